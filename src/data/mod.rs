@@ -1,0 +1,2 @@
+//! Images and masks: read, described, augmented, batched.
+pub mod image;

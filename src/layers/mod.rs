@@ -1,0 +1,1 @@
+//! Building blocks: tensor to tensor.

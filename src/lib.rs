@@ -1,0 +1,17 @@
+//! Semantic segmentation with structure tokens.
+#![recursion_limit = "256"]
+
+pub mod error;
+pub mod rng;
+
+pub mod kernels;
+pub mod layers;
+
+pub mod data;
+pub mod weights;
+
+pub mod eval;
+pub mod overlay;
+pub mod report;
+
+pub use error::{Error, Result};
