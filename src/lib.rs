@@ -7,6 +7,10 @@ pub mod rng;
 pub mod kernels;
 pub mod layers;
 
+pub mod backbone;
+pub mod decoder;
+pub mod model;
+
 pub mod data;
 pub mod weights;
 

@@ -1,1 +1,19 @@
-//! Building blocks: tensor to tensor.
+//! Building blocks: tensor to tensor, nothing about segmentation.
+//!
+//! Everything runs channels-last: tokens are `[b, n, c]`, maps `[b, h, w, c]`. Parameters keep PyTorch's names and
+//! layouts, so a weight file reads the same in both worlds.
+
+pub mod conv;
+pub mod drop_path;
+pub mod init;
+pub mod linear;
+pub mod norm;
+pub mod pass;
+pub mod resize;
+
+pub use conv::{Conv3x3, DepthwiseConv3x3, GroupedConv3x3, PointwiseConv};
+pub use drop_path::DropPath;
+pub use init::Init;
+pub use linear::Linear;
+pub use norm::LayerNorm;
+pub use pass::Pass;

@@ -1,0 +1,85 @@
+//! Backbones: images in, feature maps out.
+//!
+//! A backbone is one file and one line in `backbones!` below.
+
+pub mod vit;
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Result;
+use crate::layers::{Init, Pass};
+pub use vit::{Vit, VitConfig, VitSize};
+
+/// What a backbone hands to a decoder.
+#[derive(Clone, Debug)]
+pub struct Features {
+    /// One map `[b, h, w, c]` for each chosen depth, the deepest last.
+    pub maps: Vec<Tensor<4>>,
+}
+
+impl Features {
+    /// The deepest map `[b, h, w, c]`.
+    pub fn last(self) -> Tensor<4> {
+        let Some(map) = self.maps.into_iter().next_back() else { unreachable!("a backbone hands out at least one map") };
+        map
+    }
+}
+
+/// The shapes a decoder is built for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FeatureInfo {
+    /// Channels of each map.
+    pub channels: Vec<usize>,
+    /// Image pixels per map pixel.
+    pub stride: usize,
+    /// Rows and columns of a map at the size the model is made for.
+    pub grid: (usize, usize),
+}
+
+macro_rules! backbones {
+    ($($(#[$doc:meta])* $name:literal => $variant:ident($module:ty, $config:ty)),+ $(,)?) => {
+        /// `[model.backbone]` of a recipe, chosen by `type`.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "type")]
+        pub enum BackboneConfig {
+            $($(#[$doc])* #[serde(rename = $name)] $variant($config)),+
+        }
+
+        /// A backbone of any type.
+        #[derive(Module, Debug)]
+        pub enum Backbone {
+            $($(#[$doc])* $variant($module)),+
+        }
+
+        impl BackboneConfig {
+            /// Refuses what cannot be built, naming the key.
+            pub fn check(&self) -> Result<()> {
+                match self { $(Self::$variant(config) => config.check()),+ }
+            }
+
+            /// The backbone with initial weights.
+            pub fn init(&self, init: &mut Init) -> Backbone {
+                match self { $(Self::$variant(config) => Backbone::$variant(config.init(init))),+ }
+            }
+
+            /// The shapes of its maps.
+            pub fn features(&self) -> FeatureInfo {
+                match self { $(Self::$variant(config) => config.features()),+ }
+            }
+        }
+
+        impl Backbone {
+            /// Normalised images `[b, 3, height, width]` to feature maps.
+            pub fn forward(&self, images: Tensor<4>, pass: &Pass) -> Features {
+                match self { $(Self::$variant(backbone) => backbone.forward(images, pass)),+ }
+            }
+        }
+    };
+}
+
+backbones! {
+    /// Plain vision transformer.
+    "vit" => Vit(Vit, VitConfig),
+}

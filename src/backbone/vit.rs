@@ -1,0 +1,363 @@
+//! The plain vision transformer (Dosovitskiy et al. 2021), with timm's parameter names.
+//!
+//! Covers the ViT-AugReg weights of StructToken and Segmenter (class token, no LayerScale) and DINOv2 (LayerScale, final
+//! norm, patch 14). LayerNorm eps is 1e-6, GELU is exact.
+
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use super::{FeatureInfo, Features};
+use crate::error::{Error, Result};
+use crate::kernels;
+use crate::layers::resize::{Mode, resize_channels_last};
+use crate::layers::{DropPath, Init, LayerNorm, Linear, Pass};
+
+const EPS: f64 = 1e-6;
+
+/// The four published sizes: width, depth, heads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VitSize {
+    /// 192, 12, 3.
+    Tiny,
+    /// 384, 12, 6.
+    Small,
+    /// 768, 12, 12.
+    Base,
+    /// 1024, 24, 16.
+    Large,
+}
+
+/// When the table of position embeddings is resized to an input's grid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ResizePositions {
+    /// When rows or columns differ.
+    Shape,
+    /// Only when the number of tokens differs, as mmsegmentation does: a 2x8 grid is taken for a 4x4 one.
+    Count,
+}
+
+/// Configuration of [`Vit`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct VitConfig {
+    /// Width, depth and heads at once; each can be overridden.
+    pub size: VitSize,
+    /// Channels of a token.
+    pub embed_dim: Option<usize>,
+    /// Number of blocks.
+    pub depth: Option<usize>,
+    /// Attention heads; divides the width.
+    pub num_heads: Option<usize>,
+    /// Hidden channels of a block's MLP over its width.
+    pub mlp_ratio: f64,
+    /// Pixels along a patch.
+    pub patch_size: usize,
+    /// Height and width of the images the position table is made for; other sizes resize it.
+    pub img_size: [usize; 2],
+    /// Prepends a learned class token, which no decoder sees.
+    pub class_token: bool,
+    /// Initial LayerScale; none leaves LayerScale out.
+    pub init_values: Option<f64>,
+    /// Normalises the maps handed out (DINOv2, Segmenter); StructToken takes the raw residual stream.
+    pub final_norm: bool,
+    /// Blocks whose output is handed out, from 0; empty means the last.
+    pub out_indices: Vec<usize>,
+    /// Drop path rate of the last block, rising linearly from 0.
+    pub drop_path_rate: f64,
+    /// When the position table is resized.
+    pub resize_positions: ResizePositions,
+}
+
+impl Default for VitConfig {
+    fn default() -> Self {
+        Self {
+            size: VitSize::Small,
+            embed_dim: None,
+            depth: None,
+            num_heads: None,
+            mlp_ratio: 4.0,
+            patch_size: 16,
+            img_size: [512, 512],
+            class_token: true,
+            init_values: None,
+            final_norm: false,
+            out_indices: Vec::new(),
+            drop_path_rate: 0.1,
+            resize_positions: ResizePositions::Shape,
+        }
+    }
+}
+
+impl VitConfig {
+    /// (width, depth, heads), overrides applied.
+    pub fn dims(&self) -> (usize, usize, usize) {
+        let (dim, depth, heads) = match self.size {
+            VitSize::Tiny => (192, 12, 3),
+            VitSize::Small => (384, 12, 6),
+            VitSize::Base => (768, 12, 12),
+            VitSize::Large => (1024, 24, 16),
+        };
+        (self.embed_dim.unwrap_or(dim), self.depth.unwrap_or(depth), self.num_heads.unwrap_or(heads))
+    }
+
+    /// Rows and columns of the position table.
+    pub fn grid(&self) -> (usize, usize) {
+        (self.img_size[0].div_ceil(self.patch_size), self.img_size[1].div_ceil(self.patch_size))
+    }
+
+    /// Hidden channels of the MLP.
+    pub fn mlp_dim(&self) -> usize {
+        (self.dims().0 as f64 * self.mlp_ratio) as usize
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        let (dim, depth, heads) = self.dims();
+        let refuse = |what: String| Err(Error::new(format!("model.backbone: {what}")));
+        if dim == 0 || depth == 0 || heads == 0 || self.patch_size == 0 || self.img_size.contains(&0) {
+            return refuse("embed_dim, depth, num_heads, patch_size and img_size must be at least 1".into());
+        }
+        if self.mlp_dim() == 0 || !self.mlp_ratio.is_finite() || self.mlp_ratio > 64.0 {
+            return refuse(format!("mlp_ratio = {} is out of range", self.mlp_ratio));
+        }
+        if dim % heads != 0 {
+            return refuse(format!("embed_dim = {dim} is not a multiple of num_heads = {heads}"));
+        }
+        if let Some(index) = self.out_indices.iter().find(|index| **index >= depth) {
+            return refuse(format!("out_indices names block {index}, but the blocks are 0 to {}", depth - 1));
+        }
+        if !(0.0..1.0).contains(&self.drop_path_rate) {
+            return refuse(format!("drop_path_rate = {} is not in [0, 1)", self.drop_path_rate));
+        }
+        Ok(())
+    }
+
+    pub(super) fn features(&self) -> FeatureInfo {
+        FeatureInfo {
+            channels: vec![self.dims().0; self.out_indices.len().max(1)],
+            stride: self.patch_size,
+            grid: self.grid(),
+        }
+    }
+
+    pub(super) fn init(&self, init: &mut Init) -> Vit {
+        let (dim, depth, _) = self.dims();
+        let (rows, cols) = self.grid();
+        let tokens = rows * cols + usize::from(self.class_token);
+        let drop_paths = DropPath::schedule(self.drop_path_rate, depth);
+        Vit {
+            cls_token: self.class_token.then(|| init.trunc_normal(0.02, [1, 1, dim])),
+            pos_embed: init.trunc_normal(0.02, [1, tokens, dim]),
+            patch_embed: PatchEmbed {
+                proj: PatchProjection {
+                    weight: init.kaiming_fan_in([dim, 3, self.patch_size, self.patch_size]),
+                    bias: init.constant(0.0, [dim]),
+                },
+            },
+            blocks: drop_paths.into_iter().map(|drop_path| Block::new(self, drop_path, init)).collect(),
+            norm: self.final_norm.then(|| LayerNorm::new(dim, EPS, init)),
+            out_indices: if self.out_indices.is_empty() { vec![depth - 1] } else { self.out_indices.clone() },
+            grid: (rows, cols),
+            resize_positions: self.resize_positions,
+        }
+    }
+}
+
+/// Images to patch tokens to maps.
+#[derive(Module, Debug)]
+pub struct Vit {
+    cls_token: Option<Param<Tensor<3>>>,
+    pos_embed: Param<Tensor<3>>,
+    patch_embed: PatchEmbed,
+    blocks: Vec<Block>,
+    norm: Option<LayerNorm>,
+    #[module(skip)]
+    out_indices: Vec<usize>,
+    #[module(skip)]
+    grid: (usize, usize),
+    #[module(skip)]
+    resize_positions: ResizePositions,
+}
+
+impl Vit {
+    /// Normalised images `[b, 3, height, width]` to one map `[b, h, w, c]` for each chosen depth, where
+    /// `h = ceil(height / patch)`. Images are padded with zeros at the bottom and the right.
+    pub fn forward(&self, images: Tensor<4>, pass: &Pass) -> Features {
+        let (x, (h, w)) = self.patch_embed.forward(images); // [b, h * w, c]
+        pass.record("vit.patch_embed", &x);
+        let mut x = self.with_positions(x, (h, w)); // [b, (1 +) h * w, c]
+        pass.record("vit.pos_added", &x);
+        let mut maps = Vec::with_capacity(self.out_indices.len());
+        for (i, block) in self.blocks.iter().enumerate() {
+            x = pass.within(&format!("vit.layer{i}"), || block.forward(x, pass));
+            pass.record(&format!("vit.layer{i}"), &x);
+            if self.out_indices.contains(&i) {
+                maps.push(self.to_map(x.clone(), (h, w)));
+            }
+        }
+        Features { maps }
+    }
+
+    fn with_positions(&self, x: Tensor<3>, (h, w): (usize, usize)) -> Tensor<3> {
+        let [batch, _, dim] = x.dims();
+        let table = self.pos_embed.val();
+        let first = usize::from(self.cls_token.is_some());
+        let fits = match self.resize_positions {
+            ResizePositions::Shape => (h, w) == self.grid,
+            ResizePositions::Count => h * w == self.grid.0 * self.grid.1,
+        };
+        let positions = if fits {
+            table
+        } else {
+            let (rows, cols) = self.grid;
+            let map = table.clone().slice([0..1, first..first + rows * cols]).reshape([1, rows, cols, dim]);
+            let map = resize_channels_last(map, (h, w), Mode::Bicubic, false).reshape([1, h * w, dim]);
+            if first == 0 { map } else { Tensor::cat(vec![table.slice([0..1, 0..1]), map], 1) }
+        };
+        let x = match &self.cls_token {
+            Some(token) => Tensor::cat(vec![token.val().expand([batch, 1, dim]), x], 1),
+            None => x,
+        };
+        x + positions
+    }
+
+    fn to_map(&self, x: Tensor<3>, (h, w): (usize, usize)) -> Tensor<4> {
+        let x = match &self.norm {
+            Some(norm) => norm.forward(x),
+            None => x,
+        };
+        let [batch, tokens, dim] = x.dims();
+        x.slice([0..batch, tokens - h * w..tokens]).reshape([batch, h, w, dim]) // [b, h, w, c]
+    }
+}
+
+/// Cuts the image into patches and projects each.
+#[derive(Module, Debug)]
+pub struct PatchEmbed {
+    proj: PatchProjection,
+}
+
+/// A convolution whose stride is its size.
+#[derive(Module, Debug)]
+pub struct PatchProjection {
+    /// `[c, 3, patch, patch]`.
+    weight: Param<Tensor<4>>,
+    /// `[c]`.
+    bias: Param<Tensor<1>>,
+}
+
+impl PatchEmbed {
+    /// `[b, 3, height, width]` to tokens `[b, h * w, c]` and their grid.
+    fn forward(&self, images: Tensor<4>) -> (Tensor<3>, (usize, usize)) {
+        let [dim, colours, patch, _] = self.proj.weight.dims();
+        let [batch, _, height, width] = images.dims();
+        let (h, w) = (height.div_ceil(patch), width.div_ceil(patch));
+        let images = pad_to(images, (h * patch, w * patch));
+        let patches = images
+            .reshape([batch, colours, h, patch, w, patch])
+            .permute([0, 2, 4, 1, 3, 5])
+            .reshape([batch, h * w, colours * patch * patch]); // [b, n, 3 p p]
+        let weight = self.proj.weight.val().reshape([dim, colours * patch * patch]);
+        (kernels::linear(patches, weight, Some(self.proj.bias.val())), (h, w))
+    }
+}
+
+/// Zeros at the bottom and the right, up to (height, width).
+fn pad_to(images: Tensor<4>, (height, width): (usize, usize)) -> Tensor<4> {
+    let [batch, colours, h, w] = images.dims();
+    if (h, w) == (height, width) {
+        return images;
+    }
+    let device = images.device();
+    let images = Tensor::cat(vec![images, Tensor::zeros([batch, colours, height - h, w], &device)], 2);
+    Tensor::cat(vec![images, Tensor::zeros([batch, colours, height, width - w], &device)], 3)
+}
+
+/// Attention and MLP, each normalised before, scaled and dropped after, and added.
+#[derive(Module, Debug)]
+pub struct Block {
+    norm1: LayerNorm,
+    attn: Attention,
+    ls1: Option<LayerScale>,
+    norm2: LayerNorm,
+    mlp: Mlp,
+    ls2: Option<LayerScale>,
+    #[module(skip)]
+    drop_path: DropPath,
+}
+
+impl Block {
+    fn new(config: &VitConfig, drop_path: DropPath, init: &mut Init) -> Self {
+        let (dim, _, heads) = config.dims();
+        let mut scale = || config.init_values.map(|value| LayerScale { gamma: init.constant(value as f32, [dim]) });
+        let (ls1, ls2) = (scale(), scale());
+        Self {
+            norm1: LayerNorm::new(dim, EPS, init),
+            attn: Attention {
+                qkv: Linear { weight: init.xavier_uniform([3 * dim, dim]), bias: init.constant(0.0, [3 * dim]) },
+                proj: Linear::new(dim, dim, init),
+                heads,
+            },
+            ls1,
+            norm2: LayerNorm::new(dim, EPS, init),
+            mlp: Mlp {
+                fc1: Linear::new(dim, config.mlp_dim(), init),
+                fc2: Linear::new(config.mlp_dim(), dim, init),
+            },
+            ls2,
+            drop_path,
+        }
+    }
+
+    fn forward(&self, x: Tensor<3>, pass: &Pass) -> Tensor<3> {
+        let y = scaled(&self.ls1, self.attn.forward(self.norm1.forward(x.clone())));
+        let x = x + self.drop_path.forward(y, pass);
+        pass.record("attn", &x);
+        let y = scaled(&self.ls2, self.mlp.forward(self.norm2.forward(x.clone())));
+        x + self.drop_path.forward(y, pass)
+    }
+}
+
+/// Multi-head self-attention with the packed projection of timm: queries, keys, values along the output axis.
+#[derive(Module, Debug)]
+pub struct Attention {
+    qkv: Linear,
+    proj: Linear,
+    #[module(skip)]
+    heads: usize,
+}
+
+impl Attention {
+    /// `[b, n, c]` to the same.
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        self.proj.forward(kernels::attention(self.qkv.forward(x), self.heads))
+    }
+}
+
+/// Linear, GELU, linear.
+#[derive(Module, Debug)]
+pub struct Mlp {
+    fc1: Linear,
+    fc2: Linear,
+}
+
+impl Mlp {
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        self.fc2.forward(kernels::gelu(self.fc1.forward(x)))
+    }
+}
+
+/// A learned factor a channel on a residual branch (Touvron et al. 2021).
+#[derive(Module, Debug)]
+pub struct LayerScale {
+    gamma: Param<Tensor<1>>,
+}
+
+fn scaled(scale: &Option<LayerScale>, x: Tensor<3>) -> Tensor<3> {
+    match scale {
+        Some(scale) => x * scale.gamma.val().unsqueeze(),
+        None => x,
+    }
+}

@@ -1,0 +1,404 @@
+//! StructToken (Lin et al., arXiv 2203.12612): structure tokens that become the mask.
+//!
+//! One learnable *structure token* a class, a map of the size of the feature grid, meets the features of the backbone in a
+//! few blocks. A block lets the tokens take structure from the features in one of three ways, then runs both through a
+//! convolutional FFN. After the last block a residual convolution smooths the tokens, which are the logits: there is no
+//! per-pixel classifier.
+//!
+//! ```text
+//! tokens  S [h, w, k] ──┐                  ┌─▶ S ──┐             ┌─▶ S ─▶ tail ─▶ logits [h, w, k]
+//!                       ├─▶ extraction, FFN│       ├─▶ … L blocks│
+//! features F [h, w, c] ─┘                  └─▶ F ──┘             └─▶ (unused)
+//! ```
+//!
+//! Facts that the published code fixes and the tests hold: LayerNorm eps is 1e-5 in the FFNs and 1e-6 elsewhere; GELU
+//! comes after the FFN's residual sum; slice attention is scaled by the square root of the *current* number of pixels; the
+//! last CSE block has no FFN for the features; tokens are resized bicubically, corners aligned when a side of the table is
+//! odd.
+
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::backbone::{FeatureInfo, Features};
+use crate::error::{Error, Result};
+use crate::kernels;
+use crate::layers::resize::{Mode, resize_channels_last};
+use crate::layers::{Conv3x3, DepthwiseConv3x3, DropPath, GroupedConv3x3, Init, LayerNorm, Pass, PointwiseConv};
+
+const EPS: f64 = 1e-6;
+const FFN_EPS: f64 = 1e-5;
+
+/// How tokens and features interact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BlockKind {
+    /// Cross-slice extraction: tokens attend to feature channels.
+    Cse,
+    /// Self-slice extraction: tokens and feature channels attend to each other.
+    Sse,
+    /// Point-wise extraction: a learned 1x1 convolution mixes tokens and feature channels.
+    Pwe,
+}
+
+/// Configuration of [`StructToken`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StructTokenConfig {
+    /// The interaction.
+    pub block: BlockKind,
+    /// Number of blocks.
+    pub num_blocks: usize,
+    /// Channels of the features inside of the decoder; those of the backbone by default.
+    pub channels: Option<usize>,
+    /// Hidden channels of an FFN over its width.
+    pub mlp_ratio: usize,
+    /// Drop path rate of the last block, rising linearly from 0.
+    pub drop_path_rate: f64,
+}
+
+impl Default for StructTokenConfig {
+    fn default() -> Self {
+        Self { block: BlockKind::Pwe, num_blocks: 4, channels: None, mlp_ratio: 4, drop_path_rate: 0.1 }
+    }
+}
+
+impl StructTokenConfig {
+    pub(super) fn check(&self) -> Result<()> {
+        let refuse = |what: String| Err(Error::new(format!("model.decoder: {what}")));
+        if self.num_blocks == 0 || self.mlp_ratio == 0 || self.channels == Some(0) {
+            return refuse("num_blocks, mlp_ratio and channels must be at least 1".into());
+        }
+        if !(0.0..1.0).contains(&self.drop_path_rate) {
+            return refuse(format!("drop_path_rate = {} is not in [0, 1)", self.drop_path_rate));
+        }
+        Ok(())
+    }
+
+    pub(super) fn init(&self, features: &FeatureInfo, classes: usize, init: &mut Init) -> StructToken {
+        let Some(&inputs) = features.channels.last() else { unreachable!("a backbone hands out at least one map") };
+        let channels = self.channels.unwrap_or(inputs);
+        let (rows, cols) = features.grid;
+        let drop_paths = DropPath::schedule(self.drop_path_rate, self.num_blocks);
+        StructToken {
+            kernels: init.trunc_normal(0.02, [1, classes, rows, cols]),
+            layers: (0..)
+                .zip(drop_paths)
+                .map(|(i, drop_path)| {
+                    Block::new(self, classes, channels, i + 1 == self.num_blocks, drop_path, init)
+                })
+                .collect(),
+            dec_proj: PointwiseConv::new(inputs, channels, init),
+            residual_block: Tail::new(classes, init),
+        }
+    }
+}
+
+/// The decoder.
+#[derive(Module, Debug)]
+pub struct StructToken {
+    /// The structure tokens, `[1, k, rows, cols]`.
+    kernels: Param<Tensor<4>>,
+    layers: Vec<Block>,
+    dec_proj: PointwiseConv,
+    residual_block: Tail,
+}
+
+impl StructToken {
+    /// The deepest feature map `[b, h, w, c]` to logits `[b, h, w, k]`.
+    ///
+    /// Records `feat`, `dec_proj`, `kernels_in`, `block{i}.kernels`, `block{i}.features` and the steps inside of a block.
+    pub fn forward(&self, features: Features, pass: &Pass) -> Tensor<4> {
+        let features = features.last();
+        pass.record("feat", &features);
+        let [batch, h, w, _] = features.dims();
+        let mut f = self.dec_proj.forward(features);
+        pass.record("dec_proj", &f);
+        let mut s = self.tokens(batch, (h, w));
+        pass.record("kernels_in", &s);
+        for (i, layer) in self.layers.iter().enumerate() {
+            (s, f) = pass.within(&format!("block{i}"), || layer.forward(s, f, pass));
+            pass.record(&format!("block{i}.kernels"), &s);
+            pass.record(&format!("block{i}.features"), &f);
+        }
+        self.residual_block.forward(s)
+    }
+
+    /// The tokens at the grid of the features, `[b, h, w, k]`.
+    fn tokens(&self, batch: usize, (h, w): (usize, usize)) -> Tensor<4> {
+        let [_, classes, rows, cols] = self.kernels.dims();
+        let tokens = self.kernels.val().permute([0, 2, 3, 1]); // [1, rows, cols, k]
+        let tokens = if (h, w) == (rows, cols) {
+            tokens
+        } else {
+            let odd = rows % 2 == 1 || cols % 2 == 1;
+            resize_channels_last(tokens, (h, w), Mode::Bicubic, odd)
+        };
+        tokens.expand([batch, h, w, classes])
+    }
+}
+
+/// One interaction of tokens and features, of either kind.
+#[derive(Module, Debug)]
+pub enum Block {
+    /// CSE.
+    Cross(CrossSlice),
+    /// SSE.
+    SelfSlice(SelfSlice),
+    /// PWE.
+    Pointwise(PointwiseExtraction),
+}
+
+impl Block {
+    fn new(
+        config: &StructTokenConfig,
+        classes: usize,
+        channels: usize,
+        last: bool,
+        drop_path: DropPath,
+        init: &mut Init,
+    ) -> Self {
+        let ratio = config.mlp_ratio;
+        let both = classes + channels;
+        match config.block {
+            BlockKind::Cse => Self::Cross(CrossSlice {
+                cross_attn: SliceAttention::new(classes, channels, drop_path, init),
+                ffn1: Ffn::new(classes, ratio, drop_path, init),
+                ffn2: (!last).then(|| Ffn::new(channels, ratio, drop_path, init)),
+            }),
+            BlockKind::Sse => Self::SelfSlice(SelfSlice {
+                cross_attn: SliceAttention::new(both, both, drop_path, init),
+                ffn1: Ffn::new(both, ratio, drop_path, init),
+            }),
+            BlockKind::Pwe => Self::Pointwise(PointwiseExtraction {
+                attn: PointwiseAttention::new(both, drop_path, init),
+                ffn1: Ffn::new(both, ratio, drop_path, init),
+            }),
+        }
+    }
+
+    /// Tokens `[b, h, w, k]` and features `[b, h, w, c]` to the same.
+    fn forward(&self, s: Tensor<4>, f: Tensor<4>, pass: &Pass) -> (Tensor<4>, Tensor<4>) {
+        match self {
+            Self::Cross(block) => {
+                let s = block.cross_attn.forward(s, f.clone(), pass);
+                let s = block.ffn1.forward(s, "ffn1", pass);
+                let f = match &block.ffn2 {
+                    Some(ffn) => ffn.forward(f, "ffn2", pass),
+                    None => f,
+                };
+                (s, f)
+            }
+            Self::SelfSlice(block) => joined(s, f, |z| {
+                let z = block.cross_attn.forward(z.clone(), z, pass);
+                block.ffn1.forward(z, "ffn1", pass)
+            }),
+            Self::Pointwise(block) => joined(s, f, |z| {
+                let z = block.attn.forward(z, pass);
+                block.ffn1.forward(z, "ffn1", pass)
+            }),
+        }
+    }
+}
+
+/// Runs `body` on tokens and features side by side, tokens first, and takes them apart again.
+fn joined(s: Tensor<4>, f: Tensor<4>, body: impl FnOnce(Tensor<4>) -> Tensor<4>) -> (Tensor<4>, Tensor<4>) {
+    let (classes, channels) = (s.dims()[3], f.dims()[3]);
+    let z = body(Tensor::cat(vec![s, f], 3)); // [b, h, w, k + c]
+    (z.clone().narrow(3, 0, classes), z.narrow(3, classes, channels))
+}
+
+/// Cross-slice extraction.
+#[derive(Module, Debug)]
+pub struct CrossSlice {
+    cross_attn: SliceAttention,
+    ffn1: Ffn,
+    ffn2: Option<Ffn>,
+}
+
+/// Self-slice extraction; its attention is called `cross_attn` in the published weights too.
+#[derive(Module, Debug)]
+pub struct SelfSlice {
+    cross_attn: SliceAttention,
+    ffn1: Ffn,
+}
+
+/// Point-wise extraction.
+#[derive(Module, Debug)]
+pub struct PointwiseExtraction {
+    attn: PointwiseAttention,
+    ffn1: Ffn,
+}
+
+/// Attention whose tokens are channels, the *slices*, and whose vectors are the pixels.
+#[derive(Module, Debug)]
+pub struct SliceAttention {
+    query_map: Projection,
+    key_map: Projection,
+    value_map: Projection,
+    out_project: Projection,
+    #[module(skip)]
+    drop_path: DropPath,
+}
+
+impl SliceAttention {
+    fn new(queries: usize, keys: usize, drop_path: DropPath, init: &mut Init) -> Self {
+        Self {
+            query_map: Projection::new(queries, init),
+            key_map: Projection::new(keys, init),
+            value_map: Projection::new(keys, init),
+            out_project: Projection::new(queries, init),
+            drop_path,
+        }
+    }
+
+    /// `x + out(softmax(Q K^T / sqrt(h w)) V)`: `[b, h, w, queries]` and `[b, h, w, keys]` to `[b, h, w, queries]`.
+    fn forward(&self, x: Tensor<4>, context: Tensor<4>, pass: &Pass) -> Tensor<4> {
+        let [batch, h, w, queries] = x.dims();
+        let keys = context.dims()[3];
+        let pixels = h * w;
+        let query = self.query_map.forward(x.clone());
+        let key = self.key_map.forward(context.clone());
+        let value = self.value_map.forward(context);
+        pass.record("query_map", &query);
+        pass.record("key_map", &key);
+        pass.record("value_map", &value);
+        let query = query.reshape([batch, pixels, queries]) * (pixels as f64).powf(-0.5);
+        let key = key.reshape([batch, pixels, keys]);
+        let value = value.reshape([batch, pixels, keys]);
+        let weights = kernels::softmax(query.swap_dims(1, 2).matmul(key)); // [b, queries, keys]
+        let mixed = value.matmul(weights.swap_dims(1, 2)).reshape([batch, h, w, queries]);
+        project_and_add(x, mixed, &self.out_project, self.drop_path, pass)
+    }
+}
+
+/// The PWE interaction: a learned mixing of channels in place of attention.
+#[derive(Module, Debug)]
+pub struct PointwiseAttention {
+    query_map: Projection,
+    attn_pw_conv: PointwiseConv,
+    out_project: Projection,
+    #[module(skip)]
+    drop_path: DropPath,
+}
+
+impl PointwiseAttention {
+    fn new(channels: usize, drop_path: DropPath, init: &mut Init) -> Self {
+        Self {
+            query_map: Projection::new(channels, init),
+            attn_pw_conv: PointwiseConv::new(channels, channels, init),
+            out_project: Projection::new(channels, init),
+            drop_path,
+        }
+    }
+
+    /// `x + out(W query(x))`, `[b, h, w, k + c]` to the same.
+    fn forward(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
+        let query = self.query_map.forward(x.clone());
+        pass.record("query_map", &query);
+        let mixed = self.attn_pw_conv.forward(query);
+        pass.record("attn_pw_conv", &mixed);
+        project_and_add(x, mixed, &self.out_project, self.drop_path, pass)
+    }
+}
+
+fn project_and_add(x: Tensor<4>, mixed: Tensor<4>, out: &Projection, drop_path: DropPath, pass: &Pass) -> Tensor<4> {
+    pass.record("out_project_in", &mixed);
+    let projected = out.forward(mixed);
+    pass.record("out_project", &projected);
+    let x = x + drop_path.forward(projected, pass);
+    pass.record("attn", &x);
+    x
+}
+
+/// 1x1, norm, GELU, depthwise 3x3, norm, GELU, 1x1, norm (`DepthWiseConvBlock`).
+#[derive(Module, Debug)]
+pub struct Projection {
+    conv1: PointwiseConv,
+    norm1: LayerNorm,
+    conv2: DepthwiseConv3x3,
+    norm2: LayerNorm,
+    conv3: PointwiseConv,
+    norm3: LayerNorm,
+}
+
+impl Projection {
+    fn new(channels: usize, init: &mut Init) -> Self {
+        Self {
+            conv1: PointwiseConv::new(channels, channels, init),
+            norm1: LayerNorm::new(channels, EPS, init),
+            conv2: DepthwiseConv3x3::new(channels, init),
+            norm2: LayerNorm::new(channels, EPS, init),
+            conv3: PointwiseConv::new(channels, channels, init),
+            norm3: LayerNorm::new(channels, EPS, init),
+        }
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let x = self.norm1.forward_gelu(self.conv1.forward(x));
+        let x = self.norm2.forward_gelu(self.conv2.forward(x));
+        self.norm3.forward(self.conv3.forward(x))
+    }
+}
+
+/// 1x1 to `ratio * c`, grouped 3x3 with `c` groups, 1x1 back, and GELU after the residual sum (`GroupConvBlock`).
+#[derive(Module, Debug)]
+pub struct Ffn {
+    pwconv1: PointwiseConv,
+    norm1: LayerNorm,
+    dwconv: GroupedConv3x3,
+    norm2: LayerNorm,
+    pwconv2: PointwiseConv,
+    norm3: LayerNorm,
+    #[module(skip)]
+    drop_path: DropPath,
+}
+
+impl Ffn {
+    fn new(channels: usize, ratio: usize, drop_path: DropPath, init: &mut Init) -> Self {
+        let hidden = channels * ratio;
+        Self {
+            pwconv1: PointwiseConv::new(channels, hidden, init),
+            norm1: LayerNorm::new(hidden, FFN_EPS, init),
+            dwconv: GroupedConv3x3::new(hidden, channels, init),
+            norm2: LayerNorm::new(hidden, FFN_EPS, init),
+            pwconv2: PointwiseConv::new(hidden, channels, init),
+            norm3: LayerNorm::new(channels, FFN_EPS, init),
+            drop_path,
+        }
+    }
+
+    fn forward(&self, x: Tensor<4>, name: &str, pass: &Pass) -> Tensor<4> {
+        let y = self.norm1.forward_gelu(self.pwconv1.forward(x.clone()));
+        let y = self.norm2.forward_gelu(self.dwconv.forward(y));
+        let y = self.norm3.forward(self.pwconv2.forward(y));
+        let x = kernels::gelu(x + self.drop_path.forward(y, pass));
+        pass.record(name, &x);
+        x
+    }
+}
+
+/// `x + conv(GELU(norm(conv(GELU(norm(x))))))`: identity mappings as in He et al. 2016.
+#[derive(Module, Debug)]
+pub struct Tail {
+    norm1: LayerNorm,
+    conv1: Conv3x3,
+    norm2: LayerNorm,
+    conv2: Conv3x3,
+}
+
+impl Tail {
+    fn new(classes: usize, init: &mut Init) -> Self {
+        Self {
+            norm1: LayerNorm::new(classes, EPS, init),
+            conv1: Conv3x3::new(classes, classes, init),
+            norm2: LayerNorm::new(classes, EPS, init),
+            conv2: Conv3x3::new(classes, classes, init),
+        }
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let y = self.conv1.forward(self.norm1.forward_gelu(x.clone()));
+        x + self.conv2.forward(self.norm2.forward_gelu(y))
+    }
+}

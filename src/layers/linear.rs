@@ -1,0 +1,28 @@
+//! Fully connected layer.
+
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+
+use super::Init;
+use crate::kernels;
+
+/// `y = x W^T + b` over the last axis.
+#[derive(Module, Debug)]
+pub struct Linear {
+    /// `[out, in]`, as in PyTorch.
+    pub weight: Param<Tensor<2>>,
+    /// `[out]`.
+    pub bias: Param<Tensor<1>>,
+}
+
+impl Linear {
+    /// Truncated normal weights of deviation 0.02, zero bias (the ViT's initialisation).
+    pub fn new(inputs: usize, outputs: usize, init: &mut Init) -> Self {
+        Self { weight: init.trunc_normal(0.02, [outputs, inputs]), bias: init.constant(0.0, [outputs]) }
+    }
+
+    /// `[.., in]` to `[.., out]`.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        kernels::linear(x, self.weight.val(), Some(self.bias.val()))
+    }
+}

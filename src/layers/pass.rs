@@ -1,0 +1,72 @@
+//! One forward pass: whether it trains, which paths it drops, and what it shows on the way.
+
+use std::cell::RefCell;
+
+use burn::tensor::{Tensor, TensorData};
+
+use crate::rng::Rng;
+
+/// Goes down through a model with its input.
+///
+/// It answers which samples a [`DropPath`](super::DropPath) keeps, and records activations by name for those who want to
+/// look: tests, and pictures of structure tokens.
+#[derive(Default)]
+pub struct Pass<'a> {
+    keep: Option<RefCell<Keep<'a>>>,
+    trace: Option<RefCell<Vec<(String, TensorData)>>>,
+    scope: RefCell<Vec<String>>,
+}
+
+/// (batch size, drop rate) to one flag a sample: kept?
+type Keep<'a> = Box<dyn FnMut(usize, f64) -> Vec<bool> + 'a>;
+
+impl<'a> Pass<'a> {
+    /// Inference: nothing is dropped, nothing recorded.
+    pub fn eval() -> Self {
+        Self::default()
+    }
+
+    /// Training: paths are dropped as drawn from `rng`.
+    pub fn train(mut rng: Rng) -> Self {
+        Self::train_with(move |batch, rate| (0..batch).map(|_| f64::from(rng.uniform()) >= rate).collect())
+    }
+
+    /// Training with given decisions, in the order in which the model asks: (batch size, rate) to one flag a sample.
+    pub fn train_with(keep: impl FnMut(usize, f64) -> Vec<bool> + 'a) -> Self {
+        Self { keep: Some(RefCell::new(Box::new(keep))), ..Self::default() }
+    }
+
+    /// The same pass, recording every activation that has a name.
+    #[must_use]
+    pub fn traced(mut self) -> Self {
+        self.trace = Some(RefCell::default());
+        self
+    }
+
+    /// Which samples keep a branch; `None` outside of training.
+    pub fn kept(&self, batch: usize, rate: f64) -> Option<Vec<bool>> {
+        self.keep.as_ref().map(|keep| (keep.borrow_mut())(batch, rate))
+    }
+
+    /// Names recorded inside of `body` start with `scope.`.
+    pub fn within<T>(&self, scope: &str, body: impl FnOnce() -> T) -> T {
+        self.scope.borrow_mut().push(scope.to_owned());
+        let result = body();
+        self.scope.borrow_mut().pop();
+        result
+    }
+
+    /// Keeps a copy of `x` under `name`, if the pass is traced.
+    pub fn record<const D: usize>(&self, name: &str, x: &Tensor<D>) {
+        if let Some(trace) = &self.trace {
+            let mut name_parts = self.scope.borrow().clone();
+            name_parts.push(name.to_owned());
+            trace.borrow_mut().push((name_parts.join("."), x.clone().into_data()));
+        }
+    }
+
+    /// What was recorded, in order.
+    pub fn into_trace(self) -> Vec<(String, TensorData)> {
+        self.trace.map(RefCell::into_inner).unwrap_or_default()
+    }
+}

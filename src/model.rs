@@ -1,0 +1,76 @@
+//! The model: a backbone and a decoder. Images in, logits out.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::backbone::{Backbone, BackboneConfig, VitConfig};
+use crate::decoder::{Decoder, DecoderConfig, StructTokenConfig};
+use crate::error::Result;
+use crate::layers::{Init, Pass};
+
+/// `[model]` of a recipe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelConfig {
+    /// The feature extractor.
+    pub backbone: BackboneConfig,
+    /// What makes masks of features.
+    pub decoder: DecoderConfig,
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        Self {
+            backbone: BackboneConfig::Vit(VitConfig::default()),
+            decoder: DecoderConfig::StructToken(StructTokenConfig::default()),
+        }
+    }
+}
+
+impl ModelConfig {
+    /// Refuses what cannot be built, naming the key.
+    pub fn check(&self) -> Result<()> {
+        self.backbone.check()?;
+        self.decoder.check()
+    }
+
+    /// The model for `classes` classes with the initial weights of `seed`.
+    pub fn init(&self, classes: usize, seed: u64, device: &Device) -> Model {
+        let mut init = Init::new(seed, device);
+        let backbone = self.backbone.init(&mut init);
+        let decoder = self.decoder.init(&self.backbone.features(), classes, &mut init);
+        Model { backbone, decoder, classes }
+    }
+}
+
+/// A backbone and a decoder.
+#[derive(Module, Debug)]
+pub struct Model {
+    backbone: Backbone,
+    decoder: Decoder,
+    #[module(skip)]
+    classes: usize,
+}
+
+impl Model {
+    /// Normalised images `[b, 3, height, width]` to logits `[b, h, w, classes]` at the feature grid,
+    /// `h = ceil(height / patch)`. Whoever needs them at image size resizes bilinearly, corners not aligned.
+    pub fn forward(&self, images: Tensor<4>, pass: &Pass) -> Tensor<4> {
+        let logits = self.decoder.forward(self.backbone.forward(images, pass), pass);
+        pass.record("logits16", &logits);
+        logits
+    }
+
+    /// Number of classes.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// The same model with a backbone that does not learn.
+    #[must_use]
+    pub fn freeze_backbone(mut self) -> Self {
+        self.backbone = self.backbone.no_grad();
+        self
+    }
+}
