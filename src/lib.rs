@@ -3,6 +3,7 @@
 
 pub mod error;
 pub mod rng;
+pub mod device;
 
 pub mod kernels;
 pub mod layers;
@@ -15,6 +16,7 @@ pub mod data;
 pub mod weights;
 
 pub mod eval;
+pub mod train;
 pub mod overlay;
 pub mod report;
 

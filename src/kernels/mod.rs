@@ -66,3 +66,29 @@ pub fn upsample_cross_entropy(logits: Tensor<4>, labels: Tensor<3, Int>, mean: L
     let n = match mean { LossMean::All => Tensor::from_floats([(b * oh * ow) as f32], &device), LossMean::Valid => valid.clone().sum().clamp_min(1.0) };
     (picked * valid).sum().neg() / n
 }
+/// The numbers of one AdamW step.
+#[derive(Clone, Debug)]
+pub struct AdamWStep {
+    /// Learning rate of this parameter.
+    pub lr: f64,
+    /// First decay.
+    pub beta1: f64,
+    /// Second decay.
+    pub beta2: f64,
+    /// Epsilon.
+    pub eps: f64,
+    /// Decoupled decay.
+    pub weight_decay: f64,
+    /// 1 - beta1^step
+    pub bias1: f64,
+    /// 1 - beta2^step
+    pub bias2: f64,
+}
+/// One step.
+pub fn adamw_step(p: Tensor<1>, g: Tensor<1>, m: Tensor<1>, v: Tensor<1>, h: &AdamWStep) -> (Tensor<1>, Tensor<1>, Tensor<1>) {
+    let m = m * h.beta1 + g.clone() * (1.0 - h.beta1);
+    let v = v * h.beta2 + g.clone() * g * (1.0 - h.beta2);
+    let denominator = v.clone().sqrt() / h.bias2.sqrt() + h.eps;
+    let p = p * (1.0 - h.lr * h.weight_decay) - m.clone() / denominator * (h.lr / h.bias1);
+    (p, m, v)
+}

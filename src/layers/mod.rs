@@ -8,6 +8,7 @@ pub mod drop_path;
 pub mod init;
 pub mod linear;
 pub mod norm;
+pub mod parameters;
 pub mod pass;
 pub mod resize;
 

@@ -1,1 +1,5 @@
-fn main(){}
+//! The one integration-test binary.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod golden;
+mod parity;

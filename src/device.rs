@@ -1,0 +1,93 @@
+//! Which device to compute on: `auto`, `cpu`, `cuda:0`, `rocm:0`, `vulkan`, `metal`.
+//!
+//! The CPU (Burn's Flex) is always there; the others are features of the build. The choice is made once, by name; nothing
+//! in the crate asks Burn for a default device.
+
+use burn::tensor::Device;
+#[cfg(any(feature = "cuda", feature = "rocm", feature = "vulkan", feature = "metal"))]
+use burn::tensor::DeviceType;
+
+use crate::error::{Error, Result};
+
+/// Every kind of device this build could use, with the feature that brings it.
+const KINDS: [&str; 5] = ["cpu", "cuda", "rocm", "vulkan", "metal"];
+
+/// The device named `name`, and its full name for the record.
+///
+/// `auto` takes the first that is there of CUDA, ROCm, Metal and Vulkan, else the CPU. Fails when the name is unknown, the
+/// build lacks the feature, or no such device is found.
+pub fn open(name: &str) -> Result<(Device, String)> {
+    if name == "auto" {
+        let found = ["cuda", "rocm", "metal", "vulkan"].into_iter().find_map(|kind| {
+            devices(kind)?.into_iter().next().map(|device| (device, format!("{kind}:0")))
+        });
+        return Ok(found.unwrap_or_else(|| (Device::flex(), "cpu".to_owned())));
+    }
+    let (kind, index) = match name.split_once(':') {
+        None => (name, 0),
+        Some((kind, index)) => match index.parse::<usize>() {
+            Ok(index) => (kind, index),
+            Err(_) => {
+                return Err(Error::new(format!("device `{name}`: `{index}` is not a device number"))
+                    .hint("write for instance `cuda:0`"));
+            }
+        },
+    };
+    if !KINDS.contains(&kind) {
+        return Err(Error::new(format!("there is no device `{name}`"))
+            .hint(format!("devices are auto, {}; with a number where there are several, as in `cuda:1`", KINDS.join(", "))));
+    }
+    let Some(found) = devices(kind) else {
+        return Err(Error::new(format!("device `{name}`: this binary was built without `{kind}`")).hint(format!(
+            "build it with `cargo build --release --features {kind}`, or use `--device cpu`"
+        )));
+    };
+    let count = found.len();
+    match found.into_iter().nth(index) {
+        Some(device) if kind == "cpu" => Ok((device, "cpu".to_owned())),
+        Some(device) => Ok((device, format!("{kind}:{index}"))),
+        None if count == 0 => Err(Error::new(format!("device `{name}`: no {kind} device was found"))
+            .hint("check that the driver is installed and the device is visible, or use `--device cpu`")),
+        None => Err(Error::new(format!("device `{name}`: there are only {count}, numbered from 0"))
+            .hint(format!("use `--device {kind}:{}`", count - 1))),
+    }
+}
+
+/// All devices of a kind; none when the build lacks it.
+fn devices(kind: &str) -> Option<Vec<Device>> {
+    match kind {
+        "cpu" => Some(vec![Device::flex()]),
+        #[cfg(feature = "cuda")]
+        "cuda" => Some(Device::enumerate(DeviceType::Cuda).into_iter().collect()),
+        #[cfg(feature = "rocm")]
+        "rocm" => Some(Device::enumerate(DeviceType::Rocm).into_iter().collect()),
+        #[cfg(feature = "vulkan")]
+        "vulkan" => Some(Device::enumerate(DeviceType::Vulkan).into_iter().collect()),
+        #[cfg(feature = "metal")]
+        "metal" => Some(Device::enumerate(DeviceType::Metal).into_iter().collect()),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_what_is_wrong() {
+        assert_eq!(open("cpu").unwrap().1, "cpu");
+        for (name, say) in [("gpu", "there is no device"), ("cuda:x", "not a device number"), ("cpu:1", "only 1")] {
+            let error = open(name).unwrap_err();
+            assert!(error.to_string().contains(say), "{error}");
+            assert!(error.remedy().is_some());
+        }
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    #[test]
+    fn says_how_to_get_a_missing_feature() {
+        let error = open("cuda:0").unwrap_err();
+        assert!(error.to_string().contains("built without `cuda`"), "{error}");
+        assert!(error.remedy().unwrap().contains("--features cuda"));
+    }
+}

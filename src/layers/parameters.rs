@@ -1,0 +1,126 @@
+//! A model's parameters by name: the one way to walk them.
+//!
+//! A name is the path of field names, as in PyTorch's state dicts; the variant of an enum (which backbone, which decoder)
+//! is no part of it. Every parameter is seen flat, so that one closure serves all ranks.
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{Gradients, Tensor};
+
+/// One parameter, seen while walking a model.
+pub struct Parameter<'a> {
+    /// For instance `backbone.blocks.0.attn.qkv.weight`.
+    pub name: &'a str,
+    /// Its shape.
+    pub shape: &'a [usize],
+    /// Does it learn?
+    pub trainable: bool,
+}
+
+/// Calls `see` for every parameter with its values, flat and without autodiff, in the order of the fields.
+pub fn visit(module: &impl Module, see: impl FnMut(Parameter, Tensor<1>)) {
+    module.visit(&mut Walk { path: Path::default(), see });
+}
+
+/// Takes the gradients of `module` out of `grads`: the name of every parameter that has one, and its flat gradient.
+pub fn gradients(module: &impl Module, grads: Gradients) -> Vec<(String, Tensor<1>)> {
+    let mut collect = Collect { path: Path::default(), grads, found: Vec::new() };
+    module.visit(&mut collect);
+    collect.found
+}
+
+/// Replaces every parameter for which `change` returns new values; values are flat and without autodiff.
+pub fn map<M: Module>(module: M, change: impl FnMut(Parameter, Tensor<1>) -> Tensor<1>) -> M {
+    module.map(&mut Change { path: Path::default(), change })
+}
+
+/// The path of field names on the way down.
+#[derive(Default)]
+struct Path(Vec<String>);
+
+impl Path {
+    /// A variant is entered under its own name by an `Enum:…` container; it leaves an empty place in the path.
+    fn enter(&mut self, name: &str, container: &str) {
+        self.0.push(if container.starts_with("Enum:") { String::new() } else { name.to_owned() });
+    }
+
+    fn exit(&mut self) {
+        self.0.pop();
+    }
+
+    fn name(&self) -> String {
+        self.0.iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join(".")
+    }
+}
+
+struct Walk<F> {
+    path: Path,
+    see: F,
+}
+
+impl<F: FnMut(Parameter, Tensor<1>)> ModuleVisitor for Walk<F> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let tensor = param.val();
+        let shape = tensor.dims();
+        let name = self.path.name();
+        let parameter = Parameter { name: &name, shape: &shape, trainable: tensor.is_require_grad() };
+        (self.see)(parameter, tensor.inner().reshape([shape.iter().product::<usize>()]));
+    }
+}
+
+struct Collect {
+    path: Path,
+    grads: Gradients,
+    found: Vec<(String, Tensor<1>)>,
+}
+
+impl ModuleVisitor for Collect {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(grad) = param.val().grad_remove(&mut self.grads) {
+            let len = grad.dims().iter().product::<usize>();
+            self.found.push((self.path.name(), grad.reshape([len])));
+        }
+    }
+}
+
+struct Change<F> {
+    path: Path,
+    change: F,
+}
+
+impl<F: FnMut(Parameter, Tensor<1>) -> Tensor<1>> ModuleMapper for Change<F> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let (id, tensor, mapper) = param.consume();
+        let shape = tensor.dims();
+        let name = self.path.name();
+        let (trainable, autodiff) = (tensor.is_require_grad(), tensor.device().is_autodiff());
+        let parameter = Parameter { name: &name, shape: &shape, trainable };
+        let flat = tensor.inner().reshape([shape.iter().product::<usize>()]);
+        let changed = (self.change)(parameter, flat).reshape(shape);
+        let changed = if autodiff { Tensor::from_inner(changed).set_require_grad(trainable) } else { changed };
+        Param::from_mapped_value(id, changed, mapper)
+    }
+}

@@ -1,0 +1,85 @@
+//! The reference's numbers: where they lie and how they are compared.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Tensor, TensorData};
+use safetensors::{Dtype, SafeTensors};
+
+/// `../shared`, or `None` (with a word) where it is absent.
+pub fn shared() -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared");
+    if path.is_dir() {
+        return Some(path);
+    }
+    eprintln!("skipped: there is no ../shared beside the project");
+    None
+}
+
+/// Tensors by name, as f32.
+pub struct Golden(pub BTreeMap<String, (Vec<usize>, Vec<f32>)>);
+
+impl Golden {
+    pub fn read(path: &Path) -> Self {
+        let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let tensors = file.tensors().into_iter().map(|(name, view)| {
+            let raw = view.data();
+            let values = match view.dtype() {
+                Dtype::F32 => raw.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect(),
+                Dtype::F16 => {
+                    raw.chunks(2).map(|b| half::f16::from_le_bytes(b.try_into().unwrap()).to_f32()).collect()
+                }
+                Dtype::I64 => raw.chunks(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f32).collect(),
+                Dtype::U8 => raw.iter().map(|b| f32::from(*b)).collect(),
+                other => panic!("{name}: {other:?}"),
+            };
+            (name, (view.shape().to_vec(), values))
+        });
+        Self(tensors.collect())
+    }
+
+    pub fn tensor<const D: usize>(&self, name: &str, device: &Device) -> Tensor<D> {
+        let (shape, values) = self.get(name);
+        Tensor::from_data(TensorData::new(values.clone(), shape.clone()), device)
+    }
+
+    pub fn get(&self, name: &str) -> &(Vec<usize>, Vec<f32>) {
+        self.0.get(name).unwrap_or_else(|| panic!("no golden tensor `{name}`"))
+    }
+
+    /// `values` equal the tensor `name` within `tolerance` of its largest absolute value; returns the relative difference.
+    pub fn check(&self, name: &str, values: &[f32], tolerance: f32) -> f32 {
+        let (_, expected) = self.get(name);
+        let difference = relative_difference(values, expected);
+        assert!(difference <= tolerance, "{name}: off by {difference:e} of its maximum, allowed {tolerance:e}");
+        difference
+    }
+}
+
+/// Largest absolute difference over the largest absolute value of `expected`.
+pub fn relative_difference(values: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(values.len(), expected.len());
+    let scale = expected.iter().fold(0f32, |max, x| max.max(x.abs()));
+    let difference = values.iter().zip(expected).fold(0f32, |max, (a, b)| {
+        let difference = (a - b).abs();
+        if difference.is_nan() { f32::INFINITY } else { max.max(difference) }
+    });
+    if scale == 0.0 { difference } else { difference / scale }
+}
+
+/// `[b, h, w, c]` values in the reference's order `[b, c, h, w]`.
+pub fn channels_first(data: &TensorData) -> Vec<f32> {
+    let shape = data.shape().to_vec();
+    let values = data.try_to_vec::<f32>().unwrap();
+    let [b, h, w, c] = shape[..] else { panic!("not a map: {shape:?}") };
+    let mut out = Vec::with_capacity(values.len());
+    for n in 0..b {
+        for k in 0..c {
+            for i in 0..h * w {
+                out.push(values[(n * h * w + i) * c + k]);
+            }
+        }
+    }
+    out
+}
