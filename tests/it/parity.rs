@@ -52,6 +52,12 @@ fn load(model: Model, weights: &Golden) -> Model {
     })
 }
 
+/// How many activations the reference left for these inputs.
+fn activations(golden: &Golden, tags: &[&str]) -> usize {
+    let names = golden.0.keys().filter_map(|name| name.split_once('.'));
+    names.filter(|(tag, step)| tags.contains(tag) && !["input", "logits"].contains(step)).count()
+}
+
 fn upsampled(logits: Tensor<4>, size: (usize, usize)) -> TensorData {
     resize_channels_last(logits, size, Mode::Bilinear, false).into_data()
 }
@@ -84,7 +90,7 @@ fn activations_of_every_block_and_logits() {
                 compared += 1;
             }
         }
-        assert!(compared >= 60, "{name}: only {compared} activations have a counterpart");
+        assert_eq!(compared, activations(&golden, &["a", "b", "q"]), "{name}: some activations have no counterpart");
     }
 }
 
@@ -109,7 +115,7 @@ fn layer_norm_epsilons() {
                 }
             }
         }
-        assert!(compared >= 14, "{name}: only {compared} activations have a counterpart");
+        assert_eq!(compared, activations(&golden, &["a", "b"]), "{name}: some activations have no counterpart");
     }
 }
 
@@ -206,9 +212,9 @@ fn six_steps_of_adamw() {
                 values.drain(third..2 * third);
                 expected.drain(third..2 * third);
             }
-            // The reference's own f32 run is up to 2.7e-5 away from these f64 values.
+            // Against f64; the steps move a weight by up to 2e-2, and the reference's own f32 run is 2.7e-5 away.
             let difference = values.iter().zip(&expected).fold(0f32, |max, (a, b)| max.max((a - b).abs()));
-            assert!(difference < 6e-5, "{name} {}: {difference:e}", parameter.name);
+            assert!(difference < 1e-4, "{name} {}: {difference:e}", parameter.name);
         });
     }
 }
