@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::backbone::{Backbone, BackboneConfig, VitConfig};
 use crate::decoder::{Decoder, DecoderConfig, StructTokenConfig};
 use crate::error::Result;
-use crate::layers::{Init, Pass};
+use crate::layers::{Cost, Init, Pass};
 
 /// `[model]` of a recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,10 +37,28 @@ impl ModelConfig {
 
     /// The model for `classes` classes with the initial weights of `seed`.
     pub fn init(&self, classes: usize, seed: u64, device: &Device) -> Model {
-        let mut init = Init::new(seed, device);
-        let backbone = self.backbone.init(&mut init);
-        let decoder = self.decoder.init(&self.backbone.features(), classes, &mut init);
+        self.build(classes, &mut Init::new(seed, device))
+    }
+
+    /// The model with zeros for weights, to be loaded or measured.
+    pub fn blank(&self, classes: usize, device: &Device) -> Model {
+        self.build(classes, &mut Init::blank(device))
+    }
+
+    fn build(&self, classes: usize, init: &mut Init) -> Model {
+        let backbone = self.backbone.init(init);
+        let decoder = self.decoder.init(&self.backbone.features(), classes, init);
         Model { backbone, decoder, classes }
+    }
+
+    /// Multiply-accumulates of one image of `height` by `width`, by part: convolutions, linear layers and matrix products;
+    /// norms, activations and the resize to image size are not counted (as fvcore and the papers do).
+    pub fn macs(&self, classes: usize, (height, width): (usize, usize)) -> Vec<Cost> {
+        let features = self.backbone.features();
+        let grid = (height.div_ceil(features.stride), width.div_ceil(features.stride));
+        let mut costs = self.backbone.macs(grid);
+        costs.extend(self.decoder.macs(&features, classes, grid));
+        costs
     }
 }
 

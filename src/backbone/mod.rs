@@ -9,7 +9,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::layers::{Init, Pass};
+use crate::layers::{Cost, Init, Pass};
 pub use vit::{Vit, VitConfig, VitSize};
 
 /// What a backbone hands to a decoder.
@@ -62,6 +62,11 @@ macro_rules! backbones {
             /// The backbone with initial weights.
             pub fn init(&self, init: &mut Init) -> Backbone {
                 match self { $(Self::$variant(config) => Backbone::$variant(config.init(init))),+ }
+            }
+
+            /// Multiply-accumulates at a feature grid of (rows, columns).
+            pub fn macs(&self, grid: (usize, usize)) -> Vec<Cost> {
+                match self { $(Self::$variant(config) => config.macs(grid)),+ }
             }
 
             /// The shapes of its maps.

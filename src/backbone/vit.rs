@@ -11,7 +11,7 @@ use super::{FeatureInfo, Features};
 use crate::error::{Error, Result};
 use crate::kernels;
 use crate::layers::resize::{Mode, resize_channels_last};
-use crate::layers::{DropPath, Init, LayerNorm, Linear, Pass};
+use crate::layers::{Cost, DropPath, Init, LayerNorm, Linear, Pass};
 
 const EPS: f64 = 1e-6;
 
@@ -140,6 +140,18 @@ impl VitConfig {
             stride: self.patch_size,
             grid: self.grid(),
         }
+    }
+
+    pub(super) fn macs(&self, (h, w): (usize, usize)) -> Vec<Cost> {
+        let (dim, depth, _) = self.dims();
+        let n = h * w + usize::from(self.class_token);
+        vec![
+            Cost::new("backbone.patch_embed", h * w * dim * 3 * self.patch_size * self.patch_size),
+            Cost::new("backbone.qkv", depth * n * dim * 3 * dim),
+            Cost::new("backbone.attention", depth * 2 * n * n * dim),
+            Cost::new("backbone.proj", depth * n * dim * dim),
+            Cost::new("backbone.mlp", depth * 2 * n * dim * self.mlp_dim()),
+        ]
     }
 
     pub(super) fn init(&self, init: &mut Init) -> Vit {

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backbone::{FeatureInfo, Features};
 use crate::error::Result;
-use crate::layers::{Init, Pass};
+use crate::layers::{Cost, Init, Pass};
 pub use structtoken::{BlockKind, StructToken, StructTokenConfig};
 
 macro_rules! decoders {
@@ -32,6 +32,11 @@ macro_rules! decoders {
             /// Refuses what cannot be built, naming the key.
             pub fn check(&self) -> Result<()> {
                 match self { $(Self::$variant(config) => config.check()),+ }
+            }
+
+            /// Multiply-accumulates at a feature grid of (rows, columns).
+            pub fn macs(&self, features: &FeatureInfo, classes: usize, grid: (usize, usize)) -> Vec<Cost> {
+                match self { $(Self::$variant(config) => config.macs(features, classes, grid)),+ }
             }
 
             /// The decoder with initial weights.

@@ -24,7 +24,9 @@ use crate::backbone::{FeatureInfo, Features};
 use crate::error::{Error, Result};
 use crate::kernels;
 use crate::layers::resize::{Mode, resize_channels_last};
-use crate::layers::{Conv3x3, DepthwiseConv3x3, DropPath, GroupedConv3x3, Init, LayerNorm, Pass, PointwiseConv};
+use crate::layers::{
+    Conv3x3, Cost, DepthwiseConv3x3, DropPath, GroupedConv3x3, Init, LayerNorm, Pass, PointwiseConv,
+};
 
 const EPS: f64 = 1e-6;
 const FFN_EPS: f64 = 1e-5;
@@ -73,6 +75,27 @@ impl StructTokenConfig {
             return refuse(format!("drop_path_rate = {} is not in [0, 1)", self.drop_path_rate));
         }
         Ok(())
+    }
+
+    pub(super) fn macs(&self, features: &FeatureInfo, k: usize, (h, w): (usize, usize)) -> Vec<Cost> {
+        let inputs = features.channels.last().copied().unwrap_or(0);
+        let c = self.channels.unwrap_or(inputs);
+        let (n, blocks, ratio) = (k + c, self.num_blocks, self.mlp_ratio);
+        let projection = |c: usize| 2 * c * c + 9 * c;
+        let ffn = |c: usize| 2 * ratio * c * c + 9 * ratio * ratio * c;
+        let (convs, attention) = match self.block {
+            BlockKind::Cse => {
+                let block = 2 * projection(k) + 2 * projection(c) + ffn(k);
+                (blocks * block + (blocks - 1) * ffn(c), blocks * 2 * k * c)
+            }
+            BlockKind::Sse => (blocks * (4 * projection(n) + ffn(n)), blocks * 2 * n * n),
+            BlockKind::Pwe => (blocks * (2 * projection(n) + n * n + ffn(n)), 0),
+        };
+        let (project, tail) = (inputs * c, 2 * 9 * k * k);
+        vec![
+            Cost::new("decoder.convolutions", h * w * (project + convs + tail)),
+            Cost::new("decoder.slice_attention", h * w * attention),
+        ]
     }
 
     pub(super) fn init(&self, features: &FeatureInfo, classes: usize, init: &mut Init) -> StructToken {

@@ -9,13 +9,19 @@ use crate::rng::Rng;
 #[derive(Debug)]
 pub struct Init {
     device: Device,
-    rng: Rng,
+    /// None: everything is zero.
+    rng: Option<Rng>,
 }
 
 impl Init {
     /// Parameters on `device`, drawn from `seed`.
     pub fn new(seed: u64, device: &Device) -> Self {
-        Self { device: device.clone(), rng: Rng::named(seed, "parameters") }
+        Self { device: device.clone(), rng: Some(Rng::named(seed, "parameters")) }
+    }
+
+    /// Zeros on `device`, for a model that will be given its weights, or is only measured.
+    pub fn blank(device: &Device) -> Self {
+        Self { device: device.clone(), rng: None }
     }
 
     /// The same value everywhere.
@@ -53,7 +59,13 @@ impl Init {
     }
 
     fn fill<const D: usize>(&mut self, shape: [usize; D], mut value: impl FnMut(&mut Rng) -> f32) -> Param<Tensor<D>> {
-        let data: Vec<f32> = (0..shape.iter().product()).map(|_| value(&mut self.rng)).collect();
-        Param::from_tensor(Tensor::from_data(TensorData::new(data, shape), &self.device))
+        let tensor = match &mut self.rng {
+            None => Tensor::zeros(shape, &self.device),
+            Some(rng) => {
+                let data: Vec<f32> = (0..shape.iter().product()).map(|_| value(rng)).collect();
+                Tensor::from_data(TensorData::new(data, shape), &self.device)
+            }
+        };
+        Param::from_tensor(tensor)
     }
 }

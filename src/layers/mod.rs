@@ -4,6 +4,7 @@
 //! layouts, so a weight file reads the same in both worlds.
 
 pub mod conv;
+pub mod cost;
 pub mod drop_path;
 pub mod init;
 pub mod linear;
@@ -13,6 +14,7 @@ pub mod pass;
 pub mod resize;
 
 pub use conv::{Conv3x3, DepthwiseConv3x3, GroupedConv3x3, PointwiseConv};
+pub use cost::Cost;
 pub use drop_path::DropPath;
 pub use init::Init;
 pub use linear::Linear;

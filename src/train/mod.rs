@@ -1,3 +1,378 @@
-//! Training.
+//! Training: the loop, and what it is made of.
+//!
+//! Read [`run`] first. Every iteration is a function of the seed and its number; so a run that was interrupted and resumed
+//! ends in the same bytes on the CPU as one that was not.
+
+pub mod checkpoint;
 pub mod optimizer;
 pub mod schedule;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+use crate::config::Config;
+use crate::data::{self, Dataset, Loader, Split};
+use crate::error::{Error, Result};
+use crate::eval::{self, Scores};
+use crate::kernels::{self, LossMean};
+use crate::layers::Pass;
+use crate::model::Model;
+use crate::report::progress::{self, Row, RunLog};
+use crate::rng::Rng;
+use crate::{artifact, weights};
+use checkpoint::{Checkpoints, State};
+use optimizer::{AdamW, Gradients, OptimizerConfig};
+use schedule::Schedule;
+
+/// `[train]` of a recipe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// Steps of the optimiser.
+    pub iterations: u64,
+    /// Images a step.
+    pub batch_size: usize,
+    /// Passes over which a step's batch is spread; the gradient is the mean over them. Divides the batch size.
+    pub accumulate: usize,
+    /// Decides initial weights, batches, augmentation and dropped paths.
+    pub seed: u64,
+    /// Weights to start from: a file, `.safetensors`, `.pth` or `.npz`; only what fits the backbone is taken unless the file
+    /// is of this architecture.
+    pub pretrained: Option<PathBuf>,
+    /// The backbone keeps its weights.
+    pub freeze_backbone: bool,
+    /// Whether the loss is a mean over all pixels, ignored ones included (mmsegmentation's), or over the valid ones.
+    pub loss_mean: LossMean,
+    /// Weight of each class in the loss; empty means 1 for all.
+    pub class_weights: Vec<f32>,
+    /// AdamW and its groups.
+    pub optimizer: OptimizerConfig,
+    /// The learning rate over time.
+    pub schedule: Schedule,
+    /// Iterations between evaluations on the validation split; 0 evaluates only at the end.
+    pub eval_every: u64,
+    /// Iterations between checkpoints; 0 saves only at the end.
+    pub save_every: u64,
+    /// Checkpoints kept.
+    pub keep_checkpoints: usize,
+    /// Iterations between rows of the log.
+    pub log_every: u64,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            iterations: 160_000,
+            batch_size: 16,
+            accumulate: 1,
+            seed: 0,
+            pretrained: None,
+            freeze_backbone: false,
+            loss_mean: LossMean::All,
+            class_weights: Vec::new(),
+            optimizer: OptimizerConfig::default(),
+            schedule: Schedule::default(),
+            eval_every: 8_000,
+            save_every: 1_000,
+            keep_checkpoints: 2,
+            log_every: 10,
+        }
+    }
+}
+
+impl TrainConfig {
+    /// Refuses values that cannot work, naming the key.
+    pub fn check(&self) -> Result<()> {
+        let refuse = |what: String| Err(Error::new(format!("train: {what}")));
+        if self.iterations == 0 || self.batch_size == 0 || self.accumulate == 0 || self.log_every == 0 {
+            return refuse("iterations, batch_size, accumulate and log_every must be at least 1".into());
+        }
+        if self.batch_size % self.accumulate != 0 {
+            let (batch, passes) = (self.batch_size, self.accumulate);
+            return refuse(format!("batch_size = {batch} cannot be spread over accumulate = {passes} equal passes"));
+        }
+        let rates = [self.optimizer.lr, self.optimizer.decoder_lr_mult, self.optimizer.weight_decay];
+        if rates.iter().any(|rate| !rate.is_finite() || *rate < 0.0) {
+            return refuse("optimizer.lr, decoder_lr_mult and weight_decay must be finite and not negative".into());
+        }
+        Ok(())
+    }
+}
+
+/// What a run tells while it goes, and asks.
+pub trait Observer {
+    /// One line about what begins.
+    fn note(&mut self, message: &str);
+    /// After every iteration.
+    fn iteration(&mut self, progress: &Progress);
+    /// While the validation split is evaluated: images done, images in all.
+    fn evaluating(&mut self, done: usize, all: usize);
+    /// After an evaluation.
+    fn evaluated(&mut self, iteration: u64, scores: &Scores);
+    /// Shall the run save and stop before this iteration?
+    fn stop(&mut self, iteration: u64) -> bool;
+}
+
+/// Where the loop stands.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// Iterations done.
+    pub iteration: u64,
+    /// Iterations in all.
+    pub iterations: u64,
+    /// Loss of this iteration.
+    pub loss: f64,
+    /// Learning rate of the backbone in this iteration.
+    pub lr: f64,
+    /// Images a second, lately.
+    pub images_per_s: f64,
+    /// Share of the time spent waiting for data, lately.
+    pub wait_share: f64,
+    /// Time left at this speed.
+    pub eta: Duration,
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The weights after the last iteration, without autodiff.
+    pub model: Model,
+    /// Iterations done.
+    pub iteration: u64,
+    /// Was it told to stop before the end?
+    pub interrupted: bool,
+    /// The scores at the end.
+    pub scores: Option<Scores>,
+    /// The file written.
+    pub artifact: PathBuf,
+}
+
+/// Trains as `config` says, in the folder `run`; with `resume` from its last checkpoint.
+///
+/// # Errors
+/// A dataset that cannot be read, weights that do not fit, a folder that cannot be written, or a loss that is not finite:
+/// then the run stops, says where, and the last checkpoint stays.
+pub fn run(config: &Config, run: &Path, resume: bool, device: &Device, observer: &mut dyn Observer) -> Result<Outcome> {
+    let train = &config.train;
+    let training = data::open(&config.data, Split::Train)?;
+    let validation = data::open(&config.data, Split::Val)?;
+    let classes = training.classes().clone();
+    if !train.class_weights.is_empty() && train.class_weights.len() != classes.names.len() {
+        let (given, needed) = (train.class_weights.len(), classes.names.len());
+        return Err(Error::new(format!("train.class_weights has {given} values for {needed} classes")));
+    }
+    let metadata = artifact::metadata(config, &classes)?;
+    let checkpoints = Checkpoints::new(run, train.keep_checkpoints);
+    let learning = device.clone().autodiff();
+
+    let mut model = initial_model(config, classes.names.len(), &learning, resume, observer)?;
+    let (mut state, mut optimizer) = (State::default(), AdamW::new(&train.optimizer));
+    if resume && let Some((saved, weights, moments)) = checkpoints.load_last(model.clone(), &train.optimizer, device)? {
+        observer.note(&format!("resuming after iteration {}", saved.iteration));
+        (state, model, optimizer) = (saved, weights, moments);
+    }
+    if train.freeze_backbone {
+        model = model.freeze_backbone();
+    }
+
+    let mut log = RunLog::resume(run, state.iteration + 1)?;
+    let passes = (train.batch_size / train.accumulate, train.accumulate);
+    let mut loader = Loader::new(training, &config.data, passes.0, train.seed, state.iteration * passes.1 as u64);
+    let mut pace = Pace::new(state.iteration, train.iterations);
+    let mut interrupted = false;
+    while state.iteration < train.iterations {
+        if observer.stop(state.iteration) {
+            interrupted = true;
+            break;
+        }
+        let it = state.iteration;
+        let lr = train.schedule.lr(train.optimizer.lr, it, train.iterations);
+        let mut grads = Gradients::default();
+        let mut loss = 0.0;
+        for pass in 0..train.accumulate as u64 {
+            let batch = loader.next()?;
+            let images = config.data.preprocess.batch_to_tensor(batch.images, [batch.size, batch.height, batch.width], &learning);
+            let labels = labels(batch.labels, [batch.size, batch.height, batch.width], &learning);
+            let dropped = Pass::train(Rng::new(train.seed, &[it, pass]));
+            let logits = model.forward(images, &dropped); // [b, h, w, k]
+            let part = criterion(logits, labels, train) / train.accumulate as f64;
+            let value = f64::from(part.clone().into_scalar::<f32>());
+            if !value.is_finite() {
+                return Err(not_finite(value, it, &batch.names, &checkpoints));
+            }
+            loss += value;
+            grads.add(&model, part.backward());
+        }
+        model = optimizer.step(model, grads, lr);
+        state.iteration += 1;
+        state.optimizer_steps = optimizer.steps();
+
+        let progress = pace.tick(state.iteration, loss, lr, train.batch_size, loader.waited());
+        observer.iteration(&progress);
+        if state.iteration % train.log_every == 0 || state.iteration == train.iterations {
+            log.write(&Row::Step(progress::Step {
+                iteration: state.iteration,
+                loss,
+                lr,
+                images_per_s: Some(progress.images_per_s),
+                wait_share: Some(progress.wait_share),
+                grad_norm: None,
+                parts: BTreeMap::new(),
+            }))?;
+        }
+        let last = state.iteration == train.iterations;
+        if !last && due(state.iteration, train.eval_every) {
+            let scores = evaluate(&model.valid(), validation.as_ref(), config, device, observer)?;
+            offer(&scores, &mut state, &model, run, &metadata, &mut log)?;
+            observer.evaluated(state.iteration, &scores);
+            pace.pause();
+        }
+        if !last && due(state.iteration, train.save_every) {
+            checkpoints.save(&state, &model, &optimizer, &metadata)?;
+        }
+    }
+
+    checkpoints.save(&state, &model, &optimizer, &metadata)?;
+    let artifact = run.join("model.safetensors");
+    let mut scores = None;
+    if !interrupted {
+        let result = evaluate(&model.valid(), validation.as_ref(), config, device, observer)?;
+        offer(&result, &mut state, &model, run, &metadata, &mut log)?;
+        observer.evaluated(state.iteration, &result);
+        checkpoints.save(&state, &model, &optimizer, &metadata)?;
+        scores = Some(result);
+    }
+    Ok(Outcome { model: model.valid(), iteration: state.iteration, interrupted, scores, artifact })
+}
+
+/// A model with the weights a fresh run starts from; a resumed one will be given its own.
+fn initial_model(
+    config: &Config,
+    classes: usize,
+    device: &Device,
+    resume: bool,
+    observer: &mut dyn Observer,
+) -> Result<Model> {
+    let model = config.model.init(classes, config.train.seed, device);
+    let Some(path) = config.train.pretrained.as_deref().filter(|_| !resume) else { return Ok(model) };
+    let state = weights::read(path)?;
+    let options = weights::LoadOptions::pretrained(&state, config.model.backbone.features().grid);
+    let (model, report) = weights::load(model, &state, &options)
+        .map_err(|error| Error::new(format!("cannot start from `{}`", path.display())).source(error))?;
+    observer.note(&format!("{}: {report}", path.display()));
+    Ok(model)
+}
+
+/// The mean cross entropy at the size of the labels.
+fn criterion(logits: Tensor<4>, labels: Tensor<3, Int>, train: &TrainConfig) -> Tensor<1> {
+    let weights = (!train.class_weights.is_empty())
+        .then(|| Tensor::<1>::from_floats(train.class_weights.as_slice(), &logits.device().without_autodiff()));
+    kernels::upsample_cross_entropy(logits, labels, train.loss_mean, weights)
+}
+
+fn labels(ids: Vec<u8>, shape: [usize; 3], device: &Device) -> Tensor<3, Int> {
+    Tensor::from_data(TensorData::new(ids.into_iter().map(i32::from).collect::<Vec<_>>(), shape), device)
+}
+
+fn not_finite(loss: f64, iteration: u64, names: &[String], checkpoints: &Checkpoints) -> Error {
+    let kept = match checkpoints.list().ok().and_then(|mut all| all.pop()) {
+        Some((iteration, folder)) => format!("the checkpoint of iteration {iteration} in `{}` is good", folder.display()),
+        None => "no checkpoint had been written yet".to_owned(),
+    };
+    Error::new(format!("the loss is {loss} at iteration {}, on {}; {kept}", iteration + 1, names.join(", "))).hint(
+        "lower train.optimizer.lr, set train.optimizer.clip_norm = 1.0 or lengthen train.schedule.warmup_iters; \
+         then start again, or go on from the checkpoint with --resume",
+    )
+}
+
+fn due(iteration: u64, every: u64) -> bool {
+    every > 0 && iteration % every == 0
+}
+
+fn evaluate(
+    model: &Model,
+    validation: &dyn Dataset,
+    config: &Config,
+    device: &Device,
+    observer: &mut dyn Observer,
+) -> Result<Scores> {
+    eval::evaluate(model, validation, &config.data.preprocess, &config.eval, device, &mut |done, all| {
+        observer.evaluating(done, all);
+    })
+}
+
+/// Logs an evaluation and, if none before was better, publishes the weights as the run's `model.safetensors`.
+fn offer(
+    scores: &Scores,
+    state: &mut State,
+    model: &Model,
+    run: &Path,
+    metadata: &BTreeMap<String, String>,
+    log: &mut RunLog,
+) -> Result<()> {
+    let miou = scores.miou.unwrap_or(0.0);
+    log.write(&Row::Eval(progress::Eval {
+        iteration: state.iteration,
+        miou,
+        pixel_accuracy: scores.aacc,
+        mean_accuracy: scores.macc,
+        loss: None,
+    }))?;
+    if state.best.is_none_or(|(_, best)| miou >= best) {
+        state.best = Some((state.iteration, miou));
+        let metadata = artifact::with_training(metadata, state.iteration, scores)?;
+        weights::save(&run.join("model.safetensors"), model, &metadata)?;
+    }
+    Ok(())
+}
+
+/// Speed over the last iterations, and what is left.
+struct Pace {
+    since: Instant,
+    from: u64,
+    waited: Duration,
+    iterations: u64,
+}
+
+impl Pace {
+    /// Iterations over which the speed is measured.
+    const WINDOW: u64 = 20;
+
+    fn new(from: u64, iterations: u64) -> Self {
+        Self { since: Instant::now(), from, waited: Duration::ZERO, iterations }
+    }
+
+    /// After something other than training took time.
+    fn pause(&mut self) {
+        self.since = Instant::now();
+        self.waited = Duration::ZERO;
+        self.from = u64::MAX;
+    }
+
+    fn tick(&mut self, iteration: u64, loss: f64, lr: f64, batch: usize, waited: Duration) -> Progress {
+        if self.from == u64::MAX {
+            self.from = iteration - 1;
+        }
+        self.waited += waited;
+        let seconds = self.since.elapsed().as_secs_f64().max(1e-9);
+        let done = (iteration - self.from) as f64;
+        let progress = Progress {
+            iteration,
+            iterations: self.iterations,
+            loss,
+            lr,
+            images_per_s: done * batch as f64 / seconds,
+            wait_share: (self.waited.as_secs_f64() / seconds).min(1.0),
+            eta: Duration::from_secs_f64((self.iterations - iteration) as f64 * seconds / done),
+        };
+        if iteration - self.from >= Self::WINDOW {
+            (self.since, self.from, self.waited) = (Instant::now(), iteration, Duration::ZERO);
+        }
+        progress
+    }
+}

@@ -1,7 +1,7 @@
 //! The same numbers as the published StructToken: activations, logits, gradients, optimiser steps.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use structtoken::backbone::{BackboneConfig, VitConfig};
+use structtoken::backbone::{BackboneConfig, VitConfig, VitSize};
 use structtoken::decoder::{BlockKind, DecoderConfig, StructTokenConfig};
 use structtoken::kernels::LossMean;
 use structtoken::layers::{Pass, parameters};
@@ -70,7 +70,7 @@ fn activations_of_every_block_and_logits() {
         let folder = shared.join("golden/structtoken/tiny");
         let weights = Golden::read(&folder.join(format!("st_tiny_{name}.safetensors")));
         let golden = Golden::read(&folder.join(format!("st_tiny_{name}_golden.safetensors")));
-        let model = load(tiny(kind, 0.1, 0.1).init(7, 0, &device), &weights);
+        let model = load(tiny(kind, 0.1, 0.1).blank(7, &device), &weights);
         let mut compared = 0;
         for tag in ["a", "b", "q"] {
             let input = golden.tensor::<4>(&format!("{tag}.input"), &device);
@@ -102,7 +102,7 @@ fn layer_norm_epsilons() {
         let folder = shared.join("golden/structtoken/eps");
         let weights = Golden::read(&folder.join(format!("st_eps_{name}.safetensors")));
         let golden = Golden::read(&folder.join(format!("st_eps_{name}_golden.safetensors")));
-        let model = load(tiny(kind, 0.1, 0.1).init(7, 0, &device), &weights);
+        let model = load(tiny(kind, 0.1, 0.1).blank(7, &device), &weights);
         let mut compared = 0;
         for tag in ["a", "b"] {
             let pass = Pass::eval().traced();
@@ -127,7 +127,7 @@ fn loss_and_every_gradient() {
         let folder = shared.join("golden/structtoken/tiny");
         let weights = Golden::read(&folder.join(format!("st_tiny_{name}.safetensors")));
         let golden = Golden::read(&folder.join(format!("st_tiny_{name}_grads.safetensors")));
-        let model = load(tiny(kind, 0.1, 0.1).init(7, 0, &device), &weights);
+        let model = load(tiny(kind, 0.1, 0.1).blank(7, &device), &weights);
         let input = golden.tensor::<4>("input", &device).require_grad();
         let loss = loss(&model, input.clone(), labels(&golden, "label", &device), &Pass::eval());
         golden.check("loss_ce", &loss.clone().into_data().try_to_vec::<f32>().unwrap(), 2e-6);
@@ -145,7 +145,7 @@ fn dropped_paths() {
         let folder = shared.join("golden/structtoken/tiny");
         let weights = Golden::read(&folder.join(format!("st_tiny_{name}.safetensors")));
         let golden = Golden::read(&folder.join(format!("st_tiny_{name}_droppath.safetensors")));
-        let model = load(tiny(kind, 0.4, 0.5).init(7, 0, &device), &weights);
+        let model = load(tiny(kind, 0.4, 0.5).blank(7, &device), &weights);
         // Layers whose rate is 0 are not asked for; the others are, in the order of the network.
         let mut masks: Vec<(&String, &Vec<f32>)> = golden
             .0
@@ -183,7 +183,7 @@ fn six_steps_of_adamw() {
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         let steps = json["train_steps"].as_array().unwrap();
         assert_eq!(steps.len(), 6);
-        let mut model = load(tiny(kind, 0.0, 0.0).init(7, 0, &device), &weights);
+        let mut model = load(tiny(kind, 0.0, 0.0).blank(7, &device), &weights);
         let mut optimizer = AdamW::new(&config);
         for (it, step) in steps.iter().enumerate() {
             let input = hashed(&format!("input.train{it}"), [2, 3, 64, 64], |u| (2.0 * (2.0 * u - 1.0)) as f32);
@@ -256,4 +256,40 @@ fn hashed<const D: usize>(name: &str, shape: [usize; D], value: impl Fn(f64) -> 
         })
         .collect();
     TensorData::new(values, shape)
+}
+
+#[test]
+fn parameters_and_multiply_accumulates() {
+    let Some(shared) = shared() else { return };
+    let json = std::fs::read_to_string(shared.join("golden/structtoken/params_flops.json")).unwrap();
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&json).unwrap();
+    assert_eq!(rows.len(), 12);
+    for row in rows {
+        let (_, kind) = KINDS.into_iter().find(|(name, _)| *name == row["variant"]).unwrap();
+        let sizes = [("ViT-T", VitSize::Tiny), ("ViT-S", VitSize::Small), ("ViT-B", VitSize::Base), ("ViT-L", VitSize::Large)];
+        let (_, size) = sizes.into_iter().find(|(name, _)| *name == row["backbone"]).unwrap();
+        let image = row["input"].as_u64().unwrap() as usize;
+        let vit = VitConfig { size, img_size: [image, image], ..VitConfig::default() };
+        let decoder = StructTokenConfig { block: kind, ..StructTokenConfig::default() };
+        let config =
+            ModelConfig { backbone: BackboneConfig::Vit(vit), decoder: DecoderConfig::StructToken(decoder) };
+
+        let (mut backbone, mut head) = (0, 0);
+        parameters::visit(&config.blank(150, &Device::flex()), |parameter, _| {
+            let count = parameter.shape.iter().product::<usize>() as u64;
+            *(if parameter.name.starts_with("backbone.") { &mut backbone } else { &mut head }) += count;
+        });
+        assert_eq!((Some(backbone), Some(head)), (row["params"]["backbone"].as_u64(), row["params"]["head"].as_u64()));
+
+        let macs = |part: &str| -> u64 {
+            let costs = config.macs(150, (image, image));
+            costs.iter().filter(|cost| cost.part.starts_with(part)).map(|cost| cost.macs).sum()
+        };
+        let detail = |name: &str| row["detail"].get(name).map_or(0, |macs| macs.as_u64().unwrap());
+        assert_eq!(macs("backbone.attention"), detail("backbone.attn_matmul"));
+        assert_eq!(macs("backbone.mlp"), detail("backbone.linear"));
+        assert_eq!(macs("decoder.convolutions"), detail("head.conv"));
+        assert_eq!(macs("decoder.slice_attention"), detail("head.slice_attn_matmul"));
+        assert_eq!(macs("") as f64 / 1e9, row["gmacs"]["total"].as_f64().unwrap());
+    }
 }

@@ -1,0 +1,163 @@
+//! A recipe: the whole of a run as one TOML file that states only what differs from the defaults.
+//!
+//! The defaults are the paper's (ADE20K, ViT-S, PWE). Unknown keys are errors that point at their line. After the file come
+//! the changes of the command line, `--set train.iterations=1000`.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::DataConfig;
+use crate::error::{Error, Result};
+use crate::eval::InferConfig;
+use crate::model::ModelConfig;
+use crate::train::TrainConfig;
+
+/// All settings of a run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The network.
+    pub model: ModelConfig,
+    /// The dataset, and what is done to its images.
+    pub data: DataConfig,
+    /// How weights are learned.
+    pub train: TrainConfig,
+    /// How images are evaluated and predicted.
+    pub eval: InferConfig,
+}
+
+impl Config {
+    /// Reads the recipe at `path` and applies `changes`, each `a.b=c`.
+    pub fn read(path: &Path, changes: &[String]) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            Error::file("read the recipe", path, error).hint("recipes lie in `configs/`; `structtoken demo` needs none")
+        })?;
+        Self::parse(&text, &path.display().to_string(), changes)
+    }
+
+    /// The recipe in `text`, called `name` in errors, with `changes` applied.
+    pub fn parse(text: &str, name: &str, changes: &[String]) -> Result<Self> {
+        let bad = |error: toml::de::Error| {
+            let text = if error.span().is_none() { format!("{error}") } else { located(text, &error) };
+            Error::new(format!("recipe `{name}` is not valid:\n{text}"))
+                .hint("`structtoken inspect RECIPE` prints every key with its value; keys left out take their defaults")
+        };
+        let config: Self = toml::from_str(text).map_err(bad)?;
+        let config = if changes.is_empty() {
+            config
+        } else {
+            let mut table: toml::Table = toml::from_str(text).map_err(bad)?;
+            for change in changes {
+                set(&mut table, change)?;
+            }
+            table.try_into().map_err(|error: toml::de::Error| {
+                Error::new(format!("after --set {}: {}", changes.join(" --set "), error.message()))
+                    .hint("`structtoken inspect RECIPE` prints every key with its value")
+            })?
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Refuses values that cannot work, naming the key.
+    pub fn check(&self) -> Result<()> {
+        self.model.check()?;
+        self.data.check()?;
+        self.train.check()?;
+        self.eval.check()
+    }
+
+    /// The whole truth as TOML: every key with its value.
+    pub fn to_toml(&self) -> Result<String> {
+        toml::to_string(self).map_err(|error| Error::new("cannot write the configuration as TOML").source(error))
+    }
+}
+
+/// Puts `a.b=c` into the table; `c` is a TOML value, or else a string.
+fn set(table: &mut toml::Table, change: &str) -> Result<()> {
+    let malformed = || {
+        Error::new(format!("--set `{change}` is not of the form key=value"))
+            .hint("for instance `--set train.iterations=1000` or `--set model.decoder.block=cse`")
+    };
+    let (key, value) = change.split_once('=').ok_or_else(malformed)?;
+    let keys: Vec<&str> = key.trim().split('.').collect();
+    if keys.iter().any(|key| key.is_empty()) {
+        return Err(malformed());
+    }
+    let value = value.trim();
+    let parsed = toml::from_str::<toml::Table>(&format!("value = {value}")).ok().and_then(|mut t| t.remove("value"));
+    let parsed = parsed.unwrap_or_else(|| toml::Value::String(value.to_owned()));
+    let (Some((last, path)), mut table) = (keys.split_last(), table) else { return Err(malformed()) };
+    for key in path {
+        let entry = table.entry((*key).to_owned()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        let toml::Value::Table(inner) = entry else {
+            return Err(Error::new(format!("--set `{change}`: `{key}` is a value, not a table")));
+        };
+        table = inner;
+    }
+    table.insert((*last).to_owned(), parsed);
+    Ok(())
+}
+
+/// The error with its line. Inside of a table that is chosen by `type` the parser knows only the table, so an unknown key is
+/// looked up.
+fn located(text: &str, error: &toml::de::Error) -> String {
+    let unknown = error.message().strip_prefix("unknown field `").and_then(|rest| rest.split_once('`'));
+    let Some((key, expected)) = unknown else { return error.to_string() };
+    let from = error.span().map_or(0, |span| span.start);
+    let mut offset = 0;
+    for (number, line) in text.lines().enumerate() {
+        if offset >= from && line.split('=').next().is_some_and(|start| start.trim() == key) {
+            return format!(
+                "line {}: unknown key `{key}`{expected}\n  |\n  | {line}\n  | {}",
+                number + 1,
+                "^".repeat(line.trim_end().len().clamp(1, key.len()))
+            );
+        }
+        offset += line.len() + 1;
+    }
+    error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str, changes: &[&str]) -> String {
+        let changes: Vec<String> = changes.iter().map(|change| (*change).to_owned()).collect();
+        Config::parse(text, "r.toml", &changes).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_empty_recipe_is_the_paper() {
+        let config = Config::parse("", "r.toml", &[]).unwrap();
+        assert_eq!(config, Config::default());
+        assert_eq!(config.train.iterations, 160_000);
+    }
+
+    #[test]
+    fn the_resolved_recipe_reads_back() {
+        let text = "[model.backbone]\ntype = \"vit\"\nsize = \"tiny\"\n[train]\niterations = 7";
+        let config = Config::parse(text, "r.toml", &["model.decoder.type=structtoken".into(), "model.decoder.block=cse".into()]).unwrap();
+        let again = Config::parse(&config.to_toml().unwrap(), "again.toml", &[]).unwrap();
+        assert_eq!(config, again);
+    }
+
+    #[test]
+    fn a_typo_is_shown_at_its_line() {
+        let error = refused("[train]\niterations = 5\nbatchsize = 2\n", &[]);
+        assert!(error.contains("batchsize") && error.contains('3') && error.contains("batch_size"), "{error}");
+        let error = refused("[model.decoder]\ntype = \"structtoken\"\nblok = \"cse\"\n", &[]);
+        assert!(error.contains("blok") && error.contains("line 3") && error.contains("num_blocks"), "{error}");
+        let error = refused("[model.decoder]\ntype = \"structtoken\"\nblock = \"csee\"\n", &[]);
+        assert!(error.contains("csee"), "{error}");
+    }
+
+    #[test]
+    fn changes_are_checked_like_the_file() {
+        assert!(refused("", &["train.iteration=5"]).contains("iteration"));
+        assert!(refused("", &["train"]).contains("key=value"));
+        assert!(refused("", &["train.batch_size=0"]).contains("batch_size"));
+    }
+}

@@ -1,0 +1,135 @@
+//! Checkpoints: everything a run needs to go on as if it had never stopped.
+//!
+//! A checkpoint is a folder `checkpoints/step-00000030` with the weights, the optimiser's moments and a small state. It is
+//! written beside under another name and renamed when it is whole, so the last good one survives a full disk or a pulled
+//! plug. Batches and random numbers are functions of seed and iteration, so nothing of them is stored.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+
+use super::optimizer::{AdamW, OptimizerConfig};
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::weights::{self, StateDict};
+
+/// Where a run stands.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Iterations done.
+    pub iteration: u64,
+    /// Steps of the optimiser.
+    pub optimizer_steps: u64,
+    /// The best evaluation so far: (iteration, mIoU).
+    pub best: Option<(u64, f64)>,
+}
+
+/// The checkpoints of one run.
+pub struct Checkpoints {
+    folder: PathBuf,
+    keep: usize,
+}
+
+impl Checkpoints {
+    /// Those under `run`; the newest `keep` stay.
+    pub fn new(run: &Path, keep: usize) -> Self {
+        Self { folder: run.join("checkpoints"), keep: keep.max(1) }
+    }
+
+    /// Writes the checkpoint of `state.iteration` and removes the oldest. On failure nothing is left behind, and the
+    /// checkpoints before stay.
+    pub fn save(&self, state: &State, model: &Model, optimizer: &AdamW, metadata: &BTreeMap<String, String>) -> Result<()> {
+        let target = self.folder.join(format!("step-{:08}", state.iteration));
+        let beside = self.folder.join(format!(".step-{:08}.tmp", state.iteration));
+        let write = || -> Result<()> {
+            remove(&beside)?;
+            fs::create_dir_all(&beside).map_err(|error| Error::file("create", &beside, error))?;
+            weights::save(&beside.join("model.safetensors"), model, metadata)?;
+            weights::save_state(&beside.join("optimizer.safetensors"), &moments(optimizer))?;
+            let path = beside.join("state.json");
+            let json = serde_json::to_vec_pretty(state).map_err(|error| Error::file("write", &path, error))?;
+            fs::write(&path, json).map_err(|error| Error::file("write", &path, error))?;
+            remove(&target)?;
+            fs::rename(&beside, &target).map_err(|error| Error::file("write", &target, error))
+        };
+        if let Err(error) = write() {
+            let _ = fs::remove_dir_all(&beside);
+            return Err(Error::new(format!("cannot save the checkpoint of iteration {}", state.iteration))
+                .source(error)
+                .hint("the checkpoints before it are untouched; make room or the folder writable, then go on with --resume"));
+        }
+        let all = self.list()?;
+        for (_, old) in &all[..all.len().saturating_sub(self.keep)] {
+            remove(old)?;
+        }
+        Ok(())
+    }
+
+    /// The newest checkpoint that is whole, restored into `model`; `None` when there is none.
+    pub fn load_last(&self, model: Model, config: &OptimizerConfig, device: &Device) -> Result<Option<(State, Model, AdamW)>> {
+        let Some((_, folder)) = self.list()?.pop() else { return Ok(None) };
+        let path = folder.join("state.json");
+        let text = fs::read_to_string(&path).map_err(|error| Error::file("read", &path, error))?;
+        let state: State = serde_json::from_str(&text).map_err(|error| Error::file("read", &path, error))?;
+        let model = weights::load_exact(model, &weights::read(&folder.join("model.safetensors"))?)?;
+        let file = weights::read(&folder.join("optimizer.safetensors"))?;
+        let optimizer = AdamW::restore(config, state.optimizer_steps, restored(file, device)?);
+        Ok(Some((state, model, optimizer)))
+    }
+
+    /// All checkpoints by iteration, the oldest first.
+    pub fn list(&self) -> Result<Vec<(u64, PathBuf)>> {
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(Error::file("read", &self.folder, error)),
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(|error| Error::file("read", &self.folder, error))?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if let Some(iteration) = name.strip_prefix("step-").and_then(|digits| digits.parse().ok()) {
+                found.push((iteration, path));
+            }
+        }
+        found.sort();
+        Ok(found)
+    }
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::file("remove", folder, error)),
+        _ => Ok(()),
+    }
+}
+
+fn moments(optimizer: &AdamW) -> StateDict {
+    let mut state = StateDict::default();
+    for (name, data) in optimizer.state() {
+        state.insert(name, data);
+    }
+    state
+}
+
+fn restored(file: StateDict, device: &Device) -> Result<BTreeMap<String, [Tensor<1>; 2]>> {
+    let mut firsts = BTreeMap::new();
+    let mut seconds = BTreeMap::new();
+    for (name, tensor) in file.into_iter() {
+        let len = tensor.data.len();
+        let value = Tensor::<1>::from_data(TensorData::new(tensor.data, [len]), device);
+        match (name.strip_prefix("exp_avg."), name.strip_prefix("exp_avg_sq.")) {
+            (Some(name), _) => firsts.insert(name.to_owned(), value),
+            (_, Some(name)) => seconds.insert(name.to_owned(), value),
+            _ => return Err(Error::new(format!("`{name}` is no moment of AdamW"))),
+        };
+    }
+    let pairs = firsts.into_iter().map(|(name, first)| match seconds.remove(&name) {
+        Some(second) => Ok((name, [first, second])),
+        None => Err(Error::new(format!("the second moment of `{name}` is missing"))),
+    });
+    pairs.collect()
+}
