@@ -24,7 +24,7 @@ use crate::layers::Pass;
 use crate::model::Model;
 use crate::report::progress::{self, Row, RunLog};
 use crate::rng::Rng;
-use crate::{artifact, weights};
+use crate::{artifact, files, weights};
 use checkpoint::{Checkpoints, State};
 use optimizer::{AdamW, Gradients, OptimizerConfig};
 use schedule::Schedule;
@@ -104,6 +104,9 @@ impl TrainConfig {
     }
 }
 
+/// The name of the scores in a run's folder: those of its `model.safetensors`.
+pub const SCORES: &str = "scores.json";
+
 /// What a run tells while it goes, and asks.
 pub trait Observer {
     /// One line about what begins.
@@ -114,8 +117,19 @@ pub trait Observer {
     fn evaluating(&mut self, done: usize, all: usize);
     /// After an evaluation.
     fn evaluated(&mut self, iteration: u64, scores: &Scores);
-    /// Shall the run save and stop before this iteration?
-    fn stop(&mut self, iteration: u64) -> bool;
+    /// Shall the run stop before this iteration?
+    fn stop(&mut self, iteration: u64) -> Stop;
+}
+
+/// Whether a run goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Go on.
+    No,
+    /// Save, to be resumed later.
+    Save,
+    /// Take this for the end: evaluate and publish.
+    Finish,
 }
 
 /// Where the loop stands.
@@ -144,12 +158,42 @@ pub struct Outcome {
     pub model: Model,
     /// Iterations done.
     pub iteration: u64,
-    /// Was it told to stop before the end?
+    /// Was it told to save and stop?
     pub interrupted: bool,
-    /// The scores at the end.
-    pub scores: Option<Scores>,
-    /// The file written.
-    pub artifact: PathBuf,
+    /// The evaluation whose weights are the run's `model.safetensors`: (iteration, mIoU).
+    pub best: Option<(u64, f64)>,
+}
+
+/// Makes the folder of a run, with its resolved recipe in `config.toml`.
+///
+/// # Errors
+/// The folder holds another run, or with `resume` one of other settings, or it cannot be written.
+pub fn prepare(config: &Config, run: &Path, resume: bool) -> Result<()> {
+    let path = run.join("config.toml");
+    let text = config.to_toml()?;
+    match std::fs::read_to_string(&path) {
+        Ok(_) if !resume => {
+            return Err(Error::new(format!("`{}` already holds a run", run.display()))
+                .hint("go on with it by --resume, or take another folder with --out"));
+        }
+        Ok(before) => {
+            let before = Config::parse(&before, &path.display().to_string(), &[])?;
+            if before == *config {
+                return Ok(());
+            }
+            let before = before.to_toml()?;
+            let changed: Vec<&str> = text.lines().filter(|line| !before.lines().any(|old| old == *line)).collect();
+            return Err(Error::new(format!("`{}` was started with other settings than now: {}", run.display(), changed.join(", ")))
+                .hint("a resumed run must be the same run; leave the recipe out to take that of the run"));
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(Error::file("read", &path, error)),
+    }
+    if resume {
+        return Err(Error::new(format!("there is no run to resume in `{}`", run.display()))
+            .hint("start it without --resume, or name the right folder with --out"));
+    }
+    files::write(&path, text.as_bytes())
 }
 
 /// Trains as `config` says, in the folder `run`; with `resume` from its last checkpoint.
@@ -186,8 +230,9 @@ pub fn run(config: &Config, run: &Path, resume: bool, device: &Device, observer:
     let mut pace = Pace::new(state.iteration, train.iterations);
     let mut interrupted = false;
     while state.iteration < train.iterations {
-        if observer.stop(state.iteration) {
-            interrupted = true;
+        let stop = observer.stop(state.iteration);
+        interrupted = stop == Stop::Save;
+        if stop != Stop::No {
             break;
         }
         let it = state.iteration;
@@ -238,16 +283,20 @@ pub fn run(config: &Config, run: &Path, resume: bool, device: &Device, observer:
     }
 
     checkpoints.save(&state, &model, &optimizer, &metadata)?;
-    let artifact = run.join("model.safetensors");
-    let mut scores = None;
     if !interrupted {
-        let result = evaluate(&model.valid(), validation.as_ref(), config, device, observer)?;
-        offer(&result, &mut state, &model, run, &metadata, &mut log)?;
-        observer.evaluated(state.iteration, &result);
+        let scores = evaluate(&model.valid(), validation.as_ref(), config, device, observer)?;
+        offer(&scores, &mut state, &model, run, &metadata, &mut log)?;
+        observer.evaluated(state.iteration, &scores);
         checkpoints.save(&state, &model, &optimizer, &metadata)?;
-        scores = Some(result);
     }
-    Ok(Outcome { model: model.valid(), iteration: state.iteration, interrupted, scores, artifact })
+    Ok(Outcome { model: model.valid(), iteration: state.iteration, interrupted, best: state.best })
+}
+
+/// The scores of the run's `model.safetensors`.
+pub fn scores(run: &Path) -> Result<Scores> {
+    let path = run.join(SCORES);
+    let text = std::fs::read_to_string(&path).map_err(|error| Error::file("read", &path, error))?;
+    serde_json::from_str(&text).map_err(|error| Error::file("read", &path, error))
 }
 
 /// A model with the weights a fresh run starts from; a resumed one will be given its own.
@@ -327,6 +376,8 @@ fn offer(
         state.best = Some((state.iteration, miou));
         let metadata = artifact::with_training(metadata, state.iteration, scores)?;
         weights::save(&run.join("model.safetensors"), model, &metadata)?;
+        let json = serde_json::to_vec_pretty(scores).map_err(|error| Error::new("cannot write scores").source(error))?;
+        files::write(&run.join(SCORES), &json)?;
     }
     Ok(())
 }

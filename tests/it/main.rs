@@ -2,4 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod golden;
+mod imports;
 mod parity;
+mod recipes;

@@ -1,1 +1,86 @@
-fn main(){}
+//! The command line: parse, run, say what went wrong.
+//!
+//! stdout is data, stderr is talk. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (and saved).
+
+mod console;
+mod demo;
+mod eval;
+mod inspect;
+mod predict;
+mod train;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use structtoken::error::Error;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Semantic segmentation with structure tokens: from a folder of images and masks to a model, without Python.
+#[derive(Parser)]
+#[command(name = "structtoken", version, about, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  structtoken demo                                          train on generated shapes, write a report (3 minutes)
+  structtoken train configs/camvid/dinov2-s_pwe.toml --out runs/camvid
+  structtoken eval runs/camvid/model.safetensors
+  structtoken predict runs/camvid/model.safetensors photo.jpg --overlay
+  structtoken inspect runs/camvid/model.safetensors";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a set of shapes, train on it for at most three minutes, and show what the tokens do
+    Demo(demo::Arguments),
+    /// Train as a recipe says
+    Train(train::Arguments),
+    /// Measure a model: mIoU, accuracies, Dice, per class
+    Eval(eval::Arguments),
+    /// Write the label maps of images
+    Predict(predict::Arguments),
+    /// Show a recipe with all its values, a model's size and cost, or what a weight file holds
+    Inspect(inspect::Arguments),
+}
+
+/// Options every computing command has.
+#[derive(Args, Clone)]
+struct Computing {
+    /// Where to compute: auto, cpu, cuda:0, rocm:0, vulkan, metal
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    device: String,
+}
+
+/// How a command ended well.
+enum End {
+    Done,
+    Interrupted,
+}
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Demo(arguments) => demo::run(arguments),
+        Command::Train(arguments) => train::run(arguments),
+        Command::Eval(arguments) => eval::run(arguments),
+        Command::Predict(arguments) => predict::run(arguments),
+        Command::Inspect(arguments) => inspect::run(arguments),
+    };
+    match result {
+        Ok(End::Done) => ExitCode::SUCCESS,
+        Ok(End::Interrupted) => ExitCode::from(130),
+        Err(error) => {
+            report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn report(error: &Error) {
+    eprintln!("error: {error}");
+    if let Some(hint) = error.remedy() {
+        eprintln!("\nhint: {hint}");
+    }
+}

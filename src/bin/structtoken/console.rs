@@ -1,0 +1,152 @@
+//! What a person sees while something runs: progress on stderr, plain lines when that is not a terminal.
+
+use std::io::{IsTerminal, Write, stderr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+use structtoken::error::{Error, Result};
+use structtoken::eval::Scores;
+use structtoken::train::{Observer, Progress, Stop};
+
+/// Shows a run, and stops it on Ctrl-C, at a given iteration or after a given time.
+pub struct Console {
+    bar: Option<ProgressBar>,
+    evaluating: Option<ProgressBar>,
+    last_line: Option<Instant>,
+    interrupted: Arc<AtomicBool>,
+    stop_after: Option<u64>,
+    deadline: Option<Instant>,
+    json: bool,
+}
+
+impl Console {
+    /// A console that takes over Ctrl-C: the run saves and stops.
+    pub fn new(json: bool) -> Result<Self> {
+        let interrupted = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&interrupted);
+        ctrlc::set_handler(move || {
+            if flag.swap(true, Ordering::SeqCst) {
+                std::process::exit(130); // the second time, at once
+            }
+            eprintln!("\nsaving after this iteration; press Ctrl-C again to stop at once");
+        })
+        .map_err(|error| Error::new("cannot listen for Ctrl-C").source(error))?;
+        let bar = stderr().is_terminal().then(|| bar("{msg}\n{wide_bar} {pos}/{len}"));
+        Ok(Self { bar, evaluating: None, last_line: None, interrupted, stop_after: None, deadline: None, json })
+    }
+
+    /// Stops before the iteration of this number.
+    pub fn stop_after(mut self, iteration: Option<u64>) -> Self {
+        self.stop_after = iteration;
+        self
+    }
+
+    /// Ends training when this much time has passed.
+    pub fn time_limit(mut self, limit: Duration) -> Self {
+        self.deadline = Some(Instant::now() + limit);
+        self
+    }
+
+    fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.println(text),
+            None => eprintln!("{text}"),
+        }
+    }
+}
+
+impl Observer for Console {
+    fn note(&mut self, message: &str) {
+        self.line(message);
+    }
+
+    fn iteration(&mut self, progress: &Progress) {
+        let text = format!(
+            "iteration {}/{}  loss {:.4}  lr {:.2e}  {:.1} images/s  waiting for data {:.0}%  {} left",
+            progress.iteration,
+            progress.iterations,
+            progress.loss,
+            progress.lr,
+            progress.images_per_s,
+            100.0 * progress.wait_share,
+            clock(progress.eta),
+        );
+        if let Some(bar) = &self.bar {
+            bar.set_length(progress.iterations);
+            bar.set_position(progress.iteration);
+            bar.set_message(text);
+        } else if progress.iteration == progress.iterations
+            || self.last_line.is_none_or(|last| last.elapsed() >= Duration::from_secs(10))
+        {
+            self.line(&text);
+            self.last_line = Some(Instant::now());
+        }
+        if self.json {
+            emit(&serde_json::json!({
+                "event": "iteration", "iteration": progress.iteration, "loss": progress.loss, "lr": progress.lr,
+                "images_per_s": progress.images_per_s, "wait_share": progress.wait_share,
+            }));
+        }
+    }
+
+    fn evaluating(&mut self, done: usize, all: usize) {
+        if self.bar.is_some() {
+            let bar = self.evaluating.get_or_insert_with(|| bar("evaluating {wide_bar} {pos}/{len}  {eta} left"));
+            bar.set_length(all as u64);
+            bar.set_position(done as u64);
+            if done == all {
+                bar.finish_and_clear();
+                self.evaluating = None;
+            }
+        }
+    }
+
+    fn evaluated(&mut self, iteration: u64, scores: &Scores) {
+        let percent = |value: Option<f64>| value.map_or("none".to_owned(), |value| format!("{:.2}", 100.0 * value));
+        self.line(&format!(
+            "iteration {iteration}: mIoU {}  mAcc {}  aAcc {}",
+            percent(scores.miou),
+            percent(scores.macc),
+            percent(scores.aacc)
+        ));
+        if self.json {
+            emit(&serde_json::json!({"event": "evaluation", "iteration": iteration, "scores": scores}));
+        }
+    }
+
+    fn stop(&mut self, iteration: u64) -> Stop {
+        if self.interrupted.load(Ordering::SeqCst) || self.stop_after.is_some_and(|stop| iteration >= stop) {
+            Stop::Save
+        } else if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            Stop::Finish
+        } else {
+            Stop::No
+        }
+    }
+}
+
+/// One JSON object a line on stdout; a reader that has gone away is no failure.
+pub fn emit(value: &serde_json::Value) {
+    let _ = writeln!(std::io::stdout().lock(), "{value}");
+}
+
+/// Text on stdout; a reader that has gone away is no failure.
+pub fn print(text: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
+}
+
+/// A progress bar on stderr; invisible when that is no terminal.
+pub fn bar(template: &str) -> ProgressBar {
+    let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(0).with_style(style)
+}
+
+fn clock(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds / 3600 {
+        0 => format!("{}:{:02}", seconds / 60, seconds % 60),
+        hours => format!("{hours}:{:02}:{:02}", seconds / 60 % 60, seconds % 60),
+    }
+}

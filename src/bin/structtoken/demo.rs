@@ -1,0 +1,95 @@
+//! `structtoken demo`: the main job on data it makes itself.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use structtoken::config::Config;
+use structtoken::error::{Error, Result};
+use structtoken::report::run::About;
+use structtoken::{device, report, train};
+
+use crate::console::{Console, print};
+use crate::train::command_line;
+use crate::{Computing, End};
+
+const RECIPE: &str = include_str!("../../../configs/shapes/demo.toml");
+const TIME_LIMIT: Duration = Duration::from_secs(180);
+
+/// Make a set of shapes, train on it for at most three minutes, and show what the tokens do
+#[derive(Args)]
+pub struct Arguments {
+    /// The folder of the run; an earlier demo there is replaced
+    #[arg(long, value_name = "DIR", default_value = "runs/demo")]
+    out: PathBuf,
+    /// Change a value of the demo's recipe, configs/shapes/demo.toml
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    changes: Vec<String>,
+    #[command(flatten)]
+    computing: Computing,
+}
+
+pub fn run(arguments: Arguments) -> Result<End> {
+    let config = Config::parse(RECIPE, "configs/shapes/demo.toml", &arguments.changes)?;
+    let (device, device_name) = device::open(&arguments.computing.device)?;
+    let run = arguments.out;
+    make_room(&run)?;
+    train::prepare(&config, &run, false)?;
+    eprintln!(
+        "The set is generated: a class is a shape, while colours and textures are random, so no pixel tells its class.\n\
+         Training a small StructToken on {device_name} for at most three minutes, in `{}`.",
+        run.display()
+    );
+    let started = Instant::now();
+    let mut console = Console::new(false)?.time_limit(TIME_LIMIT);
+    let outcome = train::run(&config, &run, false, &device, &mut console)?;
+    if outcome.interrupted {
+        return Ok(End::Interrupted);
+    }
+    if outcome.iteration < config.train.iterations {
+        eprintln!("three minutes were over after {} of {} iterations", outcome.iteration, config.train.iterations);
+    }
+    let scores = train::scores(&run)?;
+    let shown = run.display();
+    let next_steps = [
+        (format!("structtoken predict {shown}/model.safetensors photo.jpg --overlay"), "label a picture of your own"),
+        (format!("structtoken eval {shown}/model.safetensors --set eval.flip=true"), "average over mirrored images"),
+        (
+            "structtoken demo --out runs/demo-cse --set model.decoder.block=cse".to_owned(),
+            "let the tokens attend to the features instead",
+        ),
+        ("structtoken train configs/camvid/dinov2-s_pwe.toml".to_owned(), "real streets, with pretrained weights"),
+    ];
+    let about = About {
+        title: "Shapes demo".to_owned(),
+        lead: "A small network learned to label shapes it had never seen. Colours and textures are random, so it had \
+               to learn structure."
+            .to_owned(),
+        command: command_line(),
+        device: device_name,
+        took: started.elapsed(),
+        next_steps: next_steps.iter().map(|(command, purpose)| (command.clone(), (*purpose).to_owned())).collect(),
+    };
+    let page = report::run::write(&run, &scores, &device, &about)?;
+    print(&scores.table());
+    print(&format!("mIoU    {:.4} on {} pixels of unseen images", scores.miou.unwrap_or(0.0), scores.pixels));
+    print(&format!("report  {}  <- open it: tokens turning into masks", page.display()));
+    print(&format!("model   {}\n\nNext:", run.join("model.safetensors").display()));
+    for (command, purpose) in &next_steps {
+        print(&format!("  {command}\n      {purpose}"));
+    }
+    Ok(End::Done)
+}
+
+/// Clears the folder of an earlier demo, and only of a demo.
+fn make_room(run: &std::path::Path) -> Result<()> {
+    let config = run.join("config.toml");
+    match std::fs::read_to_string(&config) {
+        Ok(text) if text.contains("dataset = \"shapes\"") => {
+            std::fs::remove_dir_all(run).map_err(|error| Error::file("replace the demo in", run, error))
+        }
+        Ok(_) => Err(Error::new(format!("`{}` holds a run that is no demo", run.display()))
+            .hint("take another folder with --out")),
+        Err(_) => Ok(()),
+    }
+}

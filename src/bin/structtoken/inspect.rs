@@ -1,0 +1,91 @@
+//! `structtoken inspect`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::json;
+use structtoken::artifact;
+use structtoken::config::Config;
+use structtoken::error::{Error, Result};
+use structtoken::{inspect, weights};
+
+use crate::End;
+use crate::console::print;
+
+/// Show a recipe with all its values, a model's size and cost, or what a weight file holds
+#[derive(Args)]
+pub struct Arguments {
+    /// A recipe (.toml) or a file of weights
+    path: PathBuf,
+    /// Change a value of the recipe first
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    changes: Vec<String>,
+    /// Number of classes to count for; by default the dataset's
+    #[arg(long)]
+    classes: Option<usize>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(arguments: Arguments) -> Result<End> {
+    if arguments.path.extension().is_some_and(|ending| ending == "toml") {
+        recipe(&arguments)
+    } else {
+        file(&arguments.path, arguments.json)
+    }
+}
+
+fn recipe(arguments: &Arguments) -> Result<End> {
+    let config = Config::read(&arguments.path, &arguments.changes)?;
+    let classes = match arguments.classes {
+        Some(0) => return Err(Error::new("--classes must be at least 1")),
+        Some(classes) => classes,
+        None => config.data.classes()?.len(),
+    };
+    let summary = inspect::summarise(&config.model, classes);
+    if arguments.json {
+        print(&json!({"config": config, "summary": summary}).to_string());
+    } else {
+        print(&config.to_toml()?);
+        print(&format!("# {classes} classes\n{}", summary.table()));
+    }
+    Ok(End::Done)
+}
+
+fn file(path: &Path, as_json: bool) -> Result<End> {
+    let state = weights::read(path)?;
+    let card = artifact::read_card(path).ok();
+    let layout = weights::layout(&state);
+    if as_json {
+        let tensors: Vec<_> = state.iter().map(|(name, tensor)| json!({"name": name, "shape": tensor.shape})).collect();
+        print(&json!({"format": state.format.to_string(), "layout": layout, "card": card, "tensors": tensors}).to_string());
+        return Ok(End::Done);
+    }
+    print(&format!("{}: {}, names of {layout}", path.display(), state.format));
+    if let Some(card) = card {
+        print(&format!("written by structtoken {}", card.version));
+        if let Some(training) = &card.training {
+            let percent = |value: Option<f64>| value.map_or("not measured".into(), |value| format!("{:.2}", 100.0 * value));
+            print(&format!(
+                "trained on {} for {} of {} iterations of {} images: mIoU {}, aAcc {}",
+                card.data.dataset,
+                training.iteration,
+                training.iterations,
+                training.batch_size,
+                percent(training.miou),
+                percent(training.aacc)
+            ));
+        }
+        print(&format!("{} classes: {}", card.classes.len(), card.classes.names.join(", ")));
+        print(&inspect::summarise(&card.model, card.classes.len()).table());
+    }
+    let mut parameters = 0;
+    for (name, tensor) in state.iter() {
+        parameters += tensor.data.len();
+        let shape: Vec<String> = tensor.shape.iter().map(usize::to_string).collect();
+        print(&format!("{name:<64} {}", shape.join(" x ")));
+    }
+    print(&format!("{} tensors, {parameters} values", state.len()));
+    Ok(End::Done)
+}

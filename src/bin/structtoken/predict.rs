@@ -1,0 +1,138 @@
+//! `structtoken predict`.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use structtoken::data::image::{Image, Labels, encode_index_png, encode_png, read_image};
+use structtoken::error::{Error, Result};
+use structtoken::predict::{NpyType, Predictor, write_npy};
+use structtoken::{device, files};
+
+use crate::console::{bar, emit, print};
+use crate::{Computing, End};
+
+/// Write the label maps of images
+#[derive(Args)]
+pub struct Arguments {
+    /// The model file
+    model: PathBuf,
+    /// Images, or folders of images
+    #[arg(required = true)]
+    inputs: Vec<PathBuf>,
+    /// Where the label maps go
+    #[arg(long, value_name = "DIR", default_value = "predictions")]
+    out: PathBuf,
+    /// Also write the image with its classes drawn over it
+    #[arg(long)]
+    overlay: bool,
+    /// Also write the class probabilities, `[classes, height, width]`, as 16-bit .npy
+    #[arg(long)]
+    probabilities: bool,
+    /// Say what was written as one JSON object a line
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    computing: Computing,
+}
+
+pub fn run(arguments: Arguments) -> Result<End> {
+    let images = images(&arguments.inputs)?;
+    let (device, _) = device::open(&arguments.computing.device)?;
+    let predictor = Predictor::open(&arguments.model, &device)?;
+    let progress = bar("{wide_bar} {pos}/{len}  {eta} left");
+    progress.set_length(images.len() as u64);
+    let mut failed: Vec<Error> = Vec::new();
+    for (path, name) in &images {
+        match one(&predictor, path, name, &arguments) {
+            Ok(()) => {}
+            Err(error) if images.len() == 1 => return Err(error),
+            Err(error) => {
+                progress.suspend(|| eprintln!("error: {error}"));
+                failed.push(error);
+            }
+        }
+        progress.inc(1);
+    }
+    progress.finish_and_clear();
+    match failed.len() {
+        0 => Ok(End::Done),
+        count => Err(Error::new(format!("{count} of {} images could not be predicted", images.len()))),
+    }
+}
+
+fn one(predictor: &Predictor, path: &Path, name: &str, arguments: &Arguments) -> Result<()> {
+    let image = read_image(path)?;
+    let labels = predictor.predict(&image)?;
+    let mask = arguments.out.join(format!("{name}.png"));
+    files::write(&mask, &encode_index_png(&labels, predictor.colors())?)?;
+    if arguments.overlay {
+        let picture = predictor.overlay(&image, &labels);
+        files::write(&arguments.out.join(format!("{name}_overlay.png")), &encode_png(&picture)?)?;
+    }
+    if arguments.probabilities {
+        let shape = [predictor.classes().len(), image.height, image.width];
+        let values = predictor.probabilities(&image)?;
+        write_npy(&arguments.out.join(format!("{name}_probabilities.npy")), &values, &shape, NpyType::F16)?;
+    }
+    if arguments.json {
+        emit(&serde_json::json!({"image": path, "mask": mask, "classes": shares(&image, &labels, predictor.classes())}));
+    } else {
+        print(&mask.display().to_string());
+    }
+    Ok(())
+}
+
+/// The share of the image's pixels of every class that was found.
+fn shares(image: &Image, labels: &Labels, names: &[String]) -> serde_json::Map<String, serde_json::Value> {
+    let mut counts = vec![0usize; names.len()];
+    for id in &labels.ids {
+        counts[usize::from(*id)] += 1;
+    }
+    let all = (image.width * image.height) as f64;
+    let found = names.iter().zip(counts).filter(|(_, count)| *count > 0);
+    found.map(|(name, count)| (name.clone(), (count as f64 / all).into())).collect()
+}
+
+/// Every image among the inputs, with the name its outputs get: folders keep their inner structure.
+fn images(inputs: &[PathBuf]) -> Result<Vec<(PathBuf, String)>> {
+    let mut found = Vec::new();
+    for input in inputs {
+        if input.is_dir() {
+            let before = found.len();
+            walk(input, input, &mut found)?;
+            if found.len() == before {
+                return Err(Error::new(format!("there are no images in `{}`", input.display()))
+                    .hint("images end in .jpg, .jpeg or .png"));
+            }
+        } else {
+            let stem = input.file_stem().unwrap_or_default();
+            found.push((input.clone(), stem.to_string_lossy().into_owned()));
+        }
+    }
+    found.sort();
+    found.dedup();
+    if let Some(pair) = found.windows(2).find(|pair| pair[0].1 == pair[1].1) {
+        return Err(Error::new(format!(
+            "`{}` and `{}` would be written to the same file",
+            pair[0].0.display(),
+            pair[1].0.display()
+        ))
+        .hint("predict them in two calls with different --out"));
+    }
+    Ok(found)
+}
+
+fn walk(root: &Path, folder: &Path, found: &mut Vec<(PathBuf, String)>) -> Result<()> {
+    let entries = std::fs::read_dir(folder).map_err(|error| Error::file("read", folder, error))?;
+    for entry in entries {
+        let path = entry.map_err(|error| Error::file("read", folder, error))?.path();
+        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_lowercase();
+        if path.is_dir() {
+            walk(root, &path, found)?;
+        } else if ["jpg", "jpeg", "png"].contains(&ending.as_str()) {
+            let inner = path.strip_prefix(root).unwrap_or(&path).with_extension("");
+            found.push((path.clone(), inner.to_string_lossy().into_owned()));
+        }
+    }
+    Ok(())
+}

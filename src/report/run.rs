@@ -1,0 +1,166 @@
+//! The report of a training run, made from the files in its folder and a few images of its validation split.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use burn::tensor::{Device, TensorData};
+
+use super::{ClassRow, Headline, NextStep, Report, SamplePanel, TokenBlock, progress, write_report};
+use crate::artifact::{self, Card};
+use crate::data::image::IGNORE;
+use crate::data::{Dataset, Sample, Split};
+use crate::error::Result;
+use crate::eval::confusion::Confusion;
+use crate::eval::{Inference, Scores};
+use crate::layers::{Pass, parameters};
+use crate::model::Model;
+
+/// Images shown.
+const SAMPLES: usize = 6;
+
+/// The name of the page in a run's folder.
+pub const PAGE: &str = "report.html";
+
+/// What the files of a run do not tell.
+#[derive(Clone, Debug, Default)]
+pub struct About {
+    /// The title of the page.
+    pub title: String,
+    /// A sentence or two below it.
+    pub lead: String,
+    /// The command that made the run.
+    pub command: String,
+    /// The device it ran on.
+    pub device: String,
+    /// How long it took.
+    pub took: Duration,
+    /// What to try next.
+    pub next_steps: Vec<(String, String)>,
+}
+
+/// Writes `report.html` into the folder of a finished run, of which `scores` are those of its `model.safetensors`.
+/// Returns the page's path.
+pub fn write(run: &Path, scores: &Scores, device: &Device, about: &About) -> Result<PathBuf> {
+    let (model, card) = artifact::open(&run.join("model.safetensors"), device)?;
+    let validation = card.data.open(Split::Val)?;
+    let inference = Inference::new(&model, &card.data.preprocess, &card.eval, device);
+    let samples = spread(validation.len(), SAMPLES)
+        .map(|index| sample(validation.as_ref(), index, &inference, &model))
+        .collect::<Result<Vec<_>>>()?;
+    let report = Report {
+        title: about.title.clone(),
+        lead: about.lead.clone(),
+        command: about.command.clone(),
+        summary: summary(&model, &card, about),
+        headlines: headlines(scores),
+        curves: progress::curves(&progress::read(run)?),
+        classes: classes(scores, &card),
+        confusion: Some(scores.matrix.clone()),
+        samples,
+        next_steps: about
+            .next_steps
+            .iter()
+            .map(|(command, purpose)| NextStep { command: command.clone(), purpose: purpose.clone() })
+            .collect(),
+    };
+    let page = run.join(PAGE);
+    write_report(&page, &report)?;
+    Ok(page)
+}
+
+/// `count` indices spread evenly over 0..len.
+fn spread(len: usize, count: usize) -> impl Iterator<Item = usize> {
+    let count = count.min(len);
+    (0..count).map(move |i| i * len / count)
+}
+
+fn summary(model: &Model, card: &Card, about: &About) -> Vec<(String, String)> {
+    let mut count = 0;
+    parameters::visit(model, |parameter, _| count += parameter.shape.iter().product::<usize>());
+    let mut rows = vec![
+        ("Dataset".to_owned(), card.data.dataset.clone()),
+        ("Parameters".to_owned(), format!("{:.2} million", count as f64 / 1e6)),
+        ("Device".to_owned(), about.device.clone()),
+        ("Time".to_owned(), format!("{} min {} s", about.took.as_secs() / 60, about.took.as_secs() % 60)),
+        ("Version".to_owned(), card.version.clone()),
+    ];
+    if let Some(training) = &card.training {
+        rows.push(("Weights of iteration".to_owned(), format!("{} of {}", training.iteration, training.iterations)));
+        rows.push(("Images a step".to_owned(), training.batch_size.to_string()));
+        rows.push(("Seed".to_owned(), training.seed.to_string()));
+    }
+    rows
+}
+
+fn headlines(scores: &Scores) -> Vec<Headline> {
+    let value = |value: Option<f64>| value.unwrap_or(f64::NAN);
+    vec![
+        Headline::mean_iou(value(scores.miou)),
+        Headline::pixel_accuracy(value(scores.aacc)),
+        Headline::mean_accuracy(value(scores.macc)),
+        Headline::mean_dice(value(scores.mdice)),
+    ]
+}
+
+fn classes(scores: &Scores, card: &Card) -> Vec<ClassRow> {
+    let rows = scores.classes.iter().zip(&card.classes.colors).map(|(class, color)| ClassRow {
+        name: class.name.clone(),
+        color: *color,
+        iou: class.iou,
+        accuracy: class.acc,
+        dice: class.dice,
+        pixels: class.pixels,
+    });
+    rows.collect()
+}
+
+/// One image: truth, prediction, and the tokens after every block.
+fn sample(dataset: &dyn Dataset, index: usize, inference: &Inference, model: &Model) -> Result<SamplePanel> {
+    let Sample { image, labels } = dataset.get(index)?;
+    let prediction = inference.labels(&image)?;
+    let mut confusion = Confusion::new(model.classes());
+    confusion.add(&labels, &prediction)?;
+    let counted = labels.ids.iter().any(|id| *id != IGNORE);
+    let iou = confusion.scores(&dataset.classes().names).miou.filter(|_| counted);
+    let pass = Pass::eval().traced();
+    if let Some(view) = inference.views(&image)?.into_iter().next() {
+        model.forward(view.images, &pass);
+    }
+    let blocks = pass.into_trace().into_iter().filter_map(|(name, map)| Some(block(stage(&name)?, &map))).collect();
+    Ok(SamplePanel { name: dataset.name(index), image, truth: labels, prediction, iou, blocks })
+}
+
+/// What a recorded activation is called in the report; `None` for those that are no tokens.
+fn stage(name: &str) -> Option<String> {
+    match name {
+        "kernels_in" => Some("learned tokens".to_owned()),
+        "logits16" => Some("logits".to_owned()),
+        _ => {
+            let number: usize = name.strip_prefix("block")?.strip_suffix(".kernels")?.parse().ok()?;
+            Some(format!("after block {}", number + 1))
+        }
+    }
+}
+
+/// `[1, h, w, k]` to `[k, h, w]`.
+fn block(name: String, map: &TensorData) -> TokenBlock {
+    let [_, height, width, classes] = map.shape()[..] else { unreachable!("a token map has four axes") };
+    let values: Vec<f32> = map.iter::<f32>().take(height * width * classes).collect();
+    let maps = (0..classes).flat_map(|k| values.iter().skip(k).step_by(classes).copied()).collect();
+    TokenBlock { name, maps, height, width }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_are_spread_and_tokens_turned() {
+        assert_eq!(spread(101, 3).collect::<Vec<_>>(), [0, 33, 67]);
+        assert_eq!(spread(2, 6).collect::<Vec<_>>(), [0, 1]);
+        let map = TensorData::new(vec![0f32, 10., 1., 11., 2., 12.], [1, 1, 3, 2]);
+        assert_eq!(block("x".into(), &map).maps, [0., 1., 2., 10., 11., 12.]);
+        assert_eq!(stage("block1.kernels").as_deref(), Some("after block 2"));
+        assert_eq!(stage("block1.features"), None);
+    }
+}
