@@ -15,13 +15,15 @@ const BOTTOM: f64 = 214.0;
 const DRAWN: usize = 600;
 /// Points that answer the pointer at most.
 const READ: usize = 240;
+/// From here on a number counts as infinite, so that sums and differences of smaller ones are finite.
+const HUGE: f64 = 1e300;
 /// Curves with fewer points are not smoothed, and show every point.
 const FEW: usize = 60;
 
 /// A curve with its axes, as a `<figure>`.
 pub(super) fn figure(curve: &Curve) -> String {
     let mut points: Vec<(f64, f64)> =
-        curve.points.iter().copied().filter(|(x, y)| x.is_finite() && y.is_finite()).collect();
+        curve.points.iter().copied().filter(|(x, y)| x.abs() < HUGE && y.abs() < HUGE).collect();
     points.sort_by(|a, b| a.0.total_cmp(&b.0));
     let left_out = curve.points.len() - points.len();
     let name = escape(&curve.name);
@@ -116,25 +118,20 @@ fn path(points: &[(f64, f64)], place: impl Fn(&(f64, f64)) -> (f64, f64)) -> Str
     points.iter().map(place).enumerate().map(step).collect()
 }
 
-/// The mean over a centred window of a thirtieth of the points.
+/// The mean over a centred window of a thirtieth of the points, at every n-th of them.
 fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let half = (points.len() / 60).max(2);
-    let mut sums = vec![0.0];
-    sums.extend(points.iter().scan(0.0, |sum, p| {
-        *sum += p.1;
-        Some(*sum)
-    }));
-    let mean = |(i, point): (usize, &(f64, f64))| {
+    let mean = |i: usize| {
         // The window narrows towards the ends, so that it stays centred.
         let half = half.min(i).min(points.len() - 1 - i);
-        let (start, end) = (i - half, i + half + 1);
-        (point.0, (sums[end] - sums[start]) / (end - start) as f64)
+        let window = &points[i - half..=i + half];
+        (points[i].0, window.iter().map(|point| point.1).sum::<f64>() / window.len() as f64)
     };
-    points.iter().enumerate().map(mean).collect()
+    thin(&(0..points.len()).collect::<Vec<_>>(), DRAWN).into_iter().map(mean).collect()
 }
 
 /// Every n-th point, and the last.
-fn thin(points: &[(f64, f64)], most: usize) -> Vec<(f64, f64)> {
+fn thin<T: Copy>(points: &[T], most: usize) -> Vec<T> {
     let every = points.len().div_ceil(most).max(1);
     let mut kept: Vec<_> = points.iter().copied().step_by(every).collect();
     if (points.len().max(1) - 1) % every != 0 {
@@ -181,25 +178,25 @@ impl Scale {
     fn linear(values: impl Iterator<Item = f64> + Clone, room: bool) -> Self {
         let low = values.clone().fold(f64::INFINITY, f64::min);
         let high = values.fold(f64::NEG_INFINITY, f64::max);
-        // Halved before the subtraction: the difference of two finite numbers may not be finite.
-        if high / 2.0 - low / 2.0 <= high.abs().max(low.abs()) * 1e-12 {
+        let span = high - low;
+        if span <= high.abs().max(low.abs()) * 1e-12 {
             let around = if high == 0.0 { 1.0 } else { high.abs() * 0.1 };
             return Self { low: low - around, high: high + around, log: false };
         }
         if !room {
             return Self { low, high, log: false };
         }
-        let by = (high / 2.0 - low / 2.0) * 0.08;
         // A curve of positive values stands on its zero line when it comes near it.
-        let near_zero = low >= 0.0 && low < (high - low) * 0.5;
-        Self { low: if near_zero { 0.0 } else { low - by }, high: (high + by).min(f64::MAX), log: false }
+        let near_zero = low >= 0.0 && low < span * 0.5;
+        let low = if near_zero { 0.0 } else { low - span * 0.08 };
+        Self { low, high: high + span * 0.08, log: false }
     }
 
     /// Where `value` lies, 0 at `low` and 1 at `high`.
     fn at(&self, value: f64) -> f64 {
         let part = match self.log {
             true => (value / self.low).ln() / (self.high / self.low).ln(),
-            false => (value / 2.0 - self.low / 2.0) / (self.high / 2.0 - self.low / 2.0),
+            false => (value - self.low) / (self.high - self.low),
         };
         part.clamp(0.0, 1.0)
     }
@@ -211,13 +208,13 @@ impl Scale {
             let every = ((last - first).max(0) as usize / wanted + 1).max(1);
             return (first..=last).step_by(every).map(|power| 10f64.powi(power)).collect();
         }
-        let rough = (self.high / wanted as f64) - (self.low / wanted as f64);
+        let rough = (self.high - self.low) / wanted as f64;
         let power = 10f64.powf(rough.log10().floor());
         let step = [1.0, 2.0, 5.0, 10.0].map(|m| m * power).into_iter().find(|&step| step >= rough * 0.999);
         let step = step.unwrap_or(rough);
         let first = (self.low / step - 1e-9).ceil();
         let ticks = (0..=2 * wanted).map(|i| (first + i as f64) * step);
-        ticks.take_while(|&tick| tick <= self.high + step * 1e-9).filter(|tick| tick.is_finite()).collect()
+        ticks.take_while(|&tick| tick <= self.high + step * 1e-9).collect()
     }
 }
 
@@ -301,7 +298,7 @@ mod tests {
             &[(0.0, 1.0)],
             &[(5.0, 0.0), (5.0, 0.0)],
             &[(0.0, 1.0), (1.0, inf), (2.0, -inf), (nan, 1.0), (3.0, 0.5)],
-            &[(0.0, f64::MAX), (1.0, f64::MIN)],
+            &[(0.0, f64::MAX), (1.0, -1e299), (2.0, 1e299)],
             &[(0.0, f64::MIN_POSITIVE), (1e18, 1e300)],
         ];
         for points in odd {

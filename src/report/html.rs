@@ -6,7 +6,7 @@ use crate::data::image::IGNORE;
 use crate::error::Result;
 
 /// Samples shown at once; more are folded away.
-const OPEN: usize = 8;
+const OPEN: usize = 4;
 
 /// The page of `report` as one HTML document, which loads nothing.
 ///

@@ -7,8 +7,6 @@ use super::{ClassRow, Report, SamplePanel, TokenBlock, pictures};
 use crate::data::image::{IGNORE, Labels};
 use crate::error::Result;
 
-/// Classes whose tokens are shown for one image at most.
-const CLASSES: usize = 6;
 /// Images unfolded at first.
 const OPEN: usize = 2;
 
@@ -20,16 +18,18 @@ pub(super) struct Budget {
     pub(super) stage: usize,
     /// Longer side of one token's heat map.
     pub(super) map: usize,
+    /// Classes whose tokens are shown for one image at most.
+    pub(super) classes: usize,
 }
 
 impl Budget {
     /// The sizes for a page of `samples` samples.
     pub(super) fn of(samples: usize) -> Self {
         match samples {
-            0..=8 => Self { picture: 480, stage: 360, map: 64 },
-            9..=24 => Self { picture: 320, stage: 240, map: 48 },
-            25..=48 => Self { picture: 240, stage: 200, map: 32 },
-            _ => Self { picture: 200, stage: 160, map: 24 },
+            0..=8 => Self { picture: 480, stage: 360, map: 64, classes: 6 },
+            9..=24 => Self { picture: 320, stage: 240, map: 48, classes: 6 },
+            25..=48 => Self { picture: 240, stage: 200, map: 32, classes: 4 },
+            _ => Self { picture: 200, stage: 160, map: 24, classes: 3 },
         }
     }
 }
@@ -114,7 +114,7 @@ fn agreement(truth: &Labels, labels: &Labels) -> Option<f64> {
 
 /// One row a class, one column a stage.
 fn maps(sample: &SamplePanel, classes: &[ClassRow], budget: &Budget) -> Result<String> {
-    let (shown, hidden) = present(sample, classes.len());
+    let (shown, hidden) = present(sample, classes.len(), budget.classes);
     let heads: String =
         sample.blocks.iter().map(|block| format!(r#"<th scope="col">{}</th>"#, escape(&block.name))).collect();
     let mut rows = String::new();
@@ -162,14 +162,14 @@ fn extremes(block: &TokenBlock, class: usize) -> (f32, f32) {
 }
 
 /// The classes in the truth or the prediction by falling area: those with room for their tokens, and the others.
-fn present(sample: &SamplePanel, k: usize) -> (Vec<usize>, Vec<usize>) {
+fn present(sample: &SamplePanel, k: usize, most: usize) -> (Vec<usize>, Vec<usize>) {
     let mut area = vec![0u64; 256];
     // The truth counts double, so that a class that was missed comes before one that was imagined.
     sample.truth.ids.iter().for_each(|&id| area[usize::from(id)] += 2);
     sample.prediction.ids.iter().for_each(|&id| area[usize::from(id)] += 1);
     let mut found: Vec<usize> = (0..k).filter(|&class| area[class] > 0).collect();
     found.sort_by_key(|&class| std::cmp::Reverse(area[class]));
-    let hidden = found.split_off(CLASSES.min(found.len()));
+    let hidden = found.split_off(most.min(found.len()));
     (found, hidden)
 }
 
@@ -193,10 +193,10 @@ mod tests {
 
     #[test]
     fn the_largest_classes_are_shown_and_the_others_named() {
-        let (shown, hidden) = present(&sample(vec![1, 1, 0, IGNORE], vec![2, 1, 2, 2]), 3);
+        let (shown, hidden) = present(&sample(vec![1, 1, 0, IGNORE], vec![2, 1, 2, 2]), 3, 6);
         assert_eq!((shown, hidden), (vec![1, 2, 0], vec![]));
         let many: Vec<u8> = (0..9).collect();
-        let (shown, hidden) = present(&sample(many.clone(), many), 9);
+        let (shown, hidden) = present(&sample(many.clone(), many), 9, 6);
         assert_eq!((shown.len(), hidden.len()), (6, 3));
     }
 
