@@ -46,6 +46,11 @@ pub(super) fn figure(curve: &Curve) -> String {
 
 /// The last value and the best one.
 fn reading(curve: &Curve, points: &[(f64, f64)], last: (f64, f64)) -> String {
+    if noisy(points) {
+        let tenth = &points[points.len() - points.len() / 10..];
+        let mean = tenth.iter().map(|point| point.1).sum::<f64>() / tenth.len() as f64;
+        return format!("mean of the last tenth <b>{}</b>", number(mean));
+    }
     let by_value = |a: &&(f64, f64), b: &&(f64, f64)| a.1.total_cmp(&b.1);
     let best = match curve.goal {
         Goal::Lower => points.iter().min_by(by_value),
@@ -82,7 +87,7 @@ fn drawing(curve: &Curve, points: &[(f64, f64)]) -> String {
         HEIGHT - 2.0
     );
 
-    let smooth = points.len() >= FEW && curve.goal != Goal::Neither;
+    let smooth = noisy(points);
     let line = if smooth {
         svg += &format!(r#"<path class="raw" d="{}"/>"#, path(&thin_extremes(points), place));
         smoothed(points)
@@ -116,6 +121,14 @@ fn drawing(curve: &Curve, points: &[(f64, f64)]) -> String {
 fn path(points: &[(f64, f64)], place: impl Fn(&(f64, f64)) -> (f64, f64)) -> String {
     let step = |(i, (x, y)): (usize, (f64, f64))| format!("{}{x:.1} {y:.1}", if i == 0 { 'M' } else { 'L' });
     points.iter().map(place).enumerate().map(step).collect()
+}
+
+/// Whether the values go up and down much more than they get anywhere.
+fn noisy(points: &[(f64, f64)]) -> bool {
+    let values = || points.iter().map(|point| point.1);
+    let travelled: f64 = values().zip(values().skip(1)).map(|(a, b)| (b - a).abs()).sum();
+    let span = values().fold(f64::MIN, f64::max) - values().fold(f64::MAX, f64::min);
+    points.len() >= FEW && travelled > 4.0 * span
 }
 
 /// The mean over a centred window of a thirtieth of the points, at every n-th of them.
@@ -318,6 +331,13 @@ mod tests {
         let extremes = thin_extremes(&points);
         assert!(extremes.len() <= DRAWN + 2 && extremes.contains(&(54_321.0, 9.0)));
         assert!(figure(&curve(&points)).len() < 40_000);
+    }
+
+    #[test]
+    fn only_noise_is_smoothed() {
+        let points = |value: fn(f64) -> f64| (0..500).map(|i| (f64::from(i), value(f64::from(i)))).collect::<Vec<_>>();
+        assert!(!noisy(&points(|i| (i / 20.0).min(1.0) * (500.0 - i))));
+        assert!(noisy(&points(|i| 5.0 - i / 100.0 + (i * 7.0).sin())));
     }
 
     #[test]

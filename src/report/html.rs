@@ -222,7 +222,7 @@ fn class_row(class: &ClassRow, total: u64) -> String {
     };
     let iou = match percent(class.iou) {
         Some(value) => format!(
-            r#"<td class="iou" data-value="{value}"><span class="bar"><i style="width:{value:.1}%;background:{}"></i></span> {value:.1}</td>"#,
+            r#"<td class="iou" data-value="{value}"><div><span class="bar"><i style="width:{value:.1}%;background:{}"></i></span>{value:.1}</div></td>"#,
             rgb(class.color)
         ),
         None => r#"<td class="iou" data-value="-1"><span class="muted">absent, no score</span></td>"#.into(),

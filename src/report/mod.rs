@@ -295,8 +295,8 @@ mod tests {
     fn every_picture_decodes_and_has_a_description() {
         let page = render(&report("a", 2)).unwrap();
         let pictures: Vec<&str> = page.split("<img ").skip(1).map(|rest| rest.split_once('>').unwrap().0).collect();
-        // Input, truth, prediction, errors; photo and two stages; one present class at two stages.
-        assert_eq!(pictures.len(), 4 + 3 + 2);
+        // Input, truth, prediction, errors; photo and two stages; one present class at two stages and its mask.
+        assert_eq!(pictures.len(), 4 + 3 + 3);
         for picture in pictures {
             let attribute =
                 |name: &str| picture.split_once(&format!("{name}=\"")).unwrap().1.split_once('"').unwrap().0;

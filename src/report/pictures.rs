@@ -60,6 +60,12 @@ pub(super) fn label_map(labels: &Labels, palette: &[[u8; 3]]) -> Result<String> 
     Ok(data("png", &encode_png(labels.width, labels.height, &ids, Some((&colors, &alpha)))?))
 }
 
+/// Where `class` is, in the highest and lowest colour of [`HEAT`]; ignored pixels are transparent.
+pub(super) fn class_mask(labels: &Labels, class: usize) -> Result<String> {
+    let side = |&id: &u8| if id == IGNORE { IGNORE } else { u8::from(usize::from(id) == class) };
+    label_map(&Labels { ids: labels.ids.iter().map(side).collect(), ..*labels }, &[HEAT[0], HEAT[HEAT.len() - 1]])
+}
+
 /// The image in pale grey, wrong pixels in [`WRONG`], ignored pixels hatched.
 pub(super) fn error_map(image: &Image, truth: &Labels, prediction: &Labels) -> Result<String> {
     let width = image.width;

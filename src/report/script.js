@@ -5,7 +5,7 @@ const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 // Structure tokens: the slider, the list of stages and the columns of maps show the same stage.
 for (const panel of all(".tokens")) {
   const stages = all(".stage", panel), steps = all(".stages li", panel), slider = panel.querySelector(".slider");
-  const heads = all(".maps thead th", panel), rows = all(".maps tbody tr", panel);
+  const heads = all(".maps thead th:not(.truth)", panel), rows = all(".maps tbody tr", panel);
   const play = panel.querySelector(".play"), opacity = panel.querySelector(".opacity");
   let timer = 0;
   const show = (stage) => {
@@ -14,7 +14,7 @@ for (const panel of all(".tokens")) {
     stages.forEach((picture, i) => { picture.hidden = i !== stage; });
     steps.forEach((step, i) => step.classList.toggle("now", i === stage));
     heads.forEach((head, i) => head.classList.toggle("now", i === stage));
-    rows.forEach((row) => all("td", row).forEach((cell, i) => cell.classList.toggle("now", i === stage)));
+    rows.forEach((row) => all("td:not(.truth)", row).forEach((cell, i) => cell.classList.toggle("now", i === stage)));
   };
   const stop = () => { clearInterval(timer); timer = 0; play.textContent = "▶"; };
   play.onclick = () => {
@@ -30,7 +30,7 @@ for (const panel of all(".tokens")) {
   const jump = (element, stage) => { element.onclick = () => { stop(); show(stage); }; };
   steps.forEach(jump);
   heads.forEach(jump);
-  rows.forEach((row) => all("td", row).forEach(jump));
+  rows.forEach((row) => all("td:not(.truth)", row).forEach(jump));
   opacity.querySelector("input").oninput = (event) => {
     panel.style.setProperty("--overlay", event.target.value / 100);
   };

@@ -124,13 +124,14 @@ fn maps(sample: &SamplePanel, classes: &[ClassRow], budget: &Budget) -> Result<S
     let more = match hidden.len() {
         0 => String::new(),
         _ => {
-            let names: Vec<String> = hidden.iter().map(|&class| escape(&classes[class].name)).collect();
+            let named = |&class: &usize| format!("{} {}", swatch(classes[class].color), escape(&classes[class].name));
+            let names: Vec<String> = hidden.iter().map(named).collect();
             format!("<p class=\"small\">Present too, with fewer pixels: {}.</p>", names.join(", "))
         }
     };
     Ok(format!(
         r#"<div class="scroll"><table class="maps"><caption class="hide">Structure tokens of {name}, one row a class, one column a stage</caption>
-<thead><tr><td></td>{heads}</tr></thead>
+<thead><tr><td></td>{heads}<th scope="col" class="truth">truth</th></tr></thead>
 <tbody>
 {rows}</tbody></table>{more}</div>
 "#,
@@ -140,17 +141,19 @@ fn maps(sample: &SamplePanel, classes: &[ClassRow], budget: &Budget) -> Result<S
 
 fn row(sample: &SamplePanel, class: usize, of: &ClassRow, budget: &Budget) -> Result<String> {
     let name = escape(&of.name);
+    let (truth, width, height) = (&sample.truth, sample.image.width, sample.image.height);
     let mut cells = String::new();
     for block in &sample.blocks {
         let (low, high) = extremes(block, class);
         cells += &format!(
             r#"<td><img alt="structure token of {name}, {stage}" title="{name}, {stage}: {low:.3} to {high:.3}" style="aspect-ratio:{width}/{height}" src="{data}"></td>"#,
             stage = escape(&block.name),
-            width = sample.image.width,
-            height = sample.image.height,
             data = pictures::heat_map(block, class, budget.map)?,
         );
     }
+    let truth =
+        pictures::class_mask(&pictures::shrink_labels(truth, pictures::fit(width, height, 2 * budget.map)), class)?;
+    cells += &format!(r#"<td class="truth"><img class="labels" alt="true mask of {name}" src="{truth}"></td>"#);
     Ok(format!("<tr><th scope=\"row\">{} {name}</th>{cells}</tr>\n", swatch(of.color)))
 }
 
