@@ -1,1 +1,375 @@
-//! Reports.
+//! One self-contained page about a run: `report.html`.
+//!
+//! A training run, an evaluation or the demo fills in a [`Report`] (plain numbers and pictures, no tensors) and
+//! [`write_report`] turns it into a page that needs no network, no other file and no server. The page explains itself to
+//! a reader who has never seen the tool: what was run, how good it is, where it fails, and how the structure tokens
+//! became masks.
+//!
+//! [`progress`] keeps the numbers of a run while it lasts and gives the curves.
+
+use std::fs;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::data::image::{Image, Labels};
+use crate::error::{Error, Result};
+
+mod charts;
+mod confusion;
+mod html;
+mod pictures;
+pub mod progress;
+mod tokens;
+
+pub use html::render;
+
+/// Everything that a page shows. Empty parts are left out of the page.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// What the page is about, in a few words: `Shapes demo`.
+    pub title: String,
+    /// One or two sentences below the title; may be empty.
+    pub lead: String,
+    /// The exact command that made this page; may be empty.
+    pub command: String,
+    /// What was run, as name and value: device, seed, version, dataset, iterations, time, parameters.
+    pub summary: Vec<(String, String)>,
+    /// The numbers to remember.
+    pub headlines: Vec<Headline>,
+    /// Values over iterations.
+    pub curves: Vec<Curve>,
+    /// One row a class, in the order of the class indices. The pictures take their colours from here.
+    pub classes: Vec<ClassRow>,
+    /// Pixels counted by `[truth][prediction]`, k x k.
+    pub confusion: Option<Vec<Vec<u64>>>,
+    /// Images with what the model made of them.
+    pub samples: Vec<SamplePanel>,
+    /// What to do next.
+    pub next_steps: Vec<NextStep>,
+}
+
+/// A number to remember, with its meaning.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Headline {
+    /// `mIoU`.
+    pub name: String,
+    /// As it is to be read: `71.3 %`.
+    pub value: String,
+    /// One short sentence for a reader who does not know the term.
+    pub meaning: String,
+}
+
+impl Headline {
+    /// The mean intersection over union; `value` between 0 and 1.
+    pub fn mean_iou(value: f64) -> Self {
+        let meaning = "How well predicted and true regions overlap, averaged over the classes. 100 % is perfect.";
+        Self::percent("mIoU", value, meaning)
+    }
+
+    /// The share of right pixels; `value` between 0 and 1.
+    pub fn pixel_accuracy(value: f64) -> Self {
+        Self::percent("Pixel accuracy", value, "The share of labelled pixels whose class is right.")
+    }
+
+    /// The mean over classes of the share of right pixels; `value` between 0 and 1.
+    pub fn mean_accuracy(value: f64) -> Self {
+        let meaning = "The share of right pixels of each class, averaged over the classes.";
+        Self::percent("Mean accuracy", value, meaning)
+    }
+
+    /// The mean Dice score (F1); `value` between 0 and 1.
+    pub fn mean_dice(value: f64) -> Self {
+        let meaning = "Twice the overlap over the sum of both areas, averaged over the classes.";
+        Self::percent("Mean Dice", value, meaning)
+    }
+
+    fn percent(name: &str, value: f64, meaning: &str) -> Self {
+        let value = if value.is_finite() { format!("{:.1} %", value * 100.0) } else { "–".into() };
+        Self { name: name.into(), value, meaning: meaning.into() }
+    }
+}
+
+/// Which end of a curve is the good one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub enum Goal {
+    /// A loss.
+    Lower,
+    /// A score.
+    Higher,
+    /// A setting such as the learning rate.
+    #[default]
+    Neither,
+}
+
+/// Values over iterations.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Curve {
+    /// `Training loss`.
+    pub name: String,
+    /// The unit of the values, which are drawn as they are; may be empty.
+    pub unit: String,
+    /// Which values are good.
+    pub goal: Goal,
+    /// `(iteration, value)`. Values that are not finite are counted and left out of the drawing.
+    pub points: Vec<(f64, f64)>,
+}
+
+/// The scores of one class.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct ClassRow {
+    /// The class's name.
+    pub name: String,
+    /// Its colour in the pictures.
+    pub color: [u8; 3],
+    /// Intersection over union, 0..=1; `None` where neither truth nor prediction holds the class.
+    pub iou: Option<f64>,
+    /// Share of the truth's pixels found, 0..=1; `None` where the truth does not hold the class.
+    pub accuracy: Option<f64>,
+    /// Dice score, 0..=1; `None` as for `iou`.
+    pub dice: Option<f64>,
+    /// Pixels of the class in the truth; 0 says that the class is absent.
+    pub pixels: u64,
+}
+
+/// An image, its truth, its prediction, and the structure tokens on the way.
+#[derive(Clone, Debug, Serialize)]
+pub struct SamplePanel {
+    /// The file's name.
+    pub name: String,
+    /// The input.
+    #[serde(skip)]
+    pub image: Image,
+    /// The truth, of the image's size; 255 = ignore.
+    #[serde(skip)]
+    pub truth: Labels,
+    /// The prediction, of the image's size.
+    #[serde(skip)]
+    pub prediction: Labels,
+    /// The mIoU of this image alone, 0..=1.
+    pub iou: Option<f64>,
+    /// The tokens before the first block, after each block, and the logits; may be empty.
+    pub blocks: Vec<TokenBlock>,
+}
+
+/// The structure tokens of one image at one stage of the decoder.
+#[derive(Clone, Debug, Serialize)]
+pub struct TokenBlock {
+    /// `learned`, `block 1`, …, `logits`.
+    pub name: String,
+    /// `[k, height, width]`, row-major: one map a class.
+    #[serde(skip)]
+    pub maps: Vec<f32>,
+    /// Rows of the feature grid.
+    pub height: usize,
+    /// Columns of the feature grid.
+    pub width: usize,
+}
+
+/// A command worth trying next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct NextStep {
+    /// The command as typed.
+    pub command: String,
+    /// What it does, in one sentence.
+    pub purpose: String,
+}
+
+impl Report {
+    /// Fails where the parts do not fit each other: the first part that is wrong, by name.
+    pub fn check(&self) -> Result<()> {
+        let k = self.classes.len();
+        if k > 255 {
+            return Err(Error::new(format!("a report shows at most 255 classes, not {k}")));
+        }
+        if self.confusion.as_ref().is_some_and(|rows| rows.len() != k || rows.iter().any(|row| row.len() != k)) {
+            return Err(Error::new(format!("the report's confusion matrix is not {k} x {k}")));
+        }
+        self.samples.iter().try_for_each(|sample| sample.check(k))
+    }
+}
+
+impl SamplePanel {
+    fn check(&self, k: usize) -> Result<()> {
+        let (width, height) = (self.image.width, self.image.height);
+        let wrong = |what: String| Err(Error::new(format!("the report's sample `{}` {what}", self.name)));
+        let area = width.checked_mul(height).filter(|&area| area > 0);
+        if area.and_then(|area| area.checked_mul(3)) != Some(self.image.pixels.len()) {
+            return wrong(format!("has {} bytes for {width} x {height} pixels", self.image.pixels.len()));
+        }
+        for (what, labels) in [("truth", &self.truth), ("prediction", &self.prediction)] {
+            if (labels.width, labels.height, Some(labels.ids.len())) != (width, height, area) {
+                return wrong(format!("has a {what} of another size than its image"));
+            }
+        }
+        for block in &self.blocks {
+            let values = block.height.checked_mul(block.width).and_then(|area| area.checked_mul(k));
+            if block.maps.is_empty() || values != Some(block.maps.len()) {
+                return wrong(format!("has token maps `{}` that are not {k} x height x width", block.name));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Writes the page of `report` to `path`: beside it first, then renamed.
+///
+/// # Errors
+/// Where the report's parts do not fit each other, or the file cannot be written.
+pub fn write_report(path: &Path, report: &Report) -> Result<()> {
+    write_beside(path, render(report)?.as_bytes())
+}
+
+/// Replaces the file at `path` in one step, so that no reader sees half of it.
+fn write_beside(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(".tmp");
+    let beside = path.with_file_name(name);
+    let written = fs::write(&beside, bytes).and_then(|()| fs::rename(&beside, path));
+    written.map_err(|source| {
+        // The half-written file is of no use, and the first failure is the one to tell.
+        let _ = fs::remove_file(&beside);
+        Error::file("write", path, source).hint("check that the folder exists and has room")
+    })
+}
+
+#[cfg(test)]
+mod example;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOSTILE: &str = "</title><script>alert('1')</script> & \"quoted\" {{style}} \u{202e}";
+
+    /// One 8 x 6 sample with two stages, `k` classes and the given name everywhere.
+    fn report(name: &str, k: usize) -> Report {
+        let (width, height) = (8, 6);
+        let labels = |id| Labels { width, height, ids: vec![id; width * height] };
+        let block = |n| TokenBlock { name: format!("{name}{n}"), maps: vec![n as f32; k * 6], height: 2, width: 3 };
+        let class = ClassRow { name: name.into(), iou: Some(0.5), pixels: 4, ..ClassRow::default() };
+        Report {
+            title: name.into(),
+            lead: name.into(),
+            command: name.into(),
+            summary: vec![(name.into(), name.into())],
+            headlines: vec![Headline { name: name.into(), value: name.into(), meaning: name.into() }],
+            curves: vec![Curve { name: name.into(), unit: name.into(), points: vec![(0.0, 1.0)], ..Curve::default() }],
+            classes: vec![class; k],
+            confusion: Some(vec![vec![1; k]; k]),
+            samples: vec![SamplePanel {
+                name: name.into(),
+                image: Image { width, height, pixels: vec![90; width * height * 3] },
+                truth: labels(0),
+                prediction: labels(0),
+                iou: Some(1.0),
+                blocks: vec![block(0), block(1)],
+            }],
+            next_steps: vec![NextStep { command: name.into(), purpose: name.into() }],
+        }
+    }
+
+    #[test]
+    fn hostile_names_stay_text() {
+        let page = render(&report(HOSTILE, 3)).unwrap();
+        assert_eq!(page.matches("<script>").count(), 1, "only the page's own script");
+        assert_eq!(page.matches("<style>").count(), 1);
+        assert!(!page.contains("alert('1')") && !page.contains('\u{202e}'));
+        let safe =
+            "&lt;/title&gt;&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt; &amp; &quot;quoted&quot; {{style}} \u{fffd}";
+        assert!(page.contains(&format!("<title>{safe}</title>")));
+        // Outside of the style and the script, tags balance: no text opened or closed one.
+        for tag in [
+            "section", "article", "details", "table", "tr", "td", "th", "figure", "dl", "ol", "li", "span", "b", "i",
+            "p", "svg",
+        ] {
+            let (opened, closed) = (
+                page.matches(&format!("<{tag}>")).count() + page.matches(&format!("<{tag} ")).count(),
+                page.matches(&format!("</{tag}>")).count(),
+            );
+            assert_eq!(opened, closed, "{tag}");
+        }
+    }
+
+    #[test]
+    fn every_picture_decodes_and_has_a_description() {
+        let page = render(&report("a", 2)).unwrap();
+        let pictures: Vec<&str> = page.split("<img ").skip(1).map(|rest| rest.split_once('>').unwrap().0).collect();
+        // Input, truth, prediction, errors; photo and two stages; one present class at two stages and its mask.
+        assert_eq!(pictures.len(), 4 + 3 + 3);
+        for picture in pictures {
+            let attribute =
+                |name: &str| picture.split_once(&format!("{name}=\"")).unwrap().1.split_once('"').unwrap().0;
+            assert!(attribute("alt").len() > 0);
+            assert!(pictures::tests::decode(attribute("src")).width() > 0);
+        }
+    }
+
+    #[test]
+    fn the_page_loads_nothing() {
+        let page = render(&report("a", 2)).unwrap();
+        for outside in ["https:", "src=\"h", "@import", "url(", "fetch(", "XMLHttpRequest"] {
+            assert!(!page.contains(outside), "{outside}");
+        }
+        // The name of SVG's namespace is the only address, and it is never opened.
+        assert_eq!(page.matches("http://").count(), page.matches("http://www.w3.org/2000/svg").count());
+    }
+
+    #[test]
+    fn an_empty_report_is_a_page_without_sections() {
+        let page = render(&Report::default()).unwrap();
+        assert!(!page.contains("<section") && page.ends_with("</html>\n"));
+    }
+
+    #[test]
+    fn odd_numbers_never_reach_the_page() {
+        let (nan, inf) = (f64::NAN, f64::INFINITY);
+        let mut odd = report("a", 1);
+        odd.headlines = vec![Headline::mean_iou(nan), Headline::mean_dice(inf)];
+        odd.curves[0].points = vec![(0.0, nan), (1.0, inf), (2.0, 1.0)];
+        odd.classes[0] =
+            ClassRow { iou: Some(nan), accuracy: Some(-inf), dice: None, pixels: 0, ..odd.classes[0].clone() };
+        odd.samples[0].iou = Some(nan);
+        odd.samples[0].blocks[0].maps = vec![f32::NAN; 6];
+        odd.samples[0].truth.ids.fill(255);
+        odd.samples[0].prediction.ids.fill(200);
+        let page = render(&odd).unwrap();
+        let visible = page
+            .split("data:image")
+            .map(|part| part.split_once('"').map_or(part, |(_, rest)| rest))
+            .collect::<String>();
+        assert!(!visible.contains("NaN") && !visible.contains("inf "));
+        assert!(page.contains("1 of 1 classes does not occur in the truth: a.") && page.contains("absent, no score"));
+    }
+
+    #[test]
+    fn parts_that_do_not_fit_are_named() {
+        type Break = fn(&mut Report);
+        let breaks: [(Break, &str); 6] = [
+            (|r| r.confusion = Some(vec![vec![0; 2]]), "confusion matrix is not 2 x 2"),
+            (|r| r.samples[0].image.width = usize::MAX, "sample `a` has 144 bytes"),
+            (|r| r.samples[0].truth.ids.truncate(3), "`a` has a truth of another size"),
+            (|r| r.samples[0].prediction.height = 1, "`a` has a prediction of another size"),
+            (|r| r.samples[0].blocks[1].maps.clear(), "token maps `a1` that are not 2 x"),
+            (|r| r.classes = vec![ClassRow::default(); 256], "at most 255 classes"),
+        ];
+        for (breaks, message) in breaks {
+            let mut wrong = report("a", 2);
+            breaks(&mut wrong);
+            let error = render(&wrong).unwrap_err().to_string();
+            assert!(error.contains(message), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_page_is_written_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("report.html");
+        write_report(&path, &report("a", 2)).unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), render(&report("a", 2)).unwrap());
+        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
+        assert_eq!(left.len(), 1);
+        let error = write_report(&folder.path().join("no/report.html"), &report("a", 2)).unwrap_err();
+        assert!(error.to_string().contains("report.html") && error.remedy().is_some());
+    }
+}

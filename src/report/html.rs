@@ -1,0 +1,304 @@
+//! The page: its skeleton, numbers, class table and samples.
+
+use super::tokens::Budget;
+use super::{ClassRow, Report, SamplePanel, charts, confusion, pictures, tokens};
+use crate::data::image::IGNORE;
+use crate::error::Result;
+
+/// Samples shown at once; more are folded away.
+const OPEN: usize = 4;
+
+/// The page of `report` as one HTML document, which loads nothing.
+///
+/// # Errors
+/// Where the report's parts do not fit each other.
+pub fn render(report: &Report) -> Result<String> {
+    report.check()?;
+    let budget = Budget::of(report.samples.len());
+    let sections = [
+        ("result", "Result", result(report)),
+        ("samples", "Samples", samples(report, &budget)?),
+        ("tokens", "Tokens to masks", tokens::section(report, &budget)?),
+        ("curves", "Training", curves(report)),
+        ("classes", "Classes", classes(&report.classes)),
+        ("confusion", "Confusions", confusions(report)),
+        ("next", "Next", next_steps(report)),
+    ];
+    let (mut nav, mut body) = (String::new(), String::new());
+    for (id, name, content) in sections.iter().filter(|section| !section.2.is_empty()) {
+        nav += &format!("<a href=\"#{id}\">{name}</a>");
+        body += &format!("<section id=\"{id}\" aria-label=\"{name}\">\n{content}</section>\n");
+    }
+    let lead =
+        if report.lead.is_empty() { String::new() } else { format!("<p class=\"lead\">{}</p>", escape(&report.lead)) };
+    Ok(fill(
+        include_str!("page.html"),
+        &[
+            ("title", &escape(&report.title)),
+            ("version", env!("CARGO_PKG_VERSION")),
+            ("style", include_str!("style.css").trim_end()),
+            ("script", include_str!("script.js").trim_end()),
+            ("lead", &lead),
+            ("nav", &nav),
+            ("sections", &body),
+        ],
+    ))
+}
+
+/// Puts each value at its `{{name}}`. One pass: values are never searched for names.
+fn fill(template: &str, values: &[(&str, &str)]) -> String {
+    let mut pieces = template.split("{{");
+    let mut page: String = pieces.next().unwrap_or_default().into();
+    for piece in pieces {
+        let (name, rest) = piece.split_once("}}").unwrap_or((piece, ""));
+        page += values.iter().find(|value| value.0 == name).map_or("", |value| value.1);
+        page += rest;
+    }
+    page
+}
+
+fn result(report: &Report) -> String {
+    let tile = |headline: &super::Headline| {
+        let [name, value, meaning] = [&headline.name, &headline.value, &headline.meaning].map(|text| escape(text));
+        format!("<div class=\"card tile\"><dt>{name}</dt><dd><b>{value}</b><span>{meaning}</span></dd></div>\n")
+    };
+    let fact =
+        |(name, value): &(String, String)| format!("<div><dt>{}</dt><dd>{}</dd></div>\n", escape(name), escape(value));
+    let tiles: String = report.headlines.iter().map(tile).collect();
+    let facts: String = report.summary.iter().map(fact).collect();
+    let mut html = String::new();
+    if !tiles.is_empty() {
+        html += &format!("<dl class=\"tiles\">\n{tiles}</dl>\n");
+    }
+    if !report.command.is_empty() || !facts.is_empty() {
+        html += "<div class=\"card run\">";
+        if !report.command.is_empty() {
+            html += &format!("<p class=\"small\">This page was made by</p>{}", command(&report.command));
+        }
+        if !facts.is_empty() {
+            html += &format!("<dl class=\"facts\">\n{facts}</dl>");
+        }
+        html += "</div>\n";
+    }
+    html
+}
+
+/// A command line with a button that copies it.
+fn command(text: &str) -> String {
+    format!("<div class=\"command\"><code>{}</code><button type=\"button\" hidden>Copy</button></div>", escape(text))
+}
+
+fn samples(report: &Report, budget: &Budget) -> Result<String> {
+    let Some((first, rest)) = report.samples.split_at_checked(OPEN.min(report.samples.len())) else {
+        return Ok(String::new());
+    };
+    if first.is_empty() {
+        return Ok(String::new());
+    }
+    let palette: Vec<[u8; 3]> = report.classes.iter().map(|class| class.color).collect();
+    let strips = |samples: &[SamplePanel]| -> Result<String> {
+        samples.iter().map(|sample| strip(sample, &palette, budget)).collect()
+    };
+    let mut seen = [false; 256];
+    let ids =
+        |sample: &SamplePanel| sample.truth.ids.iter().chain(&sample.prediction.ids).copied().collect::<Vec<u8>>();
+    report.samples.iter().flat_map(ids).for_each(|id| seen[usize::from(id)] = true);
+    let key = |(id, class): (usize, &ClassRow)| {
+        seen[id].then(|| format!("<li>{} {}</li>", swatch(class.color), escape(&class.name)))
+    };
+    let legend: String = report.classes.iter().enumerate().filter_map(key).collect();
+    let mut html = format!(
+        r#"<h2>What the model sees and says</h2>
+<p class="intro">Semantic segmentation gives every pixel a class. Beside each input are the truth drawn by a person or a program, the model's prediction, and its errors: wrong pixels are red, pixels without a label are hatched and count nowhere.</p>
+<ul class="legend" aria-label="Colours of the classes">{legend}</ul>
+{}"#,
+        strips(first)?
+    );
+    if !rest.is_empty() {
+        html +=
+            &format!("<details class=\"more\"><summary>{} more</summary>\n{}</details>\n", rest.len(), strips(rest)?);
+    }
+    Ok(html)
+}
+
+/// Input, truth, prediction and errors of one sample.
+fn strip(sample: &SamplePanel, palette: &[[u8; 3]], budget: &Budget) -> Result<String> {
+    let size = pictures::fit(sample.image.width, sample.image.height, budget.picture);
+    let image = pictures::shrink_image(&sample.image, size);
+    let truth = pictures::shrink_labels(&sample.truth, size);
+    let prediction = pictures::shrink_labels(&sample.prediction, size);
+    let panels = [
+        ("input", "smooth", pictures::photo(&image)?),
+        ("truth", "labels", pictures::label_map(&truth, palette)?),
+        ("prediction", "labels", pictures::label_map(&prediction, palette)?),
+        ("errors", "smooth", pictures::error_map(&image, &truth, &prediction)?),
+    ];
+    let name = escape(&sample.name);
+    let wrong = sample.truth.ids.iter().zip(&sample.prediction.ids).filter(|(t, p)| **t != IGNORE && t != p).count();
+    let counted = sample.truth.ids.iter().filter(|&&id| id != IGNORE).count();
+    let pictures: String = panels
+        .iter()
+        .map(|(what, class, data)| {
+            let note = match (*what, counted) {
+                ("errors", 1..) => format!(" · {:.1} % of the pixels", wrong as f64 / counted as f64 * 100.0),
+                _ => String::new(),
+            };
+            let (width, height) = size;
+            format!(
+                r#"<figure><img class="{class}" width="{width}" height="{height}" alt="{what} of {name}" loading="lazy" src="{data}"><figcaption>{what}{note}</figcaption></figure>
+"#
+            )
+        })
+        .collect();
+    Ok(format!(
+        "<article class=\"card sample\"><h3>{name} {iou}</h3><div class=\"strip\">\n{pictures}</div></article>\n",
+        iou = badge(sample.iou),
+    ))
+}
+
+/// A sample's own mIoU.
+pub(super) fn badge(iou: Option<f64>) -> String {
+    match iou.filter(|iou| iou.is_finite()) {
+        Some(iou) => format!("<span class=\"badge\">mIoU {:.1} %</span>", iou * 100.0),
+        None => String::new(),
+    }
+}
+
+fn curves(report: &Report) -> String {
+    if report.curves.is_empty() {
+        return String::new();
+    }
+    let figures: String = report.curves.iter().map(charts::figure).collect();
+    format!(
+        r#"<h2>How training went</h2>
+<p class="intro">The loss says how wrong the model is on the images it learns from and should fall. Scores on the validation set, which it never learns from, should rise. The learning rate is the size of the steps.</p>
+<div class="curves">
+{figures}</div>
+"#
+    )
+}
+
+fn classes(classes: &[ClassRow]) -> String {
+    if classes.is_empty() {
+        return String::new();
+    }
+    let total: u64 = classes.iter().map(|class| class.pixels).fold(0, u64::saturating_add);
+    let rows: String = classes.iter().map(|class| class_row(class, total)).collect();
+    let absent: Vec<String> =
+        classes.iter().filter(|class| class.pixels == 0).map(|class| escape(&class.name)).collect();
+    let note = match absent.len() {
+        0 => String::new(),
+        n => format!(
+            r#"<p class="note"><b>{n} of {k} {classes} in the truth: {names}.</b> A class that the prediction does not hold either has no IoU and is left out of the means; one that is predicted all the same has an IoU of 0.</p>
+"#,
+            k = classes.len(),
+            classes = if n == 1 { "classes does not occur" } else { "classes do not occur" },
+            names = absent.join(", "),
+        ),
+    };
+    let head = |name: &str, title: &str| format!(r#"<th scope="col" title="{title}">{name}</th>"#);
+    format!(
+        r#"<h2>Class by class</h2>
+<p class="intro">Intersection over union (IoU) is the area where prediction and truth agree on a class, over the area where either holds it. Accuracy is the share of a class's pixels that were found. Choose a column's heading to sort.</p>
+{note}<div class="card scroll"><table class="classes sortable">
+<thead><tr>{}{}{}{}{}</tr></thead>
+<tbody>
+{rows}</tbody></table></div>
+"#,
+        head("Class", "name of the class"),
+        head("IoU", "intersection over union"),
+        head("Accuracy", "share of the class's pixels that were found"),
+        head("Dice", "twice the overlap over the sum of both areas"),
+        head("Share of the truth", "share of the labelled pixels"),
+    )
+}
+
+fn class_row(class: &ClassRow, total: u64) -> String {
+    let percent =
+        |value: Option<f64>| value.filter(|value| value.is_finite()).map(|value| value.clamp(0.0, 1.0) * 100.0);
+    let cell = |value: Option<f64>| match percent(value) {
+        Some(value) => format!(r#"<td data-value="{value}">{value:.1}</td>"#),
+        None => r#"<td data-value="-1"><span class="muted">–</span></td>"#.into(),
+    };
+    let iou = match percent(class.iou) {
+        Some(value) => format!(
+            r#"<td class="iou" data-value="{value}"><div><span class="bar"><i style="width:{value:.1}%;background:{}"></i></span>{value:.1}</div></td>"#,
+            rgb(class.color)
+        ),
+        None => r#"<td class="iou" data-value="-1"><span class="muted">absent, no score</span></td>"#.into(),
+    };
+    format!(
+        r#"<tr{absent}><th scope="row">{swatch} {name}</th>{iou}{accuracy}{dice}<td data-value="{pixels}" title="{count} pixels">{share:.1} %</td></tr>
+"#,
+        absent = if class.pixels == 0 { " class=\"absent\"" } else { "" },
+        swatch = swatch(class.color),
+        name = escape(&class.name),
+        accuracy = cell(class.accuracy),
+        dice = cell(class.dice),
+        pixels = class.pixels,
+        count = thousands(class.pixels),
+        share = class.pixels as f64 / total.max(1) as f64 * 100.0,
+    )
+}
+
+fn confusions(report: &Report) -> String {
+    match &report.confusion {
+        Some(counts) if !counts.is_empty() => format!(
+            "<h2>What is taken for what</h2>\n<div class=\"card\">{}</div>\n",
+            confusion::section(&report.classes, counts)
+        ),
+        _ => String::new(),
+    }
+}
+
+fn next_steps(report: &Report) -> String {
+    if report.next_steps.is_empty() {
+        return String::new();
+    }
+    let step =
+        |step: &super::NextStep| format!("<li><p>{}</p>{}</li>\n", escape(&step.purpose), command(&step.command));
+    let steps: String = report.next_steps.iter().map(step).collect();
+    format!("<h2>What to try next</h2>\n<ol class=\"steps\">\n{steps}</ol>\n")
+}
+
+/// A class's colour as a small square. Meaning is never carried by it alone: a name stands beside it.
+pub(super) fn swatch(color: [u8; 3]) -> String {
+    format!("<i class=\"swatch\" style=\"background:{}\"></i>", rgb(color))
+}
+
+fn rgb([r, g, b]: [u8; 3]) -> String {
+    format!("#{r:02x}{g:02x}{b:02x}")
+}
+
+/// Text that is safe in HTML, inside and outside of quoted attributes. Control characters, and those that would turn
+/// the direction of the text around them, become U+FFFD.
+pub(super) fn escape(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            '"' => safe.push_str("&quot;"),
+            '\'' => safe.push_str("&#39;"),
+            '\n' | '\t' => safe.push(c),
+            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => safe.push(char::REPLACEMENT_CHARACTER),
+            c if c.is_control() => safe.push(char::REPLACEMENT_CHARACTER),
+            c => safe.push(c),
+        }
+    }
+    safe
+}
+
+/// `1,234,567`.
+pub(super) fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
