@@ -60,6 +60,10 @@ impl LoadOptions {
     }
 
     fn ignores(&self, name: &str) -> bool {
+        // A counter of PyTorch's batch norm, which nothing reads.
+        if name.ends_with(".num_batches_tracked") {
+            return true;
+        }
         let inner = name.strip_prefix("backbone.").unwrap_or(name);
         self.ignore_unused.iter().any(|rule| match rule.strip_suffix('*') {
             Some(start) => name.starts_with(start) || inner.starts_with(start),

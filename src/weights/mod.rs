@@ -24,6 +24,7 @@ mod names;
 mod npz;
 mod parameters;
 mod pickle;
+mod pickle_guard;
 mod report;
 mod safetensor;
 mod save;

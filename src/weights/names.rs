@@ -271,4 +271,34 @@ mod tests {
             }
         }
     }
+
+    /// The reference's parameters are a function of their names, so reading them can be checked to the last bit.
+    #[test]
+    fn the_reference_reads_to_the_last_bit() {
+        let mut checked = 0;
+        for file in ["cse.safetensors", "cse.pth", "cse_legacy.pth", "pwe.pth", "sse.safetensors"] {
+            let Some(state) = golden(file) else { return };
+            for (name, tensor) in &state.tensors {
+                let fan_in = tensor.data.len() / tensor.shape[0];
+                let table = ["pos_embed", "cls_token", "kernels"].iter().any(|end| name.ends_with(end));
+                let (centre, spread) = match tensor.shape.len() {
+                    _ if table => (0.0, 0.5),
+                    1 if name.ends_with(".weight") => (1.0, 0.3),
+                    1 => (0.0, 0.1),
+                    _ => (0.0, (3.0 / fan_in as f64).sqrt()),
+                };
+                let key = crate::rng::fnv1a(name.as_bytes());
+                for (i, value) in tensor.data.iter().enumerate() {
+                    let mut z = key.wrapping_add((i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+                    z ^= z >> 31;
+                    let unit = 2.0 * ((z >> 40) as f64 / f64::from(1 << 24)) - 1.0;
+                    assert_eq!(*value, (centre + spread * unit) as f32, "{name}[{i}] of {file}");
+                    checked += 1;
+                }
+            }
+        }
+        assert!(checked > 800_000, "{checked}");
+    }
 }

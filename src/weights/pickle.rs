@@ -6,7 +6,7 @@ use std::path::Path;
 use pytorch_reader::{PickleValue, PytorchReader, Tensor};
 
 use super::dtype::Dtype;
-use super::npz;
+use super::pickle_guard::{check_length, harmful};
 use super::state::{AGAIN, Format, StateDict, allowance, elements};
 use crate::error::{Error, Result};
 
@@ -26,14 +26,9 @@ const WRAPPERS: [&str; 11] = [
     "net",
 ];
 
-/// A pickle describes tensors, some hundred bytes each; one beyond this size is out to fill the memory.
-const MAX_PICKLE: u64 = 16 << 20;
-
 /// Reads the tensors, from the dictionary inside that holds the weights.
 pub(super) fn read(path: &Path, format: Format) -> Result<StateDict> {
-    if format == Format::PytorchZip {
-        check_pickle_size(path)?;
-    }
+    check_length(path, format)?;
     let root = PytorchReader::read_pickle_data(path, None).map_err(broken)?;
     if let Some(call) = harmful(&root) {
         return Err(Error::new(format!("its pickle asks to run `{call}` on loading; nothing was run")).hint(
@@ -82,42 +77,6 @@ fn only_dictionary(entries: &HashMap<String, PickleValue>) -> Option<String> {
     (dictionaries.next().is_none() && !entries.values().any(tensor)).then(|| key.clone())
 }
 
-/// Modules of Python that no weights need, and that attacks call.
-const HARMFUL: [&str; 14] = [
-    "os",
-    "posix",
-    "nt",
-    "subprocess",
-    "builtins",
-    "__builtin__",
-    "sys",
-    "shutil",
-    "socket",
-    "runpy",
-    "pty",
-    "importlib",
-    "webbrowser",
-    "ctypes",
-];
-
-/// Builtins that are plain data.
-const HARMLESS: [&str; 10] =
-    ["set", "frozenset", "slice", "range", "complex", "bytearray", "object", "int", "float", "str"];
-
-/// The first call to a function that does more than make data, where one is left in the parsed values.
-fn harmful(value: &PickleValue) -> Option<&str> {
-    match value {
-        PickleValue::List(items) => items.iter().find_map(harmful),
-        PickleValue::Dict(entries) => entries.values().find_map(harmful),
-        PickleValue::Unsupported(name) => {
-            let (module, function) = name.split_once('.')?;
-            let data = module.contains("builtin") && HARMLESS.contains(&function);
-            (HARMFUL.contains(&module) && !data).then_some(name)
-        }
-        _ => None,
-    }
-}
-
 /// The scalars and lists of strings beside the weights: `epoch`, `meta.CLASSES`, `meta.mmseg_version` and the like.
 fn metadata(root: &PickleValue) -> BTreeMap<String, String> {
     let PickleValue::Dict(entries) = root else { return BTreeMap::new() };
@@ -141,23 +100,6 @@ fn text(value: &PickleValue) -> Option<String> {
         }
         _ => return None,
     })
-}
-
-/// A compressed pickle can be a thousand times its size in the file, and a hundred times that once parsed.
-fn check_pickle_size(path: &Path) -> Result<()> {
-    let mut archive = npz::open(path)?;
-    for index in 0..archive.len() {
-        let entry =
-            archive.by_index_raw(index).map_err(|cause| Error::new("its index is broken").source(cause).hint(AGAIN))?;
-        if entry.name_raw().ends_with(b"data.pkl") && entry.size() > MAX_PICKLE {
-            return Err(Error::new(format!(
-                "its pickle claims {} bytes, above the limit of {MAX_PICKLE}",
-                entry.size()
-            ))
-            .hint("save only the weights: torch.save(model.state_dict(), …)"));
-        }
-    }
-    Ok(())
 }
 
 /// Views may claim far more elements than the file holds, and a zip entry may inflate: the sum is held to the file's size.
@@ -367,7 +309,10 @@ mod tests {
         let root = dict(&[("norm.bias", tensor("0", 25_000_000, &[25_000_000], &[1]))]);
         let (_folder, path) = archive(&root, &[vec![0; 100_000_000]], Deflated);
         assert!(error_of(&path).contains("claim 100000000 bytes"));
-        let (_folder, path) = archive(&vec![b']'; 20 << 20], &[], Deflated);
+        let brackets = vec![b']'; 20 << 20];
+        let (_folder, path) = archive(&brackets, &[], Deflated);
+        assert!(error_of(&path).contains("above the limit"));
+        std::fs::write(&path, legacy(&brackets, &[])).unwrap();
         assert!(error_of(&path).contains("above the limit"));
     }
 
