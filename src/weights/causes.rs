@@ -45,7 +45,9 @@ pub(super) fn causes(problems: &Problems, file: &Shapes<'_>, model: &Shapes<'_>)
             causes.push(format!("the {with} has {what}, the {without} does not: {advice}"));
         }
     }
-    decoder_causes(&theirs, &ours, &mut causes);
+    if problems.names().any(|name| name.starts_with("decoder.")) {
+        decoder_causes(&theirs, &ours, &mut causes);
+    }
     if causes.is_empty() {
         causes.push("give the configuration the weights were trained with, or load only the backbone".to_owned());
     }
@@ -88,8 +90,13 @@ impl Problems {
             _ if what.contains("final norm") => "backbone.norm.",
             _ => "register_tokens",
         };
+        self.names().any(|name| name.contains(part))
+    }
+
+    /// The names of the tensors that are missing, unused or misshapen.
+    fn names(&self) -> impl Iterator<Item = &String> {
         let names = self.missing.iter().chain(&self.unused).map(|(name, _)| name);
-        names.chain(self.misshapen.iter().map(|(name, ..)| name)).any(|name| name.contains(part))
+        names.chain(self.misshapen.iter().map(|(name, ..)| name))
     }
 }
 
@@ -188,8 +195,9 @@ mod tests {
             ("decoder.kernels", &[1, 150, 32, 32]),
             ("decoder.layers.0.attn.attn_pw_conv.weight", &[918, 918, 1, 1]),
         ]);
-        let unused = dino.iter().map(|(name, shape)| ((*name).to_owned(), shape.to_vec())).collect();
-        let problems = Problems { unused, ..Problems::default() };
+        let listed =
+            |shapes: &Shapes<'_>| shapes.iter().map(|(name, shape)| ((*name).to_owned(), shape.to_vec())).collect();
+        let problems = Problems { unused: listed(&dino), missing: listed(&model), ..Problems::default() };
         let hint = causes(&problems, &dino, &model);
         for expected in ["14x14", "ViT-S, 384", "ViT-B, 768", "LayerScale", "class token", "final norm", "no decoder"] {
             assert!(hint.contains(expected), "{expected}: {hint}");
@@ -199,12 +207,14 @@ mod tests {
 
     #[test]
     fn tells_the_blocks_apart() {
+        let decoder = Problems { missing: vec![("decoder.x".to_owned(), vec![])], ..Problems::default() };
+        let backbone = Problems { missing: vec![("backbone.x".to_owned(), vec![])], ..Problems::default() };
         let kernels: (&str, &[usize]) = ("decoder.kernels", &[1, 7, 4, 4]);
         let query: &str = "decoder.layers.0.cross_attn.query_map.conv1.weight";
         let key: &str = "decoder.layers.0.cross_attn.key_map.conv1.weight";
         let cse = shapes(&[kernels, (query, &[7, 7, 1, 1]), (key, &[48, 48, 1, 1])]);
         let sse = shapes(&[kernels, (query, &[55, 55, 1, 1]), (key, &[55, 55, 1, 1])]);
-        let hint = causes(&Problems::default(), &cse, &sse);
+        let hint = causes(&decoder, &cse, &sse);
         assert!(hint.contains("decoder is StructToken's cross-slice") && hint.contains("self-slice"), "{hint}");
         let other: (&str, &[usize]) = ("decoder.kernels", &[1, 150, 4, 4]);
         let more = shapes(&[
@@ -213,9 +223,10 @@ mod tests {
             (key, &[48, 48, 1, 1]),
             ("decoder.layers.3.ffn1.norm1.bias", &[600]),
         ]);
-        let hint = causes(&Problems::default(), &cse, &more);
+        let hint = causes(&decoder, &cse, &more);
         assert!(hint.contains("7 classes") && hint.contains("150") && hint.contains("4: choose"), "{hint}");
+        assert!(!causes(&backbone, &cse, &sse).contains("decoder"), "only the backbone is asked for");
         let linear = shapes(&[("decoder.conv_seg.weight", &[7, 48, 1, 1])]);
-        assert!(causes(&Problems::default(), &linear, &cse).contains("per-pixel"));
+        assert!(causes(&decoder, &linear, &cse).contains("per-pixel"));
     }
 }

@@ -1,5 +1,6 @@
 //! Element types of foreign files, read as f32.
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 /// An element type a checkpoint may hold, little-endian.
@@ -55,8 +56,8 @@ impl Dtype {
         match self {
             Self::F64 => map(bytes, |b| f64::from_le_bytes(b) as f32),
             Self::F32 => map(bytes, f32::from_le_bytes),
-            Self::F16 => map(bytes, |b| f16::from_le_bytes(b).to_f32()),
-            Self::Bf16 => map(bytes, |b| bf16::from_le_bytes(b).to_f32()),
+            Self::F16 => map(bytes, f16::from_le_bytes).to_f32_vec(),
+            Self::Bf16 => map(bytes, bf16::from_le_bytes).to_f32_vec(),
             Self::I64 => map(bytes, |b| i64::from_le_bytes(b) as f32),
             Self::I32 => map(bytes, |b| i32::from_le_bytes(b) as f32),
             Self::I16 => map(bytes, |b| f32::from(i16::from_le_bytes(b))),
@@ -70,7 +71,7 @@ impl Dtype {
     }
 }
 
-fn map<const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+fn map<T, const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> T) -> Vec<T> {
     bytes.as_chunks::<N>().0.iter().map(|chunk| value(*chunk)).collect()
 }
 

@@ -20,6 +20,8 @@ mod causes;
 mod describe;
 mod dtype;
 mod load;
+#[cfg(test)]
+mod mirror;
 mod names;
 mod npz;
 mod parameters;
