@@ -1,1 +1,42 @@
-//! Weights in and out.
+//! Weights in and out: foreign checkpoints are read, ours are written.
+//!
+//! ```text
+//! file ──read──▶ StateDict ──our_names──▶ our parameter names ──load──▶ module, Report
+//! module ──save──▶ one .safetensors that describes itself
+//! ```
+//!
+//! [`read`] looks at a file's content, never at its extension, and knows safetensors, PyTorch's `.pth` (zip and legacy,
+//! without ever running what the pickle asks for) and NumPy's `.npz`. [`our_names`] recognises who wrote the file by the
+//! names of its tensors: the published StructToken (mmseg), timm and DINOv2, AugReg's flax arrays, or this crate.
+//! [`load`] is strict: what is missing, left over or of another shape is an error that lists it and names the likely
+//! cause. Tables that belong to a grid of patches (`backbone.pos_embed`, `decoder.kernels`) are resized to the model's.
+//!
+//! Every file is hostile until checked: lengths are compared with what the file holds before memory is taken for them,
+//! and a compressed file may not expand beyond [`MAX_EXPANSION`] times its size.
+
+mod augreg;
+mod bicubic;
+mod causes;
+mod describe;
+mod dtype;
+mod load;
+#[cfg(test)]
+mod mirror;
+mod names;
+mod npz;
+mod parameters;
+mod pickle;
+mod pickle_guard;
+mod report;
+mod safetensor;
+mod save;
+mod state;
+
+pub use bicubic::bicubic;
+pub use describe::{CheckpointSummary, TensorSummary, describe};
+pub use load::{GRID_METADATA, LoadOptions, load};
+pub use names::{Layout, Renamed, our_names};
+pub use parameters::{named_parameters, state_of};
+pub use report::{Report, Resized};
+pub use save::{read_metadata, save};
+pub use state::{Format, HostTensor, MAX_EXPANSION, StateDict, read};

@@ -1,0 +1,232 @@
+//! Why a file may not fit a model: what the shapes of both say about the two networks.
+
+use super::report::{Problems, Shapes};
+
+/// The likely causes and what to do, joined into one hint.
+pub(super) fn causes(problems: &Problems, file: &Shapes<'_>, model: &Shapes<'_>) -> String {
+    let (theirs, ours) = (Traits::of(file), Traits::of(model));
+    let mut causes = Vec::new();
+    if !problems.not_finite.is_empty() {
+        causes.push("the training that wrote the file diverged: take an earlier checkpoint".to_owned());
+    }
+    if let (Some(a), Some(b)) = (theirs.patch, ours.patch)
+        && a != b
+    {
+        causes.push(format!("the file's patches are {a}x{a} pixels, the model's {b}x{b}: choose the patch size {a}"));
+    }
+    if let (Some(a), Some(b)) = (theirs.width, ours.width)
+        && a != b
+    {
+        causes.push(format!(
+            "the file is {} wide, the model {}: choose the backbone of the file's size",
+            size(a),
+            size(b)
+        ));
+    } else if theirs.depth != ours.depth && theirs.depth > 0 && ours.depth > 0 {
+        causes.push(format!(
+            "the file has {} transformer blocks, the model {}: choose the file's depth",
+            theirs.depth, ours.depth
+        ));
+    }
+    for (has, wants, what, advice) in [
+        (theirs.layer_scale, ours.layer_scale, "LayerScale (`ls1.gamma`)", "DINOv2 has it, AugReg and DeiT do not"),
+        (theirs.class_token, ours.class_token, "a class token", "set the model's class token as the file's"),
+        (
+            theirs.final_norm,
+            ours.final_norm,
+            "a final norm (`norm.weight`)",
+            "set the model's final norm as the file's",
+        ),
+        (theirs.registers, ours.registers, "register tokens", "take the weights without registers"),
+    ] {
+        // A whole half of the network that is absent says nothing about its parts.
+        if has != wants && theirs.depth > 0 && ours.depth > 0 && problems.mentions(what) {
+            let (with, without) = if has { ("file", "model") } else { ("model", "file") };
+            causes.push(format!("the {with} has {what}, the {without} does not: {advice}"));
+        }
+    }
+    if problems.names().any(|name| name.starts_with("decoder.")) {
+        decoder_causes(&theirs, &ours, &mut causes);
+    }
+    if causes.is_empty() {
+        causes.push("give the configuration the weights were trained with, or load only the backbone".to_owned());
+    }
+    causes.join("; ")
+}
+
+fn decoder_causes(theirs: &Traits, ours: &Traits, causes: &mut Vec<String>) {
+    match (theirs.decoder, ours.decoder) {
+        (None, Some(_)) => {
+            causes.push("the file has no decoder, it is a pretrained backbone: load only the backbone".to_owned())
+        }
+        (Some(a), Some(b)) if a != b => {
+            causes.push(format!(
+                "the file's decoder is {a}, the model's {b}: choose the file's, or load only the backbone"
+            ));
+        }
+        (Some(_), Some(_)) => {
+            if let (Some(a), Some(b)) = (theirs.classes, ours.classes)
+                && a != b
+            {
+                causes.push(format!(
+                    "the file was trained for {a} classes, the model is for {b}: load only the backbone to train for other classes"
+                ));
+            }
+            if theirs.decoder_depth != ours.decoder_depth {
+                let (a, b) = (theirs.decoder_depth, ours.decoder_depth);
+                causes.push(format!("the file's decoder has {a} blocks, the model's {b}: choose the file's number"));
+            }
+        }
+        _ => {}
+    }
+}
+
+impl Problems {
+    /// Whether a missing, unused or misshapen tensor is of this kind.
+    fn mentions(&self, what: &str) -> bool {
+        let part = match what {
+            _ if what.starts_with("LayerScale") => "gamma",
+            _ if what.contains("class token") => "cls_token",
+            _ if what.contains("final norm") => "backbone.norm.",
+            _ => "register_tokens",
+        };
+        self.names().any(|name| name.contains(part))
+    }
+
+    /// The names of the tensors that are missing, unused or misshapen.
+    fn names(&self) -> impl Iterator<Item = &String> {
+        let names = self.missing.iter().chain(&self.unused).map(|(name, _)| name);
+        names.chain(self.misshapen.iter().map(|(name, ..)| name))
+    }
+}
+
+/// What the shapes tell of a network.
+struct Traits {
+    patch: Option<usize>,
+    width: Option<usize>,
+    depth: usize,
+    layer_scale: bool,
+    class_token: bool,
+    final_norm: bool,
+    registers: bool,
+    decoder: Option<&'static str>,
+    decoder_depth: usize,
+    classes: Option<usize>,
+}
+
+impl Traits {
+    fn of(shapes: &Shapes<'_>) -> Self {
+        let extent = |name: &str, axis: usize| shapes.get(name).and_then(|shape| shape.get(axis)).copied();
+        let any = |part: &str| shapes.keys().any(|name| name.contains(part));
+        Self {
+            patch: extent("backbone.patch_embed.proj.weight", 3),
+            width: extent("backbone.patch_embed.proj.weight", 0).or_else(|| extent("backbone.pos_embed", 2)),
+            depth: count(shapes, "backbone.blocks."),
+            layer_scale: any(".ls1.gamma"),
+            class_token: any("backbone.cls_token"),
+            final_norm: any("backbone.norm."),
+            registers: any("backbone.register_tokens"),
+            decoder: decoder(shapes),
+            decoder_depth: count(shapes, "decoder.layers."),
+            classes: extent("decoder.kernels", 1).or_else(|| extent("decoder.conv_seg.weight", 0)),
+        }
+    }
+}
+
+/// One more than the highest number that follows `prefix`.
+fn count(shapes: &Shapes<'_>, prefix: &str) -> usize {
+    let numbers = shapes.keys().filter_map(|name| name.strip_prefix(prefix)?.split('.').next()?.parse::<usize>().ok());
+    numbers.max().map_or(0, |last| last.saturating_add(1))
+}
+
+fn decoder(shapes: &Shapes<'_>) -> Option<&'static str> {
+    let slices = |map: &str| shapes.get(format!("decoder.layers.0.cross_attn.{map}.conv1.weight").as_str())?.first();
+    let tokens = shapes.contains_key("decoder.kernels");
+    if shapes.contains_key("decoder.layers.0.attn.attn_pw_conv.weight") {
+        Some("StructToken's point-wise extraction (pwe)")
+    } else if tokens && slices("query_map").is_some() {
+        let self_slice = slices("query_map") == slices("key_map") && !shapes.keys().any(|name| name.contains(".ffn2."));
+        Some(if self_slice {
+            "StructToken's self-slice extraction (sse)"
+        } else {
+            "StructToken's cross-slice extraction (cse)"
+        })
+    } else if tokens {
+        Some("of structure tokens")
+    } else if shapes.contains_key("decoder.conv_seg.weight") {
+        Some("a per-pixel classifier")
+    } else {
+        shapes.keys().any(|name| name.starts_with("decoder.")).then_some("of another kind")
+    }
+}
+
+fn size(width: usize) -> String {
+    let name = match width {
+        192 => "ViT-T, ",
+        384 => "ViT-S, ",
+        768 => "ViT-B, ",
+        1024 => "ViT-L, ",
+        1280 => "ViT-H, ",
+        1536 => "ViT-g, ",
+        _ => "",
+    };
+    format!("{name}{width} channels")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shapes<'a>(list: &[(&'a str, &'a [usize])]) -> Shapes<'a> {
+        list.iter().copied().collect()
+    }
+
+    #[test]
+    fn names_what_differs() {
+        let dino = shapes(&[
+            ("backbone.patch_embed.proj.weight", &[384, 3, 14, 14]),
+            ("backbone.cls_token", &[1, 1, 384]),
+            ("backbone.blocks.11.ls1.gamma", &[384]),
+            ("backbone.norm.weight", &[384]),
+        ]);
+        let model = shapes(&[
+            ("backbone.patch_embed.proj.weight", &[768, 3, 16, 16]),
+            ("backbone.blocks.11.norm1.weight", &[768]),
+            ("decoder.kernels", &[1, 150, 32, 32]),
+            ("decoder.layers.0.attn.attn_pw_conv.weight", &[918, 918, 1, 1]),
+        ]);
+        let listed =
+            |shapes: &Shapes<'_>| shapes.iter().map(|(name, shape)| ((*name).to_owned(), shape.to_vec())).collect();
+        let problems = Problems { unused: listed(&dino), missing: listed(&model), ..Problems::default() };
+        let hint = causes(&problems, &dino, &model);
+        for expected in ["14x14", "ViT-S, 384", "ViT-B, 768", "LayerScale", "class token", "final norm", "no decoder"] {
+            assert!(hint.contains(expected), "{expected}: {hint}");
+        }
+        assert!(!hint.contains("register"), "{hint}");
+    }
+
+    #[test]
+    fn tells_the_blocks_apart() {
+        let decoder = Problems { missing: vec![("decoder.x".to_owned(), vec![])], ..Problems::default() };
+        let backbone = Problems { missing: vec![("backbone.x".to_owned(), vec![])], ..Problems::default() };
+        let kernels: (&str, &[usize]) = ("decoder.kernels", &[1, 7, 4, 4]);
+        let query: &str = "decoder.layers.0.cross_attn.query_map.conv1.weight";
+        let key: &str = "decoder.layers.0.cross_attn.key_map.conv1.weight";
+        let cse = shapes(&[kernels, (query, &[7, 7, 1, 1]), (key, &[48, 48, 1, 1])]);
+        let sse = shapes(&[kernels, (query, &[55, 55, 1, 1]), (key, &[55, 55, 1, 1])]);
+        let hint = causes(&decoder, &cse, &sse);
+        assert!(hint.contains("decoder is StructToken's cross-slice") && hint.contains("self-slice"), "{hint}");
+        let other: (&str, &[usize]) = ("decoder.kernels", &[1, 150, 4, 4]);
+        let more = shapes(&[
+            other,
+            (query, &[150, 150, 1, 1]),
+            (key, &[48, 48, 1, 1]),
+            ("decoder.layers.3.ffn1.norm1.bias", &[600]),
+        ]);
+        let hint = causes(&decoder, &cse, &more);
+        assert!(hint.contains("7 classes") && hint.contains("150") && hint.contains("4: choose"), "{hint}");
+        assert!(!causes(&backbone, &cse, &sse).contains("decoder"), "only the backbone is asked for");
+        let linear = shapes(&[("decoder.conv_seg.weight", &[7, 48, 1, 1])]);
+        assert!(causes(&decoder, &linear, &cse).contains("per-pixel"));
+    }
+}

@@ -1,0 +1,105 @@
+//! What a weights file holds, for people to read.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::names::{Layout, our_names};
+use super::state::{Format, read};
+use crate::error::Result;
+
+/// A weights file in short.
+#[derive(Clone, Debug)]
+pub struct CheckpointSummary {
+    /// The kind of file.
+    pub format: Format,
+    /// The layout its names follow; none where they fit no known one.
+    pub layout: Option<Layout>,
+    /// The dictionary inside the file that was taken, for instance `state_dict`.
+    pub wrapper: Option<String>,
+    /// Every tensor, by our names where the layout is known.
+    pub tensors: Vec<TensorSummary>,
+    /// Elements in all tensors.
+    pub elements: usize,
+    /// How many tensors have each element type, for instance 174 of `f16`.
+    pub dtypes: BTreeMap<String, usize>,
+    /// The strings the file carries.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// One tensor of a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorSummary {
+    /// The name.
+    pub name: String,
+    /// Extents, outermost first.
+    pub shape: Vec<usize>,
+    /// The smallest and the largest finite value; zeros where there is none.
+    pub range: (f32, f32),
+    /// How many values are infinite or NaN.
+    pub not_finite: usize,
+}
+
+/// Reads the file at `path` and tells what it holds.
+///
+/// # Errors
+///
+/// As [`read`]. Unknown names are none.
+pub fn describe(path: &Path) -> Result<CheckpointSummary> {
+    let state = read(path)?;
+    let renamed = our_names(&state).ok();
+    let tensors: Vec<TensorSummary> = match &renamed {
+        Some(renamed) => renamed.tensors.iter().map(|(name, t)| summary(name, &t.shape, &t.data)).collect(),
+        None => state.tensors.iter().map(|(name, t)| summary(name, &t.shape, &t.data)).collect(),
+    };
+    let mut dtypes = BTreeMap::new();
+    for dtype in state.dtypes.values() {
+        *dtypes.entry((*dtype).to_owned()).or_default() += 1;
+    }
+    Ok(CheckpointSummary {
+        format: state.format,
+        layout: renamed.map(|renamed| renamed.layout),
+        wrapper: state.wrapper.clone(),
+        elements: tensors.iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum(),
+        tensors,
+        dtypes,
+        metadata: state.metadata,
+    })
+}
+
+fn summary(name: &str, shape: &[usize], data: &[f32]) -> TensorSummary {
+    let finite = || data.iter().copied().filter(|value| value.is_finite());
+    let range = finite().fold(None, |range: Option<(f32, f32)>, value| {
+        Some(range.map_or((value, value), |(low, high)| (low.min(value), high.max(value))))
+    });
+    TensorSummary {
+        name: name.to_owned(),
+        shape: shape.to_vec(),
+        range: range.unwrap_or_default(),
+        not_finite: data.len() - finite().count(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::parameters::tests::model;
+    use crate::weights::save;
+
+    #[test]
+    fn summarises_a_saved_model() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let metadata = BTreeMap::from([("classes".to_owned(), "a, b".to_owned())]);
+        save(&path, &model(4, 2, 3, (2, 2), "a", &burn::prelude::Device::flex()), &metadata).unwrap();
+        let summary = describe(&path).unwrap();
+        assert_eq!((summary.layout, summary.elements, summary.tensors.len()), (Some(Layout::Ours), 96, 9));
+        assert_eq!((summary.dtypes["f32"], summary.metadata["classes"].as_str()), (9, "a, b"));
+    }
+
+    #[test]
+    fn counts_what_is_not_finite() {
+        let tensor = summary("x", &[4], &[1.0, f32::NAN, -3.0, f32::INFINITY]);
+        assert_eq!((tensor.range, tensor.not_finite), ((-3.0, 1.0), 2));
+        assert_eq!(summary("e", &[0], &[]).range, (0.0, 0.0));
+    }
+}

@@ -1,0 +1,304 @@
+//! From the names of foreign checkpoints to ours.
+//!
+//! Ours are timm's for the backbone (`backbone.blocks.0.attn.qkv.weight`) and the reference's for the decoder
+//! (`decoder.layers.0.cross_attn.query_map.conv1.weight`). Every foreign layout is a short table of replacements; only
+//! AugReg's flax arrays must also be transposed and packed.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use super::state::{HostTensor, StateDict};
+use crate::error::{Error, Result};
+
+/// Who named the tensors of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// This crate.
+    Ours,
+    /// The published StructToken and mmsegmentation 0.20's ViT.
+    Mmseg,
+    /// timm, or the authors' own files of DINOv2, DeiT and their kin.
+    Timm,
+    /// The flax arrays of "How to train your ViT?" (AugReg).
+    AugReg,
+}
+
+impl std::fmt::Display for Layout {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Ours => "structtoken",
+            Self::Mmseg => "mmseg / published StructToken",
+            Self::Timm => "timm / DINOv2",
+            Self::AugReg => "AugReg npz",
+        })
+    }
+}
+
+/// A file's tensors under our names.
+#[derive(Clone, Debug)]
+pub struct Renamed<'a> {
+    /// The layout the file was recognised as.
+    pub layout: Layout,
+    /// The tensors; borrowed where the values are the file's own.
+    pub tensors: BTreeMap<String, Cow<'a, HostTensor>>,
+}
+
+/// Recognises who wrote the file by its names, and gives its tensors ours.
+///
+/// # Errors
+///
+/// If the names fit no known layout, two of them become one, or AugReg's arrays are not of the shapes that flax gives.
+pub fn our_names(state: &StateDict) -> Result<Renamed<'_>> {
+    let names: Vec<&str> = state.tensors.keys().map(String::as_str).collect();
+    let prefix = shared_prefix(&names);
+    let bare: Vec<&str> = names.iter().map(|name| &name[prefix.len()..]).collect();
+    let layout = detect(&bare).ok_or_else(|| {
+        let first: Vec<String> = names.iter().take(3).map(|name| format!("`{name}`")).collect();
+        Error::new(format!("the tensors of {} are named like no known model: {}, …", state.title(), first.join(", ")))
+            .hint("known are this crate's own files, the published StructToken (mmseg), timm and DINOv2, and AugReg's .npz")
+    })?;
+    if layout == Layout::AugReg {
+        return Ok(Renamed { layout, tensors: super::augreg::convert(state)? });
+    }
+    let mut tensors = BTreeMap::new();
+    for (name, tensor) in &state.tensors {
+        let ours = match layout {
+            Layout::Mmseg => from_mmseg(&name[prefix.len()..]),
+            Layout::Timm => from_timm(&name[prefix.len()..]),
+            _ => name[prefix.len()..].to_owned(),
+        };
+        if tensors.insert(ours.clone(), Cow::Borrowed(tensor)).is_some() {
+            return Err(Error::new(format!("two tensors of {} are `{ours}`: one is `{name}`", state.title()))
+                .hint("the file mixes two models: save one of them alone"));
+        }
+    }
+    Ok(Renamed { layout, tensors })
+}
+
+/// Wrappers of modules that prefix every name: data parallelism, compilation, Lightning.
+const PREFIXES: [&str; 4] = ["module.", "_orig_mod.", "model.", "segmentor."];
+
+fn shared_prefix(names: &[&str]) -> String {
+    let mut prefix = String::new();
+    while let Some(next) = PREFIXES.iter().find(|next| {
+        let longer = format!("{prefix}{next}");
+        !names.is_empty() && names.iter().all(|name| name.starts_with(&longer))
+    }) {
+        prefix.push_str(next);
+    }
+    prefix
+}
+
+fn detect(names: &[&str]) -> Option<Layout> {
+    let any = |test: fn(&str) -> bool| names.iter().any(|name| test(name));
+    if any(|name| name.contains("encoderblock") || name.ends_with("embedding/kernel")) {
+        Some(Layout::AugReg)
+    } else if any(|name| {
+        name.starts_with("decode_head.") || name.contains("patch_embed.projection.") || name.contains(".ln1.")
+    }) {
+        Some(Layout::Mmseg)
+    } else if any(|name| name.starts_with("decoder.")) {
+        Some(Layout::Ours)
+    } else if any(|name| name.contains("blocks.") || name.contains("patch_embed.proj.")) {
+        let ours = names.iter().all(|name| name.starts_with("backbone."));
+        Some(if ours { Layout::Ours } else { Layout::Timm })
+    } else {
+        None
+    }
+}
+
+/// mmseg's names inside a transformer layer, and timm's.
+const LAYER: [(&str, &str); 7] = [
+    ("ln1.", "norm1."),
+    ("ln2.", "norm2."),
+    ("attn.attn.in_proj_weight", "attn.qkv.weight"),
+    ("attn.attn.in_proj_bias", "attn.qkv.bias"),
+    ("attn.attn.out_proj.", "attn.proj."),
+    ("ffn.layers.0.0.", "mlp.fc1."),
+    ("ffn.layers.1.", "mlp.fc2."),
+];
+
+/// A whole segmentor, or the converted backbone alone (`pretrain/vit_base_p16_384.pth`), whose names lack the prefix.
+fn from_mmseg(name: &str) -> String {
+    if let Some(inner) = name.strip_prefix("decode_head.") {
+        return format!("decoder.{inner}");
+    }
+    let inner = match name.strip_prefix("backbone.") {
+        Some(inner) => inner,
+        None if ["layers.", "patch_embed.", "ln1.", "cls_token", "pos_embed"]
+            .iter()
+            .any(|own| name.starts_with(own)) =>
+        {
+            name
+        }
+        None => return name.to_owned(),
+    };
+    let layer = inner.strip_prefix("layers.").and_then(|rest| rest.split_once('.'));
+    let inner = match layer {
+        Some((index, rest)) => format!("blocks.{index}.{}", replace_start(rest, &LAYER)),
+        None => replace_start(inner, &[("patch_embed.projection.", "patch_embed.proj."), ("ln1.", "norm.")]),
+    };
+    format!("backbone.{inner}")
+}
+
+/// timm's names need our prefix only; DINOv2 trained in chunks counts blocks as `blocks.{chunk}.{block}`.
+fn from_timm(name: &str) -> String {
+    let inner = name.strip_prefix("backbone.").unwrap_or(name);
+    let inner = replace_start(inner, &[("reg_token", "register_tokens")]);
+    let chunked = inner.strip_prefix("blocks.").and_then(|rest| {
+        let (chunk, rest) = rest.split_once('.')?;
+        let (block, _) = rest.split_once('.')?;
+        (chunk.parse::<usize>().is_ok() && block.parse::<usize>().is_ok()).then(|| format!("blocks.{rest}"))
+    });
+    format!("backbone.{}", chunked.unwrap_or(inner))
+}
+
+fn replace_start(name: &str, table: &[(&str, &str)]) -> String {
+    let rule = table.iter().find_map(|(theirs, ours)| Some((name.strip_prefix(theirs)?, ours)));
+    rule.map_or_else(|| name.to_owned(), |(rest, ours)| format!("{ours}{rest}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(names: &[&str]) -> StateDict {
+        let tensor = HostTensor { shape: vec![1], data: vec![0.5] };
+        StateDict {
+            tensors: names.iter().map(|name| ((*name).to_owned(), tensor.clone())).collect(),
+            ..StateDict::default()
+        }
+    }
+
+    fn renamed(names: &[&str]) -> (Layout, Vec<String>) {
+        let state = state(names);
+        let renamed = our_names(&state).unwrap();
+        (renamed.layout, renamed.tensors.into_keys().collect())
+    }
+
+    #[test]
+    fn timm_and_dinov2_get_our_prefix() {
+        let ours = ["backbone.blocks.0.ls1.gamma", "backbone.cls_token", "backbone.head.weight", "backbone.norm.bias"];
+        for prefix in ["", "module.", "module.model.", "_orig_mod."] {
+            let theirs =
+                ["blocks.0.ls1.gamma", "cls_token", "head.weight", "norm.bias"].map(|name| format!("{prefix}{name}"));
+            let (layout, names) = renamed(&theirs.each_ref().map(String::as_str));
+            assert_eq!((layout, names.as_slice()), (Layout::Timm, &ours.map(str::to_owned)[..]));
+        }
+        let (layout, names) =
+            renamed(&["backbone.blocks.0.11.norm1.bias", "backbone.reg_token", "dino_head.mlp.0.bias"]);
+        assert_eq!(layout, Layout::Timm);
+        assert_eq!(
+            names,
+            ["backbone.blocks.11.norm1.bias", "backbone.dino_head.mlp.0.bias", "backbone.register_tokens"]
+        );
+    }
+
+    #[test]
+    fn mmseg_backbones_read_with_and_without_their_prefix() {
+        let (layout, names) =
+            renamed(&["cls_token", "layers.3.ffn.layers.0.0.bias", "ln1.weight", "patch_embed.projection.bias"]);
+        assert_eq!(layout, Layout::Mmseg);
+        assert_eq!(
+            names,
+            [
+                "backbone.blocks.3.mlp.fc1.bias",
+                "backbone.cls_token",
+                "backbone.norm.weight",
+                "backbone.patch_embed.proj.bias"
+            ]
+        );
+        assert_eq!(
+            renamed(&["auxiliary_head.conv.weight", "backbone.layers.0.ln1.bias"]).1[0],
+            "auxiliary_head.conv.weight"
+        );
+    }
+
+    #[test]
+    fn ours_stay_as_they_are() {
+        let names = ["backbone.blocks.0.norm1.weight", "decoder.layers.0.ffn1.dwconv.weight"];
+        assert_eq!(renamed(&names), (Layout::Ours, names.map(str::to_owned).to_vec()));
+        assert_eq!(renamed(&names[..1]).0, Layout::Ours);
+    }
+
+    #[test]
+    fn strangers_and_doubles_are_errors() {
+        let strange = state(&["conv1.weight", "fc.bias"]);
+        assert!(our_names(&strange).unwrap_err().to_string().contains("`conv1.weight`, `fc.bias`"));
+        let double = state(&["backbone.norm.bias", "norm.bias", "blocks.0.norm1.bias"]);
+        assert!(our_names(&double).unwrap_err().to_string().contains("two tensors"));
+    }
+
+    fn golden(name: &str) -> Option<StateDict> {
+        let path = format!("{}/../shared/golden/structtoken/tiny/st_tiny_{name}", env!("CARGO_MANIFEST_DIR"));
+        if !std::path::Path::new(&path).exists() {
+            eprintln!("skipped: {path} is not there");
+            return None;
+        }
+        Some(super::super::read(path.as_ref()).unwrap())
+    }
+
+    /// The same tensors read from every container, and all of the reference's names known.
+    #[test]
+    fn the_reference_reads_alike_from_every_container() {
+        for (kind, count, foreign) in
+            [("cse", 183, &["cse.pth", "cse_legacy.pth"][..]), ("pwe", 127, &["pwe.pth"]), ("sse", 171, &["sse.pth"])]
+        {
+            let Some(plain) = golden(&format!("{kind}.safetensors")) else { return };
+            let ours = our_names(&plain).unwrap();
+            assert_eq!((ours.layout, ours.tensors.len()), (Layout::Mmseg, count));
+            for name in ours.tensors.keys() {
+                assert!(name.starts_with("decoder.") || name.starts_with("backbone."), "{name}");
+                assert!(
+                    !["ln1", "ln2", "in_proj", "out_proj.", "projection", "ffn.layers"]
+                        .iter()
+                        .any(|old| name.contains(old)),
+                    "{name}"
+                );
+            }
+            for block in 0..3 {
+                for part in ["norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2"] {
+                    for leaf in ["weight", "bias"] {
+                        assert!(ours.tensors.contains_key(&format!("backbone.blocks.{block}.{part}.{leaf}")));
+                    }
+                }
+            }
+            for other in foreign.iter().filter_map(|name| golden(name)) {
+                let others = our_names(&other).unwrap();
+                assert_eq!(others.layout, Layout::Mmseg);
+                assert!(ours.tensors == others.tensors, "{kind}");
+                assert_eq!(other.wrapper.as_deref(), Some("state_dict"));
+            }
+        }
+    }
+
+    /// The reference's parameters are a function of their names, so reading them can be checked to the last bit.
+    #[test]
+    fn the_reference_reads_to_the_last_bit() {
+        let mut checked = 0;
+        for file in ["cse.safetensors", "cse.pth", "cse_legacy.pth", "pwe.pth", "sse.safetensors"] {
+            let Some(state) = golden(file) else { return };
+            for (name, tensor) in &state.tensors {
+                let fan_in = tensor.data.len() / tensor.shape[0];
+                let table = ["pos_embed", "cls_token", "kernels"].iter().any(|end| name.ends_with(end));
+                let (centre, spread) = match tensor.shape.len() {
+                    _ if table => (0.0, 0.5),
+                    1 if name.ends_with(".weight") => (1.0, 0.3),
+                    1 => (0.0, 0.1),
+                    _ => (0.0, (3.0 / fan_in as f64).sqrt()),
+                };
+                let key = crate::rng::fnv1a(name.as_bytes());
+                for (i, value) in tensor.data.iter().enumerate() {
+                    let mut z = key.wrapping_add((i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+                    z ^= z >> 31;
+                    let unit = 2.0 * ((z >> 40) as f64 / f64::from(1 << 24)) - 1.0;
+                    assert_eq!(*value, (centre + spread * unit) as f32, "{name}[{i}] of {file}");
+                    checked += 1;
+                }
+            }
+        }
+        assert!(checked > 800_000, "{checked}");
+    }
+}

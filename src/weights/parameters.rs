@@ -1,0 +1,244 @@
+//! A module's parameters by name. The variants of an enum are no part of a name: `decoder.kernels`, not
+//! `decoder.StructToken.kernels`.
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::tensor::{DType, Tensor, TensorData};
+
+use super::state::{Format, HostTensor, StateDict};
+
+/// The name, shape and id of every float parameter, in the order of the fields. Lazy parameters stay lazy.
+pub fn named_parameters<M: Module>(module: &M) -> Vec<(String, Vec<usize>, ParamId)> {
+    let mut visitor = Visitor { path: Path::default(), visit: Names(Vec::new()) };
+    module.visit(&mut visitor);
+    visitor.visit.0
+}
+
+/// A copy of the module's parameters on the host, as f32.
+pub fn state_of<M: Module>(module: &M) -> StateDict {
+    let mut state = StateDict::new(Format::Memory);
+    each_value(module, |name, tensor| {
+        state.dtypes.insert(name.to_owned(), "f32");
+        state.tensors.insert(name.to_owned(), tensor);
+    });
+    state
+}
+
+/// Calls `visit` with every float parameter in turn; one is copied to the host at a time.
+pub(super) fn each_value<M: Module>(module: &M, visit: impl FnMut(&str, HostTensor)) {
+    module.visit(&mut Visitor { path: Path::default(), visit: Values(visit) });
+}
+
+/// Replaces every float parameter for which `value` has a tensor, which is of the parameter's shape. The device, the id
+/// and whether it is trained stay.
+pub(super) fn replace_values<M: Module>(module: M, value: impl FnMut(&str) -> Option<HostTensor>) -> M {
+    module.map(&mut Replace { path: Path::default(), value })
+}
+
+/// Where a visit stands.
+#[derive(Default)]
+struct Path(Vec<String>);
+
+impl Path {
+    fn enter(&mut self, name: &str, container: &str) {
+        if !container.starts_with("Enum:") {
+            self.0.push(name.to_owned());
+        }
+    }
+
+    fn exit(&mut self, container: &str) {
+        if !container.starts_with("Enum:") {
+            self.0.pop();
+        }
+    }
+
+    fn name(&self) -> String {
+        self.0.join(".")
+    }
+}
+
+/// What happens to one parameter.
+trait Visit {
+    fn parameter<const D: usize>(&mut self, name: String, param: &Param<Tensor<D>>);
+}
+
+struct Names(Vec<(String, Vec<usize>, ParamId)>);
+
+impl Visit for Names {
+    fn parameter<const D: usize>(&mut self, name: String, param: &Param<Tensor<D>>) {
+        self.0.push((name, param.lazy_shape().to_vec(), param.id));
+    }
+}
+
+struct Values<F>(F);
+
+impl<F: FnMut(&str, HostTensor)> Visit for Values<F> {
+    fn parameter<const D: usize>(&mut self, name: String, param: &Param<Tensor<D>>) {
+        let data = param.val().into_data();
+        let shape = data.shape().to_vec();
+        (self.0)(&name, HostTensor { shape, data: data.iter::<f32>().collect() });
+    }
+}
+
+struct Visitor<V> {
+    path: Path,
+    visit: V,
+}
+
+impl<V: Visit> ModuleVisitor for Visitor<V> {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.path.enter(name, container_type);
+    }
+
+    fn exit_module(&mut self, _name: &str, container_type: &str) {
+        self.path.exit(container_type);
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.visit.parameter(self.path.name(), param);
+    }
+}
+
+struct Replace<F> {
+    path: Path,
+    value: F,
+}
+
+impl<F: FnMut(&str) -> Option<HostTensor>> ModuleMapper for Replace<F> {
+    fn enter_module(&mut self, name: &str, container_type: &str) {
+        self.path.enter(name, container_type);
+    }
+
+    fn exit_module(&mut self, _name: &str, container_type: &str) {
+        self.path.exit(container_type);
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let Some(tensor) = (self.value)(&self.path.name()) else { return param };
+        let data = TensorData::new(tensor.data, tensor.shape);
+        let value = Tensor::from_data(data, (&param.lazy_device(), DType::F32));
+        let id = param.id;
+        param.transform_for_load(value, id)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use burn::prelude::Device;
+
+    /// A weight and a bias.
+    #[derive(Module, Debug)]
+    pub(crate) struct Leaf {
+        pub(crate) weight: Param<Tensor<2>>,
+        pub(crate) bias: Option<Param<Tensor<1>>>,
+    }
+
+    /// Names like those of the real backbone, in small.
+    #[derive(Module, Debug)]
+    pub(crate) struct TinyVit {
+        pub(crate) cls_token: Option<Param<Tensor<3>>>,
+        pub(crate) pos_embed: Param<Tensor<3>>,
+        pub(crate) blocks: Vec<Leaf>,
+    }
+
+    /// A container like the real model's backbone.
+    #[derive(Module, Debug)]
+    pub(crate) enum Backbone {
+        Vit(TinyVit),
+    }
+
+    /// A decoder of tokens, in small.
+    #[derive(Module, Debug)]
+    pub(crate) struct Tokens {
+        pub(crate) kernels: Param<Tensor<4>>,
+        pub(crate) dec_proj: Leaf,
+    }
+
+    /// A container like the real model's decoder.
+    #[derive(Module, Debug)]
+    pub(crate) enum Decoder {
+        StructToken(Tokens),
+        #[allow(dead_code)]
+        Linear(Leaf),
+    }
+
+    /// A model, in small.
+    #[derive(Module, Debug)]
+    pub(crate) struct Model {
+        pub(crate) backbone: Backbone,
+        pub(crate) decoder: Decoder,
+    }
+
+    fn filled<const D: usize>(shape: [usize; D], name: &str, device: &Device) -> Param<Tensor<D>> {
+        let mut rng = crate::rng::Rng::named(3, name);
+        let data: Vec<f32> = (0..shape.iter().product()).map(|_| rng.range(-1.0, 1.0)).collect();
+        Param::from_data(TensorData::new(data, shape), device)
+    }
+
+    fn leaf(width: usize, name: &str, device: &Device) -> Leaf {
+        let bias = Some(filled([width], &format!("{name}.bias"), device));
+        Leaf { weight: filled([width, width], &format!("{name}.weight"), device), bias }
+    }
+
+    /// A model of `depth` blocks of `width`, for `classes` and a grid, its values drawn from `seed`.
+    pub(crate) fn model(
+        width: usize,
+        depth: usize,
+        classes: usize,
+        grid: (usize, usize),
+        seed: &str,
+        device: &Device,
+    ) -> Model {
+        let (h, w) = grid;
+        let vit = TinyVit {
+            cls_token: Some(filled([1, 1, width], &format!("{seed}c"), device)),
+            pos_embed: filled([1, 1 + h * w, width], &format!("{seed}p"), device),
+            blocks: (0..depth).map(|i| leaf(width, &format!("{seed}b{i}"), device)).collect(),
+        };
+        let tokens = Tokens {
+            kernels: filled([1, classes, h, w], &format!("{seed}k"), device),
+            dec_proj: leaf(width, &format!("{seed}d"), device),
+        };
+        Model { backbone: Backbone::Vit(vit), decoder: Decoder::StructToken(tokens) }
+    }
+
+    #[test]
+    fn names_skip_the_variants() {
+        let model = model(2, 2, 3, (2, 2), "", &Device::flex());
+        let names: Vec<(String, Vec<usize>)> = named_parameters(&model).into_iter().map(|(n, s, _)| (n, s)).collect();
+        let expected: [(&str, &[usize]); 9] = [
+            ("backbone.cls_token", &[1, 1, 2]),
+            ("backbone.pos_embed", &[1, 5, 2]),
+            ("backbone.blocks.0.weight", &[2, 2]),
+            ("backbone.blocks.0.bias", &[2]),
+            ("backbone.blocks.1.weight", &[2, 2]),
+            ("backbone.blocks.1.bias", &[2]),
+            ("decoder.kernels", &[1, 3, 2, 2]),
+            ("decoder.dec_proj.weight", &[2, 2]),
+            ("decoder.dec_proj.bias", &[2]),
+        ];
+        assert_eq!(names, expected.map(|(name, shape)| (name.to_owned(), shape.to_vec())));
+        assert_eq!(state_of(&model).tensors.len(), 9);
+    }
+
+    #[test]
+    fn replacing_keeps_ids_devices_and_gradients() {
+        let device = Device::flex().autodiff();
+        let model = model(2, 1, 3, (2, 2), "", &device);
+        let ids = named_parameters(&model);
+        let Decoder::StructToken(tokens) = &model.decoder else { unreachable!() };
+        assert!(tokens.kernels.val().is_require_grad());
+        let model = replace_values(model, |name| {
+            (name == "decoder.kernels").then(|| HostTensor { shape: vec![1, 3, 2, 2], data: vec![4.0; 12] })
+        });
+        assert_eq!(named_parameters(&model), ids);
+        let Decoder::StructToken(tokens) = &model.decoder else { unreachable!() };
+        assert!(tokens.kernels.val().is_require_grad() && tokens.kernels.val().device().is_autodiff());
+        assert_eq!(state_of(&model).tensors["decoder.kernels"].data, [4.0; 12]);
+        let frozen = replace_values(model.no_grad(), |name| {
+            (name == "decoder.dec_proj.bias").then(|| HostTensor { shape: vec![2], data: vec![1.0; 2] })
+        });
+        let Decoder::StructToken(tokens) = &frozen.decoder else { unreachable!() };
+        assert!(!tokens.dec_proj.bias.as_ref().unwrap().val().is_require_grad());
+    }
+}

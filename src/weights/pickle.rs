@@ -1,0 +1,353 @@
+//! Reading PyTorch's `.pth`. The pickle is parsed as data: what it would import or call is never run.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use pytorch_reader::{PickleValue, PytorchReader, Tensor};
+
+use super::dtype::Dtype;
+use super::pickle_guard::{check_length, harmful};
+use super::state::{AGAIN, Format, StateDict, allowance, elements};
+use crate::error::{Error, Result};
+
+/// The dictionaries that hold the weights inside a training checkpoint, the preferred one first: an average of the
+/// weights is what its author evaluated.
+const WRAPPERS: [&str; 11] = [
+    "state_dict_ema",
+    "model_ema",
+    "ema_state_dict",
+    "ema",
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "teacher",
+    "student",
+    "network",
+    "net",
+];
+
+/// Reads the tensors, from the dictionary inside that holds the weights.
+pub(super) fn read(path: &Path, format: Format) -> Result<StateDict> {
+    check_length(path, format)?;
+    let root = PytorchReader::read_pickle_data(path, None).map_err(broken)?;
+    if let Some(call) = harmful(&root) {
+        return Err(Error::new(format!("its pickle asks to run `{call}` on loading; nothing was run")).hint(
+            "the file was made to do harm to whoever loads it in Python: delete it, and get the weights from their author",
+        ));
+    }
+    let mut tensors = PytorchReader::new(path).map_err(broken)?.into_tensors();
+    let mut state = StateDict::new(format);
+    state.metadata = metadata(&root);
+    let (prefix, mut names) = weights_inside(&root, &tensors);
+    state.wrapper = (!prefix.is_empty()).then(|| prefix.trim_end_matches('.').to_owned());
+    names.sort_unstable();
+    check_total(path, names.iter().filter_map(|name| tensors.get(name)))?;
+    for name in names {
+        let Some(tensor) = tensors.remove(&name) else { continue };
+        let bytes = tensor.read().map_err(|cause| Error::new("a tensor cannot be read").source(cause).hint(AGAIN))?;
+        state.insert(name[prefix.len()..].to_owned(), tensor.shape().to_vec(), dtype_of(tensor.dtype()), &bytes);
+    }
+    Ok(state)
+}
+
+/// Follows the known names of dictionaries inwards; gives the path taken and the names of the tensors below it.
+fn weights_inside(root: &PickleValue, tensors: &HashMap<String, Tensor>) -> (String, Vec<String>) {
+    let below =
+        |prefix: &str| -> Vec<String> { tensors.keys().filter(|name| name.starts_with(prefix)).cloned().collect() };
+    let mut prefix = String::new();
+    let mut here = root;
+    while let PickleValue::Dict(entries) = here {
+        let inner = |key: &str| {
+            matches!(entries.get(key), Some(PickleValue::Dict(_))) && !below(&format!("{prefix}{key}.")).is_empty()
+        };
+        let known = WRAPPERS.iter().find(|key| inner(key)).map(|key| (*key).to_owned());
+        let Some(key) = known.or_else(|| only_dictionary(entries).filter(|key| inner(key))) else { break };
+        prefix = format!("{prefix}{key}.");
+        here = &entries[&key];
+    }
+    let names = below(&prefix);
+    (prefix, names)
+}
+
+/// The one entry that is a dictionary, where no tensors lie beside it.
+fn only_dictionary(entries: &HashMap<String, PickleValue>) -> Option<String> {
+    let mut dictionaries = entries.iter().filter(|(_, value)| matches!(value, PickleValue::Dict(_)));
+    let (key, _) = dictionaries.next()?;
+    let tensor = |value: &PickleValue| matches!(value, PickleValue::Unsupported(name) if name.contains("Tensor"));
+    (dictionaries.next().is_none() && !entries.values().any(tensor)).then(|| key.clone())
+}
+
+/// The scalars and lists of strings beside the weights: `epoch`, `meta.CLASSES`, `meta.mmseg_version` and the like.
+fn metadata(root: &PickleValue) -> BTreeMap<String, String> {
+    let PickleValue::Dict(entries) = root else { return BTreeMap::new() };
+    let meta = match entries.get("meta") {
+        Some(PickleValue::Dict(meta)) => meta.iter().collect(),
+        _ => Vec::new(),
+    };
+    let named = meta.into_iter().map(|(key, value)| (format!("meta.{key}"), value));
+    let all = named.chain(entries.iter().map(|(key, value)| (key.clone(), value)));
+    all.filter_map(|(key, value)| Some((key, text(value)?))).collect()
+}
+
+fn text(value: &PickleValue) -> Option<String> {
+    Some(match value {
+        PickleValue::String(text) => text.clone(),
+        PickleValue::Int(number) => number.to_string(),
+        PickleValue::Float(number) => number.to_string(),
+        PickleValue::Bool(flag) => flag.to_string(),
+        PickleValue::List(items) if items.iter().all(|item| matches!(item, PickleValue::String(_))) => {
+            items.iter().filter_map(text).collect::<Vec<_>>().join(", ")
+        }
+        _ => return None,
+    })
+}
+
+/// Views may claim far more elements than the file holds, and a zip entry may inflate: the sum is held to the file's size.
+fn check_total<'a>(path: &Path, tensors: impl Iterator<Item = &'a Tensor>) -> Result<()> {
+    let size = std::fs::metadata(path).map_err(|cause| Error::new("it is gone").source(cause))?.len();
+    let mut total = 0u64;
+    for tensor in tensors {
+        let wide = tensor.dtype().size().max(4) as u64;
+        total = total.saturating_add((elements(&tensor.name, tensor.shape())? as u64).saturating_mul(wide));
+    }
+    if total > allowance(size) {
+        return Err(Error::new(format!("its tensors claim {total} bytes, but the file has {size}")).hint(
+            "the file was made to exhaust memory, or its tensors are expanded views: call .contiguous() before saving",
+        ));
+    }
+    Ok(())
+}
+
+fn dtype_of(dtype: pytorch_reader::DType) -> Dtype {
+    use pytorch_reader::DType as Torch;
+    match dtype {
+        Torch::F64 => Dtype::F64,
+        Torch::F32 => Dtype::F32,
+        Torch::F16 => Dtype::F16,
+        Torch::BF16 => Dtype::Bf16,
+        Torch::I64 => Dtype::I64,
+        Torch::I32 => Dtype::I32,
+        Torch::I16 => Dtype::I16,
+        Torch::I8 => Dtype::I8,
+        Torch::U64 => Dtype::U64,
+        Torch::U32 => Dtype::U32,
+        Torch::U16 => Dtype::U16,
+        Torch::U8 => Dtype::U8,
+        Torch::Bool => Dtype::Bool,
+    }
+}
+
+fn broken(cause: pytorch_reader::PytorchError) -> Error {
+    Error::new("it is no PyTorch checkpoint that can be read").source(cause).hint(
+        "it may be cut short, or hold more than weights: in Python, torch.save(model.state_dict(), …) writes a file that reads",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::path::PathBuf;
+    use zip::CompressionMethod::{Deflated, Stored};
+    use zip::write::SimpleFileOptions;
+
+    /// The opcodes of a value.
+    type Code = Vec<u8>;
+
+    fn text(value: &str) -> Code {
+        [b"X", &(value.len() as u32).to_le_bytes()[..], value.as_bytes()].concat()
+    }
+
+    fn int(value: usize) -> Code {
+        [b"\x8a\x08", &(value as u64).to_le_bytes()[..]].concat()
+    }
+
+    fn tuple(items: &[Code]) -> Code {
+        [b"(", &items.concat()[..], b"t"].concat()
+    }
+
+    fn dict(entries: &[(&str, Code)]) -> Code {
+        let entries: Code = entries.iter().flat_map(|(key, value)| [text(key), value.clone()].concat()).collect();
+        [b"}(", &entries[..], b"u"].concat()
+    }
+
+    fn call(function: &str, arguments: &[Code]) -> Code {
+        [b"c", function.as_bytes(), &tuple(arguments), b"R"].concat()
+    }
+
+    fn tensor(storage: &str, held: usize, shape: &[usize], stride: &[usize]) -> Code {
+        let id = tuple(&[text("storage"), b"ctorch\nFloatStorage\n".to_vec(), text(storage), text("cpu"), int(held)]);
+        let numbers = |list: &[usize]| tuple(&list.iter().copied().map(int).collect::<Vec<_>>());
+        let hooks = call("collections\nOrderedDict\n", &[]);
+        let arguments =
+            [[id, b"Q".to_vec()].concat(), int(0), numbers(shape), numbers(stride), b"\x89".to_vec(), hooks];
+        call("torch._utils\n_rebuild_tensor_v2\n", &arguments)
+    }
+
+    fn pickle(value: &[u8]) -> Code {
+        [b"\x80\x02", value, b"."].concat()
+    }
+
+    fn archive(root: &[u8], storages: &[Vec<u8>], method: zip::CompressionMethod) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.pth");
+        let mut zip = zip::ZipWriter::new(std::fs::File::create(&path).unwrap());
+        let options = SimpleFileOptions::default().compression_method(method);
+        zip.start_file("archive/data.pkl", options).unwrap();
+        zip.write_all(&pickle(root)).unwrap();
+        for (index, storage) in storages.iter().enumerate() {
+            zip.start_file(format!("archive/data/{index}"), options).unwrap();
+            zip.write_all(storage).unwrap();
+        }
+        zip.finish().unwrap();
+        (folder, path)
+    }
+
+    fn legacy(root: &[u8], storages: &[Vec<u8>]) -> Vec<u8> {
+        let magic = [&b"\x8a\x0a"[..], &[0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19]].concat();
+        let keys: Code = (0..storages.len()).flat_map(|index| text(&index.to_string())).collect();
+        let keys = [b"](", &keys[..], b"e"].concat();
+        let system = dict(&[("little_endian", b"\x88".to_vec())]);
+        let head = [magic, int(1001), system, root.to_vec(), keys].map(|value| pickle(&value)).concat();
+        let counted = storages.iter().flat_map(|bytes| [&(bytes.len() as u64 / 4).to_le_bytes()[..], bytes].concat());
+        head.into_iter().chain(counted).collect()
+    }
+
+    fn floats(values: &[f32]) -> Vec<u8> {
+        values.iter().flat_map(|value| value.to_le_bytes()).collect()
+    }
+
+    fn error_of(path: &Path) -> String {
+        let error = super::super::read(path).unwrap_err();
+        assert!(error.remedy().is_some() && error.to_string().contains("w.pth"), "{error}");
+        error.to_string()
+    }
+
+    #[test]
+    fn finds_the_weights_inside_and_what_stands_beside_them() {
+        let storages = [floats(&[1.0, 2.0, 3.0, 4.0]), floats(&[9.0])];
+        let (weight, other) = (|| tensor("0", 4, &[2, 2], &[1, 2]), || tensor("1", 1, &[], &[]));
+        let plain = dict(&[("norm.bias", weight())]);
+        let meta = dict(&[("CLASSES", tuple(&[text("road"), text("sky")])), ("epoch", int(3))]);
+        let mmcv = dict(&[("meta", meta), ("state_dict", plain.clone()), ("optimizer", dict(&[("x", other())]))]);
+        let averaged = dict(&[("state_dict", dict(&[("norm.bias", other())])), ("state_dict_ema", plain.clone())]);
+        let nested = dict(&[("epoch", int(3)), ("weights", dict(&[("model", plain.clone())]))]);
+        let cases = [
+            (plain, None),
+            (mmcv, Some("state_dict")),
+            (averaged, Some("state_dict_ema")),
+            (nested, Some("weights.model")),
+        ];
+        for (root, wrapper) in cases {
+            for method in [Stored, Deflated] {
+                let (_folder, path) = archive(&root, &storages, method);
+                let state = super::super::read(&path).unwrap();
+                assert_eq!(
+                    (state.wrapper.as_deref(), state.format, state.tensors.len()),
+                    (wrapper, Format::PytorchZip, 1)
+                );
+                // The strides say that columns come first.
+                assert_eq!(state.tensors["norm.bias"].data, [1.0, 3.0, 2.0, 4.0]);
+                if wrapper == Some("state_dict") {
+                    assert_eq!(
+                        (state.metadata["meta.CLASSES"].as_str(), state.metadata["meta.epoch"].as_str()),
+                        ("road, sky", "3")
+                    );
+                }
+                // The old container lists the storages that are used.
+                let used = if matches!(wrapper, Some("state_dict" | "state_dict_ema")) { 2 } else { 1 };
+                std::fs::write(&path, legacy(&root, &storages[..used])).unwrap();
+                let old = super::super::read(&path).unwrap();
+                assert_eq!((old.format, old.tensors), (Format::PytorchLegacy, state.tensors));
+            }
+        }
+    }
+
+    #[test]
+    fn code_in_a_pickle_is_refused_and_never_run() {
+        let storages = [floats(&[1.0])];
+        let folder = tempfile::tempdir().unwrap();
+        let witness = folder.path().join("it ran");
+        let command = format!("touch '{}'", witness.display());
+        for function in ["posix\nsystem\n", "os\nsystem\n", "builtins\neval\n", "subprocess\nPopen\n"] {
+            let attack = call(function, &[text(&command)]);
+            let roots = [
+                dict(&[("norm.bias", tensor("0", 1, &[1], &[1])), ("x", attack.clone())]),
+                dict(&[("state_dict", dict(&[("norm.bias", attack.clone())]))]),
+                attack,
+            ];
+            for (root, used) in roots.into_iter().zip([1, 0, 0]) {
+                let (_folder, path) = archive(&root, &storages, Stored);
+                let text = error_of(&path);
+                assert!(text.contains("asks to run") && text.contains(function.split('\n').nth(1).unwrap()), "{text}");
+                std::fs::write(&path, legacy(&root, &storages[..used])).unwrap();
+                assert!(error_of(&path).contains("asks to run"));
+                assert!(!witness.exists());
+            }
+        }
+    }
+
+    #[test]
+    fn claims_beyond_the_file_are_refused() {
+        let view = |held, shape: &[usize], stride: &[usize]| dict(&[("norm.bias", tensor("0", held, shape, stride))]);
+        let cases = [
+            (view(1, &[2_000_000_000], &[0]), "claim 8000000000 bytes"),
+            (view(1, &[1 << 40, 1 << 40], &[0, 0]), "PyTorch checkpoint"),
+            (view(1 << 40, &[1 << 40], &[1]), "PyTorch checkpoint"),
+            (view(9, &[9], &[1]), "cannot be read"),
+            (view(1, &[9], &[1]), "PyTorch checkpoint"),
+        ];
+        for (root, expected) in cases {
+            let (_folder, path) = archive(&root, &[floats(&[1.0])], Stored);
+            let text = error_of(&path);
+            assert!(text.contains(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn bombs_are_refused_before_they_inflate() {
+        let root = dict(&[("norm.bias", tensor("0", 25_000_000, &[25_000_000], &[1]))]);
+        let (_folder, path) = archive(&root, &[vec![0; 100_000_000]], Deflated);
+        assert!(error_of(&path).contains("claim 100000000 bytes"));
+        let brackets = vec![b']'; 20 << 20];
+        let (_folder, path) = archive(&brackets, &[], Deflated);
+        assert!(error_of(&path).contains("above the limit"));
+        std::fs::write(&path, legacy(&brackets, &[])).unwrap();
+        assert!(error_of(&path).contains("above the limit"));
+    }
+
+    #[test]
+    fn every_truncation_is_an_error() {
+        let root = dict(&[("state_dict", dict(&[("norm.bias", tensor("0", 4, &[4], &[1]))]))]);
+        let storages = [floats(&[1.0, 2.0, 3.0, 4.0])];
+        let (_folder, path) = archive(&root, &storages, Stored);
+        for whole in [std::fs::read(&path).unwrap(), legacy(&root, &storages)] {
+            std::fs::write(&path, &whole).unwrap();
+            assert!(super::super::read(&path).is_ok());
+            for end in 0..whole.len() {
+                std::fs::write(&path, &whole[..end]).unwrap();
+                assert!(super::super::read(&path).is_err(), "{end} of {}", whole.len());
+            }
+        }
+    }
+
+    /// Whatever one byte becomes, reading ends without a panic.
+    #[test]
+    fn flipped_bytes_do_not_panic() {
+        let root = dict(&[("state_dict", dict(&[("norm.bias", tensor("0", 4, &[4], &[1]))]))]);
+        let storages = [floats(&[1.0, 2.0, 3.0, 4.0])];
+        let (_folder, path) = archive(&root, &storages, Stored);
+        let mut refused = 0;
+        for whole in [std::fs::read(&path).unwrap(), legacy(&root, &storages)] {
+            for at in 0..whole.len() {
+                for mask in [0x01, 0x80, 0xff] {
+                    let mut flipped = whole.clone();
+                    flipped[at] ^= mask;
+                    std::fs::write(&path, &flipped).unwrap();
+                    refused += usize::from(super::super::read(&path).is_err());
+                }
+            }
+        }
+        assert!(refused > 500, "{refused}");
+    }
+}

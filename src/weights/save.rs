@@ -1,0 +1,218 @@
+//! One file that describes itself: safetensors in f32, with what is needed to use it in the metadata.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use serde_json::{Map, Value, json};
+
+use super::parameters::{each_value, named_parameters};
+use super::safetensor::read_header;
+use crate::error::{Error, Result};
+
+/// Writes the module's parameters and `metadata` to `path`.
+///
+/// The same module and metadata give the same bytes. The file is written beside its place, flushed to the disk and then
+/// renamed: whoever looks sees the old file or the whole new one. One parameter at a time is copied to the host.
+///
+/// # Errors
+///
+/// If the file cannot be written; the old one is then untouched, and nothing is left beside it.
+pub fn save<M: Module>(path: &Path, module: &M, metadata: &BTreeMap<String, String>) -> Result<()> {
+    replace(path, |file| write(&mut BufWriter::new(file), module, metadata))
+}
+
+/// Reads the strings a safetensors file carries, without its tensors.
+///
+/// # Errors
+///
+/// If the file cannot be read, or is not safetensors.
+pub fn read_metadata(path: &Path) -> Result<BTreeMap<String, String>> {
+    let file = File::open(path).map_err(|cause| Error::file("read", path, cause).hint("check the path"))?;
+    let header = read_header(&mut BufReader::new(file), path).map_err(|cause| Error::file("read", path, cause))?;
+    Ok(header.metadata)
+}
+
+fn write<M: Module>(file: &mut impl Write, module: &M, metadata: &BTreeMap<String, String>) -> io::Result<()> {
+    let mut header = Map::new();
+    // PyTorch's tools look for this key.
+    let format = ("format".to_owned(), "pt".to_owned());
+    let metadata: BTreeMap<String, String> = std::iter::once(format).chain(metadata.clone()).collect();
+    header.insert("__metadata__".to_owned(), json!(metadata));
+    let mut end = 0;
+    for (name, shape, _) in named_parameters(module) {
+        let start = end;
+        end += shape.iter().product::<usize>() * 4;
+        header.insert(name, json!({"dtype": "F32", "shape": shape, "data_offsets": [start, end]}));
+    }
+    let mut text = serde_json::to_vec(&Value::Object(header))?;
+    // Tensors start at a multiple of eight bytes.
+    text.resize(text.len().next_multiple_of(8), b' ');
+    file.write_all(&(text.len() as u64).to_le_bytes())?;
+    file.write_all(&text)?;
+    let mut outcome = Ok(());
+    each_value(module, |_, tensor| {
+        if outcome.is_ok() {
+            let bytes: Vec<u8> = tensor.data.iter().flat_map(|value| value.to_le_bytes()).collect();
+            outcome = file.write_all(&bytes);
+        }
+    });
+    outcome.and_then(|()| file.flush())
+}
+
+/// Writes a file beside `path`, flushes it to the disk and renames it to `path`; on failure removes it.
+fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
+    let Some(name) = path.file_name() else {
+        return Err(Error::new(format!("cannot write `{}`: it names no file", path.display())).hint("add a file name"));
+    };
+    let mut beside = name.to_owned();
+    beside.push(".tmp");
+    let beside = Beside { path: path.with_file_name(beside), placed: false };
+    let attempt = |mut beside: Beside| {
+        let mut file = File::create(&beside.path)?;
+        write(&mut file)?;
+        file.sync_all()?;
+        drop(file);
+        std::fs::rename(&beside.path, path)?;
+        beside.placed = true;
+        sync_folder(path)
+    };
+    attempt(beside).map_err(|cause| {
+        let hint = match cause.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                "the disk is full: make room, or write elsewhere"
+            }
+            io::ErrorKind::NotFound => "the folder does not exist: create it first",
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                "the folder cannot be written: choose another"
+            }
+            io::ErrorKind::IsADirectory => "a folder has this name: choose another",
+            _ => "choose another place to write",
+        };
+        Error::file("write", path, cause).hint(hint)
+    })
+}
+
+/// The unfinished file, removed on the way out unless it took its place; also when a tensor's readback panics.
+struct Beside {
+    path: PathBuf,
+    placed: bool,
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        if !self.placed {
+            // Where this fails too, the first failure is the one to tell.
+            std::fs::remove_file(&self.path).ok();
+        }
+    }
+}
+
+/// Makes the rename itself last. Only Unix can open a folder for that.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    if cfg!(unix) {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::parameters::tests::model;
+    use crate::weights::{LoadOptions, load, read, state_of};
+    use burn::prelude::Device;
+
+    fn metadata() -> BTreeMap<String, String> {
+        [("classes", "road, \"sky\", Straße\n"), ("grid", "2x3")].map(|(k, v)| (k.to_owned(), v.to_owned())).into()
+    }
+
+    fn entries(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_saved_model_reads_back_alike() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let module = model(4, 2, 3, (2, 3), "a", &Device::flex().autodiff());
+        save(&path, &module, &metadata()).unwrap();
+        let first = std::fs::read(&path).unwrap();
+        save(&path, &module, &metadata()).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), first, "the same bytes");
+        assert_eq!(entries(folder.path()), ["model.safetensors"]);
+
+        let state = read(&path).unwrap();
+        assert_eq!(state.tensors, state_of(&module).tensors);
+        let mut expected = metadata();
+        expected.insert("format".into(), "pt".into());
+        assert_eq!((&state.metadata, &read_metadata(&path).unwrap()), (&expected, &expected));
+        let other = model(4, 2, 3, (2, 3), "b", &Device::flex());
+        let (loaded, report) = load(other, &state, &LoadOptions::strict((2, 3))).unwrap();
+        assert!(report.resized.is_empty());
+        assert_eq!(state_of(&loaded).tensors, state.tensors);
+        // The public reader agrees that the file is well formed.
+        let parsed = safetensors::SafeTensors::deserialize(&first).unwrap();
+        assert_eq!(parsed.tensor("decoder.kernels").unwrap().shape(), [1, 3, 2, 3]);
+        assert_eq!(u64::from_le_bytes(*first.first_chunk().unwrap()) % 8, 0);
+    }
+
+    #[test]
+    fn a_failure_leaves_the_old_file_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        std::fs::write(&path, b"old").unwrap();
+        let error = replace(&path, |file| {
+            file.write_all(b"half of the new")?;
+            Err(io::ErrorKind::StorageFull.into())
+        });
+        let error = error.unwrap_err();
+        assert!(error.to_string().contains("model.safetensors") && error.remedy().unwrap().contains("full"), "{error}");
+        assert_eq!((std::fs::read(&path).unwrap().as_slice(), entries(folder.path()).len()), (&b"old"[..], 1));
+        let unwound = std::panic::catch_unwind(|| replace(&path, |_| panic!("a device is lost")));
+        assert!(unwound.is_err());
+        assert_eq!((std::fs::read(&path).unwrap().as_slice(), entries(folder.path()).len()), (&b"old"[..], 1));
+    }
+
+    #[test]
+    fn a_disk_that_fills_up_is_an_error() {
+        struct Full(usize);
+        impl Write for Full {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                self.0 = self.0.checked_sub(bytes.len()).ok_or(io::ErrorKind::StorageFull)?;
+                Ok(bytes.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let module = model(4, 2, 3, (2, 3), "a", &Device::flex());
+        let mut whole = Vec::new();
+        write(&mut whole, &module, &metadata()).unwrap();
+        for room in (0..whole.len()).step_by(37) {
+            assert_eq!(write(&mut Full(room), &module, &metadata()).unwrap_err().kind(), io::ErrorKind::StorageFull);
+        }
+        write(&mut Full(whole.len()), &module, &metadata()).unwrap();
+    }
+
+    #[test]
+    fn places_that_cannot_be_written_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let module = model(2, 1, 3, (1, 1), "a", &Device::flex());
+        let none = folder.path().join("no/such/model.safetensors");
+        let error = save(&none, &module, &metadata()).unwrap_err();
+        assert!(error.to_string().contains("no/such") && error.remedy().unwrap().contains("create it"), "{error}");
+        let taken = folder.path().join("taken");
+        std::fs::create_dir(&taken).unwrap();
+        let error = save(&taken, &module, &metadata()).unwrap_err();
+        assert!(error.to_string().contains("taken"), "{error}");
+        assert_eq!(entries(folder.path()), ["taken"]);
+        assert!(save(Path::new("/"), &module, &metadata()).is_err());
+    }
+}
