@@ -1,1 +1,2 @@
 //! Building blocks: tensor to tensor.
+pub mod resize;
