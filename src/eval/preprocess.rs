@@ -1,6 +1,6 @@
 //! From 8-bit pixels to the network's input: the one place where images are normalised.
 
-use burn::tensor::{DType, Device, Int, Tensor, TensorData};
+use burn::tensor::{DType, Device, FloatDType, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::data::image::Image;
@@ -48,8 +48,8 @@ impl Preprocess {
     pub fn batch_to_tensor(&self, pixels: Vec<u8>, [b, h, w]: [usize; 3], device: &Device) -> Tensor<4> {
         assert_eq!(pixels.len(), b * h * w * 3, "{b} images of {h} x {w} RGB pixels");
         let bytes = Tensor::<4, Int>::from_data(TensorData::new(pixels, [b, h, w, 3]), (device, DType::U8));
-        let channels = |values: [f32; 3]| Tensor::<1>::from_floats(values, (device, DType::F32)).reshape([1, 3, 1, 1]);
-        let values = bytes.cast(DType::F32).permute([0, 3, 1, 2]); // [b, 3, h, w]
+        let channels = |values: [f32; 3]| Tensor::<1>::from_data(values, (device, DType::F32)).reshape([1, 3, 1, 1]);
+        let values = bytes.cast(FloatDType::F32).permute([0, 3, 1, 2]); // [b, 3, h, w]
         (values - channels(self.mean)) * channels(self.std.map(|s| 1.0 / s))
     }
 }
