@@ -12,6 +12,7 @@ pub mod weights;
 
 pub mod eval;
 pub mod overlay;
+pub mod predict;
 pub mod report;
 
 pub use error::{Error, Result};

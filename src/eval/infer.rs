@@ -288,4 +288,47 @@ mod tests {
         let images = noise(1, [1, 3, 16, 16]).to_device(&Device::flex());
         assert_eq!(whole_logits(&Toy::new(2), images).device(), Device::flex());
     }
+
+    #[test]
+    #[ignore = "bench"]
+    fn bench_tmp() {
+        struct Fake(usize);
+        impl Network for Fake {
+            fn logits(&self, images: Tensor<4>) -> Tensor<4> {
+                noise(1, [images.dims()[0], 32, 32, self.0])
+            }
+            fn classes(&self) -> usize {
+                self.0
+            }
+        }
+        let rss = || {
+            std::fs::read_to_string("/proc/self/status")
+                .unwrap()
+                .lines()
+                .find(|l| l.starts_with("VmHWM"))
+                .unwrap()
+                .to_string()
+        };
+        for (k, h, w, oh, ow) in [
+            (150, 512, 683, 512, 683),
+            (150, 512, 683, 375, 500),
+            (19, 1024, 2048, 1024, 2048),
+            (150, 3000, 3000, 3000, 3000),
+        ] {
+            for mb in [32, 128, 512, 4096] {
+                if h == 3000 && mb > 512 {
+                    continue;
+                }
+                let config = InferConfig { logits_mb: mb, ..InferConfig::default() };
+                let views = [View { images: noise(1, [1, 3, h, w]), flipped: false }];
+                let t = std::time::Instant::now();
+                let l = labels(&Fake(k), &views, (oh, ow), &config).unwrap();
+                let a = t.elapsed();
+                let views = [views[0].clone(), views[0].clone()];
+                let t = std::time::Instant::now();
+                let m = if h < 3000 { labels(&Fake(k), &views, (oh, ow), &config).unwrap() } else { l.clone() };
+                eprintln!("{k} {h}x{w}->{oh}x{ow} {mb} MB: {a:?}; two views {:?} {} {}", t.elapsed(), rss(), l == m);
+            }
+        }
+    }
 }
