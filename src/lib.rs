@@ -18,6 +18,7 @@ pub mod weights;
 pub mod eval;
 pub mod train;
 pub mod overlay;
+pub mod predict;
 pub mod report;
 
 pub use error::{Error, Result};

@@ -1,1 +1,290 @@
-//! Scores.
+//! Scores of a network on a dataset, in the resolution of the truth.
+//!
+//! ```text
+//! Image ──[preprocess]──▶ views ──[windows, infer]──▶ Labels ──[confusion]──▶ Scores
+//! ```
+
+mod config;
+pub mod confusion;
+pub mod infer;
+pub mod preprocess;
+#[cfg(test)]
+pub(crate) mod toy;
+mod windows;
+
+use std::sync::mpsc;
+
+use burn::tensor::Device;
+
+use crate::data::image::{Image, Labels};
+use crate::error::{Error, Result};
+use confusion::{Confusion, Scores};
+use infer::{InferConfig, Network, View};
+use preprocess::Preprocess;
+
+/// Makes an image of a given width and height out of another, as the training images were resized.
+pub type Resize = dyn Fn(&Image, usize, usize) -> Image + Send + Sync;
+
+/// A network with all that lies between it and 8-bit images.
+#[derive(Clone, Copy)]
+pub struct Inference<'a> {
+    /// The network; without gradients, or each image leaves its graph behind.
+    pub network: &'a dyn Network,
+    /// The normalisation its weights were trained with.
+    pub preprocess: &'a Preprocess,
+    /// Windows, scales, flips.
+    pub config: &'a InferConfig,
+    /// How images are brought to another size.
+    pub resize: &'a Resize,
+    /// Where the network lives.
+    pub device: &'a Device,
+}
+
+impl Inference<'_> {
+    /// The class of every pixel, in the image's size.
+    pub fn labels(&self, image: &Image) -> Result<Labels> {
+        let views = self.views(image)?;
+        let mut maps = infer::labels(self.network, &views, (image.height, image.width), self.config)?;
+        maps.pop().ok_or_else(|| Error::new("the network answered nothing"))
+    }
+
+    /// Class probabilities [k, h, w], in the image's size, row-major.
+    ///
+    /// Fails where they would take more than 16 GB.
+    pub fn probabilities(&self, image: &Image) -> Result<Vec<f32>> {
+        let values = image.width.saturating_mul(image.height).saturating_mul(self.network.classes());
+        if values > LARGEST_VALUES {
+            let (width, height, classes) = (image.width, image.height, self.network.classes());
+            return Err(Error::new(format!(
+                "the probabilities of {classes} classes at {width} x {height} are too large"
+            ))
+            .hint("ask for labels, which are made in bands of rows, or cut the image"));
+        }
+        let views = self.views(image)?;
+        let tensor = infer::probabilities(self.network, &views, (image.height, image.width), self.config);
+        tensor.try_into_vec_as().map_err(|e| Error::new("cannot read probabilities from the device").source(e))
+    }
+
+    /// The views of an image that the configuration asks for.
+    ///
+    /// Fails on an empty image, and where a view would exceed 2^28 pixels.
+    pub fn views(&self, image: &Image) -> Result<Vec<View>> {
+        let (width, height) = (image.width, image.height);
+        if width == 0 || height == 0 || image.pixels.len() != width * height * 3 {
+            return Err(Error::new(format!(
+                "an image of {width} x {height} pixels holds {} bytes",
+                image.pixels.len()
+            )));
+        }
+        let sizes = self.config.sizes((height, width));
+        if let Some((h, w)) = sizes.iter().find(|(h, w)| h.saturating_mul(*w) > LARGEST_VIEW) {
+            return Err(Error::new(format!("the image of {width} x {height} pixels would be seen at {w} x {h}"))
+                .hint("lower `scales` or `resize`, or cut the image"));
+        }
+        let mut views = Vec::with_capacity(sizes.len() * 2);
+        for (h, w) in sizes {
+            let images = match (h, w) == (height, width) {
+                true => self.preprocess.to_tensor(image, self.device),
+                false => self.preprocess.to_tensor(&(self.resize)(image, w, h), self.device),
+            }; // [1, 3, h, w]
+            if self.config.flip {
+                views.push(View { images: images.clone().flip([3]), flipped: true });
+            }
+            views.push(View { images, flipped: false });
+        }
+        Ok(views)
+    }
+}
+
+/// One image to evaluate on: its name, its pixels, its truth.
+pub type Sample = (String, Image, Labels);
+
+/// What [`evaluate`] tells after each image.
+#[derive(Debug)]
+pub struct Evaluated<'a> {
+    /// Images done so far, this one included.
+    pub done: usize,
+    /// The image's name.
+    pub name: &'a str,
+    /// Its pixels.
+    pub image: &'a Image,
+    /// Its truth.
+    pub truth: &'a Labels,
+    /// What was predicted.
+    pub prediction: &'a Labels,
+    /// The counts of this image alone.
+    pub confusion: &'a Confusion,
+}
+
+/// Scores a network on samples: one confusion matrix over all pixels, in the size of the truth.
+///
+/// Samples are fetched by another thread, at most three ahead; nothing of an image is kept but its counts. `names` are
+/// the classes. Fails on the first sample that cannot be had or does not fit, naming it, and where there are none.
+pub fn evaluate<I>(
+    inference: &Inference,
+    names: &[String],
+    samples: I,
+    mut progress: impl FnMut(&Evaluated),
+) -> Result<Scores>
+where
+    I: IntoIterator<Item = Result<Sample>>,
+    I::IntoIter: Send,
+{
+    inference.config.check()?;
+    inference.preprocess.check()?;
+    let classes = inference.network.classes();
+    if names.len() != classes {
+        return Err(Error::new(format!("the network has {classes} classes and the dataset {}", names.len()))
+            .hint("evaluate on a dataset with the classes that the network was trained on"));
+    }
+    let samples = samples.into_iter();
+    let (sender, receiver) = mpsc::sync_channel(AHEAD);
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for sample in samples {
+                if sender.send(sample).is_err() {
+                    break; // the evaluation has failed
+                }
+            }
+        });
+        // By value, so that a failure closes the channel before the thread is waited for.
+        let mut total = Confusion::new(classes);
+        let mut done = 0;
+        for sample in receiver {
+            let (name, image, truth) = sample?;
+            let at = |e: Error| Error::new(format!("cannot evaluate on `{name}`")).source(e);
+            let prediction = inference.labels(&image).map_err(at)?;
+            let mut confusion = Confusion::new(classes);
+            confusion.add(&truth, &prediction).map_err(at)?;
+            total.merge(&confusion);
+            done += 1;
+            let (image, truth, prediction) = (&image, &truth, &prediction);
+            progress(&Evaluated { done, name: &name, image, truth, prediction, confusion: &confusion });
+        }
+        match done {
+            0 => Err(Error::new("there is no image to evaluate on")),
+            _ => Ok(total.scores(names)),
+        }
+    })
+}
+
+/// Samples that wait for the network, besides the one being fetched.
+const AHEAD: usize = 2;
+const LARGEST_VIEW: usize = 1 << 28;
+const LARGEST_VALUES: usize = 4_000_000_000;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::rng::Rng;
+    use toy::Toy;
+
+    fn picture(seed: u64, width: usize, height: usize) -> Image {
+        let mut rng = Rng::new(seed, &[]);
+        // Blocks of colour, so that the labels have structure.
+        let blocks: Vec<[u8; 3]> = (0..64).map(|_| [0; 3].map(|_| rng.below(256) as u8)).collect();
+        let pixels = (0..width * height).flat_map(|at| blocks[(at / width / 6 * 7 + at % width / 6) % 64]).collect();
+        Image { width, height, pixels }
+    }
+
+    fn nearest(image: &Image, width: usize, height: usize) -> Image {
+        let pixel = |at: usize| {
+            let (x, y) = (at % width * image.width / width, at / width * image.height / height);
+            let from = (y * image.width + x) * 3;
+            [image.pixels[from], image.pixels[from + 1], image.pixels[from + 2]]
+        };
+        Image { width, height, pixels: (0..width * height).flat_map(pixel).collect() }
+    }
+
+    fn with<T>(config: InferConfig, run: impl FnOnce(&Inference) -> T) -> T {
+        let (network, preprocess, device) = (Toy::new(4), Preprocess::default(), Device::flex());
+        let (network, preprocess, device) = (&network, &preprocess, &device);
+        run(&Inference { network, preprocess, config: &config, resize: &nearest, device })
+    }
+
+    fn config() -> InferConfig {
+        InferConfig { crop: [16, 16], stride: [10, 10], ..InferConfig::default() }
+    }
+
+    fn names() -> Vec<String> {
+        (0..4).map(|i| format!("class {i}")).collect()
+    }
+
+    #[test]
+    fn a_network_agrees_with_itself() {
+        with(config(), |inference| {
+            let sizes = [(30, 20), (16, 16), (41, 7)];
+            let samples: Vec<Result<Sample>> = sizes
+                .iter()
+                .map(|(width, height)| {
+                    let image = picture(*width as u64, *width, *height);
+                    let mut truth = inference.labels(&image)?;
+                    truth.ids[3] = crate::data::image::IGNORE;
+                    Ok((format!("{width}"), image, truth))
+                })
+                .collect();
+            let mut seen = Vec::new();
+            let scores =
+                evaluate(inference, &names(), samples, |one| seen.push((one.done, one.name.to_string()))).unwrap();
+            assert_eq!((scores.aacc, scores.ignored_pixels), (Some(1.0), 3));
+            assert_eq!(scores.pixels as usize, 30 * 20 + 16 * 16 + 41 * 7 - 3);
+            assert!(scores.classes.iter().filter(|class| class.pixels > 0).count() > 1);
+            assert_eq!(seen, [(1, "30".to_string()), (2, "16".into()), (3, "41".into())]);
+        });
+    }
+
+    #[test]
+    fn failures_name_the_sample_and_end_the_fetching() {
+        with(config(), |inference| {
+            let good = |name: &str| {
+                let labels = Labels { width: 8, height: 8, ids: vec![0; 64] };
+                Ok((name.to_string(), picture(1, 8, 8), labels))
+            };
+            let fails =
+                |samples: Vec<Result<Sample>>| evaluate(inference, &names(), samples, |_| {}).unwrap_err().to_string();
+            let off_size = Ok(("b".to_string(), picture(1, 8, 9), Labels { width: 8, height: 8, ids: vec![0; 64] }));
+            let fetched = AtomicUsize::new(0);
+            let many = std::iter::once(off_size).chain((0..100).map(|_| good("a")));
+            let many = many.inspect(|_| _ = fetched.fetch_add(1, Ordering::Relaxed));
+            let error = evaluate(inference, &names(), many, |_| {}).unwrap_err().to_string();
+            assert!(error.starts_with("cannot evaluate on `b`: the prediction is 8 x 9"), "{error}");
+            assert!(fetched.into_inner() <= AHEAD + 3);
+            let unknown = Ok(("c".to_string(), picture(1, 8, 8), Labels { width: 8, height: 8, ids: vec![9; 64] }));
+            assert!(fails(vec![good("a"), unknown]).contains("`c`: the truth holds the id 9"));
+            let broken = Ok((
+                "d".to_string(),
+                Image { width: 4, height: 4, pixels: vec![] },
+                Labels { width: 4, height: 4, ids: vec![0; 16] },
+            ));
+            assert!(fails(vec![broken]).contains("`d`: an image of 4 x 4 pixels holds 0 bytes"));
+            assert_eq!(fails(vec![Err(Error::new("lost"))]), "lost");
+            assert_eq!(fails(vec![]), "there is no image to evaluate on");
+            assert!(evaluate(inference, &names()[1..], vec![good("a")], |_| {}).is_err());
+        });
+    }
+
+    #[test]
+    fn views_follow_the_configuration() {
+        let config = InferConfig { resize: Some([64, 32]), scales: vec![0.5, 1.0], flip: true, ..config() };
+        with(config.clone(), |inference| {
+            let image = picture(3, 40, 20);
+            let views = inference.views(&image).unwrap();
+            let sizes: Vec<_> = views.iter().map(|view| view.images.dims()).collect();
+            assert_eq!(sizes, [[1, 3, 16, 32], [1, 3, 16, 32], [1, 3, 32, 64], [1, 3, 32, 64]]);
+            let labels = inference.labels(&image).unwrap();
+            assert_eq!((labels.width, labels.height, labels.ids.len()), (40, 20, 800));
+            let probabilities = inference.probabilities(&image).unwrap();
+            assert_eq!(probabilities.len(), 4 * 800);
+            let sum: f32 = (0..4).map(|class| probabilities[class * 800 + 123]).sum();
+            assert!((sum - 1.0).abs() < 1e-5);
+        });
+        with(InferConfig { scales: vec![100.0], ..config }, |inference| {
+            let flat = Image { width: 1, height: 1, pixels: vec![0; 3] };
+            assert!(inference.views(&flat).is_ok());
+            let large = InferConfig { resize: Some([1 << 20, 1 << 20]), ..inference.config.clone() };
+            assert!(Inference { config: &large, ..*inference }.views(&flat).is_err());
+        });
+    }
+}

@@ -1,0 +1,334 @@
+//! From an image to labels or probabilities: whole or by sliding window, over scales and flips.
+
+use std::ops::Range;
+
+use burn::tensor::{Tensor, activation::softmax};
+
+pub use super::config::{InferConfig, InferMode, keep_ratio};
+use super::windows::{Bands, Windows, axis};
+use crate::data::image::Labels;
+use crate::error::{Error, Result};
+use crate::layers::resize::{Axis, along_height, along_width};
+
+/// What inference needs of a model.
+pub trait Network {
+    /// Images [b, 3, h, w], normalised, of any size, to logits [b, h', w', k] on the feature grid that spans them.
+    fn logits(&self, images: Tensor<4>) -> Tensor<4>;
+    /// The number of classes k.
+    fn classes(&self) -> usize;
+}
+
+/// One look at an image (or at a batch of equally large ones).
+#[derive(Clone, Debug)]
+pub struct View {
+    /// [b, 3, h, w], normalised, already mirrored if `flipped`.
+    pub images: Tensor<4>,
+    /// Whether the answer must be mirrored back.
+    pub flipped: bool,
+}
+
+/// Logits [b, k, h, w] of `images` [b, 3, h, w] seen at once: bilinear from the feature grid to the image's size.
+pub fn whole_logits(network: &dyn Network, images: Tensor<4>) -> Tensor<4> {
+    let [_, _, h, w] = images.dims();
+    Bands::new(network, images, Windows::whole((h, w)), 1).rows(0..h).permute([0, 3, 1, 2]) // [b, k, h, w]
+}
+
+/// Logits [b, k, h, w] of `images` [b, 3, h, w] by windows of `crop` at steps of `stride` (heights and widths): each
+/// window's logits at its size, summed and divided by the number of windows over a pixel. The last windows are moved
+/// back to the border; an image smaller than the crop is not padded.
+pub fn slide_logits(network: &dyn Network, images: Tensor<4>, crop: [usize; 2], stride: [usize; 2]) -> Tensor<4> {
+    let [_, _, h, w] = images.dims();
+    let per_batch = InferConfig::default().windows_per_batch;
+    let windows = Windows::slide((h, w), crop, stride);
+    Bands::new(network, images, windows, per_batch).rows(0..h).permute([0, 3, 1, 2]) // [b, k, h, w]
+}
+
+/// Class probabilities [b, k, h, w] at `size` (height, width): the mean over views of the softmax of their logits, each
+/// resized to `size` first.
+pub fn probabilities(network: &dyn Network, views: &[View], size: (usize, usize), config: &InferConfig) -> Tensor<4> {
+    let mut looks = Looks::new(network, views, size, config);
+    let bands = looks.bands().into_iter().map(|rows| looks.probabilities(rows).permute([0, 3, 1, 2]));
+    Tensor::cat(bands.collect(), 2) // [b, k, h, w]
+}
+
+/// The most probable class of every pixel at `size` (height, width), the lowest index on ties: one map an image.
+///
+/// Works in bands of rows, so that logits of the full size need not exist; see [`InferConfig::logits_mb`]. Fails if the
+/// device cannot be read.
+pub fn labels(
+    network: &dyn Network,
+    views: &[View],
+    size: (usize, usize),
+    config: &InferConfig,
+) -> Result<Vec<Labels>> {
+    let (height, width) = size;
+    let mut looks = Looks::new(network, views, size, config);
+    let batch = views[0].images.dims()[0];
+    let mut maps = vec![Labels { width, height, ids: Vec::with_capacity(height * width) }; batch];
+    for rows in looks.bands() {
+        let ids = looks.scores(rows).argmax(3); // [b, rows, w, 1]
+        let ids: Vec<i32> =
+            ids.try_into_vec_as().map_err(|e| Error::new("cannot read labels from the device").source(e))?;
+        for (map, ids) in maps.iter_mut().zip(ids.chunks_exact(ids.len() / batch)) {
+            map.ids.extend(ids.iter().map(|id| *id as u8));
+        }
+    }
+    Ok(maps)
+}
+
+/// All views of an image, read in step.
+struct Looks<'a> {
+    looks: Vec<Look<'a>>,
+    height: usize,
+    /// Rows that are made at once.
+    band: usize,
+}
+
+impl<'a> Looks<'a> {
+    fn new(network: &'a dyn Network, views: &[View], size: (usize, usize), config: &InferConfig) -> Self {
+        assert!(!views.is_empty() && size.0 > 0 && size.1 > 0, "nothing to look at");
+        let looks: Vec<Look> = views.iter().map(|view| Look::new(network, view, size, config)).collect();
+        // Per output row of the largest view: its source and itself, each with one temporary copy.
+        let source = |look: &Look| (look.bands.size().0 * look.bands.size().1).div_ceil(size.0);
+        let pixels = looks.iter().map(source).max().unwrap_or(0) + size.1;
+        let bytes = views[0].images.dims()[0] * pixels * network.classes() * size_of::<f32>() * 2;
+        Self { looks, height: size.0, band: (config.logits_mb * 1_000_000 / bytes).clamp(1, size.0) }
+    }
+
+    /// The bands of rows, from top to bottom.
+    fn bands(&self) -> Vec<Range<usize>> {
+        (0..self.height).step_by(self.band).map(|top| top..(top + self.band).min(self.height)).collect()
+    }
+
+    /// What orders the classes: [b, rows, w, k]. One view needs no softmax for that.
+    fn scores(&mut self, rows: Range<usize>) -> Tensor<4> {
+        if self.looks.len() == 1 { self.looks[0].logits(rows) } else { self.probabilities(rows) }
+    }
+
+    /// The mean of the softmax over views: [b, rows, w, k].
+    fn probabilities(&mut self, rows: Range<usize>) -> Tensor<4> {
+        let n = self.looks.len() as f32;
+        let each = self.looks.iter_mut().map(|look| softmax(look.logits(rows.clone()), 3));
+        let sum = each.reduce(|sum, one| sum + one);
+        sum.map(|sum| if n > 1.0 { sum / n } else { sum }).unwrap_or_else(|| unreachable!("there is a view"))
+    }
+}
+
+/// One view, read at the output's size.
+struct Look<'a> {
+    bands: Bands<'a>,
+    vertical: Axis,
+    horizontal: Axis,
+    /// Height and width of the output.
+    size: (usize, usize),
+    flipped: bool,
+}
+
+impl<'a> Look<'a> {
+    fn new(network: &'a dyn Network, view: &View, size: (usize, usize), config: &InferConfig) -> Self {
+        let [_, _, h, w] = view.images.dims();
+        let bands = Bands::new(network, view.images.clone(), config.windows((h, w)), config.windows_per_batch);
+        Self { bands, vertical: axis(h, size.0), horizontal: axis(w, size.1), size, flipped: view.flipped }
+    }
+
+    /// The logits of some output rows, mirrored back: [b, rows, w, k].
+    fn logits(&mut self, rows: Range<usize>) -> Tensor<4> {
+        let (h, w) = self.bands.size();
+        let mut x = if h == self.size.0 {
+            self.bands.rows(rows)
+        } else {
+            let sources = self.vertical.sources(rows.clone());
+            let x = self.bands.rows(sources.clone()); // [b, sources, w, k]
+            let matrix = self.vertical.matrix(rows, sources, &x.device(), x.dtype());
+            along_height(x, matrix)
+        }; // [b, rows, w, k]
+        if w != self.size.1 {
+            let matrix = self.horizontal.matrix(0..self.size.1, 0..w, &x.device(), x.dtype());
+            x = along_width(x, matrix); // [b, rows, output w, k]
+        }
+        if self.flipped { x.flip([2]) } else { x }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::eval::toy::{Toy, noise, values};
+    use crate::layers::resize::{Mode, resize};
+
+    fn config() -> InferConfig {
+        InferConfig { crop: [12, 16], stride: [8, 10], windows_per_batch: 3, ..InferConfig::default() }
+    }
+
+    fn distance(a: Tensor<4>, b: Tensor<4>) -> f32 {
+        assert_eq!(a.dims(), b.dims());
+        (a - b).abs().max().into_scalar()
+    }
+
+    fn upsampled(network: &dyn Network, images: Tensor<4>) -> Tensor<4> {
+        let [_, _, h, w] = images.dims();
+        resize(network.logits(images).permute([0, 3, 1, 2]), (h, w), Mode::Bilinear, false)
+    }
+
+    /// Sliding as it is told: pad, add, count, divide.
+    fn slide_by_the_book(network: &dyn Network, images: Tensor<4>, crop: [usize; 2], stride: [usize; 2]) -> Tensor<4> {
+        let [b, _, h, w] = images.dims();
+        let grids = |size: usize, i: usize| (size + stride[i] - 1).saturating_sub(crop[i]) / stride[i] + 1;
+        let mut sum = Tensor::<4>::zeros([b, network.classes(), h, w], &images.device());
+        let mut count = Tensor::<4>::zeros([1, 1, h, w], &images.device());
+        for (i, j) in (0..grids(h, 0)).flat_map(|i| (0..grids(w, 1)).map(move |j| (i, j))) {
+            let (y2, x2) = ((i * stride[0] + crop[0]).min(h), (j * stride[1] + crop[1]).min(w));
+            let (y1, x1) = (y2.saturating_sub(crop[0]), x2.saturating_sub(crop[1]));
+            let logits = upsampled(network, images.clone().slice([0..b, 0..3, y1..y2, x1..x2]));
+            let place = [0..b, 0..network.classes(), y1..y2, x1..x2];
+            sum = sum.clone().slice_assign(place.clone(), sum.slice(place) + logits);
+            let place = [0..1, 0..1, y1..y2, x1..x2];
+            count = count.clone().slice_assign(place.clone(), count.slice(place) + 1.0);
+        }
+        sum / count
+    }
+
+    #[test]
+    fn whole_and_slide_match_the_definition() {
+        let toy = Toy::new(5);
+        for (h, w) in [(12, 16), (30, 47), (9, 40), (20, 16), (5, 7)] {
+            let images = noise(1, [2, 3, h, w]);
+            assert!(distance(whole_logits(&toy, images.clone()), upsampled(&toy, images.clone())) < 1e-5);
+            let slide = slide_logits(&toy, images.clone(), [12, 16], [8, 10]);
+            assert!(distance(slide, slide_by_the_book(&toy, images, [12, 16], [8, 10])) < 1e-5, "{h} x {w}");
+        }
+    }
+
+    #[test]
+    fn no_batch_is_larger_than_asked() {
+        let toy = Toy::new(3);
+        let _ = slide_logits(&toy, noise(2, [1, 3, 60, 60]), [12, 16], [8, 10]);
+        assert!(
+            toy.largest_batch() <= 8 && toy.images_seen() == 7 * 6,
+            "{} {}",
+            toy.largest_batch(),
+            toy.images_seen()
+        );
+    }
+
+    #[test]
+    fn views_are_averaged_as_probabilities_at_the_output_size() {
+        let (toy, size, config) = (Toy::new(4), (30, 45), config());
+        let views: Vec<View> = [(23, 34), (30, 45), (38, 57)]
+            .iter()
+            .flat_map(|(h, w)| {
+                let images = noise(*h as u64, [1, 3, *h, *w]);
+                [View { images: images.clone(), flipped: false }, View { images: images.flip([3]), flipped: true }]
+            })
+            .collect();
+        let each = views.iter().map(|view| {
+            let logits = slide_by_the_book(&toy, view.images.clone(), config.crop, config.stride);
+            let p = softmax(resize(logits, size, Mode::Bilinear, false), 1);
+            if view.flipped { p.flip([3]) } else { p }
+        });
+        let expected = each.reduce(|a, b| a + b).unwrap() / 6.0;
+        let ours = probabilities(&toy, &views, size, &config);
+        assert!(distance(ours, expected.clone()) < 1e-6);
+        let ids: Vec<u8> = expected.argmax(1).try_into_vec_as::<i32>().unwrap().iter().map(|id| *id as u8).collect();
+        assert_eq!(labels(&toy, &views, size, &config).unwrap()[0].ids, ids);
+    }
+
+    #[test]
+    fn bands_of_rows_give_the_labels_of_the_plain_sum() {
+        let toy = Toy::new(6);
+        // 0 MB: one row at a time.
+        let banded = InferConfig { logits_mb: 0, ..config() };
+        for (input, size) in [((61, 50), (61, 50)), ((40, 33), (100, 90)), ((90, 70), (31, 20))] {
+            let images = noise(9, [2, 3, input.0, input.1]);
+            let views = [View { images, flipped: false }];
+            assert_eq!(Looks::new(&toy, &views, size, &banded).bands().len(), size.0);
+            assert_eq!(Looks::new(&toy, &views, size, &config()).bands().len(), 1);
+            let plain = labels(&toy, &views, size, &config()).unwrap();
+            assert_eq!(plain.len(), 2);
+            assert_ne!(plain[0], plain[1]);
+            assert_eq!(labels(&toy, &views, size, &banded).unwrap(), plain);
+            let error =
+                distance(probabilities(&toy, &views, size, &banded), probabilities(&toy, &views, size, &config()));
+            assert!(error < 1e-6, "{error}");
+        }
+    }
+
+    #[test]
+    fn ties_go_to_the_lowest_class() {
+        struct Flat;
+        impl Network for Flat {
+            fn logits(&self, images: Tensor<4>) -> Tensor<4> {
+                Tensor::zeros([images.dims()[0], 2, 2, 40], &images.device())
+            }
+            fn classes(&self) -> usize {
+                40
+            }
+        }
+        let views = [View { images: noise(1, [1, 3, 8, 8]), flipped: false }];
+        assert_eq!(labels(&Flat, &views, (8, 8), &config()).unwrap()[0].ids, [0; 64]);
+        assert!(values(probabilities(&Flat, &views, (8, 8), &config())).iter().all(|p| (p - 0.025).abs() < 1e-6));
+    }
+
+    #[test]
+    fn a_mirrored_view_answers_for_the_image_as_it_is() {
+        let toy = Toy::new(4);
+        let images = noise(5, [1, 3, 24, 32]);
+        let views = [View { images: images.clone().flip([3]), flipped: true }];
+        let whole = InferConfig { mode: crate::eval::infer::InferMode::Whole, ..config() };
+        let mirrored = probabilities(&toy, &views, (24, 32), &whole);
+        let straight = probabilities(&toy, &[View { images, flipped: false }], (24, 32), &whole);
+        // Patches of 4 divide both sides, and the toy does not know left from right.
+        assert!(distance(mirrored, straight) < 1e-5);
+    }
+
+    #[test]
+    fn the_device_of_the_images_is_used() {
+        let images = noise(1, [1, 3, 16, 16]).to_device(&Device::flex());
+        assert_eq!(whole_logits(&Toy::new(2), images).device(), Device::flex());
+    }
+
+    #[test]
+    #[ignore = "bench"]
+    fn bench_tmp() {
+        struct Fake(usize);
+        impl Network for Fake {
+            fn logits(&self, images: Tensor<4>) -> Tensor<4> {
+                noise(1, [images.dims()[0], 32, 32, self.0])
+            }
+            fn classes(&self) -> usize {
+                self.0
+            }
+        }
+        let rss = || {
+            std::fs::read_to_string("/proc/self/status")
+                .unwrap()
+                .lines()
+                .find(|l| l.starts_with("VmHWM"))
+                .unwrap()
+                .to_string()
+        };
+        for (k, h, w, oh, ow) in [
+            (150, 512, 683, 512, 683),
+            (150, 512, 683, 375, 500),
+            (19, 1024, 2048, 1024, 2048),
+            (150, 3000, 3000, 3000, 3000),
+        ] {
+            for mb in [32, 128, 512, 4096] {
+                if h == 3000 && mb > 512 {
+                    continue;
+                }
+                let config = InferConfig { logits_mb: mb, ..InferConfig::default() };
+                let views = [View { images: noise(1, [1, 3, h, w]), flipped: false }];
+                let t = std::time::Instant::now();
+                let l = labels(&Fake(k), &views, (oh, ow), &config).unwrap();
+                let a = t.elapsed();
+                let views = [views[0].clone(), views[0].clone()];
+                let t = std::time::Instant::now();
+                let m = if h < 3000 { labels(&Fake(k), &views, (oh, ow), &config).unwrap() } else { l.clone() };
+                eprintln!("{k} {h}x{w}->{oh}x{ow} {mb} MB: {a:?}; two views {:?} {} {}", t.elapsed(), rss(), l == m);
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Logits at image size, a band of rows at a time, from a network that sees one window at a time.
+//!
+//! The network's logits lie on a coarse grid, so those of a window are small; only their upsampled sum is large. A
+//! [`Bands`] keeps the grids of the windows in reach and upsamples just the rows asked for. One band as high as the
+//! image is the plain computation; many low ones give the same values in little memory.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use burn::tensor::Tensor;
+
+use super::infer::Network;
+use crate::layers::resize::{Axis, Mode, along_height, along_width};
+
+/// Where the windows of an image lie: every pair of a top and a left, all of one size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Windows {
+    pub(super) tops: Vec<usize>,
+    pub(super) lefts: Vec<usize>,
+    /// Height and width of every window.
+    pub(super) size: (usize, usize),
+}
+
+impl Windows {
+    /// Windows of `crop` at steps of `stride` over an image of `size` (heights and widths). The last ones are moved back
+    /// to end at the border; a window is no larger than the image.
+    pub(super) fn slide(size: (usize, usize), crop: [usize; 2], stride: [usize; 2]) -> Self {
+        let starts = |size: usize, crop: usize, stride: usize| -> Vec<usize> {
+            let last = size.saturating_sub(crop);
+            (0..=last.div_ceil(stride)).map(|i| (i * stride).min(last)).collect()
+        };
+        Self {
+            tops: starts(size.0, crop[0], stride[0]),
+            lefts: starts(size.1, crop[1], stride[1]),
+            size: (crop[0].min(size.0), crop[1].min(size.1)),
+        }
+    }
+
+    /// The whole image as one window.
+    pub(super) fn whole(size: (usize, usize)) -> Self {
+        Self { tops: vec![0], lefts: vec![0], size }
+    }
+}
+
+/// The logits of a batch of equally large images, read from top to bottom.
+pub(super) struct Bands<'a> {
+    network: &'a dyn Network,
+    images: Tensor<4>,
+    windows: Windows,
+    per_batch: usize,
+    /// The rows of windows in reach.
+    live: VecDeque<WindowRow>,
+    /// The next row of windows to run.
+    next: usize,
+}
+
+/// The windows that begin at one image row, with their logits from left to right, each [b, gh, gw, k].
+struct WindowRow {
+    top: usize,
+    grids: Vec<Tensor<4>>,
+}
+
+impl<'a> Bands<'a> {
+    /// Nothing runs yet. `images` is [b, 3, h, w]; at most `per_batch` windows enter the network at once.
+    pub(super) fn new(network: &'a dyn Network, images: Tensor<4>, windows: Windows, per_batch: usize) -> Self {
+        Self { network, images, windows, per_batch: per_batch.max(1), live: VecDeque::new(), next: 0 }
+    }
+
+    /// Height and width of the images.
+    pub(super) fn size(&self) -> (usize, usize) {
+        let [_, _, h, w] = self.images.dims();
+        (h, w)
+    }
+
+    /// The logits of some image rows, [b, rows, w, k]: the sum over windows divided by how many there are.
+    ///
+    /// The starts of successive calls must not fall.
+    pub(super) fn rows(&mut self, rows: Range<usize>) -> Tensor<4> {
+        let height = self.windows.size.0;
+        while self.live.front().is_some_and(|row| row.top + height <= rows.start) {
+            self.live.pop_front();
+        }
+        while self.windows.tops.get(self.next).is_some_and(|top| *top < rows.end) {
+            self.run();
+        }
+        let tops: Vec<usize> = self.live.iter().map(|row| row.top).collect();
+        let strips = segments(rows, &tops, height).into_iter();
+        Tensor::cat(strips.map(|(rows, covering)| self.strip(rows, covering)).collect(), 1) // [b, rows, w, k]
+    }
+
+    /// Runs the next row of windows, and those after it as long as they fit in one batch together.
+    fn run(&mut self) {
+        let (b, columns) = (self.images.dims()[0], self.windows.lefts.len());
+        let (height, width) = self.windows.size;
+        let last = (self.next + (self.per_batch / columns).max(1)).min(self.windows.tops.len());
+        let tops = &self.windows.tops[self.next..last];
+        let places: Vec<_> =
+            tops.iter().flat_map(|top| self.windows.lefts.iter().map(move |left| (*top, *left))).collect();
+        let mut grids = Vec::with_capacity(places.len());
+        for places in places.chunks(self.per_batch) {
+            let window =
+                |&(y, x): &(usize, usize)| self.images.clone().slice([0..b, 0..3, y..y + height, x..x + width]);
+            let logits = match places {
+                // The whole image needs no copy.
+                [_] if (height, width) == self.size() => self.network.logits(self.images.clone()),
+                _ => self.network.logits(Tensor::cat(places.iter().map(window).collect(), 0)),
+            }; // [n * b, gh, gw, k]
+            grids.extend((0..places.len()).map(|i| logits.clone().slice([i * b..(i + 1) * b])));
+        }
+        let rows = grids.chunks(columns).zip(tops).map(|(grids, top)| WindowRow { top: *top, grids: grids.to_vec() });
+        self.live.extend(rows);
+        self.next = last;
+    }
+
+    /// Rows that all lie in the same rows of windows: [b, rows, w, k].
+    fn strip(&self, rows: Range<usize>, covering: Range<usize>) -> Tensor<4> {
+        let (height, width) = self.windows.size;
+        let [_, gh, gw, _] = self.live[covering.start].grids[0].dims();
+        let (vertical, horizontal) = (axis(gh, height), axis(gw, width));
+        let window_rows = covering.clone().map(|i| &self.live[i]);
+        let grids: Vec<Vec<Tensor<4>>> = window_rows
+            .map(|row| {
+                let inside = rows.start - row.top..rows.end - row.top;
+                row.grids.iter().map(|grid| rows_of(grid, &vertical, inside.clone())).collect()
+            })
+            .collect(); // each [b, rows, gw, k]
+        let pieces = segments(0..self.size().1, &self.windows.lefts, width).into_iter().map(|(columns, windows)| {
+            let count = (grids.len() * windows.len()) as f32;
+            let sum = grids.iter().flat_map(|row| windows.clone().map(move |j| (j, &row[j]))).map(|(j, grid)| {
+                let left = self.windows.lefts[j];
+                columns_of(grid, &horizontal, columns.start - left..columns.end - left)
+            });
+            let sum = sum.reduce(|sum, window| sum + window);
+            sum.map(|sum| if count > 1.0 { sum / count } else { sum }) // [b, rows, columns, k]
+        });
+        Tensor::cat(pieces.flatten().collect(), 2) // [b, rows, w, k]
+    }
+}
+
+/// The bilinear axis that every logit map is resized with.
+pub(super) fn axis(from: usize, to: usize) -> Axis {
+    Axis::new(from, to, Mode::Bilinear, false)
+}
+
+/// Some rows of `x` [b, h, w, c] resized along `axis`.
+fn rows_of(x: &Tensor<4>, axis: &Axis, outputs: Range<usize>) -> Tensor<4> {
+    along_height(x.clone(), axis.matrix(outputs, 0..x.dims()[1], &x.device(), x.dtype())) // [b, outputs, w, c]
+}
+
+/// Some columns of `x` [b, h, w, c] resized along `axis`.
+fn columns_of(x: &Tensor<4>, axis: &Axis, outputs: Range<usize>) -> Tensor<4> {
+    along_width(x.clone(), axis.matrix(outputs, 0..x.dims()[2], &x.device(), x.dtype())) // [b, h, outputs, c]
+}
+
+/// Cuts `range` where the set of intervals `[start, start + length)` that hold a place changes; the starts ascend.
+/// Gives each piece with the indices of the intervals that cover it.
+fn segments(range: Range<usize>, starts: &[usize], length: usize) -> Vec<(Range<usize>, Range<usize>)> {
+    let mut cuts: Vec<usize> = starts.iter().flat_map(|start| [*start, start + length]).collect();
+    cuts.extend([range.start, range.end]);
+    cuts.retain(|cut| (range.start..=range.end).contains(cut));
+    cuts.sort_unstable();
+    cuts.dedup();
+    let covering = |from: usize| {
+        let first = starts.partition_point(|start| start + length <= from);
+        let end = starts.partition_point(|start| *start <= from);
+        assert!(first < end, "no window covers row or column {from}");
+        first..end
+    };
+    cuts.windows(2).map(|cut| (cut[0]..cut[1], covering(cut[0]))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_lie_where_the_reference_puts_them() {
+        let windows = Windows::slide((100, 150), [64, 64], [42, 42]);
+        assert_eq!(windows.tops, [0, 36]);
+        assert_eq!(windows.lefts, [0, 42, 84, 86]);
+        assert_eq!(Windows::slide((106, 64), [64, 64], [42, 42]).tops, [0, 42]);
+        let low = Windows::slide((50, 90), [64, 64], [42, 42]);
+        assert_eq!((low.tops, low.lefts, low.size), (vec![0], vec![0, 26], (50, 64)));
+    }
+
+    #[test]
+    fn segments_know_their_windows() {
+        let pieces = segments(0..10, &[0, 3, 5], 5);
+        assert_eq!(pieces, [(0..3, 0..1), (3..5, 0..2), (5..8, 1..3), (8..10, 2..3)]);
+        assert_eq!(segments(4..6, &[0, 3, 5], 5), [(4..5, 0..2), (5..6, 1..3)]);
+    }
+}

@@ -1,0 +1,218 @@
+//! One image in, labels or probabilities out.
+
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use half::f16;
+
+use crate::data::image::{Image, Labels};
+use crate::error::{Error, Result};
+use crate::eval::infer::{InferConfig, Network};
+use crate::eval::preprocess::Preprocess;
+use crate::eval::{Inference, Resize};
+use crate::overlay;
+
+/// A network with everything needed to use it.
+pub struct Predictor<N> {
+    network: N,
+    preprocess: Preprocess,
+    config: InferConfig,
+    resize: Box<Resize>,
+    device: Device,
+    classes: Vec<String>,
+    colors: Vec<[u8; 3]>,
+}
+
+impl<N: Network> Predictor<N> {
+    /// Puts the parts together. `classes` and `colors` hold one entry for each class of the network; `resize` makes an
+    /// image of another width and height.
+    ///
+    /// Fails where the parts do not fit each other or a setting is out of its range.
+    pub fn new(
+        network: N,
+        preprocess: Preprocess,
+        config: InferConfig,
+        resize: Box<Resize>,
+        device: Device,
+        classes: Vec<String>,
+        colors: Vec<[u8; 3]>,
+    ) -> Result<Self> {
+        preprocess.check()?;
+        config.check()?;
+        let n = network.classes();
+        if (classes.len(), colors.len()) != (n, n) || !(1..=255).contains(&n) {
+            let (names, colors) = (classes.len(), colors.len());
+            return Err(Error::new(format!("a network of {n} classes, {names} class names and {colors} colours"))
+                .hint("each class needs one name and one colour, and there can be 255 classes"));
+        }
+        Ok(Self { network, preprocess, config, resize, device, classes, colors })
+    }
+
+    /// The class of every pixel, in the image's size.
+    pub fn predict(&self, image: &Image) -> Result<Labels> {
+        self.inference().labels(image)
+    }
+
+    /// Class probabilities [k, h, w], in the image's size, row-major.
+    pub fn probabilities(&self, image: &Image) -> Result<Vec<f32>> {
+        self.inference().probabilities(image)
+    }
+
+    /// The labels in colour over the image.
+    pub fn overlay(&self, image: &Image, labels: &Labels) -> Image {
+        overlay::blend(image, labels, &self.colors, overlay::ALPHA)
+    }
+
+    /// The parts, as [`crate::eval::evaluate`] takes them.
+    pub fn inference(&self) -> Inference<'_> {
+        Inference {
+            network: &self.network,
+            preprocess: &self.preprocess,
+            config: &self.config,
+            resize: &*self.resize,
+            device: &self.device,
+        }
+    }
+
+    /// The network.
+    pub fn network(&self) -> &N {
+        &self.network
+    }
+
+    /// The class names, by index.
+    pub fn classes(&self) -> &[String] {
+        &self.classes
+    }
+
+    /// The class colours, by index.
+    pub fn colors(&self) -> &[[u8; 3]] {
+        &self.colors
+    }
+}
+
+/// The number format of a `.npy` file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NpyType {
+    /// Half precision: half the size, three digits.
+    F16,
+    /// Single precision.
+    F32,
+}
+
+/// Writes values of the given shape (row-major) as a NumPy file, version 1.0, little-endian.
+///
+/// The file is written beside `path` and renamed when it is whole.
+pub fn write_npy(path: &Path, values: &[f32], shape: &[usize], kind: NpyType) -> Result<()> {
+    assert_eq!(values.len(), shape.iter().product::<usize>(), "values of shape {shape:?}");
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".tmp");
+    let beside = PathBuf::from(beside);
+    let write = || -> std::io::Result<()> {
+        let mut file = BufWriter::with_capacity(1 << 20, std::fs::File::create(&beside)?);
+        file.write_all(&npy_header(shape, kind))?;
+        for value in values {
+            match kind {
+                NpyType::F16 => file.write_all(&f16::from_f32(*value).to_le_bytes())?,
+                NpyType::F32 => file.write_all(&value.to_le_bytes())?,
+            }
+        }
+        file.into_inner().map_err(|e| e.into_error())?.sync_all()?;
+        std::fs::rename(&beside, path)
+    };
+    write().map_err(|e| {
+        let _ = std::fs::remove_file(&beside);
+        Error::file("write", path, e)
+    })
+}
+
+/// Magic, version, length, and a Python dictionary padded so that the data begins at a multiple of 64 bytes.
+fn npy_header(shape: &[usize], kind: NpyType) -> Vec<u8> {
+    let descr = match kind {
+        NpyType::F16 => "<f2",
+        NpyType::F32 => "<f4",
+    };
+    let sides: String = shape.iter().map(|side| format!("{side}, ")).collect();
+    let shape = if shape.len() == 1 { sides.trim_end() } else { sides.trim_end_matches(", ") };
+    let mut dictionary = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({shape}), }}");
+    let padding = 63 - (10 + dictionary.len()) % 64;
+    dictionary.extend(std::iter::repeat_n(' ', padding));
+    dictionary.push('\n');
+    let mut header = b"\x93NUMPY\x01\x00".to_vec();
+    header.extend((dictionary.len() as u16).to_le_bytes());
+    header.extend(dictionary.bytes());
+    header
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eval::toy::Toy;
+
+    fn predictor(classes: usize) -> Result<Predictor<Toy>> {
+        let config = InferConfig { crop: [16, 16], stride: [10, 10], ..InferConfig::default() };
+        let resize = Box::new(|image: &Image, _: usize, _: usize| image.clone());
+        let names = (0..classes).map(|i| format!("class {i}")).collect();
+        let colors = (0..classes).map(|i| [i as u8 * 50, 0, 0]).collect();
+        Predictor::new(Toy::new(3), Preprocess::default(), config, resize, Device::flex(), names, colors)
+    }
+
+    fn picture() -> Image {
+        let pixels =
+            (0..20 * 30).flat_map(|at| [(at % 20 * 12) as u8, (at / 20 * 8) as u8, (at * 7 % 256) as u8]).collect();
+        Image { width: 20, height: 30, pixels }
+    }
+
+    #[test]
+    fn labels_are_the_most_probable_classes() {
+        let predictor = predictor(3).unwrap();
+        let image = picture();
+        let labels = predictor.predict(&image).unwrap();
+        let probabilities = predictor.probabilities(&image).unwrap();
+        assert_eq!((labels.width, labels.height, probabilities.len()), (20, 30, 3 * 600));
+        for (at, id) in labels.ids.iter().enumerate() {
+            let best = (0..3).map(|class| probabilities[class * 600 + at]).fold(0.0, f32::max);
+            assert_eq!(probabilities[usize::from(*id) * 600 + at], best);
+        }
+        assert!(labels.ids.iter().any(|id| *id != labels.ids[0]));
+        assert_ne!(predictor.overlay(&image, &labels), image);
+    }
+
+    #[test]
+    fn parts_that_do_not_fit_are_refused() {
+        let error = predictor(4).err().unwrap();
+        assert!(error.to_string().contains("3 classes, 4 class names") && error.remedy().is_some());
+    }
+
+    #[test]
+    fn a_header_is_what_numpy_writes() {
+        let header = npy_header(&[2, 3, 4], NpyType::F32);
+        assert_eq!(header.len() % 64, 0);
+        assert_eq!(&header[..10], b"\x93NUMPY\x01\x00\x76\x00");
+        assert!(header[10..].starts_with(b"{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3, 4), }  "));
+        assert!(
+            npy_header(&[7], NpyType::F16)[10..]
+                .starts_with(b"{'descr': '<f2', 'fortran_order': False, 'shape': (7,), }")
+        );
+        assert!((0..80).all(|n| npy_header(&vec![1; n], NpyType::F16).len() % 64 == 0));
+    }
+
+    #[test]
+    fn values_are_stored_in_either_precision() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("p.npy");
+        let values = [0.0, 0.25, 1.0, 0.333_333_34, 1e-3, 0.5];
+        write_npy(&path, &values, &[1, 2, 3], NpyType::F32).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(bytemuck::pod_collect_to_vec::<u8, f32>(&bytes[128..]), values);
+        write_npy(&path, &values, &[1, 2, 3], NpyType::F16).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(bytes.len(), 128 + 12);
+        for (stored, value) in bytemuck::pod_collect_to_vec::<u8, f16>(&bytes[128..]).iter().zip(values) {
+            assert!((stored.to_f32() - value).abs() < 5e-4);
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        let nowhere = folder.path().join("missing/p.npy");
+        assert!(write_npy(&nowhere, &values, &[6], NpyType::F32).unwrap_err().to_string().contains("p.npy"));
+    }
+}
