@@ -14,7 +14,7 @@ use crate::data::{Classes, DataConfig};
 use crate::error::{Error, Result};
 use crate::eval::{InferConfig, Scores};
 use crate::model::{Model, ModelConfig};
-use crate::weights;
+use crate::weights::{self, LoadOptions};
 
 /// The key under which the metadata lie.
 pub const KEY: &str = "structtoken";
@@ -96,7 +96,7 @@ pub fn open(path: &Path, device: &Device) -> Result<(Model, Card)> {
     })?;
     card.model.check()?;
     let model = card.model.blank(card.classes.names.len(), device);
-    let model = weights::load_exact(model, &state)
+    let (model, _) = weights::load(model, &state, &LoadOptions::default())
         .map_err(|error| Error::new(format!("cannot load `{}`", path.display())).source(error))?;
     Ok((model, card))
 }
@@ -108,7 +108,8 @@ pub fn read_card(path: &Path) -> Result<Card> {
 
 fn pack(card: &Card) -> Result<BTreeMap<String, String>> {
     let text = serde_json::to_string(card).map_err(|error| Error::new("cannot describe the model").source(error))?;
-    Ok(BTreeMap::from([(KEY.to_owned(), text), ("format".to_owned(), "pt".to_owned())]))
+    let (rows, cols) = card.model.backbone.features().grid;
+    Ok(BTreeMap::from([(KEY.to_owned(), text), (weights::GRID_METADATA.to_owned(), format!("{rows}x{cols}"))]))
 }
 
 fn unpack(metadata: &BTreeMap<String, String>) -> Result<Card> {

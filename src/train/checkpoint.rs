@@ -9,12 +9,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
+use safetensors::{Dtype, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 
 use super::optimizer::{AdamW, OptimizerConfig};
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::weights::{self, StateDict};
+use crate::weights::{self, LoadOptions, StateDict};
 
 /// Where a run stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -48,7 +49,7 @@ impl Checkpoints {
             remove(&beside)?;
             fs::create_dir_all(&beside).map_err(|error| Error::file("create", &beside, error))?;
             weights::save(&beside.join("model.safetensors"), model, metadata)?;
-            weights::save_state(&beside.join("optimizer.safetensors"), &moments(optimizer))?;
+            save_moments(&beside.join("optimizer.safetensors"), optimizer)?;
             let path = beside.join("state.json");
             let json = serde_json::to_vec_pretty(state).map_err(|error| Error::file("write", &path, error))?;
             fs::write(&path, json).map_err(|error| Error::file("write", &path, error))?;
@@ -69,12 +70,17 @@ impl Checkpoints {
     }
 
     /// The newest checkpoint that is whole, restored into `model`; `None` when there is none.
-    pub fn load_last(&self, model: Model, config: &OptimizerConfig, device: &Device) -> Result<Option<(State, Model, AdamW)>> {
+    pub fn load_last(
+        &self,
+        model: Model,
+        config: &OptimizerConfig,
+        device: &Device,
+    ) -> Result<Option<(State, Model, AdamW)>> {
         let Some((_, folder)) = self.list()?.pop() else { return Ok(None) };
         let path = folder.join("state.json");
         let text = fs::read_to_string(&path).map_err(|error| Error::file("read", &path, error))?;
         let state: State = serde_json::from_str(&text).map_err(|error| Error::file("read", &path, error))?;
-        let model = weights::load_exact(model, &weights::read(&folder.join("model.safetensors"))?)?;
+        let (model, _) = weights::load(model, &weights::read(&folder.join("model.safetensors"))?, &LoadOptions::default())?;
         let file = weights::read(&folder.join("optimizer.safetensors"))?;
         let optimizer = AdamW::restore(config, state.optimizer_steps, restored(file, device)?);
         Ok(Some((state, model, optimizer)))
@@ -107,18 +113,21 @@ fn remove(folder: &Path) -> Result<()> {
     }
 }
 
-fn moments(optimizer: &AdamW) -> StateDict {
-    let mut state = StateDict::default();
-    for (name, data) in optimizer.state() {
-        state.insert(name, data);
+fn save_moments(path: &Path, optimizer: &AdamW) -> Result<()> {
+    let failed = |error: safetensors::SafeTensorError| Error::file("write", path, error);
+    let state = optimizer.state();
+    let mut views = Vec::with_capacity(state.len());
+    for (name, data) in &state {
+        let view = TensorView::new(Dtype::F32, data.shape().to_vec(), data.as_bytes()).map_err(failed)?;
+        views.push((name, view));
     }
-    state
+    safetensors::serialize_to_file(views, None, path).map_err(failed)
 }
 
 fn restored(file: StateDict, device: &Device) -> Result<BTreeMap<String, [Tensor<1>; 2]>> {
     let mut firsts = BTreeMap::new();
     let mut seconds = BTreeMap::new();
-    for (name, tensor) in file.into_iter() {
+    for (name, tensor) in file.tensors {
         let len = tensor.data.len();
         let value = Tensor::<1>::from_data(TensorData::new(tensor.data, [len]), device);
         match (name.strip_prefix("exp_avg."), name.strip_prefix("exp_avg_sq.")) {

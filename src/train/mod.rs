@@ -16,7 +16,8 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
-use crate::data::{self, Dataset, Loader, Split};
+use crate::data::loader::Loader;
+use crate::data::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::eval::{self, Scores};
 use crate::kernels::{self, LossMean};
@@ -24,7 +25,8 @@ use crate::layers::Pass;
 use crate::model::Model;
 use crate::report::progress::{self, Row, RunLog};
 use crate::rng::Rng;
-use crate::{artifact, files, weights};
+use crate::weights::{self, LoadOptions};
+use crate::{artifact, files};
 use checkpoint::{Checkpoints, State};
 use optimizer::{AdamW, Gradients, OptimizerConfig};
 use schedule::Schedule;
@@ -41,9 +43,10 @@ pub struct TrainConfig {
     pub accumulate: usize,
     /// Decides initial weights, batches, augmentation and dropped paths.
     pub seed: u64,
-    /// Weights to start from: a file, `.safetensors`, `.pth` or `.npz`; only what fits the backbone is taken unless the file
-    /// is of this architecture.
+    /// Weights to start from: `.safetensors`, `.pth` or `.npz`, a backbone's or a whole network's.
     pub pretrained: Option<PathBuf>,
+    /// Takes only the backbone of a whole network, for other classes.
+    pub pretrained_backbone_only: bool,
     /// The backbone keeps its weights.
     pub freeze_backbone: bool,
     /// Whether the loss is a mean over all pixels, ignored ones included (mmsegmentation's), or over the valid ones.
@@ -72,6 +75,7 @@ impl Default for TrainConfig {
             accumulate: 1,
             seed: 0,
             pretrained: None,
+            pretrained_backbone_only: false,
             freeze_backbone: false,
             loss_mean: LossMean::All,
             class_weights: Vec::new(),
@@ -203,8 +207,8 @@ pub fn prepare(config: &Config, run: &Path, resume: bool) -> Result<()> {
 /// then the run stops, says where, and the last checkpoint stays.
 pub fn run(config: &Config, run: &Path, resume: bool, device: &Device, observer: &mut dyn Observer) -> Result<Outcome> {
     let train = &config.train;
-    let training = data::open(&config.data, Split::Train)?;
-    let validation = data::open(&config.data, Split::Val)?;
+    let training = config.data.open(Split::Train)?;
+    let validation = config.data.open(Split::Val)?;
     let classes = training.classes().clone();
     if !train.class_weights.is_empty() && train.class_weights.len() != classes.names.len() {
         let (given, needed) = (train.class_weights.len(), classes.names.len());
@@ -310,10 +314,13 @@ fn initial_model(
     let model = config.model.init(classes, config.train.seed, device);
     let Some(path) = config.train.pretrained.as_deref().filter(|_| !resume) else { return Ok(model) };
     let state = weights::read(path)?;
-    let options = weights::LoadOptions::pretrained(&state, config.model.backbone.features().grid);
+    let grid = config.model.backbone.features().grid;
+    let whole = !config.train.pretrained_backbone_only
+        && weights::our_names(&state)?.tensors.keys().any(|name| name.starts_with("decoder."));
+    let options = if whole { LoadOptions::strict(grid) } else { LoadOptions::pretrained_backbone(grid) };
     let (model, report) = weights::load(model, &state, &options)
         .map_err(|error| Error::new(format!("cannot start from `{}`", path.display())).source(error))?;
-    observer.note(&format!("{}: {report}", path.display()));
+    observer.note(&report.to_string());
     Ok(model)
 }
 

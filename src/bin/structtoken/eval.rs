@@ -95,10 +95,10 @@ pub fn run(arguments: Arguments) -> Result<End> {
 /// A network of the recipe with all its weights from `path`.
 fn whole_network(config: &Config, classes: usize, path: &Path, device: &burn::tensor::Device) -> Result<Model> {
     let state = weights::read(path)?;
-    let options = weights::LoadOptions::whole(config.model.backbone.features().grid);
+    let options = weights::LoadOptions::strict(config.model.backbone.features().grid);
     let (model, report) = weights::load(config.model.blank(classes, device), &state, &options)
         .map_err(|error| Error::new(format!("cannot load `{}`", path.display())).source(error))?;
-    eprintln!("{}: {report}", path.display());
+    eprintln!("{report}");
     Ok(model)
 }
 
