@@ -1,2 +1,211 @@
 //! Images and masks: read, described, augmented, batched.
+//!
+//! ```text
+//! files ──[spec, folder, label_map]──▶ Sample ──[augment]──▶ crop ──[loader]──▶ Batch
+//! ```
+
+pub mod augment;
+pub mod crop;
+pub mod folder;
 pub mod image;
+pub mod label_map;
+pub mod loader;
+pub mod photometric;
+pub mod resize;
+pub mod shapes;
+pub mod spec;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::image::{Image, Labels};
+use crate::error::Result;
+
+/// Pictures with their label maps, in a fixed order.
+pub trait Dataset: Send + Sync {
+    /// How many samples there are.
+    fn len(&self) -> usize;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The sample at `index`, below [`len`](Self::len); its image and labels have one size.
+    ///
+    /// # Errors
+    /// Files that cannot be read or do not fit the description, by name.
+    fn get(&self, index: usize) -> Result<Sample>;
+
+    /// What the sample is called: for files, the path below the image folder without its ending.
+    fn name(&self, index: usize) -> String;
+
+    /// The classes that the labels count.
+    fn classes(&self) -> &Classes;
+}
+
+/// One picture and its labels, of one size.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// The picture.
+    pub image: Image,
+    /// Its class indices.
+    pub labels: Labels,
+}
+
+/// Class names and the colours to show them in, by class index.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Classes {
+    /// One name a class.
+    pub names: Vec<String>,
+    /// One RGB colour a class.
+    pub colors: Vec<[u8; 3]>,
+}
+
+impl Classes {
+    /// How many classes there are.
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+}
+
+/// A part of a dataset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    /// To learn from.
+    Train,
+    /// To judge by.
+    Val,
+    /// To judge by once.
+    Test,
+}
+
+impl std::fmt::Display for Split {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Train => "train",
+            Self::Val => "val",
+            Self::Test => "test",
+        })
+    }
+}
+
+/// Opens one split of `name`: `shapes`, a built-in name ([`spec::BUILT_IN`]) or the path of a dataset TOML. `root`
+/// replaces the folder that the description names.
+///
+/// # Errors
+/// An unknown name, a faulty TOML, a split that is not there, is empty or lacks masks.
+pub fn open(name: &str, split: Split, root: Option<&Path>) -> Result<Arc<dyn Dataset>> {
+    if name == shapes::NAME {
+        return Ok(Arc::new(shapes::Shapes::standard(split)));
+    }
+    Ok(Arc::new(spec::DatasetSpec::find(name)?.open(split, root)?))
+}
+
+/// A dataset whose decoded samples stay in memory, as many as fit a number of bytes; the rest is read each time.
+pub struct Cached {
+    inner: Arc<dyn Dataset>,
+    budget: usize,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    samples: HashMap<usize, Arc<Sample>>,
+    bytes: usize,
+}
+
+impl Cached {
+    /// Keeps at most `budget` bytes of `inner`'s pixels and labels: the first that are asked for.
+    pub fn new(inner: Arc<dyn Dataset>, budget: usize) -> Self {
+        Self { inner, budget, kept: Mutex::default() }
+    }
+}
+
+impl Dataset for Cached {
+    fn len(&self) -> usize {
+        self.inner.len()
+    }
+
+    fn get(&self, index: usize) -> Result<Sample> {
+        // A thread that died while it held the lock leaves whole entries behind: they are inserted in one step.
+        let lock = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = lock().samples.get(&index).cloned();
+        if let Some(sample) = found {
+            return Ok((*sample).clone());
+        }
+        let sample = self.inner.get(index)?;
+        let bytes = sample.image.pixels.len() + sample.labels.ids.len();
+        let mut kept = lock();
+        if kept.bytes + bytes <= self.budget && !kept.samples.contains_key(&index) {
+            kept.bytes += bytes;
+            kept.samples.insert(index, Arc::new(sample.clone()));
+        }
+        Ok(sample)
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.inner.name(index)
+    }
+
+    fn classes(&self) -> &Classes {
+        self.inner.classes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    struct Counting(shapes::Shapes, AtomicUsize);
+
+    impl Dataset for Counting {
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+
+        fn get(&self, index: usize) -> Result<Sample> {
+            self.1.fetch_add(1, Relaxed);
+            self.0.get(index)
+        }
+
+        fn name(&self, index: usize) -> String {
+            self.0.name(index)
+        }
+
+        fn classes(&self) -> &Classes {
+            self.0.classes()
+        }
+    }
+
+    #[test]
+    fn the_cache_keeps_what_fits_and_changes_nothing() {
+        let shapes = shapes::Shapes::new(1, Split::Val, 4, 64);
+        let inner = Arc::new(Counting(shapes.clone(), AtomicUsize::new(0)));
+        let cached = Cached::new(inner.clone(), 3 * 64 * 64 * 4);
+        for _ in 0..3 {
+            for index in 0..4 {
+                assert_eq!(cached.get(index).unwrap(), shapes.get(index).unwrap());
+            }
+        }
+        assert_eq!(inner.1.load(Relaxed), 3 + 3, "three are kept, the fourth is read three times");
+    }
+
+    #[test]
+    fn unknown_names_are_answered_with_the_known() {
+        let error = open("ade20", Split::Val, None).err().unwrap();
+        assert!(error.to_string().contains("`ade20`") && error.remedy().unwrap().contains("ade20k"), "{error}");
+        assert_eq!(open("shapes", Split::Val, None).unwrap().classes().names[0], "background");
+    }
+}

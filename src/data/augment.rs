@@ -1,0 +1,280 @@
+//! What happens to a training sample between its file and its batch: resized, cropped, mirrored, recoloured, padded.
+//!
+//! The order and every rule are those of mmseg 0.20.2, which the paper's results were trained with; the defaults are
+//! its ADE20K recipe. Each step is a function of its draws, kept apart from the drawing.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::data::Sample;
+use crate::data::crop::{choose_window, flip, pad};
+use crate::data::photometric::Photometric;
+use crate::data::resize::{rescaled_size, resize_image, resize_labels};
+use crate::error::{Error, Result};
+use crate::rng::Rng;
+
+/// How training samples are varied.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AugmentConfig {
+    /// Random resizing; `"none"` in TOML keeps the size.
+    #[serde(serialize_with = "write_resize", deserialize_with = "read_resize")]
+    pub resize: Option<ResizeRange>,
+    /// Height and width of the result.
+    pub crop: [usize; 2],
+    /// Crops of which one class takes this share or more are drawn again, up to ten times; 1 takes the first.
+    pub cat_max_ratio: f64,
+    /// The probability of mirroring left to right.
+    pub flip: f32,
+    /// Whether brightness, contrast, saturation and hue vary.
+    pub photometric: bool,
+    /// The colour beyond the image's edge, the mean that normalising subtracts.
+    pub pad: [u8; 3],
+}
+
+/// Resizing to a random fraction of a scale.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ResizeRange {
+    /// What the longer and the shorter side have to fit at ratio 1.
+    pub scale: [usize; 2],
+    /// The least and the largest factor on `scale`.
+    pub ratio: [f64; 2],
+    /// Whether the sides keep their ratio; otherwise `scale` is width and height.
+    pub keep_ratio: bool,
+}
+
+impl Default for AugmentConfig {
+    fn default() -> Self {
+        Self {
+            resize: Some(ResizeRange::default()),
+            crop: [512, 512],
+            cat_max_ratio: 0.75,
+            flip: 0.5,
+            photometric: true,
+            pad: [124, 116, 104],
+        }
+    }
+}
+
+impl Default for ResizeRange {
+    fn default() -> Self {
+        Self { scale: [2048, 512], ratio: [0.5, 2.0], keep_ratio: true }
+    }
+}
+
+impl AugmentConfig {
+    /// Nothing random but where the crop lies; for tests and for sets that vary by themselves.
+    pub fn plain(crop: [usize; 2]) -> Self {
+        Self { resize: None, crop, cat_max_ratio: 1.0, flip: 0.0, photometric: false, ..Self::default() }
+    }
+
+    /// Whether all numbers are within their ranges.
+    ///
+    /// # Errors
+    /// The first that is not, by key.
+    pub fn check(&self) -> Result<()> {
+        let wrong = |key: &str, range: &str| Err(Error::new(format!("`{key}` of the augmentation must be {range}")));
+        if self.crop.iter().any(|side| !(1..=1 << 14).contains(side)) {
+            return wrong("crop", "[height, width], each 1 to 16384");
+        }
+        if !(self.cat_max_ratio > 0.0 && self.cat_max_ratio <= 1.0) {
+            return wrong("cat_max_ratio", "above 0 and at most 1");
+        }
+        if !(0.0..=1.0).contains(&self.flip) {
+            return wrong("flip", "a probability, 0 to 1");
+        }
+        let Some(ResizeRange { scale, ratio: [low, high], .. }) = &self.resize else { return Ok(()) };
+        if scale.iter().any(|side| !(1..=1 << 16).contains(side)) {
+            return wrong("resize.scale", "[long, short], each 1 to 65536");
+        }
+        if !(*low > 0.0 && low <= high && *high <= 100.0) {
+            return wrong("resize.ratio", "[least, largest], above 0 and at most 100");
+        }
+        Ok(())
+    }
+}
+
+/// A varied copy of `sample` of exactly `config.crop` pixels, padded at the right and below where it is smaller: the
+/// image with `config.pad`, the labels with 255.
+pub fn augment(sample: &Sample, config: &AugmentConfig, rng: &mut Rng) -> Sample {
+    pad(augment_unpadded(sample, config, rng), config.crop, config.pad)
+}
+
+/// [`augment`] without the padding: at most `config.crop` pixels.
+pub fn augment_unpadded(sample: &Sample, config: &AugmentConfig, rng: &mut Rng) -> Sample {
+    let Sample { image, labels } = sample;
+    let size = match &config.resize {
+        Some(range) => range.size((image.width, image.height), f64::from(rng.uniform())),
+        None => (image.width, image.height),
+    };
+    let window = choose_window(labels, size, config.crop, config.cat_max_ratio, |n| rng.below(n));
+    let mut varied = Sample { image: resize_image(image, size, window), labels: resize_labels(labels, size, window) };
+    if rng.chance(config.flip) {
+        flip(&mut varied);
+    }
+    if config.photometric {
+        Photometric::draw(rng).apply(&mut varied.image);
+    }
+    varied
+}
+
+impl ResizeRange {
+    /// The size (width, height) that an image gets at the draw `u` of 0 to 1.
+    pub fn size(&self, image: (usize, usize), u: f64) -> (usize, usize) {
+        let ratio = u * (self.ratio[1] - self.ratio[0]) + self.ratio[0];
+        let [long, short] = self.scale.map(|side| ((side as f64 * ratio) as usize).max(1));
+        if self.keep_ratio { rescaled_size(image, (long, short)) } else { (long, short) }
+    }
+}
+
+fn write_resize<S: Serializer>(resize: &Option<ResizeRange>, serializer: S) -> Result<S::Ok, S::Error> {
+    match resize {
+        Some(range) => range.serialize(serializer),
+        None => serializer.serialize_str("none"),
+    }
+}
+
+fn read_resize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ResizeRange>, D::Error> {
+    struct NoneOrTable;
+    impl<'de> serde::de::Visitor<'de> for NoneOrTable {
+        type Value = Option<ResizeRange>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("\"none\" or a table with `scale`, `ratio` and `keep_ratio`")
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
+            match text {
+                "none" => Ok(None),
+                _ => Err(E::invalid_value(serde::de::Unexpected::Str(text), &self)),
+            }
+        }
+
+        fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+            ResizeRange::deserialize(serde::de::value::MapAccessDeserializer::new(map)).map(Some)
+        }
+    }
+    deserializer.deserialize_any(NoneOrTable)
+}
+
+/// The reference's transforms with their draws, for the tests of this module and its parts.
+#[cfg(test)]
+pub(crate) mod golden {
+    use std::path::Path;
+
+    use crate::data::image::{Image, Labels};
+
+    pub(crate) struct Pipeline {
+        pub(crate) json: serde_json::Value,
+        tensors: Vec<u8>,
+    }
+
+    impl Pipeline {
+        pub(crate) fn read() -> Option<Self> {
+            let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/golden/structtoken/pipeline"));
+            if !folder.exists() {
+                eprintln!("skipped: {} is not there", folder.display());
+                return None;
+            }
+            let json = std::fs::read(folder.join("pipeline.json")).unwrap();
+            let tensors = std::fs::read(folder.join("pipeline.safetensors")).unwrap();
+            Some(Self { json: serde_json::from_slice(&json).unwrap(), tensors })
+        }
+
+        fn tensor(&self, name: &str) -> (Vec<usize>, Vec<u8>) {
+            let tensors = safetensors::SafeTensors::deserialize(&self.tensors).unwrap();
+            let tensor = tensors.tensor(name).unwrap();
+            (tensor.shape().to_vec(), tensor.data().to_vec())
+        }
+
+        /// The pixels as stored (three channels, but not reversed).
+        pub(crate) fn bytes(&self, name: &str) -> Vec<u8> {
+            self.tensor(name).1
+        }
+
+        /// The image, from the reference's BGR.
+        pub(crate) fn image(&self, name: &str) -> Image {
+            let (shape, mut pixels) = self.tensor(name);
+            pixels.as_chunks_mut::<3>().0.iter_mut().for_each(|bgr| bgr.reverse());
+            Image { width: shape[1], height: shape[0], pixels }
+        }
+
+        pub(crate) fn labels(&self, name: &str) -> Labels {
+            let (shape, ids) = self.tensor(name);
+            Labels { width: shape[1], height: shape[0], ids }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::image::{IGNORE, Image, Labels};
+
+    fn sample(width: usize, height: usize) -> Sample {
+        let ids = (0..width * height).map(|i| (i % width / 5 + i / width / 7) as u8 % 5).collect::<Vec<u8>>();
+        let pixels = ids.iter().flat_map(|id| [id * 40 + 20, id * 30 + 9, 200 - id * 35]).collect();
+        Sample { image: Image { width, height, pixels }, labels: Labels { width, height, ids } }
+    }
+
+    #[test]
+    fn scales_are_the_references() {
+        let Some(golden) = golden::Pipeline::read() else { return };
+        let draws = golden.json["random_sample_u"].as_array().unwrap();
+        for (u, scale) in draws.iter().zip(golden.json["random_sample_ratio"].as_array().unwrap()) {
+            let range = ResizeRange { keep_ratio: false, ..ResizeRange::default() };
+            let (long, short) = range.size((1, 1), u.as_f64().unwrap());
+            assert_eq!([long, short].map(|n| n as u64), [0, 1].map(|i| scale[i].as_u64().unwrap()));
+        }
+        assert_eq!(draws.len(), 8);
+    }
+
+    #[test]
+    fn the_result_has_the_crops_size_and_labels_stay_on_their_pixels() {
+        // Colours are a function of the label, so they must still agree away from blended borders.
+        let colour_of: Vec<[u8; 3]> = (0..5u8).map(|id| [id * 40 + 20, id * 30 + 9, 200 - id * 35]).collect();
+        let resize = Some(ResizeRange { scale: [160, 80], ..ResizeRange::default() });
+        let config = AugmentConfig { resize, crop: [64, 72], photometric: false, ..AugmentConfig::default() };
+        let (mut agree, mut all) = (0, 0);
+        for seed in 0..40 {
+            let varied = augment(&sample(90, 70), &config, &mut Rng::new(seed, &[]));
+            assert_eq!((varied.image.width, varied.image.height, varied.image.pixels.len()), (72, 64, 72 * 64 * 3));
+            for (rgb, id) in varied.image.pixels.as_chunks::<3>().0.iter().zip(&varied.labels.ids) {
+                if *id == IGNORE {
+                    assert_eq!(*rgb, config.pad);
+                    continue;
+                }
+                all += 1;
+                agree += usize::from(*rgb == colour_of[usize::from(*id)]);
+            }
+        }
+        assert!(all > 100_000 && agree as f64 > 0.5 * all as f64, "{agree} of {all}");
+    }
+
+    #[test]
+    fn one_key_gives_one_result_and_plain_changes_nothing() {
+        let (config, sample) = (AugmentConfig { crop: [40, 40], ..AugmentConfig::default() }, sample(50, 60));
+        let run = |seed| augment(&sample, &config, &mut Rng::new(seed, &[5]));
+        assert_eq!(run(1), run(1));
+        assert_ne!(run(1), run(2));
+        assert_eq!(augment(&sample, &AugmentConfig::plain([60, 50]), &mut Rng::new(1, &[])), sample);
+    }
+
+    #[test]
+    fn the_configuration_is_read_checked_and_written() {
+        let read = |text: &str| toml::from_str::<AugmentConfig>(text);
+        assert_eq!(read("").unwrap(), AugmentConfig::default());
+        assert_eq!(read("resize = \"none\"").unwrap().resize, None);
+        let range = read("[resize]\nscale = [2560, 640]").unwrap().resize.unwrap();
+        assert_eq!((range.scale, range.ratio), ([2560, 640], [0.5, 2.0]));
+        assert!(read("resize = 'non'").unwrap_err().to_string().contains("line 1"));
+        assert!(read("[resize]\nscales = [1, 2]").unwrap_err().to_string().contains("line 2"));
+        for config in [AugmentConfig::default(), AugmentConfig::plain([3, 4])] {
+            config.check().unwrap();
+            assert_eq!(read(&toml::to_string(&config).unwrap()).unwrap(), config);
+        }
+        for text in ["crop = [0, 5]", "flip = 1.5", "cat_max_ratio = 0.0", "[resize]\nratio = [2.0, 0.5]"] {
+            assert!(read(text).unwrap().check().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,346 @@
+//! The one dataset on disk: a folder of images, a folder of masks, and a map between values and classes.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::path::{Path, PathBuf};
+
+use crate::data::image::{RawMask, read_image, read_mask};
+use crate::data::label_map::LabelMap;
+use crate::data::spec::{DatasetSpec, SplitSpec};
+use crate::data::{Classes, Dataset, Sample, Split};
+use crate::error::{Error, Result};
+
+/// The endings of images where the description names none.
+const SUFFIXES: [&str; 3] = [".jpg", ".jpeg", ".png"];
+
+/// Folders within folders are followed this far, so that a link to itself ends.
+const MAX_DEPTH: usize = 16;
+
+/// Image and mask files of one split.
+#[derive(Clone, Debug)]
+pub struct Folder {
+    pairs: Vec<Pair>,
+    classes: Classes,
+    map: LabelMap,
+}
+
+#[derive(Clone, Debug)]
+struct Pair {
+    stem: String,
+    image: PathBuf,
+    mask: PathBuf,
+}
+
+impl Folder {
+    /// Finds the pairs of one split of `spec`, in the order of their names, or of the list where there is one.
+    ///
+    /// # Errors
+    /// A split that is not described; a folder or list that cannot be read; no images, two of one name, or no mask.
+    pub fn open(spec: &DatasetSpec, split: Split, root: Option<&Path>) -> Result<Self> {
+        let files = spec.split(split).ok_or_else(|| {
+            let has = [Split::Train, Split::Val, Split::Test].into_iter().filter(|s| spec.split(*s).is_some());
+            let has: Vec<_> = has.map(|s| format!("[{s}]")).collect();
+            Error::new(format!("`{}` describes no split [{split}]", spec.file.display()))
+                .hint(format!("it has {}", if has.is_empty() { "none".to_string() } else { has.join(" and ") }))
+        })?;
+        let base = spec.base(root);
+        let (images, masks) = (base.join(&files.images), base.join(&files.masks));
+        let stems = match &files.list {
+            Some(list) => listed(&images, &base.join(list), files)?,
+            None => found(&images, files)?,
+        };
+        if stems.is_empty() {
+            let place = match &files.list {
+                Some(list) => format!("the list `{}`", base.join(list).display()),
+                None => format!("`{}` or below", images.display()),
+            };
+            return Err(Error::new(format!("the split [{split}] of `{}` is empty: no image in {place}", spec.name))
+                .hint(format!("looked for names that end in {}", endings(files).join(", "))));
+        }
+        let pair = |(stem, image): (String, PathBuf)| {
+            let mask = masks.join(format!("{stem}{}", files.mask_suffix));
+            Pair { stem, image, mask }
+        };
+        let pairs: Vec<Pair> = stems.into_iter().map(pair).collect();
+        let lacking: Vec<&Pair> = pairs.iter().filter(|pair| !pair.mask.is_file()).collect();
+        if let Some(first) = lacking.first() {
+            return Err(lacks_mask(first, lacking.len(), pairs.len(), &masks, files));
+        }
+        Ok(Self { pairs, classes: spec.classes(), map: LabelMap::new(spec)? })
+    }
+
+    /// The files of the sample at `index`: image and mask.
+    pub fn files(&self, index: usize) -> (&Path, &Path) {
+        let pair = &self.pairs[index];
+        (&pair.image, &pair.mask)
+    }
+}
+
+impl Dataset for Folder {
+    fn len(&self) -> usize {
+        self.pairs.len()
+    }
+
+    fn get(&self, index: usize) -> Result<Sample> {
+        let pair = &self.pairs[index];
+        let image = read_image(&pair.image)?;
+        let mask = read_mask(&pair.mask)?;
+        let (RawMask::Index { width, height, .. } | RawMask::Rgb { width, height, .. }) = mask;
+        if (width, height) != (image.width, image.height) {
+            return Err(sizes_differ(pair, (image.width, image.height), (width, height)));
+        }
+        let labels = self.map.apply(mask).map_err(|e| Error::file("use", &pair.mask, e))?;
+        Ok(Sample { image, labels })
+    }
+
+    fn name(&self, index: usize) -> String {
+        self.pairs[index].stem.clone()
+    }
+
+    fn classes(&self) -> &Classes {
+        &self.classes
+    }
+}
+
+fn endings(files: &SplitSpec) -> Vec<&str> {
+    files.image_suffix.as_deref().map_or(SUFFIXES.to_vec(), |suffix| vec![suffix])
+}
+
+/// The name without its ending, if it is an image's. An ending the user gave must match exactly.
+fn stem<'a>(name: &'a str, files: &SplitSpec) -> Option<&'a str> {
+    match &files.image_suffix {
+        Some(suffix) => name.strip_suffix(suffix.as_str()),
+        None => SUFFIXES.iter().find_map(|suffix| {
+            let at = name.len().checked_sub(suffix.len())?;
+            name.get(at..)?.eq_ignore_ascii_case(suffix).then(|| &name[..at])
+        }),
+    }
+    .filter(|stem| !stem.is_empty())
+}
+
+/// All images below a folder, by stem.
+fn found(images: &Path, files: &SplitSpec) -> Result<Vec<(String, PathBuf)>> {
+    let mut stems = BTreeMap::new();
+    let mut open = vec![(images.to_path_buf(), String::new(), 0)];
+    while let Some((folder, prefix, depth)) = open.pop() {
+        let failed = |e| Error::file("read the folder", &folder, e).hint("check `root` and `images` of the dataset");
+        for entry in std::fs::read_dir(&folder).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            // Names that are not UTF-8 cannot be listed or reported; hidden ones are a file manager's.
+            let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|name| !name.starts_with('.'))
+            else {
+                continue;
+            };
+            if path.is_dir() {
+                if depth < MAX_DEPTH {
+                    open.push((path.clone(), format!("{prefix}{name}/"), depth + 1));
+                }
+            } else if let Some(stem) = stem(name, files) {
+                match stems.entry(format!("{prefix}{stem}")) {
+                    Entry::Vacant(entry) => drop(entry.insert(path)),
+                    Entry::Occupied(entry) => return Err(two_of_one_name(entry.get(), &path)),
+                }
+            }
+        }
+    }
+    Ok(stems.into_iter().collect())
+}
+
+/// The images that a list names, in its order.
+fn listed(images: &Path, list: &Path, files: &SplitSpec) -> Result<Vec<(String, PathBuf)>> {
+    let text = std::fs::read_to_string(list).map_err(|e| Error::file("read the list", list, e))?;
+    let mut lines: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut stems = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let name = line.trim();
+        if name.is_empty() {
+            continue;
+        }
+        let stem = stem(name, files).unwrap_or(name);
+        let place = format!("line {} of `{}`", number + 1, list.display());
+        if let Some(before) = lines.insert(stem, number + 1) {
+            return Err(
+                Error::new(format!("{place} names `{stem}`, as line {before} does")).hint("name each image once")
+            );
+        }
+        let candidates: Vec<PathBuf> = match &files.image_suffix {
+            Some(suffix) => vec![images.join(format!("{stem}{suffix}"))],
+            None => SUFFIXES
+                .iter()
+                .flat_map(|suffix| [suffix.to_string(), suffix.to_ascii_uppercase()])
+                .map(|suffix| images.join(format!("{stem}{suffix}")))
+                .collect(),
+        };
+        let Some(image) = candidates.iter().find(|path| path.is_file()) else {
+            let tried = endings(files).join(", ");
+            return Err(Error::new(format!("{place} names `{stem}`, which is no image in `{}`", images.display()))
+                .hint(format!("tried the endings {tried}; the list holds one name a line, without ending")));
+        };
+        stems.push((stem.to_string(), image.clone()));
+    }
+    Ok(stems)
+}
+
+fn two_of_one_name(a: &Path, b: &Path) -> Error {
+    let (a, b) = (a.min(b), a.max(b));
+    Error::new(format!("`{}` and `{}` would share one mask", a.display(), b.display()))
+        .hint("remove or rename one, or set `image_suffix` to choose")
+}
+
+fn lacks_mask(first: &Pair, count: usize, of: usize, masks: &Path, files: &SplitSpec) -> Error {
+    let more = if count > 1 { format!(" ({count} of {of} images lack theirs)") } else { String::new() };
+    let error = Error::new(format!(
+        "the image `{}` has no mask: `{}` is not there{more}",
+        first.image.display(),
+        first.mask.display()
+    ));
+    let example =
+        std::fs::read_dir(masks).ok().and_then(|mut entries| entries.next()?.ok()).map(|entry| entry.file_name());
+    match example {
+        None => error.hint(format!("the folder `{}` is empty or missing; check `masks`", masks.display())),
+        Some(_) if count < of => error.hint("add the mask, or leave the image out with a `list`"),
+        Some(name) => error.hint(format!(
+            "masks are called like images with `{}` at the end, set by `mask_suffix`; the folder holds `{}`",
+            files.mask_suffix,
+            name.display()
+        )),
+    }
+}
+
+fn sizes_differ(pair: &Pair, image: (usize, usize), mask: (usize, usize)) -> Error {
+    let error = Error::new(format!(
+        "`{}` has {}x{} pixels and its mask `{}` {}x{}",
+        pair.image.display(),
+        image.0,
+        image.1,
+        pair.mask.display(),
+        mask.0,
+        mask.1
+    ));
+    if image == (mask.1, mask.0) {
+        return error.hint(
+            "the sides are swapped: a rotation noted in the image's EXIF is applied when it is read; rotate the mask \
+             the same way, or remove the note if the mask was drawn without it",
+        );
+    }
+    error.hint("a mask has one value for each pixel; scale it to the image's size without smoothing (nearest)")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::image::{Image, Labels, write_index_png, write_png};
+    use crate::data::open;
+
+    /// A set on disk with the given image names (and masks for all), 3x2 pixels, labels 0 and 1.
+    fn set(images: &[&str], toml: &str) -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: String| {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            path
+        };
+        for name in images {
+            let image = Image { width: 3, height: 2, pixels: vec![50; 18] };
+            write_png(&path(format!("i/{name}")), &image).unwrap();
+            let stem = name.rsplit_once('.').unwrap().0;
+            let labels = Labels { width: 3, height: 2, ids: vec![0, 1, 0, 1, 1, 1] };
+            write_index_png(&path(format!("m/{stem}.png")), &labels, &[]).unwrap();
+        }
+        std::fs::create_dir_all(folder.path().join("i")).unwrap();
+        let spec = path("set.toml".to_string());
+        let text = format!("name = 's'\nclasses = ['a', 'b']\n[train]\nimages = 'i'\nmasks = 'm'\n{toml}");
+        std::fs::write(&spec, text).unwrap();
+        (folder, spec)
+    }
+
+    fn failure(spec: &Path) -> (String, String) {
+        let opened = open(spec.to_str().unwrap(), Split::Train, None);
+        let error = opened.and_then(|set| set.get(0).map(|_| ())).unwrap_err();
+        (error.to_string(), error.remedy().unwrap_or_default().to_string())
+    }
+
+    #[test]
+    fn pairs_are_found_below_folders_and_in_order() {
+        let (_folder, spec) = set(&["b.png", "town/a.PNG", "a.jpg", ".hidden.png", "note.txt"], "");
+        let set = open(spec.to_str().unwrap(), Split::Train, None).unwrap();
+        assert_eq!((0..set.len()).map(|i| set.name(i)).collect::<Vec<_>>(), ["a", "b", "town/a"]);
+        assert_eq!(set.get(2).unwrap().labels.ids, [0, 1, 0, 1, 1, 1]);
+        let elsewhere = open(spec.to_str().unwrap(), Split::Train, Some(Path::new("/nowhere"))).err().unwrap();
+        assert!(elsewhere.to_string().contains("/nowhere/i"), "{elsewhere}");
+    }
+
+    #[test]
+    fn a_list_and_endings_choose() {
+        let (folder, spec) =
+            set(&["b_x.png", "a_x.png", "c_x.png"], "image_suffix = '_x.png'\nmask_suffix = '_x.png'\nlist = 'l'");
+        std::fs::write(folder.path().join("l"), "c\r\n\na\n").unwrap();
+        let set = open(spec.to_str().unwrap(), Split::Train, None).unwrap();
+        assert_eq!((0..set.len()).map(|i| set.name(i)).collect::<Vec<_>>(), ["c", "a"]);
+        std::fs::write(folder.path().join("l"), "c\nd\n").unwrap();
+        assert!(failure(&spec).0.contains("line 2 of") && failure(&spec).0.contains("`d`"));
+        std::fs::write(folder.path().join("l"), "c\nc\n").unwrap();
+        assert!(failure(&spec).0.contains("as line 1 does"));
+    }
+
+    #[test]
+    fn faulty_sets_are_explained() {
+        let (folder, spec) = set(&["a.png", "b.png"], "");
+        assert!(open(spec.to_str().unwrap(), Split::Val, None).err().unwrap().remedy().unwrap().contains("[train]"));
+        let mask = folder.path().join("m/a.png");
+        write_index_png(&mask, &Labels { width: 2, height: 3, ids: vec![0; 6] }, &[]).unwrap();
+        assert!(
+            failure(&spec).0.contains("3x2") && failure(&spec).0.contains("2x3") && failure(&spec).1.contains("EXIF")
+        );
+        write_index_png(&mask, &Labels { width: 2, height: 2, ids: vec![0; 4] }, &[]).unwrap();
+        assert!(failure(&spec).1.contains("nearest"));
+        write_index_png(&mask, &Labels { width: 3, height: 2, ids: vec![0, 255, 0, 0, 0, 255] }, &[]).unwrap();
+        let (message, hint) = failure(&spec);
+        assert!(
+            message.contains("m/a.png") && message.contains("255 (2 pixels") && hint.contains("binary"),
+            "{message}"
+        );
+        write_png(&mask, &Image { width: 3, height: 2, pixels: vec![0; 18] }).unwrap();
+        assert!(failure(&spec).0.contains("RGB"));
+        std::fs::remove_file(&mask).unwrap();
+        let (message, hint) = failure(&spec);
+        assert!(message.contains("i/a.png") && message.contains("m/a.png` is not there"), "{message}");
+        assert!(hint.contains("list"));
+        std::fs::rename(folder.path().join("m/b.png"), folder.path().join("m/b_gt.png")).unwrap();
+        assert!(failure(&spec).0.contains("2 of 2") && failure(&spec).1.contains("b_gt.png"));
+    }
+
+    #[test]
+    fn empty_and_ambiguous_folders_are_refused() {
+        let (_folder, spec) = set(&[], "");
+        assert!(failure(&spec).0.contains("empty") && failure(&spec).1.contains(".jpeg"));
+        let (_folder, spec) = set(&["a.png", "a.jpg"], "");
+        let message = failure(&spec).0;
+        assert!(message.contains("a.jpg` and `") && message.contains("a.png` would share"), "{message}");
+    }
+
+    #[test]
+    fn real_sets_map_cleanly() {
+        let data = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/data"));
+        for (name, folder, train, val) in [("camvid", "camvid", 367, 101), ("ccp14", "ccp", 402, 100)] {
+            let root = data.join(folder);
+            if !root.exists() {
+                eprintln!("skipped: {} is not there", root.display());
+                return;
+            }
+            for (split, count) in [(Split::Train, train), (Split::Val, val)] {
+                let set = open(name, split, Some(&root)).unwrap();
+                assert_eq!(set.len(), count);
+                let classes = set.classes().len();
+                let mut pixels = vec![0u64; 256];
+                for index in 0..set.len() {
+                    let sample = set.get(index).unwrap();
+                    assert_eq!(sample.image.pixels.len(), sample.labels.ids.len() * 3);
+                    sample.labels.ids.iter().for_each(|id| pixels[usize::from(*id)] += 1);
+                }
+                assert!(pixels[..classes].iter().all(|n| *n > 0), "{name} {split}: every class occurs");
+                assert!(pixels[classes..255].iter().all(|n| *n == 0));
+            }
+        }
+    }
+}

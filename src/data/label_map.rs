@@ -1,0 +1,245 @@
+//! From the values of a mask to class indices, and what to say of values that mean nothing.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::data::image::{IGNORE, Labels, RawMask};
+use crate::data::spec::{DatasetSpec, Encoding, Source};
+use crate::error::{Error, Result};
+
+/// In the table: no class and not ignored.
+const UNKNOWN: u16 = 256;
+
+/// Which class each value of a mask stands for.
+#[derive(Clone, Debug)]
+pub struct LabelMap {
+    targets: Targets,
+    classes: Vec<String>,
+    file: String,
+}
+
+#[derive(Clone, Debug)]
+enum Targets {
+    /// A class, [`IGNORE`] or [`UNKNOWN`] for each 16-bit number.
+    Index(Vec<u16>),
+    Rgb(HashMap<[u8; 3], u8>),
+}
+
+impl LabelMap {
+    /// The map that `spec` describes.
+    ///
+    /// # Errors
+    /// A value claimed twice, a colour where numbers are declared or the reverse, a class of an `rgb` set without
+    /// source and colour.
+    pub fn new(spec: &DatasetSpec) -> Result<Self> {
+        let mut map = Self {
+            targets: match spec.encoding {
+                Encoding::Index => Targets::Index(vec![UNKNOWN; 1 << 16]),
+                Encoding::Rgb => Targets::Rgb(HashMap::new()),
+            },
+            classes: spec.classes.iter().map(|class| class.name.clone()).collect(),
+            file: spec.file.display().to_string(),
+        };
+        for (index, class) in spec.classes.iter().enumerate() {
+            let default = match (spec.encoding, class.color) {
+                (Encoding::Index, _) => u16::try_from(index).ok().map(Source::Index),
+                (Encoding::Rgb, color) => color.map(Source::Rgb),
+            };
+            let Some(sources) = class.source.clone().or(default.map(|source| vec![source])) else {
+                return Err(Error::new(format!("class `{}` has neither `source` nor `color`", class.name))
+                    .hint("with encoding = \"rgb\", give the class the colour that masks show it in"));
+            };
+            for source in sources {
+                map.assign(source, index as u8)?;
+            }
+        }
+        for source in &spec.ignore {
+            map.assign(*source, IGNORE)?;
+        }
+        Ok(map)
+    }
+
+    fn assign(&mut self, source: Source, class: u8) -> Result<()> {
+        let before = match (&mut self.targets, source) {
+            (Targets::Index(table), Source::Index(value)) => {
+                let before = std::mem::replace(&mut table[usize::from(value)], u16::from(class));
+                (before != UNKNOWN).then_some(before as u8)
+            }
+            (Targets::Rgb(table), Source::Rgb(value)) => table.insert(value, class),
+            (Targets::Index(_), Source::Rgb(_)) => {
+                return Err(Error::new(format!("{} has the colour {source} as a value", self.called(class)))
+                    .hint("masks of numbers need numbers; set encoding = \"rgb\" if the masks are colour pictures"));
+            }
+            (Targets::Rgb(_), Source::Index(_)) => {
+                return Err(Error::new(format!("{} has the number {source} as a value", self.called(class)))
+                    .hint("masks of colours need colours [r, g, b]; set encoding = \"index\" for masks of numbers"));
+            }
+        };
+        match before {
+            Some(before) if before == class => Err(Error::new(format!("{} has {source} twice", self.called(class)))),
+            Some(before) => {
+                let (a, b) = (self.called(before), self.called(class));
+                Err(Error::new(format!("the value {source} belongs to {a} and to {b}"))
+                    .hint("a class without `source` takes its position as its value; give each value to one class"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn called(&self, class: u8) -> String {
+        self.classes.get(usize::from(class)).map_or("`ignore`".to_string(), |name| format!("class `{name}`"))
+    }
+
+    /// The class indices of a mask.
+    ///
+    /// # Errors
+    /// Values that the map does not know: which, how many, where the first is, and what probably went wrong. A mask
+    /// of colours where numbers are declared, or the reverse.
+    pub fn apply(&self, mask: RawMask) -> Result<Labels> {
+        match (&self.targets, mask) {
+            (Targets::Index(table), RawMask::Index { width, height, values }) => {
+                let ids: Vec<u8> = values.iter().map(|value| table[usize::from(*value)] as u8).collect();
+                if values.iter().any(|value| table[usize::from(*value)] == UNKNOWN) {
+                    let known = |value: &u16| table[usize::from(*value)] != UNKNOWN;
+                    return Err(self.unknown(width, &values, known, Source::Index));
+                }
+                Ok(Labels { width, height, ids })
+            }
+            (Targets::Rgb(table), RawMask::Rgb { width, height, values }) => {
+                let mut last = ([0; 3], table.get(&[0; 3]).copied());
+                let class = |value: &[u8; 3]| {
+                    if last.0 != *value {
+                        last = (*value, table.get(value).copied());
+                    }
+                    last.1
+                };
+                match values.iter().map(class).collect::<Option<Vec<u8>>>() {
+                    Some(ids) => Ok(Labels { width, height, ids }),
+                    None => Err(self.unknown(width, &values, |value| table.contains_key(value), Source::Rgb)),
+                }
+            }
+            (Targets::Index(_), RawMask::Rgb { .. }) => {
+                Err(Error::new(format!("it is an RGB picture, and `{}` declares masks of numbers", self.file))
+                    .hint("set encoding = \"rgb\" and give the classes their colours"))
+            }
+            (Targets::Rgb(_), RawMask::Index { .. }) => {
+                Err(Error::new(format!("it stores numbers, and `{}` declares masks of colours", self.file))
+                    .hint("set encoding = \"index\" and give the classes their numbers; a palette PNG stores numbers"))
+            }
+        }
+    }
+
+    fn unknown<T: Copy + Ord>(
+        &self,
+        width: usize,
+        values: &[T],
+        known: impl Fn(&T) -> bool,
+        source: impl Fn(T) -> Source,
+    ) -> Error {
+        let mut strangers: BTreeMap<T, (usize, usize)> = BTreeMap::new();
+        for (at, value) in values.iter().enumerate().filter(|(_, value)| !known(value)) {
+            strangers.entry(*value).or_insert((0, at)).0 += 1;
+        }
+        let mut listed: Vec<_> = strangers.iter().map(|(value, (count, first))| (*count, *first, *value)).collect();
+        listed.sort_by_key(|(count, first, _)| (std::cmp::Reverse(*count), *first));
+        let shown: Vec<String> = listed
+            .iter()
+            .take(4)
+            .map(|(count, at, value)| {
+                let (x, y, pixels) = (at % width, at / width, if *count == 1 { "pixel" } else { "pixels" });
+                format!("{} ({count} {pixels}, the first at column {x}, row {y})", source(*value))
+            })
+            .collect();
+        let rest = if listed.len() > shown.len() {
+            format!(" and {} more", listed.len() - shown.len())
+        } else {
+            String::new()
+        };
+        let strangers: Vec<Source> = strangers.into_keys().map(&source).collect();
+        Error::new(format!("`{}` does not map the value {}{rest}", self.file, shown.join(", ")))
+            .hint(self.likely_cause(&strangers))
+    }
+
+    fn likely_cause(&self, strangers: &[Source]) -> String {
+        let count = self.classes.len();
+        match strangers {
+            [Source::Index(255)] if count == 2 => format!(
+                "a binary mask? map 255 to class 1: source = [255] for `{}`; if 255 marks pixels to leave out: ignore = [255]",
+                self.classes[1]
+            ),
+            [Source::Index(255)] => "if 255 marks pixels to leave out, set ignore = [255]".to_string(),
+            [Source::Index(value)] | [Source::Index(value), Source::Index(255)] if usize::from(*value) == count => {
+                format!(
+                    "labels that count from 1? give the classes source = [1], [2], … and set ignore = [0]; if {value} \
+                     marks pixels to leave out, set ignore = [{value}]"
+                )
+            }
+            many if many.len() > 32 => {
+                "so many values are no labels: is this a photograph, a probability map, or a mask that was resized with \
+                 smoothing?"
+                    .to_string()
+            }
+            many => {
+                let values: Vec<_> = many.iter().take(4).map(Source::to_string).collect();
+                format!("add {} to `ignore`, or to the `source` of the class it stands for", values.join(", "))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn spec(text: &str) -> Result<DatasetSpec> {
+        DatasetSpec::parse(&format!("name = 'x'\n{text}"), Path::new("set.toml"))
+    }
+
+    fn index(values: &[u16]) -> RawMask {
+        RawMask::Index { width: 2, height: values.len() / 2, values: values.to_vec() }
+    }
+
+    fn apply(text: &str, mask: RawMask) -> Result<Vec<u8>> {
+        LabelMap::new(&spec(text).unwrap()).unwrap().apply(mask).map(|labels| labels.ids)
+    }
+
+    #[test]
+    fn values_become_classes() {
+        assert_eq!(apply("classes = ['a', 'b']\nignore = [9]", index(&[0, 1, 9, 0])).unwrap(), [0, 1, 255, 0]);
+        let merged = "classes = [{ name = 'a', source = [3, 300] }, { name = 'b', source = [1] }]";
+        assert_eq!(apply(merged, index(&[3, 300, 1, 3])).unwrap(), [0, 0, 1, 0]);
+        let rgb = "encoding = 'rgb'\nignore = [[0, 0, 0]]\nclasses = [{ name = 'a', color = [1, 2, 3] }]";
+        let mask = RawMask::Rgb { width: 2, height: 1, values: vec![[1, 2, 3], [0, 0, 0]] };
+        assert_eq!(apply(rgb, mask).unwrap(), [0, 255]);
+    }
+
+    #[test]
+    fn strangers_are_named_with_place_and_cause() {
+        let failure = |text: &str, mask| {
+            let error = apply(text, mask).unwrap_err();
+            (error.to_string(), error.remedy().unwrap().to_string())
+        };
+        let (message, hint) = failure("classes = ['a', 'b', 'c']", index(&[0, 1, 2, 17, 17, 0]));
+        assert_eq!(message, "`set.toml` does not map the value 17 (2 pixels, the first at column 1, row 1)");
+        assert!(hint.contains("ignore"));
+        assert!(failure("classes = ['no', 'yes']", index(&[0, 255, 255, 0])).1.contains("source = [255] for `yes`"));
+        assert!(failure("classes = ['a', 'b']", index(&[0, 1, 2, 1])).1.contains("count from 1"));
+        let grey: Vec<u16> = (0..200).collect();
+        assert!(failure("classes = ['a', 'b']", index(&grey)).1.contains("photograph"));
+        let rgb = RawMask::Rgb { width: 1, height: 1, values: vec![[1, 2, 3]] };
+        assert!(failure("classes = ['a', 'b']", rgb.clone()).1.contains("encoding = \"rgb\""));
+        let colors = "encoding = 'rgb'\nclasses = [{ name = 'a', color = [1, 2, 4] }]";
+        assert!(failure(colors, index(&[0, 0])).1.contains("encoding = \"index\""));
+        assert!(failure(colors, rgb).0.contains("[1, 2, 3] (1 pixel"));
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let message = |text: &str| spec(text).unwrap_err().to_string();
+        assert!(message("classes = ['a', { name = 'b', source = [0] }]").contains("class `a` and to class `b`"));
+        assert!(message("classes = ['a', 'b']\nignore = [1]").contains("class `b` and to `ignore`"));
+        assert!(message("classes = ['a']\nignore = [[0, 0, 0]]").contains("colour [0, 0, 0]"));
+        assert!(message("encoding = 'rgb'\nclasses = ['a']").contains("neither"));
+        assert!(message("encoding = 'rgb'\nclasses = [{ name = 'a', source = [3] }]").contains("number 3"));
+    }
+}

@@ -1,0 +1,334 @@
+//! What a dataset's TOML says: where its files lie, which classes there are and which numbers of a mask mean them.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::de::{MapAccess, SeqAccess, Visitor, value};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::data::folder::Folder;
+use crate::data::label_map::LabelMap;
+use crate::data::{Classes, Split};
+use crate::error::{Error, Result};
+
+/// The descriptions that the program carries, by name.
+pub const BUILT_IN: [(&str, &str); 6] = [
+    ("ade20k", include_str!("../../configs/datasets/ade20k.toml")),
+    ("camvid", include_str!("../../configs/datasets/camvid.toml")),
+    ("ccp14", include_str!("../../configs/datasets/ccp14.toml")),
+    ("cityscapes", include_str!("../../configs/datasets/cityscapes.toml")),
+    ("coco-stuff10k", include_str!("../../configs/datasets/coco-stuff10k.toml")),
+    ("voc", include_str!("../../configs/datasets/voc.toml")),
+];
+
+/// The most classes a dataset may have: 255 stands for "ignore".
+pub const MAX_CLASSES: usize = 255;
+
+/// A dataset as its TOML describes it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatasetSpec {
+    /// What messages and reports call it.
+    pub name: String,
+    /// The folder below which its files lie, relative to the TOML's own folder (for built-in sets, to the current one).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<PathBuf>,
+    /// How masks store classes.
+    #[serde(default)]
+    pub encoding: Encoding,
+    /// Values of a mask that count nowhere.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ignore: Vec<Source>,
+    /// The classes in the order of their indices.
+    pub classes: Vec<ClassSpec>,
+    /// Where the training files lie.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train: Option<SplitSpec>,
+    /// Where the validation files lie.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub val: Option<SplitSpec>,
+    /// Where the test files lie.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test: Option<SplitSpec>,
+    /// The TOML it was read from, for messages and relative paths.
+    #[serde(skip)]
+    pub file: PathBuf,
+}
+
+/// How masks store classes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Encoding {
+    /// As numbers, in a palette or grey PNG.
+    #[default]
+    Index,
+    /// As colours, in an RGB PNG.
+    Rgb,
+}
+
+/// Where the files of one split lie.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SplitSpec {
+    /// The folder of images, searched with all folders in it.
+    pub images: PathBuf,
+    /// The folder of masks, with the same folders in it.
+    pub masks: PathBuf,
+    /// The ending of image files; without it `.jpg`, `.jpeg` and `.png` in either case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_suffix: Option<String>,
+    /// What stands in its place in the mask's name.
+    #[serde(default = "png_suffix")]
+    pub mask_suffix: String,
+    /// A file with the name of one image a line, without ending; without it all images count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub list: Option<PathBuf>,
+}
+
+fn png_suffix() -> String {
+    ".png".to_string()
+}
+
+/// One class. In the TOML a table, or its name alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ClassSpec {
+    /// Its name.
+    pub name: String,
+    /// Its colour in pictures; without it one from a fixed palette.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub color: Option<[u8; 3]>,
+    /// The values of a mask that mean it; without it its position (encoding `index`) or its colour (`rgb`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<Vec<Source>>,
+}
+
+/// A value in a mask: a number or a colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// A number.
+    Index(u16),
+    /// A colour.
+    Rgb([u8; 3]),
+}
+
+impl DatasetSpec {
+    /// The description called `name`: a built-in one, or the TOML at that path.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read); and a name that is neither.
+    pub fn find(name: &str) -> Result<Self> {
+        if let Some((name, text)) = BUILT_IN.iter().find(|(built_in, _)| *built_in == name) {
+            return Self::parse(text, &PathBuf::from(format!("{name}.toml")));
+        }
+        let path = Path::new(name);
+        if !path.exists() && path.extension().is_none() {
+            let known: Vec<_> = BUILT_IN.iter().map(|(name, _)| *name).collect();
+            return Err(Error::new(format!("there is no dataset `{name}`"))
+                .hint(format!("give the path of a dataset TOML, or one of shapes, {}", known.join(", "))));
+        }
+        Self::read(path)
+    }
+
+    /// Reads and checks the TOML at `path`.
+    ///
+    /// # Errors
+    /// A file that is missing or not UTF-8; unknown keys and wrong types with line and column; classes without end,
+    /// twice the same, or two that claim one value.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|e| Error::file("read", path, e))?;
+        Self::parse(&text, path)
+    }
+
+    /// Reads and checks the text of a TOML that lies, or could lie, at `file`.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn parse(text: &str, file: &Path) -> Result<Self> {
+        let mut spec: Self = toml::from_str(text).map_err(|e| Error::file("understand", file, e))?;
+        spec.file = file.to_path_buf();
+        spec.check().map_err(|e| Error::file("use", file, e))?;
+        Ok(spec)
+    }
+
+    /// Finds the files of one split, below `root` if one is given.
+    ///
+    /// # Errors
+    /// A split that is not described, has no images, lacks masks, or names one image twice.
+    pub fn open(&self, split: Split, root: Option<&Path>) -> Result<Folder> {
+        Folder::open(self, split, root)
+    }
+
+    /// The part that describes one split.
+    pub fn split(&self, split: Split) -> Option<&SplitSpec> {
+        match split {
+            Split::Train => self.train.as_ref(),
+            Split::Val => self.val.as_ref(),
+            Split::Test => self.test.as_ref(),
+        }
+    }
+
+    /// The folder that split paths are relative to.
+    pub fn base(&self, root: Option<&Path>) -> PathBuf {
+        match root {
+            Some(root) => root.to_path_buf(),
+            None => self.file.parent().unwrap_or(Path::new("")).join(self.root.as_deref().unwrap_or(Path::new(""))),
+        }
+    }
+
+    /// The classes' names and colours.
+    pub fn classes(&self) -> Classes {
+        let color = |(index, class): (usize, &ClassSpec)| class.color.unwrap_or_else(|| default_color(index));
+        Classes {
+            names: self.classes.iter().map(|class| class.name.clone()).collect(),
+            colors: self.classes.iter().enumerate().map(color).collect(),
+        }
+    }
+
+    fn check(&self) -> Result<()> {
+        let count = self.classes.len();
+        if count == 0 || count > MAX_CLASSES {
+            return Err(Error::new(format!("it has {count} classes; 1 to {MAX_CLASSES} are possible"))
+                .hint("labels are 8-bit numbers and 255 stands for pixels to leave out"));
+        }
+        let mut names = HashSet::new();
+        if let Some(twice) = self.classes.iter().find(|class| !names.insert(&class.name)) {
+            return Err(Error::new(format!("two classes are called `{}`", twice.name)).hint("give each its own name"));
+        }
+        LabelMap::new(self).map(|_| ())
+    }
+}
+
+/// The colour of a class that names none: hues in steps of the golden ratio, in three brightnesses.
+pub fn default_color(index: usize) -> [u8; 3] {
+    let hue = (index as f32 * 0.618_034 + 0.02).fract();
+    let (saturation, value) = [(0.70, 0.90), (0.85, 0.65), (0.45, 0.98)][index % 3];
+    let channel = |offset: f32| {
+        let distance = ((hue + offset).fract() * 6.0 - 3.0).abs() - 1.0;
+        (255.0 * value * (1.0 - saturation * (1.0 - distance.clamp(0.0, 1.0)))).round() as u8
+    };
+    [channel(0.0), channel(2.0 / 3.0), channel(1.0 / 3.0)]
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Index(index) => write!(f, "{index}"),
+            Self::Rgb([r, g, b]) => write!(f, "[{r}, {g}, {b}]"),
+        }
+    }
+}
+
+impl Serialize for Source {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Index(index) => index.serialize(serializer),
+            Self::Rgb(rgb) => rgb.serialize(serializer),
+        }
+    }
+}
+
+// Hand-written instead of `untagged`, whose errors say only that nothing matched.
+impl<'de> Deserialize<'de> for Source {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Source;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number of 0 to 65535 or a colour [r, g, b]")
+            }
+
+            fn visit_i64<E: serde::de::Error>(self, v: i64) -> Result<Source, E> {
+                let index = u16::try_from(v).map_err(|_| E::invalid_value(serde::de::Unexpected::Signed(v), &self))?;
+                Ok(Source::Index(index))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Source, A::Error> {
+                Ok(Source::Rgb(Deserialize::deserialize(value::SeqAccessDeserializer::new(seq))?))
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl<'de> Deserialize<'de> for ClassSpec {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            name: String,
+            color: Option<[u8; 3]>,
+            source: Option<Vec<Source>>,
+        }
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = ClassSpec;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a class name or a table with `name`, `color` and `source`")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<ClassSpec, E> {
+                Ok(ClassSpec { name: name.to_string(), color: None, source: None })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ClassSpec, A::Error> {
+                let Table { name, color, source } = Table::deserialize(value::MapAccessDeserializer::new(map))?;
+                Ok(ClassSpec { name, color, source })
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        DatasetSpec::parse(text, Path::new("set.toml")).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn built_in_descriptions_are_sound() {
+        let counts: Vec<_> =
+            BUILT_IN.iter().map(|(name, _)| (*name, DatasetSpec::find(name).unwrap().classes().len())).collect();
+        let expected =
+            [("ade20k", 150), ("camvid", 11), ("ccp14", 14), ("cityscapes", 19), ("coco-stuff10k", 171), ("voc", 21)];
+        assert_eq!(counts, expected);
+        let ade = DatasetSpec::find("ade20k").unwrap();
+        assert_eq!(ade.name, "ade20k");
+        assert_eq!(ade.classes[149].source, Some(vec![Source::Index(150)]));
+        assert_eq!(ade.classes().colors[2], [6, 230, 230]);
+    }
+
+    #[test]
+    fn both_forms_of_classes_are_read_and_written() {
+        let text = "name = 'x'\nclasses = ['a', { name = 'b', color = [1, 2, 3], source = [1, 7] }]\n";
+        let spec = DatasetSpec::parse(text, Path::new("set.toml")).unwrap();
+        assert_eq!(spec.classes[1].source, Some(vec![Source::Index(1), Source::Index(7)]));
+        let again = DatasetSpec::parse(&toml::to_string(&spec).unwrap(), Path::new("set.toml")).unwrap();
+        assert_eq!(spec, again);
+    }
+
+    #[test]
+    fn faults_are_shown_with_file_and_line() {
+        let message = error("name = 'x'\nclasses = ['a']\n[train]\nimages = 'i'\nmasks = 'm'\nmask_sufix = '.png'\n");
+        assert!(message.contains("set.toml") && message.contains("line 6") && message.contains("mask_suffix"));
+        let message = error("name = 'x'\nignore = [70000]\nclasses = ['a']\n");
+        assert!(message.contains("line 2") && message.contains("65535"), "{message}");
+        let message = error("name = 'x'\n[[classes]]\nname = 'a'\ncolour = [1, 2, 3]\n");
+        assert!(message.contains("line 4") && message.contains("`colour`"), "{message}");
+        assert!(error("name = 'x'\nclasses = ['a', 'a']\n").contains("two classes"));
+        assert!(error("name = 'x'\nclasses = []\n").contains("0 classes"));
+        let many: Vec<_> = (0..256).map(|i| format!("'{i}'")).collect();
+        assert!(error(&format!("name = 'x'\nclasses = [{}]\n", many.join(", "))).contains("256 classes"));
+    }
+
+    #[test]
+    fn default_colours_differ() {
+        let colors: HashSet<_> = (0..MAX_CLASSES).map(default_color).collect();
+        assert!(colors.len() > 250, "{}", colors.len());
+    }
+}
