@@ -148,3 +148,32 @@ pub(super) unsafe fn written(room: Vec<MaybeUninit<f32>>) -> Vec<f32> {
     // SAFETY: same allocation, size and alignment; the caller vouches for the contents.
     unsafe { Vec::from_raw_parts(room.as_mut_ptr().cast(), room.len(), room.capacity()) }
 }
+
+/// A [`room`] that several tasks write into, each in places of its own.
+#[derive(Clone, Copy)]
+pub(super) struct SharedRoom {
+    start: *mut MaybeUninit<f32>,
+    len: usize,
+}
+
+// SAFETY: access goes through `slice`, whose caller vouches that no two slices overlap.
+unsafe impl Send for SharedRoom {}
+// SAFETY: as above.
+unsafe impl Sync for SharedRoom {}
+
+impl SharedRoom {
+    /// The room must outlive every use.
+    pub(super) fn new(room: &mut [MaybeUninit<f32>]) -> Self {
+        Self { start: room.as_mut_ptr(), len: room.len() }
+    }
+
+    /// The `len` places from `start` on.
+    ///
+    /// # Safety
+    /// The room is still there, and nobody else holds any of these places.
+    pub(super) unsafe fn slice<'a>(self, start: usize, len: usize) -> &'a mut [MaybeUninit<f32>] {
+        assert!(start + len <= self.len);
+        // SAFETY: inside the room by the assertion, unshared by the caller's word.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
+    }
+}

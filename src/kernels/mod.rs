@@ -5,6 +5,7 @@
 //! Results do not depend on the number of threads.
 
 mod bridge;
+mod conv3x3;
 mod gelu;
 mod layer_norm;
 mod simd;
@@ -12,5 +13,6 @@ mod simd;
 #[cfg(test)]
 mod tests;
 
+pub use conv3x3::{depthwise3x3, grouped3x3};
 pub use gelu::gelu;
 pub use layer_norm::{layer_norm, layer_norm_gelu};

@@ -47,33 +47,33 @@ pub(super) const BASELINE_FMA: bool = cfg!(target_arch = "aarch64");
 /// Defines a function whose body is compiled for every [`Level`] and run with the best one.
 /// Inside, `FMA` says whether `mul_add` is one instruction.
 macro_rules! vectorised {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident $(<const $k:ident: $kt:ty>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$(const $k:ident: $kt:ty),+>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
         #[allow(clippy::too_many_arguments)]
-        $vis fn $name $(<const $k: $kt>)? ($($arg: $ty),*) $(-> $ret)? {
+        $vis fn $name $(<$(const $k: $kt),+>)? ($($arg: $ty),*) $(-> $ret)? {
             #[inline(always)]
             #[allow(dead_code, clippy::too_many_arguments)]
-            fn body<const FMA: bool $(, const $k: $kt)?>($($arg: $ty),*) $(-> $ret)? $body
+            fn body<const FMA: bool $($(, const $k: $kt)+)?>($($arg: $ty),*) $(-> $ret)? $body
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,fma")]
             #[allow(clippy::too_many_arguments)]
-            fn avx512 $(<const $k: $kt>)? ($($arg: $ty),*) $(-> $ret)? { body::<true $(, $k)?>($($arg),*) }
+            fn avx512 $(<$(const $k: $kt),+>)? ($($arg: $ty),*) $(-> $ret)? { body::<true $($(, $k)+)?>($($arg),*) }
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
             #[allow(clippy::too_many_arguments)]
-            fn avx2 $(<const $k: $kt>)? ($($arg: $ty),*) $(-> $ret)? { body::<true $(, $k)?>($($arg),*) }
+            fn avx2 $(<$(const $k: $kt),+>)? ($($arg: $ty),*) $(-> $ret)? { body::<true $($(, $k)+)?>($($arg),*) }
 
             #[cfg(target_arch = "x86_64")]
             match $crate::kernels::simd::level() {
                 // SAFETY: the level was detected on this machine.
-                $crate::kernels::simd::Level::Avx512 => return unsafe { avx512 $(::<$k>)? ($($arg),*) },
+                $crate::kernels::simd::Level::Avx512 => return unsafe { avx512 $(::<$($k),+>)? ($($arg),*) },
                 // SAFETY: the level was detected on this machine.
-                $crate::kernels::simd::Level::Avx2 => return unsafe { avx2 $(::<$k>)? ($($arg),*) },
+                $crate::kernels::simd::Level::Avx2 => return unsafe { avx2 $(::<$($k),+>)? ($($arg),*) },
                 $crate::kernels::simd::Level::Baseline => {}
             }
-            body::<{ $crate::kernels::simd::BASELINE_FMA } $(, $k)?>($($arg),*)
+            body::<{ $crate::kernels::simd::BASELINE_FMA } $($(, $k)+)?>($($arg),*)
         }
     };
 }
