@@ -207,9 +207,16 @@ impl Planes {
         let last = map.h.min(task.rows.end + 1);
         for y in first..last {
             let line = &mut self.0[(y + 1 - task.rows.start) * line..][BLOCK..line - BLOCK];
-            for (column, pixel) in line.chunks_exact_mut(BLOCK).enumerate() {
-                pack_pixel::<J>(&x[map.offset(task, y, column)..][..task.channels.len()], pixel);
-            }
+            pack_line::<J>(&x[map.offset(task, y, 0)..], map.c, task.channels.len(), line);
+        }
+    }
+}
+
+vectorised! {
+    /// Packs a line of pixels that lie `stride` apart in `x`.
+    fn pack_line<const J: usize>(x: &[f32], stride: usize, channels: usize, line: &mut [f32]) {
+        for (column, pixel) in line.chunks_exact_mut(BLOCK).enumerate() {
+            pack_pixel::<J>(&x[column * stride..][..channels], pixel);
         }
     }
 }
@@ -269,10 +276,16 @@ fn convolve<const J: usize, const L: usize>(
             Level::Avx512 => convolve_row::<J, L, 4>(lines, taps, bias, &mut row),
             _ => convolve_row::<J, L, 1>(lines, taps, bias, &mut row),
         }
+        unpack_line::<J>(&row, map.offset(task, y, 0), map.c, task.channels.len(), out);
+    }
+}
+
+vectorised! {
+    /// Unpacks a line of pixels to places that lie `stride` apart, from `first` on.
+    fn unpack_line<const J: usize>(row: &[f32], first: usize, stride: usize, channels: usize, out: SharedRoom) {
         for (x, pixel) in row.chunks_exact(BLOCK).enumerate() {
-            // SAFETY: tasks do not overlap, and this pixel's channels belong to this one.
-            let out = unsafe { out.slice(map.offset(task, y, x), task.channels.len()) };
-            unpack_pixel::<J>(pixel, out);
+            // SAFETY: tasks do not overlap, and these channels of this line belong to the one calling.
+            unpack_pixel::<J>(pixel, unsafe { out.slice(first + x * stride, channels) });
         }
     }
 }

@@ -4,15 +4,20 @@
 //! plain composition of tensor operations it is tested against, so every device gives the same numbers.
 //! Results do not depend on the number of threads.
 
+mod attention;
 mod bridge;
 mod conv3x3;
 mod gelu;
 mod layer_norm;
+mod matmul;
 mod simd;
+mod softmax;
 
 #[cfg(test)]
 mod tests;
 
+pub use attention::attention;
 pub use conv3x3::{depthwise3x3, grouped3x3};
 pub use gelu::gelu;
 pub use layer_norm::{layer_norm, layer_norm_gelu};
+pub use softmax::softmax;
