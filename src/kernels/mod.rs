@@ -12,6 +12,8 @@ mod layer_norm;
 mod matmul;
 mod simd;
 mod softmax;
+mod upsample;
+mod upsample_loss;
 
 #[cfg(test)]
 mod tests;
@@ -21,3 +23,5 @@ pub use conv3x3::{depthwise3x3, grouped3x3};
 pub use gelu::gelu;
 pub use layer_norm::{layer_norm, layer_norm_gelu};
 pub use softmax::softmax;
+pub use upsample::upsample_argmax;
+pub use upsample_loss::{LossMean, upsample_cross_entropy};
