@@ -120,12 +120,6 @@ pub(super) fn values(x: &FlexTensor) -> &[f32] {
     }
 }
 
-/// The size of axis `i` counted from the last.
-pub(super) fn axis_from_end(x: &FlexTensor, i: usize) -> usize {
-    let shape = x.shape();
-    shape[shape.num_dims() - 1 - i]
-}
-
 /// A tensor of the given shape that owns `values`.
 pub(super) fn tensor(values: Vec<f32>, shape: impl Into<burn::tensor::Shape>) -> FlexTensor {
     FlexTensor::from_data(TensorData::new(values, shape))

@@ -4,11 +4,13 @@
 //! plain composition of tensor operations it is tested against, so every device gives the same numbers.
 //! Results do not depend on the number of threads.
 
+mod adamw;
 mod attention;
 mod bridge;
 mod conv3x3;
 mod gelu;
 mod layer_norm;
+mod linear;
 mod matmul;
 mod simd;
 mod softmax;
@@ -18,10 +20,12 @@ mod upsample_loss;
 #[cfg(test)]
 mod tests;
 
+pub use adamw::{AdamW, adamw_step};
 pub use attention::attention;
 pub use conv3x3::{depthwise3x3, grouped3x3};
 pub use gelu::gelu;
 pub use layer_norm::{layer_norm, layer_norm_gelu};
+pub use linear::linear;
 pub use softmax::softmax;
 pub use upsample::upsample_argmax;
 pub use upsample_loss::{LossMean, upsample_cross_entropy};
