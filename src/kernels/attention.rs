@@ -1,0 +1,330 @@
+//! Multi-head self-attention in tiles: no n × n matrix is ever held (Dao et al., 2022).
+
+use burn::backend::TensorMetadata;
+use burn::backend::flex::FlexTensor;
+use burn::tensor::Tensor;
+use rayon::prelude::*;
+
+use super::bridge::{Kernel, Operands, SharedRoom, on_cpu, room, run, tensor, values, written};
+use super::matmul::{Threads, View, multiply, multiply_add, rewrite};
+use super::simd::{LANES, add_lanes, exp, largest, sum2, vectorised};
+use super::softmax;
+
+/// Scaled dot-product self-attention without a mask, scale 1 / √d.
+///
+/// qkv [b, n, 3 heads d] holds queries, keys and values one after the other, each head by head (timm's packing).
+/// Gives [b, n, heads d].
+pub fn attention(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
+    let [_, tokens, packed] = qkv.dims();
+    assert!(heads > 0 && packed > 0 && packed.is_multiple_of(3 * heads), "attention: {packed} channels, {heads} heads");
+    if on_cpu(&qkv) && tokens > 0 {
+        run(Attention { heads }, Operands::One(qkv.into_dispatch()))
+    } else {
+        reference(qkv, heads)
+    }
+}
+
+/// The composition of tensor operations that [`attention`] stands for.
+pub(crate) fn reference(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
+    let [b, n, packed] = qkv.dims();
+    let d = packed / 3 / heads;
+    let parts = qkv.reshape([b, n, 3, heads, d]).permute([2, 0, 3, 1, 4]); // [3, b, heads, n, d]
+    let part = |i| parts.clone().narrow(0, i, 1).squeeze_dim::<4>(0); // [b, heads, n, d]
+    let scores = part(0).matmul(part(1).transpose()) / (d as f64).sqrt(); // [b, heads, n, n]
+    let y = softmax::reference(scores).matmul(part(2)); // [b, heads, n, d]
+    y.swap_dims(1, 2).reshape([b, n, heads * d])
+}
+
+/// Queries of a tile.
+const QUERIES: usize = 128;
+/// Most keys of a tile.
+const KEYS: usize = 512;
+
+#[derive(Debug)]
+struct Attention {
+    heads: usize,
+}
+
+impl Kernel for Attention {
+    fn forward(&self, inputs: Vec<FlexTensor>, keep: bool) -> (FlexTensor, Vec<FlexTensor>) {
+        let extent = Extent::of(&inputs[0], self.heads);
+        let Extent { batch, heads, tokens, d } = extent;
+        let qkv = values(&inputs[0]);
+        let mut y = room(batch * tokens * heads * d);
+        let mut log_sums = room(if keep { batch * heads * tokens } else { 0 });
+        let (out, sums_out) = (SharedRoom::new(&mut y), SharedRoom::new(&mut log_sums));
+        let tiles = tokens.div_ceil(QUERIES);
+        (0..batch * heads * tiles).into_par_iter().for_each_init(Tile::default, |tile, task| {
+            let (head, start) = (task / tiles, task % tiles * QUERIES);
+            let count = QUERIES.min(tokens - start);
+            forward(&extent, qkv, head, start, count, tile);
+            for (i, row) in tile.out.chunks_exact(d).enumerate() {
+                // SAFETY: each task has queries of its own.
+                unsafe { out.slice(extent.row(head, start + i), d) }.write_copy_of_slice(row);
+            }
+            if keep {
+                let log_sums = tile.sums.iter().zip(&tile.peaks).map(|(sum, peak)| peak + sum.ln());
+                // SAFETY: as above.
+                let places = unsafe { sums_out.slice(head * tokens + start, count) };
+                places.iter_mut().zip(log_sums).for_each(|(place, value)| _ = place.write(value));
+            }
+        });
+        // SAFETY: the tasks cover the output.
+        let y = tensor(unsafe { written(y) }, [batch, tokens, heads * d]);
+        if !keep {
+            return (y, Vec::new());
+        }
+        // SAFETY: the tasks cover all queries of all heads.
+        let log_sums = tensor(unsafe { written(log_sums) }, [batch, heads, tokens]);
+        let [qkv] = <[FlexTensor; 1]>::try_from(inputs).unwrap_or_else(|_| unreachable!("attention has one input"));
+        (y.clone(), vec![qkv, y, log_sums])
+    }
+
+    fn backward(&self, saved: Vec<FlexTensor>, grad: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
+        let extent = Extent::of(&saved[0], self.heads);
+        let Extent { batch, heads, tokens, d } = extent;
+        let [qkv, y, log_sums] = [0, 1, 2].map(|i| values(&saved[i]));
+        let dy = values(&grad);
+        let mut dqkv = room(qkv.len());
+        let out = SharedRoom::new(&mut dqkv);
+        let (chunks, length) = chunks(tokens);
+        // Each task owns some keys of a head, and adds up its share of the queries' gradient on its own.
+        let shares: Vec<Vec<f32>> = (0..batch * heads * chunks)
+            .into_par_iter()
+            .map_init(GradientTile::default, |tile, task| {
+                let (head, start) = (task / chunks, task % chunks * length);
+                let count = length.min(tokens - start);
+                let dq = backward(&extent, [qkv, y, dy, log_sums], head, start, count, tile);
+                for (i, (dk, dv)) in tile.dk.chunks_exact(d).zip(tile.dv.chunks_exact(d)).enumerate() {
+                    // SAFETY: each task has keys of its own.
+                    unsafe { out.slice(extent.packed(head, 1, start + i), d) }.write_copy_of_slice(dk);
+                    // SAFETY: as above.
+                    unsafe { out.slice(extent.packed(head, 2, start + i), d) }.write_copy_of_slice(dv);
+                }
+                dq
+            })
+            .collect();
+        shares.par_chunks(chunks).enumerate().for_each(|(head, shares)| {
+            for i in 0..tokens {
+                // SAFETY: each head has places of its own.
+                let dq = unsafe { out.slice(extent.packed(head, 0, i), d) };
+                for (j, dq) in dq.iter_mut().enumerate() {
+                    dq.write(shares.iter().map(|share| share[i * d + j]).sum());
+                }
+            }
+        });
+        // SAFETY: gradients of queries, keys and values of all tokens and heads have been written.
+        vec![Some(tensor(unsafe { written(dqkv) }, saved[0].shape()))]
+    }
+}
+
+struct Extent {
+    batch: usize,
+    heads: usize,
+    tokens: usize,
+    d: usize,
+}
+
+impl Extent {
+    fn of(qkv: &FlexTensor, heads: usize) -> Self {
+        let shape = qkv.shape();
+        Self { batch: shape[0], heads, tokens: shape[1], d: shape[2] / 3 / heads }
+    }
+
+    /// Where a token's queries (part 0), keys (1) or values (2) start; `head` counts through all batches.
+    fn packed(&self, head: usize, part: usize, token: usize) -> usize {
+        let (batch, head) = (head / self.heads, head % self.heads);
+        (((batch * self.tokens + token) * 3 + part) * self.heads + head) * self.d
+    }
+
+    /// Where a token's output starts.
+    fn row(&self, head: usize, token: usize) -> usize {
+        let (batch, head) = (head / self.heads, head % self.heads);
+        ((batch * self.tokens + token) * self.heads + head) * self.d
+    }
+
+    fn part<'a>(&self, qkv: &'a [f32], head: usize, part: usize, start: usize, count: usize) -> View<'a> {
+        View::new(&qkv[self.packed(head, part, start)..], count, self.d, 3 * self.heads * self.d)
+    }
+
+    fn rows<'a>(&self, y: &'a [f32], head: usize, start: usize, count: usize) -> View<'a> {
+        View::new(&y[self.row(head, start)..], count, self.d, self.heads * self.d)
+    }
+
+    fn scale(&self) -> f32 {
+        (1.0 / (self.d as f64).sqrt()) as f32
+    }
+}
+
+/// Into how many tiles of about one length the keys fall, and that length.
+fn chunks(tokens: usize) -> (usize, usize) {
+    let length = tokens.div_ceil(tokens.div_ceil(KEYS));
+    (tokens.div_ceil(length), length)
+}
+
+/// What a task holds in the forward pass.
+#[derive(Default)]
+struct Tile {
+    scores: Vec<f32>,
+    peaks: Vec<f32>,
+    sums: Vec<f32>,
+    out: Vec<f32>,
+}
+
+/// The output of some queries of one head, into `tile.out`.
+fn forward(extent: &Extent, qkv: &[f32], head: usize, start: usize, count: usize, tile: &mut Tile) {
+    let (chunks, length) = chunks(extent.tokens);
+    let queries = extent.part(qkv, head, 0, start, count);
+    refill(&mut tile.peaks, count, f32::NEG_INFINITY);
+    refill(&mut tile.sums, count, 0.0);
+    refill(&mut tile.out, count * extent.d, 0.0);
+    for first in (0..chunks).map(|i| i * length) {
+        let keys = length.min(extent.tokens - first);
+        tile.scores.resize(count * keys, 0.0);
+        let transposed = extent.part(qkv, head, 1, first, keys).t();
+        multiply(rewrite(&mut tile.scores), extent.scale(), queries, transposed, Threads::One);
+        online_softmax(&mut tile.scores, &mut tile.peaks, &mut tile.sums, &mut tile.out);
+        let weights = View::new(&tile.scores, count, keys, keys);
+        multiply_add(&mut tile.out, 1.0, weights, extent.part(qkv, head, 2, first, keys), Threads::One);
+    }
+    for (out, sum) in tile.out.chunks_exact_mut(extent.d).zip(&tile.sums) {
+        let scale = 1.0 / sum;
+        out.iter_mut().for_each(|value| *value *= scale);
+    }
+}
+
+fn refill(values: &mut Vec<f32>, len: usize, value: f32) {
+    values.clear();
+    values.resize(len, value);
+}
+
+vectorised! {
+    /// Turns scores into exp(score - peak), where `peaks` are the largest so far, and rescales what came before.
+    fn online_softmax(scores: &mut [f32], peaks: &mut [f32], sums: &mut [f32], out: &mut [f32]) {
+        let (keys, d) = (scores.len() / peaks.len(), out.len() / peaks.len());
+        let rows = scores.chunks_exact_mut(keys).zip(out.chunks_exact_mut(d)).zip(peaks.iter_mut().zip(sums));
+        for ((scores, out), (peak, total)) in rows {
+            let before = *peak;
+            *peak = before.max(largest(scores));
+            let kept = exp::<FMA>(before - *peak);
+            for value in out {
+                *value *= kept;
+            }
+            let mut lanes = [0.0; LANES];
+            let mut chunks = scores.chunks_exact_mut(LANES);
+            for chunk in &mut chunks {
+                for i in 0..LANES {
+                    chunk[i] = exp::<FMA>(chunk[i] - *peak);
+                    lanes[i] += chunk[i];
+                }
+            }
+            for (score, lane) in chunks.into_remainder().iter_mut().zip(&mut lanes) {
+                *score = exp::<FMA>(*score - *peak);
+                *lane += *score;
+            }
+            *total = *total * kept + add_lanes(lanes);
+        }
+    }
+}
+
+/// What a task holds in the backward pass.
+#[derive(Default)]
+struct GradientTile {
+    scores: Vec<f32>,
+    grads: Vec<f32>,
+    products: Vec<f32>,
+    dk: Vec<f32>,
+    dv: Vec<f32>,
+}
+
+/// The gradients of some keys and values of one head, into the tile; returns these keys' share of the gradient of all
+/// queries.
+fn backward(
+    extent: &Extent,
+    [qkv, y, dy, log_sums]: [&[f32]; 4],
+    head: usize,
+    start: usize,
+    keys: usize,
+    tile: &mut GradientTile,
+) -> Vec<f32> {
+    let Extent { tokens, d, .. } = *extent;
+    let (k, v) = (extent.part(qkv, head, 1, start, keys), extent.part(qkv, head, 2, start, keys));
+    refill(&mut tile.dk, keys * d, 0.0);
+    refill(&mut tile.dv, keys * d, 0.0);
+    let mut dq = room(tokens * d);
+    for first in (0..tokens).step_by(QUERIES) {
+        let count = QUERIES.min(tokens - first);
+        let (q, grad) = (extent.part(qkv, head, 0, first, count), extent.rows(dy, head, first, count));
+        tile.scores.resize(count * keys, 0.0);
+        tile.grads.resize(count * keys, 0.0);
+        refill(&mut tile.products, count, 0.0);
+        multiply(rewrite(&mut tile.scores), extent.scale(), q, k.t(), Threads::One);
+        multiply(rewrite(&mut tile.grads), 1.0, grad, v.t(), Threads::One);
+        let row = extent.row(head, first);
+        row_products(&y[row..], &dy[row..], d, extent.heads * d, &mut tile.products);
+        score_gradient(&mut tile.scores, &mut tile.grads, &log_sums[head * tokens + first..], &tile.products);
+        let (weights, grads) = (View::new(&tile.scores, count, keys, keys), View::new(&tile.grads, count, keys, keys));
+        multiply_add(&mut tile.dv, 1.0, weights.t(), grad, Threads::One);
+        multiply_add(&mut tile.dk, extent.scale(), grads.t(), q, Threads::One);
+        multiply(&mut dq[first * d..][..count * d], extent.scale(), grads, k, Threads::One);
+    }
+    // SAFETY: the loop covers all tokens.
+    unsafe { written(dq) }
+}
+
+vectorised! {
+    /// The dot products of the rows of two matrices.
+    fn row_products(a: &[f32], b: &[f32], d: usize, stride: usize, products: &mut [f32]) {
+        for (i, product) in products.iter_mut().enumerate() {
+            let row = i * stride..i * stride + d;
+            *product = sum2(&a[row.clone()], &b[row], |a, b| a * b);
+        }
+    }
+}
+
+vectorised! {
+    /// Turns scores into attention weights, and the weights' gradients into those of the scores.
+    fn score_gradient(scores: &mut [f32], grads: &mut [f32], log_sums: &[f32], products: &[f32]) {
+        let keys = scores.len() / products.len();
+        let rows = scores.chunks_exact_mut(keys).zip(grads.chunks_exact_mut(keys)).zip(log_sums.iter().zip(products));
+        for ((scores, grads), (log_sum, product)) in rows {
+            for (score, grad) in scores.iter_mut().zip(grads) {
+                *score = exp::<FMA>(*score - log_sum);
+                *grad = *score * (*grad - product);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::tests::{assert_close, gradients, random, speed, strided};
+
+    #[test]
+    fn matches_the_composition() {
+        for (b, n, heads, d) in [(1, 1, 1, 1), (2, 37, 3, 5), (1, 130, 2, 64), (2, 700, 1, 33)] {
+            let qkv = strided([b, n, 3 * heads * d], 1) * 2.0;
+            assert_close(attention(qkv.clone(), heads), reference(qkv.clone(), heads), 2e-6);
+            // The gradient takes the shape of the output; three copies make it that of the input.
+            let dy = random([b, n, 3 * heads * d], 2);
+            let thrice = |y: Tensor<3>| Tensor::cat(vec![y.clone(), y.clone(), y], 2);
+            let [ours] = gradients([qkv.clone()], &dy, |[x]| thrice(attention(x, heads)));
+            let [theirs] = gradients([qkv], &dy, |[x]| thrice(reference(x, heads)));
+            assert_close(ours, theirs, 5e-6);
+        }
+    }
+
+    #[test]
+    fn large_scores_stay_finite() {
+        let qkv = random([1, 600, 3 * 16], 1) * 30.0;
+        assert_close(attention(qkv.clone(), 1), reference(qkv, 1), 1e-4);
+    }
+
+    #[test]
+    #[ignore = "prints timings"]
+    fn timing() {
+        let qkv = random([1, 1025, 3 * 384], 1);
+        speed("attention [1,1025,6x64]", [qkv], |[x]| attention(x, 6), |[x]| reference(x, 6));
+    }
+}

@@ -1,0 +1,173 @@
+//! The way from a burn tensor to plain slices and back, carrying a hand-written gradient.
+//!
+//! A [`Kernel`] is written once over [`FlexTensor`]s; [`run`] calls it for the tensors of a plain or an autodiff
+//! device alike and registers its backward step in the latter case.
+
+use std::fmt::Debug;
+use std::mem::{ManuallyDrop, MaybeUninit};
+use std::sync::Arc;
+
+use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::flex::FlexTensor;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Dispatch, ExtensionType, Flex, TensorMetadata, backend_extension};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+
+/// An operation over contiguous f32 tensors, with its gradient.
+pub(super) trait Kernel: Debug + Send + Sync + 'static {
+    /// The output; with `keep`, also the tensors `backward` needs.
+    fn forward(&self, inputs: Vec<FlexTensor>, keep: bool) -> (FlexTensor, Vec<FlexTensor>);
+
+    /// The gradients of the inputs for which `wanted` is true, in the order of the inputs.
+    fn backward(&self, saved: Vec<FlexTensor>, grad: FlexTensor, wanted: &[bool]) -> Vec<Option<FlexTensor>>;
+}
+
+/// True where the kernels can be used: f32 on the CPU backend.
+pub(super) fn on_cpu<const D: usize>(x: &Tensor<D>) -> bool {
+    x.dtype() == DType::F32 && x.device() == Device::flex()
+}
+
+/// Runs a kernel on one to three tensors; for all of them [`on_cpu`] must hold.
+pub(super) fn run<const D: usize>(kernel: impl Kernel, operands: Operands<Dispatch>) -> Tensor<D> {
+    Tensor::from_dispatch(<Dispatch as Kernels>::run(Arc::new(kernel), operands))
+}
+
+/// The tensors an operation takes.
+#[derive(ExtensionType)]
+pub(super) enum Operands<B: Backend> {
+    /// One tensor.
+    One(FloatTensor<B>),
+    /// Two tensors.
+    Two(FloatTensor<B>, FloatTensor<B>),
+    /// Three tensors.
+    Three(FloatTensor<B>, FloatTensor<B>, FloatTensor<B>),
+}
+
+/// The backends that can run a [`Kernel`].
+#[backend_extension(Flex, Autodiff)]
+pub(super) trait Kernels: Backend {
+    /// Runs `kernel` on the operands.
+    fn run(kernel: Arc<dyn Kernel>, #[extension_type] operands: Operands<Self>) -> FloatTensor<Self>;
+}
+
+impl Kernels for Flex {
+    fn run(kernel: Arc<dyn Kernel>, operands: Operands<Self>) -> FloatTensor<Self> {
+        let inputs = match operands {
+            Operands::One(a) => vec![contiguous(a)],
+            Operands::Two(a, b) => vec![contiguous(a), contiguous(b)],
+            Operands::Three(a, b, c) => vec![contiguous(a), contiguous(b), contiguous(c)],
+        };
+        kernel.forward(inputs, false).0
+    }
+}
+
+impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
+    fn run(kernel: Arc<dyn Kernel>, operands: Operands<Self>) -> FloatTensor<Self> {
+        match operands {
+            Operands::One(a) => tracked::<C, 1>(kernel, [a]),
+            Operands::Two(a, b) => tracked::<C, 2>(kernel, [a, b]),
+            Operands::Three(a, b, c) => tracked::<C, 3>(kernel, [a, b, c]),
+        }
+    }
+}
+
+fn tracked<C: CheckpointStrategy, const N: usize>(
+    kernel: Arc<dyn Kernel>,
+    inputs: [FloatTensor<Autodiff<Flex, C>>; N],
+) -> FloatTensor<Autodiff<Flex, C>> {
+    let nodes = inputs.each_ref().map(|input| input.node());
+    let values = |keep| {
+        let inputs = inputs.into_iter().map(|input| contiguous(input.into_primitive())).collect();
+        kernel.forward(inputs, keep)
+    };
+    match Step(kernel.clone()).prepare::<C>(nodes).compute_bound().stateful() {
+        OpsKind::Tracked(prep) => {
+            let (output, saved) = values(true);
+            prep.finish(saved, output)
+        }
+        OpsKind::UnTracked(prep) => prep.finish(values(false).0),
+    }
+}
+
+#[derive(Debug)]
+struct Step(Arc<dyn Kernel>);
+
+impl<const N: usize> Backward<Flex, N> for Step {
+    type State = Vec<FlexTensor>;
+
+    fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = contiguous(grads.consume::<Flex>(&ops.node));
+        let wanted = ops.parents.each_ref().map(|parent| parent.is_some());
+        for (parent, grad) in ops.parents.into_iter().zip(self.0.backward(ops.state, grad, &wanted)) {
+            if let (Some(parent), Some(grad)) = (parent, grad) {
+                grads.register::<Flex>(parent.id, grad);
+            }
+        }
+    }
+}
+
+fn contiguous(x: FlexTensor) -> FlexTensor {
+    if x.is_contiguous() { x } else { x.to_contiguous() }
+}
+
+/// The elements of a contiguous f32 tensor.
+pub(super) fn values(x: &FlexTensor) -> &[f32] {
+    match x.as_slice() {
+        Some(values) => values,
+        None => panic!("a kernel was given a strided or non-f32 tensor: {x:?}"),
+    }
+}
+
+/// A tensor of the given shape that owns `values`.
+pub(super) fn tensor(values: Vec<f32>, shape: impl Into<burn::tensor::Shape>) -> FlexTensor {
+    FlexTensor::from_data(TensorData::new(values, shape))
+}
+
+/// Room for `len` values that are all going to be written; saves filling it with zeros first.
+pub(super) fn room(len: usize) -> Vec<MaybeUninit<f32>> {
+    let mut room = Vec::with_capacity(len);
+    // SAFETY: the capacity is `len`, and uninitialised is a valid state of `MaybeUninit`.
+    unsafe { room.set_len(len) };
+    room
+}
+
+/// The values written into a [`room`].
+///
+/// # Safety
+/// Every element has been written.
+pub(super) unsafe fn written(room: Vec<MaybeUninit<f32>>) -> Vec<f32> {
+    let mut room = ManuallyDrop::new(room);
+    // SAFETY: same allocation, size and alignment; the caller vouches for the contents.
+    unsafe { Vec::from_raw_parts(room.as_mut_ptr().cast(), room.len(), room.capacity()) }
+}
+
+/// A [`room`] that several tasks write into, each in places of its own.
+#[derive(Clone, Copy)]
+pub(super) struct SharedRoom {
+    start: *mut MaybeUninit<f32>,
+    len: usize,
+}
+
+// SAFETY: access goes through `slice`, whose caller vouches that no two slices overlap.
+unsafe impl Send for SharedRoom {}
+// SAFETY: as above.
+unsafe impl Sync for SharedRoom {}
+
+impl SharedRoom {
+    /// The room must outlive every use.
+    pub(super) fn new(room: &mut [MaybeUninit<f32>]) -> Self {
+        Self { start: room.as_mut_ptr(), len: room.len() }
+    }
+
+    /// The `len` places from `start` on.
+    ///
+    /// # Safety
+    /// The room is still there, and nobody else holds any of these places.
+    pub(super) unsafe fn slice<'a>(self, start: usize, len: usize) -> &'a mut [MaybeUninit<f32>] {
+        assert!(start + len <= self.len);
+        // SAFETY: inside the room by the assertion, unshared by the caller's word.
+        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
+    }
+}

@@ -1,0 +1,435 @@
+//! 3×3 convolutions over channels-last maps: depthwise and in small groups.
+//!
+//! A task takes 64 channels of a band of rows. It copies them, with their zero border, into *planes* that fit the
+//! second-level cache: with J channels a group the values of 64 / J groups lie side by side, so that everything
+//! after is multiply-adds of whole vectors. The input gradient is the same convolution with the taps mirrored.
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use burn::backend::TensorMetadata;
+use burn::backend::flex::FlexTensor;
+use burn::tensor::{Tensor, module::conv2d, ops::ConvOptions};
+use rayon::prelude::*;
+
+use super::bridge::{Kernel, Operands, SharedRoom, on_cpu, room, run, tensor, values, written};
+use super::simd::{Level, fma, level, vectorised};
+
+/// Depthwise 3×3 convolution, stride 1, zero padding 1: x [b, h, w, c], weight [c, 1, 3, 3], bias [c] to [b, h, w, c].
+pub fn depthwise3x3(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
+    let groups = x.dims()[3];
+    grouped3x3(x, weight, bias, groups)
+}
+
+/// Grouped 3×3 convolution, stride 1, zero padding 1:
+/// x [b, h, w, c], weight [o, c / groups, 3, 3], bias [o] to [b, h, w, o].
+///
+/// Groups of 1, 2, 4 or 8 input and as many output channels have a CPU kernel.
+pub fn grouped3x3(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, groups: usize) -> Tensor<4> {
+    let [_, _, _, channels] = x.dims();
+    let [outputs, width, kh, kw] = weight.dims();
+    assert_eq!((width * groups, kh, kw), (channels, 3, 3), "grouped3x3: x, weight and groups do not fit");
+    assert_eq!(bias.dims(), [outputs], "grouped3x3: weight and bias differ in length");
+    let suits = outputs == channels && matches!(width, 1 | 2 | 4 | 8);
+    if suits && on_cpu(&x) && on_cpu(&weight) && on_cpu(&bias) {
+        run(Grouped { width }, Operands::Three(x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()))
+    } else {
+        reference(x, weight, bias, groups)
+    }
+}
+
+/// The tensor operations that [`grouped3x3`] stands for.
+pub(crate) fn reference(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, groups: usize) -> Tensor<4> {
+    let options = ConvOptions::new([1, 1], [1, 1], [1, 1], groups);
+    let x = x.permute([0, 3, 1, 2]); // [b, c, h, w]
+    conv2d(x, weight, Some(bias), options).permute([0, 2, 3, 1]) // [b, h, w, o]
+}
+
+/// Channels a task works on.
+const BLOCK: usize = 64;
+/// Rows a task works on; fixed, so that sums over bands always add up in the same order.
+const BAND: usize = 32;
+const TAPS: usize = 9;
+
+#[derive(Debug)]
+struct Grouped {
+    /// Channels a group, in and out.
+    width: usize,
+}
+
+impl Kernel for Grouped {
+    fn forward(&self, inputs: Vec<FlexTensor>, keep: bool) -> (FlexTensor, Vec<FlexTensor>) {
+        let map = Map::of(&inputs[0]);
+        let y = match self.width {
+            1 => forward::<1, 64>(map, &inputs),
+            2 => forward::<2, 32>(map, &inputs),
+            4 => forward::<4, 16>(map, &inputs),
+            _ => forward::<8, 8>(map, &inputs),
+        };
+        let y = tensor(y, inputs[0].shape());
+        (y, if keep { inputs } else { Vec::new() })
+    }
+
+    fn backward(&self, saved: Vec<FlexTensor>, grad: FlexTensor, wanted: &[bool]) -> Vec<Option<FlexTensor>> {
+        let map = Map::of(&saved[0]);
+        let (dx, dw, db) = match self.width {
+            1 => backward::<1, 64>(map, &saved, &grad, wanted),
+            2 => backward::<2, 32>(map, &saved, &grad, wanted),
+            4 => backward::<4, 16>(map, &saved, &grad, wanted),
+            _ => backward::<8, 8>(map, &saved, &grad, wanted),
+        };
+        vec![
+            dx.map(|dx| tensor(dx, grad.shape())),
+            dw.map(|dw| tensor(dw, saved[1].shape())),
+            db.map(|db| tensor(db, saved[2].shape())),
+        ]
+    }
+}
+
+fn forward<const J: usize, const L: usize>(map: Map, inputs: &[FlexTensor]) -> Vec<f32> {
+    let [x, w, b] = [0, 1, 2].map(|i| values(&inputs[i]));
+    let blocks: Vec<_> = map.blocks().map(|c| (taps::<J, L>(w, &c, false), lanes::<J>(&b[c]))).collect();
+    let mut y = room(x.len());
+    let out = SharedRoom::new(&mut y);
+    (0..map.tasks()).into_par_iter().for_each_init(Planes::default, |planes, i| {
+        let task = map.task(i);
+        planes.pack::<J>(&map, &task, x);
+        let (weight, bias) = &blocks[i % blocks.len()];
+        convolve::<J, L>(planes, weight, bias, &map, &task, out);
+    });
+    // SAFETY: the tasks cover the output, and `convolve` writes all of its task.
+    unsafe { written(y) }
+}
+
+type Gradients = (Option<Vec<f32>>, Option<Vec<f32>>, Option<Vec<f32>>);
+
+fn backward<const J: usize, const L: usize>(
+    map: Map,
+    saved: &[FlexTensor],
+    grad: &FlexTensor,
+    wanted: &[bool],
+) -> Gradients {
+    let (x, w, dy) = (values(&saved[0]), values(&saved[1]), values(grad));
+    let blocks: Vec<_> = map.blocks().map(|c| taps::<J, L>(w, &c, true)).collect();
+    let affine = wanted[1] || wanted[2];
+    let mut dx = room(if wanted[0] { dy.len() } else { 0 });
+    let out = SharedRoom::new(&mut dx);
+    let new = || (Planes::default(), Planes::default());
+    let partial: Vec<Vec<f32>> = (0..map.tasks())
+        .into_par_iter()
+        .map_init(new, |(planes, image), i| {
+            let task = map.task(i);
+            planes.pack::<J>(&map, &task, dy);
+            if wanted[0] {
+                convolve::<J, L>(planes, &blocks[i % blocks.len()], &[0.0; BLOCK], &map, &task, out);
+            }
+            let mut sums = vec![0.0; if affine { (TAPS * J + 1) * BLOCK } else { 0 }];
+            if affine {
+                image.pack::<J>(&map, &task, x);
+                weight_gradient::<J, L>(&image.0, &planes.0, map.w, &mut sums);
+            }
+            sums
+        })
+        .collect();
+    // SAFETY: the tasks cover the output, and `convolve` writes all of its task.
+    let dx = wanted[0].then(|| unsafe { written(dx) });
+    if !affine {
+        return (dx, None, None);
+    }
+    let (mut dw, mut db) = (vec![0.0; w.len()], vec![0.0; map.c]);
+    for (i, sums) in partial.iter().enumerate() {
+        let (taps, bias) = sums.split_at(TAPS * J * BLOCK);
+        for (k, channel) in map.task(i).channels.enumerate() {
+            let (lane, o) = (k / J, k % J);
+            db[channel] += bias[o * L + lane];
+            for j in 0..J {
+                for t in 0..TAPS {
+                    dw[(channel * J + j) * TAPS + t] += taps[((t * J + j) * J + o) * L + lane];
+                }
+            }
+        }
+    }
+    (dx, Some(dw), Some(db))
+}
+
+/// The extent of a channels-last map.
+#[derive(Clone, Copy)]
+struct Map {
+    b: usize,
+    h: usize,
+    w: usize,
+    c: usize,
+}
+
+/// The part of a map a task works on.
+struct Task {
+    batch: usize,
+    rows: Range<usize>,
+    channels: Range<usize>,
+}
+
+impl Map {
+    fn of(x: &FlexTensor) -> Self {
+        let shape = x.shape();
+        Self { b: shape[0], h: shape[1], w: shape[2], c: shape[3] }
+    }
+
+    fn blocks(self) -> impl Iterator<Item = Range<usize>> {
+        (0..self.c).step_by(BLOCK).map(move |c| c..self.c.min(c + BLOCK))
+    }
+
+    fn tasks(&self) -> usize {
+        self.b * self.h.div_ceil(BAND) * self.c.div_ceil(BLOCK)
+    }
+
+    fn task(&self, i: usize) -> Task {
+        let (blocks, bands) = (self.c.div_ceil(BLOCK), self.h.div_ceil(BAND));
+        let (c, y) = (i % blocks * BLOCK, i / blocks % bands * BAND);
+        Task { batch: i / blocks / bands, rows: y..self.h.min(y + BAND), channels: c..self.c.min(c + BLOCK) }
+    }
+
+    /// Where the values of a task's channels start at a pixel.
+    fn offset(&self, task: &Task, y: usize, x: usize) -> usize {
+        ((task.batch * self.h + y) * self.w + x) * self.c + task.channels.start
+    }
+}
+
+/// A task's values with a border of one pixel, [rows + 2, w + 2, J, L].
+#[derive(Default)]
+struct Planes(Vec<f32>);
+
+impl Planes {
+    fn pack<const J: usize>(&mut self, map: &Map, task: &Task, x: &[f32]) {
+        let line = (map.w + 2) * BLOCK;
+        self.0.clear();
+        self.0.resize((task.rows.len() + 2) * line, 0.0);
+        let first = task.rows.start.max(1) - 1;
+        let last = map.h.min(task.rows.end + 1);
+        for y in first..last {
+            let line = &mut self.0[(y + 1 - task.rows.start) * line..][BLOCK..line - BLOCK];
+            pack_line::<J>(&x[map.offset(task, y, 0)..], map.c, task.channels.len(), line);
+        }
+    }
+}
+
+vectorised! {
+    /// Packs a line of pixels that lie `stride` apart in `x`.
+    fn pack_line<const J: usize>(x: &[f32], stride: usize, channels: usize, line: &mut [f32]) {
+        for (column, pixel) in line.chunks_exact_mut(BLOCK).enumerate() {
+            pack_pixel::<J>(&x[column * stride..][..channels], pixel);
+        }
+    }
+}
+
+/// Channel l J + j goes to place j L + l.
+#[inline(always)]
+fn pack_pixel<const J: usize>(channels: &[f32], pixel: &mut [f32]) {
+    let lanes = BLOCK / J;
+    if let Ok(channels) = <&[f32; BLOCK]>::try_from(channels) {
+        for l in 0..lanes {
+            for j in 0..J {
+                pixel[j * lanes + l] = channels[l * J + j];
+            }
+        }
+    } else {
+        for (k, value) in channels.iter().enumerate() {
+            pixel[k % J * lanes + k / J] = *value;
+        }
+    }
+}
+
+fn lanes<const J: usize>(channels: &[f32]) -> [f32; BLOCK] {
+    let mut pixel = [0.0; BLOCK];
+    pack_pixel::<J>(channels, &mut pixel);
+    pixel
+}
+
+/// The weights of a block, [9, J in, J out, L]; `mirrored` ones carry the gradient from the output to the input.
+fn taps<const J: usize, const L: usize>(w: &[f32], channels: &Range<usize>, mirrored: bool) -> Vec<f32> {
+    let mut taps = vec![0.0; TAPS * J * BLOCK];
+    for (k, channel) in channels.clone().enumerate() {
+        let (lane, o) = (k / J, k % J);
+        for j in 0..J {
+            for t in 0..TAPS {
+                let (t_to, from, to) = if mirrored { (TAPS - 1 - t, o, j) } else { (t, j, o) };
+                taps[((t_to * J + from) * J + to) * L + lane] = w[(channel * J + j) * TAPS + t];
+            }
+        }
+    }
+    taps
+}
+
+/// Convolves a task's planes and writes its part of the output.
+fn convolve<const J: usize, const L: usize>(
+    planes: &Planes,
+    taps: &[f32],
+    bias: &[f32; BLOCK],
+    map: &Map,
+    task: &Task,
+    out: SharedRoom,
+) {
+    let line = (map.w + 2) * BLOCK;
+    let mut row = vec![0.0; map.w * BLOCK];
+    for (i, y) in task.rows.clone().enumerate() {
+        let lines = &planes.0[i * line..][..3 * line];
+        match level() {
+            Level::Avx512 => convolve_row::<J, L, 4>(lines, taps, bias, &mut row),
+            _ => convolve_row::<J, L, 1>(lines, taps, bias, &mut row),
+        }
+        unpack_line::<J>(&row, map.offset(task, y, 0), map.c, task.channels.len(), out);
+    }
+}
+
+vectorised! {
+    /// Unpacks a line of pixels to places that lie `stride` apart, from `first` on.
+    fn unpack_line<const J: usize>(row: &[f32], first: usize, stride: usize, channels: usize, out: SharedRoom) {
+        for (x, pixel) in row.chunks_exact(BLOCK).enumerate() {
+            // SAFETY: tasks do not overlap, and these channels of this line belong to the one calling.
+            unpack_pixel::<J>(pixel, unsafe { out.slice(first + x * stride, channels) });
+        }
+    }
+}
+
+#[inline(always)]
+fn unpack_pixel<const J: usize>(pixel: &[f32], channels: &mut [MaybeUninit<f32>]) {
+    let lanes = BLOCK / J;
+    if let (Ok(channels), Ok(pixel)) =
+        (<&mut [MaybeUninit<f32>; BLOCK]>::try_from(&mut *channels), <&[f32; BLOCK]>::try_from(pixel))
+    {
+        for l in 0..lanes {
+            for j in 0..J {
+                channels[l * J + j].write(pixel[j * lanes + l]);
+            }
+        }
+    } else {
+        for (k, value) in channels.iter_mut().enumerate() {
+            value.write(pixel[k % J * lanes + k / J]);
+        }
+    }
+}
+
+vectorised! {
+    /// One row of the output, `P` pixels at a time, from the three lines of planes around it.
+    fn convolve_row<const J: usize, const L: usize, const P: usize>(
+        lines: &[f32],
+        taps: &[f32],
+        bias: &[f32; BLOCK],
+        row: &mut [f32],
+    ) {
+        let (lines, taps, bias) = (lines.as_chunks::<L>().0, taps.as_chunks::<L>().0, bias.as_chunks::<L>().0);
+        let line = lines.len() / 3;
+        let width = row.len() / BLOCK;
+        for x in (0..width).step_by(P) {
+            let count = P.min(width - x);
+            let mut sums = [[[0.0; L]; J]; P];
+            for sums in &mut sums {
+                sums.copy_from_slice(bias);
+            }
+            for t in 0..TAPS {
+                // Past the row's end the last pixel is computed again and dropped.
+                let sources: [&[[f32; L]]; P] = std::array::from_fn(|p| {
+                    let at = t / 3 * line + (x + p.min(count - 1) + t % 3) * J;
+                    &lines[at..at + J]
+                });
+                let taps = &taps[t * J * J..(t + 1) * J * J];
+                for j in 0..J {
+                    for p in 0..P {
+                        let value = sources[p][j];
+                        for o in 0..J {
+                            let tap = &taps[j * J + o];
+                            for l in 0..L {
+                                sums[p][o][l] = fma::<FMA>(tap[l], value[l], sums[p][o][l]);
+                            }
+                        }
+                    }
+                }
+            }
+            for (row, sums) in row[x * BLOCK..].chunks_exact_mut(BLOCK).zip(&sums[..count]) {
+                row.copy_from_slice(sums.as_flattened());
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// Adds the gradients of the taps, [9, J in, J out, L], and of the bias, [J, L], to `sums`.
+    fn weight_gradient<const J: usize, const L: usize>(image: &[f32], grad: &[f32], width: usize, sums: &mut [f32]) {
+        let (image, grad) = (image.as_chunks::<L>().0, grad.as_chunks::<L>().0);
+        let (taps, bias) = sums.as_chunks_mut::<L>().0.split_at_mut(TAPS * J * J);
+        let line = (width + 2) * J;
+        for y in 0..grad.len() / line - 2 {
+            let grad = &grad[(y + 1) * line + J..][..width * J];
+            for (t, taps) in taps.chunks_exact_mut(J * J).enumerate() {
+                let image = &image[(y + t / 3) * line + t % 3 * J..][..width * J];
+                let mut sums = [[[0.0; L]; J]; J];
+                for (value, grad) in image.chunks_exact(J).zip(grad.chunks_exact(J)) {
+                    for j in 0..J {
+                        for o in 0..J {
+                            for l in 0..L {
+                                sums[j][o][l] = fma::<FMA>(value[j][l], grad[o][l], sums[j][o][l]);
+                            }
+                        }
+                    }
+                }
+                for (tap, sum) in taps.iter_mut().zip(sums.as_flattened()) {
+                    for l in 0..L {
+                        tap[l] += sum[l];
+                    }
+                }
+            }
+            let mut sums = [[0.0; L]; J];
+            for grad in grad.chunks_exact(J) {
+                for j in 0..J {
+                    for l in 0..L {
+                        sums[j][l] += grad[j][l];
+                    }
+                }
+            }
+            for (bias, sum) in bias.iter_mut().zip(&sums) {
+                for l in 0..L {
+                    bias[l] += sum[l];
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::tests::{assert_close, random, speed, strided, tracked};
+
+    #[test]
+    fn matches_conv2d() {
+        let cases =
+            [([1, 1, 1, 4], 4), ([2, 5, 7, 12], 4), ([1, 35, 6, 132], 4), ([1, 9, 5, 70], 1), ([3, 4, 3, 24], 8)];
+        for (shape, width) in cases.into_iter().chain([([1, 6, 9, 66], 2), ([1, 4, 5, 6], 3)]) {
+            let c = shape[3];
+            let (x, dy) = (strided(shape, 1), random(shape, 2));
+            let (w, b) = (strided([c, width, 3, 3], 3), random([c], 4));
+            let results = [true, false].map(|ours| {
+                let (x, w, b) = (tracked(x.clone()), tracked(w.clone()), tracked(b.clone()));
+                let f = if ours { grouped3x3 } else { reference };
+                let y = f(x.clone(), w.clone(), b.clone(), c / width);
+                let grads = (y.clone() * Tensor::from_inner(dy.clone())).sum().backward();
+                (y.inner(), x.grad(&grads).unwrap(), w.grad(&grads).unwrap(), b.grad(&grads).unwrap())
+            });
+            let [(y, dx, dw, db), (ry, rdx, rdw, rdb)] = results;
+            assert_close(y, ry, 2e-6);
+            assert_close(dx, rdx, 2e-6);
+            assert_close(dw, rdw, 5e-6);
+            assert_close(db, rdb, 5e-6);
+        }
+    }
+
+    #[test]
+    #[ignore = "prints timings"]
+    fn timing() {
+        for (c, width) in [(600, 1), (2136, 4)] {
+            let (w, b) = (tracked(random([c, width, 3, 3], 2)), tracked(random([c], 3)));
+            let ours = |[x]: [Tensor<4>; 1]| grouped3x3(x, w.clone(), b.clone(), c / width);
+            let theirs = |[x]: [Tensor<4>; 1]| reference(x, w.clone(), b.clone(), c / width);
+            speed(&format!("conv3x3 {c}/{width}"), [random([1, 32, 32, c], 1)], ours, theirs);
+        }
+    }
+}

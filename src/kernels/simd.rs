@@ -1,0 +1,204 @@
+//! Instruction sets chosen at run time, and the mathematics that must vectorise.
+//!
+//! The bodies are plain loops over slices and fixed-size lanes: [`vectorised!`] compiles them once for each
+//! instruction set, and the compiler turns the loops into vector instructions.
+
+use std::sync::OnceLock;
+
+/// The instruction sets a body is compiled for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Level {
+    /// What every machine of this architecture has: SSE2, or NEON.
+    Baseline,
+    /// AVX2 with fused multiply-add.
+    Avx2,
+    /// AVX-512 (F, VL, DQ, BW) with fused multiply-add.
+    Avx512,
+}
+
+/// The best level of this machine.
+pub(super) fn level() -> Level {
+    static LEVEL: OnceLock<Level> = OnceLock::new();
+    *LEVEL.get_or_init(detect)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn detect() -> Level {
+    let fma = is_x86_feature_detected!("fma");
+    let avx512 = is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512bw");
+    match (fma && avx512, fma && is_x86_feature_detected!("avx2")) {
+        (true, _) => Level::Avx512,
+        (_, true) => Level::Avx2,
+        _ => Level::Baseline,
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn detect() -> Level {
+    Level::Baseline
+}
+
+/// Whether the baseline has a fused multiply-add instruction.
+pub(super) const BASELINE_FMA: bool = cfg!(target_arch = "aarch64");
+
+/// Defines a function whose body is compiled for every [`Level`] and run with the best one.
+/// Inside, `FMA` says whether `mul_add` is one instruction.
+macro_rules! vectorised {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$(const $k:ident: $kt:ty),+>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
+        $(#[$meta])*
+        #[allow(clippy::too_many_arguments)]
+        $vis fn $name $(<$(const $k: $kt),+>)? ($($arg: $ty),*) $(-> $ret)? {
+            #[inline(always)]
+            #[allow(dead_code, clippy::too_many_arguments)]
+            fn body<const FMA: bool $($(, const $k: $kt)+)?>($($arg: $ty),*) $(-> $ret)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512vl,avx512dq,avx512bw,fma")]
+            #[allow(clippy::too_many_arguments)]
+            fn avx512 $(<$(const $k: $kt),+>)? ($($arg: $ty),*) $(-> $ret)? { body::<true $($(, $k)+)?>($($arg),*) }
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            #[allow(clippy::too_many_arguments)]
+            fn avx2 $(<$(const $k: $kt),+>)? ($($arg: $ty),*) $(-> $ret)? { body::<true $($(, $k)+)?>($($arg),*) }
+
+            #[cfg(target_arch = "x86_64")]
+            match $crate::kernels::simd::level() {
+                // SAFETY: the level was detected on this machine.
+                $crate::kernels::simd::Level::Avx512 => return unsafe { avx512 $(::<$($k),+>)? ($($arg),*) },
+                // SAFETY: the level was detected on this machine.
+                $crate::kernels::simd::Level::Avx2 => return unsafe { avx2 $(::<$($k),+>)? ($($arg),*) },
+                $crate::kernels::simd::Level::Baseline => {}
+            }
+            body::<{ $crate::kernels::simd::BASELINE_FMA } $($(, $k)+)?>($($arg),*)
+        }
+    };
+}
+pub(super) use vectorised;
+
+/// a b + c, in one instruction where there is one.
+#[inline(always)]
+pub(super) fn fma<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
+    if FMA { a.mul_add(b, c) } else { a * b + c }
+}
+
+/// The width over which sums are kept apart: two AVX-512 registers.
+pub(super) const LANES: usize = 32;
+
+/// The sum of `f(a)` over the elements, in [`LANES`] partial sums.
+#[inline(always)]
+pub(super) fn sum(a: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let chunks = a.chunks_exact(LANES);
+    for (lane, a) in lanes.iter_mut().zip(chunks.remainder()) {
+        *lane += f(*a);
+    }
+    for a in chunks {
+        for i in 0..LANES {
+            lanes[i] += f(a[i]);
+        }
+    }
+    add_lanes(lanes)
+}
+
+/// The sum of `f(a, b)` over two slices of one length.
+#[inline(always)]
+pub(super) fn sum2(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut lanes = [0.0; LANES];
+    let (a, b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
+    for (lane, (a, b)) in lanes.iter_mut().zip(a.remainder().iter().zip(b.remainder())) {
+        *lane += f(*a, *b);
+    }
+    for (a, b) in a.zip(b) {
+        for i in 0..LANES {
+            lanes[i] += f(a[i], b[i]);
+        }
+    }
+    add_lanes(lanes)
+}
+
+/// The sum of the lanes, pairwise.
+#[inline(always)]
+pub(super) fn add_lanes(mut lanes: [f32; LANES]) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
+/// The largest element; -inf for none.
+#[inline(always)]
+pub(super) fn largest(a: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let chunks = a.chunks_exact(LANES);
+    for (lane, a) in lanes.iter_mut().zip(chunks.remainder()) {
+        *lane = if *a > *lane { *a } else { *lane };
+    }
+    for a in chunks {
+        for i in 0..LANES {
+            lanes[i] = if a[i] > lanes[i] { a[i] } else { lanes[i] };
+        }
+    }
+    lanes.into_iter().fold(f32::NEG_INFINITY, f32::max)
+}
+
+/// exp(x) to about one unit in the last place; 0 below -87, and x is taken as at most 88.
+#[inline(always)]
+pub(super) fn exp<const FMA: bool>(x: f32) -> f32 {
+    // 1.5 * 2^23 rounds to an integer; the 127 puts the biased exponent into its low bits.
+    const ROUND: f32 = 12_582_912.0 + 127.0;
+    let clamped = x.clamp(-87.0, 88.0);
+    let shifted = fma::<FMA>(clamped, std::f32::consts::LOG2_E, ROUND);
+    let n = shifted - ROUND;
+    let r = fma::<FMA>(n, -0.693_359_4, clamped);
+    let r = fma::<FMA>(n, 2.121_944_4e-4, r);
+    let mut p = 1.984_126_98e-4;
+    p = fma::<FMA>(p, r, 1.388_888_9e-3);
+    p = fma::<FMA>(p, r, 8.333_333_8e-3);
+    p = fma::<FMA>(p, r, 4.166_666_8e-2);
+    p = fma::<FMA>(p, r, 1.666_666_7e-1);
+    p = fma::<FMA>(p, r, 0.5);
+    p = fma::<FMA>(p * r, r, r) + 1.0;
+    let y = p * f32::from_bits(shifted.to_bits() << 23);
+    if x < -87.0 { 0.0 } else { y }
+}
+
+/// The density and the distribution function of the standard normal at x.
+///
+/// The tail is exp(-x²/2) times a polynomial in 1 / (1 + |x|/4), fitted to erfcx by weighted least squares;
+/// its error is below 1e-7 everywhere.
+#[inline(always)]
+pub(super) fn normal<const FMA: bool>(x: f32) -> (f32, f32) {
+    const FRAC_1_SQRT_TAU: f32 = 0.398_942_28;
+    let e = exp::<FMA>(-0.5 * x * x);
+    let t = 1.0 / fma::<FMA>(x.abs(), TAIL_SCALE, 1.0);
+    let mut p = TAIL[8];
+    let mut i = 8;
+    while i > 0 {
+        i -= 1;
+        p = fma::<FMA>(p, t, TAIL[i]);
+    }
+    let tail = e * p * t;
+    (e * FRAC_1_SQRT_TAU, if x < 0.0 { tail } else { 1.0 - tail })
+}
+
+const TAIL_SCALE: f32 = 0.25;
+#[allow(clippy::excessive_precision)]
+const TAIL: [f32; 9] = [
+    0.099_866_331_631_747_96,
+    0.097_213_538_546_170_82,
+    0.113_397_545_112_141_16,
+    -0.004_815_014_634_585_708,
+    0.288_695_296_197_650_05,
+    -0.328_047_220_676_273_4,
+    0.399_494_002_025_372_94,
+    -0.201_132_281_568_011_77,
+    0.035_327_803_396_335_25,
+];

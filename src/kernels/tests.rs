@@ -1,0 +1,82 @@
+//! What the kernels' tests share: random tensors, gradients, comparison and timing.
+
+use std::time::Instant;
+
+use burn::tensor::{Device, Tensor, TensorData};
+
+use crate::rng::Rng;
+
+/// Standard normal values.
+pub(super) fn random<const D: usize>(shape: [usize; D], seed: u64) -> Tensor<D> {
+    let mut rng = Rng::new(seed, &[shape.iter().product::<usize>() as u64]);
+    let values: Vec<f32> = (0..shape.iter().product()).map(|_| rng.normal()).collect();
+    Tensor::from_data(TensorData::new(values, shape), &Device::flex())
+}
+
+/// Standard normal values in a tensor that is a permuted slice of a larger one.
+pub(super) fn strided<const D: usize>(shape: [usize; D], seed: u64) -> Tensor<D> {
+    let mut stored = shape;
+    stored.reverse();
+    stored[0] += 2;
+    let mut axes: [isize; D] = std::array::from_fn(|i| i as isize);
+    axes.reverse();
+    let mut ranges = shape.map(|n| 0..n);
+    ranges[D - 1] = 1..shape[D - 1] + 1;
+    let x = random(stored, seed).permute(axes).slice(ranges);
+    assert_eq!(x.dims(), shape);
+    x
+}
+
+/// The gradients of sum(f(inputs) * dy).
+pub(super) fn gradients<const D: usize, const N: usize>(
+    inputs: [Tensor<D>; N],
+    dy: &Tensor<D>,
+    f: impl FnOnce([Tensor<D>; N]) -> Tensor<D>,
+) -> [Tensor<D>; N] {
+    let inputs = inputs.map(|x| tracked(x));
+    let y = f(inputs.clone());
+    let grads = (y.clone() * Tensor::from_inner(dy.clone())).sum().backward();
+    inputs.map(|x| x.grad(&grads).unwrap())
+}
+
+/// The tensor as a leaf of an autodiff graph.
+pub(super) fn tracked<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    Tensor::from_inner(x).require_grad()
+}
+
+/// Fails unless |a - b| <= tolerance * (1 + the largest |b|) everywhere.
+#[track_caller]
+pub(super) fn assert_close<const D: usize>(a: Tensor<D>, b: Tensor<D>, tolerance: f32) {
+    assert_eq!(a.dims(), b.dims());
+    let (a, b) = (a.into_data(), b.into_data());
+    let (a, b) = (a.as_slice::<f32>().unwrap(), b.as_slice::<f32>().unwrap());
+    let scale = 1.0 + b.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    for (i, (a, b)) in a.iter().zip(b).enumerate() {
+        assert!((a - b).abs() <= tolerance * scale, "element {i}: {a} against {b}, scale {scale}");
+    }
+}
+
+/// Prints the milliseconds of both functions, forward alone and forward with backward.
+pub(super) fn speed<const D: usize, const E: usize, const N: usize>(
+    name: &str,
+    inputs: [Tensor<D>; N],
+    kernel: impl Fn([Tensor<D>; N]) -> Tensor<E>,
+    reference: impl Fn([Tensor<D>; N]) -> Tensor<E>,
+) {
+    let forward = |f: &dyn Fn([Tensor<D>; N]) -> Tensor<E>| best(|| drop(f(inputs.clone())));
+    let both = |f: &dyn Fn([Tensor<D>; N]) -> Tensor<E>| best(|| drop(f(inputs.clone().map(tracked)).sum().backward()));
+    let (k, r) = (forward(&kernel), forward(&reference));
+    let (kb, rb) = (both(&kernel), both(&reference));
+    eprintln!("{name}: forward {k:.2} ms (composition {r:.2}), with backward {kb:.2} ms ({rb:.2})");
+}
+
+/// The least time of a few runs, in ms.
+pub(super) fn best(mut f: impl FnMut()) -> f64 {
+    let mut least = f64::INFINITY;
+    for _ in 0..7 {
+        let start = Instant::now();
+        f();
+        least = least.min(start.elapsed().as_secs_f64() * 1e3);
+    }
+    least
+}

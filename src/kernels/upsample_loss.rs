@@ -1,0 +1,307 @@
+//! Cross entropy of bilinearly upsampled logits, pixel by pixel.
+
+use burn::backend::TensorMetadata;
+use burn::backend::flex::FlexTensor;
+use burn::tensor::{Int, Tensor, activation};
+use rayon::prelude::*;
+
+use super::bridge::{Kernel, Operands, on_cpu, run, tensor, values};
+use super::simd::{LANES, add_lanes, exp, fma, largest, vectorised};
+use super::upsample::{Map, Position, blend_pixel, positions, resize};
+
+/// What the summed loss is divided by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LossMean {
+    /// The number of all pixels, ignored ones included (mmsegmentation's default).
+    All,
+    /// The number of valid pixels, or the sum of their class weights (torch's `cross_entropy`).
+    Valid,
+}
+
+/// The label of pixels that do not count.
+const IGNORE: u8 = 255;
+
+/// The mean cross entropy of logits [b, h, w, k], bilinearly resized (align_corners = false) to the labels'
+/// [b, H, W]; a tensor of one value.
+///
+/// Labels are class indices below k, or 255 for pixels to ignore; on the CPU another label panics.
+/// `weights` [k] multiply the loss of each class. Without any valid pixel the loss and its gradient are 0.
+pub fn upsample_cross_entropy(
+    logits: Tensor<4>,
+    labels: Tensor<3, Int>,
+    weights: Option<Tensor<1>>,
+    mean: LossMean,
+) -> Tensor<1> {
+    let [b, h, w, k] = logits.dims();
+    let [batch, height, width] = labels.dims();
+    assert!(b == batch && h * w * k > 0 && height * width > 0, "upsample_cross_entropy: empty, or batches differ");
+    if !on_cpu(&logits) {
+        return reference(logits, labels, weights, mean);
+    }
+    let label = |label: i64| match u8::try_from(label) {
+        Ok(label) if label == IGNORE || usize::from(label) < k => label,
+        _ => panic!("label {label} is neither one of the {k} classes nor 255"),
+    };
+    let labels: Vec<u8> = labels.into_data().iter::<i64>().map(label).collect();
+    let weights: Option<Vec<f32>> = weights.map(|weights| weights.into_data().iter::<f32>().collect());
+    assert!(weights.as_ref().is_none_or(|weights| weights.len() == k), "upsample_cross_entropy: not {k} weights");
+    let divisor = match (mean, &weights) {
+        (LossMean::All, _) => labels.len() as f64,
+        (LossMean::Valid, None) => labels.iter().filter(|label| **label != IGNORE).count() as f64,
+        (LossMean::Valid, Some(weights)) => {
+            let valid = labels.iter().filter(|label| **label != IGNORE);
+            valid.map(|label| f64::from(weights[usize::from(*label)])).sum()
+        }
+    };
+    let weights = weights.unwrap_or_else(|| vec![1.0; k]);
+    let scale = if divisor > 0.0 { 1.0 / divisor } else { 0.0 };
+    run(Loss { labels, height, width, weights, scale }, Operands::One(logits.into_dispatch()))
+}
+
+/// The composition of tensor operations that [`upsample_cross_entropy`] stands for.
+pub(crate) fn reference(
+    logits: Tensor<4>,
+    labels: Tensor<3, Int>,
+    weights: Option<Tensor<1>>,
+    mean: LossMean,
+) -> Tensor<1> {
+    let [b, _, _, k] = logits.dims();
+    let [_, h, w] = labels.dims();
+    let ignored = labels.clone().equal_scalar(i64::from(IGNORE));
+    let labels = labels.mask_fill(ignored.clone(), 0);
+    let factor = match weights {
+        Some(weights) => weights.select(0, labels.clone().reshape([b * h * w])).reshape([b, h, w]),
+        None => Tensor::ones([b, h, w], &logits.device()),
+    };
+    let factor = factor.mask_fill(ignored, 0.0); // [b, H, W]
+    let log = activation::log_softmax(resize(logits, h, w), 3); // [b, H, W, k]
+    let picked = log.gather(3, labels.clamp(0, k as i64 - 1).unsqueeze_dim(3)).squeeze_dim::<3>(3); // [b, H, W]
+    let sum = (picked * factor.clone()).sum().neg();
+    match mean {
+        LossMean::All => sum / (b * h * w) as f64,
+        // Class weights may be small, but not so small that this changes their sum.
+        LossMean::Valid => sum / factor.sum().clamp_min(1e-12),
+    }
+}
+
+#[derive(Debug)]
+struct Loss {
+    labels: Vec<u8>,
+    height: usize,
+    width: usize,
+    weights: Vec<f32>,
+    /// The reciprocal of what the sum is divided by.
+    scale: f64,
+}
+
+impl Kernel for Loss {
+    /// Since the loss is one number, its gradient is found on the way and only multiplied later.
+    fn forward(&self, inputs: Vec<FlexTensor>, keep: bool) -> (FlexTensor, Vec<FlexTensor>) {
+        let shape = inputs[0].shape();
+        let (b, h, w, k) = (shape[0], shape[1], shape[2], shape[3]);
+        let map = Map::new(values(&inputs[0]), h, w, k);
+        let (rows, columns) = (positions(h, self.height), positions(w, self.width));
+        // A task takes the output rows that lie between two source rows.
+        let tasks: Vec<(f64, [Vec<f32>; 2])> = (0..b * h)
+            .into_par_iter()
+            .map_init(|| Scratch::new(&map), |scratch, i| self.rows(&map, i / h, i % h, &rows, &columns, keep, scratch))
+            .collect();
+        let loss = tasks.iter().map(|(loss, _)| loss).sum::<f64>() * self.scale;
+        let loss = tensor(vec![loss as f32], [1]);
+        if !keep {
+            return (loss, Vec::new());
+        }
+        let mut gradient = vec![0.0; b * h * w * k];
+        gradient.par_chunks_mut(w * k).enumerate().for_each(|(i, row)| {
+            let mut add = |share: &[f32]| {
+                for (row, share) in row.chunks_exact_mut(k).zip(share.chunks_exact(map.padded)) {
+                    row.iter_mut().zip(share).for_each(|(row, share)| *row += share);
+                }
+            };
+            add(&tasks[i].1[0]);
+            if i % h > 0 {
+                add(&tasks[i - 1].1[1]);
+            }
+            if i % h == h - 1 {
+                add(&tasks[i].1[1]);
+            }
+        });
+        (loss, vec![tensor(gradient, shape)])
+    }
+
+    fn backward(&self, saved: Vec<FlexTensor>, grad: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
+        let factor = values(&grad)[0];
+        let gradient = values(&saved[0]).iter().map(|value| value * factor).collect();
+        vec![Some(tensor(gradient, saved[0].shape()))]
+    }
+}
+
+struct Scratch {
+    line: Vec<f32>,
+    gradient: Vec<f32>,
+    pixel: Vec<f32>,
+}
+
+impl Scratch {
+    fn new(map: &Map) -> Self {
+        let line = map.line();
+        Self { gradient: vec![0.0; line.len()], line, pixel: vec![0.0; map.padded] }
+    }
+}
+
+impl Loss {
+    /// The summed loss of the output rows between source row `y` and the next, and its gradient at these two rows.
+    #[allow(clippy::too_many_arguments)]
+    fn rows(
+        &self,
+        map: &Map,
+        batch: usize,
+        y: usize,
+        rows: &[Position],
+        columns: &[Position],
+        keep: bool,
+        scratch: &mut Scratch,
+    ) -> (f64, [Vec<f32>; 2]) {
+        let size = if keep { scratch.line.len() } else { 0 };
+        let mut shares = [vec![0.0; size], vec![0.0; size]];
+        let mut loss = 0.0;
+        let first = rows.partition_point(|at| at.low < y);
+        for (i, at) in rows.iter().enumerate().skip(first).take_while(|(_, at)| at.low == y) {
+            map.interpolate(batch, at, &mut scratch.line);
+            let labels = &self.labels[(batch * self.height + i) * self.width..][..self.width];
+            let Scratch { line, gradient, pixel } = scratch;
+            if !keep {
+                loss += row_loss::<false>(line, columns, labels, &self.weights, 0.0, pixel, &mut []);
+                continue;
+            }
+            gradient.fill(0.0);
+            loss += row_loss::<true>(line, columns, labels, &self.weights, self.scale as f32, pixel, gradient);
+            let [low, high] = &mut shares;
+            for ((low, high), gradient) in low.iter_mut().zip(high).zip(gradient) {
+                *low += (1.0 - at.t) * *gradient;
+                *high += at.t * *gradient;
+            }
+        }
+        (loss, shares)
+    }
+}
+
+vectorised! {
+    /// The summed loss of one output row; with `GRADIENT`, adds `scale` times its gradient to that of the line.
+    fn row_loss<const GRADIENT: bool>(
+        line: &[f32],
+        columns: &[Position],
+        labels: &[u8],
+        weights: &[f32],
+        scale: f32,
+        pixel: &mut [f32],
+        gradient: &mut [f32],
+    ) -> f64 {
+        let padded = pixel.len();
+        let mut loss = 0.0;
+        for (at, label) in columns.iter().zip(labels) {
+            if *label == IGNORE {
+                continue;
+            }
+            let label = usize::from(*label);
+            blend_pixel::<FMA>(line, at, pixel);
+            let own = pixel[label];
+            let peak = largest(pixel);
+            let mut lanes = [0.0; LANES];
+            for chunk in pixel.as_chunks_mut::<LANES>().0 {
+                for i in 0..LANES {
+                    chunk[i] = exp::<FMA>(chunk[i] - peak);
+                    lanes[i] += chunk[i];
+                }
+            }
+            let sum = add_lanes(lanes);
+            loss += f64::from(weights[label]) * f64::from(peak - own + sum.ln());
+            if GRADIENT {
+                let scale = scale * weights[label];
+                for (column, share) in [(at.low, (1.0 - at.t) * scale), (at.high, at.t * scale)] {
+                    let gradient = &mut gradient[column * padded..][..padded];
+                    gradient[label] -= share;
+                    let share = share / sum;
+                    for (gradient, chunk) in gradient.as_chunks_mut::<LANES>().0.iter_mut().zip(pixel.as_chunks::<LANES>().0) {
+                        for i in 0..LANES {
+                            gradient[i] = fma::<FMA>(share, chunk[i], gradient[i]);
+                        }
+                    }
+                }
+            }
+        }
+        loss
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, TensorData};
+
+    use super::*;
+    use crate::kernels::tests::{assert_close, random, speed, strided, tracked};
+    use crate::rng::Rng;
+
+    fn labels(shape: [usize; 3], k: usize, ignored: f32) -> Tensor<3, Int> {
+        let mut rng = Rng::new(3, &[k as u64]);
+        let mut label = || if rng.chance(ignored) { 255 } else { rng.below(k) as i32 };
+        let values: Vec<i32> = (0..shape.iter().product()).map(|_| label()).collect();
+        Tensor::from_data(TensorData::new(values, shape), &Device::flex())
+    }
+
+    #[test]
+    fn matches_the_composition() {
+        let cases = [([1, 1, 1, 1], 2, 3), ([2, 3, 5, 7], 13, 10), ([1, 4, 3, 150], 64, 48), ([2, 6, 9, 33], 4, 5)];
+        for (shape, h, w) in cases {
+            let labels = labels([shape[0], h, w], shape[3], 0.3);
+            let weights = random([shape[3]], 5).abs() + 0.1;
+            for (mean, weights) in [(LossMean::All, None), (LossMean::Valid, None), (LossMean::Valid, Some(weights))] {
+                let results = [true, false].map(|ours| {
+                    let logits = tracked(strided(shape, 1) * 5.0);
+                    let f = if ours { upsample_cross_entropy } else { reference };
+                    let loss = f(logits.clone(), labels.clone(), weights.clone().map(Tensor::from_inner), mean);
+                    let grads = (loss.clone() * 100.0).backward();
+                    (loss.inner(), logits.grad(&grads).unwrap())
+                });
+                let [(loss, grad), (expected_loss, expected_grad)] = results;
+                assert_close(loss, expected_loss, 1e-6);
+                assert_close(grad, expected_grad, 5e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_valid_gives_zero() {
+        for mean in [LossMean::All, LossMean::Valid] {
+            for f in [upsample_cross_entropy, reference] {
+                let logits = tracked(random([1, 2, 3, 4], 1));
+                let loss = f(logits.clone(), labels([1, 4, 6], 4, 1.1), None, mean);
+                let grad = logits.grad(&loss.backward()).unwrap();
+                assert_eq!(loss.into_scalar::<f32>(), 0.0);
+                assert_eq!(grad.abs().max().into_scalar::<f32>(), 0.0);
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "neither one of the 4 classes")]
+    fn labels_are_checked() {
+        upsample_cross_entropy(random([1, 2, 3, 4], 1), labels([1, 4, 6], 90, 0.0), None, LossMean::All);
+    }
+
+    #[test]
+    #[ignore = "prints timings"]
+    fn timing() {
+        let labels = labels([1, 512, 512], 150, 0.1);
+        let run = |f: fn(_, _, _, _) -> Tensor<1>| {
+            let labels = labels.clone();
+            move |[x]: [Tensor<4>; 1]| f(x, labels.clone(), None, LossMean::All)
+        };
+        speed(
+            "upsample_cross_entropy 32x32x150 to 512x512",
+            [random([1, 32, 32, 150], 1)],
+            run(upsample_cross_entropy),
+            run(reference),
+        );
+    }
+}
