@@ -206,9 +206,9 @@ fn classes(classes: &[ClassRow]) -> String {
 {rows}</tbody></table></div>
 "#,
         head("Class", "name of the class"),
-        head("IoU", "intersection over union"),
-        head("Accuracy", "share of the class's pixels that were found"),
-        head("Dice", "twice the overlap over the sum of both areas"),
+        head("IoU, %", "intersection over union"),
+        head("Accuracy, %", "share of the class's pixels that were found"),
+        head("Dice, %", "twice the overlap over the sum of both areas"),
         head("Share of the truth", "share of the labelled pixels"),
     )
 }

@@ -10,7 +10,7 @@ for (const panel of all(".tokens")) {
   let timer = 0;
   const show = (stage) => {
     slider.value = stage;
-    slider.setAttribute("aria-valuetext", steps[stage].textContent);
+    slider.setAttribute("aria-valuetext", [...steps[stage].children].map((part) => part.textContent).join(" "));
     stages.forEach((picture, i) => { picture.hidden = i !== stage; });
     steps.forEach((step, i) => step.classList.toggle("now", i === stage));
     heads.forEach((head, i) => head.classList.toggle("now", i === stage));

@@ -130,11 +130,12 @@ fn maps(sample: &SamplePanel, classes: &[ClassRow], budget: &Budget) -> Result<S
         }
     };
     Ok(format!(
-        r#"<div class="scroll"><table class="maps"><caption class="hide">Structure tokens of {name}, one row a class, one column a stage</caption>
+        r#"<div class="scroll"><table class="maps" style="--n:{columns}"><caption class="hide">Structure tokens of {name}, one row a class, one column a stage</caption>
 <thead><tr><td></td>{heads}<th scope="col" class="truth">truth</th></tr></thead>
 <tbody>
 {rows}</tbody></table>{more}</div>
 "#,
+        columns = sample.blocks.len() + 1,
         name = escape(&sample.name),
     ))
 }
