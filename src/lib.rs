@@ -1,9 +1,10 @@
 //! Semantic segmentation with structure tokens.
 #![recursion_limit = "256"]
 
-pub mod error;
-pub mod rng;
 pub mod device;
+pub mod error;
+pub mod files;
+pub mod rng;
 
 pub mod kernels;
 pub mod layers;
@@ -16,8 +17,13 @@ pub mod data;
 pub mod weights;
 
 pub mod eval;
-pub mod train;
 pub mod overlay;
+
+pub mod artifact;
+pub mod config;
+pub mod train;
+
+pub mod inspect;
 pub mod predict;
 pub mod report;
 

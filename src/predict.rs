@@ -6,47 +6,51 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use half::f16;
 
+use crate::data::Classes;
 use crate::data::image::{Image, Labels};
+use crate::data::preprocess::Preprocess;
 use crate::error::{Error, Result};
-use crate::eval::infer::{InferConfig, Network};
-use crate::eval::preprocess::Preprocess;
-use crate::eval::{Inference, Resize};
-use crate::overlay;
+use crate::eval::{InferConfig, Inference, Network};
+use crate::model::Model;
+use crate::{artifact, overlay};
 
 /// A network with everything needed to use it.
-pub struct Predictor<N> {
+pub struct Predictor<N = Model> {
     network: N,
     preprocess: Preprocess,
     config: InferConfig,
-    resize: Box<Resize>,
     device: Device,
-    classes: Vec<String>,
-    colors: Vec<[u8; 3]>,
+    classes: Classes,
+}
+
+impl Predictor {
+    /// The model file at `path`, on `device`.
+    pub fn open(path: &Path, device: &Device) -> Result<Self> {
+        let (model, card) = artifact::open(path, device)?;
+        Self::new(model, card.data.preprocess, card.eval, device.clone(), card.classes)
+    }
 }
 
 impl<N: Network> Predictor<N> {
-    /// Puts the parts together. `classes` and `colors` hold one entry for each class of the network; `resize` makes an
-    /// image of another width and height.
+    /// Puts the parts together. `classes` hold one name and colour for each class of the network.
     ///
     /// Fails where the parts do not fit each other or a setting is out of its range.
     pub fn new(
         network: N,
         preprocess: Preprocess,
         config: InferConfig,
-        resize: Box<Resize>,
         device: Device,
-        classes: Vec<String>,
-        colors: Vec<[u8; 3]>,
+        classes: Classes,
     ) -> Result<Self> {
         preprocess.check()?;
         config.check()?;
         let n = network.classes();
-        if (classes.len(), colors.len()) != (n, n) || !(1..=255).contains(&n) {
-            let (names, colors) = (classes.len(), colors.len());
+        if (classes.names.len(), classes.colors.len()) != (n, n) || !(1..=255).contains(&n) {
+            let (names, colors) = (classes.names.len(), classes.colors.len());
             return Err(Error::new(format!("a network of {n} classes, {names} class names and {colors} colours"))
                 .hint("each class needs one name and one colour, and there can be 255 classes"));
         }
-        Ok(Self { network, preprocess, config, resize, device, classes, colors })
+        Ok(Self { network, preprocess, config, device, classes })
     }
 
     /// The class of every pixel, in the image's size.
@@ -61,7 +65,7 @@ impl<N: Network> Predictor<N> {
 
     /// The labels in colour over the image.
     pub fn overlay(&self, image: &Image, labels: &Labels) -> Image {
-        overlay::blend(image, labels, &self.colors, overlay::ALPHA)
+        overlay::blend(image, labels, &self.classes.colors, overlay::ALPHA)
     }
 
     /// The parts, as [`crate::eval::evaluate`] takes them.
@@ -70,7 +74,6 @@ impl<N: Network> Predictor<N> {
             network: &self.network,
             preprocess: &self.preprocess,
             config: &self.config,
-            resize: &*self.resize,
             device: &self.device,
         }
     }
@@ -80,14 +83,9 @@ impl<N: Network> Predictor<N> {
         &self.network
     }
 
-    /// The class names, by index.
-    pub fn classes(&self) -> &[String] {
+    /// Names and colours, by class index.
+    pub fn classes(&self) -> &Classes {
         &self.classes
-    }
-
-    /// The class colours, by index.
-    pub fn colors(&self) -> &[[u8; 3]] {
-        &self.colors
     }
 }
 
@@ -151,10 +149,9 @@ mod tests {
 
     fn predictor(classes: usize) -> Result<Predictor<Toy>> {
         let config = InferConfig { crop: [16, 16], stride: [10, 10], ..InferConfig::default() };
-        let resize = Box::new(|image: &Image, _: usize, _: usize| image.clone());
         let names = (0..classes).map(|i| format!("class {i}")).collect();
         let colors = (0..classes).map(|i| [i as u8 * 50, 0, 0]).collect();
-        Predictor::new(Toy::new(3), Preprocess::default(), config, resize, Device::flex(), names, colors)
+        Predictor::new(Toy::new(3), Preprocess::default(), config, Device::flex(), Classes { names, colors })
     }
 
     fn picture() -> Image {
@@ -194,7 +191,7 @@ mod tests {
             npy_header(&[7], NpyType::F16)[10..]
                 .starts_with(b"{'descr': '<f2', 'fortran_order': False, 'shape': (7,), }")
         );
-        assert!((0..80).all(|n| npy_header(&vec![1; n], NpyType::F16).len() % 64 == 0));
+        assert!((0..80).all(|n| npy_header(&vec![1; n], NpyType::F16).len().is_multiple_of(64)));
     }
 
     #[test]

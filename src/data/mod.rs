@@ -5,15 +5,19 @@
 //! ```
 
 pub mod augment;
+mod config;
 pub mod crop;
 pub mod folder;
 pub mod image;
 pub mod label_map;
 pub mod loader;
 pub mod photometric;
+pub mod preprocess;
 pub mod resize;
 pub mod shapes;
 pub mod spec;
+
+pub use config::DataConfig;
 
 use std::collections::HashMap;
 use std::path::Path;

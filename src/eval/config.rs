@@ -49,7 +49,7 @@ impl Default for InferConfig {
             scales: vec![1.0],
             flip: false,
             windows_per_batch: 8,
-            logits_mb: 512,
+            logits_mb: 128,
         }
     }
 }
@@ -62,7 +62,7 @@ impl InferConfig {
         if zero(&self.crop) || zero(&self.stride) || zero(&[self.windows_per_batch, self.logits_mb]) {
             return fail(
                 "`crop`, `stride`, `windows_per_batch` and `logits_mb` must be at least 1".into(),
-                "omit them",
+                "omit them for the defaults",
             );
         }
         if (0..2).any(|side| self.stride[side] > self.crop[side]) {

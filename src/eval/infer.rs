@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use burn::tensor::{Tensor, activation::softmax};
+use burn::tensor::{Device, Tensor, TensorData, activation::softmax};
 
 pub use super::config::{InferConfig, InferMode, keep_ratio};
+use super::host::{self, HostLook};
 use super::windows::{Bands, Windows, axis};
 use crate::data::image::Labels;
 use crate::error::{Error, Result};
@@ -44,11 +45,14 @@ pub fn slide_logits(network: &dyn Network, images: Tensor<4>, crop: [usize; 2], 
 }
 
 /// Class probabilities [b, k, h, w] at `size` (height, width): the mean over views of the softmax of their logits, each
-/// resized to `size` first.
-pub fn probabilities(network: &dyn Network, views: &[View], size: (usize, usize), config: &InferConfig) -> Tensor<4> {
-    let mut looks = Looks::new(network, views, size, config);
-    let bands = looks.bands().into_iter().map(|rows| looks.probabilities(rows).permute([0, 3, 1, 2]));
-    Tensor::cat(bands.collect(), 2) // [b, k, h, w]
+/// resized to `size` first. No gradient passes. Fails if the device cannot be read.
+pub fn probabilities(
+    network: &dyn Network,
+    views: &[View],
+    size: (usize, usize),
+    config: &InferConfig,
+) -> Result<Tensor<4>> {
+    probabilities_by(network, views, size, config, on_host(views))
 }
 
 /// The most probable class of every pixel at `size` (height, width), the lowest index on ties: one map an image.
@@ -61,11 +65,53 @@ pub fn labels(
     size: (usize, usize),
     config: &InferConfig,
 ) -> Result<Vec<Labels>> {
+    labels_by(network, views, size, config, on_host(views))
+}
+
+/// On a CPU the last steps are loops ([`host`]), elsewhere tensor operations.
+fn on_host(views: &[View]) -> bool {
+    views[0].images.device().without_autodiff() == Device::flex()
+}
+
+fn probabilities_by(
+    network: &dyn Network,
+    views: &[View],
+    size: (usize, usize),
+    config: &InferConfig,
+    on_host: bool,
+) -> Result<Tensor<4>> {
+    let mut looks = Looks::new(network, views, size, config);
+    let (batch, bands) = (views[0].images.dims()[0], looks.bands());
+    let band = |rows: Range<usize>| {
+        if !on_host {
+            return Ok(looks.probabilities(rows).permute([0, 3, 1, 2])); // [b, k, rows, w]
+        }
+        let looks = looks.fetch(rows.clone())?;
+        let values: Vec<f32> = (0..batch).flat_map(|i| host::probabilities(&looks, i, rows.clone())).collect();
+        let shape = [batch, rows.len(), size.1, network.classes()];
+        let values = Tensor::<4>::from_data(TensorData::new(values, shape), &Device::flex());
+        Ok(values.permute([0, 3, 1, 2])) // [b, k, rows, w]
+    };
+    Ok(Tensor::cat(bands.into_iter().map(band).collect::<Result<_>>()?, 2)) // [b, k, h, w]
+}
+
+fn labels_by(
+    network: &dyn Network,
+    views: &[View],
+    size: (usize, usize),
+    config: &InferConfig,
+    on_host: bool,
+) -> Result<Vec<Labels>> {
     let (height, width) = size;
     let mut looks = Looks::new(network, views, size, config);
     let batch = views[0].images.dims()[0];
     let mut maps = vec![Labels { width, height, ids: Vec::with_capacity(height * width) }; batch];
     for rows in looks.bands() {
+        if on_host {
+            let looks = looks.fetch(rows.clone())?;
+            maps.iter_mut().enumerate().for_each(|(i, map)| map.ids.extend(host::labels(&looks, i, rows.clone())));
+            continue;
+        }
         let ids = looks.scores(rows).argmax(3); // [b, rows, w, 1]
         let ids: Vec<i32> =
             ids.try_into_vec_as().map_err(|e| Error::new("cannot read labels from the device").source(e))?;
@@ -98,6 +144,15 @@ impl<'a> Looks<'a> {
     /// The bands of rows, from top to bottom.
     fn bands(&self) -> Vec<Range<usize>> {
         (0..self.height).step_by(self.band).map(|top| top..(top + self.band).min(self.height)).collect()
+    }
+
+    /// The views with their windows over some output rows, in host memory.
+    fn fetch(&mut self, rows: Range<usize>) -> Result<Vec<HostLook>> {
+        let fetch = |look: &mut Look| {
+            look.bands.reach(look.vertical.sources(rows.clone()));
+            HostLook::fetch(&look.bands, look.size, look.flipped)
+        };
+        self.looks.iter_mut().map(fetch).collect()
     }
 
     /// What orders the classes: [b, rows, w, k]. One view needs no softmax for that.
@@ -152,8 +207,6 @@ impl<'a> Look<'a> {
 
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
-
     use super::*;
     use crate::eval::toy::{Toy, noise, values};
     use crate::layers::resize::{Mode, resize};
@@ -229,10 +282,14 @@ mod tests {
             if view.flipped { p.flip([3]) } else { p }
         });
         let expected = each.reduce(|a, b| a + b).unwrap() / 6.0;
-        let ours = probabilities(&toy, &views, size, &config);
-        assert!(distance(ours, expected.clone()) < 1e-6);
+        for on_host in [false, true] {
+            let ours = probabilities_by(&toy, &views, size, &config, on_host).unwrap();
+            assert!(distance(ours, expected.clone()) < 1e-6);
+        }
         let ids: Vec<u8> = expected.argmax(1).try_into_vec_as::<i32>().unwrap().iter().map(|id| *id as u8).collect();
-        assert_eq!(labels(&toy, &views, size, &config).unwrap()[0].ids, ids);
+        for on_host in [false, true] {
+            assert_eq!(labels_by(&toy, &views, size, &config, on_host).unwrap()[0].ids, ids);
+        }
     }
 
     #[test]
@@ -245,13 +302,18 @@ mod tests {
             let views = [View { images, flipped: false }];
             assert_eq!(Looks::new(&toy, &views, size, &banded).bands().len(), size.0);
             assert_eq!(Looks::new(&toy, &views, size, &config()).bands().len(), 1);
-            let plain = labels(&toy, &views, size, &config()).unwrap();
+            let plain = labels_by(&toy, &views, size, &config(), false).unwrap();
             assert_eq!(plain.len(), 2);
             assert_ne!(plain[0], plain[1]);
-            assert_eq!(labels(&toy, &views, size, &banded).unwrap(), plain);
-            let error =
-                distance(probabilities(&toy, &views, size, &banded), probabilities(&toy, &views, size, &config()));
-            assert!(error < 1e-6, "{error}");
+            for on_host in [false, true] {
+                assert_eq!(labels_by(&toy, &views, size, &banded, on_host).unwrap(), plain);
+                assert_eq!(labels_by(&toy, &views, size, &config(), on_host).unwrap(), plain);
+            }
+            let by = |config: &InferConfig, on_host| probabilities_by(&toy, &views, size, config, on_host).unwrap();
+            let plain = by(&config(), false);
+            for other in [by(&banded, false), by(&banded, true), by(&config(), true)] {
+                assert!(distance(other, plain.clone()) < 1e-6);
+            }
         }
     }
 
@@ -267,8 +329,12 @@ mod tests {
             }
         }
         let views = [View { images: noise(1, [1, 3, 8, 8]), flipped: false }];
-        assert_eq!(labels(&Flat, &views, (8, 8), &config()).unwrap()[0].ids, [0; 64]);
-        assert!(values(probabilities(&Flat, &views, (8, 8), &config())).iter().all(|p| (p - 0.025).abs() < 1e-6));
+        for on_host in [false, true] {
+            assert_eq!(labels_by(&Flat, &views, (8, 8), &config(), on_host).unwrap()[0].ids, [0; 64]);
+        }
+        assert!(
+            values(probabilities(&Flat, &views, (8, 8), &config()).unwrap()).iter().all(|p| (p - 0.025).abs() < 1e-6)
+        );
     }
 
     #[test]
@@ -277,58 +343,18 @@ mod tests {
         let images = noise(5, [1, 3, 24, 32]);
         let views = [View { images: images.clone().flip([3]), flipped: true }];
         let whole = InferConfig { mode: crate::eval::infer::InferMode::Whole, ..config() };
-        let mirrored = probabilities(&toy, &views, (24, 32), &whole);
-        let straight = probabilities(&toy, &[View { images, flipped: false }], (24, 32), &whole);
+        let mirrored = probabilities(&toy, &views, (24, 32), &whole).unwrap();
+        let straight = probabilities(&toy, &[View { images, flipped: false }], (24, 32), &whole).unwrap();
         // Patches of 4 divide both sides, and the toy does not know left from right.
         assert!(distance(mirrored, straight) < 1e-5);
     }
 
     #[test]
-    fn the_device_of_the_images_is_used() {
-        let images = noise(1, [1, 3, 16, 16]).to_device(&Device::flex());
-        assert_eq!(whole_logits(&Toy::new(2), images).device(), Device::flex());
-    }
-
-    #[test]
-    #[ignore = "bench"]
-    fn bench_tmp() {
-        struct Fake(usize);
-        impl Network for Fake {
-            fn logits(&self, images: Tensor<4>) -> Tensor<4> {
-                noise(1, [images.dims()[0], 32, 32, self.0])
-            }
-            fn classes(&self) -> usize {
-                self.0
-            }
-        }
-        let rss = || {
-            std::fs::read_to_string("/proc/self/status")
-                .unwrap()
-                .lines()
-                .find(|l| l.starts_with("VmHWM"))
-                .unwrap()
-                .to_string()
-        };
-        for (k, h, w, oh, ow) in [
-            (150, 512, 683, 512, 683),
-            (150, 512, 683, 375, 500),
-            (19, 1024, 2048, 1024, 2048),
-            (150, 3000, 3000, 3000, 3000),
-        ] {
-            for mb in [32, 128, 512, 4096] {
-                if h == 3000 && mb > 512 {
-                    continue;
-                }
-                let config = InferConfig { logits_mb: mb, ..InferConfig::default() };
-                let views = [View { images: noise(1, [1, 3, h, w]), flipped: false }];
-                let t = std::time::Instant::now();
-                let l = labels(&Fake(k), &views, (oh, ow), &config).unwrap();
-                let a = t.elapsed();
-                let views = [views[0].clone(), views[0].clone()];
-                let t = std::time::Instant::now();
-                let m = if h < 3000 { labels(&Fake(k), &views, (oh, ow), &config).unwrap() } else { l.clone() };
-                eprintln!("{k} {h}x{w}->{oh}x{ow} {mb} MB: {a:?}; two views {:?} {} {}", t.elapsed(), rss(), l == m);
-            }
-        }
+    fn a_device_with_gradients_gives_the_same_labels() {
+        let images = noise(1, [1, 3, 20, 18]);
+        let tracked = Tensor::<4>::from_data(images.to_data(), &Device::flex().autodiff());
+        let on = |images| labels(&Toy::new(3), &[View { images, flipped: false }], (20, 18), &config()).unwrap();
+        assert!(tracked.device().is_autodiff());
+        assert_eq!(on(tracked), on(images));
     }
 }

@@ -6,24 +6,36 @@
 
 mod config;
 pub mod confusion;
+mod host;
 pub mod infer;
-pub mod preprocess;
 #[cfg(test)]
 pub(crate) mod toy;
 mod windows;
 
 use std::sync::mpsc;
 
-use burn::tensor::Device;
+use burn::tensor::{Device, Tensor};
 
+use crate::data::Dataset;
 use crate::data::image::{Image, Labels};
+use crate::data::preprocess::Preprocess;
+use crate::data::resize::{Window, resize_image};
 use crate::error::{Error, Result};
-use confusion::{Confusion, Scores};
-use infer::{InferConfig, Network, View};
-use preprocess::Preprocess;
+use crate::layers::Pass;
+use crate::model::Model;
+pub use confusion::{Confusion, Scores};
+pub use infer::{InferConfig, Network};
+use infer::View;
 
-/// Makes an image of a given width and height out of another, as the training images were resized.
-pub type Resize = dyn Fn(&Image, usize, usize) -> Image + Send + Sync;
+impl Network for Model {
+    fn logits(&self, images: Tensor<4>) -> Tensor<4> {
+        self.forward(images, &Pass::eval())
+    }
+
+    fn classes(&self) -> usize {
+        Model::classes(self)
+    }
+}
 
 /// A network with all that lies between it and 8-bit images.
 #[derive(Clone, Copy)]
@@ -34,8 +46,6 @@ pub struct Inference<'a> {
     pub preprocess: &'a Preprocess,
     /// Windows, scales, flips.
     pub config: &'a InferConfig,
-    /// How images are brought to another size.
-    pub resize: &'a Resize,
     /// Where the network lives.
     pub device: &'a Device,
 }
@@ -61,7 +71,7 @@ impl Inference<'_> {
             .hint("ask for labels, which are made in bands of rows, or cut the image"));
         }
         let views = self.views(image)?;
-        let tensor = infer::probabilities(self.network, &views, (image.height, image.width), self.config);
+        let tensor = infer::probabilities(self.network, &views, (image.height, image.width), self.config)?;
         tensor.try_into_vec_as().map_err(|e| Error::new("cannot read probabilities from the device").source(e))
     }
 
@@ -85,7 +95,10 @@ impl Inference<'_> {
         for (h, w) in sizes {
             let images = match (h, w) == (height, width) {
                 true => self.preprocess.to_tensor(image, self.device),
-                false => self.preprocess.to_tensor(&(self.resize)(image, w, h), self.device),
+                false => {
+                    let resized = resize_image(image, (w, h), Window::whole((w, h)));
+                    self.preprocess.to_tensor(&resized, self.device)
+                }
             }; // [1, 3, h, w]
             if self.config.flip {
                 views.push(View { images: images.clone().flip([3]), flipped: true });
@@ -99,7 +112,7 @@ impl Inference<'_> {
 /// One image to evaluate on: its name, its pixels, its truth.
 pub type Sample = (String, Image, Labels);
 
-/// What [`evaluate`] tells after each image.
+/// What [`evaluate_samples`] tells after each image.
 #[derive(Debug)]
 pub struct Evaluated<'a> {
     /// Images done so far, this one included.
@@ -116,11 +129,25 @@ pub struct Evaluated<'a> {
     pub confusion: &'a Confusion,
 }
 
+/// Scores a network on a whole dataset; `progress` is told the images done and in all.
+pub fn evaluate(
+    inference: &Inference,
+    dataset: &dyn Dataset,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Scores> {
+    let all = dataset.len();
+    let samples = (0..all).map(|index| {
+        let sample = dataset.get(index)?;
+        Ok((dataset.name(index), sample.image, sample.labels))
+    });
+    evaluate_samples(inference, &dataset.classes().names, samples, |image| progress(image.done, all))
+}
+
 /// Scores a network on samples: one confusion matrix over all pixels, in the size of the truth.
 ///
 /// Samples are fetched by another thread, at most three ahead; nothing of an image is kept but its counts. `names` are
 /// the classes. Fails on the first sample that cannot be had or does not fit, naming it, and where there are none.
-pub fn evaluate<I>(
+pub fn evaluate_samples<I>(
     inference: &Inference,
     names: &[String],
     samples: I,
@@ -189,19 +216,10 @@ mod tests {
         Image { width, height, pixels }
     }
 
-    fn nearest(image: &Image, width: usize, height: usize) -> Image {
-        let pixel = |at: usize| {
-            let (x, y) = (at % width * image.width / width, at / width * image.height / height);
-            let from = (y * image.width + x) * 3;
-            [image.pixels[from], image.pixels[from + 1], image.pixels[from + 2]]
-        };
-        Image { width, height, pixels: (0..width * height).flat_map(pixel).collect() }
-    }
-
     fn with<T>(config: InferConfig, run: impl FnOnce(&Inference) -> T) -> T {
         let (network, preprocess, device) = (Toy::new(4), Preprocess::default(), Device::flex());
         let (network, preprocess, device) = (&network, &preprocess, &device);
-        run(&Inference { network, preprocess, config: &config, resize: &nearest, device })
+        run(&Inference { network, preprocess, config: &config, device })
     }
 
     fn config() -> InferConfig {
@@ -227,7 +245,7 @@ mod tests {
                 .collect();
             let mut seen = Vec::new();
             let scores =
-                evaluate(inference, &names(), samples, |one| seen.push((one.done, one.name.to_string()))).unwrap();
+                evaluate_samples(inference, &names(), samples, |one| seen.push((one.done, one.name.to_string()))).unwrap();
             assert_eq!((scores.aacc, scores.ignored_pixels), (Some(1.0), 3));
             assert_eq!(scores.pixels as usize, 30 * 20 + 16 * 16 + 41 * 7 - 3);
             assert!(scores.classes.iter().filter(|class| class.pixels > 0).count() > 1);
@@ -243,12 +261,12 @@ mod tests {
                 Ok((name.to_string(), picture(1, 8, 8), labels))
             };
             let fails =
-                |samples: Vec<Result<Sample>>| evaluate(inference, &names(), samples, |_| {}).unwrap_err().to_string();
+                |samples: Vec<Result<Sample>>| evaluate_samples(inference, &names(), samples, |_| {}).unwrap_err().to_string();
             let off_size = Ok(("b".to_string(), picture(1, 8, 9), Labels { width: 8, height: 8, ids: vec![0; 64] }));
             let fetched = AtomicUsize::new(0);
             let many = std::iter::once(off_size).chain((0..100).map(|_| good("a")));
             let many = many.inspect(|_| _ = fetched.fetch_add(1, Ordering::Relaxed));
-            let error = evaluate(inference, &names(), many, |_| {}).unwrap_err().to_string();
+            let error = evaluate_samples(inference, &names(), many, |_| {}).unwrap_err().to_string();
             assert!(error.starts_with("cannot evaluate on `b`: the prediction is 8 x 9"), "{error}");
             assert!(fetched.into_inner() <= AHEAD + 3);
             let unknown = Ok(("c".to_string(), picture(1, 8, 8), Labels { width: 8, height: 8, ids: vec![9; 64] }));
@@ -261,7 +279,7 @@ mod tests {
             assert!(fails(vec![broken]).contains("`d`: an image of 4 x 4 pixels holds 0 bytes"));
             assert_eq!(fails(vec![Err(Error::new("lost"))]), "lost");
             assert_eq!(fails(vec![]), "there is no image to evaluate on");
-            assert!(evaluate(inference, &names()[1..], vec![good("a")], |_| {}).is_err());
+            assert!(evaluate_samples(inference, &names()[1..], vec![good("a")], |_| {}).is_err());
         });
     }
 

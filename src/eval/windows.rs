@@ -55,9 +55,9 @@ pub(super) struct Bands<'a> {
 }
 
 /// The windows that begin at one image row, with their logits from left to right, each [b, gh, gw, k].
-struct WindowRow {
-    top: usize,
-    grids: Vec<Tensor<4>>,
+pub(super) struct WindowRow {
+    pub(super) top: usize,
+    pub(super) grids: Vec<Tensor<4>>,
 }
 
 impl<'a> Bands<'a> {
@@ -76,16 +76,30 @@ impl<'a> Bands<'a> {
     ///
     /// The starts of successive calls must not fall.
     pub(super) fn rows(&mut self, rows: Range<usize>) -> Tensor<4> {
-        let height = self.windows.size.0;
-        while self.live.front().is_some_and(|row| row.top + height <= rows.start) {
+        self.reach(rows.clone());
+        let tops: Vec<usize> = self.live.iter().map(|row| row.top).collect();
+        let strips = segments(rows, &tops, self.windows.size.0).into_iter();
+        Tensor::cat(strips.map(|(rows, covering)| self.strip(rows, covering)).collect(), 1) // [b, rows, w, k]
+    }
+
+    /// Forgets the windows above some image rows and runs those over them. The starts must not fall.
+    pub(super) fn reach(&mut self, rows: Range<usize>) {
+        while self.live.front().is_some_and(|row| row.top + self.windows.size.0 <= rows.start) {
             self.live.pop_front();
         }
         while self.windows.tops.get(self.next).is_some_and(|top| *top < rows.end) {
             self.run();
         }
-        let tops: Vec<usize> = self.live.iter().map(|row| row.top).collect();
-        let strips = segments(rows, &tops, height).into_iter();
-        Tensor::cat(strips.map(|(rows, covering)| self.strip(rows, covering)).collect(), 1) // [b, rows, w, k]
+    }
+
+    /// The rows of windows in reach, from the top.
+    pub(super) fn live(&self) -> impl Iterator<Item = &WindowRow> {
+        self.live.iter()
+    }
+
+    /// Where all windows lie.
+    pub(super) fn windows(&self) -> &Windows {
+        &self.windows
     }
 
     /// Runs the next row of windows, and those after it as long as they fit in one batch together.
@@ -105,7 +119,7 @@ impl<'a> Bands<'a> {
                 [_] if (height, width) == self.size() => self.network.logits(self.images.clone()),
                 _ => self.network.logits(Tensor::cat(places.iter().map(window).collect(), 0)),
             }; // [n * b, gh, gw, k]
-            grids.extend((0..places.len()).map(|i| logits.clone().slice([i * b..(i + 1) * b])));
+            grids.extend((0..places.len()).map(|i| logits.clone().slice(i * b..(i + 1) * b)));
         }
         let rows = grids.chunks(columns).zip(tops).map(|(grids, top)| WindowRow { top: *top, grids: grids.to_vec() });
         self.live.extend(rows);

@@ -4,13 +4,15 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{Int, Tensor, activation};
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::bridge::{Kernel, Operands, on_cpu, run, tensor, values};
 use super::simd::{LANES, add_lanes, exp, fma, largest, vectorised};
 use super::upsample::{Map, Position, blend_pixel, positions, resize};
 
 /// What the summed loss is divided by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LossMean {
     /// The number of all pixels, ignored ones included (mmsegmentation's default).
     All,

@@ -100,6 +100,11 @@ impl Axis {
         Self { taps: taps.map(|taps| taps.map(|(source, weight)| (source.min(last), weight))).collect() }
     }
 
+    /// The weighted sources of one output; those of weight 0 count for nothing. The linear modes use the first two.
+    pub fn taps(&self, output: usize) -> &[(usize, f32); 4] {
+        &self.taps[output]
+    }
+
     /// The sources that a non-empty range of outputs reads.
     pub fn sources(&self, outputs: Range<usize>) -> Range<usize> {
         let used = || self.taps[outputs.clone()].iter().flatten().filter(|(_, weight)| *weight != 0.0);

@@ -20,6 +20,7 @@ mod confusion;
 mod html;
 mod pictures;
 pub mod progress;
+pub mod run;
 mod tokens;
 
 pub use html::render;

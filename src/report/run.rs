@@ -10,8 +10,7 @@ use crate::artifact::{self, Card};
 use crate::data::image::IGNORE;
 use crate::data::{Dataset, Sample, Split};
 use crate::error::Result;
-use crate::eval::confusion::Confusion;
-use crate::eval::{Inference, Scores};
+use crate::eval::{Confusion, Inference, Scores};
 use crate::layers::{Pass, parameters};
 use crate::model::Model;
 
@@ -43,7 +42,7 @@ pub struct About {
 pub fn write(run: &Path, scores: &Scores, device: &Device, about: &About) -> Result<PathBuf> {
     let (model, card) = artifact::open(&run.join("model.safetensors"), device)?;
     let validation = card.data.open(Split::Val)?;
-    let inference = Inference::new(&model, &card.data.preprocess, &card.eval, device);
+    let inference = Inference { network: &model, preprocess: &card.data.preprocess, config: &card.eval, device };
     let samples = spread(validation.len(), SAMPLES)
         .map(|index| sample(validation.as_ref(), index, &inference, &model))
         .collect::<Result<Vec<_>>>()?;

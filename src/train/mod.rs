@@ -9,6 +9,7 @@ pub mod schedule;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use burn::module::Module;
@@ -16,10 +17,11 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
-use crate::data::loader::Loader;
-use crate::data::{Dataset, Split};
+use crate::data::loader::{Batch, Loader};
+use crate::data::preprocess::Preprocess;
+use crate::data::{Cached, Dataset, Split};
 use crate::error::{Error, Result};
-use crate::eval::{self, Scores};
+use crate::eval::{self, Inference, Scores};
 use crate::kernels::{self, LossMean};
 use crate::layers::Pass;
 use crate::model::Model;
@@ -228,9 +230,12 @@ pub fn run(config: &Config, run: &Path, resume: bool, device: &Device, observer:
         model = model.freeze_backbone();
     }
 
-    let mut log = RunLog::resume(run, state.iteration + 1)?;
-    let passes = (train.batch_size / train.accumulate, train.accumulate);
-    let mut loader = Loader::new(training, &config.data, passes.0, train.seed, state.iteration * passes.1 as u64);
+    let mut log = RunLog::resume(run, state.iteration)?;
+    let cached = Arc::new(Cached::new(training, config.data.cache_mb << 20));
+    let first = state.iteration * train.accumulate as u64;
+    let batch_size = train.batch_size / train.accumulate;
+    let mut loader =
+        Loader::new(cached, config.data.augment.clone(), batch_size, train.seed, first, config.data.workers)?;
     let mut pace = Pace::new(state.iteration, train.iterations);
     let mut interrupted = false;
     while state.iteration < train.iterations {
@@ -245,14 +250,14 @@ pub fn run(config: &Config, run: &Path, resume: bool, device: &Device, observer:
         let mut loss = 0.0;
         for pass in 0..train.accumulate as u64 {
             let batch = loader.next()?;
-            let images = config.data.preprocess.batch_to_tensor(batch.images, [batch.size, batch.height, batch.width], &learning);
-            let labels = labels(batch.labels, [batch.size, batch.height, batch.width], &learning);
+            let names = batch.names.clone();
+            let (images, labels) = upload(batch, &config.data.preprocess, &learning);
             let dropped = Pass::train(Rng::new(train.seed, &[it, pass]));
             let logits = model.forward(images, &dropped); // [b, h, w, k]
             let part = criterion(logits, labels, train) / train.accumulate as f64;
             let value = f64::from(part.clone().into_scalar::<f32>());
             if !value.is_finite() {
-                return Err(not_finite(value, it, &batch.names, &checkpoints));
+                return Err(not_finite(value, it, &names, &checkpoints));
             }
             loss += value;
             grads.add(&model, part.backward());
@@ -265,7 +270,7 @@ pub fn run(config: &Config, run: &Path, resume: bool, device: &Device, observer:
         observer.iteration(&progress);
         if state.iteration % train.log_every == 0 || state.iteration == train.iterations {
             log.write(&Row::Step(progress::Step {
-                iteration: state.iteration,
+                iteration: it,
                 loss,
                 lr,
                 images_per_s: Some(progress.images_per_s),
@@ -279,7 +284,7 @@ pub fn run(config: &Config, run: &Path, resume: bool, device: &Device, observer:
             let scores = evaluate(&model.valid(), validation.as_ref(), config, device, observer)?;
             offer(&scores, &mut state, &model, run, &metadata, &mut log)?;
             observer.evaluated(state.iteration, &scores);
-            pace.pause();
+            pace.resume(state.iteration, loader.waited());
         }
         if !last && due(state.iteration, train.save_every) {
             checkpoints.save(&state, &model, &optimizer, &metadata)?;
@@ -328,11 +333,23 @@ fn initial_model(
 fn criterion(logits: Tensor<4>, labels: Tensor<3, Int>, train: &TrainConfig) -> Tensor<1> {
     let weights = (!train.class_weights.is_empty())
         .then(|| Tensor::<1>::from_floats(train.class_weights.as_slice(), &logits.device().without_autodiff()));
-    kernels::upsample_cross_entropy(logits, labels, train.loss_mean, weights)
+    kernels::upsample_cross_entropy(logits, labels, weights, train.loss_mean)
 }
 
-fn labels(ids: Vec<u8>, shape: [usize; 3], device: &Device) -> Tensor<3, Int> {
-    Tensor::from_data(TensorData::new(ids.into_iter().map(i32::from).collect::<Vec<_>>(), shape), device)
+/// A batch on the device: images `[b, 3, h, w]`, normalised, padding exactly 0; labels `[b, h, w]`.
+fn upload(batch: Batch, preprocess: &Preprocess, device: &Device) -> (Tensor<4>, Tensor<3, Int>) {
+    let Batch { images, labels, content, height, width, size, .. } = batch;
+    let images = preprocess.batch_to_tensor(images, [size, height, width], device);
+    let labels: Vec<i32> = labels.into_iter().map(i32::from).collect();
+    let labels = Tensor::from_data(TensorData::new(labels, [size, height, width]), device);
+    if content.iter().all(|filled| *filled == [height, width]) {
+        return (images, labels);
+    }
+    let mut mask = vec![0f32; size * height * width];
+    for (plane, [rows, cols]) in mask.chunks_mut(height * width).zip(&content) {
+        plane.chunks_mut(width).take(*rows).for_each(|row| row[..*cols].fill(1.0));
+    }
+    (images * Tensor::<4>::from_data(TensorData::new(mask, [size, 1, height, width]), device), labels)
 }
 
 fn not_finite(loss: f64, iteration: u64, names: &[String], checkpoints: &Checkpoints) -> Error {
@@ -357,9 +374,8 @@ fn evaluate(
     device: &Device,
     observer: &mut dyn Observer,
 ) -> Result<Scores> {
-    eval::evaluate(model, validation, &config.data.preprocess, &config.eval, device, &mut |done, all| {
-        observer.evaluating(done, all);
-    })
+    let inference = Inference { network: model, preprocess: &config.data.preprocess, config: &config.eval, device };
+    eval::evaluate(&inference, validation, &mut |done, all| observer.evaluating(done, all))
 }
 
 /// Logs an evaluation and, if none before was better, publishes the weights as the run's `model.safetensors`.
@@ -393,6 +409,7 @@ fn offer(
 struct Pace {
     since: Instant,
     from: u64,
+    /// The loader's waiting time at `since`.
     waited: Duration,
     iterations: u64,
 }
@@ -406,18 +423,13 @@ impl Pace {
     }
 
     /// After something other than training took time.
-    fn pause(&mut self) {
-        self.since = Instant::now();
-        self.waited = Duration::ZERO;
-        self.from = u64::MAX;
+    fn resume(&mut self, iteration: u64, waited: Duration) {
+        (self.since, self.from, self.waited) = (Instant::now(), iteration, waited);
     }
 
     fn tick(&mut self, iteration: u64, loss: f64, lr: f64, batch: usize, waited: Duration) -> Progress {
-        if self.from == u64::MAX {
-            self.from = iteration - 1;
-        }
-        self.waited += waited;
         let seconds = self.since.elapsed().as_secs_f64().max(1e-9);
+        let waiting = waited.saturating_sub(self.waited).as_secs_f64();
         let done = (iteration - self.from) as f64;
         let progress = Progress {
             iteration,
@@ -425,11 +437,11 @@ impl Pace {
             loss,
             lr,
             images_per_s: done * batch as f64 / seconds,
-            wait_share: (self.waited.as_secs_f64() / seconds).min(1.0),
+            wait_share: (waiting / seconds).min(1.0),
             eta: Duration::from_secs_f64((self.iterations - iteration) as f64 * seconds / done),
         };
         if iteration - self.from >= Self::WINDOW {
-            (self.since, self.from, self.waited) = (Instant::now(), iteration, Duration::ZERO);
+            (self.since, self.from, self.waited) = (Instant::now(), iteration, waited);
         }
         progress
     }

@@ -8,7 +8,7 @@ use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use crate::kernels::{self, AdamWStep};
+use crate::kernels;
 use crate::layers::parameters;
 
 /// What AdamW does, and to whom.
@@ -112,15 +112,12 @@ impl AdamW {
         }
         self.step += 1;
         let [beta1, beta2] = self.config.betas;
-        let bias1 = 1.0 - beta1.powf(self.step as f64);
-        let bias2 = 1.0 - beta2.powf(self.step as f64);
         parameters::map(module, |parameter, value| {
             let Some(grad) = grads.0.remove(parameter.name) else { return value };
             let (factor, weight_decay) = self.config.group(parameter.name);
             let [m, v] = self.moments.remove(parameter.name).unwrap_or_else(|| [grad.zeros_like(), grad.zeros_like()]);
-            let hyper =
-                AdamWStep { lr: lr * factor, beta1, beta2, eps: self.config.eps, weight_decay, bias1, bias2 };
-            let (value, m, v) = kernels::adamw_step(value, grad, m, v, &hyper);
+            let hyper = kernels::AdamW { lr: lr * factor, beta1, beta2, eps: self.config.eps, weight_decay };
+            let [value, m, v] = kernels::adamw_step(value, grad, m, v, self.step, &hyper);
             self.moments.insert(parameter.name.to_owned(), [m, v]);
             value
         })

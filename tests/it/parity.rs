@@ -225,7 +225,7 @@ fn labels(golden: &Golden, name: &str, device: &Device) -> Tensor<3, Int> {
 }
 
 fn loss(model: &Model, input: Tensor<4>, labels: Tensor<3, Int>, pass: &Pass) -> Tensor<1> {
-    structtoken::kernels::upsample_cross_entropy(model.forward(input, pass), labels, LossMean::All, None)
+    structtoken::kernels::upsample_cross_entropy(model.forward(input, pass), labels, None, LossMean::All)
 }
 
 /// Compares the gradient of every parameter (`only` 0) or of the `only` ones in the file.

@@ -64,11 +64,11 @@ fn the_published_rows() {
         same(&name, &ours["data"]["preprocess"]["std"], &norm["std"]);
         let step = |kind: &str| theirs["train_pipeline"].as_array().unwrap().iter().find(|step| step["type"] == kind).unwrap();
         let augment = &ours["data"]["augment"];
-        same(&name, &augment["resize"], &step("Resize")["img_scale"]);
-        same(&name, &augment["ratio_range"], &step("Resize")["ratio_range"]);
+        same(&name, &augment["resize"]["scale"], &step("Resize")["img_scale"]);
+        same(&name, &augment["resize"]["ratio"], &step("Resize")["ratio_range"]);
         same(&name, &augment["crop"], &step("RandomCrop")["crop_size"]);
         same(&name, &augment["cat_max_ratio"], &step("RandomCrop")["cat_max_ratio"]);
-        same(&name, &augment["flip_prob"], &step("RandomFlip")["prob"]);
+        same(&name, &augment["flip"], &step("RandomFlip")["prob"]);
         assert_eq!(augment["photometric"], true);
 
         let (optimizer, adamw) = (&ours["train"]["optimizer"], &theirs["optimizer"]);

@@ -7,6 +7,7 @@ use structtoken::artifact::{self, Card};
 use structtoken::config::Config;
 use structtoken::data::Split;
 use structtoken::error::{Error, Result};
+use structtoken::eval::Inference;
 use structtoken::model::Model;
 use structtoken::{device, eval, files, weights};
 
@@ -79,7 +80,9 @@ pub fn run(arguments: Arguments) -> Result<End> {
     };
     eprintln!("evaluating {} images of {split} on {name}", dataset.len());
     let progress = bar("{wide_bar} {pos}/{len}  {eta} left");
-    let scores = eval::evaluate(&model, &dataset, &config.data.preprocess, &config.eval, &device, &mut |done, all| {
+    let (preprocess, settings) = (&config.data.preprocess, &config.eval);
+    let inference = Inference { network: &model, preprocess, config: settings, device: &device };
+    let scores = eval::evaluate(&inference, dataset.as_ref(), &mut |done, all| {
         progress.set_length(all as u64);
         progress.set_position(done as u64);
     })?;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
-use structtoken::artifact;
+use structtoken::artifact::{self, Card};
 use structtoken::config::Config;
 use structtoken::error::{Error, Result};
 use structtoken::{inspect, weights};
@@ -54,38 +54,47 @@ fn recipe(arguments: &Arguments) -> Result<End> {
 }
 
 fn file(path: &Path, as_json: bool) -> Result<End> {
-    let state = weights::read(path)?;
+    let summary = weights::describe(path)?;
     let card = artifact::read_card(path).ok();
-    let layout = weights::layout(&state);
+    let layout = summary.layout.map_or("an unknown layout".to_owned(), |layout| layout.to_string());
     if as_json {
-        let tensors: Vec<_> = state.iter().map(|(name, tensor)| json!({"name": name, "shape": tensor.shape})).collect();
-        print(&json!({"format": state.format.to_string(), "layout": layout, "card": card, "tensors": tensors}).to_string());
+        let tensors: Vec<_> = summary
+            .tensors
+            .iter()
+            .map(|tensor| json!({"name": tensor.name, "shape": tensor.shape, "range": tensor.range, "not_finite": tensor.not_finite}))
+            .collect();
+        let (format, values) = (format!("{:?}", summary.format), summary.elements);
+        print(&json!({"format": format, "layout": layout, "card": card, "values": values, "tensors": tensors}).to_string());
         return Ok(End::Done);
     }
-    print(&format!("{}: {}, names of {layout}", path.display(), state.format));
+    print(&format!("{}: {:?}, {layout}", path.display(), summary.format));
     if let Some(card) = card {
-        print(&format!("written by structtoken {}", card.version));
-        if let Some(training) = &card.training {
-            let percent = |value: Option<f64>| value.map_or("not measured".into(), |value| format!("{:.2}", 100.0 * value));
-            print(&format!(
-                "trained on {} for {} of {} iterations of {} images: mIoU {}, aAcc {}",
-                card.data.dataset,
-                training.iteration,
-                training.iterations,
-                training.batch_size,
-                percent(training.miou),
-                percent(training.aacc)
-            ));
-        }
-        print(&format!("{} classes: {}", card.classes.len(), card.classes.names.join(", ")));
-        print(&inspect::summarise(&card.model, card.classes.len()).table());
+        describe(&card);
     }
-    let mut parameters = 0;
-    for (name, tensor) in state.iter() {
-        parameters += tensor.data.len();
+    for tensor in &summary.tensors {
         let shape: Vec<String> = tensor.shape.iter().map(usize::to_string).collect();
-        print(&format!("{name:<64} {}", shape.join(" x ")));
+        let (low, high) = tensor.range;
+        let alarm = if tensor.not_finite > 0 { format!("  {} not finite!", tensor.not_finite) } else { String::new() };
+        print(&format!("{:<60} {:<20} {low:>9.4} to {high:<9.4}{alarm}", tensor.name, shape.join(" x ")));
     }
-    print(&format!("{} tensors, {parameters} values", state.len()));
+    print(&format!("{} tensors, {} values", summary.tensors.len(), summary.elements));
     Ok(End::Done)
+}
+
+fn describe(card: &Card) {
+    print(&format!("written by structtoken {}", card.version));
+    if let Some(training) = &card.training {
+        let percent = |value: Option<f64>| value.map_or("not measured".into(), |value| format!("{:.2} %", 100.0 * value));
+        print(&format!(
+            "trained on {} for {} of {} iterations of {} images: mIoU {}, aAcc {}",
+            card.data.dataset,
+            training.iteration,
+            training.iterations,
+            training.batch_size,
+            percent(training.miou),
+            percent(training.aacc)
+        ));
+    }
+    print(&format!("{} classes: {}", card.classes.len(), card.classes.names.join(", ")));
+    print(&inspect::summarise(&card.model, card.classes.len()).table());
 }

@@ -64,7 +64,7 @@ fn one(predictor: &Predictor, path: &Path, name: &str, arguments: &Arguments) ->
     let image = read_image(path)?;
     let labels = predictor.predict(&image)?;
     let mask = arguments.out.join(format!("{name}.png"));
-    files::write(&mask, &encode_index_png(&labels, predictor.colors())?)?;
+    files::write(&mask, &encode_index_png(&labels, &predictor.classes().colors)?)?;
     if arguments.overlay {
         let picture = predictor.overlay(&image, &labels);
         files::write(&arguments.out.join(format!("{name}_overlay.png")), &encode_png(&picture)?)?;
@@ -75,7 +75,7 @@ fn one(predictor: &Predictor, path: &Path, name: &str, arguments: &Arguments) ->
         write_npy(&arguments.out.join(format!("{name}_probabilities.npy")), &values, &shape, NpyType::F16)?;
     }
     if arguments.json {
-        emit(&serde_json::json!({"image": path, "mask": mask, "classes": shares(&image, &labels, predictor.classes())}));
+        emit(&serde_json::json!({"image": path, "mask": mask, "classes": shares(&image, &labels, &predictor.classes().names)}));
     } else {
         print(&mask.display().to_string());
     }
