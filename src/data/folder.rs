@@ -123,7 +123,10 @@ fn found(images: &Path, files: &SplitSpec) -> Result<Vec<(String, PathBuf)>> {
     let mut stems = BTreeMap::new();
     let mut open = vec![(images.to_path_buf(), String::new(), 0)];
     while let Some((folder, prefix, depth)) = open.pop() {
-        let failed = |e| Error::file("read the folder", &folder, e).hint("check `root` and `images` of the dataset");
+        let failed = |e| {
+            Error::file("read the folder", &folder, e)
+                .hint("check `images` of the dataset and its root, or give another root")
+        };
         for entry in std::fs::read_dir(&folder).map_err(failed)? {
             let path = entry.map_err(failed)?.path();
             // Names that are not UTF-8 cannot be listed or reported; hidden ones are a file manager's.

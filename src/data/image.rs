@@ -1,7 +1,7 @@
 //! Images and label maps in memory, and their files.
 
 use std::fs::File;
-use std::io::{BufReader, Cursor, Read};
+use std::io::{BufRead, BufReader, Cursor, Seek};
 use std::path::{Path, PathBuf};
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
@@ -178,7 +178,7 @@ fn encode(
     Ok(bytes)
 }
 
-fn decode_mask(mut reader: impl Read + std::io::BufRead + std::io::Seek) -> Result<RawMask> {
+fn decode_mask(mut reader: impl BufRead + Seek) -> Result<RawMask> {
     let start = reader.fill_buf().map_err(|e| Error::new("reading failed").source(e))?;
     if start.starts_with(&[0xff, 0xd8]) {
         return Err(Error::new("it is a JPEG: its compression changes values, so it cannot hold labels")
@@ -247,7 +247,7 @@ fn jpeg_is_complete(bytes: &[u8]) -> bool {
     let mut at = 2;
     loop {
         // To the next marker: within a scan, 0xff is followed by 0 (stuffing) or a restart number.
-        while at + 1 < bytes.len() && !(bytes[at] == 0xff && !matches!(bytes[at + 1], 0 | 0xff | 0xd0..=0xd7)) {
+        while at + 1 < bytes.len() && (bytes[at] != 0xff || matches!(bytes[at + 1], 0 | 0xff | 0xd0..=0xd7)) {
             at += 1;
         }
         match bytes.get(at + 1) {

@@ -154,8 +154,9 @@ impl LabelMap {
         } else {
             String::new()
         };
+        let noun = if listed.len() == 1 { "value" } else { "values" };
         let strangers: Vec<Source> = strangers.into_keys().map(&source).collect();
-        Error::new(format!("`{}` does not map the value {}{rest}", self.file, shown.join(", ")))
+        Error::new(format!("`{}` does not map the {noun} {}{rest}", self.file, shown.join(", ")))
             .hint(self.likely_cause(&strangers))
     }
 

@@ -16,11 +16,11 @@ use crate::data::{Dataset, Sample};
 use crate::error::{Error, Result};
 use crate::rng::Rng;
 
-/// Batches that may lie ready or be under way.
+/// Batches that may lie ready or be under way; with small batches, two samples a thread.
 const BATCHES_AHEAD: u64 = 3;
 
 /// The stream of sample orders, apart from those of samples, which have one counter.
-const ORDER: u64 = 0x6f72_6465_72;
+const ORDER: u64 = 0x006f_7264_6572;
 
 /// Samples of one size, one after the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,10 +72,12 @@ impl Loader {
         let first = start * batch_size as u64;
         let state =
             State { next: first, delivered: first, ready: BTreeMap::new(), order: (u64::MAX, Vec::new()), stop: false };
-        let shared =
-            Arc::new(Shared { dataset, augment, batch_size, seed, state: Mutex::new(state), changed: Condvar::new() });
+        let workers = workers.max(1);
+        let ahead = BATCHES_AHEAD * (batch_size as u64).max(workers as u64 * 2 / BATCHES_AHEAD + 1);
+        let (state, changed) = (Mutex::new(state), Condvar::new());
+        let shared = Arc::new(Shared { dataset, augment, batch_size, seed, ahead, state, changed });
         let mut loader = Self { shared, threads: Vec::new(), waited: Duration::ZERO };
-        for _ in 0..workers.max(1) {
+        for _ in 0..workers {
             let shared = loader.shared.clone();
             let thread = std::thread::Builder::new().name("loader".to_string()).spawn(move || shared.work());
             loader.threads.push(thread.map_err(|e| Error::new("cannot start a loader thread").source(e))?);
@@ -136,6 +138,8 @@ struct Shared {
     augment: AugmentConfig,
     batch_size: usize,
     seed: u64,
+    /// How many positions beyond the delivered ones may be begun.
+    ahead: u64,
     state: Mutex<State>,
     /// Told whenever a sample is ready, a batch is taken, or all is over.
     changed: Condvar,
@@ -182,9 +186,8 @@ impl Shared {
 
     /// The next position and its sample, once it is near enough to be wanted; none when all is over.
     fn claim(&self) -> Option<(u64, usize)> {
-        let ahead = BATCHES_AHEAD * self.batch_size as u64;
         let mut state = self.lock();
-        while !state.stop && state.next >= state.delivered + ahead {
+        while !state.stop && state.next >= state.delivered + self.ahead {
             state = self.wait(state);
         }
         if state.stop {

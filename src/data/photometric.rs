@@ -1,6 +1,8 @@
 //! Random brightness, contrast, saturation and hue, as the reference distorts them (mmseg's `PhotoMetricDistortion`),
 //! to the last bit: 8 bits between all steps, colours turned through OpenCV's 8-bit HSV.
 
+use std::sync::LazyLock;
+
 use crate::data::image::Image;
 use crate::rng::Rng;
 
@@ -67,11 +69,14 @@ fn table(alpha: f32, beta: f32) -> [u8; 256] {
 const LANES: usize = 32;
 
 fn through_hsv(image: &mut Image, change: impl Fn([u8; 3]) -> [u8; 3]) {
-    let in_vectors = image.width / LANES * LANES;
+    let (in_vectors, hues) = (image.width / LANES * LANES, &*HUES);
     for row in image.pixels.chunks_exact_mut(image.width.max(1) * 3) {
-        for (x, pixel) in row.as_chunks_mut::<3>().0.iter_mut().enumerate() {
-            let rgb = hsv_to_rgb(change(rgb_to_hsv(*pixel)));
-            *pixel = rgb.map(|v| if x < in_vectors { v as u8 } else { v.round_ties_even() as u8 });
+        let (vectors, rest) = row.as_chunks_mut::<3>().0.split_at_mut(in_vectors);
+        for pixel in vectors {
+            *pixel = hsv_to_rgb(change(rgb_to_hsv(*pixel)), hues).map(|v| v as u8);
+        }
+        for pixel in rest {
+            *pixel = hsv_to_rgb(change(rgb_to_hsv(*pixel)), hues).map(|v| v.round_ties_even() as u8);
         }
     }
 }
@@ -110,16 +115,26 @@ const fn rounded_quotient(a: i32, b: i32) -> i32 {
     if 2 * rest > b || (2 * rest == b && quotient % 2 == 1) { quotient + 1 } else { quotient }
 }
 
+/// Which of four tones each channel takes in each sixth of the hues.
+const ORDER: [[u8; 3]; 6] = [[0, 3, 1], [2, 0, 1], [1, 0, 3], [1, 2, 0], [3, 1, 0], [0, 1, 2]];
+
+/// For each hue the tones of its sixth, and how far it is into it and from its end.
+static HUES: LazyLock<[([u8; 3], f64, f64); 180]> = LazyLock::new(|| {
+    std::array::from_fn(|h| {
+        let hue = h as f32 * (6.0f32 / 180.0);
+        let part = hue - hue.trunc();
+        (ORDER[hue as usize % 6], f64::from(part), f64::from(1.0 - part))
+    })
+});
+
 /// Channels of 0 to 255, neither rounded nor cut.
-fn hsv_to_rgb([h, s, v]: [u8; 3]) -> [f32; 3] {
-    let hue = f32::from(h) * (6.0f32 / 180.0);
+fn hsv_to_rgb([h, s, v]: [u8; 3], hues: &[([u8; 3], f64, f64); 180]) -> [f32; 3] {
+    let (order, part, rest) = hues[usize::from(h)];
     let (s, v) = (f32::from(s) * (1.0f32 / 255.0), f32::from(v) * (1.0f32 / 255.0));
-    let (sector, part) = (hue as usize % 6, hue - hue.trunc());
-    // OpenCV's build fuses this product and difference; in f64 the product of two f32 is exact.
-    let less = |part: f32| (1.0 - f64::from(s) * f64::from(part)) as f32;
-    let tones = [v, v * (1.0 - s), v * less(part), v * less(1.0 - part)];
-    const ORDER: [[usize; 3]; 6] = [[0, 3, 1], [2, 0, 1], [1, 0, 3], [1, 2, 0], [3, 1, 0], [0, 1, 2]];
-    ORDER[sector].map(|tone| tones[tone] * 255.0)
+    // OpenCV's build fuses these products and differences; in f64 the product of two f32 is exact.
+    let less = |part: f64| (1.0 - f64::from(s) * part) as f32;
+    let tones = [v, v * (1.0 - s), v * less(part), v * less(rest)];
+    order.map(|tone| tones[usize::from(tone & 3)] * 255.0)
 }
 
 #[cfg(test)]
@@ -174,6 +189,16 @@ mod tests {
             assert_eq!(wrong, None, "run {index}");
         }
         assert_eq!(runs.len(), 24);
+    }
+
+    #[test]
+    fn grey_survives_and_every_colour_has_a_hue() {
+        let steps = || (0..=255u8).step_by(5);
+        for (r, g, b) in steps().flat_map(|r| steps().flat_map(move |g| steps().map(move |b| (r, g, b)))) {
+            let [h, s, v] = rgb_to_hsv([r, g, b]);
+            assert!(h < 180 && v == r.max(g).max(b) && (s == 0) == (r == g && g == b));
+        }
+        assert_eq!(hsv_to_rgb([77, 0, 51], &HUES).map(f32::round), [51.0; 3]);
     }
 
     #[test]

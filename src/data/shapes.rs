@@ -80,21 +80,24 @@ fn picture(rng: &mut Rng, size: usize) -> Sample {
     // Which object owns a pixel: 0 is the ground, and later objects cover earlier ones.
     let mut owners = vec![0usize; size * size];
     let mut textures = vec![ground];
-    let mut areas = vec![0usize];
+    // What each drew, and what is left to see of it.
+    let (mut areas, mut visible) = (vec![0], vec![size * size]);
     for _ in 0..2 + rng.below(4) {
         let class = 1 + rng.below(CLASSES.len() - 1);
         let texture = Texture::draw_apart(rng, size, textures[0].mean());
         let Some(pixels) = (0..PLACES).find_map(|_| {
             let pixels = Object::draw(rng, class, size).pixels(size);
-            leaves_others_visible(&pixels, &owners, &areas).then_some(pixels)
+            leaves_others_visible(&pixels, &owners, &areas, &visible).then_some(pixels)
         }) else {
             continue;
         };
         for at in &pixels {
+            visible[owners[*at]] -= 1;
             (ids[*at], owners[*at]) = (class as u8, textures.len());
         }
         textures.push(texture);
         areas.push(pixels.len());
+        visible.push(pixels.len());
     }
     let mut pixels = Vec::with_capacity(size * size * 3);
     for (at, owner) in owners.iter().enumerate() {
@@ -105,12 +108,11 @@ fn picture(rng: &mut Rng, size: usize) -> Sample {
     Sample { image: Image { width: size, height: size, pixels }, labels: Labels { width: size, height: size, ids } }
 }
 
-/// Whether each object keeps seven tenths of its area if `pixels` are painted over.
-fn leaves_others_visible(pixels: &[usize], owners: &[usize], areas: &[usize]) -> bool {
-    let mut visible = vec![0usize; areas.len()];
-    owners.iter().for_each(|owner| visible[*owner] += 1);
-    pixels.iter().for_each(|at| visible[owners[*at]] -= 1);
-    (1..areas.len()).all(|object| visible[object] * 10 >= areas[object] * 7)
+/// Whether each object keeps seven tenths of its area if `pixels` are painted over; `visible` is what it has now.
+fn leaves_others_visible(pixels: &[usize], owners: &[usize], areas: &[usize], visible: &[usize]) -> bool {
+    let mut left = visible.to_vec();
+    pixels.iter().for_each(|at| left[owners[*at]] -= 1);
+    (1..areas.len()).all(|object| left[object] * 10 >= areas[object] * 7)
 }
 
 /// A shape somewhere, turned somehow.
@@ -131,12 +133,20 @@ impl Object {
     }
 
     fn pixels(&self, size: usize) -> Vec<usize> {
-        let inside = |at: &usize| {
-            let [x, y] = [(at % size) as f32 - self.center[0], (at / size) as f32 - self.center[1]];
-            let [c, s] = self.turn;
-            self.covers((c * x + s * y) / self.radius, (c * y - s * x) / self.radius)
-        };
-        (0..size * size).filter(inside).collect()
+        // No shape reaches further than this many of its radii.
+        let reach = 1.25 * self.radius;
+        let span = |center: f32| (center - reach).max(0.0) as usize..((center + reach) as usize + 1).min(size);
+        let [c, s] = self.turn;
+        let mut pixels = Vec::new();
+        for y in span(self.center[1]) {
+            for x in span(self.center[0]) {
+                let [dx, dy] = [x as f32 - self.center[0], y as f32 - self.center[1]];
+                if self.covers((c * dx + s * dy) / self.radius, (c * dy - s * dx) / self.radius) {
+                    pixels.push(y * size + x);
+                }
+            }
+        }
+        pixels
     }
 
     /// Whether the shape covers the point, its own radius being 1.
@@ -265,25 +275,5 @@ mod tests {
                 assert!((mean - 127.5).abs() < 18.0, "{}: {mean}", CLASSES[class].0);
             }
         }
-    }
-
-    #[test]
-    #[ignore = "writes a sheet to look at: SHEET=file.png"]
-    fn sheet() {
-        let Ok(path) = std::env::var("SHEET") else { return };
-        let (set, columns, rows) = (Shapes::standard(Split::Train), 8, 4);
-        let side = set.size;
-        let (width, height) = (columns * side, rows * 2 * side);
-        let mut pixels = vec![0; width * height * 3];
-        for index in 0..columns * rows {
-            let Sample { image, labels } = set.get(index).unwrap();
-            for at in 0..side * side {
-                let (x, y) = (index % columns * side + at % side, index / columns * 2 * side + at / side);
-                pixels[(y * width + x) * 3..][..3].copy_from_slice(&image.pixels[at * 3..][..3]);
-                let color = CLASSES[usize::from(labels.ids[at])].1;
-                pixels[((y + side) * width + x) * 3..][..3].copy_from_slice(&color);
-            }
-        }
-        crate::data::image::write_png(std::path::Path::new(&path), &Image { width, height, pixels }).unwrap();
     }
 }

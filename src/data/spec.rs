@@ -145,7 +145,8 @@ impl DatasetSpec {
     /// # Errors
     /// As [`read`](Self::read).
     pub fn parse(text: &str, file: &Path) -> Result<Self> {
-        let mut spec: Self = toml::from_str(text).map_err(|e| Error::file("understand", file, e))?;
+        let mut spec: Self =
+            toml::from_str(text).map_err(|e| Error::file("understand", file, e.to_string().trim_end()))?;
         spec.file = file.to_path_buf();
         spec.check().map_err(|e| Error::file("use", file, e))?;
         Ok(spec)

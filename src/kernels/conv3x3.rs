@@ -4,7 +4,6 @@
 //! second-level cache: with J channels a group the values of 64 / J groups lie side by side, so that everything
 //! after is multiply-adds of whole vectors. The input gradient is the same convolution with the taps mirrored.
 
-use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use burn::backend::TensorMetadata;
@@ -13,6 +12,7 @@ use burn::tensor::{Tensor, module::conv2d, ops::ConvOptions};
 use rayon::prelude::*;
 
 use super::bridge::{Kernel, Operands, SharedRoom, on_cpu, room, run, tensor, values, written};
+use super::planes::{BLOCK, Map, Planes, Task, lanes, unpack_line};
 use super::simd::{Level, fma, level, vectorised};
 
 /// Depthwise 3×3 convolution, stride 1, zero padding 1: x [b, h, w, c], weight [c, 1, 3, 3], bias [c] to [b, h, w, c].
@@ -45,10 +45,6 @@ pub(crate) fn reference(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, groups
     conv2d(x, weight, Some(bias), options).permute([0, 2, 3, 1]) // [b, h, w, o]
 }
 
-/// Channels a task works on.
-const BLOCK: usize = 64;
-/// Rows a task works on; fixed, so that sums over bands always add up in the same order.
-const BAND: usize = 32;
 const TAPS: usize = 9;
 
 #[derive(Debug)]
@@ -152,98 +148,6 @@ fn backward<const J: usize, const L: usize>(
     (dx, Some(dw), Some(db))
 }
 
-/// The extent of a channels-last map.
-#[derive(Clone, Copy)]
-struct Map {
-    b: usize,
-    h: usize,
-    w: usize,
-    c: usize,
-}
-
-/// The part of a map a task works on.
-struct Task {
-    batch: usize,
-    rows: Range<usize>,
-    channels: Range<usize>,
-}
-
-impl Map {
-    fn of(x: &FlexTensor) -> Self {
-        let shape = x.shape();
-        Self { b: shape[0], h: shape[1], w: shape[2], c: shape[3] }
-    }
-
-    fn blocks(self) -> impl Iterator<Item = Range<usize>> {
-        (0..self.c).step_by(BLOCK).map(move |c| c..self.c.min(c + BLOCK))
-    }
-
-    fn tasks(&self) -> usize {
-        self.b * self.h.div_ceil(BAND) * self.c.div_ceil(BLOCK)
-    }
-
-    fn task(&self, i: usize) -> Task {
-        let (blocks, bands) = (self.c.div_ceil(BLOCK), self.h.div_ceil(BAND));
-        let (c, y) = (i % blocks * BLOCK, i / blocks % bands * BAND);
-        Task { batch: i / blocks / bands, rows: y..self.h.min(y + BAND), channels: c..self.c.min(c + BLOCK) }
-    }
-
-    /// Where the values of a task's channels start at a pixel.
-    fn offset(&self, task: &Task, y: usize, x: usize) -> usize {
-        ((task.batch * self.h + y) * self.w + x) * self.c + task.channels.start
-    }
-}
-
-/// A task's values with a border of one pixel, [rows + 2, w + 2, J, L].
-#[derive(Default)]
-struct Planes(Vec<f32>);
-
-impl Planes {
-    fn pack<const J: usize>(&mut self, map: &Map, task: &Task, x: &[f32]) {
-        let line = (map.w + 2) * BLOCK;
-        self.0.clear();
-        self.0.resize((task.rows.len() + 2) * line, 0.0);
-        let first = task.rows.start.max(1) - 1;
-        let last = map.h.min(task.rows.end + 1);
-        for y in first..last {
-            let line = &mut self.0[(y + 1 - task.rows.start) * line..][BLOCK..line - BLOCK];
-            pack_line::<J>(&x[map.offset(task, y, 0)..], map.c, task.channels.len(), line);
-        }
-    }
-}
-
-vectorised! {
-    /// Packs a line of pixels that lie `stride` apart in `x`.
-    fn pack_line<const J: usize>(x: &[f32], stride: usize, channels: usize, line: &mut [f32]) {
-        for (column, pixel) in line.chunks_exact_mut(BLOCK).enumerate() {
-            pack_pixel::<J>(&x[column * stride..][..channels], pixel);
-        }
-    }
-}
-
-/// Channel l J + j goes to place j L + l.
-#[inline(always)]
-fn pack_pixel<const J: usize>(channels: &[f32], pixel: &mut [f32]) {
-    let lanes = BLOCK / J;
-    if let Ok(channels) = <&[f32; BLOCK]>::try_from(channels) {
-        for l in 0..lanes {
-            for j in 0..J {
-                pixel[j * lanes + l] = channels[l * J + j];
-            }
-        }
-    } else {
-        for (k, value) in channels.iter().enumerate() {
-            pixel[k % J * lanes + k / J] = *value;
-        }
-    }
-}
-
-fn lanes<const J: usize>(channels: &[f32]) -> [f32; BLOCK] {
-    let mut pixel = [0.0; BLOCK];
-    pack_pixel::<J>(channels, &mut pixel);
-    pixel
-}
-
 /// The weights of a block, [9, J in, J out, L]; `mirrored` ones carry the gradient from the output to the input.
 fn taps<const J: usize, const L: usize>(w: &[f32], channels: &Range<usize>, mirrored: bool) -> Vec<f32> {
     let mut taps = vec![0.0; TAPS * J * BLOCK];
@@ -277,34 +181,6 @@ fn convolve<const J: usize, const L: usize>(
             _ => convolve_row::<J, L, 1>(lines, taps, bias, &mut row),
         }
         unpack_line::<J>(&row, map.offset(task, y, 0), map.c, task.channels.len(), out);
-    }
-}
-
-vectorised! {
-    /// Unpacks a line of pixels to places that lie `stride` apart, from `first` on.
-    fn unpack_line<const J: usize>(row: &[f32], first: usize, stride: usize, channels: usize, out: SharedRoom) {
-        for (x, pixel) in row.chunks_exact(BLOCK).enumerate() {
-            // SAFETY: tasks do not overlap, and these channels of this line belong to the one calling.
-            unpack_pixel::<J>(pixel, unsafe { out.slice(first + x * stride, channels) });
-        }
-    }
-}
-
-#[inline(always)]
-fn unpack_pixel<const J: usize>(pixel: &[f32], channels: &mut [MaybeUninit<f32>]) {
-    let lanes = BLOCK / J;
-    if let (Ok(channels), Ok(pixel)) =
-        (<&mut [MaybeUninit<f32>; BLOCK]>::try_from(&mut *channels), <&[f32; BLOCK]>::try_from(pixel))
-    {
-        for l in 0..lanes {
-            for j in 0..J {
-                channels[l * J + j].write(pixel[j * lanes + l]);
-            }
-        }
-    } else {
-        for (k, value) in channels.iter_mut().enumerate() {
-            value.write(pixel[k % J * lanes + k / J]);
-        }
     }
 }
 
@@ -371,10 +247,8 @@ vectorised! {
                         }
                     }
                 }
-                for (tap, sum) in taps.iter_mut().zip(sums.as_flattened()) {
-                    for l in 0..L {
-                        tap[l] += sum[l];
-                    }
+                for (tap, sum) in taps.as_flattened_mut().iter_mut().zip(sums.as_flattened().as_flattened()) {
+                    *tap += sum;
                 }
             }
             let mut sums = [[0.0; L]; J];
@@ -385,10 +259,8 @@ vectorised! {
                     }
                 }
             }
-            for (bias, sum) in bias.iter_mut().zip(&sums) {
-                for l in 0..L {
-                    bias[l] += sum[l];
-                }
+            for (bias, sum) in bias.as_flattened_mut().iter_mut().zip(sums.as_flattened()) {
+                *bias += sum;
             }
         }
     }

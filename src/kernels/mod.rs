@@ -12,6 +12,7 @@ mod gelu;
 mod layer_norm;
 mod linear;
 mod matmul;
+mod planes;
 mod simd;
 mod softmax;
 mod upsample;

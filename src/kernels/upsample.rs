@@ -120,12 +120,9 @@ vectorised! {
 #[inline(always)]
 pub(super) fn blend_pixel<const FMA: bool>(line: &[f32], at: &Position, pixel: &mut [f32]) {
     let padded = pixel.len();
-    let low = line[at.low * padded..][..padded].as_chunks::<LANES>().0;
-    let high = line[at.high * padded..][..padded].as_chunks::<LANES>().0;
-    for ((low, high), value) in low.iter().zip(high).zip(pixel.as_chunks_mut::<LANES>().0) {
-        for i in 0..LANES {
-            value[i] = fma::<FMA>(at.t, high[i] - low[i], low[i]);
-        }
+    let (low, high) = (&line[at.low * padded..][..padded], &line[at.high * padded..][..padded]);
+    for ((low, high), value) in low.iter().zip(high).zip(pixel) {
+        *value = fma::<FMA>(at.t, high - low, *low);
     }
 }
 

@@ -224,10 +224,8 @@ vectorised! {
                     let gradient = &mut gradient[column * padded..][..padded];
                     gradient[label] -= share;
                     let share = share / sum;
-                    for (gradient, chunk) in gradient.as_chunks_mut::<LANES>().0.iter_mut().zip(pixel.as_chunks::<LANES>().0) {
-                        for i in 0..LANES {
-                            gradient[i] = fma::<FMA>(share, chunk[i], gradient[i]);
-                        }
+                    for (gradient, value) in gradient.iter_mut().zip(pixel.iter()) {
+                        *gradient = fma::<FMA>(share, *value, *gradient);
                     }
                 }
             }

@@ -145,7 +145,7 @@ fn smoothed(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
 fn thin<T: Copy>(points: &[T], most: usize) -> Vec<T> {
     let every = points.len().div_ceil(most).max(1);
     let mut kept: Vec<_> = points.iter().copied().step_by(every).collect();
-    if (points.len().max(1) - 1) % every != 0 {
+    if !(points.len().max(1) - 1).is_multiple_of(every) {
         kept.extend(points.last());
     }
     kept

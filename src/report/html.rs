@@ -1,5 +1,7 @@
 //! The page: its skeleton, numbers, class table and samples.
 
+use rayon::prelude::*;
+
 use super::tokens::Budget;
 use super::{ClassRow, Report, SamplePanel, charts, confusion, pictures, tokens};
 use crate::data::image::IGNORE;
@@ -14,11 +16,10 @@ const OPEN: usize = 4;
 /// Where the report's parts do not fit each other.
 pub fn render(report: &Report) -> Result<String> {
     report.check()?;
-    let budget = Budget::of(report.samples.len());
     let sections = [
         ("result", "Result", result(report)),
-        ("samples", "Samples", samples(report, &budget)?),
-        ("tokens", "Tokens to masks", tokens::section(report, &budget)?),
+        ("samples", "Samples", samples(report)?),
+        ("tokens", "Tokens to masks", tokens::section(report)?),
         ("curves", "Training", curves(report)),
         ("classes", "Classes", classes(&report.classes)),
         ("confusion", "Confusions", confusions(report)),
@@ -88,17 +89,19 @@ fn command(text: &str) -> String {
     format!("<div class=\"command\"><code>{}</code><button type=\"button\" hidden>Copy</button></div>", escape(text))
 }
 
-fn samples(report: &Report, budget: &Budget) -> Result<String> {
-    let Some((first, rest)) = report.samples.split_at_checked(OPEN.min(report.samples.len())) else {
-        return Ok(String::new());
-    };
-    if first.is_empty() {
+fn samples(report: &Report) -> Result<String> {
+    let count = report.samples.len();
+    if count == 0 {
         return Ok(String::new());
     }
     let palette: Vec<[u8; 3]> = report.classes.iter().map(|class| class.color).collect();
-    let strips = |samples: &[SamplePanel]| -> Result<String> {
-        samples.iter().map(|sample| strip(sample, &palette, budget)).collect()
-    };
+    let strips: Vec<String> = report
+        .samples
+        .par_iter()
+        .enumerate()
+        .map(|(i, sample)| strip(sample, &palette, &Budget::of(i, count)))
+        .collect::<Result<_>>()?;
+    let (first, rest) = strips.split_at(OPEN.min(count));
     let mut seen = [false; 256];
     let ids =
         |sample: &SamplePanel| sample.truth.ids.iter().chain(&sample.prediction.ids).copied().collect::<Vec<u8>>();
@@ -112,11 +115,11 @@ fn samples(report: &Report, budget: &Budget) -> Result<String> {
 <p class="intro">Semantic segmentation gives every pixel a class. Beside each input are the truth drawn by a person or a program, the model's prediction, and its errors: wrong pixels are red, pixels without a label are hatched and count nowhere.</p>
 <ul class="legend" aria-label="Colours of the classes">{legend}</ul>
 {}"#,
-        strips(first)?
+        first.concat()
     );
     if !rest.is_empty() {
         html +=
-            &format!("<details class=\"more\"><summary>{} more</summary>\n{}</details>\n", rest.len(), strips(rest)?);
+            &format!("<details class=\"more\"><summary>{} more</summary>\n{}</details>\n", rest.len(), rest.concat());
     }
     Ok(html)
 }

@@ -38,6 +38,35 @@ for (const panel of all(".tokens")) {
   show(stages.length - 1);
 }
 
+// Beside the title, the first image's tokens become masks: once by themselves, and again when chosen.
+const first = document.querySelector(".tokens");
+if (first) {
+  const hero = document.createElement("button"), caption = document.createElement("small");
+  hero.type = "button";
+  hero.className = "hero";
+  hero.setAttribute("aria-label", "Show again how the tokens of the first image become masks");
+  hero.append(first.querySelector(".stack").cloneNode(true), caption);
+  const stages = all(".stage", hero), names = all(".stages span", first).map((name) => name.textContent);
+  stages.forEach((picture) => { picture.hidden = false; });
+  let timer = 0;
+  const show = (stage) => {
+    stages.forEach((picture, i) => { picture.style.opacity = i === stage ? "var(--overlay)" : 0; });
+    caption.textContent = `Structure tokens becoming masks: ${names[stage]}${stage + 1 < stages.length ? "" : " ↻"}`;
+  };
+  const play = () => {
+    clearInterval(timer);
+    let stage = 0;
+    show(stage);
+    timer = setInterval(() => {
+      stage += 1;
+      if (stage < stages.length) show(stage); else clearInterval(timer);
+    }, 750);
+  };
+  hero.onclick = play;
+  document.querySelector(".headline").append(hero);
+  if (matchMedia("(prefers-reduced-motion: reduce)").matches) show(stages.length - 1); else play();
+}
+
 // Tables sort by the column whose heading is chosen; a second time the other way round.
 for (const table of all("table.sortable")) {
   const heads = all("thead th", table), body = table.tBodies[0];

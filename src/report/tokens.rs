@@ -23,10 +23,10 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    /// The sizes for a page of `samples` samples.
-    pub(super) fn of(samples: usize) -> Self {
+    /// The sizes for sample `index` of `samples`: the first ones, which are seen at once, are always large.
+    pub(super) fn of(index: usize, samples: usize) -> Self {
         match samples {
-            0..=8 => Self { picture: 480, stage: 360, map: 64, classes: 6 },
+            _ if index < 4 || samples <= 8 => Self { picture: 480, stage: 360, map: 64, classes: 6 },
             9..=24 => Self { picture: 320, stage: 240, map: 48, classes: 6 },
             25..=48 => Self { picture: 240, stage: 200, map: 32, classes: 4 },
             _ => Self { picture: 200, stage: 160, map: 24, classes: 3 },
@@ -35,7 +35,7 @@ impl Budget {
 }
 
 /// The section; empty where no sample brings token maps.
-pub(super) fn section(report: &Report, budget: &Budget) -> Result<String> {
+pub(super) fn section(report: &Report) -> Result<String> {
     let with_maps: Vec<&SamplePanel> = report.samples.iter().filter(|sample| !sample.blocks.is_empty()).collect();
     if with_maps.is_empty() {
         return Ok(String::new());
@@ -43,7 +43,7 @@ pub(super) fn section(report: &Report, budget: &Budget) -> Result<String> {
     let panels: Vec<String> = with_maps
         .par_iter()
         .enumerate()
-        .map(|(i, sample)| panel(sample, &report.classes, i < OPEN, budget))
+        .map(|(i, sample)| panel(sample, &report.classes, i < OPEN, &Budget::of(i, with_maps.len())))
         .collect::<Result<_>>()?;
     let stops: Vec<String> = pictures::HEAT.iter().map(|[r, g, b]| format!("rgb({r} {g} {b})")).collect();
     Ok(format!(
@@ -124,7 +124,9 @@ fn maps(sample: &SamplePanel, classes: &[ClassRow], budget: &Budget) -> Result<S
     let more = match hidden.len() {
         0 => String::new(),
         _ => {
-            let named = |&class: &usize| format!("{} {}", swatch(classes[class].color), escape(&classes[class].name));
+            let named = |&class: &usize| {
+                format!("<span class=\"name\">{} {}</span>", swatch(classes[class].color), escape(&classes[class].name))
+            };
             let names: Vec<String> = hidden.iter().map(named).collect();
             format!("<p class=\"small\">Present too, with fewer pixels: {}.</p>", names.join(", "))
         }

@@ -18,7 +18,12 @@ pub(super) fn convert(state: &StateDict) -> Result<BTreeMap<String, Cow<'_, Host
         let name = PREFIXES.iter().find_map(|prefix| full.strip_prefix(prefix)).unwrap_or(full);
         let torch = || torch_order(name, tensor).ok_or_else(|| rank(state, full, tensor));
         match our_name(name) {
-            Name::Plain(ours) => drop(tensors.insert(ours, torch()?)),
+            Name::Plain(ours) => {
+                if tensors.insert(ours.clone(), torch()?).is_some() {
+                    return Err(Error::new(format!("two arrays of {} are `{ours}`: one is `{full}`", state.title()))
+                        .hint("AugReg's ViT files are known; other flax models may name their parts otherwise"));
+                }
+            }
             Name::Packed(ours, part) => packed.entry(ours).or_default()[part] = Some(torch()?.into_owned()),
         }
     }
@@ -224,6 +229,9 @@ mod tests {
         let mut flat = state("MultiHeadDotProductAttention_1", "MlpBlock_3", "LayerNorm_2", "");
         flat.tensors.insert("embedding/kernel".into(), numbered(&[7]));
         assert!(our_names(&flat).unwrap_err().to_string().contains("[7]"));
+        let mut double = state("MultiHeadDotProductAttention_1", "MlpBlock_3", "LayerNorm_2", "");
+        double.tensors.insert("Transformer/encoderblock_1/LayerNorm_1/bias".into(), numbered(&[6]));
+        assert!(our_names(&double).unwrap_err().to_string().contains("two arrays"));
         let mut uneven = state("MultiHeadDotProductAttention_1", "MlpBlock_3", "LayerNorm_2", "");
         uneven
             .tensors

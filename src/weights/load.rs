@@ -196,14 +196,12 @@ fn fit_positions(
     model_grid: Option<(usize, usize)>,
 ) -> Option<Fitted> {
     let (&[1, n, d], &[1, m, width]) = (tensor.shape.as_slice(), shape) else { return None };
-    let rest =
-        |total: usize, grid: (usize, usize)| total.checked_sub(grid.0.checked_mul(grid.1)?).filter(|class| *class <= 1);
-    let to = model_grid.or_else(|| square(m).or_else(|| square(m.checked_sub(1)?)))?;
+    let cells = |grid: (usize, usize)| grid.0.checked_mul(grid.1).filter(|cells| *cells > 0);
+    let rest = |total: usize, grid| total.checked_sub(cells(grid)?).filter(|class| *class <= 1);
+    let any_square = |total: usize, class: usize| square(total.checked_sub(class)?);
+    let to = model_grid.or_else(|| any_square(m, 0)).or_else(|| any_square(m, 1))?;
     let class = rest(m, to)?;
-    let from = file_grid
-        .or_else(|| square(n.checked_sub(class)?))
-        .or_else(|| square(n - 1))
-        .filter(|grid| grid.0 * grid.1 > 0)?;
+    let from = file_grid.or_else(|| any_square(n, class)).or_else(|| any_square(n, 1))?;
     let file_class = rest(n, from)?;
     if d != width || file_class < class || (from, file_class) == (to, class) {
         return None;
@@ -333,14 +331,19 @@ mod tests {
         assert!(fit(Some((2, 4)), Some((2, 4)), 9).is_none(), "the same grid");
         let (turned, from, to) = fit(Some((2, 4)), Some((4, 2)), 9).unwrap();
         assert_eq!((turned.data[0], from, to), (0.0, (2, 4), (4, 2)));
-        // 2 x 4 positions and a class token, without its grid: 9 is 3 x 3 without a class token, which the model has.
+        // 8 positions are no square, so without the file's grid the table is taken as it is.
         assert!(fit(None, Some((2, 4)), 9).is_none());
         // The model without a class token drops the file's row.
         let (dropped, ..) = fit(Some((2, 4)), Some((2, 4)), 8).unwrap();
         assert_eq!(dropped.data, (1..9).map(|i| i as f32).collect::<Vec<_>>());
         // A file without one cannot give the model's.
         assert!(fit(Some((3, 3)), Some((3, 3)), 10).is_none());
-        assert!(fit(Some((0, 0)), Some((2, 4)), 9).is_none() && fit(Some((usize::MAX, 2)), Some((2, 4)), 9).is_none());
+        // Nonsense is not resized, and nothing overflows.
+        for grid in [(0, 0), (usize::MAX, 2), (9, 0), (2, 3)] {
+            assert!(fit(Some(grid), Some((2, 4)), 9).is_none() && fit(None, Some(grid), 9).is_none());
+        }
+        let empty = HostTensor { shape: vec![1, 0, 1], data: vec![] };
+        assert!(fit_positions(&empty, &[1, 9, 1], None, Some((2, 4))).is_none());
     }
 
     #[test]

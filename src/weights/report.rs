@@ -45,13 +45,8 @@ pub struct Resized {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millions = self.elements as f64 / 1e6;
-        write!(
-            f,
-            "loaded {} tensors, {millions:.2} M values, from {} ({}",
-            self.loaded.len(),
-            self.source,
-            self.layout
-        )?;
+        write!(f, "loaded {} tensors, {millions:.2} M values, ", self.loaded.len())?;
+        write!(f, "from {} ({}, {}", self.source, self.format, self.layout)?;
         match &self.wrapper {
             Some(wrapper) => write!(f, ", its `{wrapper}`)")?,
             None => write!(f, ")")?,

@@ -54,6 +54,18 @@ pub enum Format {
     Npz,
 }
 
+impl std::fmt::Display for Format {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Memory => "in memory",
+            Self::Safetensors => "safetensors",
+            Self::PytorchZip => "PyTorch zip",
+            Self::PytorchLegacy => "PyTorch before 1.6",
+            Self::Npz => "NumPy npz",
+        })
+    }
+}
+
 /// Reads the weights in the file at `path`. The content decides what kind of file it is.
 ///
 /// Values become f32. No code inside a pickle is ever run.
@@ -94,14 +106,14 @@ impl StateDict {
     }
 }
 
-/// The number of elements of `shape`, or an error that names the tensor.
+/// The number of elements of `shape`, or an error that names the tensor. An extent of zero hides no impossible others.
 pub(super) fn elements(name: &str, shape: &[usize]) -> Result<usize> {
-    shape.iter().try_fold(1usize, |n, extent| n.checked_mul(*extent)).filter(|n| *n <= usize::MAX / 16).ok_or_else(
-        || {
-            Error::new(format!("the tensor `{name}` claims the impossible shape {shape:?}"))
-                .hint("the file is damaged or was made to do harm: get it again from its source")
-        },
-    )
+    let product = shape.iter().try_fold(1usize, |n, extent| n.checked_mul((*extent).max(1)));
+    if product.is_none_or(|n| n > usize::MAX / 16) {
+        return Err(Error::new(format!("the tensor `{name}` claims the impossible shape {shape:?}"))
+            .hint("the file is damaged or was made to do harm: get it again from its source"));
+    }
+    Ok(shape.iter().product())
 }
 
 /// The bytes a file of `len` bytes may take in memory, see [`MAX_EXPANSION`].
@@ -221,6 +233,8 @@ mod tests {
     fn impossible_shapes_are_refused() {
         assert_eq!(elements("x", &[2, 3]).unwrap(), 6);
         assert_eq!(elements("x", &[]).unwrap(), 1);
+        assert_eq!(elements("x", &[3, 0]).unwrap(), 0);
+        assert!(elements("x", &[0, usize::MAX, 2]).is_err());
         assert!(elements("x", &[usize::MAX, 2]).is_err() && elements("x", &[usize::MAX / 4]).is_err());
     }
 }

@@ -11,7 +11,7 @@ use structtoken::eval::Scores;
 use structtoken::train::{Observer, Progress, Stop};
 
 /// Shows a run, and stops it on Ctrl-C, at a given iteration or after a given time.
-pub struct Console {
+pub(crate) struct Console {
     bar: Option<ProgressBar>,
     evaluating: Option<ProgressBar>,
     last_line: Option<Instant>,
@@ -23,7 +23,7 @@ pub struct Console {
 
 impl Console {
     /// A console that takes over Ctrl-C: the run saves and stops.
-    pub fn new(json: bool) -> Result<Self> {
+    pub(crate) fn new(json: bool) -> Result<Self> {
         let interrupted = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&interrupted);
         ctrlc::set_handler(move || {
@@ -38,13 +38,13 @@ impl Console {
     }
 
     /// Stops before the iteration of this number.
-    pub fn stop_after(mut self, iteration: Option<u64>) -> Self {
+    pub(crate) fn stop_after(mut self, iteration: Option<u64>) -> Self {
         self.stop_after = iteration;
         self
     }
 
     /// Ends training when this much time has passed.
-    pub fn time_limit(mut self, limit: Duration) -> Self {
+    pub(crate) fn time_limit(mut self, limit: Duration) -> Self {
         self.deadline = Some(Instant::now() + limit);
         self
     }
@@ -128,17 +128,17 @@ impl Observer for Console {
 }
 
 /// One JSON object a line on stdout; a reader that has gone away is no failure.
-pub fn emit(value: &serde_json::Value) {
+pub(crate) fn emit(value: &serde_json::Value) {
     let _ = writeln!(std::io::stdout().lock(), "{value}");
 }
 
 /// Text on stdout; a reader that has gone away is no failure.
-pub fn print(text: &str) {
+pub(crate) fn print(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }
 
 /// A progress bar on stderr; invisible when that is no terminal.
-pub fn bar(template: &str) -> ProgressBar {
+pub(crate) fn bar(template: &str) -> ProgressBar {
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(0).with_style(style)
 }

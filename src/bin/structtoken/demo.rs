@@ -18,7 +18,7 @@ const TIME_LIMIT: Duration = Duration::from_secs(180);
 
 /// Make a set of shapes, train on it for at most three minutes, and show what the tokens do
 #[derive(Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// The folder of the run; an earlier demo there is replaced
     #[arg(long, value_name = "DIR", default_value = "runs/demo")]
     out: PathBuf,
@@ -29,7 +29,7 @@ pub struct Arguments {
     computing: Computing,
 }
 
-pub fn run(arguments: Arguments) -> Result<End> {
+pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let config = Config::parse(RECIPE, "configs/shapes/demo.toml", &arguments.changes)?;
     let (device, device_name) = device::open(&arguments.computing.device)?;
     let run = arguments.out;

@@ -16,7 +16,7 @@ use crate::{Computing, End};
 
 /// Measure a model: mIoU, accuracies, Dice, per class
 #[derive(Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// A model file, or a recipe together with --weights
     model: PathBuf,
     /// Weights for a recipe: published StructToken checkpoints or any file that holds the whole network
@@ -45,7 +45,7 @@ enum SplitName {
     Test,
 }
 
-pub fn run(arguments: Arguments) -> Result<End> {
+pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let (device, name) = device::open(&arguments.computing.device)?;
     let split = match arguments.split {
         SplitName::Train => Split::Train,

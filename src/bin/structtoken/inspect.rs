@@ -14,7 +14,7 @@ use crate::console::print;
 
 /// Show a recipe with all its values, a model's size and cost, or what a weight file holds
 #[derive(Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// A recipe (.toml) or a file of weights
     path: PathBuf,
     /// Change a value of the recipe first
@@ -28,7 +28,7 @@ pub struct Arguments {
     json: bool,
 }
 
-pub fn run(arguments: Arguments) -> Result<End> {
+pub(crate) fn run(arguments: Arguments) -> Result<End> {
     if arguments.path.extension().is_some_and(|ending| ending == "toml") {
         recipe(&arguments)
     } else {
@@ -63,11 +63,11 @@ fn file(path: &Path, as_json: bool) -> Result<End> {
             .iter()
             .map(|tensor| json!({"name": tensor.name, "shape": tensor.shape, "range": tensor.range, "not_finite": tensor.not_finite}))
             .collect();
-        let (format, values) = (format!("{:?}", summary.format), summary.elements);
+        let (format, values) = (summary.format.to_string(), summary.elements);
         print(&json!({"format": format, "layout": layout, "card": card, "values": values, "tensors": tensors}).to_string());
         return Ok(End::Done);
     }
-    print(&format!("{}: {:?}, {layout}", path.display(), summary.format));
+    print(&format!("{}: {}, {layout}", path.display(), summary.format));
     if let Some(card) = card {
         describe(&card);
     }

@@ -13,7 +13,7 @@ use crate::{Computing, End};
 
 /// Write the label maps of images
 #[derive(Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// The model file
     model: PathBuf,
     /// Images, or folders of images
@@ -35,7 +35,7 @@ pub struct Arguments {
     computing: Computing,
 }
 
-pub fn run(arguments: Arguments) -> Result<End> {
+pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let images = images(&arguments.inputs)?;
     let (device, _) = device::open(&arguments.computing.device)?;
     let predictor = Predictor::open(&arguments.model, &device)?;

@@ -14,7 +14,7 @@ use crate::{Computing, End};
 
 /// Train as a recipe says
 #[derive(Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// The recipe, a TOML file; left out with --resume, which takes that of the run
     recipe: Option<PathBuf>,
     /// Change a value of the recipe; may be given more than once
@@ -36,7 +36,7 @@ pub struct Arguments {
     computing: Computing,
 }
 
-pub fn run(arguments: Arguments) -> Result<End> {
+pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let run = run_folder(&arguments)?;
     let config = match &arguments.recipe {
         Some(recipe) => Config::read(recipe, &arguments.changes)?,
@@ -91,7 +91,7 @@ fn run_folder(arguments: &Arguments) -> Result<PathBuf> {
 }
 
 /// The command as it was typed, for the record.
-pub fn command_line() -> String {
+pub(crate) fn command_line() -> String {
     let quoted = |word: String| if word.contains([' ', '\'', '"']) { format!("{word:?}") } else { word };
     let words = std::env::args().skip(1).map(quoted);
     std::iter::once("structtoken".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
