@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::augment::AugmentConfig;
 use super::preprocess::Preprocess;
+use super::shapes::{Shapes, ShapesConfig};
 use super::spec::DatasetSpec;
 use super::{Classes, Dataset, Split, shapes};
 use crate::error::{Error, Result};
@@ -19,6 +20,8 @@ pub struct DataConfig {
     pub dataset: String,
     /// Replaces the folder the dataset's description names.
     pub root: Option<PathBuf>,
+    /// How large the generated set is, if `dataset` is `shapes`.
+    pub shapes: ShapesConfig,
     /// Threads that read and augment.
     pub workers: usize,
     /// Megabytes of decoded training images kept in memory.
@@ -34,6 +37,7 @@ impl Default for DataConfig {
         Self {
             dataset: shapes::NAME.to_owned(),
             root: None,
+            shapes: ShapesConfig::default(),
             workers: 2,
             cache_mb: 1024,
             preprocess: Preprocess::default(),
@@ -48,12 +52,16 @@ impl DataConfig {
         if self.workers == 0 || self.workers > 256 {
             return Err(Error::new(format!("data: workers = {} is not between 1 and 256", self.workers)));
         }
+        self.shapes.check()?;
         self.preprocess.check()?;
         self.augment.check()
     }
 
     /// Opens one split.
     pub fn open(&self, split: Split) -> Result<Arc<dyn Dataset>> {
+        if self.dataset == shapes::NAME {
+            return Ok(Arc::new(Shapes::of(&self.shapes, split)));
+        }
         super::open(&self.dataset, split, self.root.as_deref())
     }
 

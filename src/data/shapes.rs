@@ -3,6 +3,8 @@
 
 use std::f32::consts::TAU;
 
+use serde::{Deserialize, Serialize};
+
 use crate::data::image::{Image, Labels};
 use crate::data::{Classes, Dataset, Sample, Split};
 use crate::error::{Error, Result};
@@ -21,6 +23,36 @@ const CLASSES: [(&str, [u8; 3]); 8] = [
     ("cross", [70, 205, 205]),
     ("crescent", [240, 140, 190]),
 ];
+
+/// How large the set is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ShapesConfig {
+    /// Decides every picture.
+    pub seed: u64,
+    /// Pixels along a side, at least 16.
+    pub size: usize,
+    /// Pictures to train with.
+    pub train: usize,
+    /// Pictures to validate with, and as many to test with.
+    pub val: usize,
+}
+
+impl Default for ShapesConfig {
+    fn default() -> Self {
+        Self { seed: 0, size: 128, train: 2000, val: 200 }
+    }
+}
+
+impl ShapesConfig {
+    /// Refuses sizes that cannot be made, naming the key.
+    pub fn check(&self) -> Result<()> {
+        if !(16..=4096).contains(&self.size) || self.train == 0 || self.val == 0 {
+            return Err(Error::new("data.shapes: size must be 16 to 4096, train and val at least 1"));
+        }
+        Ok(())
+    }
+}
 
 /// Objects are tried at so many places before they are left out.
 const PLACES: usize = 30;
@@ -48,7 +80,13 @@ impl Shapes {
 
     /// The set that recipes call `shapes`: 128 x 128 pixels, 2000 pictures to train and 200 to validate and test with.
     pub fn standard(split: Split) -> Self {
-        Self::new(0, split, if split == Split::Train { 2000 } else { 200 }, 128)
+        Self::of(&ShapesConfig::default(), split)
+    }
+
+    /// One split of the set that `config` describes.
+    pub fn of(config: &ShapesConfig, split: Split) -> Self {
+        let len = if split == Split::Train { config.train } else { config.val };
+        Self::new(config.seed, split, len, config.size)
     }
 }
 

@@ -193,14 +193,12 @@ vectorised! {
         row: &mut [f32],
     ) {
         let (lines, taps, bias) = (lines.as_chunks::<L>().0, taps.as_chunks::<L>().0, bias.as_chunks::<L>().0);
+        let bias: [[f32; L]; J] = std::array::from_fn(|o| bias[o]);
         let line = lines.len() / 3;
         let width = row.len() / BLOCK;
         for x in (0..width).step_by(P) {
             let count = P.min(width - x);
-            let mut sums = [[[0.0; L]; J]; P];
-            for sums in &mut sums {
-                sums.copy_from_slice(bias);
-            }
+            let mut sums = [bias; P];
             for t in 0..TAPS {
                 // Past the row's end the last pixel is computed again and dropped.
                 let sources: [&[[f32; L]]; P] = std::array::from_fn(|p| {
@@ -220,7 +218,9 @@ vectorised! {
                     }
                 }
             }
-            for (row, sums) in row[x * BLOCK..].chunks_exact_mut(BLOCK).zip(&sums[..count]) {
+            // A copy, for the sums themselves to stay in registers.
+            let done = sums;
+            for (row, sums) in row[x * BLOCK..].chunks_exact_mut(BLOCK).zip(&done[..count]) {
                 row.copy_from_slice(sums.as_flattened());
             }
         }

@@ -9,6 +9,8 @@ mod attention;
 mod bridge;
 mod conv3x3;
 mod gelu;
+#[cfg(target_arch = "x86_64")]
+mod interleave;
 mod layer_norm;
 mod linear;
 mod matmul;

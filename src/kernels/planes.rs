@@ -7,7 +7,11 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 
 use super::bridge::SharedRoom;
+#[cfg(target_arch = "x86_64")]
+use super::interleave::{put_together, take_apart};
 use super::simd::vectorised;
+#[cfg(target_arch = "x86_64")]
+use super::simd::{Level, level};
 
 /// Channels a task works on.
 pub(super) const BLOCK: usize = 64;
@@ -77,6 +81,16 @@ impl Planes {
 vectorised! {
     /// Packs a line of pixels that lie `stride` apart in `x`.
     fn pack_line<const J: usize>(x: &[f32], stride: usize, channels: usize, line: &mut [f32]) {
+        #[cfg(target_arch = "x86_64")]
+        if J == 4 && channels == BLOCK && level() == Level::Avx512 {
+            for (column, pixel) in line.as_chunks_mut::<BLOCK>().0.iter_mut().enumerate() {
+                if let Some(channels) = x[column * stride..].first_chunk::<BLOCK>() {
+                    // SAFETY: the level was detected on this machine.
+                    unsafe { take_apart(channels, pixel) };
+                }
+            }
+            return;
+        }
         for (column, pixel) in line.chunks_exact_mut(BLOCK).enumerate() {
             pack_pixel::<J>(&x[column * stride..][..channels], pixel);
         }
@@ -111,7 +125,17 @@ vectorised! {
     pub(super) fn unpack_line<const J: usize>(row: &[f32], first: usize, stride: usize, channels: usize, out: SharedRoom) {
         for (x, pixel) in row.chunks_exact(BLOCK).enumerate() {
             // SAFETY: tasks do not overlap, and these channels of this line belong to the one calling.
-            unpack_pixel::<J>(pixel, unsafe { out.slice(first + x * stride, channels) });
+            let place = unsafe { out.slice(first + x * stride, channels) };
+            #[cfg(target_arch = "x86_64")]
+            if J == 4
+                && level() == Level::Avx512
+                && let (Some(pixel), Some(place)) = (pixel.first_chunk(), place.first_chunk_mut())
+            {
+                // SAFETY: the level was detected on this machine.
+                unsafe { put_together(pixel, place) };
+                continue;
+            }
+            unpack_pixel::<J>(pixel, place);
         }
     }
 }

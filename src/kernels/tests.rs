@@ -104,3 +104,20 @@ fn threads_do_not_change_a_bit() {
     let on = |threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(run);
     assert!(on(1) == on(3));
 }
+
+/// Constants and tracked tensors may be mixed; only the tracked ones get a gradient.
+#[test]
+fn frozen_operands_are_constants() {
+    let (x, weight, bias) = (random([3, 7], 1), random([5, 7], 2), random([5], 3));
+    let full = {
+        let (x, weight, bias) = (tracked(x.clone()), tracked(weight.clone()), tracked(bias.clone()));
+        let grads = super::linear(x.clone(), weight.clone(), Some(bias)).powi_scalar(2).sum().backward();
+        (x.grad(&grads).unwrap().into_data(), weight.grad(&grads).unwrap().into_data())
+    };
+    let input = tracked(x.clone());
+    let grads = super::linear(input.clone(), weight.clone(), Some(bias.clone())).powi_scalar(2).sum().backward();
+    assert!(input.grad(&grads).unwrap().into_data() == full.0);
+    let learnt = tracked(weight);
+    let grads = super::linear(x, learnt.clone(), Some(bias)).powi_scalar(2).sum().backward();
+    assert!(learnt.grad(&grads).unwrap().into_data() == full.1);
+}

@@ -271,6 +271,29 @@ mod tests {
     }
 
     #[test]
+    fn gives_the_numbers_of_torch() {
+        let values: Vec<f32> = (0..60).map(|i| f64::from(i).sin() as f32).collect();
+        let labels: Vec<i32> = (0..63).map(|i| if i % 4 == 3 { 255 } else { i * 7 % 5 }).collect();
+        let labels = Tensor::<3, Int>::from_data(TensorData::new(labels, [1, 7, 9]), &Device::flex());
+        let weights = Tensor::from_floats([0.5, 1.0, 1.5, 2.0, 2.5], &Device::flex());
+        let cases = [
+            (LossMean::Valid, None, [1.745_153_761_697_8, 0.009_105_805_490_33, -0.024_189_142_849_06]),
+            (LossMean::All, None, [1.329_640_961_293_6, 0.005_285_909_763_09, -0.018_429_823_123_09]),
+            (LossMean::Valid, Some(weights), [1.710_775_150_333_2, 0.012_801_466_497_15, -0.024_092_957_246_92]),
+        ];
+        for (mean, weights, expected) in cases {
+            let logits = tracked(Tensor::from_data(TensorData::new(values.clone(), [1, 3, 4, 5]), &Device::flex()));
+            let loss = upsample_cross_entropy(logits.clone(), labels.clone(), weights, mean);
+            let grad = logits.grad(&loss.backward()).unwrap();
+            let one = grad.clone().reshape([60]).slice([17..18]).into_scalar::<f32>();
+            let found = [loss.into_scalar::<f32>(), grad.powi_scalar(2).sum().into_scalar::<f32>(), one];
+            for (found, expected) in found.into_iter().zip(expected) {
+                assert!((f64::from(found) / expected - 1.0).abs() < 2e-6, "{mean:?}: {found} against {expected}");
+            }
+        }
+    }
+
+    #[test]
     fn nothing_valid_gives_zero() {
         for mean in [LossMean::All, LossMean::Valid] {
             for f in [upsample_cross_entropy, reference] {

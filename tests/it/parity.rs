@@ -1,16 +1,22 @@
 //! The same numbers as the published StructToken: activations, logits, gradients, optimiser steps.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use structtoken::backbone::{BackboneConfig, VitConfig, VitSize};
 use structtoken::decoder::{BlockKind, DecoderConfig, StructTokenConfig};
+use structtoken::data::image::Labels;
+use structtoken::eval::InferConfig;
+use structtoken::eval::infer::{self, View, slide_logits, whole_logits};
 use structtoken::kernels::LossMean;
 use structtoken::layers::{Pass, parameters};
-use structtoken::layers::resize::{Mode, resize_channels_last};
+use structtoken::layers::resize::{Mode, resize, resize_channels_last};
 use structtoken::model::{Model, ModelConfig};
 use structtoken::train::optimizer::{AdamW, Gradients, OptimizerConfig};
 use structtoken::train::schedule::Schedule;
+use structtoken::weights;
 
-use crate::golden::{Golden, channels_first, shared};
+use crate::golden::{Golden, channels_first, relative_difference, shared};
 
 const KINDS: [(&str, BlockKind); 3] = [("cse", BlockKind::Cse), ("sse", BlockKind::Sse), ("pwe", BlockKind::Pwe)];
 
@@ -291,5 +297,191 @@ fn parameters_and_multiply_accumulates() {
         assert_eq!(macs("decoder.convolutions"), detail("head.conv"));
         assert_eq!(macs("decoder.slice_attention"), detail("head.slice_attn_matmul"));
         assert_eq!(macs("") as f64 / 1e9, row["gmacs"]["total"].as_f64().unwrap());
+    }
+}
+
+/// Any weight file of the published layout gives the same network.
+#[test]
+fn published_weight_files() {
+    let Some(shared) = shared() else { return };
+    let device = Device::flex();
+    let folder = shared.join("golden/structtoken/tiny");
+    for (name, kind) in KINDS {
+        let golden = Golden::read(&folder.join(format!("st_tiny_{name}_golden.safetensors")));
+        let expected = load(tiny(kind, 0.1, 0.1).blank(7, &device), &Golden::read(&folder.join(format!("st_tiny_{name}.safetensors"))));
+        let expected = weights::state_of(&expected).tensors;
+        let mut read = 0;
+        for ending in [".safetensors", ".pth", "_legacy.pth"] {
+            let path = folder.join(format!("st_tiny_{name}{ending}"));
+            if !path.exists() {
+                continue;
+            }
+            let state = weights::read(&path).unwrap();
+            let options = weights::LoadOptions::strict((4, 4));
+            let (model, report) = weights::load(tiny(kind, 0.1, 0.1).blank(7, &device), &state, &options).unwrap();
+            assert!(report.ignored.is_empty() && report.kept.is_empty(), "{report}");
+            assert_eq!(weights::state_of(&model).tensors, expected, "{}", path.display());
+            let logits = model.forward(golden.tensor::<4>("a.input", &device), &Pass::eval());
+            golden.check("a.logits16", &channels_first(&logits.into_data()), 2e-5);
+            read += 1;
+        }
+        assert!(read >= 1, "{name}: no weight file");
+    }
+}
+
+/// Whole image, windows, rescaled, flipped, several scales: logits, probabilities and labels.
+#[test]
+fn inference_modes() {
+    let Some(shared) = shared() else { return };
+    let device = Device::flex();
+    let config = InferConfig { crop: [64, 64], stride: [42, 42], ..InferConfig::default() };
+    for (name, kind) in KINDS {
+        let folder = shared.join("golden/structtoken/tiny");
+        let golden = Golden::read(&folder.join(format!("st_tiny_{name}_golden.safetensors")));
+        let file = Golden::read(&folder.join(format!("st_tiny_{name}.safetensors")));
+        let model = load(tiny(kind, 0.1, 0.1).blank(7, &device), &file);
+        let values = |tensor: Tensor<4>| tensor.into_data().try_to_vec::<f32>().unwrap();
+        let input = |name: &str| golden.tensor::<4>(name, &device);
+        let same_labels = |name: &str, labels: Vec<Labels>| {
+            let (_, expected) = golden.get(name);
+            let wrong = labels[0].ids.iter().zip(expected).filter(|(ours, theirs)| f32::from(**ours) != **theirs).count();
+            assert!(wrong * 2000 <= expected.len(), "{name}: {wrong} of {} pixels differ", expected.len());
+        };
+
+        golden.check("c.whole.logits", &values(whole_logits(&model, input("c.input"))), 5e-5);
+        let slide = slide_logits(&model, input("c.input"), [64, 64], [42, 42]);
+        golden.check("c.slide.logits", &values(slide.clone()), 5e-5);
+        golden.check("c.slide.rescaled_75x113", &values(resize(slide, (75, 113), Mode::Bilinear, false)), 5e-5);
+        let view = |images, flipped| View { images, flipped };
+        same_labels("c.slide.pred", infer::labels(&model, &[view(input("c.input"), false)], (100, 150), &config).unwrap());
+
+        let small = slide_logits(&model, input("d.input"), [64, 64], [42, 42]);
+        golden.check("d.slide.logits", &values(small), 5e-5);
+        let flipped = infer::probabilities(&model, &[view(input("d.input"), true)], (50, 90), &config).unwrap();
+        golden.check("d.slide.prob_flip", &values(flipped), 5e-5);
+
+        let mut views = Vec::new();
+        for size in ["45x68", "60x90", "75x113"] {
+            let images = input(&format!("e.input_{size}"));
+            views.push(view(images.clone().flip([3]), true));
+            views.push(view(images, false));
+        }
+        let mean = infer::probabilities(&model, &views, (60, 90), &config).unwrap();
+        golden.check("e.aug.prob", &values(mean), 5e-5);
+        same_labels("e.aug.pred", infer::labels(&model, &views, (60, 90), &config).unwrap());
+    }
+}
+
+/// DINOv2 ViT-S/14 from its timm names, at two sizes other than the table's.
+#[test]
+fn dinov2() {
+    let Some(shared) = shared() else { return };
+    let device = Device::flex();
+    let golden = Golden::read(&shared.join("golden/dinov2/dinov2_vits14_golden.safetensors"));
+    let state = weights::read(&shared.join("weights/dinov2_vits14.f16.safetensors")).unwrap();
+    let vit = VitConfig {
+        patch_size: 14,
+        img_size: [518, 518],
+        init_values: Some(1.0),
+        final_norm: true,
+        drop_path_rate: 0.0,
+        ..VitConfig::default()
+    };
+    let config = ModelConfig { backbone: BackboneConfig::Vit(vit), ..ModelConfig::default() };
+    let options = weights::LoadOptions::pretrained_backbone((37, 37));
+    let (model, report) = weights::load(config.blank(2, &device), &state, &options).unwrap();
+    assert!(report.resized.is_empty() && report.loaded.iter().all(|name| name.starts_with("backbone.")), "{report}");
+    for (tag, height, width) in [("sq", 224, 224), ("wide", 140, 252)] {
+        let mut pixels = Vec::with_capacity(3 * height * width);
+        for c in 0..3 {
+            for y in 0..height {
+                for x in 0..width {
+                    let value = (0.05 * (c + 1) as f64 * x as f64).sin() + (0.03 * (c + 1) as f64 * y as f64).cos();
+                    pixels.push(value as f32);
+                }
+            }
+        }
+        let pass = Pass::eval().traced();
+        let image = Tensor::<4>::from_data(TensorData::new(pixels, [1, 3, height, width]), &device);
+        model.forward(image, &pass);
+        for (name, data) in pass.into_trace() {
+            let values = data.try_to_vec::<f32>().unwrap();
+            if let Some(block) = name.strip_prefix("vit.layer").filter(|rest| ["2", "5", "8", "11"].contains(rest)) {
+                let every_eighth: Vec<f32> = values.chunks(384).step_by(8).flatten().copied().collect();
+                golden.check(&format!("{tag}.block{block}"), &every_eighth, 2e-4);
+            } else if name == "feat" {
+                let (shape, tokens) = golden.get(&format!("{tag}.tokens"));
+                assert_eq!(values.len(), (shape[0] - 1) * 384);
+                let difference = relative_difference(&values, &tokens[384..]);
+                assert!(difference < 2e-4, "{tag}: {difference:e}");
+            }
+        }
+    }
+}
+
+/// The learning rates and the groups of the published runs.
+#[test]
+fn learning_rates_and_groups() {
+    let Some(shared) = shared() else { return };
+    let read = |name: &str| -> serde_json::Value {
+        let path = shared.join("golden/structtoken/pipeline").join(name);
+        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+    };
+    let rates = read("lr.json");
+    let mut rows = 0;
+    for (name, run) in rates.as_object().unwrap().iter().filter(|(name, _)| *name != "rule") {
+        let (base, mult) = (run["lr"].as_f64().unwrap(), run["head_mult"].as_f64().unwrap());
+        for row in run["rows_iter_lrbackbone_lrhead"].as_array().unwrap() {
+            let (it, backbone, head) = (row[0].as_u64().unwrap(), row[1].as_f64().unwrap(), row[2].as_f64().unwrap());
+            let lr = Schedule::default().lr(base, it, run["max_iters"].as_u64().unwrap());
+            assert!((lr - backbone).abs() <= 1e-12 * base && (lr * mult - head).abs() <= 1e-11 * base, "{name} {it}");
+            rows += 1;
+        }
+    }
+    assert!(rows > 50, "{rows}");
+
+    let groups = read("param_groups.json");
+    let config = OptimizerConfig { decoder_lr_mult: 9.0, ..OptimizerConfig::default() };
+    for (name, kind) in KINDS {
+        let mut ours: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        parameters::visit(&tiny(kind, 0.1, 0.1).blank(7, &Device::flex()), |parameter, _| {
+            let (factor, decay) = config.group(parameter.name);
+            let group = format!("lr={} wd={decay}", if factor == 1.0 { "2e-05" } else { "0.00018" });
+            ours.entry(group).or_default().push(published(parameter.name));
+        });
+        let theirs: BTreeMap<String, Vec<String>> = serde_json::from_value(groups[name]["groups"].clone()).unwrap();
+        let sorted = |groups: BTreeMap<String, Vec<String>>| -> BTreeMap<String, BTreeSet<String>> {
+            groups.into_iter().map(|(group, names)| (group, names.into_iter().collect())).collect()
+        };
+        assert_eq!(sorted(ours), sorted(theirs), "{name}");
+    }
+}
+
+/// Fresh weights are distributed as the reference's: mean, deviation and bounds of every parameter of ViT-T.
+#[test]
+fn initial_weights() {
+    let Some(shared) = shared() else { return };
+    let text = std::fs::read_to_string(shared.join("golden/structtoken/pipeline/init_stats_vit_t.json")).unwrap();
+    let stats: serde_json::Value = serde_json::from_str(&text).unwrap();
+    for (name, kind) in KINDS {
+        let vit = VitConfig { size: VitSize::Tiny, ..VitConfig::default() };
+        let decoder = StructTokenConfig { block: kind, ..StructTokenConfig::default() };
+        let config =
+            ModelConfig { backbone: BackboneConfig::Vit(vit), decoder: DecoderConfig::StructToken(decoder) };
+        let mut compared = 0;
+        parameters::visit(&config.init(150, 1, &Device::flex()), |parameter, value| {
+            let expected = &stats[name][published(parameter.name)];
+            let values = value.into_data().try_to_vec::<f32>().unwrap();
+            let n = values.len() as f64;
+            let mean = values.iter().map(|v| f64::from(*v)).sum::<f64>() / n;
+            let std = (values.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / n).sqrt();
+            let (their_mean, their_std) = (expected["mean"].as_f64().unwrap(), expected["std"].as_f64().unwrap());
+            // Both are samples: their deviations differ by a few of std / sqrt(2 n), their means by a few of std / sqrt(n).
+            let slack = 1e-5 + 6.0 * their_std / n.sqrt();
+            assert!((mean - their_mean).abs() <= slack, "{name} {}: mean {mean} for {their_mean}", parameter.name);
+            assert!((std - their_std).abs() <= slack, "{name} {}: deviation {std} for {their_std}", parameter.name);
+            compared += 1;
+        });
+        assert_eq!(compared, stats[name].as_object().unwrap().len());
     }
 }

@@ -1,0 +1,161 @@
+//! The binary from outside: helpers to run it, and what its commands print.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use tempfile::TempDir;
+
+/// A folder of its own, and the binary to run in it.
+pub struct Lab {
+    pub dir: TempDir,
+}
+
+impl Lab {
+    pub fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+
+    /// The command, with the folder as its current one.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_structtoken"));
+        command.current_dir(self.dir.path()).args(arguments).env("NO_COLOR", "1");
+        command
+    }
+
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs a command that must work; returns what it printed as data.
+    pub fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let talk = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {talk}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs a command that must fail with exit code 1, without a panic, naming all of `say`, and with a hint.
+    pub fn refused(&self, arguments: &[&str], say: &[&str]) -> String {
+        let output = self.run(arguments);
+        let talk = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {talk}");
+        assert!(!talk.contains("panicked"), "{arguments:?}: {talk}");
+        assert!(talk.contains("error: ") && talk.contains("hint: "), "{arguments:?}: {talk}");
+        for part in say {
+            assert!(talk.contains(part), "{arguments:?} does not say `{part}`:\n{talk}");
+        }
+        talk
+    }
+}
+
+/// A recipe small enough for a test: shapes of 32 px, a network of some thousand parameters.
+pub const TINY: &str = r#"
+[model.backbone]
+type = "vit"
+embed_dim = 24
+depth = 2
+num_heads = 2
+patch_size = 8
+img_size = [32, 32]
+
+[model.decoder]
+type = "structtoken"
+block = "pwe"
+num_blocks = 2
+
+[data]
+dataset = "shapes"
+shapes = { size = 32, train = 64, val = 6 }
+
+[data.augment]
+resize = "none"
+crop = [32, 32]
+
+[train]
+iterations = 60
+batch_size = 4
+eval_every = 20
+save_every = 10
+log_every = 1
+
+[train.optimizer]
+lr = 1e-3
+decoder_lr_mult = 2
+
+[train.schedule]
+warmup_iters = 5
+
+[eval]
+mode = "whole"
+"#;
+
+#[test]
+fn help_names_every_command() {
+    let help = Lab::new().ok(&["--help"]);
+    for command in ["demo", "train", "eval", "predict", "inspect"] {
+        assert!(help.contains(command), "{help}");
+    }
+    insta::assert_snapshot!("help", help);
+}
+
+#[test]
+fn from_recipe_to_pictures() {
+    let lab = Lab::new();
+    let recipe = lab.write("tiny.toml", TINY);
+    let recipe = recipe.to_str().unwrap();
+    let out = lab.ok(&["train", recipe, "--set", "train.iterations=3", "--out", "runs/tiny", "--device", "cpu"]);
+    assert!(out.contains("mIoU") && out.contains("runs/tiny/model.safetensors"), "{out}");
+    for file in ["model.safetensors", "scores.json", "report.html", "log.ndjson", "config.toml"] {
+        assert!(lab.path("runs/tiny").join(file).exists(), "{file}");
+    }
+
+    let json = lab.ok(&["eval", "runs/tiny/model.safetensors", "--json", "--device", "cpu", "--out", "scores.json"]);
+    let scores: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let trained = std::fs::read_to_string(lab.path("runs/tiny/scores.json")).unwrap();
+    assert_eq!(scores, serde_json::from_str::<serde_json::Value>(&trained).unwrap(), "eval repeats what training measured");
+    assert!(lab.path("scores.json").exists());
+
+    let photo = image::RgbImage::from_fn(50, 37, |x, y| image::Rgb([(x * 5) as u8, (y * 6) as u8, 90]));
+    std::fs::create_dir_all(lab.path("photos/inner")).unwrap();
+    photo.save(lab.path("photos/a.png")).unwrap();
+    photo.save(lab.path("photos/inner/b.jpg")).unwrap();
+    let model = "runs/tiny/model.safetensors";
+    lab.ok(&["predict", model, "photos", "--out", "masks", "--overlay", "--probabilities", "--device", "cpu"]);
+    for file in ["a.png", "a_overlay.png", "a_probabilities.npy", "inner/b.png"] {
+        assert!(lab.path("masks").join(file).exists(), "{file}");
+    }
+    let mask = structtoken::data::image::read_mask(&lab.path("masks/a.png")).unwrap();
+    let structtoken::data::image::RawMask::Index { width, height, values } = mask else { panic!("not an index mask") };
+    assert_eq!((width, height), (50, 37));
+    assert!(values.iter().all(|id| *id < 8));
+    let npy = std::fs::read(lab.path("masks/a_probabilities.npy")).unwrap();
+    assert!(String::from_utf8_lossy(&npy[..100]).contains("(8, 37, 50)"));
+
+    let shown = lab.ok(&["inspect", model]);
+    assert!(shown.contains("backbone.blocks.0.attn.qkv.weight") && shown.contains("8 classes: background, disc"), "{shown}");
+    let shown: serde_json::Value = serde_json::from_str(&lab.ok(&["inspect", recipe, "--json"])).unwrap();
+    assert_eq!(shown["config"]["train"]["iterations"], 60);
+}
+
+#[test]
+fn every_line_of_json_is_json() {
+    let lab = Lab::new();
+    let recipe = lab.write("tiny.toml", TINY);
+    let arguments = ["train", recipe.to_str().unwrap(), "--set", "train.iterations=2", "--json", "--device", "cpu"];
+    let lines = lab.ok(&arguments);
+    let events: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(events.iter().filter(|event| event["event"] == "iteration").count(), 2);
+    assert!(events.last().unwrap()["scores"]["miou"].is_number());
+    assert!(Path::new(&lab.path("runs/tiny/model.safetensors")).exists());
+}

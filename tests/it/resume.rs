@@ -1,0 +1,70 @@
+//! A run that was interrupted and resumed ends in the same bytes.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::cli::{Lab, TINY};
+
+fn bytes(path: &Path) -> Vec<u8> {
+    std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Everything of two runs that must be equal: weights published and saved, moments, state and scores.
+fn assert_same(lab: &Lab, a: &str, b: &str) {
+    let last = "checkpoints/step-00000060";
+    for file in ["model.safetensors", "scores.json"] {
+        assert!(bytes(&lab.path(a).join(file)) == bytes(&lab.path(b).join(file)), "{file} differs");
+    }
+    for file in ["model.safetensors", "optimizer.safetensors", "state.json"] {
+        assert!(bytes(&lab.path(a).join(last).join(file)) == bytes(&lab.path(b).join(last).join(file)), "{file} differs");
+    }
+}
+
+#[test]
+fn sixty_iterations_are_thirty_and_thirty() {
+    let lab = Lab::new();
+    let recipe = lab.write("tiny.toml", TINY);
+    let recipe = recipe.to_str().unwrap();
+    lab.ok(&["train", recipe, "--out", "whole", "--device", "cpu"]);
+
+    let first = lab.run(&["train", recipe, "--out", "halves", "--device", "cpu", "--stop-after", "30"]);
+    assert_eq!(first.status.code(), Some(130), "{}", String::from_utf8_lossy(&first.stderr));
+    assert!(!lab.path("halves/report.html").exists());
+    lab.ok(&["train", "--resume", "--out", "halves", "--device", "cpu"]);
+    assert_same(&lab, "whole", "halves");
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_saves_and_resumes_to_the_same_bytes() {
+    let lab = Lab::new();
+    let recipe = lab.write("tiny.toml", TINY);
+    let recipe = recipe.to_str().unwrap();
+    lab.ok(&["train", recipe, "--out", "whole", "--device", "cpu"]);
+
+    let mut child = lab.command(&["train", recipe, "--out", "cut", "--device", "cpu"]).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let started = Instant::now();
+    while !lab.path("cut/checkpoints/step-00000010").exists() {
+        assert!(started.elapsed() < Duration::from_secs(60), "no checkpoint after a minute");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let id = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    let status = child.wait().unwrap();
+    assert!(matches!(status.code(), Some(130 | 0)), "{status}");
+    lab.ok(&["train", "--resume", "--out", "cut", "--device", "cpu"]);
+    assert_same(&lab, "whole", "cut");
+}
+
+#[test]
+fn a_run_is_not_mixed_with_another() {
+    let lab = Lab::new();
+    let recipe = lab.write("tiny.toml", TINY);
+    let recipe = recipe.to_str().unwrap();
+    let short = ["--set", "train.iterations=4", "--out", "run", "--device", "cpu"];
+    lab.refused(&[&["train", recipe, "--resume"][..], &short[..]].concat(), &["no run to resume"]);
+    lab.ok(&[&["train", recipe][..], &short[..]].concat());
+    lab.refused(&[&["train", recipe][..], &short[..]].concat(), &["already holds a run", "--resume"]);
+    let other = ["train", recipe, "--resume", "--set", "train.iterations=5", "--out", "run", "--device", "cpu"];
+    lab.refused(&other, &["other settings", "iterations = 5"]);
+}
