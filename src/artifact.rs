@@ -77,7 +77,11 @@ pub fn metadata(config: &Config, classes: &Classes) -> Result<BTreeMap<String, S
 }
 
 /// The same metadata with the scores of `iteration`.
-pub fn with_training(metadata: &BTreeMap<String, String>, iteration: u64, scores: &Scores) -> Result<BTreeMap<String, String>> {
+pub fn with_training(
+    metadata: &BTreeMap<String, String>,
+    iteration: u64,
+    scores: &Scores,
+) -> Result<BTreeMap<String, String>> {
     let mut card = unpack(metadata)?;
     if let Some(training) = &mut card.training {
         (training.iteration, training.miou, training.aacc) = (iteration, scores.miou, scores.aacc);
@@ -114,5 +118,6 @@ fn pack(card: &Card) -> Result<BTreeMap<String, String>> {
 
 fn unpack(metadata: &BTreeMap<String, String>) -> Result<Card> {
     let text = metadata.get(KEY).ok_or_else(|| Error::new(format!("its metadata have no `{KEY}`")))?;
-    serde_json::from_str(text).map_err(|error| Error::new(format!("its metadata under `{KEY}` are not understood")).source(error))
+    serde_json::from_str(text)
+        .map_err(|error| Error::new(format!("its metadata under `{KEY}` are not understood")).source(error))
 }

@@ -139,7 +139,9 @@ mod tests {
     #[test]
     fn the_resolved_recipe_reads_back() {
         let text = "[model.backbone]\ntype = \"vit\"\nsize = \"tiny\"\n[train]\niterations = 7";
-        let config = Config::parse(text, "r.toml", &["model.decoder.type=structtoken".into(), "model.decoder.block=cse".into()]).unwrap();
+        let config =
+            Config::parse(text, "r.toml", &["model.decoder.type=structtoken".into(), "model.decoder.block=cse".into()])
+                .unwrap();
         let again = Config::parse(&config.to_toml().unwrap(), "again.toml", &[]).unwrap();
         assert_eq!(config, again);
     }

@@ -18,9 +18,9 @@ const KINDS: [&str; 5] = ["cpu", "cuda", "rocm", "vulkan", "metal"];
 /// build lacks the feature, or no such device is found.
 pub fn open(name: &str) -> Result<(Device, String)> {
     if name == "auto" {
-        let found = ["cuda", "rocm", "metal", "vulkan"].into_iter().find_map(|kind| {
-            devices(kind)?.into_iter().next().map(|device| (device, format!("{kind}:0")))
-        });
+        let found = ["cuda", "rocm", "metal", "vulkan"]
+            .into_iter()
+            .find_map(|kind| devices(kind)?.into_iter().next().map(|device| (device, format!("{kind}:0"))));
         return Ok(found.unwrap_or_else(|| (Device::flex(), "cpu".to_owned())));
     }
     let (kind, index) = match name.split_once(':') {
@@ -34,13 +34,14 @@ pub fn open(name: &str) -> Result<(Device, String)> {
         },
     };
     if !KINDS.contains(&kind) {
-        return Err(Error::new(format!("there is no device `{name}`"))
-            .hint(format!("devices are auto, {}; with a number where there are several, as in `cuda:1`", KINDS.join(", "))));
+        return Err(Error::new(format!("there is no device `{name}`")).hint(format!(
+            "devices are auto, {}; with a number where there are several, as in `cuda:1`",
+            KINDS.join(", ")
+        )));
     }
     let Some(found) = devices(kind) else {
-        return Err(Error::new(format!("device `{name}`: this binary was built without `{kind}`")).hint(format!(
-            "build it with `cargo build --release --features {kind}`, or use `--device cpu`"
-        )));
+        return Err(Error::new(format!("device `{name}`: this binary was built without `{kind}`"))
+            .hint(format!("build it with `cargo build --release --features {kind}`, or use `--device cpu`")));
     };
     let count = found.len();
     match found.into_iter().nth(index) {

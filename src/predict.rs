@@ -70,12 +70,7 @@ impl<N: Network> Predictor<N> {
 
     /// The parts, as [`crate::eval::evaluate`] takes them.
     pub fn inference(&self) -> Inference<'_> {
-        Inference {
-            network: &self.network,
-            preprocess: &self.preprocess,
-            config: &self.config,
-            device: &self.device,
-        }
+        Inference { network: &self.network, preprocess: &self.preprocess, config: &self.config, device: &self.device }
     }
 
     /// The network.

@@ -22,7 +22,9 @@ pub struct Features {
 impl Features {
     /// The deepest map `[b, h, w, c]`.
     pub fn last(self) -> Tensor<4> {
-        let Some(map) = self.maps.into_iter().next_back() else { unreachable!("a backbone hands out at least one map") };
+        let Some(map) = self.maps.into_iter().next_back() else {
+            unreachable!("a backbone hands out at least one map")
+        };
         map
     }
 }

@@ -267,10 +267,11 @@ impl PatchEmbed {
         let [batch, _, height, width] = images.dims();
         let (h, w) = (height.div_ceil(patch), width.div_ceil(patch));
         let images = pad_to(images, (h * patch, w * patch));
-        let patches = images
-            .reshape([batch, colours, h, patch, w, patch])
-            .permute([0, 2, 4, 1, 3, 5])
-            .reshape([batch, h * w, colours * patch * patch]); // [b, n, 3 p p]
+        let patches = images.reshape([batch, colours, h, patch, w, patch]).permute([0, 2, 4, 1, 3, 5]).reshape([
+            batch,
+            h * w,
+            colours * patch * patch,
+        ]); // [b, n, 3 p p]
         let weight = self.proj.weight.val().reshape([dim, colours * patch * patch]);
         (kernels::linear(patches, weight, Some(self.proj.bias.val())), (h, w))
     }
@@ -314,10 +315,7 @@ impl Block {
             },
             ls1,
             norm2: LayerNorm::new(dim, EPS, init),
-            mlp: Mlp {
-                fc1: Linear::new(dim, config.mlp_dim(), init),
-                fc2: Linear::new(config.mlp_dim(), dim, init),
-            },
+            mlp: Mlp { fc1: Linear::new(dim, config.mlp_dim(), init), fc2: Linear::new(config.mlp_dim(), dim, init) },
             ls2,
             drop_path,
         }

@@ -77,7 +77,9 @@ pub fn read_image(path: &Path) -> Result<Image> {
 /// # Errors
 /// Bytes that are not an image, cut short, or declare more than [`MAX_PIXELS`].
 pub fn decode_image(bytes: &[u8]) -> Result<Image> {
-    let invalid = |e: image::ImageError| Error::new(e.to_string());
+    let invalid = |e: image::ImageError| {
+        Error::new(e.to_string()).hint("the file is damaged or cut short: copy or export it again, or leave it out")
+    };
     let mut reader = ImageReader::new(Cursor::new(bytes));
     let format = image::guess_format(bytes).map_err(|_| not_an_image())?;
     if !matches!(format, ImageFormat::Png | ImageFormat::Jpeg) {

@@ -24,9 +24,7 @@ use crate::backbone::{FeatureInfo, Features};
 use crate::error::{Error, Result};
 use crate::kernels;
 use crate::layers::resize::{Mode, resize_channels_last};
-use crate::layers::{
-    Conv3x3, Cost, DepthwiseConv3x3, DropPath, GroupedConv3x3, Init, LayerNorm, Pass, PointwiseConv,
-};
+use crate::layers::{Conv3x3, Cost, DepthwiseConv3x3, DropPath, GroupedConv3x3, Init, LayerNorm, Pass, PointwiseConv};
 
 const EPS: f64 = 1e-6;
 const FFN_EPS: f64 = 1e-5;
@@ -107,9 +105,7 @@ impl StructTokenConfig {
             kernels: init.trunc_normal(0.02, [1, classes, rows, cols]),
             layers: (0..)
                 .zip(drop_paths)
-                .map(|(i, drop_path)| {
-                    Block::new(self, classes, channels, i + 1 == self.num_blocks, drop_path, init)
-                })
+                .map(|(i, drop_path)| Block::new(self, classes, channels, i + 1 == self.num_blocks, drop_path, init))
                 .collect(),
             dec_proj: PointwiseConv::new(inputs, channels, init),
             residual_block: Tail::new(classes, init),

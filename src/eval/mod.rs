@@ -24,8 +24,8 @@ use crate::error::{Error, Result};
 use crate::layers::Pass;
 use crate::model::Model;
 pub use confusion::{Confusion, Scores};
-pub use infer::{InferConfig, Network};
 use infer::View;
+pub use infer::{InferConfig, Network};
 
 impl Network for Model {
     fn logits(&self, images: Tensor<4>) -> Tensor<4> {
@@ -245,7 +245,8 @@ mod tests {
                 .collect();
             let mut seen = Vec::new();
             let scores =
-                evaluate_samples(inference, &names(), samples, |one| seen.push((one.done, one.name.to_string()))).unwrap();
+                evaluate_samples(inference, &names(), samples, |one| seen.push((one.done, one.name.to_string())))
+                    .unwrap();
             assert_eq!((scores.aacc, scores.ignored_pixels), (Some(1.0), 3));
             assert_eq!(scores.pixels as usize, 30 * 20 + 16 * 16 + 41 * 7 - 3);
             assert!(scores.classes.iter().filter(|class| class.pixels > 0).count() > 1);
@@ -260,8 +261,9 @@ mod tests {
                 let labels = Labels { width: 8, height: 8, ids: vec![0; 64] };
                 Ok((name.to_string(), picture(1, 8, 8), labels))
             };
-            let fails =
-                |samples: Vec<Result<Sample>>| evaluate_samples(inference, &names(), samples, |_| {}).unwrap_err().to_string();
+            let fails = |samples: Vec<Result<Sample>>| {
+                evaluate_samples(inference, &names(), samples, |_| {}).unwrap_err().to_string()
+            };
             let off_size = Ok(("b".to_string(), picture(1, 8, 9), Labels { width: 8, height: 8, ids: vec![0; 64] }));
             let fetched = AtomicUsize::new(0);
             let many = std::iter::once(off_size).chain((0..100).map(|_| good("a")));

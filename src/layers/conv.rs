@@ -1,9 +1,9 @@
 //! Convolutions over maps `[b, h, w, c]`, stride 1, same size. Weights keep PyTorch's shape `[out, in / groups, kh, kw]`.
 
 use burn::module::{Module, Param};
+use burn::tensor::Tensor;
 use burn::tensor::module::conv2d;
 use burn::tensor::ops::ConvOptions;
-use burn::tensor::Tensor;
 
 use super::Init;
 use crate::kernels;

@@ -30,7 +30,8 @@ impl DropPath {
         let Some(kept) = pass.kept(x.dims()[0], self.rate) else { return x };
         let mut shape = [1; D];
         shape[0] = kept.len();
-        let scale: Vec<f32> = kept.iter().map(|&kept| if kept { (1.0 / (1.0 - self.rate)) as f32 } else { 0.0 }).collect();
+        let scale: Vec<f32> =
+            kept.iter().map(|&kept| if kept { (1.0 / (1.0 - self.rate)) as f32 } else { 0.0 }).collect();
         let device = x.device();
         x * Tensor::<D>::from_data(TensorData::new(scale, shape), &device)
     }

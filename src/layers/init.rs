@@ -32,10 +32,12 @@ impl Init {
     /// Normal with standard deviation `std`, cut off at two absolute units as `trunc_normal_` of PyTorch and timm does:
     /// for the small deviations used here the cut never bites, so it is redrawn, not clamped.
     pub fn trunc_normal<const D: usize>(&mut self, std: f32, shape: [usize; D]) -> Param<Tensor<D>> {
-        self.fill(shape, |rng| loop {
-            let value = rng.normal() * std;
-            if value.abs() <= 2.0 {
-                break value;
+        self.fill(shape, |rng| {
+            loop {
+                let value = rng.normal() * std;
+                if value.abs() <= 2.0 {
+                    break value;
+                }
             }
         })
     }

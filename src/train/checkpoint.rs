@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
@@ -42,7 +43,13 @@ impl Checkpoints {
 
     /// Writes the checkpoint of `state.iteration` and removes the oldest. On failure nothing is left behind, and the
     /// checkpoints before stay.
-    pub fn save(&self, state: &State, model: &Model, optimizer: &AdamW, metadata: &BTreeMap<String, String>) -> Result<()> {
+    pub fn save(
+        &self,
+        state: &State,
+        model: &Model,
+        optimizer: &AdamW,
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<()> {
         let target = self.folder.join(format!("step-{:08}", state.iteration));
         let beside = self.folder.join(format!(".step-{:08}.tmp", state.iteration));
         let write = || -> Result<()> {
@@ -80,7 +87,8 @@ impl Checkpoints {
         let path = folder.join("state.json");
         let text = fs::read_to_string(&path).map_err(|error| Error::file("read", &path, error))?;
         let state: State = serde_json::from_str(&text).map_err(|error| Error::file("read", &path, error))?;
-        let (model, _) = weights::load(model, &weights::read(&folder.join("model.safetensors"))?, &LoadOptions::default())?;
+        let (model, _) =
+            weights::load(model, &weights::read(&folder.join("model.safetensors"))?, &LoadOptions::default())?;
         let file = weights::read(&folder.join("optimizer.safetensors"))?;
         let optimizer = AdamW::restore(config, state.optimizer_steps, restored(file, device)?);
         Ok(Some((state, model, optimizer)))
@@ -90,7 +98,9 @@ impl Checkpoints {
     pub fn list(&self) -> Result<Vec<(u64, PathBuf)>> {
         let entries = match fs::read_dir(&self.folder) {
             Ok(entries) => entries,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                return Ok(Vec::new());
+            }
             Err(error) => return Err(Error::file("read", &self.folder, error)),
         };
         let mut found = Vec::new();
@@ -108,7 +118,7 @@ impl Checkpoints {
 
 fn remove(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::file("remove", folder, error)),
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::file("remove", folder, error)),
         _ => Ok(()),
     }
 }

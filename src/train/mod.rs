@@ -177,7 +177,10 @@ pub struct Outcome {
 pub fn prepare(config: &Config, run: &Path, resume: bool) -> Result<()> {
     let path = run.join("config.toml");
     let text = config.to_toml()?;
+    let begun = run.join("model.safetensors").exists() || !Checkpoints::new(run, 1).list()?.is_empty();
     match std::fs::read_to_string(&path) {
+        // What failed before its first checkpoint is no run.
+        Ok(_) if !resume && !begun => {}
         Ok(_) if !resume => {
             return Err(Error::new(format!("`{}` already holds a run", run.display()))
                 .hint("go on with it by --resume, or take another folder with --out"));
@@ -189,11 +192,17 @@ pub fn prepare(config: &Config, run: &Path, resume: bool) -> Result<()> {
             }
             let before = before.to_toml()?;
             let changed: Vec<&str> = text.lines().filter(|line| !before.lines().any(|old| old == *line)).collect();
-            return Err(Error::new(format!("`{}` was started with other settings than now: {}", run.display(), changed.join(", ")))
-                .hint("a resumed run must be the same run; leave the recipe out to take that of the run"));
+            return Err(Error::new(format!(
+                "`{}` was started with other settings than now: {}",
+                run.display(),
+                changed.join(", ")
+            ))
+            .hint("a resumed run must be the same run; leave the recipe out to take that of the run"));
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(Error::file("read", &path, error)),
+        Err(error) => {
+            return Err(Error::file("read", &path, error).hint("name a folder you may read and write with --out"));
+        }
     }
     if resume {
         return Err(Error::new(format!("there is no run to resume in `{}`", run.display()))
@@ -354,7 +363,9 @@ fn upload(batch: Batch, preprocess: &Preprocess, device: &Device) -> (Tensor<4>,
 
 fn not_finite(loss: f64, iteration: u64, names: &[String], checkpoints: &Checkpoints) -> Error {
     let kept = match checkpoints.list().ok().and_then(|mut all| all.pop()) {
-        Some((iteration, folder)) => format!("the checkpoint of iteration {iteration} in `{}` is good", folder.display()),
+        Some((iteration, folder)) => {
+            format!("the checkpoint of iteration {iteration} in `{}` is good", folder.display())
+        }
         None => "no checkpoint had been written yet".to_owned(),
     };
     Error::new(format!("the loss is {loss} at iteration {}, on {}; {kept}", iteration + 1, names.join(", "))).hint(
@@ -399,7 +410,8 @@ fn offer(
         state.best = Some((state.iteration, miou));
         let metadata = artifact::with_training(metadata, state.iteration, scores)?;
         weights::save(&run.join("model.safetensors"), model, &metadata)?;
-        let json = serde_json::to_vec_pretty(scores).map_err(|error| Error::new("cannot write scores").source(error))?;
+        let json =
+            serde_json::to_vec_pretty(scores).map_err(|error| Error::new("cannot write scores").source(error))?;
         files::write(&run.join(SCORES), &json)?;
     }
     Ok(())

@@ -28,7 +28,8 @@ fn set(lab: &Lab) -> String {
 }
 
 fn recipe(lab: &Lab, dataset: &str) -> String {
-    let text = TINY.replace("dataset = \"shapes\"", &format!("dataset = \"{dataset}\"")).replace("shapes = {", "shapes = {");
+    let text =
+        TINY.replace("dataset = \"shapes\"", &format!("dataset = \"{dataset}\"")).replace("shapes = {", "shapes = {");
     lab.write("own.toml", text);
     "own.toml".to_owned()
 }
@@ -166,7 +167,10 @@ fn weights_of_another_architecture() {
 fn a_hostile_pickle_is_not_run() {
     let lab = Lab::new();
     let recipe = lab.write("tiny.toml", TINY);
-    for (name, pickle) in [("plain.pth", &b"cos\nsystem\n(S'touch hacked'\ntR."[..]), ("proto2.pth", &b"\x80\x02cposix\nsystem\nX\x0c\x00\x00\x00touch hacked\x85R."[..])] {
+    for (name, pickle) in [
+        ("plain.pth", &b"cos\nsystem\n(S'touch hacked'\ntR."[..]),
+        ("proto2.pth", &b"\x80\x02cposix\nsystem\nX\x0c\x00\x00\x00touch hacked\x85R."[..]),
+    ] {
         lab.write(name, pickle);
         let change = format!("train.pretrained={name}");
         lab.refused(&["train", recipe.to_str().unwrap(), "--device", "cpu", "--out", "run", "--set", &change], &[name]);
@@ -178,7 +182,8 @@ fn a_hostile_pickle_is_not_run() {
 fn a_loss_that_is_not_finite() {
     let lab = Lab::new();
     let recipe = lab.write("tiny.toml", TINY);
-    let arguments = ["train", recipe.to_str().unwrap(), "--device", "cpu", "--out", "run", "--set", "train.save_every=1"];
+    let arguments =
+        ["train", recipe.to_str().unwrap(), "--device", "cpu", "--out", "run", "--set", "train.save_every=1"];
     let wild = ["--set", "train.optimizer.lr=1e30", "--set", "train.schedule.warmup_iters=2"];
     let talk = lab.refused(&[&arguments[..], &wild[..]].concat(), &["loss is", "at iteration", "train.optimizer.lr"]);
     assert!(talk.contains("is good"), "the last checkpoint is named: {talk}");
@@ -209,7 +214,8 @@ fn a_full_disk_keeps_the_last_checkpoint() {
     let lab = Lab::new();
     let recipe = lab.write("tiny.toml", TINY);
     let recipe = recipe.to_str().unwrap();
-    let first = lab.run(&["train", recipe, "--device", "cpu", "--out", "run", "--stop-after", "10"]);
+    let quiet = ["--set", "train.eval_every=0", "--stop-after", "10"];
+    let first = lab.run(&[&["train", recipe, "--device", "cpu", "--out", "run"][..], &quiet[..]].concat());
     assert_eq!(first.status.code(), Some(130));
     let checkpoint = lab.path("run/checkpoints/step-00000010/model.safetensors");
     let before = std::fs::read(&checkpoint).unwrap();

@@ -6,20 +6,20 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 
 /// A folder of its own, and the binary to run in it.
-pub struct Lab {
-    pub dir: TempDir,
+pub(crate) struct Lab {
+    pub(crate) dir: TempDir,
 }
 
 impl Lab {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { dir: tempfile::tempdir().unwrap() }
     }
 
-    pub fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.path(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, content).unwrap();
@@ -27,18 +27,18 @@ impl Lab {
     }
 
     /// The command, with the folder as its current one.
-    pub fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_structtoken"));
         command.current_dir(self.dir.path()).args(arguments).env("NO_COLOR", "1");
         command
     }
 
-    pub fn run(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
         self.command(arguments).output().unwrap()
     }
 
     /// Runs a command that must work; returns what it printed as data.
-    pub fn ok(&self, arguments: &[&str]) -> String {
+    pub(crate) fn ok(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         let talk = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{arguments:?}: {talk}");
@@ -46,7 +46,7 @@ impl Lab {
     }
 
     /// Runs a command that must fail with exit code 1, without a panic, naming all of `say`, and with a hint.
-    pub fn refused(&self, arguments: &[&str], say: &[&str]) -> String {
+    pub(crate) fn refused(&self, arguments: &[&str], say: &[&str]) -> String {
         let output = self.run(arguments);
         let talk = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {talk}");
@@ -60,7 +60,7 @@ impl Lab {
 }
 
 /// A recipe small enough for a test: shapes of 32 px, a network of some thousand parameters.
-pub const TINY: &str = r#"
+pub(crate) const TINY: &str = r#"
 [model.backbone]
 type = "vit"
 embed_dim = 24
@@ -123,7 +123,11 @@ fn from_recipe_to_pictures() {
     let json = lab.ok(&["eval", "runs/tiny/model.safetensors", "--json", "--device", "cpu", "--out", "scores.json"]);
     let scores: serde_json::Value = serde_json::from_str(&json).unwrap();
     let trained = std::fs::read_to_string(lab.path("runs/tiny/scores.json")).unwrap();
-    assert_eq!(scores, serde_json::from_str::<serde_json::Value>(&trained).unwrap(), "eval repeats what training measured");
+    assert_eq!(
+        scores,
+        serde_json::from_str::<serde_json::Value>(&trained).unwrap(),
+        "eval repeats what training measured"
+    );
     assert!(lab.path("scores.json").exists());
 
     let photo = image::RgbImage::from_fn(50, 37, |x, y| image::Rgb([(x * 5) as u8, (y * 6) as u8, 90]));
@@ -138,12 +142,15 @@ fn from_recipe_to_pictures() {
     let mask = structtoken::data::image::read_mask(&lab.path("masks/a.png")).unwrap();
     let structtoken::data::image::RawMask::Index { width, height, values } = mask else { panic!("not an index mask") };
     assert_eq!((width, height), (50, 37));
-    assert!(values.iter().all(|id| *id < 8));
+    assert!(values.iter().all(|id| *id < 6));
     let npy = std::fs::read(lab.path("masks/a_probabilities.npy")).unwrap();
-    assert!(String::from_utf8_lossy(&npy[..100]).contains("(8, 37, 50)"));
+    assert!(String::from_utf8_lossy(&npy[..100]).contains("(6, 37, 50)"));
 
     let shown = lab.ok(&["inspect", model]);
-    assert!(shown.contains("backbone.blocks.0.attn.qkv.weight") && shown.contains("8 classes: background, disc"), "{shown}");
+    assert!(
+        shown.contains("backbone.blocks.0.attn.qkv.weight") && shown.contains("6 classes: background, disc"),
+        "{shown}"
+    );
     let shown: serde_json::Value = serde_json::from_str(&lab.ok(&["inspect", recipe, "--json"])).unwrap();
     assert_eq!(shown["config"]["train"]["iterations"], 60);
 }

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::{Dtype, SafeTensors};
 
 /// `../shared`, or `None` (with a word) where it is absent.
-pub fn shared() -> Option<PathBuf> {
+pub(crate) fn shared() -> Option<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared");
     if path.is_dir() {
         return Some(path);
@@ -17,19 +17,17 @@ pub fn shared() -> Option<PathBuf> {
 }
 
 /// Tensors by name, as f32.
-pub struct Golden(pub BTreeMap<String, (Vec<usize>, Vec<f32>)>);
+pub(crate) struct Golden(pub(crate) BTreeMap<String, (Vec<usize>, Vec<f32>)>);
 
 impl Golden {
-    pub fn read(path: &Path) -> Self {
+    pub(crate) fn read(path: &Path) -> Self {
         let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let file = SafeTensors::deserialize(&bytes).unwrap();
         let tensors = file.tensors().into_iter().map(|(name, view)| {
             let raw = view.data();
             let values = match view.dtype() {
                 Dtype::F32 => raw.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect(),
-                Dtype::F16 => {
-                    raw.chunks(2).map(|b| half::f16::from_le_bytes(b.try_into().unwrap()).to_f32()).collect()
-                }
+                Dtype::F16 => raw.chunks(2).map(|b| half::f16::from_le_bytes(b.try_into().unwrap()).to_f32()).collect(),
                 Dtype::I64 => raw.chunks(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f32).collect(),
                 Dtype::U8 => raw.iter().map(|b| f32::from(*b)).collect(),
                 other => panic!("{name}: {other:?}"),
@@ -39,17 +37,17 @@ impl Golden {
         Self(tensors.collect())
     }
 
-    pub fn tensor<const D: usize>(&self, name: &str, device: &Device) -> Tensor<D> {
+    pub(crate) fn tensor<const D: usize>(&self, name: &str, device: &Device) -> Tensor<D> {
         let (shape, values) = self.get(name);
         Tensor::from_data(TensorData::new(values.clone(), shape.clone()), device)
     }
 
-    pub fn get(&self, name: &str) -> &(Vec<usize>, Vec<f32>) {
+    pub(crate) fn get(&self, name: &str) -> &(Vec<usize>, Vec<f32>) {
         self.0.get(name).unwrap_or_else(|| panic!("no golden tensor `{name}`"))
     }
 
     /// `values` equal the tensor `name` within `tolerance` of its largest absolute value; returns the relative difference.
-    pub fn check(&self, name: &str, values: &[f32], tolerance: f32) -> f32 {
+    pub(crate) fn check(&self, name: &str, values: &[f32], tolerance: f32) -> f32 {
         let (_, expected) = self.get(name);
         let difference = relative_difference(values, expected);
         assert!(difference <= tolerance, "{name}: off by {difference:e} of its maximum, allowed {tolerance:e}");
@@ -58,7 +56,7 @@ impl Golden {
 }
 
 /// Largest absolute difference over the largest absolute value of `expected`.
-pub fn relative_difference(values: &[f32], expected: &[f32]) -> f32 {
+pub(crate) fn relative_difference(values: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(values.len(), expected.len());
     let scale = expected.iter().fold(0f32, |max, x| max.max(x.abs()));
     let difference = values.iter().zip(expected).fold(0f32, |max, (a, b)| {
@@ -69,7 +67,7 @@ pub fn relative_difference(values: &[f32], expected: &[f32]) -> f32 {
 }
 
 /// `[b, h, w, c]` values in the reference's order `[b, c, h, w]`.
-pub fn channels_first(data: &TensorData) -> Vec<f32> {
+pub(crate) fn channels_first(data: &TensorData) -> Vec<f32> {
     let shape = data.shape().to_vec();
     let values = data.try_to_vec::<f32>().unwrap();
     let [b, h, w, c] = shape[..] else { panic!("not a map: {shape:?}") };

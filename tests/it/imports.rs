@@ -35,12 +35,15 @@ fn imports_point_down() {
         if ["lib", "bin"].contains(&room) || TOP.contains(&room) {
             return;
         }
-        let (_, allowed) = RULES.iter().find(|(name, _)| *name == room).unwrap_or_else(|| panic!("no rule for `{room}`"));
+        let (_, allowed) =
+            RULES.iter().find(|(name, _)| *name == room).unwrap_or_else(|| panic!("no rule for `{room}`"));
         for (number, line) in text.lines().enumerate() {
             let line = line.split("//").next().unwrap();
             for used in line.match_indices("crate::").map(|(at, _)| &line[at + 7..]) {
                 let targets: Vec<&str> = match used.strip_prefix('{') {
-                    Some(list) => list.split(',').map(|item| item.trim().split([':', '}', ';']).next().unwrap()).collect(),
+                    Some(list) => {
+                        list.split(',').map(|item| item.trim().split([':', '}', ';']).next().unwrap()).collect()
+                    }
                     None => vec![used.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap()],
                 };
                 for target in targets {

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use structtoken::backbone::{BackboneConfig, VitConfig, VitSize};
-use structtoken::decoder::{BlockKind, DecoderConfig, StructTokenConfig};
 use structtoken::data::image::Labels;
+use structtoken::decoder::{BlockKind, DecoderConfig, StructTokenConfig};
 use structtoken::eval::InferConfig;
 use structtoken::eval::infer::{self, View, slide_logits, whole_logits};
 use structtoken::kernels::LossMean;
-use structtoken::layers::{Pass, parameters};
 use structtoken::layers::resize::{Mode, resize, resize_channels_last};
+use structtoken::layers::{Pass, parameters};
 use structtoken::model::{Model, ModelConfig};
 use structtoken::train::optimizer::{AdamW, Gradients, OptimizerConfig};
 use structtoken::train::schedule::Schedule;
@@ -91,7 +91,8 @@ fn activations_of_every_block_and_logits() {
                 if !golden.0.contains_key(&step) {
                     continue;
                 }
-                let values = if data.shape().len() == 4 { channels_first(&data) } else { data.try_to_vec::<f32>().unwrap() };
+                let values =
+                    if data.shape().len() == 4 { channels_first(&data) } else { data.try_to_vec::<f32>().unwrap() };
                 golden.check(&step, &values, 2e-5);
                 compared += 1;
             }
@@ -159,7 +160,13 @@ fn dropped_paths() {
             .filter(|(name, _)| name.starts_with("mask.") && !name.contains(".layers.0."))
             .map(|(name, (_, mask))| (name, mask))
             .collect();
-        masks.sort_by_key(|(name, _)| (name.contains("decode_head"), name.contains("ffn") as usize * usize::from(name.contains("decode_head")), (*name).clone()));
+        masks.sort_by_key(|(name, _)| {
+            (
+                name.contains("decode_head"),
+                name.contains("ffn") as usize * usize::from(name.contains("decode_head")),
+                (*name).clone(),
+            )
+        });
         let mut queue = masks.into_iter();
         let pass = Pass::train_with(|batch, _| {
             let (_, mask) = queue.next().expect("more paths than masks");
@@ -272,13 +279,13 @@ fn parameters_and_multiply_accumulates() {
     assert_eq!(rows.len(), 12);
     for row in rows {
         let (_, kind) = KINDS.into_iter().find(|(name, _)| *name == row["variant"]).unwrap();
-        let sizes = [("ViT-T", VitSize::Tiny), ("ViT-S", VitSize::Small), ("ViT-B", VitSize::Base), ("ViT-L", VitSize::Large)];
+        let sizes =
+            [("ViT-T", VitSize::Tiny), ("ViT-S", VitSize::Small), ("ViT-B", VitSize::Base), ("ViT-L", VitSize::Large)];
         let (_, size) = sizes.into_iter().find(|(name, _)| *name == row["backbone"]).unwrap();
         let image = row["input"].as_u64().unwrap() as usize;
         let vit = VitConfig { size, img_size: [image, image], ..VitConfig::default() };
         let decoder = StructTokenConfig { block: kind, ..StructTokenConfig::default() };
-        let config =
-            ModelConfig { backbone: BackboneConfig::Vit(vit), decoder: DecoderConfig::StructToken(decoder) };
+        let config = ModelConfig { backbone: BackboneConfig::Vit(vit), decoder: DecoderConfig::StructToken(decoder) };
 
         let (mut backbone, mut head) = (0, 0);
         parameters::visit(&config.blank(150, &Device::flex()), |parameter, _| {
@@ -308,7 +315,10 @@ fn published_weight_files() {
     let folder = shared.join("golden/structtoken/tiny");
     for (name, kind) in KINDS {
         let golden = Golden::read(&folder.join(format!("st_tiny_{name}_golden.safetensors")));
-        let expected = load(tiny(kind, 0.1, 0.1).blank(7, &device), &Golden::read(&folder.join(format!("st_tiny_{name}.safetensors"))));
+        let expected = load(
+            tiny(kind, 0.1, 0.1).blank(7, &device),
+            &Golden::read(&folder.join(format!("st_tiny_{name}.safetensors"))),
+        );
         let expected = weights::state_of(&expected).tensors;
         let mut read = 0;
         for ending in [".safetensors", ".pth", "_legacy.pth"] {
@@ -344,7 +354,8 @@ fn inference_modes() {
         let input = |name: &str| golden.tensor::<4>(name, &device);
         let same_labels = |name: &str, labels: Vec<Labels>| {
             let (_, expected) = golden.get(name);
-            let wrong = labels[0].ids.iter().zip(expected).filter(|(ours, theirs)| f32::from(**ours) != **theirs).count();
+            let wrong =
+                labels[0].ids.iter().zip(expected).filter(|(ours, theirs)| f32::from(**ours) != **theirs).count();
             assert!(wrong * 2000 <= expected.len(), "{name}: {wrong} of {} pixels differ", expected.len());
         };
 
@@ -353,7 +364,10 @@ fn inference_modes() {
         golden.check("c.slide.logits", &values(slide.clone()), 5e-5);
         golden.check("c.slide.rescaled_75x113", &values(resize(slide, (75, 113), Mode::Bilinear, false)), 5e-5);
         let view = |images, flipped| View { images, flipped };
-        same_labels("c.slide.pred", infer::labels(&model, &[view(input("c.input"), false)], (100, 150), &config).unwrap());
+        same_labels(
+            "c.slide.pred",
+            infer::labels(&model, &[view(input("c.input"), false)], (100, 150), &config).unwrap(),
+        );
 
         let small = slide_logits(&model, input("d.input"), [64, 64], [42, 42]);
         golden.check("d.slide.logits", &values(small), 5e-5);
@@ -407,13 +421,14 @@ fn dinov2() {
         for (name, data) in pass.into_trace() {
             let values = data.try_to_vec::<f32>().unwrap();
             if let Some(block) = name.strip_prefix("vit.layer").filter(|rest| ["2", "5", "8", "11"].contains(rest)) {
-                let every_eighth: Vec<f32> = values.chunks(384).step_by(8).flatten().copied().collect();
-                golden.check(&format!("{tag}.block{block}"), &every_eighth, 2e-4);
+                // The file holds an eighth of the tokens: the first ones, whatever its note says of every eighth.
+                let name = format!("{tag}.block{block}");
+                golden.check(&name, &values[..golden.get(&name).1.len()], 2e-5);
             } else if name == "feat" {
                 let (shape, tokens) = golden.get(&format!("{tag}.tokens"));
                 assert_eq!(values.len(), (shape[0] - 1) * 384);
                 let difference = relative_difference(&values, &tokens[384..]);
-                assert!(difference < 2e-4, "{tag}: {difference:e}");
+                assert!(difference < 2e-5, "{tag}: {difference:e}");
             }
         }
     }
@@ -466,8 +481,7 @@ fn initial_weights() {
     for (name, kind) in KINDS {
         let vit = VitConfig { size: VitSize::Tiny, ..VitConfig::default() };
         let decoder = StructTokenConfig { block: kind, ..StructTokenConfig::default() };
-        let config =
-            ModelConfig { backbone: BackboneConfig::Vit(vit), decoder: DecoderConfig::StructToken(decoder) };
+        let config = ModelConfig { backbone: BackboneConfig::Vit(vit), decoder: DecoderConfig::StructToken(decoder) };
         let mut compared = 0;
         parameters::visit(&config.init(150, 1, &Device::flex()), |parameter, value| {
             let expected = &stats[name][published(parameter.name)];

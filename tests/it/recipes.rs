@@ -39,7 +39,8 @@ fn every_recipe_reads_and_resolves() {
 #[test]
 fn the_published_rows() {
     let Some(shared) = shared() else { return };
-    let text = std::fs::read_to_string(shared.join("golden/structtoken/pipeline/official_configs_resolved.json")).unwrap();
+    let text =
+        std::fs::read_to_string(shared.join("golden/structtoken/pipeline/official_configs_resolved.json")).unwrap();
     let official: serde_json::Map<String, Value> = serde_json::from_str(&text).unwrap();
     assert_eq!(official.len(), 11);
     for (name, theirs) in official {
@@ -53,7 +54,11 @@ fn the_published_rows() {
         let (vit, head) = (&theirs["model"]["backbone"], &theirs["model"]["decode_head"]);
         let structtoken::backbone::BackboneConfig::Vit(our_vit) = &config.model.backbone;
         let (dim, depth, heads) = our_vit.dims();
-        assert_eq!(json!([dim, depth, heads]), json!([vit["embed_dims"], vit["num_layers"], vit["num_heads"]]), "{name}");
+        assert_eq!(
+            json!([dim, depth, heads]),
+            json!([vit["embed_dims"], vit["num_layers"], vit["num_heads"]]),
+            "{name}"
+        );
         assert_eq!(json!(our_vit.img_size), vit["img_size"], "{name}");
         assert_eq!(vit["final_norm"].as_bool().unwrap_or(false), our_vit.final_norm, "{name}");
         same(&name, &ours["model"]["decoder"]["num_blocks"], &head["num_layers"]);
@@ -62,7 +67,8 @@ fn the_published_rows() {
         let norm = &theirs["img_norm_cfg"];
         same(&name, &ours["data"]["preprocess"]["mean"], &norm["mean"]);
         same(&name, &ours["data"]["preprocess"]["std"], &norm["std"]);
-        let step = |kind: &str| theirs["train_pipeline"].as_array().unwrap().iter().find(|step| step["type"] == kind).unwrap();
+        let step =
+            |kind: &str| theirs["train_pipeline"].as_array().unwrap().iter().find(|step| step["type"] == kind).unwrap();
         let augment = &ours["data"]["augment"];
         same(&name, &augment["resize"]["scale"], &step("Resize")["img_scale"]);
         same(&name, &augment["resize"]["ratio"], &step("Resize")["ratio_range"]);
@@ -83,14 +89,22 @@ fn the_published_rows() {
         }
         same(&name, &ours["train"]["iterations"], &theirs["runner"]["max_iters"]);
         same(&name, &ours["train"]["eval_every"], &theirs["evaluation"]["interval"]);
-        assert_eq!(ours["train"]["batch_size"].as_u64(), theirs["data"]["samples_per_gpu"].as_u64().map(|images| images * 8));
+        assert_eq!(
+            ours["train"]["batch_size"].as_u64(),
+            theirs["data"]["samples_per_gpu"].as_u64().map(|images| images * 8)
+        );
         assert_eq!(ours["train"]["loss_mean"], "all");
 
         let test = &theirs["model"]["test_cfg"];
         for (key, their_key) in [("mode", "mode"), ("crop", "crop_size"), ("stride", "stride")] {
             same(&name, &ours["eval"][key], &test[their_key]);
         }
-        let views = theirs["test_pipeline"].as_array().unwrap().iter().find(|step| step["type"] == "MultiScaleFlipAug").unwrap();
+        let views = theirs["test_pipeline"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|step| step["type"] == "MultiScaleFlipAug")
+            .unwrap();
         same(&name, &ours["eval"]["resize"], &views["img_scale"]);
         same(&name, &ours["eval"]["flip"], &views["flip"]);
     }

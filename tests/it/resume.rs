@@ -16,7 +16,10 @@ fn assert_same(lab: &Lab, a: &str, b: &str) {
         assert!(bytes(&lab.path(a).join(file)) == bytes(&lab.path(b).join(file)), "{file} differs");
     }
     for file in ["model.safetensors", "optimizer.safetensors", "state.json"] {
-        assert!(bytes(&lab.path(a).join(last).join(file)) == bytes(&lab.path(b).join(last).join(file)), "{file} differs");
+        assert!(
+            bytes(&lab.path(a).join(last).join(file)) == bytes(&lab.path(b).join(last).join(file)),
+            "{file} differs"
+        );
     }
 }
 
@@ -42,7 +45,11 @@ fn an_interrupt_saves_and_resumes_to_the_same_bytes() {
     let recipe = recipe.to_str().unwrap();
     lab.ok(&["train", recipe, "--out", "whole", "--device", "cpu"]);
 
-    let mut child = lab.command(&["train", recipe, "--out", "cut", "--device", "cpu"]).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let mut child = lab
+        .command(&["train", recipe, "--out", "cut", "--device", "cpu"])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
     let started = Instant::now();
     while !lab.path("cut/checkpoints/step-00000010").exists() {
         assert!(started.elapsed() < Duration::from_secs(60), "no checkpoint after a minute");

@@ -87,7 +87,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         progress.set_position(done as u64);
     })?;
     progress.finish_and_clear();
-    let json = serde_json::to_string_pretty(&scores).map_err(|error| Error::new("cannot write scores").source(error))?;
+    let json =
+        serde_json::to_string_pretty(&scores).map_err(|error| Error::new("cannot write scores").source(error))?;
     if let Some(path) = &arguments.out {
         files::write(path, json.as_bytes())?;
     }

@@ -64,7 +64,10 @@ fn file(path: &Path, as_json: bool) -> Result<End> {
             .map(|tensor| json!({"name": tensor.name, "shape": tensor.shape, "range": tensor.range, "not_finite": tensor.not_finite}))
             .collect();
         let (format, values) = (summary.format.to_string(), summary.elements);
-        print(&json!({"format": format, "layout": layout, "card": card, "values": values, "tensors": tensors}).to_string());
+        print(
+            &json!({"format": format, "layout": layout, "card": card, "values": values, "tensors": tensors})
+                .to_string(),
+        );
         return Ok(End::Done);
     }
     print(&format!("{}: {}, {layout}", path.display(), summary.format));
@@ -84,7 +87,8 @@ fn file(path: &Path, as_json: bool) -> Result<End> {
 fn describe(card: &Card) {
     print(&format!("written by structtoken {}", card.version));
     if let Some(training) = &card.training {
-        let percent = |value: Option<f64>| value.map_or("not measured".into(), |value| format!("{:.2} %", 100.0 * value));
+        let percent =
+            |value: Option<f64>| value.map_or("not measured".into(), |value| format!("{:.2} %", 100.0 * value));
         print(&format!(
             "trained on {} for {} of {} iterations of {} images: mIoU {}, aAcc {}",
             card.data.dataset,

@@ -75,7 +75,9 @@ fn one(predictor: &Predictor, path: &Path, name: &str, arguments: &Arguments) ->
         write_npy(&arguments.out.join(format!("{name}_probabilities.npy")), &values, &shape, NpyType::F16)?;
     }
     if arguments.json {
-        emit(&serde_json::json!({"image": path, "mask": mask, "classes": shares(&image, &labels, &predictor.classes().names)}));
+        emit(
+            &serde_json::json!({"image": path, "mask": mask, "classes": shares(&image, &labels, &predictor.classes().names)}),
+        );
     } else {
         print(&mask.display().to_string());
     }

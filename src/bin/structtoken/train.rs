@@ -42,8 +42,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         Some(recipe) => Config::read(recipe, &arguments.changes)?,
         None if arguments.resume => Config::read(&run.join("config.toml"), &arguments.changes)?,
         None => {
-            return Err(Error::new("there is no recipe to train")
-                .hint("give one, for instance `structtoken train configs/shapes/tiny.toml`, or try `structtoken demo`"));
+            return Err(Error::new("there is no recipe to train").hint(
+                "give one, for instance `structtoken train configs/shapes/tiny.toml`, or try `structtoken demo`",
+            ));
         }
     };
     let (device, name) = device::open(&arguments.computing.device)?;
@@ -53,7 +54,11 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let started = Instant::now();
     let outcome = train::run(&config, &run, arguments.resume, &device, &mut console)?;
     if outcome.interrupted {
-        eprintln!("saved after iteration {}; go on with:\n  structtoken train --resume --out {}", outcome.iteration, run.display());
+        eprintln!(
+            "saved after iteration {}; go on with:\n  structtoken train --resume --out {}",
+            outcome.iteration,
+            run.display()
+        );
         return Ok(End::Interrupted);
     }
     let scores = train::scores(&run)?;
@@ -64,8 +69,14 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         device: name,
         took: started.elapsed(),
         next_steps: vec![
-            (format!("structtoken predict {shown}/model.safetensors photo.jpg --overlay"), "label other pictures".to_owned()),
-            (format!("structtoken eval {shown}/model.safetensors --set eval.flip=true"), "average over mirrored images".to_owned()),
+            (
+                format!("structtoken predict {shown}/model.safetensors photo.jpg --overlay"),
+                "label other pictures".to_owned(),
+            ),
+            (
+                format!("structtoken eval {shown}/model.safetensors --set eval.flip=true"),
+                "average over mirrored images".to_owned(),
+            ),
         ],
         ..About::default()
     };
