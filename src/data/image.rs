@@ -356,7 +356,7 @@ mod tests {
             assert!(message.contains("broken.bin"), "{message}");
             message
         };
-        let noise: Vec<u8> = (0..3000u32).map(|i| (i * i * 7919 >> 5) as u8).collect();
+        let noise: Vec<u8> = (0..3000u32).map(|i| ((i * i * 7919) >> 5) as u8).collect();
         let png = png_of(png::ColorType::Rgb, png::BitDepth::Eight, 40, 25, &noise);
         for cut in [0, 1, 7, 20, 40, png.len() / 2, png.len() - 20] {
             error(&png[..cut], false);

@@ -159,9 +159,9 @@ mod tests {
 
     #[test]
     fn a_window_is_a_part_of_the_whole() {
-        let pixels = (0..37 * 23 * 3u32).map(|i| (i * i * 31 >> 3) as u8).collect();
+        let pixels = (0..37 * 23 * 3u32).map(|i| ((i * i * 31) >> 3) as u8).collect();
         let image = Image { width: 37, height: 23, pixels };
-        let ids = (0..37 * 23u32).map(|i| (i * 7 >> 2) as u8).collect();
+        let ids = (0..37 * 23u32).map(|i| ((i * 7) >> 2) as u8).collect();
         let labels = Labels { width: 37, height: 23, ids };
         for size in [(37, 23), (90, 51), (11, 60), (20, 9), (1, 1)] {
             let whole = resize_image(&image, size, Window::whole(size));

@@ -158,6 +158,7 @@ impl StructToken {
 }
 
 /// One interaction of tokens and features, of either kind.
+#[expect(clippy::large_enum_variant, reason = "a model has a handful of blocks, all of one kind")]
 #[derive(Module, Debug)]
 pub enum Block {
     /// CSE.

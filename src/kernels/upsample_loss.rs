@@ -285,7 +285,7 @@ mod tests {
             let logits = tracked(Tensor::from_data(TensorData::new(values.clone(), [1, 3, 4, 5]), &Device::flex()));
             let loss = upsample_cross_entropy(logits.clone(), labels.clone(), weights, mean);
             let grad = logits.grad(&loss.backward()).unwrap();
-            let one = grad.clone().reshape([60]).slice([17..18]).into_scalar::<f32>();
+            let one = grad.clone().reshape([60]).narrow(0, 17, 1).into_scalar::<f32>();
             let found = [loss.into_scalar::<f32>(), grad.powi_scalar(2).sum().into_scalar::<f32>(), one];
             for (found, expected) in found.into_iter().zip(expected) {
                 assert!((f64::from(found) / expected - 1.0).abs() < 2e-6, "{mean:?}: {found} against {expected}");

@@ -301,7 +301,7 @@ mod tests {
         for picture in pictures {
             let attribute =
                 |name: &str| picture.split_once(&format!("{name}=\"")).unwrap().1.split_once('"').unwrap().0;
-            assert!(attribute("alt").len() > 0);
+            assert!(!attribute("alt").is_empty());
             assert!(pictures::tests::decode(attribute("src")).width() > 0);
         }
     }

@@ -4,17 +4,17 @@
 //! ends in the same bytes on the CPU as one that was not.
 
 pub mod checkpoint;
+mod config;
+mod observer;
 pub mod optimizer;
 pub mod schedule;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
-use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::data::loader::{Batch, Loader};
@@ -22,7 +22,7 @@ use crate::data::preprocess::Preprocess;
 use crate::data::{Cached, Dataset, Split};
 use crate::error::{Error, Result};
 use crate::eval::{self, Inference, Scores};
-use crate::kernels::{self, LossMean};
+use crate::kernels::{self};
 use crate::layers::Pass;
 use crate::model::Model;
 use crate::report::progress::{self, Row, RunLog};
@@ -30,132 +30,13 @@ use crate::rng::Rng;
 use crate::weights::{self, LoadOptions};
 use crate::{artifact, files};
 use checkpoint::{Checkpoints, State};
-use optimizer::{AdamW, Gradients, OptimizerConfig};
-use schedule::Schedule;
-
-/// `[train]` of a recipe.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TrainConfig {
-    /// Steps of the optimiser.
-    pub iterations: u64,
-    /// Images a step.
-    pub batch_size: usize,
-    /// Passes over which a step's batch is spread; the gradient is the mean over them. Divides the batch size.
-    pub accumulate: usize,
-    /// Decides initial weights, batches, augmentation and dropped paths.
-    pub seed: u64,
-    /// Weights to start from: `.safetensors`, `.pth` or `.npz`, a backbone's or a whole network's.
-    pub pretrained: Option<PathBuf>,
-    /// Takes only the backbone of a whole network, for other classes.
-    pub pretrained_backbone_only: bool,
-    /// The backbone keeps its weights.
-    pub freeze_backbone: bool,
-    /// Whether the loss is a mean over all pixels, ignored ones included (mmsegmentation's), or over the valid ones.
-    pub loss_mean: LossMean,
-    /// Weight of each class in the loss; empty means 1 for all.
-    pub class_weights: Vec<f32>,
-    /// AdamW and its groups.
-    pub optimizer: OptimizerConfig,
-    /// The learning rate over time.
-    pub schedule: Schedule,
-    /// Iterations between evaluations on the validation split; 0 evaluates only at the end.
-    pub eval_every: u64,
-    /// Iterations between checkpoints; 0 saves only at the end.
-    pub save_every: u64,
-    /// Checkpoints kept.
-    pub keep_checkpoints: usize,
-    /// Iterations between rows of the log.
-    pub log_every: u64,
-}
-
-impl Default for TrainConfig {
-    fn default() -> Self {
-        Self {
-            iterations: 160_000,
-            batch_size: 16,
-            accumulate: 1,
-            seed: 0,
-            pretrained: None,
-            pretrained_backbone_only: false,
-            freeze_backbone: false,
-            loss_mean: LossMean::All,
-            class_weights: Vec::new(),
-            optimizer: OptimizerConfig::default(),
-            schedule: Schedule::default(),
-            eval_every: 8_000,
-            save_every: 1_000,
-            keep_checkpoints: 2,
-            log_every: 10,
-        }
-    }
-}
-
-impl TrainConfig {
-    /// Refuses values that cannot work, naming the key.
-    pub fn check(&self) -> Result<()> {
-        let refuse = |what: String| Err(Error::new(format!("train: {what}")));
-        if self.iterations == 0 || self.batch_size == 0 || self.accumulate == 0 || self.log_every == 0 {
-            return refuse("iterations, batch_size, accumulate and log_every must be at least 1".into());
-        }
-        if self.batch_size % self.accumulate != 0 {
-            let (batch, passes) = (self.batch_size, self.accumulate);
-            return refuse(format!("batch_size = {batch} cannot be spread over accumulate = {passes} equal passes"));
-        }
-        let rates = [self.optimizer.lr, self.optimizer.decoder_lr_mult, self.optimizer.weight_decay];
-        if rates.iter().any(|rate| !rate.is_finite() || *rate < 0.0) {
-            return refuse("optimizer.lr, decoder_lr_mult and weight_decay must be finite and not negative".into());
-        }
-        Ok(())
-    }
-}
+pub use config::TrainConfig;
+use observer::Pace;
+pub use observer::{Observer, Progress, Stop};
+use optimizer::{AdamW, Gradients};
 
 /// The name of the scores in a run's folder: those of its `model.safetensors`.
 pub const SCORES: &str = "scores.json";
-
-/// What a run tells while it goes, and asks.
-pub trait Observer {
-    /// One line about what begins.
-    fn note(&mut self, message: &str);
-    /// After every iteration.
-    fn iteration(&mut self, progress: &Progress);
-    /// While the validation split is evaluated: images done, images in all.
-    fn evaluating(&mut self, done: usize, all: usize);
-    /// After an evaluation.
-    fn evaluated(&mut self, iteration: u64, scores: &Scores);
-    /// Shall the run stop before this iteration?
-    fn stop(&mut self, iteration: u64) -> Stop;
-}
-
-/// Whether a run goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
-    /// Go on.
-    No,
-    /// Save, to be resumed later.
-    Save,
-    /// Take this for the end: evaluate and publish.
-    Finish,
-}
-
-/// Where the loop stands.
-#[derive(Clone, Debug)]
-pub struct Progress {
-    /// Iterations done.
-    pub iteration: u64,
-    /// Iterations in all.
-    pub iterations: u64,
-    /// Loss of this iteration.
-    pub loss: f64,
-    /// Learning rate of the backbone in this iteration.
-    pub lr: f64,
-    /// Images a second, lately.
-    pub images_per_s: f64,
-    /// Share of the time spent waiting for data, lately.
-    pub wait_share: f64,
-    /// Time left at this speed.
-    pub eta: Duration,
-}
 
 /// How a run ended.
 #[derive(Debug)]
@@ -375,7 +256,7 @@ fn not_finite(loss: f64, iteration: u64, names: &[String], checkpoints: &Checkpo
 }
 
 fn due(iteration: u64, every: u64) -> bool {
-    every > 0 && iteration % every == 0
+    every > 0 && iteration.is_multiple_of(every)
 }
 
 fn evaluate(
@@ -415,46 +296,4 @@ fn offer(
         files::write(&run.join(SCORES), &json)?;
     }
     Ok(())
-}
-
-/// Speed over the last iterations, and what is left.
-struct Pace {
-    since: Instant,
-    from: u64,
-    /// The loader's waiting time at `since`.
-    waited: Duration,
-    iterations: u64,
-}
-
-impl Pace {
-    /// Iterations over which the speed is measured.
-    const WINDOW: u64 = 20;
-
-    fn new(from: u64, iterations: u64) -> Self {
-        Self { since: Instant::now(), from, waited: Duration::ZERO, iterations }
-    }
-
-    /// After something other than training took time.
-    fn resume(&mut self, iteration: u64, waited: Duration) {
-        (self.since, self.from, self.waited) = (Instant::now(), iteration, waited);
-    }
-
-    fn tick(&mut self, iteration: u64, loss: f64, lr: f64, batch: usize, waited: Duration) -> Progress {
-        let seconds = self.since.elapsed().as_secs_f64().max(1e-9);
-        let waiting = waited.saturating_sub(self.waited).as_secs_f64();
-        let done = (iteration - self.from) as f64;
-        let progress = Progress {
-            iteration,
-            iterations: self.iterations,
-            loss,
-            lr,
-            images_per_s: done * batch as f64 / seconds,
-            wait_share: (waiting / seconds).min(1.0),
-            eta: Duration::from_secs_f64((self.iterations - iteration) as f64 * seconds / done),
-        };
-        if iteration - self.from >= Self::WINDOW {
-            (self.since, self.from, self.waited) = (Instant::now(), iteration, waited);
-        }
-        progress
-    }
 }

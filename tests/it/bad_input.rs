@@ -28,8 +28,7 @@ fn set(lab: &Lab) -> String {
 }
 
 fn recipe(lab: &Lab, dataset: &str) -> String {
-    let text =
-        TINY.replace("dataset = \"shapes\"", &format!("dataset = \"{dataset}\"")).replace("shapes = {", "shapes = {");
+    let text = TINY.replace("dataset = \"shapes\"", &format!("dataset = \"{dataset}\""));
     lab.write("own.toml", text);
     "own.toml".to_owned()
 }
@@ -46,7 +45,7 @@ fn mask(lab: &Lab, name: &str, width: u32, height: u32, id: impl Fn(u32) -> u8) 
     GrayImage::from_fn(width, height, |x, _| Luma([id(x)])).save(path).unwrap();
 }
 
-fn train<'a>(recipe: &'a str) -> Vec<&'a str> {
+fn train(recipe: &str) -> Vec<&str> {
     vec!["train", recipe, "--device", "cpu", "--out", "run", "--set", "train.iterations=3"]
 }
 

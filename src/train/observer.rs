@@ -1,0 +1,91 @@
+//! What a run tells while it goes, and what it asks.
+
+use std::time::{Duration, Instant};
+
+use crate::eval::Scores;
+
+/// What a run tells while it goes, and asks.
+pub trait Observer {
+    /// One line about what begins.
+    fn note(&mut self, message: &str);
+    /// After every iteration.
+    fn iteration(&mut self, progress: &Progress);
+    /// While the validation split is evaluated: images done, images in all.
+    fn evaluating(&mut self, done: usize, all: usize);
+    /// After an evaluation.
+    fn evaluated(&mut self, iteration: u64, scores: &Scores);
+    /// Shall the run stop before this iteration?
+    fn stop(&mut self, iteration: u64) -> Stop;
+}
+
+/// Whether a run goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// Go on.
+    No,
+    /// Save, to be resumed later.
+    Save,
+    /// Take this for the end: evaluate and publish.
+    Finish,
+}
+
+/// Where the loop stands.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    /// Iterations done.
+    pub iteration: u64,
+    /// Iterations in all.
+    pub iterations: u64,
+    /// Loss of this iteration.
+    pub loss: f64,
+    /// Learning rate of the backbone in this iteration.
+    pub lr: f64,
+    /// Images a second, lately.
+    pub images_per_s: f64,
+    /// Share of the time spent waiting for data, lately.
+    pub wait_share: f64,
+    /// Time left at this speed.
+    pub eta: Duration,
+}
+
+/// Speed over the last iterations, and what is left.
+pub(super) struct Pace {
+    since: Instant,
+    from: u64,
+    /// The loader's waiting time at `since`.
+    waited: Duration,
+    iterations: u64,
+}
+
+impl Pace {
+    /// Iterations over which the speed is measured.
+    const WINDOW: u64 = 20;
+
+    pub(super) fn new(from: u64, iterations: u64) -> Self {
+        Self { since: Instant::now(), from, waited: Duration::ZERO, iterations }
+    }
+
+    /// After something other than training took time.
+    pub(super) fn resume(&mut self, iteration: u64, waited: Duration) {
+        (self.since, self.from, self.waited) = (Instant::now(), iteration, waited);
+    }
+
+    pub(super) fn tick(&mut self, iteration: u64, loss: f64, lr: f64, batch: usize, waited: Duration) -> Progress {
+        let seconds = self.since.elapsed().as_secs_f64().max(1e-9);
+        let waiting = waited.saturating_sub(self.waited).as_secs_f64();
+        let done = (iteration - self.from) as f64;
+        let progress = Progress {
+            iteration,
+            iterations: self.iterations,
+            loss,
+            lr,
+            images_per_s: done * batch as f64 / seconds,
+            wait_share: (waiting / seconds).min(1.0),
+            eta: Duration::from_secs_f64((self.iterations - iteration) as f64 * seconds / done),
+        };
+        if iteration - self.from >= Self::WINDOW {
+            (self.since, self.from, self.waited) = (Instant::now(), iteration, waited);
+        }
+        progress
+    }
+}
