@@ -15,14 +15,14 @@ use super::bridge::{Kernel, Operands, SharedRoom, on_cpu, room, run, tensor, val
 use super::planes::{BLOCK, Map, Planes, Task, lanes, unpack_line};
 use super::simd::{Level, fma, level, vectorised};
 
-/// Depthwise 3×3 convolution, stride 1, zero padding 1: x [b, h, w, c], weight [c, 1, 3, 3], bias [c] to [b, h, w, c].
+/// Depthwise 3×3 convolution, stride 1, zero padding 1: `x [b, h, w, c]`, `weight [c, 1, 3, 3]`, `bias [c]` to `[b, h, w, c]`.
 pub fn depthwise3x3(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
     let groups = x.dims()[3];
     grouped3x3(x, weight, bias, groups)
 }
 
 /// Grouped 3×3 convolution, stride 1, zero padding 1:
-/// x [b, h, w, c], weight [o, c / groups, 3, 3], bias [o] to [b, h, w, o].
+/// `x [b, h, w, c]`, `weight [o, c / groups, 3, 3]`, `bias [o]` to `[b, h, w, o]`.
 ///
 /// Groups of 1, 2, 4 or 8 input and as many output channels have a CPU kernel.
 pub fn grouped3x3(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, groups: usize) -> Tensor<4> {

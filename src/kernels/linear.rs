@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::bridge::{Kernel, Operands, on_cpu, room, run, tensor, values, written};
 use super::matmul::{Threads, View, multiply, multiply_add};
 
-/// x Wᵀ + b over the last axis: x [.., i], weight [o, i] (torch's layout), bias [o] to [.., o].
+/// x Wᵀ + b over the last axis: `x [.., i]`, `weight [o, i]` (torch's layout), `bias [o]` to `[.., o]`.
 pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
     let [outputs, inputs] = weight.dims();
     assert_eq!(x.dims()[D - 1], inputs, "linear: x and weight do not fit");

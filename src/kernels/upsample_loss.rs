@@ -27,7 +27,7 @@ const IGNORE: u8 = 255;
 /// [b, H, W]; a tensor of one value.
 ///
 /// Labels are class indices below k, or 255 for pixels to ignore; on the CPU another label panics.
-/// `weights` [k] multiply the loss of each class. Without any valid pixel the loss and its gradient are 0.
+/// `weights [k]` multiply the loss of each class. Without any valid pixel the loss and its gradient are 0.
 pub fn upsample_cross_entropy(
     logits: Tensor<4>,
     labels: Tensor<3, Int>,
