@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn classes_are_even_and_colour_does_not_tell_them() {
-        let set = Shapes::new(5, Split::Train, 300, 96);
+        let set = Shapes::new(5, Split::Train, 1000, 48);
         let mut pixels = [0f64; 6];
         let mut color = [[0f64; 3]; 6];
         let mut objects = 0;
@@ -294,7 +294,7 @@ mod tests {
         let all: f64 = pixels.iter().sum();
         assert!((0.4..0.85).contains(&(pixels[0] / all)), "ground {}", pixels[0] / all);
         assert!(pixels[1..].iter().all(|n| n / all > 0.01), "{pixels:?}");
-        assert!(objects > 350, "{objects} classes in 300 pictures");
+        assert!(objects > 1200, "{objects} classes in 1000 pictures");
         for class in 0..6 {
             for c in 0..3 {
                 let mean = color[class][c] / pixels[class];

@@ -22,8 +22,8 @@ use crate::data::preprocess::Preprocess;
 use crate::data::{Cached, Dataset, Split};
 use crate::error::{Error, Result};
 use crate::eval::{self, Inference, Scores};
-use crate::kernels::{self};
-use crate::layers::Pass;
+use crate::kernels;
+use crate::layers::{Pass, parameters};
 use crate::model::Model;
 use crate::report::progress::{self, Row, RunLog};
 use crate::rng::Rng;
@@ -127,7 +127,7 @@ pub fn run(config: &Config, run: &Path, resume: bool, device: &Device, observer:
     let mut loader =
         Loader::new(cached, config.data.augment.clone(), batch_size, train.seed, first, config.data.workers)?;
     let mut pace = Pace::new(state.iteration, train.iterations);
-    let mut interrupted = false;
+    let (mut interrupted, mut unsaved) = (false, false);
     while state.iteration < train.iterations {
         let stop = observer.stop(state.iteration);
         interrupted = stop == Stop::Save;
@@ -151,6 +151,10 @@ pub fn run(config: &Config, run: &Path, resume: bool, device: &Device, observer:
             }
             loss += value;
             grads.add(&model, part.backward());
+        }
+        // Only now is it known that the weights of the last iteration are sound.
+        if std::mem::take(&mut unsaved) {
+            checkpoints.save(&state, &model, &optimizer, &metadata)?;
         }
         model = optimizer.step(model, grads, lr);
         state.iteration += 1;
@@ -176,11 +180,12 @@ pub fn run(config: &Config, run: &Path, resume: bool, device: &Device, observer:
             observer.evaluated(state.iteration, &scores);
             pace.resume(state.iteration, loader.waited());
         }
-        if !last && due(state.iteration, train.save_every) {
-            checkpoints.save(&state, &model, &optimizer, &metadata)?;
-        }
+        unsaved = !last && due(state.iteration, train.save_every);
     }
 
+    if !finite(&model) {
+        return Err(not_finite(f64::NAN, state.iteration, &["the weights".to_owned()], &checkpoints));
+    }
     checkpoints.save(&state, &model, &optimizer, &metadata)?;
     if !interrupted {
         let scores = evaluate(&model.valid(), validation.as_ref(), config, device, observer)?;
@@ -253,6 +258,12 @@ fn not_finite(loss: f64, iteration: u64, names: &[String], checkpoints: &Checkpo
         "lower train.optimizer.lr, set train.optimizer.clip_norm = 1.0 or lengthen train.schedule.warmup_iters; \
          then start again, or go on from the checkpoint with --resume",
     )
+}
+
+fn finite(model: &Model) -> bool {
+    let mut finite = true;
+    parameters::visit(model, |_, value| finite &= value.abs().max().into_scalar::<f32>().is_finite());
+    finite
 }
 
 fn due(iteration: u64, every: u64) -> bool {

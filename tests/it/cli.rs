@@ -146,6 +146,12 @@ fn from_recipe_to_pictures() {
     let npy = std::fs::read(lab.path("masks/a_probabilities.npy")).unwrap();
     assert!(String::from_utf8_lossy(&npy[..100]).contains("(6, 37, 50)"));
 
+    // Windows as large as the image are the image.
+    let slide = ["--set", "eval.mode=slide", "--set", "eval.crop=[37,50]", "--set", "eval.stride=[37,50]"];
+    lab.ok(&[&["predict", model, "photos/a.png", "--out", "slid", "--device", "cpu"][..], &slide[..]].concat());
+    assert!(std::fs::read(lab.path("slid/a.png")).unwrap() == std::fs::read(lab.path("masks/a.png")).unwrap());
+    lab.refused(&["predict", model, "photos/a.png", "--set", "model.backbone.depth=1"], &["fixed"]);
+
     let shown = lab.ok(&["inspect", model]);
     assert!(
         shown.contains("backbone.blocks.0.attn.qkv.weight") && shown.contains("6 classes: background, disc"),

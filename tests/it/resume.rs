@@ -75,3 +75,35 @@ fn a_run_is_not_mixed_with_another() {
     let other = ["train", recipe, "--resume", "--set", "train.iterations=5", "--out", "run", "--device", "cpu"];
     lab.refused(&other, &["other settings", "iterations = 5"]);
 }
+
+/// Accumulating four passes of one image is one pass of four, and a frozen backbone keeps its bytes.
+#[test]
+fn accumulation_and_freezing() {
+    let lab = Lab::new();
+    let recipe = lab.write("tiny.toml", TINY);
+    let recipe = recipe.to_str().unwrap();
+    let base = ["train", recipe, "--device", "cpu", "--set", "train.loss_mean=all"];
+    let still = ["--set", "model.backbone.drop_path_rate=0", "--set", "model.decoder.drop_path_rate=0"];
+    let run = |out: &str, more: &[&str]| {
+        lab.ok(&[&base[..], &still[..], &["--out", out], more].concat());
+        structtoken::weights::read(&lab.path(out).join("model.safetensors")).unwrap().tensors
+    };
+    let one = ["--set", "train.iterations=1", "--set", "train.schedule.warmup_iters=0"];
+    let whole = run("whole", &one);
+    let parts = run("parts", &[&one[..], &["--set", "train.accumulate=4"]].concat());
+    for (name, tensor) in &whole {
+        // AdamW's first step is the sign of the gradient: where that is rounding noise, it may turn.
+        let close = tensor.data.iter().zip(&parts[name].data).filter(|(a, b)| (*a - *b).abs() < 1e-4).count();
+        assert!(
+            close * 100 >= tensor.data.len() * 97 || name.ends_with("qkv.bias"),
+            "{name}: {close} of {}",
+            tensor.data.len()
+        );
+    }
+
+    let frozen = run("frozen", &["--set", "train.iterations=3", "--set", "train.freeze_backbone=true"]);
+    let start = run("start", &["--set", "train.iterations=1", "--set", "train.optimizer.lr=0"]);
+    let same = |name: &str| frozen[name] == start[name];
+    assert!(frozen.keys().filter(|name| name.starts_with("backbone.")).all(|name| same(name)));
+    assert!(!same("decoder.kernels"));
+}

@@ -107,11 +107,13 @@ fn whole_network(config: &Config, classes: usize, path: &Path, device: &burn::te
 }
 
 /// What a model file says, with the changes of the command line.
-fn settings(card: &Card, changes: &[String], path: &Path) -> Result<Config> {
+pub(crate) fn settings(card: &Card, changes: &[String], path: &Path) -> Result<Config> {
     let config =
         Config { model: card.model.clone(), data: card.data.clone(), eval: card.eval.clone(), ..Config::default() };
     if let Some(change) = changes.iter().find(|change| change.starts_with("model.")) {
-        return Err(Error::new(format!("--set {change}: the architecture of `{}` is fixed", path.display())));
+        return Err(Error::new(format!("--set {change}: the architecture of `{}` is fixed", path.display())).hint(
+            "train another model for another architecture; eval.*, data.root and data.preprocess can be changed",
+        ));
     }
     Config::parse(&config.to_toml()?, &path.display().to_string(), changes)
 }

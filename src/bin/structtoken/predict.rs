@@ -6,9 +6,10 @@ use clap::Args;
 use structtoken::data::image::{Image, Labels, encode_index_png, encode_png, read_image};
 use structtoken::error::{Error, Result};
 use structtoken::predict::{NpyType, Predictor, write_npy};
-use structtoken::{device, files};
+use structtoken::{artifact, device, files};
 
 use crate::console::{bar, emit, print};
+use crate::eval::settings;
 use crate::{Computing, End};
 
 /// Write the label maps of images
@@ -28,6 +29,9 @@ pub(crate) struct Arguments {
     /// Also write the class probabilities, `[classes, height, width]`, as 16-bit .npy
     #[arg(long)]
     probabilities: bool,
+    /// Change a setting of the model, for instance eval.mode=slide for images too large to be seen at once
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    changes: Vec<String>,
     /// Say what was written as one JSON object a line
     #[arg(long)]
     json: bool,
@@ -38,7 +42,9 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let images = images(&arguments.inputs)?;
     let (device, _) = device::open(&arguments.computing.device)?;
-    let predictor = Predictor::open(&arguments.model, &device)?;
+    let (model, card) = artifact::open(&arguments.model, &device)?;
+    let config = settings(&card, &arguments.changes, &arguments.model)?;
+    let predictor = Predictor::new(model, config.data.preprocess, config.eval, device, card.classes)?;
     let progress = bar("{wide_bar} {pos}/{len}  {eta} left");
     progress.set_length(images.len() as u64);
     let mut failed: Vec<Error> = Vec::new();
