@@ -1,26 +1,118 @@
 //! Files are written beside their place and renamed, so a reader never sees half of one.
 
-use std::fs;
-use std::io::Write;
-use std::path::Path;
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
 /// Writes `bytes` to `path`: whole, or not at all. Folders on the way are made.
+///
+/// # Errors
+///
+/// As [`write_with`].
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("file");
-    let beside = path.with_file_name(format!(".{name}.tmp"));
-    let attempt = || -> std::io::Result<()> {
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder)?;
-        }
-        let mut file = fs::File::create(&beside)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
+    write_with(path, |file| file.write_all(bytes))
+}
+
+/// Lets `write` fill a file beside `path`, flushes it to the disk and renames it to `path`. Folders on the way are made.
+///
+/// # Errors
+///
+/// If the file cannot be written; the old one is then untouched, and nothing is left beside it.
+pub fn write_with(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
+    let Some(name) = path.file_name() else {
+        return Err(Error::new(format!("cannot write `{}`: it names no file", path.display())).hint("add a file name"));
     };
-    attempt().map_err(|error| {
-        let _ = fs::remove_file(&beside);
-        Error::file("write", path, error).hint("check that the folder may be written and the disk has room")
+    let mut beside = std::ffi::OsString::from(".");
+    beside.push(name);
+    beside.push(".tmp");
+    let beside = Beside { path: path.with_file_name(beside), placed: false };
+    let attempt = |mut beside: Beside| {
+        std::fs::create_dir_all(folder(path))?;
+        let mut file = File::create(&beside.path)?;
+        write(&mut file)?;
+        file.sync_all()?;
+        drop(file);
+        std::fs::rename(&beside.path, path)?;
+        beside.placed = true;
+        sync_folder(path)
+    };
+    attempt(beside).map_err(|cause| {
+        let hint = match cause.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
+                "the disk is full: make room, or write elsewhere"
+            }
+            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+                "the folder cannot be written: choose another"
+            }
+            io::ErrorKind::IsADirectory => "a folder has this name: choose another",
+            _ => "choose another place to write",
+        };
+        Error::file("write", path, cause).hint(hint)
     })
+}
+
+/// The unfinished file, removed on the way out unless it took its place; also when a tensor's readback panics.
+struct Beside {
+    path: PathBuf,
+    placed: bool,
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        if !self.placed {
+            // Where this fails too, the first failure is the one to tell.
+            std::fs::remove_file(&self.path).ok();
+        }
+    }
+}
+
+/// Makes the rename itself last. Only Unix can open a folder for that.
+fn sync_folder(path: &Path) -> io::Result<()> {
+    if cfg!(unix) {
+        File::open(folder(path))?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> =
+            std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_failure_leaves_the_old_file_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        std::fs::write(&path, b"old").unwrap();
+        let error = write_with(&path, |file| {
+            file.write_all(b"half of the new")?;
+            Err(io::ErrorKind::StorageFull.into())
+        });
+        let error = error.unwrap_err();
+        assert!(error.to_string().contains("model.safetensors") && error.remedy().unwrap().contains("full"), "{error}");
+        assert_eq!((std::fs::read(&path).unwrap().as_slice(), entries(folder.path()).len()), (&b"old"[..], 1));
+        let unwound = std::panic::catch_unwind(|| write_with(&path, |_| panic!("a device is lost")));
+        assert!(unwound.is_err());
+        assert_eq!((std::fs::read(&path).unwrap().as_slice(), entries(folder.path()).len()), (&b"old"[..], 1));
+    }
+
+    #[test]
+    fn folders_on_the_way_are_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b/c.txt");
+        write(&path, b"new").unwrap();
+        assert_eq!((std::fs::read(&path).unwrap().as_slice(), entries(path.parent().unwrap()).len()), (&b"new"[..], 1));
+    }
 }

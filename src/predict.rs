@@ -1,7 +1,7 @@
 //! One image in, labels or probabilities out.
 
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::tensor::Device;
 use half::f16;
@@ -12,7 +12,7 @@ use crate::data::preprocess::Preprocess;
 use crate::error::{Error, Result};
 use crate::eval::{InferConfig, Inference, Network};
 use crate::model::Model;
-use crate::{artifact, overlay};
+use crate::{artifact, files, overlay};
 
 /// A network with everything needed to use it.
 pub struct Predictor<N = Model> {
@@ -98,11 +98,8 @@ pub enum NpyType {
 /// The file is written beside `path` and renamed when it is whole.
 pub fn write_npy(path: &Path, values: &[f32], shape: &[usize], kind: NpyType) -> Result<()> {
     assert_eq!(values.len(), shape.iter().product::<usize>(), "values of shape {shape:?}");
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".tmp");
-    let beside = PathBuf::from(beside);
-    let write = || -> std::io::Result<()> {
-        let mut file = BufWriter::with_capacity(1 << 20, std::fs::File::create(&beside)?);
+    files::write_with(path, |file| {
+        let mut file = BufWriter::with_capacity(1 << 20, file);
         file.write_all(&npy_header(shape, kind))?;
         for value in values {
             match kind {
@@ -110,12 +107,7 @@ pub fn write_npy(path: &Path, values: &[f32], shape: &[usize], kind: NpyType) ->
                 NpyType::F32 => file.write_all(&value.to_le_bytes())?,
             }
         }
-        file.into_inner().map_err(|e| e.into_error())?.sync_all()?;
-        std::fs::rename(&beside, path)
-    };
-    write().map_err(|e| {
-        let _ = std::fs::remove_file(&beside);
-        Error::file("write", path, e)
+        file.flush()
     })
 }
 
@@ -204,7 +196,7 @@ mod tests {
             assert!((stored.to_f32() - value).abs() < 5e-4);
         }
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-        let nowhere = folder.path().join("missing/p.npy");
+        let nowhere = path.join("p.npy"); // below a file
         assert!(write_npy(&nowhere, &values, &[6], NpyType::F32).unwrap_err().to_string().contains("p.npy"));
     }
 }

@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Seek};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use crate::error::{Error, Result};
+use crate::files;
 
 /// The label of pixels that count nowhere.
 pub const IGNORE: u8 = 255;
@@ -139,7 +140,7 @@ pub fn encode_png(image: &Image) -> Result<Vec<u8>> {
 /// # Errors
 /// An empty map, or a folder that cannot be written.
 pub fn write_index_png(path: &Path, labels: &Labels, palette: &[[u8; 3]]) -> Result<()> {
-    encode_index_png(labels, palette).and_then(|bytes| publish(path, &bytes))
+    encode_index_png(labels, palette).and_then(|bytes| files::write(path, &bytes))
 }
 
 /// Writes an image as an RGB PNG, beside its place first and then renamed.
@@ -147,15 +148,7 @@ pub fn write_index_png(path: &Path, labels: &Labels, palette: &[[u8; 3]]) -> Res
 /// # Errors
 /// An empty image, or a folder that cannot be written.
 pub fn write_png(path: &Path, image: &Image) -> Result<()> {
-    encode_png(image).and_then(|bytes| publish(path, &bytes))
-}
-
-fn publish(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".tmp");
-    let beside = PathBuf::from(beside);
-    std::fs::write(&beside, bytes).map_err(|e| Error::file("write", &beside, e))?;
-    std::fs::rename(&beside, path).map_err(|e| Error::file("write", path, e))
+    encode_png(image).and_then(|bytes| files::write(path, &bytes))
 }
 
 fn encode(

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::windows::Windows;
+use crate::data::resize::rescaled_size;
 use crate::error::{Error, Result};
 
 /// How an image reaches the network and how its answers are put together.
@@ -88,7 +89,11 @@ impl InferConfig {
     /// The sizes (height, width) at which an image of `size` is seen, one for each scale.
     pub fn sizes(&self, size: (usize, usize)) -> Vec<(usize, usize)> {
         let at = |scale: f32| match self.resize {
-            Some(resize) => keep_ratio(size, resize.map(|side| (side as f64 * f64::from(scale)) as usize)),
+            Some(resize) => {
+                let [long, short] = resize.map(|side| (side as f64 * f64::from(scale)) as usize);
+                let (width, height) = rescaled_size((size.1, size.0), (long, short));
+                (height, width)
+            }
             None => {
                 let scaled = |side: usize| ((side as f64 * f64::from(scale) + 0.5) as usize).max(1);
                 (scaled(size.0), scaled(size.1))
@@ -103,16 +108,6 @@ impl InferConfig {
             InferMode::Whole => Windows::whole(size),
         }
     }
-}
-
-/// The largest size (height, width) of the same ratio that fits into `[long side, short side]`, at least 1 x 1
-/// (mmcv's `rescale_size`).
-pub fn keep_ratio((height, width): (usize, usize), sides: [usize; 2]) -> (usize, usize) {
-    let fit = |bound: usize, side: usize| bound as f64 / side.max(1) as f64;
-    let (long, short) = (sides[0].max(sides[1]), sides[0].min(sides[1]));
-    let factor = fit(long, height.max(width)).min(fit(short, height.min(width)));
-    let scaled = |side: usize| ((side as f64 * factor + 0.5) as usize).max(1);
-    (scaled(height), scaled(width))
 }
 
 #[cfg(test)]
@@ -143,7 +138,8 @@ mod tests {
         let rows: Vec<[usize; 6]> = serde_json::from_value(golden["rescale_size"].clone()).unwrap();
         assert!(rows.len() > 10);
         for [w, h, long, short, new_w, new_h] in rows {
-            assert_eq!(keep_ratio((h, w), [long, short]), (new_h, new_w), "{w} x {h} into {long}, {short}");
+            let bound = InferConfig { resize: Some([long, short]), ..InferConfig::default() };
+            assert_eq!(bound.sizes((h, w)), [(new_h, new_w)], "{w} x {h} into {long}, {short}");
         }
     }
 
@@ -154,6 +150,7 @@ mod tests {
         assert_eq!(free.sizes((60, 90)), [(45, 68), (60, 90), (75, 113)]);
         let bound = InferConfig { scales, resize: Some([2048, 512]), ..InferConfig::default() };
         assert_eq!(bound.sizes((480, 640)), [(384, 512), (512, 683), (640, 853)]);
-        assert_eq!(keep_ratio((1, 100_000), [64, 64]), (1, 64));
+        let tiny = InferConfig { resize: Some([64, 64]), ..InferConfig::default() };
+        assert_eq!(tiny.sizes((1, 100_000)), [(1, 64)]);
     }
 }

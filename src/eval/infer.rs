@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use burn::tensor::{Device, Tensor, TensorData, activation::softmax};
 
-pub use super::config::{InferConfig, InferMode, keep_ratio};
+pub use super::config::{InferConfig, InferMode};
 use super::host::{self, HostLook};
 use super::windows::{Bands, Windows, axis};
 use crate::data::image::Labels;

@@ -40,14 +40,14 @@ fn write_pages() {
         let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/target")).join(file);
         let started = std::time::Instant::now();
         write_report(&path, &example(&folder, count)).unwrap();
-        let size = fs::metadata(&path).unwrap().len();
+        let size = std::fs::metadata(&path).unwrap().len();
         println!("{}: {:.2} MB in {:.1} s", path.display(), size as f64 / 1e6, started.elapsed().as_secs_f64());
         assert!(size < if count == 6 { 3_000_000 } else { 12_000_000 });
     }
 }
 
 fn example(folder: &Path, count: usize) -> Report {
-    let mut names: Vec<String> = fs::read_dir(folder.join("images"))
+    let mut names: Vec<String> = std::fs::read_dir(folder.join("images"))
         .unwrap()
         .map(|entry| entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned())
         .collect();

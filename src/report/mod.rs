@@ -7,13 +7,13 @@
 //!
 //! [`progress`] keeps the numbers of a run while it lasts and gives the curves.
 
-use std::fs;
 use std::path::Path;
 
 use serde::Serialize;
 
 use crate::data::image::{Image, Labels};
 use crate::error::{Error, Result};
+use crate::files;
 
 mod charts;
 mod confusion;
@@ -218,20 +218,7 @@ impl SamplePanel {
 /// # Errors
 /// Where the report's parts do not fit each other, or the file cannot be written.
 pub fn write_report(path: &Path, report: &Report) -> Result<()> {
-    write_beside(path, render(report)?.as_bytes())
-}
-
-/// Replaces the file at `path` in one step, so that no reader sees half of it.
-fn write_beside(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".tmp");
-    let beside = path.with_file_name(name);
-    let written = fs::write(&beside, bytes).and_then(|()| fs::rename(&beside, path));
-    written.map_err(|source| {
-        // The half-written file is of no use, and the first failure is the one to tell.
-        let _ = fs::remove_file(&beside);
-        Error::file("write", path, source).hint("check that the folder exists and has room")
-    })
+    files::write(path, render(report)?.as_bytes())
 }
 
 #[cfg(test)]
@@ -239,6 +226,8 @@ mod example;
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const HOSTILE: &str = "</title><script>alert('1')</script> & \"quoted\" {{style}} \u{202e}";
@@ -370,7 +359,7 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), render(&report("a", 2)).unwrap());
         let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
         assert_eq!(left.len(), 1);
-        let error = write_report(&folder.path().join("no/report.html"), &report("a", 2)).unwrap_err();
+        let error = write_report(&path.join("report.html"), &report("a", 2)).unwrap_err();
         assert!(error.to_string().contains("report.html") && error.remedy().is_some());
     }
 }

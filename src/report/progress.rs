@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Curve, Goal, write_beside};
+use super::{Curve, Goal};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// The name of the log in a run's folder.
 pub const LOG_FILE: &str = "log.ndjson";
@@ -101,7 +102,7 @@ pub struct RunLog {
 impl RunLog {
     /// Starts an empty log in the existing folder `run`, replacing an older one.
     pub fn create(run: &Path) -> Result<Self> {
-        write_beside(&run.join(LOG_FILE), b"")?;
+        files::write(&run.join(LOG_FILE), b"")?;
         Self::append_to(run)
     }
 
@@ -115,7 +116,7 @@ impl RunLog {
         let path = run.join(LOG_FILE);
         let lines = read_lines(&path)?;
         let kept = lines.into_iter().filter(|(_, row)| row.stands_before(next)).map(|(line, _)| line + "\n");
-        write_beside(&path, kept.collect::<String>().as_bytes())?;
+        files::write(&path, kept.collect::<String>().as_bytes())?;
         Self::append_to(run)
     }
 
@@ -279,6 +280,7 @@ mod tests {
         let run = tempfile::tempdir().unwrap();
         assert_eq!(read(run.path()).unwrap(), []);
         assert_eq!(curves(&[eval(5, 0.1), eval(5, 0.2)])[0].points, [(5.0, 20.0)]);
-        assert!(RunLog::create(&run.path().join("missing")).is_err());
+        std::fs::write(run.path().join("file"), "").unwrap();
+        assert!(RunLog::create(&run.path().join("file")).is_err());
     }
 }

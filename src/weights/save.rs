@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::module::Module;
 use serde_json::{Map, Value, json};
@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use super::parameters::{each_value, named_parameters};
 use super::safetensor::read_header;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Writes the module's parameters and `metadata` to `path`.
 ///
@@ -21,7 +22,7 @@ use crate::error::{Error, Result};
 ///
 /// If the file cannot be written; the old one is then untouched, and nothing is left beside it.
 pub fn save<M: Module>(path: &Path, module: &M, metadata: &BTreeMap<String, String>) -> Result<()> {
-    replace(path, |file| write(&mut BufWriter::new(file), module, metadata))
+    files::write_with(path, |file| write(&mut BufWriter::new(file), module, metadata))
 }
 
 /// Reads the strings a safetensors file carries, without its tensors.
@@ -60,63 +61,6 @@ fn write<M: Module>(file: &mut impl Write, module: &M, metadata: &BTreeMap<Strin
         }
     });
     outcome.and_then(|()| file.flush())
-}
-
-/// Writes a file beside `path`, flushes it to the disk and renames it to `path`; on failure removes it.
-fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
-    let Some(name) = path.file_name() else {
-        return Err(Error::new(format!("cannot write `{}`: it names no file", path.display())).hint("add a file name"));
-    };
-    let mut beside = name.to_owned();
-    beside.push(".tmp");
-    let beside = Beside { path: path.with_file_name(beside), placed: false };
-    let attempt = |mut beside: Beside| {
-        let mut file = File::create(&beside.path)?;
-        write(&mut file)?;
-        file.sync_all()?;
-        drop(file);
-        std::fs::rename(&beside.path, path)?;
-        beside.placed = true;
-        sync_folder(path)
-    };
-    attempt(beside).map_err(|cause| {
-        let hint = match cause.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-                "the disk is full: make room, or write elsewhere"
-            }
-            io::ErrorKind::NotFound => "the folder does not exist: create it first",
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                "the folder cannot be written: choose another"
-            }
-            io::ErrorKind::IsADirectory => "a folder has this name: choose another",
-            _ => "choose another place to write",
-        };
-        Error::file("write", path, cause).hint(hint)
-    })
-}
-
-/// The unfinished file, removed on the way out unless it took its place; also when a tensor's readback panics.
-struct Beside {
-    path: PathBuf,
-    placed: bool,
-}
-
-impl Drop for Beside {
-    fn drop(&mut self) {
-        if !self.placed {
-            // Where this fails too, the first failure is the one to tell.
-            std::fs::remove_file(&self.path).ok();
-        }
-    }
-}
-
-/// Makes the rename itself last. Only Unix can open a folder for that.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    if cfg!(unix) {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder)?.sync_all()?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -164,23 +108,6 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_leaves_the_old_file_and_nothing_else() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("model.safetensors");
-        std::fs::write(&path, b"old").unwrap();
-        let error = replace(&path, |file| {
-            file.write_all(b"half of the new")?;
-            Err(io::ErrorKind::StorageFull.into())
-        });
-        let error = error.unwrap_err();
-        assert!(error.to_string().contains("model.safetensors") && error.remedy().unwrap().contains("full"), "{error}");
-        assert_eq!((std::fs::read(&path).unwrap().as_slice(), entries(folder.path()).len()), (&b"old"[..], 1));
-        let unwound = std::panic::catch_unwind(|| replace(&path, |_| panic!("a device is lost")));
-        assert!(unwound.is_err());
-        assert_eq!((std::fs::read(&path).unwrap().as_slice(), entries(folder.path()).len()), (&b"old"[..], 1));
-    }
-
-    #[test]
     fn a_disk_that_fills_up_is_an_error() {
         struct Full(usize);
         impl Write for Full {
@@ -205,14 +132,14 @@ mod tests {
     fn places_that_cannot_be_written_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let module = model(2, 1, 3, (1, 1), "a", &Device::flex());
-        let none = folder.path().join("no/such/model.safetensors");
-        let error = save(&none, &module, &metadata()).unwrap_err();
-        assert!(error.to_string().contains("no/such") && error.remedy().unwrap().contains("create it"), "{error}");
+        std::fs::write(folder.path().join("file"), "").unwrap();
+        let error = save(&folder.path().join("file/model.safetensors"), &module, &metadata()).unwrap_err();
+        assert!(error.to_string().contains("file/model") && error.remedy().is_some(), "{error}");
         let taken = folder.path().join("taken");
         std::fs::create_dir(&taken).unwrap();
         let error = save(&taken, &module, &metadata()).unwrap_err();
         assert!(error.to_string().contains("taken"), "{error}");
-        assert_eq!(entries(folder.path()), ["taken"]);
+        assert_eq!(entries(folder.path()), ["file", "taken"]);
         assert!(save(Path::new("/"), &module, &metadata()).is_err());
     }
 }
