@@ -3,7 +3,7 @@
 //! A name is the path of field names, as in PyTorch's state dicts; the variant of an enum (which backbone, which decoder)
 //! is no part of it. Every parameter is seen flat, so that one closure serves all ranks.
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Gradients, Tensor};
 
 /// One parameter, seen while walking a model.
@@ -12,6 +12,8 @@ pub struct Parameter<'a> {
     pub name: &'a str,
     /// Its shape.
     pub shape: &'a [usize],
+    /// Stays the same while its values change.
+    pub id: ParamId,
     /// Does it learn?
     pub trainable: bool,
 }
@@ -70,7 +72,7 @@ impl<F: FnMut(Parameter, Tensor<1>)> ModuleVisitor for Walk<F> {
         let tensor = param.val();
         let shape = tensor.dims();
         let name = self.path.name();
-        let parameter = Parameter { name: &name, shape: &shape, trainable: tensor.is_require_grad() };
+        let parameter = Parameter { name: &name, shape: &shape, id: param.id, trainable: tensor.is_require_grad() };
         (self.see)(parameter, tensor.inner().reshape([shape.iter().product::<usize>()]));
     }
 }
@@ -117,7 +119,7 @@ impl<F: FnMut(Parameter, Tensor<1>) -> Tensor<1>> ModuleMapper for Change<F> {
         let shape = tensor.dims();
         let name = self.path.name();
         let (trainable, autodiff) = (tensor.is_require_grad(), tensor.device().is_autodiff());
-        let parameter = Parameter { name: &name, shape: &shape, trainable };
+        let parameter = Parameter { name: &name, shape: &shape, id, trainable };
         let flat = tensor.inner().reshape([shape.iter().product::<usize>()]);
         let changed = (self.change)(parameter, flat).reshape(shape);
         let changed = if autodiff { Tensor::from_inner(changed).set_require_grad(trainable) } else { changed };

@@ -1,16 +1,18 @@
-//! A module's parameters by name. The variants of an enum are no part of a name: `decoder.kernels`, not
-//! `decoder.StructToken.kernels`.
+//! A module's parameters as host tensors; [`crate::layers::parameters`] does the walking.
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::module::{Module, ParamId};
 use burn::tensor::{DType, Tensor, TensorData};
 
 use super::state::{Format, HostTensor, StateDict};
+use crate::layers::parameters;
 
-/// The name, shape and id of every float parameter, in the order of the fields. Lazy parameters stay lazy.
+/// The name, shape and id of every float parameter, in the order of the fields.
 pub fn named_parameters<M: Module>(module: &M) -> Vec<(String, Vec<usize>, ParamId)> {
-    let mut visitor = Visitor { path: Path::default(), visit: Names(Vec::new()) };
-    module.visit(&mut visitor);
-    visitor.visit.0
+    let mut found = Vec::new();
+    parameters::visit(module, |parameter, _| {
+        found.push((parameter.name.to_owned(), parameter.shape.to_vec(), parameter.id));
+    });
+    found
 }
 
 /// A copy of the module's parameters on the host, as f32.
@@ -24,106 +26,29 @@ pub fn state_of<M: Module>(module: &M) -> StateDict {
 }
 
 /// Calls `visit` with every float parameter in turn; one is copied to the host at a time.
-pub(super) fn each_value<M: Module>(module: &M, visit: impl FnMut(&str, HostTensor)) {
-    module.visit(&mut Visitor { path: Path::default(), visit: Values(visit) });
+pub(super) fn each_value<M: Module>(module: &M, mut visit: impl FnMut(&str, HostTensor)) {
+    parameters::visit(module, |parameter, value| {
+        let data = value.into_data().iter::<f32>().collect();
+        visit(parameter.name, HostTensor { shape: parameter.shape.to_vec(), data });
+    });
 }
 
 /// Replaces every float parameter for which `value` has a tensor, which is of the parameter's shape. The device, the id
 /// and whether it is trained stay.
-pub(super) fn replace_values<M: Module>(module: M, value: impl FnMut(&str) -> Option<HostTensor>) -> M {
-    module.map(&mut Replace { path: Path::default(), value })
-}
-
-/// Where a visit stands.
-#[derive(Default)]
-struct Path(Vec<String>);
-
-impl Path {
-    fn enter(&mut self, name: &str, container: &str) {
-        if !container.starts_with("Enum:") {
-            self.0.push(name.to_owned());
+pub(super) fn replace_values<M: Module>(module: M, mut value: impl FnMut(&str) -> Option<HostTensor>) -> M {
+    parameters::map(module, |parameter, old| match value(parameter.name) {
+        None => old,
+        Some(HostTensor { data, .. }) => {
+            let len = data.len();
+            Tensor::from_data(TensorData::new(data, [len]), (&old.device(), DType::F32))
         }
-    }
-
-    fn exit(&mut self, container: &str) {
-        if !container.starts_with("Enum:") {
-            self.0.pop();
-        }
-    }
-
-    fn name(&self) -> String {
-        self.0.join(".")
-    }
-}
-
-/// What happens to one parameter.
-trait Visit {
-    fn parameter<const D: usize>(&mut self, name: String, param: &Param<Tensor<D>>);
-}
-
-struct Names(Vec<(String, Vec<usize>, ParamId)>);
-
-impl Visit for Names {
-    fn parameter<const D: usize>(&mut self, name: String, param: &Param<Tensor<D>>) {
-        self.0.push((name, param.lazy_shape().to_vec(), param.id));
-    }
-}
-
-struct Values<F>(F);
-
-impl<F: FnMut(&str, HostTensor)> Visit for Values<F> {
-    fn parameter<const D: usize>(&mut self, name: String, param: &Param<Tensor<D>>) {
-        let data = param.val().into_data();
-        let shape = data.shape().to_vec();
-        (self.0)(&name, HostTensor { shape, data: data.iter::<f32>().collect() });
-    }
-}
-
-struct Visitor<V> {
-    path: Path,
-    visit: V,
-}
-
-impl<V: Visit> ModuleVisitor for Visitor<V> {
-    fn enter_module(&mut self, name: &str, container_type: &str) {
-        self.path.enter(name, container_type);
-    }
-
-    fn exit_module(&mut self, _name: &str, container_type: &str) {
-        self.path.exit(container_type);
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.visit.parameter(self.path.name(), param);
-    }
-}
-
-struct Replace<F> {
-    path: Path,
-    value: F,
-}
-
-impl<F: FnMut(&str) -> Option<HostTensor>> ModuleMapper for Replace<F> {
-    fn enter_module(&mut self, name: &str, container_type: &str) {
-        self.path.enter(name, container_type);
-    }
-
-    fn exit_module(&mut self, _name: &str, container_type: &str) {
-        self.path.exit(container_type);
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let Some(tensor) = (self.value)(&self.path.name()) else { return param };
-        let data = TensorData::new(tensor.data, tensor.shape);
-        let value = Tensor::from_data(data, (&param.lazy_device(), DType::F32));
-        let id = param.id;
-        param.transform_for_load(value, id)
-    }
+    })
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use burn::module::Param;
     use burn::prelude::Device;
 
     /// A weight and a bias.
