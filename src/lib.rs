@@ -57,6 +57,7 @@ pub mod artifact;
 pub mod config;
 pub mod train;
 
+pub mod bench;
 pub mod inspect;
 pub mod predict;
 pub mod report;

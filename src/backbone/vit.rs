@@ -322,11 +322,13 @@ impl Block {
     }
 
     fn forward(&self, x: Tensor<3>, pass: &Pass) -> Tensor<3> {
-        let y = scaled(&self.ls1, self.attn.forward(self.norm1.forward(x.clone())));
-        let x = x + self.drop_path.forward(y, pass);
+        let [batch, _, _] = x.dims();
+        let scale = |scale: &Option<LayerScale>| scale.as_ref().map(|scale| scale.gamma.val());
+        let y = self.attn.forward(self.norm1.forward(x.clone()));
+        let x = self.attn.proj.forward_add(y, scale(&self.ls1), self.drop_path.factors(batch, pass), x);
         pass.record("attn", &x);
-        let y = scaled(&self.ls2, self.mlp.forward(self.norm2.forward(x.clone())));
-        x + self.drop_path.forward(y, pass)
+        let y = self.mlp.fc1.forward_gelu(self.norm2.forward(x.clone()));
+        self.mlp.fc2.forward_add(y, scale(&self.ls2), self.drop_path.factors(batch, pass), x)
     }
 }
 
@@ -340,9 +342,9 @@ pub struct Attention {
 }
 
 impl Attention {
-    /// `[b, n, c]` to the same.
+    /// `[b, n, c]` to the same, before the last projection.
     fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.proj.forward(kernels::attention(self.qkv.forward(x), self.heads))
+        kernels::attention(self.qkv.forward(x), self.heads)
     }
 }
 
@@ -353,21 +355,8 @@ pub struct Mlp {
     fc2: Linear,
 }
 
-impl Mlp {
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        self.fc2.forward(kernels::gelu(self.fc1.forward(x)))
-    }
-}
-
 /// A learned factor a channel on a residual branch (Touvron et al. 2021).
 #[derive(Module, Debug)]
 pub struct LayerScale {
     gamma: Param<Tensor<1>>,
-}
-
-fn scaled(scale: &Option<LayerScale>, x: Tensor<3>) -> Tensor<3> {
-    match scale {
-        Some(scale) => x * scale.gamma.val().unsqueeze(),
-        None => x,
-    }
 }

@@ -324,9 +324,12 @@ impl PointwiseAttention {
 
 fn project_and_add(x: Tensor<4>, mixed: Tensor<4>, out: &Projection, drop_path: DropPath, pass: &Pass) -> Tensor<4> {
     pass.record("out_project_in", &mixed);
-    let projected = out.forward(mixed);
-    pass.record("out_project", &projected);
-    let x = x + drop_path.forward(projected, pass);
+    let projected = out.convolve(mixed);
+    if pass.is_traced() {
+        pass.record("out_project", &out.norm3.forward(projected.clone()));
+    }
+    let factors = drop_path.factors(x.dims()[0], pass);
+    let x = out.norm3.forward_add(projected, factors, x, false);
     pass.record("attn", &x);
     x
 }
@@ -355,9 +358,14 @@ impl Projection {
     }
 
     fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        self.norm3.forward(self.convolve(x))
+    }
+
+    /// All but the last norm.
+    fn convolve(&self, x: Tensor<4>) -> Tensor<4> {
         let x = self.norm1.forward_gelu(self.conv1.forward(x));
         let x = self.norm2.forward_gelu(self.conv2.forward(x));
-        self.norm3.forward(self.conv3.forward(x))
+        self.conv3.forward(x)
     }
 }
 
@@ -391,8 +399,8 @@ impl Ffn {
     fn forward(&self, x: Tensor<4>, name: &str, pass: &Pass) -> Tensor<4> {
         let y = self.norm1.forward_gelu(self.pwconv1.forward(x.clone()));
         let y = self.norm2.forward_gelu(self.dwconv.forward(y));
-        let y = self.norm3.forward(self.pwconv2.forward(y));
-        let x = kernels::gelu(x + self.drop_path.forward(y, pass));
+        let factors = self.drop_path.factors(x.dims()[0], pass);
+        let x = self.norm3.forward_add(self.pwconv2.forward(y), factors, x, true);
         pass.record(name, &x);
         x
     }

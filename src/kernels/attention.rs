@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use super::bridge::{Kernel, Operands, SharedRoom, on_cpu, room, run, tensor, values, written};
-use super::matmul::{Threads, View, multiply, multiply_add, rewrite};
+use super::matmul::{Panels, Precision, Product, Threads, View, precision, rewrite};
 use super::simd::{LANES, add_lanes, exp, largest, sum2, vectorised};
 use super::softmax;
 
@@ -18,7 +18,7 @@ pub fn attention(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
     let [_, tokens, packed] = qkv.dims();
     assert!(heads > 0 && packed > 0 && packed.is_multiple_of(3 * heads), "attention: {packed} channels, {heads} heads");
     if on_cpu(&qkv) && tokens > 0 {
-        run(Attention { heads }, Operands::One(qkv.into_dispatch()))
+        run(Attention { heads, precision: precision() }, Operands::One(qkv.into_dispatch()))
     } else {
         reference(qkv, heads)
     }
@@ -35,14 +35,15 @@ pub(crate) fn reference(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
     y.swap_dims(1, 2).reshape([b, n, heads * d])
 }
 
-/// Queries of a tile.
-const QUERIES: usize = 128;
+/// Queries of a tile: whole tiles of the product.
+const QUERIES: usize = 112;
 /// Most keys of a tile.
 const KEYS: usize = 512;
 
 #[derive(Debug)]
 struct Attention {
     heads: usize,
+    precision: Precision,
 }
 
 impl Kernel for Attention {
@@ -53,20 +54,27 @@ impl Kernel for Attention {
         let mut y = room(batch * tokens * heads * d);
         let mut log_sums = room(if keep { batch * heads * tokens } else { 0 });
         let (out, sums_out) = (SharedRoom::new(&mut y), SharedRoom::new(&mut log_sums));
-        let tiles = tokens.div_ceil(QUERIES);
-        (0..batch * heads * tiles).into_par_iter().for_each_init(Tile::default, |tile, task| {
-            let (head, start) = (task / tiles, task % tiles * QUERIES);
-            let count = QUERIES.min(tokens - start);
-            forward(&extent, qkv, head, start, count, tile);
-            for (i, row) in tile.out.chunks_exact(d).enumerate() {
-                // SAFETY: each task has queries of its own.
-                unsafe { out.slice(extent.row(head, start + i), d) }.write_copy_of_slice(row);
-            }
-            if keep {
-                let log_sums = tile.sums.iter().zip(&tile.peaks).map(|(sum, peak)| peak + sum.ln());
-                // SAFETY: as above.
-                let places = unsafe { sums_out.slice(head * tokens + start, count) };
-                places.iter_mut().zip(log_sums).for_each(|(place, value)| _ = place.write(value));
+        // A task takes a head, or where there are too few, some of its queries; either way it packs keys and values once.
+        let (all, tiles) = (batch * heads, tokens.div_ceil(QUERIES));
+        let parts = rayon::current_num_threads().div_ceil(all).min(tiles);
+        let tiles = tiles.div_ceil(parts);
+        (0..all * parts).into_par_iter().for_each_init(Tile::default, |tile, task| {
+            let (head, part) = (task / parts, task % parts);
+            tile.pack(&extent, qkv, head, self.precision);
+            let last = tokens.min((part + 1) * tiles * QUERIES);
+            for start in (part * tiles * QUERIES..last).step_by(QUERIES) {
+                let count = QUERIES.min(last - start);
+                forward(&extent, qkv, head, start, count, tile);
+                for (i, row) in tile.out.chunks_exact(d).enumerate() {
+                    // SAFETY: each task has queries of its own.
+                    unsafe { out.slice(extent.row(head, start + i), d) }.write_copy_of_slice(row);
+                }
+                if keep {
+                    let log_sums = tile.sums.iter().zip(&tile.peaks).map(|(sum, peak)| peak + sum.ln());
+                    // SAFETY: as above.
+                    let places = unsafe { sums_out.slice(head * tokens + start, count) };
+                    places.iter_mut().zip(log_sums).for_each(|(place, value)| _ = place.write(value));
+                }
             }
         });
         // SAFETY: the tasks cover the output.
@@ -94,7 +102,7 @@ impl Kernel for Attention {
             .map_init(GradientTile::default, |tile, task| {
                 let (head, start) = (task / chunks, task % chunks * length);
                 let count = length.min(tokens - start);
-                let dq = backward(&extent, [qkv, y, dy, log_sums], head, start, count, tile);
+                let dq = backward(&extent, [qkv, y, dy, log_sums], head, start, count, self.precision, tile);
                 for (i, (dk, dv)) in tile.dk.chunks_exact(d).zip(tile.dv.chunks_exact(d)).enumerate() {
                     // SAFETY: each task has keys of its own.
                     unsafe { out.slice(extent.packed(head, 1, start + i), d) }.write_copy_of_slice(dk);
@@ -165,27 +173,39 @@ fn chunks(tokens: usize) -> (usize, usize) {
 /// What a task holds in the forward pass.
 #[derive(Default)]
 struct Tile {
+    /// Transposed keys and values of the head, chunk by chunk.
+    packed: Vec<[Panels; 2]>,
     scores: Vec<f32>,
     peaks: Vec<f32>,
     sums: Vec<f32>,
     out: Vec<f32>,
 }
 
-/// The output of some queries of one head, into `tile.out`.
+impl Tile {
+    fn pack(&mut self, extent: &Extent, qkv: &[f32], head: usize, precision: Precision) {
+        let (chunks, length) = chunks(extent.tokens);
+        self.packed.resize_with(chunks, Default::default);
+        for (i, [keys, values]) in self.packed.iter_mut().enumerate() {
+            let (first, count) = (i * length, length.min(extent.tokens - i * length));
+            keys.pack(extent.part(qkv, head, 1, first, count).t(), precision);
+            values.pack(extent.part(qkv, head, 2, first, count), precision);
+        }
+    }
+}
+
+/// The output of some queries of a packed head, into `tile.out`.
 fn forward(extent: &Extent, qkv: &[f32], head: usize, start: usize, count: usize, tile: &mut Tile) {
-    let (chunks, length) = chunks(extent.tokens);
+    let (_, length) = chunks(extent.tokens);
     let queries = extent.part(qkv, head, 0, start, count);
     refill(&mut tile.peaks, count, f32::NEG_INFINITY);
     refill(&mut tile.sums, count, 0.0);
     refill(&mut tile.out, count * extent.d, 0.0);
-    for first in (0..chunks).map(|i| i * length) {
-        let keys = length.min(extent.tokens - first);
+    for (i, [transposed, values]) in tile.packed.iter().enumerate() {
+        let keys = length.min(extent.tokens - i * length);
         tile.scores.resize(count * keys, 0.0);
-        let transposed = extent.part(qkv, head, 1, first, keys).t();
-        multiply(rewrite(&mut tile.scores), extent.scale(), queries, transposed, Threads::One);
+        transposed.write(queries, extent.scale(), rewrite(&mut tile.scores));
         online_softmax(&mut tile.scores, &mut tile.peaks, &mut tile.sums, &mut tile.out);
-        let weights = View::new(&tile.scores, count, keys, keys);
-        multiply_add(&mut tile.out, 1.0, weights, extent.part(qkv, head, 2, first, keys), Threads::One);
+        values.add_to(View::new(&tile.scores, count, keys, keys), 1.0, &mut tile.out);
     }
     for (out, sum) in tile.out.chunks_exact_mut(extent.d).zip(&tile.sums) {
         let scale = 1.0 / sum;
@@ -230,6 +250,8 @@ vectorised! {
 /// What a task holds in the backward pass.
 #[derive(Default)]
 struct GradientTile {
+    /// Keys, transposed keys and transposed values.
+    packed: [Panels; 3],
     scores: Vec<f32>,
     grads: Vec<f32>,
     products: Vec<f32>,
@@ -245,10 +267,14 @@ fn backward(
     head: usize,
     start: usize,
     keys: usize,
+    precision: Precision,
     tile: &mut GradientTile,
 ) -> Vec<f32> {
     let Extent { tokens, d, .. } = *extent;
     let (k, v) = (extent.part(qkv, head, 1, start, keys), extent.part(qkv, head, 2, start, keys));
+    for (packed, view) in tile.packed.iter_mut().zip([k, k.t(), v.t()]) {
+        packed.pack(view, precision);
+    }
     refill(&mut tile.dk, keys * d, 0.0);
     refill(&mut tile.dv, keys * d, 0.0);
     let mut dq = room(tokens * d);
@@ -258,15 +284,17 @@ fn backward(
         tile.scores.resize(count * keys, 0.0);
         tile.grads.resize(count * keys, 0.0);
         refill(&mut tile.products, count, 0.0);
-        multiply(rewrite(&mut tile.scores), extent.scale(), q, k.t(), Threads::One);
-        multiply(rewrite(&mut tile.grads), 1.0, grad, v.t(), Threads::One);
+        let [packed_k, packed_kt, packed_vt] = &tile.packed;
+        packed_kt.write(q, extent.scale(), rewrite(&mut tile.scores));
+        packed_vt.write(grad, 1.0, rewrite(&mut tile.grads));
         let row = extent.row(head, first);
         row_products(&y[row..], &dy[row..], d, extent.heads * d, &mut tile.products);
         score_gradient(&mut tile.scores, &mut tile.grads, &log_sums[head * tokens + first..], &tile.products);
         let (weights, grads) = (View::new(&tile.scores, count, keys, keys), View::new(&tile.grads, count, keys, keys));
-        multiply_add(&mut tile.dv, 1.0, weights.t(), grad, Threads::One);
-        multiply_add(&mut tile.dk, extent.scale(), grads.t(), q, Threads::One);
-        multiply(&mut dq[first * d..][..count * d], extent.scale(), grads, k, Threads::One);
+        let product = |a, b| Product::new(a, b).precision(precision);
+        product(weights.t(), grad).add_to(&mut tile.dv, Threads::One);
+        product(grads.t(), q).times(extent.scale()).add_to(&mut tile.dk, Threads::One);
+        packed_k.write(grads, extent.scale(), &mut dq[first * d..][..count * d]);
     }
     // SAFETY: the loop covers all tokens.
     unsafe { written(dq) }

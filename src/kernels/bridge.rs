@@ -29,7 +29,7 @@ pub(super) fn on_cpu<const D: usize>(x: &Tensor<D>) -> bool {
     x.dtype() == DType::F32 && x.device() == Device::flex()
 }
 
-/// Runs a kernel on one to three tensors; for all of them [`on_cpu`] must hold.
+/// Runs a kernel on one to five tensors; for all of them [`on_cpu`] must hold.
 pub(super) fn run<const D: usize>(kernel: impl Kernel, operands: Operands<Dispatch>) -> Tensor<D> {
     Tensor::from_dispatch(<Dispatch as Kernels>::run(Arc::new(kernel), operands))
 }
@@ -43,6 +43,26 @@ pub(super) enum Operands<B: Backend> {
     Two(FloatTensor<B>, FloatTensor<B>),
     /// Three tensors.
     Three(FloatTensor<B>, FloatTensor<B>, FloatTensor<B>),
+    /// Four tensors.
+    Four(FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>),
+    /// Five tensors.
+    Five(FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>),
+}
+
+impl<B: Backend> Operands<B> {
+    /// One to five tensors.
+    pub(super) fn of(tensors: Vec<FloatTensor<B>>) -> Self {
+        let count = tensors.len();
+        let mut tensors = tensors.into_iter();
+        let mut next = || tensors.next().unwrap_or_else(|| panic!("an operation on {count} tensors"));
+        match count {
+            1 => Self::One(next()),
+            2 => Self::Two(next(), next()),
+            3 => Self::Three(next(), next(), next()),
+            4 => Self::Four(next(), next(), next(), next()),
+            _ => Self::Five(next(), next(), next(), next(), next()),
+        }
+    }
 }
 
 /// The backends that can run a [`Kernel`].
@@ -55,11 +75,13 @@ pub(super) trait Kernels: Backend {
 impl Kernels for Flex {
     fn run(kernel: Arc<dyn Kernel>, operands: Operands<Self>) -> FloatTensor<Self> {
         let inputs = match operands {
-            Operands::One(a) => vec![contiguous(a)],
-            Operands::Two(a, b) => vec![contiguous(a), contiguous(b)],
-            Operands::Three(a, b, c) => vec![contiguous(a), contiguous(b), contiguous(c)],
+            Operands::One(a) => vec![a],
+            Operands::Two(a, b) => vec![a, b],
+            Operands::Three(a, b, c) => vec![a, b, c],
+            Operands::Four(a, b, c, d) => vec![a, b, c, d],
+            Operands::Five(a, b, c, d, e) => vec![a, b, c, d, e],
         };
-        kernel.forward(inputs, false).0
+        kernel.forward(inputs.into_iter().map(contiguous).collect(), false).0
     }
 }
 
@@ -69,6 +91,8 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
             Operands::One(a) => tracked::<C, 1>(kernel, [a]),
             Operands::Two(a, b) => tracked::<C, 2>(kernel, [a, b]),
             Operands::Three(a, b, c) => tracked::<C, 3>(kernel, [a, b, c]),
+            Operands::Four(a, b, c, d) => tracked::<C, 4>(kernel, [a, b, c, d]),
+            Operands::Five(a, b, c, d, e) => tracked::<C, 5>(kernel, [a, b, c, d, e]),
         }
     }
 }

@@ -38,12 +38,25 @@ impl Kernel for Gelu {
     }
 
     fn backward(&self, saved: Vec<FlexTensor>, grad: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
-        let (x, dy) = (values(&saved[0]), values(&grad));
-        let mut dx = room(x.len());
-        let chunks = dx.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).zip(dy.par_chunks(CHUNK));
-        chunks.for_each(|((dx, x), dy)| backward(x, dy, dx));
-        // SAFETY: as in `forward`.
-        vec![Some(tensor(unsafe { written(dx) }, grad.shape()))]
+        vec![Some(tensor(gradient(values(&saved[0]), values(&grad)), grad.shape()))]
+    }
+}
+
+/// The gradient of GELU's input x, given that of its output.
+pub(super) fn gradient(x: &[f32], dy: &[f32]) -> Vec<f32> {
+    let mut dx = room(x.len());
+    let chunks = dx.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).zip(dy.par_chunks(CHUNK));
+    chunks.for_each(|((dx, x), dy)| backward(x, dy, dx));
+    // SAFETY: the chunks cover it, and `backward` writes all of its chunk.
+    unsafe { written(dx) }
+}
+
+vectorised! {
+    /// GELU of some values, in their place.
+    pub(super) fn in_place(x: &mut [f32]) {
+        for x in x {
+            *x *= normal::<FMA>(*x).1;
+        }
     }
 }
 

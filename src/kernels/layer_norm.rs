@@ -4,33 +4,58 @@ use std::mem::MaybeUninit;
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 
-use super::bridge::{Kernel, Operands, on_cpu, room, run, tensor, values, written};
+use super::bridge::{Kernel, Operands, SharedRoom, on_cpu, room, run, tensor, values, written};
 use super::gelu;
 use super::simd::{normal, sum, sum2, vectorised};
 
 /// Layer normalisation (Ba et al., 2016) over the last axis: (x - mean) / sqrt(variance + eps) * weight + bias,
 /// with the biased variance. `weight` and `bias` have the length of the last axis.
 pub fn layer_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<D> {
-    apply(x, weight, bias, LayerNorm { eps: eps as f32, gelu: false })
+    apply(x, weight, bias, LayerNorm { eps: eps as f32, gelu: false, factors: None }, None)
 }
 
 /// GELU of [`layer_norm`], in one pass and without keeping the values in between.
 pub fn layer_norm_gelu<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<D> {
-    apply(x, weight, bias, LayerNorm { eps: eps as f32, gelu: true })
+    apply(x, weight, bias, LayerNorm { eps: eps as f32, gelu: true, factors: None }, None)
 }
 
-fn apply<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Tensor<1>, kernel: LayerNorm) -> Tensor<D> {
+/// The end of a residual branch: `residual + factors · layer_norm(x)`, and with `gelu` GELU of the sum, in one pass.
+///
+/// `factors` holds a number for each sample (the first axis), which is how paths are dropped.
+pub fn layer_norm_add<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    eps: f64,
+    factors: Option<Vec<f32>>,
+    residual: Tensor<D>,
+    gelu: bool,
+) -> Tensor<D> {
+    assert_eq!(x.dims(), residual.dims(), "layer_norm_add: x and residual differ in shape");
+    let samples = x.dims()[0];
+    assert!(factors.as_ref().is_none_or(|factors| factors.len() == samples), "layer_norm_add: one factor a sample");
+    apply(x, weight, bias, LayerNorm { eps: eps as f32, gelu, factors }, Some(residual))
+}
+
+fn apply<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<1>,
+    bias: Tensor<1>,
+    kernel: LayerNorm,
+    residual: Option<Tensor<D>>,
+) -> Tensor<D> {
     let [channels] = weight.dims();
     assert_eq!((x.dims()[D - 1], bias.dims()), (channels, [channels]), "layer_norm: x, weight, bias differ in length");
-    if on_cpu(&x) && on_cpu(&weight) && on_cpu(&bias) && channels > 0 {
-        run(kernel, Operands::Three(x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()))
-    } else {
-        let y = reference(x, weight, bias, f64::from(kernel.eps));
-        if kernel.gelu { gelu::reference(y) } else { y }
+    let usable = on_cpu(&x) && on_cpu(&weight) && on_cpu(&bias) && residual.as_ref().is_none_or(on_cpu);
+    if !usable || channels == 0 {
+        return kernel.reference(x, weight, bias, residual);
     }
+    let mut operands = vec![x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()];
+    operands.extend(residual.map(Tensor::into_dispatch));
+    run(kernel, Operands::of(operands))
 }
 
 /// The composition of tensor operations that [`layer_norm`] stands for.
@@ -47,132 +72,221 @@ const ROWS: usize = 32;
 struct LayerNorm {
     eps: f32,
     gelu: bool,
+    factors: Option<Vec<f32>>,
+}
+
+impl LayerNorm {
+    fn reference<const D: usize>(
+        self,
+        x: Tensor<D>,
+        weight: Tensor<1>,
+        bias: Tensor<1>,
+        residual: Option<Tensor<D>>,
+    ) -> Tensor<D> {
+        let mut y = reference(x, weight, bias, f64::from(self.eps));
+        if let Some(factors) = self.factors {
+            let mut shape = [1; D];
+            shape[0] = factors.len();
+            let device = y.device();
+            y = y * Tensor::<D>::from_data(TensorData::new(factors, shape), &device);
+        }
+        if let Some(residual) = residual {
+            y = residual + y;
+        }
+        if self.gelu { gelu::reference(y) } else { y }
+    }
+
+    /// The factor of each row's sample.
+    fn factor(&self, rows: usize) -> impl Fn(usize) -> f32 {
+        let factors = self.factors.as_deref().unwrap_or_default();
+        let rows_per_sample = if factors.is_empty() { 1 } else { rows / factors.len() };
+        move |row| factors.get(row / rows_per_sample).copied().unwrap_or(1.0)
+    }
 }
 
 impl Kernel for LayerNorm {
     fn forward(&self, inputs: Vec<FlexTensor>, keep: bool) -> (FlexTensor, Vec<FlexTensor>) {
         let (x, w, b) = (values(&inputs[0]), values(&inputs[1]), values(&inputs[2]));
+        let residual = inputs.get(3).map(values);
         let c = w.len();
+        let factor = self.factor(x.len() / c);
         let mut y = room(x.len());
         let mut moments = vec![0.0; x.len() / c * 2];
         let tasks = y.par_chunks_mut(ROWS * c).zip(x.par_chunks(ROWS * c)).zip(moments.par_chunks_mut(ROWS * 2));
-        tasks.for_each(|((y, x), moments)| match self.gelu {
-            false => forward::<false>(x, w, b, self.eps, moments, y),
-            true => forward::<true>(x, w, b, self.eps, moments, y),
+        tasks.enumerate().for_each(|(task, ((y, x), moments))| {
+            let rows = y.chunks_exact_mut(c).zip(x.chunks_exact(c)).zip(moments.chunks_exact_mut(2));
+            for (i, ((y, x), moments)) in rows.enumerate() {
+                let row = task * ROWS + i;
+                let branch = residual.map(|residual| (factor(row), &residual[row * c..][..c]));
+                match self.gelu {
+                    false => forward::<false>(x, w, b, self.eps, branch, moments, y),
+                    true => forward::<true>(x, w, b, self.eps, branch, moments, y),
+                }
+            }
         });
-        // SAFETY: the chunks cover the output, and `forward` writes all of its chunk.
+        // SAFETY: the chunks cover the output, and `forward` writes all of its row.
         let y = tensor(unsafe { written(y) }, inputs[0].shape());
         if !keep {
             return (y, Vec::new());
         }
         let moments = tensor(moments, [x.len() / c, 2]);
-        (y, inputs.into_iter().chain([moments]).collect())
+        let mut saved = inputs;
+        // Without GELU the residual only hands its gradient on.
+        saved.truncate(if self.gelu { 4 } else { 3 });
+        saved.insert(3, moments);
+        (y, saved)
     }
 
     fn backward(&self, saved: Vec<FlexTensor>, grad: FlexTensor, wanted: &[bool]) -> Vec<Option<FlexTensor>> {
         let [x, w, b, moments] = [0, 1, 2, 3].map(|i| values(&saved[i]));
+        let residual = saved.get(4).map(values);
         let dy = values(&grad);
         let c = w.len();
         let affine = wanted[1] || wanted[2];
+        let branch = wanted.len() > 3;
+        let factor = self.factor(x.len() / c);
         let mut dx = room(x.len());
+        let mut dr = room(if branch && self.gelu { x.len() } else { 0 });
+        let dr_out = SharedRoom::new(&mut dr);
         let tasks = dx.par_chunks_mut(ROWS * c).zip(x.par_chunks(ROWS * c)).zip(dy.par_chunks(ROWS * c));
-        let tasks = tasks.zip(moments.par_chunks(ROWS * 2));
         let partial: Vec<Vec<f32>> = tasks
-            .map(|(((dx, x), dy), moments)| {
+            .enumerate()
+            .map(|(task, ((dx, x), dy))| {
                 let mut sums = vec![0.0; if affine { 2 * c } else { 0 }];
-                match self.gelu {
-                    false => backward::<false>(x, dy, w, b, moments, dx, &mut sums),
-                    true => backward::<true>(x, dy, w, b, moments, dx, &mut sums),
+                let mut scratch = vec![0.0; 2 * c];
+                let rows = dx.chunks_exact_mut(c).zip(x.chunks_exact(c)).zip(dy.chunks_exact(c));
+                for (i, ((dx, x), dy)) in rows.enumerate() {
+                    let row = task * ROWS + i;
+                    let moments = [moments[2 * row], moments[2 * row + 1]];
+                    let branch = branch.then(|| {
+                        let residual = residual.map_or(&[][..], |residual| &residual[row * c..][..c]);
+                        // SAFETY: each task has rows of its own.
+                        let dr = if self.gelu { unsafe { dr_out.slice(row * c, c) } } else { &mut [] };
+                        (factor(row), residual, dr)
+                    });
+                    match self.gelu {
+                        false => backward::<false>(x, dy, w, b, moments, branch, dx, &mut sums, &mut scratch),
+                        true => backward::<true>(x, dy, w, b, moments, branch, dx, &mut sums, &mut scratch),
+                    }
                 }
                 sums
             })
             .collect();
-        // SAFETY: the chunks cover `dx`, and `backward` writes all of its chunk.
+        // SAFETY: the chunks cover `dx`, and `backward` writes all of its row.
         let dx = tensor(unsafe { written(dx) }, grad.shape());
-        if !affine {
-            return vec![Some(dx), None, None];
+        let mut grads = vec![Some(dx), None, None];
+        if affine {
+            let mut dw = vec![0.0; c];
+            let mut db = vec![0.0; c];
+            for sums in &partial {
+                dw.iter_mut().zip(&sums[..c]).for_each(|(total, part)| *total += part);
+                db.iter_mut().zip(&sums[c..]).for_each(|(total, part)| *total += part);
+            }
+            (grads[1], grads[2]) = (Some(tensor(dw, [c])), Some(tensor(db, [c])));
         }
-        let mut dw = vec![0.0; c];
-        let mut db = vec![0.0; c];
-        for sums in &partial {
-            dw.iter_mut().zip(&sums[..c]).for_each(|(total, part)| *total += part);
-            db.iter_mut().zip(&sums[c..]).for_each(|(total, part)| *total += part);
+        if branch {
+            // SAFETY: with GELU every row has been written.
+            grads.push(Some(if self.gelu { tensor(unsafe { written(dr) }, grad.shape()) } else { grad }));
         }
-        vec![Some(dx), Some(tensor(dw, [c])), Some(tensor(db, [c]))]
+        grads
     }
 }
 
 vectorised! {
-    /// Some rows; `moments` gets each row's mean and reciprocal standard deviation.
+    /// One row; `moments` gets its mean and reciprocal standard deviation. A branch is a factor and a residual.
     fn forward<const GELU: bool>(
         x: &[f32],
         w: &[f32],
         b: &[f32],
         eps: f32,
+        branch: Option<(f32, &[f32])>,
         moments: &mut [f32],
         y: &mut [MaybeUninit<f32>],
     ) {
         let c = w.len();
-        let rows = x.chunks_exact(c).zip(y.chunks_exact_mut(c)).zip(moments.chunks_exact_mut(2));
-        for ((x, y), moments) in rows {
-            let mean = sum(x, |x| x) / c as f32;
-            let variance = sum(x, |x| (x - mean) * (x - mean)) / c as f32;
-            let scale = 1.0 / (variance + eps).sqrt();
-            for (((y, x), w), b) in y.iter_mut().zip(x).zip(w).zip(b) {
-                let z = (x - mean) * scale * w + b;
-                y.write(if GELU { z * normal::<FMA>(z).1 } else { z });
+        let (x, b, y) = (&x[..c], &b[..c], &mut y[..c]);
+        let mean = sum(x, |x| x) / c as f32;
+        let variance = sum(x, |x| (x - mean) * (x - mean)) / c as f32;
+        let scale = 1.0 / (variance + eps).sqrt();
+        let gelu = |z: f32| if GELU { z * normal::<FMA>(z).1 } else { z };
+        match branch {
+            None => {
+                for (((y, x), w), b) in y.iter_mut().zip(x).zip(w).zip(b) {
+                    y.write(gelu((x - mean) * scale * w + b));
+                }
             }
-            moments[0] = mean;
-            moments[1] = scale;
+            Some((factor, residual)) => {
+                for ((((y, x), w), b), residual) in y.iter_mut().zip(x).zip(w).zip(b).zip(&residual[..c]) {
+                    y.write(gelu(residual + factor * ((x - mean) * scale * w + b)));
+                }
+            }
         }
+        moments[0] = mean;
+        moments[1] = scale;
     }
 }
 
 vectorised! {
-    /// Some rows; adds their gradients of weight and bias to the two halves of `sums`, unless it is empty.
+    /// One row; adds its gradients of weight and bias to the two halves of `sums`, unless it is empty. A branch is a
+    /// factor, a residual and room for its gradient (both empty without GELU).
     fn backward<const GELU: bool>(
         x: &[f32],
         dy: &[f32],
         w: &[f32],
         b: &[f32],
-        moments: &[f32],
+        moments: [f32; 2],
+        branch: Option<(f32, &[f32], &mut [MaybeUninit<f32>])>,
         dx: &mut [MaybeUninit<f32>],
         sums: &mut [f32],
+        scratch: &mut [f32],
     ) {
         let c = w.len();
+        let (x, dy, b, dx) = (&x[..c], &dy[..c], &b[..c], &mut dx[..c]);
         let (dw, db) = sums.split_at_mut(sums.len() / 2);
         // The gradient before the affine map, and the normalised row.
-        let mut dz = vec![0.0; c];
-        let mut unit = vec![0.0; c];
-        let rows = x.chunks_exact(c).zip(dy.chunks_exact(c)).zip(dx.chunks_exact_mut(c)).zip(moments.chunks_exact(2));
-        for (((x, dy), dx), moments) in rows {
-            let (mean, scale) = (moments[0], moments[1]);
-            for (unit, x) in unit.iter_mut().zip(x) {
-                *unit = (x - mean) * scale;
-            }
-            if GELU {
-                for ((((dz, unit), dy), w), b) in dz.iter_mut().zip(&unit).zip(dy).zip(w).zip(b) {
-                    let z = unit * w + b;
-                    let (density, cumulative) = normal::<FMA>(z);
-                    *dz = dy * (z * density + cumulative);
+        let (dz, unit) = scratch.split_at_mut(c);
+        let [mean, scale] = moments;
+        for (unit, x) in unit.iter_mut().zip(x) {
+            *unit = (x - mean) * scale;
+        }
+        let slope = |z: f32| {
+            let (density, cumulative) = normal::<FMA>(z);
+            z * density + cumulative
+        };
+        match branch {
+            None if GELU => {
+                for ((((dz, unit), dy), w), b) in dz.iter_mut().zip(&*unit).zip(dy).zip(w).zip(b) {
+                    *dz = dy * slope(unit * w + b);
                 }
-            } else {
-                dz.copy_from_slice(dy);
             }
-            for ((dw, dz), unit) in dw.iter_mut().zip(&dz).zip(&unit) {
-                *dw += dz * unit;
+            None => dz.copy_from_slice(dy),
+            Some((factor, residual, dr)) if GELU => {
+                let rows = dz.iter_mut().zip(&*unit).zip(dy).zip(w).zip(b).zip(&residual[..c]).zip(&mut dr[..c]);
+                for ((((((dz, unit), dy), w), b), residual), dr) in rows {
+                    let sum = dy * slope(residual + factor * (unit * w + b));
+                    dr.write(sum);
+                    *dz = factor * sum;
+                }
             }
-            for (db, dz) in db.iter_mut().zip(&dz) {
-                *db += dz;
+            Some((factor, _, _)) => {
+                for (dz, dy) in dz.iter_mut().zip(dy) {
+                    *dz = factor * dy;
+                }
             }
-            for (dz, w) in dz.iter_mut().zip(w) {
-                *dz *= w;
-            }
-            let mean_dz = sum(&dz, |dz| dz) / c as f32;
-            let slope = sum2(&dz, &unit, |dz, unit| dz * unit) / c as f32;
-            for ((dx, dz), unit) in dx.iter_mut().zip(&dz).zip(&unit) {
-                dx.write(scale * (dz - mean_dz - unit * slope));
-            }
+        }
+        for ((dw, dz), unit) in dw.iter_mut().zip(&*dz).zip(&*unit) {
+            *dw += dz * unit;
+        }
+        for (db, dz) in db.iter_mut().zip(&*dz) {
+            *db += dz;
+        }
+        for (dz, w) in dz.iter_mut().zip(w) {
+            *dz *= w;
+        }
+        let mean_dz = sum(dz, |dz| dz) / c as f32;
+        let projection = sum2(dz, unit, |dz, unit| dz * unit) / c as f32;
+        for ((dx, dz), unit) in dx.iter_mut().zip(&*dz).zip(&*unit) {
+            dx.write(scale * (dz - mean_dz - unit * projection));
         }
     }
 }
@@ -207,6 +321,30 @@ mod tests {
                 assert_close(dw, rdw, 1e-5);
                 assert_close(db, rdb, 1e-5);
             }
+        }
+    }
+
+    #[test]
+    fn branches_match_the_composition() {
+        for (gelu, dropped) in [(false, false), (false, true), (true, false), (true, true)] {
+            let shape = [2, 40, 37];
+            let dy = random(shape, 2);
+            let results = [true, false].map(|ours| {
+                let (x, residual) = (tracked(strided(shape, 1) * 3.0), tracked(strided(shape, 5)));
+                let (w, b) = (tracked(random([37], 3)), tracked(random([37], 4)));
+                let factors = dropped.then(|| vec![0.0, 1.5]);
+                let kernel = LayerNorm { eps: 1e-5, gelu, factors: factors.clone() };
+                let y = match ours {
+                    true => layer_norm_add(x.clone(), w.clone(), b.clone(), 1e-5, factors, residual.clone(), gelu),
+                    false => kernel.reference(x.clone(), w.clone(), b.clone(), Some(residual.clone())),
+                };
+                let grads = (y.clone() * Tensor::from_inner(dy.clone())).sum().backward();
+                let all = [y.inner(), x.grad(&grads).unwrap(), residual.grad(&grads).unwrap()];
+                (all, [w, b].map(|p| p.grad(&grads).unwrap()))
+            });
+            let [(ours, our_affine), (theirs, their_affine)] = results;
+            ours.into_iter().zip(theirs).for_each(|(ours, theirs)| assert_close(ours, theirs, 1e-5));
+            our_affine.into_iter().zip(their_affine).for_each(|(ours, theirs)| assert_close(ours, theirs, 1e-5));
         }
     }
 

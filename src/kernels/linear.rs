@@ -1,26 +1,71 @@
-//! The affine map over the last axis.
+//! The affine map over the last axis, alone or with what follows it in a network.
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 
-use super::bridge::{Kernel, Operands, on_cpu, room, run, tensor, values, written};
-use super::matmul::{Threads, View, multiply, multiply_add};
+use super::bridge::{Kernel, Operands, SharedRoom, on_cpu, room, run, tensor, values, written};
+use super::gelu;
+use super::matmul::{Precision, Product, Threads, View, precision};
+use super::simd::vectorised;
 
 /// x Wᵀ + b over the last axis: `x [.., i]`, `weight [o, i]` (torch's layout), `bias [o]` to `[.., o]`.
 pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
-    let [outputs, inputs] = weight.dims();
-    assert_eq!(x.dims()[D - 1], inputs, "linear: x and weight do not fit");
-    assert!(bias.as_ref().is_none_or(|bias| bias.dims() == [outputs]), "linear: weight and bias do not fit");
-    let usable = on_cpu(&x) && on_cpu(&weight) && bias.as_ref().is_none_or(on_cpu);
-    if !usable || inputs * outputs == 0 {
-        return reference(x, weight, bias);
-    }
-    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
-    match bias {
-        Some(bias) => run(Linear, Operands::Three(x, weight, bias.into_dispatch())),
-        None => run(Linear, Operands::Two(x, weight)),
+    Affine { x, weight, bias }.then(Then::Nothing, None, None)
+}
+
+/// GELU of [`linear`]: the first half of a transformer's MLP.
+pub fn linear_gelu<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
+    Affine { x, weight, bias }.then(Then::Gelu, None, None)
+}
+
+/// The end of a residual branch: `residual + factors · scale · linear(x)`.
+///
+/// `residual` has the shape of the result. `scale [o]` is LayerScale's; `factors` holds a number for each sample (the first
+/// axis), which is how paths are dropped.
+pub fn linear_add<const D: usize>(
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+    scale: Option<Tensor<1>>,
+    factors: Option<Vec<f32>>,
+    residual: Tensor<D>,
+) -> Tensor<D> {
+    let samples = x.dims()[0];
+    assert!(factors.as_ref().is_none_or(|factors| factors.len() == samples), "linear_add: one factor a sample");
+    Affine { x, weight, bias }.then(Then::Add { factors }, Some(residual), scale)
+}
+
+/// The operands of an affine map.
+struct Affine<const D: usize> {
+    x: Tensor<D>,
+    weight: Tensor<2>,
+    bias: Option<Tensor<1>>,
+}
+
+impl<const D: usize> Affine<D> {
+    fn then(self, then: Then, residual: Option<Tensor<D>>, scale: Option<Tensor<1>>) -> Tensor<D> {
+        let Self { x, weight, bias } = self;
+        let [outputs, inputs] = weight.dims();
+        let mut shape = x.dims();
+        assert_eq!(shape[D - 1], inputs, "linear: x and weight do not fit");
+        shape[D - 1] = outputs;
+        assert!(residual.as_ref().is_none_or(|residual| residual.dims() == shape), "linear: residual of another shape");
+        for vector in [&bias, &scale].into_iter().flatten() {
+            assert_eq!(vector.dims(), [outputs], "linear: weight and bias do not fit");
+        }
+        let vectors_on_cpu = bias.as_ref().is_none_or(on_cpu) && scale.as_ref().is_none_or(on_cpu);
+        let usable = on_cpu(&x) && on_cpu(&weight) && residual.as_ref().is_none_or(on_cpu);
+        if !usable || !vectors_on_cpu || inputs * outputs == 0 {
+            return then.reference(reference(x, weight, bias), residual, scale);
+        }
+        let kernel = Linear { bias: bias.is_some(), scaled: scale.is_some(), then, precision: precision() };
+        let mut operands = vec![x.into_dispatch(), weight.into_dispatch()];
+        operands.extend(bias.map(Tensor::into_dispatch));
+        operands.extend(residual.map(Tensor::into_dispatch));
+        operands.extend(scale.map(Tensor::into_dispatch));
+        run(kernel, Operands::of(operands))
     }
 }
 
@@ -38,56 +83,183 @@ pub(crate) fn reference<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: O
     y.reshape(shape)
 }
 
+/// What follows the affine map.
+#[derive(Clone, Debug)]
+enum Then {
+    Nothing,
+    Gelu,
+    /// Adds a residual; the map is multiplied by a factor a sample first.
+    Add {
+        factors: Option<Vec<f32>>,
+    },
+}
+
+impl Then {
+    /// The composition of tensor operations that follow.
+    fn reference<const D: usize>(
+        self,
+        y: Tensor<D>,
+        residual: Option<Tensor<D>>,
+        scale: Option<Tensor<1>>,
+    ) -> Tensor<D> {
+        let y = match scale {
+            Some(scale) => y * scale.unsqueeze(),
+            None => y,
+        };
+        let y = match self {
+            Self::Nothing => y,
+            Self::Gelu => gelu::reference(y),
+            Self::Add { factors: None } => y,
+            Self::Add { factors: Some(factors) } => {
+                let mut shape = [1; D];
+                shape[0] = factors.len();
+                let device = y.device();
+                y * Tensor::<D>::from_data(TensorData::new(factors, shape), &device)
+            }
+        };
+        match residual {
+            Some(residual) => residual + y,
+            None => y,
+        }
+    }
+}
+
 /// Rows a task adds up; fixed, so that sums always add up in the same order.
 const ROWS: usize = 64;
 
+/// Operands: x, weight, then bias, residual and scale as far as there are any.
 #[derive(Debug)]
-struct Linear;
+struct Linear {
+    bias: bool,
+    scaled: bool,
+    then: Then,
+    precision: Precision,
+}
+
+impl Linear {
+    fn residual(&self) -> usize {
+        2 + usize::from(self.bias)
+    }
+
+    /// The factor of each row's sample.
+    fn factor(&self, rows: usize) -> impl Fn(usize) -> f32 {
+        let factors = match &self.then {
+            Then::Add { factors: Some(factors) } => factors.as_slice(),
+            _ => &[],
+        };
+        let rows_per_sample = if factors.is_empty() { 1 } else { rows / factors.len() };
+        move |row| factors.get(row / rows_per_sample).copied().unwrap_or(1.0)
+    }
+}
 
 impl Kernel for Linear {
     fn forward(&self, mut inputs: Vec<FlexTensor>, keep: bool) -> (FlexTensor, Vec<FlexTensor>) {
-        let (x, w) = matrices(&inputs);
-        let (inputs_len, outputs) = (w.1, w.0);
-        let rows = x.len() / inputs_len;
-        let (a, b) = (View::new(x, rows, inputs_len, inputs_len), View::new(values(&inputs[1]), w.0, w.1, w.1).t());
+        let (x, (outputs, width)) = matrices(&inputs);
+        let rows = x.len() / width;
+        let bias = self.bias.then(|| values(&inputs[2]));
+        let residual = inputs.get(self.residual()).map(values);
+        let scale = self.scaled.then(|| values(&inputs[self.residual() + 1]));
         let mut y = room(rows * outputs);
-        let y = if let Some(bias) = inputs.get(2).map(values) {
-            y.par_chunks_mut(outputs).with_min_len(ROWS).for_each(|row| _ = row.write_copy_of_slice(bias));
-            // SAFETY: all rows have been written.
-            let mut y = unsafe { written(y) };
-            multiply_add(&mut y, 1.0, a, b, Threads::All);
-            y
-        } else {
-            multiply(&mut y, 1.0, a, b, Threads::All);
-            // SAFETY: the product has been written.
-            unsafe { written(y) }
-        };
+        // The values between, where the gradient needs them.
+        let between = keep && (matches!(self.then, Then::Gelu) || self.scaled);
+        let mut z = room(if between { rows * outputs } else { 0 });
+        let z_out = SharedRoom::new(&mut z);
+        let factor = self.factor(rows);
+        let weight = View::new(values(&inputs[1]), outputs, width, width);
+        let product = Product::new(View::new(x, rows, width, width), weight.t()).precision(self.precision);
+        product.write_then(&mut y, Threads::All, |row, first, y| {
+            let columns = first..first + y.len();
+            if let Some(bias) = bias {
+                add(y, &bias[columns.clone()]);
+            }
+            let at = row * outputs + first;
+            if between {
+                // SAFETY: every row and column is finished once.
+                unsafe { z_out.slice(at, y.len()) }.write_copy_of_slice(y);
+            }
+            match &self.then {
+                Then::Nothing => {}
+                Then::Gelu => gelu::in_place(y),
+                Then::Add { .. } => {
+                    let scale = scale.map(|scale| &scale[columns]);
+                    let residual = &residual.unwrap_or_default()[at..at + y.len()];
+                    add_branch(y, factor(row), scale, residual);
+                }
+            }
+        });
         let mut shape = inputs[0].shape().to_vec();
         if let Some(last) = shape.last_mut() {
             *last = outputs;
         }
-        (tensor(y, shape), if keep { std::mem::take(&mut inputs) } else { Vec::new() })
+        // SAFETY: the product has been written.
+        let y = tensor(unsafe { written(y) }, shape.clone());
+        if !keep {
+            return (y, Vec::new());
+        }
+        let mut saved: Vec<FlexTensor> = inputs.drain(..2).collect();
+        if self.scaled {
+            saved.extend(inputs.pop());
+        }
+        if between {
+            // SAFETY: every row has been finished.
+            saved.push(tensor(unsafe { written(z) }, shape));
+        }
+        (y, saved)
     }
 
     fn backward(&self, saved: Vec<FlexTensor>, grad: FlexTensor, wanted: &[bool]) -> Vec<Option<FlexTensor>> {
-        let (x, (outputs, inputs)) = matrices(&saved);
-        let rows = x.len() / inputs;
-        let dy = View::new(values(&grad), rows, outputs, outputs);
-        let dx = wanted[0].then(|| {
-            let mut dx = room(rows * inputs);
-            multiply(&mut dx, 1.0, dy, View::new(values(&saved[1]), outputs, inputs, inputs), Threads::All);
+        let (x, (outputs, width)) = matrices(&saved);
+        let rows = x.len() / width;
+        let factor = self.factor(rows);
+        let z = saved.last().filter(|_| saved.len() > 2).map(values);
+        let scale = self.scaled.then(|| values(&saved[2]));
+        // The gradient of the affine map itself.
+        let changed = match &self.then {
+            Then::Nothing => None,
+            Then::Gelu => Some(gelu::gradient(z.unwrap_or_default(), values(&grad))),
+            Then::Add { factors: None } if scale.is_none() => None,
+            Then::Add { .. } => {
+                let mut dz = room(rows * outputs);
+                let tasks = dz.par_chunks_mut(ROWS * outputs).zip(values(&grad).par_chunks(ROWS * outputs)).enumerate();
+                tasks.for_each(|(task, (dz, dy))| {
+                    let rows = dz.chunks_exact_mut(outputs).zip(dy.chunks_exact(outputs));
+                    for (i, (dz, dy)) in rows.enumerate() {
+                        let factor = factor(task * ROWS + i);
+                        match scale {
+                            None => dz.iter_mut().zip(dy).for_each(|(dz, dy)| _ = dz.write(factor * dy)),
+                            Some(scale) => dz.iter_mut().zip(dy).zip(scale).for_each(|((dz, dy), scale)| {
+                                dz.write(factor * dy * scale);
+                            }),
+                        }
+                    }
+                });
+                // SAFETY: the chunks cover it.
+                Some(unsafe { written(dz) })
+            }
+        };
+        let dz = changed.as_deref().unwrap_or(values(&grad));
+        let matrix = View::new(dz, rows, outputs, outputs);
+        let product = |a, b, len| {
+            let mut out = room(len);
+            Product::new(a, b).precision(self.precision).write(&mut out, Threads::All);
             // SAFETY: the product has been written.
-            tensor(unsafe { written(dx) }, saved[0].shape())
-        });
-        let dw = wanted[1].then(|| {
-            let mut dw = room(outputs * inputs);
-            multiply(&mut dw, 1.0, dy.t(), View::new(x, rows, inputs, inputs), Threads::All);
-            // SAFETY: the product has been written.
-            tensor(unsafe { written(dw) }, [outputs, inputs])
-        });
+            unsafe { written(out) }
+        };
+        let weight = View::new(values(&saved[1]), outputs, width, width);
+        let dx = wanted[0].then(|| tensor(product(matrix, weight, rows * width), saved[0].shape()));
+        let dw = wanted[1]
+            .then(|| tensor(product(matrix.t(), View::new(x, rows, width, width), outputs * width), [outputs, width]));
         let mut grads = vec![dx, dw];
-        if let Some(wanted) = wanted.get(2) {
-            grads.push(wanted.then(|| tensor(column_sums(values(&grad), outputs), [outputs])));
+        if self.bias {
+            grads.push(wanted[2].then(|| tensor(column_sums(dz, outputs, |_, value| value), [outputs])));
+        }
+        if matches!(self.then, Then::Add { .. }) {
+            grads.push(Some(grad.clone()));
+        }
+        if self.scaled {
+            let z = z.unwrap_or_default();
+            let sums = column_sums(values(&grad), outputs, |at, dy| factor(at / outputs) * dy * z[at]);
+            grads.push(Some(tensor(sums, [outputs])));
         }
         grads
     }
@@ -99,16 +271,49 @@ fn matrices(tensors: &[FlexTensor]) -> (&[f32], (usize, usize)) {
     (values(&tensors[0]), (shape[0], shape[1]))
 }
 
-fn column_sums(values: &[f32], columns: usize) -> Vec<f32> {
-    let mut total = vec![0.0; columns];
-    let add = |total: &mut [f32], row: &[f32]| total.iter_mut().zip(row).for_each(|(total, value)| *total += value);
-    let share = |rows: &[f32]| {
+vectorised! {
+    fn add(y: &mut [f32], bias: &[f32]) {
+        for (y, bias) in y.iter_mut().zip(bias) {
+            *y += bias;
+        }
+    }
+}
+
+vectorised! {
+    /// residual + factor · scale · y, into y.
+    fn add_branch(y: &mut [f32], factor: f32, scale: Option<&[f32]>, residual: &[f32]) {
+        match scale {
+            None => {
+                for (y, residual) in y.iter_mut().zip(residual) {
+                    *y = residual + factor * *y;
+                }
+            }
+            Some(scale) => {
+                for ((y, residual), scale) in y.iter_mut().zip(residual).zip(scale) {
+                    *y = residual + factor * scale * *y;
+                }
+            }
+        }
+    }
+}
+
+/// The sums over rows of `f(index, value)`.
+fn column_sums(values: &[f32], columns: usize, f: impl Fn(usize, f32) -> f32 + Sync) -> Vec<f32> {
+    let share = |(task, rows): (usize, &[f32])| {
         let mut sums = vec![0.0; columns];
-        rows.chunks_exact(columns).for_each(|row| add(&mut sums, row));
+        for (row, values) in rows.chunks_exact(columns).enumerate() {
+            let at = (task * ROWS + row) * columns;
+            for (column, (sum, value)) in sums.iter_mut().zip(values).enumerate() {
+                *sum += f(at + column, *value);
+            }
+        }
         sums
     };
-    let shares: Vec<Vec<f32>> = values.par_chunks(ROWS * columns).map(share).collect();
-    shares.iter().for_each(|share| add(&mut total, share));
+    let shares: Vec<Vec<f32>> = values.par_chunks(ROWS * columns).enumerate().map(share).collect();
+    let mut total = vec![0.0; columns];
+    for share in &shares {
+        total.iter_mut().zip(share).for_each(|(total, value)| *total += value);
+    }
     total
 }
 
@@ -153,6 +358,48 @@ mod tests {
             [y.into_data(), dx.into_data(), dw.into_data(), db.unwrap().into_data()]
         };
         assert!(on(1) == on(3));
+    }
+
+    #[test]
+    fn what_follows_matches_the_composition() {
+        for (kind, scaled, dropped) in [
+            ("gelu", false, false),
+            ("add", false, false),
+            ("add", true, false),
+            ("add", false, true),
+            ("add", true, true),
+        ] {
+            let shape = [2, 37, 19];
+            let dy = random([2, 37, 23], 2);
+            let results = [true, false].map(|ours| {
+                let x = tracked(strided(shape, 1));
+                let w = tracked(strided([23, 19], 3));
+                let (b, scale) = (tracked(random([23], 4)), tracked(random([23], 5)));
+                let residual = tracked(strided([2, 37, 23], 6));
+                let affine = Affine { x: x.clone(), weight: w.clone(), bias: Some(b.clone()) };
+                let factors = dropped.then(|| vec![0.0, 1.25]);
+                let then = if kind == "gelu" { Then::Gelu } else { Then::Add { factors } };
+                let with = (kind == "add").then(|| residual.clone());
+                let by = scaled.then(|| scale.clone());
+                let y = match ours {
+                    true => affine.then(then, with, by),
+                    false => then.reference(reference(affine.x, affine.weight, affine.bias), with, by),
+                };
+                let grads = (y.clone() * Tensor::from_inner(dy.clone())).sum().backward();
+                let mut all = vec![y.inner().reshape([-1])];
+                all.push(x.grad(&grads).unwrap().reshape([-1]));
+                all.push(w.grad(&grads).unwrap().reshape([-1]));
+                all.push(b.grad(&grads).unwrap());
+                all.extend(residual.grad(&grads).map(|grad| grad.reshape([-1])));
+                all.extend(scale.grad(&grads));
+                all
+            });
+            let [ours, theirs] = results;
+            assert_eq!(ours.len(), 4 + usize::from(kind == "add") + usize::from(scaled));
+            for (ours, theirs) in ours.into_iter().zip(theirs) {
+                assert_close::<1>(ours, theirs, 3e-6);
+            }
+        }
     }
 
     #[test]

@@ -1,7 +1,5 @@
 //! Stochastic depth: in training a residual branch is left out for some samples (Huang et al. 2016, as in timm and mmcv).
 
-use burn::tensor::{Tensor, TensorData};
-
 use super::Pass;
 
 /// Drops the branch of a sample with probability `rate`; kept branches are divided by `1 - rate`.
@@ -22,17 +20,13 @@ impl DropPath {
         (0..depth).map(|i| Self::new(if depth == 1 { 0.0 } else { last * i as f64 / (depth - 1) as f64 })).collect()
     }
 
-    /// `[b, ..]` to the same; the identity outside of training.
-    pub fn forward<const D: usize>(self, x: Tensor<D>, pass: &Pass) -> Tensor<D> {
+    /// What the branch of each sample is multiplied by: 0 or `1 / (1 - rate)`. None leaves all as they are, which is so
+    /// outside of training.
+    pub fn factors(self, batch: usize, pass: &Pass) -> Option<Vec<f32>> {
         if self.rate == 0.0 {
-            return x;
+            return None;
         }
-        let Some(kept) = pass.kept(x.dims()[0], self.rate) else { return x };
-        let mut shape = [1; D];
-        shape[0] = kept.len();
-        let scale: Vec<f32> =
-            kept.iter().map(|&kept| if kept { (1.0 / (1.0 - self.rate)) as f32 } else { 0.0 }).collect();
-        let device = x.device();
-        x * Tensor::<D>::from_data(TensorData::new(scale, shape), &device)
+        let factor = |kept| if kept { (1.0 / (1.0 - self.rate)) as f32 } else { 0.0 };
+        pass.kept(batch, self.rate).map(|kept| kept.into_iter().map(factor).collect())
     }
 }

@@ -25,4 +25,20 @@ impl Linear {
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         kernels::linear(x, self.weight.val(), Some(self.bias.val()))
     }
+
+    /// GELU of the layer.
+    pub fn forward_gelu<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        kernels::linear_gelu(x, self.weight.val(), Some(self.bias.val()))
+    }
+
+    /// The end of a residual branch: `residual` plus the layer, by `scale [out]` and a factor for each sample.
+    pub fn forward_add<const D: usize>(
+        &self,
+        x: Tensor<D>,
+        scale: Option<Tensor<1>>,
+        factors: Option<Vec<f32>>,
+        residual: Tensor<D>,
+    ) -> Tensor<D> {
+        kernels::linear_add(x, self.weight.val(), Some(self.bias.val()), scale, factors, residual)
+    }
 }

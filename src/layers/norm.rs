@@ -32,4 +32,16 @@ impl LayerNorm {
     pub fn forward_gelu<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         kernels::layer_norm_gelu(x, self.weight.val(), self.bias.val(), self.eps)
     }
+
+    /// The end of a residual branch: `residual` plus the norm by a factor for each sample; with `gelu`, GELU of the sum.
+    pub fn forward_add<const D: usize>(
+        &self,
+        x: Tensor<D>,
+        factors: Option<Vec<f32>>,
+        residual: Tensor<D>,
+        gelu: bool,
+    ) -> Tensor<D> {
+        let (weight, bias) = (self.weight.val(), self.bias.val());
+        kernels::layer_norm_add(x, weight, bias, self.eps, factors, residual, gelu)
+    }
 }

@@ -56,6 +56,11 @@ impl<'a> Pass<'a> {
         result
     }
 
+    /// Whether anything is recorded.
+    pub fn is_traced(&self) -> bool {
+        self.trace.is_some()
+    }
+
     /// Keeps a copy of `x` under `name`, if the pass is traced.
     pub fn record<const D: usize>(&self, name: &str, x: &Tensor<D>) {
         if let Some(trace) = &self.trace {

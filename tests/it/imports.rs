@@ -21,7 +21,7 @@ const RULES: [(&str, &[&str]); 16] = [
     ("artifact", &["config", "model", "data", "eval", "weights"]),
     ("train", &["config", "artifact", "model", "layers", "kernels", "data", "eval", "weights", "report"]),
 ];
-const TOP: [&str; 3] = ["predict", "inspect", "report"];
+const TOP: [&str; 4] = ["predict", "inspect", "bench", "report"];
 const LEAVES: [&str; 4] = ["error", "rng", "files", "device"];
 
 #[test]

@@ -2,6 +2,7 @@
 //!
 //! stdout is data, stderr is talk. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (and saved).
 
+mod bench;
 mod console;
 mod demo;
 mod eval;
@@ -42,6 +43,8 @@ enum Command {
     Eval(eval::Arguments),
     /// Write the label maps of images
     Predict(predict::Arguments),
+    /// Time images to label maps, or a step of training, with random weights
+    Bench(bench::Arguments),
     /// Show a recipe with all its values, a model's size and cost, or what a weight file holds
     Inspect(inspect::Arguments),
 }
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
         Command::Train(arguments) => train::run(arguments),
         Command::Eval(arguments) => eval::run(arguments),
         Command::Predict(arguments) => predict::run(arguments),
+        Command::Bench(arguments) => bench::run(arguments),
         Command::Inspect(arguments) => inspect::run(arguments),
     };
     match result {

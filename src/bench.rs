@@ -1,0 +1,231 @@
+//! How fast a model is on the machine at hand: images to label maps, or a step of training.
+
+use std::time::Instant;
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::eval::infer::{self, InferMode, View};
+use crate::eval::{InferConfig, Network};
+use crate::kernels::{self, LossMean};
+use crate::layers::Pass;
+use crate::model::{Model, ModelConfig};
+use crate::rng::Rng;
+use crate::train::optimizer::{AdamW, Gradients, OptimizerConfig};
+
+/// What is timed.
+#[derive(Clone, Debug)]
+pub struct Work {
+    /// What the work is called, for instance `pwe vit-s 512 k150 b1 labels`.
+    pub name: String,
+    /// The network; its weights are random.
+    pub model: ModelConfig,
+    /// Classes.
+    pub classes: usize,
+    /// Height and width of the images.
+    pub image: [usize; 2],
+    /// Images at once.
+    pub batch: usize,
+    /// A step of training (forward, backward, AdamW), else images to label maps of their size.
+    pub train: bool,
+    /// Sliding window, by default the whole image at once.
+    pub windows: Option<([usize; 2], [usize; 2])>,
+}
+
+/// What was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Measurement {
+    /// The work's name.
+    pub work: String,
+    /// Median of the repetitions, in milliseconds.
+    pub median_ms: f64,
+    /// The fastest.
+    pub min_ms: f64,
+    /// The slowest.
+    pub max_ms: f64,
+    /// Repetitions, after two that were not counted.
+    pub n: usize,
+    /// Images a second, by the median.
+    pub images_per_s: f64,
+    /// Twice the multiply-accumulates of the work over the median: those of the forward pass, times three in training.
+    pub gflop_per_s: f64,
+    /// What a large matrix product reaches on this device at this moment.
+    pub matrix_peak_gflop_per_s: f64,
+    /// The first over the second.
+    pub share_of_peak: f64,
+    /// The most memory the process has held so far, where the system tells.
+    pub peak_rss_mb: Option<u64>,
+}
+
+/// Times `work` on `device`: the median of `n` repetitions.
+///
+/// # Errors
+/// A configuration that cannot be built, or labels that cannot be read from the device.
+pub fn measure(work: &Work, n: usize, device: &Device) -> Result<Measurement> {
+    work.model.check()?;
+    if work.classes == 0 || work.classes > 255 || work.batch == 0 || n == 0 || work.image.contains(&0) {
+        return Err(Error::new("classes (at most 255), batch, repetitions and sides must be at least 1"));
+    }
+    let mut times = if work.train { steps(work, n, device) } else { label_maps(work, n, device)? };
+    times.sort_by(f64::total_cmp);
+    let median = times[times.len() / 2];
+    let peak_rss_mb = peak_rss_mb();
+    let matrix_peak = matrix_peak(device);
+    let gflop = 2e-9 * work.macs() as f64 * work.batch as f64 * if work.train { 3.0 } else { 1.0 };
+    Ok(Measurement {
+        work: work.name.clone(),
+        median_ms: median,
+        min_ms: times[0],
+        max_ms: times[times.len() - 1],
+        n,
+        images_per_s: 1e3 * work.batch as f64 / median,
+        gflop_per_s: 1e3 * gflop / median,
+        matrix_peak_gflop_per_s: matrix_peak,
+        share_of_peak: 1e3 * gflop / median / matrix_peak,
+        peak_rss_mb,
+    })
+}
+
+impl Work {
+    /// Multiply-accumulates of the forward pass of one image, all its windows included.
+    fn macs(&self) -> u64 {
+        let [height, width] = self.image;
+        let (count, size) = match self.windows {
+            None => (1, (height, width)),
+            Some(([high, wide], [down, across])) => {
+                let along = |side: usize, crop: usize, stride: usize| side.saturating_sub(crop).div_ceil(stride) + 1;
+                (along(height, high, down) * along(width, wide, across), (high.min(height), wide.min(width)))
+            }
+        };
+        count as u64 * self.model.macs(self.classes, size).iter().map(|cost| cost.macs).sum::<u64>()
+    }
+
+    fn images(&self, device: &Device) -> Tensor<4> {
+        let [height, width] = self.image;
+        let mut rng = Rng::named(0, "bench images");
+        let values: Vec<f32> = (0..self.batch * 3 * height * width).map(|_| rng.normal()).collect();
+        Tensor::from_data(TensorData::new(values, [self.batch, 3, height, width]), device)
+    }
+}
+
+fn label_maps(work: &Work, n: usize, device: &Device) -> Result<Vec<f64>> {
+    let model = work.model.init(work.classes, 0, device);
+    let config = match work.windows {
+        None => InferConfig { mode: InferMode::Whole, ..InferConfig::default() },
+        Some((crop, stride)) => InferConfig { mode: InferMode::Slide, crop, stride, ..InferConfig::default() },
+    };
+    let views = [View { images: work.images(device), flipped: false }];
+    let size = (work.image[0], work.image[1]);
+    let network: &dyn Network = &model;
+    timed(n, || infer::labels(network, &views, size, &config).map(drop))
+}
+
+fn steps(work: &Work, n: usize, device: &Device) -> Vec<f64> {
+    let learning = device.clone().autodiff();
+    let images = work.images(&learning);
+    let [height, width] = work.image;
+    let mut rng = Rng::named(0, "bench labels");
+    let labels: Vec<i32> = (0..work.batch * height * width).map(|_| rng.below(work.classes) as i32).collect();
+    let labels = Tensor::<3, Int>::from_data(TensorData::new(labels, [work.batch, height, width]), &learning);
+    let mut optimizer = AdamW::new(&OptimizerConfig::default());
+    let mut model: Option<Model> = Some(work.model.init(work.classes, 0, &learning));
+    let mut iteration = 0;
+    let step = || {
+        let Some(before) = model.take() else { unreachable!("each step leaves a model") };
+        let pass = Pass::train(Rng::new(0, &[iteration]));
+        let logits = before.forward(images.clone(), &pass);
+        let loss = kernels::upsample_cross_entropy(logits, labels.clone(), None, LossMean::All);
+        let mut grads = Gradients::default();
+        grads.add(&before, loss.backward());
+        let after = optimizer.step(before, grads, 1e-4);
+        let _ = first_value(&after);
+        model = Some(after);
+        iteration += 1;
+        Ok(())
+    };
+    timed(n, step).unwrap_or_else(|_: Error| unreachable!("a step does not fail"))
+}
+
+/// Reads a weight, so that a device has to have finished.
+fn first_value(model: &Model) -> f32 {
+    let mut value = 0.0;
+    let mut first = true;
+    crate::layers::parameters::visit(model, |_, values| {
+        if std::mem::take(&mut first) {
+            value = values.narrow(0, 0, 1).into_scalar();
+        }
+    });
+    value
+}
+
+/// The milliseconds of `n` calls, after two that warm up.
+fn timed(n: usize, mut f: impl FnMut() -> Result<()>) -> Result<Vec<f64>> {
+    for _ in 0..2 {
+        f()?;
+    }
+    let mut times = Vec::with_capacity(n);
+    for _ in 0..n {
+        let start = Instant::now();
+        f()?;
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    Ok(times)
+}
+
+/// GFLOP/s of the best of some large matrix products on `device`.
+pub fn matrix_peak(device: &Device) -> f64 {
+    let side: usize = if *device == Device::flex() { 1024 } else { 4096 };
+    let matrix = || Tensor::<2>::ones([side, side], device);
+    let (a, b) = (matrix(), matrix());
+    let mut best = f64::INFINITY;
+    for _ in 0..8 {
+        let start = Instant::now();
+        let product = kernels::linear(a.clone(), b.clone(), None);
+        let _ = product.narrow(0, 0, 1).narrow(1, 0, 1).into_data();
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    2.0 * (side as f64).powi(3) / best / 1e9
+}
+
+/// The most memory this process has held, from `/proc`; none elsewhere than on Linux.
+fn peak_rss_mb() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? / 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backbone::{BackboneConfig, VitConfig};
+
+    #[test]
+    fn both_kinds_of_work_are_measured() {
+        let vit = VitConfig { embed_dim: Some(12), depth: Some(1), num_heads: Some(1), ..VitConfig::default() };
+        let model = ModelConfig { backbone: BackboneConfig::Vit(vit), ..ModelConfig::default() };
+        let work =
+            Work { name: "tiny".into(), model, classes: 3, image: [32, 48], batch: 2, train: false, windows: None };
+        for train in [false, true] {
+            let found = measure(&Work { train, ..work.clone() }, 3, &Device::flex()).unwrap();
+            assert!(found.min_ms > 0.0 && found.min_ms <= found.median_ms && found.median_ms <= found.max_ms);
+            assert!((found.gflop_per_s / found.matrix_peak_gflop_per_s / found.share_of_peak - 1.0).abs() < 1e-9);
+        }
+        assert!(measure(&Work { batch: 0, ..work }, 3, &Device::flex()).is_err());
+    }
+
+    #[test]
+    fn windows_are_counted_as_inference_places_them() {
+        let whole = Work {
+            name: String::new(),
+            model: ModelConfig::default(),
+            classes: 150,
+            image: [512, 512],
+            batch: 1,
+            train: false,
+            windows: None,
+        };
+        let slide = Work { image: [1024, 1024], windows: Some(([512, 512], [341, 341])), ..whole.clone() };
+        assert_eq!(slide.macs(), 9 * whole.macs());
+    }
+}

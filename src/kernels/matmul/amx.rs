@@ -1,0 +1,170 @@
+//! AMX: products of bf16 in tile registers of sixteen rows of 64 bytes (Intel, Architecture Instruction Set Extensions,
+//! chapter 3).
+
+use std::arch::asm;
+use std::arch::x86_64::{__cpuid, __cpuid_count};
+use std::sync::OnceLock;
+
+use super::tile::A_STRIDE;
+
+/// A tile of sums, [32, 32].
+#[repr(C, align(64))]
+pub(super) struct Sums(pub(super) [f32; 1024]);
+
+/// Whether the processor has AMX for bf16, the system lets this process use it, and it multiplies as it should.
+pub(super) fn usable() -> bool {
+    static USABLE: OnceLock<bool> = OnceLock::new();
+    *USABLE.get_or_init(|| present() && permitted() && computes())
+}
+
+fn present() -> bool {
+    const OSXSAVE: u32 = 1 << 27;
+    const AMX_BF16: u32 = 1 << 22;
+    const AMX_TILE: u32 = 1 << 24;
+    // XTILECFG and XTILEDATA.
+    const TILE_STATE: u32 = 3 << 17;
+    if __cpuid(0).eax < 7 || __cpuid(1).ecx & OSXSAVE == 0 {
+        return false;
+    }
+    let features = __cpuid_count(7, 0).edx;
+    if features & AMX_BF16 == 0 || features & AMX_TILE == 0 {
+        return false;
+    }
+    let enabled: u32;
+    // SAFETY: OSXSAVE says that xgetbv is there.
+    unsafe { asm!("xgetbv", in("ecx") 0, out("eax") enabled, out("edx") _, options(nomem, nostack)) };
+    enabled & TILE_STATE == TILE_STATE
+}
+
+/// Asks Linux for the tile registers, for all threads of the process; elsewhere they are not used.
+fn permitted() -> bool {
+    if !cfg!(target_os = "linux") {
+        return false;
+    }
+    const ARCH_PRCTL: i64 = 158;
+    const ARCH_REQ_XCOMP_PERM: i64 = 0x1023;
+    const XTILEDATA: i64 = 18;
+    let mut result = ARCH_PRCTL;
+    // SAFETY: a system call that changes nothing but the permission.
+    unsafe {
+        asm!(
+            "syscall",
+            inout("rax") result,
+            in("rdi") ARCH_REQ_XCOMP_PERM,
+            in("rsi") XTILEDATA,
+            out("rcx") _,
+            out("r11") _,
+            options(nostack)
+        );
+    }
+    result == 0
+}
+
+/// One product of small whole numbers, which must be exact.
+fn computes() -> bool {
+    let value = |i: usize| ((i * 7) % 5) as f32 - 2.0;
+    let pair = |i: usize, j: usize| (value(i).to_bits() >> 16) | (value(j).to_bits() & 0xffff_0000);
+    let mut a = vec![0; 32 * A_STRIDE];
+    for row in 0..32 {
+        for lane in 0..32 {
+            a[row * A_STRIDE + lane] = pair(row + 3 * lane, row * lane);
+        }
+    }
+    let b: Vec<u32> = (0..32 * 32).map(|i| pair(i, i + i / 32)).collect();
+    // SAFETY: present and permitted; the operands have the shape of two steps.
+    let sums = unsafe {
+        configure();
+        let sums = tile(32, a.as_ptr(), b.as_ptr());
+        release();
+        sums
+    };
+    (0..32 * 32).all(|i| {
+        let (row, column) = (i / 32, i % 32);
+        let expected: f32 = (0..32)
+            .map(|lane| {
+                let at = lane * 32 + column;
+                value(row + 3 * lane) * value(at) + value(row * lane) * value(at + at / 32)
+            })
+            .sum();
+        sums.0[i] == expected
+    })
+}
+
+/// Gives this thread eight tiles of sixteen rows of 64 bytes.
+///
+/// # Safety
+/// AMX is present and permitted.
+pub(super) unsafe fn configure() {
+    #[repr(C, align(64))]
+    struct Config {
+        palette: u8,
+        start_row: u8,
+        reserved: [u8; 14],
+        bytes_a_row: [u16; 16],
+        rows: [u8; 16],
+    }
+    let (mut bytes_a_row, mut rows) = ([0; 16], [0; 16]);
+    bytes_a_row[..8].fill(64);
+    rows[..8].fill(16);
+    let config = Config { palette: 1, start_row: 0, reserved: [0; 14], bytes_a_row, rows };
+    // SAFETY: the caller's word; the layout is that of the manual.
+    unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const config, options(nostack, readonly)) }
+}
+
+/// Returns the tiles, so that the system need not save them.
+///
+/// # Safety
+/// AMX is present and permitted.
+pub(super) unsafe fn release() {
+    // SAFETY: the caller's word.
+    unsafe { asm!("tilerelease", options(nostack, nomem)) }
+}
+
+/// The sums of 32 rows of a and 32 columns of b, [lanes, 32]; `lanes` is a multiple of 16.
+///
+/// # Safety
+/// Within [`configure`] and [`release`]; the operands are that long.
+pub(super) unsafe fn tile(lanes: usize, a: *const u32, b: *const u32) -> Sums {
+    let mut sums = std::mem::MaybeUninit::<Sums>::uninit();
+    // SAFETY: the caller's word; all of the sums are stored.
+    unsafe {
+        asm!(
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "test {steps}, {steps}",
+            "jz 3f",
+            "2:",
+            "tileloadd tmm4, [{a} + {a_stride}]",
+            "tileloadd tmm6, [{b} + {b_stride}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{b} + {b_stride} + 64]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{lower} + {a_stride}]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {a}, 64",
+            "add {lower}, 64",
+            "add {b}, 2048",
+            "dec {steps}",
+            "jnz 2b",
+            "3:",
+            "tilestored [{sums} + {b_stride}], tmm0",
+            "tilestored [{sums} + {b_stride} + 64], tmm1",
+            "tilestored [{sums} + {b_stride} + 2048], tmm2",
+            "tilestored [{sums} + {b_stride} + 2112], tmm3",
+            steps = inout(reg) lanes / 16 => _,
+            a = inout(reg) a => _,
+            lower = inout(reg) a.add(16 * A_STRIDE) => _,
+            b = inout(reg) b => _,
+            a_stride = in(reg) 4 * A_STRIDE,
+            b_stride = in(reg) 128usize,
+            sums = in(reg) sums.as_mut_ptr(),
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack)
+        );
+        sums.assume_init()
+    }
+}

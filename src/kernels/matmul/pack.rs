@@ -1,0 +1,330 @@
+//! Operands of a product laid out as the tiles read them: in *lanes* of 32 bits, each one f32 or two bf16 that are
+//! neighbours along the inner dimension.
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
+
+/// A cache line of lanes.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Line([u32; Line::LANES]);
+
+impl Line {
+    pub(super) const LANES: usize = 16;
+    pub(super) const ZERO: Self = Self([0; Self::LANES]);
+
+    pub(super) fn lanes(lines: &[Self]) -> &[u32] {
+        // SAFETY: a line is an array of lanes.
+        unsafe { std::slice::from_raw_parts(lines.as_ptr().cast(), lines.len() * Self::LANES) }
+    }
+
+    pub(super) fn lanes_mut(lines: &mut [Self]) -> &mut [u32] {
+        // SAFETY: as above.
+        unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), lines.len() * Self::LANES) }
+    }
+}
+
+/// How values become lanes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// A lane is one f32.
+    Single,
+    /// A lane is one f32, rounded to bf16.
+    Rounded,
+    /// A lane is two neighbours of a vector, as bf16.
+    PairsAlong,
+    /// A lane is the same element of two successive vectors, as bf16.
+    PairsAcross,
+}
+
+/// `count` vectors of `length` contiguous values, the starts of which lie `stride` apart.
+#[derive(Clone, Copy)]
+pub(super) struct Lanes<'a> {
+    pub(super) values: &'a [f32],
+    pub(super) stride: usize,
+    pub(super) count: usize,
+    pub(super) length: usize,
+    pub(super) form: Form,
+}
+
+impl Lanes<'_> {
+    /// Vectors and lanes of each.
+    fn extent(&self) -> (usize, usize) {
+        match self.form {
+            Form::Single | Form::Rounded => (self.count, self.length),
+            Form::PairsAlong => (self.count, self.length.div_ceil(2)),
+            Form::PairsAcross => (self.count.div_ceil(2), self.length),
+        }
+    }
+
+    /// Writes the vectors as the rows (`transposed`: as the columns) of `place`, a matrix of `[rows, columns]`; the rest of
+    /// its rows and, as far as the next multiple of 16 lanes, of its columns becomes zero.
+    pub(super) fn pack(&self, place: &mut [u32], [rows, columns]: [usize; 2], transposed: bool) {
+        let (vectors, length) = self.extent();
+        let (high, wide) = if transposed { (length, vectors) } else { (vectors, length) };
+        assert!(high <= rows && wide <= columns && rows * columns <= place.len(), "packed operand has no room");
+        assert!(
+            self.count == 0 || self.length == 0 || (self.count - 1) * self.stride + self.length <= self.values.len(),
+            "vectors exceed their slice"
+        );
+        #[cfg(target_arch = "x86_64")]
+        if columns.is_multiple_of(16) && super::tile::can_pack(self.form) {
+            // SAFETY: the features were detected, and the assertions hold.
+            unsafe { self.pack_avx512(place, [rows, columns], transposed) };
+            return;
+        }
+        self.pack_portable(place, [rows, columns], transposed);
+    }
+
+    fn pack_portable(&self, place: &mut [u32], [rows, columns]: [usize; 2], transposed: bool) {
+        let (vectors, length) = self.extent();
+        let (high, wide) = if transposed { (length, vectors) } else { (vectors, length) };
+        let whole = wide.next_multiple_of(16).min(columns);
+        for (row, place) in place.chunks_exact_mut(columns).take(rows).enumerate() {
+            if row >= high {
+                place[..whole].fill(0);
+            } else {
+                place[wide..whole].fill(0);
+            }
+        }
+        for vector in 0..vectors {
+            if transposed {
+                for (i, place) in place[vector..].iter_mut().step_by(columns).take(length).enumerate() {
+                    *place = self.lane(vector, i);
+                }
+            } else {
+                for (i, place) in place[vector * columns..][..length].iter_mut().enumerate() {
+                    *place = self.lane(vector, i);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn lane(&self, vector: usize, i: usize) -> u32 {
+        let at = |vector: usize, i: usize| {
+            if vector < self.count && i < self.length { self.values[vector * self.stride + i] } else { 0.0 }
+        };
+        let pair = |low: f32, high: f32| u32::from(bf16(low)) | u32::from(bf16(high)) << 16;
+        match self.form {
+            Form::Single => at(vector, i).to_bits(),
+            Form::Rounded => u32::from(bf16(at(vector, i))) << 16,
+            Form::PairsAlong => pair(at(vector, 2 * i), at(vector, 2 * i + 1)),
+            Form::PairsAcross => pair(at(2 * vector, i), at(2 * vector + 1, i)),
+        }
+    }
+}
+
+/// The nearest bf16, ties to even; a NaN stays one.
+fn bf16(value: f32) -> u16 {
+    let bits = value.to_bits();
+    if value.is_nan() { (bits >> 16) as u16 | 0x40 } else { ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16 }
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Lanes<'_> {
+    /// # Safety
+    /// The features are there, `pack`'s assertions hold, and `columns` is a multiple of 16.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn pack_avx512_pairs(&self, place: &mut [u32], shape: [usize; 2], transposed: bool) {
+        // SAFETY: the caller's word.
+        unsafe {
+            match self.form {
+                Form::PairsAlong => self.blocks(place, shape, transposed, |vector, i| self.pairs_along(vector, i)),
+                _ => self.blocks(place, shape, transposed, |vector, i| self.pairs_across(vector, i)),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As above.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn pack_avx512_plain(&self, place: &mut [u32], shape: [usize; 2], transposed: bool) {
+        // SAFETY: the caller's word.
+        unsafe {
+            match self.form {
+                Form::Rounded => self.blocks(place, shape, transposed, |vector, i| rounded(self.plain(vector, i))),
+                _ => self.blocks(place, shape, transposed, |vector, i| self.plain(vector, i)),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As above.
+    unsafe fn pack_avx512(&self, place: &mut [u32], shape: [usize; 2], transposed: bool) {
+        // SAFETY: the caller's word.
+        unsafe {
+            match self.form {
+                Form::Single | Form::Rounded => self.pack_avx512_plain(place, shape, transposed),
+                _ => self.pack_avx512_pairs(place, shape, transposed),
+            }
+        }
+    }
+
+    /// Sixteen lanes of a vector from the i-th on; zeros past its end.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn plain(&self, vector: usize, i: usize) -> __m512i {
+        if vector >= self.count {
+            return _mm512_setzero_si512();
+        }
+        // SAFETY: the mask keeps the load inside of the vector.
+        unsafe { _mm512_castps_si512(self.load(vector, i)) }
+    }
+
+    /// The same of bf16 pairs along a vector.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn pairs_along(&self, vector: usize, i: usize) -> __m512i {
+        if vector >= self.count {
+            return _mm512_setzero_si512();
+        }
+        // SAFETY: masked; a bf16 vector is 512 bits.
+        unsafe {
+            let (low, high) = (self.load(vector, 2 * i), self.load(vector, 2 * i + 16));
+            std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
+        }
+    }
+
+    /// The same of bf16 pairs across two vectors.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn pairs_across(&self, vector: usize, i: usize) -> __m512i {
+        let one = |vector: usize| {
+            if vector >= self.count {
+                return _mm512_setzero_si512();
+            }
+            // SAFETY: masked; half a bf16 vector is 256 bits.
+            let half = unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(self.load(vector, i))) };
+            _mm512_cvtepu16_epi32(half)
+        };
+        _mm512_or_si512(one(2 * vector), _mm512_slli_epi32(one(2 * vector + 1), 16))
+    }
+
+    /// # Safety
+    /// `vector` is one of the vectors.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn load(&self, vector: usize, i: usize) -> __m512 {
+        let left = self.length.saturating_sub(i);
+        let mask = if left >= 16 { u16::MAX } else { (1u16 << left) - 1 };
+        // SAFETY: the caller's word, and the mask.
+        unsafe { _mm512_maskz_loadu_ps(mask, self.values.as_ptr().wrapping_add(vector * self.stride + i)) }
+    }
+
+    /// Goes over all blocks of 16 by 16 lanes.
+    #[inline(always)]
+    unsafe fn blocks(
+        &self,
+        place: &mut [u32],
+        [rows, columns]: [usize; 2],
+        transposed: bool,
+        vector: impl Fn(usize, usize) -> __m512i,
+    ) {
+        let (vectors, length) = self.extent();
+        let (high, wide) = if transposed { (length, vectors) } else { (vectors, length) };
+        let store = |row: usize, column: usize, value: __m512i| {
+            // SAFETY: rows and columns are inside of the place, and columns come in sixteens.
+            unsafe { _mm512_storeu_si512(place.as_ptr().add(row * columns + column).cast_mut().cast(), value) }
+        };
+        for column in (0..wide).step_by(16) {
+            if transposed {
+                for row in (0..high).step_by(16) {
+                    // SAFETY: this is compiled for the features.
+                    let block = unsafe { transpose(std::array::from_fn(|j| vector(column + j, row))) };
+                    for (j, value) in block.into_iter().enumerate().take(rows - row) {
+                        store(row + j, column, value);
+                    }
+                }
+                for row in high.next_multiple_of(16).min(rows)..rows {
+                    store(row, column, _mm512_setzero_si512());
+                }
+            } else {
+                for row in 0..rows {
+                    store(row, column, vector(row, column));
+                }
+            }
+        }
+    }
+}
+
+/// Each f32 rounded to bf16, as [`bf16`] does.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn rounded(values: __m512i) -> __m512i {
+    let odd = _mm512_and_si512(_mm512_srli_epi32(values, 16), _mm512_set1_epi32(1));
+    let nearest = _mm512_add_epi32(_mm512_add_epi32(values, _mm512_set1_epi32(0x7fff)), odd);
+    let float = _mm512_castsi512_ps(values);
+    let nan = _mm512_cmp_ps_mask(float, float, _CMP_UNORD_Q);
+    let quiet = _mm512_mask_or_epi32(nearest, nan, values, _mm512_set1_epi32(0x40_0000));
+    _mm512_and_si512(quiet, _mm512_set1_epi32(0xffff_0000_u32.cast_signed()))
+}
+
+/// The transpose of sixteen vectors of sixteen lanes.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn transpose(rows: [__m512i; 16]) -> [__m512i; 16] {
+    // Pairs of rows interleaved, then pairs of pairs; after that only quarters of vectors have to move.
+    let mut a = rows;
+    for i in 0..8 {
+        a[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
+        a[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
+    }
+    let mut b = a;
+    for i in 0..4 {
+        for j in 0..2 {
+            b[4 * i + 2 * j] = _mm512_unpacklo_epi64(a[4 * i + j], a[4 * i + j + 2]);
+            b[4 * i + 2 * j + 1] = _mm512_unpackhi_epi64(a[4 * i + j], a[4 * i + j + 2]);
+        }
+    }
+    // Row 4 i + j of b holds columns j, j + 4, j + 8, j + 12 of rows 4 i to 4 i + 3, a quarter each.
+    let mut out = b;
+    for j in 0..4 {
+        let low = _mm512_shuffle_i32x4(b[j], b[4 + j], 0x44);
+        let high = _mm512_shuffle_i32x4(b[j], b[4 + j], 0xee);
+        let low2 = _mm512_shuffle_i32x4(b[8 + j], b[12 + j], 0x44);
+        let high2 = _mm512_shuffle_i32x4(b[8 + j], b[12 + j], 0xee);
+        out[j] = _mm512_shuffle_i32x4(low, low2, 0x88);
+        out[4 + j] = _mm512_shuffle_i32x4(low, low2, 0xdd);
+        out[8 + j] = _mm512_shuffle_i32x4(high, high2, 0x88);
+        out[12 + j] = _mm512_shuffle_i32x4(high, high2, 0xdd);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_layout_agrees_with_the_portable_one() {
+        let values: Vec<f32> = (0..4000).map(|i| ((i * 7919) % 4001) as f32 / 37.0 - 50.0).collect();
+        for form in [Form::Single, Form::Rounded, Form::PairsAlong, Form::PairsAcross] {
+            for (count, length) in [(1, 1), (16, 16), (17, 35), (31, 64), (5, 90), (32, 33)] {
+                for transposed in [false, true] {
+                    let lanes = Lanes { values: &values, stride: 101, count, length, form };
+                    let mut results = [vec![7; 96 * 96], vec![7; 96 * 96]];
+                    lanes.pack_portable(&mut results[0], [96, 96], transposed);
+                    lanes.pack(&mut results[1], [96, 96], transposed);
+                    let (vectors, length) = lanes.extent();
+                    let wide = if transposed { vectors } else { length }.next_multiple_of(16);
+                    for row in 0..96 {
+                        let [a, b] = results.each_ref().map(|values| &values[row * 96..][..wide]);
+                        assert_eq!(a, b, "{form:?} {count} {length} {transposed}, row {row}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn bf16_rounds_to_the_nearest() {
+        for (value, expected) in [(1.0, 0x3f80), (1.003_906_3, 0x3f80), (1.011_718_8, 0x3f82), (-0.0, 0x8000)] {
+            assert_eq!(bf16(value), expected, "{value}");
+        }
+        assert_eq!((bf16(f32::INFINITY), bf16(f32::MAX)), (0x7f80, 0x7f80));
+        assert_eq!(bf16(f32::NAN) & 0x7fc0, 0x7fc0);
+    }
+}

@@ -1,0 +1,340 @@
+//! The innermost loops: a tile of a product, summed in registers.
+
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
+use std::sync::OnceLock;
+
+use super::Precision;
+#[cfg(target_arch = "x86_64")]
+use super::amx;
+use super::pack::Form;
+use crate::kernels::simd::{Level, fma, level, vectorised};
+
+/// Lanes between two packed rows of the left-hand side: a block, and a line more, so that rows fall into different cache
+/// sets.
+pub(super) const A_STRIDE: usize = super::BLOCK + 16;
+/// Lanes between two packed columns of the left-hand side: a line, into which the rows of a tile fit.
+const A_COLUMNS: usize = 16;
+
+/// The instructions a tile is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Instructions {
+    /// Loops, for the compiler to vectorise.
+    Loops,
+    /// AVX-512 with fused multiply-add.
+    Avx512,
+    /// `vdpbf16ps` of AVX-512-BF16.
+    Avx512Bf16,
+    /// `tdpbf16ps` of AMX.
+    Amx,
+}
+
+/// How tiles are computed, and their shape.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Kernel {
+    instructions: Instructions,
+    precision: Precision,
+    /// Rows of a tile.
+    pub(super) rows: usize,
+    /// Columns of a tile.
+    pub(super) columns: usize,
+    /// The lanes of a block come in multiples of this.
+    pub(super) depth: usize,
+}
+
+impl Kernel {
+    /// The fastest kernel of this machine.
+    pub(super) fn best(precision: Precision) -> Self {
+        static BEST: OnceLock<[Kernel; 2]> = OnceLock::new();
+        BEST.get_or_init(|| [Self::detect(Precision::F32), Self::detect(Precision::Bf16)])[precision as usize]
+    }
+
+    fn detect(precision: Precision) -> Self {
+        let avx512 = level() == Level::Avx512;
+        let instructions = match precision {
+            Precision::F32 if avx512 => Instructions::Avx512,
+            Precision::Bf16 if avx512 && has_bf16() && has_amx() => Instructions::Amx,
+            Precision::Bf16 if avx512 && has_fast_bf16() => Instructions::Avx512Bf16,
+            Precision::Bf16 if avx512 => Instructions::Avx512,
+            _ => Instructions::Loops,
+        };
+        Self::of(instructions, precision)
+    }
+
+    fn of(instructions: Instructions, precision: Precision) -> Self {
+        let (rows, columns, depth) = match instructions {
+            Instructions::Loops => (LOOP_ROWS, LOOP_COLUMNS, 1),
+            Instructions::Avx512 | Instructions::Avx512Bf16 => (AVX512_ROWS, 32, 1),
+            Instructions::Amx => (32, 32, 16),
+        };
+        Self { instructions, precision, rows, columns, depth }
+    }
+
+    /// Whether a lane is a pair of bf16.
+    pub(super) fn pairs(self) -> bool {
+        matches!(self.instructions, Instructions::Avx512Bf16 | Instructions::Amx)
+    }
+
+    /// How operands become lanes: vectors lie along the inner dimension, or across it.
+    pub(super) fn form(self, along: bool) -> Form {
+        match (self.pairs(), along, self.precision) {
+            (true, true, _) => Form::PairsAlong,
+            (true, false, _) => Form::PairsAcross,
+            (false, _, Precision::F32) => Form::Single,
+            (false, _, Precision::Bf16) => Form::Rounded,
+        }
+    }
+
+    /// What a thread needs around its tiles.
+    pub(super) fn begin(self) -> Session {
+        #[cfg(target_arch = "x86_64")]
+        if self.instructions == Instructions::Amx {
+            // SAFETY: AMX was detected and permitted.
+            unsafe { amx::configure() };
+        }
+        Session(self.instructions == Instructions::Amx)
+    }
+
+    /// How the rows of a block are packed when the matrix is stored row by row (`along`) or column by column.
+    pub(super) fn row_layout(self, along: bool, lanes: usize) -> RowLayout {
+        // AMX loads rows of lanes. To the others all is one, so nothing is transposed.
+        if along || self.instructions == Instructions::Amx {
+            RowLayout { shape: [self.rows, A_STRIDE], transposed: !along, by_row: true }
+        } else {
+            RowLayout { shape: [lanes, A_COLUMNS], transposed: false, by_row: false }
+        }
+    }
+
+    /// Writes (or adds) scale times the product of packed rows and a packed panel `b [lanes, columns]` to the target.
+    ///
+    /// # Safety
+    /// The target is the caller's to write to, and initialised if it is added to; the call is within [`Kernel::begin`].
+    pub(super) unsafe fn tile(self, lanes: usize, a: &[u32], layout: RowLayout, b: &[u32], target: &Target) {
+        assert!(a.len() >= layout.shape[0] * layout.shape[1] && lanes <= A_STRIDE && b.len() >= lanes * self.columns);
+        assert!(target.rows <= self.rows && target.columns <= self.columns);
+        let (a, b) = (a.as_ptr(), b.as_ptr());
+        // SAFETY: the operands are as long as asserted, the instructions were detected, and the caller vouches for the
+        // target.
+        unsafe {
+            match self.instructions {
+                #[cfg(target_arch = "x86_64")]
+                Instructions::Avx512 if layout.by_row => avx512::<A_STRIDE, 1>(lanes, a, b, target),
+                #[cfg(target_arch = "x86_64")]
+                Instructions::Avx512 => avx512::<1, A_COLUMNS>(lanes, a, b, target),
+                #[cfg(target_arch = "x86_64")]
+                Instructions::Avx512Bf16 if layout.by_row => avx512_bf16::<A_STRIDE, 1>(lanes, a, b, target),
+                #[cfg(target_arch = "x86_64")]
+                Instructions::Avx512Bf16 => avx512_bf16::<1, A_COLUMNS>(lanes, a, b, target),
+                #[cfg(target_arch = "x86_64")]
+                Instructions::Amx => {
+                    let sums = amx::tile(lanes, a, b);
+                    write(&sums.0, 32, target);
+                }
+                _ => {
+                    let mut sums = [[0.0; LOOP_COLUMNS]; LOOP_ROWS];
+                    match layout.by_row {
+                        true => loops::<A_STRIDE, 1>(lanes, a, b, &mut sums),
+                        false => loops::<1, A_COLUMNS>(lanes, a, b, &mut sums),
+                    }
+                    write(sums.as_flattened(), LOOP_COLUMNS, target);
+                }
+            }
+        }
+    }
+}
+
+/// How the rows of a block are packed.
+#[derive(Clone, Copy)]
+pub(super) struct RowLayout {
+    /// Of the packed matrix.
+    pub(super) shape: [usize; 2],
+    /// Whether the vectors of the source are its columns.
+    pub(super) transposed: bool,
+    /// `[rows, A_STRIDE]`, else `[lanes, A_COLUMNS]`.
+    by_row: bool,
+}
+
+/// Until it is dropped a thread can compute tiles.
+pub(super) struct Session(bool);
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        #[cfg(target_arch = "x86_64")]
+        if self.0 {
+            // SAFETY: AMX was detected and permitted.
+            unsafe { amx::release() };
+        }
+    }
+}
+
+/// Part of the output.
+pub(super) struct Target {
+    pub(super) corner: *mut f32,
+    /// Values between the starts of two rows.
+    pub(super) stride: usize,
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    /// Adds to what is there.
+    pub(super) add: bool,
+    pub(super) scale: f32,
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_bf16() -> bool {
+    is_x86_feature_detected!("avx512bf16")
+}
+
+/// Intel's processors multiply bf16 by `vdpbf16ps` at half the rate of f32; they have AMX for that, and where it is
+/// switched off f32 operands that are rounded to bf16 are faster. AMD's do it at the full rate.
+#[cfg(target_arch = "x86_64")]
+fn has_fast_bf16() -> bool {
+    let vendor = __cpuid(0);
+    has_bf16() && [vendor.ebx, vendor.edx, vendor.ecx] != [*b"Genu", *b"ineI", *b"ntel"].map(u32::from_le_bytes)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_amx() -> bool {
+    amx::usable()
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_fast_bf16() -> bool {
+    false
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_bf16() -> bool {
+    false
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_amx() -> bool {
+    false
+}
+
+/// Whether operands of a form can be packed by AVX-512.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn can_pack(form: Form) -> bool {
+    level() == Level::Avx512
+        && match form {
+            Form::Single | Form::Rounded => true,
+            Form::PairsAlong | Form::PairsAcross => has_bf16(),
+        }
+}
+
+/// Twelve vectors of AVX2 for the sums leave four for the operands; NEON has twice as many of half the size.
+const LOOP_ROWS: usize = 6;
+const LOOP_COLUMNS: usize = 16;
+
+vectorised! {
+    fn loops<const ROW: usize, const LANE: usize>(lanes: usize, a: *const u32, b: *const u32, sums: &mut [[f32; LOOP_COLUMNS]; LOOP_ROWS]) {
+        let mut tile = [[0.0f32; LOOP_COLUMNS]; LOOP_ROWS];
+        for lane in 0..lanes {
+            // SAFETY: `Kernel::tile` has checked the lengths.
+            let b = unsafe { &*b.cast::<f32>().add(lane * LOOP_COLUMNS).cast::<[f32; LOOP_COLUMNS]>() };
+            for row in 0..LOOP_ROWS {
+                // SAFETY: as above.
+                let a = unsafe { *a.cast::<f32>().add(row * ROW + lane * LANE) };
+                for column in 0..LOOP_COLUMNS {
+                    tile[row][column] = fma::<FMA>(a, b[column], tile[row][column]);
+                }
+            }
+        }
+        *sums = tile;
+    }
+}
+
+/// Writes sums, the rows of which lie `stride` apart, to the target.
+///
+/// # Safety
+/// As for [`Kernel::tile`].
+unsafe fn write(sums: &[f32], stride: usize, target: &Target) {
+    for (row, sums) in sums.chunks_exact(stride).enumerate().take(target.rows) {
+        for (column, sum) in sums.iter().enumerate().take(target.columns) {
+            let value = sum * target.scale;
+            // SAFETY: the caller's word.
+            unsafe {
+                let place = target.corner.add(row * target.stride + column);
+                *place = if target.add { *place + value } else { value };
+            }
+        }
+    }
+}
+
+/// Fourteen rows of two vectors each, two vectors of b and one of a: all but one of the 32 registers.
+const AVX512_ROWS: usize = 14;
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+unsafe fn avx512<const ROW: usize, const LANE: usize>(lanes: usize, a: *const u32, b: *const u32, target: &Target) {
+    let (a, mut b) = (a.cast::<f32>(), b.cast::<f32>());
+    let mut sums = [[_mm512_setzero_ps(); 2]; AVX512_ROWS];
+    // SAFETY: `Kernel::tile` has checked the lengths.
+    unsafe {
+        for lane in 0..lanes {
+            let (b0, b1) = (_mm512_load_ps(b), _mm512_load_ps(b.add(16)));
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let a = _mm512_set1_ps(*a.add(row * ROW + lane * LANE));
+                sums[0] = _mm512_fmadd_ps(a, b0, sums[0]);
+                sums[1] = _mm512_fmadd_ps(a, b1, sums[1]);
+            }
+            b = b.add(32);
+        }
+        write_avx512(sums, target);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn avx512_bf16<const ROW: usize, const LANE: usize>(
+    lanes: usize,
+    a: *const u32,
+    mut b: *const u32,
+    target: &Target,
+) {
+    let mut sums = [[_mm512_setzero_ps(); 2]; AVX512_ROWS];
+    // SAFETY: `Kernel::tile` has checked the lengths; 512 bits are 512 bits.
+    unsafe {
+        let pairs = |lanes: __m512i| std::mem::transmute::<__m512i, __m512bh>(lanes);
+        for lane in 0..lanes {
+            let b0 = pairs(_mm512_load_si512(b.cast()));
+            let b1 = pairs(_mm512_load_si512(b.add(16).cast()));
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let a = pairs(_mm512_set1_epi32((*a.add(row * ROW + lane * LANE)).cast_signed()));
+                sums[0] = _mm512_dpbf16_ps(sums[0], a, b0);
+                sums[1] = _mm512_dpbf16_ps(sums[1], a, b1);
+            }
+            b = b.add(32);
+        }
+        write_avx512(sums, target);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn write_avx512(sums: [[__m512; 2]; AVX512_ROWS], target: &Target) {
+    let scale = _mm512_set1_ps(target.scale);
+    let mask = |first: usize| match target.columns.saturating_sub(first) {
+        left @ 0..16 => (1u16 << left) - 1,
+        _ => u16::MAX,
+    };
+    let masks = [mask(0), mask(16)];
+    for (row, sums) in sums.iter().enumerate() {
+        // A plain condition keeps the sums in registers, where the end of a loop over them would not.
+        if row < target.rows {
+            for half in 0..2 {
+                let value = _mm512_mul_ps(sums[half], scale);
+                // SAFETY: the caller's word, and the mask.
+                unsafe {
+                    let place = target.corner.wrapping_add(row * target.stride + 16 * half);
+                    let value = match target.add {
+                        true => _mm512_add_ps(_mm512_maskz_loadu_ps(masks[half], place), value),
+                        false => value,
+                    };
+                    _mm512_mask_storeu_ps(place, masks[half], value);
+                }
+            }
+        }
+    }
+}
