@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::windows::{Bands, Windows, axis};
 use crate::error::{Error, Result};
+use crate::kernels::pixels;
 use crate::layers::resize::Axis;
 
 /// One view with the windows in reach, in host memory.
@@ -62,6 +63,10 @@ impl HostLook {
     fn output_row(&self, image: usize, row: usize, scratch: &mut Scratch) {
         let k = self.classes;
         let Scratch { lines, cells, blend, output, .. } = scratch;
+        if self.size == self.output && !self.flipped {
+            self.line(image, row, cells, output);
+            return;
+        }
         let [above, below, ..] = *self.output_axes.0.taps(row);
         for (y, weight) in [above, below] {
             let line = &mut lines[y % 2]; // neighbours differ in parity
@@ -70,13 +75,18 @@ impl HostLook {
                 line.0 = Some(y);
             }
         }
-        lerp(&lines[above.0 % 2].1, above.1, &lines[below.0 % 2].1, below.1, blend);
+        blend.resize(self.size.1 * k, 0.0);
+        pixels::blend(&lines[above.0 % 2].1, above.1, &lines[below.0 % 2].1, below.1, blend);
+        output.clear();
         output.resize(self.output.1 * k, 0.0);
-        for (x, pixel) in output.chunks_exact_mut(k).enumerate() {
-            let x = if self.flipped { self.output.1 - 1 - x } else { x };
-            let [(p, wp), (q, wq), ..] = *self.output_axes.1.taps(x);
-            let (p, q) = (&blend[p * k..][..k], &blend[q * k..][..k]);
-            pixel.iter_mut().zip(p.iter().zip(q)).for_each(|(value, (p, q))| *value = p * wp + q * wq);
+        pixels::add_resampled(blend, k, self.output_axes.1.all(), output);
+        if self.flipped {
+            let (mut left, mut right) = (0, self.output.1 - 1);
+            while left < right {
+                let (head, tail) = output.split_at_mut(right * k);
+                head[left * k..][..k].swap_with_slice(&mut tail[..k]);
+                (left, right) = (left + 1, right - 1);
+            }
         }
     }
 
@@ -86,18 +96,18 @@ impl HostLook {
         let (stride, lefts) = (self.grid_width * k, &self.windows.lefts);
         line.clear();
         line.resize(self.size.1 * k, 0.0);
+        cells.resize(stride, 0.0);
         let covering: Vec<_> = self.rows.iter().filter(|(top, _)| (*top..top + height).contains(&y)).collect();
         for (top, grids) in &covering {
             let [(a, wa), (b, wb), ..] = *self.window_axes.0.taps(y - top);
             for (left, grid) in lefts.iter().zip(grids) {
                 let grid = &grid[image * self.grid_values..][..self.grid_values];
-                lerp(&grid[a * stride..][..stride], wa, &grid[b * stride..][..stride], wb, cells);
-                for (x, pixel) in line[left * k..][..width * k].chunks_exact_mut(k).enumerate() {
-                    let [(p, wp), (q, wq), ..] = *self.window_axes.1.taps(x);
-                    let (p, q) = (&cells[p * k..][..k], &cells[q * k..][..k]);
-                    pixel.iter_mut().zip(p.iter().zip(q)).for_each(|(sum, (p, q))| *sum += p * wp + q * wq);
-                }
+                pixels::blend(&grid[a * stride..][..stride], wa, &grid[b * stride..][..stride], wb, cells);
+                pixels::add_resampled(cells, k, self.window_axes.1.all(), &mut line[left * k..][..width * k]);
             }
+        }
+        if lefts.len() * covering.len() == 1 {
+            return;
         }
         for (x, pixel) in line.chunks_exact_mut(k).enumerate() {
             let across = lefts.partition_point(|left| *left <= x) - lefts.partition_point(|left| left + width <= x);
@@ -115,7 +125,7 @@ pub(super) fn labels(looks: &[HostLook], image: usize, rows: Range<usize>) -> Ve
     let (k, softmax) = (looks[0].classes, looks.len() > 1);
     let mut ids = vec![0; rows.len() * looks[0].output.1];
     each_row(looks, image, rows, softmax, &mut ids, |scores, ids: &mut [u8]| {
-        ids.iter_mut().zip(scores.chunks_exact(k)).for_each(|(id, scores)| *id = argmax(scores));
+        pixels::argmax(scores, k, ids);
     });
     ids
 }
@@ -150,7 +160,7 @@ fn each_row<T: Send>(
             if softmax {
                 sum.clear();
                 sum.resize(scratch[0].output.len(), 0.0);
-                scratch.iter_mut().for_each(|scratch| add_softmax(&mut scratch.output, k, &mut sum));
+                scratch.iter_mut().for_each(|scratch| pixels::add_softmax(&mut scratch.output, k, &mut sum));
             }
             f(if softmax { &sum } else { &scratch[0].output }, out);
         }
@@ -169,82 +179,6 @@ struct Scratch {
     output: Vec<f32>,
 }
 
-/// `a * wa + b * wb` into `out`; a weight of 0 is not read.
-fn lerp(a: &[f32], wa: f32, b: &[f32], wb: f32, out: &mut Vec<f32>) {
-    out.clear();
-    match wb > 0.0 {
-        true => out.extend(a.iter().zip(b).map(|(a, b)| a * wa + b * wb)),
-        false => out.extend_from_slice(a),
-    }
-}
-
-/// Adds the softmax of each pixel's `k` logits, which are overwritten.
-fn add_softmax(logits: &mut [f32], k: usize, sum: &mut [f32]) {
-    for (logits, sum) in logits.chunks_exact_mut(k).zip(sum.chunks_exact_mut(k)) {
-        let largest = reduce(logits, f32::NEG_INFINITY, |a, b| if b > a { b } else { a });
-        logits.iter_mut().for_each(|value| *value = exp(*value - largest));
-        let scale = 1.0 / reduce(logits, 0.0, |a, b| a + b);
-        sum.iter_mut().zip(logits).for_each(|(sum, value)| *sum += *value * scale);
-    }
-}
-
-/// A reduction in eight lanes, which the compiler can turn into vector instructions.
-fn reduce(values: &[f32], start: f32, op: impl Fn(f32, f32) -> f32) -> f32 {
-    let (chunks, rest) = values.as_chunks::<8>();
-    let mut lanes = [start; 8];
-    for chunk in chunks {
-        lanes.iter_mut().zip(chunk).for_each(|(lane, value)| *lane = op(*lane, *value));
-    }
-    lanes.iter().chain(rest).fold(start, |sum, value| op(sum, *value))
-}
-
-/// `exp(x)` for x <= 0 to 2e-7 of its value, without branches; what is below -87 gives `exp(-87)`.
-///
-/// `x = n ln 2 + f` with |f| <= ln 2 / 2: a Taylor polynomial for `f`, and `n` straight into the exponent.
-fn exp(x: f32) -> f32 {
-    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
-    let x = x.max(-87.0);
-    let shifted = x * std::f32::consts::LOG2_E + ROUND;
-    let n = shifted - ROUND;
-    let f = (x - n * 0.693_359_4) - n * -2.121_944_4e-4; // ln 2 in two parts, the first exact
-    let terms = [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
-    let mantissa = terms.iter().fold(0.0, |sum, term| sum * f + term);
-    mantissa * f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23))
-}
-
-fn argmax(scores: &[f32]) -> u8 {
-    let (mut best, mut at) = (f32::NEG_INFINITY, 0);
-    for (i, score) in scores.iter().enumerate() {
-        if *score > best {
-            (best, at) = (*score, i);
-        }
-    }
-    at as u8
-}
-
 fn read_failed(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::new("cannot read logits from the device").source(error)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_exponential_is_exact_to_rounding() {
-        for i in 0..=87_000 {
-            let x = -(i as f32) / 1000.0;
-            let exact = f64::from(x).exp();
-            assert!((f64::from(exp(x)) / exact - 1.0).abs() < 2e-7, "{x}: {} {exact}", exp(x));
-        }
-        assert!(exp(f32::NEG_INFINITY) < 1e-37 && exp(0.0) == 1.0);
-    }
-
-    #[test]
-    fn the_first_of_equals_wins() {
-        assert_eq!((argmax(&[1.0, 3.0, 3.0, 2.0]), argmax(&[-5.0; 4]), argmax(&[f32::NAN; 2])), (1, 0, 0));
-        let values: Vec<f32> = (0..19).map(|i| ((i * 7) % 19) as f32).collect();
-        assert_eq!(reduce(&values, 0.0, |a, b| a + b), 171.0);
-        assert_eq!(reduce(&values, f32::NEG_INFINITY, f32::max), 18.0);
-    }
 }

@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use super::bridge::{Kernel, Operands, SharedRoom, on_cpu, room, run, tensor, values, written};
-use super::matmul::{Panels, Precision, Product, Threads, View, precision, rewrite};
+use super::matmul::{PACKED_ROWS, PACKED_STRIDE, Panels, Precision, Product, Threads, View, precision, rewrite};
 use super::simd::{LANES, add_lanes, exp, largest, sum2, vectorised};
 use super::softmax;
 
@@ -35,8 +35,10 @@ pub(crate) fn reference(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
     y.swap_dims(1, 2).reshape([b, n, heads * d])
 }
 
-/// Queries of a tile: whole tiles of the product.
-const QUERIES: usize = 112;
+/// Queries of a tile: as many as need not be packed.
+const QUERIES: usize = 3 * PACKED_ROWS;
+/// Values between two rows of scores: likewise.
+const SCORES: usize = PACKED_STRIDE;
 /// Most keys of a tile.
 const KEYS: usize = 512;
 
@@ -202,10 +204,10 @@ fn forward(extent: &Extent, qkv: &[f32], head: usize, start: usize, count: usize
     refill(&mut tile.out, count * extent.d, 0.0);
     for (i, [transposed, values]) in tile.packed.iter().enumerate() {
         let keys = length.min(extent.tokens - i * length);
-        tile.scores.resize(count * keys, 0.0);
-        transposed.write(queries, extent.scale(), rewrite(&mut tile.scores));
-        online_softmax(&mut tile.scores, &mut tile.peaks, &mut tile.sums, &mut tile.out);
-        values.add_to(View::new(&tile.scores, count, keys, keys), 1.0, &mut tile.out);
+        tile.scores.resize(QUERIES * SCORES, 0.0);
+        transposed.write(queries, extent.scale(), rewrite(&mut tile.scores), SCORES);
+        online_softmax(&mut tile.scores, keys, &mut tile.peaks, &mut tile.sums, &mut tile.out);
+        values.add_to(View::new(&tile.scores, count, keys, SCORES), 1.0, &mut tile.out);
     }
     for (out, sum) in tile.out.chunks_exact_mut(extent.d).zip(&tile.sums) {
         let scale = 1.0 / sum;
@@ -220,10 +222,11 @@ fn refill(values: &mut Vec<f32>, len: usize, value: f32) {
 
 vectorised! {
     /// Turns scores into exp(score - peak), where `peaks` are the largest so far, and rescales what came before.
-    fn online_softmax(scores: &mut [f32], peaks: &mut [f32], sums: &mut [f32], out: &mut [f32]) {
-        let (keys, d) = (scores.len() / peaks.len(), out.len() / peaks.len());
-        let rows = scores.chunks_exact_mut(keys).zip(out.chunks_exact_mut(d)).zip(peaks.iter_mut().zip(sums));
+    fn online_softmax(scores: &mut [f32], keys: usize, peaks: &mut [f32], sums: &mut [f32], out: &mut [f32]) {
+        let d = out.len() / peaks.len();
+        let rows = scores.chunks_exact_mut(SCORES).zip(out.chunks_exact_mut(d)).zip(peaks.iter_mut().zip(sums));
         for ((scores, out), (peak, total)) in rows {
+            let scores = &mut scores[..keys];
             let before = *peak;
             *peak = before.max(largest(scores));
             let kept = exp::<FMA>(before - *peak);
@@ -281,20 +284,20 @@ fn backward(
     for first in (0..tokens).step_by(QUERIES) {
         let count = QUERIES.min(tokens - first);
         let (q, grad) = (extent.part(qkv, head, 0, first, count), extent.rows(dy, head, first, count));
-        tile.scores.resize(count * keys, 0.0);
-        tile.grads.resize(count * keys, 0.0);
+        tile.scores.resize(QUERIES * SCORES, 0.0);
+        tile.grads.resize(QUERIES * SCORES, 0.0);
         refill(&mut tile.products, count, 0.0);
         let [packed_k, packed_kt, packed_vt] = &tile.packed;
-        packed_kt.write(q, extent.scale(), rewrite(&mut tile.scores));
-        packed_vt.write(grad, 1.0, rewrite(&mut tile.grads));
+        packed_kt.write(q, extent.scale(), rewrite(&mut tile.scores), SCORES);
+        packed_vt.write(grad, 1.0, rewrite(&mut tile.grads), SCORES);
         let row = extent.row(head, first);
         row_products(&y[row..], &dy[row..], d, extent.heads * d, &mut tile.products);
-        score_gradient(&mut tile.scores, &mut tile.grads, &log_sums[head * tokens + first..], &tile.products);
-        let (weights, grads) = (View::new(&tile.scores, count, keys, keys), View::new(&tile.grads, count, keys, keys));
+        score_gradient(&mut tile.scores, &mut tile.grads, keys, &log_sums[head * tokens + first..], &tile.products);
+        let [weights, grads] = [&tile.scores, &tile.grads].map(|scores| View::new(scores, count, keys, SCORES));
         let product = |a, b| Product::new(a, b).precision(precision);
         product(weights.t(), grad).add_to(&mut tile.dv, Threads::One);
         product(grads.t(), q).times(extent.scale()).add_to(&mut tile.dk, Threads::One);
-        packed_k.write(grads, extent.scale(), &mut dq[first * d..][..count * d]);
+        packed_k.write(grads, extent.scale(), &mut dq[first * d..][..count * d], d);
     }
     // SAFETY: the loop covers all tokens.
     unsafe { written(dq) }
@@ -312,11 +315,10 @@ vectorised! {
 
 vectorised! {
     /// Turns scores into attention weights, and the weights' gradients into those of the scores.
-    fn score_gradient(scores: &mut [f32], grads: &mut [f32], log_sums: &[f32], products: &[f32]) {
-        let keys = scores.len() / products.len();
-        let rows = scores.chunks_exact_mut(keys).zip(grads.chunks_exact_mut(keys)).zip(log_sums.iter().zip(products));
+    fn score_gradient(scores: &mut [f32], grads: &mut [f32], keys: usize, log_sums: &[f32], products: &[f32]) {
+        let rows = scores.chunks_exact_mut(SCORES).zip(grads.chunks_exact_mut(SCORES)).zip(log_sums.iter().zip(products));
         for ((scores, grads), (log_sum, product)) in rows {
-            for (score, grad) in scores.iter_mut().zip(grads) {
+            for (score, grad) in scores[..keys].iter_mut().zip(grads) {
                 *score = exp::<FMA>(*score - log_sum);
                 *grad = *score * (*grad - product);
             }

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::bridge::{Kernel, Operands, SharedRoom, on_cpu, room, run, tensor, values, written};
 use super::gelu;
-use super::simd::{normal, sum, sum2, vectorised};
+use super::simd::{WIDE, load, normal, store, sum, sum2, vectorised};
 
 /// Layer normalisation (Ba et al., 2016) over the last axis: (x - mean) / sqrt(variance + eps) * weight + bias,
 /// with the biased variance. `weight` and `bias` have the length of the last axis.
@@ -192,6 +192,19 @@ impl Kernel for LayerNorm {
     }
 }
 
+/// The sum of the lanes, pairwise.
+#[inline(always)]
+fn total(mut lanes: [f32; WIDE]) -> f32 {
+    let mut width = WIDE / 2;
+    while width > 0 {
+        for i in 0..width {
+            lanes[i] += lanes[i + width];
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
 vectorised! {
     /// One row; `moments` gets its mean and reciprocal standard deviation. A branch is a factor and a residual.
     fn forward<const GELU: bool>(
@@ -205,21 +218,40 @@ vectorised! {
     ) {
         let c = w.len();
         let (x, b, y) = (&x[..c], &b[..c], &mut y[..c]);
-        let mean = sum(x, |x| x) / c as f32;
-        let variance = sum(x, |x| (x - mean) * (x - mean)) / c as f32;
+        let (mut sums, mut squares) = ([0.0; WIDE], [0.0; WIDE]);
+        for at in (0..c).step_by(WIDE) {
+            let x = load(x, at, 0.0);
+            for i in 0..WIDE {
+                sums[i] += x[i];
+            }
+        }
+        let mean = total(sums) / c as f32;
+        for at in (0..c).step_by(WIDE) {
+            let x = load(x, at, mean);
+            for i in 0..WIDE {
+                squares[i] += (x[i] - mean) * (x[i] - mean);
+            }
+        }
+        let variance = total(squares) / c as f32;
         let scale = 1.0 / (variance + eps).sqrt();
-        let gelu = |z: f32| if GELU { z * normal::<FMA>(z).1 } else { z };
-        match branch {
-            None => {
-                for (((y, x), w), b) in y.iter_mut().zip(x).zip(w).zip(b) {
-                    y.write(gelu((x - mean) * scale * w + b));
+        for at in (0..c).step_by(WIDE) {
+            let (x, w, b) = (load(x, at, 0.0), load(w, at, 0.0), load(b, at, 0.0));
+            let mut z = [0.0; WIDE];
+            for i in 0..WIDE {
+                z[i] = (x[i] - mean) * scale * w[i] + b[i];
+            }
+            if let Some((factor, residual)) = branch {
+                let residual = load(residual, at, 0.0);
+                for i in 0..WIDE {
+                    z[i] = residual[i] + factor * z[i];
                 }
             }
-            Some((factor, residual)) => {
-                for ((((y, x), w), b), residual) in y.iter_mut().zip(x).zip(w).zip(b).zip(&residual[..c]) {
-                    y.write(gelu(residual + factor * ((x - mean) * scale * w + b)));
+            if GELU {
+                for z in &mut z {
+                    *z *= normal::<FMA>(*z).1;
                 }
             }
+            store(y, at, z);
         }
         moments[0] = mean;
         moments[1] = scale;

@@ -3,6 +3,7 @@
 //! The bodies are plain loops over slices and fixed-size lanes: [`vectorised!`] compiles them once for each
 //! instruction set, and the compiler turns the loops into vector instructions.
 
+use std::mem::MaybeUninit;
 use std::sync::OnceLock;
 
 /// The instruction sets a body is compiled for.
@@ -137,14 +138,18 @@ pub(super) fn add_lanes(mut lanes: [f32; LANES]) -> f32 {
 #[inline(always)]
 pub(super) fn largest(a: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; LANES];
-    let chunks = a.chunks_exact(LANES);
-    for (lane, a) in lanes.iter_mut().zip(chunks.remainder()) {
-        *lane = if *a > *lane { *a } else { *lane };
-    }
-    for a in chunks {
-        for i in 0..LANES {
-            lanes[i] = if a[i] > lanes[i] { a[i] } else { lanes[i] };
+    let larger = |lanes: &mut [f32; LANES], a: &[f32]| {
+        for (lane, a) in lanes.iter_mut().zip(a) {
+            *lane = if *a > *lane { *a } else { *lane };
         }
+    };
+    for chunk in a.as_chunks::<LANES>().0 {
+        larger(&mut lanes, chunk);
+    }
+    // The last elements, whether or not they have been seen.
+    match a.last_chunk::<LANES>() {
+        Some(last) => larger(&mut lanes, last),
+        None => larger(&mut lanes, a),
     }
     let mut width = LANES / 2;
     while width > 0 {
@@ -154,6 +159,37 @@ pub(super) fn largest(a: &[f32]) -> f32 {
         width /= 2;
     }
     lanes[0]
+}
+
+/// A vector's worth of elements: one AVX-512 register.
+pub(super) const WIDE: usize = 16;
+
+/// The elements from `at` on; `pad` past the end.
+#[inline(always)]
+pub(super) fn load(a: &[f32], at: usize, pad: f32) -> [f32; WIDE] {
+    match a[at..].first_chunk::<WIDE>() {
+        Some(chunk) => *chunk,
+        None => {
+            let mut chunk = [pad; WIDE];
+            for (to, from) in chunk.iter_mut().zip(&a[at..]) {
+                *to = *from;
+            }
+            chunk
+        }
+    }
+}
+
+/// Writes the values from `at` on, as far as there is room.
+#[inline(always)]
+pub(super) fn store(out: &mut [MaybeUninit<f32>], at: usize, values: [f32; WIDE]) {
+    match out[at..].first_chunk_mut::<WIDE>() {
+        Some(chunk) => *chunk = values.map(MaybeUninit::new),
+        None => {
+            for (to, from) in out[at..].iter_mut().zip(values) {
+                to.write(from);
+            }
+        }
+    }
 }
 
 /// exp(x) to about one unit in the last place; 0 below -87, and x is taken as at most 88.

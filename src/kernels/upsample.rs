@@ -1,38 +1,7 @@
-//! Bilinear upsampling of channels-last maps, fused with what follows it, so that the large map is never held.
+//! Bilinear upsampling of channels-last maps a pixel at a time, so that the large map is never held.
 
-use burn::backend::Flex;
+use super::simd::{LANES, fma, vectorised};
 use burn::tensor::{Device, Tensor, TensorData};
-use rayon::prelude::*;
-
-use super::bridge::on_cpu;
-use super::simd::{LANES, fma, largest, vectorised};
-
-/// The index of the largest logit at every pixel of the bilinearly resized map (align_corners = false, as in torch).
-///
-/// logits [b, h, w, k] with k at most 256 give b · out_h · out_w class indices, row by row; of equal logits the
-/// first counts.
-pub fn upsample_argmax(logits: Tensor<4>, out_h: usize, out_w: usize) -> Vec<u8> {
-    let [b, h, w, k] = logits.dims();
-    assert!((1..=256).contains(&k) && h > 0 && w > 0, "upsample_argmax: a map of {h}x{w} with {k} classes");
-    let logits = logits.inner();
-    if !on_cpu(&logits) {
-        let classes = resize(logits, out_h, out_w).argmax(3).into_data();
-        return classes.iter::<i64>().map(|class| class as u8).collect();
-    }
-    let Ok(x) = logits.try_into_primitive::<Flex>() else { unreachable!("the tensor is on the CPU") };
-    let x = if x.is_contiguous() { x } else { x.to_contiguous() };
-    let (map, columns) = (Map::new(super::bridge::values(&x), h, w, k), positions(w, out_w));
-    let rows = positions(h, out_h);
-    let mut classes = vec![0; b * out_h * out_w];
-    classes.par_chunks_mut(out_w.max(1)).enumerate().for_each_init(
-        || (map.line(), vec![0.0; map.padded]),
-        |(line, pixel), (i, classes)| {
-            map.interpolate(i / out_h, &rows[i % out_h], line);
-            argmax(line, &columns, pixel, classes);
-        },
-    );
-    classes
-}
 
 /// Bilinear resizing (align_corners = false) as two products with constant matrices: [b, h, w, k] to
 /// [b, out_h, out_w, k].
@@ -126,28 +95,10 @@ pub(super) fn blend_pixel<const FMA: bool>(line: &[f32], at: &Position, pixel: &
     }
 }
 
-vectorised! {
-    fn argmax(line: &[f32], columns: &[Position], pixel: &mut [f32], classes: &mut [u8]) {
-        for (at, class) in columns.iter().zip(classes) {
-            blend_pixel::<FMA>(line, at, pixel);
-            let peak = largest(pixel);
-            let mut first = [u32::MAX; LANES];
-            for (j, chunk) in pixel.as_chunks::<LANES>().0.iter().enumerate() {
-                for i in 0..LANES {
-                    let candidate = if chunk[i] == peak { (j * LANES + i) as u32 } else { u32::MAX };
-                    first[i] = first[i].min(candidate);
-                }
-            }
-            let first = first.into_iter().fold(u32::MAX, u32::min);
-            *class = if first == u32::MAX { 0 } else { first as u8 };
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::tests::{assert_close, best, random, strided};
+    use crate::kernels::tests::{assert_close, random};
 
     #[test]
     fn positions_are_those_of_torch() {
@@ -158,37 +109,10 @@ mod tests {
     }
 
     #[test]
-    fn argmax_matches_the_composition() {
-        for (shape, h, w) in
-            [([1, 1, 1, 1], 3, 2), ([2, 3, 5, 7], 10, 11), ([1, 4, 3, 150], 17, 16), ([1, 6, 9, 33], 4, 5)]
-        {
-            let logits = strided(shape, 1);
-            let expected = resize(logits.clone(), h, w).argmax(3).into_data();
-            let expected: Vec<u8> = expected.iter::<i64>().map(|class| class as u8).collect();
-            assert_eq!(upsample_argmax(logits, h, w), expected);
-        }
-    }
-
-    #[test]
-    fn the_first_of_equal_logits_counts() {
-        let logits = Tensor::zeros([1, 2, 2, 70], &Device::flex()).slice_fill([0..1, 0..2, 0..2, 40..60], 1.0);
-        assert_eq!(upsample_argmax(logits, 3, 3), [40; 9]);
-    }
-
-    #[test]
     fn resize_keeps_constants_and_averages_in_between() {
         let x = random([2, 3, 4, 5], 1);
         assert_close(resize(x.clone(), 3, 4), x.clone(), 1e-6);
         let constant = Tensor::full([1, 3, 4, 2], 2.5, &Device::flex());
         assert_close(resize(constant, 7, 9), Tensor::full([1, 7, 9, 2], 2.5, &Device::flex()), 1e-6);
-    }
-
-    #[test]
-    #[ignore = "prints timings"]
-    fn timing() {
-        let logits = random([1, 32, 32, 150], 1);
-        let ours = best(|| drop(upsample_argmax(logits.clone(), 512, 512)));
-        let theirs = best(|| drop(resize(logits.clone(), 512, 512).argmax(3).into_data()));
-        eprintln!("upsample_argmax 32x32x150 to 512x512: {ours:.2} ms (composition {theirs:.2})");
     }
 }

@@ -105,6 +105,11 @@ impl Axis {
         &self.taps[output]
     }
 
+    /// The weighted sources of all outputs.
+    pub(crate) fn all(&self) -> &[[(usize, f32); 4]] {
+        &self.taps
+    }
+
     /// The sources that a non-empty range of outputs reads.
     pub fn sources(&self, outputs: Range<usize>) -> Range<usize> {
         let used = || self.taps[outputs.clone()].iter().flatten().filter(|(_, weight)| *weight != 0.0);

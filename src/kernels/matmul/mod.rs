@@ -87,12 +87,30 @@ impl<'a> View<'a> {
 
     fn rows(self, range: Range<usize>) -> Self {
         assert!(range.start <= range.end && range.end <= self.rows, "rows outside of the matrix");
-        let values = if range.is_empty() { &[] } else { &self.values[range.start * self.row_stride..] };
+        let values = self.values.get(range.start * self.row_stride..).unwrap_or_default();
         Self { values, rows: range.len(), ..self }
     }
 
     fn columns(self, range: Range<usize>) -> Self {
         self.t().rows(range).t()
+    }
+
+    /// Asks for a part of the rows to be brought near.
+    fn prefetch(self, part: usize, parts: usize) {
+        #[cfg(target_arch = "x86_64")]
+        if self.column_stride == 1 {
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+            const LINE: usize = 16;
+            for row in self.rows * part / parts..self.rows * (part + 1) / parts {
+                let start = self.values.as_ptr().wrapping_add(row * self.row_stride);
+                for column in (0..self.columns).step_by(LINE) {
+                    // SAFETY: a prefetch of any address has no effect but on speed.
+                    unsafe { _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(column).cast()) };
+                }
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (part, parts);
     }
 
     /// The vectors of lanes that the matrix consists of, with the columns as the inner dimension, and whether these are its
@@ -250,19 +268,19 @@ impl Panels {
         }
     }
 
-    /// Writes scale · a b, row-major, into all of `out`.
-    pub(super) fn write(&self, a: View, scale: f32, out: &mut [MaybeUninit<f32>]) {
-        self.run(a, scale, false, out);
+    /// Writes scale · a b into `out`, row-major with rows `stride` apart.
+    pub(super) fn write(&self, a: View, scale: f32, out: &mut [MaybeUninit<f32>], stride: usize) {
+        self.run(a, scale, false, out, stride);
     }
 
     /// Adds scale · a b to `out`, row-major.
     pub(super) fn add_to(&self, a: View, scale: f32, out: &mut [f32]) {
-        self.run(a, scale, true, rewrite(out));
+        self.run(a, scale, true, rewrite(out), self.columns);
     }
 
-    fn run(&self, a: View, scale: f32, add: bool, out: &mut [MaybeUninit<f32>]) {
-        assert_eq!(out.len(), a.rows * self.columns, "product of the wrong size");
-        let place = Place { out: Out(out.as_mut_ptr().cast()), stride: self.columns, row: 0, column: 0 };
+    fn run(&self, a: View, scale: f32, add: bool, out: &mut [MaybeUninit<f32>], stride: usize) {
+        assert!(stride >= self.columns && a.rows * stride <= out.len(), "product of the wrong size");
+        let place = Place { out: Out(out.as_mut_ptr().cast()), stride, row: 0, column: 0 };
         // SAFETY: `out` has room for the product, and holds numbers if these are added to.
         unsafe { self.multiply(a, scale, add, place, &|_, _, _| {}) }
     }
@@ -294,16 +312,23 @@ impl Panels {
                 for (i, block) in blocks.iter().enumerate() {
                     let (lanes, along) = a.rows(first..first + rows).columns(block.range.clone()).lanes(kernel);
                     let layout = kernel.row_layout(along, block.lanes);
-                    lanes.pack(Line::lanes_mut(lines), layout.shape, layout.transposed);
+                    let in_place = kernel.takes(&lanes, along, block.lanes);
+                    if in_place.is_none() {
+                        lanes.pack(Line::lanes_mut(lines), layout.shape, layout.transposed);
+                    }
+                    let packed_rows = in_place.unwrap_or(Line::lanes(lines));
+                    let next = first + rows..a.rows.min(first + rows + kernel.rows);
+                    let next = a.rows(next).columns(block.range.clone());
                     for panel in 0..panels {
                         let column = panel * kernel.columns;
                         let columns = kernel.columns.min(self.columns - column);
                         // SAFETY: inside of the place.
                         let corner = unsafe { corner.add(column) };
                         let target = Target { corner, stride: place.stride, rows, columns, add: add || i > 0, scale };
+                        next.prefetch(panel, panels);
                         let (panel, rest) = packed.split_at(block.lanes * kernel.columns);
                         // SAFETY: the packed operands have the kernel's shape, and the target lies inside of the place.
-                        unsafe { kernel.tile(block.lanes, Line::lanes(lines), layout, panel, &target) };
+                        unsafe { kernel.tile(block.lanes, packed_rows, layout, panel, &target) };
                         packed = rest;
                     }
                 }
@@ -340,6 +365,11 @@ struct Block {
 
 /// Most lanes of a block.
 const BLOCK: usize = 512;
+
+/// Left-hand sides of at most [`BLOCK`] columns whose rows lie this far apart need not be packed.
+pub(super) const PACKED_STRIDE: usize = A_STRIDE;
+/// Such a left-hand side, if it has a multiple of this many rows.
+pub(super) const PACKED_ROWS: usize = 42;
 
 impl Blocks {
     fn new(inner: usize, kernel: Kernel) -> Self {
@@ -411,12 +441,39 @@ impl Cut {
 
     /// As many columns as fit the second-level cache when packed.
     fn columns_in_cache(&self, inner: usize, kernel: Kernel) -> usize {
-        const LANES: usize = 160 << 10;
+        // Half of the cache: the rest is for rows on their way in and out.
+        let room = second_level_cache() / 2 / size_of::<f32>();
         let lanes = if kernel.pairs() { inner.div_ceil(2) } else { inner };
-        let panels = (LANES / lanes.max(1) / kernel.columns).clamp(1, 24);
+        let panels = (room / lanes.max(1) / kernel.columns).clamp(1, 24);
         // As many rounds, of equal width.
         let wanted = self.piece.1.div_ceil(kernel.columns);
         wanted.div_ceil(wanted.div_ceil(panels)) * kernel.columns
+    }
+}
+
+/// Bytes of the second-level cache of a core; a guess where it cannot be found out.
+fn second_level_cache() -> usize {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{__cpuid, __cpuid_count};
+        static SIZE: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+        *SIZE.get_or_init(|| {
+            // Deterministic cache parameters: Intel's leaf, and AMD's of the same layout.
+            let (most, extended) = (__cpuid(0).eax, __cpuid(0x8000_0000).eax);
+            let leaves = [(4, most >= 4), (0x8000_001d, extended >= 0x8000_001d)];
+            let caches =
+                leaves.into_iter().filter(|(_, there)| *there).flat_map(|(leaf, _)| (0..8).map(move |i| (leaf, i)));
+            let sizes = caches.map(|(leaf, i)| __cpuid_count(leaf, i)).filter(|cache| cache.eax >> 5 & 7 == 2);
+            let size = |ebx: u32, ecx: u32| {
+                let part = |shift: u32, mask: u32| (ebx >> shift & mask) as usize + 1;
+                part(22, 0x3ff) * part(12, 0x3ff) * part(0, 0xfff) * (ecx as usize + 1)
+            };
+            sizes.map(|cache| size(cache.ebx, cache.ecx)).max().unwrap_or(0).clamp(256 << 10, 4 << 20)
+        })
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        1 << 20
     }
 }
 

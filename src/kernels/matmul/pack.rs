@@ -130,8 +130,20 @@ impl Lanes<'_> {
         // SAFETY: the caller's word.
         unsafe {
             match self.form {
-                Form::PairsAlong => self.blocks(place, shape, transposed, |vector, i| self.pairs_along(vector, i)),
-                _ => self.blocks(place, shape, transposed, |vector, i| self.pairs_across(vector, i)),
+                Form::PairsAlong => self.blocks(
+                    place,
+                    shape,
+                    transposed,
+                    |vector, i| self.pairs_along(vector, i, |vector, i| self.load(vector, i)),
+                    |vector, i| self.pairs_along(vector, i, |vector, i| self.load_whole(vector, i)),
+                ),
+                _ => self.blocks(
+                    place,
+                    shape,
+                    transposed,
+                    |vector, i| self.pairs_across(vector, i, |vector, i| self.load(vector, i)),
+                    |vector, i| self.pairs_across(vector, i, |vector, i| self.load_whole(vector, i)),
+                ),
             }
         }
     }
@@ -143,8 +155,20 @@ impl Lanes<'_> {
         // SAFETY: the caller's word.
         unsafe {
             match self.form {
-                Form::Rounded => self.blocks(place, shape, transposed, |vector, i| rounded(self.plain(vector, i))),
-                _ => self.blocks(place, shape, transposed, |vector, i| self.plain(vector, i)),
+                Form::Rounded => self.blocks(
+                    place,
+                    shape,
+                    transposed,
+                    |vector, i| rounded(self.load(vector, i)),
+                    |vector, i| rounded(self.load_whole(vector, i)),
+                ),
+                _ => self.blocks(
+                    place,
+                    shape,
+                    transposed,
+                    |vector, i| _mm512_castps_si512(self.load(vector, i)),
+                    |vector, i| _mm512_castps_si512(self.load_whole(vector, i)),
+                ),
             }
         }
     }
@@ -161,55 +185,46 @@ impl Lanes<'_> {
         }
     }
 
-    /// Sixteen lanes of a vector from the i-th on; zeros past its end.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw")]
-    unsafe fn plain(&self, vector: usize, i: usize) -> __m512i {
-        if vector >= self.count {
-            return _mm512_setzero_si512();
-        }
-        // SAFETY: the mask keeps the load inside of the vector.
-        unsafe { _mm512_castps_si512(self.load(vector, i)) }
-    }
-
-    /// The same of bf16 pairs along a vector.
+    /// Sixteen lanes of bf16 pairs along a vector, from the i-th on.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    unsafe fn pairs_along(&self, vector: usize, i: usize) -> __m512i {
-        if vector >= self.count {
-            return _mm512_setzero_si512();
-        }
-        // SAFETY: masked; a bf16 vector is 512 bits.
-        unsafe {
-            let (low, high) = (self.load(vector, 2 * i), self.load(vector, 2 * i + 16));
-            std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low))
-        }
+    unsafe fn pairs_along(&self, vector: usize, i: usize, load: impl Fn(usize, usize) -> __m512) -> __m512i {
+        let (low, high) = (load(vector, 2 * i), load(vector, 2 * i + 16));
+        // SAFETY: a bf16 vector is 512 bits.
+        unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
     }
 
     /// The same of bf16 pairs across two vectors.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    unsafe fn pairs_across(&self, vector: usize, i: usize) -> __m512i {
+    unsafe fn pairs_across(&self, vector: usize, i: usize, load: impl Fn(usize, usize) -> __m512) -> __m512i {
         let one = |vector: usize| {
-            if vector >= self.count {
-                return _mm512_setzero_si512();
-            }
-            // SAFETY: masked; half a bf16 vector is 256 bits.
-            let half = unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(self.load(vector, i))) };
+            // SAFETY: half a bf16 vector is 256 bits.
+            let half = unsafe { std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(load(vector, i))) };
             _mm512_cvtepu16_epi32(half)
         };
         _mm512_or_si512(one(2 * vector), _mm512_slli_epi32(one(2 * vector + 1), 16))
     }
 
-    /// # Safety
-    /// `vector` is one of the vectors.
+    /// Sixteen values of a vector from the i-th on; zeros past the end of it or of all.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
     unsafe fn load(&self, vector: usize, i: usize) -> __m512 {
-        let left = self.length.saturating_sub(i);
+        let left = if vector < self.count { self.length.saturating_sub(i) } else { 0 };
         let mask = if left >= 16 { u16::MAX } else { (1u16 << left) - 1 };
-        // SAFETY: the caller's word, and the mask.
+        // SAFETY: the mask keeps the load inside of the vector.
         unsafe { _mm512_maskz_loadu_ps(mask, self.values.as_ptr().wrapping_add(vector * self.stride + i)) }
+    }
+
+    /// The same where all sixteen are there.
+    ///
+    /// # Safety
+    /// They are.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    unsafe fn load_whole(&self, vector: usize, i: usize) -> __m512 {
+        // SAFETY: the caller's word.
+        unsafe { _mm512_loadu_ps(self.values.as_ptr().add(vector * self.stride + i)) }
     }
 
     /// Goes over all blocks of 16 by 16 lanes.
@@ -220,8 +235,15 @@ impl Lanes<'_> {
         [rows, columns]: [usize; 2],
         transposed: bool,
         vector: impl Fn(usize, usize) -> __m512i,
+        full: impl Fn(usize, usize) -> __m512i,
     ) {
         let (vectors, length) = self.extent();
+        // Those of which no part is missing.
+        let (whole_vectors, whole_length) = match self.form {
+            Form::Single | Form::Rounded => (vectors, length),
+            Form::PairsAlong => (vectors, self.length / 2),
+            Form::PairsAcross => (self.count / 2, length),
+        };
         let (high, wide) = if transposed { (length, vectors) } else { (vectors, length) };
         let store = |row: usize, column: usize, value: __m512i| {
             // SAFETY: rows and columns are inside of the place, and columns come in sixteens.
@@ -230,8 +252,11 @@ impl Lanes<'_> {
         for column in (0..wide).step_by(16) {
             if transposed {
                 for row in (0..high).step_by(16) {
+                    let whole = column + 16 <= whole_vectors && row + 16 <= whole_length;
+                    let block =
+                        std::array::from_fn(|j| if whole { full(column + j, row) } else { vector(column + j, row) });
                     // SAFETY: this is compiled for the features.
-                    let block = unsafe { transpose(std::array::from_fn(|j| vector(column + j, row))) };
+                    let block = unsafe { transpose(block) };
                     for (j, value) in block.into_iter().enumerate().take(rows - row) {
                         store(row + j, column, value);
                     }
@@ -241,7 +266,8 @@ impl Lanes<'_> {
                 }
             } else {
                 for row in 0..rows {
-                    store(row, column, vector(row, column));
+                    let whole = row < whole_vectors && column + 16 <= whole_length;
+                    store(row, column, if whole { full(row, column) } else { vector(row, column) });
                 }
             }
         }
@@ -252,10 +278,10 @@ impl Lanes<'_> {
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-unsafe fn rounded(values: __m512i) -> __m512i {
+unsafe fn rounded(float: __m512) -> __m512i {
+    let values = _mm512_castps_si512(float);
     let odd = _mm512_and_si512(_mm512_srli_epi32(values, 16), _mm512_set1_epi32(1));
     let nearest = _mm512_add_epi32(_mm512_add_epi32(values, _mm512_set1_epi32(0x7fff)), odd);
-    let float = _mm512_castsi512_ps(values);
     let nan = _mm512_cmp_ps_mask(float, float, _CMP_UNORD_Q);
     let quiet = _mm512_mask_or_epi32(nearest, nan, values, _mm512_set1_epi32(0x40_0000));
     _mm512_and_si512(quiet, _mm512_set1_epi32(0xffff_0000_u32.cast_signed()))

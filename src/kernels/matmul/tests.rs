@@ -61,7 +61,7 @@ fn neither_threads_nor_packing_ahead_change_a_bit() {
         let mut panels = Panels::default();
         panels.pack(b, precision);
         let mut packed = vec![0.0; 150 * 200];
-        panels.write(a, 1.0, rewrite(&mut packed));
+        panels.write(a, 1.0, rewrite(&mut packed), 200);
         assert!(on(1) == on(3) && on(1) == packed);
     }
 }

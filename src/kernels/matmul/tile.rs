@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use super::Precision;
 #[cfg(target_arch = "x86_64")]
 use super::amx;
-use super::pack::Form;
+use super::pack::{Form, Lanes};
 use crate::kernels::simd::{Level, fma, level, vectorised};
 
 /// Lanes between two packed rows of the left-hand side: a block, and a line more, so that rows fall into different cache
@@ -103,6 +103,19 @@ impl Kernel {
         } else {
             RowLayout { shape: [lanes, A_COLUMNS], transposed: false, by_row: false }
         }
+    }
+
+    /// The vectors themselves, if they lie as packed rows would.
+    pub(super) fn takes<'a>(self, rows: &Lanes<'a>, along: bool, lanes: usize) -> Option<&'a [u32]> {
+        let needed = self.rows * A_STRIDE;
+        let fits = rows.form == Form::Single
+            && self.instructions != Instructions::Amx
+            && along
+            && rows.stride == A_STRIDE
+            && rows.length == lanes
+            && rows.values.len() >= needed;
+        // SAFETY: an f32 has the size and alignment of a lane.
+        fits.then(|| unsafe { std::slice::from_raw_parts(rows.values.as_ptr().cast(), needed) })
     }
 
     /// Writes (or adds) scale times the product of packed rows and a packed panel `b [lanes, columns]` to the target.
