@@ -48,7 +48,7 @@ impl ModelConfig {
     fn build(&self, classes: usize, init: &mut Init) -> Model {
         let backbone = self.backbone.init(init);
         let decoder = self.decoder.init(&self.backbone.features(), classes, init);
-        Model { backbone, decoder, classes }
+        Model { backbone, decoder, classes, stride: self.backbone.features().stride }
     }
 
     /// Multiply-accumulates of one image of `height` by `width`, by part: convolutions, linear layers and matrix products;
@@ -69,11 +69,14 @@ pub struct Model {
     decoder: Decoder,
     #[module(skip)]
     classes: usize,
+    #[module(skip)]
+    stride: usize,
 }
 
 impl Model {
     /// Normalised images `[b, 3, height, width]` to logits `[b, h, w, classes]` at the feature grid,
-    /// `h = ceil(height / patch)`. Whoever needs them at image size resizes bilinearly, corners not aligned.
+    /// `h = ceil(height / stride)`. Whoever needs them at image size resizes bilinearly to `h * stride`, corners not
+    /// aligned, and cuts off what lies in the padding.
     pub fn forward(&self, images: Tensor<4>, pass: &Pass) -> Tensor<4> {
         let logits = self.decoder.forward(self.backbone.forward(images, pass), pass);
         pass.record("logits16", &logits);
@@ -83,6 +86,11 @@ impl Model {
     /// Number of classes.
     pub fn classes(&self) -> usize {
         self.classes
+    }
+
+    /// Image pixels along a cell of the logits.
+    pub fn stride(&self) -> usize {
+        self.stride
     }
 
     /// The same model with a backbone that does not learn.

@@ -58,11 +58,14 @@ impl DataConfig {
     }
 
     /// Opens one split.
+    ///
+    /// # Errors
+    /// An unknown name, a faulty TOML, a split that is not there, is empty or lacks masks.
     pub fn open(&self, split: Split) -> Result<Arc<dyn Dataset>> {
         if self.dataset == shapes::NAME {
             return Ok(Arc::new(Shapes::of(&self.shapes, split)));
         }
-        super::open(&self.dataset, split, self.root.as_deref())
+        Ok(Arc::new(DatasetSpec::find(&self.dataset)?.open(split, self.root.as_deref())?))
     }
 
     /// The dataset's classes, without looking at its files.

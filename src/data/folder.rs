@@ -233,7 +233,10 @@ fn sizes_differ(pair: &Pair, image: (usize, usize), mask: (usize, usize)) -> Err
 mod tests {
     use super::*;
     use crate::data::image::{Image, Labels, write_index_png, write_png};
-    use crate::data::open;
+
+    fn open(name: &str, split: Split, root: Option<&Path>) -> Result<Folder> {
+        DatasetSpec::find(name)?.open(split, root)
+    }
 
     /// A set on disk with the given image names (and masks for all), 3x2 pixels, labels 0 and 1.
     fn set(images: &[&str], toml: &str) -> (tempfile::TempDir, PathBuf) {

@@ -20,7 +20,6 @@ pub mod spec;
 pub use config::DataConfig;
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -102,18 +101,6 @@ impl std::fmt::Display for Split {
             Self::Test => "test",
         })
     }
-}
-
-/// Opens one split of `name`: `shapes`, a built-in name ([`spec::BUILT_IN`]) or the path of a dataset TOML. `root`
-/// replaces the folder that the description names.
-///
-/// # Errors
-/// An unknown name, a faulty TOML, a split that is not there, is empty or lacks masks.
-pub fn open(name: &str, split: Split, root: Option<&Path>) -> Result<Arc<dyn Dataset>> {
-    if name == shapes::NAME {
-        return Ok(Arc::new(shapes::Shapes::standard(split)));
-    }
-    Ok(Arc::new(spec::DatasetSpec::find(name)?.open(split, root)?))
 }
 
 /// A dataset whose decoded samples stay in memory, as many as fit a number of bytes; the rest is read each time.
@@ -208,8 +195,9 @@ mod tests {
 
     #[test]
     fn unknown_names_are_answered_with_the_known() {
-        let error = open("ade20", Split::Val, None).err().unwrap();
+        let open = |name: &str| DataConfig { dataset: name.to_owned(), ..DataConfig::default() }.open(Split::Val);
+        let error = open("ade20").err().unwrap();
         assert!(error.to_string().contains("`ade20`") && error.remedy().unwrap().contains("ade20k"), "{error}");
-        assert_eq!(open("shapes", Split::Val, None).unwrap().classes().names[0], "background");
+        assert_eq!(open("shapes").unwrap().classes().names[0], "background");
     }
 }

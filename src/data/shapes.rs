@@ -10,7 +10,7 @@ use crate::data::{Classes, Dataset, Sample, Split};
 use crate::error::{Error, Result};
 use crate::rng::Rng;
 
-/// The set's name for [`open`](crate::data::open).
+/// The set's name in [`DataConfig::dataset`](crate::data::DataConfig::dataset).
 pub const NAME: &str = "shapes";
 
 const CLASSES: [(&str, [u8; 3]); 6] = [
@@ -74,11 +74,6 @@ impl Shapes {
             colors: CLASSES.iter().map(|(_, color)| *color).collect(),
         };
         Self { seed, split, len, size: size.max(16), classes }
-    }
-
-    /// The set that recipes call `shapes`: 128 x 128 pixels, 2000 pictures to train and 200 to validate and test with.
-    pub fn standard(split: Split) -> Self {
-        Self::of(&ShapesConfig::default(), split)
     }
 
     /// One split of the set that `config` describes.

@@ -24,6 +24,8 @@ pub struct InferConfig {
     pub flip: bool,
     /// The most windows that enter the network at once.
     pub windows_per_batch: usize,
+    /// Where the logits of an image lie that had to be padded to whole patches.
+    pub padding: Padding,
     /// Megabytes that logits at image size may take, about; what is larger is made in bands of rows, with equal results.
     pub logits_mb: usize,
 }
@@ -39,6 +41,17 @@ pub enum InferMode {
     Whole,
 }
 
+/// Where the logits of an image lie that had to be padded to whole patches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Padding {
+    /// On their patches; what lies in the padding is cut off.
+    #[default]
+    Exact,
+    /// Spread over the image without its padding, up to a patch too far left and up: what mmsegmentation computes.
+    Stretch,
+}
+
 /// The single-scale test of the paper at 512 x 512, images in their own size.
 impl Default for InferConfig {
     fn default() -> Self {
@@ -50,6 +63,7 @@ impl Default for InferConfig {
             scales: vec![1.0],
             flip: false,
             windows_per_batch: 8,
+            padding: Padding::Exact,
             logits_mb: 128,
         }
     }

@@ -51,7 +51,7 @@ impl HostLook {
             classes,
             grid_width: gw,
             grid_values: gh * gw * classes,
-            window_axes: (axis(gh, height), axis(gw, width)),
+            window_axes: (bands.window_axis(gh, height), bands.window_axis(gw, width)),
             output_axes: (axis(size.0, output.0), axis(size.1, output.1)),
             size,
             output,

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use burn::tensor::{Device, Tensor, TensorData, activation::softmax};
 
-pub use super::config::{InferConfig, InferMode};
+pub use super::config::{InferConfig, InferMode, Padding};
 use super::host::{self, HostLook};
 use super::windows::{Bands, Windows, axis};
 use crate::data::image::Labels;
@@ -17,6 +17,8 @@ pub trait Network {
     fn logits(&self, images: Tensor<4>) -> Tensor<4>;
     /// The number of classes k.
     fn classes(&self) -> usize;
+    /// Image pixels along a cell of the feature grid: `h' = ceil(h / stride)`.
+    fn stride(&self) -> usize;
 }
 
 /// One look at an image (or at a batch of equally large ones).
@@ -29,19 +31,25 @@ pub struct View {
 }
 
 /// Logits [b, k, h, w] of `images` [b, 3, h, w] seen at once: bilinear from the feature grid to the image's size.
-pub fn whole_logits(network: &dyn Network, images: Tensor<4>) -> Tensor<4> {
+pub fn whole_logits(network: &dyn Network, images: Tensor<4>, padding: Padding) -> Tensor<4> {
     let [_, _, h, w] = images.dims();
-    Bands::new(network, images, Windows::whole((h, w)), 1).rows(0..h).permute([0, 3, 1, 2]) // [b, k, h, w]
+    Bands::new(network, images, Windows::whole((h, w)), 1, padding).rows(0..h).permute([0, 3, 1, 2]) // [b, k, h, w]
 }
 
 /// Logits [b, k, h, w] of `images` [b, 3, h, w] by windows of `crop` at steps of `stride` (heights and widths): each
 /// window's logits at its size, summed and divided by the number of windows over a pixel. The last windows are moved
 /// back to the border; an image smaller than the crop is not padded.
-pub fn slide_logits(network: &dyn Network, images: Tensor<4>, crop: [usize; 2], stride: [usize; 2]) -> Tensor<4> {
+pub fn slide_logits(
+    network: &dyn Network,
+    images: Tensor<4>,
+    crop: [usize; 2],
+    stride: [usize; 2],
+    padding: Padding,
+) -> Tensor<4> {
     let [_, _, h, w] = images.dims();
     let per_batch = InferConfig::default().windows_per_batch;
     let windows = Windows::slide((h, w), crop, stride);
-    Bands::new(network, images, windows, per_batch).rows(0..h).permute([0, 3, 1, 2]) // [b, k, h, w]
+    Bands::new(network, images, windows, per_batch, padding).rows(0..h).permute([0, 3, 1, 2]) // [b, k, h, w]
 }
 
 /// Class probabilities [b, k, h, w] at `size` (height, width): the mean over views of the softmax of their logits, each
@@ -182,7 +190,8 @@ struct Look<'a> {
 impl<'a> Look<'a> {
     fn new(network: &'a dyn Network, view: &View, size: (usize, usize), config: &InferConfig) -> Self {
         let [_, _, h, w] = view.images.dims();
-        let bands = Bands::new(network, view.images.clone(), config.windows((h, w)), config.windows_per_batch);
+        let windows = config.windows((h, w));
+        let bands = Bands::new(network, view.images.clone(), windows, config.windows_per_batch, config.padding);
         Self { bands, vertical: axis(h, size.0), horizontal: axis(w, size.1), size, flipped: view.flipped }
     }
 
@@ -212,7 +221,8 @@ mod tests {
     use crate::layers::resize::{Mode, resize};
 
     fn config() -> InferConfig {
-        InferConfig { crop: [12, 16], stride: [8, 10], windows_per_batch: 3, ..InferConfig::default() }
+        let padding = Padding::Stretch;
+        InferConfig { crop: [12, 16], stride: [8, 10], windows_per_batch: 3, padding, ..InferConfig::default() }
     }
 
     fn distance(a: Tensor<4>, b: Tensor<4>) -> f32 {
@@ -248,16 +258,58 @@ mod tests {
         let toy = Toy::new(5);
         for (h, w) in [(12, 16), (30, 47), (9, 40), (20, 16), (5, 7)] {
             let images = noise(1, [2, 3, h, w]);
-            assert!(distance(whole_logits(&toy, images.clone()), upsampled(&toy, images.clone())) < 1e-5);
-            let slide = slide_logits(&toy, images.clone(), [12, 16], [8, 10]);
+            assert!(
+                distance(whole_logits(&toy, images.clone(), Padding::Stretch), upsampled(&toy, images.clone())) < 1e-5
+            );
+            let slide = slide_logits(&toy, images.clone(), [12, 16], [8, 10], Padding::Stretch);
             assert!(distance(slide, slide_by_the_book(&toy, images, [12, 16], [8, 10])) < 1e-5, "{h} x {w}");
+        }
+    }
+
+    /// What is at a place of a padded image is found there: a bright square keeps its centre.
+    #[test]
+    fn exact_padding_moves_nothing() {
+        struct Bright;
+        impl Network for Bright {
+            fn logits(&self, images: Tensor<4>) -> Tensor<4> {
+                let [b, _, h, w] = images.dims();
+                let (gh, gw) = (h.div_ceil(8), w.div_ceil(8));
+                let padded = Tensor::zeros([b, 1, gh * 8, gw * 8], &images.device());
+                let padded = padded.slice_assign([0..b, 0..1, 0..h, 0..w], images.narrow(1, 0, 1));
+                let cells = padded.reshape([b, 1, gh, 8, gw, 8]).mean_dim(5).mean_dim(3).reshape([b, gh, gw, 1]);
+                Tensor::cat(vec![cells.clone().neg() + 0.5, cells - 0.5], 3) // [b, gh, gw, 2]
+            }
+            fn classes(&self) -> usize {
+                2
+            }
+            fn stride(&self) -> usize {
+                8
+            }
+        }
+        let mut values = vec![0.0; 3 * 57 * 41];
+        for (y, x) in (32..48).flat_map(|y| (16..32).map(move |x| (y, x))) {
+            values[y * 41 + x] = 1.0;
+        }
+        let images = Tensor::<4>::from_data(TensorData::new(values, [1, 3, 57, 41]), &Device::flex());
+        let views = [View { images, flipped: false }];
+        let centre = |padding, on_host| {
+            let config = InferConfig { mode: InferMode::Whole, padding, ..config() };
+            let ids = labels_by(&Bright, &views, (57, 41), &config, on_host).unwrap().remove(0).ids;
+            let found: Vec<usize> = (0..ids.len()).filter(|at| ids[*at] == 1).collect();
+            let mean =
+                |of: fn(usize) -> usize| found.iter().map(|at| of(*at)).sum::<usize>() as f64 / found.len() as f64;
+            (mean(|at| at / 41), mean(|at| at % 41))
+        };
+        for on_host in [false, true] {
+            assert_eq!(centre(Padding::Exact, on_host), (39.5, 23.5));
+            assert!(centre(Padding::Stretch, on_host).1 < 22.0, "mmsegmentation's is off by the padding's share");
         }
     }
 
     #[test]
     fn no_batch_is_larger_than_asked() {
         let toy = Toy::new(3);
-        let _ = slide_logits(&toy, noise(2, [1, 3, 60, 60]), [12, 16], [8, 10]);
+        let _ = slide_logits(&toy, noise(2, [1, 3, 60, 60]), [12, 16], [8, 10], Padding::Exact);
         assert!(
             toy.largest_batch() <= 8 && toy.images_seen() == 7 * 6,
             "{} {}",
@@ -326,6 +378,9 @@ mod tests {
             }
             fn classes(&self) -> usize {
                 40
+            }
+            fn stride(&self) -> usize {
+                4
             }
         }
         let views = [View { images: noise(1, [1, 3, 8, 8]), flipped: false }];

@@ -25,7 +25,7 @@ use crate::layers::Pass;
 use crate::model::Model;
 pub use confusion::{Confusion, Scores};
 use infer::View;
-pub use infer::{InferConfig, Network};
+pub use infer::{InferConfig, Network, Padding};
 
 impl Network for Model {
     fn logits(&self, images: Tensor<4>) -> Tensor<4> {
@@ -34,6 +34,10 @@ impl Network for Model {
 
     fn classes(&self) -> usize {
         Model::classes(self)
+    }
+
+    fn stride(&self) -> usize {
+        Model::stride(self)
     }
 }
 

@@ -51,6 +51,10 @@ impl Network for Toy {
     fn classes(&self) -> usize {
         self.classes
     }
+
+    fn stride(&self) -> usize {
+        PATCH
+    }
 }
 
 /// Uniform values in -1..1.

@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use burn::tensor::Tensor;
 
+use super::config::Padding;
 use super::infer::Network;
 use crate::layers::resize::{Axis, Mode, along_height, along_width};
 
@@ -48,6 +49,7 @@ pub(super) struct Bands<'a> {
     images: Tensor<4>,
     windows: Windows,
     per_batch: usize,
+    padding: Padding,
     /// The rows of windows in reach.
     live: VecDeque<WindowRow>,
     /// The next row of windows to run.
@@ -62,8 +64,22 @@ pub(super) struct WindowRow {
 
 impl<'a> Bands<'a> {
     /// Nothing runs yet. `images` is [b, 3, h, w]; at most `per_batch` windows enter the network at once.
-    pub(super) fn new(network: &'a dyn Network, images: Tensor<4>, windows: Windows, per_batch: usize) -> Self {
-        Self { network, images, windows, per_batch: per_batch.max(1), live: VecDeque::new(), next: 0 }
+    pub(super) fn new(
+        network: &'a dyn Network,
+        images: Tensor<4>,
+        windows: Windows,
+        per_batch: usize,
+        padding: Padding,
+    ) -> Self {
+        Self { network, images, windows, per_batch: per_batch.max(1), padding, live: VecDeque::new(), next: 0 }
+    }
+
+    /// The axis from a side of a window's grid to that of the window.
+    pub(super) fn window_axis(&self, grid: usize, side: usize) -> Axis {
+        match self.padding {
+            Padding::Stretch => axis(grid, side),
+            Padding::Exact => axis(grid, grid * self.network.stride()).first(side),
+        }
     }
 
     /// Height and width of the images.
@@ -130,7 +146,7 @@ impl<'a> Bands<'a> {
     fn strip(&self, rows: Range<usize>, covering: Range<usize>) -> Tensor<4> {
         let (height, width) = self.windows.size;
         let [_, gh, gw, _] = self.live[covering.start].grids[0].dims();
-        let (vertical, horizontal) = (axis(gh, height), axis(gw, width));
+        let (vertical, horizontal) = (self.window_axis(gh, height), self.window_axis(gw, width));
         let window_rows = covering.clone().map(|i| &self.live[i]);
         let grids: Vec<Vec<Tensor<4>>> = window_rows
             .map(|row| {

@@ -100,6 +100,13 @@ impl Axis {
         Self { taps: taps.map(|taps| taps.map(|(source, weight)| (source.min(last), weight))).collect() }
     }
 
+    /// The same resampling of the first `outputs` outputs only.
+    #[must_use]
+    pub fn first(mut self, outputs: usize) -> Self {
+        self.taps.truncate(outputs);
+        self
+    }
+
     /// The weighted sources of one output; those of weight 0 count for nothing. The linear modes use the first two.
     pub fn taps(&self, output: usize) -> &[(usize, f32); 4] {
         &self.taps[output]

@@ -17,6 +17,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::config::Config;
+use crate::data::image::IGNORE;
 use crate::data::loader::{Batch, Loader};
 use crate::data::preprocess::Preprocess;
 use crate::data::{Cached, Dataset, Split};
@@ -144,7 +145,7 @@ pub fn run(config: &Config, run: &Path, resume: bool, device: &Device, observer:
             let (images, labels) = upload(batch, &config.data.preprocess, &learning);
             let dropped = Pass::train(Rng::new(train.seed, &[it, pass]));
             let logits = model.forward(images, &dropped); // [b, h, w, k]
-            let part = criterion(logits, labels, train) / train.accumulate as f64;
+            let part = criterion(logits, labels, model.stride(), train) / train.accumulate as f64;
             let value = f64::from(part.clone().into_scalar::<f32>());
             if !value.is_finite() {
                 return Err(not_finite(value, it, &names, &checkpoints));
@@ -224,8 +225,15 @@ fn initial_model(
     Ok(model)
 }
 
-/// The mean cross entropy at the size of the labels.
-fn criterion(logits: Tensor<4>, labels: Tensor<3, Int>, train: &TrainConfig) -> Tensor<1> {
+/// The mean cross entropy at the size of the labels; those of pixels that the network padded are ignored.
+fn criterion(logits: Tensor<4>, labels: Tensor<3, Int>, stride: usize, train: &TrainConfig) -> Tensor<1> {
+    let ([batch, h, w, _], [_, height, width]) = (logits.dims(), labels.dims());
+    let labels = if (h * stride, w * stride) == (height, width) {
+        labels
+    } else {
+        let padded = Tensor::full([batch, h * stride, w * stride], i64::from(IGNORE), &labels.device());
+        padded.slice_assign([0..batch, 0..height, 0..width], labels)
+    };
     let weights = (!train.class_weights.is_empty())
         .then(|| Tensor::<1>::from_floats(train.class_weights.as_slice(), &logits.device().without_autodiff()));
     kernels::upsample_cross_entropy(logits, labels, weights, train.loss_mean)

@@ -7,7 +7,7 @@ use structtoken::backbone::{BackboneConfig, VitConfig, VitSize};
 use structtoken::data::image::Labels;
 use structtoken::decoder::{BlockKind, DecoderConfig, StructTokenConfig};
 use structtoken::eval::InferConfig;
-use structtoken::eval::infer::{self, View, slide_logits, whole_logits};
+use structtoken::eval::infer::{self, Padding, View, slide_logits, whole_logits};
 use structtoken::kernels::LossMean;
 use structtoken::layers::resize::{Mode, resize, resize_channels_last};
 use structtoken::layers::{Pass, parameters};
@@ -344,7 +344,7 @@ fn published_weight_files() {
 fn inference_modes() {
     let Some(shared) = shared() else { return };
     let device = Device::flex();
-    let config = InferConfig { crop: [64, 64], stride: [42, 42], ..InferConfig::default() };
+    let config = InferConfig { crop: [64, 64], stride: [42, 42], padding: Padding::Stretch, ..InferConfig::default() };
     for (name, kind) in KINDS {
         let folder = shared.join("golden/structtoken/tiny");
         let golden = Golden::read(&folder.join(format!("st_tiny_{name}_golden.safetensors")));
@@ -359,8 +359,8 @@ fn inference_modes() {
             assert!(wrong * 2000 <= expected.len(), "{name}: {wrong} of {} pixels differ", expected.len());
         };
 
-        golden.check("c.whole.logits", &values(whole_logits(&model, input("c.input"))), 5e-5);
-        let slide = slide_logits(&model, input("c.input"), [64, 64], [42, 42]);
+        golden.check("c.whole.logits", &values(whole_logits(&model, input("c.input"), Padding::Stretch)), 5e-5);
+        let slide = slide_logits(&model, input("c.input"), [64, 64], [42, 42], Padding::Stretch);
         golden.check("c.slide.logits", &values(slide.clone()), 5e-5);
         golden.check("c.slide.rescaled_75x113", &values(resize(slide, (75, 113), Mode::Bilinear, false)), 5e-5);
         let view = |images, flipped| View { images, flipped };
@@ -369,7 +369,7 @@ fn inference_modes() {
             infer::labels(&model, &[view(input("c.input"), false)], (100, 150), &config).unwrap(),
         );
 
-        let small = slide_logits(&model, input("d.input"), [64, 64], [42, 42]);
+        let small = slide_logits(&model, input("d.input"), [64, 64], [42, 42], Padding::Stretch);
         golden.check("d.slide.logits", &values(small), 5e-5);
         let flipped = infer::probabilities(&model, &[view(input("d.input"), true)], (50, 90), &config).unwrap();
         golden.check("d.slide.prob_flip", &values(flipped), 5e-5);
