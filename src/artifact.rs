@@ -98,7 +98,6 @@ pub fn open(path: &Path, device: &Device) -> Result<(Model, Card)> {
              use them through a recipe, as train.pretrained or with `eval RECIPE --weights FILE`",
         )
     })?;
-    card.model.check()?;
     let model = card.model.blank(card.classes.names.len(), device);
     let (model, _) = weights::load(model, &state, &LoadOptions::default())
         .map_err(|error| Error::new(format!("cannot load `{}`", path.display())).source(error))?;
@@ -118,6 +117,13 @@ fn pack(card: &Card) -> Result<BTreeMap<String, String>> {
 
 fn unpack(metadata: &BTreeMap<String, String>) -> Result<Card> {
     let text = metadata.get(KEY).ok_or_else(|| Error::new(format!("its metadata have no `{KEY}`")))?;
-    serde_json::from_str(text)
-        .map_err(|error| Error::new(format!("its metadata under `{KEY}` are not understood")).source(error))
+    let card: Card = serde_json::from_str(text).map_err(|error| {
+        Error::new(format!("its metadata under `{KEY}` are not understood by version {}", env!("CARGO_PKG_VERSION")))
+            .source(error)
+    })?;
+    card.model.check()?;
+    match card.classes.names.len() {
+        n @ 1..=255 if card.classes.colors.len() == n => Ok(card),
+        n => Err(Error::new(format!("its metadata name {n} classes and {} colours", card.classes.colors.len()))),
+    }
 }

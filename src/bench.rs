@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::eval::infer::{self, InferMode, View};
 use crate::eval::{InferConfig, Network};
-use crate::kernels::{self, LossMean};
+use crate::kernels::{self, LossMean, Precision};
 use crate::layers::Pass;
 use crate::model::{Model, ModelConfig};
 use crate::rng::Rng;
@@ -29,6 +29,8 @@ pub struct Work {
     pub batch: usize,
     /// A step of training (forward, backward, AdamW), else images to label maps of their size.
     pub train: bool,
+    /// In what precision the CPU multiplies matrices.
+    pub precision: Precision,
     /// Sliding window, by default the whole image at once.
     pub windows: Option<([usize; 2], [usize; 2])>,
 }
@@ -63,15 +65,27 @@ pub struct Measurement {
 /// # Errors
 /// A configuration that cannot be built, or labels that cannot be read from the device.
 pub fn measure(work: &Work, n: usize, device: &Device) -> Result<Measurement> {
-    work.model.check()?;
-    if work.classes == 0 || work.classes > 255 || work.batch == 0 || n == 0 || work.image.contains(&0) {
-        return Err(Error::new("classes (at most 255), batch, repetitions and sides must be at least 1"));
+    let limits = [
+        ("classes", work.classes, 255),
+        ("batch", work.batch, 1 << 10),
+        ("repetitions", n, 100_000),
+        ("height", work.image[0], 1 << 14),
+        ("width", work.image[1], 1 << 14),
+    ];
+    let windows = work.windows.map_or([1; 4], |([a, b], [c, d])| [a, b, c, d]);
+    let limits = limits.into_iter().chain(windows.map(|side| ("window or its step", side, 1 << 14)));
+    for (name, value, most) in limits {
+        if !(1..=most).contains(&value) {
+            return Err(Error::new(format!("{name}: {value} is not between 1 and {most}"))
+                .hint("`structtoken bench --help` names the options"));
+        }
     }
+    work.model.check()?;
     let mut times = if work.train { steps(work, n, device) } else { label_maps(work, n, device)? };
     times.sort_by(f64::total_cmp);
     let median = times[times.len() / 2];
     let peak_rss_mb = peak_rss_mb();
-    let matrix_peak = matrix_peak(device);
+    let matrix_peak = kernels::with_precision(work.precision, || matrix_peak(device));
     let gflop = 2e-9 * work.macs() as f64 * work.batch as f64 * if work.train { 3.0 } else { 1.0 };
     Ok(Measurement {
         work: work.name.clone(),
@@ -111,9 +125,10 @@ impl Work {
 
 fn label_maps(work: &Work, n: usize, device: &Device) -> Result<Vec<f64>> {
     let model = work.model.init(work.classes, 0, device);
+    let config = InferConfig { precision: work.precision, ..InferConfig::default() };
     let config = match work.windows {
-        None => InferConfig { mode: InferMode::Whole, ..InferConfig::default() },
-        Some((crop, stride)) => InferConfig { mode: InferMode::Slide, crop, stride, ..InferConfig::default() },
+        None => InferConfig { mode: InferMode::Whole, ..config },
+        Some((crop, stride)) => InferConfig { mode: InferMode::Slide, crop, stride, ..config },
     };
     let views = [View { images: work.images(device), flipped: false }];
     let size = (work.image[0], work.image[1]);
@@ -134,7 +149,7 @@ fn steps(work: &Work, n: usize, device: &Device) -> Vec<f64> {
     let step = || {
         let Some(before) = model.take() else { unreachable!("each step leaves a model") };
         let pass = Pass::train(Rng::new(0, &[iteration]));
-        let logits = before.forward(images.clone(), &pass);
+        let logits = kernels::with_precision(work.precision, || before.forward(images.clone(), &pass));
         let loss = kernels::upsample_cross_entropy(logits, labels.clone(), None, LossMean::All);
         let mut grads = Gradients::default();
         grads.add(&before, loss.backward());
@@ -173,7 +188,7 @@ fn timed(n: usize, mut f: impl FnMut() -> Result<()>) -> Result<Vec<f64>> {
     Ok(times)
 }
 
-/// GFLOP/s of the best of some large matrix products on `device`.
+/// GFLOP/s of the best of some large matrix products on `device`, in the precision that holds.
 pub fn matrix_peak(device: &Device) -> f64 {
     let side: usize = if *device == Device::flex() { 1024 } else { 4096 };
     let matrix = || Tensor::<2>::ones([side, side], device);
@@ -204,10 +219,10 @@ mod tests {
     fn both_kinds_of_work_are_measured() {
         let vit = VitConfig { embed_dim: Some(12), depth: Some(1), num_heads: Some(1), ..VitConfig::default() };
         let model = ModelConfig { backbone: BackboneConfig::Vit(vit), ..ModelConfig::default() };
-        let work =
-            Work { name: "tiny".into(), model, classes: 3, image: [32, 48], batch: 2, train: false, windows: None };
-        for train in [false, true] {
-            let found = measure(&Work { train, ..work.clone() }, 3, &Device::flex()).unwrap();
+        let (name, precision) = ("tiny".to_owned(), Precision::F32);
+        let work = Work { name, model, classes: 3, image: [32, 48], batch: 2, train: false, precision, windows: None };
+        for (train, precision) in [(false, Precision::F32), (true, Precision::F32), (true, Precision::Bf16)] {
+            let found = measure(&Work { train, precision, ..work.clone() }, 3, &Device::flex()).unwrap();
             assert!(found.min_ms > 0.0 && found.min_ms <= found.median_ms && found.median_ms <= found.max_ms);
             assert!((found.gflop_per_s / found.matrix_peak_gflop_per_s / found.share_of_peak - 1.0).abs() < 1e-9);
         }
@@ -223,6 +238,7 @@ mod tests {
             image: [512, 512],
             batch: 1,
             train: false,
+            precision: Precision::F32,
             windows: None,
         };
         let slide = Work { image: [1024, 1024], windows: Some(([512, 512], [341, 341])), ..whole.clone() };

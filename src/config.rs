@@ -3,6 +3,7 @@
 //! The defaults are the paper's (ADE20K, ViT-S, PWE). Unknown keys are errors that point at their line. After the file come
 //! the changes of the command line, `--set train.iterations=1000`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -56,7 +57,10 @@ impl Config {
                     .hint("`structtoken inspect RECIPE` prints every key with its value")
             })?
         };
-        config.check()?;
+        config.check().map_err(|error| match error.remedy() {
+            Some(_) => error,
+            None => error.hint("`structtoken inspect RECIPE` prints every key with its value"),
+        })?;
         Ok(config)
     }
 
@@ -68,9 +72,38 @@ impl Config {
         self.eval.check()
     }
 
+    /// The keys in which another recipe differs, each as `a.b: old -> new`.
+    pub fn differences(&self, other: &Self) -> Result<Vec<String>> {
+        let leaves = |config: &Self| -> Result<BTreeMap<String, String>> {
+            let table: toml::Table = toml::from_str(&config.to_toml()?)
+                .map_err(|error| Error::new("cannot read back the configuration").source(error))?;
+            let mut found = BTreeMap::new();
+            flatten("", &toml::Value::Table(table), &mut found);
+            Ok(found)
+        };
+        let (ours, theirs) = (leaves(self)?, leaves(other)?);
+        let shown = |value: Option<&String>| value.cloned().unwrap_or_else(|| "none".to_owned());
+        let keys: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+        let changed = keys.into_iter().filter(|key| ours.get(*key) != theirs.get(*key));
+        Ok(changed.map(|key| format!("{key}: {} -> {}", shown(ours.get(key)), shown(theirs.get(key)))).collect())
+    }
+
     /// The whole truth as TOML: every key with its value.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self).map_err(|error| Error::new("cannot write the configuration as TOML").source(error))
+    }
+}
+
+/// Every value of a table by its dotted key.
+fn flatten(key: &str, value: &toml::Value, found: &mut BTreeMap<String, String>) {
+    match value {
+        toml::Value::Table(table) => {
+            for (name, value) in table {
+                let key = if key.is_empty() { name.clone() } else { format!("{key}.{name}") };
+                flatten(&key, value, found);
+            }
+        }
+        value => _ = found.insert(key.to_owned(), value.to_string()),
     }
 }
 
@@ -82,7 +115,7 @@ fn set(table: &mut toml::Table, change: &str) -> Result<()> {
     };
     let (key, value) = change.split_once('=').ok_or_else(malformed)?;
     let keys: Vec<&str> = key.trim().split('.').collect();
-    if keys.iter().any(|key| key.is_empty()) {
+    if keys.iter().any(|key| key.is_empty()) || keys.len() > DEEPEST {
         return Err(malformed());
     }
     let value = value.trim();
@@ -92,13 +125,16 @@ fn set(table: &mut toml::Table, change: &str) -> Result<()> {
     for key in path {
         let entry = table.entry((*key).to_owned()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
         let toml::Value::Table(inner) = entry else {
-            return Err(Error::new(format!("--set `{change}`: `{key}` is a value, not a table")));
+            return Err(malformed().source(Error::new(format!("`{key}` is a value, not a table"))));
         };
         table = inner;
     }
     table.insert((*last).to_owned(), parsed);
     Ok(())
 }
+
+/// No key of a recipe has more parts.
+const DEEPEST: usize = 8;
 
 /// The error with its line. Inside of a table that is chosen by `type` the parser knows only the table, so an unknown key is
 /// looked up.
@@ -154,6 +190,14 @@ mod tests {
         assert!(error.contains("blok") && error.contains("line 3") && error.contains("num_blocks"), "{error}");
         let error = refused("[model.decoder]\ntype = \"structtoken\"\nblock = \"csee\"\n", &[]);
         assert!(error.contains("csee"), "{error}");
+    }
+
+    #[test]
+    fn differences_are_named_by_key() {
+        let before = Config::parse("[train.optimizer]\nclip_norm = 1.0", "r.toml", &[]).unwrap();
+        let after = Config::parse("[train]\nseed = 3", "r.toml", &[]).unwrap();
+        let found = before.differences(&after).unwrap();
+        assert_eq!(found, ["train.optimizer.clip_norm: 1.0 -> none", "train.seed: 0 -> 3"]);
     }
 
     #[test]

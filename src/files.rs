@@ -1,10 +1,40 @@
 //! Files are written beside their place and renamed, so a reader never sees half of one.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+
+/// A folder that belongs to one process at a time, by a lock on the file `.lock` in it.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "the lock lasts as long as its file is open")] File);
+
+impl Lock {
+    /// Locks `folder`, which is made if need be.
+    ///
+    /// # Errors
+    /// Another process has it, or it cannot be written.
+    pub fn take(folder: &Path) -> Result<Self> {
+        let path = folder.join(".lock");
+        let open = || {
+            std::fs::create_dir_all(folder)?;
+            File::options().create(true).append(true).open(&path)
+        };
+        let file = open().map_err(|error| {
+            Error::file("write", &path, error).hint("name a folder you may read and write with --out")
+        })?;
+        match file.try_lock() {
+            Ok(()) => Ok(Self(file)),
+            Err(TryLockError::WouldBlock) => {
+                Err(Error::new(format!("`{}` is in use by another process", folder.display()))
+                    .hint("wait until it is done, or take another folder with --out"))
+            }
+            // A file system without locks is no reason not to work.
+            Err(TryLockError::Error(_)) => Ok(Self(file)),
+        }
+    }
+}
 
 /// Writes `bytes` to `path`: whole, or not at all. Folders on the way are made.
 ///
@@ -83,6 +113,15 @@ fn folder(path: &Path) -> &Path {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_is_locked_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let lock = Lock::take(folder.path()).unwrap();
+        assert!(Lock::take(folder.path()).unwrap_err().to_string().contains("in use"));
+        drop(lock);
+        Lock::take(folder.path()).unwrap();
+    }
 
     fn entries(folder: &Path) -> Vec<String> {
         let mut names: Vec<String> =

@@ -119,6 +119,19 @@ impl VitConfig {
         if dim == 0 || depth == 0 || heads == 0 || self.patch_size == 0 || self.img_size.contains(&0) {
             return refuse("embed_dim, depth, num_heads, patch_size and img_size must be at least 1".into());
         }
+        if dim > 1 << 14
+            || depth > 1 << 10
+            || self.patch_size > 1 << 10
+            || self.img_size.iter().any(|side| *side > 1 << 16)
+        {
+            return refuse(format!(
+                "embed_dim = {dim}, depth = {depth}, patch_size = {} or img_size = {:?} is out of range",
+                self.patch_size, self.img_size
+            ));
+        }
+        if self.init_values.is_some_and(|value| !value.is_finite()) {
+            return refuse("init_values must be finite".into());
+        }
         if self.mlp_dim() == 0 || !self.mlp_ratio.is_finite() || self.mlp_ratio > 64.0 {
             return refuse(format!("mlp_ratio = {} is out of range", self.mlp_ratio));
         }

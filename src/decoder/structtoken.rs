@@ -69,6 +69,10 @@ impl StructTokenConfig {
         if self.num_blocks == 0 || self.mlp_ratio == 0 || self.channels == Some(0) {
             return refuse("num_blocks, mlp_ratio and channels must be at least 1".into());
         }
+        if self.num_blocks > 1 << 10 || self.mlp_ratio > 64 || self.channels.is_some_and(|channels| channels > 1 << 14)
+        {
+            return refuse("num_blocks, mlp_ratio or channels is out of range".into());
+        }
         if !(0.0..1.0).contains(&self.drop_path_rate) {
             return refuse(format!("drop_path_rate = {} is not in [0, 1)", self.drop_path_rate));
         }
@@ -283,11 +287,9 @@ impl SliceAttention {
         pass.record("query_map", &query);
         pass.record("key_map", &key);
         pass.record("value_map", &value);
-        let query = query.reshape([batch, pixels, queries]) * (pixels as f64).powf(-0.5);
-        let key = key.reshape([batch, pixels, keys]);
-        let value = value.reshape([batch, pixels, keys]);
-        let weights = kernels::softmax(query.swap_dims(1, 2).matmul(key)); // [b, queries, keys]
-        let mixed = value.matmul(weights.swap_dims(1, 2)).reshape([batch, h, w, queries]);
+        let [key, value] = [key, value].map(|map| map.reshape([batch, pixels, keys]));
+        let mixed = kernels::slice_attention(query.reshape([batch, pixels, queries]), key, value);
+        let mixed = mixed.reshape([batch, h, w, queries]);
         project_and_add(x, mixed, &self.out_project, self.drop_path, pass)
     }
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::windows::Windows;
 use crate::data::resize::rescaled_size;
 use crate::error::{Error, Result};
+use crate::kernels::Precision;
 
 /// How an image reaches the network and how its answers are put together.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -26,6 +27,8 @@ pub struct InferConfig {
     pub windows_per_batch: usize,
     /// Where the logits of an image lie that had to be padded to whole patches.
     pub padding: Padding,
+    /// In what precision the CPU multiplies matrices.
+    pub precision: Precision,
     /// Megabytes that logits at image size may take, about; what is larger is made in bands of rows, with equal results.
     pub logits_mb: usize,
 }
@@ -64,6 +67,7 @@ impl Default for InferConfig {
             flip: false,
             windows_per_batch: 8,
             padding: Padding::Exact,
+            precision: Precision::F32,
             logits_mb: 128,
         }
     }

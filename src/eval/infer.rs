@@ -33,7 +33,8 @@ pub struct View {
 /// Logits [b, k, h, w] of `images` [b, 3, h, w] seen at once: bilinear from the feature grid to the image's size.
 pub fn whole_logits(network: &dyn Network, images: Tensor<4>, padding: Padding) -> Tensor<4> {
     let [_, _, h, w] = images.dims();
-    Bands::new(network, images, Windows::whole((h, w)), 1, padding).rows(0..h).permute([0, 3, 1, 2]) // [b, k, h, w]
+    let config = InferConfig { padding, ..InferConfig::default() };
+    Bands::new(network, images, Windows::whole((h, w)), &config).rows(0..h).permute([0, 3, 1, 2]) // [b, k, h, w]
 }
 
 /// Logits [b, k, h, w] of `images` [b, 3, h, w] by windows of `crop` at steps of `stride` (heights and widths): each
@@ -47,9 +48,9 @@ pub fn slide_logits(
     padding: Padding,
 ) -> Tensor<4> {
     let [_, _, h, w] = images.dims();
-    let per_batch = InferConfig::default().windows_per_batch;
+    let config = InferConfig { padding, ..InferConfig::default() };
     let windows = Windows::slide((h, w), crop, stride);
-    Bands::new(network, images, windows, per_batch, padding).rows(0..h).permute([0, 3, 1, 2]) // [b, k, h, w]
+    Bands::new(network, images, windows, &config).rows(0..h).permute([0, 3, 1, 2]) // [b, k, h, w]
 }
 
 /// Class probabilities [b, k, h, w] at `size` (height, width): the mean over views of the softmax of their logits, each
@@ -191,7 +192,7 @@ impl<'a> Look<'a> {
     fn new(network: &'a dyn Network, view: &View, size: (usize, usize), config: &InferConfig) -> Self {
         let [_, _, h, w] = view.images.dims();
         let windows = config.windows((h, w));
-        let bands = Bands::new(network, view.images.clone(), windows, config.windows_per_batch, config.padding);
+        let bands = Bands::new(network, view.images.clone(), windows, config);
         Self { bands, vertical: axis(h, size.0), horizontal: axis(w, size.1), size, flipped: view.flipped }
     }
 

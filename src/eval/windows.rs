@@ -9,8 +9,9 @@ use std::ops::Range;
 
 use burn::tensor::Tensor;
 
-use super::config::Padding;
+use super::config::{InferConfig, Padding};
 use super::infer::Network;
+use crate::kernels::{Precision, with_precision};
 use crate::layers::resize::{Axis, Mode, along_height, along_width};
 
 /// Where the windows of an image lie: every pair of a top and a left, all of one size.
@@ -50,6 +51,7 @@ pub(super) struct Bands<'a> {
     windows: Windows,
     per_batch: usize,
     padding: Padding,
+    precision: Precision,
     /// The rows of windows in reach.
     live: VecDeque<WindowRow>,
     /// The next row of windows to run.
@@ -63,15 +65,11 @@ pub(super) struct WindowRow {
 }
 
 impl<'a> Bands<'a> {
-    /// Nothing runs yet. `images` is [b, 3, h, w]; at most `per_batch` windows enter the network at once.
-    pub(super) fn new(
-        network: &'a dyn Network,
-        images: Tensor<4>,
-        windows: Windows,
-        per_batch: usize,
-        padding: Padding,
-    ) -> Self {
-        Self { network, images, windows, per_batch: per_batch.max(1), padding, live: VecDeque::new(), next: 0 }
+    /// Nothing runs yet. `images` is [b, 3, h, w].
+    pub(super) fn new(network: &'a dyn Network, images: Tensor<4>, windows: Windows, config: &InferConfig) -> Self {
+        let InferConfig { windows_per_batch, padding, precision, .. } = *config;
+        let (live, next) = (VecDeque::new(), 0);
+        Self { network, images, windows, per_batch: windows_per_batch.max(1), padding, precision, live, next }
     }
 
     /// The axis from a side of a window's grid to that of the window.
@@ -130,11 +128,12 @@ impl<'a> Bands<'a> {
         for places in places.chunks(self.per_batch) {
             let window =
                 |&(y, x): &(usize, usize)| self.images.clone().slice([0..b, 0..3, y..y + height, x..x + width]);
-            let logits = match places {
+            let windows = match places {
                 // The whole image needs no copy.
-                [_] if (height, width) == self.size() => self.network.logits(self.images.clone()),
-                _ => self.network.logits(Tensor::cat(places.iter().map(window).collect(), 0)),
-            }; // [n * b, gh, gw, k]
+                [_] if (height, width) == self.size() => self.images.clone(),
+                _ => Tensor::cat(places.iter().map(window).collect(), 0),
+            }; // [n * b, 3, height, width]
+            let logits = with_precision(self.precision, || self.network.logits(windows)); // [n * b, gh, gw, k]
             grids.extend((0..places.len()).map(|i| logits.clone().slice(i * b..(i + 1) * b)));
         }
         let rows = grids.chunks(columns).zip(tops).map(|(grids, top)| WindowRow { top: *top, grids: grids.to_vec() });

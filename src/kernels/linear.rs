@@ -239,16 +239,10 @@ impl Kernel for Linear {
         };
         let dz = changed.as_deref().unwrap_or(values(&grad));
         let matrix = View::new(dz, rows, outputs, outputs);
-        let product = |a, b, len| {
-            let mut out = room(len);
-            Product::new(a, b).precision(self.precision).write(&mut out, Threads::All);
-            // SAFETY: the product has been written.
-            unsafe { written(out) }
-        };
+        let product = |a, b| Product::new(a, b).precision(self.precision).to_vec();
         let weight = View::new(values(&saved[1]), outputs, width, width);
-        let dx = wanted[0].then(|| tensor(product(matrix, weight, rows * width), saved[0].shape()));
-        let dw = wanted[1]
-            .then(|| tensor(product(matrix.t(), View::new(x, rows, width, width), outputs * width), [outputs, width]));
+        let dx = wanted[0].then(|| tensor(product(matrix, weight), saved[0].shape()));
+        let dw = wanted[1].then(|| tensor(product(matrix.t(), View::new(x, rows, width, width)), [outputs, width]));
         let mut grads = vec![dx, dw];
         if self.bias {
             grads.push(wanted[2].then(|| tensor(column_sums(dz, outputs, |_, value| value), [outputs])));
@@ -298,7 +292,7 @@ vectorised! {
 }
 
 /// The sums over rows of `f(index, value)`.
-fn column_sums(values: &[f32], columns: usize, f: impl Fn(usize, f32) -> f32 + Sync) -> Vec<f32> {
+pub(super) fn column_sums(values: &[f32], columns: usize, f: impl Fn(usize, f32) -> f32 + Sync) -> Vec<f32> {
     let share = |(task, rows): (usize, &[f32])| {
         let mut sums = vec![0.0; columns];
         for (row, values) in rows.chunks_exact(columns).enumerate() {

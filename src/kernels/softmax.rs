@@ -29,30 +29,35 @@ struct Softmax {
     n: usize,
 }
 
-impl Softmax {
-    fn chunk(&self) -> usize {
-        CHUNK.div_ceil(self.n) * self.n
-    }
+/// The softmax of each row of `n` values.
+pub(super) fn rows(x: &[f32], n: usize) -> Vec<f32> {
+    let chunk = CHUNK.div_ceil(n) * n;
+    let mut y = room(x.len());
+    let chunks = y.par_chunks_mut(chunk).zip(x.par_chunks(chunk));
+    chunks.for_each_init(|| vec![0.0; n], |row, (y, x)| forward(x, row, y));
+    // SAFETY: the chunks cover the output, and `forward` writes all of its chunk.
+    unsafe { written(y) }
+}
+
+/// The gradient of rows of `n` values, given their softmax and its gradient.
+pub(super) fn rows_gradient(y: &[f32], dy: &[f32], n: usize) -> Vec<f32> {
+    let chunk = CHUNK.div_ceil(n) * n;
+    let mut dx = room(y.len());
+    let chunks = dx.par_chunks_mut(chunk).zip(y.par_chunks(chunk)).zip(dy.par_chunks(chunk));
+    chunks.for_each(|((dx, y), dy)| backward(y, dy, n, dx));
+    // SAFETY: as in `rows`.
+    unsafe { written(dx) }
 }
 
 impl Kernel for Softmax {
     fn forward(&self, inputs: Vec<FlexTensor>, keep: bool) -> (FlexTensor, Vec<FlexTensor>) {
-        let x = values(&inputs[0]);
-        let mut y = room(x.len());
-        let chunks = y.par_chunks_mut(self.chunk()).zip(x.par_chunks(self.chunk()));
-        chunks.for_each_init(|| vec![0.0; self.n], |row, (y, x)| forward(x, row, y));
-        // SAFETY: the chunks cover the output, and `forward` writes all of its chunk.
-        let y = tensor(unsafe { written(y) }, inputs[0].shape());
+        let y = tensor(rows(values(&inputs[0]), self.n), inputs[0].shape());
         (y.clone(), if keep { vec![y] } else { Vec::new() })
     }
 
     fn backward(&self, saved: Vec<FlexTensor>, grad: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
-        let (y, dy) = (values(&saved[0]), values(&grad));
-        let mut dx = room(y.len());
-        let chunks = dx.par_chunks_mut(self.chunk()).zip(y.par_chunks(self.chunk())).zip(dy.par_chunks(self.chunk()));
-        chunks.for_each(|((dx, y), dy)| backward(y, dy, self.n, dx));
-        // SAFETY: as in `forward`.
-        vec![Some(tensor(unsafe { written(dx) }, grad.shape()))]
+        let dx = rows_gradient(values(&saved[0]), values(&grad), self.n);
+        vec![Some(tensor(dx, grad.shape()))]
     }
 }
 

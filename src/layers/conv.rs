@@ -2,8 +2,6 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use burn::tensor::module::conv2d;
-use burn::tensor::ops::ConvOptions;
 
 use super::Init;
 use crate::kernels;
@@ -92,8 +90,6 @@ impl Conv3x3 {
 
     /// `[b, h, w, in]` to `[b, h, w, out]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let options = ConvOptions::new([1, 1], [1, 1], [1, 1], 1);
-        let x = x.permute([0, 3, 1, 2]); // [b, in, h, w]
-        conv2d(x, self.weight.val(), Some(self.bias.val()), options).permute([0, 2, 3, 1]) // [b, h, w, out]
+        kernels::conv3x3(x, self.weight.val(), self.bias.val())
     }
 }

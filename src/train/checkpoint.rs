@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use super::optimizer::{AdamW, OptimizerConfig};
 use crate::error::{Error, Result};
+use crate::files;
+use crate::layers::parameters;
 use crate::model::Model;
 use crate::weights::{self, LoadOptions, StateDict};
 
@@ -27,6 +29,9 @@ pub struct State {
     pub optimizer_steps: u64,
     /// The best evaluation so far: (iteration, mIoU).
     pub best: Option<(u64, f64)>,
+    /// The iteration of the last evaluation; 0 for none.
+    #[serde(default)]
+    pub evaluated: u64,
 }
 
 /// The checkpoints of one run.
@@ -51,23 +56,27 @@ impl Checkpoints {
         metadata: &BTreeMap<String, String>,
     ) -> Result<()> {
         let target = self.folder.join(format!("step-{:08}", state.iteration));
-        let beside = self.folder.join(format!(".step-{:08}.tmp", state.iteration));
+        let [beside, before] =
+            ["tmp", "old"].map(|ending| self.folder.join(format!(".step-{:08}.{ending}", state.iteration)));
         let write = || -> Result<()> {
             remove(&beside)?;
             fs::create_dir_all(&beside).map_err(|error| Error::file("create", &beside, error))?;
             weights::save(&beside.join("model.safetensors"), model, metadata)?;
             save_moments(&beside.join("optimizer.safetensors"), optimizer)?;
-            let path = beside.join("state.json");
-            let json = serde_json::to_vec_pretty(state).map_err(|error| Error::file("write", &path, error))?;
-            fs::write(&path, json).map_err(|error| Error::file("write", &path, error))?;
-            remove(&target)?;
-            fs::rename(&beside, &target).map_err(|error| Error::file("write", &target, error))
+            save_state(&beside.join(STATE), state)?;
+            // One of this iteration that is already there makes way, and is removed only then.
+            remove(&before)?;
+            if target.exists() {
+                fs::rename(&target, &before).map_err(|error| Error::file("rename", &target, error))?;
+            }
+            fs::rename(&beside, &target).map_err(|error| Error::file("write", &target, error))?;
+            remove(&before)
         };
         if let Err(error) = write() {
             let _ = fs::remove_dir_all(&beside);
             return Err(Error::new(format!("cannot save the checkpoint of iteration {}", state.iteration))
                 .source(error)
-                .hint("the checkpoints before it are untouched; make room or the folder writable, then go on with --resume"));
+                .hint("checkpoints before it, if any, are untouched; make room or the folder writable, then go on with --resume"));
         }
         let all = self.list()?;
         for (_, old) in &all[..all.len().saturating_sub(self.keep)] {
@@ -76,22 +85,41 @@ impl Checkpoints {
         Ok(())
     }
 
-    /// The newest checkpoint that is whole, restored into `model`; `None` when there is none.
+    /// Writes what has become of `state` since its checkpoint was saved: the weights are the same.
+    pub fn update(&self, state: &State) -> Result<()> {
+        save_state(&self.folder.join(format!("step-{:08}", state.iteration)).join(STATE), state)
+    }
+
+    /// The newest checkpoint that is whole, restored into a copy of `model`; `None` when there is none. Tells of those that
+    /// are damaged.
+    ///
+    /// # Errors
+    /// There are checkpoints, and all of them are damaged.
     pub fn load_last(
         &self,
-        model: Model,
+        model: &Model,
         config: &OptimizerConfig,
         device: &Device,
+        note: &mut dyn FnMut(&str),
     ) -> Result<Option<(State, Model, AdamW)>> {
-        let Some((_, folder)) = self.list()?.pop() else { return Ok(None) };
-        let path = folder.join("state.json");
-        let text = fs::read_to_string(&path).map_err(|error| Error::file("read", &path, error))?;
-        let state: State = serde_json::from_str(&text).map_err(|error| Error::file("read", &path, error))?;
-        let (model, _) =
-            weights::load(model, &weights::read(&folder.join("model.safetensors"))?, &LoadOptions::default())?;
-        let file = weights::read(&folder.join("optimizer.safetensors"))?;
-        let optimizer = AdamW::restore(config, state.optimizer_steps, restored(file, device)?);
-        Ok(Some((state, model, optimizer)))
+        let mut newest: Option<Error> = None;
+        for (iteration, folder) in self.list()?.into_iter().rev() {
+            match load(&folder, model, config, device) {
+                Ok(found) => return Ok(Some(found)),
+                Err(error) => {
+                    note(&format!(
+                        "the checkpoint of iteration {iteration} is damaged, trying the one before: {error}"
+                    ));
+                    newest.get_or_insert(error);
+                }
+            }
+        }
+        match newest {
+            None => Ok(None),
+            Some(error) => Err(Error::new(format!("no checkpoint in `{}` is whole", self.folder.display()))
+                .source(error)
+                .hint("remove the folder of the run and start again without --resume")),
+        }
     }
 
     /// All checkpoints by iteration, the oldest first.
@@ -116,6 +144,32 @@ impl Checkpoints {
     }
 }
 
+const STATE: &str = "state.json";
+
+fn save_state(path: &Path, state: &State) -> Result<()> {
+    files::write(path, &serde_json::to_vec_pretty(state).map_err(|error| Error::file("write", path, error))?)
+}
+
+fn load(folder: &Path, model: &Model, config: &OptimizerConfig, device: &Device) -> Result<(State, Model, AdamW)> {
+    let path = folder.join(STATE);
+    let text = fs::read_to_string(&path).map_err(|error| Error::file("read", &path, error))?;
+    let state: State = serde_json::from_str(&text).map_err(|error| Error::file("read", &path, error))?;
+    let file = weights::read(&folder.join("model.safetensors"))?;
+    let (model, _) = weights::load(model.clone(), &file, &LoadOptions::default())?;
+    let path = folder.join("optimizer.safetensors");
+    let moments = restored(weights::read(&path)?, device)?;
+    let mut sizes = BTreeMap::new();
+    parameters::visit(&model, |parameter, value| _ = sizes.insert(parameter.name.to_owned(), value.dims()));
+    for (name, pair) in &moments {
+        let size = sizes.get(name);
+        if pair.iter().any(|moment| Some(&moment.dims()) != size) {
+            return Err(Error::new(format!("`{}`: the moments of `{name}` do not fit the model", path.display())));
+        }
+    }
+    let optimizer = AdamW::restore(config, state.optimizer_steps, moments);
+    Ok((state, model, optimizer))
+}
+
 fn remove(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(Error::file("remove", folder, error)),
@@ -131,7 +185,8 @@ fn save_moments(path: &Path, optimizer: &AdamW) -> Result<()> {
         let view = TensorView::new(Dtype::F32, data.shape().to_vec(), data.as_bytes()).map_err(failed)?;
         views.push((name, view));
     }
-    safetensors::serialize_to_file(views, None, path).map_err(failed)
+    safetensors::serialize_to_file(views, None, path).map_err(failed)?;
+    fs::File::open(path).and_then(|file| file.sync_all()).map_err(|error| Error::file("write", path, error))
 }
 
 fn restored(file: StateDict, device: &Device) -> Result<BTreeMap<String, [Tensor<1>; 2]>> {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::optimizer::OptimizerConfig;
 use super::schedule::Schedule;
 use crate::error::{Error, Result};
-use crate::kernels::LossMean;
+use crate::kernels::{LossMean, Precision};
 
 /// `[train]` of a recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +31,8 @@ pub struct TrainConfig {
     pub loss_mean: LossMean,
     /// Weight of each class in the loss; empty means 1 for all.
     pub class_weights: Vec<f32>,
+    /// In what precision the CPU multiplies matrices; weights, sums and everything else stay in f32.
+    pub precision: Precision,
     /// AdamW and its groups.
     pub optimizer: OptimizerConfig,
     /// The learning rate over time.
@@ -57,6 +59,7 @@ impl Default for TrainConfig {
             freeze_backbone: false,
             loss_mean: LossMean::All,
             class_weights: Vec::new(),
+            precision: Precision::F32,
             optimizer: OptimizerConfig::default(),
             schedule: Schedule::default(),
             eval_every: 8_000,
@@ -77,6 +80,29 @@ impl TrainConfig {
         if !self.batch_size.is_multiple_of(self.accumulate) {
             let (batch, passes) = (self.batch_size, self.accumulate);
             return refuse(format!("batch_size = {batch} cannot be spread over accumulate = {passes} equal passes"));
+        }
+        if self.keep_checkpoints == 0 {
+            return refuse("keep_checkpoints must be at least 1".into());
+        }
+        let optimizer = &self.optimizer;
+        if optimizer.betas.iter().any(|beta| !(0.0..1.0).contains(beta))
+            || optimizer.eps.is_nan()
+            || optimizer.eps <= 0.0
+        {
+            return refuse("optimizer.betas must lie in [0, 1), and optimizer.eps above 0".into());
+        }
+        if optimizer.clip_norm.is_some_and(|limit| !limit.is_finite() || limit <= 0.0) {
+            return refuse("optimizer.clip_norm must be above 0; leave it out not to clip".into());
+        }
+        let weights = &self.class_weights;
+        if weights.iter().any(|weight| !weight.is_finite() || *weight < 0.0)
+            || (!weights.is_empty() && weights.iter().all(|weight| *weight == 0.0))
+        {
+            return refuse("class_weights must be finite and not negative, and not all 0".into());
+        }
+        let schedule = [self.schedule.warmup_ratio, self.schedule.power, self.schedule.min_lr];
+        if schedule.iter().any(|value| !value.is_finite() || *value < 0.0) {
+            return refuse("schedule.warmup_ratio, power and min_lr must be finite and not negative".into());
         }
         let rates = [self.optimizer.lr, self.optimizer.decoder_lr_mult, self.optimizer.weight_decay];
         if rates.iter().any(|rate| !rate.is_finite() || *rate < 0.0) {

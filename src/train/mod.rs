@@ -52,11 +52,17 @@ pub struct Outcome {
     pub best: Option<(u64, f64)>,
 }
 
-/// Makes the folder of a run, with its resolved recipe in `config.toml`.
+/// Makes the folder of a run, with its resolved recipe in `config.toml`. It is this process's until the lock is dropped.
 ///
 /// # Errors
-/// The folder holds another run, or with `resume` one of other settings, or it cannot be written.
-pub fn prepare(config: &Config, run: &Path, resume: bool) -> Result<()> {
+/// The folder holds another run, or with `resume` one of other settings, or it is in use, or it cannot be written.
+pub fn prepare(config: &Config, run: &Path, resume: bool) -> Result<files::Lock> {
+    let lock = files::Lock::take(run)?;
+    prepare_locked(config, run, resume)?;
+    Ok(lock)
+}
+
+fn prepare_locked(config: &Config, run: &Path, resume: bool) -> Result<()> {
     let path = run.join("config.toml");
     let text = config.to_toml()?;
     let begun = run.join("model.safetensors").exists() || !Checkpoints::new(run, 1).list()?.is_empty();
@@ -72,12 +78,10 @@ pub fn prepare(config: &Config, run: &Path, resume: bool) -> Result<()> {
             if before == *config {
                 return Ok(());
             }
-            let before = before.to_toml()?;
-            let changed: Vec<&str> = text.lines().filter(|line| !before.lines().any(|old| old == *line)).collect();
             return Err(Error::new(format!(
                 "`{}` was started with other settings than now: {}",
                 run.display(),
-                changed.join(", ")
+                before.differences(config)?.join(", ")
             ))
             .hint("a resumed run must be the same run; leave the recipe out to take that of the run"));
         }
@@ -111,12 +115,23 @@ pub fn run(config: &Config, run: &Path, resume: bool, device: &Device, observer:
     let checkpoints = Checkpoints::new(run, train.keep_checkpoints);
     let learning = device.clone().autodiff();
 
-    let mut model = initial_model(config, classes.names.len(), &learning, resume, observer)?;
-    let (mut state, mut optimizer) = (State::default(), AdamW::new(&train.optimizer));
-    if resume && let Some((saved, weights, moments)) = checkpoints.load_last(model.clone(), &train.optimizer, device)? {
-        observer.note(&format!("resuming after iteration {}", saved.iteration));
-        (state, model, optimizer) = (saved, weights, moments);
-    }
+    let fresh = config.model.init(classes.names.len(), train.seed, &learning);
+    let saved = match resume {
+        true => checkpoints.load_last(&fresh, &train.optimizer, device, &mut |text| observer.note(text))?,
+        false => None,
+    };
+    let (mut state, mut model, mut optimizer) = match saved {
+        Some(saved) => {
+            observer.note(&format!("resuming after iteration {}", saved.0.iteration));
+            saved
+        }
+        None => {
+            if resume {
+                observer.note("there is no checkpoint yet: starting from the beginning");
+            }
+            (State::default(), initial_model(fresh, config, observer)?, AdamW::new(&train.optimizer))
+        }
+    };
     if train.freeze_backbone {
         model = model.freeze_backbone();
     }
@@ -135,6 +150,17 @@ pub fn run(config: &Config, run: &Path, resume: bool, device: &Device, observer:
         if stop != Stop::No {
             break;
         }
+        if due(state.iteration, train.eval_every) && state.evaluated < state.iteration {
+            sound(&model, &state, &checkpoints)?;
+            // What was learned so far survives whatever becomes of the evaluation.
+            checkpoints.save(&state, &model, &optimizer, &metadata)?;
+            unsaved = false;
+            let scores = evaluate(&model.valid(), validation.as_ref(), config, device, observer)?;
+            offer(&scores, &mut state, &model, run, &metadata, &mut log)?;
+            checkpoints.update(&state)?;
+            observer.evaluated(state.iteration, &scores);
+            pace.resume(state.iteration, loader.waited());
+        }
         let it = state.iteration;
         let lr = train.schedule.lr(train.optimizer.lr, it, train.iterations);
         let mut grads = Gradients::default();
@@ -144,7 +170,7 @@ pub fn run(config: &Config, run: &Path, resume: bool, device: &Device, observer:
             let names = batch.names.clone();
             let (images, labels) = upload(batch, &config.data.preprocess, &learning);
             let dropped = Pass::train(Rng::new(train.seed, &[it, pass]));
-            let logits = model.forward(images, &dropped); // [b, h, w, k]
+            let logits = kernels::with_precision(train.precision, || model.forward(images, &dropped)); // [b, h, w, k]
             let part = criterion(logits, labels, model.stride(), train) / train.accumulate as f64;
             let value = f64::from(part.clone().into_scalar::<f32>());
             if !value.is_finite() {
@@ -174,25 +200,19 @@ pub fn run(config: &Config, run: &Path, resume: bool, device: &Device, observer:
                 parts: BTreeMap::new(),
             }))?;
         }
-        let last = state.iteration == train.iterations;
-        if !last && due(state.iteration, train.eval_every) {
-            let scores = evaluate(&model.valid(), validation.as_ref(), config, device, observer)?;
-            offer(&scores, &mut state, &model, run, &metadata, &mut log)?;
-            observer.evaluated(state.iteration, &scores);
-            pace.resume(state.iteration, loader.waited());
-        }
-        unsaved = !last && due(state.iteration, train.save_every);
+        unsaved = state.iteration < train.iterations && due(state.iteration, train.save_every);
     }
 
-    if !finite(&model) {
-        return Err(not_finite(f64::NAN, state.iteration, &["the weights".to_owned()], &checkpoints));
+    if state.iteration > 0 {
+        sound(&model, &state, &checkpoints)?;
+        checkpoints.save(&state, &model, &optimizer, &metadata)?;
     }
-    checkpoints.save(&state, &model, &optimizer, &metadata)?;
-    if !interrupted {
+    let published = run.join("model.safetensors").exists();
+    if !interrupted && (state.evaluated < state.iteration || !published) {
         let scores = evaluate(&model.valid(), validation.as_ref(), config, device, observer)?;
         offer(&scores, &mut state, &model, run, &metadata, &mut log)?;
+        checkpoints.update(&state)?;
         observer.evaluated(state.iteration, &scores);
-        checkpoints.save(&state, &model, &optimizer, &metadata)?;
     }
     Ok(Outcome { model: model.valid(), iteration: state.iteration, interrupted, best: state.best })
 }
@@ -204,16 +224,9 @@ pub fn scores(run: &Path) -> Result<Scores> {
     serde_json::from_str(&text).map_err(|error| Error::file("read", &path, error))
 }
 
-/// A model with the weights a fresh run starts from; a resumed one will be given its own.
-fn initial_model(
-    config: &Config,
-    classes: usize,
-    device: &Device,
-    resume: bool,
-    observer: &mut dyn Observer,
-) -> Result<Model> {
-    let model = config.model.init(classes, config.train.seed, device);
-    let Some(path) = config.train.pretrained.as_deref().filter(|_| !resume) else { return Ok(model) };
+/// The model with the weights that a run starts from.
+fn initial_model(model: Model, config: &Config, observer: &mut dyn Observer) -> Result<Model> {
+    let Some(path) = config.train.pretrained.as_deref() else { return Ok(model) };
     let state = weights::read(path)?;
     let grid = config.model.backbone.features().grid;
     let whole = !config.train.pretrained_backbone_only
@@ -256,22 +269,33 @@ fn upload(batch: Batch, preprocess: &Preprocess, device: &Device) -> (Tensor<4>,
 }
 
 fn not_finite(loss: f64, iteration: u64, names: &[String], checkpoints: &Checkpoints) -> Error {
-    let kept = match checkpoints.list().ok().and_then(|mut all| all.pop()) {
-        Some((iteration, folder)) => {
-            format!("the checkpoint of iteration {iteration} in `{}` is good", folder.display())
-        }
-        None => "no checkpoint had been written yet".to_owned(),
+    let (kept, from) = match checkpoints.list().ok().and_then(|mut all| all.pop()) {
+        Some((iteration, folder)) => (
+            format!("the checkpoint of iteration {iteration} in `{}` is good", folder.display()),
+            format!(
+                "; to start from the good weights set train.pretrained = \"{}/model.safetensors\"",
+                folder.display()
+            ),
+        ),
+        None => ("no checkpoint had been written yet".to_owned(), String::new()),
     };
-    Error::new(format!("the loss is {loss} at iteration {}, on {}; {kept}", iteration + 1, names.join(", "))).hint(
-        "lower train.optimizer.lr, set train.optimizer.clip_norm = 1.0 or lengthen train.schedule.warmup_iters; \
-         then start again, or go on from the checkpoint with --resume",
+    let what = if loss.is_nan() { "not a number".to_owned() } else { loss.to_string() };
+    Error::new(format!("the loss is {what} at iteration {}, on {}; {kept}", iteration + 1, names.join(", "))).hint(
+        format!(
+            "start another run, in another --out folder, with a lower train.optimizer.lr, \
+             train.optimizer.clip_norm = 1.0 or more train.schedule.warmup_iters{from}"
+        ),
     )
 }
 
-fn finite(model: &Model) -> bool {
+/// Fails if a weight is not finite.
+fn sound(model: &Model, state: &State, checkpoints: &Checkpoints) -> Result<()> {
     let mut finite = true;
     parameters::visit(model, |_, value| finite &= value.abs().max().into_scalar::<f32>().is_finite());
-    finite
+    match finite {
+        true => Ok(()),
+        false => Err(not_finite(f64::NAN, state.iteration.saturating_sub(1), &["the weights".to_owned()], checkpoints)),
+    }
 }
 
 fn due(iteration: u64, every: u64) -> bool {
@@ -299,6 +323,7 @@ fn offer(
     log: &mut RunLog,
 ) -> Result<()> {
     let miou = scores.miou.unwrap_or(0.0);
+    state.evaluated = state.iteration;
     log.write(&Row::Eval(progress::Eval {
         iteration: state.iteration,
         miou,

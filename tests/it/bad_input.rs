@@ -192,6 +192,73 @@ fn a_loss_that_is_not_finite() {
     assert!(kept.tensors.values().flat_map(|tensor| &tensor.data).all(|value| value.abs() < 10.0));
 }
 
+/// Weights that are ruined are neither evaluated nor published.
+#[test]
+fn ruined_weights_are_not_published() {
+    let lab = Lab::new();
+    let recipe = lab.write("tiny.toml", TINY);
+    let arguments = ["train", recipe.to_str().unwrap(), "--device", "cpu", "--out", "run"];
+    let wild = ["train.optimizer.lr=1e39", "train.schedule.warmup_iters=0", "train.eval_every=1"];
+    let wild: Vec<&str> = wild.iter().flat_map(|change| ["--set", change]).collect();
+    lab.refused(&[&arguments[..], &wild[..]].concat(), &["not a number", "the weights"]);
+    assert!(!lab.path("run/model.safetensors").exists());
+}
+
+/// What a user has beside the tool's files stays.
+#[test]
+fn files_of_others_are_left_alone() {
+    let lab = Lab::new();
+    lab.write("mine/config.toml", "[data]\ndataset = \"shapes\"\n");
+    lab.write("mine/thesis.tex", "words");
+    lab.refused(&["demo", "--out", "mine", "--device", "cpu"], &["no demo"]);
+    assert!(lab.path("mine/thesis.tex").exists());
+
+    let recipe = lab.write("tiny.toml", TINY);
+    let short = ["--set", "train.iterations=1", "--out", "run", "--device", "cpu"];
+    lab.ok(&[&["train", recipe.to_str().unwrap()][..], &short[..]].concat());
+    std::fs::create_dir_all(lab.path("photos")).unwrap();
+    image::RgbImage::new(9, 9).save(lab.path("photos/a.png")).unwrap();
+    let before = std::fs::read(lab.path("photos/a.png")).unwrap();
+    let predict = ["predict", "run/model.safetensors", "--device", "cpu"];
+    for inputs in [&["photos", "--out", "photos"][..], &["photos/a.png", "--out", "./photos/../photos"]] {
+        lab.refused(&[&predict[..], inputs].concat(), &["would be overwritten", "a.png"]);
+    }
+    assert!(std::fs::read(lab.path("photos/a.png")).unwrap() == before);
+    // Its own results are no input, and links in circles end.
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(".", lab.path("photos/again")).unwrap();
+    for _ in 0..2 {
+        let written = lab.ok(&[&predict[..], &["photos", "--out", "photos/found"]].concat());
+        assert_eq!(written.lines().count(), 1, "{written}");
+    }
+}
+
+/// Settings and sizes that make no sense are refused by name, before anything is taken.
+#[test]
+fn values_out_of_range() {
+    let lab = Lab::new();
+    let recipe = lab.write("tiny.toml", TINY);
+    let recipe = recipe.to_str().unwrap();
+    for (change, say) in [
+        ("train.optimizer.betas=[1.0,0.9]", "betas"),
+        ("train.optimizer.clip_norm=0", "clip_norm"),
+        ("train.class_weights=[0,0,0,0,0,0]", "class_weights"),
+        ("train.schedule.power=nan", "power"),
+        ("train.keep_checkpoints=0", "keep_checkpoints"),
+        ("model.backbone.embed_dim=1000000000", "embed_dim"),
+        ("model.backbone.init_values=nan", "init_values"),
+        ("model.decoder.channels=10000000000", "channels"),
+        ("a.a.a.a.a.a.a.a.a.a=1", "key=value"),
+    ] {
+        lab.refused(&["train", recipe, "--device", "cpu", "--set", change], &[say]);
+    }
+    for option in [["--size", "99999999999"], ["--batch", "0"], ["--classes", "300"], ["--repeat", "0"]] {
+        lab.refused(&["bench", "--device", "cpu", option[0], option[1]], &[option[1]]);
+    }
+    lab.refused(&["inspect", recipe, "--classes", "99999999999"], &["--classes"]);
+    lab.refused(&["train"], &["no recipe"]);
+}
+
 #[cfg(not(feature = "cuda"))]
 #[test]
 fn no_gpu() {

@@ -63,6 +63,44 @@ fn an_interrupt_saves_and_resumes_to_the_same_bytes() {
     assert_same(&lab, "whole", "cut");
 }
 
+/// A run that was stopped before its first checkpoint starts from its pretrained weights again.
+#[test]
+fn nothing_saved_is_a_fresh_start() {
+    let lab = Lab::new();
+    let recipe = lab.write("tiny.toml", TINY);
+    let recipe = recipe.to_str().unwrap();
+    let cpu = ["--device", "cpu", "--set", "train.eval_every=0"];
+    let short = ["train", recipe, "--out", "before", "--set", "train.iterations=5"];
+    lab.ok(&[&short[..], &cpu[..]].concat());
+    let train = ["train", recipe, "--set", "train.pretrained=before/model.safetensors"];
+    lab.ok(&[&train[..], &cpu[..], &["--out", "whole"]].concat());
+    let stopped = lab.run(&[&train[..], &cpu[..], &["--out", "late", "--stop-after", "0"]].concat());
+    assert_eq!(stopped.status.code(), Some(130));
+    let resumed = lab.run(&["train", "--resume", "--out", "late", "--device", "cpu"]);
+    let talk = String::from_utf8_lossy(&resumed.stderr);
+    assert!(resumed.status.success() && talk.contains("no checkpoint yet"), "{talk}");
+    assert_same(&lab, "whole", "late");
+}
+
+#[test]
+fn a_damaged_checkpoint_gives_way_to_the_one_before() {
+    let lab = Lab::new();
+    let recipe = lab.write("tiny.toml", TINY);
+    let recipe = recipe.to_str().unwrap();
+    lab.ok(&["train", recipe, "--out", "whole", "--device", "cpu"]);
+    for file in ["model.safetensors", "optimizer.safetensors", "state.json"] {
+        lab.run(&["train", recipe, "--out", file, "--device", "cpu", "--stop-after", "30"]);
+        let path = lab.path(file).join("checkpoints/step-00000030").join(file);
+        let half = bytes(&path);
+        std::fs::write(&path, &half[..half.len() / 2]).unwrap();
+        let resumed = lab.run(&["train", "--resume", "--out", file, "--device", "cpu"]);
+        let talk = String::from_utf8_lossy(&resumed.stderr);
+        assert!(resumed.status.success() && talk.contains("iteration 30 is damaged"), "{talk}");
+        assert!(talk.contains("resuming after iteration 20"), "{talk}");
+        assert_same(&lab, "whole", file);
+    }
+}
+
 #[test]
 fn a_run_is_not_mixed_with_another() {
     let lab = Lab::new();
@@ -70,10 +108,14 @@ fn a_run_is_not_mixed_with_another() {
     let recipe = recipe.to_str().unwrap();
     let short = ["--set", "train.iterations=4", "--out", "run", "--device", "cpu"];
     lab.refused(&[&["train", recipe, "--resume"][..], &short[..]].concat(), &["no run to resume"]);
+    lab.refused(&["train", "--resume", "--out", "run", "--device", "cpu"], &["no run to resume"]);
+    let lock = structtoken::files::Lock::take(&lab.path("run")).unwrap();
+    lab.refused(&[&["train", recipe][..], &short[..]].concat(), &["in use by another process"]);
+    drop(lock);
     lab.ok(&[&["train", recipe][..], &short[..]].concat());
     lab.refused(&[&["train", recipe][..], &short[..]].concat(), &["already holds a run", "--resume"]);
     let other = ["train", recipe, "--resume", "--set", "train.iterations=5", "--out", "run", "--device", "cpu"];
-    lab.refused(&other, &["other settings", "iterations = 5"]);
+    lab.refused(&other, &["other settings", "train.iterations: 4 -> 5"]);
 }
 
 /// Accumulating four passes of one image is one pass of four, and a frozen backbone keeps its bytes.

@@ -10,6 +10,7 @@ use structtoken::decoder::{BlockKind, DecoderConfig, StructTokenConfig};
 use structtoken::device;
 use structtoken::error::{Error, Result};
 use structtoken::eval::infer::InferMode;
+use structtoken::kernels::Precision;
 use structtoken::model::ModelConfig;
 
 use crate::console::{emit, print};
@@ -44,6 +45,9 @@ pub(crate) struct Arguments {
     /// Cut images into windows of this side, at steps of two thirds
     #[arg(long, value_name = "PIXELS", conflicts_with_all = ["train", "recipe"])]
     window: Option<usize>,
+    /// In what precision the CPU multiplies matrices
+    #[arg(long, value_enum, default_value_t = PrecisionName::F32)]
+    precision: PrecisionName,
     /// Threads [default: all]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -72,13 +76,19 @@ enum BackboneName {
     VitL,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum PrecisionName {
+    F32,
+    Bf16,
+}
+
 pub(crate) fn run(arguments: Arguments) -> Result<End> {
     if let Some(threads) = arguments.threads {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
         pool.map_err(|error| Error::new("cannot set the number of threads").source(error))?;
     }
     let (device, name) = device::open(&arguments.computing.device)?;
-    eprintln!("timing on {name}, {} threads", rayon::current_num_threads());
+    talk!("timing on {name}, {} threads", rayon::current_num_threads());
     if !arguments.json {
         print(&format!(
             "{:<40} {:>10} {:>22} {:>9} {:>10} {:>8} {:>8}",
@@ -114,7 +124,11 @@ fn works(arguments: &Arguments) -> Result<Vec<Work>> {
     let mut works = Vec::new();
     let recipe = arguments.recipe.as_deref().map(|path| Config::read(path, &arguments.changes)).transpose()?;
     let or = |given: &[usize], default: usize| if given.is_empty() { vec![default] } else { given.to_vec() };
-    let kind = if arguments.train { "train step" } else { "labels" };
+    let (precision, suffix) = match arguments.precision {
+        PrecisionName::F32 => (Precision::F32, ""),
+        PrecisionName::Bf16 => (Precision::Bf16, " bf16"),
+    };
+    let kind = format!("{}{suffix}", if arguments.train { "train step" } else { "labels" });
     if let (Some(config), Some(path)) = (&recipe, &arguments.recipe) {
         let features = config.model.backbone.features();
         let own = match arguments.train {
@@ -132,7 +146,8 @@ fn works(arguments: &Arguments) -> Result<Vec<Work>> {
                     let [h, w] = image;
                     let name = format!("{stem} {h}x{w} k{classes} b{batch} {kind}");
                     let model = config.model.clone();
-                    works.push(Work { name, model, classes, image, batch, train: arguments.train, windows });
+                    let train = arguments.train;
+                    works.push(Work { name, model, classes, image, batch, train, precision, windows });
                 }
             }
         }
@@ -144,8 +159,9 @@ fn works(arguments: &Arguments) -> Result<Vec<Work>> {
                 let side = arguments.window.unwrap_or(size).min(size);
                 let (model, what) = model(arguments, side);
                 let name = format!("{what} {size} k{classes} b{batch} {kind}");
-                let windows = arguments.window.map(|side| ([side; 2], [side * 2 / 3; 2]));
-                works.push(Work { name, model, classes, image: [size; 2], batch, train: arguments.train, windows });
+                let windows = arguments.window.map(|side| ([side; 2], [(side * 2 / 3).max(1); 2]));
+                let (train, image) = (arguments.train, [size; 2]);
+                works.push(Work { name, model, classes, image, batch, train, precision, windows });
             }
         }
     }

@@ -30,7 +30,7 @@ impl Console {
             if flag.swap(true, Ordering::SeqCst) {
                 std::process::exit(130); // the second time, at once
             }
-            eprintln!("\nsaving after this iteration; press Ctrl-C again to stop at once");
+            talk!("\nsaving after this iteration; press Ctrl-C again to stop at once");
         })
         .map_err(|error| Error::new("cannot listen for Ctrl-C").source(error))?;
         let bar = stderr().is_terminal().then(|| bar("{msg}\n{wide_bar} {pos}/{len}"));
@@ -52,7 +52,7 @@ impl Console {
     fn line(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.println(text),
-            None => eprintln!("{text}"),
+            None => talk!("{text}"),
         }
     }
 }

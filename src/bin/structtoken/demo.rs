@@ -1,13 +1,13 @@
 //! `structtoken demo`: the main job on data it makes itself.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use structtoken::config::Config;
 use structtoken::error::{Error, Result};
 use structtoken::report::run::About;
-use structtoken::{device, report, train};
+use structtoken::{device, files, report, train};
 
 use crate::console::{Console, print};
 use crate::train::command_line;
@@ -34,8 +34,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let (device, device_name) = device::open(&arguments.computing.device)?;
     let run = arguments.out;
     make_room(&run)?;
-    train::prepare(&config, &run, false)?;
-    eprintln!(
+    let _lock = train::prepare(&config, &run, false)?;
+    files::write(&run.join(MARK), b"This folder was made by `structtoken demo`, and the next demo replaces it.\n")?;
+    talk!(
         "The set is generated: a class is a shape, while colours and textures are random, so no pixel tells its class.\n\
          Training a small StructToken on {device_name} for at most three minutes, in `{}`.",
         run.display()
@@ -47,7 +48,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         return Ok(End::Interrupted);
     }
     if outcome.iteration < config.train.iterations {
-        eprintln!("three minutes were over after {} of {} iterations", outcome.iteration, config.train.iterations);
+        talk!("three minutes were over after {} of {} iterations", outcome.iteration, config.train.iterations);
     }
     let scores = train::scores(&run)?;
     let shown = run.display();
@@ -81,15 +82,29 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     Ok(End::Done)
 }
 
-/// Clears the folder of an earlier demo, and only of a demo.
-fn make_room(run: &std::path::Path) -> Result<()> {
-    let config = run.join("config.toml");
-    match std::fs::read_to_string(&config) {
-        Ok(text) if text.contains("dataset = \"shapes\"") => {
-            std::fs::remove_dir_all(run).map_err(|error| Error::file("replace the demo in", run, error))
+/// Says that a folder is a demo's.
+const MARK: &str = ".demo";
+/// What a demo leaves in its folder.
+const LEFT: [&str; 8] =
+    [MARK, ".lock", "config.toml", "log.ndjson", "scores.json", "model.safetensors", "report.html", "checkpoints"];
+
+/// Removes what an earlier demo left, and nothing else.
+fn make_room(run: &Path) -> Result<()> {
+    if !run.join(MARK).exists() {
+        if run.join("config.toml").exists() {
+            return Err(Error::new(format!("`{}` holds a run that is no demo", run.display()))
+                .hint("take another folder with --out"));
         }
-        Ok(_) => Err(Error::new(format!("`{}` holds a run that is no demo", run.display()))
-            .hint("take another folder with --out")),
-        Err(_) => Ok(()),
+        return Ok(());
     }
+    for path in LEFT.map(|name| run.join(name)) {
+        let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        match removed {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::file("replace the demo's", &path, error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }

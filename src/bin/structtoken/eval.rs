@@ -78,7 +78,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         }
         (model, config, dataset)
     };
-    eprintln!("evaluating {} images of {split} on {name}", dataset.len());
+    talk!("evaluating {} images of {split} on {name}", dataset.len());
     let progress = bar("{wide_bar} {pos}/{len}  {eta} left");
     let (preprocess, settings) = (&config.data.preprocess, &config.eval);
     let inference = Inference { network: &model, preprocess, config: settings, device: &device };
@@ -89,10 +89,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     progress.finish_and_clear();
     let json =
         serde_json::to_string_pretty(&scores).map_err(|error| Error::new("cannot write scores").source(error))?;
+    print(&if arguments.json { json.clone() } else { scores.table() });
     if let Some(path) = &arguments.out {
         files::write(path, json.as_bytes())?;
     }
-    print(&if arguments.json { json } else { scores.table() });
     Ok(End::Done)
 }
 
@@ -102,7 +102,7 @@ fn whole_network(config: &Config, classes: usize, path: &Path, device: &burn::te
     let options = weights::LoadOptions::strict(config.model.backbone.features().grid);
     let (model, report) = weights::load(config.model.blank(classes, device), &state, &options)
         .map_err(|error| Error::new(format!("cannot load `{}`", path.display())).source(error))?;
-    eprintln!("{report}");
+    talk!("{report}");
     Ok(model)
 }
 

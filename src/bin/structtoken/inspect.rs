@@ -39,7 +39,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
 fn recipe(arguments: &Arguments) -> Result<End> {
     let config = Config::read(&arguments.path, &arguments.changes)?;
     let classes = match arguments.classes {
-        Some(0) => return Err(Error::new("--classes must be at least 1")),
+        Some(classes) if !(1..=255).contains(&classes) => {
+            return Err(Error::new(format!("--classes {classes} is not between 1 and 255"))
+                .hint("labels are bytes, of which 255 is ignored"));
+        }
         Some(classes) => classes,
         None => config.data.classes()?.len(),
     };

@@ -2,6 +2,14 @@
 //!
 //! stdout is data, stderr is talk. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (and saved).
 
+/// A line on stderr; a reader that has gone away is no failure.
+macro_rules! talk {
+    ($($line:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr().lock(), $($line)*);
+    }};
+}
+
 mod bench;
 mod console;
 mod demo;
@@ -93,8 +101,8 @@ fn keep_freed_memory() {
 }
 
 fn report(error: &Error) {
-    eprintln!("error: {error}");
+    talk!("error: {error}");
     if let Some(hint) = error.remedy() {
-        eprintln!("\nhint: {hint}");
+        talk!("\nhint: {hint}");
     }
 }

@@ -1,5 +1,6 @@
 //! `structtoken predict`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -40,7 +41,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<End> {
-    let images = images(&arguments.inputs)?;
+    let images = images(&arguments)?;
     let (device, _) = device::open(&arguments.computing.device)?;
     let (model, card) = artifact::open(&arguments.model, &device)?;
     let config = settings(&card, &arguments.changes, &arguments.model)?;
@@ -53,7 +54,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
             Ok(()) => {}
             Err(error) if images.len() == 1 => return Err(error),
             Err(error) => {
-                progress.suspend(|| eprintln!("error: {error}"));
+                progress.suspend(|| crate::report(&error));
                 failed.push(error);
             }
         }
@@ -62,7 +63,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     progress.finish_and_clear();
     match failed.len() {
         0 => Ok(End::Done),
-        count => Err(Error::new(format!("{count} of {} images could not be predicted", images.len()))),
+        count => Err(Error::new(format!("{count} of {} images could not be predicted", images.len()))
+            .hint("the errors above say why; the others are done")),
     }
 }
 
@@ -102,12 +104,13 @@ fn shares(image: &Image, labels: &Labels, names: &[String]) -> serde_json::Map<S
 }
 
 /// Every image among the inputs, with the name its outputs get: folders keep their inner structure.
-fn images(inputs: &[PathBuf]) -> Result<Vec<(PathBuf, String)>> {
+fn images(arguments: &Arguments) -> Result<Vec<(PathBuf, String)>> {
     let mut found = Vec::new();
-    for input in inputs {
+    for input in &arguments.inputs {
         if input.is_dir() {
             let before = found.len();
-            walk(input, input, &mut found)?;
+            let mut walk = Walk { root: input, out: arguments.out.canonicalize().ok(), seen: BTreeSet::new() };
+            walk.enter(input, &mut found)?;
             if found.len() == before {
                 return Err(Error::new(format!("there are no images in `{}`", input.display()))
                     .hint("images end in .jpg, .jpeg or .png"));
@@ -119,28 +122,68 @@ fn images(inputs: &[PathBuf]) -> Result<Vec<(PathBuf, String)>> {
     }
     found.sort();
     found.dedup();
-    if let Some(pair) = found.windows(2).find(|pair| pair[0].1 == pair[1].1) {
-        return Err(Error::new(format!(
-            "`{}` and `{}` would be written to the same file",
-            pair[0].0.display(),
-            pair[1].0.display()
-        ))
-        .hint("predict them in two calls with different --out"));
+    let sources: BTreeSet<PathBuf> = found.iter().filter_map(|(path, _)| path.canonicalize().ok()).collect();
+    let mut taken: BTreeMap<PathBuf, &Path> = BTreeMap::new();
+    for (path, name) in &found {
+        for output in outputs(arguments, name) {
+            if output.canonicalize().is_ok_and(|output| sources.contains(&output)) {
+                return Err(Error::new(format!(
+                    "`{}` is an image to predict, and would be overwritten",
+                    output.display()
+                ))
+                .hint("take another folder with --out"));
+            }
+            if let Some(other) = taken.insert(output, path) {
+                return Err(Error::new(format!(
+                    "`{}` and `{}` would be written to the same file",
+                    other.display(),
+                    path.display()
+                ))
+                .hint("predict them in two calls with different --out"));
+            }
+        }
     }
     Ok(found)
 }
 
-fn walk(root: &Path, folder: &Path, found: &mut Vec<(PathBuf, String)>) -> Result<()> {
-    let entries = std::fs::read_dir(folder).map_err(|error| Error::file("read", folder, error))?;
-    for entry in entries {
-        let path = entry.map_err(|error| Error::file("read", folder, error))?.path();
-        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_lowercase();
-        if path.is_dir() {
-            walk(root, &path, found)?;
-        } else if ["jpg", "jpeg", "png"].contains(&ending.as_str()) {
-            let inner = path.strip_prefix(root).unwrap_or(&path).with_extension("");
-            found.push((path.clone(), inner.to_string_lossy().into_owned()));
+/// The files that are written for an image: the label map, the overlay, the probabilities.
+fn outputs(arguments: &Arguments, name: &str) -> impl Iterator<Item = PathBuf> {
+    let overlay = arguments.overlay.then(|| format!("{name}_overlay.png"));
+    let probabilities = arguments.probabilities.then(|| format!("{name}_probabilities.npy"));
+    let names = [Some(format!("{name}.png")), overlay, probabilities];
+    names.into_iter().flatten().map(|name| arguments.out.join(name))
+}
+
+/// Finds images in a folder and those below it.
+struct Walk<'a> {
+    root: &'a Path,
+    /// What was predicted before is no input.
+    out: Option<PathBuf>,
+    /// Folders that have been entered: links may lead in circles.
+    seen: BTreeSet<PathBuf>,
+}
+
+impl Walk<'_> {
+    fn enter(&mut self, folder: &Path, found: &mut Vec<(PathBuf, String)>) -> Result<()> {
+        let canonical = folder.canonicalize().map_err(|error| Error::file("read", folder, error))?;
+        if (self.out.as_ref() == Some(&canonical) && folder != self.root) || !self.seen.insert(canonical) {
+            return Ok(());
         }
+        let entries = std::fs::read_dir(folder).map_err(|error| Error::file("read", folder, error))?;
+        for entry in entries {
+            let path = entry.map_err(|error| Error::file("read", folder, error))?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_lowercase();
+            if name.starts_with('.') {
+                continue;
+            }
+            if path.is_dir() {
+                self.enter(&path, found)?;
+            } else if ["jpg", "jpeg", "png"].contains(&ending.as_str()) {
+                let inner = path.strip_prefix(self.root).unwrap_or(&path).with_extension("");
+                found.push((path.clone(), inner.to_string_lossy().into_owned()));
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }

@@ -37,24 +37,34 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<End> {
+    if arguments.recipe.is_none() && !arguments.resume {
+        return Err(Error::new("there is no recipe to train")
+            .hint("give one, for instance `structtoken train configs/shapes/demo.toml`, or try `structtoken demo`"));
+    }
     let run = run_folder(&arguments)?;
     let config = match &arguments.recipe {
         Some(recipe) => Config::read(recipe, &arguments.changes)?,
-        None if arguments.resume => Config::read(&run.join("config.toml"), &arguments.changes)?,
         None => {
-            return Err(Error::new("there is no recipe to train").hint(
-                "give one, for instance `structtoken train configs/shapes/tiny.toml`, or try `structtoken demo`",
-            ));
+            let own = run.join("config.toml");
+            if !own.exists() {
+                return Err(Error::new(format!("there is no run to resume in `{}`", run.display()))
+                    .hint("name the folder of a run with --out, or give a recipe and leave --resume out"));
+            }
+            Config::read(&own, &arguments.changes)?
         }
     };
     let (device, name) = device::open(&arguments.computing.device)?;
-    train::prepare(&config, &run, arguments.resume)?;
+    let _lock = train::prepare(&config, &run, arguments.resume)?;
     let mut console = Console::new(arguments.json)?.stop_after(arguments.stop_after);
-    eprintln!("training on {name}, in `{}`", run.display());
+    talk!("training on {name}, in `{}`", run.display());
     let started = Instant::now();
     let outcome = train::run(&config, &run, arguments.resume, &device, &mut console)?;
+    if outcome.interrupted && outcome.iteration == 0 {
+        talk!("stopped before the first iteration: there is nothing to resume, start it again");
+        return Ok(End::Interrupted);
+    }
     if outcome.interrupted {
-        eprintln!(
+        talk!(
             "saved after iteration {}; go on with:\n  structtoken train --resume --out {}",
             outcome.iteration,
             run.display()

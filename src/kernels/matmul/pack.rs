@@ -262,7 +262,8 @@ impl Lanes<'_> {
                     }
                 }
                 for row in high.next_multiple_of(16).min(rows)..rows {
-                    store(row, column, _mm512_setzero_si512());
+                    // SAFETY: this is compiled for the features.
+                    store(row, column, unsafe { _mm512_setzero_si512() });
                 }
             } else {
                 for row in 0..rows {

@@ -12,7 +12,7 @@ use crate::kernels::simd::{Level, fma, level, vectorised};
 
 /// Lanes between two packed rows of the left-hand side: a block, and a line more, so that rows fall into different cache
 /// sets.
-pub(super) const A_STRIDE: usize = super::BLOCK + 16;
+pub(super) const A_STRIDE: usize = super::panels::BLOCK + 16;
 /// Lanes between two packed columns of the left-hand side: a line, into which the rows of a tile fit.
 const A_COLUMNS: usize = 16;
 

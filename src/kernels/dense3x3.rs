@@ -1,0 +1,184 @@
+//! 3×3 convolution over all channels of channels-last maps, as a product of matrices.
+
+use std::mem::MaybeUninit;
+
+use burn::backend::TensorMetadata;
+use burn::backend::flex::FlexTensor;
+use burn::tensor::{Tensor, module::conv2d, ops::ConvOptions};
+use rayon::prelude::*;
+
+use super::bridge::{Kernel, Operands, on_cpu, room, run, tensor, values, written};
+use super::linear::column_sums;
+use super::matmul::{Precision, Product, Threads, View, precision};
+use super::simd::vectorised;
+
+/// 3×3 convolution, stride 1, zero padding 1: `x [b, h, w, c]`, `weight [o, c, 3, 3]`, `bias [o]` to `[b, h, w, o]`.
+pub fn conv3x3(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
+    let [outputs, channels, kh, kw] = weight.dims();
+    assert_eq!((x.dims()[3], kh, kw), (channels, 3, 3), "conv3x3: x and weight do not fit");
+    assert_eq!(bias.dims(), [outputs], "conv3x3: weight and bias differ in length");
+    if on_cpu(&x) && on_cpu(&weight) && on_cpu(&bias) && outputs * channels > 0 {
+        let operands = [x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()];
+        run(Dense { precision: precision() }, Operands::of(operands.into()))
+    } else {
+        reference(x, weight, bias)
+    }
+}
+
+/// The tensor operations that [`conv3x3`] stands for.
+pub(crate) fn reference(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
+    let options = ConvOptions::new([1, 1], [1, 1], [1, 1], 1);
+    let x = x.permute([0, 3, 1, 2]); // [b, c, h, w]
+    conv2d(x, weight, Some(bias), options).permute([0, 2, 3, 1]) // [b, h, w, o]
+}
+
+const TAPS: usize = 9;
+
+#[derive(Debug)]
+struct Dense {
+    precision: Precision,
+}
+
+impl Kernel for Dense {
+    fn forward(&self, inputs: Vec<FlexTensor>, keep: bool) -> (FlexTensor, Vec<FlexTensor>) {
+        let map = Map::of(&inputs[0]);
+        let bias = values(&inputs[2]);
+        let (columns, weight) = (map.columns(values(&inputs[0])), by_tap(values(&inputs[1]), map.c));
+        let inner = TAPS * map.c;
+        let mut y = room(map.pixels() * bias.len());
+        let (columns, weight) =
+            (View::new(&columns, map.pixels(), inner, inner), View::new(&weight, bias.len(), inner, inner));
+        let product = Product::new(columns, weight.t()).precision(self.precision);
+        product.write_then(&mut y, Threads::All, |_, first, y| {
+            y.iter_mut().zip(&bias[first..]).for_each(|(y, bias)| *y += bias);
+        });
+        // SAFETY: the product has been written.
+        let y = tensor(unsafe { written(y) }, [map.b, map.h, map.w, bias.len()]);
+        (y, if keep { inputs } else { Vec::new() })
+    }
+
+    fn backward(&self, saved: Vec<FlexTensor>, grad: FlexTensor, wanted: &[bool]) -> Vec<Option<FlexTensor>> {
+        let map = Map::of(&saved[0]);
+        let (dy, outputs, inner) = (values(&grad), saved[2].shape()[0], TAPS * map.c);
+        let matrix = View::new(dy, map.pixels(), outputs, outputs);
+        let dx = wanted[0].then(|| {
+            let weight = by_tap(values(&saved[1]), map.c);
+            let columns = Product::new(matrix, View::new(&weight, outputs, inner, inner));
+            tensor(map.gather(&columns.precision(self.precision).to_vec()), saved[0].shape())
+        });
+        let dw = wanted[1].then(|| {
+            let columns = map.columns(values(&saved[0]));
+            let dw = Product::new(matrix.t(), View::new(&columns, map.pixels(), inner, inner));
+            tensor(by_channel(&dw.precision(self.precision).to_vec(), map.c), saved[1].shape())
+        });
+        let db = wanted[2].then(|| tensor(column_sums(dy, outputs, |_, value| value), [outputs]));
+        vec![dx, dw, db]
+    }
+}
+
+/// `[o, c, 9]` to `[o, 9, c]`.
+fn by_tap(weight: &[f32], channels: usize) -> Vec<f32> {
+    transposed(weight, channels, TAPS)
+}
+
+/// `[o, 9, c]` to `[o, c, 9]`.
+fn by_channel(weight: &[f32], channels: usize) -> Vec<f32> {
+    transposed(weight, TAPS, channels)
+}
+
+/// Every matrix of `[n, rows, columns]` transposed.
+fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
+    let matrices = values.chunks_exact(rows * columns);
+    matrices.flat_map(|m| (0..columns).flat_map(move |j| (0..rows).map(move |i| m[i * columns + j]))).collect()
+}
+
+/// The extent of a map.
+struct Map {
+    b: usize,
+    h: usize,
+    w: usize,
+    c: usize,
+}
+
+impl Map {
+    fn of(x: &FlexTensor) -> Self {
+        let shape = x.shape();
+        Self { b: shape[0], h: shape[1], w: shape[2], c: shape[3] }
+    }
+
+    fn pixels(&self) -> usize {
+        self.b * self.h * self.w
+    }
+
+    /// The pixel that a tap of the pixel in a row (counted through all images) and column looks at.
+    fn neighbour(&self, row: usize, column: usize, tap: usize) -> Option<usize> {
+        let (image, y) = (row / self.h, row % self.h);
+        let (y, x) = ((y + tap / 3).checked_sub(1)?, (column + tap % 3).checked_sub(1)?);
+        (y < self.h && x < self.w).then(|| (image * self.h + y) * self.w + x)
+    }
+
+    /// Of each pixel what its nine taps see: `[pixels, 9, c]`, zero outside of the map.
+    fn columns(&self, x: &[f32]) -> Vec<f32> {
+        let mut columns = room(self.pixels() * TAPS * self.c);
+        let line = self.w * TAPS * self.c;
+        columns.par_chunks_mut(line).enumerate().for_each(|(row, line)| {
+            for (at, place) in line.chunks_exact_mut(self.c).enumerate() {
+                match self.neighbour(row, at / TAPS, at % TAPS) {
+                    Some(pixel) => _ = place.write_copy_of_slice(&x[pixel * self.c..][..self.c]),
+                    None => place.fill(MaybeUninit::new(0.0)),
+                }
+            }
+        });
+        // SAFETY: every tap of every pixel has been written.
+        unsafe { written(columns) }
+    }
+
+    /// The gradient of the map from that of its columns: the sum over the taps that saw a pixel.
+    fn gather(&self, columns: &[f32]) -> Vec<f32> {
+        let mut dx = vec![0.0; self.pixels() * self.c];
+        dx.par_chunks_mut(self.w * self.c).enumerate().for_each(|(row, line)| {
+            for (x, place) in line.chunks_exact_mut(self.c).enumerate() {
+                // A pixel is seen by its neighbours through the opposite tap.
+                for tap in 0..TAPS {
+                    if let Some(pixel) = self.neighbour(row, x, TAPS - 1 - tap) {
+                        add(place, &columns[(pixel * TAPS + tap) * self.c..][..self.c]);
+                    }
+                }
+            }
+        });
+        dx
+    }
+}
+
+vectorised! {
+    fn add(sum: &mut [f32], values: &[f32]) {
+        for (sum, value) in sum.iter_mut().zip(values) {
+            *sum += value;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::tests::{assert_close, random, strided, tracked};
+
+    #[test]
+    fn matches_conv2d() {
+        for (shape, outputs) in [([1, 1, 1, 1], 1), ([2, 5, 7, 12], 9), ([1, 9, 4, 35], 35), ([3, 2, 3, 70], 11)] {
+            let (x, w, b) = (strided(shape, 1), strided([outputs, shape[3], 3, 3], 3), random([outputs], 4));
+            let dy = random([shape[0], shape[1], shape[2], outputs], 2);
+            let results = [conv3x3, reference].map(|f| {
+                let (x, w, b) = (tracked(x.clone()), tracked(w.clone()), tracked(b.clone()));
+                let y = f(x.clone(), w.clone(), b.clone());
+                let grads = (y.clone() * Tensor::from_inner(dy.clone())).sum().backward();
+                (y.inner(), x.grad(&grads).unwrap(), w.grad(&grads).unwrap(), b.grad(&grads).unwrap())
+            });
+            let [(y, dx, dw, db), (ry, rdx, rdw, rdb)] = results;
+            assert_close(y, ry, 3e-6);
+            assert_close(dx, rdx, 3e-6);
+            assert_close(dw, rdw, 5e-6);
+            assert_close(db, rdb, 5e-6);
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! Right-hand sides packed ahead, and what is multiplied by them.
+
+use std::cell::RefCell;
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use super::pack::Line;
+use super::tile::{A_STRIDE, Kernel, Target};
+use super::{Precision, View, rewrite};
+
+thread_local! {
+    pub(super) static PANELS: RefCell<Panels> = RefCell::default();
+    static ROWS: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Packed columns of a right-hand side: [blocks of the inner dimension, panels, lanes of the block, columns of a panel].
+#[derive(Default)]
+pub(in crate::kernels) struct Panels {
+    lines: Vec<Line>,
+    inner: usize,
+    columns: usize,
+    precision: Precision,
+}
+
+impl Panels {
+    /// Takes all of `b`.
+    pub(in crate::kernels) fn pack(&mut self, b: View, precision: Precision) {
+        let kernel = Kernel::best(precision);
+        (self.inner, self.columns, self.precision) = (b.rows, b.columns, precision);
+        let blocks = Blocks::new(b.rows, kernel);
+        let panels = b.columns.div_ceil(kernel.columns);
+        let needed = blocks.padded_lanes() * panels * kernel.columns;
+        self.lines.resize(needed.div_ceil(Line::LANES).max(self.lines.len()), Line::ZERO);
+        let mut places = Line::lanes_mut(&mut self.lines);
+        for block in blocks.iter() {
+            for panel in 0..panels {
+                let columns = panel * kernel.columns..b.columns.min((panel + 1) * kernel.columns);
+                let (lanes, along) = b.rows(block.range.clone()).columns(columns).t().lanes(kernel);
+                let (place, rest) = places.split_at_mut(block.lanes * kernel.columns);
+                lanes.pack(place, [block.lanes, kernel.columns], along);
+                places = rest;
+            }
+        }
+    }
+
+    /// Writes scale · a b into `out`, row-major with rows `stride` apart.
+    pub(in crate::kernels) fn write(&self, a: View, scale: f32, out: &mut [MaybeUninit<f32>], stride: usize) {
+        self.run(a, scale, false, out, stride);
+    }
+
+    /// Adds scale · a b to `out`, row-major.
+    pub(in crate::kernels) fn add_to(&self, a: View, scale: f32, out: &mut [f32]) {
+        self.run(a, scale, true, rewrite(out), self.columns);
+    }
+
+    fn run(&self, a: View, scale: f32, add: bool, out: &mut [MaybeUninit<f32>], stride: usize) {
+        assert!(stride >= self.columns && a.rows * stride <= out.len(), "product of the wrong size");
+        let place = Place { out: Out(out.as_mut_ptr().cast()), stride, row: 0, column: 0 };
+        // SAFETY: `out` has room for the product, and holds numbers if these are added to.
+        unsafe { self.multiply(a, scale, add, place, &|_, _, _| {}) }
+    }
+
+    /// Writes (or adds) scale · a b to the place, and finishes every row.
+    ///
+    /// # Safety
+    /// The place has room for the product, is nobody else's, and is initialised if `add`.
+    pub(super) unsafe fn multiply(
+        &self,
+        a: View,
+        scale: f32,
+        add: bool,
+        place: Place,
+        finish: &(impl Fn(usize, usize, &mut [f32]) + Sync),
+    ) {
+        assert_eq!(a.columns, self.inner, "matrices do not fit");
+        let kernel = Kernel::best(self.precision);
+        let blocks = Blocks::new(self.inner, kernel);
+        let panels = self.columns.div_ceil(kernel.columns);
+        ROWS.with_borrow_mut(|lines| {
+            lines.resize(kernel.rows.max(16) * A_STRIDE / Line::LANES, Line::ZERO);
+            let _tiles = kernel.begin();
+            for first in (0..a.rows).step_by(kernel.rows) {
+                let rows = kernel.rows.min(a.rows - first);
+                let mut packed = Line::lanes(&self.lines);
+                // SAFETY: inside of the place.
+                let corner = unsafe { place.out.0.add((place.row + first) * place.stride + place.column) };
+                for (i, block) in blocks.iter().enumerate() {
+                    let (lanes, along) = a.rows(first..first + rows).columns(block.range.clone()).lanes(kernel);
+                    let layout = kernel.row_layout(along, block.lanes);
+                    let in_place = kernel.takes(&lanes, along, block.lanes);
+                    if in_place.is_none() {
+                        lanes.pack(Line::lanes_mut(lines), layout.shape, layout.transposed);
+                    }
+                    let packed_rows = in_place.unwrap_or(Line::lanes(lines));
+                    let next = first + rows..a.rows.min(first + rows + kernel.rows);
+                    let next = a.rows(next).columns(block.range.clone());
+                    for panel in 0..panels {
+                        let column = panel * kernel.columns;
+                        let columns = kernel.columns.min(self.columns - column);
+                        // SAFETY: inside of the place.
+                        let corner = unsafe { corner.add(column) };
+                        let target = Target { corner, stride: place.stride, rows, columns, add: add || i > 0, scale };
+                        next.prefetch(panel, panels);
+                        let (panel, rest) = packed.split_at(block.lanes * kernel.columns);
+                        // SAFETY: the packed operands have the kernel's shape, and the target lies inside of the place.
+                        unsafe { kernel.tile(block.lanes, packed_rows, layout, panel, &target) };
+                        packed = rest;
+                    }
+                }
+                if blocks.none() && !add {
+                    for row in 0..rows {
+                        // SAFETY: inside of the place.
+                        unsafe { std::ptr::write_bytes(corner.add(row * place.stride), 0, self.columns) };
+                    }
+                }
+                for row in 0..rows {
+                    // SAFETY: inside of the place, and written by now.
+                    let values =
+                        unsafe { std::slice::from_raw_parts_mut(corner.add(row * place.stride), self.columns) };
+                    finish(place.row + first + row, place.column, values);
+                }
+            }
+        });
+    }
+}
+
+/// Where tasks write to, each in places of its own.
+#[derive(Clone, Copy)]
+pub(super) struct Out(pub(super) *mut f32);
+
+// SAFETY: the tasks of a product write to different places.
+unsafe impl Send for Out {}
+// SAFETY: as above.
+unsafe impl Sync for Out {}
+
+/// A corner of the output.
+#[derive(Clone, Copy)]
+pub(super) struct Place {
+    pub(super) out: Out,
+    pub(super) stride: usize,
+    pub(super) row: usize,
+    pub(super) column: usize,
+}
+
+/// The inner dimension cut into equal blocks that a packed row has room for.
+struct Blocks {
+    inner: usize,
+    /// Elements of a block but the last.
+    length: usize,
+    kernel: Kernel,
+}
+
+struct Block {
+    range: Range<usize>,
+    /// Lanes it takes when packed, zeros included.
+    lanes: usize,
+}
+
+/// Most lanes of a block.
+pub(super) const BLOCK: usize = 512;
+
+/// Left-hand sides of at most [`BLOCK`] columns whose rows lie this far apart need not be packed.
+pub(in crate::kernels) const PACKED_STRIDE: usize = A_STRIDE;
+/// Such a left-hand side, if it has a multiple of this many rows.
+pub(in crate::kernels) const PACKED_ROWS: usize = 42;
+
+impl Blocks {
+    fn new(inner: usize, kernel: Kernel) -> Self {
+        let per_lane = if kernel.pairs() { 2 } else { 1 };
+        let lanes = inner.div_ceil(per_lane);
+        let blocks = lanes.div_ceil(BLOCK).max(1);
+        let length = lanes.div_ceil(blocks).next_multiple_of(kernel.depth) * per_lane;
+        Self { inner, length: length.max(1), kernel }
+    }
+
+    fn none(&self) -> bool {
+        self.inner == 0
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Block> {
+        (0..self.inner).step_by(self.length).map(|start| {
+            let range = start..self.inner.min(start + self.length);
+            let lanes = if self.kernel.pairs() { range.len().div_ceil(2) } else { range.len() };
+            Block { range, lanes: lanes.next_multiple_of(self.kernel.depth) }
+        })
+    }
+
+    fn padded_lanes(&self) -> usize {
+        self.iter().map(|block| block.lanes).sum()
+    }
+}
