@@ -136,24 +136,51 @@ fn set(table: &mut toml::Table, change: &str) -> Result<()> {
 /// No key of a recipe has more parts.
 const DEEPEST: usize = 8;
 
-/// The error with its line. Inside of a table that is chosen by `type` the parser knows only the table, so an unknown key is
-/// looked up.
+/// The error with its line and key. Inside of a table that is chosen by `type` the parser knows only the table, so the
+/// culprit is looked up: the key without which the error is gone.
 fn located(text: &str, error: &toml::de::Error) -> String {
-    let unknown = error.message().strip_prefix("unknown field `").and_then(|rest| rest.split_once('`'));
-    let Some((key, expected)) = unknown else { return error.to_string() };
+    let Some(path) = culprit(text, error) else { return error.to_string() };
+    let key = path.rsplit('.').next().unwrap_or(&path);
     let from = error.span().map_or(0, |span| span.start);
     let mut offset = 0;
     for (number, line) in text.lines().enumerate() {
-        if offset >= from && line.split('=').next().is_some_and(|start| start.trim() == key) {
-            return format!(
-                "line {}: unknown key `{key}`{expected}\n  |\n  | {line}\n  | {}",
-                number + 1,
-                "^".repeat(line.trim_end().len().clamp(1, key.len()))
-            );
-        }
         offset += line.len() + 1;
+        // In an inline table the key is not the first word of its line.
+        let at = line.split('#').next().and_then(|line| line.find(key)).filter(|_| offset > from);
+        if let Some(at) = at {
+            let mark = format!("{}{}", " ".repeat(line[..at].chars().count()), "^".repeat(key.len()));
+            return format!("line {}: `{path}`: {}\n  |\n  | {line}\n  | {mark}", number + 1, error.message());
+        }
     }
-    error.to_string()
+    format!("`{path}`: {}", error.message())
+}
+
+/// The key of the value that an error is about.
+fn culprit(text: &str, error: &toml::de::Error) -> Option<String> {
+    let table: toml::Table = toml::from_str(text).ok()?;
+    let mut keys = BTreeMap::new();
+    flatten("", &toml::Value::Table(table.clone()), &mut keys);
+    // Without its `type` a table has another error.
+    keys.into_keys().filter(|key| !key.ends_with(".type")).find(|key| {
+        let mut rest = table.clone();
+        remove(&mut rest, key);
+        match rest.try_into::<Config>() {
+            Ok(_) => true,
+            Err(other) => other.message() != error.message(),
+        }
+    })
+}
+
+/// Takes `a.b` out of the table.
+fn remove(table: &mut toml::Table, key: &str) {
+    match key.split_once('.') {
+        None => _ = table.remove(key),
+        Some((first, rest)) => {
+            if let Some(toml::Value::Table(inner)) = table.get_mut(first) {
+                remove(inner, rest);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -189,7 +216,11 @@ mod tests {
         let error = refused("[model.decoder]\ntype = \"structtoken\"\nblok = \"cse\"\n", &[]);
         assert!(error.contains("blok") && error.contains("line 3") && error.contains("num_blocks"), "{error}");
         let error = refused("[model.decoder]\ntype = \"structtoken\"\nblock = \"csee\"\n", &[]);
-        assert!(error.contains("csee"), "{error}");
+        assert!(error.contains("csee") && error.contains("line 3: `model.decoder.block`"), "{error}");
+        let error = refused("[model]\nbackbone = { type = \"vit\", depth = \"3\" }\n", &[]);
+        assert!(error.contains("line 2: `model.backbone.depth`: invalid type"), "{error}");
+        let error = refused("[model.backbone]\ntype = \"vti\"\n", &[]);
+        assert!(error.contains("vti"), "{error}");
     }
 
     #[test]

@@ -162,7 +162,7 @@ impl Kernel for LayerNorm {
                         let residual = residual.map_or(&[][..], |residual| &residual[row * c..][..c]);
                         // SAFETY: each task has rows of its own.
                         let dr = if self.gelu { unsafe { dr_out.slice(row * c, c) } } else { &mut [] };
-                        (factor(row), residual, dr)
+                        Branch { factor: factor(row), residual, gradient: dr }
                     });
                     match self.gelu {
                         false => backward::<false>(x, dy, w, b, moments, branch, dx, &mut sums, &mut scratch),
@@ -258,16 +258,24 @@ vectorised! {
     }
 }
 
+/// A row of a residual branch on the way back.
+struct Branch<'a> {
+    factor: f32,
+    /// Empty without GELU.
+    residual: &'a [f32],
+    /// Room for the residual's gradient; empty without GELU.
+    gradient: &'a mut [MaybeUninit<f32>],
+}
+
 vectorised! {
-    /// One row; adds its gradients of weight and bias to the two halves of `sums`, unless it is empty. A branch is a
-    /// factor, a residual and room for its gradient (both empty without GELU).
+    /// One row; adds its gradients of weight and bias to the two halves of `sums`, unless it is empty.
     fn backward<const GELU: bool>(
         x: &[f32],
         dy: &[f32],
         w: &[f32],
         b: &[f32],
         moments: [f32; 2],
-        branch: Option<(f32, &[f32], &mut [MaybeUninit<f32>])>,
+        branch: Option<Branch>,
         dx: &mut [MaybeUninit<f32>],
         sums: &mut [f32],
         scratch: &mut [f32],
@@ -292,15 +300,15 @@ vectorised! {
                 }
             }
             None => dz.copy_from_slice(dy),
-            Some((factor, residual, dr)) if GELU => {
-                let rows = dz.iter_mut().zip(&*unit).zip(dy).zip(w).zip(b).zip(&residual[..c]).zip(&mut dr[..c]);
+            Some(Branch { factor, residual, gradient }) if GELU => {
+                let rows = dz.iter_mut().zip(&*unit).zip(dy).zip(w).zip(b).zip(&residual[..c]).zip(&mut gradient[..c]);
                 for ((((((dz, unit), dy), w), b), residual), dr) in rows {
                     let sum = dy * slope(residual + factor * (unit * w + b));
                     dr.write(sum);
                     *dz = factor * sum;
                 }
             }
-            Some((factor, _, _)) => {
+            Some(Branch { factor, .. }) => {
                 for (dz, dy) in dz.iter_mut().zip(dy) {
                     *dz = factor * dy;
                 }
