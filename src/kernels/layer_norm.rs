@@ -68,6 +68,11 @@ pub(crate) fn reference<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: T
 /// Rows a task works on; fixed, so that sums over rows always add up in the same order.
 const ROWS: usize = 32;
 
+/// As many tasks as are worth waking a thread for.
+fn tasks_at_once(channels: usize) -> usize {
+    (1usize << 15).div_ceil(ROWS * channels)
+}
+
 #[derive(Debug)]
 struct LayerNorm {
     eps: f32,
@@ -113,7 +118,7 @@ impl Kernel for LayerNorm {
         let mut y = room(x.len());
         let mut moments = vec![0.0; x.len() / c * 2];
         let tasks = y.par_chunks_mut(ROWS * c).zip(x.par_chunks(ROWS * c)).zip(moments.par_chunks_mut(ROWS * 2));
-        tasks.enumerate().for_each(|(task, ((y, x), moments))| {
+        tasks.enumerate().with_min_len(tasks_at_once(c)).for_each(|(task, ((y, x), moments))| {
             let rows = y.chunks_exact_mut(c).zip(x.chunks_exact(c)).zip(moments.chunks_exact_mut(2));
             for (i, ((y, x), moments)) in rows.enumerate() {
                 let row = task * ROWS + i;
@@ -151,6 +156,7 @@ impl Kernel for LayerNorm {
         let tasks = dx.par_chunks_mut(ROWS * c).zip(x.par_chunks(ROWS * c)).zip(dy.par_chunks(ROWS * c));
         let partial: Vec<Vec<f32>> = tasks
             .enumerate()
+            .with_min_len(tasks_at_once(c))
             .map(|(task, ((dx, x), dy))| {
                 let mut sums = vec![0.0; if affine { 2 * c } else { 0 }];
                 let mut scratch = vec![0.0; 2 * c];

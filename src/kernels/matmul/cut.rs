@@ -17,7 +17,7 @@ impl Cut {
     pub(super) fn new(rows: usize, columns: usize, inner: usize, workers: usize, kernel: Kernel) -> Self {
         let (down, across) = (rows.div_ceil(kernel.rows), columns.div_ceil(kernel.columns));
         // Small products are not worth waking others.
-        let workers = workers.min((rows * columns * inner / 200_000).max(1));
+        let workers = workers.min((rows * columns * inner / 2_000_000).max(1));
         let mut best = (f64::INFINITY, (down, across));
         for tasks in [workers, 2 * workers, 3 * workers] {
             for vertical in (1..=tasks).filter(|vertical| tasks.is_multiple_of(*vertical)) {
