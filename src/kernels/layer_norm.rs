@@ -4,12 +4,13 @@ use std::mem::MaybeUninit;
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 use rayon::prelude::*;
 
+use super::branch::{by_sample, factor_of};
 use super::bridge::{Kernel, Operands, SharedRoom, on_cpu, room, run, tensor, values, written};
 use super::gelu;
-use super::simd::{WIDE, load, normal, store, sum, sum2, vectorised};
+use super::simd::{WIDE, add_lanes, load, normal, store, sum, sum2, vectorised};
 
 /// Layer normalisation (Ba et al., 2016) over the last axis: (x - mean) / sqrt(variance + eps) * weight + bias,
 /// with the biased variance. `weight` and `bias` have the length of the last axis.
@@ -88,24 +89,11 @@ impl LayerNorm {
         bias: Tensor<1>,
         residual: Option<Tensor<D>>,
     ) -> Tensor<D> {
-        let mut y = reference(x, weight, bias, f64::from(self.eps));
-        if let Some(factors) = self.factors {
-            let mut shape = [1; D];
-            shape[0] = factors.len();
-            let device = y.device();
-            y = y * Tensor::<D>::from_data(TensorData::new(factors, shape), &device);
-        }
+        let mut y = by_sample(reference(x, weight, bias, f64::from(self.eps)), self.factors);
         if let Some(residual) = residual {
             y = residual + y;
         }
         if self.gelu { gelu::reference(y) } else { y }
-    }
-
-    /// The factor of each row's sample.
-    fn factor(&self, rows: usize) -> impl Fn(usize) -> f32 {
-        let factors = self.factors.as_deref().unwrap_or_default();
-        let rows_per_sample = if factors.is_empty() { 1 } else { rows / factors.len() };
-        move |row| factors.get(row / rows_per_sample).copied().unwrap_or(1.0)
     }
 }
 
@@ -114,7 +102,7 @@ impl Kernel for LayerNorm {
         let (x, w, b) = (values(&inputs[0]), values(&inputs[1]), values(&inputs[2]));
         let residual = inputs.get(3).map(values);
         let c = w.len();
-        let factor = self.factor(x.len() / c);
+        let factor = factor_of(self.factors.as_deref(), x.len() / c);
         let mut y = room(x.len());
         let mut moments = vec![0.0; x.len() / c * 2];
         let tasks = y.par_chunks_mut(ROWS * c).zip(x.par_chunks(ROWS * c)).zip(moments.par_chunks_mut(ROWS * 2));
@@ -149,7 +137,7 @@ impl Kernel for LayerNorm {
         let c = w.len();
         let affine = wanted[1] || wanted[2];
         let branch = wanted.len() > 3;
-        let factor = self.factor(x.len() / c);
+        let factor = factor_of(self.factors.as_deref(), x.len() / c);
         let mut dx = room(x.len());
         let mut dr = room(if branch && self.gelu { x.len() } else { 0 });
         let dr_out = SharedRoom::new(&mut dr);
@@ -198,19 +186,6 @@ impl Kernel for LayerNorm {
     }
 }
 
-/// The sum of the lanes, pairwise.
-#[inline(always)]
-fn total(mut lanes: [f32; WIDE]) -> f32 {
-    let mut width = WIDE / 2;
-    while width > 0 {
-        for i in 0..width {
-            lanes[i] += lanes[i + width];
-        }
-        width /= 2;
-    }
-    lanes[0]
-}
-
 vectorised! {
     /// One row; `moments` gets its mean and reciprocal standard deviation. A branch is a factor and a residual.
     fn forward<const GELU: bool>(
@@ -231,14 +206,14 @@ vectorised! {
                 sums[i] += x[i];
             }
         }
-        let mean = total(sums) / c as f32;
+        let mean = add_lanes(sums) / c as f32;
         for at in (0..c).step_by(WIDE) {
             let x = load(x, at, mean);
             for i in 0..WIDE {
                 squares[i] += (x[i] - mean) * (x[i] - mean);
             }
         }
-        let variance = total(squares) / c as f32;
+        let variance = add_lanes(squares) / c as f32;
         let scale = 1.0 / (variance + eps).sqrt();
         for at in (0..c).step_by(WIDE) {
             let (x, w, b) = (load(x, at, 0.0), load(w, at, 0.0), load(b, at, 0.0));

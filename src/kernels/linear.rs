@@ -2,9 +2,10 @@
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 use rayon::prelude::*;
 
+use super::branch::{by_sample, factor_of};
 use super::bridge::{Kernel, Operands, SharedRoom, on_cpu, room, run, tensor, values, written};
 use super::gelu;
 use super::matmul::{Precision, Product, Threads, View, precision};
@@ -109,13 +110,7 @@ impl Then {
         let y = match self {
             Self::Nothing => y,
             Self::Gelu => gelu::reference(y),
-            Self::Add { factors: None } => y,
-            Self::Add { factors: Some(factors) } => {
-                let mut shape = [1; D];
-                shape[0] = factors.len();
-                let device = y.device();
-                y * Tensor::<D>::from_data(TensorData::new(factors, shape), &device)
-            }
+            Self::Add { factors } => by_sample(y, factors),
         };
         match residual {
             Some(residual) => residual + y,
@@ -144,11 +139,10 @@ impl Linear {
     /// The factor of each row's sample.
     fn factor(&self, rows: usize) -> impl Fn(usize) -> f32 {
         let factors = match &self.then {
-            Then::Add { factors: Some(factors) } => factors.as_slice(),
-            _ => &[],
+            Then::Add { factors } => factors.as_deref(),
+            _ => None,
         };
-        let rows_per_sample = if factors.is_empty() { 1 } else { rows / factors.len() };
-        move |row| factors.get(row / rows_per_sample).copied().unwrap_or(1.0)
+        factor_of(factors, rows)
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod adamw;
 mod attention;
+mod branch;
 mod bridge;
 mod conv3x3;
 mod dense3x3;
