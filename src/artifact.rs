@@ -92,12 +92,13 @@ pub fn with_training(
 /// Opens a model file on `device`.
 pub fn open(path: &Path, device: &Device) -> Result<(Model, Card)> {
     let state = weights::read(path)?;
-    let card = unpack(&state.metadata).map_err(|error| {
-        Error::new(format!("`{}` is no model file of structtoken", path.display())).source(error).hint(
+    if !state.metadata.contains_key(KEY) {
+        return Err(Error::new(format!("`{}` is no model file of structtoken", path.display())).hint(
             "published or pretrained weights say nothing about classes and preprocessing: \
              use them through a recipe, as train.pretrained or with `eval RECIPE --weights FILE`",
-        )
-    })?;
+        ));
+    }
+    let card = unpack(&state.metadata).map_err(|error| Error::file("open the model file", path, error))?;
     let model = card.model.blank(card.classes.names.len(), device);
     let (model, _) = weights::load(model, &state, &LoadOptions::default())
         .map_err(|error| Error::new(format!("cannot load `{}`", path.display())).source(error))?;
@@ -118,12 +119,33 @@ fn pack(card: &Card) -> Result<BTreeMap<String, String>> {
 fn unpack(metadata: &BTreeMap<String, String>) -> Result<Card> {
     let text = metadata.get(KEY).ok_or_else(|| Error::new(format!("its metadata have no `{KEY}`")))?;
     let card: Card = serde_json::from_str(text).map_err(|error| {
-        Error::new(format!("its metadata under `{KEY}` are not understood by version {}", env!("CARGO_PKG_VERSION")))
-            .source(error)
+        let own = env!("CARGO_PKG_VERSION");
+        let written: Option<serde_json::Value> = serde_json::from_str(text).ok();
+        match written.as_ref().and_then(|card| card["version"].as_str()).filter(|version| *version != own) {
+            Some(version) => Error::new(format!("it was written by version {version}, and this is {own}"))
+                .hint(format!("use version {version}, or a later one")),
+            None => Error::new(format!("its metadata under `{KEY}` are damaged"))
+                .hint("copy the file again, or take the run's last checkpoint"),
+        }
+        .source(error)
     })?;
     card.model.check()?;
     match card.classes.names.len() {
         n @ 1..=255 if card.classes.colors.len() == n => Ok(card),
         n => Err(Error::new(format!("its metadata name {n} classes and {} colours", card.classes.colors.len()))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_another_version_is_named_as_such() {
+        let card = |text: &str| unpack(&BTreeMap::from([(KEY.to_owned(), text.to_owned())])).unwrap_err();
+        let later = card(r#"{"version": "99.1.0", "soul": true}"#);
+        assert!(later.to_string().contains("written by version 99.1.0"), "{later}");
+        assert!(later.remedy().unwrap().contains("99.1.0"));
+        assert!(card("{").to_string().contains("damaged"));
     }
 }

@@ -6,8 +6,8 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::eval::infer::{self, InferMode, View};
-use crate::eval::{InferConfig, Network};
+use crate::eval::infer::{self, InferMode};
+use crate::eval::{InferConfig, Network, View};
 use crate::kernels::{self, LossMean, Precision};
 use crate::layers::Pass;
 use crate::model::{Model, ModelConfig};
@@ -130,7 +130,7 @@ fn label_maps(work: &Work, n: usize, device: &Device) -> Result<Vec<f64>> {
         None => InferConfig { mode: InferMode::Whole, ..config },
         Some((crop, stride)) => InferConfig { mode: InferMode::Slide, crop, stride, ..config },
     };
-    let views = [View { images: work.images(device), flipped: false }];
+    let views = [View::of_tensor(work.images(device), false)];
     let size = (work.image[0], work.image[1]);
     let network: &dyn Network = &model;
     timed(n, || infer::labels(network, &views, size, &config).map(drop))

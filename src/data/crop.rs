@@ -47,10 +47,15 @@ fn is_varied(labels: &Labels, max_ratio: f64) -> bool {
 
 /// Mirrors a sample left to right.
 pub fn flip(sample: &mut Sample) {
-    for row in sample.image.pixels.chunks_exact_mut(sample.image.width.max(1) * 3) {
+    mirror(&mut sample.image);
+    sample.labels.ids.chunks_exact_mut(sample.labels.width.max(1)).for_each(<[u8]>::reverse);
+}
+
+/// Mirrors an image left to right.
+pub fn mirror(image: &mut Image) {
+    for row in image.pixels.chunks_exact_mut(image.width.max(1) * 3) {
         row.as_chunks_mut::<3>().0.reverse();
     }
-    sample.labels.ids.chunks_exact_mut(sample.labels.width.max(1)).for_each(<[u8]>::reverse);
 }
 
 /// Extends a sample to the right and below to `[height, width]`: the image with `color`, the labels with [`IGNORE`].

@@ -38,8 +38,8 @@ impl Preprocess {
     }
 
     /// One image as [1, 3, h, w], normalised f32 on `device`.
-    pub fn to_tensor(&self, image: &Image, device: &Device) -> Tensor<4> {
-        self.batch_to_tensor(image.pixels.clone(), [1, image.height, image.width], device)
+    pub fn to_tensor(&self, image: Image, device: &Device) -> Tensor<4> {
+        self.batch_to_tensor(image.pixels, [1, image.height, image.width], device)
     }
 
     /// A batch of equally large images, `pixels` laid out as [b, h, w, 3], as [b, 3, h, w], normalised f32.
@@ -62,7 +62,7 @@ mod tests {
     fn every_channel_has_its_own_statistics() {
         let image = Image { width: 2, height: 1, pixels: vec![0, 10, 20, 255, 110, 220] };
         let preprocess = Preprocess { mean: [0.0, 10.0, 20.0], std: [255.0, 50.0, 100.0] };
-        let tensor = preprocess.to_tensor(&image, &Device::flex());
+        let tensor = preprocess.to_tensor(image, &Device::flex());
         assert_eq!(tensor.dims(), [1, 3, 1, 2]);
         let values = tensor.into_data().try_to_vec::<f32>().unwrap();
         for (value, expected) in values.iter().zip([0.0, 1.0, 0.0, 2.0, 0.0, 2.0]) {
@@ -84,7 +84,7 @@ mod tests {
         let image = Image { width: 53, height: 37, pixels };
         let half = Preprocess { mean: [127.5; 3], std: [127.5; 3] };
         for (name, preprocess) in [("norm_imagenet", Preprocess::default()), ("norm_half", half)] {
-            let ours = preprocess.to_tensor(&image, &Device::flex()).permute([0, 2, 3, 1]);
+            let ours = preprocess.to_tensor(image.clone(), &Device::flex()).permute([0, 2, 3, 1]);
             let ours = ours.into_data().try_to_vec::<f32>().unwrap();
             let theirs: Vec<f32> = bytemuck::pod_collect_to_vec(file.tensor(name).unwrap().data());
             assert_eq!(ours.len(), theirs.len());

@@ -38,6 +38,9 @@ pub fn rescaled_size((width, height): (usize, usize), scale: (usize, usize)) -> 
 /// (`cv2.resize`, `INTER_LINEAR`, 8 bits).
 pub fn resize_image(image: &Image, size: (usize, usize), window: Window) -> Image {
     assert!(window.x + window.width <= size.0 && window.y + window.height <= size.1, "{window:?} in {size:?}");
+    if size == (image.width, image.height) {
+        return cut(image, window);
+    }
     let columns: Vec<Tap> =
         (window.x..window.x + window.width).map(|x| Tap::new(x, size.0, image.width).pinned(image.width)).collect();
     let mut pixels = Vec::with_capacity(window.width * window.height * 3);
@@ -60,6 +63,13 @@ pub fn resize_image(image: &Image, size: (usize, usize), window: Window) -> Imag
             |(a, b): (&i32, &i32)| (((tap.weights[0] * (a >> 4)) >> 16) + ((tap.weights[1] * (b >> 4)) >> 16) + 2) >> 2;
         pixels.extend(rows[0].1.iter().zip(&rows[1].1).map(|pair| blend(pair) as u8));
     }
+    Image { width: window.width, height: window.height, pixels }
+}
+
+/// The part `window` of the image as it is.
+fn cut(image: &Image, window: Window) -> Image {
+    let rows = image.pixels.chunks_exact(image.width * 3).skip(window.y).take(window.height);
+    let pixels = rows.flat_map(|row| &row[window.x * 3..][..window.width * 3]).copied().collect();
     Image { width: window.width, height: window.height, pixels }
 }
 

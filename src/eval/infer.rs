@@ -6,6 +6,7 @@ use burn::tensor::{Device, Tensor, TensorData, activation::softmax};
 
 pub use super::config::{InferConfig, InferMode, Padding};
 use super::host::{self, HostLook};
+use super::view::View;
 use super::windows::{Bands, Windows, axis};
 use crate::data::image::Labels;
 use crate::error::{Error, Result};
@@ -21,20 +22,13 @@ pub trait Network {
     fn stride(&self) -> usize;
 }
 
-/// One look at an image (or at a batch of equally large ones).
-#[derive(Clone, Debug)]
-pub struct View {
-    /// [b, 3, h, w], normalised, already mirrored if `flipped`.
-    pub images: Tensor<4>,
-    /// Whether the answer must be mirrored back.
-    pub flipped: bool,
-}
-
 /// Logits [b, k, h, w] of `images` [b, 3, h, w] seen at once: bilinear from the feature grid to the image's size.
 pub fn whole_logits(network: &dyn Network, images: Tensor<4>, padding: Padding) -> Tensor<4> {
     let [_, _, h, w] = images.dims();
     let config = InferConfig { padding, ..InferConfig::default() };
-    Bands::new(network, images, Windows::whole((h, w)), &config).rows(0..h).permute([0, 3, 1, 2]) // [b, k, h, w]
+    Bands::new(network, View::of_tensor(images, false), Windows::whole((h, w)), &config)
+        .rows(0..h)
+        .permute([0, 3, 1, 2]) // [b, k, h, w]
 }
 
 /// Logits [b, k, h, w] of `images` [b, 3, h, w] by windows of `crop` at steps of `stride` (heights and widths): each
@@ -50,14 +44,14 @@ pub fn slide_logits(
     let [_, _, h, w] = images.dims();
     let config = InferConfig { padding, ..InferConfig::default() };
     let windows = Windows::slide((h, w), crop, stride);
-    Bands::new(network, images, windows, &config).rows(0..h).permute([0, 3, 1, 2]) // [b, k, h, w]
+    Bands::new(network, View::of_tensor(images, false), windows, &config).rows(0..h).permute([0, 3, 1, 2]) // [b, k, h, w]
 }
 
 /// Class probabilities [b, k, h, w] at `size` (height, width): the mean over views of the softmax of their logits, each
 /// resized to `size` first. No gradient passes. Fails if the device cannot be read.
 pub fn probabilities(
     network: &dyn Network,
-    views: &[View],
+    views: &[View<'_>],
     size: (usize, usize),
     config: &InferConfig,
 ) -> Result<Tensor<4>> {
@@ -70,7 +64,7 @@ pub fn probabilities(
 /// device cannot be read.
 pub fn labels(
     network: &dyn Network,
-    views: &[View],
+    views: &[View<'_>],
     size: (usize, usize),
     config: &InferConfig,
 ) -> Result<Vec<Labels>> {
@@ -79,18 +73,18 @@ pub fn labels(
 
 /// On a CPU the last steps are loops ([`host`]), elsewhere tensor operations.
 fn on_host(views: &[View]) -> bool {
-    views[0].images.device().without_autodiff() == Device::flex()
+    views[0].device().without_autodiff() == Device::flex()
 }
 
 fn probabilities_by(
     network: &dyn Network,
-    views: &[View],
+    views: &[View<'_>],
     size: (usize, usize),
     config: &InferConfig,
     on_host: bool,
 ) -> Result<Tensor<4>> {
     let mut looks = Looks::new(network, views, size, config);
-    let (batch, bands) = (views[0].images.dims()[0], looks.bands());
+    let (batch, bands) = (views[0].batch(), looks.bands());
     let band = |rows: Range<usize>| {
         if !on_host {
             return Ok(looks.probabilities(rows).permute([0, 3, 1, 2])); // [b, k, rows, w]
@@ -106,14 +100,14 @@ fn probabilities_by(
 
 fn labels_by(
     network: &dyn Network,
-    views: &[View],
+    views: &[View<'_>],
     size: (usize, usize),
     config: &InferConfig,
     on_host: bool,
 ) -> Result<Vec<Labels>> {
     let (height, width) = size;
     let mut looks = Looks::new(network, views, size, config);
-    let batch = views[0].images.dims()[0];
+    let batch = views[0].batch();
     let mut maps = vec![Labels { width, height, ids: Vec::with_capacity(height * width) }; batch];
     for rows in looks.bands() {
         if on_host {
@@ -140,13 +134,13 @@ struct Looks<'a> {
 }
 
 impl<'a> Looks<'a> {
-    fn new(network: &'a dyn Network, views: &[View], size: (usize, usize), config: &InferConfig) -> Self {
+    fn new(network: &'a dyn Network, views: &[View<'a>], size: (usize, usize), config: &InferConfig) -> Self {
         assert!(!views.is_empty() && size.0 > 0 && size.1 > 0, "nothing to look at");
         let looks: Vec<Look> = views.iter().map(|view| Look::new(network, view, size, config)).collect();
         // Per output row of the largest view: its source and itself, each with one temporary copy.
         let source = |look: &Look| (look.bands.size().0 * look.bands.size().1).div_ceil(size.0);
         let pixels = looks.iter().map(source).max().unwrap_or(0) + size.1;
-        let bytes = views[0].images.dims()[0] * pixels * network.classes() * size_of::<f32>() * 2;
+        let bytes = views[0].batch() * pixels * network.classes() * size_of::<f32>() * 2;
         Self { looks, height: size.0, band: (config.logits_mb * 1_000_000 / bytes).clamp(1, size.0) }
     }
 
@@ -189,11 +183,11 @@ struct Look<'a> {
 }
 
 impl<'a> Look<'a> {
-    fn new(network: &'a dyn Network, view: &View, size: (usize, usize), config: &InferConfig) -> Self {
-        let [_, _, h, w] = view.images.dims();
+    fn new(network: &'a dyn Network, view: &View<'a>, size: (usize, usize), config: &InferConfig) -> Self {
+        let (h, w) = view.size();
         let windows = config.windows((h, w));
-        let bands = Bands::new(network, view.images.clone(), windows, config);
-        Self { bands, vertical: axis(h, size.0), horizontal: axis(w, size.1), size, flipped: view.flipped }
+        let bands = Bands::new(network, view.clone(), windows, config);
+        Self { bands, vertical: axis(h, size.0), horizontal: axis(w, size.1), size, flipped: view.is_flipped() }
     }
 
     /// The logits of some output rows, mirrored back: [b, rows, w, k].
@@ -292,7 +286,7 @@ mod tests {
             values[y * 41 + x] = 1.0;
         }
         let images = Tensor::<4>::from_data(TensorData::new(values, [1, 3, 57, 41]), &Device::flex());
-        let views = [View { images, flipped: false }];
+        let views = [View::of_tensor(images, false)];
         let centre = |padding, on_host| {
             let config = InferConfig { mode: InferMode::Whole, padding, ..config() };
             let ids = labels_by(&Bright, &views, (57, 41), &config, on_host).unwrap().remove(0).ids;
@@ -326,13 +320,13 @@ mod tests {
             .iter()
             .flat_map(|(h, w)| {
                 let images = noise(*h as u64, [1, 3, *h, *w]);
-                [View { images: images.clone(), flipped: false }, View { images: images.flip([3]), flipped: true }]
+                [View::of_tensor(images.clone(), false), View::of_tensor(images.flip([3]), true)]
             })
             .collect();
         let each = views.iter().map(|view| {
-            let logits = slide_by_the_book(&toy, view.images.clone(), config.crop, config.stride);
+            let logits = slide_by_the_book(&toy, view.whole(), config.crop, config.stride);
             let p = softmax(resize(logits, size, Mode::Bilinear, false), 1);
-            if view.flipped { p.flip([3]) } else { p }
+            if view.is_flipped() { p.flip([3]) } else { p }
         });
         let expected = each.reduce(|a, b| a + b).unwrap() / 6.0;
         for on_host in [false, true] {
@@ -352,7 +346,7 @@ mod tests {
         let banded = InferConfig { logits_mb: 0, ..config() };
         for (input, size) in [((61, 50), (61, 50)), ((40, 33), (100, 90)), ((90, 70), (31, 20))] {
             let images = noise(9, [2, 3, input.0, input.1]);
-            let views = [View { images, flipped: false }];
+            let views = [View::of_tensor(images, false)];
             assert_eq!(Looks::new(&toy, &views, size, &banded).bands().len(), size.0);
             assert_eq!(Looks::new(&toy, &views, size, &config()).bands().len(), 1);
             let plain = labels_by(&toy, &views, size, &config(), false).unwrap();
@@ -384,7 +378,7 @@ mod tests {
                 4
             }
         }
-        let views = [View { images: noise(1, [1, 3, 8, 8]), flipped: false }];
+        let views = [View::of_tensor(noise(1, [1, 3, 8, 8]), false)];
         for on_host in [false, true] {
             assert_eq!(labels_by(&Flat, &views, (8, 8), &config(), on_host).unwrap()[0].ids, [0; 64]);
         }
@@ -397,10 +391,10 @@ mod tests {
     fn a_mirrored_view_answers_for_the_image_as_it_is() {
         let toy = Toy::new(4);
         let images = noise(5, [1, 3, 24, 32]);
-        let views = [View { images: images.clone().flip([3]), flipped: true }];
+        let views = [View::of_tensor(images.clone().flip([3]), true)];
         let whole = InferConfig { mode: crate::eval::infer::InferMode::Whole, ..config() };
         let mirrored = probabilities(&toy, &views, (24, 32), &whole).unwrap();
-        let straight = probabilities(&toy, &[View { images, flipped: false }], (24, 32), &whole).unwrap();
+        let straight = probabilities(&toy, &[View::of_tensor(images, false)], (24, 32), &whole).unwrap();
         // Patches of 4 divide both sides, and the toy does not know left from right.
         assert!(distance(mirrored, straight) < 1e-5);
     }
@@ -409,7 +403,7 @@ mod tests {
     fn a_device_with_gradients_gives_the_same_labels() {
         let images = noise(1, [1, 3, 20, 18]);
         let tracked = Tensor::<4>::from_data(images.to_data(), &Device::flex().autodiff());
-        let on = |images| labels(&Toy::new(3), &[View { images, flipped: false }], (20, 18), &config()).unwrap();
+        let on = |images| labels(&Toy::new(3), &[View::of_tensor(images, false)], (20, 18), &config()).unwrap();
         assert!(tracked.device().is_autodiff());
         assert_eq!(on(tracked), on(images));
     }

@@ -10,6 +10,7 @@ mod host;
 pub mod infer;
 #[cfg(test)]
 pub(crate) mod toy;
+mod view;
 mod windows;
 
 use std::sync::mpsc;
@@ -19,13 +20,12 @@ use burn::tensor::{Device, Tensor};
 use crate::data::Dataset;
 use crate::data::image::{Image, Labels};
 use crate::data::preprocess::Preprocess;
-use crate::data::resize::{Window, resize_image};
 use crate::error::{Error, Result};
 use crate::layers::Pass;
 use crate::model::Model;
 pub use confusion::{Confusion, Scores};
-use infer::View;
 pub use infer::{InferConfig, Network, Padding};
+pub use view::View;
 
 impl Network for Model {
     fn logits(&self, images: Tensor<4>) -> Tensor<4> {
@@ -82,7 +82,7 @@ impl Inference<'_> {
     /// The views of an image that the configuration asks for.
     ///
     /// Fails on an empty image, and where a view would exceed 2^28 pixels.
-    pub fn views(&self, image: &Image) -> Result<Vec<View>> {
+    pub fn views<'a>(&'a self, image: &'a Image) -> Result<Vec<View<'a>>> {
         let (width, height) = (image.width, image.height);
         if width == 0 || height == 0 || image.pixels.len() != width * height * 3 {
             return Err(Error::new(format!(
@@ -96,18 +96,12 @@ impl Inference<'_> {
                 .hint("lower `scales` or `resize`, or cut the image"));
         }
         let mut views = Vec::with_capacity(sizes.len() * 2);
-        for (h, w) in sizes {
-            let images = match (h, w) == (height, width) {
-                true => self.preprocess.to_tensor(image, self.device),
-                false => {
-                    let resized = resize_image(image, (w, h), Window::whole((w, h)));
-                    self.preprocess.to_tensor(&resized, self.device)
-                }
-            }; // [1, 3, h, w]
+        for size in sizes {
+            let view = |flipped| View::of_image(image, size, flipped, self.preprocess, self.device);
             if self.config.flip {
-                views.push(View { images: images.clone().flip([3]), flipped: true });
+                views.push(view(true));
             }
-            views.push(View { images, flipped: false });
+            views.push(view(false));
         }
         Ok(views)
     }
@@ -295,8 +289,8 @@ mod tests {
         with(config.clone(), |inference| {
             let image = picture(3, 40, 20);
             let views = inference.views(&image).unwrap();
-            let sizes: Vec<_> = views.iter().map(|view| view.images.dims()).collect();
-            assert_eq!(sizes, [[1, 3, 16, 32], [1, 3, 16, 32], [1, 3, 32, 64], [1, 3, 32, 64]]);
+            let sizes: Vec<_> = views.iter().map(|view| (view.size(), view.is_flipped())).collect();
+            assert_eq!(sizes, [((16, 32), true), ((16, 32), false), ((32, 64), true), ((32, 64), false)]);
             let labels = inference.labels(&image).unwrap();
             assert_eq!((labels.width, labels.height, labels.ids.len()), (40, 20, 800));
             let probabilities = inference.probabilities(&image).unwrap();

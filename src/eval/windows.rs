@@ -11,6 +11,7 @@ use burn::tensor::Tensor;
 
 use super::config::{InferConfig, Padding};
 use super::infer::Network;
+use super::view::View;
 use crate::kernels::{Precision, with_precision};
 use crate::layers::resize::{Axis, Mode, along_height, along_width};
 
@@ -47,7 +48,7 @@ impl Windows {
 /// The logits of a batch of equally large images, read from top to bottom.
 pub(super) struct Bands<'a> {
     network: &'a dyn Network,
-    images: Tensor<4>,
+    view: View<'a>,
     windows: Windows,
     per_batch: usize,
     padding: Padding,
@@ -65,11 +66,11 @@ pub(super) struct WindowRow {
 }
 
 impl<'a> Bands<'a> {
-    /// Nothing runs yet. `images` is [b, 3, h, w].
-    pub(super) fn new(network: &'a dyn Network, images: Tensor<4>, windows: Windows, config: &InferConfig) -> Self {
+    /// Nothing runs yet.
+    pub(super) fn new(network: &'a dyn Network, view: View<'a>, windows: Windows, config: &InferConfig) -> Self {
         let InferConfig { windows_per_batch, padding, precision, .. } = *config;
         let (live, next) = (VecDeque::new(), 0);
-        Self { network, images, windows, per_batch: windows_per_batch.max(1), padding, precision, live, next }
+        Self { network, view, windows, per_batch: windows_per_batch.max(1), padding, precision, live, next }
     }
 
     /// The axis from a side of a window's grid to that of the window.
@@ -82,8 +83,7 @@ impl<'a> Bands<'a> {
 
     /// Height and width of the images.
     pub(super) fn size(&self) -> (usize, usize) {
-        let [_, _, h, w] = self.images.dims();
-        (h, w)
+        self.view.size()
     }
 
     /// The logits of some image rows, [b, rows, w, k]: the sum over windows divided by how many there are.
@@ -118,20 +118,18 @@ impl<'a> Bands<'a> {
 
     /// Runs the next row of windows, and those after it as long as they fit in one batch together.
     fn run(&mut self) {
-        let (b, columns) = (self.images.dims()[0], self.windows.lefts.len());
-        let (height, width) = self.windows.size;
+        let (b, columns) = (self.view.batch(), self.windows.lefts.len());
         let last = (self.next + (self.per_batch / columns).max(1)).min(self.windows.tops.len());
         let tops = &self.windows.tops[self.next..last];
         let places: Vec<_> =
             tops.iter().flat_map(|top| self.windows.lefts.iter().map(move |left| (*top, *left))).collect();
         let mut grids = Vec::with_capacity(places.len());
         for places in places.chunks(self.per_batch) {
-            let window =
-                |&(y, x): &(usize, usize)| self.images.clone().slice([0..b, 0..3, y..y + height, x..x + width]);
-            let windows = match places {
-                // The whole image needs no copy.
-                [_] if (height, width) == self.size() => self.images.clone(),
-                _ => Tensor::cat(places.iter().map(window).collect(), 0),
+            let mut windows =
+                places.iter().map(|place| self.view.window(*place, self.windows.size)).collect::<Vec<_>>();
+            let windows = match windows.len() {
+                1 => windows.remove(0),
+                _ => Tensor::cat(windows, 0),
             }; // [n * b, 3, height, width]
             let logits = with_precision(self.precision, || self.network.logits(windows)); // [n * b, gh, gw, k]
             grids.extend((0..places.len()).map(|i| logits.clone().slice(i * b..(i + 1) * b)));

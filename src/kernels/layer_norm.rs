@@ -5,12 +5,13 @@ use std::mem::MaybeUninit;
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::branch::{by_sample, factor_of};
 use super::bridge::{Kernel, Operands, SharedRoom, on_cpu, room, run, tensor, values, written};
 use super::gelu;
-use super::simd::{WIDE, add_lanes, load, normal, store, sum, sum2, vectorised};
+use super::vector::{accumulate, load, normal, put, starts, store, vectors, within};
 
 /// Layer normalisation (Ba et al., 2016) over the last axis: (x - mean) / sqrt(variance + eps) * weight + bias,
 /// with the biased variance. `weight` and `bias` have the length of the last axis.
@@ -111,10 +112,7 @@ impl Kernel for LayerNorm {
             for (i, ((y, x), moments)) in rows.enumerate() {
                 let row = task * ROWS + i;
                 let branch = residual.map(|residual| (factor(row), &residual[row * c..][..c]));
-                match self.gelu {
-                    false => forward::<false>(x, w, b, self.eps, branch, moments, y),
-                    true => forward::<true>(x, w, b, self.eps, branch, moments, y),
-                }
+                vectors(Forward { x, w, b, eps: self.eps, gelu: self.gelu, branch, moments, y });
             }
         });
         // SAFETY: the chunks cover the output, and `forward` writes all of its row.
@@ -147,7 +145,7 @@ impl Kernel for LayerNorm {
             .with_min_len(tasks_at_once(c))
             .map(|(task, ((dx, x), dy))| {
                 let mut sums = vec![0.0; if affine { 2 * c } else { 0 }];
-                let mut scratch = vec![0.0; 2 * c];
+                let mut scratch = vec![0.0; c];
                 let rows = dx.chunks_exact_mut(c).zip(x.chunks_exact(c)).zip(dy.chunks_exact(c));
                 for (i, ((dx, x), dy)) in rows.enumerate() {
                     let row = task * ROWS + i;
@@ -158,10 +156,8 @@ impl Kernel for LayerNorm {
                         let dr = if self.gelu { unsafe { dr_out.slice(row * c, c) } } else { &mut [] };
                         Branch { factor: factor(row), residual, gradient: dr }
                     });
-                    match self.gelu {
-                        false => backward::<false>(x, dy, w, b, moments, branch, dx, &mut sums, &mut scratch),
-                        true => backward::<true>(x, dy, w, b, moments, branch, dx, &mut sums, &mut scratch),
-                    }
+                    let (sums, scratch) = (&mut sums[..], &mut scratch[..]);
+                    vectors(Backward { x, dy, w, b, moments, gelu: self.gelu, branch, dx, sums, scratch });
                 }
                 sums
             })
@@ -186,53 +182,47 @@ impl Kernel for LayerNorm {
     }
 }
 
-vectorised! {
-    /// One row; `moments` gets its mean and reciprocal standard deviation. A branch is a factor and a residual.
-    fn forward<const GELU: bool>(
-        x: &[f32],
-        w: &[f32],
-        b: &[f32],
-        eps: f32,
-        branch: Option<(f32, &[f32])>,
-        moments: &mut [f32],
-        y: &mut [MaybeUninit<f32>],
-    ) {
-        let c = w.len();
-        let (x, b, y) = (&x[..c], &b[..c], &mut y[..c]);
-        let (mut sums, mut squares) = ([0.0; WIDE], [0.0; WIDE]);
-        for at in (0..c).step_by(WIDE) {
-            let x = load(x, at, 0.0);
-            for i in 0..WIDE {
-                sums[i] += x[i];
-            }
+/// One row; `moments` gets its mean and reciprocal standard deviation. A branch is a factor and a residual.
+struct Forward<'a> {
+    x: &'a [f32],
+    w: &'a [f32],
+    b: &'a [f32],
+    eps: f32,
+    gelu: bool,
+    branch: Option<(f32, &'a [f32])>,
+    moments: &'a mut [f32],
+    y: &'a mut [MaybeUninit<f32>],
+}
+
+impl WithSimd for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { x, w, b, eps, gelu, branch, moments, y } = self;
+        let c = x.len();
+        let (mut sum, mut squares) = (simd.splat_f32s(0.0), simd.splat_f32s(0.0));
+        for at in starts(simd, c) {
+            sum = simd.add_f32s(sum, load(simd, x, at));
         }
-        let mean = add_lanes(sums) / c as f32;
-        for at in (0..c).step_by(WIDE) {
-            let x = load(x, at, mean);
-            for i in 0..WIDE {
-                squares[i] += (x[i] - mean) * (x[i] - mean);
-            }
+        let mean = simd.reduce_sum_f32s(sum) / c as f32;
+        let means = simd.splat_f32s(mean);
+        for at in starts(simd, c) {
+            let centred = within(simd, c, at, simd.sub_f32s(load(simd, x, at), means));
+            squares = simd.mul_add_f32s(centred, centred, squares);
         }
-        let variance = add_lanes(squares) / c as f32;
-        let scale = 1.0 / (variance + eps).sqrt();
-        for at in (0..c).step_by(WIDE) {
-            let (x, w, b) = (load(x, at, 0.0), load(w, at, 0.0), load(b, at, 0.0));
-            let mut z = [0.0; WIDE];
-            for i in 0..WIDE {
-                z[i] = (x[i] - mean) * scale * w[i] + b[i];
-            }
+        let scale = 1.0 / (simd.reduce_sum_f32s(squares) / c as f32 + eps).sqrt();
+        let scales = simd.splat_f32s(scale);
+        for at in starts(simd, c) {
+            let unit = simd.mul_f32s(simd.sub_f32s(load(simd, x, at), means), scales);
+            let mut z = simd.mul_add_f32s(unit, load(simd, w, at), load(simd, b, at));
             if let Some((factor, residual)) = branch {
-                let residual = load(residual, at, 0.0);
-                for i in 0..WIDE {
-                    z[i] = residual[i] + factor * z[i];
-                }
+                z = simd.mul_add_f32s(simd.splat_f32s(factor), z, load(simd, residual, at));
             }
-            if GELU {
-                for z in &mut z {
-                    *z *= normal::<FMA>(*z).1;
-                }
+            if gelu {
+                z = simd.mul_f32s(z, normal(simd, z).1);
             }
-            store(y, at, z);
+            store(simd, y, at, z);
         }
         moments[0] = mean;
         moments[1] = scale;
@@ -248,66 +238,64 @@ struct Branch<'a> {
     gradient: &'a mut [MaybeUninit<f32>],
 }
 
-vectorised! {
-    /// One row; adds its gradients of weight and bias to the two halves of `sums`, unless it is empty.
-    fn backward<const GELU: bool>(
-        x: &[f32],
-        dy: &[f32],
-        w: &[f32],
-        b: &[f32],
-        moments: [f32; 2],
-        branch: Option<Branch>,
-        dx: &mut [MaybeUninit<f32>],
-        sums: &mut [f32],
-        scratch: &mut [f32],
-    ) {
-        let c = w.len();
-        let (x, dy, b, dx) = (&x[..c], &dy[..c], &b[..c], &mut dx[..c]);
+/// One row; adds its gradients of weight and bias to the two halves of `sums`, unless it is empty.
+struct Backward<'a> {
+    x: &'a [f32],
+    dy: &'a [f32],
+    w: &'a [f32],
+    b: &'a [f32],
+    moments: [f32; 2],
+    gelu: bool,
+    branch: Option<Branch<'a>>,
+    dx: &'a mut [MaybeUninit<f32>],
+    sums: &'a mut [f32],
+    scratch: &'a mut [f32],
+}
+
+impl WithSimd for Backward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { x, dy, w, b, moments, gelu, mut branch, dx, sums, scratch } = self;
+        let c = x.len();
         let (dw, db) = sums.split_at_mut(sums.len() / 2);
-        // The gradient before the affine map, and the normalised row.
-        let (dz, unit) = scratch.split_at_mut(c);
-        let [mean, scale] = moments;
-        for (unit, x) in unit.iter_mut().zip(x) {
-            *unit = (x - mean) * scale;
-        }
-        let slope = |z: f32| {
-            let (density, cumulative) = normal::<FMA>(z);
-            z * density + cumulative
-        };
-        match branch {
-            None if GELU => {
-                for ((((dz, unit), dy), w), b) in dz.iter_mut().zip(&*unit).zip(dy).zip(w).zip(b) {
-                    *dz = dy * slope(unit * w + b);
+        let [mean, scale] = moments.map(|value| simd.splat_f32s(value));
+        // Of the gradient before the affine map, times the weight: its sum, and its product with the normalised row.
+        let (mut total, mut projection) = (simd.splat_f32s(0.0), simd.splat_f32s(0.0));
+        for at in starts(simd, c) {
+            // Past the end, `dz` is 0.
+            let (mut dz, w) = (load(simd, dy, at), load(simd, w, at));
+            let unit = simd.mul_f32s(simd.sub_f32s(load(simd, x, at), mean), scale);
+            if gelu {
+                let mut z = simd.mul_add_f32s(unit, w, load(simd, b, at));
+                if let Some(branch) = &branch {
+                    z = simd.mul_add_f32s(simd.splat_f32s(branch.factor), z, load(simd, branch.residual, at));
+                }
+                let (density, cumulative) = normal(simd, z);
+                dz = simd.mul_f32s(dz, simd.mul_add_f32s(z, density, cumulative));
+                if let Some(branch) = &mut branch {
+                    store(simd, branch.gradient, at, dz);
                 }
             }
-            None => dz.copy_from_slice(dy),
-            Some(Branch { factor, residual, gradient }) if GELU => {
-                let rows = dz.iter_mut().zip(&*unit).zip(dy).zip(w).zip(b).zip(&residual[..c]).zip(&mut gradient[..c]);
-                for ((((((dz, unit), dy), w), b), residual), dr) in rows {
-                    let sum = dy * slope(residual + factor * (unit * w + b));
-                    dr.write(sum);
-                    *dz = factor * sum;
-                }
+            if let Some(branch) = &branch {
+                dz = simd.mul_f32s(dz, simd.splat_f32s(branch.factor));
             }
-            Some(Branch { factor, .. }) => {
-                for (dz, dy) in dz.iter_mut().zip(dy) {
-                    *dz = factor * dy;
-                }
+            if !dw.is_empty() {
+                accumulate(simd, dw, at, simd.mul_f32s(dz, unit));
+                accumulate(simd, db, at, dz);
             }
+            dz = simd.mul_f32s(dz, w);
+            total = simd.add_f32s(total, dz);
+            projection = simd.mul_add_f32s(dz, unit, projection);
+            put(simd, scratch, at, dz);
         }
-        for ((dw, dz), unit) in dw.iter_mut().zip(&*dz).zip(&*unit) {
-            *dw += dz * unit;
-        }
-        for (db, dz) in db.iter_mut().zip(&*dz) {
-            *db += dz;
-        }
-        for (dz, w) in dz.iter_mut().zip(w) {
-            *dz *= w;
-        }
-        let mean_dz = sum(dz, |dz| dz) / c as f32;
-        let projection = sum2(dz, unit, |dz, unit| dz * unit) / c as f32;
-        for ((dx, dz), unit) in dx.iter_mut().zip(&*dz).zip(&*unit) {
-            dx.write(scale * (dz - mean_dz - unit * projection));
+        let mean_dz = simd.splat_f32s(simd.reduce_sum_f32s(total) / c as f32);
+        let projection = simd.splat_f32s(simd.reduce_sum_f32s(projection) / c as f32);
+        for at in starts(simd, c) {
+            let unit = simd.mul_f32s(simd.sub_f32s(load(simd, x, at), mean), scale);
+            let rest = simd.sub_f32s(load(simd, scratch, at), mean_dz);
+            store(simd, dx, at, simd.mul_f32s(scale, simd.negate_mul_add_f32s(unit, projection, rest)));
         }
     }
 }

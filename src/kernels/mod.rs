@@ -23,6 +23,7 @@ mod slice_attention;
 mod softmax;
 mod upsample;
 mod upsample_loss;
+mod vector;
 
 #[cfg(test)]
 mod tests;

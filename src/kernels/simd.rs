@@ -3,7 +3,6 @@
 //! The bodies are plain loops over slices and fixed-size lanes: [`vectorised!`] compiles them once for each
 //! instruction set, and the compiler turns the loops into vector instructions.
 
-use std::mem::MaybeUninit;
 use std::sync::OnceLock;
 
 /// The instruction sets a body is compiled for.
@@ -89,22 +88,6 @@ pub(super) fn fma<const FMA: bool>(a: f32, b: f32, c: f32) -> f32 {
 /// The width over which sums are kept apart: two AVX-512 registers.
 pub(super) const LANES: usize = 32;
 
-/// The sum of `f(a)` over the elements, in [`LANES`] partial sums.
-#[inline(always)]
-pub(super) fn sum(a: &[f32], f: impl Fn(f32) -> f32) -> f32 {
-    let mut lanes = [0.0; LANES];
-    let chunks = a.chunks_exact(LANES);
-    for (lane, a) in lanes.iter_mut().zip(chunks.remainder()) {
-        *lane += f(*a);
-    }
-    for a in chunks {
-        for i in 0..LANES {
-            lanes[i] += f(a[i]);
-        }
-    }
-    add_lanes(lanes)
-}
-
 /// The sum of `f(a, b)` over two slices of one length.
 #[inline(always)]
 pub(super) fn sum2(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
@@ -161,37 +144,6 @@ pub(super) fn largest(a: &[f32]) -> f32 {
     lanes[0]
 }
 
-/// A vector's worth of elements: one AVX-512 register.
-pub(super) const WIDE: usize = 16;
-
-/// The elements from `at` on; `pad` past the end.
-#[inline(always)]
-pub(super) fn load(a: &[f32], at: usize, pad: f32) -> [f32; WIDE] {
-    match a[at..].first_chunk::<WIDE>() {
-        Some(chunk) => *chunk,
-        None => {
-            let mut chunk = [pad; WIDE];
-            for (to, from) in chunk.iter_mut().zip(&a[at..]) {
-                *to = *from;
-            }
-            chunk
-        }
-    }
-}
-
-/// Writes the values from `at` on, as far as there is room.
-#[inline(always)]
-pub(super) fn store(out: &mut [MaybeUninit<f32>], at: usize, values: [f32; WIDE]) {
-    match out[at..].first_chunk_mut::<WIDE>() {
-        Some(chunk) => *chunk = values.map(MaybeUninit::new),
-        None => {
-            for (to, from) in out[at..].iter_mut().zip(values) {
-                to.write(from);
-            }
-        }
-    }
-}
-
 /// exp(x) to about one unit in the last place; 0 below -87, and x is taken as at most 88.
 #[inline(always)]
 pub(super) fn exp<const FMA: bool>(x: f32) -> f32 {
@@ -219,7 +171,6 @@ pub(super) fn exp<const FMA: bool>(x: f32) -> f32 {
 /// its error is below 1e-7 everywhere.
 #[inline(always)]
 pub(super) fn normal<const FMA: bool>(x: f32) -> (f32, f32) {
-    const FRAC_1_SQRT_TAU: f32 = 0.398_942_3;
     let e = exp::<FMA>(-0.5 * x * x);
     let t = 1.0 / fma::<FMA>(x.abs(), TAIL_SCALE, 1.0);
     let mut p = TAIL[8];
@@ -232,9 +183,11 @@ pub(super) fn normal<const FMA: bool>(x: f32) -> (f32, f32) {
     (e * FRAC_1_SQRT_TAU, if x < 0.0 { tail } else { 1.0 - tail })
 }
 
-const TAIL_SCALE: f32 = 0.25;
+/// 1 / sqrt(2 pi).
+pub(super) const FRAC_1_SQRT_TAU: f32 = 0.398_942_3;
+pub(super) const TAIL_SCALE: f32 = 0.25;
 #[allow(clippy::excessive_precision)]
-const TAIL: [f32; 9] = [
+pub(super) const TAIL: [f32; 9] = [
     0.099_866_331_631_747_96,
     0.097_213_538_546_170_82,
     0.113_397_545_112_141_16,
@@ -275,7 +228,6 @@ mod tests {
     fn reductions_take_every_element() {
         for n in [0, 1, 31, 32, 33, 100] {
             let a: Vec<f32> = (0..n).map(|i| ((i * 37) % 101) as f32).collect();
-            assert_eq!(sum(&a, |a| a), a.iter().sum::<f32>());
             assert_eq!(sum2(&a, &a, |a, b| a * b), a.iter().map(|a| a * a).sum::<f32>());
             assert_eq!(largest(&a), a.iter().copied().fold(f32::NEG_INFINITY, f32::max));
         }

@@ -122,8 +122,8 @@ fn sample(dataset: &dyn Dataset, index: usize, inference: &Inference, model: &Mo
     let counted = labels.ids.iter().any(|id| *id != IGNORE);
     let iou = confusion.scores(&dataset.classes().names).miou.filter(|_| counted);
     let pass = Pass::eval().traced();
-    if let Some(view) = inference.views(&image)?.into_iter().next() {
-        model.forward(view.images, &pass);
+    if let Some(view) = inference.views(&image)?.into_iter().find(|view| !view.is_flipped()) {
+        model.forward(view.whole(), &pass);
     }
     let blocks = pass.into_trace().into_iter().filter_map(|(name, map)| Some(block(stage(&name)?, &map))).collect();
     Ok(SamplePanel { name: dataset.name(index), image, truth: labels, prediction, iou, blocks })

@@ -7,7 +7,8 @@ use structtoken::backbone::{BackboneConfig, VitConfig, VitSize};
 use structtoken::data::image::Labels;
 use structtoken::decoder::{BlockKind, DecoderConfig, StructTokenConfig};
 use structtoken::eval::InferConfig;
-use structtoken::eval::infer::{self, Padding, View, slide_logits, whole_logits};
+use structtoken::eval::View;
+use structtoken::eval::infer::{self, Padding, slide_logits, whole_logits};
 use structtoken::kernels::LossMean;
 use structtoken::layers::resize::{Mode, resize, resize_channels_last};
 use structtoken::layers::{Pass, parameters};
@@ -225,9 +226,12 @@ fn six_steps_of_adamw() {
                 values.drain(third..2 * third);
                 expected.drain(third..2 * third);
             }
-            // Against f64; the steps move a weight by up to 2e-2, and the reference's own f32 run is 2.7e-5 away.
-            let difference = values.iter().zip(&expected).fold(0f32, |max, (a, b)| max.max((a - b).abs()));
-            assert!(difference < 1e-4, "{name} {}: {difference:e}", parameter.name);
+            // Against f64; the steps move a weight by up to 2e-2, and the reference's own f32 run is 2.7e-5 away. Where a
+            // gradient is next to nothing AdamW makes whole steps of its rounding, so single weights may be further off.
+            let off: Vec<f32> = values.iter().zip(&expected).map(|(a, b)| (a - b).abs()).collect();
+            let worst = off.iter().fold(0f32, |max, off| max.max(*off));
+            let rms = (off.iter().map(|off| off * off).sum::<f32>() / off.len() as f32).sqrt();
+            assert!(worst < 2e-4 && rms < 2e-5, "{name} {}: {worst:e}, in the mean {rms:e}", parameter.name);
         });
     }
 }
@@ -363,7 +367,7 @@ fn inference_modes() {
         let slide = slide_logits(&model, input("c.input"), [64, 64], [42, 42], Padding::Stretch);
         golden.check("c.slide.logits", &values(slide.clone()), 5e-5);
         golden.check("c.slide.rescaled_75x113", &values(resize(slide, (75, 113), Mode::Bilinear, false)), 5e-5);
-        let view = |images, flipped| View { images, flipped };
+        let view = |images, flipped| View::of_tensor(images, flipped);
         same_labels(
             "c.slide.pred",
             infer::labels(&model, &[view(input("c.input"), false)], (100, 150), &config).unwrap(),

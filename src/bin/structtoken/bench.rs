@@ -48,9 +48,6 @@ pub(crate) struct Arguments {
     /// In what precision the CPU multiplies matrices
     #[arg(long, value_enum, default_value_t = PrecisionName::F32)]
     precision: PrecisionName,
-    /// Threads [default: all]
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
     /// Repetitions, of which the median counts
     #[arg(short, long, value_name = "N", default_value_t = 7)]
     repeat: usize,
@@ -58,7 +55,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    computing: Computing,
+    pub(crate) computing: Computing,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -83,10 +80,6 @@ enum PrecisionName {
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<End> {
-    if let Some(threads) = arguments.threads {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-        pool.map_err(|error| Error::new("cannot set the number of threads").source(error))?;
-    }
     let (device, name) = device::open(&arguments.computing.device)?;
     talk!("timing on {name}, {} threads", rayon::current_num_threads());
     if !arguments.json {

@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
     #[arg(long = "set", value_name = "KEY=VALUE")]
     changes: Vec<String>,
     #[command(flatten)]
-    computing: Computing,
+    pub(crate) computing: Computing,
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<End> {

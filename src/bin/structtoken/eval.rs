@@ -35,7 +35,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    computing: Computing,
+    pub(crate) computing: Computing,
 }
 
 #[derive(Clone, Copy, ValueEnum)]

@@ -33,7 +33,7 @@ pub(crate) struct Arguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    computing: Computing,
+    pub(crate) computing: Computing,
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<End> {
