@@ -93,16 +93,13 @@ impl HostLook {
     /// The logits of one row of the view: the mean over windows of their interpolated grids, [w, k].
     fn line(&self, image: usize, y: usize, cells: &mut Vec<f32>, line: &mut Vec<f32>) {
         let (k, (height, width)) = (self.classes, self.windows.size);
-        let (stride, lefts) = (self.grid_width * k, &self.windows.lefts);
+        let lefts = &self.windows.lefts;
         line.clear();
         line.resize(self.size.1 * k, 0.0);
-        cells.resize(stride, 0.0);
         let covering: Vec<_> = self.rows.iter().filter(|(top, _)| (*top..top + height).contains(&y)).collect();
-        for (top, grids) in &covering {
-            let [(a, wa), (b, wb), ..] = *self.window_axes.0.taps(y - top);
-            for (left, grid) in lefts.iter().zip(grids) {
-                let grid = &grid[image * self.grid_values..][..self.grid_values];
-                pixels::blend(&grid[a * stride..][..stride], wa, &grid[b * stride..][..stride], wb, cells);
+        for window_row in &covering {
+            for (i, left) in lefts.iter().enumerate() {
+                self.cells(image, y, i, window_row, cells);
                 pixels::add_resampled(cells, k, self.window_axes.1.all(), &mut line[left * k..][..width * k]);
             }
         }
@@ -117,6 +114,34 @@ impl HostLook {
             }
         }
     }
+
+    /// The logits of one row of the view at the columns of the grid of one window, `[gw, k]`.
+    fn cells(&self, image: usize, y: usize, window: usize, row: &(usize, Vec<Vec<f32>>), cells: &mut Vec<f32>) {
+        let (top, grids) = row;
+        let stride = self.grid_width * self.classes;
+        let grid = &grids[window][image * self.grid_values..][..self.grid_values];
+        let [(a, wa), (b, wb), ..] = *self.window_axes.0.taps(y - top);
+        cells.resize(stride, 0.0);
+        pixels::blend(&grid[a * stride..][..stride], wa, &grid[b * stride..][..stride], wb, cells);
+    }
+
+    /// Whether there is one window, and the output is the view.
+    fn is_plain(&self) -> bool {
+        self.size == self.output && !self.flipped && self.windows.lefts.len() == 1 && self.windows.tops.len() == 1
+    }
+
+    /// The labels of some rows of a plain view, without logits in its size.
+    fn plain_labels(&self, image: usize, rows: Range<usize>, ids: &mut [u8]) {
+        let width = self.output.1;
+        ids.par_chunks_mut(ROWS_PER_TASK * width).enumerate().for_each(|(task, ids)| {
+            let mut cells = Vec::new();
+            for (i, ids) in ids.chunks_exact_mut(width).enumerate() {
+                let row = rows.start + task * ROWS_PER_TASK + i;
+                self.cells(image, row, 0, &self.rows[0], &mut cells);
+                pixels::argmax_resampled(&cells, self.classes, self.window_axes.1.all(), ids);
+            }
+        });
+    }
 }
 
 /// The most probable class of the pixels of some output rows of one image, the lowest index on ties.
@@ -124,6 +149,12 @@ pub(super) fn labels(looks: &[HostLook], image: usize, rows: Range<usize>) -> Ve
     // One view needs no softmax: it keeps the order.
     let (k, softmax) = (looks[0].classes, looks.len() > 1);
     let mut ids = vec![0; rows.len() * looks[0].output.1];
+    if let [look] = looks
+        && look.is_plain()
+    {
+        look.plain_labels(image, rows, &mut ids);
+        return ids;
+    }
     each_row(looks, image, rows, softmax, &mut ids, |scores, ids: &mut [u8]| {
         pixels::argmax(scores, k, ids);
     });

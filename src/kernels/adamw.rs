@@ -119,7 +119,7 @@ vectorised! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::tests::{assert_close, best, random, strided};
+    use crate::kernels::tests::{assert_close, random, strided};
 
     const HYPER: AdamW = AdamW { lr: 1e-2, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.1 };
 
@@ -162,16 +162,5 @@ mod tests {
             assert_close(ours, expected, 1e-6);
         }
         assert!(p.into_data() == before);
-    }
-
-    #[test]
-    #[ignore = "prints timings"]
-    fn timing() {
-        let grad = random([1536, 1536], 1);
-        let step = |f: fn(_, _, _, _, _, &AdamW) -> [Tensor<2>; 3]| {
-            let mut state = Some([random([1536, 1536], 2), grad.zeros_like(), grad.zeros_like()]);
-            best(|| state = state.take().map(|[p, m, v]| f(p, grad.clone(), m, v, 1, &HYPER)))
-        };
-        eprintln!("adamw 1536x1536: {:.2} ms (composition {:.2})", step(adamw_step), step(reference));
     }
 }

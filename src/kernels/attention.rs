@@ -1,14 +1,20 @@
 //! Multi-head self-attention in tiles: no n × n matrix is ever held (Dao et al., 2022).
+//!
+//! Scores are taken times log2(e), so that the exponentials are powers of two.
+
+use std::f32::consts::LOG2_E;
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::bridge::{Kernel, Operands, SharedRoom, on_cpu, room, run, tensor, values, written};
 use super::matmul::{PACKED_ROWS, PACKED_STRIDE, Panels, Precision, Product, Threads, View, precision, rewrite};
-use super::simd::{LANES, add_lanes, exp, largest, sum2, vectorised};
+use super::simd::{sum2, vectorised};
 use super::softmax;
+use super::vector::{exp2, largest, load, put, starts, vectors, within};
 
 /// Scaled dot-product self-attention without a mask, scale 1 / √d.
 ///
@@ -72,7 +78,7 @@ impl Kernel for Attention {
                     unsafe { out.slice(extent.row(head, start + i), d) }.write_copy_of_slice(row);
                 }
                 if keep {
-                    let log_sums = tile.sums.iter().zip(&tile.peaks).map(|(sum, peak)| peak + sum.ln());
+                    let log_sums = tile.sums.iter().zip(&tile.peaks).map(|(sum, peak)| peak + sum.log2());
                     // SAFETY: as above.
                     let places = unsafe { sums_out.slice(head * tokens + start, count) };
                     places.iter_mut().zip(log_sums).for_each(|(place, value)| _ = place.write(value));
@@ -202,15 +208,16 @@ fn forward(extent: &Extent, qkv: &[f32], head: usize, start: usize, count: usize
     refill(&mut tile.peaks, count, f32::NEG_INFINITY);
     refill(&mut tile.sums, count, 0.0);
     refill(&mut tile.out, count * extent.d, 0.0);
-    for (i, [transposed, values]) in tile.packed.iter().enumerate() {
+    let Tile { packed, scores, peaks, sums, out } = tile;
+    scores.resize(QUERIES * SCORES, 0.0);
+    for (i, [transposed, values]) in packed.iter().enumerate() {
         let keys = length.min(extent.tokens - i * length);
-        tile.scores.resize(QUERIES * SCORES, 0.0);
-        transposed.write(queries, extent.scale(), rewrite(&mut tile.scores), SCORES);
-        online_softmax(&mut tile.scores, keys, &mut tile.peaks, &mut tile.sums, &mut tile.out);
-        values.add_to(View::new(&tile.scores, count, keys, SCORES), 1.0, &mut tile.out);
+        transposed.write(queries, extent.scale() * LOG2_E, rewrite(scores), SCORES);
+        vectors(OnlineSoftmax { scores, keys, peaks, sums, out });
+        values.add_to(View::new(scores, count, keys, SCORES), 1.0, out);
     }
-    for (out, sum) in tile.out.chunks_exact_mut(extent.d).zip(&tile.sums) {
-        let scale = 1.0 / sum;
+    for (out, sum) in out.chunks_exact_mut(extent.d).zip(sums) {
+        let scale = 1.0 / *sum;
         out.iter_mut().for_each(|value| *value *= scale);
     }
 }
@@ -220,32 +227,40 @@ fn refill(values: &mut Vec<f32>, len: usize, value: f32) {
     values.resize(len, value);
 }
 
-vectorised! {
-    /// Turns scores into exp(score - peak), where `peaks` are the largest so far, and rescales what came before.
-    fn online_softmax(scores: &mut [f32], keys: usize, peaks: &mut [f32], sums: &mut [f32], out: &mut [f32]) {
+/// Turns scores into 2^(score - peak), where `peaks` are the largest so far, and rescales what came before.
+struct OnlineSoftmax<'a> {
+    scores: &'a mut [f32],
+    keys: usize,
+    peaks: &'a mut [f32],
+    sums: &'a mut [f32],
+    out: &'a mut [f32],
+}
+
+impl WithSimd for OnlineSoftmax<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { scores, keys, peaks, sums, out } = self;
         let d = out.len() / peaks.len();
         let rows = scores.chunks_exact_mut(SCORES).zip(out.chunks_exact_mut(d)).zip(peaks.iter_mut().zip(sums));
         for ((scores, out), (peak, total)) in rows {
             let scores = &mut scores[..keys];
             let before = *peak;
-            *peak = before.max(largest(scores));
-            let kept = exp::<FMA>(before - *peak);
-            for value in out {
-                *value *= kept;
+            *peak = before.max(largest(simd, scores));
+            let peaks = simd.splat_f32s(*peak);
+            let kept = exp2(simd, simd.sub_f32s(simd.splat_f32s(before), peaks));
+            for at in starts(simd, d) {
+                let value = simd.mul_f32s(load(simd, out, at), kept);
+                put(simd, out, at, value);
             }
-            let mut lanes = [0.0; LANES];
-            let mut chunks = scores.chunks_exact_mut(LANES);
-            for chunk in &mut chunks {
-                for i in 0..LANES {
-                    chunk[i] = exp::<FMA>(chunk[i] - *peak);
-                    lanes[i] += chunk[i];
-                }
+            let mut sum = simd.splat_f32s(0.0);
+            for at in starts(simd, keys) {
+                let weight = exp2(simd, simd.sub_f32s(load(simd, scores, at), peaks));
+                sum = simd.add_f32s(sum, within(simd, keys, at, weight));
+                put(simd, scores, at, weight);
             }
-            for (score, lane) in chunks.into_remainder().iter_mut().zip(&mut lanes) {
-                *score = exp::<FMA>(*score - *peak);
-                *lane += *score;
-            }
-            *total = *total * kept + add_lanes(lanes);
+            *total = *total * simd.reduce_max_f32s(kept) + simd.reduce_sum_f32s(sum);
         }
     }
 }
@@ -288,11 +303,13 @@ fn backward(
         tile.grads.resize(QUERIES * SCORES, 0.0);
         refill(&mut tile.products, count, 0.0);
         let [packed_k, packed_kt, packed_vt] = &tile.packed;
-        packed_kt.write(q, extent.scale(), rewrite(&mut tile.scores), SCORES);
+        packed_kt.write(q, extent.scale() * LOG2_E, rewrite(&mut tile.scores), SCORES);
         packed_vt.write(grad, 1.0, rewrite(&mut tile.grads), SCORES);
         let row = extent.row(head, first);
         row_products(&y[row..], &dy[row..], d, extent.heads * d, &mut tile.products);
-        score_gradient(&mut tile.scores, &mut tile.grads, keys, &log_sums[head * tokens + first..], &tile.products);
+        let log_sums = &log_sums[head * tokens + first..];
+        let (scores, grads, products) = (&mut tile.scores[..], &mut tile.grads[..], &tile.products[..]);
+        vectors(ScoreGradient { scores, grads, keys, log_sums, products });
         let [weights, grads] = [&tile.scores, &tile.grads].map(|scores| View::new(scores, count, keys, SCORES));
         let product = |a, b| Product::new(a, b).precision(precision);
         product(weights.t(), grad).add_to(&mut tile.dv, Threads::One);
@@ -313,14 +330,31 @@ vectorised! {
     }
 }
 
-vectorised! {
-    /// Turns scores into attention weights, and the weights' gradients into those of the scores.
-    fn score_gradient(scores: &mut [f32], grads: &mut [f32], keys: usize, log_sums: &[f32], products: &[f32]) {
-        let rows = scores.chunks_exact_mut(SCORES).zip(grads.chunks_exact_mut(SCORES)).zip(log_sums.iter().zip(products));
+/// Turns scores into attention weights, and the weights' gradients into those of the scores.
+struct ScoreGradient<'a> {
+    scores: &'a mut [f32],
+    grads: &'a mut [f32],
+    keys: usize,
+    log_sums: &'a [f32],
+    products: &'a [f32],
+}
+
+impl WithSimd for ScoreGradient<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { scores, grads, keys, log_sums, products } = self;
+        let rows =
+            scores.chunks_exact_mut(SCORES).zip(grads.chunks_exact_mut(SCORES)).zip(log_sums.iter().zip(products));
         for ((scores, grads), (log_sum, product)) in rows {
-            for (score, grad) in scores[..keys].iter_mut().zip(grads) {
-                *score = exp::<FMA>(*score - log_sum);
-                *grad = *score * (*grad - product);
+            let (scores, grads) = (&mut scores[..keys], &mut grads[..keys]);
+            let (log_sum, product) = (simd.splat_f32s(*log_sum), simd.splat_f32s(*product));
+            for at in starts(simd, keys) {
+                let weight = exp2(simd, simd.sub_f32s(load(simd, scores, at), log_sum));
+                let grad = simd.mul_f32s(weight, simd.sub_f32s(load(simd, grads, at), product));
+                put(simd, scores, at, weight);
+                put(simd, grads, at, grad);
             }
         }
     }
@@ -329,7 +363,7 @@ vectorised! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::tests::{assert_close, gradients, random, speed, strided};
+    use crate::kernels::tests::{assert_close, gradients, random, strided};
 
     #[test]
     fn matches_the_composition() {
@@ -349,12 +383,5 @@ mod tests {
     fn large_scores_stay_finite() {
         let qkv = random([1, 600, 3 * 16], 1) * 30.0;
         assert_close(attention(qkv.clone(), 1), reference(qkv, 1), 1e-4);
-    }
-
-    #[test]
-    #[ignore = "prints timings"]
-    fn timing() {
-        let qkv = random([1, 1025, 3 * 384], 1);
-        speed("attention [1,1025,6x64]", [qkv], |[x]| attention(x, 6), |[x]| reference(x, 6));
     }
 }

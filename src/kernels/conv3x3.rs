@@ -269,7 +269,7 @@ vectorised! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::tests::{assert_close, random, speed, strided, tracked};
+    use crate::kernels::tests::{assert_close, random, strided, tracked};
 
     #[test]
     fn matches_conv2d() {
@@ -291,17 +291,6 @@ mod tests {
             assert_close(dx, rdx, 2e-6);
             assert_close(dw, rdw, 5e-6);
             assert_close(db, rdb, 5e-6);
-        }
-    }
-
-    #[test]
-    #[ignore = "prints timings"]
-    fn timing() {
-        for (c, width) in [(600, 1), (2136, 4)] {
-            let (w, b) = (tracked(random([c, width, 3, 3], 2)), tracked(random([c], 3)));
-            let ours = |[x]: [Tensor<4>; 1]| grouped3x3(x, w.clone(), b.clone(), c / width);
-            let theirs = |[x]: [Tensor<4>; 1]| reference(x, w.clone(), b.clone(), c / width);
-            speed(&format!("conv3x3 {c}/{width}"), [random([1, 32, 32, c], 1)], ours, theirs);
         }
     }
 }

@@ -5,10 +5,11 @@ use std::mem::MaybeUninit;
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{Tensor, activation};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::bridge::{Kernel, Operands, on_cpu, room, run, tensor, values, written};
-use super::simd::{normal, vectorised};
+use super::vector::{load, normal, put, starts, store, vectors};
 
 /// The exact GELU of Hendrycks & Gimpel (2016): x Φ(x) with the error function, not its tanh approximation.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
@@ -31,7 +32,7 @@ impl Kernel for Gelu {
         let x = inputs.swap_remove(0);
         let source = values(&x);
         let mut y = room(source.len());
-        y.par_chunks_mut(CHUNK).zip(source.par_chunks(CHUNK)).for_each(|(y, x)| forward(x, y));
+        y.par_chunks_mut(CHUNK).zip(source.par_chunks(CHUNK)).for_each(|(y, x)| vectors(Forward(x, y)));
         // SAFETY: the chunks cover the output, and `forward` writes all of its chunk.
         let y = tensor(unsafe { written(y) }, x.shape());
         (y, if keep { vec![x] } else { Vec::new() })
@@ -46,33 +47,62 @@ impl Kernel for Gelu {
 pub(super) fn gradient(x: &[f32], dy: &[f32]) -> Vec<f32> {
     let mut dx = room(x.len());
     let chunks = dx.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).zip(dy.par_chunks(CHUNK));
-    chunks.for_each(|((dx, x), dy)| backward(x, dy, dx));
+    chunks.for_each(|((dx, x), dy)| vectors(Backward { x, dy, dx }));
     // SAFETY: the chunks cover it, and `backward` writes all of its chunk.
     unsafe { written(dx) }
 }
 
-vectorised! {
-    /// GELU of some values, in their place.
-    pub(super) fn in_place(x: &mut [f32]) {
-        for x in x {
-            *x *= normal::<FMA>(*x).1;
+/// GELU of some values, in their place.
+pub(super) fn in_place(x: &mut [f32]) {
+    vectors(InPlace(x));
+}
+
+struct InPlace<'a>(&'a mut [f32]);
+
+impl WithSimd for InPlace<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        for at in starts(simd, self.0.len()) {
+            let x = load(simd, self.0, at);
+            put(simd, self.0, at, simd.mul_f32s(x, normal(simd, x).1));
         }
     }
 }
 
-vectorised! {
-    fn forward(x: &[f32], y: &mut [MaybeUninit<f32>]) {
-        for (y, x) in y.iter_mut().zip(x) {
-            y.write(x * normal::<FMA>(*x).1);
+struct Forward<'a>(&'a [f32], &'a mut [MaybeUninit<f32>]);
+
+impl WithSimd for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self(x, y) = self;
+        for at in starts(simd, x.len()) {
+            let x = load(simd, x, at);
+            store(simd, y, at, simd.mul_f32s(x, normal(simd, x).1));
         }
     }
 }
 
-vectorised! {
-    fn backward(x: &[f32], dy: &[f32], dx: &mut [MaybeUninit<f32>]) {
-        for ((dx, x), dy) in dx.iter_mut().zip(x).zip(dy) {
-            let (density, cumulative) = normal::<FMA>(*x);
-            dx.write(dy * (x * density + cumulative));
+struct Backward<'a> {
+    x: &'a [f32],
+    dy: &'a [f32],
+    dx: &'a mut [MaybeUninit<f32>],
+}
+
+impl WithSimd for Backward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { x, dy, dx } = self;
+        for at in starts(simd, x.len()) {
+            let x = load(simd, x, at);
+            let (density, cumulative) = normal(simd, x);
+            let slope = simd.mul_add_f32s(x, density, cumulative);
+            store(simd, dx, at, simd.mul_f32s(load(simd, dy, at), slope));
         }
     }
 }
@@ -80,7 +110,7 @@ vectorised! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::tests::{assert_close, gradients, random, speed, strided};
+    use crate::kernels::tests::{assert_close, gradients, random, strided};
 
     #[test]
     fn matches_the_error_function_in_f64() {
@@ -112,13 +142,6 @@ mod tests {
         let x = Tensor::<1>::from_floats([-1e30, -100.0, 100.0, 1e30, 0.0], &burn::tensor::Device::flex());
         let y = gelu(x).into_data();
         assert_eq!(y.as_slice::<f32>().unwrap(), [-0.0, -0.0, 100.0, 1e30, 0.0]);
-    }
-
-    #[test]
-    #[ignore = "prints timings"]
-    fn timing() {
-        let x = random([1, 1025, 1536], 1);
-        speed("gelu [1,1025,1536]", [x], |[x]| gelu(x), |[x]| reference(x));
     }
 
     /// The error function by its series (small |x|) or continued fraction, in f64.

@@ -303,7 +303,7 @@ impl WithSimd for Backward<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::tests::{assert_close, random, speed, strided, tracked};
+    use crate::kernels::tests::{assert_close, random, strided, tracked};
 
     #[test]
     fn matches_the_composition() {
@@ -363,18 +363,5 @@ mod tests {
         let (w, b) = (random([384], 2), random([384], 3));
         let plain = layer_norm(x.clone(), w.clone(), b.clone(), 1e-6);
         assert_close(layer_norm(x + 100.0, w, b, 1e-6), plain, 3e-5);
-    }
-
-    #[test]
-    #[ignore = "prints timings"]
-    fn timing() {
-        for c in [384, 1536] {
-            let (w, b) = (tracked(random([c], 2)), tracked(random([c], 3)));
-            let (x, w, b) = (random([1, 1025, c], 1), &w, &b);
-            let plain = |[x]: [Tensor<3>; 1]| reference(x, w.clone(), b.clone(), 1e-6);
-            speed(&format!("layer_norm {c}"), [x.clone()], |[x]| layer_norm(x, w.clone(), b.clone(), 1e-6), plain);
-            let fused = |[x]: [Tensor<3>; 1]| layer_norm_gelu(x, w.clone(), b.clone(), 1e-6);
-            speed(&format!("layer_norm_gelu {c}"), [x], fused, |[x]| gelu::reference(plain([x])));
-        }
     }
 }

@@ -308,7 +308,7 @@ pub(super) fn column_sums(values: &[f32], columns: usize, f: impl Fn(usize, f32)
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::tests::{assert_close, random, speed, strided, tracked};
+    use crate::kernels::tests::{assert_close, random, strided, tracked};
 
     type Results = (Tensor<3>, Tensor<3>, Tensor<2>, Option<Tensor<1>>);
 
@@ -387,17 +387,6 @@ mod tests {
             for (ours, theirs) in ours.into_iter().zip(theirs) {
                 assert_close::<1>(ours, theirs, 3e-6);
             }
-        }
-    }
-
-    #[test]
-    #[ignore = "prints timings"]
-    fn timing() {
-        for (i, o) in [(384, 1152), (384, 1536), (1536, 384)] {
-            let (w, b) = (tracked(random([o, i], 2)), tracked(random([o], 3)));
-            let ours = |[x]: [Tensor<3>; 1]| linear(x, w.clone(), Some(b.clone()));
-            let theirs = |[x]: [Tensor<3>; 1]| reference(x, w.clone(), Some(b.clone()));
-            speed(&format!("linear 1025x{i} to {o}"), [random([1, 1025, i], 1)], ours, theirs);
         }
     }
 }

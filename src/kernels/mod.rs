@@ -37,5 +37,4 @@ pub use layer_norm::{layer_norm, layer_norm_add, layer_norm_gelu};
 pub use linear::{linear, linear_add, linear_gelu};
 pub use matmul::{Precision, with_precision};
 pub use slice_attention::slice_attention;
-pub use softmax::softmax;
 pub use upsample_loss::{LossMean, upsample_cross_entropy};

@@ -1,6 +1,9 @@
 //! Rows of pixels with k values each: what inference does to logits after the network.
 
+use pulp::{Simd, WithSimd};
+
 use super::simd::{LANES, add_lanes, exp, fma, largest, vectorised};
+use super::vector::{load, starts, vectors};
 
 /// A weighted source of an output.
 pub(crate) type Tap = (usize, f32);
@@ -58,6 +61,52 @@ vectorised! {
     }
 }
 
+/// [`argmax`] of what [`add_resampled`] adds to zeros, without making it.
+pub(crate) fn argmax_resampled(row: &[f32], k: usize, taps: &[[Tap; 4]], ids: &mut [u8]) {
+    vectors(ArgmaxResampled { row, k, taps, ids });
+}
+
+struct ArgmaxResampled<'a> {
+    row: &'a [f32],
+    k: usize,
+    taps: &'a [[Tap; 4]],
+    ids: &'a mut [u8],
+}
+
+impl WithSimd for ArgmaxResampled<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { row, k, taps, ids } = self;
+        let lanes = load(simd, &std::array::from_fn::<f32, 64, _>(|i| i as f32), 0);
+        let nothing = simd.splat_f32s(f32::NEG_INFINITY);
+        for (id, taps) in ids.iter_mut().zip(taps) {
+            let [(p, wp), (q, wq), ..] = *taps;
+            let (p, q) = (&row[p * k..][..k], &row[q * k..][..k]);
+            let (wp, wq) = (simd.splat_f32s(wp), simd.splat_f32s(wq));
+            let (mut best, mut first) = (nothing, simd.splat_f32s(0.0));
+            for at in starts(simd, k) {
+                // The last are moved back to end with the row: an index met twice is the same index.
+                let at = if at + S::F32_LANES > k { k.saturating_sub(S::F32_LANES) } else { at };
+                let value = simd.mul_add_f32s(load(simd, p, at), wp, simd.mul_f32s(load(simd, q, at), wq));
+                let index = simd.add_f32s(lanes, simd.splat_f32s(at as f32));
+                let larger = simd.greater_than_f32s(value, best);
+                best = simd.select_f32s(larger, value, best);
+                first = simd.select_f32s(larger, index, first);
+            }
+            if k < S::F32_LANES {
+                best = simd.select_f32s(simd.less_than_f32s(lanes, simd.splat_f32s(k as f32)), best, nothing);
+            }
+            let peak = simd.splat_f32s(simd.reduce_max_f32s(best));
+            let last = simd.splat_f32s(f32::MAX);
+            let first = simd.reduce_min_f32s(simd.select_f32s(simd.equal_f32s(best, peak), first, last));
+            // Where nothing is a number, nothing was the largest.
+            *id = if first < k as f32 { first as u8 } else { 0 };
+        }
+    }
+}
+
 vectorised! {
     /// Adds the softmax of each pixel's logits, which are overwritten.
     pub(crate) fn add_softmax(logits: &mut [f32], k: usize, sum: &mut [f32]) {
@@ -96,6 +145,27 @@ mod tests {
             let mut ids = [9; 3];
             argmax(&scores, k, &mut ids);
             assert_eq!(ids, [k as u8 - 1, (k / 2) as u8, 0], "{k}");
+        }
+    }
+
+    #[test]
+    fn resampling_on_the_way_changes_no_label() {
+        let mut rng = crate::rng::Rng::new(7, &[]);
+        for k in [1, 2, 5, 15, 16, 17, 33, 150, 254] {
+            // Few values, so that there are ties.
+            let mut row: Vec<f32> = (0..4 * k).map(|_| rng.below(5) as f32 - 7.0).collect();
+            row[3 * k..].fill(f32::NAN);
+            let taps: Vec<[Tap; 4]> = (0..50)
+                .map(|i| {
+                    let (p, part) = (i / 16, (i % 16) as f32 / 16.0);
+                    [(p, 1.0 - part), ((p + 1).min(3), part), (0, 0.0), (0, 0.0)]
+                })
+                .collect();
+            let (mut made, mut expected, mut found) = (vec![0.0; 50 * k], [9; 50], [9; 50]);
+            add_resampled(&row, k, &taps, &mut made);
+            argmax(&made, k, &mut expected);
+            argmax_resampled(&row, k, &taps, &mut found);
+            assert_eq!(found, expected, "{k}");
         }
     }
 

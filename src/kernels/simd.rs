@@ -165,40 +165,6 @@ pub(super) fn exp<const FMA: bool>(x: f32) -> f32 {
     if x < -87.0 { 0.0 } else { y }
 }
 
-/// The density and the distribution function of the standard normal at x.
-///
-/// The tail is exp(-x²/2) times a polynomial in 1 / (1 + |x|/4), fitted to erfcx by weighted least squares;
-/// its error is below 1e-7 everywhere.
-#[inline(always)]
-pub(super) fn normal<const FMA: bool>(x: f32) -> (f32, f32) {
-    let e = exp::<FMA>(-0.5 * x * x);
-    let t = 1.0 / fma::<FMA>(x.abs(), TAIL_SCALE, 1.0);
-    let mut p = TAIL[8];
-    let mut i = 8;
-    while i > 0 {
-        i -= 1;
-        p = fma::<FMA>(p, t, TAIL[i]);
-    }
-    let tail = e * p * t;
-    (e * FRAC_1_SQRT_TAU, if x < 0.0 { tail } else { 1.0 - tail })
-}
-
-/// 1 / sqrt(2 pi).
-pub(super) const FRAC_1_SQRT_TAU: f32 = 0.398_942_3;
-pub(super) const TAIL_SCALE: f32 = 0.25;
-#[allow(clippy::excessive_precision)]
-pub(super) const TAIL: [f32; 9] = [
-    0.099_866_331_631_747_96,
-    0.097_213_538_546_170_82,
-    0.113_397_545_112_141_16,
-    -0.004_815_014_634_585_708,
-    0.288_695_296_197_650_05,
-    -0.328_047_220_676_273_4,
-    0.399_494_002_025_372_94,
-    -0.201_132_281_568_011_77,
-    0.035_327_803_396_335_25,
-];
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,33 +1,22 @@
-//! Softmax over the last axis.
+//! Softmax over the last axis, for the kernels that contain one.
 
 use std::mem::MaybeUninit;
 
-use burn::backend::TensorMetadata;
-use burn::backend::flex::FlexTensor;
+#[cfg(test)]
+use burn::tensor::{Device, TensorData};
 use burn::tensor::{Tensor, activation};
 use rayon::prelude::*;
 
-use super::bridge::{Kernel, Operands, on_cpu, room, run, tensor, values, written};
+use super::bridge::{room, written};
 use super::simd::{LANES, add_lanes, exp, largest, sum2, vectorised};
 
-/// Softmax over the last axis.
-pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
-    let n = x.dims()[D - 1];
-    if on_cpu(&x) && n > 0 { run(Softmax { n }, Operands::One(x.into_dispatch())) } else { reference(x) }
-}
-
-/// The composition of tensor operations that [`softmax`] stands for.
+/// The softmax over the last axis, by tensor operations.
 pub(crate) fn reference<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     activation::softmax(x, D - 1)
 }
 
 /// Elements a task works on, at least.
 const CHUNK: usize = 1 << 14;
-
-#[derive(Debug)]
-struct Softmax {
-    n: usize,
-}
 
 /// The softmax of each row of `n` values.
 pub(super) fn rows(x: &[f32], n: usize) -> Vec<f32> {
@@ -47,18 +36,6 @@ pub(super) fn rows_gradient(y: &[f32], dy: &[f32], n: usize) -> Vec<f32> {
     chunks.for_each(|((dx, y), dy)| backward(y, dy, n, dx));
     // SAFETY: as in `rows`.
     unsafe { written(dx) }
-}
-
-impl Kernel for Softmax {
-    fn forward(&self, inputs: Vec<FlexTensor>, keep: bool) -> (FlexTensor, Vec<FlexTensor>) {
-        let y = tensor(rows(values(&inputs[0]), self.n), inputs[0].shape());
-        (y.clone(), if keep { vec![y] } else { Vec::new() })
-    }
-
-    fn backward(&self, saved: Vec<FlexTensor>, grad: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
-        let dx = rows_gradient(values(&saved[0]), values(&grad), self.n);
-        vec![Some(tensor(dx, grad.shape()))]
-    }
 }
 
 vectorised! {
@@ -101,23 +78,18 @@ vectorised! {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::tests::{assert_close, gradients, random, speed, strided};
+    use crate::kernels::tests::{assert_close, gradients, random};
 
     #[test]
-    fn matches_the_composition() {
-        for shape in [[1, 1, 1], [3, 5, 7], [2, 17, 1031], [1, 40, 150]] {
-            let x = strided(shape, 1) * 4.0;
-            assert_close(softmax(x.clone()), reference(x.clone()), 1e-6);
-            let dy = random(shape, 2);
-            let [ours] = gradients([x.clone()], &dy, |[x]| softmax(x));
+    fn rows_match_the_composition() {
+        for shape in [[1, 1], [15, 7], [34, 1031], [40, 150]] {
+            let (x, dy) = (random(shape, 1) * 4.0, random(shape, 2));
+            let flat = |x: Tensor<2>| x.into_data().try_to_vec::<f32>().unwrap();
+            let as_tensor = |x: Vec<f32>| Tensor::<2>::from_data(TensorData::new(x, shape), &Device::flex());
+            let y = rows(&flat(x.clone()), shape[1]);
+            assert_close(as_tensor(y.clone()), reference(x.clone()), 1e-6);
             let [theirs] = gradients([x], &dy, |[x]| reference(x));
-            assert_close(ours, theirs, 2e-6);
+            assert_close(as_tensor(rows_gradient(&y, &flat(dy), shape[1])), theirs, 2e-6);
         }
-    }
-
-    #[test]
-    #[ignore = "prints timings"]
-    fn timing() {
-        speed("softmax [1,6,1025,1025]", [random([1, 6, 1025, 1025], 1)], |[x]| softmax(x), |[x]| reference(x));
     }
 }

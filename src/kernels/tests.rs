@@ -1,7 +1,5 @@
 //! What the kernels' tests share: random tensors, gradients, comparison and timing.
 
-use std::time::Instant;
-
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::rng::Rng;
@@ -56,32 +54,6 @@ pub(super) fn assert_close<const D: usize>(a: Tensor<D>, b: Tensor<D>, tolerance
     }
 }
 
-/// Prints the milliseconds of both functions, forward alone and forward with backward.
-pub(super) fn speed<const D: usize, const E: usize, const N: usize>(
-    name: &str,
-    inputs: [Tensor<D>; N],
-    kernel: impl Fn([Tensor<D>; N]) -> Tensor<E>,
-    reference: impl Fn([Tensor<D>; N]) -> Tensor<E>,
-) {
-    let forward = |f: &dyn Fn([Tensor<D>; N]) -> Tensor<E>| best(|| drop(f(inputs.clone())));
-    let both = |f: &dyn Fn([Tensor<D>; N]) -> Tensor<E>| best(|| drop(f(inputs.clone().map(tracked)).sum().backward()));
-    let (k, r) = (forward(&kernel), forward(&reference));
-    let (kb, rb) = (both(&kernel), both(&reference));
-    eprintln!("{name}: forward {k:.2} ms (composition {r:.2}), with backward {kb:.2} ms ({rb:.2})");
-}
-
-/// The least time of some runs, in ms.
-pub(super) fn best(mut f: impl FnMut()) -> f64 {
-    let mut least = f64::INFINITY;
-    let begin = Instant::now();
-    while begin.elapsed().as_secs_f64() < 0.7 {
-        let start = Instant::now();
-        f();
-        least = least.min(start.elapsed().as_secs_f64() * 1e3);
-    }
-    least
-}
-
 /// Every kernel gives the same bits with one thread as with several.
 #[test]
 fn threads_do_not_change_a_bit() {
@@ -93,7 +65,7 @@ fn threads_do_not_change_a_bit() {
         let y = super::layer_norm_gelu(y, weight.clone(), bias.clone(), 1e-6);
         let y = super::attention(y.reshape([2, 360, 132]), 2);
         let y = super::linear(y, tracked(random([21, 44], 5)), None);
-        let y = super::softmax(super::gelu(y)).reshape([2, 40, 9, 21]);
+        let y = super::gelu(y).reshape([2, 40, 9, 21]);
         let labels = Tensor::<3, Int>::zeros([2, 80, 30], &Device::flex());
         let loss = super::upsample_cross_entropy(y, labels, None, super::LossMean::All);
         let grads = loss.backward();

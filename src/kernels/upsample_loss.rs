@@ -239,7 +239,7 @@ mod tests {
     use burn::tensor::{Device, TensorData};
 
     use super::*;
-    use crate::kernels::tests::{assert_close, random, speed, strided, tracked};
+    use crate::kernels::tests::{assert_close, random, strided, tracked};
     use crate::rng::Rng;
 
     fn labels(shape: [usize; 3], k: usize, ignored: f32) -> Tensor<3, Int> {
@@ -310,21 +310,5 @@ mod tests {
     #[should_panic(expected = "neither one of the 4 classes")]
     fn labels_are_checked() {
         upsample_cross_entropy(random([1, 2, 3, 4], 1), labels([1, 4, 6], 90, 0.0), None, LossMean::All);
-    }
-
-    #[test]
-    #[ignore = "prints timings"]
-    fn timing() {
-        let labels = labels([1, 512, 512], 150, 0.1);
-        let run = |f: fn(_, _, _, _) -> Tensor<1>| {
-            let labels = labels.clone();
-            move |[x]: [Tensor<4>; 1]| f(x, labels.clone(), None, LossMean::All)
-        };
-        speed(
-            "upsample_cross_entropy 32x32x150 to 512x512",
-            [random([1, 32, 32, 150], 1)],
-            run(upsample_cross_entropy),
-            run(reference),
-        );
     }
 }

@@ -121,12 +121,17 @@ fn start_threads(count: Option<u16>) -> Result<()> {
 }
 
 /// Every step frees and takes the same large tensors again; giving their pages back to the system in between costs a third
-/// of the time.
+/// of the time. Large pages save the walks through the tables of small ones, which are long in a virtual machine.
 fn keep_freed_memory() {
-    /// `mi_option_purge_delay` of mimalloc 2 and 3, for which the bindings have no name; -1 is never.
+    /// `mi_option_allow_large_os_pages` and `mi_option_purge_delay` of mimalloc 2 and 3, for which the bindings have no name.
+    const LARGE_PAGES: libmimalloc_sys::mi_option_t = 6;
     const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
-    // SAFETY: sets an option of the allocator, which may be done at any time.
-    unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, -1) }
+    const NEVER: std::ffi::c_long = -1;
+    // SAFETY: sets options of the allocator, which may be done at any time.
+    unsafe {
+        libmimalloc_sys::mi_option_set(LARGE_PAGES, 1);
+        libmimalloc_sys::mi_option_set(PURGE_DELAY, NEVER);
+    }
 }
 
 fn report(error: &Error) {

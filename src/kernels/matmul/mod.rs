@@ -213,15 +213,17 @@ impl<'a> Product<'a> {
         let workers = if threads == Threads::One { 1 } else { rayon::current_num_threads() };
         let cut = Cut::new(rows, columns, self.a.columns, workers, kernel);
         let task = |i: usize| {
-            let (rows, columns) = cut.task(i);
+            let (rows, range) = cut.task(i);
             let most = cut.columns_in_cache(self.a.columns, kernel);
             PANELS.with_borrow_mut(|panels| {
-                for start in columns.clone().step_by(most) {
-                    let columns = start..columns.end.min(start + most);
+                for start in range.clone().step_by(most) {
+                    let columns = start..range.end.min(start + most);
                     panels.pack(self.b.columns(columns.clone()), self.precision);
+                    let next = columns.end..range.end.min(columns.end + most);
+                    let ahead = (!next.is_empty()).then(|| self.b.columns(next).t());
                     let place = Place { out, stride: self.b.columns, row: rows.start, column: columns.start };
                     // SAFETY: tasks have rows and columns of their own, inside of `out` by the assertion above.
-                    unsafe { panels.multiply(self.a.rows(rows.clone()), self.scale, add, place, &finish) };
+                    unsafe { panels.multiply(self.a.rows(rows.clone()), self.scale, add, place, ahead, &finish) };
                 }
             });
         };

@@ -34,7 +34,11 @@ impl Panels {
         let mut places = Line::lanes_mut(&mut self.lines);
         for block in blocks.iter() {
             for panel in 0..panels {
-                let columns = panel * kernel.columns..b.columns.min((panel + 1) * kernel.columns);
+                let columns = |panel: usize| panel * kernel.columns..b.columns.min((panel + 1) * kernel.columns);
+                if panel + 1 < panels {
+                    b.rows(block.range.clone()).columns(columns(panel + 1)).t().prefetch(0, 1);
+                }
+                let columns = columns(panel);
                 let (lanes, along) = b.rows(block.range.clone()).columns(columns).t().lanes(kernel);
                 let (place, rest) = places.split_at_mut(block.lanes * kernel.columns);
                 lanes.pack(place, [block.lanes, kernel.columns], along);
@@ -57,10 +61,10 @@ impl Panels {
         assert!(stride >= self.columns && a.rows * stride <= out.len(), "product of the wrong size");
         let place = Place { out: Out(out.as_mut_ptr().cast()), stride, row: 0, column: 0 };
         // SAFETY: `out` has room for the product, and holds numbers if these are added to.
-        unsafe { self.multiply(a, scale, add, place, &|_, _, _| {}) }
+        unsafe { self.multiply(a, scale, add, place, None, &|_, _, _| {}) }
     }
 
-    /// Writes (or adds) scale · a b to the place, and finishes every row.
+    /// Writes (or adds) scale · a b to the place, and finishes every row. Meanwhile `ahead` is brought near.
     ///
     /// # Safety
     /// The place has room for the product, is nobody else's, and is initialised if `add`.
@@ -70,12 +74,15 @@ impl Panels {
         scale: f32,
         add: bool,
         place: Place,
+        ahead: Option<View>,
         finish: &(impl Fn(usize, usize, &mut [f32]) + Sync),
     ) {
         assert_eq!(a.columns, self.inner, "matrices do not fit");
         let kernel = Kernel::best(self.precision);
         let blocks = Blocks::new(self.inner, kernel);
         let panels = self.columns.div_ceil(kernel.columns);
+        let tiles = a.rows.div_ceil(kernel.rows) * blocks.iter().count() * panels;
+        let mut tile = 0;
         ROWS.with_borrow_mut(|lines| {
             lines.resize(kernel.rows.max(16) * A_STRIDE / Line::LANES, Line::ZERO);
             let _tiles = kernel.begin();
@@ -86,21 +93,21 @@ impl Panels {
                 let corner = unsafe { place.out.0.add((place.row + first) * place.stride + place.column) };
                 for (i, block) in blocks.iter().enumerate() {
                     let (lanes, along) = a.rows(first..first + rows).columns(block.range.clone()).lanes(kernel);
-                    let layout = kernel.row_layout(along, block.lanes);
-                    let in_place = kernel.takes(&lanes, along, block.lanes);
-                    if in_place.is_none() {
+                    let (packed_rows, layout) = kernel.takes(&lanes, along, block.lanes).unwrap_or_else(|| {
+                        let layout = kernel.row_layout(along, block.lanes);
                         lanes.pack(Line::lanes_mut(lines), layout.shape, layout.transposed);
-                    }
-                    let packed_rows = in_place.unwrap_or(Line::lanes(lines));
-                    let next = first + rows..a.rows.min(first + rows + kernel.rows);
-                    let next = a.rows(next).columns(block.range.clone());
+                        (Line::lanes(lines), layout)
+                    });
                     for panel in 0..panels {
                         let column = panel * kernel.columns;
                         let columns = kernel.columns.min(self.columns - column);
                         // SAFETY: inside of the place.
                         let corner = unsafe { corner.add(column) };
                         let target = Target { corner, stride: place.stride, rows, columns, add: add || i > 0, scale };
-                        next.prefetch(panel, panels);
+                        if let Some(ahead) = ahead {
+                            ahead.prefetch(tile, tiles);
+                        }
+                        tile += 1;
                         let (panel, rest) = packed.split_at(block.lanes * kernel.columns);
                         // SAFETY: the packed operands have the kernel's shape, and the target lies inside of the place.
                         unsafe { kernel.tile(block.lanes, packed_rows, layout, panel, &target) };

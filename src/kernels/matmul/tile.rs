@@ -99,23 +99,25 @@ impl Kernel {
     pub(super) fn row_layout(self, along: bool, lanes: usize) -> RowLayout {
         // AMX loads rows of lanes. To the others all is one, so nothing is transposed.
         if along || self.instructions == Instructions::Amx {
-            RowLayout { shape: [self.rows, A_STRIDE], transposed: !along, by_row: true }
+            RowLayout { shape: [self.rows, A_STRIDE], transposed: !along, order: Order::Rows }
         } else {
-            RowLayout { shape: [lanes, A_COLUMNS], transposed: false, by_row: false }
+            RowLayout { shape: [lanes, A_COLUMNS], transposed: false, order: Order::Columns }
         }
     }
 
-    /// The vectors themselves, if they lie as packed rows would.
-    pub(super) fn takes<'a>(self, rows: &Lanes<'a>, along: bool, lanes: usize) -> Option<&'a [u32]> {
-        let needed = self.rows * A_STRIDE;
-        let fits = rows.form == Form::Single
-            && self.instructions != Instructions::Amx
-            && along
-            && rows.stride == A_STRIDE
-            && rows.length == lanes
-            && rows.values.len() >= needed;
+    /// How to read the vectors where they lie, if that is as good as packing them.
+    pub(super) fn takes<'a>(self, rows: &Lanes<'a>, along: bool, lanes: usize) -> Option<(&'a [u32], RowLayout)> {
+        // Rows a multiple of this apart would compete for few places of the first-level cache.
+        const SETS: usize = 4096 / size_of::<f32>();
+        let whole = along && rows.form == Form::Single && rows.length == lanes && rows.count == self.rows;
+        if !whole || self.instructions != Instructions::Avx512 || rows.stride.is_multiple_of(SETS) {
+            return None;
+        }
+        let needed = (rows.count - 1) * rows.stride + rows.length;
+        let values = rows.values.get(..needed)?;
         // SAFETY: an f32 has the size and alignment of a lane.
-        fits.then(|| unsafe { std::slice::from_raw_parts(rows.values.as_ptr().cast(), needed) })
+        let values = unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), needed) };
+        Some((values, RowLayout { shape: [rows.count, rows.stride], transposed: false, order: Order::Strided }))
     }
 
     /// Writes (or adds) scale times the product of packed rows and a packed panel `b [lanes, columns]` to the target.
@@ -123,7 +125,9 @@ impl Kernel {
     /// # Safety
     /// The target is the caller's to write to, and initialised if it is added to; the call is within [`Kernel::begin`].
     pub(super) unsafe fn tile(self, lanes: usize, a: &[u32], layout: RowLayout, b: &[u32], target: &Target) {
-        assert!(a.len() >= layout.shape[0] * layout.shape[1] && lanes <= A_STRIDE && b.len() >= lanes * self.columns);
+        let [vectors, stride] = layout.shape;
+        let needed = if layout.order == Order::Strided { (vectors - 1) * stride + lanes } else { vectors * stride };
+        assert!(a.len() >= needed && lanes <= A_STRIDE && b.len() >= lanes * self.columns);
         assert!(target.rows <= self.rows && target.columns <= self.columns);
         let (a, b) = (a.as_ptr(), b.as_ptr());
         // SAFETY: the operands are as long as asserted, the instructions were detected, and the caller vouches for the
@@ -131,11 +135,15 @@ impl Kernel {
         unsafe {
             match self.instructions {
                 #[cfg(target_arch = "x86_64")]
-                Instructions::Avx512 if layout.by_row => avx512::<A_STRIDE, 1>(lanes, a, b, target),
+                Instructions::Avx512 => match layout.order {
+                    Order::Rows => avx512::<A_STRIDE, 1>(lanes, a, b, target),
+                    Order::Columns => avx512::<1, A_COLUMNS>(lanes, a, b, target),
+                    Order::Strided => avx512_strided(lanes, a, stride, b, target),
+                },
                 #[cfg(target_arch = "x86_64")]
-                Instructions::Avx512 => avx512::<1, A_COLUMNS>(lanes, a, b, target),
-                #[cfg(target_arch = "x86_64")]
-                Instructions::Avx512Bf16 if layout.by_row => avx512_bf16::<A_STRIDE, 1>(lanes, a, b, target),
+                Instructions::Avx512Bf16 if layout.order == Order::Rows => {
+                    avx512_bf16::<A_STRIDE, 1>(lanes, a, b, target)
+                }
                 #[cfg(target_arch = "x86_64")]
                 Instructions::Avx512Bf16 => avx512_bf16::<1, A_COLUMNS>(lanes, a, b, target),
                 #[cfg(target_arch = "x86_64")]
@@ -145,9 +153,10 @@ impl Kernel {
                 }
                 _ => {
                     let mut sums = [[0.0; LOOP_COLUMNS]; LOOP_ROWS];
-                    match layout.by_row {
-                        true => loops::<A_STRIDE, 1>(lanes, a, b, &mut sums),
-                        false => loops::<1, A_COLUMNS>(lanes, a, b, &mut sums),
+                    match layout.order {
+                        Order::Rows => loops::<A_STRIDE, 1>(lanes, a, b, &mut sums),
+                        Order::Columns => loops::<1, A_COLUMNS>(lanes, a, b, &mut sums),
+                        Order::Strided => unreachable!("rows for loops are packed"),
                     }
                     write(sums.as_flattened(), LOOP_COLUMNS, target);
                 }
@@ -163,8 +172,18 @@ pub(super) struct RowLayout {
     pub(super) shape: [usize; 2],
     /// Whether the vectors of the source are its columns.
     pub(super) transposed: bool,
-    /// `[rows, A_STRIDE]`, else `[lanes, A_COLUMNS]`.
-    by_row: bool,
+    order: Order,
+}
+
+/// How the rows of a block lie.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    /// `[rows, A_STRIDE]`.
+    Rows,
+    /// `[lanes, A_COLUMNS]`.
+    Columns,
+    /// Not packed: rows any distance apart.
+    Strided,
 }
 
 /// Until it is dropped a thread can compute tiles.
@@ -281,7 +300,7 @@ const AVX512_ROWS: usize = 14;
 #[target_feature(enable = "avx512f")]
 unsafe fn avx512<const ROW: usize, const LANE: usize>(lanes: usize, a: *const u32, b: *const u32, target: &Target) {
     let (a, mut b) = (a.cast::<f32>(), b.cast::<f32>());
-    let mut sums = [[_mm512_setzero_ps(); 2]; AVX512_ROWS];
+    let mut sums: [_; AVX512_ROWS] = std::array::from_fn(|_| [_mm512_setzero_ps(); 2]);
     // SAFETY: `Kernel::tile` has checked the lengths.
     unsafe {
         for lane in 0..lanes {
@@ -297,6 +316,36 @@ unsafe fn avx512<const ROW: usize, const LANE: usize>(lanes: usize, a: *const u3
     }
 }
 
+/// The rows lie `stride` apart.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+unsafe fn avx512_strided(lanes: usize, a: *const u32, stride: usize, b: *const u32, target: &Target) {
+    let mut b = b.cast::<f32>();
+    let mut sums: [_; AVX512_ROWS] = std::array::from_fn(|_| [_mm512_setzero_ps(); 2]);
+    // Every fifth row has a pointer of its own; addresses of those between need only multiples of the stride.
+    const APART: usize = 5;
+    let mut starts = [0, 1, 2].map(|i| a.cast::<f32>().wrapping_add(APART * i * stride));
+    let triple = 3 * stride;
+    // SAFETY: `Kernel::tile` has checked the lengths.
+    unsafe {
+        for _ in 0..lanes {
+            let (b0, b1) = (_mm512_load_ps(b), _mm512_load_ps(b.add(16)));
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let offset = match row % APART {
+                    3 => triple,
+                    within => within * stride,
+                };
+                let a = _mm512_set1_ps(*starts[row / APART].add(offset));
+                sums[0] = _mm512_fmadd_ps(a, b0, sums[0]);
+                sums[1] = _mm512_fmadd_ps(a, b1, sums[1]);
+            }
+            b = b.add(32);
+            starts = starts.map(|start| start.add(1));
+        }
+        write_avx512(sums, target);
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn avx512_bf16<const ROW: usize, const LANE: usize>(
@@ -305,7 +354,7 @@ unsafe fn avx512_bf16<const ROW: usize, const LANE: usize>(
     mut b: *const u32,
     target: &Target,
 ) {
-    let mut sums = [[_mm512_setzero_ps(); 2]; AVX512_ROWS];
+    let mut sums: [_; AVX512_ROWS] = std::array::from_fn(|_| [_mm512_setzero_ps(); 2]);
     // SAFETY: `Kernel::tile` has checked the lengths; 512 bits are 512 bits.
     unsafe {
         let pairs = |lanes: __m512i| std::mem::transmute::<__m512i, __m512bh>(lanes);
