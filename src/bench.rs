@@ -83,7 +83,7 @@ pub fn measure(work: &Work, n: usize, device: &Device) -> Result<Measurement> {
     work.model.check()?;
     let mut times = if work.train { steps(work, n, device) } else { label_maps(work, n, device)? };
     times.sort_by(f64::total_cmp);
-    let median = times[times.len() / 2];
+    let median = (times[(times.len() - 1) / 2] + times[times.len() / 2]) / 2.0;
     let peak_rss_mb = peak_rss_mb();
     let matrix_peak = kernels::with_precision(work.precision, || matrix_peak(device));
     let gflop = 2e-9 * work.macs() as f64 * work.batch as f64 * if work.train { 3.0 } else { 1.0 };

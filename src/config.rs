@@ -12,10 +12,11 @@ use crate::data::DataConfig;
 use crate::error::{Error, Result};
 use crate::eval::InferConfig;
 use crate::model::ModelConfig;
+use crate::text::distance;
 use crate::train::TrainConfig;
 
 /// All settings of a run.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// The network.
@@ -28,38 +29,60 @@ pub struct Config {
     pub eval: InferConfig,
 }
 
+impl Default for Config {
+    fn default() -> Self {
+        let (model, data, train) = Default::default();
+        Self { model, eval: InferConfig { resize: training_scale(&data), ..InferConfig::default() }, data, train }
+    }
+}
+
+/// The scale about which training resizes images.
+fn training_scale(data: &DataConfig) -> Option<[usize; 2]> {
+    data.augment.resize.as_ref().filter(|range| range.keep_ratio).map(|range| range.scale)
+}
+
 impl Config {
-    /// Reads the recipe at `path` and applies `changes`, each `a.b=c`.
+    /// Reads the recipe at `path` and applies `changes`, each `a.b=c`. A dataset's TOML is looked for beside the recipe,
+    /// then in the working directory.
     pub fn read(path: &Path, changes: &[String]) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|error| {
             Error::file("read the recipe", path, error).hint("recipes lie in `configs/`; `structtoken demo` needs none")
         })?;
-        Self::parse(&text, &path.display().to_string(), changes)
+        let mut config = Self::parse(&text, &path.display().to_string(), changes)?;
+        let beside = path.with_file_name(&config.data.dataset);
+        if config.data.dataset.ends_with(".toml") && beside.is_file() {
+            config.data.dataset = beside.display().to_string();
+        }
+        Ok(config)
     }
 
     /// The recipe in `text`, called `name` in errors, with `changes` applied.
     pub fn parse(text: &str, name: &str, changes: &[String]) -> Result<Self> {
         let bad = |error: toml::de::Error| {
-            let text = if error.span().is_none() { format!("{error}") } else { located(text, &error) };
-            Error::new(format!("recipe `{name}` is not valid:\n{text}"))
-                .hint("`structtoken inspect RECIPE` prints every key with its value; keys left out take their defaults")
+            let shown = if error.span().is_none() { format!("{error}") } else { located(text, &error) };
+            let is_dataset = toml::from_str(text).is_ok_and(|table: toml::Table| table.contains_key("classes"));
+            Error::new(format!("recipe `{name}` is not valid:\n{shown}")).hint(match is_dataset {
+                true => "this describes a dataset: name it in a recipe, as data.dataset".to_owned(),
+                false => hint(error.message()),
+            })
         };
-        let config: Self = toml::from_str(text).map_err(bad)?;
-        let config = if changes.is_empty() {
-            config
-        } else {
-            let mut table: toml::Table = toml::from_str(text).map_err(bad)?;
+        let mut config: Self = toml::from_str(text).map_err(bad)?;
+        let mut table: toml::Table = toml::from_str(text).map_err(bad)?;
+        if !changes.is_empty() {
             for change in changes {
                 set(&mut table, change)?;
             }
-            table.try_into().map_err(|error: toml::de::Error| {
+            config = table.clone().try_into().map_err(|error: toml::de::Error| {
                 Error::new(format!("after --set {}: {}", changes.join(" --set "), error.message()))
-                    .hint("`structtoken inspect RECIPE` prints every key with its value")
-            })?
-        };
+                    .hint(hint(error.message()))
+            })?;
+        }
+        if table.get("eval").is_none_or(|eval| eval.get("resize").is_none()) {
+            config.eval.resize = training_scale(&config.data);
+        }
         config.check().map_err(|error| match error.remedy() {
             Some(_) => error,
-            None => error.hint("`structtoken inspect RECIPE` prints every key with its value"),
+            None => error.hint(EVERY_KEY),
         })?;
         Ok(config)
     }
@@ -91,6 +114,23 @@ impl Config {
     /// The whole truth as TOML: every key with its value.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self).map_err(|error| Error::new("cannot write the configuration as TOML").source(error))
+    }
+}
+
+const EVERY_KEY: &str = "`structtoken inspect configs/shapes/demo.toml` prints the keys with their values; those left out take their defaults";
+
+/// What may help with a message of the parser: for an unknown name the nearest of those it expected.
+fn hint(message: &str) -> String {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let unknown = message.starts_with("unknown ").then(|| quoted.next()).flatten();
+    let nearest = unknown.and_then(|name| quoted.map(|known| (distance(name, known), known)).min());
+    match (unknown, nearest) {
+        (Some(name), Some((edits, known))) if edits <= 1 + name.len() / 3 => format!("did you mean `{known}`?"),
+        _ if message.contains("missing field `type`") => {
+            "a table that is chosen by `type` has to state it: `vit` for a backbone, `structtoken` for a decoder"
+                .to_owned()
+        }
+        _ => EVERY_KEY.to_owned(),
     }
 }
 
@@ -221,6 +261,38 @@ mod tests {
         assert!(error.contains("line 2: `model.backbone.depth`: invalid type"), "{error}");
         let error = refused("[model.backbone]\ntype = \"vti\"\n", &[]);
         assert!(error.contains("vti"), "{error}");
+    }
+
+    #[test]
+    fn hints_fit_the_fault() {
+        let hint = |text: &str| Config::parse(text, "r.toml", &[]).unwrap_err().remedy().unwrap().to_owned();
+        assert_eq!(hint("[train]\nbatchsize = 2"), "did you mean `batch_size`?");
+        assert_eq!(hint("[model.decoder]\ntype = \"structtoken\"\nblock = \"csee\""), "did you mean `cse`?");
+        assert!(hint("[model.decoder]\nnum_blocks = 2").contains("`structtoken` for a decoder"));
+        assert!(hint("name = \"s\"\nclasses = [\"a\"]").contains("data.dataset"));
+        assert!(hint("[train]\nxyzzy = 2").contains("prints the keys"));
+    }
+
+    #[test]
+    fn images_are_evaluated_at_the_scale_of_training() {
+        let resize = |text: &str| Config::parse(text, "r.toml", &[]).unwrap().eval.resize;
+        assert_eq!(resize(""), Some([2048, 512]));
+        assert_eq!(resize("[data.augment.resize]\nscale = [640, 320]\n[eval]\nflip = true"), Some([640, 320]));
+        assert_eq!(resize("[data.augment]\nresize = \"none\""), None);
+        assert_eq!(resize("[eval]\nresize = \"none\""), None);
+        assert_eq!(resize("[eval]\nresize = [9, 8]"), Some([9, 8]));
+        let config = Config::parse("[eval]\nresize = \"none\"", "r.toml", &[]).unwrap();
+        assert_eq!(Config::parse(&config.to_toml().unwrap(), "again.toml", &[]).unwrap(), config);
+    }
+
+    #[test]
+    fn a_dataset_is_found_beside_its_recipe() {
+        let folder = tempfile::tempdir().unwrap();
+        let (recipe, set) = (folder.path().join("r.toml"), folder.path().join("set.toml"));
+        std::fs::write(&recipe, "[data]\ndataset = \"set.toml\"").unwrap();
+        assert_eq!(Config::read(&recipe, &[]).unwrap().data.dataset, "set.toml");
+        std::fs::write(&set, "").unwrap();
+        assert_eq!(Config::read(&recipe, &[]).unwrap().data.dataset, set.display().to_string());
     }
 
     #[test]

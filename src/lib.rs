@@ -39,6 +39,7 @@ pub mod device;
 pub mod error;
 pub mod files;
 pub mod rng;
+mod text;
 
 pub mod kernels;
 pub mod layers;

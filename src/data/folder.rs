@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::{Path, PathBuf};
 
-use crate::data::image::{RawMask, read_image, read_mask};
+use rayon::prelude::*;
+
+use crate::data::image::{Labels, RawMask, image_size, read_image, read_mask};
 use crate::data::label_map::LabelMap;
 use crate::data::spec::{DatasetSpec, SplitSpec};
 use crate::data::{Classes, Dataset, Sample, Split};
@@ -69,6 +71,16 @@ impl Folder {
         Ok(Self { pairs, classes: spec.classes(), map: LabelMap::new(spec)? })
     }
 
+    /// The labels of a pair whose image has `size` (width, height).
+    fn labels(&self, pair: &Pair, size: (usize, usize)) -> Result<Labels> {
+        let mask = read_mask(&pair.mask)?;
+        let (RawMask::Index { width, height, .. } | RawMask::Rgb { width, height, .. }) = mask;
+        if (width, height) != size {
+            return Err(sizes_differ(pair, size, (width, height)));
+        }
+        self.map.apply(mask).map_err(|e| Error::file("use", &pair.mask, e))
+    }
+
     /// The files of the sample at `index`: image and mask.
     pub fn files(&self, index: usize) -> (&Path, &Path) {
         let pair = &self.pairs[index];
@@ -84,13 +96,24 @@ impl Dataset for Folder {
     fn get(&self, index: usize) -> Result<Sample> {
         let pair = &self.pairs[index];
         let image = read_image(&pair.image)?;
-        let mask = read_mask(&pair.mask)?;
-        let (RawMask::Index { width, height, .. } | RawMask::Rgb { width, height, .. }) = mask;
-        if (width, height) != (image.width, image.height) {
-            return Err(sizes_differ(pair, (image.width, image.height), (width, height)));
-        }
-        let labels = self.map.apply(mask).map_err(|e| Error::file("use", &pair.mask, e))?;
+        let labels = self.labels(pair, (image.width, image.height))?;
         Ok(Sample { image, labels })
+    }
+
+    fn survey(&self) -> Result<Option<Vec<u64>>> {
+        let count = |pair: &Pair| {
+            let mut pixels = vec![0; 256];
+            let labels = self.labels(pair, image_size(&pair.image)?)?;
+            labels.ids.iter().for_each(|id| pixels[usize::from(*id)] += 1);
+            Ok(pixels)
+        };
+        // In order, so that of several faults the first is told.
+        let counts: Vec<Result<Vec<u64>>> = self.pairs.par_iter().map(count).collect();
+        let mut total = vec![0; 256];
+        for pixels in counts {
+            total.iter_mut().zip(pixels?).for_each(|(total, pixels)| *total += pixels);
+        }
+        Ok(Some(total))
     }
 
     fn name(&self, index: usize) -> String {
@@ -232,7 +255,7 @@ fn sizes_differ(pair: &Pair, image: (usize, usize), mask: (usize, usize)) -> Err
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::image::{Image, Labels, write_index_png, write_png};
+    use crate::data::image::{Image, write_index_png, write_png};
 
     fn open(name: &str, split: Split, root: Option<&Path>) -> Result<Folder> {
         DatasetSpec::find(name)?.open(split, root)
@@ -272,6 +295,7 @@ mod tests {
         let set = open(spec.to_str().unwrap(), Split::Train, None).unwrap();
         assert_eq!((0..set.len()).map(|i| set.name(i)).collect::<Vec<_>>(), ["a", "b", "town/a"]);
         assert_eq!(set.get(2).unwrap().labels.ids, [0, 1, 0, 1, 1, 1]);
+        assert_eq!(set.survey().unwrap().unwrap()[..3], [6, 12, 0]);
         let elsewhere = open(spec.to_str().unwrap(), Split::Train, Some(Path::new("/nowhere"))).err().unwrap();
         assert!(elsewhere.to_string().contains("/nowhere/i"), "{elsewhere}");
     }
@@ -308,6 +332,8 @@ mod tests {
         );
         write_png(&mask, &Image { width: 3, height: 2, pixels: vec![0; 18] }).unwrap();
         assert!(failure(&spec).0.contains("RGB"));
+        let surveyed = open(spec.to_str().unwrap(), Split::Train, None).unwrap().survey().unwrap_err();
+        assert_eq!(surveyed.to_string(), failure(&spec).0);
         std::fs::remove_file(&mask).unwrap();
         let (message, hint) = failure(&spec);
         assert!(message.contains("i/a.png") && message.contains("m/a.png` is not there"), "{message}");

@@ -73,6 +73,26 @@ pub fn read_image(path: &Path) -> Result<Image> {
     decode_image(&bytes).map_err(|e| Error::file("read", path, e))
 }
 
+/// Width and height of the image at `path` as [`read_image`] gives it, from its header alone.
+///
+/// # Errors
+/// A file that is missing, or whose header is that of no image or of too large a one.
+pub fn image_size(path: &Path) -> Result<(usize, usize)> {
+    let file = File::open(path).map_err(|e| Error::file("open", path, e))?;
+    let size = || {
+        let reader = ImageReader::new(BufReader::new(file)).with_guessed_format().map_err(|_| not_an_image())?;
+        let mut decoder = reader.into_decoder().map_err(|_| not_an_image())?;
+        let (width, height) = decoder.dimensions();
+        check_size(width, height)?;
+        use image::metadata::Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+        let lying = [Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH];
+        let turned = decoder.orientation().is_ok_and(|orientation| lying.contains(&orientation));
+        let (width, height) = (width as usize, height as usize);
+        Ok(if turned { (height, width) } else { (width, height) })
+    };
+    size().map_err(|e: Error| Error::file("read", path, e))
+}
+
 /// Decodes the bytes of a PNG or JPEG file as [`read_image`] does.
 ///
 /// # Errors

@@ -48,6 +48,15 @@ pub trait Dataset: Send + Sync {
 
     /// The classes that the labels count.
     fn classes(&self) -> &Classes;
+
+    /// Looks at all masks, and at the sizes of their images: pixels of every label, 255 for ignored ones. `None` of a set
+    /// that cannot be wrong.
+    ///
+    /// # Errors
+    /// The first sample that [`get`](Self::get) would refuse for its mask.
+    fn survey(&self) -> Result<Option<Vec<u64>>> {
+        Ok(None)
+    }
 }
 
 /// One picture and its labels, of one size.
@@ -147,6 +156,10 @@ impl Dataset for Cached {
 
     fn name(&self, index: usize) -> String {
         self.inner.name(index)
+    }
+
+    fn survey(&self) -> Result<Option<Vec<u64>>> {
+        self.inner.survey()
     }
 
     fn classes(&self) -> &Classes {

@@ -127,6 +127,12 @@ impl DatasetSpec {
             return Err(Error::new(format!("there is no dataset `{name}`"))
                 .hint(format!("give the path of a dataset TOML, or one of shapes, {}", known.join(", "))));
         }
+        if !path.exists() {
+            return Err(Error::new(format!("the dataset `{name}` is not there")).hint(
+                "a relative path counts from the recipe, or else from the working directory; for a model file that has \
+                 moved say where it is now: --set data.dataset=PATH",
+            ));
+        }
         Self::read(path)
     }
 

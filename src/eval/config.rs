@@ -1,6 +1,6 @@
 //! The settings of inference.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::windows::Windows;
 use crate::data::resize::rescaled_size;
@@ -17,7 +17,9 @@ pub struct InferConfig {
     pub crop: [usize; 2],
     /// Steps between windows, down and across.
     pub stride: [usize; 2],
-    /// Before inference the image is resized to fit into (long side, short side), keeping its ratio; as it is if absent.
+    /// Before inference the image is resized to fit into (long side, short side), keeping its ratio; `"none"` in TOML keeps
+    /// its size. A recipe that leaves it out takes the scale of `data.augment.resize`.
+    #[serde(serialize_with = "write_resize", deserialize_with = "read_resize")]
     pub resize: Option<[usize; 2]>,
     /// Factors on that size; the probabilities at all of them are averaged.
     pub scales: Vec<f32>,
@@ -70,6 +72,31 @@ impl Default for InferConfig {
             precision: Precision::F32,
             logits_mb: 128,
         }
+    }
+}
+
+/// As it stands in TOML and in model files.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Resize {
+    To([usize; 2]),
+    Word(String),
+    Absent(()),
+}
+
+fn write_resize<S: Serializer>(resize: &Option<[usize; 2]>, serializer: S) -> Result<S::Ok, S::Error> {
+    match resize {
+        Some(size) => Resize::To(*size).serialize(serializer),
+        None => Resize::Word("none".to_owned()).serialize(serializer),
+    }
+}
+
+fn read_resize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<[usize; 2]>, D::Error> {
+    match Resize::deserialize(deserializer) {
+        Ok(Resize::To(size)) => Ok(Some(size)),
+        Ok(Resize::Absent(())) => Ok(None),
+        Ok(Resize::Word(word)) if word == "none" => Ok(None),
+        _ => Err(serde::de::Error::custom("`resize` is \"none\" or [long side, short side]")),
     }
 }
 

@@ -48,7 +48,7 @@ pub(super) fn section(report: &Report) -> Result<String> {
     let stops: Vec<String> = pictures::HEAT.iter().map(|[r, g, b]| format!("rgb({r} {g} {b})")).collect();
     Ok(format!(
         r#"<h2>How structure tokens become masks</h2>
-<p class="intro">Most segmenters classify every pixel on its own. StructToken instead learns one <em>structure token</em> for each class, a map as large as the image's features, and lets it interact with the features block by block until the token <em>is</em> the mask of its class. The first column is the same for every image, for nothing has been seen yet; the last column is the model's answer.</p>
+<p class="intro">Most segmenters classify every pixel on its own. StructToken instead learns one <em>structure token</em> for each class, a map as large as the image's features, and lets it interact with the features block by block until the tokens <em>are</em> the masks. The first column is the same for every image, for nothing has been seen yet. The last column is the model's answer: two convolutions have weighed the tokens against one another, so until then a token may be faint, or dark where its class is.</p>
 <p class="heatkey"><span>low</span><i style="background:linear-gradient(to right,{})"></i><span>high</span> <span class="muted">each map on its own scale</span></p>
 {}"#,
         stops.join(","),
@@ -97,19 +97,27 @@ fn viewer(sample: &SamplePanel, classes: &[ClassRow], budget: &Budget) -> Result
     Ok(format!(
         r#"<div class="viewer"><div class="stack" style="aspect-ratio:{width}/{height}"><img class="photo" alt="{name}" src="{photo}">{stages}</div>
 <div class="controls" hidden><button type="button" class="play" aria-label="Play the stages">▶</button><input type="range" class="slider" min="0" max="{last}" value="{last}" step="1" aria-label="Stage of the decoder"></div>
-<p class="small">The class of the largest token at each pixel, and the share of labelled pixels where it is right:</p>
+<p class="small">The class of the largest token at each pixel, and the mIoU of that:</p>
 <ol class="stages">{steps}</ol>
 <label class="small opacity" hidden>Overlay <input type="range" min="0" max="100" value="72"></label></div>
 "#
     ))
 }
 
-/// The share of labelled pixels that `labels` has right; `None` where no pixel is labelled.
+/// The mean IoU over the classes that are drawn or found; `None` where no pixel is labelled.
 fn agreement(truth: &Labels, labels: &Labels) -> Option<f64> {
-    let labelled = || truth.ids.iter().zip(&labels.ids).filter(|(truth, _)| **truth != IGNORE);
-    let right = labelled().filter(|(truth, label)| truth == label).count();
-    let count = labelled().count();
-    (count > 0).then(|| right as f64 / count as f64)
+    let (mut common, mut either) = ([0u32; 256], [0u32; 256]);
+    for (truth, label) in truth.ids.iter().zip(&labels.ids).filter(|(truth, _)| **truth != IGNORE) {
+        either[usize::from(*truth)] += 1;
+        if truth == label {
+            common[usize::from(*truth)] += 1;
+        } else {
+            either[usize::from(*label)] += 1;
+        }
+    }
+    let ious = common.iter().zip(&either).filter(|(_, either)| **either > 0);
+    let ious: Vec<f64> = ious.map(|(common, either)| f64::from(*common) / f64::from(*either)).collect();
+    (!ious.is_empty()).then(|| ious.iter().sum::<f64>() / ious.len() as f64)
 }
 
 /// One row a class, one column a stage.
@@ -209,7 +217,7 @@ mod tests {
     #[test]
     fn agreement_leaves_ignored_pixels_out() {
         let labels = |ids: &[u8]| Labels { width: ids.len(), height: 1, ids: ids.to_vec() };
-        assert_eq!(agreement(&labels(&[0, 1, IGNORE, 1]), &labels(&[0, 0, 0, 1])), Some(2.0 / 3.0));
+        assert_eq!(agreement(&labels(&[0, 1, IGNORE, 1]), &labels(&[0, 0, 0, 1])), Some(0.5));
         assert_eq!(agreement(&labels(&[IGNORE]), &labels(&[0])), None);
     }
 }

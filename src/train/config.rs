@@ -74,15 +74,19 @@ impl TrainConfig {
     /// Refuses values that cannot work, naming the key.
     pub fn check(&self) -> Result<()> {
         let refuse = |what: String| Err(Error::new(format!("train: {what}")));
-        if self.iterations == 0 || self.batch_size == 0 || self.accumulate == 0 || self.log_every == 0 {
-            return refuse("iterations, batch_size, accumulate and log_every must be at least 1".into());
+        let (batch, passes) = (self.batch_size as u64, self.accumulate as u64);
+        let counts = [
+            ("iterations", self.iterations),
+            ("batch_size", batch),
+            ("accumulate", passes),
+            ("log_every", self.log_every),
+            ("keep_checkpoints", self.keep_checkpoints as u64),
+        ];
+        if let Some((key, _)) = counts.iter().find(|(_, count)| *count == 0) {
+            return refuse(format!("{key} must be at least 1"));
         }
         if !self.batch_size.is_multiple_of(self.accumulate) {
-            let (batch, passes) = (self.batch_size, self.accumulate);
             return refuse(format!("batch_size = {batch} cannot be spread over accumulate = {passes} equal passes"));
-        }
-        if self.keep_checkpoints == 0 {
-            return refuse("keep_checkpoints must be at least 1".into());
         }
         let optimizer = &self.optimizer;
         if optimizer.betas.iter().any(|beta| !(0.0..1.0).contains(beta))

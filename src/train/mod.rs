@@ -107,6 +107,17 @@ pub fn run(config: &Config, run: &Path, resume: bool, device: &Device, observer:
     let training = config.data.open(Split::Train)?;
     let validation = config.data.open(Split::Val)?;
     let classes = training.classes().clone();
+    if !resume {
+        survey(training.as_ref(), Split::Train, observer)?;
+        survey(validation.as_ref(), Split::Val, observer)?;
+    }
+    if train.schedule.warmup_iters >= train.iterations {
+        observer.note(&format!(
+            "warning: train.schedule.warmup_iters = {} does not end within train.iterations = {}: the learning rate stays \
+             below train.optimizer.lr",
+            train.schedule.warmup_iters, train.iterations
+        ));
+    }
     if !train.class_weights.is_empty() && train.class_weights.len() != classes.names.len() {
         let (given, needed) = (train.class_weights.len(), classes.names.len());
         return Err(Error::new(format!("train.class_weights has {given} values for {needed} classes")));
@@ -215,6 +226,22 @@ pub fn run(config: &Config, run: &Path, resume: bool, device: &Device, observer:
         observer.evaluated(state.iteration, &scores);
     }
     Ok(Outcome { model: model.valid(), iteration: state.iteration, interrupted, best: state.best })
+}
+
+/// Looks at all masks before anything is learned from them: a fault found by the first evaluation comes hours late.
+fn survey(dataset: &dyn Dataset, split: Split, observer: &mut dyn Observer) -> Result<()> {
+    let Some(pixels) = dataset.survey()? else { return Ok(()) };
+    let names = &dataset.classes().names;
+    let absent: Vec<_> =
+        names.iter().zip(&pixels).filter(|(_, pixels)| **pixels == 0).map(|(name, _)| &**name).collect();
+    if absent.len() == names.len() {
+        return Err(Error::new(format!("every pixel of the split [{split}] is ignored"))
+            .hint("check `ignore` and the classes' `source` in the dataset's TOML"));
+    }
+    if !absent.is_empty() {
+        observer.note(&format!("warning: no pixel in the split [{split}] is of {}", absent.join(", ")));
+    }
+    Ok(())
 }
 
 /// The scores of the run's `model.safetensors`.

@@ -7,6 +7,7 @@ use super::causes::causes;
 use super::names::Layout;
 use super::state::{Format, StateDict};
 use crate::error::Error;
+use crate::text::distance;
 
 /// What [`load`](super::load) did.
 #[derive(Clone, Debug)]
@@ -212,19 +213,6 @@ fn range(numbers: &[usize]) -> String {
     }
 }
 
-/// The number of letters to insert, delete or replace (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.bytes().enumerate() {
-            let best = (row[j] + 1).min(row[j + 1] + 1).min(diagonal + usize::from(x != y));
-            diagonal = std::mem::replace(&mut row[j + 1], best);
-        }
-    }
-    row[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,10 +228,5 @@ mod tests {
         let many: Vec<String> = (0..60).flat_map(|i| (0..2).map(move |k| format!("p{}.q{i}.r{k}x", i % 30))).collect();
         assert_eq!(lines(&many).len(), MAX_LINES + 1);
         assert!(lines(&many)[MAX_LINES].contains("40 more"));
-    }
-
-    #[test]
-    fn distance_counts_edits() {
-        assert_eq!((distance("kitten", "sitting"), distance("", "abc"), distance("same", "same")), (3, 3, 0));
     }
 }

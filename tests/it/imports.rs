@@ -3,11 +3,12 @@
 use std::path::Path;
 
 /// A room, and the rooms it may use. `error`, `rng` and `files` are open to all; `config` is read by those who run things.
-const RULES: [(&str, &[&str]); 16] = [
+const RULES: [(&str, &[&str]); 17] = [
     ("error", &[]),
     ("rng", &[]),
     ("files", &[]),
     ("device", &[]),
+    ("text", &[]),
     ("kernels", &[]),
     ("layers", &["kernels"]),
     ("backbone", &["layers", "kernels"]),
@@ -22,7 +23,7 @@ const RULES: [(&str, &[&str]); 16] = [
     ("train", &["config", "artifact", "model", "layers", "kernels", "data", "eval", "weights", "report"]),
 ];
 const TOP: [&str; 4] = ["predict", "inspect", "bench", "report"];
-const LEAVES: [&str; 4] = ["error", "rng", "files", "device"];
+const LEAVES: [&str; 5] = ["error", "rng", "files", "device", "text"];
 
 #[test]
 fn imports_point_down() {

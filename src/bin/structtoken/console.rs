@@ -104,12 +104,12 @@ impl Observer for Console {
     }
 
     fn evaluated(&mut self, iteration: u64, scores: &Scores) {
-        let percent = |value: Option<f64>| value.map_or("none".to_owned(), |value| format!("{:.2}", 100.0 * value));
+        let shown = |value: Option<f64>| value.map_or("none".to_owned(), |value| format!("{value:.4}"));
         self.line(&format!(
             "iteration {iteration}: mIoU {}  mAcc {}  aAcc {}",
-            percent(scores.miou),
-            percent(scores.macc),
-            percent(scores.aacc)
+            shown(scores.miou),
+            shown(scores.macc),
+            shown(scores.aacc)
         ));
         if self.json {
             emit(&serde_json::json!({"event": "evaluation", "iteration": iteration, "scores": scores}));

@@ -10,7 +10,7 @@ use structtoken::report::run::About;
 use structtoken::{device, files, report, train};
 
 use crate::console::{Console, print};
-use crate::train::command_line;
+use crate::train::{command_line, program};
 use crate::{Computing, End};
 
 const RECIPE: &str = include_str!("../../../configs/shapes/demo.toml");
@@ -51,15 +51,15 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         talk!("three minutes were over after {} of {} iterations", outcome.iteration, config.train.iterations);
     }
     let scores = train::scores(&run)?;
-    let shown = run.display();
+    let (shown, program) = (run.display(), program());
     let next_steps = [
-        (format!("structtoken predict {shown}/model.safetensors photo.jpg --overlay"), "label a picture of your own"),
-        (format!("structtoken eval {shown}/model.safetensors --set eval.flip=true"), "average over mirrored images"),
+        (format!("{program} predict {shown}/model.safetensors photo.jpg --overlay"), "label a picture of your own"),
+        (format!("{program} eval {shown}/model.safetensors --set eval.flip=true"), "average over mirrored images"),
+        (format!("{program} inspect {shown}/model.safetensors"), "see what the network is made of"),
         (
-            "structtoken demo --out runs/demo-cse --set model.decoder.block=cse".to_owned(),
-            "let the tokens attend to the features instead",
+            format!("{program} train my-recipe.toml"),
+            "train on pictures of your own: docs/data.md shows the two files it takes",
         ),
-        ("structtoken train configs/camvid/dinov2-s_pwe.toml".to_owned(), "real streets, with pretrained weights"),
     ];
     let about = About {
         title: "Shapes demo".to_owned(),

@@ -73,21 +73,30 @@ fn one(predictor: &Predictor, path: &Path, name: &str, arguments: &Arguments) ->
     let labels = predictor.predict(&image)?;
     let mask = arguments.out.join(format!("{name}.png"));
     files::write(&mask, &encode_index_png(&labels, &predictor.classes().colors)?)?;
-    if arguments.overlay {
+    let overlay = arguments.overlay.then(|| arguments.out.join(format!("{name}_overlay.png")));
+    if let Some(path) = &overlay {
         let picture = predictor.overlay(&image, &labels);
-        files::write(&arguments.out.join(format!("{name}_overlay.png")), &encode_png(&picture)?)?;
+        files::write(path, &encode_png(&picture)?)?;
     }
-    if arguments.probabilities {
+    let probabilities = arguments.probabilities.then(|| arguments.out.join(format!("{name}_probabilities.npy")));
+    if let Some(path) = &probabilities {
         let shape = [predictor.classes().len(), image.height, image.width];
         let values = predictor.probabilities(&image)?;
-        write_npy(&arguments.out.join(format!("{name}_probabilities.npy")), &values, &shape, NpyType::F16)?;
+        write_npy(path, &values, &shape, NpyType::F16)?;
     }
     if arguments.json {
-        emit(
-            &serde_json::json!({"image": path, "mask": mask, "classes": shares(&image, &labels, &predictor.classes().names)}),
-        );
+        let classes = shares(&image, &labels, &predictor.classes().names);
+        let mut written = serde_json::json!({"image": path, "mask": mask, "classes": classes});
+        for (key, path) in [("overlay", overlay), ("probabilities", probabilities)] {
+            if let Some(path) = path {
+                written[key] = serde_json::json!(path);
+            }
+        }
+        emit(&written);
     } else {
-        print(&mask.display().to_string());
+        for path in [Some(mask), overlay, probabilities].into_iter().flatten() {
+            print(&path.display().to_string());
+        }
     }
     Ok(())
 }

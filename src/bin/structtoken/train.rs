@@ -72,7 +72,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         return Ok(End::Interrupted);
     }
     let scores = train::scores(&run)?;
-    let shown = run.display();
+    let (shown, program) = (run.display(), program());
     let about = About {
         title: run.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         command: command_line(),
@@ -80,11 +80,11 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         took: started.elapsed(),
         next_steps: vec![
             (
-                format!("structtoken predict {shown}/model.safetensors photo.jpg --overlay"),
+                format!("{program} predict {shown}/model.safetensors photo.jpg --overlay"),
                 "label other pictures".to_owned(),
             ),
             (
-                format!("structtoken eval {shown}/model.safetensors --set eval.flip=true"),
+                format!("{program} eval {shown}/model.safetensors --set eval.flip=true"),
                 "average over mirrored images".to_owned(),
             ),
         ],
@@ -106,9 +106,22 @@ fn run_folder(arguments: &Arguments) -> Result<PathBuf> {
     if let Some(out) = &arguments.out {
         return Ok(out.clone());
     }
-    let stem = arguments.recipe.as_deref().and_then(Path::file_stem);
-    stem.map(|stem| Path::new("runs").join(stem))
+    // Recipes of one name lie in folders of `configs`: configs/camvid/dinov2-s_pwe.toml becomes runs/camvid/dinov2-s_pwe.
+    let named = |recipe: &Path| {
+        let group = recipe.parent().filter(|group| group.parent().is_some_and(|all| all.ends_with("configs")));
+        let runs = group.and_then(Path::file_name).map_or("runs".into(), |group| Path::new("runs").join(group));
+        Some(runs.join(recipe.file_stem()?))
+    };
+    arguments
+        .recipe
+        .as_deref()
+        .and_then(named)
         .ok_or_else(|| Error::new("--resume needs to know the run").hint("name its folder: --out runs/NAME"))
+}
+
+/// How this program was called, for commands to be copied.
+pub(crate) fn program() -> String {
+    std::env::args().next().unwrap_or_else(|| "structtoken".to_owned())
 }
 
 /// The command as it was typed, for the record.
