@@ -316,6 +316,10 @@ unsafe fn avx512<const ROW: usize, const LANE: usize>(lanes: usize, a: *const u3
     }
 }
 
+/// Lanes of a panel that are fetched ahead: it lies in the second-level cache.
+#[cfg(target_arch = "x86_64")]
+const AHEAD: usize = 8;
+
 /// The rows lie `stride` apart.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
@@ -330,6 +334,8 @@ unsafe fn avx512_strided(lanes: usize, a: *const u32, stride: usize, b: *const u
     unsafe {
         for _ in 0..lanes {
             let (b0, b1) = (_mm512_load_ps(b), _mm512_load_ps(b.add(16)));
+            _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(32 * AHEAD).cast());
+            _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(32 * AHEAD + 16).cast());
             for (row, sums) in sums.iter_mut().enumerate() {
                 let offset = match row % APART {
                     3 => triple,
