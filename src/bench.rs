@@ -5,6 +5,9 @@ use std::time::Instant;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use serde::Serialize;
 
+use crate::config::Config;
+use crate::data::Split;
+use crate::data::loader::Loader;
 use crate::error::{Error, Result};
 use crate::eval::infer::{self, InferMode};
 use crate::eval::{InferConfig, Network, View};
@@ -58,6 +61,42 @@ pub struct Measurement {
     pub share_of_peak: f64,
     /// The most memory the process has held so far, where the system tells.
     pub peak_rss_mb: Option<u64>,
+}
+
+/// How fast training images are made ready.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Supply {
+    /// The work's name.
+    pub work: String,
+    /// Threads that read, decode and augment.
+    pub workers: usize,
+    /// Images a second by all of them.
+    pub images_per_s: f64,
+    /// Images a second by one.
+    pub images_per_s_per_worker: f64,
+    /// Images counted.
+    pub images: usize,
+}
+
+/// Reads, decodes, augments and batches training images of a recipe for some `seconds`, every image from its file.
+///
+/// # Errors
+/// A dataset that cannot be opened or read.
+pub fn supply(config: &Config, workers: usize, seconds: f64) -> Result<Supply> {
+    let dataset = config.data.open(Split::Train)?;
+    let batch = config.train.batch_size / config.train.accumulate;
+    let mut loader = Loader::new(dataset, config.data.augment.clone(), batch, config.train.seed, 0, workers)?;
+    // What the threads have prepared ahead by then was not made in the time that counts.
+    for _ in 0..4 {
+        loader.next()?;
+    }
+    let (start, mut images) = (Instant::now(), 0);
+    while start.elapsed().as_secs_f64() < seconds {
+        images += loader.next()?.size;
+    }
+    let images_per_s = images as f64 / start.elapsed().as_secs_f64();
+    let work = format!("training images of {}", config.data.dataset);
+    Ok(Supply { work, workers, images_per_s, images_per_s_per_worker: images_per_s / workers as f64, images })
 }
 
 /// Times `work` on `device`: the median of `n` repetitions.

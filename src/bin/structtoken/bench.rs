@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use structtoken::backbone::{BackboneConfig, VitConfig, VitSize};
-use structtoken::bench::{Measurement, Work, measure};
+use structtoken::bench::{Measurement, Work, measure, supply};
 use structtoken::config::Config;
 use structtoken::decoder::{BlockKind, DecoderConfig, StructTokenConfig};
 use structtoken::device;
@@ -42,6 +42,9 @@ pub(crate) struct Arguments {
     /// Time a step of training: forward, backward, AdamW
     #[arg(long)]
     train: bool,
+    /// Time how training images are read, decoded, augmented and batched instead, by `data.workers` threads
+    #[arg(long, requires = "recipe", conflicts_with = "train")]
+    data: bool,
     /// Cut images into windows of this side, at steps of two thirds
     #[arg(long, value_name = "PIXELS", conflicts_with_all = ["train", "recipe"])]
     window: Option<usize>,
@@ -57,6 +60,9 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) computing: Computing,
 }
+
+/// How long `--data` looks.
+const SUPPLY_SECONDS: f64 = 8.0;
 
 #[derive(Clone, Copy, ValueEnum)]
 enum DecoderName {
@@ -80,6 +86,17 @@ enum PrecisionName {
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<End> {
+    if let (true, Some(recipe)) = (arguments.data, &arguments.recipe) {
+        let config = Config::read(recipe, &arguments.changes)?;
+        let found = supply(&config, config.data.workers, SUPPLY_SECONDS)?;
+        if arguments.json {
+            emit(&serde_json::to_value(&found).map_err(|error| Error::new("cannot write JSON").source(error))?);
+        } else {
+            let (all, each) = (found.images_per_s, found.images_per_s_per_worker);
+            print(&format!("{}: {all:.1} images/s by {} threads, {each:.1} by each", found.work, found.workers));
+        }
+        return Ok(End::Done);
+    }
     let (device, name) = device::open(&arguments.computing.device)?;
     talk!("timing on {name}, {} threads", rayon::current_num_threads());
     if !arguments.json {

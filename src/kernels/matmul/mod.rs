@@ -169,7 +169,7 @@ impl<'a> Product<'a> {
 
     /// Writes the product, row-major, into all of `out`.
     pub(super) fn write(self, out: &mut [MaybeUninit<f32>], threads: Threads) {
-        self.write_then(out, threads, |_, _, _| {});
+        self.run(out, threads, false, None::<fn(usize, usize, &mut [f32])>);
     }
 
     /// The product, row-major, by all threads.
@@ -187,12 +187,12 @@ impl<'a> Product<'a> {
         threads: Threads,
         finish: impl Fn(usize, usize, &mut [f32]) + Sync,
     ) {
-        self.run(out, threads, false, finish);
+        self.run(out, threads, false, Some(finish));
     }
 
     /// Adds the product to `out`, row-major.
     pub(super) fn add_to(self, out: &mut [f32], threads: Threads) {
-        self.run(rewrite(out), threads, true, |_, _, _| {});
+        self.run(rewrite(out), threads, true, None::<fn(usize, usize, &mut [f32])>);
     }
 
     /// With `add`, `out` must be initialised.
@@ -201,9 +201,9 @@ impl<'a> Product<'a> {
         out: &mut [MaybeUninit<f32>],
         threads: Threads,
         add: bool,
-        finish: impl Fn(usize, usize, &mut [f32]) + Sync,
+        finish: Option<impl Fn(usize, usize, &mut [f32]) + Sync>,
     ) {
-        let (rows, columns) = (self.a.rows, self.b.columns);
+        let (rows, columns, inner) = (self.a.rows, self.b.columns, self.a.columns);
         assert_eq!(out.len(), rows * columns, "product of the wrong size");
         if rows * columns == 0 {
             return;
@@ -211,19 +211,28 @@ impl<'a> Product<'a> {
         let kernel = Kernel::best(self.precision);
         let out = Out(out.as_mut_ptr().cast());
         let workers = if threads == Threads::One { 1 } else { rayon::current_num_threads() };
-        let cut = Cut::new(rows, columns, self.a.columns, workers, kernel);
+        let cut = Cut::new(rows, columns, inner, workers, kernel);
+        // Rows that have to be transposed are packed anew for every set of columns. One block of the inner dimension at a
+        // time there are fewer of these; but then a row is not finished until the last block.
+        let depth = match finish {
+            None if self.a.column_stride != 1 => panels::block(inner, kernel),
+            _ => inner,
+        };
         let task = |i: usize| {
             let (rows, range) = cut.task(i);
-            let most = cut.columns_in_cache(self.a.columns, kernel);
+            let most = cut.columns_in_cache(depth, kernel);
             PANELS.with_borrow_mut(|panels| {
-                for start in range.clone().step_by(most) {
-                    let columns = start..range.end.min(start + most);
-                    panels.pack(self.b.columns(columns.clone()), self.precision);
+                let blocks = (0..inner.max(1)).step_by(depth.max(1)).map(|start| start..inner.min(start + depth));
+                let sets = || range.clone().step_by(most).map(|start| start..range.end.min(start + most));
+                for (block, columns) in blocks.flat_map(|block| sets().map(move |columns| (block.clone(), columns))) {
+                    let (a, b) = (self.a.columns(block.clone()), self.b.rows(block.clone()));
+                    let add = add || block.start > 0;
+                    panels.pack(b.columns(columns.clone()), self.precision);
                     let next = columns.end..range.end.min(columns.end + most);
-                    let ahead = (!next.is_empty()).then(|| self.b.columns(next).t());
+                    let ahead = (!next.is_empty()).then(|| b.columns(next).t());
                     let place = Place { out, stride: self.b.columns, row: rows.start, column: columns.start };
                     // SAFETY: tasks have rows and columns of their own, inside of `out` by the assertion above.
-                    unsafe { panels.multiply(self.a.rows(rows.clone()), self.scale, add, place, ahead, &finish) };
+                    unsafe { panels.multiply(a.rows(rows.clone()), self.scale, add, place, ahead, finish.as_ref()) };
                 }
             });
         };

@@ -61,7 +61,7 @@ impl Panels {
         assert!(stride >= self.columns && a.rows * stride <= out.len(), "product of the wrong size");
         let place = Place { out: Out(out.as_mut_ptr().cast()), stride, row: 0, column: 0 };
         // SAFETY: `out` has room for the product, and holds numbers if these are added to.
-        unsafe { self.multiply(a, scale, add, place, None, &|_, _, _| {}) }
+        unsafe { self.multiply(a, scale, add, place, None, None::<&fn(usize, usize, &mut [f32])>) }
     }
 
     /// Writes (or adds) scale · a b to the place, and finishes every row. Meanwhile `ahead` is brought near.
@@ -75,7 +75,7 @@ impl Panels {
         add: bool,
         place: Place,
         ahead: Option<View>,
-        finish: &(impl Fn(usize, usize, &mut [f32]) + Sync),
+        finish: Option<&(impl Fn(usize, usize, &mut [f32]) + Sync)>,
     ) {
         assert_eq!(a.columns, self.inner, "matrices do not fit");
         let kernel = Kernel::best(self.precision);
@@ -120,6 +120,7 @@ impl Panels {
                         unsafe { std::ptr::write_bytes(corner.add(row * place.stride), 0, self.columns) };
                     }
                 }
+                let Some(finish) = finish else { continue };
                 for row in 0..rows {
                     // SAFETY: inside of the place, and written by now.
                     let values =
@@ -170,6 +171,11 @@ pub(super) const BLOCK: usize = 512;
 pub(in crate::kernels) const PACKED_STRIDE: usize = A_STRIDE;
 /// Such a left-hand side, if it has a multiple of this many rows.
 pub(in crate::kernels) const PACKED_ROWS: usize = 42;
+
+/// The length of the blocks that an inner dimension falls into.
+pub(super) fn block(inner: usize, kernel: Kernel) -> usize {
+    Blocks::new(inner, kernel).length
+}
 
 impl Blocks {
     fn new(inner: usize, kernel: Kernel) -> Self {
