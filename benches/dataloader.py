@@ -64,7 +64,7 @@ class Set(torch.utils.data.Dataset):
             size = scaled(*image.size)
             image, mask = image.resize(size, Image.BILINEAR), np.asarray(mask.resize(size, Image.NEAREST))
             y, x = place(mask)
-            image = self.jitter(image.crop((x, y, x + CROP, y + CROP)))
+            image = self.jitter(image.crop((x, y, min(x + CROP, size[0]), min(y + CROP, size[1]))))
             image, mask = np.asarray(image), mask[y : y + CROP, x : x + CROP]
         else:
             import cv2

@@ -33,9 +33,28 @@ pub fn grouped3x3(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, groups: usiz
     let suits = outputs == channels && matches!(width, 1 | 2 | 4 | 8);
     if suits && on_cpu(&x) && on_cpu(&weight) && on_cpu(&bias) {
         run(Grouped { width }, Operands::Three(x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()))
+    } else if outputs == channels && 1 < groups && groups < channels {
+        by_depthwise(x, weight, bias)
     } else {
         reference(x, weight, bias, groups)
     }
+}
+
+/// [`grouped3x3`] as a sum of depthwise convolutions, one for each channel of a group.
+///
+/// Burn computes the weight gradient of a grouped convolution in a loop over its groups, of which there are hundreds; that
+/// of a depthwise one at once. What is small is the number of channels in a group.
+fn by_depthwise(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
+    let [b, h, w, c] = x.dims();
+    let width = weight.dims()[1];
+    let grouped = x.reshape([b, h, w, c / width, width]);
+    let outputs = (0..width).map(|i| {
+        // Each output gets the i-th channel of its group.
+        let inputs = grouped.clone().narrow(4, i, 1).expand([b, h, w, c / width, width]).reshape([b, h, w, c]);
+        let bias = if i == 0 { bias.clone() } else { bias.zeros_like() };
+        reference(inputs, weight.clone().narrow(1, i, 1), bias, c)
+    });
+    outputs.reduce(|sum, output| sum + output).unwrap_or_else(|| unreachable!("a group has channels"))
 }
 
 /// The tensor operations that [`grouped3x3`] stands for.
@@ -279,18 +298,22 @@ mod tests {
             let c = shape[3];
             let (x, dy) = (strided(shape, 1), random(shape, 2));
             let (w, b) = (strided([c, width, 3, 3], 3), random([c], 4));
-            let results = [true, false].map(|ours| {
+            let composed = |x, w, b, _| by_depthwise(x, w, b);
+            let functions: [&dyn Fn(Tensor<4>, Tensor<4>, Tensor<1>, usize) -> Tensor<4>; 3] =
+                [&grouped3x3, &composed, &reference];
+            let results = functions.map(|f| {
                 let (x, w, b) = (tracked(x.clone()), tracked(w.clone()), tracked(b.clone()));
-                let f = if ours { grouped3x3 } else { reference };
                 let y = f(x.clone(), w.clone(), b.clone(), c / width);
                 let grads = (y.clone() * Tensor::from_inner(dy.clone())).sum().backward();
                 (y.inner(), x.grad(&grads).unwrap(), w.grad(&grads).unwrap(), b.grad(&grads).unwrap())
             });
-            let [(y, dx, dw, db), (ry, rdx, rdw, rdb)] = results;
-            assert_close(y, ry, 2e-6);
-            assert_close(dx, rdx, 2e-6);
-            assert_close(dw, rdw, 5e-6);
-            assert_close(db, rdb, 5e-6);
+            let [ours, composed, (ry, rdx, rdw, rdb)] = results;
+            for (y, dx, dw, db) in [ours, composed] {
+                assert_close(y, ry.clone(), 2e-6);
+                assert_close(dx, rdx.clone(), 2e-6);
+                assert_close(dw, rdw.clone(), 5e-6);
+                assert_close(db, rdb.clone(), 5e-6);
+            }
         }
     }
 }

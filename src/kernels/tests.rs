@@ -1,4 +1,4 @@
-//! What the kernels' tests share: random tensors, gradients, comparison and timing.
+//! What the kernels' tests share: random tensors, gradients and comparison; and tests that concern all of them.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -92,4 +92,109 @@ fn frozen_operands_are_constants() {
     let learnt = tracked(weight);
     let grads = super::linear(x, learnt.clone(), Some(bias)).powi_scalar(2).sum().backward();
     assert!(learnt.grad(&grads).unwrap().into_data() == full.1);
+}
+
+/// Compares value and gradient of two functions of one tensor.
+#[track_caller]
+fn agree<const D: usize, const E: usize>(
+    x: &Tensor<D>,
+    tolerance: f32,
+    ours: impl Fn(Tensor<D>) -> Tensor<E>,
+    theirs: impl Fn(Tensor<D>) -> Tensor<E>,
+) {
+    let of = |f: &dyn Fn(Tensor<D>) -> Tensor<E>| {
+        let x = tracked(x.clone());
+        let y = f(x.clone());
+        let dy = Tensor::from_inner(strided(y.dims(), 99));
+        (y.clone().inner(), x.grad(&(y * dy).sum().backward()).unwrap())
+    };
+    let ((y, dx), (ry, rdx)) = (of(&ours), of(&theirs));
+    assert_close(y, ry, tolerance);
+    assert_close(dx, rdx, 5.0 * tolerance);
+}
+
+/// Every kernel against its composition, in every operand, over shapes that nobody chose.
+#[test]
+fn kernels_match_their_compositions_on_random_shapes() {
+    use super::{attention, conv3x3, dense3x3, gelu, layer_norm, linear, slice_attention, upsample_loss};
+    let mut rng = Rng::new(20, &[]);
+    for round in 0..24 {
+        let mut draw = |most: usize| 1 + rng.below(most);
+        let (b, n, c, o) = (draw(3), draw(90), draw(140), draw(140));
+        let (x, w) = (strided([b, n, c], round), strided([o, c], round + 1));
+        let (bias, ones) = (random([o], round + 2), random([c], round + 3));
+        let residual = strided([b, n, o], round + 4);
+        let some = || Some(bias.clone());
+        let theirs = |x, w| linear::reference(x, w, some());
+        agree(&x, 3e-6, |x| linear::linear(x, w.clone(), some()), |x| theirs(x, w.clone()));
+        agree(&w, 3e-6, |w| linear::linear(x.clone(), w, some()), |w| theirs(x.clone(), w));
+        agree(&x, 3e-6, |x| linear::linear_gelu(x, w.clone(), some()), |x| gelu::reference(theirs(x, w.clone())));
+        let add = |w, residual| linear::linear_add(x.clone(), w, some(), None, None, residual);
+        agree(&w, 3e-6, |w| add(w, residual.clone()), |w| residual.clone() + theirs(x.clone(), w));
+        agree(&residual, 3e-6, |r| add(w.clone(), r), |r| r + theirs(x.clone(), w.clone()));
+        agree(&x, 2e-6, gelu::gelu, gelu::reference);
+
+        let shift = random([c], round + 5);
+        let norm = |x, w, b| layer_norm::reference(x, w, b, 1e-5);
+        let scaled = x.clone() * 3.0 + 2.0;
+        agree(
+            &scaled,
+            1e-5,
+            |x| super::layer_norm(x, ones.clone(), shift.clone(), 1e-5),
+            |x| norm(x, ones.clone(), shift.clone()),
+        );
+        agree(
+            &ones,
+            1e-5,
+            |w| super::layer_norm_gelu(scaled.clone(), w, shift.clone(), 1e-5),
+            |w| gelu::reference(norm(scaled.clone(), w, shift.clone())),
+        );
+        let other = strided([b, n, c], round + 6);
+        agree(
+            &other,
+            1e-5,
+            |r| super::layer_norm_add(scaled.clone(), ones.clone(), shift.clone(), 1e-5, None, r, true),
+            |r| gelu::reference(r + norm(scaled.clone(), ones.clone(), shift.clone())),
+        );
+
+        let (heads, d) = (draw(3), draw(40));
+        let qkv = strided([b, n, 3 * heads * d], round + 7);
+        agree(&qkv, 5e-6, |x| attention::attention(x, heads), |x| attention::reference(x, heads));
+        let (key, value) = (strided([b, n, c], round + 8), strided([b, n, c], round + 9));
+        let query = strided([b, n, o], round + 10);
+        let slices = slice_attention::slice_attention;
+        let reference = slice_attention::reference;
+        agree(&query, 1e-5, |q| slices(q, key.clone(), value.clone()), |q| reference(q, key.clone(), value.clone()));
+        agree(&key, 1e-5, |k| slices(query.clone(), k, value.clone()), |k| reference(query.clone(), k, value.clone()));
+        agree(&value, 1e-5, |v| slices(query.clone(), key.clone(), v), |v| reference(query.clone(), key.clone(), v));
+
+        let (h, width, group) = (draw(12), draw(12), 1 << rng.below(4));
+        let mut draw = |most: usize| 1 + rng.below(most);
+        let channels = group * draw(30);
+        let map = strided([b, h, width, channels], round + 11);
+        let (taps, offset) = (strided([channels, group, 3, 3], round + 12), random([channels], round + 13));
+        let groups = channels / group;
+        let grouped = |x, w| conv3x3::grouped3x3(x, w, offset.clone(), groups);
+        let theirs = |x, w| conv3x3::reference(x, w, offset.clone(), groups);
+        agree(&map, 3e-6, |x| grouped(x, taps.clone()), |x| theirs(x, taps.clone()));
+        agree(&taps, 3e-6, |w| grouped(map.clone(), w), |w| theirs(map.clone(), w));
+        let (k, kernel) = (draw(20), draw(9));
+        let (dense, offset) = (strided([kernel, channels, 3, 3], round + 14), random([kernel], round + 15));
+        let theirs = |x, w| dense3x3::reference(x, w, offset.clone());
+        agree(&map, 3e-6, |x| super::conv3x3(x, dense.clone(), offset.clone()), |x| theirs(x, dense.clone()));
+        agree(&dense, 3e-6, |w| super::conv3x3(map.clone(), w, offset.clone()), |w| theirs(map.clone(), w));
+
+        let logits = strided([b, h, width, k], round + 16);
+        let (height, wide) = (h * draw(5), width * draw(5));
+        let ids: Vec<i32> =
+            (0..b * height * wide).map(|_| if draw(8) == 1 { 255 } else { draw(k) as i32 - 1 }).collect();
+        let labels = Tensor::<3, Int>::from_data(TensorData::new(ids, [b, height, wide]), &Device::flex());
+        let mean = [super::LossMean::All, super::LossMean::Valid][round as usize % 2];
+        agree(
+            &logits,
+            3e-6,
+            |x| super::upsample_cross_entropy(x, labels.clone(), None, mean),
+            |x| upsample_loss::reference(x, labels.clone(), None, mean),
+        );
+    }
 }
