@@ -136,6 +136,8 @@ vectorised! {
 mod tests {
     use super::*;
 
+    use crate::kernels::vector::{WIDTHS, vectors_of};
+
     #[test]
     fn the_first_of_equals_wins() {
         for k in [1, 3, 31, 32, 40, 150] {
@@ -164,8 +166,10 @@ mod tests {
             let (mut made, mut expected, mut found) = (vec![0.0; 50 * k], [9; 50], [9; 50]);
             add_resampled(&row, k, &taps, &mut made);
             argmax(&made, k, &mut expected);
-            argmax_resampled(&row, k, &taps, &mut found);
-            assert_eq!(found, expected, "{k}");
+            for width in 0..WIDTHS {
+                vectors_of(width, ArgmaxResampled { row: &row, k, taps: &taps, ids: &mut found });
+                assert_eq!(found, expected, "{k}");
+            }
         }
     }
 

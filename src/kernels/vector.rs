@@ -154,6 +154,20 @@ const TAIL: [f32; 9] = [
     0.035_327_803_396_335_25,
 ];
 
+/// The widths of vectors that tests go through.
+#[cfg(test)]
+pub(super) const WIDTHS: usize = 3;
+
+/// Runs a loop with vectors of one width: single numbers, AVX2, or the best there is.
+#[cfg(test)]
+pub(super) fn vectors_of<Op: WithSimd>(width: usize, op: Op) -> Op::Output {
+    #[cfg(target_arch = "x86_64")]
+    if let (1, Some(simd)) = (width, pulp::x86::V3::try_new()) {
+        return Simd::vectorize(simd, op);
+    }
+    if width == 0 { pulp::Scalar::new().vectorize(op) } else { vectors(op) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,14 +189,16 @@ mod tests {
     #[test]
     fn powers_are_right_to_the_last_places() {
         let x: Vec<f32> = (-1_260_000..1_270_001).map(|i| i as f32 * 1e-4).collect();
-        let mut y = x.clone();
-        vectors(Powers(&mut y));
-        let off = |(x, y): (&f32, &f32)| (f64::from(*y) / f64::from(*x).exp2() - 1.0).abs();
-        let worst = x.iter().zip(&y).map(off).fold(0.0, f64::max);
-        assert!(worst < 1.5e-7, "{worst:e}");
-        let mut ends = [f32::NEG_INFINITY, -1e30, 0.0];
-        vectors(Powers(&mut ends));
-        assert_eq!(ends, [0.0, 0.0, 1.0]);
+        for width in 0..WIDTHS {
+            let mut y = x.clone();
+            vectors_of(width, Powers(&mut y));
+            let off = |(x, y): (&f32, &f32)| (f64::from(*y) / f64::from(*x).exp2() - 1.0).abs();
+            let worst = x.iter().zip(&y).map(off).fold(0.0, f64::max);
+            assert!(worst < 1.5e-7, "{worst:e}");
+            let mut ends = [f32::NEG_INFINITY, -1e30, 0.0];
+            vectors_of(width, Powers(&mut ends));
+            assert_eq!(ends, [0.0, 0.0, 1.0]);
+        }
     }
 
     struct Tripled<'a>(&'a [f32], &'a mut [MaybeUninit<f32>], &'a mut [f32]);
@@ -208,11 +224,11 @@ mod tests {
 
     #[test]
     fn rows_of_any_length_are_covered_and_nothing_else() {
-        for n in [0, 1, 7, 15, 16, 17, 31, 32, 33, 100] {
+        for (width, n) in (0..WIDTHS).flat_map(|width| [0, 1, 7, 8, 9, 15, 16, 17, 33, 100].map(|n| (width, n))) {
             let row: Vec<f32> = (0..n + 40).map(|i| (i * 37 % 101) as f32).collect();
             let mut doubled = vec![MaybeUninit::new(-1.0); n + 40];
             let mut added = vec![1.0; n + 40];
-            let sum = vectors(Tripled(&row[..n], &mut doubled[..n], &mut added[..n]));
+            let sum = vectors_of(width, Tripled(&row[..n], &mut doubled[..n], &mut added[..n]));
             assert_eq!(sum, row[..n].iter().map(|x| x + 1.0).sum::<f32>());
             for i in 0..n + 40 {
                 // SAFETY: all of it was initialised.
