@@ -77,9 +77,9 @@ impl Summary {
         let [height, width] = self.image;
         row(&format!("multiply-accumulates, {height} x {width}"), String::new());
         for cost in &self.macs {
-            row(&format!("  {}", cost.part), format!("{:.3} G", cost.macs as f64 / 1e9));
+            row(&format!("  {}", cost.part), giga(cost.macs));
         }
-        row("  total", format!("{:.3} G", self.total_macs as f64 / 1e9));
+        row("  total", giga(self.total_macs));
         row("shapes", String::new());
         for (name, shape) in &self.shapes {
             let shape: Vec<String> = shape.iter().map(usize::to_string).collect();
@@ -95,6 +95,11 @@ fn grouped(number: u64) -> String {
     let groups: Vec<&str> =
         digits.as_bytes().rchunks(3).rev().filter_map(|group| std::str::from_utf8(group).ok()).collect();
     groups.join(" ")
+}
+
+/// Multiply-accumulates in thousands of millions, or in millions if there are few.
+fn giga(macs: u64) -> String {
+    if macs < 100_000_000 { format!("{:.3} M", macs as f64 / 1e6) } else { format!("{:.3} G", macs as f64 / 1e9) }
 }
 
 #[cfg(test)]

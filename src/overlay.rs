@@ -8,14 +8,14 @@ mod font;
 pub const ALPHA: f32 = 0.55;
 
 /// The colours of a label map over its image: `alpha` of the class colour inside a segment, more on the line where two
-/// classes meet. Pixels of 255, and ids without a colour, stay as they are.
+/// classes meet. Pixels of 255, ids without a colour and classes that are black, by custom the background, stay as they are.
 ///
 /// The image and the map must be of one size.
 pub fn blend(image: &Image, labels: &Labels, colors: &[[u8; 3]], alpha: f32) -> Image {
     assert_eq!((image.width, image.height), (labels.width, labels.height), "the image and its labels");
     let mut pixels = image.pixels.clone();
     for (at, pixel) in pixels.chunks_exact_mut(3).enumerate() {
-        if let Some(color) = colors.get(usize::from(labels.ids[at])) {
+        if let Some(color) = colors.get(usize::from(labels.ids[at])).filter(|color| **color != [0; 3]) {
             let alpha = if on_border(labels, at) { alpha + (1.0 - alpha) * BORDER } else { alpha };
             mix(pixel, *color, alpha);
         }
@@ -192,6 +192,8 @@ mod tests {
         assert_eq!(pixel(&picture, 0, 0), [150, 50, 50]);
         assert_eq!(pixel(&picture, 1, 0), [185, 15, 15]);
         assert_eq!(pixel(&picture, 3, 0), [100, 100, 100]);
+        let black = blend(&grey(4, 1), &labels, &[[0; 3], [0, 200, 0]], 0.5);
+        assert_eq!(pixel(&black, 0, 0), [100, 100, 100]);
     }
 
     #[test]

@@ -83,7 +83,8 @@ fn prepare_locked(config: &Config, run: &Path, resume: bool) -> Result<()> {
                 run.display(),
                 before.differences(config)?.join(", ")
             ))
-            .hint("a resumed run must be the same run; leave the recipe out to take that of the run"));
+            .hint("a resumed run must be the same run: leave out the recipe and --set to take what it was started with; to go on from its \
+                 weights with other settings start a new one with train.pretrained"));
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
         Err(error) => {

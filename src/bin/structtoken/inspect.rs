@@ -73,17 +73,18 @@ fn file(path: &Path, as_json: bool) -> Result<End> {
         );
         return Ok(End::Done);
     }
-    print(&format!("{}: {}, {layout}", path.display(), summary.format));
-    if let Some(card) = card {
-        describe(&card);
-    }
     for tensor in &summary.tensors {
         let shape: Vec<String> = tensor.shape.iter().map(usize::to_string).collect();
         let (low, high) = tensor.range;
         let alarm = if tensor.not_finite > 0 { format!("  {} not finite!", tensor.not_finite) } else { String::new() };
         print(&format!("{:<60} {:<20} {low:>9.4} to {high:<9.4}{alarm}", tensor.name, shape.join(" x ")));
     }
-    print(&format!("{} tensors, {} values", summary.tensors.len(), summary.elements));
+    // Last, where it is seen without scrolling.
+    let (tensors, values) = (summary.tensors.len(), summary.elements);
+    print(&format!("{}: {}, {layout}, {tensors} tensors, {values} values", path.display(), summary.format));
+    if let Some(card) = card {
+        describe(&card);
+    }
     Ok(End::Done)
 }
 

@@ -191,6 +191,8 @@ impl Walk<'_> {
             } else if ["jpg", "jpeg", "png"].contains(&ending.as_str()) {
                 let inner = path.strip_prefix(self.root).unwrap_or(&path).with_extension("");
                 found.push((path.clone(), inner.to_string_lossy().into_owned()));
+            } else if ["webp", "bmp", "tif", "tiff", "gif", "heic", "avif", "jxl"].contains(&ending.as_str()) {
+                talk!("skipped `{}`: images are JPEG or PNG", path.display());
             }
         }
         Ok(())
