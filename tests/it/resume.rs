@@ -63,6 +63,45 @@ fn an_interrupt_saves_and_resumes_to_the_same_bytes() {
     assert_same(&lab, "whole", "cut");
 }
 
+/// Killed again and again, at moments that nobody chose, a run ends in the bytes of one that was left alone.
+#[cfg(unix)]
+#[test]
+fn twenty_kills_change_nothing() {
+    let lab = Lab::new();
+    let recipe = lab.write("tiny.toml", TINY);
+    let recipe = recipe.to_str().unwrap();
+    let start = Instant::now();
+    lab.ok(&["train", recipe, "--out", "whole", "--device", "cpu"]);
+    let whole = start.elapsed();
+
+    let mut rng = structtoken::rng::Rng::new(9, &[]);
+    let (mut kills, mut runs) = (0, 0);
+    while kills < 20 {
+        let out = format!("killed-{runs}");
+        runs += 1;
+        loop {
+            let begun = lab.path(&out).join("config.toml").exists();
+            let from = if begun { ["train", "--resume"] } else { ["train", recipe] };
+            let mut child = lab
+                .command(&[&from[..], &["--out", &out, "--device", "cpu"]].concat())
+                .stderr(std::process::Stdio::piped())
+                .stdout(std::process::Stdio::null())
+                .spawn()
+                .unwrap();
+            std::thread::sleep(whole.mul_f32(rng.range(0.02, 0.9)));
+            let _ = child.kill(); // it may have come to its end
+            let ended = child.wait_with_output().unwrap();
+            match ended.status.code() {
+                None => kills += 1,
+                Some(0) => break,
+                Some(_) => panic!("{}", String::from_utf8_lossy(&ended.stderr)),
+            }
+            assert!(kills < 200, "the run makes no headway");
+        }
+        assert_same(&lab, "whole", &out);
+    }
+}
+
 /// A run that was stopped before its first checkpoint starts from its pretrained weights again.
 #[test]
 fn nothing_saved_is_a_fresh_start() {
