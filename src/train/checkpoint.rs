@@ -1,8 +1,8 @@
 //! Checkpoints: everything a run needs to go on as if it had never stopped.
 //!
-//! A checkpoint is a folder `checkpoints/step-00000030` with the weights, the optimiser's moments and a small state. It is
-//! written beside under another name and renamed when it is whole, so the last good one survives a full disk or a pulled
-//! plug. Batches and random numbers are functions of seed and iteration, so nothing of them is stored.
+//! A checkpoint is a folder `checkpoints/step-00000030` with the weights, the optimiser's moments, a small state and the
+//! checksums of all. It is written beside under another name and renamed when it is whole, so the last good one survives a
+//! full disk or a pulled plug. Batches and random numbers are functions of seed and iteration, so nothing of them is stored.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -63,6 +63,7 @@ impl Checkpoints {
             fs::create_dir_all(&beside).map_err(|error| Error::file("create", &beside, error))?;
             weights::save(&beside.join("model.safetensors"), model, metadata)?;
             save_moments(&beside.join("optimizer.safetensors"), optimizer)?;
+            save_checksums(&beside)?;
             save_state(&beside.join(STATE), state)?;
             // One of this iteration that is already there makes way, and is removed only then.
             remove(&before)?;
@@ -145,15 +146,70 @@ impl Checkpoints {
 }
 
 const STATE: &str = "state.json";
+const CHECKSUMS: &str = "checksums.json";
+/// The key of the state's own checksum: it changes when the other files do not.
+const CHECKSUM: &str = "crc32";
+
+fn checksum(bytes: &[u8]) -> String {
+    format!("{:08x}", crc32fast::hash(bytes))
+}
 
 fn save_state(path: &Path, state: &State) -> Result<()> {
-    files::write(path, &serde_json::to_vec_pretty(state).map_err(|error| Error::file("write", path, error))?)
+    let failed = |error| Error::file("write", path, error);
+    let mut fields = serde_json::to_value(state).map_err(failed)?;
+    fields[CHECKSUM] = checksum(fields.to_string().as_bytes()).into();
+    files::write(path, &serde_json::to_vec_pretty(&fields).map_err(failed)?)
+}
+
+/// The state at `path`; one that an earlier version wrote has no checksum.
+fn load_state(path: &Path) -> Result<State> {
+    let text = fs::read_to_string(path).map_err(|error| Error::file("read", path, error))?;
+    let mut fields: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_str(&text).map_err(|error| Error::file("read", path, error))?;
+    let written = fields.remove(CHECKSUM);
+    let fields = serde_json::Value::Object(fields);
+    if written.is_some_and(|written| written != checksum(fields.to_string().as_bytes())) {
+        return Err(altered(path));
+    }
+    serde_json::from_value(fields).map_err(|error| Error::file("read", path, error))
+}
+
+/// Notes the checksums of the files that are in the folder.
+fn save_checksums(folder: &Path) -> Result<()> {
+    let mut sums = BTreeMap::new();
+    for name in ["model.safetensors", "optimizer.safetensors"] {
+        let path = folder.join(name);
+        sums.insert(name, checksum(&fs::read(&path).map_err(|error| Error::file("read", &path, error))?));
+    }
+    let path = folder.join(CHECKSUMS);
+    files::write(&path, &serde_json::to_vec_pretty(&sums).map_err(|error| Error::file("write", &path, error))?)
+}
+
+/// Fails if a file is not what was written; an earlier version noted nothing.
+fn check_checksums(folder: &Path) -> Result<()> {
+    let path = folder.join(CHECKSUMS);
+    let text = match fs::read_to_string(&path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        text => text.map_err(|error| Error::file("read", &path, error))?,
+    };
+    let sums: BTreeMap<String, String> =
+        serde_json::from_str(&text).map_err(|error| Error::file("read", &path, error))?;
+    for (name, sum) in sums {
+        let path = folder.join(name);
+        if checksum(&fs::read(&path).map_err(|error| Error::file("read", &path, error))?) != sum {
+            return Err(altered(&path));
+        }
+    }
+    Ok(())
+}
+
+fn altered(path: &Path) -> Error {
+    Error::new(format!("`{}` is not what was written: its checksum differs", path.display()))
 }
 
 fn load(folder: &Path, model: &Model, config: &OptimizerConfig, device: &Device) -> Result<(State, Model, AdamW)> {
-    let path = folder.join(STATE);
-    let text = fs::read_to_string(&path).map_err(|error| Error::file("read", &path, error))?;
-    let state: State = serde_json::from_str(&text).map_err(|error| Error::file("read", &path, error))?;
+    check_checksums(folder)?;
+    let state = load_state(&folder.join(STATE))?;
     let file = weights::read(&folder.join("model.safetensors"))?;
     let (model, _) = weights::load(model.clone(), &file, &LoadOptions::default())?;
     let path = folder.join("optimizer.safetensors");

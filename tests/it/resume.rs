@@ -102,6 +102,33 @@ fn twenty_kills_change_nothing() {
     }
 }
 
+#[test]
+fn a_flipped_bit_is_noticed() {
+    let lab = Lab::new();
+    let recipe = lab.write("tiny.toml", TINY);
+    let recipe = recipe.to_str().unwrap();
+    lab.ok(&["train", recipe, "--out", "whole", "--device", "cpu"]);
+    lab.run(&["train", recipe, "--out", "run", "--device", "cpu", "--stop-after", "30"]);
+    let last = lab.path("run/checkpoints/step-00000030");
+    for file in ["model.safetensors", "optimizer.safetensors", "state.json"] {
+        let good = bytes(&last.join(file));
+        let mut flipped = good.clone();
+        // A digit of the state's mIoU; the lowest bit of a weight.
+        let at =
+            if file == "state.json" { good.iter().rposition(|byte| *byte == b'0').unwrap() } else { good.len() - 4 };
+        flipped[at] ^= 1;
+        std::fs::write(last.join(file), &flipped).unwrap();
+        let stopped = lab.run(&["train", "--resume", "--out", "run", "--device", "cpu", "--stop-after", "20"]);
+        let talk = String::from_utf8_lossy(&stopped.stderr);
+        assert!(talk.contains("iteration 30 is damaged") && talk.contains("its checksum differs"), "{file}: {talk}");
+        std::fs::write(last.join(file), &good).unwrap();
+    }
+    // What an earlier version wrote has no checksums.
+    std::fs::remove_file(last.join("checksums.json")).unwrap();
+    lab.ok(&["train", "--resume", "--out", "run", "--device", "cpu"]);
+    assert_same(&lab, "whole", "run");
+}
+
 /// A run that was stopped before its first checkpoint starts from its pretrained weights again.
 #[test]
 fn nothing_saved_is_a_fresh_start() {
