@@ -80,13 +80,11 @@ pub fn read_image(path: &Path) -> Result<Image> {
 pub fn image_size(path: &Path) -> Result<(usize, usize)> {
     let file = File::open(path).map_err(|e| Error::file("open", path, e))?;
     let size = || {
-        let reader = ImageReader::new(BufReader::new(file)).with_guessed_format().map_err(|_| not_an_image())?;
-        let mut decoder = reader.into_decoder().map_err(|_| not_an_image())?;
+        let (mut decoder, _) = decoder(BufReader::new(file))?;
         let (width, height) = decoder.dimensions();
-        check_size(width, height)?;
         use image::metadata::Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
         let lying = [Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH];
-        let turned = decoder.orientation().is_ok_and(|orientation| lying.contains(&orientation));
+        let turned = lying.contains(&decoder.orientation().map_err(invalid)?);
         let (width, height) = (width as usize, height as usize);
         Ok(if turned { (height, width) } else { (width, height) })
     };
@@ -98,21 +96,7 @@ pub fn image_size(path: &Path) -> Result<(usize, usize)> {
 /// # Errors
 /// Bytes that are not an image, cut short, or declare more than [`MAX_PIXELS`].
 pub fn decode_image(bytes: &[u8]) -> Result<Image> {
-    let invalid = |e: image::ImageError| {
-        Error::new(e.to_string()).hint("the file is damaged or cut short: copy or export it again, or leave it out")
-    };
-    let mut reader = ImageReader::new(Cursor::new(bytes));
-    let format = image::guess_format(bytes).map_err(|_| not_an_image())?;
-    if !matches!(format, ImageFormat::Png | ImageFormat::Jpeg) {
-        return Err(not_an_image());
-    }
-    reader.set_format(format);
-    let mut limits = Limits::default();
-    limits.max_alloc = Some(MAX_PIXELS * 8);
-    reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(invalid)?;
-    let (width, height) = decoder.dimensions();
-    check_size(width, height)?;
+    let (mut decoder, format) = decoder(Cursor::new(bytes))?;
     // The JPEG decoder fills what is missing with grey and calls it success.
     if format == ImageFormat::Jpeg && !jpeg_is_complete(bytes) {
         return Err(Error::new("the JPEG ends before its last scan does").hint("copy the file again"));
@@ -131,6 +115,25 @@ pub fn decode_image(bytes: &[u8]) -> Result<Image> {
 pub fn read_mask(path: &Path) -> Result<RawMask> {
     let file = File::open(path).map_err(|e| Error::file("open", path, e))?;
     decode_mask(BufReader::new(file)).map_err(|e| Error::file("read", path, e))
+}
+
+/// The decoder of a PNG or JPEG after its header, which declares no more than [`MAX_PIXELS`].
+fn decoder<'a, R: BufRead + Seek + 'a>(file: R) -> Result<(impl ImageDecoder + 'a, ImageFormat)> {
+    let mut reader =
+        ImageReader::new(file).with_guessed_format().map_err(|e| Error::new("reading failed").source(e))?;
+    let format = reader.format().filter(|format| matches!(format, ImageFormat::Png | ImageFormat::Jpeg));
+    let format = format.ok_or_else(not_an_image)?;
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(MAX_PIXELS * 8);
+    reader.limits(limits);
+    let decoder = reader.into_decoder().map_err(invalid)?;
+    let (width, height) = decoder.dimensions();
+    check_size(width, height)?;
+    Ok((decoder, format))
+}
+
+fn invalid(error: image::ImageError) -> Error {
+    Error::new(error.to_string()).hint("the file is damaged or cut short: copy or export it again, or leave it out")
 }
 
 /// A label map coloured by a palette, as the bytes of an 8-bit indexed PNG. Ids beyond the palette are black, 255 is

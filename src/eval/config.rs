@@ -75,8 +75,8 @@ impl Default for InferConfig {
     }
 }
 
-/// As it stands in TOML and in model files.
-#[derive(Serialize, Deserialize)]
+/// As it stands in TOML and in model files; early ones hold null.
+#[derive(Deserialize)]
 #[serde(untagged)]
 enum Resize {
     To([usize; 2]),
@@ -86,8 +86,8 @@ enum Resize {
 
 fn write_resize<S: Serializer>(resize: &Option<[usize; 2]>, serializer: S) -> Result<S::Ok, S::Error> {
     match resize {
-        Some(size) => Resize::To(*size).serialize(serializer),
-        None => Resize::Word("none".to_owned()).serialize(serializer),
+        Some(size) => size.serialize(serializer),
+        None => serializer.serialize_str("none"),
     }
 }
 

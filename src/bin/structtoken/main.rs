@@ -112,7 +112,7 @@ fn main() -> ExitCode {
 }
 
 /// Starts the threads that kernels share. The command is to run on one of them: from any other thread every kernel would
-/// have to hand its work over and sleep until it is done, which is half the time of a small network.
+/// have to hand its work over and sleep until it is done, which a small network feels.
 fn start_threads(count: Option<u16>) -> Result<()> {
     // As much as a main thread has.
     const STACK: usize = 8 << 20;

@@ -71,32 +71,28 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
 fn one(predictor: &Predictor, path: &Path, name: &str, arguments: &Arguments) -> Result<()> {
     let image = read_image(path)?;
     let labels = predictor.predict(&image)?;
-    let mask = arguments.out.join(format!("{name}.png"));
-    files::write(&mask, &encode_index_png(&labels, &predictor.classes().colors)?)?;
-    let overlay = arguments.overlay.then(|| arguments.out.join(format!("{name}_overlay.png")));
-    if let Some(path) = &overlay {
+    let outputs = Outputs::of(arguments, name);
+    files::write(&outputs.mask, &encode_index_png(&labels, &predictor.classes().colors)?)?;
+    if let Some(path) = &outputs.overlay {
         let picture = predictor.overlay(&image, &labels);
         files::write(path, &encode_png(&picture)?)?;
     }
-    let probabilities = arguments.probabilities.then(|| arguments.out.join(format!("{name}_probabilities.npy")));
-    if let Some(path) = &probabilities {
+    if let Some(path) = &outputs.probabilities {
         let shape = [predictor.classes().len(), image.height, image.width];
         let values = predictor.probabilities(&image)?;
         write_npy(path, &values, &shape, NpyType::F16)?;
     }
     if arguments.json {
         let classes = shares(&image, &labels, &predictor.classes().names);
-        let mut written = serde_json::json!({"image": path, "mask": mask, "classes": classes});
-        for (key, path) in [("overlay", overlay), ("probabilities", probabilities)] {
+        let mut written = serde_json::json!({"image": path, "mask": outputs.mask, "classes": classes});
+        for (key, path) in [("overlay", outputs.overlay), ("probabilities", outputs.probabilities)] {
             if let Some(path) = path {
                 written[key] = serde_json::json!(path);
             }
         }
         emit(&written);
     } else {
-        for path in [Some(mask), overlay, probabilities].into_iter().flatten() {
-            print(&path.display().to_string());
-        }
+        outputs.paths().for_each(|path| print(&path.display().to_string()));
     }
     Ok(())
 }
@@ -134,7 +130,7 @@ fn images(arguments: &Arguments) -> Result<Vec<(PathBuf, String)>> {
     let sources: BTreeSet<PathBuf> = found.iter().filter_map(|(path, _)| path.canonicalize().ok()).collect();
     let mut taken: BTreeMap<PathBuf, &Path> = BTreeMap::new();
     for (path, name) in &found {
-        for output in outputs(arguments, name) {
+        for output in Outputs::of(arguments, name).paths() {
             if output.canonicalize().is_ok_and(|output| sources.contains(&output)) {
                 return Err(Error::new(format!(
                     "`{}` is an image to predict, and would be overwritten",
@@ -155,12 +151,26 @@ fn images(arguments: &Arguments) -> Result<Vec<(PathBuf, String)>> {
     Ok(found)
 }
 
-/// The files that are written for an image: the label map, the overlay, the probabilities.
-fn outputs(arguments: &Arguments, name: &str) -> impl Iterator<Item = PathBuf> {
-    let overlay = arguments.overlay.then(|| format!("{name}_overlay.png"));
-    let probabilities = arguments.probabilities.then(|| format!("{name}_probabilities.npy"));
-    let names = [Some(format!("{name}.png")), overlay, probabilities];
-    names.into_iter().flatten().map(|name| arguments.out.join(name))
+/// The files that are written for an image.
+struct Outputs {
+    mask: PathBuf,
+    overlay: Option<PathBuf>,
+    probabilities: Option<PathBuf>,
+}
+
+impl Outputs {
+    fn of(arguments: &Arguments, name: &str) -> Self {
+        let path = |ending: &str| arguments.out.join(format!("{name}{ending}"));
+        Self {
+            mask: path(".png"),
+            overlay: arguments.overlay.then(|| path("_overlay.png")),
+            probabilities: arguments.probabilities.then(|| path("_probabilities.npy")),
+        }
+    }
+
+    fn paths(self) -> impl Iterator<Item = PathBuf> {
+        [Some(self.mask), self.overlay, self.probabilities].into_iter().flatten()
+    }
 }
 
 /// Finds images in a folder and those below it.
