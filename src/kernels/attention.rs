@@ -11,7 +11,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::bridge::{Kernel, Operands, SharedRoom, on_cpu, room, run, tensor, values, written};
-use super::matmul::{PACKED_ROWS, PACKED_STRIDE, Panels, Precision, Product, Threads, View, precision, rewrite};
+use super::matmul::{Panels, Precision, Product, Threads, View, precision, rewrite};
 use super::simd::{sum2, vectorised};
 use super::softmax;
 use super::vector::{exp2, largest, load, put, starts, vectors, within};
@@ -41,12 +41,12 @@ pub(crate) fn reference(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
     y.swap_dims(1, 2).reshape([b, n, heads * d])
 }
 
-/// Queries of a tile: as many as need not be packed.
-const QUERIES: usize = 3 * PACKED_ROWS;
-/// Values between two rows of scores: likewise.
-const SCORES: usize = PACKED_STRIDE;
+/// Queries of a tile: a multiple of the rows of every kernel's tile, so that scores are multiplied where they lie.
+const QUERIES: usize = 126;
 /// Most keys of a tile.
 const KEYS: usize = 512;
+/// Values between two rows of scores: a line more than there are keys, so that rows fall into different cache sets.
+const SCORES: usize = KEYS + 16;
 
 #[derive(Debug)]
 struct Attention {

@@ -27,8 +27,8 @@ use serde::{Deserialize, Serialize};
 use super::bridge::{room, written};
 use cut::Cut;
 use pack::Lanes;
+pub(super) use panels::Panels;
 use panels::{Out, PANELS, Place};
-pub(super) use panels::{PACKED_ROWS, PACKED_STRIDE, Panels};
 use tile::Kernel;
 
 /// In what precision the operands of products are taken. Sums are in f32, always.

@@ -167,11 +167,6 @@ struct Block {
 /// Most lanes of a block.
 pub(super) const BLOCK: usize = 512;
 
-/// Left-hand sides of at most [`BLOCK`] columns whose rows lie this far apart need not be packed.
-pub(in crate::kernels) const PACKED_STRIDE: usize = A_STRIDE;
-/// Such a left-hand side, if it has a multiple of this many rows.
-pub(in crate::kernels) const PACKED_ROWS: usize = 42;
-
 /// The length of the blocks that an inner dimension falls into.
 pub(super) fn block(inner: usize, kernel: Kernel) -> usize {
     Blocks::new(inner, kernel).length
