@@ -2,8 +2,9 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::simd::{LANES, add_lanes, exp, fma, largest, vectorised};
-use super::vector::{load, starts, vectors};
+use super::simd::{LANES, fma, largest, vectorised};
+use super::softmax::exponentials;
+use super::vector::{load, put, starts, vectors};
 
 /// A weighted source of an output.
 pub(crate) type Tap = (usize, f32);
@@ -107,26 +108,28 @@ impl WithSimd for ArgmaxResampled<'_> {
     }
 }
 
-vectorised! {
-    /// Adds the softmax of each pixel's logits, which are overwritten.
-    pub(crate) fn add_softmax(logits: &mut [f32], k: usize, sum: &mut [f32]) {
+/// Adds the softmax of each pixel's logits, which are overwritten.
+pub(crate) fn add_softmax(logits: &mut [f32], k: usize, sum: &mut [f32]) {
+    vectors(AddSoftmax { logits, k, sum });
+}
+
+struct AddSoftmax<'a> {
+    logits: &'a mut [f32],
+    k: usize,
+    sum: &'a mut [f32],
+}
+
+impl WithSimd for AddSoftmax<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { logits, k, sum } = self;
         for (logits, sum) in logits.chunks_exact_mut(k).zip(sum.chunks_exact_mut(k)) {
-            let peak = largest(logits);
-            let mut lanes = [0.0; LANES];
-            let mut chunks = logits.chunks_exact_mut(LANES);
-            for chunk in &mut chunks {
-                for i in 0..LANES {
-                    chunk[i] = exp::<FMA>(chunk[i] - peak);
-                    lanes[i] += chunk[i];
-                }
-            }
-            for (value, lane) in chunks.into_remainder().iter_mut().zip(&mut lanes) {
-                *value = exp::<FMA>(*value - peak);
-                *lane += *value;
-            }
-            let scale = 1.0 / add_lanes(lanes);
-            for (sum, value) in sum.iter_mut().zip(&*logits) {
-                *sum = fma::<FMA>(*value, scale, *sum);
+            let scale = simd.splat_f32s(exponentials(simd, logits));
+            for at in starts(simd, k) {
+                let value = simd.mul_add_f32s(load(simd, logits, at), scale, load(simd, sum, at));
+                put(simd, sum, at, value);
             }
         }
     }

@@ -1,14 +1,17 @@
 //! Softmax over the last axis, for the kernels that contain one.
 
+use std::f32::consts::LOG2_E;
 use std::mem::MaybeUninit;
 
 #[cfg(test)]
 use burn::tensor::{Device, TensorData};
 use burn::tensor::{Tensor, activation};
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::bridge::{room, written};
-use super::simd::{LANES, add_lanes, exp, largest, sum2, vectorised};
+use super::simd::{sum2, vectorised};
+use super::vector::{exp2, largest, load, put, starts, store, vectors, within};
 
 /// The softmax over the last axis, by tensor operations.
 pub(crate) fn reference<const D: usize>(x: Tensor<D>) -> Tensor<D> {
@@ -23,7 +26,7 @@ pub(super) fn rows(x: &[f32], n: usize) -> Vec<f32> {
     let chunk = CHUNK.div_ceil(n) * n;
     let mut y = room(x.len());
     let chunks = y.par_chunks_mut(chunk).zip(x.par_chunks(chunk));
-    chunks.for_each_init(|| vec![0.0; n], |row, (y, x)| forward(x, row, y));
+    chunks.for_each_init(|| vec![0.0; n], |row, (y, x)| vectors(Forward { x, row, y }));
     // SAFETY: the chunks cover the output, and `forward` writes all of its chunk.
     unsafe { written(y) }
 }
@@ -38,27 +41,38 @@ pub(super) fn rows_gradient(y: &[f32], dy: &[f32], n: usize) -> Vec<f32> {
     unsafe { written(dx) }
 }
 
-vectorised! {
-    /// Some rows; `row` is scratch of one row's length.
-    fn forward(x: &[f32], row: &mut [f32], y: &mut [MaybeUninit<f32>]) {
+/// Turns logits into exponentials, less the largest of them, and returns one over their sum.
+#[inline(always)]
+pub(super) fn exponentials<S: Simd>(simd: S, row: &mut [f32]) -> f32 {
+    let peak = simd.splat_f32s(largest(simd, row));
+    let mut sum = simd.splat_f32s(0.0);
+    for at in starts(simd, row.len()) {
+        let x = simd.mul_f32s(simd.sub_f32s(load(simd, row, at), peak), simd.splat_f32s(LOG2_E));
+        let value = exp2(simd, x);
+        sum = simd.add_f32s(sum, within(simd, row.len(), at, value));
+        put(simd, row, at, value);
+    }
+    1.0 / simd.reduce_sum_f32s(sum)
+}
+
+/// Some rows of `row`'s length, which is scratch.
+struct Forward<'a> {
+    x: &'a [f32],
+    row: &'a mut [f32],
+    y: &'a mut [MaybeUninit<f32>],
+}
+
+impl WithSimd for Forward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { x, row, y } = self;
         for (x, y) in x.chunks_exact(row.len()).zip(y.chunks_exact_mut(row.len())) {
-            let peak = largest(x);
-            let mut lanes = [0.0; LANES];
-            let (sources, mut places) = (x.chunks_exact(LANES), row.chunks_exact_mut(LANES));
-            let rest = sources.remainder();
-            for (x, row) in sources.zip(&mut places) {
-                for i in 0..LANES {
-                    row[i] = exp::<FMA>(x[i] - peak);
-                    lanes[i] += row[i];
-                }
-            }
-            for ((x, row), lane) in rest.iter().zip(places.into_remainder()).zip(&mut lanes) {
-                *row = exp::<FMA>(*x - peak);
-                *lane += *row;
-            }
-            let scale = 1.0 / add_lanes(lanes);
-            for (y, row) in y.iter_mut().zip(row.iter()) {
-                y.write(row * scale);
+            row.copy_from_slice(x);
+            let scale = simd.splat_f32s(exponentials(simd, row));
+            for at in starts(simd, row.len()) {
+                store(simd, y, at, simd.mul_f32s(load(simd, row, at), scale));
             }
         }
     }
