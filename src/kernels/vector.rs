@@ -92,7 +92,8 @@ pub(super) fn exp2<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let constant = |value| simd.splat_f32s(value);
     let least = constant(-126.0);
     let vanishes = simd.less_than_f32s(x, least);
-    let x = simd.max_f32s(x, least);
+    // Not the larger of both, which may swallow what is no number.
+    let x = simd.select_f32s(vanishes, least, x);
     let shifted = simd.add_f32s(x, constant(ROUND));
     let fraction = simd.sub_f32s(x, simd.sub_f32s(shifted, constant(ROUND)));
     let mut p = constant(EXP2[6]);
@@ -198,6 +199,9 @@ mod tests {
             let mut ends = [f32::NEG_INFINITY, -1e30, 0.0];
             vectors_of(width, Powers(&mut ends));
             assert_eq!(ends, [0.0, 0.0, 1.0]);
+            let mut lost = [f32::NAN; 20];
+            vectors_of(width, Powers(&mut lost));
+            assert!(lost.iter().all(|value| value.is_nan()));
         }
     }
 
