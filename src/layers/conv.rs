@@ -1,4 +1,6 @@
-//! Convolutions over maps `[b, h, w, c]`, stride 1, same size. Weights keep PyTorch's shape `[out, in / groups, kh, kw]`.
+//! Convolutions over maps `[b, h, w, c]`: same size, or twice as large, or (pooling) half as large.
+//!
+//! Weights keep PyTorch's shape: `[out, in / groups, kh, kw]`, transposed `[in, out, kh, kw]`.
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
@@ -12,19 +14,25 @@ pub struct PointwiseConv {
     /// `[out, in, 1, 1]`.
     pub weight: Param<Tensor<4>>,
     /// `[out]`.
-    pub bias: Param<Tensor<1>>,
+    pub bias: Option<Param<Tensor<1>>>,
 }
 
 impl PointwiseConv {
     /// Kaiming fan-in weights, zero bias.
     pub fn new(inputs: usize, outputs: usize, init: &mut Init) -> Self {
-        Self { weight: init.kaiming_fan_in([outputs, inputs, 1, 1]), bias: init.constant(0.0, [outputs]) }
+        let weight = init.kaiming_fan_in([outputs, inputs, 1, 1]);
+        Self { weight, bias: Some(init.constant(0.0, [outputs])) }
+    }
+
+    /// Kaiming fan-in weights; for a layer that a norm follows.
+    pub fn without_bias(inputs: usize, outputs: usize, init: &mut Init) -> Self {
+        Self { weight: init.kaiming_fan_in([outputs, inputs, 1, 1]), bias: None }
     }
 
     /// `[b, h, w, in]` to `[b, h, w, out]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [outputs, inputs, ..] = self.weight.dims();
-        kernels::linear(x, self.weight.val().reshape([outputs, inputs]), Some(self.bias.val()))
+        kernels::linear(x, self.weight.val().reshape([outputs, inputs]), self.bias.as_ref().map(Param::val))
     }
 }
 
@@ -34,18 +42,26 @@ pub struct DepthwiseConv3x3 {
     /// `[c, 1, 3, 3]`.
     pub weight: Param<Tensor<4>>,
     /// `[c]`.
-    pub bias: Param<Tensor<1>>,
+    pub bias: Option<Param<Tensor<1>>>,
 }
 
 impl DepthwiseConv3x3 {
     /// Kaiming fan-in weights (fan-in 9), zero bias.
     pub fn new(channels: usize, init: &mut Init) -> Self {
-        Self { weight: init.kaiming_fan_in([channels, 1, 3, 3]), bias: init.constant(0.0, [channels]) }
+        let weight = init.kaiming_fan_in([channels, 1, 3, 3]);
+        Self { weight, bias: Some(init.constant(0.0, [channels])) }
+    }
+
+    /// Kaiming fan-in weights (fan-in 9).
+    pub fn without_bias(channels: usize, init: &mut Init) -> Self {
+        Self { weight: init.kaiming_fan_in([channels, 1, 3, 3]), bias: None }
     }
 
     /// `[b, h, w, c]` to the same.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        kernels::depthwise3x3(x, self.weight.val(), self.bias.val())
+        let weight = self.weight.val();
+        let bias = bias_or_zeros(self.bias.as_ref(), &weight);
+        kernels::depthwise3x3(x, weight, bias)
     }
 }
 
@@ -79,17 +95,166 @@ pub struct Conv3x3 {
     /// `[out, in, 3, 3]`.
     pub weight: Param<Tensor<4>>,
     /// `[out]`.
-    pub bias: Param<Tensor<1>>,
+    pub bias: Option<Param<Tensor<1>>>,
 }
 
 impl Conv3x3 {
     /// Kaiming fan-in weights, zero bias.
     pub fn new(inputs: usize, outputs: usize, init: &mut Init) -> Self {
-        Self { weight: init.kaiming_fan_in([outputs, inputs, 3, 3]), bias: init.constant(0.0, [outputs]) }
+        let weight = init.kaiming_fan_in([outputs, inputs, 3, 3]);
+        Self { weight, bias: Some(init.constant(0.0, [outputs])) }
+    }
+
+    /// Kaiming fan-in weights; for a layer that a norm follows.
+    pub fn without_bias(inputs: usize, outputs: usize, init: &mut Init) -> Self {
+        Self { weight: init.kaiming_fan_in([outputs, inputs, 3, 3]), bias: None }
     }
 
     /// `[b, h, w, in]` to `[b, h, w, out]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        kernels::conv3x3(x, self.weight.val(), self.bias.val())
+        let weight = self.weight.val();
+        let bias = bias_or_zeros(self.bias.as_ref(), &weight);
+        kernels::conv3x3(x, weight, bias)
+    }
+}
+
+/// The kernels of 3x3 convolutions always add a bias.
+fn bias_or_zeros(bias: Option<&Param<Tensor<1>>>, weight: &Tensor<4>) -> Tensor<1> {
+    bias.map_or_else(|| Tensor::zeros([weight.dims()[0]], &weight.device()), Param::val)
+}
+
+/// Transposed 2x2 convolution of stride 2: each pixel becomes a square of 2x2 pixels, and none overlap.
+#[derive(Module, Debug)]
+pub struct TransposedConv2x2 {
+    /// `[in, out, 2, 2]`.
+    pub weight: Param<Tensor<4>>,
+    /// `[out]`.
+    pub bias: Param<Tensor<1>>,
+}
+
+impl TransposedConv2x2 {
+    /// Kaiming weights with what one output pixel sees, `in` values, as the fan-in; zero bias.
+    pub fn new(inputs: usize, outputs: usize, init: &mut Init) -> Self {
+        let std = (2.0 / inputs as f32).sqrt();
+        Self { weight: init.normal(std, [inputs, outputs, 2, 2]), bias: init.constant(0.0, [outputs]) }
+    }
+
+    /// `[b, h, w, in]` to `[b, 2 h, 2 w, out]`.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let [b, h, w, inputs] = x.dims();
+        let outputs = self.bias.dims()[0];
+        let weight = self.weight.val().permute([2, 3, 1, 0]).reshape([4 * outputs, inputs]); // [2 · 2 · out, in]
+        let bias = self.bias.val().unsqueeze::<2>().expand([4, outputs]).reshape([4 * outputs]);
+        let squares = kernels::linear(x, weight, Some(bias)).reshape([b, h, w, 2, 2, outputs]);
+        squares.permute([0, 1, 3, 2, 4, 5]).reshape([b, 2 * h, 2 * w, outputs])
+    }
+}
+
+/// The largest value of each 2x2 square of `x [b, h, w, c]`: `[b, h / 2, w / 2, c]`, rounded down; a side of 1 stays 1.
+///
+/// PyTorch's `MaxPool2d(2)`, but for the side of 1, which there becomes empty.
+pub fn max_pool2x2(x: Tensor<4>) -> Tensor<4> {
+    let [b, h, w, c] = x.dims();
+    let (rows, cols) = ((h / 2).max(1), (w / 2).max(1));
+    let x = match w {
+        1 => x,
+        _ => x.narrow(2, 0, 2 * cols).reshape([b * h, cols, 2, c]).max_dim(2), // [b · h, w / 2, 1, c]
+    };
+    let x = x.reshape([b, h, cols * c]);
+    let x = match h {
+        1 => x.reshape([b, 1, 1, cols * c]),
+        _ => x.narrow(1, 0, 2 * rows).reshape([b, rows, 2, cols * c]).max_dim(2), // [b, h / 2, 1, w / 2 · c]
+    };
+    x.reshape([b, rows, cols, c])
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::module::{conv_transpose2d, max_pool2d};
+    use burn::tensor::ops::{ConvTransposeOptions, MaxPoolOptions};
+    use burn::tensor::{Device, TensorData};
+
+    use super::*;
+    use crate::rng::Rng;
+
+    fn random(seed: u64, shape: [usize; 4]) -> Tensor<4> {
+        let mut rng = Rng::new(seed, &[]);
+        let values: Vec<f32> = (0..shape.iter().product()).map(|_| rng.range(-1.0, 1.0)).collect();
+        Tensor::from_data(TensorData::new(values, shape), &Device::flex())
+    }
+
+    fn tracked(x: Tensor<4>) -> Tensor<4> {
+        Tensor::from_inner(x).require_grad()
+    }
+
+    #[track_caller]
+    fn assert_close(a: Tensor<4>, b: Tensor<4>) {
+        assert_eq!(a.dims(), b.dims());
+        let worst: f32 = (a - b).abs().max().into_scalar();
+        assert!(worst < 1e-5, "{worst:e}");
+    }
+
+    #[test]
+    fn no_bias_is_a_bias_of_zero() {
+        let blank = || Init::new(1, &Device::flex());
+        let x = random(2, [2, 3, 5, 4]);
+        let (with, without) = (Conv3x3::new(4, 6, &mut blank()), Conv3x3::without_bias(4, 6, &mut blank()));
+        assert_close(without.forward(x.clone()), with.forward(x.clone()));
+        let (with, without) = (PointwiseConv::new(4, 6, &mut blank()), PointwiseConv::without_bias(4, 6, &mut blank()));
+        assert_close(without.forward(x.clone()), with.forward(x.clone()));
+        let (with, without) = (DepthwiseConv3x3::new(4, &mut blank()), DepthwiseConv3x3::without_bias(4, &mut blank()));
+        assert_close(without.forward(x.clone()), with.forward(x));
+        assert_eq!(without.num_params() + 4, with.num_params());
+    }
+
+    #[test]
+    fn a_layer_without_bias_learns() {
+        let conv = Conv3x3::without_bias(4, 6, &mut Init::new(1, &Device::flex().autodiff()));
+        let x = tracked(random(2, [2, 3, 5, 4]));
+        let grads = conv.forward(x.clone()).powi_scalar(2).sum().backward();
+        assert_eq!(conv.weight.grad(&grads).unwrap().dims(), [6, 4, 3, 3]);
+        assert_eq!(x.grad(&grads).unwrap().dims(), [2, 3, 5, 4]);
+    }
+
+    #[test]
+    fn transposed_matches_burn() {
+        let mut layer = TransposedConv2x2::new(5, 3, &mut Init::new(1, &Device::flex()));
+        layer.bias = Init::new(2, &Device::flex()).normal(1.0, [3]);
+        let x = random(3, [2, 3, 4, 5]);
+        let options = ConvTransposeOptions::new([2, 2], [0, 0], [0, 0], [1, 1], 1);
+        let first = x.clone().permute([0, 3, 1, 2]);
+        let expected = conv_transpose2d(first, layer.weight.val(), Some(layer.bias.val()), options);
+        assert_close(layer.forward(x), expected.permute([0, 2, 3, 1]));
+    }
+
+    #[test]
+    fn pooling_matches_burn_also_in_its_gradient() {
+        for (h, w) in [(2, 2), (4, 6), (5, 3), (7, 8)] {
+            let dy = random(2, [2, h / 2, w / 2, 3]);
+            let pool = |x: Tensor<4>| {
+                let x = x.permute([0, 3, 1, 2]);
+                max_pool2d(x, MaxPoolOptions::new([2, 2])).permute([0, 2, 3, 1])
+            };
+            let functions: [&dyn Fn(Tensor<4>) -> Tensor<4>; 2] = [&max_pool2x2, &pool];
+            let [(y, dx), (expected, expected_dx)] = functions.map(|f| {
+                let x = tracked(random(1, [2, h, w, 3]));
+                let y = f(x.clone());
+                let grads = (y.clone() * Tensor::from_inner(dy.clone())).sum().backward();
+                (y.inner(), x.grad(&grads).unwrap())
+            });
+            assert_close(y, expected);
+            assert_close(dx, expected_dx);
+        }
+    }
+
+    #[test]
+    fn pooling_keeps_a_side_of_one() {
+        let x = random(1, [1, 1, 5, 2]);
+        let y = max_pool2x2(x.clone());
+        assert_close(y.clone().narrow(2, 0, 1), x.clone().narrow(2, 0, 2).max_dim(2));
+        assert_eq!(y.dims(), [1, 1, 2, 2]);
+        assert_eq!(max_pool2x2(x.clone().permute([0, 2, 1, 3])).dims(), [1, 2, 1, 2]);
+        let pixel = x.narrow(2, 0, 1);
+        assert_close(max_pool2x2(pixel.clone()), pixel);
     }
 }

@@ -13,7 +13,7 @@ pub mod parameters;
 pub mod pass;
 pub mod resize;
 
-pub use conv::{Conv3x3, DepthwiseConv3x3, GroupedConv3x3, PointwiseConv};
+pub use conv::{Conv3x3, DepthwiseConv3x3, GroupedConv3x3, PointwiseConv, TransposedConv2x2, max_pool2x2};
 pub use cost::Cost;
 pub use drop_path::DropPath;
 pub use init::Init;

@@ -1,0 +1,93 @@
+//! The same numbers as the reference's operators: resizes, convolutions, positions, losses, assignments.
+
+use burn::module::Param;
+use burn::tensor::{Device, Tensor};
+use structtoken::kernels;
+use structtoken::layers::resize::{Mode, resize_channels_last};
+use structtoken::layers::{DepthwiseConv3x3, Init, LayerNorm, TransposedConv2x2};
+
+use crate::golden::{Golden, channels_first, shared};
+
+const FORWARD: f32 = 5e-5;
+const GRADIENT: f32 = 2e-4;
+
+fn ops() -> Option<Golden> {
+    shared().map(|shared| Golden::read(&shared.join("golden/ops/ops.safetensors")))
+}
+
+/// The map `name` as `[b, h, w, c]`, a constant.
+fn map(golden: &Golden, name: &str) -> Tensor<4> {
+    golden.tensor::<4>(name, &Device::flex()).permute([0, 2, 3, 1])
+}
+
+/// The same tensor as a leaf of an autodiff graph.
+fn leaf<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    Tensor::from_inner(x).require_grad()
+}
+
+fn flat<const D: usize>(x: Tensor<D>) -> Vec<f32> {
+    x.into_data().try_to_vec().unwrap()
+}
+
+/// `[b, h, w, c]` values against the map `name`.
+fn check_map(golden: &Golden, name: &str, x: Tensor<4>, tolerance: f32) -> f32 {
+    let expected = &golden.get(name).0;
+    let [b, h, w, c] = x.dims();
+    assert_eq!(expected, &[b, c, h, w], "{name}");
+    golden.check(name, &channels_first(&x.into_data()), tolerance)
+}
+
+/// Prints what a table of the errors needs; seen with `--nocapture`.
+fn say(name: &str, error: f32) {
+    eprintln!("{name}: {error:e}");
+}
+
+#[test]
+fn resizes() {
+    let Some(golden) = ops() else { return };
+    let mut compared = 0;
+    for (kind, mode) in [("nearest", Mode::Nearest), ("bilinear", Mode::Bilinear)] {
+        let x = map(&golden, &format!("{kind}.x"));
+        let sizes = golden.0.keys().filter_map(|name| name.strip_prefix(&format!("{kind}."))?.split_once('x'));
+        for (h, w) in sizes.filter_map(|(h, w)| Some((h.parse().ok()?, w.parse().ok()?))) {
+            let name = format!("{kind}.{h}x{w}");
+            let tolerance = if mode == Mode::Nearest { 0.0 } else { FORWARD };
+            let y = resize_channels_last(x.clone(), (h, w), mode, false);
+            say(&name, check_map(&golden, &name, y, tolerance));
+            compared += 1;
+        }
+    }
+    assert_eq!(compared, 8);
+}
+
+/// One doubling of EoMT: transposed convolution, GELU, depthwise convolution, norm.
+#[test]
+fn scale_block() {
+    let Some(golden) = ops() else { return };
+    let device = Device::flex().autodiff();
+    let init = &mut Init::blank(&device);
+    let mut conv1 = TransposedConv2x2::new(8, 8, init);
+    let mut conv2 = DepthwiseConv3x3::without_bias(8, init);
+    let mut norm = LayerNorm::new(8, 1e-6, init);
+    conv1.weight = Param::from_tensor(golden.tensor("scale.conv1.weight", &device));
+    conv1.bias = Param::from_tensor(golden.tensor("scale.conv1.bias", &device));
+    conv2.weight = Param::from_tensor(golden.tensor("scale.conv2.weight", &device));
+    norm.weight = Param::from_tensor(golden.tensor("scale.layernorm2d.weight", &device));
+    norm.bias = Param::from_tensor(golden.tensor("scale.layernorm2d.bias", &device));
+
+    let x = leaf(map(&golden, "scale.x"));
+    let y = norm.forward(conv2.forward(kernels::gelu(conv1.forward(x.clone()))));
+    say("scale.y", check_map(&golden, "scale.y", y.clone().inner(), FORWARD));
+    let grads = (y * Tensor::from_inner(map(&golden, "scale.grad_y"))).sum().backward();
+    say("scale.grad_x", check_map(&golden, "scale.grad_x", x.grad(&grads).unwrap(), GRADIENT));
+    for (name, grad) in [
+        ("conv1.weight", conv1.weight.grad(&grads).map(flat)),
+        ("conv1.bias", conv1.bias.grad(&grads).map(flat)),
+        ("conv2.weight", conv2.weight.grad(&grads).map(flat)),
+        ("layernorm2d.weight", norm.weight.grad(&grads).map(flat)),
+        ("layernorm2d.bias", norm.bias.grad(&grads).map(flat)),
+    ] {
+        let name = format!("scale.grad.{name}");
+        say(&name, golden.check(&name, &grad.unwrap(), GRADIENT));
+    }
+}
