@@ -46,6 +46,7 @@ pub mod layers;
 
 pub mod backbone;
 pub mod decoder;
+pub mod loss;
 pub mod model;
 
 pub mod data;

@@ -56,6 +56,19 @@ impl Golden {
     }
 }
 
+/// The reference's pseudo-random numbers, u in [0, 1): a hash of a name and the index.
+pub(crate) fn uniform(name: &str, len: usize) -> Vec<f64> {
+    let hash = structtoken::rng::fnv1a(name.as_bytes());
+    let value = |i: u64| {
+        let mut z = hash.wrapping_add((i + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^= z >> 31;
+        (z >> 40) as f64 / f64::from(1 << 24)
+    };
+    (0..len as u64).map(value).collect()
+}
+
 /// Largest absolute difference over the largest absolute value of `expected`.
 pub(crate) fn relative_difference(values: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(values.len(), expected.len());

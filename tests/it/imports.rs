@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// A room, and the rooms it may use. `error`, `rng` and `files` are open to all; `config` is read by those who run things.
-const RULES: [(&str, &[&str]); 17] = [
+const RULES: [(&str, &[&str]); 18] = [
     ("error", &[]),
     ("rng", &[]),
     ("files", &[]),
@@ -13,6 +13,7 @@ const RULES: [(&str, &[&str]); 17] = [
     ("layers", &["kernels"]),
     ("backbone", &["layers", "kernels"]),
     ("decoder", &["backbone", "layers", "kernels"]),
+    ("loss", &["decoder", "layers", "kernels"]),
     ("model", &["backbone", "decoder", "layers"]),
     ("data", &[]),
     ("weights", &["layers"]),
@@ -20,7 +21,7 @@ const RULES: [(&str, &[&str]); 17] = [
     ("eval", &["model", "layers", "data", "kernels"]),
     ("config", &["model", "backbone", "decoder", "data", "train", "eval"]),
     ("artifact", &["config", "model", "data", "eval", "weights"]),
-    ("train", &["config", "artifact", "model", "layers", "kernels", "data", "eval", "weights", "report"]),
+    ("train", &["config", "artifact", "model", "loss", "layers", "kernels", "data", "eval", "weights", "report"]),
 ];
 const TOP: [&str; 4] = ["predict", "inspect", "bench", "report"];
 const LEAVES: [&str; 5] = ["error", "rng", "files", "device", "text"];

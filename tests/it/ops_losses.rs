@@ -5,8 +5,9 @@ use burn::tensor::{Device, Tensor};
 use structtoken::kernels;
 use structtoken::layers::resize::{Mode, resize_channels_last};
 use structtoken::layers::{DepthwiseConv3x3, Init, LayerNorm, TransposedConv2x2};
+use structtoken::loss::assignment::assign;
 
-use crate::golden::{Golden, channels_first, shared};
+use crate::golden::{Golden, channels_first, shared, uniform};
 
 const FORWARD: f32 = 5e-5;
 const GRADIENT: f32 = 2e-4;
@@ -89,5 +90,28 @@ fn scale_block() {
     ] {
         let name = format!("scale.grad.{name}");
         say(&name, golden.check(&name, &grad.unwrap(), GRADIENT));
+    }
+}
+
+#[test]
+fn assignments() {
+    let Some(shared) = shared() else { return };
+    let json = std::fs::read_to_string(shared.join("golden/ops/ops.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let problems = json["hungarian"].as_array().unwrap();
+    assert_eq!(problems.len(), 14);
+    for problem in problems {
+        let name = problem["name"].as_str().unwrap();
+        let list = |key: &str| -> Vec<usize> {
+            problem[key].as_array().unwrap().iter().map(|value| value.as_u64().unwrap() as usize).collect()
+        };
+        let [rows, cols] = list("shape")[..] else { panic!("{name}: not a matrix") };
+        let value = |u: f64| if name.contains("tie") { (4.0 * u).floor() } else { 3.0 * (2.0 * u - 1.0) };
+        let cost: Vec<f64> = uniform(name, rows * cols).into_iter().map(value).collect();
+        let pairs = assign(&cost, rows, cols);
+        let total: f64 = pairs.iter().map(|(row, col)| cost[row * cols + col]).sum();
+        assert!((total - problem["cost"].as_f64().unwrap()).abs() < 1e-9, "{name}: {total}");
+        // Also where there are ties, and the reference's own choice is one of several.
+        assert_eq!(pairs, list("rows").into_iter().zip(list("cols")).collect::<Vec<_>>(), "{name}");
     }
 }

@@ -17,7 +17,7 @@ use structtoken::train::optimizer::{AdamW, Gradients, OptimizerConfig};
 use structtoken::train::schedule::Schedule;
 use structtoken::weights;
 
-use crate::golden::{Golden, channels_first, relative_difference, shared};
+use crate::golden::{Golden, channels_first, relative_difference, shared, uniform};
 
 const KINDS: [(&str, BlockKind); 3] = [("cse", BlockKind::Cse), ("sse", BlockKind::Sse), ("pwe", BlockKind::Pwe)];
 
@@ -262,16 +262,7 @@ fn check_gradients(model: &Model, grads: burn::tensor::Gradients, golden: &Golde
 
 /// The reference's inputs: a hash of the name and the index.
 fn hashed<const D: usize>(name: &str, shape: [usize; D], value: impl Fn(f64) -> f32) -> TensorData {
-    let hash = structtoken::rng::fnv1a(name.as_bytes());
-    let values: Vec<f32> = (0..shape.iter().product::<usize>() as u64)
-        .map(|i| {
-            let mut z = hash.wrapping_add((i + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-            z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-            z ^= z >> 31;
-            value((z >> 40) as f64 / f64::from(1 << 24))
-        })
-        .collect();
+    let values: Vec<f32> = uniform(name, shape.iter().product()).into_iter().map(value).collect();
     TensorData::new(values, shape)
 }
 
