@@ -6,6 +6,7 @@ use structtoken::kernels;
 use structtoken::layers::resize::{Mode, resize_channels_last};
 use structtoken::layers::{DepthwiseConv3x3, Init, LayerNorm, TransposedConv2x2};
 use structtoken::loss::assignment::assign;
+use structtoken::loss::mask;
 
 use crate::golden::{Golden, channels_first, shared, uniform};
 
@@ -114,4 +115,51 @@ fn assignments() {
         // Also where there are ties, and the reference's own choice is one of several.
         assert_eq!(pairs, list("rows").into_iter().zip(list("cols")).collect::<Vec<_>>(), "{name}");
     }
+}
+
+#[test]
+fn mask_losses() {
+    let Some(golden) = ops() else { return };
+    type Loss = fn(Tensor<2>, Tensor<2>, f64) -> Tensor<1>;
+    let losses: [(&str, Loss); 3] =
+        [("sigmoid_ce", mask::sigmoid_cross_entropy), ("dice", mask::dice), ("focal", mask::focal)];
+    let device = Device::flex();
+    for (kind, labels) in [("hard", "loss.labels"), ("soft", "loss.soft_labels")] {
+        for (loss, function) in losses {
+            let x = leaf(golden.tensor::<2>("loss.logits", &device));
+            let y = function(x.clone(), Tensor::from_inner(golden.tensor(labels, &device)), 3.0);
+            let name = format!("loss.{kind}.{loss}");
+            say(&name, golden.check(&name, &flat(y.clone().inner()), 2e-6));
+            let name = format!("{name}.grad");
+            say(&name, golden.check(&name, &flat(x.grad(&y.backward()).unwrap()), 1e-5));
+        }
+    }
+}
+
+#[test]
+fn pairwise_losses() {
+    let Some(golden) = ops() else { return };
+    type Loss = fn(Tensor<2>, Tensor<2>) -> Tensor<2>;
+    let losses: [(&str, Loss); 3] = [
+        ("sigmoid_ce", mask::pairwise_sigmoid_cross_entropy),
+        ("dice", mask::pairwise_dice),
+        ("focal", mask::pairwise_focal),
+    ];
+    for (loss, function) in losses {
+        let read = |name: &str| golden.tensor::<2>(name, &Device::flex());
+        let pairs = function(read("pair.logits"), read("loss.labels"));
+        let name = format!("pair.{loss}");
+        say(&name, golden.check(&name, &flat(pairs), 2e-6));
+    }
+}
+
+#[test]
+fn class_losses() {
+    let Some(golden) = ops() else { return };
+    let targets: Vec<usize> = golden.get("ce.target").1.iter().map(|class| *class as usize).collect();
+    let weights = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.1];
+    let x = leaf(golden.tensor::<3>("ce.logits", &Device::flex()));
+    let y = mask::class_cross_entropy(x.clone(), &targets, &weights);
+    say("ce.loss", golden.check("ce.loss", &flat(y.clone().inner()), 2e-6));
+    say("ce.grad", golden.check("ce.grad", &flat(x.grad(&y.backward()).unwrap()), 1e-5));
 }
