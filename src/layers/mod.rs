@@ -11,6 +11,7 @@ pub mod linear;
 pub mod norm;
 pub mod parameters;
 pub mod pass;
+pub mod position;
 pub mod resize;
 
 pub use conv::{Conv3x3, DepthwiseConv3x3, GroupedConv3x3, PointwiseConv, TransposedConv2x2, max_pool2x2};

@@ -3,6 +3,7 @@
 use burn::module::Param;
 use burn::tensor::{Device, Tensor};
 use structtoken::kernels;
+use structtoken::layers::position::{reference_points, sine_positions};
 use structtoken::layers::resize::{Mode, resize_channels_last};
 use structtoken::layers::{DepthwiseConv3x3, Init, LayerNorm, TransposedConv2x2};
 use structtoken::loss::assignment::assign;
@@ -162,4 +163,18 @@ fn class_losses() {
     let y = mask::class_cross_entropy(x.clone(), &targets, &weights);
     say("ce.loss", golden.check("ce.loss", &flat(y.clone().inner()), 2e-6));
     say("ce.grad", golden.check("ce.grad", &flat(x.grad(&y.backward()).unwrap()), 1e-5));
+}
+
+#[test]
+fn positions() {
+    let Some(golden) = ops() else { return };
+    let device = Device::flex();
+    for (rows, cols, channels) in [(1, 1, 8), (2, 2, 40), (3, 2, 64), (6, 5, 64)] {
+        let name = format!("sine.{rows}x{cols}.{channels}");
+        let positions = sine_positions(rows, cols, channels, &device).unsqueeze();
+        say(&name, check_map(&golden, &name, positions, 2e-6));
+    }
+    let points = reference_points(&[(3, 2), (6, 5), (12, 10)], &device);
+    let each_level = points.reshape([156, 1, 2]).expand([156, 3, 2]);
+    say("reference_points", golden.check("reference_points", &flat(each_level), 1e-6));
 }
