@@ -2,6 +2,7 @@
 //!
 //! A decoder is one file and one line in `decoders!` below.
 
+pub mod pyramid;
 pub mod structtoken;
 
 use burn::module::Module;

@@ -1,11 +1,12 @@
 //! The same numbers as the reference's operators: resizes, convolutions, positions, losses, assignments.
 
 use burn::module::Param;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::{Device, Tensor, TensorData};
+use structtoken::decoder::pyramid::SimpleFeaturePyramid;
 use structtoken::kernels;
 use structtoken::layers::position::{reference_points, sine_positions};
 use structtoken::layers::resize::{Mode, resize_channels_last};
-use structtoken::layers::{DepthwiseConv3x3, Init, LayerNorm, TransposedConv2x2};
+use structtoken::layers::{DepthwiseConv3x3, Init, LayerNorm, TransposedConv2x2, parameters};
 use structtoken::loss::assignment::assign;
 use structtoken::loss::mask;
 
@@ -177,4 +178,53 @@ fn positions() {
     let points = reference_points(&[(3, 2), (6, 5), (12, 10)], &device);
     let each_level = points.reshape([156, 1, 2]).expand([156, 3, 2]);
     say("reference_points", golden.check("reference_points", &flat(each_level), 1e-6));
+}
+
+/// The name that detectron2 gives to a parameter of the pyramid.
+fn simfp(name: &str) -> String {
+    if let Some(rest) = name.strip_prefix("up4.") {
+        return format!("simfp_2.{}", rest.replace("conv1", "0").replace("norm", "1").replace("conv2", "3"));
+    }
+    if let Some(rest) = name.strip_prefix("up2.") {
+        return format!("simfp_3.0.{rest}");
+    }
+    let [_, level, layer, rest] = name.split('.').collect::<Vec<_>>()[..] else { panic!("{name}") };
+    let level: usize = level.parse().unwrap();
+    let first = [4, 1, 0, 1][level];
+    let layer = match layer {
+        "conv1" => first.to_string(),
+        "norm1" => format!("{first}.norm"),
+        "conv2" => (first + 1).to_string(),
+        _ => format!("{}.norm", first + 1),
+    };
+    format!("simfp_{}.{layer}.{rest}", level + 2)
+}
+
+#[test]
+fn feature_pyramid() {
+    let Some(golden) = ops() else { return };
+    let pyramid = SimpleFeaturePyramid::new(8, 6, &mut Init::blank(&Device::flex().autodiff()));
+    let pyramid = parameters::map(pyramid, |parameter, value| {
+        let (shape, values) = golden.get(&format!("sfp.param.{}", simfp(parameter.name)));
+        assert_eq!(shape, parameter.shape, "{}", parameter.name);
+        Tensor::from_data(TensorData::new(values.clone(), [values.len()]), &value.device())
+    });
+    let x = leaf(map(&golden, "sfp.x"));
+    let maps = pyramid.forward(x.clone());
+    assert_eq!(maps.len(), 4);
+    let mut loss = Tensor::<1>::zeros([1], &Device::flex().autodiff());
+    for (i, y) in maps.into_iter().enumerate() {
+        let name = format!("sfp.p{}", i + 2);
+        say(&name, check_map(&golden, &name, y.clone().inner(), FORWARD));
+        loss = loss + (y * Tensor::from_inner(map(&golden, &format!("sfp.grad_p{}", i + 2)))).sum();
+    }
+    let mut grads = loss.backward();
+    say("sfp.grad_x", check_map(&golden, "sfp.grad_x", x.grad_remove(&mut grads).unwrap(), GRADIENT));
+    let found = parameters::gradients(&pyramid, grads);
+    assert_eq!(found.len(), golden.0.keys().filter(|name| name.starts_with("sfp.grad.")).count());
+    let mut worst = 0f32;
+    for (name, grad) in found {
+        worst = worst.max(golden.check(&format!("sfp.grad.{}", simfp(&name)), &flat(grad), GRADIENT));
+    }
+    say("sfp.grad.*", worst);
 }

@@ -1,0 +1,151 @@
+//! The simple feature pyramid of ViTDet (Li et al., arXiv 2203.16527): maps of four sizes out of a plain ViT's last one.
+//!
+//! ```text
+//! x [h, w, c] ─┬─ transposed conv, norm, GELU, transposed conv ─▶ [4 h, 4 w, c / 4] ─┐
+//!              ├─ transposed conv ──────────────────────────────▶ [2 h, 2 w, c / 2] ─┤ each: conv 1x1, norm,
+//!              ├─ as it is ─────────────────────────────────────▶ [h, w, c] ─────────┤       conv 3x3, norm
+//!              └─ max pooling ──────────────────────────────────▶ [h / 2, w / 2, c] ─┘
+//! ```
+//!
+//! Nothing goes from one size to another, no activation follows the last norms, and convolutions before a norm have no
+//! bias. With a ViT of patch 16 the strides are 4, 8, 16, 32. Names in detectron2's `SimpleFeaturePyramid`:
+//!
+//! | here | there |
+//! |---|---|
+//! | `up4.conv1`, `up4.norm`, `up4.conv2` | `simfp_2.0`, `simfp_2.1`, `simfp_2.3` |
+//! | `up2` | `simfp_3.0` |
+//! | `levels.0.{conv1, norm1, conv2, norm2}` | `simfp_2.{4, 4.norm, 5, 5.norm}` |
+//! | `levels.1`, `levels.2`, `levels.3`, the same of each | `simfp_3.{1, 2}`, `simfp_4.{0, 1}`, `simfp_5.{1, 2}` |
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+
+use crate::layers::{Conv3x3, Init, LayerNorm, PointwiseConv, TransposedConv2x2, max_pool2x2};
+
+const EPS: f64 = 1e-6;
+
+/// One map to four: four times, twice, once and half its size.
+#[derive(Module, Debug)]
+pub struct SimpleFeaturePyramid {
+    up4: Quadruple,
+    up2: TransposedConv2x2,
+    levels: Vec<Level>,
+}
+
+impl SimpleFeaturePyramid {
+    /// From `channels_in`, at least 4, to `channels_out` in every map.
+    pub fn new(channels_in: usize, channels_out: usize, init: &mut Init) -> Self {
+        let [quarter, half] = [channels_in / 4, channels_in / 2];
+        Self {
+            up4: Quadruple::new(channels_in, init),
+            up2: TransposedConv2x2::new(channels_in, half, init),
+            levels: [quarter, half, channels_in, channels_in].map(|c| Level::new(c, channels_out, init)).into(),
+        }
+    }
+
+    /// `[b, h, w, channels_in]` to four maps of `channels_out`, the largest first: `[b, 4 h, 4 w, _]`, `[b, 2 h, 2 w, _]`,
+    /// `[b, h, w, _]` and `[b, h / 2, w / 2, _]`, rounded down but at least 1 a side.
+    pub fn forward(&self, x: Tensor<4>) -> Vec<Tensor<4>> {
+        let maps = [self.up4.forward(x.clone()), self.up2.forward(x.clone()), x.clone(), max_pool2x2(x)];
+        self.levels.iter().zip(maps).map(|(level, map)| level.forward(map)).collect()
+    }
+}
+
+/// Multiply-accumulates of [`SimpleFeaturePyramid`] on one map of (rows, columns).
+pub fn macs(channels_in: usize, channels_out: usize, (h, w): (usize, usize)) -> usize {
+    let [quarter, half] = [channels_in / 4, channels_in / 2];
+    // A transposed convolution takes 4 · in · out for each pixel that it reads.
+    let up4 = h * w * 4 * channels_in * half + 4 * h * w * 4 * half * quarter;
+    let up2 = h * w * 4 * channels_in * half;
+    let level = |pixels: usize, c: usize| pixels * (c * channels_out + 9 * channels_out * channels_out);
+    let pooled = (h / 2).max(1) * (w / 2).max(1);
+    let levels = [(16 * h * w, quarter), (4 * h * w, half), (h * w, channels_in), (pooled, channels_in)]
+        .map(|(n, c)| level(n, c));
+    up4 + up2 + levels.iter().sum::<usize>()
+}
+
+/// A map of four times the size and a quarter of the channels.
+#[derive(Module, Debug)]
+struct Quadruple {
+    conv1: TransposedConv2x2,
+    norm: LayerNorm,
+    conv2: TransposedConv2x2,
+}
+
+impl Quadruple {
+    fn new(channels: usize, init: &mut Init) -> Self {
+        Self {
+            conv1: TransposedConv2x2::new(channels, channels / 2, init),
+            norm: LayerNorm::new(channels / 2, EPS, init),
+            conv2: TransposedConv2x2::new(channels / 2, channels / 4, init),
+        }
+    }
+
+    /// `[b, h, w, c]` to `[b, 4 h, 4 w, c / 4]`.
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        self.conv2.forward(self.norm.forward_gelu(self.conv1.forward(x)))
+    }
+}
+
+/// What each size ends with.
+#[derive(Module, Debug)]
+struct Level {
+    conv1: PointwiseConv,
+    norm1: LayerNorm,
+    conv2: Conv3x3,
+    norm2: LayerNorm,
+}
+
+impl Level {
+    fn new(inputs: usize, outputs: usize, init: &mut Init) -> Self {
+        Self {
+            conv1: PointwiseConv::without_bias(inputs, outputs, init),
+            norm1: LayerNorm::new(outputs, EPS, init),
+            conv2: Conv3x3::without_bias(outputs, outputs, init),
+            norm2: LayerNorm::new(outputs, EPS, init),
+        }
+    }
+
+    /// `[b, h, w, inputs]` to `[b, h, w, outputs]`.
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let x = self.norm1.forward(self.conv1.forward(x));
+        self.norm2.forward(self.conv2.forward(x))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        let device = Device::flex();
+        let pyramid = SimpleFeaturePyramid::new(8, 6, &mut Init::new(1, &device));
+        let cases = [
+            ((6, 5), [[24, 20], [12, 10], [6, 5], [3, 2]]),
+            ((1, 4), [[4, 16], [2, 8], [1, 4], [1, 2]]),
+            ((1, 1), [[4, 4], [2, 2], [1, 1], [1, 1]]),
+        ];
+        for ((h, w), expected) in cases {
+            let maps = pyramid.forward(Tensor::zeros([2, h, w, 8], &device));
+            let sizes: Vec<_> = maps.iter().map(Tensor::dims).collect();
+            assert_eq!(sizes, expected.map(|[h, w]| [2, h, w, 6]));
+        }
+    }
+
+    #[test]
+    fn multiply_accumulates_are_one_per_weight_and_pixel() {
+        let (h, w) = (4, 6);
+        let pyramid = SimpleFeaturePyramid::new(8, 6, &mut Init::blank(&Device::flex()));
+        let size = |weight: &burn::module::Param<Tensor<4>>| weight.dims().iter().product::<usize>();
+        // A transposed convolution uses each weight once for each pixel that it reads, the others for each they write.
+        let mut expected = h * w * (size(&pyramid.up4.conv1.weight) + size(&pyramid.up2.weight));
+        expected += 4 * h * w * size(&pyramid.up4.conv2.weight);
+        for (level, pixels) in pyramid.levels.iter().zip([16 * h * w, 4 * h * w, h * w, h * w / 4]) {
+            expected += pixels * (size(&level.conv1.weight) + size(&level.conv2.weight));
+        }
+        assert_eq!(macs(8, 6, (h, w)), expected);
+    }
+}
