@@ -6,6 +6,7 @@
 
 mod adamw;
 mod attention;
+mod bilinear;
 mod branch;
 mod bridge;
 mod conv3x3;
@@ -18,6 +19,7 @@ mod linear;
 mod matmul;
 pub(crate) mod pixels;
 mod planes;
+mod point_sample;
 mod simd;
 mod slice_attention;
 mod softmax;
@@ -36,5 +38,6 @@ pub use gelu::gelu;
 pub use layer_norm::{layer_norm, layer_norm_add, layer_norm_gelu};
 pub use linear::{linear, linear_add, linear_gelu};
 pub use matmul::{Precision, with_precision};
+pub use point_sample::point_sample;
 pub use slice_attention::slice_attention;
 pub use upsample_loss::{LossMean, upsample_cross_entropy};

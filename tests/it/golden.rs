@@ -28,6 +28,7 @@ impl Golden {
             let values = match view.dtype() {
                 Dtype::F32 => raw.chunks(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect(),
                 Dtype::F16 => raw.chunks(2).map(|b| half::f16::from_le_bytes(b.try_into().unwrap()).to_f32()).collect(),
+                Dtype::I32 => raw.chunks(4).map(|b| i32::from_le_bytes(b.try_into().unwrap()) as f32).collect(),
                 Dtype::I64 => raw.chunks(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as f32).collect(),
                 Dtype::U8 => raw.iter().map(|b| f32::from(*b)).collect(),
                 other => panic!("{name}: {other:?}"),

@@ -1,0 +1,45 @@
+//! The same numbers as PyTorch in single operations, forward and backward.
+
+use burn::tensor::{Device, Tensor};
+use structtoken::kernels;
+
+use crate::golden::{Golden, shared};
+
+/// Both are far above what was measured, and far below what a wrong formula gives.
+const FORWARD: f32 = 2e-6;
+const GRADIENT: f32 = 5e-6;
+
+fn golden() -> Option<Golden> {
+    Some(Golden::read(&shared()?.join("golden/ops/ops.safetensors")))
+}
+
+/// A golden tensor as a leaf that gets a gradient.
+fn leaf<const D: usize>(golden: &Golden, name: &str) -> Tensor<D> {
+    Tensor::from_inner(golden.tensor(name, &Device::flex())).require_grad()
+}
+
+/// A golden tensor as a constant beside leaves.
+fn constant<const D: usize>(golden: &Golden, name: &str) -> Tensor<D> {
+    Tensor::from_inner(golden.tensor(name, &Device::flex()))
+}
+
+#[track_caller]
+fn check<const D: usize>(golden: &Golden, name: &str, values: Tensor<D>, tolerance: f32) {
+    let off = golden.check(name, &values.into_data().try_to_vec::<f32>().unwrap(), tolerance);
+    eprintln!("{name}: off by {off:.1e} of its maximum");
+}
+
+#[test]
+fn point_sampling() {
+    let Some(golden) = golden() else { return };
+    let (x, points) = (leaf::<4>(&golden, "sample.x"), constant::<3>(&golden, "sample.points"));
+    let [b, c, h, w] = x.dims();
+    let p = points.dims()[1];
+    // The planes of an image share its points; in the kernel every plane has its own.
+    let points = points.reshape([b, 1, p, 2]).expand([b, c, p, 2]).reshape([b * c, p, 2]);
+    let y = kernels::point_sample(x.clone().reshape([b * c, h, w]), points);
+    let dy = constant::<3>(&golden, "sample.grad_y").reshape([b * c, p]);
+    let grads = (y.clone() * dy).sum().backward();
+    check(&golden, "sample.y", y, FORWARD);
+    check(&golden, "sample.grad_x", x.grad(&grads).unwrap(), GRADIENT);
+}
