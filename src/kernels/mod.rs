@@ -10,6 +10,7 @@ mod bilinear;
 mod branch;
 mod bridge;
 mod conv3x3;
+mod deformable;
 mod dense3x3;
 mod gelu;
 #[cfg(target_arch = "x86_64")]
@@ -33,6 +34,7 @@ mod tests;
 pub use adamw::{AdamW, adamw_step};
 pub use attention::attention;
 pub use conv3x3::{depthwise3x3, grouped3x3};
+pub use deformable::deformable_attention;
 pub use dense3x3::conv3x3;
 pub use gelu::gelu;
 pub use layer_norm::{layer_norm, layer_norm_add, layer_norm_gelu};

@@ -1,5 +1,6 @@
 //! The same numbers as PyTorch in single operations, forward and backward.
 
+use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
 use structtoken::kernels;
 
@@ -42,4 +43,21 @@ fn point_sampling() {
     let grads = (y.clone() * dy).sum().backward();
     check(&golden, "sample.y", y, FORWARD);
     check(&golden, "sample.grad_x", x.grad(&grads).unwrap(), GRADIENT);
+}
+
+#[test]
+fn deformable_attention() {
+    let Some(golden) = golden() else { return };
+    let shapes = [(3, 2), (6, 5), (12, 10)];
+    let value = leaf::<4>(&golden, "msda.value");
+    let locations = leaf::<6>(&golden, "msda.locations");
+    let logits = leaf::<4>(&golden, "msda.weight_logits");
+    let [b, q, heads, levels, points, _] = locations.dims();
+    let weights = softmax(logits.clone(), 3).reshape([b, q, heads, levels, points]);
+    let y = kernels::deformable_attention(value.clone(), &shapes, locations.clone(), weights);
+    let grads = (y.clone() * constant(&golden, "msda.grad_y")).sum().backward();
+    check(&golden, "msda.y", y, FORWARD);
+    check(&golden, "msda.grad_value", value.grad(&grads).unwrap(), GRADIENT);
+    check(&golden, "msda.grad_locations", locations.grad(&grads).unwrap(), GRADIENT);
+    check(&golden, "msda.grad_weight_logits", logits.grad(&grads).unwrap(), GRADIENT);
 }
