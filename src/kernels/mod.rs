@@ -13,6 +13,7 @@ mod conv3x3;
 mod deformable;
 mod dense3x3;
 mod gelu;
+mod group_norm;
 #[cfg(target_arch = "x86_64")]
 mod interleave;
 mod layer_norm;
@@ -37,6 +38,7 @@ pub use conv3x3::{depthwise3x3, grouped3x3};
 pub use deformable::deformable_attention;
 pub use dense3x3::conv3x3;
 pub use gelu::gelu;
+pub use group_norm::group_norm;
 pub use layer_norm::{layer_norm, layer_norm_add, layer_norm_gelu};
 pub use linear::{linear, linear_add, linear_gelu};
 pub use matmul::{Precision, with_precision};

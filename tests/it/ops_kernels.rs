@@ -1,10 +1,13 @@
 //! The same numbers as PyTorch in single operations, forward and backward.
 
+use burn::module::Param;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor};
 use structtoken::kernels;
+use structtoken::layers::{GroupNorm, Init};
 
 use crate::golden::{Golden, shared};
+use crate::parity::hashed;
 
 /// Both are far above what was measured, and far below what a wrong formula gives.
 const FORWARD: f32 = 2e-6;
@@ -60,4 +63,28 @@ fn deformable_attention() {
     check(&golden, "msda.grad_value", value.grad(&grads).unwrap(), GRADIENT);
     check(&golden, "msda.grad_locations", locations.grad(&grads).unwrap(), GRADIENT);
     check(&golden, "msda.grad_weight_logits", logits.grad(&grads).unwrap(), GRADIENT);
+}
+
+#[test]
+fn group_normalisation() {
+    let Some(golden) = golden() else { return };
+    for case in ["2x2", "6x5"] {
+        let name = |what: &str| format!("gn.{case}.{what}");
+        let x = leaf::<4>(&golden, &name("x"));
+        let filled = |name, centre: f64, spread: f64| {
+            let values = hashed(name, [64], |u| (centre + spread * (2.0 * u - 1.0)) as f32);
+            Tensor::<1>::from_inner(Tensor::from_data(values, &Device::flex())).require_grad()
+        };
+        let mut norm = GroupNorm::new(32, 64, 1e-5, &mut Init::new(1, &Device::flex().autodiff()));
+        norm.weight = norm.weight.map(|_| filled("ops.gn.weight", 1.0, 0.3));
+        norm.bias = norm.bias.map(|_| filled("ops.gn.bias", 0.0, 0.1));
+        let y = norm.forward(x.clone().permute([0, 2, 3, 1]));
+        let dy = constant::<4>(&golden, &name("grad_y")).permute([0, 2, 3, 1]);
+        let grads = (y.clone() * dy).sum().backward();
+        let grad = |p: &Param<Tensor<1>>| p.val().grad(&grads).unwrap();
+        check(&golden, &name("y"), y.permute([0, 3, 1, 2]), FORWARD);
+        check(&golden, &name("grad_x"), x.grad(&grads).unwrap(), GRADIENT);
+        check(&golden, &name("grad_weight"), grad(&norm.weight), GRADIENT);
+        check(&golden, &name("grad_bias"), grad(&norm.bias), GRADIENT);
+    }
 }

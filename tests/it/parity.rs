@@ -261,7 +261,7 @@ fn check_gradients(model: &Model, grads: burn::tensor::Gradients, golden: &Golde
 }
 
 /// The reference's inputs: a hash of the name and the index.
-fn hashed<const D: usize>(name: &str, shape: [usize; D], value: impl Fn(f64) -> f32) -> TensorData {
+pub(crate) fn hashed<const D: usize>(name: &str, shape: [usize; D], value: impl Fn(f64) -> f32) -> TensorData {
     let hash = structtoken::rng::fnv1a(name.as_bytes());
     let values: Vec<f32> = (0..shape.iter().product::<usize>() as u64)
         .map(|i| {
