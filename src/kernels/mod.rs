@@ -6,11 +6,14 @@
 
 mod adamw;
 mod attention;
+mod bilinear;
 mod branch;
 mod bridge;
 mod conv3x3;
+mod deformable;
 mod dense3x3;
 mod gelu;
+mod group_norm;
 #[cfg(target_arch = "x86_64")]
 mod interleave;
 mod layer_norm;
@@ -18,6 +21,7 @@ mod linear;
 mod matmul;
 pub(crate) mod pixels;
 mod planes;
+mod point_sample;
 mod simd;
 mod slice_attention;
 mod softmax;
@@ -31,10 +35,13 @@ mod tests;
 pub use adamw::{AdamW, adamw_step};
 pub use attention::attention;
 pub use conv3x3::{depthwise3x3, grouped3x3};
+pub use deformable::deformable_attention;
 pub use dense3x3::conv3x3;
 pub use gelu::gelu;
+pub use group_norm::group_norm;
 pub use layer_norm::{layer_norm, layer_norm_add, layer_norm_gelu};
 pub use linear::{linear, linear_add, linear_gelu};
 pub use matmul::{Precision, with_precision};
+pub use point_sample::point_sample;
 pub use slice_attention::slice_attention;
 pub use upsample_loss::{LossMean, upsample_cross_entropy};

@@ -6,6 +6,7 @@
 pub mod conv;
 pub mod cost;
 pub mod drop_path;
+pub mod group_norm;
 pub mod init;
 pub mod linear;
 pub mod norm;
@@ -17,6 +18,7 @@ pub mod resize;
 pub use conv::{Conv3x3, DepthwiseConv3x3, GroupedConv3x3, PointwiseConv, TransposedConv2x2, max_pool2x2};
 pub use cost::Cost;
 pub use drop_path::DropPath;
+pub use group_norm::GroupNorm;
 pub use init::Init;
 pub use linear::Linear;
 pub use norm::LayerNorm;

@@ -69,6 +69,12 @@ pub(crate) fn uniform(name: &str, len: usize) -> Vec<f64> {
     (0..len as u64).map(value).collect()
 }
 
+/// The reference's inputs: a hash of the name and the index.
+pub(crate) fn hashed<const D: usize>(name: &str, shape: [usize; D], value: impl Fn(f64) -> f32) -> TensorData {
+    let values: Vec<f32> = uniform(name, shape.iter().product()).into_iter().map(value).collect();
+    TensorData::new(values, shape)
+}
+
 /// Largest absolute difference over the largest absolute value of `expected`.
 pub(crate) fn relative_difference(values: &[f32], expected: &[f32]) -> f32 {
     assert_eq!(values.len(), expected.len());

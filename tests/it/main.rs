@@ -5,6 +5,7 @@ mod bad_input;
 mod cli;
 mod golden;
 mod imports;
+mod ops_kernels;
 mod ops_losses;
 mod parity;
 mod recipes;

@@ -17,7 +17,7 @@ use structtoken::train::optimizer::{AdamW, Gradients, OptimizerConfig};
 use structtoken::train::schedule::Schedule;
 use structtoken::weights;
 
-use crate::golden::{Golden, channels_first, relative_difference, shared, uniform};
+use crate::golden::{Golden, channels_first, hashed, relative_difference, shared};
 
 const KINDS: [(&str, BlockKind); 3] = [("cse", BlockKind::Cse), ("sse", BlockKind::Sse), ("pwe", BlockKind::Pwe)];
 
@@ -258,12 +258,6 @@ fn check_gradients(model: &Model, grads: burn::tensor::Gradients, golden: &Golde
     }
     let expected = if only > 0 { only } else { golden.0.keys().filter(|name| name.starts_with("grad.")).count() - 1 };
     assert_eq!(compared, expected);
-}
-
-/// The reference's inputs: a hash of the name and the index.
-fn hashed<const D: usize>(name: &str, shape: [usize; D], value: impl Fn(f64) -> f32) -> TensorData {
-    let values: Vec<f32> = uniform(name, shape.iter().product()).into_iter().map(value).collect();
-    TensorData::new(values, shape)
 }
 
 #[test]
