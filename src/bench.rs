@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use serde::Serialize;
 
 use crate::config::Config;
@@ -11,8 +11,9 @@ use crate::data::loader::Loader;
 use crate::error::{Error, Result};
 use crate::eval::infer::{self, InferMode};
 use crate::eval::{InferConfig, Network, View};
-use crate::kernels::{self, LossMean, Precision};
+use crate::kernels::{self, Precision};
 use crate::layers::Pass;
+use crate::loss::{Criterion, Truth};
 use crate::model::{Model, ModelConfig};
 use crate::rng::Rng;
 use crate::train::optimizer::{AdamW, Gradients, OptimizerConfig};
@@ -180,19 +181,29 @@ fn steps(work: &Work, n: usize, device: &Device) -> Vec<f64> {
     let images = work.images(&learning);
     let [height, width] = work.image;
     let mut rng = Rng::named(0, "bench labels");
-    let labels: Vec<i32> = (0..work.batch * height * width).map(|_| rng.below(work.classes) as i32).collect();
-    let labels = Tensor::<3, Int>::from_data(TensorData::new(labels, [work.batch, height, width]), &learning);
+    // A few classes an image, in squares, as people label.
+    let columns = width.div_ceil(SQUARE);
+    let squares: Vec<u8> = (0..work.batch * height.div_ceil(SQUARE) * columns)
+        .map(|_| rng.below(work.classes.min(CLASSES_AN_IMAGE)) as u8)
+        .collect();
+    let rows = (0..work.batch).flat_map(|i| (0..height).map(move |y| i * height.div_ceil(SQUARE) + y / SQUARE));
+    let ids =
+        rows.flat_map(|row| (0..width).map(move |x| (row, x))).map(|(row, x)| squares[row * columns + x / SQUARE]);
+    let truth = Truth::new(ids.collect(), [work.batch, height, width]);
     let mut optimizer = AdamW::new(&OptimizerConfig::default());
     let mut model: Option<Model> = Some(work.model.init(work.classes, 0, &learning));
     let mut iteration = 0;
     let step = || {
         let Some(before) = model.take() else { unreachable!("each step leaves a model") };
         let pass = Pass::train(Rng::new(0, &[iteration]));
-        let logits = kernels::with_precision(work.precision, || before.forward(images.clone(), &pass));
-        let loss = kernels::upsample_cross_entropy(logits, labels.clone(), None, LossMean::All);
+        let output = kernels::with_precision(work.precision, || before.forward(images.clone(), &pass));
+        let truth = truth.clone().padded((before.padded(height), before.padded(width)));
+        let mut rng = Rng::new(1, &[iteration]);
+        let mut draw = |_: &str, count| (0..count).map(|_| rng.uniform()).collect();
+        let loss = Criterion::default().loss(output, &truth, &mut draw).total;
         let mut grads = Gradients::default();
         grads.add(&before, loss.backward());
-        let after = optimizer.step(before, grads, 1e-4);
+        let after = optimizer.step(before, grads, 1e-4).with_statistics(&pass);
         let _ = first_value(&after);
         model = Some(after);
         iteration += 1;
@@ -200,6 +211,11 @@ fn steps(work: &Work, n: usize, device: &Device) -> Vec<f64> {
     };
     timed(n, step).unwrap_or_else(|_: Error| unreachable!("a step does not fail"))
 }
+
+/// Side of a square of one class.
+const SQUARE: usize = 64;
+/// Classes in an image at most.
+const CLASSES_AN_IMAGE: usize = 12;
 
 /// Reads a weight, so that a device has to have finished.
 fn first_value(model: &Model) -> f32 {

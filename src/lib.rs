@@ -28,7 +28,7 @@
 //! let config = ModelConfig { backbone: BackboneConfig::Vit(vit), ..ModelConfig::default() };
 //! let model = config.init(5, 0, &Device::flex());
 //! let images = Tensor::<4>::zeros([1, 3, 64, 64], &Device::flex());
-//! let logits = model.forward(images, &Pass::eval()); // [b, h / 16, w / 16, classes]
+//! let logits = model.forward(images, &Pass::eval()).scores(); // [b, h / 16, w / 16, classes]
 //! assert_eq!(logits.dims(), [1, 4, 4, 5]);
 //! ```
 //!

@@ -1,13 +1,15 @@
 //! The model: a backbone and a decoder. Images in, logits out.
 
+use std::collections::BTreeMap;
+
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::backbone::{Backbone, BackboneConfig, VitConfig};
-use crate::decoder::{Decoder, DecoderConfig, StructTokenConfig};
+use crate::backbone::{Backbone, BackboneConfig, Encoder, VitConfig};
+use crate::decoder::{Decoder, DecoderConfig, Output, StructTokenConfig};
 use crate::error::Result;
-use crate::layers::{Cost, Init, Pass};
+use crate::layers::{Cost, Init, Pass, parameters};
 
 /// `[model]` of a recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,7 +34,7 @@ impl ModelConfig {
     /// Refuses what cannot be built, naming the key.
     pub fn check(&self) -> Result<()> {
         self.backbone.check()?;
-        self.decoder.check()
+        self.decoder.check(&self.backbone.features())
     }
 
     /// The model for `classes` classes with the initial weights of `seed`.
@@ -74,13 +76,15 @@ pub struct Model {
 }
 
 impl Model {
-    /// Normalised images `[b, 3, height, width]` to logits `[b, h, w, classes]` at the feature grid,
-    /// `h = ceil(height / stride)`. Whoever needs them at image size resizes bilinearly to `h * stride`, corners not
-    /// aligned, and cuts off what lies in the padding.
-    pub fn forward(&self, images: Tensor<4>, pass: &Pass) -> Tensor<4> {
-        let logits = self.decoder.forward(self.backbone.forward(images, pass), pass);
-        pass.record("logits16", &logits);
-        logits
+    /// Normalised images `[b, 3, height, width]` to what the decoder says of them, on a grid that spans the images padded to
+    /// [`Model::padded`]. Whoever needs it at image size resizes bilinearly to the padded size, corners not aligned, and
+    /// cuts off the padding.
+    pub fn forward(&self, images: Tensor<4>, pass: &Pass) -> Output {
+        let output = self.decoder.forward(Encoder { backbone: &self.backbone, images }, pass);
+        if let Output::Dense { logits, .. } = &output {
+            pass.record("logits16", logits);
+        }
+        output
     }
 
     /// Number of classes.
@@ -88,9 +92,20 @@ impl Model {
         self.classes
     }
 
-    /// Image pixels along a cell of the logits.
-    pub fn stride(&self) -> usize {
-        self.stride
+    /// A side of an image, rounded up to whole patches.
+    pub fn padded(&self, side: usize) -> usize {
+        side.next_multiple_of(self.stride)
+    }
+
+    /// Gives batch norms the statistics that a pass of training left. To be called once its gradients have been taken: the
+    /// parameters begin a new graph.
+    #[must_use]
+    pub fn with_statistics(self, pass: &Pass) -> Self {
+        let statistics: BTreeMap<_, _> = pass.take_statistics().into_iter().collect();
+        if statistics.is_empty() {
+            return self;
+        }
+        parameters::map(self, |parameter, value| statistics.get(&parameter.id).cloned().unwrap_or(value))
     }
 
     /// The same model with a backbone that does not learn.

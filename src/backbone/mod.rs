@@ -38,6 +38,39 @@ pub struct FeatureInfo {
     pub stride: usize,
     /// Rows and columns of a map at the size the model is made for.
     pub grid: (usize, usize),
+    /// Tokens before those of the patches.
+    pub prefix: usize,
+    /// Number of blocks.
+    pub depth: usize,
+    /// Attention heads of a block.
+    pub heads: usize,
+    /// Hidden channels of a block's MLP.
+    pub mlp_dim: usize,
+    /// Are the maps normalised?
+    pub normed: bool,
+}
+
+impl FeatureInfo {
+    /// Channels of the deepest map.
+    pub fn last(&self) -> usize {
+        self.channels.last().copied().unwrap_or(0)
+    }
+}
+
+/// Images and the backbone that is to look at them. A decoder asks it for feature maps, or, where the decoder lives inside
+/// of the backbone, for the backbone itself.
+pub struct Encoder<'a> {
+    /// The feature extractor.
+    pub backbone: &'a Backbone,
+    /// Normalised, `[b, 3, height, width]`.
+    pub images: Tensor<4>,
+}
+
+impl Encoder<'_> {
+    /// The feature maps of the images.
+    pub fn features(self, pass: &Pass) -> Features {
+        self.backbone.forward(self.images, pass)
+    }
 }
 
 macro_rules! backbones {
@@ -84,6 +117,14 @@ macro_rules! backbones {
             }
         }
     };
+}
+
+impl Backbone {
+    /// The plain vision transformer, for decoders that live inside of one.
+    pub fn vit(&self) -> &Vit {
+        let Self::Vit(vit) = self;
+        vit
+    }
 }
 
 backbones! {

@@ -11,7 +11,7 @@ use super::{FeatureInfo, Features};
 use crate::error::{Error, Result};
 use crate::kernels;
 use crate::layers::resize::{Mode, resize_channels_last};
-use crate::layers::{Cost, DropPath, Init, LayerNorm, Linear, Pass};
+use crate::layers::{Cost, DropPath, Init, LayerNorm, Linear, Pass, cross_attention};
 
 const EPS: f64 = 1e-6;
 
@@ -57,8 +57,12 @@ pub struct VitConfig {
     pub patch_size: usize,
     /// Height and width of the images the position table is made for; other sizes resize it.
     pub img_size: [usize; 2],
-    /// Prepends a learned class token, which no decoder sees.
+    /// Prepends a learned class token, which no dense decoder sees.
     pub class_token: bool,
+    /// Learned tokens between the class token and the patches (registers, Darcet et al. 2024).
+    pub reg_tokens: usize,
+    /// The position table has rows for patches alone, none for the class token (EoMT; timm's name).
+    pub no_embed_class: bool,
     /// Initial LayerScale; none leaves LayerScale out.
     pub init_values: Option<f64>,
     /// Normalises the maps handed out (DINOv2, Segmenter); StructToken takes the raw residual stream.
@@ -82,6 +86,8 @@ impl Default for VitConfig {
             patch_size: 16,
             img_size: [512, 512],
             class_token: true,
+            reg_tokens: 0,
+            no_embed_class: false,
             init_values: None,
             final_norm: false,
             out_indices: Vec::new(),
@@ -129,6 +135,9 @@ impl VitConfig {
                 self.patch_size, self.img_size
             ));
         }
+        if self.reg_tokens > 1 << 10 {
+            return refuse(format!("reg_tokens = {} is out of range", self.reg_tokens));
+        }
         if self.init_values.is_some_and(|value| !value.is_finite()) {
             return refuse("init_values must be finite".into());
         }
@@ -152,12 +161,22 @@ impl VitConfig {
             channels: vec![self.dims().0; self.out_indices.len().max(1)],
             stride: self.patch_size,
             grid: self.grid(),
+            prefix: self.prefix(),
+            depth: self.dims().1,
+            heads: self.dims().2,
+            mlp_dim: self.mlp_dim(),
+            normed: self.final_norm,
         }
+    }
+
+    /// Tokens before the patches.
+    fn prefix(&self) -> usize {
+        usize::from(self.class_token) + self.reg_tokens
     }
 
     pub(super) fn macs(&self, (h, w): (usize, usize)) -> Vec<Cost> {
         let (dim, depth, _) = self.dims();
-        let n = h * w + usize::from(self.class_token);
+        let n = h * w + self.prefix();
         vec![
             Cost::new("backbone.patch_embed", h * w * dim * 3 * self.patch_size * self.patch_size),
             Cost::new("backbone.qkv", depth * n * dim * 3 * dim),
@@ -170,18 +189,21 @@ impl VitConfig {
     pub(super) fn init(&self, init: &mut Init) -> Vit {
         let (dim, depth, _) = self.dims();
         let (rows, cols) = self.grid();
-        let tokens = rows * cols + usize::from(self.class_token);
+        let positions = rows * cols + usize::from(self.class_token && !self.no_embed_class);
         let drop_paths = DropPath::schedule(self.drop_path_rate, depth);
+        let Self { init_values, .. } = *self;
+        let shape = BlockShape { dim, heads: self.dims().2, mlp_dim: self.mlp_dim(), init_values, eps: EPS };
         Vit {
             cls_token: self.class_token.then(|| init.trunc_normal(0.02, [1, 1, dim])),
-            pos_embed: init.trunc_normal(0.02, [1, tokens, dim]),
+            register_tokens: (self.reg_tokens > 0).then(|| init.trunc_normal(0.02, [1, self.reg_tokens, dim])),
+            pos_embed: init.trunc_normal(0.02, [1, positions, dim]),
             patch_embed: PatchEmbed {
                 proj: PatchProjection {
                     weight: init.kaiming_fan_in([dim, 3, self.patch_size, self.patch_size]),
                     bias: init.constant(0.0, [dim]),
                 },
             },
-            blocks: drop_paths.into_iter().map(|drop_path| Block::new(self, drop_path, init)).collect(),
+            blocks: drop_paths.into_iter().map(|drop_path| Block::new(&shape, drop_path, init)).collect(),
             norm: self.final_norm.then(|| LayerNorm::new(dim, EPS, init)),
             out_indices: if self.out_indices.is_empty() { vec![depth - 1] } else { self.out_indices.clone() },
             grid: (rows, cols),
@@ -194,6 +216,7 @@ impl VitConfig {
 #[derive(Module, Debug)]
 pub struct Vit {
     cls_token: Option<Param<Tensor<3>>>,
+    register_tokens: Option<Param<Tensor<3>>>,
     pos_embed: Param<Tensor<3>>,
     patch_embed: PatchEmbed,
     blocks: Vec<Block>,
@@ -210,13 +233,10 @@ impl Vit {
     /// Normalised images `[b, 3, height, width]` to one map `[b, h, w, c]` for each chosen depth, where
     /// `h = ceil(height / patch)`. Images are padded with zeros at the bottom and the right.
     pub fn forward(&self, images: Tensor<4>, pass: &Pass) -> Features {
-        let (x, (h, w)) = self.patch_embed.forward(images); // [b, h * w, c]
-        pass.record("vit.patch_embed", &x);
-        let mut x = self.with_positions(x, (h, w)); // [b, (1 +) h * w, c]
-        pass.record("vit.pos_added", &x);
+        let (mut x, (h, w)) = self.embed(images, pass);
         let mut maps = Vec::with_capacity(self.out_indices.len());
         for (i, block) in self.blocks.iter().enumerate() {
-            x = pass.within(&format!("vit.layer{i}"), || block.forward(x, pass));
+            x = pass.within(&format!("vit.layer{i}"), || block.forward(x, None, pass));
             pass.record(&format!("vit.layer{i}"), &x);
             if self.out_indices.contains(&i) {
                 maps.push(self.to_map(x.clone(), (h, w)));
@@ -225,27 +245,55 @@ impl Vit {
         Features { maps }
     }
 
+    /// Normalised images `[b, 3, height, width]` to the tokens that enter the first block, `[b, n, c]`: class token,
+    /// registers, patches, as far as there are any; and the grid of the patches.
+    pub fn embed(&self, images: Tensor<4>, pass: &Pass) -> (Tensor<3>, (usize, usize)) {
+        let (x, (h, w)) = self.patch_embed.forward(images); // [b, h * w, c]
+        pass.record("vit.patch_embed", &x);
+        let x = self.with_positions(x, (h, w)); // [b, prefix + h * w, c]
+        pass.record("vit.pos_added", &x);
+        (x, (h, w))
+    }
+
+    /// The blocks, in order.
+    pub fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    /// The norm after the last block.
+    pub fn norm(&self) -> Option<&LayerNorm> {
+        self.norm.as_ref()
+    }
+
+    /// Patches with their positions, after what the table of positions says of them and of the class token.
     fn with_positions(&self, x: Tensor<3>, (h, w): (usize, usize)) -> Tensor<3> {
         let [batch, _, dim] = x.dims();
         let table = self.pos_embed.val();
-        let first = usize::from(self.cls_token.is_some());
+        let (rows, cols) = self.grid;
+        let first = table.dims()[1] - rows * cols;
         let fits = match self.resize_positions {
             ResizePositions::Shape => (h, w) == self.grid,
-            ResizePositions::Count => h * w == self.grid.0 * self.grid.1,
+            ResizePositions::Count => h * w == rows * cols,
         };
-        let positions = if fits {
-            table
-        } else {
-            let (rows, cols) = self.grid;
-            let map = table.clone().slice([0..1, first..first + rows * cols]).reshape([1, rows, cols, dim]);
-            let map = resize_channels_last(map, (h, w), Mode::Bicubic, false).reshape([1, h * w, dim]);
-            if first == 0 { map } else { Tensor::cat(vec![table.slice([0..1, 0..1]), map], 1) }
-        };
-        let x = match &self.cls_token {
-            Some(token) => Tensor::cat(vec![token.val().expand([batch, 1, dim]), x], 1),
-            None => x,
-        };
-        x + positions
+        let map = table.clone().slice([0..1, first..first + rows * cols]);
+        let map =
+            match fits {
+                true => map,
+                false => resize_channels_last(map.reshape([1, rows, cols, dim]), (h, w), Mode::Bicubic, false)
+                    .reshape([1, h * w, dim]),
+            };
+        let mut parts = Vec::with_capacity(3);
+        if let Some(token) = &self.cls_token {
+            let token = if first == 0 { token.val() } else { token.val() + table.slice([0..1, 0..1]) };
+            parts.push(token.expand([batch, 1, dim]));
+        }
+        if let Some(tokens) = &self.register_tokens {
+            let tokens = tokens.val();
+            let [_, count, _] = tokens.dims();
+            parts.push(tokens.expand([batch, count, dim]));
+        }
+        parts.push(x + map);
+        if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, 1) }
     }
 
     fn to_map(&self, x: Tensor<3>, (h, w): (usize, usize)) -> Tensor<4> {
@@ -314,30 +362,50 @@ pub struct Block {
     drop_path: DropPath,
 }
 
+/// What a [`Block`] is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct BlockShape {
+    /// Channels of a token.
+    pub dim: usize,
+    /// Attention heads; divides the width.
+    pub heads: usize,
+    /// Hidden channels of the MLP.
+    pub mlp_dim: usize,
+    /// Initial LayerScale; none leaves LayerScale out.
+    pub init_values: Option<f64>,
+    /// Of the norms.
+    pub eps: f64,
+}
+
 impl Block {
-    fn new(config: &VitConfig, drop_path: DropPath, init: &mut Init) -> Self {
-        let (dim, _, heads) = config.dims();
-        let mut scale = || config.init_values.map(|value| LayerScale { gamma: init.constant(value as f32, [dim]) });
+    /// A block with initial weights.
+    pub fn new(shape: &BlockShape, drop_path: DropPath, init: &mut Init) -> Self {
+        let BlockShape { dim, heads, mlp_dim, init_values, eps } = *shape;
+        let mut scale = || init_values.map(|value| LayerScale { gamma: init.constant(value as f32, [dim]) });
         let (ls1, ls2) = (scale(), scale());
         Self {
-            norm1: LayerNorm::new(dim, EPS, init),
+            norm1: LayerNorm::new(dim, eps, init),
             attn: Attention {
                 qkv: Linear { weight: init.xavier_uniform([3 * dim, dim]), bias: init.constant(0.0, [3 * dim]) },
                 proj: Linear::new(dim, dim, init),
                 heads,
             },
             ls1,
-            norm2: LayerNorm::new(dim, EPS, init),
-            mlp: Mlp { fc1: Linear::new(dim, config.mlp_dim(), init), fc2: Linear::new(config.mlp_dim(), dim, init) },
+            norm2: LayerNorm::new(dim, eps, init),
+            mlp: Mlp { fc1: Linear::new(dim, mlp_dim, init), fc2: Linear::new(mlp_dim, dim, init) },
             ls2,
             drop_path,
         }
     }
 
-    fn forward(&self, x: Tensor<3>, pass: &Pass) -> Tensor<3> {
+    /// Tokens `[b, n, c]` to the same. `blocked [b, n, n]` holds 1 where a token (second axis) must not look at another
+    /// (third axis), for all heads alike; no row may be blocked throughout.
+    ///
+    /// Records `attn`, the stream between both halves.
+    pub fn forward(&self, x: Tensor<3>, blocked: Option<Tensor<3>>, pass: &Pass) -> Tensor<3> {
         let [batch, _, _] = x.dims();
         let scale = |scale: &Option<LayerScale>| scale.as_ref().map(|scale| scale.gamma.val());
-        let y = self.attn.forward(self.norm1.forward(x.clone()));
+        let y = self.attn.forward(self.norm1.forward(x.clone()), blocked);
         let x = self.attn.proj.forward_add(y, scale(&self.ls1), self.drop_path.factors(batch, pass), x);
         pass.record("attn", &x);
         let y = self.mlp.fc1.forward_gelu(self.norm2.forward(x.clone()));
@@ -356,8 +424,16 @@ pub struct Attention {
 
 impl Attention {
     /// `[b, n, c]` to the same, before the last projection.
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        kernels::attention(self.qkv.forward(x), self.heads)
+    fn forward(&self, x: Tensor<3>, blocked: Option<Tensor<3>>) -> Tensor<3> {
+        let qkv = self.qkv.forward(x);
+        match blocked {
+            None => kernels::attention(qkv, self.heads),
+            Some(blocked) => {
+                let part = qkv.dims()[2] / 3;
+                let [q, k, v] = [0, 1, 2].map(|i| qkv.clone().narrow(2, i * part, part));
+                cross_attention(q, k, v, self.heads, Some(blocked))
+            }
+        }
     }
 }
 

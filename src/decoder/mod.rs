@@ -1,17 +1,33 @@
-//! Decoders: feature maps in, one logit map a class out.
+//! Decoders: feature maps in, a map of scores for every class out, or masks that vote for classes.
 //!
 //! A decoder is one file and one line in `decoders!` below.
 
+pub mod deformable;
+pub mod eomt;
+pub mod fcn;
+pub mod knet;
+pub mod mask2former;
+pub mod maskformer;
+mod output;
+mod preset;
 pub mod pyramid;
+pub mod queries;
+pub mod segmenter;
 pub mod structtoken;
 
 use burn::module::Module;
-use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::backbone::{FeatureInfo, Features};
+use crate::backbone::{Encoder, FeatureInfo};
 use crate::error::Result;
 use crate::layers::{Cost, Init, Pass};
+pub use eomt::{Eomt, EomtConfig};
+pub use fcn::{Fcn, FcnConfig};
+pub use knet::{Knet, KnetConfig};
+pub use mask2former::{Mask2Former, Mask2FormerConfig};
+pub use maskformer::{MaskFormer, MaskFormerConfig};
+pub use output::{Answer, Output, Queries, SetLossConfig};
+pub use segmenter::{Segmenter, SegmenterConfig};
 pub use structtoken::{BlockKind, StructToken, StructTokenConfig};
 
 macro_rules! decoders {
@@ -30,9 +46,9 @@ macro_rules! decoders {
         }
 
         impl DecoderConfig {
-            /// Refuses what cannot be built, naming the key.
-            pub fn check(&self) -> Result<()> {
-                match self { $(Self::$variant(config) => config.check()),+ }
+            /// Refuses what cannot be built on a backbone, naming the key.
+            pub fn check(&self, features: &FeatureInfo) -> Result<()> {
+                match self { $(Self::$variant(config) => config.check(features)),+ }
             }
 
             /// Multiply-accumulates at a feature grid of (rows, columns).
@@ -47,9 +63,9 @@ macro_rules! decoders {
         }
 
         impl Decoder {
-            /// Feature maps to logits `[b, h, w, classes]` at the grid of the features.
-            pub fn forward(&self, features: Features, pass: &Pass) -> Tensor<4> {
-                match self { $(Self::$variant(decoder) => decoder.forward(features, pass)),+ }
+            /// What the decoder says of the images that the encoder looks at.
+            pub fn forward(&self, encoder: Encoder, pass: &Pass) -> Output {
+                match self { $(Self::$variant(decoder) => decoder.forward(encoder, pass).into()),+ }
             }
         }
     };
@@ -58,4 +74,16 @@ macro_rules! decoders {
 decoders! {
     /// Structure tokens: CSE, SSE, PWE.
     "structtoken" => StructToken(StructToken, StructTokenConfig),
+    /// A classifier for every pixel, alone or after convolutions.
+    "fcn" => Fcn(Fcn, FcnConfig),
+    /// Class embeddings that attend to the patches (mask transformer).
+    "segmenter" => Segmenter(Segmenter, SegmenterConfig),
+    /// One kernel a class, updated by what its mask covers.
+    "knet" => Knet(Knet, KnetConfig),
+    /// Queries that find masks.
+    "maskformer" => MaskFormer(MaskFormer, MaskFormerConfig),
+    /// Queries that look where their mask was, over several scales.
+    "mask2former" => Mask2Former(Mask2Former, Mask2FormerConfig),
+    /// Queries inside of the backbone's last blocks.
+    "eomt" => Eomt(Eomt, EomtConfig),
 }

@@ -20,7 +20,7 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::backbone::{FeatureInfo, Features};
+use crate::backbone::{Encoder, FeatureInfo};
 use crate::error::{Error, Result};
 use crate::kernels;
 use crate::layers::resize::{Mode, resize_channels_last};
@@ -64,7 +64,7 @@ impl Default for StructTokenConfig {
 }
 
 impl StructTokenConfig {
-    pub(super) fn check(&self) -> Result<()> {
+    pub(super) fn check(&self, _: &FeatureInfo) -> Result<()> {
         let refuse = |what: String| Err(Error::new(format!("model.decoder: {what}")));
         if self.num_blocks == 0 || self.mlp_ratio == 0 || self.channels == Some(0) {
             return refuse("num_blocks, mlp_ratio and channels must be at least 1".into());
@@ -80,7 +80,7 @@ impl StructTokenConfig {
     }
 
     pub(super) fn macs(&self, features: &FeatureInfo, k: usize, (h, w): (usize, usize)) -> Vec<Cost> {
-        let inputs = features.channels.last().copied().unwrap_or(0);
+        let inputs = features.last();
         let c = self.channels.unwrap_or(inputs);
         let (n, blocks, ratio) = (k + c, self.num_blocks, self.mlp_ratio);
         let projection = |c: usize| 2 * c * c + 9 * c;
@@ -101,7 +101,7 @@ impl StructTokenConfig {
     }
 
     pub(super) fn init(&self, features: &FeatureInfo, classes: usize, init: &mut Init) -> StructToken {
-        let Some(&inputs) = features.channels.last() else { unreachable!("a backbone hands out at least one map") };
+        let inputs = features.last();
         let channels = self.channels.unwrap_or(inputs);
         let (rows, cols) = features.grid;
         let drop_paths = DropPath::schedule(self.drop_path_rate, self.num_blocks);
@@ -131,8 +131,8 @@ impl StructToken {
     /// The deepest feature map `[b, h, w, c]` to logits `[b, h, w, k]`.
     ///
     /// Records `feat`, `dec_proj`, `kernels_in`, `block{i}.kernels`, `block{i}.features` and the steps inside of a block.
-    pub fn forward(&self, features: Features, pass: &Pass) -> Tensor<4> {
-        let features = features.last();
+    pub fn forward(&self, encoder: Encoder, pass: &Pass) -> Tensor<4> {
+        let features = encoder.features(pass).last();
         pass.record("feat", &features);
         let [batch, h, w, _] = features.dims();
         let mut f = self.dec_proj.forward(features);

@@ -5,9 +5,11 @@
 
 use std::ops::Range;
 
+use burn::tensor::TensorData;
 use rayon::prelude::*;
 
 use super::windows::{Bands, Windows, axis};
+use crate::decoder::Answer;
 use crate::error::{Error, Result};
 use crate::kernels::pixels;
 use crate::layers::resize::Axis;
@@ -15,9 +17,11 @@ use crate::layers::resize::Axis;
 /// One view with the windows in reach, in host memory.
 pub(super) struct HostLook {
     windows: Windows,
-    /// Rows of windows: the top, and a window's logits [b, gh, gw, k] for each left.
-    rows: Vec<(usize, Vec<Vec<f32>>)>,
+    /// Rows of windows: the top, and a grid for each left.
+    rows: Vec<(usize, Vec<Grid>)>,
     classes: usize,
+    /// Values at a place of a grid: one a class, or one a mask.
+    channels: usize,
     /// Width of a window's grid, and values of one image on it.
     grid_width: usize,
     grid_values: usize,
@@ -31,26 +35,41 @@ pub(super) struct HostLook {
     flipped: bool,
 }
 
+/// What the network says of a window.
+struct Grid {
+    /// `[b, gh, gw, c]`.
+    maps: Vec<f32>,
+    /// Where the maps are masks, their votes `[b, c, k]`.
+    votes: Option<Vec<f32>>,
+}
+
 impl HostLook {
     /// Fetches what is in reach of `bands`, which must be something.
     pub(super) fn fetch(bands: &Bands, output: (usize, usize), flipped: bool) -> Result<Self> {
         let windows = bands.windows().clone();
         let mut grid = [0; 4];
         let mut rows = Vec::new();
+        let mut classes = 0;
+        let read = |data: TensorData| -> Result<Vec<f32>> {
+            data.try_cast_as::<f32>().map_err(read_failed)?.try_into_vec().map_err(read_failed)
+        };
         for row in bands.live() {
-            let fetch = |tensor: &burn::tensor::Tensor<4>| {
-                grid = tensor.dims();
-                tensor.to_data().try_cast_as::<f32>().map_err(read_failed)?.try_into_vec().map_err(read_failed)
+            let fetch = |answer: &Answer| {
+                grid = answer.maps.dims();
+                classes = answer.votes.as_ref().map_or(grid[3], |votes| votes.dims()[2]);
+                let votes = answer.votes.as_ref().map(|votes| read(votes.to_data())).transpose()?;
+                Ok(Grid { maps: read(answer.maps.to_data())?, votes })
             };
-            rows.push((row.top, row.grids.iter().map(fetch).collect::<Result<Vec<Vec<f32>>>>()?));
+            rows.push((row.top, row.grids.iter().map(fetch).collect::<Result<Vec<Grid>>>()?));
         }
-        let ([_, gh, gw, classes], (height, width), size) = (grid, windows.size, bands.size());
+        let ([_, gh, gw, channels], (height, width), size) = (grid, windows.size, bands.size());
         Ok(Self {
             windows,
             rows,
             classes,
+            channels,
             grid_width: gw,
-            grid_values: gh * gw * classes,
+            grid_values: gh * gw * channels,
             window_axes: (bands.window_axis(gh, height), bands.window_axis(gw, width)),
             output_axes: (axis(size.0, output.0), axis(size.1, output.1)),
             size,
@@ -62,16 +81,16 @@ impl HostLook {
     /// The logits of one output row of one image, mirrored back: `scratch.output` [w, k].
     fn output_row(&self, image: usize, row: usize, scratch: &mut Scratch) {
         let k = self.classes;
-        let Scratch { lines, cells, blend, output, .. } = scratch;
+        let Scratch { lines, inner, blend, output } = scratch;
         if self.size == self.output && !self.flipped {
-            self.line(image, row, cells, output);
+            self.line(image, row, inner, output);
             return;
         }
         let [above, below, ..] = *self.output_axes.0.taps(row);
         for (y, weight) in [above, below] {
             let line = &mut lines[y % 2]; // neighbours differ in parity
             if weight > 0.0 && line.0 != Some(y) {
-                self.line(image, y, cells, &mut line.1);
+                self.line(image, y, inner, &mut line.1);
                 line.0 = Some(y);
             }
         }
@@ -91,8 +110,9 @@ impl HostLook {
     }
 
     /// The logits of one row of the view: the mean over windows of their interpolated grids, [w, k].
-    fn line(&self, image: usize, y: usize, cells: &mut Vec<f32>, line: &mut Vec<f32>) {
-        let (k, (height, width)) = (self.classes, self.windows.size);
+    fn line(&self, image: usize, y: usize, inner: &mut [Vec<f32>; 2], line: &mut Vec<f32>) {
+        let (k, c, (height, width)) = (self.classes, self.channels, self.windows.size);
+        let [cells, masks] = inner;
         let lefts = &self.windows.lefts;
         line.clear();
         line.resize(self.size.1 * k, 0.0);
@@ -100,7 +120,15 @@ impl HostLook {
         for window_row in &covering {
             for (i, left) in lefts.iter().enumerate() {
                 self.cells(image, y, i, window_row, cells);
-                pixels::add_resampled(cells, k, self.window_axes.1.all(), &mut line[left * k..][..width * k]);
+                let line = &mut line[left * k..][..width * k];
+                let Some(votes) = &window_row.1[i].votes else {
+                    pixels::add_resampled(cells, k, self.window_axes.1.all(), line);
+                    continue;
+                };
+                masks.clear();
+                masks.resize(width * c, 0.0);
+                pixels::add_resampled(cells, c, self.window_axes.1.all(), masks);
+                pixels::add_votes(masks, &votes[image * c * k..][..c * k], k, line);
             }
         }
         if lefts.len() * covering.len() == 1 {
@@ -116,18 +144,27 @@ impl HostLook {
     }
 
     /// The logits of one row of the view at the columns of the grid of one window, `[gw, k]`.
-    fn cells(&self, image: usize, y: usize, window: usize, row: &(usize, Vec<Vec<f32>>), cells: &mut Vec<f32>) {
+    fn cells(&self, image: usize, y: usize, window: usize, row: &(usize, Vec<Grid>), cells: &mut Vec<f32>) {
         let (top, grids) = row;
-        let stride = self.grid_width * self.classes;
-        let grid = &grids[window][image * self.grid_values..][..self.grid_values];
+        let stride = self.grid_width * self.channels;
+        let grid = &grids[window].maps[image * self.grid_values..][..self.grid_values];
         let [(a, wa), (b, wb), ..] = *self.window_axes.0.taps(y - top);
         cells.resize(stride, 0.0);
         pixels::blend(&grid[a * stride..][..stride], wa, &grid[b * stride..][..stride], wb, cells);
     }
 
-    /// Whether there is one window, and the output is the view.
+    /// Whether masks vote for classes.
+    fn votes(&self) -> bool {
+        self.rows.iter().flat_map(|(_, grids)| grids).any(|grid| grid.votes.is_some())
+    }
+
+    /// Whether there is one window of logits, and the output is the view.
     fn is_plain(&self) -> bool {
-        self.size == self.output && !self.flipped && self.windows.lefts.len() == 1 && self.windows.tops.len() == 1
+        !self.votes()
+            && self.size == self.output
+            && !self.flipped
+            && self.windows.lefts.len() == 1
+            && self.windows.tops.len() == 1
     }
 
     /// The labels of some rows of a plain view, without logits in its size.
@@ -146,8 +183,9 @@ impl HostLook {
 
 /// The most probable class of the pixels of some output rows of one image, the lowest index on ties.
 pub(super) fn labels(looks: &[HostLook], image: usize, rows: Range<usize>) -> Vec<u8> {
-    // One view needs no softmax: it keeps the order.
-    let (k, softmax) = (looks[0].classes, looks.len() > 1);
+    // One view needs no softmax: it keeps the order. Votes are added as they are.
+    let k = looks[0].classes;
+    let sum = if looks.len() == 1 { Sum::Alone } else { Sum::of(looks) };
     let mut ids = vec![0; rows.len() * looks[0].output.1];
     if let [look] = looks
         && look.is_plain()
@@ -155,45 +193,73 @@ pub(super) fn labels(looks: &[HostLook], image: usize, rows: Range<usize>) -> Ve
         look.plain_labels(image, rows, &mut ids);
         return ids;
     }
-    each_row(looks, image, rows, softmax, &mut ids, |scores, ids: &mut [u8]| {
+    each_row(looks, image, rows, sum, &mut ids, |scores, ids: &mut [u8]| {
         pixels::argmax(scores, k, ids);
     });
     ids
 }
 
-/// The mean over views of the softmax, at some output rows of one image: [rows, w, k].
+/// The mean over views of the softmax, or the votes over their sum, at some output rows of one image: [rows, w, k].
 pub(super) fn probabilities(looks: &[HostLook], image: usize, rows: Range<usize>) -> Vec<f32> {
-    let mut values = vec![0.0; rows.len() * looks[0].output.1 * looks[0].classes];
-    let n = looks.len() as f32;
-    each_row(looks, image, rows, true, &mut values, |scores, values: &mut [f32]| {
-        values.iter_mut().zip(scores).for_each(|(value, score)| *value = score / n);
+    let (k, n, sum) = (looks[0].classes, looks.len() as f32, Sum::of(looks));
+    let mut values = vec![0.0; rows.len() * looks[0].output.1 * k];
+    each_row(looks, image, rows, sum, &mut values, |scores, values: &mut [f32]| {
+        for (values, scores) in values.chunks_exact_mut(k).zip(scores.chunks_exact(k)) {
+            let all = match sum {
+                Sum::Votes => scores.iter().sum::<f32>().max(f32::MIN_POSITIVE),
+                _ => n,
+            };
+            values.iter_mut().zip(scores).for_each(|(value, score)| *value = score / all);
+        }
     });
     values
 }
 
-/// Calls `f` with what the views say of each output row, [w, k], and the row's part of `out`: the sum of softmaxes, or
-/// the logits of the only view.
+/// What becomes of the views' values of a pixel.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sum {
+    /// There is one view.
+    Alone,
+    /// The softmaxes of their logits are added.
+    Softmax,
+    /// Their votes are added.
+    Votes,
+}
+
+impl Sum {
+    fn of(looks: &[HostLook]) -> Self {
+        if looks[0].votes() { Self::Votes } else { Self::Softmax }
+    }
+}
+
+/// Calls `f` with what the views say of each output row, [w, k], and the row's part of `out`.
 fn each_row<T: Send>(
     looks: &[HostLook],
     image: usize,
     rows: Range<usize>,
-    softmax: bool,
+    sum: Sum,
     out: &mut [T],
     f: impl Fn(&[f32], &mut [T]) + Sync,
 ) {
     let (k, length) = (looks[0].classes, out.len() / rows.len());
     out.par_chunks_mut(ROWS_PER_TASK * length).enumerate().for_each(|(task, out)| {
         let mut scratch: Vec<Scratch> = looks.iter().map(|_| Scratch::default()).collect();
-        let mut sum = Vec::new();
+        let mut total = Vec::new();
         for (i, out) in out.chunks_exact_mut(length).enumerate() {
             let row = rows.start + task * ROWS_PER_TASK + i;
             looks.iter().zip(&mut scratch).for_each(|(look, scratch)| look.output_row(image, row, scratch));
-            if softmax {
-                sum.clear();
-                sum.resize(scratch[0].output.len(), 0.0);
-                scratch.iter_mut().for_each(|scratch| pixels::add_softmax(&mut scratch.output, k, &mut sum));
+            if sum != Sum::Alone {
+                total.clear();
+                total.resize(scratch[0].output.len(), 0.0);
             }
-            f(if softmax { &sum } else { &scratch[0].output }, out);
+            for scratch in &mut scratch {
+                match sum {
+                    Sum::Alone => {}
+                    Sum::Softmax => pixels::add_softmax(&mut scratch.output, k, &mut total),
+                    Sum::Votes => total.iter_mut().zip(&scratch.output).for_each(|(total, votes)| *total += votes),
+                }
+            }
+            f(if sum == Sum::Alone { &scratch[0].output } else { &total }, out);
         }
     });
 }
@@ -205,7 +271,8 @@ const ROWS_PER_TASK: usize = 16;
 #[derive(Default)]
 struct Scratch {
     lines: [(Option<usize>, Vec<f32>); 2],
-    cells: Vec<f32>,
+    /// Of a window: a row of its grid, and of its masks.
+    inner: [Vec<f32>; 2],
     blend: Vec<f32>,
     output: Vec<f32>,
 }

@@ -9,17 +9,18 @@ use super::host::{self, HostLook};
 use super::view::View;
 use super::windows::{Bands, Windows, axis};
 use crate::data::image::Labels;
+use crate::decoder::Answer;
 use crate::error::{Error, Result};
 use crate::layers::resize::{Axis, along_height, along_width};
 
 /// What inference needs of a model.
 pub trait Network {
-    /// Images [b, 3, h, w], normalised, of any size, to logits [b, h', w', k] on the feature grid that spans them.
-    fn logits(&self, images: Tensor<4>) -> Tensor<4>;
+    /// Images [b, 3, h, w], normalised, of any size, to what the network says of them, on a grid that spans them padded.
+    fn answer(&self, images: Tensor<4>) -> Answer;
     /// The number of classes k.
     fn classes(&self) -> usize;
-    /// Image pixels along a cell of the feature grid: `h' = ceil(h / stride)`.
-    fn stride(&self) -> usize;
+    /// The height or width to which the network pads a side of an image.
+    fn padded(&self, side: usize) -> usize;
 }
 
 /// Logits [b, k, h, w] of `images` [b, 3, h, w] seen at once: bilinear from the feature grid to the image's size.
@@ -48,7 +49,7 @@ pub fn slide_logits(
 }
 
 /// Class probabilities [b, k, h, w] at `size` (height, width): the mean over views of the softmax of their logits, each
-/// resized to `size` first. No gradient passes. Fails if the device cannot be read.
+/// resized to `size` first; where masks vote, the mean of the votes, divided by their sum. No gradient passes. Fails if the device cannot be read.
 pub fn probabilities(
     network: &dyn Network,
     views: &[View<'_>],
@@ -163,12 +164,21 @@ impl<'a> Looks<'a> {
         if self.looks.len() == 1 { self.looks[0].logits(rows) } else { self.probabilities(rows) }
     }
 
-    /// The mean of the softmax over views: [b, rows, w, k].
+    /// The mean of the softmax, or of the votes, over views: [b, rows, w, k].
     fn probabilities(&mut self, rows: Range<usize>) -> Tensor<4> {
         let n = self.looks.len() as f32;
-        let each = self.looks.iter_mut().map(|look| softmax(look.logits(rows.clone()), 3));
-        let sum = each.reduce(|sum, one| sum + one);
-        sum.map(|sum| if n > 1.0 { sum / n } else { sum }).unwrap_or_else(|| unreachable!("there is a view"))
+        let mut votes = false;
+        let each = self.looks.iter_mut().map(|look| {
+            let scores = look.logits(rows.clone());
+            votes = look.bands.votes();
+            if votes { scores } else { softmax(scores, 3) }
+        });
+        let Some(sum) = each.reduce(|sum, one| sum + one) else { unreachable!("there is a view") };
+        match votes {
+            true => sum.clone() / sum.sum_dim(3).clamp_min(f32::MIN_POSITIVE),
+            false if n > 1.0 => sum / n,
+            false => sum,
+        }
     }
 }
 
@@ -227,7 +237,7 @@ mod tests {
 
     fn upsampled(network: &dyn Network, images: Tensor<4>) -> Tensor<4> {
         let [_, _, h, w] = images.dims();
-        resize(network.logits(images).permute([0, 3, 1, 2]), (h, w), Mode::Bilinear, false)
+        resize(network.answer(images).scores().permute([0, 3, 1, 2]), (h, w), Mode::Bilinear, false)
     }
 
     /// Sliding as it is told: pad, add, count, divide.
@@ -266,19 +276,19 @@ mod tests {
     fn exact_padding_moves_nothing() {
         struct Bright;
         impl Network for Bright {
-            fn logits(&self, images: Tensor<4>) -> Tensor<4> {
+            fn answer(&self, images: Tensor<4>) -> Answer {
                 let [b, _, h, w] = images.dims();
                 let (gh, gw) = (h.div_ceil(8), w.div_ceil(8));
                 let padded = Tensor::zeros([b, 1, gh * 8, gw * 8], &images.device());
                 let padded = padded.slice_assign([0..b, 0..1, 0..h, 0..w], images.narrow(1, 0, 1));
                 let cells = padded.reshape([b, 1, gh, 8, gw, 8]).mean_dim(5).mean_dim(3).reshape([b, gh, gw, 1]);
-                Tensor::cat(vec![cells.clone().neg() + 0.5, cells - 0.5], 3) // [b, gh, gw, 2]
+                Tensor::cat(vec![cells.clone().neg() + 0.5, cells - 0.5], 3).into() // [b, gh, gw, 2]
             }
             fn classes(&self) -> usize {
                 2
             }
-            fn stride(&self) -> usize {
-                8
+            fn padded(&self, side: usize) -> usize {
+                side.next_multiple_of(8)
             }
         }
         let mut values = vec![0.0; 3 * 57 * 41];
@@ -368,14 +378,14 @@ mod tests {
     fn ties_go_to_the_lowest_class() {
         struct Flat;
         impl Network for Flat {
-            fn logits(&self, images: Tensor<4>) -> Tensor<4> {
-                Tensor::zeros([images.dims()[0], 2, 2, 40], &images.device())
+            fn answer(&self, images: Tensor<4>) -> Answer {
+                Tensor::zeros([images.dims()[0], 2, 2, 40], &images.device()).into()
             }
             fn classes(&self) -> usize {
                 40
             }
-            fn stride(&self) -> usize {
-                4
+            fn padded(&self, side: usize) -> usize {
+                side.next_multiple_of(4)
             }
         }
         let views = [View::of_tensor(noise(1, [1, 3, 8, 8]), false)];
@@ -397,6 +407,54 @@ mod tests {
         let straight = probabilities(&toy, &[View::of_tensor(images, false)], (24, 32), &whole).unwrap();
         // Patches of 4 divide both sides, and the toy does not know left from right.
         assert!(distance(mirrored, straight) < 1e-5);
+    }
+
+    /// Masks that vote: both ways to read them agree with the definition, over windows, scales and flips.
+    #[test]
+    fn votes_are_added_as_they_are() {
+        struct Voting(Toy);
+        impl Network for Voting {
+            fn answer(&self, images: Tensor<4>) -> Answer {
+                let votes = TensorData::new((0..30).map(|i| (i * 7 % 11) as f32 / 11.0).collect::<Vec<_>>(), [1, 6, 5]);
+                let [b, ..] = images.dims();
+                let votes = Tensor::<3>::from_data(votes, &images.device()).expand([b, 6, 5]);
+                Answer { maps: self.0.answer(images).maps, votes: Some(votes) }
+            }
+            fn classes(&self) -> usize {
+                5
+            }
+            fn padded(&self, side: usize) -> usize {
+                self.0.padded(side)
+            }
+        }
+        let (network, size) = (Voting(Toy::new(6)), (29, 43));
+        let whole = InferConfig { mode: InferMode::Whole, ..config() };
+        let images = noise(3, [2, 3, 29, 43]);
+        let one = [View::of_tensor(images.clone(), false)];
+        let answer = network.answer(images.clone());
+        let maps = resize(answer.maps.permute([0, 3, 1, 2]), size, Mode::Bilinear, false).permute([0, 2, 3, 1]);
+        let expected = Answer { maps, votes: answer.votes }.scores().permute([0, 3, 1, 2]);
+        let expected = expected.clone() / expected.sum_dim(1);
+        for on_host in [false, true] {
+            let ours = probabilities_by(&network, &one, size, &whole, on_host).unwrap();
+            assert!(distance(ours, expected.clone()) < 1e-6);
+        }
+        let many = [
+            View::of_tensor(noise(4, [2, 3, 40, 60]), true),
+            View::of_tensor(images.clone(), false),
+            View::of_tensor(images.flip([3]), true),
+        ];
+        for config in [config(), InferConfig { logits_mb: 0, ..config() }, whole] {
+            for views in [&many[..], &many[1..2]] {
+                let by = |on_host| probabilities_by(&network, views, size, &config, on_host).unwrap();
+                assert!(distance(by(false), by(true)) < 1e-6);
+                let labels = |on_host| labels_by(&network, views, size, &config, on_host).unwrap();
+                assert_eq!(labels(false), labels(true));
+                let best = by(true).argmax(1).try_into_vec_as::<i32>().unwrap();
+                let best: Vec<u8> = best.into_iter().map(|id| id as u8).collect();
+                assert_eq!(labels(true).into_iter().flat_map(|map| map.ids).collect::<Vec<u8>>(), best);
+            }
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ use burn::tensor::{Device, Tensor};
 use crate::data::Dataset;
 use crate::data::image::{Image, Labels};
 use crate::data::preprocess::Preprocess;
+use crate::decoder::Answer;
 use crate::error::{Error, Result};
 use crate::layers::Pass;
 use crate::model::Model;
@@ -28,16 +29,16 @@ pub use infer::{InferConfig, Network, Padding};
 pub use view::View;
 
 impl Network for Model {
-    fn logits(&self, images: Tensor<4>) -> Tensor<4> {
-        self.forward(images, &Pass::eval())
+    fn answer(&self, images: Tensor<4>) -> Answer {
+        self.forward(images, &Pass::eval()).answer()
     }
 
     fn classes(&self) -> usize {
         Model::classes(self)
     }
 
-    fn stride(&self) -> usize {
-        Model::stride(self)
+    fn padded(&self, side: usize) -> usize {
+        Model::padded(self, side)
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::infer::Network;
+use crate::decoder::Answer;
 use crate::rng::Rng;
 
 /// Pads to whole patches and depends on its whole input, so that windows matter; mirrors with its input.
@@ -34,7 +35,7 @@ impl Toy {
 }
 
 impl Network for Toy {
-    fn logits(&self, images: Tensor<4>) -> Tensor<4> {
+    fn answer(&self, images: Tensor<4>) -> Answer {
         let ([b, _, h, w], device) = (images.dims(), images.device());
         self.largest.fetch_max(b, Ordering::Relaxed);
         self.seen.fetch_add(b, Ordering::Relaxed);
@@ -45,15 +46,15 @@ impl Network for Toy {
         let patches = padded.reshape([b, 3, gh, PATCH, gw, PATCH]).mean_dim(5).mean_dim(3); // [b, 3, gh, 1, gw, 1]
         let pooled = patches.reshape([b, 3, gh, gw]).permute([0, 2, 3, 1]); // [b, gh, gw, 3]
         let weight = TensorData::new(self.weight.clone(), [1, 1, 3, self.classes]);
-        pooled.matmul(Tensor::from_data(weight, &device)) // [b, gh, gw, k]
+        pooled.matmul(Tensor::from_data(weight, &device)).into() // [b, gh, gw, k]
     }
 
     fn classes(&self) -> usize {
         self.classes
     }
 
-    fn stride(&self) -> usize {
-        PATCH
+    fn padded(&self, side: usize) -> usize {
+        side.next_multiple_of(PATCH)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Logits at image size, a band of rows at a time, from a network that sees one window at a time.
 //!
-//! The network's logits lie on a coarse grid, so those of a window are small; only their upsampled sum is large. A
+//! What the network says lies on a coarse grid, so that of a window is small; only the upsampled sum is large. A
 //! [`Bands`] keeps the grids of the windows in reach and upsamples just the rows asked for. One band as high as the
 //! image is the plain computation; many low ones give the same values in little memory.
 
@@ -12,6 +12,7 @@ use burn::tensor::Tensor;
 use super::config::{InferConfig, Padding};
 use super::infer::Network;
 use super::view::View;
+use crate::decoder::Answer;
 use crate::kernels::{Precision, with_precision};
 use crate::layers::resize::{Axis, Mode, along_height, along_width};
 
@@ -59,10 +60,10 @@ pub(super) struct Bands<'a> {
     next: usize,
 }
 
-/// The windows that begin at one image row, with their logits from left to right, each [b, gh, gw, k].
+/// The windows that begin at one image row, with what the network says of each, from left to right.
 pub(super) struct WindowRow {
     pub(super) top: usize,
-    pub(super) grids: Vec<Tensor<4>>,
+    pub(super) grids: Vec<Answer>,
 }
 
 impl<'a> Bands<'a> {
@@ -77,7 +78,7 @@ impl<'a> Bands<'a> {
     pub(super) fn window_axis(&self, grid: usize, side: usize) -> Axis {
         match self.padding {
             Padding::Stretch => axis(grid, side),
-            Padding::Exact => axis(grid, grid * self.network.stride()).first(side),
+            Padding::Exact => axis(grid, self.network.padded(side)).first(side),
         }
     }
 
@@ -111,6 +112,11 @@ impl<'a> Bands<'a> {
         self.live.iter()
     }
 
+    /// Whether the rows are sums of votes, not logits; known once there are windows in reach.
+    pub(super) fn votes(&self) -> bool {
+        self.live.iter().flat_map(|row| &row.grids).any(|grid| grid.votes.is_some())
+    }
+
     /// Where all windows lie.
     pub(super) fn windows(&self) -> &Windows {
         &self.windows
@@ -131,8 +137,8 @@ impl<'a> Bands<'a> {
                 1 => windows.remove(0),
                 _ => Tensor::cat(windows, 0),
             }; // [n * b, 3, height, width]
-            let logits = with_precision(self.precision, || self.network.logits(windows)); // [n * b, gh, gw, k]
-            grids.extend((0..places.len()).map(|i| logits.clone().slice(i * b..(i + 1) * b)));
+            let answer = with_precision(self.precision, || self.network.answer(windows)); // of n * b images
+            grids.extend((0..places.len()).map(|i| answer.images(i * b..(i + 1) * b)));
         }
         let rows = grids.chunks(columns).zip(tops).map(|(grids, top)| WindowRow { top: *top, grids: grids.to_vec() });
         self.live.extend(rows);
@@ -142,20 +148,25 @@ impl<'a> Bands<'a> {
     /// Rows that all lie in the same rows of windows: [b, rows, w, k].
     fn strip(&self, rows: Range<usize>, covering: Range<usize>) -> Tensor<4> {
         let (height, width) = self.windows.size;
-        let [_, gh, gw, _] = self.live[covering.start].grids[0].dims();
+        let [_, gh, gw, _] = self.live[covering.start].grids[0].maps.dims();
         let (vertical, horizontal) = (self.window_axis(gh, height), self.window_axis(gw, width));
         let window_rows = covering.clone().map(|i| &self.live[i]);
-        let grids: Vec<Vec<Tensor<4>>> = window_rows
+        let grids: Vec<Vec<Answer>> = window_rows
             .map(|row| {
                 let inside = rows.start - row.top..rows.end - row.top;
-                row.grids.iter().map(|grid| rows_of(grid, &vertical, inside.clone())).collect()
+                let rows = |grid: &Answer| Answer {
+                    maps: rows_of(&grid.maps, &vertical, inside.clone()),
+                    votes: grid.votes.clone(),
+                };
+                row.grids.iter().map(rows).collect()
             })
-            .collect(); // each [b, rows, gw, k]
+            .collect(); // each [b, rows, gw, c]
         let pieces = segments(0..self.size().1, &self.windows.lefts, width).into_iter().map(|(columns, windows)| {
             let count = (grids.len() * windows.len()) as f32;
             let sum = grids.iter().flat_map(|row| windows.clone().map(move |j| (j, &row[j]))).map(|(j, grid)| {
                 let left = self.windows.lefts[j];
-                columns_of(grid, &horizontal, columns.start - left..columns.end - left)
+                let maps = columns_of(&grid.maps, &horizontal, columns.start - left..columns.end - left);
+                Answer { maps, votes: grid.votes.clone() }.scores() // [b, rows, columns, k]
             });
             let sum = sum.reduce(|sum, window| sum + window);
             sum.map(|sum| if count > 1.0 { sum / count } else { sum }) // [b, rows, columns, k]

@@ -1,10 +1,13 @@
 //! Rows of pixels with k values each: what inference does to logits after the network.
 
+use std::f32::consts::LOG2_E;
+
 use pulp::{Simd, WithSimd};
 
+use super::matmul::{Product, Threads, View};
 use super::simd::{LANES, fma, largest, vectorised};
 use super::softmax::exponentials;
-use super::vector::{load, put, starts, vectors};
+use super::vector::{exp2, load, put, starts, vectors};
 
 /// A weighted source of an output.
 pub(crate) type Tap = (usize, f32);
@@ -104,6 +107,32 @@ impl WithSimd for ArgmaxResampled<'_> {
             let first = simd.reduce_min_f32s(simd.select_f32s(simd.equal_f32s(best, peak), first, last));
             // Where nothing is a number, nothing was the largest.
             *id = if first < k as f32 { first as u8 } else { 0 };
+        }
+    }
+}
+
+/// Adds for each pixel the votes of the masks that cover it: `masks [n, c]` are logits, which are overwritten, `votes
+/// [c, k]`, and `out [n, k]` gains `sigmoid(masks) · votes`.
+pub(crate) fn add_votes(masks: &mut [f32], votes: &[f32], k: usize, out: &mut [f32]) {
+    let (n, c) = (out.len() / k, votes.len() / k);
+    vectors(Sigmoid(masks));
+    Product::new(View::new(masks, n, c, c), View::new(votes, c, k, k)).add_to(out, Threads::One);
+}
+
+/// The sigmoid of values, in place.
+struct Sigmoid<'a>(&'a mut [f32]);
+
+impl WithSimd for Sigmoid<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let (one, least) = (simd.splat_f32s(1.0), simd.splat_f32s(-126.0));
+        for at in starts(simd, self.0.len()) {
+            let power = simd.mul_f32s(load(simd, self.0, at), simd.splat_f32s(LOG2_E));
+            // A logit so low that its sigmoid is no normal number counts for 0 in the end.
+            let power = exp2(simd, simd.neg_f32s(simd.max_f32s(power, least)));
+            put(simd, self.0, at, simd.div_f32s(one, simd.add_f32s(one, power)));
         }
     }
 }

@@ -101,9 +101,9 @@ mod tests {
             let flat = |x: Tensor<2>| x.into_data().try_to_vec::<f32>().unwrap();
             let as_tensor = |x: Vec<f32>| Tensor::<2>::from_data(TensorData::new(x, shape), &Device::flex());
             let y = rows(&flat(x.clone()), shape[1]);
-            assert_close(as_tensor(y.clone()), reference(x.clone()), 1e-6);
+            assert_close(as_tensor(y.clone()), reference(x.clone()), 2e-6);
             let [theirs] = gradients([x], &dy, |[x]| reference(x));
-            assert_close(as_tensor(rows_gradient(&y, &flat(dy), shape[1])), theirs, 2e-6);
+            assert_close(as_tensor(rows_gradient(&y, &flat(dy), shape[1])), theirs, 4e-6);
         }
     }
 }

@@ -11,10 +11,11 @@ use super::simd::{LANES, add_lanes, exp, fma, largest, vectorised};
 use super::upsample::{Map, Position, blend_pixel, positions, resize};
 
 /// What the summed loss is divided by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LossMean {
     /// The number of all pixels, ignored ones included (mmsegmentation's default).
+    #[default]
     All,
     /// The number of valid pixels, or the sum of their class weights (torch's `cross_entropy`).
     Valid,

@@ -60,6 +60,17 @@ impl Init {
         self.fill(shape, |rng| rng.range(-bound, bound))
     }
 
+    /// Uniform in `-bound..bound`.
+    pub fn uniform<const D: usize>(&mut self, bound: f32, shape: [usize; D]) -> Param<Tensor<D>> {
+        self.fill(shape, |rng| rng.range(-bound, bound))
+    }
+
+    /// The given values.
+    pub fn values<const D: usize>(&mut self, values: &[f32], shape: [usize; D]) -> Param<Tensor<D>> {
+        let mut values = values.iter();
+        self.fill(shape, |_| values.next().copied().unwrap_or_default())
+    }
+
     fn fill<const D: usize>(&mut self, shape: [usize; D], mut value: impl FnMut(&mut Rng) -> f32) -> Param<Tensor<D>> {
         let tensor = match &mut self.rng {
             None => Tensor::zeros(shape, &self.device),

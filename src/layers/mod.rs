@@ -3,9 +3,12 @@
 //! Everything runs channels-last: tokens are `[b, n, c]`, maps `[b, h, w, c]`. Parameters keep PyTorch's names and
 //! layouts, so a weight file reads the same in both worlds.
 
+pub mod attention;
+pub mod batch_norm;
 pub mod conv;
 pub mod cost;
 pub mod drop_path;
+pub mod dropout;
 pub mod group_norm;
 pub mod init;
 pub mod linear;
@@ -15,9 +18,12 @@ pub mod pass;
 pub mod position;
 pub mod resize;
 
+pub use attention::{MultiheadAttention, cross_attention};
+pub use batch_norm::BatchNorm;
 pub use conv::{Conv3x3, DepthwiseConv3x3, GroupedConv3x3, PointwiseConv, TransposedConv2x2, max_pool2x2};
 pub use cost::Cost;
 pub use drop_path::DropPath;
+pub use dropout::Dropout;
 pub use group_norm::GroupNorm;
 pub use init::Init;
 pub use linear::Linear;

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 
+use burn::module::ParamId;
 use burn::tensor::{Tensor, TensorData};
 
 use crate::rng::Rng;
@@ -15,6 +16,8 @@ pub struct Pass<'a> {
     keep: Option<RefCell<Keep<'a>>>,
     trace: Option<RefCell<Vec<(String, TensorData)>>>,
     scope: RefCell<Vec<String>>,
+    progress: f64,
+    statistics: RefCell<Vec<(ParamId, Tensor<1>)>>,
 }
 
 /// (batch size, drop rate) to one flag a sample: kept?
@@ -34,6 +37,38 @@ impl<'a> Pass<'a> {
     /// Training with given decisions, in the order in which the model asks: (batch size, rate) to one flag a sample.
     pub fn train_with(keep: impl FnMut(usize, f64) -> Vec<bool> + 'a) -> Self {
         Self { keep: Some(RefCell::new(Box::new(keep))), ..Self::default() }
+    }
+
+    /// The same pass at a point of training: 0 at its first step, 1 after the last.
+    #[must_use]
+    pub fn at(mut self, progress: f64) -> Self {
+        self.progress = progress;
+        self
+    }
+
+    /// How far training has come, from 0 to 1.
+    pub fn progress(&self) -> f64 {
+        self.progress
+    }
+
+    /// Is this a pass of training?
+    pub fn trains(&self) -> bool {
+        self.keep.is_some()
+    }
+
+    /// Are predictions wanted that inference does without: those that are only trained, or looked at?
+    pub fn wants_all(&self) -> bool {
+        self.trains() || self.is_traced()
+    }
+
+    /// Leaves a new value for a parameter that follows the batches instead of a gradient: a batch norm's mean or variance.
+    pub fn follow(&self, id: ParamId, value: Tensor<1>) {
+        self.statistics.borrow_mut().push((id, value));
+    }
+
+    /// The values left by [`Pass::follow`], each without autodiff.
+    pub fn take_statistics(&self) -> Vec<(ParamId, Tensor<1>)> {
+        self.statistics.take()
     }
 
     /// The same pass, recording every activation that has a name.

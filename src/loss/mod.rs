@@ -1,4 +1,119 @@
-//! Losses of decoders that predict a set of masks: who answers for which mask, and how wrong it is.
+//! Losses: what a decoder said of a batch, against the truth.
 
 pub mod assignment;
 pub mod mask;
+pub mod set;
+
+use std::collections::BTreeMap;
+
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use crate::decoder::Output;
+use crate::kernels::{self, LossMean};
+
+/// The class of unlabelled pixels.
+const IGNORE: u8 = 255;
+
+/// Uniform random numbers in [0, 1) by the name of what they are for, and how many.
+pub type Draw<'a> = &'a mut dyn FnMut(&str, usize) -> Vec<f32>;
+
+/// How predictions are judged.
+#[derive(Clone, Debug, Default)]
+pub struct Criterion {
+    /// Over which pixels the cross entropy of dense predictions is a mean.
+    pub mean: LossMean,
+    /// Weight of each class; empty means 1 for all.
+    pub class_weights: Vec<f32>,
+}
+
+/// The loss of a batch.
+#[derive(Debug)]
+pub struct Loss {
+    /// What is minimised.
+    pub total: Tensor<1>,
+    /// Its parts by name, weighted; empty where there is but one.
+    pub parts: BTreeMap<String, Tensor<1>>,
+}
+
+/// The true class of every pixel of a batch.
+#[derive(Clone, Debug)]
+pub struct Truth {
+    ids: Vec<u8>,
+    shape: [usize; 3],
+}
+
+impl Truth {
+    /// Class ids `[b, h, w]`, 255 for pixels that nobody labelled.
+    pub fn new(ids: Vec<u8>, shape: [usize; 3]) -> Self {
+        assert_eq!(ids.len(), shape.iter().product::<usize>(), "truth: ids and shape differ");
+        Self { ids, shape }
+    }
+
+    /// Unlabelled pixels at the bottom and the right, up to (height, width).
+    #[must_use]
+    pub fn padded(self, (height, width): (usize, usize)) -> Self {
+        let [b, h, w] = self.shape;
+        if (h, w) == (height, width) {
+            return self;
+        }
+        assert!(h <= height && w <= width, "truth: larger than the padded images");
+        let mut ids = vec![IGNORE; b * height * width];
+        for (row, line) in self.ids.chunks_exact(w).enumerate() {
+            let start = (row / h * height + row % h) * width;
+            ids[start..start + w].copy_from_slice(line);
+        }
+        Self { ids, shape: [b, height, width] }
+    }
+
+    /// `[b, h, w]` on a device.
+    fn labels(&self, device: &Device) -> Tensor<3, Int> {
+        let ids: Vec<i32> = self.ids.iter().map(|id| i32::from(*id)).collect();
+        Tensor::from_data(TensorData::new(ids, self.shape), device)
+    }
+
+    /// The ids of one image.
+    fn image(&self, index: usize) -> &[u8] {
+        let pixels = self.shape[1] * self.shape[2];
+        &self.ids[index * pixels..][..pixels]
+    }
+}
+
+impl Criterion {
+    /// The loss of `output` for images that the network padded to the size of `truth`.
+    ///
+    /// Dense: the cross entropy of the bilinearly upsampled logits, and those of auxiliary predictions by their weights.
+    /// Queries: class, mask and dice losses after matching, summed over predictions.
+    pub fn loss(&self, output: Output, truth: &Truth, draw: Draw) -> Loss {
+        match output {
+            Output::Dense { logits, auxiliary } => {
+                let main = self.cross_entropy(logits, truth);
+                if auxiliary.is_empty() {
+                    return Loss { total: main, parts: BTreeMap::new() };
+                }
+                let losses = auxiliary.into_iter().map(|(weight, logits)| self.cross_entropy(logits, truth) * weight);
+                let names = (1..).map(|i| format!("auxiliary{i}"));
+                let mut parts: BTreeMap<_, _> = names.zip(losses).collect();
+                parts.insert("decode".into(), main);
+                Loss { total: sum(parts.values()), parts }
+            }
+            Output::Queries { predictions, loss } => {
+                let parts = set::losses(predictions, truth, &loss, &self.class_weights, draw);
+                Loss { total: sum(parts.values()), parts }
+            }
+        }
+    }
+
+    fn cross_entropy(&self, logits: Tensor<4>, truth: &Truth) -> Tensor<1> {
+        let device = logits.device().without_autodiff();
+        let weights =
+            (!self.class_weights.is_empty()).then(|| Tensor::<1>::from_floats(self.class_weights.as_slice(), &device));
+        kernels::upsample_cross_entropy(logits.clone(), truth.labels(&logits.device()), weights, self.mean)
+    }
+}
+
+fn sum<'a>(parts: impl Iterator<Item = &'a Tensor<1>>) -> Tensor<1> {
+    match parts.cloned().reduce(|a, b| a + b) {
+        Some(sum) => sum,
+        None => unreachable!("a loss has at least one part"),
+    }
+}

@@ -14,10 +14,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::config::Config;
-use crate::data::image::IGNORE;
 use crate::data::loader::{Batch, Loader};
 use crate::data::preprocess::Preprocess;
 use crate::data::{Cached, Dataset, Split};
@@ -25,9 +24,10 @@ use crate::error::{Error, Result};
 use crate::eval::{self, Inference, Scores};
 use crate::kernels;
 use crate::layers::{Pass, parameters};
+use crate::loss::{Criterion, Loss, Truth};
 use crate::model::Model;
 use crate::report::progress::{self, Row, RunLog};
-use crate::rng::Rng;
+use crate::rng::{Rng, fnv1a};
 use crate::weights::{self, LoadOptions};
 use crate::{artifact, files};
 use checkpoint::{Checkpoints, State};
@@ -123,6 +123,7 @@ pub fn run(config: &Config, run: &Path, resume: bool, device: &Device, observer:
         let (given, needed) = (train.class_weights.len(), classes.names.len());
         return Err(Error::new(format!("train.class_weights has {given} values for {needed} classes")));
     }
+    let criterion = Criterion { mean: train.loss_mean, class_weights: train.class_weights.clone() };
     let metadata = artifact::metadata(config, &classes)?;
     let checkpoints = Checkpoints::new(run, train.keep_checkpoints);
     let learning = device.clone().autodiff();
@@ -176,20 +177,30 @@ pub fn run(config: &Config, run: &Path, resume: bool, device: &Device, observer:
         let it = state.iteration;
         let lr = train.schedule.lr(train.optimizer.lr, it, train.iterations);
         let mut grads = Gradients::default();
-        let mut loss = 0.0;
+        let (mut loss, mut parts) = (0.0, BTreeMap::<String, f64>::new());
         for pass in 0..train.accumulate as u64 {
             let batch = loader.next()?;
             let names = batch.names.clone();
-            let (images, labels) = upload(batch, &config.data.preprocess, &learning);
-            let dropped = Pass::train(Rng::new(train.seed, &[it, pass]));
-            let logits = kernels::with_precision(train.precision, || model.forward(images, &dropped)); // [b, h, w, k]
-            let part = criterion(logits, labels, model.stride(), train) / train.accumulate as f64;
+            let (images, truth) = upload(batch, &config.data.preprocess, &learning);
+            let truth = truth.padded((model.padded(images.dims()[2]), model.padded(images.dims()[3])));
+            let dropped = Pass::train(Rng::new(train.seed, &[it, pass])).at(it as f64 / train.iterations as f64);
+            let output = kernels::with_precision(train.precision, || model.forward(images, &dropped));
+            let mut draw = |name: &str, count| {
+                let mut rng = Rng::new(train.seed, &[it, pass, fnv1a(name.as_bytes())]);
+                (0..count).map(|_| rng.uniform()).collect()
+            };
+            let Loss { total, parts: named } = criterion.loss(output, &truth, &mut draw);
+            for (name, part) in named {
+                *parts.entry(name).or_insert(0.0) += f64::from(part.into_scalar::<f32>()) / train.accumulate as f64;
+            }
+            let part = total / train.accumulate as f64;
             let value = f64::from(part.clone().into_scalar::<f32>());
             if !value.is_finite() {
                 return Err(not_finite(value, it, &names, &checkpoints));
             }
             loss += value;
             grads.add(&model, part.backward());
+            model = model.with_statistics(&dropped);
         }
         // Only now is it known that the weights of the last iteration are sound.
         if std::mem::take(&mut unsaved) {
@@ -209,7 +220,7 @@ pub fn run(config: &Config, run: &Path, resume: bool, device: &Device, observer:
                 images_per_s: Some(progress.images_per_s),
                 wait_share: Some(progress.wait_share),
                 grad_norm: None,
-                parts: BTreeMap::new(),
+                parts: parts.into_iter().map(|(name, value)| (name, Some(value))).collect(),
             }))?;
         }
         unsaved = state.iteration < train.iterations && due(state.iteration, train.save_every);
@@ -266,34 +277,19 @@ fn initial_model(model: Model, config: &Config, observer: &mut dyn Observer) -> 
     Ok(model)
 }
 
-/// The mean cross entropy at the size of the labels; those of pixels that the network padded are ignored.
-fn criterion(logits: Tensor<4>, labels: Tensor<3, Int>, stride: usize, train: &TrainConfig) -> Tensor<1> {
-    let ([batch, h, w, _], [_, height, width]) = (logits.dims(), labels.dims());
-    let labels = if (h * stride, w * stride) == (height, width) {
-        labels
-    } else {
-        let padded = Tensor::full([batch, h * stride, w * stride], i64::from(IGNORE), &labels.device());
-        padded.slice_assign([0..batch, 0..height, 0..width], labels)
-    };
-    let weights = (!train.class_weights.is_empty())
-        .then(|| Tensor::<1>::from_floats(train.class_weights.as_slice(), &logits.device().without_autodiff()));
-    kernels::upsample_cross_entropy(logits, labels, weights, train.loss_mean)
-}
-
-/// A batch on the device: images `[b, 3, h, w]`, normalised, padding exactly 0; labels `[b, h, w]`.
-fn upload(batch: Batch, preprocess: &Preprocess, device: &Device) -> (Tensor<4>, Tensor<3, Int>) {
+/// Images `[b, 3, h, w]` on the device, normalised, padding exactly 0; and their truth.
+fn upload(batch: Batch, preprocess: &Preprocess, device: &Device) -> (Tensor<4>, Truth) {
     let Batch { images, labels, content, height, width, size, .. } = batch;
     let images = preprocess.batch_to_tensor(images, [size, height, width], device);
-    let labels: Vec<i32> = labels.into_iter().map(i32::from).collect();
-    let labels = Tensor::from_data(TensorData::new(labels, [size, height, width]), device);
+    let truth = Truth::new(labels, [size, height, width]);
     if content.iter().all(|filled| *filled == [height, width]) {
-        return (images, labels);
+        return (images, truth);
     }
     let mut mask = vec![0f32; size * height * width];
     for (plane, [rows, cols]) in mask.chunks_mut(height * width).zip(&content) {
         plane.chunks_mut(width).take(*rows).for_each(|row| row[..*cols].fill(1.0));
     }
-    (images * Tensor::<4>::from_data(TensorData::new(mask, [size, 1, height, width]), device), labels)
+    (images * Tensor::<4>::from_data(TensorData::new(mask, [size, 1, height, width]), device), truth)
 }
 
 fn not_finite(loss: f64, iteration: u64, names: &[String], checkpoints: &Checkpoints) -> Error {

@@ -29,6 +29,11 @@ pub struct LoadOptions {
     pub ignore_unused: Vec<String>,
 }
 
+/// What other code keeps among its weights and nothing here reads: counters, weights of losses, constants of input and
+/// training.
+const BUFFERS: [&str; 5] =
+    [".num_batches_tracked", "criterion.empty_weight", "attn_mask_probs", "pixel_mean", "pixel_std"];
+
 impl LoadOptions {
     /// Everything must fit: the model's own checkpoint, or a published one.
     pub fn strict(grid: (usize, usize)) -> Self {
@@ -60,8 +65,7 @@ impl LoadOptions {
     }
 
     fn ignores(&self, name: &str) -> bool {
-        // A counter of PyTorch's batch norm, which nothing reads.
-        if name.ends_with(".num_batches_tracked") {
+        if BUFFERS.iter().any(|end| name.ends_with(end)) {
             return true;
         }
         let inner = name.strip_prefix("backbone.").unwrap_or(name);

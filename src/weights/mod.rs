@@ -7,7 +7,8 @@
 //!
 //! [`read`] looks at a file's content, never at its extension, and knows safetensors, PyTorch's `.pth` (zip and legacy,
 //! without ever running what the pickle asks for) and NumPy's `.npz`. [`our_names`] recognises who wrote the file by the
-//! names of its tensors: the published StructToken (mmseg), timm and DINOv2, AugReg's flax arrays, or this crate.
+//! names of its tensors: the published StructToken and mmseg, timm and DINOv2, AugReg's flax arrays, MaskFormer, Mask2Former
+//! and EoMT (their own code or Hugging Face), or this crate.
 //! [`load`] is strict: what is missing, left over or of another shape is an error that lists it and names the likely
 //! cause. Tables that belong to a grid of patches (`backbone.pos_embed`, `decoder.kernels`) are resized to the model's.
 //!
@@ -27,6 +28,7 @@ mod npz;
 mod parameters;
 mod pickle;
 mod pickle_guard;
+mod queries;
 mod report;
 mod safetensor;
 mod save;

@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use super::queries;
 use super::state::{HostTensor, StateDict};
 use crate::error::{Error, Result};
 
@@ -21,6 +22,8 @@ pub enum Layout {
     Timm,
     /// The flax arrays of "How to train your ViT?" (AugReg).
     AugReg,
+    /// MaskFormer, Mask2Former or EoMT, as their authors or Hugging Face name them.
+    Queries,
 }
 
 impl std::fmt::Display for Layout {
@@ -30,6 +33,7 @@ impl std::fmt::Display for Layout {
             Self::Mmseg => "mmseg / published StructToken",
             Self::Timm => "timm / DINOv2",
             Self::AugReg => "AugReg npz",
+            Self::Queries => "MaskFormer / Mask2Former / EoMT",
         })
     }
 }
@@ -55,10 +59,13 @@ pub fn our_names(state: &StateDict) -> Result<Renamed<'_>> {
     let layout = detect(&bare).ok_or_else(|| {
         let first: Vec<String> = names.iter().take(3).map(|name| format!("`{name}`")).collect();
         Error::new(format!("the tensors of {} are named like no known model: {}, …", state.title(), first.join(", ")))
-            .hint("known are this crate's own files, the published StructToken (mmseg), timm and DINOv2, and AugReg's .npz")
+            .hint("known are this crate's own files, the published StructToken (mmseg), timm and DINOv2, AugReg's .npz, MaskFormer, Mask2Former and EoMT")
     })?;
     if layout == Layout::AugReg {
         return Ok(Renamed { layout, tensors: super::augreg::convert(state)? });
+    }
+    if layout == Layout::Queries {
+        return Ok(Renamed { layout, tensors: queries::convert(state, &prefix)? });
     }
     let mut tensors = BTreeMap::new();
     for (name, tensor) in &state.tensors {
@@ -76,7 +83,7 @@ pub fn our_names(state: &StateDict) -> Result<Renamed<'_>> {
 }
 
 /// Wrappers of modules that prefix every name: data parallelism, compilation, Lightning.
-const PREFIXES: [&str; 4] = ["module.", "_orig_mod.", "model.", "segmentor."];
+const PREFIXES: [&str; 5] = ["module.", "_orig_mod.", "model.", "segmentor.", "network."];
 
 fn shared_prefix(names: &[&str]) -> String {
     let mut prefix = String::new();
@@ -93,6 +100,8 @@ fn detect(names: &[&str]) -> Option<Layout> {
     let any = |test: fn(&str) -> bool| names.iter().any(|name| test(name));
     if any(|name| name.contains("encoderblock") || name.ends_with("embedding/kernel")) {
         Some(Layout::AugReg)
+    } else if queries::known(names) {
+        Some(Layout::Queries)
     } else if any(|name| {
         name.starts_with("decode_head.") || name.contains("patch_embed.projection.") || name.contains(".ln1.")
     }) {
@@ -121,7 +130,10 @@ const LAYER: [(&str, &str); 7] = [
 /// A whole segmentor, or the converted backbone alone (`pretrain/vit_base_p16_384.pth`), whose names lack the prefix.
 fn from_mmseg(name: &str) -> String {
     if let Some(inner) = name.strip_prefix("decode_head.") {
-        return format!("decoder.{inner}");
+        return format!("decoder.{}", decoder_of_mmseg(inner));
+    }
+    if let Some(inner) = name.strip_prefix("auxiliary_head.") {
+        return format!("decoder.auxiliary.{inner}");
     }
     let inner = match name.strip_prefix("backbone.") {
         Some(inner) => inner,
@@ -140,6 +152,35 @@ fn from_mmseg(name: &str) -> String {
     };
     format!("backbone.{inner}")
 }
+
+/// FCN's convolutions lie in a head of their own here; Segmenter's layers are those of the ViT; K-Net's stages have their
+/// FFN and their mask's layers by name.
+fn decoder_of_mmseg(inner: &str) -> String {
+    if ["convs.", "conv_cat.", "conv_seg."].iter().any(|own| inner.starts_with(own)) {
+        return format!("head.{inner}");
+    }
+    let (list, rules): (_, &[_]) = match inner {
+        _ if inner.starts_with("layers.") => ("layers", &LAYER),
+        _ if inner.starts_with("kernel_update_head.") => ("kernel_update_head", &STAGE),
+        _ => return inner.to_owned(),
+    };
+    match inner[list.len() + 1..].split_once('.') {
+        Some((index, rest)) => format!("{list}.{index}.{}", replace_start(rest, rules)),
+        None => inner.to_owned(),
+    }
+}
+
+/// mmseg's names inside a stage of K-Net, and ours.
+const STAGE: [(&str, &str); 8] = [
+    ("attention.attn.in_proj_weight", "attention.qkv.weight"),
+    ("attention.attn.in_proj_bias", "attention.qkv.bias"),
+    ("attention.attn.out_proj.", "attention.proj."),
+    ("feat_transform.conv.", "feat_transform."),
+    ("ffn.layers.0.0.", "ffn.fc1."),
+    ("ffn.layers.1.", "ffn.fc2."),
+    ("mask_fcs.0.", "mask_fc."),
+    ("mask_fcs.1.", "mask_norm."),
+];
 
 /// timm's names need our prefix only; DINOv2 trained in chunks counts blocks as `blocks.{chunk}.{block}`.
 fn from_timm(name: &str) -> String {
@@ -209,8 +250,8 @@ mod tests {
             ]
         );
         assert_eq!(
-            renamed(&["auxiliary_head.conv.weight", "backbone.layers.0.ln1.bias"]).1[0],
-            "auxiliary_head.conv.weight"
+            renamed(&["auxiliary_head.convs.0.bn.weight", "backbone.layers.0.ln1.bias"]).1[1],
+            "decoder.auxiliary.convs.0.bn.weight"
         );
     }
 

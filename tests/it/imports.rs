@@ -18,7 +18,7 @@ const RULES: [(&str, &[&str]); 18] = [
     ("data", &[]),
     ("weights", &["layers"]),
     ("overlay", &["data"]),
-    ("eval", &["model", "layers", "data", "kernels"]),
+    ("eval", &["model", "decoder", "layers", "data", "kernels"]),
     ("config", &["model", "backbone", "decoder", "data", "train", "eval"]),
     ("artifact", &["config", "model", "data", "eval", "weights"]),
     ("train", &["config", "artifact", "model", "loss", "layers", "kernels", "data", "eval", "weights", "report"]),

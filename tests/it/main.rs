@@ -3,10 +3,13 @@
 
 mod bad_input;
 mod cli;
+mod every_decoder;
 mod golden;
+mod heads;
 mod imports;
 mod ops_kernels;
 mod ops_losses;
 mod parity;
+mod queries;
 mod recipes;
 mod resume;

@@ -83,7 +83,7 @@ fn activations_of_every_block_and_logits() {
             let input = golden.tensor::<4>(&format!("{tag}.input"), &device);
             let [_, _, h, w] = input.dims();
             let pass = Pass::eval().traced();
-            let logits = model.forward(input, &pass);
+            let logits = model.forward(input, &pass).scores();
             if tag != "q" {
                 golden.check(&format!("{tag}.logits"), &channels_first(&upsampled(logits, (h, w))), 2e-5);
             }
@@ -242,7 +242,7 @@ fn labels(golden: &Golden, name: &str, device: &Device) -> Tensor<3, Int> {
 }
 
 fn loss(model: &Model, input: Tensor<4>, labels: Tensor<3, Int>, pass: &Pass) -> Tensor<1> {
-    structtoken::kernels::upsample_cross_entropy(model.forward(input, pass), labels, None, LossMean::All)
+    structtoken::kernels::upsample_cross_entropy(model.forward(input, pass).scores(), labels, None, LossMean::All)
 }
 
 /// Compares the gradient of every parameter (`only` 0) or of the `only` ones in the file.
@@ -320,7 +320,7 @@ fn published_weight_files() {
             let (model, report) = weights::load(tiny(kind, 0.1, 0.1).blank(7, &device), &state, &options).unwrap();
             assert!(report.ignored.is_empty() && report.kept.is_empty(), "{report}");
             assert_eq!(weights::state_of(&model).tensors, expected, "{}", path.display());
-            let logits = model.forward(golden.tensor::<4>("a.input", &device), &Pass::eval());
+            let logits = model.forward(golden.tensor::<4>("a.input", &device), &Pass::eval()).scores();
             golden.check("a.logits16", &channels_first(&logits.into_data()), 2e-5);
             read += 1;
         }

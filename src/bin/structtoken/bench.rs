@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use structtoken::backbone::{BackboneConfig, VitConfig, VitSize};
 use structtoken::bench::{Measurement, Work, measure, supply};
 use structtoken::config::Config;
-use structtoken::decoder::{BlockKind, DecoderConfig, StructTokenConfig};
+use structtoken::decoder::DecoderConfig;
 use structtoken::device;
 use structtoken::error::{Error, Result};
 use structtoken::eval::infer::InferMode;
@@ -24,9 +24,9 @@ pub(crate) struct Arguments {
     /// Change a value of the recipe
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "recipe")]
     changes: Vec<String>,
-    /// The decoder
-    #[arg(long, value_enum, default_value_t = DecoderName::Pwe, conflicts_with = "recipe")]
-    decoder: DecoderName,
+    /// The decoder: cse, sse, pwe, fcn, segmenter, knet, maskformer, mask2former or eomt
+    #[arg(long, value_name = "NAME", default_value = "pwe", conflicts_with = "recipe")]
+    decoder: String,
     /// The backbone, patch 16
     #[arg(long, value_enum, default_value_t = BackboneName::VitS, conflicts_with = "recipe")]
     backbone: BackboneName,
@@ -63,13 +63,6 @@ pub(crate) struct Arguments {
 
 /// How long `--data` looks.
 const SUPPLY_SECONDS: f64 = 8.0;
-
-#[derive(Clone, Copy, ValueEnum)]
-enum DecoderName {
-    Cse,
-    Sse,
-    Pwe,
-}
 
 #[derive(Clone, Copy, ValueEnum)]
 enum BackboneName {
@@ -167,7 +160,7 @@ fn works(arguments: &Arguments) -> Result<Vec<Work>> {
         for classes in or(&arguments.classes, 150) {
             for batch in or(&arguments.batch, if arguments.train { 2 } else { 1 }) {
                 let side = arguments.window.unwrap_or(size).min(size);
-                let (model, what) = model(arguments, side);
+                let (model, what) = model(arguments, side)?;
                 let name = format!("{what} {size} k{classes} b{batch} {kind}");
                 let windows = arguments.window.map(|side| ([side; 2], [(side * 2 / 3).max(1); 2]));
                 let (train, image) = (arguments.train, [size; 2]);
@@ -178,20 +171,17 @@ fn works(arguments: &Arguments) -> Result<Vec<Work>> {
     Ok(works)
 }
 
-fn model(arguments: &Arguments, side: usize) -> (ModelConfig, String) {
-    let (block, decoder) = match arguments.decoder {
-        DecoderName::Cse => (BlockKind::Cse, "cse"),
-        DecoderName::Sse => (BlockKind::Sse, "sse"),
-        DecoderName::Pwe => (BlockKind::Pwe, "pwe"),
-    };
+fn model(arguments: &Arguments, side: usize) -> Result<(ModelConfig, String)> {
     let (size, backbone) = match arguments.backbone {
         BackboneName::VitT => (VitSize::Tiny, "vit-t"),
         BackboneName::VitS => (VitSize::Small, "vit-s"),
         BackboneName::VitB => (VitSize::Base, "vit-b"),
         BackboneName::VitL => (VitSize::Large, "vit-l"),
     };
-    let vit = VitConfig { size, img_size: [side, side], ..VitConfig::default() };
-    let decoder_config = StructTokenConfig { block, ..StructTokenConfig::default() };
-    let model = ModelConfig { backbone: BackboneConfig::Vit(vit), decoder: DecoderConfig::StructToken(decoder_config) };
-    (model, format!("{decoder} {backbone}"))
+    let decoder = DecoderConfig::preset(&arguments.decoder)?;
+    // StructToken takes the raw stream, as published; the others its norm.
+    let final_norm = !matches!(decoder, DecoderConfig::StructToken(_));
+    let vit = VitConfig { size, img_size: [side, side], final_norm, ..VitConfig::default() };
+    let model = ModelConfig { backbone: BackboneConfig::Vit(vit), decoder };
+    Ok((model, format!("{} {backbone}", arguments.decoder)))
 }

@@ -1,0 +1,92 @@
+//! What decoders of queries share: a query's mask, its class, and the second half of their transformer layers.
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use burn::tensor::activation::relu;
+
+use crate::kernels;
+use crate::layers::{Dropout, Init, LayerNorm, Linear, Pass};
+
+/// Of all norms of the DETR family.
+pub(super) const EPS: f64 = 1e-5;
+
+/// A linear layer with Xavier uniform weights and zero bias.
+pub(super) fn xavier(inputs: usize, outputs: usize, init: &mut Init) -> Linear {
+    Linear { weight: init.xavier_uniform([outputs, inputs]), bias: init.constant(0.0, [outputs]) }
+}
+
+/// A linear layer as PyTorch makes it: all uniform within the root of one over the inputs.
+pub(super) fn plain(inputs: usize, outputs: usize, init: &mut Init) -> Linear {
+    let bound = (inputs as f32).sqrt().recip();
+    Linear { weight: init.uniform(bound, [outputs, inputs]), bias: init.uniform(bound, [outputs]) }
+}
+
+/// Three linear layers with an activation between them: a query to the weights of its mask.
+#[derive(Module, Debug)]
+pub struct MaskEmbed {
+    layers: Vec<Linear>,
+    #[module(skip)]
+    gelu: bool,
+}
+
+impl MaskEmbed {
+    /// With ReLU between the layers, or GELU.
+    pub(super) fn new(inputs: usize, hidden: usize, outputs: usize, gelu: bool, init: &mut Init) -> Self {
+        let layers = vec![plain(inputs, hidden, init), plain(hidden, hidden, init), plain(hidden, outputs, init)];
+        Self { layers, gelu }
+    }
+
+    /// `[b, q, inputs]` to `[b, q, outputs]`.
+    pub(super) fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        let last = self.layers.len() - 1;
+        self.layers.iter().enumerate().fold(x, |x, (i, layer)| match (i == last, self.gelu) {
+            (true, _) => layer.forward(x),
+            (false, true) => layer.forward_gelu(x),
+            (false, false) => relu(layer.forward(x)),
+        })
+    }
+
+    /// Multiply-accumulates of a query.
+    pub(super) fn macs(inputs: usize, hidden: usize, outputs: usize) -> usize {
+        inputs * hidden + hidden * hidden + hidden * outputs
+    }
+}
+
+/// Mask logits `[b, q, h, w]`: the products of the queries' weights `[b, q, c]` with every pixel of `map [b, h, w, c]`.
+pub(super) fn masks(weights: Tensor<3>, map: Tensor<4>) -> Tensor<4> {
+    let ([b, q, c], [_, h, w, _]) = (weights.dims(), map.dims());
+    // The pixels are the rows that a linear layer runs over: [h w, q] for each image.
+    let each = (0..b).map(|i| {
+        let pixels = map.clone().slice([i..i + 1]).reshape([h * w, c]);
+        let weights = weights.clone().slice([i..i + 1]).reshape([q, c]);
+        kernels::linear(weights, pixels, None).reshape([1, q, h, w])
+    });
+    Tensor::cat(each.collect(), 0)
+}
+
+/// `norm(x + linear(ReLU(linear(x))))`, with dropout in training.
+#[derive(Module, Debug)]
+pub struct Ffn {
+    fc1: Linear,
+    fc2: Linear,
+    norm: LayerNorm,
+    #[module(skip)]
+    dropout: Dropout,
+}
+
+impl Ffn {
+    pub(super) fn new(channels: usize, hidden: usize, dropout: f64, init: &mut Init) -> Self {
+        Self {
+            fc1: xavier(channels, hidden, init),
+            fc2: xavier(hidden, channels, init),
+            norm: LayerNorm::new(channels, EPS, init),
+            dropout: Dropout::new(dropout),
+        }
+    }
+
+    /// `[b, n, c]` to the same.
+    pub(super) fn forward(&self, x: Tensor<3>, pass: &Pass) -> Tensor<3> {
+        let y = self.dropout.forward(relu(self.fc1.forward(x.clone())), pass);
+        self.norm.forward(x + self.dropout.forward(self.fc2.forward(y), pass))
+    }
+}

@@ -1,0 +1,86 @@
+//! Batch normalisation over the channels of a map.
+
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+
+use super::{Init, Pass};
+
+/// Share of a batch in the running statistics, as PyTorch counts it.
+const MOMENTUM: f64 = 0.1;
+const EPS: f64 = 1e-5;
+
+/// `(x - mean) / sqrt(variance + eps) * weight + bias` for each channel, with the batch's mean and variance in training
+/// and the running ones in inference; as `torch.nn.BatchNorm2d`.
+#[derive(Module, Debug)]
+pub struct BatchNorm {
+    /// `[c]`.
+    pub weight: Param<Tensor<1>>,
+    /// `[c]`.
+    pub bias: Param<Tensor<1>>,
+    /// `[c]`; follows the batches, without a gradient.
+    pub running_mean: Param<Tensor<1>>,
+    /// `[c]`; follows the batches' unbiased variances, without a gradient.
+    pub running_var: Param<Tensor<1>>,
+}
+
+impl BatchNorm {
+    /// Scale one, shift zero, statistics of a standard normal.
+    pub fn new(channels: usize, init: &mut Init) -> Self {
+        Self {
+            weight: init.constant(1.0, [channels]),
+            bias: init.constant(0.0, [channels]),
+            running_mean: init.constant(0.0, [channels]).set_require_grad(false),
+            running_var: init.constant(1.0, [channels]).set_require_grad(false),
+        }
+    }
+
+    /// `[b, h, w, c]` to the same.
+    pub fn forward(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
+        let [b, h, w, c] = x.dims();
+        let rows = x.clone().reshape([b * h * w, c]);
+        let (mean, variance) = if pass.trains() {
+            let mean = rows.clone().mean_dim(0); // [1, c]
+            let centred = rows - mean.clone();
+            let variance = (centred.clone() * centred).mean_dim(0);
+            self.follow(mean.clone(), variance.clone(), b * h * w, pass);
+            (mean, variance)
+        } else {
+            (self.running_mean.val().unsqueeze(), self.running_var.val().unsqueeze())
+        };
+        let scale = self.weight.val().unsqueeze::<2>() / (variance + EPS).sqrt(); // [1, c]
+        let shift = self.bias.val().unsqueeze::<2>() - mean * scale.clone();
+        x * scale.reshape([1, 1, 1, c]) + shift.reshape([1, 1, 1, c])
+    }
+
+    fn follow(&self, mean: Tensor<2>, variance: Tensor<2>, n: usize, pass: &Pass) {
+        let unbiased = n as f64 / (n.max(2) - 1) as f64;
+        for (running, now) in [(&self.running_mean, mean), (&self.running_var, variance * unbiased)] {
+            let without_graph = |x: Tensor<1>| if x.device().is_autodiff() { x.inner() } else { x };
+            let (old, now) = (without_graph(running.val()), without_graph(now.squeeze_dim::<1>(0)));
+            pass.follow(running.id, old * (1.0 - MOMENTUM) + now * MOMENTUM);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Distribution};
+
+    use super::*;
+    use crate::rng::Rng;
+
+    #[test]
+    fn batches_are_normalised_and_remembered() {
+        let norm = BatchNorm::new(3, &mut Init::new(1, &Device::flex()));
+        let x = Tensor::<4>::random([2, 5, 7, 3], Distribution::Normal(4.0, 2.0), &Device::flex());
+        assert!((norm.forward(x.clone(), &Pass::eval()) - x.clone()).abs().max().into_scalar::<f32>() < 1e-3);
+        let pass = Pass::train(Rng::new(1, &[]));
+        let y = norm.forward(x.clone(), &pass).reshape([70, 3]);
+        assert!(y.clone().mean_dim(0).abs().max().into_scalar::<f32>() < 1e-4);
+        assert!(((y.clone() * y).mean_dim(0) - 1.0).abs().max().into_scalar::<f32>() < 1e-3);
+        let left = pass.take_statistics();
+        assert_eq!((left.len(), left[0].0), (2, norm.running_mean.id));
+        let mean = x.reshape([70, 3]).mean_dim(0).squeeze_dim::<1>(0);
+        assert!((left[0].1.clone() - mean * 0.1).abs().max().into_scalar::<f32>() < 1e-4);
+    }
+}

@@ -1,0 +1,161 @@
+//! Every decoder on every backbone that can carry it: random small models learn a step, are saved, and come back the same.
+
+use std::collections::BTreeMap;
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor, TensorData};
+use structtoken::backbone::{BackboneConfig, VitConfig};
+use structtoken::decoder::{
+    BlockKind, DecoderConfig, EomtConfig, FcnConfig, KnetConfig, Mask2FormerConfig, MaskFormerConfig, SegmenterConfig,
+    SetLossConfig, StructTokenConfig,
+};
+use structtoken::layers::{Pass, parameters};
+use structtoken::loss::{Criterion, Truth};
+use structtoken::model::ModelConfig;
+use structtoken::rng::Rng;
+use structtoken::train::optimizer::{AdamW, Gradients, OptimizerConfig};
+use structtoken::weights::{self, LoadOptions};
+
+fn backbone(rng: &mut Rng) -> VitConfig {
+    let heads = 1 + rng.below(3);
+    let depth = 1 + rng.below(3);
+    let out_indices = if depth > 1 && rng.below(2) == 0 { vec![depth - 2, depth - 1] } else { Vec::new() };
+    VitConfig {
+        embed_dim: Some(heads * 4 * (1 + rng.below(3))),
+        depth: Some(depth),
+        num_heads: Some(heads),
+        mlp_ratio: 1.0 + rng.below(3) as f64,
+        patch_size: [4, 8, 14, 16][rng.below(4)],
+        img_size: [20 + rng.below(40), 20 + rng.below(40)],
+        class_token: rng.below(2) == 0,
+        reg_tokens: rng.below(3),
+        no_embed_class: rng.below(2) == 0,
+        init_values: (rng.below(2) == 0).then_some(0.5),
+        final_norm: true,
+        out_indices,
+        ..VitConfig::default()
+    }
+}
+
+fn decoder(kind: usize, vit: &VitConfig, rng: &mut Rng) -> DecoderConfig {
+    let loss = SetLossConfig { num_points: 20 + rng.below(30), ..SetLossConfig::default() };
+    match kind {
+        0..3 => {
+            let block = [BlockKind::Cse, BlockKind::Sse, BlockKind::Pwe][kind];
+            let num_blocks = 1 + rng.below(2);
+            DecoderConfig::StructToken(StructTokenConfig { block, num_blocks, ..StructTokenConfig::default() })
+        }
+        3 => {
+            let num_convs = rng.below(3);
+            let auxiliary_weight = if vit.out_indices.len() > 1 { 0.4 } else { 0.0 };
+            DecoderConfig::Fcn(FcnConfig {
+                num_convs,
+                concat_input: num_convs > 0 && rng.below(2) == 0,
+                channels: 4 + rng.below(8),
+                dropout_ratio: 0.1,
+                auxiliary_weight,
+                auxiliary_channels: 5,
+            })
+        }
+        4 => DecoderConfig::Segmenter(SegmenterConfig { num_layers: rng.below(3), ..SegmenterConfig::default() }),
+        5 => DecoderConfig::Knet(KnetConfig {
+            num_stages: rng.below(3),
+            num_convs: 1,
+            concat_input: rng.below(2) == 0,
+            channels: 8,
+            feat_channels: 8,
+            num_heads: 2,
+            feedforward_channels: 12,
+            dropout_ratio: 0.1,
+        }),
+        6 => DecoderConfig::MaskFormer(MaskFormerConfig {
+            num_queries: 3 + rng.below(9),
+            conv_dim: 32,
+            mask_dim: 7,
+            hidden_dim: 12,
+            num_heads: 3,
+            dim_feedforward: 17,
+            dec_layers: 1 + rng.below(2),
+            ..MaskFormerConfig::default()
+        }),
+        7 => DecoderConfig::Mask2Former(Mask2FormerConfig {
+            num_queries: 3 + rng.below(9),
+            hidden_dim: 32,
+            mask_dim: 9,
+            num_heads: 4,
+            enc_layers: rng.below(2),
+            enc_dim_feedforward: 13,
+            enc_points: 1 + rng.below(4),
+            dec_layers: rng.below(5),
+            dim_feedforward: 15,
+            loss,
+        }),
+        _ => DecoderConfig::Eomt(EomtConfig {
+            num_queries: 3 + rng.below(9),
+            num_blocks: 1 + rng.below(vit.dims().1),
+            masked_attention: rng.below(4) > 0,
+            loss,
+        }),
+    }
+}
+
+fn scores(model: &structtoken::model::Model, images: Tensor<4>) -> Vec<f32> {
+    model.forward(images, &Pass::eval()).scores().into_data().iter::<f32>().collect()
+}
+
+#[test]
+fn random_models_learn_a_step_and_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    for case in 0..108u64 {
+        let rng = &mut Rng::new(17, &[case]);
+        let vit = backbone(rng);
+        let decoder = decoder(case as usize % 9, &vit, rng);
+        let (grid, config) = (vit.grid(), ModelConfig { backbone: BackboneConfig::Vit(vit), decoder });
+        config.check().unwrap_or_else(|error| panic!("case {case}: {error}\n{config:?}"));
+        let (classes, batch) = (2 + rng.below(6), 1 + rng.below(2));
+        let (height, width) = (17 + rng.below(40), 17 + rng.below(40));
+        let learning = Device::flex().autodiff();
+        let model = config.init(classes, case, &learning);
+        assert!(config.macs(classes, (height, width)).iter().map(|cost| cost.macs).sum::<u64>() > 0);
+
+        let pixels: Vec<f32> = (0..batch * 3 * height * width).map(|_| rng.normal()).collect();
+        let pixels = TensorData::new(pixels, [batch, 3, height, width]);
+        let images = Tensor::<4>::from_data(pixels.clone(), &learning);
+        // Blocks of classes; some images have no label at all.
+        let blocks: Vec<u8> = (0..64).map(|_| rng.below(classes + 1) as u8).collect();
+        let unlabelled = rng.below(4) == 0;
+        let ids = (0..batch * height * width).map(|at| match blocks[(at / 9 + at / width / 7) % 64] {
+            id if usize::from(id) == classes || unlabelled => 255,
+            id => id,
+        });
+        let truth = Truth::new(ids.collect(), [batch, height, width]);
+        let truth = truth.padded((model.padded(height), model.padded(width)));
+        let pass = Pass::train(Rng::new(case, &[1])).at(0.3);
+        let mut draws = Rng::new(case, &[2]);
+        let mut draw = |_: &str, count| (0..count).map(|_| draws.uniform()).collect();
+        let loss = Criterion::default().loss(model.forward(images, &pass), &truth, &mut draw).total;
+        let value: f32 = loss.clone().into_scalar();
+        assert!(value.is_finite(), "case {case}: loss {value}\n{config:?}");
+        let mut grads = Gradients::default();
+        grads.add(&model, loss.backward());
+        assert!(grads.norm().is_some_and(|norm| norm.into_scalar::<f32>().is_finite()), "case {case}\n{config:?}");
+        parameters::visit(&model, |parameter, _| {
+            let Some(grad) = grads.get(parameter.name) else { return };
+            let largest: f32 = grad.clone().abs().max().into_scalar();
+            assert!(largest.is_finite(), "case {case}: gradient of {}\n{config:?}", parameter.name);
+        });
+        let model = AdamW::new(&OptimizerConfig::default()).step(model, grads, 1e-3).with_statistics(&pass).valid();
+        parameters::visit(&model, |parameter, value| {
+            assert!(value.abs().max().into_scalar::<f32>().is_finite(), "case {case}: {}", parameter.name);
+        });
+
+        weights::save(&path, &model, &BTreeMap::new()).unwrap();
+        let blank = config.blank(classes, &Device::flex());
+        let (again, _) = weights::load(blank, &weights::read(&path).unwrap(), &LoadOptions::strict(grid)).unwrap();
+        let images = Tensor::<4>::from_data(pixels, &Device::flex());
+        let before = scores(&model, images.clone());
+        assert!(before.iter().all(|score| score.is_finite()), "case {case}\n{config:?}");
+        assert_eq!(before, scores(&again, images), "case {case}\n{config:?}");
+    }
+}
