@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// A room, and the rooms it may use. `error`, `rng` and `files` are open to all; `config` is read by those who run things.
-const RULES: [(&str, &[&str]); 17] = [
+const RULES: [(&str, &[&str]); 18] = [
     ("error", &[]),
     ("rng", &[]),
     ("files", &[]),
@@ -20,6 +20,10 @@ const RULES: [(&str, &[&str]); 17] = [
     ("eval", &["model", "layers", "data", "kernels"]),
     ("config", &["model", "backbone", "decoder", "data", "train", "eval"]),
     ("artifact", &["config", "model", "data", "eval", "weights"]),
+    (
+        "compare",
+        &["config", "decoder", "model", "data", "eval", "overlay", "train", "report", "inspect", "bench", "predict"],
+    ),
     ("train", &["config", "artifact", "model", "layers", "kernels", "data", "eval", "weights", "report"]),
 ];
 const TOP: [&str; 4] = ["predict", "inspect", "bench", "report"];
