@@ -97,24 +97,29 @@ impl Config {
 
     /// The keys in which another recipe differs, each as `a.b: old -> new`.
     pub fn differences(&self, other: &Self) -> Result<Vec<String>> {
-        let leaves = |config: &Self| -> Result<BTreeMap<String, String>> {
-            let table: toml::Table = toml::from_str(&config.to_toml()?)
-                .map_err(|error| Error::new("cannot read back the configuration").source(error))?;
-            let mut found = BTreeMap::new();
-            flatten("", &toml::Value::Table(table), &mut found);
-            Ok(found)
-        };
-        let (ours, theirs) = (leaves(self)?, leaves(other)?);
-        let shown = |value: Option<&String>| value.cloned().unwrap_or_else(|| "none".to_owned());
-        let keys: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
-        let changed = keys.into_iter().filter(|key| ours.get(*key) != theirs.get(*key));
-        Ok(changed.map(|key| format!("{key}: {} -> {}", shown(ours.get(key)), shown(theirs.get(key)))).collect())
+        differences(self, other)
     }
 
     /// The whole truth as TOML: every key with its value.
     pub fn to_toml(&self) -> Result<String> {
         toml::to_string(self).map_err(|error| Error::new("cannot write the configuration as TOML").source(error))
     }
+}
+
+/// The keys in which two things that are written as TOML differ, each as `a.b: old -> new`.
+pub(crate) fn differences<T: Serialize>(ours: &T, theirs: &T) -> Result<Vec<String>> {
+    let leaves = |settings: &T| -> Result<BTreeMap<String, String>> {
+        let table = toml::Value::try_from(settings)
+            .map_err(|error| Error::new("cannot write the settings as TOML").source(error))?;
+        let mut found = BTreeMap::new();
+        flatten("", &table, &mut found);
+        Ok(found)
+    };
+    let (ours, theirs) = (leaves(ours)?, leaves(theirs)?);
+    let shown = |value: Option<&String>| value.cloned().unwrap_or_else(|| "none".to_owned());
+    let keys: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+    let changed = keys.into_iter().filter(|key| ours.get(*key) != theirs.get(*key));
+    Ok(changed.map(|key| format!("{key}: {} -> {}", shown(ours.get(key)), shown(theirs.get(key)))).collect())
 }
 
 const EVERY_KEY: &str = "`structtoken inspect configs/shapes/demo.toml` prints the keys with their values; those left out take their defaults";

@@ -60,6 +60,7 @@ pub mod config;
 pub mod train;
 
 pub mod bench;
+pub mod compare;
 pub mod inspect;
 pub mod predict;
 pub mod report;

@@ -4,6 +4,8 @@
 //! Image ──[preprocess]──▶ views ──[windows, infer]──▶ Labels ──[confusion]──▶ Scores
 //! ```
 
+pub mod bootstrap;
+pub mod boundary;
 mod config;
 pub mod confusion;
 mod host;
@@ -14,6 +16,7 @@ mod view;
 mod windows;
 
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor};
 
@@ -126,6 +129,8 @@ pub struct Evaluated<'a> {
     pub prediction: &'a Labels,
     /// The counts of this image alone.
     pub confusion: &'a Confusion,
+    /// How long the network and all about it took for this image, from 8-bit pixels to labels.
+    pub took: Duration,
 }
 
 /// Scores a network on a whole dataset; `progress` is told the images done and in all.
@@ -135,11 +140,16 @@ pub fn evaluate(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Scores> {
     let all = dataset.len();
-    let samples = (0..all).map(|index| {
+    evaluate_each(inference, dataset, &mut |image| progress(image.done, all))
+}
+
+/// The same, told of every image what was predicted and counted; nothing of it is kept.
+pub fn evaluate_each(inference: &Inference, dataset: &dyn Dataset, see: &mut dyn FnMut(&Evaluated)) -> Result<Scores> {
+    let samples = (0..dataset.len()).map(|index| {
         let sample = dataset.get(index)?;
         Ok((dataset.name(index), sample.image, sample.labels))
     });
-    evaluate_samples(inference, &dataset.classes().names, samples, |image| progress(image.done, all))
+    evaluate_samples(inference, &dataset.classes().names, samples, |image| see(image))
 }
 
 /// Scores a network on samples: one confusion matrix over all pixels, in the size of the truth.
@@ -179,13 +189,15 @@ where
         for sample in receiver {
             let (name, image, truth) = sample?;
             let at = |e: Error| Error::new(format!("cannot evaluate on `{name}`")).source(e);
+            let start = Instant::now();
             let prediction = inference.labels(&image).map_err(at)?;
+            let took = start.elapsed();
             let mut confusion = Confusion::new(classes);
             confusion.add(&truth, &prediction).map_err(at)?;
             total.merge(&confusion);
             done += 1;
             let (image, truth, prediction) = (&image, &truth, &prediction);
-            progress(&Evaluated { done, name: &name, image, truth, prediction, confusion: &confusion });
+            progress(&Evaluated { done, name: &name, image, truth, prediction, confusion: &confusion, took });
         }
         match done {
             0 => Err(Error::new("there is no image to evaluate on")),

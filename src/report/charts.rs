@@ -166,15 +166,15 @@ fn thin_extremes(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
 
 /// An axis from `low` to `high`.
 #[derive(Debug)]
-struct Scale {
-    low: f64,
-    high: f64,
+pub(crate) struct Scale {
+    pub(crate) low: f64,
+    pub(crate) high: f64,
     log: bool,
 }
 
 impl Scale {
     /// Logarithmic where the bulk of the values, all positive, spans two decades or more.
-    fn fit(values: impl Iterator<Item = f64> + Clone) -> Self {
+    pub(crate) fn fit(values: impl Iterator<Item = f64> + Clone) -> Self {
         let mut sorted: Vec<f64> = values.clone().collect();
         sorted.sort_by(f64::total_cmp);
         let last = sorted.len() - 1;
@@ -186,7 +186,7 @@ impl Scale {
     }
 
     /// From the least to the largest value, with a little room where `room`, never empty.
-    fn linear(values: impl Iterator<Item = f64> + Clone, room: bool) -> Self {
+    pub(crate) fn linear(values: impl Iterator<Item = f64> + Clone, room: bool) -> Self {
         let low = values.clone().fold(f64::INFINITY, f64::min);
         let high = values.fold(f64::NEG_INFINITY, f64::max);
         let span = high - low;
@@ -204,7 +204,7 @@ impl Scale {
     }
 
     /// Where `value` lies, 0 at `low` and 1 at `high`.
-    fn at(&self, value: f64) -> f64 {
+    pub(crate) fn at(&self, value: f64) -> f64 {
         let part = match self.log {
             true => (value / self.low).ln() / (self.high / self.low).ln(),
             false => (value - self.low) / (self.high - self.low),
@@ -213,7 +213,7 @@ impl Scale {
     }
 
     /// About `wanted` round values: steps of 1, 2 or 5 times a power of ten, or powers of ten.
-    fn ticks(&self, wanted: usize) -> Vec<f64> {
+    pub(crate) fn ticks(&self, wanted: usize) -> Vec<f64> {
         if self.log {
             let (first, last) = (self.low.log10().ceil() as i32, self.high.log10().floor() as i32);
             let every = ((last - first).max(0) as usize / wanted + 1).max(1);
@@ -230,7 +230,7 @@ impl Scale {
 }
 
 /// Four significant digits, without trailing zeros; very large and small values as powers of ten.
-pub(super) fn number(value: f64) -> String {
+pub(crate) fn number(value: f64) -> String {
     let size = value.abs();
     if value == 0.0 {
         return "0".into();
@@ -249,7 +249,7 @@ fn trim(digits: &str) -> &str {
 }
 
 /// An iteration count.
-fn whole(value: f64) -> String {
+pub(crate) fn whole(value: f64) -> String {
     match value {
         _ if value.fract() != 0.0 || value.abs() >= 1e15 => number(value),
         _ if value.abs() >= 1e6 => format!("{}M", number(value / 1e6)),

@@ -25,25 +25,29 @@ pub fn render(report: &Report) -> Result<String> {
         ("confusion", "Confusions", confusions(report)),
         ("next", "Next", next_steps(report)),
     ];
+    Ok(document(&report.title, &report.lead, "", &sections))
+}
+
+/// A page of sections, each of an id, a name and its HTML; empty ones are left out. `style` follows the house's own.
+pub(crate) fn document(title: &str, lead: &str, style: &str, sections: &[(&str, &str, String)]) -> String {
     let (mut nav, mut body) = (String::new(), String::new());
     for (id, name, content) in sections.iter().filter(|section| !section.2.is_empty()) {
         nav += &format!("<a href=\"#{id}\">{name}</a>");
         body += &format!("<section id=\"{id}\" aria-label=\"{name}\">\n{content}</section>\n");
     }
-    let lead =
-        if report.lead.is_empty() { String::new() } else { format!("<p class=\"lead\">{}</p>", escape(&report.lead)) };
-    Ok(fill(
+    let lead = if lead.is_empty() { String::new() } else { format!("<p class=\"lead\">{}</p>", escape(lead)) };
+    fill(
         include_str!("page.html"),
         &[
-            ("title", &escape(&report.title)),
+            ("title", &escape(title)),
             ("version", env!("CARGO_PKG_VERSION")),
-            ("style", include_str!("style.css").trim_end()),
+            ("style", format!("{}\n{style}", include_str!("style.css")).trim_end()),
             ("script", include_str!("script.js").trim_end()),
             ("lead", &lead),
             ("nav", &nav),
             ("sections", &body),
         ],
-    ))
+    )
 }
 
 /// Puts each value at its `{{name}}`. One pass: values are never searched for names.
@@ -265,7 +269,7 @@ fn next_steps(report: &Report) -> String {
 }
 
 /// A class's colour as a small square. Meaning is never carried by it alone: a name stands beside it.
-pub(super) fn swatch(color: [u8; 3]) -> String {
+pub(crate) fn swatch(color: [u8; 3]) -> String {
     format!("<i class=\"swatch\" style=\"background:{}\"></i>", rgb(color))
 }
 
@@ -275,7 +279,7 @@ fn rgb([r, g, b]: [u8; 3]) -> String {
 
 /// Text that is safe in HTML, inside and outside of quoted attributes. Control characters, and those that would turn
 /// the direction of the text around them, become U+FFFD.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -294,7 +298,7 @@ pub(super) fn escape(text: &str) -> String {
 }
 
 /// `1,234,567`.
-pub(super) fn thousands(n: u64) -> String {
+pub(crate) fn thousands(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::new();
     for (i, digit) in digits.chars().enumerate() {

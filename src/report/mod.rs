@@ -15,10 +15,10 @@ use crate::data::image::{Image, Labels};
 use crate::error::{Error, Result};
 use crate::files;
 
-mod charts;
+pub(crate) mod charts;
 mod confusion;
-mod html;
-mod pictures;
+pub(crate) mod html;
+pub(crate) mod pictures;
 pub mod progress;
 pub mod run;
 mod tokens;

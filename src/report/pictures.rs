@@ -31,7 +31,7 @@ pub(super) const WRONG: [u8; 3] = [255, 45, 85];
 const NOT_FINITE: u8 = 255;
 
 /// The size with the same shape whose longer side is at most `limit`.
-pub(super) fn fit(width: usize, height: usize, limit: usize) -> (usize, usize) {
+pub(crate) fn fit(width: usize, height: usize, limit: usize) -> (usize, usize) {
     let longer = width.max(height);
     if longer <= limit {
         return (width, height);
@@ -41,7 +41,7 @@ pub(super) fn fit(width: usize, height: usize, limit: usize) -> (usize, usize) {
 }
 
 /// A photo: JPEG, or PNG where that is not much larger (flat colours, small pictures).
-pub(super) fn photo(image: &Image) -> Result<String> {
+pub(crate) fn photo(image: &Image) -> Result<String> {
     let (width, height) = (image.width as u32, image.height as u32);
     let mut jpeg = Vec::new();
     JpegEncoder::new_with_quality(&mut jpeg, 86)
@@ -52,7 +52,7 @@ pub(super) fn photo(image: &Image) -> Result<String> {
 }
 
 /// A label map in the classes' colours; ignored pixels are transparent.
-pub(super) fn label_map(labels: &Labels, palette: &[[u8; 3]]) -> Result<String> {
+pub(crate) fn label_map(labels: &Labels, palette: &[[u8; 3]]) -> Result<String> {
     let k = palette.len().min(usize::from(IGNORE)) as u8;
     let ids: Vec<u8> = labels.ids.iter().map(|&id| id.min(k)).collect();
     let colors: Vec<u8> = palette.iter().take(k.into()).flatten().copied().chain([0; 3]).collect();
@@ -164,7 +164,7 @@ fn resize(map: &[f32], (gh, gw): (usize, usize), (height, width): (usize, usize)
 }
 
 /// The image made smaller by averaging areas.
-pub(super) fn shrink_image(image: &Image, (width, height): (usize, usize)) -> Image {
+pub(crate) fn shrink_image(image: &Image, (width, height): (usize, usize)) -> Image {
     if (width, height) == (image.width, image.height) {
         return image.clone();
     }
@@ -188,7 +188,7 @@ pub(super) fn shrink_image(image: &Image, (width, height): (usize, usize)) -> Im
 }
 
 /// The label map made smaller by taking the label at each centre.
-pub(super) fn shrink_labels(labels: &Labels, (width, height): (usize, usize)) -> Labels {
+pub(crate) fn shrink_labels(labels: &Labels, (width, height): (usize, usize)) -> Labels {
     let centre = |i: usize, to: usize, from: usize| (2 * i + 1) * from / (2 * to);
     let id = |y: usize, x: usize| labels.ids[y * labels.width + centre(x, width, labels.width)];
     let rows = (0..height).map(|y| centre(y, height, labels.height));

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// A room, and the rooms it may use. `error`, `rng` and `files` are open to all; `config` is read by those who run things.
-const RULES: [(&str, &[&str]); 18] = [
+const RULES: [(&str, &[&str]); 19] = [
     ("error", &[]),
     ("rng", &[]),
     ("files", &[]),
@@ -21,6 +21,10 @@ const RULES: [(&str, &[&str]); 18] = [
     ("eval", &["model", "decoder", "layers", "data", "kernels"]),
     ("config", &["model", "backbone", "decoder", "data", "train", "eval"]),
     ("artifact", &["config", "model", "data", "eval", "weights"]),
+    (
+        "compare",
+        &["config", "decoder", "model", "data", "eval", "overlay", "train", "report", "inspect", "bench", "predict"],
+    ),
     ("train", &["config", "artifact", "model", "loss", "layers", "kernels", "data", "eval", "weights", "report"]),
 ];
 const TOP: [&str; 4] = ["predict", "inspect", "bench", "report"];

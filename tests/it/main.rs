@@ -3,6 +3,7 @@
 
 mod bad_input;
 mod cli;
+mod compare;
 mod every_decoder;
 mod golden;
 mod heads;

@@ -18,6 +18,9 @@ pub(crate) struct Console {
     interrupted: Arc<AtomicBool>,
     stop_after: Option<u64>,
     deadline: Option<Instant>,
+    /// Where a run stands in a comparison, and what is left of that after it.
+    place: Option<(String, Option<Duration>)>,
+    abandoned: Arc<AtomicBool>,
     json: bool,
 }
 
@@ -34,7 +37,29 @@ impl Console {
         })
         .map_err(|error| Error::new("cannot listen for Ctrl-C").source(error))?;
         let bar = stderr().is_terminal().then(|| bar("{msg}\n{wide_bar} {pos}/{len}"));
-        Ok(Self { bar, evaluating: None, last_line: None, interrupted, stop_after: None, deadline: None, json })
+        Ok(Self {
+            bar,
+            evaluating: None,
+            last_line: None,
+            interrupted,
+            stop_after: None,
+            deadline: None,
+            place: None,
+            abandoned: Arc::default(),
+            json,
+        })
+    }
+
+    /// For one run of a comparison, which stops as on Ctrl-C when stdin ends: the process that holds the other end wants
+    /// it to, or is gone.
+    pub(crate) fn child(mut self, place: String, rest: Option<Duration>) -> Self {
+        self.place = Some((place, rest));
+        let flag = Arc::clone(&self.abandoned);
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+            flag.store(true, Ordering::SeqCst);
+        });
+        self
     }
 
     /// Stops before the iteration of this number.
@@ -63,8 +88,13 @@ impl Observer for Console {
     }
 
     fn iteration(&mut self, progress: &Progress) {
+        let (place, rest) = match &self.place {
+            Some((place, Some(rest))) => (place.as_str(), format!(", {} in all", clock(progress.eta + *rest))),
+            Some((place, None)) => (place.as_str(), String::new()),
+            None => ("", String::new()),
+        };
         let text = format!(
-            "iteration {}/{}  loss {:.4}  lr {:.2e}  {:.1} images/s  waiting for data {:.0}%  {} left",
+            "{place}iteration {}/{}  loss {:.4}  lr {:.2e}  {:.1} images/s  waiting for data {:.0}%  {} left{rest}",
             progress.iteration,
             progress.iterations,
             progress.loss,
@@ -117,7 +147,8 @@ impl Observer for Console {
     }
 
     fn stop(&mut self, iteration: u64) -> Stop {
-        if self.interrupted.load(Ordering::SeqCst) || self.stop_after.is_some_and(|stop| iteration >= stop) {
+        let told = |flag: &AtomicBool| flag.load(Ordering::SeqCst);
+        if told(&self.interrupted) || told(&self.abandoned) || self.stop_after.is_some_and(|stop| iteration >= stop) {
             Stop::Save
         } else if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             Stop::Finish
@@ -143,7 +174,7 @@ pub(crate) fn bar(template: &str) -> ProgressBar {
     ProgressBar::new(0).with_style(style)
 }
 
-fn clock(duration: Duration) -> String {
+pub(crate) fn clock(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds / 3600 {
         0 => format!("{}:{:02}", seconds / 60, seconds % 60),

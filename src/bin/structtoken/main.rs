@@ -11,6 +11,7 @@ macro_rules! talk {
 }
 
 mod bench;
+mod compare;
 mod console;
 mod demo;
 mod eval;
@@ -51,6 +52,8 @@ enum Command {
     Eval(eval::Arguments),
     /// Write the label maps of images
     Predict(predict::Arguments),
+    /// Train a recipe with several decoders and seeds within one budget, and say which is better
+    Compare(compare::Arguments),
     /// Time images to label maps, or a step of training, with random weights
     Bench(bench::Arguments),
     /// Show a recipe with all its values, a model's size and cost, or what a weight file holds
@@ -64,6 +67,7 @@ impl Command {
             | Command::Train(train::Arguments { computing, .. })
             | Command::Eval(eval::Arguments { computing, .. })
             | Command::Predict(predict::Arguments { computing, .. })
+            | Command::Compare(compare::Arguments { computing, .. })
             | Command::Bench(bench::Arguments { computing, .. }) => computing.threads,
             Command::Inspect(_) => None,
         }
@@ -75,6 +79,7 @@ impl Command {
             Command::Train(arguments) => train::run(arguments),
             Command::Eval(arguments) => eval::run(arguments),
             Command::Predict(arguments) => predict::run(arguments),
+            Command::Compare(arguments) => compare::run(arguments),
             Command::Bench(arguments) => bench::run(arguments),
             Command::Inspect(arguments) => inspect::run(arguments),
         }

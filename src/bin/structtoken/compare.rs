@@ -1,0 +1,229 @@
+//! `structtoken compare`: the plan, and one process a run, so that each has its own memory to be measured and one that fails
+//! takes none along.
+
+mod parent;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use structtoken::compare::run::{self, Ended, Place};
+use structtoken::compare::{self, Budget, PLAN, Plan, Shard};
+use structtoken::config::Config;
+use structtoken::decoder::DecoderConfig;
+use structtoken::device;
+use structtoken::error::{Error, Result};
+
+use crate::console::{Console, print};
+use crate::train::command_line;
+use crate::{Computing, End};
+use parent::Parent;
+
+/// Train a recipe with several decoders and seeds within one budget, and say which is better
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    /// The recipe, a TOML file; left out to go on with the comparison in --out
+    recipe: Option<PathBuf>,
+    /// Decoders by commas [default: all]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "recipe")]
+    decoders: Vec<String>,
+    /// Seeds of each decoder, from the recipe's on [default: 3]
+    #[arg(long, value_name = "N", requires = "recipe")]
+    seeds: Option<u64>,
+    /// Time to train each run, as 90s, 20m or 1h30m; evaluations come on top
+    #[arg(long, value_name = "TIME", requires = "recipe", conflicts_with = "iterations")]
+    budget: Option<String>,
+    /// Iterations of each run [default: those of the recipe]
+    #[arg(long, value_name = "N", requires = "recipe")]
+    iterations: Option<u64>,
+    /// Evaluations of each run while it is trained [default: 5]
+    #[arg(long, value_name = "N", requires = "recipe")]
+    evaluations: Option<u64>,
+    /// Change a value of the recipe; may be given more than once
+    #[arg(long = "set", value_name = "KEY=VALUE", requires = "recipe")]
+    changes: Vec<String>,
+    /// The folder of the comparison [default: runs/compare/NAME-OF-THE-RECIPE]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Do every n-th run only, from the i-th on; by default as a Slurm array or an indexed Kubernetes Job says
+    #[arg(long, value_name = "I/N")]
+    shard: Option<Shard>,
+    /// How many shards there are, where the environment says only which this is
+    #[arg(long, value_name = "N", conflicts_with = "shard")]
+    shards: Option<u64>,
+    /// Train nothing: gather the finished runs of these folders into --out [default: the first of them]
+    #[arg(long, value_name = "DIR", num_args = 1.., conflicts_with_all = ["recipe", "shard", "shards"])]
+    collect: Vec<PathBuf>,
+    /// Print compare.json instead of the table
+    #[arg(long)]
+    json: bool,
+    /// Do this one run, as a process of its own
+    #[arg(long, hide = true)]
+    child: Option<String>,
+    /// Where it stands among the others
+    #[arg(long, hide = true, default_value = "")]
+    place: String,
+    /// Seconds that those after it will take
+    #[arg(long, hide = true)]
+    rest: Option<u64>,
+    #[command(flatten)]
+    pub(crate) computing: Computing,
+}
+
+const EXAMPLES: &str = "Examples:
+  structtoken compare configs/shapes/demo.toml --decoders cse,sse,pwe --budget 2m
+  structtoken compare --out runs/compare/demo                    go on, or write the tables again
+  structtoken compare --collect node1/demo node2/demo --out demo";
+
+pub(crate) fn run(arguments: Arguments) -> Result<End> {
+    if let Some(name) = &arguments.child {
+        return child(&arguments, name);
+    }
+    if let Some(first) = arguments.collect.first() {
+        let out = arguments.out.as_ref().unwrap_or(first);
+        let plan = collected_plan(&arguments.collect)?;
+        if out != first {
+            plan.settle(out)?;
+        }
+        return publish(&arguments, &plan, &arguments.collect, out).map(|()| End::Done);
+    }
+    let (dir, plan) = plan(&arguments)?;
+    let shard = shard(&arguments)?;
+    plan.settle(&dir)?;
+    let ours = shard.of(plan.runs());
+    talk!("comparing in `{}`: {} runs, {} each", dir.display(), plan.runs().len(), plan.budget);
+    let mut parent = Parent::new(&arguments, &dir, &plan)?;
+    let interrupted = parent.work(&ours)?;
+    publish(&arguments, &plan, std::slice::from_ref(&dir), &dir)?;
+    if interrupted {
+        talk!("saved; go on with:\n  structtoken compare --out {}", dir.display());
+        return Ok(End::Interrupted);
+    }
+    match parent.failed.as_slice() {
+        [] => Ok(End::Done),
+        failed => Err(Error::new(format!("{} of {} runs failed: {}", failed.len(), ours.len(), failed.join(", ")))
+            .hint("their errors are above; the same command goes on with what is missing")),
+    }
+}
+
+/// The folder and what is to be done in it.
+fn plan(arguments: &Arguments) -> Result<(PathBuf, Plan)> {
+    let stem = |recipe: &Path| Some(Path::new("runs/compare").join(recipe.file_stem()?));
+    let dir = arguments.out.clone().or_else(|| stem(arguments.recipe.as_deref()?));
+    let dir = dir.ok_or_else(|| {
+        Error::new("there is nothing to compare").hint(
+            "give a recipe, `structtoken compare configs/shapes/demo.toml`, or the folder of a comparison with --out",
+        )
+    })?;
+    let Some(recipe) = &arguments.recipe else {
+        let found = Plan::read(&dir)?;
+        let missing = || {
+            Error::new(format!("`{}` holds no comparison: there is no `{PLAN}`", dir.display()))
+                .hint("give a recipe to begin one, or the right folder with --out")
+        };
+        return Ok((dir.clone(), found.ok_or_else(missing)?));
+    };
+    let config = Config::read(recipe, &arguments.changes)?;
+    let budget = match (&arguments.budget, arguments.iterations) {
+        (Some(time), _) => time.parse()?,
+        (None, Some(iterations)) => Budget::Iterations(iterations),
+        (None, None) => Budget::Iterations(config.train.iterations),
+    };
+    let decoders = match arguments.decoders.as_slice() {
+        [] => DecoderConfig::presets().map(str::to_owned).collect(),
+        named => named.to_vec(),
+    };
+    let (seeds, evaluations) = (arguments.seeds.unwrap_or(3), arguments.evaluations.unwrap_or(5));
+    Ok((dir, Plan::new(config, &decoders, seeds, budget, evaluations)?))
+}
+
+/// The one plan of all folders.
+fn collected_plan(folders: &[PathBuf]) -> Result<Plan> {
+    let mut plan: Option<(Plan, &PathBuf)> = None;
+    for folder in folders {
+        let found = Plan::read(folder)?.ok_or_else(|| {
+            Error::new(format!("`{}` holds no comparison: there is no `{PLAN}`", folder.display()))
+                .hint("name the folders that `structtoken compare` wrote, not those of single runs")
+        })?;
+        match &plan {
+            Some((first, of)) => first.agree(&found, of).map_err(|error| {
+                Error::new(format!("`{}` does not belong to the others", folder.display())).source(error)
+            })?,
+            None => plan = Some((found, folder)),
+        }
+    }
+    plan.map(|(plan, _)| plan).ok_or_else(|| Error::new("there is no folder to collect from"))
+}
+
+/// Which runs are ours: as told, or as the array job says that this is a task of.
+fn shard(arguments: &Arguments) -> Result<Shard> {
+    if let Some(shard) = arguments.shard {
+        talk!("shard {shard}");
+        return Ok(shard);
+    }
+    let number = |name: &str| -> Result<Option<u64>> {
+        let Some(text) = std::env::var(name).ok().filter(|text| !text.is_empty()) else { return Ok(None) };
+        text.parse().map(Some).map_err(|_| {
+            Error::new(format!("{name} is `{text}`, which is no number")).hint("say which runs to do: `--shard 1/4`")
+        })
+    };
+    let counted = |index: u64, count: Option<u64>, source: &str| {
+        let count = arguments.shards.or(count).ok_or_else(|| {
+            Error::new(format!("{source} says which shard this is, but not of how many"))
+                .hint("add `--shards N`, or say `--shard I/N`, `--shard 1/1` for all runs")
+        })?;
+        let shard = Shard::new(index, count)?;
+        talk!("shard {shard}, by {source}");
+        Ok(shard)
+    };
+    if let Some(id) = number("SLURM_ARRAY_TASK_ID")? {
+        let first = number("SLURM_ARRAY_TASK_MIN")?.unwrap_or(0);
+        let step = number("SLURM_ARRAY_TASK_STEP")?.unwrap_or(1).max(1);
+        return counted(id.saturating_sub(first) / step, number("SLURM_ARRAY_TASK_COUNT")?, "SLURM_ARRAY_TASK_ID");
+    }
+    if let Some(index) = number("JOB_COMPLETION_INDEX")? {
+        return counted(index, number("JOB_COMPLETIONS")?, "JOB_COMPLETION_INDEX");
+    }
+    match arguments.shards {
+        None | Some(1) => Ok(Shard::ALL),
+        Some(_) => Err(Error::new("--shards says how many there are, but nothing says which this is")
+            .hint("say `--shard 1/4`; --shards is for array jobs that do not tell their size")),
+    }
+}
+
+/// Writes the tables from what is there, and prints the result.
+fn publish(arguments: &Arguments, plan: &Plan, folders: &[PathBuf], out: &Path) -> Result<()> {
+    let comparison = compare::publish(plan, folders, out)?;
+    for note in &comparison.notes {
+        talk!("{note}");
+    }
+    let json = || serde_json::to_string_pretty(&comparison).map_err(|e| Error::new("cannot write JSON").source(e));
+    print(&if arguments.json { json()? } else { comparison.markdown() });
+    talk!("tables in `{}`: compare.html, compare.md, compare.json", out.display());
+    Ok(())
+}
+
+/// One run, in the process that was started for it.
+fn child(arguments: &Arguments, name: &str) -> Result<End> {
+    let dir = arguments.out.as_deref().ok_or_else(|| Error::new("--child needs --out"))?;
+    let plan = Plan::read(dir)?.ok_or_else(|| Error::new(format!("there is no `{PLAN}` in `{}`", dir.display())))?;
+    let run = plan.run(name)?;
+    let (device, device_name) = device::open(&arguments.computing.device)?;
+    let machine = format!("{device_name}, {} threads{}", rayon::current_num_threads(), processor());
+    let rest = arguments.rest.map(Duration::from_secs);
+    let mut console = Console::new(false)?.child(arguments.place.clone(), rest);
+    let place = Place { dir, device: &device, device_name: &machine, command: &command_line() };
+    match run::train_and_evaluate(&plan, &run, &place, &mut console)? {
+        Ended::Finished => Ok(End::Done),
+        Ended::Interrupted => Ok(End::Interrupted),
+    }
+}
+
+/// The processor's name, where the system tells: times of different ones do not compare.
+fn processor() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name =
+        text.lines().find_map(|line| Some(line.strip_prefix("model name")?.split_once(':')?.1.trim().to_owned()));
+    name.map_or(String::new(), |name| format!(", {name}"))
+}

@@ -1,0 +1,258 @@
+//! One recipe with several decoders and seeds, within one budget: which is better, and by how much is that sure?
+//!
+//! ```text
+//! Plan ──[plan.toml]──▶ runs, shared out by Shard ──[run: probe, train, evaluate]──▶ DIR/pwe-s0/{result,counts}.json
+//!      ──[collect]──▶ Comparison ──[table, page, picture]──▶ compare.md, compare.json, compare.html, compare.png
+//! ```
+//!
+//! Held equal in all runs: data and their order, backbone and its initial weights, optimiser, batch, augmentation, and the
+//! budget. A seed decides data order, initial weights, augmentation and dropped paths, so runs of one seed are paired.
+//! `docs/compare.md` says how to read the result.
+
+pub mod collect;
+mod curves;
+mod page;
+mod picture;
+mod plot;
+pub mod run;
+mod shard;
+mod stats;
+mod table;
+mod times;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{self, Config};
+use crate::decoder::DecoderConfig;
+use crate::error::{Error, Result};
+use crate::files;
+pub use shard::Shard;
+
+/// The name of the plan in a comparison's folder.
+pub const PLAN: &str = "plan.toml";
+
+/// What is compared. Written to the folder's `plan.toml` once; every later call has to agree with it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// Decoders in the order of the table's first draft.
+    pub decoders: Vec<String>,
+    /// Seeds of each decoder.
+    pub seeds: Vec<u64>,
+    /// Evaluations of each run while it is trained, the one at the end included; 0 for that one alone.
+    pub evaluations: u64,
+    /// How long each run is trained.
+    pub budget: Budget,
+    /// The settings of each decoder.
+    pub decoder: BTreeMap<String, DecoderConfig>,
+    /// All else.
+    pub recipe: Config,
+}
+
+/// How long a run is trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Budget {
+    /// Steps of the optimiser.
+    Iterations(u64),
+    /// Seconds of training, evaluations apart.
+    Seconds(u64),
+}
+
+/// One training run of a comparison.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// The decoder's name.
+    pub decoder: String,
+    /// The seed.
+    pub seed: u64,
+}
+
+impl fmt::Display for Run {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-s{}", self.decoder, self.seed)
+    }
+}
+
+impl Plan {
+    /// The plan for `recipe` with the presets named `decoders` and `seeds` seeds from the recipe's on. Where the recipe's
+    /// own decoder is of a preset's kind, its settings are taken.
+    ///
+    /// # Errors
+    /// An unknown or repeated name, settings that do not fit the backbone, no decoder or no seed.
+    pub fn new(recipe: Config, decoders: &[String], seeds: u64, budget: Budget, evaluations: u64) -> Result<Self> {
+        if decoders.is_empty() || !(1..=100).contains(&seeds) {
+            return Err(Error::new(format!("a comparison of {} decoders with {seeds} seeds", decoders.len()))
+                .hint("name at least one decoder, and 1 to 100 seeds: `--decoders cse,pwe --seeds 3`"));
+        }
+        let mut decoder = BTreeMap::new();
+        for name in decoders {
+            let preset = DecoderConfig::preset(name)?;
+            let own = &recipe.model.decoder;
+            let chosen = if preset.same_kind(own) { own.clone() } else { preset };
+            if decoder.insert(name.clone(), chosen).is_some() {
+                return Err(
+                    Error::new(format!("--decoders names `{name}` twice")).hint("name each once; seeds repeat it")
+                );
+            }
+        }
+        let first = recipe.train.seed;
+        let seeds = (0..seeds).map(|i| first.saturating_add(i)).collect();
+        let plan = Self { decoders: decoders.to_vec(), seeds, evaluations, budget, decoder, recipe };
+        plan.check()?;
+        Ok(plan)
+    }
+
+    fn check(&self) -> Result<()> {
+        if matches!(self.budget, Budget::Iterations(0) | Budget::Seconds(0)) {
+            return Err(Error::new("the budget is nothing").hint("for instance `--budget 20m` or `--iterations 1000`"));
+        }
+        for run in self.runs() {
+            let config = self.config(&run, 1)?;
+            config.check().map_err(|error| Error::new(format!("decoder `{}`", run.decoder)).source(error))?;
+        }
+        Ok(())
+    }
+
+    /// All runs, seed by seed, so that a comparison that is cut short has all decoders.
+    pub fn runs(&self) -> Vec<Run> {
+        let of_seed = |&seed: &u64| self.decoders.iter().map(move |decoder| Run { decoder: decoder.clone(), seed });
+        self.seeds.iter().flat_map(of_seed).collect()
+    }
+
+    /// The run called `name`.
+    pub fn run(&self, name: &str) -> Result<Run> {
+        let found = self.runs().into_iter().find(|run| run.to_string() == name);
+        found.ok_or_else(|| Error::new(format!("the plan has no run `{name}`")))
+    }
+
+    /// The recipe of a run of so many iterations. Evaluations are spread evenly over it, its warm-up takes a tenth of it at
+    /// most, and pretrained weights are only the backbone's.
+    pub fn config(&self, run: &Run, iterations: u64) -> Result<Config> {
+        let missing = || Error::new(format!("`{PLAN}` has no settings for the decoder `{}`", run.decoder));
+        let mut config = self.recipe.clone();
+        config.model.decoder = self.decoder.get(&run.decoder).ok_or_else(missing)?.clone();
+        let train = &mut config.train;
+        (train.seed, train.iterations) = (run.seed, iterations);
+        train.eval_every = if self.evaluations == 0 { 0 } else { iterations.div_ceil(self.evaluations) };
+        train.schedule.warmup_iters = train.schedule.warmup_iters.min(iterations / 10);
+        train.pretrained_backbone_only |= train.pretrained.is_some();
+        Ok(config)
+    }
+
+    /// Reads the plan of the comparison in `folder`; none where there is none.
+    pub fn read(folder: &Path) -> Result<Option<Self>> {
+        let path = folder.join(PLAN);
+        let text = match std::fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::file("read", &path, error)),
+        };
+        let plan: Self = toml::from_str(&text).map_err(|error| {
+            Error::file("read the plan", &path, error)
+                .hint("it is written by `structtoken compare`: take another --out")
+        })?;
+        plan.check().map_err(|error| Error::file("use the plan", &path, error))?;
+        Ok(Some(plan))
+    }
+
+    /// Writes the plan to `folder`, or sees that the one there is the same.
+    ///
+    /// # Errors
+    /// Another plan is there: the message says in what it differs.
+    pub fn settle(&self, folder: &Path) -> Result<()> {
+        let _lock = patient_lock(folder)?;
+        if let Some(before) = Self::read(folder)? {
+            return before.agree(self, folder);
+        }
+        let text = toml::to_string(self).map_err(|error| Error::new("cannot write the plan as TOML").source(error))?;
+        files::write(&folder.join(PLAN), text.as_bytes())
+    }
+
+    /// Refuses another plan than this one, which is that of `folder`.
+    pub fn agree(&self, other: &Self, folder: &Path) -> Result<()> {
+        if self == other {
+            return Ok(());
+        }
+        let differences = config::differences(self, other)?.join(", ");
+        Err(Error::new(format!("`{}` was begun with another plan: {differences}", folder.display())).hint(
+            "leave out the recipe and its options to go on with the plan there, or take another folder with --out",
+        ))
+    }
+}
+
+/// The lock of a comparison's folder, which processes hold only for moments: waited for.
+fn patient_lock(folder: &Path) -> Result<files::Lock> {
+    const PATIENCE: u32 = 150;
+    for _ in 0..PATIENCE {
+        if let Ok(lock) = files::Lock::take(folder) {
+            return Ok(lock);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    files::Lock::take(folder)
+}
+
+/// `90s`, `20m`, `2h` or `1h30m` as seconds.
+impl FromStr for Budget {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let malformed =
+            || Error::new(format!("`{text}` is no time")).hint("for instance `--budget 90s`, `20m` or `1h30m`");
+        let (mut seconds, mut rest) = (0u64, text);
+        while !rest.is_empty() {
+            let end = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(malformed)?;
+            let number: u64 = rest[..end].parse().map_err(|_| malformed())?;
+            let unit = match rest[end..].chars().next() {
+                Some('s') => 1,
+                Some('m') => 60,
+                Some('h') => 3600,
+                _ => return Err(malformed()),
+            };
+            seconds = number.checked_mul(unit).and_then(|part| seconds.checked_add(part)).ok_or_else(malformed)?;
+            rest = &rest[end + 1..];
+        }
+        if (1..=365 * 86_400).contains(&seconds) { Ok(Self::Seconds(seconds)) } else { Err(malformed()) }
+    }
+}
+
+impl fmt::Display for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Iterations(n) => write!(f, "{n} iterations"),
+            Self::Seconds(s) if s % 3600 == 0 => write!(f, "{} h of training", s / 3600),
+            Self::Seconds(s) if s % 60 == 0 => write!(f, "{} min of training", s / 60),
+            Self::Seconds(s) => write!(f, "{s} s of training"),
+        }
+    }
+}
+
+/// Gathers the finished runs in `folders` and writes `compare.md`, `.json`, `.html` and `.png` to `out`.
+///
+/// # Errors
+/// Files that cannot be read or written, or runs that were not evaluated on the same images.
+pub fn publish(plan: &Plan, folders: &[PathBuf], out: &Path) -> Result<collect::Comparison> {
+    let gathered = collect::gather(plan, folders)?;
+    let comparison = collect::compare(plan, &gathered)?;
+    let pictures = picture::choose(plan, &gathered);
+    let json = serde_json::to_vec_pretty(&comparison).map_err(|e| Error::new("cannot write the result").source(e))?;
+    let page = page::render(plan, &comparison, &pictures)?;
+    let _lock = patient_lock(out)?;
+    files::write(&out.join("compare.json"), &json)?;
+    files::write(&out.join("compare.md"), comparison.markdown().as_bytes())?;
+    if let Some(sheet) = pictures.sheet() {
+        crate::data::image::write_png(&out.join("compare.png"), &sheet)?;
+    }
+    files::write(&out.join("compare.html"), page.as_bytes())?;
+    Ok(comparison)
+}
+
+#[cfg(test)]
+mod tests;

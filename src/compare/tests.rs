@@ -1,0 +1,82 @@
+//! Plans, budgets and shards.
+
+use super::*;
+
+fn names(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn plan(decoders: &[&str], seeds: u64) -> Result<Plan> {
+    let recipe = Config::parse("[model.decoder]\ntype = \"structtoken\"\nblock = \"pwe\"\nnum_blocks = 2", "r", &[])?;
+    Plan::new(recipe, &names(decoders), seeds, Budget::Iterations(1000), 5)
+}
+
+#[test]
+fn a_plan_reads_back_and_refuses_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = plan(&["pwe", "cse"], 2).unwrap();
+    first.settle(folder.path()).unwrap();
+    first.settle(folder.path()).unwrap();
+    assert_eq!(Plan::read(folder.path()).unwrap().unwrap(), first);
+    let mut other = first.clone();
+    (other.budget, other.recipe.train.batch_size) = (Budget::Seconds(60), 3);
+    let error = other.settle(folder.path()).unwrap_err().to_string();
+    assert!(
+        error.contains("recipe.train.batch_size: 16 -> 3") && error.contains("budget.seconds: none -> 60"),
+        "{error}"
+    );
+}
+
+#[test]
+fn runs_differ_in_decoder_and_seed_alone() {
+    let plan = plan(&["pwe", "cse"], 2).unwrap();
+    let runs: Vec<String> = plan.runs().iter().map(Run::to_string).collect();
+    assert_eq!(runs, ["pwe-s0", "cse-s0", "pwe-s1", "cse-s1"]);
+    let config = |name: &str| plan.config(&plan.run(name).unwrap(), 1003).unwrap();
+    let (pwe, cse) = (config("pwe-s1"), config("cse-s1"));
+    // The recipe's own decoder keeps its settings, the other has its defaults.
+    let found = pwe.differences(&cse).unwrap();
+    assert_eq!(found, ["model.decoder.block: \"pwe\" -> \"cse\"", "model.decoder.num_blocks: 2 -> 4"]);
+    assert_eq!((pwe.train.seed, pwe.train.iterations, pwe.train.eval_every), (1, 1003, 201));
+    assert_eq!(pwe.train.schedule.warmup_iters, 100);
+    assert!(plan.run("pwe-s7").is_err());
+}
+
+#[test]
+fn faulty_plans_are_refused() {
+    assert!(plan(&["pwe", "pwe"], 1).unwrap_err().to_string().contains("twice"));
+    assert_eq!(plan(&["pew"], 1).unwrap_err().remedy(), Some("did you mean `pwe`?"));
+    assert!(plan(&[], 1).is_err() && plan(&["pwe"], 0).is_err());
+    let text =
+        "decoders = [\"pwe\"]\nseeds = [0]\nevaluations = 1\nbudget = { iterations = 5 }\ndecoder = {}\nrecipe = {}";
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join(PLAN), text).unwrap();
+    assert!(Plan::read(folder.path()).unwrap_err().to_string().contains("no settings for the decoder `pwe`"));
+}
+
+#[test]
+fn budgets_are_times() {
+    let seconds = |text: &str| text.parse::<Budget>().ok();
+    assert_eq!(seconds("90s"), Some(Budget::Seconds(90)));
+    assert_eq!(seconds("20m"), Some(Budget::Seconds(1200)));
+    assert_eq!(seconds("1h30m"), Some(Budget::Seconds(5400)));
+    for bad in ["", "20", "m", "5x", "-5m", "0s", "99999999999999999999h", "1.5h"] {
+        assert_eq!(seconds(bad), None, "{bad}");
+    }
+    assert_eq!(Budget::Seconds(1200).to_string(), "20 min of training");
+}
+
+#[test]
+fn shards_share_all_runs_out() {
+    let runs = plan(&["pwe", "cse", "sse"], 3).unwrap().runs();
+    let mut all: Vec<String> = (1..=4)
+        .flat_map(|i| format!("{i}/4").parse::<Shard>().unwrap().of(runs.clone()))
+        .map(|run| run.to_string())
+        .collect();
+    all.sort();
+    let mut expected: Vec<String> = runs.iter().map(Run::to_string).collect();
+    expected.sort();
+    assert_eq!(all, expected);
+    assert_eq!(Shard::ALL.of(runs.clone()), runs);
+    assert!(["0/2", "3/2", "1", "a/b", "1/0"].iter().all(|text| text.parse::<Shard>().is_err()));
+}
