@@ -153,7 +153,7 @@ fn flatten(key: &str, value: &toml::Value, found: &mut BTreeMap<String, String>)
 }
 
 /// Puts `a.b=c` into the table; `c` is a TOML value, or else a string.
-fn set(table: &mut toml::Table, change: &str) -> Result<()> {
+pub(crate) fn set(table: &mut toml::Table, change: &str) -> Result<()> {
     let malformed = || {
         Error::new(format!("--set `{change}` is not of the form key=value"))
             .hint("for instance `--set train.iterations=1000` or `--set model.decoder.block=cse`")

@@ -55,6 +55,21 @@ pub struct Plan {
     pub recipe: Config,
 }
 
+/// Puts `NAME.KEY=VALUE` into the settings of the decoder `NAME`.
+fn changed(decoders: &mut BTreeMap<String, DecoderConfig>, change: &str) -> Result<()> {
+    let fault = |text: &str| Error::new(format!("--with `{change}`: {text}"));
+    let (name, change) = change
+        .split_once('.')
+        .filter(|(_, rest)| rest.contains('='))
+        .ok_or_else(|| fault("is not of the form NAME.KEY=VALUE").hint("for instance `--with eomt.num_queries=20`"))?;
+    let decoder = decoders.get_mut(name).ok_or_else(|| fault("there is no such decoder among those compared"))?;
+    let mut table =
+        toml::Table::try_from(&*decoder).map_err(|error| fault("cannot be written as TOML").source(error))?;
+    config::set(&mut table, change)?;
+    *decoder = table.try_into().map_err(|error: toml::de::Error| fault(error.message()))?;
+    Ok(())
+}
+
 /// How long a run is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -82,11 +97,18 @@ impl fmt::Display for Run {
 
 impl Plan {
     /// The plan for `recipe` with the presets named `decoders` and `seeds` seeds from the recipe's on. Where the recipe's
-    /// own decoder is of a preset's kind, its settings are taken.
+    /// own decoder is of a preset's kind, its settings are taken. `changes` are `NAME.KEY=VALUE` for single decoders.
     ///
     /// # Errors
     /// An unknown or repeated name, settings that do not fit the backbone, no decoder or no seed.
-    pub fn new(recipe: Config, decoders: &[String], seeds: u64, budget: Budget, evaluations: u64) -> Result<Self> {
+    pub fn new(
+        recipe: Config,
+        decoders: &[String],
+        changes: &[String],
+        seeds: u64,
+        budget: Budget,
+        evaluations: u64,
+    ) -> Result<Self> {
         if decoders.is_empty() || !(1..=100).contains(&seeds) {
             return Err(Error::new(format!("a comparison of {} decoders with {seeds} seeds", decoders.len()))
                 .hint("name at least one decoder, and 1 to 100 seeds: `--decoders cse,pwe --seeds 3`"));
@@ -101,6 +123,9 @@ impl Plan {
                     Error::new(format!("--decoders names `{name}` twice")).hint("name each once; seeds repeat it")
                 );
             }
+        }
+        for change in changes {
+            changed(&mut decoder, change)?;
         }
         let first = recipe.train.seed;
         let seeds = (0..seeds).map(|i| first.saturating_add(i)).collect();

@@ -8,7 +8,7 @@ fn names(names: &[&str]) -> Vec<String> {
 
 fn plan(decoders: &[&str], seeds: u64) -> Result<Plan> {
     let recipe = Config::parse("[model.decoder]\ntype = \"structtoken\"\nblock = \"pwe\"\nnum_blocks = 2", "r", &[])?;
-    Plan::new(recipe, &names(decoders), seeds, Budget::Iterations(1000), 5)
+    Plan::new(recipe, &names(decoders), &[], seeds, Budget::Iterations(1000), 5)
 }
 
 #[test]
@@ -79,4 +79,20 @@ fn shards_share_all_runs_out() {
     assert_eq!(all, expected);
     assert_eq!(Shard::ALL.of(runs.clone()), runs);
     assert!(["0/2", "3/2", "1", "a/b", "1/0"].iter().all(|text| text.parse::<Shard>().is_err()));
+}
+
+#[test]
+fn single_decoders_can_be_changed() {
+    let plan = |changes: &[&str]| {
+        Plan::new(Config::default(), &names(&["pwe", "eomt"]), &names(changes), 1, Budget::Iterations(10), 1)
+    };
+    let DecoderConfig::Eomt(eomt) = &plan(&["eomt.num_queries=7", "eomt.loss.num_points=9"]).unwrap().decoder["eomt"]
+    else {
+        panic!("not EoMT")
+    };
+    assert_eq!((eomt.num_queries, eomt.loss.num_points), (7, 9));
+    for (change, text) in [("eomt=3", "form"), ("cse.num_blocks=1", "no such"), ("eomt.querries=1", "querries")] {
+        let error = plan(&[change]).unwrap_err().to_string();
+        assert!(error.contains(text), "{error}");
+    }
 }

@@ -8,7 +8,7 @@
 //!
 //! In training a query sees, in each of the last blocks, only the patches where its mask was before, with a probability
 //! that falls from 1 to 0, block by block, so that nothing has to be masked in the end. As the official code: the ViT's own
-//! final norm serves every prediction.
+//! final norm serves every prediction (where it has none, one of the decoder's).
 
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, TensorData};
@@ -22,7 +22,7 @@ use crate::kernels;
 use crate::layers::resize::{Mode, resize};
 use crate::layers::{Cost, DepthwiseConv3x3, Init, LayerNorm, Linear, Pass, TransposedConv2x2};
 
-/// Of the norms between the upscaling steps.
+/// Of the norms, as the ViT's.
 const EPS: f64 = 1e-6;
 /// Of the falling probability of masks.
 const POWER: f64 = 0.9;
@@ -33,8 +33,8 @@ const POWER: f64 = 0.9;
 pub struct EomtConfig {
     /// Masks that can be found in an image.
     pub num_queries: usize,
-    /// Last blocks of the backbone that the queries go through.
-    pub num_blocks: usize,
+    /// Last blocks of the backbone that the queries go through; by default 4, or all if there are fewer.
+    pub num_blocks: Option<usize>,
     /// Masks attention in training, annealed to none: with n blocks, block i from `(i + 1) / (n + 2)` of the training on,
     /// to `(i + 2) / (n + 2)`.
     pub masked_attention: bool,
@@ -44,7 +44,7 @@ pub struct EomtConfig {
 
 impl Default for EomtConfig {
     fn default() -> Self {
-        Self { num_queries: 100, num_blocks: 4, masked_attention: true, loss: SetLossConfig::default() }
+        Self { num_queries: 100, num_blocks: None, masked_attention: true, loss: SetLossConfig::default() }
     }
 }
 
@@ -54,15 +54,15 @@ impl EomtConfig {
         if !(1..=1 << 14).contains(&self.num_queries) {
             return refuse(format!("num_queries = {} is out of range", self.num_queries));
         }
-        if !(1..=features.depth).contains(&self.num_blocks) {
-            let (blocks, depth) = (self.num_blocks, features.depth);
+        let (blocks, depth) = (self.blocks(features), features.depth);
+        if !(1..=depth).contains(&blocks) {
             return refuse(format!("num_blocks = {blocks}, but the backbone has blocks 1 to {depth}"));
         }
-        if !features.normed {
-            return Err(Error::new("model.decoder: eomt predicts through the backbone's final norm")
-                .hint("set model.backbone.final_norm = true"));
-        }
         self.loss.check()
+    }
+
+    fn blocks(&self, features: &FeatureInfo) -> usize {
+        self.num_blocks.unwrap_or(features.depth.min(4))
     }
 
     pub(super) fn macs(&self, features: &FeatureInfo, classes: usize, (h, w): (usize, usize)) -> Vec<Cost> {
@@ -74,7 +74,7 @@ impl EomtConfig {
         let upscale = (0..upscales(features.stride)).map(|i| (h * w << (2 * i)) * 4 * (d * d + 9 * d)).sum();
         let finest = h * w << (2 * upscales(features.stride));
         vec![
-            Cost::new("decoder.queries", self.num_blocks * block),
+            Cost::new("decoder.queries", self.blocks(features) * block),
             Cost::new("decoder.upscale", upscale),
             Cost::new("decoder.predictions", q * (d * (classes + 1) + MaskEmbed::macs(d, d, d) + finest * d)),
         ]
@@ -87,7 +87,8 @@ impl EomtConfig {
             upscale: (0..upscales(features.stride)).map(|_| ScaleBlock::new(d, init)).collect(),
             class_head: plain(d, classes + 1, init),
             mask_head: MaskEmbed::new(d, d, d, true, init),
-            num_blocks: self.num_blocks,
+            norm: (!features.normed).then(|| LayerNorm::new(d, EPS, init)),
+            num_blocks: self.blocks(features),
             masked: self.masked_attention,
             loss: self.loss,
         }
@@ -107,6 +108,8 @@ pub struct Eomt {
     upscale: Vec<ScaleBlock>,
     class_head: Linear,
     mask_head: MaskEmbed,
+    /// Where the backbone has none.
+    norm: Option<LayerNorm>,
     #[module(skip)]
     num_blocks: usize,
     #[module(skip)]
@@ -159,7 +162,7 @@ impl Eomt {
     }
 
     fn predict(&self, number: usize, vit: &Vit, x: Tensor<3>, (h, w): (usize, usize), pass: &Pass) -> Queries {
-        let Some(norm) = vit.norm() else { unreachable!("a configuration without final norm is refused") };
+        let Some(norm) = vit.norm().or(self.norm.as_ref()) else { unreachable!("one of both has a norm") };
         let (x, q) = (norm.forward(x), self.query.dims()[0]);
         let [b, n, c] = x.dims();
         let record = |name: &str, x: &Tensor<3>| pass.record(&format!("pred{number}.{name}"), x);

@@ -31,7 +31,7 @@ fn backbone(rng: &mut Rng) -> VitConfig {
         reg_tokens: rng.below(3),
         no_embed_class: rng.below(2) == 0,
         init_values: (rng.below(2) == 0).then_some(0.5),
-        final_norm: true,
+        final_norm: rng.below(4) > 0,
         out_indices,
         ..VitConfig::default()
     }
@@ -92,7 +92,7 @@ fn decoder(kind: usize, vit: &VitConfig, rng: &mut Rng) -> DecoderConfig {
         }),
         _ => DecoderConfig::Eomt(EomtConfig {
             num_queries: 3 + rng.below(9),
-            num_blocks: 1 + rng.below(vit.dims().1),
+            num_blocks: (rng.below(2) == 0).then(|| 1 + rng.below(vit.dims().1)),
             masked_attention: rng.below(4) > 0,
             loss,
         }),

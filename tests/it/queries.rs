@@ -332,7 +332,8 @@ fn eomt(img_size: [usize; 2], init: &mut Init) -> Pair {
         ..VitConfig::default()
     };
     let loss = SetLossConfig { num_points: 112, ..SetLossConfig::default() };
-    let decoder = DecoderConfig::Eomt(EomtConfig { num_queries: 10, num_blocks: 2, loss, ..EomtConfig::default() });
+    let decoder =
+        DecoderConfig::Eomt(EomtConfig { num_queries: 10, num_blocks: Some(2), loss, ..EomtConfig::default() });
     let backbone = BackboneConfig::Vit(vit);
     decoder.check(&backbone.features()).unwrap();
     Pair { backbone: backbone.init(init), decoder: decoder.init(&backbone.features(), 7, init) }

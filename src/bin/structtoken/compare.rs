@@ -43,6 +43,9 @@ pub(crate) struct Arguments {
     /// Change a value of the recipe; may be given more than once
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "recipe")]
     changes: Vec<String>,
+    /// Change a setting of one decoder, for instance eomt.num_queries=20; may be given more than once
+    #[arg(long = "with", value_name = "NAME.KEY=VALUE", requires = "recipe")]
+    with: Vec<String>,
     /// The folder of the comparison [default: runs/compare/NAME-OF-THE-RECIPE]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -135,7 +138,7 @@ fn plan(arguments: &Arguments) -> Result<(PathBuf, Plan)> {
         named => named.to_vec(),
     };
     let (seeds, evaluations) = (arguments.seeds.unwrap_or(3), arguments.evaluations.unwrap_or(5));
-    Ok((dir, Plan::new(config, &decoders, seeds, budget, evaluations)?))
+    Ok((dir, Plan::new(config, &decoders, &arguments.with, seeds, budget, evaluations)?))
 }
 
 /// The one plan of all folders.
