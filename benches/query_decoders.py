@@ -95,7 +95,9 @@ for name in a.decoders.split(","):
 
         def step():
             optimizer.zero_grad()
-            model(x, mask_labels=masks, class_labels=classes).loss.backward()
+            # Without them MaskFormer has nothing to judge its earlier layers by.
+            hidden = {"output_hidden_states": True} if name == "maskformer" else {}
+            model(x, mask_labels=masks, class_labels=classes, **hidden).loss.backward()
             optimizer.step()
     step()
     times = []

@@ -4,6 +4,9 @@
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::simd::{Level, level};
+
 /// A cache line of lanes.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
@@ -87,8 +90,14 @@ impl Lanes<'_> {
                 place[wide..whole].fill(0);
             }
         }
-        for vector in 0..vectors {
-            if transposed {
+        // What can be moved eight vectors at a time.
+        let moved = if transposed { self.pack_eights(place, columns) } else { 0 };
+        for vector in moved..vectors {
+            if self.form == Form::Single && !transposed {
+                let values = &self.values[vector * self.stride..][..length];
+                let places = &mut place[vector * columns..][..length];
+                places.iter_mut().zip(values).for_each(|(place, value)| *place = value.to_bits());
+            } else if transposed {
                 for (i, place) in place[vector..].iter_mut().step_by(columns).take(length).enumerate() {
                     *place = self.lane(vector, i);
                 }
@@ -98,6 +107,32 @@ impl Lanes<'_> {
                 }
             }
         }
+    }
+
+    /// Writes the first vectors, as many as come in eights, as columns; gives their number.
+    fn pack_eights(&self, place: &mut [u32], columns: usize) -> usize {
+        #[cfg(target_arch = "x86_64")]
+        if self.form == Form::Single && level() != Level::Baseline {
+            let eights = self.count / 8 * 8;
+            for vector in (0..eights).step_by(8) {
+                let values = &self.values[vector * self.stride..][..7 * self.stride + self.length];
+                let whole = self.length / 8 * 8;
+                for i in (0..whole).step_by(8) {
+                    let rows = &values[i..][..7 * self.stride + 8];
+                    let place = &mut place[i * columns + vector..][..7 * columns + 8];
+                    // SAFETY: both slices hold their matrix, and the features were detected.
+                    unsafe {
+                        super::avx2::transpose(rows.as_ptr(), self.stride, place.as_mut_ptr(), columns);
+                    }
+                }
+                for (i, j) in (whole..self.length).flat_map(|i| (0..8).map(move |j| (i, j))) {
+                    place[i * columns + vector + j] = self.lane(vector + j, i);
+                }
+            }
+            return eights;
+        }
+        let _ = (place, columns);
+        0
     }
 
     #[inline(always)]
@@ -349,6 +384,25 @@ mod tests {
                         assert_eq!(a, b, "{form:?} {count} {length} {transposed}, row {row}");
                     }
                 }
+            }
+        }
+    }
+
+    /// Where the machine has AVX-512, what it would do without is tested here.
+    #[test]
+    fn portable_packing_is_lane_by_lane() {
+        let values: Vec<f32> = (0..4000).map(|i| i as f32).collect();
+        for (count, length) in [(1, 1), (8, 8), (17, 35), (16, 64), (5, 90), (33, 7)] {
+            let lanes = Lanes { values: &values, stride: 101, count, length, form: Form::Single };
+            for transposed in [false, true] {
+                let mut place = vec![7; 96 * 96];
+                lanes.pack_portable(&mut place, [96, 96], transposed);
+                for (vector, i) in (0..count).flat_map(|vector| (0..length).map(move |i| (vector, i))) {
+                    let at = if transposed { i * 96 + vector } else { vector * 96 + i };
+                    assert_eq!(place[at], values[vector * 101 + i].to_bits(), "{count} {length} {transposed}");
+                }
+                let (high, wide) = if transposed { (length, count) } else { (count, length) };
+                assert!(place[high * 96..].chunks(96).all(|row| row[..wide].iter().all(|lane| *lane == 0)));
             }
         }
     }

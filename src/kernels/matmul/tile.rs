@@ -21,6 +21,8 @@ const A_COLUMNS: usize = 16;
 enum Instructions {
     /// Loops, for the compiler to vectorise.
     Loops,
+    /// AVX2 with fused multiply-add.
+    Avx2,
     /// AVX-512 with fused multiply-add.
     Avx512,
     /// `vdpbf16ps` of AVX-512-BF16.
@@ -56,6 +58,7 @@ impl Kernel {
             Precision::Bf16 if avx512 && has_bf16() && has_amx() => Instructions::Amx,
             Precision::Bf16 if avx512 && has_fast_bf16() => Instructions::Avx512Bf16,
             Precision::Bf16 if avx512 => Instructions::Avx512,
+            _ if level() == Level::Avx2 => Instructions::Avx2,
             _ => Instructions::Loops,
         };
         Self::of(instructions, precision)
@@ -63,7 +66,7 @@ impl Kernel {
 
     fn of(instructions: Instructions, precision: Precision) -> Self {
         let (rows, columns, depth) = match instructions {
-            Instructions::Loops => (LOOP_ROWS, LOOP_COLUMNS, 1),
+            Instructions::Loops | Instructions::Avx2 => (LOOP_ROWS, LOOP_COLUMNS, 1),
             Instructions::Avx512 | Instructions::Avx512Bf16 => (AVX512_ROWS, 32, 1),
             Instructions::Amx => (32, 32, 16),
         };
@@ -110,7 +113,8 @@ impl Kernel {
         // Rows a multiple of this apart would compete for few places of the first-level cache.
         const SETS: usize = 4096 / size_of::<f32>();
         let whole = along && rows.form == Form::Single && rows.length == lanes && rows.count == self.rows;
-        if !whole || self.instructions != Instructions::Avx512 || rows.stride.is_multiple_of(SETS) {
+        let strided = matches!(self.instructions, Instructions::Avx512 | Instructions::Avx2);
+        if !whole || !strided || rows.stride.is_multiple_of(SETS) {
             return None;
         }
         let needed = (rows.count - 1) * rows.stride + rows.length;
@@ -134,6 +138,15 @@ impl Kernel {
         // target.
         unsafe {
             match self.instructions {
+                #[cfg(target_arch = "x86_64")]
+                Instructions::Avx2 => {
+                    let apart = match layout.order {
+                        Order::Rows => [A_STRIDE, 1],
+                        Order::Columns => [1, A_COLUMNS],
+                        Order::Strided => [stride, 1],
+                    };
+                    super::avx2::tile(lanes, a, apart, b, target);
+                }
                 #[cfg(target_arch = "x86_64")]
                 Instructions::Avx512 => match layout.order {
                     Order::Rows => avx512::<A_STRIDE, 1>(lanes, a, b, target),
@@ -255,8 +268,9 @@ pub(super) fn can_pack(form: Form) -> bool {
 }
 
 /// Twelve vectors of AVX2 for the sums leave four for the operands; NEON has twice as many of half the size.
-const LOOP_ROWS: usize = 6;
-const LOOP_COLUMNS: usize = 16;
+pub(super) const LOOP_ROWS: usize = 6;
+/// Two vectors of AVX2.
+pub(super) const LOOP_COLUMNS: usize = 16;
 
 vectorised! {
     fn loops<const ROW: usize, const LANE: usize>(lanes: usize, a: *const u32, b: *const u32, sums: &mut [[f32; LOOP_COLUMNS]; LOOP_ROWS]) {

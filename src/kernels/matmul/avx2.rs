@@ -1,0 +1,125 @@
+//! Tiles and packing by AVX2 with fused multiply-add, for the many processors without AVX-512.
+
+use std::arch::x86_64::*;
+
+use super::tile::{LOOP_COLUMNS, LOOP_ROWS, Target};
+
+/// Six rows of two vectors each, two vectors of b and one of a: all but one of the 16 registers. The rows of a lie `row`
+/// lanes apart, its columns `lane`.
+///
+/// # Safety
+/// The processor has the features, the operands have as many lanes, and the target is as for a tile.
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn tile(lanes: usize, a: *const u32, [row, lane]: [usize; 2], b: *const u32, target: &Target) {
+    let (mut a, mut b) = (a.cast::<f32>(), b.cast::<f32>());
+    let mut sums: [_; LOOP_ROWS] = std::array::from_fn(|_| [_mm256_setzero_ps(); 2]);
+    // SAFETY: the caller's word.
+    unsafe {
+        for _ in 0..lanes {
+            let (b0, b1) = (_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8)));
+            let half = a.wrapping_add(3 * row);
+            for (i, sums) in sums.iter_mut().enumerate() {
+                let start = if i < 3 { a } else { half };
+                let a = _mm256_broadcast_ss(&*start.add(i % 3 * row));
+                sums[0] = _mm256_fmadd_ps(a, b0, sums[0]);
+                sums[1] = _mm256_fmadd_ps(a, b1, sums[1]);
+            }
+            (a, b) = (a.wrapping_add(lane), b.add(LOOP_COLUMNS));
+        }
+        write(sums, target);
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn write(sums: [[__m256; 2]; LOOP_ROWS], target: &Target) {
+    let scale = _mm256_set1_ps(target.scale);
+    let column = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    let left = |first: usize| _mm256_set1_epi32(target.columns.saturating_sub(first).min(8) as i32);
+    let masks = [0, 8].map(|first| _mm256_cmpgt_epi32(left(first), column));
+    for (row, sums) in sums.iter().enumerate() {
+        // A plain condition keeps the sums in registers, where the end of a loop over them would not.
+        if row < target.rows {
+            for half in 0..2 {
+                let value = _mm256_mul_ps(sums[half], scale);
+                // SAFETY: the caller's word, and the mask.
+                unsafe {
+                    let place = target.corner.wrapping_add(row * target.stride + 8 * half);
+                    let value = match target.add {
+                        true => _mm256_add_ps(_mm256_maskload_ps(place, masks[half]), value),
+                        false => value,
+                    };
+                    _mm256_maskstore_ps(place, masks[half], value);
+                }
+            }
+        }
+    }
+}
+
+/// Writes eight rows of eight lanes, which lie `stride` apart, as columns to rows that lie `columns` apart.
+///
+/// # Safety
+/// The processor has the features, and both matrices are there.
+#[target_feature(enable = "avx2")]
+pub(super) unsafe fn transpose(rows: *const f32, stride: usize, place: *mut u32, columns: usize) {
+    // SAFETY: the caller's word.
+    let r: [__m256; 8] = std::array::from_fn(|i| unsafe { _mm256_loadu_ps(rows.add(i * stride)) });
+    let mut a = r;
+    for i in 0..4 {
+        a[2 * i] = _mm256_unpacklo_ps(r[2 * i], r[2 * i + 1]);
+        a[2 * i + 1] = _mm256_unpackhi_ps(r[2 * i], r[2 * i + 1]);
+    }
+    let mut b = a;
+    for i in 0..2 {
+        for j in 0..2 {
+            b[4 * i + 2 * j] = _mm256_shuffle_ps::<0x44>(a[4 * i + j], a[4 * i + j + 2]);
+            b[4 * i + 2 * j + 1] = _mm256_shuffle_ps::<0xee>(a[4 * i + j], a[4 * i + j + 2]);
+        }
+    }
+    for j in 0..4 {
+        let low = _mm256_permute2f128_ps::<0x20>(b[j], b[4 + j]);
+        let high = _mm256_permute2f128_ps::<0x31>(b[j], b[4 + j]);
+        // SAFETY: the caller's word.
+        unsafe {
+            _mm256_storeu_ps(place.add(j * columns).cast(), low);
+            _mm256_storeu_ps(place.add((4 + j) * columns).cast(), high);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// AVX-512 machines run these too, which else would not.
+    #[test]
+    fn tiles_are_sums_of_products() {
+        if !is_x86_feature_detected!("avx2") || !is_x86_feature_detected!("fma") {
+            eprintln!("skipped: there is no AVX2");
+            return;
+        }
+        let value = |i: usize| ((i * 7919) % 101) as f32 / 50.0 - 1.0;
+        let lanes = 37;
+        let b: Vec<f32> = (0..lanes * LOOP_COLUMNS).map(value).collect();
+        for apart in [[lanes + 5, 1], [1, 16]] {
+            let a: Vec<f32> = (0..1000).map(|i| value(i + 13)).collect();
+            for (rows, columns, add) in [(6, 16, false), (4, 11, true), (1, 8, false), (6, 1, true)] {
+                let stride = 20;
+                let mut out = vec![0.5; 6 * stride];
+                let corner = out.as_mut_ptr();
+                let target = Target { corner, stride, rows, columns, add, scale: 0.5 };
+                // SAFETY: the features are there, and so are all operands.
+                unsafe { tile(lanes, a.as_ptr().cast(), apart, b.as_ptr().cast(), &target) };
+                for (at, value) in out.iter().enumerate() {
+                    let (i, j) = (at / stride, at % stride);
+                    let inside = i < rows && j < columns;
+                    let term = |q| a[i * apart[0] + q * apart[1]] * b[q * LOOP_COLUMNS + j];
+                    let sum: f32 = (0..lanes).map(term).sum();
+                    let before = if inside && !add { 0.0 } else { 0.5 };
+                    let expected = if inside { before + 0.5 * sum } else { before };
+                    assert!((value - expected).abs() < 1e-5, "{apart:?} {rows} {columns} {at}: {value} for {expected}");
+                }
+            }
+        }
+    }
+}
