@@ -97,7 +97,7 @@ impl fmt::Display for Run {
 
 impl Plan {
     /// The plan for `recipe` with the presets named `decoders` and `seeds` seeds from the recipe's on. Where the recipe's
-    /// own decoder is of a preset's kind, its settings are taken. `changes` are `NAME.KEY=VALUE` for single decoders.
+    /// own decoder is of a preset's type, its settings are taken. `changes` are `NAME.KEY=VALUE` for single decoders.
     ///
     /// # Errors
     /// An unknown or repeated name, settings that do not fit the backbone, no decoder or no seed.
@@ -117,7 +117,7 @@ impl Plan {
         for name in decoders {
             let preset = DecoderConfig::preset(name)?;
             let own = &recipe.model.decoder;
-            let chosen = if preset.same_kind(own) { own.clone() } else { preset };
+            let chosen = preset.settings_of(own);
             if decoder.insert(name.clone(), chosen).is_some() {
                 return Err(
                     Error::new(format!("--decoders names `{name}` twice")).hint("name each once; seeds repeat it")

@@ -34,9 +34,9 @@ fn runs_differ_in_decoder_and_seed_alone() {
     assert_eq!(runs, ["pwe-s0", "cse-s0", "pwe-s1", "cse-s1"]);
     let config = |name: &str| plan.config(&plan.run(name).unwrap(), 1003).unwrap();
     let (pwe, cse) = (config("pwe-s1"), config("cse-s1"));
-    // The recipe's own decoder keeps its settings, the other has its defaults.
+    // All blocks of structure tokens take the recipe's settings.
     let found = pwe.differences(&cse).unwrap();
-    assert_eq!(found, ["model.decoder.block: \"pwe\" -> \"cse\"", "model.decoder.num_blocks: 2 -> 4"]);
+    assert_eq!(found, ["model.decoder.block: \"pwe\" -> \"cse\""]);
     assert_eq!((pwe.train.seed, pwe.train.iterations, pwe.train.eval_every), (1, 1003, 201));
     assert_eq!(pwe.train.schedule.warmup_iters, 100);
     assert!(plan.run("pwe-s7").is_err());

@@ -57,7 +57,7 @@ impl DeformableEncoder {
         let embed = self.level_embed.val();
         let positions = shapes.iter().enumerate().map(|(i, (h, w))| {
             let sine = sine_positions(*h, *w, c, &device).reshape([1, h * w, c]);
-            sine + embed.clone().slice([i..i + 1]).unsqueeze::<3>()
+            sine + embed.clone().narrow(0, i, 1).unsqueeze::<3>()
         });
         let positions = Tensor::cat(positions.collect(), 1); // [1, n, c]
         let tokens = maps.into_iter().zip(&shapes).map(|(map, (h, w))| map.reshape([b, h * w, c]));

@@ -71,8 +71,8 @@ impl EomtConfig {
         // What the queries add to the last blocks.
         let attention = 2 * d * ((patches + q) * (patches + q) - patches * patches);
         let block = q * (4 * d * d + 2 * d * features.mlp_dim) + attention;
-        let upscale = (0..upscales(features.stride)).map(|i| (h * w << (2 * i)) * 4 * (d * d + 9 * d)).sum();
-        let finest = h * w << (2 * upscales(features.stride));
+        let upscale = (0..upscales(features.stride)).map(|i| ((h * w) << (2 * i)) * 4 * (d * d + 9 * d)).sum();
+        let finest = (h * w) << (2 * upscales(features.stride));
         vec![
             Cost::new("decoder.queries", self.blocks(features) * block),
             Cost::new("decoder.upscale", upscale),

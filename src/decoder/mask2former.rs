@@ -209,7 +209,7 @@ impl Mask2FormerHead {
         let [b, h, w, d] = map.dims();
         let positions = sine_positions(h, w, d, &map.device());
         pass.record(&format!("dec.pos{level}"), &positions.clone().unsqueeze::<4>());
-        let embed = self.level_embed.val().slice([level..level + 1]).unsqueeze::<3>(); // [1, 1, d]
+        let embed = self.level_embed.val().narrow(0, level, 1).unsqueeze::<3>(); // [1, 1, d]
         let values = map.reshape([b, h * w, d]) + embed;
         Memory { keys: values.clone() + positions.reshape([1, h * w, d]), values, size: (h, w) }
     }

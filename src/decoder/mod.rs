@@ -40,6 +40,7 @@ macro_rules! decoders {
         }
 
         /// A decoder of any type.
+        #[allow(clippy::large_enum_variant, reason = "a model has one decoder")]
         #[derive(Module, Debug)]
         pub enum Decoder {
             $($(#[$doc])* $variant($module)),+

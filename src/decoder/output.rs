@@ -83,8 +83,8 @@ impl Answer {
     /// Some images of the batch.
     #[must_use]
     pub fn images(&self, range: Range<usize>) -> Self {
-        let slice = |votes: &Tensor<3>| votes.clone().slice([range.clone()]);
-        Self { maps: self.maps.clone().slice([range.clone()]), votes: self.votes.as_ref().map(slice) }
+        let slice = |votes: &Tensor<3>| votes.clone().narrow(0, range.start, range.len());
+        Self { maps: self.maps.clone().narrow(0, range.start, range.len()), votes: self.votes.as_ref().map(slice) }
     }
 
     /// Class scores where the maps lie, `[b, h, w, k]`: logits, or for each class the sum over masks of its vote times the

@@ -57,8 +57,8 @@ pub(super) fn masks(weights: Tensor<3>, map: Tensor<4>) -> Tensor<4> {
     let ([b, q, c], [_, h, w, _]) = (weights.dims(), map.dims());
     // The pixels are the rows that a linear layer runs over: [h w, q] for each image.
     let each = (0..b).map(|i| {
-        let pixels = map.clone().slice([i..i + 1]).reshape([h * w, c]);
-        let weights = weights.clone().slice([i..i + 1]).reshape([q, c]);
+        let pixels = map.clone().narrow(0, i, 1).reshape([h * w, c]);
+        let weights = weights.clone().narrow(0, i, 1).reshape([q, c]);
         kernels::linear(weights, pixels, None).reshape([1, q, h, w])
     });
     Tensor::cat(each.collect(), 0)

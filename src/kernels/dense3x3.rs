@@ -1,6 +1,6 @@
 //! 3×3 convolution over all channels of channels-last maps, as a product of matrices.
 
-use std::mem::MaybeUninit;
+use std::ops::Range;
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
@@ -10,7 +10,6 @@ use rayon::prelude::*;
 use super::bridge::{Kernel, Operands, on_cpu, room, run, tensor, values, written};
 use super::linear::column_sums;
 use super::matmul::{Precision, Product, Threads, View, precision};
-use super::simd::vectorised;
 
 /// 3×3 convolution, stride 1, zero padding 1: `x [b, h, w, c]`, `weight [o, c, 3, 3]`, `bias [o]` to `[b, h, w, o]`.
 pub fn conv3x3(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
@@ -43,38 +42,54 @@ impl Kernel for Dense {
     fn forward(&self, inputs: Vec<FlexTensor>, keep: bool) -> (FlexTensor, Vec<FlexTensor>) {
         let map = Map::of(&inputs[0]);
         let bias = values(&inputs[2]);
-        let (columns, weight) = (map.columns(values(&inputs[0])), by_tap(values(&inputs[1]), map.c));
-        let inner = TAPS * map.c;
-        let mut y = room(map.pixels() * bias.len());
-        let (columns, weight) =
-            (View::new(&columns, map.pixels(), inner, inner), View::new(&weight, bias.len(), inner, inner));
-        let product = Product::new(columns, weight.t()).precision(self.precision);
-        product.write_then(&mut y, Threads::All, |_, first, y| {
-            y.iter_mut().zip(&bias[first..]).for_each(|(y, bias)| *y += bias);
-        });
-        // SAFETY: the product has been written.
-        let y = tensor(unsafe { written(y) }, [map.b, map.h, map.w, bias.len()]);
-        (y, if keep { inputs } else { Vec::new() })
+        let y = self.convolve(&map, values(&inputs[0]), &by_tap(values(&inputs[1]), map.c), bias.len(), Some(bias));
+        (tensor(y, [map.b, map.h, map.w, bias.len()]), if keep { inputs } else { Vec::new() })
     }
 
     fn backward(&self, saved: Vec<FlexTensor>, grad: FlexTensor, wanted: &[bool]) -> Vec<Option<FlexTensor>> {
         let map = Map::of(&saved[0]);
         let (dy, outputs, inner) = (values(&grad), saved[2].shape()[0], TAPS * map.c);
-        let matrix = View::new(dy, map.pixels(), outputs, outputs);
+        // A pixel is seen by its neighbours through the opposite tap.
         let dx = wanted[0].then(|| {
-            let weight = by_tap(values(&saved[1]), map.c);
-            let columns = Product::new(matrix, View::new(&weight, outputs, inner, inner));
-            tensor(map.gather(&columns.precision(self.precision).to_vec()), saved[0].shape())
+            let weight = opposite(values(&saved[1]), outputs, map.c);
+            tensor(self.convolve(&Map { c: outputs, ..map }, dy, &weight, map.c, None), saved[0].shape())
         });
         let dw = wanted[1].then(|| {
-            let columns = map.columns(values(&saved[0]));
-            let dw = Product::new(matrix.t(), View::new(&columns, map.pixels(), inner, inner));
-            tensor(by_channel(&dw.precision(self.precision).to_vec(), map.c), saved[1].shape())
+            let mut dw = vec![0.0; outputs * inner];
+            map.each_chunk(values(&saved[0]), |pixels, columns| {
+                let dy = View::new(&dy[pixels.start * outputs..], pixels.len(), outputs, outputs);
+                let product = Product::new(dy.t(), View::new(columns, pixels.len(), inner, inner));
+                product.precision(self.precision).add_to(&mut dw, Threads::All);
+            });
+            tensor(by_channel(&dw, map.c), saved[1].shape())
         });
         let db = wanted[2].then(|| tensor(column_sums(dy, outputs, |_, value| value), [outputs]));
         vec![dx, dw, db]
     }
 }
+
+impl Dense {
+    /// `x [b, h, w, c]` by `weight [o, 9, c]`.
+    fn convolve(&self, map: &Map, x: &[f32], weight: &[f32], outputs: usize, bias: Option<&[f32]>) -> Vec<f32> {
+        let inner = TAPS * map.c;
+        let mut y = room(map.pixels() * outputs);
+        let weight = View::new(weight, outputs, inner, inner);
+        map.each_chunk(x, |pixels, columns| {
+            let product = Product::new(View::new(columns, pixels.len(), inner, inner), weight.t());
+            let y = &mut y[pixels.start * outputs..pixels.end * outputs];
+            product.precision(self.precision).write_then(y, Threads::All, |_, first, y| {
+                if let Some(bias) = bias {
+                    y.iter_mut().zip(&bias[first..]).for_each(|(y, bias)| *y += bias);
+                }
+            });
+        });
+        // SAFETY: the chunks are all pixels.
+        unsafe { written(y) }
+    }
+}
+
+/// Values that are laid out as columns at once: with all pixels of a large map they would take gigabytes.
+const CHUNK: usize = 4 << 20;
 
 /// `[o, c, 9]` to `[o, 9, c]`.
 fn by_tap(weight: &[f32], channels: usize) -> Vec<f32> {
@@ -86,6 +101,12 @@ fn by_channel(weight: &[f32], channels: usize) -> Vec<f32> {
     transposed(weight, TAPS, channels)
 }
 
+/// The weight `[o, c, 9]` of a convolution as that of its gradient, `[c, 9, o]`: each tap is the opposite one.
+fn opposite(weight: &[f32], outputs: usize, channels: usize) -> Vec<f32> {
+    let at = |c: usize, tap: usize| move |o: usize| weight[(o * channels + c) * TAPS + TAPS - 1 - tap];
+    (0..channels).flat_map(|c| (0..TAPS).flat_map(move |tap| (0..outputs).map(at(c, tap)))).collect()
+}
+
 /// Every matrix of `[n, rows, columns]` transposed.
 fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
     let matrices = values.chunks_exact(rows * columns);
@@ -93,6 +114,7 @@ fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
 }
 
 /// The extent of a map.
+#[derive(Clone, Copy)]
 struct Map {
     b: usize,
     h: usize,
@@ -117,43 +139,24 @@ impl Map {
         (y < self.h && x < self.w).then(|| (image * self.h + y) * self.w + x)
     }
 
-    /// Of each pixel what its nine taps see: `[pixels, 9, c]`, zero outside of the map.
-    fn columns(&self, x: &[f32]) -> Vec<f32> {
-        let mut columns = room(self.pixels() * TAPS * self.c);
-        let line = self.w * TAPS * self.c;
-        columns.par_chunks_mut(line).enumerate().for_each(|(row, line)| {
-            for (at, place) in line.chunks_exact_mut(self.c).enumerate() {
-                match self.neighbour(row, at / TAPS, at % TAPS) {
-                    Some(pixel) => _ = place.write_copy_of_slice(&x[pixel * self.c..][..self.c]),
-                    None => place.fill(MaybeUninit::new(0.0)),
-                }
-            }
-        });
-        // SAFETY: every tap of every pixel has been written.
-        unsafe { written(columns) }
-    }
-
-    /// The gradient of the map from that of its columns: the sum over the taps that saw a pixel.
-    fn gather(&self, columns: &[f32]) -> Vec<f32> {
-        let mut dx = vec![0.0; self.pixels() * self.c];
-        dx.par_chunks_mut(self.w * self.c).enumerate().for_each(|(row, line)| {
-            for (x, place) in line.chunks_exact_mut(self.c).enumerate() {
-                // A pixel is seen by its neighbours through the opposite tap.
-                for tap in 0..TAPS {
-                    if let Some(pixel) = self.neighbour(row, x, TAPS - 1 - tap) {
-                        add(place, &columns[(pixel * TAPS + tap) * self.c..][..self.c]);
+    /// Calls `f` for some pixels after others, with what the nine taps of each see: `[pixels, 9, c]`, zero outside of the
+    /// map.
+    fn each_chunk(&self, x: &[f32], mut f: impl FnMut(Range<usize>, &[f32])) {
+        let (rows, line) = (self.b * self.h, self.w * TAPS * self.c);
+        let chunk = (CHUNK / line).clamp(1, rows);
+        let mut columns = vec![0.0; chunk * line];
+        for first in (0..rows).step_by(chunk) {
+            let last = rows.min(first + chunk);
+            let columns = &mut columns[..(last - first) * line];
+            columns.par_chunks_mut(line).enumerate().for_each(|(row, line)| {
+                for (at, place) in line.chunks_exact_mut(self.c).enumerate() {
+                    match self.neighbour(first + row, at / TAPS, at % TAPS) {
+                        Some(pixel) => place.copy_from_slice(&x[pixel * self.c..][..self.c]),
+                        None => place.fill(0.0),
                     }
                 }
-            }
-        });
-        dx
-    }
-}
-
-vectorised! {
-    fn add(sum: &mut [f32], values: &[f32]) {
-        for (sum, value) in sum.iter_mut().zip(values) {
-            *sum += value;
+            });
+            f(first * self.w..last * self.w, columns);
         }
     }
 }
@@ -165,7 +168,9 @@ mod tests {
 
     #[test]
     fn matches_conv2d() {
-        for (shape, outputs) in [([1, 1, 1, 1], 1), ([2, 5, 7, 12], 9), ([1, 9, 4, 35], 35), ([3, 2, 3, 70], 11)] {
+        for (shape, outputs) in
+            [([1, 1, 1, 1], 1), ([2, 5, 7, 12], 9), ([1, 9, 4, 35], 35), ([3, 2, 3, 70], 11), ([1, 60, 90, 120], 3)]
+        {
             let (x, w, b) = (strided(shape, 1), strided([outputs, shape[3], 3, 3], 3), random([outputs], 4));
             let dy = random([shape[0], shape[1], shape[2], outputs], 2);
             let results = [conv3x3, reference].map(|f| {

@@ -1,6 +1,6 @@
 //! Multi-head attention between two sets of tokens, as in `torch.nn.MultiheadAttention`.
 //!
-//! Self-attention without a mask has a kernel of its own, [`kernels::attention`](crate::kernels::attention).
+//! Self-attention without a mask has a kernel of its own, [`kernels::attention`].
 
 use burn::module::Module;
 use burn::tensor::Tensor;

@@ -140,7 +140,7 @@ fn matched(prediction: &Queries, targets: &Targets, config: &SetLossConfig, name
         if present.is_empty() {
             continue;
         }
-        let planes = masks.clone().slice([image..image + 1]).reshape([queries, h, w]);
+        let planes = masks.clone().narrow(0, image, 1).reshape([queries, h, w]);
         let (logits, labels) = match config.num_points {
             0 => (planes.reshape([queries, h * w]), targets.shrunk(image, present, (h, w))),
             count => {

@@ -15,7 +15,7 @@ use structtoken::device;
 use structtoken::error::{Error, Result};
 
 use crate::console::{Console, print};
-use crate::train::command_line;
+use crate::train::{command_line, default_folder};
 use crate::{Computing, End};
 use parent::Parent;
 
@@ -76,7 +76,7 @@ pub(crate) struct Arguments {
 
 const EXAMPLES: &str = "Examples:
   structtoken compare configs/shapes/demo.toml --decoders cse,sse,pwe --budget 2m
-  structtoken compare --out runs/compare/demo                    go on, or write the tables again
+  structtoken compare --out runs/compare/shapes/demo             go on, or write the tables again
   structtoken compare --collect node1/demo node2/demo --out demo";
 
 pub(crate) fn run(arguments: Arguments) -> Result<End> {
@@ -112,8 +112,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
 
 /// The folder and what is to be done in it.
 fn plan(arguments: &Arguments) -> Result<(PathBuf, Plan)> {
-    let stem = |recipe: &Path| Some(Path::new("runs/compare").join(recipe.file_stem()?));
-    let dir = arguments.out.clone().or_else(|| stem(arguments.recipe.as_deref()?));
+    let own = || default_folder(arguments.recipe.as_deref()?, Path::new("runs/compare"));
+    let dir = arguments.out.clone().or_else(own);
     let dir = dir.ok_or_else(|| {
         Error::new("there is nothing to compare").hint(
             "give a recipe, `structtoken compare configs/shapes/demo.toml`, or the folder of a comparison with --out",

@@ -106,17 +106,18 @@ fn run_folder(arguments: &Arguments) -> Result<PathBuf> {
     if let Some(out) = &arguments.out {
         return Ok(out.clone());
     }
-    // Recipes of one name lie in folders of `configs`: configs/camvid/dinov2-s_pwe.toml becomes runs/camvid/dinov2-s_pwe.
-    let named = |recipe: &Path| {
-        let group = recipe.parent().filter(|group| group.parent().is_some_and(|all| all.ends_with("configs")));
-        let runs = group.and_then(Path::file_name).map_or("runs".into(), |group| Path::new("runs").join(group));
-        Some(runs.join(recipe.file_stem()?))
-    };
     arguments
         .recipe
         .as_deref()
-        .and_then(named)
+        .and_then(|recipe| default_folder(recipe, Path::new("runs")))
         .ok_or_else(|| Error::new("--resume needs to know the run").hint("name its folder: --out runs/NAME"))
+}
+
+/// Recipes of one name lie in folders of `configs`: configs/camvid/dinov2-s_pwe.toml becomes runs/camvid/dinov2-s_pwe.
+pub(crate) fn default_folder(recipe: &Path, runs: &Path) -> Option<PathBuf> {
+    let group = recipe.parent().filter(|group| group.parent().is_some_and(|all| all.ends_with("configs")));
+    let runs = group.and_then(Path::file_name).map_or(runs.into(), |group| runs.join(group));
+    Some(runs.join(recipe.file_stem()?))
 }
 
 /// How this program was called, for commands to be copied.
