@@ -385,11 +385,7 @@ impl Block {
         let (ls1, ls2) = (scale(), scale());
         Self {
             norm1: LayerNorm::new(dim, eps, init),
-            attn: Attention {
-                qkv: Linear { weight: init.xavier_uniform([3 * dim, dim]), bias: init.constant(0.0, [3 * dim]) },
-                proj: Linear::new(dim, dim, init),
-                heads,
-            },
+            attn: Attention { qkv: Linear::xavier(dim, 3 * dim, init), proj: Linear::new(dim, dim, init), heads },
             ls1,
             norm2: LayerNorm::new(dim, eps, init),
             mlp: Mlp { fc1: Linear::new(dim, mlp_dim, init), fc2: Linear::new(mlp_dim, dim, init) },

@@ -7,7 +7,7 @@ use burn::module::{Module, Param};
 use burn::tensor::activation::softmax;
 use burn::tensor::{Tensor, TensorData};
 
-use super::queries::{EPS, Ffn, xavier};
+use super::queries::{EPS, Ffn};
 use crate::kernels;
 use crate::layers::position::{reference_points, sine_positions};
 use crate::layers::{Init, LayerNorm, Linear, Pass};
@@ -148,8 +148,8 @@ impl DeformableAttention {
                 weight: init.constant(0.0, [reads, channels]),
                 bias: init.constant(0.0, [reads]),
             },
-            value_proj: xavier(channels, channels, init),
-            output_proj: xavier(channels, channels, init),
+            value_proj: Linear::xavier(channels, channels, init),
+            output_proj: Linear::xavier(channels, channels, init),
             heads,
             points,
         }

@@ -8,7 +8,7 @@
 //!
 //! As mmsegmentation's `IterativeDecodeHead` with 1x1 kernels; each stage's masks are judged by a loss of weight 1.
 
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::activation::{relu, sigmoid, softmax};
 use serde::{Deserialize, Serialize};
@@ -17,8 +17,7 @@ use super::Output;
 use super::fcn::{FcnHead, HeadConfig};
 use crate::backbone::{Encoder, FeatureInfo};
 use crate::error::{Error, Result};
-use crate::kernels;
-use crate::layers::{Cost, Init, LayerNorm, Linear, MultiheadAttention, Pass, PointwiseConv};
+use crate::layers::{Cost, Init, LayerNorm, Linear, MultiheadAttention, Pass, PointwiseConv, Unbiased};
 
 const EPS: f64 = 1e-5;
 
@@ -156,7 +155,7 @@ pub struct Stage {
     attention_norm: LayerNorm,
     ffn: Ffn,
     ffn_norm: LayerNorm,
-    mask_fc: NoBias,
+    mask_fc: Unbiased,
     mask_norm: LayerNorm,
     fc_mask: Linear,
 }
@@ -169,13 +168,13 @@ impl Stage {
             attention: MultiheadAttention::new(channels, config.num_heads, 0.0, init),
             attention_norm: LayerNorm::new(channels, EPS, init),
             ffn: Ffn {
-                fc1: xavier(channels, config.feedforward_channels, init),
-                fc2: xavier(config.feedforward_channels, channels, init),
+                fc1: Linear::xavier(channels, config.feedforward_channels, init),
+                fc2: Linear::xavier(config.feedforward_channels, channels, init),
             },
             ffn_norm: LayerNorm::new(channels, EPS, init),
-            mask_fc: NoBias { weight: init.xavier_uniform([channels, channels]) },
+            mask_fc: Unbiased { weight: init.xavier_uniform([channels, channels]) },
             mask_norm: LayerNorm::new(channels, EPS, init),
-            fc_mask: xavier(channels, channels, init),
+            fc_mask: Linear::xavier(channels, channels, init),
         }
     }
 
@@ -191,7 +190,7 @@ impl Stage {
         let y = self.attention_norm.forward(y.clone() + self.attention.forward_self(y, pass));
         let ffn = self.ffn.fc2.forward(relu(self.ffn.fc1.forward(y.clone())));
         let kernels = self.ffn_norm.forward(y + ffn);
-        let y = kernels::linear(kernels.clone(), self.mask_fc.weight.val(), None);
+        let y = self.mask_fc.forward(kernels.clone());
         let y = self.fc_mask.forward(relu(self.mask_norm.forward(y))); // [b, k, c]
         (kernels, x.matmul(y.swap_dims(1, 2)))
     }
@@ -218,15 +217,15 @@ impl KernelUpdator {
         let [norm_in, norm_out, input_norm_in, input_norm_out] = [(); 4].map(|()| norm(inner));
         let fc_norm = norm(channels);
         Self {
-            dynamic_layer: xavier(channels, 2 * inner, init),
-            input_layer: xavier(channels, 2 * inner, init),
-            input_gate: xavier(inner, inner, init),
-            update_gate: xavier(inner, inner, init),
+            dynamic_layer: Linear::xavier(channels, 2 * inner, init),
+            input_layer: Linear::xavier(channels, 2 * inner, init),
+            input_gate: Linear::xavier(inner, inner, init),
+            update_gate: Linear::xavier(inner, inner, init),
             norm_in,
             norm_out,
             input_norm_in,
             input_norm_out,
-            fc_layer: xavier(inner, channels, init),
+            fc_layer: Linear::xavier(inner, channels, init),
             fc_norm,
         }
     }
@@ -253,15 +252,4 @@ impl KernelUpdator {
 pub struct Ffn {
     fc1: Linear,
     fc2: Linear,
-}
-
-/// A linear map without bias.
-#[derive(Module, Debug)]
-pub struct NoBias {
-    /// `[out, in]`.
-    weight: Param<Tensor<2>>,
-}
-
-fn xavier(inputs: usize, outputs: usize, init: &mut Init) -> Linear {
-    Linear { weight: init.xavier_uniform([outputs, inputs]), bias: init.constant(0.0, [outputs]) }
 }

@@ -10,11 +10,6 @@ use crate::layers::{Dropout, Init, LayerNorm, Linear, Pass};
 /// Of all norms of the DETR family.
 pub(super) const EPS: f64 = 1e-5;
 
-/// A linear layer with Xavier uniform weights and zero bias.
-pub(super) fn xavier(inputs: usize, outputs: usize, init: &mut Init) -> Linear {
-    Linear { weight: init.xavier_uniform([outputs, inputs]), bias: init.constant(0.0, [outputs]) }
-}
-
 /// A linear layer as PyTorch makes it: all uniform within the root of one over the inputs.
 pub(super) fn plain(inputs: usize, outputs: usize, init: &mut Init) -> Linear {
     let bound = (inputs as f32).sqrt().recip();
@@ -77,8 +72,8 @@ pub struct Ffn {
 impl Ffn {
     pub(super) fn new(channels: usize, hidden: usize, dropout: f64, init: &mut Init) -> Self {
         Self {
-            fc1: xavier(channels, hidden, init),
-            fc2: xavier(hidden, channels, init),
+            fc1: Linear::xavier(channels, hidden, init),
+            fc2: Linear::xavier(hidden, channels, init),
             norm: LayerNorm::new(channels, EPS, init),
             dropout: Dropout::new(dropout),
         }

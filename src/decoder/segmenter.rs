@@ -15,8 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backbone::{Encoder, FeatureInfo, vit};
 use crate::error::{Error, Result};
-use crate::kernels;
-use crate::layers::{Cost, DropPath, Init, LayerNorm, Linear, Pass};
+use crate::layers::{Cost, DropPath, Init, LayerNorm, Linear, Pass, Unbiased};
 
 const EPS: f64 = 1e-5;
 
@@ -84,8 +83,8 @@ impl SegmenterConfig {
             cls_emb: init.trunc_normal(0.02, [1, classes, dim]),
             dec_proj: Linear::new(features.last(), dim, init),
             layers: drop_paths.into_iter().map(|drop_path| layer(drop_path, init)).collect(),
-            patch_proj: Projection { weight: init.trunc_normal(0.02, [dim, dim]) },
-            classes_proj: Projection { weight: init.trunc_normal(0.02, [dim, dim]) },
+            patch_proj: Unbiased { weight: init.trunc_normal(0.02, [dim, dim]) },
+            classes_proj: Unbiased { weight: init.trunc_normal(0.02, [dim, dim]) },
             decoder_norm: LayerNorm::new(dim, EPS, init),
             mask_norm: LayerNorm::new(classes, EPS, init),
         }
@@ -99,8 +98,8 @@ pub struct Segmenter {
     cls_emb: Param<Tensor<3>>,
     dec_proj: Linear,
     layers: Vec<vit::Block>,
-    patch_proj: Projection,
-    classes_proj: Projection,
+    patch_proj: Unbiased,
+    classes_proj: Unbiased,
     decoder_norm: LayerNorm,
     mask_norm: LayerNorm,
 }
@@ -129,17 +128,4 @@ impl Segmenter {
 fn unit(x: Tensor<3>) -> Tensor<3> {
     let length = (x.clone() * x.clone()).sum_dim(2).sqrt();
     x / length.clamp_min(1e-12)
-}
-
-/// A linear map without bias.
-#[derive(Module, Debug)]
-pub struct Projection {
-    /// `[out, in]`.
-    weight: Param<Tensor<2>>,
-}
-
-impl Projection {
-    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
-        kernels::linear(x, self.weight.val(), None)
-    }
 }

@@ -63,11 +63,7 @@ impl MultiheadAttention {
     /// Xavier uniform over the packed projection and the projection back, zero biases; `dropout` is the share of attention
     /// weights dropped in training.
     pub fn new(channels: usize, heads: usize, dropout: f64, init: &mut Init) -> Self {
-        let linear = |outputs: usize, init: &mut Init| Linear {
-            weight: init.xavier_uniform([outputs, channels]),
-            bias: init.constant(0.0, [outputs]),
-        };
-        let (qkv, proj) = (linear(3 * channels, init), linear(channels, init));
+        let (qkv, proj) = (Linear::xavier(channels, 3 * channels, init), Linear::xavier(channels, channels, init));
         Self { qkv, proj, heads, dropout: Dropout::new(dropout) }
     }
 

@@ -21,6 +21,11 @@ impl Linear {
         Self { weight: init.trunc_normal(0.02, [outputs, inputs]), bias: init.constant(0.0, [outputs]) }
     }
 
+    /// Xavier uniform weights, zero bias (the initialisation of DETR and its kin).
+    pub fn xavier(inputs: usize, outputs: usize, init: &mut Init) -> Self {
+        Self { weight: init.xavier_uniform([outputs, inputs]), bias: init.constant(0.0, [outputs]) }
+    }
+
     /// `[.., in]` to `[.., out]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         kernels::linear(x, self.weight.val(), Some(self.bias.val()))
@@ -40,5 +45,19 @@ impl Linear {
         residual: Tensor<D>,
     ) -> Tensor<D> {
         kernels::linear_add(x, self.weight.val(), Some(self.bias.val()), scale, factors, residual)
+    }
+}
+
+/// `y = x W^T` over the last axis.
+#[derive(Module, Debug)]
+pub struct Unbiased {
+    /// `[out, in]`.
+    pub weight: Param<Tensor<2>>,
+}
+
+impl Unbiased {
+    /// `[.., in]` to `[.., out]`.
+    pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        kernels::linear(x, self.weight.val(), None)
     }
 }

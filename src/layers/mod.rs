@@ -26,6 +26,6 @@ pub use drop_path::DropPath;
 pub use dropout::Dropout;
 pub use group_norm::GroupNorm;
 pub use init::Init;
-pub use linear::Linear;
+pub use linear::{Linear, Unbiased};
 pub use norm::LayerNorm;
 pub use pass::Pass;

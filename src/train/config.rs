@@ -29,7 +29,7 @@ pub struct TrainConfig {
     pub freeze_backbone: bool,
     /// Whether the loss is a mean over all pixels, ignored ones included (mmsegmentation's), or over the valid ones.
     pub loss_mean: LossMean,
-    /// Weight of each class in the loss; empty means 1 for all.
+    /// Weight of each class in the loss, for decoders of queries in that of a query's class; empty means 1 for all.
     pub class_weights: Vec<f32>,
     /// In what precision the CPU multiplies matrices; weights, sums and everything else stay in f32.
     pub precision: Precision,
