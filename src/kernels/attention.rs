@@ -14,7 +14,7 @@ use super::bridge::{Kernel, Operands, SharedRoom, on_cpu, room, run, tensor, val
 use super::matmul::{Panels, Precision, Product, Threads, View, precision, rewrite};
 use super::simd::{sum2, vectorised};
 use super::softmax;
-use super::vector::{exp2, largest, load, put, starts, vectors, within};
+use super::vector::{self, exp2, largest, load, put, starts, vectors, within};
 
 /// Scaled dot-product self-attention without a mask, scale 1 / √d.
 ///
@@ -260,7 +260,7 @@ impl WithSimd for OnlineSoftmax<'_> {
                 sum = simd.add_f32s(sum, within(simd, keys, at, weight));
                 put(simd, scores, at, weight);
             }
-            *total = *total * simd.reduce_max_f32s(kept) + simd.reduce_sum_f32s(sum);
+            *total = *total * vector::most(simd, kept) + vector::sum(simd, sum);
         }
     }
 }

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use super::branch::{by_sample, factor_of};
 use super::bridge::{Kernel, Operands, SharedRoom, on_cpu, room, run, tensor, values, written};
 use super::gelu;
-use super::vector::{accumulate, load, normal, put, starts, store, vectors, within};
+use super::vector::{self, accumulate, load, normal, put, starts, store, vectors, within};
 
 /// Layer normalisation (Ba et al., 2016) over the last axis: (x - mean) / sqrt(variance + eps) * weight + bias,
 /// with the biased variance. `weight` and `bias` have the length of the last axis.
@@ -205,13 +205,13 @@ impl WithSimd for Forward<'_> {
         for at in starts(simd, c) {
             sum = simd.add_f32s(sum, load(simd, x, at));
         }
-        let mean = simd.reduce_sum_f32s(sum) / c as f32;
+        let mean = vector::sum(simd, sum) / c as f32;
         let means = simd.splat_f32s(mean);
         for at in starts(simd, c) {
             let centred = within(simd, c, at, simd.sub_f32s(load(simd, x, at), means));
             squares = simd.mul_add_f32s(centred, centred, squares);
         }
-        let scale = 1.0 / (simd.reduce_sum_f32s(squares) / c as f32 + eps).sqrt();
+        let scale = 1.0 / (vector::sum(simd, squares) / c as f32 + eps).sqrt();
         let scales = simd.splat_f32s(scale);
         for at in starts(simd, c) {
             let unit = simd.mul_f32s(simd.sub_f32s(load(simd, x, at), means), scales);
@@ -290,8 +290,8 @@ impl WithSimd for Backward<'_> {
             projection = simd.mul_add_f32s(dz, unit, projection);
             put(simd, scratch, at, dz);
         }
-        let mean_dz = simd.splat_f32s(simd.reduce_sum_f32s(total) / c as f32);
-        let projection = simd.splat_f32s(simd.reduce_sum_f32s(projection) / c as f32);
+        let mean_dz = simd.splat_f32s(vector::sum(simd, total) / c as f32);
+        let projection = simd.splat_f32s(vector::sum(simd, projection) / c as f32);
         for at in starts(simd, c) {
             let unit = simd.mul_f32s(simd.sub_f32s(load(simd, x, at), mean), scale);
             let rest = simd.sub_f32s(load(simd, scratch, at), mean_dz);

@@ -7,7 +7,7 @@ use pulp::{Simd, WithSimd};
 use super::matmul::{Product, Threads, View};
 use super::simd::{LANES, fma, largest, vectorised};
 use super::softmax::exponentials;
-use super::vector::{exp2, load, put, starts, vectors};
+use super::vector::{self, exp2, load, put, starts, vectors};
 
 /// A weighted source of an output.
 pub(crate) type Tap = (usize, f32);
@@ -102,9 +102,9 @@ impl WithSimd for ArgmaxResampled<'_> {
             if k < S::F32_LANES {
                 best = simd.select_f32s(simd.less_than_f32s(lanes, simd.splat_f32s(k as f32)), best, nothing);
             }
-            let peak = simd.splat_f32s(simd.reduce_max_f32s(best));
+            let peak = simd.splat_f32s(vector::most(simd, best));
             let last = simd.splat_f32s(f32::MAX);
-            let first = simd.reduce_min_f32s(simd.select_f32s(simd.equal_f32s(best, peak), first, last));
+            let first = vector::least(simd, simd.select_f32s(simd.equal_f32s(best, peak), first, last));
             // Where nothing is a number, nothing was the largest.
             *id = if first < k as f32 { first as u8 } else { 0 };
         }

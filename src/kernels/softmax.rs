@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::bridge::{room, written};
 use super::simd::{sum2, vectorised};
-use super::vector::{exp2, largest, load, put, starts, store, vectors, within};
+use super::vector::{self, exp2, largest, load, put, starts, store, vectors, within};
 
 /// The softmax over the last axis, by tensor operations.
 pub(crate) fn reference<const D: usize>(x: Tensor<D>) -> Tensor<D> {
@@ -52,7 +52,7 @@ pub(super) fn exponentials<S: Simd>(simd: S, row: &mut [f32]) -> f32 {
         sum = simd.add_f32s(sum, within(simd, row.len(), at, value));
         put(simd, row, at, value);
     }
-    1.0 / simd.reduce_sum_f32s(sum)
+    1.0 / vector::sum(simd, sum)
 }
 
 /// Some rows of `row`'s length, which is scratch.

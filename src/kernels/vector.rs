@@ -68,6 +68,43 @@ pub(super) fn within<S: Simd>(simd: S, len: usize, at: usize, values: S::f32s) -
     simd.select_f32s(mask, values, simd.splat_f32s(0.0))
 }
 
+/// The sum of a vector's elements.
+///
+/// Folded here, since pulp's own reductions of wide vectors call functions for single instructions.
+#[inline(always)]
+pub(super) fn sum<S: Simd>(simd: S, values: S::f32s) -> f32 {
+    fold(simd, values, |a, b| a + b)
+}
+
+/// The largest of a vector's elements.
+#[inline(always)]
+pub(super) fn most<S: Simd>(simd: S, values: S::f32s) -> f32 {
+    fold(simd, values, |a, b| if a > b { a } else { b })
+}
+
+/// The least of a vector's elements.
+#[inline(always)]
+pub(super) fn least<S: Simd>(simd: S, values: S::f32s) -> f32 {
+    fold(simd, values, |a, b| if a < b { a } else { b })
+}
+
+#[inline(always)]
+fn fold<S: Simd>(_: S, values: S::f32s, both: impl Fn(f32, f32) -> f32) -> f32 {
+    const MOST: usize = 16;
+    const { assert!(S::F32_LANES <= MOST && S::F32_LANES.is_power_of_two()) };
+    let mut lanes = [0.0; MOST];
+    // SAFETY: the array has room for the vector.
+    unsafe { lanes.as_mut_ptr().cast::<S::f32s>().write_unaligned(values) };
+    let mut half = S::F32_LANES / 2;
+    while half > 0 {
+        for i in 0..half {
+            lanes[i] = both(lanes[i], lanes[i + half]);
+        }
+        half /= 2;
+    }
+    lanes[0]
+}
+
 /// The largest element; -inf for none.
 #[inline(always)]
 pub(super) fn largest<S: Simd>(simd: S, row: &[f32]) -> f32 {
@@ -75,11 +112,11 @@ pub(super) fn largest<S: Simd>(simd: S, row: &[f32]) -> f32 {
         None => row.iter().copied().fold(f32::NEG_INFINITY, f32::max),
         Some(last) => {
             // The last elements, whether or not they have been seen.
-            let mut most = load(simd, row, last);
+            let mut peak = load(simd, row, last);
             for at in starts(simd, last) {
-                most = simd.max_f32s(most, load(simd, row, at));
+                peak = simd.max_f32s(peak, load(simd, row, at));
             }
-            simd.reduce_max_f32s(most)
+            most(simd, peak)
         }
     }
 }
@@ -222,7 +259,7 @@ mod tests {
                 let more = within(simd, row.len(), at, simd.add_f32s(x, simd.splat_f32s(1.0)));
                 sum = simd.add_f32s(sum, more);
             }
-            simd.reduce_sum_f32s(sum)
+            super::sum(simd, sum)
         }
     }
 

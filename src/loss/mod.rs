@@ -1,10 +1,11 @@
 //! Losses: what a decoder said of a batch, against the truth.
 
 pub mod assignment;
-pub mod mask;
+pub mod class;
 pub mod set;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -38,7 +39,7 @@ pub struct Loss {
 /// The true class of every pixel of a batch.
 #[derive(Clone, Debug)]
 pub struct Truth {
-    ids: Vec<u8>,
+    ids: Arc<[u8]>,
     shape: [usize; 3],
 }
 
@@ -46,7 +47,7 @@ impl Truth {
     /// Class ids `[b, h, w]`, 255 for pixels that nobody labelled.
     pub fn new(ids: Vec<u8>, shape: [usize; 3]) -> Self {
         assert_eq!(ids.len(), shape.iter().product::<usize>(), "truth: ids and shape differ");
-        Self { ids, shape }
+        Self { ids: ids.into(), shape }
     }
 
     /// Unlabelled pixels at the bottom and the right, up to (height, width).
@@ -62,7 +63,7 @@ impl Truth {
             let start = (row / h * height + row % h) * width;
             ids[start..start + w].copy_from_slice(line);
         }
-        Self { ids, shape: [b, height, width] }
+        Self { ids: ids.into(), shape: [b, height, width] }
     }
 
     /// `[b, h, w]` on a device.

@@ -14,14 +14,10 @@ use burn::tensor::activation::softmax;
 use burn::tensor::{Int, Tensor, TensorData};
 
 use super::assignment::assign;
-use super::mask::{
-    class_cross_entropy, dice, focal, pairwise_dice, pairwise_focal, pairwise_sigmoid_cross_entropy,
-    sigmoid_cross_entropy,
-};
+use super::class::class_cross_entropy;
 use super::{Draw, IGNORE, Truth};
 use crate::decoder::{Queries, SetLossConfig};
-use crate::kernels::point_sample;
-use crate::layers::resize::{Mode, resize};
+use crate::kernels::{ClassMasks, PointLoss, class_mask_losses, mask_losses, pairwise_mask_losses, point_sample};
 
 /// The parts of the loss, each summed over predictions and weighted: `class`, `mask`, `dice`.
 ///
@@ -151,17 +147,15 @@ fn matched(prediction: &Queries, targets: &Targets, config: &SetLossConfig, name
         }; // [q, p], [t, p]
         let columns = labels.len() / present.len();
         let labels = Tensor::<2>::from_data(TensorData::new(labels, [present.len(), columns]), &device);
-        let mask = match config.num_points {
-            0 => pairwise_focal(logits.clone(), labels.clone()),
-            _ => pairwise_sigmoid_cross_entropy(logits.clone(), labels.clone()),
-        };
-        let cost = mask * config.mask_weight + pairwise_dice(logits, labels) * config.dice_weight; // [q, t]
-        let mut cost: Vec<f64> = host(cost).into_iter().map(f64::from).collect();
-        for (at, cost) in cost.iter_mut().enumerate() {
+        let losses = host(pairwise_mask_losses(logits, labels, point_loss(config))); // [2, q, t]
+        let (mask, dice) = losses.split_at(queries * present.len());
+        let cost = mask.iter().zip(dice).enumerate().map(|(at, (mask, dice))| {
             let (query, target) = (at / present.len(), at % present.len());
             let class = usize::from(present[target]);
-            *cost -= config.class_weight * f64::from(probabilities[(image * queries + query) * kinds + class]);
-        }
+            config.mask_weight * f64::from(*mask) + config.dice_weight * f64::from(*dice)
+                - config.class_weight * f64::from(probabilities[(image * queries + query) * kinds + class])
+        });
+        let cost: Vec<f64> = cost.collect();
         let found = assign(&cost, queries, present.len());
         pairs.extend(found.into_iter().map(|(query, target)| Pair { image, query, class: present[target] }));
     }
@@ -193,17 +187,12 @@ fn judged(
     let indices: Vec<i32> = pairs.iter().map(|pair| (pair.image * queries + pair.query) as i32).collect();
     let indices = Tensor::<1, Int>::from_data(TensorData::new(indices, [pairs.len()]), &device);
     let planes = masks.reshape([batch * queries, h, w]).select(0, indices); // [r, h, w]
-    let count = targets.count();
-    let (mask, overlap) = match config.num_points {
+    let losses = match config.num_points {
         0 => {
             let [_, height, width] = targets.truth.shape;
-            let pixels = height * width;
-            let labels = pairs.iter().flat_map(|pair| targets.shrunk(pair.image, &[pair.class], (height, width)));
-            let labels = TensorData::new(labels.collect::<Vec<f32>>(), [pairs.len(), pixels]);
-            let labels = Tensor::<2>::from_data(labels, &device);
-            let logits = resize(planes.unsqueeze_dim(1), (height, width), Mode::Bilinear, false);
-            let logits = logits.reshape([pairs.len(), pixels]);
-            (focal(logits.clone(), labels.clone(), count), dice(logits, labels, count))
+            let masks = pairs.iter().map(|pair| (pair.image, pair.class)).collect();
+            let truth = ClassMasks { maps: targets.truth.ids.clone(), size: (height, width), masks };
+            class_mask_losses(planes, truth, point_loss(config))
         }
         points => {
             let drawn = uncertain_points(planes.clone().inner_or_self(), points, config, name, draw);
@@ -212,11 +201,16 @@ fn judged(
             let labels = TensorData::new(labels.collect::<Vec<f32>>(), [pairs.len(), points]);
             let labels = Tensor::<2>::from_data(labels, &device);
             let drawn = Tensor::from_data(TensorData::new(drawn, [pairs.len(), points, 2]), &device);
-            let logits = point_sample(planes, drawn); // [r, p]
-            (sigmoid_cross_entropy(logits.clone(), labels.clone(), count), dice(logits, labels, count))
+            mask_losses(point_sample(planes, drawn), labels, point_loss(config))
         }
-    };
-    vec![("class", class), ("mask", mask * config.mask_weight), ("dice", overlap * config.dice_weight)]
+    }; // [r, 2]
+    let sum = |column| losses.clone().narrow(1, column, 1).sum() / targets.count();
+    vec![("class", class), ("mask", sum(0) * config.mask_weight), ("dice", sum(1) * config.dice_weight)]
+}
+
+/// Masks at points are judged by their cross entropy, whole ones by focal loss.
+fn point_loss(config: &SetLossConfig) -> PointLoss {
+    if config.num_points > 0 { PointLoss::CrossEntropy } else { PointLoss::Focal }
 }
 
 /// Points `[r, count, 2]` for the planes `[r, h, w]`: of more that are drawn those where a plane is nearest to 0, and some

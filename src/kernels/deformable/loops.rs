@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use crate::kernels::bilinear::Corners;
 use crate::kernels::bridge::{SharedRoom, room, written};
-use crate::kernels::vector::{load, put, starts, store, vectors};
+use crate::kernels::vector::{self, load, put, starts, store, vectors};
 
 /// A map among the tokens.
 #[derive(Clone, Copy, Debug)]
@@ -140,7 +140,7 @@ impl WithSimd for Backward<'_> {
                     }
                 }
                 // How the loss changes with the shares of the four cells.
-                let slopes = sums.map(|sum| simd.reduce_sum_f32s(sum));
+                let slopes = sums.map(|sum| vector::sum(simd, sum));
                 let dot = |a: [f32; 4]| (0..4).map(|k| a[k] * slopes[k]).sum::<f32>();
                 dweights[i] = dot(corners.weights);
                 dlocations[2 * i] = dot(corners.slopes[0]) * weights[i] * level.w as f32;
