@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::curves::{CurvePoint, curves_of, mean_curve, thinned};
-use super::run::{COUNTS, ImageResult, Outcome, RESULT};
+use super::judge::ImageResult;
+use super::run::{COUNTS, Outcome, RESULT};
 use super::stats::{mean, median, t_interval};
 use super::{Budget, Plan, Run};
 use crate::error::{Error, Result};

@@ -11,6 +11,7 @@
 
 pub mod collect;
 mod curves;
+mod judge;
 mod page;
 mod picture;
 mod plot;

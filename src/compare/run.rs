@@ -7,17 +7,16 @@ use std::time::{Duration, Instant};
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
-use super::picture::{Shown, Strip};
+use super::judge::{Judge, Judged};
+use super::picture::Shown;
 use super::stats::median;
 use super::times::{Found, Probe, Stopwatch, Times};
 use super::{Budget, Plan, Run, patient_lock};
 use crate::config::Config;
 use crate::data::Split;
 use crate::error::{Error, Result};
+use crate::eval::Scores;
 use crate::eval::bootstrap::{self, ImageCounts};
-use crate::eval::boundary::{self, band_width, boundary_counts};
-use crate::eval::{self, Inference, Scores};
-use crate::model::Model;
 use crate::report::run::About;
 use crate::train::{self, Observer};
 use crate::{bench, files, inspect, report};
@@ -36,7 +35,7 @@ pub struct Outcome {
     pub iterations: u64,
     /// Scores on the validation split.
     pub scores: Scores,
-    /// Mean over classes of boundary IoU; see [`boundary`].
+    /// Mean over classes of boundary IoU; see [`boundary`](crate::eval::boundary).
     pub boundary_iou: Option<f64>,
     /// Parameters of the network.
     pub parameters: u64,
@@ -54,17 +53,6 @@ pub struct Outcome {
     pub device: String,
     /// Images whose predictions are in the strip; of the first seed only.
     pub shown: Vec<Shown>,
-}
-
-/// Counts of one image.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct ImageResult {
-    /// Its name.
-    pub name: String,
-    /// All pixels.
-    pub area: ImageCounts,
-    /// Those along the contours.
-    pub boundary: ImageCounts,
 }
 
 /// How a run ended well.
@@ -122,7 +110,9 @@ pub fn train_and_evaluate(plan: &Plan, run: &Run, place: &Place, observer: &mut 
     };
     let config = plan.config(run, iterations)?;
     let _lock = train::prepare(&config, &folder, begun)?;
-    let mut watch = Stopwatch::new(&folder, observer);
+    let images = if plan.seeds.first() == Some(&run.seed) { config.data.open(Split::Val)?.len() } else { 0 };
+    let mut judge = Judge::new(images, observer);
+    let mut watch = Stopwatch::new(&folder, &mut judge);
     let trained = train::run(&config, &folder, begun, place.device, &mut watch)?;
     watch.finish()?;
     if trained.interrupted {
@@ -137,8 +127,8 @@ pub fn train_and_evaluate(plan: &Plan, run: &Run, place: &Place, observer: &mut 
         ..About::default()
     };
     report::run::write(&folder, &train::scores(&folder)?, place.device, &about)?;
-    observer.note(&format!("{run}: evaluating the last weights, image by image"));
-    evaluate(plan, run, &config, &trained.model, &folder, place, observer)?;
+    let judged = judge.finish(&trained.model, &config, place.device)?;
+    settle(run, &config, judged, &folder, place)?;
     Ok(Ended::Finished)
 }
 
@@ -195,52 +185,27 @@ impl Drop for Scratch {
     }
 }
 
-fn evaluate(
-    plan: &Plan,
-    run: &Run,
-    config: &Config,
-    model: &Model,
-    folder: &Path,
-    place: &Place,
-    observer: &mut dyn Observer,
-) -> Result<()> {
-    let validation = config.data.open(Split::Val)?;
-    let all = validation.len();
-    let inference =
-        Inference { network: model, preprocess: &config.data.preprocess, config: &config.eval, device: place.device };
-    let mut images = Vec::with_capacity(all);
-    let mut times = Vec::with_capacity(all);
-    let mut strip = Strip::new(if plan.seeds.first() == Some(&run.seed) { all } else { 0 });
-    let scores = eval::evaluate_each(&inference, validation.as_ref(), &mut |one| {
-        let d = band_width((one.truth.width, one.truth.height), boundary::BAND);
-        images.push(ImageResult {
-            name: one.name.to_owned(),
-            area: ImageCounts::of(one.confusion),
-            boundary: boundary_counts(one.truth, one.prediction, d),
-        });
-        times.push(one.took.as_secs_f64() * 1e3);
-        strip.offer(one.done - 1, one.prediction);
-        observer.evaluating(one.done, all);
-    })?;
+/// Writes what was measured of a run, and with it that it is finished.
+fn settle(run: &Run, config: &Config, judged: Judged, folder: &Path, place: &Place) -> Result<()> {
     let times_of_steps = Times::read(folder);
-    let boundary: Vec<ImageCounts> = images.iter().map(|image| image.boundary.clone()).collect();
+    let boundary: Vec<ImageCounts> = judged.images.iter().map(|image| image.boundary.clone()).collect();
     let [height, width] = config.data.augment.crop;
-    let classes = validation.classes();
+    let classes = config.data.open(Split::Val)?.classes().clone();
     let outcome = Outcome {
         run: run.clone(),
         iterations: config.train.iterations,
         boundary_iou: bootstrap::miou(&boundary),
-        scores,
+        scores: judged.scores,
         parameters: inspect::summarise(&config.model, classes.len()).total_parameters,
         macs: config.model.macs(classes.len(), (height, width)).iter().map(|cost| cost.macs).sum(),
         step_ms: times_of_steps.median().unwrap_or(0.0),
         training_s: times_of_steps.elapsed(config.train.iterations).last().copied().unwrap_or(0.0),
-        image_ms: median(&times).unwrap_or(0.0),
+        image_ms: median(&judged.times).unwrap_or(0.0),
         peak_mb: bench::peak_rss_mb(),
         device: place.device_name.to_owned(),
-        shown: strip.write(folder, &classes.colors)?,
+        shown: judged.strip.write(folder, &classes.colors)?,
     };
-    let counts = serde_json::to_vec(&images).map_err(|error| Error::new("cannot write counts").source(error))?;
+    let counts = serde_json::to_vec(&judged.images).map_err(|error| Error::new("cannot write counts").source(error))?;
     files::write(&folder.join(COUNTS), &counts)?;
     files::write(&folder.join(RESULT), &json(&outcome)?)
 }

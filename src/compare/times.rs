@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::stats::median;
 use crate::error::{Error, Result};
-use crate::eval::Scores;
+use crate::eval::{Evaluated, Scores};
 use crate::files;
 use crate::train::{Observer, Progress, Stop};
 
@@ -96,8 +96,8 @@ impl Observer for Stopwatch<'_> {
         self.inner.iteration(progress);
     }
 
-    fn evaluating(&mut self, done: usize, all: usize) {
-        self.inner.evaluating(done, all);
+    fn evaluating(&mut self, image: &Evaluated, all: usize) {
+        self.inner.evaluating(image, all);
     }
 
     fn evaluated(&mut self, iteration: u64, scores: &Scores) {
@@ -168,7 +168,7 @@ impl Observer for Probe<'_> {
         }
     }
 
-    fn evaluating(&mut self, _: usize, _: usize) {}
+    fn evaluating(&mut self, _: &Evaluated, _: usize) {}
 
     fn evaluated(&mut self, _: u64, _: &Scores) {}
 
@@ -195,7 +195,7 @@ mod tests {
     impl Observer for Quiet {
         fn note(&mut self, _: &str) {}
         fn iteration(&mut self, _: &Progress) {}
-        fn evaluating(&mut self, _: usize, _: usize) {}
+        fn evaluating(&mut self, _: &Evaluated, _: usize) {}
         fn evaluated(&mut self, _: u64, _: &Scores) {}
         fn stop(&mut self, _: u64) -> Stop {
             Stop::No

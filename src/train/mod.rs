@@ -334,7 +334,8 @@ fn evaluate(
     observer: &mut dyn Observer,
 ) -> Result<Scores> {
     let inference = Inference { network: model, preprocess: &config.data.preprocess, config: &config.eval, device };
-    eval::evaluate(&inference, validation, &mut |done, all| observer.evaluating(done, all))
+    let all = validation.len();
+    eval::evaluate_each(&inference, validation, &mut |image| observer.evaluating(image, all))
 }
 
 /// Logs an evaluation and, if none before was better, publishes the weights as the run's `model.safetensors`.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::eval::Scores;
+use crate::eval::{Evaluated, Scores};
 
 /// What a run tells while it goes, and asks.
 pub trait Observer {
@@ -10,8 +10,8 @@ pub trait Observer {
     fn note(&mut self, message: &str);
     /// After every iteration.
     fn iteration(&mut self, progress: &Progress);
-    /// While the validation split is evaluated: images done, images in all.
-    fn evaluating(&mut self, done: usize, all: usize);
+    /// After every image of the validation split, of which there are `all`.
+    fn evaluating(&mut self, image: &Evaluated, all: usize);
     /// After an evaluation.
     fn evaluated(&mut self, iteration: u64, scores: &Scores);
     /// Shall the run stop before this iteration?

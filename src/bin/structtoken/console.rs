@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use structtoken::error::{Error, Result};
-use structtoken::eval::Scores;
+use structtoken::eval::{Evaluated, Scores};
 use structtoken::train::{Observer, Progress, Stop};
 
 /// Shows a run, and stops it on Ctrl-C, at a given iteration or after a given time.
@@ -121,12 +121,12 @@ impl Observer for Console {
         }
     }
 
-    fn evaluating(&mut self, done: usize, all: usize) {
+    fn evaluating(&mut self, image: &Evaluated, all: usize) {
         if self.bar.is_some() {
             let bar = self.evaluating.get_or_insert_with(|| bar("evaluating {wide_bar} {pos}/{len}  {eta} left"));
             bar.set_length(all as u64);
-            bar.set_position(done as u64);
-            if done == all {
+            bar.set_position(image.done as u64);
+            if image.done == all {
                 bar.finish_and_clear();
                 self.evaluating = None;
             }

@@ -1,0 +1,123 @@
+//! What is kept of a run's last evaluation: the counts of every image, and predictions to be shown.
+
+use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+
+use super::picture::Strip;
+use crate::config::Config;
+use crate::data::Split;
+use crate::error::Result;
+use crate::eval::bootstrap::ImageCounts;
+use crate::eval::boundary::{self, band_width, boundary_counts};
+use crate::eval::{self, Evaluated, Inference, Scores};
+use crate::model::Model;
+use crate::train::{Observer, Progress, Stop};
+
+/// Counts of one image.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct ImageResult {
+    /// Its name.
+    pub(super) name: String,
+    /// All pixels.
+    pub(super) area: ImageCounts,
+    /// Those along the contours.
+    pub(super) boundary: ImageCounts,
+}
+
+/// What an evaluation saw.
+pub(super) struct Judged {
+    pub(super) scores: Scores,
+    pub(super) images: Vec<ImageResult>,
+    /// Milliseconds of each image.
+    pub(super) times: Vec<f64>,
+    pub(super) strip: Strip,
+}
+
+/// Passes everything on to another observer, and keeps what the evaluation after the last iteration sees.
+pub(super) struct Judge<'a> {
+    inner: &'a mut dyn Observer,
+    /// Images of the split if predictions are to be shown, else 0.
+    shown: usize,
+    /// Whether the last iteration is done.
+    ended: bool,
+    gathered: Gathered,
+    last: Option<Judged>,
+}
+
+impl<'a> Judge<'a> {
+    pub(super) fn new(shown: usize, inner: &'a mut dyn Observer) -> Self {
+        Self { inner, shown, ended: false, gathered: Gathered::new(shown), last: None }
+    }
+
+    /// What the last evaluation saw; evaluates `model`, the last weights, where this process has not yet done so.
+    pub(super) fn finish(mut self, model: &Model, config: &Config, device: &Device) -> Result<Judged> {
+        if let Some(judged) = self.last {
+            return Ok(judged);
+        }
+        self.inner.note("evaluating the last weights, image by image");
+        self.ended = true;
+        let validation = config.data.open(Split::Val)?;
+        let all = validation.len();
+        let inference = Inference { network: model, preprocess: &config.data.preprocess, config: &config.eval, device };
+        let scores = eval::evaluate_each(&inference, validation.as_ref(), &mut |image| self.evaluating(image, all))?;
+        Ok(self.gathered.with(scores))
+    }
+}
+
+impl Observer for Judge<'_> {
+    fn note(&mut self, message: &str) {
+        self.inner.note(message);
+    }
+
+    fn iteration(&mut self, progress: &Progress) {
+        self.ended = progress.iteration == progress.iterations;
+        self.inner.iteration(progress);
+    }
+
+    fn evaluating(&mut self, image: &Evaluated, all: usize) {
+        if self.ended {
+            self.gathered.add(image);
+        }
+        self.inner.evaluating(image, all);
+    }
+
+    fn evaluated(&mut self, iteration: u64, scores: &Scores) {
+        if self.ended {
+            let gathered = std::mem::replace(&mut self.gathered, Gathered::new(self.shown));
+            self.last = Some(gathered.with(scores.clone()));
+        }
+        self.inner.evaluated(iteration, scores);
+    }
+
+    fn stop(&mut self, iteration: u64) -> Stop {
+        self.inner.stop(iteration)
+    }
+}
+
+/// What was seen so far.
+struct Gathered {
+    images: Vec<ImageResult>,
+    times: Vec<f64>,
+    strip: Strip,
+}
+
+impl Gathered {
+    fn new(shown: usize) -> Self {
+        Self { images: Vec::new(), times: Vec::new(), strip: Strip::new(shown) }
+    }
+
+    fn add(&mut self, one: &Evaluated) {
+        let d = band_width((one.truth.width, one.truth.height), boundary::BAND);
+        self.images.push(ImageResult {
+            name: one.name.to_owned(),
+            area: ImageCounts::of(one.confusion),
+            boundary: boundary_counts(one.truth, one.prediction, d),
+        });
+        self.times.push(one.took.as_secs_f64() * 1e3);
+        self.strip.offer(one.done - 1, one.prediction);
+    }
+
+    fn with(self, scores: Scores) -> Judged {
+        Judged { scores, images: self.images, times: self.times, strip: self.strip }
+    }
+}
