@@ -16,7 +16,7 @@ use crate::layers::Pass;
 use crate::loss::{Criterion, Truth};
 use crate::model::{Model, ModelConfig};
 use crate::rng::Rng;
-use crate::train::optimizer::{AdamW, Gradients, OptimizerConfig};
+use crate::train::optimizer::{Gradients, Optimizer, OptimizerConfig};
 
 /// What is timed.
 #[derive(Clone, Debug)]
@@ -190,7 +190,7 @@ fn steps(work: &Work, n: usize, device: &Device) -> Vec<f64> {
     let ids =
         rows.flat_map(|row| (0..width).map(move |x| (row, x))).map(|(row, x)| squares[row * columns + x / SQUARE]);
     let truth = Truth::new(ids.collect(), [work.batch, height, width]);
-    let mut optimizer = AdamW::new(&OptimizerConfig::default());
+    let mut optimizer = Optimizer::new(&OptimizerConfig::default());
     let mut model: Option<Model> = Some(work.model.init(work.classes, 0, &learning));
     let mut iteration = 0;
     let step = || {

@@ -46,4 +46,4 @@ pub use mask_loss::{ClassMasks, PointLoss, class_mask_losses, mask_losses, pairw
 pub use matmul::{Precision, with_precision};
 pub use point_sample::point_sample;
 pub use slice_attention::slice_attention;
-pub use upsample_loss::{LossMean, upsample_cross_entropy};
+pub use upsample_loss::{LossMean, upsample_cross_entropy, upsample_focal_loss, upsample_probabilities};

@@ -1,4 +1,4 @@
-//! Cross entropy of bilinearly upsampled logits, pixel by pixel.
+//! Cross entropy and focal loss of bilinearly upsampled logits, pixel by pixel.
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
@@ -35,11 +35,24 @@ pub fn upsample_cross_entropy(
     weights: Option<Tensor<1>>,
     mean: LossMean,
 ) -> Tensor<1> {
+    upsample_focal_loss(logits, labels, weights, mean, 0.0)
+}
+
+/// The mean focal loss, `-(1 - p)^gamma ln p` with the probability p of a pixel's class (Lin et al. 2017); else as
+/// [`upsample_cross_entropy`], which it is for a `gamma` of 0. Otherwise `gamma` is at least 1.
+pub fn upsample_focal_loss(
+    logits: Tensor<4>,
+    labels: Tensor<3, Int>,
+    weights: Option<Tensor<1>>,
+    mean: LossMean,
+    gamma: f64,
+) -> Tensor<1> {
     let [b, h, w, k] = logits.dims();
     let [batch, height, width] = labels.dims();
-    assert!(b == batch && h * w * k > 0 && height * width > 0, "upsample_cross_entropy: empty, or batches differ");
+    assert!(b == batch && h * w * k > 0 && height * width > 0, "upsample_focal_loss: empty, or batches differ");
+    assert!(gamma == 0.0 || gamma >= 1.0, "upsample_focal_loss: a gamma of {gamma}");
     if !on_cpu(&logits) {
-        return reference(logits, labels, weights, mean);
+        return reference(logits, labels, weights, mean, gamma);
     }
     let label = |label: i64| match u8::try_from(label) {
         Ok(label) if label == IGNORE || usize::from(label) < k => label,
@@ -47,7 +60,7 @@ pub fn upsample_cross_entropy(
     };
     let labels: Vec<u8> = labels.into_data().iter::<i64>().map(label).collect();
     let weights: Option<Vec<f32>> = weights.map(|weights| weights.into_data().iter::<f32>().collect());
-    assert!(weights.as_ref().is_none_or(|weights| weights.len() == k), "upsample_cross_entropy: not {k} weights");
+    assert!(weights.as_ref().is_none_or(|weights| weights.len() == k), "upsample_focal_loss: not {k} weights");
     let divisor = match (mean, &weights) {
         (LossMean::All, _) => labels.len() as f64,
         (LossMean::Valid, None) => labels.iter().filter(|label| **label != IGNORE).count() as f64,
@@ -58,15 +71,21 @@ pub fn upsample_cross_entropy(
     };
     let weights = weights.unwrap_or_else(|| vec![1.0; k]);
     let scale = if divisor > 0.0 { 1.0 / divisor } else { 0.0 };
-    run(Loss { labels, height, width, weights, scale }, Operands::One(logits.into_dispatch()))
+    run(Loss { labels, height, width, weights, scale, gamma: gamma as f32 }, Operands::One(logits.into_dispatch()))
 }
 
-/// The composition of tensor operations that [`upsample_cross_entropy`] stands for.
+/// The probabilities of every class at every pixel, `[b, h, w, k]` to `[b, height, width, k]`: all of them in memory.
+pub fn upsample_probabilities(logits: Tensor<4>, height: usize, width: usize) -> Tensor<4> {
+    activation::softmax(resize(logits, height, width), 3)
+}
+
+/// The composition of tensor operations that [`upsample_focal_loss`] stands for.
 pub(crate) fn reference(
     logits: Tensor<4>,
     labels: Tensor<3, Int>,
     weights: Option<Tensor<1>>,
     mean: LossMean,
+    gamma: f64,
 ) -> Tensor<1> {
     let [b, _, _, k] = logits.dims();
     let [_, h, w] = labels.dims();
@@ -79,6 +98,11 @@ pub(crate) fn reference(
     let factor = factor.mask_fill(ignored, 0.0); // [b, H, W]
     let log = activation::log_softmax(resize(logits, h, w), 3); // [b, H, W, k]
     let picked = log.gather(3, labels.clamp(0, k as i64 - 1).unsqueeze_dim(3)).squeeze_dim::<3>(3); // [b, H, W]
+    let picked = match gamma {
+        0.0 => picked,
+        // A power of next to nothing has no finite gradient.
+        _ => picked.clone().exp().neg().add_scalar(1.0).clamp_min(f32::EPSILON).powf_scalar(gamma as f32) * picked,
+    };
     let sum = (picked * factor.clone()).sum().neg();
     match mean {
         LossMean::All => sum / (b * h * w) as f64,
@@ -95,6 +119,7 @@ struct Loss {
     weights: Vec<f32>,
     /// The reciprocal of what the sum is divided by.
     scale: f64,
+    gamma: f32,
 }
 
 impl Kernel for Loss {
@@ -174,11 +199,12 @@ impl Loss {
             let labels = &self.labels[(batch * self.height + i) * self.width..][..self.width];
             let Scratch { line, gradient, pixel } = scratch;
             if !keep {
-                loss += row_loss::<false>(line, columns, labels, &self.weights, 0.0, pixel, &mut []);
+                loss += row_loss::<false>(line, columns, labels, &self.weights, 0.0, self.gamma, pixel, &mut []);
                 continue;
             }
             gradient.fill(0.0);
-            loss += row_loss::<true>(line, columns, labels, &self.weights, self.scale as f32, pixel, gradient);
+            loss +=
+                row_loss::<true>(line, columns, labels, &self.weights, self.scale as f32, self.gamma, pixel, gradient);
             let [low, high] = &mut shares;
             for ((low, high), gradient) in low.iter_mut().zip(high).zip(gradient) {
                 *low += (1.0 - at.t) * *gradient;
@@ -197,6 +223,7 @@ vectorised! {
         labels: &[u8],
         weights: &[f32],
         scale: f32,
+        gamma: f32,
         pixel: &mut [f32],
         gradient: &mut [f32],
     ) -> f64 {
@@ -218,9 +245,19 @@ vectorised! {
                 }
             }
             let sum = add_lanes(lanes);
-            loss += f64::from(weights[label]) * f64::from(peak - own + sum.ln());
+            let entropy = peak - own + sum.ln();
+            // The loss over the entropy, and the slope of the loss over that of the entropy.
+            let (share, slope) = if gamma == 0.0 {
+                (1.0, 1.0)
+            } else {
+                let p = pixel[label] / sum;
+                let missed = (1.0 - p).max(f32::EPSILON);
+                let share = missed.powf(gamma);
+                (share, share + gamma * share / missed * p * entropy)
+            };
+            loss += f64::from(weights[label]) * f64::from(share * entropy);
             if GRADIENT {
-                let scale = scale * weights[label];
+                let scale = scale * weights[label] * slope;
                 for (column, share) in [(at.low, (1.0 - at.t) * scale), (at.high, at.t * scale)] {
                     let gradient = &mut gradient[column * padded..][..padded];
                     gradient[label] -= share;
@@ -256,11 +293,17 @@ mod tests {
         for (shape, h, w) in cases {
             let labels = labels([shape[0], h, w], shape[3], 0.3);
             let weights = random([shape[3]], 5).abs() + 0.1;
-            for (mean, weights) in [(LossMean::All, None), (LossMean::Valid, None), (LossMean::Valid, Some(weights))] {
+            let cases = [
+                (LossMean::All, None, 0.0),
+                (LossMean::Valid, None, 2.0),
+                (LossMean::Valid, Some(weights.clone()), 0.0),
+                (LossMean::All, Some(weights), 1.5),
+            ];
+            for (mean, weights, gamma) in cases {
                 let results = [true, false].map(|ours| {
                     let logits = tracked(strided(shape, 1) * 5.0);
-                    let f = if ours { upsample_cross_entropy } else { reference };
-                    let loss = f(logits.clone(), labels.clone(), weights.clone().map(Tensor::from_inner), mean);
+                    let f = if ours { upsample_focal_loss } else { reference };
+                    let loss = f(logits.clone(), labels.clone(), weights.clone().map(Tensor::from_inner), mean, gamma);
                     let grads = (loss.clone() * 100.0).backward();
                     (loss.inner(), logits.grad(&grads).unwrap())
                 });
@@ -297,9 +340,9 @@ mod tests {
     #[test]
     fn nothing_valid_gives_zero() {
         for mean in [LossMean::All, LossMean::Valid] {
-            for f in [upsample_cross_entropy, reference] {
+            for f in [upsample_focal_loss, reference] {
                 let logits = tracked(random([1, 2, 3, 4], 1));
-                let loss = f(logits.clone(), labels([1, 4, 6], 4, 1.1), None, mean);
+                let loss = f(logits.clone(), labels([1, 4, 6], 4, 1.1), None, mean, 2.0);
                 let grad = logits.grad(&loss.backward()).unwrap();
                 assert_eq!(loss.into_scalar::<f32>(), 0.0);
                 assert_eq!(grad.abs().max().into_scalar::<f32>(), 0.0);

@@ -2,6 +2,7 @@
 
 pub mod assignment;
 pub mod class;
+mod dense;
 pub mod set;
 
 use std::collections::BTreeMap;
@@ -10,7 +11,8 @@ use std::sync::Arc;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::decoder::Output;
-use crate::kernels::{self, LossMean};
+use crate::kernels::LossMean;
+pub use dense::LossConfig;
 
 /// The class of unlabelled pixels.
 const IGNORE: u8 = 255;
@@ -25,6 +27,8 @@ pub struct Criterion {
     pub mean: LossMean,
     /// Weight of each class; empty means 1 for all.
     pub class_weights: Vec<f32>,
+    /// What the loss of dense predictions is made of.
+    pub config: LossConfig,
 }
 
 /// The loss of a batch.
@@ -82,33 +86,25 @@ impl Truth {
 impl Criterion {
     /// The loss of `output` for images that the network padded to the size of `truth`.
     ///
-    /// Dense: the cross entropy of the bilinearly upsampled logits, and those of auxiliary predictions by their weights.
-    /// Queries: class, mask and dice losses after matching, summed over predictions.
+    /// Dense: what [`LossConfig`] says of the bilinearly upsampled logits, and the same of auxiliary predictions by their
+    /// weights. Queries: class, mask and dice losses after matching, summed over predictions.
     pub fn loss(&self, output: Output, truth: &Truth, draw: Draw) -> Loss {
         match output {
             Output::Dense { logits, auxiliary } => {
-                let main = self.cross_entropy(logits, truth);
-                if auxiliary.is_empty() {
-                    return Loss { total: main, parts: BTreeMap::new() };
+                let mut parts = self.dense(logits, truth);
+                for (i, (weight, logits)) in auxiliary.into_iter().enumerate() {
+                    let loss = sum(self.dense(logits, truth).values()) * weight;
+                    parts.insert(format!("auxiliary{}", i + 1), loss);
                 }
-                let losses = auxiliary.into_iter().map(|(weight, logits)| self.cross_entropy(logits, truth) * weight);
-                let names = (1..).map(|i| format!("auxiliary{i}"));
-                let mut parts: BTreeMap<_, _> = names.zip(losses).collect();
-                parts.insert("decode".into(), main);
-                Loss { total: sum(parts.values()), parts }
+                let total = sum(parts.values());
+                // One part alone says nothing that the loss does not.
+                Loss { total, parts: if parts.len() > 1 { parts } else { BTreeMap::new() } }
             }
             Output::Queries { predictions, loss } => {
                 let parts = set::losses(predictions, truth, &loss, &self.class_weights, draw);
                 Loss { total: sum(parts.values()), parts }
             }
         }
-    }
-
-    fn cross_entropy(&self, logits: Tensor<4>, truth: &Truth) -> Tensor<1> {
-        let device = logits.device().without_autodiff();
-        let weights =
-            (!self.class_weights.is_empty()).then(|| Tensor::<1>::from_floats(self.class_weights.as_slice(), &device));
-        kernels::upsample_cross_entropy(logits.clone(), truth.labels(&logits.device()), weights, self.mean)
     }
 }
 

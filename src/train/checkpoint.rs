@@ -1,7 +1,7 @@
 //! Checkpoints: everything a run needs to go on as if it had never stopped.
 //!
-//! A checkpoint is a folder `checkpoints/step-00000030` with the weights, the optimiser's moments, a small state and the
-//! checksums of all. It is written beside under another name and renamed when it is whole, so the last good one survives a
+//! A checkpoint is a folder `checkpoints/step-00000030` with the weights, their moving average, what the optimiser remembers, a
+//! small state and the checksums of all. It is written beside under another name and renamed when it is whole, so the last good one survives a
 //! full disk or a pulled plug. Batches and random numbers are functions of seed and iteration, so nothing of them is stored.
 
 use std::collections::BTreeMap;
@@ -9,16 +9,20 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::{Dtype, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 
-use super::optimizer::{AdamW, OptimizerConfig};
+use super::config::TrainConfig;
+use super::ema::Ema;
+use super::optimizer::{Optimizer, OptimizerConfig};
+use super::step::Learner;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::layers::parameters;
 use crate::model::Model;
-use crate::weights::{self, LoadOptions, StateDict};
+use crate::weights::{self, LoadOptions};
 
 /// Where a run stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -32,6 +36,9 @@ pub struct State {
     /// The iteration of the last evaluation; 0 for none.
     #[serde(default)]
     pub evaluated: u64,
+    /// Evaluations since the best.
+    #[serde(default)]
+    pub stale: u64,
 }
 
 /// The checkpoints of one run.
@@ -48,21 +55,18 @@ impl Checkpoints {
 
     /// Writes the checkpoint of `state.iteration` and removes the oldest. On failure nothing is left behind, and the
     /// checkpoints before stay.
-    pub fn save(
-        &self,
-        state: &State,
-        model: &Model,
-        optimizer: &AdamW,
-        metadata: &BTreeMap<String, String>,
-    ) -> Result<()> {
+    pub fn save(&self, state: &State, learner: &Learner, metadata: &BTreeMap<String, String>) -> Result<()> {
         let target = self.folder.join(format!("step-{:08}", state.iteration));
         let [beside, before] =
             ["tmp", "old"].map(|ending| self.folder.join(format!(".step-{:08}.{ending}", state.iteration)));
         let write = || -> Result<()> {
             remove(&beside)?;
             fs::create_dir_all(&beside).map_err(|error| Error::file("create", &beside, error))?;
-            weights::save(&beside.join("model.safetensors"), model, metadata)?;
-            save_moments(&beside.join("optimizer.safetensors"), optimizer)?;
+            weights::save(&beside.join(MODEL), &learner.model, metadata)?;
+            if let Some(ema) = &learner.ema {
+                weights::save(&beside.join(EMA), ema.model(), metadata)?;
+            }
+            save_optimizer(&beside.join(OPTIMIZER), &learner.optimizer)?;
             save_checksums(&beside)?;
             save_state(&beside.join(STATE), state)?;
             // One of this iteration that is already there makes way, and is removed only then.
@@ -99,10 +103,10 @@ impl Checkpoints {
     pub fn load_last(
         &self,
         model: &Model,
-        config: &OptimizerConfig,
+        config: &TrainConfig,
         device: &Device,
         note: &mut dyn FnMut(&str),
-    ) -> Result<Option<(State, Model, AdamW)>> {
+    ) -> Result<Option<(State, Learner)>> {
         let mut newest: Option<Error> = None;
         for (iteration, folder) in self.list()?.into_iter().rev() {
             match load(&folder, model, config, device) {
@@ -145,6 +149,9 @@ impl Checkpoints {
     }
 }
 
+const MODEL: &str = "model.safetensors";
+const EMA: &str = "ema.safetensors";
+const OPTIMIZER: &str = "optimizer.safetensors";
 const STATE: &str = "state.json";
 const CHECKSUMS: &str = "checksums.json";
 /// The key of the state's own checksum: it changes when the other files do not.
@@ -177,8 +184,11 @@ fn load_state(path: &Path) -> Result<State> {
 /// Notes the checksums of the files that are in the folder.
 fn save_checksums(folder: &Path) -> Result<()> {
     let mut sums = BTreeMap::new();
-    for name in ["model.safetensors", "optimizer.safetensors"] {
+    for name in [MODEL, EMA, OPTIMIZER] {
         let path = folder.join(name);
+        if name == EMA && !path.exists() {
+            continue;
+        }
         sums.insert(name, checksum(&fs::read(&path).map_err(|error| Error::file("read", &path, error))?));
     }
     let path = folder.join(CHECKSUMS);
@@ -207,23 +217,25 @@ fn altered(path: &Path) -> Error {
     Error::new(format!("`{}` is not what was written: its checksum differs", path.display()))
 }
 
-fn load(folder: &Path, model: &Model, config: &OptimizerConfig, device: &Device) -> Result<(State, Model, AdamW)> {
+fn load(folder: &Path, model: &Model, config: &TrainConfig, device: &Device) -> Result<(State, Learner)> {
     check_checksums(folder)?;
     let state = load_state(&folder.join(STATE))?;
-    let file = weights::read(&folder.join("model.safetensors"))?;
-    let (model, _) = weights::load(model.clone(), &file, &LoadOptions::default())?;
-    let path = folder.join("optimizer.safetensors");
-    let moments = restored(weights::read(&path)?, device)?;
+    let read = |name: &str, model: Model| -> Result<Model> {
+        Ok(weights::load(model, &weights::read(&folder.join(name))?, &LoadOptions::default())?.0)
+    };
+    let ema = match config.ema {
+        Some(decay) => Some(Ema::new(read(EMA, model.valid())?, decay)),
+        None => None,
+    };
+    let model = read(MODEL, model.clone())?;
+    let path = folder.join(OPTIMIZER);
+    let optimizer = load_optimizer(&path, &config.optimizer, state.optimizer_steps, device)?;
     let mut sizes = BTreeMap::new();
-    parameters::visit(&model, |parameter, value| _ = sizes.insert(parameter.name.to_owned(), value.dims()));
-    for (name, pair) in &moments {
-        let size = sizes.get(name);
-        if pair.iter().any(|moment| Some(&moment.dims()) != size) {
-            return Err(Error::new(format!("`{}`: the moments of `{name}` do not fit the model", path.display())));
-        }
+    parameters::visit(&model, |parameter, value| _ = sizes.insert(parameter.name.to_owned(), value.dims()[0]));
+    if let Some((name, _)) = optimizer.sizes().find(|(name, size)| sizes.get(*name) != Some(size)) {
+        return Err(Error::new(format!("`{}`: what it holds of `{name}` does not fit the model", path.display())));
     }
-    let optimizer = AdamW::restore(config, state.optimizer_steps, moments);
-    Ok((state, model, optimizer))
+    Ok((state, Learner { model, ema, optimizer }))
 }
 
 fn remove(folder: &Path) -> Result<()> {
@@ -233,7 +245,7 @@ fn remove(folder: &Path) -> Result<()> {
     }
 }
 
-fn save_moments(path: &Path, optimizer: &AdamW) -> Result<()> {
+fn save_optimizer(path: &Path, optimizer: &Optimizer) -> Result<()> {
     let failed = |error: safetensors::SafeTensorError| Error::file("write", path, error);
     let state = optimizer.state();
     let mut views = Vec::with_capacity(state.len());
@@ -245,21 +257,10 @@ fn save_moments(path: &Path, optimizer: &AdamW) -> Result<()> {
     fs::File::open(path).and_then(|file| file.sync_all()).map_err(|error| Error::file("write", path, error))
 }
 
-fn restored(file: StateDict, device: &Device) -> Result<BTreeMap<String, [Tensor<1>; 2]>> {
-    let mut firsts = BTreeMap::new();
-    let mut seconds = BTreeMap::new();
-    for (name, tensor) in file.tensors {
+fn load_optimizer(path: &Path, config: &OptimizerConfig, step: u64, device: &Device) -> Result<Optimizer> {
+    let state = weights::read(path)?.tensors.into_iter().map(|(name, tensor)| {
         let len = tensor.data.len();
-        let value = Tensor::<1>::from_data(TensorData::new(tensor.data, [len]), device);
-        match (name.strip_prefix("exp_avg."), name.strip_prefix("exp_avg_sq.")) {
-            (Some(name), _) => firsts.insert(name.to_owned(), value),
-            (_, Some(name)) => seconds.insert(name.to_owned(), value),
-            _ => return Err(Error::new(format!("`{name}` is no moment of AdamW"))),
-        };
-    }
-    let pairs = firsts.into_iter().map(|(name, first)| match seconds.remove(&name) {
-        Some(second) => Ok((name, [first, second])),
-        None => Err(Error::new(format!("the second moment of `{name}` is missing"))),
+        (name, Tensor::<1>::from_data(TensorData::new(tensor.data, [len]), device))
     });
-    pairs.collect()
+    Optimizer::restore(config, step, state).map_err(|error| Error::file("use", path, error))
 }

@@ -8,6 +8,7 @@ use super::optimizer::OptimizerConfig;
 use super::schedule::Schedule;
 use crate::error::{Error, Result};
 use crate::kernels::{LossMean, Precision};
+use crate::loss::LossConfig;
 
 /// `[train]` of a recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,14 +32,20 @@ pub struct TrainConfig {
     pub loss_mean: LossMean,
     /// Weight of each class in the loss, for decoders of queries in that of a query's class; empty means 1 for all.
     pub class_weights: Vec<f32>,
+    /// What the loss of predictions for every pixel is made of; decoders of queries have their own.
+    pub loss: LossConfig,
+    /// Decay of the moving average of the weights (for instance 0.999), which is then what is evaluated and published.
+    pub ema: Option<f64>,
     /// In what precision the CPU multiplies matrices; weights, sums and everything else stay in f32.
     pub precision: Precision,
-    /// AdamW and its groups.
+    /// The optimiser and its groups.
     pub optimizer: OptimizerConfig,
     /// The learning rate over time.
     pub schedule: Schedule,
     /// Iterations between evaluations on the validation split; 0 evaluates only at the end.
     pub eval_every: u64,
+    /// Evaluations without a better mIoU after which the run ends; 0 never ends early.
+    pub patience: u64,
     /// Iterations between checkpoints; 0 saves only at the end.
     pub save_every: u64,
     /// Checkpoints kept.
@@ -59,10 +66,13 @@ impl Default for TrainConfig {
             freeze_backbone: false,
             loss_mean: LossMean::All,
             class_weights: Vec::new(),
+            loss: LossConfig::default(),
+            ema: None,
             precision: Precision::F32,
             optimizer: OptimizerConfig::default(),
             schedule: Schedule::default(),
             eval_every: 8_000,
+            patience: 0,
             save_every: 1_000,
             keep_checkpoints: 2,
             log_every: 10,
@@ -88,15 +98,14 @@ impl TrainConfig {
         if !self.batch_size.is_multiple_of(self.accumulate) {
             return refuse(format!("batch_size = {batch} cannot be spread over accumulate = {passes} equal passes"));
         }
-        let optimizer = &self.optimizer;
-        if optimizer.betas.iter().any(|beta| !(0.0..1.0).contains(beta))
-            || optimizer.eps.is_nan()
-            || optimizer.eps <= 0.0
-        {
-            return refuse("optimizer.betas must lie in [0, 1), and optimizer.eps above 0".into());
+        if let Err(what) = self.optimizer.check().and_then(|()| self.loss.check()) {
+            return refuse(what);
         }
-        if optimizer.clip_norm.is_some_and(|limit| !limit.is_finite() || limit <= 0.0) {
-            return refuse("optimizer.clip_norm must be above 0; leave it out not to clip".into());
+        if self.ema.is_some_and(|decay| !(0.0..1.0).contains(&decay)) {
+            return refuse("ema must lie in [0, 1), for instance 0.999; leave it out for none".into());
+        }
+        if self.patience > 0 && self.eval_every == 0 {
+            return refuse("patience counts evaluations: set eval_every too".into());
         }
         let weights = &self.class_weights;
         if weights.iter().any(|weight| !weight.is_finite() || *weight < 0.0)
@@ -107,10 +116,6 @@ impl TrainConfig {
         let schedule = [self.schedule.warmup_ratio, self.schedule.power, self.schedule.min_lr];
         if schedule.iter().any(|value| !value.is_finite() || *value < 0.0) {
             return refuse("schedule.warmup_ratio, power and min_lr must be finite and not negative".into());
-        }
-        let rates = [self.optimizer.lr, self.optimizer.decoder_lr_mult, self.optimizer.weight_decay];
-        if rates.iter().any(|rate| !rate.is_finite() || *rate < 0.0) {
-            return refuse("optimizer.lr, decoder_lr_mult and weight_decay must be finite and not negative".into());
         }
         Ok(())
     }

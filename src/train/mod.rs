@@ -5,36 +5,37 @@
 
 pub mod checkpoint;
 mod config;
+pub mod ema;
 mod observer;
 pub mod optimizer;
 pub mod schedule;
+pub mod step;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::Device;
 
 use crate::config::Config;
-use crate::data::loader::{Batch, Loader};
-use crate::data::preprocess::Preprocess;
+use crate::data::loader::Loader;
 use crate::data::{Cached, Dataset, Split};
 use crate::error::{Error, Result};
 use crate::eval::{self, Inference, Scores};
-use crate::kernels;
-use crate::layers::{Pass, parameters};
-use crate::loss::{Criterion, Loss, Truth};
+use crate::layers::parameters;
+use crate::loss::Criterion;
 use crate::model::Model;
 use crate::report::progress::{self, Row, RunLog};
-use crate::rng::{Rng, fnv1a};
 use crate::weights::{self, LoadOptions};
 use crate::{artifact, files};
 use checkpoint::{Checkpoints, State};
 pub use config::TrainConfig;
+use ema::Ema;
 use observer::Pace;
 pub use observer::{Observer, Progress, Stop};
-use optimizer::{AdamW, Gradients};
+use optimizer::Optimizer;
+use step::Learner;
 
 /// The name of the scores in a run's folder: those of its `model.safetensors`.
 pub const SCORES: &str = "scores.json";
@@ -42,7 +43,7 @@ pub const SCORES: &str = "scores.json";
 /// How a run ended.
 #[derive(Debug)]
 pub struct Outcome {
-    /// The weights after the last iteration, without autodiff.
+    /// The weights after the last iteration, or their average if one is kept; without autodiff.
     pub model: Model,
     /// Iterations done.
     pub iteration: u64,
@@ -123,17 +124,18 @@ pub fn run(config: &Config, run: &Path, resume: bool, device: &Device, observer:
         let (given, needed) = (train.class_weights.len(), classes.names.len());
         return Err(Error::new(format!("train.class_weights has {given} values for {needed} classes")));
     }
-    let criterion = Criterion { mean: train.loss_mean, class_weights: train.class_weights.clone() };
+    let criterion =
+        Criterion { mean: train.loss_mean, class_weights: train.class_weights.clone(), config: train.loss.clone() };
     let metadata = artifact::metadata(config, &classes)?;
     let checkpoints = Checkpoints::new(run, train.keep_checkpoints);
     let learning = device.clone().autodiff();
 
     let fresh = config.model.init(classes.names.len(), train.seed, &learning);
     let saved = match resume {
-        true => checkpoints.load_last(&fresh, &train.optimizer, device, &mut |text| observer.note(text))?,
+        true => checkpoints.load_last(&fresh, train, device, &mut |text| observer.note(text))?,
         false => None,
     };
-    let (mut state, mut model, mut optimizer) = match saved {
+    let (mut state, mut learner) = match saved {
         Some(saved) => {
             observer.note(&format!("resuming after iteration {}", saved.0.iteration));
             saved
@@ -142,11 +144,13 @@ pub fn run(config: &Config, run: &Path, resume: bool, device: &Device, observer:
             if resume {
                 observer.note("there is no checkpoint yet: starting from the beginning");
             }
-            (State::default(), initial_model(fresh, config, observer)?, AdamW::new(&train.optimizer))
+            let model = initial_model(fresh, config, observer)?;
+            let ema = train.ema.map(|decay| Ema::new(model.valid(), decay));
+            (State::default(), Learner { model, ema, optimizer: Optimizer::new(&train.optimizer) })
         }
     };
     if train.freeze_backbone {
-        model = model.freeze_backbone();
+        learner.model = learner.model.freeze_backbone();
     }
 
     let mut log = RunLog::resume(run, state.iteration)?;
@@ -164,80 +168,70 @@ pub fn run(config: &Config, run: &Path, resume: bool, device: &Device, observer:
             break;
         }
         if due(state.iteration, train.eval_every) && state.evaluated < state.iteration {
-            sound(&model, &state, &checkpoints)?;
+            sound(&learner.model, &state, &checkpoints)?;
             // What was learned so far survives whatever becomes of the evaluation.
-            checkpoints.save(&state, &model, &optimizer, &metadata)?;
+            checkpoints.save(&state, &learner, &metadata)?;
             unsaved = false;
-            let scores = evaluate(&model.valid(), validation.as_ref(), config, device, observer)?;
+            let model = learner.published();
+            let scores = evaluate(&model, validation.as_ref(), config, device, observer)?;
             offer(&scores, &mut state, &model, run, &metadata, &mut log)?;
             checkpoints.update(&state)?;
             observer.evaluated(state.iteration, &scores);
             pace.resume(state.iteration, loader.waited());
         }
+        if train.patience > 0 && state.stale >= train.patience {
+            observer.note(&format!(
+                "ending early, after iteration {}: none of the last {} evaluations was better",
+                state.iteration, state.stale
+            ));
+            break;
+        }
         let it = state.iteration;
-        let lr = train.schedule.lr(train.optimizer.lr, it, train.iterations);
-        let mut grads = Gradients::default();
-        let (mut loss, mut parts) = (0.0, BTreeMap::<String, f64>::new());
-        for pass in 0..train.accumulate as u64 {
-            let batch = loader.next()?;
-            let names = batch.names.clone();
-            let (images, truth) = upload(batch, &config.data.preprocess, &learning);
-            let truth = truth.padded((model.padded(images.dims()[2]), model.padded(images.dims()[3])));
-            let dropped = Pass::train(Rng::new(train.seed, &[it, pass])).at(it as f64 / train.iterations as f64);
-            let output = kernels::with_precision(train.precision, || model.forward(images, &dropped));
-            let mut draw = |name: &str, count| {
-                let mut rng = Rng::new(train.seed, &[it, pass, fnv1a(name.as_bytes())]);
-                (0..count).map(|_| rng.uniform()).collect()
-            };
-            let Loss { total, parts: named } = criterion.loss(output, &truth, &mut draw);
-            for (name, part) in named {
-                *parts.entry(name).or_insert(0.0) += f64::from(part.into_scalar::<f32>()) / train.accumulate as f64;
-            }
-            let part = total / train.accumulate as f64;
-            let value = f64::from(part.clone().into_scalar::<f32>());
-            if !value.is_finite() {
-                return Err(not_finite(value, it, &names, &checkpoints));
-            }
-            loss += value;
-            grads.add(&model, part.backward());
-            model = model.with_statistics(&dropped);
+        let rates = train.schedule.rates(train.optimizer.lr, it, train.iterations);
+        let before = unsaved.then(|| learner.model.clone());
+        let found = learner.gradients(&mut loader, config, &criterion, it, &learning)?;
+        if !found.loss.is_finite() {
+            return Err(not_finite(found.loss, it, &found.names, &checkpoints));
         }
         // Only now is it known that the weights of the last iteration are sound.
-        if std::mem::take(&mut unsaved) {
-            checkpoints.save(&state, &model, &optimizer, &metadata)?;
+        if let Some(before) = before {
+            let learned = std::mem::replace(&mut learner.model, before);
+            checkpoints.save(&state, &learner, &metadata)?;
+            learner.model = learned;
         }
-        model = optimizer.step(model, grads, lr);
+        learner = learner.step(found.gradients, rates);
         state.iteration += 1;
-        state.optimizer_steps = optimizer.steps();
+        state.optimizer_steps = learner.optimizer.steps();
 
-        let progress = pace.tick(state.iteration, loss, lr, train.batch_size, loader.waited());
+        let progress = pace.tick(state.iteration, found.loss, rates.decoder, train.batch_size, loader.waited());
         observer.iteration(&progress);
         if state.iteration % train.log_every == 0 || state.iteration == train.iterations {
             log.write(&Row::Step(progress::Step {
                 iteration: it,
-                loss,
-                lr,
+                loss: found.loss,
+                lr: rates.decoder,
                 images_per_s: Some(progress.images_per_s),
                 wait_share: Some(progress.wait_share),
                 grad_norm: None,
-                parts: parts.into_iter().map(|(name, value)| (name, Some(value))).collect(),
+                parts: found.parts.into_iter().map(|(name, value)| (name, Some(value))).collect(),
             }))?;
         }
         unsaved = state.iteration < train.iterations && due(state.iteration, train.save_every);
     }
 
     if state.iteration > 0 {
-        sound(&model, &state, &checkpoints)?;
-        checkpoints.save(&state, &model, &optimizer, &metadata)?;
+        sound(&learner.model, &state, &checkpoints)?;
+        checkpoints.save(&state, &learner, &metadata)?;
     }
+    let model = learner.published();
     let published = run.join("model.safetensors").exists();
     if !interrupted && (state.evaluated < state.iteration || !published) {
-        let scores = evaluate(&model.valid(), validation.as_ref(), config, device, observer)?;
+        let scores = evaluate(&model, validation.as_ref(), config, device, observer)?;
         offer(&scores, &mut state, &model, run, &metadata, &mut log)?;
         checkpoints.update(&state)?;
         observer.evaluated(state.iteration, &scores);
     }
-    Ok(Outcome { model: model.valid(), iteration: state.iteration, interrupted, best: state.best })
+    Ok(Outcome { model, iteration: state.iteration, interrupted, best: state.best })
 }
 
 /// Looks at all masks before anything is learned from them: a fault found by the first evaluation comes hours late.
@@ -275,21 +269,6 @@ fn initial_model(model: Model, config: &Config, observer: &mut dyn Observer) -> 
         .map_err(|error| Error::new(format!("cannot start from `{}`", path.display())).source(error))?;
     observer.note(&report.to_string());
     Ok(model)
-}
-
-/// Images `[b, 3, h, w]` on the device, normalised, padding exactly 0; and their truth.
-fn upload(batch: Batch, preprocess: &Preprocess, device: &Device) -> (Tensor<4>, Truth) {
-    let Batch { images, labels, content, height, width, size, .. } = batch;
-    let images = preprocess.batch_to_tensor(images, [size, height, width], device);
-    let truth = Truth::new(labels, [size, height, width]);
-    if content.iter().all(|filled| *filled == [height, width]) {
-        return (images, truth);
-    }
-    let mut mask = vec![0f32; size * height * width];
-    for (plane, [rows, cols]) in mask.chunks_mut(height * width).zip(&content) {
-        plane.chunks_mut(width).take(*rows).for_each(|row| row[..*cols].fill(1.0));
-    }
-    (images * Tensor::<4>::from_data(TensorData::new(mask, [size, 1, height, width]), device), truth)
 }
 
 fn not_finite(loss: f64, iteration: u64, names: &[String], checkpoints: &Checkpoints) -> Error {
@@ -349,6 +328,7 @@ fn offer(
 ) -> Result<()> {
     let miou = scores.miou.unwrap_or(0.0);
     state.evaluated = state.iteration;
+    state.stale += 1;
     log.write(&Row::Eval(progress::Eval {
         iteration: state.iteration,
         miou,
@@ -357,6 +337,9 @@ fn offer(
         loss: None,
     }))?;
     if state.best.is_none_or(|(_, best)| miou >= best) {
+        if state.best.is_none_or(|(_, best)| miou > best) {
+            state.stale = 0;
+        }
         state.best = Some((state.iteration, miou));
         let metadata = artifact::with_training(metadata, state.iteration, scores)?;
         weights::save(&run.join("model.safetensors"), model, &metadata)?;

@@ -1,4 +1,4 @@
-//! AdamW over named parameters, with groups, clipping and accumulation.
+//! AdamW and SGD over named parameters, with groups, layer-wise rates, clipping and accumulation.
 //!
 //! State is kept by parameter name, so a checkpoint is two ordinary `.safetensors` files.
 
@@ -8,22 +8,33 @@ use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
 use crate::kernels;
 use crate::layers::parameters;
 
-/// What AdamW does, and to whom.
+/// What the optimiser does, and to whom.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OptimizerConfig {
+    /// Which one.
+    #[serde(rename = "type")]
+    pub rule: Rule,
     /// Peak rate of the backbone.
     pub lr: f64,
     /// The decoder's rate over the backbone's.
     pub decoder_lr_mult: f64,
-    /// Decay rates of the first and the second moment.
+    /// Layer-wise decay of the rate (Bao et al. 2022, BEiT; timm's `layer_decay`): each block of the backbone learns at this
+    /// fraction of the rate of the block after it, the embedding at that of a block before the first; 1 is none.
+    pub layer_decay: f64,
+    /// AdamW's decay rates of the first and the second moment.
     pub betas: [f64; 2],
-    /// Added to the root of the second moment.
+    /// Added by AdamW to the root of the second moment.
     pub eps: f64,
-    /// Decoupled weight decay.
+    /// SGD's share of the step before in each step.
+    pub momentum: f64,
+    /// SGD looks ahead by its momentum.
+    pub nesterov: bool,
+    /// Weight decay: AdamW's is decoupled, SGD's is part of the gradient.
     pub weight_decay: f64,
     /// Parameters whose name ends in one of these and that are not the decoder's do not decay. mmcv takes the longest
     /// matching key, and `decode_head` is longer than `norm`: so in the published runs norms and biases decay, and only the
@@ -33,13 +44,28 @@ pub struct OptimizerConfig {
     pub clip_norm: Option<f64>,
 }
 
+/// How a gradient becomes a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Rule {
+    /// AdamW (Loshchilov and Hutter 2019), step for step as `torch.optim.AdamW`.
+    #[default]
+    AdamW,
+    /// Stochastic gradient descent with momentum, step for step as `torch.optim.SGD`.
+    Sgd,
+}
+
 impl Default for OptimizerConfig {
     fn default() -> Self {
         Self {
+            rule: Rule::AdamW,
             lr: 2e-5,
             decoder_lr_mult: 8.0,
+            layer_decay: 1.0,
             betas: [0.9, 0.999],
             eps: 1e-8,
+            momentum: 0.9,
+            nesterov: false,
             weight_decay: 0.01,
             no_decay: vec!["cls_token".into(), "pos_embed".into()],
             clip_norm: None,
@@ -48,11 +74,58 @@ impl Default for OptimizerConfig {
 }
 
 impl OptimizerConfig {
-    /// (factor on the learning rate, weight decay) of a parameter.
-    pub fn group(&self, name: &str) -> (f64, f64) {
-        let decoder = name.starts_with("decoder.");
-        let exempt = !decoder && self.no_decay.iter().any(|end| name.rsplit('.').next() == Some(end));
-        (if decoder { self.decoder_lr_mult } else { 1.0 }, if exempt { 0.0 } else { self.weight_decay })
+    /// (factor on the learning rate, weight decay) of a parameter of a network whose backbone has `depth` blocks.
+    pub fn group(&self, name: &str, depth: usize) -> (f64, f64) {
+        let Some(name) = name.strip_prefix("backbone.") else { return (self.decoder_lr_mult, self.weight_decay) };
+        let exempt = self.no_decay.iter().any(|end| name.rsplit('.').next() == Some(end));
+        // Layers above this one; what comes after the blocks, their norm, has none.
+        let above = match block(name) {
+            Some(index) => depth.saturating_sub(index),
+            None if name.starts_with("norm.") => 0,
+            None => depth + 1,
+        };
+        (self.layer_decay.powi(above as i32), if exempt { 0.0 } else { self.weight_decay })
+    }
+
+    /// Refuses values that cannot work, naming the key.
+    pub fn check(&self) -> std::result::Result<(), String> {
+        if self.betas.iter().any(|beta| !(0.0..1.0).contains(beta)) || self.eps.is_nan() || self.eps <= 0.0 {
+            return Err("optimizer.betas must lie in [0, 1), and optimizer.eps above 0".into());
+        }
+        if !(0.0..1.0).contains(&self.momentum) || (self.nesterov && self.momentum == 0.0) {
+            return Err("optimizer.momentum must lie in [0, 1), and above 0 with nesterov".into());
+        }
+        if !(self.layer_decay > 0.0 && self.layer_decay <= 1.0) {
+            return Err("optimizer.layer_decay must be above 0 and at most 1, which is none".into());
+        }
+        if self.clip_norm.is_some_and(|limit| !limit.is_finite() || limit <= 0.0) {
+            return Err("optimizer.clip_norm must be above 0; leave it out not to clip".into());
+        }
+        let rates = [self.lr, self.decoder_lr_mult, self.weight_decay];
+        if rates.iter().any(|rate| !rate.is_finite() || *rate < 0.0) {
+            return Err("optimizer.lr, decoder_lr_mult and weight_decay must be finite and not negative".into());
+        }
+        Ok(())
+    }
+}
+
+/// The number of the block that a parameter of the backbone belongs to.
+fn block(name: &str) -> Option<usize> {
+    name.strip_prefix("blocks.")?.split('.').next()?.parse().ok()
+}
+
+/// The learning rates of a step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rates {
+    /// Of the backbone.
+    pub backbone: f64,
+    /// Of the decoder, before its factor.
+    pub decoder: f64,
+}
+
+impl From<f64> for Rates {
+    fn from(rate: f64) -> Self {
+        Self { backbone: rate, decoder: rate }
     }
 }
 
@@ -92,35 +165,75 @@ impl Gradients {
     }
 }
 
-/// AdamW (Loshchilov and Hutter 2019), step for step as `torch.optim.AdamW`.
-pub struct AdamW {
+/// What changes the weights, and what it remembers of the steps before.
+pub struct Optimizer {
     config: OptimizerConfig,
     step: u64,
-    moments: BTreeMap<String, [Tensor<1>; 2]>,
+    /// For each parameter the tensors of [`Rule::slots`].
+    slots: BTreeMap<String, Vec<Tensor<1>>>,
 }
 
-impl AdamW {
+impl Rule {
+    /// What is remembered of a parameter, by PyTorch's names.
+    pub fn slots(self) -> &'static [&'static str] {
+        match self {
+            Self::AdamW => &["exp_avg", "exp_avg_sq"],
+            Self::Sgd => &["momentum_buffer"],
+        }
+    }
+}
+
+impl Optimizer {
     /// An optimiser that has seen nothing.
     pub fn new(config: &OptimizerConfig) -> Self {
-        Self { config: config.clone(), step: 0, moments: BTreeMap::new() }
+        Self { config: config.clone(), step: 0, slots: BTreeMap::new() }
     }
 
-    /// One step with the backbone's rate `lr`; parameters without a gradient stay as they are.
-    pub fn step<M: Module>(&mut self, module: M, mut grads: Gradients, lr: f64) -> M {
+    /// One step; parameters without a gradient stay as they are.
+    pub fn step<M: Module>(&mut self, module: M, mut grads: Gradients, rates: impl Into<Rates>) -> M {
         if let Some(limit) = self.config.clip_norm {
             grads = grads.clip(limit);
         }
         self.step += 1;
-        let [beta1, beta2] = self.config.betas;
+        let rates = rates.into();
+        let depth = grads.0.keys().filter_map(|name| block(name.strip_prefix("backbone.")?)).max().map_or(0, |i| i + 1);
         parameters::map(module, |parameter, value| {
             let Some(grad) = grads.0.remove(parameter.name) else { return value };
-            let (factor, weight_decay) = self.config.group(parameter.name);
-            let [m, v] = self.moments.remove(parameter.name).unwrap_or_else(|| [grad.zeros_like(), grad.zeros_like()]);
-            let hyper = kernels::AdamW { lr: lr * factor, beta1, beta2, eps: self.config.eps, weight_decay };
-            let [value, m, v] = kernels::adamw_step(value, grad, m, v, self.step, &hyper);
-            self.moments.insert(parameter.name.to_owned(), [m, v]);
+            let (factor, weight_decay) = self.config.group(parameter.name, depth);
+            let lr = factor * if parameter.name.starts_with("backbone.") { rates.backbone } else { rates.decoder };
+            let slots = self.slots.remove(parameter.name);
+            let slots = slots.unwrap_or_else(|| self.config.rule.slots().iter().map(|_| grad.zeros_like()).collect());
+            let (value, slots) = self.change(value, grad, slots, lr, weight_decay);
+            self.slots.insert(parameter.name.to_owned(), slots);
             value
         })
+    }
+
+    fn change(
+        &self,
+        value: Tensor<1>,
+        grad: Tensor<1>,
+        mut slots: Vec<Tensor<1>>,
+        lr: f64,
+        weight_decay: f64,
+    ) -> (Tensor<1>, Vec<Tensor<1>>) {
+        let (second, first) = (slots.pop(), slots.pop());
+        match (self.config.rule, first, second) {
+            (Rule::AdamW, Some(m), Some(v)) => {
+                let [beta1, beta2] = self.config.betas;
+                let hyper = kernels::AdamW { lr, beta1, beta2, eps: self.config.eps, weight_decay };
+                let [value, m, v] = kernels::adamw_step(value, grad, m, v, self.step, &hyper);
+                (value, vec![m, v])
+            }
+            (Rule::Sgd, None, Some(before)) => {
+                let momentum = self.config.momentum;
+                let grad = grad + value.clone() * weight_decay;
+                let buffer = before * momentum + grad.clone();
+                let step = if self.config.nesterov { grad + buffer.clone() * momentum } else { buffer.clone() };
+                (value - step * lr, vec![buffer])
+            }
+            _ => unreachable!("every rule is given its slots"),
+        }
     }
 
     /// Steps taken.
@@ -128,29 +241,122 @@ impl AdamW {
         self.step
     }
 
-    /// Both moments of every parameter, named `exp_avg.NAME` and `exp_avg_sq.NAME` as PyTorch calls them.
+    /// All that is remembered, named `SLOT.NAME`.
     pub fn state(&self) -> Vec<(String, TensorData)> {
-        let named = self.moments.iter().flat_map(|(name, [m, v])| {
-            [(format!("exp_avg.{name}"), m.clone()), (format!("exp_avg_sq.{name}"), v.clone())]
+        let rule = self.config.rule;
+        let named = self.slots.iter().flat_map(|(name, slots)| {
+            rule.slots().iter().zip(slots).map(move |(slot, tensor)| (format!("{slot}.{name}"), tensor.clone()))
         });
         named.map(|(name, tensor)| (name, tensor.into_data())).collect()
     }
 
-    /// The optimiser as it was after `step` steps.
-    pub fn restore(config: &OptimizerConfig, step: u64, moments: BTreeMap<String, [Tensor<1>; 2]>) -> Self {
-        Self { config: config.clone(), step, moments }
+    /// The optimiser as it was after `step` steps, from its [`state`](Self::state).
+    ///
+    /// # Errors
+    /// A tensor is of another rule, or one is missing.
+    pub fn restore(
+        config: &OptimizerConfig,
+        step: u64,
+        state: impl IntoIterator<Item = (String, Tensor<1>)>,
+    ) -> Result<Self> {
+        let names = config.rule.slots();
+        let mut found: BTreeMap<String, Vec<Option<Tensor<1>>>> = BTreeMap::new();
+        for (name, tensor) in state {
+            let place = name
+                .split_once('.')
+                .and_then(|(slot, name)| Some((names.iter().position(|known| *known == slot)?, name.to_owned())));
+            let Some((slot, parameter)) = place else {
+                return Err(Error::new(format!("`{name}` is nothing that this optimiser remembers")));
+            };
+            found.entry(parameter).or_insert_with(|| vec![None; names.len()])[slot] = Some(tensor);
+        }
+        let whole = found.into_iter().map(|(name, slots)| match slots.into_iter().collect::<Option<Vec<_>>>() {
+            Some(slots) => Ok((name, slots)),
+            None => Err(Error::new(format!("a part of what is remembered of `{name}` is missing"))),
+        });
+        Ok(Self { config: config.clone(), step, slots: whole.collect::<Result<_>>()? })
+    }
+
+    /// For every parameter that has been changed its name and its elements.
+    pub fn sizes(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.slots.iter().flat_map(|(name, slots)| slots.iter().map(|slot| (name.as_str(), slot.dims()[0])))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use burn::module::Param;
+    use burn::tensor::Device;
+
     use super::*;
 
     #[test]
     fn only_the_tables_of_the_backbone_are_spared() {
         let config = OptimizerConfig { decoder_lr_mult: 9.0, ..OptimizerConfig::default() };
-        assert_eq!(config.group("backbone.pos_embed"), (1.0, 0.0));
-        assert_eq!(config.group("backbone.blocks.0.norm1.weight"), (1.0, 0.01));
-        assert_eq!(config.group("decoder.layers.0.ffn1.norm1.bias"), (9.0, 0.01));
+        assert_eq!(config.group("backbone.pos_embed", 12), (1.0, 0.0));
+        assert_eq!(config.group("backbone.blocks.0.norm1.weight", 12), (1.0, 0.01));
+        assert_eq!(config.group("decoder.layers.0.ffn1.norm1.bias", 12), (9.0, 0.01));
+    }
+
+    #[test]
+    fn rates_fall_from_layer_to_layer() {
+        let config = OptimizerConfig { layer_decay: 0.5, ..OptimizerConfig::default() };
+        let factor = |name: &str| config.group(name, 4).0;
+        assert_eq!(factor("decoder.layers.0.weight"), 8.0);
+        assert_eq!(factor("backbone.norm.weight"), 1.0);
+        assert_eq!(factor("backbone.blocks.3.mlp.fc1.weight"), 0.5);
+        assert_eq!(factor("backbone.blocks.0.mlp.fc1.weight"), 0.0625);
+        assert_eq!(factor("backbone.patch_embed.proj.weight"), 0.03125);
+        assert_eq!(factor("backbone.cls_token"), 0.03125);
+    }
+
+    #[derive(Module, Debug)]
+    struct One {
+        weight: Param<Tensor<1>>,
+    }
+
+    /// Against `torch.optim.SGD([1, -2], lr=0.1, momentum=0.9, weight_decay=0.01)` with the gradients w², 1, 0.5.
+    #[test]
+    fn sgd_makes_the_steps_of_torch() {
+        let device = Device::flex().autodiff();
+        let expected = [[0.483_874_71, -3.311_169_86], [0.283_455_04, -3.721_052_41]];
+        for (nesterov, expected) in [(false, expected[0]), (true, expected[1])] {
+            let config =
+                OptimizerConfig { rule: Rule::Sgd, nesterov, decoder_lr_mult: 1.0, ..OptimizerConfig::default() };
+            let mut model = One { weight: Param::from_tensor(Tensor::from_floats([1.0, -2.0], &device)) };
+            let mut optimizer = Optimizer::new(&config);
+            for step in 0..3 {
+                let weight = model.weight.val();
+                let loss = match step {
+                    0 => weight.powi_scalar(3).sum() / 3.0,
+                    1 => weight.sum(),
+                    _ => weight.sum() * 0.5,
+                };
+                let mut grads = Gradients::default();
+                grads.add(&model, loss.backward());
+                // As if it had been saved and read in between.
+                let state =
+                    optimizer.state().into_iter().map(|(name, data)| (name, Tensor::from_data(data, &Device::flex())));
+                optimizer = Optimizer::restore(&config, step, state).unwrap();
+                model = optimizer.step(model, grads, 0.1);
+            }
+            let weight: Vec<f32> = model.weight.val().into_data().try_to_vec().unwrap();
+            for (weight, expected) in weight.iter().zip(expected) {
+                assert!((weight - expected).abs() < 1e-6, "{weight} for {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_another_rule_remembers_is_refused() {
+        let tensor = || Tensor::<1>::zeros([3], &Device::flex());
+        let restore = |rule, names: &[&str]| {
+            let config = OptimizerConfig { rule, ..OptimizerConfig::default() };
+            let state: Vec<_> = names.iter().map(|name| ((*name).to_owned(), tensor())).collect();
+            Optimizer::restore(&config, 1, state).map(|_| ()).map_err(|error| error.to_string())
+        };
+        assert!(restore(Rule::AdamW, &["exp_avg.a.b", "exp_avg_sq.a.b"]).is_ok());
+        assert!(restore(Rule::AdamW, &["exp_avg.a.b"]).unwrap_err().contains("`a.b` is missing"));
+        assert!(restore(Rule::Sgd, &["exp_avg.a"]).unwrap_err().contains("`exp_avg.a`"));
     }
 }

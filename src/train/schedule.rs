@@ -2,39 +2,77 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Linear warm-up times polynomial decay, as mmcv's `poly` policy has it.
+use super::optimizer::Rates;
+
+/// Linear warm-up times decay, as mmcv's `poly` and `CosineAnnealing` policies have it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Schedule {
+    /// How the rate falls.
+    pub policy: Policy,
     /// Iterations of linear warm-up.
     pub warmup_iters: u64,
     /// Factor at iteration 0.
     pub warmup_ratio: f64,
-    /// Exponent of the decay; 1 is linear, 0 constant.
+    /// Exponent of `poly`; 1 is linear, 0 constant.
     pub power: f64,
     /// Rate at the end.
     pub min_lr: f64,
+    /// Iterations in which only the decoder learns; the backbone's warm-up follows them. Spares pretrained weights the
+    /// gradients of a decoder that knows nothing yet (EoMT's two stages: 500).
+    pub backbone_delay: u64,
+}
+
+/// How the rate falls after the warm-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// `(1 - t)^power`.
+    #[default]
+    Poly,
+    /// `(1 + cos(π t)) / 2`.
+    Cosine,
 }
 
 impl Default for Schedule {
     fn default() -> Self {
-        Self { warmup_iters: 1500, warmup_ratio: 1e-6, power: 1.0, min_lr: 0.0 }
+        let policy = Policy::Poly;
+        Self { policy, warmup_iters: 1500, warmup_ratio: 1e-6, power: 1.0, min_lr: 0.0, backbone_delay: 0 }
     }
 }
 
 impl Schedule {
-    /// The rate for the step of `iteration` (from 0) out of `iterations`, starting from `base`.
+    /// The decoder's rate for the step of `iteration` (from 0) out of `iterations`, starting from `base`.
     ///
-    /// The warm-up multiplies the already decayed rate:
+    /// The warm-up multiplies the already decayed rate, for `poly`
     /// `((base - min) (1 - it / all)^power + min) * (1 - (1 - it / warmup) (1 - ratio))`.
     pub fn lr(&self, base: f64, iteration: u64, iterations: u64) -> f64 {
-        let left = 1.0 - iteration as f64 / iterations.max(1) as f64;
-        let decayed = (base - self.min_lr) * left.max(0.0).powf(self.power) + self.min_lr;
+        self.decayed(base, iteration, iterations) * self.warm(iteration)
+    }
+
+    /// The rates of backbone and decoder.
+    pub fn rates(&self, base: f64, iteration: u64, iterations: u64) -> Rates {
+        let backbone = match iteration.checked_sub(self.backbone_delay) {
+            Some(since) => self.decayed(base, iteration, iterations) * self.warm(since),
+            None => 0.0,
+        };
+        Rates { backbone, decoder: self.lr(base, iteration, iterations) }
+    }
+
+    fn decayed(&self, base: f64, iteration: u64, iterations: u64) -> f64 {
+        let t = (iteration as f64 / iterations.max(1) as f64).min(1.0);
+        let left = match self.policy {
+            Policy::Poly => (1.0 - t).powf(self.power),
+            Policy::Cosine => (1.0 + (std::f64::consts::PI * t).cos()) / 2.0,
+        };
+        (base - self.min_lr) * left + self.min_lr
+    }
+
+    fn warm(&self, iteration: u64) -> f64 {
         if iteration >= self.warmup_iters {
-            return decayed;
+            return 1.0;
         }
-        let cold = (1.0 - iteration as f64 / self.warmup_iters as f64) * (1.0 - self.warmup_ratio);
-        decayed * (1.0 - cold)
+        1.0 - (1.0 - iteration as f64 / self.warmup_iters as f64) * (1.0 - self.warmup_ratio)
     }
 }
 
@@ -42,12 +80,33 @@ impl Schedule {
 mod tests {
     use super::*;
 
+    fn assert_rates(rates: &[f64], expected: &[f64]) {
+        assert_eq!(rates.len(), expected.len());
+        for (rate, expected) in rates.iter().zip(expected) {
+            assert!((rate - expected).abs() < 1e-9 * expected.max(1e-3), "{rates:?}");
+        }
+    }
+
     #[test]
     fn warms_up_and_decays() {
         let schedule = Schedule { warmup_iters: 3, ..Schedule::default() };
         let rates: Vec<f64> = (0..6).map(|it| schedule.lr(1e-3, it, 10)).collect();
-        for (rate, expected) in rates.iter().zip([1e-9, 3.000006e-4, 5.333336e-4, 7e-4, 6e-4, 5e-4]) {
-            assert!((rate - expected).abs() < 1e-9 * expected.max(1e-3), "{rates:?}");
-        }
+        assert_rates(&rates, &[1e-9, 3.000006e-4, 5.333336e-4, 7e-4, 6e-4, 5e-4]);
+    }
+
+    #[test]
+    fn a_cosine_ends_at_the_least_rate() {
+        let schedule = Schedule { policy: Policy::Cosine, warmup_iters: 0, min_lr: 0.2, ..Schedule::default() };
+        let rates: Vec<f64> = [0, 5, 10].map(|it| schedule.lr(1.0, it, 10)).to_vec();
+        assert_rates(&rates, &[1.0, 0.6, 0.2]);
+    }
+
+    #[test]
+    fn the_backbone_follows_the_decoder() {
+        let schedule =
+            Schedule { warmup_iters: 2, warmup_ratio: 0.0, power: 0.0, backbone_delay: 3, ..Schedule::default() };
+        let rates: Vec<Rates> = (0..6).map(|it| schedule.rates(1.0, it, 10)).collect();
+        assert_rates(&rates.iter().map(|rates| rates.decoder).collect::<Vec<_>>(), &[0.0, 0.5, 1.0, 1.0, 1.0, 1.0]);
+        assert_rates(&rates.iter().map(|rates| rates.backbone).collect::<Vec<_>>(), &[0.0, 0.0, 0.0, 0.0, 0.5, 1.0]);
     }
 }

@@ -13,7 +13,7 @@ use structtoken::layers::{Pass, parameters};
 use structtoken::loss::{Criterion, Truth};
 use structtoken::model::ModelConfig;
 use structtoken::rng::Rng;
-use structtoken::train::optimizer::{AdamW, Gradients, OptimizerConfig};
+use structtoken::train::optimizer::{Gradients, Optimizer, OptimizerConfig};
 use structtoken::weights::{self, LoadOptions};
 
 fn backbone(rng: &mut Rng) -> VitConfig {
@@ -145,7 +145,7 @@ fn random_models_learn_a_step_and_come_back() {
             let largest: f32 = grad.clone().abs().max().into_scalar();
             assert!(largest.is_finite(), "case {case}: gradient of {}\n{config:?}", parameter.name);
         });
-        let model = AdamW::new(&OptimizerConfig::default()).step(model, grads, 1e-3).with_statistics(&pass).valid();
+        let model = Optimizer::new(&OptimizerConfig::default()).step(model, grads, 1e-3).with_statistics(&pass).valid();
         parameters::visit(&model, |parameter, value| {
             assert!(value.abs().max().into_scalar::<f32>().is_finite(), "case {case}: {}", parameter.name);
         });

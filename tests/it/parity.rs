@@ -13,7 +13,7 @@ use structtoken::kernels::LossMean;
 use structtoken::layers::resize::{Mode, resize, resize_channels_last};
 use structtoken::layers::{Pass, parameters};
 use structtoken::model::{Model, ModelConfig};
-use structtoken::train::optimizer::{AdamW, Gradients, OptimizerConfig};
+use structtoken::train::optimizer::{Gradients, Optimizer, OptimizerConfig};
 use structtoken::train::schedule::Schedule;
 use structtoken::weights;
 
@@ -198,7 +198,7 @@ fn six_steps_of_adamw() {
         let steps = json["train_steps"].as_array().unwrap();
         assert_eq!(steps.len(), 6);
         let mut model = load(tiny(kind, 0.0, 0.0).blank(7, &device), &weights);
-        let mut optimizer = AdamW::new(&config);
+        let mut optimizer = Optimizer::new(&config);
         for (it, step) in steps.iter().enumerate() {
             let input = hashed(&format!("input.train{it}"), [2, 3, 64, 64], |u| (2.0 * (2.0 * u - 1.0)) as f32);
             let label = hashed(&format!("label.train{it}"), [2, 1, 64, 64], |u| {
@@ -449,7 +449,7 @@ fn learning_rates_and_groups() {
     for (name, kind) in KINDS {
         let mut ours: BTreeMap<String, Vec<String>> = BTreeMap::new();
         parameters::visit(&tiny(kind, 0.1, 0.1).blank(7, &Device::flex()), |parameter, _| {
-            let (factor, decay) = config.group(parameter.name);
+            let (factor, decay) = config.group(parameter.name, 2);
             let group = format!("lr={} wd={decay}", if factor == 1.0 { "2e-05" } else { "0.00018" });
             ours.entry(group).or_default().push(published(parameter.name));
         });

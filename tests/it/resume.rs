@@ -215,3 +215,56 @@ fn accumulation_and_freezing() {
     assert!(frozen.keys().filter(|name| name.starts_with("backbone.")).all(|name| same(name)));
     assert!(!same("decoder.kernels"));
 }
+
+/// From a checkpoint that was written on the way, with all that a run can carry along.
+#[test]
+fn every_part_of_a_run_is_in_its_checkpoint() {
+    let lab = Lab::new();
+    let recipe = lab.write("tiny.toml", TINY);
+    let recipe = recipe.to_str().unwrap();
+    let adamw = ["train.ema=0.9", "train.optimizer.layer_decay=0.7", "train.loss.dice=1", "train.accumulate=2"];
+    // The convolutional head has running statistics.
+    let sgd = ["train.optimizer.type=sgd", "train.schedule.policy=cosine", "train.schedule.backbone_delay=25"];
+    let head = ["model.decoder={ type = \"fcn\", num_convs = 1, channels = 16 }", "train.loss.ohem_threshold=0.5"];
+    for (name, changes) in [("adamw", adamw.to_vec()), ("sgd", [&sgd[..], &head[..]].concat())] {
+        let changes: Vec<&str> = changes.iter().flat_map(|change| ["--set", change]).collect();
+        let all = ["train", recipe, "--out", name, "--device", "cpu", "--set", "train.keep_checkpoints=9"];
+        lab.ok(&[&all[..], &changes].concat());
+        let whole = lab.path(name);
+        let steps = lab.path(name).join("checkpoints");
+        let last = ["model.safetensors", "scores.json", "checkpoints/step-00000060/optimizer.safetensors"];
+        let ema = (name == "adamw").then_some("checkpoints/step-00000060/ema.safetensors");
+        let files: Vec<&str> =
+            last.into_iter().chain(ema).chain(["checkpoints/step-00000060/model.safetensors"]).collect();
+        let before: Vec<Vec<u8>> = files.iter().map(|file| bytes(&whole.join(file))).collect();
+        if let Some(ema) = ema {
+            assert!(bytes(&whole.join(ema)) != bytes(&whole.join(files[4])), "the average is not the weights");
+        }
+        for step in [20, 30, 40, 50, 60] {
+            std::fs::remove_dir_all(steps.join(format!("step-{step:08}"))).unwrap();
+        }
+        for file in ["model.safetensors", "scores.json"] {
+            std::fs::remove_file(whole.join(file)).unwrap();
+        }
+        lab.ok(&["train", "--resume", "--out", name, "--device", "cpu"]);
+        for (file, before) in files.iter().zip(before) {
+            assert!(bytes(&whole.join(file)) == before, "{name}: {file} differs");
+        }
+    }
+}
+
+#[test]
+fn a_run_without_progress_ends_early() {
+    let lab = Lab::new();
+    let recipe = lab.write("tiny.toml", TINY);
+    let still = ["--set", "train.optimizer.lr=0", "--set", "train.eval_every=5", "--set", "train.patience=2"];
+    let train = ["train", recipe.to_str().unwrap(), "--out", "run", "--device", "cpu"];
+    let ended = lab.run(&[&train[..], &still].concat());
+    let talk = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success() && talk.contains("ending early, after iteration 15"), "{talk}");
+    // It stays ended.
+    let again = lab.run(&["train", "--resume", "--out", "run", "--device", "cpu"]);
+    let talk = String::from_utf8_lossy(&again.stderr);
+    assert!(again.status.success() && talk.contains("ending early, after iteration 15"), "{talk}");
+    lab.refused(&[&train[..], &["--set", "train.patience=2", "--set", "train.eval_every=0"]].concat(), &["eval_every"]);
+}
