@@ -76,6 +76,13 @@ pub struct Place<'a> {
     pub command: &'a str,
 }
 
+impl<'a> Place<'a> {
+    fn session(&self, run: &'a Path, resume: bool) -> train::Session<'a> {
+        let Self { device, device_name, command, .. } = *self;
+        train::Session { run, resume, device, device_name, command }
+    }
+}
+
 /// Whether `run` is finished in `dir`.
 pub fn finished(dir: &Path, run: &Run) -> bool {
     dir.join(run.to_string()).join(RESULT).exists()
@@ -113,7 +120,7 @@ pub fn train_and_evaluate(plan: &Plan, run: &Run, place: &Place, observer: &mut 
     let images = if plan.seeds.first() == Some(&run.seed) { config.data.open(Split::Val)?.len() } else { 0 };
     let mut judge = Judge::new(images, observer);
     let mut watch = Stopwatch::new(&folder, &mut judge);
-    let trained = train::run(&config, &folder, begun, place.device, &mut watch)?;
+    let trained = train::run(&config, &place.session(&folder, begun), &mut watch)?;
     watch.finish()?;
     if trained.interrupted {
         return Ok(Ended::Interrupted);
@@ -156,7 +163,7 @@ fn step_time(plan: &Plan, run: &Run, budget: u64, place: &Place, observer: &mut 
     (config.train.eval_every, config.train.save_every) = (0, 0);
     let scratch = Scratch(place.dir.join(format!(".probe-{run}")));
     let mut probe = Probe::new(Duration::from_secs_f64((budget as f64 * 0.05).min(LONGEST)), observer);
-    train::run(&config, &scratch.0, true, place.device, &mut probe)?;
+    train::run(&config, &place.session(&scratch.0, true), &mut probe)?;
     let Found::Step(seconds) = probe.found()? else { return Ok(None) };
     let _lock = patient_lock(place.dir)?;
     // Another machine may have been faster.

@@ -1,13 +1,17 @@
 //! What happens to a training sample between its file and its batch: resized, cropped, mirrored, recoloured, padded.
 //!
 //! The order and every rule are those of mmseg 0.20.2, which the paper's results were trained with; the defaults are
-//! its ADE20K recipe. Each step is a function of its draws, kept apart from the drawing.
+//! its ADE20K recipe. What it does not have is off by default, and then nothing is drawn for it. Each step is a function of its draws, kept apart from the drawing.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::data::Sample;
-use crate::data::crop::{choose_window, flip, pad};
+use crate::data::affine::Affine;
+use crate::data::crop::{choose_window, flip, flip_vertically, pad};
+use crate::data::filters;
+use crate::data::image::Image;
 use crate::data::photometric::Photometric;
+use crate::data::rand_augment::{self, RandAugment};
 use crate::data::resize::{rescaled_size, resize_image, resize_labels};
 use crate::error::{Error, Result};
 use crate::rng::Rng;
@@ -25,8 +29,21 @@ pub struct AugmentConfig {
     pub cat_max_ratio: f64,
     /// The probability of mirroring left to right.
     pub flip: f32,
+    /// The probability of mirroring top to bottom.
+    pub vertical_flip: f32,
+    /// Turns by up to so many degrees either way, about the crop's centre.
+    pub rotate: f32,
+    /// Operations drawn from a list, of one strength.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rand_augment: Option<RandAugment>,
     /// Whether brightness, contrast, saturation and hue vary.
     pub photometric: bool,
+    /// The probability of losing all colour.
+    pub grayscale: f32,
+    /// The probability of a Gaussian blur of 0.1 to 2 pixels.
+    pub blur: f32,
+    /// The probability that one to three rectangles of the image are covered with `pad`; labels stay.
+    pub cutout: f32,
     /// The colour beyond the image's edge, the mean that normalising subtracts.
     pub pad: [u8; 3],
 }
@@ -50,7 +67,13 @@ impl Default for AugmentConfig {
             crop: [512, 512],
             cat_max_ratio: 0.75,
             flip: 0.5,
+            vertical_flip: 0.0,
+            rotate: 0.0,
+            rand_augment: None,
             photometric: true,
+            grayscale: 0.0,
+            blur: 0.0,
+            cutout: 0.0,
             pad: [124, 116, 104],
         }
     }
@@ -80,8 +103,24 @@ impl AugmentConfig {
         if !(self.cat_max_ratio > 0.0 && self.cat_max_ratio <= 1.0) {
             return wrong("cat_max_ratio", "above 0 and at most 1");
         }
-        if !(0.0..=1.0).contains(&self.flip) {
-            return wrong("flip", "a probability, 0 to 1");
+        let probabilities = [
+            ("flip", self.flip),
+            ("vertical_flip", self.vertical_flip),
+            ("grayscale", self.grayscale),
+            ("blur", self.blur),
+            ("cutout", self.cutout),
+        ];
+        if let Some((key, _)) = probabilities.iter().find(|(_, value)| !(0.0..=1.0).contains(value)) {
+            return wrong(key, "a probability, 0 to 1");
+        }
+        if !(0.0..=180.0).contains(&self.rotate) {
+            return wrong("rotate", "0 to 180 degrees");
+        }
+        if self
+            .rand_augment
+            .is_some_and(|rand| rand.ops > 10 || !(0.0..=rand_augment::LARGEST).contains(&rand.magnitude))
+        {
+            return wrong("rand_augment", "{ ops, magnitude }, at most 10 and 30");
         }
         let Some(ResizeRange { scale, ratio: [low, high], .. }) = &self.resize else { return Ok(()) };
         if scale.iter().any(|side| !(1..=1 << 16).contains(side)) {
@@ -108,14 +147,42 @@ pub fn augment_unpadded(sample: &Sample, config: &AugmentConfig, rng: &mut Rng) 
         None => (image.width, image.height),
     };
     let window = choose_window(labels, size, config.crop, config.cat_max_ratio, |n| rng.below(n));
-    let mut varied = Sample { image: resize_image(image, size, window), labels: resize_labels(labels, size, window) };
+    let drawn = config.rand_augment.map(|rand| rand.draw((window.width, window.height), rng));
+    let mut affine = drawn.as_ref().map_or(Affine::IDENTITY, |drawn| drawn.affine);
+    if config.rotate > 0.0 {
+        affine = affine.then(Affine::rotation(f64::from(rng.range(-config.rotate, config.rotate))));
+    }
+    let mut varied = match affine == Affine::IDENTITY {
+        true => Sample { image: resize_image(image, size, window), labels: resize_labels(labels, size, window) },
+        false => affine.warp(sample, size, window, config.pad),
+    };
     if rng.chance(config.flip) {
         flip(&mut varied);
     }
-    if config.photometric {
-        Photometric::draw(rng).apply(&mut varied.image);
+    if config.vertical_flip > 0.0 && rng.chance(config.vertical_flip) {
+        flip_vertically(&mut varied);
     }
+    recolor(&mut varied.image, config, drawn.as_ref(), rng);
     varied
+}
+
+fn recolor(image: &mut Image, config: &AugmentConfig, drawn: Option<&rand_augment::Drawn>, rng: &mut Rng) {
+    if let Some(drawn) = drawn {
+        drawn.recolor(image);
+    }
+    if config.photometric {
+        Photometric::draw(rng).apply(image);
+    }
+    let chance = |probability: f32, rng: &mut Rng| probability > 0.0 && rng.chance(probability);
+    if chance(config.grayscale, rng) {
+        filters::color(image, 0.0);
+    }
+    if chance(config.blur, rng) {
+        filters::blur(image, rng.range(0.1, 2.0));
+    }
+    if chance(config.cutout, rng) {
+        filters::cutout(image, config.pad, rng);
+    }
 }
 
 impl ResizeRange {
@@ -252,6 +319,57 @@ mod tests {
     }
 
     #[test]
+    fn labels_follow_every_movement() {
+        let sample = sample(90, 70);
+        let colour_of = |id: u8| [id * 40 + 20, id * 30 + 9, 200 - id * 35];
+        let moved: [fn(&mut AugmentConfig); 3] = [
+            |config| config.vertical_flip = 1.0,
+            |config| config.rotate = 40.0,
+            |config| config.rand_augment = Some(RandAugment { ops: 5, magnitude: 12.0 }),
+        ];
+        for (which, change) in moved.iter().enumerate() {
+            let mut config = AugmentConfig { flip: 0.5, ..AugmentConfig::plain([64, 72]) };
+            change(&mut config);
+            let (mut agree, mut all, mut differ) = (0, 0, 0);
+            for seed in 0..30 {
+                let mut varied = augment(&sample, &config, &mut Rng::new(seed, &[]));
+                differ +=
+                    usize::from(varied != augment(&sample, &AugmentConfig::plain([64, 72]), &mut Rng::new(seed, &[])));
+                if which == 2 {
+                    // Only movements: the colours are another test's.
+                    let mut rng = Rng::new(seed, &[7]);
+                    let drawn = RandAugment { ops: 5, magnitude: 12.0 }.draw((72, 64), &mut rng);
+                    varied =
+                        drawn.affine.warp(&sample, (90, 70), crate::data::resize::Window::whole((90, 70)), config.pad);
+                }
+                for (rgb, id) in varied.image.pixels.as_chunks::<3>().0.iter().zip(&varied.labels.ids) {
+                    if *id == IGNORE {
+                        assert_eq!(*rgb, config.pad);
+                        continue;
+                    }
+                    all += 1;
+                    agree += usize::from(*rgb == colour_of(*id));
+                }
+            }
+            assert!(all > 60_000 && agree * 2 > all && differ > 20, "{which}: {agree} of {all}, {differ}");
+        }
+    }
+
+    #[test]
+    fn colours_change_and_labels_do_not() {
+        let sample = sample(90, 70);
+        let plain = |seed| augment(&sample, &AugmentConfig::plain([64, 72]), &mut Rng::new(seed, &[]));
+        let changes: [fn(&mut AugmentConfig); 3] =
+            [|config| config.grayscale = 1.0, |config| config.blur = 1.0, |config| config.cutout = 1.0];
+        for change in changes {
+            let mut config = AugmentConfig::plain([64, 72]);
+            change(&mut config);
+            let varied = augment(&sample, &config, &mut Rng::new(3, &[]));
+            assert!(varied.labels == plain(3).labels && varied.image != plain(3).image);
+        }
+    }
+
+    #[test]
     fn one_key_gives_one_result_and_plain_changes_nothing() {
         let (config, sample) = (AugmentConfig { crop: [40, 40], ..AugmentConfig::default() }, sample(50, 60));
         let run = |seed| augment(&sample, &config, &mut Rng::new(seed, &[5]));
@@ -273,7 +391,9 @@ mod tests {
             config.check().unwrap();
             assert_eq!(read(&toml::to_string(&config).unwrap()).unwrap(), config);
         }
-        for text in ["crop = [0, 5]", "flip = 1.5", "cat_max_ratio = 0.0", "[resize]\nratio = [2.0, 0.5]"] {
+        let wrong = ["crop = [0, 5]", "flip = 1.5", "cat_max_ratio = 0.0", "[resize]\nratio = [2.0, 0.5]"];
+        let more = ["blur = -1.0", "rotate = 200.0", "rand_augment = { magnitude = 31 }"];
+        for text in wrong.iter().chain(&more) {
             assert!(read(text).unwrap().check().is_err(), "{text}");
         }
     }

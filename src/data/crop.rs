@@ -51,6 +51,13 @@ pub fn flip(sample: &mut Sample) {
     sample.labels.ids.chunks_exact_mut(sample.labels.width.max(1)).for_each(<[u8]>::reverse);
 }
 
+/// Mirrors a sample top to bottom.
+pub fn flip_vertically(sample: &mut Sample) {
+    let Sample { image, labels } = sample;
+    image.pixels = image.pixels.chunks_exact(image.width.max(1) * 3).rev().flatten().copied().collect();
+    labels.ids = labels.ids.chunks_exact(labels.width.max(1)).rev().flatten().copied().collect();
+}
+
 /// Mirrors an image left to right.
 pub fn mirror(image: &mut Image) {
     for row in image.pixels.chunks_exact_mut(image.width.max(1) * 3) {

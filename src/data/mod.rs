@@ -4,15 +4,18 @@
 //! files ──[spec, folder, label_map]──▶ Sample ──[augment]──▶ crop ──[loader]──▶ Batch
 //! ```
 
+pub mod affine;
 pub mod augment;
 mod config;
 pub mod crop;
+pub mod filters;
 pub mod folder;
 pub mod image;
 pub mod label_map;
 pub mod loader;
 pub mod photometric;
 pub mod preprocess;
+pub mod rand_augment;
 pub mod resize;
 pub mod shapes;
 pub mod spec;

@@ -21,6 +21,7 @@ pub(crate) mod html;
 pub(crate) mod pictures;
 pub mod progress;
 pub mod run;
+pub mod tensorboard;
 mod tokens;
 
 pub use html::render;

@@ -1,4 +1,4 @@
-//! The numbers of a run while it lasts: `log.ndjson`, one JSON object a line.
+//! The numbers of a run while it lasts: `log.ndjson`, one JSON object a line; the same as `metrics.csv` and for TensorBoard.
 //!
 //! Training appends; a resumed run first drops what it is about to repeat; [`curves`] gives the report's curves. A line
 //! that a crash left unfinished at the end is dropped, so a run can always be resumed.
@@ -10,12 +10,15 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::tensorboard::Events;
 use super::{Curve, Goal};
 use crate::error::{Error, Result};
 use crate::files;
 
 /// The name of the log in a run's folder.
 pub const LOG_FILE: &str = "log.ndjson";
+/// The name of the table in a run's folder.
+pub const TABLE_FILE: &str = "metrics.csv";
 
 /// One line of the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -72,6 +75,9 @@ pub struct Eval {
     /// Loss on the validation set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub loss: Option<f64>,
+    /// Intersection over union of every class.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub iou: BTreeMap<String, Option<f64>>,
 }
 
 /// JSON has no NaN: `serde_json` writes `null`.
@@ -97,6 +103,7 @@ impl Row {
 pub struct RunLog {
     path: PathBuf,
     file: File,
+    events: Option<Events>,
 }
 
 impl RunLog {
@@ -120,8 +127,19 @@ impl RunLog {
         Self::append_to(run)
     }
 
+    /// The same log, which writes an event file for TensorBoard too, from iteration `next` on.
+    ///
+    /// # Errors
+    /// Where that cannot be written.
+    pub fn with_events(self, run: &Path, next: u64) -> Result<Self> {
+        Ok(Self { events: Some(Events::create(run, next)?), ..self })
+    }
+
     /// Appends one row; it is in the file when this returns.
     pub fn write(&mut self, row: &Row) -> Result<()> {
+        if let Some(events) = &mut self.events {
+            events.add(row)?;
+        }
         let mut line = serde_json::to_string(row).map_err(|source| Error::file("write", &self.path, source))?;
         line.push('\n');
         self.file.write_all(line.as_bytes()).map_err(|source| Error::file("write", &self.path, source))
@@ -130,7 +148,7 @@ impl RunLog {
     fn append_to(run: &Path) -> Result<Self> {
         let path = run.join(LOG_FILE);
         let file = OpenOptions::new().append(true).open(&path).map_err(|source| Error::file("open", &path, source))?;
-        Ok(Self { path, file })
+        Ok(Self { path, file, events: None })
     }
 }
 
@@ -192,6 +210,51 @@ pub fn curves(rows: &[Row]) -> Vec<Curve> {
     all
 }
 
+/// Writes the log in the folder `run` as a table: a line for every iteration that has numbers, counted from 1; of two rows for
+/// one iteration the later counts.
+///
+/// # Errors
+/// As [`read`], or where it cannot be written.
+pub fn write_table(run: &Path) -> Result<()> {
+    let mut lines: BTreeMap<u64, BTreeMap<String, f64>> = BTreeMap::new();
+    let mut columns: Vec<String> = ["loss", "lr", "images_per_s", "wait_share"].map(str::to_owned).to_vec();
+    let mut scores: Vec<String> = ["mIoU", "aAcc", "mAcc"].map(str::to_owned).to_vec();
+    for row in read(run)? {
+        let (iteration, values, columns) = match row {
+            Row::Step(step) => {
+                let known = [Some(step.loss), Some(step.lr), step.images_per_s, step.wait_share];
+                let parts = step.parts.into_iter().map(|(name, value)| (format!("loss/{name}"), value));
+                let known = columns[..4].to_vec().into_iter().zip(known);
+                (step.iteration + 1, known.chain(parts).collect::<Vec<_>>(), &mut columns)
+            }
+            Row::Eval(eval) => {
+                let known = [Some(eval.miou), eval.pixel_accuracy, eval.mean_accuracy];
+                let classes = eval.iou.into_iter().map(|(name, value)| (format!("IoU/{name}"), value));
+                let known = scores[..3].to_vec().into_iter().zip(known);
+                (eval.iteration, known.chain(classes).collect(), &mut scores)
+            }
+            Row::Other => continue,
+        };
+        let line = lines.entry(iteration).or_default();
+        for (name, value) in values {
+            if !columns.contains(&name) {
+                columns.push(name.clone());
+            }
+            line.extend(value.map(|value| (name, value)));
+        }
+    }
+    let columns: Vec<String> = columns.into_iter().chain(scores).collect();
+    let cell = |name: &String| {
+        if name.contains([',', '"']) { format!("\"{}\"", name.replace('"', "\"\"")) } else { name.clone() }
+    };
+    let mut text = format!("iteration,{}\n", columns.iter().map(cell).collect::<Vec<_>>().join(","));
+    for (iteration, values) in lines {
+        let cells = columns.iter().map(|name| values.get(name).map_or(String::new(), f64::to_string));
+        text += &format!("{iteration},{}\n", cells.collect::<Vec<_>>().join(","));
+    }
+    files::write(&run.join(TABLE_FILE), text.as_bytes())
+}
+
 fn latest(values: impl Iterator<Item = (u64, Option<f64>)>) -> Vec<(f64, f64)> {
     let known: BTreeMap<u64, f64> = values.filter_map(|(iteration, value)| Some((iteration, value?))).collect();
     known.into_iter().map(|(iteration, value)| (iteration as f64, value)).collect()
@@ -245,6 +308,19 @@ mod tests {
         rows[3..].iter().for_each(|row| log.write(row).unwrap());
         let bytes = |run: &tempfile::TempDir| std::fs::read(run.path().join(LOG_FILE)).unwrap();
         assert_eq!(bytes(&straight), bytes(&resumed));
+    }
+
+    #[test]
+    fn the_table_has_a_line_an_iteration() {
+        let run = tempfile::tempdir().unwrap();
+        let iou = BTreeMap::from([("a, b".to_owned(), Some(0.5)), ("c".to_owned(), None)]);
+        let evaluated = Row::Eval(Eval { iteration: 2, miou: 0.25, iou, ..Eval::default() });
+        log(run.path(), &[step(0, 2.0), step(1, 9.0), step(1, 1.5), evaluated]);
+        write_table(run.path()).unwrap();
+        let text = std::fs::read_to_string(run.path().join(TABLE_FILE)).unwrap();
+        let expected = "iteration,loss,lr,images_per_s,wait_share,mIoU,aAcc,mAcc,\"IoU/a, b\",IoU/c\n\
+                        1,2,0.0001,12.5,0.02,,,,,\n2,1.5,0.0001,12.5,0.02,0.25,,,0.5,\n";
+        assert_eq!(text, expected);
     }
 
     #[test]

@@ -52,6 +52,8 @@ pub struct TrainConfig {
     pub keep_checkpoints: usize,
     /// Iterations between rows of the log.
     pub log_every: u64,
+    /// Writes event files for TensorBoard too.
+    pub tensorboard: bool,
 }
 
 impl Default for TrainConfig {
@@ -76,6 +78,7 @@ impl Default for TrainConfig {
             save_every: 1_000,
             keep_checkpoints: 2,
             log_every: 10,
+            tensorboard: true,
         }
     }
 }

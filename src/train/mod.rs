@@ -6,6 +6,7 @@
 pub mod checkpoint;
 mod config;
 pub mod ema;
+pub mod manifest;
 mod observer;
 pub mod optimizer;
 pub mod schedule;
@@ -32,6 +33,7 @@ use crate::{artifact, files};
 use checkpoint::{Checkpoints, State};
 pub use config::TrainConfig;
 use ema::Ema;
+use manifest::Fingerprint;
 use observer::Pace;
 pub use observer::{Observer, Progress, Stop};
 use optimizer::Optimizer;
@@ -39,6 +41,21 @@ use step::Learner;
 
 /// The name of the scores in a run's folder: those of its `model.safetensors`.
 pub const SCORES: &str = "scores.json";
+
+/// Where a run lies, and how this process goes about it.
+#[derive(Clone, Copy)]
+pub struct Session<'a> {
+    /// The run's folder.
+    pub run: &'a Path,
+    /// Whether it goes on from its last checkpoint.
+    pub resume: bool,
+    /// The device.
+    pub device: &'a Device,
+    /// What the device is called.
+    pub device_name: &'a str,
+    /// The command, for the record.
+    pub command: &'a str,
+}
 
 /// How a run ended.
 #[derive(Debug)]
@@ -99,19 +116,21 @@ fn prepare_locked(config: &Config, run: &Path, resume: bool) -> Result<()> {
     files::write(&path, text.as_bytes())
 }
 
-/// Trains as `config` says, in the folder `run`; with `resume` from its last checkpoint.
+/// Trains as `config` says.
 ///
 /// # Errors
 /// A dataset that cannot be read, weights that do not fit, a folder that cannot be written, or a loss that is not finite:
 /// then the run stops, says where, and the last checkpoint stays.
-pub fn run(config: &Config, run: &Path, resume: bool, device: &Device, observer: &mut dyn Observer) -> Result<Outcome> {
+pub fn run(config: &Config, session: &Session, observer: &mut dyn Observer) -> Result<Outcome> {
+    let Session { run, resume, device, .. } = *session;
     let train = &config.train;
     let training = config.data.open(Split::Train)?;
     let validation = config.data.open(Split::Val)?;
     let classes = training.classes().clone();
+    let mut data = Vec::new();
     if !resume {
-        survey(training.as_ref(), Split::Train, observer)?;
-        survey(validation.as_ref(), Split::Val, observer)?;
+        data.push(survey(training.as_ref(), Split::Train, observer)?);
+        data.push(survey(validation.as_ref(), Split::Val, observer)?);
     }
     if train.schedule.warmup_iters >= train.iterations {
         observer.note(&format!(
@@ -153,7 +172,11 @@ pub fn run(config: &Config, run: &Path, resume: bool, device: &Device, observer:
         learner.model = learner.model.freeze_backbone();
     }
 
+    manifest::record(session, config, learner.model.num_params() as u64, data, state.iteration)?;
     let mut log = RunLog::resume(run, state.iteration)?;
+    if train.tensorboard {
+        log = log.with_events(run, state.iteration)?;
+    }
     let cached = Arc::new(Cached::new(training, config.data.cache_mb << 20));
     let first = state.iteration * train.accumulate as u64;
     let batch_size = train.batch_size / train.accumulate;
@@ -235,8 +258,10 @@ pub fn run(config: &Config, run: &Path, resume: bool, device: &Device, observer:
 }
 
 /// Looks at all masks before anything is learned from them: a fault found by the first evaluation comes hours late.
-fn survey(dataset: &dyn Dataset, split: Split, observer: &mut dyn Observer) -> Result<()> {
-    let Some(pixels) = dataset.survey()? else { return Ok(()) };
+fn survey(dataset: &dyn Dataset, split: Split, observer: &mut dyn Observer) -> Result<Fingerprint> {
+    let pixels = dataset.survey()?;
+    let found = Fingerprint::new(split, (0..dataset.len()).map(|index| dataset.name(index)), pixels.as_deref());
+    let Some(pixels) = pixels else { return Ok(found) };
     let names = &dataset.classes().names;
     let absent: Vec<_> =
         names.iter().zip(&pixels).filter(|(_, pixels)| **pixels == 0).map(|(name, _)| &**name).collect();
@@ -247,7 +272,7 @@ fn survey(dataset: &dyn Dataset, split: Split, observer: &mut dyn Observer) -> R
     if !absent.is_empty() {
         observer.note(&format!("warning: no pixel in the split [{split}] is of {}", absent.join(", ")));
     }
-    Ok(())
+    Ok(found)
 }
 
 /// The scores of the run's `model.safetensors`.
@@ -335,7 +360,9 @@ fn offer(
         pixel_accuracy: scores.aacc,
         mean_accuracy: scores.macc,
         loss: None,
+        iou: scores.classes.iter().map(|class| (class.name.clone(), class.iou)).collect(),
     }))?;
+    progress::write_table(run)?;
     if state.best.is_none_or(|(_, best)| miou >= best) {
         if state.best.is_none_or(|(_, best)| miou > best) {
             state.stale = 0;

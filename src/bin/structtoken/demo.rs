@@ -43,7 +43,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     );
     let started = Instant::now();
     let mut console = Console::new(false)?.time_limit(TIME_LIMIT);
-    let outcome = train::run(&config, &run, false, &device, &mut console)?;
+    let command = command_line();
+    let session =
+        train::Session { run: &run, resume: false, device: &device, device_name: &device_name, command: &command };
+    let outcome = train::run(&config, &session, &mut console)?;
     if outcome.interrupted {
         return Ok(End::Interrupted);
     }
@@ -66,7 +69,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         lead: "A small network learned to label shapes it had never seen. Colours and textures are random, so it had \
                to learn structure."
             .to_owned(),
-        command: command_line(),
+        command,
         device: device_name,
         took: started.elapsed(),
         next_steps: next_steps.iter().map(|(command, purpose)| (command.clone(), (*purpose).to_owned())).collect(),

@@ -58,7 +58,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let mut console = Console::new(arguments.json)?.stop_after(arguments.stop_after);
     talk!("training on {name}, in `{}`", run.display());
     let started = Instant::now();
-    let outcome = train::run(&config, &run, arguments.resume, &device, &mut console)?;
+    let command = command_line();
+    let session =
+        train::Session { run: &run, resume: arguments.resume, device: &device, device_name: &name, command: &command };
+    let outcome = train::run(&config, &session, &mut console)?;
     if outcome.interrupted && outcome.iteration == 0 {
         talk!("stopped before the first iteration: there is nothing to resume, start it again");
         return Ok(End::Interrupted);
@@ -75,7 +78,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let (shown, program) = (run.display(), program());
     let about = About {
         title: run.file_name().unwrap_or_default().to_string_lossy().into_owned(),
-        command: command_line(),
+        command,
         device: name,
         took: started.elapsed(),
         next_steps: vec![
