@@ -259,7 +259,7 @@ pub fn matrix_peak(device: &Device) -> f64 {
 }
 
 /// The most memory this process has held, from `/proc`; none elsewhere than on Linux.
-pub(crate) fn peak_rss_mb() -> Option<u64> {
+pub fn peak_rss_mb() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? / 1024)

@@ -39,7 +39,7 @@ pub mod device;
 pub mod error;
 pub mod files;
 pub mod rng;
-mod text;
+pub mod text;
 
 pub mod kernels;
 pub mod layers;
@@ -62,6 +62,7 @@ pub mod train;
 pub mod bench;
 pub mod compare;
 pub mod inspect;
+pub mod plan;
 pub mod predict;
 pub mod report;
 

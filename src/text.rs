@@ -1,4 +1,8 @@
-//! Comparing names.
+//! Comparing names, and reading times.
+
+use std::time::Duration;
+
+use crate::error::{Error, Result};
 
 /// The number of letters to insert, delete or replace (Levenshtein).
 pub(crate) fn distance(a: &str, b: &str) -> usize {
@@ -13,6 +17,29 @@ pub(crate) fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
+/// The time that `90s`, `20m` or `1h30m` says: a second to a year.
+///
+/// # Errors
+/// Other text.
+pub fn duration(text: &str) -> Result<Duration> {
+    let malformed = || Error::new(format!("`{text}` is no time")).hint("for instance `--budget 90s`, `20m` or `1h30m`");
+    let (mut seconds, mut rest) = (0u64, text);
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(malformed)?;
+        let number: u64 = rest[..end].parse().map_err(|_| malformed())?;
+        let unit = match rest[end..].chars().next() {
+            Some('s') => 1,
+            Some('m') => 60,
+            Some('h') => 3600,
+            _ => return Err(malformed()),
+        };
+        seconds = number.checked_mul(unit).and_then(|part| seconds.checked_add(part)).ok_or_else(malformed)?;
+        rest = &rest[end + 1..];
+    }
+    let seconds = Some(seconds).filter(|seconds| (1..=365 * 86_400).contains(seconds)).ok_or_else(malformed)?;
+    Ok(Duration::from_secs(seconds))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -20,5 +47,14 @@ mod tests {
     #[test]
     fn distance_counts_edits() {
         assert_eq!((distance("kitten", "sitting"), distance("", "abc"), distance("same", "same")), (3, 3, 0));
+    }
+
+    #[test]
+    fn times_have_units() {
+        let seconds = |text: &str| duration(text).map(|time| time.as_secs()).map_err(|error| error.to_string());
+        assert_eq!([seconds("90s"), seconds("20m"), seconds("1h30m")], [Ok(90), Ok(1200), Ok(5400)]);
+        for text in ["", "5", "m", "0s", "1.5h", "9999999h", "3d", "99999999999999999999s"] {
+            assert!(seconds(text).unwrap_err().contains("is no time"), "{text}");
+        }
     }
 }

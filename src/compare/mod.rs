@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::{self, Config};
 use crate::decoder::DecoderConfig;
 use crate::error::{Error, Result};
-use crate::files;
+use crate::{files, text};
 pub use shard::Shard;
 
 /// The name of the plan in a comparison's folder.
@@ -230,22 +230,7 @@ impl FromStr for Budget {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let malformed =
-            || Error::new(format!("`{text}` is no time")).hint("for instance `--budget 90s`, `20m` or `1h30m`");
-        let (mut seconds, mut rest) = (0u64, text);
-        while !rest.is_empty() {
-            let end = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(malformed)?;
-            let number: u64 = rest[..end].parse().map_err(|_| malformed())?;
-            let unit = match rest[end..].chars().next() {
-                Some('s') => 1,
-                Some('m') => 60,
-                Some('h') => 3600,
-                _ => return Err(malformed()),
-            };
-            seconds = number.checked_mul(unit).and_then(|part| seconds.checked_add(part)).ok_or_else(malformed)?;
-            rest = &rest[end + 1..];
-        }
-        if (1..=365 * 86_400).contains(&seconds) { Ok(Self::Seconds(seconds)) } else { Err(malformed()) }
+        text::duration(text).map(|time| Self::Seconds(time.as_secs()))
     }
 }
 

@@ -42,8 +42,8 @@ impl Events {
         let mut events = Self { path, file };
         events.write(&Message::event(now, 0).bytes(3, b"brain.Event:2"))?;
         if next > 0 {
-            // The start of a session: TensorBoard drops what it has seen from this step on.
-            events.write(&Message::event(now, next).bytes(7, &Message::default().varint(1, 1).0))?;
+            // The start of a session: TensorBoard drops what it has seen from the first step on that is to come.
+            events.write(&Message::event(now, next + 1).bytes(7, &Message::default().varint(1, 1).0))?;
         }
         Ok(events)
     }

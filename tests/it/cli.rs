@@ -172,3 +172,21 @@ fn every_line_of_json_is_json() {
     assert!(events.last().unwrap()["scores"]["miou"].is_number());
     assert!(Path::new(&lab.path("runs/tiny/model.safetensors")).exists());
 }
+
+#[test]
+fn a_plan_is_a_recipe_with_reasons() {
+    let lab = Lab::new();
+    let small = ["--set", "data.shapes.size=32", "--set", "data.shapes.train=200", "--set", "data.shapes.val=4"];
+    let plan = ["train", "shapes", "--device", "cpu", "--budget", "3s"];
+    let text = lab.ok(&[&plan[..], &["--plan"], &small].concat());
+    assert!(text.contains("# Predicted: ") && text.contains("dataset = \"shapes\""), "{text}");
+    let recipe = lab.write("planned.toml", &text);
+    lab.ok(&[&["inspect", recipe.to_str().unwrap()][..], &small].concat());
+    let trained = lab.run(&[&plan[..], &["--out", "run"], &small].concat());
+    let talk = String::from_utf8_lossy(&trained.stderr);
+    assert!(trained.status.success() && talk.contains("(predicted "), "{talk}");
+    lab.refused(&["train", recipe.to_str().unwrap(), "--plan"], &["for a dataset"]);
+    lab.refused(&["train", "shapes", "--budget", "soon"], &["`soon` is no time", "20m"]);
+    let folder = lab.path(".");
+    lab.refused(&["train", folder.to_str().unwrap()], &["is a folder"]);
+}

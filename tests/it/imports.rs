@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// A room, and the rooms it may use. `error`, `rng` and `files` are open to all; `config` is read by those who run things.
-const RULES: [(&str, &[&str]); 19] = [
+const RULES: [(&str, &[&str]); 20] = [
     ("error", &[]),
     ("rng", &[]),
     ("files", &[]),
@@ -25,6 +25,7 @@ const RULES: [(&str, &[&str]); 19] = [
         "compare",
         &["config", "decoder", "model", "data", "eval", "overlay", "train", "report", "inspect", "bench", "predict"],
     ),
+    ("plan", &["config", "data", "weights", "bench"]),
     ("train", &["config", "artifact", "model", "loss", "layers", "kernels", "data", "eval", "weights", "report"]),
 ];
 const TOP: [&str; 4] = ["predict", "inspect", "bench", "report"];

@@ -1,22 +1,35 @@
 //! `structtoken train`.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use burn::tensor::Device;
 use clap::Args;
 use structtoken::config::Config;
+use structtoken::data::{shapes, spec};
 use structtoken::error::{Error, Result};
+use structtoken::plan::{self, Plan, Wishes};
 use structtoken::report::run::About;
-use structtoken::{device, report, train};
+use structtoken::{bench, device, report, text, train};
 
-use crate::console::{Console, print};
+use crate::console::{Console, clock, print};
 use crate::{Computing, End};
 
 /// Train as a recipe says
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// The recipe, a TOML file; left out with --resume, which takes that of the run
+    /// The recipe, a TOML file; or a dataset, its TOML or built-in name, for which a recipe is planned; left out with
+    /// --resume, which takes that of the run
     recipe: Option<PathBuf>,
+    /// Print the planned recipe of a dataset, with a reason for every line, and end
+    #[arg(long)]
+    plan: bool,
+    /// How long a planned run may take, as 20m or 1h30m [default: 1h]
+    #[arg(long, value_name = "TIME")]
+    budget: Option<String>,
+    /// Weights that a planned run starts from: a ViT of timm, AugReg or DINOv2
+    #[arg(long, value_name = "FILE")]
+    pretrained: Option<PathBuf>,
     /// Change a value of the recipe; may be given more than once
     #[arg(long = "set", value_name = "KEY=VALUE")]
     changes: Vec<String>,
@@ -41,10 +54,20 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         return Err(Error::new("there is no recipe to train")
             .hint("give one, for instance `structtoken train configs/shapes/demo.toml`, or try `structtoken demo`"));
     }
+    let (device, name) = device::open(&arguments.computing.device)?;
+    let plan = planned(&arguments, &device)?;
+    if let Some(plan) = plan.as_ref().filter(|_| arguments.plan) {
+        print(plan.text.trim_end());
+        return Ok(End::Done);
+    }
     let run = run_folder(&arguments)?;
-    let config = match &arguments.recipe {
-        Some(recipe) => Config::read(recipe, &arguments.changes)?,
-        None => {
+    let config = match (&plan, &arguments.recipe) {
+        (Some(plan), _) => {
+            talk!("{}", plan.text);
+            plan.config.clone()
+        }
+        (None, Some(recipe)) => Config::read(recipe, &arguments.changes)?,
+        (None, None) => {
             let own = run.join("config.toml");
             if !own.exists() {
                 return Err(Error::new(format!("there is no run to resume in `{}`", run.display()))
@@ -53,7 +76,6 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
             Config::read(&own, &arguments.changes)?
         }
     };
-    let (device, name) = device::open(&arguments.computing.device)?;
     let _lock = train::prepare(&config, &run, arguments.resume)?;
     let mut console = Console::new(arguments.json)?.stop_after(arguments.stop_after);
     talk!("training on {name}, in `{}`", run.display());
@@ -102,7 +124,50 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         print(&format!("model   {}", run.join("model.safetensors").display()));
         print(&format!("report  {}", page.display()));
     }
+    if let Some(plan) = plan {
+        let peak = |mb: Option<u64>| mb.map_or("unknown".to_owned(), |mb| format!("{mb} MB"));
+        talk!(
+            "took {} (predicted {}), memory at most {} (predicted {})",
+            clock(started.elapsed()),
+            clock(Duration::from_secs_f64(plan.predicted.total_s)),
+            peak(bench::peak_rss_mb()),
+            peak(plan.predicted.peak_mb)
+        );
+    }
     Ok(End::Done)
+}
+
+/// The plan for a dataset that stands in place of a recipe.
+fn planned(arguments: &Arguments, device: &Device) -> Result<Option<Plan>> {
+    let dataset = arguments.recipe.as_deref().filter(|_| !arguments.resume).map(dataset).transpose()?.flatten();
+    let Some(dataset) = dataset else {
+        if arguments.plan || arguments.budget.is_some() || arguments.pretrained.is_some() {
+            return Err(Error::new("--plan, --budget and --pretrained are for a dataset, not for a recipe")
+                .hint("name a dataset's TOML; in a recipe set train.iterations and train.pretrained"));
+        }
+        return Ok(None);
+    };
+    let wishes = Wishes {
+        budget: text::duration(arguments.budget.as_deref().unwrap_or("1h"))?,
+        pretrained: arguments.pretrained.clone(),
+        changes: arguments.changes.clone(),
+    };
+    plan::make(&dataset, &wishes, device, &mut |line| talk!("{line}")).map(Some)
+}
+
+/// The dataset that `path` names; none if it is a recipe.
+fn dataset(path: &Path) -> Result<Option<String>> {
+    let name = path.to_string_lossy().into_owned();
+    if path.is_dir() {
+        return Err(Error::new(format!("`{name}` is a folder")).hint("name the TOML that describes the dataset in it"));
+    }
+    if !path.exists() {
+        let built_in = spec::BUILT_IN.iter().any(|(known, _)| *known == name) || name == shapes::NAME;
+        return Ok(built_in.then_some(name));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| Error::file("read", path, error))?;
+    let describes = toml::from_str(&text).is_ok_and(|table: toml::Table| table.contains_key("classes"));
+    Ok(describes.then_some(name))
 }
 
 fn run_folder(arguments: &Arguments) -> Result<PathBuf> {

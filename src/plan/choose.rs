@@ -1,0 +1,403 @@
+//! The rules by which a recipe is chosen.
+
+use std::fmt::Write;
+
+use super::facts::{Facts, Machine, Pretrained};
+use super::{Predicted, Probe, Wishes};
+use crate::config::Config;
+use crate::data::Split;
+use crate::error::Result;
+
+/// A line of the recipe and why it is so.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// The table it stands in, for instance `train.optimizer`.
+    pub table: String,
+    /// Its key.
+    pub key: String,
+    /// Its value, as TOML.
+    pub value: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// Sides of training crops to choose from, before they are cut to whole patches.
+const CROPS: [usize; 4] = [224, 336, 448, 512];
+/// Steps a run should have at least: with fewer it is mostly warm-up.
+const STEPS: f64 = 600.0;
+/// Passes over the training images that a run should have at least.
+const PASSES: f64 = 4.0;
+/// Passes after which more of the same images teach little.
+const MOST_PASSES: f64 = 200.0;
+/// The share of the budget that evaluations may take, and how many there are at best.
+const EVALUATING: (f64, f64) = (0.15, 8.0);
+/// Below this share of pixels a class is rare.
+const RARE: f64 = 0.02;
+
+/// What is decided step by step.
+pub(super) struct Chosen {
+    lines: Vec<Line>,
+    patch: usize,
+    crop: [usize; 2],
+    batch: usize,
+}
+
+impl Chosen {
+    /// Everything but what depends on speed; the crop is the smallest.
+    pub(super) fn first(facts: &Facts, machine: &Machine, wishes: &Wishes) -> Result<Self> {
+        let short = facts.size.0.min(facts.size.1);
+        let (patch, batch) = match &facts.pretrained {
+            Some(pretrained) => (pretrained.patch_size, if machine.cpu { 2 } else { 16 }),
+            None if short < 128 => (4, 8),
+            None if short < 320 => (8, 8),
+            None => (16, if machine.cpu { 4 } else { 16 }),
+        };
+        let mut chosen = Self { lines: Vec::new(), patch, crop: [0; 2], batch };
+        chosen.take(chosen.crop_of(CROPS[0], facts), "");
+        chosen.data(facts, machine);
+        chosen.backbone(facts, wishes);
+        chosen.learning(facts);
+        Ok(chosen)
+    }
+
+    fn push(&mut self, table: &'static str, key: &'static str, value: impl ToString, reason: impl Into<String>) {
+        self.lines.retain(|line| (&*line.table, &*line.key) != (table, key));
+        let (table, key, value, reason) = (table.to_owned(), key.to_owned(), value.to_string(), reason.into());
+        self.lines.push(Line { table, key, value, reason });
+    }
+
+    /// Height and width of a crop of about this side, in whole patches, no larger than the images.
+    fn crop_of(&self, side: usize, facts: &Facts) -> [usize; 2] {
+        let whole = |image: usize| (side.min(image) / self.patch).max(1) * self.patch;
+        [whole(facts.size.1), whole(facts.size.0)]
+    }
+
+    fn take(&mut self, crop: [usize; 2], reason: &str) {
+        self.crop = crop;
+        self.push("data.augment", "crop", format!("[{}, {}]", crop[0], crop[1]), reason);
+    }
+
+    fn data(&mut self, facts: &Facts, machine: &Machine) {
+        let (width, height) = facts.size;
+        let [smallest, largest] = facts.extremes;
+        self.push(
+            "data",
+            "dataset",
+            format!("{:?}", facts.dataset),
+            format!(
+                "{} images to train on, {} to evaluate on, {} classes",
+                facts.images(Split::Train),
+                facts.images(Split::Val),
+                facts.classes.len()
+            ),
+        );
+        self.push("data", "workers", machine.threads.clamp(1, 8), "as many as the CPU has threads, 8 at most");
+        let decoded = facts.images(Split::Train) * width * height * 4 / 1_000_000 + 1;
+        let room = machine.free_mb.map_or(1024, |free| free as usize / 4);
+        let cache = decoded.min(room);
+        let reason = if decoded <= room { "all training images fit, decoded" } else { "a quarter of the free memory" };
+        self.push("data", "cache_mb", cache, reason);
+        let scale = format!("[{}, {}]", width.max(height), width.min(height));
+        let sizes = if smallest == largest {
+            format!("all images have {width} x {height}")
+        } else {
+            format!(
+                "images have {} x {} to {} x {}; this is the one in the middle",
+                smallest.0, smallest.1, largest.0, largest.1
+            )
+        };
+        self.push("data.augment.resize", "scale", scale, sizes);
+        self.push(
+            "data.augment.resize",
+            "ratio",
+            "[0.75, 1.5]",
+            "sizes vary, but not so much that a small network cannot follow",
+        );
+        let sided = facts.classes.names.iter().find(|name| {
+            let name = name.to_lowercase();
+            name.split(|c: char| !c.is_alphanumeric()).any(|word| word == "left" || word == "right")
+        });
+        if let Some(name) = sided {
+            self.push("data.augment", "flip", "0.0", format!("`{name}` would be mirrored into its opposite"));
+        }
+    }
+
+    fn backbone(&mut self, facts: &Facts, wishes: &Wishes) {
+        self.push("model.backbone", "type", "\"vit\"", "");
+        match &facts.pretrained {
+            Some(pretrained) => self.pretrained(pretrained),
+            None => {
+                let long = wishes.budget.as_secs() >= 3 * 3600;
+                let (depth, reason) = match long {
+                    true => (12, "ViT-Tiny: from scratch a larger one learns too slowly"),
+                    false => (6, "ViT-Tiny with half of its blocks: nothing is pretrained, and time is short"),
+                };
+                self.push("model.backbone", "size", "\"tiny\"", reason);
+                self.push("model.backbone", "depth", depth, "");
+                self.push("model.backbone", "patch_size", self.patch, "for images of this size");
+                self.push("model.backbone", "drop_path_rate", "0.0", "a short run has nothing to regularise");
+            }
+        }
+        self.push("model.decoder", "type", "\"structtoken\"", "");
+        self.push(
+            "model.decoder",
+            "block",
+            "\"pwe\"",
+            "the fastest of the three, and the best in short runs (docs/results.md)",
+        );
+        self.push("model.decoder", "num_blocks", 2, "as in the recipes that a CPU trains");
+    }
+
+    fn pretrained(&mut self, pretrained: &Pretrained) {
+        let Pretrained { path, embed_dim, depth, patch_size, layer_scale, reg_tokens } = pretrained;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        self.push("model.backbone", "embed_dim", embed_dim, format!("as in {name}"));
+        self.push("model.backbone", "depth", depth, "");
+        self.push("model.backbone", "num_heads", embed_dim / 64, "64 channels each, as all published ones");
+        self.push("model.backbone", "patch_size", patch_size, "");
+        if *layer_scale {
+            self.push("model.backbone", "init_values", "1.0", "it has LayerScale, as DINOv2");
+            self.push("model.backbone", "final_norm", "true", "DINOv2's features are meant to be normalised");
+        }
+        if *reg_tokens > 0 {
+            self.push("model.backbone", "reg_tokens", reg_tokens, "it has registers");
+        }
+        self.push("train", "pretrained", format!("{:?}", path.display().to_string()), "");
+    }
+
+    fn learning(&mut self, facts: &Facts) {
+        self.push(
+            "train",
+            "batch_size",
+            self.batch,
+            "small: on a CPU larger batches are no faster, and more steps learn more",
+        );
+        self.push("train", "loss_mean", "\"valid\"", "padding and unlabelled pixels do not thin out the loss");
+        if let Some((name, share)) = facts.rarest().filter(|(_, share)| *share < RARE) {
+            let mut sorted: Vec<f64> = facts.shares.iter().copied().filter(|share| *share > 0.0).collect();
+            sorted.sort_by(f64::total_cmp);
+            let middle = sorted[sorted.len() / 2];
+            let weight = |share: &f64| if *share > 0.0 { (middle / share).sqrt().clamp(0.5, 3.0) } else { 1.0 };
+            let weights: Vec<String> = facts.shares.iter().map(|share| format!("{:.2}", weight(share))).collect();
+            let reason = format!(
+                "`{name}` has {:.2} % of the pixels: root of the middle share over a class's, 0.5 to 3",
+                100.0 * share
+            );
+            self.push("train", "class_weights", format!("[{}]", weights.join(", ")), reason);
+        }
+        match facts.pretrained {
+            Some(_) => {
+                self.push("train.optimizer", "lr", "4e-5", "pretrained weights are to be changed with care");
+                self.push("train.optimizer", "decoder_lr_mult", 15, "the decoder has everything to learn");
+            }
+            None => {
+                self.push("train.optimizer", "lr", "1e-3", "from scratch, for a small transformer");
+                self.push("train.optimizer", "decoder_lr_mult", 2, "");
+            }
+        }
+        self.push("train.optimizer", "clip_norm", "1.0", "a bad batch cannot ruin the weights");
+    }
+
+    /// Takes the largest crop for which there is time, given what a step with the smallest takes.
+    pub(super) fn fit(&mut self, facts: &Facts, wishes: &Wishes, step_s: f64) -> Result<()> {
+        let macs = |config: &Config| {
+            let [height, width] = config.data.augment.crop;
+            let all = config.model.macs(facts.classes.len(), (height, width));
+            all.iter().map(|cost| cost.macs).sum::<u64>() as f64
+        };
+        let least = macs(&self.config(wishes)?);
+        let wanted = STEPS.max(PASSES * facts.images(Split::Train) as f64 / self.batch as f64);
+        let mut reason = "the smallest: there is no time for larger ones".to_owned();
+        for side in CROPS {
+            let before = self.crop;
+            self.take(self.crop_of(side, facts), "");
+            let step = step_s * macs(&self.config(wishes)?) / least;
+            let steps = wishes.budget.as_secs_f64() * (1.0 - EVALUATING.0) / step;
+            if side > CROPS[0] && (steps < wanted || self.crop == before) {
+                self.take(before, "");
+                break;
+            }
+            if steps >= wanted {
+                reason = format!("the largest for which there is time for {wanted:.0} steps");
+            }
+        }
+        let [height, width] = self.crop;
+        self.take(self.crop, &reason);
+        let why = "that of the crops, for which the table of positions is made";
+        self.push("model.backbone", "img_size", format!("[{height}, {width}]"), why);
+        Ok(())
+    }
+
+    /// Spends the budget on iterations and evaluations.
+    pub(super) fn spend(&mut self, facts: &Facts, wishes: &Wishes, probe: &Probe) {
+        let budget = wishes.budget.as_secs_f64();
+        let evaluation = facts.images(Split::Val) as f64 * probe.image_s;
+        let evaluations = (EVALUATING.0 * budget / evaluation).clamp(1.0, EVALUATING.1).floor();
+        let time = (budget - evaluations * evaluation).max(0.1 * budget);
+        let most = MOST_PASSES * facts.images(Split::Train) as f64 / self.batch as f64;
+        let steps = (time / probe.step_s).min(most).max(1.0) as u64;
+        let passes = steps as f64 * self.batch as f64 / facts.images(Split::Train) as f64;
+        let why =
+            if steps as f64 >= most.floor() { "as many passes as are of use" } else { "what the budget has room for" };
+        self.push("train", "iterations", steps, format!("{why}: {passes:.1} passes over the images"));
+        let every = steps.div_ceil(evaluations as u64);
+        self.push(
+            "train",
+            "eval_every",
+            every,
+            format!("{evaluations} evaluation{} of {evaluation:.0} s", if evaluations > 1.0 { "s" } else { "" }),
+        );
+        self.push("train", "save_every", (steps / 10).max(1), "ten checkpoints, of which the last two are kept");
+        self.push("train.schedule", "warmup_iters", (steps / 20).min(1500), "a twentieth of the run");
+        self.push("eval", "mode", "\"whole\"", "the network sees an image at once, at the scale of training");
+    }
+
+    /// The recipe as it stands, with the user's changes.
+    pub(super) fn config(&self, wishes: &Wishes) -> Result<Config> {
+        Config::parse(&toml_of(&self.lines), "plan", &wishes.changes)
+    }
+
+    /// The recipe with its reasons, what it was chosen by and what it will take.
+    pub(super) fn render(&self, facts: &Facts, machine: &Machine, wishes: &Wishes, predicted: &Predicted) -> String {
+        let minutes = |seconds: f64| format!("{} min {} s", seconds.round() as u64 / 60, seconds.round() as u64 % 60);
+        let memory =
+            predicted.peak_mb.map_or("an unknown amount of memory".to_owned(), |mb| format!("{mb} MB at most"));
+        let free = machine.free_mb.map_or(String::new(), |mb| format!(", {mb} MB free"));
+        let head = [
+            format!(
+                "A plan for `{}`, made for {} and {} threads{free}.",
+                facts.dataset,
+                minutes(wishes.budget.as_secs_f64()),
+                machine.threads
+            ),
+            format!(
+                "Predicted: {:.0} ms a step, {} in all, {memory}.",
+                1e3 * predicted.step_s,
+                minutes(predicted.total_s)
+            ),
+        ];
+        let head: String = head.iter().map(|line| format!("# {line}\n")).collect();
+        head + &toml_of(&self.decided(wishes))
+    }
+
+    /// The lines with what the user decided in their place.
+    fn decided(&self, wishes: &Wishes) -> Vec<Line> {
+        let mut lines = self.lines.clone();
+        for (path, value) in wishes.changes.iter().filter_map(|change| change.split_once('=')) {
+            let Some((table, key)) = path.trim().rsplit_once('.') else { continue };
+            let value = value.trim();
+            let is_toml = toml::from_str::<toml::Table>(&format!("v = {value}")).is_ok();
+            let value = if is_toml { value.to_owned() } else { format!("{value:?}") };
+            match lines.iter_mut().find(|line| line.table == table && line.key == key) {
+                Some(line) => {
+                    line.reason = format!("yours; planned was {}", line.value);
+                    line.value = value;
+                }
+                None => lines.push(Line { table: table.into(), key: key.into(), value, reason: "yours".into() }),
+            }
+        }
+        lines
+    }
+}
+
+/// The lines, by table.
+fn toml_of(lines: &[Line]) -> String {
+    let mut tables: Vec<&str> = lines.iter().map(|line| &*line.table).collect();
+    tables.sort_unstable();
+    tables.dedup();
+    let mut text = String::new();
+    for table in tables {
+        let _ = write!(text, "\n[{table}]\n");
+        for Line { key, value, reason, .. } in lines.iter().filter(|line| line.table == table) {
+            let assigned = format!("{key} = {value}");
+            let _ = match reason.is_empty() {
+                true => writeln!(text, "{assigned}"),
+                false => writeln!(text, "{assigned:<34} # {reason}"),
+            };
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::data::Classes;
+
+    fn facts(size: (usize, usize), shares: &[f64], names: &[&str]) -> Facts {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let classes = Classes { colors: vec![[0; 3]; names.len()], names };
+        Facts::example("set.toml", classes, [300, 100], size, shares)
+    }
+
+    const MACHINE: Machine = Machine { threads: 2, free_mb: Some(8000), cpu: true };
+
+    fn wishes(minutes: u64, changes: &[&str]) -> Wishes {
+        let changes = changes.iter().map(|change| (*change).to_owned()).collect();
+        Wishes { budget: Duration::from_secs(60 * minutes), pretrained: None, changes }
+    }
+
+    /// A plan on a machine that takes `step_s` for a step with the smallest crop.
+    fn plan(facts: &Facts, wishes: &Wishes, step_s: f64) -> (Config, String) {
+        let mut chosen = Chosen::first(facts, &MACHINE, wishes).unwrap();
+        chosen.fit(facts, wishes, step_s).unwrap();
+        let probe = Probe { step_s, image_s: 0.1, peak_mb: Some(700) };
+        chosen.spend(facts, wishes, &probe);
+        let config = chosen.config(wishes).unwrap();
+        let predicted = super::super::predict(&config, facts, &probe);
+        assert!(predicted.total_s <= 1.01 * wishes.budget.as_secs_f64(), "{predicted:?}");
+        (config, chosen.render(facts, &MACHINE, wishes, &predicted))
+    }
+
+    #[test]
+    fn the_plan_is_a_recipe_and_keeps_the_budget() {
+        let facts = facts((640, 480), &[0.6, 0.4], &["ground", "thing"]);
+        let (config, text) = plan(&facts, &wishes(60, &[]), 0.4);
+        assert_eq!(Config::parse(&text, "plan", &[]).unwrap(), config);
+        let seconds = config.train.iterations as f64 * 0.4;
+        assert!((0.8 * 3600.0..3600.0).contains(&seconds), "{seconds}");
+        assert_eq!((config.data.augment.resize.unwrap().scale, config.eval.resize), ([640, 480], Some([640, 480])));
+        assert!(text.contains("# 300 images to train on, 100 to evaluate on, 2 classes"), "{text}");
+        assert!(config.train.class_weights.is_empty());
+    }
+
+    #[test]
+    fn crops_grow_with_time_and_stay_within_the_images() {
+        let crop = |size, minutes, step_s| {
+            plan(&facts(size, &[0.6, 0.4], &["a", "b"]), &wishes(minutes, &[]), step_s).0.data.augment.crop
+        };
+        assert_eq!(crop((640, 480), 10, 1.0), [224, 224]);
+        assert_eq!(crop((640, 480), 600, 0.3), [480, 512]);
+        assert_eq!(crop((100, 60), 600, 0.1), [60, 100]);
+        assert!(crop((640, 480), 60, 0.5) > crop((640, 480), 10, 1.0));
+    }
+
+    #[test]
+    fn few_images_are_not_seen_for_ever() {
+        let (config, text) = plan(&facts((64, 64), &[0.6, 0.4], &["a", "b"]), &wishes(6000, &[]), 0.01);
+        assert_eq!(config.train.iterations, 200 * 300 / 8);
+        assert!(text.contains("as many passes as are of use: 200.0 passes"), "{text}");
+    }
+
+    #[test]
+    fn rare_classes_weigh_more_and_sides_are_not_mirrored() {
+        let facts = facts((640, 480), &[0.8, 0.19, 0.0, 0.01], &["road", "lane", "absent", "Left arrow"]);
+        let (config, text) = plan(&facts, &wishes(60, &[]), 0.4);
+        assert_eq!(config.train.class_weights, [0.5, 1.0, 1.0, 3.0]);
+        assert_eq!(config.data.augment.flip, 0.0);
+        assert!(text.contains("`Left arrow` has 1.00 % of the pixels"), "{text}");
+    }
+
+    #[test]
+    fn what_the_user_decides_stands() {
+        let facts = facts((640, 480), &[0.6, 0.4], &["a", "b"]);
+        let (config, text) =
+            plan(&facts, &wishes(60, &["train.iterations=7", "model.decoder.block=cse", "train.seed=3"]), 0.4);
+        assert_eq!(config.train.iterations, 7);
+        assert!(text.contains("iterations = 7") && text.contains("yours; planned was \"pwe\""), "{text}");
+        assert!(text.contains("seed = 3") && text.contains("block = \"cse\""), "{text}");
+        assert_eq!(Config::parse(&text, "plan", &[]).unwrap(), config);
+    }
+}

@@ -1,0 +1,161 @@
+//! What is known before anything is chosen: the data, the weights to start from, the machine.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+
+use super::Wishes;
+use crate::config::Config;
+use crate::data::{Classes, Split};
+use crate::error::{Error, Result};
+use crate::weights;
+
+/// Images that are opened to learn their sizes.
+const LOOKED_AT: usize = 64;
+
+/// What a dataset is like.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Its name in the recipe.
+    pub dataset: String,
+    /// Its classes.
+    pub classes: Classes,
+    /// Images to train on and to evaluate on.
+    counts: [usize; 2],
+    /// Width and height of the image in the middle by area, of those that were looked at.
+    pub size: (usize, usize),
+    /// The smallest and the largest by area.
+    pub extremes: [(usize, usize); 2],
+    /// The share of every class of the labelled training pixels.
+    pub shares: Vec<f64>,
+    /// The weights to start from.
+    pub pretrained: Option<Pretrained>,
+}
+
+/// A plain vision transformer in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pretrained {
+    /// The file.
+    pub path: PathBuf,
+    /// Channels of a token.
+    pub embed_dim: usize,
+    /// Blocks.
+    pub depth: usize,
+    /// Pixels along a patch.
+    pub patch_size: usize,
+    /// Whether its blocks have LayerScale, as DINOv2's.
+    pub layer_scale: bool,
+    /// Register tokens.
+    pub reg_tokens: usize,
+}
+
+/// What there is to compute with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    /// Threads of the CPU's kernels.
+    pub threads: usize,
+    /// Memory that is free for use, in MB, where the system tells.
+    pub free_mb: Option<u64>,
+    /// Whether it computes on the CPU.
+    pub cpu: bool,
+}
+
+impl Facts {
+    /// Looks at the dataset, all its masks and some of its images.
+    pub(super) fn read(dataset: &str, wishes: &Wishes, note: &mut dyn FnMut(&str)) -> Result<Self> {
+        let data = Config::parse(&format!("[data]\ndataset = {dataset:?}"), "plan", &data_changes(wishes))?.data;
+        let (training, validation) = (data.open(Split::Train)?, data.open(Split::Val)?);
+        note(&format!("looking at {} images and their masks", training.len()));
+        let step = training.len().div_ceil(LOOKED_AT);
+        let mut sizes = Vec::new();
+        let mut pixels = vec![0u64; 256];
+        for index in (0..training.len()).step_by(step) {
+            let sample = training.get(index)?;
+            sizes.push((sample.image.width, sample.image.height));
+            sample.labels.ids.iter().for_each(|id| pixels[usize::from(*id)] += 1);
+        }
+        sizes.sort_by_key(|(width, height)| width * height);
+        let (Some(first), Some(last)) = (sizes.first(), sizes.last()) else {
+            return Err(Error::new(format!("`{dataset}` has no training images")));
+        };
+        let pixels = training.survey()?.unwrap_or(pixels);
+        let classes = training.classes().clone();
+        let labelled: u64 = pixels[..classes.len()].iter().sum();
+        Ok(Self {
+            dataset: dataset.to_owned(),
+            counts: [training.len(), validation.len()],
+            size: sizes[sizes.len() / 2],
+            extremes: [*first, *last],
+            shares: pixels[..classes.len()].iter().map(|count| *count as f64 / labelled.max(1) as f64).collect(),
+            classes,
+            pretrained: wishes.pretrained.as_deref().map(Pretrained::read).transpose()?,
+        })
+    }
+
+    /// Images of a split.
+    pub fn images(&self, split: Split) -> usize {
+        self.counts[usize::from(split != Split::Train)]
+    }
+
+    /// The rarest class that occurs at all, with its share.
+    pub fn rarest(&self) -> Option<(&str, f64)> {
+        let present = self.classes.names.iter().zip(&self.shares).filter(|(_, share)| **share > 0.0);
+        present.min_by(|a, b| a.1.total_cmp(b.1)).map(|(name, share)| (name.as_str(), *share))
+    }
+}
+
+#[cfg(test)]
+impl Facts {
+    /// A set whose images have one size.
+    pub(super) fn example(
+        dataset: &str,
+        classes: Classes,
+        counts: [usize; 2],
+        size: (usize, usize),
+        shares: &[f64],
+    ) -> Self {
+        let dataset = dataset.to_owned();
+        Self { dataset, classes, counts, size, extremes: [size; 2], shares: shares.to_vec(), pretrained: None }
+    }
+}
+
+/// Those of the user's changes that say where the data lie.
+fn data_changes(wishes: &Wishes) -> Vec<String> {
+    wishes.changes.iter().filter(|change| change.trim_start().starts_with("data.")).cloned().collect()
+}
+
+impl Pretrained {
+    fn read(path: &Path) -> Result<Self> {
+        let state = weights::read(path)?;
+        let named = weights::our_names(&state)?.tensors;
+        let shape = |name: &str| named.get(name).map(|tensor| tensor.shape.clone());
+        let block =
+            |name: &str| -> Option<usize> { name.strip_prefix("backbone.blocks.")?.split('.').next()?.parse().ok() };
+        let depth = named.keys().filter_map(|name| block(name)).max().map(|last| last + 1);
+        let (Some(&[embed_dim, _, patch_size, _]), Some(depth)) =
+            (shape("backbone.patch_embed.proj.weight").as_deref(), depth)
+        else {
+            return Err(Error::new(format!("`{}` holds no plain vision transformer", path.display()))
+                .hint("take ViT weights of timm, AugReg or DINOv2, or leave --pretrained out"));
+        };
+        let layer_scale = named.keys().any(|name| name.starts_with("backbone.blocks.0.ls1"));
+        let reg_tokens = shape("backbone.reg_token").map_or(0, |shape| shape[1]);
+        Ok(Self { path: path.to_owned(), embed_dim, depth, patch_size, layer_scale, reg_tokens })
+    }
+}
+
+impl Machine {
+    pub(super) fn here(device: &Device) -> Self {
+        Self { threads: rayon::current_num_threads(), free_mb: free_mb(), cpu: *device == Device::flex() }
+    }
+}
+
+/// Memory that is free for use, or less where the process is held to a limit; from Linux.
+fn free_mb() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let free = line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? / 1024;
+    let limit =
+        std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse::<u64>().ok());
+    Some(limit.map_or(free, |limit| free.min(limit >> 20)))
+}

@@ -1,0 +1,125 @@
+//! A recipe chosen from the data and the machine, with a reason for every line.
+//!
+//! ```text
+//! dataset ──look──▶ Facts ──┐
+//! machine ─────────────────┼──choose──▶ lines with reasons ──▶ a recipe (TOML) ──probe──▶ predicted time and memory
+//! wishes ──────────────────┘
+//! ```
+//!
+//! The plan is an ordinary recipe: `structtoken train DATASET --plan > recipe.toml` is a file to read, change and keep.
+
+mod choose;
+mod facts;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use burn::tensor::Device;
+
+use crate::bench::{self, Work};
+use crate::config::Config;
+use crate::data::Split;
+use crate::error::Result;
+pub use choose::Line;
+pub use facts::{Facts, Machine};
+
+/// What the user asks for.
+#[derive(Clone, Debug)]
+pub struct Wishes {
+    /// How long training and its evaluations may take.
+    pub budget: Duration,
+    /// Weights to start from.
+    pub pretrained: Option<PathBuf>,
+    /// `key=value` that the user has decided.
+    pub changes: Vec<String>,
+}
+
+/// A recipe with its reasons, and what it will take.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The recipe as a commented TOML.
+    pub text: String,
+    /// The same, read, with the user's changes.
+    pub config: Config,
+    /// What was predicted from a few real steps.
+    pub predicted: Predicted,
+}
+
+/// What a run will take.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Predicted {
+    /// A step of training, in seconds.
+    pub step_s: f64,
+    /// All steps and evaluations, in seconds.
+    pub total_s: f64,
+    /// The most memory, in MB; none where the system does not tell how much a process holds.
+    pub peak_mb: Option<u64>,
+}
+
+/// Plans a run on the dataset of `config`, whose other settings are not looked at.
+///
+/// # Errors
+/// A dataset that cannot be read, weights that are none of a plain ViT, or changes that cannot work.
+pub fn make(dataset: &str, wishes: &Wishes, device: &Device, note: &mut dyn FnMut(&str)) -> Result<Plan> {
+    let facts = Facts::read(dataset, wishes, note)?;
+    let machine = Machine::here(device);
+    note("timing steps of training to see what this machine can do");
+    let mut chosen = choose::Chosen::first(&facts, &machine, wishes)?;
+    // The smallest crop tells the machine's speed; the largest that the budget has room for is taken.
+    let speed = probe(&chosen.config(wishes)?, &facts, device)?;
+    chosen.fit(&facts, wishes, speed.step_s)?;
+    let config = chosen.config(wishes)?;
+    let measured = probe(&config, &facts, device)?;
+    chosen.spend(&facts, wishes, &measured);
+    let config = chosen.config(wishes)?;
+    let predicted = predict(&config, &facts, &measured);
+    Ok(Plan { text: chosen.render(&facts, &machine, wishes, &predicted), config, predicted })
+}
+
+/// What a few steps took.
+struct Probe {
+    step_s: f64,
+    image_s: f64,
+    peak_mb: Option<u64>,
+}
+
+/// Times a step of training and an image of the evaluation.
+fn probe(config: &Config, facts: &Facts, device: &Device) -> Result<Probe> {
+    let train = &config.train;
+    let mut work = Work {
+        name: "plan".to_owned(),
+        model: config.model.clone(),
+        classes: facts.classes.names.len(),
+        image: config.data.augment.crop,
+        batch: train.batch_size / train.accumulate,
+        train: true,
+        precision: train.precision,
+        windows: None,
+    };
+    let step = bench::measure(&work, 2, device)?;
+    let (width, height) = facts.size;
+    work.image = [height, width];
+    (work.batch, work.train) = (1, false);
+    let image = bench::measure(&work, 1, device)?;
+    Ok(Probe {
+        step_s: step.median_ms / 1e3 * train.accumulate as f64,
+        image_s: image.median_ms / 1e3,
+        peak_mb: bench::peak_rss_mb(),
+    })
+}
+
+fn predict(config: &Config, facts: &Facts, probe: &Probe) -> Predicted {
+    let train = &config.train;
+    let evaluations = match train.eval_every {
+        0 => 1,
+        every => train.iterations.div_ceil(every),
+    };
+    let evaluating = evaluations as f64 * facts.images(Split::Val) as f64 * probe.image_s;
+    let decoded = facts.images(Split::Train) as f64 * (facts.size.0 * facts.size.1 * 4) as f64 / 1e6;
+    let cache = decoded.min(config.data.cache_mb as f64) as u64;
+    Predicted {
+        step_s: probe.step_s,
+        total_s: train.iterations as f64 * probe.step_s + evaluating,
+        peak_mb: probe.peak_mb.map(|peak| peak + cache),
+    }
+}
