@@ -18,6 +18,8 @@ const KEPT: usize = 200;
 const SIDE: usize = 256;
 /// Images shown.
 const SHOWN: usize = 4;
+/// Smaller pictures are enlarged up to this side, so that their captions have room.
+const LEAST: usize = 112;
 /// The predictions of a run's first seed, made smaller, one below the other.
 const STRIP: &str = "predictions.png";
 
@@ -173,11 +175,23 @@ impl Pictures {
             panels.push(("truth", see(&row.truth)));
             panels.extend(row.predictions.iter().map(|(name, labels)| (name.as_str(), see(labels))));
         }
-        let panels: Vec<(&str, Image)> =
-            panels.into_iter().map(|(name, image)| (name, centred(&image, (width, height)))).collect();
+        let factor = (LEAST / width.max(height)).max(1);
+        let panel = |(name, image)| (name, enlarged(&centred(&image, (width, height)), factor));
+        let panels: Vec<(&str, Image)> = panels.into_iter().map(panel).collect();
         let classes = self.classes.names.iter().cloned().zip(self.classes.colors.iter().copied()).enumerate();
         let legend: Vec<_> = classes.filter(|(class, _)| seen[*class]).map(|(_, entry)| entry).collect();
         Some(overlay::sheet(&panels, panels.len() / self.rows.len(), &legend))
+    }
+}
+
+/// Every pixel as a square of `factor` pixels.
+fn enlarged(image: &Image, factor: usize) -> Image {
+    let row = |row: &[u8]| -> Vec<u8> { row.as_chunks::<3>().0.iter().flat_map(|rgb| rgb.repeat(factor)).collect() };
+    let rows = image.pixels.chunks_exact(image.width * 3).map(row);
+    Image {
+        width: image.width * factor,
+        height: image.height * factor,
+        pixels: rows.flat_map(|row| row.repeat(factor)).collect(),
     }
 }
 
@@ -213,6 +227,15 @@ mod tests {
         let mut many = Strip::new(1001);
         (0..1001).for_each(|at| many.offer(at, &maps[0]));
         assert!((150..=KEPT).contains(&many.shown.len()), "{}", many.shown.len());
+    }
+
+    #[test]
+    fn small_pictures_grow_by_whole_pixels() {
+        let image = Image { width: 2, height: 1, pixels: vec![1, 2, 3, 4, 5, 6] };
+        let large = enlarged(&image, 2);
+        let row = [1, 2, 3, 1, 2, 3, 4, 5, 6, 4, 5, 6];
+        assert_eq!(large, Image { width: 4, height: 2, pixels: [row, row].concat() });
+        assert_eq!(enlarged(&image, 1), image);
     }
 
     #[test]
