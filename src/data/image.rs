@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Seek};
 use std::path::Path;
 
+use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use crate::error::{Error, Result};
@@ -82,7 +83,7 @@ pub fn image_size(path: &Path) -> Result<(usize, usize)> {
     let size = || {
         let (mut decoder, _) = decoder(BufReader::new(file))?;
         let (width, height) = decoder.dimensions();
-        use image::metadata::Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+        use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
         let lying = [Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH];
         let turned = lying.contains(&decoder.orientation().map_err(invalid)?);
         let (width, height) = (width as usize, height as usize);
@@ -96,6 +97,11 @@ pub fn image_size(path: &Path) -> Result<(usize, usize)> {
 /// # Errors
 /// Bytes that are not an image, cut short, or declare more than [`MAX_PIXELS`].
 pub fn decode_image(bytes: &[u8]) -> Result<Image> {
+    decode_turned(bytes).map(|(image, _)| image)
+}
+
+/// As [`decode_image`], with how EXIF said to turn it.
+pub(crate) fn decode_turned(bytes: &[u8]) -> Result<(Image, Orientation)> {
     let (mut decoder, format) = decoder(Cursor::new(bytes))?;
     // The JPEG decoder fills what is missing with grey and calls it success.
     if format == ImageFormat::Jpeg && !jpeg_is_complete(bytes) {
@@ -105,7 +111,8 @@ pub fn decode_image(bytes: &[u8]) -> Result<Image> {
     let mut decoded = DynamicImage::from_decoder(decoder).map_err(invalid)?;
     decoded.apply_orientation(orientation);
     let rgb = decoded.into_rgb8();
-    Ok(Image { width: rgb.width() as usize, height: rgb.height() as usize, pixels: rgb.into_raw() })
+    let image = Image { width: rgb.width() as usize, height: rgb.height() as usize, pixels: rgb.into_raw() };
+    Ok((image, orientation))
 }
 
 /// Reads a mask PNG without expanding its palette or scaling its greys.
@@ -196,7 +203,8 @@ fn encode(
     Ok(bytes)
 }
 
-fn decode_mask(mut reader: impl BufRead + Seek) -> Result<RawMask> {
+/// Decodes a mask PNG as [`read_mask`] does.
+pub(crate) fn decode_mask(mut reader: impl BufRead + Seek) -> Result<RawMask> {
     let start = reader.fill_buf().map_err(|e| Error::new("reading failed").source(e))?;
     if start.starts_with(&[0xff, 0xd8]) {
         return Err(Error::new("it is a JPEG: its compression changes values, so it cannot hold labels")

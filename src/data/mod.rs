@@ -5,17 +5,21 @@
 //! ```
 
 pub mod augment;
+mod cause;
+pub mod check;
 mod config;
 pub mod crop;
 pub mod folder;
 pub mod image;
 pub mod label_map;
 pub mod loader;
+mod pairs;
 pub mod photometric;
 pub mod preprocess;
 pub mod resize;
 pub mod shapes;
 pub mod spec;
+mod walk;
 
 pub use config::DataConfig;
 
