@@ -76,7 +76,8 @@ impl Seen<'_> {
         let (&last, count) = (all.last()?, self.classes.len());
         if count == 2 && all == [0, 255] {
             let cause = Cause::new("binary-mask", "a binary mask of 0 and 255? then 255 is the second class");
-            let otherwise = format!("if 255 marks pixels to leave out instead: {}", self.ignoring(&[Source::Index(255)]));
+            let otherwise =
+                format!("if 255 marks pixels to leave out instead: {}", self.ignoring(&[Source::Index(255)]));
             return Some(cause.toml(self.classes(|index| Source::Index([0, 255][index]))).otherwise(otherwise));
         }
         if unknown == [255] {
@@ -84,7 +85,8 @@ impl Seen<'_> {
             return Some(cause.toml(self.ignoring(&self.unknown)));
         }
         if all.len() > 1 && all.iter().all(|value| value % 257 == 0) && usize::from(last / 257) < count {
-            let cause = Cause::new("stretched-values", "numbers of 8 bits that were stretched to 16 (257 times as large)?");
+            let cause =
+                Cause::new("stretched-values", "numbers of 8 bits that were stretched to 16 (257 times as large)?");
             return Some(cause.toml(self.classes(|index| Source::Index(257 * index as u16))));
         }
         if all.len() == count && count > 1 && is_even(&all) {
@@ -117,7 +119,8 @@ impl Seen<'_> {
         if !ignore.is_empty() {
             lines = format!("{}\n{lines}", list(&ignore));
         }
-        let why = if zero { "labels that count from 1, with 0 for everything else?" } else { "labels that count from 1?" };
+        let why =
+            if zero { "labels that count from 1, with 0 for everything else?" } else { "labels that count from 1?" };
         let otherwise = format!("if {last} marks pixels to leave out instead: {}", self.ignoring(&self.unknown));
         Cause::new("counted-from-one", why).toml(lines).otherwise(otherwise)
     }
@@ -125,7 +128,10 @@ impl Seen<'_> {
     fn of_colours(&self) -> Option<Cause> {
         let colour = |value: &Source| if let Source::Rgb(rgb) = value { Some(*rgb) } else { None };
         let unknown: Vec<[u8; 3]> = self.unknown.iter().filter_map(colour).collect();
-        let known: Vec<[u8; 3]> = self.classes.iter().flat_map(|class| class.sources(0, super::spec::Encoding::Rgb))
+        let known: Vec<[u8; 3]> = self
+            .classes
+            .iter()
+            .flat_map(|class| class.sources(0, super::spec::Encoding::Rgb))
             .flatten()
             .chain(self.ignore.iter().copied())
             .filter_map(|value| colour(&value))
@@ -133,9 +139,15 @@ impl Seen<'_> {
         if unknown.iter().all(|[r, g, b]| known.contains(&[*b, *g, *r])) {
             let lines = self.classes.iter().map(|class| {
                 let sources = class.sources(0, super::spec::Encoding::Rgb).unwrap_or_default();
-                sources.iter().map(|source| if let Source::Rgb([r, g, b]) = source { Source::Rgb([*b, *g, *r]) } else { *source }).collect()
+                sources
+                    .iter()
+                    .map(|source| if let Source::Rgb([r, g, b]) = source { Source::Rgb([*b, *g, *r]) } else { *source })
+                    .collect()
             });
-            let cause = Cause::new("swapped-channels", "red and blue are swapped, as OpenCV writes arrays that are in RGB order");
+            let cause = Cause::new(
+                "swapped-channels",
+                "red and blue are swapped, as OpenCV writes arrays that are in RGB order",
+            );
             return Some(cause.toml(table(self.classes, lines)));
         }
         let most = |hit: &dyn Fn([u8; 3]) -> bool| unknown.iter().filter(|rgb| hit(**rgb)).count();

@@ -212,7 +212,11 @@ mod tests {
         let (message, hint) = failure("classes = ['a', 'b', 'c']", index(&[0, 1, 2, 17, 17, 0]));
         assert_eq!(message, "`set.toml` does not map the value 17 (2 pixels, the first at column 1, row 1)");
         assert!(hint.contains("ignore"));
-        assert!(failure("classes = ['no', 'yes']", index(&[0, 255, 255, 0])).1.contains("{ name = \"yes\", source = [255] }"));
+        assert!(
+            failure("classes = ['no', 'yes']", index(&[0, 255, 255, 0]))
+                .1
+                .contains("{ name = \"yes\", source = [255] }")
+        );
         assert!(failure("classes = ['a', 'b']", index(&[0, 1, 2, 1])).1.contains("count from 1"));
         let grey: Vec<u16> = (0..200).collect();
         assert!(failure("classes = ['a', 'b']", index(&grey)).1.contains("photograph"));

@@ -11,6 +11,7 @@ mod config;
 pub mod crop;
 pub mod folder;
 pub mod image;
+pub mod init;
 pub mod label_map;
 pub mod loader;
 mod pairs;

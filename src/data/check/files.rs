@@ -67,7 +67,7 @@ fn lacking_masks(split: Split, files: &SplitSpec, base: &Path, pairs: &Pairs, fa
     let present = walk(&folder);
     let shown = folder.display();
     let example = |pair: &Pair| Example::file(&pair.image).note(format!("no `{}`", pair.mask.display()));
-    let new = |code, remedy| Fault::new(Level::Fault, code, "images without a mask", remedy);
+    let new = |code, remedy| Fault::new(Level::Fault, code, format!("images of [{split}] without a mask"), remedy);
     let fault = if let Some((path, error)) = present.unreadable.first() {
         new("mask-missing", format!("check `masks` of [{split}]: `{}` cannot be read ({error})", path.display()))
     } else if present.files.is_empty() {
@@ -98,7 +98,8 @@ fn other_rule(
         names.iter().map(String::as_str).collect()
     }
     let masks: Vec<&str> = masks.iter().map(|(name, _)| name.as_str()).collect();
-    let new = |remedy: String| Fault::new(Level::Fault, "mask-name", "images whose mask has another name", remedy);
+    let what = format!("images of [{split}] whose mask has another name");
+    let new = |remedy: String| Fault::new(Level::Fault, "mask-name", what.clone(), remedy);
 
     if let Some((rule, hits)) = naming::guess(&borrow(&all), &masks)
         && hits > pairs.pairs.len()
@@ -127,7 +128,8 @@ fn other_rule(
     let (from, to, ending) = naming::guess_prefix(&borrow(lacking), &masks)?;
     let folder = base.join(&files.masks);
     let cause = format!("images begin with `{from}` and masks with `{to}`");
-    let command = format!("run: cd '{}' && for f in {to}*{ending}; do mv \"$f\" \"{from}${{f#{to}}}\"; done", folder.display());
+    let command =
+        format!("run: cd '{}' && for f in {to}*{ending}; do mv \"$f\" \"{from}${{f#{to}}}\"; done", folder.display());
     Some(new(command).cause(cause))
 }
 
@@ -144,7 +146,10 @@ fn names(pairs: &Pairs, files: &SplitSpec, faults: &mut Faults) {
     let trimmed = |pair: &&Pair| pair.stem.split('/').any(|part| part.trim() != part);
     for pair in pairs.pairs.iter().filter(trimmed) {
         let what = "names that begin or end with a space, which a list cannot name";
-        faults.add(Fault::new(Level::Warning, "name-with-space", what, "rename image and mask"), Example::file(&pair.image));
+        faults.add(
+            Fault::new(Level::Warning, "name-with-space", what, "rename image and mask"),
+            Example::file(&pair.image),
+        );
     }
     for (name, path) in &pairs.walked.files {
         let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::fault::{Example, Fault, Faults, Level};
 use super::tally::{SplitTally, Tally, noun};
+use crate::data::Split;
 use crate::data::cause::{self, STRAY};
 use crate::data::image::IGNORE;
 use crate::data::spec::{ClassSpec, Encoding, Source};
@@ -86,8 +87,11 @@ fn as_colours(tally: &Tally, fault: Fault) -> Fault {
     seen.sort_by_key(|(_, pixels)| std::cmp::Reverse(*pixels));
     let colours: Vec<String> = seen.iter().take(8).map(|(colour, _)| colour.to_string()).collect();
     let more = if seen.len() > 8 { format!(" and {} more", seen.len() - 8) } else { String::new() };
-    Fault { remedy: "set encoding = \"rgb\" and give each class its `color`, from the labelling tool".to_string(), ..fault }
-        .cause(format!("the colours are {}{more}; which class each is, the files do not say", colours.join(", ")))
+    Fault {
+        remedy: "set encoding = \"rgb\" and give each class its `color`, from the labelling tool".to_string(),
+        ..fault
+    }
+    .cause(format!("the colours are {}{more}; which class each is, the files do not say", colours.join(", ")))
 }
 
 /// The set declares colours; all masks are numbers.
@@ -155,7 +159,10 @@ fn same_pictures(tally: &Tally, faults: &mut Faults) {
                     Level::Fault,
                     "leak",
                     format!("images of [{}] that are in [{}] too: scores on them say nothing", names.1, names.0),
-                    format!("keep each in one split: remove the files from [{}], or leave them out with a `list`", names.0),
+                    format!(
+                        "keep each in one split: remove the files from [{}], or leave them out with a `list`",
+                        names.0
+                    ),
                 )
             } else if *mask != first.2 {
                 let what = "images that are there twice with different masks";
@@ -170,7 +177,8 @@ fn same_pictures(tally: &Tally, faults: &mut Faults) {
 
 fn masks_alike(sums: &SplitTally, faults: &mut Faults) {
     let (split, count) = (sums.split, sums.constant.len() + sums.blank.len());
-    let examples = |paths: &[std::path::PathBuf]| paths.iter().take(SHOWN).map(|path| Example::file(path)).collect::<Vec<_>>();
+    let examples =
+        |paths: &[std::path::PathBuf]| paths.iter().take(SHOWN).map(|path| Example::file(path)).collect::<Vec<_>>();
     let masks: usize = sums.masks.values().sum();
     if !sums.blank.is_empty() {
         let all = sums.blank.len() == masks;
@@ -178,7 +186,11 @@ fn masks_alike(sums: &SplitTally, faults: &mut Faults) {
             if all { Level::Fault } else { Level::Warning },
             "all-ignored",
             format!("masks of [{split}] in which every pixel is ignored{}", if all { ": all of them" } else { "" }),
-            if all { "check `ignore` and the classes' `source`" } else { "label them, or leave the images out: they teach nothing" },
+            if all {
+                "check `ignore` and the classes' `source`"
+            } else {
+                "label them, or leave the images out: they teach nothing"
+            },
         );
         faults.add_many(fault, sums.blank.len(), examples(&sums.blank));
     }
@@ -225,7 +237,8 @@ fn absent_classes(tally: &Tally, faults: &mut Faults) {
             &absent,
             "check their `source`, or remove them from `classes`",
         );
-        let ignored_255 = tally.map.target(Source::Index(255)) == Some(IGNORE) && tally.values.contains_key(&Source::Index(255));
+        let ignored_255 =
+            tally.map.target(Source::Index(255)) == Some(IGNORE) && tally.values.contains_key(&Source::Index(255));
         if tally.spec.classes.len() == 2 && ignored_255 && tally.values.len() == 2 {
             let sources = [vec![Source::Index(0)], vec![Source::Index(255)]];
             fault = fault
@@ -234,7 +247,7 @@ fn absent_classes(tally: &Tally, faults: &mut Faults) {
         }
         faults.add_many(fault, absent.len(), []);
     }
-    let Some(train) = splits.iter().find(|sums| sums.split == crate::data::Split::Train) else { return };
+    let Some(train) = splits.iter().find(|sums| sums.split == Split::Train) else { return };
     for other in splits.iter().filter(|sums| sums.split != train.split) {
         let unlearned = names(&|index| !has(train, index) && has(other, index));
         if !unlearned.is_empty() {
@@ -242,11 +255,14 @@ fn absent_classes(tally: &Tally, faults: &mut Faults) {
             let fault = warn("class-not-in-train", what, &unlearned, "move images that show them to [train]");
             faults.add_many(fault, unlearned.len(), []);
         }
+    }
+    faults.next_stage();
+    for other in splits.iter().filter(|sums| sums.split != train.split) {
         let unjudged = names(&|index| has(train, index) && !has(other, index));
         if !unjudged.is_empty() {
             let what = format!("classes of [train] that [{}] lacks, which get no score", other.split);
-            let fault = warn("class-not-judged", what, &unjudged, "move images that show them there");
-            faults.add_many(fault, unjudged.len(), []);
+            let remedy = format!("move images that show them to [{}]", other.split);
+            faults.add_many(warn("class-not-judged", what, &unjudged, &remedy), unjudged.len(), []);
         }
     }
 }

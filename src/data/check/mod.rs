@@ -159,5 +159,6 @@ pub fn check(spec: &DatasetSpec, root: Option<&Path>, progress: Progress) -> Res
     judge::judge(&tally, &mut faults);
     let faults = faults.sorted(&base);
     let ok = faults.iter().all(|fault| fault.level != Level::Fault);
-    Ok(tally.report(spec, base, ok, faults))
+    let root = if base.as_os_str().is_empty() { PathBuf::from(".") } else { base };
+    Ok(tally.report(spec, root, ok, faults))
 }

@@ -155,7 +155,9 @@ impl<'a> Tally<'a> {
         if mask.encoding != self.spec.encoding {
             self.other_encoding.push(pair.mask.clone());
             if self.other_values.len() < MAX_VALUES {
-                mask.values.iter().for_each(|(value, count)| *self.other_values.entry(*value).or_default() += count.pixels);
+                mask.values
+                    .iter()
+                    .for_each(|(value, count)| *self.other_values.entry(*value).or_default() += count.pixels);
             }
             return;
         }
@@ -208,7 +210,12 @@ impl<'a> Tally<'a> {
         let mut values: Vec<ValueReport> = self
             .values
             .iter()
-            .map(|(value, sum)| ValueReport { value: *value, pixels: sum.pixels, masks: sum.masks, class: named(value) })
+            .map(|(value, sum)| ValueReport {
+                value: *value,
+                pixels: sum.pixels,
+                masks: sum.masks,
+                class: named(value),
+            })
             .collect();
         values.sort_by_key(|value| std::cmp::Reverse(value.pixels));
         let distinct_values = values.len();
@@ -218,7 +225,8 @@ impl<'a> Tally<'a> {
             self.pictures.values().map(|places| here(places).saturating_sub(1)).sum()
         };
         let duplicates: Vec<usize> = (0..self.splits.len()).map(copies).collect();
-        let splits = self.splits.into_iter().zip(duplicates).map(|(sums, duplicates)| sums.report(duplicates)).collect();
+        let splits =
+            self.splits.into_iter().zip(duplicates).map(|(sums, duplicates)| sums.report(duplicates)).collect();
         let (name, encoding) = (spec.name.clone(), spec.encoding);
         Report { version: 1, name, root, encoding, ok, splits, classes, values, distinct_values, faults }
     }
@@ -270,15 +278,23 @@ fn compare_sizes(pair: &Pair, image: &ImageFacts, mask: &MaskFacts, faults: &mut
             "remove the note from the images: exiftool -Orientation= FILE; or turn the masks as EXIF turns the images",
         )
     } else if [w, h] == [mh, mw] {
-        ("swapped-size", "masks with width and height swapped", "turn the masks, or the images, by 90 degrees, or transpose them")
-    } else if (w * mh).abs_diff(h * mw) <= w.max(h).max(mw).max(mh) {
+        (
+            "swapped-size",
+            "masks with width and height swapped",
+            "turn the masks, or the images, by 90 degrees, or transpose them",
+        )
+    } else if (w * mh).abs_diff(h * mw) <= w.max(h).max(mw).max(mh) && 10 * w.abs_diff(mw) > w {
         (
             "scaled-mask",
             "masks of another size in the same proportions",
             "export them at the images' size, or scale without smoothing: magick MASK -filter point -resize WxH! MASK",
         )
     } else {
-        ("size-mismatch", "masks of another size than their image", "the mask belongs to another image, or one was cropped: export both again")
+        (
+            "size-mismatch",
+            "masks of another size than their image",
+            "the mask belongs to another image, or one was cropped: export both again",
+        )
     };
     faults.add(Fault::new(Level::Fault, code, what, remedy), Example::file(&pair.mask).note(sizes));
 }

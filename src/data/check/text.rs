@@ -46,7 +46,8 @@ fn splits(report: &Report, text: &mut String) {
         let sizes = match split.sizes.as_slice() {
             some if some.len() <= 3 => some.iter().map(size).collect::<Vec<_>>().join(", "),
             many => {
-                let (smallest, largest) = (many.iter().min_by_key(|s| s.0[0] * s.0[1]), many.iter().max_by_key(|s| s.0[0] * s.0[1]));
+                let (smallest, largest) =
+                    (many.iter().min_by_key(|s| s.0[0] * s.0[1]), many.iter().max_by_key(|s| s.0[0] * s.0[1]));
                 let range = [smallest, largest].into_iter().flatten().map(size).collect::<Vec<_>>().join(" to ");
                 format!("{range} ({} different)", many.len())
             }
@@ -73,9 +74,11 @@ fn class_table(report: &Report, text: &mut String) {
         percent => format!("{percent:.2} %"),
     };
     let row = |class: &ClassReport| -> Vec<String> {
-        let cells = report.splits.iter().zip(class.pixels.iter().zip(&class.images)).flat_map(|(split, (pixels, images))| {
-            [share(*pixels, split.pixels), images.to_string()]
-        });
+        let cells = report
+            .splits
+            .iter()
+            .zip(class.pixels.iter().zip(&class.images))
+            .flat_map(|(split, (pixels, images))| [share(*pixels, split.pixels), images.to_string()]);
         std::iter::once(class.name.clone()).chain(cells).collect()
     };
     let all = &report.classes;
@@ -107,9 +110,11 @@ fn table(rows: &[impl AsRef<[String]>], is_number: fn(usize) -> bool, text: &mut
             .iter()
             .zip(&widths)
             .enumerate()
-            .map(|(at, (cell, width))| {
-                if is_number(at) { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
-            })
+            .map(
+                |(at, (cell, width))| {
+                    if is_number(at) { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+                },
+            )
             .collect();
         let _ = writeln!(text, "  {}", cells.join("  ").trim_end());
     }
