@@ -12,6 +12,7 @@ pub mod crop;
 pub mod folder;
 pub mod image;
 pub mod init;
+mod jpeg;
 pub mod label_map;
 pub mod loader;
 mod pairs;

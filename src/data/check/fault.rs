@@ -28,8 +28,10 @@ pub struct Fault {
     pub code: &'static str,
     /// What is wrong.
     pub what: String,
-    /// In how many places: files, or lines of a list.
+    /// In how many places.
     pub count: usize,
+    /// What is counted: `file`, `folder`, `line`, `value`, `class` or `split`.
+    pub unit: &'static str,
     /// The likely cause.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
@@ -64,7 +66,22 @@ pub struct Example {
 impl Fault {
     pub(super) fn new(level: Level, code: &'static str, what: impl Into<String>, remedy: impl Into<String>) -> Self {
         let (what, remedy) = (what.into(), remedy.into());
-        Self { level, code, what, count: 0, cause: None, remedy, toml: None, examples: Vec::new(), stage: 0 }
+        Self {
+            level,
+            code,
+            what,
+            count: 0,
+            unit: "file",
+            cause: None,
+            remedy,
+            toml: None,
+            examples: Vec::new(),
+            stage: 0,
+        }
+    }
+
+    pub(super) fn unit(self, unit: &'static str) -> Self {
+        Self { unit, ..self }
     }
 
     pub(super) fn cause(self, cause: impl Into<String>) -> Self {

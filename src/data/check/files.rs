@@ -29,7 +29,7 @@ pub(super) fn judge(
             let error = is_empty(&spec.name, *split, base, files);
             let example = Example::file(&base.join(files.list.as_ref().unwrap_or(&files.images)));
             let fault = Fault::new(Level::Fault, "empty-split", error.to_string(), error.remedy().unwrap_or_default());
-            faults.add(fault, example);
+            faults.add(fault.unit("split"), example);
         }
         if !pairs.lacking.is_empty() {
             lacking_masks(*split, files, base, pairs, faults);
@@ -52,11 +52,11 @@ fn add_problem(problem: &Problem, files: &SplitSpec, faults: &mut Faults) {
     let remedy = error.remedy().unwrap_or_default();
     let new = |code, what: &str| Fault::new(Level::Fault, code, what, remedy);
     let (fault, path) = match problem {
-        Problem::Folder(path, _) => (new("unreadable-folder", "folders that cannot be read"), path),
+        Problem::Folder(path, _) => (new("unreadable-folder", "folders that cannot be read").unit("folder"), path),
         Problem::SameStem(path, _) => (new("same-stem", "images that would share one mask"), path),
         Problem::List(path, _) => (new("unreadable-list", "lists that cannot be read"), path),
-        Problem::ListedTwice { list, .. } => (new("listed-twice", "images that a list names again"), list),
-        Problem::NotThere { list, .. } => (new("not-there", "names in a list that are no image"), list),
+        Problem::ListedTwice { list, .. } => (new("listed-twice", "images that a list names again").unit("line"), list),
+        Problem::NotThere { list, .. } => (new("not-there", "names in a list that are no image").unit("line"), list),
     };
     faults.add(fault, Example::file(path).note(error.to_string()));
 }
@@ -98,10 +98,11 @@ fn other_rule(
         names.iter().map(String::as_str).collect()
     }
     let masks: Vec<&str> = masks.iter().map(|(name, _)| name.as_str()).collect();
+    let apart = files.images != files.masks;
     let what = format!("images of [{split}] whose mask has another name");
     let new = |remedy: String| Fault::new(Level::Fault, "mask-name", what.clone(), remedy);
 
-    if let Some((rule, hits)) = naming::guess(&borrow(&all), &masks)
+    if let Some((rule, hits)) = naming::guess(&borrow(&all), &masks, apart)
         && hits > pairs.pairs.len()
     {
         let mut toml = format!("[{split}]\nmask_suffix = {}", serde_json::Value::from(rule.mask_suffix.as_str()));
@@ -109,10 +110,10 @@ fn other_rule(
             toml += &format!("\nimage_suffix = {}", serde_json::Value::from(suffix.as_str()));
         }
         let cause = format!("{hits} of {} images have a mask that ends in `{}`", all.len(), rule.mask_suffix);
-        return Some(new(format!("say so in [{split}]")).cause(cause).toml(toml));
+        return Some(new("write into the dataset's TOML".to_string()).cause(cause).toml(toml));
     }
     // A few masks only, called otherwise than the rest.
-    if let Some((rule, hits)) = naming::guess(&borrow(lacking), &masks)
+    if let Some((rule, hits)) = naming::guess(&borrow(lacking), &masks, apart)
         && 2 * hits > lacking.len()
     {
         let first = lacking.iter().find_map(|image| Some((image, rule.mask(image)?)))?;

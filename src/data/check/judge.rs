@@ -10,6 +10,9 @@ use crate::data::cause::{self, STRAY};
 use crate::data::image::IGNORE;
 use crate::data::spec::{ClassSpec, Encoding, Source};
 
+/// What to do with lines.
+const WRITE: &str = "write into the dataset's TOML, in place of the lines of the same keys";
+
 /// How many values a fault shows; the report lists more.
 const SHOWN: usize = 5;
 
@@ -41,7 +44,7 @@ fn other_encoding(tally: &Tally, faults: &mut Faults) {
     let remedy = if count < all {
         format!("export all masks alike: {} of {all} hold {}", all - count, noun(encoding))
     } else {
-        "declare what they are".to_string()
+        WRITE.to_string()
     };
     let fault = Fault::new(Level::Fault, code, what, remedy);
     let fault = match (encoding, count == all) {
@@ -135,11 +138,11 @@ fn unknown_values(tally: &Tally, faults: &mut Faults) {
     });
     let what = "values in masks that are neither a class nor ignored";
     let remedy = match (&cause.toml, &cause.otherwise) {
-        (Some(_), Some(otherwise)) => format!("write the lines below; {otherwise}"),
-        (Some(_), None) => "write the lines below".to_string(),
+        (Some(_), Some(otherwise)) => format!("{WRITE}; {otherwise}"),
+        (Some(_), None) => WRITE.to_string(),
         (None, _) => "the cause must be removed where the masks are made; no line of the TOML can".to_string(),
     };
-    let mut fault = Fault::new(Level::Fault, cause.code, what, remedy).cause(cause.why);
+    let mut fault = Fault::new(Level::Fault, cause.code, what, remedy).cause(cause.why).unit("value");
     fault.toml = cause.toml;
     faults.add_many(fault, unknown.len(), examples);
 }
@@ -226,7 +229,7 @@ fn absent_classes(tally: &Tally, faults: &mut Faults) {
         return;
     }
     let warn = |code, what: String, names: &[&str], remedy: &str| {
-        Fault::new(Level::Warning, code, format!("{what}: {}", listed(names)), remedy)
+        Fault::new(Level::Warning, code, format!("{what}: {}", listed(names)), remedy).unit("class")
     };
     let nowhere = |index| !splits.iter().any(|sums| has(sums, index));
     let absent = names(&nowhere);
@@ -280,6 +283,7 @@ fn stray_classes(tally: &Tally, faults: &mut Faults) {
                 "if they are slips of the pen, move the value from the class's `source` to `ignore`, and a class that has no \
                  other out of `classes`",
             );
+            let fault = fault.unit("value");
             let note = format!("{} of `{}`", counted(sum.pixels, "pixel"), tally.spec.classes[usize::from(label)].name);
             faults.add(fault, Example::file(&sum.first).at(sum.at).value(*value).note(note));
         }

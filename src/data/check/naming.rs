@@ -27,14 +27,15 @@ impl Rule {
     }
 }
 
-/// The rule by which most images have a mask, and how many. Names are paths below the two folders.
-pub(crate) fn guess(images: &[&str], masks: &[&str]) -> Option<(Rule, usize)> {
+/// The rule by which most images have a mask, and how many. Names are paths below the two folders; in one folder (`apart`
+/// is false), an image is not its own mask.
+pub(crate) fn guess(images: &[&str], masks: &[&str], apart: bool) -> Option<(Rule, usize)> {
     let mut sorted = masks.to_vec();
     sorted.sort_unstable();
     let mut votes: BTreeMap<Rule, usize> = BTreeMap::new();
     let step = images.len().div_ceil(SAMPLE).max(1);
     for image in images.iter().step_by(step) {
-        for rule in closest(image, &sorted).into_iter().filter_map(|mask| rule(image, mask)) {
+        for rule in closest(image, &sorted, apart).into_iter().filter_map(|mask| rule(image, mask)) {
             *votes.entry(rule).or_default() += 1;
         }
     }
@@ -42,7 +43,8 @@ pub(crate) fn guess(images: &[&str], masks: &[&str]) -> Option<(Rule, usize)> {
     votes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     let masks: HashSet<&str> = masks.iter().copied().collect();
     let hits = |rule: &Rule| {
-        let has_mask = |image: &&&str| rule.mask(image).is_some_and(|mask| mask != ***image && masks.contains(&*mask));
+        let has_mask =
+            |image: &&&str| rule.mask(image).is_some_and(|mask| (apart || mask != ***image) && masks.contains(&*mask));
         images.iter().filter(has_mask).count()
     };
     let counted = votes.into_iter().take(16).map(|(rule, _)| (hits(&rule), rule));
@@ -51,11 +53,11 @@ pub(crate) fn guess(images: &[&str], masks: &[&str]) -> Option<(Rule, usize)> {
 }
 
 /// The masks that share the longest start with an image.
-fn closest<'a>(image: &str, sorted: &[&'a str]) -> Vec<&'a str> {
+fn closest<'a>(image: &str, sorted: &[&'a str], apart: bool) -> Vec<&'a str> {
     let at = sorted.partition_point(|mask| *mask < image);
     let near = &sorted[at.saturating_sub(8)..(at + 8).min(sorted.len())];
     let near: Vec<(usize, &str)> =
-        near.iter().filter(|mask| **mask != image).map(|mask| (common(image, mask), *mask)).collect();
+        near.iter().filter(|mask| apart || **mask != image).map(|mask| (common(image, mask), *mask)).collect();
     let most = near.iter().map(|(length, _)| *length).max().unwrap_or(0);
     near.into_iter().filter(|(length, _)| *length == most && most > 0).map(|(_, mask)| mask).collect()
 }
@@ -101,13 +103,14 @@ mod tests {
     use super::*;
 
     fn found(images: &[&str], masks: &[&str]) -> (Option<String>, String, usize) {
-        let (rule, hits) = guess(images, masks).unwrap();
+        let (rule, hits) = guess(images, masks, true).unwrap();
         (rule.image_suffix, rule.mask_suffix, hits)
     }
 
     #[test]
     fn common_conventions_are_guessed() {
-        assert_eq!(found(&["a.jpg", "b.png"], &["a.png", "b.png"]), (None, ".png".into(), 1), "b.png is itself");
+        assert_eq!(found(&["a.jpg", "b.png"], &["a.png", "b.png"]), (None, ".png".into(), 2));
+        assert_eq!(guess(&["b.png"], &["b.png"], false), None, "in one folder, b.png is no mask");
         let (images, masks) = (["a1.jpg", "a10.jpg", "a2.jpg"], ["a1_mask.png", "a10_mask.png", "a2_mask.png"]);
         assert_eq!(found(&images, &masks), (None, "_mask.png".into(), 3));
         let streets = ["u/u_0_1_leftImg8bit.png", "u/u_0_2_leftImg8bit.png"];
@@ -115,7 +118,7 @@ mod tests {
         let (image, mask, hits) = found(&streets, &labels);
         assert_eq!((image.as_deref(), mask.as_str(), hits), (Some("_leftImg8bit.png"), "_gtFine_labelIds.png", 2));
         assert_eq!(found(&["a.jpg"], &["a.PNG"]), (None, ".PNG".into(), 1));
-        assert_eq!(guess(&["cat.jpg"], &["dog.png"]), None);
+        assert_eq!(guess(&["cat.jpg"], &["dog.png"], true), None);
     }
 
     #[test]

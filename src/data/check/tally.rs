@@ -9,7 +9,7 @@ use super::fault::{Example, Fault, Faults, Level};
 use super::scan::{Broken, ImageFacts, MaskFacts, Scanned};
 use super::{ClassReport, Report, SplitReport, ValueReport};
 use crate::data::Split;
-use crate::data::image::IGNORE;
+use crate::data::image::{IGNORE, swaps_sides};
 use crate::data::label_map::LabelMap;
 use crate::data::pairs::Pair;
 use crate::data::spec::{DatasetSpec, Encoding, Source};
@@ -260,10 +260,7 @@ fn compare_sizes(pair: &Pair, image: &ImageFacts, mask: &MaskFacts, faults: &mut
     let turned = image.orientation != Orientation::NoTransforms;
     let sizes = format!("image {w}x{h}, mask {mw}x{mh}");
     if [w, h] == [mw, mh] {
-        let certain = matches!(
-            image.orientation,
-            Orientation::Rotate90 | Orientation::Rotate270 | Orientation::Rotate90FlipH | Orientation::Rotate270FlipH
-        ) && w != h;
+        let certain = swaps_sides(image.orientation) && w != h;
         if turned && !certain {
             let what = "images that EXIF turns, whose masks may have been drawn before that";
             let remedy = "look at one beside its mask; if they disagree: exiftool -Orientation= FILE";

@@ -125,7 +125,12 @@ fn tell(fault: &Fault, text: &mut String) {
         Level::Fault => "fault",
         Level::Warning => "warning",
     };
-    let _ = writeln!(text, "{level}: {} ({}) [{}]", fault.what, fault.count, fault.code);
+    let plural = match (fault.count, fault.unit) {
+        (1, _) => "",
+        (_, "class") => "es",
+        _ => "s",
+    };
+    let _ = writeln!(text, "{level}: {} ({} {}{plural}) [{}]", fault.what, fault.count, fault.unit, fault.code);
     for example in &fault.examples {
         let mut line = format!("  {}", example.file.display());
         if let Some([x, y]) = example.at {

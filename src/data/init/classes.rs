@@ -48,12 +48,12 @@ pub(super) fn find(survey: &Survey, given: &[String], file: Option<(String, Vec<
     let binary = matches!(values.as_slice(), [(Source::Index(0), _), (Source::Index(255), _)]);
     values.retain(|(value, count)| {
         let stray = count.pixels < STRAY && total > 100 * STRAY && !told.contains_key(value);
-        if stray {
-            notes.push(format!("{value} has {} pixels in all masks: taken for a slip and ignored", count.pixels));
+        if *value == Source::Index(255) && !binary && !told.contains_key(value) {
+            notes.push("255 is taken for pixels to leave out".to_string());
         } else if let Some(name) = told.get(value).filter(|name| means_nothing(name)) {
             notes.push(format!("`{name}` ({value}) is taken for pixels to leave out"));
-        } else if *value == Source::Index(255) && !binary && !told.contains_key(value) {
-            notes.push("255 is taken for pixels to leave out".to_string());
+        } else if stray {
+            notes.push(format!("{value} has {} pixels in all masks: taken for a slip and ignored", count.pixels));
         } else {
             return true;
         }

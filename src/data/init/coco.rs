@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::plan::{Outlined, Place, Plan, folders_in, split_mentioned};
+use super::plan::{Outlined, Place, Plan, folders_in};
 use super::raster::{Area, decompress, from_runs};
+use super::splits::split_mentioned;
 use crate::data::Split;
 use crate::data::check::Progress;
 use crate::data::walk::walk;

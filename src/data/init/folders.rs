@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::plan::{List, Part, Place, Plan, SPLITS, folders_in};
+use super::plan::{List, Part, Place, Plan, folders_in};
+use super::splits::SPLITS;
 use super::{classes, names};
 use crate::data::Split;
 use crate::data::check::{Progress, naming, survey};
@@ -90,13 +91,7 @@ fn describe(place: &Place, progress: Progress) -> Result<Option<(Plan, Option<St
     masks.sort();
     masks.dedup();
     let survey = survey(&masks, progress);
-    if survey.values().is_empty() {
-        let why =
-            survey.broken.first().map_or(String::new(), |(path, what)| format!(", `{}` first: {what}", path.display()));
-        return Err(Error::new(format!("none of the {} masks can be read{why}", masks.len()))
-            .hint("labels are PNG files; export them again from the labelling tool"));
-    }
-    let found = classes::find(&survey, &place.options.names, names::find(place.dir)?);
+    let mut found = classes::find(&survey, &place.options.names, names::find(place.dir)?);
     let kind = match found.encoding {
         Encoding::Index => "images with masks of numbers",
         Encoding::Rgb => "images with masks of colours",
@@ -104,7 +99,12 @@ fn describe(place: &Place, progress: Progress) -> Result<Option<(Plan, Option<St
     let mut plan = place.plan(kind, found.encoding, found.ignore, found.classes, parts)?;
     plan.notes.splice(0..0, found.notes);
     if let Some((path, what)) = survey.broken.first() {
-        plan.notes.push(format!("{} masks cannot be read, `{}` first: {what}", survey.broken.len(), path.display()));
+        let (count, all) = (survey.broken.len(), masks.len());
+        let note = format!("{count} of {all} masks cannot be read, `{}` first: {what}", path.display());
+        match count == all {
+            true => found.doubt = Some(note),
+            false => plan.notes.push(note),
+        }
     }
     Ok(Some((plan, found.doubt)))
 }
@@ -186,7 +186,7 @@ fn matched(place: &Place, candidate: &Candidate) -> Result<Option<(Part, Vec<Pat
     if names.is_empty() || mask_names.is_empty() {
         return Ok(None);
     }
-    let Some((rule, hits)) = naming::guess(&names, &mask_names) else {
+    let Some((rule, hits)) = naming::guess(&names, &mask_names, !same) else {
         if same {
             return Ok(None);
         }

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use serde::Deserialize;
 
-use super::plan::{Outlined, Place, Plan, split_called};
+use super::plan::{Outlined, Place, Plan};
 use super::raster::Area;
+use super::splits::split_called;
 use crate::data::Split;
 use crate::data::check::Progress;
 use crate::data::image::{IGNORE, RawMask, decode_mask};

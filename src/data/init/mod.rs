@@ -15,8 +15,9 @@ mod label_studio;
 mod labelme;
 mod names;
 mod plan;
-pub(crate) mod raster;
-mod toml;
+mod raster;
+mod splits;
+mod text;
 mod voc;
 mod yolo;
 
@@ -70,9 +71,14 @@ pub fn look(folder: &Path, toml: &Path, options: &Options, progress: Progress) -
 pub fn check_folder(folder: &Path, progress: Progress) -> Result<Report> {
     let toml = folder.join("dataset.toml");
     let options = Options::default();
-    let plan = match folders::plan_leniently(&Place::new(folder, &toml, &options)?, progress)? {
+    let place = Place::new(folder, &toml, &options)?;
+    // Sets with lists and values of their own first; of others, the check says why values are no labels.
+    let plan = match known::plan(&place, progress)?.or(voc::plan(&place, progress)?) {
         Some(plan) => plan,
-        None => look(folder, &toml, &options, progress)?,
+        None => match folders::plan_leniently(&place, progress)? {
+            Some(plan) => plan,
+            None => look(folder, &toml, &options, progress)?,
+        },
     };
     if !plan.jobs.is_empty() {
         return Err(Error::new(format!("`{}` holds {}, not masks", folder.display(), plan.kind)).hint(format!(
@@ -129,7 +135,7 @@ pub fn write(plan: &Plan, replace: bool, progress: Progress) -> Result<Vec<PathB
         files::write(path, format!("{}\n", stems.join("\n")).as_bytes())?;
         written.push(path.clone());
     }
-    let text = toml::text(plan);
+    let text = text::text(plan);
     // What is written must be readable: names may hold anything.
     DatasetSpec::parse(&text, &plan.toml)?;
     files::write(&plan.toml, text.as_bytes())?;

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::classes;
 use super::names;
-use super::plan::{List, Part, Place, Plan, split_called};
+use super::plan::{List, Part, Place, Plan};
+use super::splits::split_called;
 use crate::data::check::{Progress, survey};
 use crate::data::pairs::Pairs;
 use crate::data::spec::{ClassSpec, DatasetSpec, Encoding, Source, SplitSpec};
