@@ -8,6 +8,9 @@ use crate::data::spec::{ClassSpec, Source};
 /// A value of fewer pixels than this is taken for a slip of the pen.
 pub(crate) const STRAY: u64 = 20;
 
+/// Longer remedies are no hint.
+const ONE_LINE: usize = 400;
+
 /// More unknown values than this are no labels.
 const MANY: usize = 32;
 
@@ -51,8 +54,12 @@ impl Cause {
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.why)?;
-        if let Some(toml) = &self.toml {
-            write!(f, ": {}", toml.replace('\n', ", "))?;
+        match &self.toml {
+            Some(toml) if toml.len() > ONE_LINE => {
+                f.write_str("; `structtoken data check` prints the lines to write")?
+            }
+            Some(toml) => write!(f, ": {}", toml.replace('\n', ", "))?,
+            None => {}
         }
         self.otherwise.as_ref().map_or(Ok(()), |text| write!(f, "; {text}"))
     }

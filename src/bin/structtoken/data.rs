@@ -47,7 +47,12 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let Command::Check(arguments) = arguments.command;
     let steps = Steps::new("reading");
     let progress = |done, all| steps.show(done, all);
+    let own = Path::new(&arguments.set).join(init::FILE);
     let report = match &arguments.root {
+        None if own.is_file() => {
+            talk!("the folder is described by `{}`", own.display());
+            check::check(&DatasetSpec::read(&own)?, None, &progress)?
+        }
         None if Path::new(&arguments.set).is_dir() => init::check_folder(Path::new(&arguments.set), &progress)?,
         _ if arguments.set == shapes::NAME => {
             return Err(Error::new("`shapes` is generated: it has no files").hint("name a folder or a dataset TOML"));

@@ -42,7 +42,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<End> {
-    let out = arguments.out.unwrap_or_else(|| arguments.dir.join("dataset.toml"));
+    let out = arguments.out.unwrap_or_else(|| arguments.dir.join(init::FILE));
     let options = Options { images: arguments.images, masks: arguments.masks, names: arguments.names };
     let steps = Steps::new("reading masks");
     let plan = init::look(&arguments.dir, &out, &options, &|done, all| steps.show(done, all))?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::plan::{Outlined, Place, Plan, folders_in};
+use super::plan::{Outlined, Place, Plan, folders_in, label};
 use super::raster::{Area, decompress, from_runs};
 use super::splits::split_mentioned;
 use crate::data::Split;
@@ -210,7 +210,7 @@ fn outlines(path: &Path, file: File, ids: &[i64]) -> Result<(Vec<Outlined>, usiz
                 continue;
             }
         };
-        image.areas.push((area, class as u8 + 1));
+        image.areas.push((area, label(class)));
     }
     Ok((outlined, without))
 }

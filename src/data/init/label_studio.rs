@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use super::plan::{Outlined, Place, Plan};
+use super::plan::{Outlined, Place, Plan, label};
 use super::raster::Area;
 use crate::data::check::Progress;
 use crate::data::image::{RawMask, read_mask};
@@ -67,7 +67,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
         for (layer, path) in of_task {
             let (area, size) = bitmap(path)?;
             declared = Some(size);
-            let class = names.iter().position(|name| *name == layer.label).map_or(0, |at| at as u8 + 1);
+            let class = names.iter().position(|name| *name == layer.label).map_or(0, |at| label(at));
             areas.push((area, class));
         }
         outlined.push(Outlined { name, source: of_task[0].1.clone(), declared, areas });

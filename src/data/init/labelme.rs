@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use base64::Engine;
 use serde::Deserialize;
 
-use super::plan::{Outlined, Place, Plan};
+use super::plan::{Outlined, Place, Plan, label};
 use super::raster::Area;
 use super::splits::split_called;
 use crate::data::Split;
@@ -123,7 +123,7 @@ fn outline(
         let class = match shape.label.as_str() {
             IGNORED => IGNORE,
             BACKGROUND => 0,
-            label => names.iter().position(|name| name == label).map_or(0, |at| at as u8 + 1),
+            other => names.iter().position(|name| name == other).map_or(0, |at| label(at)),
         };
         let area = match (shape.shape_type.as_str(), shape.points.as_slice(), &shape.mask) {
             ("polygon", points, _) if points.len() > 2 => Area::Polygons(vec![points.to_vec()]),

@@ -34,6 +34,9 @@ use plan::{Job, Place};
 
 pub use plan::Plan;
 
+/// What the description is called where no other name is given.
+pub const FILE: &str = "dataset.toml";
+
 /// What the person says about the folder.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
@@ -69,7 +72,7 @@ pub fn look(folder: &Path, toml: &Path, options: &Options, progress: Progress) -
 /// # Errors
 /// As [`look`]; and outlines, which must be drawn as masks before they can be checked.
 pub fn check_folder(folder: &Path, progress: Progress) -> Result<Report> {
-    let toml = folder.join("dataset.toml");
+    let toml = folder.join(FILE);
     let options = Options::default();
     let place = Place::new(folder, &toml, &options)?;
     // Sets with lists and values of their own first; of others, the check says why values are no labels.

@@ -6,6 +6,7 @@ use super::Options;
 use super::raster::Area;
 use super::splits::halve;
 use crate::data::Split;
+use crate::data::image::IGNORE;
 use crate::data::pairs::plain_stem;
 use crate::data::spec::{ClassSpec, DatasetSpec, Encoding, MAX_CLASSES, Source, SplitSpec};
 use crate::data::walk::walk;
@@ -211,7 +212,7 @@ impl<'a> Place<'a> {
             let list = if pictures == stems.len() { List::None } else { List::New };
             parts.push(Part { split, images, masks, image_suffix: None, mask_suffix: ".png".into(), stems, list });
         }
-        let ignored = jobs.iter().any(|job| job.areas.iter().any(|(_, class)| *class == crate::data::image::IGNORE));
+        let ignored = jobs.iter().any(|job| job.areas.iter().any(|(_, class)| *class == IGNORE));
         let ignore = if ignored { vec![Source::Index(255)] } else { Vec::new() };
         let mut plan = self.plan(kind, Encoding::Index, ignore, classes, parts)?;
         plan.jobs = jobs;
@@ -268,6 +269,11 @@ impl<'a> Place<'a> {
         };
         *place = Some(spec);
     }
+}
+
+/// The label of the class at a position in the names of outlines; too many are refused by [`Place::outlines`].
+pub(super) fn label(at: usize) -> u8 {
+    u8::try_from(at + 1).unwrap_or(IGNORE)
 }
 
 /// Folders directly below one, by name.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::names::{DataYaml, Paths};
-use super::plan::{Outlined, Place, Plan};
+use super::plan::{Outlined, Place, Plan, label};
 use super::raster::Area;
 use crate::data::Split;
 use crate::data::check::Progress;
@@ -139,7 +139,7 @@ fn read(path: &Path, ids: &[u16], yaml: &Path) -> Result<(Vec<(Area, u8)>, usize
         let mut words = line.split_whitespace();
         let id = words.next().unwrap_or_default();
         // Some exporters write whole numbers as 3.0.
-        let class = id.parse::<f64>().ok().filter(|id| id.fract() == 0.0).map(|id| id as u16);
+        let class = id.parse::<f64>().ok().filter(|id| id.fract() == 0.0 && *id >= 0.0).map(|id| id as u16);
         let Some(at) = class.and_then(|class| ids.iter().position(|id| *id == class)) else {
             return Err(wrong(format!("is of class `{id}`")).hint(format!(
                 "`{}` names {} classes, from 0",
@@ -152,7 +152,7 @@ fn read(path: &Path, ids: &[u16], yaml: &Path) -> Result<(Vec<(Area, u8)>, usize
             Some(numbers) if numbers.len() == 4 => boxes += 1,
             Some(numbers) if numbers.len() >= 6 && numbers.len().is_multiple_of(2) => {
                 let ring = numbers.as_chunks::<2>().0.to_vec();
-                areas.push((Area::Polygons(vec![ring]), at as u8 + 1));
+                areas.push((Area::Polygons(vec![ring]), label(at)));
             }
             _ => {
                 return Err(wrong("is neither a polygon nor a box".to_string())
