@@ -1,5 +1,6 @@
 //! Folders of images and masks under their common names.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::plan::{List, Part, Place, Plan, folders_in};
@@ -210,7 +211,8 @@ fn matched(place: &Place, candidate: &Candidate) -> Result<Option<(Part, Vec<Pat
     if same && 2 * hits < names.len() - hits {
         return Ok(None);
     }
-    let mask_of = |name: &&str| rule.mask(name).filter(|mask| mask_names.contains(&mask.as_str()) && mask != *name);
+    let present: HashSet<&str> = mask_names.iter().copied().collect();
+    let mask_of = |name: &&str| rule.mask(name).filter(|mask| present.contains(mask.as_str()) && mask != *name);
     let taken: Vec<&str> = names
         .iter()
         .filter(|name| if same { mask_of(name).is_some() } else { rule.mask(name).is_some() })

@@ -1,6 +1,6 @@
 //! Which images are for training, validation and testing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use crate::data::Split;
 use crate::rng::Rng;
@@ -22,8 +22,8 @@ pub(super) fn halve(stems: &[String]) -> (Vec<String>, Vec<String>) {
         by_hash.insert((Rng::named(0, stem).next_u64(), stem), stem);
     }
     let count = (stems.len() / VAL_EVERY).max(1);
-    let val: Vec<&String> = by_hash.into_values().take(count).collect();
-    let (val, train) = stems.iter().cloned().partition(|stem| val.contains(&stem));
+    let val: HashSet<&String> = by_hash.into_values().take(count).collect();
+    let (val, train) = stems.iter().cloned().partition(|stem| val.contains(stem));
     (train, val)
 }
 
