@@ -159,6 +159,7 @@ pub fn check(spec: &DatasetSpec, root: Option<&Path>, progress: Progress) -> Res
     judge::judge(&tally, &mut faults);
     let faults = faults.sorted(&base);
     let ok = faults.iter().all(|fault| fault.level != Level::Fault);
-    let root = if base.as_os_str().is_empty() { PathBuf::from(".") } else { base };
+    let root: PathBuf = base.components().collect();
+    let root = if root.as_os_str().is_empty() { PathBuf::from(".") } else { root };
     Ok(tally.report(spec, root, ok, faults))
 }

@@ -212,7 +212,8 @@ fn matched(place: &Place, candidate: &Candidate) -> Result<Option<(Part, Vec<Pat
         return Ok(None);
     }
     let present: HashSet<&str> = mask_names.iter().copied().collect();
-    let mask_of = |name: &&str| rule.mask(name).filter(|mask| present.contains(mask.as_str()) && mask != *name);
+    let mask_of =
+        |name: &&str| rule.mask(name).filter(|mask| present.contains(mask.as_str()) && (!same || mask != *name));
     let taken: Vec<&str> = names
         .iter()
         .filter(|name| if same { mask_of(name).is_some() } else { rule.mask(name).is_some() })
