@@ -104,7 +104,7 @@ impl Seen<'_> {
             && usize::from(*first) == count
             && matches!(rest, [] | [255])
         {
-            return Some(self.from_one(*first, all[0] == 0, !rest.is_empty()));
+            return Some(self.counted_from_one(*first, all[0] == 0, !rest.is_empty()));
         }
         let pixels = |value: u16| self.pixels.get(&Source::Index(value)).copied().unwrap_or(0);
         let (ends, sum) = (pixels(0) + pixels(255), self.pixels.values().sum::<u64>());
@@ -118,7 +118,7 @@ impl Seen<'_> {
         None
     }
 
-    fn from_one(&self, last: u16, zero: bool, border: bool) -> Cause {
+    fn counted_from_one(&self, last: u16, zero: bool, border: bool) -> Cause {
         let mut ignore = Vec::new();
         ignore.extend(zero.then_some(Source::Index(0)));
         ignore.extend(border.then_some(Source::Index(255)));

@@ -67,7 +67,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
         for (layer, path) in of_task {
             let (area, size) = bitmap(path)?;
             declared = Some(size);
-            let class = names.iter().position(|name| *name == layer.label).map_or(0, |at| label(at));
+            let class = names.iter().position(|name| *name == layer.label).map_or(0, label);
             areas.push((area, class));
         }
         outlined.push(Outlined { name, source: of_task[0].1.clone(), declared, areas });

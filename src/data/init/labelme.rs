@@ -60,7 +60,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     names.sort_unstable();
     names.dedup();
     let names: Vec<String> = names.into_iter().map(str::to_string).collect();
-    let mut groups: BTreeMap<(Option<u8>, PathBuf), (Option<Split>, Vec<Outlined>)> = BTreeMap::new();
+    let mut groups: BTreeMap<(Option<Split>, PathBuf), Vec<Outlined>> = BTreeMap::new();
     let mut skipped: BTreeMap<String, usize> = BTreeMap::new();
     for (name, path, file) in files {
         // Folders of splits are told apart; all else is one set below the folder.
@@ -70,9 +70,9 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
             None => place.dir.to_path_buf(),
         };
         let outlined = outline(&images, &path, file, &names, &mut skipped)?;
-        groups.entry((split.map(|split| split as u8), images)).or_insert((split, Vec::new())).1.push(outlined);
+        groups.entry((split, images)).or_default().push(outlined);
     }
-    let groups = groups.into_iter().map(|((_, images), (split, outlined))| (split, images, outlined)).collect();
+    let groups = groups.into_iter().map(|((split, images), outlined)| (split, images, outlined)).collect();
     let mut plan = place.outlines("LabelMe shapes", &names, false, groups)?;
     for (kind, count) in skipped {
         plan.notes.push(format!("{count} shapes of type `{kind}` have no area and were left out"));
@@ -123,7 +123,7 @@ fn outline(
         let class = match shape.label.as_str() {
             IGNORED => IGNORE,
             BACKGROUND => 0,
-            other => names.iter().position(|name| name == other).map_or(0, |at| label(at)),
+            other => names.iter().position(|name| name == other).map_or(0, label),
         };
         let area = match (shape.shape_type.as_str(), shape.points.as_slice(), &shape.mask) {
             ("polygon", points, _) if points.len() > 2 => Area::Polygons(vec![points.to_vec()]),

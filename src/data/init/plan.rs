@@ -244,7 +244,7 @@ impl<'a> Place<'a> {
                 self.split(part.split.unwrap_or(Split::Train), part, plan);
             }
         }
-        plan.counts.sort_by_key(|(split, _)| *split as u8);
+        plan.counts.sort();
         Ok(())
     }
 
