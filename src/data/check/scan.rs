@@ -217,5 +217,7 @@ fn broken(bytes: &[u8], error: &Error, noun: &str) -> Broken {
         }
         None => ("not-an-image", format!("{noun} that are neither PNG nor JPEG"), again.to_string()),
     };
-    Broken { code, what, remedy, note: Some(error.to_string()) }
+    // Of an empty file there is no more to say.
+    let note = (!bytes.is_empty()).then(|| error.to_string());
+    Broken { code, what, remedy, note }
 }
