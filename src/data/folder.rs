@@ -1,22 +1,15 @@
 //! The one dataset on disk: a folder of images, a folder of masks, and a map between values and classes.
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rayon::prelude::*;
 
 use crate::data::image::{Labels, RawMask, image_size, read_image, read_mask};
 use crate::data::label_map::LabelMap;
-use crate::data::spec::{DatasetSpec, SplitSpec};
+use crate::data::pairs::{Pair, Pairs};
+use crate::data::spec::DatasetSpec;
 use crate::data::{Classes, Dataset, Sample, Split};
 use crate::error::{Error, Result};
-
-/// The endings of images where the description names none.
-const SUFFIXES: [&str; 3] = [".jpg", ".jpeg", ".png"];
-
-/// Folders within folders are followed this far, so that a link to itself ends.
-const MAX_DEPTH: usize = 16;
 
 /// Image and mask files of one split.
 #[derive(Clone, Debug)]
@@ -24,13 +17,6 @@ pub struct Folder {
     pairs: Vec<Pair>,
     classes: Classes,
     map: LabelMap,
-}
-
-#[derive(Clone, Debug)]
-struct Pair {
-    stem: String,
-    image: PathBuf,
-    mask: PathBuf,
 }
 
 impl Folder {
@@ -46,28 +32,7 @@ impl Folder {
                 .hint(format!("it has {}", if has.is_empty() { "none".to_string() } else { has.join(" and ") }))
         })?;
         let base = spec.base(root);
-        let (images, masks) = (base.join(&files.images), base.join(&files.masks));
-        let stems = match &files.list {
-            Some(list) => listed(&images, &base.join(list), files)?,
-            None => found(&images, files)?,
-        };
-        if stems.is_empty() {
-            let place = match &files.list {
-                Some(list) => format!("the list `{}`", base.join(list).display()),
-                None => format!("`{}` or below", images.display()),
-            };
-            return Err(Error::new(format!("the split [{split}] of `{}` is empty: no image in {place}", spec.name))
-                .hint(format!("looked for names that end in {}", endings(files).join(", "))));
-        }
-        let pair = |(stem, image): (String, PathBuf)| {
-            let mask = masks.join(format!("{stem}{}", files.mask_suffix));
-            Pair { stem, image, mask }
-        };
-        let pairs: Vec<Pair> = stems.into_iter().map(pair).collect();
-        let lacking: Vec<&Pair> = pairs.iter().filter(|pair| !pair.mask.is_file()).collect();
-        if let Some(first) = lacking.first() {
-            return Err(lacks_mask(first, lacking.len(), pairs.len(), &masks, files));
-        }
+        let pairs = Pairs::find(&base, files).sound(spec, split, &base, files)?;
         Ok(Self { pairs, classes: spec.classes(), map: LabelMap::new(spec)? })
     }
 
@@ -125,114 +90,6 @@ impl Dataset for Folder {
     }
 }
 
-fn endings(files: &SplitSpec) -> Vec<&str> {
-    files.image_suffix.as_deref().map_or(SUFFIXES.to_vec(), |suffix| vec![suffix])
-}
-
-/// The name without its ending, if it is an image's. An ending the user gave must match exactly.
-fn stem<'a>(name: &'a str, files: &SplitSpec) -> Option<&'a str> {
-    match &files.image_suffix {
-        Some(suffix) => name.strip_suffix(suffix.as_str()),
-        None => SUFFIXES.iter().find_map(|suffix| {
-            let at = name.len().checked_sub(suffix.len())?;
-            name.get(at..)?.eq_ignore_ascii_case(suffix).then(|| &name[..at])
-        }),
-    }
-    .filter(|stem| !stem.is_empty())
-}
-
-/// All images below a folder, by stem.
-fn found(images: &Path, files: &SplitSpec) -> Result<Vec<(String, PathBuf)>> {
-    let mut stems = BTreeMap::new();
-    let mut open = vec![(images.to_path_buf(), String::new(), 0)];
-    while let Some((folder, prefix, depth)) = open.pop() {
-        let failed = |e| {
-            Error::file("read the folder", &folder, e)
-                .hint("check `images` of the dataset and its root, or give another root")
-        };
-        for entry in std::fs::read_dir(&folder).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            // Names that are not UTF-8 cannot be listed or reported; hidden ones are a file manager's.
-            let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|name| !name.starts_with('.'))
-            else {
-                continue;
-            };
-            if path.is_dir() {
-                if depth < MAX_DEPTH {
-                    open.push((path.clone(), format!("{prefix}{name}/"), depth + 1));
-                }
-            } else if let Some(stem) = stem(name, files) {
-                match stems.entry(format!("{prefix}{stem}")) {
-                    Entry::Vacant(entry) => drop(entry.insert(path)),
-                    Entry::Occupied(entry) => return Err(two_of_one_name(entry.get(), &path)),
-                }
-            }
-        }
-    }
-    Ok(stems.into_iter().collect())
-}
-
-/// The images that a list names, in its order.
-fn listed(images: &Path, list: &Path, files: &SplitSpec) -> Result<Vec<(String, PathBuf)>> {
-    let text = std::fs::read_to_string(list).map_err(|e| Error::file("read the list", list, e))?;
-    let mut lines: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut stems = Vec::new();
-    for (number, line) in text.lines().enumerate() {
-        let name = line.trim();
-        if name.is_empty() {
-            continue;
-        }
-        let stem = stem(name, files).unwrap_or(name);
-        let place = format!("line {} of `{}`", number + 1, list.display());
-        if let Some(before) = lines.insert(stem, number + 1) {
-            return Err(
-                Error::new(format!("{place} names `{stem}`, as line {before} does")).hint("name each image once")
-            );
-        }
-        let candidates: Vec<PathBuf> = match &files.image_suffix {
-            Some(suffix) => vec![images.join(format!("{stem}{suffix}"))],
-            None => SUFFIXES
-                .iter()
-                .flat_map(|suffix| [suffix.to_string(), suffix.to_ascii_uppercase()])
-                .map(|suffix| images.join(format!("{stem}{suffix}")))
-                .collect(),
-        };
-        let Some(image) = candidates.iter().find(|path| path.is_file()) else {
-            let tried = endings(files).join(", ");
-            return Err(Error::new(format!("{place} names `{stem}`, which is no image in `{}`", images.display()))
-                .hint(format!("tried the endings {tried}; the list holds one name a line, without ending")));
-        };
-        stems.push((stem.to_string(), image.clone()));
-    }
-    Ok(stems)
-}
-
-fn two_of_one_name(a: &Path, b: &Path) -> Error {
-    let (a, b) = (a.min(b), a.max(b));
-    Error::new(format!("`{}` and `{}` would share one mask", a.display(), b.display()))
-        .hint("remove or rename one, or set `image_suffix` to choose")
-}
-
-fn lacks_mask(first: &Pair, count: usize, of: usize, masks: &Path, files: &SplitSpec) -> Error {
-    let more = if count > 1 { format!(" ({count} of {of} images lack theirs)") } else { String::new() };
-    let error = Error::new(format!(
-        "the image `{}` has no mask: `{}` is not there{more}",
-        first.image.display(),
-        first.mask.display()
-    ));
-    let example =
-        std::fs::read_dir(masks).ok().and_then(|mut entries| entries.next()?.ok()).map(|entry| entry.file_name());
-    match example {
-        None => error.hint(format!("the folder `{}` is empty or missing; check `masks`", masks.display())),
-        Some(_) if count < of => error.hint("add the mask, or leave the image out with a `list`"),
-        Some(name) => error.hint(format!(
-            "masks are called like images with `{}` at the end, set by `mask_suffix`; the folder holds `{}`",
-            files.mask_suffix,
-            name.display()
-        )),
-    }
-}
-
 fn sizes_differ(pair: &Pair, image: (usize, usize), mask: (usize, usize)) -> Error {
     let error = Error::new(format!(
         "`{}` has {}x{} pixels and its mask `{}` {}x{}",
@@ -256,6 +113,7 @@ fn sizes_differ(pair: &Pair, image: (usize, usize), mask: (usize, usize)) -> Err
 mod tests {
     use super::*;
     use crate::data::image::{Image, write_index_png, write_png};
+    use std::path::PathBuf;
 
     fn open(name: &str, split: Split, root: Option<&Path>) -> Result<Folder> {
         DatasetSpec::find(name)?.open(split, root)

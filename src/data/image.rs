@@ -4,8 +4,10 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Seek};
 use std::path::Path;
 
+use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
+use crate::data::jpeg;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -82,13 +84,17 @@ pub fn image_size(path: &Path) -> Result<(usize, usize)> {
     let size = || {
         let (mut decoder, _) = decoder(BufReader::new(file))?;
         let (width, height) = decoder.dimensions();
-        use image::metadata::Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
-        let lying = [Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH];
-        let turned = lying.contains(&decoder.orientation().map_err(invalid)?);
+        let turned = swaps_sides(decoder.orientation().map_err(invalid)?);
         let (width, height) = (width as usize, height as usize);
         Ok(if turned { (height, width) } else { (width, height) })
     };
     size().map_err(|e: Error| Error::file("read", path, e))
+}
+
+/// Whether width and height change places.
+pub(crate) fn swaps_sides(orientation: Orientation) -> bool {
+    use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};
+    matches!(orientation, Rotate90 | Rotate90FlipH | Rotate270 | Rotate270FlipH)
 }
 
 /// Decodes the bytes of a PNG or JPEG file as [`read_image`] does.
@@ -96,16 +102,22 @@ pub fn image_size(path: &Path) -> Result<(usize, usize)> {
 /// # Errors
 /// Bytes that are not an image, cut short, or declare more than [`MAX_PIXELS`].
 pub fn decode_image(bytes: &[u8]) -> Result<Image> {
+    decode_turned(bytes).map(|(image, _)| image)
+}
+
+/// As [`decode_image`], with how EXIF said to turn it.
+pub(crate) fn decode_turned(bytes: &[u8]) -> Result<(Image, Orientation)> {
     let (mut decoder, format) = decoder(Cursor::new(bytes))?;
     // The JPEG decoder fills what is missing with grey and calls it success.
-    if format == ImageFormat::Jpeg && !jpeg_is_complete(bytes) {
+    if format == ImageFormat::Jpeg && !jpeg::is_complete(bytes) {
         return Err(Error::new("the JPEG ends before its last scan does").hint("copy the file again"));
     }
     let orientation = decoder.orientation().map_err(invalid)?;
     let mut decoded = DynamicImage::from_decoder(decoder).map_err(invalid)?;
     decoded.apply_orientation(orientation);
     let rgb = decoded.into_rgb8();
-    Ok(Image { width: rgb.width() as usize, height: rgb.height() as usize, pixels: rgb.into_raw() })
+    let image = Image { width: rgb.width() as usize, height: rgb.height() as usize, pixels: rgb.into_raw() };
+    Ok((image, orientation))
 }
 
 /// Reads a mask PNG without expanding its palette or scaling its greys.
@@ -196,7 +208,8 @@ fn encode(
     Ok(bytes)
 }
 
-fn decode_mask(mut reader: impl BufRead + Seek) -> Result<RawMask> {
+/// Decodes a mask PNG as [`read_mask`] does.
+pub(crate) fn decode_mask(mut reader: impl BufRead + Seek) -> Result<RawMask> {
     let start = reader.fill_buf().map_err(|e| Error::new("reading failed").source(e))?;
     if start.starts_with(&[0xff, 0xd8]) {
         return Err(Error::new("it is a JPEG: its compression changes values, so it cannot hold labels")
@@ -258,26 +271,6 @@ fn check_size(width: u32, height: u32) -> Result<()> {
 
 fn not_an_image() -> Error {
     Error::new("it is neither a PNG nor a JPEG").hint("convert the picture to PNG or JPEG")
-}
-
-/// Whether the JPEG's segments and scans run on to the end-of-image marker.
-fn jpeg_is_complete(bytes: &[u8]) -> bool {
-    let mut at = 2;
-    loop {
-        // To the next marker: within a scan, 0xff is followed by 0 (stuffing) or a restart number.
-        while at + 1 < bytes.len() && (bytes[at] != 0xff || matches!(bytes[at + 1], 0 | 0xff | 0xd0..=0xd7)) {
-            at += 1;
-        }
-        match bytes.get(at + 1) {
-            None => return false,
-            Some(0xd9) => return true,
-            Some(0x01 | 0xd8) => at += 2,
-            Some(_) => match bytes.get(at + 2..at + 4) {
-                Some(length) => at += 2 + usize::from(u16::from_be_bytes([length[0], length[1]])),
-                None => return false,
-            },
-        }
-    }
 }
 
 #[cfg(test)]

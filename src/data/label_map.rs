@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::data::cause::{self, Seen};
 use crate::data::image::{IGNORE, Labels, RawMask};
-use crate::data::spec::{DatasetSpec, Encoding, Source};
+use crate::data::spec::{ClassSpec, DatasetSpec, Encoding, Source};
 use crate::error::{Error, Result};
 
 /// In the table: no class and not ignored.
@@ -13,7 +14,8 @@ const UNKNOWN: u16 = 256;
 #[derive(Clone, Debug)]
 pub struct LabelMap {
     targets: Targets,
-    classes: Vec<String>,
+    classes: Vec<ClassSpec>,
+    ignore: Vec<Source>,
     file: String,
 }
 
@@ -36,15 +38,12 @@ impl LabelMap {
                 Encoding::Index => Targets::Index(vec![UNKNOWN; 1 << 16]),
                 Encoding::Rgb => Targets::Rgb(HashMap::new()),
             },
-            classes: spec.classes.iter().map(|class| class.name.clone()).collect(),
+            classes: spec.classes.clone(),
+            ignore: spec.ignore.clone(),
             file: spec.file.display().to_string(),
         };
         for (index, class) in spec.classes.iter().enumerate() {
-            let default = match (spec.encoding, class.color) {
-                (Encoding::Index, _) => u16::try_from(index).ok().map(Source::Index),
-                (Encoding::Rgb, color) => color.map(Source::Rgb),
-            };
-            let Some(sources) = class.source.clone().or(default.map(|source| vec![source])) else {
+            let Some(sources) = class.sources(index, spec.encoding) else {
                 return Err(Error::new(format!("class `{}` has neither `source` nor `color`", class.name))
                     .hint("with encoding = \"rgb\", give the class the colour that masks show it in"));
             };
@@ -86,7 +85,7 @@ impl LabelMap {
     }
 
     fn called(&self, class: u8) -> String {
-        self.classes.get(usize::from(class)).map_or("`ignore`".to_string(), |name| format!("class `{name}`"))
+        self.classes.get(usize::from(class)).map_or("`ignore`".to_string(), |class| format!("class `{}`", class.name))
     }
 
     /// The class indices of a mask.
@@ -155,35 +154,25 @@ impl LabelMap {
             String::new()
         };
         let noun = if listed.len() == 1 { "value" } else { "values" };
-        let strangers: Vec<Source> = strangers.into_keys().map(&source).collect();
-        Error::new(format!("`{}` does not map the {noun} {}{rest}", self.file, shown.join(", ")))
-            .hint(self.likely_cause(&strangers))
+        let message = format!("`{}` does not map the {noun} {}{rest}", self.file, shown.join(", "));
+        let mut pixels: BTreeMap<Source, u64> = BTreeMap::new();
+        values.iter().for_each(|value| *pixels.entry(source(*value)).or_default() += 1);
+        Error::new(message).hint(self.likely_cause(&pixels).to_string())
     }
 
-    fn likely_cause(&self, strangers: &[Source]) -> String {
-        let count = self.classes.len();
-        match strangers {
-            [Source::Index(255)] if count == 2 => format!(
-                "a binary mask? map 255 to class 1: source = [255] for `{}`; if 255 marks pixels to leave out: ignore = [255]",
-                self.classes[1]
-            ),
-            [Source::Index(255)] => "if 255 marks pixels to leave out, set ignore = [255]".to_string(),
-            [Source::Index(value)] | [Source::Index(value), Source::Index(255)] if usize::from(*value) == count => {
-                format!(
-                    "labels that count from 1? give the classes source = [1], [2], … and set ignore = [0]; if {value} \
-                     marks pixels to leave out, set ignore = [{value}]"
-                )
-            }
-            many if many.len() > 32 => {
-                "so many values are no labels: is this a photograph, a probability map, or a mask that was resized with \
-                 smoothing?"
-                    .to_string()
-            }
-            many => {
-                let values: Vec<_> = many.iter().take(4).map(Source::to_string).collect();
-                format!("add {} to `ignore`, or to the `source` of the class it stands for", values.join(", "))
-            }
+    /// What the value becomes: a class, [`IGNORE`], or nothing if it is unknown.
+    pub fn target(&self, value: Source) -> Option<u8> {
+        match (&self.targets, value) {
+            (Targets::Index(table), Source::Index(value)) => u8::try_from(table[usize::from(value)]).ok(),
+            (Targets::Rgb(table), Source::Rgb(value)) => table.get(&value).copied(),
+            _ => None,
         }
+    }
+
+    /// Why masks that hold these values, each with its number of pixels, do not fit the map.
+    pub(crate) fn likely_cause(&self, pixels: &BTreeMap<Source, u64>) -> cause::Cause {
+        let unknown = pixels.keys().copied().filter(|value| self.target(*value).is_none()).collect();
+        cause::of(&Seen { pixels, unknown, classes: &self.classes, ignore: &self.ignore })
     }
 }
 
@@ -223,7 +212,11 @@ mod tests {
         let (message, hint) = failure("classes = ['a', 'b', 'c']", index(&[0, 1, 2, 17, 17, 0]));
         assert_eq!(message, "`set.toml` does not map the value 17 (2 pixels, the first at column 1, row 1)");
         assert!(hint.contains("ignore"));
-        assert!(failure("classes = ['no', 'yes']", index(&[0, 255, 255, 0])).1.contains("source = [255] for `yes`"));
+        assert!(
+            failure("classes = ['no', 'yes']", index(&[0, 255, 255, 0]))
+                .1
+                .contains("{ name = \"yes\", source = [255] }")
+        );
         assert!(failure("classes = ['a', 'b']", index(&[0, 1, 2, 1])).1.contains("count from 1"));
         let grey: Vec<u16> = (0..200).collect();
         assert!(failure("classes = ['a', 'b']", index(&grey)).1.contains("photograph"));

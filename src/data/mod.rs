@@ -6,19 +6,25 @@
 
 pub mod affine;
 pub mod augment;
+mod cause;
+pub mod check;
 mod config;
 pub mod crop;
 pub mod filters;
 pub mod folder;
 pub mod image;
+pub mod init;
+mod jpeg;
 pub mod label_map;
 pub mod loader;
+mod pairs;
 pub mod photometric;
 pub mod preprocess;
 pub mod rand_augment;
 pub mod resize;
 pub mod shapes;
 pub mod spec;
+mod walk;
 
 pub use config::DataConfig;
 
@@ -94,7 +100,7 @@ impl Classes {
 }
 
 /// A part of a dataset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
     /// To learn from.

@@ -103,8 +103,18 @@ pub struct ClassSpec {
     pub source: Option<Vec<Source>>,
 }
 
+impl ClassSpec {
+    /// The values that mean the class at position `index`; `None` for a class of colours that names none.
+    pub(crate) fn sources(&self, index: usize, encoding: Encoding) -> Option<Vec<Source>> {
+        self.source.clone().or_else(|| match encoding {
+            Encoding::Index => Some(vec![Source::Index(u16::try_from(index).ok()?)]),
+            Encoding::Rgb => Some(vec![Source::Rgb(self.color?)]),
+        })
+    }
+}
+
 /// A value in a mask: a number or a colour.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
     /// A number.
     Index(u16),

@@ -4,6 +4,8 @@
 mod bad_input;
 mod cli;
 mod compare;
+mod data_check;
+mod data_init;
 mod every_decoder;
 mod golden;
 mod heads;

@@ -1,8 +1,8 @@
 //! What a person sees while something runs: progress on stderr, plain lines when that is not a terminal.
 
 use std::io::{IsTerminal, Write, stderr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -154,6 +154,44 @@ impl Observer for Console {
             Stop::Finish
         } else {
             Stop::No
+        }
+    }
+}
+
+/// Progress through files: a bar, or a line every ten seconds where stderr is no terminal.
+pub(crate) struct Steps {
+    what: &'static str,
+    bar: Option<ProgressBar>,
+    started: Instant,
+    last_line: Mutex<Instant>,
+}
+
+impl Steps {
+    /// Progress of something that is done to files, called by its verb.
+    pub(crate) fn new(what: &'static str) -> Self {
+        let bar = stderr().is_terminal().then(|| bar("{msg} {wide_bar} {pos}/{len}  {eta} left").with_message(what));
+        Self { what, bar, started: Instant::now(), last_line: Mutex::new(Instant::now()) }
+    }
+
+    /// So many of so many are done.
+    pub(crate) fn show(&self, done: usize, all: usize) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(all as u64);
+            bar.set_position(done as u64);
+            return;
+        }
+        let mut last_line = self.last_line.lock().unwrap_or_else(PoisonError::into_inner);
+        if last_line.elapsed() >= Duration::from_secs(10) && done > 0 {
+            *last_line = Instant::now();
+            let left = self.started.elapsed().mul_f64((all - done) as f64 / done as f64);
+            talk!("{} {done}/{all}  {} left", self.what, clock(left));
+        }
+    }
+
+    /// Takes the bar away.
+    pub(crate) fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
         }
     }
 }

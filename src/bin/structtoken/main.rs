@@ -13,8 +13,10 @@ macro_rules! talk {
 mod bench;
 mod compare;
 mod console;
+mod data;
 mod demo;
 mod eval;
+mod init;
 mod inspect;
 mod predict;
 mod train;
@@ -37,6 +39,8 @@ struct Cli {
 
 const EXAMPLES: &str = "Examples:
   structtoken demo                                          train on generated shapes, write a report (3 minutes)
+  structtoken init streets/                                 describe a folder of images and masks as a dataset
+  structtoken data check streets/dataset.toml               say what is wrong with it
   structtoken train configs/camvid/dinov2-s_pwe.toml --out runs/camvid
   structtoken eval runs/camvid/model.safetensors
   structtoken predict runs/camvid/model.safetensors photo.jpg --overlay
@@ -46,6 +50,10 @@ const EXAMPLES: &str = "Examples:
 enum Command {
     /// Make a set of shapes, train on it for at most three minutes, and show what the tokens do
     Demo(demo::Arguments),
+    /// Look at a folder and write the TOML that describes it as a dataset
+    Init(init::Arguments),
+    /// Look at a dataset: what is there, what is wrong, what remedies it
+    Data(data::Arguments),
     /// Train as a recipe says
     Train(train::Arguments),
     /// Measure a model: mIoU, accuracies, Dice, per class
@@ -69,13 +77,15 @@ impl Command {
             | Command::Predict(predict::Arguments { computing, .. })
             | Command::Compare(compare::Arguments { computing, .. })
             | Command::Bench(bench::Arguments { computing, .. }) => computing.threads,
-            Command::Inspect(_) => None,
+            Command::Init(_) | Command::Data(_) | Command::Inspect(_) => None,
         }
     }
 
     fn run(self) -> Result<End> {
         match self {
             Command::Demo(arguments) => demo::run(arguments),
+            Command::Init(arguments) => init::run(arguments),
+            Command::Data(arguments) => data::run(arguments),
             Command::Train(arguments) => train::run(arguments),
             Command::Eval(arguments) => eval::run(arguments),
             Command::Predict(arguments) => predict::run(arguments),
@@ -101,6 +111,8 @@ struct Computing {
 enum End {
     Done,
     Interrupted,
+    /// What was looked at has faults, which were told.
+    Faulty,
 }
 
 fn main() -> ExitCode {
@@ -109,6 +121,7 @@ fn main() -> ExitCode {
     match start_threads(command.threads()).and_then(|()| rayon::scope(|_| command.run())) {
         Ok(End::Done) => ExitCode::SUCCESS,
         Ok(End::Interrupted) => ExitCode::from(130),
+        Ok(End::Faulty) => ExitCode::FAILURE,
         Err(error) => {
             report(&error);
             ExitCode::FAILURE

@@ -1,0 +1,70 @@
+//! `structtoken data`.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use structtoken::data::spec::DatasetSpec;
+use structtoken::data::{check, init, shapes};
+use structtoken::error::{Error, Result};
+
+use crate::End;
+use crate::console::{Steps, emit, print};
+
+/// Look at a dataset
+#[derive(Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Read every image and mask and say what is there, what is wrong, and what remedies it
+    Check(Check),
+}
+
+const EXAMPLES: &str = "Examples:
+  structtoken data check streets/            a folder with images/ and masks/, also in train/ and val/
+  structtoken data check streets.toml        a dataset's description
+  structtoken data check camvid --root data/camvid
+
+Exit code: 0 without a fault (there may be warnings), 1 with one.";
+
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+struct Check {
+    /// A folder of images and masks, a dataset TOML, or a built-in name
+    set: String,
+    /// The folder that the description's paths are relative to, in place of its own
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
+    /// Print the report as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(arguments: Arguments) -> Result<End> {
+    let Command::Check(arguments) = arguments.command;
+    let steps = Steps::new("reading");
+    let progress = |done, all| steps.show(done, all);
+    let own = Path::new(&arguments.set).join(init::FILE);
+    let report = match &arguments.root {
+        None if own.is_file() => {
+            talk!("the folder is described by `{}`", own.display());
+            check::check(&DatasetSpec::read(&own)?, None, &progress)?
+        }
+        None if Path::new(&arguments.set).is_dir() => init::check_folder(Path::new(&arguments.set), &progress)?,
+        _ if arguments.set == shapes::NAME => {
+            return Err(Error::new("`shapes` is generated: it has no files").hint("name a folder or a dataset TOML"));
+        }
+        root => check::check(&DatasetSpec::find(&arguments.set)?, root.as_deref(), &progress)?,
+    };
+    steps.clear();
+    if arguments.json {
+        let value = serde_json::to_value(&report).map_err(|error| Error::new("cannot write JSON").source(error))?;
+        emit(&value);
+    } else {
+        print(&report.text());
+    }
+    Ok(if report.ok { End::Done } else { End::Faulty })
+}

@@ -1,0 +1,300 @@
+//! What only the whole set tells: values, encodings, leaks between splits, classes that are nowhere.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::fault::{Example, Fault, Faults, Level};
+use super::tally::{SplitTally, Tally, noun};
+use crate::data::Split;
+use crate::data::cause::{self, STRAY};
+use crate::data::image::IGNORE;
+use crate::data::spec::{ClassSpec, Encoding, Source};
+
+/// What to do with lines.
+const WRITE: &str = "write into the dataset's TOML, in place of the lines of the same keys";
+
+/// How many values a fault shows; the report lists more.
+const SHOWN: usize = 5;
+
+/// Adds what is wrong with the sums, the worst first.
+pub(super) fn judge(tally: &Tally, faults: &mut Faults) {
+    other_encoding(tally, faults);
+    unknown_values(tally, faults);
+    faults.next_stage();
+    same_pictures(tally, faults);
+    faults.next_stage();
+    for sums in &tally.splits {
+        masks_alike(sums, faults);
+    }
+    absent_classes(tally, faults);
+    stray_classes(tally, faults);
+}
+
+fn other_encoding(tally: &Tally, faults: &mut Faults) {
+    if tally.other_encoding.is_empty() {
+        return;
+    }
+    let (encoding, count, all) =
+        (tally.spec.encoding, tally.other_encoding.len(), tally.splits.iter().map(|sums| sums.pairs).sum::<usize>());
+    let (is, code) = match encoding {
+        Encoding::Index => (Encoding::Rgb, "rgb-mask"),
+        Encoding::Rgb => (Encoding::Index, "index-mask"),
+    };
+    let what = format!("masks of {} where {} are declared", noun(is), noun(encoding));
+    let remedy = if count < all {
+        format!("export all masks alike: {} of {all} hold {}", all - count, noun(encoding))
+    } else {
+        WRITE.to_string()
+    };
+    let fault = Fault::new(Level::Fault, code, what, remedy);
+    let fault = match (encoding, count == all) {
+        (Encoding::Index, true) => as_colours(tally, fault),
+        (Encoding::Rgb, true) => as_numbers(tally, fault),
+        (_, false) => fault,
+    };
+    let examples = tally.other_encoding.iter().take(SHOWN).map(|path| Example::file(path));
+    faults.add_many(fault, count, examples);
+}
+
+/// The set declares numbers; all masks are colours.
+fn as_colours(tally: &Tally, fault: Fault) -> Fault {
+    let seen: Vec<(Source, u64)> = tally.other_values.iter().map(|(value, pixels)| (*value, *pixels)).collect();
+    let grey = |value: &Source| matches!(value, Source::Rgb([r, g, b]) if r == g && g == b);
+    if seen.iter().all(|(value, _)| grey(value)) {
+        let rgb = |source: Source| match source {
+            Source::Index(n) => Source::Rgb([u8::try_from(n).unwrap_or(u8::MAX); 3]),
+            colour => colour,
+        };
+        let sources = |(index, class): (usize, &ClassSpec)| {
+            class.sources(index, Encoding::Index).unwrap_or_default().into_iter().map(rgb).collect()
+        };
+        let classes = cause::table(&tally.spec.classes, tally.spec.classes.iter().enumerate().map(sources));
+        let ignore: Vec<Source> = tally.spec.ignore.iter().copied().map(rgb).collect();
+        let ignore = if ignore.is_empty() { String::new() } else { format!("{}\n", cause::list(&ignore)) };
+        return fault
+            .cause("grey numbers saved as RGB: red, green and blue are equal")
+            .toml(format!("encoding = \"rgb\"\n{ignore}{classes}"));
+    }
+    let named = |colour: &Source| tally.spec.classes.iter().any(|class| class.color.map(Source::Rgb) == Some(*colour));
+    let known = seen.iter().filter(|(colour, _)| named(colour)).count();
+    if known > 0 && known * 2 >= seen.len() {
+        let sources = |class: &ClassSpec| class.color.map(Source::Rgb).into_iter().collect();
+        let classes = cause::table(&tally.spec.classes, tally.spec.classes.iter().map(sources));
+        let strangers: Vec<Source> = seen.iter().map(|(colour, _)| *colour).filter(|colour| !named(colour)).collect();
+        let ignore = if strangers.is_empty() { String::new() } else { format!("{}\n", cause::list(&strangers)) };
+        return fault
+            .cause("the masks show the classes in their colours")
+            .toml(format!("encoding = \"rgb\"\n{ignore}{classes}"));
+    }
+    let mut seen = seen;
+    seen.sort_by_key(|(_, pixels)| std::cmp::Reverse(*pixels));
+    let colours: Vec<String> = seen.iter().take(8).map(|(colour, _)| colour.to_string()).collect();
+    let more = if seen.len() > 8 { format!(" and {} more", seen.len() - 8) } else { String::new() };
+    Fault {
+        remedy: "set encoding = \"rgb\" and give each class its `color`, from the labelling tool".to_string(),
+        ..fault
+    }
+    .cause(format!("the colours are {}{more}; which class each is, the files do not say", colours.join(", ")))
+}
+
+/// The set declares colours; all masks are numbers.
+fn as_numbers(tally: &Tally, fault: Fault) -> Fault {
+    let palette = tally.palette.as_deref().unwrap_or_default();
+    let numbers = |class: &ClassSpec| -> Vec<Source> {
+        let sources = class.sources(0, Encoding::Rgb).unwrap_or_default();
+        let shown = |value: &&Source| match value {
+            Source::Index(n) => {
+                palette.get(usize::from(*n)).is_some_and(|colour| sources.contains(&Source::Rgb(*colour)))
+            }
+            Source::Rgb(_) => false,
+        };
+        tally.other_values.keys().filter(shown).copied().collect()
+    };
+    let mapped: Vec<Vec<Source>> = tally.spec.classes.iter().map(numbers).collect();
+    let rest: Vec<Source> =
+        tally.other_values.keys().copied().filter(|value| !mapped.iter().any(|some| some.contains(value))).collect();
+    if mapped.iter().all(Vec::is_empty) {
+        let remedy = "set encoding = \"index\" and give the classes their numbers as `source`".to_string();
+        return Fault { remedy, ..fault };
+    }
+    // A class that no mask shows has no number; an empty `source` says so.
+    let classes = cause::table(&tally.spec.classes, mapped.into_iter());
+    fault
+        .cause("palette PNGs store numbers; their palette has the colours of the classes")
+        .toml(format!("encoding = \"index\"\n{}\n{classes}", cause::list(&rest)))
+}
+
+fn unknown_values(tally: &Tally, faults: &mut Faults) {
+    let mut unknown: Vec<_> = tally.values.iter().filter(|(value, _)| tally.map.target(**value).is_none()).collect();
+    if unknown.is_empty() {
+        return;
+    }
+    let pixels: BTreeMap<Source, u64> = tally.values.iter().map(|(value, sum)| (*value, sum.pixels)).collect();
+    let cause = tally.map.likely_cause(&pixels);
+    unknown.sort_by_key(|(_, sum)| std::cmp::Reverse((sum.masks, sum.pixels)));
+    let examples = unknown.iter().take(SHOWN).map(|(value, sum)| {
+        let note = format!("{} in {}", counted(sum.pixels, "pixel"), counted(sum.masks, "mask"));
+        Example::file(&sum.first).at(sum.at).value(**value).note(note)
+    });
+    let what = "values in masks that are neither a class nor ignored";
+    let remedy = match (&cause.toml, &cause.otherwise) {
+        (Some(_), Some(otherwise)) => format!("{WRITE}; {otherwise}"),
+        (Some(_), None) => WRITE.to_string(),
+        (None, _) => "the cause must be removed where the masks are made; no line of the TOML can".to_string(),
+    };
+    let mut fault = Fault::new(Level::Fault, cause.code, what, remedy).cause(cause.why).unit("value");
+    fault.toml = cause.toml;
+    faults.add_many(fault, unknown.len(), examples);
+}
+
+/// The same pixels under two names: within a split, or, worse, in two.
+fn same_pictures(tally: &Tally, faults: &mut Faults) {
+    let mut groups: Vec<_> = tally.pictures.values().filter(|places| places.len() > 1).collect();
+    groups.sort_by_key(|places| &places[0].1);
+    for places in groups {
+        let first = &places[0];
+        let same = |path: &Path| format!("the same as `{}`", path.display());
+        for (split, path, mask) in &places[1..] {
+            let example = Example::file(path).note(same(&first.1));
+            let fault = if *split != first.0 {
+                let names = (tally.splits[first.0].split, tally.splits[*split].split);
+                Fault::new(
+                    Level::Fault,
+                    "leak",
+                    format!("images of [{}] that are in [{}] too: scores on them say nothing", names.1, names.0),
+                    format!(
+                        "keep each in one split: remove the files from [{}], or leave them out with a `list`",
+                        names.0
+                    ),
+                )
+            } else if *mask != first.2 {
+                let what = "images that are there twice with different masks";
+                Fault::new(Level::Warning, "contradiction", what, "keep the better mask, remove the other pair")
+            } else {
+                Fault::new(Level::Warning, "duplicate", "images that are there twice", "remove one of each")
+            };
+            faults.add(fault, example);
+        }
+    }
+}
+
+fn masks_alike(sums: &SplitTally, faults: &mut Faults) {
+    let (split, count) = (sums.split, sums.constant.len() + sums.blank.len());
+    let examples =
+        |paths: &[std::path::PathBuf]| paths.iter().take(SHOWN).map(|path| Example::file(path)).collect::<Vec<_>>();
+    let masks: usize = sums.masks.values().sum();
+    if !sums.blank.is_empty() {
+        let all = sums.blank.len() == masks;
+        let fault = Fault::new(
+            if all { Level::Fault } else { Level::Warning },
+            "all-ignored",
+            format!("masks of [{split}] in which every pixel is ignored{}", if all { ": all of them" } else { "" }),
+            if all {
+                "check `ignore` and the classes' `source`"
+            } else {
+                "label them, or leave the images out: they teach nothing"
+            },
+        );
+        faults.add_many(fault, sums.blank.len(), examples(&sums.blank));
+    }
+    if masks > 1 && 2 * sums.constant.len() > masks {
+        let fault = Fault::new(
+            Level::Warning,
+            "constant-masks",
+            format!("masks of [{split}] that hold one value nearly everywhere (99.9 %), more than half of all"),
+            "if objects are missing from them, export the masks again",
+        );
+        faults.add_many(fault, sums.constant.len(), examples(&sums.constant));
+    } else if masks > 1 && sums.masks.len() == 1 && count == 0 {
+        let fault = Fault::new(
+            Level::Warning,
+            "identical-masks",
+            format!("all masks of [{split}] are the same"),
+            "if the images differ, the export wrote one mask for all: export again",
+        );
+        faults.add_many(fault, masks, []);
+    }
+}
+
+fn absent_classes(tally: &Tally, faults: &mut Faults) {
+    let names = |absent: &dyn Fn(usize) -> bool| -> Vec<&str> {
+        let classes = tally.spec.classes.iter().enumerate().filter(|(index, _)| absent(*index));
+        classes.map(|(_, class)| class.name.as_str()).collect()
+    };
+    let has = |sums: &SplitTally, index: usize| sums.class_pixels[index] > 0;
+    // Without masks that could be read, all classes are absent; that is told already.
+    let read = |sums: &&SplitTally| sums.pixels > 0;
+    let splits: Vec<&SplitTally> = tally.splits.iter().filter(read).collect();
+    if splits.is_empty() {
+        return;
+    }
+    let warn = |code, what: String, names: &[&str], remedy: &str| {
+        Fault::new(Level::Warning, code, format!("{what}: {}", listed(names)), remedy).unit("class")
+    };
+    let nowhere = |index| !splits.iter().any(|sums| has(sums, index));
+    let absent = names(&nowhere);
+    if !absent.is_empty() {
+        let mut fault = warn(
+            "class-absent",
+            "classes without a pixel in any split".to_string(),
+            &absent,
+            "check their `source`, or remove them from `classes`",
+        );
+        let ignored_255 =
+            tally.map.target(Source::Index(255)) == Some(IGNORE) && tally.values.contains_key(&Source::Index(255));
+        if tally.spec.classes.len() == 2 && ignored_255 && tally.values.len() == 2 {
+            let sources = [vec![Source::Index(0)], vec![Source::Index(255)]];
+            fault = fault
+                .cause("masks of 0 and 255, of which 255 is ignored: is it the second class?")
+                .toml(format!("ignore = []\n{}", cause::table(&tally.spec.classes, sources.into_iter())));
+        }
+        faults.add_many(fault, absent.len(), []);
+    }
+    let Some(train) = splits.iter().find(|sums| sums.split == Split::Train) else { return };
+    for other in splits.iter().filter(|sums| sums.split != train.split) {
+        let unlearned = names(&|index| !has(train, index) && has(other, index));
+        if !unlearned.is_empty() {
+            let what = format!("classes of [{}] that [train] lacks, which cannot be learned", other.split);
+            let fault = warn("class-not-in-train", what, &unlearned, "move images that show them to [train]");
+            faults.add_many(fault, unlearned.len(), []);
+        }
+    }
+    faults.next_stage();
+    for other in splits.iter().filter(|sums| sums.split != train.split) {
+        let unjudged = names(&|index| has(train, index) && !has(other, index));
+        if !unjudged.is_empty() {
+            let what = format!("classes of [train] that [{}] lacks, which get no score", other.split);
+            let remedy = format!("move images that show them to [{}]", other.split);
+            faults.add_many(warn("class-not-judged", what, &unjudged, &remedy), unjudged.len(), []);
+        }
+    }
+}
+
+/// Known values of so few pixels that they are no objects.
+fn stray_classes(tally: &Tally, faults: &mut Faults) {
+    let all: u64 = tally.values.values().map(|sum| sum.pixels).sum();
+    for (value, sum) in &tally.values {
+        let Some(label) = tally.map.target(*value).filter(|label| *label != IGNORE) else { continue };
+        if sum.pixels < STRAY && all > 100 * STRAY {
+            let fault = Fault::new(
+                Level::Warning,
+                "stray-values",
+                format!("values of classes with fewer than {STRAY} pixels in all masks"),
+                "if they are slips of the pen, move the value from the class's `source` to `ignore`, and a class that has no \
+                 other out of `classes`",
+            );
+            let fault = fault.unit("value");
+            let note = format!("{} of `{}`", counted(sum.pixels, "pixel"), tally.spec.classes[usize::from(label)].name);
+            faults.add(fault, Example::file(&sum.first).at(sum.at).value(*value).note(note));
+        }
+    }
+}
+
+fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+fn listed(names: &[&str]) -> String {
+    let shown = names.iter().take(8).copied().collect::<Vec<_>>().join(", ");
+    if names.len() > 8 { format!("{shown} and {} more", names.len() - 8) } else { shown }
+}

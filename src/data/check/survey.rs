@@ -1,0 +1,90 @@
+//! Masks before anything is known about them: which values they hold.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use rayon::prelude::*;
+
+use super::scan::scan_mask;
+use super::{CHUNK, Progress};
+use crate::data::spec::{Encoding, Source};
+
+/// What masks hold.
+#[derive(Default)]
+pub(crate) struct Survey {
+    /// Masks of numbers.
+    pub(crate) index: usize,
+    /// Masks of colours.
+    pub(crate) rgb: usize,
+    /// Masks that cannot be read, and why.
+    pub(crate) broken: Vec<(PathBuf, String)>,
+    /// All numbers.
+    pub(crate) numbers: BTreeMap<Source, ValueCount>,
+    /// All colours, up to some thousands of each mask.
+    pub(crate) colours: BTreeMap<Source, ValueCount>,
+    /// The palette of the first mask that has one.
+    pub(crate) palette: Option<Vec<[u8; 3]>>,
+    /// All have the same.
+    pub(crate) one_palette: bool,
+}
+
+/// How often a value occurs.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct ValueCount {
+    pub(crate) pixels: u64,
+    pub(crate) masks: usize,
+}
+
+impl Survey {
+    /// What most masks hold.
+    pub(crate) fn encoding(&self) -> Encoding {
+        if self.rgb > self.index { Encoding::Rgb } else { Encoding::Index }
+    }
+
+    /// The values of masks of that kind.
+    pub(crate) fn values(&self) -> &BTreeMap<Source, ValueCount> {
+        match self.encoding() {
+            Encoding::Index => &self.numbers,
+            Encoding::Rgb => &self.colours,
+        }
+    }
+}
+
+/// Reads all masks.
+pub(crate) fn survey(masks: &[PathBuf], progress: Progress) -> Survey {
+    let mut survey = Survey { one_palette: true, ..Survey::default() };
+    progress(0, masks.len());
+    for (at, chunk) in masks.chunks(CHUNK).enumerate() {
+        let scanned: Vec<_> = chunk.par_iter().map(|path| scan_mask(path)).collect();
+        for (path, facts) in chunk.iter().zip(scanned) {
+            let facts = match facts {
+                Ok(facts) => facts,
+                Err(broken) => {
+                    survey.broken.push((path.clone(), broken.what));
+                    continue;
+                }
+            };
+            let values = match facts.encoding {
+                Encoding::Index => {
+                    survey.index += 1;
+                    &mut survey.numbers
+                }
+                Encoding::Rgb => {
+                    survey.rgb += 1;
+                    &mut survey.colours
+                }
+            };
+            for (value, count) in facts.values {
+                let sum = values.entry(value).or_default();
+                sum.pixels += count.pixels;
+                sum.masks += 1;
+            }
+            match (&survey.palette, facts.palette) {
+                (None, palette) => survey.palette = palette,
+                (Some(first), other) => survey.one_palette &= other.as_ref() == Some(first),
+            }
+        }
+        progress((at * CHUNK + chunk.len()).min(masks.len()), masks.len());
+    }
+    survey
+}

@@ -1,0 +1,305 @@
+//! The facts of all pairs, added up.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+
+use image::metadata::Orientation;
+
+use super::fault::{Example, Fault, Faults, Level};
+use super::scan::{Broken, ImageFacts, MaskFacts, Scanned};
+use super::{ClassReport, Report, SplitReport, ValueReport};
+use crate::data::Split;
+use crate::data::image::{IGNORE, swaps_sides};
+use crate::data::label_map::LabelMap;
+use crate::data::pairs::Pair;
+use crate::data::spec::{DatasetSpec, Encoding, Source};
+
+/// Values of all masks that are told apart; more are those of photographs.
+const MAX_VALUES: usize = 1 << 16;
+
+/// How many values a report lists.
+const SHOWN: usize = 256;
+
+/// Sums over all pairs.
+pub(super) struct Tally<'a> {
+    pub(super) spec: &'a DatasetSpec,
+    pub(super) map: &'a LabelMap,
+    pub(super) splits: Vec<SplitTally>,
+    pub(super) values: BTreeMap<Source, ValueTally>,
+    /// For every picture, by its pixels, where it is: split, image, and what its mask is like.
+    pub(super) pictures: HashMap<u64, Vec<(usize, PathBuf, u64)>>,
+    /// Masks of the other encoding.
+    pub(super) other_encoding: Vec<PathBuf>,
+    /// The values of these, of the first some.
+    pub(super) other_values: BTreeMap<Source, u64>,
+    /// The palette of the first mask that has one.
+    pub(super) palette: Option<Vec<[u8; 3]>>,
+}
+
+/// Sums over the pairs of a split.
+pub(super) struct SplitTally {
+    pub(super) split: Split,
+    pub(super) read: usize,
+    pub(super) sizes: HashMap<[usize; 2], usize>,
+    pub(super) image_formats: BTreeMap<String, usize>,
+    pub(super) mask_formats: BTreeMap<String, usize>,
+    pub(super) turned: usize,
+    pub(super) pixels: u64,
+    pub(super) ignored: u64,
+    /// Pixels of every label.
+    pub(super) class_pixels: Vec<u64>,
+    /// Images of every label.
+    pub(super) class_images: Vec<u64>,
+    /// Masks of one value only, nearly.
+    pub(super) constant: Vec<PathBuf>,
+    /// Masks without a pixel that counts.
+    pub(super) blank: Vec<PathBuf>,
+    /// Masks, by what they hold.
+    pub(super) masks: HashMap<u64, usize>,
+    pub(super) pairs: usize,
+}
+
+/// One value in all masks.
+pub(super) struct ValueTally {
+    pub(super) pixels: u64,
+    pub(super) masks: u64,
+    pub(super) first: PathBuf,
+    pub(super) at: [usize; 2],
+}
+
+impl<'a> Tally<'a> {
+    pub(super) fn new(spec: &'a DatasetSpec, map: &'a LabelMap, splits: impl Iterator<Item = Split>) -> Self {
+        let split = |split| SplitTally {
+            split,
+            read: 0,
+            sizes: HashMap::new(),
+            image_formats: BTreeMap::new(),
+            mask_formats: BTreeMap::new(),
+            turned: 0,
+            pixels: 0,
+            ignored: 0,
+            class_pixels: vec![0; 256],
+            class_images: vec![0; 256],
+            constant: Vec::new(),
+            blank: Vec::new(),
+            masks: HashMap::new(),
+            pairs: 0,
+        };
+        Self {
+            spec,
+            map,
+            splits: splits.map(split).collect(),
+            values: BTreeMap::new(),
+            pictures: HashMap::new(),
+            other_encoding: Vec::new(),
+            other_values: BTreeMap::new(),
+            palette: None,
+        }
+    }
+
+    /// Adds a pair; what is wrong with it alone is told at once.
+    pub(super) fn add(&mut self, split: usize, pair: &Pair, scanned: Scanned, faults: &mut Faults) {
+        self.splits[split].pairs += 1;
+        let broken = |broken: &Broken, path, faults: &mut Faults| {
+            let example = Example { note: broken.note.clone(), ..Example::file(path) };
+            faults.add(Fault::new(Level::Fault, broken.code, broken.what.clone(), broken.remedy.clone()), example);
+        };
+        if let Err(why) = &scanned.image {
+            broken(why, &pair.image, faults);
+        }
+        if let Err(why) = &scanned.mask {
+            broken(why, &pair.mask, faults);
+        }
+        if let Ok(image) = &scanned.image {
+            self.add_image(split, pair, image, scanned.mask.as_ref().map_or(0, |mask| mask.hash), faults);
+        }
+        if let Ok(mask) = &scanned.mask {
+            self.add_mask(split, pair, mask, faults);
+        }
+        if let (Ok(image), Ok(mask)) = (&scanned.image, &scanned.mask) {
+            self.splits[split].read += 1;
+            compare_sizes(pair, image, mask, faults);
+        }
+    }
+
+    fn add_image(&mut self, split: usize, pair: &Pair, image: &ImageFacts, mask: u64, faults: &mut Faults) {
+        let sums = &mut self.splits[split];
+        *sums.sizes.entry(image.size).or_default() += 1;
+        *sums.image_formats.entry(image.format.to_string()).or_default() += 1;
+        sums.turned += usize::from(image.orientation != Orientation::NoTransforms);
+        self.pictures.entry(image.hash).or_default().push((split, pair.image.clone(), mask));
+        if image.misnamed {
+            misnamed(&pair.image, image.format, faults);
+        }
+    }
+
+    fn add_mask(&mut self, split: usize, pair: &Pair, mask: &MaskFacts, faults: &mut Faults) {
+        let sums = &mut self.splits[split];
+        *sums.mask_formats.entry(mask.format.clone()).or_default() += 1;
+        *sums.masks.entry(mask.hash).or_default() += 1;
+        if mask.misnamed {
+            misnamed(&pair.mask, "PNG", faults);
+        }
+        let place = |at: usize| [at % mask.size[0], at / mask.size[0]];
+        if let Some(at) = mask.transparent {
+            let what = "masks with transparent pixels, whose transparency is dropped";
+            let remedy = "if the labels are in the transparency, export the masks again without alpha";
+            faults.add(
+                Fault::new(Level::Warning, "transparent-mask", what, remedy),
+                Example::file(&pair.mask).at(place(at)),
+            );
+        }
+        if self.palette.is_none() {
+            self.palette.clone_from(&mask.palette);
+        }
+        if mask.encoding != self.spec.encoding {
+            self.other_encoding.push(pair.mask.clone());
+            if self.other_values.len() < MAX_VALUES {
+                mask.values
+                    .iter()
+                    .for_each(|(value, count)| *self.other_values.entry(*value).or_default() += count.pixels);
+            }
+            return;
+        }
+        let all: u64 = mask.values.values().map(|count| count.pixels).sum();
+        let (mut counted, mut unknown, mut labels) = (0, mask.more, [false; 256]);
+        for (value, count) in &mask.values {
+            let full = self.values.len() >= MAX_VALUES;
+            let sum = match self.values.get_mut(value) {
+                Some(sum) => Some(sum),
+                None if full => None,
+                None => {
+                    let first = ValueTally { pixels: 0, masks: 0, first: pair.mask.clone(), at: place(count.first) };
+                    Some(self.values.entry(*value).or_insert(first))
+                }
+            };
+            if let Some(sum) = sum {
+                sum.pixels += count.pixels;
+                sum.masks += 1;
+            }
+            match self.map.target(*value) {
+                Some(label) => {
+                    sums.class_pixels[usize::from(label)] += count.pixels;
+                    labels[usize::from(label)] = true;
+                    counted += if label == IGNORE { 0 } else { count.pixels };
+                    sums.ignored += if label == IGNORE { count.pixels } else { 0 };
+                }
+                None => unknown = true,
+            }
+        }
+        sums.pixels += all;
+        sums.class_images.iter_mut().zip(labels).for_each(|(images, here)| *images += u64::from(here));
+        if counted == 0 && !unknown {
+            sums.blank.push(pair.mask.clone());
+        } else if mask.values.values().any(|count| count.pixels * 1000 >= all * 999) {
+            sums.constant.push(pair.mask.clone());
+        }
+    }
+
+    pub(super) fn report(self, spec: &DatasetSpec, root: PathBuf, ok: bool, faults: Vec<Fault>) -> Report {
+        let class = |(index, class): (usize, &crate::data::spec::ClassSpec)| ClassReport {
+            name: class.name.clone(),
+            pixels: self.splits.iter().map(|sums| sums.class_pixels[index]).collect(),
+            images: self.splits.iter().map(|sums| sums.class_images[index]).collect(),
+        };
+        let classes = spec.classes.iter().enumerate().map(class).collect();
+        let named = |value: &Source| match self.map.target(*value)? {
+            IGNORE => Some("ignored".to_string()),
+            label => Some(spec.classes[usize::from(label)].name.clone()),
+        };
+        let mut values: Vec<ValueReport> = self
+            .values
+            .iter()
+            .map(|(value, sum)| ValueReport {
+                value: *value,
+                pixels: sum.pixels,
+                masks: sum.masks,
+                class: named(value),
+            })
+            .collect();
+        values.sort_by_key(|value| std::cmp::Reverse(value.pixels));
+        let distinct_values = values.len();
+        values.truncate(SHOWN);
+        let copies = |split: usize| {
+            let here = |places: &Vec<(usize, PathBuf, u64)>| places.iter().filter(|place| place.0 == split).count();
+            self.pictures.values().map(|places| here(places).saturating_sub(1)).sum()
+        };
+        let duplicates: Vec<usize> = (0..self.splits.len()).map(copies).collect();
+        let splits =
+            self.splits.into_iter().zip(duplicates).map(|(sums, duplicates)| sums.report(duplicates)).collect();
+        let (name, encoding) = (spec.name.clone(), spec.encoding);
+        Report { version: 1, name, root, encoding, ok, splits, classes, values, distinct_values, faults }
+    }
+}
+
+impl SplitTally {
+    fn report(self, duplicates: usize) -> SplitReport {
+        let mut sizes: Vec<_> = self.sizes.into_iter().collect();
+        sizes.sort_by_key(|(size, count)| (std::cmp::Reverse(*count), *size));
+        SplitReport {
+            split: self.split,
+            pairs: self.pairs,
+            sizes,
+            image_formats: self.image_formats,
+            mask_formats: self.mask_formats,
+            turned: self.turned,
+            duplicates,
+            pixels: self.pixels,
+            ignored: self.ignored,
+        }
+    }
+}
+
+fn misnamed(path: &std::path::Path, format: &str, faults: &mut Faults) {
+    let what = format!("{format} files with the ending of another format; they are read as what they are");
+    faults.add(Fault::new(Level::Warning, "wrong-ending", what, "rename them"), Example::file(path));
+}
+
+fn compare_sizes(pair: &Pair, image: &ImageFacts, mask: &MaskFacts, faults: &mut Faults) {
+    let ([w, h], [mw, mh]) = (image.size, mask.size);
+    let turned = image.orientation != Orientation::NoTransforms;
+    let sizes = format!("image {w}x{h}, mask {mw}x{mh}");
+    if [w, h] == [mw, mh] {
+        let certain = swaps_sides(image.orientation) && w != h;
+        if turned && !certain {
+            let what = "images that EXIF turns, whose masks may have been drawn before that";
+            let remedy = "look at one beside its mask; if they disagree: exiftool -Orientation= FILE";
+            faults.add(Fault::new(Level::Warning, "exif", what, remedy), Example::file(&pair.image));
+        }
+        return;
+    }
+    let (code, what, remedy) = if [w, h] == [mh, mw] && turned {
+        (
+            "exif-mismatch",
+            "masks drawn on the pixels as stored, while EXIF turns the image",
+            "remove the note from the images: exiftool -Orientation= FILE; or turn the masks as EXIF turns the images",
+        )
+    } else if [w, h] == [mh, mw] {
+        (
+            "swapped-size",
+            "masks with width and height swapped",
+            "turn the masks, or the images, by 90 degrees, or transpose them",
+        )
+    } else if (w * mh).abs_diff(h * mw) <= w.max(h).max(mw).max(mh) && 10 * w.abs_diff(mw) > w {
+        (
+            "scaled-mask",
+            "masks of another size in the same proportions",
+            "export them at the images' size, or scale without smoothing: magick MASK -filter point -resize WxH! MASK",
+        )
+    } else {
+        (
+            "size-mismatch",
+            "masks of another size than their image",
+            "the mask belongs to another image, or one was cropped: export both again",
+        )
+    };
+    faults.add(Fault::new(Level::Fault, code, what, remedy), Example::file(&pair.mask).note(sizes));
+}
+
+/// Whether a set declares colours.
+pub(super) fn noun(encoding: Encoding) -> &'static str {
+    match encoding {
+        Encoding::Index => "numbers",
+        Encoding::Rgb => "colours",
+    }
+}

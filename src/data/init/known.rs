@@ -1,0 +1,71 @@
+//! Published sets that the program carries descriptions of.
+
+use std::path::PathBuf;
+
+use super::plan::{List, Part, Place, Plan};
+use crate::data::Split;
+use crate::data::check::Progress;
+use crate::data::pairs::Pairs;
+use crate::data::spec::{DatasetSpec, Source};
+use crate::data::walk::walk;
+use crate::error::Result;
+
+/// A plan for Cityscapes and ADE20K as they are shipped.
+pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
+    let has = |name: &str| place.dir.join(name).exists();
+    let name = place.dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let set = if has("leftImg8bit") && has("gtFine") {
+        "cityscapes"
+    } else if has("images/training")
+        && has("annotations/training")
+        && (has("objectInfo150.txt") || name.starts_with("ADE"))
+    {
+        "ade20k"
+    } else {
+        return Ok(None);
+    };
+    let mut spec = DatasetSpec::find(set)?;
+    let mut notes = vec![format!("classes and values are those of the built-in `{set}`")];
+    let trained = |name: &str| name.ends_with("_gtFine_labelTrainIds.png");
+    let labels = || walk(&place.dir.join("gtFine")).files;
+    let train_ids = set == "cityscapes" && {
+        let files = labels();
+        !files.iter().any(|(name, _)| name.ends_with("_gtFine_labelIds.png"))
+            && files.iter().any(|(name, _)| trained(name))
+    };
+    if train_ids {
+        notes.push("masks are the 19 train ids, 255 is ignored".to_string());
+        spec.ignore = vec![Source::Index(255)];
+        for (index, class) in spec.classes.iter_mut().enumerate() {
+            class.source = Some(vec![Source::Index(index as u16)]);
+        }
+    }
+    let mut parts = Vec::new();
+    for split in [Split::Train, Split::Val] {
+        let Some(mut files) = spec.split(split).cloned() else { continue };
+        if train_ids {
+            files.mask_suffix = "_gtFine_labelTrainIds.png".to_string();
+        }
+        if !place.dir.join(&files.images).is_dir() {
+            continue;
+        }
+        let found = Pairs::find(place.dir, &files);
+        parts.push(Part {
+            split: Some(split),
+            images: place.dir.join(&files.images),
+            masks: place.path(&place.dir.join(&files.masks)),
+            image_suffix: files.image_suffix,
+            mask_suffix: files.mask_suffix,
+            stems: found.pairs.into_iter().map(|pair| pair.stem).collect(),
+            list: List::None,
+        });
+    }
+    if parts.is_empty() {
+        return Ok(None);
+    }
+    let mut plan = place.plan(set, spec.encoding, spec.ignore, spec.classes, parts)?;
+    plan.spec.name = set.to_string();
+    plan.spec.root = None::<PathBuf>;
+    plan.notes.splice(0..0, notes);
+    Ok(Some(plan))
+}

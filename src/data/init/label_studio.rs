@@ -1,0 +1,167 @@
+//! Label Studio's "brush labels to PNG": one black and white PNG for each task, annotation and label.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use super::plan::{Outlined, Place, Plan, label};
+use super::raster::Area;
+use crate::data::check::Progress;
+use crate::data::image::{RawMask, read_mask};
+use crate::data::pairs::plain_stem;
+use crate::data::walk::walk;
+use crate::error::{Error, Result};
+
+/// What a file's name says.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Layer {
+    task: u64,
+    annotation: u64,
+    label: String,
+    number: u64,
+}
+
+/// A plan for a folder with `task-1-annotation-2-by-3-tag-Car-0.png`.
+pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
+    let files = walk(place.dir).files;
+    let file_name = |name: &str| name.rsplit('/').next().unwrap_or(name).to_string();
+    let mut layers: Vec<(Layer, PathBuf)> =
+        files.iter().filter_map(|(name, path)| Some((layer(&file_name(name))?, path.clone()))).collect();
+    if layers.is_empty() {
+        return Ok(None);
+    }
+    layers.sort();
+    let tasks = tasks(&files)?;
+    if tasks.is_empty() {
+        return Err(Error::new(format!(
+            "`{}` holds Label Studio's masks of {} tasks, whose names do not say which image each task is of",
+            place.dir.display(),
+            layers.chunk_by(|a, b| a.0.task == b.0.task).count()
+        ))
+        .hint("export the project as JSON too (which has `id` and `data.image` of each task) and put it and the images there"));
+    }
+    let images = match &place.options.images {
+        Some(images) => [place.dir.join(images), images.clone()].into_iter().find(|path| path.is_dir()),
+        None => Some(place.dir.to_path_buf()),
+    };
+    let images = images.ok_or_else(|| Error::new("the folder of --images is not there").hint("check the path"))?;
+    let pictures: HashMap<String, String> = walk(&images)
+        .files
+        .into_iter()
+        .filter(|(name, _)| plain_stem(name).is_some() && layer(&file_name(name)).is_none())
+        .map(|(name, _)| (file_name(&name), name))
+        .collect();
+    let mut names: Vec<String> = layers.iter().map(|(layer, _)| layer.label.clone()).collect();
+    names.sort();
+    names.dedup();
+
+    let mut outlined = Vec::new();
+    for of_task in layers.chunk_by(|a, b| a.0.task == b.0.task) {
+        let task = of_task[0].0.task;
+        let name = tasks.get(&task).and_then(|image| found(image, &pictures)).ok_or_else(|| {
+            let image =
+                tasks.get(&task).map_or("which the JSON does not hold".to_string(), |image| format!("of `{image}`"));
+            Error::new(format!("the image of task {task}, {image}, is not below `{}`", images.display()))
+                .hint("put the images there, or pass their folder: --images DIR")
+        })?;
+        let (mut areas, mut declared) = (Vec::new(), None);
+        for (layer, path) in of_task {
+            let (area, size) = bitmap(path)?;
+            declared = Some(size);
+            let class = names.iter().position(|name| *name == layer.label).map_or(0, label);
+            areas.push((area, class));
+        }
+        outlined.push(Outlined { name, source: of_task[0].1.clone(), declared, areas });
+    }
+    let mut plan = place.outlines("Label Studio masks", &names, false, vec![(None, images, outlined)])?;
+    plan.notes.push("where labels or annotations of one task overlap, the later covers".to_string());
+    Ok(Some(plan))
+}
+
+/// `task-TASK-annotation-ID-by-USER-TAG-LABEL-NUMBER.png`; the user and the tag have no dash.
+fn layer(name: &str) -> Option<Layer> {
+    let rest = name.strip_suffix(".png")?.strip_prefix("task-")?;
+    let (task, rest) = rest.split_once("-annotation-")?;
+    let (annotation, rest) = rest.split_once("-by-")?;
+    let (rest, number) = rest.rsplit_once('-')?;
+    let (_user, rest) = rest.split_once('-')?;
+    let (_tag, label) = rest.split_once('-')?;
+    let (task, annotation, number) = (task.parse().ok()?, annotation.parse().ok()?, number.parse().ok()?);
+    (!label.is_empty()).then(|| Layer { task, annotation, label: label.to_string(), number })
+}
+
+/// Tasks of the JSON exports among the files: their images by their ids.
+fn tasks(files: &[(String, PathBuf)]) -> Result<BTreeMap<u64, String>> {
+    let mut tasks = BTreeMap::new();
+    for (_, path) in files.iter().filter(|(name, _)| name.ends_with(".json")) {
+        let bytes = std::fs::read(path).map_err(|e| Error::file("read", path, e))?;
+        let Ok(serde_json::Value::Array(list)) = serde_json::from_slice(&bytes) else { continue };
+        for task in list {
+            let image = task["data"].as_object().into_iter().flat_map(|data| data.values()).find_map(|value| {
+                // Links may carry a query, as local files do: ?d=folder/a.jpg
+                value.as_str().filter(|text| plain_stem(text).is_some())
+            });
+            if let (Some(id), Some(image)) = (task["id"].as_u64(), image) {
+                tasks.insert(id, image.to_string());
+            }
+        }
+    }
+    Ok(tasks)
+}
+
+/// The picture that a task's link means: uploads carry 8 hexadecimal digits before the name.
+fn found(link: &str, pictures: &HashMap<String, String>) -> Option<String> {
+    let name = decoded(link.rsplit(['/', '=']).next()?);
+    let original =
+        name.split_once('-').filter(|(digits, _)| digits.len() == 8 && digits.bytes().all(|b| b.is_ascii_hexdigit()));
+    pictures.get(&name).or_else(|| pictures.get(original?.1)).cloned()
+}
+
+/// `%20` and the like.
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let hex = (*first == b'%').then(|| tail.get(..2).and_then(|two| std::str::from_utf8(two).ok())).flatten();
+        match hex.and_then(|two| u8::from_str_radix(two, 16).ok()) {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            None => {
+                bytes.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// What is not black, and the size.
+fn bitmap(path: &Path) -> Result<(Area, [usize; 2])> {
+    let (width, height, bits) = match read_mask(path)? {
+        RawMask::Index { width, height, values } => (width, height, values.iter().map(|value| *value > 0).collect()),
+        RawMask::Rgb { width, height, values } => {
+            (width, height, values.iter().map(|value| *value != [0; 3]).collect())
+        }
+    };
+    Ok((Area::Bitmap { at: [0, 0], width, bits }, [width, height]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_files_and_links_are_read() {
+        let expected = Layer { task: 7, annotation: 12, label: "traffic-light".into(), number: 0 };
+        assert_eq!(layer("task-7-annotation-12-by-a@b.c-tag-traffic-light-0.png"), Some(expected));
+        assert_eq!(layer("task-7.png"), None);
+        let pictures = HashMap::from([("my photo.jpg".to_string(), "images/my photo.jpg".to_string())]);
+        for link in
+            ["/data/upload/1/0a1b2c3d-my%20photo.jpg", "/data/local-files/?d=set/my%20photo.jpg", "my photo.jpg"]
+        {
+            assert_eq!(found(link, &pictures).as_deref(), Some("images/my photo.jpg"), "{link}");
+        }
+        assert_eq!(found("%zz%", &pictures), None);
+    }
+}

@@ -1,0 +1,61 @@
+//! The description as a file for people: every line says what it is for.
+
+use std::fmt::Write;
+
+use super::plan::Plan;
+use crate::data::spec::{Encoding, Source, SplitSpec};
+
+/// The text of the TOML.
+pub(super) fn text(plan: &Plan) -> String {
+    let spec = &plan.spec;
+    let quote = |text: &str| serde_json::Value::from(text).to_string();
+    let mut text = format!(
+        "# {}, described by `structtoken init`. Every line may be edited.\n# `structtoken data check` says what is wrong.\n",
+        plan.kind
+    );
+    // Writing to a string cannot fail.
+    for note in &plan.notes {
+        let _ = writeln!(text, "#\n# Note: {}", note.replace(['\n', '\r'], " "));
+    }
+    let _ = writeln!(text, "\nname = {}", quote(&spec.name));
+    let _ = match spec.encoding {
+        Encoding::Index => {
+            writeln!(text, "encoding = \"index\"             # masks store numbers; palettes are not looked at")
+        }
+        Encoding::Rgb => writeln!(text, "encoding = \"rgb\"               # masks store colours"),
+    };
+    let values = |values: &[Source]| values.iter().map(Source::to_string).collect::<Vec<_>>().join(", ");
+    let ignore = format!("ignore = [{}]", values(&spec.ignore));
+    let _ = writeln!(text, "{ignore:<30} # values of masks that count nowhere");
+    let splits = [("train", &spec.train), ("val", &spec.val), ("test", &spec.test)];
+    for (name, split) in splits {
+        let Some(SplitSpec { images, masks, image_suffix, mask_suffix, list }) = split else { continue };
+        let line = |text: &mut String, key: &str, value: &str, why: &str| {
+            let line = format!("{key} = {}", quote(value));
+            let _ = writeln!(text, "{line:<30} # {why}");
+        };
+        let path = |path: &std::path::Path| path.display().to_string();
+        let _ = writeln!(text, "\n[{name}]");
+        line(&mut text, "images", &path(images), "relative to this file");
+        line(&mut text, "masks", &path(masks), "one for each image, under its name");
+        if let Some(suffix) = image_suffix {
+            line(&mut text, "image_suffix", suffix, "what images end in");
+        }
+        if image_suffix.is_some() || mask_suffix != ".png" {
+            line(&mut text, "mask_suffix", mask_suffix, "what masks end in instead");
+        }
+        if let Some(list) = list {
+            line(&mut text, "list", &path(list), "the images of this split, one a line");
+        }
+    }
+    for class in &spec.classes {
+        let _ = writeln!(text, "\n[[classes]]\nname = {}", quote(&class.name));
+        if let Some(color) = class.color {
+            let _ = writeln!(text, "color = {}", Source::Rgb(color));
+        }
+        if let Some(sources) = &class.source {
+            let _ = writeln!(text, "source = [{}]", values(sources));
+        }
+    }
+    text
+}

@@ -1,0 +1,147 @@
+//! Pascal VOC, and CVAT's "segmentation mask" export, which follows it with a `labelmap.txt`.
+
+use std::path::{Path, PathBuf};
+
+use super::classes;
+use super::names;
+use super::plan::{List, Part, Place, Plan};
+use super::splits::split_called;
+use crate::data::check::{Progress, survey};
+use crate::data::pairs::Pairs;
+use crate::data::spec::{ClassSpec, DatasetSpec, Encoding, Source, SplitSpec};
+use crate::error::{Error, Result};
+
+/// A plan for a folder with `SegmentationClass`.
+pub(super) fn plan(place: &Place, progress: Progress) -> Result<Option<Plan>> {
+    let dir = place.dir;
+    let masks = dir.join("SegmentationClass");
+    let lists = dir.join("ImageSets/Segmentation");
+    if !masks.is_dir() || !lists.is_dir() {
+        return Ok(None);
+    }
+    let images = match &place.options.images {
+        Some(images) => [dir.join(images), images.clone()].into_iter().find(|path| path.is_dir()),
+        None => ["JPEGImages", "images", "Images"].iter().map(|name| dir.join(name)).find(|path| path.is_dir()),
+    };
+    let Some(images) = images else {
+        return Err(Error::new(format!("`{}` holds masks but no images: `JPEGImages` is not there", dir.display()))
+            .hint("export with images, or pass their folder: --images DIR"));
+    };
+    let mut parts = Vec::new();
+    let mut files = Vec::new();
+    for (split, list) in lists_in(&lists) {
+        let spec = SplitSpec {
+            images: images.clone(),
+            masks: masks.clone(),
+            image_suffix: None,
+            mask_suffix: ".png".to_string(),
+            list: Some(list.clone()),
+        };
+        let found = Pairs::find(Path::new(""), &spec);
+        let found = found.sound(&unnamed(), split.unwrap_or(crate::data::Split::Train), Path::new(""), &spec)?;
+        files.extend(found.iter().map(|pair| pair.mask.clone()));
+        parts.push(Part {
+            split,
+            images: images.clone(),
+            masks: place.path(&masks),
+            image_suffix: None,
+            mask_suffix: ".png".to_string(),
+            stems: found.into_iter().map(|pair| pair.stem).collect(),
+            list: List::File(list),
+        });
+    }
+    if parts.is_empty() {
+        return Ok(None);
+    }
+    let survey = survey(&files, progress);
+    let found = classes::find(&survey, &place.options.names, names::find(dir)?);
+    if let Some(doubt) = found.doubt {
+        return Err(Error::new(format!("the masks in `{}` hold no labels that can be told: {doubt}", masks.display()))
+            .hint("export them again as PNG"));
+    }
+    let voc = DatasetSpec::find("voc")?;
+    let fits = |source: &Source| matches!(source, Source::Index(n) if usize::from(*n) < voc.classes.len());
+    let sources = || found.classes.iter().flat_map(|class| class.source.iter().flatten());
+    let labelled = dir.join("labelmap.txt").is_file();
+    let published =
+        !labelled && place.options.names.is_empty() && sources().all(fits) && has_voc_palette(&survey.palette, &voc);
+    if published {
+        let mut plan = place.plan("Pascal VOC", Encoding::Index, vec![Source::Index(255)], voc.classes, parts)?;
+        plan.notes.insert(0, "classes are those of Pascal VOC: its palette was found".to_string());
+        return Ok(Some(plan));
+    }
+    let (classes, mut notes) = match (found.encoding, labelled) {
+        (Encoding::Index, true) => (by_palette(dir, found.classes, &survey.palette)?, Vec::new()),
+        _ => (found.classes, found.notes),
+    };
+    if labelled {
+        notes.push("class names are from `labelmap.txt`".to_string());
+        notes.dedup();
+    }
+    let kind = if labelled { "a CVAT segmentation mask export" } else { "Pascal VOC's folders" };
+    let mut plan = place.plan(kind, found.encoding, found.ignore, classes, parts)?;
+    plan.notes.splice(0..0, notes);
+    Ok(Some(plan))
+}
+
+/// Lists that stand for a split; where there is none, the one for all.
+fn lists_in(folder: &Path) -> Vec<(Option<crate::data::Split>, PathBuf)> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut all: Vec<PathBuf> = entries.filter(|path| path.extension().is_some_and(|ending| ending == "txt")).collect();
+    all.sort();
+    let split = |path: &PathBuf| {
+        let name = path.file_stem()?.to_str()?;
+        Some((Some(split_called(name)?), path.clone()))
+    };
+    let splits: Vec<_> = all.iter().filter_map(split).collect();
+    let whole = || ["default.txt", "trainval.txt"].iter().map(|name| folder.join(name)).find(|path| path.is_file());
+    if splits.is_empty() {
+        whole().or(all.into_iter().next()).map(|list| (None, list)).into_iter().collect()
+    } else {
+        splits
+    }
+}
+
+/// A description for messages, where there is none yet.
+fn unnamed() -> DatasetSpec {
+    DatasetSpec {
+        name: "the folder".to_string(),
+        root: None,
+        encoding: Encoding::Index,
+        ignore: Vec::new(),
+        classes: Vec::new(),
+        train: None,
+        val: None,
+        test: None,
+        file: PathBuf::new(),
+    }
+}
+
+fn has_voc_palette(palette: &Option<Vec<[u8; 3]>>, voc: &DatasetSpec) -> bool {
+    let colours = voc.classes().colors;
+    palette.as_ref().is_some_and(|palette| palette.len() >= colours.len() && palette[..colours.len()] == colours)
+}
+
+/// Names of numbers by the colours that the palette shows them in.
+fn by_palette(dir: &Path, classes: Vec<ClassSpec>, palette: &Option<Vec<[u8; 3]>>) -> Result<Vec<ClassSpec>> {
+    let named = names::find(dir)?.map(|(_, named)| named).unwrap_or_default();
+    let name = |class: ClassSpec| {
+        let number = class.source.as_ref().and_then(|sources| match sources.first() {
+            Some(Source::Index(n)) => Some(usize::from(*n)),
+            _ => None,
+        });
+        let colour = number.and_then(|n| palette.as_ref()?.get(n).copied());
+        let told = colour.and_then(|colour| named.iter().find(|named| named.value == Some(Source::Rgb(colour))));
+        // A grey PNG counts the lines of the file.
+        let told = told.or_else(|| if palette.is_none() { named.get(number?) } else { None });
+        match told {
+            Some(named) => Ok(ClassSpec { name: named.name.clone(), ..class }),
+            None => Err(Error::new(format!(
+                "the masks hold {}, of which `labelmap.txt` does not say what it is",
+                number.unwrap_or(0)
+            ))
+            .hint("add it to `labelmap.txt` with its colour, or export again")),
+        }
+    };
+    classes.into_iter().map(name).collect()
+}

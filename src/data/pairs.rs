@@ -1,0 +1,216 @@
+//! Which image belongs to which mask, and what stands in the way.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::data::Split;
+use crate::data::spec::{DatasetSpec, SplitSpec};
+use crate::data::walk::{Walked, walk};
+use crate::error::{Error, Result};
+
+/// The endings of images where the description names none.
+pub(crate) const SUFFIXES: [&str; 3] = [".jpg", ".jpeg", ".png"];
+
+/// An image and its mask.
+#[derive(Clone, Debug)]
+pub(crate) struct Pair {
+    /// The image's path below its folder, without ending.
+    pub(crate) stem: String,
+    pub(crate) image: PathBuf,
+    pub(crate) mask: PathBuf,
+}
+
+/// The pairs of one split, and all that is wrong with them as far as names tell.
+#[derive(Debug, Default)]
+pub(crate) struct Pairs {
+    /// Images whose mask is there, in the order of their names, or of the list where there is one.
+    pub(crate) pairs: Vec<Pair>,
+    /// Images whose mask is not there.
+    pub(crate) lacking: Vec<Pair>,
+    /// What stops training, in the order it would be met.
+    pub(crate) problems: Vec<Problem>,
+    /// What was found below the folder of images; empty where a list says what to look for.
+    pub(crate) walked: Walked,
+}
+
+/// Why the files of a split cannot be told.
+#[derive(Debug)]
+pub(crate) enum Problem {
+    /// A folder of images that cannot be read.
+    Folder(PathBuf, io::Error),
+    /// Two images with one stem, hence with one mask.
+    SameStem(PathBuf, PathBuf),
+    /// A list that cannot be read.
+    List(PathBuf, io::Error),
+    /// A list that names an image again.
+    ListedTwice { list: PathBuf, line: usize, before: usize, stem: String },
+    /// A list that names an image which is not there.
+    NotThere { list: PathBuf, line: usize, stem: String, images: PathBuf },
+}
+
+impl Pairs {
+    /// Looks for the files of a split below `base`.
+    pub(crate) fn find(base: &Path, files: &SplitSpec) -> Self {
+        let (images, masks) = (base.join(&files.images), base.join(&files.masks));
+        let mut pairs = Self::default();
+        let stems = match &files.list {
+            Some(list) => pairs.listed(&images, &base.join(list), files),
+            None => pairs.found(&images, files),
+        };
+        let pair = |(stem, image): (String, PathBuf)| {
+            let mask = masks.join(format!("{stem}{}", files.mask_suffix));
+            Pair { stem, image, mask }
+        };
+        (pairs.pairs, pairs.lacking) = stems.into_iter().map(pair).partition(|pair| pair.mask.is_file());
+        pairs
+    }
+
+    /// The pairs, where nothing is wrong with them.
+    ///
+    /// # Errors
+    /// The first that is wrong; no images at all; images without masks.
+    pub(crate) fn sound(self, spec: &DatasetSpec, split: Split, base: &Path, files: &SplitSpec) -> Result<Vec<Pair>> {
+        if let Some(problem) = self.problems.first() {
+            return Err(problem.error(files));
+        }
+        if let Some(first) = self.lacking.first() {
+            let (lacking, all) = (self.lacking.len(), self.lacking.len() + self.pairs.len());
+            return Err(lacks_mask(first, lacking, all, &base.join(&files.masks), files));
+        }
+        if self.pairs.is_empty() {
+            return Err(is_empty(&spec.name, split, base, files));
+        }
+        Ok(self.pairs)
+    }
+
+    /// All images below a folder, by stem.
+    fn found(&mut self, images: &Path, files: &SplitSpec) -> Vec<(String, PathBuf)> {
+        self.walked = walk(images);
+        let unreadable = self.walked.unreadable.drain(..).map(|(folder, error)| Problem::Folder(folder, error));
+        self.problems.extend(unreadable);
+        let mut stems = BTreeMap::new();
+        for (name, path) in &self.walked.files {
+            let Some(stem) = stem(name, files) else { continue };
+            match stems.entry(stem.to_string()) {
+                Entry::Vacant(entry) => drop(entry.insert(path.clone())),
+                Entry::Occupied(entry) => self.problems.push(Problem::SameStem(entry.get().clone(), path.clone())),
+            }
+        }
+        stems.into_iter().collect()
+    }
+
+    /// The images that a list names, in its order.
+    fn listed(&mut self, images: &Path, list: &Path, files: &SplitSpec) -> Vec<(String, PathBuf)> {
+        let text = match std::fs::read_to_string(list) {
+            Ok(text) => text,
+            Err(error) => {
+                self.problems.push(Problem::List(list.to_path_buf(), error));
+                return Vec::new();
+            }
+        };
+        let mut lines: BTreeMap<&str, usize> = BTreeMap::new();
+        let mut stems = Vec::new();
+        for (number, name) in text.lines().map(str::trim).enumerate().filter(|(_, name)| !name.is_empty()) {
+            let (stem, line, list) = (stem(name, files).unwrap_or(name), number + 1, list.to_path_buf());
+            if let Some(before) = lines.insert(stem, line) {
+                self.problems.push(Problem::ListedTwice { list, line, before, stem: stem.to_string() });
+                continue;
+            }
+            let candidates: Vec<PathBuf> = match &files.image_suffix {
+                Some(suffix) => vec![images.join(format!("{stem}{suffix}"))],
+                None => SUFFIXES
+                    .iter()
+                    .flat_map(|suffix| [suffix.to_string(), suffix.to_ascii_uppercase()])
+                    .map(|suffix| images.join(format!("{stem}{suffix}")))
+                    .collect(),
+            };
+            match candidates.iter().find(|path| path.is_file()) {
+                Some(image) => stems.push((stem.to_string(), image.clone())),
+                None => {
+                    let (stem, images) = (stem.to_string(), images.to_path_buf());
+                    self.problems.push(Problem::NotThere { list, line, stem, images });
+                }
+            }
+        }
+        stems
+    }
+}
+
+impl Problem {
+    /// The problem with its remedy.
+    pub(crate) fn error(&self, files: &SplitSpec) -> Error {
+        match self {
+            Self::Folder(folder, error) => Error::file("read the folder", folder, error.to_string())
+                .hint("check `images` of the dataset and its root, or give another root"),
+            Self::SameStem(a, b) => {
+                let (a, b) = (a.min(b), a.max(b));
+                Error::new(format!("`{}` and `{}` would share one mask", a.display(), b.display()))
+                    .hint("remove or rename one, or set `image_suffix` to choose")
+            }
+            Self::List(list, error) => Error::file("read the list", list, error.to_string())
+                .hint("`list` names a text file with the name of one image a line; leave it out to take all images"),
+            Self::ListedTwice { list, line, before, stem } => {
+                Error::new(format!("line {line} of `{}` names `{stem}`, as line {before} does", list.display()))
+                    .hint("name each image once")
+            }
+            Self::NotThere { list, line, stem, images } => {
+                let (list, images, tried) = (list.display(), images.display(), endings(files).join(", "));
+                Error::new(format!("line {line} of `{list}` names `{stem}`, which is no image in `{images}`"))
+                    .hint(format!("tried the endings {tried}; the list holds one name a line, without ending"))
+            }
+        }
+    }
+}
+
+/// The split has no image.
+pub(crate) fn is_empty(set: &str, split: Split, base: &Path, files: &SplitSpec) -> Error {
+    let place = match &files.list {
+        Some(list) => format!("the list `{}`", base.join(list).display()),
+        None => format!("`{}` or below", base.join(&files.images).display()),
+    };
+    Error::new(format!("the split [{split}] of `{set}` is empty: no image in {place}"))
+        .hint(format!("looked for names that end in {}", endings(files).join(", ")))
+}
+
+fn endings(files: &SplitSpec) -> Vec<&str> {
+    files.image_suffix.as_deref().map_or(SUFFIXES.to_vec(), |suffix| vec![suffix])
+}
+
+/// The name without its ending, if it is an image's. An ending the user gave must match exactly.
+pub(crate) fn stem<'a>(name: &'a str, files: &SplitSpec) -> Option<&'a str> {
+    match &files.image_suffix {
+        Some(suffix) => name.strip_suffix(suffix.as_str()),
+        None => plain_stem(name),
+    }
+    .filter(|stem| !stem.is_empty() && !stem.ends_with('/'))
+}
+
+/// The name without the ending of an image, in either case.
+pub(crate) fn plain_stem(name: &str) -> Option<&str> {
+    SUFFIXES.iter().find_map(|suffix| {
+        let at = name.len().checked_sub(suffix.len())?;
+        name.get(at..)?.eq_ignore_ascii_case(suffix).then(|| &name[..at])
+    })
+}
+
+fn lacks_mask(first: &Pair, count: usize, of: usize, masks: &Path, files: &SplitSpec) -> Error {
+    let more = if count > 1 { format!(" ({count} of {of} images lack theirs)") } else { String::new() };
+    let error = Error::new(format!(
+        "the image `{}` has no mask: `{}` is not there{more}",
+        first.image.display(),
+        first.mask.display()
+    ));
+    let example =
+        std::fs::read_dir(masks).ok().and_then(|mut entries| entries.next()?.ok()).map(|entry| entry.file_name());
+    match example {
+        None => error.hint(format!("the folder `{}` is empty or missing; check `masks`", masks.display())),
+        Some(_) if count < of => error.hint("add the mask, or leave the image out with a `list`"),
+        Some(name) => error.hint(format!(
+            "masks are called like images with `{}` at the end, set by `mask_suffix`; the folder holds `{}`",
+            files.mask_suffix,
+            name.display()
+        )),
+    }
+}
