@@ -187,6 +187,6 @@ fn a_plan_is_a_recipe_with_reasons() {
     assert!(trained.status.success() && talk.contains("(predicted "), "{talk}");
     lab.refused(&["train", recipe.to_str().unwrap(), "--plan"], &["for a dataset"]);
     lab.refused(&["train", "shapes", "--budget", "soon"], &["`soon` is no time", "20m"]);
-    let folder = lab.path(".");
-    lab.refused(&["train", folder.to_str().unwrap()], &["is a folder"]);
+    let folder = lab.path("run");
+    lab.refused(&["train", folder.to_str().unwrap()], &["run"]);
 }

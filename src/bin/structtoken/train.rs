@@ -6,20 +6,20 @@ use std::time::{Duration, Instant};
 use burn::tensor::Device;
 use clap::Args;
 use structtoken::config::Config;
-use structtoken::data::{shapes, spec};
+use structtoken::data::{init, shapes, spec};
 use structtoken::error::{Error, Result};
 use structtoken::plan::{self, Plan, Wishes};
 use structtoken::report::run::About;
 use structtoken::{bench, device, report, text, train};
 
-use crate::console::{Console, clock, print};
+use crate::console::{Console, Steps, clock, print};
 use crate::{Computing, End};
 
 /// Train as a recipe says
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// The recipe, a TOML file; or a dataset, its TOML or built-in name, for which a recipe is planned; left out with
-    /// --resume, which takes that of the run
+    /// The recipe, a TOML file; or a dataset, its folder, TOML or built-in name, for which a recipe is planned; left out
+    /// with --resume, which takes that of the run
     recipe: Option<PathBuf>,
     /// Print the planned recipe of a dataset, with a reason for every line, and end
     #[arg(long)]
@@ -155,11 +155,24 @@ fn planned(arguments: &Arguments, device: &Device) -> Result<Option<Plan>> {
     plan::make(&dataset, &wishes, device, &mut |line| talk!("{line}")).map(Some)
 }
 
+/// The TOML that describes a folder, written now if there is none.
+fn described(folder: &Path) -> Result<PathBuf> {
+    let toml = folder.join(init::FILE);
+    if !toml.exists() {
+        let steps = Steps::new("looking at files");
+        let found = init::look(folder, &toml, &init::Options::default(), &|done, all| steps.show(done, all))?;
+        init::write(&found, false, &|done, all| steps.show(done, all))?;
+        steps.clear();
+        talk!("found {}, and wrote `{}`, which describes it", found.kind, toml.display());
+    }
+    Ok(toml)
+}
+
 /// The dataset that `path` names; none if it is a recipe.
 fn dataset(path: &Path) -> Result<Option<String>> {
     let name = path.to_string_lossy().into_owned();
     if path.is_dir() {
-        return Err(Error::new(format!("`{name}` is a folder")).hint("name the TOML that describes the dataset in it"));
+        return described(path).map(|toml| Some(toml.to_string_lossy().into_owned()));
     }
     if !path.exists() {
         let built_in = spec::BUILT_IN.iter().any(|(known, _)| *known == name) || name == shapes::NAME;
