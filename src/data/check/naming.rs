@@ -7,6 +7,9 @@ use crate::data::pairs::plain_stem;
 /// How many images are looked at to guess; all are counted.
 const SAMPLE: usize = 200;
 
+/// What the ends of masks' names hold where they lie among images.
+const MARKS: [&str; 6] = ["mask", "label", "seg", "gt", "annot", "_l."];
+
 /// Names of masks are names of images with another end.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Rule {
@@ -47,8 +50,13 @@ pub(crate) fn guess(images: &[&str], masks: &[&str], apart: bool) -> Option<(Rul
             |image: &&&str| rule.mask(image).is_some_and(|mask| (apart || mask != ***image) && masks.contains(&*mask));
         images.iter().filter(has_mask).count()
     };
+    // In one folder, images might as well be the masks of their masks: these are what is called so, or has more to its name.
+    let rank = |rule: &Rule| {
+        let (suffix, length) = (rule.mask_suffix.to_lowercase(), rule.mask_suffix.len() as isize);
+        if apart { (false, -length) } else { (MARKS.iter().any(|mark| suffix.contains(mark)), length) }
+    };
     let counted = votes.into_iter().take(16).map(|(rule, _)| (hits(&rule), rule));
-    let (hits, rule) = counted.max_by_key(|(hits, rule)| (*hits, std::cmp::Reverse(rule.mask_suffix.len())))?;
+    let (hits, rule) = counted.max_by_key(|(hits, rule)| (*hits, rank(rule)))?;
     (hits > 0).then_some((rule, hits))
 }
 
@@ -111,6 +119,10 @@ mod tests {
     fn common_conventions_are_guessed() {
         assert_eq!(found(&["a.jpg", "b.png"], &["a.png", "b.png"]), (None, ".png".into(), 2));
         assert_eq!(guess(&["b.png"], &["b.png"], false), None, "in one folder, b.png is no mask");
+        for all in [["a.jpg", "a_mask.png"], ["a.png", "a_L.png"]] {
+            let (rule, hits) = guess(&all, &all, false).unwrap();
+            assert_eq!((rule.mask(all[0]).as_deref(), hits), (Some(all[1]), 1));
+        }
         let (images, masks) = (["a1.jpg", "a10.jpg", "a2.jpg"], ["a1_mask.png", "a10_mask.png", "a2_mask.png"]);
         assert_eq!(found(&images, &masks), (None, "_mask.png".into(), 3));
         let streets = ["u/u_0_1_leftImg8bit.png", "u/u_0_2_leftImg8bit.png"];
