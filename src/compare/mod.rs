@@ -16,7 +16,6 @@ mod page;
 mod picture;
 mod plot;
 pub mod run;
-mod shard;
 mod stats;
 mod table;
 mod times;
@@ -33,7 +32,7 @@ use crate::config::{self, Config};
 use crate::decoder::DecoderConfig;
 use crate::error::{Error, Result};
 use crate::files;
-pub use shard::Shard;
+pub use crate::shard::Shard;
 
 /// The name of the plan in a comparison's folder.
 pub const PLAN: &str = "plan.toml";

@@ -9,12 +9,42 @@ use crate::error::{Error, Result};
 
 /// Pixel counts by true class (row) and predicted class (column), over any number of images.
 ///
-/// Pixels whose truth is 255 count nowhere, whatever was predicted there.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Pixels whose truth is 255 count nowhere, whatever was predicted there. In JSON the matrix and the ignored pixels.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Counts", into = "Counts")]
 pub struct Confusion {
     classes: usize,
     counts: Vec<u64>,
     ignored: u64,
+}
+
+/// A matrix as it stands in a file.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Counts {
+    matrix: Vec<Vec<u64>>,
+    ignored: u64,
+}
+
+impl TryFrom<Counts> for Confusion {
+    type Error = Error;
+
+    fn try_from(Counts { matrix, ignored }: Counts) -> Result<Self> {
+        let classes = matrix.len();
+        // So that no sum over a few such files is too large.
+        let small = |count: &u64| *count < 1 << 40;
+        if !(1..=255).contains(&classes) || matrix.iter().any(|row| row.len() != classes || !row.iter().all(small)) {
+            return Err(Error::new("the confusion matrix is not square, or holds impossible counts"));
+        }
+        Ok(Self { classes, counts: matrix.concat(), ignored })
+    }
+}
+
+impl From<Confusion> for Counts {
+    fn from(confusion: Confusion) -> Self {
+        let matrix = confusion.counts.chunks_exact(confusion.classes).map(<[u64]>::to_vec).collect();
+        Self { matrix, ignored: confusion.ignored }
+    }
 }
 
 impl Confusion {
@@ -188,16 +218,16 @@ fn shorten(name: &str, width: usize) -> String {
     }
 }
 
-fn percent(score: Option<f64>) -> String {
+pub(super) fn percent(score: Option<f64>) -> String {
     score.map_or_else(|| "-".to_string(), |score| format!("{:.2}", score * 100.0))
 }
 
-fn ratio(part: u64, whole: u64) -> Option<f64> {
+pub(super) fn ratio(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }
 
 /// The mean over the values that exist.
-fn mean(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
+pub(super) fn mean(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
     let (sum, n) = values.flatten().fold((0.0, 0u32), |(sum, n), value| (sum + value, n + 1));
     (n > 0).then(|| sum / f64::from(n))
 }
@@ -230,6 +260,69 @@ mod tests {
         assert_eq!((scores.macc, scores.aacc), (Some(0.625), Some(4.0 / 6.0)));
         assert_eq!((scores.pixels, scores.ignored_pixels), (6, 2));
         assert_eq!(scores.absent, ["class 2", "class 3"]);
+    }
+
+    /// Figures of `torchmetrics` 1.9 on maps made by the same formulas: `MulticlassJaccardIndex(7, ignore_index=255)` and
+    /// `MulticlassAccuracy`. Class 4 is in the truth alone, 6 predicted alone, 5 in neither.
+    #[test]
+    fn equals_torchmetrics() {
+        let (mut truth, mut prediction) = (Vec::new(), Vec::new());
+        for i in 0..2000usize {
+            let t = 2 * i * i % 11 % 5;
+            let p = if i % 3 > 0 { t } else { (3 * i * i + 7 * i + 1) % 13 % 7 };
+            truth.push(if i % 17 == 5 { 255 } else { t as u8 });
+            prediction.push(match p {
+                4 => 6,
+                5 => 0,
+                p => p as u8,
+            });
+        }
+        let mut confusion = Confusion::new(7);
+        confusion.add(&labels(50, &truth), &labels(50, &prediction)).unwrap();
+        let scores = confusion.scores(&names(7));
+        let close = |ours: Option<f64>, theirs: f64| (ours.unwrap() - theirs).abs() < 1e-6;
+        assert!(close(scores.miou, 0.372_589_17) && close(scores.aacc, 0.615_834_24));
+        let theirs = [0.528_112_47, 0.654_275_12, 0.585_714_28, 0.467_432_95, 0.0];
+        assert!(scores.classes.iter().zip(theirs).all(|(class, iou)| close(class.iou, iou)));
+        assert_eq!((scores.classes[5].iou, scores.classes[6].iou), (None, Some(0.0)));
+        assert!(close(scores.classes[3].acc, 0.713_450_31) && scores.classes[4].acc == Some(0.0));
+        assert_eq!(scores.absent, ["class 5", "class 6"]);
+    }
+
+    #[test]
+    fn edge_cases_by_hand() {
+        let score = |classes: usize, truth: &[u8], prediction: &[u8]| {
+            let mut confusion = Confusion::new(classes);
+            confusion.add(&labels(truth.len(), truth), &labels(truth.len(), prediction)).unwrap();
+            confusion.scores(&names(classes))
+        };
+        // Everything ignored: no scores, whatever was predicted.
+        let ignored = score(3, &[255; 4], &[0, 1, 2, 0]);
+        assert_eq!((ignored.miou, ignored.aacc, ignored.pixels, ignored.ignored_pixels), (None, None, 0, 4));
+        assert!(ignored.classes.iter().all(|class| class.predicted_pixels == 0 && class.iou.is_none()));
+        // One class can only be right.
+        let one = score(1, &[0, 0, 255], &[0, 0, 0]);
+        assert_eq!((one.miou, one.macc, one.mdice, one.aacc), (Some(1.0), Some(1.0), Some(1.0), Some(1.0)));
+        // Nothing right: 0, not missing, for both classes; the third is in neither map and takes no part.
+        let wrong = score(3, &[0, 0], &[1, 1]);
+        assert_eq!((wrong.miou, wrong.macc, wrong.mdice), (Some(0.0), Some(0.0), Some(0.0)));
+        assert_eq!(wrong.classes.iter().map(|class| class.iou).collect::<Vec<_>>(), [Some(0.0), Some(0.0), None]);
+        // A class that is only imagined lowers mIoU, but is no part of mAcc.
+        let imagined = score(2, &[0, 0, 0, 0], &[0, 0, 0, 1]);
+        assert_eq!((imagined.miou, imagined.macc), (Some(0.375), Some(0.75)));
+        assert_eq!(imagined.absent, ["class 1"]);
+    }
+
+    #[test]
+    fn a_matrix_from_a_file_is_checked() {
+        let mut confusion = Confusion::new(2);
+        confusion.add(&labels(2, &[0, 255]), &labels(2, &[1, 1])).unwrap();
+        let text = serde_json::to_string(&confusion).unwrap();
+        assert_eq!(text, r#"{"matrix":[[0,1],[0,0]],"ignored":1}"#);
+        assert_eq!(serde_json::from_str::<Confusion>(&text).unwrap(), confusion);
+        for broken in ["[]", "[[1]", "[[1,2],[3]]", "[[18446744073709551615]]"] {
+            assert!(serde_json::from_str::<Confusion>(&format!(r#"{{"matrix":{broken},"ignored":0}}"#)).is_err());
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use burn::tensor::{Device, Tensor, TensorData, activation::softmax};
+use burn::tensor::{Device, Int, Tensor, TensorData, activation::softmax};
 
 pub use super::config::{InferConfig, InferMode, Padding};
 use super::host::{self, HostLook};
@@ -72,6 +72,26 @@ pub fn labels(
     labels_by(network, views, size, config, on_host(views))
 }
 
+/// How probable the answer is, pixel by pixel.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Certainty {
+    /// The probability of the predicted class, `height * width`.
+    pub confidence: Vec<f32>,
+    /// The probability of the true class; 0 where there is none.
+    pub of_truth: Vec<f32>,
+}
+
+/// [`labels`] of one image, equal to the last bit, with the probabilities of the label and of the `truth`, which has the
+/// size of the answer. The probabilities of the other classes are never kept. Fails if the device cannot be read.
+pub fn certain(
+    network: &dyn Network,
+    views: &[View<'_>],
+    truth: &Labels,
+    config: &InferConfig,
+) -> Result<(Labels, Certainty)> {
+    certain_by(network, views, truth, config, on_host(views))
+}
+
 /// On a CPU the last steps are loops ([`host`]), elsewhere tensor operations.
 fn on_host(views: &[View]) -> bool {
     views[0].device().without_autodiff() == Device::flex()
@@ -117,13 +137,39 @@ fn labels_by(
             continue;
         }
         let ids = looks.scores(rows).argmax(3); // [b, rows, w, 1]
-        let ids: Vec<i32> =
-            ids.try_into_vec_as().map_err(|e| Error::new("cannot read labels from the device").source(e))?;
+        let ids: Vec<i32> = ids.try_into_vec_as().map_err(unread)?;
         for (map, ids) in maps.iter_mut().zip(ids.chunks_exact(ids.len() / batch)) {
             map.ids.extend(ids.iter().map(|id| *id as u8));
         }
     }
     Ok(maps)
+}
+
+fn certain_by(
+    network: &dyn Network,
+    views: &[View<'_>],
+    truth: &Labels,
+    config: &InferConfig,
+    on_host: bool,
+) -> Result<(Labels, Certainty)> {
+    assert_eq!(views[0].batch(), 1, "one image at a time");
+    let (width, height) = (truth.width, truth.height);
+    let mut looks = Looks::new(network, views, (height, width), config);
+    let mut ids = Vec::with_capacity(width * height);
+    let room = || Vec::with_capacity(width * height);
+    let mut certainty = Certainty { confidence: room(), of_truth: room() };
+    for rows in looks.bands() {
+        let found = match on_host {
+            true => host::certain(&looks.fetch(rows.clone())?, 0, rows, &truth.ids),
+            false => looks.certain(rows.clone(), &truth.ids[rows.start * width..rows.end * width])?,
+        };
+        for (id, confidence, of_truth) in found {
+            ids.push(id);
+            certainty.confidence.push(confidence);
+            certainty.of_truth.push(of_truth);
+        }
+    }
+    Ok((Labels { width, height, ids }, certainty))
 }
 
 /// All views of an image, read in step.
@@ -175,11 +221,47 @@ impl<'a> Looks<'a> {
         });
         let Some(sum) = each.reduce(|sum, one| sum + one) else { unreachable!("there is a view") };
         match votes {
-            true => sum.clone() / sum.sum_dim(3).clamp_min(f32::MIN_POSITIVE),
+            true => shares(sum),
             false if n > 1.0 => sum / n,
             false => sum,
         }
     }
+
+    /// Label, its probability and that of the truth, [rows, w], of some output rows of one image.
+    fn certain(&mut self, rows: Range<usize>, truth: &[u8]) -> Result<Vec<host::Certain>> {
+        let scores = self.scores(rows.clone()); // [1, rows, w, k]
+        let ids = scores.clone().argmax(3); // [1, rows, w, 1]
+        let probabilities = match &self.looks[..] {
+            [look] if look.bands.votes() => shares(scores),
+            [_] => softmax(scores, 3),
+            _ => scores,
+        };
+        let k = probabilities.dims()[3];
+        let known: Vec<i32> = truth.iter().map(|id| if usize::from(*id) < k { i32::from(*id) } else { 0 }).collect();
+        let shape = [1, rows.len(), truth.len() / rows.len(), 1];
+        let known = Tensor::<4, Int>::from_data(TensorData::new(known, shape), &probabilities.device());
+        let of = |ids: Tensor<4, Int>| read(probabilities.clone().gather(3, ids));
+        let (confidence, of_truth) = (of(ids.clone())?, of(known)?);
+        let ids: Vec<i32> = ids.try_into_vec_as().map_err(unread)?;
+        let pixels = ids.into_iter().zip(confidence).zip(of_truth).zip(truth);
+        let pixel = |(((id, p), t), truth): (((i32, f32), f32), &u8)| {
+            (id as u8, p, if usize::from(*truth) < k { t } else { 0.0 })
+        };
+        Ok(pixels.map(pixel).collect())
+    }
+}
+
+/// Votes `[b, h, w, k]` over their sum.
+fn shares(votes: Tensor<4>) -> Tensor<4> {
+    votes.clone() / votes.sum_dim(3).clamp_min(f32::MIN_POSITIVE)
+}
+
+fn read(values: Tensor<4>) -> Result<Vec<f32>> {
+    values.try_into_vec_as().map_err(unread)
+}
+
+fn unread(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::new("cannot read labels from the device").source(error)
 }
 
 /// One view, read at the output's size.
@@ -374,6 +456,41 @@ mod tests {
         }
     }
 
+    /// Labels equal to the last bit, and the probabilities those of the full planes, on both paths and in bands.
+    fn assert_certain(network: &dyn Network, views: &[View], size: (usize, usize), config: &InferConfig) {
+        let k = network.classes();
+        let truth: Vec<u8> = (0..size.0 * size.1).map(|i| if i % 5 == 0 { 255 } else { (i * 7 % k) as u8 }).collect();
+        let truth = Labels { width: size.1, height: size.0, ids: truth };
+        let full = values(probabilities_by(network, views, size, config, true).unwrap());
+        for on_host in [false, true] {
+            let plain = labels_by(network, views, size, config, on_host).unwrap().remove(0);
+            let (found, certainty) = certain_by(network, views, &truth, config, on_host).unwrap();
+            assert_eq!(found, plain);
+            for at in 0..truth.ids.len() {
+                let p = |id: u8| full.get(usize::from(id) * truth.ids.len() + at).copied().unwrap_or(0.0);
+                assert!((certainty.confidence[at] - p(found.ids[at])).abs() < 1e-6);
+                assert!((certainty.of_truth[at] - p(truth.ids[at])).abs() < 1e-6, "{at}");
+            }
+        }
+    }
+
+    #[test]
+    fn certainty_changes_no_label_and_is_that_of_full_planes() {
+        let size = (30, 45);
+        let banded = InferConfig { logits_mb: 0, ..config() };
+        let images = noise(9, [1, 3, 30, 45]);
+        let small = noise(8, [1, 3, 23, 34]);
+        let one = [View::of_tensor(images.clone(), false)];
+        let many = [one[0].clone(), View::of_tensor(images.flip([3]), true), View::of_tensor(small, false)];
+        for config in [config(), banded, InferConfig { mode: InferMode::Whole, ..config() }] {
+            for k in [1, 6, 40] {
+                for views in [&one[..], &many[..], &many[1..2]] {
+                    assert_certain(&Toy::new(k), views, size, &config);
+                }
+            }
+        }
+    }
+
     #[test]
     fn ties_go_to_the_lowest_class() {
         struct Flat;
@@ -439,6 +556,9 @@ mod tests {
             let ours = probabilities_by(&network, &one, size, &whole, on_host).unwrap();
             assert!(distance(ours, expected.clone()) < 1e-6);
         }
+        let single = [View::of_tensor(images.clone().narrow(0, 0, 1), false)];
+        assert_certain(&network, &single, size, &config());
+        assert_certain(&network, &[single[0].clone(), single[0].clone()], size, &whole);
         let many = [
             View::of_tensor(noise(4, [2, 3, 40, 60]), true),
             View::of_tensor(images.clone(), false),

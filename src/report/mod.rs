@@ -13,14 +13,19 @@ use serde::Serialize;
 
 use crate::data::image::{Image, Labels};
 use crate::error::{Error, Result};
+use crate::eval::summary::Evaluation;
+use crate::eval::suspects::Suspect;
 use crate::files;
 
 pub(crate) mod charts;
 mod confusion;
+pub mod evaluation;
 pub(crate) mod html;
 pub(crate) mod pictures;
 pub mod progress;
+mod quality;
 pub mod run;
+mod suspects;
 mod tokens;
 
 pub use html::render;
@@ -46,6 +51,12 @@ pub struct Report {
     pub confusion: Option<Vec<Vec<u64>>>,
     /// Images with what the model made of them.
     pub samples: Vec<SamplePanel>,
+    /// What an evaluation found: edges, calibration, pairs of classes.
+    pub found: Option<Evaluation>,
+    /// The images of least mIoU, the worst first.
+    pub worst: Vec<SamplePanel>,
+    /// Regions whose truth may be wrong, the most suspicious first.
+    pub suspects: Vec<SuspectPanel>,
     /// What to do next.
     pub next_steps: Vec<NextStep>,
 }
@@ -83,6 +94,18 @@ impl Headline {
     pub fn mean_dice(value: f64) -> Self {
         let meaning = "Twice the overlap over the sum of both areas, averaged over the classes.";
         Self::percent("Mean Dice", value, meaning)
+    }
+
+    /// Boundary IoU; `value` between 0 and 1.
+    pub fn boundary_iou(value: f64) -> Self {
+        let meaning = "The overlap of what lies along the contours alone, within 2 % of the image's diagonal.";
+        Self::percent("Boundary IoU", value, meaning)
+    }
+
+    /// The expected calibration error; `value` between 0 and 1.
+    pub fn calibration_error(value: f64) -> Self {
+        let meaning = "How far the model's probabilities are off on average. 0 % is perfect.";
+        Self::percent("Calibration error", value, meaning)
     }
 
     fn percent(name: &str, value: f64, meaning: &str) -> Self {
@@ -167,6 +190,17 @@ pub struct TokenBlock {
     pub width: usize,
 }
 
+/// A region whose truth may be wrong, with what lies around it.
+#[derive(Clone, Debug, Serialize)]
+pub struct SuspectPanel {
+    /// What is suspected; its bounds are those in the whole image.
+    pub suspect: Suspect,
+    /// Left and top of the pictures in the whole image.
+    pub corner: [usize; 2],
+    /// The part of the image around the region, with truth and prediction of the same size.
+    pub crop: SamplePanel,
+}
+
 /// A command worth trying next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NextStep {
@@ -186,7 +220,14 @@ impl Report {
         if self.confusion.as_ref().is_some_and(|rows| rows.len() != k || rows.iter().any(|row| row.len() != k)) {
             return Err(Error::new(format!("the report's confusion matrix is not {k} x {k}")));
         }
-        self.samples.iter().try_for_each(|sample| sample.check(k))
+        let crops = self.suspects.iter().map(|suspect| &suspect.crop);
+        self.samples.iter().chain(&self.worst).chain(crops).try_for_each(|sample| sample.check(k))?;
+        match &self.found {
+            Some(found) if found.scores.classes.len() != k => {
+                Err(Error::new(format!("the report's evaluation is not of {k} classes")))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -256,6 +297,7 @@ mod tests {
                 blocks: vec![block(0), block(1)],
             }],
             next_steps: vec![NextStep { command: name.into(), purpose: name.into() }],
+            ..Report::default()
         }
     }
 

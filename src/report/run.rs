@@ -53,7 +53,7 @@ pub fn write(run: &Path, scores: &Scores, device: &Device, about: &About) -> Res
         summary: summary(&model, &card, about),
         headlines: headlines(scores),
         curves: progress::curves(&progress::read(run)?),
-        classes: classes(scores, &card),
+        classes: classes(scores, &card.classes.colors),
         confusion: Some(scores.matrix.clone()),
         samples,
         next_steps: about
@@ -61,6 +61,7 @@ pub fn write(run: &Path, scores: &Scores, device: &Device, about: &About) -> Res
             .iter()
             .map(|(command, purpose)| NextStep { command: command.clone(), purpose: purpose.clone() })
             .collect(),
+        ..Report::default()
     };
     let page = run.join(PAGE);
     write_report(&page, &report)?;
@@ -91,7 +92,7 @@ fn summary(model: &Model, card: &Card, about: &About) -> Vec<(String, String)> {
     rows
 }
 
-fn headlines(scores: &Scores) -> Vec<Headline> {
+pub(super) fn headlines(scores: &Scores) -> Vec<Headline> {
     let value = |value: Option<f64>| value.unwrap_or(f64::NAN);
     vec![
         Headline::mean_iou(value(scores.miou)),
@@ -101,8 +102,8 @@ fn headlines(scores: &Scores) -> Vec<Headline> {
     ]
 }
 
-fn classes(scores: &Scores, card: &Card) -> Vec<ClassRow> {
-    let rows = scores.classes.iter().zip(&card.classes.colors).map(|(class, color)| ClassRow {
+pub(super) fn classes(scores: &Scores, colors: &[[u8; 3]]) -> Vec<ClassRow> {
+    let rows = scores.classes.iter().zip(colors).map(|(class, color)| ClassRow {
         name: class.name.clone(),
         color: *color,
         iou: class.iou,
@@ -115,18 +116,24 @@ fn classes(scores: &Scores, card: &Card) -> Vec<ClassRow> {
 
 /// One image: truth, prediction, and the tokens after every block.
 fn sample(dataset: &dyn Dataset, index: usize, inference: &Inference, model: &Model) -> Result<SamplePanel> {
-    let Sample { image, labels } = dataset.get(index)?;
-    let prediction = inference.labels(&image)?;
-    let mut confusion = Confusion::new(model.classes());
-    confusion.add(&labels, &prediction)?;
-    let counted = labels.ids.iter().any(|id| *id != IGNORE);
-    let iou = confusion.scores(&dataset.classes().names).miou.filter(|_| counted);
+    let plain = panel(dataset, index, inference)?;
     let pass = Pass::eval().traced();
-    if let Some(view) = inference.views(&image)?.into_iter().find(|view| !view.is_flipped()) {
+    if let Some(view) = inference.views(&plain.image)?.into_iter().find(|view| !view.is_flipped()) {
         model.forward(view.whole(), &pass);
     }
     let blocks = pass.into_trace().into_iter().filter_map(|(name, map)| Some(block(stage(&name)?, &map))).collect();
-    Ok(SamplePanel { name: dataset.name(index), image, truth: labels, prediction, iou, blocks })
+    Ok(SamplePanel { blocks, ..plain })
+}
+
+/// One image: truth and prediction.
+pub(super) fn panel(dataset: &dyn Dataset, index: usize, inference: &Inference) -> Result<SamplePanel> {
+    let Sample { image, labels } = dataset.get(index)?;
+    let prediction = inference.labels(&image)?;
+    let mut confusion = Confusion::new(inference.network.classes());
+    confusion.add(&labels, &prediction)?;
+    let counted = labels.ids.iter().any(|id| *id != IGNORE);
+    let iou = confusion.scores(&dataset.classes().names).miou.filter(|_| counted);
+    Ok(SamplePanel { name: dataset.name(index), image, truth: labels, prediction, iou, blocks: Vec::new() })
 }
 
 /// What a recorded activation is called in the report; `None` for those that are no tokens.
