@@ -141,8 +141,10 @@ fn diagram(found: &Calibration, all: u64) -> String {
         }
     }
     for tick in [0, 25, 50, 75, 100] {
+        // The last one ends with the drawing.
+        let anchor = if tick == 100 { "end" } else { "middle" };
         let x = across(f64::from(tick) / 100.0);
-        svg += &format!(r#"<text x="{x:.1}" y="{:.1}" text-anchor="middle">{tick} %</text>"#, BOTTOM + 17.0);
+        svg += &format!(r#"<text x="{x:.1}" y="{:.1}" text-anchor="{anchor}">{tick} %</text>"#, BOTTOM + 17.0);
     }
     svg += &format!(r#"<line class="ideal" x1="{LEFT}" y1="{BOTTOM}" x2="{RIGHT}" y2="{TOP}"/>"#);
     format!(

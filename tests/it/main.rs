@@ -4,6 +4,7 @@
 mod bad_input;
 mod cli;
 mod compare;
+mod evaluation;
 mod every_decoder;
 mod golden;
 mod heads;

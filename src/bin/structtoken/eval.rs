@@ -11,7 +11,8 @@ use structtoken::data::{Classes, Dataset, Split};
 use structtoken::error::{Error, Result};
 use structtoken::eval::merge::{Identity, Part, merge};
 use structtoken::eval::summary::Evaluation;
-use structtoken::eval::{Ask, Inference};
+use structtoken::eval::{Ask, Inference, memory};
+use structtoken::layers::parameters::visit;
 use structtoken::model::Model;
 use structtoken::report::run::About;
 use structtoken::shard::Shard;
@@ -108,12 +109,17 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let (preprocess, settings) = (&config.data.preprocess, &config.eval);
     let inference = Inference { network: &model, preprocess, config: settings, device: &device };
     talk!("evaluating {} images of {split} on {name}", indices.len());
+    let foretold = foretell(&model, &config, dataset.as_ref())?;
     let (progress, started) = (bar("{wide_bar} {pos}/{len}  {eta} left"), Instant::now());
     let tally = eval::tally(&inference, dataset.as_ref(), &indices, ask, &mut |done, all| {
         progress.set_length(all as u64);
         progress.set_position(done as u64);
     })?;
     progress.finish_and_clear();
+    if let Some(peak) = memory::peak() {
+        let (peak, foretold) = (peak as f64 / 1e6, foretold as f64 / 1e6);
+        talk!("memory: at most {peak:.1} MB were held, {:+.0} % of what was foretold", (peak / foretold - 1.0) * 100.0);
+    }
     if let (Some(shard), Some(out)) = (arguments.shard, &arguments.output.out) {
         let settings = serde_json::json!({"preprocess": preprocess, "eval": settings, "model": config.model});
         let identity = Identity::new(&weights, dataset.as_ref(), split, settings, ask)?;
@@ -138,6 +144,32 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     write_page(&arguments.output, &found, dataset.classes(), seen, about)?;
     Ok(End::Done)
 }
+
+/// Says what memory the evaluation will take, in bytes.
+fn foretell(model: &Model, config: &Config, dataset: &dyn Dataset) -> Result<usize> {
+    let mut parameters = 0;
+    visit(model, |parameter, _| parameters += parameter.shape.iter().product::<usize>());
+    let image = memory::largest(dataset, LOOKS)?;
+    let (classes, threads) = (dataset.classes().len(), rayon::current_num_threads());
+    let plan = memory::Plan { model: &config.model, classes, parameters, settings: &config.eval, image, threads };
+    let found = plan.forecast();
+    let mb = |bytes: usize| bytes as f64 / 1e6;
+    talk!(
+        "memory: about {:.0} MB for images of {} x {}, whatever their number: {:.0} weights, {:.0} network, {:.0} windows, {:.0} images, {:.0} program",
+        mb(found.total()),
+        image.1,
+        image.0,
+        mb(found.weights),
+        mb(found.network),
+        mb(found.windows),
+        mb(found.images),
+        mb(found.program)
+    );
+    Ok(found.total())
+}
+
+/// Images whose size is looked at before the evaluation.
+const LOOKS: usize = 8;
 
 fn merge_shards(shards: &[PathBuf], output: &Output) -> Result<End> {
     let parts = shards.iter().map(|path| Ok((path.clone(), Part::read(path)?))).collect::<Result<Vec<_>>>()?;
