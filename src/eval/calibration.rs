@@ -8,8 +8,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::certainty::Certainty;
 use super::confusion::ratio;
-use super::infer::Certainty;
 use crate::data::image::{IGNORE, Labels};
 
 /// Bins of the reliability table.

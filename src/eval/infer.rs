@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use burn::tensor::{Device, Int, Tensor, TensorData, activation::softmax};
+use burn::tensor::{Device, Tensor, TensorData, activation::softmax};
 
 pub use super::config::{InferConfig, InferMode, Padding};
 use super::host::{self, HostLook};
@@ -72,32 +72,12 @@ pub fn labels(
     labels_by(network, views, size, config, on_host(views))
 }
 
-/// How probable the answer is, pixel by pixel.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Certainty {
-    /// The probability of the predicted class, `height * width`.
-    pub confidence: Vec<f32>,
-    /// The probability of the true class; 0 where there is none.
-    pub of_truth: Vec<f32>,
-}
-
-/// [`labels`] of one image, equal to the last bit, with the probabilities of the label and of the `truth`, which has the
-/// size of the answer. The probabilities of the other classes are never kept. Fails if the device cannot be read.
-pub fn certain(
-    network: &dyn Network,
-    views: &[View<'_>],
-    truth: &Labels,
-    config: &InferConfig,
-) -> Result<(Labels, Certainty)> {
-    certain_by(network, views, truth, config, on_host(views))
-}
-
 /// On a CPU the last steps are loops ([`host`]), elsewhere tensor operations.
-fn on_host(views: &[View]) -> bool {
+pub(super) fn on_host(views: &[View]) -> bool {
     views[0].device().without_autodiff() == Device::flex()
 }
 
-fn probabilities_by(
+pub(super) fn probabilities_by(
     network: &dyn Network,
     views: &[View<'_>],
     size: (usize, usize),
@@ -119,7 +99,7 @@ fn probabilities_by(
     Ok(Tensor::cat(bands.into_iter().map(band).collect::<Result<_>>()?, 2)) // [b, k, h, w]
 }
 
-fn labels_by(
+pub(super) fn labels_by(
     network: &dyn Network,
     views: &[View<'_>],
     size: (usize, usize),
@@ -145,43 +125,21 @@ fn labels_by(
     Ok(maps)
 }
 
-fn certain_by(
-    network: &dyn Network,
-    views: &[View<'_>],
-    truth: &Labels,
-    config: &InferConfig,
-    on_host: bool,
-) -> Result<(Labels, Certainty)> {
-    assert_eq!(views[0].batch(), 1, "one image at a time");
-    let (width, height) = (truth.width, truth.height);
-    let mut looks = Looks::new(network, views, (height, width), config);
-    let mut ids = Vec::with_capacity(width * height);
-    let room = || Vec::with_capacity(width * height);
-    let mut certainty = Certainty { confidence: room(), of_truth: room() };
-    for rows in looks.bands() {
-        let found = match on_host {
-            true => host::certain(&looks.fetch(rows.clone())?, 0, rows, &truth.ids),
-            false => looks.certain(rows.clone(), &truth.ids[rows.start * width..rows.end * width])?,
-        };
-        for (id, confidence, of_truth) in found {
-            ids.push(id);
-            certainty.confidence.push(confidence);
-            certainty.of_truth.push(of_truth);
-        }
-    }
-    Ok((Labels { width, height, ids }, certainty))
-}
-
 /// All views of an image, read in step.
-struct Looks<'a> {
-    looks: Vec<Look<'a>>,
+pub(super) struct Looks<'a> {
+    pub(super) looks: Vec<Look<'a>>,
     height: usize,
     /// Rows that are made at once.
     band: usize,
 }
 
 impl<'a> Looks<'a> {
-    fn new(network: &'a dyn Network, views: &[View<'a>], size: (usize, usize), config: &InferConfig) -> Self {
+    pub(super) fn new(
+        network: &'a dyn Network,
+        views: &[View<'a>],
+        size: (usize, usize),
+        config: &InferConfig,
+    ) -> Self {
         assert!(!views.is_empty() && size.0 > 0 && size.1 > 0, "nothing to look at");
         let looks: Vec<Look> = views.iter().map(|view| Look::new(network, view, size, config)).collect();
         // Per output row of the largest view: its source and itself, each with one temporary copy.
@@ -192,12 +150,12 @@ impl<'a> Looks<'a> {
     }
 
     /// The bands of rows, from top to bottom.
-    fn bands(&self) -> Vec<Range<usize>> {
+    pub(super) fn bands(&self) -> Vec<Range<usize>> {
         (0..self.height).step_by(self.band).map(|top| top..(top + self.band).min(self.height)).collect()
     }
 
     /// The views with their windows over some output rows, in host memory.
-    fn fetch(&mut self, rows: Range<usize>) -> Result<Vec<HostLook>> {
+    pub(super) fn fetch(&mut self, rows: Range<usize>) -> Result<Vec<HostLook>> {
         let fetch = |look: &mut Look| {
             look.bands.reach(look.vertical.sources(rows.clone()));
             HostLook::fetch(&look.bands, look.size, look.flipped)
@@ -206,7 +164,7 @@ impl<'a> Looks<'a> {
     }
 
     /// What orders the classes: [b, rows, w, k]. One view needs no softmax for that.
-    fn scores(&mut self, rows: Range<usize>) -> Tensor<4> {
+    pub(super) fn scores(&mut self, rows: Range<usize>) -> Tensor<4> {
         if self.looks.len() == 1 { self.looks[0].logits(rows) } else { self.probabilities(rows) }
     }
 
@@ -226,47 +184,20 @@ impl<'a> Looks<'a> {
             false => sum,
         }
     }
-
-    /// Label, its probability and that of the truth, [rows, w], of some output rows of one image.
-    fn certain(&mut self, rows: Range<usize>, truth: &[u8]) -> Result<Vec<host::Certain>> {
-        let scores = self.scores(rows.clone()); // [1, rows, w, k]
-        let ids = scores.clone().argmax(3); // [1, rows, w, 1]
-        let probabilities = match &self.looks[..] {
-            [look] if look.bands.votes() => shares(scores),
-            [_] => softmax(scores, 3),
-            _ => scores,
-        };
-        let k = probabilities.dims()[3];
-        let known: Vec<i32> = truth.iter().map(|id| if usize::from(*id) < k { i32::from(*id) } else { 0 }).collect();
-        let shape = [1, rows.len(), truth.len() / rows.len(), 1];
-        let known = Tensor::<4, Int>::from_data(TensorData::new(known, shape), &probabilities.device());
-        let of = |ids: Tensor<4, Int>| read(probabilities.clone().gather(3, ids));
-        let (confidence, of_truth) = (of(ids.clone())?, of(known)?);
-        let ids: Vec<i32> = ids.try_into_vec_as().map_err(unread)?;
-        let pixels = ids.into_iter().zip(confidence).zip(of_truth).zip(truth);
-        let pixel = |(((id, p), t), truth): (((i32, f32), f32), &u8)| {
-            (id as u8, p, if usize::from(*truth) < k { t } else { 0.0 })
-        };
-        Ok(pixels.map(pixel).collect())
-    }
 }
 
 /// Votes `[b, h, w, k]` over their sum.
-fn shares(votes: Tensor<4>) -> Tensor<4> {
+pub(super) fn shares(votes: Tensor<4>) -> Tensor<4> {
     votes.clone() / votes.sum_dim(3).clamp_min(f32::MIN_POSITIVE)
 }
 
-fn read(values: Tensor<4>) -> Result<Vec<f32>> {
-    values.try_into_vec_as().map_err(unread)
-}
-
-fn unread(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+pub(super) fn unread(error: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::new("cannot read labels from the device").source(error)
 }
 
 /// One view, read at the output's size.
-struct Look<'a> {
-    bands: Bands<'a>,
+pub(super) struct Look<'a> {
+    pub(super) bands: Bands<'a>,
     vertical: Axis,
     horizontal: Axis,
     /// Height and width of the output.
@@ -456,41 +387,6 @@ mod tests {
         }
     }
 
-    /// Labels equal to the last bit, and the probabilities those of the full planes, on both paths and in bands.
-    fn assert_certain(network: &dyn Network, views: &[View], size: (usize, usize), config: &InferConfig) {
-        let k = network.classes();
-        let truth: Vec<u8> = (0..size.0 * size.1).map(|i| if i % 5 == 0 { 255 } else { (i * 7 % k) as u8 }).collect();
-        let truth = Labels { width: size.1, height: size.0, ids: truth };
-        let full = values(probabilities_by(network, views, size, config, true).unwrap());
-        for on_host in [false, true] {
-            let plain = labels_by(network, views, size, config, on_host).unwrap().remove(0);
-            let (found, certainty) = certain_by(network, views, &truth, config, on_host).unwrap();
-            assert_eq!(found, plain);
-            for at in 0..truth.ids.len() {
-                let p = |id: u8| full.get(usize::from(id) * truth.ids.len() + at).copied().unwrap_or(0.0);
-                assert!((certainty.confidence[at] - p(found.ids[at])).abs() < 1e-6);
-                assert!((certainty.of_truth[at] - p(truth.ids[at])).abs() < 1e-6, "{at}");
-            }
-        }
-    }
-
-    #[test]
-    fn certainty_changes_no_label_and_is_that_of_full_planes() {
-        let size = (30, 45);
-        let banded = InferConfig { logits_mb: 0, ..config() };
-        let images = noise(9, [1, 3, 30, 45]);
-        let small = noise(8, [1, 3, 23, 34]);
-        let one = [View::of_tensor(images.clone(), false)];
-        let many = [one[0].clone(), View::of_tensor(images.flip([3]), true), View::of_tensor(small, false)];
-        for config in [config(), banded, InferConfig { mode: InferMode::Whole, ..config() }] {
-            for k in [1, 6, 40] {
-                for views in [&one[..], &many[..], &many[1..2]] {
-                    assert_certain(&Toy::new(k), views, size, &config);
-                }
-            }
-        }
-    }
-
     #[test]
     fn ties_go_to_the_lowest_class() {
         struct Flat;
@@ -556,9 +452,6 @@ mod tests {
             let ours = probabilities_by(&network, &one, size, &whole, on_host).unwrap();
             assert!(distance(ours, expected.clone()) < 1e-6);
         }
-        let single = [View::of_tensor(images.clone().narrow(0, 0, 1), false)];
-        assert_certain(&network, &single, size, &config());
-        assert_certain(&network, &[single[0].clone(), single[0].clone()], size, &whole);
         let many = [
             View::of_tensor(noise(4, [2, 3, 40, 60]), true),
             View::of_tensor(images.clone(), false),

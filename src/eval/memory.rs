@@ -1,8 +1,9 @@
 //! How much memory an evaluation takes: foretold from sizes that are known before it begins, and measured.
 //!
 //! Images, windows and the network's maps have known sizes, and nothing else grows: the counts of a [`Tally`](super::Tally)
-//! are small, whatever the number of images. What cannot be known is what the allocator keeps of what was freed; the
-//! constants below are for this program's, which gives nothing back.
+//! are small, whatever the number of images. What cannot be known is what the allocator keeps of what was freed: this
+//! program's gives nothing back. So weights count twice, as the file was read and as the network holds them; and of what an
+//! image takes a part finds room where the file was. Both constants were measured; `docs/evaluation.md` says how well they do.
 
 use super::config::InferConfig;
 use crate::data::Dataset;
@@ -41,8 +42,10 @@ pub struct Forecast {
     pub images: usize,
 }
 
-/// Code, threads and the first pages of the allocator.
-const PROGRAM: usize = 18 << 20;
+/// Code, threads and the first pages of the allocator, in bytes.
+const PROGRAM: usize = 50_000_000;
+/// The part of what an image takes that needs memory of its own.
+const FRESH: f64 = 0.75;
 /// Images that are decoded at once: the one that is evaluated, those that wait, and the one being read.
 const IMAGES: usize = 2 + super::AHEAD;
 /// Bytes of a pixel of image and truth.
@@ -72,12 +75,13 @@ impl Plan<'_> {
             windows += flips * (reach + scratch) + pixels;
         }
         let pixels = self.image.0 * self.image.1;
+        let fresh = |bytes: usize| (FRESH * bytes as f64) as usize;
         Forecast {
             program: PROGRAM,
-            weights: 4 * self.parameters,
-            network: 4 * network,
-            windows: 4 * windows,
-            images: pixels * (IMAGES * DECODED + JUDGED),
+            weights: 2 * 4 * self.parameters,
+            network: fresh(4 * network),
+            windows: fresh(4 * windows),
+            images: fresh(pixels * (IMAGES * DECODED + JUDGED)),
         }
     }
 
@@ -114,4 +118,42 @@ pub fn peak() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eval::infer::InferMode;
+
+    fn plan<'a>(model: &'a ModelConfig, settings: &'a InferConfig, image: (usize, usize)) -> Forecast {
+        Plan { model, classes: 150, parameters: 38_000_000, settings, image, threads: 2 }.forecast()
+    }
+
+    #[test]
+    fn windows_bound_the_network_and_images_only_themselves() {
+        let model = ModelConfig::default();
+        let slide = InferConfig { windows_per_batch: 4, ..InferConfig::default() };
+        let one = plan(&model, &slide, (512, 512));
+        let (large, larger) = (plan(&model, &slide, (2048, 2048)), plan(&model, &slide, (4096, 2048)));
+        assert_eq!(
+            (large.network, larger.network),
+            (4 * one.network, 4 * one.network),
+            "four windows at once, at most"
+        );
+        assert_eq!(larger.images, 2 * large.images);
+        assert_eq!((one.weights, one.program), (large.weights, large.program));
+        let whole = InferConfig { mode: InferMode::Whole, ..slide.clone() };
+        assert!(plan(&model, &whole, (2048, 2048)).network > 15 * one.network);
+        let twice = InferConfig { flip: true, scales: vec![1.0, 2.0], ..slide };
+        let more = plan(&model, &twice, (512, 512));
+        assert!(more.windows > 2 * one.windows && more.network == 4 * one.network);
+        assert_eq!(one.total(), one.program + one.weights + one.network + one.windows + one.images);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_peak_is_told() {
+        let room = vec![1u8; 64 << 20];
+        assert!(peak().unwrap() > room.iter().map(|byte| u64::from(*byte)).sum());
+    }
 }

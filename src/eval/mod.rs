@@ -7,6 +7,7 @@
 pub mod bootstrap;
 pub mod boundary;
 pub mod calibration;
+pub mod certainty;
 mod config;
 pub mod confusion;
 pub mod distance;
@@ -35,8 +36,9 @@ use crate::decoder::Answer;
 use crate::error::{Error, Result};
 use crate::layers::Pass;
 use crate::model::Model;
+pub use certainty::Certainty;
 pub use confusion::{Confusion, Scores};
-pub use infer::{Certainty, InferConfig, Network, Padding};
+pub use infer::{InferConfig, Network, Padding};
 pub use tally::{Ask, Tally};
 pub use view::View;
 
@@ -83,7 +85,7 @@ impl Inference<'_> {
                 image.width, image.height, truth.width, truth.height
             )));
         }
-        infer::certain(self.network, &self.views(image)?, truth, self.config)
+        certainty::certain(self.network, &self.views(image)?, truth, self.config)
     }
 
     /// Class probabilities [k, h, w], in the image's size, row-major.

@@ -14,7 +14,7 @@ use std::cmp::Reverse;
 use serde::{Deserialize, Serialize};
 
 use super::calibration::{mean_probability, parts};
-use super::infer::Certainty;
+use super::certainty::Certainty;
 use crate::data::image::{IGNORE, Labels};
 
 /// The least probability of the prediction: more than all other classes together.

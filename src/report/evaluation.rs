@@ -69,14 +69,15 @@ fn facts(found: &Evaluation, about: &About) -> Vec<(String, String)> {
 }
 
 /// The scores of a run, and what an evaluation knows beside them.
-fn tiles(found: &Evaluation) -> Vec<Headline> {
+pub(super) fn tiles(found: &Evaluation) -> Vec<Headline> {
     let mut tiles = headlines(&found.scores);
     tiles.extend(found.boundary.miou.map(Headline::boundary_iou));
     tiles.extend(found.calibration.as_ref().and_then(|calibration| calibration.ece).map(Headline::calibration_error));
     tiles
 }
 
-fn worst(found: &Evaluation, inference: &Inference, dataset: &dyn Dataset) -> Result<Vec<SamplePanel>> {
+/// The images of least mIoU, predicted again.
+pub(super) fn worst(found: &Evaluation, inference: &Inference, dataset: &dyn Dataset) -> Result<Vec<SamplePanel>> {
     found.worst.iter().take(WORST).map(|image| panel(dataset, image.index, inference)).collect()
 }
 

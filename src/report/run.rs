@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use burn::tensor::{Device, TensorData};
 
-use super::{ClassRow, Headline, NextStep, Report, SamplePanel, TokenBlock, progress, write_report};
+use super::{ClassRow, Headline, NextStep, Report, SamplePanel, TokenBlock, evaluation, progress, write_report};
 use crate::artifact::{self, Card};
 use crate::data::image::IGNORE;
 use crate::data::{Dataset, Sample, Split};
 use crate::error::Result;
+use crate::eval::summary::Evaluation;
 use crate::eval::{Confusion, Inference, Scores};
 use crate::layers::{Pass, parameters};
 use crate::model::Model;
@@ -35,6 +36,8 @@ pub struct About {
     pub took: Duration,
     /// What to try next.
     pub next_steps: Vec<(String, String)>,
+    /// What the evaluation of the weights found beside their scores, if that is known.
+    pub found: Option<Evaluation>,
 }
 
 /// Writes `report.html` into the folder of a finished run, of which `scores` are those of its `model.safetensors`.
@@ -51,7 +54,10 @@ pub fn write(run: &Path, scores: &Scores, device: &Device, about: &About) -> Res
         lead: about.lead.clone(),
         command: about.command.clone(),
         summary: summary(&model, &card, about),
-        headlines: headlines(scores),
+        headlines: match &about.found {
+            Some(found) => evaluation::tiles(found),
+            None => headlines(scores),
+        },
         curves: progress::curves(&progress::read(run)?),
         classes: classes(scores, &card.classes.colors),
         confusion: Some(scores.matrix.clone()),
@@ -61,6 +67,11 @@ pub fn write(run: &Path, scores: &Scores, device: &Device, about: &About) -> Res
             .iter()
             .map(|(command, purpose)| NextStep { command: command.clone(), purpose: purpose.clone() })
             .collect(),
+        worst: match &about.found {
+            Some(found) => evaluation::worst(found, &inference, validation.as_ref())?,
+            None => Vec::new(),
+        },
+        found: about.found.clone(),
         ..Report::default()
     };
     let page = run.join(PAGE);

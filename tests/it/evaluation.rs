@@ -76,6 +76,14 @@ fn shards_in_any_order_are_the_whole() {
 }
 
 #[test]
+fn a_run_has_the_edges_and_worst_images_on_its_page() {
+    let page = std::fs::read_to_string(trained().path("runs/tiny/report.html")).unwrap();
+    for part in ["id=\"edges\"", "id=\"worst\"", "Most confused pairs", "Boundary IoU", "id=\"tokens\""] {
+        assert!(page.contains(part), "{part}");
+    }
+}
+
+#[test]
 fn what_is_left_out_changes_nothing_else() {
     let lab = trained();
     let all = json(&eval(&lab, &["--json"]));
@@ -115,7 +123,7 @@ fn peak(lab: &Lab, images: usize) -> (f64, u64) {
 fn memory_and_page_do_not_grow_with_images() {
     let lab = trained();
     let ((few, small), (many, large)) = (peak(&lab, 10), peak(&lab, 1000));
-    assert!((many - few).abs() < 6.0, "{few} MB for 10 images, {many} MB for 1000");
+    assert!((many - few).abs() < 8.0, "{few} MB for 10 images, {many} MB for 1000");
     assert!(large < small + 500_000 && large < 2_000_000, "{small} bytes for 10 images, {large} for 1000");
 }
 
