@@ -251,8 +251,8 @@ mod tests {
     }
 
     #[test]
-    fn bins_hold_their_upper_end() {
-        assert_eq!([0.0, 0.01, 1.0 / 15.0, 0.5, 1.0, 1.1, f32::NAN].map(bin_of), [0, 0, 0, 7, 14, 14, 0]);
+    fn every_probability_has_a_bin() {
+        assert_eq!([0.0, 0.01, 0.07, 0.5, 1.0, 1.1, f32::NAN].map(bin_of), [0, 0, 1, 7, 14, 14, 0]);
         assert_eq!([0.0, 1.0, f32::NAN].map(parts), [0, ONE, 0]);
     }
 

@@ -103,8 +103,8 @@ impl Part {
     /// # Errors
     /// The file cannot be read, is something else, or its counts cannot be those of the shard it names.
     pub fn read(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|error| Error::file("read", path, error))?;
         let foreign = || format!("give files that `structtoken eval MODEL --shard I/N --out FILE` wrote: `{FORMAT}`");
+        let bytes = std::fs::read(path).map_err(|error| Error::file("read", path, error).hint(foreign()))?;
         let part: Self = serde_json::from_slice(&bytes)
             .map_err(|error| Error::file("read the shard", path, error).hint(foreign()))?;
         if part.format != FORMAT {

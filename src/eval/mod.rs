@@ -208,6 +208,10 @@ pub fn tally(
         Ok((dataset.name(*index), sample.image, sample.labels))
     });
     let mut tally = Tally::new(names.len(), ask);
+    // Of more shards than images some have nothing to do.
+    if indices.is_empty() && !dataset.is_empty() {
+        return Ok(tally);
+    }
     walk(inference, names, samples, ask.certainty || ask.suspects > 0, |image| {
         tally.add(indices[image.done - 1], image);
         progress(image.done, indices.len());
