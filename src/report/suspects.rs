@@ -50,7 +50,7 @@ fn panel(report: &Report, one: &SuspectPanel) -> Result<String> {
     let figures: String = drawn.iter().map(figure).collect();
     let [x, y, width, height] = suspect.bounds;
     Ok(format!(
-        r#"<article class="card"><h3>{image}</h3><p class="small">Labelled {label}, looks like {prediction} <b>{sure:.0} %</b><br>{pixels} pixels, {width} x {height} at {x}, {y}</p><div class="strip">
+        r#"<article class="card"><h3>{image}</h3><p class="small">Labelled {label}, looks like {prediction} <b>{sure:.0}&nbsp;%</b><br>{pixels} pixels, {width} x {height} at {x}, {y}</p><div class="strip">
 {figures}</div></article>
 "#,
         label = named(report, &suspect.label),
