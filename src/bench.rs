@@ -10,7 +10,7 @@ use crate::data::Split;
 use crate::data::loader::Loader;
 use crate::error::{Error, Result};
 use crate::eval::infer::{self, InferMode};
-use crate::eval::{InferConfig, Network, View};
+use crate::eval::{InferConfig, Network, View, memory};
 use crate::kernels::{self, Precision};
 use crate::layers::Pass;
 use crate::loss::{Criterion, Truth};
@@ -258,11 +258,9 @@ pub fn matrix_peak(device: &Device) -> f64 {
     2.0 * (side as f64).powi(3) / best / 1e9
 }
 
-/// The most memory this process has held, from `/proc`; none elsewhere than on Linux.
+/// The most memory this process has held, where the system tells.
 pub fn peak_rss_mb() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? / 1024)
+    memory::peak().map(|bytes| bytes >> 20)
 }
 
 #[cfg(test)]

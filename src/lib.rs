@@ -39,6 +39,7 @@ pub mod device;
 pub mod error;
 pub mod files;
 pub mod rng;
+pub mod shard;
 pub mod text;
 
 pub mod kernels;

@@ -62,6 +62,13 @@ impl ModelConfig {
         costs.extend(self.decoder.macs(&features, classes, grid));
         costs
     }
+
+    /// Values of 4 bytes that are alive at once at most while one image of `height` by `width` passes, weights not counted.
+    pub fn activations(&self, classes: usize, (height, width): (usize, usize)) -> usize {
+        let features = self.backbone.features();
+        let grid = (height.div_ceil(features.stride), width.div_ceil(features.stride));
+        self.backbone.activations(grid).max(self.decoder.activations(&features, classes, grid))
+    }
 }
 
 /// A backbone and a decoder.

@@ -104,6 +104,11 @@ macro_rules! backbones {
                 match self { $(Self::$variant(config) => config.macs(grid)),+ }
             }
 
+            /// Values that are alive at once at most while one image passes, at a feature grid of (rows, columns).
+            pub fn activations(&self, grid: (usize, usize)) -> usize {
+                match self { $(Self::$variant(config) => config.activations(grid)),+ }
+            }
+
             /// The shapes of its maps.
             pub fn features(&self) -> FeatureInfo {
                 match self { $(Self::$variant(config) => config.features()),+ }

@@ -186,6 +186,15 @@ impl VitConfig {
         ]
     }
 
+    pub(super) fn activations(&self, (h, w): (usize, usize)) -> usize {
+        let (dim, ..) = self.dims();
+        let n = h * w + self.prefix();
+        // The image as it is and as patches; the stream with queries, keys, values, or with the MLP; earlier maps.
+        let patches = h * w * (2 * 3 * self.patch_size * self.patch_size + dim);
+        let block = n * (5 * dim).max(2 * dim + self.mlp_dim());
+        patches.max(block) + (self.out_indices.len().max(1) - 1) * n * dim
+    }
+
     pub(super) fn init(&self, init: &mut Init) -> Vit {
         let (dim, depth, _) = self.dims();
         let (rows, cols) = self.grid();

@@ -16,7 +16,6 @@ mod page;
 mod picture;
 mod plot;
 pub mod run;
-mod shard;
 mod stats;
 mod table;
 mod times;
@@ -32,8 +31,8 @@ use serde::{Deserialize, Serialize};
 use crate::config::{self, Config};
 use crate::decoder::DecoderConfig;
 use crate::error::{Error, Result};
+pub use crate::shard::Shard;
 use crate::{files, text};
-pub use shard::Shard;
 
 /// The name of the plan in a comparison's folder.
 pub const PLAN: &str = "plan.toml";

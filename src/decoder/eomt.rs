@@ -80,6 +80,14 @@ impl EomtConfig {
         ]
     }
 
+    pub(super) fn activations(&self, features: &FeatureInfo, _: usize, (h, w): (usize, usize)) -> usize {
+        let (d, q) = (features.last(), self.num_queries);
+        let blocks = (h * w + features.prefix + q) * (5 * d).max(2 * d + features.mlp_dim);
+        // The finest map three times over, between convolution and norm, and the masks.
+        let finest = (h * w) << (2 * upscales(features.stride));
+        blocks.max(finest * (3 * d).max(d + 2 * q))
+    }
+
     pub(super) fn init(&self, features: &FeatureInfo, classes: usize, init: &mut Init) -> Eomt {
         let d = features.last();
         Eomt {

@@ -88,6 +88,10 @@ impl FcnConfig {
         vec![Cost::new("decoder.convolutions", h * w * self.head().macs(features.last(), classes))]
     }
 
+    pub(super) fn activations(&self, features: &FeatureInfo, k: usize, (h, w): (usize, usize)) -> usize {
+        h * w * self.head().activations(features.last(), k)
+    }
+
     pub(super) fn init(&self, features: &FeatureInfo, classes: usize, init: &mut Init) -> Fcn {
         let auxiliary = self.auxiliary_weight > 0.0;
         let earlier = features.channels[features.channels.len().saturating_sub(2)];
@@ -141,6 +145,14 @@ impl HeadConfig {
         let convs: usize = (0..self.num_convs).map(|i| 9 * channels * if i == 0 { inputs } else { channels }).sum();
         let concat = if self.concat_input { 9 * (inputs + channels) * channels } else { 0 };
         convs + concat + classes * if self.num_convs == 0 { inputs } else { channels }
+    }
+
+    /// Values alive at a pixel: a convolution's input, its output before and after the norm, and what is put beside it.
+    pub(super) fn activations(&self, inputs: usize, classes: usize) -> usize {
+        match self.num_convs {
+            0 => inputs + classes,
+            _ => inputs.max(self.channels) + 2 * self.channels + if self.concat_input { inputs } else { 0 } + classes,
+        }
     }
 
     pub(super) fn init(&self, inputs: usize, classes: usize, init: &mut Init) -> FcnHead {

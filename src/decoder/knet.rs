@@ -106,6 +106,12 @@ impl KnetConfig {
         ]
     }
 
+    pub(super) fn activations(&self, features: &FeatureInfo, k: usize, (h, w): (usize, usize)) -> usize {
+        let c = self.kernel_channels(features.last());
+        // In a stage: features as they came and transformed, masks before, as weights, and after.
+        h * w * self.head().activations(features.last(), k).max(2 * c + 3 * k)
+    }
+
     pub(super) fn init(&self, features: &FeatureInfo, classes: usize, init: &mut Init) -> Knet {
         let channels = self.kernel_channels(features.last());
         Knet {

@@ -115,6 +115,15 @@ impl Mask2FormerConfig {
         ]
     }
 
+    pub(super) fn activations(&self, features: &FeatureInfo, _: usize, (h, w): (usize, usize)) -> usize {
+        let (d, finest) = (self.hidden_dim, 16 * h * w);
+        let tokens = 6 * h * w;
+        // The finest maps; or the encoder's tokens with all that its FFN and its samples hold.
+        let levels = finest * pyramid::activations(features.last(), d);
+        let encoder = finest * d + tokens * (4 * d + self.enc_dim_feedforward);
+        levels.max(encoder).max(finest * (2 * self.mask_dim + 2 * self.num_queries))
+    }
+
     pub(super) fn init(&self, features: &FeatureInfo, classes: usize, init: &mut Init) -> Mask2Former {
         Mask2Former {
             pyramid: SimpleFeaturePyramid::new(features.last(), self.hidden_dim, init),

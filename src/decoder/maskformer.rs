@@ -109,6 +109,13 @@ impl MaskFormerConfig {
         ]
     }
 
+    pub(super) fn activations(&self, features: &FeatureInfo, _: usize, (h, w): (usize, usize)) -> usize {
+        let (c, finest) = (self.conv_dim, 16 * h * w);
+        // The finest maps of the pyramid and of the FPN; then the masks of the queries beside the map they are made of.
+        let levels = finest * (pyramid::activations(features.last(), c) + 3 * c);
+        levels.max(finest * (2 * self.mask_dim + 2 * self.num_queries))
+    }
+
     pub(super) fn init(&self, features: &FeatureInfo, classes: usize, init: &mut Init) -> MaskFormer {
         MaskFormer {
             pyramid: SimpleFeaturePyramid::new(features.last(), self.conv_dim, init),

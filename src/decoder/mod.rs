@@ -57,6 +57,11 @@ macro_rules! decoders {
                 match self { $(Self::$variant(config) => config.macs(features, classes, grid)),+ }
             }
 
+            /// Values that are alive at once at most while one image passes, at a feature grid of (rows, columns).
+            pub fn activations(&self, features: &FeatureInfo, classes: usize, grid: (usize, usize)) -> usize {
+                match self { $(Self::$variant(config) => config.activations(features, classes, grid)),+ }
+            }
+
             /// The decoder with initial weights.
             pub fn init(&self, features: &FeatureInfo, classes: usize, init: &mut Init) -> Decoder {
                 match self { $(Self::$variant(config) => Decoder::$variant(config.init(features, classes, init))),+ }

@@ -64,6 +64,12 @@ pub fn macs(channels_in: usize, channels_out: usize, (h, w): (usize, usize)) -> 
     up4 + up2 + levels.iter().sum::<usize>()
 }
 
+/// Values alive at a pixel of the finest map at most: what it was made of, and the maps around its convolutions; the coarser
+/// maps are a third of the finest together.
+pub fn activations(channels_in: usize, channels_out: usize) -> usize {
+    channels_in / 4 + 3 * channels_out
+}
+
 /// A map of four times the size and a quarter of the channels.
 #[derive(Module, Debug)]
 struct Quadruple {

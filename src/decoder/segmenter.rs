@@ -72,6 +72,12 @@ impl SegmenterConfig {
         ]
     }
 
+    pub(super) fn activations(&self, features: &FeatureInfo, k: usize, (h, w): (usize, usize)) -> usize {
+        let (dim, _) = self.dims(features);
+        let layer = (h * w + k) * (5 * dim).max((2 + self.mlp_ratio) * dim);
+        layer.max(h * w * (4 * dim + 2 * k))
+    }
+
     pub(super) fn init(&self, features: &FeatureInfo, classes: usize, init: &mut Init) -> Segmenter {
         let (dim, heads) = self.dims(features);
         let layer = |drop_path, init: &mut Init| {

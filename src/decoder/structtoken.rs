@@ -100,6 +100,17 @@ impl StructTokenConfig {
         ]
     }
 
+    pub(super) fn activations(&self, features: &FeatureInfo, k: usize, (h, w): (usize, usize)) -> usize {
+        let c = self.channels.unwrap_or(features.last());
+        // An FFN: its input, and its hidden channels before and after the norm.
+        let ffn = |channels: usize| channels * (1 + 2 * self.mlp_ratio);
+        h * w
+            * match self.block {
+                BlockKind::Cse => (ffn(k) + c).max(ffn(c) + k),
+                BlockKind::Sse | BlockKind::Pwe => ffn(k + c),
+            }
+    }
+
     pub(super) fn init(&self, features: &FeatureInfo, classes: usize, init: &mut Init) -> StructToken {
         let inputs = features.last();
         let channels = self.channels.unwrap_or(inputs);

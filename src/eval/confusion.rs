@@ -9,12 +9,42 @@ use crate::error::{Error, Result};
 
 /// Pixel counts by true class (row) and predicted class (column), over any number of images.
 ///
-/// Pixels whose truth is 255 count nowhere, whatever was predicted there.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Pixels whose truth is 255 count nowhere, whatever was predicted there. In JSON the matrix and the ignored pixels.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Counts", into = "Counts")]
 pub struct Confusion {
     classes: usize,
     counts: Vec<u64>,
     ignored: u64,
+}
+
+/// A matrix as it stands in a file.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Counts {
+    matrix: Vec<Vec<u64>>,
+    ignored: u64,
+}
+
+impl TryFrom<Counts> for Confusion {
+    type Error = Error;
+
+    fn try_from(Counts { matrix, ignored }: Counts) -> Result<Self> {
+        let classes = matrix.len();
+        // So that no sum over a few such files is too large.
+        let small = |count: &u64| *count < 1 << 40;
+        if !(1..=255).contains(&classes) || matrix.iter().any(|row| row.len() != classes || !row.iter().all(small)) {
+            return Err(Error::new("the confusion matrix is not square, or holds impossible counts"));
+        }
+        Ok(Self { classes, counts: matrix.concat(), ignored })
+    }
+}
+
+impl From<Confusion> for Counts {
+    fn from(confusion: Confusion) -> Self {
+        let matrix = confusion.counts.chunks_exact(confusion.classes).map(<[u64]>::to_vec).collect();
+        Self { matrix, ignored: confusion.ignored }
+    }
 }
 
 impl Confusion {
@@ -188,153 +218,19 @@ fn shorten(name: &str, width: usize) -> String {
     }
 }
 
-fn percent(score: Option<f64>) -> String {
+pub(super) fn percent(score: Option<f64>) -> String {
     score.map_or_else(|| "-".to_string(), |score| format!("{:.2}", score * 100.0))
 }
 
-fn ratio(part: u64, whole: u64) -> Option<f64> {
+pub(super) fn ratio(part: u64, whole: u64) -> Option<f64> {
     (whole > 0).then(|| part as f64 / whole as f64)
 }
 
 /// The mean over the values that exist.
-fn mean(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
+pub(super) fn mean(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
     let (sum, n) = values.flatten().fold((0.0, 0u32), |(sum, n), value| (sum + value, n + 1));
     (n > 0).then(|| sum / f64::from(n))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/golden/structtoken/pipeline/metrics");
-
-    fn labels(width: usize, ids: &[u8]) -> Labels {
-        Labels { width, height: ids.len() / width, ids: ids.to_vec() }
-    }
-
-    fn names(n: usize) -> Vec<String> {
-        (0..n).map(|i| format!("class {i}")).collect()
-    }
-
-    #[test]
-    fn scores_follow_the_definitions() {
-        let mut confusion = Confusion::new(4);
-        confusion.add(&labels(4, &[0, 0, 0, 1, 1, 255, 255, 0]), &labels(4, &[0, 0, 1, 1, 2, 3, 0, 0])).unwrap();
-        let scores = confusion.scores(&names(4));
-        assert_eq!(scores.matrix, [[3, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]]);
-        let iou: Vec<_> = scores.classes.iter().map(|class| class.iou).collect();
-        assert_eq!(iou, [Some(0.75), Some(1.0 / 3.0), Some(0.0), None]);
-        let acc: Vec<_> = scores.classes.iter().map(|class| class.acc).collect();
-        assert_eq!(acc, [Some(0.75), Some(0.5), None, None]);
-        assert!((scores.miou.unwrap() - (0.75 + 1.0 / 3.0) / 3.0).abs() < 1e-15);
-        assert_eq!((scores.macc, scores.aacc), (Some(0.625), Some(4.0 / 6.0)));
-        assert_eq!((scores.pixels, scores.ignored_pixels), (6, 2));
-        assert_eq!(scores.absent, ["class 2", "class 3"]);
-    }
-
-    #[test]
-    fn merging_is_adding() {
-        let (a, b) = (labels(3, &[0, 1, 255]), labels(3, &[1, 1, 0]));
-        let (mut one, mut two) = (Confusion::new(2), Confusion::new(2));
-        one.add(&a, &b).unwrap();
-        two.add(&b, &b).unwrap();
-        let mut both = one.clone();
-        both.add(&b, &b).unwrap();
-        one.merge(&two);
-        assert_eq!(one, both);
-    }
-
-    #[test]
-    fn hostile_maps_are_refused_and_leave_no_trace() {
-        let mut confusion = Confusion::new(2);
-        let good = labels(2, &[0, 1, 1, 0]);
-        for (truth, prediction, part) in [
-            (labels(2, &[0, 1, 2, 0]), good.clone(), "truth holds the id 2 at column 0, row 1"),
-            (good.clone(), labels(2, &[0, 1, 1, 255]), "prediction holds the id 255 at column 1, row 1"),
-            (good.clone(), labels(4, &[0, 1, 1, 0]), "4 x 1"),
-        ] {
-            let error = confusion.add(&truth, &prediction).unwrap_err().to_string();
-            assert!(error.contains(part), "{error}");
-        }
-        assert_eq!(confusion, Confusion::new(2));
-    }
-
-    #[test]
-    fn an_empty_matrix_has_no_scores() {
-        let scores = Confusion::new(2).scores(&names(2));
-        assert_eq!((scores.miou, scores.macc, scores.aacc, scores.mdice), (None, None, None, None));
-        assert!(scores.table().contains("absent"));
-    }
-
-    #[test]
-    fn json_keeps_everything() {
-        let mut confusion = Confusion::new(3);
-        confusion.add(&labels(2, &[0, 1]), &labels(2, &[0, 0])).unwrap();
-        let scores = confusion.scores(&names(3));
-        let text = serde_json::to_string(&scores).unwrap();
-        assert!(text.contains(r#""matrix":[[1,0,0],[1,0,0],[0,0,0]]"#) && text.contains(r#""absent":["class 2"]"#));
-        assert_eq!(serde_json::from_str::<Scores>(&text).unwrap(), scores);
-    }
-
-    #[test]
-    fn the_table_is_aligned() {
-        let mut confusion = Confusion::new(3);
-        confusion.add(&labels(4, &[0, 0, 0, 1]), &labels(4, &[0, 0, 1, 1])).unwrap();
-        let names = ["sky", "a class with a name that never seems to end", "road"].map(String::from);
-        insta::assert_snapshot!(confusion.scores(&names).table(), @r"
-        class                                IoU     Acc    Dice   pixels
-        sky                                66.67   66.67   80.00   75.00%
-        a class with a name that never …   50.00  100.00   66.67   25.00%
-        road                                   -       -       -   absent
-        mean                               58.33   83.33   73.33
-        all pixels                                 75.00
-        ");
-    }
-
-    #[test]
-    fn matches_the_reference() {
-        let (Ok(json), Ok(bytes)) =
-            (std::fs::read_to_string(format!("{GOLDEN}.json")), std::fs::read(format!("{GOLDEN}.safetensors")))
-        else {
-            eprintln!("skipped: no `{GOLDEN}.*`");
-            return;
-        };
-        let golden: serde_json::Value = serde_json::from_str(&json).unwrap();
-        let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-        let map = |name: &str| labels(50, file.tensor(name).unwrap().data());
-        for kind in ["plain", "reduce"] {
-            let mut confusion = Confusion::new(6);
-            for i in 0..3 {
-                let mut truth = map(&format!("gt{i}"));
-                if kind == "reduce" {
-                    // 0 becomes ignored and the others move down by one.
-                    truth.ids.iter_mut().for_each(|id| *id = if matches!(*id, 0 | 255) { 255 } else { *id - 1 });
-                }
-                confusion.add(&truth, &map(&format!("pred{i}"))).unwrap();
-            }
-            let scores = confusion.scores(&names(6));
-            let close = |ours: Option<f64>, theirs: &serde_json::Value| match (ours, theirs.as_f64()) {
-                (Some(ours), Some(theirs)) => (ours - theirs).abs() < 1e-6,
-                (ours, theirs) => ours.is_none() && theirs.is_none(),
-            };
-            for (c, class) in scores.classes.iter().enumerate() {
-                for (name, value) in [("IoU", class.iou), ("Acc", class.acc), ("Dice", class.dice)] {
-                    assert!(close(value, &golden[kind][name][c]), "{kind} {name} {c}: {value:?}");
-                }
-                let area = |name: &str| -> f32 {
-                    let tensor = file.tensor(&format!("{kind}.{name}")).unwrap();
-                    bytemuck::pod_collect_to_vec::<u8, f32>(tensor.data()).iter().skip(c).step_by(6).sum()
-                };
-                assert_eq!(class.pixels as f32, area("area_label"));
-                assert_eq!(class.predicted_pixels as f32, area("area_pred"));
-                assert_eq!(scores.matrix[c][c] as f32, area("area_intersect"));
-            }
-            let summary = &golden[format!("{kind}_summary")];
-            for (name, value) in
-                [("mIoU", scores.miou), ("mAcc", scores.macc), ("aAcc", scores.aacc), ("mDice", scores.mdice)]
-            {
-                assert!(close(value, &summary[name]), "{kind} {name}: {value:?} {}", summary[name]);
-            }
-        }
-    }
-}
+mod tests;

@@ -183,9 +183,7 @@ impl HostLook {
 
 /// The most probable class of the pixels of some output rows of one image, the lowest index on ties.
 pub(super) fn labels(looks: &[HostLook], image: usize, rows: Range<usize>) -> Vec<u8> {
-    // One view needs no softmax: it keeps the order. Votes are added as they are.
-    let k = looks[0].classes;
-    let sum = if looks.len() == 1 { Sum::Alone } else { Sum::of(looks) };
+    let (k, sum) = (looks[0].classes, Sum::ordering(looks));
     let mut ids = vec![0; rows.len() * looks[0].output.1];
     if let [look] = looks
         && look.is_plain()
@@ -193,17 +191,43 @@ pub(super) fn labels(looks: &[HostLook], image: usize, rows: Range<usize>) -> Ve
         look.plain_labels(image, rows, &mut ids);
         return ids;
     }
-    each_row(looks, image, rows, sum, &mut ids, |scores, ids: &mut [u8]| {
+    each_row(looks, image, rows, sum, &mut ids, |_, scores, ids: &mut [u8]| {
         pixels::argmax(scores, k, ids);
     });
     ids
+}
+
+/// What is known of a pixel: its most probable class, the probability of that, and the probability of its true class.
+pub(super) type Certain = (u8, f32, f32);
+
+/// [`labels`], and with each the probabilities of the label and of what `truth` [h, w] says; 0 where that is no class.
+pub(super) fn certain(looks: &[HostLook], image: usize, rows: Range<usize>, truth: &[u8]) -> Vec<Certain> {
+    let (k, width, n, sum) = (looks[0].classes, looks[0].output.1, looks.len() as f32, Sum::ordering(looks));
+    let votes = looks[0].votes();
+    let mut found = vec![Certain::default(); rows.len() * width];
+    each_row(looks, image, rows, sum, &mut found, |row, scores, found: &mut [Certain]| {
+        let (mut ids, mut factors) = (vec![0; width], vec![1.0 / n; width]);
+        pixels::argmax(scores, k, &mut ids);
+        if votes {
+            let all = |votes: &[f32]| votes.iter().sum::<f32>().max(f32::MIN_POSITIVE);
+            factors.iter_mut().zip(scores.chunks_exact(k)).for_each(|(factor, votes)| *factor = 1.0 / all(votes));
+        } else if sum == Sum::Alone {
+            pixels::exponentiate(scores, k, &mut factors);
+        }
+        let truth = &truth[row * width..][..width];
+        for (x, (found, scores)) in found.iter_mut().zip(scores.chunks_exact(k)).enumerate() {
+            let of_truth = scores.get(usize::from(truth[x])).map_or(0.0, |score| score * factors[x]);
+            *found = (ids[x], scores[usize::from(ids[x])] * factors[x], of_truth);
+        }
+    });
+    found
 }
 
 /// The mean over views of the softmax, or the votes over their sum, at some output rows of one image: [rows, w, k].
 pub(super) fn probabilities(looks: &[HostLook], image: usize, rows: Range<usize>) -> Vec<f32> {
     let (k, n, sum) = (looks[0].classes, looks.len() as f32, Sum::of(looks));
     let mut values = vec![0.0; rows.len() * looks[0].output.1 * k];
-    each_row(looks, image, rows, sum, &mut values, |scores, values: &mut [f32]| {
+    each_row(looks, image, rows, sum, &mut values, |_, scores, values: &mut [f32]| {
         for (values, scores) in values.chunks_exact_mut(k).zip(scores.chunks_exact(k)) {
             let all = match sum {
                 Sum::Votes => scores.iter().sum::<f32>().max(f32::MIN_POSITIVE),
@@ -227,19 +251,24 @@ enum Sum {
 }
 
 impl Sum {
+    /// What orders the classes: one view needs no softmax for that.
+    fn ordering(looks: &[HostLook]) -> Self {
+        if looks.len() == 1 { Self::Alone } else { Self::of(looks) }
+    }
+
     fn of(looks: &[HostLook]) -> Self {
         if looks[0].votes() { Self::Votes } else { Self::Softmax }
     }
 }
 
-/// Calls `f` with what the views say of each output row, [w, k], and the row's part of `out`.
+/// Calls `f` with the number of each output row, what the views say of it, [w, k], and the row's part of `out`.
 fn each_row<T: Send>(
     looks: &[HostLook],
     image: usize,
     rows: Range<usize>,
     sum: Sum,
     out: &mut [T],
-    f: impl Fn(&[f32], &mut [T]) + Sync,
+    f: impl Fn(usize, &mut [f32], &mut [T]) + Sync,
 ) {
     let (k, length) = (looks[0].classes, out.len() / rows.len());
     out.par_chunks_mut(ROWS_PER_TASK * length).enumerate().for_each(|(task, out)| {
@@ -259,7 +288,7 @@ fn each_row<T: Send>(
                     Sum::Votes => total.iter_mut().zip(&scratch.output).for_each(|(total, votes)| *total += votes),
                 }
             }
-            f(if sum == Sum::Alone { &scratch[0].output } else { &total }, out);
+            f(row, if sum == Sum::Alone { &mut scratch[0].output } else { &mut total }, out);
         }
     });
 }

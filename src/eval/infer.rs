@@ -73,11 +73,11 @@ pub fn labels(
 }
 
 /// On a CPU the last steps are loops ([`host`]), elsewhere tensor operations.
-fn on_host(views: &[View]) -> bool {
+pub(super) fn on_host(views: &[View]) -> bool {
     views[0].device().without_autodiff() == Device::flex()
 }
 
-fn probabilities_by(
+pub(super) fn probabilities_by(
     network: &dyn Network,
     views: &[View<'_>],
     size: (usize, usize),
@@ -99,7 +99,7 @@ fn probabilities_by(
     Ok(Tensor::cat(bands.into_iter().map(band).collect::<Result<_>>()?, 2)) // [b, k, h, w]
 }
 
-fn labels_by(
+pub(super) fn labels_by(
     network: &dyn Network,
     views: &[View<'_>],
     size: (usize, usize),
@@ -117,8 +117,7 @@ fn labels_by(
             continue;
         }
         let ids = looks.scores(rows).argmax(3); // [b, rows, w, 1]
-        let ids: Vec<i32> =
-            ids.try_into_vec_as().map_err(|e| Error::new("cannot read labels from the device").source(e))?;
+        let ids: Vec<i32> = ids.try_into_vec_as().map_err(unread)?;
         for (map, ids) in maps.iter_mut().zip(ids.chunks_exact(ids.len() / batch)) {
             map.ids.extend(ids.iter().map(|id| *id as u8));
         }
@@ -127,15 +126,20 @@ fn labels_by(
 }
 
 /// All views of an image, read in step.
-struct Looks<'a> {
-    looks: Vec<Look<'a>>,
+pub(super) struct Looks<'a> {
+    pub(super) looks: Vec<Look<'a>>,
     height: usize,
     /// Rows that are made at once.
     band: usize,
 }
 
 impl<'a> Looks<'a> {
-    fn new(network: &'a dyn Network, views: &[View<'a>], size: (usize, usize), config: &InferConfig) -> Self {
+    pub(super) fn new(
+        network: &'a dyn Network,
+        views: &[View<'a>],
+        size: (usize, usize),
+        config: &InferConfig,
+    ) -> Self {
         assert!(!views.is_empty() && size.0 > 0 && size.1 > 0, "nothing to look at");
         let looks: Vec<Look> = views.iter().map(|view| Look::new(network, view, size, config)).collect();
         // Per output row of the largest view: its source and itself, each with one temporary copy.
@@ -146,12 +150,12 @@ impl<'a> Looks<'a> {
     }
 
     /// The bands of rows, from top to bottom.
-    fn bands(&self) -> Vec<Range<usize>> {
+    pub(super) fn bands(&self) -> Vec<Range<usize>> {
         (0..self.height).step_by(self.band).map(|top| top..(top + self.band).min(self.height)).collect()
     }
 
     /// The views with their windows over some output rows, in host memory.
-    fn fetch(&mut self, rows: Range<usize>) -> Result<Vec<HostLook>> {
+    pub(super) fn fetch(&mut self, rows: Range<usize>) -> Result<Vec<HostLook>> {
         let fetch = |look: &mut Look| {
             look.bands.reach(look.vertical.sources(rows.clone()));
             HostLook::fetch(&look.bands, look.size, look.flipped)
@@ -160,7 +164,7 @@ impl<'a> Looks<'a> {
     }
 
     /// What orders the classes: [b, rows, w, k]. One view needs no softmax for that.
-    fn scores(&mut self, rows: Range<usize>) -> Tensor<4> {
+    pub(super) fn scores(&mut self, rows: Range<usize>) -> Tensor<4> {
         if self.looks.len() == 1 { self.looks[0].logits(rows) } else { self.probabilities(rows) }
     }
 
@@ -175,16 +179,25 @@ impl<'a> Looks<'a> {
         });
         let Some(sum) = each.reduce(|sum, one| sum + one) else { unreachable!("there is a view") };
         match votes {
-            true => sum.clone() / sum.sum_dim(3).clamp_min(f32::MIN_POSITIVE),
+            true => shares(sum),
             false if n > 1.0 => sum / n,
             false => sum,
         }
     }
 }
 
+/// Votes `[b, h, w, k]` over their sum.
+pub(super) fn shares(votes: Tensor<4>) -> Tensor<4> {
+    votes.clone() / votes.sum_dim(3).clamp_min(f32::MIN_POSITIVE)
+}
+
+pub(super) fn unread(error: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::new("cannot read labels from the device").source(error)
+}
+
 /// One view, read at the output's size.
-struct Look<'a> {
-    bands: Bands<'a>,
+pub(super) struct Look<'a> {
+    pub(super) bands: Bands<'a>,
     vertical: Axis,
     horizontal: Axis,
     /// Height and width of the output.

@@ -6,10 +6,19 @@
 
 pub mod bootstrap;
 pub mod boundary;
+pub mod calibration;
+pub mod certainty;
 mod config;
 pub mod confusion;
+pub mod distance;
 mod host;
 pub mod infer;
+pub mod memory;
+pub mod merge;
+pub mod overlap;
+pub mod summary;
+pub mod suspects;
+pub mod tally;
 #[cfg(test)]
 pub(crate) mod toy;
 mod view;
@@ -27,8 +36,10 @@ use crate::decoder::Answer;
 use crate::error::{Error, Result};
 use crate::layers::Pass;
 use crate::model::Model;
+pub use certainty::Certainty;
 pub use confusion::{Confusion, Scores};
 pub use infer::{InferConfig, Network, Padding};
+pub use tally::{Ask, Tally};
 pub use view::View;
 
 impl Network for Model {
@@ -64,6 +75,17 @@ impl Inference<'_> {
         let views = self.views(image)?;
         let mut maps = infer::labels(self.network, &views, (image.height, image.width), self.config)?;
         maps.pop().ok_or_else(|| Error::new("the network answered nothing"))
+    }
+
+    /// The class of every pixel of an image with its `truth`, and how probable label and truth are.
+    pub fn certain(&self, image: &Image, truth: &Labels) -> Result<(Labels, Certainty)> {
+        if (truth.width, truth.height, truth.ids.len()) != (image.width, image.height, image.width * image.height) {
+            return Err(Error::new(format!(
+                "the image is {} x {} pixels and the truth {} x {}",
+                image.width, image.height, truth.width, truth.height
+            )));
+        }
+        certainty::certain(self.network, &self.views(image)?, truth, self.config)
     }
 
     /// Class probabilities [k, h, w], in the image's size, row-major.
@@ -127,6 +149,8 @@ pub struct Evaluated<'a> {
     pub truth: &'a Labels,
     /// What was predicted.
     pub prediction: &'a Labels,
+    /// How probable prediction and truth are, where that was asked for.
+    pub certainty: Option<&'a Certainty>,
     /// The counts of this image alone.
     pub confusion: &'a Confusion,
     /// How long the network and all about it took for this image, from 8-bit pixels to labels.
@@ -160,8 +184,49 @@ pub fn evaluate_samples<I>(
     inference: &Inference,
     names: &[String],
     samples: I,
-    mut progress: impl FnMut(&Evaluated),
+    progress: impl FnMut(&Evaluated),
 ) -> Result<Scores>
+where
+    I: IntoIterator<Item = Result<Sample>>,
+    I::IntoIter: Send,
+{
+    Ok(walk(inference, names, samples, false, progress)?.scores(names))
+}
+
+/// Evaluates the samples of a dataset at `indices` and counts all that a [`Tally`] keeps: with `certain` also how probable the
+/// answers are, which takes a little longer, and with `suspects` where the truth itself may be wrong.
+pub fn tally(
+    inference: &Inference,
+    dataset: &dyn Dataset,
+    indices: &[usize],
+    ask: Ask,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Tally> {
+    let names = &dataset.classes().names;
+    let samples = indices.iter().map(|index| {
+        let sample = dataset.get(*index)?;
+        Ok((dataset.name(*index), sample.image, sample.labels))
+    });
+    let mut tally = Tally::new(names.len(), ask);
+    // Of more shards than images some have nothing to do.
+    if indices.is_empty() && !dataset.is_empty() {
+        return Ok(tally);
+    }
+    walk(inference, names, samples, ask.certainty || ask.suspects > 0, |image| {
+        tally.add(indices[image.done - 1], image);
+        progress(image.done, indices.len());
+    })?;
+    Ok(tally)
+}
+
+/// Predicts every sample, with its certainty if asked for, and shows it to `progress`; the counts of all.
+fn walk<I>(
+    inference: &Inference,
+    names: &[String],
+    samples: I,
+    certain: bool,
+    mut progress: impl FnMut(&Evaluated),
+) -> Result<Confusion>
 where
     I: IntoIterator<Item = Result<Sample>>,
     I::IntoIter: Send,
@@ -190,18 +255,31 @@ where
             let (name, image, truth) = sample?;
             let at = |e: Error| Error::new(format!("cannot evaluate on `{name}`")).source(e);
             let start = Instant::now();
-            let prediction = inference.labels(&image).map_err(at)?;
+            let (prediction, certainty) = match certain {
+                true => inference.certain(&image, &truth).map(|(labels, certainty)| (labels, Some(certainty))),
+                false => inference.labels(&image).map(|labels| (labels, None)),
+            }
+            .map_err(at)?;
             let took = start.elapsed();
             let mut confusion = Confusion::new(classes);
             confusion.add(&truth, &prediction).map_err(at)?;
             total.merge(&confusion);
             done += 1;
-            let (image, truth, prediction) = (&image, &truth, &prediction);
-            progress(&Evaluated { done, name: &name, image, truth, prediction, confusion: &confusion, took });
+            let (image, truth, prediction, certainty) = (&image, &truth, &prediction, certainty.as_ref());
+            progress(&Evaluated {
+                done,
+                name: &name,
+                image,
+                truth,
+                prediction,
+                certainty,
+                confusion: &confusion,
+                took,
+            });
         }
         match done {
             0 => Err(Error::new("there is no image to evaluate on")),
-            _ => Ok(total.scores(names)),
+            _ => Ok(total),
         }
     })
 }

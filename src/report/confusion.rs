@@ -2,6 +2,7 @@
 
 use super::ClassRow;
 use super::html::{escape, swatch, thousands};
+use crate::eval::summary::ConfusedPair;
 
 /// Classes that a matrix shows at most; with more, only the largest confusions are listed.
 const MATRIX: usize = 30;
@@ -95,6 +96,27 @@ fn confusions(classes: &[ClassRow], counts: &[Vec<u64>], most: usize) -> String 
     };
     let lines: String = found.iter().take(most).map(line).collect();
     format!("<div class=\"taken\"><h3>Largest confusions</h3><ol>\n{lines}</ol></div>\n")
+}
+
+/// The pairs of classes that most of the wrong pixels lie between.
+pub(super) fn pairs(classes: &[ClassRow], pairs: &[ConfusedPair]) -> String {
+    if pairs.is_empty() {
+        return String::new();
+    }
+    let name = |class: usize| {
+        format!("<span class=\"name\">{} {}</span>", swatch(classes[class].color), escape(&classes[class].name))
+    };
+    let line = |pair: &ConfusedPair| {
+        let [a, b] = pair.classes.map(name);
+        let [there, back] = pair.pixels.map(thousands);
+        let share = pair.share_of_errors * 100.0;
+        format!(
+            r#"<li><b>{share:.1} %</b> of all wrong pixels lie between {a} and {b} <span class="muted">{there} of the first taken for the second, {back} the other way</span><i style="width:{share:.1}%"></i></li>
+"#
+        )
+    };
+    let lines: String = pairs.iter().map(line).collect();
+    format!("<div class=\"card taken\"><h3>Most confused pairs</h3><ol>\n{lines}</ol></div>\n")
 }
 
 #[cfg(test)]

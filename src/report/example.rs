@@ -98,6 +98,7 @@ fn example(folder: &Path, count: usize) -> Report {
             next("structtoken eval runs/camvid --flip --scales 0.75,1,1.25", "Score again with several scales and flips: slower, usually one or two points better."),
             next("structtoken train configs/camvid/structtoken-cse_vit-s_480.toml --run runs/longer --set train.iterations=20000", "Train longer: the validation score was still rising at the end."),
         ],
+        ..Report::default()
     }
 }
 

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::tokens::Budget;
-use super::{ClassRow, Report, SamplePanel, charts, confusion, pictures, tokens};
+use super::{ClassRow, Report, SamplePanel, charts, confusion, pictures, quality, suspects, tokens};
 use crate::data::image::IGNORE;
 use crate::error::Result;
 
@@ -22,7 +22,11 @@ pub fn render(report: &Report) -> Result<String> {
         ("tokens", "Tokens to masks", tokens::section(report)?),
         ("curves", "Training", curves(report)),
         ("classes", "Classes", classes(&report.classes)),
+        ("edges", "Edges", quality::edges(report)),
+        ("calibration", "Calibration", quality::calibration(report)),
         ("confusion", "Confusions", confusions(report)),
+        ("worst", "Worst images", worst(report)?),
+        ("suspects", "Suspected labels", suspects::section(report)?),
         ("next", "Next", next_steps(report)),
     ];
     Ok(document(&report.title, &report.lead, "", &sections))
@@ -126,6 +130,26 @@ fn samples(report: &Report) -> Result<String> {
             &format!("<details class=\"more\"><summary>{} more</summary>\n{}</details>\n", rest.len(), rest.concat());
     }
     Ok(html)
+}
+
+/// The images of least mIoU.
+fn worst(report: &Report) -> Result<String> {
+    let count = report.worst.len();
+    if count == 0 {
+        return Ok(String::new());
+    }
+    let palette: Vec<[u8; 3]> = report.classes.iter().map(|class| class.color).collect();
+    let strips: Vec<String> = report
+        .worst
+        .par_iter()
+        .map(|sample| strip(sample, &palette, &Budget::of(OPEN, 9.max(count))))
+        .collect::<Result<_>>()?;
+    Ok(format!(
+        r#"<h2>Where it fails</h2>
+<p class="intro">The images with the lowest mIoU, the worst first. An image that holds a class of which almost nothing is found, or a tiny region of a class that is not there, ends up here even if most of its pixels are right.</p>
+{}"#,
+        strips.concat()
+    ))
 }
 
 /// Input, truth, prediction and errors of one sample.
@@ -251,8 +275,9 @@ fn class_row(class: &ClassRow, total: u64) -> String {
 fn confusions(report: &Report) -> String {
     match &report.confusion {
         Some(counts) if !counts.is_empty() => format!(
-            "<h2>What is taken for what</h2>\n<div class=\"card\">{}</div>\n",
-            confusion::section(&report.classes, counts)
+            "<h2>What is taken for what</h2>\n<div class=\"card\">{}</div>\n{}",
+            confusion::section(&report.classes, counts),
+            report.found.as_ref().map_or(String::new(), |found| confusion::pairs(&report.classes, &found.confused)),
         ),
         _ => String::new(),
     }

@@ -13,14 +13,19 @@ use serde::Serialize;
 
 use crate::data::image::{Image, Labels};
 use crate::error::{Error, Result};
+use crate::eval::summary::Evaluation;
+use crate::eval::suspects::Suspect;
 use crate::files;
 
 pub(crate) mod charts;
 mod confusion;
+pub mod evaluation;
 pub(crate) mod html;
 pub(crate) mod pictures;
 pub mod progress;
+mod quality;
 pub mod run;
+mod suspects;
 pub mod tensorboard;
 mod tokens;
 
@@ -47,6 +52,12 @@ pub struct Report {
     pub confusion: Option<Vec<Vec<u64>>>,
     /// Images with what the model made of them.
     pub samples: Vec<SamplePanel>,
+    /// What an evaluation found: edges, calibration, pairs of classes.
+    pub found: Option<Evaluation>,
+    /// The images of least mIoU, the worst first.
+    pub worst: Vec<SamplePanel>,
+    /// Regions whose truth may be wrong, the most suspicious first.
+    pub suspects: Vec<SuspectPanel>,
     /// What to do next.
     pub next_steps: Vec<NextStep>,
 }
@@ -84,6 +95,18 @@ impl Headline {
     pub fn mean_dice(value: f64) -> Self {
         let meaning = "Twice the overlap over the sum of both areas, averaged over the classes.";
         Self::percent("Mean Dice", value, meaning)
+    }
+
+    /// Boundary IoU; `value` between 0 and 1.
+    pub fn boundary_iou(value: f64) -> Self {
+        let meaning = "The overlap of what lies along the contours alone, within 2 % of the image's diagonal.";
+        Self::percent("Boundary IoU", value, meaning)
+    }
+
+    /// The expected calibration error; `value` between 0 and 1.
+    pub fn calibration_error(value: f64) -> Self {
+        let meaning = "How far the model's probabilities are off on average. 0 % is perfect.";
+        Self::percent("Calibration error", value, meaning)
     }
 
     fn percent(name: &str, value: f64, meaning: &str) -> Self {
@@ -168,6 +191,17 @@ pub struct TokenBlock {
     pub width: usize,
 }
 
+/// A region whose truth may be wrong, with what lies around it.
+#[derive(Clone, Debug, Serialize)]
+pub struct SuspectPanel {
+    /// What is suspected; its bounds are those in the whole image.
+    pub suspect: Suspect,
+    /// Left and top of the pictures in the whole image.
+    pub corner: [usize; 2],
+    /// The part of the image around the region, with truth and prediction of the same size.
+    pub crop: SamplePanel,
+}
+
 /// A command worth trying next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct NextStep {
@@ -187,7 +221,14 @@ impl Report {
         if self.confusion.as_ref().is_some_and(|rows| rows.len() != k || rows.iter().any(|row| row.len() != k)) {
             return Err(Error::new(format!("the report's confusion matrix is not {k} x {k}")));
         }
-        self.samples.iter().try_for_each(|sample| sample.check(k))
+        let crops = self.suspects.iter().map(|suspect| &suspect.crop);
+        self.samples.iter().chain(&self.worst).chain(crops).try_for_each(|sample| sample.check(k))?;
+        match &self.found {
+            Some(found) if found.scores.classes.len() != k => {
+                Err(Error::new(format!("the report's evaluation is not of {k} classes")))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -226,141 +267,4 @@ pub fn write_report(path: &Path, report: &Report) -> Result<()> {
 mod example;
 
 #[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-
-    const HOSTILE: &str = "</title><script>alert('1')</script> & \"quoted\" {{style}} \u{202e}";
-
-    /// One 8 x 6 sample with two stages, `k` classes and the given name everywhere.
-    fn report(name: &str, k: usize) -> Report {
-        let (width, height) = (8, 6);
-        let labels = |id| Labels { width, height, ids: vec![id; width * height] };
-        let block = |n| TokenBlock { name: format!("{name}{n}"), maps: vec![n as f32; k * 6], height: 2, width: 3 };
-        let class = ClassRow { name: name.into(), iou: Some(0.5), pixels: 4, ..ClassRow::default() };
-        Report {
-            title: name.into(),
-            lead: name.into(),
-            command: name.into(),
-            summary: vec![(name.into(), name.into())],
-            headlines: vec![Headline { name: name.into(), value: name.into(), meaning: name.into() }],
-            curves: vec![Curve { name: name.into(), unit: name.into(), points: vec![(0.0, 1.0)], ..Curve::default() }],
-            classes: vec![class; k],
-            confusion: Some(vec![vec![1; k]; k]),
-            samples: vec![SamplePanel {
-                name: name.into(),
-                image: Image { width, height, pixels: vec![90; width * height * 3] },
-                truth: labels(0),
-                prediction: labels(0),
-                iou: Some(1.0),
-                blocks: vec![block(0), block(1)],
-            }],
-            next_steps: vec![NextStep { command: name.into(), purpose: name.into() }],
-        }
-    }
-
-    #[test]
-    fn hostile_names_stay_text() {
-        let page = render(&report(HOSTILE, 3)).unwrap();
-        assert_eq!(page.matches("<script>").count(), 1, "only the page's own script");
-        assert_eq!(page.matches("<style>").count(), 1);
-        assert!(!page.contains("alert('1')") && !page.contains('\u{202e}'));
-        let safe =
-            "&lt;/title&gt;&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt; &amp; &quot;quoted&quot; {{style}} \u{fffd}";
-        assert!(page.contains(&format!("<title>{safe}</title>")));
-        // Outside of the style and the script, tags balance: no text opened or closed one.
-        for tag in [
-            "section", "article", "details", "table", "tr", "td", "th", "figure", "dl", "ol", "li", "span", "b", "i",
-            "p", "svg",
-        ] {
-            let (opened, closed) = (
-                page.matches(&format!("<{tag}>")).count() + page.matches(&format!("<{tag} ")).count(),
-                page.matches(&format!("</{tag}>")).count(),
-            );
-            assert_eq!(opened, closed, "{tag}");
-        }
-    }
-
-    #[test]
-    fn every_picture_decodes_and_has_a_description() {
-        let page = render(&report("a", 2)).unwrap();
-        let pictures: Vec<&str> = page.split("<img ").skip(1).map(|rest| rest.split_once('>').unwrap().0).collect();
-        // Input, truth, prediction, errors; photo and two stages; one present class at two stages and its mask.
-        assert_eq!(pictures.len(), 4 + 3 + 3);
-        for picture in pictures {
-            let attribute =
-                |name: &str| picture.split_once(&format!("{name}=\"")).unwrap().1.split_once('"').unwrap().0;
-            assert!(!attribute("alt").is_empty());
-            assert!(pictures::tests::decode(attribute("src")).width() > 0);
-        }
-    }
-
-    #[test]
-    fn the_page_loads_nothing() {
-        let page = render(&report("a", 2)).unwrap();
-        for outside in ["https:", "src=\"h", "@import", "url(", "fetch(", "XMLHttpRequest"] {
-            assert!(!page.contains(outside), "{outside}");
-        }
-        // The name of SVG's namespace is the only address, and it is never opened.
-        assert_eq!(page.matches("http://").count(), page.matches("http://www.w3.org/2000/svg").count());
-    }
-
-    #[test]
-    fn an_empty_report_is_a_page_without_sections() {
-        let page = render(&Report::default()).unwrap();
-        assert!(!page.contains("<section") && page.ends_with("</html>\n"));
-    }
-
-    #[test]
-    fn odd_numbers_never_reach_the_page() {
-        let (nan, inf) = (f64::NAN, f64::INFINITY);
-        let mut odd = report("a", 1);
-        odd.headlines = vec![Headline::mean_iou(nan), Headline::mean_dice(inf)];
-        odd.curves[0].points = vec![(0.0, nan), (1.0, inf), (2.0, 1.0)];
-        odd.classes[0] =
-            ClassRow { iou: Some(nan), accuracy: Some(-inf), dice: None, pixels: 0, ..odd.classes[0].clone() };
-        odd.samples[0].iou = Some(nan);
-        odd.samples[0].blocks[0].maps = vec![f32::NAN; 6];
-        odd.samples[0].truth.ids.fill(255);
-        odd.samples[0].prediction.ids.fill(200);
-        let page = render(&odd).unwrap();
-        let visible = page
-            .split("data:image")
-            .map(|part| part.split_once('"').map_or(part, |(_, rest)| rest))
-            .collect::<String>();
-        assert!(!visible.contains("NaN") && !visible.contains("inf "));
-        assert!(page.contains("1 of 1 classes does not occur in the truth: a.") && page.contains("absent, no score"));
-    }
-
-    #[test]
-    fn parts_that_do_not_fit_are_named() {
-        type Break = fn(&mut Report);
-        let breaks: [(Break, &str); 6] = [
-            (|r| r.confusion = Some(vec![vec![0; 2]]), "confusion matrix is not 2 x 2"),
-            (|r| r.samples[0].image.width = usize::MAX, "sample `a` has 144 bytes"),
-            (|r| r.samples[0].truth.ids.truncate(3), "`a` has a truth of another size"),
-            (|r| r.samples[0].prediction.height = 1, "`a` has a prediction of another size"),
-            (|r| r.samples[0].blocks[1].maps.clear(), "token maps `a1` that are not 2 x"),
-            (|r| r.classes = vec![ClassRow::default(); 256], "at most 255 classes"),
-        ];
-        for (breaks, message) in breaks {
-            let mut wrong = report("a", 2);
-            breaks(&mut wrong);
-            let error = render(&wrong).unwrap_err().to_string();
-            assert!(error.contains(message), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_page_is_written_whole_or_not_at_all() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("report.html");
-        write_report(&path, &report("a", 2)).unwrap();
-        assert_eq!(fs::read_to_string(&path).unwrap(), render(&report("a", 2)).unwrap());
-        let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
-        assert_eq!(left.len(), 1);
-        let error = write_report(&path.join("report.html"), &report("a", 2)).unwrap_err();
-        assert!(error.to_string().contains("report.html") && error.remedy().is_some());
-    }
-}
+mod tests;

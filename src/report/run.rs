@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use burn::tensor::{Device, TensorData};
 
-use super::{ClassRow, Headline, NextStep, Report, SamplePanel, TokenBlock, progress, write_report};
+use super::{ClassRow, Headline, NextStep, Report, SamplePanel, TokenBlock, evaluation, progress, write_report};
 use crate::artifact::{self, Card};
 use crate::data::image::IGNORE;
 use crate::data::{Dataset, Sample, Split};
 use crate::error::Result;
+use crate::eval::summary::Evaluation;
 use crate::eval::{Confusion, Inference, Scores};
 use crate::layers::{Pass, parameters};
 use crate::model::Model;
@@ -35,6 +36,8 @@ pub struct About {
     pub took: Duration,
     /// What to try next.
     pub next_steps: Vec<(String, String)>,
+    /// What the evaluation of the weights found beside their scores, if that is known.
+    pub found: Option<Evaluation>,
 }
 
 /// Writes `report.html` into the folder of a finished run, of which `scores` are those of its `model.safetensors`.
@@ -51,9 +54,12 @@ pub fn write(run: &Path, scores: &Scores, device: &Device, about: &About) -> Res
         lead: about.lead.clone(),
         command: about.command.clone(),
         summary: summary(&model, &card, about),
-        headlines: headlines(scores),
+        headlines: match &about.found {
+            Some(found) => evaluation::tiles(found),
+            None => headlines(scores),
+        },
         curves: progress::curves(&progress::read(run)?),
-        classes: classes(scores, &card),
+        classes: classes(scores, &card.classes.colors),
         confusion: Some(scores.matrix.clone()),
         samples,
         next_steps: about
@@ -61,6 +67,12 @@ pub fn write(run: &Path, scores: &Scores, device: &Device, about: &About) -> Res
             .iter()
             .map(|(command, purpose)| NextStep { command: command.clone(), purpose: purpose.clone() })
             .collect(),
+        worst: match &about.found {
+            Some(found) => evaluation::worst(found, &inference, validation.as_ref())?,
+            None => Vec::new(),
+        },
+        found: about.found.clone(),
+        ..Report::default()
     };
     let page = run.join(PAGE);
     write_report(&page, &report)?;
@@ -91,7 +103,7 @@ fn summary(model: &Model, card: &Card, about: &About) -> Vec<(String, String)> {
     rows
 }
 
-fn headlines(scores: &Scores) -> Vec<Headline> {
+pub(super) fn headlines(scores: &Scores) -> Vec<Headline> {
     let value = |value: Option<f64>| value.unwrap_or(f64::NAN);
     vec![
         Headline::mean_iou(value(scores.miou)),
@@ -101,8 +113,8 @@ fn headlines(scores: &Scores) -> Vec<Headline> {
     ]
 }
 
-fn classes(scores: &Scores, card: &Card) -> Vec<ClassRow> {
-    let rows = scores.classes.iter().zip(&card.classes.colors).map(|(class, color)| ClassRow {
+pub(super) fn classes(scores: &Scores, colors: &[[u8; 3]]) -> Vec<ClassRow> {
+    let rows = scores.classes.iter().zip(colors).map(|(class, color)| ClassRow {
         name: class.name.clone(),
         color: *color,
         iou: class.iou,
@@ -115,18 +127,24 @@ fn classes(scores: &Scores, card: &Card) -> Vec<ClassRow> {
 
 /// One image: truth, prediction, and the tokens after every block.
 fn sample(dataset: &dyn Dataset, index: usize, inference: &Inference, model: &Model) -> Result<SamplePanel> {
-    let Sample { image, labels } = dataset.get(index)?;
-    let prediction = inference.labels(&image)?;
-    let mut confusion = Confusion::new(model.classes());
-    confusion.add(&labels, &prediction)?;
-    let counted = labels.ids.iter().any(|id| *id != IGNORE);
-    let iou = confusion.scores(&dataset.classes().names).miou.filter(|_| counted);
+    let plain = panel(dataset, index, inference)?;
     let pass = Pass::eval().traced();
-    if let Some(view) = inference.views(&image)?.into_iter().find(|view| !view.is_flipped()) {
+    if let Some(view) = inference.views(&plain.image)?.into_iter().find(|view| !view.is_flipped()) {
         model.forward(view.whole(), &pass);
     }
     let blocks = pass.into_trace().into_iter().filter_map(|(name, map)| Some(block(stage(&name)?, &map))).collect();
-    Ok(SamplePanel { name: dataset.name(index), image, truth: labels, prediction, iou, blocks })
+    Ok(SamplePanel { blocks, ..plain })
+}
+
+/// One image: truth and prediction.
+pub(super) fn panel(dataset: &dyn Dataset, index: usize, inference: &Inference) -> Result<SamplePanel> {
+    let Sample { image, labels } = dataset.get(index)?;
+    let prediction = inference.labels(&image)?;
+    let mut confusion = Confusion::new(inference.network.classes());
+    confusion.add(&labels, &prediction)?;
+    let counted = labels.ids.iter().any(|id| *id != IGNORE);
+    let iou = confusion.scores(&dataset.classes().names).miou.filter(|_| counted);
+    Ok(SamplePanel { name: dataset.name(index), image, truth: labels, prediction, iou, blocks: Vec::new() })
 }
 
 /// What a recorded activation is called in the report; `None` for those that are no tokens.

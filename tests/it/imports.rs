@@ -3,12 +3,13 @@
 use std::path::Path;
 
 /// A room, and the rooms it may use. `error`, `rng` and `files` are open to all; `config` is read by those who run things.
-const RULES: [(&str, &[&str]); 20] = [
+const RULES: [(&str, &[&str]); 21] = [
     ("error", &[]),
     ("rng", &[]),
     ("files", &[]),
     ("device", &[]),
     ("text", &[]),
+    ("shard", &[]),
     ("kernels", &[]),
     ("layers", &["kernels"]),
     ("backbone", &["layers", "kernels"]),
@@ -29,7 +30,7 @@ const RULES: [(&str, &[&str]); 20] = [
     ("train", &["config", "artifact", "model", "loss", "layers", "kernels", "data", "eval", "weights", "report"]),
 ];
 const TOP: [&str; 4] = ["predict", "inspect", "bench", "report"];
-const LEAVES: [&str; 5] = ["error", "rng", "files", "device", "text"];
+const LEAVES: [&str; 6] = ["error", "rng", "files", "device", "text", "shard"];
 
 #[test]
 fn imports_point_down() {

@@ -6,6 +6,7 @@ mod cli;
 mod compare;
 mod data_check;
 mod data_init;
+mod evaluation;
 mod every_decoder;
 mod golden;
 mod heads;

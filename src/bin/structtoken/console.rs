@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use structtoken::error::{Error, Result};
-use structtoken::eval::{Evaluated, Scores};
+use structtoken::eval::summary::Evaluation;
+use structtoken::eval::{Ask, Evaluated, Scores, Tally};
 use structtoken::train::{Observer, Progress, Stop};
 
 /// Shows a run, and stops it on Ctrl-C, at a given iteration or after a given time.
@@ -22,6 +23,8 @@ pub(crate) struct Console {
     place: Option<(String, Option<Duration>)>,
     abandoned: Arc<AtomicBool>,
     json: bool,
+    /// What the evaluation going on counts, and the counts of the best so far.
+    tallies: Option<(Option<Tally>, Option<Tally>)>,
 }
 
 impl Console {
@@ -47,6 +50,7 @@ impl Console {
             place: None,
             abandoned: Arc::default(),
             json,
+            tallies: None,
         })
     }
 
@@ -72,6 +76,19 @@ impl Console {
     pub(crate) fn time_limit(mut self, limit: Duration) -> Self {
         self.deadline = Some(Instant::now() + limit);
         self
+    }
+
+    /// Counts what evaluations see, for the page of the run.
+    pub(crate) fn tallying(mut self) -> Self {
+        self.tallies = Some((None, None));
+        self
+    }
+
+    /// What the evaluation with these scores found; none if it was the work of an earlier process.
+    pub(crate) fn found(&self, scores: &Scores) -> Option<Evaluation> {
+        let (_, best) = self.tallies.as_ref()?;
+        let names: Vec<String> = scores.classes.iter().map(|class| class.name.clone()).collect();
+        best.as_ref().map(|tally| tally.evaluation(&names)).filter(|found| found.scores.matrix == scores.matrix)
     }
 
     fn line(&self, text: &str) {
@@ -122,6 +139,11 @@ impl Observer for Console {
     }
 
     fn evaluating(&mut self, image: &Evaluated, all: usize) {
+        if let Some((tally, _)) = &mut self.tallies {
+            let blank = || Tally::new(image.confusion.classes(), Ask::default());
+            let fresh = tally.take().filter(|_| image.done > 1);
+            tally.insert(fresh.unwrap_or_else(blank)).add(image.done - 1, image);
+        }
         if self.bar.is_some() {
             let bar = self.evaluating.get_or_insert_with(|| bar("evaluating {wide_bar} {pos}/{len}  {eta} left"));
             bar.set_length(all as u64);
@@ -134,6 +156,13 @@ impl Observer for Console {
     }
 
     fn evaluated(&mut self, iteration: u64, scores: &Scores) {
+        if let Some((tally, best)) = &mut self.tallies {
+            let names: Vec<String> = scores.classes.iter().map(|class| class.name.clone()).collect();
+            let reached = best.as_ref().and_then(|best| best.scores(&names).miou);
+            if scores.miou >= reached {
+                *best = tally.take();
+            }
+        }
         let shown = |value: Option<f64>| value.map_or("none".to_owned(), |value| format!("{value:.4}"));
         self.line(&format!(
             "iteration {iteration}: mIoU {}  mAcc {}  aAcc {}",

@@ -42,7 +42,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         run.display()
     );
     let started = Instant::now();
-    let mut console = Console::new(false)?.time_limit(TIME_LIMIT);
+    let mut console = Console::new(false)?.tallying().time_limit(TIME_LIMIT);
     let command = command_line();
     let session =
         train::Session { run: &run, resume: false, device: &device, device_name: &device_name, command: &command };
@@ -72,6 +72,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         command,
         device: device_name,
         took: started.elapsed(),
+        found: console.found(&scores),
         next_steps: next_steps.iter().map(|(command, purpose)| (command.clone(), (*purpose).to_owned())).collect(),
     };
     let page = report::run::write(&run, &scores, &device, &about)?;

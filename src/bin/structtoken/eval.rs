@@ -1,24 +1,36 @@
 //! `structtoken eval`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use structtoken::artifact::{self, Card};
 use structtoken::config::Config;
-use structtoken::data::Split;
+use structtoken::data::{Classes, Dataset, Split};
 use structtoken::error::{Error, Result};
-use structtoken::eval::Inference;
+use structtoken::eval::merge::{Identity, Part, merge};
+use structtoken::eval::summary::Evaluation;
+use structtoken::eval::{Ask, Inference, memory};
+use structtoken::layers::parameters::visit;
 use structtoken::model::Model;
-use structtoken::{device, eval, files, weights};
+use structtoken::report::run::About;
+use structtoken::shard::Shard;
+use structtoken::{device, eval, files, report, weights};
 
 use crate::console::{bar, print};
+use crate::train::command_line;
 use crate::{Computing, End};
 
-/// Measure a model: mIoU, accuracies, Dice, per class
+/// Measure a model: mIoU, accuracies, Dice, per class; edges, calibration, confusions, worst images
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, after_help = EXAMPLES)]
 pub(crate) struct Arguments {
+    #[command(subcommand)]
+    action: Option<Action>,
     /// A model file, or a recipe together with --weights
-    model: PathBuf,
+    #[arg(required = true)]
+    model: Option<PathBuf>,
     /// Weights for a recipe: published StructToken checkpoints or any file that holds the whole network
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
@@ -28,14 +40,51 @@ pub(crate) struct Arguments {
     /// Which part of the dataset
     #[arg(long, value_enum, default_value_t = SplitName::Val)]
     split: SplitName,
+    /// List N regions whose truth may be wrong: the model is sure of another class
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=10_000))]
+    suspects: u16,
+    /// Leave calibration out, which needs the probabilities of the labels
+    #[arg(long, conflicts_with = "suspects")]
+    labels_only: bool,
+    /// Evaluate every N-th image from the I-th on, and write what was counted to --out, for `eval merge`
+    #[arg(long, value_name = "I/N", requires = "out", conflicts_with_all = ["report", "json"])]
+    shard: Option<Shard>,
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    pub(crate) computing: Computing,
+}
+
+const EXAMPLES: &str = "Examples:
+  structtoken eval runs/camvid/model.safetensors --report report.html --suspects 50
+  structtoken eval runs/camvid/model.safetensors --shard 1/2 --out 1.json     on one machine
+  structtoken eval runs/camvid/model.safetensors --shard 2/2 --out 2.json     on another
+  structtoken eval merge 1.json 2.json                                        the same numbers as in one go";
+
+#[derive(Subcommand)]
+enum Action {
+    /// Put the shards of an evaluation together: the very numbers of the whole
+    Merge {
+        /// Files that `--shard I/N --out FILE` wrote, in any order
+        #[arg(required = true)]
+        shards: Vec<PathBuf>,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// Where the numbers go.
+#[derive(Args)]
+struct Output {
     /// Also write the scores as JSON here
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
-    /// Print the scores as JSON instead of a table
+    /// Print the scores as JSON instead of tables
     #[arg(long)]
     json: bool,
-    #[command(flatten)]
-    pub(crate) computing: Computing,
+    /// Also write a page that shows them
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -46,54 +95,162 @@ enum SplitName {
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<End> {
+    if let Some(Action::Merge { shards, output }) = arguments.action {
+        return merge_shards(&shards, &output);
+    }
+    let Some(path) = &arguments.model else { unreachable!("the model is required") };
     let (device, name) = device::open(&arguments.computing.device)?;
-    let split = match arguments.split {
-        SplitName::Train => Split::Train,
-        SplitName::Val => Split::Val,
-        SplitName::Test => Split::Test,
+    let Work { model, config, dataset, split, weights } = Work::open(path, &arguments, &device)?;
+    let ask = Ask { certainty: !arguments.labels_only, suspects: arguments.suspects.into() };
+    let indices: Vec<usize> = match arguments.shard {
+        Some(shard) => shard.range(dataset.len()).collect(),
+        None => (0..dataset.len()).collect(),
     };
-    let (model, config, dataset) = if arguments.model.extension().is_some_and(|ending| ending == "toml") {
-        let config = Config::read(&arguments.model, &arguments.changes)?;
-        let Some(path) = &arguments.weights else {
-            return Err(Error::new(format!("`{}` is a recipe, which has no weights", arguments.model.display()))
-                .hint("give a model file, or add `--weights FILE`"));
-        };
-        let dataset = config.data.open(split)?;
-        let model = whole_network(&config, dataset.classes().len(), path, &device)?;
-        (model, config, dataset)
-    } else {
-        if arguments.weights.is_some() {
-            return Err(Error::new("--weights goes with a recipe; a model file has its own"));
-        }
-        let (model, card) = artifact::open(&arguments.model, &device)?;
-        let config = settings(&card, &arguments.changes, &arguments.model)?;
-        let dataset = config.data.open(split)?;
-        if *dataset.classes().names != card.classes.names {
-            return Err(Error::new(format!(
-                "`{}` knows other classes than the dataset: {} against {}",
-                arguments.model.display(),
-                card.classes.names.join(", "),
-                dataset.classes().names.join(", ")
-            )));
-        }
-        (model, config, dataset)
-    };
-    talk!("evaluating {} images of {split} on {name}", dataset.len());
-    let progress = bar("{wide_bar} {pos}/{len}  {eta} left");
     let (preprocess, settings) = (&config.data.preprocess, &config.eval);
     let inference = Inference { network: &model, preprocess, config: settings, device: &device };
-    let scores = eval::evaluate(&inference, dataset.as_ref(), &mut |done, all| {
+    talk!("evaluating {} images of {split} on {name}", indices.len());
+    let foretold = foretell(&model, &config, dataset.as_ref())?;
+    let (progress, started) = (bar("{wide_bar} {pos}/{len}  {eta} left"), Instant::now());
+    let tally = eval::tally(&inference, dataset.as_ref(), &indices, ask, &mut |done, all| {
         progress.set_length(all as u64);
         progress.set_position(done as u64);
     })?;
     progress.finish_and_clear();
-    let json =
-        serde_json::to_string_pretty(&scores).map_err(|error| Error::new("cannot write scores").source(error))?;
-    print(&if arguments.json { json.clone() } else { scores.table() });
-    if let Some(path) = &arguments.out {
-        files::write(path, json.as_bytes())?;
+    if let Some(peak) = memory::peak() {
+        let (peak, foretold) = (peak as f64 / 1e6, foretold as f64 / 1e6);
+        talk!("memory: at most {peak:.1} MB were held, {:+.0} % of what was foretold", (peak / foretold - 1.0) * 100.0);
     }
+    if let (Some(shard), Some(out)) = (arguments.shard, &arguments.output.out) {
+        let settings = serde_json::json!({"preprocess": preprocess, "eval": settings, "model": config.model});
+        let identity = Identity::new(&weights, dataset.as_ref(), split, settings, ask)?;
+        Part::new(shard, identity, tally).write(out)?;
+        talk!("wrote shard {shard} to `{}`; put all together with `eval merge`", out.display());
+        return Ok(End::Done);
+    }
+    let found = tally.evaluation(&dataset.classes().names);
+    tell(&found, &arguments.output)?;
+    let title = path.parent().and_then(Path::file_name).or(path.file_stem()).unwrap_or_default().to_string_lossy();
+    let about = About {
+        title: format!("Evaluation of {title}"),
+        lead: format!(
+            "How good it is on the {} images of the {split} split of {}, and where it fails.",
+            found.images, config.data.dataset
+        ),
+        device: name,
+        took: started.elapsed(),
+        ..About::default()
+    };
+    let seen = Some((&inference, dataset.as_ref()));
+    write_page(&arguments.output, &found, dataset.classes(), seen, about)?;
     Ok(End::Done)
+}
+
+/// Says what memory the evaluation will take, in bytes.
+fn foretell(model: &Model, config: &Config, dataset: &dyn Dataset) -> Result<usize> {
+    let mut parameters = 0;
+    visit(model, |parameter, _| parameters += parameter.shape.iter().product::<usize>());
+    let image = memory::largest(dataset, LOOKS)?;
+    let (classes, threads) = (dataset.classes().len(), rayon::current_num_threads());
+    let plan = memory::Plan { model: &config.model, classes, parameters, settings: &config.eval, image, threads };
+    let found = plan.forecast();
+    let mb = |bytes: usize| bytes as f64 / 1e6;
+    talk!(
+        "memory: about {:.0} MB for images of {} x {}, whatever their number: {:.0} weights, {:.0} network, {:.0} windows, {:.0} images, {:.0} program",
+        mb(found.total()),
+        image.1,
+        image.0,
+        mb(found.weights),
+        mb(found.network),
+        mb(found.windows),
+        mb(found.images),
+        mb(found.program)
+    );
+    Ok(found.total())
+}
+
+/// Images whose size is looked at before the evaluation.
+const LOOKS: usize = 8;
+
+fn merge_shards(shards: &[PathBuf], output: &Output) -> Result<End> {
+    let parts = shards.iter().map(|path| Ok((path.clone(), Part::read(path)?))).collect::<Result<Vec<_>>>()?;
+    let (identity, tally) = merge(parts)?;
+    let found = tally.evaluation(&identity.classes.names);
+    tell(&found, output)?;
+    let about = About {
+        title: "Evaluation".to_owned(),
+        lead: format!("Put together from {} shards; pictures need the model, so there are none.", shards.len()),
+        ..About::default()
+    };
+    write_page(output, &found, &identity.classes, None, about)?;
+    Ok(End::Done)
+}
+
+/// Prints the numbers and writes them where they were wanted.
+fn tell(found: &Evaluation, output: &Output) -> Result<()> {
+    let json = serde_json::to_string_pretty(found).map_err(|error| Error::new("cannot write scores").source(error))?;
+    print(&if output.json { json.clone() } else { found.text() });
+    match &output.out {
+        Some(path) => files::write(path, json.as_bytes()),
+        None => Ok(()),
+    }
+}
+
+fn write_page(
+    output: &Output,
+    found: &Evaluation,
+    classes: &Classes,
+    seen: Option<(&Inference, &dyn Dataset)>,
+    about: About,
+) -> Result<()> {
+    let Some(page) = &output.report else { return Ok(()) };
+    report::evaluation::write(page, found, classes, seen, &About { command: command_line(), ..about })?;
+    talk!("report  {}", page.display());
+    Ok(())
+}
+
+/// What is evaluated.
+struct Work {
+    model: Model,
+    config: Config,
+    dataset: Arc<dyn Dataset>,
+    split: Split,
+    /// The file the weights are in.
+    weights: PathBuf,
+}
+
+impl Work {
+    fn open(path: &Path, arguments: &Arguments, device: &burn::tensor::Device) -> Result<Self> {
+        let split = match arguments.split {
+            SplitName::Train => Split::Train,
+            SplitName::Val => Split::Val,
+            SplitName::Test => Split::Test,
+        };
+        if path.extension().is_some_and(|ending| ending == "toml") {
+            let config = Config::read(path, &arguments.changes)?;
+            let Some(weights) = arguments.weights.clone() else {
+                return Err(Error::new(format!("`{}` is a recipe, which has no weights", path.display()))
+                    .hint("give a model file, or add `--weights FILE`"));
+            };
+            let dataset = config.data.open(split)?;
+            let model = whole_network(&config, dataset.classes().len(), &weights, device)?;
+            return Ok(Self { model, config, dataset, split, weights });
+        }
+        if arguments.weights.is_some() {
+            return Err(Error::new("--weights goes with a recipe; a model file has its own"));
+        }
+        let (model, card) = artifact::open(path, device)?;
+        let config = settings(&card, &arguments.changes, path)?;
+        let dataset = config.data.open(split)?;
+        if *dataset.classes().names != card.classes.names {
+            return Err(Error::new(format!(
+                "`{}` knows other classes than the dataset: {} against {}",
+                path.display(),
+                card.classes.names.join(", "),
+                dataset.classes().names.join(", ")
+            )));
+        }
+        Ok(Self { model, config, dataset, split, weights: path.to_owned() })
+    }
 }
 
 /// A network of the recipe with all its weights from `path`.

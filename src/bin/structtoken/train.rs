@@ -77,7 +77,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         }
     };
     let _lock = train::prepare(&config, &run, arguments.resume)?;
-    let mut console = Console::new(arguments.json)?.stop_after(arguments.stop_after);
+    let mut console = Console::new(arguments.json)?.tallying().stop_after(arguments.stop_after);
     talk!("training on {name}, in `{}`", run.display());
     let started = Instant::now();
     let command = command_line();
@@ -103,6 +103,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         command,
         device: name,
         took: started.elapsed(),
+        found: console.found(&scores),
         next_steps: vec![
             (
                 format!("{program} predict {shown}/model.safetensors photo.jpg --overlay"),
@@ -111,6 +112,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
             (
                 format!("{program} eval {shown}/model.safetensors --set eval.flip=true"),
                 "average over mirrored images".to_owned(),
+            ),
+            (
+                format!("{program} eval {shown}/model.safetensors --suspects 30 --report {shown}/eval.html"),
+                "see whether its probabilities can be believed, and which labels may be wrong".to_owned(),
             ),
         ],
         ..About::default()

@@ -1,0 +1,160 @@
+//! How much memory an evaluation takes: foretold from sizes that are known before it begins, and measured.
+//!
+//! Images, windows and the network's maps have known sizes, and nothing else grows: the counts of a [`Tally`](super::Tally)
+//! are small, whatever the number of images. What cannot be known is what the allocator keeps of what was freed: this
+//! program's gives nothing back. So weights count twice, as the file was read and as the network holds them; and of what an
+//! image takes a part finds room where the file was. Both constants were measured; `docs/evaluation.md` says how well they do.
+
+use super::config::InferConfig;
+use crate::data::Dataset;
+use crate::error::Result;
+use crate::model::ModelConfig;
+
+/// What an evaluation is made of, as far as memory goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan<'a> {
+    /// The network.
+    pub model: &'a ModelConfig,
+    /// Its classes.
+    pub classes: usize,
+    /// Values of all its tensors.
+    pub parameters: usize,
+    /// Windows, scales, flips.
+    pub settings: &'a InferConfig,
+    /// Height and width of the largest image.
+    pub image: (usize, usize),
+    /// Threads of the CPU's kernels.
+    pub threads: usize,
+}
+
+/// Bytes that an evaluation will take in the end, by what they are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forecast {
+    /// The program itself.
+    pub program: usize,
+    /// Weights, as a file and as a network.
+    pub weights: usize,
+    /// Maps inside of the network.
+    pub network: usize,
+    /// What goes into the network and what comes out of it.
+    pub windows: usize,
+    /// Images, labels and what is counted of them.
+    pub images: usize,
+}
+
+/// Code, threads and the first pages of the allocator, in bytes.
+const PROGRAM: usize = 50_000_000;
+/// The part of what an image takes that needs memory of its own.
+const FRESH: f64 = 0.75;
+/// Images that are decoded at once: the one that is evaluated, those that wait, and the one being read.
+const IMAGES: usize = 2 + super::AHEAD;
+/// Bytes of a pixel of image and truth.
+const DECODED: usize = 4;
+/// Bytes of a pixel while it is judged: label, probabilities twice, distances, contours.
+const JUDGED: usize = 33;
+
+impl Plan<'_> {
+    /// What it will take, on a CPU. On another device the network's part lies there.
+    pub fn forecast(&self) -> Forecast {
+        let views = self.settings.sizes(self.image);
+        let flips = if self.settings.flip { 2 } else { 1 };
+        let (mut network, mut windows) = (0, 0);
+        for (height, width) in views {
+            let places = self.settings.windows((height, width));
+            let (rows, columns) = (places.tops.len(), places.lefts.len());
+            let size = places.size;
+            // As many rows of windows as fit into a batch, at least one, cut into batches.
+            let rows_at_once = (self.settings.windows_per_batch / columns).clamp(1, rows);
+            let batch = (rows_at_once * columns).min(self.settings.windows_per_batch);
+            network = network.max(batch * self.model.activations(self.classes, size));
+            let pixels = batch * 3 * size.0 * size.1;
+            let grid = size.0.div_ceil(self.stride()) * size.1.div_ceil(self.stride());
+            // Rows of windows that reach over a row of the image, as the network gives them and as they are read.
+            let reach = (rows_at_once + 1).min(rows) * columns * grid * self.classes * 2;
+            let scratch = self.threads * 4 * width.max(self.image.1) * self.classes;
+            windows += flips * (reach + scratch) + pixels;
+        }
+        let pixels = self.image.0 * self.image.1;
+        let fresh = |bytes: usize| (FRESH * bytes as f64) as usize;
+        Forecast {
+            program: PROGRAM,
+            weights: 2 * 4 * self.parameters,
+            network: fresh(4 * network),
+            windows: fresh(4 * windows),
+            images: fresh(pixels * (IMAGES * DECODED + JUDGED)),
+        }
+    }
+
+    fn stride(&self) -> usize {
+        self.model.backbone.features().stride
+    }
+}
+
+impl Forecast {
+    /// All of it.
+    pub fn total(&self) -> usize {
+        self.program + self.weights + self.network + self.windows + self.images
+    }
+}
+
+/// Height and width of the largest of some images spread over a dataset.
+///
+/// # Errors
+/// An image that cannot be read.
+pub fn largest(dataset: &dyn Dataset, looks: usize) -> Result<(usize, usize)> {
+    let n = dataset.len();
+    let mut largest = (0, 0);
+    for look in 0..looks.min(n) {
+        let image = dataset.get(look * n / looks.min(n))?.image;
+        if image.height * image.width > largest.0 * largest.1 {
+            largest = (image.height, image.width);
+        }
+    }
+    Ok(largest)
+}
+
+/// The most memory that this process has held so far, in bytes, from `/proc`; none elsewhere than on Linux.
+pub fn peak() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::eval::infer::InferMode;
+
+    fn plan<'a>(model: &'a ModelConfig, settings: &'a InferConfig, image: (usize, usize)) -> Forecast {
+        Plan { model, classes: 150, parameters: 38_000_000, settings, image, threads: 2 }.forecast()
+    }
+
+    #[test]
+    fn windows_bound_the_network_and_images_only_themselves() {
+        let model = ModelConfig::default();
+        let slide = InferConfig { windows_per_batch: 4, ..InferConfig::default() };
+        let one = plan(&model, &slide, (512, 512));
+        let (large, larger) = (plan(&model, &slide, (2048, 2048)), plan(&model, &slide, (4096, 2048)));
+        assert_eq!(
+            (large.network, larger.network),
+            (4 * one.network, 4 * one.network),
+            "four windows at once, at most"
+        );
+        assert_eq!(larger.images, 2 * large.images);
+        assert_eq!((one.weights, one.program), (large.weights, large.program));
+        let whole = InferConfig { mode: InferMode::Whole, ..slide.clone() };
+        assert!(plan(&model, &whole, (2048, 2048)).network > 15 * one.network);
+        let twice = InferConfig { flip: true, scales: vec![1.0, 2.0], ..slide };
+        let more = plan(&model, &twice, (512, 512));
+        assert!(more.windows > 2 * one.windows);
+        assert_eq!(more.network, 3 * one.network, "a row of three windows, and a second would make six");
+        assert_eq!(one.total(), one.program + one.weights + one.network + one.windows + one.images);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_peak_is_told() {
+        let room = vec![1u8; 64 << 20];
+        assert!(peak().unwrap() > room.iter().map(|byte| u64::from(*byte)).sum());
+    }
+}

@@ -1,0 +1,98 @@
+//! What truth and prediction share, class by class, added up over images: all that IoU needs, without a matrix.
+
+use serde::{Deserialize, Serialize};
+
+use super::bootstrap::ImageCounts;
+use super::confusion::{mean, ratio};
+
+/// Pixels of each class in truth, prediction and both. In JSON `[[hit, truth, prediction], ...]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Overlaps(Vec<[u64; 3]>);
+
+impl Overlaps {
+    /// Nothing counted, for `classes` classes.
+    pub fn new(classes: usize) -> Self {
+        Self(vec![[0; 3]; classes])
+    }
+
+    /// The number of classes.
+    pub fn classes(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Counts one pixel.
+    pub fn count(&mut self, truth: u8, prediction: u8) {
+        let (truth, prediction) = (usize::from(truth), usize::from(prediction));
+        self.0[truth][0] += u64::from(truth == prediction);
+        self.0[truth][1] += 1;
+        self.0[prediction][2] += 1;
+    }
+
+    /// Adds the counts of an image.
+    pub fn add(&mut self, image: &ImageCounts) {
+        for (class, count) in image.classes() {
+            let sums = &mut self.0[usize::from(*class)];
+            for (sum, more) in sums.iter_mut().zip([count.hit, count.truth, count.prediction]) {
+                *sum += u64::from(more);
+            }
+        }
+    }
+
+    /// Adds other counts of the same classes.
+    pub fn merge(&mut self, other: &Self) {
+        assert_eq!(self.classes(), other.classes(), "counts of different classes");
+        for (sums, more) in self.0.iter_mut().zip(&other.0) {
+            sums.iter_mut().zip(more).for_each(|(sum, more)| *sum = sum.saturating_add(*more));
+        }
+    }
+
+    /// IoU of each class; `None` where neither truth nor prediction hold it.
+    pub fn ious(&self) -> Vec<Option<f64>> {
+        // A file may hold anything: no sum or difference that could fail.
+        let union = |[hit, truth, prediction]: [u64; 3]| truth.saturating_add(prediction).saturating_sub(hit);
+        self.0.iter().map(|sums| ratio(sums[0], union(*sums))).collect()
+    }
+
+    /// The mean of [`ious`](Self::ious) over the classes that have one.
+    pub fn miou(&self) -> Option<f64> {
+        mean(self.ious().into_iter())
+    }
+
+    /// Pixels of the truth.
+    pub fn pixels(&self) -> u64 {
+        self.0.iter().fold(0, |sum, [_, truth, _]| sum.saturating_add(*truth))
+    }
+
+    /// The share of right pixels.
+    pub fn accuracy(&self) -> Option<f64> {
+        ratio(self.0.iter().fold(0, |sum, [hit, ..]| sum.saturating_add(*hit)), self.pixels())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::image::Labels;
+    use crate::eval::Confusion;
+
+    #[test]
+    fn counts_give_the_scores_of_the_matrix() {
+        let labels = |ids: &[u8]| Labels { width: ids.len(), height: 1, ids: ids.to_vec() };
+        let (truth, prediction) = ([0, 0, 1, 3, 3], [0, 1, 1, 3, 0]);
+        let mut confusion = Confusion::new(5);
+        confusion.add(&labels(&truth), &labels(&prediction)).unwrap();
+        let mut by_pixel = Overlaps::new(5);
+        truth.iter().zip(prediction).for_each(|(truth, prediction)| by_pixel.count(*truth, prediction));
+        let mut by_image = Overlaps::new(5);
+        by_image.add(&ImageCounts::of(&confusion));
+        assert_eq!(by_pixel, by_image);
+        let names: Vec<String> = (0..5).map(|i| i.to_string()).collect();
+        let scores = confusion.scores(&names);
+        assert_eq!(by_pixel.ious(), scores.classes.iter().map(|class| class.iou).collect::<Vec<_>>());
+        assert_eq!((by_pixel.miou(), by_pixel.accuracy(), by_pixel.pixels()), (scores.miou, scores.aacc, 5));
+        by_pixel.merge(&by_image);
+        assert_eq!((by_pixel.miou(), by_pixel.pixels()), (scores.miou, 10));
+        assert_eq!((Overlaps::new(2).miou(), Overlaps::new(2).accuracy()), (None, None));
+    }
+}

@@ -1,0 +1,137 @@
+//! Everything an evaluation counts, in whole numbers: tallies of parts of a dataset add up exactly, in any order.
+//!
+//! The state is k x k counts and a few times k more, and for every image its name and three numbers for each class that truth
+//! or prediction hold (16 bytes a class): a thousand images of ten classes take a quarter of a megabyte.
+
+use serde::{Deserialize, Serialize};
+
+use super::bootstrap::ImageCounts;
+use super::boundary::{BAND, band_width, boundary_counts};
+use super::calibration::Reliability;
+use super::confusion::Confusion;
+use super::distance::DistanceBands;
+use super::overlap::Overlaps;
+use super::suspects::Regions;
+use super::{Evaluated, Scores};
+use crate::error::{Error, Result};
+
+/// What is to be counted beside the matrix and the edges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ask {
+    /// How probable the answers are: calibration.
+    pub certainty: bool,
+    /// How many regions to tell whose truth may be wrong; needs the certainty too.
+    pub suspects: usize,
+}
+
+/// The counts of an evaluation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tally {
+    pub(super) confusion: Confusion,
+    pub(super) boundary: Overlaps,
+    pub(super) distance: DistanceBands,
+    pub(super) reliability: Option<Reliability>,
+    pub(super) regions: Option<Regions>,
+    /// In the order of the dataset.
+    pub(super) images: Vec<Counted>,
+}
+
+/// An image that was counted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Counted {
+    pub(super) index: usize,
+    pub(super) name: String,
+    pub(super) counts: ImageCounts,
+}
+
+impl Tally {
+    /// Nothing counted.
+    pub fn new(classes: usize, ask: Ask) -> Self {
+        Self {
+            confusion: Confusion::new(classes),
+            boundary: Overlaps::new(classes),
+            distance: DistanceBands::new(classes),
+            reliability: (ask.certainty || ask.suspects > 0).then(|| Reliability::new(classes)),
+            regions: (ask.suspects > 0).then(|| Regions::new(ask.suspects)),
+            images: Vec::new(),
+        }
+    }
+
+    /// Counts image `index` of the dataset. Certainty is counted where it was asked for and the evaluation gives it.
+    pub fn add(&mut self, index: usize, one: &Evaluated) {
+        let (truth, prediction) = (one.truth, one.prediction);
+        self.confusion.merge(one.confusion);
+        let width = band_width((truth.width, truth.height), BAND);
+        self.boundary.add(&boundary_counts(truth, prediction, width));
+        self.distance.add(truth, prediction);
+        if let (Some(reliability), Some(certainty)) = (&mut self.reliability, one.certainty) {
+            reliability.add(truth, prediction, certainty);
+        }
+        if let (Some(regions), Some(certainty)) = (&mut self.regions, one.certainty) {
+            regions.add(index, one.name, truth, prediction, certainty);
+        }
+        let counted = Counted { index, name: one.name.to_owned(), counts: ImageCounts::of(one.confusion) };
+        let place = self.images.partition_point(|other| other.index < index);
+        self.images.insert(place, counted);
+    }
+
+    /// Adds the counts of other images.
+    ///
+    /// # Errors
+    /// The tallies are of different classes or of different questions, or an image is in both.
+    pub fn merge(&mut self, other: Self) -> Result<()> {
+        let kind = |tally: &Self| (tally.confusion.classes(), tally.reliability.is_some(), tally.regions.is_some());
+        if kind(self) != kind(&other) {
+            return Err(Error::new("they count different things")
+                .hint("evaluate all shards with the same model, dataset and options"));
+        }
+        let mut images = std::mem::take(&mut self.images);
+        images.extend(other.images);
+        images.sort_by_key(|one| one.index);
+        if let Some(twice) = images.windows(2).find(|pair| pair[0].index == pair[1].index) {
+            return Err(Error::new(format!("the image `{}` was counted twice", twice[0].name)));
+        }
+        self.images = images;
+        self.confusion.merge(&other.confusion);
+        self.boundary.merge(&other.boundary);
+        self.distance.merge(&other.distance);
+        if let (Some(reliability), Some(more)) = (&mut self.reliability, &other.reliability) {
+            reliability.merge(more);
+        }
+        if let (Some(regions), Some(more)) = (&mut self.regions, other.regions) {
+            regions.merge(more);
+        }
+        Ok(())
+    }
+
+    /// The number of classes.
+    pub fn classes(&self) -> usize {
+        self.confusion.classes()
+    }
+
+    /// The images counted, by their places in the dataset.
+    pub fn indices(&self) -> impl Iterator<Item = usize> {
+        self.images.iter().map(|one| one.index)
+    }
+
+    /// The scores of the matrix alone.
+    pub fn scores(&self, names: &[String]) -> Scores {
+        self.confusion.scores(names)
+    }
+
+    /// Fails where the parts do not fit each other or a dataset of `images` images: what is read from a file may be anything.
+    pub(super) fn check(&self, images: usize) -> Result<()> {
+        let k = self.classes();
+        let ids = |counts: &ImageCounts| counts.classes().iter().all(|(class, _)| usize::from(*class) < k);
+        let fits = self.boundary.classes() == k
+            && self.distance.fits(k)
+            && self.reliability.as_ref().is_none_or(|reliability| reliability.classes() == k)
+            && self.regions.as_ref().is_none_or(|regions| regions.fits(k, images))
+            && self.images.is_sorted_by(|a, b| a.index < b.index)
+            && self.images.iter().all(|one| one.index < images && ids(&one.counts));
+        if fits { Ok(()) } else { Err(Error::new("its counts do not fit each other")) }
+    }
+}
