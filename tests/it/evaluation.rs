@@ -109,7 +109,7 @@ fn what_is_left_out_changes_nothing_else() {
 fn peak(lab: &Lab, images: usize) -> (f64, u64) {
     let set = format!("data.shapes.val={images}");
     let arguments = ["eval", MODEL, "--device", "cpu", "--threads", "2", "--suspects", "30", "--report", "page.html"];
-    let output = lab.run(&[&arguments[..], &["--set", &set]].concat());
+    let output = lab.run(&[&arguments[..], &["--set", &set, "--set", "data.shapes.size=96"]].concat());
     let talk = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{talk}");
     let line = talk.lines().find_map(|line| line.strip_prefix("memory: at most ")).expect("a line of memory");
@@ -123,7 +123,8 @@ fn peak(lab: &Lab, images: usize) -> (f64, u64) {
 fn memory_and_page_do_not_grow_with_images() {
     let lab = trained();
     let ((few, small), (many, large)) = (peak(&lab, 10), peak(&lab, 1000));
-    assert!((many - few).abs() < 8.0, "{few} MB for 10 images, {many} MB for 1000");
+    // Kept, a thousand pictures with their labels would take 46 MB.
+    assert!(many - few < 20.0, "{few} MB for 10 images, {many} MB for 1000");
     assert!(large < small + 500_000 && large < 2_000_000, "{small} bytes for 10 images, {large} for 1000");
 }
 
