@@ -242,7 +242,8 @@ mod tests {
     #[test]
     fn dice_and_lovasz_are_their_definitions() {
         type Loss = fn(Tensor<2>, &[u8]) -> Tensor<1>;
-        let losses: [(Loss, fn(&[f64]) -> f64); 2] = [(dice, exact_dice), (lovasz, exact_lovasz)];
+        type Exact = fn(&[f64]) -> f64;
+        let losses: [(Loss, Exact); 2] = [(dice, exact_dice), (lovasz, exact_lovasz)];
         for (seed, (loss, exact)) in (0..5).flat_map(|seed| losses.map(|loss| (seed, loss))) {
             let values = probabilities(seed);
             let data: Vec<f32> = values.iter().map(|value| *value as f32).collect();

@@ -217,20 +217,21 @@ pub fn curves(rows: &[Row]) -> Vec<Curve> {
 /// As [`read`], or where it cannot be written.
 pub fn write_table(run: &Path) -> Result<()> {
     let mut lines: BTreeMap<u64, BTreeMap<String, f64>> = BTreeMap::new();
-    let mut columns: Vec<String> = ["loss", "lr", "images_per_s", "wait_share"].map(str::to_owned).to_vec();
-    let mut scores: Vec<String> = ["mIoU", "aAcc", "mAcc"].map(str::to_owned).to_vec();
+    let steps = ["loss", "lr", "images_per_s", "wait_share"].map(str::to_owned);
+    let evaluations = ["mIoU", "aAcc", "mAcc"].map(str::to_owned);
+    let (mut columns, mut scores) = (steps.to_vec(), evaluations.to_vec());
     for row in read(run)? {
         let (iteration, values, columns) = match row {
             Row::Step(step) => {
                 let known = [Some(step.loss), Some(step.lr), step.images_per_s, step.wait_share];
                 let parts = step.parts.into_iter().map(|(name, value)| (format!("loss/{name}"), value));
-                let known = columns[..4].to_vec().into_iter().zip(known);
+                let known = steps.clone().into_iter().zip(known);
                 (step.iteration + 1, known.chain(parts).collect::<Vec<_>>(), &mut columns)
             }
             Row::Eval(eval) => {
                 let known = [Some(eval.miou), eval.pixel_accuracy, eval.mean_accuracy];
                 let classes = eval.iou.into_iter().map(|(name, value)| (format!("IoU/{name}"), value));
-                let known = scores[..3].to_vec().into_iter().zip(known);
+                let known = evaluations.clone().into_iter().zip(known);
                 (eval.iteration, known.chain(classes).collect(), &mut scores)
             }
             Row::Other => continue,

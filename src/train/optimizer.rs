@@ -319,7 +319,7 @@ mod tests {
     #[test]
     fn sgd_makes_the_steps_of_torch() {
         let device = Device::flex().autodiff();
-        let expected = [[0.483_874_71, -3.311_169_86], [0.283_455_04, -3.721_052_41]];
+        let expected = [[0.483_874_7, -3.311_169_9], [0.283_455_04, -3.721_052_4]];
         for (nesterov, expected) in [(false, expected[0]), (true, expected[1])] {
             let config =
                 OptimizerConfig { rule: Rule::Sgd, nesterov, decoder_lr_mult: 1.0, ..OptimizerConfig::default() };
