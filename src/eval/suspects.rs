@@ -6,7 +6,7 @@
 //! has the mean probabilities of its pixels, and the rule is applied to regions. They are ranked by their area times how
 //! much surer the network is of its class than of the label: the pixels in doubt.
 //!
-//! One pass, and a bounded list: of every evaluation the largest [`KEPT`] times as many as are wanted. What is kept are
+//! One pass, and a bounded list: of every evaluation the largest `KEPT` times as many as are wanted. What is kept are
 //! whole numbers, and lists merge to the same list in any order.
 
 use std::cmp::Reverse;
