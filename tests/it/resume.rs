@@ -268,3 +268,17 @@ fn a_run_without_progress_ends_early() {
     assert!(again.status.success() && talk.contains("ending early, after iteration 15"), "{talk}");
     lab.refused(&[&train[..], &["--set", "train.patience=2", "--set", "train.eval_every=0"]].concat(), &["eval_every"]);
 }
+
+#[test]
+fn runs_of_one_recipe_are_numbered() {
+    let lab = Lab::new();
+    let recipe = lab.write("tiny.toml", TINY);
+    let train = ["train", recipe.to_str().unwrap(), "--device", "cpu", "--set", "train.iterations=2"];
+    lab.ok(&train);
+    lab.ok(&train);
+    assert!(lab.path("runs/tiny/model.safetensors").exists() && lab.path("runs/tiny-2/model.safetensors").exists());
+    // The last one goes on.
+    std::fs::remove_file(lab.path("runs/tiny-2/model.safetensors")).unwrap();
+    lab.ok(&[&train[..], &["--resume"]].concat());
+    assert!(lab.path("runs/tiny-2/model.safetensors").exists() && !lab.path("runs/tiny-3").exists());
+}

@@ -33,7 +33,7 @@ pub(crate) struct Arguments {
     /// Change a value of the recipe; may be given more than once
     #[arg(long = "set", value_name = "KEY=VALUE")]
     changes: Vec<String>,
-    /// The folder of the run [default: runs/NAME-OF-THE-RECIPE]
+    /// The folder of the run [default: runs/NAME-OF-THE-RECIPE, with -2, -3 … where there are runs already]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Go on from the last checkpoint of the run in --out
@@ -192,18 +192,27 @@ fn run_folder(arguments: &Arguments) -> Result<PathBuf> {
     if let Some(out) = &arguments.out {
         return Ok(out.clone());
     }
-    arguments
-        .recipe
-        .as_deref()
-        .and_then(|recipe| default_folder(recipe, Path::new("runs")))
-        .ok_or_else(|| Error::new("--resume needs to know the run").hint("name its folder: --out runs/NAME"))
+    let named = arguments.recipe.as_deref().and_then(|recipe| default_folder(recipe, Path::new("runs")));
+    let Some(first) = named else {
+        return Err(Error::new("--resume needs to know the run").hint("name its folder: --out runs/NAME"));
+    };
+    // runs/NAME, runs/NAME-2, runs/NAME-3: a new run takes the next, one that goes on the last.
+    let name = first.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let place = |n: usize| if n == 1 { first.clone() } else { first.with_file_name(format!("{name}-{n}")) };
+    let taken = (1..).take_while(|n| place(*n).join("config.toml").exists()).count();
+    Ok(place(if arguments.resume { taken.max(1) } else { taken + 1 }))
 }
 
 /// Recipes of one name lie in folders of `configs`: configs/camvid/dinov2-s_pwe.toml becomes runs/camvid/dinov2-s_pwe.
 pub(crate) fn default_folder(recipe: &Path, runs: &Path) -> Option<PathBuf> {
     let group = recipe.parent().filter(|group| group.parent().is_some_and(|all| all.ends_with("configs")));
     let runs = group.and_then(Path::file_name).map_or(runs.into(), |group| runs.join(group));
-    Some(runs.join(recipe.file_stem()?))
+    let own = match recipe.file_name()? == init::FILE {
+        // Every dataset's description may be called so; its folder tells which it is.
+        true => recipe.parent().and_then(Path::file_name).unwrap_or(recipe.file_stem()?),
+        false => recipe.file_stem()?,
+    };
+    Some(runs.join(own))
 }
 
 /// How this program was called, for commands to be copied.
