@@ -20,6 +20,7 @@ use crate::bench::{self, Work};
 use crate::config::Config;
 use crate::data::Split;
 use crate::error::Result;
+use crate::inspect;
 pub use choose::Line;
 pub use facts::{Facts, Machine};
 
@@ -117,9 +118,12 @@ fn predict(config: &Config, facts: &Facts, probe: &Probe) -> Predicted {
     let evaluating = evaluations as f64 * facts.images(Split::Val) as f64 * probe.image_s;
     let decoded = facts.images(Split::Train) as f64 * (facts.size.0 * facts.size.1 * 4) as f64 / 1e6;
     let cache = decoded.min(config.data.cache_mb as f64) as u64;
+    // A checkpoint is written from a copy of what the optimiser remembers.
+    let parameters = inspect::summarise(&config.model, facts.classes.len()).total_parameters;
+    let saving = parameters * 4 * train.optimizer.rule.slots().len() as u64 / 1_000_000;
     Predicted {
         step_s: probe.step_s,
         total_s: train.iterations as f64 * probe.step_s + evaluating,
-        peak_mb: probe.peak_mb.map(|peak| peak + cache),
+        peak_mb: probe.peak_mb.map(|peak| peak + cache + saving),
     }
 }

@@ -26,7 +26,7 @@ const RULES: [(&str, &[&str]); 21] = [
         "compare",
         &["config", "decoder", "model", "data", "eval", "overlay", "train", "report", "inspect", "bench", "predict"],
     ),
-    ("plan", &["config", "data", "weights", "bench"]),
+    ("plan", &["config", "data", "weights", "bench", "inspect"]),
     ("train", &["config", "artifact", "model", "loss", "layers", "kernels", "data", "eval", "weights", "report"]),
 ];
 const TOP: [&str; 4] = ["predict", "inspect", "bench", "report"];

@@ -176,12 +176,15 @@ fn described(folder: &Path) -> Result<PathBuf> {
 /// The dataset that `path` names; none if it is a recipe.
 fn dataset(path: &Path) -> Result<Option<String>> {
     let name = path.to_string_lossy().into_owned();
+    // As everywhere: a name that is built in means that; `./camvid` is a folder.
+    if spec::BUILT_IN.iter().any(|(known, _)| *known == name) || name == shapes::NAME {
+        return Ok(Some(name));
+    }
     if path.is_dir() {
         return described(path).map(|toml| Some(toml.to_string_lossy().into_owned()));
     }
     if !path.exists() {
-        let built_in = spec::BUILT_IN.iter().any(|(known, _)| *known == name) || name == shapes::NAME;
-        return Ok(built_in.then_some(name));
+        return Ok(None);
     }
     let text = std::fs::read_to_string(path).map_err(|error| Error::file("read", path, error))?;
     let describes = toml::from_str(&text).is_ok_and(|table: toml::Table| table.contains_key("classes"));
