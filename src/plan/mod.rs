@@ -57,7 +57,7 @@ pub struct Predicted {
     pub peak_mb: Option<u64>,
 }
 
-/// Plans a run on the dataset of `config`, whose other settings are not looked at.
+/// Plans a run on `dataset`: a built-in name, or the path of a dataset's TOML.
 ///
 /// # Errors
 /// A dataset that cannot be read, weights that are none of a plain ViT, or changes that cannot work.
@@ -67,10 +67,12 @@ pub fn make(dataset: &str, wishes: &Wishes, device: &Device, note: &mut dyn FnMu
     note("timing steps of training to see what this machine can do");
     let mut chosen = choose::Chosen::first(&facts, &machine, wishes)?;
     // The smallest crop tells the machine's speed; the largest that the budget has room for is taken.
-    let speed = probe(&chosen.config(wishes)?, &facts, device)?;
+    let smallest = chosen.config(wishes)?;
+    let speed = probe(&smallest, &facts, device)?;
     chosen.fit(&facts, wishes, speed.step_s)?;
     let config = chosen.config(wishes)?;
-    let measured = probe(&config, &facts, device)?;
+    let larger = config.data.augment.crop != smallest.data.augment.crop;
+    let measured = if larger { probe(&config, &facts, device)? } else { speed };
     chosen.spend(&facts, wishes, &measured);
     let config = chosen.config(wishes)?;
     let predicted = predict(&config, &facts, &measured);
