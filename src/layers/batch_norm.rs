@@ -3,6 +3,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
+use super::without_graph;
 use super::{Init, Pass};
 
 /// Share of a batch in the running statistics, as PyTorch counts it.
@@ -55,7 +56,6 @@ impl BatchNorm {
     fn follow(&self, mean: Tensor<2>, variance: Tensor<2>, n: usize, pass: &Pass) {
         let unbiased = n as f64 / (n.max(2) - 1) as f64;
         for (running, now) in [(&self.running_mean, mean), (&self.running_var, variance * unbiased)] {
-            let without_graph = |x: Tensor<1>| if x.device().is_autodiff() { x.inner() } else { x };
             let (old, now) = (without_graph(running.val()), without_graph(now.squeeze_dim::<1>(0)));
             pass.follow(running.id, old * (1.0 - MOMENTUM) + now * MOMENTUM);
         }

@@ -18,6 +18,8 @@ pub mod pass;
 pub mod position;
 pub mod resize;
 
+use burn::tensor::Tensor;
+
 pub use attention::{MultiheadAttention, cross_attention};
 pub use batch_norm::BatchNorm;
 pub use conv::{Conv3x3, DepthwiseConv3x3, GroupedConv3x3, PointwiseConv, TransposedConv2x2, max_pool2x2};
@@ -29,3 +31,8 @@ pub use init::Init;
 pub use linear::{Linear, Unbiased};
 pub use norm::LayerNorm;
 pub use pass::Pass;
+
+/// A tensor without its graph, whether or not its device keeps one.
+pub fn without_graph<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    if x.device().is_autodiff() { x.inner() } else { x }
+}

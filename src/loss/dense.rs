@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Criterion, IGNORE, Truth};
 use crate::kernels;
+use crate::layers::without_graph;
 
 /// `[train.loss]` of a recipe: weights of the parts, each computed at the size of the labels, and how they are computed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -103,8 +104,7 @@ impl Criterion {
 fn hard(logits: Tensor<4>, truth: &Truth, threshold: f64, min_kept: usize) -> Truth {
     let [_, height, width] = truth.shape;
     let k = logits.dims()[3];
-    let inner = if logits.device().is_autodiff() { logits.inner() } else { logits };
-    let all = kernels::upsample_probabilities(inner, height, width).into_data();
+    let all = kernels::upsample_probabilities(without_graph(logits), height, width).into_data();
     let all: Vec<f32> = all.iter::<f32>().collect();
     let own = |at: usize| match truth.ids[at] {
         IGNORE => None,
@@ -152,9 +152,7 @@ fn lovasz(probabilities: Tensor<2>, ids: &[u8]) -> Tensor<1> {
     let k = probabilities.dims()[1];
     let device = probabilities.device();
     let (labels, counts) = one_hot(ids, k, &device);
-    let values = probabilities.clone();
-    let values = if device.is_autodiff() { values.inner() } else { values };
-    let values: Vec<f32> = values.into_data().iter::<f32>().collect();
+    let values: Vec<f32> = without_graph(probabilities.clone()).into_data().iter::<f32>().collect();
     let valid: Vec<usize> = (0..ids.len()).filter(|at| ids[*at] != IGNORE).collect();
     let mut growth = vec![0f32; ids.len() * k];
     for (class, count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {

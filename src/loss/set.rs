@@ -18,6 +18,7 @@ use super::class::class_cross_entropy;
 use super::{Draw, IGNORE, Truth};
 use crate::decoder::{Queries, SetLossConfig};
 use crate::kernels::{ClassMasks, PointLoss, class_mask_losses, mask_losses, pairwise_mask_losses, point_sample};
+use crate::layers::without_graph;
 
 /// The parts of the loss, each summed over predictions and weighted: `class`, `mask`, `dice`.
 ///
@@ -122,7 +123,7 @@ pub fn matches(prediction: &Queries, truth: &Truth, config: &SetLossConfig, name
 fn matched(prediction: &Queries, targets: &Targets, config: &SetLossConfig, name: &str, draw: Draw) -> Vec<Pair> {
     let [batch, queries, kinds] = prediction.classes.dims();
     let [_, _, h, w] = prediction.masks.dims();
-    let (classes, masks) = (prediction.classes.clone().inner_or_self(), prediction.masks.clone().inner_or_self());
+    let (classes, masks) = (without_graph(prediction.classes.clone()), without_graph(prediction.masks.clone()));
     let device = masks.device();
     let probabilities: Vec<f32> = host(softmax(classes, 2));
     let mut pairs = Vec::new();
@@ -195,7 +196,7 @@ fn judged(
             class_mask_losses(planes, truth, point_loss(config))
         }
         points => {
-            let drawn = uncertain_points(planes.clone().inner_or_self(), points, config, name, draw);
+            let drawn = uncertain_points(without_graph(planes.clone()), points, config, name, draw);
             let each = pairs.iter().zip(drawn.chunks_exact(2 * points));
             let labels = each.flat_map(|(pair, points)| targets.sampled(pair.image, &[pair.class], points));
             let labels = TensorData::new(labels.collect::<Vec<f32>>(), [pairs.len(), points]);
@@ -242,15 +243,4 @@ fn uncertain_points(planes: Tensor<3>, count: usize, config: &SetLossConfig, nam
 /// Values on the host.
 fn host<const D: usize>(x: Tensor<D>) -> Vec<f32> {
     x.into_data().iter::<f32>().collect()
-}
-
-/// A tensor without its graph, on whatever device it is.
-trait InnerOrSelf {
-    fn inner_or_self(self) -> Self;
-}
-
-impl<const D: usize> InnerOrSelf for Tensor<D> {
-    fn inner_or_self(self) -> Self {
-        if self.device().is_autodiff() { self.inner() } else { self }
-    }
 }
