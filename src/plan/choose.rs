@@ -205,8 +205,9 @@ impl Chosen {
             let all = config.model.macs(facts.classes.len(), (height, width));
             all.iter().map(|cost| cost.macs).sum::<u64>() as f64
         };
-        let least = macs(&self.config(wishes)?);
-        let wanted = STEPS.max(PASSES * facts.images(Split::Train) as f64 / self.batch as f64);
+        let smallest = self.config(wishes)?;
+        let (least, batch) = (macs(&smallest), smallest.train.batch_size as f64);
+        let wanted = STEPS.max(PASSES * facts.images(Split::Train) as f64 / batch);
         let mut reason = "the smallest: there is no time for larger ones".to_owned();
         for side in CROPS {
             let before = self.crop;
@@ -228,15 +229,15 @@ impl Chosen {
         Ok(())
     }
 
-    /// Spends the budget on iterations and evaluations.
-    pub(super) fn spend(&mut self, facts: &Facts, wishes: &Wishes, probe: &Probe) {
+    /// Spends the budget on iterations of `batch` images and on evaluations.
+    pub(super) fn spend(&mut self, facts: &Facts, wishes: &Wishes, probe: &Probe, batch: usize) {
         let budget = wishes.budget.as_secs_f64();
         let evaluation = facts.images(Split::Val) as f64 * probe.image_s;
         let evaluations = (EVALUATING.0 * budget / evaluation).clamp(1.0, EVALUATING.1).floor();
         let time = (budget - evaluations * evaluation).max(0.1 * budget);
-        let most = MOST_PASSES * facts.images(Split::Train) as f64 / self.batch as f64;
+        let most = MOST_PASSES * facts.images(Split::Train) as f64 / batch as f64;
         let steps = (time / probe.step_s).min(most).max(1.0) as u64;
-        let passes = steps as f64 * self.batch as f64 / facts.images(Split::Train) as f64;
+        let passes = steps as f64 * batch as f64 / facts.images(Split::Train) as f64;
         let why =
             if steps as f64 >= most.floor() { "as many passes as are of use" } else { "what the budget has room for" };
         self.push("train", "iterations", steps, format!("{why}: {passes:.1} passes over the images"));
@@ -344,7 +345,8 @@ mod tests {
         let mut chosen = Chosen::first(facts, &MACHINE, wishes).unwrap();
         chosen.fit(facts, wishes, step_s).unwrap();
         let probe = Probe { step_s, image_s: 0.1, peak_mb: Some(700) };
-        chosen.spend(facts, wishes, &probe);
+        let batch = chosen.config(wishes).unwrap().train.batch_size;
+        chosen.spend(facts, wishes, &probe, batch);
         let config = chosen.config(wishes).unwrap();
         let predicted = super::super::predict(&config, facts, &probe);
         assert!(predicted.total_s <= 1.01 * wishes.budget.as_secs_f64(), "{predicted:?}");
@@ -378,6 +380,8 @@ mod tests {
     fn few_images_are_not_seen_for_ever() {
         let (config, text) = plan(&facts((64, 64), &[0.6, 0.4], &["a", "b"]), &wishes(6000, &[]), 0.01);
         assert_eq!(config.train.iterations, 200 * 300 / 8);
+        let yours = wishes(6000, &["train.batch_size=4"]);
+        assert_eq!(plan(&facts((64, 64), &[0.6, 0.4], &["a", "b"]), &yours, 0.01).0.train.iterations, 200 * 300 / 4);
         assert!(text.contains("as many passes as are of use: 200.0 passes"), "{text}");
     }
 

@@ -73,7 +73,7 @@ pub fn make(dataset: &str, wishes: &Wishes, device: &Device, note: &mut dyn FnMu
     let config = chosen.config(wishes)?;
     let larger = config.data.augment.crop != smallest.data.augment.crop;
     let measured = if larger { probe(&config, &facts, device)? } else { speed };
-    chosen.spend(&facts, wishes, &measured);
+    chosen.spend(&facts, wishes, &measured, config.train.batch_size);
     let config = chosen.config(wishes)?;
     let predicted = predict(&config, &facts, &measured);
     Ok(Plan { text: chosen.render(&facts, &machine, wishes, &predicted), config, predicted })
