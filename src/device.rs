@@ -56,6 +56,8 @@ pub fn open(name: &str) -> Result<(Device, String)> {
 
 /// All devices of a kind; none when the build lacks it.
 fn devices(kind: &str) -> Option<Vec<Device>> {
+    #[cfg(any(feature = "cuda", feature = "rocm", feature = "vulkan", feature = "metal"))]
+    keep_kernels();
     match kind {
         "cpu" => Some(vec![Device::flex()]),
         #[cfg(feature = "cuda")]
@@ -68,6 +70,23 @@ fn devices(kind: &str) -> Option<Vec<Device>> {
         "metal" => Some(Device::enumerate(DeviceType::Metal).into_iter().collect()),
         _ => None,
     }
+}
+
+/// Kernels of a GPU are compiled when first needed, which takes seconds; this keeps them in the user's cache folder for the
+/// next run. What `cubecl.toml` or the environment variables of CubeCL say otherwise still holds.
+#[cfg(any(feature = "cuda", feature = "rocm", feature = "vulkan", feature = "metal"))]
+fn keep_kernels() {
+    use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig, cache::CacheConfig};
+
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let mut config = CubeClRuntimeConfig::from_current_dir().override_from_env();
+        config.compilation.cache = true;
+        if matches!(config.environment.path, CacheConfig::Target) {
+            config.environment.path = CacheConfig::Global;
+        }
+        CubeClRuntimeConfig::try_set(config);
+    });
 }
 
 #[cfg(test)]

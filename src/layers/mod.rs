@@ -18,7 +18,7 @@ pub mod pass;
 pub mod position;
 pub mod resize;
 
-use burn::tensor::Tensor;
+use burn::tensor::{Tensor, TensorData};
 
 pub use attention::{MultiheadAttention, cross_attention};
 pub use batch_norm::BatchNorm;
@@ -35,4 +35,11 @@ pub use pass::Pass;
 /// A tensor without its graph, whether or not its device keeps one.
 pub fn without_graph<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if x.device().is_autodiff() { x.inner() } else { x }
+}
+
+/// The values of a tensor as they are now. What a GPU's `into_data` gives copies them only when they are looked at, by when an
+/// operation in place may have changed them: use this where they are kept.
+pub fn fetch<const D: usize>(x: Tensor<D>) -> TensorData {
+    let data = x.into_data();
+    TensorData::from_bytes_vec(data.as_bytes().to_vec(), data.shape().clone(), data.dtype())
 }

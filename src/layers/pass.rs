@@ -101,7 +101,7 @@ impl<'a> Pass<'a> {
         if let Some(trace) = &self.trace {
             let mut name_parts = self.scope.borrow().clone();
             name_parts.push(name.to_owned());
-            trace.borrow_mut().push((name_parts.join("."), x.clone().into_data()));
+            trace.borrow_mut().push((name_parts.join("."), super::fetch(x.clone())));
         }
     }
 

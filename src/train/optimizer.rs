@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::kernels;
-use crate::layers::parameters;
+use crate::layers::{fetch, parameters};
 
 /// What the optimiser does, and to whom.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -247,7 +247,7 @@ impl Optimizer {
         let named = self.slots.iter().flat_map(|(name, slots)| {
             rule.slots().iter().zip(slots).map(move |(slot, tensor)| (format!("{slot}.{name}"), tensor.clone()))
         });
-        named.map(|(name, tensor)| (name, tensor.into_data())).collect()
+        named.map(|(name, tensor)| (name, fetch(tensor))).collect()
     }
 
     /// The optimiser as it was after `step` steps, from its [`state`](Self::state).

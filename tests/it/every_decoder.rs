@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use structtoken::backbone::{BackboneConfig, VitConfig};
 use structtoken::decoder::{
     BlockKind, DecoderConfig, EomtConfig, FcnConfig, KnetConfig, Mask2FormerConfig, MaskFormerConfig, SegmenterConfig,
@@ -15,6 +15,8 @@ use structtoken::model::ModelConfig;
 use structtoken::rng::Rng;
 use structtoken::train::optimizer::{Gradients, Optimizer, OptimizerConfig};
 use structtoken::weights::{self, LoadOptions};
+
+use crate::golden::test_device;
 
 fn backbone(rng: &mut Rng) -> VitConfig {
     let heads = 1 + rng.below(3);
@@ -115,7 +117,7 @@ fn random_models_learn_a_step_and_come_back() {
         config.check().unwrap_or_else(|error| panic!("case {case}: {error}\n{config:?}"));
         let (classes, batch) = (2 + rng.below(6), 1 + rng.below(2));
         let (height, width) = (17 + rng.below(40), 17 + rng.below(40));
-        let learning = Device::flex().autodiff();
+        let learning = test_device().autodiff();
         let model = config.init(classes, case, &learning);
         assert!(config.macs(classes, (height, width)).iter().map(|cost| cost.macs).sum::<u64>() > 0);
 
@@ -151,9 +153,9 @@ fn random_models_learn_a_step_and_come_back() {
         });
 
         weights::save(&path, &model, &BTreeMap::new()).unwrap();
-        let blank = config.blank(classes, &Device::flex());
+        let blank = config.blank(classes, &test_device());
         let (again, _) = weights::load(blank, &weights::read(&path).unwrap(), &LoadOptions::strict(grid)).unwrap();
-        let images = Tensor::<4>::from_data(pixels, &Device::flex());
+        let images = Tensor::<4>::from_data(pixels, &test_device());
         let before = scores(&model, images.clone());
         assert!(before.iter().all(|score| score.is_finite()), "case {case}\n{config:?}");
         assert_eq!(before, scores(&again, images), "case {case}\n{config:?}");

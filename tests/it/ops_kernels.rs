@@ -1,12 +1,12 @@
 //! The same numbers as PyTorch in single operations, forward and backward.
 
 use burn::module::Param;
+use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;
-use burn::tensor::{Device, Tensor};
 use structtoken::kernels;
 use structtoken::layers::{GroupNorm, Init};
 
-use crate::golden::{Golden, hashed, shared};
+use crate::golden::{Golden, hashed, shared, test_device};
 
 /// Both are far above what was measured, and far below what a wrong formula gives.
 const FORWARD: f32 = 2e-6;
@@ -18,12 +18,12 @@ fn golden() -> Option<Golden> {
 
 /// A golden tensor as a leaf that gets a gradient.
 fn leaf<const D: usize>(golden: &Golden, name: &str) -> Tensor<D> {
-    Tensor::from_inner(golden.tensor(name, &Device::flex())).require_grad()
+    Tensor::from_inner(golden.tensor(name, &test_device())).require_grad()
 }
 
 /// A golden tensor as a constant beside leaves.
 fn constant<const D: usize>(golden: &Golden, name: &str) -> Tensor<D> {
-    Tensor::from_inner(golden.tensor(name, &Device::flex()))
+    Tensor::from_inner(golden.tensor(name, &test_device()))
 }
 
 #[track_caller]
@@ -72,9 +72,9 @@ fn group_normalisation() {
         let x = leaf::<4>(&golden, &name("x"));
         let filled = |name, centre: f64, spread: f64| {
             let values = hashed(name, [64], |u| (centre + spread * (2.0 * u - 1.0)) as f32);
-            Tensor::<1>::from_inner(Tensor::from_data(values, &Device::flex())).require_grad()
+            Tensor::<1>::from_inner(Tensor::from_data(values, &test_device())).require_grad()
         };
-        let mut norm = GroupNorm::new(32, 64, 1e-5, &mut Init::new(1, &Device::flex().autodiff()));
+        let mut norm = GroupNorm::new(32, 64, 1e-5, &mut Init::new(1, &test_device().autodiff()));
         norm.weight = norm.weight.map(|_| filled("ops.gn.weight", 1.0, 0.3));
         norm.bias = norm.bias.map(|_| filled("ops.gn.bias", 0.0, 0.1));
         let y = norm.forward(x.clone().permute([0, 2, 3, 1]));

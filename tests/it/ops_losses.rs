@@ -1,7 +1,7 @@
 //! The same numbers as the reference's operators: resizes, convolutions, positions, losses, assignments.
 
 use burn::module::Param;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use structtoken::decoder::pyramid::SimpleFeaturePyramid;
 use structtoken::kernels;
 use structtoken::kernels::PointLoss::{CrossEntropy, Focal};
@@ -11,7 +11,7 @@ use structtoken::layers::{DepthwiseConv3x3, Init, LayerNorm, TransposedConv2x2, 
 use structtoken::loss::assignment::assign;
 use structtoken::loss::class::class_cross_entropy;
 
-use crate::golden::{Golden, channels_first, shared, uniform};
+use crate::golden::{Golden, channels_first, shared, test_device, uniform};
 
 const FORWARD: f32 = 5e-5;
 const GRADIENT: f32 = 2e-4;
@@ -22,7 +22,7 @@ fn ops() -> Option<Golden> {
 
 /// The map `name` as `[b, h, w, c]`, a constant.
 fn map(golden: &Golden, name: &str) -> Tensor<4> {
-    golden.tensor::<4>(name, &Device::flex()).permute([0, 2, 3, 1])
+    golden.tensor::<4>(name, &test_device()).permute([0, 2, 3, 1])
 }
 
 /// The same tensor as a leaf of an autodiff graph.
@@ -69,7 +69,7 @@ fn resizes() {
 #[test]
 fn scale_block() {
     let Some(golden) = ops() else { return };
-    let device = Device::flex().autodiff();
+    let device = test_device().autodiff();
     let init = &mut Init::blank(&device);
     let mut conv1 = TransposedConv2x2::new(8, 8, init);
     let mut conv2 = DepthwiseConv3x3::without_bias(8, init);
@@ -123,7 +123,7 @@ fn assignments() {
 #[test]
 fn mask_losses() {
     let Some(golden) = ops() else { return };
-    let device = Device::flex();
+    let device = test_device();
     for (kind, labels) in [("hard", "loss.labels"), ("soft", "loss.soft_labels")] {
         let losses = [("sigmoid_ce", CrossEntropy, 0), ("focal", Focal, 0), ("dice", Focal, 1)];
         for (loss, point, column) in losses {
@@ -142,7 +142,7 @@ fn mask_losses() {
 fn pairwise_losses() {
     let Some(golden) = ops() else { return };
     for (loss, point, part) in [("sigmoid_ce", CrossEntropy, 0), ("focal", Focal, 0), ("dice", Focal, 1)] {
-        let read = |name: &str| golden.tensor::<2>(name, &Device::flex());
+        let read = |name: &str| golden.tensor::<2>(name, &test_device());
         let pairs = kernels::pairwise_mask_losses(read("pair.logits"), read("loss.labels"), point);
         let name = format!("pair.{loss}");
         say(&name, golden.check(&name, &flat(pairs.narrow(0, part, 1)), 2e-6));
@@ -154,7 +154,7 @@ fn class_losses() {
     let Some(golden) = ops() else { return };
     let targets: Vec<usize> = golden.get("ce.target").1.iter().map(|class| *class as usize).collect();
     let weights = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.1];
-    let x = leaf(golden.tensor::<3>("ce.logits", &Device::flex()));
+    let x = leaf(golden.tensor::<3>("ce.logits", &test_device()));
     let y = class_cross_entropy(x.clone(), &targets, &weights);
     say("ce.loss", golden.check("ce.loss", &flat(y.clone().inner()), 2e-6));
     say("ce.grad", golden.check("ce.grad", &flat(x.grad(&y.backward()).unwrap()), 1e-5));
@@ -163,7 +163,7 @@ fn class_losses() {
 #[test]
 fn positions() {
     let Some(golden) = ops() else { return };
-    let device = Device::flex();
+    let device = test_device();
     for (rows, cols, channels) in [(1, 1, 8), (2, 2, 40), (3, 2, 64), (6, 5, 64)] {
         let name = format!("sine.{rows}x{cols}.{channels}");
         let positions = sine_positions(rows, cols, channels, &device).unsqueeze();
@@ -197,7 +197,7 @@ fn simfp(name: &str) -> String {
 #[test]
 fn feature_pyramid() {
     let Some(golden) = ops() else { return };
-    let pyramid = SimpleFeaturePyramid::new(8, 6, &mut Init::blank(&Device::flex().autodiff()));
+    let pyramid = SimpleFeaturePyramid::new(8, 6, &mut Init::blank(&test_device().autodiff()));
     let pyramid = parameters::map(pyramid, |parameter, value| {
         let (shape, values) = golden.get(&format!("sfp.param.{}", simfp(parameter.name)));
         assert_eq!(shape, parameter.shape, "{}", parameter.name);
@@ -206,7 +206,7 @@ fn feature_pyramid() {
     let x = leaf(map(&golden, "sfp.x"));
     let maps = pyramid.forward(x.clone());
     assert_eq!(maps.len(), 4);
-    let mut loss = Tensor::<1>::zeros([1], &Device::flex().autodiff());
+    let mut loss = Tensor::<1>::zeros([1], &test_device().autodiff());
     for (i, y) in maps.into_iter().enumerate() {
         let name = format!("sfp.p{}", i + 2);
         say(&name, check_map(&golden, &name, y.clone().inner(), FORWARD));

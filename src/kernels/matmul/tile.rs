@@ -160,10 +160,7 @@ impl Kernel {
                 #[cfg(target_arch = "x86_64")]
                 Instructions::Avx512Bf16 => avx512_bf16::<1, A_COLUMNS>(lanes, a, b, target),
                 #[cfg(target_arch = "x86_64")]
-                Instructions::Amx => {
-                    let sums = amx::tile(lanes, a, b);
-                    write(&sums.0, 32, target);
-                }
+                Instructions::Amx => amx_tile(lanes, a, b, target),
                 _ => {
                     let mut sums = [[0.0; LOOP_COLUMNS]; LOOP_ROWS];
                     match layout.order {
@@ -392,31 +389,66 @@ unsafe fn avx512_bf16<const ROW: usize, const LANE: usize>(
     }
 }
 
+/// Sums of AMX go where they belong at once if nothing has to be done to them.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+unsafe fn amx_tile(lanes: usize, a: *const u32, b: *const u32, target: &Target) {
+    // SAFETY: `Kernel::tile` has checked the lengths; a whole tile has room in the target.
+    unsafe {
+        if (target.rows, target.columns, target.add, target.scale) == (32, 32, false, 1.0) {
+            amx::tile(lanes, a, b, target.corner, target.stride);
+            return;
+        }
+        let mut sums = std::mem::MaybeUninit::<amx::Sums>::uninit();
+        amx::tile(lanes, a, b, sums.as_mut_ptr().cast(), 32);
+        let sums = sums.as_ptr().cast::<f32>();
+        let masks = masks(target);
+        for row in 0..target.rows {
+            let sums = [0, 16].map(|half| _mm512_load_ps(sums.add(row * 32 + half)));
+            write_row(row, sums, masks, target);
+        }
+    }
+}
+
 #[cfg(target_arch = "x86_64")]
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn write_avx512(sums: [[__m512; 2]; AVX512_ROWS], target: &Target) {
-    let scale = _mm512_set1_ps(target.scale);
-    let mask = |first: usize| match target.columns.saturating_sub(first) {
-        left @ 0..16 => (1u16 << left) - 1,
-        _ => u16::MAX,
-    };
-    let masks = [mask(0), mask(16)];
+    let masks = masks(target);
     for (row, sums) in sums.iter().enumerate() {
         // A plain condition keeps the sums in registers, where the end of a loop over them would not.
         if row < target.rows {
-            for half in 0..2 {
-                let value = _mm512_mul_ps(sums[half], scale);
-                // SAFETY: the caller's word, and the mask.
-                unsafe {
-                    let place = target.corner.wrapping_add(row * target.stride + 16 * half);
-                    let value = match target.add {
-                        true => _mm512_add_ps(_mm512_maskz_loadu_ps(masks[half], place), value),
-                        false => value,
-                    };
-                    _mm512_mask_storeu_ps(place, masks[half], value);
-                }
-            }
+            // SAFETY: the caller's word.
+            unsafe { write_row(row, *sums, masks, target) };
+        }
+    }
+}
+
+/// Which columns of the two halves of a tile the target has.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn masks(target: &Target) -> [u16; 2] {
+    [0, 16].map(|first| match target.columns.saturating_sub(first) {
+        left @ 0..16 => (1u16 << left) - 1,
+        _ => u16::MAX,
+    })
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn write_row(row: usize, sums: [__m512; 2], masks: [u16; 2], target: &Target) {
+    let scale = _mm512_set1_ps(target.scale);
+    for half in 0..2 {
+        let value = _mm512_mul_ps(sums[half], scale);
+        // SAFETY: the caller's word, and the mask.
+        unsafe {
+            let place = target.corner.wrapping_add(row * target.stride + 16 * half);
+            let value = match target.add {
+                true => _mm512_add_ps(_mm512_maskz_loadu_ps(masks[half], place), value),
+                false => value,
+            };
+            _mm512_mask_storeu_ps(place, masks[half], value);
         }
     }
 }
