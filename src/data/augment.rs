@@ -7,11 +7,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::data::Sample;
 use crate::data::affine::Affine;
-use crate::data::crop::{choose_window, flip, flip_vertically, pad};
+use crate::data::crop::{choose_window, flip, flip_vertically, pad, window_around};
 use crate::data::filters;
 use crate::data::image::Image;
 use crate::data::photometric::Photometric;
 use crate::data::rand_augment::{self, RandAugment};
+use crate::data::rare::RareClass;
 use crate::data::resize::{rescaled_size, resize_image, resize_labels};
 use crate::error::{Error, Result};
 use crate::rng::Rng;
@@ -27,6 +28,9 @@ pub struct AugmentConfig {
     pub crop: [usize; 2],
     /// Crops of which one class takes this share or more are drawn again, up to ten times; 1 takes the first.
     pub cat_max_ratio: f64,
+    /// Some samples are drawn for a rare class and cropped around it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rare_class: Option<RareClass>,
     /// The probability of mirroring left to right.
     pub flip: f32,
     /// The probability of mirroring top to bottom.
@@ -66,6 +70,7 @@ impl Default for AugmentConfig {
             resize: Some(ResizeRange::default()),
             crop: [512, 512],
             cat_max_ratio: 0.75,
+            rare_class: None,
             flip: 0.5,
             vertical_flip: 0.0,
             rotate: 0.0,
@@ -122,6 +127,7 @@ impl AugmentConfig {
         {
             return wrong("rand_augment", "{ ops, magnitude }, at most 10 and 30");
         }
+        self.rare_class.map_or(Ok(()), RareClass::check)?;
         let Some(ResizeRange { scale, ratio: [low, high], .. }) = &self.resize else { return Ok(()) };
         if scale.iter().any(|side| !(1..=1 << 16).contains(side)) {
             return wrong("resize.scale", "[long, short], each 1 to 65536");
@@ -136,17 +142,22 @@ impl AugmentConfig {
 /// A varied copy of `sample` of exactly `config.crop` pixels, padded at the right and below where it is smaller: the
 /// image with `config.pad`, the labels with 255.
 pub fn augment(sample: &Sample, config: &AugmentConfig, rng: &mut Rng) -> Sample {
-    pad(augment_unpadded(sample, config, rng), config.crop, config.pad)
+    pad(augment_unpadded(sample, None, config, rng), config.crop, config.pad)
 }
 
-/// [`augment`] without the padding: at most `config.crop` pixels.
-pub fn augment_unpadded(sample: &Sample, config: &AugmentConfig, rng: &mut Rng) -> Sample {
+/// [`augment`] without the padding: at most `config.crop` pixels, around a pixel of `class` if one is given that the sample has
+/// (before it is turned).
+pub fn augment_unpadded(sample: &Sample, class: Option<u8>, config: &AugmentConfig, rng: &mut Rng) -> Sample {
     let Sample { image, labels } = sample;
     let size = match &config.resize {
         Some(range) => range.size((image.width, image.height), f64::from(rng.uniform())),
         None => (image.width, image.height),
     };
-    let window = choose_window(labels, size, config.crop, config.cat_max_ratio, |n| rng.below(n));
+    let around = class.and_then(|class| window_around(labels, size, config.crop, class, |n| rng.below(n)));
+    let window = match around {
+        Some(window) => window,
+        None => choose_window(labels, size, config.crop, config.cat_max_ratio, |n| rng.below(n)),
+    };
     let drawn = config.rand_augment.map(|rand| rand.draw((window.width, window.height), rng));
     let mut affine = drawn.as_ref().map_or(Affine::IDENTITY, |drawn| drawn.affine);
     if config.rotate > 0.0 {

@@ -37,6 +37,31 @@ pub fn choose_window(
     window
 }
 
+/// The crop of at most `crop` (height, width) pixels of a picture that is being resized to `size` (width, height), around a
+/// pixel of `class`; none where there is no such pixel.
+///
+/// `below(n)` draws from 0..n: first the pixel, then how far down and how far across it lies in the crop.
+pub fn window_around(
+    labels: &Labels,
+    size: (usize, usize),
+    [height, width]: [usize; 2],
+    class: u8,
+    mut below: impl FnMut(usize) -> usize,
+) -> Option<Window> {
+    let (width, height) = (width.min(size.0), height.min(size.1));
+    let places = || labels.ids.iter().enumerate().filter(|(_, id)| **id == class);
+    let count = places().count();
+    let (at, _) = if count > 0 { places().nth(below(count))? } else { return None };
+    let mut start = |at: usize, from: usize, to: usize, side: usize| {
+        let at = (2 * at + 1) * to / (2 * from);
+        let (first, last) = ((at + 1).saturating_sub(side), at.min(to - side));
+        first + below(last - first + 1)
+    };
+    let y = start(at / labels.width, labels.height, size.1, height);
+    let x = start(at % labels.width, labels.width, size.0, width);
+    Some(Window { x, y, width, height })
+}
+
 fn is_varied(labels: &Labels, max_ratio: f64) -> bool {
     let mut counts = [0u64; 256];
     labels.ids.iter().for_each(|id| counts[usize::from(*id)] += 1);
@@ -87,6 +112,28 @@ mod tests {
     use super::*;
     use crate::data::augment::golden;
     use crate::data::resize::resize_image;
+
+    #[test]
+    fn a_crop_around_a_class_holds_it_wherever_it_lies() {
+        let mut rng = crate::rng::Rng::new(3, &[]);
+        for (width, height, at) in [(9, 7, 0), (9, 7, 62), (9, 7, 31), (1, 1, 0), (40, 3, 119)] {
+            let mut ids = vec![0; width * height];
+            ids[at] = 4;
+            let labels = Labels { width, height, ids };
+            // At three times the size every pixel survives.
+            for size in [(width, height), (3 * width, 3 * height)] {
+                let mut places = std::collections::BTreeSet::new();
+                for _ in 0..200 {
+                    let window = window_around(&labels, size, [5, 6], 4, |n| rng.below(n)).unwrap();
+                    assert!(window.x + window.width <= size.0 && window.y + window.height <= size.1);
+                    assert!(resize_labels(&labels, size, window).ids.contains(&4), "{window:?} of {size:?}");
+                    places.insert((window.x, window.y));
+                }
+                assert!(places.len() > 1 || size.0 <= 6 || at == 0 || at == width * height - 1, "{places:?}");
+            }
+            assert!(window_around(&labels, (width, height), [5, 6], 9, |n| rng.below(n)).is_none());
+        }
+    }
 
     #[test]
     fn crops_are_the_references() {

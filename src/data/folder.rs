@@ -8,8 +8,11 @@ use crate::data::image::{Labels, RawMask, image_size, read_image, read_mask};
 use crate::data::label_map::LabelMap;
 use crate::data::pairs::{Pair, Pairs};
 use crate::data::spec::DatasetSpec;
-use crate::data::{Classes, Dataset, Sample, Split};
+use crate::data::{Classes, Dataset, Sample, Split, Survey};
 use crate::error::{Error, Result};
+
+/// Masks whose counts are held before they are added up.
+const SURVEYED_AT_ONCE: usize = 1024;
 
 /// Image and mask files of one split.
 #[derive(Clone, Debug)]
@@ -65,20 +68,17 @@ impl Dataset for Folder {
         Ok(Sample { image, labels })
     }
 
-    fn survey(&self) -> Result<Option<Vec<u64>>> {
-        let count = |pair: &Pair| {
-            let mut pixels = vec![0; 256];
-            let labels = self.labels(pair, image_size(&pair.image)?)?;
-            labels.ids.iter().for_each(|id| pixels[usize::from(*id)] += 1);
-            Ok(pixels)
-        };
-        // In order, so that of several faults the first is told.
-        let counts: Vec<Result<Vec<u64>>> = self.pairs.par_iter().map(count).collect();
-        let mut total = vec![0; 256];
-        for pixels in counts {
-            total.iter_mut().zip(pixels?).for_each(|(total, pixels)| *total += pixels);
+    fn survey(&self) -> Result<Option<Survey>> {
+        let count = |pair: &Pair| Ok(Survey::count(&self.labels(pair, image_size(&pair.image)?)?));
+        let mut survey = Survey::default();
+        for (part, pairs) in self.pairs.chunks(SURVEYED_AT_ONCE).enumerate() {
+            // In order, so that of several faults the first is told.
+            let counts: Vec<Result<[u64; 256]>> = pairs.par_iter().map(count).collect();
+            for (index, pixels) in counts.into_iter().enumerate() {
+                survey.add(part * SURVEYED_AT_ONCE + index, &pixels?);
+            }
         }
-        Ok(Some(total))
+        Ok(Some(survey))
     }
 
     fn name(&self, index: usize) -> String {
@@ -153,7 +153,9 @@ mod tests {
         let set = open(spec.to_str().unwrap(), Split::Train, None).unwrap();
         assert_eq!((0..set.len()).map(|i| set.name(i)).collect::<Vec<_>>(), ["a", "b", "town/a"]);
         assert_eq!(set.get(2).unwrap().labels.ids, [0, 1, 0, 1, 1, 1]);
-        assert_eq!(set.survey().unwrap().unwrap()[..3], [6, 12, 0]);
+        let survey = set.survey().unwrap().unwrap();
+        assert_eq!(survey.pixels[..3], [6, 12, 0]);
+        assert_eq!(survey.holders[..3], [vec![0, 1, 2], vec![0, 1, 2], vec![]]);
         let elsewhere = open(spec.to_str().unwrap(), Split::Train, Some(Path::new("/nowhere"))).err().unwrap();
         assert!(elsewhere.to_string().contains("/nowhere/i"), "{elsewhere}");
     }

@@ -2,7 +2,7 @@
 //!
 //! A batch is a pure function of seed and iteration: neither the number of threads nor where a run was resumed
 //! changes a byte. Of the samples that an endless run sees, the `p`-th is `permutation(seed, p / n)[p % n]`, augmented
-//! with the random numbers of `(seed, p)`.
+//! with the random numbers of `(seed, p)`; or, with `rare_class`, what the random numbers of `(seed, rare, p)` draw instead.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::data::augment::{AugmentConfig, augment_unpadded};
 use crate::data::crop::pad;
+use crate::data::rare::RareClasses;
 use crate::data::{Dataset, Sample};
 use crate::error::{Error, Result};
 use crate::rng::Rng;
@@ -21,6 +22,8 @@ const BATCHES_AHEAD: u64 = 3;
 
 /// The stream of sample orders, apart from those of samples, which have one counter.
 const ORDER: u64 = 0x006f_7264_6572;
+/// The stream of what is drawn for rare classes.
+const RARE: u64 = 0x7261_7265;
 
 /// Samples of one size, one after the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,8 +55,11 @@ pub struct Loader {
 impl Loader {
     /// Starts `workers` threads (at least one) that prepare the batches of `dataset` from iteration `start` on.
     ///
+    /// With `augment.rare_class` all masks are looked at first.
+    ///
     /// # Errors
-    /// An empty dataset, a batch size of 0, an augmentation out of range, or threads that cannot be started.
+    /// An empty dataset, a batch size of 0, an augmentation out of range, a mask that cannot be read, or threads that cannot be
+    /// started.
     pub fn new(
         dataset: Arc<dyn Dataset>,
         augment: AugmentConfig,
@@ -69,13 +75,14 @@ impl Loader {
         if batch_size == 0 {
             return Err(Error::new("a batch of 0 samples").hint("set the batch size to 1 or more"));
         }
+        let rare = augment.rare_class.map(|config| RareClasses::of(config, dataset.as_ref())).transpose()?;
         let first = start * batch_size as u64;
         let state =
             State { next: first, delivered: first, ready: BTreeMap::new(), order: (u64::MAX, Vec::new()), stop: false };
         let workers = workers.max(1);
         let ahead = BATCHES_AHEAD * (batch_size as u64).max(workers as u64 * 2 / BATCHES_AHEAD + 1);
         let (state, changed) = (Mutex::new(state), Condvar::new());
-        let shared = Arc::new(Shared { dataset, augment, batch_size, seed, ahead, state, changed });
+        let shared = Arc::new(Shared { dataset, augment, rare, batch_size, seed, ahead, state, changed });
         let mut loader = Self { shared, threads: Vec::new(), waited: Duration::ZERO };
         for _ in 0..workers {
             let shared = loader.shared.clone();
@@ -136,6 +143,7 @@ impl Drop for Loader {
 struct Shared {
     dataset: Arc<dyn Dataset>,
     augment: AugmentConfig,
+    rare: Option<RareClasses>,
     batch_size: usize,
     seed: u64,
     /// How many positions beyond the delivered ones may be begun.
@@ -175,7 +183,9 @@ impl Shared {
     /// A thread's life.
     fn work(&self) {
         while let Some((position, index)) = self.claim() {
-            let prepared = catch_unwind(AssertUnwindSafe(|| self.prepare(position, index)));
+            let drawn = self.rare.as_ref().and_then(|rare| rare.draw(&mut Rng::new(self.seed, &[RARE, position])));
+            let (index, class) = drawn.map_or((index, None), |(index, class)| (index, Some(class)));
+            let prepared = catch_unwind(AssertUnwindSafe(|| self.prepare(position, index, class)));
             let prepared = prepared.unwrap_or_else(|_| {
                 Err(Error::new(format!("preparing the sample `{}` panicked", self.dataset.name(index))))
             });
@@ -202,9 +212,9 @@ impl Shared {
         Some((position, state.order.1[(position % count as u64) as usize]))
     }
 
-    fn prepare(&self, position: u64, index: usize) -> Result<Prepared> {
+    fn prepare(&self, position: u64, index: usize, class: Option<u8>) -> Result<Prepared> {
         let sample = self.dataset.get(index)?;
-        let varied = augment_unpadded(&sample, &self.augment, &mut Rng::new(self.seed, &[position]));
+        let varied = augment_unpadded(&sample, class, &self.augment, &mut Rng::new(self.seed, &[position]));
         let content = [varied.image.height, varied.image.width];
         let sample = pad(varied, self.augment.crop, self.augment.pad);
         Ok(Prepared { sample, name: self.dataset.name(index), content })

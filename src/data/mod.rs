@@ -21,6 +21,7 @@ mod pairs;
 pub mod photometric;
 pub mod preprocess;
 pub mod rand_augment;
+pub mod rare;
 pub mod resize;
 pub mod shapes;
 pub mod spec;
@@ -29,7 +30,7 @@ mod walk;
 pub use config::DataConfig;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -58,13 +59,59 @@ pub trait Dataset: Send + Sync {
     /// The classes that the labels count.
     fn classes(&self) -> &Classes;
 
-    /// Looks at all masks, and at the sizes of their images: pixels of every label, 255 for ignored ones. `None` of a set
-    /// that cannot be wrong.
+    /// Looks at all masks, and at the sizes of their images. `None` of a set that cannot be wrong.
     ///
     /// # Errors
     /// The first sample that [`get`](Self::get) would refuse for its mask.
-    fn survey(&self) -> Result<Option<Vec<u64>>> {
+    fn survey(&self) -> Result<Option<Survey>> {
         Ok(None)
+    }
+}
+
+/// What all masks of a set hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Survey {
+    /// Pixels of every label; the last, 255, is what is ignored.
+    pub pixels: Vec<u64>,
+    /// The images that hold a label, in order.
+    pub holders: Vec<Vec<u32>>,
+}
+
+impl Default for Survey {
+    fn default() -> Self {
+        Self { pixels: vec![0; 256], holders: vec![Vec::new(); 256] }
+    }
+}
+
+impl Survey {
+    /// Of any set: its [`survey`](Dataset::survey), or what its samples say.
+    ///
+    /// # Errors
+    /// A sample that cannot be read.
+    pub fn of(dataset: &dyn Dataset) -> Result<Self> {
+        if let Some(survey) = dataset.survey()? {
+            return Ok(survey);
+        }
+        let mut survey = Self::default();
+        for index in 0..dataset.len() {
+            survey.add(index, &Self::count(&dataset.get(index)?.labels));
+        }
+        Ok(survey)
+    }
+
+    /// Pixels of every label of one image.
+    pub(crate) fn count(labels: &Labels) -> [u64; 256] {
+        let mut pixels = [0; 256];
+        labels.ids.iter().for_each(|id| pixels[usize::from(*id)] += 1);
+        pixels
+    }
+
+    /// Adds an image's pixels.
+    pub(crate) fn add(&mut self, index: usize, pixels: &[u64; 256]) {
+        for (label, count) in pixels.iter().enumerate().filter(|(_, count)| **count > 0) {
+            self.pixels[label] += count;
+            self.holders[label].push(index as u32);
+        }
     }
 }
 
@@ -121,11 +168,13 @@ impl std::fmt::Display for Split {
     }
 }
 
-/// A dataset whose decoded samples stay in memory, as many as fit a number of bytes; the rest is read each time.
+/// A dataset whose decoded samples stay in memory, as many as fit a number of bytes; the rest is read each time. Its masks are
+/// looked at once.
 pub struct Cached {
     inner: Arc<dyn Dataset>,
     budget: usize,
     kept: Mutex<Kept>,
+    surveyed: OnceLock<Option<Survey>>,
 }
 
 #[derive(Default)]
@@ -137,7 +186,7 @@ struct Kept {
 impl Cached {
     /// Keeps at most `budget` bytes of `inner`'s pixels and labels: the first that are asked for.
     pub fn new(inner: Arc<dyn Dataset>, budget: usize) -> Self {
-        Self { inner, budget, kept: Mutex::default() }
+        Self { inner, budget, kept: Mutex::default(), surveyed: OnceLock::new() }
     }
 }
 
@@ -167,8 +216,12 @@ impl Dataset for Cached {
         self.inner.name(index)
     }
 
-    fn survey(&self) -> Result<Option<Vec<u64>>> {
-        self.inner.survey()
+    fn survey(&self) -> Result<Option<Survey>> {
+        if let Some(known) = self.surveyed.get() {
+            return Ok(known.clone());
+        }
+        let found = self.inner.survey()?;
+        Ok(self.surveyed.get_or_init(|| found).clone())
     }
 
     fn classes(&self) -> &Classes {

@@ -33,6 +33,8 @@ const MOST_PASSES: f64 = 200.0;
 const EVALUATING: (f64, f64) = (0.15, 8.0);
 /// Below this share of pixels a class is rare.
 const RARE: f64 = 0.02;
+/// Below this share of images a class is seldom seen: no weight helps what is not there.
+const SELDOM: f64 = 0.1;
 
 /// What is decided step by step.
 pub(super) struct Chosen {
@@ -173,7 +175,13 @@ impl Chosen {
             "small: on a CPU larger batches are no faster, and more steps learn more",
         );
         self.push("train", "loss_mean", "\"valid\"", "padding and unlabelled pixels do not thin out the loss");
-        if let Some((name, share)) = facts.rarest().filter(|(_, share)| *share < RARE) {
+        let images = facts.images(Split::Train);
+        let seldom = facts.most_seldom().filter(|(_, holders)| (*holders as f64) < SELDOM * images as f64);
+        if let Some((name, holders)) = seldom {
+            let reason =
+                format!("`{name}` is in {holders} of {images} images: half the crops are drawn for rare classes");
+            self.push("data.augment", "rare_class", "{ share = 0.5 }", reason);
+        } else if let Some((name, share)) = facts.rarest().filter(|(_, share)| *share < RARE) {
             let mut sorted: Vec<f64> = facts.shares.iter().copied().filter(|share| *share > 0.0).collect();
             sorted.sort_by(f64::total_cmp);
             let middle = sorted[sorted.len() / 2];
@@ -392,6 +400,19 @@ mod tests {
         assert_eq!(config.train.class_weights, [0.5, 1.0, 1.0, 3.0]);
         assert_eq!(config.data.augment.flip, 0.0);
         assert!(text.contains("`Left arrow` has 1.00 % of the pixels"), "{text}");
+    }
+
+    #[test]
+    fn classes_of_few_images_are_looked_for() {
+        let mut facts = facts((640, 480), &[0.8, 0.19, 0.01], &["road", "lane", "arrow"]);
+        facts.holders = vec![300, 200, 29];
+        let (config, text) = plan(&facts, &wishes(60, &[]), 0.4);
+        assert_eq!(config.data.augment.rare_class.unwrap().share, 0.5);
+        assert!(config.train.class_weights.is_empty(), "what is drawn more often need not weigh more");
+        assert!(text.contains("`arrow` is in 29 of 300 images"), "{text}");
+        facts.holders[2] = 30;
+        let (config, _) = plan(&facts, &wishes(60, &[]), 0.4);
+        assert!(config.data.augment.rare_class.is_none() && !config.train.class_weights.is_empty());
     }
 
     #[test]

@@ -6,7 +6,7 @@ use burn::tensor::Device;
 
 use super::Wishes;
 use crate::config::Config;
-use crate::data::{Classes, Split};
+use crate::data::{Classes, Split, Survey};
 use crate::error::{Error, Result};
 use crate::weights;
 
@@ -28,6 +28,8 @@ pub struct Facts {
     pub extremes: [(usize, usize); 2],
     /// The share of every class of the labelled training pixels.
     pub shares: Vec<f64>,
+    /// The training images that hold a class, for every class.
+    pub holders: Vec<usize>,
     /// The weights to start from.
     pub pretrained: Option<Pretrained>,
 }
@@ -68,17 +70,18 @@ impl Facts {
         note(&format!("looking at {} images and their masks", training.len()));
         let step = training.len().div_ceil(LOOKED_AT);
         let mut sizes = Vec::new();
-        let mut pixels = vec![0u64; 256];
+        let mut looked_at = Survey::default();
         for index in (0..training.len()).step_by(step) {
             let sample = training.get(index)?;
             sizes.push((sample.image.width, sample.image.height));
-            sample.labels.ids.iter().for_each(|id| pixels[usize::from(*id)] += 1);
+            looked_at.add(index, &Survey::count(&sample.labels));
         }
         sizes.sort_by_key(|(width, height)| width * height);
         let (Some(first), Some(last)) = (sizes.first(), sizes.last()) else {
             return Err(Error::new(format!("`{dataset}` has no training images")));
         };
-        let pixels = training.survey()?.unwrap_or(pixels);
+        let survey = training.survey()?.unwrap_or(looked_at);
+        let pixels = survey.pixels;
         let classes = training.classes().clone();
         let labelled: u64 = pixels[..classes.len()].iter().sum();
         Ok(Self {
@@ -87,6 +90,7 @@ impl Facts {
             size: sizes[sizes.len() / 2],
             extremes: [*first, *last],
             shares: pixels[..classes.len()].iter().map(|count| *count as f64 / labelled.max(1) as f64).collect(),
+            holders: survey.holders[..classes.len()].iter().map(Vec::len).collect(),
             classes,
             pretrained: wishes.pretrained.as_deref().map(Pretrained::read).transpose()?,
         })
@@ -102,6 +106,12 @@ impl Facts {
         let present = self.classes.names.iter().zip(&self.shares).filter(|(_, share)| **share > 0.0);
         present.min_by(|a, b| a.1.total_cmp(b.1)).map(|(name, share)| (name.as_str(), *share))
     }
+
+    /// The class in the fewest training images of all that occur, with their number.
+    pub fn most_seldom(&self) -> Option<(&str, usize)> {
+        let present = self.classes.names.iter().zip(&self.holders).filter(|(_, holders)| **holders > 0);
+        present.min_by_key(|(_, holders)| **holders).map(|(name, holders)| (name.as_str(), *holders))
+    }
 }
 
 #[cfg(test)]
@@ -115,7 +125,9 @@ impl Facts {
         shares: &[f64],
     ) -> Self {
         let dataset = dataset.to_owned();
-        Self { dataset, classes, counts, size, extremes: [size; 2], shares: shares.to_vec(), pretrained: None }
+        let holders = shares.iter().map(|share| if *share > 0.0 { counts[0] } else { 0 }).collect();
+        let extremes = [size; 2];
+        Self { dataset, classes, counts, size, extremes, shares: shares.to_vec(), holders, pretrained: None }
     }
 }
 

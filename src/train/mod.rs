@@ -124,7 +124,7 @@ fn prepare_locked(config: &Config, run: &Path, resume: bool) -> Result<()> {
 pub fn run(config: &Config, session: &Session, observer: &mut dyn Observer) -> Result<Outcome> {
     let Session { run, resume, device, .. } = *session;
     let train = &config.train;
-    let training = config.data.open(Split::Train)?;
+    let training = Arc::new(Cached::new(config.data.open(Split::Train)?, config.data.cache_mb << 20));
     let validation = config.data.open(Split::Val)?;
     let classes = training.classes().clone();
     let mut data = Vec::new();
@@ -177,11 +177,10 @@ pub fn run(config: &Config, session: &Session, observer: &mut dyn Observer) -> R
     if train.tensorboard {
         log = log.with_events(run, state.iteration)?;
     }
-    let cached = Arc::new(Cached::new(training, config.data.cache_mb << 20));
     let first = state.iteration * train.accumulate as u64;
     let batch_size = train.batch_size / train.accumulate;
     let mut loader =
-        Loader::new(cached, config.data.augment.clone(), batch_size, train.seed, first, config.data.workers)?;
+        Loader::new(training, config.data.augment.clone(), batch_size, train.seed, first, config.data.workers)?;
     let mut pace = Pace::new(state.iteration, train.iterations);
     let (mut interrupted, mut unsaved) = (false, false);
     while state.iteration < train.iterations {
@@ -259,7 +258,7 @@ pub fn run(config: &Config, session: &Session, observer: &mut dyn Observer) -> R
 
 /// Looks at all masks before anything is learned from them: a fault found by the first evaluation comes hours late.
 fn survey(dataset: &dyn Dataset, split: Split, observer: &mut dyn Observer) -> Result<Fingerprint> {
-    let pixels = dataset.survey()?;
+    let pixels = dataset.survey()?.map(|survey| survey.pixels);
     let found = Fingerprint::new(split, (0..dataset.len()).map(|index| dataset.name(index)), pixels.as_deref());
     let Some(pixels) = pixels else { return Ok(found) };
     let names = &dataset.classes().names;
