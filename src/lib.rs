@@ -40,6 +40,7 @@ pub mod error;
 pub mod files;
 pub mod rng;
 pub mod shard;
+mod stats;
 pub mod text;
 
 pub mod kernels;
@@ -65,6 +66,7 @@ pub mod compare;
 pub mod inspect;
 pub mod plan;
 pub mod predict;
+pub mod repeat;
 pub mod report;
 
 pub use error::{Error, Result};

@@ -7,10 +7,10 @@ use serde::Serialize;
 use super::curves::{CurvePoint, curves_of, mean_curve, thinned};
 use super::judge::ImageResult;
 use super::run::{COUNTS, Outcome, RESULT};
-use super::stats::{mean, median, t_interval};
 use super::{Budget, Plan, Run};
 use crate::error::{Error, Result};
 use crate::eval::bootstrap::{ImageCounts, draws, p_value, percentile_interval};
+use crate::stats::{mean, median, t_interval};
 
 /// Draws of the bootstrap, and their seed.
 const DRAWS: usize = 2000;

@@ -16,7 +16,6 @@ mod page;
 mod picture;
 mod plot;
 pub mod run;
-mod stats;
 mod table;
 mod times;
 

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use super::judge::{Judge, Judged};
 use super::picture::Shown;
-use super::stats::median;
 use super::times::{Found, Probe, Stopwatch, Times};
 use super::{Budget, Plan, Run, patient_lock};
 use crate::config::Config;
@@ -18,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::eval::Scores;
 use crate::eval::bootstrap::{self, ImageCounts};
 use crate::report::run::About;
+use crate::stats::median;
 use crate::train::{self, Observer};
 use crate::{bench, files, inspect, report};
 

@@ -6,10 +6,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::stats::median;
 use crate::error::{Error, Result};
 use crate::eval::{Evaluated, Scores};
 use crate::files;
+use crate::stats::median;
 use crate::train::{Observer, Progress, Stop};
 
 /// The name of the file in a run's folder: `iteration,ms`, the iterations counted from 1.

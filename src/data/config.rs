@@ -20,6 +20,9 @@ pub struct DataConfig {
     pub dataset: String,
     /// Replaces the folder the dataset's description names.
     pub root: Option<PathBuf>,
+    /// Cross-validation: what to train and to evaluate on of the training images.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fold: Option<Fold>,
     /// How large the generated set is, if `dataset` is `shapes`.
     pub shapes: ShapesConfig,
     /// Threads that read and augment.
@@ -32,11 +35,35 @@ pub struct DataConfig {
     pub augment: AugmentConfig,
 }
 
+/// One of the parts that the training images are cut into; the validation split is not touched.
+///
+/// `val` is this part then, and `train` all others. An image belongs to a part by its name alone, whatever the seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fold {
+    /// Which, from 0.
+    pub index: usize,
+    /// How many there are; 1 for no parts at all: the splits are the dataset's own.
+    pub of: usize,
+}
+
+impl Fold {
+    fn check(self) -> Result<()> {
+        let Self { index, of } = self;
+        if of == 1 || (2..=1000).contains(&of) && index < of {
+            return Ok(());
+        }
+        Err(Error::new(format!("data: fold = {{ index = {index}, of = {of} }} is no part of the training images"))
+            .hint("`of` is 2 to 1000, and `index` counts from 0; `of = 1` takes the dataset's own splits"))
+    }
+}
+
 impl Default for DataConfig {
     fn default() -> Self {
         Self {
             dataset: shapes::NAME.to_owned(),
             root: None,
+            fold: None,
             shapes: ShapesConfig::default(),
             workers: 2,
             cache_mb: 1024,
@@ -52,6 +79,7 @@ impl DataConfig {
         if self.workers == 0 || self.workers > 256 {
             return Err(Error::new(format!("data: workers = {} is not between 1 and 256", self.workers)));
         }
+        self.fold.map_or(Ok(()), Fold::check)?;
         self.shapes.check()?;
         self.preprocess.check()?;
         self.augment.check()
@@ -62,16 +90,25 @@ impl DataConfig {
     /// # Errors
     /// An unknown name, a faulty TOML, a split that is not there, is empty or lacks masks.
     pub fn open(&self, split: Split) -> Result<Arc<dyn Dataset>> {
+        let fold = self.fold.filter(|fold| fold.of > 1 && split != Split::Test);
         if self.dataset == shapes::NAME {
-            return Ok(Arc::new(Shapes::of(&self.shapes, split)));
+            return match fold {
+                None => Ok(Arc::new(Shapes::of(&self.shapes, split))),
+                Some(_) => Err(Error::new("the generated set `shapes` has no folds: its pictures never end")
+                    .hint("several seeds say as much of it: --seeds 5")),
+            };
         }
-        Ok(Arc::new(DatasetSpec::find(&self.dataset)?.open(split, self.root.as_deref())?))
+        let (spec, root) = (DatasetSpec::find(&self.dataset)?, self.root.as_deref());
+        Ok(Arc::new(match fold {
+            None => spec.open(split, root)?,
+            Some(fold) => spec.open(Split::Train, root)?.part(fold, split == Split::Val)?,
+        }))
     }
 
     /// The dataset's classes, without looking at its files.
     pub fn classes(&self) -> Result<Classes> {
         if self.dataset == shapes::NAME {
-            return Ok(self.open(Split::Val)?.classes().clone());
+            return Ok(Shapes::of(&self.shapes, Split::Val).classes().clone());
         }
         Ok(DatasetSpec::find(&self.dataset)?.classes())
     }

@@ -8,8 +8,9 @@ use crate::data::image::{Labels, RawMask, image_size, read_image, read_mask};
 use crate::data::label_map::LabelMap;
 use crate::data::pairs::{Pair, Pairs};
 use crate::data::spec::DatasetSpec;
-use crate::data::{Classes, Dataset, Sample, Split, Survey};
+use crate::data::{Classes, Dataset, Fold, Sample, Split, Survey};
 use crate::error::{Error, Result};
+use crate::rng::fnv1a;
 
 /// Masks whose counts are held before they are added up.
 const SURVEYED_AT_ONCE: usize = 1024;
@@ -37,6 +38,27 @@ impl Folder {
         let base = spec.base(root);
         let pairs = Pairs::find(&base, files).sound(spec, split, &base, files)?;
         Ok(Self { pairs, classes: spec.classes(), map: LabelMap::new(spec)? })
+    }
+
+    /// The pairs that are held out of a fold's training, or all the others; in the same order.
+    ///
+    /// Pairs are dealt out in the order of a hash of their names, so that parts differ by one image at most.
+    ///
+    /// # Errors
+    /// Fewer pairs than parts.
+    pub fn part(mut self, fold: Fold, held_out: bool) -> Result<Self> {
+        let count = self.pairs.len();
+        if count < fold.of {
+            return Err(Error::new(format!("{count} training images cannot be cut into {} folds", fold.of))
+                .hint("take fewer folds, at most one for each image"));
+        }
+        let mut order: Vec<usize> = (0..count).collect();
+        order.sort_by_key(|at| (fnv1a(self.pairs[*at].stem.as_bytes()), *at));
+        let mut part = vec![0; count];
+        order.iter().enumerate().for_each(|(rank, at)| part[*at] = rank % fold.of);
+        let mut parts = part.into_iter();
+        self.pairs.retain(|_| parts.next().is_some_and(|part| (part == fold.index) == held_out));
+        Ok(self)
     }
 
     /// The labels of a pair whose image has `size` (width, height).
@@ -145,6 +167,30 @@ mod tests {
         let opened = open(spec.to_str().unwrap(), Split::Train, None);
         let error = opened.and_then(|set| set.get(0).map(|_| ())).unwrap_err();
         (error.to_string(), error.remedy().unwrap_or_default().to_string())
+    }
+
+    #[test]
+    fn folds_hold_out_every_image_once() {
+        let names: Vec<String> = (0..11).map(|i| format!("{i}.png")).collect();
+        let (_folder, spec) = set(&names.iter().map(String::as_str).collect::<Vec<_>>(), "");
+        let open = || open(spec.to_str().unwrap(), Split::Train, None).unwrap();
+        let names = |set: &Folder| (0..set.len()).map(|at| set.name(at)).collect::<Vec<_>>();
+        let all = names(&open());
+        let mut held_out = Vec::new();
+        for index in 0..4 {
+            let fold = Fold { index, of: 4 };
+            let (out, rest) = (names(&open().part(fold, true).unwrap()), names(&open().part(fold, false).unwrap()));
+            assert!((2..=3).contains(&out.len()) && out.len() + rest.len() == 11);
+            assert!(out.iter().all(|name| !rest.contains(name)));
+            assert!(rest.is_sorted_by_key(|name| all.iter().position(|other| other == name)), "order: {rest:?}");
+            held_out.extend(out);
+        }
+        held_out.sort();
+        let mut sorted = all.clone();
+        sorted.sort();
+        assert_eq!(held_out, sorted);
+        let error = open().part(Fold { index: 0, of: 12 }, true).unwrap_err();
+        assert!(error.to_string().contains("11 training images"), "{error}");
     }
 
     #[test]

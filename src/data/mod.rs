@@ -27,7 +27,7 @@ pub mod shapes;
 pub mod spec;
 mod walk;
 
-pub use config::DataConfig;
+pub use config::{DataConfig, Fold};
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};

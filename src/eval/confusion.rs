@@ -75,6 +75,14 @@ impl Confusion {
         Ok(())
     }
 
+    /// The matrix that scores were computed from.
+    ///
+    /// # Errors
+    /// One that is not square.
+    pub fn of(scores: &Scores) -> Result<Self> {
+        Self::try_from(Counts { matrix: scores.matrix.clone(), ignored: scores.ignored_pixels })
+    }
+
     /// Adds another matrix of the same classes.
     pub fn merge(&mut self, other: &Confusion) {
         assert_eq!(self.classes, other.classes, "confusion matrices of different classes");

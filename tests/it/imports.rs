@@ -3,13 +3,14 @@
 use std::path::Path;
 
 /// A room, and the rooms it may use. `error`, `rng` and `files` are open to all; `config` is read by those who run things.
-const RULES: [(&str, &[&str]); 21] = [
+const RULES: [(&str, &[&str]); 23] = [
     ("error", &[]),
     ("rng", &[]),
     ("files", &[]),
     ("device", &[]),
     ("text", &[]),
     ("shard", &[]),
+    ("stats", &[]),
     ("kernels", &[]),
     ("layers", &["kernels"]),
     ("backbone", &["layers", "kernels"]),
@@ -27,10 +28,11 @@ const RULES: [(&str, &[&str]); 21] = [
         &["config", "decoder", "model", "data", "eval", "overlay", "train", "report", "inspect", "bench", "predict"],
     ),
     ("plan", &["config", "data", "weights", "bench", "inspect"]),
+    ("repeat", &["config", "data", "eval"]),
     ("train", &["config", "artifact", "model", "loss", "layers", "kernels", "data", "eval", "weights", "report"]),
 ];
 const TOP: [&str; 4] = ["predict", "inspect", "bench", "report"];
-const LEAVES: [&str; 6] = ["error", "rng", "files", "device", "text", "shard"];
+const LEAVES: [&str; 7] = ["error", "rng", "files", "device", "text", "shard", "stats"];
 
 #[test]
 fn imports_point_down() {

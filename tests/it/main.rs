@@ -16,4 +16,5 @@ mod ops_losses;
 mod parity;
 mod queries;
 mod recipes;
+mod repeat;
 mod resume;

@@ -19,6 +19,7 @@ mod eval;
 mod init;
 mod inspect;
 mod predict;
+mod repeat;
 mod train;
 
 use std::process::ExitCode;

@@ -9,11 +9,12 @@ use structtoken::config::Config;
 use structtoken::data::{init, shapes, spec};
 use structtoken::error::{Error, Result};
 use structtoken::plan::{self, Plan, Wishes};
+use structtoken::repeat::Repeat;
 use structtoken::report::run::About;
 use structtoken::{bench, device, report, text, train};
 
 use crate::console::{Console, Steps, clock, print};
-use crate::{Computing, End};
+use crate::{Computing, End, repeat};
 
 /// Train as a recipe says
 #[derive(Args)]
@@ -38,13 +39,19 @@ pub(crate) struct Arguments {
     out: Option<PathBuf>,
     /// Go on from the last checkpoint of the run in --out
     #[arg(long)]
-    resume: bool,
+    pub(crate) resume: bool,
+    /// Train with so many seeds, from the recipe's on, each in a folder of its own, and tell how far apart they end
+    #[arg(long, value_name = "N", conflicts_with_all = ["folds", "stop_after"])]
+    seeds: Option<u64>,
+    /// Cross-validation: so many runs, each of which is evaluated on another part of the training images and learns the rest
+    #[arg(long, value_name = "K", conflicts_with = "stop_after")]
+    folds: Option<usize>,
     /// Save and stop before this iteration, to be resumed later
     #[arg(long, value_name = "N")]
     stop_after: Option<u64>,
-    /// Tell iterations and evaluations as one JSON object a line on stdout
+    /// Tell iterations and evaluations as one JSON object a line on stdout; of several runs, the summary
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) computing: Computing,
 }
@@ -76,6 +83,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
             Config::read(&own, &arguments.changes)?
         }
     };
+    if let Some(repeat) = repeated(&arguments, &run)? {
+        return repeat::run(&arguments, repeat, &config, &run);
+    }
     let _lock = train::prepare(&config, &run, arguments.resume)?;
     let mut console = Console::new(arguments.json)?.tallying().stop_after(arguments.stop_after);
     talk!("training on {name}, in `{}`", run.display());
@@ -140,6 +150,23 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         );
     }
     Ok(End::Done)
+}
+
+/// Whether, and how, several runs are wanted; those of a folder that are resumed are known.
+fn repeated(arguments: &Arguments, run: &Path) -> Result<Option<Repeat>> {
+    let asked = arguments.seeds.map(Repeat::Seeds).or(arguments.folds.map(Repeat::Folds));
+    let known = if arguments.resume { Repeat::read(run)? } else { None };
+    match (known, asked) {
+        (Some(Repeat::Seeds(_)), Some(Repeat::Folds(_))) | (Some(Repeat::Folds(_)), Some(Repeat::Seeds(_))) => {
+            Err(Error::new(format!("`{}` holds runs of the other kind: seeds are not folds", run.display()))
+                .hint("resume it without --seeds and --folds, or take another folder with --out"))
+        }
+        (None, Some(_)) if arguments.resume => {
+            Err(Error::new(format!("`{}` does not hold several runs", run.display()))
+                .hint("start them without --resume, or name their folder with --out"))
+        }
+        _ => Ok(asked.or(known)),
+    }
 }
 
 /// The plan for a dataset that stands in place of a recipe.

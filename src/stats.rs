@@ -1,7 +1,7 @@
 //! Means, medians and Student's interval.
 
 /// The median; the mean of the middle two where their number is even.
-pub(super) fn median(values: &[f64]) -> Option<f64> {
+pub(crate) fn median(values: &[f64]) -> Option<f64> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let last = sorted.len().checked_sub(1)?;
@@ -9,20 +9,26 @@ pub(super) fn median(values: &[f64]) -> Option<f64> {
 }
 
 /// The mean.
-pub(super) fn mean(values: &[f64]) -> Option<f64> {
+pub(crate) fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
 /// Student's 95 % interval of the mean of independent, nearly normal values: mean +- t(0.975, n - 1) s / sqrt(n). `None` of
 /// fewer than two.
-pub(super) fn t_interval(values: &[f64]) -> Option<[f64; 2]> {
+pub(crate) fn t_interval(values: &[f64]) -> Option<[f64; 2]> {
     let (n, mean) = (values.len(), mean(values)?);
     if n < 2 {
         return None;
     }
-    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1) as f64;
-    let half = t_975(n - 1) * (variance / n as f64).sqrt();
+    let half = t_975(n - 1) * deviation(values)? / (n as f64).sqrt();
     Some([mean - half, mean + half])
+}
+
+/// The standard deviation, by n - 1. `None` of fewer than two.
+pub(crate) fn deviation(values: &[f64]) -> Option<f64> {
+    let (n, mean) = (values.len(), mean(values)?);
+    let squares = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>();
+    (n > 1).then(|| (squares / (n - 1) as f64).sqrt())
 }
 
 /// The 97.5 % quantile of Student's t: tabled to 10 degrees of freedom, then by the expansion of Cornish and Fisher, which
