@@ -5,15 +5,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use structtoken::bench;
 use structtoken::error::{Error, Result};
 use structtoken::eval::summary::Evaluation;
 use structtoken::eval::{Ask, Evaluated, Scores, Tally};
 use structtoken::train::{Observer, Progress, Stop};
 
+use crate::dashboard::Dashboard;
+
 /// Shows a run, and stops it on Ctrl-C, at a given iteration or after a given time.
 pub(crate) struct Console {
-    bar: Option<ProgressBar>,
+    /// On a terminal: the bar of the run, and the place where another may stand below it.
+    bar: Option<(ProgressBar, MultiProgress)>,
+    dashboard: Dashboard,
+    /// The line above the curves, and when it was drawn.
+    head: String,
+    drawn: Option<Instant>,
     evaluating: Option<ProgressBar>,
     last_line: Option<Instant>,
     interrupted: Arc<AtomicBool>,
@@ -39,9 +47,15 @@ impl Console {
             talk!("\nsaving after this iteration; press Ctrl-C again to stop at once");
         })
         .map_err(|error| Error::new("cannot listen for Ctrl-C").source(error))?;
-        let bar = stderr().is_terminal().then(|| bar("{msg}\n{wide_bar} {pos}/{len}"));
+        let bar = stderr().is_terminal().then(|| {
+            let bars = MultiProgress::new();
+            (bars.add(bar("{msg}\n{wide_bar} {pos}/{len}")), bars)
+        });
         Ok(Self {
             bar,
+            dashboard: Dashboard::default(),
+            head: String::new(),
+            drawn: None,
             evaluating: None,
             last_line: None,
             interrupted,
@@ -93,7 +107,7 @@ impl Console {
 
     fn line(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.println(text),
+            Some((bar, _)) => bar.println(text),
             None => talk!("{text}"),
         }
     }
@@ -120,10 +134,17 @@ impl Observer for Console {
             100.0 * progress.wait_share,
             clock(progress.eta),
         );
-        if let Some(bar) = &self.bar {
+        if let Some((bar, _)) = &self.bar {
             bar.set_length(progress.iterations);
             bar.set_position(progress.iteration);
-            bar.set_message(text);
+            self.dashboard.iteration(progress.loss);
+            // As often as eyes can follow.
+            if self.drawn.is_none_or(|drawn| drawn.elapsed() >= Duration::from_millis(100)) {
+                let memory = bench::peak_rss_mb().map_or(String::new(), |mb| format!("  {mb} MB"));
+                self.head = text + &memory;
+                bar.set_message(self.dashboard.text(&self.head));
+                self.drawn = Some(Instant::now());
+            }
         } else if progress.iteration == progress.iterations
             || self.last_line.is_none_or(|last| last.elapsed() >= Duration::from_secs(10))
         {
@@ -144,8 +165,9 @@ impl Observer for Console {
             let fresh = tally.take().filter(|_| image.done > 1);
             tally.insert(fresh.unwrap_or_else(blank)).add(image.done - 1, image);
         }
-        if self.bar.is_some() {
-            let bar = self.evaluating.get_or_insert_with(|| bar("evaluating {wide_bar} {pos}/{len}  {eta} left"));
+        if let Some((_, bars)) = &self.bar {
+            let below = || bars.add(bar("evaluating {wide_bar} {pos}/{len}  {eta} left"));
+            let bar = self.evaluating.get_or_insert_with(below);
             bar.set_length(all as u64);
             bar.set_position(image.done as u64);
             if image.done == all {
@@ -156,6 +178,10 @@ impl Observer for Console {
     }
 
     fn evaluated(&mut self, iteration: u64, scores: &Scores) {
+        self.dashboard.evaluated(iteration, scores);
+        if let Some((bar, _)) = &self.bar {
+            bar.set_message(self.dashboard.text(&self.head));
+        }
         if let Some((tally, best)) = &mut self.tallies {
             let names: Vec<String> = scores.classes.iter().map(|class| class.name.clone()).collect();
             let reached = best.as_ref().and_then(|best| best.scores(&names).miou);

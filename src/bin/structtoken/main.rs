@@ -13,6 +13,7 @@ macro_rules! talk {
 mod bench;
 mod compare;
 mod console;
+mod dashboard;
 mod data;
 mod demo;
 mod eval;
