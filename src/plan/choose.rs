@@ -230,6 +230,9 @@ impl Chosen {
                 reason = format!("the largest for which there is time for {wanted:.0} steps");
             }
         }
+        if self.crop == self.crop_of(usize::MAX, facts) {
+            reason = "whole images, in whole patches".to_owned();
+        }
         let [height, width] = self.crop;
         self.take(self.crop, &reason);
         let why = "that of the crops, for which the table of positions is made";
@@ -381,6 +384,8 @@ mod tests {
         assert_eq!(crop((640, 480), 10, 1.0), [224, 224]);
         assert_eq!(crop((640, 480), 600, 0.3), [480, 512]);
         assert_eq!(crop((100, 60), 600, 0.1), [60, 100]);
+        let text = plan(&facts((100, 60), &[0.6, 0.4], &["a", "b"]), &wishes(1, &[]), 1.0).1;
+        assert!(text.contains("# whole images, in whole patches"), "{text}");
         assert!(crop((640, 480), 60, 0.5) > crop((640, 480), 10, 1.0));
     }
 
