@@ -35,6 +35,8 @@ const EVALUATING: (f64, f64) = (0.15, 8.0);
 const RARE: f64 = 0.02;
 /// Below this share of images a class is seldom seen: no weight helps what is not there.
 const SELDOM: f64 = 0.1;
+/// How many times as fast bf16 has to be to be worth its rounding.
+const WORTH_ROUNDING: f64 = 1.15;
 
 /// What is decided step by step.
 pub(super) struct Chosen {
@@ -206,6 +208,16 @@ impl Chosen {
         self.push("train.optimizer", "clip_norm", "1.0", "a bad batch cannot ruin the weights");
     }
 
+    /// Takes bf16 if steps are so many `times` as fast with it; gives whether it does.
+    pub(super) fn round(&mut self, times: f64) -> bool {
+        let worth = times >= WORTH_ROUNDING;
+        if worth {
+            let reason = format!("a step is {times:.1} times as fast here as in f32; weights and sums stay f32");
+            self.push("train", "precision", "\"bf16\"", reason);
+        }
+        worth
+    }
+
     /// Takes the largest crop for which there is time, given what a step with the smallest takes.
     pub(super) fn fit(&mut self, facts: &Facts, wishes: &Wishes, step_s: f64) -> Result<()> {
         let macs = |config: &Config| {
@@ -337,6 +349,7 @@ mod tests {
 
     use super::*;
     use crate::data::Classes;
+    use crate::kernels::Precision;
 
     fn facts(size: (usize, usize), shares: &[f64], names: &[&str]) -> Facts {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
@@ -418,6 +431,20 @@ mod tests {
         facts.holders[2] = 30;
         let (config, _) = plan(&facts, &wishes(60, &[]), 0.4);
         assert!(config.data.augment.rare_class.is_none() && !config.train.class_weights.is_empty());
+    }
+
+    #[test]
+    fn bf16_is_taken_where_it_is_fast() {
+        let facts = facts((640, 480), &[0.6, 0.4], &["a", "b"]);
+        let (asked, mut chosen) = (wishes(60, &[]), Chosen::first(&facts, &MACHINE, &wishes(60, &[])).unwrap());
+        assert!(!chosen.round(1.05));
+        assert_eq!(chosen.config(&asked).unwrap().train.precision, Precision::F32);
+        assert!(chosen.round(1.84));
+        let config = chosen.config(&asked).unwrap();
+        assert_eq!((config.train.precision, config.eval.precision), (Precision::Bf16, Precision::F32));
+        assert!(toml_of(&chosen.lines).contains("1.8 times as fast here as in f32"));
+        assert!(wishes(60, &["train.precision = f32"]).decides("train.precision"));
+        assert!(!asked.decides("train.precision"));
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::data::Split;
 use crate::error::Result;
 use crate::inspect;
+use crate::kernels::Precision;
 pub use choose::Line;
 pub use facts::{Facts, Machine};
 
@@ -33,6 +34,13 @@ pub struct Wishes {
     pub pretrained: Option<PathBuf>,
     /// `key=value` that the user has decided.
     pub changes: Vec<String>,
+}
+
+impl Wishes {
+    /// Whether the user has set a key of the recipe.
+    fn decides(&self, path: &str) -> bool {
+        self.changes.iter().filter_map(|change| change.split_once('=')).any(|(key, _)| key.trim() == path)
+    }
 }
 
 /// A recipe with its reasons, and what it will take.
@@ -67,8 +75,16 @@ pub fn make(dataset: &str, wishes: &Wishes, device: &Device, note: &mut dyn FnMu
     note("timing steps of training to see what this machine can do");
     let mut chosen = choose::Chosen::first(&facts, &machine, wishes)?;
     // The smallest crop tells the machine's speed; the largest that the budget has room for is taken.
-    let smallest = chosen.config(wishes)?;
-    let speed = probe(&smallest, &facts, device)?;
+    let mut smallest = chosen.config(wishes)?;
+    let mut speed = probe(&smallest, &facts, device)?;
+    if machine.cpu && !wishes.decides("train.precision") {
+        let mut rounded = smallest.clone();
+        rounded.train.precision = Precision::Bf16;
+        let rounded_speed = probe(&rounded, &facts, device)?;
+        if chosen.round(speed.step_s / rounded_speed.step_s) {
+            (smallest, speed) = (rounded, rounded_speed);
+        }
+    }
     chosen.fit(&facts, wishes, speed.step_s)?;
     let config = chosen.config(wishes)?;
     let larger = config.data.augment.crop != smallest.data.augment.crop;
@@ -102,7 +118,7 @@ fn probe(config: &Config, facts: &Facts, device: &Device) -> Result<Probe> {
     let step = bench::measure(&work, 2, device)?;
     let (width, height) = facts.size;
     work.image = [height, width];
-    (work.batch, work.train) = (1, false);
+    (work.batch, work.train, work.precision) = (1, false, config.eval.precision);
     let image = bench::measure(&work, 1, device)?;
     Ok(Probe {
         step_s: step.median_ms / 1e3 * train.accumulate as f64,

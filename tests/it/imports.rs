@@ -27,7 +27,7 @@ const RULES: [(&str, &[&str]); 23] = [
         "compare",
         &["config", "decoder", "model", "data", "eval", "overlay", "train", "report", "inspect", "bench", "predict"],
     ),
-    ("plan", &["config", "data", "weights", "bench", "inspect"]),
+    ("plan", &["config", "data", "kernels", "weights", "bench", "inspect"]),
     ("repeat", &["config", "data", "eval"]),
     ("train", &["config", "artifact", "model", "loss", "layers", "kernels", "data", "eval", "weights", "report"]),
 ];
