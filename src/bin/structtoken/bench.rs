@@ -76,6 +76,7 @@ enum BackboneName {
 enum PrecisionName {
     F32,
     Bf16,
+    Bf16x3,
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<End> {
@@ -130,6 +131,7 @@ fn works(arguments: &Arguments) -> Result<Vec<Work>> {
     let (precision, suffix) = match arguments.precision {
         PrecisionName::F32 => (Precision::F32, ""),
         PrecisionName::Bf16 => (Precision::Bf16, " bf16"),
+        PrecisionName::Bf16x3 => (Precision::Bf16x3, " bf16x3"),
     };
     let kind = format!("{}{suffix}", if arguments.train { "train step" } else { "labels" });
     if let (Some(config), Some(path)) = (&recipe, &arguments.recipe) {

@@ -50,7 +50,7 @@ impl Cut {
     pub(super) fn columns_in_cache(&self, inner: usize, kernel: Kernel) -> usize {
         // Half of the cache: the rest is for rows on their way in and out.
         let room = second_level_cache() / 2 / size_of::<f32>();
-        let lanes = if kernel.pairs() { inner.div_ceil(2) } else { inner };
+        let lanes = inner.div_ceil(kernel.values_per_lane());
         let panels = (room / lanes.max(1) / kernel.columns).clamp(1, 24);
         // As many rounds, of equal width.
         let wanted = self.piece.1.div_ceil(kernel.columns);

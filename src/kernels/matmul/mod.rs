@@ -1,4 +1,4 @@
-//! Products of matrices, exact to f32 rounding or with the operands rounded to bf16.
+//! Products of matrices, exact to f32 rounding or with the operands rounded to bf16 or split into two of them.
 //!
 //! The scheme is that of Goto and van de Geijn (2008). The columns of the right-hand side are packed into [`panels`] that
 //! stay in the second-level cache; a few rows of the left-hand side into the first-level cache; and a [`tile`] of the
@@ -42,6 +42,9 @@ pub enum Precision {
     F32,
     /// Rounded to bf16 (8 bits of mantissa), which processors with AMX or AVX-512-BF16 multiply several times as fast.
     Bf16,
+    /// Split into two bf16 that add up to 16 bits of mantissa, of which three products are summed (Henry, Tang and Heinecke
+    /// 2019; PyTorch's `high`). With AMX that is faster than f32; elsewhere operands stay as they are.
+    Bf16x3,
 }
 
 thread_local! {

@@ -38,6 +38,18 @@ pub(super) enum Form {
     PairsAlong,
     /// A lane is the same element of two successive vectors, as bf16.
     PairsAcross,
+    /// Sixteen lanes as of [`Form::PairsAlong`], then sixteen with what rounding has taken from these, and so on.
+    SplitAlong,
+    /// The same of [`Form::PairsAcross`].
+    SplitAcross,
+}
+
+/// Lanes that 32 split values take: their pairs, and what is left of these.
+pub(super) const SPLIT_LANES: usize = 32;
+
+/// Which pair the i-th split lane belongs to, and whether it holds what is left of it.
+fn split(i: usize) -> (usize, bool) {
+    (i / SPLIT_LANES * 16 + i % 16, i % SPLIT_LANES >= 16)
 }
 
 /// `count` vectors of `length` contiguous values, the starts of which lie `stride` apart.
@@ -57,6 +69,8 @@ impl Lanes<'_> {
             Form::Single | Form::Rounded => (self.count, self.length),
             Form::PairsAlong => (self.count, self.length.div_ceil(2)),
             Form::PairsAcross => (self.count.div_ceil(2), self.length),
+            Form::SplitAlong => (self.count, self.length.next_multiple_of(SPLIT_LANES)),
+            Form::SplitAcross => (self.count.next_multiple_of(SPLIT_LANES), self.length),
         }
     }
 
@@ -146,6 +160,16 @@ impl Lanes<'_> {
             Form::Rounded => u32::from(bf16(at(vector, i))) << 16,
             Form::PairsAlong => pair(at(vector, 2 * i), at(vector, 2 * i + 1)),
             Form::PairsAcross => pair(at(2 * vector, i), at(2 * vector + 1, i)),
+            Form::SplitAlong => {
+                let (i, rest) = split(i);
+                let part = if rest { left } else { |value| value };
+                pair(part(at(vector, 2 * i)), part(at(vector, 2 * i + 1)))
+            }
+            Form::SplitAcross => {
+                let (vector, rest) = split(vector);
+                let part = if rest { left } else { |value| value };
+                pair(part(at(2 * vector, i)), part(at(2 * vector + 1, i)))
+            }
         }
     }
 }
@@ -154,6 +178,12 @@ impl Lanes<'_> {
 fn bf16(value: f32) -> u16 {
     let bits = value.to_bits();
     if value.is_nan() { (bits >> 16) as u16 | 0x40 } else { ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16 }
+}
+
+/// What is left of a value when it is rounded to bf16, exactly; nothing if that is infinite.
+fn left(value: f32) -> f32 {
+    let nearest = f32::from_bits(u32::from(bf16(value)) << 16);
+    if nearest.is_finite() { value - nearest } else { 0.0 }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -172,12 +202,26 @@ impl Lanes<'_> {
                     |vector, i| self.pairs_along(vector, i, |vector, i| self.load(vector, i)),
                     |vector, i| self.pairs_along(vector, i, |vector, i| self.load_whole(vector, i)),
                 ),
-                _ => self.blocks(
+                Form::PairsAcross => self.blocks(
                     place,
                     shape,
                     transposed,
                     |vector, i| self.pairs_across(vector, i, |vector, i| self.load(vector, i)),
                     |vector, i| self.pairs_across(vector, i, |vector, i| self.load_whole(vector, i)),
+                ),
+                Form::SplitAlong => self.blocks(
+                    place,
+                    shape,
+                    transposed,
+                    |vector, i| self.split_along(vector, i, |vector, i| self.load(vector, i)),
+                    |vector, i| self.split_along(vector, i, |vector, i| self.load_whole(vector, i)),
+                ),
+                _ => self.blocks(
+                    place,
+                    shape,
+                    transposed,
+                    |vector, i| self.split_across(vector, i, |vector, i| self.load(vector, i)),
+                    |vector, i| self.split_across(vector, i, |vector, i| self.load_whole(vector, i)),
                 ),
             }
         }
@@ -241,6 +285,26 @@ impl Lanes<'_> {
         _mm512_or_si512(one(2 * vector), _mm512_slli_epi32(one(2 * vector + 1), 16))
     }
 
+    /// Sixteen split lanes along a vector, from the i-th on.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn split_along(&self, vector: usize, i: usize, load: impl Fn(usize, usize) -> __m512) -> __m512i {
+        let (pair, rest) = split(i);
+        // SAFETY: the features are there.
+        unsafe {
+            self.pairs_along(vector, pair, |vector, i| if rest { lefts(load(vector, i)) } else { load(vector, i) })
+        }
+    }
+
+    /// The same across vectors.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    unsafe fn split_across(&self, vector: usize, i: usize, load: impl Fn(usize, usize) -> __m512) -> __m512i {
+        let (pair, rest) = split(vector);
+        // SAFETY: the features are there.
+        unsafe { self.pairs_across(pair, i, |vector, i| if rest { lefts(load(vector, i)) } else { load(vector, i) }) }
+    }
+
     /// Sixteen values of a vector from the i-th on; zeros past the end of it or of all.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw")]
@@ -278,6 +342,8 @@ impl Lanes<'_> {
             Form::Single | Form::Rounded => (vectors, length),
             Form::PairsAlong => (vectors, self.length / 2),
             Form::PairsAcross => (self.count / 2, length),
+            Form::SplitAlong => (vectors, self.length / SPLIT_LANES * SPLIT_LANES),
+            Form::SplitAcross => (self.count / SPLIT_LANES * SPLIT_LANES, length),
         };
         let (high, wide) = if transposed { (length, vectors) } else { (vectors, length) };
         let store = |row: usize, column: usize, value: __m512i| {
@@ -330,6 +396,17 @@ unsafe fn rounded(float: __m512) -> __m512i {
     _mm512_and_si512(quiet, _mm512_set1_epi32(0xffff_0000_u32.cast_signed()))
 }
 
+/// Of each f32 what [`left`] says.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn lefts(float: __m512) -> __m512 {
+    // SAFETY: the features are there.
+    let nearest = _mm512_castsi512_ps(unsafe { rounded(float) });
+    let finite = _mm512_cmp_ps_mask(_mm512_abs_ps(nearest), _mm512_set1_ps(f32::INFINITY), _CMP_LT_OQ);
+    _mm512_maskz_sub_ps(finite, float, nearest)
+}
+
 /// The transpose of sixteen vectors of sixteen lanes.
 #[cfg(target_arch = "x86_64")]
 #[inline]
@@ -370,7 +447,8 @@ mod tests {
     #[test]
     fn every_layout_agrees_with_the_portable_one() {
         let values: Vec<f32> = (0..4000).map(|i| ((i * 7919) % 4001) as f32 / 37.0 - 50.0).collect();
-        for form in [Form::Single, Form::Rounded, Form::PairsAlong, Form::PairsAcross] {
+        let pairs = [Form::PairsAlong, Form::PairsAcross, Form::SplitAlong, Form::SplitAcross];
+        for form in [Form::Single, Form::Rounded].into_iter().chain(pairs) {
             for (count, length) in [(1, 1), (16, 16), (17, 35), (31, 64), (5, 90), (32, 33)] {
                 for transposed in [false, true] {
                     let lanes = Lanes { values: &values, stride: 101, count, length, form };
@@ -403,6 +481,30 @@ mod tests {
                 }
                 let (high, wide) = if transposed { (length, count) } else { (count, length) };
                 assert!(place[high * 96..].chunks(96).all(|row| row[..wide].iter().all(|lane| *lane == 0)));
+            }
+        }
+    }
+
+    /// The two parts of a split operand lie side by side and add up to it.
+    #[test]
+    fn split_values_lose_little() {
+        let mut values: Vec<f32> = (0..70 * 70).map(|i| (i as f32 * 0.37).sin() * 1e3).collect();
+        values[0] = f32::INFINITY;
+        values[1] = f32::MAX;
+        for (form, across) in [(Form::SplitAlong, false), (Form::SplitAcross, true)] {
+            let lanes = Lanes { values: &values, stride: 70, count: 40, length: 50, form };
+            let mut place = vec![7; 96 * 96];
+            lanes.pack(&mut place, [96, 96], false);
+            for (vector, i) in (0..40).flat_map(|vector| (0..50).map(move |i| (vector, i))) {
+                let (inner, other) = if across { (vector, i) } else { (i, vector) };
+                let lane = inner / 32 * 32 + inner % 32 / 2;
+                let part = |lane: usize| {
+                    let lane = if across { place[lane * 96 + other] } else { place[other * 96 + lane] };
+                    f32::from_bits(if inner % 2 == 0 { lane << 16 } else { lane & 0xffff_0000 })
+                };
+                let (value, sum) = (values[vector * 70 + i], part(lane) + part(lane + 16));
+                let near = (sum - value).abs() <= value.abs() / 65536.0;
+                assert!(near || vector == 0 && i < 2 && sum == f32::INFINITY, "{form:?} {vector} {i}: {value} {sum}");
             }
         }
     }

@@ -174,7 +174,7 @@ pub(super) fn block(inner: usize, kernel: Kernel) -> usize {
 
 impl Blocks {
     fn new(inner: usize, kernel: Kernel) -> Self {
-        let per_lane = if kernel.pairs() { 2 } else { 1 };
+        let per_lane = kernel.values_per_lane();
         let lanes = inner.div_ceil(per_lane);
         let blocks = lanes.div_ceil(BLOCK).max(1);
         let length = lanes.div_ceil(blocks).next_multiple_of(kernel.depth) * per_lane;
@@ -188,7 +188,7 @@ impl Blocks {
     fn iter(&self) -> impl Iterator<Item = Block> {
         (0..self.inner).step_by(self.length).map(|start| {
             let range = start..self.inner.min(start + self.length);
-            let lanes = if self.kernel.pairs() { range.len().div_ceil(2) } else { range.len() };
+            let lanes = range.len().div_ceil(self.kernel.values_per_lane());
             Block { range, lanes: lanes.next_multiple_of(self.kernel.depth) }
         })
     }

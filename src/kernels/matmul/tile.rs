@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use super::Precision;
 #[cfg(target_arch = "x86_64")]
 use super::amx;
-use super::pack::{Form, Lanes};
+use super::pack::{Form, Lanes, SPLIT_LANES};
 use crate::kernels::simd::{Level, fma, level, vectorised};
 
 /// Lanes between two packed rows of the left-hand side: a block, and a line more, so that rows fall into different cache
@@ -47,17 +47,17 @@ pub(super) struct Kernel {
 impl Kernel {
     /// The fastest kernel of this machine.
     pub(super) fn best(precision: Precision) -> Self {
-        static BEST: OnceLock<[Kernel; 2]> = OnceLock::new();
-        BEST.get_or_init(|| [Self::detect(Precision::F32), Self::detect(Precision::Bf16)])[precision as usize]
+        static BEST: OnceLock<[Kernel; 3]> = OnceLock::new();
+        let all = [Precision::F32, Precision::Bf16, Precision::Bf16x3];
+        BEST.get_or_init(|| all.map(Self::detect))[precision as usize]
     }
 
     fn detect(precision: Precision) -> Self {
         let avx512 = level() == Level::Avx512;
         let instructions = match precision {
-            Precision::F32 if avx512 => Instructions::Avx512,
-            Precision::Bf16 if avx512 && has_bf16() && has_amx() => Instructions::Amx,
+            Precision::Bf16 | Precision::Bf16x3 if avx512 && has_bf16() && has_amx() => Instructions::Amx,
             Precision::Bf16 if avx512 && has_fast_bf16() => Instructions::Avx512Bf16,
-            Precision::Bf16 if avx512 => Instructions::Avx512,
+            _ if avx512 => Instructions::Avx512,
             _ if level() == Level::Avx2 => Instructions::Avx2,
             _ => Instructions::Loops,
         };
@@ -68,23 +68,30 @@ impl Kernel {
         let (rows, columns, depth) = match instructions {
             Instructions::Loops | Instructions::Avx2 => (LOOP_ROWS, LOOP_COLUMNS, 1),
             Instructions::Avx512 | Instructions::Avx512Bf16 => (AVX512_ROWS, 32, 1),
+            Instructions::Amx if precision == Precision::Bf16x3 => (32, 32, SPLIT_LANES),
             Instructions::Amx => (32, 32, 16),
         };
         Self { instructions, precision, rows, columns, depth }
     }
 
-    /// Whether a lane is a pair of bf16.
-    pub(super) fn pairs(self) -> bool {
-        matches!(self.instructions, Instructions::Avx512Bf16 | Instructions::Amx)
+    /// Values of the inner dimension that a lane stands for.
+    pub(super) fn values_per_lane(self) -> usize {
+        match self.instructions {
+            Instructions::Avx512Bf16 | Instructions::Amx if self.precision == Precision::Bf16 => 2,
+            _ => 1,
+        }
     }
 
     /// How operands become lanes: vectors lie along the inner dimension, or across it.
     pub(super) fn form(self, along: bool) -> Form {
-        match (self.pairs(), along, self.precision) {
-            (true, true, _) => Form::PairsAlong,
-            (true, false, _) => Form::PairsAcross,
-            (false, _, Precision::F32) => Form::Single,
-            (false, _, Precision::Bf16) => Form::Rounded,
+        let pairs = matches!(self.instructions, Instructions::Avx512Bf16 | Instructions::Amx);
+        match (self.precision, pairs, along) {
+            (Precision::Bf16, true, true) => Form::PairsAlong,
+            (Precision::Bf16, true, false) => Form::PairsAcross,
+            (Precision::Bf16, false, _) => Form::Rounded,
+            (Precision::Bf16x3, true, true) => Form::SplitAlong,
+            (Precision::Bf16x3, true, false) => Form::SplitAcross,
+            (Precision::Bf16x3, false, _) | (Precision::F32, ..) => Form::Single,
         }
     }
 
@@ -160,7 +167,9 @@ impl Kernel {
                 #[cfg(target_arch = "x86_64")]
                 Instructions::Avx512Bf16 => avx512_bf16::<1, A_COLUMNS>(lanes, a, b, target),
                 #[cfg(target_arch = "x86_64")]
-                Instructions::Amx => amx_tile(lanes, a, b, target),
+                Instructions::Amx if self.precision == Precision::Bf16x3 => amx_tile::<true>(lanes, a, b, target),
+                #[cfg(target_arch = "x86_64")]
+                Instructions::Amx => amx_tile::<false>(lanes, a, b, target),
                 _ => {
                     let mut sums = [[0.0; LOOP_COLUMNS]; LOOP_ROWS];
                     match layout.order {
@@ -260,7 +269,7 @@ pub(super) fn can_pack(form: Form) -> bool {
     level() == Level::Avx512
         && match form {
             Form::Single | Form::Rounded => true,
-            Form::PairsAlong | Form::PairsAcross => has_bf16(),
+            Form::PairsAlong | Form::PairsAcross | Form::SplitAlong | Form::SplitAcross => has_bf16(),
         }
 }
 
@@ -392,15 +401,16 @@ unsafe fn avx512_bf16<const ROW: usize, const LANE: usize>(
 /// Sums of AMX go where they belong at once if nothing has to be done to them.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-unsafe fn amx_tile(lanes: usize, a: *const u32, b: *const u32, target: &Target) {
+unsafe fn amx_tile<const SPLIT: bool>(lanes: usize, a: *const u32, b: *const u32, target: &Target) {
+    let tile = if SPLIT { amx::split_tile } else { amx::tile };
     // SAFETY: `Kernel::tile` has checked the lengths; a whole tile has room in the target.
     unsafe {
         if (target.rows, target.columns, target.add, target.scale) == (32, 32, false, 1.0) {
-            amx::tile(lanes, a, b, target.corner, target.stride);
+            tile(lanes, a, b, target.corner, target.stride);
             return;
         }
         let mut sums = std::mem::MaybeUninit::<amx::Sums>::uninit();
-        amx::tile(lanes, a, b, sums.as_mut_ptr().cast(), 32);
+        tile(lanes, a, b, sums.as_mut_ptr().cast(), 32);
         let sums = sums.as_ptr().cast::<f32>();
         let masks = masks(target);
         for row in 0..target.rows {
