@@ -9,7 +9,7 @@ use structtoken::decoder::{BlockKind, DecoderConfig, StructTokenConfig};
 use structtoken::eval::InferConfig;
 use structtoken::eval::View;
 use structtoken::eval::infer::{self, Padding, slide_logits, whole_logits};
-use structtoken::kernels::LossMean;
+use structtoken::kernels::{LossMean, Precision, with_precision};
 use structtoken::layers::resize::{Mode, resize, resize_channels_last};
 use structtoken::layers::{Pass, parameters};
 use structtoken::model::{Model, ModelConfig};
@@ -99,6 +99,25 @@ fn activations_of_every_block_and_logits() {
             }
         }
         assert_eq!(compared, activations(&golden, &["a", "b", "q"]), "{name}: some activations have no counterpart");
+    }
+}
+
+/// `bf16x3` is f32 where there is no AMX; where there is, it is nearly that.
+#[test]
+fn split_operands_keep_the_logits() {
+    let Some(shared) = shared() else { return };
+    let device = test_device();
+    for (name, kind) in KINDS {
+        let folder = shared.join("golden/structtoken/tiny");
+        let weights = Golden::read(&folder.join(format!("st_tiny_{name}.safetensors")));
+        let golden = Golden::read(&folder.join(format!("st_tiny_{name}_golden.safetensors")));
+        let model = load(tiny(kind, 0.1, 0.1).blank(7, &device), &weights);
+        for tag in ["a", "b"] {
+            let input = golden.tensor::<4>(&format!("{tag}.input"), &device);
+            let [_, _, h, w] = input.dims();
+            let logits = with_precision(Precision::Bf16x3, || model.forward(input, &Pass::eval()).scores());
+            golden.check(&format!("{tag}.logits"), &channels_first(&upsampled(logits, (h, w))), 2e-4);
+        }
     }
 }
 
