@@ -1,5 +1,8 @@
 //! The rules by which a recipe is chosen.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt::Write;
 
 use super::facts::{Facts, Machine, Pretrained};
@@ -37,6 +40,9 @@ const RARE: f64 = 0.02;
 const SELDOM: f64 = 0.1;
 /// How many times as fast bf16 has to be to be worth its rounding.
 const WORTH_ROUNDING: f64 = 1.15;
+/// Steps up to which a linear classifier is taken over pretrained features. It was seen to lead after 200, 500 and 1600 on
+/// CamVid, by less and less (docs/results.md).
+const SHORT: f64 = 5000.0;
 
 /// What is decided step by step.
 pub(super) struct Chosen {
@@ -57,7 +63,7 @@ impl Chosen {
             None => (16, if machine.cpu { 4 } else { 16 }),
         };
         let mut chosen = Self { lines: Vec::new(), patch, crop: [0; 2], batch };
-        chosen.take(chosen.crop_of(CROPS[0], facts), "");
+        chosen.take_smallest(facts);
         chosen.data(facts, machine);
         chosen.backbone(facts, wishes);
         chosen.learning(facts);
@@ -74,6 +80,11 @@ impl Chosen {
     fn crop_of(&self, side: usize, facts: &Facts) -> [usize; 2] {
         let whole = |image: usize| (side.min(image) / self.patch).max(1) * self.patch;
         [whole(facts.size.1), whole(facts.size.0)]
+    }
+
+    /// Takes the crop that speed is measured with.
+    pub(super) fn take_smallest(&mut self, facts: &Facts) {
+        self.take(self.crop_of(CROPS[0], facts), "");
     }
 
     fn take(&mut self, crop: [usize; 2], reason: &str) {
@@ -142,14 +153,35 @@ impl Chosen {
                 self.push("model.backbone", "drop_path_rate", "0.0", "a short run has nothing to regularise");
             }
         }
-        self.push("model.decoder", "type", "\"structtoken\"", "");
-        self.push(
-            "model.decoder",
-            "block",
-            "\"pwe\"",
-            "the fastest of the three, and the best in short runs (docs/results.md)",
-        );
+        match wishes.value("model.decoder.type").map(|name| name.trim_matches(['"', '\''])) {
+            Some("structtoken") => self.structure(""),
+            // The settings of another are left as they are published.
+            Some(_) => {}
+            None if facts.pretrained.is_some() && !wishes.touches("model.decoder") => {
+                let why = "a linear classifier: ahead in runs this short, over pretrained features (docs/results.md)";
+                self.push("model.decoder", "type", "\"fcn\"", why);
+                self.push("model.decoder", "num_convs", 0, "the features are classified as they are");
+            }
+            None if facts.pretrained.is_some() => self.structure(""),
+            None => self.structure("from scratch a linear classifier learns no shapes (docs/results.md)"),
+        }
+    }
+
+    fn structure(&mut self, reason: &str) {
+        self.lines.retain(|line| line.table != "model.decoder");
+        self.push("model.decoder", "type", "\"structtoken\"", reason);
+        self.push("model.decoder", "block", "\"pwe\"", "the fastest of the three, and the best in short runs");
         self.push("model.decoder", "num_blocks", 2, "as in the recipes that a CPU trains");
+    }
+
+    /// Takes StructToken in place of the linear classifier if there is time for so many `steps`; gives whether it does.
+    pub(super) fn lengthen(&mut self, steps: f64) -> bool {
+        let linear = self.lines.iter().any(|line| line.table == "model.decoder" && line.key == "num_convs");
+        let long = linear && steps > SHORT;
+        if long {
+            self.structure("for a run this long; in short ones a linear classifier leads (docs/results.md)");
+        }
+        long
     }
 
     fn pretrained(&mut self, pretrained: &Pretrained) {
@@ -218,8 +250,9 @@ impl Chosen {
         worth
     }
 
-    /// Takes the largest crop for which there is time, given what a step with the smallest takes.
-    pub(super) fn fit(&mut self, facts: &Facts, wishes: &Wishes, step_s: f64) -> Result<()> {
+    /// Takes the largest crop for which there is time, given what a step with the smallest takes; gives about how many steps
+    /// there will be.
+    pub(super) fn fit(&mut self, facts: &Facts, wishes: &Wishes, step_s: f64) -> Result<f64> {
         let macs = |config: &Config| {
             let [height, width] = config.data.augment.crop;
             let all = config.model.macs(facts.classes.len(), (height, width));
@@ -229,6 +262,7 @@ impl Chosen {
         let (least, batch) = (macs(&smallest), smallest.train.batch_size as f64);
         let wanted = STEPS.max(PASSES * facts.images(Split::Train) as f64 / batch);
         let mut reason = "the smallest: there is no time for larger ones".to_owned();
+        let mut taken = 0.0;
         for side in CROPS {
             let before = self.crop;
             self.take(self.crop_of(side, facts), "");
@@ -238,6 +272,7 @@ impl Chosen {
                 self.take(before, "");
                 break;
             }
+            taken = steps;
             if steps >= wanted {
                 reason = format!("the largest for which there is time for {wanted:.0} steps");
             }
@@ -249,7 +284,7 @@ impl Chosen {
         self.take(self.crop, &reason);
         let why = "that of the crops, for which the table of positions is made";
         self.push("model.backbone", "img_size", format!("[{height}, {width}]"), why);
-        Ok(())
+        Ok(taken.min(MOST_PASSES * facts.images(Split::Train) as f64 / batch))
     }
 
     /// Spends the budget on iterations of `batch` images and on evaluations.
@@ -307,9 +342,10 @@ impl Chosen {
     /// The lines with what the user decided in their place.
     fn decided(&self, wishes: &Wishes) -> Vec<Line> {
         let mut lines = self.lines.clone();
-        for (path, value) in wishes.changes.iter().filter_map(|change| change.split_once('=')) {
-            let Some((table, key)) = path.trim().rsplit_once('.') else { continue };
-            let value = value.trim();
+        for (path, value) in wishes.set() {
+            let Some((table, key)) = path.rsplit_once('.') else { continue };
+            // A whole table takes the place of its lines.
+            lines.retain(|line| line.table != path);
             let is_toml = toml::from_str::<toml::Table>(&format!("v = {value}")).is_ok();
             let value = if is_toml { value.to_owned() } else { format!("{value:?}") };
             match lines.iter_mut().find(|line| line.table == table && line.key == key) {
@@ -341,120 +377,4 @@ fn toml_of(lines: &[Line]) -> String {
         }
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::data::Classes;
-    use crate::kernels::Precision;
-
-    fn facts(size: (usize, usize), shares: &[f64], names: &[&str]) -> Facts {
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let classes = Classes { colors: vec![[0; 3]; names.len()], names };
-        Facts::example("set.toml", classes, [300, 100], size, shares)
-    }
-
-    const MACHINE: Machine = Machine { threads: 2, free_mb: Some(8000), cpu: true };
-
-    fn wishes(minutes: u64, changes: &[&str]) -> Wishes {
-        let changes = changes.iter().map(|change| (*change).to_owned()).collect();
-        Wishes { budget: Duration::from_secs(60 * minutes), pretrained: None, changes }
-    }
-
-    /// A plan on a machine that takes `step_s` for a step with the smallest crop.
-    fn plan(facts: &Facts, wishes: &Wishes, step_s: f64) -> (Config, String) {
-        let mut chosen = Chosen::first(facts, &MACHINE, wishes).unwrap();
-        chosen.fit(facts, wishes, step_s).unwrap();
-        let probe = Probe { step_s, image_s: 0.1, peak_mb: Some(700) };
-        let batch = chosen.config(wishes).unwrap().train.batch_size;
-        chosen.spend(facts, wishes, &probe, batch);
-        let config = chosen.config(wishes).unwrap();
-        let predicted = super::super::predict(&config, facts, &probe);
-        assert!(predicted.total_s <= 1.01 * wishes.budget.as_secs_f64(), "{predicted:?}");
-        (config, chosen.render(facts, &MACHINE, wishes, &predicted))
-    }
-
-    #[test]
-    fn the_plan_is_a_recipe_and_keeps_the_budget() {
-        let facts = facts((640, 480), &[0.6, 0.4], &["ground", "thing"]);
-        let (config, text) = plan(&facts, &wishes(60, &[]), 0.4);
-        assert_eq!(Config::parse(&text, "plan", &[]).unwrap(), config);
-        let seconds = config.train.iterations as f64 * 0.4;
-        assert!((0.8 * 3600.0..3600.0).contains(&seconds), "{seconds}");
-        assert_eq!((config.data.augment.resize.unwrap().scale, config.eval.resize), ([640, 480], Some([640, 480])));
-        assert!(text.contains("# 300 images to train on, 100 to evaluate on, 2 classes"), "{text}");
-        assert!(config.train.class_weights.is_empty());
-    }
-
-    #[test]
-    fn crops_grow_with_time_and_stay_within_the_images() {
-        let crop = |size, minutes, step_s| {
-            plan(&facts(size, &[0.6, 0.4], &["a", "b"]), &wishes(minutes, &[]), step_s).0.data.augment.crop
-        };
-        assert_eq!(crop((640, 480), 10, 1.0), [224, 224]);
-        assert_eq!(crop((640, 480), 600, 0.3), [480, 512]);
-        assert_eq!(crop((100, 60), 600, 0.1), [60, 100]);
-        let text = plan(&facts((100, 60), &[0.6, 0.4], &["a", "b"]), &wishes(1, &[]), 1.0).1;
-        assert!(text.contains("# whole images, in whole patches"), "{text}");
-        assert!(crop((640, 480), 60, 0.5) > crop((640, 480), 10, 1.0));
-    }
-
-    #[test]
-    fn few_images_are_not_seen_for_ever() {
-        let (config, text) = plan(&facts((64, 64), &[0.6, 0.4], &["a", "b"]), &wishes(6000, &[]), 0.01);
-        assert_eq!(config.train.iterations, 200 * 300 / 8);
-        let yours = wishes(6000, &["train.batch_size=4"]);
-        assert_eq!(plan(&facts((64, 64), &[0.6, 0.4], &["a", "b"]), &yours, 0.01).0.train.iterations, 200 * 300 / 4);
-        assert!(text.contains("as many passes as are of use: 200.0 passes"), "{text}");
-    }
-
-    #[test]
-    fn rare_classes_weigh_more_and_sides_are_not_mirrored() {
-        let facts = facts((640, 480), &[0.8, 0.19, 0.0, 0.01], &["road", "lane", "absent", "Left arrow"]);
-        let (config, text) = plan(&facts, &wishes(60, &[]), 0.4);
-        assert_eq!(config.train.class_weights, [0.5, 1.0, 1.0, 3.0]);
-        assert_eq!(config.data.augment.flip, 0.0);
-        assert!(text.contains("`Left arrow` has 1.00 % of the pixels"), "{text}");
-    }
-
-    #[test]
-    fn classes_of_few_images_are_looked_for() {
-        let mut facts = facts((640, 480), &[0.8, 0.19, 0.01], &["road", "lane", "arrow"]);
-        facts.holders = vec![300, 200, 29];
-        let (config, text) = plan(&facts, &wishes(60, &[]), 0.4);
-        assert_eq!(config.data.augment.rare_class.unwrap().share, 0.5);
-        assert!(config.train.class_weights.is_empty(), "what is drawn more often need not weigh more");
-        assert!(text.contains("`arrow` is in 29 of 300 images"), "{text}");
-        facts.holders[2] = 30;
-        let (config, _) = plan(&facts, &wishes(60, &[]), 0.4);
-        assert!(config.data.augment.rare_class.is_none() && !config.train.class_weights.is_empty());
-    }
-
-    #[test]
-    fn bf16_is_taken_where_it_is_fast() {
-        let facts = facts((640, 480), &[0.6, 0.4], &["a", "b"]);
-        let (asked, mut chosen) = (wishes(60, &[]), Chosen::first(&facts, &MACHINE, &wishes(60, &[])).unwrap());
-        assert!(!chosen.round(1.05));
-        assert_eq!(chosen.config(&asked).unwrap().train.precision, Precision::F32);
-        assert!(chosen.round(1.84));
-        let config = chosen.config(&asked).unwrap();
-        assert_eq!((config.train.precision, config.eval.precision), (Precision::Bf16, Precision::F32));
-        assert!(toml_of(&chosen.lines).contains("1.8 times as fast here as in f32"));
-        assert!(wishes(60, &["train.precision = f32"]).decides("train.precision"));
-        assert!(!asked.decides("train.precision"));
-    }
-
-    #[test]
-    fn what_the_user_decides_stands() {
-        let facts = facts((640, 480), &[0.6, 0.4], &["a", "b"]);
-        let (config, text) =
-            plan(&facts, &wishes(60, &["train.iterations=7", "model.decoder.block=cse", "train.seed=3"]), 0.4);
-        assert_eq!(config.train.iterations, 7);
-        assert!(text.contains("iterations = 7") && text.contains("yours; planned was \"pwe\""), "{text}");
-        assert!(text.contains("seed = 3") && text.contains("block = \"cse\""), "{text}");
-        assert_eq!(Config::parse(&text, "plan", &[]).unwrap(), config);
-    }
 }

@@ -37,9 +37,19 @@ pub struct Wishes {
 }
 
 impl Wishes {
-    /// Whether the user has set a key of the recipe.
-    fn decides(&self, path: &str) -> bool {
-        self.changes.iter().filter_map(|change| change.split_once('=')).any(|(key, _)| key.trim() == path)
+    /// What the user has set a key of the recipe to.
+    fn value(&self, path: &str) -> Option<&str> {
+        self.set().filter(|(key, _)| *key == path).map(|(_, value)| value).last()
+    }
+
+    /// Whether the user has set a table of the recipe, or any key in it.
+    fn touches(&self, table: &str) -> bool {
+        self.set().any(|(key, _)| key.strip_prefix(table).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+    }
+
+    /// Keys and values, without the space around them.
+    fn set(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.changes.iter().filter_map(|change| change.split_once('=')).map(|(key, value)| (key.trim(), value.trim()))
     }
 }
 
@@ -77,7 +87,7 @@ pub fn make(dataset: &str, wishes: &Wishes, device: &Device, note: &mut dyn FnMu
     // The smallest crop tells the machine's speed; the largest that the budget has room for is taken.
     let mut smallest = chosen.config(wishes)?;
     let mut speed = probe(&smallest, &facts, device)?;
-    if machine.cpu && !wishes.decides("train.precision") {
+    if machine.cpu && wishes.value("train.precision").is_none() {
         let mut rounded = smallest.clone();
         rounded.train.precision = Precision::Bf16;
         let rounded_speed = probe(&rounded, &facts, device)?;
@@ -85,7 +95,13 @@ pub fn make(dataset: &str, wishes: &Wishes, device: &Device, note: &mut dyn FnMu
             (smallest, speed) = (rounded, rounded_speed);
         }
     }
-    chosen.fit(&facts, wishes, speed.step_s)?;
+    let steps = chosen.fit(&facts, wishes, speed.step_s)?;
+    if chosen.lengthen(steps) {
+        chosen.take_smallest(&facts);
+        smallest = chosen.config(wishes)?;
+        speed = probe(&smallest, &facts, device)?;
+        chosen.fit(&facts, wishes, speed.step_s)?;
+    }
     let config = chosen.config(wishes)?;
     let larger = config.data.augment.crop != smallest.data.augment.crop;
     let measured = if larger { probe(&config, &facts, device)? } else { speed };

@@ -1,0 +1,141 @@
+use std::time::Duration;
+
+use super::*;
+use crate::data::Classes;
+use crate::kernels::Precision;
+
+fn facts(size: (usize, usize), shares: &[f64], names: &[&str]) -> Facts {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let classes = Classes { colors: vec![[0; 3]; names.len()], names };
+    Facts::example("set.toml", classes, [300, 100], size, shares)
+}
+
+const MACHINE: Machine = Machine { threads: 2, free_mb: Some(8000), cpu: true };
+
+fn wishes(minutes: u64, changes: &[&str]) -> Wishes {
+    let changes = changes.iter().map(|change| (*change).to_owned()).collect();
+    Wishes { budget: Duration::from_secs(60 * minutes), pretrained: None, changes }
+}
+
+/// A plan on a machine that takes `step_s` for a step with the smallest crop.
+fn plan(facts: &Facts, wishes: &Wishes, step_s: f64) -> (Config, String) {
+    let mut chosen = Chosen::first(facts, &MACHINE, wishes).unwrap();
+    chosen.fit(facts, wishes, step_s).unwrap();
+    let probe = Probe { step_s, image_s: 0.1, peak_mb: Some(700) };
+    let batch = chosen.config(wishes).unwrap().train.batch_size;
+    chosen.spend(facts, wishes, &probe, batch);
+    let config = chosen.config(wishes).unwrap();
+    let predicted = super::super::predict(&config, facts, &probe);
+    assert!(predicted.total_s <= 1.01 * wishes.budget.as_secs_f64(), "{predicted:?}");
+    (config, chosen.render(facts, &MACHINE, wishes, &predicted))
+}
+
+#[test]
+fn the_plan_is_a_recipe_and_keeps_the_budget() {
+    let facts = facts((640, 480), &[0.6, 0.4], &["ground", "thing"]);
+    let (config, text) = plan(&facts, &wishes(60, &[]), 0.4);
+    assert_eq!(Config::parse(&text, "plan", &[]).unwrap(), config);
+    let seconds = config.train.iterations as f64 * 0.4;
+    assert!((0.8 * 3600.0..3600.0).contains(&seconds), "{seconds}");
+    assert_eq!((config.data.augment.resize.unwrap().scale, config.eval.resize), ([640, 480], Some([640, 480])));
+    assert!(text.contains("# 300 images to train on, 100 to evaluate on, 2 classes"), "{text}");
+    assert!(config.train.class_weights.is_empty());
+}
+
+#[test]
+fn crops_grow_with_time_and_stay_within_the_images() {
+    let crop = |size, minutes, step_s| {
+        plan(&facts(size, &[0.6, 0.4], &["a", "b"]), &wishes(minutes, &[]), step_s).0.data.augment.crop
+    };
+    assert_eq!(crop((640, 480), 10, 1.0), [224, 224]);
+    assert_eq!(crop((640, 480), 600, 0.3), [480, 512]);
+    assert_eq!(crop((100, 60), 600, 0.1), [60, 100]);
+    let text = plan(&facts((100, 60), &[0.6, 0.4], &["a", "b"]), &wishes(1, &[]), 1.0).1;
+    assert!(text.contains("# whole images, in whole patches"), "{text}");
+    assert!(crop((640, 480), 60, 0.5) > crop((640, 480), 10, 1.0));
+}
+
+#[test]
+fn few_images_are_not_seen_for_ever() {
+    let (config, text) = plan(&facts((64, 64), &[0.6, 0.4], &["a", "b"]), &wishes(6000, &[]), 0.01);
+    assert_eq!(config.train.iterations, 200 * 300 / 8);
+    let yours = wishes(6000, &["train.batch_size=4"]);
+    assert_eq!(plan(&facts((64, 64), &[0.6, 0.4], &["a", "b"]), &yours, 0.01).0.train.iterations, 200 * 300 / 4);
+    assert!(text.contains("as many passes as are of use: 200.0 passes"), "{text}");
+}
+
+#[test]
+fn rare_classes_weigh_more_and_sides_are_not_mirrored() {
+    let facts = facts((640, 480), &[0.8, 0.19, 0.0, 0.01], &["road", "lane", "absent", "Left arrow"]);
+    let (config, text) = plan(&facts, &wishes(60, &[]), 0.4);
+    assert_eq!(config.train.class_weights, [0.5, 1.0, 1.0, 3.0]);
+    assert_eq!(config.data.augment.flip, 0.0);
+    assert!(text.contains("`Left arrow` has 1.00 % of the pixels"), "{text}");
+}
+
+#[test]
+fn classes_of_few_images_are_looked_for() {
+    let mut facts = facts((640, 480), &[0.8, 0.19, 0.01], &["road", "lane", "arrow"]);
+    facts.holders = vec![300, 200, 29];
+    let (config, text) = plan(&facts, &wishes(60, &[]), 0.4);
+    assert_eq!(config.data.augment.rare_class.unwrap().share, 0.5);
+    assert!(config.train.class_weights.is_empty(), "what is drawn more often need not weigh more");
+    assert!(text.contains("`arrow` is in 29 of 300 images"), "{text}");
+    facts.holders[2] = 30;
+    let (config, _) = plan(&facts, &wishes(60, &[]), 0.4);
+    assert!(config.data.augment.rare_class.is_none() && !config.train.class_weights.is_empty());
+}
+
+#[test]
+fn bf16_is_taken_where_it_is_fast() {
+    let facts = facts((640, 480), &[0.6, 0.4], &["a", "b"]);
+    let (asked, mut chosen) = (wishes(60, &[]), Chosen::first(&facts, &MACHINE, &wishes(60, &[])).unwrap());
+    assert!(!chosen.round(1.05));
+    assert_eq!(chosen.config(&asked).unwrap().train.precision, Precision::F32);
+    assert!(chosen.round(1.84));
+    let config = chosen.config(&asked).unwrap();
+    assert_eq!((config.train.precision, config.eval.precision), (Precision::Bf16, Precision::F32));
+    assert!(toml_of(&chosen.lines).contains("1.8 times as fast here as in f32"));
+    assert_eq!(wishes(60, &["train.precision = f32"]).value("train.precision"), Some("f32"));
+    assert_eq!(asked.value("train.precision"), None);
+}
+
+/// Only pretrained features are good from the first step, and only a user knows better.
+#[test]
+fn a_decoder_is_chosen_by_the_length_of_the_run() {
+    let decoder = |facts: &Facts, changes: &[&str], steps| {
+        let wishes = wishes(60, changes);
+        let mut chosen = Chosen::first(facts, &MACHINE, &wishes).unwrap();
+        chosen.lengthen(steps);
+        let config = chosen.config(&wishes).unwrap();
+        let decoder = serde_json::to_value(&config.model.decoder).unwrap();
+        assert!(decoder["type"] != "structtoken" || decoder["num_blocks"] == 2);
+        decoder["type"].as_str().unwrap().to_owned()
+    };
+    let mut facts = facts((640, 480), &[0.6, 0.4], &["a", "b"]);
+    assert_eq!(decoder(&facts, &["train.seed=1"], 100.0), "structtoken");
+    let path = "dinov2_vits14.safetensors".into();
+    let (layer_scale, reg_tokens) = (true, 0);
+    facts.pretrained = Some(Pretrained { path, embed_dim: 384, depth: 12, patch_size: 14, layer_scale, reg_tokens });
+    assert_eq!(decoder(&facts, &["train.seed=1"], SHORT), "fcn");
+    assert_eq!(decoder(&facts, &["train.seed=1"], SHORT + 1.0), "structtoken");
+    assert_eq!(decoder(&facts, &["model.decoder.block=sse"], 100.0), "structtoken");
+    for name in ["segmenter", "fcn", "structtoken"] {
+        assert_eq!(decoder(&facts, &[&format!("model.decoder.type={name}")], 1e9), name);
+        assert_eq!(decoder(&facts, &[&format!("model.decoder.type = \"{name}\"")], 1e9), name);
+    }
+}
+
+#[test]
+fn what_the_user_decides_stands() {
+    let facts = facts((640, 480), &[0.6, 0.4], &["a", "b"]);
+    let (config, text) =
+        plan(&facts, &wishes(60, &["train.iterations=7", "model.decoder.block=cse", "train.seed=3"]), 0.4);
+    assert_eq!(config.train.iterations, 7);
+    assert!(text.contains("iterations = 7") && text.contains("yours; planned was \"pwe\""), "{text}");
+    assert!(text.contains("seed = 3") && text.contains("block = \"cse\""), "{text}");
+    assert_eq!(Config::parse(&text, "plan", &[]).unwrap(), config);
+    let table = "model.decoder={ type = \"fcn\", num_convs = 1, channels = 16 }";
+    let (config, text) = plan(&facts, &wishes(60, &[table]), 0.4);
+    assert_eq!(Config::parse(&text, "plan", &[]).unwrap(), config, "{text}");
+}
