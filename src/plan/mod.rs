@@ -95,7 +95,8 @@ pub fn make(dataset: &str, wishes: &Wishes, device: &Device, note: &mut dyn FnMu
             (smallest, speed) = (rounded, rounded_speed);
         }
     }
-    let steps = chosen.fit(&facts, wishes, speed.step_s)?;
+    let room = chosen.fit(&facts, wishes, speed.step_s)?;
+    let steps = wishes.value("train.iterations").and_then(|steps| steps.parse().ok()).unwrap_or(room);
     if chosen.lengthen(steps) {
         chosen.take_smallest(&facts);
         smallest = chosen.config(wishes)?;

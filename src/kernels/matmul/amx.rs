@@ -121,8 +121,8 @@ pub(super) unsafe fn release() {
     unsafe { asm!("tilerelease", options(nostack, nomem)) }
 }
 
-/// Instructions that fetch the `$part`-th 512 bytes, counted from the end of sixteen lanes of b, into the first-level cache. The tile instructions wait
-/// for their rows, and the processor does not foresee them.
+/// Instructions that fetch the `$part`-th 512 bytes behind sixteen lanes of b into the first-level cache. The tile
+/// instructions wait for their rows, and the processor does not foresee them.
 macro_rules! prefetch {
     ($part:literal) => {
         concat!(
@@ -154,131 +154,112 @@ macro_rules! prefetch {
     };
 }
 
-/// Writes the sums of 32 rows of a and 32 columns of b, [lanes, 32], as 32 rows that lie `stride` apart; `lanes` is a
-/// multiple of 16.
-///
-/// # Safety
-/// Within [`configure`] and [`release`]; the operands are that long, and the sums have room.
-#[inline]
-pub(super) unsafe fn tile(lanes: usize, a: *const u32, b: *const u32, sums: *mut f32, stride: usize) {
-    // SAFETY: the caller's word; a prefetch of any address has no effect but on speed.
-    unsafe {
-        asm!(
-            "tilezero tmm0",
-            "tilezero tmm1",
-            "tilezero tmm2",
-            "tilezero tmm3",
-            "test {steps}, {steps}",
-            "jz 3f",
-            "2:",
-            "tileloadd tmm6, [{b} + {b_stride}]",
-            "tileloadd tmm4, [{a} + {a_stride}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            prefetch!(0),
-            "tileloadd tmm7, [{b} + {b_stride} + 64]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            prefetch!(1),
-            "tileloadd tmm5, [{lower} + {a_stride}]",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            prefetch!(2),
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            prefetch!(3),
-            "add {a}, 64",
-            "add {lower}, 64",
-            "add {b}, 2048",
-            "dec {steps}",
-            "jnz 2b",
-            "3:",
-            "tilestored [{sums} + {stride}], tmm0",
-            "tilestored [{sums} + {stride} + 64], tmm1",
-            "tilestored [{lower_sums} + {stride}], tmm2",
-            "tilestored [{lower_sums} + {stride} + 64], tmm3",
-            steps = inout(reg) lanes / 16 => _,
-            a = inout(reg) a => _,
-            lower = inout(reg) a.add(16 * A_STRIDE) => _,
-            b = inout(reg) b => _,
-            a_stride = in(reg) 4 * A_STRIDE,
-            b_stride = in(reg) 128usize,
-            sums = in(reg) sums,
-            lower_sums = in(reg) sums.wrapping_add(16 * stride),
-            stride = in(reg) 4 * stride,
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(nostack)
-        );
-    }
+/// A function that sums a tile by steps of so many lanes, in tmm0 to tmm3, left and right, upper and lower half.
+macro_rules! summed {
+    ($(#[$about:meta])* $name:ident, $lanes:literal, [$($instruction:expr,)*]) => {
+        $(#[$about])*
+        #[inline]
+        pub(super) unsafe fn $name(lanes: usize, a: *const u32, b: *const u32, sums: *mut f32, stride: usize) {
+            // SAFETY: the caller's word; a prefetch of any address has no effect but on speed.
+            unsafe {
+                asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tilezero tmm2",
+                    "tilezero tmm3",
+                    "test {steps}, {steps}",
+                    "jz 3f",
+                    "2:",
+                    $($instruction,)*
+                    "add {a}, {a_step}",
+                    "add {lower}, {a_step}",
+                    "add {b}, {b_step}",
+                    "dec {steps}",
+                    "jnz 2b",
+                    "3:",
+                    "tilestored [{sums} + {stride}], tmm0",
+                    "tilestored [{sums} + {stride} + 64], tmm1",
+                    "tilestored [{lower_sums} + {stride}], tmm2",
+                    "tilestored [{lower_sums} + {stride} + 64], tmm3",
+                    steps = inout(reg) lanes / $lanes => _,
+                    a = inout(reg) a => _,
+                    lower = inout(reg) a.add(16 * A_STRIDE) => _,
+                    b = inout(reg) b => _,
+                    a_step = const 4 * $lanes,
+                    b_step = const 128 * $lanes,
+                    a_stride = in(reg) 4 * A_STRIDE,
+                    b_stride = in(reg) 128usize,
+                    sums = in(reg) sums,
+                    lower_sums = in(reg) sums.wrapping_add(16 * stride),
+                    stride = in(reg) 4 * stride,
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack)
+                );
+            }
+        }
+    };
 }
 
-/// The same of operands that are split: sixteen lanes of pairs are followed by sixteen with what rounding has left of these, and
-/// all products but those of two such rests are summed. `lanes` is a multiple of 32.
-///
-/// # Safety
-/// As for [`tile`].
-#[inline]
-pub(super) unsafe fn split_tile(lanes: usize, a: *const u32, b: *const u32, sums: *mut f32, stride: usize) {
-    // SAFETY: the caller's word; a prefetch of any address has no effect but on speed.
-    unsafe {
-        asm!(
-            "tilezero tmm0",
-            "tilezero tmm1",
-            "tilezero tmm2",
-            "tilezero tmm3",
-            "test {steps}, {steps}",
-            "jz 3f",
-            "2:",
-            // The rests of a by b.
-            "tileloadd tmm6, [{b} + {b_stride}]",
-            "tileloadd tmm4, [{a} + {a_stride} + 64]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            prefetch!(4),
-            "tileloadd tmm7, [{b} + {b_stride} + 64]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            prefetch!(5),
-            "tileloadd tmm5, [{lower} + {a_stride} + 64]",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            prefetch!(6),
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            prefetch!(7),
-            // a by b.
-            "tileloadd tmm4, [{a} + {a_stride}]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            prefetch!(8),
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            prefetch!(9),
-            "tileloadd tmm5, [{lower} + {a_stride}]",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            prefetch!(10),
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            prefetch!(11),
-            // a by the rests of b.
-            "tileloadd tmm6, [{b} + {b_stride} + 2048]",
-            "tdpbf16ps tmm0, tmm4, tmm6",
-            "tileloadd tmm7, [{b} + {b_stride} + 2112]",
-            "tdpbf16ps tmm1, tmm4, tmm7",
-            "tdpbf16ps tmm2, tmm5, tmm6",
-            "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {a}, 128",
-            "add {lower}, 128",
-            "add {b}, 4096",
-            "dec {steps}",
-            "jnz 2b",
-            "3:",
-            "tilestored [{sums} + {stride}], tmm0",
-            "tilestored [{sums} + {stride} + 64], tmm1",
-            "tilestored [{lower_sums} + {stride}], tmm2",
-            "tilestored [{lower_sums} + {stride} + 64], tmm3",
-            steps = inout(reg) lanes / 32 => _,
-            a = inout(reg) a => _,
-            lower = inout(reg) a.add(16 * A_STRIDE) => _,
-            b = inout(reg) b => _,
-            a_stride = in(reg) 4 * A_STRIDE,
-            b_stride = in(reg) 128usize,
-            sums = in(reg) sums,
-            lower_sums = in(reg) sums.wrapping_add(16 * stride),
-            stride = in(reg) 4 * stride,
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(nostack)
-        );
-    }
+summed! {
+    /// Writes the sums of 32 rows of a and 32 columns of b, [lanes, 32], as 32 rows that lie `stride` apart; `lanes` is a
+    /// multiple of 16.
+    ///
+    /// # Safety
+    /// Within [`configure`] and [`release`]; the operands are that long, and the sums have room.
+    tile, 16, [
+        "tileloadd tmm6, [{b} + {b_stride}]",
+        "tileloadd tmm4, [{a} + {a_stride}]",
+        "tdpbf16ps tmm0, tmm4, tmm6",
+        prefetch!(0),
+        "tileloadd tmm7, [{b} + {b_stride} + 64]",
+        "tdpbf16ps tmm1, tmm4, tmm7",
+        prefetch!(1),
+        "tileloadd tmm5, [{lower} + {a_stride}]",
+        "tdpbf16ps tmm2, tmm5, tmm6",
+        prefetch!(2),
+        "tdpbf16ps tmm3, tmm5, tmm7",
+        prefetch!(3),
+    ]
+}
+
+summed! {
+    /// The same of operands that are split: sixteen lanes of pairs are followed by sixteen with what rounding has left of
+    /// these, and all products but those of two such rests are summed. `lanes` is a multiple of 32.
+    ///
+    /// # Safety
+    /// As for [`tile`].
+    split_tile, 32, [
+        // The rests of a by b.
+        "tileloadd tmm6, [{b} + {b_stride}]",
+        "tileloadd tmm4, [{a} + {a_stride} + 64]",
+        "tdpbf16ps tmm0, tmm4, tmm6",
+        prefetch!(4),
+        "tileloadd tmm7, [{b} + {b_stride} + 64]",
+        "tdpbf16ps tmm1, tmm4, tmm7",
+        prefetch!(5),
+        "tileloadd tmm5, [{lower} + {a_stride} + 64]",
+        "tdpbf16ps tmm2, tmm5, tmm6",
+        prefetch!(6),
+        "tdpbf16ps tmm3, tmm5, tmm7",
+        prefetch!(7),
+        // a by b.
+        "tileloadd tmm4, [{a} + {a_stride}]",
+        "tdpbf16ps tmm0, tmm4, tmm6",
+        prefetch!(8),
+        "tdpbf16ps tmm1, tmm4, tmm7",
+        prefetch!(9),
+        "tileloadd tmm5, [{lower} + {a_stride}]",
+        "tdpbf16ps tmm2, tmm5, tmm6",
+        prefetch!(10),
+        "tdpbf16ps tmm3, tmm5, tmm7",
+        prefetch!(11),
+        // a by the rests of b.
+        "tileloadd tmm6, [{b} + {b_stride} + 2048]",
+        "tdpbf16ps tmm0, tmm4, tmm6",
+        "tileloadd tmm7, [{b} + {b_stride} + 2112]",
+        "tdpbf16ps tmm1, tmm4, tmm7",
+        "tdpbf16ps tmm2, tmm5, tmm6",
+        "tdpbf16ps tmm3, tmm5, tmm7",
+    ]
 }
