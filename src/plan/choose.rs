@@ -44,6 +44,26 @@ const WORTH_ROUNDING: f64 = 1.15;
 /// CamVid, by less and less (docs/results.md).
 const SHORT: f64 = 5000.0;
 
+/// The share of the free memory that steps may take: a quarter is for decoded images.
+const ROOM: f64 = 0.65;
+
+/// What a step with the smallest crop holds, and how much memory there is, in MB.
+pub(super) struct Memory {
+    /// Weights, gradients, moments: as much for every crop.
+    pub(super) fixed: f64,
+    /// What grows with the pixels of a pass.
+    pub(super) maps: f64,
+    /// Free when the planning began; infinite if unknown.
+    pub(super) free: f64,
+}
+
+impl Memory {
+    /// Whether there is room for so many `times` the pixels.
+    fn has_room(&self, times: f64) -> bool {
+        self.fixed + times * self.maps <= ROOM * self.free
+    }
+}
+
 /// What is decided step by step.
 pub(super) struct Chosen {
     lines: Vec<Line>,
@@ -82,8 +102,9 @@ impl Chosen {
         [whole(facts.size.1), whole(facts.size.0)]
     }
 
-    /// Takes the crop that speed is measured with.
+    /// Takes the crop that speed and memory are measured with, all images of a batch at once.
     pub(super) fn take_smallest(&mut self, facts: &Facts) {
+        self.lines.retain(|line| line.key != "accumulate");
         self.take(self.crop_of(CROPS[0], facts), "");
     }
 
@@ -250,9 +271,9 @@ impl Chosen {
         worth
     }
 
-    /// Takes the largest crop for which there is time, given what a step with the smallest takes; gives about how many steps
-    /// there will be.
-    pub(super) fn fit(&mut self, facts: &Facts, wishes: &Wishes, step_s: f64) -> Result<f64> {
+    /// Takes the largest crop for which there is time and room, given what a step with the smallest takes; gives about how
+    /// many steps there will be.
+    pub(super) fn fit(&mut self, facts: &Facts, wishes: &Wishes, step_s: f64, memory: &Memory) -> Result<f64> {
         let macs = |config: &Config| {
             let [height, width] = config.data.augment.crop;
             let all = config.model.macs(facts.classes.len(), (height, width));
@@ -263,6 +284,8 @@ impl Chosen {
         let wanted = STEPS.max(PASSES * facts.images(Split::Train) as f64 / batch);
         let mut reason = "the smallest: there is no time for larger ones".to_owned();
         let mut taken = 0.0;
+        let [rows, columns] = self.crop;
+        let times = |crop: [usize; 2]| (crop[0] * crop[1]) as f64 / (rows * columns) as f64;
         for side in CROPS {
             let before = self.crop;
             self.take(self.crop_of(side, facts), "");
@@ -270,6 +293,11 @@ impl Chosen {
             let steps = wishes.budget.as_secs_f64() * (1.0 - EVALUATING.0) / step;
             if side > CROPS[0] && (steps < wanted || self.crop == before) {
                 self.take(before, "");
+                break;
+            }
+            if side > CROPS[0] && !memory.has_room(times(self.crop) / batch) {
+                self.take(before, "");
+                reason = "the largest for which there is memory, even an image at a time".to_owned();
                 break;
             }
             taken = steps;
@@ -282,6 +310,11 @@ impl Chosen {
         }
         let [height, width] = self.crop;
         self.take(self.crop, &reason);
+        if batch > 1.0 && !memory.has_room(times(self.crop)) {
+            let needed = memory.fixed + times(self.crop) * memory.maps;
+            let why = format!("an image at a time: all at once would take {needed:.0} MB");
+            self.push("train", "accumulate", batch, why);
+        }
         let why = "that of the crops, for which the table of positions is made";
         self.push("model.backbone", "img_size", format!("[{height}, {width}]"), why);
         Ok(taken.min(MOST_PASSES * facts.images(Split::Train) as f64 / batch))

@@ -23,6 +23,7 @@ use crate::error::Result;
 use crate::inspect;
 use crate::kernels::Precision;
 pub use choose::Line;
+use choose::Memory;
 pub use facts::{Facts, Machine};
 
 /// What the user asks for.
@@ -86,6 +87,7 @@ pub fn make(dataset: &str, wishes: &Wishes, device: &Device, note: &mut dyn FnMu
     let mut chosen = choose::Chosen::first(&facts, &machine, wishes)?;
     // The smallest crop tells the machine's speed; the largest that the budget has room for is taken.
     let mut smallest = chosen.config(wishes)?;
+    let held_mb = bench::peak_rss_mb();
     let mut speed = probe(&smallest, &facts, device)?;
     if machine.cpu && wishes.value("train.precision").is_none() {
         let mut rounded = smallest.clone();
@@ -95,17 +97,19 @@ pub fn make(dataset: &str, wishes: &Wishes, device: &Device, note: &mut dyn FnMu
             (smallest, speed) = (rounded, rounded_speed);
         }
     }
-    let room = chosen.fit(&facts, wishes, speed.step_s)?;
-    let steps = wishes.value("train.iterations").and_then(|steps| steps.parse().ok()).unwrap_or(room);
+    let room = memory(&smallest, &facts, &machine, held_mb, &speed);
+    let possible = chosen.fit(&facts, wishes, speed.step_s, &room)?;
+    let steps = wishes.value("train.iterations").and_then(|steps| steps.parse().ok()).unwrap_or(possible);
     if chosen.lengthen(steps) {
         chosen.take_smallest(&facts);
         smallest = chosen.config(wishes)?;
         speed = probe(&smallest, &facts, device)?;
-        chosen.fit(&facts, wishes, speed.step_s)?;
+        let room = memory(&smallest, &facts, &machine, held_mb, &speed);
+        chosen.fit(&facts, wishes, speed.step_s, &room)?;
     }
     let config = chosen.config(wishes)?;
-    let larger = config.data.augment.crop != smallest.data.augment.crop;
-    let measured = if larger { probe(&config, &facts, device)? } else { speed };
+    let of = |config: &Config| (config.data.augment.crop, config.train.accumulate);
+    let measured = if of(&config) == of(&smallest) { speed } else { probe(&config, &facts, device)? };
     chosen.spend(&facts, wishes, &measured, config.train.batch_size);
     let config = chosen.config(wishes)?;
     let predicted = predict(&config, &facts, &measured);
@@ -142,6 +146,18 @@ fn probe(config: &Config, facts: &Facts, device: &Device) -> Result<Probe> {
         image_s: image.median_ms / 1e3,
         peak_mb: bench::peak_rss_mb(),
     })
+}
+
+/// What steps with the smallest crop took of the memory. That of a GPU cannot be asked for.
+fn memory(smallest: &Config, facts: &Facts, machine: &Machine, held_mb: Option<u64>, probe: &Probe) -> Memory {
+    let known = machine.free_mb.zip(held_mb).zip(probe.peak_mb).filter(|_| machine.cpu);
+    let Some(((free, held), peak)) = known else { return Memory { fixed: 0.0, maps: 0.0, free: f64::INFINITY } };
+    let taken = peak.saturating_sub(held) as f64;
+    let parameters = inspect::summarise(&smallest.model, facts.classes.names.len()).total_parameters;
+    // A value, its gradient, and what the optimiser remembers, in f32.
+    let fixed = (parameters * 4) as f64 * (2 + smallest.train.optimizer.rule.slots().len()) as f64 / 1e6;
+    let fixed = fixed.min(taken);
+    Memory { fixed, maps: taken - fixed, free: free as f64 }
 }
 
 fn predict(config: &Config, facts: &Facts, probe: &Probe) -> Predicted {

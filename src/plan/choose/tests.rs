@@ -19,8 +19,12 @@ fn wishes(minutes: u64, changes: &[&str]) -> Wishes {
 
 /// A plan on a machine that takes `step_s` for a step with the smallest crop.
 fn plan(facts: &Facts, wishes: &Wishes, step_s: f64) -> (Config, String) {
+    plan_in(&Memory { fixed: 300.0, maps: 400.0, free: f64::INFINITY }, facts, wishes, step_s)
+}
+
+fn plan_in(memory: &Memory, facts: &Facts, wishes: &Wishes, step_s: f64) -> (Config, String) {
     let mut chosen = Chosen::first(facts, &MACHINE, wishes).unwrap();
-    chosen.fit(facts, wishes, step_s).unwrap();
+    chosen.fit(facts, wishes, step_s, memory).unwrap();
     let probe = Probe { step_s, image_s: 0.1, peak_mb: Some(700) };
     let batch = chosen.config(wishes).unwrap().train.batch_size;
     chosen.spend(facts, wishes, &probe, batch);
@@ -53,6 +57,24 @@ fn crops_grow_with_time_and_stay_within_the_images() {
     let text = plan(&facts((100, 60), &[0.6, 0.4], &["a", "b"]), &wishes(1, &[]), 1.0).1;
     assert!(text.contains("# whole images, in whole patches"), "{text}");
     assert!(crop((640, 480), 60, 0.5) > crop((640, 480), 10, 1.0));
+}
+
+/// 300 MB in any case and 400 for four crops of 224 x 224, of which there is room for 65 %.
+#[test]
+fn crops_and_passes_fit_the_memory() {
+    let facts = facts((640, 480), &[0.6, 0.4], &["a", "b"]);
+    let with = |free| {
+        let (config, text) =
+            plan_in(&Memory { fixed: 300.0, maps: 400.0, free }, &facts, &wishes(600, &["train.batch_size=4"]), 0.3);
+        (config.data.augment.crop, config.train.accumulate, text)
+    };
+    assert_eq!(with(5000.0).1, 1);
+    let (crop, accumulate, text) = with(3000.0);
+    assert_eq!((crop, accumulate), ([480, 512], 4));
+    assert!(text.contains("an image at a time: all at once would take 2259 MB"), "{text}");
+    let (crop, accumulate, text) = with(900.0);
+    assert_eq!((crop, accumulate), ([336, 336], 4));
+    assert!(text.contains("the largest for which there is memory"), "{text}");
 }
 
 #[test]
