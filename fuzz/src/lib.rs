@@ -1,0 +1,25 @@
+//! Every parser that reads what users bring, each as a function of bytes that must neither panic nor take memory without
+//! bound, whatever the bytes are. What it answers is not looked at.
+//!
+//! A new one is a function in [`targets`], a line in [`TARGETS`], a folder `corpus/NAME` with a few small files, and a file in
+//! `fuzz_targets/` with its `[[bin]]`.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+pub mod mutate;
+pub mod targets;
+
+/// A parser under attack.
+pub struct Target {
+    /// Its name, and that of its folder in `corpus/`.
+    pub name: &'static str,
+    /// Reads the bytes.
+    pub run: fn(&[u8]),
+    /// Mutated inputs that the test tries.
+    pub tries: u64,
+    /// The most memory that reading one input may take, in MB.
+    pub memory_mb: usize,
+}
+
+/// All of them.
+pub const TARGETS: &[Target] =
+    &[Target { name: "dataset_toml", run: targets::dataset_toml, tries: 20_000, memory_mb: 64 }];
