@@ -3,18 +3,20 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use burn::tensor::Device;
 use clap::Args;
+use structtoken::bench::{self, Work};
 use structtoken::config::Config;
+use structtoken::data::Split;
 use structtoken::error::{Error, Result};
 use structtoken::report::run::About;
-use structtoken::{device, files, report, train};
+use structtoken::{device, files, report, text, train};
 
-use crate::console::{Console, print};
+use crate::console::{Console, clock, print};
 use crate::train::{command_line, program};
 use crate::{Computing, End};
 
 const RECIPE: &str = include_str!("../../../configs/shapes/demo.toml");
-const TIME_LIMIT: Duration = Duration::from_secs(180);
 
 /// Make a set of shapes, train on it for at most three minutes, and show what the tokens do
 #[derive(Args)]
@@ -22,6 +24,9 @@ pub(crate) struct Arguments {
     /// The folder of the run; an earlier demo there is replaced
     #[arg(long, value_name = "DIR", default_value = "runs/demo")]
     out: PathBuf,
+    /// How long training may take, as 90s or 10m; iterations that do not fit on this machine are left out
+    #[arg(long, value_name = "TIME", default_value = "3m")]
+    budget: String,
     /// Change a value of the demo's recipe, configs/shapes/demo.toml
     #[arg(long = "set", value_name = "KEY=VALUE")]
     changes: Vec<String>,
@@ -30,19 +35,26 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<End> {
-    let config = Config::parse(RECIPE, "configs/shapes/demo.toml", &arguments.changes)?;
+    let mut config = Config::parse(RECIPE, "configs/shapes/demo.toml", &arguments.changes)?;
+    let budget = text::duration(&arguments.budget)?;
     let (device, device_name) = device::open(&arguments.computing.device)?;
     let run = arguments.out;
     make_room(&run)?;
+    let started = Instant::now();
+    let asked = config.train.iterations;
+    // Iterations that the user sets are the user's.
+    if !arguments.changes.iter().any(|change| change.trim_start().starts_with("train.")) {
+        fit(&mut config, budget, &device)?;
+    }
     let _lock = train::prepare(&config, &run, false)?;
     files::write(&run.join(MARK), b"This folder was made by `structtoken demo`, and the next demo replaces it.\n")?;
     talk!(
         "The set is generated: a class is a shape, while colours and textures are random, so no pixel tells its class.\n\
-         Training a small StructToken on {device_name} for at most three minutes, in `{}`.",
+         Training a small StructToken on {device_name} for at most {}, in `{}`.",
+        clock(budget),
         run.display()
     );
-    let started = Instant::now();
-    let mut console = Console::new(false)?.tallying().time_limit(TIME_LIMIT);
+    let mut console = Console::new(false)?.tallying().time_limit(budget);
     let command = command_line();
     let session =
         train::Session { run: &run, resume: false, device: &device, device_name: &device_name, command: &command };
@@ -50,8 +62,13 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     if outcome.interrupted {
         return Ok(End::Interrupted);
     }
-    if outcome.iteration < config.train.iterations {
-        talk!("three minutes were over after {} of {} iterations", outcome.iteration, config.train.iterations);
+    if outcome.iteration < asked {
+        talk!(
+            "warning: there was time for {} of the demo's {asked} iterations, so it reached less than it can; on this machine \
+             `--budget {}m` has time for all of them",
+            outcome.iteration,
+            (asked as f64 / outcome.iteration as f64 * budget.as_secs_f64() / 60.0).ceil()
+        );
     }
     let scores = train::scores(&run)?;
     let (shown, program) = (run.display(), program());
@@ -84,6 +101,40 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         print(&format!("  {command}\n      {purpose}"));
     }
     Ok(End::Done)
+}
+
+/// Shortens the schedule to what this machine can do within `budget`: a run that is cut off while its rate is still high
+/// shows less than one that was planned to end there.
+fn fit(config: &mut Config, budget: Duration, device: &Device) -> Result<()> {
+    // Images are made, and the page is written; a neighbour may come.
+    const SPARE: f64 = 0.85;
+    let (training, validation) = (&config.train, config.data.open(Split::Val)?);
+    let mut work = Work {
+        name: "demo".to_owned(),
+        model: config.model.clone(),
+        classes: validation.classes().names.len(),
+        image: config.data.augment.crop,
+        batch: training.batch_size,
+        train: true,
+        precision: training.precision,
+        windows: None,
+    };
+    let step = bench::measure(&work, 8, device)?.median_ms / 1e3;
+    (work.batch, work.train, work.precision) = (1, false, config.eval.precision);
+    let image = bench::measure(&work, 8, device)?.median_ms / 1e3;
+    let evaluations = training.iterations.div_ceil(training.eval_every.max(1)) as f64;
+    let left = SPARE * budget.as_secs_f64() - evaluations * validation.len() as f64 * image;
+    let share = (left / step / training.iterations as f64).clamp(0.0, 1.0);
+    let training = &mut config.train;
+    for count in [
+        &mut training.iterations,
+        &mut training.eval_every,
+        &mut training.save_every,
+        &mut training.schedule.warmup_iters,
+    ] {
+        *count = ((*count as f64 * share) as u64).max(1);
+    }
+    Ok(())
 }
 
 /// Says that a folder is a demo's.
