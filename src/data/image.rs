@@ -1,6 +1,5 @@
 //! Images and label maps in memory, and their files.
 
-use std::fs::File;
 use std::io::{BufRead, BufReader, Cursor, Seek};
 use std::path::Path;
 
@@ -71,7 +70,7 @@ pub enum RawMask {
 /// # Errors
 /// A file that is missing, not an image, cut short, or larger than [`MAX_PIXELS`].
 pub fn read_image(path: &Path) -> Result<Image> {
-    let bytes = std::fs::read(path).map_err(|e| Error::file("open", path, e))?;
+    let bytes = files::read(path, files::PICTURE).map_err(|e| Error::file("open", path, e))?;
     decode_image(&bytes).map_err(|e| Error::file("read", path, e))
 }
 
@@ -80,7 +79,7 @@ pub fn read_image(path: &Path) -> Result<Image> {
 /// # Errors
 /// A file that is missing, or whose header is that of no image or of too large a one.
 pub fn image_size(path: &Path) -> Result<(usize, usize)> {
-    let file = File::open(path).map_err(|e| Error::file("open", path, e))?;
+    let file = files::open(path).map_err(|e| Error::file("open", path, e))?;
     let size = || {
         let (mut decoder, _) = decoder(BufReader::new(file))?;
         let (width, height) = decoder.dimensions();
@@ -125,7 +124,7 @@ pub(crate) fn decode_turned(bytes: &[u8]) -> Result<(Image, Orientation)> {
 /// # Errors
 /// A file that is missing, cut short, too large, not a PNG (a JPEG's values are not exact), or of 16-bit colour.
 pub fn read_mask(path: &Path) -> Result<RawMask> {
-    let file = File::open(path).map_err(|e| Error::file("open", path, e))?;
+    let file = files::open(path).map_err(|e| Error::file("open", path, e))?;
     decode_mask(BufReader::new(file)).map_err(|e| Error::file("read", path, e))
 }
 

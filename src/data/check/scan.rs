@@ -13,6 +13,7 @@ use crate::data::image::{MAX_PIXELS, RawMask, decode_mask, decode_turned};
 use crate::data::pairs::Pair;
 use crate::data::spec::{Encoding, Source};
 use crate::error::Error;
+use crate::files;
 
 /// More colours than this in one mask are not told apart: it is a photograph.
 const MAX_VALUES: usize = 4096;
@@ -83,7 +84,7 @@ fn read<T>(path: &Path, facts: impl Fn(&Path, &[u8]) -> Result<T, Broken>) -> Re
         remedy: "give yourself the right to read them, or mend the link".to_string(),
         note: Some(error.to_string()),
     };
-    facts(path, &std::fs::read(path).map_err(unreadable)?)
+    facts(path, &files::read(path, files::PICTURE).map_err(unreadable)?)
 }
 
 fn image(path: &Path, bytes: &[u8]) -> Result<ImageFacts, Broken> {
