@@ -8,6 +8,7 @@ use super::dtype::Dtype;
 use super::{npz, pickle, safetensor};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::guard::guarded;
 
 /// How many times its own size a compressed or aliased file may grow to in memory; small files may reach 64 MiB.
 pub const MAX_EXPANSION: u64 = 16;
@@ -80,7 +81,7 @@ pub fn read(path: &Path) -> Result<StateDict> {
         Format::Npz => npz::read(path),
         _ => safetensor::read(path),
     };
-    let mut state = read(path).map_err(|cause: Error| Error::file("read", path, cause))?;
+    let mut state = guarded(|| read(path)).map_err(|cause: Error| Error::file("read", path, cause))?;
     if state.tensors.is_empty() {
         return Err(Error::new(format!("`{}` holds no tensors", path.display()))
             .hint("give a file with weights: .safetensors, .pth or .npz"));

@@ -140,8 +140,10 @@ fn decoded(text: &str) -> String {
 /// What is not black, and the size.
 fn bitmap(path: &Path) -> Result<(Area, [usize; 2])> {
     let (width, height, bits) = match read_mask(path)? {
-        RawMask::Index { width, height, values } => (width, height, values.iter().map(|value| *value > 0).collect()),
-        RawMask::Rgb { width, height, values } => {
+        RawMask::Index { width, height, values, .. } => {
+            (width, height, values.iter().map(|value| *value > 0).collect())
+        }
+        RawMask::Rgb { width, height, values, .. } => {
             (width, height, values.iter().map(|value| *value != [0; 3]).collect())
         }
     };

@@ -149,7 +149,7 @@ fn bitmap(text: &str, at: [f64; 2]) -> Result<Area> {
     let bytes = base64::engine::general_purpose::STANDARD
         .decode(text)
         .map_err(|e| Error::new("it is not base64").source(e).hint("open and save the file in LabelMe"))?;
-    let (width, bits) = match decode_mask(std::io::Cursor::new(bytes))? {
+    let (width, bits) = match decode_mask(&bytes)? {
         RawMask::Index { width, values, .. } => (width, values.iter().map(|value| *value > 0).collect()),
         RawMask::Rgb { width, values, .. } => (width, values.iter().map(|value| *value != [0; 3]).collect()),
     };
