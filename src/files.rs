@@ -11,6 +11,10 @@ pub use scratch::Scratch;
 
 use crate::error::{Error, Result};
 
+mod read;
+
+pub use read::{ANNOTATIONS, PICTURE, RECORD, TEXT, UNLIMITED, open, read, read_text};
+
 /// A folder that belongs to one process at a time, by a lock on the file `.lock` in it.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "the lock lasts as long as its file is open")] File);

@@ -146,7 +146,7 @@ fn step_time(plan: &Plan, run: &Run, budget: u64, place: &Place, observer: &mut 
     const LONGEST: f64 = 10.0;
     let path = place.dir.join(format!("{}.step.json", run.decoder));
     let known = || -> Result<Option<f64>> {
-        match std::fs::read(&path) {
+        match files::read(&path, files::RECORD) {
             Ok(bytes) => {
                 let step: Step = serde_json::from_slice(&bytes).map_err(|error| Error::file("read", &path, error))?;
                 Ok(Some(step.seconds).filter(|seconds| *seconds > 0.0))
