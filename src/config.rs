@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::DataConfig;
 use crate::error::{Error, Result};
 use crate::eval::InferConfig;
+use crate::files;
 use crate::model::ModelConfig;
 use crate::text::distance;
 use crate::train::TrainConfig;
@@ -45,7 +46,7 @@ impl Config {
     /// Reads the recipe at `path` and applies `changes`, each `a.b=c`. A dataset's TOML is looked for beside the recipe,
     /// then in the working directory.
     pub fn read(path: &Path, changes: &[String]) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
+        let text = files::read_text(path, files::TEXT).map_err(|error| {
             Error::file("read the recipe", path, error).hint("recipes lie in `configs/`; `structtoken demo` needs none")
         })?;
         let mut config = Self::parse(&text, &path.display().to_string(), changes)?;

@@ -1,10 +1,19 @@
 //! Files are written beside their place and renamed, so a reader never sees half of one.
 
+mod scratch;
+
+use std::ffi::OsStr;
 use std::fs::{File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+pub use scratch::Scratch;
+
 use crate::error::{Error, Result};
+
+mod read;
+
+pub use read::{ANNOTATIONS, PICTURE, RECORD, TEXT, UNLIMITED, open, read, read_text};
 
 /// A folder that belongs to one process at a time, by a lock on the file `.lock` in it.
 #[derive(Debug)]
@@ -16,13 +25,25 @@ impl Lock {
     /// # Errors
     /// Another process has it, or it cannot be written.
     pub fn take(folder: &Path) -> Result<Self> {
-        let path = folder.join(".lock");
+        Self::named(folder, ".lock")
+    }
+
+    /// Locks a part of the work in `folder`, which is called `name`.
+    ///
+    /// # Errors
+    /// As [`Lock::take`].
+    pub fn named(folder: &Path, name: &str) -> Result<Self> {
+        let path = folder.join(name);
         let open = || {
             std::fs::create_dir_all(folder)?;
             File::options().create(true).append(true).open(&path)
         };
         let file = open().map_err(|error| {
-            Error::file("write", &path, error).hint("name a folder you may read and write with --out")
+            let hint = match error.kind() {
+                io::ErrorKind::PermissionDenied => "name a folder you may read and write with --out",
+                kind => remedy(kind),
+            };
+            Error::file("write", &path, error).hint(hint)
         })?;
         match file.try_lock() {
             Ok(()) => Ok(Self(file)),
@@ -46,6 +67,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Lets `write` fill a file beside `path`, flushes it to the disk and renames it to `path`. Folders on the way are made.
+/// Of several processes that write `path` at once, the last one wins, whole.
 ///
 /// # Errors
 ///
@@ -54,39 +76,75 @@ pub fn write_with(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) 
     let Some(name) = path.file_name() else {
         return Err(Error::new(format!("cannot write `{}`: it names no file", path.display())).hint("add a file name"));
     };
-    let mut beside = std::ffi::OsString::from(".");
-    beside.push(name);
-    beside.push(".tmp");
-    let beside = Beside { path: path.with_file_name(beside), placed: false };
-    let attempt = |mut beside: Beside| {
+    let attempt = || {
         std::fs::create_dir_all(folder(path))?;
-        let mut file = File::create(&beside.path)?;
+        // What the rename would refuse is told before the work.
+        match path.symlink_metadata() {
+            Ok(found) if found.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+            Err(error) if error.kind() == io::ErrorKind::InvalidFilename => return Err(error),
+            _ => {}
+        }
+        scratch::sweep_once(folder(path));
+        let (mut file, mut beside) = Beside::open(path, name)?;
         write(&mut file)?;
         file.sync_all()?;
-        drop(file);
+        // Windows renames no open file; elsewhere the lock may last until the file has its name.
+        if cfg!(windows) {
+            drop(file);
+        }
         std::fs::rename(&beside.path, path)?;
         beside.placed = true;
         sync_folder(path)
     };
-    attempt(beside).map_err(|cause| {
-        let hint = match cause.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => {
-                "the disk is full: make room, or write elsewhere"
-            }
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                "the folder cannot be written: choose another"
-            }
-            io::ErrorKind::IsADirectory => "a folder has this name: choose another",
-            _ => "choose another place to write",
-        };
+    attempt().map_err(|cause| {
+        let hint = remedy(cause.kind());
         Error::file("write", path, cause).hint(hint)
     })
+}
+
+/// What to do about a failure to write a file or folder.
+pub(crate) fn remedy(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::StorageFull => "the disk is full: make room, or write elsewhere",
+        io::ErrorKind::QuotaExceeded => "your quota on this disk is used up: make room, or write elsewhere",
+        io::ErrorKind::FileTooLarge => "the disk or a limit (`ulimit -f`) allows no file so large: write elsewhere",
+        io::ErrorKind::PermissionDenied => "you may not write there: choose a folder of your own",
+        io::ErrorKind::ReadOnlyFilesystem => "this disk can only be read: choose another",
+        io::ErrorKind::InvalidFilename => "shorten the name; most disks allow 255 bytes for each part of a path",
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+            "a part of the path is a file where a folder should be: choose another path"
+        }
+        io::ErrorKind::IsADirectory => "a folder has this name: choose another",
+        _ => "choose another place to write",
+    }
 }
 
 /// The unfinished file, removed on the way out unless it took its place; also when a tensor's readback panics.
 struct Beside {
     path: PathBuf,
     placed: bool,
+}
+
+impl Beside {
+    /// A new file beside `path`, under a name that no other process has. It is locked as long as it is open: what is not
+    /// locked was left by a process that is gone.
+    fn open(path: &Path, name: &OsStr) -> io::Result<(File, Self)> {
+        loop {
+            let beside = Self { path: path.with_file_name(scratch::name(&name.to_string_lossy())), placed: false };
+            match File::options().write(true).create_new(true).open(&beside.path) {
+                Ok(file) => {
+                    // A file system without locks is no reason not to work.
+                    let _ = file.try_lock();
+                    return Ok((file, beside));
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => std::mem::forget(beside),
+                Err(error) => {
+                    std::mem::forget(beside);
+                    return Err(error);
+                }
+            }
+        }
+    }
 }
 
 impl Drop for Beside {
@@ -145,6 +203,63 @@ mod tests {
         let unwound = std::panic::catch_unwind(|| write_with(&path, |_| panic!("a device is lost")));
         assert!(unwound.is_err());
         assert_eq!((std::fs::read(&path).unwrap().as_slice(), entries(folder.path()).len()), (&b"old"[..], 1));
+    }
+
+    #[test]
+    fn of_writers_at_once_the_last_one_wins_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["mask.png".to_owned(), "n".repeat(255), format!("{}g", "ü".repeat(127))] {
+            let path = folder.path().join(&name);
+            std::thread::scope(|scope| {
+                for writer in 0..4u8 {
+                    let path = &path;
+                    scope.spawn(move || (0..20).for_each(|_| super::write(path, &[writer; 5000]).unwrap()));
+                }
+            });
+            let found = std::fs::read(&path).unwrap();
+            assert!(found.len() == 5000 && found.iter().all(|byte| *byte == found[0]));
+            assert_eq!(entries(folder.path()), [name]);
+            std::fs::remove_file(path).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_failure_names_its_remedy() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("file"), b"").unwrap();
+        std::fs::create_dir(folder.path().join("folder")).unwrap();
+        let long = "n".repeat(256);
+        for (name, remedy) in [
+            (&*long, "shorten the name"),
+            (&*format!("{long}/mask.png"), "shorten the name"),
+            ("file/mask.png", "a file where a folder should be"),
+            ("folder", "a folder has this name"),
+        ] {
+            let error = write(&folder.path().join(name), b"new").unwrap_err();
+            assert!(error.remedy().unwrap().contains(remedy), "{name}: {error}: {:?}", error.remedy());
+        }
+        for (kind, remedy) in [
+            (io::ErrorKind::QuotaExceeded, "quota"),
+            (io::ErrorKind::ReadOnlyFilesystem, "only be read"),
+            (io::ErrorKind::PermissionDenied, "of your own"),
+            (io::ErrorKind::FileTooLarge, "ulimit -f"),
+        ] {
+            let error = write_with(&folder.path().join("a"), |_| Err(kind.into())).unwrap_err();
+            assert!(error.remedy().unwrap().contains(remedy), "{error}: {:?}", error.remedy());
+        }
+        assert_eq!(entries(folder.path()), ["file", "folder"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn permissions_are_as_the_system_has_them_for_new_files() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let [ours, plain] = ["ours", "plain"].map(|name| folder.path().join(name));
+        write(&ours, b"new").unwrap();
+        std::fs::write(&plain, b"new").unwrap();
+        let [ours, plain] = [ours, plain].map(|path| path.metadata().unwrap().permissions().mode());
+        assert_eq!(ours, plain);
     }
 
     #[test]

@@ -38,6 +38,7 @@
 pub mod device;
 pub mod error;
 pub mod files;
+pub mod guard;
 pub mod rng;
 pub mod shard;
 mod stats;

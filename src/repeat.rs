@@ -74,7 +74,7 @@ impl Repeat {
         if !path.exists() {
             return Ok(None);
         }
-        let text = std::fs::read_to_string(&path).map_err(|error| Error::file("read", &path, error))?;
+        let text = files::read_text(&path, files::RECORD).map_err(|error| Error::file("read", &path, error))?;
         serde_json::from_str(&text).map(Some).map_err(|error| Error::file("read", &path, error))
     }
 }

@@ -10,6 +10,7 @@ use super::run::{COUNTS, Outcome, RESULT};
 use super::{Budget, Plan, Run};
 use crate::error::{Error, Result};
 use crate::eval::bootstrap::{ImageCounts, draws, p_value, percentile_interval};
+use crate::files;
 use crate::stats::{mean, median, t_interval};
 
 /// Draws of the bootstrap, and their seed.
@@ -138,7 +139,7 @@ pub fn gather(plan: &Plan, folders: &[PathBuf]) -> Result<Vec<Finished>> {
 
 fn read(run: &Run, folder: PathBuf) -> Result<Finished> {
     fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
-        let bytes = std::fs::read(path).map_err(|error| Error::file("read", path, error))?;
+        let bytes = files::read(path, files::RECORD).map_err(|error| Error::file("read", path, error))?;
         serde_json::from_slice(&bytes).map_err(|error| {
             Error::file("read", path, error).hint("remove the file: the run is then evaluated again from its weights")
         })

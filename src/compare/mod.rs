@@ -173,7 +173,7 @@ impl Plan {
     /// Reads the plan of the comparison in `folder`; none where there is none.
     pub fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(PLAN);
-        let text = match std::fs::read_to_string(&path) {
+        let text = match files::read_text(&path, files::TEXT) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(Error::file("read", &path, error)),

@@ -1,7 +1,7 @@
 //! One run of a comparison: as many iterations as the budget allows, trained as `structtoken train` does, and evaluated
 //! image by image.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
@@ -146,7 +146,7 @@ fn step_time(plan: &Plan, run: &Run, budget: u64, place: &Place, observer: &mut 
     const LONGEST: f64 = 10.0;
     let path = place.dir.join(format!("{}.step.json", run.decoder));
     let known = || -> Result<Option<f64>> {
-        match std::fs::read(&path) {
+        match files::read(&path, files::RECORD) {
             Ok(bytes) => {
                 let step: Step = serde_json::from_slice(&bytes).map_err(|error| Error::file("read", &path, error))?;
                 Ok(Some(step.seconds).filter(|seconds| *seconds > 0.0))
@@ -161,9 +161,9 @@ fn step_time(plan: &Plan, run: &Run, budget: u64, place: &Place, observer: &mut 
     observer.note(&format!("{run}: timing a few steps"));
     let mut config = plan.config(run, u64::MAX >> 16)?;
     (config.train.eval_every, config.train.save_every) = (0, 0);
-    let scratch = Scratch(place.dir.join(format!(".probe-{run}")));
+    let scratch = files::Scratch::new(place.dir, "probe")?;
     let mut probe = Probe::new(Duration::from_secs_f64((budget as f64 * 0.05).min(LONGEST)), observer);
-    train::run(&config, &place.session(&scratch.0, true), &mut probe)?;
+    train::run(&config, &place.session(scratch.path(), true), &mut probe)?;
     let Found::Step(seconds) = probe.found()? else { return Ok(None) };
     let _lock = patient_lock(place.dir)?;
     // Another machine may have been faster.
@@ -181,15 +181,6 @@ struct Step {
     decoder: String,
     seconds: f64,
     device: String,
-}
-
-/// A folder that goes when it is no longer needed.
-struct Scratch(PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        std::fs::remove_dir_all(&self.0).ok();
-    }
 }
 
 /// Writes what was measured of a run, and with it that it is finished.

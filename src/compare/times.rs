@@ -22,7 +22,7 @@ pub(super) struct Times(BTreeMap<u64, f64>);
 impl Times {
     /// Those of the run in `folder`; empty where there are none. Lines that are torn or no numbers are passed over.
     pub(super) fn read(folder: &Path) -> Self {
-        let text = std::fs::read_to_string(folder.join(TIMES)).unwrap_or_default();
+        let text = files::read_text(&folder.join(TIMES), files::RECORD).unwrap_or_default();
         let row = |line: &str| {
             let (iteration, ms) = line.split_once(',')?;
             Some((iteration.parse().ok()?, ms.parse().ok().filter(|ms: &f64| ms.is_finite())?))

@@ -1,13 +1,13 @@
 //! Images and label maps in memory, and their files.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Cursor, Seek};
+use std::io::{BufReader, Cursor};
 use std::path::Path;
+use std::sync::Arc;
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
-use crate::data::jpeg;
+use crate::data::formats::{self, Format, Kind};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -45,7 +45,7 @@ pub struct Labels {
 /// A mask as its file has it, before any mapping.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RawMask {
-    /// A palette or grey PNG: the stored numbers, the palette not looked at.
+    /// A palette or grey picture, or an array: the stored numbers, the palette not looked at.
     Index {
         /// Pixels across.
         width: usize,
@@ -53,8 +53,10 @@ pub enum RawMask {
         height: usize,
         /// `height * width` numbers.
         values: Vec<u16>,
+        /// How the file stores them.
+        stored: Stored,
     },
-    /// A colour PNG, transparency dropped.
+    /// A colour picture, transparency dropped.
     Rgb {
         /// Pixels across.
         width: usize,
@@ -62,17 +64,60 @@ pub enum RawMask {
         height: usize,
         /// `height * width` colours.
         values: Vec<[u8; 3]>,
+        /// How the file stores them.
+        stored: Stored,
     },
 }
 
-/// Reads a PNG or JPEG, told apart by content: any colour type becomes 8-bit RGB, transparency is dropped, and the
-/// rotation noted in EXIF is applied.
+/// How a mask's file stores its values.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stored {
+    pub(crate) format: Format,
+    pub(crate) kind: Kind,
+    pub(crate) bits: u8,
+    pub(crate) palette: Option<Arc<[[u8; 3]]>>,
+    /// The first pixel that is not opaque, counted by rows.
+    pub(crate) transparent: Option<usize>,
+}
+
+impl RawMask {
+    /// Width and height.
+    pub fn size(&self) -> (usize, usize) {
+        let (Self::Index { width, height, .. } | Self::Rgb { width, height, .. }) = self;
+        (*width, *height)
+    }
+
+    /// The colours that its numbers stand for, where the file has them.
+    pub fn palette(&self) -> Option<&[[u8; 3]]> {
+        self.stored().palette.as_deref()
+    }
+
+    /// Bits of a stored number, or of a channel. Grey of fewer than 8 has its white at all bits set.
+    pub fn bit_depth(&self) -> u8 {
+        self.stored().bits
+    }
+
+    pub(crate) fn stored(&self) -> &Stored {
+        let (Self::Index { stored, .. } | Self::Rgb { stored, .. }) = self;
+        stored
+    }
+}
+
+/// Reads a picture of any format that [`decode_image`] knows.
 ///
 /// # Errors
 /// A file that is missing, not an image, cut short, or larger than [`MAX_PIXELS`].
 pub fn read_image(path: &Path) -> Result<Image> {
-    let bytes = std::fs::read(path).map_err(|e| Error::file("open", path, e))?;
-    decode_image(&bytes).map_err(|e| Error::file("read", path, e))
+    read_image_in(path, None)
+}
+
+/// As [`read_image`]; of 16-bit values, those of `range` become black and white.
+///
+/// # Errors
+/// As [`read_image`].
+pub fn read_image_in(path: &Path, range: Option<[u16; 2]>) -> Result<Image> {
+    let decoded = formats::image(open(path)?, range).map_err(|e| Error::file("read", path, e))?;
+    Ok(decoded.image)
 }
 
 /// Width and height of the image at `path` as [`read_image`] gives it, from its header alone.
@@ -80,15 +125,8 @@ pub fn read_image(path: &Path) -> Result<Image> {
 /// # Errors
 /// A file that is missing, or whose header is that of no image or of too large a one.
 pub fn image_size(path: &Path) -> Result<(usize, usize)> {
-    let file = File::open(path).map_err(|e| Error::file("open", path, e))?;
-    let size = || {
-        let (mut decoder, _) = decoder(BufReader::new(file))?;
-        let (width, height) = decoder.dimensions();
-        let turned = swaps_sides(decoder.orientation().map_err(invalid)?);
-        let (width, height) = (width as usize, height as usize);
-        Ok(if turned { (height, width) } else { (width, height) })
-    };
-    size().map_err(|e: Error| Error::file("read", path, e))
+    let ((width, height), orientation) = formats::size(open(path)?).map_err(|e| Error::file("read", path, e))?;
+    Ok(if swaps_sides(orientation) { (height, width) } else { (width, height) })
 }
 
 /// Whether width and height change places.
@@ -97,55 +135,42 @@ pub(crate) fn swaps_sides(orientation: Orientation) -> bool {
     matches!(orientation, Rotate90 | Rotate90FlipH | Rotate270 | Rotate270FlipH)
 }
 
-/// Decodes the bytes of a PNG or JPEG file as [`read_image`] does.
+/// Decodes the bytes of a PNG, JPEG, TIFF, BMP, GIF (its first frame) or WebP file, told apart by content: any colour
+/// type becomes 8-bit RGB, transparency is dropped, and the rotation noted in EXIF is applied.
 ///
 /// # Errors
 /// Bytes that are not an image, cut short, or declare more than [`MAX_PIXELS`].
 pub fn decode_image(bytes: &[u8]) -> Result<Image> {
-    decode_turned(bytes).map(|(image, _)| image)
+    formats::image(Cursor::new(bytes), None).map(|decoded| decoded.image)
 }
 
-/// As [`decode_image`], with how EXIF said to turn it.
-pub(crate) fn decode_turned(bytes: &[u8]) -> Result<(Image, Orientation)> {
-    let (mut decoder, format) = decoder(Cursor::new(bytes))?;
-    // The JPEG decoder fills what is missing with grey and calls it success.
-    if format == ImageFormat::Jpeg && !jpeg::is_complete(bytes) {
-        return Err(Error::new("the JPEG ends before its last scan does").hint("copy the file again"));
-    }
-    let orientation = decoder.orientation().map_err(invalid)?;
-    let mut decoded = DynamicImage::from_decoder(decoder).map_err(invalid)?;
-    decoded.apply_orientation(orientation);
-    let rgb = decoded.into_rgb8();
-    let image = Image { width: rgb.width() as usize, height: rgb.height() as usize, pixels: rgb.into_raw() };
-    Ok((image, orientation))
-}
-
-/// Reads a mask PNG without expanding its palette or scaling its greys.
+/// Reads a mask (PNG, TIFF, BMP, GIF, `.npy`) without expanding its palette or scaling its greys.
 ///
 /// # Errors
-/// A file that is missing, cut short, too large, not a PNG (a JPEG's values are not exact), or of 16-bit colour.
+/// A file that is missing, cut short, too large, not a mask (a JPEG's values are not exact), or of 16-bit colour.
 pub fn read_mask(path: &Path) -> Result<RawMask> {
-    let file = File::open(path).map_err(|e| Error::file("open", path, e))?;
-    decode_mask(BufReader::new(file)).map_err(|e| Error::file("read", path, e))
+    read_mask_as(path, false)
 }
 
-/// The decoder of a PNG or JPEG after its header, which declares no more than [`MAX_PIXELS`].
-fn decoder<'a, R: BufRead + Seek + 'a>(file: R) -> Result<(impl ImageDecoder + 'a, ImageFormat)> {
-    let mut reader =
-        ImageReader::new(file).with_guessed_format().map_err(|e| Error::new("reading failed").source(e))?;
-    let format = reader.format().filter(|format| matches!(format, ImageFormat::Png | ImageFormat::Jpeg));
-    let format = format.ok_or_else(not_an_image)?;
-    let mut limits = Limits::default();
-    limits.max_alloc = Some(MAX_PIXELS * 8);
-    reader.limits(limits);
-    let decoder = reader.into_decoder().map_err(invalid)?;
-    let (width, height) = decoder.dimensions();
-    check_size(width, height)?;
-    Ok((decoder, format))
+/// As [`read_mask`]; `lossy`: a JPEG is taken too, with the values that its compression left.
+///
+/// # Errors
+/// As [`read_mask`].
+pub fn read_mask_as(path: &Path, lossy: bool) -> Result<RawMask> {
+    formats::mask(open(path)?, lossy).map(|decoded| decoded.mask).map_err(|e| Error::file("read", path, e))
 }
 
-fn invalid(error: image::ImageError) -> Error {
-    Error::new(error.to_string()).hint("the file is damaged or cut short: copy or export it again, or leave it out")
+/// Decodes the bytes of a mask as [`read_mask`] does.
+///
+/// # Errors
+/// As [`read_mask`].
+pub fn decode_mask(bytes: &[u8]) -> Result<RawMask> {
+    formats::mask(Cursor::new(bytes), false).map(|decoded| decoded.mask)
+}
+
+fn open(path: &Path) -> Result<BufReader<File>> {
+    let file = files::open(path).map_err(|e| Error::file("open", path, e))?;
+    Ok(BufReader::with_capacity(1 << 16, file))
 }
 
 /// A label map coloured by a palette, as the bytes of an 8-bit indexed PNG. Ids beyond the palette are black, 255 is
@@ -208,71 +233,6 @@ fn encode(
     Ok(bytes)
 }
 
-/// Decodes a mask PNG as [`read_mask`] does.
-pub(crate) fn decode_mask(mut reader: impl BufRead + Seek) -> Result<RawMask> {
-    let start = reader.fill_buf().map_err(|e| Error::new("reading failed").source(e))?;
-    if start.starts_with(&[0xff, 0xd8]) {
-        return Err(Error::new("it is a JPEG: its compression changes values, so it cannot hold labels")
-            .hint("export the masks as PNG from the labelling tool; converting this file keeps the damage"));
-    }
-    let invalid = |e: png::DecodingError| Error::new("it is not a sound PNG").source(e);
-    let mut decoder = png::Decoder::new_with_limits(reader, png::Limits { bytes: MAX_PIXELS as usize * 8 });
-    decoder.set_transformations(png::Transformations::IDENTITY);
-    let header = decoder.read_header_info().map_err(invalid)?;
-    check_size(header.width, header.height)?;
-    let mut reader = decoder.read_info().map_err(invalid)?;
-    let size = reader.output_buffer_size().ok_or_else(|| Error::new("its size does not fit in memory"))?;
-    let mut data = vec![0; size];
-    let frame = reader.next_frame(&mut data).map_err(invalid)?;
-    let (width, height) = (frame.width as usize, frame.height as usize);
-    let rows = data.chunks_exact(frame.line_size.max(1)).take(height);
-    use png::{BitDepth, ColorType};
-    Ok(match (frame.color_type, frame.bit_depth) {
-        (ColorType::Indexed | ColorType::Grayscale, BitDepth::Sixteen) => {
-            let values = rows.flat_map(|row| row.chunks_exact(2).map(|b| u16::from_be_bytes([b[0], b[1]])));
-            RawMask::Index { width, height, values: values.collect() }
-        }
-        (ColorType::Indexed | ColorType::Grayscale, depth) => {
-            let values = rows.flat_map(|row| (0..width).map(move |x| packed(row, x, depth as usize)));
-            RawMask::Index { width, height, values: values.collect() }
-        }
-        (ColorType::GrayscaleAlpha, BitDepth::Eight) => {
-            let values = rows.flat_map(|row| row.chunks_exact(2).map(|b| u16::from(b[0])));
-            RawMask::Index { width, height, values: values.collect() }
-        }
-        (ColorType::Rgb | ColorType::Rgba, BitDepth::Eight) => {
-            let channels = frame.color_type.samples();
-            let values = rows.flat_map(|row| row.chunks_exact(channels).map(|b| [b[0], b[1], b[2]]));
-            RawMask::Rgb { width, height, values: values.collect() }
-        }
-        (color, _) => {
-            return Err(Error::new(format!("a mask of 16 bits a channel ({color:?}) is not supported"))
-                .hint("save it as an 8-bit palette, grey or RGB PNG"));
-        }
-    })
-}
-
-/// The `x`-th number of a row of numbers of 1, 2, 4 or 8 bits, first in the high bits.
-fn packed(row: &[u8], x: usize, bits: usize) -> u16 {
-    let shift = 8 - bits - (x * bits) % 8;
-    u16::from(row[x * bits / 8] >> shift) & ((1 << bits) - 1)
-}
-
-fn check_size(width: u32, height: u32) -> Result<()> {
-    if width == 0 || height == 0 {
-        return Err(Error::new(format!("it declares {width}x{height} pixels")));
-    }
-    if u64::from(width) * u64::from(height) > MAX_PIXELS {
-        return Err(Error::new(format!("it declares {width}x{height} pixels, more than the limit of {MAX_PIXELS}"))
-            .hint("cut the picture into tiles"));
-    }
-    Ok(())
-}
-
-fn not_an_image() -> Error {
-    Error::new("it is neither a PNG nor a JPEG").hint("convert the picture to PNG or JPEG")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -287,6 +247,11 @@ mod tests {
         }
         encoder.write_header().unwrap().write_image_data(data).unwrap();
         bytes
+    }
+
+    fn numbers(mask: &RawMask) -> Vec<u16> {
+        let RawMask::Index { values, .. } = mask else { panic!("{mask:?}") };
+        values.clone()
     }
 
     fn jpeg() -> Vec<u8> {
@@ -308,12 +273,15 @@ mod tests {
             (GrayscaleAlpha, Eight, 2, &[4, 255, 6, 0], vec![4, 6]),
         ];
         for (color, depth, width, data, values) in cases {
-            let mask = decode_mask(Cursor::new(png_of(color, depth, width, 1, data))).unwrap();
-            assert_eq!(mask, RawMask::Index { width: width as usize, height: 1, values }, "{color:?} {depth:?}");
+            let mask = decode_mask(&png_of(color, depth, width, 1, data)).unwrap();
+            assert_eq!(mask.size(), (width as usize, 1));
+            assert_eq!((numbers(&mask), mask.bit_depth()), (values, depth as u8), "{color:?} {depth:?}");
+            assert_eq!(mask.palette().map(|palette| palette[9]), (color == Indexed).then_some([9, 246, 7]));
         }
-        let mask = decode_mask(Cursor::new(png_of(Rgba, Eight, 1, 2, &[1, 2, 3, 0, 4, 5, 6, 9]))).unwrap();
-        assert_eq!(mask, RawMask::Rgb { width: 1, height: 2, values: vec![[1, 2, 3], [4, 5, 6]] });
-        assert!(decode_mask(Cursor::new(png_of(Rgb, Sixteen, 1, 1, &[0; 6]))).is_err());
+        let mask = decode_mask(&png_of(Rgba, Eight, 1, 2, &[1, 2, 3, 255, 4, 5, 6, 9])).unwrap();
+        let RawMask::Rgb { width: 1, height: 2, values, stored } = mask else { panic!("{mask:?}") };
+        assert_eq!((values, stored.transparent), (vec![[1, 2, 3], [4, 5, 6]], Some(1)));
+        assert!(decode_mask(&png_of(Rgb, Sixteen, 1, 1, &[0; 6])).is_err());
     }
 
     #[test]
@@ -332,8 +300,8 @@ mod tests {
         let path = folder.path().join("a.png");
         let labels = Labels { width: 2, height: 2, ids: vec![0, 1, 255, 1] };
         write_index_png(&path, &labels, &[[1, 2, 3], [4, 5, 6]]).unwrap();
-        let values = vec![0, 1, 255, 1];
-        assert_eq!(read_mask(&path).unwrap(), RawMask::Index { width: 2, height: 2, values });
+        let mask = read_mask(&path).unwrap();
+        assert_eq!((numbers(&mask), mask.size()), (vec![0, 1, 255, 1], (2, 2)));
         assert_eq!(read_image(&path).unwrap().pixels[..9], [1, 2, 3, 4, 5, 6, 224, 224, 192]);
         let image = Image { width: 1, height: 2, pixels: vec![1, 2, 3, 4, 5, 6] };
         write_png(&path, &image).unwrap();
@@ -372,7 +340,7 @@ mod tests {
             error(&png[..cut], true);
         }
         let jpeg = jpeg();
-        for cut in [3, 100, 400, jpeg.len() / 2, jpeg.len() - 2] {
+        for cut in [3, 100, 400, jpeg.len() / 2, jpeg.len() - 12] {
             error(&jpeg[..cut], false);
         }
         assert!(error(&jpeg, true).contains("JPEG"));

@@ -95,7 +95,7 @@ impl LabelMap {
     /// of colours where numbers are declared, or the reverse.
     pub fn apply(&self, mask: RawMask) -> Result<Labels> {
         match (&self.targets, mask) {
-            (Targets::Index(table), RawMask::Index { width, height, values }) => {
+            (Targets::Index(table), RawMask::Index { width, height, values, .. }) => {
                 let ids: Vec<u8> = values.iter().map(|value| table[usize::from(*value)] as u8).collect();
                 if values.iter().any(|value| table[usize::from(*value)] == UNKNOWN) {
                     let known = |value: &u16| table[usize::from(*value)] != UNKNOWN;
@@ -103,7 +103,7 @@ impl LabelMap {
                 }
                 Ok(Labels { width, height, ids })
             }
-            (Targets::Rgb(table), RawMask::Rgb { width, height, values }) => {
+            (Targets::Rgb(table), RawMask::Rgb { width, height, values, .. }) => {
                 let mut last = ([0; 3], table.get(&[0; 3]).copied());
                 let class = |value: &[u8; 3]| {
                     if last.0 != *value {
@@ -179,6 +179,7 @@ impl LabelMap {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::image::Stored;
     use std::path::Path;
 
     fn spec(text: &str) -> Result<DatasetSpec> {
@@ -186,7 +187,7 @@ mod tests {
     }
 
     fn index(values: &[u16]) -> RawMask {
-        RawMask::Index { width: 2, height: values.len() / 2, values: values.to_vec() }
+        RawMask::Index { width: 2, height: values.len() / 2, values: values.to_vec(), stored: Stored::default() }
     }
 
     fn apply(text: &str, mask: RawMask) -> Result<Vec<u8>> {
@@ -199,7 +200,7 @@ mod tests {
         let merged = "classes = [{ name = 'a', source = [3, 300] }, { name = 'b', source = [1] }]";
         assert_eq!(apply(merged, index(&[3, 300, 1, 3])).unwrap(), [0, 0, 1, 0]);
         let rgb = "encoding = 'rgb'\nignore = [[0, 0, 0]]\nclasses = [{ name = 'a', color = [1, 2, 3] }]";
-        let mask = RawMask::Rgb { width: 2, height: 1, values: vec![[1, 2, 3], [0, 0, 0]] };
+        let mask = RawMask::Rgb { width: 2, height: 1, values: vec![[1, 2, 3], [0, 0, 0]], stored: Stored::default() };
         assert_eq!(apply(rgb, mask).unwrap(), [0, 255]);
     }
 
@@ -220,7 +221,7 @@ mod tests {
         assert!(failure("classes = ['a', 'b']", index(&[0, 1, 2, 1])).1.contains("count from 1"));
         let grey: Vec<u16> = (0..200).collect();
         assert!(failure("classes = ['a', 'b']", index(&grey)).1.contains("photograph"));
-        let rgb = RawMask::Rgb { width: 1, height: 1, values: vec![[1, 2, 3]] };
+        let rgb = RawMask::Rgb { width: 1, height: 1, values: vec![[1, 2, 3]], stored: Stored::default() };
         assert!(failure("classes = ['a', 'b']", rgb.clone()).1.contains("encoding = \"rgb\""));
         let colors = "encoding = 'rgb'\nclasses = [{ name = 'a', color = [1, 2, 4] }]";
         assert!(failure(colors, index(&[0, 0])).1.contains("encoding = \"index\""));

@@ -6,12 +6,14 @@
 
 pub mod affine;
 pub mod augment;
+mod budget;
 mod cause;
 pub mod check;
 mod config;
 pub mod crop;
 pub mod filters;
 pub mod folder;
+mod formats;
 pub mod image;
 pub mod init;
 mod jpeg;

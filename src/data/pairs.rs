@@ -9,6 +9,7 @@ use crate::data::Split;
 use crate::data::spec::{DatasetSpec, SplitSpec};
 use crate::data::walk::{Walked, walk};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// The endings of images where the description names none.
 pub(crate) const SUFFIXES: [&str; 3] = [".jpg", ".jpeg", ".png"];
@@ -103,7 +104,7 @@ impl Pairs {
 
     /// The images that a list names, in its order.
     fn listed(&mut self, images: &Path, list: &Path, files: &SplitSpec) -> Vec<(String, PathBuf)> {
-        let text = match std::fs::read_to_string(list) {
+        let text = match files::read_text(list, files::RECORD) {
             Ok(text) => text,
             Err(error) => {
                 self.problems.push(Problem::List(list.to_path_buf(), error));

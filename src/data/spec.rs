@@ -11,6 +11,7 @@ use crate::data::folder::Folder;
 use crate::data::label_map::LabelMap;
 use crate::data::{Classes, Split};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// The descriptions that the program carries, by name.
 pub const BUILT_IN: [(&str, &str); 6] = [
@@ -152,7 +153,7 @@ impl DatasetSpec {
     /// A file that is missing or not UTF-8; unknown keys and wrong types with line and column; classes without end,
     /// twice the same, or two that claim one value.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::file("read", path, e))?;
+        let text = files::read_text(path, files::TEXT).map_err(|e| Error::file("read", path, e))?;
         Self::parse(&text, path)
     }
 

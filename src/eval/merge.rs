@@ -46,7 +46,7 @@ impl Identity {
         settings: serde_json::Value,
         ask: Ask,
     ) -> Result<Self> {
-        let bytes = std::fs::read(model).map_err(|error| Error::file("read", model, error))?;
+        let bytes = files::read(model, files::UNLIMITED).map_err(|error| Error::file("read", model, error))?;
         let names: Vec<String> = (0..dataset.len()).map(|index| dataset.name(index)).collect();
         Ok(Self {
             model: format!("{:08x}-{}", crc32fast::hash(&bytes), bytes.len()),
@@ -104,7 +104,8 @@ impl Part {
     /// The file cannot be read, is something else, or its counts cannot be those of the shard it names.
     pub fn read(path: &Path) -> Result<Self> {
         let foreign = || format!("give files that `structtoken eval MODEL --shard I/N --out FILE` wrote: `{FORMAT}`");
-        let bytes = std::fs::read(path).map_err(|error| Error::file("read", path, error).hint(foreign()))?;
+        let bytes =
+            files::read(path, files::RECORD).map_err(|error| Error::file("read", path, error).hint(foreign()))?;
         let part: Self = serde_json::from_slice(&bytes)
             .map_err(|error| Error::file("read the shard", path, error).hint(foreign()))?;
         if part.format != FORMAT {

@@ -161,7 +161,7 @@ pub fn read(run: &Path) -> Result<Vec<Row>> {
 }
 
 fn read_lines(path: &Path) -> Result<Vec<(String, Row)>> {
-    let bytes = match std::fs::read(path) {
+    let bytes = match files::read(path, files::RECORD) {
         Ok(bytes) => bytes,
         Err(source) if source.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         Err(source) => return Err(Error::file("read", path, source)),

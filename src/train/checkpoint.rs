@@ -170,7 +170,7 @@ fn save_state(path: &Path, state: &State) -> Result<()> {
 
 /// The state at `path`; one that an earlier version wrote has no checksum.
 fn load_state(path: &Path) -> Result<State> {
-    let text = fs::read_to_string(path).map_err(|error| Error::file("read", path, error))?;
+    let text = files::read_text(path, files::RECORD).map_err(|error| Error::file("read", path, error))?;
     let mut fields: serde_json::Map<String, serde_json::Value> =
         serde_json::from_str(&text).map_err(|error| Error::file("read", path, error))?;
     let written = fields.remove(CHECKSUM);
@@ -189,7 +189,10 @@ fn save_checksums(folder: &Path) -> Result<()> {
         if name == EMA && !path.exists() {
             continue;
         }
-        sums.insert(name, checksum(&fs::read(&path).map_err(|error| Error::file("read", &path, error))?));
+        sums.insert(
+            name,
+            checksum(&files::read(&path, files::UNLIMITED).map_err(|error| Error::file("read", &path, error))?),
+        );
     }
     let path = folder.join(CHECKSUMS);
     files::write(&path, &serde_json::to_vec_pretty(&sums).map_err(|error| Error::file("write", &path, error))?)
@@ -198,7 +201,7 @@ fn save_checksums(folder: &Path) -> Result<()> {
 /// Fails if a file is not what was written; an earlier version noted nothing.
 fn check_checksums(folder: &Path) -> Result<()> {
     let path = folder.join(CHECKSUMS);
-    let text = match fs::read_to_string(&path) {
+    let text = match files::read_text(&path, files::RECORD) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         text => text.map_err(|error| Error::file("read", &path, error))?,
     };
@@ -206,7 +209,7 @@ fn check_checksums(folder: &Path) -> Result<()> {
         serde_json::from_str(&text).map_err(|error| Error::file("read", &path, error))?;
     for (name, sum) in sums {
         let path = folder.join(name);
-        if checksum(&fs::read(&path).map_err(|error| Error::file("read", &path, error))?) != sum {
+        if checksum(&files::read(&path, files::UNLIMITED).map_err(|error| Error::file("read", &path, error))?) != sum {
             return Err(altered(&path));
         }
     }

@@ -80,7 +80,7 @@ pub(super) fn record(
     iteration: u64,
 ) -> Result<()> {
     let path = session.run.join(MANIFEST);
-    let begun = match std::fs::read(&path) {
+    let begun = match files::read(&path, files::RECORD) {
         // One that is not readable is no reason not to train.
         Ok(bytes) if session.resume => serde_json::from_slice(&bytes).ok(),
         _ => None,

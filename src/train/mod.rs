@@ -84,7 +84,7 @@ fn prepare_locked(config: &Config, run: &Path, resume: bool) -> Result<()> {
     let path = run.join("config.toml");
     let text = config.to_toml()?;
     let begun = run.join("model.safetensors").exists() || !Checkpoints::new(run, 1).list()?.is_empty();
-    match std::fs::read_to_string(&path) {
+    match files::read_text(&path, files::TEXT) {
         // What failed before its first checkpoint is no run.
         Ok(_) if !resume && !begun => {}
         Ok(_) if !resume => {
@@ -277,7 +277,7 @@ fn survey(dataset: &dyn Dataset, split: Split, observer: &mut dyn Observer) -> R
 /// The scores of the run's `model.safetensors`.
 pub fn scores(run: &Path) -> Result<Scores> {
     let path = run.join(SCORES);
-    let text = std::fs::read_to_string(&path).map_err(|error| Error::file("read", &path, error))?;
+    let text = files::read_text(&path, files::RECORD).map_err(|error| Error::file("read", &path, error))?;
     serde_json::from_str(&text).map_err(|error| Error::file("read", &path, error))
 }
 

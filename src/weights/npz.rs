@@ -9,10 +9,11 @@ use zip::ZipArchive;
 use super::dtype::Dtype;
 use super::state::{AGAIN, Format, StateDict, allowance, elements};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Opens the archive and reads its index.
 pub(super) fn open(path: &Path) -> Result<ZipArchive<BufReader<File>>> {
-    let file = File::open(path).map_err(|cause| Error::new("it cannot be opened").source(cause))?;
+    let file = files::open(path).map_err(|cause| Error::new("it cannot be opened").source(cause))?;
     ZipArchive::new(BufReader::new(file)).map_err(damaged)
 }
 

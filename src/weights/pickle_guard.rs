@@ -8,6 +8,7 @@ use pytorch_reader::PickleValue;
 use super::npz;
 use super::state::{AGAIN, Format};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// A pickle describes tensors, some hundred bytes each; parsed, it takes up to a hundred times its length.
 const MAX_PICKLE: u64 = 16 << 20;
@@ -31,7 +32,7 @@ fn check_zip(path: &Path) -> Result<()> {
 
 /// The old container is five pickles in a row, and only their opcodes tell where they end.
 fn check_legacy(path: &Path) -> Result<()> {
-    let file = std::fs::File::open(path).map_err(|cause| Error::new("it cannot be opened").source(cause))?;
+    let file = files::open(path).map_err(|cause| Error::new("it cannot be opened").source(cause))?;
     let mut limited = io::BufReader::new(file).take(MAX_PICKLE);
     for _ in 0..5 {
         if let Err(cause) = skip_pickle(&mut limited) {

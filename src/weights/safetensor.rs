@@ -1,7 +1,6 @@
 //! Reading safetensors: an 8-byte length, a JSON header, then the bytes of all tensors without gaps.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::Path;
 
@@ -10,6 +9,7 @@ use serde_json::{Map, Value};
 use super::dtype::Dtype;
 use super::state::{AGAIN, Format, StateDict, elements};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// The longest header that is read, in bytes. A tensor takes about a hundred; parsed, they grow some thirtyfold.
 pub(super) const MAX_HEADER: u64 = 16 << 20;
@@ -31,7 +31,7 @@ pub(super) struct Entry {
 
 /// Reads all tensors.
 pub(super) fn read(path: &Path) -> Result<StateDict> {
-    let mut file = BufReader::new(File::open(path).map_err(interrupted)?);
+    let mut file = BufReader::new(files::open(path).map_err(interrupted)?);
     let header = read_header(&mut file, path)?;
     let mut state = StateDict::new(Format::Safetensors);
     state.metadata = header.metadata;

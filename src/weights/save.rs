@@ -1,7 +1,6 @@
 //! One file that describes itself: safetensors in f32, with what is needed to use it in the metadata.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Write};
 use std::path::Path;
 
@@ -31,7 +30,7 @@ pub fn save<M: Module>(path: &Path, module: &M, metadata: &BTreeMap<String, Stri
 ///
 /// If the file cannot be read, or is not safetensors.
 pub fn read_metadata(path: &Path) -> Result<BTreeMap<String, String>> {
-    let file = File::open(path).map_err(|cause| Error::file("read", path, cause).hint("check the path"))?;
+    let file = files::open(path).map_err(|cause| Error::file("read", path, cause).hint("check the path"))?;
     let header = read_header(&mut BufReader::new(file), path).map_err(|cause| Error::file("read", path, cause))?;
     Ok(header.metadata)
 }

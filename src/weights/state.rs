@@ -1,13 +1,14 @@
 //! Tensors on the host, and the one function that reads them from a file of any known kind.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::dtype::Dtype;
 use super::{npz, pickle, safetensor};
 use crate::error::{Error, Result};
+use crate::files;
+use crate::guard::guarded;
 
 /// How many times its own size a compressed or aliased file may grow to in memory; small files may reach 64 MiB.
 pub const MAX_EXPANSION: u64 = 16;
@@ -80,7 +81,7 @@ pub fn read(path: &Path) -> Result<StateDict> {
         Format::Npz => npz::read(path),
         _ => safetensor::read(path),
     };
-    let mut state = read(path).map_err(|cause: Error| Error::file("read", path, cause))?;
+    let mut state = guarded(|| read(path)).map_err(|cause: Error| Error::file("read", path, cause))?;
     if state.tensors.is_empty() {
         return Err(Error::new(format!("`{}` holds no tensors", path.display()))
             .hint("give a file with weights: .safetensors, .pth or .npz"));
@@ -142,7 +143,7 @@ fn sniff(path: &Path) -> Result<Format> {
         return Err(Error::new("it is not a file").hint("give the weights file itself, not the folder that holds it"));
     }
     let mut head = Vec::new();
-    File::open(path).map_err(missing)?.take(512).read_to_end(&mut head).map_err(missing)?;
+    files::open(path).map_err(missing)?.take(512).read_to_end(&mut head).map_err(missing)?;
     let length = head.first_chunk::<8>().map_or(u64::MAX, |bytes| u64::from_le_bytes(*bytes));
     let start = &head[..head.len().min(64)];
     match start {

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 /// A room, and the rooms it may use. `error`, `rng` and `files` are open to all; `config` is read by those who run things.
-const RULES: [(&str, &[&str]); 23] = [
+const RULES: [(&str, &[&str]); 24] = [
     ("error", &[]),
     ("rng", &[]),
     ("files", &[]),
+    ("guard", &[]),
     ("device", &[]),
     ("text", &[]),
     ("shard", &[]),
@@ -32,7 +33,7 @@ const RULES: [(&str, &[&str]); 23] = [
     ("train", &["config", "artifact", "model", "loss", "layers", "kernels", "data", "eval", "weights", "report"]),
 ];
 const TOP: [&str; 4] = ["predict", "inspect", "bench", "report"];
-const LEAVES: [&str; 7] = ["error", "rng", "files", "device", "text", "shard", "stats"];
+const LEAVES: [&str; 8] = ["error", "rng", "files", "guard", "device", "text", "shard", "stats"];
 
 #[test]
 fn imports_point_down() {

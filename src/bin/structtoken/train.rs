@@ -11,7 +11,7 @@ use structtoken::error::{Error, Result};
 use structtoken::plan::{self, Plan, Wishes};
 use structtoken::repeat::Repeat;
 use structtoken::report::run::About;
-use structtoken::{bench, device, report, text, train};
+use structtoken::{bench, device, files, report, text, train};
 
 use crate::console::{Console, Steps, clock, print};
 use crate::{Computing, End, repeat};
@@ -213,7 +213,7 @@ fn dataset(path: &Path) -> Result<Option<String>> {
     if !path.exists() {
         return Ok(None);
     }
-    let text = std::fs::read_to_string(path).map_err(|error| Error::file("read", path, error))?;
+    let text = files::read_text(path, files::TEXT).map_err(|error| Error::file("read", path, error))?;
     let describes = toml::from_str(&text).is_ok_and(|table: toml::Table| table.contains_key("classes"));
     Ok(describes.then_some(name))
 }

@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
+use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::Cursor;
+use std::io::{BufReader, Read};
 use std::path::Path;
 
 use image::metadata::Orientation;
-use image::{ImageFormat, ImageReader};
 
-use crate::data::image::{MAX_PIXELS, RawMask, decode_mask, decode_turned};
+use crate::data::formats::{self, Format, Kind};
+use crate::data::image::{MAX_PIXELS, RawMask};
 use crate::data::pairs::Pair;
 use crate::data::spec::{Encoding, Source};
 use crate::error::Error;
+use crate::files;
 
 /// More colours than this in one mask are not told apart: it is a photograph.
 const MAX_VALUES: usize = 4096;
@@ -31,6 +33,10 @@ pub(super) struct ImageFacts {
     pub(super) orientation: Orientation,
     /// The name's ending belongs to another format.
     pub(super) misnamed: bool,
+    /// A JPEG with all its pixels and no end marker.
+    pub(super) unended: bool,
+    /// Of 16 bits a channel: the lowest and highest value.
+    pub(super) deep: Option<[u16; 2]>,
     /// Of the pixels, so that the same picture is known in another file.
     pub(super) hash: u64,
 }
@@ -39,6 +45,8 @@ pub(super) struct ImageFacts {
 pub(super) struct MaskFacts {
     pub(super) size: [usize; 2],
     pub(super) format: String,
+    /// The format alone.
+    pub(super) kind: &'static str,
     pub(super) encoding: Encoding,
     pub(super) misnamed: bool,
     pub(super) hash: u64,
@@ -76,42 +84,59 @@ pub(super) fn scan_mask(path: &Path) -> Result<MaskFacts, Broken> {
     read(path, mask)
 }
 
-fn read<T>(path: &Path, facts: impl Fn(&Path, &[u8]) -> Result<T, Broken>) -> Result<T, Broken> {
+fn read<T>(
+    path: &Path,
+    facts: impl Fn(&Path, BufReader<File>) -> Result<T, (Error, &'static str)>,
+) -> Result<T, Broken> {
     let unreadable = |error: std::io::Error| Broken {
         code: "unreadable-file",
         what: "files that cannot be opened".to_string(),
         remedy: "give yourself the right to read them, or mend the link".to_string(),
         note: Some(error.to_string()),
     };
-    facts(path, &std::fs::read(path).map_err(unreadable)?)
+    let file = files::open(path).map_err(unreadable)?;
+    facts(path, BufReader::with_capacity(1 << 16, file)).map_err(|(error, noun)| {
+        // What it may be instead is told by its beginning.
+        let mut start = Vec::new();
+        let read = files::open(path).and_then(|file| file.take(1 << 16).read_to_end(&mut start));
+        read.map_or_else(unreadable, |_| broken(&start, &error, noun))
+    })
 }
 
-fn image(path: &Path, bytes: &[u8]) -> Result<ImageFacts, Broken> {
-    let (image, orientation) = decode_turned(bytes).map_err(|error| broken(bytes, &error, "images"))?;
-    let is_png = image::guess_format(bytes).is_ok_and(|format| format == ImageFormat::Png);
+fn image(path: &Path, file: BufReader<File>) -> Result<ImageFacts, (Error, &'static str)> {
+    let decoded = formats::image(file, None).map_err(|error| (error, "images"))?;
+    let image = &decoded.image;
     Ok(ImageFacts {
         size: [image.width, image.height],
-        format: if is_png { "PNG" } else { "JPEG" },
-        orientation,
-        misnamed: is_png != called_png(path),
+        format: decoded.format.name(),
+        orientation: decoded.orientation,
+        misnamed: misnamed(path, decoded.format),
+        unended: decoded.unended,
+        deep: decoded.deep,
         hash: hash(&(image.width, &image.pixels)),
     })
 }
 
-fn mask(path: &Path, bytes: &[u8]) -> Result<MaskFacts, Broken> {
-    let raw = decode_mask(Cursor::new(bytes)).map_err(|error| broken(bytes, &error, "masks"))?;
-    let (format, palette) = describe(bytes);
-    let (size, encoding, hash, (values, more)) = match &raw {
-        RawMask::Index { width, height, values } => {
-            ([*width, *height], Encoding::Index, hash(&(width, values)), numbers(values))
-        }
-        RawMask::Rgb { width, height, values } => {
-            ([*width, *height], Encoding::Rgb, hash(&(width, values)), colours(values))
-        }
+fn mask(path: &Path, file: BufReader<File>) -> Result<MaskFacts, (Error, &'static str)> {
+    let decoded = formats::mask(file, false).map_err(|error| (error, "masks"))?;
+    let raw = &decoded.mask;
+    let (encoding, hash, (values, more)) = match raw {
+        RawMask::Index { width, values, .. } => (Encoding::Index, hash(&(width, values)), numbers(values)),
+        RawMask::Rgb { width, values, .. } => (Encoding::Rgb, hash(&(width, values)), colours(values)),
     };
-    let transparent = if format.contains("alpha") { first_transparent(bytes) } else { None };
-    let misnamed = !called_png(path);
-    Ok(MaskFacts { size, format, encoding, misnamed, hash, values, more, transparent, palette })
+    let stored = raw.stored();
+    Ok(MaskFacts {
+        size: raw.size().into(),
+        format: describe(raw),
+        kind: stored.format.name(),
+        encoding,
+        misnamed: misnamed(path, stored.format),
+        hash,
+        values,
+        more,
+        transparent: stored.transparent,
+        palette: stored.palette.as_deref().map(<[_]>::to_vec),
+    })
 }
 
 fn numbers(values: &[u16]) -> (BTreeMap<Source, Count>, bool) {
@@ -144,30 +169,27 @@ fn colours(values: &[[u8; 3]]) -> (BTreeMap<Source, Count>, bool) {
     (counts.into_iter().map(|(value, count)| (Source::Rgb(value), count)).collect(), more)
 }
 
-/// What kind of PNG it is, in words, and its palette.
-fn describe(bytes: &[u8]) -> (String, Option<Vec<[u8; 3]>>) {
-    let Ok(reader) = png::Decoder::new(Cursor::new(bytes)).read_info() else { return ("PNG".to_string(), None) };
-    let info = reader.info();
-    let kind = match info.color_type {
-        png::ColorType::Indexed => "palette PNG",
-        png::ColorType::Grayscale => "grey PNG",
-        png::ColorType::GrayscaleAlpha => "grey PNG with alpha",
-        png::ColorType::Rgb => "RGB PNG",
-        png::ColorType::Rgba => "RGB PNG with alpha",
+/// What kind of picture it is, in words.
+fn describe(mask: &RawMask) -> String {
+    let stored = mask.stored();
+    let (kind, alpha) = match stored.kind {
+        Kind::Palette => ("palette", ""),
+        Kind::Grey => ("grey", ""),
+        Kind::GreyAlpha => ("grey", " with alpha"),
+        Kind::Rgb => ("RGB", ""),
+        Kind::Rgba => ("RGB", " with alpha"),
+        Kind::Cmyk => ("CMYK", ""),
     };
-    let palette = info.palette.as_ref().map(|bytes| bytes.as_chunks::<3>().0.to_vec());
-    (format!("{}-bit {kind}", info.bit_depth as u8), palette)
+    match stored.format {
+        Format::Npy => format!("{}-bit {}", stored.bits, stored.format.name()),
+        format => format!("{}-bit {kind} {}{alpha}", stored.bits, format.name()),
+    }
 }
 
-fn first_transparent(bytes: &[u8]) -> Option<usize> {
-    let pixels = image::load_from_memory_with_format(bytes, ImageFormat::Png).ok()?.into_rgba8();
-    pixels.pixels().position(|pixel| pixel.0[3] != u8::MAX)
-}
-
-/// Whether the name says PNG rather than JPEG; a name that says neither is taken at its word for a PNG.
-fn called_png(path: &Path) -> bool {
-    let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_ascii_lowercase();
-    !matches!(ending.as_str(), "jpg" | "jpeg")
+/// Whether the name's ending is that of another format; one that says nothing is taken at its word.
+fn misnamed(path: &Path, format: Format) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    Format::called(&name).is_some_and(|called| called != format)
 }
 
 fn hash(value: &impl Hash) -> u64 {
@@ -179,45 +201,48 @@ fn hash(value: &impl Hash) -> u64 {
 /// Why a file is not what it should be. `noun`: images or masks.
 fn broken(bytes: &[u8], error: &Error, noun: &str) -> Broken {
     let again = "copy or export them again, or leave them out with a `list`";
-    let format = image::guess_format(bytes).ok();
-    let dimensions = || {
-        let reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format().ok()?;
-        reader.into_dimensions().ok().filter(|(width, height)| u64::from(*width) * u64::from(*height) > MAX_PIXELS)
-    };
+    let format = Format::of(bytes);
+    let too_large = || error.to_string().contains("more than the limit of");
     let start = &bytes[..bytes.len().min(512)];
     let (code, what, remedy) = match format {
         _ if bytes.is_empty() => ("empty-file", format!("{noun} that are empty (0 bytes)"), again.to_string()),
         _ if bytes.starts_with(b"version https://git-lfs") => {
             ("lfs-pointer", format!("{noun} that Git LFS has not fetched"), "run: git lfs pull".to_string())
         }
-        Some(ImageFormat::Jpeg) if noun == "masks" => (
+        Some(Format::Jpeg) if noun == "masks" => (
             "jpeg-mask",
             "masks saved as JPEG: its compression changes values, so they cannot hold labels".to_string(),
             "export the masks as PNG from the labelling tool; converting these files keeps the damage".to_string(),
         ),
-        Some(ImageFormat::Png | ImageFormat::Jpeg) if dimensions().is_some() => {
+        Some(_) if too_large() => {
             ("too-large", format!("{noun} of more than {MAX_PIXELS} pixels"), "cut them into tiles".to_string())
         }
-        Some(ImageFormat::Png) if noun == "masks" && error.to_string().contains("16 bits a channel") => (
+        Some(_) if noun == "masks" && error.to_string().contains("16 bits a channel") => (
             "deep-colours",
             "masks of colours with 16 bits a channel".to_string(),
             "save them as 8-bit palette, grey or RGB PNG".to_string(),
         ),
-        Some(ImageFormat::Png | ImageFormat::Jpeg) => {
-            ("damaged-file", format!("{noun} that are damaged or cut short"), again.to_string())
+        Some(Format::Npy) if noun == "images" => other_format(noun, "NumPy array", "png"),
+        Some(Format::WebP) if noun == "masks" => other_format(noun, "WebP", "webp"),
+        Some(_) if error.to_string().contains("not supported") => {
+            ("other-format", format!("{noun} of a form that is not read"), "export them as PNG".to_string())
         }
-        Some(other) => {
-            let name = format!("{other:?}").to_uppercase();
-            let remedy = format!("convert them to PNG: magick mogrify -format png *.{}", other.extensions_str()[0]);
-            ("other-format", format!("{noun} that are {name} files, whatever they are called"), remedy)
+        Some(_) => ("damaged-file", format!("{noun} that are damaged or cut short"), again.to_string()),
+        None if let Ok(other) = image::guess_format(bytes) => {
+            other_format(noun, &format!("{other:?}").to_uppercase(), other.extensions_str()[0])
         }
         None if start.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) => {
             let what = format!("{noun} that are text files, such as an error page saved as a picture");
             ("not-an-image", what, again.to_string())
         }
-        None => ("not-an-image", format!("{noun} that are neither PNG nor JPEG"), again.to_string()),
+        None => ("not-an-image", format!("{noun} that are no pictures of any known form"), again.to_string()),
     };
     // Of an empty file there is no more to say.
     let note = (!bytes.is_empty()).then(|| error.to_string());
     Broken { code, what, remedy, note }
+}
+
+fn other_format(noun: &str, name: &str, ending: &str) -> (&'static str, String, String) {
+    let remedy = format!("convert them to PNG: magick mogrify -format png *.{ending}");
+    ("other-format", format!("{noun} that are {name} files, whatever they are called"), remedy)
 }

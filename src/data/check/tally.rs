@@ -131,6 +131,11 @@ impl<'a> Tally<'a> {
         if image.misnamed {
             misnamed(&pair.image, image.format, faults);
         }
+        if image.unended {
+            let what = "JPEGs that lack their end marker; all pixels are there, and they are used";
+            let remedy = "nothing, or save them again to silence this";
+            faults.add(Fault::new(Level::Warning, "jpeg-without-end", what, remedy), Example::file(&pair.image));
+        }
     }
 
     fn add_mask(&mut self, split: usize, pair: &Pair, mask: &MaskFacts, faults: &mut Faults) {
@@ -138,7 +143,7 @@ impl<'a> Tally<'a> {
         *sums.mask_formats.entry(mask.format.clone()).or_default() += 1;
         *sums.masks.entry(mask.hash).or_default() += 1;
         if mask.misnamed {
-            misnamed(&pair.mask, "PNG", faults);
+            misnamed(&pair.mask, mask.kind, faults);
         }
         let place = |at: usize| [at % mask.size[0], at / mask.size[0]];
         if let Some(at) = mask.transparent {

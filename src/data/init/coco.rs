@@ -12,6 +12,7 @@ use crate::data::Split;
 use crate::data::check::Progress;
 use crate::data::walk::walk;
 use crate::error::{Error, Result};
+use crate::files;
 
 #[derive(Deserialize)]
 struct File {
@@ -106,7 +107,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
 
 /// The file, if it is of this form.
 fn read(path: &Path) -> Result<Option<File>> {
-    let bytes = std::fs::read(path).map_err(|e| Error::file("read", path, e))?;
+    let bytes = files::read(path, files::ANNOTATIONS).map_err(|e| Error::file("read", path, e))?;
     #[derive(Deserialize)]
     struct Keys {
         images: Option<serde::de::IgnoredAny>,

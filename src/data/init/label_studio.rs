@@ -10,6 +10,7 @@ use crate::data::image::{RawMask, read_mask};
 use crate::data::pairs::plain_stem;
 use crate::data::walk::walk;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// What a file's name says.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,7 +94,7 @@ fn layer(name: &str) -> Option<Layer> {
 fn tasks(files: &[(String, PathBuf)]) -> Result<BTreeMap<u64, String>> {
     let mut tasks = BTreeMap::new();
     for (_, path) in files.iter().filter(|(name, _)| name.ends_with(".json")) {
-        let bytes = std::fs::read(path).map_err(|e| Error::file("read", path, e))?;
+        let bytes = files::read(path, files::ANNOTATIONS).map_err(|e| Error::file("read", path, e))?;
         let Ok(serde_json::Value::Array(list)) = serde_json::from_slice(&bytes) else { continue };
         for task in list {
             let image = task["data"].as_object().into_iter().flat_map(|data| data.values()).find_map(|value| {
@@ -139,8 +140,10 @@ fn decoded(text: &str) -> String {
 /// What is not black, and the size.
 fn bitmap(path: &Path) -> Result<(Area, [usize; 2])> {
     let (width, height, bits) = match read_mask(path)? {
-        RawMask::Index { width, height, values } => (width, height, values.iter().map(|value| *value > 0).collect()),
-        RawMask::Rgb { width, height, values } => {
+        RawMask::Index { width, height, values, .. } => {
+            (width, height, values.iter().map(|value| *value > 0).collect())
+        }
+        RawMask::Rgb { width, height, values, .. } => {
             (width, height, values.iter().map(|value| *value != [0; 3]).collect())
         }
     };

@@ -14,6 +14,7 @@ use crate::data::check::Progress;
 use crate::data::image::{IGNORE, RawMask, decode_mask};
 use crate::data::walk::walk;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// What LabelMe calls pixels to leave out, and background that was drawn.
 const IGNORED: &str = "__ignore__";
@@ -82,7 +83,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
 
 /// The file, if it is of this form.
 fn read(path: &Path) -> Result<Option<File>> {
-    let bytes = std::fs::read(path).map_err(|e| Error::file("read", path, e))?;
+    let bytes = files::read(path, files::ANNOTATIONS).map_err(|e| Error::file("read", path, e))?;
     #[derive(Deserialize)]
     struct Keys {
         shapes: Option<serde::de::IgnoredAny>,
@@ -148,7 +149,7 @@ fn bitmap(text: &str, at: [f64; 2]) -> Result<Area> {
     let bytes = base64::engine::general_purpose::STANDARD
         .decode(text)
         .map_err(|e| Error::new("it is not base64").source(e).hint("open and save the file in LabelMe"))?;
-    let (width, bits) = match decode_mask(std::io::Cursor::new(bytes))? {
+    let (width, bits) = match decode_mask(&bytes)? {
         RawMask::Index { width, values, .. } => (width, values.iter().map(|value| *value > 0).collect()),
         RawMask::Rgb { width, values, .. } => (width, values.iter().map(|value| *value != [0; 3]).collect()),
     };

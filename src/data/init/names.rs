@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use crate::data::spec::Source;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Files that are looked for, the first that is there.
 const FILES: [&str; 13] = [
@@ -63,7 +64,7 @@ enum Names {
 impl DataYaml {
     /// Reads the file; aliases and sizes are bounded by the parser.
     pub(super) fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).map_err(|e| Error::file("read", path, e))?;
+        let text = files::read_text(path, files::TEXT).map_err(|e| Error::file("read", path, e))?;
         serde_saphyr::from_str(&text).map_err(|e| Error::file("understand", path, e.to_string()))
     }
 
@@ -88,7 +89,7 @@ pub(super) fn find(folder: &Path) -> Result<Option<(String, Vec<Named>)>> {
             let names = DataYaml::read(&path)?.names();
             names.into_iter().map(|(id, name)| Named { name, value: Some(Source::Index(id)) }).collect()
         } else {
-            parse(&std::fs::read_to_string(&path).map_err(|e| Error::file("read", &path, e))?)
+            parse(&files::read_text(&path, files::TEXT).map_err(|e| Error::file("read", &path, e))?)
         };
         if !names.is_empty() {
             return Ok(Some((file.to_string(), names)));

@@ -10,6 +10,7 @@ use crate::data::check::Progress;
 use crate::data::pairs::plain_stem;
 use crate::data::walk::walk;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// A plan for a folder with `data.yaml` (or another YAML that names classes and images) and polygons in `labels`.
 pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
@@ -132,7 +133,7 @@ fn labels_folder(images: &Path) -> Option<PathBuf> {
 
 /// The polygons of a file, and how many boxes it has.
 fn read(path: &Path, ids: &[u16], yaml: &Path) -> Result<(Vec<(Area, u8)>, usize)> {
-    let text = std::fs::read_to_string(path).map_err(|e| Error::file("read", path, e))?;
+    let text = files::read_text(path, files::RECORD).map_err(|e| Error::file("read", path, e))?;
     let (mut areas, mut boxes) = (Vec::new(), 0);
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         let wrong = |what: String| Error::new(format!("line {} of `{}` {what}", number + 1, path.display()));

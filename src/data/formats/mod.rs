@@ -1,0 +1,302 @@
+//! The files that pictures come in, told apart by content and not by name; decoders of others, guarded and bounded.
+
+mod canvas;
+mod gif;
+mod npy;
+mod png;
+mod tiff;
+
+use std::io::{BufRead, Cursor, Read, Seek};
+
+use image::codecs::bmp::BmpDecoder;
+use image::codecs::jpeg::JpegDecoder;
+use image::codecs::webp::WebPDecoder;
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, Limits};
+
+use self::canvas::{Canvas, ImageCanvas, Layout, MaskCanvas, Place};
+use crate::data::budget::{self, Permit};
+use crate::data::image::{Image, MAX_PIXELS, RawMask};
+use crate::data::jpeg::{self, End};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::guard::guarded;
+
+pub(crate) use self::canvas::Kind;
+
+const DAMAGED: &str = "the file is damaged or cut short: copy or export it again, or leave it out";
+
+/// What a file is, by its first bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Format {
+    #[default]
+    Png,
+    Jpeg,
+    Tiff,
+    Gif,
+    Bmp,
+    WebP,
+    Npy,
+}
+
+impl Format {
+    /// Of a file that begins so.
+    pub(crate) fn of(start: &[u8]) -> Option<Self> {
+        Some(match start {
+            [0x89, b'P', b'N', b'G', ..] => Self::Png,
+            [0xff, 0xd8, ..] => Self::Jpeg,
+            [b'I', b'I', 42 | 43, 0, ..] | [b'M', b'M', 0, 42 | 43, ..] => Self::Tiff,
+            [b'G', b'I', b'F', b'8', ..] => Self::Gif,
+            [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Self::WebP,
+            [0x93, b'N', b'U', b'M', b'P', b'Y', ..] => Self::Npy,
+            [b'B', b'M', ..] => Self::Bmp,
+            _ => return None,
+        })
+    }
+
+    /// What people call it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Png => "PNG",
+            Self::Jpeg => "JPEG",
+            Self::Tiff => "TIFF",
+            Self::Gif => "GIF",
+            Self::Bmp => "BMP",
+            Self::WebP => "WebP",
+            Self::Npy => "NumPy array",
+        }
+    }
+
+    /// The format that a file called so claims to be.
+    pub(crate) fn called(name: &str) -> Option<Self> {
+        Some(match name.rsplit_once('.')?.1.to_ascii_lowercase().as_str() {
+            "png" => Self::Png,
+            "jpg" | "jpeg" => Self::Jpeg,
+            "tif" | "tiff" => Self::Tiff,
+            "gif" => Self::Gif,
+            "bmp" => Self::Bmp,
+            "webp" => Self::WebP,
+            "npy" => Self::Npy,
+            _ => return None,
+        })
+    }
+}
+
+/// An image as it was decoded, in memory that is counted until this is dropped.
+pub(crate) struct Decoded {
+    pub(crate) image: Image,
+    pub(crate) format: Format,
+    /// How a note in the file said to turn it.
+    pub(crate) orientation: Orientation,
+    /// A JPEG with all its pixels and no end marker.
+    pub(crate) unended: bool,
+    /// Of 16 bits a channel: the lowest and highest value.
+    pub(crate) deep: Option<[u16; 2]>,
+    _permit: Option<Permit>,
+}
+
+/// Decodes an image of any format but NumPy's. `range`: which 16-bit values become black and white.
+pub(crate) fn image(mut reader: impl BufRead + Seek, range: Option<[u16; 2]>) -> Result<Decoded> {
+    let format = format_of(&mut reader)?;
+    guarded(|| {
+        let mut canvas = ImageCanvas::new(range);
+        let mut unended = false;
+        let orientation = match format {
+            Format::Png => png::decode(reader, &mut canvas)?,
+            Format::Tiff => tiff::decode(&rest(reader)?, &mut canvas)?,
+            Format::Gif => gif::decode(&rest(reader)?, false, &mut canvas).map(|()| Orientation::NoTransforms)?,
+            Format::Jpeg => {
+                let bytes = rest(reader)?;
+                // The decoder fills what is missing with grey and calls it success.
+                unended = jpeg::check(&bytes)? == End::Missing;
+                // A progressive one is held as coefficients before it becomes pixels.
+                whole(JpegDecoder::new(Cursor::new(&bytes)).map_err(invalid)?, 9, &mut canvas)?
+            }
+            Format::Bmp => whole(BmpDecoder::new(reader).map_err(invalid)?, 7, &mut canvas)?,
+            Format::WebP => whole(WebPDecoder::new(reader).map_err(invalid)?, 11, &mut canvas)?,
+            Format::Npy => return Err(not_an_image()),
+        };
+        let ImageCanvas { image, permit, deep, .. } = canvas;
+        let image = turned(image, orientation);
+        Ok(Decoded { image, format, orientation, unended, deep, _permit: permit })
+    })
+}
+
+/// Width and height of an image before it is turned, and how it is to be.
+pub(crate) fn size(mut reader: impl BufRead + Seek) -> Result<((usize, usize), Orientation)> {
+    fn noted(mut decoder: impl ImageDecoder) -> Result<((usize, usize), Orientation)> {
+        let (width, height) = decoder.dimensions();
+        check_size(width.into(), height.into())?;
+        Ok(((width as usize, height as usize), decoder.orientation().map_err(invalid)?))
+    }
+    let format = format_of(&mut reader)?;
+    guarded(|| match format {
+        Format::Png => png::size(reader),
+        Format::Tiff => tiff::size(&rest(reader)?),
+        Format::Gif => Ok((gif::size(&rest(reader)?)?, Orientation::NoTransforms)),
+        Format::Jpeg => noted(JpegDecoder::new(reader).map_err(invalid)?),
+        Format::Bmp => noted(BmpDecoder::new(reader).map_err(invalid)?),
+        Format::WebP => noted(WebPDecoder::new(reader).map_err(invalid)?),
+        Format::Npy => Ok((npy::size(&rest(reader)?)?, Orientation::NoTransforms)),
+    })
+}
+
+/// A mask as it was decoded, in memory that is counted until this is dropped.
+pub(crate) struct DecodedMask {
+    pub(crate) mask: RawMask,
+    _permit: Option<Permit>,
+}
+
+/// Decodes a mask. `lossy`: a JPEG is taken too, as the grey levels or colours that its compression left.
+pub(crate) fn mask(mut reader: impl BufRead + Seek, lossy: bool) -> Result<DecodedMask> {
+    let format = format_of(&mut reader).map_err(|_| not_a_mask())?;
+    guarded(|| {
+        let mut canvas = MaskCanvas::new();
+        match format {
+            Format::Png => drop(png::decode(reader, &mut canvas)?),
+            Format::Tiff => drop(tiff::decode(&rest(reader)?, &mut canvas)?),
+            Format::Gif => gif::decode(&rest(reader)?, true, &mut canvas)?,
+            Format::Npy => npy::decode(&rest(reader)?, &mut canvas)?,
+            Format::Bmp => bmp_mask(&rest(reader)?, &mut canvas)?,
+            Format::Jpeg if lossy => {
+                let bytes = rest(reader)?;
+                jpeg::check(&bytes)?;
+                lossy_mask(JpegDecoder::new(Cursor::new(&bytes)).map_err(invalid)?, &mut canvas)?;
+            }
+            Format::Jpeg => {
+                return Err(Error::new("it is a JPEG: its compression changes values, so it cannot hold labels").hint(
+                    "export the masks as PNG from the labelling tool; where there is nothing else, `jpeg_tolerance = 16` in \
+                     the dataset's TOML takes every value for the nearest declared one within 16",
+                ));
+            }
+            Format::WebP => return Err(not_a_mask()),
+        }
+        let MaskCanvas { mask, permit } = canvas;
+        let mask = mask.ok_or_else(|| Error::new("it holds no picture").hint(DAMAGED))?;
+        Ok(DecodedMask { mask, _permit: permit })
+    })
+}
+
+fn format_of(reader: &mut impl BufRead) -> Result<Format> {
+    let start = reader.fill_buf().map_err(|error| Error::new("reading failed").source(error))?;
+    Format::of(start).ok_or_else(not_an_image)
+}
+
+/// All bytes of a file whose decoder wants them at once.
+fn rest(reader: impl Read) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    reader
+        .take(files::PICTURE + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| Error::new("reading failed").source(error))?;
+    if bytes.len() as u64 > files::PICTURE {
+        return Err(Error::new(format!("it holds more than {} MB", files::PICTURE / 1_000_000))
+            .hint("cut the picture into tiles, or save it as PNG"));
+    }
+    Ok(bytes)
+}
+
+/// Puts an image on the canvas that its decoder gives whole, and takes `bytes` a pixel for.
+fn whole(mut decoder: impl ImageDecoder, bytes: u64, canvas: &mut ImageCanvas) -> Result<Orientation> {
+    let (width, height) = decoder.dimensions();
+    check_size(width.into(), height.into())?;
+    canvas.permit = Some(budget::take(u64::from(width) * u64::from(height) * bytes));
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(MAX_PIXELS * 8);
+    decoder.set_limits(limits).map_err(invalid)?;
+    let orientation = decoder.orientation().map_err(invalid)?;
+    let rgb = DynamicImage::from_decoder(decoder).map_err(invalid)?.into_rgb8();
+    canvas.image = Image { width: width as usize, height: height as usize, pixels: rgb.into_raw() };
+    Ok(orientation)
+}
+
+fn bmp_mask(bytes: &[u8], canvas: &mut MaskCanvas) -> Result<()> {
+    let mut decoder = BmpDecoder::new(Cursor::new(bytes)).map_err(invalid)?;
+    let palette = decoder.get_palette().map(std::sync::Arc::from);
+    let (width, height) = decoder.dimensions();
+    check_size(width.into(), height.into())?;
+    let kind = if palette.is_some() { Kind::Palette } else { Kind::Rgb };
+    decoder.set_indexed_color(palette.is_some());
+    let kind = match decoder.color_type() {
+        image::ColorType::Rgba8 => Kind::Rgba,
+        _ => kind,
+    };
+    put(decoder, Layout { format: Format::Bmp, kind, bits: 8, palette }, canvas)
+}
+
+fn lossy_mask(decoder: impl ImageDecoder, canvas: &mut MaskCanvas) -> Result<()> {
+    let (width, height) = decoder.dimensions();
+    check_size(width.into(), height.into())?;
+    let kind = if decoder.color_type().has_color() { Kind::Rgb } else { Kind::Grey };
+    put(decoder, Layout { format: Format::Jpeg, kind, bits: 8, palette: None }, canvas)
+}
+
+/// Puts the bytes of a decoder that gives all at once on the canvas.
+fn put(decoder: impl ImageDecoder, layout: Layout, canvas: &mut MaskCanvas) -> Result<()> {
+    let (width, height) = decoder.dimensions();
+    let channels = layout.kind.channels();
+    let size = width as usize * height as usize * channels;
+    if decoder.total_bytes() != size as u64 {
+        return Err(Error::new("its pixels are of a form that is not supported").hint("save it as PNG"));
+    }
+    canvas.begin((width as usize, height as usize), layout)?;
+    let mut bytes = canvas::zeros(size)?;
+    decoder.read_image(&mut bytes).map_err(invalid)?;
+    let mut samples = Vec::new();
+    for (y, row) in bytes.chunks_exact(width as usize * channels).enumerate() {
+        unpack(row, 8, row.len(), u16::from_ne_bytes, &mut samples);
+        canvas.place(Place { x: 0, y, step: 1 }, &samples);
+    }
+    Ok(())
+}
+
+fn turned(image: Image, orientation: Orientation) -> Image {
+    if orientation == Orientation::NoTransforms {
+        return image;
+    }
+    let (width, height) = (image.width as u32, image.height as u32);
+    let Some(buffer) = image::RgbImage::from_raw(width, height, image.pixels) else { unreachable!("of its size") };
+    let mut turned = DynamicImage::ImageRgb8(buffer);
+    turned.apply_orientation(orientation);
+    let rgb = turned.into_rgb8();
+    Image { width: rgb.width() as usize, height: rgb.height() as usize, pixels: rgb.into_raw() }
+}
+
+/// The first `count` samples of a row, of 1, 2, 4 or 8 bits, first in the high bits, or of 16 in the order of `word`.
+fn unpack(row: &[u8], bits: usize, count: usize, word: fn([u8; 2]) -> u16, samples: &mut Vec<u16>) {
+    samples.clear();
+    match bits {
+        16 => samples.extend(row.as_chunks::<2>().0.iter().take(count).map(|pair| word(*pair))),
+        8 => samples.extend(row.iter().take(count).map(|byte| u16::from(*byte))),
+        _ => samples.extend((0..count).map_while(|x| {
+            let shift = 8 - bits - (x * bits) % 8;
+            Some(u16::from(row.get(x * bits / 8)? >> shift) & ((1 << bits) - 1))
+        })),
+    }
+}
+
+pub(crate) fn check_size(width: u64, height: u64) -> Result<()> {
+    if width == 0 || height == 0 {
+        return Err(Error::new(format!("it declares {width}x{height} pixels")).hint(DAMAGED));
+    }
+    if width.saturating_mul(height) > MAX_PIXELS {
+        return Err(Error::new(format!("it declares {width}x{height} pixels, more than the limit of {MAX_PIXELS}"))
+            .hint("cut the picture into tiles"));
+    }
+    Ok(())
+}
+
+fn invalid(error: image::ImageError) -> Error {
+    Error::new(error.to_string()).hint(DAMAGED)
+}
+
+fn not_an_image() -> Error {
+    Error::new("it is none of PNG, JPEG, TIFF, BMP, GIF and WebP").hint("convert the picture to PNG or JPEG")
+}
+
+fn not_a_mask() -> Error {
+    Error::new("it is none of PNG, TIFF, BMP, GIF and .npy").hint("export the masks as PNG")
+}
+
+#[cfg(test)]
+mod tests;
