@@ -1,6 +1,6 @@
 //! The one dataset on disk: a folder of images, a folder of masks, and a map between values and classes.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
@@ -70,12 +70,6 @@ impl Folder {
         }
         self.map.apply(mask).map_err(|e| Error::file("use", &pair.mask, e))
     }
-
-    /// The files of the sample at `index`: image and mask.
-    pub fn files(&self, index: usize) -> (&Path, &Path) {
-        let pair = &self.pairs[index];
-        (&pair.image, &pair.mask)
-    }
 }
 
 impl Dataset for Folder {
@@ -107,6 +101,12 @@ impl Dataset for Folder {
         self.pairs[index].stem.clone()
     }
 
+    /// Image and mask.
+    fn files(&self, index: usize) -> Vec<PathBuf> {
+        let pair = &self.pairs[index];
+        vec![pair.image.clone(), pair.mask.clone()]
+    }
+
     fn classes(&self) -> &Classes {
         &self.classes
     }
@@ -135,7 +135,6 @@ fn sizes_differ(pair: &Pair, image: (usize, usize), mask: (usize, usize)) -> Err
 mod tests {
     use super::*;
     use crate::data::image::{Image, write_index_png, write_png};
-    use std::path::PathBuf;
 
     fn open(name: &str, split: Split, root: Option<&Path>) -> Result<Folder> {
         DatasetSpec::find(name)?.open(split, root)

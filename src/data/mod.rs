@@ -32,6 +32,7 @@ mod walk;
 pub use config::{DataConfig, Fold};
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -57,6 +58,11 @@ pub trait Dataset: Send + Sync {
 
     /// What the sample is called: for files, the path below the image folder without its ending.
     fn name(&self, index: usize) -> String;
+
+    /// The files that the sample at `index` is read from; none of a set that is made.
+    fn files(&self, _index: usize) -> Vec<PathBuf> {
+        Vec::new()
+    }
 
     /// The classes that the labels count.
     fn classes(&self) -> &Classes;
@@ -216,6 +222,10 @@ impl Dataset for Cached {
 
     fn name(&self, index: usize) -> String {
         self.inner.name(index)
+    }
+
+    fn files(&self, index: usize) -> Vec<PathBuf> {
+        self.inner.files(index)
     }
 
     fn survey(&self) -> Result<Option<Survey>> {

@@ -103,6 +103,12 @@ pub(super) fn record(
     write(&path, &manifest)
 }
 
+/// What the manifest in a run's folder says of the data; nothing where it cannot be read.
+pub(super) fn data(run: &Path) -> Vec<Fingerprint> {
+    let text = files::read_text(&run.join(MANIFEST), files::TEXT).ok();
+    text.and_then(|text| serde_json::from_str::<Manifest>(&text).ok()).map_or(Vec::new(), |manifest| manifest.data)
+}
+
 fn write(path: &Path, manifest: &Manifest) -> Result<()> {
     let json = serde_json::to_vec_pretty(manifest).map_err(|error| Error::file("write", path, error))?;
     files::write(path, &json)

@@ -9,6 +9,7 @@ pub mod ema;
 pub mod manifest;
 mod observer;
 pub mod optimizer;
+mod provenance;
 pub mod schedule;
 pub mod step;
 
@@ -37,6 +38,7 @@ use manifest::Fingerprint;
 use observer::Pace;
 pub use observer::{Observer, Progress, Stop};
 use optimizer::Optimizer;
+use provenance::Provenance;
 use step::Learner;
 
 /// The name of the scores in a run's folder: those of its `model.safetensors`.
@@ -83,7 +85,7 @@ pub fn prepare(config: &Config, run: &Path, resume: bool) -> Result<files::Lock>
 fn prepare_locked(config: &Config, run: &Path, resume: bool) -> Result<()> {
     let path = run.join("config.toml");
     let text = config.to_toml()?;
-    let begun = run.join("model.safetensors").exists() || !Checkpoints::new(run, 1).list()?.is_empty();
+    let begun = run.join("model.safetensors").exists() || Checkpoints::any(run)?;
     match files::read_text(&path, files::TEXT) {
         // What failed before its first checkpoint is no run.
         Ok(_) if !resume && !begun => {}
@@ -127,11 +129,6 @@ pub fn run(config: &Config, session: &Session, observer: &mut dyn Observer) -> R
     let training = Arc::new(Cached::new(config.data.open(Split::Train)?, config.data.cache_mb << 20));
     let validation = config.data.open(Split::Val)?;
     let classes = training.classes().clone();
-    let mut data = Vec::new();
-    if !resume {
-        data.push(survey(training.as_ref(), Split::Train, observer)?);
-        data.push(survey(validation.as_ref(), Split::Val, observer)?);
-    }
     if train.schedule.warmup_iters >= train.iterations {
         observer.note(&format!(
             "warning: train.schedule.warmup_iters = {} does not end within train.iterations = {}: the learning rate stays \
@@ -146,13 +143,25 @@ pub fn run(config: &Config, session: &Session, observer: &mut dyn Observer) -> R
     let criterion =
         Criterion { mean: train.loss_mean, class_weights: train.class_weights.clone(), config: train.loss.clone() };
     let metadata = artifact::metadata(config, &classes)?;
-    let checkpoints = Checkpoints::new(run, train.keep_checkpoints);
+    let checkpoints = Checkpoints::new(run, config)?;
     let learning = device.clone().autodiff();
 
     let fresh = config.model.init(classes.names.len(), train.seed, &learning);
     let saved = match resume {
-        true => checkpoints.load_last(&fresh, train, device, &mut |text| observer.note(text))?,
+        true => checkpoints.load_last(&fresh, config, device, &mut |text| observer.note(text))?,
         false => None,
+    };
+    let sets = [(Split::Train, training.as_ref() as &dyn Dataset), (Split::Val, validation.as_ref())];
+    let data = match &saved {
+        Some(_) => {
+            same_data(config, run, sets, observer)?;
+            Vec::new()
+        }
+        None => {
+            let found = sets.into_iter().map(|(split, set)| survey(set, split, observer)).collect::<Result<_>>()?;
+            provenance(config, sets, observer)?.write(run)?;
+            found
+        }
     };
     let (mut state, mut learner) = match saved {
         Some(saved) => {
@@ -254,6 +263,49 @@ pub fn run(config: &Config, session: &Session, observer: &mut dyn Observer) -> R
         observer.evaluated(state.iteration, &scores);
     }
     Ok(Outcome { model, iteration: state.iteration, interrupted, best: state.best })
+}
+
+/// Every file of the data, by its checksum.
+fn provenance(config: &Config, sets: [(Split, &dyn Dataset); 2], observer: &mut dyn Observer) -> Result<Provenance> {
+    let mut found = Provenance::default();
+    found.describe(&config.data.label_map()?);
+    for (split, set) in sets {
+        found.add(split, set, &mut |text| observer.note(text))?;
+    }
+    Ok(found)
+}
+
+/// Fails if the data are not those that the run in `run` has learned from so far.
+fn same_data(config: &Config, run: &Path, sets: [(Split, &dyn Dataset); 2], observer: &mut dyn Observer) -> Result<()> {
+    let changes = match Provenance::read(run)? {
+        Some(before) => provenance(config, sets, observer)?.changes(&before),
+        // An earlier version noted less.
+        None => {
+            let mut changes = Vec::new();
+            for (split, set) in sets {
+                let before = manifest::data(run).into_iter().find(|before| before.split == split.to_string());
+                let Some(before) = before else { continue };
+                let now = survey(set, split, observer)?;
+                if now != before {
+                    changes.push(format!(
+                        "[{split}]: {} images before, {} now, or other masks",
+                        before.images, now.images
+                    ));
+                }
+            }
+            changes
+        }
+    };
+    if changes.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(format!("the data are not those that `{}` has learned from: {}", run.display(), changes.join("; "))).hint(
+        format!(
+            "put the files back as they were to go on; to learn from the data as they are now start another run, from these \
+             weights with train.pretrained = \"{}\"",
+            run.join("model.safetensors").display()
+        ),
+    ))
 }
 
 /// Looks at all masks before anything is learned from them: a fault found by the first evaluation comes hours late.
