@@ -16,7 +16,7 @@ masks = "masks"
 "#;
 
 /// A dataset of four images, all right, and a recipe for it.
-fn set(lab: &Lab) -> String {
+pub(crate) fn set(lab: &Lab) -> String {
     for i in 0..4u8 {
         picture(lab, &format!("images/{i}.png"), 40, 32);
         mask(lab, &format!("masks/{i}.png"), 40, 32, |x| u8::from(x > 20));

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::bad_input;
 use crate::cli::{Lab, TINY};
 
 fn bytes(path: &Path) -> Vec<u8> {
@@ -251,6 +252,123 @@ fn every_part_of_a_run_is_in_its_checkpoint() {
             assert!(bytes(&whole.join(file)) == before, "{name}: {file} differs");
         }
     }
+}
+
+/// Stopped at iterations that nobody chose, with seeds that nobody chose, every run goes on. `STRUCTTOKEN_STOPS=300` tries more.
+#[test]
+fn no_intact_run_is_refused() {
+    let lab = Lab::new();
+    let recipe = lab.write("tiny.toml", TINY);
+    let stops = std::env::var("STRUCTTOKEN_STOPS").map_or(6, |count| count.parse().unwrap());
+    let mut rng = structtoken::rng::Rng::new(17, &[]);
+    for number in 0..stops {
+        let (seed, stop) = (format!("train.seed={}", rng.below(1000)), (1 + rng.below(23)).to_string());
+        let out = format!("run-{number}");
+        let train = ["train", recipe.to_str().unwrap(), "--out", &out, "--device", "cpu", "--stop-after", &stop];
+        let small =
+            ["train.iterations=24", "train.eval_every=3", "train.save_every=4", "train.tensorboard=false", &seed];
+        let changes: Vec<&str> = small.iter().flat_map(|change| ["--set", change]).collect();
+        let stopped = lab.run(&[&train[..], &changes].concat());
+        assert_eq!(stopped.status.code(), Some(130), "{}", String::from_utf8_lossy(&stopped.stderr));
+        let resumed = lab.run(&["train", "--resume", "--out", &out, "--device", "cpu"]);
+        let talk = String::from_utf8_lossy(&resumed.stderr);
+        assert!(resumed.status.success() && !talk.contains("damaged"), "{seed}, stopped before {stop}: {talk}");
+        std::fs::remove_dir_all(lab.path(&out)).unwrap();
+    }
+}
+
+#[test]
+fn a_run_goes_on_with_its_own_data_only() {
+    let lab = Lab::new();
+    let recipe = bad_input::set(&lab);
+    let train = ["train", &recipe, "--out", "run", "--device", "cpu", "--set", "train.iterations=3"];
+    let resume = ["train", "--resume", "--out", "run", "--device", "cpu"];
+    // Before anything was learned, other data are as good.
+    let stopped = lab.run(&[&train[..], &["--stop-after", "0"]].concat());
+    assert_eq!(stopped.status.code(), Some(130));
+    let image = lab.path("images/0.png");
+    let good = bytes(&image);
+    let other = image::open(&image).unwrap().fliph();
+    other.save(&image).unwrap();
+    let stopped = lab.run(&[&resume[..], &["--stop-after", "2"]].concat());
+    assert_eq!(stopped.status.code(), Some(130), "{}", String::from_utf8_lossy(&stopped.stderr));
+    let begun = bytes(&image);
+
+    std::fs::write(&image, good).unwrap();
+    let talk = lab.refused(&resume, &["[train]: 1 image changed (0)", "put the files back", "train.pretrained = "]);
+    std::fs::write(&image, &begun).unwrap();
+    for (path, what) in
+        [("images/new.png", "1 image new (new)"), ("masks/0.png", "1 image changed in their masks alone (0)")]
+    {
+        let path = lab.path(path);
+        let before = path.exists().then(|| bytes(&path));
+        if before.is_none() {
+            std::fs::copy(&image, &path).unwrap();
+            std::fs::copy(lab.path("masks/0.png"), lab.path("masks/new.png")).unwrap();
+        } else {
+            image::open(&path).unwrap().fliph().save(&path).unwrap();
+        }
+        lab.refused(&resume, &[what]);
+        match before {
+            Some(before) => std::fs::write(&path, before).unwrap(),
+            None => [path, lab.path("masks/new.png")].iter().for_each(|path| std::fs::remove_file(path).unwrap()),
+        }
+    }
+    let toml = lab.path("set.toml");
+    let described = std::fs::read_to_string(&toml).unwrap();
+    std::fs::write(&toml, described.replace("\"thing\"", "\"other\"")).unwrap();
+    lab.refused(&resume, &["another label map"]);
+    std::fs::write(&toml, described).unwrap();
+
+    // Both ways out work.
+    let pretrained = talk.split("train.pretrained = \"").nth(1).unwrap().split('"').next().unwrap();
+    let from = format!("train.pretrained={pretrained}");
+    lab.ok(&["train", &recipe, "--out", "other", "--device", "cpu", "--set", "train.iterations=1", "--set", &from]);
+    lab.ok(&resume);
+}
+
+#[test]
+fn a_run_goes_on_with_its_own_recipe_only() {
+    let lab = Lab::new();
+    let recipe = lab.write("tiny.toml", TINY);
+    let resume = ["train", "--resume", "--out", "run", "--device", "cpu"];
+    let train = ["train", recipe.to_str().unwrap(), "--out", "run", "--device", "cpu", "--stop-after", "20"];
+    lab.run(&train);
+    let own = lab.path("run/config.toml");
+    let good = std::fs::read_to_string(&own).unwrap();
+    let mut talk = String::new();
+    for (edited, said) in [
+        (good.replace("lr = 0.001", "lr = 0.002"), "train.optimizer.lr: 0.001 -> 0.002"),
+        (
+            good.replace("seed = 0\niter", "seed = 5\niter").replace("\nseed = 0\n", "\nseed = 5\n"),
+            "train.seed: 0 -> 5",
+        ),
+        (good.split("[train]").next().unwrap().to_owned(), "train.iterations: 60 -> 160000"),
+    ] {
+        assert_ne!(edited, good);
+        std::fs::write(&own, edited).unwrap();
+        talk = lab.refused(&resume, &[said, "is no longer the recipe"]);
+        // An earlier version kept no recipe in a checkpoint, but some of it in the model file.
+        if said.contains("seed") {
+            let last = lab.path("run/checkpoints/step-00000020");
+            let aside = lab.path("aside");
+            std::fs::create_dir_all(&aside).unwrap();
+            for file in ["config.toml", "checksums.json"] {
+                std::fs::rename(last.join(file), aside.join(file)).unwrap();
+            }
+            lab.refused(&resume, &[said, "put the values before the arrows back"]);
+            for file in ["config.toml", "checksums.json"] {
+                std::fs::rename(aside.join(file), last.join(file)).unwrap();
+            }
+        }
+    }
+    let remedy = talk.split("take the recipe back with `").nth(1).unwrap().split('`').next().unwrap();
+    assert!(
+        std::process::Command::new("sh").args(["-c", remedy]).current_dir(lab.dir.path()).status().unwrap().success()
+    );
+    lab.ok(&resume);
+    lab.ok(&["train", recipe.to_str().unwrap(), "--out", "whole", "--device", "cpu"]);
+    assert_same(&lab, "whole", "run");
 }
 
 #[test]
