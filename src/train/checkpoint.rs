@@ -224,7 +224,7 @@ fn load(folder: &Path, model: &Model, config: &TrainConfig, device: &Device) -> 
     check_checksums(folder)?;
     let state = load_state(&folder.join(STATE))?;
     let read = |name: &str, model: Model| -> Result<Model> {
-        Ok(weights::load(model, &weights::read(&folder.join(name))?, &LoadOptions::default())?.0)
+        Ok(weights::load(model, &weights::read(&folder.join(name))?, &LoadOptions::exact())?.0)
     };
     let ema = match config.ema {
         Some(decay) => Some(Ema::new(read(EMA, model.valid())?, decay)),

@@ -7,6 +7,7 @@ pub mod checkpoint;
 mod config;
 pub mod ema;
 pub mod manifest;
+mod memory;
 mod observer;
 pub mod optimizer;
 pub mod schedule;
@@ -127,6 +128,7 @@ pub fn run(config: &Config, session: &Session, observer: &mut dyn Observer) -> R
     let training = Arc::new(Cached::new(config.data.open(Split::Train)?, config.data.cache_mb << 20));
     let validation = config.data.open(Split::Val)?;
     let classes = training.classes().clone();
+    memory::ensure(config, classes.len(), device)?;
     let mut data = Vec::new();
     if !resume {
         data.push(survey(training.as_ref(), Split::Train, observer)?);
@@ -285,10 +287,9 @@ pub fn scores(run: &Path) -> Result<Scores> {
 fn initial_model(model: Model, config: &Config, observer: &mut dyn Observer) -> Result<Model> {
     let Some(path) = config.train.pretrained.as_deref() else { return Ok(model) };
     let state = weights::read(path)?;
-    let grid = config.model.backbone.features().grid;
     let whole = !config.train.pretrained_backbone_only
         && weights::our_names(&state)?.tensors.keys().any(|name| name.starts_with("decoder."));
-    let options = if whole { LoadOptions::strict(grid) } else { LoadOptions::pretrained_backbone(grid) };
+    let options = if whole { LoadOptions::strict() } else { LoadOptions::pretrained_backbone() };
     let (model, report) = weights::load(model, &state, &options)
         .map_err(|error| Error::new(format!("cannot start from `{}`", path.display())).source(error))?;
     observer.note(&report.to_string());
