@@ -11,6 +11,8 @@ use crate::room;
 const LOADED: u64 = 4;
 /// Batches that the loader holds, and the one in use.
 const BATCHES: u64 = 4;
+/// What threads, logs and the allocator take, in bytes.
+const PROGRAM: u64 = 20_000_000;
 /// Bytes of a pixel in the network's input.
 const INPUT: u64 = 12;
 
@@ -27,7 +29,7 @@ pub(super) fn ensure(config: &Config, classes: usize, device: &Device) -> Result
     let pixels = (height * width) as u64;
     let at_once = (train.batch_size / train.accumulate) as u64;
     let batches = BATCHES * at_once * pixels * LOADED;
-    let mut needed = batches;
+    let mut needed = PROGRAM + batches;
     // A GPU has memory of its own, of which nothing is known.
     if *device == Device::flex() {
         let maps = 4 * config.model.activations(classes, (height, width)) as u64;
