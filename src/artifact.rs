@@ -139,10 +139,14 @@ fn unpack(metadata: &BTreeMap<String, String>) -> Result<Card> {
         .source(error)
     })?;
     let card = as_written(card, metadata);
-    card.model.check()?;
+    card.model.check().map_err(|error| match error.remedy() {
+        Some(_) => error,
+        None => error.hint("no file of this program says so: copy it again, or get it from its author"),
+    })?;
     match card.classes.names.len() {
         n @ 1..=255 if card.classes.colors.len() == n => Ok(card),
-        n => Err(Error::new(format!("its metadata name {n} classes and {} colours", card.classes.colors.len()))),
+        n => Err(Error::new(format!("its metadata name {n} classes and {} colours", card.classes.colors.len()))
+            .hint("copy the file again, or take the run's last checkpoint")),
     }
 }
 

@@ -56,12 +56,12 @@ fn readable(bytes: u64) -> String {
     }
 }
 
-/// The limit less what is taken already; none where there is no limit.
+/// The limit less what is held; none where there is no limit. What the allocator has only reserved is still to be had.
 fn address_space() -> Option<u64> {
     let limits = read_to_string("/proc/self/limits").ok()?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max address space"))?;
     let limit = line.split_whitespace().next()?.parse::<u64>().ok()?;
-    Some(limit.saturating_sub(field("/proc/self/status", "VmSize:")? << 10))
+    Some(limit.saturating_sub(field("/proc/self/status", "VmRSS:")? << 10))
 }
 
 /// The number after `name` in a file of lines.

@@ -133,6 +133,9 @@ impl Inference<'_> {
     }
 }
 
+/// What to do where no thread can be started.
+pub(crate) const MORE_THREADS: &str = "allow this user more processes (ulimit -u), or take fewer --threads";
+
 /// One image to evaluate on: its name, its pixels, its truth.
 pub type Sample = (String, Image, Labels);
 
@@ -248,11 +251,10 @@ where
                 }
             }
         };
-        std::thread::Builder::new().name("images".to_owned()).spawn_scoped(scope, fetch).map_err(|error| {
-            Error::new("cannot start a thread that reads images")
-                .source(error)
-                .hint("allow this user more processes (ulimit -u), or take fewer --threads")
-        })?;
+        std::thread::Builder::new()
+            .name("images".to_owned())
+            .spawn_scoped(scope, fetch)
+            .map_err(|error| Error::new("cannot start a thread that reads images").source(error).hint(MORE_THREADS))?;
         // By value, so that a failure closes the channel before the thread is waited for.
         let mut total = Confusion::new(classes);
         let mut done = 0;

@@ -17,7 +17,7 @@ const PROGRAM: u64 = 20_000_000;
 const INPUT: u64 = 12;
 
 /// Fails if training as `config` says cannot fit. Counted is what cannot be avoided: weights, gradients and what the
-/// optimiser remembers, batches, and the maps of one block; a run that passes may still take more.
+/// optimiser remembers, batches, and the maps of the backbone; a run that passes may still take more.
 pub(super) fn ensure(config: &Config, classes: usize, device: &Device) -> Result<()> {
     let train = &config.train;
     let values: u64 = parameters::list(&config.model.blank(classes, &Device::flex()))
@@ -33,6 +33,9 @@ pub(super) fn ensure(config: &Config, classes: usize, device: &Device) -> Result
     // A GPU has memory of its own, of which nothing is known.
     if *device == Device::flex() {
         let maps = 4 * config.model.activations(classes, (height, width)) as u64;
+        // Every block keeps its maps for the way back.
+        let kept = if train.freeze_backbone { 1 } else { config.model.backbone.features().depth as u64 };
+        let maps = maps.max(4 * kept * backbone_maps(config, (height, width)));
         needed += 4 * values * copies + at_once * (pixels * INPUT + maps);
     }
     room::need(
@@ -40,6 +43,12 @@ pub(super) fn ensure(config: &Config, classes: usize, device: &Device) -> Result
         &format!("training with batches of {at_once} crops of {width} x {height}"),
         "lower train.batch_size, raise train.accumulate, which divides it, or take a smaller data.augment.crop or network",
     )
+}
+
+/// Values of the maps of one block of the backbone.
+fn backbone_maps(config: &Config, (height, width): (usize, usize)) -> u64 {
+    let stride = config.model.backbone.features().stride;
+    config.model.backbone.activations((height.div_ceil(stride), width.div_ceil(stride))) as u64
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use crate::config::Config;
 use crate::data::loader::Loader;
 use crate::data::{Cached, Dataset, Split};
 use crate::error::{Error, Result};
-use crate::eval::{self, Inference, Scores};
+use crate::eval::{self, Inference, MORE_THREADS, Scores};
 use crate::layers::parameters;
 use crate::loss::Criterion;
 use crate::model::Model;
@@ -183,6 +183,9 @@ pub fn run(config: &Config, session: &Session, observer: &mut dyn Observer) -> R
     let batch_size = train.batch_size / train.accumulate;
     let mut loader =
         Loader::new(training, config.data.augment.clone(), batch_size, train.seed, first, config.data.workers)?;
+    // Evaluations read images by one more: better now than after hours.
+    let one_more = std::thread::Builder::new().spawn(|| ()).map(|thread| thread.join().is_ok());
+    one_more.map_err(|error| Error::new("cannot start a thread for evaluations").source(error).hint(MORE_THREADS))?;
     let mut pace = Pace::new(state.iteration, train.iterations);
     let (mut interrupted, mut unsaved) = (false, false);
     while state.iteration < train.iterations {
