@@ -7,9 +7,8 @@ use serde::Deserialize;
 
 use super::state::{StateDict, read_file};
 use crate::error::{Error, Result};
+use crate::files;
 
-/// The longest index that is read, in bytes.
-const MAX_INDEX: u64 = 16 << 20;
 /// The most files that an index may name.
 const MAX_FILES: usize = 1000;
 
@@ -41,22 +40,16 @@ pub(super) fn is_index(path: &Path) -> bool {
 
 /// The tensors of all files that the index at `path` names, which lie beside it.
 pub(super) fn read(path: &Path) -> Result<StateDict> {
-    let size = std::fs::metadata(path)
-        .map_err(|cause| Error::new("there is no such file").source(cause).hint("check the path"))?;
-    if !size.is_file() || size.len() > MAX_INDEX {
-        return Err(
-            Error::new(format!("it is no index of weights: more than {MAX_INDEX} bytes, or no file")).hint(GIVE)
-        );
-    }
-    let text = std::fs::read(path).map_err(|cause| Error::new("it cannot be read").source(cause))?;
+    let text =
+        files::read(path, files::TEXT).map_err(|cause| Error::new("it cannot be read").source(cause).hint(GIVE))?;
     let index: Index = serde_json::from_slice(&text)
         .map_err(|cause| Error::new("it is no index of weights").source(cause).hint(GIVE))?;
-    let files: BTreeSet<&String> = index.weight_map.values().collect();
-    if files.len() > MAX_FILES {
-        return Err(Error::new(format!("it names {} files, and {MAX_FILES} at most are read", files.len())).hint(GIVE));
+    let names: BTreeSet<&String> = index.weight_map.values().collect();
+    if names.len() > MAX_FILES {
+        return Err(Error::new(format!("it names {} files, and {MAX_FILES} at most are read", names.len())).hint(GIVE));
     }
     let mut whole: Option<StateDict> = None;
-    for file in files {
+    for file in names {
         let plain =
             Path::new(file).file_name().is_some_and(|name| name == file.as_str()) && !file.contains(['/', '\\']);
         if !plain {

@@ -61,7 +61,7 @@ fn without_shells(name: &str) -> String {
 /// aside. Of several copies of a network an average of its weights is taken, which is what its author evaluated.
 pub(super) fn unwrap<'a>(tensors: impl Iterator<Item = (&'a String, &'a HostTensor)>) -> Bare<'a> {
     let all: Vec<(String, &HostTensor)> = tensors.map(|(name, tensor)| (without_shells(name), tensor)).collect();
-    let counter = |name: &str| COUNTERS.iter().any(|counter| name == *counter);
+    let counter = |name: &str| COUNTERS.contains(&name);
     let (aside, tensors): (Vec<_>, Vec<_>) = all.into_iter().partition(|(name, _)| counter(name));
     let mut bare = Bare { tensors, aside: aside.into_iter().map(|(name, _)| name).collect() };
     let shared = shared_prefix(&bare.tensors);
