@@ -9,12 +9,14 @@ use std::path::Path;
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
 
+use crate::backbone::BackboneConfig;
 use crate::config::Config;
 use crate::data::{Classes, DataConfig};
 use crate::error::{Error, Result};
 use crate::eval::{InferConfig, Scores};
 use crate::model::{Model, ModelConfig};
-use crate::weights::{self, LoadOptions};
+use crate::room;
+use crate::weights::{self, LoadOptions, StateDict};
 
 /// The key under which the metadata lie.
 pub const KEY: &str = "structtoken";
@@ -99,10 +101,18 @@ pub fn open(path: &Path, device: &Device) -> Result<(Model, Card)> {
         ));
     }
     let card = unpack(&state.metadata).map_err(|error| Error::file("open the model file", path, error))?;
-    let model = card.model.blank(card.classes.names.len(), device);
-    let (model, _) = weights::load(model, &state, &LoadOptions::default())
+    let model = of_state(&card, &state, device)
         .map_err(|error| Error::new(format!("cannot load `{}`", path.display())).source(error))?;
     Ok((model, card))
+}
+
+/// The model of `card` with the weights of `state`. The shapes are compared before the model takes memory: a card may claim
+/// any size.
+fn of_state(card: &Card, state: &StateDict, device: &Device) -> Result<Model> {
+    let blank = card.model.blank(card.classes.names.len(), device);
+    let parameters: u64 = state.tensors.values().map(|tensor| tensor.data.len() as u64).sum();
+    room::need(4 * parameters, "the network", "give the process more memory, or take a smaller network")?;
+    Ok(weights::load(blank, state, &LoadOptions::exact())?.0)
 }
 
 /// Reads only what the file says about itself.
@@ -112,8 +122,7 @@ pub fn read_card(path: &Path) -> Result<Card> {
 
 fn pack(card: &Card) -> Result<BTreeMap<String, String>> {
     let text = serde_json::to_string(card).map_err(|error| Error::new("cannot describe the model").source(error))?;
-    let (rows, cols) = card.model.backbone.features().grid;
-    Ok(BTreeMap::from([(KEY.to_owned(), text), (weights::GRID_METADATA.to_owned(), format!("{rows}x{cols}"))]))
+    Ok(BTreeMap::from([(KEY.to_owned(), text)]))
 }
 
 fn unpack(metadata: &BTreeMap<String, String>) -> Result<Card> {
@@ -129,16 +138,120 @@ fn unpack(metadata: &BTreeMap<String, String>) -> Result<Card> {
         }
         .source(error)
     })?;
-    card.model.check()?;
+    let card = as_written(card, metadata);
+    card.model.check().map_err(|error| match error.remedy() {
+        Some(_) => error,
+        None => error.hint("no file of this program says so: copy it again, or get it from its author"),
+    })?;
     match card.classes.names.len() {
         n @ 1..=255 if card.classes.colors.len() == n => Ok(card),
-        n => Err(Error::new(format!("its metadata name {n} classes and {} colours", card.classes.colors.len()))),
+        n => Err(Error::new(format!("its metadata name {n} classes and {} colours", card.classes.colors.len()))
+            .hint("copy the file again, or take the run's last checkpoint")),
     }
+}
+
+/// Earlier versions made a table of positions with a row or column for a last patch that was not whole. The file says its
+/// grid; a card that says the same otherwise is told so.
+fn as_written(mut card: Card, metadata: &BTreeMap<String, String>) -> Card {
+    let BackboneConfig::Vit(vit) = &mut card.model.backbone;
+    let grid = metadata.get(weights::GRID_METADATA).and_then(|text| {
+        let (rows, columns) = text.split_once('x')?;
+        Some([rows.parse::<usize>().ok()?, columns.parse::<usize>().ok()?])
+    });
+    if let Some(grid) = grid.filter(|_| vit.patch_size > 0)
+        && grid == vit.img_size.map(|side| side.div_ceil(vit.patch_size))
+    {
+        vit.img_size = grid.map(|cells| cells.saturating_mul(vit.patch_size));
+    }
+    card
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backbone::VitConfig;
+
+    /// A small card for a grid of patches of a pixel.
+    fn card((rows, columns): (usize, usize), decoder: &str) -> Card {
+        let text = format!(
+            "[model.backbone]\ntype = \"vit\"\nembed_dim = 1\ndepth = 1\nnum_heads = 1\nmlp_ratio = 1.0\npatch_size = 1\n\
+             img_size = [{rows}, {columns}]\n[model.decoder]\n{decoder}"
+        );
+        let config = Config::parse(&text, "card", &[]).unwrap();
+        let classes = Classes { names: vec!["a".into()], colors: vec![[0; 3]] };
+        unpack(&metadata(&config, &classes).unwrap()).unwrap()
+    }
+
+    /// Whatever the grid, a model file gives the very weights that were written: no table is taken for one of another grid.
+    #[test]
+    fn every_grid_reloads_to_the_same_values() {
+        let device = Device::flex();
+        let decoders = [
+            "type = \"structtoken\"\nnum_blocks = 1\nmlp_ratio = 1",
+            "type = \"fcn\"\nnum_convs = 0\nauxiliary_weight = 0.0",
+        ];
+        for (at, grid) in (1..=40).flat_map(|rows| (1..=40).map(move |columns| (rows, columns))).enumerate() {
+            let card = card(grid, decoders[at % 2]);
+            let mut state = weights::state_of(&card.model.init(1, at as u64, &device));
+            // A guess would have been taken from the number of cells, metadata or not.
+            let (rows, columns) = grid;
+            if at % 3 > 0 {
+                state.metadata.insert(weights::GRID_METADATA.into(), format!("{rows}x{columns}"));
+            }
+            let model = of_state(&card, &state, &device).unwrap();
+            assert!(weights::state_of(&model).tensors == state.tensors, "{rows}x{columns}");
+        }
+    }
+
+    #[test]
+    fn a_card_that_claims_another_size_than_the_file_is_refused() {
+        let device = Device::flex();
+        let honest = card((2, 3), "type = \"fcn\"\nnum_convs = 0\nauxiliary_weight = 0.0");
+        let state = weights::state_of(&honest.model.init(1, 0, &device));
+        let claims: [fn(&mut VitConfig); 4] = [
+            |vit| vit.embed_dim = Some(16_384),
+            |vit| vit.img_size = [1024, 1024],
+            |vit| vit.depth = Some(64),
+            |vit| vit.patch_size = 1024,
+        ];
+        for claim in claims {
+            let mut card = honest.clone();
+            let BackboneConfig::Vit(vit) = &mut card.model.backbone;
+            claim(vit);
+            card.model.check().unwrap();
+            let error = of_state(&card, &state, &device).unwrap_err();
+            assert!(error.to_string().contains("do not fit the model") && error.remedy().is_some(), "{error}");
+        }
+        let beyond: [fn(&mut VitConfig); 6] = [
+            |vit| vit.embed_dim = Some(1 << 62),
+            |vit| vit.depth = Some(usize::MAX),
+            |vit| vit.img_size = [65_536, 65_536],
+            |vit| vit.img_size = [usize::MAX, 1],
+            |vit| vit.reg_tokens = usize::MAX,
+            |vit| vit.mlp_ratio = 1e300,
+        ];
+        for claim in beyond {
+            let mut card = honest.clone();
+            let BackboneConfig::Vit(vit) = &mut card.model.backbone;
+            claim(vit);
+            let text = serde_json::to_string(&card).unwrap();
+            let error = unpack(&BTreeMap::from([(KEY.to_owned(), text)])).unwrap_err();
+            assert!(error.to_string().contains("model.backbone"), "{error}");
+        }
+    }
+
+    /// Rows and columns for a last patch that was not whole, as earlier versions counted them.
+    #[test]
+    fn a_file_of_an_earlier_version_keeps_its_grid() {
+        let mut card = card((1, 1), "type = \"fcn\"\nnum_convs = 0\nauxiliary_weight = 0.0");
+        let BackboneConfig::Vit(vit) = &mut card.model.backbone;
+        (vit.patch_size, vit.img_size) = (4, [10, 12]);
+        let mut metadata = pack(&card).unwrap();
+        let grid = |metadata: &BTreeMap<String, String>| unpack(metadata).unwrap().model.backbone.features().grid;
+        assert_eq!(grid(&metadata), (2, 3));
+        metadata.insert(weights::GRID_METADATA.into(), "3x3".into());
+        assert_eq!(grid(&metadata), (3, 3));
+    }
 
     #[test]
     fn a_file_of_another_version_is_named_as_such() {

@@ -314,5 +314,16 @@ mod tests {
         assert!(refused("", &["train.iteration=5"]).contains("iteration"));
         assert!(refused("", &["train"]).contains("key=value"));
         assert!(refused("", &["train.batch_size=0"]).contains("batch_size"));
+        for change in [
+            "train.batch_size=1000000000",
+            "train.iterations=9000000000000000000",
+            "data.cache_mb=100000000000",
+            "eval.windows_per_batch=1000000000000",
+            "model.backbone.embed_dim=4611686018427387904",
+        ] {
+            let changes = ["model.backbone.type=vit", change];
+            let key = change.split('=').next().unwrap().rsplit('.').next().unwrap();
+            assert!(refused("", &changes).contains(key), "{change}");
+        }
     }
 }

@@ -31,14 +31,14 @@ pub fn summarise(config: &ModelConfig, classes: usize) -> Summary {
     let (rows, cols) = features.grid;
     let image = [rows * features.stride, cols * features.stride];
     let mut counted: Vec<(String, u64)> = Vec::new();
-    parameters::visit(&config.blank(classes, &Device::flex()), |parameter, _| {
-        let part = part_of(parameter.name);
-        let count = parameter.shape.iter().product::<usize>() as u64;
+    for (name, shape, _) in parameters::list(&config.blank(classes, &Device::flex())) {
+        let part = part_of(&name);
+        let count = shape.iter().product::<usize>() as u64;
         match counted.iter_mut().find(|(name, _)| *name == part) {
             Some((_, sum)) => *sum += count,
             None => counted.push((part, count)),
         }
-    });
+    }
     let macs = config.macs(classes, (image[0], image[1]));
     let channels = features.channels.last().copied().unwrap_or(0);
     Summary {

@@ -40,6 +40,7 @@ pub mod error;
 pub mod files;
 pub mod guard;
 pub mod rng;
+pub mod room;
 pub mod shard;
 mod stats;
 pub mod text;

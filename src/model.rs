@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::backbone::{Backbone, BackboneConfig, Encoder, VitConfig};
 use crate::decoder::{Decoder, DecoderConfig, Output, StructTokenConfig};
 use crate::error::Result;
-use crate::layers::{Cost, Init, Pass, parameters};
+use crate::layers::{Cost, Gridded, Init, Pass, parameters};
 
 /// `[model]` of a recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -80,6 +80,12 @@ pub struct Model {
     classes: usize,
     #[module(skip)]
     stride: usize,
+}
+
+impl Gridded for Model {
+    fn grid(&self) -> Option<(usize, usize)> {
+        Some(self.backbone.grid())
+    }
 }
 
 impl Model {

@@ -21,5 +21,11 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: &[Target] =
-    &[Target { name: "dataset_toml", run: targets::dataset_toml, tries: 20_000, memory_mb: 64 }];
+pub const TARGETS: &[Target] = &[
+    Target { name: "dataset_toml", run: targets::dataset_toml, tries: 20_000, memory_mb: 64 },
+    Target { name: "safetensors", run: targets::safetensors, tries: 20_000, memory_mb: 64 },
+    Target { name: "model_card", run: targets::model_card, tries: 10_000, memory_mb: 64 },
+    Target { name: "pickle", run: targets::pickle, tries: 20_000, memory_mb: 256 },
+    Target { name: "zip_pth", run: targets::zip_pth, tries: 10_000, memory_mb: 256 },
+    Target { name: "npz", run: targets::npz, tries: 10_000, memory_mb: 128 },
+];

@@ -1,11 +1,63 @@
 //! The parsers, each as a function of bytes.
 
+use std::cell::OnceCell;
 use std::path::Path;
 
 use structtoken::data::spec::DatasetSpec;
+use structtoken::{artifact, device, weights};
+use tempfile::NamedTempFile;
 
 /// The TOML that describes a dataset.
 pub fn dataset_toml(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     DatasetSpec::parse(text, Path::new("fuzz.toml")).ok();
+}
+
+/// Puts the bytes into a file, for what reads files.
+fn in_file(bytes: &[u8], read: impl FnOnce(&Path)) {
+    thread_local!(static FILE: OnceCell<NamedTempFile> = const { OnceCell::new() });
+    FILE.with(|file| {
+        let path = file.get_or_init(|| NamedTempFile::new().unwrap()).path();
+        std::fs::write(path, bytes).unwrap();
+        read(path);
+    });
+}
+
+/// A file of weights: its tensors, under our names, and what is told of them.
+fn weights_of(bytes: &[u8]) {
+    in_file(bytes, |path| {
+        if let Ok(state) = weights::read(path) {
+            weights::our_names(&state).ok();
+            weights::describe(path).ok();
+        }
+    });
+}
+
+/// safetensors.
+pub fn safetensors(bytes: &[u8]) {
+    weights_of(bytes);
+}
+
+/// A model file, which describes itself.
+pub fn model_card(bytes: &[u8]) {
+    in_file(bytes, |path| {
+        let (device, _) = device::open("cpu").unwrap();
+        artifact::open(path, &device).ok();
+        artifact::read_card(path).ok();
+    });
+}
+
+/// PyTorch's old container.
+pub fn pickle(bytes: &[u8]) {
+    weights_of(bytes);
+}
+
+/// PyTorch's zip archive.
+pub fn zip_pth(bytes: &[u8]) {
+    weights_of(bytes);
+}
+
+/// NumPy's archive.
+pub fn npz(bytes: &[u8]) {
+    weights_of(bytes);
 }

@@ -116,6 +116,11 @@ macro_rules! backbones {
         }
 
         impl Backbone {
+            /// Rows and columns of its table of positions.
+            pub fn grid(&self) -> (usize, usize) {
+                match self { $(Self::$variant(backbone) => backbone.grid()),+ }
+            }
+
             /// Normalised images `[b, 3, height, width]` to feature maps.
             pub fn forward(&self, images: Tensor<4>, pass: &Pass) -> Features {
                 match self { $(Self::$variant(backbone) => backbone.forward(images, pass)),+ }

@@ -14,6 +14,10 @@ use crate::layers::resize::{Mode, resize_channels_last};
 use crate::layers::{Cost, DropPath, Init, LayerNorm, Linear, Pass, cross_attention};
 
 const EPS: f64 = 1e-6;
+/// Patches of an image: no sum over them, and none over their pairs in all blocks, leaves 64 bits.
+const LARGEST_GRID: usize = 1 << 20;
+/// Channels of all blocks together.
+const LARGEST_STACK: usize = 1 << 18;
 
 /// The four published sizes: width, depth, heads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,9 +113,10 @@ impl VitConfig {
         (self.embed_dim.unwrap_or(dim), self.depth.unwrap_or(depth), self.num_heads.unwrap_or(heads))
     }
 
-    /// Rows and columns of the position table.
+    /// Rows and columns of the position table: the whole patches of an image, as mmsegmentation counts them.
     pub fn grid(&self) -> (usize, usize) {
-        (self.img_size[0].div_ceil(self.patch_size), self.img_size[1].div_ceil(self.patch_size))
+        let [rows, columns] = self.img_size.map(|side| (side / self.patch_size).max(1));
+        (rows, columns)
     }
 
     /// Hidden channels of the MLP.
@@ -135,13 +140,23 @@ impl VitConfig {
                 self.patch_size, self.img_size
             ));
         }
+        let cells = self.grid().0 * self.grid().1;
+        if cells > LARGEST_GRID || dim * depth > LARGEST_STACK {
+            return refuse(format!(
+                "img_size = {:?} in patches of {}, or depth = {depth} blocks of embed_dim = {dim}, is beyond any network",
+                self.img_size, self.patch_size
+            ));
+        }
+        if self.out_indices.len() > depth {
+            return refuse(format!("out_indices names {} blocks of {depth}", self.out_indices.len()));
+        }
         if self.reg_tokens > 1 << 10 {
             return refuse(format!("reg_tokens = {} is out of range", self.reg_tokens));
         }
         if self.init_values.is_some_and(|value| !value.is_finite()) {
             return refuse("init_values must be finite".into());
         }
-        if self.mlp_dim() == 0 || !self.mlp_ratio.is_finite() || self.mlp_ratio > 64.0 {
+        if !self.mlp_ratio.is_finite() || self.mlp_ratio > 64.0 || self.mlp_dim() == 0 {
             return refuse(format!("mlp_ratio = {} is out of range", self.mlp_ratio));
         }
         if dim % heads != 0 {
@@ -239,6 +254,11 @@ pub struct Vit {
 }
 
 impl Vit {
+    /// Rows and columns of its table of positions.
+    pub fn grid(&self) -> (usize, usize) {
+        self.grid
+    }
+
     /// Normalised images `[b, 3, height, width]` to one map `[b, h, w, c]` for each chosen depth, where
     /// `h = ceil(height / patch)`. Images are padded with zeros at the bottom and the right.
     pub fn forward(&self, images: Tensor<4>, pass: &Pass) -> Features {

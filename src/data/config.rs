@@ -79,6 +79,9 @@ impl DataConfig {
         if self.workers == 0 || self.workers > 256 {
             return Err(Error::new(format!("data: workers = {} is not between 1 and 256", self.workers)));
         }
+        if self.cache_mb > 1 << 24 {
+            return Err(Error::new(format!("data: cache_mb = {} is more than {}", self.cache_mb, 1 << 24)));
+        }
         self.fold.map_or(Ok(()), Fold::check)?;
         self.shapes.check()?;
         self.preprocess.check()?;

@@ -87,7 +87,12 @@ impl Loader {
         for _ in 0..workers {
             let shared = loader.shared.clone();
             let thread = std::thread::Builder::new().name("loader".to_string()).spawn(move || shared.work());
-            loader.threads.push(thread.map_err(|e| Error::new("cannot start a loader thread").source(e))?);
+            loader.threads.push(thread.map_err(|error| {
+                let (begun, started) = (workers, loader.threads.len());
+                Error::new(format!("cannot start {begun} loader threads, only {started}"))
+                    .source(error)
+                    .hint("lower data.workers, or allow this user more processes (ulimit -u) and memory (ulimit -v)")
+            })?);
         }
         Ok(loader)
     }

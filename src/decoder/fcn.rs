@@ -54,7 +54,8 @@ impl Default for FcnConfig {
 impl FcnConfig {
     pub(super) fn check(&self, features: &FeatureInfo) -> Result<()> {
         let refuse = |what: String| Err(Error::new(format!("model.decoder: {what}")));
-        if self.num_convs > 64 || !(1..=1 << 14).contains(&self.channels.min(self.auxiliary_channels)) {
+        let widths = [self.channels, self.auxiliary_channels];
+        if self.num_convs > 64 || widths.iter().any(|width| !(1..=1 << 14).contains(width)) {
             return refuse("num_convs, channels or auxiliary_channels is out of range".into());
         }
         if !(0.0..1.0).contains(&self.dropout_ratio) {

@@ -75,7 +75,7 @@ impl Mask2FormerConfig {
         if widths.iter().any(|width| !(1..=1 << 14).contains(width)) {
             return refuse("num_queries or a number of channels is out of range".into());
         }
-        if self.dec_layers > 1 << 8 || self.enc_layers > 1 << 8 || !(1..=64).contains(&self.enc_points) {
+        if self.dec_layers > 64 || self.enc_layers > 64 || !(1..=64).contains(&self.enc_points) {
             return refuse("dec_layers, enc_layers or enc_points is out of range".into());
         }
         if self.num_heads == 0 || !self.hidden_dim.is_multiple_of(self.num_heads) {

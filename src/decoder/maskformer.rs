@@ -73,7 +73,7 @@ impl MaskFormerConfig {
     pub(super) fn check(&self, _: &FeatureInfo) -> Result<()> {
         let refuse = |what: String| Err(Error::new(format!("model.decoder: {what}")));
         let widths = [self.num_queries, self.conv_dim, self.mask_dim, self.hidden_dim, self.dim_feedforward];
-        if widths.iter().any(|width| !(1..=1 << 14).contains(width)) || !(1..=1 << 8).contains(&self.dec_layers) {
+        if widths.iter().any(|width| !(1..=1 << 14).contains(width)) || !(1..=64).contains(&self.dec_layers) {
             return refuse("num_queries, dec_layers or a number of channels is out of range".into());
         }
         if !self.conv_dim.is_multiple_of(GROUPS) {

@@ -69,8 +69,7 @@ impl StructTokenConfig {
         if self.num_blocks == 0 || self.mlp_ratio == 0 || self.channels == Some(0) {
             return refuse("num_blocks, mlp_ratio and channels must be at least 1".into());
         }
-        if self.num_blocks > 1 << 10 || self.mlp_ratio > 64 || self.channels.is_some_and(|channels| channels > 1 << 14)
-        {
+        if self.num_blocks > 64 || self.mlp_ratio > 64 || self.channels.is_some_and(|channels| channels > 1 << 14) {
             return refuse("num_blocks, mlp_ratio or channels is out of range".into());
         }
         if !(0.0..1.0).contains(&self.drop_path_rate) {

@@ -62,6 +62,7 @@ impl Looks<'_> {
     /// Label, its probability and that of the truth, [rows, w], of some output rows of one image.
     fn certain(&mut self, rows: Range<usize>, truth: &[u8]) -> Result<Vec<host::Certain>> {
         let scores = self.scores(rows.clone()); // [1, rows, w, k]
+        self.check()?;
         let ids = scores.clone().argmax(3); // [1, rows, w, 1]
         let probabilities = match &self.looks[..] {
             [look] if look.bands.votes() => shares(scores),

@@ -100,6 +100,9 @@ fn read_resize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<[usi
     }
 }
 
+/// All scales of an image are in memory at once.
+const MOST_SCALES: usize = 32;
+
 impl InferConfig {
     /// Fails on values with which an image could not be covered.
     pub fn check(&self) -> Result<()> {
@@ -109,6 +112,19 @@ impl InferConfig {
             return fail(
                 "`crop`, `stride`, `windows_per_batch` and `logits_mb` must be at least 1".into(),
                 "omit them for the defaults",
+            );
+        }
+        let sides = self.crop.iter().chain(&self.stride).chain(self.resize.iter().flatten());
+        let limits = sides.map(|side| ("a side of `crop`, `stride` or `resize`", *side, 1 << 16));
+        let counts =
+            [("`windows_per_batch`", self.windows_per_batch, 1 << 12), ("`logits_mb`", self.logits_mb, 1 << 20)];
+        if let Some((what, value, most)) = limits.chain(counts).find(|(_, value, most)| value > most) {
+            return fail(format!("eval: {what} is {value}, and {most} at most"), "omit it for the default");
+        }
+        if self.scales.len() > MOST_SCALES {
+            return fail(
+                format!("eval: `scales` holds {} factors, and {MOST_SCALES} at most", self.scales.len()),
+                "each is a whole inference: six are customary, 0.5 to 1.75",
             );
         }
         if (0..2).any(|side| self.stride[side] > self.crop[side]) {
@@ -168,6 +184,17 @@ mod tests {
         assert!(read("strides = [1, 1]").is_err() && read("mode = 'windows'").is_err());
         assert!(InferConfig::default().check().is_ok() && config.check().is_ok());
         for text in ["stride = [600, 1]", "crop = [0, 512]", "scales = []", "scales = [nan]", "resize = [0, 512]"] {
+            assert!(read(text).unwrap().check().is_err(), "{text}");
+        }
+        let scales = format!("scales = {:?}", [1.0; 33]);
+        let beyond = [
+            "crop = [512, 65537]",
+            "windows_per_batch = 4097",
+            "logits_mb = 2000000",
+            "resize = [99999, 512]",
+            &scales,
+        ];
+        for text in beyond {
             assert!(read(text).unwrap().check().is_err(), "{text}");
         }
     }

@@ -8,6 +8,7 @@ use std::ops::Range;
 use burn::tensor::TensorData;
 use rayon::prelude::*;
 
+use super::infer::not_finite;
 use super::windows::{Bands, Windows, axis};
 use crate::decoder::Answer;
 use crate::error::{Error, Result};
@@ -51,7 +52,10 @@ impl HostLook {
         let mut rows = Vec::new();
         let mut classes = 0;
         let read = |data: TensorData| -> Result<Vec<f32>> {
-            data.try_cast_as::<f32>().map_err(read_failed)?.try_into_vec().map_err(read_failed)
+            let values: Vec<f32> =
+                data.try_cast_as::<f32>().map_err(read_failed)?.try_into_vec().map_err(read_failed)?;
+            // Before they are spread over an image, where there are some hundred times as many.
+            if values.iter().all(|value| value.is_finite()) { Ok(values) } else { Err(not_finite()) }
         };
         for row in bands.live() {
             let fetch = |answer: &Answer| {

@@ -88,7 +88,8 @@ pub(super) fn probabilities_by(
     let (batch, bands) = (views[0].batch(), looks.bands());
     let band = |rows: Range<usize>| {
         if !on_host {
-            return Ok(looks.probabilities(rows).permute([0, 3, 1, 2])); // [b, k, rows, w]
+            let probabilities = looks.probabilities(rows).permute([0, 3, 1, 2]); // [b, k, rows, w]
+            return looks.check().map(|()| probabilities);
         }
         let looks = looks.fetch(rows.clone())?;
         let values: Vec<f32> = (0..batch).flat_map(|i| host::probabilities(&looks, i, rows.clone())).collect();
@@ -117,6 +118,7 @@ pub(super) fn labels_by(
             continue;
         }
         let ids = looks.scores(rows).argmax(3); // [b, rows, w, 1]
+        looks.check()?;
         let ids: Vec<i32> = ids.try_into_vec_as().map_err(unread)?;
         for (map, ids) in maps.iter_mut().zip(ids.chunks_exact(ids.len() / batch)) {
             map.ids.extend(ids.iter().map(|id| *id as u8));
@@ -163,6 +165,21 @@ impl<'a> Looks<'a> {
         self.looks.iter_mut().map(fetch).collect()
     }
 
+    /// Fails if the network said of a window in reach what is no number.
+    pub(super) fn check(&self) -> Result<()> {
+        for answer in self.looks.iter().flat_map(|look| look.bands.live()).flat_map(|row| &row.grids) {
+            let finite = answer.maps.clone().is_finite().all();
+            let finite = match &answer.votes {
+                Some(votes) => finite.bool_and(votes.clone().is_finite().all()),
+                None => finite,
+            };
+            if !finite.into_scalar::<bool>() {
+                return Err(not_finite());
+            }
+        }
+        Ok(())
+    }
+
     /// What orders the classes: [b, rows, w, k]. One view needs no softmax for that.
     pub(super) fn scores(&mut self, rows: Range<usize>) -> Tensor<4> {
         if self.looks.len() == 1 { self.looks[0].logits(rows) } else { self.probabilities(rows) }
@@ -189,6 +206,14 @@ impl<'a> Looks<'a> {
 /// Votes `[b, h, w, k]` over their sum.
 pub(super) fn shares(votes: Tensor<4>) -> Tensor<4> {
     votes.clone() / votes.sum_dim(3).clamp_min(f32::MIN_POSITIVE)
+}
+
+/// Labels would be made of it all the same: the first class, everywhere.
+pub(super) fn not_finite() -> Error {
+    Error::new("the network's logits are infinite or not a number").hint(
+        "some of its weights are too large, or the training that wrote them diverged: `structtoken inspect` shows the range \
+         of every tensor; take an earlier checkpoint, and see that the model is given the preprocessing it was trained with",
+    )
 }
 
 pub(super) fn unread(error: impl std::error::Error + Send + Sync + 'static) -> Error {
@@ -466,6 +491,46 @@ mod tests {
                 let best = by(true).argmax(1).try_into_vec_as::<i32>().unwrap();
                 let best: Vec<u8> = best.into_iter().map(|id| id as u8).collect();
                 assert_eq!(labels(true).into_iter().flat_map(|map| map.ids).collect::<Vec<u8>>(), best);
+            }
+        }
+    }
+
+    #[test]
+    fn logits_that_are_no_numbers_are_an_error() {
+        struct Broken(f32, bool);
+        impl Network for Broken {
+            fn answer(&self, images: Tensor<4>) -> Answer {
+                let [b, ..] = images.dims();
+                let mut values = vec![0.5; b * 2 * 3 * 4];
+                // In one window of the batch only.
+                values[(b - 1) * 24 + 7] = self.0;
+                let maps = Tensor::<4>::from_data(TensorData::new(values, [b, 2, 3, 4]), &images.device());
+                let votes = self.1.then(|| Tensor::ones([b, 4, 3], &maps.device()));
+                Answer { maps, votes }
+            }
+            fn classes(&self) -> usize {
+                if self.1 { 3 } else { 4 }
+            }
+            fn padded(&self, side: usize) -> usize {
+                side.next_multiple_of(4)
+            }
+        }
+        for mode in [InferMode::Slide, InferMode::Whole] {
+            let config = InferConfig { mode, ..config() };
+            let views = [View::of_tensor(noise(1, [1, 3, 20, 40]), false)];
+            for (votes, on_host) in [(false, false), (false, true), (true, false), (true, true)] {
+                let found = |value| {
+                    let network = Broken(value, votes);
+                    let labels = labels_by(&network, &views, (20, 40), &config, on_host).map(drop);
+                    let probabilities = probabilities_by(&network, &views, (20, 40), &config, on_host).map(drop);
+                    assert_eq!(labels.is_err(), probabilities.is_err());
+                    labels
+                };
+                assert!(found(3.0).is_ok());
+                for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                    let error = found(value).unwrap_err();
+                    assert!(error.to_string().contains("logits") && error.remedy().is_some(), "{error}");
+                }
             }
         }
     }

@@ -9,6 +9,7 @@ use super::config::InferConfig;
 use crate::data::Dataset;
 use crate::error::Result;
 use crate::model::ModelConfig;
+use crate::room;
 
 /// What an evaluation is made of, as far as memory goes.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +49,8 @@ const PROGRAM: usize = 50_000_000;
 const FRESH: f64 = 0.75;
 /// Images that are decoded at once: the one that is evaluated, those that wait, and the one being read.
 const IMAGES: usize = 2 + super::AHEAD;
+/// The part of a forecast that is needed for certain.
+const CERTAIN: f64 = 0.5;
 /// Bytes of a pixel of image and truth.
 const DECODED: usize = 4;
 /// Bytes of a pixel while it is judged: label, probabilities twice, distances, contours.
@@ -83,6 +86,19 @@ impl Plan<'_> {
             windows: fresh(4 * windows),
             images: fresh(pixels * (IMAGES * DECODED + JUDGED)),
         }
+    }
+
+    /// Fails where what it will take is far more than the memory that is left. `held` is how much of it this process has
+    /// already, the weights for instance. The forecast is no promise: what may just fit is tried.
+    pub fn ensure(&self, held: usize) -> Result<()> {
+        let needed = (self.forecast().total() as f64 * CERTAIN) as usize;
+        let (height, width) = self.image;
+        room::need(
+            needed.saturating_sub(held) as u64,
+            &format!("an image of {width} x {height}"),
+            "see it in smaller pieces: lower eval.windows_per_batch, eval.crop with eval.stride, eval.scales or eval.resize, \
+             or take eval.mode=slide for eval.mode=whole",
+        )
     }
 
     fn stride(&self) -> usize {

@@ -133,6 +133,9 @@ impl Inference<'_> {
     }
 }
 
+/// What to do where no thread can be started.
+pub(crate) const MORE_THREADS: &str = "allow this user more processes (ulimit -u), or take fewer --threads";
+
 /// One image to evaluate on: its name, its pixels, its truth.
 pub type Sample = (String, Image, Labels);
 
@@ -241,13 +244,17 @@ where
     let samples = samples.into_iter();
     let (sender, receiver) = mpsc::sync_channel(AHEAD);
     std::thread::scope(|scope| {
-        scope.spawn(move || {
+        let fetch = move || {
             for sample in samples {
                 if sender.send(sample).is_err() {
                     break; // the evaluation has failed
                 }
             }
-        });
+        };
+        std::thread::Builder::new()
+            .name("images".to_owned())
+            .spawn_scoped(scope, fetch)
+            .map_err(|error| Error::new("cannot start a thread that reads images").source(error).hint(MORE_THREADS))?;
         // By value, so that a failure closes the channel before the thread is waited for.
         let mut total = Confusion::new(classes);
         let mut done = 0;

@@ -1,6 +1,6 @@
 //! Initial values of parameters, drawn from one seeded stream so that a model is a function of its seed.
 
-use burn::module::Param;
+use burn::module::{Param, ParamId};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::rng::Rng;
@@ -19,7 +19,8 @@ impl Init {
         Self { device: device.clone(), rng: Some(Rng::named(seed, "parameters")) }
     }
 
-    /// Zeros on `device`, for a model that will be given its weights, or is only measured.
+    /// Zeros on `device`, for a model that will be given its weights, or is only measured. They take memory when they are
+    /// first asked for: a model of any size can be compared with a file that claims to hold it.
     pub fn blank(device: &Device) -> Self {
         Self { device: device.clone(), rng: None }
     }
@@ -72,13 +73,14 @@ impl Init {
     }
 
     fn fill<const D: usize>(&mut self, shape: [usize; D], mut value: impl FnMut(&mut Rng) -> f32) -> Param<Tensor<D>> {
-        let tensor = match &mut self.rng {
-            None => Tensor::zeros(shape, &self.device),
-            Some(rng) => {
-                let data: Vec<f32> = (0..shape.iter().product()).map(|_| value(rng)).collect();
-                Tensor::from_data(TensorData::new(data, shape), &self.device)
-            }
+        let Some(rng) = &mut self.rng else {
+            let zeros = move |device: &Device, learns: bool| {
+                let zeros = Tensor::zeros(shape, device);
+                if learns { zeros.require_grad() } else { zeros }
+            };
+            return Param::uninitialized(ParamId::new(), zeros, self.device.clone(), true, shape.into());
         };
-        Param::from_tensor(tensor)
+        let data: Vec<f32> = (0..shape.iter().product()).map(|_| value(rng)).collect();
+        Param::from_tensor(Tensor::from_data(TensorData::new(data, shape), &self.device))
     }
 }

@@ -31,6 +31,7 @@ pub use init::Init;
 pub use linear::{Linear, Unbiased};
 pub use norm::LayerNorm;
 pub use pass::Pass;
+pub use position::Gridded;
 
 /// A tensor without its graph, whether or not its device keeps one.
 pub fn without_graph<const D: usize>(x: Tensor<D>) -> Tensor<D> {

@@ -23,6 +23,14 @@ pub fn visit(module: &impl Module, see: impl FnMut(Parameter, Tensor<1>)) {
     module.visit(&mut Walk { path: Path::default(), see });
 }
 
+/// The name, shape and id of every parameter, in the order of the fields. No value is looked at: those that have not been
+/// made yet are not made.
+pub fn list(module: &impl Module) -> Vec<(String, Vec<usize>, ParamId)> {
+    let mut list = List { path: Path::default(), found: Vec::new() };
+    module.visit(&mut list);
+    list.found
+}
+
 /// Takes the gradients of `module` out of `grads`: the name of every parameter that has one, and its flat gradient.
 pub fn gradients(module: &impl Module, grads: Gradients) -> Vec<(String, Tensor<1>)> {
     let mut collect = Collect { path: Path::default(), grads, found: Vec::new() };
@@ -74,6 +82,25 @@ impl<F: FnMut(Parameter, Tensor<1>)> ModuleVisitor for Walk<F> {
         let name = self.path.name();
         let parameter = Parameter { name: &name, shape: &shape, id: param.id, trainable: tensor.is_require_grad() };
         (self.see)(parameter, tensor.inner().reshape([shape.iter().product::<usize>()]));
+    }
+}
+
+struct List {
+    path: Path,
+    found: Vec<(String, Vec<usize>, ParamId)>,
+}
+
+impl ModuleVisitor for List {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.found.push((self.path.name(), param.lazy_shape().to_vec(), param.id));
     }
 }
 

@@ -1,8 +1,14 @@
-//! Where things are: sine embeddings of the cells of a grid, and their centres.
+//! Where things are: sine embeddings of the cells of a grid, and their centres; the grid that a network is made for.
 
 use std::f64::consts::TAU;
 
 use burn::tensor::{Device, Tensor, TensorData};
+
+/// A network that may have learned a position for each cell of a grid of patches.
+pub trait Gridded {
+    /// Rows and columns of that grid; none where it has no positions.
+    fn grid(&self) -> Option<(usize, usize)>;
+}
 
 /// The sine embedding of a grid, `[rows, cols, channels]`: DETR's (Carion et al. 2020), normalised.
 ///

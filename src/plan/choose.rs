@@ -206,11 +206,11 @@ impl Chosen {
     }
 
     fn pretrained(&mut self, pretrained: &Pretrained) {
-        let Pretrained { path, embed_dim, depth, patch_size, layer_scale, reg_tokens } = pretrained;
+        let Pretrained { path, embed_dim, depth, patch_size, layer_scale, reg_tokens, .. } = pretrained;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         self.push("model.backbone", "embed_dim", embed_dim, format!("as in {name}"));
         self.push("model.backbone", "depth", depth, "");
-        self.push("model.backbone", "num_heads", embed_dim / 64, "64 channels each, as all published ones");
+        self.push("model.backbone", "num_heads", (embed_dim / 64).max(1), "64 channels each, as all published ones");
         self.push("model.backbone", "patch_size", patch_size, "");
         if *layer_scale {
             self.push("model.backbone", "init_values", "1.0", "it has LayerScale, as DINOv2");
@@ -218,6 +218,16 @@ impl Chosen {
         }
         if *reg_tokens > 0 {
             self.push("model.backbone", "reg_tokens", reg_tokens, "it has registers");
+        }
+        if !pretrained.class_token {
+            self.push("model.backbone", "class_token", "false", "it has none");
+        }
+        if pretrained.no_embed_class {
+            self.push("model.backbone", "no_embed_class", "true", "its positions are those of the patches alone");
+        }
+        if pretrained.mlp_dim != 4 * embed_dim {
+            let ratio = format!("{:?}", pretrained.mlp_dim as f64 / *embed_dim as f64);
+            self.push("model.backbone", "mlp_ratio", ratio, "as its MLPs have it");
         }
         self.push("train", "pretrained", format!("{:?}", path.display().to_string()), "");
     }

@@ -45,10 +45,16 @@ pub struct Pretrained {
     pub depth: usize,
     /// Pixels along a patch.
     pub patch_size: usize,
+    /// Hidden channels of a block's MLP.
+    pub mlp_dim: usize,
     /// Whether its blocks have LayerScale, as DINOv2's.
     pub layer_scale: bool,
     /// Register tokens.
     pub reg_tokens: usize,
+    /// Whether it has a class token.
+    pub class_token: bool,
+    /// Whether its positions are those of the patches alone, as timm's `no_embed_class`.
+    pub no_embed_class: bool,
 }
 
 /// What there is to compute with.
@@ -143,7 +149,7 @@ impl Pretrained {
         let shape = |name: &str| named.get(name).map(|tensor| tensor.shape.clone());
         let block =
             |name: &str| -> Option<usize> { name.strip_prefix("backbone.blocks.")?.split('.').next()?.parse().ok() };
-        let depth = named.keys().filter_map(|name| block(name)).max().map(|last| last + 1);
+        let depth = named.keys().filter_map(|name| block(name)).max().map(|last| last.saturating_add(1));
         let (Some(&[embed_dim, _, patch_size, _]), Some(depth)) =
             (shape("backbone.patch_embed.proj.weight").as_deref(), depth)
         else {
@@ -151,8 +157,24 @@ impl Pretrained {
                 .hint("take ViT weights of timm, AugReg or DINOv2, or leave --pretrained out"));
         };
         let layer_scale = named.keys().any(|name| name.starts_with("backbone.blocks.0.ls1"));
-        let reg_tokens = shape("backbone.reg_token").map_or(0, |shape| shape[1]);
-        Ok(Self { path: path.to_owned(), embed_dim, depth, patch_size, layer_scale, reg_tokens })
+        let reg_tokens = shape("backbone.register_tokens").and_then(|shape| shape.get(1).copied()).unwrap_or(0);
+        let mlp = shape("backbone.blocks.0.mlp.fc1.weight").and_then(|shape| shape.first().copied());
+        let mlp_dim = mlp.unwrap_or(embed_dim.saturating_mul(4));
+        let class_token = named.contains_key("backbone.cls_token");
+        // Published tables are those of square grids.
+        let rows = shape("backbone.pos_embed").and_then(|shape| shape.get(1).copied());
+        let no_embed_class = class_token && rows.is_some_and(|rows| rows.isqrt().pow(2) == rows);
+        Ok(Self {
+            path: path.to_owned(),
+            embed_dim,
+            depth,
+            patch_size,
+            mlp_dim,
+            layer_scale,
+            reg_tokens,
+            class_token,
+            no_embed_class,
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use super::{ClassRow, Headline, NextStep, Report, SamplePanel, TokenBlock, evalu
 use crate::artifact::{self, Card};
 use crate::data::image::IGNORE;
 use crate::data::{Dataset, Sample, Split};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::eval::summary::Evaluation;
 use crate::eval::{Confusion, Inference, Scores};
 use crate::layers::{Pass, parameters};
@@ -139,7 +139,8 @@ fn sample(dataset: &dyn Dataset, index: usize, inference: &Inference, model: &Mo
 /// One image: truth and prediction.
 pub(super) fn panel(dataset: &dyn Dataset, index: usize, inference: &Inference) -> Result<SamplePanel> {
     let Sample { image, labels } = dataset.get(index)?;
-    let prediction = inference.labels(&image)?;
+    let at = |error: Error| Error::new(format!("cannot show `{}`", dataset.name(index))).source(error);
+    let prediction = inference.labels(&image).map_err(at)?;
     let mut confusion = Confusion::new(inference.network.classes());
     confusion.add(&labels, &prediction)?;
     let counted = labels.ids.iter().any(|id| *id != IGNORE);

@@ -343,7 +343,7 @@ fn load(
         return Err(Error::new(format!("`{}` is of iteration {}", folder.join(STATE).display(), state.iteration)));
     }
     let read = |name: &str, model: Model| -> Result<Model> {
-        Ok(weights::load(model, &weights::read(&folder.join(name))?, &LoadOptions::default())?.0)
+        Ok(weights::load(model, &weights::read(&folder.join(name))?, &LoadOptions::exact())?.0)
     };
     let ema = match config.ema {
         Some(decay) => Some(Ema::new(read(EMA, model.valid())?, decay)),

@@ -98,6 +98,15 @@ impl TrainConfig {
         if let Some((key, _)) = counts.iter().find(|(_, count)| *count == 0) {
             return refuse(format!("{key} must be at least 1"));
         }
+        let limits = [
+            ("iterations", self.iterations, 1 << 40),
+            ("batch_size", batch, 1 << 16),
+            ("keep_checkpoints", self.keep_checkpoints as u64, 1 << 16),
+            ("schedule.warmup_iters", self.schedule.warmup_iters, 1 << 40),
+        ];
+        if let Some((key, value, most)) = limits.iter().find(|(_, value, most)| value > most) {
+            return refuse(format!("{key} = {value} is more than {most}"));
+        }
         if !self.batch_size.is_multiple_of(self.accumulate) {
             return refuse(format!("batch_size = {batch} cannot be spread over accumulate = {passes} equal passes"));
         }

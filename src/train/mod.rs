@@ -7,6 +7,7 @@ pub mod checkpoint;
 mod config;
 pub mod ema;
 pub mod manifest;
+mod memory;
 mod observer;
 pub mod optimizer;
 mod provenance;
@@ -24,7 +25,7 @@ use crate::config::Config;
 use crate::data::loader::Loader;
 use crate::data::{Cached, Dataset, Split};
 use crate::error::{Error, Result};
-use crate::eval::{self, Inference, Scores};
+use crate::eval::{self, Inference, MORE_THREADS, Scores};
 use crate::layers::parameters;
 use crate::loss::Criterion;
 use crate::model::Model;
@@ -129,6 +130,7 @@ pub fn run(config: &Config, session: &Session, observer: &mut dyn Observer) -> R
     let training = Arc::new(Cached::new(config.data.open(Split::Train)?, config.data.cache_mb << 20));
     let validation = config.data.open(Split::Val)?;
     let classes = training.classes().clone();
+    memory::ensure(config, classes.len(), device)?;
     if train.schedule.warmup_iters >= train.iterations {
         observer.note(&format!(
             "warning: train.schedule.warmup_iters = {} does not end within train.iterations = {}: the learning rate stays \
@@ -190,6 +192,9 @@ pub fn run(config: &Config, session: &Session, observer: &mut dyn Observer) -> R
     let batch_size = train.batch_size / train.accumulate;
     let mut loader =
         Loader::new(training, config.data.augment.clone(), batch_size, train.seed, first, config.data.workers)?;
+    // Evaluations read images by one more: better now than after hours.
+    let one_more = std::thread::Builder::new().spawn(|| ()).map(|thread| thread.join().is_ok());
+    one_more.map_err(|error| Error::new("cannot start a thread for evaluations").source(error).hint(MORE_THREADS))?;
     let mut pace = Pace::new(state.iteration, train.iterations);
     let (mut interrupted, mut unsaved) = (false, false);
     while state.iteration < train.iterations {
@@ -337,10 +342,9 @@ pub fn scores(run: &Path) -> Result<Scores> {
 fn initial_model(model: Model, config: &Config, observer: &mut dyn Observer) -> Result<Model> {
     let Some(path) = config.train.pretrained.as_deref() else { return Ok(model) };
     let state = weights::read(path)?;
-    let grid = config.model.backbone.features().grid;
     let whole = !config.train.pretrained_backbone_only
         && weights::our_names(&state)?.tensors.keys().any(|name| name.starts_with("decoder."));
-    let options = if whole { LoadOptions::strict(grid) } else { LoadOptions::pretrained_backbone(grid) };
+    let options = if whole { LoadOptions::strict() } else { LoadOptions::pretrained_backbone() };
     let (model, report) = weights::load(model, &state, &options)
         .map_err(|error| Error::new(format!("cannot start from `{}`", path.display())).source(error))?;
     observer.note(&report.to_string());

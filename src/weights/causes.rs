@@ -1,5 +1,6 @@
 //! Why a file may not fit a model: what the shapes of both say about the two networks.
 
+use super::positions::POSITIONS;
 use super::report::{Problems, Shapes};
 
 /// The likely causes and what to do, joined into one hint.
@@ -13,6 +14,15 @@ pub(super) fn causes(problems: &Problems, file: &Shapes<'_>, model: &Shapes<'_>)
         && a != b
     {
         causes.push(format!("the file's patches are {a}x{a} pixels, the model's {b}x{b}: choose the patch size {a}"));
+    }
+    if let Some((_, file, _)) = problems.misshapen.iter().find(|(name, ..)| name == POSITIONS)
+        && theirs.width == ours.width
+    {
+        let rows = file.get(1).copied().unwrap_or(0);
+        causes.push(format!(
+            "the file does not say of which grid its {rows} positions are, and they are none of a square: set \
+             model.backbone.img_size to the height and width that the weights were made for"
+        ));
     }
     if let (Some(a), Some(b)) = (theirs.width, ours.width)
         && a != b
@@ -29,15 +39,34 @@ pub(super) fn causes(problems: &Problems, file: &Shapes<'_>, model: &Shapes<'_>)
         ));
     }
     for (has, wants, what, advice) in [
-        (theirs.layer_scale, ours.layer_scale, "LayerScale (`ls1.gamma`)", "DINOv2 has it, AugReg and DeiT do not"),
-        (theirs.class_token, ours.class_token, "a class token", "set the model's class token as the file's"),
+        (
+            theirs.layer_scale,
+            ours.layer_scale,
+            "LayerScale (`ls1.gamma`)",
+            if theirs.layer_scale {
+                "set model.backbone.init_values = 1.0"
+            } else {
+                "leave model.backbone.init_values out"
+            },
+        ),
+        (
+            theirs.class_token,
+            ours.class_token,
+            "a class token",
+            &*format!("set model.backbone.class_token = {}", theirs.class_token),
+        ),
         (
             theirs.final_norm,
             ours.final_norm,
             "a final norm (`norm.weight`)",
-            "set the model's final norm as the file's",
+            &*format!("set model.backbone.final_norm = {}", theirs.final_norm),
         ),
-        (theirs.registers, ours.registers, "register tokens", "take the weights without registers"),
+        (
+            theirs.registers > 0,
+            ours.registers > 0,
+            "register tokens",
+            &*format!("set model.backbone.reg_tokens = {}", theirs.registers),
+        ),
     ] {
         // A whole half of the network that is absent says nothing about its parts.
         if has != wants && theirs.depth > 0 && ours.depth > 0 && problems.mentions(what) {
@@ -100,6 +129,9 @@ impl Problems {
     }
 }
 
+/// The layer of a per-pixel decoder that says the classes.
+const CLASSIFIER: &str = "decoder.head.conv_seg.weight";
+
 /// What the shapes tell of a network.
 struct Traits {
     patch: Option<usize>,
@@ -108,7 +140,7 @@ struct Traits {
     layer_scale: bool,
     class_token: bool,
     final_norm: bool,
-    registers: bool,
+    registers: usize,
     decoder: Option<&'static str>,
     decoder_depth: usize,
     classes: Option<usize>,
@@ -125,10 +157,10 @@ impl Traits {
             layer_scale: any(".ls1.gamma"),
             class_token: any("backbone.cls_token"),
             final_norm: any("backbone.norm."),
-            registers: any("backbone.register_tokens"),
+            registers: extent("backbone.register_tokens", 1).unwrap_or(0),
             decoder: decoder(shapes),
             decoder_depth: count(shapes, "decoder.layers."),
-            classes: extent("decoder.kernels", 1).or_else(|| extent("decoder.conv_seg.weight", 0)),
+            classes: extent("decoder.kernels", 1).or_else(|| extent(CLASSIFIER, 0)),
         }
     }
 }
@@ -153,7 +185,7 @@ fn decoder(shapes: &Shapes<'_>) -> Option<&'static str> {
         })
     } else if tokens {
         Some("of structure tokens")
-    } else if shapes.contains_key("decoder.conv_seg.weight") {
+    } else if shapes.contains_key(CLASSIFIER) {
         Some("a per-pixel classifier")
     } else {
         shapes.keys().any(|name| name.starts_with("decoder.")).then_some("of another kind")
@@ -226,7 +258,7 @@ mod tests {
         let hint = causes(&decoder, &cse, &more);
         assert!(hint.contains("7 classes") && hint.contains("150") && hint.contains("4: choose"), "{hint}");
         assert!(!causes(&backbone, &cse, &sse).contains("decoder"), "only the backbone is asked for");
-        let linear = shapes(&[("decoder.conv_seg.weight", &[7, 48, 1, 1])]);
+        let linear = shapes(&[(CLASSIFIER, &[7, 48, 1, 1])]);
         assert!(causes(&decoder, &linear, &cse).contains("per-pixel"));
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::names::{Layout, our_names};
+use super::names::{Layout, architecture, our_names};
 use super::state::{Format, read};
 use crate::error::Result;
 
@@ -14,6 +14,8 @@ pub struct CheckpointSummary {
     pub format: Format,
     /// The layout its names follow; none where they fit no known one.
     pub layout: Option<Layout>,
+    /// What network it is of, where that is known to be none of this crate's.
+    pub architecture: Option<&'static str>,
     /// The dictionary inside the file that was taken, for instance `state_dict`.
     pub wrapper: Option<String>,
     /// Every tensor, by our names where the layout is known.
@@ -56,6 +58,7 @@ pub fn describe(path: &Path) -> Result<CheckpointSummary> {
         *dtypes.entry((*dtype).to_owned()).or_default() += 1;
     }
     Ok(CheckpointSummary {
+        architecture: if renamed.is_none() { architecture(&state) } else { None },
         format: state.format,
         layout: renamed.map(|renamed| renamed.layout),
         wrapper: state.wrapper.clone(),

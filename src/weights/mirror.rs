@@ -6,6 +6,7 @@ use burn::tensor::Tensor;
 
 use super::{LoadOptions, Report, StateDict, load, our_names, read, state_of};
 use crate::error::Result;
+use crate::layers::Gridded;
 
 #[derive(Module, Debug)]
 struct Affine<const D: usize> {
@@ -62,6 +63,14 @@ enum Backbone {
 #[derive(Module, Debug)]
 struct Network {
     backbone: Backbone,
+    #[module(skip)]
+    grid: (usize, usize),
+}
+
+impl Gridded for Network {
+    fn grid(&self) -> Option<(usize, usize)> {
+        Some(self.grid)
+    }
 }
 
 /// Width, depth, patch size, grid, LayerScale, final norm.
@@ -92,7 +101,7 @@ fn network(Size(d, depth, patch, grid, layer_scale, final_norm): Size) -> Networ
         blocks: (0..depth).map(block).collect(),
         norm: final_norm.then(|| affine([d])),
     };
-    Network { backbone: Backbone::Vit(vit) }.to_device(&device)
+    Network { backbone: Backbone::Vit(vit), grid }.to_device(&device)
 }
 
 fn shared(file: &str) -> Option<StateDict> {
@@ -105,7 +114,7 @@ fn shared(file: &str) -> Option<StateDict> {
 }
 
 fn pretrained(size: Size, file: &StateDict) -> Result<(Network, Report)> {
-    load(network(size), file, &LoadOptions::pretrained_backbone(size.3))
+    load(network(size), file, &LoadOptions::pretrained_backbone())
 }
 
 #[test]
@@ -120,7 +129,7 @@ fn the_published_backbone_loads() {
 
     let (_, report) = pretrained(Size(48, 3, 16, (6, 5), false, false), &file).unwrap();
     assert!(report.to_string().contains("from 4x4 to 6x5"), "{report}");
-    let error = load(network(Size(48, 3, 16, (4, 4), false, false)), &file, &LoadOptions::strict((4, 4))).unwrap_err();
+    let error = load(network(Size(48, 3, 16, (4, 4), false, false)), &file, &LoadOptions::strict()).unwrap_err();
     assert!(error.to_string().contains("unknown to the model (143)"), "{error}");
 }
 

@@ -15,11 +15,13 @@
 //! Every file is hostile until checked: lengths are compared with what the file holds before memory is taken for them,
 //! and a compressed file may not expand beyond [`MAX_EXPANSION`] times its size.
 
+mod architecture;
 mod augreg;
 mod bicubic;
 mod causes;
 mod describe;
 mod dtype;
+mod hugging_face;
 mod load;
 #[cfg(test)]
 mod mirror;
@@ -28,17 +30,21 @@ mod npz;
 mod parameters;
 mod pickle;
 mod pickle_guard;
+mod positions;
 mod queries;
 mod report;
 mod safetensor;
 mod save;
+mod shards;
 mod state;
+mod wrappers;
 
 pub use bicubic::bicubic;
 pub use describe::{CheckpointSummary, TensorSummary, describe};
-pub use load::{GRID_METADATA, LoadOptions, load};
+pub use load::{LoadOptions, load};
 pub use names::{Layout, Renamed, our_names};
 pub use parameters::{named_parameters, state_of};
+pub use positions::GRID_METADATA;
 pub use report::{Report, Resized};
 pub use save::{read_metadata, save};
 pub use state::{Format, HostTensor, MAX_EXPANSION, StateDict, read};

@@ -7,8 +7,10 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::queries;
+use super::architecture::foreign;
 use super::state::{HostTensor, StateDict};
+use super::wrappers::{Bare, unwrap};
+use super::{hugging_face, queries};
 use crate::error::{Error, Result};
 
 /// Who named the tensors of a file.
@@ -22,6 +24,8 @@ pub enum Layout {
     Timm,
     /// The flax arrays of "How to train your ViT?" (AugReg).
     AugReg,
+    /// Hugging Face's plain ViT and DINOv2.
+    HuggingFace,
     /// MaskFormer, Mask2Former or EoMT, as their authors or Hugging Face name them.
     Queries,
 }
@@ -33,6 +37,7 @@ impl std::fmt::Display for Layout {
             Self::Mmseg => "mmseg / published StructToken",
             Self::Timm => "timm / DINOv2",
             Self::AugReg => "AugReg npz",
+            Self::HuggingFace => "Hugging Face ViT / DINOv2",
             Self::Queries => "MaskFormer / Mask2Former / EoMT",
         })
     }
@@ -45,63 +50,74 @@ pub struct Renamed<'a> {
     pub layout: Layout,
     /// The tensors; borrowed where the values are the file's own.
     pub tensors: BTreeMap<String, Cow<'a, HostTensor>>,
+    /// Names of what lies beside the network and is not used: counters, losses, another copy of it.
+    pub aside: Vec<String>,
 }
 
 /// Recognises who wrote the file by its names, and gives its tensors ours.
 ///
 /// # Errors
 ///
-/// If the names fit no known layout, two of them become one, or AugReg's arrays are not of the shapes that flax gives.
+/// If the names fit no known layout or are those of another network, two of them become one, or AugReg's arrays are not of the shapes that flax gives.
 pub fn our_names(state: &StateDict) -> Result<Renamed<'_>> {
-    let names: Vec<&str> = state.tensors.keys().map(String::as_str).collect();
-    let prefix = shared_prefix(&names);
-    let bare: Vec<&str> = names.iter().map(|name| &name[prefix.len()..]).collect();
-    let layout = detect(&bare).ok_or_else(|| {
-        let first: Vec<String> = names.iter().take(3).map(|name| format!("`{name}`")).collect();
+    if state.tensors.keys().any(|name| name.contains("encoderblock") || name.ends_with("embedding/kernel")) {
+        return Ok(Renamed { layout: Layout::AugReg, tensors: super::augreg::convert(state)?, aside: Vec::new() });
+    }
+    let Bare { tensors: bare, aside } = unwrap(state.tensors.iter());
+    let names: Vec<&str> = bare.iter().map(|(name, _)| name.as_str()).collect();
+    let layout = detect(&names);
+    if !matches!(layout, Some(Layout::Queries | Layout::Ours))
+        && let Some(what) = architecture(state)
+    {
+        return Err(Error::new(format!("the weights in {} are those of {what}", state.title())).hint(PLAIN));
+    }
+    let layout = layout.ok_or_else(|| {
+        let first: Vec<String> = state.tensors.keys().take(3).map(|name| format!("`{name}`")).collect();
         Error::new(format!("the tensors of {} are named like no known model: {}, …", state.title(), first.join(", ")))
-            .hint("known are this crate's own files, the published StructToken (mmseg), timm and DINOv2, AugReg's .npz, MaskFormer, Mask2Former and EoMT")
+            .hint("known are this crate's own files, the published StructToken (mmseg), timm and DINOv2, Hugging Face's ViT and DINOv2, AugReg's .npz, MaskFormer, Mask2Former and EoMT")
     })?;
-    if layout == Layout::AugReg {
-        return Ok(Renamed { layout, tensors: super::augreg::convert(state)? });
-    }
-    if layout == Layout::Queries {
-        return Ok(Renamed { layout, tensors: queries::convert(state, &prefix)? });
-    }
-    let mut tensors = BTreeMap::new();
-    for (name, tensor) in &state.tensors {
-        let ours = match layout {
-            Layout::Mmseg => from_mmseg(&name[prefix.len()..]),
-            Layout::Timm => from_timm(&name[prefix.len()..]),
-            _ => name[prefix.len()..].to_owned(),
-        };
-        if tensors.insert(ours.clone(), Cow::Borrowed(tensor)).is_some() {
-            return Err(Error::new(format!("two tensors of {} are `{ours}`: one is `{name}`", state.title()))
-                .hint("the file mixes two models: save one of them alone"));
+    let rules = match layout {
+        Layout::Queries => queries::rules(&names).unwrap_or_default(),
+        _ => hugging_face::RULES,
+    };
+    let tensors = match layout {
+        Layout::Queries | Layout::HuggingFace => queries::convert(state, bare, rules)?,
+        _ => {
+            let mut tensors = BTreeMap::new();
+            for (name, tensor) in bare {
+                let ours = match layout {
+                    Layout::Mmseg => from_mmseg(&name),
+                    Layout::Timm => from_timm(&name),
+                    _ => name.clone(),
+                };
+                if tensors.insert(ours.clone(), Cow::Borrowed(tensor)).is_some() {
+                    return Err(Error::new(format!("two tensors of {} are `{ours}`: one is `{name}`", state.title()))
+                        .hint("the file mixes two models: save one of them alone"));
+                }
+            }
+            tensors
         }
-    }
-    Ok(Renamed { layout, tensors })
+    };
+    Ok(Renamed { layout, tensors, aside })
 }
 
-/// Wrappers of modules that prefix every name: data parallelism, compilation, Lightning.
-const PREFIXES: [&str; 5] = ["module.", "_orig_mod.", "model.", "segmentor.", "network."];
+/// What to do with weights of another network.
+const PLAIN: &str = "backbones are plain vision transformers: take ViT weights of AugReg, DeiT, DINO or MAE (timm), or DINOv2 up to \
+                     ViT-L, with or without registers";
 
-fn shared_prefix(names: &[&str]) -> String {
-    let mut prefix = String::new();
-    while let Some(next) = PREFIXES.iter().find(|next| {
-        let longer = format!("{prefix}{next}");
-        !names.is_empty() && names.iter().all(|name| name.starts_with(&longer))
-    }) {
-        prefix.push_str(next);
-    }
-    prefix
+/// What network the file is of, if that is known and none of ours.
+pub(super) fn architecture(state: &StateDict) -> Option<&'static str> {
+    let bare = unwrap(state.tensors.iter()).tensors;
+    let names: Vec<&str> = bare.iter().map(|(name, _)| name.strip_prefix("backbone.").unwrap_or(name)).collect();
+    foreign(&names)
 }
 
 fn detect(names: &[&str]) -> Option<Layout> {
     let any = |test: fn(&str) -> bool| names.iter().any(|name| test(name));
-    if any(|name| name.contains("encoderblock") || name.ends_with("embedding/kernel")) {
-        Some(Layout::AugReg)
-    } else if queries::known(names) {
+    if queries::known(names) {
         Some(Layout::Queries)
+    } else if hugging_face::known(names) {
+        Some(Layout::HuggingFace)
     } else if any(|name| {
         name.starts_with("decode_head.") || name.contains("patch_embed.projection.") || name.contains(".ln1.")
     }) {

@@ -8,11 +8,7 @@ use crate::layers::parameters;
 
 /// The name, shape and id of every float parameter, in the order of the fields.
 pub fn named_parameters<M: Module>(module: &M) -> Vec<(String, Vec<usize>, ParamId)> {
-    let mut found = Vec::new();
-    parameters::visit(module, |parameter, _| {
-        found.push((parameter.name.to_owned(), parameter.shape.to_vec(), parameter.id));
-    });
-    found
+    parameters::list(module)
 }
 
 /// A copy of the module's parameters on the host, as f32.
@@ -48,6 +44,7 @@ pub(super) fn replace_values<M: Module>(module: M, mut value: impl FnMut(&str) -
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::layers::Gridded;
     use burn::module::Param;
     use burn::prelude::Device;
 
@@ -92,6 +89,14 @@ pub(super) mod tests {
     pub(crate) struct Model {
         pub(crate) backbone: Backbone,
         pub(crate) decoder: Decoder,
+    }
+
+    impl Gridded for Model {
+        fn grid(&self) -> Option<(usize, usize)> {
+            let Decoder::StructToken(tokens) = &self.decoder else { return None };
+            let [_, _, rows, columns] = tokens.kernels.dims();
+            Some((rows, columns))
+        }
     }
 
     fn filled<const D: usize>(shape: [usize; D], name: &str, device: &Device) -> Param<Tensor<D>> {

@@ -287,6 +287,47 @@ mod tests {
         }
     }
 
+    /// What training keeps beside the weights asks for lists and dictionaries, which are data.
+    #[test]
+    fn histories_of_optimisers_are_not_taken_for_harm() {
+        let weights = || dict(&[("norm.bias", tensor("0", 1, &[1], &[1]))]);
+        let beside = [
+            call("collections\ndefaultdict\n", &[b"c__builtin__\nlist\n".to_vec()]),
+            call("collections\ndefaultdict\n", &[b"cbuiltins\ndict\n".to_vec()]),
+            call("builtins\nlist\n", &[]),
+            call("collections\nOrderedDict\n", &[]),
+            call("collections\ndeque\n", &[]),
+            call("__builtin__\nset\n", &[[b"](", &int(3)[..], b"e"].concat()]),
+            [b"](", &int(3)[..], b"G@\x00\x00\x00\x00\x00\x00\x00e"].concat(),
+        ];
+        for history in beside {
+            let root = dict(&[("state_dict", weights()), ("optimizer", dict(&[("state", history.clone())]))]);
+            let (_folder, path) = archive(&root, &[floats(&[1.0])], Stored);
+            let state = super::super::read(&path)
+                .unwrap_or_else(|error| panic!("{error}: {:?}", String::from_utf8_lossy(&history)));
+            assert_eq!(state.tensors["norm.bias"].data, [1.0]);
+        }
+    }
+
+    /// An entry that inflates to more than it says, and a pickle that is almost all repetition.
+    #[test]
+    fn entries_that_lie_of_their_size_are_refused() {
+        let padded = dict(&[("x", text(&"a".repeat(3 << 20))), ("norm.bias", tensor("0", 1, &[1], &[1]))]);
+        let (_folder, path) = archive(&padded, &[floats(&[1.0])], Deflated);
+        assert!(std::fs::metadata(&path).unwrap().len() < 30_000);
+        assert!(error_of(&path).contains("above the limit"), "a file of a few kB");
+        let root = dict(&[("norm.bias", tensor("0", 4000, &[4000], &[1]))]);
+        let (_folder, path) = archive(&root, &[vec![0; 16_000]], Deflated);
+        let whole = std::fs::read(&path).unwrap();
+        let says = 16_000u32.to_le_bytes();
+        let mut lying = whole.clone();
+        let places: Vec<usize> = (0..whole.len() - 4).filter(|at| whole[*at..*at + 4] == says).collect();
+        assert!(!places.is_empty());
+        places.iter().for_each(|at| lying[*at..*at + 4].copy_from_slice(&100u32.to_le_bytes()));
+        std::fs::write(&path, lying).unwrap();
+        assert!(!error_of(&path).is_empty());
+    }
+
     #[test]
     fn claims_beyond_the_file_are_refused() {
         let view = |held, shape: &[usize], stride: &[usize]| dict(&[("norm.bias", tensor("0", held, shape, stride))]);
@@ -308,7 +349,7 @@ mod tests {
     fn bombs_are_refused_before_they_inflate() {
         let root = dict(&[("norm.bias", tensor("0", 25_000_000, &[25_000_000], &[1]))]);
         let (_folder, path) = archive(&root, &[vec![0; 100_000_000]], Deflated);
-        assert!(error_of(&path).contains("claim 100000000 bytes"));
+        assert!(error_of(&path).contains("claim to inflate beyond 16 times"));
         let brackets = vec![b']'; 20 << 20];
         let (_folder, path) = archive(&brackets, &[], Deflated);
         assert!(error_of(&path).contains("above the limit"));

@@ -6,25 +6,53 @@ use std::path::Path;
 use pytorch_reader::PickleValue;
 
 use super::npz;
-use super::state::{AGAIN, Format};
+use super::state::{AGAIN, Format, allowance};
 use crate::error::{Error, Result};
 use crate::files;
 
 /// A pickle describes tensors, some hundred bytes each; parsed, it takes up to a hundred times its length.
-const MAX_PICKLE: u64 = 16 << 20;
+const MAX_PICKLE: u64 = 4 << 20;
+/// How many times its size a pickle may inflate to: names repeat, but no more than that.
+const DEFLATED: u64 = 32;
+/// Inflated pickles up to this length do no harm.
+const SMALL: u64 = 64 << 10;
 
 /// Refuses a file whose pickles are longer than any description of tensors.
 pub(super) fn check_length(path: &Path, format: Format) -> Result<()> {
     if format == Format::PytorchZip { check_zip(path) } else { check_legacy(path) }
 }
 
+/// What entries are said to inflate to is held against the file's size, and what they do inflate to against what is said.
 fn check_zip(path: &Path) -> Result<()> {
+    let broken = |cause| Error::new("its index is broken").source(cause).hint(AGAIN);
+    let size = std::fs::metadata(path).map_err(|cause| Error::new("it is gone").source(cause))?.len();
     let mut archive = npz::open(path)?;
+    let mut budget = allowance(size);
     for index in 0..archive.len() {
-        let entry =
-            archive.by_index_raw(index).map_err(|cause| Error::new("its index is broken").source(cause).hint(AGAIN))?;
-        if entry.name_raw().ends_with(b"data.pkl") && entry.size() > MAX_PICKLE {
+        let entry = archive.by_index_raw(index).map_err(broken)?;
+        let (claimed, packed) = (entry.size(), entry.compressed_size());
+        let pickle = entry.name_raw().ends_with(b"data.pkl");
+        let stored = entry.compression() == zip::CompressionMethod::Stored;
+        drop(entry);
+        if pickle && (claimed > MAX_PICKLE || claimed > DEFLATED.saturating_mul(packed).max(SMALL)) {
             return Err(too_long());
+        }
+        if stored {
+            continue;
+        }
+        budget = budget.checked_sub(claimed).ok_or_else(|| {
+            Error::new(format!(
+                "its entries claim to inflate beyond {} times the file's {size} bytes",
+                super::MAX_EXPANSION
+            ))
+            .hint("the file was made to exhaust memory: get it again from its source")
+        })?;
+        let mut inflated = archive.by_index(index).map_err(broken)?.take(claimed.saturating_add(1));
+        let found = io::copy(&mut inflated, &mut io::sink())
+            .map_err(|cause| Error::new("an entry cannot be inflated").source(cause).hint(AGAIN))?;
+        if found != claimed {
+            return Err(Error::new(format!("an entry inflates to {found} bytes or more, and {claimed} are claimed"))
+                .hint(AGAIN));
         }
     }
     Ok(())
@@ -116,8 +144,26 @@ const HARMFUL: [&str; 14] = [
 ];
 
 /// Builtins that are plain data.
-const HARMLESS: [&str; 11] =
-    ["set", "frozenset", "slice", "range", "complex", "bytearray", "object", "int", "float", "str", "getattr"];
+const HARMLESS: [&str; 18] = [
+    "list",
+    "dict",
+    "tuple",
+    "bool",
+    "bytes",
+    "type",
+    "NoneType",
+    "set",
+    "frozenset",
+    "slice",
+    "range",
+    "complex",
+    "bytearray",
+    "object",
+    "int",
+    "float",
+    "str",
+    "getattr",
+];
 
 /// The first call to a function that does more than make data, where one is left in the parsed values.
 pub(super) fn harmful(value: &PickleValue) -> Option<&str> {
@@ -161,7 +207,14 @@ mod tests {
     #[test]
     fn data_is_not_taken_for_harm() {
         let unsupported = |name: &str| PickleValue::List(vec![PickleValue::Unsupported(name.to_owned())]);
-        for name in ["torch.FloatTensor", "builtins.set", "numpy.core.multiarray.scalar", "argparse.Namespace"] {
+        for name in [
+            "torch.FloatTensor",
+            "builtins.set",
+            "builtins.list",
+            "__builtin__.dict",
+            "numpy.core.multiarray.scalar",
+            "argparse.Namespace",
+        ] {
             assert_eq!(harmful(&unsupported(name)), None);
         }
         for name in ["posix.system", "builtins.eval", "os.popen", "subprocess.Popen"] {

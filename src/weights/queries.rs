@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use super::state::{HostTensor, StateDict};
 use crate::error::{Error, Result};
 
-type Rules = &'static [(&'static str, &'static str)];
+/// How names begin, there and here.
+pub(super) type Rules = &'static [(&'static str, &'static str)];
 
 const MASKFORMER_HUGGING_FACE: Rules = &[
     ("model.pixel_level_module.decoder.fpn.stem.0.", "decoder.head.stem.conv."),
@@ -171,7 +172,7 @@ const EOMT: Rules = &[
 ];
 
 /// The rules for a file with these names, from which any prefix that all share has been cut.
-fn rules(names: &[&str]) -> Option<Rules> {
+pub(super) fn rules(names: &[&str]) -> Option<Rules> {
     let any = |part: &str| names.iter().any(|name| name.contains(part));
     if any("transformer_module.") {
         Some(if any("queries_features") { MASK2FORMER_HUGGING_FACE } else { MASKFORMER_HUGGING_FACE })
@@ -191,14 +192,16 @@ pub(super) fn known(names: &[&str]) -> bool {
     rules(names).is_some()
 }
 
-/// The tensors under our names; `prefix` is shared by all names.
-pub(super) fn convert<'a>(state: &'a StateDict, prefix: &str) -> Result<BTreeMap<String, Cow<'a, HostTensor>>> {
-    let names: Vec<&str> = state.tensors.keys().map(|name| &name[prefix.len()..]).collect();
-    let rules = rules(&names).unwrap_or_default();
+/// The tensors of `state`, of which `bare` are the names without what wraps them, by `rules`.
+pub(super) fn convert<'a>(
+    state: &StateDict,
+    bare: Vec<(String, &'a HostTensor)>,
+    rules: Rules,
+) -> Result<BTreeMap<String, Cow<'a, HostTensor>>> {
     let mut tensors = BTreeMap::new();
     let mut parts: BTreeMap<String, [Option<&HostTensor>; 3]> = BTreeMap::new();
-    for (name, tensor) in &state.tensors {
-        let name = rewritten(&name[prefix.len()..], rules);
+    for (name, tensor) in bare {
+        let name = rewritten(&name, rules);
         let part = ["q_proj.", "k_proj.", "v_proj."].iter().position(|part| name.contains(part));
         if let Some(part) = part {
             let packed = ["q_proj.", "k_proj.", "v_proj."].iter().fold(name, |name, part| name.replace(part, "qkv."));
@@ -275,7 +278,7 @@ mod tests {
         for name in ["upscale_block.block.0.conv2.weight", "embeddings.cls_token", "layers.0.attention.q_proj.bias"] {
             state.tensors.insert(name.into(), HostTensor { shape: vec![1], data: vec![0.0] });
         }
-        let error = convert(&state, "").unwrap_err().to_string();
+        let error = crate::weights::our_names(&state).unwrap_err().to_string();
         assert!(error.contains("backbone.blocks.0.attn.qkv.bias"), "{error}");
     }
 }

@@ -26,6 +26,8 @@ pub struct Report {
     pub elements: usize,
     /// The tables that were resized to the model's grid.
     pub resized: Vec<Resized>,
+    /// What else was done to values, or taken for granted.
+    pub notes: Vec<String>,
     /// The parameters that keep their initialisation.
     pub kept: Vec<String>,
     /// The tensors of the file that were not used, which the options allow.
@@ -41,6 +43,25 @@ pub struct Resized {
     pub from: (usize, usize),
     /// Rows and columns in the model.
     pub to: (usize, usize),
+    /// The file does not say its grid, and it was taken to be square.
+    pub assumed: bool,
+}
+
+impl Report {
+    pub(super) fn new(state: &StateDict, layout: Layout) -> Self {
+        Self {
+            source: state.title(),
+            format: state.format,
+            layout,
+            wrapper: state.wrapper.clone(),
+            loaded: Vec::new(),
+            elements: 0,
+            resized: Vec::new(),
+            notes: Vec::new(),
+            kept: Vec::new(),
+            ignored: Vec::new(),
+        }
+    }
 }
 
 impl fmt::Display for Report {
@@ -52,8 +73,12 @@ impl fmt::Display for Report {
             Some(wrapper) => write!(f, ", its `{wrapper}`)")?,
             None => write!(f, ")")?,
         }
-        for Resized { name, from, to } in &self.resized {
-            write!(f, "\nresized {name} from {}x{} to {}x{}", from.0, from.1, to.0, to.1)?;
+        for Resized { name, from, to, assumed } in &self.resized {
+            let guess = if *assumed { " (the file does not say its grid, which was taken to be square)" } else { "" };
+            write!(f, "\nresized {name} from {}x{} to {}x{}{guess}", from.0, from.1, to.0, to.1)?;
+        }
+        for note in &self.notes {
+            write!(f, "\n{note}")?;
         }
         for (title, names) in [("kept as initialised", &self.kept), ("in the file but not used", &self.ignored)] {
             let names = names.iter().map(|name| (name.as_str(), String::new()));

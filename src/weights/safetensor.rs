@@ -105,7 +105,7 @@ fn entry(name: String, value: &Value) -> Result<Entry> {
     let (dtype, shape, start, end) = fields().ok_or_else(|| broken("is incomplete".into()))?;
     let dtype = dtype_of(dtype).ok_or_else(|| {
         broken(format!("has the element type {dtype:?}, which is not supported"))
-            .hint("convert the weights to float32, float16 or bfloat16")
+            .hint("convert the weights to float32, float16 or bfloat16; those of 8-bit floats mean nothing without the scales beside them")
     })?;
     let bytes = elements(&name, &shape)?.checked_mul(dtype.size()).map(|n| n as u64);
     if end.checked_sub(start).is_none() || end.checked_sub(start) != bytes {

@@ -8,11 +8,13 @@ use burn::module::Module;
 use serde_json::{Map, Value, json};
 
 use super::parameters::{each_value, named_parameters};
+use super::positions::GRID_METADATA;
 use super::safetensor::read_header;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::layers::Gridded;
 
-/// Writes the module's parameters and `metadata` to `path`.
+/// Writes the module's parameters and `metadata` to `path`, and with them the grid of its positions.
 ///
 /// The same module and metadata give the same bytes. The file is written beside its place, flushed to the disk and then
 /// renamed: whoever looks sees the old file or the whole new one. One parameter at a time is copied to the host.
@@ -20,8 +22,12 @@ use crate::files;
 /// # Errors
 ///
 /// If the file cannot be written; the old one is then untouched, and nothing is left beside it.
-pub fn save<M: Module>(path: &Path, module: &M, metadata: &BTreeMap<String, String>) -> Result<()> {
-    files::write_with(path, |file| write(&mut BufWriter::new(file), module, metadata))
+pub fn save<M: Module + Gridded>(path: &Path, module: &M, metadata: &BTreeMap<String, String>) -> Result<()> {
+    let mut metadata = metadata.clone();
+    if let Some((rows, columns)) = module.grid() {
+        metadata.insert(GRID_METADATA.to_owned(), format!("{rows}x{columns}"));
+    }
+    files::write_with(path, |file| write(&mut BufWriter::new(file), module, &metadata))
 }
 
 /// Reads the strings a safetensors file carries, without its tensors.
@@ -97,7 +103,7 @@ mod tests {
         expected.insert("format".into(), "pt".into());
         assert_eq!((&state.metadata, &read_metadata(&path).unwrap()), (&expected, &expected));
         let other = model(4, 2, 3, (2, 3), "b", &Device::flex());
-        let (loaded, report) = load(other, &state, &LoadOptions::strict((2, 3))).unwrap();
+        let (loaded, report) = load(other, &state, &LoadOptions::strict()).unwrap();
         assert!(report.resized.is_empty());
         assert_eq!(state_of(&loaded).tensors, state.tensors);
         // The public reader agrees that the file is well formed.

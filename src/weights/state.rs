@@ -5,10 +5,11 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use super::dtype::Dtype;
-use super::{npz, pickle, safetensor};
+use super::{npz, pickle, safetensor, shards};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::guard::guarded;
+use crate::room;
 
 /// How many times its own size a compressed or aliased file may grow to in memory; small files may reach 64 MiB.
 pub const MAX_EXPANSION: u64 = 16;
@@ -67,7 +68,8 @@ impl std::fmt::Display for Format {
     }
 }
 
-/// Reads the weights in the file at `path`. The content decides what kind of file it is.
+/// Reads the weights in the file at `path`. The content decides what kind of file it is. An index of several files
+/// (`*.index.json`), or the folder of one, gives the tensors of all.
 ///
 /// Values become f32. No code inside a pickle is ever run.
 ///
@@ -75,11 +77,9 @@ impl std::fmt::Display for Format {
 ///
 /// Names the file, and says what is wrong with it: not there, not a weights file, cut short, or built to exhaust memory.
 pub fn read(path: &Path) -> Result<StateDict> {
-    let read = |path| match sniff(path)? {
-        Format::PytorchLegacy => pickle::read(path, Format::PytorchLegacy),
-        Format::PytorchZip => pickle::read(path, Format::PytorchZip),
-        Format::Npz => npz::read(path),
-        _ => safetensor::read(path),
+    let read = |path| {
+        let path = shards::file_of(path)?;
+        if shards::is_index(&path) { shards::read(&path) } else { read_file(&path) }
     };
     let mut state = guarded(|| read(path)).map_err(|cause: Error| Error::file("read", path, cause))?;
     if state.tensors.is_empty() {
@@ -88,6 +88,19 @@ pub fn read(path: &Path) -> Result<StateDict> {
     }
     state.path = Some(path.to_path_buf());
     Ok(state)
+}
+
+/// Reads one file.
+pub(super) fn read_file(path: &Path) -> Result<StateDict> {
+    let format = sniff(path)?;
+    let size = std::fs::metadata(path).map_or(0, |file| file.len());
+    room::need(size, "reading it", "give the process more memory, or take smaller weights")?;
+    match format {
+        Format::PytorchLegacy => pickle::read(path, Format::PytorchLegacy),
+        Format::PytorchZip => pickle::read(path, Format::PytorchZip),
+        Format::Npz => npz::read(path),
+        _ => safetensor::read(path),
+    }
 }
 
 impl StateDict {
@@ -228,6 +241,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert!(read(&folder.path().join("no.pth")).unwrap_err().to_string().contains("no such file"));
         assert!(read(folder.path()).unwrap_err().to_string().contains("not a file"));
+        assert!(read(folder.path()).unwrap_err().remedy().unwrap().contains("model.safetensors"));
     }
 
     #[test]

@@ -62,7 +62,7 @@ fn activations_logits_losses_and_gradients() {
         let json = std::fs::read_to_string(folder.join(format!("{name}.json"))).unwrap();
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         let config = tiny(decoder, final_norm);
-        let options = LoadOptions::strict((4, 4));
+        let options = LoadOptions::strict();
         let (model, report) = weights::load(config.blank(7, &device), &state, &options).unwrap();
         assert!(report.kept.is_empty(), "{report}");
 

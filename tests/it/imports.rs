@@ -3,12 +3,13 @@
 use std::path::Path;
 
 /// A room, and the rooms it may use. `error`, `rng` and `files` are open to all; `config` is read by those who run things.
-const RULES: [(&str, &[&str]); 24] = [
+const RULES: [(&str, &[&str]); 25] = [
     ("error", &[]),
     ("rng", &[]),
     ("files", &[]),
     ("guard", &[]),
     ("device", &[]),
+    ("room", &[]),
     ("text", &[]),
     ("shard", &[]),
     ("stats", &[]),
@@ -23,7 +24,7 @@ const RULES: [(&str, &[&str]); 24] = [
     ("overlay", &["data"]),
     ("eval", &["model", "decoder", "layers", "data", "kernels"]),
     ("config", &["model", "backbone", "decoder", "data", "train", "eval"]),
-    ("artifact", &["config", "model", "data", "eval", "weights"]),
+    ("artifact", &["config", "model", "backbone", "data", "eval", "weights"]),
     (
         "compare",
         &["config", "decoder", "model", "data", "eval", "overlay", "train", "report", "inspect", "bench", "predict"],
@@ -33,7 +34,7 @@ const RULES: [(&str, &[&str]); 24] = [
     ("train", &["config", "artifact", "model", "loss", "layers", "kernels", "data", "eval", "weights", "report"]),
 ];
 const TOP: [&str; 4] = ["predict", "inspect", "bench", "report"];
-const LEAVES: [&str; 8] = ["error", "rng", "files", "guard", "device", "text", "shard", "stats"];
+const LEAVES: [&str; 9] = ["error", "rng", "files", "guard", "device", "room", "text", "shard", "stats"];
 
 #[test]
 fn imports_point_down() {

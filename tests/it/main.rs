@@ -18,3 +18,4 @@ mod queries;
 mod recipes;
 mod repeat;
 mod resume;
+mod weights;

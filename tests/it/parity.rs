@@ -325,7 +325,7 @@ fn published_weight_files() {
                 continue;
             }
             let state = weights::read(&path).unwrap();
-            let options = weights::LoadOptions::strict((4, 4));
+            let options = weights::LoadOptions::strict();
             let (model, report) = weights::load(tiny(kind, 0.1, 0.1).blank(7, &device), &state, &options).unwrap();
             assert!(report.ignored.is_empty() && report.kept.is_empty(), "{report}");
             assert_eq!(weights::state_of(&model).tensors, expected, "{}", path.display());
@@ -404,7 +404,7 @@ fn dinov2() {
         ..VitConfig::default()
     };
     let config = ModelConfig { backbone: BackboneConfig::Vit(vit), ..ModelConfig::default() };
-    let options = weights::LoadOptions::pretrained_backbone((37, 37));
+    let options = weights::LoadOptions::pretrained_backbone();
     let (model, report) = weights::load(config.blank(2, &device), &state, &options).unwrap();
     assert!(report.resized.is_empty() && report.loaded.iter().all(|name| name.starts_with("backbone.")), "{report}");
     for (tag, height, width) in [("sq", 224, 224), ("wide", 140, 252)] {

@@ -152,6 +152,7 @@ fn foretell(model: &Model, config: &Config, dataset: &dyn Dataset) -> Result<usi
     let image = memory::largest(dataset, LOOKS)?;
     let (classes, threads) = (dataset.classes().len(), rayon::current_num_threads());
     let plan = memory::Plan { model: &config.model, classes, parameters, settings: &config.eval, image, threads };
+    plan.ensure(4 * parameters)?;
     let found = plan.forecast();
     let mb = |bytes: usize| bytes as f64 / 1e6;
     talk!(
@@ -256,7 +257,7 @@ impl Work {
 /// A network of the recipe with all its weights from `path`.
 fn whole_network(config: &Config, classes: usize, path: &Path, device: &burn::tensor::Device) -> Result<Model> {
     let state = weights::read(path)?;
-    let options = weights::LoadOptions::strict(config.model.backbone.features().grid);
+    let options = weights::LoadOptions::strict();
     let (model, report) = weights::load(config.model.blank(classes, device), &state, &options)
         .map_err(|error| Error::new(format!("cannot load `{}`", path.display())).source(error))?;
     talk!("{report}");

@@ -59,7 +59,11 @@ fn recipe(arguments: &Arguments) -> Result<End> {
 fn file(path: &Path, as_json: bool) -> Result<End> {
     let summary = weights::describe(path)?;
     let card = artifact::read_card(path).ok();
-    let layout = summary.layout.map_or("an unknown layout".to_owned(), |layout| layout.to_string());
+    let layout = match (summary.layout, summary.architecture) {
+        (Some(layout), _) => layout.to_string(),
+        (None, Some(what)) => format!("{what}, which this program cannot build"),
+        (None, None) => "an unknown layout".to_owned(),
+    };
     if as_json {
         let tensors: Vec<_> = summary
             .tensors

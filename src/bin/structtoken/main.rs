@@ -10,6 +10,7 @@ macro_rules! talk {
     }};
 }
 
+mod allocator;
 mod bench;
 mod compare;
 mod console;
@@ -29,7 +30,7 @@ use clap::{Args, Parser, Subcommand};
 use structtoken::error::{Error, Result};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: allocator::Allocator = allocator::Allocator;
 
 /// Semantic segmentation with structure tokens: from a folder of images and masks to a model, without Python.
 #[derive(Parser)]
@@ -137,7 +138,12 @@ fn start_threads(count: Option<u16>) -> Result<()> {
     // As much as a main thread has.
     const STACK: usize = 8 << 20;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(count.map_or(0, usize::from)).stack_size(STACK);
-    pool.build_global().map_err(|error| Error::new("cannot start threads").source(error))
+    pool.build_global().map_err(|error| {
+        let asked = count.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
+        Error::new(format!("cannot start {asked} threads")).source(error).hint(
+            "ask for fewer with --threads, or allow this user more processes (ulimit -u) and memory (ulimit -v): a thread takes 8 MB of it",
+        )
+    })
 }
 
 /// Every step frees and takes the same large tensors again; giving their pages back to the system in between costs a third

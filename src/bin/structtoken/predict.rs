@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use structtoken::data::image::{Image, Labels, encode_index_png, encode_png, read_image};
 use structtoken::error::{Error, Result};
+use structtoken::eval::{InferConfig, memory};
+use structtoken::model::{Model, ModelConfig};
 use structtoken::predict::{NpyType, Predictor, write_npy};
+use structtoken::weights::named_parameters;
 use structtoken::{artifact, device, files};
 
 use crate::console::{bar, emit, print};
@@ -45,12 +48,14 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let (device, _) = device::open(&arguments.computing.device)?;
     let (model, card) = artifact::open(&arguments.model, &device)?;
     let config = settings(&card, &arguments.changes, &arguments.model)?;
+    let mut memory =
+        Memory { model: card.model.clone(), settings: config.eval.clone(), parameters: parameters(&model), largest: 0 };
     let predictor = Predictor::new(model, config.data.preprocess, config.eval, device, card.classes)?;
     let progress = bar("{wide_bar} {pos}/{len}  {eta} left");
     progress.set_length(images.len() as u64);
     let mut failed: Vec<Error> = Vec::new();
     for (path, name) in &images {
-        match one(&predictor, path, name, &arguments) {
+        match one(&predictor, path, name, &arguments, &mut memory) {
             Ok(()) => {}
             Err(error) if images.len() == 1 => return Err(error),
             Err(error) => {
@@ -68,9 +73,41 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     }
 }
 
-fn one(predictor: &Predictor, path: &Path, name: &str, arguments: &Arguments) -> Result<()> {
+/// What is needed to foretell the memory that an image takes.
+struct Memory {
+    model: ModelConfig,
+    settings: InferConfig,
+    parameters: usize,
+    /// Pixels of the largest image so far: what one has taken, the next can have.
+    largest: usize,
+}
+
+impl Memory {
+    fn ensure(&mut self, classes: usize, (height, width): (usize, usize)) -> Result<()> {
+        if height * width <= self.largest {
+            return Ok(());
+        }
+        let Self { model, settings, parameters, .. } = self;
+        let (image, threads) = ((height, width), rayon::current_num_threads());
+        memory::Plan { model, classes, parameters: *parameters, settings, image, threads }.ensure(4 * *parameters)?;
+        self.largest = height * width;
+        Ok(())
+    }
+}
+
+fn parameters(model: &Model) -> usize {
+    let shapes = named_parameters(model).into_iter();
+    shapes.map(|(_, shape, _)| shape.iter().product::<usize>()).sum()
+}
+
+fn one(predictor: &Predictor, path: &Path, name: &str, arguments: &Arguments, memory: &mut Memory) -> Result<()> {
     let image = read_image(path)?;
-    let labels = predictor.predict(&image)?;
+    memory
+        .ensure(predictor.classes().len(), (image.height, image.width))
+        .map_err(|error| Error::new(format!("cannot predict `{}`", path.display())).source(error))?;
+    let labels = predictor
+        .predict(&image)
+        .map_err(|error| Error::new(format!("cannot predict `{}`", path.display())).source(error))?;
     let outputs = Outputs::of(arguments, name);
     files::write(&outputs.mask, &encode_index_png(&labels, &predictor.classes().colors)?)?;
     if let Some(path) = &outputs.overlay {

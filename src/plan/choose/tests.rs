@@ -137,8 +137,17 @@ fn a_decoder_is_chosen_by_the_length_of_the_run() {
     let mut facts = facts((640, 480), &[0.6, 0.4], &["a", "b"]);
     assert_eq!(decoder(&facts, &["train.seed=1"], 100.0), "structtoken");
     let path = "dinov2_vits14.safetensors".into();
-    let (layer_scale, reg_tokens) = (true, 0);
-    facts.pretrained = Some(Pretrained { path, embed_dim: 384, depth: 12, patch_size: 14, layer_scale, reg_tokens });
+    facts.pretrained = Some(Pretrained {
+        path,
+        embed_dim: 384,
+        depth: 12,
+        patch_size: 14,
+        mlp_dim: 1536,
+        layer_scale: true,
+        reg_tokens: 0,
+        class_token: true,
+        no_embed_class: false,
+    });
     assert_eq!(decoder(&facts, &["train.seed=1"], SHORT), "fcn");
     assert_eq!(decoder(&facts, &["train.seed=1"], SHORT + 1.0), "structtoken");
     assert_eq!(decoder(&facts, &["model.decoder.block=sse"], 100.0), "structtoken");

@@ -1,0 +1,83 @@
+//! What a run needs of memory for certain, compared with what there is before anything is begun.
+
+use burn::tensor::Device;
+
+use crate::config::Config;
+use crate::error::Result;
+use crate::layers::parameters;
+use crate::room;
+
+/// Bytes of a pixel in the loader's batches: image and labels.
+const LOADED: u64 = 4;
+/// Batches that the loader holds, and the one in use.
+const BATCHES: u64 = 4;
+/// What threads, logs and the allocator take, in bytes.
+const PROGRAM: u64 = 20_000_000;
+/// Bytes of a pixel in the network's input.
+const INPUT: u64 = 12;
+
+/// Fails if training as `config` says cannot fit. Counted is what cannot be avoided: weights, gradients and what the
+/// optimiser remembers, batches, and the maps of the backbone; a run that passes may still take more.
+pub(super) fn ensure(config: &Config, classes: usize, device: &Device) -> Result<()> {
+    let train = &config.train;
+    let values: u64 = parameters::list(&config.model.blank(classes, &Device::flex()))
+        .iter()
+        .map(|(_, shape, _)| shape.iter().product::<usize>() as u64)
+        .sum();
+    let copies = 2 + train.optimizer.rule.slots().len() as u64 + u64::from(train.ema.is_some());
+    let [height, width] = config.data.augment.crop;
+    let pixels = (height * width) as u64;
+    let at_once = (train.batch_size / train.accumulate) as u64;
+    let batches = BATCHES * at_once * pixels * LOADED;
+    let mut needed = PROGRAM + batches;
+    // A GPU has memory of its own, of which nothing is known.
+    if *device == Device::flex() {
+        let maps = 4 * config.model.activations(classes, (height, width)) as u64;
+        // Every block keeps its maps for the way back.
+        let kept = if train.freeze_backbone { 1 } else { config.model.backbone.features().depth as u64 };
+        let maps = maps.max(4 * kept * backbone_maps(config, (height, width)));
+        needed += 4 * values * copies + at_once * (pixels * INPUT + maps);
+    }
+    room::need(
+        needed,
+        &format!("training with batches of {at_once} crops of {width} x {height}"),
+        "lower train.batch_size, raise train.accumulate, which divides it, or take a smaller data.augment.crop or network",
+    )
+}
+
+/// Values of the maps of one block of the backbone.
+fn backbone_maps(config: &Config, (height, width): (usize, usize)) -> u64 {
+    let stride = config.model.backbone.features().stride;
+    config.model.backbone.activations((height.div_ceil(stride), width.div_ceil(stride))) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_fit_is_refused_with_what_it_needs() {
+        let check = |changes: &[&str]| {
+            let changes: Vec<String> = changes.iter().map(|change| (*change).to_owned()).collect();
+            ensure(&Config::parse("", "r", &changes).unwrap(), 150, &Device::flex())
+        };
+        check(&["model.backbone.type=vit", "train.batch_size=1", "data.augment.crop=[64, 64]"]).unwrap();
+        for changes in [
+            &["train.batch_size=65536"][..],
+            &["train.batch_size=4096", "data.augment.crop=[4096, 4096]"],
+            &[
+                "model.backbone.type=vit",
+                "model.backbone.embed_dim=16384",
+                "model.backbone.num_heads=8",
+                "model.backbone.depth=16",
+            ],
+        ] {
+            let error = check(changes).unwrap_err();
+            assert!(
+                error.to_string().contains("needs about") && error.remedy().unwrap().contains("batch_size"),
+                "{error}"
+            );
+        }
+        check(&["train.batch_size=65536", "train.accumulate=65536", "data.augment.crop=[64, 64]"]).unwrap();
+    }
+}

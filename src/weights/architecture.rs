@@ -1,0 +1,250 @@
+//! Networks that are no plain vision transformer, told by the names of their tensors. Whoever brings their weights is told
+//! what they are before anything is planned, timed or built.
+
+use std::collections::BTreeSet;
+
+/// What the weights with these names are of, where that is known to be another network than those of this crate. Names are
+/// without what wraps them, such as `module.`.
+pub(super) fn foreign(names: &[&str]) -> Option<&'static str> {
+    let names = Names(names);
+    RULES.iter().find(|(_, is)| is(&names)).map(|(what, _)| *what)
+}
+
+/// The names of a file's tensors.
+struct Names<'a>(&'a [&'a str]);
+
+impl Names<'_> {
+    fn any(&self, parts: &[&str]) -> bool {
+        parts.iter().any(|part| self.0.iter().any(|name| name.contains(part)))
+    }
+
+    fn starts(&self, starts: &[&str]) -> bool {
+        starts.iter().any(|start| self.0.iter().any(|name| name.starts_with(start)))
+    }
+
+    /// Whether some name has this part between dots.
+    fn part(&self, part: &str) -> bool {
+        self.0.iter().any(|name| name.split('.').any(|piece| piece == part))
+    }
+
+    /// Different numbers that follow `start`.
+    fn numbers(&self, start: &str) -> usize {
+        let numbers = self.0.iter().filter_map(|name| name.strip_prefix(start)?.split('.').next()?.parse::<u32>().ok());
+        numbers.collect::<BTreeSet<_>>().len()
+    }
+
+    /// Whether there are transformer blocks as the plain ViT has them, and a projection of patches.
+    fn vit(&self) -> bool {
+        self.any(&["patch_embed.proj", "patch_embeddings.projection"])
+    }
+}
+
+type Rule = (&'static str, fn(&Names<'_>) -> bool);
+
+/// The first that holds is told; what has a mark of its own comes before what is told by its outline.
+const RULES: [Rule; 22] = [
+    ("a text model", |n| {
+        n.any(&["word_embeddings.", "embed_tokens.", "token_embedding.", "transformer.wte."]) && !n.vit()
+    }),
+    ("SAM's image encoder (its attention has relative positions and windows)", |n| {
+        n.any(&["rel_pos_h", "rel_pos_w"]) || n.starts(&["mask_decoder.", "prompt_encoder.", "image_encoder.trunk."])
+    }),
+    ("a Swin transformer (windows of attention over several resolutions)", |n| {
+        n.any(&["relative_position_bias_table", "cpb_mlp.", "continuous_position_bias_mlp."])
+            && (n.any(&["downsample.", ".patch_merging", "cpb_mlp.", "continuous_position_bias_mlp."])
+                || n.numbers("layers.") > 0 && n.any(&[".blocks."]))
+    }),
+    ("BEiT (its attention has relative positions)", |n| {
+        n.any(&["relative_position_bias_table", "relative_position_bias.", "rel_pos_bias."])
+    }),
+    ("DINOv3 (its positions are rotations, not a table)", |n| {
+        n.part("rope_embed")
+            || n.part("storage_tokens")
+            || n.any(&["qkv.bias_mask"])
+            || n.vitless_layers() && n.any(&["register_tokens"])
+    }),
+    ("EVA (its positions are rotations, or its queries and values have biases of their own)", |n| {
+        n.part("rope") || n.part("q_bias") || n.any(&["mlp.fc1_g.", "attn.inner_attn_ln", "attn.rope"])
+    }),
+    ("a ViT whose MLPs are SwiGLU, as DINOv2-g", |n| {
+        n.any(&["mlp.w12.", "mlp.w1.", "mlp.weights_in.", "mlp.gate_proj.", "mlp.swiglu"])
+    }),
+    ("DINOv3 or a kin of it (it has register tokens and no table of positions)", |n| {
+        n.vit() && n.any(&["reg_token", "register_tokens"]) && !n.any(&["pos_embed", "position_embedding"])
+    }),
+    ("CLIP or SigLIP's picture tower (normalised before its blocks, or pooled by attention)", |n| {
+        n.starts(&["visual.transformer.resblocks.", "vision_model."])
+            || n.part("norm_pre")
+            || n.part("attn_pool")
+            || n.part("resblocks")
+    }),
+    ("a ViT whose queries and keys are normalised", |n| n.vit() && n.any(&["attn.q_norm.", "attn.k_norm."])),
+    ("DeiT with a distillation token", |n| n.part("dist_token") || n.part("distillation_token")),
+    ("CaiT (class attention in blocks of its own)", |n| n.any(&["blocks_token_only."])),
+    ("a ViT over a convolutional network", |n| n.any(&["patch_embed.backbone.", "patch_embeddings.backbone."])),
+    ("SegFormer's MiT (four stages, attention over reduced maps)", |n| {
+        n.starts(&["patch_embed1.", "block1.0."])
+            || n.any(&["segformer.", ".patch_embeddings.0.proj.", "attn.sr.", "attention.self.sr."])
+    }),
+    ("PVT (four stages)", |n| n.starts(&["pos_embed1", "patch_embeds.0."])),
+    ("ConvNeXt, a convolutional network", |n| {
+        n.starts(&["downsample_layers.", "stages.0.0.dwconv."])
+            || n.any(&["convnext.", ".conv_dw.weight", ".dwconv.weight"]) && n.any(&["stages."])
+    }),
+    ("a ResNet, a convolutional network", |n| {
+        n.starts(&["layer1.0.conv1.", "layer1.0.bn1.", "resnet.embedder.", "stem.conv1."])
+            || n.any(&["layer1.0.conv1.", "layer4.0.conv1."])
+    }),
+    ("an EfficientNet or MobileNet, a convolutional network", |n| {
+        n.any(&["blocks.0.0.conv_dw.", "conv_stem.", "_depthwise_conv.", "features.1.conv.0."])
+    }),
+    ("a VGG, a convolutional network", |n| n.starts(&["features.0."])),
+    ("MLP-Mixer", |n| n.any(&["mlp_tokens.", "MixerBlock_"])),
+    ("a hierarchical transformer (its blocks come in stages)", |n| n.numbers("stages.") > 1),
+    ("a U-Net, a convolutional network", |n| {
+        n.any(&["downs.0.", "down1.", "inc.double_conv.", "encoder1."]) && !n.vit()
+    }),
+];
+
+impl Names<'_> {
+    /// Hugging Face's DINOv3: `layer.0.attention.q_proj`, without a table of positions.
+    fn vitless_layers(&self) -> bool {
+        self.any(&["layer.0.attention.q_proj", "layer.0.attention.k_proj"]) && !self.any(&["position_embeddings"])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Some names as those who publish such weights have them; `what` is the beginning of what they are told to be.
+    #[test]
+    fn other_networks_are_named() {
+        let cases: [(&str, &[&str]); 30] = [
+            ("DINOv3", &["cls_token", "storage_tokens", "rope_embed.periods", "blocks.0.attn.qkv.weight"]),
+            (
+                "DINOv3",
+                &[
+                    "embeddings.register_tokens",
+                    "embeddings.patch_embeddings.weight",
+                    "layer.0.attention.q_proj.weight",
+                ],
+            ),
+            (
+                "DINOv3",
+                &["cls_token", "reg_token", "patch_embed.proj.weight", "blocks.0.gamma_1", "blocks.0.attn.qkv.weight"],
+            ),
+            ("EVA", &["pos_embed", "patch_embed.proj.weight", "rope.freqs", "blocks.0.attn.q_bias"]),
+            ("EVA", &["pos_embed", "patch_embed.proj.weight", "blocks.0.mlp.fc1_g.weight"]),
+            ("a ViT whose MLPs are SwiGLU", &["pos_embed", "patch_embed.proj.weight", "blocks.0.mlp.w12.weight"]),
+            (
+                "a ViT whose MLPs are SwiGLU",
+                &["embeddings.position_embeddings", "encoder.layer.0.mlp.weights_in.weight"],
+            ),
+            ("a Swin", &["patch_embed.proj.weight", "layers.0.blocks.0.attn.relative_position_bias_table"]),
+            (
+                "a Swin",
+                &[
+                    "swin.encoder.layers.0.blocks.0.attention.self.relative_position_bias_table",
+                    "swin.encoder.layers.0.downsample.norm.weight",
+                ],
+            ),
+            ("a Swin", &["layers.0.blocks.0.attn.cpb_mlp.0.weight"]),
+            ("BEiT", &["patch_embed.proj.weight", "blocks.0.gamma_1", "blocks.0.attn.relative_position_bias_table"]),
+            (
+                "BEiT",
+                &[
+                    "beit.encoder.layer.0.lambda_1",
+                    "beit.encoder.layer.0.attention.attention.relative_position_bias.relative_position_bias_table",
+                ],
+            ),
+            ("SAM", &["image_encoder.blocks.0.attn.rel_pos_h", "image_encoder.patch_embed.proj.weight"]),
+            ("SAM", &["vision_encoder.layers.0.attn.rel_pos_w", "mask_decoder.iou_token.weight"]),
+            ("CLIP", &["visual.transformer.resblocks.0.attn.in_proj_weight", "visual.conv1.weight"]),
+            (
+                "CLIP",
+                &[
+                    "vision_model.embeddings.patch_embedding.weight",
+                    "vision_model.encoder.layers.0.self_attn.q_proj.weight",
+                ],
+            ),
+            ("CLIP", &["patch_embed.proj.weight", "norm_pre.weight", "blocks.0.attn.qkv.weight"]),
+            ("SegFormer", &["patch_embed1.proj.weight", "block1.0.attn.q.weight"]),
+            ("SegFormer", &["segformer.encoder.patch_embeddings.0.proj.weight"]),
+            ("SegFormer", &["layers.0.1.0.attn.sr.weight"]),
+            ("ConvNeXt", &["downsample_layers.0.0.weight", "stages.0.0.dwconv.weight"]),
+            ("ConvNeXt", &["stem.0.weight", "stages.0.blocks.0.conv_dw.weight"]),
+            ("a ResNet", &["conv1.weight", "bn1.weight", "layer1.0.conv1.weight"]),
+            ("a ResNet", &["resnet.embedder.embedder.convolution.weight"]),
+            ("a ResNet", &["backbone.layer1.0.conv1.weight", "decode_head.conv_seg.weight"]),
+            ("an EfficientNet", &["conv_stem.weight", "blocks.0.0.conv_dw.weight"]),
+            ("DeiT with", &["cls_token", "dist_token", "pos_embed", "patch_embed.proj.weight"]),
+            ("a VGG", &["features.0.weight", "classifier.0.weight"]),
+            (
+                "a text model",
+                &["bert.embeddings.word_embeddings.weight", "bert.encoder.layer.0.attention.self.query.weight"],
+            ),
+            ("a hierarchical", &["stages.0.blocks.0.norm1.weight", "stages.1.blocks.0.norm1.weight"]),
+        ];
+        for (what, names) in cases {
+            assert!(foreign(names).is_some_and(|found| found.starts_with(what)), "{names:?}: {:?}", foreign(names));
+        }
+    }
+
+    #[test]
+    fn plain_transformers_are_not_taken_for_others() {
+        let plain: [&[&str]; 8] = [
+            &[
+                "cls_token",
+                "pos_embed",
+                "patch_embed.proj.weight",
+                "blocks.0.attn.qkv.weight",
+                "norm.weight",
+                "head.weight",
+            ],
+            &[
+                "cls_token",
+                "register_tokens",
+                "mask_token",
+                "pos_embed",
+                "patch_embed.proj.weight",
+                "blocks.0.ls1.gamma",
+            ],
+            &[
+                "cls_token",
+                "reg_token",
+                "pos_embed",
+                "patch_embed.proj.weight",
+                "blocks.0.mlp.fc1.weight",
+                "fc_norm.weight",
+            ],
+            &[
+                "embeddings.cls_token",
+                "embeddings.position_embeddings",
+                "encoder.layer.0.attention.attention.query.weight",
+            ],
+            &[
+                "embeddings.register_tokens",
+                "embeddings.position_embeddings",
+                "embeddings.patch_embeddings.projection.weight",
+            ],
+            &[
+                "backbone.layers.0.ln1.weight",
+                "backbone.patch_embed.projection.weight",
+                "decode_head.layers.0.ffn1.dwconv.weight",
+            ],
+            &[
+                "cls_token",
+                "pos_embed",
+                "patch_embed.proj.weight",
+                "decoder_blocks.0.norm1.weight",
+                "decoder_pos_embed",
+                "mask_token",
+            ],
+            &["Transformer/encoderblock_0/LayerNorm_0/scale", "embedding/kernel", "cls"],
+        ];
+        for names in plain {
+            assert_eq!(foreign(names), None, "{names:?}");
+        }
+    }
+}
