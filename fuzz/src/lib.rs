@@ -21,5 +21,11 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: &[Target] =
-    &[Target { name: "dataset_toml", run: targets::dataset_toml, tries: 20_000, memory_mb: 64 }];
+pub const TARGETS: &[Target] = &[
+    Target { name: "dataset_toml", run: targets::dataset_toml, tries: 20_000, memory_mb: 64 },
+    // A picture may have 2^28 pixels of three bytes, and coefficients before that.
+    Target { name: "image", run: targets::image, tries: 8_000, memory_mb: 3500 },
+    Target { name: "mask", run: targets::mask, tries: 8_000, memory_mb: 1700 },
+    Target { name: "npy", run: targets::npy, tries: 20_000, memory_mb: 64 },
+    Target { name: "jpeg_complete", run: targets::jpeg_complete, tries: 8_000, memory_mb: 1300 },
+];
