@@ -63,7 +63,7 @@ pub fn metadata(config: &Config, classes: &Classes) -> Result<BTreeMap<String, S
         version: env!("CARGO_PKG_VERSION").to_owned(),
         model: config.model.clone(),
         classes: classes.clone(),
-        data: config.data.clone(),
+        data: config.data.complete()?,
         label_map: config.data.label_map()?,
         eval: config.eval.clone(),
         training: Some(Training {

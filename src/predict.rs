@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use half::f16;
 
 use crate::data::Classes;
-use crate::data::image::{Image, Labels};
+use crate::data::image::{Image, Labels, read_image_in};
 use crate::data::preprocess::Preprocess;
 use crate::error::{Error, Result};
 use crate::eval::{InferConfig, Inference, Network};
@@ -53,9 +53,25 @@ impl<N: Network> Predictor<N> {
         Ok(Self { network, preprocess, config, device, classes })
     }
 
+    /// The image in the file at `path`, as this model was trained to see it.
+    ///
+    /// # Errors
+    /// As [`read_image_in`].
+    pub fn read(&self, path: &Path) -> Result<Image> {
+        read_image_in(path, self.preprocess.range)
+    }
+
     /// The class of every pixel, in the image's size.
     pub fn predict(&self, image: &Image) -> Result<Labels> {
         self.inference().labels(image)
+    }
+
+    /// As [`predict`](Self::predict); `progress` is told the share that is done, from 0 to 1, from time to time.
+    ///
+    /// # Errors
+    /// As [`predict`](Self::predict).
+    pub fn predict_with(&self, image: &Image, progress: &mut dyn FnMut(f64)) -> Result<Labels> {
+        self.inference().labels_with(image, progress)
     }
 
     /// Class probabilities [k, h, w], in the image's size, row-major.

@@ -28,4 +28,9 @@ pub const TARGETS: &[Target] = &[
     Target { name: "pickle", run: targets::pickle, tries: 20_000, memory_mb: 256 },
     Target { name: "zip_pth", run: targets::zip_pth, tries: 10_000, memory_mb: 256 },
     Target { name: "npz", run: targets::npz, tries: 10_000, memory_mb: 128 },
+    // A picture may have 2^28 pixels of three bytes, and coefficients before that.
+    Target { name: "image", run: targets::image, tries: 8_000, memory_mb: 3500 },
+    Target { name: "mask", run: targets::mask, tries: 8_000, memory_mb: 1700 },
+    Target { name: "npy", run: targets::npy, tries: 20_000, memory_mb: 64 },
+    Target { name: "jpeg_complete", run: targets::jpeg_complete, tries: 8_000, memory_mb: 1300 },
 ];

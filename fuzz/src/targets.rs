@@ -3,6 +3,7 @@
 use std::cell::OnceCell;
 use std::path::Path;
 
+use structtoken::data::image::{decode_image, decode_mask, jpeg_is_whole};
 use structtoken::data::spec::DatasetSpec;
 use structtoken::{artifact, device, weights};
 use tempfile::NamedTempFile;
@@ -60,4 +61,24 @@ pub fn zip_pth(bytes: &[u8]) {
 /// NumPy's archive.
 pub fn npz(bytes: &[u8]) {
     weights_of(bytes);
+/// Images of every format.
+pub fn image(bytes: &[u8]) {
+    decode_image(bytes).ok();
+}
+
+/// Masks of every format.
+pub fn mask(bytes: &[u8]) {
+    decode_mask(bytes).ok();
+}
+
+/// Arrays as masks.
+pub fn npy(bytes: &[u8]) {
+    if bytes.starts_with(b"\x93NUMPY") {
+        decode_mask(bytes).ok();
+    }
+}
+
+/// The walk through the scans of a JPEG.
+pub fn jpeg_complete(bytes: &[u8]) {
+    jpeg_is_whole(bytes).ok();
 }

@@ -103,8 +103,11 @@ impl DataConfig {
         }
         let (spec, root) = (DatasetSpec::find(&self.dataset)?, self.root.as_deref());
         Ok(Arc::new(match fold {
-            None => spec.open(split, root)?,
-            Some(fold) => spec.open(Split::Train, root)?.part(fold, split == Split::Val)?,
+            None => spec.open(split, root)?.with_range(self.preprocess.range),
+            Some(fold) => {
+                let folder = spec.open(Split::Train, root)?.with_range(self.preprocess.range);
+                folder.part(fold, split == Split::Val)?
+            }
         }))
     }
 
@@ -114,6 +117,18 @@ impl DataConfig {
             return Ok(Shapes::of(&self.shapes, Split::Val).classes().clone());
         }
         Ok(DatasetSpec::find(&self.dataset)?.classes())
+    }
+
+    /// This, with the dataset's own range of 16-bit values where the recipe has none: the model needs it without its set.
+    ///
+    /// # Errors
+    /// An unknown name, a faulty TOML.
+    pub(crate) fn complete(&self) -> Result<Self> {
+        let mut complete = self.clone();
+        if self.preprocess.range.is_none() && self.dataset != shapes::NAME {
+            complete.preprocess.range = DatasetSpec::find(&self.dataset)?.range;
+        }
+        Ok(complete)
     }
 
     /// The dataset's description as a model file records it: which source values became which class.

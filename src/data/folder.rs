@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use crate::data::image::{Labels, RawMask, image_size, read_image, read_mask};
+use crate::data::image::{Labels, image_size, read_image_in, read_mask_as};
 use crate::data::label_map::LabelMap;
 use crate::data::pairs::{Pair, Pairs};
 use crate::data::spec::DatasetSpec;
@@ -21,6 +21,7 @@ pub struct Folder {
     pairs: Vec<Pair>,
     classes: Classes,
     map: LabelMap,
+    range: Option<[u16; 2]>,
 }
 
 impl Folder {
@@ -37,7 +38,7 @@ impl Folder {
         })?;
         let base = spec.base(root);
         let pairs = Pairs::find(&base, files).sound(spec, split, &base, files)?;
-        Ok(Self { pairs, classes: spec.classes(), map: LabelMap::new(spec)? })
+        Ok(Self { pairs, classes: spec.classes(), map: LabelMap::new(spec)?, range: spec.range })
     }
 
     /// The pairs that are held out of a fold's training, or all the others; in the same order.
@@ -61,10 +62,17 @@ impl Folder {
         Ok(self)
     }
 
+    /// With other 16-bit values as black and white than the description says.
+    #[must_use]
+    pub(crate) fn with_range(mut self, range: Option<[u16; 2]>) -> Self {
+        self.range = range.or(self.range);
+        self
+    }
+
     /// The labels of a pair whose image has `size` (width, height).
     fn labels(&self, pair: &Pair, size: (usize, usize)) -> Result<Labels> {
-        let mask = read_mask(&pair.mask)?;
-        let (RawMask::Index { width, height, .. } | RawMask::Rgb { width, height, .. }) = mask;
+        let mask = read_mask_as(&pair.mask, self.map.takes_jpeg())?;
+        let (width, height) = mask.size();
         if (width, height) != size {
             return Err(sizes_differ(pair, size, (width, height)));
         }
@@ -79,7 +87,7 @@ impl Dataset for Folder {
 
     fn get(&self, index: usize) -> Result<Sample> {
         let pair = &self.pairs[index];
-        let image = read_image(&pair.image)?;
+        let image = read_image_in(&pair.image, self.range)?;
         let labels = self.labels(pair, (image.width, image.height))?;
         Ok(Sample { image, labels })
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use image::metadata::Orientation;
 
 use crate::data::formats::{self, Format, Kind};
+use crate::data::jpeg;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -166,6 +167,14 @@ pub fn read_mask_as(path: &Path, lossy: bool) -> Result<RawMask> {
 /// As [`read_mask`].
 pub fn decode_mask(bytes: &[u8]) -> Result<RawMask> {
     formats::mask(Cursor::new(bytes), false).map(|decoded| decoded.mask)
+}
+
+/// Whether a JPEG ends by its marker; one that lacks pixels is an error.
+///
+/// # Errors
+/// Data that are missing or damaged.
+pub fn jpeg_is_whole(bytes: &[u8]) -> Result<bool> {
+    jpeg::check(bytes).map(|end| end == jpeg::End::Marked)
 }
 
 fn open(path: &Path) -> Result<BufReader<File>> {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::data::cause::{self, Seen};
+use crate::data::formats::Format;
 use crate::data::image::{IGNORE, Labels, RawMask};
 use crate::data::spec::{ClassSpec, DatasetSpec, Encoding, Source};
 use crate::error::{Error, Result};
@@ -16,6 +17,7 @@ pub struct LabelMap {
     targets: Targets,
     classes: Vec<ClassSpec>,
     ignore: Vec<Source>,
+    jpeg_tolerance: Option<u8>,
     file: String,
 }
 
@@ -40,6 +42,7 @@ impl LabelMap {
             },
             classes: spec.classes.clone(),
             ignore: spec.ignore.clone(),
+            jpeg_tolerance: spec.jpeg_tolerance,
             file: spec.file.display().to_string(),
         };
         for (index, class) in spec.classes.iter().enumerate() {
@@ -93,7 +96,8 @@ impl LabelMap {
     /// # Errors
     /// Values that the map does not know: which, how many, where the first is, and what probably went wrong. A mask
     /// of colours where numbers are declared, or the reverse.
-    pub fn apply(&self, mask: RawMask) -> Result<Labels> {
+    pub fn apply(&self, mut mask: RawMask) -> Result<Labels> {
+        self.round(&mut mask);
         match (&self.targets, mask) {
             (Targets::Index(table), RawMask::Index { width, height, values, .. }) => {
                 let ids: Vec<u8> = values.iter().map(|value| table[usize::from(*value)] as u8).collect();
@@ -125,6 +129,48 @@ impl LabelMap {
                     .hint("set encoding = \"index\" and give the classes their numbers; a palette PNG stores numbers"))
             }
         }
+    }
+
+    /// Whether a mask may be a JPEG.
+    pub(crate) fn takes_jpeg(&self) -> bool {
+        self.jpeg_tolerance.is_some()
+    }
+
+    /// Replaces the values of a JPEG by the nearest that the map knows, where one is near enough: how many pixels
+    /// were not exact. Other masks stay as they are.
+    pub(crate) fn round(&self, mask: &mut RawMask) -> u64 {
+        let Some(tolerance) = self.jpeg_tolerance.filter(|_| mask.stored().format == Format::Jpeg) else { return 0 };
+        if let (Targets::Index(_), RawMask::Rgb { width, height, values, stored }) = (&self.targets, &*mask)
+            && values.iter().all(|[r, g, b]| r.abs_diff(*g).max(b.abs_diff(*g)) <= tolerance)
+        {
+            // Grey, saved as colours.
+            let values = values.iter().map(|value| u16::from(value[1])).collect();
+            *mask = RawMask::Index { width: *width, height: *height, values, stored: stored.clone() };
+        }
+        let mut known: HashMap<[u8; 3], Option<[u8; 3]>> = HashMap::new();
+        let mut rounded = 0;
+        let mut nearest = |value: [u8; 3], declared: &[[u8; 3]]| {
+            let near = *known.entry(value).or_insert_with(|| {
+                let distance = |other: &[u8; 3]| (0..3).map(|i| value[i].abs_diff(other[i])).max().unwrap_or(0);
+                declared.iter().copied().filter(|other| distance(other) <= tolerance).min_by_key(distance)
+            });
+            rounded += u64::from(near.is_some_and(|near| near != value));
+            near.unwrap_or(value)
+        };
+        match (&self.targets, mask) {
+            (Targets::Index(table), RawMask::Index { values, .. }) => {
+                let declared: Vec<_> =
+                    (0..=255u8).filter(|n| table[usize::from(*n)] != UNKNOWN).map(|n| [n; 3]).collect();
+                values.iter_mut().for_each(|value| *value = nearest([*value as u8; 3], &declared)[0].into());
+            }
+            (Targets::Rgb(table), RawMask::Rgb { values, .. }) => {
+                let mut declared: Vec<_> = table.keys().copied().collect();
+                declared.sort_unstable(); // so that the same of two equally near is taken each time
+                values.iter_mut().for_each(|value| *value = nearest(*value, &declared));
+            }
+            _ => {}
+        }
+        rounded
     }
 
     fn unknown<T: Copy + Ord>(
@@ -226,6 +272,33 @@ mod tests {
         let colors = "encoding = 'rgb'\nclasses = [{ name = 'a', color = [1, 2, 4] }]";
         assert!(failure(colors, index(&[0, 0])).1.contains("encoding = \"index\""));
         assert!(failure(colors, rgb).0.contains("[1, 2, 3] (1 pixel"));
+    }
+
+    #[test]
+    fn jpeg_masks_are_rounded_within_the_tolerance_alone() {
+        let jpeg = || Stored { format: Format::Jpeg, bits: 8, ..Stored::default() };
+        let grey =
+            |values: &[u16]| RawMask::Index { width: values.len(), height: 1, values: values.to_vec(), stored: jpeg() };
+        let binary = "jpeg_tolerance = 16\nclasses = ['no', { name = 'yes', source = [255] }]";
+        assert_eq!(apply(binary, grey(&[0, 16, 239, 255])).unwrap(), [0, 0, 1, 1]);
+        let error = apply(binary, grey(&[0, 17, 255])).unwrap_err().to_string();
+        assert!(error.contains("the value 17 (1 pixel"), "{error}");
+        // Of what is no JPEG, values are as they are.
+        assert!(apply(binary, index(&[0, 3])).is_err());
+        let map = LabelMap::new(&spec(binary).unwrap()).unwrap();
+        assert_eq!(map.round(&mut grey(&[0, 1, 254, 255, 100])), 2);
+        // Grey saved as colours, and colours.
+        let rgb = |values: &[[u8; 3]]| RawMask::Rgb {
+            width: values.len(),
+            height: 1,
+            values: values.to_vec(),
+            stored: jpeg(),
+        };
+        assert_eq!(apply(binary, rgb(&[[3, 2, 4], [250, 251, 249]])).unwrap(), [0, 1]);
+        let colours = "jpeg_tolerance = 20\nencoding = 'rgb'\nignore = [[0, 0, 0]]\n\
+                       classes = [{ name = 'a', color = [200, 0, 0] }, { name = 'b', color = [0, 200, 0] }]";
+        assert_eq!(apply(colours, rgb(&[[190, 9, 3], [12, 219, 0], [15, 15, 15]])).unwrap(), [0, 1, 255]);
+        assert!(apply(colours, rgb(&[[100, 100, 0]])).is_err());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::files;
 
 /// The endings of images where the description names none.
-pub(crate) const SUFFIXES: [&str; 3] = [".jpg", ".jpeg", ".png"];
+pub(crate) const SUFFIXES: [&str; 8] = [".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp"];
 
 /// An image and its mask.
 #[derive(Clone, Debug)]

@@ -16,18 +16,23 @@ pub struct Preprocess {
     pub mean: [f32; 3],
     /// Divides red, green, blue.
     pub std: [f32; 3],
+    /// The 16-bit values that become 0 and 255, as `[0, 4095]` for images of 12 bits in 16; without it 0 and 65535.
+    /// Images of 8 bits a channel stay as they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub range: Option<[u16; 2]>,
 }
 
 /// The statistics of ImageNet.
 impl Default for Preprocess {
     fn default() -> Self {
-        Self { mean: [123.675, 116.28, 103.53], std: [58.395, 57.12, 57.375] }
+        Self { mean: [123.675, 116.28, 103.53], std: [58.395, 57.12, 57.375], range: None }
     }
 }
 
 impl Preprocess {
     /// Fails on a deviation that is not positive, or a mean that is not finite.
     pub fn check(&self) -> Result<()> {
+        check_range(self.range)?;
         let fault = match (self.std.iter().all(|s| s.is_normal() && *s > 0.0), self.mean.iter().all(|m| m.is_finite()))
         {
             (true, true) => return Ok(()),
@@ -54,6 +59,15 @@ impl Preprocess {
     }
 }
 
+/// Fails on a range without values between its ends.
+pub(crate) fn check_range(range: Option<[u16; 2]>) -> Result<()> {
+    match range {
+        Some([low, high]) if low >= high => Err(Error::new(format!("range = [{low}, {high}] holds no values"))
+            .hint("the lowest value comes first, as in range = [0, 4095] for images of 12 bits in 16")),
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -61,7 +75,7 @@ mod tests {
     #[test]
     fn every_channel_has_its_own_statistics() {
         let image = Image { width: 2, height: 1, pixels: vec![0, 10, 20, 255, 110, 220] };
-        let preprocess = Preprocess { mean: [0.0, 10.0, 20.0], std: [255.0, 50.0, 100.0] };
+        let preprocess = Preprocess { mean: [0.0, 10.0, 20.0], std: [255.0, 50.0, 100.0], range: None };
         let tensor = preprocess.to_tensor(image, &Device::flex());
         assert_eq!(tensor.dims(), [1, 3, 1, 2]);
         let values = tensor.into_data().try_to_vec::<f32>().unwrap();
@@ -82,7 +96,7 @@ mod tests {
         let bgr = file.tensor("img").unwrap().data();
         let pixels = bgr.chunks_exact(3).flat_map(|p| [p[2], p[1], p[0]]).collect();
         let image = Image { width: 53, height: 37, pixels };
-        let half = Preprocess { mean: [127.5; 3], std: [127.5; 3] };
+        let half = Preprocess { mean: [127.5; 3], std: [127.5; 3], range: None };
         for (name, preprocess) in [("norm_imagenet", Preprocess::default()), ("norm_half", half)] {
             let ours = preprocess.to_tensor(image.clone(), &Device::flex()).permute([0, 2, 3, 1]);
             let ours = ours.into_data().try_to_vec::<f32>().unwrap();
@@ -98,6 +112,7 @@ mod tests {
     fn a_deviation_of_zero_is_refused() {
         assert!(Preprocess { std: [1.0, 0.0, 1.0], ..Preprocess::default() }.check().is_err());
         assert!(Preprocess { mean: [f32::NAN, 0.0, 1.0], ..Preprocess::default() }.check().is_err());
+        assert!(Preprocess { range: Some([7, 7]), ..Preprocess::default() }.check().is_err());
         assert!(Preprocess::default().check().is_ok());
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::data::folder::Folder;
 use crate::data::label_map::LabelMap;
+use crate::data::preprocess::check_range;
 use crate::data::{Classes, Split};
 use crate::error::{Error, Result};
 use crate::files;
@@ -41,6 +42,14 @@ pub struct DatasetSpec {
     /// Values of a mask that count nowhere.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignore: Vec<Source>,
+    /// The 16-bit values of images that become black and white, as `[0, 4095]` for 12 bits in 16; the recipe's
+    /// `data.preprocess.range` comes before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<[u16; 2]>,
+    /// Masks may be JPEGs: a value is taken for the nearest declared one, if it is no farther than this away in any
+    /// channel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jpeg_tolerance: Option<u8>,
     /// The classes in the order of their indices.
     pub classes: Vec<ClassSpec>,
     /// Where the training files lie.
@@ -204,6 +213,7 @@ impl DatasetSpec {
     }
 
     fn check(&self) -> Result<()> {
+        check_range(self.range)?;
         let count = self.classes.len();
         if count == 0 || count > MAX_CLASSES {
             return Err(Error::new(format!("it has {count} classes; 1 to {MAX_CLASSES} are possible"))

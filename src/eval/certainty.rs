@@ -106,7 +106,7 @@ mod tests {
         let truth = Labels { width: size.1, height: size.0, ids: truth };
         let full = values(probabilities_by(network, views, size, config, true).unwrap());
         for on_host in [false, true] {
-            let plain = labels_by(network, views, size, config, on_host).unwrap().remove(0);
+            let plain = labels_by(network, views, size, config, on_host, &mut |_| {}).unwrap().remove(0);
             let (found, certainty) = certain_by(network, views, &truth, config, on_host).unwrap();
             assert_eq!(found, plain);
             for at in 0..truth.ids.len() {

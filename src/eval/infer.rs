@@ -69,7 +69,18 @@ pub fn labels(
     size: (usize, usize),
     config: &InferConfig,
 ) -> Result<Vec<Labels>> {
-    labels_by(network, views, size, config, on_host(views))
+    labels_with(network, views, size, config, &mut |_| {})
+}
+
+/// As [`labels`]; `progress` is told the share that is done, from 0 to 1, after each band of rows.
+pub(super) fn labels_with(
+    network: &dyn Network,
+    views: &[View<'_>],
+    size: (usize, usize),
+    config: &InferConfig,
+    progress: &mut dyn FnMut(f64),
+) -> Result<Vec<Labels>> {
+    labels_by(network, views, size, config, on_host(views), progress)
 }
 
 /// On a CPU the last steps are loops ([`host`]), elsewhere tensor operations.
@@ -106,12 +117,18 @@ pub(super) fn labels_by(
     size: (usize, usize),
     config: &InferConfig,
     on_host: bool,
+    progress: &mut dyn FnMut(f64),
 ) -> Result<Vec<Labels>> {
     let (height, width) = size;
     let mut looks = Looks::new(network, views, size, config);
+    if on_host {
+        // No logits of a band exist here, and each band copies what the network said of all windows in reach.
+        looks.band = looks.band.max(HOST_BAND).min(height);
+    }
     let batch = views[0].batch();
     let mut maps = vec![Labels { width, height, ids: Vec::with_capacity(height * width) }; batch];
     for rows in looks.bands() {
+        progress(rows.start as f64 / height as f64);
         if on_host {
             let looks = looks.fetch(rows.clone())?;
             maps.iter_mut().enumerate().for_each(|(i, map)| map.ids.extend(host::labels(&looks, i, rows.clone())));
@@ -126,6 +143,9 @@ pub(super) fn labels_by(
     }
     Ok(maps)
 }
+
+/// The fewest rows that are made at once on the host.
+const HOST_BAND: usize = 64;
 
 /// All views of an image, read in step.
 pub(super) struct Looks<'a> {
@@ -337,7 +357,7 @@ mod tests {
         let views = [View::of_tensor(images, false)];
         let centre = |padding, on_host| {
             let config = InferConfig { mode: InferMode::Whole, padding, ..config() };
-            let ids = labels_by(&Bright, &views, (57, 41), &config, on_host).unwrap().remove(0).ids;
+            let ids = labels_by(&Bright, &views, (57, 41), &config, on_host, &mut |_| {}).unwrap().remove(0).ids;
             let found: Vec<usize> = (0..ids.len()).filter(|at| ids[*at] == 1).collect();
             let mean =
                 |of: fn(usize) -> usize| found.iter().map(|at| of(*at)).sum::<usize>() as f64 / found.len() as f64;
@@ -383,7 +403,7 @@ mod tests {
         }
         let ids: Vec<u8> = expected.argmax(1).try_into_vec_as::<i32>().unwrap().iter().map(|id| *id as u8).collect();
         for on_host in [false, true] {
-            assert_eq!(labels_by(&toy, &views, size, &config, on_host).unwrap()[0].ids, ids);
+            assert_eq!(labels_by(&toy, &views, size, &config, on_host, &mut |_| {}).unwrap()[0].ids, ids);
         }
     }
 
@@ -397,12 +417,12 @@ mod tests {
             let views = [View::of_tensor(images, false)];
             assert_eq!(Looks::new(&toy, &views, size, &banded).bands().len(), size.0);
             assert_eq!(Looks::new(&toy, &views, size, &config()).bands().len(), 1);
-            let plain = labels_by(&toy, &views, size, &config(), false).unwrap();
+            let plain = labels_by(&toy, &views, size, &config(), false, &mut |_| {}).unwrap();
             assert_eq!(plain.len(), 2);
             assert_ne!(plain[0], plain[1]);
             for on_host in [false, true] {
-                assert_eq!(labels_by(&toy, &views, size, &banded, on_host).unwrap(), plain);
-                assert_eq!(labels_by(&toy, &views, size, &config(), on_host).unwrap(), plain);
+                assert_eq!(labels_by(&toy, &views, size, &banded, on_host, &mut |_| {}).unwrap(), plain);
+                assert_eq!(labels_by(&toy, &views, size, &config(), on_host, &mut |_| {}).unwrap(), plain);
             }
             let by = |config: &InferConfig, on_host| probabilities_by(&toy, &views, size, config, on_host).unwrap();
             let plain = by(&config(), false);
@@ -428,7 +448,7 @@ mod tests {
         }
         let views = [View::of_tensor(noise(1, [1, 3, 8, 8]), false)];
         for on_host in [false, true] {
-            assert_eq!(labels_by(&Flat, &views, (8, 8), &config(), on_host).unwrap()[0].ids, [0; 64]);
+            assert_eq!(labels_by(&Flat, &views, (8, 8), &config(), on_host, &mut |_| {}).unwrap()[0].ids, [0; 64]);
         }
         assert!(
             values(probabilities(&Flat, &views, (8, 8), &config()).unwrap()).iter().all(|p| (p - 0.025).abs() < 1e-6)
@@ -486,7 +506,7 @@ mod tests {
             for views in [&many[..], &many[1..2]] {
                 let by = |on_host| probabilities_by(&network, views, size, &config, on_host).unwrap();
                 assert!(distance(by(false), by(true)) < 1e-6);
-                let labels = |on_host| labels_by(&network, views, size, &config, on_host).unwrap();
+                let labels = |on_host| labels_by(&network, views, size, &config, on_host, &mut |_| {}).unwrap();
                 assert_eq!(labels(false), labels(true));
                 let best = by(true).argmax(1).try_into_vec_as::<i32>().unwrap();
                 let best: Vec<u8> = best.into_iter().map(|id| id as u8).collect();

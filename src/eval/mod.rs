@@ -72,8 +72,13 @@ pub struct Inference<'a> {
 impl Inference<'_> {
     /// The class of every pixel, in the image's size.
     pub fn labels(&self, image: &Image) -> Result<Labels> {
+        self.labels_with(image, &mut |_| {})
+    }
+
+    /// As [`labels`](Self::labels); `progress` is told the share that is done, from 0 to 1, from time to time.
+    pub fn labels_with(&self, image: &Image, progress: &mut dyn FnMut(f64)) -> Result<Labels> {
         let views = self.views(image)?;
-        let mut maps = infer::labels(self.network, &views, (image.height, image.width), self.config)?;
+        let mut maps = infer::labels_with(self.network, &views, (image.height, image.width), self.config, progress)?;
         maps.pop().ok_or_else(|| Error::new("the network answered nothing"))
     }
 

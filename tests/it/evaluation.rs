@@ -308,7 +308,7 @@ fn suspects(
 fn flipped_labels_are_found() {
     let set = Painted(Shapes::new(7, Split::Val, 150, 64));
     let flipped = Flipped { inner: &set, seed: 1 };
-    let preprocess = Preprocess { mean: [0.0; 3], std: [1.0; 3] };
+    let preprocess = Preprocess { mean: [0.0; 3], std: [1.0; 3], range: None };
     let config = InferConfig { mode: InferMode::Whole, ..InferConfig::default() };
     let found = suspects(&Reader, &preprocess, &config, &flipped, 100);
     let (hits, count) = judge(&flipped, &found);

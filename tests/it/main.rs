@@ -14,6 +14,7 @@ mod imports;
 mod ops_kernels;
 mod ops_losses;
 mod parity;
+mod predict;
 mod queries;
 mod recipes;
 mod repeat;

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use structtoken::data::image::{Image, Labels, encode_index_png, encode_png, read_image};
+use structtoken::data::image::{Image, Labels, encode_index_png, encode_png};
 use structtoken::error::{Error, Result};
 use structtoken::eval::{InferConfig, memory};
 use structtoken::model::{Model, ModelConfig};
 use structtoken::predict::{NpyType, Predictor, write_npy};
+use structtoken::rng::fnv1a;
 use structtoken::weights::named_parameters;
 use structtoken::{artifact, device, files};
 
@@ -51,11 +52,15 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let mut memory =
         Memory { model: card.model.clone(), settings: config.eval.clone(), parameters: parameters(&model), largest: 0 };
     let predictor = Predictor::new(model, config.data.preprocess, config.eval, device, card.classes)?;
-    let progress = bar("{wide_bar} {pos}/{len}  {eta} left");
-    progress.set_length(images.len() as u64);
+    // An image counts for as many steps, so that a large one moves the bar while it is looked at.
+    const STEPS: u64 = 1000;
+    let progress = bar("{wide_bar} {msg}  {eta} left");
+    progress.set_length(images.len() as u64 * STEPS);
     let mut failed: Vec<Error> = Vec::new();
-    for (path, name) in &images {
-        match one(&predictor, path, name, &arguments, &mut memory) {
+    for (done, (path, name)) in images.iter().enumerate() {
+        progress.set_message(format!("{}/{}", done + 1, images.len()));
+        let mut within = |share: f64| progress.set_position(done as u64 * STEPS + (share * STEPS as f64) as u64);
+        match one(&predictor, path, name, &arguments, &mut memory, &mut within) {
             Ok(()) => {}
             Err(error) if images.len() == 1 => return Err(error),
             Err(error) => {
@@ -63,7 +68,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
                 failed.push(error);
             }
         }
-        progress.inc(1);
+        progress.set_position((done as u64 + 1) * STEPS);
     }
     progress.finish_and_clear();
     match failed.len() {
@@ -100,14 +105,18 @@ fn parameters(model: &Model) -> usize {
     shapes.map(|(_, shape, _)| shape.iter().product::<usize>()).sum()
 }
 
-fn one(predictor: &Predictor, path: &Path, name: &str, arguments: &Arguments, memory: &mut Memory) -> Result<()> {
-    let image = read_image(path)?;
-    memory
-        .ensure(predictor.classes().len(), (image.height, image.width))
-        .map_err(|error| Error::new(format!("cannot predict `{}`", path.display())).source(error))?;
-    let labels = predictor
-        .predict(&image)
-        .map_err(|error| Error::new(format!("cannot predict `{}`", path.display())).source(error))?;
+fn one(
+    predictor: &Predictor,
+    path: &Path,
+    name: &Path,
+    arguments: &Arguments,
+    memory: &mut Memory,
+    progress: &mut dyn FnMut(f64),
+) -> Result<()> {
+    let image = predictor.read(path)?;
+    let failed = |error| Error::new(format!("cannot predict `{}`", path.display())).source(error);
+    memory.ensure(predictor.classes().len(), (image.height, image.width)).map_err(failed)?;
+    let labels = predictor.predict_with(&image, progress).map_err(failed)?;
     let outputs = Outputs::of(arguments, name);
     files::write(&outputs.mask, &encode_index_png(&labels, &predictor.classes().colors)?)?;
     if let Some(path) = &outputs.overlay {
@@ -121,10 +130,13 @@ fn one(predictor: &Predictor, path: &Path, name: &str, arguments: &Arguments, me
     }
     if arguments.json {
         let classes = shares(&image, &labels, &predictor.classes().names);
-        let mut written = serde_json::json!({"image": path, "mask": outputs.mask, "classes": classes});
+        // A name that is no text is written with what of it is.
+        let shown = |path: &Path| path.to_string_lossy().into_owned();
+        let (image, mask) = (shown(path), shown(&outputs.mask));
+        let mut written = serde_json::json!({"image": image, "mask": mask, "classes": classes});
         for (key, path) in [("overlay", outputs.overlay), ("probabilities", outputs.probabilities)] {
             if let Some(path) = path {
-                written[key] = serde_json::json!(path);
+                written[key] = shown(&path).into();
             }
         }
         emit(&written);
@@ -146,7 +158,7 @@ fn shares(image: &Image, labels: &Labels, names: &[String]) -> serde_json::Map<S
 }
 
 /// Every image among the inputs, with the name its outputs get: folders keep their inner structure.
-fn images(arguments: &Arguments) -> Result<Vec<(PathBuf, String)>> {
+fn images(arguments: &Arguments) -> Result<Vec<(PathBuf, PathBuf)>> {
     let mut found = Vec::new();
     for input in &arguments.inputs {
         if input.is_dir() {
@@ -155,11 +167,10 @@ fn images(arguments: &Arguments) -> Result<Vec<(PathBuf, String)>> {
             walk.enter(input, &mut found)?;
             if found.len() == before {
                 return Err(Error::new(format!("there are no images in `{}`", input.display()))
-                    .hint("images end in .jpg, .jpeg or .png"));
+                    .hint(format!("images end in {}", ENDINGS.map(|ending| format!(".{ending}")).join(", "))));
             }
         } else {
-            let stem = input.file_stem().unwrap_or_default();
-            found.push((input.clone(), stem.to_string_lossy().into_owned()));
+            found.push((input.clone(), input.file_stem().unwrap_or_default().into()));
         }
     }
     found.sort();
@@ -196,8 +207,8 @@ struct Outputs {
 }
 
 impl Outputs {
-    fn of(arguments: &Arguments, name: &str) -> Self {
-        let path = |ending: &str| arguments.out.join(format!("{name}{ending}"));
+    fn of(arguments: &Arguments, name: &Path) -> Self {
+        let path = |ending: &str| arguments.out.join(ended(name, ending));
         Self {
             mask: path(".png"),
             overlay: arguments.overlay.then(|| path("_overlay.png")),
@@ -210,6 +221,24 @@ impl Outputs {
     }
 }
 
+/// The endings of images in folders.
+const ENDINGS: [&str; 8] = ["jpg", "jpeg", "png", "tif", "tiff", "bmp", "gif", "webp"];
+
+/// The name with an ending. One that becomes too long for a file is cut, and told from others by a number.
+fn ended(name: &Path, ending: &str) -> PathBuf {
+    const LONGEST: usize = 255;
+    let last = name.file_name().unwrap_or_default();
+    let mut full = last.to_os_string();
+    if last.len() + ending.len() > LONGEST {
+        let text = last.to_string_lossy();
+        let number = format!("~{:08x}", fnv1a(last.as_encoded_bytes()) as u32);
+        let kept = text.floor_char_boundary(LONGEST - ending.len() - number.len());
+        full = format!("{}{number}", &text[..kept]).into();
+    }
+    full.push(ending);
+    name.with_file_name(full)
+}
+
 /// Finds images in a folder and those below it.
 struct Walk<'a> {
     root: &'a Path,
@@ -220,7 +249,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn enter(&mut self, folder: &Path, found: &mut Vec<(PathBuf, String)>) -> Result<()> {
+    fn enter(&mut self, folder: &Path, found: &mut Vec<(PathBuf, PathBuf)>) -> Result<()> {
         let canonical = folder.canonicalize().map_err(|error| Error::file("read", folder, error))?;
         if (self.out.as_ref() == Some(&canonical) && folder != self.root) || !self.seen.insert(canonical) {
             return Ok(());
@@ -229,17 +258,17 @@ impl Walk<'_> {
         for entry in entries {
             let path = entry.map_err(|error| Error::file("read", folder, error))?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default().to_lowercase();
+            let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
             if name.starts_with('.') {
                 continue;
             }
             if path.is_dir() {
                 self.enter(&path, found)?;
-            } else if ["jpg", "jpeg", "png"].contains(&ending.as_str()) {
+            } else if ENDINGS.contains(&ending.as_str()) {
                 let inner = path.strip_prefix(self.root).unwrap_or(&path).with_extension("");
-                found.push((path.clone(), inner.to_string_lossy().into_owned()));
-            } else if ["webp", "bmp", "tif", "tiff", "gif", "heic", "avif", "jxl"].contains(&ending.as_str()) {
-                talk!("skipped `{}`: images are JPEG or PNG", path.display());
+                found.push((path.clone(), inner));
+            } else if ["heic", "avif", "jxl", "jp2", "tga", "exr"].contains(&ending.as_str()) {
+                talk!("skipped `{}`: a format that is not read", path.display());
             }
         }
         Ok(())

@@ -18,6 +18,7 @@ const SHOWN: usize = 5;
 
 /// Adds what is wrong with the sums, the worst first.
 pub(super) fn judge(tally: &Tally, faults: &mut Faults) {
+    depth(tally, faults);
     other_encoding(tally, faults);
     unknown_values(tally, faults);
     faults.next_stage();
@@ -28,6 +29,32 @@ pub(super) fn judge(tally: &Tally, faults: &mut Faults) {
     }
     absent_classes(tally, faults);
     stray_classes(tally, faults);
+}
+
+/// Images of 16 bits a channel that use few of their values, or others than the description says.
+fn depth(tally: &Tally, faults: &mut Faults) {
+    let Some([low, high]) = tally.deep else { return };
+    let values = format!("the values of the whole set are {low} to {high}");
+    // The next power of two: 10, 12 or 14 bits are what cameras and scanners have.
+    let most = u16::try_from((u32::from(high) + 1).next_power_of_two() - 1).unwrap_or(u16::MAX);
+    match tally.spec.range {
+        None if high < u16::MAX / 2 => {
+            let what = "images of 16 bits a channel that use a part of them, and are nearly black as they are read";
+            let fault = Fault::new(Level::Warning, "narrow-range", what, WRITE);
+            faults.add_many(
+                fault.unit("set").cause(values).toml(format!("range = [0, {most}]")),
+                1,
+                std::iter::empty(),
+            );
+        }
+        Some([from, to]) if low < from || high > to => {
+            let what = format!("images with 16-bit values beyond `range = [{from}, {to}]`, which are cut to it");
+            let fault = Fault::new(Level::Warning, "beyond-range", what, WRITE);
+            let toml = format!("range = [{}, {}]", low.min(from), high.max(to));
+            faults.add_many(fault.unit("set").cause(values).toml(toml), 1, std::iter::empty());
+        }
+        _ => {}
+    }
 }
 
 fn other_encoding(tally: &Tally, faults: &mut Faults) {

@@ -147,7 +147,7 @@ pub fn check(spec: &DatasetSpec, root: Option<&Path>, progress: Progress) -> Res
     progress(0, all.len());
     let mut done = 0;
     for chunk in all.chunks(CHUNK) {
-        let scanned: Vec<_> = chunk.par_iter().map(|(_, pair)| scan::scan(pair)).collect();
+        let scanned: Vec<_> = chunk.par_iter().map(|(_, pair)| scan::scan(pair, &map)).collect();
         // In order, so that the first of equal faults is always the same.
         for ((split, pair), scanned) in chunk.iter().zip(scanned) {
             tally.add(*split, pair, scanned, &mut faults);

@@ -11,6 +11,7 @@ use image::metadata::Orientation;
 
 use crate::data::formats::{self, Format, Kind};
 use crate::data::image::{MAX_PIXELS, RawMask};
+use crate::data::label_map::LabelMap;
 use crate::data::pairs::Pair;
 use crate::data::spec::{Encoding, Source};
 use crate::error::Error;
@@ -57,6 +58,8 @@ pub(super) struct MaskFacts {
     /// The first pixel that is not opaque.
     pub(super) transparent: Option<usize>,
     pub(super) palette: Option<Vec<[u8; 3]>>,
+    /// Of a JPEG, pixels that were taken for a declared value near theirs.
+    pub(super) rounded: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -75,13 +78,13 @@ pub(super) struct Broken {
 }
 
 /// Reads both files.
-pub(super) fn scan(pair: &Pair) -> Scanned {
-    Scanned { image: read(&pair.image, image), mask: read(&pair.mask, mask) }
+pub(super) fn scan(pair: &Pair, map: &LabelMap) -> Scanned {
+    Scanned { image: read(&pair.image, image), mask: read(&pair.mask, |path, file| mask(path, file, Some(map))) }
 }
 
 /// The facts of a mask alone.
 pub(super) fn scan_mask(path: &Path) -> Result<MaskFacts, Broken> {
-    read(path, mask)
+    read(path, |path, file| mask(path, file, None))
 }
 
 fn read<T>(
@@ -117,8 +120,10 @@ fn image(path: &Path, file: BufReader<File>) -> Result<ImageFacts, (Error, &'sta
     })
 }
 
-fn mask(path: &Path, file: BufReader<File>) -> Result<MaskFacts, (Error, &'static str)> {
-    let decoded = formats::mask(file, false).map_err(|error| (error, "masks"))?;
+fn mask(path: &Path, file: BufReader<File>, map: Option<&LabelMap>) -> Result<MaskFacts, (Error, &'static str)> {
+    let lossy = map.is_some_and(LabelMap::takes_jpeg);
+    let mut decoded = formats::mask(file, lossy).map_err(|error| (error, "masks"))?;
+    let rounded = map.map_or(0, |map| map.round(&mut decoded.mask));
     let raw = &decoded.mask;
     let (encoding, hash, (values, more)) = match raw {
         RawMask::Index { width, values, .. } => (Encoding::Index, hash(&(width, values)), numbers(values)),
@@ -135,6 +140,7 @@ fn mask(path: &Path, file: BufReader<File>) -> Result<MaskFacts, (Error, &'stati
         values,
         more,
         transparent: stored.transparent,
+        rounded,
         palette: stored.palette.as_deref().map(<[_]>::to_vec),
     })
 }
@@ -212,7 +218,9 @@ fn broken(bytes: &[u8], error: &Error, noun: &str) -> Broken {
         Some(Format::Jpeg) if noun == "masks" => (
             "jpeg-mask",
             "masks saved as JPEG: its compression changes values, so they cannot hold labels".to_string(),
-            "export the masks as PNG from the labelling tool; converting these files keeps the damage".to_string(),
+            "export the masks as PNG from the labelling tool; where there is nothing else, `jpeg_tolerance = 16` takes every \
+             value for the nearest declared one within 16"
+                .to_string(),
         ),
         Some(_) if too_large() => {
             ("too-large", format!("{noun} of more than {MAX_PIXELS} pixels"), "cut them into tiles".to_string())

@@ -34,6 +34,8 @@ pub(super) struct Tally<'a> {
     pub(super) other_values: BTreeMap<Source, u64>,
     /// The palette of the first mask that has one.
     pub(super) palette: Option<Vec<[u8; 3]>>,
+    /// Of images of 16 bits a channel: the lowest and highest value.
+    pub(super) deep: Option<[u16; 2]>,
 }
 
 /// Sums over the pairs of a split.
@@ -94,6 +96,7 @@ impl<'a> Tally<'a> {
             other_encoding: Vec::new(),
             other_values: BTreeMap::new(),
             palette: None,
+            deep: None,
         }
     }
 
@@ -131,6 +134,10 @@ impl<'a> Tally<'a> {
         if image.misnamed {
             misnamed(&pair.image, image.format, faults);
         }
+        if let Some([low, high]) = image.deep {
+            let seen = self.deep.get_or_insert([u16::MAX, 0]);
+            *seen = [seen[0].min(low), seen[1].max(high)];
+        }
         if image.unended {
             let what = "JPEGs that lack their end marker; all pixels are there, and they are used";
             let remedy = "nothing, or save them again to silence this";
@@ -153,6 +160,13 @@ impl<'a> Tally<'a> {
                 Fault::new(Level::Warning, "transparent-mask", what, remedy),
                 Example::file(&pair.mask).at(place(at)),
             );
+        }
+        if mask.rounded > 0 {
+            let what = "masks saved as JPEG, of which values were taken for declared ones near them";
+            let remedy = "look at some of them, or export the masks as PNG and leave out `jpeg_tolerance`";
+            let note = format!("{} of {} pixels", mask.rounded, mask.size[0] * mask.size[1]);
+            let fault = Fault::new(Level::Warning, "jpeg-mask-rounded", what, remedy);
+            faults.add(fault, Example::file(&pair.mask).note(note));
         }
         if self.palette.is_none() {
             self.palette.clone_from(&mask.palette);

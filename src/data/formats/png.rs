@@ -1,6 +1,6 @@
 //! PNG, decoded row by row.
 
-use std::io::{BufRead, Seek};
+use std::io::{BufRead, Seek, SeekFrom};
 use std::sync::Arc;
 
 use image::metadata::Orientation;
@@ -13,15 +13,24 @@ use crate::error::{Error, Result};
 /// Memory for chunks beside the pixels, of which EXIF alone is read: profiles and texts may inflate without bound.
 const BESIDE: usize = 16 << 20;
 
+/// Deflated data are at least this part of what they become.
+const DEFLATES_TO: u64 = 1040;
+
 /// The passes of an interlaced picture: first column and row, and the steps.
 const ADAM7: [[usize; 4]; 7] =
     [[0, 0, 8, 8], [4, 0, 8, 8], [0, 4, 4, 8], [2, 0, 4, 4], [0, 2, 2, 4], [1, 0, 2, 2], [0, 1, 1, 2]];
 
 /// Puts all pixels on the canvas; answers how EXIF says to turn them.
-pub(super) fn decode(reader: impl BufRead + Seek, canvas: &mut dyn Canvas) -> Result<Orientation> {
+pub(super) fn decode(mut reader: impl BufRead + Seek, canvas: &mut dyn Canvas) -> Result<Orientation> {
+    let length = length(&mut reader).map_err(|error| Error::new("reading failed").source(error))?;
     let mut reader = open(reader)?;
     let info = reader.info();
     let (width, height) = (info.width as usize, info.height as usize);
+    // Before memory is taken for pixels that cannot be there.
+    if (info.raw_row_length() as u64).saturating_mul(info.height.into()) / DEFLATES_TO > length {
+        return Err(Error::new(format!("it is cut short: {length} bytes do not hold {width}x{height} pixels"))
+            .hint(super::DAMAGED));
+    }
     let orientation = orientation(info);
     let layout = layout(info)?;
     let (bits, channels, interlaced) = (usize::from(layout.bits), layout.kind.channels(), info.interlaced);
@@ -45,6 +54,12 @@ pub(super) fn size(reader: impl BufRead + Seek) -> Result<((usize, usize), Orien
     let reader = open(reader)?;
     let info = reader.info();
     Ok(((info.width as usize, info.height as usize), orientation(info)))
+}
+
+fn length(reader: &mut impl Seek) -> std::io::Result<u64> {
+    let length = reader.seek(SeekFrom::End(0))?;
+    reader.seek(SeekFrom::Start(0))?;
+    Ok(length)
 }
 
 fn open<R: BufRead + Seek>(reader: R) -> Result<png::Reader<R>> {

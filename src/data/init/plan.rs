@@ -136,8 +136,19 @@ impl<'a> Place<'a> {
         parts: Vec<Part>,
     ) -> Result<Plan> {
         let (name, file) = (self.name(), self.toml.to_path_buf());
-        let spec =
-            DatasetSpec { name, root: None, encoding, ignore, classes, train: None, val: None, test: None, file };
+        let spec = DatasetSpec {
+            name,
+            root: None,
+            encoding,
+            ignore,
+            range: None,
+            jpeg_tolerance: None,
+            classes,
+            train: None,
+            val: None,
+            test: None,
+            file,
+        };
         let toml = self.toml.to_path_buf();
         let mut plan = Plan {
             kind: kind.to_string(),

@@ -105,6 +105,8 @@ fn lists_in(folder: &Path) -> Vec<(Option<crate::data::Split>, PathBuf)> {
 /// A description for messages, where there is none yet.
 fn unnamed() -> DatasetSpec {
     DatasetSpec {
+        range: None,
+        jpeg_tolerance: None,
         name: "the folder".to_string(),
         root: None,
         encoding: Encoding::Index,

@@ -118,8 +118,8 @@ fn names_that_say_another_format() {
     std::fs::rename(set.path("train/images/1.png"), set.path("train/images/1.jpg")).unwrap();
     assert!(set.finds(Level::Warning, "wrong-ending", "train/images/1.jpg").what.contains("PNG"));
     let set = Set::good();
-    std::fs::write(set.path("train/images/5.bmp"), b"BM").unwrap();
-    assert!(set.finds(Level::Warning, "not-read", "train/images/5.bmp").remedy.contains("convert"));
+    std::fs::write(set.path("train/images/5.heic"), b"ftyp").unwrap();
+    assert!(set.finds(Level::Warning, "not-read", "train/images/5.heic").remedy.contains("convert"));
     // An ending that is asked for is asked for exactly.
     let set = Set::good();
     set.toml("masks = \"train/masks\"", "masks = \"train/masks\"\nimage_suffix = \".png\"");

@@ -71,7 +71,7 @@ fn files_that_are_no_pictures() {
         (b"", "empty-file", "again"),
         (&png[..png.len() / 2], "damaged-file", "again"),
         (b"<html>404 not found</html>", "not-an-image", "again"),
-        (b"RIFF\x24\0\0\0WEBPVP8 ", "other-format", "convert"),
+        (b"qoif\0\0\0\x01\0\0\0\x01\x03\0", "other-format", "convert"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "lfs-pointer", "git lfs pull"),
         (&huge, "too-large", "tiles"),
     ];

@@ -1,0 +1,159 @@
+//! Pictures as they come, labelled by the binary.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use structtoken::data::image::{decode_image, read_mask};
+
+use crate::cli::{Lab, TINY};
+
+/// A model that was trained for a moment.
+fn model() -> String {
+    static LAB: OnceLock<Lab> = OnceLock::new();
+    let lab = LAB.get_or_init(|| {
+        let lab = Lab::new();
+        let recipe = lab.write("tiny.toml", TINY);
+        let few = ["--set", "train.iterations=2", "--set", "train.eval_every=0"];
+        lab.ok(&[&["train", recipe.to_str().unwrap(), "--device", "cpu"][..], &few[..]].concat());
+        lab
+    });
+    lab.path("runs/tiny/model.safetensors").to_str().unwrap().to_owned()
+}
+
+fn picture(seed: u32) -> image::RgbImage {
+    image::RgbImage::from_fn(40, 33, |x, y| image::Rgb([(x * 5 + seed) as u8, (y * 6) as u8, seed as u8]))
+}
+
+fn save(lab: &Lab, name: &str, seed: u32) -> PathBuf {
+    let path = lab.path(name);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    picture(seed).save(&path).unwrap();
+    path
+}
+
+/// A PNG whose palette has four bytes, which its decoder panics at.
+fn broken_palette() -> Vec<u8> {
+    let chunk = |kind: &[u8; 4], data: &[u8]| {
+        let sum = crc32fast::hash(&[kind.as_slice(), data].concat());
+        [&(data.len() as u32).to_be_bytes()[..], kind, data, &sum.to_be_bytes()].concat()
+    };
+    let header = chunk(b"IHDR", &[0, 0, 0, 1, 0, 0, 0, 1, 8, 3, 0, 0, 0]);
+    let data = chunk(b"IDAT", &[0x78, 1, 1, 2, 0, 0xfd, 0xff, 0, 0, 0, 2, 0, 1]);
+    [&b"\x89PNG\r\n\x1a\n"[..], &header, &chunk(b"PLTE", &[9; 4]), &data, &chunk(b"IEND", &[])].concat()
+}
+
+#[cfg(unix)]
+#[test]
+fn one_bad_file_keeps_no_other_from_being_labelled() {
+    use std::os::unix::ffi::OsStrExt;
+    let lab = Lab::new();
+    save(&lab, "photos/a.png", 1);
+    save(&lab, "photos/z.bmp", 2);
+    lab.write("photos/b.png", broken_palette());
+    lab.write("photos/c.jpg", b"");
+    lab.write("photos/d.gif", b"GIF89a");
+    assert!(std::process::Command::new("mkfifo").arg(lab.path("photos/e.png")).status().unwrap().success());
+    std::os::unix::fs::symlink("/dev/zero", lab.path("photos/f.png")).unwrap();
+    let strange = std::ffi::OsStr::from_bytes(b"photos/caf\xe9.png");
+    std::fs::copy(lab.path("photos/a.png"), lab.dir.path().join(strange)).unwrap();
+    let long = "l".repeat(251);
+    save(&lab, &format!("photos/{long}.png"), 3);
+
+    let said =
+        ["b.png", "c.jpg", "d.gif", "e.png", "f.png", "a pipe", "a device", "5 of 9 images could not be predicted"];
+    let talk = lab
+        .refused(&["predict", &model(), "photos", "--out", "masks", "--device", "cpu", "--overlay", "--json"], &said);
+    assert!(!talk.contains("chunks") && !talk.contains("RUST_BACKTRACE"), "{talk}");
+    let strange = std::ffi::OsStr::from_bytes(b"masks/caf\xe9.png");
+    for path in [lab.path("masks/a.png"), lab.path("masks/z.png"), lab.dir.path().join(strange)] {
+        assert_eq!(read_mask(&path).unwrap().size(), (40, 33), "{}", path.display());
+    }
+    assert!(lab.path(&format!("masks/{long}.png")).exists());
+    let cut =
+        std::fs::read_dir(lab.path("masks")).unwrap().filter_map(|entry| entry.unwrap().file_name().into_string().ok());
+    assert_eq!(cut.filter(|name| name.starts_with("lll") && name.ends_with("_overlay.png")).count(), 1);
+    assert_eq!(std::fs::read_dir(lab.path("masks")).unwrap().count(), 8, "four masks and their overlays");
+}
+
+#[test]
+fn two_processes_write_whole_files_into_one_folder() {
+    let lab = Lab::new();
+    let names: Vec<String> = (0..40).map(|i| format!("{i}.png")).collect();
+    for (seed, name) in names.iter().enumerate() {
+        save(&lab, &format!("photos/{name}"), seed as u32);
+    }
+    let model = model();
+    lab.ok(&["predict", &model, "photos", "--out", "alone", "--device", "cpu"]);
+    let both = || lab.command(&["predict", &model, "photos", "--out", "both", "--device", "cpu"]).spawn().unwrap();
+    for mut process in [both(), both(), both()] {
+        assert!(process.wait().unwrap().success());
+    }
+    let read = |folder: &str, name: &String| std::fs::read(lab.path(folder).join(name)).unwrap();
+    assert!(names.iter().all(|name| read("alone", name) == read("both", name)));
+    assert_eq!(std::fs::read_dir(lab.path("both")).unwrap().count(), names.len());
+}
+
+#[test]
+fn twelve_bits_in_sixteen_are_seen_as_the_set_says() {
+    let lab = Lab::new();
+    for split in ["train", "val"] {
+        for i in 0..2u16 {
+            let deep = image::ImageBuffer::<image::Rgb<u16>, Vec<u16>>::from_fn(32, 32, |x, y| {
+                image::Rgb([(x * 127) as u16, (y * 127) as u16, i * 4000])
+            });
+            std::fs::create_dir_all(lab.path(&format!("{split}/images"))).unwrap();
+            std::fs::create_dir_all(lab.path(&format!("{split}/masks"))).unwrap();
+            deep.save(lab.path(&format!("{split}/images/{i}.png"))).unwrap();
+            let mask = image::GrayImage::from_fn(32, 32, |x, _| image::Luma([u8::from(x > 15 + u32::from(i))]));
+            mask.save(lab.path(&format!("{split}/masks/{i}.png"))).unwrap();
+        }
+    }
+    let text = "name = 's'\nclasses = ['a', 'b']\n[train]\nimages = 'train/images'\nmasks = 'train/masks'\n\
+                [val]\nimages = 'val/images'\nmasks = 'val/masks'\n";
+    lab.write("set.toml", text);
+    // What the check prints is what remedies it.
+    let report = String::from_utf8(lab.run(&["data", "check", "set.toml"]).stdout).unwrap();
+    assert!(report.contains("range = [0, 4095]"), "{report}");
+    lab.write("set.toml", format!("range = [0, 4095]\n{text}"));
+    let report = String::from_utf8(lab.run(&["data", "check", "set.toml"]).stdout).unwrap();
+    assert!(!report.contains("range"), "{report}");
+    lab.write("set.toml", format!("range = [0, 1000]\n{text}"));
+    assert!(String::from_utf8(lab.run(&["data", "check", "set.toml"]).stdout).unwrap().contains("range = [0, 4000]"));
+    lab.write("set.toml", format!("range = [5, 5]\n{text}"));
+    lab.refused(&["data", "check", "set.toml"], &["range = [5, 5]"]);
+
+    lab.write("set.toml", format!("range = [0, 4095]\n{text}"));
+    let recipe = lab.write("tiny.toml", TINY);
+    let set = ["--set", "data.dataset=set.toml", "--set", "train.iterations=2", "--set", "train.eval_every=0"];
+    lab.ok(&[&["train", recipe.to_str().unwrap(), "--device", "cpu", "--out", "run"][..], &set[..]].concat());
+    let predictor = structtoken::predict::Predictor::open(
+        &lab.path("run/model.safetensors"),
+        &structtoken::device::open("cpu").unwrap().0,
+    );
+    let seen = predictor.unwrap().read(&lab.path("train/images/1.png")).unwrap();
+    assert_eq!(seen.pixels[31 * 3..][..3], [245, 0, 249], "31 * 127 and 4000 of 4095");
+    let plain = decode_image(&std::fs::read(lab.path("train/images/1.png")).unwrap()).unwrap();
+    assert_eq!(plain.pixels[31 * 3..][..3], [15, 0, 16]);
+}
+
+#[test]
+fn jpeg_masks_are_taken_where_the_set_allows_them() {
+    let lab = Lab::new();
+    for i in 0..3 {
+        save(&lab, &format!("images/{i}.png"), i);
+        let mask =
+            image::GrayImage::from_fn(40, 33, |x, y| image::Luma([if (x + i) / 16 + y / 16 > 2 { 255 } else { 0 }]));
+        std::fs::create_dir_all(lab.path("masks")).unwrap();
+        mask.save(lab.path(&format!("masks/{i}.jpg"))).unwrap();
+    }
+    let text = "name = 's'\nclasses = ['a', { name = 'b', source = [255] }]\n\
+                [train]\nimages = 'images'\nmasks = 'masks'\nmask_suffix = '.jpg'\n";
+    lab.write("set.toml", text);
+    let output = lab.run(&["data", "check", "set.toml"]);
+    let report = String::from_utf8(output.stdout).unwrap();
+    assert!(!output.status.success() && report.contains("jpeg_tolerance = 16"), "{report}");
+    lab.write("set.toml", format!("jpeg_tolerance = 100\n{text}"));
+    let output = lab.run(&["data", "check", "set.toml"]);
+    let report = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{report}");
+}
