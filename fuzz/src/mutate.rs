@@ -46,7 +46,8 @@ fn step(bytes: &mut Vec<u8>, corpus: &[Vec<u8>], rng: &mut Rng) {
         return;
     }
     let at = rng.below(len);
-    let span = at..len.min(at + 1 + rng.below(1 + rng.below(64)));
+    let most = 1 + rng.below(64);
+    let span = at..len.min(at + 1 + rng.below(most));
     match rng.below(9) {
         0 => bytes[at] ^= 1 << rng.below(8),
         1 => bytes[at] = rng.below(256) as u8,
