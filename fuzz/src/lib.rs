@@ -5,6 +5,7 @@
 //! `fuzz_targets/` with its `[[bin]]`.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+pub mod annotations;
 pub mod mutate;
 pub mod targets;
 
@@ -33,4 +34,12 @@ pub const TARGETS: &[Target] = &[
     Target { name: "mask", run: targets::mask, tries: 8_000, memory_mb: 1700 },
     Target { name: "npy", run: targets::npy, tries: 20_000, memory_mb: 64 },
     Target { name: "jpeg_complete", run: targets::jpeg_complete, tries: 8_000, memory_mb: 1300 },
+    Target { name: "coco", run: annotations::coco, tries: 600, memory_mb: 64 },
+    Target { name: "labelme", run: annotations::labelme, tries: 600, memory_mb: 64 },
+    Target { name: "yolo_txt", run: annotations::yolo_txt, tries: 600, memory_mb: 64 },
+    Target { name: "yolo_yaml", run: annotations::yolo_yaml, tries: 600, memory_mb: 64 },
+    Target { name: "label_studio", run: annotations::label_studio, tries: 600, memory_mb: 64 },
+    Target { name: "class_names", run: annotations::class_names, tries: 600, memory_mb: 64 },
+    Target { name: "supervisely", run: annotations::supervisely, tries: 600, memory_mb: 64 },
+    Target { name: "via", run: annotations::via, tries: 600, memory_mb: 64 },
 ];

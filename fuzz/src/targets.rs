@@ -61,6 +61,8 @@ pub fn zip_pth(bytes: &[u8]) {
 /// NumPy's archive.
 pub fn npz(bytes: &[u8]) {
     weights_of(bytes);
+}
+
 /// Images of every format.
 pub fn image(bytes: &[u8]) {
     decode_image(bytes).ok();

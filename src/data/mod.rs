@@ -11,6 +11,7 @@ mod cause;
 pub mod check;
 mod config;
 pub mod crop;
+mod encoding;
 pub mod filters;
 pub mod folder;
 mod formats;

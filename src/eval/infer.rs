@@ -541,7 +541,7 @@ mod tests {
             for (votes, on_host) in [(false, false), (false, true), (true, false), (true, true)] {
                 let found = |value| {
                     let network = Broken(value, votes);
-                    let labels = labels_by(&network, &views, (20, 40), &config, on_host).map(drop);
+                    let labels = labels_by(&network, &views, (20, 40), &config, on_host, &mut |_| {}).map(drop);
                     let probabilities = probabilities_by(&network, &views, (20, 40), &config, on_host).map(drop);
                     assert_eq!(labels.is_err(), probabilities.is_err());
                     labels

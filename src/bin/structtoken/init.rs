@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
-use structtoken::data::init::{self, Options};
+use clap::{Args, ValueEnum};
+use structtoken::data::init::{self, Options, TextEncoding};
 use structtoken::error::Result;
 
 use crate::End;
@@ -16,9 +16,9 @@ const EXAMPLES: &str = "Examples:
 
 /// Look at a folder and write the TOML that describes it as a dataset
 ///
-/// Known are folders of images and masks under their common names, YOLO, COCO and LabelMe outlines (drawn as masks once,
-/// beside the TOML), Pascal VOC, Cityscapes, ADE20K, and the mask exports of CVAT and Label Studio. Without a validation
-/// split, one is made from the names of the images.
+/// Known are folders of images and masks under their common names, YOLO, COCO, LabelMe, Supervisely and VIA outlines (drawn
+/// as masks once, beside the TOML), several masks an image, Pascal VOC, Cityscapes, ADE20K, KITTI, LoveDA, Mapillary, and the
+/// exports of CVAT and Label Studio. Without a validation split, one is made from the names of the images.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
@@ -36,14 +36,63 @@ pub(crate) struct Arguments {
     /// Names of the classes, in the order of their values in the masks
     #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
     names: Vec<String>,
-    /// Replace files that are there already
+    /// The value that the first name stands for, where that is not clear: 0, or 1 if the names leave out the background
+    #[arg(long, value_name = "0|1", value_parser = clap::value_parser!(u16).range(0..=1))]
+    names_from: Option<u16>,
+    /// Values of masks that count nowhere, as 255 in many sets; `none` if all are classes
+    #[arg(long, value_name = "VALUES", value_delimiter = ',', value_parser = void)]
+    void: Option<Vec<Void>>,
+    /// Take coordinates beyond 1 in YOLO's files for pixels
+    #[arg(long)]
+    pixels: bool,
+    /// The encoding of names that are no Unicode
+    #[arg(long, value_name = "ENCODING")]
+    text: Option<Text>,
+    /// Replace what an earlier `init` wrote
     #[arg(long)]
     yes: bool,
 }
 
+/// A value of `--void`.
+#[derive(Clone, Copy)]
+enum Void {
+    None,
+    Value(u16),
+}
+
+fn void(text: &str) -> Result<Void, String> {
+    match text {
+        "none" => Ok(Void::None),
+        text => text.parse().map(Void::Value).map_err(|_| "a number of 0 to 65535, or `none`".to_string()),
+    }
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Text {
+    /// Chinese (GBK, GB 18030)
+    Gbk,
+    /// Western European (Latin-1, Windows 1252)
+    Latin1,
+}
+
 pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let out = arguments.out.unwrap_or_else(|| arguments.dir.join(init::FILE));
-    let options = Options { images: arguments.images, masks: arguments.masks, names: arguments.names };
+    let values = |void: Vec<Void>| {
+        let value = |one: &Void| if let Void::Value(value) = one { Some(*value) } else { None };
+        void.iter().filter_map(value).collect()
+    };
+    let options = Options {
+        images: arguments.images,
+        masks: arguments.masks,
+        names: arguments.names,
+        first: arguments.names_from,
+        void: arguments.void.map(values),
+        pixels: arguments.pixels,
+        text: arguments.text.map(|text| match text {
+            Text::Gbk => TextEncoding::Gbk,
+            Text::Latin1 => TextEncoding::Latin1,
+        }),
+    };
     let steps = Steps::new("reading masks");
     let plan = init::look(&arguments.dir, &out, &options, &|done, all| steps.show(done, all))?;
     steps.clear();

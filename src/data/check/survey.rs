@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::scan::scan_mask;
 use super::{CHUNK, Progress};
+use crate::data::encoding::Groups;
 use crate::data::spec::{Encoding, Source};
 
 /// What masks hold.
@@ -22,6 +23,8 @@ pub(crate) struct Survey {
     pub(crate) numbers: BTreeMap<Source, ValueCount>,
     /// All colours, up to some thousands of each mask.
     pub(crate) colours: BTreeMap<Source, ValueCount>,
+    /// Which masks hold which numbers; greys of three equal channels are numbers here.
+    pub(crate) groups: Groups,
     /// The palette of the first mask that has one.
     pub(crate) palette: Option<Vec<[u8; 3]>>,
     /// All have the same.
@@ -64,6 +67,11 @@ pub(crate) fn survey(masks: &[PathBuf], progress: Progress) -> Survey {
                     continue;
                 }
             };
+            let number = |value: &Source| match value {
+                Source::Index(n) => *n,
+                Source::Rgb([grey, ..]) => u16::from(*grey),
+            };
+            survey.groups.add(path, facts.values.keys().map(number));
             let values = match facts.encoding {
                 Encoding::Index => {
                     survey.index += 1;

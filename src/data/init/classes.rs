@@ -2,13 +2,20 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::Options;
 use super::names::Named;
+use super::naming::{Match, listed, pairs};
 use crate::data::cause::{STRAY, between};
 use crate::data::check::{Survey, ValueCount};
+use crate::data::encoding::{Reading, reading};
 use crate::data::spec::{ClassSpec, Encoding, MAX_CLASSES, Source};
+use crate::error::Error;
 
 /// Colours that cover less than this share may be smoothed edges between two that cover more.
 const EDGE_SHARE: f64 = 0.01;
+
+/// What VOC's palette, and those made after it, shows 255 in.
+const BORDER: [u8; 3] = [224, 224, 192];
 
 /// What masks were found to hold.
 pub(super) struct Found {
@@ -17,129 +24,172 @@ pub(super) struct Found {
     pub(super) classes: Vec<ClassSpec>,
     /// What the person should look over.
     pub(super) notes: Vec<String>,
-    /// Why the values are no labels; the classes are then a guess.
-    pub(super) doubt: Option<String>,
+    /// Why the values are no labels, or leave open which; the classes are then a guess.
+    pub(super) doubt: Option<Error>,
 }
 
-/// The classes of masks. `given`: names in the order of the values; `file`: what a file beside them says.
-pub(super) fn find(survey: &Survey, given: &[String], file: Option<(String, Vec<Named>)>) -> Found {
+/// The classes of masks. `file`: what a file beside them says.
+pub(super) fn find(survey: &Survey, options: &Options, file: Option<(String, Vec<Named>)>) -> Found {
     let (encoding, all) = (survey.encoding(), survey.values());
-    let (mut notes, mut ignore) = (Vec::new(), Vec::new());
+    let again = "export the masks again as PNG, all alike; `structtoken data check` names the files";
     let mut doubt = (survey.index > 0 && survey.rgb > 0)
-        .then(|| format!("{} masks hold numbers and {} colours", survey.index, survey.rgb));
+        .then(|| Error::new(format!("{} masks hold numbers and {} colours", survey.index, survey.rgb)).hint(again));
     let total: u64 = all.values().map(|count| count.pixels).sum();
-    let (source, named) = match file {
-        Some((file, named)) => (Some(file), named),
-        None => (None, Vec::new()),
-    };
-    let told: HashMap<Source, &str> =
-        named.iter().filter_map(|named| Some((named.value?, named.name.as_str()))).collect();
-
-    let smooth = smoothed(all, total, &told);
+    let mut names = Match::new(survey, options, file);
+    let mut notes = std::mem::take(&mut names.notes);
+    let smooth = smoothed(all, total, &names.told);
     if !smooth.is_empty() {
-        doubt = Some(format!(
-            "{} values lie between the others, as smoothed edges do; export the masks without anti-aliasing, or scale them \
-             with nearest",
-            smooth.len()
-        ));
+        doubt = Some(
+            Error::new(format!("{} values lie between the others, as smoothed edges do", smooth.len()))
+                .hint("export the masks without anti-aliasing, or scale them with nearest; `structtoken data check` names the files"),
+        );
+    }
+    let grey = names.grey;
+    let value = |n: u16| if grey { Source::Rgb([n as u8; 3]) } else { Source::Index(n) };
+    let number = |value: &Source| match value {
+        Source::Index(n) => Some(*n),
+        Source::Rgb([n, ..]) => grey.then_some(u16::from(*n)),
+    };
+    if grey {
+        notes.push("masks are greys saved as colours: the numbers are the grey values".to_string());
     }
     let mut values: Vec<(Source, ValueCount)> =
         all.iter().filter(|(value, _)| !smooth.contains(value)).map(|(value, count)| (*value, *count)).collect();
-    let binary = matches!(values.as_slice(), [(Source::Index(0), _), (Source::Index(255), _)]);
+    let mut ignore = Vec::new();
+
+    // Slips first: what they are called does not matter.
     values.retain(|(value, count)| {
-        let stray = count.pixels < STRAY && total > 100 * STRAY && !told.contains_key(value);
-        if *value == Source::Index(255) && !binary && !told.contains_key(value) {
-            notes.push("255 is taken for pixels to leave out".to_string());
-        } else if let Some(name) = told.get(value).filter(|name| means_nothing(name)) {
-            notes.push(format!("`{name}` ({value}) is taken for pixels to leave out"));
-        } else if stray {
+        let chosen = options.void.as_ref().is_some_and(|void| number(value).is_some_and(|n| void.contains(&n)));
+        let meant = number(value) == Some(255) || names.told.contains_key(value) || chosen;
+        let stray = count.pixels < STRAY && total > 100 * STRAY && !meant;
+        if stray {
             notes.push(format!("{value} has {} pixels in all masks: taken for a slip and ignored", count.pixels));
+            ignore.push(*value);
+        }
+        !stray
+    });
+    // Of colours, these are one channel alone.
+    let mixed = if grey || encoding == Encoding::Index { survey.groups.mixed() } else { None };
+    let numbers: Vec<u16> = values.iter().filter_map(|(value, _)| number(value)).collect();
+    let void = value(255);
+    let border = survey.one_palette && survey.palette.as_ref().is_some_and(|palette| palette.get(255) == Some(&BORDER));
+    let leaves_out = |told: Option<&String>| told.is_some_and(|name| means_nothing(name));
+    let is_void = match (&options.void, &mixed) {
+        (Some(void), _) => void.contains(&255),
+        _ if names.told.contains_key(&void) => leaves_out(names.told.get(&void)),
+        (None, Some(mixed)) => {
+            doubt = doubt.or(Some(Error::new(mixed.what()).hint(
+                "store all masks alike; or say which is meant: --void none takes them for the same classes, --void 255 leaves \
+                 pixels of 255 out",
+            )));
+            true
+        }
+        // The palette's pale yellow marks borders, as VOC began it.
+        (None, None) if numbers.contains(&255) && border => true,
+        (None, None) => match reading(&numbers, names.counted()) {
+            Reading::Absent => false,
+            Reading::Class => {
+                if numbers.len() > 2 {
+                    notes.push(format!(
+                        "the values {} are all classes, 255 too: they are greys to be seen and no small ids; if 255 marks \
+                         pixels to leave out, pass --void 255",
+                        listed(&numbers)
+                    ));
+                }
+                false
+            }
+            Reading::Void => true,
+            Reading::Unclear => {
+                doubt = doubt.or(Some(
+                    Error::new(format!(
+                        "the masks hold the values {}, and 255 may be a class or mark pixels to leave out",
+                        listed(&numbers)
+                    ))
+                    .hint("say which: --void none (255 is a class) or --void 255 (it is left out)"),
+                ));
+                true
+            }
+        },
+    };
+    let merged = mixed.filter(|_| options.void.as_ref().is_some_and(Vec::is_empty));
+    values.retain(|(value, _)| {
+        let chosen = options.void.as_ref().is_some_and(|void| number(value).is_some_and(|n| void.contains(&n)));
+        let name = names.told.get(value).filter(|name| means_nothing(name));
+        if *value == void && is_void || chosen {
+            let n = number(value).map_or(value.to_string(), |n| n.to_string());
+            notes.push(format!("{n} is taken for pixels to leave out"));
+        } else if let Some(name) = name {
+            notes.push(format!("`{name}` ({value}) is taken for pixels to leave out"));
         } else {
             return true;
         }
         ignore.push(*value);
         false
     });
+    if names.ignores_255 && !ignore.contains(&void) {
+        ignore.push(void);
+    }
+    if let Some(mixed) = &merged {
+        // Greys are other names of the ids.
+        values.retain(|(value, _)| number(value).is_none_or(|n| n == 0 || !mixed.greys.contains(&n)));
+        for at in 0..mixed.greys.len() as u16 {
+            if !values.iter().any(|(one, _)| *one == value(at)) {
+                values.push((value(at), ValueCount::default()));
+            }
+        }
+        values.sort_by_key(|(value, _)| *value);
+        notes.push(format!("{}; they are joined", mixed.what()));
+    }
     if values.len() > MAX_CLASSES {
-        doubt = Some(format!("{} different values are no labels", values.len()));
+        doubt = Some(Error::new(format!("{} different values are no labels", values.len())).hint(again));
         values.sort_by_key(|(_, count)| std::cmp::Reverse(count.pixels));
         values.truncate(MAX_CLASSES);
         values.sort_by_key(|(value, _)| *value);
     }
-    let classes = named_classes(&values, given, source.as_deref(), &named, binary, survey, &mut notes);
-    Found { encoding, ignore, classes, notes, doubt }
-}
-
-/// Gives each value a name and a colour.
-fn named_classes(
-    values: &[(Source, ValueCount)],
-    given: &[String],
-    source: Option<&str>,
-    named: &[Named],
-    binary: bool,
-    survey: &Survey,
-    notes: &mut Vec<String>,
-) -> Vec<ClassSpec> {
-    let grey = |value: &Source, level: u8| *value == Source::Rgb([level; 3]);
-    let binary = binary || matches!(values, [(a, _), (b, _)] if grey(a, 0) && grey(b, 255));
-    let in_order: Vec<&str> = match given {
-        [] => named.iter().filter(|named| named.value.is_none()).map(|named| named.name.as_str()).collect(),
-        given => given.iter().map(String::as_str).collect(),
+    let values: Vec<Source> = values.into_iter().map(|(value, _)| value).collect();
+    let mut named = match names.give(&values, &mut notes) {
+        Ok(named) => named,
+        Err(error) => {
+            doubt = doubt.or(Some(error));
+            values.iter().map(|value| (*value, format!("class {value}"))).collect()
+        }
     };
-    // One name less than values: 0 is what has no name.
-    let zero = matches!(values.first(), Some((Source::Index(0), _)));
-    let shift = usize::from(zero && !in_order.is_empty() && in_order.len() + 1 == values.len());
-    // Names that count from the value 0 fit sets of which some values do not occur.
-    let by_value = |value: &Source| match value {
-        Source::Index(n) if in_order.len() > values.len() => in_order.get(usize::from(*n)).copied(),
-        _ => None,
-    };
-    let mut unnamed = Vec::new();
-    let name = |(at, (value, _)): (usize, &(Source, ValueCount))| {
-        let told = named.iter().find(|named| named.value == Some(*value)).map(|named| named.name.as_str());
-        let told = if given.is_empty() { told } else { None };
-        let name = match (told, by_value(value)) {
-            (Some(name), _) | (None, Some(name)) => name.to_string(),
-            _ if shift == 1 && at == 0 => "background".to_string(),
-            _ => match in_order.get(at - shift.min(at)) {
-                Some(name) => (*name).to_string(),
-                None if binary => ["background", "object"][at].to_string(),
-                None => {
-                    unnamed.push(*value);
-                    match value {
-                        Source::Index(n) => format!("class {n}"),
-                        Source::Rgb([r, g, b]) => format!("class {r}-{g}-{b}"),
-                    }
-                }
-            },
-        };
-        let color = match value {
-            Source::Rgb(rgb) => Some(*rgb),
-            Source::Index(n) if survey.one_palette => {
-                survey.palette.as_ref().and_then(|palette| palette.get(usize::from(*n))).copied()
+    // Names that mean nothing, found by position.
+    if options.void.is_none() && named.len() > 1 {
+        named.retain(|(value, name)| {
+            let keep = !means_nothing(name);
+            if !keep {
+                notes.push(format!("`{name}` ({value}) is taken for pixels to leave out"));
+                ignore.push(*value);
             }
-            Source::Index(_) => None,
-        };
-        ClassSpec { name, color, source: Some(vec![*value]) }
+            keep
+        });
+    }
+    if named.is_empty() && doubt.is_none() {
+        doubt =
+            Some(Error::new("no value of the masks is left for a class").hint("check --void and the files of names"));
+    }
+    let color = |value: &Source| match value {
+        Source::Rgb(rgb) => Some(*rgb),
+        Source::Index(n) if survey.one_palette => survey.palette.as_ref().and_then(|p| p.get(usize::from(*n))).copied(),
+        Source::Index(_) => None,
     };
-    let mut classes: Vec<ClassSpec> = values.iter().enumerate().map(name).collect();
-    if !unnamed.is_empty() {
-        notes.push(format!(
-            "the files do not say what {} of the {} values mean: write the names into the TOML, or pass --names a,b,c",
-            unnamed.len(),
-            values.len()
-        ));
-    } else if let (Some(source), true) = (source, given.is_empty()) {
-        notes.push(format!("class names are from `{source}`"));
-    }
-    if shift == 1 {
-        notes.push(
-            "0 has no name: taken for a class of its own; if it means unlabelled, move it from `classes` to `ignore`"
-                .to_string(),
-        );
-    }
+    let sources = |one: &Source| match (&merged, number(one)) {
+        (Some(mixed), Some(n)) if n > 0 => match mixed.greys.get(usize::from(n)) {
+            Some(grey) => vec![*one, value(*grey)],
+            None => vec![*one],
+        },
+        _ => vec![*one],
+    };
+    let mut classes: Vec<ClassSpec> = named
+        .into_iter()
+        .map(|(value, name)| ClassSpec { name, color: color(&value), source: Some(sources(&value)) })
+        .collect();
     distinct(&mut classes);
-    classes
+    if names.says {
+        notes.push(format!("values and classes: {}", pairs(&classes)));
+    }
+    Found { encoding, ignore, classes, notes, doubt }
 }
 
 /// Whether a class is called what pixels are called that count nowhere.
@@ -161,7 +211,7 @@ fn distinct(classes: &mut [ClassSpec]) {
 }
 
 /// Values that stem from smoothing: rare, and between two frequent ones.
-fn smoothed(all: &BTreeMap<Source, ValueCount>, total: u64, told: &HashMap<Source, &str>) -> Vec<Source> {
+fn smoothed(all: &BTreeMap<Source, ValueCount>, total: u64, told: &HashMap<Source, String>) -> Vec<Source> {
     let rgb = |value: &Source| match value {
         Source::Rgb(rgb) => *rgb,
         Source::Index(n) => [u8::try_from(*n).unwrap_or(u8::MAX), 0, 0],
@@ -171,9 +221,11 @@ fn smoothed(all: &BTreeMap<Source, ValueCount>, total: u64, told: &HashMap<Sourc
         .filter(|(value, count)| told.contains_key(value) || count.pixels as f64 >= EDGE_SHARE * total as f64)
         .map(|(value, _)| value)
         .collect();
-    // Numbers are all on one line: only masks of black and white tell.
-    let numbers = matches!(all.keys().next(), Some(Source::Index(_)));
-    if numbers && frequent != [&Source::Index(0), &Source::Index(255)] || frequent.len() > MAX_CLASSES {
+    // Numbers are all on one line, and so are greys: only masks of black and white tell.
+    let grey = |value: &Source| matches!(value, Source::Rgb([r, g, b]) if r == g && g == b);
+    let numbers = matches!(all.keys().next(), Some(Source::Index(_))) || all.keys().all(grey);
+    let black_white = |value: &&Source| [[0; 3], [255, 0, 0], [255; 3]].contains(&rgb(value));
+    if numbers && (frequent.len() != 2 || !frequent.iter().all(black_white)) || frequent.len() > MAX_CLASSES {
         return Vec::new();
     }
     let pairs = || frequent.iter().enumerate().flat_map(|(at, a)| frequent[..at].iter().map(|b| (rgb(a), rgb(b))));

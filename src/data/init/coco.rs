@@ -1,217 +1,311 @@
 //! COCO: outlines and run lengths of all images in one JSON file a split.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
-use super::plan::{Outlined, Place, Plan, folders_in, label};
+use super::json::{Id, Object, side, with_keys};
+use super::notes::Notes;
+use super::pictures::{Found, Pictures, folder_of};
+use super::plan::{Outlined, Outlines, Place, Plan, label};
 use super::raster::{Area, decompress, from_runs};
 use super::splits::split_mentioned;
 use crate::data::Split;
 use crate::data::check::Progress;
-use crate::data::walk::walk;
 use crate::error::{Error, Result};
-use crate::files;
 
 #[derive(Deserialize)]
 struct File {
-    images: Vec<Picture>,
-    annotations: Vec<Annotation>,
-    categories: Vec<Category>,
+    images: Vec<Object<Picture>>,
+    annotations: Vec<Object<Annotation>>,
+    categories: Vec<Object<Category>>,
 }
 
 #[derive(Deserialize)]
 struct Picture {
-    id: i64,
+    id: Id,
     file_name: String,
+    #[serde(default, deserialize_with = "side")]
     width: Option<usize>,
+    #[serde(default, deserialize_with = "side")]
     height: Option<usize>,
 }
 
 #[derive(Deserialize)]
 struct Annotation {
-    image_id: i64,
-    category_id: i64,
+    id: Option<Id>,
+    image_id: Option<Id>,
+    category_id: Option<Id>,
     #[serde(default)]
     segmentation: Option<Segmentation>,
+    keypoints: Option<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
 struct Category {
-    id: i64,
-    name: String,
+    id: Id,
+    name: Id,
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Segmentation {
     Polygons(Vec<Vec<f64>>),
-    Runs { size: [usize; 2], counts: Runs },
-    None([(); 0]),
+    /// One polygon, not in a list.
+    Polygon(Vec<f64>),
+    Runs(Object<Packed>),
+    /// Anything else.
+    Other(IgnoredAny),
+}
+
+#[derive(Deserialize)]
+struct Packed {
+    size: [usize; 2],
+    counts: Counts,
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Runs {
+enum Counts {
     Plain(Vec<u64>),
     Compressed(String),
 }
 
+impl Segmentation {
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Polygons(rings) => rings.is_empty(),
+            Self::Polygon(ring) => ring.is_empty(),
+            _ => false,
+        }
+    }
+}
+
+/// A file of a split.
+struct Described {
+    split: Option<Split>,
+    name: String,
+    path: PathBuf,
+    file: File,
+}
+
 /// A plan for a folder with JSON files that hold `images`, `annotations` and `categories`.
 pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
-    let mut files: Vec<(Option<Split>, PathBuf, File)> = Vec::new();
-    for (name, path) in walk(place.dir).files.into_iter().filter(|(name, _)| name.ends_with(".json")) {
-        let Some(file) = read(&path)? else { continue };
-        if !file.annotations.iter().any(|annotation| annotation.segmentation.is_some()) {
-            continue; // captions, boxes
+    let mut notes = Notes::default();
+    let mut files: Vec<Described> = Vec::new();
+    let hint = "it looks like COCO: export it again as COCO instances";
+    for (name, path) in place.files(place.dir).into_iter().filter(|(name, _)| name.ends_with(".json")) {
+        let Some(file) = with_keys::<File>(&path, &["images", "annotations", "categories"], hint)? else { continue };
+        let outlined = |annotation: &Object<Annotation>| annotation.0.segmentation.is_some();
+        if !file.annotations.iter().any(outlined) {
+            notes.add("files without outlines were not read", format!("`{name}`"));
+            continue;
         }
-        let split = split_mentioned(name.trim_end_matches(".json"));
-        if let Some((_, other, _)) = files.iter().find(|(before, _, _)| *before == split) {
-            let split = split.map_or("one split".to_string(), |split| format!("[{split}]"));
-            return Err(Error::new(format!("`{}` and `{}` both describe {split}", other.display(), path.display()))
-                .hint(
-                    "move one of them out of the folder; `train` or `val` in its name says which split a file is of",
-                ));
+        files.push(Described { split: split_mentioned(name.trim_end_matches(".json")), name, path, file });
+    }
+    // Keypoints come with the outlines of the people that they belong to: instances have all.
+    if files.len() > 1 {
+        let points =
+            |found: &Described| found.file.annotations.iter().any(|annotation| annotation.0.keypoints.is_some());
+        let other = |at: usize| {
+            files
+                .iter()
+                .enumerate()
+                .any(|(other, found)| other != at && found.split == files[at].split && !points(found))
+        };
+        let keep: Vec<bool> = (0..files.len()).map(|at| !points(&files[at]) || !other(at)).collect();
+        let mut keep = keep.into_iter();
+        files.retain(|found| {
+            let kept = keep.next().unwrap_or(true);
+            if !kept {
+                notes.add("files of keypoints were not read", format!("`{}`", found.name));
+            }
+            kept
+        });
+    }
+    for (at, found) in files.iter().enumerate() {
+        if let Some(other) = files[..at].iter().find(|before| before.split == found.split) {
+            let split = found.split.map_or("one split".to_string(), |split| format!("[{split}]"));
+            return Err(Error::new(format!(
+                "`{}` and `{}` both describe {split}",
+                other.path.display(),
+                found.path.display()
+            ))
+            .hint("move one of them out of the folder; `train` or `val` in its name says which split a file is of"));
         }
-        files.push((split, path, file));
     }
     if files.is_empty() {
         return Ok(None);
     }
-    let mut used: BTreeMap<i64, String> = BTreeMap::new();
-    let mut unused = 0;
-    for (_, _, file) in &files {
-        let annotated: std::collections::HashSet<i64> = file.annotations.iter().map(|a| a.category_id).collect();
-        unused = unused.max(file.categories.iter().filter(|category| !annotated.contains(&category.id)).count());
-        used.extend(file.categories.iter().filter(|c| annotated.contains(&c.id)).map(|c| (c.id, c.name.clone())));
-    }
-    let ids: Vec<i64> = used.keys().copied().collect();
-    let names: Vec<String> = used.into_values().collect();
-    let mut groups = Vec::new();
-    let mut without = 0;
-    for (split, path, file) in files {
-        let images = images_folder(place, &path, &file, split)?;
-        let (outlined, lacking) = outlines(&path, file, &ids)?;
-        without += lacking;
-        groups.push((split, images, outlined));
-    }
-    let mut plan = place.outlines("COCO outlines", &names, false, groups)?;
-    for (count, what) in [(without, "annotations without an outline"), (unused, "categories without an annotation")] {
-        if count > 0 {
-            plan.notes.push(format!("{count} {what} were left out"));
+    let mut used: BTreeMap<Id, String> = BTreeMap::new();
+    let mut unused: BTreeMap<Id, String> = BTreeMap::new();
+    for Described { file, .. } in &files {
+        let annotated: HashSet<&Id> = file.annotations.iter().filter_map(|a| a.0.category_id.as_ref()).collect();
+        for Object(category) in &file.categories {
+            let which = if annotated.contains(&category.id) { &mut used } else { &mut unused };
+            if let Some(other) =
+                which.insert(category.id.clone(), category.name.0.clone()).filter(|n| *n != category.name.0)
+            {
+                return Err(Error::new(format!(
+                    "category {} is called `{other}` and `{}`",
+                    category.id, category.name
+                ))
+                .hint("export all splits with one list of categories"));
+            }
         }
     }
-    Ok(Some(plan))
+    for (id, name) in unused.iter().filter(|(id, _)| !used.contains_key(id)) {
+        notes.add("categories without an annotation were left out", format!("`{name}` ({id})"));
+    }
+    let ids: HashMap<Id, usize> = used.keys().cloned().enumerate().map(|(at, id)| (id, at)).collect();
+    let names: Vec<String> = used.into_values().collect();
+    let pictures = Pictures::below(place, &place.images()?);
+    let mut groups = Vec::new();
+    for found in files {
+        let (images, places) = images(&pictures, &found, &mut notes)?;
+        let outlined = outlines(&found.path, found.file, &places, &ids, &mut notes);
+        groups.push((found.split, images, outlined));
+    }
+    place.outlines(Outlines { kind: "COCO outlines", names: &names, normalised: false, groups, notes }).map(Some)
 }
 
-/// The file, if it is of this form.
-fn read(path: &Path) -> Result<Option<File>> {
-    let bytes = files::read(path, files::ANNOTATIONS).map_err(|e| Error::file("read", path, e))?;
-    #[derive(Deserialize)]
-    struct Keys {
-        images: Option<serde::de::IgnoredAny>,
-        annotations: Option<serde::de::IgnoredAny>,
-        categories: Option<serde::de::IgnoredAny>,
-    }
-    match serde_json::from_slice::<Keys>(&bytes) {
-        Ok(Keys { images: Some(_), annotations: Some(_), categories: Some(_) }) => {}
-        _ => return Ok(None),
-    }
-    serde_json::from_slice(&bytes).map(Some).map_err(|e| {
-        Error::file("understand", path, e.to_string()).hint("it looks like COCO: export it again as COCO instances")
-    })
-}
-
-/// The folder below which the file's names are found.
-fn images_folder(place: &Place, path: &Path, file: &File, split: Option<Split>) -> Result<PathBuf> {
-    let Some(first) = file.images.first().map(|image| image.file_name.as_str()) else {
+/// The folder of a file's images, and their names below it.
+fn images(pictures: &Pictures, found: &Described, notes: &mut Notes) -> Result<(PathBuf, Vec<String>)> {
+    let path = &found.path;
+    let written: Vec<&str> = found.file.images.iter().map(|image| image.0.file_name.as_str()).collect();
+    let Some(first) = written.first() else {
         return Err(Error::new(format!("`{}` names no images", path.display())).hint("export it again with images"));
     };
-    let home = path.parent().unwrap_or(place.dir);
-    let mut tried: Vec<PathBuf> = place
-        .options
-        .images
+    let upwards = |name: &&&str| name.split(['/', '\\']).any(|part| part == "..");
+    if let Some(name) = written.iter().find(upwards) {
+        return Err(Error::new(format!("`{}` names the image `{name}`, and `..` may lead anywhere", path.display()))
+            .hint("write the names as they are below the folder of images"));
+    }
+    // Folders on the way to the file and below come first, then those of the split's name.
+    let near = folder_of(&found.name);
+    let mut folders: Vec<&str> = vec![""];
+    for name in pictures.names() {
+        folders.extend(name.match_indices('/').map(|(at, _)| &name[..at]));
+    }
+    folders.sort_unstable();
+    folders.dedup();
+    let sample: Vec<String> =
+        written.iter().step_by(written.len().div_ceil(50)).map(|name| name.replace('\\', "/")).collect();
+    let below =
+        |folder: &str, name: &str| if folder.is_empty() { name.to_string() } else { format!("{folder}/{name}") };
+    let hits = |folder: &str| sample.iter().filter(|name| pictures.has(&below(folder, name))).count();
+    let common = |folder: &str| folder.split('/').zip(near.split('/')).take_while(|(a, b)| a == b).count();
+    let split_fits = |folder: &str| found.split.is_some() && split_mentioned(folder) == found.split;
+    let best = folders
         .iter()
-        .map(|images| {
-            let below = place.dir.join(images);
-            if below.is_dir() { below } else { images.clone() }
-        })
-        .collect();
-    let mut bases = vec![home.to_path_buf()];
-    bases.extend(home.parent().filter(|parent| parent.starts_with(place.dir)).map(Path::to_path_buf));
-    bases.push(place.dir.to_path_buf());
-    for base in bases {
-        let below = folders_in(&base).into_iter().flat_map(|(_, folder)| {
-            let inner: Vec<PathBuf> = folders_in(&folder).into_iter().map(|(_, path)| path).collect();
-            std::iter::once(folder).chain(inner)
-        });
-        // A folder of the split's name comes before others that hold a file of the same name.
-        let mut below: Vec<PathBuf> = below.collect();
-        below
-            .sort_by_key(|folder| folder.file_name().and_then(|name| name.to_str()).and_then(split_mentioned) != split);
-        tried.push(base);
-        tried.extend(below);
+        .map(|folder| (hits(folder), split_fits(folder), common(folder), std::cmp::Reverse(folder.len()), *folder))
+        .max();
+    let folder = best.filter(|best| best.0 > 0).map_or("", |best| best.4);
+    let mut places = Vec::new();
+    let (mut absent, mut reason) = (0, None);
+    for name in &written {
+        let direct = below(folder, name);
+        let place = if pictures.has(&direct) { Ok(Found::There(direct.as_str())) } else { pictures.find(name, folder) };
+        match place {
+            Ok(place) => {
+                if let Found::Called(found) = place {
+                    notes.add("images were found by their file names alone", format!("`{name}` is `{found}`"));
+                }
+                places.push(place.name().to_string());
+            }
+            Err(error) => {
+                absent += 1;
+                reason.get_or_insert(error);
+            }
+        }
     }
-    match tried.into_iter().find(|folder| folder.join(first).is_file()) {
-        Some(folder) => Ok(folder),
-        None => Err(Error::new(format!(
-            "`{}` names the image `{first}`, which is not below `{}`",
-            path.display(),
-            place.dir.display()
-        ))
-        .hint("put the images there, or pass their folder: --images DIR")),
+    if let Some(reason) = reason {
+        let hint = reason.remedy().unwrap_or_default().to_string();
+        let more = if absent > 1 {
+            format!("{absent} images that cannot be used")
+        } else {
+            "an image that cannot be used".into()
+        };
+        return Err(Error::new(format!("`{}`, whose first image is `{first}`, names {more}", path.display()))
+            .source(reason)
+            .hint(hint));
     }
+    // The folder that all lie in.
+    let inside = |folder: &str| folder.is_empty() || places.iter().all(|name| name.starts_with(&format!("{folder}/")));
+    let folder = if inside(folder) { folder } else { "" };
+    let places = places.iter().map(|name| name[folder.len()..].trim_start_matches('/').to_string()).collect();
+    let root = if folder.is_empty() { pictures.root().to_path_buf() } else { pictures.root().join(folder) };
+    Ok((root, places))
 }
 
-/// The images of a file with their outlines, and how many annotations have none.
-fn outlines(path: &Path, file: File, ids: &[i64]) -> Result<(Vec<Outlined>, usize)> {
+/// The images of a file with their outlines.
+fn outlines(path: &Path, file: File, places: &[String], ids: &HashMap<Id, usize>, notes: &mut Notes) -> Vec<Outlined> {
     let mut outlined = Vec::new();
-    let mut places: HashMap<i64, usize> = HashMap::new();
-    for image in file.images {
+    let mut by_id: HashMap<Id, usize> = HashMap::new();
+    for (Object(image), name) in file.images.into_iter().zip(places) {
         let declared = image.width.zip(image.height).map(|(width, height)| [width, height]);
-        places.insert(image.id, outlined.len());
-        outlined.push(Outlined { name: image.file_name, source: path.to_path_buf(), declared, areas: Vec::new() });
+        by_id.insert(image.id, outlined.len());
+        let (name, source) = (name.clone(), path.to_path_buf());
+        outlined.push(Outlined { name, source, declared, areas: Vec::new(), fault: None });
     }
-    let mut without = 0;
-    for (number, annotation) in file.annotations.into_iter().enumerate() {
-        let wrong = |error: Error| {
-            Error::new(format!("annotation {number} of `{}` cannot be used", path.display()))
+    for (number, Object(annotation)) in file.annotations.into_iter().enumerate() {
+        let which = match &annotation.id {
+            Some(id) => format!("annotation {number} (id {id})"),
+            None => format!("annotation {number}"),
+        };
+        let place = format!("{which} of `{}`", path.display());
+        let Some(image) = annotation.image_id.as_ref().and_then(|id| by_id.get(id)).map(|at| &mut outlined[*at]) else {
+            notes.add("annotations of images that are not listed were left out", place);
+            continue;
+        };
+        let class = annotation.category_id.as_ref().and_then(|id| ids.get(id));
+        let area = match annotation.segmentation {
+            None => Ok(None),
+            Some(segmentation) if segmentation.is_empty() => Ok(None),
+            Some(Segmentation::Polygons(rings)) => Ok(polygons(rings, &place, notes)),
+            Some(Segmentation::Polygon(ring)) => Ok(polygons(vec![ring], &place, notes)),
+            Some(Segmentation::Runs(Object(Packed { size: [height, width], counts }))) => match counts {
+                Counts::Plain(runs) => from_runs(&runs, width, height).map(Some),
+                Counts::Compressed(text) => {
+                    decompress(&text).and_then(|runs| from_runs(&runs, width, height)).map(Some)
+                }
+            },
+            Some(Segmentation::Other(_)) => {
+                Err(Error::new("its `segmentation` is neither polygons nor run lengths with `size` and `counts`"))
+            }
+        };
+        let fault = |error: Error| {
+            Error::new(format!("{place} cannot be used"))
                 .source(error)
                 .hint("export it again, or remove the annotation")
         };
-        let Some(image) = places.get(&annotation.image_id).map(|at| &mut outlined[*at]) else {
-            return Err(wrong(Error::new(format!("it is of image {}, which is not listed", annotation.image_id))));
-        };
-        let Some(class) = ids.iter().position(|id| *id == annotation.category_id) else {
-            return Err(wrong(Error::new(format!(
-                "it is of category {}, which is not listed",
-                annotation.category_id
-            ))));
-        };
-        let area = match annotation.segmentation {
-            Some(Segmentation::Polygons(rings)) if !rings.is_empty() => {
-                if let Some(odd) = rings.iter().find(|ring| ring.len() < 6 || !ring.len().is_multiple_of(2)) {
-                    return Err(wrong(Error::new(format!("a polygon has {} numbers", odd.len()))));
-                }
-                Area::Polygons(rings.iter().map(|ring| ring.as_chunks::<2>().0.to_vec()).collect())
+        match (area, class) {
+            (Ok(None), _) => notes.add("annotations without an area were left out", place),
+            (Ok(Some(area)), Some(class)) => image.areas.push((area, label(*class), which)),
+            (Ok(Some(_)), None) => {
+                let id = annotation.category_id.map_or("none".to_string(), |id| id.to_string());
+                image.fault.get_or_insert(fault(Error::new(format!("its category is {id}, which is not listed"))));
             }
-            Some(Segmentation::Runs { size: [height, width], counts }) => {
-                if image.declared.is_some_and(|declared| declared != [width, height]) {
-                    return Err(wrong(Error::new(format!("its run lengths are for {width}x{height} pixels"))));
-                }
-                let runs = match counts {
-                    Runs::Plain(runs) => runs,
-                    Runs::Compressed(text) => decompress(&text).map_err(wrong)?,
-                };
-                from_runs(&runs, width, height).map_err(wrong)?
-            }
-            _ => {
-                without += 1;
-                continue;
-            }
-        };
-        image.areas.push((area, label(class)));
+            (Err(error), _) => drop(image.fault.get_or_insert(fault(error))),
+        }
     }
-    Ok((outlined, without))
+    outlined
+}
+
+/// Polygons that have an area. A last number that has no partner is left out, as pycocotools does.
+fn polygons(rings: Vec<Vec<f64>>, place: &str, notes: &mut Notes) -> Option<Area> {
+    let mut kept = Vec::new();
+    for ring in rings {
+        if ring.len() < 6 {
+            notes.add("polygons of fewer than 3 corners were left out", place);
+            continue;
+        }
+        if !ring.len().is_multiple_of(2) {
+            notes.add("polygons have an odd count of numbers, of which the last was left out", place);
+        }
+        kept.push(ring.as_chunks::<2>().0.to_vec());
+    }
+    (!kept.is_empty()).then_some(Area::Polygons(kept))
 }

@@ -63,11 +63,17 @@ pub(super) fn plan(place: &Place, progress: Progress) -> Result<Option<Plan>> {
     let Some((plan, doubt)) = describe(place, progress)? else { return Ok(None) };
     match doubt {
         None => Ok(Some(plan)),
-        Some(doubt) => {
-            Err(Error::new(format!("the masks in `{}` hold no labels that can be told: {doubt}", place.dir.display()))
-                .hint(format!("`structtoken data check '{}'` names the files", place.dir.display())))
-        }
+        Some(doubt) => Err(untold(place.dir, doubt)),
     }
+}
+
+/// What masks hold is no labels, or not clear.
+pub(super) fn untold(folder: &Path, doubt: Error) -> Error {
+    let hint = match doubt.remedy() {
+        Some(hint) => hint.to_string(),
+        None => format!("`structtoken data check '{}'` names the files", folder.display()),
+    };
+    Error::new(format!("the masks in `{}` hold no labels that can be told", folder.display())).source(doubt).hint(hint)
 }
 
 /// The same where values are doubtful, for a check to say how.
@@ -76,7 +82,7 @@ pub(super) fn plan_leniently(place: &Place, progress: Progress) -> Result<Option
 }
 
 /// The plan, and why the masks may be no labels.
-fn describe(place: &Place, progress: Progress) -> Result<Option<(Plan, Option<String>)>> {
+fn describe(place: &Place, progress: Progress) -> Result<Option<(Plan, Option<Error>)>> {
     let candidates = candidates(place)?;
     let mut parts = Vec::new();
     let mut masks = Vec::new();
@@ -92,7 +98,7 @@ fn describe(place: &Place, progress: Progress) -> Result<Option<(Plan, Option<St
     masks.sort();
     masks.dedup();
     let survey = survey(&masks, progress);
-    let mut found = classes::find(&survey, &place.options.names, names::find(place.dir)?);
+    let mut found = classes::find(&survey, place.options, names::find(place.dir, place.options)?);
     let kind = match found.encoding {
         Encoding::Index => "images with masks of numbers",
         Encoding::Rgb => "images with masks of colours",
@@ -103,7 +109,7 @@ fn describe(place: &Place, progress: Progress) -> Result<Option<(Plan, Option<St
         let (count, all) = (survey.broken.len(), masks.len());
         let note = format!("{count} of {all} masks cannot be read, `{}` first: {what}", path.display());
         match count == all {
-            true => found.doubt = Some(note),
+            true => found.doubt = Some(Error::new(note)),
             false => plan.notes.push(note),
         }
     }
@@ -161,6 +167,17 @@ fn candidates(place: &Place) -> Result<Vec<Candidate>> {
     Ok(found)
 }
 
+/// The folders of images and of masks, where the set has one of each.
+pub(super) fn called_pair(place: &Place) -> Option<(PathBuf, PathBuf)> {
+    let options = place.options;
+    if options.images.is_some() || options.masks.is_some() {
+        let found = candidates(place).ok()?;
+        let first = found.first()?;
+        return (first.split.is_none()).then(|| (first.images.clone(), first.masks.clone()));
+    }
+    Some((called(place.dir, &IMAGES)?, called(place.dir, &MASKS)?))
+}
+
 /// Folders of splits below both.
 fn split_below(images: &Path, masks: &Path) -> Vec<Candidate> {
     let both = |(split, names): &(Split, &[&str])| {
@@ -178,12 +195,12 @@ fn called(dir: &Path, names: &[&str]) -> Option<PathBuf> {
 
 /// Pairs the files of a candidate by their names; also gives the masks.
 fn matched(place: &Place, candidate: &Candidate) -> Result<Option<(Part, Vec<PathBuf>)>> {
-    let (images, masks) = (walk(&candidate.images), walk(&candidate.masks));
+    let (images, masks) = (place.files(&candidate.images), place.files(&candidate.masks));
     let same = candidate.images == candidate.masks;
     let names: Vec<&str> =
-        images.files.iter().map(|(name, _)| name.as_str()).filter(|name| plain_stem(name).is_some()).collect();
+        images.iter().map(|(name, _)| name.as_str()).filter(|name| plain_stem(name).is_some()).collect();
     let mask_names: Vec<&str> =
-        masks.files.iter().map(|(name, _)| name.as_str()).filter(|name| plain_stem(name).is_some()).collect();
+        masks.iter().map(|(name, _)| name.as_str()).filter(|name| plain_stem(name).is_some()).collect();
     if names.is_empty() || mask_names.is_empty() {
         return Ok(None);
     }
@@ -263,7 +280,7 @@ pub(super) fn unknown(place: &Place) -> Error {
     let files = if counted.is_empty() { "no files".to_string() } else { format!("files {}", counted.join(", ")) };
     let folders = if folders.is_empty() { "no folders".to_string() } else { folders.join(" ") };
     Error::new(format!("`{}` is no dataset of a known form: it holds {folders} and {files}", dir.display())).hint(
-        "pass --images DIR --masks DIR; known are folders of images and masks, YOLO, COCO, VOC, Cityscapes, ADE20K, LabelMe, \
-         CVAT and Label Studio",
+        "pass --images DIR --masks DIR; known are folders of images and masks, YOLO, COCO, VOC, LabelMe, Supervisely, VIA, CVAT, \
+         Label Studio, Cityscapes, ADE20K, KITTI, LoveDA and Mapillary",
     )
 }

@@ -1,18 +1,21 @@
 //! Published sets that the program carries descriptions of.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::plan::{List, Part, Place, Plan};
 use crate::data::Split;
 use crate::data::check::Progress;
 use crate::data::pairs::Pairs;
-use crate::data::spec::{DatasetSpec, Source};
+use crate::data::spec::{DatasetSpec, Source, SplitSpec};
 use crate::data::walk::walk;
 use crate::error::Result;
 
-/// A plan for Cityscapes and ADE20K as they are shipped.
+/// A plan for Cityscapes, KITTI and ADE20K as they are shipped.
 pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     let has = |name: &str| place.dir.join(name).exists();
+    if has("training/image_2") && has("training/semantic") {
+        return kitti(place).map(Some);
+    }
     let name = place.dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let set = if has("leftImg8bit") && has("gtFine") {
         "cityscapes"
@@ -68,4 +71,31 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     plan.spec.root = None::<PathBuf>;
     plan.notes.splice(0..0, notes);
     Ok(Some(plan))
+}
+
+/// KITTI's semantic benchmark: the label ids of Cityscapes.
+fn kitti(place: &Place) -> Result<Plan> {
+    let spec = DatasetSpec::find("cityscapes")?;
+    let images = place.dir.join("training/image_2");
+    let masks = place.dir.join("training/semantic");
+    let files = SplitSpec {
+        images: images.clone(),
+        masks: masks.clone(),
+        image_suffix: None,
+        mask_suffix: ".png".to_string(),
+        list: None,
+    };
+    let found = Pairs::find(Path::new(""), &files).sound(&spec, Split::Train, Path::new(""), &files)?;
+    let part = Part {
+        split: None,
+        images,
+        masks: place.path(&masks),
+        image_suffix: None,
+        mask_suffix: ".png".to_string(),
+        stems: found.into_iter().map(|pair| pair.stem).collect(),
+        list: List::None,
+    };
+    let mut plan = place.plan("KITTI's semantic benchmark", spec.encoding, spec.ignore, spec.classes, vec![part])?;
+    plan.notes.insert(0, "classes and values are those of Cityscapes".to_string());
+    Ok(plan)
 }

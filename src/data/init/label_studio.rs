@@ -1,16 +1,17 @@
 //! Label Studio's "brush labels to PNG": one black and white PNG for each task, annotation and label.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use super::plan::{Outlined, Place, Plan, label};
-use super::raster::Area;
+use super::notes::Notes;
+use super::pictures::{Pictures, file_name};
+use super::plan::{Outlined, Outlines, Place, Plan, label};
+use super::raster::{Area, Bitmap};
+use super::read;
 use crate::data::check::Progress;
-use crate::data::image::{RawMask, read_mask};
+use crate::data::image::image_size;
 use crate::data::pairs::plain_stem;
-use crate::data::walk::walk;
 use crate::error::{Error, Result};
-use crate::files;
 
 /// What a file's name says.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,10 +24,9 @@ struct Layer {
 
 /// A plan for a folder with `task-1-annotation-2-by-3-tag-Car-0.png`.
 pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
-    let files = walk(place.dir).files;
-    let file_name = |name: &str| name.rsplit('/').next().unwrap_or(name).to_string();
+    let files = place.files(place.dir);
     let mut layers: Vec<(Layer, PathBuf)> =
-        files.iter().filter_map(|(name, path)| Some((layer(&file_name(name))?, path.clone()))).collect();
+        files.iter().filter_map(|(name, path)| Some((layer(file_name(name))?, path.clone()))).collect();
     if layers.is_empty() {
         return Ok(None);
     }
@@ -40,40 +40,39 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
         ))
         .hint("export the project as JSON too (which has `id` and `data.image` of each task) and put it and the images there"));
     }
-    let images = match &place.options.images {
-        Some(images) => [place.dir.join(images), images.clone()].into_iter().find(|path| path.is_dir()),
-        None => Some(place.dir.to_path_buf()),
-    };
-    let images = images.ok_or_else(|| Error::new("the folder of --images is not there").hint("check the path"))?;
-    let pictures: HashMap<String, String> = walk(&images)
-        .files
-        .into_iter()
-        .filter(|(name, _)| plain_stem(name).is_some() && layer(&file_name(name)).is_none())
-        .map(|(name, _)| (file_name(&name), name))
-        .collect();
+    let below = Pictures::below(place, &place.images()?);
+    let mut pictures: HashMap<String, String> = HashMap::new();
+    for name in below.names().iter().filter(|name| layer(file_name(name)).is_none()) {
+        if let Some(other) = pictures.insert(file_name(name).to_string(), name.clone()) {
+            return Err(Error::new(format!("`{other}` and `{name}` have one name, by which tasks call their images"))
+                .hint("leave one of them, or pass the folder that is meant: --images DIR"));
+        }
+    }
     let mut names: Vec<String> = layers.iter().map(|(layer, _)| layer.label.clone()).collect();
     names.sort();
     names.dedup();
 
-    let mut outlined = Vec::new();
+    let (mut outlined, notes) = (Vec::new(), Notes::default());
     for of_task in layers.chunk_by(|a, b| a.0.task == b.0.task) {
         let task = of_task[0].0.task;
         let name = tasks.get(&task).and_then(|image| found(image, &pictures)).ok_or_else(|| {
             let image =
                 tasks.get(&task).map_or("which the JSON does not hold".to_string(), |image| format!("of `{image}`"));
-            Error::new(format!("the image of task {task}, {image}, is not below `{}`", images.display()))
+            Error::new(format!("the image of task {task}, {image}, is not below `{}`", below.root().display()))
                 .hint("put the images there, or pass their folder: --images DIR")
         })?;
-        let (mut areas, mut declared) = (Vec::new(), None);
-        for (layer, path) in of_task {
-            let (area, size) = bitmap(path)?;
-            declared = Some(size);
+        let area = |(layer, path): &(Layer, PathBuf)| {
             let class = names.iter().position(|name| *name == layer.label).map_or(0, label);
-            areas.push((area, class));
-        }
-        outlined.push(Outlined { name, source: of_task[0].1.clone(), declared, areas });
+            let bitmap = Area::Bitmap([0, 0], Bitmap::File(path.clone()));
+            (bitmap, class, format!("`{}`, a mask", file_name(&path.to_string_lossy())))
+        };
+        let source = of_task[0].1.clone();
+        let declared = image_size(&source).ok().map(|(width, height)| [width, height]);
+        outlined.push(Outlined { name, source, declared, areas: of_task.iter().map(area).collect(), fault: None });
     }
-    let mut plan = place.outlines("Label Studio masks", &names, false, vec![(None, images, outlined)])?;
+    let groups = vec![(None, below.root().to_path_buf(), outlined)];
+    let found = Outlines { kind: "Label Studio masks", names: &names, normalised: false, groups, notes };
+    let mut plan = place.outlines(found)?;
     plan.notes.push("where labels or annotations of one task overlap, the later covers".to_string());
     Ok(Some(plan))
 }
@@ -94,8 +93,12 @@ fn layer(name: &str) -> Option<Layer> {
 fn tasks(files: &[(String, PathBuf)]) -> Result<BTreeMap<u64, String>> {
     let mut tasks = BTreeMap::new();
     for (_, path) in files.iter().filter(|(name, _)| name.ends_with(".json")) {
-        let bytes = files::read(path, files::ANNOTATIONS).map_err(|e| Error::file("read", path, e))?;
-        let Ok(serde_json::Value::Array(list)) = serde_json::from_slice(&bytes) else { continue };
+        let bytes = read::bytes(path)?;
+        let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+        if text.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'[') {
+            continue;
+        }
+        let Ok(serde_json::Value::Array(list)) = serde_json::from_slice(text) else { continue };
         for task in list {
             let image = task["data"].as_object().into_iter().flat_map(|data| data.values()).find_map(|value| {
                 // Links may carry a query, as local files do: ?d=folder/a.jpg
@@ -135,19 +138,6 @@ fn decoded(text: &str) -> String {
         }
     }
     String::from_utf8_lossy(&bytes).into_owned()
-}
-
-/// What is not black, and the size.
-fn bitmap(path: &Path) -> Result<(Area, [usize; 2])> {
-    let (width, height, bits) = match read_mask(path)? {
-        RawMask::Index { width, height, values, .. } => {
-            (width, height, values.iter().map(|value| *value > 0).collect())
-        }
-        RawMask::Rgb { width, height, values, .. } => {
-            (width, height, values.iter().map(|value| *value != [0; 3]).collect())
-        }
-    };
-    Ok((Area::Bitmap { at: [0, 0], width, bits }, [width, height]))
 }
 
 #[cfg(test)]

@@ -10,29 +10,35 @@
 mod classes;
 mod coco;
 mod folders;
+mod json;
 mod known;
 mod label_studio;
 mod labelme;
+mod layers;
+mod loveda;
 mod names;
+mod naming;
+mod notes;
+mod pictures;
 mod plan;
 mod raster;
+mod read;
 mod splits;
+mod supervisely;
 mod text;
+mod via;
 mod voc;
+mod write;
 mod yolo;
 
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
-
 use crate::data::check::{self, Progress, Report};
-use crate::data::image::{Labels, image_size, write_index_png};
-use crate::data::spec::DatasetSpec;
 use crate::error::{Error, Result};
-use crate::files;
-use plan::{Job, Place};
+use plan::Place;
 
 pub use plan::Plan;
+pub use read::TextEncoding;
 
 /// What the description is called where no other name is given.
 pub const FILE: &str = "dataset.toml";
@@ -46,6 +52,14 @@ pub struct Options {
     pub masks: Option<PathBuf>,
     /// Names of the classes, in the order of their values.
     pub names: Vec<String>,
+    /// The value that the first of the names stands for, where that is not clear: 0 or 1.
+    pub first: Option<u16>,
+    /// Values of masks that count nowhere; an empty list says that all values are classes.
+    pub void: Option<Vec<u16>>,
+    /// Coordinates beyond 1 in YOLO's files are pixels.
+    pub pixels: bool,
+    /// The encoding of text that is no Unicode.
+    pub text: Option<TextEncoding>,
 }
 
 /// Looks at `folder` and plans the description that will lie at `toml`. Writes nothing.
@@ -55,10 +69,21 @@ pub struct Options {
 pub fn look(folder: &Path, toml: &Path, options: &Options, progress: Progress) -> Result<Plan> {
     let place = Place::new(folder, toml, options)?;
     type Reader = fn(&Place, Progress) -> Result<Option<Plan>>;
-    let readers: [Reader; 7] =
-        [known::plan, yolo::plan, coco::plan, voc::plan, label_studio::plan, labelme::plan, folders::plan];
+    let readers: [Reader; 11] = [
+        known::plan,
+        loveda::plan,
+        yolo::plan,
+        coco::plan,
+        voc::plan,
+        label_studio::plan,
+        supervisely::plan,
+        via::plan,
+        labelme::plan,
+        layers::plan,
+        folders::plan,
+    ];
     // Whoever names folders of masks has no outlines.
-    let readers = if options.masks.is_some() { &readers[6..] } else { &readers[..] };
+    let readers = if options.masks.is_some() { &readers[9..] } else { &readers[..] };
     for reader in readers {
         if let Some(plan) = reader(&place, progress)? {
             return Ok(plan);
@@ -110,71 +135,11 @@ pub fn check_folder(folder: &Path, progress: Progress) -> Result<Report> {
 }
 
 /// Draws the masks of a plan and writes its lists and its TOML; returns what was written, the TOML last. With `replace`,
-/// files of these names are overwritten.
+/// what an earlier call wrote under these names is replaced. All is written or nothing.
 ///
 /// # Errors
-/// Files that are there already; images that cannot be read or are of another size than was noted; a full disk.
+/// Files that are there already, or that this program did not write; files that would lie on what is read; images that cannot
+/// be read any more; a full disk.
 pub fn write(plan: &Plan, replace: bool, progress: Progress) -> Result<Vec<PathBuf>> {
-    let folder = plan.toml.parent().unwrap_or(Path::new(""));
-    let lists: Vec<PathBuf> = plan.lists.iter().map(|(list, _)| folder.join(list)).collect();
-    let masks = plan.jobs.iter().map(|job| &job.mask);
-    let present: Vec<&PathBuf> =
-        std::iter::once(&plan.toml).chain(&lists).chain(masks).filter(|path| !replace && path.exists()).collect();
-    if let Some(first) = present.first() {
-        let more = if present.len() > 1 { format!(" and {} other files are", present.len() - 1) } else { " is".into() };
-        return Err(Error::new(format!("`{}`{more} there already", first.display()))
-            .hint("--yes replaces what is there; --out FILE.toml writes elsewhere"));
-    }
-    let colors = plan.spec.classes().colors;
-    let done = std::sync::atomic::AtomicUsize::new(0);
-    progress(0, plan.jobs.len());
-    plan.jobs.par_iter().try_for_each(|job| {
-        job.draw(&colors)?;
-        progress(done.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1, plan.jobs.len());
-        Ok::<(), Error>(())
-    })?;
-    let mut written = Vec::new();
-    for (path, (_, stems)) in lists.iter().zip(&plan.lists) {
-        files::write(path, format!("{}\n", stems.join("\n")).as_bytes())?;
-        written.push(path.clone());
-    }
-    let text = text::text(plan);
-    // What is written must be readable: names may hold anything.
-    DatasetSpec::parse(&text, &plan.toml)?;
-    files::write(&plan.toml, text.as_bytes())?;
-    written.push(plan.toml.clone());
-    Ok(written)
-}
-
-impl Job {
-    fn draw(&self, colors: &[[u8; 3]]) -> Result<()> {
-        let (width, height) = image_size(&self.image)?;
-        if let Some([w, h]) = self.declared.filter(|declared| *declared != [width, height]) {
-            let hint = if [w, h] == [height, width] {
-                "EXIF turns the image; remove the note from it (exiftool -Orientation= FILE) if outlines were drawn without"
-            } else {
-                "the annotations belong to another version of the image; export both again"
-            };
-            return Err(Error::new(format!(
-                "`{}` has {width}x{height} pixels, and `{}` says {w}x{h}",
-                self.image.display(),
-                self.source.display()
-            ))
-            .hint(hint));
-        }
-        let mut labels = Labels { width, height, ids: vec![0; width * height] };
-        let scale = if self.normalised { [width as f64, height as f64] } else { [1.0; 2] };
-        for (area, class) in &self.areas {
-            match area {
-                raster::Area::Polygons(rings) if self.normalised => {
-                    let scaled =
-                        |ring: &Vec<[f64; 2]>| ring.iter().map(|[x, y]| [x * scale[0], y * scale[1]]).collect();
-                    let area = raster::Area::Polygons(rings.iter().map(scaled).collect());
-                    raster::draw(&mut labels, &area, *class);
-                }
-                area => raster::draw(&mut labels, area, *class),
-            }
-        }
-        write_index_png(&self.mask, &labels, colors)
-    }
+    write::write(plan, replace, progress)
 }

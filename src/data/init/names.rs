@@ -1,15 +1,19 @@
 //! Names of classes, from the small files that lie beside masks.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
+use super::Options;
+use super::json::Id;
+use super::plan::folders_in;
+use super::read::{self, TextEncoding};
+use super::splits::split_called;
 use crate::data::spec::Source;
 use crate::error::{Error, Result};
-use crate::files;
 
 /// Files that are looked for, the first that is there.
-const FILES: [&str; 13] = [
+const FILES: [&str; 15] = [
     "labelmap.txt",
     "class_dict.csv",
     "_classes.csv",
@@ -23,6 +27,8 @@ const FILES: [&str; 13] = [
     "obj_names.txt",
     "data.yaml",
     "dataset.yaml",
+    "config.json",
+    "config_v2.0.json",
 ];
 
 /// A name, and the value it stands for if the file says so.
@@ -44,7 +50,7 @@ pub(super) struct DataYaml {
     pub(super) masks_dir: Option<String>,
 }
 
-/// One folder or several.
+/// One folder or several, or lists of images.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 pub(super) enum Paths {
@@ -54,48 +60,124 @@ pub(super) enum Paths {
     Many(Vec<String>),
 }
 
+impl Paths {
+    pub(super) fn all(&self) -> impl Iterator<Item = &str> {
+        match self {
+            Self::One(path) => std::slice::from_ref(path),
+            Self::Many(paths) => paths.as_slice(),
+        }
+        .iter()
+        .map(String::as_str)
+    }
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum Names {
-    List(Vec<String>),
-    Map(std::collections::BTreeMap<u16, String>),
+    List(Vec<Id>),
+    Map(std::collections::BTreeMap<Number, Id>),
+}
+
+/// A number that is a key, which some write as text.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Number(u16);
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Id(text) = Id::deserialize(deserializer)?;
+        text.parse().map(Number).map_err(|_| serde::de::Error::custom(format!("`{text}` is no number of a class")))
+    }
 }
 
 impl DataYaml {
     /// Reads the file; aliases and sizes are bounded by the parser.
-    pub(super) fn read(path: &Path) -> Result<Self> {
-        let text = files::read_text(path, files::TEXT).map_err(|e| Error::file("read", path, e))?;
+    pub(super) fn read(path: &Path, encoding: Option<TextEncoding>) -> Result<Self> {
+        let text = read::text(path, encoding)?;
         serde_saphyr::from_str(&text).map_err(|e| Error::file("understand", path, e.to_string()))
+    }
+
+    /// What stands for it in an export of Label Studio: `classes.txt` beside `images` and `labels`.
+    pub(super) fn of_classes(text: &str) -> Self {
+        let names = parse(text).into_iter().map(|named| Id(named.name)).collect();
+        Self { train: Some(Paths::One("images".to_string())), names: Some(Names::List(names)), ..Self::default() }
     }
 
     /// The classes' names by their number.
     pub(super) fn names(&self) -> Vec<(u16, String)> {
         match &self.names {
-            Some(Names::List(names)) => names.iter().enumerate().map(|(id, name)| (id as u16, name.clone())).collect(),
-            Some(Names::Map(names)) => names.iter().map(|(id, name)| (*id, name.clone())).collect(),
+            Some(Names::List(names)) => {
+                names.iter().enumerate().map(|(id, name)| (id as u16, name.0.clone())).collect()
+            }
+            Some(Names::Map(names)) => names.iter().map(|(id, name)| (id.0, name.0.clone())).collect(),
             None => Vec::new(),
         }
     }
 }
 
-/// The names that a file in `folder` gives, and which file.
-pub(super) fn find(folder: &Path) -> Result<Option<(String, Vec<Named>)>> {
+/// The names that a file in `folder` gives, and which file; or one in each of the folders of splits, which must agree.
+///
+/// # Errors
+/// Files that cannot be read, or that contradict each other.
+pub(super) fn find(folder: &Path, options: &Options) -> Result<Option<(String, Vec<Named>)>> {
+    let encoding = options.text;
+    // Who gives names has no use for files of them.
+    if !options.names.is_empty() {
+        return Ok(None);
+    }
+    if let Some(found) = in_folder(folder, encoding)? {
+        return Ok(Some(found));
+    }
+    let mut before: Option<(PathBuf, String, Vec<Named>)> = None;
+    for (name, path) in folders_in(folder) {
+        if split_called(&name).is_none() && !["masks", "labels", "annotations"].contains(&name.as_str()) {
+            continue;
+        }
+        let Some((file, named)) = in_folder(&path, encoding)? else { continue };
+        match &before {
+            Some((other, _, names)) if *names != named => {
+                return Err(Error::new(format!(
+                    "`{}` and `{}` name the classes differently",
+                    other.display(),
+                    path.join(&file).display()
+                ))
+                .hint("make them alike, or pass the names: --names a,b,c"));
+            }
+            Some(_) => {}
+            None => before = Some((path.join(&file), format!("{name}/{file}"), named)),
+        }
+    }
+    Ok(before.map(|(_, file, named)| (file, named)))
+}
+
+fn in_folder(folder: &Path, encoding: Option<TextEncoding>) -> Result<Option<(String, Vec<Named>)>> {
     for file in FILES {
         let path = folder.join(file);
         if !path.is_file() {
             continue;
         }
         let names: Vec<Named> = if file.ends_with(".yaml") {
-            let names = DataYaml::read(&path)?.names();
+            let names = DataYaml::read(&path, encoding)?.names();
             names.into_iter().map(|(id, name)| Named { name, value: Some(Source::Index(id)) }).collect()
+        } else if file.ends_with(".json") {
+            mapillary(&read::text(&path, encoding)?)
         } else {
-            parse(&files::read_text(&path, files::TEXT).map_err(|e| Error::file("read", &path, e))?)
+            parse(&read::text(&path, encoding)?)
         };
         if !names.is_empty() {
             return Ok(Some((file.to_string(), names)));
         }
     }
     Ok(None)
+}
+
+/// The labels of Mapillary Vistas, in the order of their values; none of another file.
+fn mapillary(text: &str) -> Vec<Named> {
+    let file: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+    let labels = file.get("labels").and_then(serde_json::Value::as_array).into_iter().flatten();
+    let name = |label: &serde_json::Value| label.get("readable")?.as_str().map(str::to_string);
+    let names: Option<Vec<String>> = labels.map(name).collect();
+    let named = |(id, name)| Some(Named { name, value: Some(Source::Index(u16::try_from(id).ok()?)) });
+    names.unwrap_or_default().into_iter().enumerate().filter_map(named).collect()
 }
 
 /// One class a line: a name, with a number before it, or three of a colour before or after; a heading is left out.

@@ -2,15 +2,24 @@
 
 use std::path::{Path, PathBuf};
 
+use image::DynamicImage;
+use image::metadata::Orientation;
+use rayon::prelude::*;
+
 use super::Options;
-use super::raster::Area;
+use super::notes::Notes;
+use super::pictures::Pictures;
+use super::raster::{self, Area};
 use super::splits::halve;
+use super::write::NOTE;
 use crate::data::Split;
-use crate::data::image::IGNORE;
+use crate::data::formats;
+use crate::data::image::{IGNORE, Labels, MAX_PIXELS, swaps_sides};
 use crate::data::pairs::plain_stem;
 use crate::data::spec::{ClassSpec, DatasetSpec, Encoding, MAX_CLASSES, Source, SplitSpec};
 use crate::data::walk::walk;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// A description to be written, with the files it needs.
 #[derive(Debug)]
@@ -24,6 +33,8 @@ pub struct Plan {
     /// What the person should know, and what they should look over.
     pub notes: Vec<String>,
     pub(super) toml: PathBuf,
+    /// The folder of drawn masks, beside the TOML.
+    pub(super) masks: PathBuf,
     /// Lists beside the TOML, and the names in them.
     pub(super) lists: Vec<(PathBuf, Vec<String>)>,
     /// Masks to be drawn.
@@ -41,13 +52,51 @@ impl Plan {
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) image: PathBuf,
-    /// The file that the outlines are from, and the image's size in it.
+    /// The file that the outlines are from.
     pub(super) source: PathBuf,
-    pub(super) declared: Option<[usize; 2]>,
     pub(super) mask: PathBuf,
-    pub(super) areas: Vec<(Area, u8)>,
+    areas: Vec<(Area, u8)>,
     /// Coordinates are shares of width and height.
-    pub(super) normalised: bool,
+    normalised: bool,
+    /// Width and height of what the outlines were drawn on, and how it is turned to be the image.
+    size: [usize; 2],
+    turn: Orientation,
+}
+
+impl Job {
+    /// The mask.
+    pub(super) fn draw(&self) -> Result<Labels> {
+        let [width, height] = self.size;
+        let mut labels = Labels { width, height, ids: vec![0; width * height] };
+        for (area, class) in &self.areas {
+            let drawn = match area {
+                Area::Polygons(rings) if self.normalised => {
+                    let scaled = |ring: &Vec<[f64; 2]>| {
+                        ring.iter().map(|[x, y]| [x * width as f64, y * height as f64]).collect()
+                    };
+                    raster::draw(&mut labels, &Area::Polygons(rings.iter().map(scaled).collect()), *class)
+                }
+                area => raster::draw(&mut labels, area, *class),
+            };
+            drawn.map_err(|error| Error::file("draw what is in", &self.source, error))?;
+        }
+        if self.turn == Orientation::NoTransforms {
+            return Ok(labels);
+        }
+        let grey = image::GrayImage::from_raw(width as u32, height as u32, labels.ids);
+        let mut turned = DynamicImage::ImageLuma8(grey.unwrap_or_default());
+        turned.apply_orientation(self.turn);
+        let (width, height) = (turned.width() as usize, turned.height() as usize);
+        Ok(Labels { width, height, ids: turned.into_luma8().into_raw() })
+    }
+}
+
+/// Width and height of a picture as it is stored, and how EXIF turns it.
+fn stored(path: &Path) -> Result<([usize; 2], Orientation)> {
+    let file = files::open(path).map_err(|error| Error::file("open", path, error))?;
+    let ((width, height), turn) =
+        formats::size(std::io::BufReader::new(file)).map_err(|error| Error::file("read", path, error))?;
+    Ok(([width, height], turn))
 }
 
 /// The folder, and where the TOML will be.
@@ -87,11 +136,27 @@ pub(super) enum List {
 
 /// An image with its outlines, before it is known where its mask goes.
 pub(super) struct Outlined {
-    /// Its path below the folder of images.
+    /// Its path below the folder of images, where it was found.
     pub(super) name: String,
     pub(super) source: PathBuf,
+    /// Width and height that the file of outlines states.
     pub(super) declared: Option<[usize; 2]>,
-    pub(super) areas: Vec<(Area, u8)>,
+    /// With what each is called in its file, for messages.
+    pub(super) areas: Vec<(Area, u8, String)>,
+    /// Why its labels would be wrong: it is left out then.
+    pub(super) fault: Option<Error>,
+}
+
+/// Images with outlines, as they are read from one form of files.
+pub(super) struct Outlines<'a> {
+    pub(super) kind: &'a str,
+    /// Of the classes beside the background.
+    pub(super) names: &'a [String],
+    /// Coordinates are shares of width and height.
+    pub(super) normalised: bool,
+    /// The split, the folder of images, and those of them that are outlined.
+    pub(super) groups: Vec<(Option<Split>, PathBuf, Vec<Outlined>)>,
+    pub(super) notes: Notes,
 }
 
 impl<'a> Place<'a> {
@@ -156,6 +221,7 @@ impl<'a> Place<'a> {
             counts: Vec::new(),
             notes: Vec::new(),
             toml,
+            masks: self.own("masks"),
             lists: Vec::new(),
             jobs: Vec::new(),
         };
@@ -163,15 +229,34 @@ impl<'a> Place<'a> {
         Ok(plan)
     }
 
-    /// The plan of sets of outlines; class 0 is all that no outline covers. `groups`: the split, the folder of images and
-    /// those that are outlined.
-    pub(super) fn outlines(
-        &self,
-        kind: &str,
-        names: &[String],
-        normalised: bool,
-        groups: Vec<(Option<Split>, PathBuf, Vec<Outlined>)>,
-    ) -> Result<Plan> {
+    /// Files below `folder`, without masks that an earlier look has drawn.
+    pub(super) fn files(&self, folder: &Path) -> Vec<(String, PathBuf)> {
+        let mut files = walk(folder).files;
+        let mut drawn: Vec<String> = Vec::new();
+        let folders: std::collections::BTreeSet<&str> =
+            files.iter().flat_map(|(name, _)| name.match_indices('/').map(|(at, _)| &name[..at])).collect();
+        for below in folders.into_iter().filter(|below| below.ends_with("-masks")) {
+            if folder.join(below).join(NOTE).is_file() {
+                drawn.push(format!("{below}/"));
+            }
+        }
+        files.retain(|(name, _)| !drawn.iter().any(|drawn| name.starts_with(drawn.as_str())));
+        files
+    }
+
+    /// The folder that --images names, or else the set's own.
+    pub(super) fn images(&self) -> Result<PathBuf> {
+        let Some(images) = &self.options.images else { return Ok(self.dir.to_path_buf()) };
+        let found = [self.dir.join(images), images.clone()].into_iter().find(|path| path.is_dir());
+        found.ok_or_else(|| {
+            Error::new(format!("`{}` is not a folder", images.display())).hint("check the path of --images")
+        })
+    }
+
+    /// The plan of sets of outlines; class 0 is all that no outline covers. An image whose outlines cannot be right is left
+    /// out, with a note.
+    pub(super) fn outlines(&self, found: Outlines) -> Result<Plan> {
+        let Outlines { kind, names, normalised, groups, mut notes } = found;
         if names.len() >= MAX_CLASSES {
             return Err(Error::new(format!(
                 "there are {} classes, and {} are possible beside the background",
@@ -195,32 +280,70 @@ impl<'a> Place<'a> {
                 Some(split) => self.own("masks").join(split.to_string()),
                 None => self.own("masks"),
             };
+            let count = outlined.len();
+            let judged: Vec<(Outlined, Result<Canvas>)> = outlined
+                .into_par_iter()
+                .map(|mut one| {
+                    let fault = one.fault.take();
+                    let canvas = fault.map_or_else(|| canvas(&images.join(&one.name), &one, normalised), Err);
+                    (one, canvas)
+                })
+                .collect();
             let mut stems = Vec::new();
-            let absent: Vec<&Outlined> = outlined.iter().filter(|one| !images.join(&one.name).is_file()).collect();
-            if let Some(first) = absent.first() {
-                return Err(Error::new(format!(
-                    "`{}` names {} images that are not in `{}`, `{}` first",
-                    first.source.display(),
-                    absent.len(),
-                    images.display(),
-                    first.name
-                ))
-                .hint("add the images, or remove their annotations; if they are elsewhere: --images DIR"));
-            }
-            for one in outlined {
+            let mut first_fault = None;
+            for (one, canvas) in judged {
+                let canvas = match canvas {
+                    Ok(canvas) => canvas,
+                    Err(fault) => {
+                        notes.add(
+                            "images were left out, as their labels would be wrong",
+                            format!(
+                                "`{}`: {fault}{}",
+                                one.name,
+                                fault.remedy().map_or(String::new(), |hint| format!(" ({hint})"))
+                            ),
+                        );
+                        first_fault.get_or_insert(fault);
+                        continue;
+                    }
+                };
+                if let Some(turned) = canvas.note {
+                    notes.add(turned, format!("`{}`", one.name));
+                }
                 let stem = plain_stem(&one.name).unwrap_or(&one.name).to_string();
                 jobs.push(Job {
                     image: images.join(&one.name),
                     source: one.source,
-                    declared: one.declared,
                     mask: home.join(&masks).join(format!("{stem}.png")),
-                    areas: one.areas,
+                    areas: one.areas.into_iter().map(|(area, class, _)| (area, class)).collect(),
                     normalised,
+                    size: canvas.size,
+                    turn: canvas.turn,
                 });
                 stems.push(stem);
             }
-            let pictures = walk(&images).files.iter().filter(|(name, _)| plain_stem(name).is_some()).count();
-            let list = if pictures == stems.len() { List::None } else { List::New };
+            if let Some(fault) = first_fault.filter(|_| stems.is_empty()) {
+                let what = split.map_or("the set".to_string(), |split| format!("[{split}]"));
+                let hint = fault.remedy().unwrap_or("export the annotations again").to_string();
+                let message = match count {
+                    1 => format!("the only image of {what} cannot be used"),
+                    count => format!("none of the {count} images of {what} can be used; of the first"),
+                };
+                return Err(Error::new(message).source(fault).hint(hint));
+            }
+            let pictures = Pictures::below(self, &images).names().len();
+            // Masks that are drawn below the images would be taken for more of them.
+            let within = home.canonicalize().ok().zip(images.canonicalize().ok());
+            let within = within.is_some_and(|(home, images)| home.join(&masks).starts_with(images));
+            let list = if pictures == stems.len() && !within { List::None } else { List::New };
+            if split.is_some() || count > 0 {
+                let left = pictures.saturating_sub(count);
+                notes.add_many(
+                    "images without annotations were left out",
+                    left,
+                    format!("below `{}`", images.display()),
+                );
+            }
             parts.push(Part { split, images, masks, image_suffix: None, mask_suffix: ".png".into(), stems, list });
         }
         let ignored = jobs.iter().any(|job| job.areas.iter().any(|(_, class)| *class == IGNORE));
@@ -228,6 +351,7 @@ impl<'a> Place<'a> {
         let mut plan = self.plan(kind, Encoding::Index, ignore, classes, parts)?;
         plan.jobs = jobs;
         plan.notes.push("pixels outside of all outlines are the class `background`".to_string());
+        plan.notes.extend(notes.lines());
         Ok(plan)
     }
 
@@ -280,6 +404,62 @@ impl<'a> Place<'a> {
         };
         *place = Some(spec);
     }
+}
+
+/// What outlines are drawn on.
+struct Canvas {
+    size: [usize; 2],
+    turn: Orientation,
+    note: Option<&'static str>,
+}
+
+/// Looks at an image and at everything that is to be drawn on it.
+fn canvas(path: &Path, one: &Outlined, normalised: bool) -> Result<Canvas> {
+    let (size, turn) = stored(path)?;
+    let shown = if swaps_sides(turn) { [size[1], size[0]] } else { size };
+    if (size[0] as u64).saturating_mul(size[1] as u64) > MAX_PIXELS {
+        return Err(Error::new(format!("it has {}x{} pixels", size[0], size[1])).hint("cut it into tiles"));
+    }
+    let turned = turn != Orientation::NoTransforms;
+    let (size, turn, note) = match one.declared {
+        _ if !turned => (size, turn, None),
+        // What the annotations say decides: of the stored picture, or of the one that is shown.
+        Some(declared) if declared == size && declared != shown => (
+            size,
+            turn,
+            Some("images are turned by EXIF and their outlines, which are of the stored size, are turned with them"),
+        ),
+        Some(declared) if declared == shown && declared != size => (
+            shown,
+            Orientation::NoTransforms,
+            Some("images are turned by EXIF, and their outlines are of the turned size"),
+        ),
+        _ => (
+            shown,
+            Orientation::NoTransforms,
+            Some("images are turned by EXIF, and their outlines are taken to be so too: their size does not tell"),
+        ),
+    };
+    if let Some([w, h]) = one.declared.filter(|declared| *declared != size) {
+        return Err(Error::new(format!(
+            "`{}` has {}x{} pixels, and `{}` says {w}x{h}",
+            path.display(),
+            shown[0],
+            shown[1],
+            one.source.display()
+        ))
+        .hint("the annotations belong to another version of the image; export both again"));
+    }
+    for (area, _, which) in &one.areas {
+        // Shares are looked at where they are read.
+        if !normalised || !matches!(area, Area::Polygons(_)) {
+            area.check(size).map_err(|error| {
+                let hint = error.remedy().unwrap_or("export it again, or remove the annotation").to_string();
+                Error::new(format!("{which} of `{}` cannot be used", one.source.display())).source(error).hint(hint)
+            })?;
+        }
+    }
+    Ok(Canvas { size, turn, note })
 }
 
 /// The label of the class at a position in the names of outlines; too many are refused by [`Place::outlines`].

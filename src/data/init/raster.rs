@@ -3,9 +3,20 @@
 //! The rule: a pixel belongs to a polygon if its centre lies inside, by the even-odd count of edges to its left; a centre
 //! exactly on an edge belongs to the polygon on its right, or below, so two polygons that share an edge share no pixel.
 //! Several polygons of one object are united. Later objects cover earlier ones.
+//!
+//! An area is kept as its file has it and becomes pixels only while it is drawn: what a set takes in memory is what its
+//! files take, and one mask a thread.
 
-use crate::data::image::Labels;
+use std::io::Cursor;
+use std::ops::Range;
+use std::path::PathBuf;
+
+use crate::data::formats;
+use crate::data::image::{Labels, MAX_PIXELS, RawMask, decode_mask, image_size, read_mask};
 use crate::error::{Error, Result};
+
+/// Coordinates beyond this are no places in a picture.
+const FAR: f64 = 1e7;
 
 /// The part of a picture that an object covers, in pixels; x to the right, y down, 0 at the corner of the first pixel.
 #[derive(Clone, Debug, PartialEq)]
@@ -14,95 +25,257 @@ pub(crate) enum Area {
     Polygons(Vec<Vec<[f64; 2]>>),
     /// A disc of a centre and a radius.
     Disc([f64; 2], f64),
-    /// A bitmap at a column and row.
-    Bitmap {
-        /// Column and row of its first pixel.
-        at: [usize; 2],
+    /// An ellipse of a centre and its half axes, which are not turned.
+    Ellipse([f64; 2], [f64; 2]),
+    /// Lengths of zeros and ones in turn, down the columns; they add up to the picture.
+    Runs {
         /// Pixels across.
         width: usize,
-        /// By rows.
-        bits: Vec<bool>,
+        /// Pixels down.
+        height: usize,
+        /// Of zeros first.
+        runs: Vec<u32>,
     },
+    /// What is not 0 in a picture whose first pixel is at a column and row, which may lie outside.
+    Bitmap([i64; 2], Bitmap),
+    /// A whole mask of numbers, and the label of each number.
+    Ids(PathBuf, Vec<u8>),
 }
 
-/// Gives all pixels of an area a class.
-pub(crate) fn draw(labels: &mut Labels, area: &Area, class: u8) {
-    match area {
-        Area::Polygons(rings) => rings.iter().for_each(|ring| fill(labels, ring, class)),
-        Area::Disc([x, y], radius) => {
-            for row in rows(y - radius, y + radius, labels.height) {
-                let half = (radius * radius - (row as f64 + 0.5 - y).powi(2)).max(0.0).sqrt();
-                run(labels, row, x - half, x + half, class);
-            }
-        }
-        Area::Bitmap { at, width, bits } => {
-            let (columns, height) = (labels.width, labels.height);
-            for (index, _) in bits.iter().enumerate().filter(|(_, bit)| **bit) {
-                let (x, y) = (at[0] + index % width, at[1] + index / width);
-                if x < columns && y < height {
-                    labels.ids[y * columns + x] = class;
+/// A picture of an area, not yet decoded.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Bitmap {
+    /// The bytes of its file.
+    Bytes(Vec<u8>),
+    /// Its file, as large as the whole picture.
+    File(PathBuf),
+}
+
+impl Area {
+    /// Whether it can be drawn on a picture of this size.
+    ///
+    /// # Errors
+    /// Coordinates that are no places; run lengths for another size; bitmaps that are damaged or of another size.
+    pub(crate) fn check(&self, size: [usize; 2]) -> Result<()> {
+        let absurd = |n: f64| !n.is_finite() || n.abs() > FAR;
+        let far = |numbers: &[f64]| match numbers.iter().find(|n| absurd(**n)) {
+            Some(n) => Err(Error::new(format!("its coordinate {n:e} is no place in a picture"))),
+            None => Ok(()),
+        };
+        match self {
+            Self::Polygons(rings) => rings.iter().try_for_each(|ring| far(ring.as_flattened())),
+            Self::Disc(at, radius) => far(&[at[0], at[1], *radius]),
+            Self::Ellipse(at, axes) => far(&[at[0], at[1], axes[0], axes[1]]),
+            Self::Runs { width, height, .. } if [*width, *height] != size => Err(Error::new(format!(
+                "its run lengths are for {width}x{height} pixels, and the image has {}x{}",
+                size[0], size[1]
+            ))),
+            Self::Runs { .. } => Ok(()),
+            Self::Bitmap(_, Bitmap::File(path)) => {
+                let (width, height) = image_size(path)?;
+                if [width, height] != size {
+                    return Err(Error::new(format!(
+                        "`{}` has {width}x{height} pixels, and the image {}x{}",
+                        path.display(),
+                        size[0],
+                        size[1]
+                    )));
                 }
+                read_mask(path).map(drop)
+            }
+            Self::Ids(path, table) => match read_mask(path)? {
+                RawMask::Index { width, height, values, .. } if [width, height] == size => {
+                    match values.iter().find(|value| usize::from(**value) >= table.len()) {
+                        None => Ok(()),
+                        Some(value) => Err(Error::new(format!("`{}` holds the value {value}", path.display()))
+                            .hint(format!("values of 0 to {} are known", table.len() - 1))),
+                    }
+                }
+                RawMask::Index { .. } => Err(Error::new(format!("`{}` is of another size", path.display()))),
+                RawMask::Rgb { .. } => Err(Error::new(format!("`{}` holds colours, not numbers", path.display()))),
+            },
+            Self::Bitmap(at, Bitmap::Bytes(bytes)) => {
+                if at.iter().any(|corner| corner.unsigned_abs() > FAR as u64) {
+                    return Err(Error::new(format!("its corner ({}, {}) is no place in a picture", at[0], at[1])));
+                }
+                // Of the header alone, before any memory is taken.
+                let ((width, height), _) = formats::size(Cursor::new(bytes.as_slice()))
+                    .map_err(|error| Error::new("its mask is no picture").source(error))?;
+                if width > size[0] || height > size[1] {
+                    return Err(Error::new(format!(
+                        "its mask has {width}x{height} pixels, and the image only {}x{}",
+                        size[0], size[1]
+                    )));
+                }
+                decode_mask(bytes).map(drop)
             }
         }
     }
 }
 
-fn fill(labels: &mut Labels, ring: &[[f64; 2]], class: u8) {
-    let low = ring.iter().map(|p| p[1]).fold(f64::INFINITY, f64::min);
-    let high = ring.iter().map(|p| p[1]).fold(f64::NEG_INFINITY, f64::max);
-    let mut crossings = Vec::new();
-    for row in rows(low, high, labels.height) {
-        let y = row as f64 + 0.5;
-        crossings.clear();
-        for (at, a) in ring.iter().enumerate() {
-            let b = ring[(at + 1) % ring.len()];
-            // Half-open, so that a corner on the line counts once.
-            if (a[1] <= y) != (b[1] <= y) {
-                crossings.push(a[0] + (y - a[1]) / (b[1] - a[1]) * (b[0] - a[0]));
+/// Gives all pixels of an area a class.
+///
+/// # Errors
+/// A bitmap that cannot be read.
+pub(crate) fn draw(labels: &mut Labels, area: &Area, class: u8) -> Result<()> {
+    match area {
+        Area::Polygons(rings) => rings.iter().for_each(|ring| fill(labels, ring, class)),
+        Area::Disc(centre, radius) => ellipse(labels, *centre, [*radius; 2], class),
+        Area::Ellipse(centre, axes) => ellipse(labels, *centre, *axes, class),
+        Area::Runs { width, height, runs } if [*width, *height] == [labels.width, labels.height] => {
+            columns(labels, runs, class);
+        }
+        Area::Ids(path, table) => {
+            if let RawMask::Index { values, .. } = read_mask(path)? {
+                for (pixel, value) in labels.ids.iter_mut().zip(values) {
+                    *pixel = table.get(usize::from(value)).copied().unwrap_or(crate::data::image::IGNORE);
+                }
             }
         }
-        crossings.sort_by(f64::total_cmp);
-        for inside in crossings.chunks_exact(2) {
-            run(labels, row, inside[0], inside[1], class);
+        Area::Runs { .. } => return Err(Error::new("its run lengths are for a picture of another size")),
+        Area::Bitmap(at, bitmap) => {
+            let mask = match bitmap {
+                Bitmap::Bytes(bytes) => decode_mask(bytes)?,
+                Bitmap::File(path) => read_mask(path)?,
+            };
+            match mask {
+                RawMask::Index { width, values, .. } => stamp(labels, *at, width, &values, |value| *value > 0, class),
+                RawMask::Rgb { width, values, .. } => {
+                    stamp(labels, *at, width, &values, |value| *value != [0; 3], class)
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Rows of a bitmap, cut where they leave the picture.
+fn stamp<T>(labels: &mut Labels, at: [i64; 2], width: usize, values: &[T], is_in: impl Fn(&T) -> bool, class: u8) {
+    for (row, line) in values.chunks(width.max(1)).enumerate() {
+        let Some(y) = usize::try_from(at[1] + row as i64).ok().filter(|y| *y < labels.height) else { continue };
+        let skipped = usize::try_from(-at[0]).unwrap_or(0).min(line.len());
+        let x = usize::try_from(at[0]).unwrap_or(0).min(labels.width);
+        let pixels = &mut labels.ids[y * labels.width + x..(y + 1) * labels.width];
+        for (pixel, _) in pixels.iter_mut().zip(&line[skipped..]).filter(|(_, value)| is_in(value)) {
+            *pixel = class;
+        }
+    }
+}
+
+fn ellipse(labels: &mut Labels, [x, y]: [f64; 2], [across, down]: [f64; 2], class: u8) {
+    for row in rows(y - down, y + down, labels.height) {
+        let off = row as f64 + 0.5 - y;
+        // Of a circle, as its equation has it.
+        let half = match across == down {
+            true => (down * down - off * off).max(0.0).sqrt(),
+            false => across * (1.0 - (off / down).powi(2)).max(0.0).sqrt(),
+        };
+        run(labels, row, x - half, x + half, class);
+    }
+}
+
+/// An edge of a ring, and the rows whose centres it may cross.
+struct Edge {
+    rows: Range<usize>,
+    from: [f64; 2],
+    to: [f64; 2],
+}
+
+/// Time grows with the corners, the crossings and the pixels, and with no product of these.
+fn fill(labels: &mut Labels, ring: &[[f64; 2]], class: u8) {
+    let edge = |(at, from): (usize, &[f64; 2])| {
+        let to = ring[(at + 1) % ring.len()];
+        let rows = rows(from[1].min(to[1]), from[1].max(to[1]), labels.height);
+        Edge { rows, from: *from, to }
+    };
+    let mut edges: Vec<Edge> = ring.iter().enumerate().map(edge).filter(|edge| !edge.rows.is_empty()).collect();
+    edges.sort_by_key(|edge| edge.rows.start);
+    let (Some(first), Some(last)) = (edges.first(), edges.iter().map(|edge| edge.rows.end).max()) else { return };
+    let (width, mut next) = (labels.width, 0);
+    let mut active: Vec<&Edge> = Vec::new();
+    // Whether the number of edges at or before a pixel's centre changes its parity there.
+    let mut turns = vec![false; width + 1];
+    for row in first.rows.start..last {
+        let y = row as f64 + 0.5;
+        active.retain(|edge| edge.rows.end > row);
+        while let Some(edge) = edges.get(next).filter(|edge| edge.rows.start <= row) {
+            active.push(edge);
+            next += 1;
+        }
+        let (mut low, mut high) = (width, 0);
+        for Edge { from: a, to: b, .. } in &active {
+            // Half-open, so that a corner on the line counts once.
+            if (a[1] <= y) != (b[1] <= y) {
+                let at = column(a[0] + (y - a[1]) / (b[1] - a[1]) * (b[0] - a[0]), width);
+                turns[at] = !turns[at];
+                (low, high) = (low.min(at), high.max(at));
+            }
+        }
+        let mut inside = false;
+        for at in low..=high {
+            inside ^= std::mem::take(&mut turns[at]);
+            if inside && at < width {
+                labels.ids[row * width + at] = class;
+            }
         }
     }
 }
 
 /// Rows whose centre may lie from `low` to `high`.
-fn rows(low: f64, high: f64, height: usize) -> std::ops::Range<usize> {
+fn rows(low: f64, high: f64, height: usize) -> Range<usize> {
     // A float that is too large, or none, becomes the nearest number.
     let end = ((high + 0.5).floor().max(0.0) as usize).min(height);
     ((low - 0.5).ceil().max(0.0) as usize).min(end)..end
 }
 
+/// The first column whose centre lies at `x` or beyond.
+fn column(x: f64, width: usize) -> usize {
+    ((x - 0.5).ceil().max(0.0) as usize).min(width)
+}
+
 /// Pixels of a row whose centres lie from `left` on and before `right`.
 fn run(labels: &mut Labels, row: usize, left: f64, right: f64, class: u8) {
-    let column = |x: f64| ((x - 0.5).ceil().max(0.0) as usize).min(labels.width);
-    let (from, to) = (column(left), column(right));
+    let (from, to) = (column(left, labels.width), column(right, labels.width));
     if from < to {
         labels.ids[row * labels.width + from..row * labels.width + to].fill(class);
     }
 }
 
-/// A bitmap from COCO's run lengths: of zeros and ones in turn, down the columns.
+/// Runs of zeros and ones down the columns. Whole columns are drawn by rows, which is how they lie in memory.
+fn columns(labels: &mut Labels, runs: &[u32], class: u8) {
+    let (width, height) = (labels.width, labels.height);
+    let mut at = 0;
+    for (turn, run) in runs.iter().enumerate() {
+        let end = at + *run as usize;
+        if turn % 2 == 1 {
+            let whole = at.div_ceil(height)..end / height;
+            let (head, tail) = match whole.is_empty() {
+                true => (at..end, end..end),
+                false => (at..whole.start * height, whole.end * height..end),
+            };
+            for index in head.chain(tail) {
+                labels.ids[(index % height) * width + index / height] = class;
+            }
+            if !whole.is_empty() {
+                labels.ids.chunks_exact_mut(width).for_each(|row| row[whole.clone()].fill(class));
+            }
+        }
+        at = end;
+    }
+}
+
+/// An area from COCO's run lengths: of zeros and ones in turn, down the columns.
 ///
 /// # Errors
 /// Runs that do not add up to the picture.
 pub(crate) fn from_runs(runs: &[u64], width: usize, height: usize) -> Result<Area> {
-    let all = width as u64 * height as u64;
+    let all = (width as u64).checked_mul(height as u64).filter(|all| *all <= MAX_PIXELS);
     let sum = runs.iter().try_fold(0u64, |sum, run| sum.checked_add(*run));
-    if sum != Some(all) || all > crate::data::image::MAX_PIXELS {
-        return Err(Error::new(format!("its run lengths do not add up to {width}x{height} pixels")));
+    if all.is_none() || sum != all {
+        return Err(Error::new(format!("its run lengths (`counts`) do not add up to {width}x{height} pixels")));
     }
-    let mut bits = vec![false; width * height];
-    let mut at = 0;
-    for (turn, run) in runs.iter().enumerate() {
-        for index in at..at + *run as usize {
-            bits[(index % height) * width + index / height] = turn % 2 == 1;
-        }
-        at += *run as usize;
-    }
-    Ok(Area::Bitmap { at: [0, 0], width, bits })
+    // None is above the sum, which fits.
+    Ok(Area::Runs { width, height, runs: runs.iter().map(|run| *run as u32).collect() })
 }
 
 /// COCO's compressed run lengths: numbers of 5 bits a character, from the fourth run on as differences to the run two before.
@@ -110,7 +283,7 @@ pub(crate) fn from_runs(runs: &[u64], width: usize, height: usize) -> Result<Are
 /// # Errors
 /// Characters that are none of its.
 pub(crate) fn decompress(text: &str) -> Result<Vec<u64>> {
-    let wrong = || Error::new("its compressed run lengths are damaged");
+    let wrong = || Error::new("its compressed run lengths (`counts`) are damaged");
     let mut runs: Vec<i64> = Vec::new();
     let mut bytes = text.bytes();
     while let Some(first) = bytes.next() {
@@ -138,7 +311,7 @@ mod tests {
 
     fn drawn(areas: &[(Area, u8)]) -> Vec<Vec<u8>> {
         let mut labels = Labels { width: 6, height: 4, ids: vec![0; 24] };
-        areas.iter().for_each(|(area, class)| draw(&mut labels, area, *class));
+        areas.iter().for_each(|(area, class)| draw(&mut labels, area, *class).unwrap());
         labels.ids.chunks(6).map(<[u8]>::to_vec).collect()
     }
 
@@ -158,6 +331,8 @@ mod tests {
         assert_eq!(drawn(&both), drawn(&[(right, 2), (left, 1)]));
         let triangle = polygon(&[[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]]);
         assert_eq!(drawn(&[(triangle, 1)]), [[1, 1, 1, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0], [0; 6]]);
+        let ellipse = Area::Ellipse([3.0, 2.0], [3.0, 1.0]);
+        assert_eq!(drawn(&[(ellipse, 1)]), [[0; 6], [1; 6], [1; 6], [0; 6]]);
     }
 
     #[test]
@@ -181,23 +356,99 @@ mod tests {
         assert_eq!(drawn(&[(Area::Polygons(vec![a, b]), 1)])[0], [1, 1, 1, 1, 0, 0]);
     }
 
+    /// The rule in its plainest form, pixel by pixel, beside what is drawn edge by edge.
+    #[test]
+    fn random_rings_are_drawn_as_the_rule_says() {
+        for seed in 0..300 {
+            let mut rng = crate::rng::Rng::new(seed, &[]);
+            let mut number = |most: usize| rng.below(4 * most + 9) as f64 / 4.0 - 1.0;
+            let ring: Vec<[f64; 2]> = (0..3 + seed as usize % 9).map(|_| [number(6), number(4)]).collect();
+            let inside = |x: usize, y: usize| {
+                let (x, y) = (x as f64 + 0.5, y as f64 + 0.5);
+                let left = (0..ring.len()).filter(|at| {
+                    let (a, b) = (ring[*at], ring[(at + 1) % ring.len()]);
+                    (a[1] <= y) != (b[1] <= y) && a[0] + (y - a[1]) / (b[1] - a[1]) * (b[0] - a[0]) <= x
+                });
+                u8::from(left.count() % 2 == 1)
+            };
+            let expected: Vec<Vec<u8>> = (0..4).map(|y| (0..6).map(|x| inside(x, y)).collect()).collect();
+            assert_eq!(drawn(&[(polygon(&ring), 1)]), expected, "{ring:?}");
+        }
+    }
+
     #[test]
     fn what_lies_outside_is_cut_and_later_covers() {
         let wide = polygon(&[[-1e300, -5.0], [1e300, -5.0], [1e300, 99.0], [-1e300, 99.0]]);
         let disc = Area::Disc([0.0, 0.0], 2.0);
-        assert_eq!(drawn(&[(wide, 1), (disc, 2)])[..2], [[2, 2, 1, 1, 1, 1], [2, 1, 1, 1, 1, 1]]);
+        assert_eq!(drawn(&[(wide.clone(), 1), (disc, 2)])[..2], [[2, 2, 1, 1, 1, 1], [2, 1, 1, 1, 1, 1]]);
         assert_eq!(drawn(&[(polygon(&[[f64::NAN, 0.0], [1.0, f64::NAN]]), 1)])[0], [0; 6]);
         assert_eq!(drawn(&[(polygon(&[]), 1), (Area::Disc([2.0, 2.0], f64::NAN), 1)])[0], [0; 6]);
+        assert!(wide.check([6, 4]).unwrap_err().to_string().contains("1e300"));
+        assert!(Area::Disc([2.0, 2.0], f64::INFINITY).check([6, 4]).is_err());
+    }
+
+    fn png(width: u32, height: u32, at: impl Fn(u32, u32) -> u8) -> Bitmap {
+        let mut bytes = Vec::new();
+        let encoder = image::codecs::png::PngEncoder::new(&mut bytes);
+        image::GrayImage::from_fn(width, height, |x, y| image::Luma([at(x, y)])).write_with_encoder(encoder).unwrap();
+        Bitmap::Bytes(bytes)
+    }
+
+    #[test]
+    fn bitmaps_are_cut_at_every_side() {
+        let corner = |x, y| drawn(&[(Area::Bitmap([x, y], png(3, 2, |x, _| u8::from(x > 0))), 1)]);
+        assert_eq!(corner(1, 1), [[0; 6], [0, 0, 1, 1, 0, 0], [0, 0, 1, 1, 0, 0], [0; 6]]);
+        // Cut, not moved.
+        assert_eq!(corner(-1, -1), [[1, 1, 0, 0, 0, 0], [0; 6], [0; 6], [0; 6]]);
+        assert_eq!(corner(4, 3), [[0; 6], [0; 6], [0; 6], [0, 0, 0, 0, 0, 1]]);
+        for (x, y) in [(-3, 0), (6, 0), (0, 4), (0, -2), (i64::from(i32::MAX), 0), (0, i64::from(i32::MIN))] {
+            assert_eq!(corner(x, y), [[0; 6]; 4], "{x} {y}");
+        }
+        let check = |at, bitmap| Area::Bitmap(at, bitmap).check([6, 4]).map_err(|error| error.to_string());
+        assert_eq!(check([-1, 2], png(3, 2, |_, _| 1)), Ok(()));
+        assert!(check([0, 0], png(7, 1, |_, _| 1)).unwrap_err().contains("7x1"));
+        assert!(check([i64::MAX, 0], png(1, 1, |_, _| 1)).unwrap_err().contains("no place"));
+        assert!(check([0, 0], Bitmap::Bytes(b"nothing".to_vec())).unwrap_err().contains("no picture"));
     }
 
     #[test]
     fn run_lengths_go_down_columns() {
         let area = from_runs(&[5, 2, 17], 6, 4).unwrap();
         assert_eq!(drawn(&[(area.clone(), 3)]), [[0; 6], [0, 3, 0, 0, 0, 0], [0, 3, 0, 0, 0, 0], [0; 6]]);
+        assert!(area.check([4, 6]).unwrap_err().to_string().contains("6x4"));
         // As pycocotools' `rleToString` writes them: 5, 2, 17 and 6, 1, 40, 3, 50.
         assert_eq!(decompress("52a0").unwrap(), [5, 2, 17]);
         assert_eq!(decompress("61X12:").unwrap(), [6, 1, 40, 3, 50]);
         assert!(from_runs(&[5, 2], 6, 4).is_err() && from_runs(&[u64::MAX, 2], 6, 4).is_err());
+        assert!(from_runs(&[0], usize::MAX, 2).is_err() && from_runs(&[1 << 32], 1 << 16, 1 << 16).is_err());
         assert!(decompress("\u{7f}").is_err() && decompress("PPPPPPPPPPPPPPPPPPPPPP").is_err());
+    }
+
+    #[test]
+    fn runs_are_drawn_as_pixels_one_by_one_would_be() {
+        for seed in 0..200 {
+            let mut rng = crate::rng::Rng::new(seed, &[]);
+            let (mut runs, mut left) = (Vec::new(), 24u64);
+            while left > 0 {
+                let run = (rng.below(9) as u64).min(left);
+                runs.push(run);
+                left -= run;
+            }
+            let bits: Vec<u8> =
+                runs.iter().enumerate().flat_map(|(turn, run)| vec![turn as u8 % 2; *run as usize]).collect();
+            let expected: Vec<Vec<u8>> = (0..4).map(|y| (0..6).map(|x| bits[x * 4 + y]).collect()).collect();
+            assert_eq!(drawn(&[(from_runs(&runs, 6, 4).unwrap(), 1)]), expected, "{runs:?}");
+        }
+    }
+
+    /// 100 000 corners and 20 000 objects: more than products of sizes would allow in the time of a test.
+    #[test]
+    fn many_corners_and_many_objects_take_little() {
+        let mut labels = Labels { width: 2000, height: 2000, ids: vec![0; 4_000_000] };
+        let comb: Vec<[f64; 2]> = (0..100_000).map(|i| [f64::from(i) / 50.0, f64::from(i % 2) * 3.0]).collect();
+        draw(&mut labels, &polygon(&comb), 1).unwrap();
+        let area = from_runs(&[1_999_000, 7, 4_000_000 - 1_999_007], 2000, 2000).unwrap();
+        (0..20_000).for_each(|_| draw(&mut labels, &area, 2).unwrap());
+        assert!(std::mem::size_of_val(&area) < 100 && labels.ids.contains(&2));
     }
 }

@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use super::classes;
+use super::folders::untold;
 use super::names;
 use super::plan::{List, Part, Place, Plan};
+use super::read;
 use super::splits::split_called;
 use crate::data::check::{Progress, survey};
 use crate::data::pairs::Pairs;
@@ -30,6 +32,16 @@ pub(super) fn plan(place: &Place, progress: Progress) -> Result<Option<Plan>> {
     let mut parts = Vec::new();
     let mut files = Vec::new();
     for (split, list) in lists_in(&lists) {
+        for (number, line) in read::text(&list, place.options.text)?.lines().map(str::trim).enumerate() {
+            if line.starts_with(['/', '\\']) || line.split(['/', '\\']).any(|part| part == "..") {
+                return Err(Error::new(format!(
+                    "line {} of `{}` is `{line}`, which leads out of the folder of images",
+                    number + 1,
+                    list.display()
+                ))
+                .hint("write names as they are below the folder of images"));
+            }
+        }
         let spec = SplitSpec {
             images: images.clone(),
             masks: masks.clone(),
@@ -54,10 +66,9 @@ pub(super) fn plan(place: &Place, progress: Progress) -> Result<Option<Plan>> {
         return Ok(None);
     }
     let survey = survey(&files, progress);
-    let found = classes::find(&survey, &place.options.names, names::find(dir)?);
+    let found = classes::find(&survey, place.options, names::find(dir, place.options)?);
     if let Some(doubt) = found.doubt {
-        return Err(Error::new(format!("the masks in `{}` hold no labels that can be told: {doubt}", masks.display()))
-            .hint("export them again as PNG"));
+        return Err(untold(&masks, doubt));
     }
     let voc = DatasetSpec::find("voc")?;
     let fits = |source: &Source| matches!(source, Source::Index(n) if usize::from(*n) < voc.classes.len());
@@ -71,12 +82,11 @@ pub(super) fn plan(place: &Place, progress: Progress) -> Result<Option<Plan>> {
         return Ok(Some(plan));
     }
     let (classes, mut notes) = match (found.encoding, labelled) {
-        (Encoding::Index, true) => (by_palette(dir, found.classes, &survey.palette)?, Vec::new()),
+        (Encoding::Index, true) => (all_named(found.classes)?, found.notes),
         _ => (found.classes, found.notes),
     };
-    if labelled {
+    if labelled && !notes.iter().any(|note| note.contains("class names are from `labelmap.txt`")) {
         notes.push("class names are from `labelmap.txt`".to_string());
-        notes.dedup();
     }
     let kind = if labelled { "a CVAT segmentation mask export" } else { "Pascal VOC's folders" };
     let mut plan = place.plan(kind, found.encoding, found.ignore, classes, parts)?;
@@ -124,26 +134,19 @@ fn has_voc_palette(palette: &Option<Vec<[u8; 3]>>, voc: &DatasetSpec) -> bool {
     palette.as_ref().is_some_and(|palette| palette.len() >= colours.len() && palette[..colours.len()] == colours)
 }
 
-/// Names of numbers by the colours that the palette shows them in.
-fn by_palette(dir: &Path, classes: Vec<ClassSpec>, palette: &Option<Vec<[u8; 3]>>) -> Result<Vec<ClassSpec>> {
-    let named = names::find(dir)?.map(|(_, named)| named).unwrap_or_default();
-    let name = |class: ClassSpec| {
-        let number = class.source.as_ref().and_then(|sources| match sources.first() {
-            Some(Source::Index(n)) => Some(usize::from(*n)),
-            _ => None,
-        });
-        let colour = number.and_then(|n| palette.as_ref()?.get(n).copied());
-        let told = colour.and_then(|colour| named.iter().find(|named| named.value == Some(Source::Rgb(colour))));
-        // A grey PNG counts the lines of the file.
-        let told = told.or_else(|| if palette.is_none() { named.get(number?) } else { None });
-        match told {
-            Some(named) => Ok(ClassSpec { name: named.name.clone(), ..class }),
-            None => Err(Error::new(format!(
-                "the masks hold {}, of which `labelmap.txt` does not say what it is",
-                number.unwrap_or(0)
-            ))
-            .hint("add it to `labelmap.txt` with its colour, or export again")),
-        }
+/// `labelmap.txt` names all classes of an export: a value that it does not name is a fault.
+fn all_named(classes: Vec<ClassSpec>) -> Result<Vec<ClassSpec>> {
+    let number = |class: &ClassSpec| match class.source.as_deref() {
+        Some([Source::Index(n), ..]) => Some(*n),
+        _ => None,
     };
-    classes.into_iter().map(name).collect()
+    match classes
+        .iter()
+        .filter_map(|class| Some((number(class)?, class)))
+        .find(|(n, class)| class.name == format!("class {n}"))
+    {
+        None => Ok(classes),
+        Some((n, _)) => Err(Error::new(format!("the masks hold {n}, of which `labelmap.txt` does not say what it is"))
+            .hint("add it to `labelmap.txt` with its colour, or export again")),
+    }
 }

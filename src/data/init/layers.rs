@@ -1,0 +1,169 @@
+//! Several black and white masks an image, one for each object or class: joined into one.
+//!
+//! ```text
+//! a.png, a_mask.png, a_mask_1.png            objects (BUSI)
+//! images/a.jpg, masks/a_class_chair.png …    classes (RectLabel, Labelbox)
+//! a/images/a.png, a/masks/*.png              objects, a folder an image (Data Science Bowl 2018)
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use super::folders::called_pair;
+use super::notes::Notes;
+use super::pictures::{Pictures, file_name, folder_of};
+use super::plan::{Outlined, Outlines, Place, Plan, label};
+use super::raster::{Area, Bitmap};
+use super::splits::split_called;
+use crate::data::Split;
+use crate::data::check::Progress;
+use crate::data::image::{RawMask, read_mask};
+use crate::data::pairs::plain_stem;
+use crate::error::Result;
+
+/// Masks that are looked at to know whether they are black and white.
+const LOOKED_AT: usize = 24;
+
+/// A mask: its file, and what its name adds to the image's.
+struct Layer {
+    path: PathBuf,
+    suffix: String,
+}
+
+/// A plan for images with several masks each.
+pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
+    let found = match folder_each(place) {
+        Some(found) => Some(found),
+        None => by_names(place),
+    };
+    let Some((root, by_image, of_objects)) = found else { return Ok(None) };
+    let sample: Vec<&Layer> = by_image.values().filter(|layers| layers.len() > 1).flatten().take(LOOKED_AT).collect();
+    if !sample.iter().all(|layer| is_black_and_white(&layer.path)) {
+        return Ok(None);
+    }
+    // What numbers the objects is no class.
+    let class = |layer: &Layer| {
+        let plain = |c: char| c.is_ascii_digit() || "_-. ()".contains(c);
+        let name = layer.suffix.trim_matches(plain);
+        let name =
+            ["class_", "class-", "mask_", "label_"].iter().find_map(|start| name.strip_prefix(start)).unwrap_or(name);
+        let bare = ["", "mask", "masks", "label", "seg", "gt", "class"].contains(&name.to_lowercase().as_str());
+        if of_objects || bare { "object".to_string() } else { name.trim_matches(plain).to_string() }
+    };
+    let names: BTreeSet<String> = by_image.values().flatten().map(class).collect();
+    let names: Vec<String> = names.into_iter().collect();
+    let mut groups: BTreeMap<(Option<Split>, PathBuf), Vec<Outlined>> = BTreeMap::new();
+    let several = by_image.values().filter(|layers| layers.len() > 1).count();
+    let masks: usize = by_image.values().map(Vec::len).sum();
+    let count = by_image.len();
+    for (image, layers) in by_image {
+        let split = image.split_once('/').and_then(|(folder, rest)| Some((split_called(folder)?, folder, rest)));
+        let (split, images, name) = match split {
+            Some((split, folder, rest)) => (Some(split), root.join(folder), rest.to_string()),
+            None => (None, root.clone(), image.clone()),
+        };
+        let source = layers.first().map_or_else(|| root.join(&image), |layer| layer.path.clone());
+        let area = |layer: Layer| {
+            let at = names.iter().position(|name| *name == class(&layer)).map_or(0, label);
+            let called = format!("the mask `{}`", file_name(&layer.path.to_string_lossy()));
+            (Area::Bitmap([0, 0], Bitmap::File(layer.path)), at, called)
+        };
+        let areas = layers.into_iter().map(area).collect();
+        groups.entry((split, images)).or_default().push(Outlined { name, source, declared: None, areas, fault: None });
+    }
+    let groups = groups.into_iter().map(|((split, images), outlined)| (split, images, outlined)).collect();
+    let found =
+        Outlines { kind: "several masks an image", names: &names, normalised: false, groups, notes: Notes::default() };
+    let mut plan = place.outlines(found)?;
+    plan.notes.push(format!(
+        "{masks} black and white masks of {count} images are joined, {several} of which have more than one; where classes \
+         overlap, the later name covers"
+    ));
+    Ok(Some(plan))
+}
+
+type Layers = (PathBuf, BTreeMap<String, Vec<Layer>>, bool);
+
+/// `ID/images/ID.png` and `ID/masks/*.png`.
+fn folder_each(place: &Place) -> Option<Layers> {
+    let all = Pictures::below(place, place.dir);
+    let mut images: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let mut masks: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for name in all.names() {
+        let folder = folder_of(name);
+        match file_name(folder) {
+            "images" => images.entry(folder_of(folder)).or_default().push(name),
+            "masks" => masks.entry(folder_of(folder)).or_default().push(name),
+            _ => {}
+        }
+    }
+    let own = |(at, names): (&&str, &Vec<&str>)| names.len() == 1 && !at.is_empty() && masks.contains_key(*at);
+    let several = images.keys().any(|at| masks.get(at).is_some_and(|masks| masks.len() > 1));
+    let fits = images.iter().filter(|one| own((one.0, one.1))).count();
+    if !several || fits < 2 || fits * 10 < images.len() * 9 {
+        return None;
+    }
+    let mut by_image = BTreeMap::new();
+    for (at, names) in &images {
+        let (Some(masks), [image]) = (masks.get(at), names.as_slice()) else { continue };
+        let layer = |name: &&str| Layer { path: place.dir.join(name), suffix: String::new() };
+        by_image.insert((*image).to_string(), masks.iter().map(layer).collect());
+    }
+    Some((place.dir.to_path_buf(), by_image, true))
+}
+
+/// Masks called like their image, with more at the end.
+fn by_names(place: &Place) -> Option<Layers> {
+    let (images, masks) = called_pair(place).unwrap_or((place.dir.to_path_buf(), place.dir.to_path_buf()));
+    let same = images == masks;
+    let (pictures, files) = (Pictures::below(place, &images), Pictures::below(place, &masks));
+    let stems: BTreeMap<&str, &str> =
+        pictures.names().iter().filter_map(|name| Some((plain_stem(name)?, name.as_str()))).collect();
+    let marked = |suffix: &str| {
+        let suffix = suffix.to_lowercase();
+        suffix.contains("mask") || suffix.contains("class") || suffix.contains("label")
+    };
+    let mut by_image: BTreeMap<String, Vec<Layer>> = BTreeMap::new();
+    let mut taken: BTreeSet<&str> = BTreeSet::new();
+    let mut loose = 0;
+    for name in files.names() {
+        let Some(stem) = plain_stem(name) else { continue };
+        // The longest start that an image has.
+        let cut = stem.char_indices().rev().map(|(at, _)| at).find(|at| {
+            stem[*at..].starts_with(['_', '-', '.'])
+                && stems.contains_key(&stem[..*at])
+                && (!same || marked(&stem[*at..]))
+        });
+        let Some(cut) = cut else {
+            loose += usize::from(!same);
+            continue;
+        };
+        let Some(image) = stems.get(&stem[..cut]) else { continue };
+        taken.insert(name.as_str());
+        by_image
+            .entry((*image).to_string())
+            .or_default()
+            .push(Layer { path: files.root().join(name), suffix: stem[cut..].to_string() });
+    }
+    let several = by_image.values().filter(|layers| layers.len() > 1).count();
+    if several == 0 || loose > 0 {
+        return None;
+    }
+    // What is a mask of one is no image of another.
+    if same {
+        by_image.retain(|image, _| !taken.contains(image.as_str()));
+    }
+    Some((images, by_image, false))
+}
+
+fn is_black_and_white(path: &Path) -> bool {
+    fn two<T: PartialEq + Copy + Default>(values: &[T]) -> bool {
+        let other = values.iter().find(|value| **value != T::default());
+        values.iter().all(|value| *value == T::default() || Some(value) == other)
+    }
+    match read_mask(path) {
+        Ok(RawMask::Index { values, .. }) => two(&values),
+        Ok(RawMask::Rgb { values, .. }) => two(&values),
+        Err(_) => false,
+    }
+}
