@@ -156,7 +156,7 @@ pub fn run(config: &Config, session: &Session, observer: &mut dyn Observer) -> R
     let sets = [(Split::Train, training.as_ref() as &dyn Dataset), (Split::Val, validation.as_ref())];
     let data = match &saved {
         Some(_) => {
-            same_data(config, run, sets, observer)?;
+            same_data(config, run, &checkpoints, sets, observer)?;
             Vec::new()
         }
         None => {
@@ -281,7 +281,13 @@ fn provenance(config: &Config, sets: [(Split, &dyn Dataset); 2], observer: &mut 
 }
 
 /// Fails if the data are not those that the run in `run` has learned from so far.
-fn same_data(config: &Config, run: &Path, sets: [(Split, &dyn Dataset); 2], observer: &mut dyn Observer) -> Result<()> {
+fn same_data(
+    config: &Config,
+    run: &Path,
+    checkpoints: &Checkpoints,
+    sets: [(Split, &dyn Dataset); 2],
+    observer: &mut dyn Observer,
+) -> Result<()> {
     let changes = match Provenance::read(run)? {
         Some(before) => provenance(config, sets, observer)?.changes(&before),
         // An earlier version noted less.
@@ -304,11 +310,12 @@ fn same_data(config: &Config, run: &Path, sets: [(Split, &dyn Dataset); 2], obse
     if changes.is_empty() {
         return Ok(());
     }
+    let last = checkpoints.list()?.pop().map_or_else(|| run.to_path_buf(), |(_, folder)| folder);
     Err(Error::new(format!("the data are not those that `{}` has learned from: {}", run.display(), changes.join("; "))).hint(
         format!(
             "put the files back as they were to go on; to learn from the data as they are now start another run, from these \
              weights with train.pretrained = \"{}\"",
-            run.join("model.safetensors").display()
+            last.join("model.safetensors").display()
         ),
     ))
 }
