@@ -53,10 +53,13 @@ fn vit(prefix: usize, more: &[(&str, &[usize])]) -> BTreeMap<String, (Vec<usize>
     shapes.into_iter().map(|(name, shape)| (name.to_owned(), (shape.clone(), values(&shape)))).collect()
 }
 
+/// A file's name, rows before its table of positions, tensors beside the ViT's, and lines of the recipe.
+type Case<'a> = (&'a str, usize, &'a [(&'a str, &'a [usize])], &'a [&'a str]);
+
 /// A recipe is planned for the weights as they are, and training starts from them.
 #[test]
 fn registers_and_tables_without_a_class_row_are_planned() {
-    let cases: [(&str, usize, &[(&str, &[usize])], &[&str]); 4] = [
+    let cases: [Case<'_>; 4] = [
         ("authors", 1, &[("register_tokens", &[1, 4, 64]), ("mask_token", &[1, 64])], &["reg_tokens = 4"]),
         ("timm", 0, &[("reg_token", &[1, 4, 64])], &["reg_tokens = 4", "no_embed_class = true"]),
         ("averaged", 1, &[("n_averaged", &[])], &["patch_size = 8"]),
