@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::io::{ErrorKind, Read};
+use std::path::Path;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -157,8 +157,7 @@ impl Provenance {
 }
 
 /// The CRC-32C of a file's bytes.
-fn checksum(path: &PathBuf) -> Result<String> {
-    use std::io::Read;
+fn checksum(path: &Path) -> Result<String> {
     let failed = |error| Error::file("read", path, error);
     let mut file = files::open(path).map_err(failed)?;
     let (mut sum, mut buffer) = (0, vec![0; 1 << 16]);
