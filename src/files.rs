@@ -11,8 +11,10 @@ pub use scratch::Scratch;
 
 use crate::error::{Error, Result};
 
+mod json;
 mod read;
 
+pub use json::{parse_json, read_json};
 pub use read::{ANNOTATIONS, PICTURE, RECORD, TEXT, UNLIMITED, open, read, read_text};
 
 /// A folder that belongs to one process at a time, by a lock on the file `.lock` in it.

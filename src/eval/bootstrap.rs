@@ -12,6 +12,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::confusion::Confusion;
+use crate::error::{Error, Result};
 use crate::rng::Rng;
 
 /// Pixels of one class in one image.
@@ -52,6 +53,24 @@ impl ImageCounts {
     /// The classes with their counts.
     pub fn classes(&self) -> &[(u8, ClassCount)] {
         &self.0
+    }
+
+    /// Fails where the counts cannot be those of all pixels of an image with `classes` classes: a file may hold anything.
+    pub(crate) fn check(&self, classes: usize) -> Result<()> {
+        if !self.0.is_sorted_by(|a, b| a.0 < b.0) || self.0.last().is_some_and(|(id, _)| usize::from(*id) >= classes) {
+            return Err(Error::new(format!("its classes are not in order, or not below {classes}")));
+        }
+        if let Some((class, count)) = self.0.iter().find(|(_, count)| count.hit > count.truth.min(count.prediction)) {
+            let ClassCount { hit, truth, prediction } = count;
+            let both = format!("truth ({truth}) and prediction ({prediction})");
+            return Err(Error::new(format!("of class {class} {hit} pixels are in both {both}")));
+        }
+        let sum = |of: fn(&ClassCount) -> u32| self.0.iter().map(|(_, count)| u64::from(of(count))).sum::<u64>();
+        let (truth, prediction) = (sum(|count| count.truth), sum(|count| count.prediction));
+        if truth != prediction {
+            return Err(Error::new(format!("it has {truth} true pixels and {prediction} predicted ones")));
+        }
+        Ok(())
     }
 
     /// The share of right pixels; `None` where there is no truth.

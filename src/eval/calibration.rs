@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::certainty::Certainty;
 use super::confusion::ratio;
+use super::overlap::{Overlaps, increase};
 use crate::data::image::{IGNORE, Labels};
+use crate::error::{Error, Result};
 
 /// Bins of the reliability table.
 pub const BINS: usize = 15;
@@ -114,16 +116,73 @@ impl Reliability {
     }
 
     /// Adds other counts of the same classes.
-    pub fn merge(&mut self, other: &Self) {
+    ///
+    /// # Errors
+    /// Sums that are too large.
+    pub fn merge(&mut self, other: &Self) -> Result<()> {
         assert_eq!(self.classes(), other.classes(), "counts of different classes");
-        let add = |sum: &mut u64, more: u64| *sum = sum.saturating_add(more);
         for (bin, more) in self.bins.iter_mut().zip(&other.bins) {
-            add(&mut bin.pixels, more.pixels);
-            add(&mut bin.right, more.right);
-            add(&mut bin.confidence, more.confidence);
+            increase(&mut bin.pixels, more.pixels)?;
+            increase(&mut bin.right, more.right)?;
+            increase(&mut bin.confidence, more.confidence)?;
         }
-        add(&mut self.log_loss, other.log_loss);
-        self.of_truth.iter_mut().zip(&other.of_truth).for_each(|(sum, more)| add(sum, *more));
+        increase(&mut self.log_loss, other.log_loss)?;
+        self.of_truth.iter_mut().zip(&other.of_truth).try_for_each(|(sum, more)| increase(sum, *more))
+    }
+
+    /// Fails where the counts called `field` cannot be those of the pixels of `whole`: a file may hold anything.
+    pub(super) fn check(&self, field: &str, whole: &Overlaps) -> Result<()> {
+        let fault = |what: String| Err(Error::new(format!("`{field}.{what}")));
+        let (k, one) = (whole.classes(), u128::from(ONE));
+        if self.classes() != k {
+            return fault(format!("of_truth` counts {} classes, and the confusion matrix {k}", self.classes()));
+        }
+        for (at, bin) in self.bins.iter().enumerate() {
+            let [pixels, right, confidence] = (*bin).into();
+            if right > pixels {
+                return fault(format!("bins[{at}]`: of {pixels} pixels {right} are right"));
+            }
+            // Each probability was rounded to parts.
+            let end = |at: usize, up: u128| (at as u128 * one + up) / BINS as u128;
+            let (least, most) = (end(at, 0), end(at + 1, BINS as u128 - 1));
+            let (pixels, confidence) = (u128::from(pixels), u128::from(confidence));
+            if !(pixels * least..=pixels * most).contains(&confidence) {
+                return fault(format!(
+                    "bins[{at}]`: {confidence} is no sum of {pixels} probabilities from {at}/{BINS} to {}/{BINS}",
+                    at + 1
+                ));
+            }
+        }
+        let sum = |of: fn(&BinCount) -> u64| self.bins.iter().map(|bin| u128::from(of(bin))).sum::<u128>();
+        let all = |of: usize| (0..k).map(|class| u128::from(whole.of_class(class)[of])).sum::<u128>();
+        for (found, of, what) in [(sum(|bin| bin.right), 0, "right ones"), (sum(|bin| bin.pixels), 1, "pixels")] {
+            if found != all(of) {
+                return fault(format!("bins` hold {found} {what}, and the confusion matrix {}", all(of)));
+            }
+        }
+        for (class, sum) in self.of_truth.iter().enumerate() {
+            let pixels = whole.of_class(class)[1];
+            if u128::from(*sum) > u128::from(pixels) * one {
+                return fault(format!("of_truth[{class}]`: {sum} is no sum of {pixels} probabilities from 0 to 1"));
+            }
+        }
+        self.check_loss(field, all(1) as f64)
+    }
+
+    /// The logarithm is concave: probabilities of a known mean bound the sum of their logarithms from both sides.
+    fn check_loss(&self, field: &str, pixels: f64) -> Result<()> {
+        let (nats, truth) = (self.log_loss as f64 / NAT, self.of_truth.iter().map(|sum| *sum as f64).sum::<f64>());
+        let mean = if pixels > 0.0 { truth / ONE as f64 / pixels } else { 1.0 };
+        // For what was rounded: half a part of each probability and of each logarithm.
+        let (part, slack) = (1.0 / ONE as f64, pixels * (1.0 / NAT + 1e-9));
+        let least = -pixels * (mean + part).min(1.0).ln() - slack;
+        let most = -pixels * f64::from(f32::MIN_POSITIVE).ln() * (1.0 - mean + part).min(1.0) + slack;
+        if (least..=most).contains(&nats) {
+            return Ok(());
+        }
+        Err(Error::new(format!(
+            "`{field}.log_loss`: {nats:.1} nats over {pixels} pixels do not fit their mean probability, {mean:.6}"
+        )))
     }
 
     /// What the counts say.
@@ -262,7 +321,7 @@ mod tests {
         let whole = count(&probabilities, &truth, 4);
         let mut parts = Reliability::new(4);
         for range in [200..300, 0..120, 120..200] {
-            parts.merge(&count(&probabilities[range.clone()], &truth[range], 4));
+            parts.merge(&count(&probabilities[range.clone()], &truth[range], 4)).unwrap();
         }
         assert_eq!(parts, whole);
         assert!(whole.self_confidence(0, 1) > Some(0.0));

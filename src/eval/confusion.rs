@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
+use super::overlap::{Overlaps, increase};
 use crate::data::image::{IGNORE, Labels};
 use crate::error::{Error, Result};
 
@@ -31,10 +32,12 @@ impl TryFrom<Counts> for Confusion {
 
     fn try_from(Counts { matrix, ignored }: Counts) -> Result<Self> {
         let classes = matrix.len();
+        if !(1..=255).contains(&classes) || matrix.iter().any(|row| row.len() != classes) {
+            return Err(Error::new("the confusion matrix is not square, or not of 1 to 255 classes"));
+        }
         // So that no sum over a few such files is too large.
-        let small = |count: &u64| *count < 1 << 40;
-        if !(1..=255).contains(&classes) || matrix.iter().any(|row| row.len() != classes || !row.iter().all(small)) {
-            return Err(Error::new("the confusion matrix is not square, or holds impossible counts"));
+        if let Some(count) = matrix.iter().flatten().chain([&ignored]).find(|count| **count >= 1 << 40) {
+            return Err(Error::new(format!("the confusion matrix holds an impossible count, {count}")));
         }
         Ok(Self { classes, counts: matrix.concat(), ignored })
     }
@@ -90,6 +93,20 @@ impl Confusion {
         for (count, more) in self.counts.iter_mut().zip(&other.counts) {
             *count += more;
         }
+    }
+
+    /// Adds another matrix of the same classes that was read from a file.
+    pub(super) fn merge_read(&mut self, other: &Confusion) -> Result<()> {
+        assert_eq!(self.classes, other.classes, "confusion matrices of different classes");
+        increase(&mut self.ignored, other.ignored)?;
+        self.counts.iter_mut().zip(&other.counts).try_for_each(|(count, more)| increase(count, *more))
+    }
+
+    /// What truth and prediction share, class by class.
+    pub(super) fn overlaps(&self) -> Overlaps {
+        let sum = |of: &dyn Fn(usize) -> u64| (0..self.classes).map(of).sum::<u64>();
+        let class = |c| [self.count(c, c), sum(&|other| self.count(c, other)), sum(&|other| self.count(other, c))];
+        Overlaps::of((0..self.classes).map(class))
     }
 
     /// The number of classes.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::overlap::Overlaps;
 use crate::data::image::{IGNORE, Labels};
+use crate::error::{Error, Result};
 
 /// Where bands begin, in pixels: on the edge, then from 1, 3, 7 and 15 on. The last has no end.
 pub const BANDS: [u32; 5] = [0, 1, 3, 7, 15];
@@ -122,9 +123,27 @@ impl DistanceBands {
         self.0[0].classes()
     }
 
-    /// Whether all bands hold `classes` classes: what was read from a file may not.
-    pub(super) fn fits(&self, classes: usize) -> bool {
-        self.0.iter().all(|band| band.classes() == classes)
+    /// Fails where the bands called `field` are not the pixels of `whole`, each once: a file may hold anything.
+    pub(super) fn check(&self, field: &str, whole: &Overlaps) -> Result<()> {
+        let mut sum = Overlaps::new(whole.classes());
+        for (at, band) in self.0.iter().enumerate() {
+            let field = format!("{field}[{at}]");
+            band.check(&field, whole)?;
+            sum.merge(band)?;
+            let all = |of: usize| (0..band.classes()).map(|class| u128::from(band.of_class(class)[of])).sum::<u128>();
+            if all(1) != all(2) {
+                let (truth, prediction) = (all(1), all(2));
+                return Err(Error::new(format!("`{field}` holds {truth} true pixels and {prediction} predicted ones")));
+            }
+        }
+        match (0..whole.classes()).find(|class| sum.of_class(*class) != whole.of_class(*class)) {
+            Some(class) => Err(Error::new(format!(
+                "`{field}`: class {class} adds up to {:?} pixels, and in the confusion matrix to {:?}",
+                sum.of_class(class),
+                whole.of_class(class)
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// Counts one image. The maps must be of one size and hold classes, the truth also 255.
@@ -138,8 +157,11 @@ impl DistanceBands {
     }
 
     /// Adds other counts of the same classes.
-    pub fn merge(&mut self, other: &Self) {
-        self.0.iter_mut().zip(&other.0).for_each(|(band, more)| band.merge(more));
+    ///
+    /// # Errors
+    /// Sums that are too large.
+    pub fn merge(&mut self, other: &Self) -> Result<()> {
+        self.0.iter_mut().zip(&other.0).try_for_each(|(band, more)| band.merge(more))
     }
 
     /// The scores, from the edge outwards.
@@ -231,7 +253,7 @@ mod tests {
             counted.for_each(|(truth, prediction)| whole.count(*truth, *prediction));
         }
         let mut sum = Overlaps::new(3);
-        bands.0.iter().for_each(|band| sum.merge(band));
+        bands.0.iter().for_each(|band| sum.merge(band).unwrap());
         assert_eq!(sum, whole);
         let none = DistanceBands::new(3).scores();
         assert!(none.iter().all(|band| band.miou.is_none() && band.share == 0.0));

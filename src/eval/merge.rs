@@ -47,16 +47,24 @@ impl Identity {
         ask: Ask,
     ) -> Result<Self> {
         let bytes = files::read(model, files::UNLIMITED).map_err(|error| Error::file("read", model, error))?;
-        let names: Vec<String> = (0..dataset.len()).map(|index| dataset.name(index)).collect();
         Ok(Self {
             model: format!("{:08x}-{}", crc32fast::hash(&bytes), bytes.len()),
             classes: dataset.classes().clone(),
             split,
             images: dataset.len(),
-            names: format!("{:016x}", fnv1a(names.join("\n").as_bytes())),
+            names: hash((0..dataset.len()).map(|index| dataset.name(index))),
             settings,
             ask,
         })
+    }
+
+    /// Fails where it cannot be that of any evaluation: it was read from a file.
+    fn check(&self) -> Result<()> {
+        let (names, colors) = (self.classes.names.len(), self.classes.colors.len());
+        match names == colors {
+            true => Ok(()),
+            false => Err(Error::new(format!("`identity.classes` has {names} names and {colors} colours"))),
+        }
     }
 
     /// What differs from another evaluation, in words.
@@ -106,8 +114,8 @@ impl Part {
         let foreign = || format!("give files that `structtoken eval MODEL --shard I/N --out FILE` wrote: `{FORMAT}`");
         let bytes =
             files::read(path, files::RECORD).map_err(|error| Error::file("read", path, error).hint(foreign()))?;
-        let part: Self = serde_json::from_slice(&bytes)
-            .map_err(|error| Error::file("read the shard", path, error).hint(foreign()))?;
+        let part: Self =
+            files::parse_json(&bytes).map_err(|error| Error::file("read the shard", path, error).hint(foreign()))?;
         if part.format != FORMAT {
             return Err(Error::new(format!("`{}` is no shard of an evaluation", path.display())).hint(foreign()));
         }
@@ -118,16 +126,22 @@ impl Part {
     }
 
     fn check(&self) -> Result<()> {
-        let Identity { images, classes, .. } = &self.identity;
-        let k = self.tally.classes();
-        if (classes.names.len(), classes.colors.len()) != (k, k) {
-            return Err(Error::new("its classes do not fit its counts"));
+        let Identity { images, classes, ask, .. } = &self.identity;
+        self.identity.check()?;
+        let (named, counted) = (classes.names.len(), self.tally.classes());
+        if named != counted {
+            let what = format!("`identity.classes` names {named} classes, and `tally.confusion` counts {counted}");
+            return Err(Error::new(what));
         }
-        self.tally.check(*images)?;
+        self.tally.check(*images, *ask)?;
         // Every n-th index, without asking memory for as many as a file may claim.
         let mut expected = self.shard.range(*images);
         let complete = self.tally.indices().all(|index| expected.next() == Some(index)) && expected.next().is_none();
-        if complete { Ok(()) } else { Err(Error::new(format!("it does not hold the images of shard {}", self.shard))) }
+        if complete {
+            Ok(())
+        } else {
+            Err(Error::new(format!("`tally.images` are not the images of shard {}", self.shard)))
+        }
     }
 }
 
@@ -171,82 +185,24 @@ pub fn merge(parts: Vec<(PathBuf, Part)>) -> Result<(Identity, Tally)> {
         return Err(Error::new(format!("of {count} shards these are missing: {}", missing.join(", ")))
             .hint("evaluate them with `--shard I/N --out FILE`, and name all files"));
     }
+    if hash(tally.names()) != identity.names {
+        return Err(Error::new("the names of the images in the shards are not those of the dataset they tell of")
+            .hint("one of them is damaged: evaluate all of them again"));
+    }
     Ok((identity, tally))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn identity() -> Identity {
-        Identity {
-            model: "00-1".into(),
-            classes: Classes { names: vec!["a".into(), "b".into()], colors: vec![[0; 3]; 2] },
-            split: Split::Val,
-            images: 1,
-            names: "ab".into(),
-            settings: serde_json::json!({"flip": false}),
-            ask: Ask::default(),
+/// A hash of the names of a dataset's images, in order.
+fn hash(names: impl Iterator<Item = impl AsRef<str>>) -> String {
+    let mut text = String::new();
+    for (at, name) in names.enumerate() {
+        if at > 0 {
+            text.push('\n');
         }
+        text.push_str(name.as_ref());
     }
-
-    /// Shards of no image: a dataset of none can be shared out too.
-    fn part(shard: &str, identity: Identity) -> (PathBuf, Part) {
-        let tally = Tally::new(2, identity.ask);
-        (PathBuf::from(shard.replace('/', "-")), Part::new(shard.parse().unwrap(), identity, tally))
-    }
-
-    #[test]
-    fn what_does_not_belong_together_is_refused() {
-        let fails = |parts: Vec<(PathBuf, Part)>| merge(parts).unwrap_err().to_string();
-        let with = |change: fn(&mut Identity)| {
-            let mut other = identity();
-            change(&mut other);
-            part("2/2", other)
-        };
-        for (other, part_of_message) in [
-            (with(|one| one.model = "01-1".into()), "`2-2` is of another model than `1-2`"),
-            (with(|one| one.classes.names[0] = "c".into()), "other classes"),
-            (with(|one| one.split = Split::Test), "another split"),
-            (with(|one| one.images = 2), "other images"),
-            (with(|one| one.settings = serde_json::json!({"flip": true})), "other settings of inference"),
-            (with(|one| one.ask.certainty = true), "other options"),
-            (part("2/3", identity()), "another division"),
-            (part("1/2", identity()), "are both shard 1/2"),
-        ] {
-            let message = fails(vec![part("1/2", identity()), other]);
-            assert!(message.contains(part_of_message), "{message}");
-        }
-        let message = fails(vec![part("3/4", identity()), part("1/4", identity())]);
-        assert!(message.ends_with("missing: 2/4, 4/4"), "{message}");
-        let huge = fails(vec![part("1/18446744073709551615", identity())]);
-        assert!(huge.contains("missing: 2/"), "{huge}");
-        assert!(fails(vec![]).contains("no shards"));
-        assert!(merge(vec![part("2/2", identity()), part("1/2", identity())]).is_ok());
-    }
-
-    #[test]
-    fn files_are_checked() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("shard.json");
-        let mut none = identity();
-        none.images = 0;
-        part("1/2", none).1.write(&path).unwrap();
-        let read = Part::read(&path).unwrap();
-        assert_eq!(read.shard.to_string(), "1/2");
-        let text = std::fs::read_to_string(&path).unwrap();
-        for (from, to, message) in [
-            ("shard 1", "shard 9", "is no shard of an evaluation"),
-            ("1/2", "3/2", "cannot read the shard"),
-            ("\"images\":0", "\"images\":1", "does not hold the images of shard 1/2"),
-            ("[[0,0],[0,0]]", "[[0,0],[0]]", "not square"),
-            ("\"boundary\":[[0,0,0],[0,0,0]]", "\"boundary\":[[0,0,0]]", "do not fit each other"),
-            ("\"a\",\"b\"", "\"a\"", "classes do not fit"),
-            ("{", "", "cannot read the shard"),
-        ] {
-            std::fs::write(&path, text.replacen(from, to, 1)).unwrap();
-            let error = Part::read(&path).unwrap_err();
-            assert!(error.to_string().contains(message) && error.remedy().is_some(), "{error}");
-        }
-    }
+    format!("{:016x}", fnv1a(text.as_bytes()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bootstrap::ImageCounts;
 use super::confusion::{mean, ratio};
+use crate::error::{Error, Result};
 
 /// Pixels of each class in truth, prediction and both. In JSON `[[hit, truth, prediction], ...]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +15,11 @@ impl Overlaps {
     /// Nothing counted, for `classes` classes.
     pub fn new(classes: usize) -> Self {
         Self(vec![[0; 3]; classes])
+    }
+
+    /// Pixels of each class in both, in the truth and in the prediction.
+    pub(super) fn of(counts: impl Iterator<Item = [u64; 3]>) -> Self {
+        Self(counts.collect())
     }
 
     /// The number of classes.
@@ -40,11 +46,40 @@ impl Overlaps {
     }
 
     /// Adds other counts of the same classes.
-    pub fn merge(&mut self, other: &Self) {
+    ///
+    /// # Errors
+    /// Sums that are too large.
+    pub fn merge(&mut self, other: &Self) -> Result<()> {
         assert_eq!(self.classes(), other.classes(), "counts of different classes");
-        for (sums, more) in self.0.iter_mut().zip(&other.0) {
-            sums.iter_mut().zip(more).for_each(|(sum, more)| *sum = sum.saturating_add(*more));
+        let pairs = self.0.as_flattened_mut().iter_mut().zip(other.0.as_flattened());
+        pairs.into_iter().try_for_each(|(sum, more)| increase(sum, *more))
+    }
+
+    /// Pixels of `class` in both, in the truth and in the prediction.
+    pub(super) fn of_class(&self, class: usize) -> [u64; 3] {
+        self.0[class]
+    }
+
+    /// Fails where the counts called `field` cannot be: a file may hold anything. `whole` counts all pixels, these some of them.
+    pub(super) fn check(&self, field: &str, whole: &Self) -> Result<()> {
+        if self.classes() != whole.classes() {
+            let (here, there) = (self.classes(), whole.classes());
+            return Err(Error::new(format!("`{field}` counts {here} classes, and the confusion matrix {there}")));
         }
+        for (class, (counts, all)) in self.0.iter().zip(&whole.0).enumerate() {
+            let [hit, truth, prediction] = *counts;
+            if hit > truth || hit > prediction {
+                return Err(Error::new(format!(
+                    "`{field}[{class}]`: {hit} pixels are in both truth ({truth}) and prediction ({prediction})"
+                )));
+            }
+            if counts.iter().zip(all).any(|(part, all)| part > all) {
+                return Err(Error::new(format!(
+                    "`{field}[{class}]`: {counts:?} are more pixels than the {all:?} of the confusion matrix"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// IoU of each class; `None` where neither truth nor prediction hold it.
@@ -70,6 +105,12 @@ impl Overlaps {
     }
 }
 
+/// Adds to a count of a file, which may be any number.
+pub(super) fn increase(sum: &mut u64, more: u64) -> Result<()> {
+    *sum = sum.checked_add(more).ok_or_else(|| Error::new("the counts together are too large to be true"))?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,7 +132,7 @@ mod tests {
         let scores = confusion.scores(&names);
         assert_eq!(by_pixel.ious(), scores.classes.iter().map(|class| class.iou).collect::<Vec<_>>());
         assert_eq!((by_pixel.miou(), by_pixel.accuracy(), by_pixel.pixels()), (scores.miou, scores.aacc, 5));
-        by_pixel.merge(&by_image);
+        by_pixel.merge(&by_image).unwrap();
         assert_eq!((by_pixel.miou(), by_pixel.pixels()), (scores.miou, 10));
         assert_eq!((Overlaps::new(2).miou(), Overlaps::new(2).accuracy()), (None, None));
     }

@@ -10,12 +10,15 @@
 //! whole numbers, and lists merge to the same list in any order.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use super::calibration::{mean_probability, parts};
 use super::certainty::Certainty;
+use super::tally::Counted;
 use crate::data::image::{IGNORE, Labels};
+use crate::error::{Error, Result};
 
 /// The least probability of the prediction: more than all other classes together.
 const SURE: f32 = 0.5;
@@ -77,6 +80,23 @@ impl Region {
         self.confidence.saturating_sub(self.of_label)
     }
 
+    /// What decides the order; of equals the first of the dataset.
+    fn rank(&self) -> (Reverse<u64>, usize, usize, usize, u8) {
+        (Reverse(self.score()), self.index, self.bounds[1], self.bounds[0], self.label)
+    }
+
+    /// Whether it can have been found: connected, within its box, sure of another class than the label.
+    fn is_possible(&self) -> bool {
+        let [left, top, width, height] = self.bounds.map(|side| u32::try_from(side).map(u64::from));
+        let (Ok(left), Ok(top), Ok(width @ 1..), Ok(height @ 1..)) = (left, top, width, height) else { return false };
+        let inside = left + width <= u64::from(u32::MAX) && top + height <= u64::from(u32::MAX);
+        let (pixels, area) = (u128::from(self.pixels), u128::from(width * height));
+        let connected = (u128::from(width + height - 1).max(SMALLEST.into())..=area).contains(&pixels);
+        let sum = |parts: u64| u128::from(parts) * pixels;
+        let sure = (sum(parts(SURE))..=sum(parts(1.0))).contains(&self.confidence.into());
+        inside && connected && sure && u128::from(self.of_label) <= sum(parts(DOUBTED)) && self.label != self.prediction
+    }
+
     fn mean(&self, sum: u64) -> f64 {
         mean_probability(sum, self.pixels).unwrap_or(0.0)
     }
@@ -125,10 +145,39 @@ impl Regions {
         self.trim();
     }
 
-    /// Whether all of it can be of a dataset of so many classes and images.
-    pub(super) fn fits(&self, classes: usize, images: usize) -> bool {
-        let fits = |id: u8| usize::from(id) < classes;
-        self.found.iter().all(|one| fits(one.label) && fits(one.prediction) && one.index < images && one.pixels > 0)
+    /// Fails where the list called `field` cannot be that of `wanted` regions of the `counted` images, which are in the order
+    /// of their indices: a file may hold anything.
+    pub(super) fn check(&self, field: &str, wanted: usize, counted: &[Counted]) -> Result<()> {
+        let fault = |what: &str| Err(Error::new(format!("`{field}.{what}")));
+        if self.wanted != wanted {
+            return fault(&format!("wanted` is {}, and `identity.ask.suspects` {wanted}", self.wanted));
+        }
+        if self.found.len() > wanted.saturating_mul(KEPT) || !self.found.is_sorted_by_key(Region::rank) {
+            return fault("found` is too long, or not in the order of suspicion");
+        }
+        // Of each image and class the wrong pixels that no region before has taken.
+        let mut left = BTreeMap::new();
+        for (at, one) in self.found.iter().enumerate() {
+            let place = counted.binary_search_by_key(&one.index, |image| image.index);
+            let Some(image) = place.ok().map(|at| &counted[at]).filter(|image| image.name == one.image) else {
+                return fault(&format!("found[{at}]` is of an image that the shard did not count"));
+            };
+            if !one.is_possible() {
+                return fault(&format!("found[{at}]`: its pixels, bounds and probabilities do not fit each other"));
+            }
+            let wrong = |class: u8, truth: bool| {
+                let found = image.counts.classes().iter().find(|(id, _)| *id == class);
+                found.map_or(0, |(_, count)| u64::from(if truth { count.truth } else { count.prediction } - count.hit))
+            };
+            for (class, truth) in [(one.label, true), (one.prediction, false)] {
+                let left = left.entry((one.index, class, truth)).or_insert_with(|| wrong(class, truth));
+                match left.checked_sub(one.pixels) {
+                    Some(rest) => *left = rest,
+                    None => return fault(&format!("found[{at}]`: its image has fewer wrong pixels of class {class}")),
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The wanted number of regions in which the prediction is at least as sure as `usual` says that its class is where the
@@ -140,7 +189,7 @@ impl Regions {
 
     /// Only the best stay; of equals the first of the dataset, so that the order of merging does not matter.
     fn trim(&mut self) {
-        self.found.sort_by_key(|one| (Reverse(one.score()), one.index, one.bounds[1], one.bounds[0], one.label));
+        self.found.sort_by_key(Region::rank);
         self.found.truncate(self.wanted.saturating_mul(KEPT));
     }
 }

@@ -81,7 +81,7 @@ impl Tally {
     /// Adds the counts of other images.
     ///
     /// # Errors
-    /// The tallies are of different classes or of different questions, or an image is in both.
+    /// The tallies are of different classes or of different questions, an image is in both, or their sums are too large.
     pub fn merge(&mut self, other: Self) -> Result<()> {
         let kind = |tally: &Self| (tally.confusion.classes(), tally.reliability.is_some(), tally.regions.is_some());
         if kind(self) != kind(&other) {
@@ -95,11 +95,11 @@ impl Tally {
             return Err(Error::new(format!("the image `{}` was counted twice", twice[0].name)));
         }
         self.images = images;
-        self.confusion.merge(&other.confusion);
-        self.boundary.merge(&other.boundary);
-        self.distance.merge(&other.distance);
+        self.confusion.merge_read(&other.confusion)?;
+        self.boundary.merge(&other.boundary)?;
+        self.distance.merge(&other.distance)?;
         if let (Some(reliability), Some(more)) = (&mut self.reliability, &other.reliability) {
-            reliability.merge(more);
+            reliability.merge(more)?;
         }
         if let (Some(regions), Some(more)) = (&mut self.regions, other.regions) {
             regions.merge(more);
@@ -112,6 +112,11 @@ impl Tally {
         self.confusion.classes()
     }
 
+    /// The names of the images counted, in the order of the dataset.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.images.iter().map(|one| one.name.as_str())
+    }
+
     /// The images counted, by their places in the dataset.
     pub fn indices(&self) -> impl Iterator<Item = usize> {
         self.images.iter().map(|one| one.index)
@@ -122,16 +127,47 @@ impl Tally {
         self.confusion.scores(names)
     }
 
-    /// Fails where the parts do not fit each other or a dataset of `images` images: what is read from a file may be anything.
-    pub(super) fn check(&self, images: usize) -> Result<()> {
+    /// Fails where the counts cannot be those of a dataset of `images` images, of which `ask` was asked: what is read from a
+    /// file may be anything. The message names the field.
+    pub(super) fn check(&self, images: usize, ask: Ask) -> Result<()> {
+        let fault = |what: String| Err(Error::new(what));
         let k = self.classes();
-        let ids = |counts: &ImageCounts| counts.classes().iter().all(|(class, _)| usize::from(*class) < k);
-        let fits = self.boundary.classes() == k
-            && self.distance.fits(k)
-            && self.reliability.as_ref().is_none_or(|reliability| reliability.classes() == k)
-            && self.regions.as_ref().is_none_or(|regions| regions.fits(k, images))
-            && self.images.is_sorted_by(|a, b| a.index < b.index)
-            && self.images.iter().all(|one| one.index < images && ids(&one.counts));
-        if fits { Ok(()) } else { Err(Error::new("its counts do not fit each other")) }
+        let whole = self.confusion.overlaps();
+        let mut sum = Overlaps::new(k);
+        let mut before = None;
+        for (at, one) in self.images.iter().enumerate() {
+            let field = format!("tally.images[{at}]");
+            if one.index >= images || before.is_some_and(|before| before >= one.index) {
+                return fault(format!("`{field}.index` is {}: not below {images}, or not in order", one.index));
+            }
+            one.counts.check(k).map_err(|error| Error::new(format!("`{field}.counts`: {error}")))?;
+            sum.add(&one.counts);
+            before = Some(one.index);
+        }
+        if let Some(class) = (0..k).find(|class| sum.of_class(*class) != whole.of_class(*class)) {
+            return fault(format!(
+                "`tally.confusion`: class {class} has {:?} pixels in both, truth and prediction, and in `tally.images` {:?}",
+                whole.of_class(class),
+                sum.of_class(class)
+            ));
+        }
+        self.boundary.check("tally.boundary", &whole)?;
+        self.distance.check("tally.distance", &whole)?;
+        let certain = ask.certainty || ask.suspects > 0;
+        for (field, there, asked) in [
+            ("reliability", self.reliability.is_some(), certain),
+            ("regions", self.regions.is_some(), ask.suspects > 0),
+        ] {
+            if there != asked {
+                return fault(format!("`tally.{field}` does not fit what `identity.ask` asks for"));
+            }
+        }
+        if let Some(reliability) = &self.reliability {
+            reliability.check("tally.reliability", &whole)?;
+        }
+        match &self.regions {
+            Some(regions) => regions.check("tally.regions", ask.suspects, &self.images),
+            None => Ok(()),
+        }
     }
 }
