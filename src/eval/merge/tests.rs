@@ -207,3 +207,20 @@ fn files_are_checked() {
         assert!(error.to_string().contains(message) && error.remedy().is_some(), "{error}");
     }
 }
+
+#[test]
+fn settings_read_back_to_the_last_bit() {
+    let mut rng = crate::rng::Rng::new(1, &[]);
+    let any = |rng: &mut crate::rng::Rng| f64::from_bits(rng.next_u64());
+    let numbers: Vec<f64> = (0..20_000).map(|_| any(&mut rng)).filter(|number| number.is_finite()).collect();
+    let mut identity = identity();
+    identity.settings = serde_json::json!({ "numbers": numbers });
+    let part = part("1/2", identity).1;
+    let read: Part = files::parse_json(&serde_json::to_vec(&part).unwrap()).unwrap();
+    let bits = |part: &Part| -> Vec<u64> {
+        let found = part.identity.settings["numbers"].as_array().unwrap();
+        found.iter().map(|number| number.as_f64().unwrap().to_bits()).collect()
+    };
+    assert_eq!(bits(&read), numbers.iter().map(|number| number.to_bits()).collect::<Vec<_>>());
+    assert!(numbers.len() > 19_000);
+}
