@@ -84,6 +84,19 @@ fn palettes_that_differ_are_read_by_colour() {
     assert!(set.lab.ok(&["data", "check", "."]).contains("no faults"));
 }
 
+/// Black, red and blue are colours of ADE20K too, and of everybody else.
+#[test]
+fn primary_colours_are_of_no_known_set() {
+    let set = Set::good();
+    let primaries = [[0; 3], [255, 0, 0], [0, 0, 255]];
+    set.each_mask(|set, name| set.palette(name, ORDERS[number(name) % 3], primaries));
+    set.init();
+    let report = set.check();
+    let names: Vec<&str> = report.classes.iter().map(|class| class.name.as_str()).collect();
+    assert_eq!(names, ["class 0-0-0", "class 255-0-0", "class 0-0-255"], "{}", report.text());
+    set.labels_are(label);
+}
+
 #[test]
 fn palettes_that_agree_are_no_fault() {
     let set = Set::good();
