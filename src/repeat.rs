@@ -105,6 +105,8 @@ impl Spread {
 pub struct Summary {
     /// The runs' names, mIoU, mAcc and aAcc.
     pub runs: Vec<Run>,
+    /// Why scores of a run say nothing, or little.
+    pub warnings: Vec<String>,
     /// Of the runs' mIoU.
     pub miou: Spread,
     /// Of their mean accuracy.
@@ -171,6 +173,10 @@ impl Summary {
         };
         Ok(Self {
             runs: runs.collect(),
+            warnings: found
+                .iter()
+                .flat_map(|(run, scores)| scores.warnings.iter().map(move |warning| format!("{run}: {warning}")))
+                .collect(),
             miou: spread(|scores| scores.miou),
             macc: spread(|scores| scores.macc),
             aacc: spread(|scores| scores.aacc),
@@ -198,6 +204,9 @@ impl Summary {
         row("95 % of the mean", spreads.map(|spread| range(spread.interval)));
         if let Some(pooled) = &self.pooled {
             row("all images at once", [pooled.miou, pooled.macc, pooled.aacc].map(percent));
+        }
+        for warning in &self.warnings {
+            let _ = writeln!(text, "\n**Warning: {warning}**");
         }
         text.push_str("\n| class | IoU | standard deviation |\n|:---|---:|---:|\n");
         for Class { name, iou } in &self.classes {

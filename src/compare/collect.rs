@@ -253,6 +253,10 @@ fn notes(gathered: &[Finished], missing: &[String]) -> Vec<String> {
     if !missing.is_empty() {
         notes.push(format!("Not finished: {}.", missing.join(", ")));
     }
+    for finished in gathered {
+        let outcome = &finished.outcome;
+        notes.extend(outcome.scores.warnings.iter().map(|warning| format!("{}: {warning}.", outcome.run)));
+    }
     let mut devices: Vec<&str> = gathered.iter().map(|finished| finished.outcome.device.as_str()).collect();
     devices.sort_unstable();
     devices.dedup();

@@ -10,6 +10,7 @@ use super::preprocess::Preprocess;
 use super::shapes::{Shapes, ShapesConfig};
 use super::spec::DatasetSpec;
 use super::{Classes, Dataset, Split, shapes};
+use crate::data::leftover::{self, Leftover};
 use crate::error::{Error, Result};
 
 /// The dataset and its treatment.
@@ -109,6 +110,17 @@ impl DataConfig {
                 folder.part(fold, split == Split::Val)?
             }
         }))
+    }
+
+    /// What lies in the dataset's folders and is not used. Only names are looked at.
+    ///
+    /// # Errors
+    /// An unknown name, a faulty TOML.
+    pub fn leftovers(&self) -> Result<Vec<Leftover>> {
+        if self.dataset == shapes::NAME {
+            return Ok(Vec::new());
+        }
+        leftover::leftovers(&DatasetSpec::find(&self.dataset)?, self.root.as_deref())
     }
 
     /// The dataset's classes, without looking at its files.

@@ -1,13 +1,16 @@
 //! The one dataset on disk: a folder of images, a folder of masks, and a map between values and classes.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use crate::data::image::{Labels, image_size, read_image_in, read_mask_as};
+use crate::data::image::{Labels, image_size, is_turned, read_image_in};
+use crate::data::join::Joiner;
 use crate::data::label_map::LabelMap;
 use crate::data::pairs::{Pair, Pairs};
-use crate::data::spec::DatasetSpec;
+use crate::data::palette::{self, Watch};
+use crate::data::spec::{DatasetSpec, Encoding, PaletteUse};
 use crate::data::{Classes, Dataset, Fold, Sample, Split, Survey};
 use crate::error::{Error, Result};
 use crate::rng::fnv1a;
@@ -22,6 +25,10 @@ pub struct Folder {
     classes: Classes,
     map: LabelMap,
     range: Option<[u16; 2]>,
+    joiner: Option<Joiner>,
+    encoding: Encoding,
+    /// Of masks of numbers, unless palettes are not to be looked at.
+    palettes: Option<Arc<Watch>>,
 }
 
 impl Folder {
@@ -37,8 +44,11 @@ impl Folder {
                 .hint(format!("it has {}", if has.is_empty() { "none".to_string() } else { has.join(" and ") }))
         })?;
         let base = spec.base(root);
-        let pairs = Pairs::find(&base, files).sound(spec, split, &base, files)?;
-        Ok(Self { pairs, classes: spec.classes(), map: LabelMap::new(spec)?, range: spec.range })
+        let joiner = spec.joiner()?;
+        let pairs = Pairs::find_joined(&base, files, joiner.as_ref()).sound(spec, split, &base, files)?;
+        let (encoding, range) = (spec.encoding, spec.range);
+        let palettes = (encoding == Encoding::Index && spec.palettes == PaletteUse::Alike).then(Arc::default);
+        Ok(Self { pairs, classes: spec.classes(), map: LabelMap::new(spec)?, range, joiner, encoding, palettes })
     }
 
     /// The pairs that are held out of a fold's training, or all the others; in the same order.
@@ -71,7 +81,19 @@ impl Folder {
 
     /// The labels of a pair whose image has `size` (width, height).
     fn labels(&self, pair: &Pair, size: (usize, usize)) -> Result<Labels> {
-        let mask = read_mask_as(&pair.mask, self.map.takes_jpeg())?;
+        let mask = match &self.joiner {
+            // What a mask of one class shows is what is not black, whatever its numbers are.
+            Some(joiner) => {
+                joiner.join(&pair.parts, |part| palette::read(&part.path, Encoding::Rgb, joiner.takes_jpeg()))?.mask
+            }
+            None => {
+                let mask = palette::read(&pair.mask, self.encoding, self.map.takes_jpeg())?;
+                if let Some(palettes) = &self.palettes {
+                    palettes.see(&pair.mask, &mask)?;
+                }
+                mask
+            }
+        };
         let (width, height) = mask.size();
         if (width, height) != size {
             return Err(sizes_differ(pair, size, (width, height)));
@@ -109,10 +131,12 @@ impl Dataset for Folder {
         self.pairs[index].stem.clone()
     }
 
-    /// Image and mask.
+    /// Image and mask, or all masks that become one.
     fn files(&self, index: usize) -> Vec<PathBuf> {
         let pair = &self.pairs[index];
-        vec![pair.image.clone(), pair.mask.clone()]
+        let masks = pair.parts.iter().map(|part| &part.path);
+        let one = pair.parts.is_empty().then_some(&pair.mask);
+        std::iter::once(&pair.image).chain(one).chain(masks).cloned().collect()
     }
 
     fn classes(&self) -> &Classes {
@@ -131,10 +155,14 @@ fn sizes_differ(pair: &Pair, image: (usize, usize), mask: (usize, usize)) -> Err
         mask.1
     ));
     if image == (mask.1, mask.0) {
-        return error.hint(
-            "the sides are swapped: a rotation noted in the image's EXIF is applied when it is read; rotate the mask \
-             the same way, or remove the note if the mask was drawn without it",
-        );
+        // Only where EXIF turns this image would it fit the mask without that.
+        return error.hint(match is_turned(&pair.image) {
+            true => {
+                "a rotation noted in the image's EXIF is applied when it is read, and the mask was drawn without: turn the \
+                 mask as EXIF turns the image, or remove the orientation from the EXIF of this image, and of no other"
+            }
+            false => "the sides are swapped, and no EXIF turns the image: turn the mask by 90 degrees, or transpose it",
+        });
     }
     error.hint("a mask has one value for each pixel; scale it to the image's size without smoothing (nearest)")
 }
@@ -233,7 +261,9 @@ mod tests {
         let mask = folder.path().join("m/a.png");
         write_index_png(&mask, &Labels { width: 2, height: 3, ids: vec![0; 6] }, &[]).unwrap();
         assert!(
-            failure(&spec).0.contains("3x2") && failure(&spec).0.contains("2x3") && failure(&spec).1.contains("EXIF")
+            failure(&spec).0.contains("3x2")
+                && failure(&spec).0.contains("2x3")
+                && failure(&spec).1.contains("no EXIF")
         );
         write_index_png(&mask, &Labels { width: 2, height: 2, ids: vec![0; 4] }, &[]).unwrap();
         assert!(failure(&spec).1.contains("nearest"));

@@ -130,6 +130,12 @@ pub fn image_size(path: &Path) -> Result<(usize, usize)> {
     Ok(if swaps_sides(orientation) { (height, width) } else { (width, height) })
 }
 
+/// Whether EXIF swaps the sides of the image at `path`.
+pub(crate) fn is_turned(path: &Path) -> bool {
+    let size = open(path).and_then(formats::size);
+    size.is_ok_and(|(_, orientation)| swaps_sides(orientation))
+}
+
 /// Whether width and height change places.
 pub(crate) fn swaps_sides(orientation: Orientation) -> bool {
     use Orientation::{Rotate90, Rotate90FlipH, Rotate270, Rotate270FlipH};

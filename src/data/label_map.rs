@@ -35,8 +35,13 @@ impl LabelMap {
     /// A value claimed twice, a colour where numbers are declared or the reverse, a class of an `rgb` set without
     /// source and colour.
     pub fn new(spec: &DatasetSpec) -> Result<Self> {
+        let (encoding, join) = (spec.encoding, spec.join.is_some());
+        if join && (encoding != Encoding::Index || !spec.ignore.is_empty()) {
+            return Err(Error::new("[join] makes the labels, and `encoding` or `ignore` says how masks store them")
+                .hint("remove `encoding` and `ignore`; `overlap` and `rest` of [join] say what counts nowhere"));
+        }
         let mut map = Self {
-            targets: match spec.encoding {
+            targets: match encoding {
                 Encoding::Index => Targets::Index(vec![UNKNOWN; 1 << 16]),
                 Encoding::Rgb => Targets::Rgb(HashMap::new()),
             },
@@ -46,7 +51,7 @@ impl LabelMap {
             file: spec.file.display().to_string(),
         };
         for (index, class) in spec.classes.iter().enumerate() {
-            let Some(sources) = class.sources(index, spec.encoding) else {
+            let Some(sources) = class.sources(index, encoding) else {
                 return Err(Error::new(format!("class `{}` has neither `source` nor `color`", class.name))
                     .hint("with encoding = \"rgb\", give the class the colour that masks show it in"));
             };
@@ -56,6 +61,9 @@ impl LabelMap {
         }
         for source in &spec.ignore {
             map.assign(*source, IGNORE)?;
+        }
+        if join {
+            map.assign(Source::Index(IGNORE.into()), IGNORE)?;
         }
         Ok(map)
     }
@@ -126,7 +134,7 @@ impl LabelMap {
             }
             (Targets::Rgb(_), RawMask::Index { .. }) => {
                 Err(Error::new(format!("it stores numbers, and `{}` declares masks of colours", self.file))
-                    .hint("set encoding = \"index\" and give the classes their numbers; a palette PNG stores numbers"))
+                    .hint("set encoding = \"index\" and give the classes their numbers"))
             }
         }
     }

@@ -1,11 +1,12 @@
 //! Which image belongs to which mask, and what stands in the way.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::data::Split;
+use crate::data::join::{Joiner, Part};
 use crate::data::spec::{DatasetSpec, SplitSpec};
 use crate::data::walk::{Walked, walk};
 use crate::error::{Error, Result};
@@ -14,13 +15,16 @@ use crate::files;
 /// The endings of images where the description names none.
 pub(crate) const SUFFIXES: [&str; 8] = [".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".gif", ".webp"];
 
-/// An image and its mask.
+/// An image and its mask, or its masks.
 #[derive(Clone, Debug)]
 pub(crate) struct Pair {
     /// The image's path below its folder, without ending.
     pub(crate) stem: String,
     pub(crate) image: PathBuf,
+    /// Of several masks the first.
     pub(crate) mask: PathBuf,
+    /// All masks, where several become one; else empty.
+    pub(crate) parts: Vec<Part>,
 }
 
 /// The pairs of one split, and all that is wrong with them as far as names tell.
@@ -41,6 +45,10 @@ pub(crate) struct Pairs {
 pub(crate) enum Problem {
     /// A folder of images that cannot be read.
     Folder(PathBuf, io::Error),
+    /// A folder of masks that cannot be read.
+    Masks(PathBuf, io::Error),
+    /// A mask that two images would have.
+    SameMask { mask: PathBuf, images: [PathBuf; 2] },
     /// Two images with one stem, hence with one mask.
     SameStem(PathBuf, PathBuf),
     /// A list that cannot be read.
@@ -52,20 +60,58 @@ pub(crate) enum Problem {
 }
 
 impl Pairs {
-    /// Looks for the files of a split below `base`.
+    /// Looks for the files of a split below `base`, where each image has one mask.
     pub(crate) fn find(base: &Path, files: &SplitSpec) -> Self {
+        Self::find_joined(base, files, None)
+    }
+
+    /// The same; with a `joiner`, each image may have several masks.
+    pub(crate) fn find_joined(base: &Path, files: &SplitSpec, joiner: Option<&Joiner>) -> Self {
         let (images, masks) = (base.join(&files.images), base.join(&files.masks));
         let mut pairs = Self::default();
         let stems = match &files.list {
             Some(list) => pairs.listed(&images, &base.join(list), files),
             None => pairs.found(&images, files),
         };
+        if let Some(joiner) = joiner {
+            pairs.join(stems, &masks, joiner, files.images == files.masks && files.list.is_none());
+            return pairs;
+        }
         let pair = |(stem, image): (String, PathBuf)| {
             let mask = masks.join(format!("{stem}{}", files.mask_suffix));
-            Pair { stem, image, mask }
+            Pair { stem, image, mask, parts: Vec::new() }
         };
         (pairs.pairs, pairs.lacking) = stems.into_iter().map(pair).partition(|pair| pair.mask.is_file());
         pairs
+    }
+
+    /// Gives each image all its masks. `among`: masks lie among the images, and are none.
+    fn join(&mut self, stems: Vec<(String, PathBuf)>, masks: &Path, joiner: &Joiner, among: bool) {
+        let mut present = walk(masks);
+        let unreadable = present.unreadable.drain(..).map(|(folder, error)| Problem::Masks(folder, error));
+        self.problems.extend(unreadable);
+        let names = &present.files;
+        let found: Vec<Vec<(usize, usize)>> = stems.iter().map(|(stem, _)| joiner.find(stem, names)).collect();
+        let taken: HashSet<&Path> =
+            found.iter().flatten().map(|(_, at)| names[*at].1.as_path()).filter(|_| among).collect();
+        let mut owners: HashMap<usize, &Path> = HashMap::new();
+        for ((stem, image), found) in stems.iter().zip(found) {
+            if taken.contains(image.as_path()) {
+                continue;
+            }
+            for (_, at) in &found {
+                if let Some(other) = owners.insert(*at, image) {
+                    let mask = names[*at].1.clone();
+                    self.problems.push(Problem::SameMask { mask, images: [other.to_path_buf(), image.clone()] });
+                }
+            }
+            let part = |(rule, at): (usize, usize)| Part { rule, path: names[at].1.clone() };
+            let parts: Vec<Part> = found.into_iter().map(part).collect();
+            let wanted = || masks.join(joiner.file(0, stem).unwrap_or_default());
+            let mask = parts.first().map_or_else(wanted, |part| part.path.clone());
+            let list = if parts.is_empty() { &mut self.lacking } else { &mut self.pairs };
+            list.push(Pair { stem: stem.clone(), image: image.clone(), mask, parts });
+        }
     }
 
     /// The pairs, where nothing is wrong with them.
@@ -145,6 +191,13 @@ impl Problem {
         match self {
             Self::Folder(folder, error) => Error::file("read the folder", folder, error.to_string())
                 .hint("check `images` of the dataset and its root, or give another root"),
+            Self::Masks(folder, error) => Error::file("read the folder", folder, error.to_string())
+                .hint("check `masks` of the dataset and its root, or give another root"),
+            Self::SameMask { mask, images: [a, b] } => {
+                let (mask, a, b) = (mask.display(), a.display(), b.display());
+                Error::new(format!("the mask `{mask}` would belong to `{a}` and to `{b}`"))
+                    .hint("write `file` of [join] so that what follows {stem} tells them apart, as in \"{stem}_*.png\"")
+            }
             Self::SameStem(a, b) => {
                 let (a, b) = (a.min(b), a.max(b));
                 Error::new(format!("`{}` and `{}` would share one mask", a.display(), b.display()))

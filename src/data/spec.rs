@@ -8,6 +8,7 @@ use serde::de::{MapAccess, SeqAccess, Visitor, value};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::data::folder::Folder;
+use crate::data::join::{Join, Joiner};
 use crate::data::label_map::LabelMap;
 use crate::data::preprocess::check_range;
 use crate::data::{Classes, Split};
@@ -39,6 +40,9 @@ pub struct DatasetSpec {
     /// How masks store classes.
     #[serde(default)]
     pub encoding: Encoding,
+    /// Whether numbers are labels although palettes show them in different colours.
+    #[serde(default, skip_serializing_if = "PaletteUse::is_default")]
+    pub palettes: PaletteUse,
     /// Values of a mask that count nowhere.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignore: Vec<Source>,
@@ -52,6 +56,9 @@ pub struct DatasetSpec {
     pub jpeg_tolerance: Option<u8>,
     /// The classes in the order of their indices.
     pub classes: Vec<ClassSpec>,
+    /// How several masks of one image become one; without it each image has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub join: Option<Join>,
     /// Where the training files lie.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub train: Option<SplitSpec>,
@@ -73,8 +80,25 @@ pub enum Encoding {
     /// As numbers, in a palette or grey PNG.
     #[default]
     Index,
-    /// As colours, in an RGB PNG.
+    /// As colours, in an RGB PNG, or by the palette of a palette PNG.
     Rgb,
+}
+
+/// Whether palettes are compared between masks of numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PaletteUse {
+    /// A number that two files show in different colours is refused: either may be the label.
+    #[default]
+    Alike,
+    /// Numbers are labels, whatever they look like.
+    Any,
+}
+
+impl PaletteUse {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Where the files of one split lie.
@@ -203,6 +227,11 @@ impl DatasetSpec {
         }
     }
 
+    /// How several masks of an image become one, if they do.
+    pub(crate) fn joiner(&self) -> Result<Option<Joiner>> {
+        self.join.as_ref().map(|join| Joiner::new(join, &self.classes)).transpose()
+    }
+
     /// The classes' names and colours.
     pub fn classes(&self) -> Classes {
         let color = |(index, class): (usize, &ClassSpec)| class.color.unwrap_or_else(|| default_color(index));
@@ -223,6 +252,7 @@ impl DatasetSpec {
         if let Some(twice) = self.classes.iter().find(|class| !names.insert(&class.name)) {
             return Err(Error::new(format!("two classes are called `{}`", twice.name)).hint("give each its own name"));
         }
+        self.joiner()?;
         LabelMap::new(self).map(|_| ())
     }
 }

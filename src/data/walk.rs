@@ -1,59 +1,219 @@
 //! The files below a folder, and what could not be looked at.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::{Path, PathBuf};
 
 /// Folders within folders are followed this far.
 const MAX_DEPTH: usize = 16;
 
+/// Entries of all folders together that are looked at. Sets of images have fewer; file systems have more.
+const MAX_ENTRIES: usize = 2_000_000;
+
 /// What lies below a folder.
 #[derive(Debug, Default)]
 pub(crate) struct Walked {
-    /// Files by their path below the folder, parts joined by `/`; in the order of these. Hidden ones are left out, they
-    /// are a file manager's.
+    /// Regular files, and links that lead nowhere, by their path below the folder, parts joined by `/`; in the order of
+    /// these. Hidden ones are left out, they are a file manager's.
     pub(crate) files: Vec<(String, PathBuf)>,
-    /// Folders that could not be read.
+    /// Folders that could not be read, or not to their end.
     pub(crate) unreadable: Vec<(PathBuf, io::Error)>,
-    /// Links to a folder that they lie in; they are not followed.
+    /// Links to a folder that they lie in, or that was entered already; they are not followed.
     pub(crate) loops: Vec<PathBuf>,
     /// Names that are not UTF-8: neither a list nor a report could hold them.
     pub(crate) unnamed: Vec<PathBuf>,
+    /// Pipes, sockets and devices, which are no files.
+    pub(crate) special: Vec<PathBuf>,
 }
 
-/// Finds all files below `folder`, through links, but not in circles.
+/// Finds all files below `folder`, through links, but no folder twice.
 pub(crate) fn walk(folder: &Path) -> Walked {
-    let mut walked = Walked::default();
-    enter(folder, "", &mut Vec::new(), &mut walked);
-    walked.files.sort();
-    walked
+    walk_within(folder, MAX_ENTRIES)
 }
 
-/// `above`: the folders on the way here, with links resolved.
-fn enter(folder: &Path, prefix: &str, above: &mut Vec<PathBuf>, walked: &mut Walked) {
-    let entries = std::fs::read_dir(folder).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
-    let (entries, real) = match entries.and_then(|entries| Ok((entries, folder.canonicalize()?))) {
-        Ok(found) => found,
-        Err(error) => return walked.unreadable.push((folder.to_path_buf(), error)),
-    };
-    if above.contains(&real) {
-        return walked.loops.push(folder.to_path_buf());
+fn walk_within(folder: &Path, entries: usize) -> Walked {
+    let mut walk = Walk { walked: Walked::default(), entered: HashSet::new(), left: entries, links: Vec::new() };
+    match is_system(folder) {
+        true => walk.walked.special.push(folder.to_path_buf()),
+        false => walk.enter(folder, "", 0),
     }
-    above.push(real);
-    for entry in entries {
-        let path = entry.path();
-        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
-            walked.unnamed.push(path);
-            continue;
+    // Links come last, in the order of their names, so that a folder keeps its own name where a link leads to it too.
+    while !walk.links.is_empty() && walk.left > 0 {
+        let mut links = std::mem::take(&mut walk.links);
+        links.sort();
+        links.into_iter().for_each(|(name, path, depth)| walk.enter(&path, &name, depth));
+    }
+    if walk.left == 0 {
+        let what =
+            format!("it holds more than {entries} files and folders, with all below it: this is no set of images");
+        walk.walked = Walked { unreadable: vec![(folder.to_path_buf(), io::Error::other(what))], ..Walked::default() };
+    }
+    let Walked { files, loops, unnamed, special, .. } = &mut walk.walked;
+    files.sort();
+    [loops, unnamed, special].into_iter().for_each(|paths| paths.sort());
+    walk.walked
+}
+
+struct Walk {
+    walked: Walked,
+    /// Folders by what the file system calls them.
+    entered: HashSet<Id>,
+    /// Entries that may still be looked at.
+    left: usize,
+    /// Links to folders, to be followed later: name, path, depth.
+    links: Vec<(String, PathBuf, usize)>,
+}
+
+impl Walk {
+    /// `prefix`: the folder's own name below the first, with a slash at its end.
+    fn enter(&mut self, folder: &Path, prefix: &str, depth: usize) {
+        let fail = |walk: &mut Self, error| walk.walked.unreadable.push((folder.to_path_buf(), error));
+        if self.left == 0 {
+            return;
+        }
+        let (id, entries) = match id(folder).and_then(|id| Ok((id, std::fs::read_dir(folder)?))) {
+            Ok(found) => found,
+            Err(error) => return fail(self, error),
         };
-        if name.starts_with('.') {
-            continue;
+        if !self.entered.insert(id) {
+            return self.walked.loops.push(folder.to_path_buf());
         }
-        let name = format!("{prefix}{name}");
-        if !path.is_dir() {
-            walked.files.push((name, path));
-        } else if above.len() <= MAX_DEPTH {
-            enter(&path, &format!("{name}/"), above, walked);
+        if depth > MAX_DEPTH {
+            let what = format!("it lies more than {MAX_DEPTH} folders deep, and is not looked into");
+            return fail(self, io::Error::other(what));
         }
+        let mut folders = Vec::new();
+        for entry in entries {
+            if self.left == 0 {
+                return;
+            }
+            self.left -= 1;
+            let (entry, kind) = match entry.and_then(|entry| entry.file_type().map(|kind| (entry, kind))) {
+                Ok(found) => found,
+                Err(error) => return fail(self, error),
+            };
+            let path = entry.path();
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+                self.walked.unnamed.push(path);
+                continue;
+            };
+            if name.starts_with('.') {
+                continue;
+            }
+            let name = format!("{prefix}{name}");
+            // Of a link that leads nowhere nothing is known: whoever reads it is told.
+            let real =
+                if kind.is_symlink() { std::fs::metadata(&path).ok().map(|data| data.file_type()) } else { Some(kind) };
+            match real {
+                Some(real) if real.is_dir() && is_system(&path) => self.walked.special.push(path),
+                Some(real) if real.is_dir() && kind.is_symlink() => {
+                    self.links.push((format!("{name}/"), path, depth + 1))
+                }
+                Some(real) if real.is_dir() => folders.push((format!("{name}/"), path)),
+                Some(real) if !real.is_file() => self.walked.special.push(path),
+                _ => self.walked.files.push((name, path)),
+            }
+        }
+        folders.sort();
+        folders.into_iter().for_each(|(name, path)| self.enter(&path, &name, depth + 1));
     }
-    above.pop();
+}
+
+/// Whether a folder holds what the system makes up when it is asked.
+fn is_system(folder: &Path) -> bool {
+    const SYSTEM: [&str; 3] = ["/proc", "/sys", "/dev"];
+    let called = folder.file_name().and_then(|name| name.to_str());
+    called.is_some_and(|name| matches!(name, "proc" | "sys" | "dev"))
+        && folder.canonicalize().is_ok_and(|real| SYSTEM.iter().any(|system| real == Path::new(system)))
+}
+
+#[cfg(unix)]
+type Id = (u64, u64);
+
+/// Device and number of a folder: the same whatever way leads to it.
+#[cfg(unix)]
+fn id(folder: &Path) -> io::Result<Id> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(folder).map(|data| (data.dev(), data.ino()))
+}
+
+#[cfg(not(unix))]
+type Id = PathBuf;
+
+#[cfg(not(unix))]
+fn id(folder: &Path) -> io::Result<Id> {
+    folder.canonicalize()
+}
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    fn tree(files: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = folder.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, b"").unwrap();
+        }
+        folder
+    }
+
+    fn names(walked: &Walked) -> Vec<&str> {
+        walked.files.iter().map(|(name, _)| name.as_str()).collect()
+    }
+
+    #[test]
+    fn links_are_followed_once() {
+        let folder = tree(&["b/x.png", "c.png", ".hidden/y.png"]);
+        let elsewhere = tree(&["z.png"]);
+        // Each folder holds links to all others: without memory, paths would multiply.
+        for at in 0..20 {
+            let inner = folder.path().join(format!("d{at}"));
+            std::fs::create_dir(&inner).unwrap();
+            for to in 0..20 {
+                symlink(folder.path().join(format!("d{to}")), inner.join(format!("l{to}"))).unwrap();
+            }
+        }
+        symlink(".", folder.path().join("again")).unwrap();
+        symlink("b", folder.path().join("a")).unwrap();
+        symlink(elsewhere.path(), folder.path().join("out")).unwrap();
+        symlink("nowhere", folder.path().join("dangling.png")).unwrap();
+        let walked = walk(folder.path());
+        assert_eq!(names(&walked), ["b/x.png", "c.png", "dangling.png", "out/z.png"]);
+        assert_eq!(walked.loops.len(), 20 * 20 + 2);
+        assert!(walked.unreadable.is_empty());
+    }
+
+    #[test]
+    fn what_is_no_file_is_left_out_and_said() {
+        let folder = tree(&["a.png"]);
+        let _socket = UnixListener::bind(folder.path().join("s.png")).unwrap();
+        std::fs::create_dir(folder.path().join("x")).unwrap();
+        symlink("/dev", folder.path().join("x/dev")).unwrap();
+        symlink("/dev/zero", folder.path().join("zero.png")).unwrap();
+        let walked = walk(folder.path());
+        assert_eq!(names(&walked), ["a.png"]);
+        assert_eq!(walked.special, ["s.png", "x/dev", "zero.png"].map(|name| folder.path().join(name)));
+    }
+
+    #[test]
+    fn depth_and_number_are_bounded() {
+        let deep = format!("{}x.png", "d/".repeat(40));
+        let folder = tree(&[&deep, "y.png"]);
+        let walked = walk(folder.path());
+        assert_eq!(names(&walked), ["y.png"]);
+        let (path, error) = &walked.unreadable[0];
+        assert!(path.ends_with("d/d") && error.to_string().contains("16 folders deep"), "{error}");
+        let many: Vec<String> = (0..30).map(|at| format!("{}/{at}.png", at % 3)).collect();
+        let folder = tree(&many.iter().map(String::as_str).collect::<Vec<_>>());
+        let walked = walk_within(folder.path(), 20);
+        assert!(walked.files.is_empty() && walked.unreadable[0].1.to_string().contains("more than 20"));
+        assert_eq!(walked.unreadable[0].0, folder.path());
+        assert!(walk_within(folder.path(), 34).unreadable.is_empty());
+    }
 }

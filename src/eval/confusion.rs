@@ -132,9 +132,43 @@ impl Confusion {
             mdice: mean(classes.iter().map(|class| class.dice)),
             pixels,
             ignored_pixels: self.ignored,
+            warnings: self.warnings(&classes),
             absent: classes.iter().filter(|class| class.absent).map(|class| class.name.clone()).collect(),
             classes,
             matrix: self.counts.chunks_exact(self.classes).map(<[u64]>::to_vec).collect(),
+        }
+    }
+
+    /// Where a score has no meaning, why.
+    fn warnings(&self, classes: &[ClassScore]) -> Vec<String> {
+        let among = |holds: &dyn Fn(usize) -> bool| (0..self.classes).filter(|c| holds(*c)).collect::<Vec<_>>();
+        let truth = among(&|c| classes[c].pixels > 0);
+        let predicted = among(&|c| classes[c].predicted_pixels > 0);
+        let right = among(&|c| self.count(c, c) > 0);
+        let name = |c: usize| &classes[c].name;
+        match (truth.as_slice(), predicted.as_slice(), right.as_slice()) {
+            ([], ..) if self.ignored > 0 => vec![format!(
+                "every pixel of the truth is ignored ({}): there is no score; check `ignore` and the masks",
+                self.ignored
+            )],
+            ([], ..) => vec!["no pixel was counted: there is no score".to_owned()],
+            ([only], ..) if self.classes > 1 => vec![format!(
+                "the truth holds one class alone, `{}`: a model that says nothing else scores 100 %, so the scores say nothing; \
+                 check the masks, and that the split shows all classes",
+                name(*only)
+            )],
+            (truth, [only], _) if truth.len() > 1 => vec![format!(
+                "the model says `{}` for every pixel, though the truth holds {} classes: it has not learned to tell them \
+                 apart (yet)",
+                name(*only),
+                truth.len()
+            )],
+            (truth, _, right) if truth.len() > 1 && right.len() <= 1 => vec![format!(
+                "of {} classes in the truth the model finds no pixel of any{}",
+                truth.len(),
+                right.first().map(|c| format!(" but `{}`", name(*c))).unwrap_or_default()
+            )],
+            _ => Vec::new(),
         }
     }
 
@@ -186,6 +220,9 @@ pub struct Scores {
     pub ignored_pixels: u64,
     /// Names of the classes that the truth never holds.
     pub absent: Vec<String>,
+    /// Why the scores say nothing, or little.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// One entry a class.
     pub classes: Vec<ClassScore>,
     /// Pixel counts, rows = truth, columns = prediction.
@@ -231,6 +268,9 @@ impl Scores {
         let (iou, acc, dice) = (percent(self.miou), percent(self.macc), percent(self.mdice));
         let _ = writeln!(text, "{:width$}  {iou:>6}  {acc:>6}  {dice:>6}", "mean");
         let _ = writeln!(text, "{:width$}  {:>6}  {:>6}", "all pixels", "", percent(self.aacc));
+        for warning in &self.warnings {
+            let _ = writeln!(text, "warning: {warning}");
+        }
         text
     }
 }

@@ -107,6 +107,14 @@ impl Plan<'_> {
 }
 
 impl Forecast {
+    /// Below this much, what the allocator and the system add is as large as what is foretold.
+    const SMALL: usize = 100_000_000;
+
+    /// Whether it is too little for its parts to be foretold.
+    pub fn is_small(&self) -> bool {
+        self.total() < Self::SMALL
+    }
+
     /// All of it.
     pub fn total(&self) -> usize {
         self.program + self.weights + self.network + self.windows + self.images

@@ -56,7 +56,9 @@ pub fn write(
 }
 
 fn facts(found: &Evaluation, about: &About) -> Vec<(String, String)> {
-    let mut facts = vec![("Images".to_owned(), found.images.to_string())];
+    let warnings = found.scores.warnings.iter().map(|warning| ("Warning".to_owned(), warning.clone()));
+    let mut facts: Vec<(String, String)> = warnings.collect();
+    facts.push(("Images".to_owned(), found.images.to_string()));
     if let Some([low, high]) = found.miou_interval {
         facts.push(("mIoU, 95 % over images".to_owned(), format!("{:.1} to {:.1} %", low * 100.0, high * 100.0)));
     }

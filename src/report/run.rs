@@ -53,7 +53,7 @@ pub fn write(run: &Path, scores: &Scores, device: &Device, about: &About) -> Res
         title: about.title.clone(),
         lead: about.lead.clone(),
         command: about.command.clone(),
-        summary: summary(&model, &card, about),
+        summary: summary(&model, &card, scores, about),
         headlines: match &about.found {
             Some(found) => evaluation::tiles(found),
             None => headlines(scores),
@@ -85,16 +85,18 @@ fn spread(len: usize, count: usize) -> impl Iterator<Item = usize> {
     (0..count).map(move |i| i * len / count)
 }
 
-fn summary(model: &Model, card: &Card, about: &About) -> Vec<(String, String)> {
+fn summary(model: &Model, card: &Card, scores: &Scores, about: &About) -> Vec<(String, String)> {
     let mut count = 0;
     parameters::visit(model, |parameter, _| count += parameter.shape.iter().product::<usize>());
-    let mut rows = vec![
+    let mut rows: Vec<(String, String)> =
+        scores.warnings.iter().map(|warning| ("Warning".to_owned(), warning.clone())).collect();
+    rows.extend([
         ("Dataset".to_owned(), card.data.dataset.clone()),
         ("Parameters".to_owned(), format!("{:.2} million", count as f64 / 1e6)),
         ("Device".to_owned(), about.device.clone()),
         ("Time".to_owned(), format!("{} min {} s", about.took.as_secs() / 60, about.took.as_secs() % 60)),
         ("Version".to_owned(), card.version.clone()),
-    ];
+    ]);
     if let Some(training) = &card.training {
         rows.push(("Weights of iteration".to_owned(), format!("{} of {}", training.iteration, training.iterations)));
         rows.push(("Images a step".to_owned(), training.batch_size.to_string()));

@@ -196,6 +196,7 @@ impl Observer for Console {
             shown(scores.macc),
             shown(scores.aacc)
         ));
+        scores.warnings.iter().for_each(|warning| self.line(&format!("warning: {warning}")));
         if self.json {
             emit(&serde_json::json!({"event": "evaluation", "iteration": iteration, "scores": scores}));
         }

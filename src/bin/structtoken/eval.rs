@@ -117,8 +117,11 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     })?;
     progress.finish_and_clear();
     if let Some(peak) = memory::peak() {
-        let (peak, foretold) = (peak as f64 / 1e6, foretold as f64 / 1e6);
-        talk!("memory: at most {peak:.1} MB were held, {:+.0} % of what was foretold", (peak / foretold - 1.0) * 100.0);
+        let peak = peak as f64 / 1e6;
+        let beside = foretold.map_or(String::new(), |foretold| {
+            format!(", {:+.0} % of what was foretold", (peak / (foretold as f64 / 1e6) - 1.0) * 100.0)
+        });
+        talk!("memory: at most {peak:.1} MB were held{beside}");
     }
     if let (Some(shard), Some(out)) = (arguments.shard, &arguments.output.out) {
         let settings = serde_json::json!({"preprocess": preprocess, "eval": settings, "model": config.model});
@@ -145,8 +148,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     Ok(End::Done)
 }
 
-/// Says what memory the evaluation will take, in bytes.
-fn foretell(model: &Model, config: &Config, dataset: &dyn Dataset) -> Result<usize> {
+/// Says what memory the evaluation will take, in bytes; `None` where that is too little to be foretold.
+fn foretell(model: &Model, config: &Config, dataset: &dyn Dataset) -> Result<Option<usize>> {
     let mut parameters = 0;
     visit(model, |parameter, _| parameters += parameter.shape.iter().product::<usize>());
     let image = memory::largest(dataset, LOOKS)?;
@@ -154,6 +157,10 @@ fn foretell(model: &Model, config: &Config, dataset: &dyn Dataset) -> Result<usi
     let plan = memory::Plan { model: &config.model, classes, parameters, settings: &config.eval, image, threads };
     plan.ensure(4 * parameters)?;
     let found = plan.forecast();
+    if found.is_small() {
+        talk!("memory: under 100 MB for images of {} x {}, whatever their number", image.1, image.0);
+        return Ok(None);
+    }
     let mb = |bytes: usize| bytes as f64 / 1e6;
     talk!(
         "memory: about {:.0} MB for images of {} x {}, whatever their number: {:.0} weights, {:.0} network, {:.0} windows, {:.0} images, {:.0} program",
@@ -166,7 +173,7 @@ fn foretell(model: &Model, config: &Config, dataset: &dyn Dataset) -> Result<usi
         mb(found.images),
         mb(found.program)
     );
-    Ok(found.total())
+    Ok(Some(found.total()))
 }
 
 /// Images whose size is looked at before the evaluation.
@@ -188,6 +195,9 @@ fn merge_shards(shards: &[PathBuf], output: &Output) -> Result<End> {
 
 /// Prints the numbers and writes them where they were wanted.
 fn tell(found: &Evaluation, output: &Output) -> Result<()> {
+    if output.json {
+        found.scores.warnings.iter().for_each(|warning| talk!("warning: {warning}"));
+    }
     let json = serde_json::to_string_pretty(found).map_err(|error| Error::new("cannot write scores").source(error))?;
     print(&if output.json { json.clone() } else { found.text() });
     match &output.out {

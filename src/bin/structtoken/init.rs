@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use structtoken::data::init::{self, Options, TextEncoding};
+use structtoken::data::leftover::leftovers;
+use structtoken::data::spec::DatasetSpec;
 use structtoken::error::Result;
 
 use crate::End;
@@ -107,6 +109,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     steps.clear();
     if plan.drawn() > 0 {
         talk!("drew {} masks", plan.drawn());
+    }
+    for left in leftovers(&DatasetSpec::read(&out)?, None)? {
+        talk!("note: not used: {}; {}", left.text(), left.remedy);
     }
     written.iter().for_each(|path| print(&path.display().to_string()));
     talk!("next: structtoken data check '{}'", out.display());

@@ -89,6 +89,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let _lock = train::prepare(&config, &run, arguments.resume)?;
     let mut console = Console::new(arguments.json)?.tallying().stop_after(arguments.stop_after);
     talk!("training on {name}, in `{}`", run.display());
+    config.data.leftovers()?.iter().for_each(|left| talk!("note: not used: {}", left.text()));
     let started = Instant::now();
     let command = command_line();
     let session =

@@ -6,12 +6,11 @@ use std::path::Path;
 use super::fault::{Example, Fault, Faults, Level};
 use super::naming;
 use crate::data::Split;
+use crate::data::join::Joiner;
+use crate::data::leftover::{self, Leftover};
 use crate::data::pairs::{Pair, Pairs, Problem, is_empty, stem};
 use crate::data::spec::{DatasetSpec, SplitSpec};
 use crate::data::walk::walk;
-
-/// Endings of pictures, of which some cannot be read.
-const PICTURES: [&str; 10] = ["jpg", "jpeg", "png", "bmp", "gif", "tif", "tiff", "webp", "heic", "avif"];
 
 /// Adds what is wrong with the names in all splits.
 pub(super) fn judge(
@@ -19,6 +18,7 @@ pub(super) fn judge(
     base: &Path,
     splits: &[(Split, &SplitSpec)],
     found: &[Pairs],
+    joiner: Option<&Joiner>,
     faults: &mut Faults,
 ) {
     for ((split, files), pairs) in splits.iter().zip(found) {
@@ -32,18 +32,13 @@ pub(super) fn judge(
             faults.add(fault.unit("split"), example);
         }
         if !pairs.lacking.is_empty() {
-            lacking_masks(*split, files, base, pairs, faults);
+            lacking_masks(spec, *split, files, base, pairs, faults);
         }
-        names(pairs, files, faults);
+        names(pairs, faults);
     }
-    for (at, (_, files)) in splits.iter().enumerate() {
-        let same = |(_, other): &&(Split, &SplitSpec)| other.masks == files.masks;
-        let shared: Vec<usize> = (0..splits.len()).filter(|other| same(&&splits[*other])).collect();
-        // Of a folder with lists, it cannot be told what should be used.
-        if shared[0] == at && shared.iter().all(|other| splits[*other].1.list.is_none()) {
-            let pairs: Vec<&Pairs> = shared.iter().map(|other| &found[*other]).collect();
-            orphans(base, files, &pairs, faults);
-        }
+    for Leftover { code, what, remedy, files } in leftover::of(base, splits, found, joiner) {
+        let examples = files.iter().take(8).map(|path| Example::file(path));
+        faults.add_many(Fault::new(Level::Warning, code, what, remedy), files.len(), examples);
     }
 }
 
@@ -53,6 +48,8 @@ fn add_problem(problem: &Problem, files: &SplitSpec, faults: &mut Faults) {
     let new = |code, what: &str| Fault::new(Level::Fault, code, what, remedy);
     let (fault, path) = match problem {
         Problem::Folder(path, _) => (new("unreadable-folder", "folders that cannot be read").unit("folder"), path),
+        Problem::Masks(path, _) => (new("unreadable-folder", "folders that cannot be read").unit("folder"), path),
+        Problem::SameMask { mask, .. } => (new("same-mask", "masks that two images would have"), mask),
         Problem::SameStem(path, _) => (new("same-stem", "images that would share one mask"), path),
         Problem::List(path, _) => (new("unreadable-list", "lists that cannot be read"), path),
         Problem::ListedTwice { list, .. } => (new("listed-twice", "images that a list names again").unit("line"), list),
@@ -62,13 +59,18 @@ fn add_problem(problem: &Problem, files: &SplitSpec, faults: &mut Faults) {
 }
 
 /// Images without masks: by a rule of names that would find them, if there is one.
-fn lacking_masks(split: Split, files: &SplitSpec, base: &Path, pairs: &Pairs, faults: &mut Faults) {
+fn lacking_masks(spec: &DatasetSpec, split: Split, files: &SplitSpec, base: &Path, pairs: &Pairs, faults: &mut Faults) {
     let folder = base.join(&files.masks);
     let present = walk(&folder);
     let shown = folder.display();
     let example = |pair: &Pair| Example::file(&pair.image).note(format!("no `{}`", pair.mask.display()));
     let new = |code, remedy| Fault::new(Level::Fault, code, format!("images of [{split}] without a mask"), remedy);
-    let fault = if let Some((path, error)) = present.unreadable.first() {
+    let fault = if let Some(join) = &spec.join {
+        let names: Vec<String> = join.masks.iter().map(|mask| format!("`{}`", mask.file)).collect();
+        let cause = format!("`{shown}` holds nothing called {} for them", names.join(" or "));
+        let remedy = "add the masks, one that shows nothing if need be, or leave the images out with a `list`";
+        new("mask-missing", remedy.to_string()).cause(cause)
+    } else if let Some((path, error)) = present.unreadable.first() {
         new("mask-missing", format!("check `masks` of [{split}]: `{}` cannot be read ({error})", path.display()))
     } else if present.files.is_empty() {
         new("mask-missing", format!("check `masks` of [{split}]: `{shown}` is empty"))
@@ -134,16 +136,8 @@ fn other_rule(
     Some(new(command).cause(cause))
 }
 
-/// What is beside the images of one split.
-fn names(pairs: &Pairs, files: &SplitSpec, faults: &mut Faults) {
-    for path in &pairs.walked.loops {
-        let what = "links to a folder that they lie in, which are not followed";
-        faults.add(Fault::new(Level::Warning, "link-loop", what, "remove the link"), Example::file(path));
-    }
-    for path in &pairs.walked.unnamed {
-        let what = "files whose name is not UTF-8, which are not read";
-        faults.add(Fault::new(Level::Warning, "name-not-utf8", what, "rename them"), Example::file(path));
-    }
+/// Names that a list could not hold.
+fn names(pairs: &Pairs, faults: &mut Faults) {
     let trimmed = |pair: &&Pair| pair.stem.split('/').any(|part| part.trim() != part);
     for pair in pairs.pairs.iter().filter(trimmed) {
         let what = "names that begin or end with a space, which a list cannot name";
@@ -152,46 +146,4 @@ fn names(pairs: &Pairs, files: &SplitSpec, faults: &mut Faults) {
             Example::file(&pair.image),
         );
     }
-    for (name, path) in &pairs.walked.files {
-        let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
-        let picture = PICTURES.contains(&ending.to_ascii_lowercase().as_str());
-        let is_mask = files.images == files.masks && name.ends_with(&files.mask_suffix);
-        if !picture || is_mask || stem(name, files).is_some() {
-            continue;
-        }
-        let (what, remedy) = match &files.image_suffix {
-            Some(suffix) => (
-                format!("pictures among the images that do not end in `{suffix}` and are not read"),
-                "change or leave out `image_suffix`, or rename them".to_string(),
-            ),
-            None => (
-                format!("pictures among the images that are not read: .{ending}"),
-                format!("convert them to PNG: magick mogrify -format png *.{ending}"),
-            ),
-        };
-        faults.add(Fault::new(Level::Warning, "not-read", what, remedy), Example::file(path));
-    }
-}
-
-/// Masks that no image asks for.
-fn orphans(base: &Path, files: &SplitSpec, pairs: &[&Pairs], faults: &mut Faults) {
-    let all = || pairs.iter().flat_map(|pairs| pairs.pairs.iter().chain(&pairs.lacking));
-    let wanted: HashSet<&Path> = all().map(|pair| pair.mask.as_path()).collect();
-    let images: HashSet<&Path> = all().map(|pair| pair.image.as_path()).collect();
-    let masks = walk(&base.join(&files.masks)).files;
-    let orphan = |(name, path): &&(String, std::path::PathBuf)| {
-        name.ends_with(&files.mask_suffix) && !wanted.contains(path.as_path()) && !images.contains(path.as_path())
-    };
-    let orphans: Vec<_> = masks.iter().filter(orphan).collect();
-    // Where images lack masks too, that is told with them.
-    if orphans.is_empty() || pairs.iter().any(|pairs| !pairs.lacking.is_empty()) {
-        return;
-    }
-    let fault = Fault::new(
-        Level::Warning,
-        "image-missing",
-        "masks without an image",
-        "add the images, or remove the masks; training does not use them",
-    );
-    faults.add_many(fault, orphans.len(), orphans.iter().take(8).map(|(_, path)| Example::file(path)));
 }

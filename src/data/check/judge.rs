@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::fault::{Example, Fault, Faults, Level};
+use super::mixed::Mixed;
 use super::tally::{SplitTally, Tally, noun};
 use crate::data::Split;
 use crate::data::cause::{self, STRAY};
 use crate::data::image::IGNORE;
-use crate::data::spec::{ClassSpec, Encoding, Source};
+use crate::data::palette::Group;
+use crate::data::spec::{ClassSpec, Encoding, PaletteUse, Source};
 
 /// What to do with lines.
 const WRITE: &str = "write into the dataset's TOML, in place of the lines of the same keys";
@@ -20,7 +22,10 @@ const SHOWN: usize = 5;
 pub(super) fn judge(tally: &Tally, faults: &mut Faults) {
     depth(tally, faults);
     other_encoding(tally, faults);
-    unknown_values(tally, faults);
+    // Where numbers mean one thing here and another there, lines that map them would make it worse.
+    if !palettes_differ(tally, faults) && !mixed_encodings(tally, faults) {
+        unknown_values(tally, faults);
+    }
     faults.next_stage();
     same_pictures(tally, faults);
     faults.next_stage();
@@ -74,10 +79,15 @@ fn other_encoding(tally: &Tally, faults: &mut Faults) {
         WRITE.to_string()
     };
     let fault = Fault::new(Level::Fault, code, what, remedy);
-    let fault = match (encoding, count == all) {
-        (Encoding::Index, true) => as_colours(tally, fault),
-        (Encoding::Rgb, true) => as_numbers(tally, fault),
-        (_, false) => fault,
+    let fault = match (encoding, &tally.first_declared) {
+        (_, Some(first)) => {
+            fault.cause(format!("{} masks hold {}, as `{}`", all - count, noun(encoding), first.display()))
+        }
+        (Encoding::Index, None) => as_colours(tally, fault),
+        (Encoding::Rgb, None) => Fault {
+            remedy: "set encoding = \"index\" and give the classes their numbers as `source`".to_string(),
+            ..fault
+        },
     };
     let examples = tally.other_encoding.iter().take(SHOWN).map(|path| Example::file(path));
     faults.add_many(fault, count, examples);
@@ -124,31 +134,53 @@ fn as_colours(tally: &Tally, fault: Fault) -> Fault {
     .cause(format!("the colours are {}{more}; which class each is, the files do not say", colours.join(", ")))
 }
 
-/// The set declares colours; all masks are numbers.
-fn as_numbers(tally: &Tally, fault: Fault) -> Fault {
-    let palette = tally.palette.as_deref().unwrap_or_default();
-    let numbers = |class: &ClassSpec| -> Vec<Source> {
-        let sources = class.sources(0, Encoding::Rgb).unwrap_or_default();
-        let shown = |value: &&Source| match value {
-            Source::Index(n) => {
-                palette.get(usize::from(*n)).is_some_and(|colour| sources.contains(&Source::Rgb(*colour)))
-            }
-            Source::Rgb(_) => false,
-        };
-        tally.other_values.keys().filter(shown).copied().collect()
-    };
-    let mapped: Vec<Vec<Source>> = tally.spec.classes.iter().map(numbers).collect();
-    let rest: Vec<Source> =
-        tally.other_values.keys().copied().filter(|value| !mapped.iter().any(|some| some.contains(value))).collect();
-    if mapped.iter().all(Vec::is_empty) {
-        let remedy = "set encoding = \"index\" and give the classes their numbers as `source`".to_string();
-        return Fault { remedy, ..fault };
+/// Files show one number in different colours. Whether that is so.
+fn palettes_differ(tally: &Tally, faults: &mut Faults) -> bool {
+    let groups = &tally.palettes.groups;
+    if tally.spec.palettes == PaletteUse::Any || !tally.palettes.differ() {
+        return false;
     }
-    // A class that no mask shows has no number; an empty `source` says so.
-    let classes = cause::table(&tally.spec.classes, mapped.into_iter());
-    fault
-        .cause("palette PNGs store numbers; their palette has the colours of the classes")
-        .toml(format!("encoding = \"index\"\n{}\n{classes}", cause::list(&rest)))
+    let shows = |group: &Group| {
+        let shown =
+            group.shown.iter().take(SHOWN).map(|(number, colour)| format!("{number} = {}", Source::Rgb(*colour)));
+        let more = if group.shown.len() > SHOWN { " …" } else { "" };
+        format!("{}{more}, in {}", shown.collect::<Vec<_>>().join(", "), counted(group.files as u64, "mask"))
+    };
+    let examples = groups.iter().take(SHOWN).map(|group| Example::file(&group.first).note(shows(group)));
+    let remedy = "if the colours are the labels, write into the dataset's TOML, in place of the lines of the same keys, and give \
+                  each class its name; if the numbers are, whatever they look like: palettes = \"any\"";
+    let colours = tally.palettes.colours();
+    let class = |colour: &Source| {
+        let known = tally.spec.classes.iter().find(|class| class.color.map(Source::Rgb) == Some(*colour));
+        let (Source::Rgb([r, g, b]), None) = (colour, known) else { return known.cloned() };
+        Some(ClassSpec { name: format!("class {r}-{g}-{b}"), color: Some([*r, *g, *b]), source: None })
+    };
+    let classes: Vec<ClassSpec> = colours.iter().filter_map(class).collect();
+    let table = cause::table(&classes, colours.iter().map(|colour| vec![*colour]));
+    let what = "palettes that show one number in different colours: numbers are not the same labels in all masks";
+    let fault = Fault::new(Level::Fault, "palettes-differ", what, remedy)
+        .unit("palette")
+        .cause(
+            "image editors and optimisers sort the palette of each file as they like; the colours are then the labels",
+        )
+        .toml(format!("encoding = \"rgb\"\nignore = []\n{table}"));
+    faults.add_many(fault, groups.len(), examples);
+    true
+}
+
+/// Files store the same labels in two ways. Whether that is so.
+fn mixed_encodings(tally: &Tally, faults: &mut Faults) -> bool {
+    let Some(Mixed { why, sides }) = tally.kinds.mixed(|n| tally.map.target(Source::Index(n)).is_some()) else {
+        return false;
+    };
+    let remedy =
+        "keep masks of one kind, and export the others again as these are; no line of the TOML can tell them apart";
+    let what = "masks that store labels in two ways";
+    let fault = Fault::new(Level::Fault, "mixed-encodings", what, remedy).cause(why);
+    let fewer = sides.iter().map(|side| side.masks).min().unwrap_or(0);
+    let examples = sides.iter().map(|side| Example::file(&side.first).note(side.text()));
+    faults.add_many(fault, fewer, examples);
+    true
 }
 
 fn unknown_values(tally: &Tally, faults: &mut Faults) {

@@ -9,6 +9,7 @@
 mod fault;
 mod files;
 mod judge;
+mod mixed;
 pub(crate) mod naming;
 mod scan;
 mod survey;
@@ -31,6 +32,7 @@ use crate::error::{Error, Result};
 use fault::Faults;
 use tally::Tally;
 
+pub(crate) use mixed::Kinds;
 pub(crate) use survey::{Survey, ValueCount, survey};
 
 /// Pairs that are read before their facts are added up.
@@ -137,8 +139,9 @@ pub fn check(spec: &DatasetSpec, root: Option<&Path>, progress: Progress) -> Res
     }
     let map = LabelMap::new(spec)?;
     let mut faults = Faults::default();
-    let found: Vec<Pairs> = splits.iter().map(|(_, files)| Pairs::find(&base, files)).collect();
-    files::judge(spec, &base, &splits, &found, &mut faults);
+    let joiner = spec.joiner()?;
+    let found: Vec<Pairs> = splits.iter().map(|(_, files)| Pairs::find_joined(&base, files, joiner.as_ref())).collect();
+    files::judge(spec, &base, &splits, &found, joiner.as_ref(), &mut faults);
 
     faults.next_stage();
     let mut tally = Tally::new(spec, &map, splits.iter().map(|(split, _)| *split));
@@ -147,7 +150,7 @@ pub fn check(spec: &DatasetSpec, root: Option<&Path>, progress: Progress) -> Res
     progress(0, all.len());
     let mut done = 0;
     for chunk in all.chunks(CHUNK) {
-        let scanned: Vec<_> = chunk.par_iter().map(|(_, pair)| scan::scan(pair, &map)).collect();
+        let scanned: Vec<_> = chunk.par_iter().map(|(_, pair)| scan::scan(pair, &map, joiner.as_ref())).collect();
         // In order, so that the first of equal faults is always the same.
         for ((split, pair), scanned) in chunk.iter().zip(scanned) {
             tally.add(*split, pair, scanned, &mut faults);

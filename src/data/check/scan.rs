@@ -1,18 +1,21 @@
 //! One image and its mask, read whole and reduced to what the check needs of them.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::fs::File;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use image::metadata::Orientation;
 
 use crate::data::formats::{self, Format, Kind};
-use crate::data::image::{MAX_PIXELS, RawMask};
+use crate::data::image::{MAX_PIXELS, RawMask, Stored};
+use crate::data::join::{Joiner, Part};
 use crate::data::label_map::LabelMap;
 use crate::data::pairs::Pair;
+use crate::data::palette::{Shown, colour, meant, shown};
 use crate::data::spec::{Encoding, Source};
 use crate::error::Error;
 use crate::files;
@@ -60,6 +63,12 @@ pub(super) struct MaskFacts {
     pub(super) palette: Option<Vec<[u8; 3]>>,
     /// Of a JPEG, pixels that were taken for a declared value near theirs.
     pub(super) rounded: u64,
+    /// What its numbers look like, by its palette.
+    pub(super) shown: Option<Shown>,
+    /// Of numbers that can be looked up as colours: pixels of every colour.
+    pub(super) colours: Option<BTreeMap<Source, Count>>,
+    /// Of masks that were joined: pixels of several classes, and the first of them.
+    pub(super) overlapping: Option<(u64, usize)>,
 }
 
 #[derive(Clone, Copy)]
@@ -70,6 +79,8 @@ pub(super) struct Count {
 
 /// A file that cannot be read.
 pub(super) struct Broken {
+    /// Which, where it is not the one that was asked for.
+    pub(super) file: Option<PathBuf>,
     pub(super) code: &'static str,
     pub(super) what: String,
     pub(super) remedy: String,
@@ -78,8 +89,48 @@ pub(super) struct Broken {
 }
 
 /// Reads both files.
-pub(super) fn scan(pair: &Pair, map: &LabelMap) -> Scanned {
-    Scanned { image: read(&pair.image, image), mask: read(&pair.mask, |path, file| mask(path, file, Some(map))) }
+pub(super) fn scan(pair: &Pair, map: &LabelMap, joiner: Option<&Joiner>) -> Scanned {
+    let mask = match joiner {
+        Some(joiner) => joined(&pair.parts, joiner),
+        None => read(&pair.mask, |path, file| mask(path, file, Some(map))),
+    };
+    Scanned { image: read(&pair.image, image), mask }
+}
+
+/// The facts of all masks of an image as one.
+fn joined(parts: &[Part], joiner: &Joiner) -> Result<MaskFacts, Broken> {
+    let formats = RefCell::new(Vec::new());
+    let fault = RefCell::new(None);
+    let read_part = |part: &Part| {
+        let decode = |_: &Path, file: BufReader<File>| {
+            let raw = formats::mask(file, joiner.takes_jpeg()).and_then(|decoded| {
+                let format = describe(&decoded.mask);
+                Ok((meant(decoded.mask, Encoding::Rgb)?, format))
+            });
+            raw.map_err(|error| (error, "masks"))
+        };
+        let (raw, format) = read(&part.path, decode).map_err(|why| {
+            fault.replace(Some(Broken { file: Some(part.path.clone()), ..why }));
+            Error::new("a mask cannot be read")
+        })?;
+        formats.borrow_mut().push(format);
+        Ok(raw)
+    };
+    let joined = joiner.join(parts, read_part).map_err(|error| {
+        fault.take().unwrap_or_else(|| Broken {
+            file: None,
+            code: "join-failed",
+            what: "images whose masks cannot be joined".to_string(),
+            remedy: error.remedy().unwrap_or_default().to_string(),
+            note: Some(error.to_string()),
+        })
+    })?;
+    let mut formats = formats.into_inner();
+    formats.sort();
+    formats.dedup();
+    let format = format!("joined {}", formats.join(" and "));
+    let overlapping = joined.first.map(|first| (joined.overlapping, first));
+    Ok(MaskFacts { overlapping, format, ..facts(&joined.mask) })
 }
 
 /// The facts of a mask alone.
@@ -92,6 +143,7 @@ fn read<T>(
     facts: impl Fn(&Path, BufReader<File>) -> Result<T, (Error, &'static str)>,
 ) -> Result<T, Broken> {
     let unreadable = |error: std::io::Error| Broken {
+        file: None,
         code: "unreadable-file",
         what: "files that cannot be opened".to_string(),
         remedy: "give yourself the right to read them, or mend the link".to_string(),
@@ -122,27 +174,52 @@ fn image(path: &Path, file: BufReader<File>) -> Result<ImageFacts, (Error, &'sta
 
 fn mask(path: &Path, file: BufReader<File>, map: Option<&LabelMap>) -> Result<MaskFacts, (Error, &'static str)> {
     let lossy = map.is_some_and(LabelMap::takes_jpeg);
-    let mut decoded = formats::mask(file, lossy).map_err(|error| (error, "masks"))?;
-    let rounded = map.map_or(0, |map| map.round(&mut decoded.mask));
-    let raw = &decoded.mask;
+    let decoded = formats::mask(file, lossy).and_then(|decoded| meant(decoded.mask, Encoding::Index));
+    let mut raw = decoded.map_err(|error| (error, "masks"))?;
+    let rounded = map.map_or(0, |map| map.round(&mut raw));
+    let facts = facts(&raw);
+    let numbers = facts.values.keys().filter_map(|value| if let Source::Index(n) = value { Some(*n) } else { None });
+    let shown = if facts.encoding == Encoding::Index { shown(numbers, raw.stored()) } else { None };
+    let colours = as_colours(&facts, raw.stored());
+    Ok(MaskFacts { misnamed: misnamed(path, raw.stored().format), rounded, shown, colours, ..facts })
+}
+
+/// The facts of decoded numbers or colours.
+fn facts(raw: &RawMask) -> MaskFacts {
     let (encoding, hash, (values, more)) = match raw {
         RawMask::Index { width, values, .. } => (Encoding::Index, hash(&(width, values)), numbers(values)),
         RawMask::Rgb { width, values, .. } => (Encoding::Rgb, hash(&(width, values)), colours(values)),
     };
     let stored = raw.stored();
-    Ok(MaskFacts {
+    MaskFacts {
         size: raw.size().into(),
         format: describe(raw),
         kind: stored.format.name(),
         encoding,
-        misnamed: misnamed(path, stored.format),
+        misnamed: false,
         hash,
         values,
         more,
         transparent: stored.transparent,
-        rounded,
+        rounded: 0,
         palette: stored.palette.as_deref().map(<[_]>::to_vec),
-    })
+        shown: None,
+        colours: None,
+        overlapping: None,
+    }
+}
+
+/// Pixels of every colour of a mask of numbers, where each number has one.
+fn as_colours(facts: &MaskFacts, stored: &Stored) -> Option<BTreeMap<Source, Count>> {
+    let mut colours: BTreeMap<Source, Count> = BTreeMap::new();
+    for (value, count) in &facts.values {
+        let Source::Index(number) = value else { return None };
+        let colour = colour(stored, *number)?;
+        // Two numbers of one colour are one label.
+        let sum = colours.entry(Source::Rgb(colour)).or_insert(Count { pixels: 0, first: count.first });
+        *sum = Count { pixels: sum.pixels + count.pixels, first: sum.first.min(count.first) };
+    }
+    Some(colours)
 }
 
 fn numbers(values: &[u16]) -> (BTreeMap<Source, Count>, bool) {
@@ -230,15 +307,13 @@ fn broken(bytes: &[u8], error: &Error, noun: &str) -> Broken {
             "masks of colours with 16 bits a channel".to_string(),
             "save them as 8-bit palette, grey or RGB PNG".to_string(),
         ),
-        Some(Format::Npy) if noun == "images" => other_format(noun, "NumPy array", "png"),
-        Some(Format::WebP) if noun == "masks" => other_format(noun, "WebP", "webp"),
+        Some(Format::Npy) if noun == "images" => other_format(noun, "NumPy array"),
+        Some(Format::WebP) if noun == "masks" => other_format(noun, "WebP"),
         Some(_) if error.to_string().contains("not supported") => {
             ("other-format", format!("{noun} of a form that is not read"), "export them as PNG".to_string())
         }
         Some(_) => ("damaged-file", format!("{noun} that are damaged or cut short"), again.to_string()),
-        None if let Ok(other) = image::guess_format(bytes) => {
-            other_format(noun, &format!("{other:?}").to_uppercase(), other.extensions_str()[0])
-        }
+        None if let Ok(other) = image::guess_format(bytes) => other_format(noun, &format!("{other:?}").to_uppercase()),
         None if start.iter().all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) => {
             let what = format!("{noun} that are text files, such as an error page saved as a picture");
             ("not-an-image", what, again.to_string())
@@ -247,10 +322,11 @@ fn broken(bytes: &[u8], error: &Error, noun: &str) -> Broken {
     };
     // Of an empty file there is no more to say.
     let note = (!bytes.is_empty()).then(|| error.to_string());
-    Broken { code, what, remedy, note }
+    Broken { file: None, code, what, remedy, note }
 }
 
-fn other_format(noun: &str, name: &str, ending: &str) -> (&'static str, String, String) {
-    let remedy = format!("convert them to PNG: magick mogrify -format png *.{ending}");
-    ("other-format", format!("{noun} that are {name} files, whatever they are called"), remedy)
+fn other_format(noun: &str, name: &str) -> (&'static str, String, String) {
+    // Image editors smooth what they convert, or sort its palette anew.
+    let remedy = if noun == "masks" { "export them as PNG from the labelling tool" } else { "convert them to PNG" };
+    ("other-format", format!("{noun} that are {name} files, whatever they are called"), remedy.to_string())
 }

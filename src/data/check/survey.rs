@@ -6,8 +6,9 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 
 use super::scan::scan_mask;
-use super::{CHUNK, Progress};
+use super::{CHUNK, Kinds, Progress};
 use crate::data::encoding::Groups;
+use crate::data::palette::Palettes;
 use crate::data::spec::{Encoding, Source};
 
 /// What masks hold.
@@ -29,6 +30,14 @@ pub(crate) struct Survey {
     pub(crate) palette: Option<Vec<[u8; 3]>>,
     /// All have the same.
     pub(crate) one_palette: bool,
+    /// What the palettes of masks of numbers show.
+    pub(crate) palettes: Palettes,
+    /// Which numbers masks hold together.
+    pub(crate) kinds: Kinds,
+    /// All colours, with those that palettes say of numbers.
+    all_colours: BTreeMap<Source, ValueCount>,
+    /// Masks of numbers that say no colours.
+    plain: usize,
 }
 
 /// How often a value occurs.
@@ -39,14 +48,30 @@ pub(crate) struct ValueCount {
 }
 
 impl Survey {
+    /// Numbers are colours too: by palettes that differ from file to file, or beside masks of colours.
+    pub(crate) fn by_colour(&self) -> bool {
+        self.index > 0 && self.plain == 0 && (self.palettes.differ() || self.rgb > 0)
+    }
+
     /// What most masks hold.
     pub(crate) fn encoding(&self) -> Encoding {
-        if self.rgb > self.index { Encoding::Rgb } else { Encoding::Index }
+        if self.rgb > self.index || self.by_colour() { Encoding::Rgb } else { Encoding::Index }
+    }
+
+    /// Brings values into the order that palettes have them in.
+    pub(crate) fn order(&self, values: &mut [(Source, ValueCount)]) {
+        if self.by_colour() {
+            let order = self.palettes.colours();
+            values.sort_by_key(|(value, _)| {
+                (order.iter().position(|other| other == value).unwrap_or(usize::MAX), *value)
+            });
+        }
     }
 
     /// The values of masks of that kind.
     pub(crate) fn values(&self) -> &BTreeMap<Source, ValueCount> {
         match self.encoding() {
+            _ if self.by_colour() => &self.all_colours,
             Encoding::Index => &self.numbers,
             Encoding::Rgb => &self.colours,
         }
@@ -82,6 +107,21 @@ pub(crate) fn survey(masks: &[PathBuf], progress: Progress) -> Survey {
                     &mut survey.colours
                 }
             };
+            if facts.encoding == Encoding::Index {
+                let numbers = facts.values.keys();
+                let numbers = numbers.filter_map(|value| if let Source::Index(n) = value { Some(*n) } else { None });
+                survey.kinds.add(numbers.collect(), path);
+                // Greys of 8 bits could be colours too, but nothing says so.
+                survey.plain += usize::from(facts.palette.is_none());
+            }
+            if let Some(shown) = &facts.shown {
+                survey.palettes.add(path, shown);
+            }
+            for (value, count) in facts.colours.as_ref().filter(|_| facts.palette.is_some()).unwrap_or(&facts.values) {
+                let sum = survey.all_colours.entry(*value).or_default();
+                sum.pixels += count.pixels;
+                sum.masks += 1;
+            }
             for (value, count) in facts.values {
                 let sum = values.entry(value).or_default();
                 sum.pixels += count.pixels;

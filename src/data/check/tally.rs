@@ -1,17 +1,18 @@
 //! The facts of all pairs, added up.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use image::metadata::Orientation;
 
 use super::fault::{Example, Fault, Faults, Level};
 use super::scan::{Broken, ImageFacts, MaskFacts, Scanned};
-use super::{ClassReport, Report, SplitReport, ValueReport};
+use super::{ClassReport, Kinds, Report, SplitReport, ValueReport};
 use crate::data::Split;
 use crate::data::image::{IGNORE, swaps_sides};
 use crate::data::label_map::LabelMap;
 use crate::data::pairs::Pair;
+use crate::data::palette::Palettes;
 use crate::data::spec::{DatasetSpec, Encoding, Source};
 
 /// Values of all masks that are told apart; more are those of photographs.
@@ -32,10 +33,14 @@ pub(super) struct Tally<'a> {
     pub(super) other_encoding: Vec<PathBuf>,
     /// The values of these, of the first some.
     pub(super) other_values: BTreeMap<Source, u64>,
-    /// The palette of the first mask that has one.
-    pub(super) palette: Option<Vec<[u8; 3]>>,
     /// Of images of 16 bits a channel: the lowest and highest value.
     pub(super) deep: Option<[u16; 2]>,
+    /// The first mask of the declared encoding.
+    pub(super) first_declared: Option<PathBuf>,
+    /// What the palettes of masks of numbers show.
+    pub(super) palettes: Palettes,
+    /// Which numbers masks hold together.
+    pub(super) kinds: Kinds,
 }
 
 /// Sums over the pairs of a split.
@@ -95,15 +100,18 @@ impl<'a> Tally<'a> {
             pictures: HashMap::new(),
             other_encoding: Vec::new(),
             other_values: BTreeMap::new(),
-            palette: None,
             deep: None,
+            first_declared: None,
+            palettes: Palettes::default(),
+            kinds: Kinds::default(),
         }
     }
 
     /// Adds a pair; what is wrong with it alone is told at once.
     pub(super) fn add(&mut self, split: usize, pair: &Pair, scanned: Scanned, faults: &mut Faults) {
         self.splits[split].pairs += 1;
-        let broken = |broken: &Broken, path, faults: &mut Faults| {
+        let broken = |broken: &Broken, path: &Path, faults: &mut Faults| {
+            let path = broken.file.as_deref().unwrap_or(path);
             let example = Example { note: broken.note.clone(), ..Example::file(path) };
             faults.add(Fault::new(Level::Fault, broken.code, broken.what.clone(), broken.remedy.clone()), example);
         };
@@ -168,10 +176,24 @@ impl<'a> Tally<'a> {
             let fault = Fault::new(Level::Warning, "jpeg-mask-rounded", what, remedy);
             faults.add(fault, Example::file(&pair.mask).note(note));
         }
-        if self.palette.is_none() {
-            self.palette.clone_from(&mask.palette);
+        if let Some((pixels, at)) = mask.overlapping {
+            let what = "images of which masks of different classes show the same pixels";
+            let remedy =
+                "`overlap` of [join] says which class they are: \"later\" in its list, \"earlier\", or \"ignore\"";
+            faults.add(
+                Fault::new(Level::Warning, "masks-overlap", what, remedy),
+                Example::file(&pair.image).at(place(at)).note(format!("{pixels} pixels")),
+            );
         }
-        if mask.encoding != self.spec.encoding {
+        if let Some(shown) = mask.shown.as_ref().filter(|_| self.spec.encoding == Encoding::Index) {
+            self.palettes.add(&pair.mask, shown);
+        }
+        // Numbers where colours are declared are what a palette says, or greys that are classes.
+        let known = |value: &Source| self.map.target(*value).is_some();
+        let looked_up = mask.colours.as_ref().filter(|colours| {
+            self.spec.encoding == Encoding::Rgb && (mask.palette.is_some() || colours.keys().all(known))
+        });
+        if mask.encoding != self.spec.encoding && looked_up.is_none() {
             self.other_encoding.push(pair.mask.clone());
             if self.other_values.len() < MAX_VALUES {
                 mask.values
@@ -180,9 +202,15 @@ impl<'a> Tally<'a> {
             }
             return;
         }
-        let all: u64 = mask.values.values().map(|count| count.pixels).sum();
+        self.first_declared.get_or_insert_with(|| pair.mask.clone());
+        let values = looked_up.unwrap_or(&mask.values);
+        let numbers = values.keys().filter_map(|value| if let Source::Index(n) = value { Some(*n) } else { None });
+        if self.spec.encoding == Encoding::Index && self.spec.join.is_none() {
+            self.kinds.add(numbers.collect(), &pair.mask);
+        }
+        let all: u64 = values.values().map(|count| count.pixels).sum();
         let (mut counted, mut unknown, mut labels) = (0, mask.more, [false; 256]);
-        for (value, count) in &mask.values {
+        for (value, count) in values {
             let full = self.values.len() >= MAX_VALUES;
             let sum = match self.values.get_mut(value) {
                 Some(sum) => Some(sum),
@@ -210,7 +238,7 @@ impl<'a> Tally<'a> {
         sums.class_images.iter_mut().zip(labels).for_each(|(images, here)| *images += u64::from(here));
         if counted == 0 && !unknown {
             sums.blank.push(pair.mask.clone());
-        } else if mask.values.values().any(|count| count.pixels * 1000 >= all * 999) {
+        } else if values.values().any(|count| count.pixels * 1000 >= all * 999) {
             sums.constant.push(pair.mask.clone());
         }
     }
@@ -269,7 +297,7 @@ impl SplitTally {
     }
 }
 
-fn misnamed(path: &std::path::Path, format: &str, faults: &mut Faults) {
+fn misnamed(path: &Path, format: &str, faults: &mut Faults) {
     let what = format!("{format} files with the ending of another format; they are read as what they are");
     faults.add(Fault::new(Level::Warning, "wrong-ending", what, "rename them"), Example::file(path));
 }
@@ -282,7 +310,8 @@ fn compare_sizes(pair: &Pair, image: &ImageFacts, mask: &MaskFacts, faults: &mut
         let certain = swaps_sides(image.orientation) && w != h;
         if turned && !certain {
             let what = "images that EXIF turns, whose masks may have been drawn before that";
-            let remedy = "look at one beside its mask; if they disagree: exiftool -Orientation= FILE";
+            let remedy = "look at one beside its mask; if they disagree, remove the \
+                 orientation from the EXIF of these images";
             faults.add(Fault::new(Level::Warning, "exif", what, remedy), Example::file(&pair.image));
         }
         return;
@@ -291,7 +320,7 @@ fn compare_sizes(pair: &Pair, image: &ImageFacts, mask: &MaskFacts, faults: &mut
         (
             "exif-mismatch",
             "masks drawn on the pixels as stored, while EXIF turns the image",
-            "remove the note from the images: exiftool -Orientation= FILE; or turn the masks as EXIF turns the images",
+            "turn the masks as EXIF turns the images, or remove the orientation from the EXIF of these images, and of no others",
         )
     } else if [w, h] == [mh, mw] {
         (
@@ -303,7 +332,8 @@ fn compare_sizes(pair: &Pair, image: &ImageFacts, mask: &MaskFacts, faults: &mut
         (
             "scaled-mask",
             "masks of another size in the same proportions",
-            "export them at the images' size, or scale without smoothing: magick MASK -filter point -resize WxH! MASK",
+            "export them at the images' size from the labelling tool; image editors that scale them smooth the edges or sort the \
+             palette anew",
         )
     } else {
         (

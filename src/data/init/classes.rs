@@ -32,8 +32,21 @@ pub(super) struct Found {
 pub(super) fn find(survey: &Survey, options: &Options, file: Option<(String, Vec<Named>)>) -> Found {
     let (encoding, all) = (survey.encoding(), survey.values());
     let again = "export the masks again as PNG, all alike; `structtoken data check` names the files";
-    let mut doubt = (survey.index > 0 && survey.rgb > 0)
+    let mut doubt = (survey.index > 0 && survey.rgb > 0 && !survey.by_colour())
         .then(|| Error::new(format!("{} masks hold numbers and {} colours", survey.index, survey.rgb)).hint(again));
+    if !survey.by_colour() && survey.palettes.differ() {
+        doubt = Some(
+            Error::new(format!(
+                "palettes show one number in different colours (`{}` and `{}`), and other masks have no palette",
+                survey.palettes.groups[0].first.display(),
+                survey.palettes.groups[1].first.display()
+            ))
+            .hint(again),
+        );
+    } else if let Some(mixed) = survey.kinds.shifted(|_| true).filter(|_| survey.rgb == 0) {
+        let [a, b] = mixed.sides.map(|side| side.text());
+        doubt = Some(Error::new(format!("{}: {a}; {b}", mixed.why)).hint(again));
+    }
     let total: u64 = all.values().map(|count| count.pixels).sum();
     let mut names = Match::new(survey, options, file);
     let mut notes = std::mem::take(&mut names.notes);
@@ -55,6 +68,14 @@ pub(super) fn find(survey: &Survey, options: &Options, file: Option<(String, Vec
     }
     let mut values: Vec<(Source, ValueCount)> =
         all.iter().filter(|(value, _)| !smooth.contains(value)).map(|(value, count)| (*value, *count)).collect();
+    survey.order(&mut values);
+    if survey.by_colour() {
+        let why = match survey.rgb {
+            0 => "palettes differ from file to file",
+            _ => "some masks are palette PNGs and others RGB",
+        };
+        notes.push(format!("{why}: labels are read by their colours, and the numbers are not looked at"));
+    }
     let mut ignore = Vec::new();
 
     // Slips first: what they are called does not matter.

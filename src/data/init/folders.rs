@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use super::per_class::{self, Folders};
 use super::plan::{List, Part, Place, Plan, folders_in};
 use super::splits::SPLITS;
 use super::{classes, names};
@@ -84,6 +85,11 @@ pub(super) fn plan_leniently(place: &Place, progress: Progress) -> Result<Option
 /// The plan, and why the masks may be no labels.
 fn describe(place: &Place, progress: Progress) -> Result<Option<(Plan, Option<Error>)>> {
     let candidates = candidates(place)?;
+    let folders: Vec<Folders> =
+        candidates.iter().map(|Candidate { split, images, masks }| Folders { split: *split, images, masks }).collect();
+    if let Some(plan) = per_class::plan(place, &folders, progress)? {
+        return Ok(Some((plan, None)));
+    }
     let mut parts = Vec::new();
     let mut masks = Vec::new();
     for candidate in &candidates {

@@ -19,6 +19,7 @@ mod loveda;
 mod names;
 mod naming;
 mod notes;
+mod per_class;
 mod pictures;
 mod plan;
 mod raster;

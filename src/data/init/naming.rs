@@ -163,7 +163,10 @@ impl<'a> Match<'a> {
                     _ => fits = false,
                 }
             }
-            let coloured = told.values().filter(|name| *name != "void" && *name != "background").count();
+            // Black, red, green and the like are what anybody draws with: they are of no set.
+            let own = |value: &Source| shown(value).is_some_and(|rgb| rgb.iter().any(|c| !matches!(c, 0 | 255)));
+            let named = told.iter().filter(|(_, name)| *name != "void" && *name != "background");
+            let coloured = named.filter(|(value, _)| own(value)).count();
             if fits && coloured >= 2 {
                 self.told = told;
                 self.notes.push(format!(

@@ -209,6 +209,8 @@ impl<'a> Place<'a> {
             range: None,
             jpeg_tolerance: None,
             classes,
+            palettes: Default::default(),
+            join: None,
             train: None,
             val: None,
             test: None,

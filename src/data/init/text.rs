@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::plan::Plan;
+use crate::data::join::JoinedMask;
 use crate::data::spec::{Encoding, Source, SplitSpec};
 
 /// The text of the TOML.
@@ -19,6 +20,7 @@ pub(super) fn text(plan: &Plan) -> String {
     }
     let _ = writeln!(text, "\nname = {}", quote(&spec.name));
     let _ = match spec.encoding {
+        _ if spec.join.is_some() => Ok(()),
         Encoding::Index => {
             writeln!(text, "encoding = \"index\"             # masks store numbers; palettes are not looked at")
         }
@@ -26,7 +28,9 @@ pub(super) fn text(plan: &Plan) -> String {
     };
     let values = |values: &[Source]| values.iter().map(Source::to_string).collect::<Vec<_>>().join(", ");
     let ignore = format!("ignore = [{}]", values(&spec.ignore));
-    let _ = writeln!(text, "{ignore:<30} # values of masks that count nowhere");
+    if spec.join.is_none() {
+        let _ = writeln!(text, "{ignore:<30} # values of masks that count nowhere");
+    }
     let splits = [("train", &spec.train), ("val", &spec.val), ("test", &spec.test)];
     for (name, split) in splits {
         let Some(SplitSpec { images, masks, image_suffix, mask_suffix, list }) = split else { continue };
@@ -46,6 +50,28 @@ pub(super) fn text(plan: &Plan) -> String {
         }
         if let Some(list) = list {
             line(&mut text, "list", &path(list), "the images of this split, one a line");
+        }
+    }
+    if let Some(join) = &spec.join {
+        let _ = writeln!(text, "\n[join]                         # each image has several masks, which become one");
+        let _ = writeln!(
+            text,
+            "masks = [                      # what `file` shows is `class`; {{stem}} is the image's name"
+        );
+        for JoinedMask { file, class } in &join.masks {
+            let _ = writeln!(text, "    {{ file = {}, class = {} }},", quote(file), quote(class));
+        }
+        let rest = format!("rest = {}", quote(&join.rest));
+        let _ = writeln!(text, "]\n{rest:<30} # what no mask shows: a class, or \"ignore\"");
+        let overlap = serde_json::to_string(&join.overlap).unwrap_or_default();
+        let overlap = format!("overlap = {overlap}");
+        let _ = writeln!(
+            text,
+            "{overlap:<30} # what several show: \"later\" in the list wins, or \"earlier\"; or \"ignore\""
+        );
+        if let Some(threshold) = join.threshold {
+            let threshold = format!("threshold = {threshold}");
+            let _ = writeln!(text, "{threshold:<30} # values from here on are shown");
         }
     }
     for class in &spec.classes {

@@ -122,6 +122,8 @@ fn unnamed() -> DatasetSpec {
         encoding: Encoding::Index,
         ignore: Vec::new(),
         classes: Vec::new(),
+        join: None,
+        palettes: Default::default(),
         train: None,
         val: None,
         test: None,

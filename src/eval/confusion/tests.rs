@@ -196,3 +196,34 @@ fn matches_the_reference() {
         }
     }
 }
+
+#[test]
+fn scores_that_say_nothing_say_so() {
+    let map = |ids: &[u8]| Labels { width: ids.len(), height: 1, ids: ids.to_vec() };
+    let warnings = |truth: &[u8], prediction: &[u8]| {
+        let mut confusion = Confusion::new(3);
+        confusion.add(&map(truth), &map(prediction)).unwrap();
+        let scores = confusion.scores(&names(3));
+        assert_eq!(scores.table().matches("warning: ").count(), scores.warnings.len());
+        let json = serde_json::to_value(&scores).unwrap();
+        assert_eq!(json["warnings"].as_array().unwrap().len(), scores.warnings.len());
+        scores.warnings
+    };
+    for (truth, prediction, say) in [
+        ([0, 0, 255, 0], [0, 0, 1, 0], "one class alone"),
+        ([2, 2, 2, 2], [0, 1, 2, 0], "one class alone"),
+        ([255; 4], [0; 4], "every pixel of the truth is ignored (4)"),
+        ([0, 1, 2, 1], [0; 4], "for every pixel"),
+        ([0, 1, 2, 1], [0, 2, 1, 0], "finds no pixel of any but"),
+        ([0, 1, 2, 1], [1, 2, 1, 0], "finds no pixel of any"),
+    ] {
+        let found = warnings(&truth, &prediction);
+        assert!(found.len() == 1 && found[0].contains(say), "{found:?}");
+    }
+    assert_eq!(warnings(&[0, 1, 2, 1], &[0, 1, 1, 1]), [""; 0]);
+    assert_eq!(Confusion::new(3).scores(&names(3)).warnings.len(), 1, "nothing was counted");
+    // Files of before have none.
+    let mut json = serde_json::to_value(Confusion::new(3).scores(&names(3))).unwrap();
+    json.as_object_mut().unwrap().remove("warnings");
+    assert!(serde_json::from_value::<Scores>(json).unwrap().warnings.is_empty());
+}

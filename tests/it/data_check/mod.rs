@@ -1,6 +1,8 @@
 //! Sets that are broken on purpose, each built here: every fault is found, named with file and place, and has a remedy that
 //! works where it is a line of the TOML.
 
+mod joined;
+mod meaning;
 mod names;
 mod pictures;
 mod values;
@@ -11,6 +13,7 @@ use image::{GrayImage, Luma, Rgb, RgbImage};
 use structtoken::data::check::{Fault, Level, Report, check};
 use structtoken::data::init::check_folder;
 use structtoken::data::spec::{DatasetSpec, Source};
+use structtoken::data::{Dataset, Split};
 
 use crate::cli::Lab;
 
@@ -110,6 +113,23 @@ impl Set {
         let text = report.text();
         assert!(text.contains(&fault.what) && text.contains(&fault.remedy) && text.contains(file), "{text}");
         fault.clone()
+    }
+
+    /// The labels that training would get are these, or count nowhere.
+    fn labels_are(&self, truth: impl Fn(u32, u32) -> u8) {
+        let spec = DatasetSpec::read(&self.lab.path("set.toml")).unwrap();
+        for split in [Split::Train, Split::Val] {
+            let set = spec.open(split, None).unwrap();
+            for at in 0..set.len() {
+                let labels = set.get(at).unwrap().labels;
+                let expected = |at: usize| truth(at as u32 % SIZE.0, at as u32 / SIZE.0);
+                // The last row is another in each mask.
+                let shown = labels.ids.len() - SIZE.0 as usize;
+                let wrong = (0..shown).find(|at| labels.ids[*at] != 255 && labels.ids[*at] != expected(*at));
+                assert_eq!(wrong, None, "{} {}", set.name(at), std::fs::read_to_string(&spec.file).unwrap());
+                assert!(labels.ids.iter().any(|id| *id != 255));
+            }
+        }
     }
 
     /// Writes the lines that a fault asks for in place of those of the same name; the fault is gone then.

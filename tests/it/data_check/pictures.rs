@@ -8,7 +8,7 @@ fn sizes_that_differ() {
     let (w, h) = SIZE;
     for (size, code, say) in [
         ((h, w), "swapped-size", "90 degrees"),
-        ((w / 2, h / 2), "scaled-mask", "smoothing"),
+        ((w / 2, h / 2), "scaled-mask", "smooth"),
         ((w, h - 1), "size-mismatch", "another image"),
     ] {
         let set = Set::good();
@@ -36,7 +36,7 @@ fn images_that_exif_turns() {
     std::fs::remove_file(set.path("train/images/0.png")).unwrap();
     set.lab.write("train/images/0.jpg", turned(6));
     let fault = set.finds(Level::Fault, "exif-mismatch", "train/masks/0.png");
-    assert!(fault.remedy.contains("exiftool") && fault.examples[0].note.as_ref().unwrap().contains("image 32x40"));
+    assert!(fault.remedy.contains("EXIF") && fault.examples[0].note.as_ref().unwrap().contains("image 32x40"));
     // A half turn does not show in the size.
     set.lab.write("train/images/0.jpg", turned(3));
     set.finds(Level::Warning, "exif", "train/images/0.jpg");
@@ -71,7 +71,7 @@ fn files_that_are_no_pictures() {
         (b"", "empty-file", "again"),
         (&png[..png.len() / 2], "damaged-file", "again"),
         (b"<html>404 not found</html>", "not-an-image", "again"),
-        (b"qoif\0\0\0\x01\0\0\0\x01\x03\0", "other-format", "convert"),
+        (b"qoif\0\0\0\x01\0\0\0\x01\x03\0", "other-format", "PNG"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "lfs-pointer", "git lfs pull"),
         (&huge, "too-large", "tiles"),
     ];
