@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::tally::{Ask, Tally};
-use crate::data::{Classes, Dataset, Split};
+use crate::data::{Classes, Dataset};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::rng::fnv1a;
@@ -23,7 +23,7 @@ pub struct Identity {
     /// Names and colours of the classes.
     pub classes: Classes,
     /// The part of the dataset.
-    pub split: Split,
+    pub split: String,
     /// How many images it has.
     pub images: usize,
     /// A hash of their names, in order.
@@ -42,7 +42,7 @@ impl Identity {
     pub fn new(
         model: &Path,
         dataset: &dyn Dataset,
-        split: Split,
+        split: impl std::fmt::Display,
         settings: serde_json::Value,
         ask: Ask,
     ) -> Result<Self> {
@@ -51,7 +51,7 @@ impl Identity {
         Ok(Self {
             model: format!("{:08x}-{}", crc32fast::hash(&bytes), bytes.len()),
             classes: dataset.classes().clone(),
-            split,
+            split: split.to_string(),
             images: dataset.len(),
             names: format!("{:016x}", fnv1a(names.join("\n").as_bytes())),
             settings,
@@ -177,12 +177,13 @@ pub fn merge(parts: Vec<(PathBuf, Part)>) -> Result<(Identity, Tally)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::Split;
 
     fn identity() -> Identity {
         Identity {
             model: "00-1".into(),
             classes: Classes { names: vec!["a".into(), "b".into()], colors: vec![[0; 3]; 2] },
-            split: Split::Val,
+            split: Split::Val.to_string(),
             images: 1,
             names: "ab".into(),
             settings: serde_json::json!({"flip": false}),
@@ -207,7 +208,7 @@ mod tests {
         for (other, part_of_message) in [
             (with(|one| one.model = "01-1".into()), "`2-2` is of another model than `1-2`"),
             (with(|one| one.classes.names[0] = "c".into()), "other classes"),
-            (with(|one| one.split = Split::Test), "another split"),
+            (with(|one| one.split = Split::Test.to_string()), "another split"),
             (with(|one| one.images = 2), "other images"),
             (with(|one| one.settings = serde_json::json!({"flip": true})), "other settings of inference"),
             (with(|one| one.ask.certainty = true), "other options"),
