@@ -8,7 +8,7 @@ use super::plot::{Axes, COLORS, Series, lines, scatter};
 use super::table::COLUMNS;
 use crate::data::image::{IGNORE, Labels};
 use crate::error::Result;
-use crate::report::html::{document, escape, swatch};
+use crate::report::html::{Head, document, escape, swatch};
 use crate::report::pictures::{label_map, photo};
 
 /// The page of a comparison.
@@ -31,7 +31,8 @@ pub(super) fn render(plan: &Plan, comparison: &Comparison, pictures: &Pictures) 
         comparison.budget,
         plan.seeds.len()
     );
-    Ok(document(&title, &lead, include_str!("compare.css"), &sections))
+    let head = Head { title: &title, lead: &lead, hero: String::new() };
+    Ok(document(&head, include_str!("compare.css"), &sections))
 }
 
 struct Page<'a> {

@@ -83,9 +83,9 @@ impl<'a> Place<'a> {
     }
 }
 
-/// Whether `run` is finished in `dir`.
-pub fn finished(dir: &Path, run: &Run) -> bool {
-    dir.join(run.to_string()).join(RESULT).exists()
+/// Whether the run called `name` is finished in `dir`.
+pub fn finished(dir: &Path, name: &str) -> bool {
+    dir.join(name).join(RESULT).exists()
 }
 
 /// Trains and evaluates one run of the plan in its folder below `place.dir`, or goes on with it. Does nothing where it is
@@ -95,7 +95,7 @@ pub fn finished(dir: &Path, run: &Run) -> bool {
 /// As [`train::run`]; or the folder holds a run with other settings.
 pub fn train_and_evaluate(plan: &Plan, run: &Run, place: &Place, observer: &mut dyn Observer) -> Result<Ended> {
     let folder = place.dir.join(run.to_string());
-    if finished(place.dir, run) {
+    if finished(place.dir, &run.to_string()) {
         return Ok(Ended::Finished);
     }
     let started = Instant::now();

@@ -123,6 +123,31 @@ impl DataConfig {
         leftover::leftovers(&DatasetSpec::find(&self.dataset)?, self.root.as_deref())
     }
 
+    /// The splits that the dataset has. Of two that are the same, the first.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but files are not looked at.
+    pub fn splits(&self) -> Result<Vec<Split>> {
+        let all = [Split::Train, Split::Val, Split::Test];
+        if self.dataset == shapes::NAME {
+            return Ok(all.to_vec());
+        }
+        let spec = DatasetSpec::find(&self.dataset)?;
+        let folds = self.fold.is_some_and(|fold| fold.of > 1);
+        let mut seen = Vec::new();
+        Ok(all
+            .into_iter()
+            .filter(|split| {
+                // The held-out part of a fold is of the training images.
+                let files = if folds && *split == Split::Val { None } else { spec.split(*split) };
+                let held_out = folds && *split == Split::Val && spec.train.is_some();
+                let new = files.is_some_and(|files| !seen.contains(&files));
+                seen.extend(files);
+                new || held_out
+            })
+            .collect())
+    }
+
     /// The dataset's classes, without looking at its files.
     pub fn classes(&self) -> Result<Classes> {
         if self.dataset == shapes::NAME {

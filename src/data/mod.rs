@@ -9,6 +9,7 @@ pub mod augment;
 mod budget;
 mod cause;
 pub mod check;
+mod combine;
 mod config;
 pub mod crop;
 mod encoding;
@@ -33,6 +34,7 @@ pub mod shapes;
 pub mod spec;
 mod walk;
 
+pub use combine::{Joined, Matched};
 pub use config::{DataConfig, Fold};
 
 use std::collections::HashMap;

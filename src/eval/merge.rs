@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::tally::{Ask, Tally};
-use crate::data::{Classes, Dataset, Split};
+use crate::data::{Classes, Dataset};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::rng::fnv1a;
@@ -23,7 +23,7 @@ pub struct Identity {
     /// Names and colours of the classes.
     pub classes: Classes,
     /// The part of the dataset.
-    pub split: Split,
+    pub split: String,
     /// How many images it has.
     pub images: usize,
     /// A hash of their names, in order.
@@ -42,7 +42,7 @@ impl Identity {
     pub fn new(
         model: &Path,
         dataset: &dyn Dataset,
-        split: Split,
+        split: impl std::fmt::Display,
         settings: serde_json::Value,
         ask: Ask,
     ) -> Result<Self> {
@@ -50,7 +50,7 @@ impl Identity {
         Ok(Self {
             model: format!("{:08x}-{}", crc32fast::hash(&bytes), bytes.len()),
             classes: dataset.classes().clone(),
-            split,
+            split: split.to_string(),
             images: dataset.len(),
             names: hash((0..dataset.len()).map(|index| dataset.name(index))),
             settings,

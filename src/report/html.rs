@@ -29,11 +29,20 @@ pub fn render(report: &Report) -> Result<String> {
         ("suspects", "Suspected labels", suspects::section(report)?),
         ("next", "Next", next_steps(report)),
     ];
-    Ok(document(&report.title, &report.lead, "", &sections))
+    Ok(document(&Head { title: &report.title, lead: &report.lead, hero: hero(report)? }, "", &sections))
+}
+
+/// The top of a page.
+pub(crate) struct Head<'a> {
+    pub(crate) title: &'a str,
+    pub(crate) lead: &'a str,
+    /// HTML that stands beside both.
+    pub(crate) hero: String,
 }
 
 /// A page of sections, each of an id, a name and its HTML; empty ones are left out. `style` follows the house's own.
-pub(crate) fn document(title: &str, lead: &str, style: &str, sections: &[(&str, &str, String)]) -> String {
+pub(crate) fn document(head: &Head, style: &str, sections: &[(&str, &str, String)]) -> String {
+    let Head { title, lead, hero } = head;
     let (mut nav, mut body) = (String::new(), String::new());
     for (id, name, content) in sections.iter().filter(|section| !section.2.is_empty()) {
         nav += &format!("<a href=\"#{id}\">{name}</a>");
@@ -48,6 +57,7 @@ pub(crate) fn document(title: &str, lead: &str, style: &str, sections: &[(&str, 
             ("style", format!("{}\n{style}", include_str!("style.css")).trim_end()),
             ("script", include_str!("script.js").trim_end()),
             ("lead", &lead),
+            ("hero", hero),
             ("nav", &nav),
             ("sections", &body),
         ],
@@ -66,6 +76,28 @@ fn fill(template: &str, values: &[(&str, &str)]) -> String {
     page
 }
 
+/// What is seen first: the first sample under the masks that the model gives it.
+fn hero(report: &Report) -> Result<String> {
+    let Some(sample) = report.samples.first() else { return Ok(String::new()) };
+    let size = pictures::fit(sample.image.width, sample.image.height, Budget::of(0, 1).picture);
+    let palette: Vec<[u8; 3]> = report.classes.iter().map(|class| class.color).collect();
+    let (width, height) = size;
+    Ok(format!(
+        r#"<figure class="hero"><div class="stack" style="aspect-ratio:{width}/{height}"><img class="photo" alt="{name}" src="{photo}"><img class="stage labels" alt="the model's masks" src="{masks}"></div>
+<figcaption>The masks over {name} {iou}</figcaption></figure>
+"#,
+        name = escape(&sample.name),
+        photo = pictures::photo(&pictures::shrink_image(&sample.image, size))?,
+        masks = pictures::label_map(&pictures::shrink_labels(&sample.prediction, size), &palette)?,
+        iou = badge(sample.iou),
+    ))
+}
+
+/// Cards in a row: at most four, in rows as even as can be.
+fn columns(cards: usize) -> usize {
+    cards.div_ceil(cards.div_ceil(4).max(1))
+}
+
 fn result(report: &Report) -> String {
     let tile = |headline: &super::Headline| {
         let [name, value, meaning] = [&headline.name, &headline.value, &headline.meaning].map(|text| escape(text));
@@ -77,7 +109,8 @@ fn result(report: &Report) -> String {
     let facts: String = report.summary.iter().map(fact).collect();
     let mut html = String::new();
     if !tiles.is_empty() {
-        html += &format!("<dl class=\"tiles\">\n{tiles}</dl>\n");
+        let columns = columns(report.headlines.len());
+        html += &format!("<dl class=\"tiles\" style=\"--n:{columns}\">\n{tiles}</dl>\n");
     }
     if !report.command.is_empty() || !facts.is_empty() {
         html += "<div class=\"card run\">";

@@ -38,33 +38,34 @@ for (const panel of all(".tokens")) {
   show(stages.length - 1);
 }
 
-// Beside the title, the first image's tokens become masks: once by themselves, and again when chosen.
-const first = document.querySelector(".tokens");
-if (first) {
-  const hero = document.createElement("button"), caption = document.createElement("small");
-  hero.type = "button";
-  hero.className = "hero";
-  hero.setAttribute("aria-label", "Show again how the tokens of the first image become masks");
-  hero.append(first.querySelector(".stack").cloneNode(true), caption);
-  const stages = all(".stage", hero), names = all(".stages span", first).map((name) => name.textContent);
-  stages.forEach((picture) => { picture.hidden = false; });
+// Beside the title stands the first image under the model's masks; how its tokens became them is shown when asked for.
+const hero = document.querySelector(".hero"), first = document.querySelector(".tokens");
+if (hero && first) {
+  const masks = hero.querySelector(".stage"), button = document.createElement("button");
+  const names = all(".stages span", first).map((name) => name.textContent);
+  const stages = all(".stage", first).map((picture) => picture.cloneNode());
+  masks.before(...stages);
+  stages.forEach((picture) => { picture.hidden = false; picture.style.opacity = 0; });
+  const text = "▶ How structure tokens become masks";
   let timer = 0;
   const show = (stage) => {
+    masks.style.opacity = stage < stages.length ? 0 : "var(--overlay)";
     stages.forEach((picture, i) => { picture.style.opacity = i === stage ? "var(--overlay)" : 0; });
-    caption.textContent = `Structure tokens becoming masks: ${names[stage]}${stage + 1 < stages.length ? "" : " ↻"}`;
+    button.textContent = stage < stages.length ? names[stage] : text;
   };
-  const play = () => {
+  button.type = "button";
+  button.onclick = () => {
     clearInterval(timer);
     let stage = 0;
     show(stage);
     timer = setInterval(() => {
       stage += 1;
-      if (stage < stages.length) show(stage); else clearInterval(timer);
+      show(stage);
+      if (stage >= stages.length) clearInterval(timer);
     }, 750);
   };
-  hero.onclick = play;
-  document.querySelector(".headline").append(hero);
-  if (matchMedia("(prefers-reduced-motion: reduce)").matches) show(stages.length - 1); else play();
+  hero.querySelector("figcaption").append(button);
+  show(stages.length);
 }
 
 // Tables sort by the column whose heading is chosen; a second time the other way round.

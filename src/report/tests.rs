@@ -95,13 +95,38 @@ fn hostile_names_stay_text() {
 fn every_picture_decodes_and_has_a_description() {
     let page = render(&report("a", 2)).unwrap();
     let pictures: Vec<&str> = page.split("<img ").skip(1).map(|rest| rest.split_once('>').unwrap().0).collect();
-    // Input, truth, prediction, errors; photo and two stages; one present class at two stages and its mask. The same of a
+    // The first image and the model's masks; input, truth, prediction, errors; photo and two stages; one present class at two stages and its mask. The same of a
     // bad image; input, truth and prediction around a suspect.
-    assert_eq!(pictures.len(), 4 + 3 + 3 + 4 + 3);
+    assert_eq!(pictures.len(), 2 + 4 + 3 + 3 + 4 + 3);
     for picture in pictures {
         let attribute = |name: &str| picture.split_once(&format!("{name}=\"")).unwrap().1.split_once('"').unwrap().0;
         assert!(!attribute("alt").is_empty());
         assert!(pictures::tests::decode(attribute("src")).width() > 0);
+    }
+}
+
+#[test]
+fn the_first_picture_is_the_models_masks_over_the_input() {
+    let mut given = report("a", 2);
+    given.samples[0].prediction.ids.fill(1);
+    given.classes[1].color = [9, 8, 7];
+    let page = render(&given).unwrap();
+    // Before every section, and there without a script.
+    let top = page.split_once("<main").unwrap().0;
+    let sources: Vec<&str> = top.split("src=\"").skip(1).map(|rest| rest.split_once('"').unwrap().0).collect();
+    assert_eq!(sources.len(), 2);
+    assert_eq!(pictures::tests::decode(sources[0]).get_pixel(0, 0).0, [90, 90, 90, 255]);
+    assert_eq!(pictures::tests::decode(sources[1]).get_pixel(0, 0).0, [9, 8, 7, 255]);
+}
+
+#[test]
+fn no_card_stands_alone_in_its_row() {
+    let mut given = report("a", 2);
+    for (cards, columns) in [(1, 1), (2, 2), (3, 3), (4, 4), (5, 3), (6, 3), (7, 4), (8, 4), (9, 3)] {
+        given.headlines = vec![given.headlines[0].clone(); cards];
+        let page = render(&given).unwrap();
+        assert!(page.contains(&format!("<dl class=\"tiles\" style=\"--n:{columns}\">")), "{cards}");
+        assert!(cards == 1 || cards % columns != 1, "{cards}");
     }
 }
 

@@ -1,8 +1,6 @@
 //! `structtoken compare`: the plan, and one process a run, so that each has its own memory to be measured and one that fails
 //! takes none along.
 
-mod parent;
-
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,13 +9,13 @@ use structtoken::compare::run::{self, Ended, Place};
 use structtoken::compare::{self, Budget, PLAN, Plan, Shard};
 use structtoken::config::Config;
 use structtoken::decoder::DecoderConfig;
-use structtoken::device;
 use structtoken::error::{Error, Result};
+use structtoken::{device, files};
 
 use crate::console::{Console, print};
+use crate::runner::{self, Child, Runner};
 use crate::train::{command_line, default_folder};
 use crate::{Computing, End};
-use parent::Parent;
 
 /// Train a recipe with several decoders and seeds within one budget, and say which is better
 #[derive(Args)]
@@ -64,12 +62,8 @@ pub(crate) struct Arguments {
     /// Do this one run, as a process of its own
     #[arg(long, hide = true)]
     child: Option<String>,
-    /// Where it stands among the others
-    #[arg(long, hide = true, default_value = "")]
-    place: String,
-    /// Seconds that those after it will take
-    #[arg(long, hide = true)]
-    rest: Option<u64>,
+    #[command(flatten)]
+    among: Child,
     #[command(flatten)]
     pub(crate) computing: Computing,
 }
@@ -94,16 +88,30 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let (dir, plan) = plan(&arguments)?;
     let shard = shard(&arguments)?;
     plan.settle(&dir)?;
-    let ours = shard.of(plan.runs());
+    // Others may work in the same folder, but not on the same runs.
+    let _lock = files::Lock::named(&dir, &format!(".shard-{}.lock", shard.to_string().replace('/', "-of-")))?;
+    let ours: Vec<String> = shard.of(plan.runs()).iter().map(ToString::to_string).collect();
     talk!("comparing in `{}`: {} runs, {} each", dir.display(), plan.runs().len(), plan.budget);
-    let mut parent = Parent::new(&arguments, &dir, &plan)?;
-    let interrupted = parent.work(&ours)?;
+    let usual = match plan.budget {
+        Budget::Seconds(seconds) => Some(Duration::from_secs(seconds)),
+        Budget::Iterations(_) => None,
+    };
+    let mut runner = Runner::new(&arguments.computing, usual)?;
+    let interrupted = runner.work(
+        &ours,
+        |name| run::finished(&dir, name),
+        |name| {
+            let mut command = runner::program()?;
+            command.arg("compare").arg("--out").arg(&dir).args(["--child", name]);
+            Ok(command)
+        },
+    )?;
     publish(&arguments, &plan, std::slice::from_ref(&dir), &dir)?;
     if interrupted {
         talk!("saved; go on with:\n  structtoken compare --out {}", dir.display());
         return Ok(End::Interrupted);
     }
-    match parent.failed.as_slice() {
+    match runner.failed.as_slice() {
         [] => Ok(End::Done),
         failed => Err(Error::new(format!("{} of {} runs failed: {}", failed.len(), ours.len(), failed.join(", ")))
             .hint("their errors are above; the same command goes on with what is missing")),
@@ -214,8 +222,7 @@ fn child(arguments: &Arguments, name: &str) -> Result<End> {
     let run = plan.run(name)?;
     let (device, device_name) = device::open(&arguments.computing.device)?;
     let machine = format!("{device_name}, {} threads{}", rayon::current_num_threads(), processor());
-    let rest = arguments.rest.map(Duration::from_secs);
-    let mut console = Console::new(false)?.child(arguments.place.clone(), rest);
+    let mut console = arguments.among.console(Console::new(false)?)?;
     let place = Place { dir, device: &device, device_name: &machine, command: &command_line() };
     match run::train_and_evaluate(&plan, &run, &place, &mut console)? {
         Ended::Finished => Ok(End::Done),

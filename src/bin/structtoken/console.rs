@@ -1,6 +1,6 @@
 //! What a person sees while something runs: progress on stderr, plain lines when that is not a terminal.
 
-use std::io::{IsTerminal, Write, stderr};
+use std::io::{self, IsTerminal, Write, stderr, stdout};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,6 +12,7 @@ use structtoken::eval::summary::Evaluation;
 use structtoken::eval::{Ask, Evaluated, Scores, Tally};
 use structtoken::train::{Observer, Progress, Stop};
 
+use crate::End;
 use crate::dashboard::Dashboard;
 
 /// Shows a run, and stops it on Ctrl-C, at a given iteration or after a given time.
@@ -38,15 +39,7 @@ pub(crate) struct Console {
 impl Console {
     /// A console that takes over Ctrl-C: the run saves and stops.
     pub(crate) fn new(json: bool) -> Result<Self> {
-        let interrupted = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&interrupted);
-        ctrlc::set_handler(move || {
-            if flag.swap(true, Ordering::SeqCst) {
-                std::process::exit(130); // the second time, at once
-            }
-            talk!("\nsaving after this iteration; press Ctrl-C again to stop at once");
-        })
-        .map_err(|error| Error::new("cannot listen for Ctrl-C").source(error))?;
+        let interrupted = listen(|| talk!("\nsaving after this iteration; press Ctrl-C again to stop at once"))?;
         let bar = stderr().is_terminal().then(|| {
             let bars = MultiProgress::new();
             (bars.add(bar("{msg}\n{wide_bar} {pos}/{len}")), bars)
@@ -70,14 +63,17 @@ impl Console {
 
     /// For one run of a comparison, which stops as on Ctrl-C when stdin ends: the process that holds the other end wants
     /// it to, or is gone.
-    pub(crate) fn child(mut self, place: String, rest: Option<Duration>) -> Self {
+    pub(crate) fn child(mut self, place: String, rest: Option<Duration>) -> Result<Self> {
         self.place = Some((place, rest));
         let flag = Arc::clone(&self.abandoned);
-        std::thread::spawn(move || {
+        let watch = move || {
             let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
             flag.store(true, Ordering::SeqCst);
-        });
-        self
+        };
+        match std::thread::Builder::new().name("leash".to_owned()).spawn(watch) {
+            Ok(_) => Ok(self),
+            Err(error) => Err(no_thread("watches the parent", error)),
+        }
     }
 
     /// Stops before the iteration of this number.
@@ -214,6 +210,39 @@ impl Observer for Console {
     }
 }
 
+/// Takes over Ctrl-C, SIGTERM and SIGHUP: the first time `first` is called and the answer becomes true, the second time the
+/// process ends at once.
+pub(crate) fn listen(first: impl Fn() + Send + 'static) -> Result<Arc<AtomicBool>> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&interrupted);
+    let handle = move || {
+        if flag.swap(true, Ordering::SeqCst) {
+            std::process::exit(130);
+        }
+        first();
+    };
+    // `nohup` has a process ignore SIGHUP, and the handler would undo that.
+    // SAFETY: sets what one signal does, before any handler is there.
+    #[cfg(unix)]
+    let nohup = unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) } == libc::SIG_IGN;
+    ctrlc::set_handler(handle).map_err(|error| match error {
+        ctrlc::Error::System(error) => no_thread("listens for Ctrl-C", error),
+        error => Error::new("cannot listen for Ctrl-C").source(error),
+    })?;
+    #[cfg(unix)]
+    if nohup {
+        // SAFETY: as above; ignoring a signal calls nothing.
+        unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) };
+    }
+    Ok(interrupted)
+}
+
+fn no_thread(what: &str, error: io::Error) -> Error {
+    Error::new(format!("cannot start the thread that {what}"))
+        .source(error)
+        .hint("allow more processes (`ulimit -u`), or start fewer threads with --threads 1")
+}
+
 /// Progress through files: a bar, or a line every ten seconds where stderr is no terminal.
 pub(crate) struct Steps {
     what: &'static str,
@@ -252,14 +281,39 @@ impl Steps {
     }
 }
 
-/// One JSON object a line on stdout; a reader that has gone away is no failure.
+/// One JSON object a line on stdout.
 pub(crate) fn emit(value: &serde_json::Value) {
-    let _ = writeln!(std::io::stdout().lock(), "{value}");
+    print(&value.to_string());
 }
 
-/// Text on stdout; a reader that has gone away is no failure.
+/// Text on stdout. A reader that has gone away wants no more; any other failure is kept for [`settled`], so that the work is
+/// done all the same.
 pub(crate) fn print(text: &str) {
-    let _ = writeln!(std::io::stdout().lock(), "{text}");
+    told(writeln!(stdout().lock(), "{text}"));
+}
+
+/// The first failure to write to stdout.
+static UNTOLD: Mutex<Option<io::Error>> = Mutex::new(None);
+
+/// Keeps a failure to write to stdout, unless its reader has gone away.
+pub(crate) fn told(outcome: io::Result<()>) {
+    if let Err(error) = outcome
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        UNTOLD.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+}
+
+/// How a command ended, when all that it printed is out: a failure to print is one of the command.
+pub(crate) fn settled(end: Result<End>) -> Result<End> {
+    told(stdout().flush());
+    let untold = UNTOLD.lock().unwrap_or_else(PoisonError::into_inner).take();
+    match (end, untold) {
+        (Ok(_), Some(error)) => Err(Error::new("cannot write to the standard output")
+            .source(error)
+            .hint("what was printed is not complete: make room where it goes, or send it elsewhere; files were written as usual")),
+        (end, _) => end,
+    }
 }
 
 /// A progress bar on stderr; invisible when that is no terminal.

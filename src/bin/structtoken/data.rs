@@ -10,7 +10,7 @@ use structtoken::error::{Error, Result};
 use crate::End;
 use crate::console::{Steps, emit, print};
 
-/// Look at a dataset
+/// Describe a folder as a dataset, or say what is wrong with one
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -19,6 +19,8 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Look at a folder and write the TOML that describes it as a dataset
+    Init(crate::init::Arguments),
     /// Read every image and mask and say what is there, what is wrong, and what remedies it
     Check(Check),
 }
@@ -44,7 +46,10 @@ struct Check {
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<End> {
-    let Command::Check(arguments) = arguments.command;
+    let arguments = match arguments.command {
+        Command::Init(arguments) => return crate::init::run(arguments),
+        Command::Check(arguments) => arguments,
+    };
     let steps = Steps::new("reading");
     let progress = |done, all| steps.show(done, all);
     let own = Path::new(&arguments.set).join(init::FILE);

@@ -7,7 +7,7 @@ use std::time::Instant;
 use clap::{Args, Subcommand, ValueEnum};
 use structtoken::artifact::{self, Card};
 use structtoken::config::Config;
-use structtoken::data::{Classes, Dataset, Split};
+use structtoken::data::{Classes, Dataset, Joined, Matched, Split};
 use structtoken::error::{Error, Result};
 use structtoken::eval::merge::{Identity, Part, merge};
 use structtoken::eval::summary::Evaluation;
@@ -19,6 +19,7 @@ use structtoken::shard::Shard;
 use structtoken::{device, eval, files, report, weights};
 
 use crate::console::{bar, print};
+use crate::dataset::Opened;
 use crate::train::command_line;
 use crate::{Computing, End};
 
@@ -37,9 +38,13 @@ pub(crate) struct Arguments {
     /// Change a value of the model's settings, for instance eval.flip=true or data.root=DIR
     #[arg(long = "set", value_name = "KEY=VALUE")]
     changes: Vec<String>,
-    /// Which part of the dataset
-    #[arg(long, value_enum, default_value_t = SplitName::Val)]
-    split: SplitName,
+    /// Other images than those of the recipe: a folder as `data init` knows it, a dataset TOML or a built-in name. Classes
+    /// are matched with the model's by name
+    #[arg(long, value_name = "DIR|TOML")]
+    data: Option<PathBuf>,
+    /// Which part of the dataset [default: val; with --data all, where there is no validation split]
+    #[arg(long, value_enum)]
+    split: Option<SplitName>,
     /// List N regions whose truth may be wrong: the model is sure of another class
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=10_000))]
     suspects: u16,
@@ -57,6 +62,7 @@ pub(crate) struct Arguments {
 
 const EXAMPLES: &str = "Examples:
   structtoken eval runs/camvid/model.safetensors --report report.html --suspects 50
+  structtoken eval runs/camvid/model.safetensors --data other/ --split all     on other images
   structtoken eval runs/camvid/model.safetensors --shard 1/2 --out 1.json     on one machine
   structtoken eval runs/camvid/model.safetensors --shard 2/2 --out 2.json     on another
   structtoken eval merge 1.json 2.json                                        the same numbers as in one go";
@@ -92,6 +98,7 @@ enum SplitName {
     Train,
     Val,
     Test,
+    All,
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<End> {
@@ -100,7 +107,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     }
     let Some(path) = &arguments.model else { unreachable!("the model is required") };
     let (device, name) = device::open(&arguments.computing.device)?;
-    let Work { model, config, dataset, split, weights } = Work::open(path, &arguments, &device)?;
+    let Work { model, config, dataset, title, split, weights, _opened } = Work::open(path, &arguments, &device)?;
     let ask = Ask { certainty: !arguments.labels_only, suspects: arguments.suspects.into() };
     let indices: Vec<usize> = match arguments.shard {
         Some(shard) => shard.range(dataset.len()).collect(),
@@ -108,7 +115,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     };
     let (preprocess, settings) = (&config.data.preprocess, &config.eval);
     let inference = Inference { network: &model, preprocess, config: settings, device: &device };
-    talk!("evaluating {} images of {split} on {name}", indices.len());
+    let part = if split == ALL { "all splits".to_owned() } else { format!("the {split} split") };
+    talk!("evaluating {} images of {part} of {title} on {name}", indices.len());
     let foretold = foretell(&model, &config, dataset.as_ref())?;
     let (progress, started) = (bar("{wide_bar} {pos}/{len}  {eta} left"), Instant::now());
     let tally = eval::tally(&inference, dataset.as_ref(), &indices, ask, &mut |done, all| {
@@ -125,20 +133,17 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     }
     if let (Some(shard), Some(out)) = (arguments.shard, &arguments.output.out) {
         let settings = serde_json::json!({"preprocess": preprocess, "eval": settings, "model": config.model});
-        let identity = Identity::new(&weights, dataset.as_ref(), split, settings, ask)?;
+        let identity = Identity::new(&weights, dataset.as_ref(), &split, settings, ask)?;
         Part::new(shard, identity, tally).write(out)?;
         talk!("wrote shard {shard} to `{}`; put all together with `eval merge`", out.display());
         return Ok(End::Done);
     }
     let found = tally.evaluation(&dataset.classes().names);
     tell(&found, &arguments.output)?;
-    let title = path.parent().and_then(Path::file_name).or(path.file_stem()).unwrap_or_default().to_string_lossy();
+    let model_name = path.parent().and_then(Path::file_name).or(path.file_stem()).unwrap_or_default().to_string_lossy();
     let about = About {
-        title: format!("Evaluation of {title}"),
-        lead: format!(
-            "How good it is on the {} images of the {split} split of {}, and where it fails.",
-            found.images, config.data.dataset
-        ),
+        title: format!("Evaluation of {model_name}"),
+        lead: format!("How good it is on the {} images of {part} of {title}, and where it fails.", found.images),
         device: name,
         took: started.elapsed(),
         ..About::default()
@@ -224,43 +229,112 @@ struct Work {
     model: Model,
     config: Config,
     dataset: Arc<dyn Dataset>,
-    split: Split,
+    /// What the dataset is called.
+    title: String,
+    /// The part of it: the name of a split, or [`ALL`].
+    split: String,
     /// The file the weights are in.
     weights: PathBuf,
+    /// Where a folder is described while it is read.
+    _opened: Option<Opened>,
 }
+
+/// All splits at once.
+const ALL: &str = "all";
 
 impl Work {
     fn open(path: &Path, arguments: &Arguments, device: &burn::tensor::Device) -> Result<Self> {
-        let split = match arguments.split {
-            SplitName::Train => Split::Train,
-            SplitName::Val => Split::Val,
-            SplitName::Test => Split::Test,
-        };
         if path.extension().is_some_and(|ending| ending == "toml") {
             let config = Config::read(path, &arguments.changes)?;
             let Some(weights) = arguments.weights.clone() else {
                 return Err(Error::new(format!("`{}` is a recipe, which has no weights", path.display()))
                     .hint("give a model file, or add `--weights FILE`"));
             };
-            let dataset = config.data.open(split)?;
-            let model = whole_network(&config, dataset.classes().len(), &weights, device)?;
-            return Ok(Self { model, config, dataset, split, weights });
+            let classes = config.data.classes()?;
+            let model = whole_network(&config, classes.len(), &weights, device)?;
+            return Self::on(model, config, &classes, weights, arguments);
         }
         if arguments.weights.is_some() {
             return Err(Error::new("--weights goes with a recipe; a model file has its own"));
         }
         let (model, card) = artifact::open(path, device)?;
         let config = settings(&card, &arguments.changes, path)?;
-        let dataset = config.data.open(split)?;
-        if *dataset.classes().names != card.classes.names {
-            return Err(Error::new(format!(
-                "`{}` knows other classes than the dataset: {} against {}",
-                path.display(),
-                card.classes.names.join(", "),
-                dataset.classes().names.join(", ")
-            )));
+        Self::on(model, config, &card.classes, path.to_owned(), arguments)
+    }
+
+    /// With the dataset of the recipe, or the one of `--data`.
+    fn on(
+        model: Model,
+        mut config: Config,
+        classes: &Classes,
+        weights: PathBuf,
+        arguments: &Arguments,
+    ) -> Result<Self> {
+        let title = arguments.data.as_ref().map_or(config.data.dataset.clone(), |path| path.display().to_string());
+        let opened = arguments.data.as_deref().map(Opened::new).transpose()?;
+        if let Some(opened) = &opened {
+            config.data.dataset.clone_from(&opened.name);
+            config.data.fold = None;
+            // The folder of the recipe's dataset is not that of another.
+            if !arguments.changes.iter().any(|change| change.starts_with("data.root")) {
+                config.data.root = None;
+            }
         }
-        Ok(Self { model, config, dataset, split, weights: path.to_owned() })
+        let split = arguments.split.unwrap_or(match &opened {
+            Some(opened) if !opened.has_val => SplitName::All,
+            _ => SplitName::Val,
+        });
+        let (dataset, split) = match split {
+            SplitName::Train => (config.data.open(Split::Train)?, Split::Train.to_string()),
+            SplitName::Val => (config.data.open(Split::Val)?, Split::Val.to_string()),
+            SplitName::Test => (config.data.open(Split::Test)?, Split::Test.to_string()),
+            SplitName::All => (all(&config)?, ALL.to_owned()),
+        };
+        let dataset: Arc<dyn Dataset> = match &opened {
+            Some(opened) => {
+                let (matched, absent) = Matched::new(dataset, classes, &title)
+                    .map_err(|error| error.hint(renaming(&title, classes, opened.is_temporary())))?;
+                if !absent.is_empty() {
+                    talk!(
+                        "note: `{title}` has no class {}: each counts as 0 in the mean where it is predicted all the same",
+                        absent.join(", ")
+                    );
+                }
+                Arc::new(matched)
+            }
+            None if dataset.classes().names != classes.names => {
+                return Err(Error::new(format!(
+                    "`{}` knows other classes than the dataset: {} against {}",
+                    weights.display(),
+                    classes.names.join(", "),
+                    dataset.classes().names.join(", ")
+                ))
+                .hint("classes are matched by name where the dataset is given by --data"));
+            }
+            None => dataset,
+        };
+        Ok(Self { model, config, dataset, title, split, weights, _opened: opened })
+    }
+}
+
+/// Every split that the dataset has, as one.
+fn all(config: &Config) -> Result<Arc<dyn Dataset>> {
+    let has = config.data.splits()?;
+    let parts = has.into_iter().map(|split| Ok((split, config.data.open(split)?))).collect::<Result<_>>()?;
+    Ok(Arc::new(Joined::new(parts)?))
+}
+
+/// How the classes of a dataset become those of a model.
+fn renaming(dataset: &str, classes: &Classes, is_folder: bool) -> String {
+    match is_folder {
+        true => format!(
+            "name the values of its masks, in their order, as the model does: structtoken data init '{dataset}' --names '{}' \
+             --out other.toml, and then --data other.toml; values that the model has no class for go into `ignore` of that file",
+            classes.names.join(",")
+        ),
+        false => format!(
+            "rename classes in a copy of `{dataset}`, or move the values of those that the model does not know into its `ignore`"
+        ),
     }
 }
 

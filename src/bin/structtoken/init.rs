@@ -1,4 +1,4 @@
-//! `structtoken init`.
+//! `structtoken data init`, and `structtoken init`, which is the same.
 
 use std::path::PathBuf;
 
@@ -12,9 +12,9 @@ use crate::End;
 use crate::console::{Steps, print};
 
 const EXAMPLES: &str = "Examples:
-  structtoken init streets/                          writes streets/dataset.toml
-  structtoken init export/ --names road,car,person
-  structtoken init scans/ --images raw --masks final --out scans.toml";
+  structtoken data init streets/                          writes streets/dataset.toml
+  structtoken data init export/ --names road,car,person
+  structtoken data init scans/ --images raw --masks final --out scans.toml";
 
 /// Look at a folder and write the TOML that describes it as a dataset
 ///

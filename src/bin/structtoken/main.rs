@@ -10,18 +10,21 @@ macro_rules! talk {
     }};
 }
 
+mod about;
 mod allocator;
 mod bench;
 mod compare;
 mod console;
 mod dashboard;
 mod data;
+mod dataset;
 mod demo;
 mod eval;
 mod init;
 mod inspect;
 mod predict;
 mod repeat;
+mod runner;
 mod train;
 
 use std::process::ExitCode;
@@ -42,10 +45,10 @@ struct Cli {
 
 const EXAMPLES: &str = "Examples:
   structtoken demo                                          train on generated shapes, write a report (3 minutes)
-  structtoken init streets/                                 describe a folder of images and masks as a dataset
+  structtoken data init streets/                            describe a folder of images and masks as a dataset
   structtoken data check streets/dataset.toml               say what is wrong with it
   structtoken train configs/camvid/dinov2-s_pwe.toml --out runs/camvid
-  structtoken eval runs/camvid/model.safetensors
+  structtoken eval runs/camvid/model.safetensors            on what it was trained for; --data DIR for other images
   structtoken predict runs/camvid/model.safetensors photo.jpg --overlay
   structtoken inspect runs/camvid/model.safetensors";
 
@@ -53,9 +56,9 @@ const EXAMPLES: &str = "Examples:
 enum Command {
     /// Make a set of shapes, train on it for at most three minutes, and show what the tokens do
     Demo(demo::Arguments),
-    /// Look at a folder and write the TOML that describes it as a dataset
+    /// The same as `data init`
     Init(init::Arguments),
-    /// Look at a dataset: what is there, what is wrong, what remedies it
+    /// Describe a folder as a dataset, or say what is wrong with one
     Data(data::Arguments),
     /// Train as a recipe says
     Train(train::Arguments),
@@ -69,18 +72,25 @@ enum Command {
     Bench(bench::Arguments),
     /// Show a recipe with all its values, a model's size and cost, or what a weight file holds
     Inspect(inspect::Arguments),
+    /// Print what a shell needs to complete commands and options
+    Completions(about::Completions),
+    /// Print the manual page, or write those of all commands
+    Man(about::Man),
 }
 
 impl Command {
-    fn threads(&self) -> Option<u16> {
+    /// The options of commands that compute.
+    fn computing(&self) -> Option<&Computing> {
         match self {
             Command::Demo(demo::Arguments { computing, .. })
             | Command::Train(train::Arguments { computing, .. })
             | Command::Eval(eval::Arguments { computing, .. })
             | Command::Predict(predict::Arguments { computing, .. })
             | Command::Compare(compare::Arguments { computing, .. })
-            | Command::Bench(bench::Arguments { computing, .. }) => computing.threads,
-            Command::Init(_) | Command::Data(_) | Command::Inspect(_) => None,
+            | Command::Bench(bench::Arguments { computing, .. }) => Some(computing),
+            Command::Init(_) | Command::Data(_) | Command::Inspect(_) | Command::Completions(_) | Command::Man(_) => {
+                None
+            }
         }
     }
 
@@ -95,6 +105,8 @@ impl Command {
             Command::Compare(arguments) => compare::run(arguments),
             Command::Bench(arguments) => bench::run(arguments),
             Command::Inspect(arguments) => inspect::run(arguments),
+            Command::Completions(arguments) => about::completions(&arguments),
+            Command::Man(arguments) => about::man(&arguments),
         }
     }
 }
@@ -120,8 +132,12 @@ enum End {
 
 fn main() -> ExitCode {
     keep_freed_memory();
-    let command = Cli::parse().command;
-    match start_threads(command.threads()).and_then(|()| rayon::scope(|_| command.run())) {
+    let work = || {
+        let Some(Cli { command }) = parse()? else { return Ok(End::Done) };
+        start_threads(command.computing())?;
+        rayon::scope(|_| command.run())
+    };
+    match console::settled(work()) {
         Ok(End::Done) => ExitCode::SUCCESS,
         Ok(End::Interrupted) => ExitCode::from(130),
         Ok(End::Faulty) => ExitCode::FAILURE,
@@ -132,17 +148,33 @@ fn main() -> ExitCode {
     }
 }
 
+/// What the command line asks for; none if it was for help, which is printed. One that is wrong ends the process.
+fn parse() -> Result<Option<Cli>> {
+    match Cli::try_parse() {
+        Ok(cli) => Ok(Some(cli)),
+        Err(error) if error.use_stderr() => error.exit(),
+        Err(help) => {
+            console::told(help.print());
+            Ok(None)
+        }
+    }
+}
+
 /// Starts the threads that kernels share. The command is to run on one of them: from any other thread every kernel would
 /// have to hand its work over and sleep until it is done, which a small network feels.
-fn start_threads(count: Option<u16>) -> Result<()> {
+fn start_threads(computing: Option<&Computing>) -> Result<()> {
     // As much as a main thread has.
     const STACK: usize = 8 << 20;
+    let count = computing.and_then(|computing| computing.threads);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(count.map_or(0, usize::from)).stack_size(STACK);
     pool.build_global().map_err(|error| {
-        let asked = count.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
-        Error::new(format!("cannot start {asked} threads")).source(error).hint(
-            "ask for fewer with --threads, or allow this user more processes (ulimit -u) and memory (ulimit -v): a thread takes 8 MB of it",
-        )
+        let wanted = count.map_or("one a core".to_owned(), |count| count.to_string());
+        Error::new(format!("cannot start the threads of the kernels, {wanted}, of 8 MB of stack each"))
+            .source(error)
+            .hint(format!(
+                "start one by {}, or allow more processes (`ulimit -u`) and memory (`ulimit -v`)",
+                if computing.is_some() { "--threads 1" } else { "setting RAYON_NUM_THREADS=1 in the environment" }
+            ))
     })
 }
 

@@ -1,10 +1,8 @@
 //! `structtoken train --seeds` and `--folds`: several runs one after the other, each in a process and a folder of its own.
 
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use structtoken::config::Config;
 use structtoken::error::{Error, Result};
@@ -12,7 +10,8 @@ use structtoken::repeat::{Repeat, Summary};
 use structtoken::{files, train};
 
 use crate::End;
-use crate::console::{clock, emit, print};
+use crate::console::{emit, print};
+use crate::runner::{self, Runner};
 use crate::train::Arguments;
 
 /// What a finished run leaves last.
@@ -28,40 +27,27 @@ pub(crate) fn run(arguments: &Arguments, repeat: Repeat, recipe: &Config, dir: &
     }
     let _lock = train::prepare(recipe, dir, arguments.resume)?;
     repeat.write(dir)?;
-    // Ctrl-C reaches the child too, which saves; this process waits for it and then says how to go on.
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&interrupted);
-    ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst))
-        .map_err(|error| Error::new("cannot listen for Ctrl-C").source(error))?;
     if let Repeat::Folds(count) = repeat {
         talk!(
             "each run learns all training images but one part of {count}, on which it is evaluated; the split [val] is not used"
         );
     }
-    let todo: Vec<_> = runs.iter().filter(|(name, _)| !dir.join(name).join(LAST).exists()).collect();
-    if todo.len() < runs.len() {
-        talk!("{} of {} runs are finished already", runs.len() - todo.len(), runs.len());
+    let mut runner = Runner::new(&arguments.computing, None)?;
+    let names: Vec<String> = runs.iter().map(|(name, _)| name.clone()).collect();
+    let recipes: BTreeMap<&str, &Config> = runs.iter().map(|(name, config)| (name.as_str(), config)).collect();
+    let interrupted = runner.work(
+        &names,
+        |name| dir.join(name).join(LAST).exists(),
+        |name| train_command(recipes[name], &dir.join(name)),
+    )?;
+    if interrupted {
+        talk!("saved; go on with:\n  structtoken train --resume --out {}", dir.display());
+        return Ok(End::Interrupted);
     }
-    let mut took: Vec<Duration> = Vec::new();
-    for (at, (name, config)) in todo.iter().enumerate() {
-        let each = took.iter().sum::<Duration>().checked_div(took.len() as u32);
-        let left =
-            each.map_or(String::new(), |each| format!(", about {} in all", clock(each * (todo.len() - at) as u32)));
-        talk!("\n{name} ({}/{}){left}", at + 1, todo.len());
-        let started = Instant::now();
-        let code =
-            if interrupted.load(Ordering::SeqCst) { Some(130) } else { start(arguments, config, &dir.join(name))? };
-        match code {
-            Some(0) => took.push(started.elapsed()),
-            Some(130) => {
-                talk!("go on with:\n  structtoken train --resume --out {}", dir.display());
-                return Ok(End::Interrupted);
-            }
-            _ => {
-                return Err(Error::new(format!("{name} failed"))
-                    .hint(format!("what it said stands above; go on with --resume --out {}", dir.display())));
-            }
-        }
+    if !runner.failed.is_empty() {
+        let (failed, all) = (runner.failed.len(), runs.len());
+        return Err(Error::new(format!("{failed} of {all} runs failed: {}", runner.failed.join(", ")))
+            .hint(format!("what they said stands above; go on with --resume --out {}", dir.display())));
     }
     let scores = runs.iter().map(|(name, _)| Ok((name.clone(), train::scores(&dir.join(name))?)));
     let summary = Summary::new(repeat, &scores.collect::<Result<Vec<_>>>()?)?;
@@ -75,20 +61,15 @@ pub(crate) fn run(arguments: &Arguments, repeat: Repeat, recipe: &Config, dir: &
     Ok(End::Done)
 }
 
-/// One run, resumed if it was begun; its exit code.
-fn start(arguments: &Arguments, config: &Config, run: &Path) -> Result<Option<i32>> {
-    let failed = |error| Error::new(format!("cannot start a process for `{}`", run.display())).source(error);
-    let recipe = run.with_extension("toml");
+/// How one run is started, or resumed if it was begun.
+fn train_command(config: &Config, run: &Path) -> Result<Command> {
+    // Not `with_extension`: a name may have a dot.
+    let recipe = run.with_file_name(format!("{}.toml", run.file_name().unwrap_or_default().display()));
     files::write(&recipe, config.to_toml()?.as_bytes())?;
-    let mut command = Command::new(std::env::current_exe().map_err(failed)?);
+    let mut command = runner::program()?;
     command.arg("train").arg(&recipe).arg("--out").arg(run);
-    command.args(["--device", &arguments.computing.device]);
-    if let Some(threads) = arguments.computing.threads {
-        command.args(["--threads", &threads.to_string()]);
-    }
     if run.join("config.toml").exists() {
         command.arg("--resume");
     }
-    // What it prints is of one run; the summary is what was asked for.
-    Ok(command.stdin(Stdio::null()).stdout(Stdio::null()).status().map_err(failed)?.code())
+    Ok(command)
 }

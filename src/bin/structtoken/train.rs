@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 use burn::tensor::Device;
 use clap::Args;
 use structtoken::config::Config;
-use structtoken::data::{init, shapes, spec};
+use structtoken::data::init;
 use structtoken::error::{Error, Result};
 use structtoken::plan::{self, Plan, Wishes};
 use structtoken::repeat::Repeat;
 use structtoken::report::run::About;
-use structtoken::{bench, device, files, report, text, train};
+use structtoken::{bench, device, report, text, train};
 
-use crate::console::{Console, Steps, clock, print};
+use crate::console::{Console, clock, print};
+use crate::dataset::{self, Named, Opened};
+use crate::runner::Child;
 use crate::{Computing, End, repeat};
 
 /// Train as a recipe says
@@ -53,6 +55,8 @@ pub(crate) struct Arguments {
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
+    among: Child,
+    #[command(flatten)]
     pub(crate) computing: Computing,
 }
 
@@ -73,8 +77,11 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
             talk!("{}", plan.text);
             plan.config.clone()
         }
-        (None, Some(recipe)) => Config::read(recipe, &arguments.changes)?,
-        (None, None) => {
+        // A run that goes on was planned when it began.
+        (None, Some(recipe)) if !arguments.resume || dataset::named(recipe)?.is_none() => {
+            Config::read(recipe, &arguments.changes)?
+        }
+        (None, _) => {
             let own = run.join("config.toml");
             if !own.exists() {
                 return Err(Error::new(format!("there is no run to resume in `{}`", run.display()))
@@ -87,7 +94,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         return repeat::run(&arguments, repeat, &config, &run);
     }
     let _lock = train::prepare(&config, &run, arguments.resume)?;
-    let mut console = Console::new(arguments.json)?.tallying().stop_after(arguments.stop_after);
+    let console = Console::new(arguments.json)?.tallying().stop_after(arguments.stop_after);
+    let mut console = arguments.among.console(console)?;
     talk!("training on {name}, in `{}`", run.display());
     config.data.leftovers()?.iter().for_each(|left| talk!("note: not used: {}", left.text()));
     let started = Instant::now();
@@ -172,8 +180,7 @@ fn repeated(arguments: &Arguments, run: &Path) -> Result<Option<Repeat>> {
 
 /// The plan for a dataset that stands in place of a recipe.
 fn planned(arguments: &Arguments, device: &Device) -> Result<Option<Plan>> {
-    let dataset = arguments.recipe.as_deref().filter(|_| !arguments.resume).map(dataset).transpose()?.flatten();
-    let Some(dataset) = dataset else {
+    let Some(dataset) = the_dataset(arguments)? else {
         if arguments.plan || arguments.budget.is_some() || arguments.pretrained.is_some() {
             return Err(Error::new("--plan, --budget and --pretrained are for a dataset, not for a recipe")
                 .hint("name a dataset's TOML; in a recipe set train.iterations and train.pretrained"));
@@ -185,38 +192,46 @@ fn planned(arguments: &Arguments, device: &Device) -> Result<Option<Plan>> {
         pretrained: arguments.pretrained.clone(),
         changes: arguments.changes.clone(),
     };
-    plan::make(&dataset, &wishes, device, &mut |line| talk!("{line}")).map(Some)
+    let make = |name: &str| plan::make(name, &wishes, device, &mut |line| talk!("{line}"));
+    match dataset {
+        Named::Described(name) => make(&name).map(Some),
+        Named::Folder(folder) if arguments.plan => {
+            // A plan writes nothing: the description lasts as long as it is needed, and the recipe names where one belongs.
+            let opened = Opened::new(&folder)?;
+            let toml = folder.join(init::FILE);
+            let mut plan = make(&opened.name)?;
+            let quoted = |name: &str| toml::Value::from(name).to_string();
+            let lasting = toml.to_string_lossy();
+            plan.text = plan.text.replace(&quoted(&opened.name), &quoted(&lasting)).replace(&opened.name, &lasting);
+            talk!(
+                "nothing describes `{0}` yet; before training by this recipe: structtoken data init '{0}'",
+                folder.display()
+            );
+            Ok(Some(plan))
+        }
+        Named::Folder(folder) => make(&described(&folder, &run_folder(arguments)?)?).map(Some),
+    }
 }
 
-/// The TOML that describes a folder, written now if there is none.
-fn described(folder: &Path) -> Result<PathBuf> {
-    let toml = folder.join(init::FILE);
-    if !toml.exists() {
-        let steps = Steps::new("looking at files");
-        let found = init::look(folder, &toml, &init::Options::default(), &|done, all| steps.show(done, all))?;
-        init::write(&found, false, &|done, all| steps.show(done, all))?;
-        steps.clear();
-        talk!("found {}, and wrote `{}`, which describes it", found.kind, toml.display());
-    }
-    Ok(toml)
+/// The dataset that stands in place of a recipe; none for a recipe, and for a run that goes on, which has its own.
+fn the_dataset(arguments: &Arguments) -> Result<Option<Named>> {
+    if arguments.resume { Ok(None) } else { arguments.recipe.as_deref().map_or(Ok(None), dataset::named) }
 }
 
-/// The dataset that `path` names; none if it is a recipe.
-fn dataset(path: &Path) -> Result<Option<String>> {
-    let name = path.to_string_lossy().into_owned();
-    // As everywhere: a name that is built in means that; `./camvid` is a folder.
-    if spec::BUILT_IN.iter().any(|(known, _)| *known == name) || name == shapes::NAME {
-        return Ok(Some(name));
+/// The TOML in the folder of the run that describes `folder`, into which nothing is written.
+fn described(folder: &Path, run: &Path) -> Result<String> {
+    let toml = run.join(init::FILE);
+    match toml.exists() {
+        // Of a run that did not come to be; lines may have been edited since.
+        true => {
+            talk!("`{}` is described by `{}`; remove that to have it looked at again", folder.display(), toml.display())
+        }
+        false => {
+            dataset::describe(folder, &toml)?;
+            talk!("wrote `{}`, which describes `{}`", toml.display(), folder.display());
+        }
     }
-    if path.is_dir() {
-        return described(path).map(|toml| Some(toml.to_string_lossy().into_owned()));
-    }
-    if !path.exists() {
-        return Ok(None);
-    }
-    let text = files::read_text(path, files::TEXT).map_err(|error| Error::file("read", path, error))?;
-    let describes = toml::from_str(&text).is_ok_and(|table: toml::Table| table.contains_key("classes"));
-    Ok(describes.then_some(name))
+    Ok(toml.to_string_lossy().into_owned())
 }
 
 fn run_folder(arguments: &Arguments) -> Result<PathBuf> {
@@ -238,10 +253,13 @@ fn run_folder(arguments: &Arguments) -> Result<PathBuf> {
 pub(crate) fn default_folder(recipe: &Path, runs: &Path) -> Option<PathBuf> {
     let group = recipe.parent().filter(|group| group.parent().is_some_and(|all| all.ends_with("configs")));
     let runs = group.and_then(Path::file_name).map_or(runs.into(), |group| runs.join(group));
-    let own = match recipe.file_name()? == init::FILE {
+    // `.` and `..` have names too.
+    let real = if recipe.file_name().is_none() { recipe.canonicalize().ok()? } else { recipe.to_owned() };
+    let own = match real.file_name()? {
         // Every dataset's description may be called so; its folder tells which it is.
-        true => recipe.parent().and_then(Path::file_name).unwrap_or(recipe.file_stem()?),
-        false => recipe.file_stem()?,
+        name if name == init::FILE => real.parent().and_then(Path::file_name).unwrap_or(real.file_stem()?),
+        name if real.is_dir() => name,
+        _ => real.file_stem()?,
     };
     Some(runs.join(own))
 }

@@ -32,6 +32,8 @@ pub struct Plan {
     pub counts: Vec<(Split, usize)>,
     /// What the person should know, and what they should look over.
     pub notes: Vec<String>,
+    /// Whether the validation split was chosen here, for want of one.
+    pub halved: bool,
     pub(super) toml: PathBuf,
     /// The folder of drawn masks, beside the TOML.
     pub(super) masks: PathBuf,
@@ -222,6 +224,7 @@ impl<'a> Place<'a> {
             spec,
             counts: Vec::new(),
             notes: Vec::new(),
+            halved: false,
             toml,
             masks: self.own("masks"),
             lists: Vec::new(),
@@ -375,6 +378,7 @@ impl<'a> Place<'a> {
                     val.len(),
                     part.stems.len()
                 ));
+                plan.halved = true;
                 self.split(Split::Val, Part { stems: val, list: List::New, ..part.clone() }, plan);
                 self.split(Split::Train, Part { stems: train, list: List::New, ..part }, plan);
             } else {

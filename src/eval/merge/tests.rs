@@ -8,7 +8,7 @@ fn identity() -> Identity {
     Identity {
         model: "00-1".into(),
         classes: Classes { names: vec!["a".into(), "b".into()], colors: vec![[0; 3]; 2] },
-        split: Split::Val,
+        split: Split::Val.to_string(),
         images: 1,
         names: hash(std::iter::empty::<&str>()),
         settings: serde_json::json!({"flip": false}),
@@ -33,7 +33,7 @@ fn what_does_not_belong_together_is_refused() {
     for (other, part_of_message) in [
         (with(|one| one.model = "01-1".into()), "`2-2` is of another model than `1-2`"),
         (with(|one| one.classes.names[0] = "c".into()), "other classes"),
-        (with(|one| one.split = Split::Test), "another split"),
+        (with(|one| one.split = Split::Test.to_string()), "another split"),
         (with(|one| one.images = 2), "other images"),
         (with(|one| one.settings = serde_json::json!({"flip": true})), "other settings of inference"),
         (with(|one| one.ask.certainty = true), "other options"),

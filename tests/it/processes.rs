@@ -1,0 +1,232 @@
+//! Several processes: parents that are told to stop or killed, and two that work in one folder.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::cli::{Lab, TINY};
+
+/// Far more than is needed, so that a busy machine fails nothing.
+const LONG: Duration = Duration::from_secs(120);
+
+fn wait_for(what: &str, mut there: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !there() {
+        assert!(started.elapsed() < LONG, "{what}: not after {LONG:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn quietly(lab: &Lab, arguments: &[&str]) -> Child {
+    lab.command(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+}
+
+/// A folder of seven pictures, for folds.
+fn pictures(lab: &Lab) {
+    for folder in ["images", "masks"] {
+        std::fs::create_dir_all(lab.path(folder)).unwrap();
+    }
+    for i in 0..7u8 {
+        let name = format!("{i}.png");
+        let image = image::RgbImage::from_fn(32, 32, |x, y| image::Rgb([i * 30, x as u8 * 8, y as u8 * 8]));
+        image.save(lab.path("images").join(&name)).unwrap();
+        let mask = image::GrayImage::from_fn(32, 32, |x, _| image::Luma([u8::from(x > u32::from(i) * 3)]));
+        mask.save(lab.path("masks").join(&name)).unwrap();
+    }
+    lab.write("set.toml", "name = 's'\nclasses = ['a', 'b']\n[train]\nimages = 'images'\nmasks = 'masks'\n");
+}
+
+#[cfg(unix)]
+fn signal(process: &Child, name: &str) {
+    let id = process.id().to_string();
+    assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
+}
+
+/// Whether no process holds the folder of a run.
+#[cfg(unix)]
+fn is_free(run: &Path) -> bool {
+    std::fs::File::open(run.join(".lock")).is_ok_and(|file| file.try_lock().is_ok())
+}
+
+#[cfg(unix)]
+#[test]
+fn several_runs_stop_with_their_parent_and_end_in_the_same_bytes() {
+    let lab = Lab::new();
+    lab.write("tiny.toml", TINY);
+    pictures(&lab);
+    let common = ["train", "tiny.toml", "--device", "cpu", "--threads", "1", "--set", "train.keep_checkpoints=100"];
+    let seeds = [&common[..], &["--seeds", "2"]].concat();
+    let folds = [&common[..], &["--folds", "2", "--set", "data.dataset=set.toml"]].concat();
+    let [second_seed, second_fold] = ["seed-1", "fold-1"];
+    for (kind, arguments) in [("seeds", &seeds), ("folds", &folds)] {
+        lab.ok(&[&arguments[..], &["--out", kind]].concat());
+    }
+    for (kind, arguments, second, how) in [
+        ("seeds", &seeds, second_seed, "-TERM"),
+        ("seeds", &seeds, second_seed, "-INT"),
+        ("folds", &folds, second_fold, "-HUP"),
+        ("seeds", &seeds, second_seed, "-KILL"),
+        ("folds", &folds, second_fold, "-KILL"),
+    ] {
+        let out = format!("{kind}{how}");
+        let run = lab.path(&out).join(second);
+        let mut parent = quietly(&lab, &[&arguments[..], &["--out", &out]].concat());
+        wait_for("a checkpoint of the second run", || run.join("checkpoints/step-00000010").exists());
+        // Only the process that was started by hand is told; killed, it can tell nobody.
+        signal(&parent, how);
+        let code = parent.wait().unwrap().code();
+        if how == "-KILL" {
+            wait_for("the end of the child", || is_free(&run) && is_free(&lab.path(&out)));
+        } else {
+            assert_eq!(code, Some(130), "{out}");
+            assert!(is_free(&run), "{out}: the child lives on");
+        }
+        let resumed = lab.run(&["train", "--resume", "--out", &out, "--device", "cpu", "--threads", "1"]);
+        let talk = String::from_utf8_lossy(&resumed.stderr);
+        assert!(resumed.status.success() && talk.contains("1 of 2 runs are finished already"), "{out}: {talk}");
+        for file in ["model.safetensors", "scores.json", "../summary.json"] {
+            let bytes = |out: &str| std::fs::read(lab.path(out).join(second).join(file)).unwrap();
+            assert!(bytes(kind) == bytes(&out), "{out}: {file} differs");
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn nohup_is_obeyed() {
+    let lab = Lab::new();
+    lab.write("tiny.toml", TINY);
+    let mut child = Command::new("nohup")
+        .arg(env!("CARGO_BIN_EXE_structtoken"))
+        .args(["train", "tiny.toml", "--out", "run", "--device", "cpu", "--threads", "1"])
+        .current_dir(lab.dir.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_for("a checkpoint", || lab.path("run/checkpoints/step-00000010").exists());
+    signal(&child, "-HUP");
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert!(lab.path("run/report.html").exists());
+}
+
+#[test]
+fn a_run_that_fails_does_not_stop_those_after_it() {
+    let lab = Lab::new();
+    lab.write("tiny.toml", TINY);
+    let quick = ["--set", "train.iterations=2", "--device", "cpu", "--threads", "1"];
+    lab.ok(&[&["train", "tiny.toml", "--out", "out", "--seeds", "2"][..], &quick].concat());
+    for run in ["seed-0", "seed-1"] {
+        std::fs::remove_file(lab.path("out").join(run).join("report.html")).unwrap();
+    }
+    lab.write("out/seed-0/config.toml", "what is this");
+    let resume = ["train", "--resume", "--out", "out", "--device", "cpu"];
+    lab.refused(&resume, &["1 of 2 runs failed: seed-0", "go on with --resume --out out"]);
+    assert!(lab.path("out/seed-1/report.html").exists());
+}
+
+/// Starts a command twice at once; what both answered.
+fn twice(lab: &Lab, arguments: &[&str]) -> [std::process::Output; 2] {
+    let start = || lab.command(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    [start(), start()].map(|process| process.wait_with_output().unwrap())
+}
+
+#[test]
+fn two_processes_write_into_one_folder() {
+    let lab = Lab::new();
+    lab.write("tiny.toml", TINY);
+    pictures(&lab);
+    lab.ok(&["train", "tiny.toml", "--set", "train.iterations=1", "--out", "run", "--device", "cpu"]);
+    // More pictures, so that both are at it at once.
+    for i in 7..60u8 {
+        std::fs::copy(lab.path("images/0.png"), lab.path(&format!("images/{i}.png"))).unwrap();
+    }
+    let model = "run/model.safetensors";
+    let outputs = twice(
+        &lab,
+        &["predict", model, "images", "--out", "masks-out", "--overlay", "--device", "cpu", "--threads", "1"],
+    );
+    for output in outputs {
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let mut names: Vec<_> =
+        std::fs::read_dir(lab.path("masks-out")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names.len(), 120, "{names:?}");
+    for name in &names {
+        image::open(lab.path("masks-out").join(name)).unwrap();
+    }
+    for i in 7..60u8 {
+        std::fs::remove_file(lab.path(&format!("images/{i}.png"))).unwrap();
+    }
+
+    std::fs::create_dir(lab.path("set")).unwrap();
+    for folder in ["images", "masks"] {
+        std::fs::rename(lab.path(folder), lab.path("set").join(folder)).unwrap();
+    }
+    let outputs = twice(&lab, &["data", "init", "set"]);
+    assert!(outputs.iter().any(|output| output.status.success()));
+    for output in &outputs {
+        let talk = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() || talk.contains("there already"), "{talk}");
+    }
+    lab.ok(&["data", "check", "set"]);
+
+    let plan = ["--decoders", "pwe", "--seeds", "1", "--iterations", "2", "--evaluations", "1", "--device", "cpu"];
+    let outputs = twice(&lab, &[&["compare", "tiny.toml", "--out", "compared"][..], &plan].concat());
+    assert!(outputs.iter().any(|output| output.status.success()));
+    for output in &outputs {
+        let talk = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() || talk.contains("in use by another process"), "{talk}");
+    }
+    lab.ok(&["compare", "--out", "compared", "--device", "cpu"]);
+}
+
+/// Runs the program as a user who may have only so many processes, threads counted.
+#[cfg(target_os = "linux")]
+fn with_processes(lab: &Lab, limit: usize, arguments: &[&str]) -> std::io::Result<std::process::Output> {
+    // Root may have as many as it likes.
+    let root = Command::new("id").arg("-u").output()?.stdout == b"0\n";
+    let mut command = Command::new(if root { "setpriv" } else { "prlimit" });
+    if root {
+        command.args(["--reuid=65534", "--clear-groups", "prlimit"]);
+    }
+    command.arg(format!("--nproc={limit}")).arg(lab.path("structtoken")).args(arguments);
+    command.current_dir(lab.dir.path()).env("RAYON_NUM_THREADS", "1").output()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn few_processes_are_an_error_that_says_so() {
+    use std::os::unix::fs::PermissionsExt;
+    let lab = Lab::new();
+    lab.write("tiny.toml", TINY);
+    std::fs::copy(env!("CARGO_BIN_EXE_structtoken"), lab.path("structtoken")).unwrap();
+    std::fs::set_permissions(lab.dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+    if !with_processes(&lab, 10_000, &["--version"]).is_ok_and(|output| output.status.success()) {
+        println!("skipped: no setpriv or prlimit here");
+        return;
+    }
+    let threads = ["--device", "cpu", "--threads", "1"];
+    let mut refused = 0;
+    for limit in 1..9 {
+        for more in [&[][..], &["--seeds", "2"]] {
+            let out = format!("run-{limit}-{}", more.len());
+            let train = ["train", "tiny.toml", "--set", "train.iterations=2", "--out", &out];
+            let output = with_processes(&lab, limit, &[&train[..], &threads, more].concat()).unwrap();
+            let talk = String::from_utf8_lossy(&output.stderr);
+            assert!(!talk.contains("panicked"), "{limit}: {talk}");
+            if output.status.code() != Some(0) {
+                assert_eq!(output.status.code(), Some(1), "{limit}: {talk}");
+                assert!(talk.contains("error: cannot start ") && talk.contains("ulimit -u"), "{limit}: {talk}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 0);
+    for arguments in [&["inspect", "tiny.toml"][..], &["data", "check", "tiny.toml"]] {
+        let output = with_processes(&lab, 1, arguments).unwrap();
+        let talk = String::from_utf8_lossy(&output.stderr);
+        assert!(talk.contains("cannot start the threads") && talk.contains("RAYON_NUM_THREADS=1"), "{talk}");
+    }
+}
