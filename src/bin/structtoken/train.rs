@@ -74,14 +74,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
             plan.config.clone()
         }
         (None, Some(recipe)) => Config::read(recipe, &arguments.changes)?,
-        (None, None) => {
-            let own = run.join("config.toml");
-            if !own.exists() {
-                return Err(Error::new(format!("there is no run to resume in `{}`", run.display()))
-                    .hint("name the folder of a run with --out, or give a recipe and leave --resume out"));
-            }
-            Config::read(&own, &arguments.changes)?
-        }
+        (None, None) => train::recipe(&run, &arguments.changes)?,
     };
     if let Some(repeat) = repeated(&arguments, &run)? {
         return repeat::run(&arguments, repeat, &config, &run);
@@ -91,8 +84,14 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     talk!("training on {name}, in `{}`", run.display());
     let started = Instant::now();
     let command = command_line();
-    let session =
-        train::Session { run: &run, resume: arguments.resume, device: &device, device_name: &name, command: &command };
+    let session = train::Session {
+        run: &run,
+        resume: arguments.resume,
+        trial: false,
+        device: &device,
+        device_name: &name,
+        command: &command,
+    };
     let outcome = train::run(&config, &session, &mut console)?;
     if outcome.interrupted && outcome.iteration == 0 {
         talk!("stopped before the first iteration: there is nothing to resume, start it again");
