@@ -201,11 +201,18 @@ fn located(text: &str, error: &toml::de::Error) -> String {
     format!("`{path}`: {}", error.message())
 }
 
+/// The most keys of a recipe, with room.
+const MOST_KEYS: usize = 1000;
+
 /// The key of the value that an error is about.
 fn culprit(text: &str, error: &toml::de::Error) -> Option<String> {
     let table: toml::Table = toml::from_str(text).ok()?;
     let mut keys = BTreeMap::new();
     flatten("", &toml::Value::Table(table.clone()), &mut keys);
+    // Each of them is tried, which takes as long as reading all: no recipe has so many.
+    if keys.len() > MOST_KEYS {
+        return None;
+    }
     // Without its `type` a table has another error.
     keys.into_keys().filter(|key| !key.ends_with(".type")).find(|key| {
         let mut rest = table.clone();

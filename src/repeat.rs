@@ -29,14 +29,7 @@ impl Repeat {
     /// # Errors
     /// Fewer than two or more than 100 runs, or a dataset that cannot be cut into so many parts.
     pub fn runs(self, recipe: &Config) -> Result<Vec<(String, Config)>> {
-        let count = match self {
-            Self::Seeds(count) => count,
-            Self::Folds(count) => count as u64,
-        };
-        if !(2..=100).contains(&count) {
-            return Err(Error::new(format!("{count} runs are not between 2 and 100"))
-                .hint("one run is what `structtoken train` does without --seeds and --folds"));
-        }
+        let count = self.count()?;
         let run = |number: u64| {
             let mut config = recipe.clone();
             let name = match self {
@@ -74,10 +67,30 @@ impl Repeat {
         if !path.exists() {
             return Ok(None);
         }
-        let text = files::read_text(&path, files::RECORD).map_err(|error| Error::file("read", &path, error))?;
-        serde_json::from_str(&text).map(Some).map_err(|error| Error::file("read", &path, error))
+        let text = files::read_text(&path, files::TEXT).map_err(|error| Error::file("read", &path, error))?;
+        let found: Self =
+            serde_json::from_str(&text).map_err(|error| Error::file("read", &path, error).hint(RESTORE))?;
+        found.count().map_err(|error| Error::file("use", &path, error).hint(RESTORE))?;
+        Ok(Some(found))
+    }
+
+    /// How many runs.
+    fn count(self) -> Result<u64> {
+        let count = match self {
+            Self::Seeds(count) => count,
+            Self::Folds(count) => count as u64,
+        };
+        match (2..=100).contains(&count) {
+            true => Ok(count),
+            false => Err(Error::new(format!("{count} runs are not between 2 and 100"))
+                .hint("one run is what `structtoken train` does without --seeds and --folds")),
+        }
     }
 }
+
+/// What to do about a damaged `repeat.json`.
+const RESTORE: &str =
+    "write into it what the runs are, for instance {\"seeds\": 3} or {\"folds\": 5}, and go on with --resume";
 
 const FILE: &str = "repeat.json";
 

@@ -7,6 +7,7 @@
 
 pub mod annotations;
 pub mod mutate;
+pub mod runs;
 pub mod targets;
 
 /// A parser under attack.
@@ -42,4 +43,12 @@ pub const TARGETS: &[Target] = &[
     Target { name: "class_names", run: annotations::class_names, tries: 600, memory_mb: 64 },
     Target { name: "supervisely", run: annotations::supervisely, tries: 600, memory_mb: 64 },
     Target { name: "via", run: annotations::via, tries: 600, memory_mb: 64 },
+    Target { name: "recipe_toml", run: runs::recipe_toml, tries: 2_000, memory_mb: 64 },
+    Target { name: "state_json", run: runs::state_json, tries: 100_000, memory_mb: 16 },
+    Target { name: "run_log", run: runs::run_log, tries: 50_000, memory_mb: 16 },
+    Target { name: "manifest_json", run: runs::manifest_json, tries: 50_000, memory_mb: 16 },
+    Target { name: "shard_json", run: runs::shard_json, tries: 10_000, memory_mb: 16 },
+    Target { name: "compare_plan", run: runs::compare_plan, tries: 3_000, memory_mb: 64 },
+    Target { name: "result_json", run: runs::result_json, tries: 50_000, memory_mb: 16 },
+    Target { name: "repeat_json", run: runs::repeat_json, tries: 10_000, memory_mb: 16 },
 ];

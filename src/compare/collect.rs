@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::eval::bootstrap::{ImageCounts, draws, p_value, percentile_interval};
 use crate::files;
 use crate::stats::{mean, median, t_interval};
+use crate::train;
 
 /// Draws of the bootstrap, and their seed.
 const DRAWS: usize = 2000;
@@ -131,25 +132,28 @@ pub fn gather(plan: &Plan, folders: &[PathBuf]) -> Result<Vec<Finished>> {
     for run in plan.runs() {
         let place = folders.iter().map(|dir| dir.join(run.to_string())).find(|folder| folder.join(RESULT).exists());
         if let Some(folder) = place {
-            found.push(read(&run, folder)?);
+            let finished = read(&run, folder)?;
+            train::made_by(&finished.folder, &plan.config(&run, finished.outcome.iterations)?)?;
+            found.push(finished);
         }
     }
     Ok(found)
 }
 
 fn read(run: &Run, folder: PathBuf) -> Result<Finished> {
-    fn parse<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
-        let bytes = files::read(path, files::RECORD).map_err(|error| Error::file("read", path, error))?;
-        serde_json::from_slice(&bytes).map_err(|error| {
-            Error::file("read", path, error).hint("remove the file: the run is then evaluated again from its weights")
-        })
-    }
-    let outcome: Outcome = parse(&folder.join(RESULT))?;
-    let images: Vec<ImageResult> = parse(&folder.join(COUNTS))?;
+    let again = format!("remove `{RESULT}` in that folder: the run is then evaluated again from its weights");
+    let bytes = |path: &Path| files::read(path, files::RECORD).map_err(|error| Error::file("read", path, error));
+    let [result, counts] = [RESULT, COUNTS].map(|name| folder.join(name));
+    let iterations = train::recipe(&folder, &[]).ok().map(|recipe| recipe.train.iterations);
+    let outcome = Outcome::parse(&bytes(&result)?, iterations)
+        .map_err(|error| Error::file("use", &result, error).hint(again.clone()))?;
     if outcome.run != *run {
         return Err(Error::new(format!("`{}` holds the run {}", folder.display(), outcome.run))
             .hint("folders of runs keep their names"));
     }
+    let images: Vec<ImageResult> = serde_json::from_slice(&bytes(&counts)?)
+        .map_err(|error| Error::file("read", &counts, error).hint(again.clone()))?;
+    ImageResult::check(&images, &outcome.scores).map_err(|error| Error::file("use", &counts, error).hint(again))?;
     Ok(Finished { folder, outcome, images })
 }
 
@@ -167,6 +171,7 @@ pub fn compare(plan: &Plan, gathered: &[Finished]) -> Result<Comparison> {
         ))
         .hint("use the same dataset everywhere; remove result.json of the odd ones to evaluate them again"));
     }
+    train::alike(&gathered.iter().map(|finished| finished.folder.clone()).collect::<Vec<_>>(), false)?;
     let mut rows: Vec<(DecoderRow, Vec<f64>)> = Vec::new();
     for decoder in &plan.decoders {
         let runs: Vec<&Finished> =

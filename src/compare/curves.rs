@@ -28,13 +28,14 @@ pub(super) type Curve = BTreeMap<u64, (f64, f64)>;
 
 /// The loss and the mIoU of one run.
 pub(super) fn curves_of(folder: &Path, iterations: u64) -> Result<(Curve, Curve)> {
-    let elapsed = Times::read(folder).elapsed(iterations);
-    let at = |iteration: u64| elapsed.get((iteration as usize).wrapping_sub(1)).copied().unwrap_or(0.0);
+    let elapsed = Times::read(folder).elapsed();
+    let at = |iteration: u64| if iteration <= iterations { elapsed(iteration) } else { 0.0 };
     let (mut loss, mut miou) = (Curve::new(), Curve::new());
     for row in progress::read(folder)? {
         match row {
             LogRow::Step(step) if step.loss.is_finite() => {
-                loss.insert(step.iteration + 1, (at(step.iteration + 1), step.loss));
+                let done = step.iteration.saturating_add(1);
+                loss.insert(done, (at(done), step.loss));
             }
             LogRow::Eval(eval) if eval.miou.is_finite() => {
                 _ = miou.insert(eval.iteration, (at(eval.iteration), eval.miou))

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::picture::Strip;
 use crate::config::Config;
 use crate::data::Split;
-use crate::error::Result;
-use crate::eval::bootstrap::ImageCounts;
+use crate::error::{Error, Result};
+use crate::eval::bootstrap::{ClassCount, ImageCounts};
 use crate::eval::boundary::{self, band_width, boundary_counts};
 use crate::eval::{self, Evaluated, Inference, Scores};
 use crate::model::Model;
@@ -22,6 +22,52 @@ pub(super) struct ImageResult {
     pub(super) area: ImageCounts,
     /// Those along the contours.
     pub(super) boundary: ImageCounts,
+}
+
+impl ImageResult {
+    /// Fails if counts cannot be, or do not add up to the matrix of `scores`; naming the place.
+    pub(super) fn check(all: &[Self], scores: &Scores) -> Result<()> {
+        let k = scores.matrix.len();
+        let mut sums = vec![[0u64; 3]; k];
+        for (at, image) in all.iter().enumerate() {
+            let refuse = |field: &str, what: &str| Err(Error::new(format!("[{at}].{field}: {what}")));
+            for (field, counts) in [("area", image.area.classes()), ("boundary", image.boundary.classes())] {
+                if let Some((class, _)) = counts.iter().find(|(class, _)| usize::from(*class) >= k) {
+                    return refuse(field, &format!("there is no class {class}"));
+                }
+                if !counts.is_sorted_by(|a, b| a.0 < b.0) {
+                    return refuse(field, "the classes are not in order");
+                }
+                if counts.iter().any(|(_, count)| count.hit > count.truth.min(count.prediction)) {
+                    return refuse(field, "a class has more pixels in common than truth and prediction hold");
+                }
+            }
+            let area = |class: u8| image.area.classes().iter().find(|(id, _)| *id == class).map(|(_, count)| *count);
+            let inside = |(class, near): &(u8, ClassCount)| {
+                area(*class).is_some_and(|all| near.truth <= all.truth && near.prediction <= all.prediction)
+            };
+            if !image.boundary.classes().iter().all(inside) {
+                return refuse("boundary", "a class has more pixels near contours than in all");
+            }
+            for (class, count) in image.area.classes() {
+                let sum = &mut sums[usize::from(*class)];
+                let more = [count.hit, count.truth, count.prediction].map(u64::from);
+                sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+            }
+        }
+        let of = |class: usize| {
+            let (row, column) = (scores.matrix[class].iter(), scores.matrix.iter().map(|row| row[class]));
+            [scores.matrix[class][class], row.sum(), column.sum()]
+        };
+        match (0..k).find(|class| sums[*class] != of(*class)) {
+            Some(class) => Err(Error::new(format!(
+                "area: of class {class} all images have {:?} pixels in both, truth and prediction, and the matrix {:?}",
+                sums[class],
+                of(class)
+            ))),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What an evaluation saw.

@@ -54,6 +54,9 @@ pub struct Plan {
     pub recipe: Config,
 }
 
+/// The most iterations, or seconds, of a run.
+const LONGEST: u64 = 1 << 40;
+
 /// Puts `NAME.KEY=VALUE` into the settings of the decoder `NAME`.
 fn changed(decoders: &mut BTreeMap<String, DecoderConfig>, change: &str) -> Result<()> {
     let fault = |text: &str| Error::new(format!("--with `{change}`: {text}"));
@@ -137,6 +140,32 @@ impl Plan {
         if matches!(self.budget, Budget::Iterations(0) | Budget::Seconds(0)) {
             return Err(Error::new("the budget is nothing").hint("for instance `--budget 20m` or `--iterations 1000`"));
         }
+        if self.decoders.is_empty() || !(1..=100).contains(&self.seeds.len()) {
+            return Err(Error::new(format!(
+                "decoders and seeds: {} and {} of them, where at least one decoder and 1 to 100 seeds can be",
+                self.decoders.len(),
+                self.seeds.len()
+            )));
+        }
+        if let Some(twice) = (1..self.seeds.len()).find(|at| self.seeds[..*at].contains(&self.seeds[*at])) {
+            return Err(Error::new(format!("seeds: {} is there twice", self.seeds[twice])));
+        }
+        for (at, name) in self.decoders.iter().enumerate() {
+            // The name is also that of a folder.
+            DecoderConfig::preset(name)?;
+            if self.decoders[..at].contains(name) {
+                return Err(Error::new(format!("decoders: `{name}` is there twice")));
+            }
+        }
+        match self.budget {
+            Budget::Iterations(n) if n > LONGEST => {
+                return Err(Error::new(format!("budget.iterations = {n} is more than {LONGEST}")));
+            }
+            Budget::Seconds(s) if s > LONGEST => {
+                return Err(Error::new(format!("budget.seconds = {s} is more than {LONGEST}")));
+            }
+            _ => {}
+        }
         for run in self.runs() {
             let config = self.config(&run, 1)?;
             config.check().map_err(|error| Error::new(format!("decoder `{}`", run.decoder)).source(error))?;
@@ -173,17 +202,27 @@ impl Plan {
     /// Reads the plan of the comparison in `folder`; none where there is none.
     pub fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(PLAN);
-        let text = match files::read_text(&path, files::TEXT) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::file("read", &path, error)),
-        };
-        let plan: Self = toml::from_str(&text).map_err(|error| {
-            Error::file("read the plan", &path, error)
-                .hint("it is written by `structtoken compare`: take another --out")
+        match files::read_text(&path, files::TEXT) {
+            Ok(text) => Self::parse(&text, &path).map(Some),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::file("read", &path, error)),
+        }
+    }
+
+    /// The plan in `text`, which lies or could lie at `path`.
+    ///
+    /// # Errors
+    /// A text that is no plan, or a plan that cannot be followed; naming the field.
+    pub fn parse(text: &str, path: &Path) -> Result<Self> {
+        let plan: Self = toml::from_str(text).map_err(|error| {
+            Error::file("read the plan", path, error).hint("it is written by `structtoken compare`: take another --out")
         })?;
-        plan.check().map_err(|error| Error::file("use the plan", &path, error))?;
-        Ok(Some(plan))
+        plan.check().map_err(|error| match error.remedy() {
+            Some(_) => Error::file("use the plan", path, error),
+            None => Error::file("use the plan", path, error)
+                .hint("it is written by `structtoken compare`: put it back as it was, or take another --out"),
+        })?;
+        Ok(plan)
     }
 
     /// Writes the plan to `folder`, or sees that the one there is the same.

@@ -32,6 +32,11 @@ pub struct Shown {
     pub size: (usize, usize),
 }
 
+impl Shown {
+    /// The longest side.
+    pub(super) const SIDE: usize = SIDE;
+}
+
 /// The predictions of a run as they are made.
 pub(super) struct Strip {
     every: usize,

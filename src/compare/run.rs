@@ -55,6 +55,47 @@ pub struct Outcome {
     pub shown: Vec<Shown>,
 }
 
+impl Outcome {
+    /// The outcome that `text` holds, of a run of so many iterations where that is known.
+    ///
+    /// # Errors
+    /// A text that is none, or numbers that cannot be; naming the field.
+    pub fn parse(text: &[u8], iterations: Option<u64>) -> Result<Self> {
+        let outcome: Self =
+            serde_json::from_slice(text).map_err(|error| Error::new("it is no result of a run").source(error))?;
+        outcome.check(iterations).map(|()| outcome)
+    }
+
+    /// Fails if this cannot be what a run of so many iterations left; naming the field.
+    fn check(&self, iterations: Option<u64>) -> Result<()> {
+        /// No time of a step, an image or a run is longer than a hundred years.
+        const LONGEST_S: f64 = 100.0 * 365.0 * 86_400.0;
+        let refuse = |field: &str, value: &dyn std::fmt::Debug| {
+            Err(Error::new(format!("{field} = {value:?} is nothing that was measured")))
+        };
+        if let Some(iterations) = iterations.filter(|iterations| *iterations != self.iterations) {
+            return Err(Error::new(format!("iterations = {}: the run's recipe has {iterations}", self.iterations)));
+        }
+        self.scores.check().map_err(|error| Error::new("scores").source(error))?;
+        if self.boundary_iou.is_some_and(|iou| !(0.0..=1.0).contains(&iou)) {
+            return refuse("boundary_iou", &self.boundary_iou);
+        }
+        let times =
+            [("step_ms", self.step_ms, 1e3), ("training_s", self.training_s, 1.0), ("image_ms", self.image_ms, 1e3)];
+        if let Some((field, time, _)) = times.iter().find(|(_, time, unit)| !(0.0..=LONGEST_S * unit).contains(time)) {
+            return refuse(field, time);
+        }
+        if self.parameters > 1 << 48 {
+            return refuse("parameters", &self.parameters);
+        }
+        let large = |shown: &&Shown| shown.size.0 > Shown::SIDE || shown.size.1 > Shown::SIDE;
+        match self.shown.iter().find(large) {
+            Some(shown) => refuse("shown", &shown.size),
+            None => Ok(()),
+        }
+    }
+}
+
 /// How a run ended well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -79,7 +120,7 @@ pub struct Place<'a> {
 impl<'a> Place<'a> {
     fn session(&self, run: &'a Path, resume: bool) -> train::Session<'a> {
         let Self { device, device_name, command, .. } = *self;
-        train::Session { run, resume, device, device_name, command }
+        train::Session { run, resume, trial: false, device, device_name, command }
     }
 }
 
@@ -88,21 +129,41 @@ pub fn finished(dir: &Path, name: &str) -> bool {
     dir.join(name).join(RESULT).exists()
 }
 
+/// Fails if the runs that are finished in `dir` are of another plan, or of other data than there are now.
+///
+/// # Errors
+/// As [`train::made_by`] and [`train::still`].
+fn still(plan: &Plan, dir: &Path) -> Result<()> {
+    let mut done = Vec::new();
+    for run in plan.runs() {
+        let folder = dir.join(run.to_string());
+        if !folder.join(RESULT).exists() {
+            continue;
+        }
+        let recipe = train::recipe(&folder, &[])?;
+        train::made_by(&folder, &plan.config(&run, recipe.train.iterations)?)?;
+        done.push((folder, recipe));
+    }
+    train::still(&done)
+}
+
 /// Trains and evaluates one run of the plan in its folder below `place.dir`, or goes on with it. Does nothing where it is
 /// finished.
 ///
 /// # Errors
-/// As [`train::run`]; or the folder holds a run with other settings.
+/// As [`train::run`]; or the folder holds a run with other settings, or one beside it was made by another plan or on other data.
 pub fn train_and_evaluate(plan: &Plan, run: &Run, place: &Place, observer: &mut dyn Observer) -> Result<Ended> {
     let folder = place.dir.join(run.to_string());
     if finished(place.dir, &run.to_string()) {
         return Ok(Ended::Finished);
     }
+    // What is made now has to be of the same data as what is there.
+    still(plan, place.dir)?;
     let started = Instant::now();
     let own = folder.join("config.toml");
     let begun = own.exists();
     let iterations = match (begun, plan.budget) {
-        (true, _) => Config::read(&own, &[])?.train.iterations,
+        (true, _) => train::recipe(&folder, &[])?.train.iterations,
         (false, Budget::Iterations(n)) => n,
         (false, Budget::Seconds(seconds)) => {
             let Some(step) = step_time(plan, run, seconds, place, observer)? else { return Ok(Ended::Interrupted) };
@@ -144,12 +205,22 @@ pub fn train_and_evaluate(plan: &Plan, run: &Run, place: &Place, observer: &mut 
 fn step_time(plan: &Plan, run: &Run, budget: u64, place: &Place, observer: &mut dyn Observer) -> Result<Option<f64>> {
     /// Measured at most.
     const LONGEST: f64 = 10.0;
+    /// Seconds that a step can take: from a nanosecond to a year.
+    const POSSIBLE: std::ops::RangeInclusive<f64> = 1e-9..=3e7;
     let path = place.dir.join(format!("{}.step.json", run.decoder));
     let known = || -> Result<Option<f64>> {
         match files::read(&path, files::RECORD) {
             Ok(bytes) => {
-                let step: Step = serde_json::from_slice(&bytes).map_err(|error| Error::file("read", &path, error))?;
-                Ok(Some(step.seconds).filter(|seconds| *seconds > 0.0))
+                let again = "remove the file: steps are timed again";
+                let step: Step =
+                    serde_json::from_slice(&bytes).map_err(|error| Error::file("read", &path, error).hint(again))?;
+                match POSSIBLE.contains(&step.seconds) && step.decoder == run.decoder {
+                    true => Ok(Some(step.seconds)),
+                    false => {
+                        let what = format!("seconds = {:e} of `{}` is no time of a step", step.seconds, step.decoder);
+                        Err(Error::file("use", &path, Error::new(what)).hint(again))
+                    }
+                }
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::file("read", &path, error)),
@@ -163,7 +234,8 @@ fn step_time(plan: &Plan, run: &Run, budget: u64, place: &Place, observer: &mut 
     (config.train.eval_every, config.train.save_every) = (0, 0);
     let scratch = files::Scratch::new(place.dir, "probe")?;
     let mut probe = Probe::new(Duration::from_secs_f64((budget as f64 * 0.05).min(LONGEST)), observer);
-    train::run(&config, &place.session(scratch.path(), true), &mut probe)?;
+    let session = train::Session { trial: true, ..place.session(scratch.path(), true) };
+    train::run(&config, &session, &mut probe)?;
     let Found::Step(seconds) = probe.found()? else { return Ok(None) };
     let _lock = patient_lock(place.dir)?;
     // Another machine may have been faster.
@@ -197,7 +269,7 @@ fn settle(run: &Run, config: &Config, judged: Judged, folder: &Path, place: &Pla
         parameters: inspect::summarise(&config.model, classes.len()).total_parameters,
         macs: config.model.macs(classes.len(), (height, width)).iter().map(|cost| cost.macs).sum(),
         step_ms: times_of_steps.median().unwrap_or(0.0),
-        training_s: times_of_steps.elapsed(config.train.iterations).last().copied().unwrap_or(0.0),
+        training_s: times_of_steps.elapsed()(config.train.iterations),
         image_ms: median(&judged.times).unwrap_or(0.0),
         peak_mb: bench::peak_rss_mb(),
         device: place.device_name.to_owned(),

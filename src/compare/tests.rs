@@ -96,3 +96,67 @@ fn single_decoders_can_be_changed() {
         assert!(error.contains(text), "{error}");
     }
 }
+
+#[test]
+fn plans_that_cannot_be_are_refused_with_their_field() {
+    let good = toml::to_string(&plan(&["pwe", "cse"], 2).unwrap()).unwrap();
+    let parse = |text: &str| Plan::parse(text, Path::new("dir/plan.toml"));
+    parse(&good).unwrap();
+    let many = format!("seeds = [{}]", (0..101).map(|seed| seed.to_string()).collect::<Vec<_>>().join(", "));
+    for (from, to, say) in [
+        ("seeds = [0, 1]", "seeds = []", "seeds"),
+        ("seeds = [0, 1]", "seeds = [4, 4]", "seeds: 4 is there twice"),
+        ("seeds = [0, 1]", "seeds = [-1, 1]", "invalid value"),
+        ("seeds = [0, 1]", &many, "2 and 101 of them"),
+        ("decoders = [\"pwe\", \"cse\"]", "decoders = []", "decoders"),
+        ("decoders = [\"pwe\", \"cse\"]", "decoders = [\"pwe\", \"pwe\"]", "`pwe` is there twice"),
+        ("decoders = [\"pwe\", \"cse\"]", "decoders = [\"../pwe\"]", "there is no decoder `../pwe`"),
+        ("iterations = 1000", "iterations = 9223372036854775807", "budget.iterations"),
+        ("iterations = 1000", "iterations = 0", "budget"),
+        ("iterations = 1000", "seconds = 9223372036854775807", "budget.seconds"),
+        ("iterations = 1000", "seconds = 1e3", "invalid type"),
+        ("batch_size = 16", "batch_size = 9223372036854775807", "batch_size"),
+    ] {
+        assert!(good.contains(from), "{from}: {good}");
+        let error = parse(&good.replacen(from, to, 1)).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("dir/plan.toml") && text.contains(say) && error.remedy().is_some(), "{to}: {text}");
+    }
+}
+
+/// Whatever number stands in a result, it is refused or does no harm.
+#[test]
+fn results_that_cannot_be_are_refused_with_their_field() {
+    use crate::eval::Confusion;
+    let text = r#"{"matrix": [[8, 2], [1, 9]], "ignored": 3}"#;
+    let confusion: Confusion = serde_json::from_str(text).unwrap();
+    let good = serde_json::json!({
+        "run": {"decoder": "pwe", "seed": 0}, "iterations": 7, "scores": confusion.scores(&names(&["a", "b"])),
+        "boundary_iou": 0.5, "parameters": 1000, "macs": 1000, "step_ms": 1.5, "training_s": 2.5, "image_ms": 3.5,
+        "peak_mb": 100, "device": "cpu", "shown": [{"index": 0, "size": [32, 32]}],
+    });
+    let parse = |value: &serde_json::Value| run::Outcome::parse(value.to_string().as_bytes(), Some(7));
+    parse(&good).unwrap();
+    for (place, value, say) in [
+        ("/iterations", serde_json::json!(1u64 << 63), "iterations"),
+        ("/scores/miou", serde_json::json!(0.5), "miou"),
+        ("/scores/aacc", serde_json::json!(1.0), "aacc"),
+        ("/scores/matrix/0/0", serde_json::json!(1u64 << 60), "impossible"),
+        ("/scores/matrix/0/0", serde_json::json!(9), "miou"),
+        ("/scores/pixels", serde_json::json!(u64::MAX), "pixels"),
+        ("/scores/classes/1/iou", serde_json::json!(null), "`b`"),
+        ("/scores/ignored_pixels", serde_json::json!(u64::MAX), "ignored"),
+        ("/boundary_iou", serde_json::json!(1e300), "boundary_iou"),
+        ("/step_ms", serde_json::json!(-1.0), "step_ms"),
+        ("/training_s", serde_json::json!(1e300), "training_s"),
+        ("/image_ms", serde_json::json!(1e300), "image_ms"),
+        ("/parameters", serde_json::json!(u64::MAX), "parameters"),
+        ("/shown/0/size/1", serde_json::json!(1u64 << 62), "shown"),
+        ("/shown", serde_json::json!({}), "no result"),
+    ] {
+        let mut bad = good.clone();
+        *bad.pointer_mut(place).unwrap() = value;
+        let error = parse(&bad).unwrap_err().to_string();
+        assert!(error.contains(say), "{place}: {error}");
+    }
+}

@@ -15,19 +15,23 @@ use crate::train::{Observer, Progress, Stop};
 /// The name of the file in a run's folder: `iteration,ms`, the iterations counted from 1.
 const TIMES: &str = "times.csv";
 const HEAD: &str = "iteration,ms\n";
+/// No step takes longer than a year.
+const LONGEST_MS: f64 = 365.0 * 86_400e3;
 
 /// Milliseconds of each iteration.
 pub(super) struct Times(BTreeMap<u64, f64>);
 
 impl Times {
-    /// Those of the run in `folder`; empty where there are none. Lines that are torn or no numbers are passed over.
+    /// Those of the run in `folder`; empty where there are none. Lines that are torn or no times are passed over.
     pub(super) fn read(folder: &Path) -> Self {
-        let text = files::read_text(&folder.join(TIMES), files::RECORD).unwrap_or_default();
-        let row = |line: &str| {
-            let (iteration, ms) = line.split_once(',')?;
-            Some((iteration.parse().ok()?, ms.parse().ok().filter(|ms: &f64| ms.is_finite())?))
+        let bytes = files::read(&folder.join(TIMES), files::RECORD).unwrap_or_default();
+        let row = |line: &[u8]| {
+            // Without its end it may have lost digits.
+            let (iteration, ms) = std::str::from_utf8(line.strip_suffix(b"\n")?).ok()?.split_once(',')?;
+            let ms = ms.parse().ok().filter(|ms: &f64| (0.0..=LONGEST_MS).contains(ms))?;
+            Some((iteration.parse().ok()?, ms))
         };
-        Self(text.lines().filter_map(row).collect())
+        Self(bytes.split_inclusive(|byte| *byte == b'\n').filter_map(row).collect())
     }
 
     /// The median step, in milliseconds.
@@ -35,16 +39,23 @@ impl Times {
         median(&self.0.values().copied().collect::<Vec<_>>())
     }
 
-    /// Seconds of training after each of the iterations from 1 to `last`. An iteration whose time was lost in a crash is
-    /// given the median.
-    pub(super) fn elapsed(&self, last: u64) -> Vec<f64> {
+    /// Seconds of training after so many iterations. An iteration whose time was lost in a crash is given the median.
+    pub(super) fn elapsed(&self) -> impl Fn(u64) -> f64 + use<> {
         let usual = self.median().unwrap_or(0.0);
         let mut sum = 0.0;
-        let step = |iteration| {
-            sum += self.0.get(&iteration).unwrap_or(&usual) / 1e3;
-            sum
-        };
-        (1..=last).map(step).collect()
+        let known: Vec<(u64, f64)> = self
+            .0
+            .range(1..)
+            .map(|(iteration, ms)| {
+                sum += ms;
+                (*iteration, sum)
+            })
+            .collect();
+        move |iteration| {
+            let before = known.partition_point(|(known, _)| *known <= iteration);
+            let sum = before.checked_sub(1).map_or(0.0, |at| known[at].1);
+            (sum + (iteration - before as u64) as f64 * usual) / 1e3
+        }
     }
 }
 
@@ -217,7 +228,12 @@ mod tests {
     #[test]
     fn a_resumed_run_repeats_its_times() {
         let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join(TIMES), "iteration,ms\n1,10\n2,30\n3,90\nx,\n4,nan\n5,7").unwrap();
+        std::fs::write(
+            folder.path().join(TIMES),
+            b"iteration,ms\n1,10\n2,30\n3,90\nx,\n\xff\n4,nan\n1,-5\n2,1e300\n5,7",
+        )
+        .unwrap();
+        assert_eq!(Times::read(folder.path()).0.len(), 3, "the last line is torn");
         let mut quiet = Quiet;
         let mut watch = Stopwatch::new(folder.path(), &mut quiet);
         assert_eq!(watch.stop(2), Stop::No);
@@ -225,9 +241,13 @@ mod tests {
         watch.finish().unwrap();
         let times = Times::read(folder.path());
         assert_eq!(times.0.keys().copied().collect::<Vec<_>>(), [1, 2, 3]);
-        assert_eq!(times.elapsed(2), [0.01, 0.04]);
+        let after =
+            |times: &Times, iterations: &[u64]| iterations.iter().map(|n| times.elapsed()(*n)).collect::<Vec<_>>();
+        assert_eq!(after(&times, &[0, 1, 2]), [0.0, 0.01, 0.04]);
         // What is missing is as the others are.
-        assert_eq!(Times(BTreeMap::from([(1, 10.0), (3, 10.0)])).elapsed(3), [0.01, 0.02, 0.03]);
+        let lost = Times(BTreeMap::from([(1, 10.0), (3, 10.0)]));
+        assert_eq!(after(&lost, &[1, 2, 3, 1003]), [0.01, 0.02, 0.03, 10.03]);
+        assert!(after(&lost, &[u64::MAX])[0].is_finite());
         assert!(Times::read(&folder.path().join("none")).median().is_none());
     }
 

@@ -249,6 +249,39 @@ pub struct ClassScore {
 }
 
 impl Scores {
+    /// Fails if these cannot be scores, since they are not those of their matrix: what is read from a file may be anything.
+    ///
+    /// # Errors
+    /// The field that is wrong.
+    pub fn check(&self) -> Result<()> {
+        let names: Vec<String> = self.classes.iter().map(|class| class.name.clone()).collect();
+        let confusion = Confusion::of(self)?;
+        if names.len() != confusion.classes() {
+            let (rows, classes) = (confusion.classes(), names.len());
+            return Err(Error::new(format!("the matrix has {rows} rows, and there are {classes} classes")));
+        }
+        let right = confusion.scores(&names);
+        let means = [
+            ("miou", self.miou, right.miou),
+            ("macc", self.macc, right.macc),
+            ("aacc", self.aacc, right.aacc),
+            ("mdice", self.mdice, right.mdice),
+        ];
+        if let Some((field, found, right)) = means.into_iter().find(|(_, found, right)| found != right) {
+            return Err(Error::new(format!("{field} = {found:?}, where the matrix gives {right:?}")));
+        }
+        if self.ignored_pixels > 1 << 58 {
+            return Err(Error::new(format!("ignored_pixels = {}: no dataset has so many", self.ignored_pixels)));
+        }
+        if self.pixels != right.pixels || self.absent != right.absent {
+            return Err(Error::new("pixels or absent are not those of the matrix"));
+        }
+        match self.classes.iter().zip(&right.classes).find(|(found, right)| found != right) {
+            Some((class, _)) => Err(Error::new(format!("the scores of `{}` are not those of the matrix", class.name))),
+            None => Ok(()),
+        }
+    }
+
     /// A text table of fixed width: one row a class, then the means over classes and the accuracy over all pixels
     /// (aAcc). Scores in percent, `-` where there is none; `pixels` is the class's share of the counted ones.
     pub fn table(&self) -> String {

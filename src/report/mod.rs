@@ -24,6 +24,7 @@ pub(crate) mod html;
 pub(crate) mod pictures;
 pub mod progress;
 mod quality;
+mod rows;
 pub mod run;
 mod suspects;
 pub mod tensorboard;

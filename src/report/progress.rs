@@ -1,22 +1,24 @@
 //! The numbers of a run while it lasts: `log.ndjson`, one JSON object a line; the same as `metrics.csv` and for TensorBoard.
 //!
 //! Training appends; a resumed run first drops what it is about to repeat; [`curves`] gives the report's curves. A line
-//! that a crash left unfinished at the end is dropped, so a run can always be resumed.
+//! that a crash left unfinished at the end is dropped, and what else is no row is moved aside, so a run can always be resumed.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::tensorboard::Events;
-use super::{Curve, Goal};
+use super::{Curve, Goal, rows};
 use crate::error::{Error, Result};
 use crate::files;
 
 /// The name of the log in a run's folder.
 pub const LOG_FILE: &str = "log.ndjson";
+/// Where lines of the log go that are damaged.
+pub const DAMAGED_FILE: &str = "damaged-log.ndjson";
 /// The name of the table in a run's folder.
 pub const TABLE_FILE: &str = "metrics.csv";
 
@@ -86,13 +88,24 @@ fn nan_for_null<'de, D: Deserializer<'de>>(source: D) -> Result<f64, D::Error> {
 }
 
 impl Row {
-    /// Whether a run that goes on with iteration `next` (from 0) will not write this row again.
+    /// After how many iterations the row's numbers are there.
+    fn shown_at(&self) -> Option<u64> {
+        match self {
+            Self::Step(step) => step.iteration.checked_add(1),
+            Self::Eval(eval) => Some(eval.iteration),
+            Self::Other => None,
+        }
+    }
+
+    /// Whether a run that goes on with iteration `next` (from 0), and was last evaluated after `evaluated`, will not write this row
+    /// again.
     ///
-    /// Steps before `next` are done; so is an evaluation after exactly `next` iterations, which precedes the checkpoint.
-    fn stands_before(&self, next: u64) -> bool {
+    /// Steps before `next` are done. An evaluation after exactly `next` iterations is made again where the run was killed before
+    /// it was noted.
+    fn stands_before(&self, next: u64, evaluated: u64) -> bool {
         match self {
             Self::Step(step) => step.iteration < next,
-            Self::Eval(eval) => eval.iteration <= next,
+            Self::Eval(eval) => eval.iteration <= evaluated,
             Self::Other => true,
         }
     }
@@ -104,6 +117,10 @@ pub struct RunLog {
     path: PathBuf,
     file: File,
     events: Option<Events>,
+    /// From where on TensorBoard is to forget what earlier sessions said, by iterations done.
+    void: u64,
+    /// Rows of that place that stay.
+    again: Vec<Row>,
 }
 
 impl RunLog {
@@ -114,25 +131,53 @@ impl RunLog {
     }
 
     /// Goes on with the log in `run` before iteration `next` (counted from 0, as a checkpoint after `next` iterations
-    /// resumes): drops the steps at or after `next`, the evaluations after more than `next` iterations and an unfinished
-    /// last line. Kept lines stay byte for byte. A missing log is started.
+    /// resumes) of a run that was last evaluated after `evaluated`: drops the steps at or after `next`, later evaluations and an
+    /// unfinished last line. Kept lines stay byte for byte. Lines that are damaged are moved to [`DAMAGED_FILE`], of which `note` is
+    /// told. A missing log is started.
     ///
     /// # Errors
-    /// Where the log cannot be read or written, or a line before the last is not a row.
-    pub fn resume(run: &Path, next: u64) -> Result<Self> {
+    /// Where the log cannot be read or written.
+    pub fn resume(run: &Path, next: u64, evaluated: u64, note: &mut dyn FnMut(&str)) -> Result<Self> {
         let path = run.join(LOG_FILE);
-        let lines = read_lines(&path)?;
-        let kept = lines.into_iter().filter(|(_, row)| row.stands_before(next)).map(|(line, _)| line + "\n");
-        files::write(&path, kept.collect::<String>().as_bytes())?;
-        Self::append_to(run)
+        let found = rows::read(&path)?;
+        if let Some((first, _)) = found.damaged.first() {
+            let aside = run.join(DAMAGED_FILE);
+            let lines: Vec<u8> = found.damaged.iter().flat_map(|(_, line)| [line.as_slice(), b"\n"].concat()).collect();
+            append(&aside, &lines)?;
+            note(&format!(
+                "warning: {} of the {} lines of `{}` are damaged, the first of them line {first}: they are moved to `{}`",
+                found.damaged.len(),
+                found.damaged.len() + found.rows.len(),
+                path.display(),
+                aside.display()
+            ));
+        }
+        let kept: Vec<(String, Row)> =
+            found.rows.into_iter().filter(|(_, row)| row.stands_before(next, evaluated)).collect();
+        let text: String = kept.iter().flat_map(|(line, _)| [line.as_str(), "\n"]).collect();
+        files::write(&path, text.as_bytes())?;
+        // Where the evaluation after `next` is made again, what is void begins one earlier, with that of the step before it.
+        let again: Vec<Row> = match evaluated < next {
+            true => kept.into_iter().map(|(_, row)| row).filter(|row| row.shown_at() == Some(next)).collect(),
+            false => Vec::new(),
+        };
+        Ok(Self { void: if evaluated < next { next } else { next + 1 }, again, ..Self::append_to(run)? })
     }
 
-    /// The same log, which writes an event file for TensorBoard too, from iteration `next` on.
+    /// The same log, which writes an event file for TensorBoard too.
     ///
     /// # Errors
     /// Where that cannot be written.
-    pub fn with_events(self, run: &Path, next: u64) -> Result<Self> {
-        Ok(Self { events: Some(Events::create(run, next)?), ..self })
+    pub fn with_events(self, run: &Path) -> Result<Self> {
+        let mut events = Events::create(run, self.void)?;
+        self.again.iter().try_for_each(|row| events.add(row))?;
+        Ok(Self { events: Some(events), ..self })
+    }
+
+    /// Makes what is written last, whatever becomes of the machine: a checkpoint that is saved after it never knows of rows that
+    /// the log has not.
+    pub fn sync(&self) -> Result<()> {
+        self.file.sync_data().map_err(|source| Error::file("write", &self.path, source))
     }
 
     /// Appends one row; it is in the file when this returns.
@@ -148,41 +193,26 @@ impl RunLog {
     fn append_to(run: &Path) -> Result<Self> {
         let path = run.join(LOG_FILE);
         let file = OpenOptions::new().append(true).open(&path).map_err(|source| Error::file("open", &path, source))?;
-        Ok(Self { path, file, events: None })
+        Ok(Self { path, file, events: None, void: 1, again: Vec::new() })
     }
 }
 
-/// The rows of the log in the folder `run`, in the order written; none where there is no log.
+fn append(path: &Path, bytes: &[u8]) -> Result<()> {
+    let opened = OpenOptions::new().create(true).append(true).open(path);
+    opened.and_then(|mut file| file.write_all(bytes)).map_err(|source| Error::file("write", path, source))
+}
+
+/// The rows of the log in the folder `run`, in the order written, without what is damaged; none where there is no log.
 ///
 /// # Errors
-/// Where the log cannot be read, or a line before the last is not a row.
+/// Where the log cannot be read.
 pub fn read(run: &Path) -> Result<Vec<Row>> {
-    Ok(read_lines(&run.join(LOG_FILE))?.into_iter().map(|(_, row)| row).collect())
+    Ok(rows::read(&run.join(LOG_FILE))?.rows.into_iter().map(|(_, row)| row).collect())
 }
 
-fn read_lines(path: &Path) -> Result<Vec<(String, Row)>> {
-    let bytes = match files::read(path, files::RECORD) {
-        Ok(bytes) => bytes,
-        Err(source) if source.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(Error::file("read", path, source)),
-    };
-    // Every row was written with its line feed: what follows the last one is torn.
-    let whole = bytes.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
-    let lines: Vec<&[u8]> = bytes[..whole].split(|&byte| byte == b'\n').collect();
-    let lines = &lines[..lines.len() - 1];
-    let mut rows = Vec::with_capacity(lines.len());
-    for (number, line) in lines.iter().enumerate() {
-        match serde_json::from_slice(line) {
-            Ok(row) => rows.push((String::from_utf8_lossy(line).into_owned(), row)),
-            // A power cut can leave the last line's blocks unwritten.
-            Err(_) if number + 1 == lines.len() => {}
-            Err(source) => {
-                let message = format!("line {} of `{}` is not a row of a run's log", number + 1, path.display());
-                return Err(Error::new(message).source(source).hint("remove that line, or start the run afresh"));
-            }
-        }
-    }
-    Ok(rows)
+/// The rows of a log, without what is damaged.
+pub fn parse(bytes: &[u8]) -> Vec<Row> {
+    rows::parse(bytes).rows.into_iter().map(|(_, row)| row).collect()
 }
 
 /// The report's curves: loss, validation mIoU and loss, learning rate, speed, and the loss's parts. Curves without
@@ -226,7 +256,7 @@ pub fn write_table(run: &Path) -> Result<()> {
                 let known = [Some(step.loss), Some(step.lr), step.images_per_s, step.wait_share];
                 let parts = step.parts.into_iter().map(|(name, value)| (format!("loss/{name}"), value));
                 let known = steps.clone().into_iter().zip(known);
-                (step.iteration + 1, known.chain(parts).collect::<Vec<_>>(), &mut columns)
+                (step.iteration.saturating_add(1), known.chain(parts).collect::<Vec<_>>(), &mut columns)
             }
             Row::Eval(eval) => {
                 let known = [Some(eval.miou), eval.pixel_accuracy, eval.mean_accuracy];
@@ -262,102 +292,4 @@ fn latest(values: impl Iterator<Item = (u64, Option<f64>)>) -> Vec<(f64, f64)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn step(iteration: u64, loss: f64) -> Row {
-        Row::Step(Step {
-            iteration,
-            loss,
-            lr: 1e-4,
-            images_per_s: Some(12.5),
-            wait_share: Some(0.02),
-            ..Step::default()
-        })
-    }
-
-    fn eval(iteration: u64, miou: f64) -> Row {
-        Row::Eval(Eval { iteration, miou, ..Eval::default() })
-    }
-
-    fn log(run: &Path, rows: &[Row]) -> RunLog {
-        let mut log = RunLog::create(run).unwrap();
-        rows.iter().for_each(|row| log.write(row).unwrap());
-        log
-    }
-
-    #[test]
-    fn rows_come_back_and_become_curves() {
-        let run = tempfile::tempdir().unwrap();
-        let rows = [step(0, 2.0), step(1, 1.5), eval(2, 0.25), step(2, 1.25)];
-        log(run.path(), &rows);
-        assert_eq!(read(run.path()).unwrap(), rows);
-        let curves = curves(&rows);
-        let names: Vec<&str> = curves.iter().map(|curve| curve.name.as_str()).collect();
-        assert_eq!(names, ["Training loss", "Validation mIoU", "Learning rate", "Speed"]);
-        assert_eq!(curves[0].points, [(0.0, 2.0), (1.0, 1.5), (2.0, 1.25)]);
-        assert_eq!(curves[1].points, [(2.0, 25.0)]);
-    }
-
-    #[test]
-    fn a_resumed_log_equals_one_never_interrupted() {
-        let (straight, resumed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let rows = [step(0, 2.0), step(1, 1.5), eval(2, 0.25), step(2, 1.25), step(3, 1.0), eval(4, 0.5)];
-        log(straight.path(), &rows);
-        log(resumed.path(), &rows[..5]);
-        let mut log = RunLog::resume(resumed.path(), 2).unwrap();
-        rows[3..].iter().for_each(|row| log.write(row).unwrap());
-        let bytes = |run: &tempfile::TempDir| std::fs::read(run.path().join(LOG_FILE)).unwrap();
-        assert_eq!(bytes(&straight), bytes(&resumed));
-    }
-
-    #[test]
-    fn the_table_has_a_line_an_iteration() {
-        let run = tempfile::tempdir().unwrap();
-        let iou = BTreeMap::from([("a, b".to_owned(), Some(0.5)), ("c".to_owned(), None)]);
-        let evaluated = Row::Eval(Eval { iteration: 2, miou: 0.25, iou, ..Eval::default() });
-        log(run.path(), &[step(0, 2.0), step(1, 9.0), step(1, 1.5), evaluated]);
-        write_table(run.path()).unwrap();
-        let text = std::fs::read_to_string(run.path().join(TABLE_FILE)).unwrap();
-        let expected = "iteration,loss,lr,images_per_s,wait_share,mIoU,aAcc,mAcc,\"IoU/a, b\",IoU/c\n\
-                        1,2,0.0001,12.5,0.02,,,,,\n2,1.5,0.0001,12.5,0.02,0.25,,,0.5,\n";
-        assert_eq!(text, expected);
-    }
-
-    #[test]
-    fn a_torn_last_line_is_dropped_and_a_broken_one_before_it_named() {
-        let run = tempfile::tempdir().unwrap();
-        let path = run.path().join(LOG_FILE);
-        let good = "{\"kind\":\"step\",\"iteration\":0,\"loss\":1,\"lr\":0.1}\n";
-        for torn in ["{\"kind\":\"st", "{\"kind\":\"st\n", "\0\0\0", "\n"] {
-            std::fs::write(&path, format!("{good}{torn}")).unwrap();
-            assert_eq!(read(run.path()).unwrap().len(), 1, "{torn:?}");
-            RunLog::resume(run.path(), 5).unwrap().write(&step(5, 1.0)).unwrap();
-            assert_eq!(read(run.path()).unwrap().len(), 2, "{torn:?}");
-        }
-        std::fs::write(&path, format!("{good}oops\n{good}")).unwrap();
-        let error = read(run.path()).unwrap_err().to_string();
-        assert!(error.starts_with("line 2 of"), "{error}");
-    }
-
-    #[test]
-    fn a_diverged_loss_and_unknown_rows_are_read() {
-        let run = tempfile::tempdir().unwrap();
-        log(run.path(), &[step(0, f64::NAN), step(1, f64::INFINITY)]);
-        assert_eq!(curves(&read(run.path()).unwrap())[0].points.len(), 2);
-        let line = "{\"kind\":\"gpu\",\"iteration\":3,\"watts\":300}\n";
-        std::fs::write(run.path().join(LOG_FILE), line).unwrap();
-        assert_eq!(read(run.path()).unwrap(), [Row::Other]);
-        RunLog::resume(run.path(), 0).unwrap();
-        assert_eq!(std::fs::read_to_string(run.path().join(LOG_FILE)).unwrap(), line);
-    }
-
-    #[test]
-    fn no_log_is_no_rows_and_repeated_rows_count_once() {
-        let run = tempfile::tempdir().unwrap();
-        assert_eq!(read(run.path()).unwrap(), []);
-        assert_eq!(curves(&[eval(5, 0.1), eval(5, 0.2)])[0].points, [(5.0, 20.0)]);
-        std::fs::write(run.path().join("file"), "").unwrap();
-        assert!(RunLog::create(&run.path().join("file")).is_err());
-    }
-}
+mod tests;

@@ -20,11 +20,11 @@ pub struct Events {
 }
 
 impl Events {
-    /// A new file in the folder `run`, for iterations from `next` on: what older files have of those is void.
+    /// A new file in the folder `run`. What older files have from `void` iterations done on, which is 1 for all, is void.
     ///
     /// # Errors
     /// Where it cannot be written.
-    pub fn create(run: &Path, next: u64) -> Result<Self> {
+    pub fn create(run: &Path, void: u64) -> Result<Self> {
         let now = now();
         let open = |attempt: u32| {
             let name = format!("events.out.tfevents.{:.0}.{}.{attempt}.structtoken", now, std::process::id());
@@ -41,9 +41,9 @@ impl Events {
         };
         let mut events = Self { path, file };
         events.write(&Message::event(now, 0).bytes(3, b"brain.Event:2"))?;
-        if next > 0 {
-            // The start of a session: TensorBoard drops what it has seen from the first step on that is to come.
-            events.write(&Message::event(now, next + 1).bytes(7, &Message::default().varint(1, 1).0))?;
+        if void > 1 {
+            // The start of a session: TensorBoard drops what it has seen from this step on.
+            events.write(&Message::event(now, void).bytes(7, &Message::default().varint(1, 1).0))?;
         }
         Ok(events)
     }
@@ -165,7 +165,7 @@ mod tests {
     #[test]
     fn two_files_never_share_a_name() {
         let run = tempfile::tempdir().unwrap();
-        let mut files = [0, 7].map(|next| Events::create(run.path(), next).unwrap());
+        let mut files = [1, 8].map(|void| Events::create(run.path(), void).unwrap());
         let step = Step { iteration: 6, loss: 0.5, ..Step::default() };
         files[0].add(&Row::Step(step)).unwrap();
         files[1].add(&Row::Eval(Eval { iteration: 7, miou: 0.25, ..Eval::default() })).unwrap();

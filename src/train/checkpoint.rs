@@ -1,7 +1,7 @@
 //! Checkpoints: everything a run needs to go on as if it had never stopped.
 //!
-//! A checkpoint is a folder `checkpoints/step-00000030` with the weights, their moving average, what the optimiser remembers, a
-//! small state and the checksums of all. It is written beside under another name and renamed when it is whole, so the last good one survives a
+//! A checkpoint is a folder `checkpoints/step-00000030` with the weights, their moving average, what the optimiser remembers, the
+//! recipe and the data they come from, a small state and the checksums of all. It is written beside under another name and renamed when it is whole, so the last good one survives a
 //! full disk or a pulled plug. Batches and random numbers are functions of seed and iteration, so nothing of them is stored.
 
 use std::collections::BTreeMap;
@@ -17,9 +17,8 @@ use serde::{Deserialize, Serialize};
 use super::config::TrainConfig;
 use super::ema::Ema;
 use super::optimizer::{Optimizer, OptimizerConfig};
+use super::sealed::{checksum, seal, unseal};
 use super::step::Learner;
-use crate::artifact;
-use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::layers::parameters;
@@ -35,7 +34,6 @@ pub struct State {
     /// Steps of the optimiser.
     pub optimizer_steps: u64,
     /// The best evaluation so far: (iteration, mIoU).
-    #[serde(default)]
     pub best: Option<(u64, f64)>,
     /// The iteration of the last evaluation; 0 for none.
     #[serde(default)]
@@ -45,30 +43,68 @@ pub struct State {
     pub stale: u64,
 }
 
+impl State {
+    /// The state of a run of `iterations` that `text` holds, with or without a checksum.
+    ///
+    /// # Errors
+    /// A text that was altered, or a state that cannot be; naming the field.
+    pub fn parse(text: &[u8], iterations: u64) -> Result<Self> {
+        let state: Self = unseal(text)?;
+        state.check(iterations).map(|()| state)
+    }
+
+    /// Refuses what no run of `iterations` can have reached, naming the field.
+    fn check(&self, iterations: u64) -> Result<()> {
+        let refuse = |field: &str, value: &dyn std::fmt::Display, what: &str| {
+            Err(Error::new(format!("{field} = {value}: {what}")))
+        };
+        let Self { iteration, optimizer_steps, best, evaluated, stale } = self;
+        if *iteration > iterations {
+            return refuse("iteration", iteration, &format!("the recipe has {iterations}"));
+        }
+        let counts = [("optimizer_steps", optimizer_steps), ("evaluated", evaluated), ("stale", stale)];
+        if let Some((field, count)) = counts.into_iter().find(|(_, count)| *count > iteration) {
+            return refuse(field, count, &format!("more than the {iteration} iterations done"));
+        }
+        match best {
+            Some((at, _)) if at > iteration => {
+                refuse("best[0]", at, &format!("more than the {iteration} iterations done"))
+            }
+            Some((_, miou)) if !(0.0..=1.0).contains(miou) => refuse("best[1]", miou, "no mIoU, which is 0 to 1"),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The checkpoints of one run.
 pub struct Checkpoints {
     folder: PathBuf,
     keep: usize,
-    /// The resolved recipe, which goes into each.
-    recipe: String,
+    /// The recipe and the data, as files that every checkpoint gets.
+    origin: Vec<(&'static str, Vec<u8>)>,
 }
 
 impl Checkpoints {
-    /// Those of the recipe `config` under `run`; the newest `train.keep_checkpoints` stay.
-    ///
-    /// # Errors
-    /// A recipe that cannot be written.
-    pub fn new(run: &Path, config: &Config) -> Result<Self> {
-        let folder = run.join("checkpoints");
-        Ok(Self { folder, keep: config.train.keep_checkpoints.max(1), recipe: config.to_toml()? })
+    /// Those under `run`; the newest `keep` stay.
+    pub fn new(run: &Path, keep: usize) -> Self {
+        Self { folder: run.join("checkpoints"), keep: keep.max(1), origin: Vec::new() }
     }
 
-    /// Whether there are any under `run`.
-    ///
-    /// # Errors
-    /// A folder that cannot be read.
-    pub fn any(run: &Path) -> Result<bool> {
-        Ok(!list(&run.join("checkpoints"))?.is_empty())
+    /// The same, whose new checkpoints say that they come from this recipe and these data.
+    #[must_use]
+    pub(super) fn of(self, recipe: String, data: Vec<u8>) -> Self {
+        Self { origin: vec![(RECIPE, recipe.into_bytes()), (DATA, data)], ..self }
+    }
+
+    /// The newest file `name` of a checkpoint that is what was written, and where it lies.
+    pub(super) fn newest(&self, name: &str) -> Result<Option<(PathBuf, Vec<u8>)>> {
+        let found = self.list()?.into_iter().rev().find_map(|(_, folder)| {
+            let path = folder.join(name);
+            let bytes = files::read(&path, files::RECORD).ok()?;
+            let sums = read_checksums(&folder).ok()?;
+            (*sums.get(name)? == checksum(&bytes)).then_some((path, bytes))
+        });
+        Ok(found)
     }
 
     /// Writes the checkpoint of `state.iteration` and removes the oldest. On failure nothing is left behind, and the
@@ -85,7 +121,9 @@ impl Checkpoints {
                 weights::save(&beside.join(EMA), ema.model(), metadata)?;
             }
             save_optimizer(&beside.join(OPTIMIZER), &learner.optimizer)?;
-            files::write(&beside.join(RECIPE), self.recipe.as_bytes())?;
+            for (name, bytes) in &self.origin {
+                files::write(&beside.join(name), bytes)?;
+            }
             save_checksums(&beside)?;
             save_state(&beside.join(STATE), state)?;
             // One of this iteration that is already there makes way, and is removed only then.
@@ -118,22 +156,17 @@ impl Checkpoints {
     /// are damaged.
     ///
     /// # Errors
-    /// There are checkpoints, and all of them are damaged; or the newest that is whole was trained by another recipe than
-    /// `config`.
+    /// There are checkpoints, and all of them are damaged.
     pub fn load_last(
         &self,
         model: &Model,
-        config: &Config,
+        config: &TrainConfig,
         device: &Device,
         note: &mut dyn FnMut(&str),
     ) -> Result<Option<(State, Learner)>> {
         let mut newest: Option<Error> = None;
         for (iteration, folder) in self.list()?.into_iter().rev() {
-            let whole = check_checksums(&folder);
-            if whole.is_ok() {
-                same_recipe(&folder, config)?;
-            }
-            match whole.and_then(|()| load(&folder, iteration, model, &config.train, device)) {
+            match load(&folder, iteration, model, config, device) {
                 Ok(found) => return Ok(Some(found)),
                 Err(error) => {
                     note(&format!(
@@ -147,134 +180,88 @@ impl Checkpoints {
             None => Ok(None),
             Some(error) => Err(Error::new(format!("no checkpoint in `{}` is whole", self.folder.display()))
                 .source(error)
-                .hint("remove the folder of the run and start again without --resume")),
+                .hint(format!(
+                    "start again in another folder: `structtoken train {}/config.toml --out OTHER`",
+                    self.folder.parent().unwrap_or(Path::new(".")).display()
+                ))),
         }
     }
 
     /// All checkpoints by iteration, the oldest first.
     pub fn list(&self) -> Result<Vec<(u64, PathBuf)>> {
-        list(&self.folder)
-    }
-}
-
-fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            return Ok(Vec::new());
+        let entries = match fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                return Ok(Vec::new());
+            }
+            Err(error) => return Err(Error::file("read", &self.folder, error)),
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let path = entry.map_err(|error| Error::file("read", &self.folder, error))?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if let Some(iteration) = name.strip_prefix("step-").and_then(|digits| digits.parse().ok()) {
+                found.push((iteration, path));
+            }
         }
-        Err(error) => return Err(Error::file("read", folder, error)),
-    };
-    let mut found = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(|error| Error::file("read", folder, error))?.path();
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if let Some(iteration) = name.strip_prefix("step-").and_then(|digits| digits.parse().ok()) {
-            found.push((iteration, path));
-        }
+        found.sort();
+        Ok(found)
     }
-    found.sort();
-    Ok(found)
 }
 
 const MODEL: &str = "model.safetensors";
 const EMA: &str = "ema.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
-const RECIPE: &str = "config.toml";
+/// The recipe, as `config.toml` of the run was when it began.
+pub(super) const RECIPE: &str = "config.toml";
+/// The data, as they were when the run began.
+pub(super) const DATA: &str = "data.json";
+/// All whose checksums are noted; the state has its own, for it changes when the others do not.
+const FILES: [&str; 5] = [MODEL, EMA, OPTIMIZER, RECIPE, DATA];
 const STATE: &str = "state.json";
 const CHECKSUMS: &str = "checksums.json";
-/// The key of the state's own checksum: it changes when the other files do not.
-const CHECKSUM: &str = "crc32";
-
-fn checksum(bytes: &[u8]) -> String {
-    format!("{:08x}", crc32fast::hash(bytes))
-}
 
 fn save_state(path: &Path, state: &State) -> Result<()> {
-    let failed = |error| Error::file("write", path, error);
-    let mut fields = serde_json::to_value(state).map_err(failed)?;
-    fields[CHECKSUM] = checksum(fields.to_string().as_bytes()).into();
-    files::write(path, &serde_json::to_vec_pretty(&fields).map_err(failed)?)
+    files::write(path, &seal(state).map_err(|error| Error::file("write", path, error))?)
 }
 
-/// The text of a state as its checksum was taken: without white space and without the checksum. Numbers keep the digits that
-/// were written, since a number that is parsed and written again may have others.
-fn checked_text(text: &str) -> Option<(String, String)> {
-    let (mut compact, mut in_string, mut escaped) = (String::with_capacity(text.len()), false, false);
-    for character in text.chars() {
-        if in_string {
-            in_string = escaped || character != '"';
-            escaped = !escaped && character == '\\';
-        } else if character.is_ascii_whitespace() {
-            continue;
-        } else {
-            in_string = character == '"';
-        }
-        compact.push(character);
-    }
-    let (before, after) = compact.split_once(&format!("\"{CHECKSUM}\":\""))?;
-    let (sum, rest) = after.split_once('"')?;
-    // It is the last field, or the first of several.
-    let before = if rest.starts_with(',') { before } else { before.strip_suffix(',').unwrap_or(before) };
-    Some((format!("{before}{}", rest.strip_prefix(',').unwrap_or(rest)), sum.to_owned()))
-}
-
-/// The state at `path`; one that an earlier version wrote has no checksum.
-fn load_state(path: &Path) -> Result<State> {
-    let text = files::read_text(path, files::TEXT).map_err(|error| Error::file("read", path, error))?;
-    let mut fields: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_str(&text).map_err(|error| Error::file("read", path, error))?;
-    if fields.remove(CHECKSUM).is_some() {
-        let sound = checked_text(&text).is_some_and(|(text, sum)| sum == checksum(text.as_bytes()));
-        if !sound {
-            return Err(altered(path));
-        }
-    }
-    let state: State =
-        serde_json::from_value(serde_json::Value::Object(fields)).map_err(|error| Error::file("read", path, error))?;
-    let possible = [
-        ("optimizer_steps", state.optimizer_steps <= state.iteration),
-        ("evaluated", state.evaluated <= state.iteration),
-        ("stale", state.stale <= state.iteration),
-        ("best", state.best.is_none_or(|(at, miou)| at <= state.iteration && (0.0..=1.0).contains(&miou))),
-    ];
-    if let Some((field, _)) = possible.iter().find(|(_, possible)| !possible) {
-        return Err(Error::new(format!(
-            "`{}`: its `{field}` cannot be, after {} iterations",
-            path.display(),
-            state.iteration
-        )));
-    }
-    Ok(state)
+/// The state at `path`; one that an early version wrote has no checksum.
+fn load_state(path: &Path, iterations: u64) -> Result<State> {
+    let text = files::read(path, files::TEXT).map_err(|error| Error::file("read", path, error))?;
+    State::parse(&text, iterations).map_err(|error| Error::file("use", path, error))
 }
 
 /// Notes the checksums of the files that are in the folder.
 fn save_checksums(folder: &Path) -> Result<()> {
     let mut sums = BTreeMap::new();
-    for name in [MODEL, EMA, OPTIMIZER, RECIPE] {
-        let path = folder.join(name);
-        if name == EMA && !path.exists() {
-            continue;
+    for (name, path) in FILES.map(|name| (name, folder.join(name))) {
+        if path.exists() {
+            let bytes = files::read(&path, files::UNLIMITED).map_err(|error| Error::file("read", &path, error))?;
+            sums.insert(name, checksum(&bytes));
         }
-        sums.insert(
-            name,
-            checksum(&files::read(&path, files::UNLIMITED).map_err(|error| Error::file("read", &path, error))?),
-        );
     }
     let path = folder.join(CHECKSUMS);
     files::write(&path, &serde_json::to_vec_pretty(&sums).map_err(|error| Error::file("write", &path, error))?)
 }
 
-/// Fails if a file is not what was written; an earlier version noted nothing.
-fn check_checksums(folder: &Path) -> Result<()> {
+/// The checksums noted in the folder; none by an early version.
+fn read_checksums(folder: &Path) -> Result<BTreeMap<String, String>> {
     let path = folder.join(CHECKSUMS);
-    let text = match files::read_text(&path, files::RECORD) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+    let text = match files::read_text(&path, files::TEXT) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(BTreeMap::new()),
         text => text.map_err(|error| Error::file("read", &path, error))?,
     };
     let sums: BTreeMap<String, String> =
         serde_json::from_str(&text).map_err(|error| Error::file("read", &path, error))?;
-    for (name, sum) in sums {
+    match sums.keys().find(|name| !FILES.contains(&name.as_str())) {
+        Some(name) => Err(Error::new(format!("`{}` names `{name}`, which no checkpoint has", path.display()))),
+        None => Ok(sums),
+    }
+}
+
+/// Fails if a file is not what was written.
+fn check_checksums(folder: &Path) -> Result<()> {
+    for (name, sum) in read_checksums(folder)? {
         let path = folder.join(name);
         if checksum(&files::read(&path, files::UNLIMITED).map_err(|error| Error::file("read", &path, error))?) != sum {
             return Err(altered(&path));
@@ -287,50 +274,6 @@ fn altered(path: &Path) -> Error {
     Error::new(format!("`{}` is not what was written: its checksum differs", path.display()))
 }
 
-/// Fails if the checkpoint in `folder`, which is whole, was trained by another recipe: a run that goes on must be the same
-/// run, whatever has become of its `config.toml` meanwhile.
-fn same_recipe(folder: &Path, config: &Config) -> Result<()> {
-    let path = folder.join(RECIPE);
-    let differences = match files::read_text(&path, files::TEXT) {
-        Ok(text) => Config::parse(&text, &path.display().to_string(), &[])?.differences(config)?,
-        // An earlier version wrote none, but noted some of it beside the weights.
-        Err(error) if error.kind() == ErrorKind::NotFound => differs_from_card(&folder.join(MODEL), config)?,
-        Err(error) => return Err(Error::file("read", &path, error)),
-    };
-    if differences.is_empty() {
-        return Ok(());
-    }
-    let run = folder.parent().and_then(Path::parent).unwrap_or(folder);
-    let own = run.join(RECIPE);
-    let remedy = if path.exists() {
-        format!("take the recipe back with `cp {} {}`", path.display(), own.display())
-    } else {
-        format!("put the values before the arrows back into `{}`", own.display())
-    };
-    Err(Error::new(format!(
-        "`{}` is no longer the recipe that `{}` was trained by: {}",
-        own.display(),
-        folder.display(),
-        differences.join(", ")
-    ))
-    .hint(format!(
-        "{remedy}; to go on from its weights with other settings start another run with train.pretrained = \"{}\"",
-        folder.join(MODEL).display()
-    )))
-}
-
-/// In what a recipe differs from what a model file says of its own.
-fn differs_from_card(model: &Path, config: &Config) -> Result<Vec<String>> {
-    let card = artifact::read_card(model)?;
-    let mut known = config.clone();
-    (known.model, known.data, known.eval) = (card.model, card.data, card.eval);
-    if let Some(training) = card.training {
-        (known.train.iterations, known.train.batch_size, known.train.seed) =
-            (training.iterations, training.batch_size, training.seed);
-    }
-    known.differences(config)
-}
-
 fn load(
     folder: &Path,
     iteration: u64,
@@ -338,9 +281,12 @@ fn load(
     config: &TrainConfig,
     device: &Device,
 ) -> Result<(State, Learner)> {
-    let state = load_state(&folder.join(STATE))?;
+    check_checksums(folder)?;
+    let path = folder.join(STATE);
+    let state = load_state(&path, config.iterations)?;
     if state.iteration != iteration {
-        return Err(Error::new(format!("`{}` is of iteration {}", folder.join(STATE).display(), state.iteration)));
+        let what = format!("iteration = {}: the folder is that of {iteration}", state.iteration);
+        return Err(Error::file("use", &path, Error::new(what)));
     }
     let read = |name: &str, model: Model| -> Result<Model> {
         Ok(weights::load(model, &weights::read(&folder.join(name))?, &LoadOptions::exact())?.0)
@@ -388,55 +334,4 @@ fn load_optimizer(path: &Path, config: &OptimizerConfig, step: u64, device: &Dev
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::rng::Rng;
-
-    #[test]
-    fn a_state_comes_back_with_any_score() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(STATE);
-        let mut rng = Rng::new(3, &[]);
-        for _ in 0..300 {
-            let miou = (rng.below(1 << 30) as f64 / (1u64 << 30) as f64
-                + rng.below(1 << 30) as f64 / (1u64 << 60) as f64)
-                / 1.1;
-            let state = State { iteration: 45, optimizer_steps: 45, best: Some((30, miou)), evaluated: 30, stale: 0 };
-            save_state(&path, &state).unwrap();
-            assert_eq!(load_state(&path).unwrap(), state);
-        }
-    }
-
-    /// What another parser reads one unit in the last place off is still what was written.
-    #[test]
-    fn the_checksum_is_of_the_digits_that_were_written() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(STATE);
-        let compact =
-            r#"{"iteration":45,"optimizer_steps":45,"best":[30,0.30000000000000004441],"evaluated":30,"stale":0"#;
-        let sum = checksum(format!("{compact}}}").as_bytes());
-        let spread = compact.replace(',', ",\n  ").replace(':', ": ");
-        fs::write(&path, format!("{spread},\n  \"crc32\": \"{sum}\"\n}}")).unwrap();
-        assert_eq!(load_state(&path).unwrap().best, Some((30, 0.300_000_000_000_000_04)));
-        fs::write(&path, format!("{},\n  \"crc32\": \"{sum}\"\n}}", spread.replace("4441", "4442"))).unwrap();
-        assert!(load_state(&path).unwrap_err().to_string().contains("checksum differs"));
-        fs::write(&path, format!("{spread},\n  \"crc33\": \"{sum}\"\n}}")).unwrap();
-        load_state(&path).unwrap_err();
-    }
-
-    #[test]
-    fn a_state_that_cannot_be_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(STATE);
-        for text in [
-            r#"{"iteration": 5, "optimizer_steps": 9223372036854775808}"#,
-            r#"{"iteration": 5, "optimizer_steps": 5, "best": [3, 1e300]}"#,
-            r#"{"iteration": 5, "optimizer_steps": 5, "best": [9, 0.5]}"#,
-            r#"{"iteration": 5.5, "optimizer_steps": 5}"#,
-            r#"[5, 5, null, 0, 0]"#,
-        ] {
-            fs::write(&path, text).unwrap();
-            assert!(load_state(&path).unwrap_err().to_string().contains("state.json"), "{text}");
-        }
-    }
-}
+mod tests;

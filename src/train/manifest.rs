@@ -1,11 +1,14 @@
 //! `manifest.json`: with what a run was made, for those who want to make it again.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use super::Session;
+use super::origin::Data;
+use super::sealed::{seal, unseal};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files;
@@ -15,6 +18,7 @@ pub const MANIFEST: &str = "manifest.json";
 
 /// With what a run was made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// The seed that all randomness follows from.
     pub seed: u64,
@@ -22,6 +26,12 @@ pub struct Manifest {
     pub dataset: String,
     /// What was found in its splits.
     pub data: Vec<Fingerprint>,
+    /// What its TOML says; of early versions unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<serde_json::Value>,
+    /// The recipe with every value, as TOML; of early versions unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipe: Option<String>,
     /// Parameters of the network.
     pub parameters: u64,
     /// The processes that worked on it, one after the other.
@@ -37,6 +47,9 @@ pub struct Fingerprint {
     pub images: usize,
     /// CRC-32 over the images' names and, for sets of files, the pixels of every class in all masks.
     pub crc32: String,
+    /// CRC-32C over names and checksums of all images and masks, for sets of files; of early versions unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
 }
 
 /// One process's part of a run.
@@ -67,31 +80,69 @@ impl Fingerprint {
             images += 1;
         }
         pixels.unwrap_or_default().iter().for_each(|count| hasher.update(&count.to_le_bytes()));
-        Self { split: split.to_string(), images, crc32: format!("{:08x}", hasher.finalize()) }
+        Self { split: split.to_string(), images, crc32: format!("{:08x}", hasher.finalize()), content: None }
+    }
+
+    /// The same, with the checksum of all files.
+    #[must_use]
+    pub fn with_content(self, content: Option<String>) -> Self {
+        Self { content, ..self }
     }
 }
 
-/// Notes that a session of the run begins, after `iteration` iterations. `data` is of its first session.
+/// The manifest of the run in the folder `run`; none where there is none.
+///
+/// # Errors
+/// One that cannot be read, or is not what was written.
+pub fn read(run: &Path) -> Result<Option<Manifest>> {
+    let path = run.join(MANIFEST);
+    let bytes = match files::read(&path, files::RECORD) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        bytes => bytes.map_err(|error| Error::file("read", &path, error))?,
+    };
+    parse(&bytes).map(Some).map_err(|error| Error::file("read", &path, error))
+}
+
+/// The manifest that `text` holds, with or without a checksum.
+///
+/// # Errors
+/// A text that was altered, or is no manifest.
+pub fn parse(text: &[u8]) -> Result<Manifest> {
+    unseal(text)
+}
+
+/// Notes that a session of the run begins, after `iteration` iterations, on `data`. `note` is told of a manifest that is damaged,
+/// which is no reason not to train.
 pub(super) fn record(
     session: &Session,
     config: &Config,
     parameters: u64,
-    data: Vec<Fingerprint>,
+    data: &Data,
     iteration: u64,
+    note: &mut dyn FnMut(&str),
 ) -> Result<()> {
     let path = session.run.join(MANIFEST);
-    let begun = match files::read(&path, files::RECORD) {
-        // One that is not readable is no reason not to train.
-        Ok(bytes) if session.resume => serde_json::from_slice(&bytes).ok(),
-        _ => None,
+    let begun = match read(session.run) {
+        Ok(found) => found.filter(|_| session.resume),
+        Err(error) => {
+            let aside = session.run.join(format!("damaged-{MANIFEST}"));
+            std::fs::rename(&path, &aside).ok();
+            note(&format!("warning: {error}; it is moved to `{}`, and a new one begun", aside.display()));
+            None
+        }
     };
     let mut manifest = begun.unwrap_or_else(|| Manifest {
         seed: config.train.seed,
         dataset: config.data.dataset.clone(),
-        data,
+        data: Vec::new(),
+        description: None,
+        recipe: None,
         parameters,
         sessions: Vec::new(),
     });
+    manifest.data.clone_from(&data.splits);
+    manifest.description = Some(data.description.clone());
+    manifest.recipe = Some(config.to_toml()?);
     manifest.sessions.push(Sitting {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
@@ -100,18 +151,8 @@ pub(super) fn record(
         device: session.device_name.to_owned(),
         threads: rayon::current_num_threads(),
     });
-    write(&path, &manifest)
-}
-
-/// What the manifest in a run's folder says of the data; nothing where it cannot be read.
-pub(super) fn data(run: &Path) -> Vec<Fingerprint> {
-    let text = files::read_text(&run.join(MANIFEST), files::TEXT).ok();
-    text.and_then(|text| serde_json::from_str::<Manifest>(&text).ok()).map_or(Vec::new(), |manifest| manifest.data)
-}
-
-fn write(path: &Path, manifest: &Manifest) -> Result<()> {
-    let json = serde_json::to_vec_pretty(manifest).map_err(|error| Error::file("write", path, error))?;
-    files::write(path, &json)
+    let json = seal(&manifest).map_err(|error| Error::file("write", &path, error))?;
+    files::write(&path, &json)
 }
 
 #[cfg(test)]

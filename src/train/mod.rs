@@ -6,12 +6,16 @@
 pub mod checkpoint;
 mod config;
 pub mod ema;
+mod listing;
+mod look;
 pub mod manifest;
 mod memory;
 mod observer;
 pub mod optimizer;
-mod provenance;
+mod origin;
+mod prepare;
 pub mod schedule;
+mod sealed;
 pub mod step;
 
 use std::collections::BTreeMap;
@@ -35,11 +39,11 @@ use crate::{artifact, files};
 use checkpoint::{Checkpoints, State};
 pub use config::TrainConfig;
 use ema::Ema;
-use manifest::Fingerprint;
 use observer::Pace;
 pub use observer::{Observer, Progress, Stop};
 use optimizer::Optimizer;
-use provenance::Provenance;
+pub use origin::{alike, made_by, still};
+pub use prepare::{prepare, recipe};
 use step::Learner;
 
 /// The name of the scores in a run's folder: those of its `model.safetensors`.
@@ -52,6 +56,8 @@ pub struct Session<'a> {
     pub run: &'a Path,
     /// Whether it goes on from its last checkpoint.
     pub resume: bool,
+    /// Whether it is only tried for a moment: then nobody looks at all of its data first.
+    pub trial: bool,
     /// The device.
     pub device: &'a Device,
     /// What the device is called.
@@ -73,57 +79,11 @@ pub struct Outcome {
     pub best: Option<(u64, f64)>,
 }
 
-/// Makes the folder of a run, with its resolved recipe in `config.toml`. It is this process's until the lock is dropped.
-///
-/// # Errors
-/// The folder holds another run, or with `resume` one of other settings, or it is in use, or it cannot be written.
-pub fn prepare(config: &Config, run: &Path, resume: bool) -> Result<files::Lock> {
-    let lock = files::Lock::take(run)?;
-    prepare_locked(config, run, resume)?;
-    Ok(lock)
-}
-
-fn prepare_locked(config: &Config, run: &Path, resume: bool) -> Result<()> {
-    let path = run.join("config.toml");
-    let text = config.to_toml()?;
-    let begun = run.join("model.safetensors").exists() || Checkpoints::any(run)?;
-    match files::read_text(&path, files::TEXT) {
-        // What failed before its first checkpoint is no run.
-        Ok(_) if !resume && !begun => {}
-        Ok(_) if !resume => {
-            return Err(Error::new(format!("`{}` already holds a run", run.display()))
-                .hint("go on with it by --resume, or take another folder with --out"));
-        }
-        Ok(before) => {
-            let before = Config::parse(&before, &path.display().to_string(), &[])?;
-            if before == *config {
-                return Ok(());
-            }
-            return Err(Error::new(format!(
-                "`{}` was started with other settings than now: {}",
-                run.display(),
-                before.differences(config)?.join(", ")
-            ))
-            .hint("a resumed run must be the same run: leave out the recipe and --set to take what it was started with; to go on from its \
-                 weights with other settings start a new one with train.pretrained"));
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => {
-            return Err(Error::file("read", &path, error).hint("name a folder you may read and write with --out"));
-        }
-    }
-    if resume {
-        return Err(Error::new(format!("there is no run to resume in `{}`", run.display()))
-            .hint("start it without --resume, or name the right folder with --out"));
-    }
-    files::write(&path, text.as_bytes())
-}
-
 /// Trains as `config` says.
 ///
 /// # Errors
-/// A dataset that cannot be read, weights that do not fit, a folder that cannot be written, or a loss that is not finite:
-/// then the run stops, says where, and the last checkpoint stays.
+/// A dataset that cannot be read, or with `resume` another than the run began with; weights that do not fit, a folder that
+/// cannot be written, or a loss that is not finite: then the run stops, says where, and the last checkpoint stays.
 pub fn run(config: &Config, session: &Session, observer: &mut dyn Observer) -> Result<Outcome> {
     let Session { run, resume, device, .. } = *session;
     let train = &config.train;
@@ -131,6 +91,9 @@ pub fn run(config: &Config, session: &Session, observer: &mut dyn Observer) -> R
     let validation = config.data.open(Split::Val)?;
     let classes = training.classes().clone();
     memory::ensure(config, classes.len(), device)?;
+    let checkpoints = Checkpoints::new(run, train.keep_checkpoints);
+    let (data, listing) =
+        look::look(config, session, [training.as_ref(), validation.as_ref()], &checkpoints, observer)?;
     if train.schedule.warmup_iters >= train.iterations {
         observer.note(&format!(
             "warning: train.schedule.warmup_iters = {} does not end within train.iterations = {}: the learning rate stays \
@@ -145,25 +108,15 @@ pub fn run(config: &Config, session: &Session, observer: &mut dyn Observer) -> R
     let criterion =
         Criterion { mean: train.loss_mean, class_weights: train.class_weights.clone(), config: train.loss.clone() };
     let metadata = artifact::metadata(config, &classes)?;
-    let checkpoints = Checkpoints::new(run, config)?;
+    let json =
+        serde_json::to_vec_pretty(&data).map_err(|error| Error::new("cannot describe the data").source(error))?;
+    let checkpoints = checkpoints.of(config.to_toml()?, json);
     let learning = device.clone().autodiff();
 
     let fresh = config.model.init(classes.names.len(), train.seed, &learning);
     let saved = match resume {
-        true => checkpoints.load_last(&fresh, config, device, &mut |text| observer.note(text))?,
+        true => checkpoints.load_last(&fresh, train, device, &mut |text| observer.note(text))?,
         false => None,
-    };
-    let sets = [(Split::Train, training.as_ref() as &dyn Dataset), (Split::Val, validation.as_ref())];
-    let data = match &saved {
-        Some(_) => {
-            same_data(config, run, &checkpoints, sets, observer)?;
-            Vec::new()
-        }
-        None => {
-            let found = sets.into_iter().map(|(split, set)| survey(set, split, observer)).collect::<Result<_>>()?;
-            provenance(config, sets, observer)?.write(run)?;
-            found
-        }
     };
     let (mut state, mut learner) = match saved {
         Some(saved) => {
@@ -183,10 +136,12 @@ pub fn run(config: &Config, session: &Session, observer: &mut dyn Observer) -> R
         learner.model = learner.model.freeze_backbone();
     }
 
-    manifest::record(session, config, learner.model.num_params() as u64, data, state.iteration)?;
-    let mut log = RunLog::resume(run, state.iteration)?;
+    let parameters = learner.model.num_params() as u64;
+    listing::write(run, &listing)?;
+    manifest::record(session, config, parameters, &data, state.iteration, &mut |text| observer.note(text))?;
+    let mut log = RunLog::resume(run, state.iteration, state.evaluated, &mut |text| observer.note(text))?;
     if train.tensorboard {
-        log = log.with_events(run, state.iteration)?;
+        log = log.with_events(run)?;
     }
     let first = state.iteration * train.accumulate as u64;
     let batch_size = train.batch_size / train.accumulate;
@@ -206,6 +161,7 @@ pub fn run(config: &Config, session: &Session, observer: &mut dyn Observer) -> R
         if due(state.iteration, train.eval_every) && state.evaluated < state.iteration {
             sound(&learner.model, &state, &checkpoints)?;
             // What was learned so far survives whatever becomes of the evaluation.
+            log.sync()?;
             checkpoints.save(&state, &learner, &metadata)?;
             unsaved = false;
             let model = learner.published();
@@ -232,6 +188,7 @@ pub fn run(config: &Config, session: &Session, observer: &mut dyn Observer) -> R
         // Only now is it known that the weights of the last iteration are sound.
         if let Some(before) = before {
             let learned = std::mem::replace(&mut learner.model, before);
+            log.sync()?;
             checkpoints.save(&state, &learner, &metadata)?;
             learner.model = learned;
         }
@@ -257,6 +214,7 @@ pub fn run(config: &Config, session: &Session, observer: &mut dyn Observer) -> R
 
     if state.iteration > 0 {
         sound(&learner.model, &state, &checkpoints)?;
+        log.sync()?;
         checkpoints.save(&state, &learner, &metadata)?;
     }
     let model = learner.published();
@@ -270,79 +228,20 @@ pub fn run(config: &Config, session: &Session, observer: &mut dyn Observer) -> R
     Ok(Outcome { model, iteration: state.iteration, interrupted, best: state.best })
 }
 
-/// Every file of the data, by its checksum.
-fn provenance(config: &Config, sets: [(Split, &dyn Dataset); 2], observer: &mut dyn Observer) -> Result<Provenance> {
-    let mut found = Provenance::default();
-    found.describe(&config.data.label_map()?);
-    for (split, set) in sets {
-        found.add(split, set, &mut |text| observer.note(text))?;
-    }
-    Ok(found)
-}
-
-/// Fails if the data are not those that the run in `run` has learned from so far.
-fn same_data(
-    config: &Config,
-    run: &Path,
-    checkpoints: &Checkpoints,
-    sets: [(Split, &dyn Dataset); 2],
-    observer: &mut dyn Observer,
-) -> Result<()> {
-    let changes = match Provenance::read(run)? {
-        Some(before) => provenance(config, sets, observer)?.changes(&before),
-        // An earlier version noted less.
-        None => {
-            let mut changes = Vec::new();
-            for (split, set) in sets {
-                let before = manifest::data(run).into_iter().find(|before| before.split == split.to_string());
-                let Some(before) = before else { continue };
-                let now = survey(set, split, observer)?;
-                if now != before {
-                    changes.push(format!(
-                        "[{split}]: {} images before, {} now, or other masks",
-                        before.images, now.images
-                    ));
-                }
-            }
-            changes
-        }
-    };
-    if changes.is_empty() {
-        return Ok(());
-    }
-    let last = checkpoints.list()?.pop().map_or_else(|| run.to_path_buf(), |(_, folder)| folder);
-    Err(Error::new(format!("the data are not those that `{}` has learned from: {}", run.display(), changes.join("; "))).hint(
-        format!(
-            "put the files back as they were to go on; to learn from the data as they are now start another run, from these \
-             weights with train.pretrained = \"{}\"",
-            last.join("model.safetensors").display()
-        ),
-    ))
-}
-
-/// Looks at all masks before anything is learned from them: a fault found by the first evaluation comes hours late.
-fn survey(dataset: &dyn Dataset, split: Split, observer: &mut dyn Observer) -> Result<Fingerprint> {
-    let pixels = dataset.survey()?.map(|survey| survey.pixels);
-    let found = Fingerprint::new(split, (0..dataset.len()).map(|index| dataset.name(index)), pixels.as_deref());
-    let Some(pixels) = pixels else { return Ok(found) };
-    let names = &dataset.classes().names;
-    let absent: Vec<_> =
-        names.iter().zip(&pixels).filter(|(_, pixels)| **pixels == 0).map(|(name, _)| &**name).collect();
-    if absent.len() == names.len() {
-        return Err(Error::new(format!("every pixel of the split [{split}] is ignored"))
-            .hint("check `ignore` and the classes' `source` in the dataset's TOML"));
-    }
-    if !absent.is_empty() {
-        observer.note(&format!("warning: no pixel in the split [{split}] is of {}", absent.join(", ")));
-    }
-    Ok(found)
-}
-
 /// The scores of the run's `model.safetensors`.
+///
+/// # Errors
+/// A file that cannot be read, or whose scores cannot be.
 pub fn scores(run: &Path) -> Result<Scores> {
     let path = run.join(SCORES);
-    let text = files::read_text(&path, files::RECORD).map_err(|error| Error::file("read", &path, error))?;
-    serde_json::from_str(&text).map_err(|error| Error::file("read", &path, error))
+    let failed = |error: Error| {
+        let run = run.display();
+        error.hint(format!("`structtoken eval {run}/model.safetensors --out {run}/{SCORES}` writes them again"))
+    };
+    let text = files::read_text(&path, files::RECORD).map_err(|error| failed(Error::file("read", &path, error)))?;
+    let scores: Scores = serde_json::from_str(&text).map_err(|error| failed(Error::file("read", &path, error)))?;
+    scores.check().map_err(|error| failed(Error::file("use", &path, error)))?;
+    Ok(scores)
 }
 
 /// The model with the weights that a run starts from.
@@ -414,16 +313,21 @@ fn offer(
     log: &mut RunLog,
 ) -> Result<()> {
     let miou = scores.miou.unwrap_or(0.0);
+    // One that is made again because its weights are gone is in the log already.
+    let logged = state.evaluated == state.iteration && state.iteration > 0;
     state.evaluated = state.iteration;
     state.stale += 1;
-    log.write(&Row::Eval(progress::Eval {
-        iteration: state.iteration,
-        miou,
-        pixel_accuracy: scores.aacc,
-        mean_accuracy: scores.macc,
-        loss: None,
-        iou: scores.classes.iter().map(|class| (class.name.clone(), class.iou)).collect(),
-    }))?;
+    if !logged {
+        log.write(&Row::Eval(progress::Eval {
+            iteration: state.iteration,
+            miou,
+            pixel_accuracy: scores.aacc,
+            mean_accuracy: scores.macc,
+            loss: None,
+            iou: scores.classes.iter().map(|class| (class.name.clone(), class.iou)).collect(),
+        }))?;
+    }
+    log.sync()?;
     progress::write_table(run)?;
     if state.best.is_none_or(|(_, best)| miou >= best) {
         if state.best.is_none_or(|(_, best)| miou > best) {

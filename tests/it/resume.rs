@@ -24,6 +24,18 @@ fn assert_same(lab: &Lab, a: &str, b: &str) {
     }
 }
 
+/// Every row of the log is there once, whatever happened to the run.
+fn assert_whole_log(lab: &Lab, run: &str) {
+    let text = String::from_utf8(bytes(&lab.path(run).join("log.ndjson"))).unwrap();
+    let rows: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |kind: &str| {
+        let of_kind = rows.iter().filter(|row| row["kind"] == kind);
+        of_kind.map(|row| row["iteration"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!((of("step"), of("eval")), ((0..60).collect(), vec![20, 40, 60]), "{text}");
+    assert!(!lab.path(run).join("damaged-log.ndjson").exists());
+}
+
 #[test]
 fn sixty_iterations_are_thirty_and_thirty() {
     let lab = Lab::new();
@@ -100,6 +112,7 @@ fn twenty_kills_change_nothing() {
             assert!(kills < 200, "the run makes no headway");
         }
         assert_same(&lab, "whole", &out);
+        assert_whole_log(&lab, &out);
     }
 }
 
@@ -350,16 +363,25 @@ fn a_run_goes_on_with_its_own_recipe_only() {
         talk = lab.refused(&resume, &[said, "is no longer the recipe"]);
         // An earlier version kept no recipe in a checkpoint, but some of it in the model file.
         if said.contains("seed") {
-            let last = lab.path("run/checkpoints/step-00000020");
-            let aside = lab.path("aside");
-            std::fs::create_dir_all(&aside).unwrap();
-            for file in ["config.toml", "checksums.json"] {
-                std::fs::rename(last.join(file), aside.join(file)).unwrap();
-            }
+            let moved = |there: bool| {
+                for (step, file) in
+                    [10, 20].into_iter().flat_map(|step| [(step, "config.toml"), (step, "checksums.json")])
+                {
+                    let place = lab.path(&format!("run/checkpoints/step-{step:08}")).join(file);
+                    let aside = lab.path(&format!("{step}-{file}"));
+                    let (from, to) = if there { (place, aside) } else { (aside, place) };
+                    std::fs::rename(from, to).unwrap();
+                }
+            };
+            moved(true);
+            let manifest = lab.path("run/manifest.json");
+            let noted = bytes(&manifest);
+            std::fs::remove_file(&manifest).unwrap();
             lab.refused(&resume, &[said, "put the values before the arrows back"]);
-            for file in ["config.toml", "checksums.json"] {
-                std::fs::rename(aside.join(file), last.join(file)).unwrap();
-            }
+            std::fs::write(&manifest, noted).unwrap();
+            // The manifest alone tells as much.
+            lab.refused(&resume, &[said, "put the values before the arrows back"]);
+            moved(false);
         }
     }
     let remedy = talk.split("take the recipe back with `").nth(1).unwrap().split('`').next().unwrap();
@@ -399,4 +421,125 @@ fn runs_of_one_recipe_are_numbered() {
     std::fs::remove_file(lab.path("runs/tiny-2/model.safetensors")).unwrap();
     lab.ok(&[&train[..], &["--resume"]].concat());
     assert!(lab.path("runs/tiny-2/model.safetensors").exists() && !lab.path("runs/tiny-3").exists());
+}
+
+/// Killed after an evaluation was logged and before it was noted in the checkpoint, a run evaluates again, and logs it once.
+#[test]
+fn an_evaluation_that_is_made_again_is_logged_once() {
+    let lab = Lab::new();
+    let recipe = lab.write("tiny.toml", TINY);
+    let recipe = recipe.to_str().unwrap();
+    lab.ok(&["train", recipe, "--out", "run", "--device", "cpu", "--set", "train.keep_checkpoints=9"]);
+    let whole = bytes(&lab.path("run/model.safetensors"));
+    // The checkpoint of iteration 40 as it was before its evaluation, and none after it; the log goes on beyond.
+    let steps = lab.path("run/checkpoints");
+    for step in [50, 60] {
+        std::fs::remove_dir_all(steps.join(format!("step-{step:08}"))).unwrap();
+    }
+    let state = steps.join("step-00000040/state.json");
+    let mut fields: serde_json::Value = serde_json::from_slice(&bytes(&state)).unwrap();
+    let earlier: serde_json::Value = serde_json::from_slice(&bytes(&steps.join("step-00000030/state.json"))).unwrap();
+    for field in ["best", "evaluated", "stale"] {
+        fields[field] = earlier[field].clone();
+    }
+    // Without its checksum, as an early version would have written it.
+    fields.as_object_mut().unwrap().remove("crc32");
+    std::fs::write(&state, fields.to_string()).unwrap();
+    lab.ok(&["train", "--resume", "--out", "run", "--device", "cpu"]);
+    assert_whole_log(&lab, "run");
+    assert!(bytes(&lab.path("run/model.safetensors")) == whole);
+    // The weights alone were lost: they are made again, and nothing is logged.
+    std::fs::remove_file(lab.path("run/model.safetensors")).unwrap();
+    lab.ok(&["train", "--resume", "--out", "run", "--device", "cpu"]);
+    assert_whole_log(&lab, "run");
+}
+
+/// Runs of so many seeds, each stopped after some evaluations at an iteration drawn at random, go on from there.
+fn stopped_and_resumed(runs: u64) {
+    let lab = Lab::new();
+    let recipe = lab.write("tiny.toml", TINY);
+    let recipe = recipe.to_str().unwrap();
+    let mut refused = Vec::new();
+    let few = ["train.eval_every=3", "data.shapes.val=3", "train.tensorboard=false"].map(|change| ["--set", change]);
+    for run in 0..runs {
+        let mut rng = structtoken::rng::Rng::new(300, &[run]);
+        let stop = 4 + rng.below(20) as u64;
+        let (out, seed) = (format!("run-{run}"), format!("train.seed={run}"));
+        let common = ["--out", &out, "--device", "cpu", "--threads", "1"];
+        let start = [&["train", recipe, "--set", &seed][..], &few.concat(), &common].concat();
+        let stopped = lab.run(&[&start[..], &["--stop-after", &stop.to_string()]].concat());
+        assert_eq!(stopped.status.code(), Some(130), "{}", String::from_utf8_lossy(&stopped.stderr));
+        let next = (stop + 1).to_string();
+        let resumed = lab.run(&[&["train", "--resume"][..], &common, &["--stop-after", &next]].concat());
+        let talk = String::from_utf8_lossy(&resumed.stderr).into_owned();
+        let from = format!("resuming after iteration {stop}\n");
+        if resumed.status.code() != Some(130) || !talk.contains(&from) || talk.contains("damaged") {
+            refused.push((run, stop, talk));
+        }
+        std::fs::remove_dir_all(lab.path(&out)).unwrap();
+    }
+    eprintln!("{runs} runs were stopped and resumed, {} of them refused", refused.len());
+    assert!(refused.is_empty(), "{refused:?}");
+}
+
+#[test]
+fn twelve_stopped_runs_go_on() {
+    stopped_and_resumed(12);
+}
+
+/// Minutes: `cargo test --release --test it -- --ignored three_hundred --nocapture`.
+#[test]
+#[ignore = "takes minutes"]
+fn three_hundred_stopped_runs_go_on() {
+    stopped_and_resumed(300);
+}
+
+/// The cells of this grid, 900, are those of a square one too.
+#[cfg(unix)]
+#[test]
+fn a_grid_of_25_by_36_is_killed_and_resumed_to_the_same_bytes() {
+    let lab = Lab::new();
+    let changes = [
+        ("img_size = [32, 32]", "img_size = [50, 72]"),
+        ("patch_size = 8", "patch_size = 2"),
+        ("embed_dim = 24", "embed_dim = 8"),
+        ("depth = 2", "depth = 1"),
+        ("num_blocks = 2", "num_blocks = 1"),
+        ("size = 32, train = 64, val = 6", "size = 64, train = 8, val = 1"),
+        ("crop = [32, 32]", "crop = [50, 72]"),
+        ("iterations = 60", "iterations = 12"),
+        ("batch_size = 4", "batch_size = 1"),
+        ("eval_every = 20", "eval_every = 6"),
+        ("save_every = 10", "save_every = 2"),
+    ];
+    let recipe = changes.iter().fold(TINY.to_owned(), |text, (from, to)| {
+        assert!(text.contains(from), "{from}");
+        text.replacen(from, to, 1)
+    });
+    let recipe = lab.write("wide.toml", recipe);
+    let recipe = recipe.to_str().unwrap();
+    lab.ok(&["train", recipe, "--out", "whole", "--device", "cpu"]);
+    let mut child = lab
+        .command(&["train", recipe, "--out", "cut", "--device", "cpu"])
+        .stderr(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let started = Instant::now();
+    while !lab.path("cut/checkpoints/step-00000004").exists() {
+        assert!(started.elapsed() < Duration::from_secs(60), "no checkpoint after a minute");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let _ = child.kill(); // it may have come to its end
+    child.wait().unwrap();
+    lab.ok(&["train", "--resume", "--out", "cut", "--device", "cpu"]);
+    let last = "checkpoints/step-00000012";
+    for file in [
+        "model.safetensors",
+        "scores.json",
+        &format!("{last}/model.safetensors"),
+        &format!("{last}/optimizer.safetensors"),
+    ] {
+        assert!(bytes(&lab.path("whole").join(file)) == bytes(&lab.path("cut").join(file)), "{file} differs");
+    }
 }

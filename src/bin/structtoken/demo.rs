@@ -56,8 +56,14 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     );
     let mut console = Console::new(false)?.tallying().time_limit(budget);
     let command = command_line();
-    let session =
-        train::Session { run: &run, resume: false, device: &device, device_name: &device_name, command: &command };
+    let session = train::Session {
+        run: &run,
+        resume: false,
+        trial: false,
+        device: &device,
+        device_name: &device_name,
+        command: &command,
+    };
     let outcome = train::run(&config, &session, &mut console)?;
     if outcome.interrupted {
         return Ok(End::Interrupted);

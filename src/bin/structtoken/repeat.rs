@@ -25,6 +25,7 @@ pub(crate) fn run(arguments: &Arguments, repeat: Repeat, recipe: &Config, dir: &
         return Err(Error::new(format!("`{}` already holds such runs", dir.display()))
             .hint("go on with them by --resume, or take another folder with --out"));
     }
+    belong_together(&runs, dir)?;
     let _lock = train::prepare(recipe, dir, arguments.resume)?;
     repeat.write(dir)?;
     if let Repeat::Folds(count) = repeat {
@@ -51,6 +52,8 @@ pub(crate) fn run(arguments: &Arguments, repeat: Repeat, recipe: &Config, dir: &
     }
     let scores = runs.iter().map(|(name, _)| Ok((name.clone(), train::scores(&dir.join(name))?)));
     let summary = Summary::new(repeat, &scores.collect::<Result<Vec<_>>>()?)?;
+    let folders: Vec<_> = runs.iter().map(|(name, _)| dir.join(name)).collect();
+    train::alike(&folders, matches!(repeat, Repeat::Folds(_)))?;
     summary.write(dir)?;
     if arguments.json {
         emit(&serde_json::to_value(&summary).map_err(|error| Error::new("cannot write JSON").source(error))?);
@@ -72,4 +75,17 @@ fn train_command(config: &Config, run: &Path) -> Result<Command> {
         command.arg("--resume");
     }
     Ok(command)
+}
+
+/// Fails if a run that is there was made by another recipe, or, where some are still to be made, on other data than there are now.
+fn belong_together(runs: &[(String, Config)], dir: &Path) -> Result<()> {
+    let mut finished = Vec::new();
+    for (name, config) in runs {
+        let run = dir.join(name);
+        train::made_by(&run, config)?;
+        if run.join(LAST).exists() {
+            finished.push((run, config.clone()));
+        }
+    }
+    if finished.len() < runs.len() { train::still(&finished) } else { Ok(()) }
 }

@@ -81,14 +81,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         (None, Some(recipe)) if !arguments.resume || dataset::named(recipe)?.is_none() => {
             Config::read(recipe, &arguments.changes)?
         }
-        (None, _) => {
-            let own = run.join("config.toml");
-            if !own.exists() {
-                return Err(Error::new(format!("there is no run to resume in `{}`", run.display()))
-                    .hint("name the folder of a run with --out, or give a recipe and leave --resume out"));
-            }
-            Config::read(&own, &arguments.changes)?
-        }
+        (None, _) => train::recipe(&run, &arguments.changes)?,
     };
     if let Some(repeat) = repeated(&arguments, &run)? {
         return repeat::run(&arguments, repeat, &config, &run);
@@ -100,8 +93,14 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     config.data.leftovers()?.iter().for_each(|left| talk!("note: not used: {}", left.text()));
     let started = Instant::now();
     let command = command_line();
-    let session =
-        train::Session { run: &run, resume: arguments.resume, device: &device, device_name: &name, command: &command };
+    let session = train::Session {
+        run: &run,
+        resume: arguments.resume,
+        trial: false,
+        device: &device,
+        device_name: &name,
+        command: &command,
+    };
     let outcome = train::run(&config, &session, &mut console)?;
     if outcome.interrupted && outcome.iteration == 0 {
         talk!("stopped before the first iteration: there is nothing to resume, start it again");

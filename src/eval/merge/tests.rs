@@ -1,6 +1,7 @@
 //! Shards that belong together, and those that cannot be.
 
 use super::*;
+use crate::data::Split;
 use crate::data::image::{IGNORE, Image, Labels};
 use crate::eval::{Certainty, Confusion, Evaluated};
 

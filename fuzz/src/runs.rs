@@ -1,0 +1,73 @@
+//! The files of runs, each as a function of bytes.
+
+use std::path::Path;
+
+use structtoken::compare::{Plan, run::Outcome};
+use structtoken::config::Config;
+use structtoken::eval::Scores;
+use structtoken::eval::merge::{Part, merge};
+use structtoken::repeat::Repeat;
+use structtoken::report::progress;
+use structtoken::train::checkpoint::State;
+use structtoken::train::manifest;
+
+/// A recipe.
+pub fn recipe_toml(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(config) = Config::parse(text, "fuzz.toml", &[]) {
+        let again = Config::parse(&config.to_toml().unwrap(), "again.toml", &[]).unwrap();
+        assert_eq!(again, config);
+    }
+}
+
+/// Where a run stands.
+pub fn state_json(bytes: &[u8]) {
+    if let Ok(state) = State::parse(bytes, 1000) {
+        assert!(state.iteration <= 1000 && state.best.is_none_or(|(_, miou)| (0.0..=1.0).contains(&miou)));
+    }
+}
+
+/// The log of a run, and its curves.
+pub fn run_log(bytes: &[u8]) {
+    progress::curves(&progress::parse(bytes));
+}
+
+/// With what a run was made.
+pub fn manifest_json(bytes: &[u8]) {
+    manifest::parse(bytes).ok();
+}
+
+/// A shard of an evaluation; all that is told of it.
+pub fn shard_json(bytes: &[u8]) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), bytes).unwrap();
+    let Ok(part) = Part::read(file.path()) else { return };
+    if let Ok((identity, tally)) = merge(vec![(file.path().to_owned(), part)]) {
+        tally.scores(&identity.classes.names).table();
+    }
+}
+
+/// The plan of a comparison.
+pub fn compare_plan(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(plan) = Plan::parse(text, Path::new("fuzz.toml")) {
+        plan.runs().iter().for_each(|run| _ = plan.config(run, 7).unwrap());
+    }
+}
+
+/// What a run of a comparison left, and scores alone.
+pub fn result_json(bytes: &[u8]) {
+    if let Ok(outcome) = Outcome::parse(bytes, None) {
+        outcome.scores.table();
+    }
+    if let Ok(scores) = serde_json::from_slice::<Scores>(bytes) {
+        scores.check().ok();
+    }
+}
+
+/// What several runs are.
+pub fn repeat_json(bytes: &[u8]) {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("repeat.json"), bytes).unwrap();
+    Repeat::read(folder.path()).ok();
+}

@@ -1,0 +1,125 @@
+//! The lines of a run's log, of which some may be torn by a crash or damaged on the disk: those are told apart, and all others
+//! are rows.
+
+use std::io::ErrorKind;
+use std::path::Path;
+
+use super::progress::Row;
+use crate::error::{Error, Result};
+use crate::files;
+
+/// How every row begins.
+const BEGIN: &[u8] = b"{\"kind\":";
+
+/// What a log holds.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Rows {
+    /// The rows, each with its line, in the order written.
+    pub(super) rows: Vec<(String, Row)>,
+    /// What is no row, by the number of its line from 1: damage, and not what a crash left of the last line.
+    pub(super) damaged: Vec<(usize, Vec<u8>)>,
+}
+
+/// The rows of the log at `path`; none where there is no log.
+///
+/// # Errors
+/// A log that cannot be read.
+pub(super) fn read(path: &Path) -> Result<Rows> {
+    match files::read(path, files::RECORD) {
+        Ok(bytes) => Ok(parse(&bytes)),
+        Err(source) if source.kind() == ErrorKind::NotFound => Ok(Rows::default()),
+        Err(source) => Err(Error::file("read", path, source)),
+    }
+}
+
+/// The rows of a log.
+pub(super) fn parse(bytes: &[u8]) -> Rows {
+    let mut found = Rows::default();
+    let last = bytes.split_inclusive(|byte| *byte == b'\n').count();
+    for (number, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        if let Ok(row) = serde_json::from_slice(line) {
+            found.rows.push((String::from_utf8_lossy(line).into_owned(), row));
+            continue;
+        }
+        // A damaged line feed makes one line of two rows, so each part that may be a row is looked at.
+        let mut rest = Vec::new();
+        for part in parts(line) {
+            let mut values = serde_json::Deserializer::from_slice(part).into_iter::<Row>();
+            match values.next() {
+                Some(Ok(row)) => {
+                    let (text, after) = part.split_at(values.byte_offset());
+                    found.rows.push((String::from_utf8_lossy(text).into_owned(), row));
+                    rest.extend(after);
+                }
+                _ => rest.extend(part),
+            }
+        }
+        // A kill can tear the last line, and a power cut leave its blocks unwritten.
+        if !rest.is_empty() && number + 1 < last {
+            found.damaged.push((number + 1, rest));
+        }
+    }
+    found
+}
+
+/// The line, cut before everything that looks like the beginning of a row.
+fn parts(line: &[u8]) -> Vec<&[u8]> {
+    let mut cuts: Vec<usize> =
+        line.windows(BEGIN.len()).enumerate().filter(|(_, at)| *at == BEGIN).map(|at| at.0).collect();
+    cuts.insert(0, 0);
+    cuts.push(line.len());
+    cuts.dedup();
+    cuts.windows(2).map(|ends| &line[ends[0]..ends[1]]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::progress::{Eval, Step};
+
+    fn rows() -> Vec<Row> {
+        let step = |iteration| Row::Step(Step { iteration, loss: 0.1 + iteration as f64, lr: 1e-3, ..Step::default() });
+        let eval = |iteration| Row::Eval(Eval { iteration, miou: 0.25, ..Eval::default() });
+        vec![step(0), step(1), eval(2), step(2), step(3), eval(4)]
+    }
+
+    fn lines() -> Vec<String> {
+        rows().iter().map(|row| serde_json::to_string(row).unwrap() + "\n").collect()
+    }
+
+    #[test]
+    fn a_log_is_its_rows() {
+        let found = parse(lines().concat().as_bytes());
+        assert_eq!(found.rows.iter().map(|(line, _)| line.clone() + "\n").collect::<Vec<_>>(), lines());
+        assert_eq!(found.rows.into_iter().map(|(_, row)| row).collect::<Vec<_>>(), rows());
+        assert!(found.damaged.is_empty());
+        assert_eq!(parse(b""), Rows::default());
+    }
+
+    /// Whatever bit is turned, all rows but the one it is in stay, each once.
+    #[test]
+    fn a_flipped_bit_costs_its_row_at_most() {
+        let text = lines().concat().into_bytes();
+        let ends: Vec<usize> = lines()
+            .iter()
+            .scan(0, |end, line| {
+                *end += line.len();
+                Some(*end)
+            })
+            .collect();
+        for bit in 0..text.len() * 8 {
+            let mut flipped = text.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let hit = ends.iter().position(|end| bit / 8 < *end).unwrap();
+            let found = parse(&flipped);
+            let kept: Vec<&Row> = found.rows.iter().map(|(_, row)| row).collect();
+            for (at, row) in rows().iter().enumerate().filter(|(at, _)| *at != hit) {
+                assert_eq!(kept.iter().filter(|one| **one == row).count(), 1, "bit {bit}, row {at}");
+            }
+            assert!(kept.len() >= rows().len() - 1 && kept.len() <= rows().len(), "bit {bit}");
+            // What is lost is told, unless it was the last line.
+            assert!(kept.len() == rows().len() || hit + 1 == rows().len() || !found.damaged.is_empty(), "bit {bit}");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The folder of a run, begun or gone on with.
+
+use std::path::Path;
+
+use super::checkpoint::Checkpoints;
+use super::origin;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::files;
+
+/// Makes the folder of a run, with its resolved recipe in `config.toml`. It is this process's until the lock is dropped.
+///
+/// # Errors
+/// The folder holds another run, or with `resume` one of other settings or one whose recipe was changed, or it is in use, or it
+/// cannot be written.
+pub fn prepare(config: &Config, run: &Path, resume: bool) -> Result<files::Lock> {
+    let lock = files::Lock::take(run)?;
+    prepare_locked(config, run, resume)?;
+    Ok(lock)
+}
+
+fn prepare_locked(config: &Config, run: &Path, resume: bool) -> Result<()> {
+    let path = run.join("config.toml");
+    let text = config.to_toml()?;
+    let begun = run.join("model.safetensors").exists() || !Checkpoints::new(run, 1).list()?.is_empty();
+    match files::read_text(&path, files::TEXT) {
+        // What failed before its first checkpoint is no run.
+        Ok(_) if !resume && !begun => {}
+        Ok(_) if !resume => {
+            return Err(Error::new(format!("`{}` already holds a run", run.display()))
+                .hint("go on with it by --resume, or take another folder with --out"));
+        }
+        Ok(before) => {
+            let before = Config::parse(&before, &path.display().to_string(), &[]);
+            let before = before.map_err(|error| restorable(run, error))?;
+            origin::same_recipe(run, &before)?;
+            if before == *config {
+                return Ok(());
+            }
+            return Err(Error::new(format!(
+                "`{}` was started with other settings than now: {}",
+                run.display(),
+                before.differences(config)?.join(", ")
+            ))
+            .hint("a resumed run must be the same run: leave out the recipe and --set to take what it was started with; to go on from its \
+                 weights with other settings start a new one with train.pretrained"));
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => {
+            return Err(Error::file("read", &path, error).hint("name a folder you may read and write with --out"));
+        }
+    }
+    if resume {
+        return Err(Error::new(format!("there is no run to resume in `{}`", run.display()))
+            .hint("start it without --resume, or name the right folder with --out"));
+    }
+    files::write(&path, text.as_bytes())
+}
+
+/// The recipe of the run in the folder `run`, to go on with it.
+///
+/// # Errors
+/// There is none, or it cannot be read any more: then where it is kept.
+pub fn recipe(run: &Path, changes: &[String]) -> Result<Config> {
+    let own = run.join("config.toml");
+    if own.exists() {
+        return Config::read(&own, changes)
+            .map_err(|error| if changes.is_empty() { restorable(run, error) } else { error });
+    }
+    let error = Error::new(format!("there is no run to resume in `{}`", run.display()));
+    Err(match origin::restore_recipe(run) {
+        Some(advice) => error.source(Error::new("its config.toml is gone")).hint(advice),
+        None => error.hint("name the folder of a run with --out, or give a recipe and leave --resume out"),
+    })
+}
+
+/// The error of a run's own recipe, with the way to get it back.
+fn restorable(run: &Path, error: Error) -> Error {
+    match origin::restore_recipe(run) {
+        Some(advice) => Error::new("the run's own recipe is damaged").source(error).hint(advice),
+        None => error,
+    }
+}
