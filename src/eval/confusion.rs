@@ -35,9 +35,12 @@ impl TryFrom<Counts> for Confusion {
         if !(1..=255).contains(&classes) || matrix.iter().any(|row| row.len() != classes) {
             return Err(Error::new("the confusion matrix is not square, or not of 1 to 255 classes"));
         }
-        // So that no sum over a few such files is too large.
-        if let Some(count) = matrix.iter().flatten().chain([&ignored]).find(|count| **count >= 1 << 40) {
-            return Err(Error::new(format!("the confusion matrix holds an impossible count, {count}")));
+        // More could not be told apart as shares, which are of f64.
+        let all: u128 = matrix.iter().flatten().chain([&ignored]).map(|count| u128::from(*count)).sum();
+        if all > 1 << 53 {
+            return Err(Error::new(format!(
+                "the confusion matrix and the ignored pixels hold an impossible count, {all} in all"
+            )));
         }
         Ok(Self { classes, counts: matrix.concat(), ignored })
     }
