@@ -69,7 +69,7 @@ impl Repeat {
         }
         let text = files::read_text(&path, files::TEXT).map_err(|error| Error::file("read", &path, error))?;
         let found: Self =
-            serde_json::from_str(&text).map_err(|error| Error::file("read", &path, error).hint(RESTORE))?;
+            files::parse_json(text.as_bytes()).map_err(|error| Error::file("read", &path, error).hint(RESTORE))?;
         found.count().map_err(|error| Error::file("use", &path, error).hint(RESTORE))?;
         Ok(Some(found))
     }

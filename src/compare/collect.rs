@@ -151,8 +151,8 @@ fn read(run: &Run, folder: PathBuf) -> Result<Finished> {
         return Err(Error::new(format!("`{}` holds the run {}", folder.display(), outcome.run))
             .hint("folders of runs keep their names"));
     }
-    let images: Vec<ImageResult> = serde_json::from_slice(&bytes(&counts)?)
-        .map_err(|error| Error::file("read", &counts, error).hint(again.clone()))?;
+    let images: Vec<ImageResult> =
+        files::parse_json(&bytes(&counts)?).map_err(|error| Error::file("read", &counts, error).hint(again.clone()))?;
     ImageResult::check(&images, &outcome.scores).map_err(|error| Error::file("use", &counts, error).hint(again))?;
     Ok(Finished { folder, outcome, images })
 }

@@ -62,7 +62,7 @@ impl Outcome {
     /// A text that is none, or numbers that cannot be; naming the field.
     pub fn parse(text: &[u8], iterations: Option<u64>) -> Result<Self> {
         let outcome: Self =
-            serde_json::from_slice(text).map_err(|error| Error::new("it is no result of a run").source(error))?;
+            files::parse_json(text).map_err(|error| Error::new("it is no result of a run").source(error))?;
         outcome.check(iterations).map(|()| outcome)
     }
 
@@ -213,7 +213,7 @@ fn step_time(plan: &Plan, run: &Run, budget: u64, place: &Place, observer: &mut 
             Ok(bytes) => {
                 let again = "remove the file: steps are timed again";
                 let step: Step =
-                    serde_json::from_slice(&bytes).map_err(|error| Error::file("read", &path, error).hint(again))?;
+                    files::parse_json(&bytes).map_err(|error| Error::file("read", &path, error).hint(again))?;
                 match POSSIBLE.contains(&step.seconds) && step.decoder == run.decoder {
                     true => Ok(Some(step.seconds)),
                     false => {

@@ -38,7 +38,7 @@ pub(super) fn parse(bytes: &[u8]) -> Rows {
     let last = bytes.split_inclusive(|byte| *byte == b'\n').count();
     for (number, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
         let line = line.strip_suffix(b"\n").unwrap_or(line);
-        if let Ok(row) = serde_json::from_slice(line) {
+        if let Some(row) = serde_json::from_slice(line).ok().filter(|row| possible(line, row)) {
             found.rows.push((String::from_utf8_lossy(line).into_owned(), row));
             continue;
         }
@@ -47,7 +47,7 @@ pub(super) fn parse(bytes: &[u8]) -> Rows {
         for part in parts(line) {
             let mut values = serde_json::Deserializer::from_slice(part).into_iter::<Row>();
             match values.next() {
-                Some(Ok(row)) => {
+                Some(Ok(row)) if possible(part, &row) => {
                     let (text, after) = part.split_at(values.byte_offset());
                     found.rows.push((String::from_utf8_lossy(text).into_owned(), row));
                     rest.extend(after);
@@ -61,6 +61,17 @@ pub(super) fn parse(bytes: &[u8]) -> Rows {
         }
     }
     found
+}
+
+/// Whether a run may have written `row` as `text`: as fields and not as a list of values, which would be read too, with a number
+/// of iterations and a score that there can be.
+fn possible(text: &[u8], row: &Row) -> bool {
+    let (iteration, miou) = match row {
+        Row::Step(step) => (step.iteration, 0.0),
+        Row::Eval(eval) => (eval.iteration, eval.miou),
+        Row::Other => (0, 0.0),
+    };
+    text.starts_with(b"{") && iteration < 1 << 53 && (0.0..=1.0).contains(&miou)
 }
 
 /// The line, cut before everything that looks like the beginning of a row.
@@ -95,6 +106,19 @@ mod tests {
         assert_eq!(found.rows.into_iter().map(|(_, row)| row).collect::<Vec<_>>(), rows());
         assert!(found.damaged.is_empty());
         assert_eq!(parse(b""), Rows::default());
+    }
+
+    #[test]
+    fn rows_that_no_run_wrote_are_damage() {
+        let good = &lines()[0];
+        for bad in [
+            r#"["step",0,1.0,0.1]"#.to_owned(),
+            good.replace("\"iteration\":0", "\"iteration\":18446744073709551615"),
+            lines()[2].replace("0.25", "7.0"),
+        ] {
+            let found = parse(format!("{good}{}\n{good}", bad.trim_end()).as_bytes());
+            assert_eq!((found.rows.len(), found.damaged.len()), (2, 1), "{bad}");
+        }
     }
 
     /// Whatever bit is turned, all rows but the one it is in stay, each once.

@@ -26,6 +26,9 @@ impl Events {
     /// Where it cannot be written.
     pub fn create(run: &Path, void: u64) -> Result<Self> {
         let now = now();
+        let others = std::fs::read_dir(run).is_ok_and(|entries| {
+            entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("events.out.tfevents"))
+        });
         let open = |attempt: u32| {
             let name = format!("events.out.tfevents.{:.0}.{}.{attempt}.structtoken", now, std::process::id());
             let path = run.join(name);
@@ -41,7 +44,7 @@ impl Events {
         };
         let mut events = Self { path, file };
         events.write(&Message::event(now, 0).bytes(3, b"brain.Event:2"))?;
-        if void > 1 {
+        if others {
             // The start of a session: TensorBoard drops what it has seen from this step on.
             events.write(&Message::event(now, void).bytes(7, &Message::default().varint(1, 1).0))?;
         }

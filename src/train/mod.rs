@@ -239,7 +239,8 @@ pub fn scores(run: &Path) -> Result<Scores> {
         error.hint(format!("`structtoken eval {run}/model.safetensors --out {run}/{SCORES}` writes them again"))
     };
     let text = files::read_text(&path, files::RECORD).map_err(|error| failed(Error::file("read", &path, error)))?;
-    let scores: Scores = serde_json::from_str(&text).map_err(|error| failed(Error::file("read", &path, error)))?;
+    let scores: Scores =
+        files::parse_json(text.as_bytes()).map_err(|error| failed(Error::file("read", &path, error)))?;
     scores.check().map_err(|error| failed(Error::file("use", &path, error)))?;
     Ok(scores)
 }

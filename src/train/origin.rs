@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::data::Split;
 use crate::data::spec::DatasetSpec;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// Differences that are told; of more there is the number.
 const TOLD: usize = 8;
@@ -133,7 +134,7 @@ fn newest_card(run: &Path) -> Result<Option<Card>> {
 /// The data that the run in the folder `run` began with, as far as it tells.
 pub(super) fn data(run: &Path) -> Result<Option<Data>> {
     if let Some((path, text)) = Checkpoints::new(run, 1).newest(DATA)? {
-        return serde_json::from_slice(&text).map(Some).map_err(|error| Error::file("read", &path, error));
+        return files::parse_json(&text).map(Some).map_err(|error| Error::file("read", &path, error));
     }
     let Some(manifest) = manifest::read(run).ok().flatten() else { return Ok(None) };
     let description = match manifest.description {
