@@ -153,7 +153,7 @@ fn unpack(metadata: &BTreeMap<String, String>) -> Result<Card> {
 /// Earlier versions made a table of positions with a row or column for a last patch that was not whole. The file says its
 /// grid; a card that says the same otherwise is told so.
 fn as_written(mut card: Card, metadata: &BTreeMap<String, String>) -> Card {
-    let BackboneConfig::Vit(vit) = &mut card.model.backbone;
+    let BackboneConfig::Vit(vit) = &mut card.model.backbone else { return card };
     let grid = metadata.get(weights::GRID_METADATA).and_then(|text| {
         let (rows, columns) = text.split_once('x')?;
         Some([rows.parse::<usize>().ok()?, columns.parse::<usize>().ok()?])
@@ -216,7 +216,7 @@ mod tests {
         ];
         for claim in claims {
             let mut card = honest.clone();
-            let BackboneConfig::Vit(vit) = &mut card.model.backbone;
+            let BackboneConfig::Vit(vit) = &mut card.model.backbone else { unreachable!() };
             claim(vit);
             card.model.check().unwrap();
             let error = of_state(&card, &state, &device).unwrap_err();
@@ -232,7 +232,7 @@ mod tests {
         ];
         for claim in beyond {
             let mut card = honest.clone();
-            let BackboneConfig::Vit(vit) = &mut card.model.backbone;
+            let BackboneConfig::Vit(vit) = &mut card.model.backbone else { unreachable!() };
             claim(vit);
             let text = serde_json::to_string(&card).unwrap();
             let error = unpack(&BTreeMap::from([(KEY.to_owned(), text)])).unwrap_err();
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn a_file_of_an_earlier_version_keeps_its_grid() {
         let mut card = card((1, 1), "type = \"fcn\"\nnum_convs = 0\nauxiliary_weight = 0.0");
-        let BackboneConfig::Vit(vit) = &mut card.model.backbone;
+        let BackboneConfig::Vit(vit) = &mut card.model.backbone else { unreachable!() };
         (vit.patch_size, vit.img_size) = (4, [10, 12]);
         let mut metadata = pack(&card).unwrap();
         let grid = |metadata: &BTreeMap<String, String>| unpack(metadata).unwrap().model.backbone.features().grid;

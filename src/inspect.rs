@@ -29,7 +29,7 @@ pub struct Summary {
 pub fn summarise(config: &ModelConfig, classes: usize) -> Summary {
     let features = config.backbone.features();
     let (rows, cols) = features.grid;
-    let image = [rows * features.stride, cols * features.stride];
+    let image = [rows * features.stride(), cols * features.stride()];
     let mut counted: Vec<(String, u64)> = Vec::new();
     for (name, shape, _) in parameters::list(&config.blank(classes, &Device::flex())) {
         let part = part_of(&name);

@@ -50,14 +50,14 @@ impl ModelConfig {
     fn build(&self, classes: usize, init: &mut Init) -> Model {
         let backbone = self.backbone.init(init);
         let decoder = self.decoder.init(&self.backbone.features(), classes, init);
-        Model { backbone, decoder, classes, stride: self.backbone.features().stride }
+        Model { backbone, decoder, classes, stride: self.backbone.features().stride() }
     }
 
     /// Multiply-accumulates of one image of `height` by `width`, by part: convolutions, linear layers and matrix products;
     /// norms, activations and the resize to image size are not counted (as fvcore and the papers do).
     pub fn macs(&self, classes: usize, (height, width): (usize, usize)) -> Vec<Cost> {
         let features = self.backbone.features();
-        let grid = (height.div_ceil(features.stride), width.div_ceil(features.stride));
+        let grid = (height.div_ceil(features.stride()), width.div_ceil(features.stride()));
         let mut costs = self.backbone.macs(grid);
         costs.extend(self.decoder.macs(&features, classes, grid));
         costs
@@ -66,7 +66,7 @@ impl ModelConfig {
     /// Values of 4 bytes that are alive at once at most while one image of `height` by `width` passes, weights not counted.
     pub fn activations(&self, classes: usize, (height, width): (usize, usize)) -> usize {
         let features = self.backbone.features();
-        let grid = (height.div_ceil(features.stride), width.div_ceil(features.stride));
+        let grid = (height.div_ceil(features.stride()), width.div_ceil(features.stride()));
         self.backbone.activations(grid).max(self.decoder.activations(&features, classes, grid))
     }
 }

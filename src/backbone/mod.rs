@@ -2,6 +2,7 @@
 //!
 //! A backbone is one file and one line in `backbones!` below.
 
+pub mod unet;
 pub mod vit;
 
 use burn::module::Module;
@@ -10,17 +11,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::layers::{Cost, Init, Pass};
+pub use unet::{NormKind, Unet, UnetConfig};
 pub use vit::{Vit, VitConfig, VitSize};
 
 /// What a backbone hands to a decoder.
 #[derive(Clone, Debug)]
 pub struct Features {
-    /// One map `[b, h, w, c]` for each chosen depth, the deepest last.
+    /// Maps `[b, h, w, c]`. The last one is what decoders of a single map take: a plain ViT's deepest, a U-Net's finest.
     pub maps: Vec<Tensor<4>>,
 }
 
 impl Features {
-    /// The deepest map `[b, h, w, c]`.
+    /// The last map `[b, h, w, c]`.
     pub fn last(self) -> Tensor<4> {
         let Some(map) = self.maps.into_iter().next_back() else {
             unreachable!("a backbone hands out at least one map")
@@ -34,10 +36,17 @@ impl Features {
 pub struct FeatureInfo {
     /// Channels of each map.
     pub channels: Vec<usize>,
-    /// Image pixels per map pixel.
-    pub stride: usize,
-    /// Rows and columns of a map at the size the model is made for.
+    /// Image pixels per map pixel, of each map.
+    pub strides: Vec<usize>,
+    /// Rows and columns of the last map at the size the model is made for.
     pub grid: (usize, usize),
+    /// What a plain vision transformer is made of, for decoders that add blocks like its own or live inside of it.
+    pub transformer: Option<TransformerInfo>,
+}
+
+/// The blocks of a plain vision transformer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TransformerInfo {
     /// Tokens before those of the patches.
     pub prefix: usize,
     /// Number of blocks.
@@ -51,9 +60,14 @@ pub struct FeatureInfo {
 }
 
 impl FeatureInfo {
-    /// Channels of the deepest map.
+    /// Channels of the last map.
     pub fn last(&self) -> usize {
         self.channels.last().copied().unwrap_or(0)
+    }
+
+    /// Image pixels per pixel of the last map.
+    pub fn stride(&self) -> usize {
+        self.strides.last().copied().unwrap_or(1)
     }
 }
 
@@ -109,6 +123,11 @@ macro_rules! backbones {
                 match self { $(Self::$variant(config) => config.activations(grid)),+ }
             }
 
+            /// Values of one image that training keeps at least for the way back, at a feature grid of (rows, columns).
+            pub fn kept_activations(&self, grid: (usize, usize)) -> usize {
+                match self { $(Self::$variant(config) => config.kept_activations(grid)),+ }
+            }
+
             /// The shapes of its maps.
             pub fn features(&self) -> FeatureInfo {
                 match self { $(Self::$variant(config) => config.features()),+ }
@@ -116,7 +135,7 @@ macro_rules! backbones {
         }
 
         impl Backbone {
-            /// Rows and columns of its table of positions.
+            /// Rows and columns of its last map at the size it is made for, which is that of its table of positions if it has one.
             pub fn grid(&self) -> (usize, usize) {
                 match self { $(Self::$variant(backbone) => backbone.grid()),+ }
             }
@@ -130,14 +149,18 @@ macro_rules! backbones {
 }
 
 impl Backbone {
-    /// The plain vision transformer, for decoders that live inside of one.
-    pub fn vit(&self) -> &Vit {
-        let Self::Vit(vit) = self;
-        vit
+    /// The plain vision transformer, if it is one, for decoders that live inside of it.
+    pub fn vit(&self) -> Option<&Vit> {
+        match self {
+            Self::Vit(vit) => Some(vit),
+            Self::Unet(_) => None,
+        }
     }
 }
 
 backbones! {
     /// Plain vision transformer.
     "vit" => Vit(Vit, VitConfig),
+    /// U-Net of residual blocks.
+    "unet" => Unet(Unet, UnetConfig),
 }

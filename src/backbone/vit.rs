@@ -7,7 +7,7 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{FeatureInfo, Features};
+use super::{FeatureInfo, Features, TransformerInfo};
 use crate::error::{Error, Result};
 use crate::kernels;
 use crate::layers::resize::{Mode, resize_channels_last};
@@ -174,13 +174,15 @@ impl VitConfig {
     pub(super) fn features(&self) -> FeatureInfo {
         FeatureInfo {
             channels: vec![self.dims().0; self.out_indices.len().max(1)],
-            stride: self.patch_size,
+            strides: vec![self.patch_size; self.out_indices.len().max(1)],
             grid: self.grid(),
-            prefix: self.prefix(),
-            depth: self.dims().1,
-            heads: self.dims().2,
-            mlp_dim: self.mlp_dim(),
-            normed: self.final_norm,
+            transformer: Some(TransformerInfo {
+                prefix: self.prefix(),
+                depth: self.dims().1,
+                heads: self.dims().2,
+                mlp_dim: self.mlp_dim(),
+                normed: self.final_norm,
+            }),
         }
     }
 
@@ -208,6 +210,11 @@ impl VitConfig {
         let patches = h * w * (2 * 3 * self.patch_size * self.patch_size + dim);
         let block = n * (5 * dim).max(2 * dim + self.mlp_dim());
         patches.max(block) + (self.out_indices.len().max(1) - 1) * n * dim
+    }
+
+    /// Every block keeps its maps for the way back.
+    pub(super) fn kept_activations(&self, grid: (usize, usize)) -> usize {
+        self.dims().1 * self.activations(grid)
     }
 
     pub(super) fn init(&self, init: &mut Init) -> Vit {

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::queries::{MaskEmbed, masks, plain};
 use super::{Output, Queries, SetLossConfig};
-use crate::backbone::{Encoder, FeatureInfo, Vit};
+use crate::backbone::{Encoder, FeatureInfo, TransformerInfo, Vit};
 use crate::error::{Error, Result};
 use crate::kernels;
 use crate::layers::resize::{Mode, resize};
@@ -54,7 +54,13 @@ impl EomtConfig {
         if !(1..=1 << 14).contains(&self.num_queries) {
             return refuse(format!("num_queries = {} is out of range", self.num_queries));
         }
-        let (blocks, depth) = (self.blocks(features), features.depth);
+        let Some(TransformerInfo { depth, .. }) = features.transformer else {
+            return Err(Error::new(
+                "model.decoder: eomt lives inside of a plain vision transformer, which this backbone is not",
+            )
+            .hint("take model.backbone.type = \"vit\", or another model.decoder.type"));
+        };
+        let blocks = self.blocks(features);
         if !(1..=depth).contains(&blocks) {
             return refuse(format!("num_blocks = {blocks}, but the backbone has blocks 1 to {depth}"));
         }
@@ -62,17 +68,17 @@ impl EomtConfig {
     }
 
     fn blocks(&self, features: &FeatureInfo) -> usize {
-        self.num_blocks.unwrap_or(features.depth.min(4))
+        self.num_blocks.unwrap_or(vit(features).depth.min(4))
     }
 
     pub(super) fn macs(&self, features: &FeatureInfo, classes: usize, (h, w): (usize, usize)) -> Vec<Cost> {
         let (d, q) = (features.last(), self.num_queries);
-        let patches = h * w + features.prefix;
+        let patches = h * w + vit(features).prefix;
         // What the queries add to the last blocks.
         let attention = 2 * d * ((patches + q) * (patches + q) - patches * patches);
-        let block = q * (4 * d * d + 2 * d * features.mlp_dim) + attention;
-        let upscale = (0..upscales(features.stride)).map(|i| ((h * w) << (2 * i)) * 4 * (d * d + 9 * d)).sum();
-        let finest = (h * w) << (2 * upscales(features.stride));
+        let block = q * (4 * d * d + 2 * d * vit(features).mlp_dim) + attention;
+        let upscale = (0..upscales(features.stride())).map(|i| ((h * w) << (2 * i)) * 4 * (d * d + 9 * d)).sum();
+        let finest = (h * w) << (2 * upscales(features.stride()));
         vec![
             Cost::new("decoder.queries", self.blocks(features) * block),
             Cost::new("decoder.upscale", upscale),
@@ -82,9 +88,9 @@ impl EomtConfig {
 
     pub(super) fn activations(&self, features: &FeatureInfo, _: usize, (h, w): (usize, usize)) -> usize {
         let (d, q) = (features.last(), self.num_queries);
-        let blocks = (h * w + features.prefix + q) * (5 * d).max(2 * d + features.mlp_dim);
+        let blocks = (h * w + vit(features).prefix + q) * (5 * d).max(2 * d + vit(features).mlp_dim);
         // The finest map three times over, between convolution and norm, and the masks.
-        let finest = (h * w) << (2 * upscales(features.stride));
+        let finest = (h * w) << (2 * upscales(features.stride()));
         blocks.max(finest * (3 * d).max(d + 2 * q))
     }
 
@@ -92,15 +98,20 @@ impl EomtConfig {
         let d = features.last();
         Eomt {
             query: init.normal(1.0, [self.num_queries, d]),
-            upscale: (0..upscales(features.stride)).map(|_| ScaleBlock::new(d, init)).collect(),
+            upscale: (0..upscales(features.stride())).map(|_| ScaleBlock::new(d, init)).collect(),
             class_head: plain(d, classes + 1, init),
             mask_head: MaskEmbed::new(d, d, d, true, init),
-            norm: (!features.normed).then(|| LayerNorm::new(d, EPS, init)),
+            norm: (!vit(features).normed).then(|| LayerNorm::new(d, EPS, init)),
             num_blocks: self.blocks(features),
             masked: self.masked_attention,
             loss: self.loss,
         }
     }
+}
+
+/// The transformer it lives in.
+fn vit(features: &FeatureInfo) -> TransformerInfo {
+    features.transformer.unwrap_or_default()
 }
 
 /// Doublings from the patches to masks, to about a quarter of the image's size.
@@ -140,7 +151,7 @@ impl Eomt {
     ///
     /// Records `with_queries`, `layer{i}`, `layer{i}.attn_mask` (1 where a query sees a patch) and `pred{j}.*`.
     pub fn forward_masked(&self, encoder: Encoder, probabilities: &[f64], pass: &Pass) -> Output {
-        let vit = encoder.backbone.vit();
+        let Some(vit) = encoder.backbone.vit() else { unreachable!("only built inside of a plain vision transformer") };
         let (mut x, grid) = vit.embed(encoder.images, pass);
         let first = vit.blocks().len() - self.num_blocks;
         let mut predictions = Vec::with_capacity(self.num_blocks + 1);

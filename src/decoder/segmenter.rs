@@ -27,7 +27,7 @@ pub struct SegmenterConfig {
     pub num_layers: usize,
     /// Channels of the transformer; those of the backbone by default.
     pub embed_dim: Option<usize>,
-    /// Attention heads; those of the backbone by default.
+    /// Attention heads; those of the backbone by default, or of 64 channels each where it has none.
     pub num_heads: Option<usize>,
     /// Hidden channels of a layer's MLP over its width.
     pub mlp_ratio: usize,
@@ -43,7 +43,9 @@ impl Default for SegmenterConfig {
 
 impl SegmenterConfig {
     fn dims(&self, features: &FeatureInfo) -> (usize, usize) {
-        (self.embed_dim.unwrap_or(features.last()), self.num_heads.unwrap_or(features.heads))
+        let dim = self.embed_dim.unwrap_or(features.last());
+        let heads = features.transformer.as_ref().map_or((dim / 64).max(1), |blocks| blocks.heads);
+        (dim, self.num_heads.unwrap_or(heads))
     }
 
     pub(super) fn check(&self, features: &FeatureInfo) -> Result<()> {

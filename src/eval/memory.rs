@@ -102,7 +102,7 @@ impl Plan<'_> {
     }
 
     fn stride(&self) -> usize {
-        self.model.backbone.features().stride
+        self.model.backbone.features().stride()
     }
 }
 

@@ -123,6 +123,61 @@ fn bias_or_zeros(bias: Option<&Param<Tensor<1>>>, weight: &Tensor<4>) -> Tensor<
     bias.map_or_else(|| Tensor::zeros([weight.dims()[0]], &weight.device()), Param::val)
 }
 
+/// Convolution whose stride is its size: a linear layer over patches of pixels, none of which overlap.
+#[derive(Module, Debug)]
+pub struct PatchConv {
+    /// `[out, in, size, size]`.
+    pub weight: Param<Tensor<4>>,
+    /// `[out]`.
+    pub bias: Option<Param<Tensor<1>>>,
+}
+
+impl PatchConv {
+    /// Kaiming fan-in weights, zero bias.
+    pub fn new(inputs: usize, outputs: usize, size: usize, init: &mut Init) -> Self {
+        let weight = init.kaiming_fan_in([outputs, inputs, size, size]);
+        Self { weight, bias: Some(init.constant(0.0, [outputs])) }
+    }
+
+    /// Kaiming fan-in weights; for a layer that a norm follows.
+    pub fn without_bias(inputs: usize, outputs: usize, size: usize, init: &mut Init) -> Self {
+        Self { weight: init.kaiming_fan_in([outputs, inputs, size, size]), bias: None }
+    }
+
+    /// `[b, h, w, in]` to `[b, ceil(h / size), ceil(w / size), out]`, zeros at the bottom and the right.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let [outputs, inputs, size, _] = self.weight.dims();
+        let weight = self.weight.val().permute([0, 2, 3, 1]).reshape([outputs, size * size * inputs]);
+        kernels::linear(patches(x, size), weight, self.bias.as_ref().map(Param::val))
+    }
+}
+
+/// Squares of `size` pixels as one: `[b, h, w, c]` to `[b, ceil(h / size), ceil(w / size), size · size · c]`, zeros at the
+/// bottom and the right.
+fn patches(x: Tensor<4>, size: usize) -> Tensor<4> {
+    let [b, h, w, c] = x.dims();
+    let (rows, cols) = (h.div_ceil(size), w.div_ceil(size));
+    let device = x.device();
+    let x = match rows * size - h {
+        0 => x,
+        missing => Tensor::cat(vec![x, Tensor::zeros([b, missing, w, c], &device)], 1),
+    };
+    let x = match cols * size - w {
+        0 => x,
+        missing => Tensor::cat(vec![x, Tensor::zeros([b, rows * size, missing, c], &device)], 2),
+    };
+    let x = x.reshape([b, rows, size, cols, size * c]).permute([0, 1, 3, 2, 4]);
+    x.reshape([b, rows, cols, size * size * c])
+}
+
+/// `x [b, h, w, c]` doubled (nearest neighbour), cut to the size of `skip [b, H, W, d]`, where H is 2 h or 2 h - 1, and put
+/// before it: `[b, H, W, c + d]`.
+pub fn upsample2x_concat(x: Tensor<4>, skip: Tensor<4>) -> Tensor<4> {
+    let ([b, h, w, c], [_, rows, cols, _]) = (x.dims(), skip.dims());
+    let x = x.reshape([b, h, 1, w, 1, c]).expand([b, h, 2, w, 2, c]).reshape([b, 2 * h, 2 * w, c]);
+    Tensor::cat(vec![x.slice([0..b, 0..rows, 0..cols]), skip], 3)
+}
+
 /// Transposed 2x2 convolution of stride 2: each pixel becomes a square of 2x2 pixels, and none overlap.
 #[derive(Module, Debug)]
 pub struct TransposedConv2x2 {

@@ -1,5 +1,7 @@
 //! Stochastic depth: in training a residual branch is left out for some samples (Huang et al. 2016, as in timm and mmcv).
 
+use burn::tensor::{Tensor, TensorData};
+
 use super::Pass;
 
 /// Drops the branch of a sample with probability `rate`; kept branches are divided by `1 - rate`.
@@ -18,6 +20,18 @@ impl DropPath {
     /// The rates of `depth` layers: 0 for the first, `last` for the last, evenly spaced between (timm, mmcv: linspace).
     pub fn schedule(last: f64, depth: usize) -> Vec<Self> {
         (0..depth).map(|i| Self::new(if depth == 1 { 0.0 } else { last * i as f64 / (depth - 1) as f64 })).collect()
+    }
+
+    /// The branch `[b, h, w, c]`, with the samples that are dropped at zero.
+    pub fn forward(self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
+        let batch = x.dims()[0];
+        match self.factors(batch, pass) {
+            None => x,
+            Some(factors) => {
+                let factors = Tensor::from_data(TensorData::new(factors, [batch, 1, 1, 1]), &x.device());
+                x * factors
+            }
+        }
     }
 
     /// What the branch of each sample is multiplied by: 0 or `1 / (1 - rate)`. None leaves all as they are, which is so

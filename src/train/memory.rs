@@ -33,9 +33,7 @@ pub(super) fn ensure(config: &Config, classes: usize, device: &Device) -> Result
     // A GPU has memory of its own, of which nothing is known.
     if *device == Device::flex() {
         let maps = 4 * config.model.activations(classes, (height, width)) as u64;
-        // Every block keeps its maps for the way back.
-        let kept = if train.freeze_backbone { 1 } else { config.model.backbone.features().depth as u64 };
-        let maps = maps.max(4 * kept * backbone_maps(config, (height, width)));
+        let maps = maps.max(if train.freeze_backbone { 0 } else { 4 * kept_maps(config, (height, width)) });
         needed += 4 * values * copies + at_once * (pixels * INPUT + maps);
     }
     room::need(
@@ -45,10 +43,10 @@ pub(super) fn ensure(config: &Config, classes: usize, device: &Device) -> Result
     )
 }
 
-/// Values of the maps of one block of the backbone.
-fn backbone_maps(config: &Config, (height, width): (usize, usize)) -> u64 {
-    let stride = config.model.backbone.features().stride;
-    config.model.backbone.activations((height.div_ceil(stride), width.div_ceil(stride))) as u64
+/// Values of the maps that the backbone keeps for the way back.
+fn kept_maps(config: &Config, (height, width): (usize, usize)) -> u64 {
+    let stride = config.model.backbone.features().stride();
+    config.model.backbone.kept_activations((height.div_ceil(stride), width.div_ceil(stride))) as u64
 }
 
 #[cfg(test)]

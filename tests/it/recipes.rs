@@ -52,7 +52,7 @@ fn the_published_rows() {
         let config = Config::read(&path, &[]).unwrap();
 
         let (vit, head) = (&theirs["model"]["backbone"], &theirs["model"]["decode_head"]);
-        let structtoken::backbone::BackboneConfig::Vit(our_vit) = &config.model.backbone;
+        let structtoken::backbone::BackboneConfig::Vit(our_vit) = &config.model.backbone else { unreachable!() };
         let (dim, depth, heads) = our_vit.dims();
         assert_eq!(
             json!([dim, depth, heads]),

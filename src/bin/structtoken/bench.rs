@@ -138,7 +138,7 @@ fn works(arguments: &Arguments) -> Result<Vec<Work>> {
         let features = config.model.backbone.features();
         let own = match arguments.train {
             true => config.data.augment.crop,
-            false => [features.grid.0 * features.stride, features.grid.1 * features.stride],
+            false => [features.grid.0 * features.stride(), features.grid.1 * features.stride()],
         };
         let images =
             if arguments.size.is_empty() { vec![own] } else { arguments.size.iter().map(|s| [*s; 2]).collect() };

@@ -1,0 +1,380 @@
+//! A U-Net (Ronneberger et al., arXiv 1505.04597) of residual blocks, for images that nothing is pretrained for: its
+//! convolutions know from the start that neighbours belong together, which a transformer has to learn from much data.
+//!
+//! ```text
+//! images ─ stem ─▶ stage 0 ───────────────────────────── concat ─▶ up 0 ─▶ [h / s, w / s, channels 0]
+//!                    └─ 2x2 ─▶ stage 1 ─────────── concat ─▶ up 1 ─┘
+//!                                └─ 2x2 ─▶ stage 2 ─▶ … ─┘
+//! ```
+//!
+//! The stem is a convolution whose stride is its size, `stem_stride` pixels, and a 3x3 one. Between stages a 2x2
+//! convolution halves the map; on the way up it is doubled (nearest neighbour) and stands beside the map of the same size
+//! on the way down. A block is He et al.'s (arXiv 1512.03385) basic one; its last norm begins at zero, so that a deep
+//! network begins as a shallow one (Goyal et al., arXiv 1706.02677).
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use burn::tensor::activation::relu;
+use serde::{Deserialize, Serialize};
+
+use super::{FeatureInfo, Features};
+use crate::error::{Error, Result};
+use crate::layers::{BatchNorm, Conv3x3, Cost, DropPath, GroupNorm, Init, Pass, PatchConv, upsample2x_concat};
+
+/// The normalisation after each convolution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NormKind {
+    /// Over the batch and the pixels of a channel.
+    Batch,
+    /// Over the pixels of 8 neighbouring channels of one image: the batch does not matter.
+    Group,
+}
+
+/// Configuration of [`Unet`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct UnetConfig {
+    /// Channels of each stage, the finest first; a stage has half of the rows and columns of the one before.
+    pub channels: Vec<usize>,
+    /// Residual blocks of each stage.
+    pub depths: Vec<usize>,
+    /// Image pixels per pixel of the finest map, along a side.
+    pub stem_stride: usize,
+    /// The norm after a convolution.
+    pub norm: NormKind,
+    /// Drop path rate of the last block, rising linearly from 0.
+    pub drop_path_rate: f64,
+    /// Stages whose map on the way up is handed out too, before the finest: 1 is the one of half its size.
+    pub out_indices: Vec<usize>,
+    /// Height and width of the images that the model is made for; other sizes resize a decoder's structure tokens.
+    pub img_size: [usize; 2],
+}
+
+impl Default for UnetConfig {
+    fn default() -> Self {
+        Self {
+            channels: vec![32, 64, 128, 256],
+            depths: vec![1, 1, 2, 2],
+            stem_stride: 2,
+            norm: NormKind::Batch,
+            drop_path_rate: 0.0,
+            out_indices: Vec::new(),
+            img_size: [256, 256],
+        }
+    }
+}
+
+impl UnetConfig {
+    pub(super) fn check(&self) -> Result<()> {
+        let refuse = |what: String| Err(Error::new(format!("model.backbone: {what}")));
+        if self.channels.is_empty() || self.channels.len() > 8 || self.channels.len() != self.depths.len() {
+            return refuse(format!(
+                "channels has {} stages and depths {}; there are as many of both, 1 to 8",
+                self.channels.len(),
+                self.depths.len()
+            ));
+        }
+        if self.channels.iter().any(|width| !(1..=1 << 12).contains(width))
+            || self.depths.iter().any(|depth| *depth > 64)
+        {
+            return refuse(format!("channels = {:?} or depths = {:?} is out of range", self.channels, self.depths));
+        }
+        if let (NormKind::Group, Some(width)) =
+            (self.norm, self.channels.iter().find(|width| !width.is_multiple_of(GROUP)))
+        {
+            return refuse(format!("channels has {width}, which is not a multiple of the {GROUP} channels of a group"));
+        }
+        if !(1..=64).contains(&self.stem_stride) || self.img_size.iter().any(|side| !(1..=1 << 16).contains(side)) {
+            return refuse(format!(
+                "stem_stride = {} or img_size = {:?} is out of range",
+                self.stem_stride, self.img_size
+            ));
+        }
+        if !(0.0..1.0).contains(&self.drop_path_rate) {
+            return refuse(format!("drop_path_rate = {} is not in [0, 1)", self.drop_path_rate));
+        }
+        let falls = self.out_indices.windows(2).all(|pair| pair[0] > pair[1]);
+        if !falls || self.out_indices.iter().any(|stage| !(1..self.channels.len()).contains(stage)) {
+            return refuse(format!(
+                "out_indices = {:?} must fall, and name stages 1 to {}",
+                self.out_indices,
+                self.channels.len() - 1
+            ));
+        }
+        Ok(())
+    }
+
+    pub(super) fn features(&self) -> FeatureInfo {
+        let handed_out = || self.out_indices.iter().copied().chain([0]);
+        FeatureInfo {
+            channels: handed_out().map(|stage| self.channels[stage]).collect(),
+            strides: handed_out().map(|stage| self.stem_stride << stage).collect(),
+            grid: self.grid(),
+            transformer: None,
+        }
+    }
+
+    /// Rows and columns of the finest map.
+    fn grid(&self) -> (usize, usize) {
+        let [rows, columns] = self.img_size.map(|side| side.div_ceil(self.stem_stride));
+        (rows, columns)
+    }
+
+    /// Channels and pixels of each stage, where the finest has (rows, columns).
+    fn stages(&self, (h, w): (usize, usize)) -> impl DoubleEndedIterator<Item = (usize, usize)> {
+        let halved = |side: usize, times: usize| side.div_ceil(1 << times);
+        self.channels.iter().enumerate().map(move |(i, c)| (*c, halved(h, i) * halved(w, i)))
+    }
+
+    pub(super) fn macs(&self, grid: (usize, usize)) -> Vec<Cost> {
+        let stages: Vec<_> = self.stages(grid).collect();
+        let (first, finest) = stages[0];
+        let stem = finest * (3 * self.stem_stride * self.stem_stride * first + 9 * first * first);
+        let blocks = stages.iter().zip(&self.depths).map(|((c, pixels), depth)| depth * pixels * 18 * c * c).sum();
+        let pairs = || stages.iter().zip(&stages[1..]);
+        let down = pairs().map(|((above, _), (below, pixels))| pixels * 4 * above * below).sum();
+        let up = pairs().map(|((c, pixels), (below, _))| pixels * 9 * ((c + below) * c + c * c)).sum();
+        vec![
+            Cost::new("backbone.stem", stem),
+            Cost::new("backbone.stages", blocks),
+            Cost::new("backbone.downsamples", down),
+            Cost::new("backbone.ups", up),
+        ]
+    }
+
+    pub(super) fn activations(&self, grid: (usize, usize)) -> usize {
+        let stages: Vec<_> = self.stages(grid).collect();
+        // What waits on the way down, and at the finest map: both maps beside each other, and around a convolution.
+        let waiting: usize = stages.iter().map(|(c, pixels)| c * pixels).sum();
+        let (first, finest) = stages[0];
+        waiting + finest * (stages.get(1).map_or(first, |(below, _)| first + below) + 2 * first)
+    }
+
+    /// Each convolution keeps its input, and each norm.
+    pub(super) fn kept_activations(&self, grid: (usize, usize)) -> usize {
+        let stages: Vec<_> = self.stages(grid).collect();
+        let blocks: usize = stages.iter().zip(&self.depths).map(|((c, pixels), depth)| depth * pixels * 4 * c).sum();
+        let ups: usize = stages.iter().zip(&stages[1..]).map(|((c, n), (below, _))| n * (below + 4 * c)).sum();
+        blocks + ups
+    }
+
+    pub(super) fn init(&self, init: &mut Init) -> Unet {
+        let mut drop_paths = DropPath::schedule(self.drop_path_rate, self.depths.iter().sum()).into_iter();
+        let norm = self.norm;
+        let stages = self.channels.iter().zip(&self.depths).map(|(c, depth)| Stage {
+            blocks: drop_paths.by_ref().take(*depth).map(|drop_path| Block::new(*c, norm, drop_path, init)).collect(),
+        });
+        let stages = stages.collect();
+        let pairs = || self.channels.iter().zip(&self.channels[1..]);
+        Unet {
+            stem: Stem::new(self.stem_stride, self.channels[0], norm, init),
+            stages,
+            downsamples: pairs().map(|(above, below)| Downsample::new(*above, *below, norm, init)).collect(),
+            ups: pairs().map(|(above, below)| Up::new(*above, *below, norm, init)).collect(),
+            out_indices: self.out_indices.clone(),
+            grid: self.grid(),
+        }
+    }
+}
+
+/// Channels that a group norm takes together.
+const GROUP: usize = 8;
+/// Of a group norm.
+const EPS: f64 = 1e-5;
+
+/// Images to maps, coarse to fine.
+#[derive(Module, Debug)]
+pub struct Unet {
+    stem: Stem,
+    stages: Vec<Stage>,
+    downsamples: Vec<Downsample>,
+    ups: Vec<Up>,
+    #[module(skip)]
+    out_indices: Vec<usize>,
+    #[module(skip)]
+    grid: (usize, usize),
+}
+
+impl Unet {
+    /// Rows and columns of the finest map at the size the model is made for.
+    pub fn grid(&self) -> (usize, usize) {
+        self.grid
+    }
+
+    /// Normalised images `[b, 3, height, width]` to the maps of `out_indices` and after them the finest,
+    /// `[b, ceil(height / stem_stride), ceil(width / stem_stride), channels[0]]`. Images are padded with zeros at the bottom
+    /// and the right.
+    ///
+    /// Records `unet.stem`, `unet.stage{i}` and `unet.up{i}`.
+    pub fn forward(&self, images: Tensor<4>, pass: &Pass) -> Features {
+        let mut x = self.stem.forward(images.permute([0, 2, 3, 1]), pass);
+        pass.record("unet.stem", &x);
+        let mut skips = Vec::with_capacity(self.stages.len());
+        for (i, stage) in self.stages.iter().enumerate() {
+            if i > 0 {
+                x = self.downsamples[i - 1].forward(x, pass);
+            }
+            x = stage.blocks.iter().fold(x, |x, block| block.forward(x, pass));
+            pass.record(&format!("unet.stage{i}"), &x);
+            skips.push(x.clone());
+        }
+        skips.pop();
+        let mut maps = Vec::with_capacity(self.out_indices.len() + 1);
+        for (i, skip) in skips.into_iter().enumerate().rev() {
+            if self.out_indices.contains(&(i + 1)) {
+                maps.push(x.clone());
+            }
+            x = self.ups[i].forward(x, skip, pass);
+            pass.record(&format!("unet.up{i}"), &x);
+        }
+        maps.push(x);
+        Features { maps }
+    }
+}
+
+/// Batch or group normalisation.
+#[derive(Module, Debug)]
+pub enum Norm {
+    /// Over the batch.
+    Batch(BatchNorm),
+    /// Over groups of channels.
+    Group(GroupNorm),
+}
+
+impl Norm {
+    fn new(kind: NormKind, channels: usize, init: &mut Init) -> Self {
+        match kind {
+            NormKind::Batch => Self::Batch(BatchNorm::new(channels, init)),
+            NormKind::Group => Self::Group(GroupNorm::new(channels / GROUP, channels, EPS, init)),
+        }
+    }
+
+    /// One that begins at zero.
+    fn zero(kind: NormKind, channels: usize, init: &mut Init) -> Self {
+        let mut norm = Self::new(kind, channels, init);
+        match &mut norm {
+            Self::Batch(norm) => norm.weight = init.constant(0.0, [channels]),
+            Self::Group(norm) => norm.weight = init.constant(0.0, [channels]),
+        }
+        norm
+    }
+
+    fn forward(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
+        match self {
+            Self::Batch(norm) => norm.forward(x, pass),
+            Self::Group(norm) => norm.forward(x),
+        }
+    }
+}
+
+/// 3x3 convolution, norm, ReLU.
+#[derive(Module, Debug)]
+pub struct ConvNorm {
+    conv: Conv3x3,
+    norm: Norm,
+}
+
+impl ConvNorm {
+    fn new(inputs: usize, outputs: usize, norm: NormKind, init: &mut Init) -> Self {
+        Self { conv: Conv3x3::without_bias(inputs, outputs, init), norm: Norm::new(norm, outputs, init) }
+    }
+
+    fn forward(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
+        relu(self.norm.forward(self.conv.forward(x), pass))
+    }
+}
+
+/// Patches of `stem_stride` pixels, and what lies around them.
+#[derive(Module, Debug)]
+pub struct Stem {
+    proj: PatchConv,
+    norm: Norm,
+    conv: ConvNorm,
+}
+
+impl Stem {
+    fn new(stride: usize, channels: usize, norm: NormKind, init: &mut Init) -> Self {
+        Self {
+            proj: PatchConv::without_bias(3, channels, stride, init),
+            norm: Norm::new(norm, channels, init),
+            conv: ConvNorm::new(channels, channels, norm, init),
+        }
+    }
+
+    fn forward(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
+        self.conv.forward(relu(self.norm.forward(self.proj.forward(x), pass)), pass)
+    }
+}
+
+/// Blocks at one size.
+#[derive(Module, Debug)]
+pub struct Stage {
+    blocks: Vec<Block>,
+}
+
+/// The basic residual block.
+#[derive(Module, Debug)]
+pub struct Block {
+    conv1: Conv3x3,
+    norm1: Norm,
+    conv2: Conv3x3,
+    norm2: Norm,
+    #[module(skip)]
+    drop_path: DropPath,
+}
+
+impl Block {
+    fn new(channels: usize, norm: NormKind, drop_path: DropPath, init: &mut Init) -> Self {
+        Self {
+            conv1: Conv3x3::without_bias(channels, channels, init),
+            norm1: Norm::new(norm, channels, init),
+            conv2: Conv3x3::without_bias(channels, channels, init),
+            norm2: Norm::zero(norm, channels, init),
+            drop_path,
+        }
+    }
+
+    fn forward(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
+        let y = relu(self.norm1.forward(self.conv1.forward(x.clone()), pass));
+        let y = self.norm2.forward(self.conv2.forward(y), pass);
+        relu(x + self.drop_path.forward(y, pass))
+    }
+}
+
+/// Half of the rows and columns.
+#[derive(Module, Debug)]
+pub struct Downsample {
+    conv: PatchConv,
+    norm: Norm,
+}
+
+impl Downsample {
+    fn new(inputs: usize, outputs: usize, norm: NormKind, init: &mut Init) -> Self {
+        Self { conv: PatchConv::without_bias(inputs, outputs, 2, init), norm: Norm::new(norm, outputs, init) }
+    }
+
+    fn forward(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
+        self.norm.forward(self.conv.forward(x), pass)
+    }
+}
+
+/// Twice the rows and columns, beside the map of that size from the way down.
+#[derive(Module, Debug)]
+pub struct Up {
+    conv1: ConvNorm,
+    conv2: ConvNorm,
+}
+
+impl Up {
+    fn new(channels: usize, below: usize, norm: NormKind, init: &mut Init) -> Self {
+        Self {
+            conv1: ConvNorm::new(below + channels, channels, norm, init),
+            conv2: ConvNorm::new(channels, channels, norm, init),
+        }
+    }
+
+    fn forward(&self, x: Tensor<4>, skip: Tensor<4>, pass: &Pass) -> Tensor<4> {
+        self.conv2.forward(self.conv1.forward(upsample2x_concat(x, skip), pass), pass)
+    }
+}
