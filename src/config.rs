@@ -39,7 +39,7 @@ impl Default for Config {
 
 /// The scale about which training resizes images.
 fn training_scale(data: &DataConfig) -> Option<[usize; 2]> {
-    data.augment.resize.as_ref().filter(|range| range.keep_ratio).map(|range| range.scale)
+    data.augment.resize.as_ref().filter(|range| range.keep_ratio).and_then(|range| range.scale)
 }
 
 impl Config {
@@ -292,6 +292,7 @@ mod tests {
         assert_eq!(resize(""), Some([2048, 512]));
         assert_eq!(resize("[data.augment.resize]\nscale = [640, 320]\n[eval]\nflip = true"), Some([640, 320]));
         assert_eq!(resize("[data.augment]\nresize = \"none\""), None);
+        assert_eq!(resize("[data.augment.resize]\nscale = \"image\""), None);
         assert_eq!(resize("[eval]\nresize = \"none\""), None);
         assert_eq!(resize("[eval]\nresize = [9, 8]"), Some([9, 8]));
         let config = Config::parse("[eval]\nresize = \"none\"", "r.toml", &[]).unwrap();

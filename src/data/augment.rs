@@ -56,8 +56,10 @@ pub struct AugmentConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ResizeRange {
-    /// What the longer and the shorter side have to fit at ratio 1.
-    pub scale: [usize; 2],
+    /// What the longer and the shorter side have to fit at ratio 1; none, `"image"` in TOML, leaves each image its own size
+    /// at ratio 1.
+    #[serde(serialize_with = "write_scale", deserialize_with = "read_scale")]
+    pub scale: Option<[usize; 2]>,
     /// The least and the largest factor on `scale`.
     pub ratio: [f64; 2],
     /// Whether the sides keep their ratio; otherwise `scale` is width and height.
@@ -86,7 +88,7 @@ impl Default for AugmentConfig {
 
 impl Default for ResizeRange {
     fn default() -> Self {
-        Self { scale: [2048, 512], ratio: [0.5, 2.0], keep_ratio: true }
+        Self { scale: Some([2048, 512]), ratio: [0.5, 2.0], keep_ratio: true }
     }
 }
 
@@ -129,8 +131,8 @@ impl AugmentConfig {
         }
         self.rare_class.map_or(Ok(()), RareClass::check)?;
         let Some(ResizeRange { scale, ratio: [low, high], .. }) = &self.resize else { return Ok(()) };
-        if scale.iter().any(|side| !(1..=1 << 16).contains(side)) {
-            return wrong("resize.scale", "[long, short], each 1 to 65536");
+        if scale.iter().flatten().any(|side| !(1..=1 << 16).contains(side)) {
+            return wrong("resize.scale", "\"image\" or [long, short], each 1 to 65536");
         }
         if !(*low > 0.0 && low <= high && *high <= 100.0) {
             return wrong("resize.ratio", "[least, largest], above 0 and at most 100");
@@ -200,8 +202,12 @@ impl ResizeRange {
     /// The size (width, height) that an image gets at the draw `u` of 0 to 1.
     pub fn size(&self, image: (usize, usize), u: f64) -> (usize, usize) {
         let ratio = u * (self.ratio[1] - self.ratio[0]) + self.ratio[0];
-        let [long, short] = self.scale.map(|side| ((side as f64 * ratio) as usize).max(1));
-        if self.keep_ratio { rescaled_size(image, (long, short)) } else { (long, short) }
+        let scaled = |side: usize| ((side as f64 * ratio) as usize).max(1);
+        match self.scale.map(|sides| sides.map(scaled)) {
+            None => (scaled(image.0), scaled(image.1)),
+            Some([long, short]) if self.keep_ratio => rescaled_size(image, (long, short)),
+            Some([width, height]) => (width, height),
+        }
     }
 }
 
@@ -233,6 +239,36 @@ fn read_resize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Resi
         }
     }
     deserializer.deserialize_any(NoneOrTable)
+}
+
+fn write_scale<S: Serializer>(scale: &Option<[usize; 2]>, serializer: S) -> Result<S::Ok, S::Error> {
+    match scale {
+        Some(sides) => sides.serialize(serializer),
+        None => serializer.serialize_str("image"),
+    }
+}
+
+fn read_scale<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<[usize; 2]>, D::Error> {
+    struct ImageOrSides;
+    impl<'de> serde::de::Visitor<'de> for ImageOrSides {
+        type Value = Option<[usize; 2]>;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("\"image\" or [long, short]")
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
+            match text {
+                "image" => Ok(None),
+                _ => Err(E::invalid_value(serde::de::Unexpected::Str(text), &self)),
+            }
+        }
+
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+            <[usize; 2]>::deserialize(serde::de::value::SeqAccessDeserializer::new(seq)).map(Some)
+        }
+    }
+    deserializer.deserialize_any(ImageOrSides)
 }
 
 /// The reference's transforms with their draws, for the tests of this module and its parts.
@@ -395,7 +431,15 @@ mod tests {
         assert_eq!(read("").unwrap(), AugmentConfig::default());
         assert_eq!(read("resize = \"none\"").unwrap().resize, None);
         let range = read("[resize]\nscale = [2560, 640]").unwrap().resize.unwrap();
-        assert_eq!((range.scale, range.ratio), ([2560, 640], [0.5, 2.0]));
+        assert_eq!((range.scale, range.ratio), (Some([2560, 640]), [0.5, 2.0]));
+        let own = read("[resize]\nscale = \"image\"\nratio = [0.5, 1.0]").unwrap();
+        let range = own.resize.as_ref().unwrap();
+        assert_eq!(
+            (range.scale, range.size((300, 100), 0.0), range.size((300, 100), 1.0)),
+            (None, (150, 50), (300, 100))
+        );
+        assert_eq!(read(&toml::to_string(&own).unwrap()).unwrap(), own);
+        assert!(read("[resize]\nscale = \"images\"").is_err());
         assert!(read("resize = 'non'").unwrap_err().to_string().contains("line 1"));
         assert!(read("[resize]\nscales = [1, 2]").unwrap_err().to_string().contains("line 2"));
         for config in [AugmentConfig::default(), AugmentConfig::plain([3, 4])] {

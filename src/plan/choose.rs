@@ -64,9 +64,28 @@ impl Memory {
     }
 }
 
+/// The backbone, and where its weights come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Network {
+    /// A vision transformer with pretrained weights.
+    Pretrained,
+    /// A vision transformer from scratch, because the user wants it.
+    Vit,
+    /// A U-Net from scratch.
+    Unet { stem_stride: usize },
+}
+
+/// Channels of a U-Net's stages.
+const UNET: [usize; 4] = [32, 64, 128, 256];
+/// Images whose shorter side is below this are small: nothing of their resolution is given away.
+const SMALL: usize = 128;
+/// Images whose longer side is above this are brought to it.
+const LARGE: usize = 1024;
+
 /// What is decided step by step.
 pub(super) struct Chosen {
     lines: Vec<Line>,
+    network: Network,
     patch: usize,
     crop: [usize; 2],
     batch: usize,
@@ -76,13 +95,19 @@ impl Chosen {
     /// Everything but what depends on speed; the crop is the smallest.
     pub(super) fn first(facts: &Facts, machine: &Machine, wishes: &Wishes) -> Result<Self> {
         let short = facts.size.0.min(facts.size.1);
-        let (patch, batch) = match &facts.pretrained {
-            Some(pretrained) => (pretrained.patch_size, if machine.cpu { 2 } else { 16 }),
-            None if short < 128 => (4, 8),
-            None if short < 320 => (8, 8),
-            None => (16, if machine.cpu { 4 } else { 16 }),
+        let transformer =
+            wishes.value("model.backbone.type").is_some_and(|kind| kind.trim_matches(['"', '\'']) == "vit");
+        let (network, patch, batch) = match &facts.pretrained {
+            Some(pretrained) => (Network::Pretrained, pretrained.patch_size, if machine.cpu { 2 } else { 16 }),
+            None if !transformer => {
+                let stem_stride = if short < SMALL { 1 } else { 2 };
+                (Network::Unet { stem_stride }, stem_stride << (UNET.len() - 1), if machine.cpu { 4 } else { 16 })
+            }
+            None if short < SMALL => (Network::Vit, 4, 8),
+            None if short < 320 => (Network::Vit, 8, 8),
+            None => (Network::Vit, 16, if machine.cpu { 4 } else { 16 }),
         };
-        let mut chosen = Self { lines: Vec::new(), patch, crop: [0; 2], batch };
+        let mut chosen = Self { lines: Vec::new(), network, patch, crop: [0; 2], batch };
         chosen.take_smallest(facts);
         chosen.data(facts, machine);
         chosen.backbone(facts, wishes);
@@ -133,22 +158,40 @@ impl Chosen {
         let cache = decoded.min(room);
         let reason = if decoded <= room { "all training images fit, decoded" } else { "a quarter of the free memory" };
         self.push("data", "cache_mb", cache, reason);
-        let scale = format!("[{}, {}]", width.max(height), width.min(height));
         let sizes = if smallest == largest {
             format!("all images have {width} x {height}")
         } else {
-            format!(
-                "images have {} x {} to {} x {}; this is the one in the middle",
-                smallest.0, smallest.1, largest.0, largest.1
-            )
+            format!("images have {} x {} to {} x {}", smallest.0, smallest.1, largest.0, largest.1)
         };
-        self.push("data.augment.resize", "scale", scale, sizes);
+        let (long, short) = (width.max(height), width.min(height));
+        let unet = matches!(self.network, Network::Unet { .. });
+        let (scale, reason) = match (unet, long > LARGE) {
+            (true, false) => ("\"image\"".to_owned(), format!("{sizes}: each keeps its own, for small objects")),
+            (true, true) => {
+                let short = (short * LARGE).div_ceil(long);
+                (format!("[{LARGE}, {short}]"), format!("{sizes}: larger ones take more time than they teach"))
+            }
+            (false, _) if smallest == largest => (format!("[{long}, {short}]"), sizes),
+            (false, _) => (format!("[{long}, {short}]"), format!("{sizes}; this is the one in the middle")),
+        };
+        self.push("data.augment.resize", "scale", scale, reason);
         self.push(
             "data.augment.resize",
             "ratio",
             "[0.75, 1.5]",
             "sizes vary, but not so much that a small network cannot follow",
         );
+        if unet {
+            self.push("data.augment", "cat_max_ratio", "1.0", "crops of one class alone are part of the world");
+        }
+        if !facts.upright {
+            self.push(
+                "data.augment",
+                "vertical_flip",
+                "0.5",
+                "classes lie as often above as below: nothing is upright",
+            );
+        }
         let sided = facts.classes.names.iter().find(|name| {
             let name = name.to_lowercase();
             name.split(|c: char| !c.is_alphanumeric()).any(|word| word == "left" || word == "right")
@@ -159,10 +202,26 @@ impl Chosen {
     }
 
     fn backbone(&mut self, facts: &Facts, wishes: &Wishes) {
-        self.push("model.backbone", "type", "\"vit\"", "");
-        match &facts.pretrained {
-            Some(pretrained) => self.pretrained(pretrained),
-            None => {
+        let kind = match self.network {
+            Network::Unet { .. } => {
+                ("\"unet\"", "convolutions learn from few images; a transformer wants pretrained weights")
+            }
+            Network::Vit | Network::Pretrained => ("\"vit\"", ""),
+        };
+        self.push("model.backbone", "type", kind.0, kind.1);
+        match (&facts.pretrained, self.network) {
+            (Some(pretrained), _) => self.pretrained(pretrained),
+            (None, Network::Unet { stem_stride }) => {
+                let stride = if stem_stride == 1 {
+                    "small images are seen pixel by pixel"
+                } else {
+                    "the finest map has half of the rows and columns"
+                };
+                self.push("model.backbone", "channels", format!("{UNET:?}"), "");
+                self.push("model.backbone", "depths", "[1, 1, 1, 1]", "small: more steps teach more than more weights");
+                self.push("model.backbone", "stem_stride", stem_stride, stride);
+            }
+            (None, _) => {
                 let long = wishes.budget.as_secs() >= 3 * 3600;
                 let (depth, reason) = match long {
                     true => (12, "ViT-Tiny: from scratch a larger one learns too slowly"),
@@ -184,6 +243,10 @@ impl Chosen {
                 self.push("model.decoder", "num_convs", 0, "the features are classified as they are");
             }
             None if facts.pretrained.is_some() => self.structure(""),
+            None if matches!(self.network, Network::Unet { .. }) && !wishes.touches("model.decoder") => {
+                self.push("model.decoder", "type", "\"fcn\"", "the U-Net's last map is classified pixel by pixel");
+                self.push("model.decoder", "num_convs", 0, "");
+            }
             None => self.structure("from scratch a linear classifier learns no shapes (docs/results.md)"),
         }
     }
@@ -258,12 +321,17 @@ impl Chosen {
             );
             self.push("train", "class_weights", format!("[{}]", weights.join(", ")), reason);
         }
-        match facts.pretrained {
-            Some(_) => {
+        match self.network {
+            Network::Pretrained => {
                 self.push("train.optimizer", "lr", "4e-5", "pretrained weights are to be changed with care");
                 self.push("train.optimizer", "decoder_lr_mult", 15, "the decoder has everything to learn");
             }
-            None => {
+            Network::Unet { .. } => {
+                self.push("train", "loss", "{ dice = 1.0 }", "beside cross entropy, the overlap of each class counts");
+                self.push("train.optimizer", "lr", "2e-3", "from scratch, with a norm after each convolution");
+                self.push("train.optimizer", "decoder_lr_mult", 1, "");
+            }
+            Network::Vit => {
                 self.push("train.optimizer", "lr", "1e-3", "from scratch, for a small transformer");
                 self.push("train.optimizer", "decoder_lr_mult", 2, "");
             }

@@ -6,6 +6,7 @@ use burn::tensor::Device;
 
 use super::Wishes;
 use crate::config::Config;
+use crate::data::image::Labels;
 use crate::data::{Classes, Split, Survey};
 use crate::error::{Error, Result};
 use crate::weights;
@@ -30,6 +31,9 @@ pub struct Facts {
     pub shares: Vec<f64>,
     /// The training images that hold a class, for every class.
     pub holders: Vec<usize>,
+    /// Whether there is an above and a below: a class lies on average higher or lower than the middle. In what is seen through
+    /// a microscope, or from the air, none does.
+    pub upright: bool,
     /// The weights to start from.
     pub pretrained: Option<Pretrained>,
 }
@@ -77,10 +81,12 @@ impl Facts {
         let step = training.len().div_ceil(LOOKED_AT);
         let mut sizes = Vec::new();
         let mut looked_at = Survey::default();
+        let mut heights = Heights::new(training.classes().len());
         for index in (0..training.len()).step_by(step) {
             let sample = training.get(index)?;
             sizes.push((sample.image.width, sample.image.height));
             looked_at.add(index, &Survey::count(&sample.labels));
+            heights.add(&sample.labels);
         }
         sizes.sort_by_key(|(width, height)| width * height);
         let (Some(first), Some(last)) = (sizes.first(), sizes.last()) else {
@@ -98,6 +104,7 @@ impl Facts {
             shares: pixels[..classes.len()].iter().map(|count| *count as f64 / labelled.max(1) as f64).collect(),
             holders: survey.holders[..classes.len()].iter().map(Vec::len).collect(),
             classes,
+            upright: heights.upright(),
             pretrained: wishes.pretrained.as_deref().map(Pretrained::read).transpose()?,
         })
     }
@@ -133,7 +140,58 @@ impl Facts {
         let dataset = dataset.to_owned();
         let holders = shares.iter().map(|share| if *share > 0.0 { counts[0] } else { 0 }).collect();
         let extremes = [size; 2];
-        Self { dataset, classes, counts, size, extremes, shares: shares.to_vec(), holders, pretrained: None }
+        let upright = true;
+        Self { dataset, classes, counts, size, extremes, shares: shares.to_vec(), holders, upright, pretrained: None }
+    }
+}
+
+/// How high the pixels of each class lie, image by image.
+struct Heights {
+    /// For each class: images that hold it, the sum of its mean heights there, and of their squares. Heights are from 0, the
+    /// first row, to 1.
+    classes: Vec<(f64, f64, f64)>,
+}
+
+impl Heights {
+    /// Images that hold a class before anything is concluded from where it lies.
+    const ENOUGH: f64 = 10.0;
+    /// How far from the middle is no longer chance: in images' heights, and in standard errors.
+    const APART: (f64, f64) = (0.04, 3.0);
+
+    fn new(classes: usize) -> Self {
+        Self { classes: vec![(0.0, 0.0, 0.0); classes] }
+    }
+
+    fn add(&mut self, labels: &Labels) {
+        let mut sums = vec![(0u64, 0u64); self.classes.len()];
+        for (row, line) in labels.ids.chunks_exact(labels.width.max(1)).enumerate() {
+            for class in line {
+                if let Some((count, sum)) = sums.get_mut(usize::from(*class)) {
+                    *count += 1;
+                    *sum += row as u64;
+                }
+            }
+        }
+        for ((images, mean, square), (count, sum)) in
+            self.classes.iter_mut().zip(sums).filter(|(_, (count, _))| *count > 0)
+        {
+            let height = (sum as f64 / count as f64 + 0.5) / labels.height as f64;
+            *images += 1.0;
+            *mean += height;
+            *square += height * height;
+        }
+    }
+
+    /// Also where there are too few images to tell.
+    fn upright(&self) -> bool {
+        let mut told = self.classes.iter().filter(|(images, ..)| *images >= Self::ENOUGH).peekable();
+        let apart = |(images, sum, squares): &(f64, f64, f64)| {
+            let mean = sum / images;
+            let error = ((squares / images - mean * mean).max(0.0) / images).sqrt();
+            let distance = (mean - 0.5).abs();
+            distance > Self::APART.0 && distance > Self::APART.1 * error
+        };
+        told.peek().is_none() || told.any(apart)
     }
 }
 

@@ -41,7 +41,7 @@ fn the_plan_is_a_recipe_and_keeps_the_budget() {
     assert_eq!(Config::parse(&text, "plan", &[]).unwrap(), config);
     let seconds = config.train.iterations as f64 * 0.4;
     assert!((0.8 * 3600.0..3600.0).contains(&seconds), "{seconds}");
-    assert_eq!((config.data.augment.resize.unwrap().scale, config.eval.resize), ([640, 480], Some([640, 480])));
+    assert_eq!((config.data.augment.resize.unwrap().scale, config.eval.resize), (Some([640, 480]), Some([640, 480])));
     assert!(text.contains("# 300 images to train on, 100 to evaluate on, 2 classes"), "{text}");
     assert!(config.train.class_weights.is_empty());
 }
