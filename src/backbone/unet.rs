@@ -57,7 +57,7 @@ impl Default for UnetConfig {
             channels: vec![32, 64, 128, 256],
             depths: vec![1, 1, 2, 2],
             stem_stride: 2,
-            norm: NormKind::Batch,
+            norm: NormKind::Group,
             drop_path_rate: 0.0,
             out_indices: Vec::new(),
             img_size: [256, 256],

@@ -347,7 +347,7 @@ mod tests {
     fn the_result_has_the_crops_size_and_labels_stay_on_their_pixels() {
         // Colours are a function of the label, so they must still agree away from blended borders.
         let colour_of: Vec<[u8; 3]> = (0..5u8).map(|id| [id * 40 + 20, id * 30 + 9, 200 - id * 35]).collect();
-        let resize = Some(ResizeRange { scale: [160, 80], ..ResizeRange::default() });
+        let resize = Some(ResizeRange { scale: Some([160, 80]), ..ResizeRange::default() });
         let config = AugmentConfig { resize, crop: [64, 72], photometric: false, ..AugmentConfig::default() };
         let (mut agree, mut all) = (0, 0);
         for seed in 0..40 {

@@ -260,7 +260,8 @@ impl Chosen {
 
     /// Takes StructToken in place of the linear classifier if there is time for so many `steps`; gives whether it does.
     pub(super) fn lengthen(&mut self, steps: f64) -> bool {
-        let linear = self.lines.iter().any(|line| line.table == "model.decoder" && line.key == "num_convs");
+        let linear = self.network == Network::Pretrained
+            && self.lines.iter().any(|line| line.table == "model.decoder" && line.key == "num_convs");
         let long = linear && steps > SHORT;
         if long {
             self.structure("for a run this long; in short ones a linear classifier leads (docs/results.md)");
@@ -328,7 +329,7 @@ impl Chosen {
             }
             Network::Unet { .. } => {
                 self.push("train", "loss", "{ dice = 1.0 }", "beside cross entropy, the overlap of each class counts");
-                self.push("train.optimizer", "lr", "2e-3", "from scratch, with a norm after each convolution");
+                self.push("train.optimizer", "lr", "4e-3", "from scratch, with a norm after each convolution");
                 self.push("train.optimizer", "decoder_lr_mult", 1, "");
             }
             Network::Vit => {

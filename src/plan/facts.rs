@@ -251,3 +251,34 @@ fn free_mb() -> Option<u64> {
         std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok().and_then(|text| text.trim().parse::<u64>().ok());
     Some(limit.map_or(free, |limit| free.min(limit >> 20)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The first class in a share of the rows from the top, the second below.
+    fn upright(tops: &[usize]) -> bool {
+        let mut heights = Heights::new(2);
+        for top in tops {
+            let ids = (0..20).flat_map(|row| [u8::from(row >= *top); 3]).collect();
+            heights.add(&Labels { width: 3, height: 20, ids });
+        }
+        heights.upright()
+    }
+
+    #[test]
+    fn a_sky_above_makes_images_upright() {
+        assert!(upright(&[10; 12]));
+        assert!(upright(&[10; 3]), "three images tell nothing");
+    }
+
+    #[test]
+    fn classes_around_the_middle_leave_it_open() {
+        let mut heights = Heights::new(2);
+        for i in 0..12 {
+            let ids = (0..400).map(|at| u8::from((at / 20 + at + i) % 3 == 0)).collect();
+            heights.add(&Labels { width: 20, height: 20, ids });
+        }
+        assert!(!heights.upright());
+    }
+}

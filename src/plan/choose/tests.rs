@@ -41,7 +41,7 @@ fn the_plan_is_a_recipe_and_keeps_the_budget() {
     assert_eq!(Config::parse(&text, "plan", &[]).unwrap(), config);
     let seconds = config.train.iterations as f64 * 0.4;
     assert!((0.8 * 3600.0..3600.0).contains(&seconds), "{seconds}");
-    assert_eq!((config.data.augment.resize.unwrap().scale, config.eval.resize), (Some([640, 480]), Some([640, 480])));
+    assert_eq!((config.data.augment.resize.unwrap().scale, config.eval.resize), (None, None));
     assert!(text.contains("# 300 images to train on, 100 to evaluate on, 2 classes"), "{text}");
     assert!(config.train.class_weights.is_empty());
 }
@@ -53,7 +53,7 @@ fn crops_grow_with_time_and_stay_within_the_images() {
     };
     assert_eq!(crop((640, 480), 10, 1.0), [224, 224]);
     assert_eq!(crop((640, 480), 600, 0.3), [480, 512]);
-    assert_eq!(crop((100, 60), 600, 0.1), [60, 100]);
+    assert_eq!(crop((100, 60), 600, 0.1), [56, 96]);
     let text = plan(&facts((100, 60), &[0.6, 0.4], &["a", "b"]), &wishes(1, &[]), 1.0).1;
     assert!(text.contains("# whole images, in whole patches"), "{text}");
     assert!(crop((640, 480), 60, 0.5) > crop((640, 480), 10, 1.0));
@@ -80,9 +80,9 @@ fn crops_and_passes_fit_the_memory() {
 #[test]
 fn few_images_are_not_seen_for_ever() {
     let (config, text) = plan(&facts((64, 64), &[0.6, 0.4], &["a", "b"]), &wishes(6000, &[]), 0.01);
-    assert_eq!(config.train.iterations, 200 * 300 / 8);
-    let yours = wishes(6000, &["train.batch_size=4"]);
-    assert_eq!(plan(&facts((64, 64), &[0.6, 0.4], &["a", "b"]), &yours, 0.01).0.train.iterations, 200 * 300 / 4);
+    assert_eq!(config.train.iterations, 200 * 300 / 4);
+    let yours = wishes(6000, &["train.batch_size=8"]);
+    assert_eq!(plan(&facts((64, 64), &[0.6, 0.4], &["a", "b"]), &yours, 0.01).0.train.iterations, 200 * 300 / 8);
     assert!(text.contains("as many passes as are of use: 200.0 passes"), "{text}");
 }
 
@@ -135,7 +135,8 @@ fn a_decoder_is_chosen_by_the_length_of_the_run() {
         decoder["type"].as_str().unwrap().to_owned()
     };
     let mut facts = facts((640, 480), &[0.6, 0.4], &["a", "b"]);
-    assert_eq!(decoder(&facts, &["train.seed=1"], 100.0), "structtoken");
+    assert_eq!(decoder(&facts, &["train.seed=1"], 1e9), "fcn");
+    assert_eq!(decoder(&facts, &["model.backbone.type=vit"], 100.0), "structtoken");
     let path = "dinov2_vits14.safetensors".into();
     facts.pretrained = Some(Pretrained {
         path,
@@ -155,6 +156,32 @@ fn a_decoder_is_chosen_by_the_length_of_the_run() {
         assert_eq!(decoder(&facts, &[&format!("model.decoder.type={name}")], 1e9), name);
         assert_eq!(decoder(&facts, &[&format!("model.decoder.type = \"{name}\"")], 1e9), name);
     }
+}
+
+/// What was measured to win is what is planned; a transformer from scratch is the user's own wish.
+#[test]
+fn a_unet_is_taken_where_nothing_is_pretrained() {
+    let backbone = |size, changes: &[&str]| {
+        let (config, text) = plan(&facts(size, &[0.6, 0.4], &["a", "b"]), &wishes(5, changes), 0.4);
+        assert_eq!(Config::parse(&text, "plan", &[]).unwrap(), config, "{text}");
+        (serde_json::to_value(&config.model.backbone).unwrap(), config)
+    };
+    let (unet, config) = backbone((256, 256), &[]);
+    assert_eq!((&unet["type"], &unet["stem_stride"]), (&"unet".into(), &2.into()));
+    assert_eq!((config.train.loss.dice, config.data.augment.cat_max_ratio), (1.0, 1.0));
+    assert_eq!(backbone((96, 64), &[]).0["stem_stride"], 1);
+    assert_eq!(backbone((256, 256), &["model.backbone.type = \"vit\""]).0["size"], "tiny");
+    let (_, config) = backbone((4096, 2048), &[]);
+    assert_eq!(config.data.augment.resize.unwrap().scale, Some([1024, 512]));
+    assert_eq!(config.eval.resize, Some([1024, 512]));
+}
+
+#[test]
+fn what_has_no_above_is_mirrored_both_ways() {
+    let mut facts = facts((256, 256), &[0.8, 0.2], &["background", "nucleus"]);
+    assert_eq!(plan(&facts, &wishes(5, &[]), 0.4).0.data.augment.vertical_flip, 0.0);
+    facts.upright = false;
+    assert_eq!(plan(&facts, &wishes(5, &[]), 0.4).0.data.augment.vertical_flip, 0.5);
 }
 
 #[test]
