@@ -78,15 +78,16 @@ pub fn metadata(config: &Config, classes: &Classes) -> Result<BTreeMap<String, S
     pack(&card)
 }
 
-/// The same metadata with the scores of `iteration`.
+/// The same metadata with the scores of `iteration` out of `iterations`, as planned by then.
 pub fn with_training(
     metadata: &BTreeMap<String, String>,
-    iteration: u64,
+    [iteration, iterations]: [u64; 2],
     scores: &Scores,
 ) -> Result<BTreeMap<String, String>> {
     let mut card = unpack(metadata)?;
     if let Some(training) = &mut card.training {
-        (training.iteration, training.miou, training.aacc) = (iteration, scores.miou, scores.aacc);
+        (training.iteration, training.iterations) = (iteration, iterations);
+        (training.miou, training.aacc) = (scores.miou, scores.aacc);
     }
     pack(&card)
 }

@@ -40,6 +40,14 @@ pub fn duration(text: &str) -> Result<Duration> {
     Ok(Duration::from_secs(seconds))
 }
 
+/// A time as [`duration`] reads it, in whole seconds.
+pub(crate) fn spell(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let parts = [(seconds / 3600, 'h'), (seconds / 60 % 60, 'm'), (seconds % 60, 's')];
+    let text: String = parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect();
+    if text.is_empty() { "0s".to_owned() } else { text }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -53,6 +61,9 @@ mod tests {
     fn times_have_units() {
         let seconds = |text: &str| duration(text).map(|time| time.as_secs()).map_err(|error| error.to_string());
         assert_eq!([seconds("90s"), seconds("20m"), seconds("1h30m")], [Ok(90), Ok(1200), Ok(5400)]);
+        for text in ["1s", "1m30s", "20m", "1h30m", "25h1s"] {
+            assert_eq!(spell(duration(text).unwrap()), text);
+        }
         for text in ["", "5", "m", "0s", "1.5h", "9999999h", "3d", "99999999999999999999s"] {
             assert!(seconds(text).unwrap_err().contains("is no time"), "{text}");
         }

@@ -193,6 +193,9 @@ impl Plan {
         config.model.decoder = self.decoder.get(&run.decoder).ok_or_else(missing)?.clone();
         let train = &mut config.train;
         (train.seed, train.iterations) = (run.seed, iterations);
+        // Runs that are compared have one length each, which the comparison's budget decides.
+        (train.max_time, train.max_iterations, train.restarts) = (None, None, 0);
+        train.schedule.bends.clear();
         train.eval_every = if self.evaluations == 0 { 0 } else { iterations.div_ceil(self.evaluations) };
         train.schedule.warmup_iters = train.schedule.warmup_iters.min(iterations / 10);
         train.pretrained_backbone_only |= train.pretrained.is_some();

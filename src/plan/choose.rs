@@ -10,6 +10,7 @@ use super::{Predicted, Probe, Wishes};
 use crate::config::Config;
 use crate::data::Split;
 use crate::error::Result;
+use crate::text;
 
 /// A line of the recipe and why it is so.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +33,10 @@ const STEPS: f64 = 600.0;
 const PASSES: f64 = 4.0;
 /// Passes after which more of the same images teach little.
 const MOST_PASSES: f64 = 200.0;
+/// The share of the budget that is planned: the planning itself, files and a page take the rest.
+const SPENT: f64 = 0.96;
+/// How many times as long as planned a run may become where it goes faster than thought.
+const LENGTHENED: f64 = 2.0;
 /// The share of the budget that evaluations may take, and how many there are at best.
 const EVALUATING: (f64, f64) = (0.15, 8.0);
 /// Below this share of pixels a class is rare.
@@ -95,8 +100,11 @@ impl Chosen {
     /// Everything but what depends on speed; the crop is the smallest.
     pub(super) fn first(facts: &Facts, machine: &Machine, wishes: &Wishes) -> Result<Self> {
         let short = facts.size.0.min(facts.size.1);
-        let transformer =
-            wishes.value("model.backbone.type").is_some_and(|kind| kind.trim_matches(['"', '\'']) == "vit");
+        // A network that is given brings its type along.
+        let transformer = match wishes.given.is_empty() {
+            true => wishes.value("model.backbone.type").is_some_and(|kind| kind.trim_matches(['"', '\'']) == "vit"),
+            false => wishes.value("model.backbone").is_some_and(|table| table.contains("type = \"vit\"")),
+        };
         let (network, patch, batch) = match &facts.pretrained {
             Some(pretrained) => (Network::Pretrained, pretrained.patch_size, if machine.cpu { 2 } else { 16 }),
             None if !transformer => {
@@ -107,11 +115,15 @@ impl Chosen {
             None if short < 320 => (Network::Vit, 8, 8),
             None => (Network::Vit, 16, if machine.cpu { 4 } else { 16 }),
         };
+        let patch = match transformer && !wishes.given.is_empty() {
+            true => Config::parse("", "plan", &wishes.given)?.model.backbone.features().stride(),
+            false => patch,
+        };
         let mut chosen = Self { lines: Vec::new(), network, patch, crop: [0; 2], batch };
         chosen.take_smallest(facts);
         chosen.data(facts, machine);
         chosen.backbone(facts, wishes);
-        chosen.learning(facts);
+        chosen.learning(facts, wishes);
         Ok(chosen)
     }
 
@@ -296,7 +308,7 @@ impl Chosen {
         self.push("train", "pretrained", format!("{:?}", path.display().to_string()), "");
     }
 
-    fn learning(&mut self, facts: &Facts) {
+    fn learning(&mut self, facts: &Facts, wishes: &Wishes) {
         self.push(
             "train",
             "batch_size",
@@ -323,6 +335,10 @@ impl Chosen {
             self.push("train", "class_weights", format!("[{}]", weights.join(", ")), reason);
         }
         match self.network {
+            _ if !wishes.given.is_empty() => {
+                self.push("train.optimizer", "lr", "1e-4", "the network has learned already");
+                self.push("train.optimizer", "decoder_lr_mult", 5, "new classes have everything to learn");
+            }
             Network::Pretrained => {
                 self.push("train.optimizer", "lr", "4e-5", "pretrained weights are to be changed with care");
                 self.push("train.optimizer", "decoder_lr_mult", 15, "the decoder has everything to learn");
@@ -404,13 +420,29 @@ impl Chosen {
         let budget = wishes.budget.as_secs_f64();
         let evaluation = facts.images(Split::Val) as f64 * probe.image_s;
         let evaluations = (EVALUATING.0 * budget / evaluation).clamp(1.0, EVALUATING.1).floor();
-        let time = (budget - evaluations * evaluation).max(0.1 * budget);
+        let time = (SPENT * budget - evaluations * evaluation).max(0.1 * budget);
         let most = MOST_PASSES * facts.images(Split::Train) as f64 / batch as f64;
         let steps = (time / probe.step_s).min(most).max(1.0) as u64;
         let passes = steps as f64 * batch as f64 / facts.images(Split::Train) as f64;
         let why =
             if steps as f64 >= most.floor() { "as many passes as are of use" } else { "what the budget has room for" };
         self.push("train", "iterations", steps, format!("{why}: {passes:.1} passes over the images"));
+        // Iterations that the user sets are the user's.
+        if wishes.value("train.iterations").is_none() && !wishes.touches("train.schedule.bends") {
+            let limit = format!("{:?}", text::spell(wishes.budget));
+            self.push(
+                "train",
+                "max_time",
+                limit,
+                "the budget: where it goes slower or faster, the run is bent to end in time",
+            );
+            let longest = ((LENGTHENED * steps as f64) as u64).min(most as u64);
+            if longest > steps && wishes.value("train.max_time").is_none() {
+                let why =
+                    "what a run that goes faster than thought may be lengthened to: twice, or passes that are of use";
+                self.push("train", "max_iterations", longest, why);
+            }
+        }
         let every = steps.div_ceil(evaluations as u64);
         self.push(
             "train",
@@ -420,12 +452,13 @@ impl Chosen {
         );
         self.push("train", "save_every", (steps / 10).max(1), "ten checkpoints, of which the last two are kept");
         self.push("train.schedule", "warmup_iters", (steps / 20).min(1500), "a twentieth of the run");
+        self.push("train", "restarts", 2, "a run that collapses to one class is begun again with a third of the rate");
         self.push("eval", "mode", "\"whole\"", "the network sees an image at once, at the scale of training");
     }
 
     /// The recipe as it stands, with the user's changes.
     pub(super) fn config(&self, wishes: &Wishes) -> Result<Config> {
-        Config::parse(&toml_of(&self.lines), "plan", &wishes.changes)
+        Config::parse(&toml_of(&self.lines), "plan", &wishes.all())
     }
 
     /// The recipe with its reasons, what it was chosen by and what it will take.
@@ -454,7 +487,8 @@ impl Chosen {
     /// The lines with what the user decided in their place.
     fn decided(&self, wishes: &Wishes) -> Vec<Line> {
         let mut lines = self.lines.clone();
-        for (path, value) in wishes.set() {
+        for (at, (path, value)) in wishes.set().enumerate() {
+            let whose = if at < wishes.given.len() { "as the model has it" } else { "yours" };
             let Some((table, key)) = path.rsplit_once('.') else { continue };
             // A whole table takes the place of its lines.
             lines.retain(|line| line.table != path);
@@ -462,10 +496,10 @@ impl Chosen {
             let value = if is_toml { value.to_owned() } else { format!("{value:?}") };
             match lines.iter_mut().find(|line| line.table == table && line.key == key) {
                 Some(line) => {
-                    line.reason = format!("yours; planned was {}", line.value);
+                    line.reason = format!("{whose}; planned was {}", line.value);
                     line.value = value;
                 }
-                None => lines.push(Line { table: table.into(), key: key.into(), value, reason: "yours".into() }),
+                None => lines.push(Line { table: table.into(), key: key.into(), value, reason: whose.into() }),
             }
         }
         lines

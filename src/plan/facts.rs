@@ -197,7 +197,7 @@ impl Heights {
 
 /// Those of the user's changes that say where the data lie.
 fn data_changes(wishes: &Wishes) -> Vec<String> {
-    wishes.changes.iter().filter(|change| change.trim_start().starts_with("data.")).cloned().collect()
+    wishes.all().into_iter().filter(|change| change.trim_start().starts_with("data.")).collect()
 }
 
 impl Pretrained {

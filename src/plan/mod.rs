@@ -33,6 +33,8 @@ pub struct Wishes {
     pub budget: Duration,
     /// Weights to start from.
     pub pretrained: Option<PathBuf>,
+    /// `key=value` that come with a model to go on from: its network, its normalisation, its weights.
+    pub given: Vec<String>,
     /// `key=value` that the user has decided.
     pub changes: Vec<String>,
 }
@@ -48,9 +50,18 @@ impl Wishes {
         self.set().any(|(key, _)| key.strip_prefix(table).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
     }
 
+    /// All that is not to be chosen, what the user has decided last.
+    fn all(&self) -> Vec<String> {
+        self.given.iter().chain(&self.changes).cloned().collect()
+    }
+
     /// Keys and values, without the space around them.
     fn set(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.changes.iter().filter_map(|change| change.split_once('=')).map(|(key, value)| (key.trim(), value.trim()))
+        self.given
+            .iter()
+            .chain(&self.changes)
+            .filter_map(|change| change.split_once('='))
+            .map(|(key, value)| (key.trim(), value.trim()))
     }
 }
 
@@ -63,6 +74,14 @@ pub struct Plan {
     pub config: Config,
     /// What was predicted from a few real steps.
     pub predicted: Predicted,
+}
+
+impl Plan {
+    /// As how much of the run's time the planning counts, which took this long: all of it, but a tenth of the budget at most, so
+    /// that a short one is not spent before anything is learned.
+    pub fn counted(&self, planning: Duration) -> Duration {
+        self.config.train.max_time.map_or(Duration::ZERO, |limit| planning.min(limit.0 / 10))
+    }
 }
 
 /// What a run will take.

@@ -30,6 +30,8 @@ pub enum Row {
     Step(Step),
     /// Scores on the validation set.
     Eval(Eval),
+    /// Another length of the run than before.
+    Bend(Bend),
     /// A line of a later version, which this one does not know.
     #[serde(other, skip_serializing)]
     Other,
@@ -82,6 +84,18 @@ pub struct Eval {
     pub iou: BTreeMap<String, Option<f64>>,
 }
 
+/// Another length of the run than before.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Bend {
+    /// The index, from 0, of the first iteration that belongs to it.
+    pub iteration: u64,
+    /// Iterations in all from there on.
+    pub iterations: u64,
+    /// Iterations between evaluations from there on, where that changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eval_every: Option<u64>,
+}
+
 /// JSON has no NaN: `serde_json` writes `null`.
 fn nan_for_null<'de, D: Deserializer<'de>>(source: D) -> Result<f64, D::Error> {
     Ok(Option::deserialize(source)?.unwrap_or(f64::NAN))
@@ -93,7 +107,7 @@ impl Row {
         match self {
             Self::Step(step) => step.iteration.checked_add(1),
             Self::Eval(eval) => Some(eval.iteration),
-            Self::Other => None,
+            Self::Bend(_) | Self::Other => None,
         }
     }
 
@@ -106,6 +120,7 @@ impl Row {
         match self {
             Self::Step(step) => step.iteration < next,
             Self::Eval(eval) => eval.iteration <= evaluated,
+            Self::Bend(bend) => bend.iteration < next,
             Self::Other => true,
         }
     }
@@ -264,7 +279,7 @@ pub fn write_table(run: &Path) -> Result<()> {
                 let known = evaluations.clone().into_iter().zip(known);
                 (eval.iteration, known.chain(classes).collect(), &mut scores)
             }
-            Row::Other => continue,
+            Row::Bend(_) | Row::Other => continue,
         };
         let line = lines.entry(iteration).or_default();
         for (name, value) in values {

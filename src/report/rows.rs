@@ -69,6 +69,7 @@ fn possible(text: &[u8], row: &Row) -> bool {
     let (iteration, miou) = match row {
         Row::Step(step) => (step.iteration, 0.0),
         Row::Eval(eval) => (eval.iteration, eval.miou),
+        Row::Bend(bend) => (bend.iteration, 0.0),
         Row::Other => (0, 0.0),
     };
     text.starts_with(b"{") && iteration < 1 << 53 && (0.0..=1.0).contains(&miou)

@@ -49,16 +49,17 @@ pub fn write(run: &Path, scores: &Scores, device: &Device, about: &About) -> Res
     let samples = spread(validation.len(), SAMPLES)
         .map(|index| sample(validation.as_ref(), index, &inference, &model))
         .collect::<Result<Vec<_>>>()?;
+    let rows = progress::read(run)?;
     let report = Report {
         title: about.title.clone(),
         lead: about.lead.clone(),
         command: about.command.clone(),
-        summary: summary(&model, &card, scores, about),
+        summary: summary(&model, &card, scores, about).into_iter().chain(bends(&rows)).collect(),
         headlines: match &about.found {
             Some(found) => evaluation::tiles(found),
             None => headlines(scores),
         },
-        curves: progress::curves(&progress::read(run)?),
+        curves: progress::curves(&rows),
         classes: classes(scores, &card.classes.colors),
         confusion: Some(scores.matrix.clone()),
         samples,
@@ -103,6 +104,14 @@ fn summary(model: &Model, card: &Card, scores: &Scores, about: &About) -> Vec<(S
         rows.push(("Seed".to_owned(), training.seed.to_string()));
     }
     rows
+}
+
+/// How a run was bent to end in time.
+fn bends(rows: &[progress::Row]) -> Option<(String, String)> {
+    let bends = rows.iter().filter_map(|row| if let progress::Row::Bend(bend) = row { Some(bend) } else { None });
+    let told: Vec<String> =
+        bends.map(|bend| format!("{} from iteration {} on", bend.iterations, bend.iteration)).collect();
+    (!told.is_empty()).then(|| ("Length, to end in time".to_owned(), told.join(", ")))
 }
 
 pub(super) fn headlines(scores: &Scores) -> Vec<Headline> {

@@ -81,7 +81,7 @@ impl Events {
                 let known = known.into_iter().map(|(name, value)| (name.to_owned(), value));
                 (eval.iteration, known.chain(classes).collect())
             }
-            Row::Other => return Ok(()),
+            Row::Bend(_) | Row::Other => return Ok(()),
         };
         let mut summary = Message::default();
         for (tag, value) in scalars.iter().filter_map(|(tag, value)| Some((tag, (*value)?))) {

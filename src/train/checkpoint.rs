@@ -14,6 +14,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::{Dtype, tensor::TensorView};
 use serde::{Deserialize, Serialize};
 
+use super::bend::{self, Bend};
 use super::config::TrainConfig;
 use super::ema::Ema;
 use super::optimizer::{Optimizer, OptimizerConfig};
@@ -41,10 +42,19 @@ pub struct State {
     /// Evaluations since the best.
     #[serde(default)]
     pub stale: u64,
+    /// Evaluations at which it was seen to have collapsed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub collapsed: u64,
+    /// How the run was bent to end in time, beside what its recipe says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bends: Vec<Bend>,
+    /// Seconds that the run has taken, over all its processes; counted only where there is a limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elapsed_s: Option<f64>,
 }
 
 impl State {
-    /// The state of a run of `iterations` that `text` holds, with or without a checksum.
+    /// The state of a run of at most `iterations` that `text` holds, with or without a checksum.
     ///
     /// # Errors
     /// A text that was altered, or a state that cannot be; naming the field.
@@ -58,13 +68,25 @@ impl State {
         let refuse = |field: &str, value: &dyn std::fmt::Display, what: &str| {
             Err(Error::new(format!("{field} = {value}: {what}")))
         };
-        let Self { iteration, optimizer_steps, best, evaluated, stale } = self;
+        let Self { iteration, optimizer_steps, best, evaluated, stale, collapsed, bends, elapsed_s } = self;
         if *iteration > iterations {
             return refuse("iteration", iteration, &format!("the recipe has {iterations}"));
         }
-        let counts = [("optimizer_steps", optimizer_steps), ("evaluated", evaluated), ("stale", stale)];
+        let counts = [
+            ("optimizer_steps", optimizer_steps),
+            ("evaluated", evaluated),
+            ("stale", stale),
+            ("collapsed", collapsed),
+        ];
         if let Some((field, count)) = counts.into_iter().find(|(_, count)| *count > iteration) {
             return refuse(field, count, &format!("more than the {iteration} iterations done"));
+        }
+        bend::check(bends, iterations)?;
+        if let Some(bend) = bends.last().filter(|bend| bend.iteration > *iteration || bend.iterations < *iteration) {
+            return refuse("bends", &format!("{:?}", Vec::from(*bend)), &format!("{iteration} iterations are done"));
+        }
+        if let Some(seconds) = elapsed_s.filter(|seconds| !(0.0..=LONGEST_S).contains(seconds)) {
+            return refuse("elapsed_s", &seconds, "nothing that a run can take");
         }
         match best {
             Some((at, _)) if at > iteration => {
@@ -75,6 +97,14 @@ impl State {
         }
     }
 }
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// No run takes longer than a hundred years.
+const LONGEST_S: f64 = 100.0 * 365.0 * 86_400.0;
 
 /// The checkpoints of one run.
 pub struct Checkpoints {
@@ -283,7 +313,7 @@ fn load(
 ) -> Result<(State, Learner)> {
     check_checksums(folder)?;
     let path = folder.join(STATE);
-    let state = load_state(&path, config.iterations)?;
+    let state = load_state(&path, config.most())?;
     if state.iteration != iteration {
         let what = format!("iteration = {}: the folder is that of {iteration}", state.iteration);
         return Err(Error::file("use", &path, Error::new(what)));

@@ -1,14 +1,36 @@
 //! `[train]` of a recipe.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::bend;
 use super::optimizer::OptimizerConfig;
 use super::schedule::Schedule;
 use crate::error::{Error, Result};
 use crate::kernels::{LossMean, Precision};
 use crate::loss::LossConfig;
+use crate::text;
+
+/// A time as people write it: `90s`, `20m`, `1h30m`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Time(pub Duration);
+
+impl TryFrom<String> for Time {
+    type Error = String;
+
+    fn try_from(text: String) -> std::result::Result<Self, String> {
+        text::duration(&text).map(Self).map_err(|error| format!("{error}; for instance \"90s\", \"20m\" or \"1h30m\""))
+    }
+}
+
+impl From<Time> for String {
+    fn from(Time(time): Time) -> Self {
+        text::spell(time)
+    }
+}
 
 /// `[train]` of a recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -16,6 +38,11 @@ use crate::loss::LossConfig;
 pub struct TrainConfig {
     /// Steps of the optimiser.
     pub iterations: u64,
+    /// How long training and its evaluations may take, over all interruptions, for instance `"15m"`; none for as long as it
+    /// takes. A run that would miss that end is bent to it: it has fewer iterations, and its rate reaches its end with them.
+    pub max_time: Option<Time>,
+    /// Up to how many iterations a run with `max_time` may be lengthened where it is faster than thought; by none if left out.
+    pub max_iterations: Option<u64>,
     /// Images a step.
     pub batch_size: usize,
     /// Passes over which a step's batch is spread; the gradient is the mean over them. Divides the batch size.
@@ -44,6 +71,9 @@ pub struct TrainConfig {
     pub schedule: Schedule,
     /// Iterations between evaluations on the validation split; 0 evaluates only at the end.
     pub eval_every: u64,
+    /// How often a run that is seen to have collapsed, to one class everywhere, is begun again with a third of the rate and
+    /// products in f32; 0 only says so.
+    pub restarts: u64,
     /// Evaluations without a better mIoU after which the run ends; 0 never ends early.
     pub patience: u64,
     /// Iterations between checkpoints; 0 saves only at the end.
@@ -60,6 +90,8 @@ impl Default for TrainConfig {
     fn default() -> Self {
         Self {
             iterations: 160_000,
+            max_time: None,
+            max_iterations: None,
             batch_size: 16,
             accumulate: 1,
             seed: 0,
@@ -74,6 +106,7 @@ impl Default for TrainConfig {
             optimizer: OptimizerConfig::default(),
             schedule: Schedule::default(),
             eval_every: 8_000,
+            restarts: 0,
             patience: 0,
             save_every: 1_000,
             keep_checkpoints: 2,
@@ -84,6 +117,12 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
+    /// Iterations that a run of this recipe can have at most.
+    pub(super) fn most(&self) -> u64 {
+        let bent = self.schedule.bends.iter().map(|bend| bend.iterations);
+        bent.chain(self.max_iterations).fold(self.iterations, u64::max)
+    }
+
     /// Refuses values that cannot work, naming the key.
     pub fn check(&self) -> Result<()> {
         let refuse = |what: String| Err(Error::new(format!("train: {what}")));
@@ -102,10 +141,30 @@ impl TrainConfig {
             ("iterations", self.iterations, 1 << 40),
             ("batch_size", batch, 1 << 16),
             ("keep_checkpoints", self.keep_checkpoints as u64, 1 << 16),
+            ("max_iterations", self.max_iterations.unwrap_or(0), 1 << 40),
             ("schedule.warmup_iters", self.schedule.warmup_iters, 1 << 40),
         ];
         if let Some((key, value, most)) = limits.iter().find(|(_, value, most)| value > most) {
             return refuse(format!("{key} = {value} is more than {most}"));
+        }
+        if let Some(most) = self.max_iterations {
+            if most < self.iterations {
+                return refuse(format!("max_iterations = {most} is less than iterations = {}", self.iterations));
+            }
+            if self.max_time.is_none() {
+                return refuse("max_iterations is for runs with a max_time".into());
+            }
+        }
+        if self.max_time.is_some() && !self.schedule.bends.is_empty() {
+            return refuse(
+                "schedule.bends repeats a run as it was bent, and max_time bends it anew: leave one out".into(),
+            );
+        }
+        if let Err(error) = bend::check(&self.schedule.bends, 1 << 40) {
+            return refuse(format!("schedule.{error}"));
+        }
+        if self.schedule.bends.first().is_some_and(|bend| bend.iteration >= self.iterations) {
+            return refuse("schedule.bends[0] has to come before the end of the run".into());
         }
         if !self.batch_size.is_multiple_of(self.accumulate) {
             return refuse(format!("batch_size = {batch} cannot be spread over accumulate = {passes} equal passes"));

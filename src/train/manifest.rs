@@ -7,6 +7,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::Session;
+use super::bend::Bend;
+use super::checkpoint::State;
+use super::collapse::Attempt;
 use super::origin::Data;
 use super::sealed::{seal, unseal};
 use crate::config::Config;
@@ -36,6 +39,12 @@ pub struct Manifest {
     pub parameters: u64,
     /// The processes that worked on it, one after the other.
     pub sessions: Vec<Sitting>,
+    /// How it was bent to end in time: put into the recipe as `train.schedule.bends`, without `train.max_time`, they repeat it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bends: Vec<Bend>,
+    /// Attempts that collapsed, before the one that the rest is about.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub collapsed: Vec<Attempt>,
 }
 
 /// A split of a dataset.
@@ -111,14 +120,14 @@ pub fn parse(text: &[u8]) -> Result<Manifest> {
     unseal(text)
 }
 
-/// Notes that a session of the run begins, after `iteration` iterations, on `data`. `note` is told of a manifest that is damaged,
+/// Notes that a session of the run begins in `state`, on `data`. `note` is told of a manifest that is damaged,
 /// which is no reason not to train.
 pub(super) fn record(
     session: &Session,
     config: &Config,
     parameters: u64,
     data: &Data,
-    iteration: u64,
+    state: &State,
     note: &mut dyn FnMut(&str),
 ) -> Result<()> {
     let path = session.run.join(MANIFEST);
@@ -139,20 +148,48 @@ pub(super) fn record(
         recipe: None,
         parameters,
         sessions: Vec::new(),
+        bends: Vec::new(),
+        collapsed: Vec::new(),
     });
+    manifest.bends.clone_from(&state.bends);
     manifest.data.clone_from(&data.splits);
     manifest.description = Some(data.description.clone());
     manifest.recipe = Some(config.to_toml()?);
     manifest.sessions.push(Sitting {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
-        iteration,
+        iteration: state.iteration,
         command: session.command.to_owned(),
         device: session.device_name.to_owned(),
         threads: rayon::current_num_threads(),
     });
-    let json = seal(&manifest).map_err(|error| Error::file("write", &path, error))?;
-    files::write(&path, &json)
+    write(&path, &manifest)
+}
+
+fn write(path: &Path, manifest: &Manifest) -> Result<()> {
+    let json = seal(manifest).map_err(|error| Error::file("write", path, error))?;
+    files::write(path, &json)
+}
+
+/// Notes how the run was bent by now. `note` is told where that cannot be written, which is no reason not to train.
+pub(super) fn bent(run: &Path, bends: &[Bend], note: &mut dyn FnMut(&str)) {
+    let written = read(run).and_then(|manifest| match manifest {
+        Some(manifest) => write(&run.join(MANIFEST), &Manifest { bends: bends.to_vec(), ..manifest }),
+        None => Ok(()),
+    });
+    if let Err(error) = written {
+        note(&format!("warning: the manifest does not say how the run was bent: {error}"));
+    }
+}
+
+/// Notes that an attempt is put aside, and with what recipe the run begins again.
+pub(super) fn collapsed(run: &Path, attempt: Attempt, next: &Config) -> Result<()> {
+    // One that is damaged is no reason not to train.
+    let Some(mut manifest) = read(run).ok().flatten() else { return Ok(()) };
+    manifest.collapsed.push(attempt);
+    manifest.bends.clear();
+    manifest.recipe = Some(next.to_toml()?);
+    write(&run.join(MANIFEST), &manifest)
 }
 
 #[cfg(test)]

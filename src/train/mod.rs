@@ -3,7 +3,9 @@
 //! Read [`run`] first. Every iteration is a function of the seed and its number; so a run that was interrupted and resumed
 //! ends in the same bytes on the CPU as one that was not.
 
+mod bend;
 pub mod checkpoint;
+mod collapse;
 mod config;
 pub mod ema;
 mod listing;
@@ -11,40 +13,49 @@ mod look;
 pub mod manifest;
 mod memory;
 mod observer;
+mod onwards;
 pub mod optimizer;
 mod origin;
 mod prepare;
+mod publish;
 pub mod schedule;
 mod sealed;
 pub mod step;
+mod timekeeper;
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use burn::module::Module;
 use burn::tensor::Device;
 
 use crate::config::Config;
 use crate::data::loader::Loader;
-use crate::data::{Cached, Dataset, Split};
+use crate::data::{Cached, Classes, Dataset, Split};
 use crate::error::{Error, Result};
-use crate::eval::{self, Inference, MORE_THREADS, Scores};
-use crate::layers::parameters;
+use crate::eval::{MORE_THREADS, Scores};
 use crate::loss::Criterion;
 use crate::model::Model;
 use crate::report::progress::{self, Row, RunLog};
 use crate::weights::{self, LoadOptions};
 use crate::{artifact, files};
+pub use bend::Bend;
+use bend::Course;
 use checkpoint::{Checkpoints, State};
-pub use config::TrainConfig;
+use collapse::Collapse;
+pub use collapse::{Attempt, restart};
+pub use config::{Time, TrainConfig};
 use ema::Ema;
 use observer::Pace;
 pub use observer::{Observer, Progress, Stop};
+pub use onwards::settings_of;
 use optimizer::Optimizer;
 pub use origin::{alike, made_by, still};
 pub use prepare::{prepare, recipe};
+use publish::{Judge, not_finite, offer, sound};
 use step::Learner;
+use timekeeper::Timekeeper;
 
 /// The name of the scores in a run's folder: those of its `model.safetensors`.
 pub const SCORES: &str = "scores.json";
@@ -77,6 +88,10 @@ pub struct Outcome {
     pub interrupted: bool,
     /// The evaluation whose weights are the run's `model.safetensors`: (iteration, mIoU).
     pub best: Option<(u64, f64)>,
+    /// How it was bent to end in time, beside what the recipe says.
+    pub bends: Vec<Bend>,
+    /// Was it given up since it had collapsed? Then [`restart`] begins it again.
+    pub collapsed: bool,
 }
 
 /// Trains as `config` says.
@@ -85,6 +100,21 @@ pub struct Outcome {
 /// A dataset that cannot be read, or with `resume` another than the run began with; weights that do not fit, a folder that
 /// cannot be written, or a loss that is not finite: then the run stops, says where, and the last checkpoint stays.
 pub fn run(config: &Config, session: &Session, observer: &mut dyn Observer) -> Result<Outcome> {
+    let started = Instant::now();
+    run_by(config, session, &|| started.elapsed(), observer)
+}
+
+/// Trains as `config` says, by a clock that tells the time since this process began with the run: what `train.max_time` is
+/// held to.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_by(
+    config: &Config,
+    session: &Session,
+    clock: &dyn Fn() -> Duration,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
     let Session { run, resume, device, .. } = *session;
     let train = &config.train;
     let training = Arc::new(Cached::new(config.data.open(Split::Train)?, config.data.cache_mb << 20));
@@ -127,7 +157,7 @@ pub fn run(config: &Config, session: &Session, observer: &mut dyn Observer) -> R
             if resume {
                 observer.note("there is no checkpoint yet: starting from the beginning");
             }
-            let model = initial_model(fresh, config, observer)?;
+            let model = initial_model(fresh, config, &classes, observer)?;
             let ema = train.ema.map(|decay| Ema::new(model.valid(), decay));
             (State::default(), Learner { model, ema, optimizer: Optimizer::new(&train.optimizer) })
         }
@@ -138,7 +168,7 @@ pub fn run(config: &Config, session: &Session, observer: &mut dyn Observer) -> R
 
     let parameters = learner.model.num_params() as u64;
     listing::write(run, &listing)?;
-    manifest::record(session, config, parameters, &data, state.iteration, &mut |text| observer.note(text))?;
+    manifest::record(session, config, parameters, &data, &state, &mut |text| observer.note(text))?;
     let mut log = RunLog::resume(run, state.iteration, state.evaluated, &mut |text| observer.note(text))?;
     if train.tensorboard {
         log = log.with_events(run)?;
@@ -150,25 +180,41 @@ pub fn run(config: &Config, session: &Session, observer: &mut dyn Observer) -> R
     // Evaluations read images by one more: better now than after hours.
     let one_more = std::thread::Builder::new().spawn(|| ()).map(|thread| thread.join().is_ok());
     one_more.map_err(|error| Error::new("cannot start a thread for evaluations").source(error).hint(MORE_THREADS))?;
-    let mut pace = Pace::new(state.iteration, train.iterations);
-    let (mut interrupted, mut unsaved) = (false, false);
-    while state.iteration < train.iterations {
-        let stop = observer.stop(state.iteration);
-        interrupted = stop == Stop::Save;
-        if stop != Stop::No {
+    let judge = Judge { validation: validation.as_ref(), config, device };
+    let mut course = Course::new(train, &state.bends);
+    let mut keeper = Timekeeper::new(train, clock, state.elapsed_s, state.iteration);
+    let mut pace = Pace::new(state.iteration);
+    let (mut interrupted, mut unsaved, mut collapsed) = (false, false, false);
+    while state.iteration < course.iterations(state.iteration) {
+        interrupted = observer.stop(state.iteration) == Stop::Save;
+        if interrupted {
             break;
         }
-        if due(state.iteration, train.eval_every) && state.evaluated < state.iteration {
+        if course.evaluates(state.iteration, state.evaluated) {
             sound(&learner.model, &state, &checkpoints)?;
+            keeper.as_mut().map(Timekeeper::paused);
             // What was learned so far survives whatever becomes of the evaluation.
             log.sync()?;
+            state.elapsed_s = keeper.as_ref().map(Timekeeper::elapsed);
             checkpoints.save(&state, &learner, &metadata)?;
             unsaved = false;
             let model = learner.published();
-            let scores = evaluate(&model, validation.as_ref(), config, device, observer)?;
-            offer(&scores, &mut state, &model, run, &metadata, &mut log)?;
+            let scores = judge.evaluate(&model, observer)?;
+            let before = state.evaluated;
+            offer(&scores, &mut state, &course, &model, run, &metadata, &mut log)?;
+            let collapse = Collapse::of(&scores);
+            state.collapsed += u64::from(collapse.is_some());
+            state.elapsed_s = keeper.as_ref().map(Timekeeper::elapsed);
             checkpoints.update(&state)?;
             observer.evaluated(state.iteration, &scores);
+            if let Some(collapse) = collapse {
+                observer.note(&collapse.text(state.iteration, train));
+                collapsed = collapse::is_certain(&course, train, state.iteration, before, state.collapsed);
+                if collapsed {
+                    break;
+                }
+            }
+            keeper.as_mut().map(Timekeeper::evaluated);
             pace.resume(state.iteration, loader.waited());
         }
         if train.patience > 0 && state.stale >= train.patience {
@@ -179,26 +225,51 @@ pub fn run(config: &Config, session: &Session, observer: &mut dyn Observer) -> R
             break;
         }
         let it = state.iteration;
-        let rates = train.schedule.rates(train.optimizer.lr, it, train.iterations);
+        if let Some(keeper) = keeper.as_mut().filter(|keeper| keeper.is_due(it, &course)) {
+            keeper.paused();
+            if keeper.wants_to_know_evaluations() {
+                keeper.foresee(judge.foretell(&learner.published(), clock)?);
+                keeper.skip();
+            }
+            if let Some(bend) = keeper.look(it, &course) {
+                observer.note(&keeper.tell(&bend, course.iterations(it)));
+                course.bend(bend);
+                state.bends.push(bend);
+                manifest::bent(run, &state.bends, &mut |text| observer.note(text));
+                if bend.iterations == it {
+                    break;
+                }
+            }
+        }
+        let progress = course.progress(it);
+        let rates = train.schedule.rates(train.optimizer.lr, it, progress);
         let before = unsaved.then(|| learner.model.clone());
-        let found = learner.gradients(&mut loader, config, &criterion, it, &learning)?;
+        let found = learner.gradients(&mut loader, config, &criterion, (it, progress), &learning)?;
         if !found.loss.is_finite() {
             return Err(not_finite(found.loss, it, &found.names, &checkpoints));
         }
         // Only now is it known that the weights of the last iteration are sound.
         if let Some(before) = before {
+            keeper.as_mut().map(Timekeeper::paused);
             let learned = std::mem::replace(&mut learner.model, before);
             log.sync()?;
+            state.elapsed_s = keeper.as_ref().map(Timekeeper::elapsed);
             checkpoints.save(&state, &learner, &metadata)?;
             learner.model = learned;
+            keeper.as_mut().map(Timekeeper::saved);
         }
         learner = learner.step(found.gradients, rates);
         state.iteration += 1;
         state.optimizer_steps = learner.optimizer.steps();
 
-        let progress = pace.tick(state.iteration, found.loss, rates.decoder, train.batch_size, loader.waited());
+        let iterations = course.iterations(it);
+        let progress =
+            pace.tick([state.iteration, iterations], found.loss, rates.decoder, train.batch_size, loader.waited());
         observer.iteration(&progress);
-        if state.iteration % train.log_every == 0 || state.iteration == train.iterations {
+        if let Some(bend) = course.bend_at(it) {
+            log.write(&bent(bend))?;
+        }
+        if state.iteration % train.log_every == 0 || state.iteration == iterations {
             log.write(&Row::Step(progress::Step {
                 iteration: it,
                 loss: found.loss,
@@ -209,9 +280,14 @@ pub fn run(config: &Config, session: &Session, observer: &mut dyn Observer) -> R
                 parts: found.parts.into_iter().map(|(name, value)| (name, Some(value))).collect(),
             }))?;
         }
-        unsaved = state.iteration < train.iterations && due(state.iteration, train.save_every);
+        unsaved = state.iteration < iterations && due(state.iteration, train.save_every);
+        keeper.as_mut().map(Timekeeper::stepped);
     }
-
+    // A run that ends where it bends.
+    if let Some(bend) = course.bend_at(state.iteration).filter(|bend| bend.iterations == state.iteration) {
+        log.write(&bent(bend))?;
+    }
+    state.elapsed_s = keeper.as_ref().map(Timekeeper::elapsed);
     if state.iteration > 0 {
         sound(&learner.model, &state, &checkpoints)?;
         log.sync()?;
@@ -220,12 +296,25 @@ pub fn run(config: &Config, session: &Session, observer: &mut dyn Observer) -> R
     let model = learner.published();
     let published = run.join("model.safetensors").exists();
     if !interrupted && (state.evaluated < state.iteration || !published) {
-        let scores = evaluate(&model, validation.as_ref(), config, device, observer)?;
-        offer(&scores, &mut state, &model, run, &metadata, &mut log)?;
+        let scores = judge.evaluate(&model, observer)?;
+        offer(&scores, &mut state, &course, &model, run, &metadata, &mut log)?;
+        state.elapsed_s = keeper.as_ref().map(Timekeeper::elapsed);
         checkpoints.update(&state)?;
         observer.evaluated(state.iteration, &scores);
+        if let Some(collapse) = Collapse::of(&scores) {
+            observer.note(&collapse.text(state.iteration, train));
+        }
     }
-    Ok(Outcome { model, iteration: state.iteration, interrupted, best: state.best })
+    Ok(Outcome { model, iteration: state.iteration, interrupted, best: state.best, bends: state.bends, collapsed })
+}
+
+fn due(iteration: u64, every: u64) -> bool {
+    every > 0 && iteration.is_multiple_of(every)
+}
+
+/// A bend as a row of the log.
+fn bent(Bend { iteration, iterations, eval_every }: Bend) -> Row {
+    Row::Bend(progress::Bend { iteration, iterations, eval_every })
 }
 
 /// The scores of the run's `model.safetensors`.
@@ -245,12 +334,19 @@ pub fn scores(run: &Path) -> Result<Scores> {
     Ok(scores)
 }
 
-/// The model with the weights that a run starts from.
-fn initial_model(model: Model, config: &Config, observer: &mut dyn Observer) -> Result<Model> {
+/// The model for `classes` with the weights that a run starts from.
+fn initial_model(model: Model, config: &Config, classes: &Classes, observer: &mut dyn Observer) -> Result<Model> {
     let Some(path) = config.train.pretrained.as_deref() else { return Ok(model) };
     let state = weights::read(path)?;
     let whole = !config.train.pretrained_backbone_only
         && weights::our_names(&state)?.tensors.keys().any(|name| name.starts_with("decoder."));
+    // A model of ours says what its classes are.
+    if whole && state.metadata.contains_key(artifact::KEY) {
+        let card = artifact::read_card(path).map_err(|error| Error::file("start from", path, error))?;
+        let (model, told) = onwards::load(model, state, &card, classes, (config, path))?;
+        observer.note(&told);
+        return Ok(model);
+    }
     let options = if whole { LoadOptions::strict() } else { LoadOptions::pretrained_backbone() };
     let (model, report) = weights::load(model, &state, &options)
         .map_err(|error| Error::new(format!("cannot start from `{}`", path.display())).source(error))?;
@@ -258,88 +354,5 @@ fn initial_model(model: Model, config: &Config, observer: &mut dyn Observer) -> 
     Ok(model)
 }
 
-fn not_finite(loss: f64, iteration: u64, names: &[String], checkpoints: &Checkpoints) -> Error {
-    let (kept, from) = match checkpoints.list().ok().and_then(|mut all| all.pop()) {
-        Some((iteration, folder)) => (
-            format!("the checkpoint of iteration {iteration} in `{}` is good", folder.display()),
-            format!(
-                "; to start from the good weights set train.pretrained = \"{}/model.safetensors\"",
-                folder.display()
-            ),
-        ),
-        None => ("no checkpoint had been written yet".to_owned(), String::new()),
-    };
-    let what = if loss.is_nan() { "not a number".to_owned() } else { loss.to_string() };
-    Error::new(format!("the loss is {what} at iteration {}, on {}; {kept}", iteration + 1, names.join(", "))).hint(
-        format!(
-            "start another run, in another --out folder, with a lower train.optimizer.lr, \
-             train.optimizer.clip_norm = 1.0 or more train.schedule.warmup_iters{from}"
-        ),
-    )
-}
-
-/// Fails if a weight is not finite.
-fn sound(model: &Model, state: &State, checkpoints: &Checkpoints) -> Result<()> {
-    let mut finite = true;
-    parameters::visit(model, |_, value| finite &= value.abs().max().into_scalar::<f32>().is_finite());
-    match finite {
-        true => Ok(()),
-        false => Err(not_finite(f64::NAN, state.iteration.saturating_sub(1), &["the weights".to_owned()], checkpoints)),
-    }
-}
-
-fn due(iteration: u64, every: u64) -> bool {
-    every > 0 && iteration.is_multiple_of(every)
-}
-
-fn evaluate(
-    model: &Model,
-    validation: &dyn Dataset,
-    config: &Config,
-    device: &Device,
-    observer: &mut dyn Observer,
-) -> Result<Scores> {
-    let inference = Inference { network: model, preprocess: &config.data.preprocess, config: &config.eval, device };
-    let all = validation.len();
-    eval::evaluate_each(&inference, validation, &mut |image| observer.evaluating(image, all))
-}
-
-/// Logs an evaluation and, if none before was better, publishes the weights as the run's `model.safetensors`.
-fn offer(
-    scores: &Scores,
-    state: &mut State,
-    model: &Model,
-    run: &Path,
-    metadata: &BTreeMap<String, String>,
-    log: &mut RunLog,
-) -> Result<()> {
-    let miou = scores.miou.unwrap_or(0.0);
-    // One that is made again because its weights are gone is in the log already.
-    let logged = state.evaluated == state.iteration && state.iteration > 0;
-    state.evaluated = state.iteration;
-    state.stale += 1;
-    if !logged {
-        log.write(&Row::Eval(progress::Eval {
-            iteration: state.iteration,
-            miou,
-            pixel_accuracy: scores.aacc,
-            mean_accuracy: scores.macc,
-            loss: None,
-            iou: scores.classes.iter().map(|class| (class.name.clone(), class.iou)).collect(),
-        }))?;
-    }
-    log.sync()?;
-    progress::write_table(run)?;
-    if state.best.is_none_or(|(_, best)| miou >= best) {
-        if state.best.is_none_or(|(_, best)| miou > best) {
-            state.stale = 0;
-        }
-        state.best = Some((state.iteration, miou));
-        let metadata = artifact::with_training(metadata, state.iteration, scores)?;
-        weights::save(&run.join("model.safetensors"), model, &metadata)?;
-        let json =
-            serde_json::to_vec_pretty(scores).map_err(|error| Error::new("cannot write scores").source(error))?;
-        files::write(&run.join(SCORES), &json)?;
-    }
-    Ok(())
-}
+#[cfg(test)]
+mod tests;

@@ -25,8 +25,6 @@ pub enum Stop {
     No,
     /// Save, to be resumed later.
     Save,
-    /// Take this for the end: evaluate and publish.
-    Finish,
 }
 
 /// Where the loop stands.
@@ -34,7 +32,7 @@ pub enum Stop {
 pub struct Progress {
     /// Iterations done.
     pub iteration: u64,
-    /// Iterations in all.
+    /// Iterations in all, as it looks now.
     pub iterations: u64,
     /// Loss of this iteration.
     pub loss: f64,
@@ -54,15 +52,14 @@ pub(super) struct Pace {
     from: u64,
     /// The loader's waiting time at `since`.
     waited: Duration,
-    iterations: u64,
 }
 
 impl Pace {
     /// Iterations over which the speed is measured.
     const WINDOW: u64 = 20;
 
-    pub(super) fn new(from: u64, iterations: u64) -> Self {
-        Self { since: Instant::now(), from, waited: Duration::ZERO, iterations }
+    pub(super) fn new(from: u64) -> Self {
+        Self { since: Instant::now(), from, waited: Duration::ZERO }
     }
 
     /// After something other than training took time.
@@ -70,18 +67,26 @@ impl Pace {
         (self.since, self.from, self.waited) = (Instant::now(), iteration, waited);
     }
 
-    pub(super) fn tick(&mut self, iteration: u64, loss: f64, lr: f64, batch: usize, waited: Duration) -> Progress {
+    /// After `iteration` iterations out of `iterations`.
+    pub(super) fn tick(
+        &mut self,
+        [iteration, iterations]: [u64; 2],
+        loss: f64,
+        lr: f64,
+        batch: usize,
+        waited: Duration,
+    ) -> Progress {
         let seconds = self.since.elapsed().as_secs_f64().max(1e-9);
         let waiting = waited.saturating_sub(self.waited).as_secs_f64();
         let done = (iteration - self.from) as f64;
         let progress = Progress {
             iteration,
-            iterations: self.iterations,
+            iterations,
             loss,
             lr,
             images_per_s: done * batch as f64 / seconds,
             wait_share: (waiting / seconds).min(1.0),
-            eta: Duration::from_secs_f64((self.iterations - iteration) as f64 * seconds / done),
+            eta: Duration::from_secs_f64(iterations.saturating_sub(iteration) as f64 * seconds / done),
         };
         if iteration - self.from >= Self::WINDOW {
             (self.since, self.from, self.waited) = (Instant::now(), iteration, waited);

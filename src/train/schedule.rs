@@ -1,7 +1,8 @@
-//! The learning rate as a pure function of the iteration.
+//! The learning rate as a pure function of the iteration and of how far the run has come.
 
 use serde::{Deserialize, Serialize};
 
+use super::bend::Bend;
 use super::optimizer::Rates;
 
 /// Linear warm-up times decay, as mmcv's `poly` and `CosineAnnealing` policies have it.
@@ -21,6 +22,9 @@ pub struct Schedule {
     /// Iterations in which only the decoder learns; the backbone's warm-up follows them. Spares pretrained weights the
     /// gradients of a decoder that knows nothing yet (EoMT's two stages: 500).
     pub backbone_delay: u64,
+    /// Changes of the run's length on its way, as a run with `train.max_time` noted them: it is repeated by them, without the
+    /// clock. Each is `[iteration, iterations]`, or with a third number, iterations between evaluations from there on.
+    pub bends: Vec<Bend>,
 }
 
 /// How the rate falls after the warm-up.
@@ -37,30 +41,38 @@ pub enum Policy {
 impl Default for Schedule {
     fn default() -> Self {
         let policy = Policy::Poly;
-        Self { policy, warmup_iters: 1500, warmup_ratio: 1e-6, power: 1.0, min_lr: 0.0, backbone_delay: 0 }
+        Self {
+            policy,
+            warmup_iters: 1500,
+            warmup_ratio: 1e-6,
+            power: 1.0,
+            min_lr: 0.0,
+            backbone_delay: 0,
+            bends: Vec::new(),
+        }
     }
 }
 
 impl Schedule {
-    /// The decoder's rate for the step of `iteration` (from 0) out of `iterations`, starting from `base`.
+    /// The decoder's rate for the step of `iteration` (from 0), before which the run has come as far as `progress` (0 to 1),
+    /// starting from `base`.
     ///
     /// The warm-up multiplies the already decayed rate, for `poly`
-    /// `((base - min) (1 - it / all)^power + min) * (1 - (1 - it / warmup) (1 - ratio))`.
-    pub fn lr(&self, base: f64, iteration: u64, iterations: u64) -> f64 {
-        self.decayed(base, iteration, iterations) * self.warm(iteration)
+    /// `((base - min) (1 - progress)^power + min) * (1 - (1 - it / warmup) (1 - ratio))`.
+    pub fn lr(&self, base: f64, iteration: u64, progress: f64) -> f64 {
+        self.decayed(base, progress) * self.warm(iteration)
     }
 
     /// The rates of backbone and decoder.
-    pub fn rates(&self, base: f64, iteration: u64, iterations: u64) -> Rates {
+    pub fn rates(&self, base: f64, iteration: u64, progress: f64) -> Rates {
         let backbone = match iteration.checked_sub(self.backbone_delay) {
-            Some(since) => self.decayed(base, iteration, iterations) * self.warm(since),
+            Some(since) => self.decayed(base, progress) * self.warm(since),
             None => 0.0,
         };
-        Rates { backbone, decoder: self.lr(base, iteration, iterations) }
+        Rates { backbone, decoder: self.lr(base, iteration, progress) }
     }
 
-    fn decayed(&self, base: f64, iteration: u64, iterations: u64) -> f64 {
-        let t = (iteration as f64 / iterations.max(1) as f64).min(1.0);
+    fn decayed(&self, base: f64, t: f64) -> f64 {
         let left = match self.policy {
             Policy::Poly => (1.0 - t).powf(self.power),
             Policy::Cosine => (1.0 + (std::f64::consts::PI * t).cos()) / 2.0,
@@ -90,14 +102,14 @@ mod tests {
     #[test]
     fn warms_up_and_decays() {
         let schedule = Schedule { warmup_iters: 3, ..Schedule::default() };
-        let rates: Vec<f64> = (0..6).map(|it| schedule.lr(1e-3, it, 10)).collect();
+        let rates: Vec<f64> = (0..6).map(|it| schedule.lr(1e-3, it, it as f64 / 10.0)).collect();
         assert_rates(&rates, &[1e-9, 3.000006e-4, 5.333336e-4, 7e-4, 6e-4, 5e-4]);
     }
 
     #[test]
     fn a_cosine_ends_at_the_least_rate() {
         let schedule = Schedule { policy: Policy::Cosine, warmup_iters: 0, min_lr: 0.2, ..Schedule::default() };
-        let rates: Vec<f64> = [0, 5, 10].map(|it| schedule.lr(1.0, it, 10)).to_vec();
+        let rates: Vec<f64> = [0, 5, 10].map(|it| schedule.lr(1.0, it, it as f64 / 10.0)).to_vec();
         assert_rates(&rates, &[1.0, 0.6, 0.2]);
     }
 
@@ -105,7 +117,7 @@ mod tests {
     fn the_backbone_follows_the_decoder() {
         let schedule =
             Schedule { warmup_iters: 2, warmup_ratio: 0.0, power: 0.0, backbone_delay: 3, ..Schedule::default() };
-        let rates: Vec<Rates> = (0..6).map(|it| schedule.rates(1.0, it, 10)).collect();
+        let rates: Vec<Rates> = (0..6).map(|it| schedule.rates(1.0, it, it as f64 / 10.0)).collect();
         assert_rates(&rates.iter().map(|rates| rates.decoder).collect::<Vec<_>>(), &[0.0, 0.5, 1.0, 1.0, 1.0, 1.0]);
         assert_rates(&rates.iter().map(|rates| rates.backbone).collect::<Vec<_>>(), &[0.0, 0.0, 0.0, 0.0, 0.5, 1.0]);
     }

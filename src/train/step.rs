@@ -40,7 +40,7 @@ pub struct Found {
 }
 
 impl Learner {
-    /// The loss and the gradients of the batch of iteration `it`. Of the network only running statistics change.
+    /// The loss and the gradients of the batch of iteration `it`, before which the run has come as far as `progress`. Of the network only running statistics change.
     ///
     /// # Errors
     /// An image that cannot be had.
@@ -49,7 +49,7 @@ impl Learner {
         loader: &mut Loader,
         config: &Config,
         criterion: &Criterion,
-        it: u64,
+        (it, progress): (u64, f64),
         device: &Device,
     ) -> Result<Found> {
         let train = &config.train;
@@ -60,7 +60,7 @@ impl Learner {
             found.names = batch.names.clone();
             let (images, truth) = upload(batch, &config.data.preprocess, device);
             let truth = truth.padded((self.model.padded(images.dims()[2]), self.model.padded(images.dims()[3])));
-            let dropped = Pass::train(Rng::new(train.seed, &[it, pass])).at(it as f64 / train.iterations as f64);
+            let dropped = Pass::train(Rng::new(train.seed, &[it, pass])).at(progress);
             let output = kernels::with_precision(train.precision, || self.model.forward(images, &dropped));
             let mut draw = |name: &str, count| {
                 let mut rng = Rng::new(train.seed, &[it, pass, fnv1a(name.as_bytes())]);

@@ -16,6 +16,7 @@ mod imports;
 mod init_forms;
 mod init_labels;
 mod init_safety;
+mod onwards;
 mod ops_kernels;
 mod ops_losses;
 mod origin;

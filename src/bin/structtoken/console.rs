@@ -15,7 +15,7 @@ use structtoken::train::{Observer, Progress, Stop};
 use crate::End;
 use crate::dashboard::Dashboard;
 
-/// Shows a run, and stops it on Ctrl-C, at a given iteration or after a given time.
+/// Shows a run, and stops it on Ctrl-C or at a given iteration.
 pub(crate) struct Console {
     /// On a terminal: the bar of the run, and the place where another may stand below it.
     bar: Option<(ProgressBar, MultiProgress)>,
@@ -27,7 +27,6 @@ pub(crate) struct Console {
     last_line: Option<Instant>,
     interrupted: Arc<AtomicBool>,
     stop_after: Option<u64>,
-    deadline: Option<Instant>,
     /// Where a run stands in a comparison, and what is left of that after it.
     place: Option<(String, Option<Duration>)>,
     abandoned: Arc<AtomicBool>,
@@ -53,7 +52,6 @@ impl Console {
             last_line: None,
             interrupted,
             stop_after: None,
-            deadline: None,
             place: None,
             abandoned: Arc::default(),
             json,
@@ -82,16 +80,16 @@ impl Console {
         self
     }
 
-    /// Ends training when this much time has passed.
-    pub(crate) fn time_limit(mut self, limit: Duration) -> Self {
-        self.deadline = Some(Instant::now() + limit);
-        self
-    }
-
     /// Counts what evaluations see, for the page of the run.
     pub(crate) fn tallying(mut self) -> Self {
         self.tallies = Some((None, None));
         self
+    }
+
+    /// For another attempt at the same run: what was seen of the one before is forgotten.
+    pub(crate) fn again(&mut self) {
+        self.dashboard = Dashboard::default();
+        self.tallies = self.tallies.take().map(|_| (None, None));
     }
 
     /// What the evaluation with these scores found; none if it was the work of an earlier process.
@@ -202,8 +200,6 @@ impl Observer for Console {
         let told = |flag: &AtomicBool| flag.load(Ordering::SeqCst);
         if told(&self.interrupted) || told(&self.abandoned) || self.stop_after.is_some_and(|stop| iteration >= stop) {
             Stop::Save
-        } else if self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            Stop::Finish
         } else {
             Stop::No
         }

@@ -1,13 +1,10 @@
 //! `structtoken demo`: the main job on data it makes itself.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use burn::tensor::Device;
 use clap::Args;
-use structtoken::bench::{self, Work};
 use structtoken::config::Config;
-use structtoken::data::Split;
 use structtoken::error::{Error, Result};
 use structtoken::report::run::About;
 use structtoken::{device, files, report, text, train};
@@ -24,7 +21,7 @@ pub(crate) struct Arguments {
     /// The folder of the run; an earlier demo there is replaced
     #[arg(long, value_name = "DIR", default_value = "runs/demo")]
     out: PathBuf,
-    /// How long training may take, as 90s or 10m; iterations that do not fit on this machine are left out
+    /// How long training may take, as 90s or 10m; iterations that turn out not to fit are left out
     #[arg(long, value_name = "TIME", default_value = "3m")]
     budget: String,
     /// Change a value of the demo's recipe, configs/shapes/demo.toml
@@ -42,9 +39,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     make_room(&run)?;
     let started = Instant::now();
     let asked = config.train.iterations;
-    // Iterations that the user sets are the user's.
-    if !arguments.changes.iter().any(|change| change.trim_start().starts_with("train.")) {
-        fit(&mut config, budget, &device)?;
+    // A run that is cut off while its rate is still high shows less than one that is bent to end there.
+    if config.train.schedule.bends.is_empty() {
+        config.train.max_time.get_or_insert(train::Time(budget));
     }
     let _lock = train::prepare(&config, &run, false)?;
     files::write(&run.join(MARK), b"This folder was made by `structtoken demo`, and the next demo replaces it.\n")?;
@@ -54,7 +51,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         clock(budget),
         run.display()
     );
-    let mut console = Console::new(false)?.tallying().time_limit(budget);
+    let mut console = Console::new(false)?.tallying();
     let command = command_line();
     let session = train::Session {
         run: &run,
@@ -107,40 +104,6 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         print(&format!("  {command}\n      {purpose}"));
     }
     Ok(End::Done)
-}
-
-/// Shortens the schedule to what this machine can do within `budget`: a run that is cut off while its rate is still high
-/// shows less than one that was planned to end there.
-fn fit(config: &mut Config, budget: Duration, device: &Device) -> Result<()> {
-    // Images are made, and the page is written; a neighbour may come.
-    const SPARE: f64 = 0.85;
-    let (training, validation) = (&config.train, config.data.open(Split::Val)?);
-    let mut work = Work {
-        name: "demo".to_owned(),
-        model: config.model.clone(),
-        classes: validation.classes().names.len(),
-        image: config.data.augment.crop,
-        batch: training.batch_size,
-        train: true,
-        precision: training.precision,
-        windows: None,
-    };
-    let step = bench::measure(&work, 8, device)?.median_ms / 1e3;
-    (work.batch, work.train, work.precision) = (1, false, config.eval.precision);
-    let image = bench::measure(&work, 8, device)?.median_ms / 1e3;
-    let evaluations = training.iterations.div_ceil(training.eval_every.max(1)) as f64;
-    let left = SPARE * budget.as_secs_f64() - evaluations * validation.len() as f64 * image;
-    let share = (left / step / training.iterations as f64).clamp(0.0, 1.0);
-    let training = &mut config.train;
-    for count in [
-        &mut training.iterations,
-        &mut training.eval_every,
-        &mut training.save_every,
-        &mut training.schedule.warmup_iters,
-    ] {
-        *count = ((*count as f64 * share) as u64).max(1);
-    }
-    Ok(())
 }
 
 /// Says that a folder is a demo's.

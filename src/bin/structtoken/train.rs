@@ -11,7 +11,7 @@ use structtoken::error::{Error, Result};
 use structtoken::plan::{self, Plan, Wishes};
 use structtoken::repeat::Repeat;
 use structtoken::report::run::About;
-use structtoken::{bench, device, report, text, train};
+use structtoken::{artifact, bench, device, report, text, train};
 
 use crate::console::{Console, clock, print};
 use crate::dataset::{self, Named, Opened};
@@ -33,6 +33,10 @@ pub(crate) struct Arguments {
     /// Weights that a planned run starts from: a ViT of timm, AugReg or DINOv2
     #[arg(long, value_name = "FILE")]
     pretrained: Option<PathBuf>,
+    /// A model of this program to go on from, for these classes: its network and normalisation are taken, and what it knows of
+    /// classes of the same name
+    #[arg(long, value_name = "MODEL", conflicts_with_all = ["pretrained", "resume"])]
+    from: Option<PathBuf>,
     /// Change a value of the recipe; may be given more than once
     #[arg(long = "set", value_name = "KEY=VALUE")]
     changes: Vec<String>,
@@ -60,19 +64,27 @@ pub(crate) struct Arguments {
     pub(crate) computing: Computing,
 }
 
-pub(crate) fn run(arguments: Arguments) -> Result<End> {
+pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
+    let from = arguments.from.as_deref().map_or(Ok(Vec::new()), train::settings_of)?;
     if arguments.recipe.is_none() && !arguments.resume {
         return Err(Error::new("there is no recipe to train")
             .hint("give one, for instance `structtoken train configs/shapes/demo.toml`, or try `structtoken demo`"));
     }
     let (device, name) = device::open(&arguments.computing.device)?;
-    let plan = planned(&arguments, &device)?;
+    let planning = Instant::now();
+    let plan = planned(&arguments, &from, &device)?;
+    // What comes with a model stands in the recipe's place, and what the user sets in that of both.
+    arguments.changes.splice(0..0, from);
+    let planning = plan.as_ref().map_or(Duration::ZERO, |plan| plan.counted(planning.elapsed()));
     if let Some(plan) = plan.as_ref().filter(|_| arguments.plan) {
         print(plan.text.trim_end());
         return Ok(End::Done);
     }
     let run = run_folder(&arguments)?;
-    let config = match (&plan, &arguments.recipe) {
+    if let (Some(from), Some(recipe), None) = (&arguments.from, &arguments.recipe, &plan) {
+        other_network(recipe, from)?;
+    }
+    let mut config = match (&plan, &arguments.recipe) {
         (Some(plan), _) => {
             talk!("{}", plan.text);
             plan.config.clone()
@@ -93,7 +105,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     config.data.leftovers()?.iter().for_each(|left| talk!("note: not used: {}", left.text()));
     let started = Instant::now();
     let command = command_line();
-    let session = train::Session {
+    let mut session = train::Session {
         run: &run,
         resume: arguments.resume,
         trial: false,
@@ -101,7 +113,18 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         device_name: &name,
         command: &command,
     };
-    let outcome = train::run(&config, &session, &mut console)?;
+    let (mut attempt, mut before) = (started, planning);
+    let outcome = loop {
+        let outcome = train::run_by(&config, &session, &|| before + attempt.elapsed(), &mut console)?;
+        if !outcome.collapsed {
+            break outcome;
+        }
+        let (next, told) = train::restart(&config, &run, &outcome, before + attempt.elapsed())?;
+        talk!("{told}");
+        (config, session.resume) = (next, true);
+        (attempt, before) = (Instant::now(), Duration::ZERO);
+        console.again();
+    };
     if outcome.interrupted && outcome.iteration == 0 {
         talk!("stopped before the first iteration: there is nothing to resume, start it again");
         return Ok(End::Interrupted);
@@ -178,17 +201,18 @@ fn repeated(arguments: &Arguments, run: &Path) -> Result<Option<Repeat>> {
 }
 
 /// The plan for a dataset that stands in place of a recipe.
-fn planned(arguments: &Arguments, device: &Device) -> Result<Option<Plan>> {
+fn planned(arguments: &Arguments, from: &[String], device: &Device) -> Result<Option<Plan>> {
     let Some(dataset) = the_dataset(arguments)? else {
         if arguments.plan || arguments.budget.is_some() || arguments.pretrained.is_some() {
             return Err(Error::new("--plan, --budget and --pretrained are for a dataset, not for a recipe")
-                .hint("name a dataset's TOML; in a recipe set train.iterations and train.pretrained"));
+                .hint("name a dataset's TOML; in a recipe set train.max_time, train.iterations and train.pretrained"));
         }
         return Ok(None);
     };
     let wishes = Wishes {
         budget: text::duration(arguments.budget.as_deref().unwrap_or("1h"))?,
         pretrained: arguments.pretrained.clone(),
+        given: from.to_vec(),
         changes: arguments.changes.clone(),
     };
     let make = |name: &str| plan::make(name, &wishes, device, &mut |line| talk!("{line}"));
@@ -210,6 +234,27 @@ fn planned(arguments: &Arguments, device: &Device) -> Result<Option<Plan>> {
         }
         Named::Folder(folder) => make(&described(&folder, &run_folder(arguments)?)?).map(Some),
     }
+}
+
+/// Fails if a recipe asks for another network than the model file that it is to go on from.
+fn other_network(recipe: &Path, from: &Path) -> Result<()> {
+    // What is wrong with a recipe is said when it is read.
+    let text = std::fs::read_to_string(recipe).unwrap_or_default();
+    let table: toml::Table = toml::from_str(&text).unwrap_or_default();
+    let stated = table.get("model").and_then(|model| model.get("decoder")?.get("type"));
+    let card = artifact::read_card(from)?;
+    let own = toml::Value::try_from(&card.model.decoder).ok();
+    let own = own.as_ref().and_then(|decoder| decoder.get("type"));
+    if stated.is_none() || stated == own {
+        return Ok(());
+    }
+    Err(Error::new(format!("`{}` has another decoder than the model `{}`", recipe.display(), from.display())).hint(
+        format!(
+            "leave [model] out of the recipe: the model brings its own; or take only its backbone: leave --from out, with \
+             --set train.pretrained={} --set train.pretrained_backbone_only=true",
+            from.display()
+        ),
+    ))
 }
 
 /// The dataset that stands in place of a recipe; none for a recipe, and for a run that goes on, which has its own.

@@ -14,7 +14,7 @@ const MACHINE: Machine = Machine { threads: 2, free_mb: Some(8000), cpu: true };
 
 fn wishes(minutes: u64, changes: &[&str]) -> Wishes {
     let changes = changes.iter().map(|change| (*change).to_owned()).collect();
-    Wishes { budget: Duration::from_secs(60 * minutes), pretrained: None, changes }
+    Wishes { budget: Duration::from_secs(60 * minutes), pretrained: None, given: Vec::new(), changes }
 }
 
 /// A plan on a machine that takes `step_s` for a step with the smallest crop.

@@ -29,12 +29,34 @@ fn states_of_this_and_earlier_versions_open_whatever_their_score() {
     assert_eq!(load_state(&path, 3).unwrap().iteration, 3, "before there were checksums");
 }
 
+fn bends(all: &[[u64; 2]]) -> Vec<Bend> {
+    all.iter().map(|bend| bend.to_vec().try_into().unwrap()).collect()
+}
+
+#[test]
+fn bends_and_time_are_in_the_state_of_a_run_that_has_them() {
+    let plain = State { iteration: 30, optimizer_steps: 30, ..State::default() };
+    let text = String::from_utf8(seal(&plain).unwrap()).unwrap();
+    assert!(!text.contains("bends") && !text.contains("elapsed"), "{text}");
+    let bent = State { bends: bends(&[[10, 50], [20, 40]]), elapsed_s: Some(1.25), ..plain };
+    assert_eq!(State::parse(&seal(&bent).unwrap(), 60).unwrap(), bent);
+    // As many iterations as the last bend says, and as the recipe allows.
+    assert!(State::parse(&seal(&bent).unwrap(), 45).unwrap_err().to_string().starts_with("bends[0]"));
+}
+
 #[test]
 fn states_that_cannot_be_are_refused_with_their_field() {
-    let state = State { iteration: 30, optimizer_steps: 30, best: Some((20, 0.5)), evaluated: 20, stale: 1 };
+    let state = State {
+        iteration: 30,
+        optimizer_steps: 30,
+        best: Some((20, 0.5)),
+        evaluated: 20,
+        stale: 1,
+        ..State::default()
+    };
     state.check(60).unwrap();
     type Change = fn(&mut State);
-    let changes: [(&str, Change); 8] = [
+    let changes: [(&str, Change); 12] = [
         ("iteration", |state| state.iteration = 1 << 63),
         ("optimizer_steps", |state| state.optimizer_steps = u64::MAX),
         ("evaluated", |state| state.evaluated = 31),
@@ -43,6 +65,10 @@ fn states_that_cannot_be_are_refused_with_their_field() {
         ("best[1]", |state| state.best = Some((20, -0.5))),
         ("best[1]", |state| state.best = Some((20, 1e300))),
         ("best[1]", |state| state.best = Some((20, f64::NAN))),
+        ("bends", |state| state.bends = bends(&[[31, 60]])),
+        ("bends", |state| state.bends = bends(&[[10, 20]])),
+        ("bends[1]", |state| state.bends = bends(&[[10, 50], [5, 60]])),
+        ("elapsed_s", |state| state.elapsed_s = Some(-1.0)),
     ];
     for (field, change) in changes {
         let mut state = state.clone();

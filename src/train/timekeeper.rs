@@ -1,0 +1,229 @@
+//! Ends a run when its time is over: how long it takes is measured all the way, and where it would miss the end, it is bent.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::bend::{Bend, Course};
+use super::config::TrainConfig;
+use crate::stats::median;
+use crate::text;
+
+/// The share of the time at which a run aims: the last files, and a page, are written after it.
+const AIM: f64 = 0.98;
+/// The share of the time by which a run may miss its end before it is bent: at first, when there is much to come that may
+/// make up for it, and at last.
+const TOLERANCE: [f64; 2] = [0.05, 0.02];
+/// How often in a run it is looked at.
+const LOOKS: u64 = 40;
+/// The share of the time that an iteration's time is taken from.
+const RECENT: f64 = 0.08;
+/// Iterations of that time at least.
+const FEWEST: usize = 8;
+/// Parts of it, of whose means the median counts: a hiccup is in one of them, and what comes regularly in all.
+const PARTS: usize = 10;
+/// The share of the time that evaluations may take, where a bend moves them.
+const EVALUATING: f64 = 0.2;
+
+/// Keeps the time of one run.
+pub(super) struct Timekeeper<'a> {
+    /// The time since this process began to work on the run.
+    clock: &'a dyn Fn() -> Duration,
+    /// Seconds that the run may take.
+    limit: f64,
+    /// Seconds that earlier processes took.
+    before: f64,
+    /// Iterations that there may be at most.
+    most: u64,
+    save_every: u64,
+    /// When what goes on began.
+    since: f64,
+    /// Seconds of the iteration that goes on.
+    current: f64,
+    /// The first iteration, which is not like the others.
+    first: Option<f64>,
+    /// Those of late.
+    recent: VecDeque<f64>,
+    /// All checkpoints so far.
+    saved: (f64, u64),
+    /// What an evaluation takes, in iterations.
+    evaluation: Option<f64>,
+    /// When it was last looked at: seconds and iteration.
+    looked: (f64, u64),
+}
+
+/// What things take, in seconds.
+#[derive(Clone, Copy, Debug)]
+struct Speed {
+    /// An iteration, with its share of the checkpoints.
+    step: f64,
+    evaluation: f64,
+}
+
+impl<'a> Timekeeper<'a> {
+    /// For a run with a limit, which has taken `before` seconds.
+    pub(super) fn new(
+        train: &TrainConfig,
+        clock: &'a dyn Fn() -> Duration,
+        before: Option<f64>,
+        iteration: u64,
+    ) -> Option<Self> {
+        let limit = train.max_time?.0.as_secs_f64();
+        let before = before.unwrap_or(0.0);
+        let mut keeper = Self {
+            clock,
+            limit,
+            before,
+            most: train.max_iterations.unwrap_or(train.iterations),
+            save_every: train.save_every,
+            since: 0.0,
+            current: 0.0,
+            first: None,
+            recent: VecDeque::new(),
+            saved: (0.0, 0),
+            evaluation: None,
+            looked: (before, iteration),
+        };
+        keeper.skip();
+        Some(keeper)
+    }
+
+    /// Seconds that the run has taken.
+    pub(super) fn elapsed(&self) -> f64 {
+        self.before + (self.clock)().as_secs_f64()
+    }
+
+    fn lap(&mut self) -> f64 {
+        let now = (self.clock)().as_secs_f64();
+        (now - std::mem::replace(&mut self.since, now)).max(0.0)
+    }
+
+    /// What took the time since the last word is not of this run's kind of work.
+    pub(super) fn skip(&mut self) {
+        self.lap();
+    }
+
+    /// A part of an iteration is done, and something else begins.
+    pub(super) fn paused(&mut self) {
+        self.current += self.lap();
+    }
+
+    /// An iteration is done.
+    pub(super) fn stepped(&mut self) {
+        self.paused();
+        let step = std::mem::take(&mut self.current);
+        if self.first.is_none() {
+            self.first = Some(step);
+            return;
+        }
+        self.recent.push_back(step);
+        while self.recent.len() > FEWEST && self.recent.iter().sum::<f64>() > RECENT * self.limit {
+            self.recent.pop_front();
+        }
+    }
+
+    /// A checkpoint is written.
+    pub(super) fn saved(&mut self) {
+        let took = self.lap();
+        self.saved = (self.saved.0 + took, self.saved.1 + 1);
+    }
+
+    /// The validation split is evaluated, and all that comes with it is written.
+    pub(super) fn evaluated(&mut self) {
+        let took = self.lap();
+        self.foresee(took);
+    }
+
+    /// An evaluation is known to take so many seconds. On a machine that slows down it slows down too, so it is kept in
+    /// iterations.
+    pub(super) fn foresee(&mut self, seconds: f64) {
+        self.evaluation = self.step().filter(|step| *step > 0.0).map(|step| seconds / step).or(self.evaluation);
+    }
+
+    /// Whether nothing is known of evaluations.
+    pub(super) fn wants_to_know_evaluations(&self) -> bool {
+        self.evaluation.is_none() && self.step().is_some()
+    }
+
+    /// Seconds of an iteration, of late.
+    fn step(&self) -> Option<f64> {
+        if self.recent.len() < 3 {
+            let known: Vec<f64> = self.first.iter().chain(&self.recent).copied().collect();
+            return median(&known);
+        }
+        let parts = PARTS.min(self.recent.len());
+        let of = |at: usize| at * self.recent.len() / parts;
+        let means =
+            (0..parts).map(|at| self.recent.range(of(at)..of(at + 1)).sum::<f64>() / (of(at + 1) - of(at)) as f64);
+        median(&means.collect::<Vec<_>>())
+    }
+
+    fn speed(&self) -> Option<Speed> {
+        let step = self.step()?;
+        let (seconds, count) = self.saved;
+        let saving = if self.save_every == 0 { 0.0 } else { seconds / (count.max(1) * self.save_every) as f64 };
+        Some(Speed { step: (step + saving).max(1e-9), evaluation: self.evaluation.unwrap_or(0.0) * step })
+    }
+
+    /// Whether it is time to look how the run stands before `iteration`.
+    pub(super) fn is_due(&self, iteration: u64, course: &Course) -> bool {
+        let (seconds, last) = self.looked;
+        let elapsed = self.elapsed();
+        // The first iterations tell little, unless they take so long that there will not be many.
+        let settled = self.recent.len() >= FEWEST || elapsed - self.before > self.limit / LOOKS as f64;
+        let waited = iteration - last >= (course.iterations(iteration) / LOOKS).max(1);
+        iteration > 0 && ((settled && waited) || elapsed - seconds >= self.limit / LOOKS as f64)
+    }
+
+    /// The bend that the run needs before `iteration` to end in time, if it does.
+    pub(super) fn look(&mut self, iteration: u64, course: &Course) -> Option<Bend> {
+        let elapsed = self.elapsed();
+        self.looked = (elapsed, iteration);
+        let aim = AIM * self.limit;
+        let end = Bend { iteration, iterations: iteration, eval_every: None };
+        let Some(Speed { step, evaluation }) = self.speed() else { return (elapsed >= aim).then_some(end) };
+        let (last, every) = (course.iterations(iteration), course.eval_every(iteration));
+        let count = |every: u64| if every == 0 { 0.0 } else { 1.0 / every as f64 };
+        let left = aim - elapsed - evaluation;
+        let needed = (last - iteration) as f64 * (step + count(every) * evaluation);
+        let [early, late] = TOLERANCE;
+        let tolerance = self.limit * (late + (early - late) * (1.0 - elapsed / self.limit).clamp(0.0, 1.0));
+        let miss = needed - left;
+        if miss.abs() <= tolerance || (miss < 0.0 && last >= self.most) {
+            return None;
+        }
+        let fitting = |every: u64| {
+            let more = (left / (step + count(every) * evaluation)).clamp(0.0, (1u64 << 40) as f64) as u64;
+            iteration.saturating_add(more).min(self.most.max(iteration))
+        };
+        let refitted = self.refitted(fitting(every), every, course, Speed { step, evaluation });
+        let iterations = fitting(refitted.unwrap_or(every));
+        (iterations != last).then_some(Bend { iteration, iterations, eval_every: refitted })
+    }
+
+    /// Iterations between the evaluations of a run of `iterations`, where that has to change: as many evaluations as the
+    /// recipe has, and fewer if they would take too large a share.
+    fn refitted(&self, iterations: u64, every: u64, course: &Course, speed: Speed) -> Option<u64> {
+        if every == 0 {
+            return None;
+        }
+        let planned = course.eval_every(0) as f64 * iterations as f64 / course.iterations(0).max(1) as f64;
+        let bounded = speed.evaluation * (1.0 - EVALUATING) / EVALUATING / speed.step;
+        let wanted = planned.max(bounded).clamp(1.0, (1u64 << 40) as f64).ceil();
+        (!(0.75..=1.33).contains(&(wanted / every as f64))).then_some(wanted as u64)
+    }
+
+    /// What a bend is about, for people.
+    pub(super) fn tell(&self, bend: &Bend, before: u64) -> String {
+        let time = text::spell(Duration::from_secs_f64(self.limit));
+        let Bend { iteration, iterations, eval_every } = bend;
+        if iterations == iteration {
+            return format!("{time} are over after {iteration} of {before} iterations: ending with what there is");
+        }
+        let speed = if *iterations < before { "slower" } else { "faster" };
+        let evaluations = eval_every.map_or(String::new(), |every| format!(", with an evaluation every {every}"));
+        format!("{speed} than planned: {iterations} iterations instead of {before} fit into {time}{evaluations}")
+    }
+}
+
+#[cfg(test)]
+mod tests;
