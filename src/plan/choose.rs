@@ -334,8 +334,21 @@ impl Chosen {
             );
             self.push("train", "class_weights", format!("[{}]", weights.join(", ")), reason);
         }
+        let onwards = !wishes.given.is_empty();
+        if matches!(self.network, Network::Unet { .. }) {
+            self.push("train", "loss", "{ dice = 1.0 }", "beside cross entropy, the overlap of each class counts");
+        }
         match self.network {
-            _ if !wishes.given.is_empty() => {
+            Network::Unet { .. } if onwards => {
+                self.push(
+                    "train.optimizer",
+                    "lr",
+                    "1e-3",
+                    "a quarter of that from scratch: the network has learned already",
+                );
+                self.push("train.optimizer", "decoder_lr_mult", 2, "new classes have everything to learn");
+            }
+            _ if onwards => {
                 self.push("train.optimizer", "lr", "1e-4", "the network has learned already");
                 self.push("train.optimizer", "decoder_lr_mult", 5, "new classes have everything to learn");
             }
@@ -344,7 +357,6 @@ impl Chosen {
                 self.push("train.optimizer", "decoder_lr_mult", 15, "the decoder has everything to learn");
             }
             Network::Unet { .. } => {
-                self.push("train", "loss", "{ dice = 1.0 }", "beside cross entropy, the overlap of each class counts");
                 self.push("train.optimizer", "lr", "4e-3", "from scratch, with a norm after each convolution");
                 self.push("train.optimizer", "decoder_lr_mult", 1, "");
             }
