@@ -15,8 +15,8 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::eval::Scores;
 use crate::kernels::Precision;
-use crate::report::progress::{LOG_FILE, TABLE_FILE};
-use crate::{files, text};
+use crate::report::progress::{self, LOG_FILE, Row, TABLE_FILE};
+use crate::{files, stats, text};
 
 /// The share of the pixels that are predicted as one class.
 const ONE_CLASS: f64 = 0.995;
@@ -29,6 +29,8 @@ const EARLY: f64 = 1.0 / 3.0;
 const LATE: f64 = 0.5;
 /// Iterations after which nothing is certain yet.
 const FEW: u64 = 20;
+/// A loss that falls falls below this share of what it was.
+const FALLING: f64 = 0.97;
 /// How many times smaller the next attempt's learning rate is.
 const SMALLER: f64 = 3.0;
 
@@ -66,6 +68,58 @@ impl Collapse {
             100.0 * others,
             remedies.join(" ")
         )
+    }
+}
+
+/// The losses of a run by iteration; of a long one means of neighbours.
+#[derive(Debug, Default)]
+pub(super) struct Losses {
+    /// The first of all: what a network that knows nothing has.
+    first: Option<f64>,
+    since: Vec<(u64, f64)>,
+}
+
+impl Losses {
+    /// More than so many are not told apart.
+    const MOST: usize = 4096;
+
+    /// Those in the log of the run in this folder.
+    pub(super) fn logged(run: &Path) -> Result<Self> {
+        let steps = progress::read(run)?.into_iter();
+        let mut losses = Self::default();
+        for row in steps {
+            if let Row::Step(step) = row {
+                losses.push(step.iteration, step.loss);
+            }
+        }
+        Ok(losses)
+    }
+
+    pub(super) fn push(&mut self, iteration: u64, loss: f64) {
+        self.first.get_or_insert(loss);
+        self.since.push((iteration, loss));
+        if self.since.len() >= Self::MOST {
+            let halves = self.since.chunks(2).map(|pair| {
+                let sum: f64 = pair.iter().map(|(_, loss)| loss).sum();
+                (pair[0].0, sum / pair.len() as f64)
+            });
+            self.since = halves.collect();
+        }
+    }
+
+    /// The mean loss from one iteration to before another.
+    fn mean(&self, from: u64, to: u64) -> Option<f64> {
+        let of: Vec<f64> = self.since.iter().filter(|(at, _)| (from..to).contains(at)).map(|(_, loss)| *loss).collect();
+        stats::mean(&of)
+    }
+
+    /// Whether the loss is below where it began and still falling: a network that has not come to tell classes apart is no
+    /// collapsed one.
+    pub(super) fn fall(&self, iteration: u64) -> bool {
+        let quarter = |n: u64| n * iteration / 4;
+        let means = [self.first, self.mean(quarter(1), quarter(2)), self.mean(quarter(3), iteration)];
+        let [Some(first), Some(before), Some(now)] = means else { return false };
+        now < first && now < FALLING * before
     }
 }
 
@@ -201,6 +255,23 @@ mod tests {
             text.contains("lr=6.7e-6") && text.contains("clip_norm=1.0") && text.contains("precision=f32"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_loss_that_falls_is_no_collapse() {
+        let falls = |loss: &dyn Fn(u64) -> f64, iterations: u64| {
+            let mut losses = Losses::default();
+            (0..iterations).for_each(|it| losses.push(it, loss(it)));
+            losses.fall(iterations)
+        };
+        let noise = |it: u64| f64::from(crate::rng::Rng::new(it, &[]).range(-0.2, 0.2));
+        for iterations in [40, 100, 50_000] {
+            let share = |it: u64| it as f64 / iterations as f64;
+            assert!(falls(&|it| 2.5 - 0.5 * share(it) + noise(it), iterations));
+            assert!(!falls(&|it| if it < 5 { 2.5 } else { 2.1 + noise(it) / 10.0 }, iterations), "it stands");
+            assert!(!falls(&|it| if it == 0 { 2.5 } else { 90.0 - 80.0 * share(it) }, iterations), "it has exploded");
+        }
+        assert!(!falls(&|_| 1.0, 2));
     }
 
     #[test]

@@ -43,8 +43,8 @@ use crate::{artifact, files};
 pub use bend::Bend;
 use bend::Course;
 use checkpoint::{Checkpoints, State};
-use collapse::Collapse;
 pub use collapse::{Attempt, restart};
+use collapse::{Collapse, Losses};
 pub use config::{Time, TrainConfig};
 use ema::Ema;
 use observer::Pace;
@@ -184,6 +184,7 @@ pub fn run_by(
     let mut course = Course::new(train, &state.bends);
     let mut keeper = Timekeeper::new(train, clock, state.elapsed_s, state.iteration);
     let mut pace = Pace::new(state.iteration);
+    let mut losses = Losses::logged(run)?;
     let (mut interrupted, mut unsaved, mut collapsed) = (false, false, false);
     while state.iteration < course.iterations(state.iteration) {
         interrupted = observer.stop(state.iteration) == Stop::Save;
@@ -202,7 +203,7 @@ pub fn run_by(
             let scores = judge.evaluate(&model, observer)?;
             let before = state.evaluated;
             offer(&scores, &mut state, &course, &model, run, &metadata, &mut log)?;
-            let collapse = Collapse::of(&scores);
+            let collapse = Collapse::of(&scores).filter(|_| !losses.fall(state.iteration));
             state.collapsed += u64::from(collapse.is_some());
             state.elapsed_s = keeper.as_ref().map(Timekeeper::elapsed);
             checkpoints.update(&state)?;
@@ -262,6 +263,7 @@ pub fn run_by(
         state.iteration += 1;
         state.optimizer_steps = learner.optimizer.steps();
 
+        losses.push(it, found.loss);
         let iterations = course.iterations(it);
         let progress =
             pace.tick([state.iteration, iterations], found.loss, rates.decoder, train.batch_size, loader.waited());
@@ -301,7 +303,7 @@ pub fn run_by(
         state.elapsed_s = keeper.as_ref().map(Timekeeper::elapsed);
         checkpoints.update(&state)?;
         observer.evaluated(state.iteration, &scores);
-        if let Some(collapse) = Collapse::of(&scores) {
+        if let Some(collapse) = Collapse::of(&scores).filter(|_| !losses.fall(state.iteration)) {
             observer.note(&collapse.text(state.iteration, train));
         }
     }

@@ -15,6 +15,8 @@ const AIM: f64 = 0.98;
 const TOLERANCE: [f64; 2] = [0.05, 0.02];
 /// How often in a run it is looked at.
 const LOOKS: u64 = 40;
+/// The share of the time after which it is looked at first: where there were iterations enough, and where there were not.
+const SETTLED: [f64; 2] = [0.05, 0.1];
 /// The share of the time that an iteration's time is taken from.
 const RECENT: f64 = 0.08;
 /// Iterations of that time at least.
@@ -168,10 +170,12 @@ impl<'a> Timekeeper<'a> {
     pub(super) fn is_due(&self, iteration: u64, course: &Course) -> bool {
         let (seconds, last) = self.looked;
         let elapsed = self.elapsed();
+        let here = (elapsed - self.before) / self.limit;
         // The first iterations tell little, unless they take so long that there will not be many.
-        let settled = self.recent.len() >= FEWEST || elapsed - self.before > self.limit / LOOKS as f64;
-        let waited = iteration - last >= (course.iterations(iteration) / LOOKS).max(1);
-        iteration > 0 && ((settled && waited) || elapsed - seconds >= self.limit / LOOKS as f64)
+        let settled = (self.recent.len() >= FEWEST && here >= SETTLED[0]) || here >= SETTLED[1];
+        let waited = iteration - last >= (course.iterations(iteration) / LOOKS).max(1)
+            || elapsed - seconds >= self.limit / LOOKS as f64;
+        iteration > 0 && ((settled && waited) || elapsed >= AIM * self.limit)
     }
 
     /// The bend that the run needs before `iteration` to end in time, if it does.

@@ -44,6 +44,29 @@ fn the_plan_is_a_recipe_and_keeps_the_budget() {
     assert_eq!((config.data.augment.resize.unwrap().scale, config.eval.resize), (None, None));
     assert!(text.contains("# 300 images to train on, 100 to evaluate on, 2 classes"), "{text}");
     assert!(config.train.class_weights.is_empty());
+    // It ends when it said, and may be lengthened; iterations that the user sets are the user's.
+    let train = &config.train;
+    assert_eq!(train.max_time.unwrap().0, Duration::from_secs(3600));
+    assert_eq!(
+        (train.max_iterations, train.restarts),
+        (Some((2 * train.iterations).min(15_000)), 2),
+        "200 passes over 300 images"
+    );
+    let own = plan(&facts, &wishes(60, &["train.iterations=500"]), 0.4).0.train;
+    assert_eq!((own.iterations, own.max_time, own.max_iterations), (500, None, None));
+}
+
+#[test]
+fn a_network_that_is_given_is_taken_as_it_is() {
+    let facts = facts((640, 480), &[0.6, 0.4], &["ground", "thing"]);
+    let network = "model.backbone={ type = \"vit\", embed_dim = 24, num_heads = 2, depth = 2, patch_size = 14, img_size = [70, 70] }";
+    let given = vec![network.to_owned(), "model.decoder={ type = \"fcn\", num_convs = 0 }".to_owned()];
+    let wishes = Wishes { given: given.clone(), ..wishes(60, &[]) };
+    let (config, text) = plan(&facts, &wishes, 0.4);
+    assert_eq!(config.model, Config::parse("", "given", &given).unwrap().model);
+    assert_eq!(Config::parse(&text, "plan", &[]).unwrap(), config);
+    assert!(config.data.augment.crop.iter().all(|side| side % 14 == 0), "{:?}", config.data.augment.crop);
+    assert!(text.contains("as the model has it") && text.contains("has learned already"), "{text}");
 }
 
 #[test]

@@ -165,9 +165,8 @@ fn another_network_is_refused_with_a_hint() {
 fn tables_of_another_grid_are_resized_for_all_classes() {
     let small = config(DECODERS[0]);
     let (_, state, card) = trained(&small, &["a", "b", "c"]);
-    let mut large = small.clone();
-    let crate::backbone::BackboneConfig::Vit(vit) = &mut large.model.backbone else { unreachable!() };
-    vit.img_size = [32, 24];
+    let larger = ["model.backbone.img_size=[32, 24]".to_owned()];
+    let large = Config::parse(&small.to_toml().unwrap(), "r.toml", &larger).unwrap();
     let (moved, told) = onwards(&large, &state, &card, &["c", "x", "a", "b"]);
     assert!(told.contains("resized"), "{told}");
     assert_eq!(weights::state_of(&moved).tensors["decoder.kernels"].shape, [1, 4, 8, 6]);
