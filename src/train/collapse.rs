@@ -71,17 +71,27 @@ impl Collapse {
     }
 }
 
-/// The losses of a run by iteration; of a long one means of neighbours.
-#[derive(Debug, Default)]
+/// The losses of a run by iteration; of a long one means over equally many.
+#[derive(Debug)]
 pub(super) struct Losses {
     /// The first of all: what a network that knows nothing has.
     first: Option<f64>,
-    since: Vec<(u64, f64)>,
+    /// Means, each with the first iteration of its losses, and how many losses there are to each.
+    means: Vec<(u64, f64)>,
+    each: usize,
+    /// Losses that are not yet a mean.
+    rest: Vec<(u64, f64)>,
+}
+
+impl Default for Losses {
+    fn default() -> Self {
+        Self { first: None, means: Vec::new(), each: 1, rest: Vec::new() }
+    }
 }
 
 impl Losses {
     /// More than so many are not told apart.
-    const MOST: usize = 4096;
+    const MOST: usize = 1024;
 
     /// Those in the log of the run in this folder.
     pub(super) fn logged(run: &Path) -> Result<Self> {
@@ -97,19 +107,21 @@ impl Losses {
 
     pub(super) fn push(&mut self, iteration: u64, loss: f64) {
         self.first.get_or_insert(loss);
-        self.since.push((iteration, loss));
-        if self.since.len() >= Self::MOST {
-            let halves = self.since.chunks(2).map(|pair| {
-                let sum: f64 = pair.iter().map(|(_, loss)| loss).sum();
-                (pair[0].0, sum / pair.len() as f64)
-            });
-            self.since = halves.collect();
+        self.rest.push((iteration, loss));
+        if self.rest.len() < self.each {
+            return;
+        }
+        self.means.push(together(&self.rest));
+        self.rest.clear();
+        if self.means.len() >= Self::MOST {
+            self.means = self.means.chunks(2).map(together).collect();
+            self.each *= 2;
         }
     }
 
     /// The mean loss from one iteration to before another.
     fn mean(&self, from: u64, to: u64) -> Option<f64> {
-        let of: Vec<f64> = self.since.iter().filter(|(at, _)| (from..to).contains(at)).map(|(_, loss)| *loss).collect();
+        let of: Vec<f64> = self.means.iter().filter(|(at, _)| (from..to).contains(at)).map(|(_, loss)| *loss).collect();
         stats::mean(&of)
     }
 
@@ -121,6 +133,12 @@ impl Losses {
         let [Some(first), Some(before), Some(now)] = means else { return false };
         now < first && now < FALLING * before
     }
+}
+
+/// Some losses as one, by the iteration of the first.
+fn together(losses: &[(u64, f64)]) -> (u64, f64) {
+    let sum: f64 = losses.iter().map(|(_, loss)| loss).sum();
+    (losses.first().map_or(0, |first| first.0), sum / losses.len().max(1) as f64)
 }
 
 /// Whether a run that was seen collapsed before `iteration`, for the `seen`-th time, and was evaluated last after `evaluated`
@@ -262,9 +280,10 @@ mod tests {
         let falls = |loss: &dyn Fn(u64) -> f64, iterations: u64| {
             let mut losses = Losses::default();
             (0..iterations).for_each(|it| losses.push(it, loss(it)));
+            assert!(losses.means.len() < Losses::MOST);
             losses.fall(iterations)
         };
-        let noise = |it: u64| f64::from(crate::rng::Rng::new(it, &[]).range(-0.2, 0.2));
+        let noise = |it: u64| 0.2 * (12.9898 * it as f64).sin();
         for iterations in [40, 100, 50_000] {
             let share = |it: u64| it as f64 / iterations as f64;
             assert!(falls(&|it| 2.5 - 0.5 * share(it) + noise(it), iterations));
