@@ -97,6 +97,7 @@ macro_rules! backbones {
         }
 
         /// A backbone of any type.
+        #[allow(clippy::large_enum_variant, reason = "a model has one backbone")]
         #[derive(Module, Debug)]
         pub enum Backbone {
             $($(#[$doc])* $variant($module)),+
