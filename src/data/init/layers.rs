@@ -9,9 +9,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::folders::called_pair;
 use super::notes::Notes;
 use super::pictures::{Pictures, file_name, folder_of};
+use super::places::called_pair;
 use super::plan::{Outlined, Outlines, Place, Plan, label};
 use super::raster::{Area, Bitmap};
 use super::splits::split_called;

@@ -66,6 +66,14 @@ pub(super) struct Job {
 }
 
 impl Job {
+    /// Masks that it is made of.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
+        self.areas.iter().filter_map(|(area, _)| match area {
+            Area::Bitmap(_, raster::Bitmap::File(path)) | Area::Ids(path, _) => Some(path.as_path()),
+            _ => None,
+        })
+    }
+
     /// The mask.
     pub(super) fn draw(&self) -> Result<Labels> {
         let [width, height] = self.size;
