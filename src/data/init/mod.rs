@@ -7,6 +7,7 @@
 //! A reader answers `None` for a folder that is not of its form, and an error for one that is, but cannot be described:
 //! with what was found and what to pass.
 
+mod city_polygons;
 mod classes;
 mod coco;
 mod depth;
@@ -14,6 +15,7 @@ mod folders;
 mod json;
 mod known;
 mod label_studio;
+mod label_studio_json;
 mod labelme;
 mod layers;
 mod lists;
@@ -76,13 +78,14 @@ pub struct Options {
 pub fn look(folder: &Path, toml: &Path, options: &Options, progress: Progress) -> Result<Plan> {
     let place = Place::new(folder, toml, options)?;
     type Reader = fn(&Place, Progress) -> Result<Option<Plan>>;
-    let readers: [Reader; 11] = [
+    let readers: [Reader; 12] = [
         known::plan,
         loveda::plan,
         yolo::plan,
         coco::plan,
         voc::plan,
         label_studio::plan,
+        label_studio_json::plan,
         supervisely::plan,
         via::plan,
         labelme::plan,
@@ -90,7 +93,7 @@ pub fn look(folder: &Path, toml: &Path, options: &Options, progress: Progress) -
         folders::plan,
     ];
     // Whoever names folders of masks has no outlines.
-    let readers = if options.masks.is_some() { &readers[9..] } else { &readers[..] };
+    let readers = if options.masks.is_some() { &readers[10..] } else { &readers[..] };
     for reader in readers {
         if let Some(mut plan) = reader(&place, progress)? {
             plan.spec.range = depth::range(&place, &plan, progress)?;
