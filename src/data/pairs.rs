@@ -65,6 +65,11 @@ impl Pairs {
         Self::find_joined(base, files, None)
     }
 
+    /// All images below a split's folder, whatever its list says: stems and files.
+    pub(crate) fn images(base: &Path, files: &SplitSpec) -> Vec<(String, PathBuf)> {
+        Self::default().found(&base.join(&files.images), files)
+    }
+
     /// The same; with a `joiner`, each image may have several masks.
     pub(crate) fn find_joined(base: &Path, files: &SplitSpec, joiner: Option<&Joiner>) -> Self {
         let (images, masks) = (base.join(&files.images), base.join(&files.masks));

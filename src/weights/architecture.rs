@@ -33,19 +33,34 @@ impl Names<'_> {
         numbers.collect::<BTreeSet<_>>().len()
     }
 
+    /// Whether a transformer block has this part directly.
+    fn block_has(&self, part: &str) -> bool {
+        self.0.iter().any(|name| {
+            let rest = name.strip_prefix("blocks.").and_then(|rest| rest.split_once('.'));
+            rest.is_some_and(|(_, rest)| rest.split('.').next() == Some(part))
+        })
+    }
+
     /// Whether there are transformer blocks as the plain ViT has them, and a projection of patches.
     fn vit(&self) -> bool {
         self.any(&["patch_embed.proj", "patch_embeddings.projection"])
     }
 }
 
+/// What DINOv2-g and its kin are.
+pub(super) const SWIGLU: &str = "a ViT whose MLPs are SwiGLU, as DINOv2-g";
+
 type Rule = (&'static str, fn(&Names<'_>) -> bool);
 
 /// The first that holds is told; what has a mark of its own comes before what is told by its outline.
-const RULES: [Rule; 22] = [
+const RULES: &[Rule] = &[
     ("a text model", |n| {
         n.any(&["word_embeddings.", "embed_tokens.", "token_embedding.", "transformer.wte."]) && !n.vit()
     }),
+    ("MViT (pooled attention over several resolutions)", |n| {
+        n.any(&["attn.pool_q.", "attn.pool_k."]) || n.starts(&["mvit."])
+    }),
+    ("MaxViT (attention in blocks and over grids)", |n| n.any(&["attn_block.", "attn_grid."])),
     ("SAM's image encoder (its attention has relative positions and windows)", |n| {
         n.any(&["rel_pos_h", "rel_pos_w"]) || n.starts(&["mask_decoder.", "prompt_encoder.", "image_encoder.trunk."])
     }),
@@ -56,7 +71,9 @@ const RULES: [Rule; 22] = [
     }),
     ("BEiT (its attention has relative positions)", |n| {
         n.any(&["relative_position_bias_table", "relative_position_bias.", "rel_pos_bias."])
+            || n.part("lambda_1") && n.vit()
     }),
+    ("a ViT with relative positions", |n| n.vit() && n.part("rel_pos")),
     ("DINOv3 (its positions are rotations, not a table)", |n| {
         n.part("rope_embed")
             || n.part("storage_tokens")
@@ -66,34 +83,49 @@ const RULES: [Rule; 22] = [
     ("EVA (its positions are rotations, or its queries and values have biases of their own)", |n| {
         n.part("rope") || n.part("q_bias") || n.any(&["mlp.fc1_g.", "attn.inner_attn_ln", "attn.rope"])
     }),
-    ("a ViT whose MLPs are SwiGLU, as DINOv2-g", |n| {
-        n.any(&["mlp.w12.", "mlp.w1.", "mlp.weights_in.", "mlp.gate_proj.", "mlp.swiglu"])
-    }),
+    (SWIGLU, |n| n.any(&["mlp.w12.", "mlp.w1.", "mlp.weights_in.", "mlp.gate_proj.", "mlp.swiglu"])),
     ("DINOv3 or a kin of it (it has register tokens and no table of positions)", |n| {
         n.vit() && n.any(&["reg_token", "register_tokens"]) && !n.any(&["pos_embed", "position_embedding"])
     }),
     ("CLIP or SigLIP's picture tower (normalised before its blocks, or pooled by attention)", |n| {
-        n.starts(&["visual.transformer.resblocks.", "vision_model."])
+        n.starts(&["visual.transformer.resblocks.", "vision_model.", "post_layernorm.", "pre_layrnorm."])
             || n.part("norm_pre")
             || n.part("attn_pool")
             || n.part("resblocks")
     }),
+    ("XCiT (attention between channels)", |n| n.any(&["local_mp.", "cls_attn_blocks."])),
+    ("VOLO (attention from the neighbourhood)", |n| n.starts(&["network.0.", "post_network."])),
+    ("NaFlexViT (a table of positions for pictures of any shape)", |n| n.starts(&["embeds.proj.", "embeds.pos_embed"])),
+    ("Hiera (its blocks grow wider)", |n| n.vit() && n.block_has("proj")),
     ("a ViT whose queries and keys are normalised", |n| n.vit() && n.any(&["attn.q_norm.", "attn.k_norm."])),
     ("DeiT with a distillation token", |n| n.part("dist_token") || n.part("distillation_token")),
     ("CaiT (class attention in blocks of its own)", |n| n.any(&["blocks_token_only."])),
     ("a ViT over a convolutional network", |n| n.any(&["patch_embed.backbone.", "patch_embeddings.backbone."])),
+    ("Twins (four stages, local and global attention)", |n| n.starts(&["pos_block."])),
+    ("PVT (four stages)", |n| {
+        n.starts(&["pos_embed1", "patch_embeds.0."]) || n.numbers("stages.") > 1 && n.any(&["attn.sr."])
+    }),
     ("SegFormer's MiT (four stages, attention over reduced maps)", |n| {
         n.starts(&["patch_embed1.", "block1.0."])
             || n.any(&["segformer.", ".patch_embeddings.0.proj.", "attn.sr.", "attention.self.sr."])
     }),
-    ("PVT (four stages)", |n| n.starts(&["pos_embed1", "patch_embeds.0."])),
+    ("EdgeNeXt (convolutions, and attention between channels)", |n| n.part("xca")),
     ("ConvNeXt, a convolutional network", |n| {
         n.starts(&["downsample_layers.", "stages.0.0.dwconv."])
-            || n.any(&["convnext.", ".conv_dw.weight", ".dwconv.weight"]) && n.any(&["stages."])
+            || n.any(&["convnext.", ".conv_dw.weight", ".dwconv.weight", ".depthwise_conv.weight"])
+                && n.any(&["stages."])
     }),
+    ("HRNet, a convolutional network", |n| n.any(&["stage2.0.branches.", "stage2.0.fuse_layers.", "incre_modules."])),
+    ("a DenseNet, a convolutional network", |n| n.any(&["denseblock1."])),
+    ("a RegNet, a convolutional network", |n| n.any(&["s1.b1.conv1."])),
     ("a ResNet, a convolutional network", |n| {
-        n.starts(&["layer1.0.conv1.", "layer1.0.bn1.", "resnet.embedder.", "stem.conv1."])
-            || n.any(&["layer1.0.conv1.", "layer4.0.conv1."])
+        n.starts(&[
+            "layer1.0.conv1.",
+            "layer1.0.bn1.",
+            "resnet.embedder.",
+            "embedder.embedder.convolution.",
+            "stem.conv1.",
+        ]) || n.any(&["layer1.0.conv1.", "layer4.0.conv1."])
     }),
     ("an EfficientNet or MobileNet, a convolutional network", |n| {
         n.any(&["blocks.0.0.conv_dw.", "conv_stem.", "_depthwise_conv.", "features.1.conv.0."])
@@ -101,6 +133,10 @@ const RULES: [Rule; 22] = [
     ("a VGG, a convolutional network", |n| n.starts(&["features.0."])),
     ("MLP-Mixer", |n| n.any(&["mlp_tokens.", "MixerBlock_"])),
     ("a hierarchical transformer (its blocks come in stages)", |n| n.numbers("stages.") > 1),
+    ("DPT (a decoder of depths over a ViT)", |n| n.starts(&["dpt.", "neck.reassemble_stage."])),
+    ("a ViT without a table of positions (they are rotations, or none)", |n| {
+        n.vit() && n.any(&["attn.qkv."]) && !n.any(&["pos_embed", "position_embedding"])
+    }),
     ("a U-Net, a convolutional network", |n| {
         n.any(&["downs.0.", "down1.", "inc.double_conv.", "encoder1."]) && !n.vit()
     }),
@@ -120,7 +156,7 @@ mod tests {
     /// Some names as those who publish such weights have them; `what` is the beginning of what they are told to be.
     #[test]
     fn other_networks_are_named() {
-        let cases: [(&str, &[&str]); 30] = [
+        let cases: [(&str, &[&str]); 50] = [
             ("DINOv3", &["cls_token", "storage_tokens", "rope_embed.periods", "blocks.0.attn.qkv.weight"]),
             (
                 "DINOv3",
@@ -185,6 +221,60 @@ mod tests {
                 &["bert.embeddings.word_embeddings.weight", "bert.encoder.layer.0.attention.self.query.weight"],
             ),
             ("a hierarchical", &["stages.0.blocks.0.norm1.weight", "stages.1.blocks.0.norm1.weight"]),
+            // As timm 1.0.31 and transformers 5.24 have them.
+            (
+                "MViT",
+                &[
+                    "patch_embed.proj.weight",
+                    "stages.0.blocks.0.attn.pool_q.weight",
+                    "stages.0.blocks.0.attn.rel_pos_h",
+                ],
+            ),
+            (
+                "MaxViT",
+                &[
+                    "stages.0.blocks.0.attn_block.attn.rel_pos.relative_position_bias_table",
+                    "stages.0.blocks.0.attn_grid.norm1.weight",
+                ],
+            ),
+            (
+                "a ViT with relative",
+                &["patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.0.attn.rel_pos.mlp.fc1.weight"],
+            ),
+            ("BEiT", &["embeddings.patch_embeddings.projection.weight", "encoder.layer.0.lambda_1"]),
+            (
+                "CLIP",
+                &[
+                    "embeddings.class_embedding",
+                    "embeddings.patch_embedding.weight",
+                    "pre_layrnorm.weight",
+                    "post_layernorm.weight",
+                ],
+            ),
+            ("CLIP", &["embeddings.patch_embedding.weight", "post_layernorm.weight", "head.probe"]),
+            ("XCiT", &["cls_token", "blocks.0.local_mp.conv1.weight", "patch_embed.proj.0.0.weight"]),
+            ("VOLO", &["pos_embed", "network.0.0.attn.v.weight", "patch_embed.proj.weight"]),
+            ("NaFlexViT", &["blocks.0.attn.qkv.weight", "embeds.pos_embed", "embeds.proj.weight"]),
+            ("Hiera", &["pos_embed", "patch_embed.proj.weight", "blocks.0.attn.proj.weight", "blocks.1.proj.weight"]),
+            ("Twins", &["blocks.0.1.attn.sr.weight", "patch_embeds.0.proj.weight", "pos_block.0.proj.0.weight"]),
+            (
+                "PVT",
+                &["patch_embed.proj.weight", "stages.0.blocks.0.attn.sr.weight", "stages.1.downsample.proj.weight"],
+            ),
+            ("EdgeNeXt", &["stages.0.blocks.0.conv_dw.weight", "stages.1.blocks.1.xca.qkv.weight"]),
+            ("ConvNeXt", &["layer_norm.weight", "model.stages.0.layers.0.depthwise_conv.weight"]),
+            ("HRNet", &["conv1.weight", "layer1.0.conv1.weight", "stage2.0.branches.0.0.conv1.weight"]),
+            ("a DenseNet", &["features.conv0.weight", "features.denseblock1.denselayer1.conv1.weight"]),
+            ("a RegNet", &["stem.conv.weight", "s1.b1.conv1.conv.weight"]),
+            (
+                "a ResNet",
+                &["embedder.embedder.convolution.weight", "encoder.stages.0.layers.0.shortcut.convolution.weight"],
+            ),
+            ("DPT", &["dpt.embeddings.cls_token", "neck.reassemble_stage.layers.0.projection.weight"]),
+            (
+                "a ViT without a table",
+                &["cls_token", "patch_embed.proj.weight", "blocks.0.attn.qkv.weight", "blocks.0.gamma_1"],
+            ),
         ];
         for (what, names) in cases {
             assert!(foreign(names).is_some_and(|found| found.starts_with(what)), "{names:?}: {:?}", foreign(names));

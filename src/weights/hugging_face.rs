@@ -22,6 +22,12 @@ pub(super) const RULES: Rules = &[
     ("encoder.layer.#.output.dense.", "backbone.blocks.#.mlp.fc2."),
     ("encoder.layer.#.", "backbone.blocks.#."),
     ("layernorm.", "backbone.norm."),
+    // ViT's since transformers 5.
+    ("layers.#.attention.o_proj.", "backbone.blocks.#.attn.proj."),
+    ("layers.#.attention.", "backbone.blocks.#.attn."),
+    ("layers.#.layernorm_before.", "backbone.blocks.#.norm1."),
+    ("layers.#.layernorm_after.", "backbone.blocks.#.norm2."),
+    ("layers.#.", "backbone.blocks.#."),
     ("", "backbone."),
 ];
 
@@ -115,6 +121,32 @@ mod tests {
             }
             assert!(renamed.tensors.contains_key("backbone.pooler.dense.bias"));
         }
+    }
+
+    #[test]
+    fn vit_of_transformers_5_gets_our_names() {
+        let names = [
+            "vit.embeddings.patch_embeddings.projection.weight",
+            "vit.embeddings.position_embeddings",
+            "vit.layers.3.attention.k_proj.weight",
+            "vit.layers.3.attention.o_proj.weight",
+            "vit.layers.3.attention.q_proj.weight",
+            "vit.layers.3.attention.v_proj.weight",
+            "vit.layers.3.layernorm_after.weight",
+            "vit.layers.3.layernorm_before.weight",
+            "vit.layers.3.mlp.fc1.weight",
+            "vit.layernorm.weight",
+            "classifier.weight",
+        ];
+        let state = state(&names);
+        let renamed = our_names(&state).unwrap();
+        assert_eq!(renamed.layout, Layout::HuggingFace);
+        for ours in ["norm1.weight", "norm2.weight", "mlp.fc1.weight", "attn.proj.weight"] {
+            assert!(renamed.tensors.contains_key(&format!("backbone.blocks.3.{ours}")), "{ours}");
+        }
+        // Queries, keys, values, in this order.
+        assert_eq!(renamed.tensors["backbone.blocks.3.attn.qkv.weight"].data, [4.0, 2.0, 5.0]);
+        assert!(renamed.tensors.contains_key("backbone.norm.weight"));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::architecture::foreign;
+use super::architecture::{SWIGLU, foreign};
 use super::state::{HostTensor, StateDict};
 use super::wrappers::{Bare, unwrap};
 use super::{hugging_face, queries};
@@ -109,7 +109,13 @@ const PLAIN: &str = "backbones are plain vision transformers: take ViT weights o
 pub(super) fn architecture(state: &StateDict) -> Option<&'static str> {
     let bare = unwrap(state.tensors.iter()).tensors;
     let names: Vec<&str> = bare.iter().map(|(name, _)| name.strip_prefix("backbone.").unwrap_or(name)).collect();
-    foreign(&names)
+    let side = |end: &str, at: usize| bare.iter().find(|(name, _)| name.ends_with(end))?.1.shape.get(at).copied();
+    // timm packs SwiGLU's two products into one, under the names of a plain MLP.
+    let packed = || {
+        let (rows, columns) = (side("blocks.0.mlp.fc1.weight", 0)?, side("blocks.0.mlp.fc2.weight", 1)?);
+        (columns > 0 && Some(rows) == columns.checked_mul(2)).then_some(SWIGLU)
+    };
+    foreign(&names).or_else(packed)
 }
 
 fn detect(names: &[&str]) -> Option<Layout> {

@@ -138,6 +138,16 @@ fn dtype_of(dtype: pytorch_reader::DType) -> Dtype {
 }
 
 fn broken(cause: pytorch_reader::PytorchError) -> Error {
+    let what = cause.to_string();
+    if let Some(kind) = ["torch.float8", "torch.float4", "torch.QInt8", "torch.QUInt8", "torch.QInt32"]
+        .into_iter()
+        .find(|kind| what.contains(kind))
+    {
+        let kind = if kind.contains("float") { "floats of 8 bits or fewer" } else { "quantised numbers" };
+        return Error::new(format!("its tensors hold {kind}, which are not supported")).source(cause).hint(
+            "convert the weights to float32, float16 or bfloat16; numbers of 8 bits mean nothing without the scales beside them",
+        );
+    }
     Error::new("it is no PyTorch checkpoint that can be read").source(cause).hint(
         "it may be cut short, or hold more than weights: in Python, torch.save(model.state_dict(), …) writes a file that reads",
     )
@@ -221,6 +231,21 @@ mod tests {
         let error = super::super::read(path).unwrap_err();
         assert!(error.remedy().is_some() && error.to_string().contains("w.pth"), "{error}");
         error.to_string()
+    }
+
+    /// As `torch.save` writes `tensor.to(torch.float8_e4m3fn)`.
+    #[test]
+    fn floats_of_8_bits_are_named() {
+        let storage = b"ctorch.storage\nUntypedStorage\n".to_vec();
+        let id = tuple(&[text("storage"), storage, text("0"), text("cpu"), int(4)]);
+        let numbers = |list: &[usize]| tuple(&list.iter().copied().map(int).collect::<Vec<_>>());
+        let (hooks, kind) = (call("collections\nOrderedDict\n", &[]), b"ctorch\nfloat8_e4m3fn\n".to_vec());
+        let arguments =
+            [[id, b"Q".to_vec()].concat(), int(0), numbers(&[2, 2]), numbers(&[2, 1]), b"\x89".to_vec(), hooks, kind];
+        let root = dict(&[("norm.bias", call("torch._utils\n_rebuild_tensor_v3\n", &arguments))]);
+        let (_folder, path) = archive(&root, &[vec![0; 4]], Stored);
+        let said = error_of(&path);
+        assert!(said.contains("floats of 8 bits or fewer"), "{said}");
     }
 
     #[test]

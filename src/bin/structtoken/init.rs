@@ -47,6 +47,10 @@ pub(crate) struct Arguments {
     /// Take coordinates beyond 1 in YOLO's files for pixels
     #[arg(long)]
     pixels: bool,
+    /// Read masks that are JPEGs: values are taken for the nearest common one within so much, 16 for instance; 127 for masks
+    /// of black and white
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=127))]
+    jpeg_tolerance: Option<u8>,
     /// The encoding of names that are no Unicode
     #[arg(long, value_name = "ENCODING")]
     text: Option<Text>,
@@ -89,6 +93,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         names: arguments.names,
         first: arguments.names_from,
         void: arguments.void.map(values),
+        jpeg_tolerance: arguments.jpeg_tolerance,
         pixels: arguments.pixels,
         text: arguments.text.map(|text| match text {
             Text::Gbk => TextEncoding::Gbk,

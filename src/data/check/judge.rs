@@ -40,10 +40,8 @@ pub(super) fn judge(tally: &Tally, faults: &mut Faults) {
 fn depth(tally: &Tally, faults: &mut Faults) {
     let Some([low, high]) = tally.deep else { return };
     let values = format!("the values of the whole set are {low} to {high}");
-    // The next power of two: 10, 12 or 14 bits are what cameras and scanners have.
-    let most = u16::try_from((u32::from(high) + 1).next_power_of_two() - 1).unwrap_or(u16::MAX);
     match tally.spec.range {
-        None if high < u16::MAX / 2 => {
+        None if let Some([_, most]) = common_range(high) => {
             let what = "images of 16 bits a channel that use a part of them, and are nearly black as they are read";
             let fault = Fault::new(Level::Warning, "narrow-range", what, WRITE);
             faults.add_many(
@@ -60,6 +58,13 @@ fn depth(tally: &Tally, faults: &mut Faults) {
         }
         _ => {}
     }
+}
+
+/// The range of a set of 16 bits a channel whose highest value is this, where it uses a part of them.
+pub(crate) fn common_range(high: u16) -> Option<[u16; 2]> {
+    // The next power of two: 10, 12 or 14 bits are what cameras and scanners have.
+    let most = u16::try_from((u32::from(high) + 1).next_power_of_two() - 1).ok()?;
+    (high < u16::MAX / 2).then_some([0, most])
 }
 
 fn other_encoding(tally: &Tally, faults: &mut Faults) {

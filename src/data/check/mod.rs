@@ -32,6 +32,7 @@ use crate::error::{Error, Result};
 use fault::Faults;
 use tally::Tally;
 
+pub(crate) use judge::common_range;
 pub(crate) use mixed::Kinds;
 pub(crate) use survey::{Survey, ValueCount, survey};
 

@@ -7,6 +7,9 @@ use crate::data::pairs::plain_stem;
 /// How many images are looked at to guess; all are counted.
 const SAMPLE: usize = 200;
 
+/// What parts of names stand between.
+const SEPARATORS: [char; 3] = ['.', '_', '-'];
+
 /// What the ends of masks' names hold where they lie among images.
 const MARKS: [&str; 6] = ["mask", "label", "seg", "gt", "annot", "_l."];
 
@@ -57,7 +60,10 @@ pub(crate) fn guess(images: &[&str], masks: &[&str], apart: bool) -> Option<(Rul
     };
     let counted = votes.into_iter().take(16).map(|(rule, _)| (hits(&rule), rule));
     let (hits, rule) = counted.max_by_key(|(hits, rule)| (*hits, rank(rule)))?;
-    (hits > 0).then_some((rule, hits))
+    // What few names share is chance, unless masks are called just as their images.
+    let plain = rule.image_suffix.is_none() && rule.mask_suffix.starts_with(SEPARATORS);
+    let most = if apart { images.len().min(masks.len()) } else { 0 };
+    (hits > 0 && (plain || 2 * hits >= most)).then_some((rule, hits))
 }
 
 /// The masks that share the longest start with an image.
@@ -77,7 +83,6 @@ fn common(a: &str, b: &str) -> usize {
 /// The rule that makes `mask` of `image`: what follows their common start, from a separator on. `None` if only their
 /// folders are the same.
 fn rule(image: &str, mask: &str) -> Option<Rule> {
-    const SEPARATORS: [char; 3] = ['.', '_', '-'];
     let shared = common(image, mask);
     let folder = image[..shared].rfind('/').map_or(0, |slash| slash + 1);
     let cut = match image[shared..].starts_with(SEPARATORS) {
@@ -86,6 +91,12 @@ fn rule(image: &str, mask: &str) -> Option<Rule> {
     };
     let cut = if cut == folder { shared } else { cut };
     if cut == folder {
+        return None;
+    }
+    // No number is cut in two: `12.png` and `13.png` are two pictures.
+    let ends_in_digit = image[..cut].ends_with(|c: char| c.is_ascii_digit());
+    let goes_on = |name: &str| name[cut..].starts_with(|c: char| c.is_ascii_digit());
+    if ends_in_digit && (goes_on(image) || goes_on(mask)) {
         return None;
     }
     let plain = plain_stem(image).is_some_and(|stem| stem.len() == cut);
@@ -131,6 +142,12 @@ mod tests {
         assert_eq!((image.as_deref(), mask.as_str(), hits), (Some("_leftImg8bit.png"), "_gtFine_labelIds.png", 2));
         assert_eq!(found(&["a.jpg"], &["a.PNG"]), (None, ".PNG".into(), 1));
         assert_eq!(guess(&["cat.jpg"], &["dog.png"], true), None);
+        // Frames of a film are no masks of each other, and zeros before a number count.
+        let frames = ["a/000001.png", "a/000002.png", "a/000012.png"];
+        assert_eq!(guess(&frames, &frames, false), None);
+        let (images, masks) = (["0001.png", "0002.png", "0010.png"], ["1.png", "2.png", "10.png"]);
+        assert_eq!(guess(&images, &masks, true), None);
+        assert_eq!(guess(&["M\u{fc}_1.jpg", "M\u{fc}_2.jpg"], &["Mu\u{308}_1.png", "Mu\u{308}_2.png"], true), None);
     }
 
     #[test]

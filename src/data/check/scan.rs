@@ -78,12 +78,12 @@ pub(super) struct Count {
 }
 
 /// A file that cannot be read.
-pub(super) struct Broken {
+pub(crate) struct Broken {
     /// Which, where it is not the one that was asked for.
     pub(super) file: Option<PathBuf>,
-    pub(super) code: &'static str,
-    pub(super) what: String,
-    pub(super) remedy: String,
+    pub(crate) code: &'static str,
+    pub(crate) what: String,
+    pub(crate) remedy: String,
     /// What the decoder said.
     pub(super) note: Option<String>,
 }
@@ -133,9 +133,28 @@ fn joined(parts: &[Part], joiner: &Joiner) -> Result<MaskFacts, Broken> {
     Ok(MaskFacts { overlapping, format, ..facts(&joined.mask) })
 }
 
-/// The facts of a mask alone.
-pub(super) fn scan_mask(path: &Path) -> Result<MaskFacts, Broken> {
-    read(path, |path, file| mask(path, file, None))
+/// The facts of a mask alone; `tolerance`: of a JPEG too, as numbers where its channels differ by no more.
+pub(super) fn scan_mask(path: &Path, tolerance: Option<u8>) -> Result<MaskFacts, Broken> {
+    let Some(tolerance) = tolerance else { return read(path, |path, file| mask(path, file, None)) };
+    let lossy = |_: &Path, file: BufReader<File>| {
+        let raw = formats::mask(file, true).and_then(|decoded| meant(decoded.mask, Encoding::Index));
+        raw.map(|raw| greyed(raw, tolerance)).map_err(|error| (error, "masks"))
+    };
+    let raw = read(path, lossy)?;
+    if raw.stored().format == Format::Jpeg { Ok(facts(&raw)) } else { read(path, |path, file| mask(path, file, None)) }
+}
+
+/// A JPEG of greys in three channels as one of numbers.
+fn greyed(mask: RawMask, tolerance: u8) -> RawMask {
+    match mask {
+        RawMask::Rgb { width, height, values, stored }
+            if stored.format == Format::Jpeg
+                && values.iter().all(|[r, g, b]| r.abs_diff(*g).max(b.abs_diff(*g)) <= tolerance) =>
+        {
+            RawMask::Index { width, height, values: values.iter().map(|rgb| u16::from(rgb[1])).collect(), stored }
+        }
+        mask => mask,
+    }
 }
 
 fn read<T>(
@@ -309,8 +328,8 @@ fn broken(bytes: &[u8], error: &Error, noun: &str) -> Broken {
         ),
         Some(Format::Npy) if noun == "images" => other_format(noun, "NumPy array"),
         Some(Format::WebP) if noun == "masks" => other_format(noun, "WebP"),
-        Some(_) if error.to_string().contains("not supported") => {
-            ("other-format", format!("{noun} of a form that is not read"), "export them as PNG".to_string())
+        Some(_) if ["not supported", "with fractions", "no whole numbers"].iter().any(|part| error.to_string().contains(part)) => {
+            ("other-format", format!("{noun} of a form that is not read"), error.remedy().unwrap_or("export them as PNG").to_string())
         }
         Some(_) => ("damaged-file", format!("{noun} that are damaged or cut short"), again.to_string()),
         None if let Ok(other) = image::guess_format(bytes) => other_format(noun, &format!("{other:?}").to_uppercase()),

@@ -5,11 +5,15 @@ use std::path::PathBuf;
 
 use rayon::prelude::*;
 
-use super::scan::scan_mask;
+use super::scan::{Broken, scan_mask};
 use super::{CHUNK, Kinds, Progress};
 use crate::data::encoding::Groups;
+use crate::data::formats::Format;
 use crate::data::palette::Palettes;
 use crate::data::spec::{Encoding, Source};
+
+/// More values than this that are far from each other are those of photographs.
+const MOST: usize = 1024;
 
 /// What masks hold.
 #[derive(Default)]
@@ -19,7 +23,9 @@ pub(crate) struct Survey {
     /// Masks of colours.
     pub(crate) rgb: usize,
     /// Masks that cannot be read, and why.
-    pub(crate) broken: Vec<(PathBuf, String)>,
+    pub(crate) broken: Vec<(PathBuf, Broken)>,
+    /// Masks that are JPEGs, whose values were brought to the common ones.
+    pub(crate) jpegs: usize,
     /// All numbers.
     pub(crate) numbers: BTreeMap<Source, ValueCount>,
     /// All colours, up to some thousands of each mask.
@@ -78,17 +84,17 @@ impl Survey {
     }
 }
 
-/// Reads all masks.
-pub(crate) fn survey(masks: &[PathBuf], progress: Progress) -> Survey {
+/// Reads all masks. `tolerance`: JPEGs too, whose values are then taken for the nearest common one within so much.
+pub(crate) fn survey(masks: &[PathBuf], tolerance: Option<u8>, progress: Progress) -> Survey {
     let mut survey = Survey { one_palette: true, ..Survey::default() };
     progress(0, masks.len());
     for (at, chunk) in masks.chunks(CHUNK).enumerate() {
-        let scanned: Vec<_> = chunk.par_iter().map(|path| scan_mask(path)).collect();
+        let scanned: Vec<_> = chunk.par_iter().map(|path| scan_mask(path, tolerance)).collect();
         for (path, facts) in chunk.iter().zip(scanned) {
             let facts = match facts {
                 Ok(facts) => facts,
                 Err(broken) => {
-                    survey.broken.push((path.clone(), broken.what));
+                    survey.broken.push((path.clone(), broken));
                     continue;
                 }
             };
@@ -96,7 +102,12 @@ pub(crate) fn survey(masks: &[PathBuf], progress: Progress) -> Survey {
                 Source::Index(n) => *n,
                 Source::Rgb([grey, ..]) => u16::from(*grey),
             };
-            survey.groups.add(path, facts.values.keys().map(number));
+            let jpeg = facts.kind == Format::Jpeg.name();
+            survey.jpegs += usize::from(jpeg);
+            // The values that compression left tell nothing of how labels are stored.
+            if !jpeg {
+                survey.groups.add(path, facts.values.keys().map(number));
+            }
             let values = match facts.encoding {
                 Encoding::Index => {
                     survey.index += 1;
@@ -110,7 +121,9 @@ pub(crate) fn survey(masks: &[PathBuf], progress: Progress) -> Survey {
             if facts.encoding == Encoding::Index {
                 let numbers = facts.values.keys();
                 let numbers = numbers.filter_map(|value| if let Source::Index(n) = value { Some(*n) } else { None });
-                survey.kinds.add(numbers.collect(), path);
+                if !jpeg {
+                    survey.kinds.add(numbers.collect(), path);
+                }
                 // Greys of 8 bits could be colours too, but nothing says so.
                 survey.plain += usize::from(facts.palette.is_none());
             }
@@ -134,5 +147,57 @@ pub(crate) fn survey(masks: &[PathBuf], progress: Progress) -> Survey {
         }
         progress((at * CHUNK + chunk.len()).min(masks.len()), masks.len());
     }
+    if let Some(tolerance) = tolerance.filter(|_| survey.jpegs > 0) {
+        for values in [&mut survey.numbers, &mut survey.colours, &mut survey.all_colours] {
+            gather(values, tolerance);
+        }
+    }
     survey
+}
+
+/// Adds each value to the most frequent one that is no farther than `tolerance` in any channel.
+fn gather(values: &mut BTreeMap<Source, ValueCount>, tolerance: u8) {
+    let channels = |value: &Source| match value {
+        Source::Index(n) => [*n; 3],
+        Source::Rgb(rgb) => rgb.map(u16::from),
+    };
+    let mut all: Vec<(Source, ValueCount)> = std::mem::take(values).into_iter().collect();
+    all.sort_by_key(|(value, count)| (std::cmp::Reverse(count.pixels), *value));
+    let mut common: Vec<(Source, ValueCount)> = Vec::new();
+    for (value, count) in all {
+        let far = |other: &Source| {
+            let (a, b) = (channels(&value), channels(other));
+            (0..3).map(|at| a[at].abs_diff(b[at])).max().unwrap_or(0)
+        };
+        let near = common.iter().enumerate().filter(|(_, (other, _))| far(other) <= u16::from(tolerance));
+        match near.min_by_key(|(_, (other, _))| far(other)).map(|(at, _)| at) {
+            Some(at) => {
+                let sum = &mut common[at].1;
+                sum.pixels += count.pixels;
+                sum.masks = sum.masks.max(count.masks);
+            }
+            // More would take long, and are no labels.
+            None if common.len() < MOST => common.push((value, count)),
+            None => {}
+        }
+    }
+    values.extend(common);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_jpegs_are_gathered_at_the_common_ones() {
+        let count = |pixels| ValueCount { pixels, masks: 1 };
+        let mut values: BTreeMap<Source, ValueCount> = [(0, 900), (3, 40), (15, 5), (128, 2), (249, 30), (255, 700)]
+            .map(|(n, pixels)| (Source::Index(n), count(pixels)))
+            .into();
+        gather(&mut values, 16);
+        let found: Vec<(Source, u64)> = values.iter().map(|(value, count)| (*value, count.pixels)).collect();
+        assert_eq!(found, [(Source::Index(0), 945), (Source::Index(128), 2), (Source::Index(255), 730)]);
+        gather(&mut values, 127);
+        assert_eq!(values.keys().copied().collect::<Vec<_>>(), [0, 255].map(Source::Index));
+    }
 }

@@ -14,6 +14,9 @@ use crate::error::Error;
 /// Colours that cover less than this share may be smoothed edges between two that cover more.
 const EDGE_SHARE: f64 = 0.01;
 
+/// More values than this that have a few pixels are no slips.
+const MOST_SLIPS: usize = 32;
+
 /// What VOC's palette, and those made after it, shows 255 in.
 const BORDER: [u8; 3] = [224, 224, 192];
 
@@ -79,16 +82,32 @@ pub(super) fn find(survey: &Survey, options: &Options, file: Option<(String, Vec
     let mut ignore = Vec::new();
 
     // Slips first: what they are called does not matter.
+    let mut slips: Vec<String> = Vec::new();
     values.retain(|(value, count)| {
         let chosen = options.void.as_ref().is_some_and(|void| number(value).is_some_and(|n| void.contains(&n)));
         let meant = number(value) == Some(255) || names.told.contains_key(value) || chosen;
         let stray = count.pixels < STRAY && total > 100 * STRAY && !meant;
         if stray {
-            notes.push(format!("{value} has {} pixels in all masks: taken for a slip and ignored", count.pixels));
+            slips.push(format!("{value} ({})", count.pixels));
             ignore.push(*value);
         }
         !stray
     });
+    if slips.len() > MOST_SLIPS {
+        doubt = doubt.or(Some(
+            Error::new(format!(
+                "{} values have fewer than {STRAY} pixels each, as those of photographs do",
+                slips.len()
+            ))
+            .hint("pass the folder of masks: --masks DIR; `structtoken data check` names the files"),
+        ));
+        ignore.clear();
+    } else if !slips.is_empty() {
+        notes.push(format!(
+            "values of fewer than {STRAY} pixels in all masks are taken for slips and ignored: {}",
+            slips.join(", ")
+        ));
+    }
     // Of colours, these are one channel alone.
     let mixed = if grey || encoding == Encoding::Index { survey.groups.mixed() } else { None };
     let numbers: Vec<u16> = values.iter().filter_map(|(value, _)| number(value)).collect();
@@ -207,6 +226,12 @@ pub(super) fn find(survey: &Survey, options: &Options, file: Option<(String, Vec
         .map(|(value, name)| ClassSpec { name, color: color(&value), source: Some(sources(&value)) })
         .collect();
     distinct(&mut classes);
+    if classes.len() == 1 && doubt.is_none() {
+        let one = classes[0].source.iter().flatten().next().map_or(String::new(), Source::to_string);
+        notes.push(format!(
+            "all masks hold one value, {one}: nothing can be learned from one class; if the labels lie in another folder, pass --masks DIR"
+        ));
+    }
     if names.says {
         notes.push(format!("values and classes: {}", pairs(&classes)));
     }

@@ -168,7 +168,9 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
         let outlined = outlines(&found.path, found.file, &places, &ids, &mut notes);
         groups.push((found.split, images, outlined));
     }
-    place.outlines(Outlines { kind: "COCO outlines", names: &names, normalised: false, groups, notes }).map(Some)
+    place
+        .outlines(Outlines { kind: "COCO outlines", names: &names, normalised: false, void_rest: false, groups, notes })
+        .map(Some)
 }
 
 /// The folder of a file's images, and their names below it.

@@ -128,9 +128,7 @@ pub(super) fn with_keys<T: DeserializeOwned>(path: &Path, keys: &[&str], hint: &
     if !keys.iter().all(|key| found.iter().any(|one| one == key)) {
         return Ok(None);
     }
-    serde_json::from_slice::<Object<T>>(text)
-        .map(|object| Some(object.0))
-        .map_err(|error| Error::file("understand", path, error.to_string()).hint(hint))
+    crate::files::parse_json(text).map(Some).map_err(|error| Error::file("understand", path, error).hint(hint))
 }
 
 /// The names of an object's entries.

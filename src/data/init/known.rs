@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::city_polygons;
 use super::plan::{List, Part, Place, Plan};
 use crate::data::Split;
 use crate::data::check::Progress;
@@ -31,6 +32,12 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     let mut notes = vec![format!("classes and values are those of the built-in `{set}`")];
     let trained = |name: &str| name.ends_with("_gtFine_labelTrainIds.png");
     let labels = || walk(&place.dir.join("gtFine")).files;
+    if set == "cityscapes"
+        && !labels().iter().any(|(name, _)| name.ends_with("_gtFine_labelIds.png") || trained(name))
+        && let Some(plan) = city_polygons::plan(place)?
+    {
+        return Ok(Some(plan));
+    }
     let train_ids = set == "cityscapes" && {
         let files = labels();
         !files.iter().any(|(name, _)| name.ends_with("_gtFine_labelIds.png"))

@@ -41,13 +41,8 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
         .hint("export the project as JSON too (which has `id` and `data.image` of each task) and put it and the images there"));
     }
     let below = Pictures::below(place, &place.images()?);
-    let mut pictures: HashMap<String, String> = HashMap::new();
-    for name in below.names().iter().filter(|name| layer(file_name(name)).is_none()) {
-        if let Some(other) = pictures.insert(file_name(name).to_string(), name.clone()) {
-            return Err(Error::new(format!("`{other}` and `{name}` have one name, by which tasks call their images"))
-                .hint("leave one of them, or pass the folder that is meant: --images DIR"));
-        }
-    }
+    let without: Vec<String> = below.names().iter().filter(|name| layer(file_name(name)).is_none()).cloned().collect();
+    let pictures = by_file_name(&without)?;
     let mut names: Vec<String> = layers.iter().map(|(layer, _)| layer.label.clone()).collect();
     names.sort();
     names.dedup();
@@ -71,7 +66,8 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
         outlined.push(Outlined { name, source, declared, areas: of_task.iter().map(area).collect(), fault: None });
     }
     let groups = vec![(None, below.root().to_path_buf(), outlined)];
-    let found = Outlines { kind: "Label Studio masks", names: &names, normalised: false, groups, notes };
+    let found =
+        Outlines { kind: "Label Studio masks", names: &names, normalised: false, void_rest: false, groups, notes };
     let mut plan = place.outlines(found)?;
     plan.notes.push("where labels or annotations of one task overlap, the later covers".to_string());
     Ok(Some(plan))
@@ -100,10 +96,7 @@ fn tasks(files: &[(String, PathBuf)]) -> Result<BTreeMap<u64, String>> {
         }
         let Ok(serde_json::Value::Array(list)) = serde_json::from_slice(text) else { continue };
         for task in list {
-            let image = task["data"].as_object().into_iter().flat_map(|data| data.values()).find_map(|value| {
-                // Links may carry a query, as local files do: ?d=folder/a.jpg
-                value.as_str().filter(|text| plain_stem(text).is_some())
-            });
+            let image = task["data"].as_object().and_then(image_of);
             if let (Some(id), Some(image)) = (task["id"].as_u64(), image) {
                 tasks.insert(id, image.to_string());
             }
@@ -112,8 +105,28 @@ fn tasks(files: &[(String, PathBuf)]) -> Result<BTreeMap<u64, String>> {
     Ok(tasks)
 }
 
+/// The link to a task's picture. It may carry a query, as local files do: ?d=folder/a.jpg
+pub(super) fn image_of(data: &serde_json::Map<String, serde_json::Value>) -> Option<&str> {
+    data.values().find_map(|value| value.as_str().filter(|text| plain_stem(text).is_some()))
+}
+
+/// Pictures by their file names.
+///
+/// # Errors
+/// Two of one name.
+pub(super) fn by_file_name(names: &[String]) -> Result<HashMap<String, String>> {
+    let mut pictures: HashMap<String, String> = HashMap::new();
+    for name in names {
+        if let Some(other) = pictures.insert(file_name(name).to_string(), name.clone()) {
+            return Err(Error::new(format!("`{other}` and `{name}` have one name, by which tasks call their images"))
+                .hint("leave one of them, or pass the folder that is meant: --images DIR"));
+        }
+    }
+    Ok(pictures)
+}
+
 /// The picture that a task's link means: uploads carry 8 hexadecimal digits before the name.
-fn found(link: &str, pictures: &HashMap<String, String>) -> Option<String> {
+pub(super) fn found(link: &str, pictures: &HashMap<String, String>) -> Option<String> {
     let name = decoded(link.rsplit(['/', '=']).next()?);
     let original =
         name.split_once('-').filter(|(digits, _)| digits.len() == 8 && digits.bytes().all(|b| b.is_ascii_hexdigit()));

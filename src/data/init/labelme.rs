@@ -100,7 +100,16 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
         groups.entry((split, images)).or_default().push(outlined);
     }
     let groups = groups.into_iter().map(|((split, images), outlined)| (split, images, outlined)).collect();
-    place.outlines(Outlines { kind: "LabelMe shapes", names: &names, normalised: false, groups, notes }).map(Some)
+    place
+        .outlines(Outlines {
+            kind: "LabelMe shapes",
+            names: &names,
+            normalised: false,
+            void_rest: false,
+            groups,
+            notes,
+        })
+        .map(Some)
 }
 
 fn outline(name: &str, path: &Path, file: File, names: &[String], notes: &mut Notes) -> Outlined {

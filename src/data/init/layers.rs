@@ -9,9 +9,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::folders::called_pair;
 use super::notes::Notes;
 use super::pictures::{Pictures, file_name, folder_of};
+use super::places::called_pair;
 use super::plan::{Outlined, Outlines, Place, Plan, label};
 use super::raster::{Area, Bitmap};
 use super::splits::split_called;
@@ -72,8 +72,14 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
         groups.entry((split, images)).or_default().push(Outlined { name, source, declared: None, areas, fault: None });
     }
     let groups = groups.into_iter().map(|((split, images), outlined)| (split, images, outlined)).collect();
-    let found =
-        Outlines { kind: "several masks an image", names: &names, normalised: false, groups, notes: Notes::default() };
+    let found = Outlines {
+        kind: "several masks an image",
+        names: &names,
+        normalised: false,
+        void_rest: false,
+        groups,
+        notes: Notes::default(),
+    };
     let mut plan = place.outlines(found)?;
     plan.notes.push(format!(
         "{masks} black and white masks of {count} images are joined, {several} of which have more than one; where classes \

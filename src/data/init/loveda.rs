@@ -51,7 +51,14 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
         return Ok(None);
     }
     let names = NAMES.map(str::to_string);
-    let mut plan = place.outlines(Outlines { kind: "LoveDA", names: &names, normalised: false, groups, notes })?;
+    let mut plan = place.outlines(Outlines {
+        kind: "LoveDA",
+        names: &names,
+        normalised: false,
+        void_rest: false,
+        groups,
+        notes,
+    })?;
     plan.spec.ignore = vec![crate::data::spec::Source::Index(u16::from(IGNORE))];
     plan.notes.retain(|note| !note.starts_with("pixels outside"));
     plan.notes.push("0 is no data and left out, 1 is the class `background`".to_string());

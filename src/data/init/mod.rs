@@ -7,26 +7,32 @@
 //! A reader answers `None` for a folder that is not of its form, and an error for one that is, but cannot be described:
 //! with what was found and what to pass.
 
+mod city_polygons;
 mod classes;
 mod coco;
+mod depth;
 mod folders;
 mod json;
 mod known;
 mod label_studio;
+mod label_studio_json;
 mod labelme;
 mod layers;
+mod lists;
 mod loveda;
 mod names;
 mod naming;
 mod notes;
 mod per_class;
 mod pictures;
+mod places;
 mod plan;
 mod raster;
 mod read;
 mod splits;
 mod supervisely;
 mod text;
+mod unused;
 mod via;
 mod voc;
 mod write;
@@ -57,6 +63,8 @@ pub struct Options {
     pub first: Option<u16>,
     /// Values of masks that count nowhere; an empty list says that all values are classes.
     pub void: Option<Vec<u16>>,
+    /// Masks may be JPEGs, whose values are taken for the nearest common one within so much.
+    pub jpeg_tolerance: Option<u8>,
     /// Coordinates beyond 1 in YOLO's files are pixels.
     pub pixels: bool,
     /// The encoding of text that is no Unicode.
@@ -70,13 +78,14 @@ pub struct Options {
 pub fn look(folder: &Path, toml: &Path, options: &Options, progress: Progress) -> Result<Plan> {
     let place = Place::new(folder, toml, options)?;
     type Reader = fn(&Place, Progress) -> Result<Option<Plan>>;
-    let readers: [Reader; 11] = [
+    let readers: [Reader; 12] = [
         known::plan,
         loveda::plan,
         yolo::plan,
         coco::plan,
         voc::plan,
         label_studio::plan,
+        label_studio_json::plan,
         supervisely::plan,
         via::plan,
         labelme::plan,
@@ -84,13 +93,20 @@ pub fn look(folder: &Path, toml: &Path, options: &Options, progress: Progress) -
         folders::plan,
     ];
     // Whoever names folders of masks has no outlines.
-    let readers = if options.masks.is_some() { &readers[9..] } else { &readers[..] };
+    let readers = if options.masks.is_some() { &readers[10..] } else { &readers[..] };
     for reader in readers {
-        if let Some(plan) = reader(&place, progress)? {
+        if let Some(mut plan) = reader(&place, progress)? {
+            plan.spec.range = depth::range(&place, &plan, progress)?;
+            if let Some([_, most]) = plan.spec.range {
+                plan.notes.push(format!(
+                    "images have 16 bits a channel and use a part of them: `range` takes 0 to {most} for black to white"
+                ));
+            }
+            plan.notes.extend(unused::note(&place, &plan));
             return Ok(plan);
         }
     }
-    Err(folders::unknown(&place))
+    Err(unused::unknown(&place))
 }
 
 /// Checks a bare folder: as [`check::check`] does what [`look`] would describe it as.

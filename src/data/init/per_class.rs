@@ -58,7 +58,7 @@ pub(super) fn plan(place: &Place, folders: &[Folders], progress: Progress) -> Re
     if 2 * several < images || ends.len() < 2 || ends.len() > MAX_KINDS || !ends.iter().all(named) {
         return Ok(None);
     }
-    let survey = survey(&files, progress);
+    let survey = survey(&files, place.options.jpeg_tolerance, progress);
     if !is_black_and_white(&survey) {
         return Ok(None);
     }

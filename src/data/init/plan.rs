@@ -58,6 +58,8 @@ pub(super) struct Job {
     pub(super) source: PathBuf,
     pub(super) mask: PathBuf,
     areas: Vec<(Area, u8)>,
+    /// What no area covers.
+    rest: u8,
     /// Coordinates are shares of width and height.
     normalised: bool,
     /// Width and height of what the outlines were drawn on, and how it is turned to be the image.
@@ -66,10 +68,18 @@ pub(super) struct Job {
 }
 
 impl Job {
+    /// Masks that it is made of.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
+        self.areas.iter().filter_map(|(area, _)| match area {
+            Area::Bitmap(_, raster::Bitmap::File(path)) | Area::Ids(path, _) => Some(path.as_path()),
+            _ => None,
+        })
+    }
+
     /// The mask.
     pub(super) fn draw(&self) -> Result<Labels> {
         let [width, height] = self.size;
-        let mut labels = Labels { width, height, ids: vec![0; width * height] };
+        let mut labels = Labels { width, height, ids: vec![self.rest; width * height] };
         for (area, class) in &self.areas {
             let drawn = match area {
                 Area::Polygons(rings) if self.normalised => {
@@ -156,6 +166,8 @@ pub(super) struct Outlines<'a> {
     pub(super) names: &'a [String],
     /// Coordinates are shares of width and height.
     pub(super) normalised: bool,
+    /// What no outline covers counts nowhere, and is no class.
+    pub(super) void_rest: bool,
     /// The split, the folder of images, and those of them that are outlined.
     pub(super) groups: Vec<(Option<Split>, PathBuf, Vec<Outlined>)>,
     pub(super) notes: Notes,
@@ -261,7 +273,7 @@ impl<'a> Place<'a> {
     /// The plan of sets of outlines; class 0 is all that no outline covers. An image whose outlines cannot be right is left
     /// out, with a note.
     pub(super) fn outlines(&self, found: Outlines) -> Result<Plan> {
-        let Outlines { kind, names, normalised, groups, mut notes } = found;
+        let Outlines { kind, names, normalised, void_rest, groups, mut notes } = found;
         if names.len() >= MAX_CLASSES {
             return Err(Error::new(format!(
                 "there are {} classes, and {} are possible beside the background",
@@ -270,10 +282,11 @@ impl<'a> Place<'a> {
             ))
             .hint("merge classes in the labelling tool"));
         }
-        let mut all = vec!["background".to_string()];
-        all.extend(
-            names.iter().map(|name| if name == "background" { "background (drawn)".into() } else { name.clone() }),
-        );
+        let mut all = if void_rest { Vec::new() } else { vec!["background".to_string()] };
+        let twice = |name: &String| !void_rest && name == "background";
+        all.extend(names.iter().map(|name| if twice(name) { "background (drawn)".into() } else { name.clone() }));
+        // Without a background, the first name is 0.
+        let class = |class: u8| if void_rest && class != IGNORE { class.saturating_sub(1) } else { class };
         let classes = all.into_iter().enumerate();
         let classes = classes
             .map(|(id, name)| ClassSpec { name, color: None, source: Some(vec![Source::Index(id as u16)]) })
@@ -320,7 +333,8 @@ impl<'a> Place<'a> {
                     image: images.join(&one.name),
                     source: one.source,
                     mask: home.join(&masks).join(format!("{stem}.png")),
-                    areas: one.areas.into_iter().map(|(area, class, _)| (area, class)).collect(),
+                    areas: one.areas.into_iter().map(|(area, label, _)| (area, class(label))).collect(),
+                    rest: if void_rest { IGNORE } else { 0 },
                     normalised,
                     size: canvas.size,
                     turn: canvas.turn,
@@ -351,11 +365,14 @@ impl<'a> Place<'a> {
             }
             parts.push(Part { split, images, masks, image_suffix: None, mask_suffix: ".png".into(), stems, list });
         }
-        let ignored = jobs.iter().any(|job| job.areas.iter().any(|(_, class)| *class == IGNORE));
+        let ignored = void_rest || jobs.iter().any(|job| job.areas.iter().any(|(_, class)| *class == IGNORE));
         let ignore = if ignored { vec![Source::Index(255)] } else { Vec::new() };
         let mut plan = self.plan(kind, Encoding::Index, ignore, classes, parts)?;
         plan.jobs = jobs;
-        plan.notes.push("pixels outside of all outlines are the class `background`".to_string());
+        plan.notes.push(match void_rest {
+            true => "pixels outside of all outlines count nowhere".to_string(),
+            false => "pixels outside of all outlines are the class `background`".to_string(),
+        });
         plan.notes.extend(notes.lines());
         Ok(plan)
     }

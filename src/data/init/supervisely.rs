@@ -108,7 +108,16 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
         groups.entry((split, images)).or_default().push(one);
     }
     let groups = groups.into_iter().map(|((split, images), outlined)| (split, images, outlined)).collect();
-    place.outlines(Outlines { kind: "Supervisely objects", names: &names, normalised: false, groups, notes }).map(Some)
+    place
+        .outlines(Outlines {
+            kind: "Supervisely objects",
+            names: &names,
+            normalised: false,
+            void_rest: false,
+            groups,
+            notes,
+        })
+        .map(Some)
 }
 
 /// What an object covers; none of what has no area.

@@ -31,6 +31,14 @@ pub(super) fn text(plan: &Plan) -> String {
     if spec.join.is_none() {
         let _ = writeln!(text, "{ignore:<30} # values of masks that count nowhere");
     }
+    if let Some([low, high]) = spec.range {
+        let range = format!("range = [{low}, {high}]");
+        let _ = writeln!(text, "{range:<30} # 16-bit values of images that become black and white");
+    }
+    if let Some(tolerance) = spec.jpeg_tolerance {
+        let tolerance = format!("jpeg_tolerance = {tolerance}");
+        let _ = writeln!(text, "{tolerance:<30} # JPEG masks: values so near to one below are taken for it");
+    }
     let splits = [("train", &spec.train), ("val", &spec.val), ("test", &spec.test)];
     for (name, split) in splits {
         let Some(SplitSpec { images, masks, image_suffix, mask_suffix, list }) = split else { continue };

@@ -85,7 +85,9 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
         }
     }
     let groups = groups.into_iter().map(|((split, images), outlined)| (split, images, outlined)).collect();
-    place.outlines(Outlines { kind: "VIA regions", names: &names, normalised: false, groups, notes }).map(Some)
+    place
+        .outlines(Outlines { kind: "VIA regions", names: &names, normalised: false, void_rest: false, groups, notes })
+        .map(Some)
 }
 
 fn from_json(path: &Path) -> Result<Option<Vec<Entry>>> {

@@ -65,7 +65,7 @@ pub(super) fn plan(place: &Place, progress: Progress) -> Result<Option<Plan>> {
     if parts.is_empty() {
         return Ok(None);
     }
-    let survey = survey(&files, progress);
+    let survey = survey(&files, place.options.jpeg_tolerance, progress);
     let found = classes::find(&survey, place.options, names::find(dir, place.options)?);
     if let Some(doubt) = found.doubt {
         return Err(untold(&masks, doubt));

@@ -97,7 +97,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
         return Err(Error::new(format!("the labels of `{}` hold no polygon at all", file.display()))
             .hint("check that `labels` has a text file for each image, under its name"));
     }
-    let found = Outlines { kind: "YOLO polygons", names: &names, normalised: true, groups, notes };
+    let found = Outlines { kind: "YOLO polygons", names: &names, normalised: true, void_rest: false, groups, notes };
     place.outlines(found).map(Some)
 }
 
