@@ -12,10 +12,11 @@ use crate::error::{Error, Result};
 use crate::eval::infer::{self, InferMode};
 use crate::eval::{InferConfig, Network, View, memory};
 use crate::kernels::{self, Precision};
-use crate::layers::Pass;
+use crate::layers::{Pass, parameters};
 use crate::loss::{Criterion, Truth};
 use crate::model::{Model, ModelConfig};
 use crate::rng::Rng;
+use crate::room;
 use crate::train::optimizer::{Gradients, Optimizer, OptimizerConfig};
 
 /// What is timed.
@@ -79,6 +80,9 @@ pub struct Supply {
     pub images: usize,
 }
 
+/// Cells of the last map of an image at most: counts of multiply-accumulates stay within 64 bits.
+const LARGEST_GRID: usize = 1 << 22;
+
 /// Reads, decodes, augments and batches training images of a recipe for some `seconds`, every image from its file.
 ///
 /// # Errors
@@ -121,12 +125,13 @@ pub fn measure(work: &Work, n: usize, device: &Device) -> Result<Measurement> {
         }
     }
     work.model.check()?;
+    work.fits(device)?;
     let mut times = if work.train { steps(work, n, device) } else { label_maps(work, n, device)? };
     times.sort_by(f64::total_cmp);
     let median = (times[(times.len() - 1) / 2] + times[times.len() / 2]) / 2.0;
     let peak_rss_mb = peak_rss_mb();
     let matrix_peak = kernels::with_precision(work.precision, || matrix_peak(device));
-    let gflop = 2e-9 * work.macs() as f64 * work.batch as f64 * if work.train { 3.0 } else { 1.0 };
+    let gflop = 2e-9 * work.macs() * work.batch as f64 * if work.train { 3.0 } else { 1.0 };
     Ok(Measurement {
         work: work.name.clone(),
         median_ms: median,
@@ -142,17 +147,55 @@ pub fn measure(work: &Work, n: usize, device: &Device) -> Result<Measurement> {
 }
 
 impl Work {
-    /// Multiply-accumulates of the forward pass of one image, all its windows included.
-    fn macs(&self) -> u64 {
+    /// How many windows the network sees of an image, and the height and width of each.
+    fn seen(&self) -> (usize, (usize, usize)) {
         let [height, width] = self.image;
-        let (count, size) = match self.windows {
+        match self.windows {
             None => (1, (height, width)),
             Some(([high, wide], [down, across])) => {
                 let along = |side: usize, crop: usize, stride: usize| side.saturating_sub(crop).div_ceil(stride) + 1;
                 (along(height, high, down) * along(width, wide, across), (high.min(height), wide.min(width)))
             }
-        };
-        count as u64 * self.model.macs(self.classes, size).iter().map(|cost| cost.macs).sum::<u64>()
+        }
+    }
+
+    /// Multiply-accumulates of the forward pass of one image, all its windows included.
+    fn macs(&self) -> f64 {
+        let (count, size) = self.seen();
+        let of_one: u64 = self.model.macs(self.classes, size).iter().map(|cost| cost.macs).sum();
+        count as f64 * of_one as f64
+    }
+
+    /// Fails where the work is beyond counting, or needs for certain more memory than there is.
+    fn fits(&self, device: &Device) -> Result<()> {
+        let (_, (height, width)) = self.seen();
+        let stride = self.model.backbone.features().stride();
+        let grid = (height.div_ceil(stride), width.div_ceil(stride));
+        if grid.0 * grid.1 > LARGEST_GRID {
+            return Err(Error::new(format!(
+                "{height} x {width} pixels at a stride of {stride} are more than {LARGEST_GRID} cells of a map"
+            ))
+            .hint("take a smaller --size, or a recipe with larger patches or with windows (eval.mode = \"slide\")"));
+        }
+        // A GPU has memory of its own, of which nothing is known.
+        if device.clone().without_autodiff() != Device::flex() {
+            return Ok(());
+        }
+        let shapes = parameters::list(&self.model.blank(self.classes, &Device::flex()));
+        let weights: f64 = shapes.iter().map(|(_, shape, _)| shape.iter().product::<usize>() as f64).sum();
+        let mut maps = self.model.activations(self.classes, (height, width)) as f64;
+        if self.train {
+            maps = maps.max(self.model.backbone.kept_activations(grid) as f64);
+        }
+        // In training gradients and two moments beside the weights.
+        let copies = if self.train { 4.0 } else { 1.0 };
+        let images = 3.0 * self.image[0] as f64 * self.image[1] as f64;
+        let values = copies * weights + self.batch as f64 * (images + maps);
+        room::need(
+            (4.0 * values) as u64,
+            &format!("`{}`", self.name),
+            "take a smaller --batch or --size, or a smaller network",
+        )
     }
 
     fn images(&self, device: &Device) -> Tensor<4> {
@@ -221,7 +264,7 @@ const CLASSES_AN_IMAGE: usize = 12;
 fn first_value(model: &Model) -> f32 {
     let mut value = 0.0;
     let mut first = true;
-    crate::layers::parameters::visit(model, |_, values| {
+    parameters::visit(model, |_, values| {
         if std::mem::take(&mut first) {
             value = values.narrow(0, 0, 1).into_scalar();
         }
@@ -282,6 +325,29 @@ mod tests {
         assert!(measure(&Work { batch: 0, ..work }, 3, &Device::flex()).is_err());
     }
 
+    /// Sizes that are all allowed, and together beyond 64 bits or any memory.
+    #[test]
+    fn what_cannot_be_timed_is_refused() {
+        let vit = VitConfig { patch_size: 1, img_size: [16, 16], ..VitConfig::default() };
+        let wide = VitConfig { embed_dim: Some(1 << 14), depth: Some(16), num_heads: Some(8), ..vit.clone() };
+        let (name, precision) = ("much".to_owned(), Precision::F32);
+        let model = |vit| ModelConfig { backbone: BackboneConfig::Vit(vit), ..ModelConfig::default() };
+        let (model, wide) = (model(vit), model(wide));
+        let image = [1 << 14; 2];
+        let work = Work { name, model, classes: 3, image, batch: 1, train: false, precision, windows: None };
+        let refused = |work: Work| measure(&work, 1, &Device::flex()).unwrap_err().to_string();
+        assert!(refused(work.clone()).contains("more than 4194304 cells"));
+        let windows = Some(([1 << 10; 2], [1; 2]));
+        let wide = Work { model: wide, windows, batch: 1 << 10, ..work.clone() };
+        assert!(wide.macs() > 2f64.powi(64) && refused(wide.clone()).contains("needs about"), "{}", wide.macs());
+        for train in [true, false] {
+            let image = [1 << 9; 2];
+            assert!(refused(Work { train, image, ..wide.clone() }).contains("needs about"));
+        }
+        let default = Work { model: ModelConfig::default(), batch: 1 << 10, ..work };
+        assert!(refused(default).contains("needs about"));
+    }
+
     #[test]
     fn windows_are_counted_as_inference_places_them() {
         let whole = Work {
@@ -295,6 +361,6 @@ mod tests {
             windows: None,
         };
         let slide = Work { image: [1024, 1024], windows: Some(([512, 512], [341, 341])), ..whole.clone() };
-        assert_eq!(slide.macs(), 9 * whole.macs());
+        assert_eq!(slide.macs(), 9.0 * whole.macs());
     }
 }

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::eval::InferConfig;
 use crate::files;
 use crate::model::ModelConfig;
-use crate::text::distance;
+use crate::text::{distance, utf8};
 use crate::train::TrainConfig;
 
 /// All settings of a run.
@@ -52,7 +52,7 @@ impl Config {
         let mut config = Self::parse(&text, &path.display().to_string(), changes)?;
         let beside = path.with_file_name(&config.data.dataset);
         if config.data.dataset.ends_with(".toml") && beside.is_file() {
-            config.data.dataset = beside.display().to_string();
+            config.data.dataset = utf8(&beside)?.to_owned();
         }
         Ok(config)
     }

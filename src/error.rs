@@ -10,6 +10,7 @@
 //! ```
 
 use std::fmt;
+use std::io;
 use std::path::Path;
 
 /// The crate's result.
@@ -48,12 +49,29 @@ impl Error {
         self
     }
 
-    /// The remedy, if one is known: its own, or that of the crate's error which caused it.
+    /// The remedy, if one is known: its own, or that of the error which caused it.
     pub fn remedy(&self) -> Option<&str> {
         self.hint.as_deref().or_else(|| {
             let cause: &(dyn std::error::Error + 'static) = self.source.as_deref()?;
-            cause.downcast_ref::<Error>()?.remedy()
+            match cause.downcast_ref::<io::Error>() {
+                Some(cause) => scarce(cause),
+                None => cause.downcast_ref::<Error>()?.remedy(),
+            }
         })
+    }
+}
+
+/// What helps where the system gives this process no more of something, whatever that was wanted for.
+pub(crate) fn scarce(error: &io::Error) -> Option<&'static str> {
+    #[cfg(unix)]
+    match error.raw_os_error()? {
+        libc::EMFILE => return Some("allow this process more open files, for instance by `ulimit -n 1024`"),
+        libc::ENFILE => return Some("this machine has no more files to open: end other programs"),
+        _ => {}
+    }
+    match error.kind() {
+        io::ErrorKind::OutOfMemory => Some("give this process more memory (`ulimit -v`), or end other programs"),
+        _ => None,
     }
 }
 
@@ -80,5 +98,14 @@ mod tests {
         let error = Error::file("read", Path::new("set.toml"), cause);
         assert_eq!(error.to_string(), "cannot read `set.toml`: `a.png` is cut short");
         assert_eq!(error.remedy(), Some("copy it again"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_the_system_has_too_little_of_has_a_remedy() {
+        let failed = |code| Error::file("read", Path::new("a"), io::Error::from_raw_os_error(code));
+        assert!(failed(libc::EMFILE).remedy().unwrap().contains("ulimit -n"));
+        assert!(Error::new("no").source(failed(libc::ENOMEM)).remedy().unwrap().contains("ulimit -v"));
+        assert_eq!(failed(libc::EIO).remedy(), None);
     }
 }

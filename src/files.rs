@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 pub use scratch::Scratch;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, scarce};
 
 mod json;
 mod read;
@@ -43,7 +43,7 @@ impl Lock {
         let file = open().map_err(|error| {
             let hint = match error.kind() {
                 io::ErrorKind::PermissionDenied => "name a folder you may read and write with --out",
-                kind => remedy(kind),
+                _ => remedy(&error),
             };
             Error::file("write", &path, error).hint(hint)
         })?;
@@ -99,14 +99,14 @@ pub fn write_with(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) 
         sync_folder(path)
     };
     attempt().map_err(|cause| {
-        let hint = remedy(cause.kind());
+        let hint = remedy(&cause);
         Error::file("write", path, cause).hint(hint)
     })
 }
 
 /// What to do about a failure to write a file or folder.
-pub(crate) fn remedy(kind: io::ErrorKind) -> &'static str {
-    match kind {
+pub(crate) fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
         io::ErrorKind::StorageFull => "the disk is full: make room, or write elsewhere",
         io::ErrorKind::QuotaExceeded => "your quota on this disk is used up: make room, or write elsewhere",
         io::ErrorKind::FileTooLarge => "the disk or a limit (`ulimit -f`) allows no file so large: write elsewhere",
@@ -117,7 +117,7 @@ pub(crate) fn remedy(kind: io::ErrorKind) -> &'static str {
             "a part of the path is a file where a folder should be: choose another path"
         }
         io::ErrorKind::IsADirectory => "a folder has this name: choose another",
-        _ => "choose another place to write",
+        _ => scarce(error).unwrap_or("choose another place to write"),
     }
 }
 

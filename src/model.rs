@@ -50,7 +50,7 @@ impl ModelConfig {
     fn build(&self, classes: usize, init: &mut Init) -> Model {
         let backbone = self.backbone.init(init);
         let decoder = self.decoder.init(&self.backbone.features(), classes, init);
-        Model { backbone, decoder, classes, stride: self.backbone.features().stride() }
+        Model { backbone, decoder, classes, stride: self.backbone.features().stride(), config: self.clone() }
     }
 
     /// Multiply-accumulates of one image of `height` by `width`, by part: convolutions, linear layers and matrix products;
@@ -80,6 +80,8 @@ pub struct Model {
     classes: usize,
     #[module(skip)]
     stride: usize,
+    #[module(skip)]
+    config: ModelConfig,
 }
 
 impl Gridded for Model {
@@ -103,6 +105,11 @@ impl Model {
     /// Number of classes.
     pub fn classes(&self) -> usize {
         self.classes
+    }
+
+    /// As [`ModelConfig::activations`] of an image of this height and width.
+    pub fn activations(&self, size: (usize, usize)) -> usize {
+        self.config.activations(self.classes, size)
     }
 
     /// A side of an image, rounded up to whole patches.

@@ -1,5 +1,6 @@
-//! Comparing names, and reading times.
+//! Comparing names, reading times, and paths as commands and descriptions hold them.
 
+use std::path::Path;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -48,9 +49,68 @@ pub(crate) fn spell(time: Duration) -> String {
     if text.is_empty() { "0s".to_owned() } else { text }
 }
 
+/// A path as one word of a shell's command: itself, or quoted where it has other signs than those of plain names. One that is
+/// not UTF-8 is written as bash and zsh read it, so that it means the very file.
+pub fn word(path: &Path) -> String {
+    let bytes = path.as_os_str().as_encoded_bytes();
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+=:,@%".contains(byte);
+    match path.to_str() {
+        Some(text) if !bytes.is_empty() && bytes.iter().all(plain) => text.to_owned(),
+        Some(text) if !text.contains(char::is_control) => format!("'{}'", text.replace('\'', r"'\''")),
+        _ => {
+            let byte = |byte: &u8| match byte {
+                b' ' => " ".to_owned(),
+                byte if plain(byte) => char::from(*byte).to_string(),
+                byte => format!("\\x{byte:02x}"),
+            };
+            format!("$'{}'", bytes.iter().map(byte).collect::<String>())
+        }
+    }
+}
+
+/// A path as the text that a TOML or a JSON can hold.
+///
+/// # Errors
+/// A path that is not UTF-8, which neither can.
+pub fn utf8(path: &Path) -> Result<&str> {
+    path.to_str().ok_or_else(|| {
+        Error::new(format!("the path `{}` is not UTF-8, and no recipe or description can hold it", path.display()))
+            .hint("rename it, or work from within that folder and name it `.` or what is in it")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Whatever a path is, a shell reads back the same.
+    #[cfg(unix)]
+    #[test]
+    fn words_are_read_by_a_shell_as_they_are() {
+        use std::os::unix::ffi::OsStrExt;
+        let paths: [&[u8]; 9] = [
+            b"runs/a-b_1.2",
+            b"two words",
+            b"it's",
+            b"$HOME `x` \"y\" \\ *",
+            "r\u{fc}n".as_bytes(),
+            b"caf\xe9 it's",
+            b"line\nbreak",
+            b"",
+            b"\xff0\xffa",
+        ];
+        for bytes in paths {
+            let path = Path::new(std::ffi::OsStr::from_bytes(bytes));
+            let command = format!("printf %s {}", word(path));
+            match std::process::Command::new("bash").args(["-c", &command]).output() {
+                Ok(read) => assert_eq!(read.stdout, bytes, "{command}"),
+                Err(error) => println!("skipped: {error}"),
+            }
+        }
+        assert_eq!(word(Path::new("runs/a-b_1.2")), "runs/a-b_1.2");
+        let error = utf8(Path::new(std::ffi::OsStr::from_bytes(b"\xff"))).unwrap_err();
+        assert!(error.to_string().contains("not UTF-8") && error.remedy().is_some());
+    }
 
     #[test]
     fn distance_counts_edits() {

@@ -17,6 +17,11 @@ pub fn recipe_toml(bytes: &[u8]) {
     if let Ok(config) = Config::parse(text, "fuzz.toml", &[]) {
         let again = Config::parse(&config.to_toml().unwrap(), "again.toml", &[]).unwrap();
         assert_eq!(again, config);
+        // Whatever sizes a recipe may have, they can be counted.
+        let features = config.model.backbone.features();
+        let image = (features.grid.0 * features.stride(), features.grid.1 * features.stride());
+        config.model.macs(255, image).iter().map(|cost| cost.macs).sum::<u64>();
+        config.model.activations(255, (config.data.augment.crop[0], config.data.augment.crop[1]));
     }
 }
 
@@ -43,7 +48,9 @@ pub fn shard_json(bytes: &[u8]) {
     std::fs::write(file.path(), bytes).unwrap();
     let Ok(part) = Part::read(file.path()) else { return };
     if let Ok((identity, tally)) = merge(vec![(file.path().to_owned(), part)]) {
-        tally.scores(&identity.classes.names).table();
+        let found = tally.evaluation(&identity.classes.names);
+        serde_json::to_string(&found).unwrap();
+        found.text();
     }
 }
 

@@ -65,6 +65,9 @@ impl Default for UnetConfig {
     }
 }
 
+/// Cells of the finest map: no sum over them, and none over their pairs in all layers of a decoder, leaves 64 bits.
+const LARGEST_GRID: usize = 1 << 22;
+
 impl UnetConfig {
     pub(super) fn check(&self) -> Result<()> {
         let refuse = |what: String| Err(Error::new(format!("model.backbone: {what}")));
@@ -89,6 +92,12 @@ impl UnetConfig {
             return refuse(format!(
                 "stem_stride = {} or img_size = {:?} is out of range",
                 self.stem_stride, self.img_size
+            ));
+        }
+        if self.grid().0 * self.grid().1 > LARGEST_GRID {
+            return refuse(format!(
+                "img_size = {:?} at stem_stride = {} is beyond any network",
+                self.img_size, self.stem_stride
             ));
         }
         if !(0.0..1.0).contains(&self.drop_path_rate) {

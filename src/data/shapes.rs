@@ -45,12 +45,16 @@ impl Default for ShapesConfig {
 impl ShapesConfig {
     /// Refuses sizes that cannot be made, naming the key.
     pub fn check(&self) -> Result<()> {
-        if !(16..=4096).contains(&self.size) || self.train == 0 || self.val == 0 {
-            return Err(Error::new("data.shapes: size must be 16 to 4096, train and val at least 1"));
+        let counts = 1..=MOST;
+        if !(16..=4096).contains(&self.size) || !counts.contains(&self.train) || !counts.contains(&self.val) {
+            return Err(Error::new(format!("data.shapes: size must be 16 to 4096, train and val 1 to {MOST}")));
         }
         Ok(())
     }
 }
+
+/// The most pictures of a split: lists of them are held.
+const MOST: usize = 1 << 24;
 
 /// Objects are tried at so many places before they are left out.
 const PLACES: usize = 30;

@@ -51,7 +51,12 @@ impl SegmenterConfig {
     pub(super) fn check(&self, features: &FeatureInfo) -> Result<()> {
         let refuse = |what: String| Err(Error::new(format!("model.decoder: {what}")));
         let (dim, heads) = self.dims(features);
-        if dim == 0 || dim > 1 << 14 || self.num_layers > 64 || !(1..=64).contains(&self.mlp_ratio) {
+        if dim == 0
+            || dim > 1 << 14
+            || self.num_layers > 64
+            || dim * self.num_layers > 1 << 18
+            || !(1..=64).contains(&self.mlp_ratio)
+        {
             return refuse("num_layers, embed_dim or mlp_ratio is out of range".into());
         }
         if heads == 0 || dim % heads != 0 {

@@ -21,6 +21,10 @@ pub trait Network {
     fn classes(&self) -> usize;
     /// The height or width to which the network pads a side of an image.
     fn padded(&self, side: usize) -> usize;
+    /// Values of 4 bytes that it holds at once at most while an image of this height and width passes, if that is known.
+    fn activations(&self, _size: (usize, usize)) -> usize {
+        0
+    }
 }
 
 /// Logits [b, k, h, w] of `images` [b, 3, h, w] seen at once: bilinear from the feature grid to the image's size.

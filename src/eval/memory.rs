@@ -5,6 +5,11 @@
 //! program's gives nothing back. So weights count twice, as the file was read and as the network holds them; and of what an
 //! image takes a part finds room where the file was. Both constants were measured; `docs/evaluation.md` says how well they do.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use burn::tensor::Device;
+
+use super::Inference;
 use super::config::InferConfig;
 use crate::data::Dataset;
 use crate::error::Result;
@@ -59,50 +64,91 @@ const JUDGED: usize = 33;
 impl Plan<'_> {
     /// What it will take, on a CPU. On another device the network's part lies there.
     pub fn forecast(&self) -> Forecast {
-        let views = self.settings.sizes(self.image);
-        let flips = if self.settings.flip { 2 } else { 1 };
-        let (mut network, mut windows) = (0, 0);
-        for (height, width) in views {
-            let places = self.settings.windows((height, width));
-            let (rows, columns) = (places.tops.len(), places.lefts.len());
-            let size = places.size;
-            // As many rows of windows as fit into a batch, at least one, cut into batches.
-            let rows_at_once = (self.settings.windows_per_batch / columns).clamp(1, rows);
-            let batch = (rows_at_once * columns).min(self.settings.windows_per_batch);
-            network = network.max(batch * self.model.activations(self.classes, size));
-            let pixels = batch * 3 * size.0 * size.1;
-            let grid = size.0.div_ceil(self.stride()) * size.1.div_ceil(self.stride());
-            // Rows of windows that reach over a row of the image, as the network gives them and as they are read.
-            let reach = (rows_at_once + 1).min(rows) * columns * grid * self.classes * 2;
-            let scratch = self.threads * 4 * width.max(self.image.1) * self.classes;
-            windows += flips * (reach + scratch) + pixels;
-        }
-        let pixels = self.image.0 * self.image.1;
-        let fresh = |bytes: usize| (FRESH * bytes as f64) as usize;
-        Forecast {
-            program: PROGRAM,
-            weights: 2 * 4 * self.parameters,
-            network: fresh(4 * network),
-            windows: fresh(4 * windows),
-            images: fresh(pixels * (IMAGES * DECODED + JUDGED)),
-        }
+        let image = Image { size: self.image, classes: self.classes, threads: self.threads };
+        let activations = |size| self.model.activations(self.classes, size);
+        let [network, windows, images] = image.parts(self.settings, self.stride(), &activations);
+        Forecast { program: PROGRAM, weights: 2 * 4 * self.parameters, network, windows, images }
     }
 
     /// Fails where what it will take is far more than the memory that is left. `held` is how much of it this process has
     /// already, the weights for instance. The forecast is no promise: what may just fit is tried.
     pub fn ensure(&self, held: usize) -> Result<()> {
-        let needed = (self.forecast().total() as f64 * CERTAIN) as usize;
-        let (height, width) = self.image;
-        room::need(
-            needed.saturating_sub(held) as u64,
-            &format!("an image of {width} x {height}"),
-            "see it in smaller pieces: lower eval.windows_per_batch, eval.crop with eval.stride, eval.scales or eval.resize, \
-             or take eval.mode=slide for eval.mode=whole",
-        )
+        need(self.forecast().total(), held, self.image)
     }
 
     fn stride(&self) -> usize {
         self.model.backbone.features().stride()
+    }
+}
+
+/// Fails where `image` needs for certain more than is left.
+fn need(foretold: usize, held: usize, (height, width): (usize, usize)) -> Result<()> {
+    let needed = (foretold as f64 * CERTAIN) as usize;
+    room::need(
+        needed.saturating_sub(held) as u64,
+        &format!("an image of {width} x {height}"),
+        "see it in smaller pieces: lower eval.windows_per_batch, eval.crop with eval.stride, eval.scales or eval.resize, \
+         or take eval.mode=slide for eval.mode=whole",
+    )
+}
+
+/// The most bytes that an image of this process was foretold to take, and was let pass.
+static PASSED: AtomicUsize = AtomicUsize::new(0);
+
+/// Fails where an image of `size` (height, width) needs far more memory than is left, beside the weights, which are there.
+/// What one image has taken, the next can have.
+pub(super) fn ensure_image(inference: &Inference, size: (usize, usize)) -> Result<()> {
+    let Inference { network, config, device, .. } = *inference;
+    let image = Image { size, classes: network.classes(), threads: rayon::current_num_threads() };
+    // A GPU has memory of its own, of which nothing is known.
+    let on_host = device.clone().without_autodiff() == Device::flex();
+    let activations = |size| if on_host { network.activations(size) } else { 0 };
+    let foretold = image.parts(config, network.padded(1), &activations);
+    let foretold = foretold.into_iter().fold(0, usize::saturating_add);
+    if foretold > PASSED.load(Ordering::Relaxed) {
+        need(foretold, 0, size)?;
+        PASSED.fetch_max(foretold, Ordering::Relaxed);
+    }
+    Ok(())
+}
+
+/// An image, as far as memory goes.
+struct Image {
+    size: (usize, usize),
+    classes: usize,
+    threads: usize,
+}
+
+impl Image {
+    /// Bytes for maps inside of the network, what goes into it and comes out, and the image and what is counted of it.
+    /// `activations` are the values that the network holds at once for a window of some size.
+    fn parts(
+        &self,
+        settings: &InferConfig,
+        stride: usize,
+        activations: &dyn Fn((usize, usize)) -> usize,
+    ) -> [usize; 3] {
+        // In floats, which no size a user may give overflows.
+        let product = |factors: &[usize]| factors.iter().map(|factor| *factor as f64).product::<f64>();
+        let flips = if settings.flip { 2.0 } else { 1.0 };
+        let (mut network, mut windows) = (0f64, 0.0);
+        for (height, width) in settings.sizes(self.size) {
+            let places = settings.windows((height, width));
+            let (rows, columns) = (places.tops.len(), places.lefts.len());
+            let size = places.size;
+            // As many rows of windows as fit into a batch, at least one, cut into batches.
+            let rows_at_once = (settings.windows_per_batch / columns).clamp(1, rows);
+            let batch = (rows_at_once * columns).min(settings.windows_per_batch);
+            network = network.max(product(&[batch, activations(size)]));
+            let pixels = product(&[batch, 3, size.0, size.1]);
+            let grid = [size.0.div_ceil(stride), size.1.div_ceil(stride)];
+            // Rows of windows that reach over a row of the image, as the network gives them and as they are read.
+            let reach = product(&[(rows_at_once + 1).min(rows), columns, grid[0], grid[1], self.classes, 2]);
+            let scratch = product(&[self.threads, 4, width.max(self.size.1), self.classes]);
+            windows += flips * (reach + scratch) + pixels;
+        }
+        let pixels = product(&[self.size.0, self.size.1, IMAGES * DECODED + JUDGED]);
+        [4.0 * network, 4.0 * windows, pixels].map(|bytes| (FRESH * bytes) as usize)
     }
 }
 
@@ -117,21 +163,23 @@ impl Forecast {
 
     /// All of it.
     pub fn total(&self) -> usize {
-        self.program + self.weights + self.network + self.windows + self.images
+        let parts = [self.program, self.weights, self.network, self.windows, self.images];
+        parts.into_iter().fold(0, usize::saturating_add)
     }
 }
 
-/// Height and width of the largest of some images spread over a dataset.
+/// Number, height and width of the largest of some images spread over a dataset.
 ///
 /// # Errors
 /// An image that cannot be read.
-pub fn largest(dataset: &dyn Dataset, looks: usize) -> Result<(usize, usize)> {
+pub fn largest(dataset: &dyn Dataset, looks: usize) -> Result<(usize, (usize, usize))> {
     let n = dataset.len();
-    let mut largest = (0, 0);
+    let mut largest = (0, (0, 0));
     for look in 0..looks.min(n) {
-        let image = dataset.get(look * n / looks.min(n))?.image;
-        if image.height * image.width > largest.0 * largest.1 {
-            largest = (image.height, image.width);
+        let index = look * n / looks.min(n);
+        let image = dataset.get(index)?.image;
+        if image.height * image.width > largest.1.0 * largest.1.1 {
+            largest = (index, (image.height, image.width));
         }
     }
     Ok(largest)

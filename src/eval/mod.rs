@@ -36,6 +36,7 @@ use crate::decoder::Answer;
 use crate::error::{Error, Result};
 use crate::layers::Pass;
 use crate::model::Model;
+use crate::room;
 pub use certainty::Certainty;
 pub use confusion::{Confusion, Scores};
 pub use infer::{InferConfig, Network, Padding};
@@ -53,6 +54,10 @@ impl Network for Model {
 
     fn padded(&self, side: usize) -> usize {
         Model::padded(self, side)
+    }
+
+    fn activations(&self, size: (usize, usize)) -> usize {
+        Model::activations(self, size)
     }
 }
 
@@ -106,13 +111,19 @@ impl Inference<'_> {
             .hint("ask for labels, which are made in bands of rows, or cut the image"));
         }
         let views = self.views(image)?;
+        // In bands, and put together.
+        room::need(
+            2 * 4 * values as u64,
+            &format!("the probabilities of {} x {} pixels", image.width, image.height),
+            "leave --probabilities out, or cut the image",
+        )?;
         let tensor = infer::probabilities(self.network, &views, (image.height, image.width), self.config)?;
         tensor.try_into_vec_as().map_err(|e| Error::new("cannot read probabilities from the device").source(e))
     }
 
     /// The views of an image that the configuration asks for.
     ///
-    /// Fails on an empty image, and where a view would exceed 2^28 pixels.
+    /// Fails on an empty image, where a view would exceed 2^28 pixels, and where the memory that is left is too little.
     pub fn views<'a>(&'a self, image: &'a Image) -> Result<Vec<View<'a>>> {
         let (width, height) = (image.width, image.height);
         if width == 0 || height == 0 || image.pixels.len() != width * height * 3 {
@@ -126,6 +137,7 @@ impl Inference<'_> {
             return Err(Error::new(format!("the image of {width} x {height} pixels would be seen at {w} x {h}"))
                 .hint("lower `scales` or `resize`, or cut the image"));
         }
+        memory::ensure_image(self, (height, width))?;
         let mut views = Vec::with_capacity(sizes.len() * 2);
         for size in sizes {
             let view = |flipped| View::of_image(image, size, flipped, self.preprocess, self.device);

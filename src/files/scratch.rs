@@ -83,7 +83,7 @@ impl Scratch {
         sweep_once(parent);
         let path = parent.join(name(of));
         let failed = |error: std::io::Error| {
-            let hint = remedy(error.kind());
+            let hint = remedy(&error);
             Error::file("create", &path, error).hint(hint)
         };
         std::fs::create_dir_all(parent).map_err(failed)?;

@@ -305,7 +305,7 @@ impl Chosen {
             let ratio = format!("{:?}", pretrained.mlp_dim as f64 / *embed_dim as f64);
             self.push("model.backbone", "mlp_ratio", ratio, "as its MLPs have it");
         }
-        self.push("train", "pretrained", format!("{:?}", path.display().to_string()), "");
+        self.push("train", "pretrained", toml::Value::from(path.to_string_lossy().as_ref()), "");
     }
 
     fn learning(&mut self, facts: &Facts, wishes: &Wishes) {

@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::data::image::Labels;
 use crate::data::{Classes, Split, Survey};
 use crate::error::{Error, Result};
+use crate::text::utf8;
 use crate::weights;
 
 /// Images that are opened to learn their sizes.
@@ -202,6 +203,7 @@ fn data_changes(wishes: &Wishes) -> Vec<String> {
 
 impl Pretrained {
     fn read(path: &Path) -> Result<Self> {
+        utf8(path)?;
         let state = weights::read(path)?;
         let named = weights::our_names(&state)?.tensors;
         let shape = |name: &str| named.get(name).map(|tensor| tensor.shape.clone());

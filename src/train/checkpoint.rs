@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::layers::parameters;
 use crate::model::Model;
+use crate::text::word;
 use crate::weights::{self, LoadOptions};
 
 /// Where a run stands.
@@ -166,9 +167,13 @@ impl Checkpoints {
         };
         if let Err(error) = write() {
             let _ = fs::remove_dir_all(&beside);
+            let hint = format!(
+                "checkpoints before it, if any, are untouched; {}, then go on with --resume",
+                error.remedy().unwrap_or("make room or the folder writable")
+            );
             return Err(Error::new(format!("cannot save the checkpoint of iteration {}", state.iteration))
                 .source(error)
-                .hint("checkpoints before it, if any, are untouched; make room or the folder writable, then go on with --resume"));
+                .hint(hint));
         }
         let all = self.list()?;
         for (_, old) in &all[..all.len().saturating_sub(self.keep)] {
@@ -211,8 +216,8 @@ impl Checkpoints {
             Some(error) => Err(Error::new(format!("no checkpoint in `{}` is whole", self.folder.display()))
                 .source(error)
                 .hint(format!(
-                    "start again in another folder: `structtoken train {}/config.toml --out OTHER`",
-                    self.folder.parent().unwrap_or(Path::new(".")).display()
+                    "start again in another folder: `structtoken train {} --out OTHER`",
+                    word(&self.folder.with_file_name("config.toml"))
                 ))),
         }
     }

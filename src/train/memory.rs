@@ -8,45 +8,46 @@ use crate::layers::parameters;
 use crate::room;
 
 /// Bytes of a pixel in the loader's batches: image and labels.
-const LOADED: u64 = 4;
+const LOADED: usize = 4;
 /// Batches that the loader holds, and the one in use.
-const BATCHES: u64 = 4;
+const BATCHES: usize = 4;
 /// What threads, logs and the allocator take, in bytes.
-const PROGRAM: u64 = 20_000_000;
+const PROGRAM: f64 = 20e6;
 /// Bytes of a pixel in the network's input.
-const INPUT: u64 = 12;
+const INPUT: usize = 12;
 
 /// Fails if training as `config` says cannot fit. Counted is what cannot be avoided: weights, gradients and what the
 /// optimiser remembers, batches, and the maps of the backbone; a run that passes may still take more.
 pub(super) fn ensure(config: &Config, classes: usize, device: &Device) -> Result<()> {
     let train = &config.train;
-    let values: u64 = parameters::list(&config.model.blank(classes, &Device::flex()))
+    let values: f64 = parameters::list(&config.model.blank(classes, &Device::flex()))
         .iter()
-        .map(|(_, shape, _)| shape.iter().product::<usize>() as u64)
+        .map(|(_, shape, _)| shape.iter().product::<usize>() as f64)
         .sum();
-    let copies = 2 + train.optimizer.rule.slots().len() as u64 + u64::from(train.ema.is_some());
+    let copies = 2 + train.optimizer.rule.slots().len() + usize::from(train.ema.is_some());
     let [height, width] = config.data.augment.crop;
-    let pixels = (height * width) as u64;
-    let at_once = (train.batch_size / train.accumulate) as u64;
-    let batches = BATCHES * at_once * pixels * LOADED;
-    let mut needed = PROGRAM + batches;
+    // In floats, which no size a user may give overflows.
+    let product = |factors: &[usize]| factors.iter().map(|factor| *factor as f64).product::<f64>();
+    let at_once = train.batch_size / train.accumulate;
+    let mut needed = PROGRAM + product(&[BATCHES, at_once, height, width, LOADED]);
     // A GPU has memory of its own, of which nothing is known.
     if *device == Device::flex() {
-        let maps = 4 * config.model.activations(classes, (height, width)) as u64;
-        let maps = maps.max(if train.freeze_backbone { 0 } else { 4 * kept_maps(config, (height, width)) });
-        needed += 4 * values * copies + at_once * (pixels * INPUT + maps);
+        let maps = product(&[4, at_once, config.model.activations(classes, (height, width))]);
+        let kept = if train.freeze_backbone { 0 } else { kept_maps(config, (height, width)) };
+        let maps = maps.max(product(&[4, at_once, kept]));
+        needed += product(&[4, copies]) * values + product(&[at_once, height, width, INPUT]) + maps;
     }
     room::need(
-        needed,
+        needed as u64,
         &format!("training with batches of {at_once} crops of {width} x {height}"),
         "lower train.batch_size, raise train.accumulate, which divides it, or take a smaller data.augment.crop or network",
     )
 }
 
 /// Values of the maps that the backbone keeps for the way back.
-fn kept_maps(config: &Config, (height, width): (usize, usize)) -> u64 {
+fn kept_maps(config: &Config, (height, width): (usize, usize)) -> usize {
     let stride = config.model.backbone.features().stride();
-    config.model.backbone.kept_activations((height.div_ceil(stride), width.div_ceil(stride))) as u64
+    config.model.backbone.kept_activations((height.div_ceil(stride), width.div_ceil(stride)))
 }
 
 #[cfg(test)]
@@ -68,6 +69,17 @@ mod tests {
                 "model.backbone.embed_dim=16384",
                 "model.backbone.num_heads=8",
                 "model.backbone.depth=16",
+            ],
+            // 2^66 bytes.
+            &[
+                "model.backbone.type=vit",
+                "model.backbone.patch_size=1",
+                "model.backbone.img_size=[16, 16]",
+                "model.backbone.embed_dim=16384",
+                "model.backbone.num_heads=8",
+                "model.backbone.depth=16",
+                "train.batch_size=65536",
+                "data.augment.crop=[16384, 16384]",
             ],
         ] {
             let error = check(changes).unwrap_err();

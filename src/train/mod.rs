@@ -34,10 +34,11 @@ use crate::config::Config;
 use crate::data::loader::Loader;
 use crate::data::{Cached, Classes, Dataset, Split};
 use crate::error::{Error, Result};
-use crate::eval::{MORE_THREADS, Scores};
+use crate::eval::Scores;
 use crate::loss::Criterion;
 use crate::model::Model;
 use crate::report::progress::{self, Row, RunLog};
+use crate::text::word;
 use crate::weights::{self, LoadOptions};
 use crate::{artifact, files};
 pub use bend::Bend;
@@ -179,7 +180,7 @@ pub fn run_by(
         Loader::new(training, config.data.augment.clone(), batch_size, train.seed, first, config.data.workers)?;
     // Evaluations read images by one more: better now than after hours.
     let one_more = std::thread::Builder::new().spawn(|| ()).map(|thread| thread.join().is_ok());
-    one_more.map_err(|error| Error::new("cannot start a thread for evaluations").source(error).hint(MORE_THREADS))?;
+    one_more.map_err(|error| Error::new("cannot start a thread for evaluations").source(error).hint(ONE_MORE))?;
     let judge = Judge { validation: validation.as_ref(), config, device };
     let mut course = Course::new(train, &state.bends);
     let mut keeper = Timekeeper::new(train, clock, state.elapsed_s, state.iteration);
@@ -326,8 +327,8 @@ fn bent(Bend { iteration, iterations, eval_every }: Bend) -> Row {
 pub fn scores(run: &Path) -> Result<Scores> {
     let path = run.join(SCORES);
     let failed = |error: Error| {
-        let run = run.display();
-        error.hint(format!("`structtoken eval {run}/model.safetensors --out {run}/{SCORES}` writes them again"))
+        let (model, scores) = (word(&run.join("model.safetensors")), word(&path));
+        error.hint(format!("`structtoken eval {model} --out {scores}` writes them again"))
     };
     let text = files::read_text(&path, files::RECORD).map_err(|error| failed(Error::file("read", &path, error)))?;
     let scores: Scores =
@@ -355,6 +356,9 @@ fn initial_model(model: Model, config: &Config, classes: &Classes, observer: &mu
     observer.note(&report.to_string());
     Ok(model)
 }
+
+/// What to do where the thread cannot be started that reads images for evaluations.
+const ONE_MORE: &str = "allow this user more processes (ulimit -u), or take fewer --threads or a lower data.workers";
 
 #[cfg(test)]
 mod tests;

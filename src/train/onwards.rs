@@ -171,6 +171,10 @@ pub(super) fn load(
     };
     let loaded = weights::load(model, &state, &LoadOptions::strict());
     let (model, report) = loaded.map_err(|error| {
+        let remedy = match error.remedy() {
+            Some(likely) => format!("{likely}; or {remedy}"),
+            None => remedy,
+        };
         Error::new(format!("the network of `{shown}` is not the recipe's")).source(error).hint(remedy)
     })?;
     let mut text = format!("going on from `{shown}`: backbone and decoder kept; {}\n{report}", moved.text());

@@ -18,6 +18,7 @@ use crate::data::Split;
 use crate::data::spec::DatasetSpec;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::text::word;
 
 /// Differences that are told; of more there is the number.
 const TOLD: usize = 8;
@@ -61,20 +62,19 @@ fn recipe(run: &Path) -> Result<Option<Config>> {
 
 /// What can be done about a recipe or data that are others than they were.
 fn way_out(run: &Path, restore: &str, now: &str) -> String {
-    let shown = run.display();
+    let (own, recipe) = (word(run), word(&run.join("config.toml")));
     let newest = Checkpoints::new(run, 1).list().ok().and_then(|mut all| all.pop());
     match newest {
         Some((_, folder)) => {
             let weights = folder.join("model.safetensors");
-            let weights = weights.display();
+            let start = word(Path::new(&format!("train.pretrained={}", weights.display())));
             format!(
-                "{restore}; {now} start another run, from these weights with train.pretrained = \"{weights}\": `structtoken \
-                 train {shown}/config.toml --out OTHER --set train.pretrained={weights}`"
+                "{restore}; {now} start another run, from these weights with train.pretrained = \"{}\": `structtoken train {recipe} --out OTHER --set {start}`",
+                weights.display()
             )
         }
         None => format!(
-            "it has no checkpoint yet, so nothing is lost: begin it again with `structtoken train {shown}/config.toml --out \
-             {shown}`"
+            "it has no checkpoint yet, so nothing is lost: begin it again with `structtoken train {recipe} --out {own}`"
         ),
     }
 }
@@ -82,7 +82,7 @@ fn way_out(run: &Path, restore: &str, now: &str) -> String {
 /// The advice to put the recipe back that a run began with, where a checkpoint has it.
 pub(super) fn restore_recipe(run: &Path) -> Option<String> {
     let (path, _) = Checkpoints::new(run, 1).newest(RECIPE).ok()??;
-    Some(format!("take the recipe back with `cp {} {}`", path.display(), run.join("config.toml").display()))
+    Some(format!("take the recipe back with `cp {} {}`", word(&path), word(&run.join("config.toml"))))
 }
 
 /// Fails if `found`, the recipe in the folder `run`, is not the one that the run began with.

@@ -3,6 +3,9 @@
 use super::positions::POSITIONS;
 use super::report::{Problems, Shapes};
 
+/// How the backbone alone is taken of a file.
+const BACKBONE_ONLY: &str = "load only the backbone: train.pretrained with train.pretrained_backbone_only = true";
+
 /// The likely causes and what to do, joined into one hint.
 pub(super) fn causes(problems: &Problems, file: &Shapes<'_>, model: &Shapes<'_>) -> String {
     let (theirs, ours) = (Traits::of(file), Traits::of(model));
@@ -13,7 +16,9 @@ pub(super) fn causes(problems: &Problems, file: &Shapes<'_>, model: &Shapes<'_>)
     if let (Some(a), Some(b)) = (theirs.patch, ours.patch)
         && a != b
     {
-        causes.push(format!("the file's patches are {a}x{a} pixels, the model's {b}x{b}: choose the patch size {a}"));
+        causes.push(format!(
+            "the file's patches are {a}x{a} pixels, the model's {b}x{b}: set model.backbone.patch_size = {a}"
+        ));
     }
     if let Some((_, file, _)) = problems.misshapen.iter().find(|(name, ..)| name == POSITIONS)
         && theirs.width == ours.width
@@ -27,14 +32,19 @@ pub(super) fn causes(problems: &Problems, file: &Shapes<'_>, model: &Shapes<'_>)
     if let (Some(a), Some(b)) = (theirs.width, ours.width)
         && a != b
     {
+        let heads = match size(a).1 {
+            Some(heads) => format!("model.backbone.num_heads = {heads}"),
+            None => "model.backbone.num_heads to what it was trained with".to_owned(),
+        };
         causes.push(format!(
-            "the file is {} wide, the model {}: choose the backbone of the file's size",
-            size(a),
-            size(b)
+            "the file is {} wide, the model {}: set model.backbone.embed_dim = {a} and {heads}",
+            size(a).0,
+            size(b).0
         ));
-    } else if theirs.depth != ours.depth && theirs.depth > 0 && ours.depth > 0 {
+    }
+    if theirs.depth != ours.depth && theirs.depth > 0 && ours.depth > 0 {
         causes.push(format!(
-            "the file has {} transformer blocks, the model {}: choose the file's depth",
+            "the file has {0} transformer blocks, the model {1}: set model.backbone.depth = {0}",
             theirs.depth, ours.depth
         ));
     }
@@ -78,7 +88,7 @@ pub(super) fn causes(problems: &Problems, file: &Shapes<'_>, model: &Shapes<'_>)
         decoder_causes(&theirs, &ours, &mut causes);
     }
     if causes.is_empty() {
-        causes.push("give the configuration the weights were trained with, or load only the backbone".to_owned());
+        causes.push(format!("give the configuration the weights were trained with, or {BACKBONE_ONLY}"));
     }
     causes.join("; ")
 }
@@ -86,11 +96,11 @@ pub(super) fn causes(problems: &Problems, file: &Shapes<'_>, model: &Shapes<'_>)
 fn decoder_causes(theirs: &Traits, ours: &Traits, causes: &mut Vec<String>) {
     match (theirs.decoder, ours.decoder) {
         (None, Some(_)) => {
-            causes.push("the file has no decoder, it is a pretrained backbone: load only the backbone".to_owned())
+            causes.push(format!("the file has no decoder, it is a pretrained backbone: {BACKBONE_ONLY}"))
         }
         (Some(a), Some(b)) if a != b => {
             causes.push(format!(
-                "the file's decoder is {a}, the model's {b}: choose the file's, or load only the backbone"
+                "the file's decoder is {a}, the model's {b}: choose the file's as model.decoder, or {BACKBONE_ONLY}"
             ));
         }
         (Some(_), Some(_)) => {
@@ -98,12 +108,14 @@ fn decoder_causes(theirs: &Traits, ours: &Traits, causes: &mut Vec<String>) {
                 && a != b
             {
                 causes.push(format!(
-                    "the file was trained for {a} classes, the model is for {b}: load only the backbone to train for other classes"
+                    "the file was trained for {a} classes, the model is for {b}; to train for other classes {BACKBONE_ONLY}"
                 ));
             }
             if theirs.decoder_depth != ours.decoder_depth {
                 let (a, b) = (theirs.decoder_depth, ours.decoder_depth);
-                causes.push(format!("the file's decoder has {a} blocks, the model's {b}: choose the file's number"));
+                causes.push(format!(
+                    "the file's decoder has {a} blocks, the model's {b}: set model.decoder.num_blocks = {a}"
+                ));
             }
         }
         _ => {}
@@ -192,17 +204,18 @@ fn decoder(shapes: &Shapes<'_>) -> Option<&'static str> {
     }
 }
 
-fn size(width: usize) -> String {
-    let name = match width {
-        192 => "ViT-T, ",
-        384 => "ViT-S, ",
-        768 => "ViT-B, ",
-        1024 => "ViT-L, ",
-        1280 => "ViT-H, ",
-        1536 => "ViT-g, ",
-        _ => "",
+/// A width in words, and the attention heads of the published network that is so wide.
+fn size(width: usize) -> (String, Option<usize>) {
+    let (name, heads) = match width {
+        192 => ("ViT-T, ", Some(3)),
+        384 => ("ViT-S, ", Some(6)),
+        768 => ("ViT-B, ", Some(12)),
+        1024 => ("ViT-L, ", Some(16)),
+        1280 => ("ViT-H, ", Some(16)),
+        1536 => ("ViT-g, ", Some(24)),
+        _ => ("", None),
     };
-    format!("{name}{width} channels")
+    (format!("{name}{width} channels"), heads)
 }
 
 #[cfg(test)]
@@ -256,7 +269,10 @@ mod tests {
             ("decoder.layers.3.ffn1.norm1.bias", &[600]),
         ]);
         let hint = causes(&decoder, &cse, &more);
-        assert!(hint.contains("7 classes") && hint.contains("150") && hint.contains("4: choose"), "{hint}");
+        assert!(
+            hint.contains("7 classes") && hint.contains("150") && hint.contains("model.decoder.num_blocks = "),
+            "{hint}"
+        );
         assert!(!causes(&backbone, &cse, &sse).contains("decoder"), "only the backbone is asked for");
         let linear = shapes(&[(CLASSIFIER, &[7, 48, 1, 1])]);
         assert!(causes(&decoder, &linear, &cse).contains("per-pixel"));

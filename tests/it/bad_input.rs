@@ -156,7 +156,7 @@ fn weights_of_another_architecture() {
     lab.ok(&["train", recipe, "--device", "cpu", "--out", "small", "--set", "train.iterations=1"]);
     let larger = ["train", recipe, "--device", "cpu", "--out", "large", "--set", "model.backbone.embed_dim=32"];
     let weights = ["--set", "train.pretrained=small/model.safetensors"];
-    lab.refused(&[&larger[..], &weights[..]].concat(), &["small/model.safetensors", "24", "32"]);
+    lab.refused(&[&larger[..], &weights[..]].concat(), &["small/model.safetensors", "24", "32", "--from"]);
 }
 
 /// `cos\nsystem\n(S'touch hacked'\ntR.`: what a pickle that runs a command looks like.

@@ -78,7 +78,7 @@ fn one_bad_file_keeps_no_other_from_being_labelled() {
 #[test]
 fn two_processes_write_whole_files_into_one_folder() {
     let lab = Lab::new();
-    let names: Vec<String> = (0..40).map(|i| format!("{i}.png")).collect();
+    let names: Vec<String> = (0..228).map(|i| format!("{i}.png")).collect();
     for (seed, name) in names.iter().enumerate() {
         save(&lab, &format!("photos/{name}"), seed as u32);
     }

@@ -182,6 +182,47 @@ fn two_processes_write_into_one_folder() {
     lab.ok(&["compare", "--out", "compared", "--device", "cpu"]);
 }
 
+/// Runs the program under a limit that a shell sets.
+#[cfg(unix)]
+pub(crate) fn limited(lab: &Lab, limit: &str, arguments: &[&str]) -> std::process::Output {
+    let script = format!("{limit} && exec {} \"$@\"", env!("CARGO_BIN_EXE_structtoken"));
+    Command::new("sh").args(["-c", &script, "sh"]).args(arguments).current_dir(lab.dir.path()).output().unwrap()
+}
+
+/// With few files that may be open a command works, or says that it may open no more; with more of them it works.
+#[cfg(target_os = "linux")]
+#[test]
+fn few_open_files_are_an_error_that_says_so() {
+    let lab = Lab::new();
+    lab.write("tiny.toml", TINY);
+    pictures(&lab);
+    let cpu = ["--device", "cpu", "--threads", "1"];
+    let short = ["--set", "train.iterations=1", "--set", "data.shapes.val=1"];
+    lab.ok(&[&["train", "tiny.toml", "--out", "run"][..], &short, &cpu].concat());
+    let mut refused = 0;
+    for files in [4, 5, 6, 7, 9, 64] {
+        let out = |name: &str| format!("{name}-{files}");
+        for arguments in [
+            [&["train", "tiny.toml", "--out", &out("train")][..], &short, &cpu].concat(),
+            [&["train", "tiny.toml", "--seeds", "2", "--out", &out("seeds")][..], &short, &cpu].concat(),
+            [&["predict", "run/model.safetensors", "images", "--out", &out("masks")][..], &cpu].concat(),
+            [&["eval", "run/model.safetensors", "--out", &out("scores")][..], &cpu].concat(),
+            vec!["data", "init", ".", "--out", &format!("{}.toml", out("described"))],
+            vec!["data", "check", "set.toml"],
+        ] {
+            let output = limited(&lab, &format!("ulimit -n {files}"), &arguments);
+            let talk = String::from_utf8_lossy(&output.stderr);
+            if output.status.code() != Some(0) {
+                assert_eq!(output.status.code(), Some(1), "{files}: {arguments:?}: {talk}");
+                assert!(files < 64 && !talk.contains("panicked"), "{files}: {arguments:?}: {talk}");
+                assert!(talk.contains("Too many open files") && talk.contains("ulimit -n"), "{arguments:?}: {talk}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 0);
+}
+
 /// Runs the program as a user who may have only so many processes, threads counted.
 #[cfg(target_os = "linux")]
 fn with_processes(lab: &Lab, limit: usize, arguments: &[&str]) -> std::io::Result<std::process::Output> {
@@ -224,6 +265,26 @@ fn few_processes_are_an_error_that_says_so() {
         }
     }
     assert!(refused > 0);
+    // Each remedy is one: without it the command fails, and with it it works.
+    let train = ["train", "tiny.toml", "--set", "train.iterations=2", "--device", "cpu", "--threads", "1"];
+    let bench = ["bench", "tiny.toml", "--repeat", "1", "--size", "32", "--device", "cpu", "--threads"];
+    for (limit, arguments, last, remedy, mended) in [
+        (2, &bench[..], "2", "start one by --threads 1", "1"),
+        (
+            5,
+            &[&train[..], &["--out", "mended", "--set"]].concat(),
+            "data.workers=2",
+            "lower data.workers",
+            "data.workers=1",
+        ),
+    ] {
+        let output = with_processes(&lab, limit, &[arguments, &[last]].concat()).unwrap();
+        let talk = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && talk.contains(remedy), "{limit}: {talk}");
+        std::fs::remove_dir_all(lab.path("mended")).ok();
+        let output = with_processes(&lab, limit, &[arguments, &[mended]].concat()).unwrap();
+        assert!(output.status.success(), "{limit}: {}", String::from_utf8_lossy(&output.stderr));
+    }
     for arguments in [&["inspect", "tiny.toml"][..], &["data", "check", "tiny.toml"]] {
         let output = with_processes(&lab, 1, arguments).unwrap();
         let talk = String::from_utf8_lossy(&output.stderr);

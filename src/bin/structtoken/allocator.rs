@@ -1,7 +1,7 @@
 //! The allocator: mimalloc, and an error in place of an abort where the system has no more memory to give.
 
 use std::alloc::{GlobalAlloc, Layout};
-use std::io::Write;
+use std::io::Write as _;
 
 use mimalloc::MiMalloc;
 
@@ -42,14 +42,28 @@ fn given(pointer: *mut u8, size: usize) -> *mut u8 {
     pointer
 }
 
-/// Says it without asking for memory.
+/// Says it without asking for memory, and without what the thread may hold at this moment: locks, or a line half written.
 #[cold]
 fn exhausted(size: usize) -> ! {
+    let mut text = [0; 512];
+    let mut rest = &mut text[..];
     let _ = writeln!(
-        std::io::stderr().lock(),
+        rest,
         "error: out of memory: {size} bytes more were needed than the system gives this process\n\n\
          hint: raise its limit (ulimit -v, or that of its container), end other programs, or ask for less: smaller batches, crops, \
          images or --threads; a run goes on from its last checkpoint with --resume"
     );
-    std::process::exit(1)
+    let left = rest.len();
+    let text = &text[..text.len() - left];
+    #[cfg(unix)]
+    // SAFETY: writes bytes that are there, and ends the process with no more of its code: that might ask for memory.
+    unsafe {
+        libc::write(2, text.as_ptr().cast(), text.len());
+        libc::_exit(1)
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = std::io::stderr().write_all(text);
+        std::process::exit(1)
+    }
 }

@@ -10,6 +10,7 @@ use structtoken::compare::{self, Budget, PLAN, Plan, Shard};
 use structtoken::config::Config;
 use structtoken::decoder::DecoderConfig;
 use structtoken::error::{Error, Result};
+use structtoken::text::word;
 use structtoken::{device, files};
 
 use crate::console::{Console, print};
@@ -108,7 +109,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     )?;
     publish(&arguments, &plan, std::slice::from_ref(&dir), &dir)?;
     if interrupted {
-        talk!("saved; go on with:\n  structtoken compare --out {}", dir.display());
+        talk!("saved; go on with:\n  structtoken compare --out {}", word(&dir));
         return Ok(End::Interrupted);
     }
     match runner.failed.as_slice() {

@@ -1,6 +1,6 @@
 //! `structtoken data`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use structtoken::data::spec::DatasetSpec;
@@ -36,7 +36,7 @@ Exit code: 0 without a fault (there may be warnings), 1 with one.";
 #[command(after_help = EXAMPLES)]
 struct Check {
     /// A folder of images and masks, a dataset TOML, or a built-in name
-    set: String,
+    set: PathBuf,
     /// The folder that the description's paths are relative to, in place of its own
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
@@ -52,17 +52,21 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     };
     let steps = Steps::new("reading");
     let progress = |done, all| steps.show(done, all);
-    let own = Path::new(&arguments.set).join(init::FILE);
+    let set = &arguments.set;
+    let own = set.join(init::FILE);
     let report = match &arguments.root {
         None if own.is_file() => {
             talk!("the folder is described by `{}`", own.display());
             check::check(&DatasetSpec::read(&own)?, None, &progress)?
         }
-        None if Path::new(&arguments.set).is_dir() => init::check_folder(Path::new(&arguments.set), &progress)?,
-        _ if arguments.set == shapes::NAME => {
+        None if set.is_dir() => init::check_folder(set, &progress)?,
+        _ if set.as_os_str() == shapes::NAME => {
             return Err(Error::new("`shapes` is generated: it has no files").hint("name a folder or a dataset TOML"));
         }
-        root => check::check(&DatasetSpec::find(&arguments.set)?, root.as_deref(), &progress)?,
+        root => {
+            let spec = set.to_str().map_or_else(|| DatasetSpec::read(set), DatasetSpec::find)?;
+            check::check(&spec, root.as_deref(), &progress)?
+        }
     };
     steps.clear();
     if arguments.json {

@@ -7,6 +7,7 @@ use structtoken::data::spec::DatasetSpec;
 use structtoken::data::{shapes, spec};
 use structtoken::error::{Error, Result};
 use structtoken::files::{self, Scratch};
+use structtoken::text::utf8;
 
 use crate::console::Steps;
 
@@ -20,15 +21,15 @@ pub(crate) enum Named {
 
 /// The dataset that `path` names; none if it is something else, for instance a recipe.
 pub(crate) fn named(path: &Path) -> Result<Option<Named>> {
-    let name = path.to_string_lossy().into_owned();
+    let name = path.to_string_lossy();
     // As everywhere: a name that is built in means that; `./camvid` is a folder.
     if spec::BUILT_IN.iter().any(|(known, _)| *known == name) || name == shapes::NAME {
-        return Ok(Some(Named::Described(name)));
+        return Ok(Some(Named::Described(name.into_owned())));
     }
     if path.is_dir() {
         let toml = path.join(init::FILE);
         return Ok(Some(match toml.exists() {
-            true => Named::Described(toml.to_string_lossy().into_owned()),
+            true => Named::Described(utf8(&toml)?.to_owned()),
             false => Named::Folder(path.to_owned()),
         }));
     }
@@ -37,7 +38,7 @@ pub(crate) fn named(path: &Path) -> Result<Option<Named>> {
     }
     let text = files::read_text(path, files::TEXT).map_err(|error| Error::file("read", path, error))?;
     let describes = toml::from_str(&text).is_ok_and(|table: toml::Table| table.contains_key("classes"));
-    Ok(describes.then_some(Named::Described(name)))
+    if describes { Ok(Some(Named::Described(utf8(path)?.to_owned()))) } else { Ok(None) }
 }
 
 /// Describes `folder` as `structtoken data init` does, in `toml`; what it is, and what the person should know.
@@ -73,7 +74,7 @@ impl Opened {
                 let toml = scratch.path().join(init::FILE);
                 let found = describe(&folder, &toml)?;
                 let has_val = found.spec.val.is_some() && !found.halved;
-                Ok(Self { name: toml.to_string_lossy().into_owned(), has_val, scratch: Some(scratch) })
+                Ok(Self { name: utf8(&toml)?.to_owned(), has_val, scratch: Some(scratch) })
             }
             Some(Named::Described(name)) => {
                 let has_val = name == shapes::NAME || DatasetSpec::find(&name)?.val.is_some();

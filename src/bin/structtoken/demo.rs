@@ -74,11 +74,11 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         );
     }
     let scores = train::scores(&run)?;
-    let (shown, program) = (run.display(), program());
+    let (model, program) = (text::word(&run.join("model.safetensors")), program());
     let next_steps = [
-        (format!("{program} predict {shown}/model.safetensors photo.jpg --overlay"), "label a picture of your own"),
-        (format!("{program} eval {shown}/model.safetensors --set eval.flip=true"), "average over mirrored images"),
-        (format!("{program} inspect {shown}/model.safetensors"), "see what the network is made of"),
+        (format!("{program} predict {model} photo.jpg --overlay"), "label a picture of your own"),
+        (format!("{program} eval {model} --set eval.flip=true"), "average over mirrored images"),
+        (format!("{program} inspect {model}"), "see what the network is made of"),
         (
             format!("{program} train my-recipe.toml"),
             "train on pictures of your own: docs/data.md shows the two files it takes",

@@ -157,10 +157,11 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
 fn foretell(model: &Model, config: &Config, dataset: &dyn Dataset) -> Result<Option<usize>> {
     let mut parameters = 0;
     visit(model, |parameter, _| parameters += parameter.shape.iter().product::<usize>());
-    let image = memory::largest(dataset, LOOKS)?;
+    let (largest, image) = memory::largest(dataset, LOOKS)?;
     let (classes, threads) = (dataset.classes().len(), rayon::current_num_threads());
     let plan = memory::Plan { model: &config.model, classes, parameters, settings: &config.eval, image, threads };
-    plan.ensure(4 * parameters)?;
+    let named = |error| Error::new(format!("cannot evaluate on `{}`", dataset.name(largest))).source(error);
+    plan.ensure(4 * parameters).map_err(named)?;
     let found = plan.forecast();
     if found.is_small() {
         talk!("memory: under 100 MB for images of {} x {}, whatever their number", image.1, image.0);

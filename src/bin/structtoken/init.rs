@@ -7,6 +7,7 @@ use structtoken::data::init::{self, Options, TextEncoding};
 use structtoken::data::leftover::leftovers;
 use structtoken::data::spec::DatasetSpec;
 use structtoken::error::Result;
+use structtoken::text::word;
 
 use crate::End;
 use crate::console::{Steps, print};
@@ -119,6 +120,6 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         talk!("note: not used: {}; {}", left.text(), left.remedy);
     }
     written.iter().for_each(|path| print(&path.display().to_string()));
-    talk!("next: structtoken data check '{}'", out.display());
+    talk!("next: structtoken data check {}", word(&out));
     Ok(End::Done)
 }

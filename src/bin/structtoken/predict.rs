@@ -6,11 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use structtoken::data::image::{Image, Labels, encode_index_png, encode_png};
 use structtoken::error::{Error, Result};
-use structtoken::eval::{InferConfig, memory};
-use structtoken::model::{Model, ModelConfig};
 use structtoken::predict::{NpyType, Predictor, write_npy};
 use structtoken::rng::fnv1a;
-use structtoken::weights::named_parameters;
 use structtoken::{artifact, device, files};
 
 use crate::console::{bar, emit, print};
@@ -49,8 +46,6 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let (device, _) = device::open(&arguments.computing.device)?;
     let (model, card) = artifact::open(&arguments.model, &device)?;
     let config = settings(&card, &arguments.changes, &arguments.model)?;
-    let mut memory =
-        Memory { model: card.model.clone(), settings: config.eval.clone(), parameters: parameters(&model), largest: 0 };
     let predictor = Predictor::new(model, config.data.preprocess, config.eval, device, card.classes)?;
     // An image counts for as many steps, so that a large one moves the bar while it is looked at.
     const STEPS: u64 = 1000;
@@ -60,7 +55,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     for (done, (path, name)) in images.iter().enumerate() {
         progress.set_message(format!("{}/{}", done + 1, images.len()));
         let mut within = |share: f64| progress.set_position(done as u64 * STEPS + (share * STEPS as f64) as u64);
-        match one(&predictor, path, name, &arguments, &mut memory, &mut within) {
+        match one(&predictor, path, name, &arguments, &mut within) {
             Ok(()) => {}
             Err(error) if images.len() == 1 => return Err(error),
             Err(error) => {
@@ -78,44 +73,15 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     }
 }
 
-/// What is needed to foretell the memory that an image takes.
-struct Memory {
-    model: ModelConfig,
-    settings: InferConfig,
-    parameters: usize,
-    /// Pixels of the largest image so far: what one has taken, the next can have.
-    largest: usize,
-}
-
-impl Memory {
-    fn ensure(&mut self, classes: usize, (height, width): (usize, usize)) -> Result<()> {
-        if height * width <= self.largest {
-            return Ok(());
-        }
-        let Self { model, settings, parameters, .. } = self;
-        let (image, threads) = ((height, width), rayon::current_num_threads());
-        memory::Plan { model, classes, parameters: *parameters, settings, image, threads }.ensure(4 * *parameters)?;
-        self.largest = height * width;
-        Ok(())
-    }
-}
-
-fn parameters(model: &Model) -> usize {
-    let shapes = named_parameters(model).into_iter();
-    shapes.map(|(_, shape, _)| shape.iter().product::<usize>()).sum()
-}
-
 fn one(
     predictor: &Predictor,
     path: &Path,
     name: &Path,
     arguments: &Arguments,
-    memory: &mut Memory,
     progress: &mut dyn FnMut(f64),
 ) -> Result<()> {
     let image = predictor.read(path)?;
     let failed = |error| Error::new(format!("cannot predict `{}`", path.display())).source(error);
-    memory.ensure(predictor.classes().len(), (image.height, image.width)).map_err(failed)?;
     let labels = predictor.predict_with(&image, progress).map_err(failed)?;
     let outputs = Outputs::of(arguments, name);
     files::write(&outputs.mask, &encode_index_png(&labels, &predictor.classes().colors)?)?;
@@ -125,7 +91,7 @@ fn one(
     }
     if let Some(path) = &outputs.probabilities {
         let shape = [predictor.classes().len(), image.height, image.width];
-        let values = predictor.probabilities(&image)?;
+        let values = predictor.probabilities(&image).map_err(failed)?;
         write_npy(path, &values, &shape, NpyType::F16)?;
     }
     if arguments.json {

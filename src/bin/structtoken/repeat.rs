@@ -7,6 +7,7 @@ use std::process::Command;
 use structtoken::config::Config;
 use structtoken::error::{Error, Result};
 use structtoken::repeat::{Repeat, Summary};
+use structtoken::text::word;
 use structtoken::{files, train};
 
 use crate::End;
@@ -42,13 +43,13 @@ pub(crate) fn run(arguments: &Arguments, repeat: Repeat, recipe: &Config, dir: &
         |name| train_command(recipes[name], &dir.join(name)),
     )?;
     if interrupted {
-        talk!("saved; go on with:\n  structtoken train --resume --out {}", dir.display());
+        talk!("saved; go on with:\n  structtoken train --resume --out {}", word(dir));
         return Ok(End::Interrupted);
     }
     if !runner.failed.is_empty() {
         let (failed, all) = (runner.failed.len(), runs.len());
         return Err(Error::new(format!("{failed} of {all} runs failed: {}", runner.failed.join(", ")))
-            .hint(format!("what they said stands above; go on with --resume --out {}", dir.display())));
+            .hint(format!("what they said stands above; go on with --resume --out {}", word(dir))));
     }
     let scores = runs.iter().map(|(name, _)| Ok((name.clone(), train::scores(&dir.join(name))?)));
     let summary = Summary::new(repeat, &scores.collect::<Result<Vec<_>>>()?)?;

@@ -83,9 +83,10 @@ impl<'a> Runner<'a> {
             talk!("\n{place}{left}");
             let started = Instant::now();
             let failed = |error| {
-                Error::new(format!("cannot start a process for {run}"))
-                    .source(error)
-                    .hint("where few processes are allowed (`ulimit -u`) allow more; the same command with --resume, or `compare` again, goes on")
+                let error = Error::new("the system starts none").source(error);
+                let help = error.remedy().unwrap_or("where few processes are allowed (`ulimit -u`) allow more");
+                let hint = format!("{help}; the same command with --resume, or `compare` again, goes on");
+                Error::new(format!("cannot start a process for {run}")).source(error).hint(hint)
             };
             match self.start(command(run)?, &place, rest).map_err(failed)? {
                 Some(0) => self.took.push(started.elapsed()),

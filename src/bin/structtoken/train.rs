@@ -133,12 +133,13 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
         talk!(
             "saved after iteration {}; go on with:\n  structtoken train --resume --out {}",
             outcome.iteration,
-            run.display()
+            text::word(&run)
         );
         return Ok(End::Interrupted);
     }
     let scores = train::scores(&run)?;
-    let (shown, program) = (run.display(), program());
+    let [model, page] = ["model.safetensors", "eval.html"].map(|name| text::word(&run.join(name)));
+    let program = program();
     let about = About {
         title: run.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         command,
@@ -146,16 +147,10 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
         took: started.elapsed(),
         found: console.found(&scores),
         next_steps: vec![
+            (format!("{program} predict {model} photo.jpg --overlay"), "label other pictures".to_owned()),
+            (format!("{program} eval {model} --set eval.flip=true"), "average over mirrored images".to_owned()),
             (
-                format!("{program} predict {shown}/model.safetensors photo.jpg --overlay"),
-                "label other pictures".to_owned(),
-            ),
-            (
-                format!("{program} eval {shown}/model.safetensors --set eval.flip=true"),
-                "average over mirrored images".to_owned(),
-            ),
-            (
-                format!("{program} eval {shown}/model.safetensors --suspects 30 --report {shown}/eval.html"),
+                format!("{program} eval {model} --suspects 30 --report {page}"),
                 "see whether its probabilities can be believed, and which labels may be wrong".to_owned(),
             ),
         ],
@@ -224,11 +219,12 @@ fn planned(arguments: &Arguments, from: &[String], device: &Device) -> Result<Op
             let toml = folder.join(init::FILE);
             let mut plan = make(&opened.name)?;
             let quoted = |name: &str| toml::Value::from(name).to_string();
-            let lasting = toml.to_string_lossy();
-            plan.text = plan.text.replace(&quoted(&opened.name), &quoted(&lasting)).replace(&opened.name, &lasting);
+            let lasting = text::utf8(&toml)?;
+            plan.text = plan.text.replace(&quoted(&opened.name), &quoted(lasting)).replace(&opened.name, lasting);
             talk!(
-                "nothing describes `{0}` yet; before training by this recipe: structtoken data init '{0}'",
-                folder.display()
+                "nothing describes `{}` yet; before training by this recipe: structtoken data init {}",
+                folder.display(),
+                text::word(&folder)
             );
             Ok(Some(plan))
         }
@@ -265,6 +261,7 @@ fn the_dataset(arguments: &Arguments) -> Result<Option<Named>> {
 /// The TOML in the folder of the run that describes `folder`, into which nothing is written.
 fn described(folder: &Path, run: &Path) -> Result<String> {
     let toml = run.join(init::FILE);
+    text::utf8(&toml)?;
     match toml.exists() {
         // Of a run that did not come to be; lines may have been edited since.
         true => {
@@ -275,7 +272,7 @@ fn described(folder: &Path, run: &Path) -> Result<String> {
             talk!("wrote `{}`, which describes `{}`", toml.display(), folder.display());
         }
     }
-    Ok(toml.to_string_lossy().into_owned())
+    Ok(text::utf8(&toml)?.to_owned())
 }
 
 fn run_folder(arguments: &Arguments) -> Result<PathBuf> {
@@ -287,8 +284,11 @@ fn run_folder(arguments: &Arguments) -> Result<PathBuf> {
         return Err(Error::new("--resume needs to know the run").hint("name its folder: --out runs/NAME"));
     };
     // runs/NAME, runs/NAME-2, runs/NAME-3: a new run takes the next, one that goes on the last.
-    let name = first.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let place = |n: usize| if n == 1 { first.clone() } else { first.with_file_name(format!("{name}-{n}")) };
+    let place = |n: usize| {
+        let mut name = first.file_name().unwrap_or_default().to_owned();
+        name.push(format!("-{n}"));
+        if n == 1 { first.clone() } else { first.with_file_name(name) }
+    };
     let taken = (1..).take_while(|n| place(*n).join("config.toml").exists()).count();
     Ok(place(if arguments.resume { taken.max(1) } else { taken + 1 }))
 }
@@ -310,12 +310,11 @@ pub(crate) fn default_folder(recipe: &Path, runs: &Path) -> Option<PathBuf> {
 
 /// How this program was called, for commands to be copied.
 pub(crate) fn program() -> String {
-    std::env::args().next().unwrap_or_else(|| "structtoken".to_owned())
+    std::env::args_os().next().map_or("structtoken".to_owned(), |program| text::word(Path::new(&program)))
 }
 
 /// The command as it was typed, for the record.
 pub(crate) fn command_line() -> String {
-    let quoted = |word: String| if word.contains([' ', '\'', '"']) { format!("{word:?}") } else { word };
-    let words = std::env::args().skip(1).map(quoted);
+    let words = std::env::args_os().skip(1).map(|word| text::word(Path::new(&word)));
     std::iter::once("structtoken".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }

@@ -147,7 +147,9 @@ mod tests {
         assert_eq!(guess(&frames, &frames, false), None);
         let (images, masks) = (["0001.png", "0002.png", "0010.png"], ["1.png", "2.png", "10.png"]);
         assert_eq!(guess(&images, &masks, true), None);
-        assert_eq!(guess(&["M\u{fc}_1.jpg", "M\u{fc}_2.jpg"], &["Mu\u{308}_1.png", "Mu\u{308}_2.png"], true), None);
+        let composed = ["M\u{fc}_1.jpg", "M\u{fc}_2.jpg", "M\u{fc}_3.jpg"];
+        let decomposed = ["Mu\u{308}_1.png", "Mu\u{308}_2.png", "Mu\u{308}_3.png"];
+        assert_eq!(guess(&composed, &decomposed, true), None);
     }
 
     #[test]

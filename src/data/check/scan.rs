@@ -328,6 +328,12 @@ fn broken(bytes: &[u8], error: &Error, noun: &str) -> Broken {
         ),
         Some(Format::Npy) if noun == "images" => other_format(noun, "NumPy array"),
         Some(Format::WebP) if noun == "masks" => other_format(noun, "WebP"),
+        // A header that can be read, of an array that is no mask.
+        Some(Format::Npy) if error.remedy().is_some_and(|hint| hint != formats::DAMAGED) => (
+            "other-format",
+            format!("{noun} that are arrays of another kind than class numbers"),
+            error.remedy().unwrap_or(again).to_string(),
+        ),
         Some(_) if ["not supported", "with fractions", "no whole numbers"].iter().any(|part| error.to_string().contains(part)) => {
             ("other-format", format!("{noun} of a form that is not read"), error.remedy().unwrap_or("export them as PNG").to_string())
         }

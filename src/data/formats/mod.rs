@@ -24,7 +24,7 @@ use crate::guard::guarded;
 
 pub(crate) use self::canvas::Kind;
 
-const DAMAGED: &str = "the file is damaged or cut short: copy or export it again, or leave it out";
+pub(crate) const DAMAGED: &str = "the file is damaged or cut short: copy or export it again, or leave it out";
 
 /// What a file is, by its first bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -12,14 +12,20 @@ use std::path::{Path, PathBuf};
 use super::notes::Notes;
 use super::pictures::{Pictures, file_name, folder_of};
 use super::places::called_pair;
-use super::plan::{Outlined, Outlines, Place, Plan, label};
+use super::plan::{List, Outlined, Outlines, Part, Place, Plan, label};
 use super::raster::{Area, Bitmap};
 use super::splits::split_called;
 use crate::data::Split;
 use crate::data::check::Progress;
 use crate::data::image::{RawMask, read_mask};
+use crate::data::join::{Join, JoinedMask, Joiner, Overlap};
 use crate::data::pairs::plain_stem;
+use crate::data::spec::{ClassSpec, Encoding};
+use crate::data::walk::walk;
 use crate::error::Result;
+
+/// The layers of each image, by its split and the folders of images and masks.
+type Found = BTreeMap<(Option<Split>, PathBuf, PathBuf), Vec<(String, Vec<Layer>)>>;
 
 /// Masks that are looked at to know whether they are black and white.
 const LOOKED_AT: usize = 24;
@@ -36,7 +42,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
         Some(found) => Some(found),
         None => by_names(place),
     };
-    let Some((root, by_image, of_objects)) = found else { return Ok(None) };
+    let Some(Layers { root, masks: masks_root, by_image, of_objects }) = found else { return Ok(None) };
     let sample: Vec<&Layer> = by_image.values().filter(|layers| layers.len() > 1).flatten().take(LOOKED_AT).collect();
     if !sample.iter().all(|layer| is_black_and_white(&layer.path)) {
         return Ok(None);
@@ -53,23 +59,43 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     let names: BTreeSet<String> = by_image.values().flatten().map(class).collect();
     let names: Vec<String> = names.into_iter().collect();
     let mut groups: BTreeMap<(Option<Split>, PathBuf), Vec<Outlined>> = BTreeMap::new();
+    let mut joined: Found = BTreeMap::new();
     let several = by_image.values().filter(|layers| layers.len() > 1).count();
     let masks: usize = by_image.values().map(Vec::len).sum();
     let count = by_image.len();
     for (image, layers) in by_image {
         let split = image.split_once('/').and_then(|(folder, rest)| Some((split_called(folder)?, folder, rest)));
-        let (split, images, name) = match split {
-            Some((split, folder, rest)) => (Some(split), root.join(folder), rest.to_string()),
-            None => (None, root.clone(), image.clone()),
+        let (key, name) = match split {
+            Some((split, folder, rest)) => {
+                ((Some(split), root.join(folder), masks_root.join(folder)), rest.to_string())
+            }
+            None => ((None, root.clone(), masks_root.clone()), image.clone()),
         };
-        let source = layers.first().map_or_else(|| root.join(&image), |layer| layer.path.clone());
-        let area = |layer: Layer| {
-            let at = names.iter().position(|name| *name == class(&layer)).map_or(0, label);
-            let called = format!("the mask `{}`", file_name(&layer.path.to_string_lossy()));
-            (Area::Bitmap([0, 0], Bitmap::File(layer.path)), at, called)
-        };
-        let areas = layers.into_iter().map(area).collect();
-        groups.entry((split, images)).or_default().push(Outlined { name, source, declared: None, areas, fault: None });
+        joined.entry(key).or_default().push((name, layers));
+    }
+    let said = format!(
+        "{masks} black and white masks of {count} images are joined, {several} of which have more than one; where classes \
+         overlap, the later name covers"
+    );
+    if let Some((join, classes, parts)) = as_join(place, &joined, &names, class, of_objects) {
+        let mut plan = place.plan("several masks an image", Encoding::Index, Vec::new(), classes, parts)?;
+        let ends = join.masks.iter().map(|mask| format!("`{}` is `{}`", mask.file, mask.class)).collect::<Vec<_>>();
+        plan.notes.push(format!("{said}: {}; pixels that none shows are `{}`", ends.join(", "), join.rest));
+        plan.spec.join = Some(join);
+        return Ok(Some(plan));
+    }
+    for ((split, images, _), found) in joined {
+        for (name, layers) in found {
+            let source = layers.first().map_or_else(|| images.join(&name), |layer| layer.path.clone());
+            let area = |layer: Layer| {
+                let at = names.iter().position(|name| *name == class(&layer)).map_or(0, label);
+                let called = format!("the mask `{}`", file_name(&layer.path.to_string_lossy()));
+                (Area::Bitmap([0, 0], Bitmap::File(layer.path)), at, called)
+            };
+            let areas = layers.into_iter().map(area).collect();
+            let one = Outlined { name, source, declared: None, areas, fault: None };
+            groups.entry((split, images.clone())).or_default().push(one);
+        }
     }
     let groups = groups.into_iter().map(|((split, images), outlined)| (split, images, outlined)).collect();
     let found = Outlines {
@@ -81,14 +107,93 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
         notes: Notes::default(),
     };
     let mut plan = place.outlines(found)?;
-    plan.notes.push(format!(
-        "{masks} black and white masks of {count} images are joined, {several} of which have more than one; where classes \
-         overlap, the later name covers"
-    ));
+    plan.notes.push(said);
     Ok(Some(plan))
 }
 
-type Layers = (PathBuf, BTreeMap<String, Vec<Layer>>, bool);
+/// What `[join]` needs: itself, the classes and the splits.
+type Joined = (Join, Vec<ClassSpec>, Vec<Part>);
+
+/// The masks as `[join]` names them, which reads them where they are; `None` where patterns of names would not tell them apart.
+fn as_join(
+    place: &Place,
+    found: &Found,
+    names: &[String],
+    class: impl Fn(&Layer) -> String,
+    of_objects: bool,
+) -> Option<Joined> {
+    let layers = || found.values().flatten().flat_map(|(_, layers)| layers);
+    let ending = |layer: &Layer| layer.path.extension().map(|ending| format!(".{}", ending.to_string_lossy()));
+    let mut masks: Vec<JoinedMask> = Vec::new();
+    for name in names {
+        let mut ends: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+        for layer in layers().filter(|layer| class(layer) == *name) {
+            ends.entry(ending(layer)?).or_default().insert(&layer.suffix);
+        }
+        for (ending, suffixes) in ends {
+            let (first, last) = (suffixes.first()?, suffixes.last()?);
+            let file = match suffixes.len() {
+                _ if of_objects => format!("{{folder}}/../masks/*{ending}"),
+                1 => format!("{{stem}}{first}{ending}"),
+                _ => {
+                    // Of sorted texts, what the first and the last begin with is what all begin with.
+                    let shared = first.char_indices().zip(last.chars()).take_while(|((_, a), b)| a == b);
+                    let shared: String = shared.map(|((_, c), _)| c).collect();
+                    format!("{{stem}}{shared}*{ending}")
+                }
+            };
+            masks.push(JoinedMask { file, class: name.clone() });
+        }
+    }
+    let rest = if names.iter().any(|name| name == "background") { "rest" } else { "background" }.to_string();
+    let spec = |name: &String| ClassSpec { name: name.clone(), color: None, source: None };
+    let classes: Vec<ClassSpec> = std::iter::once(&rest).chain(names).map(spec).collect();
+    let join = Join { masks, rest, overlap: Overlap::Later, threshold: None };
+    let joiner = Joiner::new(&join, &classes).ok()?;
+    let mut parts = Vec::new();
+    for ((split, images, masks), group) in found {
+        let files = walk(masks).files;
+        let mut stems = Vec::new();
+        let mut taken: BTreeSet<&Path> = BTreeSet::new();
+        for (name, layers) in group {
+            let stem = plain_stem(name)?;
+            let named = joiner.find(stem, &files);
+            let meant: BTreeSet<(&Path, String)> =
+                layers.iter().map(|layer| (layer.path.as_path(), class(layer))).collect();
+            let would: BTreeSet<(&Path, String)> =
+                named.iter().map(|(rule, at)| (files[*at].1.as_path(), join.masks[*rule].class.clone())).collect();
+            if meant != would {
+                return None;
+            }
+            taken.extend(layers.iter().map(|layer| layer.path.as_path()));
+            stems.push(stem.to_string());
+        }
+        let pictures = Pictures::below(place, images);
+        let others = pictures.names().iter().filter(|name| !taken.contains(images.join(name).as_path())).count();
+        parts.push(Part {
+            split: *split,
+            images: images.clone(),
+            masks: place.path(masks),
+            image_suffix: None,
+            mask_suffix: ".png".to_string(),
+            list: if others == stems.len() { List::None } else { List::New },
+            stems,
+        });
+    }
+    Some((join, classes, parts))
+}
+
+/// Images with their masks.
+struct Layers {
+    /// The folder of images.
+    root: PathBuf,
+    /// The folder of masks.
+    masks: PathBuf,
+    /// By the images' paths below their folder.
+    by_image: BTreeMap<String, Vec<Layer>>,
+    /// Each mask is an object.
+    of_objects: bool,
+}
 
 /// `ID/images/ID.png` and `ID/masks/*.png`.
 fn folder_each(place: &Place) -> Option<Layers> {
@@ -115,7 +220,8 @@ fn folder_each(place: &Place) -> Option<Layers> {
         let layer = |name: &&str| Layer { path: place.dir.join(name), suffix: String::new() };
         by_image.insert((*image).to_string(), masks.iter().map(layer).collect());
     }
-    Some((place.dir.to_path_buf(), by_image, true))
+    let root = place.dir.to_path_buf();
+    Some(Layers { masks: root.clone(), root, by_image, of_objects: true })
 }
 
 /// Masks called like their image, with more at the end.
@@ -159,7 +265,7 @@ fn by_names(place: &Place) -> Option<Layers> {
     if same {
         by_image.retain(|image, _| !taken.contains(image.as_str()));
     }
-    Some((images, by_image, false))
+    Some(Layers { root: images, masks, by_image, of_objects: false })
 }
 
 fn is_black_and_white(path: &Path) -> bool {

@@ -100,7 +100,7 @@ fn by_end(stems: &[String]) -> HashMap<&str, Option<&str>> {
             by_end.entry(end).and_modify(|other| *other = None).or_insert(Some(stem));
         }
     }
-    stems.iter().for_each(|stem| drop(by_end.insert(stem, Some(stem))));
+    by_end.extend(stems.iter().map(|stem| (stem.as_str(), Some(stem.as_str()))));
     by_end
 }
 

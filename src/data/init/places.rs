@@ -139,8 +139,10 @@ pub(super) fn candidates(place: &Place) -> Result<Vec<Candidate>> {
         return Ok(by_words);
     }
     let mut found = Vec::new();
-    for (split, _) in SPLITS {
-        let Some(folder) = of_split(dir, split) else { continue };
+    for (split, names) in SPLITS {
+        // Where pictures lie in the folder itself, only those that are called just so are splits of it.
+        let folder = if has_own_pictures(dir) { called(dir, names) } else { of_split(dir, split) };
+        let Some(folder) = folder else { continue };
         let beside = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_lowercase();
         let masks: Vec<String> =
             MASKS.iter().flat_map(|mask| ["_", "", "-"].map(|between| format!("{beside}{between}{mask}"))).collect();
@@ -189,11 +191,7 @@ pub(super) fn within(folder: &Path, names: &[&str]) -> PathBuf {
         let has_pictures = |path: &Path| walk(path).files.iter().any(|(name, _)| is_picture(name));
         let below: Vec<PathBuf> =
             folders_in(&folder).into_iter().map(|(_, path)| path).filter(|path| has_pictures(path)).collect();
-        let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
-        let direct = entries.filter(|entry| entry.path().is_file()).any(|entry| {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            !name.starts_with('.') && is_picture(&name)
-        });
+        let direct = has_own_pictures(&folder);
         let split = SPLITS.iter().any(|(split, _)| of_split(&folder, *split).is_some());
         folder = match below.as_slice() {
             _ if direct || split => return folder,
@@ -205,6 +203,15 @@ pub(super) fn within(folder: &Path, names: &[&str]) -> PathBuf {
         };
     }
     folder
+}
+
+/// Whether pictures lie in a folder itself.
+fn has_own_pictures(folder: &Path) -> bool {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.path().is_file()).any(|entry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        !name.starts_with('.') && is_picture(&name)
+    })
 }
 
 /// Whether a file of this name may hold an image or a mask.
@@ -269,7 +276,9 @@ fn words(name: &str) -> Vec<String> {
     let mut words = vec![String::new()];
     let mut before = ' ';
     for c in name.chars() {
-        let starts = before.is_lowercase() && c.is_uppercase() || before.is_alphabetic() != c.is_alphabetic();
+        let starts = before.is_lowercase() && c.is_uppercase()
+            || before.is_alphabetic() != c.is_alphabetic()
+            || before.is_numeric() != c.is_numeric();
         if starts {
             words.push(String::new());
         }
@@ -312,7 +321,8 @@ mod tests {
     #[test]
     fn folders_are_known_by_their_words() {
         let (train, val, test) = (Some(Split::Train), Some(Split::Val), Some(Split::Test));
-        let cases: &[(&[&str], &[(Option<Split>, &str, &str)])] = &[
+        type Found<'a> = &'a [(Option<Split>, &'a str, &'a str)];
+        let cases: &[(&[&str], Found)] = &[
             (
                 &[
                     "ISIC2018_Task1-2_Training_Input",

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use super::places::{IMAGES, MASKS, called, is_picture};
+use super::places::{candidates, is_picture};
 use super::plan::{Place, Plan, folders_in};
 use crate::data::walk::walk;
 use crate::error::Error;
@@ -44,16 +44,21 @@ pub(super) fn note(place: &Place, plan: &Plan) -> Option<String> {
 }
 
 /// Folders below that hold images and masks side by side: each as its path, with the names of both.
-fn sets_below(dir: &Path) -> Vec<(String, [String; 2])> {
+fn sets_below(place: &Place) -> Vec<(String, [String; 2])> {
     let mut found = Vec::new();
-    let mut folders: Vec<(String, PathBuf)> = folders_in(dir);
+    let mut folders: Vec<(String, PathBuf)> = folders_in(place.dir);
     for _ in 0..3 {
         let mut next = Vec::new();
         for (name, path) in folders.into_iter().take(1000) {
-            let last = |path: PathBuf| path.file_name().map(|name| name.to_string_lossy().into_owned());
-            match (called(&path, &IMAGES).and_then(last), called(&path, &MASKS).and_then(last)) {
-                (Some(images), Some(masks)) => found.push((name, [images, masks])),
-                _ => next.extend(folders_in(&path).into_iter().map(|(inner, path)| (format!("{name}/{inner}"), path))),
+            let last = |inner: &Path| Some(inner.strip_prefix(&path).ok()?.to_str()?.to_string());
+            let inner =
+                Place::new(&path, &path, place.options).and_then(|inner| candidates(&inner)).unwrap_or_default();
+            let apart = inner.iter().find(|one| one.images != one.masks);
+            match apart.and_then(|one| Some([last(&one.images)?, last(&one.masks)?])) {
+                Some(both) => found.push((name, both)),
+                None => {
+                    next.extend(folders_in(&path).into_iter().map(|(inner, path)| (format!("{name}/{inner}"), path)))
+                }
             }
         }
         folders = next;
@@ -62,9 +67,10 @@ fn sets_below(dir: &Path) -> Vec<(String, [String; 2])> {
 }
 
 /// What to do about a folder of no known form, where sets lie below it.
-fn below(dir: &Path) -> Option<String> {
-    let sets = sets_below(dir);
-    let plain = |name: &str| !name.contains(['\'', '*', '?', '[', '$', '\n']);
+fn below(place: &Place) -> Option<String> {
+    let dir = place.dir;
+    let sets = sets_below(place);
+    let plain = |name: &str| !name.contains(['\'', '*', '?', '[', '$', '"', '`', '\\', '\n']);
     match sets.as_slice() {
         [] => None,
         [(name, _)] => {
@@ -75,9 +81,10 @@ fn below(dir: &Path) -> Option<String> {
             let alike = |(name, [a, b]): &(String, [String; 2])| {
                 a == images && b == masks && name.matches('/').count() == depth && plain(name)
             };
-            let all = sets.iter().all(alike) && plain(images) && plain(masks) && plain(&dir.to_string_lossy());
+            let both = !images.contains('/') && !masks.contains('/') && plain(images) && plain(masks);
+            let all = both && sets.iter().all(alike) && plain(&dir.to_string_lossy());
             let command = format!(
-                "; put them into one, with the folder in each name: cd '{}' && for d in {}; do mkdir -p \"all/images/$d\" \
+                "; put them into one, with the folder in each name: cd '{}' && for d in {}; do [ -d \"$d/{images}\" ] || continue; mkdir -p \"all/images/$d\" \
                  \"all/masks/$d\" && cp -r \"$d/{images}/.\" \"all/images/$d\" && cp -r \"$d/{masks}/.\" \"all/masks/$d\"; done, \
                  and then: structtoken init '{}'",
                 dir.display(),
@@ -114,7 +121,7 @@ pub(super) fn unknown(place: &Place) -> Error {
     let archives = endings.iter().any(|ending| [".npz", ".mat", ".h5", ".hdf5"].contains(&ending.as_str()));
     let error =
         Error::new(format!("`{}` is no dataset of a known form: it holds {folders} and {files}", dir.display()));
-    if let Some(hint) = below(dir) {
+    if let Some(hint) = below(place) {
         return error.hint(hint);
     }
     if archives {

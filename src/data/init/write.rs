@@ -19,6 +19,7 @@ use crate::data::spec::DatasetSpec;
 use crate::data::walk::walk;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::text::utf8;
 
 /// In a folder of drawn masks: their names and checksums. Hidden, so that it is no file of the set.
 pub(super) const NOTE: &str = ".drawn-by-init";
@@ -29,6 +30,9 @@ const SIGN: &str = "described by `structtoken init`";
 /// As [`super::write`].
 pub(super) fn write(plan: &Plan, replace: bool, progress: Progress) -> Result<Vec<PathBuf>> {
     let home = plan.toml.parent().filter(|home| !home.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    for split in [&plan.spec.train, &plan.spec.val, &plan.spec.test].into_iter().flatten() {
+        [&split.images, &split.masks].into_iter().chain(&split.list).try_for_each(|path| utf8(path).map(drop))?;
+    }
     let text = text::text(plan);
     // What is written must be readable: names may hold anything.
     DatasetSpec::parse(&text, &plan.toml)?;

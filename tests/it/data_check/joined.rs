@@ -62,7 +62,13 @@ fn overlaps_are_counted_and_ruled() {
     set.mask("train/masks/2_road.png", (8, 8), |_, _| 0);
     set.finds(Level::Fault, "join-failed", "train/masks/2_road.png");
     set.mask("train/masks/2_road.png", SIZE, |x, _| x as u8);
-    assert!(set.finds(Level::Fault, "join-failed", "train/masks/2_road.png").remedy.contains("threshold"));
+    let remedy = set.finds(Level::Fault, "join-failed", "train/masks/2_road.png").remedy;
+    for threshold in ["threshold = 128", "threshold = 1"] {
+        assert!(remedy.contains(threshold), "{remedy}");
+        set.lab.write("set.toml", format!("{TOML}{JOIN}{threshold}"));
+        assert!(set.check().ok, "{}", set.check().text());
+    }
+    set.lab.write("set.toml", format!("{TOML}{JOIN}"));
     set.lab.write("train/masks/2_car.png", "");
     set.mask("train/masks/2_road.png", SIZE, |_, _| 0);
     set.finds(Level::Fault, "empty-file", "train/masks/2_car.png");
