@@ -133,6 +133,9 @@ const RULES: &[Rule] = &[
     ("a VGG, a convolutional network", |n| n.starts(&["features.0."])),
     ("MLP-Mixer", |n| n.any(&["mlp_tokens.", "MixerBlock_"])),
     ("a hierarchical transformer (its blocks come in stages)", |n| n.numbers("stages.") > 1),
+    ("a ViT whose queries, keys and values have no bias", |n| {
+        n.vit() && n.any(&["attn.qkv.weight"]) && n.any(&["attn.proj.bias"]) && !n.any(&["attn.qkv.bias"])
+    }),
     ("DPT (a decoder of depths over a ViT)", |n| n.starts(&["dpt.", "neck.reassemble_stage."])),
     ("a ViT without a table of positions (they are rotations, or none)", |n| {
         n.vit() && n.any(&["attn.qkv."]) && !n.any(&["pos_embed", "position_embedding"])
@@ -156,7 +159,7 @@ mod tests {
     /// Some names as those who publish such weights have them; `what` is the beginning of what they are told to be.
     #[test]
     fn other_networks_are_named() {
-        let cases: [(&str, &[&str]); 50] = [
+        let cases: &[(&str, &[&str])] = &[
             ("DINOv3", &["cls_token", "storage_tokens", "rope_embed.periods", "blocks.0.attn.qkv.weight"]),
             (
                 "DINOv3",

@@ -8,8 +8,9 @@ use serde::de::IgnoredAny;
 
 use super::json::{Id, Object, side, with_keys};
 use super::notes::Notes;
+use super::outlines::{Outlined, Outlines, label};
 use super::pictures::Pictures;
-use super::plan::{Outlined, Outlines, Place, Plan, label};
+use super::plan::{Place, Plan};
 use super::raster::Area;
 use crate::data::Split;
 use crate::data::image::IGNORE;

@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use super::notes::Notes;
+use super::outlines::{Outlined, Outlines, label};
 use super::pictures::{Pictures, file_name};
-use super::plan::{Outlined, Outlines, Place, Plan, label};
+use super::plan::{Place, Plan};
 use super::raster::{Area, Bitmap};
 use super::read;
 use crate::data::check::Progress;

@@ -9,8 +9,9 @@ use serde::de::IgnoredAny;
 
 use super::json::{Id, Object, side, with_keys};
 use super::notes::Notes;
+use super::outlines::{Outlined, Outlines, label};
 use super::pictures::{Found, Pictures, folder_of};
-use super::plan::{Outlined, Outlines, Place, Plan, label};
+use super::plan::{Place, Plan};
 use super::raster::{Area, Bitmap};
 use super::splits::split_called;
 use crate::data::Split;

@@ -10,9 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::notes::Notes;
+use super::outlines::{Outlined, Outlines, label};
 use super::pictures::{Pictures, file_name, folder_of};
 use super::places::called_pair;
-use super::plan::{List, Outlined, Outlines, Part, Place, Plan, label};
+use super::plan::{List, Part, Place, Plan};
 use super::raster::{Area, Bitmap};
 use super::splits::split_called;
 use crate::data::Split;

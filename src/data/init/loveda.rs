@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use super::notes::Notes;
-use super::plan::{Outlined, Outlines, Place, Plan, folders_in};
+use super::outlines::{Outlined, Outlines};
+use super::plan::{Place, Plan, folders_in};
 use super::raster::Area;
 use super::splits::split_called;
 use crate::data::Split;

@@ -23,6 +23,7 @@ mod loveda;
 mod names;
 mod naming;
 mod notes;
+mod outlines;
 mod per_class;
 mod pictures;
 mod places;

@@ -10,8 +10,9 @@ use serde_json::Value;
 
 use super::json::{Id, Object, side, with_keys};
 use super::notes::Notes;
+use super::outlines::{Outlined, Outlines, label};
 use super::pictures::{Pictures, folder_of};
-use super::plan::{Outlined, Outlines, Place, Plan, label};
+use super::plan::{Place, Plan};
 use super::raster::{Area, Bitmap};
 use super::splits::split_mentioned;
 use crate::data::Split;

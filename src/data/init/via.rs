@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::notes::Notes;
+use super::outlines::{Outlined, Outlines, label};
 use super::pictures::{Found, Pictures, folder_of};
-use super::plan::{Outlined, Outlines, Place, Plan, label};
+use super::plan::{Place, Plan};
 use super::raster::Area;
 use super::read;
 use super::splits::split_called;

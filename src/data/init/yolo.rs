@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use super::names::DataYaml;
 use super::notes::Notes;
+use super::outlines::{Outlined, Outlines, label};
 use super::pictures::Pictures;
-use super::plan::{Outlined, Outlines, Place, Plan, label};
+use super::plan::{Place, Plan};
 use super::raster::Area;
 use super::read;
 use crate::data::Split;
