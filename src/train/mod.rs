@@ -10,6 +10,7 @@ mod config;
 pub mod ema;
 mod listing;
 mod look;
+mod losses;
 pub mod manifest;
 mod memory;
 mod observer;
@@ -44,10 +45,11 @@ use crate::{artifact, files};
 pub use bend::Bend;
 use bend::Course;
 use checkpoint::{Checkpoints, State};
+use collapse::Collapse;
 pub use collapse::{Attempt, restart};
-use collapse::{Collapse, Losses};
 pub use config::{Time, TrainConfig};
 use ema::Ema;
+use losses::Losses;
 use observer::Pace;
 pub use observer::{Observer, Progress, Stop};
 pub use onwards::settings_of;
@@ -185,7 +187,7 @@ pub fn run_by(
     let mut course = Course::new(train, &state.bends);
     let mut keeper = Timekeeper::new(train, clock, state.elapsed_s, state.iteration);
     let mut pace = Pace::new(state.iteration);
-    let mut losses = Losses::logged(run)?;
+    let mut losses = Losses::logged(run, train)?;
     let (mut interrupted, mut unsaved, mut collapsed) = (false, false, false);
     while state.iteration < course.iterations(state.iteration) {
         interrupted = observer.stop(state.iteration) == Stop::Save;
@@ -204,7 +206,7 @@ pub fn run_by(
             let scores = judge.evaluate(&model, observer)?;
             let before = state.evaluated;
             offer(&scores, &mut state, &course, &model, run, &metadata, &mut log)?;
-            let collapse = Collapse::of(&scores).filter(|_| !losses.fall(state.iteration));
+            let collapse = Collapse::of(&scores).filter(|_| !losses.learns(state.iteration, &scores, train));
             state.collapsed += u64::from(collapse.is_some());
             state.elapsed_s = keeper.as_ref().map(Timekeeper::elapsed);
             checkpoints.update(&state)?;
@@ -264,7 +266,7 @@ pub fn run_by(
         state.iteration += 1;
         state.optimizer_steps = learner.optimizer.steps();
 
-        losses.push(it, found.loss);
+        losses.push(train, it, found.loss, found.parts.iter().map(|(name, value)| (name.as_str(), *value)));
         let iterations = course.iterations(it);
         let progress =
             pace.tick([state.iteration, iterations], found.loss, rates.decoder, train.batch_size, loader.waited());
@@ -304,7 +306,7 @@ pub fn run_by(
         state.elapsed_s = keeper.as_ref().map(Timekeeper::elapsed);
         checkpoints.update(&state)?;
         observer.evaluated(state.iteration, &scores);
-        if let Some(collapse) = Collapse::of(&scores).filter(|_| !losses.fall(state.iteration)) {
+        if let Some(collapse) = Collapse::of(&scores).filter(|_| !losses.learns(state.iteration, &scores, train)) {
             observer.note(&collapse.text(state.iteration, train));
         }
     }
