@@ -170,11 +170,11 @@ fn begins_again(config: &Config, attempt: &Attempt) -> String {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
     use crate::eval::Confusion;
 
-    pub(in crate::train) fn scores(matrix: &[[u64; 2]; 2]) -> Scores {
+    fn scores(matrix: &[[u64; 2]; 2]) -> Scores {
         use crate::data::image::Labels;
         let mut confusion = Confusion::new(2);
         for (truth, row) in matrix.iter().enumerate() {

@@ -3,8 +3,10 @@
 use std::path::Path;
 
 use super::config::TrainConfig;
+use super::step::Found;
+use crate::data::image::IGNORE;
 use crate::error::Result;
-use crate::eval::Scores;
+use crate::kernels::LossMean;
 use crate::report::progress::{self, Row};
 use crate::stats;
 
@@ -16,66 +18,73 @@ const TELLING: f64 = 0.9;
 const CROSS_ENTROPY: &str = "cross_entropy";
 
 /// The losses of a run by iteration.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Losses {
     /// The first of all: what a network that knows nothing has.
     first: Option<f64>,
     total: Series,
-    cross_entropy: Series,
+    /// By how much the cross entropy is above the share of what one answer for all pixels would have.
+    above: Series,
+    /// Pixels of each class so far, by their weights.
+    pixels: Vec<f64>,
 }
 
 impl Losses {
     /// Those in the log of the run in this folder.
-    pub(super) fn logged(run: &Path, train: &TrainConfig) -> Result<Self> {
-        let mut losses = Self::default();
+    pub(super) fn logged(run: &Path) -> Result<Self> {
+        let (total, above) = Default::default();
+        let mut losses = Self { first: None, total, above, pixels: vec![0.0; usize::from(IGNORE)] };
         for row in progress::read(run)? {
             if let Row::Step(step) = row {
-                let parts = step.parts.iter().filter_map(|(name, value)| Some((name.as_str(), (*value)?)));
-                losses.push(train, step.iteration, step.loss, parts);
+                losses.total(step.iteration, step.loss);
             }
         }
         Ok(losses)
     }
 
-    /// The loss of an iteration with its parts; one that has a single part has none.
-    pub(super) fn push<'a>(
-        &mut self,
-        train: &TrainConfig,
-        iteration: u64,
-        loss: f64,
-        parts: impl Iterator<Item = (&'a str, f64)>,
-    ) {
+    fn total(&mut self, iteration: u64, loss: f64) {
         self.first.get_or_insert(loss);
         self.total.push(iteration, loss);
-        let parts: Vec<(&str, f64)> = parts.collect();
+    }
+
+    /// What an iteration found.
+    pub(super) fn push(&mut self, train: &TrainConfig, iteration: u64, found: &Found) {
+        self.total(iteration, found.loss);
+        let same = self.same(train, &found.pixels);
+        let parts = &found.parts;
         let alone =
             parts.is_empty() && train.loss.dice == 0.0 && train.loss.lovasz == 0.0 && train.loss.focal_gamma == 0.0;
-        let part = parts.iter().find(|(name, _)| *name == CROSS_ENTROPY).map(|(_, value)| *value);
-        if let Some(value) = part.or(alone.then_some(loss)) {
-            self.cross_entropy.push(iteration, value);
+        if let Some(entropy) = parts.get(CROSS_ENTROPY).copied().or(alone.then_some(found.loss)) {
+            self.above.push(iteration, entropy - TELLING * same);
         }
+    }
+
+    /// The cross entropy of a network that says the same of all pixels, as often as classes were so far, on a batch with so many
+    /// pixels of each label.
+    fn same(&mut self, train: &TrainConfig, pixels: &[u64; 256]) -> f64 {
+        let weight = |class: usize| train.class_weights.get(class).map_or(1.0, |weight| f64::from(*weight));
+        let classes = usize::from(IGNORE);
+        let weighted: Vec<f64> = (0..classes).map(|class| weight(class) * pixels[class] as f64).collect();
+        self.pixels.iter_mut().zip(&weighted).for_each(|(sum, more)| *sum += more);
+        let sum: f64 = self.pixels.iter().sum();
+        let counted: f64 = match train.loss_mean {
+            LossMean::All => pixels.iter().sum::<u64>() as f64,
+            LossMean::Valid => weighted.iter().sum(),
+        };
+        let known = weighted.iter().zip(&self.pixels).filter(|(more, _)| **more > 0.0);
+        let entropy: f64 = known.map(|(more, so_far)| -more * (so_far / sum).ln()).sum();
+        train.loss.cross_entropy * entropy / counted.max(f64::MIN_POSITIVE)
     }
 
     /// Whether a network that says one class everywhere after `iteration` iterations is on its way all the same: it tells pixels
     /// apart, though not enough for another class to come first, or its loss still falls.
-    pub(super) fn learns(&self, iteration: u64, scores: &Scores, train: &TrainConfig) -> bool {
+    pub(super) fn learns(&self, iteration: u64) -> bool {
         let quarter = |n: u64| n * iteration / 4;
-        let tells =
-            self.cross_entropy.mean(quarter(3), iteration).is_some_and(|now| now < TELLING * same(scores, train));
+        let tells = self.above.mean(quarter(3), iteration).is_some_and(|above| above < 0.0);
         let means = [self.first, self.total.mean(quarter(1), quarter(2)), self.total.mean(quarter(3), iteration)];
         let [Some(first), Some(before), Some(now)] = means else { return tells };
         tells || (now < first && now < FALLING * before)
     }
-}
-
-/// The least cross entropy of a network that says the same of all pixels, where classes are as often as in these scores.
-fn same(scores: &Scores, train: &TrainConfig) -> f64 {
-    let weight = |class: usize| train.class_weights.get(class).map_or(1.0, |weight| f64::from(*weight));
-    let all = scores.pixels.max(1) as f64;
-    let shares = scores.classes.iter().enumerate().map(|(at, class)| weight(at) * class.pixels as f64 / all);
-    let shares: Vec<f64> = shares.filter(|share| *share > 0.0).collect();
-    let sum: f64 = shares.iter().sum();
-    -train.loss.cross_entropy * shares.iter().map(|share| share * (share / sum).ln()).sum::<f64>()
 }
 
 /// Numbers by iteration; of a long series means over equally many.
@@ -128,49 +137,68 @@ fn together(values: &[(u64, f64)]) -> (u64, f64) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::collapse::tests::scores;
     use super::*;
 
-    /// Whether a run of these losses learns, that says `ground` of all, which is four fifths.
+    /// Whether a run of these losses learns, of whose pixels one fifth is of the second class in each batch.
     fn learns(train: &TrainConfig, iterations: u64, loss: &dyn Fn(u64) -> (f64, Vec<(&'static str, f64)>)) -> bool {
-        let mut losses = Losses::default();
+        let mut losses = Losses::logged(tempfile::tempdir().unwrap().path()).unwrap();
         for it in 0..iterations {
             let (loss, parts) = loss(it);
-            losses.push(train, it, loss, parts.into_iter());
+            let parts = parts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+            let mut pixels = Box::new([0; 256]);
+            (pixels[0], pixels[1], pixels[255]) = (800, 200, 50);
+            losses.push(train, it, &Found { gradients: Default::default(), loss, parts, names: Vec::new(), pixels });
         }
         assert!(losses.total.means.len() < Series::MOST);
-        losses.learns(iterations, &scores(&[[800, 0], [200, 0]]), train)
+        losses.learns(iterations)
+    }
+
+    fn valid() -> TrainConfig {
+        TrainConfig { loss_mean: LossMean::Valid, ..TrainConfig::default() }
     }
 
     #[test]
     fn a_loss_that_falls_is_no_collapse() {
-        let train = TrainConfig::default();
         let noise = |it: u64| 0.2 * (12.9898 * it as f64).sin();
         for iterations in [40, 100, 50_000] {
             let share = |it: u64| it as f64 / iterations as f64;
-            let falls = |loss: &dyn Fn(u64) -> f64| learns(&train, iterations, &|it| (loss(it), Vec::new()));
+            let falls = |loss: &dyn Fn(u64) -> f64| learns(&valid(), iterations, &|it| (loss(it), Vec::new()));
             assert!(falls(&|it| 2.5 - 0.5 * share(it) + noise(it)));
             assert!(!falls(&|it| if it < 5 { 2.5 } else { 2.1 + noise(it) / 10.0 }), "it stands");
             assert!(!falls(&|it| if it == 0 { 2.5 } else { 90.0 - 80.0 * share(it) }), "it has exploded");
         }
-        assert!(!learns(&train, 2, &|_| (1.0, Vec::new())));
+        assert!(!learns(&valid(), 2, &|_| (1.0, Vec::new())));
     }
 
     /// The entropy of one fifth and four is 0.5004.
     #[test]
     fn a_network_that_tells_pixels_apart_is_no_collapsed_one() {
-        let mut train = TrainConfig::default();
-        assert!((same(&scores(&[[800, 0], [200, 0]]), &train) - 0.5004).abs() < 1e-4);
-        assert!(learns(&train, 100, &|_| (0.4, Vec::new())) && !learns(&train, 100, &|_| (0.48, Vec::new())));
+        let mut train = valid();
+        assert!(learns(&train, 100, &|_| (0.44, Vec::new())) && !learns(&train, 100, &|_| (0.46, Vec::new())));
         let parts =
             |entropy: f64| (entropy + 0.9, vec![("auxiliary1", 0.1), ("cross_entropy", entropy), ("dice", 0.8)]);
         train.loss.dice = 1.0;
-        assert!(learns(&train, 100, &|_| parts(0.4)) && !learns(&train, 100, &|_| parts(0.5)));
+        assert!(learns(&train, 100, &|_| parts(0.44)) && !learns(&train, 100, &|_| parts(0.5)));
         // Of queries nothing is known but the sum.
         assert!(!learns(&train, 100, &|_| (0.1, vec![("class", 0.05), ("mask", 0.05)])));
+        // With weights both are as much: ln 2, halved, is 0.3466.
         train.class_weights = vec![1.0, 4.0];
-        assert!((same(&scores(&[[800, 0], [200, 0]]), &train) - 1.6 * 2f64.ln()).abs() < 1e-6);
         train.loss.cross_entropy = 0.5;
-        assert!((same(&scores(&[[800, 0], [200, 0]]), &train) - 0.8 * 2f64.ln()).abs() < 1e-6);
+        assert!(learns(&train, 100, &|_| parts(0.31)) && !learns(&train, 100, &|_| parts(0.32)));
+        // The mean over all pixels, ignored ones too, does not divide by the weights: 0.528.
+        train.loss_mean = LossMean::All;
+        assert!(!learns(&train, 100, &|_| parts(0.48)) && learns(&train, 100, &|_| parts(0.47)));
+    }
+
+    /// Crops that are drawn for a rare class have it more often than the data do: each batch is compared with itself.
+    #[test]
+    fn what_one_answer_would_score_is_counted_batch_by_batch() {
+        let mut losses = Losses::logged(tempfile::tempdir().unwrap().path()).unwrap();
+        let mut pixels = [0; 256];
+        (pixels[0], pixels[1]) = (100, 0);
+        losses.same(&valid(), &pixels);
+        (pixels[0], pixels[1]) = (0, 100);
+        assert!((losses.same(&valid(), &pixels) - 2f64.ln()).abs() < 1e-12);
+        assert!((losses.same(&valid(), &[0; 256])).abs() < 1e-12);
     }
 }

@@ -187,7 +187,7 @@ pub fn run_by(
     let mut course = Course::new(train, &state.bends);
     let mut keeper = Timekeeper::new(train, clock, state.elapsed_s, state.iteration);
     let mut pace = Pace::new(state.iteration);
-    let mut losses = Losses::logged(run, train)?;
+    let mut losses = Losses::logged(run)?;
     let (mut interrupted, mut unsaved, mut collapsed) = (false, false, false);
     while state.iteration < course.iterations(state.iteration) {
         interrupted = observer.stop(state.iteration) == Stop::Save;
@@ -206,7 +206,7 @@ pub fn run_by(
             let scores = judge.evaluate(&model, observer)?;
             let before = state.evaluated;
             offer(&scores, &mut state, &course, &model, run, &metadata, &mut log)?;
-            let collapse = Collapse::of(&scores).filter(|_| !losses.learns(state.iteration, &scores, train));
+            let collapse = Collapse::of(&scores).filter(|_| !losses.learns(state.iteration));
             state.collapsed += u64::from(collapse.is_some());
             state.elapsed_s = keeper.as_ref().map(Timekeeper::elapsed);
             checkpoints.update(&state)?;
@@ -252,6 +252,7 @@ pub fn run_by(
         if !found.loss.is_finite() {
             return Err(not_finite(found.loss, it, &found.names, &checkpoints));
         }
+        losses.push(train, it, &found);
         // Only now is it known that the weights of the last iteration are sound.
         if let Some(before) = before {
             keeper.as_mut().map(Timekeeper::paused);
@@ -266,7 +267,6 @@ pub fn run_by(
         state.iteration += 1;
         state.optimizer_steps = learner.optimizer.steps();
 
-        losses.push(train, it, found.loss, found.parts.iter().map(|(name, value)| (name.as_str(), *value)));
         let iterations = course.iterations(it);
         let progress =
             pace.tick([state.iteration, iterations], found.loss, rates.decoder, train.batch_size, loader.waited());
@@ -306,7 +306,7 @@ pub fn run_by(
         state.elapsed_s = keeper.as_ref().map(Timekeeper::elapsed);
         checkpoints.update(&state)?;
         observer.evaluated(state.iteration, &scores);
-        if let Some(collapse) = Collapse::of(&scores).filter(|_| !losses.learns(state.iteration, &scores, train)) {
+        if let Some(collapse) = Collapse::of(&scores).filter(|_| !losses.learns(state.iteration)) {
             observer.note(&collapse.text(state.iteration, train));
         }
     }
