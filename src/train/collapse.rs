@@ -15,8 +15,8 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::eval::Scores;
 use crate::kernels::Precision;
-use crate::report::progress::{self, LOG_FILE, Row, TABLE_FILE};
-use crate::{files, stats, text};
+use crate::report::progress::{LOG_FILE, TABLE_FILE};
+use crate::{files, text};
 
 /// The share of the pixels that are predicted as one class.
 const ONE_CLASS: f64 = 0.995;
@@ -29,8 +29,6 @@ const EARLY: f64 = 1.0 / 3.0;
 const LATE: f64 = 0.5;
 /// Iterations after which nothing is certain yet.
 const FEW: u64 = 20;
-/// A loss that falls falls below this share of what it was.
-const FALLING: f64 = 0.97;
 /// How many times smaller the next attempt's learning rate is.
 const SMALLER: f64 = 3.0;
 
@@ -69,76 +67,6 @@ impl Collapse {
             remedies.join(" ")
         )
     }
-}
-
-/// The losses of a run by iteration; of a long one means over equally many.
-#[derive(Debug)]
-pub(super) struct Losses {
-    /// The first of all: what a network that knows nothing has.
-    first: Option<f64>,
-    /// Means, each with the first iteration of its losses, and how many losses there are to each.
-    means: Vec<(u64, f64)>,
-    each: usize,
-    /// Losses that are not yet a mean.
-    rest: Vec<(u64, f64)>,
-}
-
-impl Default for Losses {
-    fn default() -> Self {
-        Self { first: None, means: Vec::new(), each: 1, rest: Vec::new() }
-    }
-}
-
-impl Losses {
-    /// More than so many are not told apart.
-    const MOST: usize = 1024;
-
-    /// Those in the log of the run in this folder.
-    pub(super) fn logged(run: &Path) -> Result<Self> {
-        let steps = progress::read(run)?.into_iter();
-        let mut losses = Self::default();
-        for row in steps {
-            if let Row::Step(step) = row {
-                losses.push(step.iteration, step.loss);
-            }
-        }
-        Ok(losses)
-    }
-
-    pub(super) fn push(&mut self, iteration: u64, loss: f64) {
-        self.first.get_or_insert(loss);
-        self.rest.push((iteration, loss));
-        if self.rest.len() < self.each {
-            return;
-        }
-        self.means.push(together(&self.rest));
-        self.rest.clear();
-        if self.means.len() >= Self::MOST {
-            self.means = self.means.chunks(2).map(together).collect();
-            self.each *= 2;
-        }
-    }
-
-    /// The mean loss from one iteration to before another.
-    fn mean(&self, from: u64, to: u64) -> Option<f64> {
-        let of: Vec<f64> = self.means.iter().filter(|(at, _)| (from..to).contains(at)).map(|(_, loss)| *loss).collect();
-        stats::mean(&of)
-    }
-
-    /// Whether the loss is below where it began and still falling: a network that has not come to tell classes apart is no
-    /// collapsed one.
-    pub(super) fn fall(&self, iteration: u64) -> bool {
-        let quarter = |n: u64| n * iteration / 4;
-        let means = [self.first, self.mean(quarter(1), quarter(2)), self.mean(quarter(3), iteration)];
-        let [Some(first), Some(before), Some(now)] = means else { return false };
-        now < first && now < FALLING * before
-    }
-}
-
-/// Some losses as one, by the iteration of the first.
-fn together(losses: &[(u64, f64)]) -> (u64, f64) {
-    let sum: f64 = losses.iter().map(|(_, loss)| loss).sum();
-    (losses.first().map_or(0, |first| first.0), sum / losses.len().max(1) as f64)
 }
 
 /// Whether a run that was seen collapsed before `iteration`, for the `seen`-th time, and was evaluated last after `evaluated`
@@ -273,24 +201,6 @@ mod tests {
             text.contains("lr=6.7e-6") && text.contains("clip_norm=1.0") && text.contains("precision=f32"),
             "{text}"
         );
-    }
-
-    #[test]
-    fn a_loss_that_falls_is_no_collapse() {
-        let falls = |loss: &dyn Fn(u64) -> f64, iterations: u64| {
-            let mut losses = Losses::default();
-            (0..iterations).for_each(|it| losses.push(it, loss(it)));
-            assert!(losses.means.len() < Losses::MOST);
-            losses.fall(iterations)
-        };
-        let noise = |it: u64| 0.2 * (12.9898 * it as f64).sin();
-        for iterations in [40, 100, 50_000] {
-            let share = |it: u64| it as f64 / iterations as f64;
-            assert!(falls(&|it| 2.5 - 0.5 * share(it) + noise(it), iterations));
-            assert!(!falls(&|it| if it < 5 { 2.5 } else { 2.1 + noise(it) / 10.0 }, iterations), "it stands");
-            assert!(!falls(&|it| if it == 0 { 2.5 } else { 90.0 - 80.0 * share(it) }, iterations), "it has exploded");
-        }
-        assert!(!falls(&|_| 1.0, 2));
     }
 
     #[test]

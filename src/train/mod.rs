@@ -10,6 +10,7 @@ mod config;
 pub mod ema;
 mod listing;
 mod look;
+mod losses;
 pub mod manifest;
 mod memory;
 mod observer;
@@ -44,10 +45,11 @@ use crate::{artifact, files};
 pub use bend::Bend;
 use bend::Course;
 use checkpoint::{Checkpoints, State};
+use collapse::Collapse;
 pub use collapse::{Attempt, restart};
-use collapse::{Collapse, Losses};
 pub use config::{Time, TrainConfig};
 use ema::Ema;
+use losses::Losses;
 use observer::Pace;
 pub use observer::{Observer, Progress, Stop};
 pub use onwards::settings_of;
@@ -204,7 +206,7 @@ pub fn run_by(
             let scores = judge.evaluate(&model, observer)?;
             let before = state.evaluated;
             offer(&scores, &mut state, &course, &model, run, &metadata, &mut log)?;
-            let collapse = Collapse::of(&scores).filter(|_| !losses.fall(state.iteration));
+            let collapse = Collapse::of(&scores).filter(|_| !losses.learns(state.iteration));
             state.collapsed += u64::from(collapse.is_some());
             state.elapsed_s = keeper.as_ref().map(Timekeeper::elapsed);
             checkpoints.update(&state)?;
@@ -250,6 +252,7 @@ pub fn run_by(
         if !found.loss.is_finite() {
             return Err(not_finite(found.loss, it, &found.names, &checkpoints));
         }
+        losses.push(train, it, &found);
         // Only now is it known that the weights of the last iteration are sound.
         if let Some(before) = before {
             keeper.as_mut().map(Timekeeper::paused);
@@ -264,7 +267,6 @@ pub fn run_by(
         state.iteration += 1;
         state.optimizer_steps = learner.optimizer.steps();
 
-        losses.push(it, found.loss);
         let iterations = course.iterations(it);
         let progress =
             pace.tick([state.iteration, iterations], found.loss, rates.decoder, train.batch_size, loader.waited());
@@ -304,7 +306,7 @@ pub fn run_by(
         state.elapsed_s = keeper.as_ref().map(Timekeeper::elapsed);
         checkpoints.update(&state)?;
         observer.evaluated(state.iteration, &scores);
-        if let Some(collapse) = Collapse::of(&scores).filter(|_| !losses.fall(state.iteration)) {
+        if let Some(collapse) = Collapse::of(&scores).filter(|_| !losses.learns(state.iteration)) {
             observer.note(&collapse.text(state.iteration, train));
         }
     }

@@ -37,6 +37,8 @@ pub struct Found {
     pub parts: BTreeMap<String, f64>,
     /// The images of the pass that was last.
     pub names: Vec<String>,
+    /// Pixels of each label, 255 for those ignored.
+    pub pixels: Box<[u64; 256]>,
 }
 
 impl Learner {
@@ -54,10 +56,17 @@ impl Learner {
     ) -> Result<Found> {
         let train = &config.train;
         let share = 1.0 / train.accumulate as f64;
-        let mut found = Found { gradients: Gradients::default(), loss: 0.0, parts: BTreeMap::new(), names: Vec::new() };
+        let mut found = Found {
+            gradients: Gradients::default(),
+            loss: 0.0,
+            parts: BTreeMap::new(),
+            names: Vec::new(),
+            pixels: Box::new([0; 256]),
+        };
         for pass in 0..train.accumulate as u64 {
             let batch = loader.next()?;
             found.names = batch.names.clone();
+            batch.labels.iter().for_each(|label| found.pixels[usize::from(*label)] += 1);
             let (images, truth) = upload(batch, &config.data.preprocess, device);
             let truth = truth.padded((self.model.padded(images.dims()[2]), self.model.padded(images.dims()[3])));
             let dropped = Pass::train(Rng::new(train.seed, &[it, pass])).at(progress);
