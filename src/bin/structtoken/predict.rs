@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use structtoken::data::image::{Image, Labels, encode_index_png, encode_png};
 use structtoken::error::{Error, Result};
+use structtoken::eval::infer::InferMode;
+use structtoken::model::ModelConfig;
 use structtoken::predict::{NpyType, Predictor, write_npy};
 use structtoken::rng::fnv1a;
 use structtoken::{artifact, device, files};
@@ -46,16 +48,17 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let (device, _) = device::open(&arguments.computing.device)?;
     let (model, card) = artifact::open(&arguments.model, &device)?;
     let config = settings(&card, &arguments.changes, &arguments.model)?;
+    let whole = (config.eval.mode == InferMode::Whole).then(|| Whole { model: card.model.clone(), told: false });
     let predictor = Predictor::new(model, config.data.preprocess, config.eval, device, card.classes)?;
     // An image counts for as many steps, so that a large one moves the bar while it is looked at.
     const STEPS: u64 = 1000;
     let progress = bar("{wide_bar} {msg}  {eta} left");
     progress.set_length(images.len() as u64 * STEPS);
-    let mut failed: Vec<Error> = Vec::new();
+    let (mut failed, mut whole): (Vec<Error>, _) = (Vec::new(), whole);
     for (done, (path, name)) in images.iter().enumerate() {
         progress.set_message(format!("{}/{}", done + 1, images.len()));
         let mut within = |share: f64| progress.set_position(done as u64 * STEPS + (share * STEPS as f64) as u64);
-        match one(&predictor, path, name, &arguments, &mut within) {
+        match one(&predictor, path, name, &arguments, whole.as_mut(), &mut within) {
             Ok(()) => {}
             Err(error) if images.len() == 1 => return Err(error),
             Err(error) => {
@@ -73,14 +76,41 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     }
 }
 
+/// A network that sees images as wholes.
+struct Whole {
+    model: ModelConfig,
+    told: bool,
+}
+
+impl Whole {
+    /// Says once that an image will take very long: attention looks at all pairs of patches.
+    fn warn(&mut self, path: &Path, (height, width): (usize, usize)) {
+        const MANY: usize = 1 << 17;
+        let features = self.model.backbone.features();
+        let patches = height.div_ceil(features.stride()) * width.div_ceil(features.stride());
+        if features.transformer.is_some() && patches > MANY && !self.told {
+            self.told = true;
+            talk!(
+                "note: `{}` of {width} x {height} is seen as a whole: attention between all pairs of {patches} patches takes very \
+                 long; with --set eval.mode=slide it is seen in windows",
+                path.display()
+            );
+        }
+    }
+}
+
 fn one(
     predictor: &Predictor,
     path: &Path,
     name: &Path,
     arguments: &Arguments,
+    whole: Option<&mut Whole>,
     progress: &mut dyn FnMut(f64),
 ) -> Result<()> {
     let image = predictor.read(path)?;
+    if let Some(whole) = whole {
+        whole.warn(path, (image.height, image.width));
+    }
     let failed = |error| Error::new(format!("cannot predict `{}`", path.display())).source(error);
     let labels = predictor.predict_with(&image, progress).map_err(failed)?;
     let outputs = Outputs::of(arguments, name);
