@@ -309,7 +309,7 @@ pub fn peak_rss_mb() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backbone::{BackboneConfig, VitConfig};
+    use crate::backbone::{BackboneConfig, UnetConfig, VitConfig};
 
     #[test]
     fn both_kinds_of_work_are_measured() {
@@ -344,6 +344,9 @@ mod tests {
             let image = [1 << 9; 2];
             assert!(refused(Work { train, image, ..wide.clone() }).contains("needs about"));
         }
+        let unet = UnetConfig { stem_stride: 1, img_size: [1 << 16; 2], ..UnetConfig::default() };
+        let unet = ModelConfig { backbone: BackboneConfig::Unet(unet), ..ModelConfig::default() };
+        assert!(refused(Work { model: unet, ..work.clone() }).contains("beyond any network"));
         let default = Work { model: ModelConfig::default(), batch: 1 << 10, ..work };
         assert!(refused(default).contains("needs about"));
     }

@@ -1,6 +1,7 @@
 //! Files are written beside their place and renamed, so a reader never sees half of one.
 
 mod scratch;
+mod special;
 
 use std::ffi::OsStr;
 use std::fs::{File, TryLockError};
@@ -69,7 +70,8 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Lets `write` fill a file beside `path`, flushes it to the disk and renames it to `path`. Folders on the way are made.
-/// Of several processes that write `path` at once, the last one wins, whole.
+/// Of several processes that write `path` at once, the last one wins, whole. A device or a pipe, as `/dev/stdout` may be, is
+/// written to as it is.
 ///
 /// # Errors
 ///
@@ -85,6 +87,9 @@ pub fn write_with(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) 
             Ok(found) if found.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
             Err(error) if error.kind() == io::ErrorKind::InvalidFilename => return Err(error),
             _ => {}
+        }
+        if let Some(mut place) = special::open(path)? {
+            return write(&mut place);
         }
         scratch::sweep_once(folder(path));
         let (mut file, mut beside) = Beside::open(path, name)?;

@@ -215,6 +215,10 @@ fn bmp_mask(bytes: &[u8], canvas: &mut MaskCanvas) -> Result<()> {
     let palette = decoder.get_palette().map(std::sync::Arc::from);
     let (width, height) = decoder.dimensions();
     check_size(width.into(), height.into())?;
+    if bmp_rows(bytes).is_some_and(|rows| rows > bytes.len() as u64) {
+        return Err(Error::new(format!("it claims {width} x {height} pixels and holds too few bytes for them"))
+            .hint("the file is damaged or cut short: copy or export it again, or leave it out"));
+    }
     let kind = if palette.is_some() { Kind::Palette } else { Kind::Rgb };
     decoder.set_indexed_color(palette.is_some());
     let kind = match decoder.color_type() {
@@ -222,6 +226,16 @@ fn bmp_mask(bytes: &[u8], canvas: &mut MaskCanvas) -> Result<()> {
         _ => kind,
     };
     put(decoder, Layout { format: Format::Bmp, kind, bits: 8, palette }, canvas)
+}
+
+/// The bytes of all rows of a BMP whose rows are not compressed: its header may claim far more than the file holds.
+fn bmp_rows(bytes: &[u8]) -> Option<u64> {
+    let number = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+    let (header, compression) = (number(14)?, number(30)?);
+    let plain = header >= 40 && [0, 3].contains(&compression);
+    let bits = u64::from(u16::from_le_bytes(bytes.get(28..30)?.try_into().ok()?));
+    let (width, height) = (u64::from(number(18)?), u64::from(number(22)?.cast_signed().unsigned_abs()));
+    plain.then(|| (width * bits).div_ceil(32) * 4 * height)
 }
 
 fn lossy_mask(decoder: impl ImageDecoder, canvas: &mut MaskCanvas) -> Result<()> {

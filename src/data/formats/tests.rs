@@ -192,6 +192,21 @@ fn the_first_frame_of_a_gif_is_read() {
     }
 }
 
+/// A header of 2^28 pixels on a file of some bytes.
+#[test]
+fn a_bmp_that_claims_more_than_it_holds_is_refused_at_once() {
+    use ::image::ExtendedColorType::L8;
+    use ::image::codecs::bmp::BmpEncoder;
+    let mut bytes = Vec::new();
+    BmpEncoder::new(&mut bytes).encode_with_palette(&[0, 1, 2, 3, 3, 0], 3, 2, L8, Some(&[[0; 3]; 4])).unwrap();
+    assert_eq!(numbers(&bytes), [0, 1, 2, 3, 3, 0]);
+    for height in [1i32 << 24, -(1 << 24)] {
+        bytes[22..26].copy_from_slice(&height.to_le_bytes());
+        let error = decode_mask(&bytes).unwrap_err();
+        assert!(error.to_string().contains("too few bytes") && error.remedy().is_some(), "{error}");
+    }
+}
+
 #[test]
 fn bmp_keeps_places_in_its_palette() {
     use ::image::ExtendedColorType::{L8, Rgb8};
