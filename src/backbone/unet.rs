@@ -275,6 +275,13 @@ impl Norm {
             Self::Group(norm) => norm.forward(x),
         }
     }
+
+    fn forward_relu(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
+        match self {
+            Self::Batch(norm) => norm.forward_relu(x, pass),
+            Self::Group(norm) => norm.forward_relu(x),
+        }
+    }
 }
 
 /// 3x3 convolution, norm, ReLU.
@@ -290,7 +297,7 @@ impl ConvNorm {
     }
 
     fn forward(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
-        relu(self.norm.forward(self.conv.forward(x), pass))
+        self.norm.forward_relu(self.conv.forward(x), pass)
     }
 }
 
@@ -312,7 +319,7 @@ impl Stem {
     }
 
     fn forward(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
-        self.conv.forward(relu(self.norm.forward(self.proj.forward(x), pass)), pass)
+        self.conv.forward(self.norm.forward_relu(self.proj.forward(x), pass), pass)
     }
 }
 
@@ -345,7 +352,7 @@ impl Block {
     }
 
     fn forward(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
-        let y = relu(self.norm1.forward(self.conv1.forward(x.clone()), pass));
+        let y = self.norm1.forward_relu(self.conv1.forward(x.clone()), pass);
         let y = self.norm2.forward(self.conv2.forward(y), pass);
         relu(x + self.drop_path.forward(y, pass))
     }

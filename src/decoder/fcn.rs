@@ -11,7 +11,6 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use burn::tensor::activation::relu;
 use serde::{Deserialize, Serialize};
 
 use super::Output;
@@ -220,6 +219,6 @@ impl ConvModule {
     }
 
     fn forward(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
-        relu(self.bn.forward(self.conv.forward(x), pass))
+        self.bn.forward_relu(self.conv.forward(x), pass)
     }
 }

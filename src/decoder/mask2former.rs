@@ -11,7 +11,7 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use burn::tensor::activation::{relu, sigmoid};
+use burn::tensor::activation::sigmoid;
 use serde::{Deserialize, Serialize};
 
 use super::deformable::{DeformableEncoder, EncoderShape, LEVELS};
@@ -318,7 +318,7 @@ impl PixelDecoder {
         pass.record("pixel.lateral", &lateral);
         let [_, h, w, _] = lateral.dims();
         let coarser = resize_channels_last(levels[LEVELS - 1].clone(), (h, w), Mode::Bilinear, false);
-        let y = relu(self.fpn.output.forward(lateral + coarser));
+        let y = self.fpn.output.forward(lateral + coarser);
         pass.record("pixel.fpn", &y);
         let pixels = self.mask_features.forward(y);
         pass.record("pixel.mask_features", &pixels);

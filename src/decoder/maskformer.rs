@@ -12,7 +12,6 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use burn::tensor::activation::relu;
 use serde::{Deserialize, Serialize};
 
 use super::pyramid::{self, SimpleFeaturePyramid};
@@ -212,14 +211,14 @@ impl MaskFormerHead {
 
     /// The map that masks are products with, `[b, h/4, w/4, c]`.
     fn pixels(&self, finer: [Tensor<4>; 3], coarsest: Tensor<4>, pass: &Pass) -> Tensor<4> {
-        let mut y = relu(self.stem.forward(coarsest));
+        let mut y = self.stem.forward(coarsest);
         pass.record("pixel.stem", &y);
         for (i, (level, map)) in self.levels.iter().zip(finer).enumerate() {
             let lateral = level.lateral.forward(map);
             pass.record(&format!("pixel.fpn{i}.lateral"), &lateral);
             let [_, h, w, _] = lateral.dims();
             let coarser = resize_channels_last(y, (h, w), Mode::Nearest, false);
-            y = relu(level.output.forward(lateral + coarser));
+            y = level.output.forward(lateral + coarser);
             pass.record(&format!("pixel.fpn{i}"), &y);
         }
         let pixels = self.mask_features.forward(y);
@@ -286,7 +285,7 @@ pub struct FpnLevel {
     pub(super) output: ConvNorm3x3,
 }
 
-/// 3x3 convolution without bias, group norm.
+/// 3x3 convolution without bias, group norm, ReLU.
 #[derive(Module, Debug)]
 pub struct ConvNorm3x3 {
     conv: Conv3x3,
@@ -299,7 +298,7 @@ impl ConvNorm3x3 {
     }
 
     pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        self.norm.forward(self.conv.forward(x))
+        self.norm.forward_relu(self.conv.forward(x))
     }
 }
 
