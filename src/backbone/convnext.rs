@@ -275,3 +275,66 @@ pub struct Mlp {
     fc1: Linear,
     fc2: Linear,
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::layers::parameters;
+
+    #[test]
+    fn published_sizes() {
+        let parameters = |config: &ConvnextConfig| -> usize {
+            config.check().unwrap();
+            let all = parameters::list(&config.init(&mut Init::blank(&Device::flex())));
+            all.iter()
+                .filter(|(name, ..)| !name.contains("running_"))
+                .map(|(_, shape, _)| shape.iter().product::<usize>())
+                .sum()
+        };
+        for (size, count) in [
+            (ConvnextSize::Atto, 3_373_880),
+            (ConvnextSize::Femto, 4_832_016),
+            (ConvnextSize::Pico, 8_531_648),
+            (ConvnextSize::Nano, 14_951_280),
+            (ConvnextSize::Tiny, 27_818_592),
+            (ConvnextSize::Small, 49_453_152),
+            (ConvnextSize::Base, 87_564_416),
+            (ConvnextSize::Large, 196_227_264),
+        ] {
+            assert_eq!(parameters(&ConvnextConfig { size, ..ConvnextConfig::default() }), count);
+        }
+    }
+
+    #[test]
+    fn stages_that_are_not_handed_out_cost_nothing() {
+        let macs = |out_indices: &[usize]| -> u64 {
+            let config =
+                ConvnextConfig { out_indices: out_indices.to_vec(), img_size: [64, 64], ..ConvnextConfig::default() };
+            config.macs(config.features().grid).iter().map(|cost| cost.macs).sum()
+        };
+        assert!(macs(&[0]) < macs(&[1]) && macs(&[1]) < macs(&[3]) && macs(&[3]) == macs(&[3, 0]));
+        let config = ConvnextConfig { out_indices: vec![2, 1], ..ConvnextConfig::default() };
+        let features = config.features();
+        assert_eq!((features.strides, features.grid), (vec![16, 8], (32, 32)));
+    }
+
+    #[test]
+    fn what_cannot_be_built_is_refused() {
+        let refused = |change: &dyn Fn(&mut ConvnextConfig), part: &str| {
+            let mut config = ConvnextConfig::default();
+            change(&mut config);
+            let error = config.check().unwrap_err().to_string();
+            assert!(error.contains(part), "{part}: {error}");
+        };
+        refused(&|c| c.channels = vec![8; 3], "4 stages");
+        refused(&|c| c.channels = vec![8, 8, 8, 0], "1 to 4096");
+        refused(&|c| c.depths = vec![1, 0, 1, 1], "depths");
+        refused(&|c| c.out_indices = vec![4], "0 to 3");
+        refused(&|c| c.out_indices = vec![1, 1], "none twice");
+        refused(&|c| c.drop_path_rate = 1.0, "drop_path_rate");
+        refused(&|c| c.img_size = [0, 1], "img_size");
+        refused(&|c| c.init_values = f64::NAN, "init_values");
+    }
+}

@@ -299,3 +299,60 @@ impl Block {
         relu(shortcut + self.drop_path.forward(y, pass))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::layers::parameters;
+
+    #[test]
+    fn published_sizes() {
+        let parameters = |config: &ResnetConfig| -> usize {
+            config.check().unwrap();
+            let all = parameters::list(&config.init(&mut Init::blank(&Device::flex())));
+            all.iter()
+                .filter(|(name, ..)| !name.contains("running_"))
+                .map(|(_, shape, _)| shape.iter().product::<usize>())
+                .sum()
+        };
+        for (layers, count) in
+            [(18, 11_176_512), (34, 21_284_672), (50, 23_508_032), (101, 42_500_160), (152, 58_143_808)]
+        {
+            assert_eq!(parameters(&ResnetConfig { layers, ..ResnetConfig::default() }), count);
+        }
+    }
+
+    #[test]
+    fn stages_that_are_not_handed_out_cost_nothing() {
+        let macs = |out_indices: &[usize]| -> u64 {
+            let config =
+                ResnetConfig { out_indices: out_indices.to_vec(), img_size: [64, 64], ..ResnetConfig::default() };
+            config.macs(config.features().grid).iter().map(|cost| cost.macs).sum()
+        };
+        assert!(macs(&[0]) < macs(&[1]) && macs(&[1]) < macs(&[3]) && macs(&[3]) == macs(&[3, 0]));
+        let config = ResnetConfig { out_indices: vec![2, 1], ..ResnetConfig::default() };
+        let features = config.features();
+        assert_eq!((features.strides, features.grid), (vec![16, 8], (32, 32)));
+    }
+
+    #[test]
+    fn what_cannot_be_built_is_refused() {
+        let refused = |change: &dyn Fn(&mut ResnetConfig), part: &str| {
+            let mut config = ResnetConfig::default();
+            change(&mut config);
+            let error = config.check().unwrap_err().to_string();
+            assert!(error.contains(part), "{part}: {error}");
+        };
+        refused(&|c| c.channels = vec![8; 3], "4 stages");
+        refused(&|c| c.channels = vec![8, 8, 8, 0], "1 to 4096");
+        refused(&|c| c.depths = vec![1, 0, 1, 1], "depths");
+        refused(&|c| c.out_indices = vec![4], "0 to 3");
+        refused(&|c| c.out_indices = vec![1, 1], "none twice");
+        refused(&|c| c.drop_path_rate = 1.0, "drop_path_rate");
+        refused(&|c| c.img_size = [0, 1], "img_size");
+        refused(&|c| c.layers = 20, "layers = 20");
+        refused(&|c| c.stem_channels = 0, "stem_channels");
+    }
+}

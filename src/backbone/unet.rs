@@ -474,3 +474,6 @@ impl Up {
         self.conv2.forward(self.conv1.forward(upsample2x_concat(x, skip), pass), pass)
     }
 }
+
+#[cfg(test)]
+mod tests;
