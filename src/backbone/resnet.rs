@@ -227,7 +227,7 @@ impl Resnet {
 
     /// The map before the pooling, of half the image's rows and columns.
     pub(super) fn stem(&self, images: Tensor<4>, pass: &Pass) -> Tensor<4> {
-        let x = relu(self.bn1.forward(self.conv1.forward(images.permute([0, 2, 3, 1])), pass));
+        let x = self.bn1.forward_relu(self.conv1.forward(images.permute([0, 2, 3, 1])), pass);
         pass.record("resnet.stem", &x);
         x
     }
@@ -287,11 +287,12 @@ impl Block {
     }
 
     fn forward(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
-        let y = relu(self.bn1.forward(self.conv1.forward(x.clone()), pass));
-        let mut y = self.bn2.forward(self.conv2.forward(y), pass);
-        if let (Some(conv), Some(bn)) = (&self.conv3, &self.bn3) {
-            y = bn.forward(conv.forward(relu(y)), pass);
-        }
+        let y = self.bn1.forward_relu(self.conv1.forward(x.clone()), pass);
+        let y = self.conv2.forward(y);
+        let y = match (&self.conv3, &self.bn3) {
+            (Some(conv), Some(bn)) => bn.forward(conv.forward(self.bn2.forward_relu(y, pass)), pass),
+            _ => self.bn2.forward(y, pass),
+        };
         let shortcut = match &self.downsample {
             Some((conv, bn)) => bn.forward(conv.forward(x), pass),
             None => x,
