@@ -159,6 +159,7 @@ impl EncoderConfig {
 }
 
 /// The way down of a U-Net.
+#[allow(clippy::large_enum_variant, reason = "a U-Net has one way down")]
 #[derive(Module, Debug)]
 pub enum WayDown {
     /// Residual network.

@@ -34,6 +34,7 @@ pub const LEVELS: usize = 4;
 const COARSE: usize = 32;
 
 /// Four maps of a backbone of either kind.
+#[allow(clippy::large_enum_variant, reason = "a decoder has one pyramid")]
 #[derive(Module, Debug)]
 pub enum Pyramid {
     /// Of a plain vision transformer.
