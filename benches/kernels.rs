@@ -114,6 +114,44 @@ fn convolutions(criterion: &mut Criterion) {
     }
 }
 
+/// The shapes of a U-Net on a batch of images of 256 x 256, from 32 channels to 512.
+fn unet(criterion: &mut Criterion) {
+    for (batch, side, inputs, outputs) in [
+        (4, 256, 32, 32),
+        (4, 128, 64, 64),
+        (4, 64, 128, 128),
+        (4, 32, 256, 256),
+        (4, 16, 512, 512),
+        (4, 64, 256, 128),
+        (4, 256, 64, 32),
+        (1, 256, 32, 32),
+        (1, 32, 256, 256),
+    ] {
+        let (x, weight) = (random([batch, side, side, inputs]), random([outputs, inputs, 3, 3]));
+        let name = format!("conv3x3 {batch}x{side}x{side} {inputs} to {outputs}");
+        criterion.bench_function(&format!("{name}/forward"), |b| {
+            b.iter(|| black_box(kernels::conv3x3(x.clone(), weight.clone(), zeros(outputs))))
+        });
+        let device = Device::flex().autodiff();
+        let tracked = |x: &Tensor<4>| Tensor::<4>::from_data(x.to_data(), &device).require_grad();
+        let (x, weight) = (tracked(&x), tracked(&weight));
+        let bias = Tensor::<1>::zeros([outputs], &device).require_grad();
+        criterion.bench_function(&format!("{name}/backward"), |b| {
+            b.iter(|| black_box(kernels::conv3x3(x.clone(), weight.clone(), bias.clone()).sum().backward()))
+        });
+    }
+    let x = random([4, 128, 128, 64]);
+    both(criterion, "batch_norm_relu", &x, |x| kernels::batch_norm(x, ones(64), zeros(64), 1e-5, true).0);
+    both(criterion, "max_pool2x2", &x, kernels::max_pool2x2);
+    let skip = random([4, 256, 256, 32]);
+    both(criterion, "upsample2x_concat", &x, |x| kernels::upsample2x_concat(x, skip.clone()));
+    let x = random([1, 56, 56, 96]);
+    let weight = random([96, 1, 7, 7]);
+    both(criterion, "depthwise 7x7", &x, |x| kernels::depthwise(x, weight.clone(), zeros(96)));
+    let (x, weight) = (random([1, 512, 512, 3]), random([64, 3, 7, 7]));
+    both(criterion, "conv 7x7 stride 2", &x, |x| kernels::conv2d(x, weight.clone(), None, 2, 3));
+}
+
 fn loss(criterion: &mut Criterion) {
     let logits = random([1, GRID, GRID, 150]);
     let ids: Vec<i32> = (0..512 * 512).map(|i| i % 150).collect();
@@ -130,5 +168,5 @@ fn configured() -> Criterion {
         .measurement_time(Duration::from_secs(2))
 }
 
-criterion_group!(name = benches; config = configured(); targets = pointwise, products, attention, convolutions, loss);
+criterion_group!(name = benches; config = configured(); targets = pointwise, products, attention, convolutions, unet, loss);
 criterion_main!(benches);

@@ -2,6 +2,9 @@
 //!
 //! A backbone is one file and one line in `backbones!` below.
 
+pub mod convnext;
+pub mod hierarchy;
+pub mod resnet;
 pub mod unet;
 pub mod vit;
 
@@ -11,6 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::layers::{Cost, Init, Pass};
+pub use convnext::{Convnext, ConvnextConfig, ConvnextSize};
+pub use hierarchy::EncoderConfig;
+pub use resnet::{Resnet, ResnetConfig};
 pub use unet::{NormKind, Unet, UnetConfig};
 pub use vit::{Vit, VitConfig, VitSize};
 
@@ -154,7 +160,7 @@ impl Backbone {
     pub fn vit(&self) -> Option<&Vit> {
         match self {
             Self::Vit(vit) => Some(vit),
-            Self::Unet(_) => None,
+            Self::Unet(_) | Self::Resnet(_) | Self::Convnext(_) => None,
         }
     }
 }
@@ -164,4 +170,8 @@ backbones! {
     "vit" => Vit(Vit, VitConfig),
     /// U-Net of residual blocks.
     "unet" => Unet(Unet, UnetConfig),
+    /// Residual network.
+    "resnet" => Resnet(Resnet, ResnetConfig),
+    /// Convolutional network in the manner of a transformer.
+    "convnext" => Convnext(Convnext, ConvnextConfig),
 }

@@ -11,12 +11,16 @@
 //! convolution halves the map; on the way up it is doubled (nearest neighbour) and stands beside the map of the same size
 //! on the way down. A block is He et al.'s (arXiv 1512.03385) basic one; its last norm begins at zero, so that a deep
 //! network begins as a shallow one (Goyal et al., arXiv 1706.02677).
+//!
+//! In place of stem and stages there may be an `encoder`, a ResNet or ConvNeXt, whose maps are all stood beside the way up:
+//! a ResNet's of strides 2 to 32, a ConvNeXt's of 4 to 32.
 
 use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
 use serde::{Deserialize, Serialize};
 
+use super::hierarchy::{EncoderConfig, Level, WayDown};
 use super::{FeatureInfo, Features};
 use crate::error::{Error, Result};
 use crate::layers::{BatchNorm, Conv3x3, Cost, DropPath, GroupNorm, Init, Pass, PatchConv, upsample2x_concat};
@@ -35,20 +39,24 @@ pub enum NormKind {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct UnetConfig {
-    /// Channels of each stage, the finest first; a stage has half of the rows and columns of the one before.
+    /// Channels of each stage, the finest first; a stage has half of the rows and columns of the one before. With an
+    /// encoder: of each map on the way up, one less than the encoder has maps.
     pub channels: Vec<usize>,
-    /// Residual blocks of each stage.
+    /// Residual blocks of each stage; not with an encoder.
     pub depths: Vec<usize>,
-    /// Image pixels per pixel of the finest map, along a side.
+    /// Image pixels per pixel of the finest map, along a side; an encoder has its own.
     pub stem_stride: usize,
-    /// The norm after a convolution.
+    /// The norm after a convolution; an encoder has its own.
     pub norm: NormKind,
-    /// Drop path rate of the last block, rising linearly from 0.
+    /// Drop path rate of the last block, rising linearly from 0; an encoder has its own.
     pub drop_path_rate: f64,
     /// Stages whose map on the way up is handed out too, before the finest: 1 is the one of half its size.
     pub out_indices: Vec<usize>,
     /// Height and width of the images that the model is made for; other sizes resize a decoder's structure tokens.
     pub img_size: [usize; 2],
+    /// A published network for the way down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoder: Option<EncoderConfig>,
 }
 
 impl Default for UnetConfig {
@@ -61,6 +69,7 @@ impl Default for UnetConfig {
             drop_path_rate: 0.0,
             out_indices: Vec::new(),
             img_size: [256, 256],
+            encoder: None,
         }
     }
 }
@@ -71,7 +80,23 @@ const LARGEST_GRID: usize = 1 << 22;
 impl UnetConfig {
     pub(super) fn check(&self) -> Result<()> {
         let refuse = |what: String| Err(Error::new(format!("model.backbone: {what}")));
-        if self.channels.is_empty() || self.channels.len() > 8 || self.channels.len() != self.depths.len() {
+        if let Some(encoder) = &self.encoder {
+            encoder.check()?;
+            let maps = encoder.levels().len();
+            if self.channels.len() + 1 != maps {
+                let example: Vec<usize> = (0..maps - 1).map(|i| 32 << i).collect();
+                return Err(Error::new(format!(
+                    "model.backbone: channels has {} maps on the way up, and over the {maps} of the encoder there are {}",
+                    self.channels.len(),
+                    maps - 1
+                ))
+                .hint(format!("set as many, the finest first: model.backbone.channels = {example:?}")));
+            }
+            if self.drop_path_rate != 0.0 {
+                return Err(Error::new("model.backbone: drop_path_rate is that of the U-Net's own stages")
+                    .hint("set model.backbone.encoder.drop_path_rate, and leave model.backbone.drop_path_rate out"));
+            }
+        } else if self.channels.is_empty() || self.channels.len() > 8 || self.channels.len() != self.depths.len() {
             return refuse(format!(
                 "channels has {} stages and depths {}; there are as many of both, 1 to 8",
                 self.channels.len(),
@@ -104,83 +129,125 @@ impl UnetConfig {
             return refuse(format!("drop_path_rate = {} is not in [0, 1)", self.drop_path_rate));
         }
         let falls = self.out_indices.windows(2).all(|pair| pair[0] > pair[1]);
-        if !falls || self.out_indices.iter().any(|stage| !(1..self.channels.len()).contains(stage)) {
-            return refuse(format!(
-                "out_indices = {:?} must fall, and name stages 1 to {}",
-                self.out_indices,
-                self.channels.len() - 1
-            ));
+        let deepest = self.levels().len() - 1;
+        if !falls || self.out_indices.iter().any(|stage| !(1..=deepest).contains(stage)) {
+            return refuse(format!("out_indices = {:?} must fall, and name stages 1 to {deepest}", self.out_indices));
         }
         Ok(())
     }
 
+    /// The maps on the way down, the finest first.
+    fn levels(&self) -> Vec<Level> {
+        match &self.encoder {
+            Some(encoder) => encoder.levels(),
+            None => {
+                let own = self.channels.iter().enumerate();
+                own.map(|(i, channels)| Level { channels: *channels, stride: self.stem_stride << i }).collect()
+            }
+        }
+    }
+
+    /// The maps on the way up, the finest first; the last is that of the deepest stage.
+    fn maps(&self) -> Vec<Level> {
+        let mut levels = self.levels();
+        let up = levels.len() - 1;
+        for (level, channels) in levels.iter_mut().take(up).zip(&self.channels) {
+            level.channels = *channels;
+        }
+        levels
+    }
+
     pub(super) fn features(&self) -> FeatureInfo {
-        let handed_out = || self.out_indices.iter().copied().chain([0]);
+        let maps = self.maps();
+        let handed_out = || self.out_indices.iter().copied().chain([0]).map(|stage| maps[stage]);
         FeatureInfo {
-            channels: handed_out().map(|stage| self.channels[stage]).collect(),
-            strides: handed_out().map(|stage| self.stem_stride << stage).collect(),
+            channels: handed_out().map(|map| map.channels).collect(),
+            strides: handed_out().map(|map| map.stride).collect(),
             grid: self.grid(),
             transformer: None,
         }
     }
 
+    /// Image pixels per pixel of the finest map, along a side.
+    fn stride(&self) -> usize {
+        self.levels().first().map_or(1, |level| level.stride)
+    }
+
     /// Rows and columns of the finest map.
     fn grid(&self) -> (usize, usize) {
-        let [rows, columns] = self.img_size.map(|side| side.div_ceil(self.stem_stride));
+        let [rows, columns] = self.img_size.map(|side| side.div_ceil(self.stride()));
         (rows, columns)
     }
 
+    /// For each step of the way up, the finest first: channels of the map beside it, of the one below, and its own; pixels.
+    fn ups(&self, grid: (usize, usize)) -> Vec<(usize, usize, usize, usize)> {
+        let (levels, maps, stride) = (self.levels(), self.maps(), self.stride());
+        let up = |i: usize| (levels[i].channels, maps[i + 1].channels, maps[i].channels, maps[i].pixels(grid, stride));
+        (0..maps.len() - 1).map(up).collect()
+    }
+
     /// Channels and pixels of each stage, where the finest has (rows, columns).
-    fn stages(&self, (h, w): (usize, usize)) -> impl DoubleEndedIterator<Item = (usize, usize)> {
-        let halved = |side: usize, times: usize| side.div_ceil(1 << times);
-        self.channels.iter().enumerate().map(move |(i, c)| (*c, halved(h, i) * halved(w, i)))
+    fn stages(&self, grid: (usize, usize)) -> Vec<(usize, usize)> {
+        let stride = self.stride();
+        self.levels().into_iter().map(|level| (level.channels, level.pixels(grid, stride))).collect()
     }
 
     pub(super) fn macs(&self, grid: (usize, usize)) -> Vec<Cost> {
-        let stages: Vec<_> = self.stages(grid).collect();
+        let ups = self.ups(grid).into_iter().map(|(skip, below, c, pixels)| pixels * 9 * ((skip + below) * c + c * c));
+        let ups = Cost::new("backbone.ups", ups.sum());
+        if let Some(encoder) = &self.encoder {
+            return vec![Cost::new("backbone.encoder", encoder.macs(grid, self.stride())), ups];
+        }
+        let stages = self.stages(grid);
         let (first, finest) = stages[0];
         let stem = finest * (3 * self.stem_stride * self.stem_stride * first + 9 * first * first);
         let blocks = stages.iter().zip(&self.depths).map(|((c, pixels), depth)| depth * pixels * 18 * c * c).sum();
-        let pairs = || stages.iter().zip(&stages[1..]);
-        let down = pairs().map(|((above, _), (below, pixels))| pixels * 4 * above * below).sum();
-        let up = pairs().map(|((c, pixels), (below, _))| pixels * 9 * ((c + below) * c + c * c)).sum();
+        let pairs = stages.iter().zip(&stages[1..]);
+        let down = pairs.map(|((above, _), (below, pixels))| pixels * 4 * above * below).sum();
         vec![
             Cost::new("backbone.stem", stem),
             Cost::new("backbone.stages", blocks),
             Cost::new("backbone.downsamples", down),
-            Cost::new("backbone.ups", up),
+            ups,
         ]
     }
 
     pub(super) fn activations(&self, grid: (usize, usize)) -> usize {
-        let stages: Vec<_> = self.stages(grid).collect();
+        let stages = self.stages(grid);
         // What waits on the way down, and at the finest map: both maps beside each other, and around a convolution.
         let waiting: usize = stages.iter().map(|(c, pixels)| c * pixels).sum();
         let (first, finest) = stages[0];
-        waiting + finest * (stages.get(1).map_or(first, |(below, _)| first + below) + 2 * first)
+        let up = self.ups(grid).first().map_or(3 * first, |(skip, below, c, _)| skip + below + 2 * c);
+        let block = self.encoder.as_ref().map_or(0, |encoder| encoder.block_activations(grid, self.stride()));
+        waiting + (finest * up).max(block)
     }
 
     /// Each convolution keeps its input, and each norm.
     pub(super) fn kept_activations(&self, grid: (usize, usize)) -> usize {
-        let stages: Vec<_> = self.stages(grid).collect();
-        let blocks: usize = stages.iter().zip(&self.depths).map(|((c, pixels), depth)| depth * pixels * 4 * c).sum();
-        let ups: usize = stages.iter().zip(&stages[1..]).map(|((c, n), (below, _))| n * (below + 4 * c)).sum();
-        blocks + ups
+        let blocks: usize = match &self.encoder {
+            Some(encoder) => encoder.kept_activations(grid, self.stride()),
+            None => self.stages(grid).iter().zip(&self.depths).map(|((c, pixels), depth)| depth * pixels * 4 * c).sum(),
+        };
+        blocks + self.ups(grid).iter().map(|(skip, below, c, n)| n * (skip + below + 3 * c)).sum::<usize>()
     }
 
     pub(super) fn init(&self, init: &mut Init) -> Unet {
         let mut drop_paths = DropPath::schedule(self.drop_path_rate, self.depths.iter().sum()).into_iter();
         let norm = self.norm;
-        let stages = self.channels.iter().zip(&self.depths).map(|(c, depth)| Stage {
+        let encoder = self.encoder.as_ref().map(|encoder| encoder.init(init));
+        let own: &[usize] = if encoder.is_some() { &[] } else { &self.channels };
+        let stages = own.iter().zip(&self.depths).map(|(c, depth)| Stage {
             blocks: drop_paths.by_ref().take(*depth).map(|drop_path| Block::new(*c, norm, drop_path, init)).collect(),
         });
         let stages = stages.collect();
-        let pairs = || self.channels.iter().zip(&self.channels[1..]);
+        let pairs = own.iter().zip(own.iter().skip(1));
+        let ups = self.ups(self.grid()).into_iter();
         Unet {
-            stem: Stem::new(self.stem_stride, self.channels[0], norm, init),
+            encoder,
+            stem: own.first().map(|first| Stem::new(self.stem_stride, *first, norm, init)),
             stages,
-            downsamples: pairs().map(|(above, below)| Downsample::new(*above, *below, norm, init)).collect(),
-            ups: pairs().map(|(above, below)| Up::new(*above, *below, norm, init)).collect(),
+            downsamples: pairs.map(|(above, below)| Downsample::new(*above, *below, norm, init)).collect(),
+            ups: ups.map(|(skip, below, channels, _)| Up::new(skip, below, channels, norm, init)).collect(),
             out_indices: self.out_indices.clone(),
             grid: self.grid(),
         }
@@ -195,7 +262,9 @@ const EPS: f64 = 1e-5;
 /// Images to maps, coarse to fine.
 #[derive(Module, Debug)]
 pub struct Unet {
-    stem: Stem,
+    /// In place of the stem, the stages and what is between them.
+    encoder: Option<WayDown>,
+    stem: Option<Stem>,
     stages: Vec<Stage>,
     downsamples: Vec<Downsample>,
     ups: Vec<Up>,
@@ -212,23 +281,16 @@ impl Unet {
     }
 
     /// Normalised images `[b, 3, height, width]` to the maps of `out_indices` and after them the finest,
-    /// `[b, ceil(height / stem_stride), ceil(width / stem_stride), channels[0]]`. Images are padded with zeros at the bottom
-    /// and the right.
+    /// `[b, ceil(height / stride), ceil(width / stride), c]`. Where a map is no whole number of patches, zeros are put at the
+    /// bottom and the right.
     ///
-    /// Records `unet.stem`, `unet.stage{i}` and `unet.up{i}`.
+    /// Records `unet.stem`, `unet.stage{i}` and `unet.up{i}`; of an encoder its own names in place of the first two.
     pub fn forward(&self, images: Tensor<4>, pass: &Pass) -> Features {
-        let mut x = self.stem.forward(images.permute([0, 2, 3, 1]), pass);
-        pass.record("unet.stem", &x);
-        let mut skips = Vec::with_capacity(self.stages.len());
-        for (i, stage) in self.stages.iter().enumerate() {
-            if i > 0 {
-                x = self.downsamples[i - 1].forward(x, pass);
-            }
-            x = stage.blocks.iter().fold(x, |x, block| block.forward(x, pass));
-            pass.record(&format!("unet.stage{i}"), &x);
-            skips.push(x.clone());
-        }
-        skips.pop();
+        let mut skips = match &self.encoder {
+            Some(encoder) => encoder.maps(images, pass),
+            None => self.way_down(images, pass),
+        };
+        let Some(mut x) = skips.pop() else { unreachable!("there is at least one stage") };
         let mut maps = Vec::with_capacity(self.out_indices.len() + 1);
         for (i, skip) in skips.into_iter().enumerate().rev() {
             if self.out_indices.contains(&(i + 1)) {
@@ -239,6 +301,24 @@ impl Unet {
         }
         maps.push(x);
         Features { maps }
+    }
+
+    /// The map of each of its own stages, the finest first.
+    fn way_down(&self, images: Tensor<4>, pass: &Pass) -> Vec<Tensor<4>> {
+        let mut x = images.permute([0, 2, 3, 1]);
+        if let Some(stem) = &self.stem {
+            x = stem.forward(x, pass);
+            pass.record("unet.stem", &x);
+        }
+        let maps = self.stages.iter().enumerate().map(|(i, stage)| {
+            if i > 0 {
+                x = self.downsamples[i - 1].forward(x.clone(), pass);
+            }
+            x = stage.blocks.iter().fold(x.clone(), |x, block| block.forward(x, pass));
+            pass.record(&format!("unet.stage{i}"), &x);
+            x.clone()
+        });
+        maps.collect()
     }
 }
 
@@ -275,6 +355,13 @@ impl Norm {
             Self::Group(norm) => norm.forward(x),
         }
     }
+
+    fn forward_relu(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
+        match self {
+            Self::Batch(norm) => norm.forward_relu(x, pass),
+            Self::Group(norm) => norm.forward_relu(x),
+        }
+    }
 }
 
 /// 3x3 convolution, norm, ReLU.
@@ -290,7 +377,7 @@ impl ConvNorm {
     }
 
     fn forward(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
-        relu(self.norm.forward(self.conv.forward(x), pass))
+        self.norm.forward_relu(self.conv.forward(x), pass)
     }
 }
 
@@ -312,7 +399,7 @@ impl Stem {
     }
 
     fn forward(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
-        self.conv.forward(relu(self.norm.forward(self.proj.forward(x), pass)), pass)
+        self.conv.forward(self.norm.forward_relu(self.proj.forward(x), pass), pass)
     }
 }
 
@@ -345,7 +432,7 @@ impl Block {
     }
 
     fn forward(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
-        let y = relu(self.norm1.forward(self.conv1.forward(x.clone()), pass));
+        let y = self.norm1.forward_relu(self.conv1.forward(x.clone()), pass);
         let y = self.norm2.forward(self.conv2.forward(y), pass);
         relu(x + self.drop_path.forward(y, pass))
     }
@@ -376,9 +463,9 @@ pub struct Up {
 }
 
 impl Up {
-    fn new(channels: usize, below: usize, norm: NormKind, init: &mut Init) -> Self {
+    fn new(skip: usize, below: usize, channels: usize, norm: NormKind, init: &mut Init) -> Self {
         Self {
-            conv1: ConvNorm::new(below + channels, channels, norm, init),
+            conv1: ConvNorm::new(below + skip, channels, norm, init),
             conv2: ConvNorm::new(channels, channels, norm, init),
         }
     }
@@ -387,3 +474,6 @@ impl Up {
         self.conv2.forward(self.conv1.forward(upsample2x_concat(x, skip), pass), pass)
     }
 }
+
+#[cfg(test)]
+mod tests;

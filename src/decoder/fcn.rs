@@ -11,7 +11,6 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use burn::tensor::activation::relu;
 use serde::{Deserialize, Serialize};
 
 use super::Output;
@@ -32,7 +31,7 @@ pub struct FcnConfig {
     /// Share of channels dropped before the classifier in training.
     pub dropout_ratio: f64,
     /// Weight of the loss of an auxiliary head on the map before the last; 0 leaves it out. The backbone has to hand out
-    /// two maps or more (`out_indices`).
+    /// two maps or more (`out_indices`); of a ViT two blocks, for instance `[7, 11]`.
     pub auxiliary_weight: f64,
     /// Channels of the auxiliary head's one convolution.
     pub auxiliary_channels: usize,
@@ -70,8 +69,12 @@ impl FcnConfig {
             return refuse("auxiliary_weight must be finite and not negative".into());
         }
         if self.auxiliary_weight > 0.0 && features.channels.len() < 2 {
+            let example = match features.transformer {
+                Some(blocks) => format!("{:?}", [blocks.depth.saturating_sub(2), blocks.depth.saturating_sub(1)]),
+                None => "[1] of a U-Net, [2, 3] of a ResNet or ConvNeXt".to_owned(),
+            };
             return Err(Error::new("model.decoder: auxiliary_weight needs two maps of the backbone")
-                .hint("name the blocks to hand out, for instance model.backbone.out_indices = [7, 11]"));
+                .hint(format!("name those to hand out, for instance model.backbone.out_indices = {example}")));
         }
         Ok(())
     }
@@ -220,6 +223,6 @@ impl ConvModule {
     }
 
     fn forward(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
-        relu(self.bn.forward(self.conv.forward(x), pass))
+        self.bn.forward_relu(self.conv.forward(x), pass)
     }
 }

@@ -11,12 +11,12 @@
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use burn::tensor::activation::{relu, sigmoid};
+use burn::tensor::activation::sigmoid;
 use serde::{Deserialize, Serialize};
 
 use super::deformable::{DeformableEncoder, EncoderShape, LEVELS};
 use super::maskformer::{ConvNorm1x1, ConvNorm3x3, FpnLevel, GROUPS};
-use super::pyramid::{self, SimpleFeaturePyramid};
+use super::pyramid::{self, Pyramid};
 use super::queries::{EPS, Ffn, MaskEmbed, masks, plain};
 use super::{Output, Queries, SetLossConfig};
 use crate::backbone::{Encoder, FeatureInfo};
@@ -69,7 +69,7 @@ impl Default for Mask2FormerConfig {
 }
 
 impl Mask2FormerConfig {
-    pub(super) fn check(&self, _: &FeatureInfo) -> Result<()> {
+    pub(super) fn check(&self, features: &FeatureInfo) -> Result<()> {
         let refuse = |what: String| Err(Error::new(format!("model.decoder: {what}")));
         let widths = [self.num_queries, self.hidden_dim, self.mask_dim, self.dim_feedforward, self.enc_dim_feedforward];
         if widths.iter().any(|width| !(1..=1 << 14).contains(width)) {
@@ -85,6 +85,7 @@ impl Mask2FormerConfig {
         if !self.hidden_dim.is_multiple_of(GROUPS) {
             return refuse(format!("hidden_dim = {} is not a multiple of {GROUPS}", self.hidden_dim));
         }
+        pyramid::check(features)?;
         self.loss.check()
     }
 
@@ -98,16 +99,17 @@ impl Mask2FormerConfig {
         }
     }
 
-    pub(super) fn macs(&self, features: &FeatureInfo, classes: usize, (h, w): (usize, usize)) -> Vec<Cost> {
-        let (d, q, finest) = (self.hidden_dim, self.num_queries, 16 * h * w);
-        let levels = [h.div_ceil(2) * w.div_ceil(2), h * w, 4 * h * w];
+    pub(super) fn macs(&self, features: &FeatureInfo, classes: usize, grid: (usize, usize)) -> Vec<Cost> {
+        let (d, q) = (self.hidden_dim, self.num_queries);
+        let [finest, finer, middle, top] = pyramid::pixels(features, grid);
+        let levels = [top, middle, finer];
         let tokens: usize = levels.iter().sum();
         let ffn = 2 * q * d * self.dim_feedforward;
         let attention = |i: usize| MultiheadAttention::macs(q, levels[i % LEVELS], d);
         let layers = (0..self.dec_layers).map(|i| attention(i) + MultiheadAttention::macs(q, q, d) + ffn).sum();
         let prediction = q * (d * (classes + 1) + MaskEmbed::macs(d, d, self.mask_dim) + finest * self.mask_dim);
         vec![
-            Cost::new("decoder.pyramid", pyramid::macs(features.last(), d, (h, w))),
+            Cost::new("decoder.pyramid", pyramid::macs(features, d, grid)),
             Cost::new("decoder.encoder", tokens * d * d + self.encoder().macs(tokens)),
             Cost::new("decoder.pixels", finest * (10 * d * d + d * self.mask_dim)),
             Cost::new("decoder.layers", layers),
@@ -115,18 +117,18 @@ impl Mask2FormerConfig {
         ]
     }
 
-    pub(super) fn activations(&self, features: &FeatureInfo, _: usize, (h, w): (usize, usize)) -> usize {
-        let (d, finest) = (self.hidden_dim, 16 * h * w);
-        let tokens = 6 * h * w;
+    pub(super) fn activations(&self, features: &FeatureInfo, _: usize, grid: (usize, usize)) -> usize {
+        let (d, [finest, finer, middle, top]) = (self.hidden_dim, pyramid::pixels(features, grid));
+        let tokens = finer + middle + top;
         // The finest maps; or the encoder's tokens with all that its FFN and its samples hold.
-        let levels = finest * pyramid::activations(features.last(), d);
+        let levels = finest * pyramid::activations(features, d);
         let encoder = finest * d + tokens * (4 * d + self.enc_dim_feedforward);
         levels.max(encoder).max(finest * (2 * self.mask_dim + 2 * self.num_queries))
     }
 
     pub(super) fn init(&self, features: &FeatureInfo, classes: usize, init: &mut Init) -> Mask2Former {
         Mask2Former {
-            pyramid: SimpleFeaturePyramid::new(features.last(), self.hidden_dim, init),
+            pyramid: Pyramid::new(features, self.hidden_dim, init),
             head: self.head(self.hidden_dim, classes, init),
         }
     }
@@ -156,15 +158,15 @@ impl Mask2FormerConfig {
 /// The decoder.
 #[derive(Module, Debug)]
 pub struct Mask2Former {
-    pyramid: SimpleFeaturePyramid,
+    pyramid: Pyramid,
     head: Mask2FormerHead,
 }
 
 impl Mask2Former {
-    /// A prediction of the raw queries and one a layer, with masks at a quarter of the images' size. Records what
-    /// [`Mask2FormerHead`] does.
+    /// A prediction of the raw queries and one a layer, with masks of the pyramid's finest map, at a
+    /// quarter of the images' size over a ViT. Records what [`Mask2FormerHead`] does.
     pub fn forward(&self, encoder: Encoder, pass: &Pass) -> Output {
-        self.head.forward(self.pyramid.forward(encoder.features(pass).last()), pass)
+        self.head.forward(self.pyramid.forward(encoder.features(pass)), pass)
     }
 }
 
@@ -318,7 +320,7 @@ impl PixelDecoder {
         pass.record("pixel.lateral", &lateral);
         let [_, h, w, _] = lateral.dims();
         let coarser = resize_channels_last(levels[LEVELS - 1].clone(), (h, w), Mode::Bilinear, false);
-        let y = relu(self.fpn.output.forward(lateral + coarser));
+        let y = self.fpn.output.forward(lateral + coarser);
         pass.record("pixel.fpn", &y);
         let pixels = self.mask_features.forward(y);
         pass.record("pixel.mask_features", &pixels);

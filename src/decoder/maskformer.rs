@@ -8,14 +8,14 @@
 //! ```
 //!
 //! As the official code: post-norm layers as in DETR, queries start at zero with a learned position, all layers are judged
-//! through one shared norm, which is not fed back. On a plain ViT the strides come from a simple feature pyramid.
+//! through one shared norm, which is not fed back. The strides are those of the backbone's maps; on a plain
+//! ViT they come from a simple feature pyramid.
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
-use burn::tensor::activation::relu;
 use serde::{Deserialize, Serialize};
 
-use super::pyramid::{self, SimpleFeaturePyramid};
+use super::pyramid::{self, Pyramid};
 use super::queries::{EPS, Ffn, MaskEmbed, masks, plain};
 use super::{Output, Queries, SetLossConfig};
 use crate::backbone::{Encoder, FeatureInfo};
@@ -70,7 +70,7 @@ impl Default for MaskFormerConfig {
 }
 
 impl MaskFormerConfig {
-    pub(super) fn check(&self, _: &FeatureInfo) -> Result<()> {
+    pub(super) fn check(&self, features: &FeatureInfo) -> Result<()> {
         let refuse = |what: String| Err(Error::new(format!("model.decoder: {what}")));
         let widths = [self.num_queries, self.conv_dim, self.mask_dim, self.hidden_dim, self.dim_feedforward];
         if widths.iter().any(|width| !(1..=1 << 14).contains(width)) || !(1..=64).contains(&self.dec_layers) {
@@ -87,19 +87,20 @@ impl MaskFormerConfig {
         if !(0.0..1.0).contains(&self.dropout) {
             return refuse(format!("dropout = {} is not in [0, 1)", self.dropout));
         }
+        pyramid::check(features)?;
         self.loss.check()
     }
 
-    pub(super) fn macs(&self, features: &FeatureInfo, classes: usize, (h, w): (usize, usize)) -> Vec<Cost> {
+    pub(super) fn macs(&self, features: &FeatureInfo, classes: usize, grid: (usize, usize)) -> Vec<Cost> {
         let (c, d, q) = (self.conv_dim, self.hidden_dim, self.num_queries);
-        let (top, finest) = (h.div_ceil(2) * w.div_ceil(2), 16 * h * w);
-        let levels = [finest, finest / 4, h * w];
+        let [finest, finer, middle, top] = pyramid::pixels(features, grid);
+        let levels = [finest, finer, middle];
         let fpn: usize = levels.iter().map(|n| n * 10 * c * c).sum::<usize>() + top * 9 * c * c;
         let project = if c == d { 0 } else { top * c * d };
         let ffn = 2 * q * d * self.dim_feedforward;
         let layer = MultiheadAttention::macs(q, q, d) + MultiheadAttention::macs(q, top, d) + ffn;
         vec![
-            Cost::new("decoder.pyramid", pyramid::macs(features.last(), c, (h, w))),
+            Cost::new("decoder.pyramid", pyramid::macs(features, c, grid)),
             Cost::new("decoder.pixels", fpn + finest * 9 * c * self.mask_dim),
             Cost::new("decoder.layers", project + self.dec_layers * layer),
             Cost::new(
@@ -109,16 +110,16 @@ impl MaskFormerConfig {
         ]
     }
 
-    pub(super) fn activations(&self, features: &FeatureInfo, _: usize, (h, w): (usize, usize)) -> usize {
-        let (c, finest) = (self.conv_dim, 16 * h * w);
+    pub(super) fn activations(&self, features: &FeatureInfo, _: usize, grid: (usize, usize)) -> usize {
+        let (c, [finest, ..]) = (self.conv_dim, pyramid::pixels(features, grid));
         // The finest maps of the pyramid and of the FPN; then the masks of the queries beside the map they are made of.
-        let levels = finest * (pyramid::activations(features.last(), c) + 3 * c);
+        let levels = finest * (pyramid::activations(features, c) + 3 * c);
         levels.max(finest * (2 * self.mask_dim + 2 * self.num_queries))
     }
 
     pub(super) fn init(&self, features: &FeatureInfo, classes: usize, init: &mut Init) -> MaskFormer {
         MaskFormer {
-            pyramid: SimpleFeaturePyramid::new(features.last(), self.conv_dim, init),
+            pyramid: Pyramid::new(features, self.conv_dim, init),
             head: self.head(self.conv_dim, classes, init),
         }
     }
@@ -148,14 +149,14 @@ impl MaskFormerConfig {
 /// The decoder.
 #[derive(Module, Debug)]
 pub struct MaskFormer {
-    pyramid: SimpleFeaturePyramid,
+    pyramid: Pyramid,
     head: MaskFormerHead,
 }
 
 impl MaskFormer {
-    /// One prediction a layer, with masks at a quarter of the images' size. Records what [`MaskFormerHead`] does.
+    /// One prediction a layer, with masks of the pyramid's finest map, at a quarter of the images' size over a ViT. Records what [`MaskFormerHead`] does.
     pub fn forward(&self, encoder: Encoder, pass: &Pass) -> Output {
-        self.head.forward(self.pyramid.forward(encoder.features(pass).last()), pass)
+        self.head.forward(self.pyramid.forward(encoder.features(pass)), pass)
     }
 }
 
@@ -212,14 +213,14 @@ impl MaskFormerHead {
 
     /// The map that masks are products with, `[b, h/4, w/4, c]`.
     fn pixels(&self, finer: [Tensor<4>; 3], coarsest: Tensor<4>, pass: &Pass) -> Tensor<4> {
-        let mut y = relu(self.stem.forward(coarsest));
+        let mut y = self.stem.forward(coarsest);
         pass.record("pixel.stem", &y);
         for (i, (level, map)) in self.levels.iter().zip(finer).enumerate() {
             let lateral = level.lateral.forward(map);
             pass.record(&format!("pixel.fpn{i}.lateral"), &lateral);
             let [_, h, w, _] = lateral.dims();
             let coarser = resize_channels_last(y, (h, w), Mode::Nearest, false);
-            y = relu(level.output.forward(lateral + coarser));
+            y = level.output.forward(lateral + coarser);
             pass.record(&format!("pixel.fpn{i}"), &y);
         }
         let pixels = self.mask_features.forward(y);
@@ -286,7 +287,7 @@ pub struct FpnLevel {
     pub(super) output: ConvNorm3x3,
 }
 
-/// 3x3 convolution without bias, group norm.
+/// 3x3 convolution without bias, group norm, ReLU.
 #[derive(Module, Debug)]
 pub struct ConvNorm3x3 {
     conv: Conv3x3,
@@ -299,7 +300,7 @@ impl ConvNorm3x3 {
     }
 
     pub(super) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        self.norm.forward(self.conv.forward(x))
+        self.norm.forward_relu(self.conv.forward(x))
     }
 }
 

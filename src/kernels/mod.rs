@@ -6,12 +6,13 @@
 
 mod adamw;
 mod attention;
+mod batch_norm;
 mod bilinear;
 mod branch;
 mod bridge;
+mod conv;
 mod conv3x3;
 mod deformable;
-mod dense3x3;
 mod gelu;
 mod group_norm;
 #[cfg(target_arch = "x86_64")]
@@ -20,9 +21,12 @@ mod layer_norm;
 mod linear;
 mod mask_loss;
 mod matmul;
+mod max_pool;
+mod moments;
 pub(crate) mod pixels;
 mod planes;
 mod point_sample;
+mod rearrange;
 mod simd;
 mod slice_attention;
 mod softmax;
@@ -35,15 +39,18 @@ mod tests;
 
 pub use adamw::{AdamW, adamw_step};
 pub use attention::attention;
+pub use batch_norm::{batch_norm, batch_norm_with};
+pub use conv::{conv2d, conv3x3, depthwise};
 pub use conv3x3::{depthwise3x3, grouped3x3};
 pub use deformable::deformable_attention;
-pub use dense3x3::conv3x3;
 pub use gelu::gelu;
-pub use group_norm::group_norm;
+pub use group_norm::{group_norm, group_norm_relu};
 pub use layer_norm::{layer_norm, layer_norm_add, layer_norm_gelu};
 pub use linear::{linear, linear_add, linear_gelu};
 pub use mask_loss::{ClassMasks, PointLoss, class_mask_losses, mask_losses, pairwise_mask_losses};
 pub use matmul::{Precision, with_precision};
+pub use max_pool::{max_pool2x2, max_pool3x3};
 pub use point_sample::point_sample;
+pub use rearrange::{space_to_depth2, upsample2x_concat};
 pub use slice_attention::slice_attention;
 pub use upsample_loss::{LossMean, upsample_cross_entropy, upsample_focal_loss, upsample_probabilities};

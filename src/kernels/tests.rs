@@ -116,7 +116,7 @@ fn agree<const D: usize, const E: usize>(
 /// Every kernel against its composition, in every operand, over shapes that nobody chose.
 #[test]
 fn kernels_match_their_compositions_on_random_shapes() {
-    use super::{attention, conv3x3, dense3x3, gelu, layer_norm, linear, slice_attention, upsample_loss};
+    use super::{attention, conv, conv3x3, gelu, layer_norm, linear, slice_attention, upsample_loss};
     let mut rng = Rng::new(20, &[]);
     for round in 0..24 {
         let mut draw = |most: usize| 1 + rng.below(most);
@@ -180,7 +180,7 @@ fn kernels_match_their_compositions_on_random_shapes() {
         agree(&taps, 3e-6, |w| grouped(map.clone(), w), |w| theirs(map.clone(), w));
         let (k, kernel) = (draw(20), draw(9));
         let (dense, offset) = (strided([kernel, channels, 3, 3], round + 14), random([kernel], round + 15));
-        let theirs = |x, w| dense3x3::reference(x, w, offset.clone());
+        let theirs = |x, w| conv::reference(x, w, Some(offset.clone()), 1, 1);
         agree(&map, 3e-6, |x| super::conv3x3(x, dense.clone(), offset.clone()), |x| theirs(x, dense.clone()));
         agree(&dense, 3e-6, |w| super::conv3x3(map.clone(), w, offset.clone()), |w| theirs(map.clone(), w));
 

@@ -5,6 +5,7 @@ use burn::tensor::Tensor;
 
 use super::without_graph;
 use super::{Init, Pass};
+use crate::kernels;
 
 /// Share of a batch in the running statistics, as PyTorch counts it.
 const MOMENTUM: f64 = 0.1;
@@ -37,26 +38,30 @@ impl BatchNorm {
 
     /// `[b, h, w, c]` to the same.
     pub fn forward(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
-        let [b, h, w, c] = x.dims();
-        let rows = x.clone().reshape([b * h * w, c]);
-        let (mean, variance) = if pass.trains() {
-            let mean = rows.clone().mean_dim(0); // [1, c]
-            let centred = rows - mean.clone();
-            let variance = (centred.clone() * centred).mean_dim(0);
-            self.follow(mean.clone(), variance.clone(), b * h * w, pass);
-            (mean, variance)
-        } else {
-            (self.running_mean.val().unsqueeze(), self.running_var.val().unsqueeze())
-        };
-        let scale = self.weight.val().unsqueeze::<2>() / (variance + EPS).sqrt(); // [1, c]
-        let shift = self.bias.val().unsqueeze::<2>() - mean * scale.clone();
-        x * scale.reshape([1, 1, 1, c]) + shift.reshape([1, 1, 1, c])
+        self.run(x, pass, false)
     }
 
-    fn follow(&self, mean: Tensor<2>, variance: Tensor<2>, n: usize, pass: &Pass) {
+    /// ReLU of [`BatchNorm::forward`].
+    pub fn forward_relu(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
+        self.run(x, pass, true)
+    }
+
+    fn run(&self, x: Tensor<4>, pass: &Pass, relu: bool) -> Tensor<4> {
+        let [b, h, w, _] = x.dims();
+        let (weight, bias) = (self.weight.val(), self.bias.val());
+        if !pass.trains() {
+            let moments = [self.running_mean.val(), self.running_var.val()];
+            return kernels::batch_norm_with(x, weight, bias, moments, EPS, relu);
+        }
+        let (y, [mean, variance]) = kernels::batch_norm(x, weight, bias, EPS, relu);
+        self.follow(mean, variance, b * h * w, pass);
+        y
+    }
+
+    fn follow(&self, mean: Tensor<1>, variance: Tensor<1>, n: usize, pass: &Pass) {
         let unbiased = n as f64 / (n.max(2) - 1) as f64;
         for (running, now) in [(&self.running_mean, mean), (&self.running_var, variance * unbiased)] {
-            let (old, now) = (without_graph(running.val()), without_graph(now.squeeze_dim::<1>(0)));
+            let (old, now) = (without_graph(running.val()), without_graph(now));
             pass.follow(running.id, old * (1.0 - MOMENTUM) + now * MOMENTUM);
         }
     }
@@ -77,10 +82,20 @@ mod tests {
         let pass = Pass::train(Rng::new(1, &[]));
         let y = norm.forward(x.clone(), &pass).reshape([70, 3]);
         assert!(y.clone().mean_dim(0).abs().max().into_scalar::<f32>() < 1e-4);
-        assert!(((y.clone() * y).mean_dim(0) - 1.0).abs().max().into_scalar::<f32>() < 1e-3);
+        assert!(((y.clone() * y.clone()).mean_dim(0) - 1.0).abs().max().into_scalar::<f32>() < 1e-3);
         let left = pass.take_statistics();
         assert_eq!((left.len(), left[0].0), (2, norm.running_mean.id));
         let mean = x.reshape([70, 3]).mean_dim(0).squeeze_dim::<1>(0);
         assert!((left[0].1.clone() - mean * 0.1).abs().max().into_scalar::<f32>() < 1e-4);
+    }
+
+    #[test]
+    fn relu_cuts_what_is_negative() {
+        let norm = BatchNorm::new(3, &mut Init::new(1, &Device::flex()));
+        let x = Tensor::<4>::random([2, 5, 7, 3], Distribution::Normal(4.0, 2.0), &Device::flex());
+        for pass in [Pass::eval(), Pass::train(Rng::new(1, &[]))] {
+            let y = norm.forward_relu(x.clone(), &pass);
+            assert!((y - norm.forward(x.clone(), &pass).clamp_min(0.0)).abs().max().into_scalar::<f32>() == 0.0);
+        }
     }
 }

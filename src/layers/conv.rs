@@ -7,6 +7,7 @@ use burn::tensor::Tensor;
 
 use super::Init;
 use crate::kernels;
+pub use kernels::{max_pool2x2, max_pool3x3, upsample2x_concat};
 
 /// 1x1 convolution: a linear layer over the channels of each pixel.
 #[derive(Module, Debug)]
@@ -112,9 +113,68 @@ impl Conv3x3 {
 
     /// `[b, h, w, in]` to `[b, h, w, out]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let weight = self.weight.val();
-        let bias = bias_or_zeros(self.bias.as_ref(), &weight);
-        kernels::conv3x3(x, weight, bias)
+        kernels::conv2d(x, self.weight.val(), self.bias.as_ref().map(Param::val), 1, 1)
+    }
+}
+
+/// Convolution over all channels, of any kernel, stride and padding.
+#[derive(Module, Debug)]
+pub struct Conv2d {
+    /// `[out, in, kh, kw]`.
+    pub weight: Param<Tensor<4>>,
+    /// `[out]`.
+    pub bias: Option<Param<Tensor<1>>>,
+    #[module(skip)]
+    stride: usize,
+    #[module(skip)]
+    padding: usize,
+}
+
+impl Conv2d {
+    /// A square kernel of `side`, stride 1, padding 0; Kaiming fan-in weights, zero bias.
+    pub fn new(inputs: usize, outputs: usize, side: usize, init: &mut Init) -> Self {
+        let conv = Self::without_bias(inputs, outputs, side, init);
+        Self { bias: Some(init.constant(0.0, [outputs])), ..conv }
+    }
+
+    /// The same without a bias; for a layer that a norm follows.
+    pub fn without_bias(inputs: usize, outputs: usize, side: usize, init: &mut Init) -> Self {
+        let weight = init.kaiming_fan_in([outputs, inputs, side, side]);
+        Self { weight, bias: None, stride: 1, padding: 0 }
+    }
+
+    /// The same with a stride and a padding of zeros.
+    #[must_use]
+    pub fn strided(self, stride: usize, padding: usize) -> Self {
+        Self { stride, padding, ..self }
+    }
+
+    /// `[b, h, w, in]` to `[b, ho, wo, out]` with `ho = (h + 2 padding - kh) / stride + 1`, rounded down.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let bias = self.bias.as_ref().map(Param::val);
+        kernels::conv2d(x, self.weight.val(), bias, self.stride, self.padding)
+    }
+}
+
+/// 7x7 convolution of each channel by itself, zero padding 3.
+#[derive(Module, Debug)]
+pub struct DepthwiseConv7x7 {
+    /// `[c, 1, 7, 7]`.
+    pub weight: Param<Tensor<4>>,
+    /// `[c]`.
+    pub bias: Param<Tensor<1>>,
+}
+
+impl DepthwiseConv7x7 {
+    /// Kaiming fan-in weights (fan-in 49), zero bias.
+    pub fn new(channels: usize, init: &mut Init) -> Self {
+        let weight = init.kaiming_fan_in([channels, 1, 7, 7]);
+        Self { weight, bias: init.constant(0.0, [channels]) }
+    }
+
+    /// `[b, h, w, c]` to the same.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        kernels::depthwise(x, self.weight.val(), self.bias.val())
     }
 }
 
@@ -155,6 +215,9 @@ impl PatchConv {
 /// Squares of `size` pixels as one: `[b, h, w, c]` to `[b, ceil(h / size), ceil(w / size), size · size · c]`, zeros at the
 /// bottom and the right.
 fn patches(x: Tensor<4>, size: usize) -> Tensor<4> {
+    if size == 2 {
+        return kernels::space_to_depth2(x);
+    }
     let [b, h, w, c] = x.dims();
     let (rows, cols) = (h.div_ceil(size), w.div_ceil(size));
     let device = x.device();
@@ -168,14 +231,6 @@ fn patches(x: Tensor<4>, size: usize) -> Tensor<4> {
     };
     let x = x.reshape([b, rows, size, cols, size * c]).permute([0, 1, 3, 2, 4]);
     x.reshape([b, rows, cols, size * size * c])
-}
-
-/// `x [b, h, w, c]` doubled (nearest neighbour), cut to the size of `skip [b, H, W, d]`, where H is 2 h or 2 h - 1, and put
-/// before it: `[b, H, W, c + d]`.
-pub fn upsample2x_concat(x: Tensor<4>, skip: Tensor<4>) -> Tensor<4> {
-    let ([b, h, w, c], [_, rows, cols, _]) = (x.dims(), skip.dims());
-    let x = x.reshape([b, h, 1, w, 1, c]).expand([b, h, 2, w, 2, c]).reshape([b, 2 * h, 2 * w, c]);
-    Tensor::cat(vec![x.slice([0..b, 0..rows, 0..cols]), skip], 3)
 }
 
 /// Transposed 2x2 convolution of stride 2: each pixel becomes a square of 2x2 pixels, and none overlap.
@@ -203,24 +258,6 @@ impl TransposedConv2x2 {
         let squares = kernels::linear(x, weight, Some(bias)).reshape([b, h, w, 2, 2, outputs]);
         squares.permute([0, 1, 3, 2, 4, 5]).reshape([b, 2 * h, 2 * w, outputs])
     }
-}
-
-/// The largest value of each 2x2 square of `x [b, h, w, c]`: `[b, h / 2, w / 2, c]`, rounded down; a side of 1 stays 1.
-///
-/// PyTorch's `MaxPool2d(2)`, but for the side of 1, which there becomes empty.
-pub fn max_pool2x2(x: Tensor<4>) -> Tensor<4> {
-    let [b, h, w, c] = x.dims();
-    let (rows, cols) = ((h / 2).max(1), (w / 2).max(1));
-    let x = match w {
-        1 => x,
-        _ => x.narrow(2, 0, 2 * cols).reshape([b * h, cols, 2, c]).max_dim(2), // [b · h, w / 2, 1, c]
-    };
-    let x = x.reshape([b, h, cols * c]);
-    let x = match h {
-        1 => x.reshape([b, 1, 1, cols * c]),
-        _ => x.narrow(1, 0, 2 * rows).reshape([b, rows, 2, cols * c]).max_dim(2), // [b, h / 2, 1, w / 2 · c]
-    };
-    x.reshape([b, rows, cols, c])
 }
 
 #[cfg(test)]
@@ -269,6 +306,19 @@ mod tests {
         let grads = conv.forward(x.clone()).powi_scalar(2).sum().backward();
         assert_eq!(conv.weight.grad(&grads).unwrap().dims(), [6, 4, 3, 3]);
         assert_eq!(x.grad(&grads).unwrap().dims(), [2, 3, 5, 4]);
+    }
+
+    #[test]
+    fn any_kernel_has_the_size_of_pytorch() {
+        let mut init = Init::new(1, &Device::flex());
+        let x = random(2, [2, 13, 16, 3]);
+        let stem = Conv2d::without_bias(3, 8, 7, &mut init).strided(2, 3);
+        let y = stem.forward(x.clone());
+        assert_eq!((y.dims(), stem.num_params()), ([2, 7, 8, 8], 8 * 3 * 49));
+        assert_eq!(max_pool3x3(y.clone()).dims(), [2, 4, 4, 8]);
+        assert_eq!(Conv2d::new(8, 5, 1, &mut init).strided(2, 0).forward(y.clone()).dims(), [2, 4, 4, 5]);
+        assert_eq!(Conv2d::new(3, 4, 4, &mut init).strided(4, 0).forward(x).dims(), [2, 3, 4, 4]);
+        assert_eq!(DepthwiseConv7x7::new(8, &mut init).forward(y.clone()).dims(), y.dims());
     }
 
     #[test]

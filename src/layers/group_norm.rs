@@ -30,4 +30,9 @@ impl GroupNorm {
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         kernels::group_norm(x, self.weight.val(), self.bias.val(), self.groups, self.eps)
     }
+
+    /// ReLU of [`GroupNorm::forward`].
+    pub fn forward_relu(&self, x: Tensor<4>) -> Tensor<4> {
+        kernels::group_norm_relu(x, self.weight.val(), self.bias.val(), self.groups, self.eps)
+    }
 }

@@ -5,12 +5,13 @@ mod tests;
 
 use std::fmt::Write;
 
-use super::facts::{Facts, Machine, Pretrained};
+use super::facts::{Facts, Machine, Network as Found, Pretrained, Vit};
 use super::{Predicted, Probe, Wishes};
 use crate::config::Config;
 use crate::data::Split;
 use crate::error::Result;
 use crate::text;
+use crate::weights::Convolutional;
 
 /// A line of the recipe and why it is so.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,6 +75,8 @@ impl Memory {
 enum Network {
     /// A vision transformer with pretrained weights.
     Pretrained,
+    /// A U-Net over a convolutional network with pretrained weights.
+    Encoder,
     /// A vision transformer from scratch, because the user wants it.
     Vit,
     /// A U-Net from scratch.
@@ -106,7 +109,11 @@ impl Chosen {
             false => wishes.value("model.backbone").is_some_and(|table| table.contains("type = \"vit\"")),
         };
         let (network, patch, batch) = match &facts.pretrained {
-            Some(pretrained) => (Network::Pretrained, pretrained.patch_size, if machine.cpu { 2 } else { 16 }),
+            Some(Pretrained { network: Found::Vit(vit), .. }) => {
+                (Network::Pretrained, vit.patch_size, if machine.cpu { 2 } else { 16 })
+            }
+            // Both networks halve the image five times.
+            Some(_) => (Network::Encoder, 32, if machine.cpu { 4 } else { 16 }),
             None if !transformer => {
                 let stem_stride = if short < SMALL { 1 } else { 2 };
                 (Network::Unet { stem_stride }, stem_stride << (UNET.len() - 1), if machine.cpu { 4 } else { 16 })
@@ -176,7 +183,7 @@ impl Chosen {
             format!("images have {} x {} to {} x {}", smallest.0, smallest.1, largest.0, largest.1)
         };
         let (long, short) = (width.max(height), width.min(height));
-        let unet = matches!(self.network, Network::Unet { .. });
+        let unet = matches!(self.network, Network::Unet { .. } | Network::Encoder);
         let (scale, reason) = match (unet, long > LARGE) {
             (true, false) => ("\"image\"".to_owned(), format!("{sizes}: each keeps its own, for small objects")),
             (true, true) => {
@@ -218,11 +225,20 @@ impl Chosen {
             Network::Unet { .. } => {
                 ("\"unet\"", "convolutions learn from few images; a transformer wants pretrained weights")
             }
+            Network::Encoder => ("\"unet\"", "maps of several strides are brought together again, up to the finest"),
             Network::Vit | Network::Pretrained => ("\"vit\"", ""),
         };
         self.push("model.backbone", "type", kind.0, kind.1);
         match (&facts.pretrained, self.network) {
-            (Some(pretrained), _) => self.pretrained(pretrained),
+            (Some(pretrained), _) => {
+                let name = pretrained.path.file_name().unwrap_or_default().to_string_lossy();
+                match &pretrained.network {
+                    Found::Vit(vit) => self.vit(vit, &name),
+                    Found::Convolutional(encoder) => self.encoder(encoder, &name),
+                }
+                let path = toml::Value::from(pretrained.path.to_string_lossy().as_ref());
+                self.push("train", "pretrained", path, "");
+            }
             (None, Network::Unet { stem_stride }) => {
                 let stride = if stem_stride == 1 {
                     "small images are seen pixel by pixel"
@@ -249,13 +265,15 @@ impl Chosen {
             Some("structtoken") => self.structure(""),
             // The settings of another are left as they are published.
             Some(_) => {}
-            None if facts.pretrained.is_some() && !wishes.touches("model.decoder") => {
+            None if self.network == Network::Pretrained && !wishes.touches("model.decoder") => {
                 let why = "a linear classifier: ahead in runs this short, over pretrained features (docs/results.md)";
                 self.push("model.decoder", "type", "\"fcn\"", why);
                 self.push("model.decoder", "num_convs", 0, "the features are classified as they are");
             }
-            None if facts.pretrained.is_some() => self.structure(""),
-            None if matches!(self.network, Network::Unet { .. }) && !wishes.touches("model.decoder") => {
+            None if self.network == Network::Pretrained => self.structure(""),
+            None if matches!(self.network, Network::Unet { .. } | Network::Encoder)
+                && !wishes.touches("model.decoder") =>
+            {
                 self.push("model.decoder", "type", "\"fcn\"", "the U-Net's last map is classified pixel by pixel");
                 self.push("model.decoder", "num_convs", 0, "");
             }
@@ -281,9 +299,18 @@ impl Chosen {
         long
     }
 
-    fn pretrained(&mut self, pretrained: &Pretrained) {
-        let Pretrained { path, embed_dim, depth, patch_size, layer_scale, reg_tokens, .. } = pretrained;
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
+    /// A U-Net with this network for its way down.
+    fn encoder(&mut self, encoder: &Convolutional, name: &str) {
+        let up: Vec<usize> = (0..encoder.skips()).map(|i| 32 << i).collect();
+        self.push("model.backbone", "channels", format!("{up:?}"), "of the maps on the way up, the finest first");
+        for (i, (key, value)) in encoder.recipe().into_iter().enumerate() {
+            let reason = if i == 0 { format!("{encoder}, as in {name}") } else { String::new() };
+            self.push("model.backbone.encoder", key, value, reason);
+        }
+    }
+
+    fn vit(&mut self, vit: &Vit, name: &str) {
+        let Vit { embed_dim, depth, patch_size, layer_scale, reg_tokens, .. } = vit;
         self.push("model.backbone", "embed_dim", embed_dim, format!("as in {name}"));
         self.push("model.backbone", "depth", depth, "");
         self.push("model.backbone", "num_heads", (embed_dim / 64).max(1), "64 channels each, as all published ones");
@@ -295,17 +322,16 @@ impl Chosen {
         if *reg_tokens > 0 {
             self.push("model.backbone", "reg_tokens", reg_tokens, "it has registers");
         }
-        if !pretrained.class_token {
+        if !vit.class_token {
             self.push("model.backbone", "class_token", "false", "it has none");
         }
-        if pretrained.no_embed_class {
+        if vit.no_embed_class {
             self.push("model.backbone", "no_embed_class", "true", "its positions are those of the patches alone");
         }
-        if pretrained.mlp_dim != 4 * embed_dim {
-            let ratio = format!("{:?}", pretrained.mlp_dim as f64 / *embed_dim as f64);
+        if vit.mlp_dim != 4 * embed_dim {
+            let ratio = format!("{:?}", vit.mlp_dim as f64 / *embed_dim as f64);
             self.push("model.backbone", "mlp_ratio", ratio, "as its MLPs have it");
         }
-        self.push("train", "pretrained", toml::Value::from(path.to_string_lossy().as_ref()), "");
     }
 
     fn learning(&mut self, facts: &Facts, wishes: &Wishes) {
@@ -335,7 +361,7 @@ impl Chosen {
             self.push("train", "class_weights", format!("[{}]", weights.join(", ")), reason);
         }
         let onwards = !wishes.given.is_empty();
-        if matches!(self.network, Network::Unet { .. }) {
+        if matches!(self.network, Network::Unet { .. } | Network::Encoder) {
             self.push("train", "loss", "{ dice = 1.0 }", "beside cross entropy, the overlap of each class counts");
         }
         match self.network {
@@ -355,6 +381,11 @@ impl Chosen {
             Network::Pretrained => {
                 self.push("train.optimizer", "lr", "4e-5", "pretrained weights are to be changed with care");
                 self.push("train.optimizer", "decoder_lr_mult", 15, "the decoder has everything to learn");
+            }
+            Network::Encoder => {
+                let why = "less than from scratch: half of the network is pretrained, and its way up is not";
+                self.push("train.optimizer", "lr", "5e-4", why);
+                self.push("train.optimizer", "decoder_lr_mult", 2, "");
             }
             Network::Unet { .. } => {
                 self.push("train.optimizer", "lr", "4e-3", "from scratch, with a norm after each convolution");

@@ -10,7 +10,7 @@ use crate::data::image::Labels;
 use crate::data::{Classes, Split, Survey};
 use crate::error::{Error, Result};
 use crate::text::utf8;
-use crate::weights;
+use crate::weights::{self, Convolutional};
 
 /// Images that are opened to learn their sizes.
 const LOOKED_AT: usize = 64;
@@ -39,11 +39,27 @@ pub struct Facts {
     pub pretrained: Option<Pretrained>,
 }
 
-/// A plain vision transformer in a file.
+/// A network in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pretrained {
     /// The file.
     pub path: PathBuf,
+    /// What is in it.
+    pub network: Network,
+}
+
+/// A network of either kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// A plain vision transformer.
+    Vit(Vit),
+    /// A ResNet or ConvNeXt.
+    Convolutional(Convolutional),
+}
+
+/// A plain vision transformer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vit {
     /// Channels of a token.
     pub embed_dim: usize,
     /// Blocks.
@@ -207,14 +223,24 @@ impl Pretrained {
         let state = weights::read(path)?;
         let named = weights::our_names(&state)?.tensors;
         let shape = |name: &str| named.get(name).map(|tensor| tensor.shape.clone());
+        let shapes = named.iter().map(|(name, tensor)| (name.as_str(), tensor.shape.as_slice())).collect();
+        if let Some(network) = Convolutional::of(&shapes) {
+            return Ok(Self { path: path.to_owned(), network: Network::Convolutional(network) });
+        }
         let block =
             |name: &str| -> Option<usize> { name.strip_prefix("backbone.blocks.")?.split('.').next()?.parse().ok() };
         let depth = named.keys().filter_map(|name| block(name)).max().map(|last| last.saturating_add(1));
         let (Some(&[embed_dim, _, patch_size, _]), Some(depth)) =
             (shape("backbone.patch_embed.proj.weight").as_deref(), depth)
         else {
-            return Err(Error::new(format!("`{}` holds no plain vision transformer", path.display()))
-                .hint("take ViT weights of timm, AugReg or DINOv2, or leave --pretrained out"));
+            return Err(Error::new(format!(
+                "`{}` holds no plain vision transformer, ResNet or ConvNeXt that can be built",
+                path.display()
+            ))
+            .hint(
+                "take weights of a ViT, ResNet or ConvNeXt of timm, or of AugReg or DINOv2, or leave --pretrained out; grouped and \
+                 widened ResNets (ResNeXt, Wide ResNet) are none of these",
+            ));
         };
         let layer_scale = named.keys().any(|name| name.starts_with("backbone.blocks.0.ls1"));
         let reg_tokens = shape("backbone.register_tokens").and_then(|shape| shape.get(1).copied()).unwrap_or(0);
@@ -224,17 +250,8 @@ impl Pretrained {
         // Published tables are those of square grids.
         let rows = shape("backbone.pos_embed").and_then(|shape| shape.get(1).copied());
         let no_embed_class = class_token && rows.is_some_and(|rows| rows.isqrt().pow(2) == rows);
-        Ok(Self {
-            path: path.to_owned(),
-            embed_dim,
-            depth,
-            patch_size,
-            mlp_dim,
-            layer_scale,
-            reg_tokens,
-            class_token,
-            no_embed_class,
-        })
+        let vit = Vit { embed_dim, depth, patch_size, mlp_dim, layer_scale, reg_tokens, class_token, no_embed_class };
+        Ok(Self { path: path.to_owned(), network: Network::Vit(vit) })
     }
 }
 

@@ -98,7 +98,7 @@ pub struct Predicted {
 /// Plans a run on `dataset`: a built-in name, or the path of a dataset's TOML.
 ///
 /// # Errors
-/// A dataset that cannot be read, weights that are none of a plain ViT, or changes that cannot work.
+/// A dataset that cannot be read, weights of a network that cannot be built, or changes that cannot work.
 pub fn make(dataset: &str, wishes: &Wishes, device: &Device, note: &mut dyn FnMut(&str)) -> Result<Plan> {
     let facts = Facts::read(dataset, wishes, note)?;
     let machine = Machine::here(device);

@@ -24,7 +24,7 @@ pub struct OptimizerConfig {
     /// The decoder's rate over the backbone's.
     pub decoder_lr_mult: f64,
     /// Layer-wise decay of the rate (Bao et al. 2022, BEiT; timm's `layer_decay`): each block of the backbone learns at this
-    /// fraction of the rate of the block after it, the embedding at that of a block before the first; 1 is none.
+    /// fraction of the rate of the block after it, the embedding at that of a block before the first; 1 is none. Of a plain ViT; other backbones learn at one rate.
     pub layer_decay: f64,
     /// AdamW's decay rates of the first and the second moment.
     pub betas: [f64; 2],
@@ -78,6 +78,10 @@ impl OptimizerConfig {
     pub fn group(&self, name: &str, depth: usize) -> (f64, f64) {
         let Some(name) = name.strip_prefix("backbone.") else { return (self.decoder_lr_mult, self.weight_decay) };
         let exempt = self.no_decay.iter().any(|end| name.rsplit('.').next() == Some(end));
+        // Only a plain transformer's blocks are told apart.
+        if depth == 0 {
+            return (1.0, if exempt { 0.0 } else { self.weight_decay });
+        }
         // Layers above this one; what comes after the blocks, their norm, has none.
         let above = match block(name) {
             Some(index) => depth.saturating_sub(index),
@@ -296,6 +300,19 @@ mod tests {
         assert_eq!(config.group("backbone.pos_embed", 12), (1.0, 0.0));
         assert_eq!(config.group("backbone.blocks.0.norm1.weight", 12), (1.0, 0.01));
         assert_eq!(config.group("decoder.layers.0.ffn1.norm1.bias", 12), (9.0, 0.01));
+    }
+
+    /// As a ViT's: norms and biases decay, unless they are named.
+    #[test]
+    fn convolutional_backbones_decay_alike_and_learn_at_one_rate() {
+        let mut config = OptimizerConfig { layer_decay: 0.5, ..OptimizerConfig::default() };
+        let names =
+            ["ups.0.conv1.norm.bias", "stages.0.blocks.0.norm1.bias", "encoder.layer1.0.bn1.bias", "stem.proj.weight"];
+        for name in names {
+            assert_eq!(config.group(&format!("backbone.{name}"), 0), (1.0, 0.01));
+        }
+        config.no_decay = vec!["bias".into()];
+        assert_eq!(config.group("backbone.encoder.layer1.0.bn1.bias", 0), (1.0, 0.0));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Networks that are no plain vision transformer, told by the names of their tensors. Whoever brings their weights is told
+//! Networks that are none of ours, told by the names of their tensors. Whoever brings their weights is told
 //! what they are before anything is planned, timed or built.
 
 use std::collections::BTreeSet;
@@ -110,29 +110,35 @@ const RULES: &[Rule] = &[
             || n.any(&["segformer.", ".patch_embeddings.0.proj.", "attn.sr.", "attention.self.sr."])
     }),
     ("EdgeNeXt (convolutions, and attention between channels)", |n| n.part("xca")),
-    ("ConvNeXt, a convolutional network", |n| {
+    ("ConvNeXt V2 (its MLPs have a response normalisation)", |n| n.part("grn") && n.any(&["stages."])),
+    ("ConvNeXt under other names than timm's", |n| {
         n.starts(&["downsample_layers.", "stages.0.0.dwconv."])
-            || n.any(&["convnext.", ".conv_dw.weight", ".dwconv.weight", ".depthwise_conv.weight"])
-                && n.any(&["stages."])
+            || n.any(&["convnext."])
+            || n.any(&["stages."]) && n.any(&[".dwconv.weight", ".depthwise_conv.weight"])
+            || n.starts(&["features.0.0."]) && n.any(&[".layer_scale"])
     }),
+    ("ConvNeXt with a stem of overlapping patches", |n| n.convnext() && n.starts(&["stem.2.", "stem.3."])),
     ("HRNet, a convolutional network", |n| n.any(&["stage2.0.branches.", "stage2.0.fuse_layers.", "incre_modules."])),
     ("a DenseNet, a convolutional network", |n| n.any(&["denseblock1."])),
     ("a RegNet, a convolutional network", |n| n.any(&["s1.b1.conv1."])),
-    ("a ResNet, a convolutional network", |n| {
-        n.starts(&[
-            "layer1.0.conv1.",
-            "layer1.0.bn1.",
-            "resnet.embedder.",
-            "embedder.embedder.convolution.",
-            "stem.conv1.",
-        ]) || n.any(&["layer1.0.conv1.", "layer4.0.conv1."])
+    ("a ResNet with a stem of three convolutions (ResNet-C, ResNet-D)", |n| {
+        n.starts(&["conv1.0.", "stem.0."]) && n.starts(&["layer1.0."])
+    }),
+    ("a ResNet that weighs its channels (SE, ECA or a kin of it)", |n| {
+        n.starts(&["layer1.0."]) && (n.part("se") || n.part("attn") || n.part("se_module"))
+    }),
+    ("a ResNet under other names than timm's or torchvision's", |n| {
+        n.starts(&["resnet.embedder.", "embedder.embedder.convolution."])
+    }),
+    ("a ResNet V2 (normalised before its convolutions)", |n| {
+        n.starts(&["stem.conv1."]) || n.starts(&["stem.conv."]) && n.starts(&["stages.0.blocks.0.conv1."])
     }),
     ("an EfficientNet or MobileNet, a convolutional network", |n| {
-        n.any(&["blocks.0.0.conv_dw.", "conv_stem.", "_depthwise_conv.", "features.1.conv.0."])
+        n.any(&["blocks.0.0.conv_dw.", "conv_stem.", "_depthwise_conv.", "features.1.conv.0."]) && !n.convnext()
     }),
     ("a VGG, a convolutional network", |n| n.starts(&["features.0."])),
     ("MLP-Mixer", |n| n.any(&["mlp_tokens.", "MixerBlock_"])),
-    ("a hierarchical transformer (its blocks come in stages)", |n| n.numbers("stages.") > 1),
+    ("a hierarchical transformer (its blocks come in stages)", |n| n.numbers("stages.") > 1 && !n.convnext()),
     ("a ViT whose queries, keys and values have no bias", |n| {
         n.vit() && n.any(&["attn.qkv.weight"]) && n.any(&["attn.proj.bias"]) && !n.any(&["attn.qkv.bias"])
     }),
@@ -146,6 +152,11 @@ const RULES: &[Rule] = &[
 ];
 
 impl Names<'_> {
+    /// timm's ConvNeXt.
+    fn convnext(&self) -> bool {
+        self.0.contains(&"stages.0.blocks.0.conv_dw.weight")
+    }
+
     /// Hugging Face's DINOv3: `layer.0.attention.q_proj`, without a table of positions.
     fn vitless_layers(&self) -> bool {
         self.any(&["layer.0.attention.q_proj", "layer.0.attention.k_proj"]) && !self.any(&["position_embeddings"])
@@ -212,10 +223,12 @@ mod tests {
             ("SegFormer", &["segformer.encoder.patch_embeddings.0.proj.weight"]),
             ("SegFormer", &["layers.0.1.0.attn.sr.weight"]),
             ("ConvNeXt", &["downsample_layers.0.0.weight", "stages.0.0.dwconv.weight"]),
-            ("ConvNeXt", &["stem.0.weight", "stages.0.blocks.0.conv_dw.weight"]),
-            ("a ResNet", &["conv1.weight", "bn1.weight", "layer1.0.conv1.weight"]),
+            ("ConvNeXt V2", &["stem.0.weight", "stages.0.blocks.0.conv_dw.weight", "stages.0.blocks.0.mlp.grn.weight"]),
+            ("ConvNeXt with a stem", &["stem.0.weight", "stem.2.weight", "stages.0.blocks.0.conv_dw.weight"]),
+            ("a ResNet with a stem", &["conv1.0.weight", "bn1.weight", "layer1.0.conv1.weight"]),
+            ("a ResNet that weighs", &["conv1.weight", "layer1.0.conv1.weight", "layer1.0.se.fc1.weight"]),
+            ("a ResNet V2", &["stem.conv.weight", "stages.0.blocks.0.conv1.weight", "stages.1.blocks.0.norm1.weight"]),
             ("a ResNet", &["resnet.embedder.embedder.convolution.weight"]),
-            ("a ResNet", &["backbone.layer1.0.conv1.weight", "decode_head.conv_seg.weight"]),
             ("an EfficientNet", &["conv_stem.weight", "blocks.0.0.conv_dw.weight"]),
             ("DeiT with", &["cls_token", "dist_token", "pos_embed", "patch_embed.proj.weight"]),
             ("a VGG", &["features.0.weight", "classifier.0.weight"]),
@@ -285,8 +298,18 @@ mod tests {
     }
 
     #[test]
-    fn plain_transformers_are_not_taken_for_others() {
-        let plain: [&[&str]; 8] = [
+    fn networks_that_can_be_built_are_not_taken_for_others() {
+        let plain: [&[&str]; 11] = [
+            &["conv1.weight", "bn1.weight", "layer1.0.conv1.weight", "layer2.0.downsample.0.weight", "fc.weight"],
+            &["layer1.0.conv1.weight", "conv1.weight", "decode_head.conv_seg.weight"],
+            &[
+                "stem.0.weight",
+                "stem.1.weight",
+                "stages.0.blocks.0.conv_dw.weight",
+                "stages.1.blocks.0.conv_dw.weight",
+                "stages.1.downsample.0.weight",
+                "head.fc.weight",
+            ],
             &[
                 "cls_token",
                 "pos_embed",

@@ -1,5 +1,6 @@
 //! Why a file may not fit a model: what the shapes of both say about the two networks.
 
+use super::convolutional::Convolutional;
 use super::positions::POSITIONS;
 use super::report::{Problems, Shapes};
 
@@ -10,6 +11,19 @@ const BACKBONE_ONLY: &str = "load only the backbone: train.pretrained with train
 pub(super) fn causes(problems: &Problems, file: &Shapes<'_>, model: &Shapes<'_>) -> String {
     let (theirs, ours) = (Traits::of(file), Traits::of(model));
     let mut causes = Vec::new();
+    let networks = [file, model].map(Convolutional::of);
+    if let [Some(file), model] = &networks
+        && networks[0] != networks[1]
+    {
+        let model = model.as_ref().map_or("another network".to_owned(), |model| format!("a {model}"));
+        let keys: Vec<String> = file.recipe().into_iter().map(|(key, value)| format!("{key} = {value}")).collect();
+        causes.push(format!(
+            "the file is a {file}, the model has {model}: set {} in model.backbone, or in model.backbone.encoder of a U-Net",
+            keys.join(", ")
+        ));
+    } else if let [None, Some(model)] = &networks {
+        causes.push(format!("the model has a {model}, the file is none: choose the backbone that the weights are of"));
+    }
     if !problems.not_finite.is_empty() {
         causes.push("the training that wrote the file diverged: take an earlier checkpoint".to_owned());
     }

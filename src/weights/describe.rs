@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::convolutional::Convolutional;
 use super::names::{Layout, architecture, our_names};
 use super::state::{Format, read};
 use crate::error::Result;
@@ -16,6 +17,8 @@ pub struct CheckpointSummary {
     pub layout: Option<Layout>,
     /// What network it is of, where that is known to be none of this crate's.
     pub architecture: Option<&'static str>,
+    /// Which ResNet or ConvNeXt is in it, if one is.
+    pub convolutional: Option<Convolutional>,
     /// The dictionary inside the file that was taken, for instance `state_dict`.
     pub wrapper: Option<String>,
     /// Every tensor, by our names where the layout is known.
@@ -53,12 +56,15 @@ pub fn describe(path: &Path) -> Result<CheckpointSummary> {
         Some(renamed) => renamed.tensors.iter().map(|(name, t)| summary(name, &t.shape, &t.data)).collect(),
         None => state.tensors.iter().map(|(name, t)| summary(name, &t.shape, &t.data)).collect(),
     };
+    let shapes = tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice())).collect();
+    let convolutional = Convolutional::of(&shapes);
     let mut dtypes = BTreeMap::new();
     for dtype in state.dtypes.values() {
         *dtypes.entry((*dtype).to_owned()).or_default() += 1;
     }
     Ok(CheckpointSummary {
         architecture: if renamed.is_none() { architecture(&state) } else { None },
+        convolutional,
         format: state.format,
         layout: renamed.map(|renamed| renamed.layout),
         wrapper: state.wrapper.clone(),

@@ -55,6 +55,8 @@ impl LoadOptions {
             "ibot_head.*",
             "norm.*",
             "pooler.*",
+            // A ResNet's classifier.
+            "fc.*",
             // What MAE's pretraining decodes with.
             "decoder_*",
         ];
@@ -74,6 +76,7 @@ impl LoadOptions {
             return true;
         }
         let inner = name.strip_prefix("backbone.").unwrap_or(name);
+        let inner = inner.strip_prefix("encoder.").unwrap_or(inner);
         self.ignore_unused.iter().any(|rule| match rule.strip_suffix('*') {
             Some(start) => name.starts_with(start) || inner.starts_with(start),
             None => name == rule || inner == rule,
@@ -96,6 +99,9 @@ pub fn load<M: Module + Gridded>(module: M, state: &StateDict, options: &LoadOpt
     let model: Vec<(String, Vec<usize>)> =
         named_parameters(&module).into_iter().map(|(name, shape, _)| (name, shape)).collect();
     let mut report = Report::new(state, renamed.layout);
+    let into_encoder = options.prefix_only.as_deref() == Some(BACKBONE) && enter_encoder(&mut renamed.tensors, &model);
+    let below_encoder = LoadOptions { prefix_only: Some(ENCODER.to_owned()), ..options.clone() };
+    let options = if into_encoder { &below_encoder } else { options };
     let file_shapes: Vec<(String, Vec<usize>)> =
         renamed.tensors.iter().map(|(name, t)| (name.clone(), t.shape.clone())).collect();
     if !options.exact && options.wants(positions::POSITIONS) {
@@ -144,6 +150,25 @@ pub fn load<M: Module + Gridded>(module: M, state: &StateDict, options: &LoadOpt
     }
     let module = replace_values(module, |name| values.remove(name).map(Cow::into_owned));
     Ok((module, report))
+}
+
+/// The part of a model that pretrained weights are for.
+const BACKBONE: &str = "backbone";
+/// The part of a U-Net's that they are for, where it has an encoder.
+const ENCODER: &str = "backbone.encoder";
+
+/// Where the model is a U-Net with an encoder, and the file has none, its backbone is that encoder: renames its tensors. Gives
+/// whether it did.
+fn enter_encoder(tensors: &mut BTreeMap<String, Cow<'_, HostTensor>>, model: &[(String, Vec<usize>)]) -> bool {
+    if !model.iter().any(|(name, _)| below(name, ENCODER)) || tensors.keys().any(|name| below(name, ENCODER)) {
+        return false;
+    }
+    let renamed = std::mem::take(tensors).into_iter().map(|(name, tensor)| {
+        let inner = name.strip_prefix("backbone.").map(|inner| format!("{ENCODER}.{inner}"));
+        (inner.unwrap_or(name), tensor)
+    });
+    *tensors = renamed.collect();
+    true
 }
 
 fn below(name: &str, prefix: &str) -> bool {

@@ -20,7 +20,7 @@ pub enum Layout {
     Ours,
     /// The published StructToken and mmsegmentation 0.20's ViT.
     Mmseg,
-    /// timm, or the authors' own files of DINOv2, DeiT and their kin.
+    /// timm, or the authors' own files of DINOv2, DeiT and their kin; torchvision's ResNet, which has the same names.
     Timm,
     /// The flax arrays of "How to train your ViT?" (AugReg).
     AugReg,
@@ -35,7 +35,7 @@ impl std::fmt::Display for Layout {
         f.write_str(match self {
             Self::Ours => "structtoken",
             Self::Mmseg => "mmseg / published StructToken",
-            Self::Timm => "timm / DINOv2",
+            Self::Timm => "timm / torchvision / DINOv2",
             Self::AugReg => "AugReg npz",
             Self::HuggingFace => "Hugging Face ViT / DINOv2",
             Self::Queries => "MaskFormer / Mask2Former / EoMT",
@@ -74,7 +74,7 @@ pub fn our_names(state: &StateDict) -> Result<Renamed<'_>> {
     let layout = layout.ok_or_else(|| {
         let first: Vec<String> = state.tensors.keys().take(3).map(|name| format!("`{name}`")).collect();
         Error::new(format!("the tensors of {} are named like no known model: {}, …", state.title(), first.join(", ")))
-            .hint("known are this crate's own files, the published StructToken (mmseg), timm and DINOv2, Hugging Face's ViT and DINOv2, AugReg's .npz, MaskFormer, Mask2Former and EoMT")
+            .hint("known are this crate's own files, the published StructToken (mmseg), timm (ViT, ResNet, ConvNeXt) and DINOv2, Hugging Face's ViT and DINOv2, AugReg's .npz, MaskFormer, Mask2Former and EoMT")
     })?;
     let rules = match layout {
         Layout::Queries => queries::rules(&names).unwrap_or_default(),
@@ -90,7 +90,7 @@ pub fn our_names(state: &StateDict) -> Result<Renamed<'_>> {
                     Layout::Timm => from_timm(&name),
                     _ => name.clone(),
                 };
-                if tensors.insert(ours.clone(), Cow::Borrowed(tensor)).is_some() {
+                if tensors.insert(ours.clone(), flattened(&ours, tensor)).is_some() {
                     return Err(Error::new(format!("two tensors of {} are `{ours}`: one is `{name}`", state.title()))
                         .hint("the file mixes two models: save one of them alone"));
                 }
@@ -102,8 +102,8 @@ pub fn our_names(state: &StateDict) -> Result<Renamed<'_>> {
 }
 
 /// What to do with weights of another network.
-const PLAIN: &str = "backbones are plain vision transformers: take ViT weights of AugReg, DeiT, DINO or MAE (timm), or DINOv2 up to \
-                     ViT-L, with or without registers";
+const PLAIN: &str = "backbones are plain vision transformers, ResNets and ConvNeXts: take ViT weights of AugReg, DeiT, DINO or \
+                     MAE (timm), DINOv2 up to ViT-L, with or without registers, or a ResNet or ConvNeXt of timm's names";
 
 /// What network the file is of, if that is known and none of ours.
 pub(super) fn architecture(state: &StateDict) -> Option<&'static str> {
@@ -130,7 +130,9 @@ fn detect(names: &[&str]) -> Option<Layout> {
         Some(Layout::Mmseg)
     } else if any(|name| name.starts_with("decoder.")) {
         Some(Layout::Ours)
-    } else if any(|name| name.contains("blocks.") || name.contains("patch_embed.proj.")) {
+    } else if any(|name| {
+        name.contains("blocks.") || name.contains("patch_embed.proj.") || name.contains("layer1.0.conv1.")
+    }) {
         let ours = names.iter().all(|name| name.starts_with("backbone."));
         Some(if ours { Layout::Ours } else { Layout::Timm })
     } else {
@@ -216,6 +218,16 @@ fn from_timm(name: &str) -> String {
     format!("backbone.{}", chunked.unwrap_or(inner))
 }
 
+/// timm's smaller ConvNeXts have 1x1 convolutions where the larger have linear layers.
+fn flattened<'a>(name: &str, tensor: &'a HostTensor) -> Cow<'a, HostTensor> {
+    match tensor.shape[..] {
+        [outputs, inputs, 1, 1] if name.ends_with(".mlp.fc1.weight") || name.ends_with(".mlp.fc2.weight") => {
+            Cow::Owned(HostTensor { shape: vec![outputs, inputs], data: tensor.data.clone() })
+        }
+        _ => Cow::Borrowed(tensor),
+    }
+}
+
 fn replace_start(name: &str, table: &[(&str, &str)]) -> String {
     let rule = table.iter().find_map(|(theirs, ours)| Some((name.strip_prefix(theirs)?, ours)));
     rule.map_or_else(|| name.to_owned(), |(rest, ours)| format!("{ours}{rest}"))
@@ -287,6 +299,7 @@ mod tests {
     #[test]
     fn strangers_and_doubles_are_errors() {
         let strange = state(&["conv1.weight", "fc.bias"]);
+        assert_eq!(renamed(&["conv1.weight", "layer1.0.conv1.weight", "fc.bias"]).0, Layout::Timm);
         assert!(our_names(&strange).unwrap_err().to_string().contains("`conv1.weight`, `fc.bias`"));
         let double = state(&["backbone.norm.bias", "norm.bias", "blocks.0.norm1.bias"]);
         assert!(our_names(&double).unwrap_err().to_string().contains("two tensors"));

@@ -27,9 +27,14 @@ const PREFIXES: [&str; 18] = [
     "student_model",
 ];
 
-/// What a plain ViT's first layer is called, by whom ever.
-const PATCHES: [&str; 3] =
-    ["patch_embed.proj.weight", "patch_embed.projection.weight", "embeddings.patch_embeddings.projection.weight"];
+/// What a network's first layer is called, by whom ever: a plain ViT's; or the first block of a ResNet, of a ConvNeXt.
+const PATCHES: [&str; 5] = [
+    "patch_embed.proj.weight",
+    "patch_embed.projection.weight",
+    "embeddings.patch_embeddings.projection.weight",
+    "layer1.0.conv1.weight",
+    "stages.0.blocks.0.conv_dw.weight",
+];
 
 /// Counters that averages of weights keep beside them.
 const COUNTERS: [&str; 6] = ["n_averaged", "num_updates", "initted", "step", "decay", "ema_step"];
@@ -157,6 +162,16 @@ mod tests {
         for names in cases {
             assert_eq!(unwrapped(&names), (bare.map(str::to_owned).to_vec(), vec![]), "{names:?}");
         }
+    }
+
+    #[test]
+    fn a_convolutional_encoder_is_cut_out() {
+        let (names, aside) =
+            unwrapped(&["decoder.blocks.0.conv1.0.weight", "encoder.conv1.weight", "encoder.layer1.0.conv1.weight"]);
+        assert_eq!(names, ["conv1.weight", "layer1.0.conv1.weight"]);
+        assert_eq!(aside, ["decoder.blocks.0.conv1.0.weight"]);
+        let ours = ["backbone.encoder.conv1.weight", "backbone.encoder.layer1.0.conv1.weight", "decoder.head.weight"];
+        assert_eq!(unwrapped(&ours), (ours.map(str::to_owned).to_vec(), vec![]));
     }
 
     #[test]

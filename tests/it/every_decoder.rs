@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
-use structtoken::backbone::{BackboneConfig, VitConfig};
+use structtoken::backbone::{
+    BackboneConfig, ConvnextConfig, EncoderConfig, NormKind, ResnetConfig, UnetConfig, VitConfig,
+};
 use structtoken::decoder::{
     BlockKind, DecoderConfig, EomtConfig, FcnConfig, KnetConfig, Mask2FormerConfig, MaskFormerConfig, SegmenterConfig,
     SetLossConfig, StructTokenConfig,
@@ -36,6 +38,37 @@ fn backbone(rng: &mut Rng) -> VitConfig {
         final_norm: rng.below(4) > 0,
         out_indices,
         ..VitConfig::default()
+    }
+}
+
+/// A convolutional backbone: a U-Net of its own, one over an encoder, or such a network by itself; and its maps.
+fn convolutional(kind: usize, rng: &mut Rng) -> BackboneConfig {
+    let img_size = [20 + rng.below(40), 20 + rng.below(40)];
+    let norm = [NormKind::Batch, NormKind::Group][rng.below(2)];
+    let mut four = |least: usize| -> Vec<usize> { (0..4).map(|_| least * (1 + rng.below(2))).collect() };
+    let (channels, depths) = (four(4), four(1));
+    let resnet = ResnetConfig {
+        bottleneck: Some(depths[0] == 1),
+        stem_channels: 4,
+        channels: channels.clone(),
+        depths: depths.clone(),
+        ..ResnetConfig::default()
+    };
+    let convnext = ConvnextConfig { channels, depths, init_values: 0.5, ..ConvnextConfig::default() };
+    let all = || vec![3, 2, 1, 0];
+    let unet = UnetConfig { norm, img_size, out_indices: vec![2, 1], ..UnetConfig::default() };
+    match kind {
+        0 => BackboneConfig::Unet(UnetConfig { channels: four(8)[..3].into(), depths: four(1)[..3].into(), ..unet }),
+        1 => {
+            let (encoder, channels) = (Some(EncoderConfig::Resnet(resnet)), four(8));
+            BackboneConfig::Unet(UnetConfig { encoder, channels, ..unet })
+        }
+        2 => {
+            let (encoder, channels) = (Some(EncoderConfig::Convnext(convnext)), four(8)[..3].into());
+            BackboneConfig::Unet(UnetConfig { encoder, channels, out_indices: Vec::new(), ..unet })
+        }
+        3 => BackboneConfig::Resnet(ResnetConfig { out_indices: all(), img_size, ..resnet }),
+        _ => BackboneConfig::Convnext(ConvnextConfig { out_indices: all(), img_size, ..convnext }),
     }
 }
 
@@ -107,13 +140,56 @@ fn scores(model: &structtoken::model::Model, images: Tensor<4>) -> Vec<f32> {
 
 #[test]
 fn random_models_learn_a_step_and_come_back() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("model.safetensors");
     for case in 0..108u64 {
         let rng = &mut Rng::new(17, &[case]);
         let vit = backbone(rng);
         let decoder = decoder(case as usize % 9, &vit, rng);
-        let config = ModelConfig { backbone: BackboneConfig::Vit(vit), decoder };
+        learn_a_step_and_come_back(case, &ModelConfig { backbone: BackboneConfig::Vit(vit), decoder }, rng);
+    }
+}
+
+/// All but EoMT, which lives inside of a plain vision transformer.
+#[test]
+fn convolutional_models_learn_a_step_and_come_back() {
+    for case in 0..40u64 {
+        let rng = &mut Rng::new(19, &[case]);
+        let backbone = convolutional(case as usize / 8, rng);
+        let several = VitConfig { out_indices: vec![0; backbone.features().strides.len()], ..VitConfig::default() };
+        let decoder = decoder(case as usize % 8, &several, rng);
+        learn_a_step_and_come_back(case, &ModelConfig { backbone, decoder }, rng);
+    }
+}
+
+#[test]
+fn decoders_that_a_backbone_cannot_carry_say_what_to_do() {
+    let refused = |backbone: BackboneConfig, decoder: DecoderConfig| {
+        let error = ModelConfig { backbone, decoder }.check().unwrap_err();
+        error.remedy().unwrap_or_else(|| panic!("{error} has no hint")).to_owned()
+    };
+    for kind in 0..5 {
+        let backbone = convolutional(kind, &mut Rng::new(23, &[]));
+        let hint = refused(backbone, DecoderConfig::Eomt(EomtConfig::default()));
+        assert!(hint.contains("vit"), "{hint}");
+    }
+    // One map alone, of stride 32.
+    let auxiliary = FcnConfig { auxiliary_weight: 0.4, ..FcnConfig::default() };
+    let cases = [
+        (DecoderConfig::MaskFormer(MaskFormerConfig::default()), "[3, 2, 1, 0]", vec![3, 2, 1, 0]),
+        (DecoderConfig::Mask2Former(Mask2FormerConfig::default()), "[3, 2, 1, 0]", vec![3, 2, 1, 0]),
+        (DecoderConfig::Fcn(auxiliary), "[2, 3] of a ResNet", vec![2, 3]),
+    ];
+    for (decoder, said, out_indices) in cases {
+        let hint = refused(BackboneConfig::Resnet(ResnetConfig::default()), decoder.clone());
+        assert!(hint.contains(said), "{hint}");
+        let backbone = BackboneConfig::Resnet(ResnetConfig { out_indices, ..ResnetConfig::default() });
+        ModelConfig { backbone, decoder }.check().unwrap();
+    }
+}
+
+fn learn_a_step_and_come_back(case: u64, config: &ModelConfig, rng: &mut Rng) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.safetensors");
+    {
         config.check().unwrap_or_else(|error| panic!("case {case}: {error}\n{config:?}"));
         let (classes, batch) = (2 + rng.below(6), 1 + rng.below(2));
         let (height, width) = (17 + rng.below(40), 17 + rng.below(40));

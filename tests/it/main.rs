@@ -4,6 +4,7 @@
 mod bad_input;
 mod cli;
 mod compare;
+mod convolutional;
 mod data_check;
 mod data_init;
 mod elsewhere;

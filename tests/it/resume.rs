@@ -50,6 +50,42 @@ fn sixty_iterations_are_thirty_and_thirty() {
     assert_same(&lab, "whole", "halves");
 }
 
+/// Batch norms' statistics are part of the weights, of those that are averaged too.
+#[test]
+fn a_unet_resumes_to_the_same_bytes_and_predicts_at_any_size() {
+    let lab = Lab::new();
+    let own = "channels = [8, 16]\ndepths = [1, 1]\nnorm = \"batch\"\nimg_size = [32, 32]\n";
+    let encoder = "channels = [8, 8, 16, 16]\nnorm = \"batch\"\nimg_size = [32, 32]\n\n[model.backbone.encoder]\n\
+                   type = \"resnet\"\nlayers = 18\ndepths = [1, 1, 1, 1]\nstem_channels = 8\nchannels = [8, 8, 8, 8]\n";
+    let rest = &TINY[TINY.find("[data]").unwrap()..];
+    for (name, backbone) in [("own", own), ("encoder", encoder)] {
+        let recipe =
+            format!("[model.decoder]\ntype = \"fcn\"\n\n[model.backbone]\ntype = \"unet\"\n{backbone}\n{rest}");
+        let recipe = lab.write(&format!("{name}.toml"), recipe);
+        let recipe = recipe.to_str().unwrap();
+        let [whole, halves] = ["whole", "halves"].map(|half| format!("{name}-{half}"));
+        let train = |out| {
+            ["train", recipe, "--out", out, "--device", "cpu", "--set", "train.ema=0.9", "--set", "train.batch_size=2"]
+        };
+        lab.ok(&train(&whole));
+        let first = lab.run(&[&train(&halves)[..], &["--stop-after", "30"]].concat());
+        assert_eq!(first.status.code(), Some(130), "{}", String::from_utf8_lossy(&first.stderr));
+        lab.ok(&["train", "--resume", "--out", &halves, "--device", "cpu"]);
+        assert_same(&lab, &whole, &halves);
+        for (width, height) in [(33, 47), (5, 64)] {
+            let picture = lab.path("odd.png");
+            image::RgbImage::from_fn(width, height, |x, y| image::Rgb([(x * 5) as u8, (y * 6) as u8, 90]))
+                .save(&picture)
+                .unwrap();
+            let model = format!("{whole}/model.safetensors");
+            let out = format!("{name}-{width}");
+            lab.ok(&["predict", &model, "odd.png", "--out", &out, "--device", "cpu"]);
+            let mask = structtoken::data::image::read_mask(&lab.path(&out).join("odd.png")).unwrap();
+            assert_eq!(mask.size(), (width as usize, height as usize));
+        }
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn an_interrupt_saves_and_resumes_to_the_same_bytes() {

@@ -85,6 +85,59 @@ fn registers_and_tables_without_a_class_row_are_planned() {
     }
 }
 
+/// timm's ResNet and ConvNeXt become the way down of a U-Net, trained from where they are; classifiers are left out, and said.
+#[test]
+fn convolutional_networks_are_planned_as_encoders() {
+    use structtoken::backbone::{Backbone, BackboneConfig, ConvnextConfig, ResnetConfig};
+    let resnet = BackboneConfig::Resnet(ResnetConfig {
+        layers: 18,
+        depths: vec![1, 1, 1, 1],
+        stem_channels: 8,
+        channels: vec![8, 8, 16, 16],
+        ..ResnetConfig::default()
+    });
+    let convnext = BackboneConfig::Convnext(ConvnextConfig {
+        depths: vec![1, 1, 2, 1],
+        channels: vec![8, 8, 16, 16],
+        ..ConvnextConfig::default()
+    });
+    let init = |config: &BackboneConfig| -> Backbone {
+        config.init(&mut structtoken::layers::Init::new(1, &crate::golden::test_device()))
+    };
+    let lab = Lab::new();
+    let cases = [
+        ("resnet", resnet, "fc.weight", "ResNet of [1, 1, 1, 1] blocks"),
+        ("convnext", convnext, "head.fc.weight", "ConvNeXt of [1, 1, 2, 1] blocks"),
+    ];
+    for (name, config, head, told) in cases {
+        let mut tensors = BTreeMap::from([(head.to_owned(), (vec![2, 16], vec![0.5; 32]))]);
+        structtoken::layers::parameters::visit(&init(&config), |parameter, value| {
+            let values = value.into_data().iter::<f32>().collect();
+            tensors.insert(parameter.name.to_owned(), (parameter.shape.to_vec(), values));
+        });
+        let file = format!("{name}.safetensors");
+        write(&lab.path(&file), &tensors, &serde_json::json!({}));
+        assert!(lab.ok(&["inspect", &file]).contains(told));
+        let set = "train.iterations=1 train.batch_size=1 data.shapes.train=2 data.shapes.val=1 data.shapes.size=48";
+        let set: Vec<&str> = set.split(' ').flat_map(|change| ["--set", change]).collect();
+        let arguments = ["train", "shapes", "--pretrained", &file, "--device", "cpu", "--out", name];
+        let run = lab.run(&[&arguments[..], &set].concat());
+        let talk = String::from_utf8_lossy(&run.stderr);
+        assert!(run.status.success(), "{talk}");
+        for part in ["kept as initialised: backbone.ups", head, "in the file but not used"] {
+            assert!(talk.contains(part), "no `{part}`: {talk}");
+        }
+        let recipe = std::fs::read_to_string(lab.path(name).join("config.toml")).unwrap();
+        assert!(recipe.contains(&format!("type = \"{name}\"")), "{recipe}");
+        // The trained model, and a recipe for another network.
+        assert!(lab.ok(&["inspect", &format!("{name}/model.safetensors")]).contains(told));
+        let refused =
+            ["train", "demo.toml", "--set", &format!("train.pretrained={file}"), "--device", "cpu", "--out", "no"];
+        lab.write("demo.toml", TINY);
+        lab.refused(&refused, &["do not fit", &format!("type = \"{name}\""), "model.backbone.encoder"]);
+    }
+}
+
 #[test]
 fn weights_of_another_network_are_named_before_anything_is_planned() {
     let lab = Lab::new();

@@ -60,7 +60,10 @@ fn file(path: &Path, as_json: bool) -> Result<End> {
     let summary = weights::describe(path)?;
     let card = artifact::read_card(path).ok();
     let layout = match (summary.layout, summary.architecture) {
-        (Some(layout), _) => layout.to_string(),
+        (Some(layout), _) => match &summary.convolutional {
+            Some(network) => format!("{layout} ({network})"),
+            None => layout.to_string(),
+        },
         (None, Some(what)) => format!("{what}, which this program cannot build"),
         (None, None) => "an unknown layout".to_owned(),
     };

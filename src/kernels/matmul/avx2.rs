@@ -37,6 +37,7 @@ unsafe fn write(sums: [[__m256; 2]; LOOP_ROWS], target: &Target) {
     let column = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
     let left = |first: usize| _mm256_set1_epi32(target.columns.saturating_sub(first).min(8) as i32);
     let masks = [0, 8].map(|first| _mm256_cmpgt_epi32(left(first), column));
+    let whole = target.columns == LOOP_COLUMNS;
     for (row, sums) in sums.iter().enumerate() {
         // A plain condition keeps the sums in registers, where the end of a loop over them would not.
         if row < target.rows {
@@ -45,6 +46,12 @@ unsafe fn write(sums: [[__m256; 2]; LOOP_ROWS], target: &Target) {
                 // SAFETY: the caller's word, and the mask.
                 unsafe {
                     let place = target.corner.wrapping_add(row * target.stride + 8 * half);
+                    // Stores under a mask are slow on some processors.
+                    if whole {
+                        let value = if target.add { _mm256_add_ps(_mm256_loadu_ps(place), value) } else { value };
+                        _mm256_storeu_ps(place, value);
+                        continue;
+                    }
                     let value = match target.add {
                         true => _mm256_add_ps(_mm256_maskload_ps(place, masks[half]), value),
                         false => value,

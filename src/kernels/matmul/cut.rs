@@ -59,7 +59,7 @@ impl Cut {
 }
 
 /// Bytes of the second-level cache of a core; a guess where it cannot be found out.
-fn second_level_cache() -> usize {
+pub(in crate::kernels) fn second_level_cache() -> usize {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{__cpuid, __cpuid_count};

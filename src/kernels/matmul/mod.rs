@@ -28,8 +28,9 @@ use serde::{Deserialize, Serialize};
 
 use super::bridge::{room, written};
 use cut::Cut;
+pub(super) use cut::second_level_cache;
 use pack::Lanes;
-pub(super) use panels::Panels;
+pub(super) use panels::{Layout, Panels};
 use panels::{Out, PANELS, Place};
 use tile::Kernel;
 
@@ -68,6 +69,16 @@ pub(super) fn precision() -> Precision {
     PRECISION.get()
 }
 
+/// Rows that are multiplied at once: products of as many rows, or of a multiple, waste nothing.
+pub(super) fn tile_rows(precision: Precision) -> usize {
+    Kernel::best(precision).rows
+}
+
+/// How many times as many products a second as in f32, about.
+pub(super) fn rate(precision: Precision) -> f64 {
+    Kernel::best(precision).rate()
+}
+
 /// A matrix inside a slice, one of whose strides is 1.
 #[derive(Clone, Copy)]
 pub(super) struct View<'a> {
@@ -102,7 +113,7 @@ impl<'a> View<'a> {
         Self { values, rows: range.len(), ..self }
     }
 
-    fn columns(self, range: Range<usize>) -> Self {
+    pub(super) fn columns(self, range: Range<usize>) -> Self {
         self.t().rows(range).t()
     }
 

@@ -47,6 +47,20 @@ impl Panels {
         }
     }
 
+    /// Makes room for a right-hand side in f32 that the caller writes: each value to its place.
+    pub(in crate::kernels) fn reserve(&mut self, inner: usize, columns: usize) -> (&mut [MaybeUninit<f32>], Layout) {
+        (self.inner, self.columns, self.precision) = (inner, columns, Precision::F32);
+        let kernel = Kernel::best(self.precision);
+        let padded = columns.next_multiple_of(kernel.columns);
+        let needed = inner * padded;
+        self.lines.resize(needed.div_ceil(Line::LANES).max(self.lines.len()), Line::ZERO);
+        let lanes = &mut Line::lanes_mut(&mut self.lines)[..needed];
+        // SAFETY: a lane of f32 is one, and every lane is written whole.
+        let lanes = unsafe { &mut *(std::ptr::from_mut(lanes) as *mut [MaybeUninit<f32>]) };
+        let length = Blocks::new(inner, kernel).length;
+        (lanes, Layout { inner, length, padded, panel: kernel.columns.trailing_zeros() })
+    }
+
     /// Writes scale · a b into `out`, row-major with rows `stride` apart.
     pub(in crate::kernels) fn write(&self, a: View, scale: f32, out: &mut [MaybeUninit<f32>], stride: usize) {
         self.run(a, scale, false, out, stride);
@@ -129,6 +143,30 @@ impl Panels {
                 }
             }
         });
+    }
+}
+
+/// Where the values of a packed right-hand side in f32 lie.
+#[derive(Clone, Copy)]
+pub(in crate::kernels) struct Layout {
+    inner: usize,
+    /// Rows of a block but the last.
+    length: usize,
+    /// Columns, rounded up to whole panels.
+    padded: usize,
+    /// Columns of a panel, as a power of two.
+    panel: u32,
+}
+
+impl Layout {
+    /// Columns that begin at a multiple of a vector's width lie side by side for the width of a vector, and there is room for whole
+    /// vectors.
+    #[inline(always)]
+    pub(in crate::kernels) fn place(&self, row: usize, column: usize) -> usize {
+        let start = if row < self.length { 0 } else { row / self.length * self.length };
+        let lanes = self.length.min(self.inner - start);
+        let (panel, within) = (column >> self.panel, column & ((1 << self.panel) - 1));
+        start * self.padded + ((panel * lanes + row - start) << self.panel) + within
     }
 }
 

@@ -82,6 +82,16 @@ impl Kernel {
         }
     }
 
+    /// How many times as many products a second as in f32, about.
+    pub(super) fn rate(self) -> f64 {
+        match (self.instructions, self.precision) {
+            (Instructions::Amx, Precision::Bf16x3) => 2.5,
+            (Instructions::Amx, _) => 7.0,
+            (Instructions::Avx512Bf16, _) => 2.0,
+            _ => 1.0,
+        }
+    }
+
     /// How operands become lanes: vectors lie along the inner dimension, or across it.
     pub(super) fn form(self, along: bool) -> Form {
         let pairs = matches!(self.instructions, Instructions::Avx512Bf16 | Instructions::Amx);
@@ -119,16 +129,22 @@ impl Kernel {
     pub(super) fn takes<'a>(self, rows: &Lanes<'a>, along: bool, lanes: usize) -> Option<(&'a [u32], RowLayout)> {
         // Rows a multiple of this apart would compete for few places of the first-level cache.
         const SETS: usize = 4096 / size_of::<f32>();
-        let whole = along && rows.form == Form::Single && rows.length == lanes && rows.count == self.rows;
-        let strided = matches!(self.instructions, Instructions::Avx512 | Instructions::Avx2);
-        if !whole || !strided || rows.stride.is_multiple_of(SETS) {
+        let suits = rows.form == Form::Single && matches!(self.instructions, Instructions::Avx512 | Instructions::Avx2);
+        if !suits || rows.stride.is_multiple_of(SETS) {
             return None;
         }
+        // Columns touch a line of cache or two for each lane, so these must be few.
+        const FEW: usize = 64;
+        let whole = match along {
+            true => rows.length == lanes && rows.count == self.rows,
+            false => rows.count == lanes && rows.length == self.rows && lanes <= FEW,
+        };
         let needed = (rows.count - 1) * rows.stride + rows.length;
-        let values = rows.values.get(..needed)?;
+        let values = rows.values.get(..needed).filter(|_| whole)?;
         // SAFETY: an f32 has the size and alignment of a lane.
         let values = unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), needed) };
-        Some((values, RowLayout { shape: [rows.count, rows.stride], transposed: false, order: Order::Strided }))
+        let order = if along { Order::Strided } else { Order::StridedColumns };
+        Some((values, RowLayout { shape: [rows.count, rows.stride], transposed: false, order }))
     }
 
     /// Writes (or adds) scale times the product of packed rows and a packed panel `b [lanes, columns]` to the target.
@@ -137,7 +153,11 @@ impl Kernel {
     /// The target is the caller's to write to, and initialised if it is added to; the call is within [`Kernel::begin`].
     pub(super) unsafe fn tile(self, lanes: usize, a: &[u32], layout: RowLayout, b: &[u32], target: &Target) {
         let [vectors, stride] = layout.shape;
-        let needed = if layout.order == Order::Strided { (vectors - 1) * stride + lanes } else { vectors * stride };
+        let needed = match layout.order {
+            Order::Strided => (vectors - 1) * stride + lanes,
+            Order::StridedColumns => (lanes - 1) * stride + self.rows,
+            Order::Rows | Order::Columns => vectors * stride,
+        };
         assert!(a.len() >= needed && lanes <= A_STRIDE && b.len() >= lanes * self.columns);
         assert!(target.rows <= self.rows && target.columns <= self.columns);
         let (a, b) = (a.as_ptr(), b.as_ptr());
@@ -151,6 +171,7 @@ impl Kernel {
                         Order::Rows => [A_STRIDE, 1],
                         Order::Columns => [1, A_COLUMNS],
                         Order::Strided => [stride, 1],
+                        Order::StridedColumns => [1, stride],
                     };
                     super::avx2::tile(lanes, a, apart, b, target);
                 }
@@ -159,6 +180,7 @@ impl Kernel {
                     Order::Rows => avx512::<A_STRIDE, 1>(lanes, a, b, target),
                     Order::Columns => avx512::<1, A_COLUMNS>(lanes, a, b, target),
                     Order::Strided => avx512_strided(lanes, a, stride, b, target),
+                    Order::StridedColumns => avx512_columns(lanes, a, stride, b, target),
                 },
                 #[cfg(target_arch = "x86_64")]
                 Instructions::Avx512Bf16 if layout.order == Order::Rows => {
@@ -175,7 +197,7 @@ impl Kernel {
                     match layout.order {
                         Order::Rows => loops::<A_STRIDE, 1>(lanes, a, b, &mut sums),
                         Order::Columns => loops::<1, A_COLUMNS>(lanes, a, b, &mut sums),
-                        Order::Strided => unreachable!("rows for loops are packed"),
+                        Order::Strided | Order::StridedColumns => unreachable!("rows for loops are packed"),
                     }
                     write(sums.as_flattened(), LOOP_COLUMNS, target);
                 }
@@ -203,6 +225,8 @@ enum Order {
     Columns,
     /// Not packed: rows any distance apart.
     Strided,
+    /// Not packed: columns any distance apart.
+    StridedColumns,
 }
 
 /// Until it is dropped a thread can compute tiles.
@@ -336,6 +360,27 @@ unsafe fn avx512<const ROW: usize, const LANE: usize>(lanes: usize, a: *const u3
     }
 }
 
+/// The columns lie `stride` apart.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+unsafe fn avx512_columns(lanes: usize, a: *const u32, stride: usize, b: *const u32, target: &Target) {
+    let (mut a, mut b) = (a.cast::<f32>(), b.cast::<f32>());
+    let mut sums: [_; AVX512_ROWS] = std::array::from_fn(|_| [_mm512_setzero_ps(); 2]);
+    // SAFETY: `Kernel::tile` has checked the lengths.
+    unsafe {
+        for _ in 0..lanes {
+            let (b0, b1) = (_mm512_load_ps(b), _mm512_load_ps(b.add(16)));
+            for (row, sums) in sums.iter_mut().enumerate() {
+                let a = _mm512_set1_ps(*a.add(row));
+                sums[0] = _mm512_fmadd_ps(a, b0, sums[0]);
+                sums[1] = _mm512_fmadd_ps(a, b1, sums[1]);
+            }
+            (a, b) = (a.wrapping_add(stride), b.add(32));
+        }
+        write_avx512(sums, target);
+    }
+}
+
 /// Lanes of a panel that are fetched ahead: it lies in the second-level cache.
 #[cfg(target_arch = "x86_64")]
 const AHEAD: usize = 8;
@@ -454,6 +499,12 @@ unsafe fn write_row(row: usize, sums: [__m512; 2], masks: [u16; 2], target: &Tar
         // SAFETY: the caller's word, and the mask.
         unsafe {
             let place = target.corner.wrapping_add(row * target.stride + 16 * half);
+            // Stores under a mask are slow on some processors.
+            if masks[half] == u16::MAX {
+                let value = if target.add { _mm512_add_ps(_mm512_loadu_ps(place), value) } else { value };
+                _mm512_storeu_ps(place, value);
+                continue;
+            }
             let value = match target.add {
                 true => _mm512_add_ps(_mm512_maskz_loadu_ps(masks[half], place), value),
                 false => value,

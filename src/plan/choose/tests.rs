@@ -160,9 +160,7 @@ fn a_decoder_is_chosen_by_the_length_of_the_run() {
     let mut facts = facts((640, 480), &[0.6, 0.4], &["a", "b"]);
     assert_eq!(decoder(&facts, &["train.seed=1"], 1e9), "fcn");
     assert_eq!(decoder(&facts, &["model.backbone.type=vit"], 100.0), "structtoken");
-    let path = "dinov2_vits14.safetensors".into();
-    facts.pretrained = Some(Pretrained {
-        path,
+    let vit = Vit {
         embed_dim: 384,
         depth: 12,
         patch_size: 14,
@@ -171,7 +169,8 @@ fn a_decoder_is_chosen_by_the_length_of_the_run() {
         reg_tokens: 0,
         class_token: true,
         no_embed_class: false,
-    });
+    };
+    facts.pretrained = Some(Pretrained { path: "dinov2_vits14.safetensors".into(), network: Found::Vit(vit) });
     assert_eq!(decoder(&facts, &["train.seed=1"], SHORT), "fcn");
     assert_eq!(decoder(&facts, &["train.seed=1"], SHORT + 1.0), "structtoken");
     assert_eq!(decoder(&facts, &["model.decoder.block=sse"], 100.0), "structtoken");
@@ -197,6 +196,34 @@ fn a_unet_is_taken_where_nothing_is_pretrained() {
     let (_, config) = backbone((4096, 2048), &[]);
     assert_eq!(config.data.augment.resize.unwrap().scale, Some([1024, 512]));
     assert_eq!(config.eval.resize, Some([1024, 512]));
+}
+
+/// Both kinds of pretrained convolutional networks become the way down of a U-Net, which can be built.
+#[test]
+fn a_pretrained_convolutional_network_becomes_an_encoder() {
+    let mut facts = facts((256, 256), &[0.6, 0.4], &["a", "b"]);
+    let networks = [
+        Convolutional::Resnet {
+            depths: vec![3, 4, 6, 3],
+            bottleneck: true,
+            stem: 64,
+            channels: vec![64, 128, 256, 512],
+        },
+        Convolutional::Resnet { depths: vec![1, 1, 2, 1], bottleneck: false, stem: 8, channels: vec![8, 8, 16, 16] },
+        Convolutional::Convnext { depths: vec![2, 2, 6, 2], channels: vec![40, 80, 160, 320] },
+        Convolutional::Convnext { depths: vec![1, 1, 2, 1], channels: vec![8, 8, 16, 16] },
+    ];
+    let strides = [2, 2, 4, 4];
+    for (network, stride) in networks.into_iter().zip(strides) {
+        facts.pretrained = Some(Pretrained { path: "w.pth".into(), network: Found::Convolutional(network.clone()) });
+        let (config, text) = plan(&facts, &wishes(5, &[]), 0.4);
+        assert_eq!(Config::parse(&text, "plan", &[]).unwrap(), config, "{text}");
+        config.model.check().unwrap();
+        assert_eq!(config.model.backbone.features().stride(), stride, "{text}");
+        assert!(text.contains(&format!("# {network}, as in w.pth")), "{text}");
+        assert!(text.contains("type = \"unet\"") && text.contains("type = \"fcn\""), "{text}");
+        assert_eq!(config.train.pretrained.as_deref(), Some("w.pth".as_ref()));
+    }
 }
 
 #[test]
