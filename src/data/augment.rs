@@ -3,6 +3,11 @@
 //! The order and every rule are those of mmseg 0.20.2, which the paper's results were trained with; the defaults are
 //! its ADE20K recipe. What it does not have is off by default, and then nothing is drawn for it. Each step is a function of its draws, kept apart from the drawing.
 
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{self, Error as _, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::data::Sample;
@@ -219,26 +224,8 @@ fn write_resize<S: Serializer>(resize: &Option<ResizeRange>, serializer: S) -> R
 }
 
 fn read_resize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<ResizeRange>, D::Error> {
-    struct NoneOrTable;
-    impl<'de> serde::de::Visitor<'de> for NoneOrTable {
-        type Value = Option<ResizeRange>;
-
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("\"none\" or a table with `scale`, `ratio` and `keep_ratio`")
-        }
-
-        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
-            match text {
-                "none" => Ok(None),
-                _ => Err(E::invalid_value(serde::de::Unexpected::Str(text), &self)),
-            }
-        }
-
-        fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-            ResizeRange::deserialize(serde::de::value::MapAccessDeserializer::new(map)).map(Some)
-        }
-    }
-    deserializer.deserialize_any(NoneOrTable)
+    let expected = "\"none\" or a table with `scale`, `ratio` and `keep_ratio`";
+    deserializer.deserialize_any(WordOr { word: "none", expected, list: false, value: PhantomData })
 }
 
 fn write_scale<S: Serializer>(scale: &Option<[usize; 2]>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -249,26 +236,42 @@ fn write_scale<S: Serializer>(scale: &Option<[usize; 2]>, serializer: S) -> Resu
 }
 
 fn read_scale<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<[usize; 2]>, D::Error> {
-    struct ImageOrSides;
-    impl<'de> serde::de::Visitor<'de> for ImageOrSides {
-        type Value = Option<[usize; 2]>;
+    let expected = "\"image\" or [long, short]";
+    deserializer.deserialize_any(WordOr { word: "image", expected, list: true, value: PhantomData })
+}
 
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("\"image\" or [long, short]")
-        }
+/// Reads one word as none, and else a value that is a list or a table.
+struct WordOr<T> {
+    word: &'static str,
+    expected: &'static str,
+    list: bool,
+    value: PhantomData<T>,
+}
 
-        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Self::Value, E> {
-            match text {
-                "image" => Ok(None),
-                _ => Err(E::invalid_value(serde::de::Unexpected::Str(text), &self)),
-            }
-        }
+impl<'de, T: Deserialize<'de>> Visitor<'de> for WordOr<T> {
+    type Value = Option<T>;
 
-        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
-            <[usize; 2]>::deserialize(serde::de::value::SeqAccessDeserializer::new(seq)).map(Some)
-        }
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.expected)
     }
-    deserializer.deserialize_any(ImageOrSides)
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+        if text == self.word { Ok(None) } else { Err(E::invalid_value(Unexpected::Str(text), &self)) }
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+        if !self.list {
+            return Err(A::Error::invalid_type(Unexpected::Seq, &self));
+        }
+        T::deserialize(SeqAccessDeserializer::new(seq)).map(Some)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        if self.list {
+            return Err(A::Error::invalid_type(Unexpected::Map, &self));
+        }
+        T::deserialize(MapAccessDeserializer::new(map)).map(Some)
+    }
 }
 
 /// The reference's transforms with their draws, for the tests of this module and its parts.

@@ -112,7 +112,10 @@ pub(crate) fn image(mut reader: impl BufRead + Seek, range: Option<[u16; 2]>) ->
                 // A progressive one is held as coefficients before it becomes pixels.
                 whole(JpegDecoder::new(Cursor::new(&bytes)).map_err(invalid)?, 9, &mut canvas)?
             }
-            Format::Bmp => whole(BmpDecoder::new(reader).map_err(invalid)?, 7, &mut canvas)?,
+            Format::Bmp => {
+                let bytes = rest(reader)?;
+                whole(bmp(&bytes)?, 7, &mut canvas)?
+            }
             Format::WebP => whole(WebPDecoder::new(reader).map_err(invalid)?, 11, &mut canvas)?,
             Format::Npy => return Err(not_an_image()),
         };
@@ -211,14 +214,8 @@ fn whole(mut decoder: impl ImageDecoder, bytes: u64, canvas: &mut ImageCanvas) -
 }
 
 fn bmp_mask(bytes: &[u8], canvas: &mut MaskCanvas) -> Result<()> {
-    let mut decoder = BmpDecoder::new(Cursor::new(bytes)).map_err(invalid)?;
+    let mut decoder = bmp(bytes)?;
     let palette = decoder.get_palette().map(std::sync::Arc::from);
-    let (width, height) = decoder.dimensions();
-    check_size(width.into(), height.into())?;
-    if bmp_rows(bytes).is_some_and(|rows| rows > bytes.len() as u64) {
-        return Err(Error::new(format!("it claims {width} x {height} pixels and holds too few bytes for them"))
-            .hint("the file is damaged or cut short: copy or export it again, or leave it out"));
-    }
     let kind = if palette.is_some() { Kind::Palette } else { Kind::Rgb };
     decoder.set_indexed_color(palette.is_some());
     let kind = match decoder.color_type() {
@@ -228,7 +225,19 @@ fn bmp_mask(bytes: &[u8], canvas: &mut MaskCanvas) -> Result<()> {
     put(decoder, Layout { format: Format::Bmp, kind, bits: 8, palette }, canvas)
 }
 
-/// The bytes of all rows of a BMP whose rows are not compressed: its header may claim far more than the file holds.
+/// The decoder of a BMP whose header claims no more pixels than the file can hold.
+fn bmp(bytes: &[u8]) -> Result<BmpDecoder<Cursor<&[u8]>>> {
+    let decoder = BmpDecoder::new(Cursor::new(bytes)).map_err(invalid)?;
+    let (width, height) = decoder.dimensions();
+    check_size(width.into(), height.into())?;
+    if bmp_rows(bytes).is_some_and(|rows| rows > bytes.len() as u64) {
+        return Err(Error::new(format!("it claims {width} x {height} pixels and holds too few bytes for them"))
+            .hint("the file is damaged or cut short: copy or export it again, or leave it out"));
+    }
+    Ok(decoder)
+}
+
+/// The bytes of all rows of a BMP whose rows are not compressed.
 fn bmp_rows(bytes: &[u8]) -> Option<u64> {
     let number = |at: usize| Some(u32::from_le_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
     let (header, compression) = (number(14)?, number(30)?);
