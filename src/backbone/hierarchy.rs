@@ -150,6 +150,15 @@ impl EncoderConfig {
         }
     }
 
+    /// Channels that a 3x3 convolution reads times those it writes, of the one where that is the most; 0 where each channel is
+    /// convolved by itself.
+    pub(super) fn convolved(&self) -> usize {
+        match self {
+            Self::Resnet(config) => config.convolved(),
+            Self::Convnext(_) => 0,
+        }
+    }
+
     pub(super) fn init(&self, init: &mut Init) -> WayDown {
         match self {
             Self::Resnet(config) => WayDown::Resnet(config.init(init)),

@@ -3,8 +3,10 @@
 //! A backbone is one file and one line in `backbones!` below.
 
 pub mod convnext;
+pub mod dinov3;
 pub mod hierarchy;
 pub mod resnet;
+mod transformer;
 pub mod unet;
 pub mod vit;
 
@@ -13,10 +15,12 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::layers::{Cost, Init, Pass};
+use crate::layers::{Cost, Init, MlpLayer, Pass};
 pub use convnext::{Convnext, ConvnextConfig, ConvnextSize};
+pub use dinov3::{Dinov3, Dinov3Config, Dinov3Size};
 pub use hierarchy::EncoderConfig;
 pub use resnet::{Resnet, ResnetConfig};
+pub use transformer::{Tokens, Transformer};
 pub use unet::{NormKind, Unet, UnetConfig};
 pub use vit::{Vit, VitConfig, VitSize};
 
@@ -61,6 +65,8 @@ pub struct TransformerInfo {
     pub heads: usize,
     /// Hidden channels of a block's MLP.
     pub mlp_dim: usize,
+    /// The kind of that MLP.
+    pub mlp: MlpLayer,
     /// Are the maps normalised?
     pub normed: bool,
 }
@@ -155,11 +161,26 @@ macro_rules! backbones {
     };
 }
 
+impl BackboneConfig {
+    /// Values that 3x3 convolutions arrange their weights in, at most at once; none for a transformer.
+    pub fn arranged_weights(&self) -> Option<usize> {
+        let pairs = match self {
+            Self::Vit(_) | Self::Dinov3(_) => return None,
+            Self::Unet(config) => config.convolved(),
+            Self::Resnet(config) => config.convolved(),
+            // Each channel by itself.
+            Self::Convnext(_) => 0,
+        };
+        Some(crate::kernels::CONV_POINTS * pairs)
+    }
+}
+
 impl Backbone {
     /// The plain vision transformer, if it is one, for decoders that live inside of it.
-    pub fn vit(&self) -> Option<&Vit> {
+    pub fn transformer(&self) -> Option<&dyn Transformer> {
         match self {
             Self::Vit(vit) => Some(vit),
+            Self::Dinov3(vit) => Some(vit),
             Self::Unet(_) | Self::Resnet(_) | Self::Convnext(_) => None,
         }
     }
@@ -168,6 +189,8 @@ impl Backbone {
 backbones! {
     /// Plain vision transformer.
     "vit" => Vit(Vit, VitConfig),
+    /// Plain vision transformer whose positions are rotations.
+    "dinov3" => Dinov3(Dinov3, Dinov3Config),
     /// U-Net of residual blocks.
     "unet" => Unet(Unet, UnetConfig),
     /// Residual network.

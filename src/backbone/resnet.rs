@@ -135,6 +135,11 @@ impl ResnetConfig {
         ]
     }
 
+    /// Channels that a 3x3 convolution reads times those it writes, of the one where that is the most.
+    pub(super) fn convolved(&self) -> usize {
+        self.channels.iter().map(|c| c * c).max().unwrap_or(0)
+    }
+
     /// Values alive at once inside of a block, or around the first norm, at most.
     pub(super) fn block_activations(&self, grid: (usize, usize), stride: usize) -> usize {
         let stem = 3 * self.stem_channels * self.stem().pixels(grid, stride);

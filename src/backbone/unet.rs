@@ -222,6 +222,16 @@ impl UnetConfig {
         waiting + (finest * up).max(block)
     }
 
+    /// Channels that a 3x3 convolution reads times those it writes, of the one where that is the most.
+    pub(super) fn convolved(&self) -> usize {
+        let ups = self.ups(self.grid()).into_iter().map(|(skip, below, c, _)| (skip + below).max(c) * c);
+        let down = match &self.encoder {
+            Some(encoder) => encoder.convolved(),
+            None => self.channels.iter().map(|c| c * c).max().unwrap_or(0),
+        };
+        ups.fold(down, usize::max)
+    }
+
     /// Each convolution keeps its input, and each norm.
     pub(super) fn kept_activations(&self, grid: (usize, usize)) -> usize {
         let blocks: usize = match &self.encoder {

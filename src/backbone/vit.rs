@@ -1,17 +1,17 @@
 //! The plain vision transformer (Dosovitskiy et al. 2021), with timm's parameter names.
 //!
 //! Covers the ViT-AugReg weights of StructToken and Segmenter (class token, no LayerScale) and DINOv2 (LayerScale, final
-//! norm, patch 14). LayerNorm eps is 1e-6, GELU is exact.
+//! norm, patch 14; SwiGLU in its ViT-g). LayerNorm eps is 1e-6, GELU is exact.
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
+use super::transformer::{Tokens, Transformer, maps};
 use super::{FeatureInfo, Features, TransformerInfo};
 use crate::error::{Error, Result};
-use crate::kernels;
 use crate::layers::resize::{Mode, resize_channels_last};
-use crate::layers::{Cost, DropPath, Init, LayerNorm, Linear, Pass, cross_attention};
+use crate::layers::{Block, BlockShape, Cost, DropPath, Init, LayerNorm, MlpLayer, Pass, PatchEmbed, QkvBias};
 
 const EPS: f64 = 1e-6;
 /// Patches of an image: no sum over them, and none over their pairs in all blocks, leaves 64 bits.
@@ -57,6 +57,8 @@ pub struct VitConfig {
     pub num_heads: Option<usize>,
     /// Hidden channels of a block's MLP over its width.
     pub mlp_ratio: f64,
+    /// The MLP of the blocks: `mlp`, or `swiglu` (DINOv2's ViT-g, whose `mlp_ratio` is 8 / 3).
+    pub mlp_layer: MlpLayer,
     /// Pixels along a patch.
     pub patch_size: usize,
     /// Height and width of the images the position table is made for; other sizes resize it.
@@ -87,6 +89,7 @@ impl Default for VitConfig {
             depth: None,
             num_heads: None,
             mlp_ratio: 4.0,
+            mlp_layer: MlpLayer::Mlp,
             patch_size: 16,
             img_size: [512, 512],
             class_token: true,
@@ -119,9 +122,9 @@ impl VitConfig {
         (rows, columns)
     }
 
-    /// Hidden channels of the MLP.
+    /// Hidden channels of the MLP: whole ones, where a ratio such as 8 / 3 leaves almost all of another.
     pub fn mlp_dim(&self) -> usize {
-        (self.dims().0 as f64 * self.mlp_ratio) as usize
+        (self.dims().0 as f64 * self.mlp_ratio + 1e-6) as usize
     }
 
     pub(super) fn check(&self) -> Result<()> {
@@ -181,6 +184,7 @@ impl VitConfig {
                 depth: self.dims().1,
                 heads: self.dims().2,
                 mlp_dim: self.mlp_dim(),
+                mlp: self.mlp_layer,
                 normed: self.final_norm,
             }),
         }
@@ -199,7 +203,7 @@ impl VitConfig {
             Cost::new("backbone.qkv", depth * n * dim * 3 * dim),
             Cost::new("backbone.attention", depth * 2 * n * n * dim),
             Cost::new("backbone.proj", depth * n * dim * dim),
-            Cost::new("backbone.mlp", depth * 2 * n * dim * self.mlp_dim()),
+            Cost::new("backbone.mlp", depth * n * dim * (self.mlp_layer.products(self.mlp_dim()) + self.mlp_dim())),
         ]
     }
 
@@ -208,7 +212,7 @@ impl VitConfig {
         let n = h * w + self.prefix();
         // The image as it is and as patches; the stream with queries, keys, values, or with the MLP; earlier maps.
         let patches = h * w * (2 * 3 * self.patch_size * self.patch_size + dim);
-        let block = n * (5 * dim).max(2 * dim + self.mlp_dim());
+        let block = n * (5 * dim).max(2 * dim + self.mlp_layer.alive(self.mlp_dim()));
         patches.max(block) + (self.out_indices.len().max(1) - 1) * n * dim
     }
 
@@ -222,18 +226,14 @@ impl VitConfig {
         let (rows, cols) = self.grid();
         let positions = rows * cols + usize::from(self.class_token && !self.no_embed_class);
         let drop_paths = DropPath::schedule(self.drop_path_rate, depth);
-        let Self { init_values, .. } = *self;
-        let shape = BlockShape { dim, heads: self.dims().2, mlp_dim: self.mlp_dim(), init_values, eps: EPS };
+        let Self { init_values, mlp_layer: mlp, .. } = *self;
+        let (heads, mlp_dim) = (self.dims().2, self.mlp_dim());
+        let shape = BlockShape { dim, heads, mlp_dim, mlp, qkv_bias: QkvBias::All, init_values, eps: EPS };
         Vit {
             cls_token: self.class_token.then(|| init.trunc_normal(0.02, [1, 1, dim])),
             register_tokens: (self.reg_tokens > 0).then(|| init.trunc_normal(0.02, [1, self.reg_tokens, dim])),
             pos_embed: init.trunc_normal(0.02, [1, positions, dim]),
-            patch_embed: PatchEmbed {
-                proj: PatchProjection {
-                    weight: init.kaiming_fan_in([dim, 3, self.patch_size, self.patch_size]),
-                    bias: init.constant(0.0, [dim]),
-                },
-            },
+            patch_embed: PatchEmbed::new(dim, self.patch_size, init),
             blocks: drop_paths.into_iter().map(|drop_path| Block::new(&shape, drop_path, init)).collect(),
             norm: self.final_norm.then(|| LayerNorm::new(dim, EPS, init)),
             out_indices: if self.out_indices.is_empty() { vec![depth - 1] } else { self.out_indices.clone() },
@@ -269,36 +269,7 @@ impl Vit {
     /// Normalised images `[b, 3, height, width]` to one map `[b, h, w, c]` for each chosen depth, where
     /// `h = ceil(height / patch)`. Images are padded with zeros at the bottom and the right.
     pub fn forward(&self, images: Tensor<4>, pass: &Pass) -> Features {
-        let (mut x, (h, w)) = self.embed(images, pass);
-        let mut maps = Vec::with_capacity(self.out_indices.len());
-        for (i, block) in self.blocks.iter().enumerate() {
-            x = pass.within(&format!("vit.layer{i}"), || block.forward(x, None, pass));
-            pass.record(&format!("vit.layer{i}"), &x);
-            if self.out_indices.contains(&i) {
-                maps.push(self.to_map(x.clone(), (h, w)));
-            }
-        }
-        Features { maps }
-    }
-
-    /// Normalised images `[b, 3, height, width]` to the tokens that enter the first block, `[b, n, c]`: class token,
-    /// registers, patches, as far as there are any; and the grid of the patches.
-    pub fn embed(&self, images: Tensor<4>, pass: &Pass) -> (Tensor<3>, (usize, usize)) {
-        let (x, (h, w)) = self.patch_embed.forward(images); // [b, h * w, c]
-        pass.record("vit.patch_embed", &x);
-        let x = self.with_positions(x, (h, w)); // [b, prefix + h * w, c]
-        pass.record("vit.pos_added", &x);
-        (x, (h, w))
-    }
-
-    /// The blocks, in order.
-    pub fn blocks(&self) -> &[Block] {
-        &self.blocks
-    }
-
-    /// The norm after the last block.
-    pub fn norm(&self) -> Option<&LayerNorm> {
-        self.norm.as_ref()
+        maps(self, &self.out_indices, images, pass)
     }
 
     /// Patches with their positions, after what the table of positions says of them and of the class token.
@@ -331,153 +302,22 @@ impl Vit {
         parts.push(x + map);
         if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(parts, 1) }
     }
-
-    fn to_map(&self, x: Tensor<3>, (h, w): (usize, usize)) -> Tensor<4> {
-        let x = match &self.norm {
-            Some(norm) => norm.forward(x),
-            None => x,
-        };
-        let [batch, tokens, dim] = x.dims();
-        x.slice([0..batch, tokens - h * w..tokens]).reshape([batch, h, w, dim]) // [b, h, w, c]
-    }
 }
 
-/// Cuts the image into patches and projects each.
-#[derive(Module, Debug)]
-pub struct PatchEmbed {
-    proj: PatchProjection,
-}
-
-/// A convolution whose stride is its size.
-#[derive(Module, Debug)]
-pub struct PatchProjection {
-    /// `[c, 3, patch, patch]`.
-    weight: Param<Tensor<4>>,
-    /// `[c]`.
-    bias: Param<Tensor<1>>,
-}
-
-impl PatchEmbed {
-    /// `[b, 3, height, width]` to tokens `[b, h * w, c]` and their grid.
-    fn forward(&self, images: Tensor<4>) -> (Tensor<3>, (usize, usize)) {
-        let [dim, colours, patch, _] = self.proj.weight.dims();
-        let [batch, _, height, width] = images.dims();
-        let (h, w) = (height.div_ceil(patch), width.div_ceil(patch));
-        let images = pad_to(images, (h * patch, w * patch));
-        let patches = images.reshape([batch, colours, h, patch, w, patch]).permute([0, 2, 4, 1, 3, 5]).reshape([
-            batch,
-            h * w,
-            colours * patch * patch,
-        ]); // [b, n, 3 p p]
-        let weight = self.proj.weight.val().reshape([dim, colours * patch * patch]);
-        (kernels::linear(patches, weight, Some(self.proj.bias.val())), (h, w))
-    }
-}
-
-/// Zeros at the bottom and the right, up to (height, width).
-fn pad_to(images: Tensor<4>, (height, width): (usize, usize)) -> Tensor<4> {
-    let [batch, colours, h, w] = images.dims();
-    if (h, w) == (height, width) {
-        return images;
-    }
-    let device = images.device();
-    let images = Tensor::cat(vec![images, Tensor::zeros([batch, colours, height - h, w], &device)], 2);
-    Tensor::cat(vec![images, Tensor::zeros([batch, colours, height, width - w], &device)], 3)
-}
-
-/// Attention and MLP, each normalised before, scaled and dropped after, and added.
-#[derive(Module, Debug)]
-pub struct Block {
-    norm1: LayerNorm,
-    attn: Attention,
-    ls1: Option<LayerScale>,
-    norm2: LayerNorm,
-    mlp: Mlp,
-    ls2: Option<LayerScale>,
-    #[module(skip)]
-    drop_path: DropPath,
-}
-
-/// What a [`Block`] is made of.
-#[derive(Clone, Copy, Debug)]
-pub struct BlockShape {
-    /// Channels of a token.
-    pub dim: usize,
-    /// Attention heads; divides the width.
-    pub heads: usize,
-    /// Hidden channels of the MLP.
-    pub mlp_dim: usize,
-    /// Initial LayerScale; none leaves LayerScale out.
-    pub init_values: Option<f64>,
-    /// Of the norms.
-    pub eps: f64,
-}
-
-impl Block {
-    /// A block with initial weights.
-    pub fn new(shape: &BlockShape, drop_path: DropPath, init: &mut Init) -> Self {
-        let BlockShape { dim, heads, mlp_dim, init_values, eps } = *shape;
-        let mut scale = || init_values.map(|value| LayerScale { gamma: init.constant(value as f32, [dim]) });
-        let (ls1, ls2) = (scale(), scale());
-        Self {
-            norm1: LayerNorm::new(dim, eps, init),
-            attn: Attention { qkv: Linear::xavier(dim, 3 * dim, init), proj: Linear::new(dim, dim, init), heads },
-            ls1,
-            norm2: LayerNorm::new(dim, eps, init),
-            mlp: Mlp { fc1: Linear::new(dim, mlp_dim, init), fc2: Linear::new(mlp_dim, dim, init) },
-            ls2,
-            drop_path,
-        }
+impl Transformer for Vit {
+    fn embed(&self, images: Tensor<4>, pass: &Pass) -> Tokens {
+        let (x, grid) = self.patch_embed.forward(images); // [b, h * w, c]
+        pass.record("vit.patch_embed", &x);
+        let x = self.with_positions(x, grid); // [b, prefix + h * w, c]
+        pass.record("vit.pos_added", &x);
+        Tokens { x, grid, rotation: None }
     }
 
-    /// Tokens `[b, n, c]` to the same. `blocked [b, n, n]` holds 1 where a token (second axis) must not look at another
-    /// (third axis), for all heads alike; no row may be blocked throughout.
-    ///
-    /// Records `attn`, the stream between both halves.
-    pub fn forward(&self, x: Tensor<3>, blocked: Option<Tensor<3>>, pass: &Pass) -> Tensor<3> {
-        let [batch, _, _] = x.dims();
-        let scale = |scale: &Option<LayerScale>| scale.as_ref().map(|scale| scale.gamma.val());
-        let y = self.attn.forward(self.norm1.forward(x.clone()), blocked);
-        let x = self.attn.proj.forward_add(y, scale(&self.ls1), self.drop_path.factors(batch, pass), x);
-        pass.record("attn", &x);
-        let y = self.mlp.fc1.forward_gelu(self.norm2.forward(x.clone()));
-        self.mlp.fc2.forward_add(y, scale(&self.ls2), self.drop_path.factors(batch, pass), x)
+    fn blocks(&self) -> &[Block] {
+        &self.blocks
     }
-}
 
-/// Multi-head self-attention with the packed projection of timm: queries, keys, values along the output axis.
-#[derive(Module, Debug)]
-pub struct Attention {
-    qkv: Linear,
-    proj: Linear,
-    #[module(skip)]
-    heads: usize,
-}
-
-impl Attention {
-    /// `[b, n, c]` to the same, before the last projection.
-    fn forward(&self, x: Tensor<3>, blocked: Option<Tensor<3>>) -> Tensor<3> {
-        let qkv = self.qkv.forward(x);
-        match blocked {
-            None => kernels::attention(qkv, self.heads),
-            Some(blocked) => {
-                let part = qkv.dims()[2] / 3;
-                let [q, k, v] = [0, 1, 2].map(|i| qkv.clone().narrow(2, i * part, part));
-                cross_attention(q, k, v, self.heads, Some(blocked))
-            }
-        }
+    fn norm(&self) -> Option<&LayerNorm> {
+        self.norm.as_ref()
     }
-}
-
-/// Linear, GELU, linear.
-#[derive(Module, Debug)]
-pub struct Mlp {
-    fc1: Linear,
-    fc2: Linear,
-}
-
-/// A learned factor a channel on a residual branch (Touvron et al. 2021).
-#[derive(Module, Debug)]
-pub struct LayerScale {
-    gamma: Param<Tensor<1>>,
 }

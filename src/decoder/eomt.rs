@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::queries::{MaskEmbed, masks, plain};
 use super::{Output, Queries, SetLossConfig};
-use crate::backbone::{Encoder, FeatureInfo, TransformerInfo, Vit};
+use crate::backbone::{Encoder, FeatureInfo, Tokens, Transformer, TransformerInfo};
 use crate::error::{Error, Result};
 use crate::kernels;
 use crate::layers::resize::{Mode, resize};
@@ -56,13 +56,16 @@ impl EomtConfig {
         }
         let Some(TransformerInfo { depth, .. }) = features.transformer else {
             return Err(Error::new(
-                "model.decoder: eomt lives inside of a plain vision transformer, which this backbone is not",
+                "model.decoder: eomt lives inside a plain vision transformer, which this backbone is not",
             )
-            .hint("take model.backbone.type = \"vit\", or another model.decoder.type"));
+            .hint("use model.backbone.type = \"vit\" or \"dinov3\", or another model.decoder.type"));
         };
         let blocks = self.blocks(features);
         if !(1..=depth).contains(&blocks) {
-            return refuse(format!("num_blocks = {blocks}, but the backbone has blocks 1 to {depth}"));
+            return refuse(format!(
+                "num_blocks = {blocks}, but the backbone has {depth} blocks, so 1 to {depth} are \
+                                   possible"
+            ));
         }
         self.loss.check()
     }
@@ -76,7 +79,8 @@ impl EomtConfig {
         let patches = h * w + vit(features).prefix;
         // What the queries add to the last blocks.
         let attention = 2 * d * ((patches + q) * (patches + q) - patches * patches);
-        let block = q * (4 * d * d + 2 * d * vit(features).mlp_dim) + attention;
+        let TransformerInfo { mlp, mlp_dim, .. } = vit(features);
+        let block = q * (4 * d * d + d * (mlp.products(mlp_dim) + mlp_dim)) + attention;
         let upscale = (0..upscales(features.stride())).map(|i| ((h * w) << (2 * i)) * 4 * (d * d + 9 * d)).sum();
         let finest = (h * w) << (2 * upscales(features.stride()));
         vec![
@@ -88,7 +92,8 @@ impl EomtConfig {
 
     pub(super) fn activations(&self, features: &FeatureInfo, _: usize, (h, w): (usize, usize)) -> usize {
         let (d, q) = (features.last(), self.num_queries);
-        let blocks = (h * w + vit(features).prefix + q) * (5 * d).max(2 * d + vit(features).mlp_dim);
+        let TransformerInfo { prefix, mlp, mlp_dim, .. } = vit(features);
+        let blocks = (h * w + prefix + q) * (5 * d).max(2 * d + mlp.alive(mlp_dim));
         // The finest map three times over, between convolution and norm, and the masks.
         let finest = (h * w) << (2 * upscales(features.stride()));
         blocks.max(finest * (3 * d).max(d + 2 * q))
@@ -151,8 +156,10 @@ impl Eomt {
     ///
     /// Records `with_queries`, `layer{i}`, `layer{i}.attn_mask` (1 where a query sees a patch) and `pred{j}.*`.
     pub fn forward_masked(&self, encoder: Encoder, probabilities: &[f64], pass: &Pass) -> Output {
-        let Some(vit) = encoder.backbone.vit() else { unreachable!("only built inside of a plain vision transformer") };
-        let (mut x, grid) = vit.embed(encoder.images, pass);
+        let Some(vit) = encoder.backbone.transformer() else {
+            unreachable!("only built inside a plain vision transformer")
+        };
+        let Tokens { mut x, grid, rotation } = vit.embed(encoder.images, pass);
         let first = vit.blocks().len() - self.num_blocks;
         let mut predictions = Vec::with_capacity(self.num_blocks + 1);
         for (i, block) in vit.blocks().iter().enumerate() {
@@ -173,14 +180,21 @@ impl Eomt {
                     predictions.push(prediction);
                 }
             }
-            x = pass.within(&format!("layer{i}"), || block.forward(x, blocked, pass));
+            x = pass.within(&format!("layer{i}"), || block.forward(x, blocked, rotation.as_ref(), pass));
             pass.record(&format!("layer{i}"), &x);
         }
         predictions.push(self.predict(self.num_blocks, vit, x, grid, pass));
         Output::Queries { predictions, loss: self.loss }
     }
 
-    fn predict(&self, number: usize, vit: &Vit, x: Tensor<3>, (h, w): (usize, usize), pass: &Pass) -> Queries {
+    fn predict(
+        &self,
+        number: usize,
+        vit: &dyn Transformer,
+        x: Tensor<3>,
+        (h, w): (usize, usize),
+        pass: &Pass,
+    ) -> Queries {
         let Some(norm) = vit.norm().or(self.norm.as_ref()) else { unreachable!("one of both has a norm") };
         let (x, q) = (norm.forward(x), self.query.dims()[0]);
         let [b, n, c] = x.dims();

@@ -15,8 +15,11 @@ pub mod linear;
 pub mod norm;
 pub mod parameters;
 pub mod pass;
+pub mod patch_embed;
 pub mod position;
 pub mod resize;
+pub mod rotation;
+pub mod transformer;
 
 use burn::tensor::{Tensor, TensorData};
 
@@ -34,7 +37,10 @@ pub use init::Init;
 pub use linear::{Linear, Unbiased};
 pub use norm::LayerNorm;
 pub use pass::Pass;
+pub use patch_embed::PatchEmbed;
 pub use position::Gridded;
+pub use rotation::Rotation;
+pub use transformer::{Block, BlockShape, MlpLayer, QkvBias};
 
 /// A tensor without its graph, whether or not its device keeps one.
 pub fn without_graph<const D: usize>(x: Tensor<D>) -> Tensor<D> {

@@ -47,9 +47,6 @@ impl Names<'_> {
     }
 }
 
-/// What DINOv2-g and its kin are.
-pub(super) const SWIGLU: &str = "a ViT whose MLPs are SwiGLU, as DINOv2-g";
-
 type Rule = (&'static str, fn(&Names<'_>) -> bool);
 
 /// The first that holds is told; what has a mark of its own comes before what is told by its outline.
@@ -74,7 +71,7 @@ const RULES: &[Rule] = &[
             || n.part("lambda_1") && n.vit()
     }),
     ("a ViT with relative positions", |n| n.vit() && n.part("rel_pos")),
-    ("DINOv3 (its positions are rotations, not a table)", |n| {
+    ("a kin of DINOv3 under other names than its authors', Hugging Face's or timm's", |n| {
         n.part("rope_embed")
             || n.part("storage_tokens")
             || n.any(&["qkv.bias_mask"])
@@ -83,8 +80,10 @@ const RULES: &[Rule] = &[
     ("EVA (its positions are rotations, or its queries and values have biases of their own)", |n| {
         n.part("rope") || n.part("q_bias") || n.any(&["mlp.fc1_g.", "attn.inner_attn_ln", "attn.rope"])
     }),
-    (SWIGLU, |n| n.any(&["mlp.w12.", "mlp.w1.", "mlp.weights_in.", "mlp.gate_proj.", "mlp.swiglu"])),
-    ("DINOv3 or a kin of it (it has register tokens and no table of positions)", |n| {
+    ("a ViT whose MLPs are SwiGLU under other names than DINOv2's", |n| {
+        n.any(&["mlp.w1.", "mlp.swiglu"]) || n.any(&["mlp.gate_proj."]) && !n.any(&["encoder.layer."])
+    }),
+    ("a kin of DINOv3 (it has register tokens and no table of positions)", |n| {
         n.vit() && n.any(&["reg_token", "register_tokens"]) && !n.any(&["pos_embed", "position_embedding"])
     }),
     ("CLIP or SigLIP's picture tower (normalised before its blocks, or pooled by attention)", |n| {
@@ -171,9 +170,9 @@ mod tests {
     #[test]
     fn other_networks_are_named() {
         let cases: &[(&str, &[&str])] = &[
-            ("DINOv3", &["cls_token", "storage_tokens", "rope_embed.periods", "blocks.0.attn.qkv.weight"]),
+            ("a kin of DINOv3", &["cls_token", "storage_tokens", "rope_embed.periods", "blocks.0.attn.qkv.weight"]),
             (
-                "DINOv3",
+                "a kin of DINOv3",
                 &[
                     "embeddings.register_tokens",
                     "embeddings.patch_embeddings.weight",
@@ -181,16 +180,13 @@ mod tests {
                 ],
             ),
             (
-                "DINOv3",
+                "a kin of DINOv3",
                 &["cls_token", "reg_token", "patch_embed.proj.weight", "blocks.0.gamma_1", "blocks.0.attn.qkv.weight"],
             ),
             ("EVA", &["pos_embed", "patch_embed.proj.weight", "rope.freqs", "blocks.0.attn.q_bias"]),
             ("EVA", &["pos_embed", "patch_embed.proj.weight", "blocks.0.mlp.fc1_g.weight"]),
-            ("a ViT whose MLPs are SwiGLU", &["pos_embed", "patch_embed.proj.weight", "blocks.0.mlp.w12.weight"]),
-            (
-                "a ViT whose MLPs are SwiGLU",
-                &["embeddings.position_embeddings", "encoder.layer.0.mlp.weights_in.weight"],
-            ),
+            ("a ViT whose MLPs are SwiGLU", &["pos_embed", "patch_embed.proj.weight", "blocks.0.mlp.w1.weight"]),
+            ("a ViT whose MLPs are SwiGLU", &["embeddings.position_embeddings", "layers.0.mlp.gate_proj.weight"]),
             ("a Swin", &["patch_embed.proj.weight", "layers.0.blocks.0.attn.relative_position_bias_table"]),
             (
                 "a Swin",
@@ -299,7 +295,9 @@ mod tests {
 
     #[test]
     fn networks_that_can_be_built_are_not_taken_for_others() {
-        let plain: [&[&str]; 11] = [
+        let plain: [&[&str]; 13] = [
+            &["pos_embed", "patch_embed.proj.weight", "blocks.0.mlp.w12.weight"],
+            &["embeddings.position_embeddings", "encoder.layer.0.mlp.weights_in.weight"],
             &["conv1.weight", "bn1.weight", "layer1.0.conv1.weight", "layer2.0.downsample.0.weight", "fc.weight"],
             &["layer1.0.conv1.weight", "conv1.weight", "decode_head.conv_seg.weight"],
             &[

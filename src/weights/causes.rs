@@ -24,6 +24,18 @@ pub(super) fn causes(problems: &Problems, file: &Shapes<'_>, model: &Shapes<'_>)
     } else if let [None, Some(model)] = &networks {
         causes.push(format!("the model has a {model}, the file is none: choose the backbone that the weights are of"));
     }
+    if theirs.depth > 0 && ours.depth > 0 && theirs.rotated != ours.rotated {
+        causes.push(match theirs.rotated {
+            true => "the file is a DINOv3: set model.backbone.type = \"dinov3\"".to_owned(),
+            false => "the file has a table of positions, DINOv3 has none: set model.backbone.type = \"vit\"".to_owned(),
+        });
+    }
+    if let (Some(a), Some(b)) = (theirs.gated, ours.gated)
+        && a != b
+    {
+        let (has, layer) = if a { ("gates (SwiGLU)", "swiglu") } else { ("no gates", "mlp") };
+        causes.push(format!("the file's MLPs have {has}: set model.backbone.mlp_layer = \"{layer}\""));
+    }
     if !problems.not_finite.is_empty() {
         causes.push("the training that wrote the file diverged: take an earlier checkpoint".to_owned());
     }
@@ -91,6 +103,12 @@ pub(super) fn causes(problems: &Problems, file: &Shapes<'_>, model: &Shapes<'_>)
             "register tokens",
             &*format!("set model.backbone.reg_tokens = {}", theirs.registers),
         ),
+        (
+            theirs.qkv_bias,
+            ours.qkv_bias,
+            "a bias of queries and values (`q_bias`)",
+            &*format!("set model.backbone.qkv_bias = {}", theirs.qkv_bias),
+        ),
     ] {
         // A whole half of the network that is absent says nothing about its parts.
         if has != wants && theirs.depth > 0 && ours.depth > 0 && problems.mentions(what) {
@@ -143,6 +161,7 @@ impl Problems {
             _ if what.starts_with("LayerScale") => "gamma",
             _ if what.contains("class token") => "cls_token",
             _ if what.contains("final norm") => "backbone.norm.",
+            _ if what.contains("q_bias") => "attn.q_bias",
             _ => "register_tokens",
         };
         self.names().any(|name| name.contains(part))
@@ -165,6 +184,12 @@ struct Traits {
     depth: usize,
     layer_scale: bool,
     class_token: bool,
+    /// Positions are rotations, not a table.
+    rotated: bool,
+    /// Whether the MLPs are SwiGLU, as far as there are any.
+    gated: Option<bool>,
+    /// Queries and values have a bias each.
+    qkv_bias: bool,
     final_norm: bool,
     registers: usize,
     decoder: Option<&'static str>,
@@ -182,6 +207,9 @@ impl Traits {
             depth: count(shapes, "backbone.blocks."),
             layer_scale: any(".ls1.gamma"),
             class_token: any("backbone.cls_token"),
+            rotated: any("backbone.blocks.") && !any("backbone.pos_embed"),
+            gated: gated(shapes),
+            qkv_bias: any("attn.q_bias"),
             final_norm: any("backbone.norm."),
             registers: extent("backbone.register_tokens", 1).unwrap_or(0),
             decoder: decoder(shapes),
@@ -189,6 +217,14 @@ impl Traits {
             classes: extent("decoder.kernels", 1).or_else(|| extent(CLASSIFIER, 0)),
         }
     }
+}
+
+/// Whether the MLPs of a transformer with these shapes have gates: then their first layer has twice what the last one takes.
+pub(super) fn gated(shapes: &Shapes<'_>) -> Option<bool> {
+    let extent = |name: &str, axis: usize| shapes.get(name).and_then(|shape| shape.get(axis)).copied();
+    let products = extent("backbone.blocks.0.mlp.fc1.weight", 0)?;
+    let hidden = extent("backbone.blocks.0.mlp.fc2.weight", 1)?;
+    Some(hidden > 0 && hidden.checked_mul(2) == Some(products))
 }
 
 /// One more than the highest number that follows `prefix`.

@@ -20,6 +20,12 @@ pub(super) const RULES: Rules = &[
     ("encoder.layer.#.layernorm_after.", "backbone.blocks.#.norm2."),
     ("encoder.layer.#.intermediate.dense.", "backbone.blocks.#.mlp.fc1."),
     ("encoder.layer.#.output.dense.", "backbone.blocks.#.mlp.fc2."),
+    // SwiGLU, packed as published, or as transformers 5 has it.
+    ("encoder.layer.#.mlp.weights_in.", "backbone.blocks.#.mlp.fc1."),
+    ("encoder.layer.#.mlp.weights_out.", "backbone.blocks.#.mlp.fc2."),
+    ("encoder.layer.#.mlp.gate_proj.", "backbone.blocks.#.mlp.fc1_g."),
+    ("encoder.layer.#.mlp.up_proj.", "backbone.blocks.#.mlp.fc1_x."),
+    ("encoder.layer.#.mlp.down_proj.", "backbone.blocks.#.mlp.fc2."),
     ("encoder.layer.#.", "backbone.blocks.#."),
     ("layernorm.", "backbone.norm."),
     // ViT's since transformers 5.

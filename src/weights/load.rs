@@ -54,6 +54,8 @@ impl LoadOptions {
             "dino_head.*",
             "ibot_head.*",
             "norm.*",
+            // Of crops in DINOv3's pretraining.
+            "local_cls_norm.*",
             "pooler.*",
             // A ResNet's classifier.
             "fc.*",

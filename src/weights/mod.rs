@@ -7,7 +7,7 @@
 //!
 //! [`read`] looks at a file's content, never at its extension, and knows safetensors, PyTorch's `.pth` (zip and legacy,
 //! without ever running what the pickle asks for) and NumPy's `.npz`. [`our_names`] recognises who wrote the file by the
-//! names of its tensors: the published StructToken and mmseg, timm (ViT, ResNet, ConvNeXt) and DINOv2, AugReg's flax arrays, MaskFormer, Mask2Former
+//! names of its tensors: the published StructToken and mmseg, timm (ViT, ResNet, ConvNeXt), DINOv2 and DINOv3, AugReg's flax arrays, MaskFormer, Mask2Former
 //! and EoMT (their own code or Hugging Face), or this crate.
 //! [`load`] is strict: what is missing, left over or of another shape is an error that lists it and names the likely
 //! cause. Tables that belong to a grid of patches (`backbone.pos_embed`, `decoder.kernels`) are resized to the model's.
@@ -21,6 +21,7 @@ mod bicubic;
 mod causes;
 mod convolutional;
 mod describe;
+mod dinov3;
 mod dtype;
 mod hugging_face;
 mod load;

@@ -7,10 +7,10 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::architecture::{SWIGLU, foreign};
+use super::architecture::foreign;
 use super::state::{HostTensor, StateDict};
 use super::wrappers::{Bare, unwrap};
-use super::{hugging_face, queries};
+use super::{dinov3, hugging_face, queries};
 use crate::error::{Error, Result};
 
 /// Who named the tensors of a file.
@@ -20,11 +20,11 @@ pub enum Layout {
     Ours,
     /// The published StructToken and mmsegmentation 0.20's ViT.
     Mmseg,
-    /// timm, or the authors' own files of DINOv2, DeiT and their kin; torchvision's ResNet, which has the same names.
+    /// timm, or the authors' own files of DINOv2, DINOv3, DeiT and their kin; torchvision's ResNet, which has the same names.
     Timm,
     /// The flax arrays of "How to train your ViT?" (AugReg).
     AugReg,
-    /// Hugging Face's plain ViT and DINOv2.
+    /// Hugging Face's plain ViT, DINOv2 and DINOv3.
     HuggingFace,
     /// MaskFormer, Mask2Former or EoMT, as their authors or Hugging Face name them.
     Queries,
@@ -35,9 +35,9 @@ impl std::fmt::Display for Layout {
         f.write_str(match self {
             Self::Ours => "structtoken",
             Self::Mmseg => "mmseg / published StructToken",
-            Self::Timm => "timm / torchvision / DINOv2",
+            Self::Timm => "timm / torchvision / DINOv2 / DINOv3",
             Self::AugReg => "AugReg npz",
-            Self::HuggingFace => "Hugging Face ViT / DINOv2",
+            Self::HuggingFace => "Hugging Face ViT / DINOv2 / DINOv3",
             Self::Queries => "MaskFormer / Mask2Former / EoMT",
         })
     }
@@ -66,6 +66,12 @@ pub fn our_names(state: &StateDict) -> Result<Renamed<'_>> {
     let Bare { tensors: bare, aside } = unwrap(state.tensors.iter());
     let names: Vec<&str> = bare.iter().map(|(name, _)| name.as_str()).collect();
     let layout = detect(&names);
+    if layout != Some(Layout::Queries)
+        && let Some(layout) = dinov3::known(&names)
+    {
+        let (tensors, constants) = dinov3::convert(state, bare, layout)?;
+        return Ok(Renamed { layout, tensors, aside: [aside, constants].concat() });
+    }
     if !matches!(layout, Some(Layout::Queries | Layout::Ours))
         && let Some(what) = architecture(state)
     {
@@ -74,7 +80,7 @@ pub fn our_names(state: &StateDict) -> Result<Renamed<'_>> {
     let layout = layout.ok_or_else(|| {
         let first: Vec<String> = state.tensors.keys().take(3).map(|name| format!("`{name}`")).collect();
         Error::new(format!("the tensors of {} are named like no known model: {}, …", state.title(), first.join(", ")))
-            .hint("known are this crate's own files, the published StructToken (mmseg), timm (ViT, ResNet, ConvNeXt) and DINOv2, Hugging Face's ViT and DINOv2, AugReg's .npz, MaskFormer, Mask2Former and EoMT")
+            .hint("known are this crate's own files, the published StructToken (mmseg), timm (ViT, ResNet, ConvNeXt), DINOv2 and DINOv3, Hugging Face's of these, AugReg's .npz, MaskFormer, Mask2Former and EoMT")
     })?;
     let rules = match layout {
         Layout::Queries => queries::rules(&names).unwrap_or_default(),
@@ -103,19 +109,13 @@ pub fn our_names(state: &StateDict) -> Result<Renamed<'_>> {
 
 /// What to do with weights of another network.
 const PLAIN: &str = "backbones are plain vision transformers, ResNets and ConvNeXts: take ViT weights of AugReg, DeiT, DINO or \
-                     MAE (timm), DINOv2 up to ViT-L, with or without registers, or a ResNet or ConvNeXt of timm's names";
+                     MAE (timm), DINOv2 or DINOv3, with or without registers, or a ResNet or ConvNeXt of timm's names";
 
 /// What network the file is of, if that is known and none of ours.
 pub(super) fn architecture(state: &StateDict) -> Option<&'static str> {
     let bare = unwrap(state.tensors.iter()).tensors;
     let names: Vec<&str> = bare.iter().map(|(name, _)| name.strip_prefix("backbone.").unwrap_or(name)).collect();
-    let side = |end: &str, at: usize| bare.iter().find(|(name, _)| name.ends_with(end))?.1.shape.get(at).copied();
-    // timm packs SwiGLU's two products into one, under the names of a plain MLP.
-    let packed = || {
-        let (rows, columns) = (side("blocks.0.mlp.fc1.weight", 0)?, side("blocks.0.mlp.fc2.weight", 1)?);
-        (columns > 0 && Some(rows) == columns.checked_mul(2)).then_some(SWIGLU)
-    };
-    foreign(&names).or_else(packed)
+    if dinov3::known(&names).is_some() { None } else { foreign(&names) }
 }
 
 fn detect(names: &[&str]) -> Option<Layout> {
@@ -215,7 +215,9 @@ fn from_timm(name: &str) -> String {
         let (block, _) = rest.split_once('.')?;
         (chunk.parse::<usize>().is_ok() && block.parse::<usize>().is_ok()).then(|| format!("blocks.{rest}"))
     });
-    format!("backbone.{}", chunked.unwrap_or(inner))
+    // DINOv2's SwiGLU.
+    let inner = chunked.unwrap_or(inner).replace(".mlp.w12.", ".mlp.fc1.").replace(".mlp.w3.", ".mlp.fc2.");
+    format!("backbone.{inner}")
 }
 
 /// timm's smaller ConvNeXts have 1x1 convolutions where the larger have linear layers.

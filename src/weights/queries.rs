@@ -160,6 +160,29 @@ const EOMT_HUGGING_FACE: Rules = &[
     ("class_predictor.", "decoder.class_head."),
 ];
 
+/// Over DINOv3.
+const EOMT_DINOV3_HUGGING_FACE: Rules = &[
+    ("query.weight", "decoder.query"),
+    ("embeddings.patch_embeddings.", "backbone.patch_embed.proj."),
+    ("embeddings.", "backbone."),
+    ("layers.#.attention.q_proj.bias", "backbone.blocks.#.attn.q_bias"),
+    ("layers.#.attention.v_proj.bias", "backbone.blocks.#.attn.v_bias"),
+    ("layers.#.attention.o_proj.", "backbone.blocks.#.attn.proj."),
+    ("layers.#.attention.", "backbone.blocks.#.attn."),
+    ("layers.#.layer_scale1.lambda1", "backbone.blocks.#.ls1.gamma"),
+    ("layers.#.layer_scale2.lambda1", "backbone.blocks.#.ls2.gamma"),
+    ("layers.#.mlp.gate_proj.", "backbone.blocks.#.mlp.fc1_g."),
+    ("layers.#.mlp.up_proj.", "backbone.blocks.#.mlp.fc1_x."),
+    ("layers.#.mlp.down_proj.", "backbone.blocks.#.mlp.fc2."),
+    ("layers.#.", "backbone.blocks.#."),
+    ("layernorm.", "backbone.norm."),
+    ("upscale_block.block.#.layernorm2d.", "decoder.upscale.#.norm."),
+    ("upscale_block.block.#.", "decoder.upscale.#."),
+    ("mask_head.fc1.", "decoder.mask_head.layers.0."),
+    ("mask_head.fc2.", "decoder.mask_head.layers.1."),
+    ("mask_head.fc3.", "decoder.mask_head.layers.2."),
+    ("class_predictor.", "decoder.class_head."),
+];
 const EOMT: Rules = &[
     ("q.weight", "decoder.query"),
     ("encoder.backbone.reg_token", "backbone.register_tokens"),
@@ -179,7 +202,7 @@ pub(super) fn rules(names: &[&str]) -> Option<Rules> {
     } else if any("sem_seg_head.predictor.") {
         Some(if any("pixel_decoder.transformer.level_embed") { MASK2FORMER } else { MASKFORMER })
     } else if any("upscale_block.block.") && any("embeddings.") {
-        Some(EOMT_HUGGING_FACE)
+        Some(if any("position_embeddings") { EOMT_HUGGING_FACE } else { EOMT_DINOV3_HUGGING_FACE })
     } else if any("encoder.backbone.") && any("class_head.") {
         Some(EOMT)
     } else {
@@ -192,6 +215,18 @@ pub(super) fn known(names: &[&str]) -> bool {
     rules(names).is_some()
 }
 
+/// Layers that others keep apart, and what they are together, one after the other.
+const TOGETHER: [(&[&str], &str); 2] =
+    [(&["q_proj.", "k_proj.", "v_proj."], "qkv."), (&[".mlp.fc1_g.", ".mlp.fc1_x."], ".mlp.fc1.")];
+
+/// Where a layer of [`TOGETHER`] is: its name there, and which part.
+fn part_of(name: &str) -> Option<(String, usize, usize)> {
+    TOGETHER.iter().find_map(|(parts, whole)| {
+        let at = parts.iter().position(|part| name.contains(part))?;
+        Some((name.replace(parts[at], whole), at, parts.len()))
+    })
+}
+
 /// The tensors of `state`, of which `bare` are the names without what wraps them, by `rules`.
 pub(super) fn convert<'a>(
     state: &StateDict,
@@ -199,13 +234,11 @@ pub(super) fn convert<'a>(
     rules: Rules,
 ) -> Result<BTreeMap<String, Cow<'a, HostTensor>>> {
     let mut tensors = BTreeMap::new();
-    let mut parts: BTreeMap<String, [Option<&HostTensor>; 3]> = BTreeMap::new();
+    let mut parts: BTreeMap<String, Vec<Option<&HostTensor>>> = BTreeMap::new();
     for (name, tensor) in bare {
         let name = rewritten(&name, rules);
-        let part = ["q_proj.", "k_proj.", "v_proj."].iter().position(|part| name.contains(part));
-        if let Some(part) = part {
-            let packed = ["q_proj.", "k_proj.", "v_proj."].iter().fold(name, |name, part| name.replace(part, "qkv."));
-            parts.entry(packed).or_default()[part] = Some(tensor);
+        if let Some((packed, at, of)) = part_of(&name) {
+            parts.entry(packed).or_insert_with(|| vec![None; of])[at] = Some(tensor);
             continue;
         }
         let name = name.replace("in_proj_", "qkv.").replace(".out_proj.", ".proj.");
@@ -222,22 +255,23 @@ pub(super) fn convert<'a>(
         }
     }
     for (name, parts) in parts {
-        let [Some(q), Some(k), Some(v)] = parts else {
-            return Err(Error::new(format!(
-                "{} holds only some of queries, keys and values for `{name}`",
-                state.title()
-            ))
-            .hint("the file is not complete: save it again"));
+        let what = if name.contains(".mlp.") { "gates and values" } else { "queries, keys and values" };
+        let found: Vec<&HostTensor> = match parts[..] {
+            // An MLP without gates, by the same names.
+            [None, Some(alone)] => vec![alone],
+            _ => parts.iter().flatten().copied().collect(),
         };
-        if q.shape != k.shape || k.shape != v.shape || q.shape.is_empty() {
-            return Err(Error::new(format!(
-                "queries, keys and values for `{name}` differ in shape in {}",
-                state.title()
-            )));
+        let complete = found.len() == parts.len() || matches!(parts[..], [None, Some(_)]);
+        let Some(first) = found.first().filter(|_| complete) else {
+            return Err(Error::new(format!("{} holds only some of {what} for `{name}`", state.title()))
+                .hint("the file is not complete: save it again"));
+        };
+        if first.shape.is_empty() || found.iter().any(|part| part.shape != first.shape) {
+            return Err(Error::new(format!("{what} for `{name}` differ in shape in {}", state.title())));
         }
-        let mut shape = q.shape.clone();
-        shape[0] *= 3;
-        let data = [q, k, v].iter().flat_map(|part| part.data.iter().copied()).collect();
+        let mut shape = first.shape.clone();
+        shape[0] *= found.len();
+        let data = found.iter().flat_map(|part| part.data.iter().copied()).collect();
         tensors.insert(name, Cow::Owned(HostTensor { shape, data }));
     }
     Ok(tensors)
@@ -275,7 +309,8 @@ mod tests {
     #[test]
     fn a_part_that_is_missing_is_named() {
         let mut state = StateDict::default();
-        for name in ["upscale_block.block.0.conv2.weight", "embeddings.cls_token", "layers.0.attention.q_proj.bias"] {
+        let table = "embeddings.position_embeddings.weight";
+        for name in ["upscale_block.block.0.conv2.weight", table, "layers.0.attention.q_proj.bias"] {
             state.tensors.insert(name.into(), HostTensor { shape: vec![1], data: vec![0.0] });
         }
         let error = crate::weights::our_names(&state).unwrap_err().to_string();

@@ -6,7 +6,7 @@ use super::state::HostTensor;
 const SHELLS: [&str; 4] = ["module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"];
 
 /// Parts before the name of the whole network.
-const PREFIXES: [&str; 18] = [
+const PREFIXES: [&str; 20] = [
     "model",
     "segmentor",
     "network",
@@ -17,6 +17,8 @@ const PREFIXES: [&str; 18] = [
     "vit",
     "dinov2",
     "dinov2_with_registers",
+    "dinov3",
+    "dinov3_vit",
     "student",
     "teacher",
     "ema",
@@ -28,10 +30,11 @@ const PREFIXES: [&str; 18] = [
 ];
 
 /// What a network's first layer is called, by whom ever: a plain ViT's; or the first block of a ResNet, of a ConvNeXt.
-const PATCHES: [&str; 5] = [
+const PATCHES: [&str; 6] = [
     "patch_embed.proj.weight",
     "patch_embed.projection.weight",
     "embeddings.patch_embeddings.projection.weight",
+    "embeddings.patch_embeddings.weight",
     "layer1.0.conv1.weight",
     "stages.0.blocks.0.conv_dw.weight",
 ];

@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 use structtoken::backbone::{
-    BackboneConfig, ConvnextConfig, EncoderConfig, NormKind, ResnetConfig, UnetConfig, VitConfig,
+    BackboneConfig, ConvnextConfig, Dinov3Config, EncoderConfig, NormKind, ResnetConfig, UnetConfig, VitConfig,
 };
 use structtoken::decoder::{
     BlockKind, DecoderConfig, EomtConfig, FcnConfig, KnetConfig, Mask2FormerConfig, MaskFormerConfig, SegmenterConfig,
     SetLossConfig, StructTokenConfig,
 };
-use structtoken::layers::{Pass, parameters};
+use structtoken::layers::{MlpLayer, Pass, parameters};
 use structtoken::loss::{Criterion, Truth};
 use structtoken::model::ModelConfig;
 use structtoken::rng::Rng;
@@ -29,6 +29,7 @@ fn backbone(rng: &mut Rng) -> VitConfig {
         depth: Some(depth),
         num_heads: Some(heads),
         mlp_ratio: 1.0 + rng.below(3) as f64,
+        mlp_layer: [MlpLayer::Mlp, MlpLayer::SwiGlu][rng.below(2)],
         patch_size: [4, 8, 14, 16][rng.below(4)],
         img_size: [20 + rng.below(40), 20 + rng.below(40)],
         class_token: rng.below(2) == 0,
@@ -38,6 +39,25 @@ fn backbone(rng: &mut Rng) -> VitConfig {
         final_norm: rng.below(4) > 0,
         out_indices,
         ..VitConfig::default()
+    }
+}
+
+/// The same shapes with rotations instead of a table.
+fn dinov3(vit: &VitConfig, rng: &mut Rng) -> Dinov3Config {
+    Dinov3Config {
+        embed_dim: vit.embed_dim,
+        depth: vit.depth,
+        num_heads: vit.num_heads,
+        mlp_ratio: vit.mlp_ratio,
+        mlp_layer: Some(vit.mlp_layer),
+        patch_size: vit.patch_size,
+        img_size: vit.img_size,
+        reg_tokens: vit.reg_tokens,
+        qkv_bias: rng.below(3) > 0,
+        init_values: vit.init_values.unwrap_or(1.0),
+        final_norm: vit.final_norm,
+        out_indices: vit.out_indices.clone(),
+        ..Dinov3Config::default()
     }
 }
 
@@ -146,6 +166,25 @@ fn random_models_learn_a_step_and_come_back() {
         let decoder = decoder(case as usize % 9, &vit, rng);
         learn_a_step_and_come_back(case, &ModelConfig { backbone: BackboneConfig::Vit(vit), decoder }, rng);
     }
+}
+
+/// Every decoder, EoMT too.
+#[test]
+fn models_of_rotated_tokens_learn_a_step_and_come_back() {
+    for case in 0..54u64 {
+        let rng = &mut Rng::new(29, &[case]);
+        let vit = backbone(rng);
+        let decoder = decoder(case as usize % 9, &vit, rng);
+        let backbone = BackboneConfig::Dinov3(dinov3(&vit, rng));
+        learn_a_step_and_come_back(case, &ModelConfig { backbone, decoder }, rng);
+    }
+}
+
+#[test]
+fn heads_that_cannot_be_turned_say_what_to_do() {
+    let odd = Dinov3Config { embed_dim: Some(20), num_heads: Some(2), ..Dinov3Config::default() };
+    let error = ModelConfig { backbone: BackboneConfig::Dinov3(odd), ..ModelConfig::default() }.check().unwrap_err();
+    assert!(error.to_string().contains("10 channels") && error.remedy().is_some(), "{error}");
 }
 
 /// All but EoMT, which lives inside of a plain vision transformer.

@@ -17,6 +17,7 @@ use super::linear::{column_sums, linear};
 use super::matmul::{Precision, View, precision, rate};
 pub use depthwise::depthwise;
 use windows::{Places, Weights, Window};
+pub(crate) use winograd::CONV_POINTS;
 
 /// 3×3 convolution, stride 1, zero padding 1: `x [b, h, w, c]`, `weight [o, c, 3, 3]`, `bias [o]` to `[b, h, w, o]`.
 pub fn conv3x3(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {

@@ -21,6 +21,9 @@ pub(super) use gradient::weight_gradient;
 use points::{PLANES, Seen};
 use tiles::{Planes, Spread, Tiles, ToPixels, ToPoints};
 
+/// Values that a 3x3 convolution keeps for each pair of channels.
+pub(crate) const CONV_POINTS: usize = PLANES;
+
 thread_local! {
     /// The points of some tiles: what goes into the products, and what comes out.
     static POINTS: RefCell<[Vec<MaybeUninit<f32>>; 2]> = RefCell::default();
