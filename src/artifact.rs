@@ -96,9 +96,9 @@ pub fn with_training(
 pub fn open(path: &Path, device: &Device) -> Result<(Model, Card)> {
     let state = weights::read(path)?;
     if !state.metadata.contains_key(KEY) {
-        return Err(Error::new(format!("`{}` is no model file of structtoken", path.display())).hint(
-            "published or pretrained weights say nothing about classes and preprocessing: \
-             use them through a recipe, as train.pretrained or with `eval RECIPE --weights FILE`",
+        return Err(Error::new(format!("`{}` is not a structtoken model file", path.display())).hint(
+            "published and pretrained weights do not state classes or preprocessing: use them through a recipe, as \
+             train.pretrained or with `eval RECIPE --weights FILE`",
         ));
     }
     let card = unpack(&state.metadata).map_err(|error| Error::file("open the model file", path, error))?;
@@ -127,14 +127,14 @@ fn pack(card: &Card) -> Result<BTreeMap<String, String>> {
 }
 
 fn unpack(metadata: &BTreeMap<String, String>) -> Result<Card> {
-    let text = metadata.get(KEY).ok_or_else(|| Error::new(format!("its metadata have no `{KEY}`")))?;
+    let text = metadata.get(KEY).ok_or_else(|| Error::new(format!("its metadata has no `{KEY}`")))?;
     let card: Card = serde_json::from_str(text).map_err(|error| {
         let own = env!("CARGO_PKG_VERSION");
         let written: Option<serde_json::Value> = serde_json::from_str(text).ok();
         match written.as_ref().and_then(|card| card["version"].as_str()).filter(|version| *version != own) {
-            Some(version) => Error::new(format!("it was written by version {version}, and this is {own}"))
-                .hint(format!("use version {version}, or a later one")),
-            None => Error::new(format!("its metadata under `{KEY}` are damaged"))
+            Some(version) => Error::new(format!("it was written by version {version}, and this is version {own}"))
+                .hint(format!("use version {version} or later")),
+            None => Error::new(format!("its metadata under `{KEY}` is damaged"))
                 .hint("copy the file again, or take the run's last checkpoint"),
         }
         .source(error)
@@ -146,7 +146,7 @@ fn unpack(metadata: &BTreeMap<String, String>) -> Result<Card> {
     })?;
     match card.classes.names.len() {
         n @ 1..=255 if card.classes.colors.len() == n => Ok(card),
-        n => Err(Error::new(format!("its metadata name {n} classes and {} colours", card.classes.colors.len()))
+        n => Err(Error::new(format!("its metadata names {n} classes and {} colours", card.classes.colors.len()))
             .hint("copy the file again, or take the run's last checkpoint")),
     }
 }

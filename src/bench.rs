@@ -173,7 +173,7 @@ impl Work {
         let grid = (height.div_ceil(stride), width.div_ceil(stride));
         if grid.0 * grid.1 > LARGEST_GRID {
             return Err(Error::new(format!(
-                "{height} x {width} pixels at a stride of {stride} are more than {LARGEST_GRID} cells of a map"
+                "{height} x {width} pixels at a stride of {stride} give a feature map of more than {LARGEST_GRID} cells"
             ))
             .hint("take a smaller --size, or a recipe with larger patches or with windows (eval.mode = \"slide\")"));
         }

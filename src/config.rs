@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::eval::InferConfig;
 use crate::files;
 use crate::model::ModelConfig;
-use crate::text::{distance, utf8};
+use crate::text::{distance, utf8, word};
 use crate::train::TrainConfig;
 
 /// All settings of a run.
@@ -47,7 +47,17 @@ impl Config {
     /// then in the working directory.
     pub fn read(path: &Path, changes: &[String]) -> Result<Self> {
         let text = files::read_text(path, files::TEXT).map_err(|error| {
-            Error::file("read the recipe", path, error).hint("recipes lie in `configs/`; `structtoken demo` needs none")
+            let hint = match path.is_dir() {
+                true => format!(
+                    "this is a folder, which has no recipe yet: `structtoken train {} --plan > recipe.toml` writes one for the \
+                     images in it",
+                    word(path)
+                ),
+                false => "name a recipe, a TOML file as in `configs/`, or a folder of images and masks that is there: \
+                          `structtoken train DIR` plans a recipe for it"
+                    .to_owned(),
+            };
+            Error::file("read the recipe", path, error).hint(hint)
         })?;
         let mut config = Self::parse(&text, &path.display().to_string(), changes)?;
         let beside = path.with_file_name(&config.data.dataset);
@@ -63,7 +73,7 @@ impl Config {
             let shown = if error.span().is_none() { format!("{error}") } else { located(text, &error) };
             let is_dataset = toml::from_str(text).is_ok_and(|table: toml::Table| table.contains_key("classes"));
             Error::new(format!("recipe `{name}` is not valid:\n{shown}")).hint(match is_dataset {
-                true => "this describes a dataset: name it in a recipe, as data.dataset".to_owned(),
+                true => "this is a dataset TOML: name it in a recipe, as data.dataset".to_owned(),
                 false => hint(error.message()),
             })
         };
@@ -123,7 +133,8 @@ pub(crate) fn differences<T: Serialize>(ours: &T, theirs: &T) -> Result<Vec<Stri
     Ok(changed.map(|key| format!("{key}: {} -> {}", shown(ours.get(key)), shown(theirs.get(key)))).collect())
 }
 
-const EVERY_KEY: &str = "`structtoken inspect configs/shapes/demo.toml` prints the keys with their values; those left out take their defaults";
+const EVERY_KEY: &str = "`structtoken inspect configs/shapes/demo.toml` prints all keys with their values; a key that \
+                         is left out has its default";
 
 /// What may help with a message of the parser: for an unknown name the nearest of those it expected.
 fn hint(message: &str) -> String {
@@ -133,8 +144,7 @@ fn hint(message: &str) -> String {
     match (unknown, nearest) {
         (Some(name), Some((edits, known))) if edits <= 1 + name.len() / 3 => format!("did you mean `{known}`?"),
         _ if message.contains("missing field `type`") => {
-            "a table that is chosen by `type` has to state it: `vit` for a backbone, `structtoken` for a decoder"
-                .to_owned()
+            "this table needs a `type`, for instance `vit` for a backbone or `structtoken` for a decoder".to_owned()
         }
         _ => EVERY_KEY.to_owned(),
     }
@@ -283,7 +293,7 @@ mod tests {
         assert_eq!(hint("[model.decoder]\ntype = \"structtoken\"\nblock = \"csee\""), "did you mean `cse`?");
         assert!(hint("[model.decoder]\nnum_blocks = 2").contains("`structtoken` for a decoder"));
         assert!(hint("name = \"s\"\nclasses = [\"a\"]").contains("data.dataset"));
-        assert!(hint("[train]\nxyzzy = 2").contains("prints the keys"));
+        assert!(hint("[train]\nxyzzy = 2").contains("prints all keys"));
     }
 
     #[test]

@@ -29,13 +29,13 @@ pub fn open(name: &str) -> Result<(Device, String)> {
             Ok(index) => (kind, index),
             Err(_) => {
                 return Err(Error::new(format!("device `{name}`: `{index}` is not a device number"))
-                    .hint("write for instance `cuda:0`"));
+                    .hint("write, for instance, `cuda:0`"));
             }
         },
     };
     if !KINDS.contains(&kind) {
         return Err(Error::new(format!("there is no device `{name}`")).hint(format!(
-            "devices are auto, {}; with a number where there are several, as in `cuda:1`",
+            "the devices are auto, {}; with a number if there are several, as in `cuda:1`",
             KINDS.join(", ")
         )));
     }

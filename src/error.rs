@@ -66,7 +66,7 @@ pub(crate) fn scarce(error: &io::Error) -> Option<&'static str> {
     #[cfg(unix)]
     match error.raw_os_error()? {
         libc::EMFILE => return Some("allow this process more open files, for instance by `ulimit -n 1024`"),
-        libc::ENFILE => return Some("this machine has no more files to open: end other programs"),
+        libc::ENFILE => return Some("this machine cannot open more files: end other programs"),
         _ => {}
     }
     match error.kind() {

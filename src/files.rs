@@ -43,7 +43,7 @@ impl Lock {
         };
         let file = open().map_err(|error| {
             let hint = match error.kind() {
-                io::ErrorKind::PermissionDenied => "name a folder you may read and write with --out",
+                io::ErrorKind::PermissionDenied => "choose a folder that you may read and write with --out",
                 _ => remedy(&error),
             };
             Error::file("write", &path, error).hint(hint)
@@ -52,7 +52,7 @@ impl Lock {
             Ok(()) => Ok(Self(file)),
             Err(TryLockError::WouldBlock) => {
                 Err(Error::new(format!("`{}` is in use by another process", folder.display()))
-                    .hint("wait until it is done, or take another folder with --out"))
+                    .hint("wait until it is done, or choose another folder with --out"))
             }
             // A file system without locks is no reason not to work.
             Err(TryLockError::Error(_)) => Ok(Self(file)),
@@ -78,7 +78,9 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 /// If the file cannot be written; the old one is then untouched, and nothing is left beside it.
 pub fn write_with(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
     let Some(name) = path.file_name() else {
-        return Err(Error::new(format!("cannot write `{}`: it names no file", path.display())).hint("add a file name"));
+        return Err(
+            Error::new(format!("cannot write `{}`: it has no file name", path.display())).hint("add a file name")
+        );
     };
     let attempt = || {
         std::fs::create_dir_all(folder(path))?;
@@ -114,10 +116,13 @@ pub(crate) fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::StorageFull => "the disk is full: make room, or write elsewhere",
         io::ErrorKind::QuotaExceeded => "your quota on this disk is used up: make room, or write elsewhere",
-        io::ErrorKind::FileTooLarge => "the disk or a limit (`ulimit -f`) allows no file so large: write elsewhere",
+        io::ErrorKind::FileTooLarge => {
+            "the disk or a limit (`ulimit -f`) does not allow a file this large: write \
+                                        elsewhere"
+        }
         io::ErrorKind::PermissionDenied => "you may not write there: choose a folder of your own",
-        io::ErrorKind::ReadOnlyFilesystem => "this disk can only be read: choose another",
-        io::ErrorKind::InvalidFilename => "shorten the name; most disks allow 255 bytes for each part of a path",
+        io::ErrorKind::ReadOnlyFilesystem => "this disk is read-only: choose another",
+        io::ErrorKind::InvalidFilename => "shorten the name; most disks allow 255 bytes per part of a path",
         io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
             "a part of the path is a file where a folder should be: choose another path"
         }
@@ -247,7 +252,7 @@ mod tests {
         }
         for (kind, remedy) in [
             (io::ErrorKind::QuotaExceeded, "quota"),
-            (io::ErrorKind::ReadOnlyFilesystem, "only be read"),
+            (io::ErrorKind::ReadOnlyFilesystem, "read-only"),
             (io::ErrorKind::PermissionDenied, "of your own"),
             (io::ErrorKind::FileTooLarge, "ulimit -f"),
         ] {

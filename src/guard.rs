@@ -23,7 +23,7 @@ pub fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it does not say why");
         let line = text.lines().next().unwrap_or_default();
-        Err(Error::new(format!("its decoder gave up: {line}"))
+        Err(Error::new(format!("its decoder failed: {line}"))
             .hint("the file is damaged: copy or export it again, or leave it out"))
     })
 }
@@ -51,7 +51,10 @@ mod tests {
         assert_eq!(guarded::<()>(|| Err(Error::new("no"))).unwrap_err().to_string(), "no");
         let empty: [u8; 0] = [];
         let error = guarded(|| Ok(empty[std::hint::black_box(7)])).unwrap_err();
-        assert!(error.to_string().contains("gave up: index out of bounds") && error.remedy().is_some(), "{error}");
+        assert!(
+            error.to_string().contains("its decoder failed: index out of bounds") && error.remedy().is_some(),
+            "{error}"
+        );
         // Guards within guards, and after one has caught something.
         assert!(guarded(|| Ok(guarded::<()>(|| panic!("{}", 7)).is_err() && GUARDED.get())).unwrap());
         assert!(!GUARDED.get());

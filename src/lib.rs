@@ -1,6 +1,6 @@
 //! Semantic segmentation with structure tokens (StructToken, arXiv 2203.12612): train, evaluate, predict, inspect.
 //!
-//! The command line is the quick way in; the library is the same thing for programs:
+//! The command line is the quickest way in; the library does the same from programs:
 //!
 //! ```no_run
 //! use std::path::Path;
@@ -32,7 +32,7 @@
 //! assert_eq!(logits.dims(), [1, 4, 4, 5]);
 //! ```
 //!
-//! `ARCHITECTURE.md` in the repository is the map of the rooms below.
+//! `ARCHITECTURE.md` in the repository is the map of the modules below.
 #![recursion_limit = "256"]
 
 pub mod device;

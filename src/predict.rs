@@ -47,8 +47,8 @@ impl<N: Network> Predictor<N> {
         let n = network.classes();
         if (classes.names.len(), classes.colors.len()) != (n, n) || !(1..=255).contains(&n) {
             let (names, colors) = (classes.names.len(), classes.colors.len());
-            return Err(Error::new(format!("a network of {n} classes, {names} class names and {colors} colours"))
-                .hint("each class needs one name and one colour, and there can be 255 classes"));
+            return Err(Error::new(format!("a network of {n} classes with {names} class names and {colors} colours"))
+                .hint("each class needs one name and one colour, and there can be at most 255 classes"));
         }
         Ok(Self { network, preprocess, config, device, classes })
     }
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn parts_that_do_not_fit_are_refused() {
         let error = predictor(4).err().unwrap();
-        assert!(error.to_string().contains("3 classes, 4 class names") && error.remedy().is_some());
+        assert!(error.to_string().contains("3 classes with 4 class names") && error.remedy().is_some());
     }
 
     #[test]

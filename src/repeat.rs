@@ -90,7 +90,7 @@ impl Repeat {
 
 /// What to do about a damaged `repeat.json`.
 const RESTORE: &str =
-    "write into it what the runs are, for instance {\"seeds\": 3} or {\"folds\": 5}, and go on with --resume";
+    "write into it what the runs are, for instance {\"seeds\": 3} or {\"folds\": 5}, and continue with --resume";
 
 const FILE: &str = "repeat.json";
 
@@ -109,7 +109,9 @@ pub struct Spread {
 impl Spread {
     fn of(values: impl Iterator<Item = Option<f64>>) -> Self {
         let values: Vec<f64> = values.flatten().collect();
-        Self { mean: mean(&values), sd: deviation(&values), interval: t_interval(&values) }
+        // All of them are shares, and nothing lies beyond 0 and 1.
+        let interval = t_interval(&values).map(|interval| interval.map(|end| end.clamp(0.0, 1.0)));
+        Self { mean: mean(&values), sd: deviation(&values), interval }
     }
 }
 
@@ -202,7 +204,10 @@ impl Summary {
     pub fn table(&self) -> String {
         let percent = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{:.1}", 100.0 * value));
         let range = |interval: Option<[f64; 2]>| {
-            interval.map_or("-".to_owned(), |[low, high]| format!("{:.1} to {:.1}", 100.0 * low, 100.0 * high))
+            interval.map_or("-".to_owned(), |[low, high]| match (low <= 0.0, high >= 1.0) {
+                (true, true) => "too few runs to tell".to_owned(),
+                _ => format!("{:.1} to {:.1}", 100.0 * low, 100.0 * high),
+            })
         };
         let mut text = "| run | mIoU | mAcc | aAcc |\n|:---|---:|---:|---:|\n".to_owned();
         let mut row = |name: &str, cells: [String; 3]| {
@@ -271,5 +276,20 @@ mod tests {
         assert_eq!(summary.classes[1].iou.mean, Some((0.0 + 9.0 / 14.0 + 5.0 / 10.0) / 3.0));
         assert!(summary.table().contains("| all images at once | 60.3 |"), "{}", summary.table());
         assert!(Summary::new(Repeat::Seeds(3), &found).unwrap().pooled.is_none());
+    }
+
+    #[test]
+    fn intervals_of_shares_stay_between_none_and_all() {
+        let of = |found: &[[[u64; 2]; 2]]| {
+            let named = found.iter().enumerate().map(|(at, matrix)| (format!("seed-{at}"), scores(*matrix)));
+            Summary::new(Repeat::Seeds(found.len() as u64), &named.collect::<Vec<_>>()).unwrap()
+        };
+        let apart = of(&[[[9, 1], [0, 10]], [[5, 5], [5, 5]]]);
+        assert_eq!(apart.aacc.interval, Some([0.0, 1.0]));
+        assert!(apart.table().contains("| 95 % of the mean | too few runs to tell |"), "{}", apart.table());
+        let high = of(&[[[10, 0], [0, 10]], [[10, 0], [1, 9]], [[10, 0], [0, 10]]]);
+        let [low, most] = high.aacc.interval.unwrap();
+        assert!(low > 0.9 && low < 0.95 && most >= 1.0, "{low} {most}");
+        assert!(high.table().contains(" to 100.0 |"), "{}", high.table());
     }
 }

@@ -82,7 +82,7 @@ impl FromStr for Shard {
         let numbers = text.split_once('/').and_then(|(i, n)| Some((i.parse::<u64>().ok()?, n.parse::<u64>().ok()?)));
         match numbers {
             Some((index @ 1.., count)) => Self::new(index - 1, count),
-            _ => Err(Error::new(format!("`{text}` names no shard")).hint("for instance `--shard 1/4`")),
+            _ => Err(Error::new(format!("`{text}` is not a shard")).hint("for instance `--shard 1/4`")),
         }
     }
 }

@@ -18,24 +18,30 @@ pub(crate) fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
-/// The time that `90s`, `20m` or `1h30m` says: a second to a year.
+/// The time that `90s`, `20m`, `1h30m` or `1h30` says, with units as people write them, `5 min`: a second to a year.
 ///
 /// # Errors
 /// Other text.
 pub fn duration(text: &str) -> Result<Duration> {
-    let malformed = || Error::new(format!("`{text}` is no time")).hint("for instance `--budget 90s`, `20m` or `1h30m`");
-    let (mut seconds, mut rest) = (0u64, text);
+    let malformed =
+        || Error::new(format!("`{text}` is not a duration")).hint("for instance `--budget 90s`, `20m` or `1h30m`");
+    let (mut seconds, mut rest, mut before) = (0u64, text.trim(), None);
     while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(malformed)?;
-        let number: u64 = rest[..end].parse().map_err(|_| malformed())?;
-        let unit = match rest[end..].chars().next() {
-            Some('s') => 1,
-            Some('m') => 60,
-            Some('h') => 3600,
+        let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let (number, after) = (&rest[..end], rest[end..].trim_start());
+        let number: u64 = number.parse().map_err(|_| malformed())?;
+        let end = after.find(|c: char| !c.is_ascii_alphabetic()).unwrap_or(after.len());
+        let unit = match (after[..end].to_ascii_lowercase().as_str(), before) {
+            ("s" | "sec" | "secs" | "second" | "seconds", _) => 1,
+            ("m" | "min" | "mins" | "minute" | "minutes", _) => 60,
+            ("h" | "hr" | "hrs" | "hour" | "hours", _) => 3600,
+            // 1h30 is an hour and thirty minutes.
+            ("", Some(3600)) if after.is_empty() && number < 60 => 60,
+            ("", Some(60)) if after.is_empty() && number < 60 => 1,
             _ => return Err(malformed()),
         };
         seconds = number.checked_mul(unit).and_then(|part| seconds.checked_add(part)).ok_or_else(malformed)?;
-        rest = &rest[end + 1..];
+        (rest, before) = (after[end..].trim_start(), Some(unit));
     }
     let seconds = Some(seconds).filter(|seconds| (1..=365 * 86_400).contains(seconds)).ok_or_else(malformed)?;
     Ok(Duration::from_secs(seconds))
@@ -74,9 +80,17 @@ pub fn word(path: &Path) -> String {
 /// A path that is not UTF-8, which neither can.
 pub fn utf8(path: &Path) -> Result<&str> {
     path.to_str().ok_or_else(|| {
-        Error::new(format!("the path `{}` is not UTF-8, and no recipe or description can hold it", path.display()))
-            .hint("rename it, or work from within that folder and name it `.` or what is in it")
+        Error::new(format!("the path `{}` is not UTF-8, so no recipe or dataset TOML can hold it", path.display()))
+            .hint("rename it, or run from within that folder and use `.` or a path relative to it")
     })
+}
+
+/// Writes a path as text, what is not UTF-8 in it replaced: for `#[serde(serialize_with)]`, as JSON can hold nothing else.
+///
+/// # Errors
+/// The serializer's own.
+pub fn lossy<S: serde::Serializer>(path: &Path, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.serialize_str(&path.to_string_lossy())
 }
 
 #[cfg(test)]
@@ -121,11 +135,31 @@ mod tests {
     fn times_have_units() {
         let seconds = |text: &str| duration(text).map(|time| time.as_secs()).map_err(|error| error.to_string());
         assert_eq!([seconds("90s"), seconds("20m"), seconds("1h30m")], [Ok(90), Ok(1200), Ok(5400)]);
+        assert_eq!(
+            [seconds("5min"), seconds("1h30"), seconds("1 h"), seconds("90 s")].map(Result::unwrap),
+            [300, 5400, 3600, 90]
+        );
+        assert_eq!([seconds(" 1 h 5 min "), seconds("2m05"), seconds("1H")].map(Result::unwrap), [3900, 125, 3600]);
         for text in ["1s", "1m30s", "20m", "1h30m", "25h1s"] {
             assert_eq!(spell(duration(text).unwrap()), text);
         }
-        for text in ["", "5", "m", "0s", "1.5h", "9999999h", "3d", "99999999999999999999s"] {
-            assert!(seconds(text).unwrap_err().contains("is no time"), "{text}");
+        for text in [
+            "",
+            " ",
+            "5",
+            "1h 30 7",
+            "1h60",
+            "5s3",
+            "5minx",
+            "5 é",
+            "m",
+            "0s",
+            "1.5h",
+            "9999999h",
+            "3d",
+            "99999999999999999999s",
+        ] {
+            assert!(seconds(text).unwrap_err().contains("is not a duration"), "{text}");
         }
     }
 }

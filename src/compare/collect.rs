@@ -141,7 +141,7 @@ pub fn gather(plan: &Plan, folders: &[PathBuf]) -> Result<Vec<Finished>> {
 }
 
 fn read(run: &Run, folder: PathBuf) -> Result<Finished> {
-    let again = format!("remove `{RESULT}` in that folder: the run is then evaluated again from its weights");
+    let again = format!("remove `{RESULT}` in that folder: the run is then evaluated again");
     let bytes = |path: &Path| files::read(path, files::RECORD).map_err(|error| Error::file("read", path, error));
     let [result, counts] = [RESULT, COUNTS].map(|name| folder.join(name));
     let iterations = train::recipe(&folder, &[]).ok().map(|recipe| recipe.train.iterations);
@@ -149,7 +149,7 @@ fn read(run: &Run, folder: PathBuf) -> Result<Finished> {
         .map_err(|error| Error::file("use", &result, error).hint(again.clone()))?;
     if outcome.run != *run {
         return Err(Error::new(format!("`{}` holds the run {}", folder.display(), outcome.run))
-            .hint("folders of runs keep their names"));
+            .hint("do not rename run folders"));
     }
     let images: Vec<ImageResult> =
         files::parse_json(&bytes(&counts)?).map_err(|error| Error::file("read", &counts, error).hint(again.clone()))?;
@@ -169,7 +169,7 @@ pub fn compare(plan: &Plan, gathered: &[Finished]) -> Result<Comparison> {
             gathered[0].folder.display(),
             odd.folder.display()
         ))
-        .hint("use the same dataset everywhere; remove result.json of the odd ones to evaluate them again"));
+        .hint("use the same dataset everywhere; remove result.json of those that differ to evaluate them again"));
     }
     train::alike(&gathered.iter().map(|finished| finished.folder.clone()).collect::<Vec<_>>(), false)?;
     let mut rows: Vec<(DecoderRow, Vec<f64>)> = Vec::new();
@@ -267,12 +267,12 @@ fn notes(gathered: &[Finished], missing: &[String]) -> Vec<String> {
     devices.dedup();
     if devices.len() > 1 {
         notes.push(format!(
-            "Runs were made on different machines, so their times do not compare: {}.",
+            "Runs were made on different machines, so their times are not comparable: {}.",
             devices.join("; ")
         ));
     }
     if gathered.iter().any(|finished| finished.outcome.iterations < 100) {
-        notes.push("Some runs had fewer than 100 iterations, which says little about any decoder.".to_owned());
+        notes.push("Some runs had fewer than 100 iterations, which says little about a decoder.".to_owned());
     }
     notes
 }

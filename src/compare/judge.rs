@@ -39,7 +39,7 @@ impl ImageResult {
                     return refuse(field, "the classes are not in order");
                 }
                 if counts.iter().any(|(_, count)| count.hit > count.truth.min(count.prediction)) {
-                    return refuse(field, "a class has more pixels in common than truth and prediction hold");
+                    return refuse(field, "a class has more common pixels than truth or prediction holds");
                 }
             }
             let area = |class: u8| image.area.classes().iter().find(|(id, _)| *id == class).map(|(_, count)| *count);
@@ -47,7 +47,7 @@ impl ImageResult {
                 area(*class).is_some_and(|all| near.truth <= all.truth && near.prediction <= all.prediction)
             };
             if !image.boundary.classes().iter().all(inside) {
-                return refuse("boundary", "a class has more pixels near contours than in all");
+                return refuse("boundary", "a class has more pixels near contours than in total");
             }
             for (class, count) in image.area.classes() {
                 let sum = &mut sums[usize::from(*class)];

@@ -28,6 +28,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Config};
+use crate::data::Split;
 use crate::decoder::DecoderConfig;
 use crate::error::{Error, Result};
 pub use crate::shard::Shard;
@@ -122,7 +123,7 @@ impl Plan {
             let chosen = preset.settings_of(own);
             if decoder.insert(name.clone(), chosen).is_some() {
                 return Err(
-                    Error::new(format!("--decoders names `{name}` twice")).hint("name each once; seeds repeat it")
+                    Error::new(format!("--decoders names `{name}` twice")).hint("name each once; --seeds repeats it")
                 );
             }
         }
@@ -138,11 +139,11 @@ impl Plan {
 
     fn check(&self) -> Result<()> {
         if matches!(self.budget, Budget::Iterations(0) | Budget::Seconds(0)) {
-            return Err(Error::new("the budget is nothing").hint("for instance `--budget 20m` or `--iterations 1000`"));
+            return Err(Error::new("the budget is zero").hint("for instance `--budget 20m` or `--iterations 1000`"));
         }
         if self.decoders.is_empty() || !(1..=100).contains(&self.seeds.len()) {
             return Err(Error::new(format!(
-                "decoders and seeds: {} and {} of them, where at least one decoder and 1 to 100 seeds can be",
+                "decoders and seeds: there are {} and {}; at least one decoder and 1 to 100 seeds are possible",
                 self.decoders.len(),
                 self.seeds.len()
             )));
@@ -177,6 +178,14 @@ impl Plan {
     pub fn runs(&self) -> Vec<Run> {
         let of_seed = |&seed: &u64| self.decoders.iter().map(move |decoder| Run { decoder: decoder.clone(), seed });
         self.seeds.iter().flat_map(of_seed).collect()
+    }
+
+    /// Fails where the runs could not read their data, which is better said once than by each of them.
+    ///
+    /// # Errors
+    /// A dataset that cannot be opened.
+    pub fn ensure_data(&self) -> Result<()> {
+        [Split::Train, Split::Val].into_iter().try_for_each(|split| self.recipe.data.open(split).map(drop))
     }
 
     /// The run called `name`.
@@ -218,12 +227,12 @@ impl Plan {
     /// A text that is no plan, or a plan that cannot be followed; naming the field.
     pub fn parse(text: &str, path: &Path) -> Result<Self> {
         let plan: Self = toml::from_str(text).map_err(|error| {
-            Error::file("read the plan", path, error).hint("it is written by `structtoken compare`: take another --out")
+            Error::file("read the plan", path, error).hint("`structtoken compare` writes it: choose another --out")
         })?;
         plan.check().map_err(|error| match error.remedy() {
             Some(_) => Error::file("use the plan", path, error),
             None => Error::file("use the plan", path, error)
-                .hint("it is written by `structtoken compare`: put it back as it was, or take another --out"),
+                .hint("`structtoken compare` writes it: restore it, or choose another --out"),
         })?;
         Ok(plan)
     }
@@ -247,8 +256,8 @@ impl Plan {
             return Ok(());
         }
         let differences = config::differences(self, other)?.join(", ");
-        Err(Error::new(format!("`{}` was begun with another plan: {differences}", folder.display())).hint(
-            "leave out the recipe and its options to go on with the plan there, or take another folder with --out",
+        Err(Error::new(format!("`{}` was started with another plan: {differences}", folder.display())).hint(
+            "leave out the recipe and its options to continue the plan there, or choose another folder with --out",
         ))
     }
 }

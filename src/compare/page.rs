@@ -68,7 +68,7 @@ impl Page<'_> {
             let text = cell(row).unwrap_or_else(|| "–".to_owned());
             let number = text.split_whitespace().next().and_then(|word| word.parse::<f64>().ok()).unwrap_or(-1e9);
             let class = match *name {
-                "to the best" => " class=\"interval difference\"",
+                "vs. the best" => " class=\"interval difference\"",
                 name if name.starts_with("95 %") => " class=\"interval\"",
                 _ => "",
             };
@@ -108,9 +108,9 @@ impl Page<'_> {
             lines(&axes("Training loss by iteration", steps, "loss"), &loss(&iterations)),
         ];
         format!(
-            "<h2>How they got there</h2>\n<p class=\"intro\">Means over seeds, on the validation split for mIoU. Time is that \
-             of training alone. Losses are smoothed, and those of different kinds of decoders are not the same thing: \
-             compare their course, not their height.</p>\n<div class=\"curves\">\n{}</div>\n",
+            "<h2>How they got there</h2>\n<p class=\"intro\">Means over seeds, on the validation split for mIoU. Time \
+             is that of training alone. Losses are smoothed, and those of different kinds of decoders are different \
+             quantities: compare their shape, not their height.</p>\n<div class=\"curves\">\n{}</div>\n",
             figures.concat()
         )
     }
@@ -128,18 +128,18 @@ impl Page<'_> {
         };
         let axes = |title, along| Axes { title, along, up: "mIoU" };
         let figures = [
-            scatter(&axes("mIoU (%) against training", "ms a step"), &against(|row| row.step_ms)),
-            scatter(&axes("mIoU (%) against inference", "ms an image"), &against(|row| row.image_ms)),
+            scatter(&axes("mIoU (%) against training", "ms per step"), &against(|row| row.step_ms)),
+            scatter(&axes("mIoU (%) against inference", "ms per image"), &against(|row| row.image_ms)),
             scatter(
                 &axes("mIoU (%) against size", "million parameters"),
                 &against(|row| row.parameters.map(|n| n as f64 / 1e6)),
             ),
-            scatter(&axes("mIoU (%) against computation", "GMAC a crop"), &against(|row| row.gmac)),
+            scatter(&axes("mIoU (%) against computation", "GMAC per crop"), &against(|row| row.gmac)),
         ];
         format!(
-            "<h2>What it costs</h2>\n<p class=\"intro\">Further left is cheaper, further up is better. Whiskers are the 95 % \
-             interval over seeds, or of a single seed that over images; those that leave 0 to 100 % are not drawn.</p>\n\
-             <div class=\"curves\">\n{}</div>\n",
+            "<h2>What it costs</h2>\n<p class=\"intro\">Further left is cheaper, further up is better. Whiskers are \
+             the 95 % interval over seeds, or over images if there is only one seed; those that extend beyond 0 to 100 \
+             % are not drawn.</p>\n<div class=\"curves\">\n{}</div>\n",
             figures.concat()
         )
     }
@@ -162,9 +162,9 @@ impl Page<'_> {
             .map(|(_, (name, color))| format!("<li>{} {}</li>", swatch(*color), escape(name)))
             .collect();
         Ok(format!(
-            "<h2>Side by side</h2>\n<p class=\"intro\">The validation images on which the decoders disagree most, by the share \
-             of pixels where one is not with the most; first seed. Beside each name is the share of right pixels.</p>\n\
-             <ul class=\"legend\" aria-label=\"Colours of the classes\">{legend}</ul>\n{}",
+            "<h2>Side by side</h2>\n<p class=\"intro\">The validation images on which the decoders disagree most, by \
+             the share of pixels where one differs from the majority; first seed. Next to each name is the share of \
+             correct pixels.</p>\n<ul class=\"legend\" aria-label=\"Colours of the classes\">{legend}</ul>\n{}",
             rows.concat()
         ))
     }

@@ -2,7 +2,7 @@
 //! image by image.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};
@@ -62,7 +62,7 @@ impl Outcome {
     /// A text that is none, or numbers that cannot be; naming the field.
     pub fn parse(text: &[u8], iterations: Option<u64>) -> Result<Self> {
         let outcome: Self =
-            files::parse_json(text).map_err(|error| Error::new("it is no result of a run").source(error))?;
+            files::parse_json(text).map_err(|error| Error::new("it is not the result of a run").source(error))?;
         outcome.check(iterations).map(|()| outcome)
     }
 
@@ -71,7 +71,7 @@ impl Outcome {
         /// No time of a step, an image or a run is longer than a hundred years.
         const LONGEST_S: f64 = 100.0 * 365.0 * 86_400.0;
         let refuse = |field: &str, value: &dyn std::fmt::Debug| {
-            Err(Error::new(format!("{field} = {value:?} is nothing that was measured")))
+            Err(Error::new(format!("{field} = {value:?} cannot have been measured")))
         };
         if let Some(iterations) = iterations.filter(|iterations| *iterations != self.iterations) {
             return Err(Error::new(format!("iterations = {}: the run's recipe has {iterations}", self.iterations)));
@@ -159,7 +159,6 @@ pub fn train_and_evaluate(plan: &Plan, run: &Run, place: &Place, observer: &mut 
     }
     // What is made now has to be of the same data as what is there.
     still(plan, place.dir)?;
-    let started = Instant::now();
     let own = folder.join("config.toml");
     let begun = own.exists();
     let iterations = match (begun, plan.budget) {
@@ -169,7 +168,7 @@ pub fn train_and_evaluate(plan: &Plan, run: &Run, place: &Place, observer: &mut 
             let Some(step) = step_time(plan, run, seconds, place, observer)? else { return Ok(Ended::Interrupted) };
             let iterations = ((seconds as f64 / step) as u64).max(1);
             observer.note(&format!(
-                "{run}: {:.1} ms a step, so {iterations} iterations in {}",
+                "{run}: {:.1} ms per step, so {iterations} iterations in {}",
                 step * 1e3,
                 plan.budget
             ));
@@ -191,7 +190,7 @@ pub fn train_and_evaluate(plan: &Plan, run: &Run, place: &Place, observer: &mut 
         lead: format!("One run of the comparison in {}.", place.dir.display()),
         command: place.command.to_owned(),
         device: place.device_name.to_owned(),
-        took: started.elapsed(),
+        took: trained.took,
         ..About::default()
     };
     report::run::write(&folder, &train::scores(&folder)?, place.device, &about)?;
@@ -211,13 +210,14 @@ fn step_time(plan: &Plan, run: &Run, budget: u64, place: &Place, observer: &mut 
     let known = || -> Result<Option<f64>> {
         match files::read(&path, files::RECORD) {
             Ok(bytes) => {
-                let again = "remove the file: steps are timed again";
+                let again = "remove the file, and steps are timed again";
                 let step: Step =
                     files::parse_json(&bytes).map_err(|error| Error::file("read", &path, error).hint(again))?;
                 match POSSIBLE.contains(&step.seconds) && step.decoder == run.decoder {
                     true => Ok(Some(step.seconds)),
                     false => {
-                        let what = format!("seconds = {:e} of `{}` is no time of a step", step.seconds, step.decoder);
+                        let what =
+                            format!("seconds = {:e} in `{}` cannot be the time of a step", step.seconds, step.decoder);
                         Err(Error::file("use", &path, Error::new(what)).hint(again))
                     }
                 }

@@ -10,7 +10,7 @@ pub(super) const COLUMNS: [Column; 12] = [
     ("mIoU", |row| row.miou.map(percent)),
     ("95 % over seeds", |row| row.miou_over_seeds.map(interval)),
     ("95 % over images", |row| row.miou_over_images.map(interval)),
-    ("to the best", |row| {
+    ("vs. the best", |row| {
         row.to_best.map(|d| {
             format!(
                 "{:+.2} (p {}) [{:+.2}, {:+.2}]",
@@ -23,7 +23,7 @@ pub(super) const COLUMNS: [Column; 12] = [
     }),
     ("boundary IoU", |row| row.boundary_iou.map(percent)),
     ("parameters, M", |row| row.parameters.map(|n| format!("{:.2}", n as f64 / 1e6))),
-    ("GMAC a crop", |row| row.gmac.map(significant)),
+    ("GMAC per crop", |row| row.gmac.map(significant)),
     ("step, ms", |row| row.step_ms.map(significant)),
     ("image, ms", |row| row.image_ms.map(significant)),
     ("peak, MB", |row| row.peak_mb.map(|mb| mb.to_string())),
@@ -78,11 +78,11 @@ impl Comparison {
                 self.dataset, self.images, self.budget
             ),
             "mIoU and boundary IoU in percent, of the weights after the last iteration, as means over seeds.".to_owned(),
-            "Over seeds: Student's t interval of the mean, which tells how other seeds may end. Over images: percentile \
-             bootstrap of the same mean, 2000 draws of images, which tells what other images may give."
+            "Over seeds: Student's t interval of the mean; it shows what other seeds may give. Over images: percentile \
+             bootstrap of the same mean, 2000 draws of images; it shows what other images may give."
                 .to_owned(),
-            "To the best: difference on the same draws of images, its 95 % interval and two-sided p, not corrected for the \
-             number of decoders; it says nothing of other seeds."
+            "vs. the best: difference on the same draws of images, its 95 % interval and two-sided p, not corrected \
+             for the number of decoders; it says nothing about other seeds."
                 .to_owned(),
             "Boundary IoU (arXiv 2103.16562): a band of 2 % of the diagonal along the contours. Times are medians; an image \
              is timed from 8-bit pixels to labels. GMAC: multiply-accumulates of the forward pass."

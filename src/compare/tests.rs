@@ -107,7 +107,7 @@ fn plans_that_cannot_be_are_refused_with_their_field() {
         ("seeds = [0, 1]", "seeds = []", "seeds"),
         ("seeds = [0, 1]", "seeds = [4, 4]", "seeds: 4 is there twice"),
         ("seeds = [0, 1]", "seeds = [-1, 1]", "invalid value"),
-        ("seeds = [0, 1]", &many, "2 and 101 of them"),
+        ("seeds = [0, 1]", &many, "there are 2 and 101"),
         ("decoders = [\"pwe\", \"cse\"]", "decoders = []", "decoders"),
         ("decoders = [\"pwe\", \"cse\"]", "decoders = [\"pwe\", \"pwe\"]", "`pwe` is there twice"),
         ("decoders = [\"pwe\", \"cse\"]", "decoders = [\"../pwe\"]", "there is no decoder `../pwe`"),
@@ -152,7 +152,7 @@ fn results_that_cannot_be_are_refused_with_their_field() {
         ("/image_ms", serde_json::json!(1e300), "image_ms"),
         ("/parameters", serde_json::json!(u64::MAX), "parameters"),
         ("/shown/0/size/1", serde_json::json!(1u64 << 62), "shown"),
-        ("/shown", serde_json::json!({}), "no result"),
+        ("/shown", serde_json::json!({}), "not the result"),
     ] {
         let mut bad = good.clone();
         *bad.pointer_mut(place).unwrap() = value;

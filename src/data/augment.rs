@@ -140,7 +140,7 @@ impl AugmentConfig {
             return wrong("resize.scale", "\"image\" or [long, short], each 1 to 65536");
         }
         if !(*low > 0.0 && low <= high && *high <= 100.0) {
-            return wrong("resize.ratio", "[least, largest], above 0 and at most 100");
+            return wrong("resize.ratio", "[smallest, largest], above 0 and at most 100");
         }
         Ok(())
     }

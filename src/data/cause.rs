@@ -55,9 +55,7 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.why)?;
         match &self.toml {
-            Some(toml) if toml.len() > ONE_LINE => {
-                f.write_str("; `structtoken data check` prints the lines to write")?
-            }
+            Some(toml) if toml.len() > ONE_LINE => f.write_str("; `structtoken data check` prints the lines to add")?,
             Some(toml) => write!(f, ": {}", toml.replace('\n', ", "))?,
             None => {}
         }
@@ -83,12 +81,11 @@ impl Seen<'_> {
         let (&last, count) = (all.last()?, self.classes.len());
         if count == 2 && all == [0, 255] {
             let cause = Cause::new("binary-mask", "a binary mask of 0 and 255? then 255 is the second class");
-            let otherwise =
-                format!("if 255 marks pixels to leave out instead: {}", self.ignoring(&[Source::Index(255)]));
+            let otherwise = format!("if 255 marks pixels to ignore instead: {}", self.ignoring(&[Source::Index(255)]));
             return Some(cause.toml(self.classes(|index| Source::Index([0, 255][index]))).otherwise(otherwise));
         }
         if unknown == [255] {
-            let cause = Cause::new("unmapped-255", "255 usually marks pixels to leave out");
+            let cause = Cause::new("unmapped-255", "255 usually marks pixels to ignore");
             return Some(cause.toml(self.ignoring(&self.unknown)));
         }
         if all.len() > 1 && all.iter().all(|value| value % 257 == 0) && usize::from(last / 257) < count {
@@ -97,7 +94,7 @@ impl Seen<'_> {
             return Some(cause.toml(self.classes(|index| Source::Index(257 * index as u16))));
         }
         if all.len() == count && count > 1 && is_even(&all) {
-            let why = "numbers that were spread to be visible? there are as many, evenly spaced, as classes";
+            let why = "numbers that were spread out to be visible? there are as many values as classes, evenly spaced";
             return Some(Cause::new("stretched-values", why).toml(self.classes(|index| Source::Index(all[index]))));
         }
         if let [first, rest @ ..] = unknown.as_slice()
@@ -111,8 +108,8 @@ impl Seen<'_> {
         if unknown.len() > 2 && pixels(255) > 0 && last == 255 && 10 * ends >= 9 * sum {
             return Some(Cause::new(
                 "smoothed-mask",
-                "a mask of 0 and 255 with values between them: it was scaled with smoothing, or was a JPEG once; export it \
-                 again as PNG, or scale it without smoothing (nearest)",
+                "a mask of 0 and 255 with values between them: it was scaled with smoothing, or was once a JPEG; \
+                 export it again as PNG, or scale it without smoothing (nearest)",
             ));
         }
         None
@@ -126,9 +123,8 @@ impl Seen<'_> {
         if !ignore.is_empty() {
             lines = format!("{}\n{lines}", list(&ignore));
         }
-        let why =
-            if zero { "labels that count from 1, with 0 for everything else?" } else { "labels that count from 1?" };
-        let otherwise = format!("if {last} marks pixels to leave out instead: {}", self.ignoring(&self.unknown));
+        let why = if zero { "labels counted from 1, with 0 for everything else?" } else { "labels counted from 1?" };
+        let otherwise = format!("if {last} marks pixels to ignore instead: {}", self.ignoring(&self.unknown));
         Cause::new("counted-from-one", why).toml(lines).otherwise(otherwise)
     }
 
@@ -161,8 +157,8 @@ impl Seen<'_> {
         if most(&|rgb| known.iter().any(|other| near(rgb, *other))) * 10 >= unknown.len() * 9 && unknown.len() > 2 {
             return Some(Cause::new(
                 "lossy-mask",
-                "colours that miss those of the classes by a little: the masks were JPEG, or another lossy format, once; \
-                 export them again as PNG",
+                "colours slightly off those of the classes: the masks were once JPEG or another lossy format; export \
+                 them again as PNG",
             ));
         }
         let pairs = || known.iter().enumerate().flat_map(|(at, a)| known[..at].iter().map(move |b| (*a, *b)));
@@ -180,16 +176,16 @@ impl Seen<'_> {
         if self.unknown.len() > MANY {
             return Cause::new(
                 "no-labels",
-                "so many values are no labels: is this a photograph, a probability map, or a mask that was resized with \
+                "too many values for labels: is this a photograph, a probability map, or a mask that was resized with \
                  smoothing?",
             );
         }
         let stray = |value: &Source| self.pixels.get(value).is_some_and(|pixels| *pixels < STRAY);
         if self.pixels.values().sum::<u64>() > 100 * STRAY && self.unknown.iter().all(stray) {
-            let why = format!("slips of the pen? fewer than {STRAY} pixels each");
+            let why = format!("slips of the pen? each has fewer than {STRAY} pixels");
             return Cause::new("stray-values", why).toml(self.ignoring(&self.unknown));
         }
-        Cause::new("unknown-values", "leave these pixels out")
+        Cause::new("unknown-values", "ignore these pixels")
             .toml(self.ignoring(&self.unknown))
             .otherwise("or add each value to the `source` of the class it stands for".to_string())
     }

@@ -1,14 +1,17 @@
 //! Datasets made of others: several splits as one, and labels renumbered to a model's classes by their names.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{Classes, Dataset, Sample, Split, Survey};
 use crate::data::image::IGNORE;
 use crate::error::{Error, Result};
 
-/// Splits of one dataset, one after the other. Their samples are called after the split too, as names repeat.
+/// Splits of one dataset, one after the other. Samples of one name are called after their split too.
 pub struct Joined {
     parts: Vec<(Split, Arc<dyn Dataset>)>,
+    /// Names that samples of several splits have.
+    repeated: HashSet<String>,
 }
 
 impl Joined {
@@ -21,7 +24,15 @@ impl Joined {
             true => {
                 Err(Error::new("the dataset describes no split").hint("give its TOML a [val] with images and masks"))
             }
-            false => Ok(Self { parts }),
+            false => {
+                let (mut seen, mut repeated) = (HashSet::new(), HashSet::new());
+                for (_, part) in &parts {
+                    let names: HashSet<String> = (0..part.len()).map(|index| part.name(index)).collect();
+                    repeated.extend(names.iter().filter(|name| seen.contains(*name)).cloned());
+                    seen.extend(names);
+                }
+                Ok(Self { parts, repeated })
+            }
         }
     }
 
@@ -48,7 +59,8 @@ impl Dataset for Joined {
 
     fn name(&self, index: usize) -> String {
         let (split, part, index) = self.find(index);
-        format!("{split}/{}", part.name(index))
+        let name = part.name(index);
+        if self.repeated.contains(&name) { format!("{name} ({split})") } else { name }
     }
 
     fn classes(&self) -> &Classes {
@@ -158,7 +170,10 @@ mod tests {
         let joined = Joined::new(parts).unwrap();
         assert_eq!(joined.len(), 6);
         assert_eq!(joined.get(4).unwrap(), shapes(Split::Val).get(1).unwrap());
-        assert_eq!(joined.name(4), format!("val/{}", shapes(Split::Val).name(1)));
+        assert_eq!(joined.name(4), shapes(Split::Val).name(1));
+        // Names that repeat are told apart, and in no form that a folder may have.
+        let alike = Joined::new(vec![(Split::Train, shapes(Split::Val)), (Split::Test, shapes(Split::Val))]).unwrap();
+        assert_eq!(alike.name(4), format!("{} (test)", shapes(Split::Val).name(1)));
         assert!(Joined::new(Vec::new()).is_err());
     }
 

@@ -54,8 +54,8 @@ impl Fold {
         if of == 1 || (2..=1000).contains(&of) && index < of {
             return Ok(());
         }
-        Err(Error::new(format!("data: fold = {{ index = {index}, of = {of} }} is no part of the training images"))
-            .hint("`of` is 2 to 1000, and `index` counts from 0; `of = 1` takes the dataset's own splits"))
+        Err(Error::new(format!("data: fold = {{ index = {index}, of = {of} }} is not a part of the training images"))
+            .hint("`of` is 2 to 1000, and `index` counts from 0; `of = 1` uses the dataset's own splits"))
     }
 }
 
@@ -98,8 +98,8 @@ impl DataConfig {
         if self.dataset == shapes::NAME {
             return match fold {
                 None => Ok(Arc::new(Shapes::of(&self.shapes, split))),
-                Some(_) => Err(Error::new("the generated set `shapes` has no folds: its pictures never end")
-                    .hint("several seeds say as much of it: --seeds 5")),
+                Some(_) => Err(Error::new("the generated dataset `shapes` has no folds: its pictures are unlimited")
+                    .hint("several seeds serve the same purpose: --seeds 5")),
             };
         }
         let (spec, root) = (DatasetSpec::find(&self.dataset)?, self.root.as_deref());

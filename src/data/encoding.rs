@@ -105,7 +105,7 @@ impl Mixed {
             count => format!("{count} masks (`{}` first)", first.display()),
         };
         format!(
-            "{} hold the values {}, and {} the values {}: these are two ways to store the same classes",
+            "{} hold the values {}, and {} the values {}: these are two ways of storing the same classes",
             files(&self.id_files),
             values(&self.ids),
             files(&self.grey_files),

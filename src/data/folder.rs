@@ -61,7 +61,7 @@ impl Folder {
         let count = self.pairs.len();
         if count < fold.of {
             return Err(Error::new(format!("{count} training images cannot be cut into {} folds", fold.of))
-                .hint("take fewer folds, at most one for each image"));
+                .hint("use fewer folds, at most one per image"));
         }
         let mut order: Vec<usize> = (0..count).collect();
         order.sort_by_key(|at| (fnv1a(self.pairs[*at].stem.as_bytes()), *at));
@@ -158,13 +158,16 @@ fn sizes_differ(pair: &Pair, image: (usize, usize), mask: (usize, usize)) -> Err
         // Only where EXIF turns this image would it fit the mask without that.
         return error.hint(match is_turned(&pair.image) {
             true => {
-                "a rotation noted in the image's EXIF is applied when it is read, and the mask was drawn without: turn the \
-                 mask as EXIF turns the image, or remove the orientation from the EXIF of this image, and of no other"
+                "the rotation in the image's EXIF is applied when it is read, and the mask was drawn without it: \
+                 rotate the mask as EXIF rotates the image, or remove the orientation from the EXIF of this image only"
             }
-            false => "the sides are swapped, and no EXIF turns the image: turn the mask by 90 degrees, or transpose it",
+            false => {
+                "width and height are swapped, and no EXIF rotates the image: rotate the mask by 90 degrees, or \
+                      transpose it"
+            }
         });
     }
-    error.hint("a mask has one value for each pixel; scale it to the image's size without smoothing (nearest)")
+    error.hint("a mask has one value per pixel; scale it to the image's size without smoothing (nearest)")
 }
 
 #[cfg(test)]

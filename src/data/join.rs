@@ -89,18 +89,19 @@ impl Joiner {
             let at = classes.iter().position(|class| class.name == name).and_then(|at| u8::try_from(at).ok());
             at.ok_or_else(|| {
                 let names: Vec<&str> = classes.iter().take(8).map(|class| class.name.as_str()).collect();
-                Error::new(format!("[join] gives {place} to `{name}`, which is no class"))
+                Error::new(format!("[join] gives {place} to `{name}`, which is not a class"))
                     .hint(format!("write the name of a class ({}) or `{NOWHERE}`", names.join(", ")))
             })
         };
         if join.masks.is_empty() {
             return Err(Error::new("[join] names no masks").hint(
-                "masks = [{ file = \"{stem}_road.png\", class = \"road\" }]; leave [join] out for one mask an image",
+                "masks = [{ file = \"{stem}_road.png\", class = \"road\" }]; leave [join] out if there is one mask per \
+                 image",
             ));
         }
         if let Some(class) = classes.iter().find(|class| class.source.is_some()) {
-            return Err(Error::new(format!("class `{}` has a `source`, and [join] makes the labels", class.name))
-                .hint("with [join] a class is told by the file that shows it: remove `source`"));
+            return Err(Error::new(format!("class `{}` has a `source`, but [join] makes the labels", class.name))
+                .hint("with [join] the file determines the class: remove `source`"));
         }
         let rest = label(&join.rest, "the rest")?;
         let labels = join.masks.iter().map(|mask| {
@@ -184,7 +185,7 @@ impl Joiner {
                     before.0,
                     before.1
                 ))
-                .hint("all masks of an image have its size: export them again"));
+                .hint("all masks of an image must have its size: export them again"));
             }
             labels.resize(width * height, NONE);
             twice.resize(width * height, false);
@@ -231,13 +232,15 @@ impl Joiner {
         if let Some(at) = values.iter().position(|value| *value != 0 && *value != one) {
             let (RawMask::Index { width, .. } | RawMask::Rgb { width, .. }) = *mask;
             return Err(Error::new(format!(
-                "it holds {one} and {} (at column {}, row {}) beside 0, and shows one class only",
+                "it holds {one} and {} (at column {}, row {}) besides 0, but shows only one class",
                 values[at],
                 at % width,
                 at / width
             ))
-            .hint("if it was smoothed, say from which value on it is shown: threshold = 128 below [join]; if its values are \
-                   different objects, threshold = 1"));
+            .hint(
+                "if it was smoothed, set the value from which on it is shown: threshold = 128 below [join]; if its \
+                   values are different objects, threshold = 1",
+            ));
         }
         Ok(values.iter().map(|value| *value > 0).collect())
     }
@@ -246,7 +249,7 @@ impl Joiner {
 fn check_pattern(file: &str) -> Result<()> {
     let says = |place: &str| file.contains(place);
     let fault = if !says("{stem}") && !says("{name}") && !says("{folder}") {
-        "does not say which image it is of"
+        "does not say which image it belongs to"
     } else if file.matches('*').count() > 1 {
         "has more than one `*`"
     } else if file.starts_with('/') || file.contains('\\') {

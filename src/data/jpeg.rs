@@ -233,7 +233,7 @@ impl Walk {
                         },
                     };
                     if !sound && !bits_left.are_short() {
-                        return Err(Error::new(format!("the JPEG's data are damaged in block {unit} of {all}"))
+                        return Err(Error::new(format!("the JPEG's data is damaged in block {unit} of {all}"))
                             .hint("copy the file again"));
                     }
                 }

@@ -37,8 +37,8 @@ impl LabelMap {
     pub fn new(spec: &DatasetSpec) -> Result<Self> {
         let (encoding, join) = (spec.encoding, spec.join.is_some());
         if join && (encoding != Encoding::Index || !spec.ignore.is_empty()) {
-            return Err(Error::new("[join] makes the labels, and `encoding` or `ignore` says how masks store them")
-                .hint("remove `encoding` and `ignore`; `overlap` and `rest` of [join] say what counts nowhere"));
+            return Err(Error::new("[join] makes the labels, but `encoding` or `ignore` says how masks store them")
+                .hint("remove `encoding` and `ignore`; `overlap` and `rest` of [join] say what is ignored"));
         }
         let mut map = Self {
             targets: match encoding {
@@ -77,19 +77,19 @@ impl LabelMap {
             (Targets::Rgb(table), Source::Rgb(value)) => table.insert(value, class),
             (Targets::Index(_), Source::Rgb(_)) => {
                 return Err(Error::new(format!("{} has the colour {source} as a value", self.called(class)))
-                    .hint("masks of numbers need numbers; set encoding = \"rgb\" if the masks are colour pictures"));
+                    .hint("index masks need numbers; set encoding = \"rgb\" if the masks are colour pictures"));
             }
             (Targets::Rgb(_), Source::Index(_)) => {
                 return Err(Error::new(format!("{} has the number {source} as a value", self.called(class)))
-                    .hint("masks of colours need colours [r, g, b]; set encoding = \"index\" for masks of numbers"));
+                    .hint("colour masks need colours [r, g, b]; set encoding = \"index\" for index masks"));
             }
         };
         match before {
             Some(before) if before == class => Err(Error::new(format!("{} has {source} twice", self.called(class)))),
             Some(before) => {
                 let (a, b) = (self.called(before), self.called(class));
-                Err(Error::new(format!("the value {source} belongs to {a} and to {b}"))
-                    .hint("a class without `source` takes its position as its value; give each value to one class"))
+                Err(Error::new(format!("the value {source} belongs to both {a} and {b}"))
+                    .hint("the value of a class without `source` is its position; give each value to one class"))
             }
             None => Ok(()),
         }
@@ -129,11 +129,11 @@ impl LabelMap {
                 }
             }
             (Targets::Index(_), RawMask::Rgb { .. }) => {
-                Err(Error::new(format!("it is an RGB picture, and `{}` declares masks of numbers", self.file))
+                Err(Error::new(format!("it is an RGB picture, but `{}` declares index masks", self.file))
                     .hint("set encoding = \"rgb\" and give the classes their colours"))
             }
             (Targets::Rgb(_), RawMask::Index { .. }) => {
-                Err(Error::new(format!("it stores numbers, and `{}` declares masks of colours", self.file))
+                Err(Error::new(format!("it stores numbers, but `{}` declares colour masks", self.file))
                     .hint("set encoding = \"index\" and give the classes their numbers"))
             }
         }
@@ -272,7 +272,7 @@ mod tests {
                 .1
                 .contains("{ name = \"yes\", source = [255] }")
         );
-        assert!(failure("classes = ['a', 'b']", index(&[0, 1, 2, 1])).1.contains("count from 1"));
+        assert!(failure("classes = ['a', 'b']", index(&[0, 1, 2, 1])).1.contains("counted from 1"));
         let grey: Vec<u16> = (0..200).collect();
         assert!(failure("classes = ['a', 'b']", index(&grey)).1.contains("photograph"));
         let rgb = RawMask::Rgb { width: 1, height: 1, values: vec![[1, 2, 3]], stored: Stored::default() };
@@ -312,8 +312,8 @@ mod tests {
     #[test]
     fn contradictions_are_refused() {
         let message = |text: &str| spec(text).unwrap_err().to_string();
-        assert!(message("classes = ['a', { name = 'b', source = [0] }]").contains("class `a` and to class `b`"));
-        assert!(message("classes = ['a', 'b']\nignore = [1]").contains("class `b` and to `ignore`"));
+        assert!(message("classes = ['a', { name = 'b', source = [0] }]").contains("both class `a` and class `b`"));
+        assert!(message("classes = ['a', 'b']\nignore = [1]").contains("both class `b` and `ignore`"));
         assert!(message("classes = ['a']\nignore = [[0, 0, 0]]").contains("colour [0, 0, 0]"));
         assert!(message("encoding = 'rgb'\nclasses = ['a']").contains("neither"));
         assert!(message("encoding = 'rgb'\nclasses = [{ name = 'a', source = [3] }]").contains("number 3"));

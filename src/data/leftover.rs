@@ -78,7 +78,7 @@ impl Leftover {
     pub fn text(&self) -> String {
         let names: Vec<String> = self.files.iter().take(SHOWN).map(|path| format!("`{}`", path.display())).collect();
         let more = if self.files.len() > SHOWN { ", …" } else { "" };
-        format!("{} {}: {}{more}", self.files.len(), self.what, names.join(", "))
+        format!("{} ({}): {}{more}", self.what, self.files.len(), names.join(", "))
     }
 }
 
@@ -144,20 +144,17 @@ impl Folder<'_> {
                 }
                 let masked = self.masks_of(name, base).iter().any(|mask| mask.is_file());
                 let (what, remedy) = match masked {
-                    true => (
-                        "images with a mask that no `list` names",
-                        "add their names to a list, if they were not left out on purpose",
-                    ),
+                    true => ("images with a mask that no `list` names", "to use them, add their names to a list"),
                     false => (
                         "images without a mask that no `list` names",
-                        "add the masks and name the images in a list, if they were not left out on purpose",
+                        "to use them, add their masks, and their names to a list",
                     ),
                 };
                 all.add("not-listed", what, remedy, path);
             } else if PICTURES.contains(&ending.to_ascii_lowercase().as_str()) && !is_mask {
                 let (what, remedy) = match &self.files.image_suffix {
                     Some(suffix) => (
-                        format!("pictures among the images that do not end in `{suffix}` and are not read"),
+                        format!("pictures among the images that do not end in `{suffix}`, and are not read"),
                         "change or leave out `image_suffix`, or rename them".to_string(),
                     ),
                     None => (
@@ -209,10 +206,12 @@ impl Folder<'_> {
         }
         let suffix = &self.files.mask_suffix;
         for (ending, paths) in others {
-            let what =
-                format!("pictures among the masks that are not read: they end in `{ending}`, and masks in `{suffix}`");
-            let remedy = "if they show other classes of the same images, join them: [join] in the dataset's TOML; else leave \
-                          them or remove them";
+            let what = format!(
+                "pictures among the masks that are not read: they end in `{ending}`, but masks end in \
+                         `{suffix}`"
+            );
+            let remedy = "if they show other classes of the same images, join them: [join] in the dataset's TOML; \
+                          otherwise leave or remove them";
             paths.into_iter().for_each(|path| all.add("masks-not-used", what.clone(), remedy, path));
         }
     }
@@ -228,15 +227,15 @@ impl Folder<'_> {
 
 fn not_entered(walked: &Walked, all: &mut Leftovers) {
     for path in &walked.loops {
-        let what = "links to a folder that they lie in or that is read under another name, which are not followed";
+        let what = "links to a folder that contains them or is read under another name; they are not followed";
         all.add("link-loop", what, "remove the link", path);
     }
     for path in &walked.unnamed {
-        all.add("name-not-utf8", "files whose name is not UTF-8, which are not read", "rename them", path);
+        all.add("name-not-utf8", "files whose names are not UTF-8; they are not read", "rename them", path);
     }
     for path in &walked.special {
-        let what = "pipes, sockets, devices and system folders, which are not read";
-        all.add("not-a-file", what, "remove them from the folders of the set", path);
+        let what = "pipes, sockets, devices and system folders; they are not read";
+        all.add("not-a-file", what, "remove them from the folders of the dataset", path);
     }
 }
 

@@ -142,7 +142,7 @@ pub struct Sample {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Classes {
-    /// One name a class.
+    /// One name per class.
     pub names: Vec<String>,
     /// One RGB colour a class.
     pub colors: Vec<[u8; 3]>,

@@ -195,13 +195,15 @@ impl Problem {
     pub(crate) fn error(&self, files: &SplitSpec) -> Error {
         match self {
             Self::Folder(folder, error) => Error::file("read the folder", folder, error.to_string())
-                .hint("check `images` of the dataset and its root, or give another root"),
+                .hint("check `images` of the dataset and its root; a recipe takes another root by --set data.root=DIR"),
             Self::Masks(folder, error) => Error::file("read the folder", folder, error.to_string())
-                .hint("check `masks` of the dataset and its root, or give another root"),
+                .hint("check `masks` of the dataset and its root; a recipe takes another root by --set data.root=DIR"),
             Self::SameMask { mask, images: [a, b] } => {
                 let (mask, a, b) = (mask.display(), a.display(), b.display());
-                Error::new(format!("the mask `{mask}` would belong to `{a}` and to `{b}`"))
-                    .hint("write `file` of [join] so that what follows {stem} tells them apart, as in \"{stem}_*.png\"")
+                Error::new(format!("the mask `{mask}` would belong to both `{a}` and `{b}`")).hint(
+                    "write `file` of [join] such that what follows {stem} tells them apart, as in \
+                           \"{stem}_*.png\"",
+                )
             }
             Self::SameStem(a, b) => {
                 let (a, b) = (a.min(b), a.max(b));
@@ -209,15 +211,15 @@ impl Problem {
                     .hint("remove or rename one, or set `image_suffix` to choose")
             }
             Self::List(list, error) => Error::file("read the list", list, error.to_string())
-                .hint("`list` names a text file with the name of one image a line; leave it out to take all images"),
+                .hint("`list` names a text file with one image name per line; leave it out to use all images"),
             Self::ListedTwice { list, line, before, stem } => {
                 Error::new(format!("line {line} of `{}` names `{stem}`, as line {before} does", list.display()))
                     .hint("name each image once")
             }
             Self::NotThere { list, line, stem, images } => {
                 let (list, images, tried) = (list.display(), images.display(), endings(files).join(", "));
-                Error::new(format!("line {line} of `{list}` names `{stem}`, which is no image in `{images}`"))
-                    .hint(format!("tried the endings {tried}; the list holds one name a line, without ending"))
+                Error::new(format!("line {line} of `{list}` names `{stem}`, which is not an image in `{images}`"))
+                    .hint(format!("tried the endings {tried}; the list holds one name per line, without its ending"))
             }
         }
     }
@@ -255,7 +257,7 @@ pub(crate) fn plain_stem(name: &str) -> Option<&str> {
 }
 
 fn lacks_mask(first: &Pair, count: usize, of: usize, masks: &Path, files: &SplitSpec) -> Error {
-    let more = if count > 1 { format!(" ({count} of {of} images lack theirs)") } else { String::new() };
+    let more = if count > 1 { format!(" ({count} of {of} images have none)") } else { String::new() };
     let error = Error::new(format!(
         "the image `{}` has no mask: `{}` is not there{more}",
         first.image.display(),
@@ -267,7 +269,7 @@ fn lacks_mask(first: &Pair, count: usize, of: usize, masks: &Path, files: &Split
         None => error.hint(format!("the folder `{}` is empty or missing; check `masks`", masks.display())),
         Some(_) if count < of => error.hint("add the mask, or leave the image out with a `list`"),
         Some(name) => error.hint(format!(
-            "masks are called like images with `{}` at the end, set by `mask_suffix`; the folder holds `{}`",
+            "masks are named like images with `{}` at the end, set by `mask_suffix`; the folder holds `{}`",
             files.mask_suffix,
             name.display()
         )),

@@ -33,7 +33,7 @@ pub(crate) fn meant(mask: RawMask, encoding: Encoding) -> Result<RawMask> {
     }
     let look_up = |value: &u16| {
         colour(&stored, *value).ok_or_else(|| {
-            Error::new(format!("it holds the number {value}, for which its palette has no colour"))
+            Error::new(format!("it holds the number {value}, which has no colour in its palette"))
                 .hint("the file is damaged: export it again")
         })
     };
@@ -149,8 +149,8 @@ impl Watch {
             path.display()
         ))
         .hint(
-            "if the colours, write encoding = \"rgb\" and give each class its `color` (`structtoken init` writes such a \
-             file); if the numbers, write palettes = \"any\"",
+            "if the colours, set encoding = \"rgb\" and give each class its `color` (`structtoken init` writes such a \
+             file); if the numbers, set palettes = \"any\"",
         ))
     }
 }

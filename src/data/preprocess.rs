@@ -39,7 +39,7 @@ impl Preprocess {
             (false, _) => format!("`std` must hold positive numbers, not {:?}", self.std),
             (_, false) => format!("`mean` must hold finite numbers, not {:?}", self.mean),
         };
-        Err(Error::new(fault).hint("both are in units of 0..=255: ImageNet is mean 123.675, 116.28, 103.53"))
+        Err(Error::new(fault).hint("both are in units of 0..=255: ImageNet's mean is 123.675, 116.28, 103.53"))
     }
 
     /// One image as [1, 3, h, w], normalised f32 on `device`.
@@ -63,7 +63,7 @@ impl Preprocess {
 pub(crate) fn check_range(range: Option<[u16; 2]>) -> Result<()> {
     match range {
         Some([low, high]) if low >= high => Err(Error::new(format!("range = [{low}, {high}] holds no values"))
-            .hint("the lowest value comes first, as in range = [0, 4095] for images of 12 bits in 16")),
+            .hint("the lowest value comes first, as in range = [0, 4095] for 12-bit images stored in 16 bits")),
         _ => Ok(()),
     }
 }

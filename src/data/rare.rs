@@ -33,7 +33,7 @@ impl RareClass {
                 return Err(Error::new(format!(
                     "`rare_class.{key}` of the augmentation must be above 0 and at most {most}"
                 ))
-                .hint("to draw no sample for its rare classes, leave `rare_class` out"));
+                .hint("leave `rare_class` out to draw no samples for rare classes"));
             }
         }
         Ok(())

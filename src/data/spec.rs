@@ -172,9 +172,9 @@ impl DatasetSpec {
                 .hint(format!("give the path of a dataset TOML, or one of shapes, {}", known.join(", "))));
         }
         if !path.exists() {
-            return Err(Error::new(format!("the dataset `{name}` is not there")).hint(
-                "a relative path counts from the recipe, or else from the working directory; for a model file that has \
-                 moved say where it is now: --set data.dataset=PATH",
+            return Err(Error::new(format!("the dataset `{name}` does not exist")).hint(
+                "a relative path is relative to the recipe, or otherwise to the working directory; for a model file \
+                 that has moved pass where the dataset is now: --set data.dataset=PATH",
             ));
         }
         Self::read(path)
@@ -246,11 +246,14 @@ impl DatasetSpec {
         let count = self.classes.len();
         if count == 0 || count > MAX_CLASSES {
             return Err(Error::new(format!("it has {count} classes; 1 to {MAX_CLASSES} are possible"))
-                .hint("labels are 8-bit numbers and 255 stands for pixels to leave out"));
+                .hint("labels are 8-bit numbers, and 255 stands for ignored pixels"));
         }
         let mut names = HashSet::new();
         if let Some(twice) = self.classes.iter().find(|class| !names.insert(&class.name)) {
-            return Err(Error::new(format!("two classes are called `{}`", twice.name)).hint("give each its own name"));
+            return Err(Error::new(format!("two classes have the name `{}`", twice.name)).hint(
+                "give each class its own \
+                                                                                               name",
+            ));
         }
         self.joiner()?;
         LabelMap::new(self).map(|_| ())
@@ -294,7 +297,7 @@ impl<'de> Deserialize<'de> for Source {
             type Value = Source;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a number of 0 to 65535 or a colour [r, g, b]")
+                f.write_str("a number from 0 to 65535 or a colour [r, g, b]")
             }
 
             fn visit_i64<E: serde::de::Error>(self, v: i64) -> Result<Source, E> {

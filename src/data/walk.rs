@@ -44,8 +44,10 @@ fn walk_within(folder: &Path, entries: usize) -> Walked {
         links.into_iter().for_each(|(name, path, depth)| walk.enter(&path, &name, depth));
     }
     if walk.left == 0 {
-        let what =
-            format!("it holds more than {entries} files and folders, with all below it: this is no set of images");
+        let what = format!(
+            "it holds more than {entries} files and folders, including subfolders: this is not a dataset of \
+                     images"
+        );
         walk.walked = Walked { unreadable: vec![(folder.to_path_buf(), io::Error::other(what))], ..Walked::default() };
     }
     let Walked { files, loops, unnamed, special, .. } = &mut walk.walked;
@@ -79,7 +81,7 @@ impl Walk {
             return self.walked.loops.push(folder.to_path_buf());
         }
         if depth > MAX_DEPTH {
-            let what = format!("it lies more than {MAX_DEPTH} folders deep, and is not looked into");
+            let what = format!("it lies more than {MAX_DEPTH} folders deep, and is not read");
             return fail(self, io::Error::other(what));
         }
         let mut folders = Vec::new();
@@ -105,7 +107,10 @@ impl Walk {
             let real =
                 if kind.is_symlink() { std::fs::metadata(&path).ok().map(|data| data.file_type()) } else { Some(kind) };
             match real {
-                Some(real) if real.is_dir() && is_system(&path) => self.walked.special.push(path),
+                // What lies in a folder that is none of the system's can be one only by a link, or at the root.
+                Some(real) if real.is_dir() && (kind.is_symlink() || depth == 0) && is_system(&path) => {
+                    self.walked.special.push(path)
+                }
                 Some(real) if real.is_dir() && kind.is_symlink() => {
                     self.links.push((format!("{name}/"), path, depth + 1))
                 }
@@ -119,12 +124,14 @@ impl Walk {
     }
 }
 
-/// Whether a folder holds what the system makes up when it is asked.
+/// Whether a folder holds what the system makes up when it is asked, whatever a link to it is called.
 fn is_system(folder: &Path) -> bool {
     const SYSTEM: [&str; 3] = ["/proc", "/sys", "/dev"];
-    let called = folder.file_name().and_then(|name| name.to_str());
-    called.is_some_and(|name| matches!(name, "proc" | "sys" | "dev"))
-        && folder.canonicalize().is_ok_and(|real| SYSTEM.iter().any(|system| real == Path::new(system)))
+    /// Memory that is used as a disk.
+    const DISK: &str = "/dev/shm";
+    folder
+        .canonicalize()
+        .is_ok_and(|real| SYSTEM.iter().any(|system| real.starts_with(system)) && !real.starts_with(DISK))
 }
 
 #[cfg(unix)]
@@ -195,10 +202,12 @@ mod tests {
         let _socket = UnixListener::bind(folder.path().join("s.png")).unwrap();
         std::fs::create_dir(folder.path().join("x")).unwrap();
         symlink("/dev", folder.path().join("x/dev")).unwrap();
+        // Whatever they are called.
+        symlink("/dev/fd", folder.path().join("own")).unwrap();
         symlink("/dev/zero", folder.path().join("zero.png")).unwrap();
         let walked = walk(folder.path());
         assert_eq!(names(&walked), ["a.png"]);
-        assert_eq!(walked.special, ["s.png", "x/dev", "zero.png"].map(|name| folder.path().join(name)));
+        assert_eq!(walked.special, ["own", "s.png", "x/dev", "zero.png"].map(|name| folder.path().join(name)));
     }
 
     #[test]

@@ -62,7 +62,8 @@ impl FcnConfig {
         }
         if self.concat_input && self.num_convs == 0 {
             return refuse(
-                "concat_input needs convolutions: num_convs = 0 has nothing to put beside the features".into(),
+                "concat_input needs convolutions: with num_convs = 0 there is nothing to concatenate with the features"
+                    .into(),
             );
         }
         if !self.auxiliary_weight.is_finite() || self.auxiliary_weight < 0.0 {
@@ -74,7 +75,7 @@ impl FcnConfig {
                 None => "[1] of a U-Net, [2, 3] of a ResNet or ConvNeXt".to_owned(),
             };
             return Err(Error::new("model.decoder: auxiliary_weight needs two maps of the backbone")
-                .hint(format!("name those to hand out, for instance model.backbone.out_indices = {example}")));
+                .hint(format!("name those that it hands out, for instance model.backbone.out_indices = {example}")));
         }
         Ok(())
     }

@@ -73,7 +73,8 @@ impl KnetConfig {
         }
         if self.concat_input && self.num_convs == 0 {
             return refuse(
-                "concat_input needs convolutions: num_convs = 0 has nothing to put beside the features".into(),
+                "concat_input needs convolutions: with num_convs = 0 there is nothing to concatenate with the features"
+                    .into(),
             );
         }
         if !self.kernel_channels(features.last()).is_multiple_of(self.feat_channels) {

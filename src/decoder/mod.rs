@@ -84,7 +84,7 @@ decoders! {
     "fcn" => Fcn(Fcn, FcnConfig),
     /// Class embeddings that attend to the patches (mask transformer).
     "segmenter" => Segmenter(Segmenter, SegmenterConfig),
-    /// One kernel a class, updated by what its mask covers.
+    /// One kernel per class, updated by what its mask covers.
     "knet" => Knet(Knet, KnetConfig),
     /// Queries that find masks.
     "maskformer" => MaskFormer(MaskFormer, MaskFormerConfig),

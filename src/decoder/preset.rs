@@ -41,7 +41,7 @@ impl DecoderConfig {
             return Ok(config());
         }
         let known: Vec<&str> = Self::presets().collect();
-        let error = Error::new(format!("there is no decoder `{name}`; known are {}", known.join(", ")));
+        let error = Error::new(format!("there is no decoder `{name}`; the decoders are {}", known.join(", ")));
         let nearest = known.into_iter().map(|known| (distance(&name.to_lowercase(), known), known)).min();
         Err(match nearest {
             Some((edits, known)) if edits <= 1 + name.len() / 3 => error.hint(format!("did you mean `{known}`?")),

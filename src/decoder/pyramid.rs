@@ -68,7 +68,7 @@ pub(super) fn check(features: &FeatureInfo) -> Result<()> {
         return Ok(());
     }
     Err(Error::new(format!(
-        "model.decoder: masks would be made on a map of stride {last}, where the backbone's maps have {:?}",
+        "model.decoder: masks would be made on a map of stride {last}, but the backbone's maps have strides {:?}",
         features.strides
     ))
     .hint(

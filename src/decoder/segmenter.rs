@@ -13,9 +13,9 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::backbone::{Encoder, FeatureInfo, vit};
+use crate::backbone::{Encoder, FeatureInfo};
 use crate::error::{Error, Result};
-use crate::layers::{Cost, DropPath, Init, LayerNorm, Linear, Pass, Unbiased};
+use crate::layers::{Block, BlockShape, Cost, DropPath, Init, LayerNorm, Linear, MlpLayer, Pass, QkvBias, Unbiased};
 
 const EPS: f64 = 1e-5;
 
@@ -88,8 +88,16 @@ impl SegmenterConfig {
     pub(super) fn init(&self, features: &FeatureInfo, classes: usize, init: &mut Init) -> Segmenter {
         let (dim, heads) = self.dims(features);
         let layer = |drop_path, init: &mut Init| {
-            let shape = vit::BlockShape { dim, heads, mlp_dim: self.mlp_ratio * dim, init_values: None, eps: EPS };
-            vit::Block::new(&shape, drop_path, init)
+            let shape = BlockShape {
+                dim,
+                heads,
+                mlp_dim: self.mlp_ratio * dim,
+                mlp: MlpLayer::Mlp,
+                qkv_bias: QkvBias::All,
+                init_values: None,
+                eps: EPS,
+            };
+            Block::new(&shape, drop_path, init)
         };
         let drop_paths = DropPath::schedule(self.drop_path_rate, self.num_layers);
         Segmenter {
@@ -110,7 +118,7 @@ pub struct Segmenter {
     /// One embedding a class, `[1, k, c]`.
     cls_emb: Param<Tensor<3>>,
     dec_proj: Linear,
-    layers: Vec<vit::Block>,
+    layers: Vec<Block>,
     patch_proj: Unbiased,
     classes_proj: Unbiased,
     decoder_norm: LayerNorm,
@@ -128,7 +136,7 @@ impl Segmenter {
         let [_, k, dim] = classes.dims();
         let mut x = Tensor::cat(vec![patches, classes.expand([b, k, dim])], 1); // [b, n + k, dim]
         for layer in &self.layers {
-            x = layer.forward(x, None, pass);
+            x = layer.forward(x, None, None, pass);
         }
         let x = self.decoder_norm.forward(x);
         let patches = unit(self.patch_proj.forward(x.clone().narrow(1, 0, h * w))); // [b, n, dim]

@@ -1,6 +1,6 @@
 //! StructToken (Lin et al., arXiv 2203.12612): structure tokens that become the mask.
 //!
-//! One learnable *structure token* a class, a map of the size of the feature grid, meets the features of the backbone in a
+//! One learnable *structure token* per class, a map of the size of the feature grid, meets the features of the backbone in a
 //! few blocks. A block lets the tokens take structure from the features in one of three ways, then runs both through a
 //! convolutional FFN. After the last block a residual convolution smooths the tokens, which are the logits: there is no
 //! per-pixel classifier.

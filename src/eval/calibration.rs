@@ -148,7 +148,7 @@ impl Reliability {
             let (pixels, confidence) = (u128::from(pixels), u128::from(confidence));
             if !(pixels * least..=pixels * most).contains(&confidence) {
                 return fault(format!(
-                    "bins[{at}]`: {confidence} is no sum of {pixels} probabilities from {at}/{BINS} to {}/{BINS}",
+                    "bins[{at}]`: {confidence} is not a sum of {pixels} probabilities from {at}/{BINS} to {}/{BINS}",
                     at + 1
                 ));
             }
@@ -163,7 +163,7 @@ impl Reliability {
         for (class, sum) in self.of_truth.iter().enumerate() {
             let pixels = whole.of_class(class)[1];
             if u128::from(*sum) > u128::from(pixels) * one {
-                return fault(format!("of_truth[{class}]`: {sum} is no sum of {pixels} probabilities from 0 to 1"));
+                return fault(format!("of_truth[{class}]`: {sum} is not a sum of {pixels} probabilities from 0 to 1"));
             }
         }
         self.check_loss(field, all(1) as f64)

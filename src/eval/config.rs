@@ -119,12 +119,12 @@ impl InferConfig {
         let counts =
             [("`windows_per_batch`", self.windows_per_batch, 1 << 12), ("`logits_mb`", self.logits_mb, 1 << 20)];
         if let Some((what, value, most)) = limits.chain(counts).find(|(_, value, most)| value > most) {
-            return fail(format!("eval: {what} is {value}, and {most} at most"), "omit it for the default");
+            return fail(format!("eval: {what} is {value}; at most {most} is possible"), "omit it for the default");
         }
         if self.scales.len() > MOST_SCALES {
             return fail(
-                format!("eval: `scales` holds {} factors, and {MOST_SCALES} at most", self.scales.len()),
-                "each is a whole inference: six are customary, 0.5 to 1.75",
+                format!("eval: `scales` holds {} factors; at most {MOST_SCALES} are possible", self.scales.len()),
+                "each is a whole inference; six are customary, 0.5 to 1.75",
             );
         }
         if (0..2).any(|side| self.stride[side] > self.crop[side]) {

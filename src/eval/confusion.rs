@@ -39,7 +39,7 @@ impl TryFrom<Counts> for Confusion {
         let all: u128 = matrix.iter().flatten().chain([&ignored]).map(|count| u128::from(*count)).sum();
         if all > 1 << 53 {
             return Err(Error::new(format!(
-                "the confusion matrix and the ignored pixels hold an impossible count, {all} in all"
+                "the confusion matrix and the ignored pixels hold an impossible count, {all} in total"
             )));
         }
         Ok(Self { classes, counts: matrix.concat(), ignored })
@@ -66,7 +66,7 @@ impl Confusion {
         let size = |labels: &Labels| (labels.width, labels.height);
         if size(truth) != size(prediction) || truth.ids.len() != prediction.ids.len() {
             return Err(Error::new(format!(
-                "the prediction is {} x {} pixels and the truth {} x {}",
+                "the prediction has {} x {} pixels, but the truth has {} x {}",
                 prediction.width, prediction.height, truth.width, truth.height
             )));
         }
@@ -156,18 +156,18 @@ impl Confusion {
             )],
             ([], ..) => vec!["no pixel was counted: there is no score".to_owned()],
             ([only], ..) if self.classes > 1 => vec![format!(
-                "the truth holds one class alone, `{}`: a model that says nothing else scores 100 %, so the scores say nothing; \
-                 check the masks, and that the split shows all classes",
+                "the truth holds only one class, `{}`: a model that predicts nothing else scores 100 %, so the scores \
+                 say nothing; check the masks, and that the split shows all classes",
                 name(*only)
             )],
             (truth, [only], _) if truth.len() > 1 => vec![format!(
-                "the model says `{}` for every pixel, though the truth holds {} classes: it has not learned to tell them \
-                 apart (yet)",
+                "the model predicts `{}` for every pixel, although the truth holds {} classes: it has not (yet) \
+                 learned to tell them apart",
                 name(*only),
                 truth.len()
             )],
             (truth, _, right) if truth.len() > 1 && right.len() <= 1 => vec![format!(
-                "of {} classes in the truth the model finds no pixel of any{}",
+                "the model finds no pixel of any of the {} classes in the truth{}",
                 truth.len(),
                 right.first().map(|c| format!(" but `{}`", name(*c))).unwrap_or_default()
             )],
@@ -193,7 +193,7 @@ impl Confusion {
     fn reject(&self, labels: &Labels, what: &str, bad: impl Fn(u8) -> bool) -> Result<()> {
         let Some(at) = labels.ids.iter().position(|id| bad(*id)) else { return Ok(()) };
         let message = format!(
-            "the {what} holds the id {} at column {}, row {}, but there are {} classes",
+            "the {what} holds the id {} at column {}, row {}, but there are only {} classes",
             labels.ids[at],
             at % labels.width,
             at / labels.width,
@@ -274,7 +274,7 @@ impl Scores {
             return Err(Error::new(format!("{field} = {found:?}, where the matrix gives {right:?}")));
         }
         if self.ignored_pixels > 1 << 58 {
-            return Err(Error::new(format!("ignored_pixels = {}: no dataset has so many", self.ignored_pixels)));
+            return Err(Error::new(format!("ignored_pixels = {}: no dataset has that many", self.ignored_pixels)));
         }
         if self.pixels != right.pixels || self.absent != right.absent {
             return Err(Error::new("pixels or absent are not those of the matrix"));
@@ -285,7 +285,7 @@ impl Scores {
         }
     }
 
-    /// A text table of fixed width: one row a class, then the means over classes and the accuracy over all pixels
+    /// A text table of fixed width: one row per class, then the means over classes and the accuracy over all pixels
     /// (aAcc). Scores in percent, `-` where there is none; `pixels` is the class's share of the counted ones.
     pub fn table(&self) -> String {
         let longest = self.classes.iter().map(|class| class.name.chars().count()).max().unwrap_or(0);

@@ -21,7 +21,7 @@ pub(super) struct HostLook {
     /// Rows of windows: the top, and a grid for each left.
     rows: Vec<(usize, Vec<Grid>)>,
     classes: usize,
-    /// Values at a place of a grid: one a class, or one a mask.
+    /// Values at a place of a grid: one per class, or one per mask.
     channels: usize,
     /// Width of a window's grid, and values of one image on it.
     grid_width: usize,

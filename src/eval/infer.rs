@@ -235,8 +235,8 @@ pub(super) fn shares(votes: Tensor<4>) -> Tensor<4> {
 /// Labels would be made of it all the same: the first class, everywhere.
 pub(super) fn not_finite() -> Error {
     Error::new("the network's logits are infinite or not a number").hint(
-        "some of its weights are too large, or the training that wrote them diverged: `structtoken inspect` shows the range \
-         of every tensor; take an earlier checkpoint, and see that the model is given the preprocessing it was trained with",
+        "some weights are too large, or the training that wrote them diverged: `structtoken inspect` shows the range \
+         of every tensor; use an earlier checkpoint, and check that the preprocessing is that of training",
     )
 }
 

@@ -1,9 +1,11 @@
-//! How much memory an evaluation takes: foretold from sizes that are known before it begins, and measured.
+//! How much memory an evaluation takes: estimated from sizes that are known before it starts, and measured.
 //!
 //! Images, windows and the network's maps have known sizes, and nothing else grows: the counts of a [`Tally`](super::Tally)
 //! are small, whatever the number of images. What cannot be known is what the allocator keeps of what was freed: this
 //! program's gives nothing back. So weights count twice, as the file was read and as the network holds them; and of what an
 //! image takes a part finds room where the file was. Both constants were measured; `docs/evaluation.md` says how well they do.
+//! A convolutional network's maps are of many sizes, and what one leaves another seldom fits into: for those the forecast is
+//! what they take at most.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -40,8 +42,10 @@ pub struct Forecast {
     pub program: usize,
     /// Weights, as a file and as a network.
     pub weights: usize,
-    /// Maps inside of the network.
+    /// Maps inside the network.
     pub network: usize,
+    /// What convolutions arrange their weights and maps in, and what lies unused between maps of many sizes.
+    pub convolutions: usize,
     /// What goes into the network and what comes out of it.
     pub windows: usize,
     /// Images, labels and what is counted of them.
@@ -52,9 +56,17 @@ pub struct Forecast {
 const PROGRAM: usize = 50_000_000;
 /// The part of what an image takes that needs memory of its own.
 const FRESH: f64 = 0.75;
+/// The same of a convolutional network, at most.
+const FRESH_CONVOLVED: f64 = 1.25;
+/// What the allocator hands out large maps from: one that is larger than what is left of a piece begins another.
+const PIECE: usize = 32 << 20;
+/// What a thread that convolves holds, in bytes: maps and products at their points, and pages of its own.
+const THREAD: usize = 15_000_000;
+/// How often the arranged weights are counted: they grow from layer to layer, and what they outgrow stays.
+const GROWN: usize = 2;
 /// Images that are decoded at once: the one that is evaluated, those that wait, and the one being read.
 const IMAGES: usize = 2 + super::AHEAD;
-/// The part of a forecast that is needed for certain.
+/// The part of an estimate that is needed for certain.
 const CERTAIN: f64 = 0.5;
 /// Bytes of a pixel of image and truth.
 const DECODED: usize = 4;
@@ -66,12 +78,28 @@ impl Plan<'_> {
     pub fn forecast(&self) -> Forecast {
         let image = Image { size: self.image, classes: self.classes, threads: self.threads };
         let activations = |size| self.model.activations(self.classes, size);
-        let [network, windows, images] = image.parts(self.settings, self.stride(), &activations);
-        Forecast { program: PROGRAM, weights: 2 * 4 * self.parameters, network, windows, images }
+        let parts = image.parts(self.settings, self.stride(), &activations);
+        let [network, windows, images] = match self.is_upper_bound() {
+            true => parts.map(|bytes| (bytes as f64 / FRESH * FRESH_CONVOLVED) as usize),
+            false => parts,
+        };
+        let convolutions = match self.model.backbone.arranged_weights() {
+            None => 0,
+            Some(arranged) => {
+                let maps = (network as f64 / FRESH_CONVOLVED) as usize;
+                GROWN * 4 * arranged + self.threads * THREAD + (1 + maps / PIECE).min(3) * PIECE
+            }
+        };
+        Forecast { program: PROGRAM, weights: 2 * 4 * self.parameters, network, convolutions, windows, images }
+    }
+
+    /// Whether the forecast is what is taken at most, and not about what is taken.
+    pub fn is_upper_bound(&self) -> bool {
+        self.model.backbone.arranged_weights().is_some()
     }
 
     /// Fails where what it will take is far more than the memory that is left. `held` is how much of it this process has
-    /// already, the weights for instance. The forecast is no promise: what may just fit is tried.
+    /// already, the weights for instance. The estimate is not exact: what may just fit is tried.
     pub fn ensure(&self, held: usize) -> Result<()> {
         need(self.forecast().total(), held, self.image)
     }
@@ -87,12 +115,12 @@ fn need(foretold: usize, held: usize, (height, width): (usize, usize)) -> Result
     room::need(
         needed.saturating_sub(held) as u64,
         &format!("an image of {width} x {height}"),
-        "see it in smaller pieces: lower eval.windows_per_batch, eval.crop with eval.stride, eval.scales or eval.resize, \
-         or take eval.mode=slide for eval.mode=whole",
+        "process it in smaller pieces: lower eval.windows_per_batch, eval.crop with eval.stride, eval.scales or \
+         eval.resize, or use eval.mode=slide instead of eval.mode=whole",
     )
 }
 
-/// The most bytes that an image of this process was foretold to take, and was let pass.
+/// The most bytes that an image of this process was estimated to take, and was let pass.
 static PASSED: AtomicUsize = AtomicUsize::new(0);
 
 /// Fails where an image of `size` (height, width) needs far more memory than is left, beside the weights, which are there.
@@ -153,17 +181,17 @@ impl Image {
 }
 
 impl Forecast {
-    /// Below this much, what the allocator and the system add is as large as what is foretold.
+    /// Below this much, what the allocator and the system add is as large as what is estimated.
     const SMALL: usize = 100_000_000;
 
-    /// Whether it is too little for its parts to be foretold.
+    /// Whether it is too little for its parts to be estimated.
     pub fn is_small(&self) -> bool {
         self.total() < Self::SMALL
     }
 
     /// All of it.
     pub fn total(&self) -> usize {
-        let parts = [self.program, self.weights, self.network, self.windows, self.images];
+        let parts = [self.program, self.weights, self.network, self.convolutions, self.windows, self.images];
         parts.into_iter().fold(0, usize::saturating_add)
     }
 }
@@ -221,6 +249,40 @@ mod tests {
         assert!(more.windows > 2 * one.windows);
         assert_eq!(more.network, 3 * one.network, "a row of three windows, and a second would make six");
         assert_eq!(one.total(), one.program + one.weights + one.network + one.windows + one.images);
+        assert_eq!(one.convolutions, 0);
+    }
+
+    /// The most that evaluations held on Linux with two threads, in MB; a U-Net of 3 million values, 2 classes, images whole.
+    #[test]
+    fn a_unet_takes_no_more_than_is_foretold() {
+        let plan = |decoder: &str, image, threads, settings: &InferConfig| {
+            let text =
+                format!("[model.backbone]\ntype = \"unet\"\ndepths = [1, 1, 1, 1]\n[model.decoder]\ntype = {decoder}");
+            let recipe: toml::Table = toml::from_str(&text).unwrap();
+            let model: ModelConfig = recipe["model"].clone().try_into().unwrap();
+            let plan = Plan { model: &model, classes: 2, parameters: 2_500_000, settings, image, threads };
+            assert!(plan.is_upper_bound());
+            plan.forecast().total() as f64 / 1e6
+        };
+        let whole = InferConfig { mode: InferMode::Whole, ..InferConfig::default() };
+        let (fcn, tokens) = ("\"fcn\"\nnum_convs = 0", "\"structtoken\"");
+        for (decoder, image, held) in [
+            (fcn, (256, 256), 143.0),
+            (fcn, (512, 512), 218.0),
+            (fcn, (520, 640), 296.0),
+            (fcn, (1024, 1024), 515.0),
+            (tokens, (256, 256), 189.0),
+            (tokens, (512, 512), 335.0),
+            (tokens, (520, 640), 345.0),
+            (tokens, (1024, 1024), 625.0),
+        ] {
+            let foretold = plan(decoder, image, 2, &whole);
+            // Nothing of use would be said by a bound that is far away.
+            assert!((0.95..1.35).contains(&(foretold / held)), "{decoder} {image:?}: {foretold} for {held}");
+        }
+        assert!(plan(fcn, (512, 512), 8, &whole) > plan(fcn, (512, 512), 2, &whole));
+        let slide = InferConfig { crop: [256, 256], stride: [192, 192], ..InferConfig::default() };
+        assert!(plan(fcn, (1024, 1024), 2, &slide) < 0.7 * plan(fcn, (1024, 1024), 2, &whole));
     }
 
     #[cfg(target_os = "linux")]

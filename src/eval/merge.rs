@@ -74,7 +74,7 @@ impl Identity {
             ("of a dataset with other classes", self.classes != other.classes),
             ("of another split", self.split != other.split),
             ("of other images", (self.images, &self.names) != (other.images, &other.names)),
-            ("with other settings of inference", self.settings != other.settings),
+            ("with other inference settings", self.settings != other.settings),
             ("with other options", self.ask != other.ask),
         ];
         parts.into_iter().find(|(_, differs)| *differs).map(|(what, _)| what)
@@ -117,7 +117,7 @@ impl Part {
         let part: Self =
             files::parse_json(&bytes).map_err(|error| Error::file("read the shard", path, error).hint(foreign()))?;
         if part.format != FORMAT {
-            return Err(Error::new(format!("`{}` is no shard of an evaluation", path.display())).hint(foreign()));
+            return Err(Error::new(format!("`{}` is not a shard of an evaluation", path.display())).hint(foreign()));
         }
         part.check().map_err(|error| {
             Error::file("use the shard", path, error).hint("the file is damaged: evaluate this shard again")
@@ -153,7 +153,7 @@ pub fn merge(parts: Vec<(PathBuf, Part)>) -> Result<(Identity, Tally)> {
     let mut parts = parts.into_iter();
     let Some((first_path, first)) = parts.next() else {
         return Err(
-            Error::new("there are no shards to merge").hint("name the files that `--shard I/N --out FILE` wrote")
+            Error::new("there are no shards to merge").hint("give the files that `--shard I/N --out FILE` wrote")
         );
     };
     let (count, identity, mut tally) = (first.shard.count(), first.identity, first.tally);
@@ -182,11 +182,11 @@ pub fn merge(parts: Vec<(PathBuf, Part)>) -> Result<(Identity, Tally)> {
         .map(String::from)
         .collect();
     if !missing.is_empty() {
-        return Err(Error::new(format!("of {count} shards these are missing: {}", missing.join(", ")))
-            .hint("evaluate them with `--shard I/N --out FILE`, and name all files"));
+        return Err(Error::new(format!("these of the {count} shards are missing: {}", missing.join(", ")))
+            .hint("evaluate them with `--shard I/N --out FILE`, and give all files"));
     }
     if hash(tally.names()) != identity.names {
-        return Err(Error::new("the names of the images in the shards are not those of the dataset they tell of")
+        return Err(Error::new("the image names in the shards are not those of the dataset that the shards describe")
             .hint("one of them is damaged: evaluate all of them again"));
     }
     Ok((identity, tally))

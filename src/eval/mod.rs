@@ -84,14 +84,14 @@ impl Inference<'_> {
     pub fn labels_with(&self, image: &Image, progress: &mut dyn FnMut(f64)) -> Result<Labels> {
         let views = self.views(image)?;
         let mut maps = infer::labels_with(self.network, &views, (image.height, image.width), self.config, progress)?;
-        maps.pop().ok_or_else(|| Error::new("the network answered nothing"))
+        maps.pop().ok_or_else(|| Error::new("the network returned nothing"))
     }
 
     /// The class of every pixel of an image with its `truth`, and how probable label and truth are.
     pub fn certain(&self, image: &Image, truth: &Labels) -> Result<(Labels, Certainty)> {
         if (truth.width, truth.height, truth.ids.len()) != (image.width, image.height, image.width * image.height) {
             return Err(Error::new(format!(
-                "the image is {} x {} pixels and the truth {} x {}",
+                "the image has {} x {} pixels, but the truth has {} x {}",
                 image.width, image.height, truth.width, truth.height
             )));
         }
@@ -108,14 +108,14 @@ impl Inference<'_> {
             return Err(Error::new(format!(
                 "the probabilities of {classes} classes at {width} x {height} are too large"
             ))
-            .hint("ask for labels, which are made in bands of rows, or cut the image"));
+            .hint("ask for labels, which are computed in bands of rows, or cut the image into tiles"));
         }
         let views = self.views(image)?;
         // In bands, and put together.
         room::need(
             2 * 4 * values as u64,
             &format!("the probabilities of {} x {} pixels", image.width, image.height),
-            "leave --probabilities out, or cut the image",
+            "leave out --probabilities, or cut the image into tiles",
         )?;
         let tensor = infer::probabilities(self.network, &views, (image.height, image.width), self.config)?;
         tensor.try_into_vec_as().map_err(|e| Error::new("cannot read probabilities from the device").source(e))
@@ -134,8 +134,8 @@ impl Inference<'_> {
         }
         let sizes = self.config.sizes((height, width));
         if let Some((h, w)) = sizes.iter().find(|(h, w)| h.saturating_mul(*w) > LARGEST_VIEW) {
-            return Err(Error::new(format!("the image of {width} x {height} pixels would be seen at {w} x {h}"))
-                .hint("lower `scales` or `resize`, or cut the image"));
+            return Err(Error::new(format!("the image of {width} x {height} pixels would be scaled to {w} x {h}"))
+                .hint("lower `scales` or `resize`, or cut the image into tiles"));
         }
         memory::ensure_image(self, (height, width))?;
         let mut views = Vec::with_capacity(sizes.len() * 2);
@@ -151,7 +151,7 @@ impl Inference<'_> {
 }
 
 /// What to do where no thread can be started.
-pub(crate) const MORE_THREADS: &str = "allow this user more processes (ulimit -u), or take fewer --threads";
+pub(crate) const MORE_THREADS: &str = "allow this user more processes (ulimit -u), or use fewer --threads";
 
 /// One image to evaluate on: its name, its pixels, its truth.
 pub type Sample = (String, Image, Labels);
@@ -382,7 +382,7 @@ mod tests {
             let many = std::iter::once(off_size).chain((0..100).map(|_| good("a")));
             let many = many.inspect(|_| _ = fetched.fetch_add(1, Ordering::Relaxed));
             let error = evaluate_samples(inference, &names(), many, |_| {}).unwrap_err().to_string();
-            assert!(error.starts_with("cannot evaluate on `b`: the prediction is 8 x 9"), "{error}");
+            assert!(error.starts_with("cannot evaluate on `b`: the prediction has 8 x 9"), "{error}");
             assert!(fetched.into_inner() <= AHEAD + 3);
             let unknown = Ok(("c".to_string(), picture(1, 8, 8), Labels { width: 8, height: 8, ids: vec![9; 64] }));
             assert!(fails(vec![good("a"), unknown]).contains("`c`: the truth holds the id 9"));

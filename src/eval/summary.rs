@@ -188,7 +188,7 @@ impl Evaluation {
             let _ = writeln!(text, "  {miou:>6}  {accuracy:>6}  {}", image.name);
         }
         let Some(suspects) = &self.suspects else { return };
-        let _ = writeln!(text, "\nregions whose truth may be wrong: {}", suspects.len());
+        let _ = writeln!(text, "\nlabel issues, regions whose truth may be wrong: {}", suspects.len());
         for one in suspects {
             let [x, y, width, height] = one.bounds;
             let (label, prediction, pixels) = (&one.label, &one.prediction, one.pixels);

@@ -153,7 +153,7 @@ impl Regions {
             return fault(&format!("wanted` is {}, and `identity.ask.suspects` {wanted}", self.wanted));
         }
         if self.found.len() > wanted.saturating_mul(KEPT) || !self.found.is_sorted_by_key(Region::rank) {
-            return fault("found` is too long, or not in the order of suspicion");
+            return fault("found` is too long, or not in order");
         }
         // Of each image and class the wrong pixels that no region before has taken.
         let mut left = BTreeMap::new();

@@ -1,7 +1,7 @@
 //! Everything an evaluation counts, in whole numbers: tallies of parts of a dataset add up exactly, in any order.
 //!
 //! The state is k x k counts and a few times k more, and for every image its name and three numbers for each class that truth
-//! or prediction hold (16 bytes a class): a thousand images of ten classes take a quarter of a megabyte.
+//! or prediction hold (16 bytes per class): a thousand images of ten classes take a quarter of a megabyte.
 
 use serde::{Deserialize, Serialize};
 

@@ -91,8 +91,11 @@ fn special(_: FileType) -> &'static str {
 
 fn too_large(length: u64, limit: u64) -> io::Error {
     let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
-    let text =
-        format!("it holds {} MB or more, and files of its kind may hold {} MB", megabytes(length), megabytes(limit));
+    let text = format!(
+        "it holds {} MB or more, but files of its kind may hold at most {} MB",
+        megabytes(length),
+        megabytes(limit)
+    );
     io::Error::new(io::ErrorKind::FileTooLarge, text)
 }
 

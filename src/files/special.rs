@@ -26,7 +26,7 @@ pub(super) fn open(path: &Path) -> io::Result<Option<File>> {
     // Without a reader a pipe would be waited for without end.
     let file = File::options().write(true).custom_flags(libc::O_NONBLOCK).open(path).map_err(|error| {
         let unread = kind.is_fifo() && error.raw_os_error() == Some(libc::ENXIO);
-        if unread { io::Error::new(io::ErrorKind::BrokenPipe, "nobody reads this pipe") } else { error }
+        if unread { io::Error::new(io::ErrorKind::BrokenPipe, "nothing reads this pipe") } else { error }
     })?;
     // SAFETY: sets a flag of a descriptor that is open.
     if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETFL, 0) } == -1 {
@@ -61,7 +61,7 @@ mod tests {
         }
         assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         let error = write(&pipe, b"new").unwrap_err();
-        assert!(error.to_string().contains("nobody reads") && error.remedy().is_some(), "{error}");
+        assert!(error.to_string().contains("nothing reads this pipe") && error.remedy().is_some(), "{error}");
         let copy = folder.path().join("copy");
         let mut reader = Command::new("cat").arg(&pipe).stdout(File::create(&copy).unwrap()).spawn().unwrap();
         let bytes = vec![7; 1 << 20];

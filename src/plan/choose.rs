@@ -1,17 +1,17 @@
 //! The rules by which a recipe is chosen.
 
+mod backbone;
 #[cfg(test)]
 mod tests;
 
 use std::fmt::Write;
 
-use super::facts::{Facts, Machine, Network as Found, Pretrained, Vit};
+use super::facts::{Facts, Machine, Network as Found, Pretrained};
 use super::{Predicted, Probe, Wishes};
 use crate::config::Config;
 use crate::data::Split;
 use crate::error::Result;
 use crate::text;
-use crate::weights::Convolutional;
 
 /// A line of the recipe and why it is so.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +30,8 @@ pub struct Line {
 const CROPS: [usize; 4] = [224, 336, 448, 512];
 /// Steps a run should have at least: with fewer it is mostly warm-up.
 const STEPS: f64 = 600.0;
+/// The same from scratch, where everything is to be learned.
+const STEPS_FROM_SCRATCH: f64 = 1500.0;
 /// Passes over the training images that a run should have at least.
 const PASSES: f64 = 4.0;
 /// Passes after which more of the same images teach little.
@@ -80,11 +82,11 @@ enum Network {
     /// A vision transformer from scratch, because the user wants it.
     Vit,
     /// A U-Net from scratch.
-    Unet { stem_stride: usize },
+    Unet { stem_stride: usize, stages: usize },
 }
 
-/// Channels of a U-Net's stages.
-const UNET: [usize; 4] = [32, 64, 128, 256];
+/// Channels of a U-Net's stages; small images have one stage less.
+const UNET: [usize; 5] = [24, 48, 96, 192, 384];
 /// Images whose shorter side is below this are small: nothing of their resolution is given away.
 const SMALL: usize = 128;
 /// Images whose longer side is above this are brought to it.
@@ -105,8 +107,13 @@ impl Chosen {
         let short = facts.size.0.min(facts.size.1);
         // A network that is given brings its type along.
         let transformer = match wishes.given.is_empty() {
-            true => wishes.value("model.backbone.type").is_some_and(|kind| kind.trim_matches(['"', '\'']) == "vit"),
-            false => wishes.value("model.backbone").is_some_and(|table| table.contains("type = \"vit\"")),
+            true => {
+                let kind = wishes.value("model.backbone.type").map(|kind| kind.trim_matches(['"', '\'']));
+                matches!(kind, Some("vit" | "dinov3"))
+            }
+            false => wishes
+                .value("model.backbone")
+                .is_some_and(|table| ["type = \"vit\"", "type = \"dinov3\""].iter().any(|kind| table.contains(kind))),
         };
         let (network, patch, batch) = match &facts.pretrained {
             Some(Pretrained { network: Found::Vit(vit), .. }) => {
@@ -115,8 +122,8 @@ impl Chosen {
             // Both networks halve the image five times.
             Some(_) => (Network::Encoder, 32, if machine.cpu { 4 } else { 16 }),
             None if !transformer => {
-                let stem_stride = if short < SMALL { 1 } else { 2 };
-                (Network::Unet { stem_stride }, stem_stride << (UNET.len() - 1), if machine.cpu { 4 } else { 16 })
+                let (stem_stride, stages) = if short < SMALL { (1, UNET.len() - 1) } else { (2, UNET.len()) };
+                (Network::Unet { stem_stride, stages }, stem_stride << (stages - 1), if machine.cpu { 2 } else { 16 })
             }
             None if short < SMALL => (Network::Vit, 4, 8),
             None if short < 320 => (Network::Vit, 8, 8),
@@ -220,120 +227,6 @@ impl Chosen {
         }
     }
 
-    fn backbone(&mut self, facts: &Facts, wishes: &Wishes) {
-        let kind = match self.network {
-            Network::Unet { .. } => {
-                ("\"unet\"", "convolutions learn from few images; a transformer wants pretrained weights")
-            }
-            Network::Encoder => ("\"unet\"", "maps of several strides are brought together again, up to the finest"),
-            Network::Vit | Network::Pretrained => ("\"vit\"", ""),
-        };
-        self.push("model.backbone", "type", kind.0, kind.1);
-        match (&facts.pretrained, self.network) {
-            (Some(pretrained), _) => {
-                let name = pretrained.path.file_name().unwrap_or_default().to_string_lossy();
-                match &pretrained.network {
-                    Found::Vit(vit) => self.vit(vit, &name),
-                    Found::Convolutional(encoder) => self.encoder(encoder, &name),
-                }
-                let path = toml::Value::from(pretrained.path.to_string_lossy().as_ref());
-                self.push("train", "pretrained", path, "");
-            }
-            (None, Network::Unet { stem_stride }) => {
-                let stride = if stem_stride == 1 {
-                    "small images are seen pixel by pixel"
-                } else {
-                    "the finest map has half of the rows and columns"
-                };
-                self.push("model.backbone", "channels", format!("{UNET:?}"), "");
-                self.push("model.backbone", "depths", "[1, 1, 1, 1]", "small: more steps teach more than more weights");
-                self.push("model.backbone", "stem_stride", stem_stride, stride);
-            }
-            (None, _) => {
-                let long = wishes.budget.as_secs() >= 3 * 3600;
-                let (depth, reason) = match long {
-                    true => (12, "ViT-Tiny: from scratch a larger one learns too slowly"),
-                    false => (6, "ViT-Tiny with half of its blocks: nothing is pretrained, and time is short"),
-                };
-                self.push("model.backbone", "size", "\"tiny\"", reason);
-                self.push("model.backbone", "depth", depth, "");
-                self.push("model.backbone", "patch_size", self.patch, "for images of this size");
-                self.push("model.backbone", "drop_path_rate", "0.0", "a short run has nothing to regularise");
-            }
-        }
-        match wishes.value("model.decoder.type").map(|name| name.trim_matches(['"', '\''])) {
-            Some("structtoken") => self.structure(""),
-            // The settings of another are left as they are published.
-            Some(_) => {}
-            None if self.network == Network::Pretrained && !wishes.touches("model.decoder") => {
-                let why = "a linear classifier: ahead in runs this short, over pretrained features (docs/results.md)";
-                self.push("model.decoder", "type", "\"fcn\"", why);
-                self.push("model.decoder", "num_convs", 0, "the features are classified as they are");
-            }
-            None if self.network == Network::Pretrained => self.structure(""),
-            None if matches!(self.network, Network::Unet { .. } | Network::Encoder)
-                && !wishes.touches("model.decoder") =>
-            {
-                self.push("model.decoder", "type", "\"fcn\"", "the U-Net's last map is classified pixel by pixel");
-                self.push("model.decoder", "num_convs", 0, "");
-            }
-            None => self.structure("from scratch a linear classifier learns no shapes (docs/results.md)"),
-        }
-    }
-
-    fn structure(&mut self, reason: &str) {
-        self.lines.retain(|line| line.table != "model.decoder");
-        self.push("model.decoder", "type", "\"structtoken\"", reason);
-        self.push("model.decoder", "block", "\"pwe\"", "the fastest of the three, and the best in short runs");
-        self.push("model.decoder", "num_blocks", 2, "as in the recipes that a CPU trains");
-    }
-
-    /// Takes StructToken in place of the linear classifier if there is time for so many `steps`; gives whether it does.
-    pub(super) fn lengthen(&mut self, steps: f64) -> bool {
-        let linear = self.network == Network::Pretrained
-            && self.lines.iter().any(|line| line.table == "model.decoder" && line.key == "num_convs");
-        let long = linear && steps > SHORT;
-        if long {
-            self.structure("for a run this long; in short ones a linear classifier leads (docs/results.md)");
-        }
-        long
-    }
-
-    /// A U-Net with this network for its way down.
-    fn encoder(&mut self, encoder: &Convolutional, name: &str) {
-        let up: Vec<usize> = (0..encoder.skips()).map(|i| 32 << i).collect();
-        self.push("model.backbone", "channels", format!("{up:?}"), "of the maps on the way up, the finest first");
-        for (i, (key, value)) in encoder.recipe().into_iter().enumerate() {
-            let reason = if i == 0 { format!("{encoder}, as in {name}") } else { String::new() };
-            self.push("model.backbone.encoder", key, value, reason);
-        }
-    }
-
-    fn vit(&mut self, vit: &Vit, name: &str) {
-        let Vit { embed_dim, depth, patch_size, layer_scale, reg_tokens, .. } = vit;
-        self.push("model.backbone", "embed_dim", embed_dim, format!("as in {name}"));
-        self.push("model.backbone", "depth", depth, "");
-        self.push("model.backbone", "num_heads", (embed_dim / 64).max(1), "64 channels each, as all published ones");
-        self.push("model.backbone", "patch_size", patch_size, "");
-        if *layer_scale {
-            self.push("model.backbone", "init_values", "1.0", "it has LayerScale, as DINOv2");
-            self.push("model.backbone", "final_norm", "true", "DINOv2's features are meant to be normalised");
-        }
-        if *reg_tokens > 0 {
-            self.push("model.backbone", "reg_tokens", reg_tokens, "it has registers");
-        }
-        if !vit.class_token {
-            self.push("model.backbone", "class_token", "false", "it has none");
-        }
-        if vit.no_embed_class {
-            self.push("model.backbone", "no_embed_class", "true", "its positions are those of the patches alone");
-        }
-        if vit.mlp_dim != 4 * embed_dim {
-            let ratio = format!("{:?}", vit.mlp_dim as f64 / *embed_dim as f64);
-            self.push("model.backbone", "mlp_ratio", ratio, "as its MLPs have it");
-        }
-    }
-
     fn learning(&mut self, facts: &Facts, wishes: &Wishes) {
         self.push(
             "train",
@@ -369,10 +262,10 @@ impl Chosen {
                 self.push(
                     "train.optimizer",
                     "lr",
-                    "1e-3",
+                    "5e-4",
                     "a quarter of that from scratch: the network has learned already",
                 );
-                self.push("train.optimizer", "decoder_lr_mult", 2, "new classes have everything to learn");
+                self.push("train.optimizer", "decoder_lr_mult", 10, "new classes have everything to learn");
             }
             _ if onwards => {
                 self.push("train.optimizer", "lr", "1e-4", "the network has learned already");
@@ -385,11 +278,11 @@ impl Chosen {
             Network::Encoder => {
                 let why = "less than from scratch: half of the network is pretrained, and its way up is not";
                 self.push("train.optimizer", "lr", "5e-4", why);
-                self.push("train.optimizer", "decoder_lr_mult", 2, "");
+                self.push("train.optimizer", "decoder_lr_mult", 10, "the classifier begins near zero");
             }
             Network::Unet { .. } => {
-                self.push("train.optimizer", "lr", "4e-3", "from scratch, with a norm after each convolution");
-                self.push("train.optimizer", "decoder_lr_mult", 1, "");
+                self.push("train.optimizer", "lr", "2e-3", "from scratch, with a norm after each convolution");
+                self.push("train.optimizer", "decoder_lr_mult", 10, "the classifier begins near zero");
             }
             Network::Vit => {
                 self.push("train.optimizer", "lr", "1e-3", "from scratch, for a small transformer");
@@ -419,7 +312,8 @@ impl Chosen {
         };
         let smallest = self.config(wishes)?;
         let (least, batch) = (macs(&smallest), smallest.train.batch_size as f64);
-        let wanted = STEPS.max(PASSES * facts.images(Split::Train) as f64 / batch);
+        let steps = if matches!(self.network, Network::Unet { .. }) { STEPS_FROM_SCRATCH } else { STEPS };
+        let wanted = steps.max(PASSES * facts.images(Split::Train) as f64 / batch);
         let mut reason = "the smallest: there is no time for larger ones".to_owned();
         let mut taken = 0.0;
         let [rows, columns] = self.crop;
@@ -453,14 +347,31 @@ impl Chosen {
             let why = format!("an image at a time: all at once would take {needed:.0} MB");
             self.push("train", "accumulate", batch, why);
         }
-        let why = "that of the crops, for which the table of positions is made";
+        let why = match &facts.pretrained {
+            Some(pretrained) if pretrained.is_rotated() => "that of the crops, for which the decoder is made",
+            _ => "that of the crops, for which the table of positions is made",
+        };
         self.push("model.backbone", "img_size", format!("[{height}, {width}]"), why);
         Ok(taken.min(MOST_PASSES * facts.images(Split::Train) as f64 / batch))
     }
 
-    /// Spends the budget on iterations of `batch` images and on evaluations.
-    pub(super) fn spend(&mut self, facts: &Facts, wishes: &Wishes, probe: &Probe, batch: usize) {
-        let budget = wishes.budget.as_secs_f64();
+    /// Whether trials are to decide the norm of a U-Net: over groups of channels it is ahead where images were taken in many ways,
+    /// over the batch where they are all of one kind (docs/results.md).
+    pub(super) fn tries_norms(&self, wishes: &Wishes) -> bool {
+        matches!(self.network, Network::Unet { .. })
+            && !wishes.given.iter().chain(&wishes.changes).any(|change| {
+                let key = change.split('=').next().unwrap_or_default().trim();
+                ["model", "model.backbone", "model.backbone.norm"].contains(&key)
+            })
+    }
+
+    /// Takes a norm for the U-Net.
+    pub(super) fn norm(&mut self, kind: &str, reason: impl Into<String>) {
+        self.push("model.backbone", "norm", format!("{kind:?}"), reason);
+    }
+
+    /// Spends `budget` seconds on iterations of `batch` images and on evaluations.
+    pub(super) fn spend(&mut self, facts: &Facts, wishes: &Wishes, probe: &Probe, batch: usize, budget: f64) {
         let evaluation = facts.images(Split::Val) as f64 * probe.image_s;
         let evaluations = (EVALUATING.0 * budget / evaluation).clamp(1.0, EVALUATING.1).floor();
         let time = (SPENT * budget - evaluations * evaluation).max(0.1 * budget);
@@ -470,7 +381,9 @@ impl Chosen {
         let why =
             if steps as f64 >= most.floor() { "as many passes as are of use" } else { "what the budget has room for" };
         self.push("train", "iterations", steps, format!("{why}: {passes:.1} passes over the images"));
-        // Iterations that the user sets are the user's.
+        // Iterations that the user sets are the user's, and what follows from them follows these.
+        let steps = wishes.value("train.iterations").and_then(|set| set.parse().ok()).unwrap_or(steps);
+        let evaluations = evaluations.min(steps.max(1) as f64);
         if wishes.value("train.iterations").is_none() && !wishes.touches("train.schedule.bends") {
             let limit = format!("{:?}", text::spell(wishes.budget));
             self.push(

@@ -76,6 +76,12 @@ pub struct Vit {
     pub class_token: bool,
     /// Whether its positions are those of the patches alone, as timm's `no_embed_class`.
     pub no_embed_class: bool,
+    /// Whether its MLPs have gates (SwiGLU).
+    pub gated: bool,
+    /// Whether its positions are rotations and no table, as DINOv3's.
+    pub rotated: bool,
+    /// Whether queries, keys and values have biases.
+    pub qkv_bias: bool,
 }
 
 /// What there is to compute with.
@@ -218,6 +224,11 @@ fn data_changes(wishes: &Wishes) -> Vec<String> {
 }
 
 impl Pretrained {
+    /// Whether it is a vision transformer whose positions are rotations.
+    pub(super) fn is_rotated(&self) -> bool {
+        matches!(&self.network, Network::Vit(vit) if vit.rotated)
+    }
+
     fn read(path: &Path) -> Result<Self> {
         utf8(path)?;
         let state = weights::read(path)?;
@@ -238,19 +249,34 @@ impl Pretrained {
                 path.display()
             ))
             .hint(
-                "take weights of a ViT, ResNet or ConvNeXt of timm, or of AugReg or DINOv2, or leave --pretrained out; grouped and \
+                "take weights of a ViT, ResNet or ConvNeXt of timm, or of AugReg, DINOv2 or DINOv3, or leave --pretrained out; grouped and \
                  widened ResNets (ResNeXt, Wide ResNet) are none of these",
             ));
         };
         let layer_scale = named.keys().any(|name| name.starts_with("backbone.blocks.0.ls1"));
         let reg_tokens = shape("backbone.register_tokens").and_then(|shape| shape.get(1).copied()).unwrap_or(0);
-        let mlp = shape("backbone.blocks.0.mlp.fc1.weight").and_then(|shape| shape.first().copied());
+        // What the last layer takes: the first has twice as many products where there are gates.
+        let mlp = shape("backbone.blocks.0.mlp.fc2.weight").and_then(|shape| shape.get(1).copied());
+        let products = shape("backbone.blocks.0.mlp.fc1.weight").and_then(|shape| shape.first().copied());
+        let gated = mlp.is_some() && products == mlp.and_then(|hidden| hidden.checked_mul(2));
         let mlp_dim = mlp.unwrap_or(embed_dim.saturating_mul(4));
         let class_token = named.contains_key("backbone.cls_token");
         // Published tables are those of square grids.
         let rows = shape("backbone.pos_embed").and_then(|shape| shape.get(1).copied());
         let no_embed_class = class_token && rows.is_some_and(|rows| rows.isqrt().pow(2) == rows);
-        let vit = Vit { embed_dim, depth, patch_size, mlp_dim, layer_scale, reg_tokens, class_token, no_embed_class };
+        let vit = Vit {
+            embed_dim,
+            depth,
+            patch_size,
+            mlp_dim,
+            layer_scale,
+            reg_tokens,
+            class_token,
+            no_embed_class,
+            gated,
+            rotated: rows.is_none(),
+            qkv_bias: named.keys().any(|name| name.ends_with("attn.qkv.bias") || name.ends_with("attn.q_bias")),
+        };
         Ok(Self { path: path.to_owned(), network: Network::Vit(vit) })
     }
 }

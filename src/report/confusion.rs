@@ -79,7 +79,7 @@ fn confusions(classes: &[ClassRow], counts: &[Vec<u64>], most: usize) -> String 
     }
     found.sort_by(|a, b| b.0.total_cmp(&a.0).then(b.1.cmp(&a.1)));
     if found.is_empty() {
-        return r#"<p class="empty">No pixel was taken for another class.</p>"#.into();
+        return r#"<p class="empty">No pixel was predicted as another class.</p>"#.into();
     }
     let line = |&(share, count, truth, prediction): &(f64, u64, usize, usize)| {
         let (truth, prediction) = (&classes[truth], &classes[prediction]);
@@ -111,7 +111,7 @@ pub(super) fn pairs(classes: &[ClassRow], pairs: &[ConfusedPair]) -> String {
         let [there, back] = pair.pixels.map(thousands);
         let share = pair.share_of_errors * 100.0;
         format!(
-            r#"<li><b>{share:.1} %</b> of all wrong pixels lie between {a} and {b} <span class="muted">{there} of the first taken for the second, {back} the other way</span><i style="width:{share:.1}%"></i></li>
+            r#"<li><b>{share:.1} %</b> of all wrong pixels confuse {a} with {b} <span class="muted">{there} of the first predicted as the second, {back} the other way round</span><i style="width:{share:.1}%"></i></li>
 "#
         )
     };
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn one_class_and_no_pixels_are_said() {
-        assert!(section(&classes(1), &[vec![9]]).contains("No pixel was taken for another class"));
+        assert!(section(&classes(1), &[vec![9]]).contains("No pixel was predicted as another class"));
         assert!(section(&classes(1), &[vec![0]]).contains("No labelled pixel"));
     }
 }

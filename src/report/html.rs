@@ -152,8 +152,8 @@ fn samples(report: &Report) -> Result<String> {
     };
     let legend: String = report.classes.iter().enumerate().filter_map(key).collect();
     let mut html = format!(
-        r#"<h2>What the model sees and says</h2>
-<p class="intro">Semantic segmentation gives every pixel a class. Beside each input are the truth drawn by a person or a program, the model's prediction, and its errors: wrong pixels are red, pixels without a label are hatched and count nowhere.</p>
+        r#"<h2>Images and predictions</h2>
+<p class="intro">Semantic segmentation gives every pixel a class. Next to each input are the ground truth, the model's prediction, and its errors: wrong pixels are red, pixels without a label are hatched and ignored.</p>
 <ul class="legend" aria-label="Colours of the classes">{legend}</ul>
 {}"#,
         first.concat()
@@ -179,7 +179,7 @@ fn worst(report: &Report) -> Result<String> {
         .collect::<Result<_>>()?;
     Ok(format!(
         r#"<h2>Where it fails</h2>
-<p class="intro">The images with the lowest mIoU, the worst first. An image that holds a class of which almost nothing is found, or a tiny region of a class that is not there, ends up here even if most of its pixels are right.</p>
+<p class="intro">The images with the lowest mIoU, the worst first. An image ends up here if almost nothing of one class is found, or a tiny region of an absent class is predicted, even if most of its pixels are right.</p>
 {}"#,
         strips.concat()
     ))
@@ -235,7 +235,7 @@ fn curves(report: &Report) -> String {
     let figures: String = report.curves.iter().map(charts::figure).collect();
     format!(
         r#"<h2>How training went</h2>
-<p class="intro">The loss says how wrong the model is on the images it learns from and should fall. Scores on the validation set, which it never learns from, should rise. The learning rate is the size of the steps.</p>
+<p class="intro">The loss measures how wrong the model is on the training images, and should fall. Scores on the validation set, on which it is never trained, should rise. The learning rate is the size of the steps.</p>
 <div class="curves">
 {figures}</div>
 "#
@@ -253,7 +253,7 @@ fn classes(classes: &[ClassRow]) -> String {
     let note = match absent.len() {
         0 => String::new(),
         n => format!(
-            r#"<p class="note"><b>{n} of {k} {classes} in the truth: {names}.</b> A class that the prediction does not hold either has no IoU and is left out of the means; one that is predicted all the same has an IoU of 0.</p>
+            r#"<p class="note"><b>{n} of {k} {classes} in the truth: {names}.</b> A class that is never predicted either has no IoU and is left out of the means; one that is predicted has an IoU of 0.</p>
 "#,
             k = classes.len(),
             classes = if n == 1 { "classes does not occur" } else { "classes do not occur" },
@@ -263,7 +263,7 @@ fn classes(classes: &[ClassRow]) -> String {
     let head = |name: &str, title: &str| format!(r#"<th scope="col" title="{title}">{name}</th>"#);
     format!(
         r#"<h2>Class by class</h2>
-<p class="intro">Intersection over union (IoU) is the area where prediction and truth agree on a class, over the area where either holds it. Accuracy is the share of a class's pixels that were found. Choose a column's heading to sort.</p>
+<p class="intro">Intersection over union (IoU) is the area where prediction and truth agree on a class, over the area where either holds it. Accuracy is the share of a class's pixels that were found. Click a column heading to sort.</p>
 {note}<div class="card scroll"><table class="classes sortable">
 <thead><tr>{}{}{}{}{}</tr></thead>
 <tbody>
@@ -272,7 +272,7 @@ fn classes(classes: &[ClassRow]) -> String {
         head("Class", "name of the class"),
         head("IoU, %", "intersection over union"),
         head("Accuracy, %", "share of the class's pixels that were found"),
-        head("Dice, %", "twice the overlap over the sum of both areas"),
+        head("Dice, %", "twice the overlap divided by the sum of both areas"),
         head("Share of the truth", "share of the labelled pixels"),
     )
 }
@@ -308,7 +308,7 @@ fn class_row(class: &ClassRow, total: u64) -> String {
 fn confusions(report: &Report) -> String {
     match &report.confusion {
         Some(counts) if !counts.is_empty() => format!(
-            "<h2>What is taken for what</h2>\n<div class=\"card\">{}</div>\n{}",
+            "<h2>Confusion matrix</h2>\n<div class=\"card\">{}</div>\n{}",
             confusion::section(&report.classes, counts),
             report.found.as_ref().map_or(String::new(), |found| confusion::pairs(&report.classes, &found.confused)),
         ),

@@ -47,7 +47,7 @@ pub struct Report {
     pub headlines: Vec<Headline>,
     /// Values over iterations.
     pub curves: Vec<Curve>,
-    /// One row a class, in the order of the class indices. The pictures take their colours from here.
+    /// One row per class, in the order of the class indices. The pictures take their colours from here.
     pub classes: Vec<ClassRow>,
     /// Pixels counted by `[truth][prediction]`, k x k.
     pub confusion: Option<Vec<Vec<u64>>>,
@@ -88,19 +88,19 @@ impl Headline {
 
     /// The mean over classes of the share of right pixels; `value` between 0 and 1.
     pub fn mean_accuracy(value: f64) -> Self {
-        let meaning = "The share of right pixels of each class, averaged over the classes.";
+        let meaning = "The share of correct pixels per class, averaged over the classes.";
         Self::percent("Mean accuracy", value, meaning)
     }
 
     /// The mean Dice score (F1); `value` between 0 and 1.
     pub fn mean_dice(value: f64) -> Self {
-        let meaning = "Twice the overlap over the sum of both areas, averaged over the classes.";
+        let meaning = "Twice the overlap divided by the sum of both areas, averaged over the classes.";
         Self::percent("Mean Dice", value, meaning)
     }
 
     /// Boundary IoU; `value` between 0 and 1.
     pub fn boundary_iou(value: f64) -> Self {
-        let meaning = "The overlap of what lies along the contours alone, within 2 % of the image's diagonal.";
+        let meaning = "The overlap along the contours only, within 2 % of the image's diagonal.";
         Self::percent("Boundary IoU", value, meaning)
     }
 

@@ -1,4 +1,4 @@
-//! The numbers of a run while it lasts: `log.ndjson`, one JSON object a line; the same as `metrics.csv` and for TensorBoard.
+//! The numbers of a run while it lasts: `log.ndjson`, one JSON object per line; the same as `metrics.csv` and for TensorBoard.
 //!
 //! Training appends; a resumed run first drops what it is about to repeat; [`curves`] gives the report's curves. A line
 //! that a crash left unfinished at the end is dropped, and what else is no row is moved aside, so a run can always be resumed.

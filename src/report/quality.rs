@@ -23,7 +23,7 @@ pub(super) fn edges(report: &Report) -> String {
     let rows: String = found.distance.iter().map(row).collect();
     format!(
         r#"<h2>On the edges and inside</h2>
-<p class="intro">Edges are where people disagree and networks guess: a mask that is a pixel too wide is wrong there and nowhere else. Errors far from any edge are another matter: whole regions were taken for something else. Here the pixels are sorted by how far they are from the nearest place where the true class changes.</p>
+<p class="intro">Edges are where annotators disagree and networks guess: a mask that is one pixel too wide is wrong only there. Errors far from any edge are worse: whole regions have the wrong class. This table groups pixels by their distance to the nearest place where the true class changes.</p>
 <div class="card quality">{chart}<div class="scroll"><table class="classes">
 <thead><tr><th scope="col">Pixels from an edge</th><th scope="col">mIoU, %</th><th scope="col">Accuracy, %</th><th scope="col">Share of pixels</th></tr></thead>
 <tbody>
@@ -98,19 +98,19 @@ pub(super) fn calibration(report: &Report) -> String {
     let all: u64 = found.bins.iter().map(|bin| bin.pixels).sum();
     let accuracy = right / all.max(1) as f64;
     let verdict = match mean - accuracy {
-        gap if gap.abs() < 0.01 => "On the whole it is as sure as it may be.",
-        gap if gap > 0.0 => "It is surer than it may be.",
-        _ => "It is less sure than it could be.",
+        gap if gap.abs() < 0.01 => "Overall, its confidence matches its accuracy.",
+        gap if gap > 0.0 => "It is overconfident.",
+        _ => "It is underconfident.",
     };
     format!(
-        r#"<h2>Can its probabilities be believed?</h2>
-<p class="intro">For every pixel the model says how probable its answer is. Of all answers given with 80 %, eight of ten should be right: then the columns end on the line. Below it the model is too sure of itself, above it too modest. The faint columns at the foot show how many pixels there are; where there are few, a column means little.</p>
+        r#"<h2>Can its probabilities be trusted?</h2>
+<p class="intro">For every pixel the model states a confidence. Of all predictions with a confidence of 80 %, eight of ten should be right: then the columns end on the line. Below the line the model is overconfident, above it underconfident. The faint columns at the bottom show how many pixels there are; where there are few, a column means little.</p>
 <div class="card quality">{diagram}<div><dl class="facts">
 <div><dt>Expected calibration error</dt><dd>{ece:.2} %</dd></div>
-<div><dt>Mean probability</dt><dd>{mean:.2} %</dd></div>
-<div><dt>Right answers</dt><dd>{accuracy:.2} %</dd></div>
+<div><dt>Mean confidence</dt><dd>{mean:.2} %</dd></div>
+<div><dt>Accuracy</dt><dd>{accuracy:.2} %</dd></div>
 <div><dt>Negative log-likelihood</dt><dd>{nll}</dd></div>
-</dl><p class="small">{verdict} The calibration error is the mean distance of the columns from the line, weighted by pixels. The log-likelihood (in nats, smaller is better) also punishes answers that are wrong and sure.</p></div></div>
+</dl><p class="small">{verdict} The calibration error is the mean distance of the columns from the line, weighted by pixels. The negative log-likelihood (in nats, smaller is better) also punishes confident errors.</p></div></div>
 "#,
         diagram = diagram(found, all),
         ece = ece * 100.0,
@@ -148,7 +148,7 @@ fn diagram(found: &Calibration, all: u64) -> String {
     }
     svg += &format!(r#"<line class="ideal" x1="{LEFT}" y1="{BOTTOM}" x2="{RIGHT}" y2="{TOP}"/>"#);
     format!(
-        r#"<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="share of right pixels over the probability of the answer, against the diagonal">{svg}<text x="{:.1}" y="{:.1}" text-anchor="middle" class="label">probability of the answer</text></svg><p class="key"><i></i> right answers <i class="dashed"></i> as it should be</p></figure>"#,
+        r#"<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="share of right pixels over the probability of the answer, against the diagonal">{svg}<text x="{:.1}" y="{:.1}" text-anchor="middle" class="label">confidence</text></svg><p class="key"><i></i> right answers <i class="dashed"></i> as it should be</p></figure>"#,
         (LEFT + RIGHT) / 2.0,
         BOTTOM + 38.0
     )

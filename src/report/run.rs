@@ -49,6 +49,7 @@ pub fn write(run: &Path, scores: &Scores, device: &Device, about: &About) -> Res
     let samples = spread(validation.len(), SAMPLES)
         .map(|index| sample(validation.as_ref(), index, &inference, &model))
         .collect::<Result<Vec<_>>>()?;
+    let samples = typical_first(samples);
     let rows = progress::read(run)?;
     let report = Report {
         title: about.title.clone(),
@@ -80,6 +81,17 @@ pub fn write(run: &Path, scores: &Scores, device: &Device, about: &About) -> Res
     Ok(page)
 }
 
+/// The sample of the median mIoU, neither the best nor the worst, stands at the top of the page.
+fn typical_first(mut samples: Vec<SamplePanel>) -> Vec<SamplePanel> {
+    let value = |at: usize| samples[at].iou.unwrap_or(-1.0);
+    let mut order: Vec<usize> = (0..samples.len()).collect();
+    order.sort_by(|a, b| value(*a).total_cmp(&value(*b)));
+    if let Some(typical) = order.get(order.len() / 2) {
+        samples[..=*typical].rotate_right(1);
+    }
+    samples
+}
+
 /// `count` indices spread evenly over 0..len.
 fn spread(len: usize, count: usize) -> impl Iterator<Item = usize> {
     let count = count.min(len);
@@ -100,7 +112,7 @@ fn summary(model: &Model, card: &Card, scores: &Scores, about: &About) -> Vec<(S
     ]);
     if let Some(training) = &card.training {
         rows.push(("Weights of iteration".to_owned(), format!("{} of {}", training.iteration, training.iterations)));
-        rows.push(("Images a step".to_owned(), training.batch_size.to_string()));
+        rows.push(("Images per step".to_owned(), training.batch_size.to_string()));
         rows.push(("Seed".to_owned(), training.seed.to_string()));
     }
     rows
@@ -111,7 +123,7 @@ fn bends(rows: &[progress::Row]) -> Option<(String, String)> {
     let bends = rows.iter().filter_map(|row| if let progress::Row::Bend(bend) = row { Some(bend) } else { None });
     let told: Vec<String> =
         bends.map(|bend| format!("{} from iteration {} on", bend.iterations, bend.iteration)).collect();
-    (!told.is_empty()).then(|| ("Length, to end in time".to_owned(), told.join(", ")))
+    (!told.is_empty()).then(|| ("Length, adjusted to the time".to_owned(), told.join(", ")))
 }
 
 pub(super) fn headlines(scores: &Scores) -> Vec<Headline> {
@@ -143,8 +155,7 @@ fn sample(dataset: &dyn Dataset, index: usize, inference: &Inference, model: &Mo
     if let Some(view) = inference.views(&plain.image)?.into_iter().find(|view| !view.is_flipped()) {
         model.forward(view.whole(), &pass);
     }
-    let blocks = pass.into_trace().into_iter().filter_map(|(name, map)| Some(block(stage(&name)?, &map))).collect();
-    Ok(SamplePanel { blocks, ..plain })
+    Ok(SamplePanel { blocks: blocks(pass.into_trace()), ..plain })
 }
 
 /// One image: truth and prediction.
@@ -157,6 +168,14 @@ pub(super) fn panel(dataset: &dyn Dataset, index: usize, inference: &Inference) 
     let counted = labels.ids.iter().any(|id| *id != IGNORE);
     let iou = confusion.scores(&dataset.classes().names).miou.filter(|_| counted);
     Ok(SamplePanel { name: dataset.name(index), image, truth: labels, prediction, iou, blocks: Vec::new() })
+}
+
+/// The structure tokens on their way, with the logits they become; nothing of a decoder that has none, whose logits
+/// alone show no way.
+fn blocks(trace: impl IntoIterator<Item = (String, TensorData)>) -> Vec<TokenBlock> {
+    let stages = trace.into_iter().filter_map(|(name, map)| Some((stage(&name)?, map)));
+    let found: Vec<TokenBlock> = stages.map(|(name, map)| block(name, &map)).collect();
+    if found.len() > 1 { found } else { Vec::new() }
 }
 
 /// What a recorded activation is called in the report; `None` for those that are no tokens.
@@ -191,5 +210,43 @@ mod tests {
         assert_eq!(block("x".into(), &map).maps, [0., 1., 2., 10., 11., 12.]);
         assert_eq!(stage("block1.kernels").as_deref(), Some("after block 2"));
         assert_eq!(stage("block1.features"), None);
+    }
+
+    #[test]
+    fn a_typical_sample_comes_first() {
+        let of = |iou: Option<f64>| SamplePanel {
+            name: format!("{iou:?}"),
+            image: crate::data::image::Image { width: 0, height: 0, pixels: Vec::new() },
+            truth: crate::data::image::Labels { width: 0, height: 0, ids: Vec::new() },
+            prediction: crate::data::image::Labels { width: 0, height: 0, ids: Vec::new() },
+            iou,
+            blocks: Vec::new(),
+        };
+        let order = |ious: &[Option<f64>]| -> Vec<Option<f64>> {
+            let samples = typical_first(ious.iter().map(|iou| of(*iou)).collect());
+            samples.into_iter().map(|sample| sample.iou).collect()
+        };
+        assert_eq!(order(&[Some(0.1), Some(0.9), Some(0.8)]), [Some(0.8), Some(0.1), Some(0.9)]);
+        assert_eq!(order(&[None, Some(0.5)]), [Some(0.5), None]);
+        assert!(order(&[]).is_empty());
+    }
+
+    #[test]
+    fn decoders_without_structure_tokens_show_none() {
+        let trace = |decoder: &str| {
+            let text = format!(
+                "[model.backbone]\ntype = \"unet\"\nchannels = [8, 16]\ndepths = [1, 1]\nimg_size = [32, 32]\n{decoder}"
+            );
+            let model = crate::config::Config::parse(&text, "r.toml", &[]).unwrap().model;
+            let pass = Pass::eval().traced();
+            let device = Device::flex();
+            model.init(3, 0, &device).forward(burn::tensor::Tensor::zeros([1, 3, 32, 32], &device), &pass);
+            blocks(pass.into_trace()).into_iter().map(|block| block.name).collect::<Vec<_>>()
+        };
+        for decoder in ["fcn", "knet", "maskformer"] {
+            assert_eq!(trace(&format!("[model.decoder]\ntype = {decoder:?}")), [""; 0], "{decoder}");
+        }
+        let stages = trace("[model.decoder]\ntype = \"structtoken\"\nnum_blocks = 1");
+        assert_eq!(stages, ["learned tokens", "after block 1", "logits"]);
     }
 }

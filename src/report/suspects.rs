@@ -12,11 +12,11 @@ const SIDE: usize = 220;
 /// The section; empty where nothing was looked for.
 pub(super) fn section(report: &Report) -> Result<String> {
     let Some(all) = report.found.as_ref().and_then(|found| found.suspects.as_ref()) else { return Ok(String::new()) };
-    let intro = r#"<h2>Labels to look at again</h2>
-<p class="intro">In these regions the model is sure of another class than the truth gives. It may be wrong; but it learned from all labels together, and where a single region contradicts the rest, that region is often mislabelled. The largest and surest come first. Look, and decide.</p>
+    let intro = r#"<h2>Label issues</h2>
+<p class="intro">In these regions the model is confident of a class other than the ground truth. It may be wrong; but it has learned from all labels together, and a region that contradicts the rest is often mislabelled. The largest and most confident come first. Look, and decide.</p>
 "#;
     if all.is_empty() {
-        return Ok(format!("{intro}<p class=\"empty\">No region is suspicious.</p>"));
+        return Ok(format!("{intro}<p class=\"empty\">No label issues were found.</p>"));
     }
     let panels: Vec<String> = report.suspects.par_iter().map(|one| panel(report, one)).collect::<Result<_>>()?;
     let rest = all.len() - report.suspects.len().min(all.len());

@@ -48,7 +48,7 @@ pub(super) fn section(report: &Report) -> Result<String> {
     let stops: Vec<String> = pictures::HEAT.iter().map(|[r, g, b]| format!("rgb({r} {g} {b})")).collect();
     Ok(format!(
         r#"<h2>How structure tokens become masks</h2>
-<p class="intro">Most segmenters classify every pixel on its own. StructToken instead learns one <em>structure token</em> for each class, a map as large as the image's features, and lets it interact with the features block by block until the tokens <em>are</em> the masks. The first column is the same for every image, for nothing has been seen yet. The last column is the model's answer: two convolutions have weighed the tokens against one another, so until then a token may be faint, or dark where its class is.</p>
+<p class="intro">Most segmenters classify every pixel on its own. StructToken instead learns one <em>structure token</em> for each class, a map as large as the image's features, and lets it interact with the features block by block until the tokens <em>are</em> the masks. The first column is the same for every image, before the tokens have seen it. The last column is the model's output: two convolutions weigh the tokens against one another, so until then a token may be faint, or dark where its class is.</p>
 <p class="heatkey"><span>low</span><i style="background:linear-gradient(to right,{})"></i><span>high</span> <span class="muted">each map on its own scale</span></p>
 {}"#,
         stops.join(","),
@@ -97,7 +97,7 @@ fn viewer(sample: &SamplePanel, classes: &[ClassRow], budget: &Budget) -> Result
     Ok(format!(
         r#"<div class="viewer"><div class="stack" style="aspect-ratio:{width}/{height}"><img class="photo" alt="{name}" src="{photo}">{stages}</div>
 <div class="controls" hidden><button type="button" class="play" aria-label="Play the stages">▶</button><input type="range" class="slider" min="0" max="{last}" value="{last}" step="1" aria-label="Stage of the decoder"></div>
-<p class="small">The class of the largest token at each pixel, and the mIoU of that:</p>
+<p class="small">The class of the largest token at each pixel, and its mIoU:</p>
 <ol class="stages">{steps}</ol>
 <label class="small opacity" hidden>Overlay <input type="range" min="0" max="100" value="72"></label></div>
 "#
@@ -120,7 +120,7 @@ fn agreement(truth: &Labels, labels: &Labels) -> Option<f64> {
     (!ious.is_empty()).then(|| ious.iter().sum::<f64>() / ious.len() as f64)
 }
 
-/// One row a class, one column a stage.
+/// One row per class, one column per stage.
 fn maps(sample: &SamplePanel, classes: &[ClassRow], budget: &Budget) -> Result<String> {
     let (shown, hidden) = present(sample, classes.len(), budget.classes);
     let heads: String =
@@ -136,11 +136,11 @@ fn maps(sample: &SamplePanel, classes: &[ClassRow], budget: &Budget) -> Result<S
                 format!("<span class=\"name\">{} {}</span>", swatch(classes[class].color), escape(&classes[class].name))
             };
             let names: Vec<String> = hidden.iter().map(named).collect();
-            format!("<p class=\"small\">Present too, with fewer pixels: {}.</p>", names.join(", "))
+            format!("<p class=\"small\">Also present, with fewer pixels: {}.</p>", names.join(", "))
         }
     };
     Ok(format!(
-        r#"<div class="scroll"><table class="maps" style="--n:{columns}"><caption class="hide">Structure tokens of {name}, one row a class, one column a stage</caption>
+        r#"<div class="scroll"><table class="maps" style="--n:{columns}"><caption class="hide">Structure tokens of {name}, one row per class, one column per stage</caption>
 <thead><tr><td></td>{heads}<th scope="col" class="truth">truth</th></tr></thead>
 <tbody>
 {rows}</tbody></table>{more}</div>

@@ -47,11 +47,11 @@ pub(super) fn check(bends: &[Bend], most: u64) -> Result<()> {
         let Bend { iteration, iterations, eval_every } = *bend;
         let refuse = |what: String| Err(Error::new(format!("bends[{at}] = {:?}: {what}", Vec::from(*bend))));
         if iteration == 0 {
-            return refuse("a run bends after its first iteration at the earliest".to_owned());
+            return refuse("a run can bend after its first iteration at the earliest".to_owned());
         }
         if iterations < iteration || iterations > most {
             return refuse(format!(
-                "the run is to end after {iterations} iterations, which has to be {iteration} to {most}"
+                "the run would end after {iterations} iterations, but {iteration} to {most} are possible"
             ));
         }
         if eval_every == Some(0) {
@@ -59,7 +59,7 @@ pub(super) fn check(bends: &[Bend], most: u64) -> Result<()> {
         }
         if before.is_some_and(|before| iteration <= before.iteration || iteration >= before.iterations) {
             return refuse(
-                "it has to come after the bend before it, and before the end that one gave the run".to_owned(),
+                "it must come after the previous bend, and before the end that the previous bend sets".to_owned(),
             );
         }
         before = Some(*bend);
@@ -206,7 +206,7 @@ mod tests {
             ("[[0, 80]]", "after its first iteration"),
             ("[[10, 9]]", "10 to"),
             ("[[10, 80, 0]]", "every 0 iterations"),
-            ("[[10, 80], [10, 70]]", "after the bend before it"),
+            ("[[10, 80], [10, 70]]", "after the previous bend"),
             ("[[10, 80], [80, 90]]", "before the end"),
         ] {
             let error = Config::parse(&format!("[train.schedule]\nbends = {bends}"), "r.toml", &[]).unwrap_err();

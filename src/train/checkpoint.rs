@@ -87,13 +87,13 @@ impl State {
             return refuse("bends", &format!("{:?}", Vec::from(*bend)), &format!("{iteration} iterations are done"));
         }
         if let Some(seconds) = elapsed_s.filter(|seconds| !(0.0..=LONGEST_S).contains(seconds)) {
-            return refuse("elapsed_s", &seconds, "nothing that a run can take");
+            return refuse("elapsed_s", &seconds, "not a duration that a run can take");
         }
         match best {
             Some((at, _)) if at > iteration => {
                 refuse("best[0]", at, &format!("more than the {iteration} iterations done"))
             }
-            Some((_, miou)) if !(0.0..=1.0).contains(miou) => refuse("best[1]", miou, "no mIoU, which is 0 to 1"),
+            Some((_, miou)) if !(0.0..=1.0).contains(miou) => refuse("best[1]", miou, "not an mIoU, which is 0 to 1"),
             _ => Ok(()),
         }
     }
@@ -105,7 +105,7 @@ fn is_zero(count: &u64) -> bool {
 }
 
 /// No run takes longer than a hundred years.
-const LONGEST_S: f64 = 100.0 * 365.0 * 86_400.0;
+pub(super) const LONGEST_S: f64 = 100.0 * 365.0 * 86_400.0;
 
 /// The checkpoints of one run.
 pub struct Checkpoints {
@@ -168,7 +168,7 @@ impl Checkpoints {
         if let Err(error) = write() {
             let _ = fs::remove_dir_all(&beside);
             let hint = format!(
-                "checkpoints before it, if any, are untouched; {}, then go on with --resume",
+                "earlier checkpoints, if any, are untouched; {}, then continue with --resume",
                 error.remedy().unwrap_or("make room or the folder writable")
             );
             return Err(Error::new(format!("cannot save the checkpoint of iteration {}", state.iteration))
@@ -205,7 +205,7 @@ impl Checkpoints {
                 Ok(found) => return Ok(Some(found)),
                 Err(error) => {
                     note(&format!(
-                        "the checkpoint of iteration {iteration} is damaged, trying the one before: {error}"
+                        "the checkpoint of iteration {iteration} is damaged, trying the previous one: {error}"
                     ));
                     newest.get_or_insert(error);
                 }
@@ -213,7 +213,7 @@ impl Checkpoints {
         }
         match newest {
             None => Ok(None),
-            Some(error) => Err(Error::new(format!("no checkpoint in `{}` is whole", self.folder.display()))
+            Some(error) => Err(Error::new(format!("no checkpoint in `{}` is intact", self.folder.display()))
                 .source(error)
                 .hint(format!(
                     "start again in another folder: `structtoken train {} --out OTHER`",

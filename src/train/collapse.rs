@@ -60,8 +60,8 @@ impl Collapse {
             remedies.push("--set train.precision=f32".to_owned());
         }
         format!(
-            "warning: after iteration {iteration} {:.1} % of the pixels are predicted as `{class}`, and {:.1} % are of other \
-             classes: the run has collapsed; if it stays so, begin it again in another folder with {}",
+            "warning: after iteration {iteration} {:.1} % of the pixels are predicted as `{class}`, but {:.1} % belong \
+             to other classes: the run has collapsed; if it does not recover, start again in another folder with {}",
             100.0 * predicted,
             100.0 * others,
             remedies.join(" ")
@@ -92,13 +92,13 @@ pub struct Attempt {
     pub changed: Vec<String>,
 }
 
-/// Puts a run that has collapsed after `elapsed` aside, within its folder, and gives the recipe of the next attempt, which is in
+/// Puts a run that has collapsed aside, within its folder, and gives the recipe of the next attempt, which is in
 /// the folder then: a third of the learning rate, products in f32, and what is left of the time. Also what was done, in words.
 ///
 /// # Errors
 /// Files that cannot be moved or written.
-pub fn restart(config: &Config, run: &Path, outcome: &Outcome, elapsed: Duration) -> Result<(Config, String)> {
-    let next = next(&config.train, outcome, elapsed);
+pub fn restart(config: &Config, run: &Path, outcome: &Outcome) -> Result<(Config, String)> {
+    let next = next(&config.train, outcome);
     let next = Config { train: next, ..config.clone() };
     let changed = config.differences(&next)?;
     let folder = (1..).map(|n| format!("collapsed-{n}")).find(|name| !run.join(name).exists()).unwrap_or_default();
@@ -134,13 +134,13 @@ fn names(run: &Path) -> Result<Vec<String>> {
 }
 
 /// What the next attempt does otherwise.
-fn next(train: &TrainConfig, outcome: &Outcome, elapsed: Duration) -> TrainConfig {
+fn next(train: &TrainConfig, outcome: &Outcome) -> TrainConfig {
     let mut next = train.clone();
     next.restarts = train.restarts.saturating_sub(1);
     next.optimizer.lr /= SMALLER;
     next.precision = Precision::F32;
     if let Some(Time(limit)) = train.max_time {
-        let left = Duration::from_secs(limit.saturating_sub(elapsed).as_secs().max(1));
+        let left = Duration::from_secs(limit.saturating_sub(outcome.spent).as_secs().max(1));
         next.max_time = Some(Time(left));
         // What the attempt had come to think of the machine's speed, for the time that is left.
         let planned = outcome.bends.last().map_or(train.iterations, |bend| bend.iterations);
@@ -163,7 +163,7 @@ fn begins_again(config: &Config, attempt: &Attempt) -> String {
         .max_time
         .map_or(String::new(), |time| format!(", within the {} that are left", text::spell(time.0)));
     format!(
-        "the collapsed attempt is put aside as `{}`; beginning again{time}: {}",
+        "the collapsed attempt is kept as `{}`; starting again{time}: {}",
         attempt.folder,
         attempt.changed.join(", ")
     )

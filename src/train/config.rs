@@ -157,14 +157,15 @@ impl TrainConfig {
         }
         if self.max_time.is_some() && !self.schedule.bends.is_empty() {
             return refuse(
-                "schedule.bends repeats a run as it was bent, and max_time bends it anew: leave one out".into(),
+                "schedule.bends repeats the bends of another run, but max_time makes new ones: leave out one of them"
+                    .into(),
             );
         }
         if let Err(error) = bend::check(&self.schedule.bends, 1 << 40) {
             return refuse(format!("schedule.{error}"));
         }
         if self.schedule.bends.first().is_some_and(|bend| bend.iteration >= self.iterations) {
-            return refuse("schedule.bends[0] has to come before the end of the run".into());
+            return refuse("schedule.bends[0] must come before the end of the run".into());
         }
         if !self.batch_size.is_multiple_of(self.accumulate) {
             return refuse(format!("batch_size = {batch} cannot be spread over accumulate = {passes} equal passes"));

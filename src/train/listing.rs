@@ -137,7 +137,7 @@ pub(super) fn changes(before: &Listing, now: &Listing) -> Vec<String> {
         listing.iter().map(|(name, sums)| (name.as_str(), sums.as_slice())).collect()
     }
     let (old, new) = (by_name(before), by_name(now));
-    let mut kinds = ["new", "gone", "changed", "changed in their masks alone"].map(|kind| (kind, Vec::<&str>::new()));
+    let mut kinds = ["new", "gone", "changed", "changed only in their masks"].map(|kind| (kind, Vec::<&str>::new()));
     for (name, sums) in &new {
         let kind = match old.get(name) {
             None => 0,
@@ -155,7 +155,7 @@ pub(super) fn changes(before: &Listing, now: &Listing) -> Vec<String> {
         format!("{} {plural} {kind} ({}{more})", names.len(), first.join(", "))
     });
     let words: Vec<String> = words.collect();
-    if words.is_empty() { vec!["the images come in another order".to_owned()] } else { words }
+    if words.is_empty() { vec!["the images are in another order".to_owned()] } else { words }
 }
 
 #[cfg(test)]
@@ -175,11 +175,11 @@ mod tests {
             "1 image new (d)",
             "1 image gone (b\n\t)",
             "1 image changed (c)",
-            "1 image changed in their masks alone (a)",
+            "1 image changed only in their masks (a)",
         ];
         assert_eq!(words, said);
         let turned: Listing = before.iter().rev().cloned().collect();
-        assert_eq!(changes(&before, &turned), ["the images come in another order"]);
+        assert_eq!(changes(&before, &turned), ["the images are in another order"]);
         let many: Listing = (0..5).map(|i| (i.to_string(), vec![i])).collect();
         assert_eq!(changes(&Vec::new(), &many), ["5 images new (0, 1, 2, …)"]);
         let sums = [&before, &now, &turned, &many].map(content);

@@ -60,7 +60,7 @@ fn survey(dataset: &dyn Dataset, split: Split, observer: &mut dyn Observer) -> R
             .hint("check `ignore` and the classes' `source` in the dataset's TOML"));
     }
     if !absent.is_empty() {
-        observer.note(&format!("warning: no pixel in the split [{split}] is of {}", absent.join(", ")));
+        observer.note(&format!("warning: no pixel in the split [{split}] belongs to {}", absent.join(", ")));
     }
     Ok(found)
 }

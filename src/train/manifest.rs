@@ -2,13 +2,13 @@
 
 use std::io::ErrorKind;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use super::Session;
 use super::bend::Bend;
-use super::checkpoint::State;
+use super::checkpoint::{LONGEST_S, State};
 use super::collapse::Attempt;
 use super::origin::Data;
 use super::sealed::{seal, unseal};
@@ -62,7 +62,7 @@ pub struct Fingerprint {
 }
 
 /// One process's part of a run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sitting {
     /// The version of this program.
     pub version: String,
@@ -76,6 +76,19 @@ pub struct Sitting {
     pub device: String,
     /// Threads of the CPU's kernels.
     pub threads: usize,
+    /// Seconds that it has worked on the run, as of the last checkpoint; of early versions unknown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took_s: Option<f64>,
+}
+
+impl Manifest {
+    /// The time that all processes have worked on the run, its collapsed attempts included.
+    pub fn took(&self) -> Duration {
+        // A time that cannot be is that of a file that somebody has changed.
+        let seconds = self.sessions.iter().filter_map(|session| session.took_s);
+        let seconds: f64 = seconds.filter(|seconds| (0.0..=LONGEST_S).contains(seconds)).sum();
+        Duration::try_from_secs_f64(seconds).unwrap_or_default()
+    }
 }
 
 impl Fingerprint {
@@ -136,7 +149,7 @@ pub(super) fn record(
         Err(error) => {
             let aside = session.run.join(format!("damaged-{MANIFEST}"));
             std::fs::rename(&path, &aside).ok();
-            note(&format!("warning: {error}; it is moved to `{}`, and a new one begun", aside.display()));
+            note(&format!("warning: {error}; it is moved to `{}`, and a new one is started", aside.display()));
             None
         }
     };
@@ -162,6 +175,7 @@ pub(super) fn record(
         command: session.command.to_owned(),
         device: session.device_name.to_owned(),
         threads: rayon::current_num_threads(),
+        took_s: None,
     });
     write(&path, &manifest)
 }
@@ -169,6 +183,22 @@ pub(super) fn record(
 fn write(path: &Path, manifest: &Manifest) -> Result<()> {
     let json = seal(manifest).map_err(|error| Error::file("write", path, error))?;
     files::write(path, &json)
+}
+
+/// Notes how long the last of the processes has worked on the run; what all have. `note` is told where that cannot be written,
+/// which is no reason not to train.
+pub(super) fn took(run: &Path, time: Duration, note: &mut dyn FnMut(&str)) -> Duration {
+    let written = read(run).and_then(|manifest| {
+        let Some(mut manifest) = manifest else { return Ok(time) };
+        if let Some(session) = manifest.sessions.last_mut() {
+            session.took_s = Some(time.as_secs_f64());
+        }
+        write(&run.join(MANIFEST), &manifest).map(|()| manifest.took())
+    });
+    written.unwrap_or_else(|error| {
+        note(&format!("warning: the manifest does not say how long the run took: {error}"));
+        time
+    })
 }
 
 /// Notes how the run was bent by now. `note` is told where that cannot be written, which is no reason not to train.

@@ -40,7 +40,7 @@ pub(super) fn ensure(config: &Config, classes: usize, device: &Device) -> Result
     room::need(
         needed as u64,
         &format!("training with batches of {at_once} crops of {width} x {height}"),
-        "lower train.batch_size, raise train.accumulate, which divides it, or take a smaller data.augment.crop or network",
+        "lower train.batch_size, raise train.accumulate, which divides it, or use a smaller data.augment.crop or network",
     )
 }
 

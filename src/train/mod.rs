@@ -55,7 +55,7 @@ pub use observer::{Observer, Progress, Stop};
 pub use onwards::settings_of;
 use optimizer::Optimizer;
 pub use origin::{alike, made_by, still};
-pub use prepare::{prepare, recipe};
+pub use prepare::{ensure_free, prepare, recipe};
 use publish::{Judge, not_finite, offer, sound};
 use step::Learner;
 use timekeeper::Timekeeper;
@@ -87,6 +87,10 @@ pub struct Outcome {
     pub model: Model,
     /// Iterations done.
     pub iteration: u64,
+    /// How long all processes have worked on it, its collapsed attempts included.
+    pub took: Duration,
+    /// The same without those attempts, as far as is known.
+    pub spent: Duration,
     /// Was it told to save and stop?
     pub interrupted: bool,
     /// The evaluation whose weights are the run's `model.safetensors`: (iteration, mIoU).
@@ -129,8 +133,8 @@ pub fn run_by(
         look::look(config, session, [training.as_ref(), validation.as_ref()], &checkpoints, observer)?;
     if train.schedule.warmup_iters >= train.iterations {
         observer.note(&format!(
-            "warning: train.schedule.warmup_iters = {} does not end within train.iterations = {}: the learning rate stays \
-             below train.optimizer.lr",
+            "warning: train.schedule.warmup_iters = {} does not end within train.iterations = {}: the learning rate \
+             never reaches train.optimizer.lr",
             train.schedule.warmup_iters, train.iterations
         ));
     }
@@ -201,6 +205,7 @@ pub fn run_by(
             log.sync()?;
             state.elapsed_s = keeper.as_ref().map(Timekeeper::elapsed);
             checkpoints.save(&state, &learner, &metadata)?;
+            manifest::took(run, clock(), &mut |text| observer.note(text));
             unsaved = false;
             let model = learner.published();
             let scores = judge.evaluate(&model, observer)?;
@@ -223,7 +228,7 @@ pub fn run_by(
         }
         if train.patience > 0 && state.stale >= train.patience {
             observer.note(&format!(
-                "ending early, after iteration {}: none of the last {} evaluations was better",
+                "stopping early, after iteration {}: none of the last {} evaluations was better",
                 state.iteration, state.stale
             ));
             break;
@@ -260,6 +265,7 @@ pub fn run_by(
             log.sync()?;
             state.elapsed_s = keeper.as_ref().map(Timekeeper::elapsed);
             checkpoints.save(&state, &learner, &metadata)?;
+            manifest::took(run, clock(), &mut |text| observer.note(text));
             learner.model = learned;
             keeper.as_mut().map(Timekeeper::saved);
         }
@@ -310,7 +316,10 @@ pub fn run_by(
             observer.note(&collapse.text(state.iteration, train));
         }
     }
-    Ok(Outcome { model, iteration: state.iteration, interrupted, best: state.best, bends: state.bends, collapsed })
+    let took = manifest::took(run, clock(), &mut |text| observer.note(text));
+    let spent = state.elapsed_s.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or_else(clock);
+    let State { iteration, best, bends, .. } = state;
+    Ok(Outcome { model, iteration, took, spent, interrupted, best, bends, collapsed })
 }
 
 fn due(iteration: u64, every: u64) -> bool {
@@ -360,7 +369,7 @@ fn initial_model(model: Model, config: &Config, classes: &Classes, observer: &mu
 }
 
 /// What to do where the thread cannot be started that reads images for evaluations.
-const ONE_MORE: &str = "allow this user more processes (ulimit -u), or take fewer --threads or a lower data.workers";
+const ONE_MORE: &str = "allow this user more processes (ulimit -u), or use fewer --threads or lower data.workers";
 
 #[cfg(test)]
 mod tests;

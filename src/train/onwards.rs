@@ -116,7 +116,7 @@ fn for_classes(mut state: StateDict, card: &Card, moved: &Moved, seed: u64) -> R
             return Err(Error::new(format!(
                 "`{name}` is {found}, and the network that the file describes has {expected:?}"
             ))
-            .hint("the file is damaged, or was put together by hand: copy it again"));
+            .hint("the file is damaged, or was assembled by hand: copy it again"));
         }
     }
     let mut fresh = weights::state_of(&card.model.init(new, seed, &Device::flex())).tensors;
@@ -150,7 +150,7 @@ pub(super) fn load(
 ) -> Result<(Model, String)> {
     let shown = path.display();
     let remedy = format!(
-        "take the network of the file too, which `structtoken train … --from {shown}` does; or only its backbone, with \
+        "also take the network of the file, as `structtoken train … --from {shown}` does; or only its backbone, with \
          train.pretrained_backbone_only = true"
     );
     for (part, of_file, of_recipe) in [
@@ -177,9 +177,10 @@ pub(super) fn load(
         };
         Error::new(format!("the network of `{shown}` is not the recipe's")).source(error).hint(remedy)
     })?;
-    let mut text = format!("going on from `{shown}`: backbone and decoder kept; {}\n{report}", moved.text());
+    let mut text = format!("continuing from `{shown}`: backbone and decoder kept; {}\n{report}", moved.text());
     if card.data.preprocess != config.data.preprocess {
-        text += "\nwarning: that model saw images normalised otherwise than data.preprocess of this recipe says";
+        text += "\nwarning: that model was trained on images that were normalised differently from data.preprocess of \
+                 this recipe";
     }
     Ok((model, text))
 }
@@ -191,8 +192,8 @@ pub(super) fn load(
 /// A file that is no model of this program.
 pub fn settings_of(path: &Path) -> Result<Vec<String>> {
     let card = artifact::read_card(path).map_err(|error| {
-        Error::new(format!("cannot go on from `{}`", path.display())).source(error).hint(
-            "--from takes a model.safetensors of this program; other weights go in by --pretrained or train.pretrained",
+        Error::new(format!("cannot continue from `{}`", path.display())).source(error).hint(
+            "--from takes a model.safetensors of this program; for other weights use --pretrained or train.pretrained",
         )
     })?;
     let inline = |key: &str, value: toml::Value| format!("{key}={value}");

@@ -100,7 +100,7 @@ impl OptimizerConfig {
             return Err("optimizer.momentum must lie in [0, 1), and above 0 with nesterov".into());
         }
         if !(self.layer_decay > 0.0 && self.layer_decay <= 1.0) {
-            return Err("optimizer.layer_decay must be above 0 and at most 1, which is none".into());
+            return Err("optimizer.layer_decay must be above 0 and at most 1, which means none".into());
         }
         if self.clip_norm.is_some_and(|limit| !limit.is_finite() || limit <= 0.0) {
             return Err("optimizer.clip_norm must be above 0; leave it out not to clip".into());
@@ -270,13 +270,13 @@ impl Optimizer {
                 .split_once('.')
                 .and_then(|(slot, name)| Some((names.iter().position(|known| *known == slot)?, name.to_owned())));
             let Some((slot, parameter)) = place else {
-                return Err(Error::new(format!("`{name}` is nothing that this optimiser remembers")));
+                return Err(Error::new(format!("`{name}` is not part of this optimizer's state")));
             };
             found.entry(parameter).or_insert_with(|| vec![None; names.len()])[slot] = Some(tensor);
         }
         let whole = found.into_iter().map(|(name, slots)| match slots.into_iter().collect::<Option<Vec<_>>>() {
             Some(slots) => Ok((name, slots)),
-            None => Err(Error::new(format!("a part of what is remembered of `{name}` is missing"))),
+            None => Err(Error::new(format!("part of the optimizer state of `{name}` is missing"))),
         });
         Ok(Self { config: config.clone(), step, slots: whole.collect::<Result<_>>()? })
     }

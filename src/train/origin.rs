@@ -74,7 +74,7 @@ fn way_out(run: &Path, restore: &str, now: &str) -> String {
             )
         }
         None => format!(
-            "it has no checkpoint yet, so nothing is lost: begin it again with `structtoken train {recipe} --out {own}`"
+            "it has no checkpoint yet, so nothing is lost: start it again with `structtoken train {recipe} --out {own}`"
         ),
     }
 }
@@ -82,7 +82,7 @@ fn way_out(run: &Path, restore: &str, now: &str) -> String {
 /// The advice to put the recipe back that a run began with, where a checkpoint has it.
 pub(super) fn restore_recipe(run: &Path) -> Option<String> {
     let (path, _) = Checkpoints::new(run, 1).newest(RECIPE).ok()??;
-    Some(format!("take the recipe back with `cp {} {}`", word(&path), word(&run.join("config.toml"))))
+    Some(format!("restore the recipe with `cp {} {}`", word(&path), word(&run.join("config.toml"))))
 }
 
 /// Fails if `found`, the recipe in the folder `run`, is not the one that the run began with.
@@ -95,12 +95,12 @@ pub(super) fn same_recipe(run: &Path, found: &Config) -> Result<()> {
     let restore = restore_recipe(run)
         .unwrap_or_else(|| format!("put the values before the arrows back into `{}`", own.display()));
     Err(Error::new(format!(
-        "`{}` is no longer the recipe that `{}` was begun with: {}",
+        "`{}` is no longer the recipe that `{}` was started with: {}",
         own.display(),
         run.display(),
         told(differences.iter().map(String::as_str))
     ))
-    .hint(way_out(run, &restore, "to go on with other settings")))
+    .hint(way_out(run, &restore, "to continue with other settings")))
 }
 
 fn differences_of_recipe(run: &Path, found: &Config) -> Result<Vec<String>> {
@@ -151,7 +151,7 @@ pub(super) fn differences(before: &Data, now: &Data, listed: Option<&Listings>, 
         found.extend(
             json_differences("", &meaning(&before.description), &meaning(&now.description))
                 .into_iter()
-                .map(|difference| format!("the description: other classes, or another label map: {difference}")),
+                .map(|difference| format!("the dataset TOML: other classes, or another label map: {difference}")),
         );
     }
     for split in &now.splits {
@@ -233,18 +233,18 @@ pub(super) fn same_data(run: &Path, before: &Data, now: &Data, listing: &Listing
     if differences.is_empty() {
         return Ok(());
     }
-    let mut restore = "put the files back as they were to go on".to_owned();
+    let mut restore = "restore the files to continue".to_owned();
     if before.splits.iter().all(|split| split.content.is_none()) {
         // It has no checksum of its own, so it may be what has changed.
         let manifest = run.join(manifest::MANIFEST);
-        restore += &format!(", or remove `{}` to go on without knowing what they were", manifest.display());
+        restore += &format!(", or remove `{}` to continue without knowing what they were", manifest.display());
     }
     Err(Error::new(format!(
-        "the data are not those that `{}` has learned from: {}",
+        "the data is not what `{}` was trained on: {}",
         run.display(),
         told(differences.iter().map(String::as_str))
     ))
-    .hint(way_out(run, &restore, "to learn from the data as they are now")))
+    .hint(way_out(run, &restore, "to train on the data as it is now")))
 }
 
 /// Fails if a run in one of these folders began with another recipe than this one.
@@ -258,7 +258,7 @@ pub fn made_by(run: &Path, recipe: &Config) -> Result<()> {
     }
     let told = told(differences.iter().map(String::as_str));
     Err(Error::new(format!("`{}` was made by another recipe: {told}", run.display()))
-        .hint("put those values back to go on; or begin all runs again in another folder, with --out"))
+        .hint("restore those values to continue; or start all runs again in another folder with --out"))
 }
 
 /// Fails if the data are not those that each of these runs, with its recipe, was made on.
@@ -283,7 +283,7 @@ pub fn still(runs: &[(PathBuf, Config)]) -> Result<()> {
         same_data(run, &before, &now, &listing).map_err(|error| {
             Error::new("runs of one set belong together")
                 .source(error)
-                .hint("put the data back as they were to go on; or begin all runs again in another folder, with --out")
+                .hint("restore the data to continue; or start all runs again in another folder with --out")
         })?;
     }
     Ok(())
@@ -324,12 +324,15 @@ pub fn alike(runs: &[PathBuf], parts: bool) -> Result<()> {
         let differences = differences(before, &data, listed.as_ref(), &listing.unwrap_or_default());
         if !differences.is_empty() {
             return Err(Error::new(format!(
-                "`{}` and `{}` were not made on the same data: {}",
+                "`{}` and `{}` were not trained on the same data: {}",
                 of.display(),
                 run.display(),
                 told(differences.iter().map(String::as_str))
             ))
-            .hint("put the data back, remove the folders of the runs that were made on others, and go on: they are made again"));
+            .hint(
+                "restore the data, remove the folders of the runs that were trained on other data, and continue: \
+                   they are run again",
+            ));
         }
     }
     Ok(())

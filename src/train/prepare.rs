@@ -19,17 +19,40 @@ pub fn prepare(config: &Config, run: &Path, resume: bool) -> Result<files::Lock>
     Ok(lock)
 }
 
+/// Fails where no run can begin in the folder `run`, so that this is said before anything that takes long. Writes nothing.
+///
+/// # Errors
+/// It holds a run, or cannot be looked into.
+pub fn ensure_free(run: &Path) -> Result<()> {
+    let path = run.join("config.toml");
+    match path.symlink_metadata() {
+        Ok(_) if begun(run)? => Err(holds_one(run)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(unusable("use", &path, error)),
+        _ => Ok(()),
+    }
+}
+
+fn begun(run: &Path) -> Result<bool> {
+    Ok(run.join("model.safetensors").exists() || !Checkpoints::new(run, 1).list()?.is_empty())
+}
+
+fn holds_one(run: &Path) -> Error {
+    Error::new(format!("`{}` already holds a run", run.display()))
+        .hint("go on with it by --resume, or take another folder with --out")
+}
+
+fn unusable(verb: &str, path: &Path, error: std::io::Error) -> Error {
+    Error::file(verb, path, error).hint("name a folder you may read and write with --out")
+}
+
 fn prepare_locked(config: &Config, run: &Path, resume: bool) -> Result<()> {
     let path = run.join("config.toml");
     let text = config.to_toml()?;
-    let begun = run.join("model.safetensors").exists() || !Checkpoints::new(run, 1).list()?.is_empty();
+    let begun = begun(run)?;
     match files::read_text(&path, files::TEXT) {
         // What failed before its first checkpoint is no run.
         Ok(_) if !resume && !begun => {}
-        Ok(_) if !resume => {
-            return Err(Error::new(format!("`{}` already holds a run", run.display()))
-                .hint("go on with it by --resume, or take another folder with --out"));
-        }
+        Ok(_) if !resume => return Err(holds_one(run)),
         Ok(before) => {
             let before = Config::parse(&before, &path.display().to_string(), &[]);
             let before = before.map_err(|error| restorable(run, error))?;
@@ -42,17 +65,17 @@ fn prepare_locked(config: &Config, run: &Path, resume: bool) -> Result<()> {
                 run.display(),
                 before.differences(config)?.join(", ")
             ))
-            .hint("a resumed run must be the same run: leave out the recipe and --set to take what it was started with; to go on from its \
-                 weights with other settings start a new one with train.pretrained"));
+            .hint(
+                "a resumed run must be the same run: leave out the recipe and --set to use what it was started with; \
+                   to continue from its weights with other settings start a new run with train.pretrained",
+            ));
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => {
-            return Err(Error::file("read", &path, error).hint("name a folder you may read and write with --out"));
-        }
+        Err(error) => return Err(unusable("read", &path, error)),
     }
     if resume {
         return Err(Error::new(format!("there is no run to resume in `{}`", run.display()))
-            .hint("start it without --resume, or name the right folder with --out"));
+            .hint("start it without --resume, or give the right folder with --out"));
     }
     files::write(&path, text.as_bytes())
 }
@@ -70,7 +93,7 @@ pub fn recipe(run: &Path, changes: &[String]) -> Result<Config> {
     let error = Error::new(format!("there is no run to resume in `{}`", run.display()));
     Err(match origin::restore_recipe(run) {
         Some(advice) => error.source(Error::new("its config.toml is gone")).hint(advice),
-        None => error.hint("name the folder of a run with --out, or give a recipe and leave --resume out"),
+        None => error.hint("give the folder of a run with --out, or give a recipe and leave out --resume"),
     })
 }
 

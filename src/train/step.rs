@@ -17,17 +17,17 @@ use crate::loss::{Criterion, Loss, Truth};
 use crate::model::Model;
 use crate::rng::{Rng, fnv1a};
 
-/// What learns.
+/// The training state: the model, the average of its weights and the optimizer.
 pub struct Learner {
     /// The network.
     pub model: Model,
     /// The average of its weights, if one is kept.
     pub ema: Option<Ema>,
-    /// What changes them.
+    /// The optimizer, with its state.
     pub optimizer: Optimizer,
 }
 
-/// What an iteration's batch says of the weights.
+/// The output of an iteration: its gradients and its loss.
 pub struct Found {
     /// Gradients, the mean over its passes.
     pub gradients: Gradients,

@@ -12,13 +12,20 @@ use crate::text;
 const AIM: f64 = 0.98;
 /// The share of the time by which a run may miss its end before it is bent: at first, when there is much to come that may
 /// make up for it, and at last.
-const TOLERANCE: [f64; 2] = [0.05, 0.02];
+const TOLERANCE: [f64; 2] = [0.15, 0.01];
+/// How many times as much to bend back what was bent the other way: a busy machine goes to and fro.
+const BACK: f64 = 1.5;
+/// The share of the time that lies between bends at least.
+const APART: f64 = 0.05;
+/// The share of the time after which the end is near, and neither of the two holds a bend back.
+const NEAR: f64 = 0.9;
 /// How often in a run it is looked at.
 const LOOKS: u64 = 40;
 /// The share of the time after which it is looked at first: where there were iterations enough, and where there were not.
 const SETTLED: [f64; 2] = [0.05, 0.1];
-/// The share of the time that an iteration's time is taken from.
-const RECENT: f64 = 0.08;
+/// The share of the time that an iteration's time is taken from: at first, and near the end, when there is no time left to wait
+/// and see; in between half of what is left.
+const RECENT: [f64; 2] = [0.2, 0.04];
 /// Iterations of that time at least.
 const FEWEST: usize = 8;
 /// Parts of it, of whose means the median counts: a hiccup is in one of them, and what comes regularly in all.
@@ -51,6 +58,8 @@ pub(super) struct Timekeeper<'a> {
     evaluation: Option<f64>,
     /// When it was last looked at: seconds and iteration.
     looked: (f64, u64),
+    /// When it was last bent, and whether that made it longer.
+    bent: Option<(f64, bool)>,
 }
 
 /// What things take, in seconds.
@@ -84,6 +93,7 @@ impl<'a> Timekeeper<'a> {
             saved: (0.0, 0),
             evaluation: None,
             looked: (before, iteration),
+            bent: None,
         };
         keeper.skip();
         Some(keeper)
@@ -118,8 +128,11 @@ impl<'a> Timekeeper<'a> {
             return;
         }
         self.recent.push_back(step);
-        while self.recent.len() > FEWEST && self.recent.iter().sum::<f64>() > RECENT * self.limit {
-            self.recent.pop_front();
+        let [most, least] = RECENT;
+        let recent = (0.5 * (1.0 - self.elapsed() / self.limit)).clamp(least, most) * self.limit;
+        let mut taken: f64 = self.recent.iter().sum();
+        while self.recent.len() > FEWEST && taken > recent {
+            taken -= self.recent.pop_front().unwrap_or_default();
         }
     }
 
@@ -192,7 +205,13 @@ impl<'a> Timekeeper<'a> {
         let [early, late] = TOLERANCE;
         let tolerance = self.limit * (late + (early - late) * (1.0 - elapsed / self.limit).clamp(0.0, 1.0));
         let miss = needed - left;
-        if miss.abs() <= tolerance || (miss < 0.0 && last >= self.most) {
+        let band = match self.bent {
+            _ if elapsed >= NEAR * self.limit => tolerance,
+            Some((at, _)) if elapsed - at < APART * self.limit => return None,
+            Some((_, longer)) if longer == (miss > 0.0) => BACK * tolerance,
+            _ => tolerance,
+        };
+        if miss.abs() <= band || (miss < 0.0 && last >= self.most) {
             return None;
         }
         let fitting = |every: u64| {
@@ -201,7 +220,11 @@ impl<'a> Timekeeper<'a> {
         };
         let refitted = self.refitted(fitting(every), every, course, Speed { step, evaluation });
         let iterations = fitting(refitted.unwrap_or(every));
-        (iterations != last).then_some(Bend { iteration, iterations, eval_every: refitted })
+        if iterations == last {
+            return None;
+        }
+        self.bent = Some((elapsed, iterations > last));
+        Some(Bend { iteration, iterations, eval_every: refitted })
     }
 
     /// Iterations between the evaluations of a run of `iterations`, where that has to change: as many evaluations as the
@@ -221,7 +244,7 @@ impl<'a> Timekeeper<'a> {
         let time = text::spell(Duration::from_secs_f64(self.limit));
         let Bend { iteration, iterations, eval_every } = bend;
         if iterations == iteration {
-            return format!("{time} are over after {iteration} of {before} iterations: ending with what there is");
+            return format!("{time} are over after {iteration} of {before} iterations: stopping with what there is");
         }
         let speed = if *iterations < before { "slower" } else { "faster" };
         let evaluations = eval_every.map_or(String::new(), |every| format!(", with an evaluation every {every}"));

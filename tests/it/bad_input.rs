@@ -210,7 +210,7 @@ fn files_of_others_are_left_alone() {
     let lab = Lab::new();
     lab.write("mine/config.toml", "[data]\ndataset = \"shapes\"\n");
     lab.write("mine/thesis.tex", "words");
-    lab.refused(&["demo", "--out", "mine", "--device", "cpu"], &["no demo"]);
+    lab.refused(&["demo", "--out", "mine", "--device", "cpu"], &["not a demo"]);
     assert!(lab.path("mine/thesis.tex").exists());
 
     let recipe = lab.write("tiny.toml", TINY);

@@ -186,8 +186,17 @@ fn a_plan_is_a_recipe_with_reasons() {
     let trained = lab.run(&[&plan[..], &["--out", "run"], &small].concat());
     let talk = String::from_utf8_lossy(&trained.stderr);
     assert!(trained.status.success() && talk.contains("(predicted "), "{talk}");
+    // A folder that cannot be had is told before anything is timed.
+    let long = "x".repeat(300);
+    for (out, say) in [("run", "already holds a run"), (&long, "with --out")] {
+        let talk = lab.refused(&[&plan[..], &["--out", out], &small].concat(), &[say]);
+        assert!(!talk.contains("timing steps"), "{talk}");
+    }
     lab.refused(&["train", recipe.to_str().unwrap(), "--plan"], &["for a dataset"]);
-    lab.refused(&["train", "shapes", "--budget", "soon"], &["`soon` is no time", "20m"]);
+    lab.refused(&["train", "shapes", "--budget", "soon"], &["`soon` is not a duration", "20m"]);
+    lab.refused(&["train", "nope"], &["cannot read the recipe `nope`", "structtoken train DIR"]);
+    std::fs::create_dir(lab.path("images")).unwrap();
+    lab.refused(&["compare", "images"], &["structtoken train images --plan > recipe.toml"]);
     let folder = lab.path("run");
     lab.refused(&["train", folder.to_str().unwrap()], &["run"]);
 }

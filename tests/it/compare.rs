@@ -78,7 +78,7 @@ fn one_go_shards_and_resuming_agree() {
         .output()
         .unwrap();
     let talk = String::from_utf8_lossy(&second.stderr);
-    assert!(second.status.success() && talk.contains("shard 2/2, by SLURM_ARRAY_TASK_ID"), "{talk}");
+    assert!(second.status.success() && talk.contains("shard 2/2, from SLURM_ARRAY_TASK_ID"), "{talk}");
     assert_eq!(read(&lab, "b")["missing"].as_array().unwrap().len(), 2);
     assert!(std::fs::read_to_string(lab.path("b/compare.md")).unwrap().contains("Not finished: pwe-s0, pwe-s1."));
     let json = lab.ok(&["compare", "--collect", "a", "b", "--out", "both", "--json"]);
@@ -150,10 +150,14 @@ fn faulty_calls_are_answered() {
     lab.refused(&["compare", "--out", "nowhere"], &["`nowhere` holds no comparison"]);
     lab.refused(&["compare", "--collect", "nowhere"], &["`nowhere` holds no comparison"]);
     lab.refused(&["compare", recipe, "--decoders", "pwee"], &["there is no decoder `pwee`", "did you mean `pwe`?"]);
-    lab.refused(&["compare", recipe, "--budget", "20"], &["`20` is no time"]);
-    lab.refused(&["compare", recipe, "--shards", "3"], &["nothing says which this is"]);
+    lab.refused(&["compare", recipe, "--budget", "20"], &["`20` is not a duration"]);
+    // Data that are not there are told once, before anything is written.
+    let gone = lab.write("gone.toml", TINY.replace("dataset = \"shapes\"", "dataset = \"camvid\""));
+    lab.refused(&["compare", gone.to_str().unwrap(), "--out", "gone"], &["data.root=DIR"]);
+    assert!(!lab.path("gone").exists());
+    lab.refused(&["compare", recipe, "--shards", "3"], &["nothing gives the index of this one"]);
     let lost =
         lab.command(&["compare", recipe, "--decoders", "pwe"]).env("JOB_COMPLETION_INDEX", "1").output().unwrap();
     let talk = String::from_utf8_lossy(&lost.stderr);
-    assert!(lost.status.code() == Some(1) && talk.contains("but not of how many"), "{talk}");
+    assert!(lost.status.code() == Some(1) && talk.contains("but not how many there are"), "{talk}");
 }

@@ -77,8 +77,8 @@ fn a_model_is_evaluated_on_another_folder() {
 
     // A bare folder has no names for its values: they are not guessed, and the remedy works.
     let talk =
-        lab.refused(&["eval", model, "--data", "other"], &["the model knows sky, road, car", "--names 'sky,road,car'"]);
-    let remedy = talk.split("structtoken ").find(|part| part.starts_with("data init")).unwrap();
+        lab.refused(&["eval", model, "--data", "other"], &["the model knows sky, road, car", "--names sky,road,car"]);
+    let remedy = talk.split("name them so: structtoken ").nth(1).unwrap();
     let words: Vec<String> = remedy
         .split(',')
         .next()
@@ -87,9 +87,10 @@ fn a_model_is_evaluated_on_another_folder() {
         .split(' ')
         .map(str::to_owned)
         .collect();
-    std::fs::remove_file(lab.path("other.toml")).unwrap();
     lab.ok(&words.iter().map(String::as_str).collect::<Vec<_>>());
-    assert_eq!(eval(&lab, &["--data", "other.toml", "--split", "all"])["images"], 6);
+    let named = words.iter().skip_while(|word| *word != "--out").nth(1).unwrap();
+    assert!(remedy.contains(&format!("and then --data {named}")), "{remedy}");
+    assert_eq!(eval(&lab, &["--data", named, "--split", "all"])["images"], 6);
     assert_eq!(files(&lab.path("other")), ["images", "masks"]);
 
     // Classes that the model does not know, and some that the set lacks.
@@ -102,7 +103,7 @@ fn a_model_is_evaluated_on_another_folder() {
     let fewer = lab.run(&[&["eval", model, "--data", "fewer.toml"][..], &CPU].concat());
     let talk = String::from_utf8_lossy(&fewer.stderr);
     assert!(fewer.status.success() && talk.contains("has no class car"), "{talk}");
-    lab.refused(&["eval", model, "--data", "nowhere"], &["`nowhere` is no dataset"]);
+    lab.refused(&["eval", model, "--data", "nowhere"], &["`nowhere` is not a dataset"]);
 
     // Shards of it are put together as of any other.
     for shard in ["1/2", "2/2"] {
@@ -113,6 +114,36 @@ fn a_model_is_evaluated_on_another_folder() {
     }
     let merged: Value = serde_json::from_str(&lab.ok(&["eval", "merge", "1.json", "2.json", "--json"])).unwrap();
     assert_eq!(merged["matrix"], expected["matrix"]);
+}
+
+/// What is read, and files that no evaluation wrote, are never replaced; its own are.
+#[test]
+fn scores_replace_nothing_but_scores() {
+    let lab = Lab::new();
+    let model = model(&lab);
+    let kept = |name: &str| (lab.path(name), std::fs::read(lab.path(name)).unwrap());
+    let (model_kept, image) = (kept(model), kept("home/images/0.png"));
+    let run = |arguments: &[&str]| lab.run(&[&["eval"][..], arguments, &CPU].concat());
+    for (option, name) in [("--out", model), ("--report", model), ("--out", "home/images/0.png")] {
+        let output = run(&[model, option, name]);
+        let talk = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{talk}");
+        assert!(talk.contains(&format!("{option} would replace `{name}`")), "{talk}");
+        assert!(talk.contains(&format!("hint: name another file after {option}")), "{talk}");
+    }
+    for shard in ["1/2", "2/2"] {
+        assert!(run(&[model, "--shard", shard, "--out", &format!("{}.json", &shard[..1])]).status.success());
+    }
+    let shard = kept("1.json");
+    let merge = ["eval", "merge", "1.json", "2.json", "--out"];
+    assert_eq!(lab.run(&[&merge[..], &["1.json"]].concat()).status.code(), Some(1));
+    for (path, bytes) in [model_kept, image, shard] {
+        assert!(std::fs::read(&path).unwrap() == bytes, "{}", path.display());
+    }
+    for _ in 0..2 {
+        lab.ok(&[&merge[..], &["all.json"]].concat());
+        assert!(run(&[model, "--out", "scores.json", "--report", "page.html"]).status.success());
+    }
 }
 
 #[test]

@@ -29,7 +29,7 @@ const RULES: [(&str, &[&str]); 25] = [
         "compare",
         &["config", "decoder", "model", "data", "eval", "overlay", "train", "report", "inspect", "bench", "predict"],
     ),
-    ("plan", &["config", "data", "kernels", "weights", "bench", "inspect"]),
+    ("plan", &["config", "data", "eval", "kernels", "weights", "bench", "inspect", "train"]),
     ("repeat", &["config", "data", "eval"]),
     ("train", &["config", "artifact", "model", "loss", "layers", "kernels", "data", "eval", "weights", "report"]),
 ];

@@ -86,7 +86,7 @@ fn masks_that_are_gifs() {
         (set.counts(), set.class("car3_01", 20, 0), set.class("car3_01", 19, 0)),
         ((4, 1), "car".into(), "ground".into())
     );
-    assert!(talk(&lab, &["init", "set", "--yes"]).contains("5 pictures of other folders are not used: 5 in `test`"));
+    assert!(talk(&lab, &["init", "set", "--yes"]).contains("pictures of other folders are not used (5): 5 in `test`"));
 
     let lab = Lab::new();
     for at in 21..26 {
@@ -125,7 +125,7 @@ fn lists_cut_a_set() {
         lab.write(&format!("set/{train}"), list(&[0, 2, 4, 5]) + "elsewhere/x9\n");
         lab.write(&format!("set/{val}"), list(&[1, 3]));
         let said = talk(&lab, &["init", "set"]);
-        for part in [train, val, "1 images that none names are left out", "1 lines of", "p6.jpg"] {
+        for part in [train, val, "images that none names are left out (1)", "lines of", "p6.jpg"] {
             assert!(said.contains(part), "{part}: {said}");
         }
         let set = DatasetSpec::read(&lab.path("set/dataset.toml")).unwrap();
@@ -177,7 +177,7 @@ fn pictures_are_never_masks_of_each_other() {
         picture(&lab, &format!("set/images/{at}.png"));
         picture(&lab, &format!("set/masks/{at}.png"));
     });
-    lab.refused(&["init", "set"], &["no labels that can be told"]);
+    lab.refused(&["init", "set"], &["no recognisable labels"]);
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn names_that_only_look_alike_are_refused() {
             picture(&lab, &format!("set/images/{}", image.replace("NAME", &at.to_string())));
             mask(&lab, &format!("set/masks/{}", masked.replace("NAME", &at.to_string())), half);
         });
-        lab.refused(&["init", "set"], &["cannot be matched by their names"]);
+        lab.refused(&["init", "set"], &["cannot be matched by name"]);
     }
     // Another beginning: the command that is printed renames the masks.
     let lab = Lab::new();
@@ -253,7 +253,7 @@ fn masks_that_are_jpegs_are_read_on_request() {
         // The edge lies within a block, so that compression blurs it.
         jpeg(&lab, &format!("set/masks/{at}.jpg"), &|x, _| if x >= 20 { [255; 3] } else { [0; 3] });
     }
-    let said = lab.refused(&["init", "set"], &["JPEG", "--jpeg-tolerance 16", "127 for masks of black and white"]);
+    let said = lab.refused(&["init", "set"], &["JPEG", "--jpeg-tolerance 16", "127 for black-and-white masks"]);
     paste(&lab, &format!("structtoken {}", between(&said, "`structtoken ", "`").replace(" 16", " 127")));
     let set = Described { spec: DatasetSpec::read(&lab.path("set/dataset.toml")).unwrap() };
     assert_eq!((set.names(), set.counts(), set.spec.jpeg_tolerance), (vec!["background", "object"], (4, 1), Some(127)));
@@ -306,10 +306,10 @@ fn masks_that_are_arrays() {
     assert_eq!((described.names(), described.class("3", 20, 0)), (vec!["_background_", "cat"], "cat".into()));
     assert!(talk(&lab, &["init", "set", "--yes"]).contains("1 in `SegmentationClassVisualization`"));
     let floats = || npy("<f4", &format!("{h}, {w}"), ids().flat_map(|id| f32::from(id).to_le_bytes()).collect());
-    set(&floats, "npy").refused(&["init", "set"], &["arrays of another kind", "astype(numpy.uint8)"]);
+    set(&floats, "npy").refused(&["init", "set"], &["arrays of something other", "astype(numpy.uint8)"]);
     let one_hot = || npy("|u1", &format!("{h}, {w}, 2"), ids().flat_map(|id| [1 - id, id]).collect());
-    set(&one_hot, "npy").refused(&["init", "set"], &["arrays of another kind", "two dimensions"]);
-    set(&|| b"PK\x03\x04".to_vec(), "npz").refused(&["init", "set"], &["4 .npz", ".npz", ".npy"]);
+    set(&one_hot, "npy").refused(&["init", "set"], &["arrays of something other than class numbers", "two dimensions"]);
+    set(&|| b"PK\x03\x04".to_vec(), "npz").refused(&["init", "set"], &[".npz (4)", ".npz", ".npy"]);
 }
 
 /// 12 bits in 16: the range of the set is written, and goes into the model file.
@@ -330,7 +330,7 @@ fn images_of_few_bits_in_sixteen() {
         mask(&lab, &format!("set/masks/{at}.png"), |x, _| u8::from(x > 3 + u32::from(at)));
     }
     let said = talk(&lab, &["init", "set", "--names", "a,b"]);
-    assert!(said.contains("16 bits a channel") && said.contains("0 to 4095"), "{said}");
+    assert!(said.contains("16 bits per channel") && said.contains("0 to 4095"), "{said}");
     assert_eq!(DatasetSpec::read(&lab.path("set/dataset.toml")).unwrap().range, Some([0, 4095]));
     assert!(lab.ok(&["data", "check", "set"]).contains("no faults, no warnings"));
     let set =
@@ -470,11 +470,11 @@ fn regions_of_label_studio() {
     brush[0] = region("brushlabels", serde_json::json!({"format": "rle", "rle": [0, 0, 0, 8, 1]}));
     let mut strange = regions.clone();
     strange[0]["value"]["points"] = "none".into();
-    for (last, say) in [(turned, "image_rotation"), (brush, "rle"), (strange, "another form")] {
+    for (last, say) in [(turned, "image_rotation"), (brush, "rle"), (strange, "not in Label Studio's form")] {
         write(&last);
         let said = talk(&lab, &["init", "set", "--yes"]);
         assert!(
-            said.contains("1 images were left out") && said.contains(say) && said.contains("task 4"),
+            said.contains("images were left out") && said.contains(say) && said.contains("task 4"),
             "{say}: {said}"
         );
     }

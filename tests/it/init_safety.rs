@@ -69,7 +69,7 @@ fn names_of_images_never_lead_out_of_the_folder() {
     let set = Described::by_init(&lab, &[]);
     assert_eq!((set.counts(), set.class("sub/2", 5, 1)), ((2, 1), "leaf".to_string()));
     assert!(snapshot(&lab.path("set/images")) == images);
-    talk(&lab, &["init", "set", "--yes"], &["2 images were found by their file names alone", "somebody"]);
+    talk(&lab, &["init", "set", "--yes"], &["images were found by their file names alone", "somebody"]);
 
     // Lists of VOC, and folders of YOLO.
     let lab = Lab::new();
@@ -250,7 +250,7 @@ fn absurd_values_cost_their_own_image() {
         let mut file: serde_json::Value = serde_json::from_str(&coco(&["0.png", "1.png", "2.png"])).unwrap();
         file["annotations"][1]["segmentation"] = segmentation.clone();
         lab.write("set/all.json", file.to_string());
-        talk(&lab, &["init", "set"], &["1 images were left out", "annotation 1 (id 51)", "all.json", say]);
+        talk(&lab, &["init", "set"], &["images were left out", "annotation 1 (id 51)", "all.json", say]);
         assert!(!lab.path("set/dataset-masks/1.png").exists() && lab.path("set/dataset-masks/2.png").exists());
     }
 }

@@ -20,7 +20,7 @@ fn a_run_with_a_limit_ends_and_is_repeated() {
     let bends = manifest(&lab, "limited")["bends"].to_string();
     assert!(bends.len() > 4, "{bends}");
     let page = std::fs::read_to_string(lab.path("limited/report.html")).unwrap();
-    assert!(page.contains("Length, to end in time"));
+    assert!(page.contains("Length, adjusted to the time"));
     let change = format!("train.schedule.bends={bends}");
     lab.ok(&[&train[..], &sparse, &["--out", "repeated", "--set", &change]].concat());
     for file in ["model.safetensors", "scores.json"] {
@@ -28,10 +28,10 @@ fn a_run_with_a_limit_ends_and_is_repeated() {
         assert!(a == b, "{file}");
     }
     let both = ["--out", "both", "--set", &change, "--set", "train.max_time=1s"];
-    lab.refused(&[&train[..], &both].concat(), &["leave one out"]);
+    lab.refused(&[&train[..], &both].concat(), &["leave out one of them"]);
     lab.refused(
         &[&train[..], &["--out", "x", "--set", "train.max_time=soon"]].concat(),
-        &["`soon` is no time", "1h30m"],
+        &["`soon` is not a duration", "1h30m"],
     );
 }
 
@@ -61,13 +61,13 @@ fn a_collapsed_run_is_begun_again_where_its_recipe_lets_it() {
     let warned = lab.run(&[&train[..], &["--out", "warned"]].concat());
     let talk = String::from_utf8_lossy(&warned.stderr);
     assert!(
-        warned.status.success() && talk.contains("the run has collapsed") && !talk.contains("beginning again"),
+        warned.status.success() && talk.contains("the run has collapsed") && !talk.contains("starting again"),
         "{talk}"
     );
     let again = [&train[..], &["--out", "again", "--set", "train.restarts=1"]].concat();
     let run = lab.run(&again);
     let talk = String::from_utf8_lossy(&run.stderr);
-    assert!(run.status.success() && talk.contains("beginning again: train.optimizer.lr: 10.0 -> 3.3"), "{talk}");
+    assert!(run.status.success() && talk.contains("starting again: train.optimizer.lr: 10.0 -> 3.3"), "{talk}");
     assert!(lab.path("again/collapsed-1/config.toml").exists() && lab.path("again/report.html").exists());
     assert_eq!(manifest(&lab, "again")["collapsed"][0]["folder"], "collapsed-1");
     // Interrupted, it goes on as what it has become.
@@ -139,5 +139,5 @@ fn a_model_goes_on_with_other_classes() {
     std::fs::remove_dir_all(lab.path("fourth")).ok();
     lab.ok(&[&other[..], &backbone].concat());
     lab.write("no.safetensors", "");
-    lab.refused(&["train", "bare.toml", "--from", "no.safetensors"], &["cannot go on from", "--pretrained"]);
+    lab.refused(&["train", "bare.toml", "--from", "no.safetensors"], &["cannot continue from", "--pretrained"]);
 }

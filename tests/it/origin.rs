@@ -90,12 +90,12 @@ const CHANGES: [Change; 9] = [
             let mask = image::open(lab.path("m/train/t2.png")).unwrap().fliph();
             mask.save(lab.path("m/train/t2.png")).unwrap();
         },
-        &["[train]: 1 image changed in their masks alone (t2)"],
+        &["[train]: 1 image changed only in their masks (t2)"],
     ),
     (
         "another mask of the validation",
         |lab| _ = std::fs::copy(lab.path("m/val/v0.png"), lab.path("m/val/v1.png")).unwrap(),
-        &["[val]: 1 image changed in their masks alone (v1)"],
+        &["[val]: 1 image changed only in their masks (v1)"],
     ),
     (
         "two exchanged",
@@ -126,7 +126,7 @@ const CHANGES: [Change; 9] = [
             lab.write("set.toml", SET.replacen("[val]", "list = 'list'\n[val]", 1));
             lab.write("list", (0..8).rev().map(|i| format!("t{i}\n")).collect::<String>());
         },
-        &["the images come in another order"],
+        &["the images are in another order"],
     ),
 ];
 
@@ -142,8 +142,7 @@ fn other_data_are_refused_and_the_same_go_on_to_the_same_bytes() {
     }
     for (what, change, say) in CHANGES {
         change(&lab);
-        let said =
-            lab.refused(&resume("cut"), &[&["the data are not those that `cut` has learned from"][..], say].concat());
+        let said = lab.refused(&resume("cut"), &[&["the data is not what `cut` was trained on"][..], say].concat());
         assert!(said.contains("step-00000006/model.safetensors"), "{what}: {said}");
         // Back as it was.
         for folder in ["i", "m"] {
@@ -354,7 +353,7 @@ fn runs_of_several_seeds_are_of_one_recipe_and_the_same_data() {
     // As if the second had been killed at its end, and the data then changed.
     std::fs::remove_dir_all(lab.path("seeds/seed-1")).unwrap();
     pair(&lab, "train", "t9", 9);
-    lab.refused(&again, &["`seeds/seed-0`", "1 image new (t9)", "begin all runs again in another folder"]);
+    lab.refused(&again, &["`seeds/seed-0`", "1 image new (t9)", "start all runs again in another folder"]);
     std::fs::remove_file(lab.path("i/train/t9.png")).unwrap();
     let own = lab.path("seeds/config.toml");
     let text = String::from_utf8(bytes(&own)).unwrap();
@@ -368,7 +367,7 @@ fn runs_of_several_seeds_are_of_one_recipe_and_the_same_data() {
     lab.ok(&[&["train", "tiny.toml", "--out", "seeds/seed-1", "--set", "train.seed=1"][..], &CPU].concat());
     lab.refused(
         &again,
-        &["were not made on the same data", "`seeds/seed-1`", "1 image new (t9)", "remove the folders"],
+        &["were not trained on the same data", "`seeds/seed-1`", "1 image new (t9)", "remove the folders"],
     );
     std::fs::remove_dir_all(lab.path("seeds/seed-1")).unwrap();
     std::fs::remove_file(lab.path("i/train/t9.png")).unwrap();
@@ -394,7 +393,7 @@ fn runs_of_a_comparison_are_of_one_plan_and_the_same_data() {
     std::fs::remove_dir_all(lab.path("both/pwe-s1")).unwrap();
     let mask = bytes(&lab.path("m/val/v1.png"));
     std::fs::copy(lab.path("m/val/v0.png"), lab.path("m/val/v1.png")).unwrap();
-    lab.refused(&again, &["`both/pwe-s0`", "1 image changed in their masks alone (v1)"]);
+    lab.refused(&again, &["`both/pwe-s0`", "1 image changed only in their masks (v1)"]);
     std::fs::write(lab.path("m/val/v1.png"), mask).unwrap();
     let own = lab.path("both/plan.toml");
     let text = String::from_utf8(bytes(&own)).unwrap();
@@ -408,7 +407,7 @@ fn runs_of_a_comparison_are_of_one_plan_and_the_same_data() {
     std::fs::remove_dir_all(lab.path("both/pwe-s1")).unwrap();
     lab.refused(
         &["compare", "--collect", "both", "other", "--out", "all"],
-        &["not made on the same data", "1 image new (t9)"],
+        &["not trained on the same data", "1 image new (t9)"],
     );
 }
 

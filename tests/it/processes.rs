@@ -121,7 +121,7 @@ fn a_run_that_fails_does_not_stop_those_after_it() {
     }
     lab.write("out/seed-0/config.toml", "what is this");
     let resume = ["train", "--resume", "--out", "out", "--device", "cpu"];
-    lab.refused(&resume, &["1 of 2 runs failed: seed-0", "go on with --resume --out out"]);
+    lab.refused(&resume, &["1 of 2 runs failed: seed-0", "continue with --resume --out out"]);
     assert!(lab.path("out/seed-1/report.html").exists());
 }
 
@@ -271,7 +271,7 @@ fn few_processes_are_an_error_that_says_so() {
     let train = ["train", "tiny.toml", "--set", "train.iterations=2", "--device", "cpu", "--threads", "1"];
     let bench = ["bench", "tiny.toml", "--repeat", "1", "--size", "32", "--device", "cpu", "--threads"];
     for (limit, arguments, last, remedy, mended) in [
-        (2, &bench[..], "2", "start one by --threads 1", "1"),
+        (2, &bench[..], "2", "start one with --threads 1", "1"),
         (
             5,
             &[&train[..], &["--out", "mended", "--set"]].concat(),
@@ -290,6 +290,6 @@ fn few_processes_are_an_error_that_says_so() {
     for arguments in [&["inspect", "tiny.toml"][..], &["data", "check", "tiny.toml"]] {
         let output = with_processes(&lab, 1, arguments).unwrap();
         let talk = String::from_utf8_lossy(&output.stderr);
-        assert!(talk.contains("cannot start the threads") && talk.contains("RAYON_NUM_THREADS=1"), "{talk}");
+        assert!(talk.contains("cannot start the CPU threads") && talk.contains("RAYON_NUM_THREADS=1"), "{talk}");
     }
 }

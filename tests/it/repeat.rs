@@ -30,7 +30,7 @@ fn seeds_are_ordinary_runs_and_go_on_where_they_stopped() {
     assert!((summary["miou"]["sd"].as_f64().unwrap() - (a - b).abs() / 2f64.sqrt()).abs() < 1e-12);
     assert!(summary.get("pooled").is_none());
 
-    lab.refused(&several, &["already holds such runs"]);
+    lab.refused(&several, &["already holds several runs"]);
     lab.refused(
         &[&several[..], &["--resume"]]
             .concat()
@@ -38,7 +38,7 @@ fn seeds_are_ordinary_runs_and_go_on_where_they_stopped() {
             .replace("--seeds 2", "--folds 2")
             .split(' ')
             .collect::<Vec<_>>(),
-        &["seeds are not folds"],
+        &["seeds and folds do not mix"],
     );
     // As if the second run had been killed at its end.
     std::fs::remove_file(lab.path("several/seed-1/report.html")).unwrap();

@@ -344,10 +344,10 @@ fn a_run_goes_on_with_its_own_data_only() {
     let begun = bytes(&image);
 
     std::fs::write(&image, good).unwrap();
-    let talk = lab.refused(&resume, &["[train]: 1 image changed (0)", "put the files back", "train.pretrained = "]);
+    let talk = lab.refused(&resume, &["[train]: 1 image changed (0)", "restore the files", "train.pretrained = "]);
     std::fs::write(&image, &begun).unwrap();
     for (path, what) in
-        [("images/new.png", "1 image new (new)"), ("masks/0.png", "1 image changed in their masks alone (0)")]
+        [("images/new.png", "1 image new (new)"), ("masks/0.png", "1 image changed only in their masks (0)")]
     {
         let path = lab.path(path);
         let before = path.exists().then(|| bytes(&path));
@@ -420,7 +420,7 @@ fn a_run_goes_on_with_its_own_recipe_only() {
             moved(false);
         }
     }
-    let remedy = talk.split("take the recipe back with `").nth(1).unwrap().split('`').next().unwrap();
+    let remedy = talk.split("restore the recipe with `").nth(1).unwrap().split('`').next().unwrap();
     assert!(
         std::process::Command::new("sh").args(["-c", remedy]).current_dir(lab.dir.path()).status().unwrap().success()
     );
@@ -437,12 +437,13 @@ fn a_run_without_progress_ends_early() {
     let train = ["train", recipe.to_str().unwrap(), "--out", "run", "--device", "cpu"];
     let ended = lab.run(&[&train[..], &still].concat());
     let talk = String::from_utf8_lossy(&ended.stderr);
-    assert!(ended.status.success() && talk.contains("ending early, after iteration 15"), "{talk}");
+    assert!(ended.status.success() && talk.contains("stopping early, after iteration 15"), "{talk}");
     // It stays ended.
     let again = lab.run(&["train", "--resume", "--out", "run", "--device", "cpu"]);
     let talk = String::from_utf8_lossy(&again.stderr);
-    assert!(again.status.success() && talk.contains("ending early, after iteration 15"), "{talk}");
-    lab.refused(&[&train[..], &["--set", "train.patience=2", "--set", "train.eval_every=0"]].concat(), &["eval_every"]);
+    assert!(again.status.success() && talk.contains("stopping early, after iteration 15"), "{talk}");
+    let never = ["--set", "train.patience=2", "--set", "train.eval_every=0", "--out", "never"];
+    lab.refused(&[&train[..2], &never].concat(), &["eval_every"]);
 }
 
 #[test]

@@ -138,12 +138,81 @@ fn convolutional_networks_are_planned_as_encoders() {
     }
 }
 
+/// DINOv3's weights by each of its names, and DINOv2's with gates, are planned and trained from as they are; a recipe for a
+/// plain ViT is told what to set.
+#[test]
+fn rotated_and_gated_transformers_are_planned() {
+    let d = 64;
+    let authors = |gated: bool| -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
+        let mut tensors = vit(1, &[("storage_tokens", &[1, 4, 64]), ("mask_token", &[1, 64])]);
+        tensors.remove("pos_embed");
+        let mut mask = vec![1.0; 3 * d];
+        mask[d..2 * d].fill(0.0);
+        tensors.insert("blocks.0.attn.qkv.bias_mask".into(), (vec![3 * d], mask));
+        let periods = (0..16).map(|j| 100f32.powf(j as f32 / 16.0)).collect();
+        tensors.insert("rope_embed.periods".into(), (vec![16], periods));
+        if gated {
+            for (from, to) in [
+                ("fc1.weight", "w1.weight"),
+                ("fc1.bias", "w1.bias"),
+                ("fc2.weight", "w3.weight"),
+                ("fc2.bias", "w3.bias"),
+            ] {
+                let tensor = tensors.remove(&format!("blocks.0.mlp.{from}")).unwrap();
+                tensors.insert(format!("blocks.0.mlp.{to}"), tensor.clone());
+                if to.starts_with("w1") {
+                    tensors.insert(format!("blocks.0.mlp.{}", to.replace("w1", "w2")), tensor);
+                }
+            }
+        }
+        tensors
+    };
+    let mut dinov2 = vit(1, &[]);
+    dinov2.insert("blocks.0.mlp.w12.weight".into(), (vec![8 * d, d], vec![0.01; 8 * d * d]));
+    dinov2.insert("blocks.0.mlp.w12.bias".into(), (vec![8 * d], vec![0.01; 8 * d]));
+    for (from, to) in [("fc2.weight", "w3.weight"), ("fc2.bias", "w3.bias")] {
+        let tensor = dinov2.remove(&format!("blocks.0.mlp.{from}")).unwrap();
+        dinov2.insert(format!("blocks.0.mlp.{to}"), tensor);
+    }
+    dinov2.retain(|name, _| !name.contains(".fc1."));
+    let lab = Lab::new();
+    lab.write("plain.toml", TINY);
+    let rotated = ["type = \"dinov3\"", "reg_tokens = 4", "qkv_bias = true"];
+    let cases: [(&str, _, &[&str]); 3] = [
+        ("authors", authors(false), &rotated),
+        ("plus", authors(true), &[&rotated[..], &["mlp_layer = \"swiglu\""]].concat()),
+        ("giant", dinov2, &["type = \"vit\"", "mlp_layer = \"swiglu\"", "final_norm = true"]),
+    ];
+    for (name, tensors, expected) in cases {
+        let file = format!("{name}.safetensors");
+        write(&lab.path(&file), &tensors, &serde_json::json!({}));
+        assert!(lab.ok(&["inspect", &file]).contains("DINOv"));
+        let arguments = ["train", "shapes", "--pretrained", &file, "--device", "cpu", "--out", name];
+        let set = "train.iterations=1 train.batch_size=1 data.shapes.train=2 data.shapes.val=1 data.shapes.size=48";
+        let set: Vec<&str> = set.split(' ').flat_map(|change| ["--set", change]).collect();
+        lab.ok(&[&arguments[..], &set].concat());
+        let recipe = std::fs::read_to_string(lab.path(&format!("{name}/config.toml"))).unwrap();
+        for line in expected {
+            assert!(recipe.contains(line), "{name}: {recipe}");
+        }
+        let pretrained = format!("train.pretrained={file}");
+        let hint =
+            if name == "giant" { "model.backbone.mlp_layer = \"swiglu\"" } else { "model.backbone.type = \"dinov3\"" };
+        let refused = ["train", "plain.toml", "--set", &pretrained, "--device", "cpu", "--out", "no"];
+        lab.refused(&refused, &["do not fit", hint]);
+        // The model that was written, labels and learns on.
+        let model = format!("{name}/model.safetensors");
+        lab.ok(&["eval", &model, "--device", "cpu", "--labels-only", "--json"]);
+        assert!(lab.ok(&["inspect", &model]).contains("backbone"));
+    }
+}
+
 #[test]
 fn weights_of_another_network_are_named_before_anything_is_planned() {
     let lab = Lab::new();
     for (mark, what) in [
         ("rope_embed.periods", "DINOv3"),
-        ("blocks.0.mlp.w12.weight", "SwiGLU"),
+        ("blocks.0.mlp.w1.weight", "SwiGLU"),
         ("blocks.0.attn.rel_pos_h", "SAM"),
         ("layers.0.blocks.0.attn.relative_position_bias_table", "Swin"),
     ] {

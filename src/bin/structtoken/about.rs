@@ -15,7 +15,7 @@ const COMPLETIONS: &str = "Examples:
   structtoken completions fish > ~/.config/fish/completions/structtoken.fish
   structtoken completions powershell >> $PROFILE";
 
-/// Print what a shell needs to complete commands and options
+/// Print the completion script for a shell
 #[derive(Args)]
 #[command(after_help = COMPLETIONS)]
 pub(crate) struct Completions {
@@ -28,7 +28,7 @@ const MAN: &str = "Examples:
   structtoken man | man -l -
   structtoken man --out ~/.local/share/man/man1";
 
-/// Print the manual page, or write those of all commands
+/// Print the manual page, or write the pages of all commands to a folder
 #[derive(Args)]
 #[command(after_help = MAN)]
 pub(crate) struct Man {
@@ -54,7 +54,7 @@ pub(crate) fn man(arguments: &Man) -> Result<End> {
     };
     std::fs::create_dir_all(folder)
         .and_then(|()| clap_mangen::generate_to(Cli::command(), folder))
-        .map_err(|error| Error::file("write the manual to", folder, error).hint("name another folder with --out"))?;
+        .map_err(|error| Error::file("write the manual to", folder, error).hint("choose another folder with --out"))?;
     print(&folder.display().to_string());
     Ok(End::Done)
 }

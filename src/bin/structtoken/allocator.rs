@@ -49,9 +49,9 @@ fn exhausted(size: usize) -> ! {
     let mut rest = &mut text[..];
     let _ = writeln!(
         rest,
-        "error: out of memory: {size} bytes more were needed than the system gives this process\n\n\
-         hint: raise its limit (ulimit -v, or that of its container), end other programs, or ask for less: smaller batches, crops, \
-         images or --threads; a run goes on from its last checkpoint with --resume"
+        "error: out of memory: {size} bytes more were needed than the system gives this process\n\nhint: raise its \
+         limit (ulimit -v, or that of its container), end other programs, or ask for less: smaller batches, crops, \
+         images or --threads; --resume continues a run from its last checkpoint"
     );
     let left = rest.len();
     let text = &text[..text.len() - left];

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use structtoken::backbone::{BackboneConfig, VitConfig, VitSize};
+use structtoken::backbone::{BackboneConfig, Dinov3Config, Dinov3Size, VitConfig, VitSize};
 use structtoken::bench::{Measurement, Work, measure, supply};
 use structtoken::config::Config;
 use structtoken::decoder::DecoderConfig;
@@ -16,45 +16,45 @@ use structtoken::model::ModelConfig;
 use crate::console::{emit, print};
 use crate::{Computing, End};
 
-/// Time images to label maps, or a step of training, with random weights
+/// Time inference or a training step, with random weights
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// A recipe; left out, the next options describe the model
+    /// Recipe; without one, the options below describe the model
     recipe: Option<PathBuf>,
-    /// Change a value of the recipe
+    /// Change a value of the recipe; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "recipe")]
     changes: Vec<String>,
-    /// The decoder: cse, sse, pwe, fcn, segmenter, knet, maskformer, mask2former or eomt
+    /// Decoder: cse, sse, pwe, fcn, segmenter, knet, maskformer, mask2former or eomt
     #[arg(long, value_name = "NAME", default_value = "pwe", conflicts_with = "recipe")]
     decoder: String,
-    /// The backbone, patch 16
+    /// Backbone, with patches of 16 pixels
     #[arg(long, value_enum, default_value_t = BackboneName::VitS, conflicts_with = "recipe")]
     backbone: BackboneName,
-    /// Sides of the square images, several by commas [default: 512, or the recipe's]
+    /// Side of the square images; several separated by commas [default: 512, or the recipe's]
     #[arg(long, value_name = "PIXELS", value_delimiter = ',')]
     size: Vec<usize>,
-    /// Numbers of classes, several by commas [default: 150, or the dataset's]
+    /// Number of classes; several separated by commas [default: 150, or the dataset's]
     #[arg(long, value_name = "K", value_delimiter = ',')]
     classes: Vec<usize>,
-    /// Images at once, several by commas [default: 1; with --train 2, or the recipe's]
+    /// Images per batch; several separated by commas [default: 1; with --train 2, or the recipe's]
     #[arg(long, value_name = "N", value_delimiter = ',')]
     batch: Vec<usize>,
-    /// Time a step of training: forward, backward, AdamW
+    /// Time a training step: forward, backward, AdamW
     #[arg(long)]
     train: bool,
-    /// Time how training images are read, decoded, augmented and batched instead, by `data.workers` threads
+    /// Time the loading of training images instead (read, decode, augment, batch), with `data.workers` threads
     #[arg(long, requires = "recipe", conflicts_with = "train")]
     data: bool,
-    /// Cut images into windows of this side, at steps of two thirds
+    /// Side of a sliding window, which moves by two thirds of it
     #[arg(long, value_name = "PIXELS", conflicts_with_all = ["train", "recipe"])]
     window: Option<usize>,
-    /// In what precision the CPU multiplies matrices
+    /// Precision of matrix products on the CPU
     #[arg(long, value_enum, default_value_t = PrecisionName::F32)]
     precision: PrecisionName,
-    /// Repetitions, of which the median counts
+    /// Number of repetitions; the median is reported
     #[arg(short, long, value_name = "N", default_value_t = 7)]
     repeat: usize,
-    /// One JSON object a measurement
+    /// Print one JSON object per measurement
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -70,6 +70,14 @@ enum BackboneName {
     VitS,
     VitB,
     VitL,
+    #[value(name = "dinov3-s")]
+    Dinov3S,
+    #[value(name = "dinov3-s-plus")]
+    Dinov3SPlus,
+    #[value(name = "dinov3-b")]
+    Dinov3B,
+    #[value(name = "dinov3-l")]
+    Dinov3L,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -87,7 +95,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
             emit(&serde_json::to_value(&found).map_err(|error| Error::new("cannot write JSON").source(error))?);
         } else {
             let (all, each) = (found.images_per_s, found.images_per_s_per_worker);
-            print(&format!("{}: {all:.1} images/s by {} threads, {each:.1} by each", found.work, found.workers));
+            print(&format!("{}: {all:.1} images/s with {} threads, {each:.1} per thread", found.work, found.workers));
         }
         return Ok(End::Done);
     }
@@ -174,16 +182,22 @@ fn works(arguments: &Arguments) -> Result<Vec<Work>> {
 }
 
 fn model(arguments: &Arguments, side: usize) -> Result<(ModelConfig, String)> {
-    let (size, backbone) = match arguments.backbone {
-        BackboneName::VitT => (VitSize::Tiny, "vit-t"),
-        BackboneName::VitS => (VitSize::Small, "vit-s"),
-        BackboneName::VitB => (VitSize::Base, "vit-b"),
-        BackboneName::VitL => (VitSize::Large, "vit-l"),
-    };
     let decoder = DecoderConfig::preset(&arguments.decoder)?;
     // StructToken takes the raw stream, as published; the others its norm.
     let final_norm = !matches!(decoder, DecoderConfig::StructToken(_));
-    let vit = VitConfig { size, img_size: [side, side], final_norm, ..VitConfig::default() };
-    let model = ModelConfig { backbone: BackboneConfig::Vit(vit), decoder };
-    Ok((model, format!("{} {backbone}", arguments.decoder)))
+    let img_size = [side, side];
+    let vit = |size| BackboneConfig::Vit(VitConfig { size, img_size, final_norm, ..VitConfig::default() });
+    let dinov3 = |size| BackboneConfig::Dinov3(Dinov3Config { size, img_size, ..Dinov3Config::default() });
+    let (backbone, name) = match arguments.backbone {
+        BackboneName::VitT => (vit(VitSize::Tiny), "vit-t"),
+        BackboneName::VitS => (vit(VitSize::Small), "vit-s"),
+        BackboneName::VitB => (vit(VitSize::Base), "vit-b"),
+        BackboneName::VitL => (vit(VitSize::Large), "vit-l"),
+        BackboneName::Dinov3S => (dinov3(Dinov3Size::Small), "dinov3-s"),
+        BackboneName::Dinov3SPlus => (dinov3(Dinov3Size::SmallPlus), "dinov3-s-plus"),
+        BackboneName::Dinov3B => (dinov3(Dinov3Size::Base), "dinov3-b"),
+        BackboneName::Dinov3L => (dinov3(Dinov3Size::Large), "dinov3-l"),
+    };
+    let model = ModelConfig { backbone, decoder };
+    Ok((model, format!("{} {name}", arguments.decoder)))
 }

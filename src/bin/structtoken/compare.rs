@@ -18,43 +18,43 @@ use crate::runner::{self, Child, Runner};
 use crate::train::{command_line, default_folder};
 use crate::{Computing, End};
 
-/// Train a recipe with several decoders and seeds within one budget, and say which is better
+/// Train a recipe with several decoders and seeds on one budget, and report which is better
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// The recipe, a TOML file; left out to go on with the comparison in --out
+    /// Recipe, a TOML file; leave it out to continue the comparison in --out
     recipe: Option<PathBuf>,
-    /// Decoders by commas [default: all]
+    /// Decoders, separated by commas [default: all]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "recipe")]
     decoders: Vec<String>,
-    /// Seeds of each decoder, from the recipe's on [default: 3]
+    /// Number of seeds per decoder, counted up from the recipe's [default: 3]
     #[arg(long, value_name = "N", requires = "recipe")]
     seeds: Option<u64>,
-    /// Time to train each run, as 90s, 20m or 1h30m; evaluations come on top
+    /// Training time per run, for instance 90s, 20m or 1h30m; evaluations come on top
     #[arg(long, value_name = "TIME", requires = "recipe", conflicts_with = "iterations")]
     budget: Option<String>,
-    /// Iterations of each run [default: those of the recipe]
+    /// Iterations per run [default: the recipe's]
     #[arg(long, value_name = "N", requires = "recipe")]
     iterations: Option<u64>,
-    /// Evaluations of each run while it is trained [default: 5]
+    /// Evaluations per run during training [default: 5]
     #[arg(long, value_name = "N", requires = "recipe")]
     evaluations: Option<u64>,
-    /// Change a value of the recipe; may be given more than once
+    /// Change a value of the recipe; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE", requires = "recipe")]
     changes: Vec<String>,
-    /// Change a setting of one decoder, for instance eomt.num_queries=20; may be given more than once
+    /// Change a setting of one decoder, for instance eomt.num_queries=20; may be repeated
     #[arg(long = "with", value_name = "NAME.KEY=VALUE", requires = "recipe")]
     with: Vec<String>,
-    /// The folder of the comparison [default: runs/compare/NAME-OF-THE-RECIPE]
+    /// Folder of the comparison [default: runs/compare/NAME-OF-THE-RECIPE]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Do every n-th run only, from the i-th on; by default as a Slurm array or an indexed Kubernetes Job says
+    /// Do only every N-th run, starting at the I-th [default: as a Slurm array or an indexed Kubernetes Job says]
     #[arg(long, value_name = "I/N")]
     shard: Option<Shard>,
-    /// How many shards there are, where the environment says only which this is
+    /// Number of shards, where the environment gives only the index of this one
     #[arg(long, value_name = "N", conflicts_with = "shard")]
     shards: Option<u64>,
-    /// Train nothing: gather the finished runs of these folders into --out [default: the first of them]
+    /// Train nothing, but gather the finished runs of these folders into --out [default: the first of them]
     #[arg(long, value_name = "DIR", num_args = 1.., conflicts_with_all = ["recipe", "shard", "shards"])]
     collect: Vec<PathBuf>,
     /// Print compare.json instead of the table
@@ -71,7 +71,7 @@ pub(crate) struct Arguments {
 
 const EXAMPLES: &str = "Examples:
   structtoken compare configs/shapes/demo.toml --decoders cse,sse,pwe --budget 2m
-  structtoken compare --out runs/compare/shapes/demo             go on, or write the tables again
+  structtoken compare --out runs/compare/shapes/demo             continue, or write the tables again
   structtoken compare --collect node1/demo node2/demo --out demo";
 
 pub(crate) fn run(arguments: Arguments) -> Result<End> {
@@ -88,6 +88,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     }
     let (dir, plan) = plan(&arguments)?;
     let shard = shard(&arguments)?;
+    if shard.of(plan.runs()).iter().any(|run| !run::finished(&dir, &run.to_string())) {
+        plan.ensure_data()?;
+    }
     plan.settle(&dir)?;
     // Others may work in the same folder, but not on the same runs.
     let _lock = files::Lock::named(&dir, &format!(".shard-{}.lock", shard.to_string().replace('/', "-of-")))?;
@@ -109,13 +112,13 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     )?;
     publish(&arguments, &plan, std::slice::from_ref(&dir), &dir)?;
     if interrupted {
-        talk!("saved; go on with:\n  structtoken compare --out {}", word(&dir));
+        talk!("saved; continue with:\n  structtoken compare --out {}", word(&dir));
         return Ok(End::Interrupted);
     }
     match runner.failed.as_slice() {
         [] => Ok(End::Done),
         failed => Err(Error::new(format!("{} of {} runs failed: {}", failed.len(), ours.len(), failed.join(", ")))
-            .hint("their errors are above; the same command goes on with what is missing")),
+            .hint("their errors are above; the same command runs what is missing")),
     }
 }
 
@@ -132,7 +135,7 @@ fn plan(arguments: &Arguments) -> Result<(PathBuf, Plan)> {
         let found = Plan::read(&dir)?;
         let missing = || {
             Error::new(format!("`{}` holds no comparison: there is no `{PLAN}`", dir.display()))
-                .hint("give a recipe to begin one, or the right folder with --out")
+                .hint("give a recipe to start one, or the right folder with --out")
         };
         return Ok((dir.clone(), found.ok_or_else(missing)?));
     };
@@ -177,16 +180,19 @@ fn shard(arguments: &Arguments) -> Result<Shard> {
     let number = |name: &str| -> Result<Option<u64>> {
         let Some(text) = std::env::var(name).ok().filter(|text| !text.is_empty()) else { return Ok(None) };
         text.parse().map(Some).map_err(|_| {
-            Error::new(format!("{name} is `{text}`, which is no number")).hint("say which runs to do: `--shard 1/4`")
+            Error::new(format!("{name} is `{text}`, which is not a number")).hint(
+                "give the shard explicitly: `--shard \
+                                                                                   1/4`",
+            )
         })
     };
     let counted = |index: u64, count: Option<u64>, source: &str| {
         let count = arguments.shards.or(count).ok_or_else(|| {
-            Error::new(format!("{source} says which shard this is, but not of how many"))
-                .hint("add `--shards N`, or say `--shard I/N`, `--shard 1/1` for all runs")
+            Error::new(format!("{source} gives the index of this shard, but not how many there are"))
+                .hint("add `--shards N`, or pass `--shard I/N` (`--shard 1/1` for all runs)")
         })?;
         let shard = Shard::new(index, count)?;
-        talk!("shard {shard}, by {source}");
+        talk!("shard {shard}, from {source}");
         Ok(shard)
     };
     if let Some(id) = number("SLURM_ARRAY_TASK_ID")? {
@@ -199,8 +205,8 @@ fn shard(arguments: &Arguments) -> Result<Shard> {
     }
     match arguments.shards {
         None | Some(1) => Ok(Shard::ALL),
-        Some(_) => Err(Error::new("--shards says how many there are, but nothing says which this is")
-            .hint("say `--shard 1/4`; --shards is for array jobs that do not tell their size")),
+        Some(_) => Err(Error::new("--shards gives the number of shards, but nothing gives the index of this one")
+            .hint("pass `--shard 1/4`; --shards is for array jobs that do not state their size")),
     }
 }
 

@@ -277,7 +277,7 @@ impl Steps {
     }
 }
 
-/// One JSON object a line on stdout.
+/// Prints a JSON object as one line on stdout.
 pub(crate) fn emit(value: &serde_json::Value) {
     print(&value.to_string());
 }
@@ -307,7 +307,7 @@ pub(crate) fn settled(end: Result<End>) -> Result<End> {
     match (end, untold) {
         (Ok(_), Some(error)) => Err(Error::new("cannot write to the standard output")
             .source(error)
-            .hint("what was printed is not complete: make room where it goes, or send it elsewhere; files were written as usual")),
+            .hint("the printed text is incomplete: make room where it goes, or send it elsewhere; files were written as usual")),
         (end, _) => end,
     }
 }

@@ -10,7 +10,7 @@ use structtoken::error::{Error, Result};
 use crate::End;
 use crate::console::{Steps, emit, print};
 
-/// Describe a folder as a dataset, or say what is wrong with one
+/// Describe a folder as a dataset, or report what is wrong with one
 #[derive(Args)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
@@ -21,23 +21,23 @@ pub(crate) struct Arguments {
 enum Command {
     /// Look at a folder and write the TOML that describes it as a dataset
     Init(crate::init::Arguments),
-    /// Read every image and mask and say what is there, what is wrong, and what remedies it
+    /// Read every image and mask, and report what is there, what is wrong and how to fix it
     Check(Check),
 }
 
 const EXAMPLES: &str = "Examples:
   structtoken data check streets/            a folder with images/ and masks/, also in train/ and val/
-  structtoken data check streets.toml        a dataset's description
+  structtoken data check streets.toml        a dataset TOML
   structtoken data check camvid --root data/camvid
 
-Exit code: 0 without a fault (there may be warnings), 1 with one.";
+Exit code: 0 if there are no faults (warnings are allowed), otherwise 1.";
 
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 struct Check {
     /// A folder of images and masks, a dataset TOML, or a built-in name
     set: PathBuf,
-    /// The folder that the description's paths are relative to, in place of its own
+    /// Folder that the paths in the TOML are relative to, in place of the TOML's own
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
     /// Print the report as JSON
@@ -61,7 +61,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         }
         None if set.is_dir() => init::check_folder(set, &progress)?,
         _ if set.as_os_str() == shapes::NAME => {
-            return Err(Error::new("`shapes` is generated: it has no files").hint("name a folder or a dataset TOML"));
+            return Err(Error::new("`shapes` is generated and has no files").hint("give a folder or a dataset TOML"));
         }
         root => {
             let spec = set.to_str().map_or_else(|| DatasetSpec::read(set), DatasetSpec::find)?;

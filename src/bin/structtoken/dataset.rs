@@ -2,12 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use structtoken::data::init::{self, Options};
+use structtoken::data::init::{self, Options, Purpose};
 use structtoken::data::spec::DatasetSpec;
 use structtoken::data::{shapes, spec};
 use structtoken::error::{Error, Result};
 use structtoken::files::{self, Scratch};
-use structtoken::text::utf8;
+use structtoken::text::{utf8, word};
 
 use crate::console::Steps;
 
@@ -41,14 +41,17 @@ pub(crate) fn named(path: &Path) -> Result<Option<Named>> {
     if describes { Ok(Some(Named::Described(utf8(path)?.to_owned()))) } else { Ok(None) }
 }
 
-/// Describes `folder` as `structtoken data init` does, in `toml`; what it is, and what the person should know.
-pub(crate) fn describe(folder: &Path, toml: &Path) -> Result<init::Plan> {
+/// Describes `folder` as `structtoken data init` does, in `toml`; says what it is, and what the person should know.
+/// `splits`: that includes how images were divided.
+pub(crate) fn describe(folder: &Path, toml: &Path, purpose: Purpose, splits: bool) -> Result<init::Plan> {
     let steps = Steps::new("looking at files");
-    let found = init::look(folder, toml, &Options::default(), &|done, all| steps.show(done, all))?;
+    let options = Options { purpose, ..Options::default() };
+    let found = init::look(folder, toml, &options, &|done, all| steps.show(done, all))?;
     init::write(&found, false, &|done, all| steps.show(done, all))?;
     steps.clear();
-    talk!("found {}", found.kind);
-    found.notes.iter().for_each(|note| talk!("note: {note}"));
+    talk!("found {}; classes: {}", found.kind, found.classes());
+    let halved = found.halved.iter().filter(|_| splits);
+    found.notes.iter().chain(halved).for_each(|note| talk!("note: {note}"));
     Ok(found)
 }
 
@@ -63,30 +66,49 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Opens the dataset that `path` names. A folder is described in a temporary place: nothing is written to it.
+    /// Opens the dataset that `path` names. A folder is described in a temporary place: nothing is written to it. `splits`: it
+    /// matters which images are of which split.
     ///
     /// # Errors
     /// It names none, or a folder that cannot be described.
-    pub(crate) fn new(path: &Path) -> Result<Self> {
+    pub(crate) fn new(path: &Path, splits: bool) -> Result<Self> {
         match named(path)? {
             Some(Named::Folder(folder)) => {
                 let scratch = Scratch::new(&std::env::temp_dir(), "dataset")?;
                 let toml = scratch.path().join(init::FILE);
-                let found = describe(&folder, &toml)?;
-                let has_val = found.spec.val.is_some() && !found.halved;
+                let found = describe(&folder, &toml, Purpose::Moment, splits)?;
+                let has_val = found.spec.val.is_some() && found.halved.is_none();
                 Ok(Self { name: utf8(&toml)?.to_owned(), has_val, scratch: Some(scratch) })
             }
             Some(Named::Described(name)) => {
                 let has_val = name == shapes::NAME || DatasetSpec::find(&name)?.val.is_some();
                 Ok(Self { name, has_val, scratch: None })
             }
-            None => Err(Error::new(format!("`{}` is no dataset", path.display()))
-                .hint("name a folder of images and masks, the TOML that describes one, or a built-in dataset")),
+            None => Err(Error::new(format!("`{}` is not a dataset", path.display()))
+                .hint("give a folder of images and masks, a dataset TOML, or the name of a built-in dataset")),
         }
     }
 
     /// Whether it was described only for now.
     pub(crate) fn is_temporary(&self) -> bool {
         self.scratch.is_some()
+    }
+
+    /// The command that describes `folder` with the names of `classes`, in the order of its own; none where that would not
+    /// make them the model's.
+    pub(crate) fn renaming(&self, folder: &Path, toml: &Path, classes: &[String]) -> Option<String> {
+        let plain = |name: &String| !name.contains(',') && !name.contains(char::is_control) && !name.starts_with('-');
+        if !self.is_temporary() || !classes.iter().all(plain) {
+            return None;
+        }
+        let options = Options { names: classes.to_vec(), ..Options::default() };
+        let steps = Steps::new("looking at files");
+        let found = init::look(folder, toml, &options, &|done, all| steps.show(done, all));
+        steps.clear();
+        let fits = found.is_ok_and(|found| found.spec.classes.iter().all(|class| classes.contains(&class.name)));
+        let names = classes.join(",");
+        fits.then(|| {
+            format!("structtoken data init {} --names {} --out {}", word(folder), word(Path::new(&names)), word(toml))
+        })
     }
 }

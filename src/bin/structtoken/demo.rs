@@ -18,10 +18,10 @@ const RECIPE: &str = include_str!("../../../configs/shapes/demo.toml");
 /// Make a set of shapes, train on it for at most three minutes, and show what the tokens do
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// The folder of the run; an earlier demo there is replaced
+    /// Run folder; an earlier demo in it is replaced
     #[arg(long, value_name = "DIR", default_value = "runs/demo")]
     out: PathBuf,
-    /// How long training may take, as 90s or 10m; iterations that turn out not to fit are left out
+    /// How long training may take, for instance 90s or 10m; iterations that do not fit are dropped
     #[arg(long, value_name = "TIME", default_value = "3m")]
     budget: String,
     /// Change a value of the demo's recipe, configs/shapes/demo.toml
@@ -44,10 +44,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         config.train.max_time.get_or_insert(train::Time(budget));
     }
     let _lock = train::prepare(&config, &run, false)?;
-    files::write(&run.join(MARK), b"This folder was made by `structtoken demo`, and the next demo replaces it.\n")?;
+    files::write(&run.join(MARK), b"`structtoken demo` made this folder, and the next demo replaces it.\n")?;
     talk!(
-        "The set is generated: a class is a shape, while colours and textures are random, so no pixel tells its class.\n\
-         Training a small StructToken on {device_name} for at most {}, in `{}`.",
+        "The dataset is generated: classes differ in shape alone, colours and textures are random, so no pixel gives \
+         its class away.\nTraining a small StructToken on {device_name} for at most {}, in `{}`.",
         clock(budget),
         run.display()
     );
@@ -67,8 +67,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     }
     if outcome.iteration < asked {
         talk!(
-            "warning: there was time for {} of the demo's {asked} iterations, so it reached less than it can; on this machine \
-             `--budget {}m` has time for all of them",
+            "warning: there was time for only {} of the demo's {asked} iterations, so the score is lower than it could \
+             be; on this machine `--budget {}m` leaves time for all of them",
             outcome.iteration,
             (asked as f64 / outcome.iteration as f64 * budget.as_secs_f64() / 60.0).ceil()
         );
@@ -80,8 +80,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         (format!("{program} eval {model} --set eval.flip=true"), "average over mirrored images"),
         (format!("{program} inspect {model}"), "see what the network is made of"),
         (
-            format!("{program} train my-recipe.toml"),
-            "train on pictures of your own: docs/data.md shows the two files it takes",
+            format!("{program} train DIR --budget 5m"),
+            "train on images of your own: DIR is a folder with them and their masks, and docs/data.md shows how they may lie there",
         ),
     ];
     let about = About {
@@ -116,8 +116,8 @@ const LEFT: [&str; 8] =
 fn make_room(run: &Path) -> Result<()> {
     if !run.join(MARK).exists() {
         if run.join("config.toml").exists() {
-            return Err(Error::new(format!("`{}` holds a run that is no demo", run.display()))
-                .hint("take another folder with --out"));
+            return Err(Error::new(format!("`{}` holds a run that is not a demo", run.display()))
+                .hint("choose another folder with --out"));
         }
         return Ok(());
     }

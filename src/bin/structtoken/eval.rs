@@ -1,5 +1,6 @@
 //! `structtoken eval`.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,6 +17,7 @@ use structtoken::layers::parameters::visit;
 use structtoken::model::Model;
 use structtoken::report::run::About;
 use structtoken::shard::Shard;
+use structtoken::text::word;
 use structtoken::{device, eval, files, report, weights};
 
 use crate::console::{bar, print};
@@ -23,35 +25,35 @@ use crate::dataset::Opened;
 use crate::train::command_line;
 use crate::{Computing, End};
 
-/// Measure a model: mIoU, accuracies, Dice, per class; edges, calibration, confusions, worst images
+/// Evaluate a model: mIoU, accuracy and Dice per class, calibration, label issues
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     action: Option<Action>,
-    /// A model file, or a recipe together with --weights
+    /// Model file, or a recipe together with --weights
     #[arg(required = true)]
     model: Option<PathBuf>,
-    /// Weights for a recipe: published StructToken checkpoints or any file that holds the whole network
+    /// Weights for a recipe: a published StructToken checkpoint or any file that holds the whole network
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
-    /// Change a value of the model's settings, for instance eval.flip=true or data.root=DIR
+    /// Change a setting of the model, for instance eval.flip=true or data.root=DIR; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     changes: Vec<String>,
-    /// Other images than those of the recipe: a folder as `data init` knows it, a dataset TOML or a built-in name. Classes
-    /// are matched with the model's by name
+    /// Images other than the recipe's: a folder that `data init` recognises, a dataset TOML or a built-in name. Classes
+    /// are matched to the model's by name
     #[arg(long, value_name = "DIR|TOML")]
     data: Option<PathBuf>,
-    /// Which part of the dataset [default: val; with --data all, where there is no validation split]
+    /// Split to evaluate on [default: val; with --data, all if there is no validation split]
     #[arg(long, value_enum)]
     split: Option<SplitName>,
-    /// List N regions whose truth may be wrong: the model is sure of another class
+    /// List N regions whose truth may be wrong: the model is sure of another class; not with --labels-only
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=10_000))]
     suspects: u16,
-    /// Leave calibration out, which needs the probabilities of the labels
+    /// Leave calibration out, which needs the probabilities of the labels; not with --suspects, which needs them too
     #[arg(long, conflicts_with = "suspects")]
     labels_only: bool,
-    /// Evaluate every N-th image from the I-th on, and write what was counted to --out, for `eval merge`
+    /// Evaluate every N-th image, starting at the I-th, and write the counts to --out for `eval merge`
     #[arg(long, value_name = "I/N", requires = "out", conflicts_with_all = ["report", "json"])]
     shard: Option<Shard>,
     #[command(flatten)]
@@ -65,13 +67,13 @@ const EXAMPLES: &str = "Examples:
   structtoken eval runs/camvid/model.safetensors --data other/ --split all     on other images
   structtoken eval runs/camvid/model.safetensors --shard 1/2 --out 1.json     on one machine
   structtoken eval runs/camvid/model.safetensors --shard 2/2 --out 2.json     on another
-  structtoken eval merge 1.json 2.json                                        the same numbers as in one go";
+  structtoken eval merge 1.json 2.json                                        the same numbers as in a single run";
 
 #[derive(Subcommand)]
 enum Action {
-    /// Put the shards of an evaluation together: the very numbers of the whole
+    /// Merge the shards of an evaluation; the numbers are those of a single run
     Merge {
-        /// Files that `--shard I/N --out FILE` wrote, in any order
+        /// Files written by `--shard I/N --out FILE`, in any order
         #[arg(required = true)]
         shards: Vec<PathBuf>,
         #[command(flatten)]
@@ -82,13 +84,13 @@ enum Action {
 /// Where the numbers go.
 #[derive(Args)]
 struct Output {
-    /// Also write the scores as JSON here
+    /// Also write the scores as JSON to this file
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Print the scores as JSON instead of tables
     #[arg(long)]
     json: bool,
-    /// Also write a page that shows them
+    /// Also write a page with pictures
     #[arg(long, value_name = "FILE.html")]
     report: Option<PathBuf>,
 }
@@ -103,11 +105,13 @@ enum SplitName {
 
 pub(crate) fn run(arguments: Arguments) -> Result<End> {
     if let Some(Action::Merge { shards, output }) = arguments.action {
+        output.check(&shards)?;
         return merge_shards(&shards, &output);
     }
     let Some(path) = &arguments.model else { unreachable!("the model is required") };
+    arguments.output.check(std::slice::from_ref(path))?;
     let (device, name) = device::open(&arguments.computing.device)?;
-    let Work { model, config, dataset, title, split, weights, _opened } = Work::open(path, &arguments, &device)?;
+    let Work { model, config, dataset, title, split, weights, opened } = Work::open(path, &arguments, &device)?;
     let ask = Ask { certainty: !arguments.labels_only, suspects: arguments.suspects.into() };
     let indices: Vec<usize> = match arguments.shard {
         Some(shard) => shard.range(dataset.len()).collect(),
@@ -115,8 +119,14 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     };
     let (preprocess, settings) = (&config.data.preprocess, &config.eval);
     let inference = Inference { network: &model, preprocess, config: settings, device: &device };
-    let part = if split == ALL { "all splits".to_owned() } else { format!("the {split} split") };
-    talk!("evaluating {} images of {part} of {title} on {name}", indices.len());
+    // Splits that were chosen for a moment are none of the set.
+    let divided = opened.as_ref().is_none_or(|opened| opened.has_val || !opened.is_temporary());
+    let of = match split.as_str() {
+        ALL if !divided => title.clone(),
+        ALL => format!("all splits of {title}"),
+        split => format!("the {split} split of {title}"),
+    };
+    talk!("evaluating {} images of {of} on {name}", indices.len());
     let foretold = foretell(&model, &config, dataset.as_ref())?;
     let (progress, started) = (bar("{wide_bar} {pos}/{len}  {eta} left"), Instant::now());
     let tally = eval::tally(&inference, dataset.as_ref(), &indices, ask, &mut |done, all| {
@@ -127,15 +137,15 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     if let Some(peak) = memory::peak() {
         let peak = peak as f64 / 1e6;
         let beside = foretold.map_or(String::new(), |foretold| {
-            format!(", {:+.0} % of what was foretold", (peak / (foretold as f64 / 1e6) - 1.0) * 100.0)
+            format!(", {:+.0} % relative to the estimate", (peak / (foretold as f64 / 1e6) - 1.0) * 100.0)
         });
-        talk!("memory: at most {peak:.1} MB were held{beside}");
+        talk!("memory: peak {peak:.1} MB{beside}");
     }
     if let (Some(shard), Some(out)) = (arguments.shard, &arguments.output.out) {
         let settings = serde_json::json!({"preprocess": preprocess, "eval": settings, "model": config.model});
         let identity = Identity::new(&weights, dataset.as_ref(), &split, settings, ask)?;
         Part::new(shard, identity, tally).write(out)?;
-        talk!("wrote shard {shard} to `{}`; put all together with `eval merge`", out.display());
+        talk!("wrote shard {shard} to `{}`; merge all shards with `eval merge`", out.display());
         return Ok(End::Done);
     }
     let found = tally.evaluation(&dataset.classes().names);
@@ -143,7 +153,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let model_name = path.parent().and_then(Path::file_name).or(path.file_stem()).unwrap_or_default().to_string_lossy();
     let about = About {
         title: format!("Evaluation of {model_name}"),
-        lead: format!("How good it is on the {} images of {part} of {title}, and where it fails.", found.images),
+        lead: format!("How good it is on the {} images of {of}, and where it fails.", found.images),
         device: name,
         took: started.elapsed(),
         ..About::default()
@@ -153,7 +163,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     Ok(End::Done)
 }
 
-/// Says what memory the evaluation will take, in bytes; `None` where that is too little to be foretold.
+/// Prints the estimated memory of the evaluation and returns it in bytes; `None` where it is too little to be
+/// estimated.
 fn foretell(model: &Model, config: &Config, dataset: &dyn Dataset) -> Result<Option<usize>> {
     let mut parameters = 0;
     visit(model, |parameter, _| parameters += parameter.shape.iter().product::<usize>());
@@ -164,17 +175,18 @@ fn foretell(model: &Model, config: &Config, dataset: &dyn Dataset) -> Result<Opt
     plan.ensure(4 * parameters).map_err(named)?;
     let found = plan.forecast();
     if found.is_small() {
-        talk!("memory: under 100 MB for images of {} x {}, whatever their number", image.1, image.0);
+        talk!("memory: estimated below 100 MB for images of {} x {}, however many", image.1, image.0);
         return Ok(None);
     }
     let mb = |bytes: usize| bytes as f64 / 1e6;
     talk!(
-        "memory: about {:.0} MB for images of {} x {}, whatever their number: {:.0} weights, {:.0} network, {:.0} windows, {:.0} images, {:.0} program",
+        "memory: {} {:.0} MB for images of {} x {}, whatever their number: {:.0} weights, {:.0} network, {:.0} windows, {:.0} images, {:.0} program",
+        if plan.is_upper_bound() { "at most about" } else { "about" },
         mb(found.total()),
         image.1,
         image.0,
         mb(found.weights),
-        mb(found.network),
+        mb(found.network + found.convolutions),
         mb(found.windows),
         mb(found.images),
         mb(found.program)
@@ -192,11 +204,37 @@ fn merge_shards(shards: &[PathBuf], output: &Output) -> Result<End> {
     tell(&found, output)?;
     let about = About {
         title: "Evaluation".to_owned(),
-        lead: format!("Put together from {} shards; pictures need the model, so there are none.", shards.len()),
+        lead: format!("Merged from {} shards; there are no pictures, which need the model.", shards.len()),
         ..About::default()
     };
     write_page(output, &found, &identity.classes, None, about)?;
     Ok(End::Done)
+}
+
+impl Output {
+    /// Refuses to replace what was read, or files that no evaluation wrote, before any work is done.
+    fn check(&self, inputs: &[PathBuf]) -> Result<()> {
+        let files =
+            [(&self.out, "--out", "{", "scores as JSON"), (&self.report, "--report", "<!doctype html", "a page")];
+        for (path, option, beginning, what) in files {
+            let Some(path) = path.as_deref().filter(|path| path.is_file()) else { continue };
+            let real = path.canonicalize().ok();
+            let refuse = |why: &str| {
+                Err(Error::new(format!("{option} would replace `{}`, {why}", path.display()))
+                    .hint(format!("name another file after {option}")))
+            };
+            if real.is_some() && inputs.iter().any(|input| input.canonicalize().ok() == real) {
+                return refuse("which is read");
+            }
+            let mut start = vec![0; beginning.len()];
+            let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start));
+            let empty = path.metadata().is_ok_and(|data| data.len() == 0);
+            if !empty && (read.is_err() || !start.eq_ignore_ascii_case(beginning.as_bytes())) {
+                return refuse(&format!("which is not {what}"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Prints the numbers and writes them where they were wanted.
@@ -237,7 +275,7 @@ struct Work {
     /// The file the weights are in.
     weights: PathBuf,
     /// Where a folder is described while it is read.
-    _opened: Option<Opened>,
+    opened: Option<Opened>,
 }
 
 /// All splits at once.
@@ -248,7 +286,7 @@ impl Work {
         if path.extension().is_some_and(|ending| ending == "toml") {
             let config = Config::read(path, &arguments.changes)?;
             let Some(weights) = arguments.weights.clone() else {
-                return Err(Error::new(format!("`{}` is a recipe, which has no weights", path.display()))
+                return Err(Error::new(format!("`{}` is a recipe, which holds no weights", path.display()))
                     .hint("give a model file, or add `--weights FILE`"));
             };
             let classes = config.data.classes()?;
@@ -272,7 +310,10 @@ impl Work {
         arguments: &Arguments,
     ) -> Result<Self> {
         let title = arguments.data.as_ref().map_or(config.data.dataset.clone(), |path| path.display().to_string());
-        let opened = arguments.data.as_deref().map(Opened::new).transpose()?;
+        let opened = {
+            let splits = arguments.split.is_some_and(|split| !matches!(split, SplitName::All));
+            arguments.data.as_deref().map(|path| Opened::new(path, splits)).transpose()?
+        };
         if let Some(opened) = &opened {
             config.data.dataset.clone_from(&opened.name);
             config.data.fold = None;
@@ -293,11 +334,13 @@ impl Work {
         };
         let dataset: Arc<dyn Dataset> = match &opened {
             Some(opened) => {
+                let folder = arguments.data.as_deref().unwrap_or(Path::new(&title));
                 let (matched, absent) = Matched::new(dataset, classes, &title)
-                    .map_err(|error| error.hint(renaming(&title, classes, opened.is_temporary())))?;
+                    .map_err(|error| error.hint(renaming(folder, classes, opened)))?;
                 if !absent.is_empty() {
                     talk!(
-                        "note: `{title}` has no class {}: each counts as 0 in the mean where it is predicted all the same",
+                        "note: `{title}` has no class {}: each has an IoU of 0 in the mean if it is predicted all the \
+                         same",
                         absent.join(", ")
                     );
                 }
@@ -305,7 +348,7 @@ impl Work {
             }
             None if dataset.classes().names != classes.names => {
                 return Err(Error::new(format!(
-                    "`{}` knows other classes than the dataset: {} against {}",
+                    "`{}` has other classes than the dataset: {} instead of {}",
                     weights.display(),
                     classes.names.join(", "),
                     dataset.classes().names.join(", ")
@@ -314,7 +357,7 @@ impl Work {
             }
             None => dataset,
         };
-        Ok(Self { model, config, dataset, title, split, weights, _opened: opened })
+        Ok(Self { model, config, dataset, title, split, weights, opened })
     }
 }
 
@@ -326,16 +369,33 @@ fn all(config: &Config) -> Result<Arc<dyn Dataset>> {
 }
 
 /// How the classes of a dataset become those of a model.
-fn renaming(dataset: &str, classes: &Classes, is_folder: bool) -> String {
-    match is_folder {
-        true => format!(
-            "name the values of its masks, in their order, as the model does: structtoken data init '{dataset}' --names '{}' \
-             --out other.toml, and then --data other.toml; values that the model has no class for go into `ignore` of that file",
-            classes.names.join(",")
+fn renaming(dataset: &Path, classes: &Classes, opened: &Opened) -> String {
+    const IGNORE: &str = "move the values of classes that the model does not know into `ignore`";
+    if !opened.is_temporary() {
+        return format!("rename classes in a copy of `{}` beside it, or {IGNORE} there", opened.name);
+    }
+    let free = |toml: &PathBuf| ["", "-masks", "-train.txt", "-val.txt"].iter().all(|end| !beside(toml, end).exists());
+    let mut names =
+        (1..).map(|n| PathBuf::from(if n == 1 { "other.toml".to_owned() } else { format!("other-{n}.toml") }));
+    let toml = names.find(free).unwrap_or_default();
+    let other = word(&toml);
+    match opened.renaming(dataset, &toml, &classes.names) {
+        Some(command) => {
+            format!("if these are the model's classes in its order, name them so: {command}, and then --data {other}")
+        }
+        None => format!(
+            "describe it: structtoken data init {} --out {other}; in that file call classes as the model does and {IGNORE}; \
+             then --data {other}",
+            word(dataset)
         ),
-        false => format!(
-            "rename classes in a copy of `{dataset}`, or move the values of those that the model does not know into its `ignore`"
-        ),
+    }
+}
+
+/// What `init` writes beside a description.
+fn beside(toml: &Path, end: &str) -> PathBuf {
+    match end {
+        "" => toml.to_owned(),
+        end => toml.with_file_name(format!("{}{end}", toml.file_stem().unwrap_or_default().to_string_lossy())),
     }
 }
 

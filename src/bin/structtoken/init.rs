@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use structtoken::data::init::{self, Options, TextEncoding};
+use structtoken::data::init::{self, Options, Purpose, TextEncoding};
 use structtoken::data::leftover::leftovers;
 use structtoken::data::spec::DatasetSpec;
 use structtoken::error::Result;
@@ -19,43 +19,45 @@ const EXAMPLES: &str = "Examples:
 
 /// Look at a folder and write the TOML that describes it as a dataset
 ///
-/// Known are folders of images and masks under their common names, YOLO, COCO, LabelMe, Supervisely and VIA outlines (drawn
-/// as masks once, beside the TOML), several masks an image, Pascal VOC, Cityscapes, ADE20K, KITTI, LoveDA, Mapillary, and the
-/// exports of CVAT and Label Studio. Without a validation split, one is made from the names of the images.
+/// It knows folders of images and masks with common names, one or several masks per image, Pascal VOC, Cityscapes,
+/// ADE20K, KITTI, LoveDA and Mapillary, exports of CVAT and Label Studio, and the outlines of YOLO, COCO, LabelMe,
+/// Supervisely and VIA, which it draws as masks next to the TOML. If there is no validation split, it makes one from
+/// the names of the images.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// The folder
+    /// Folder of the dataset
     dir: PathBuf,
-    /// Where the TOML goes [default: DIR/dataset.toml]
+    /// File to write [default: DIR/dataset.toml]
     #[arg(long, value_name = "FILE.toml")]
     out: Option<PathBuf>,
-    /// The folder of images, where its name does not say so
+    /// Folder of images, if its name does not tell
     #[arg(long, value_name = "DIR")]
     images: Option<PathBuf>,
-    /// The folder of masks, where its name does not say so
+    /// Folder of masks, if its name does not tell
     #[arg(long, value_name = "DIR")]
     masks: Option<PathBuf>,
-    /// Names of the classes, in the order of their values in the masks
+    /// Names of the classes, in the order of their values in the masks; of outlines and joined masks, in the order in which
+    /// `init` lists the classes
     #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
     names: Vec<String>,
-    /// The value that the first name stands for, where that is not clear: 0, or 1 if the names leave out the background
+    /// Value of the first name where that is not clear: 0, or 1 if the names leave out the background
     #[arg(long, value_name = "0|1", value_parser = clap::value_parser!(u16).range(0..=1))]
     names_from: Option<u16>,
-    /// Values of masks that count nowhere, as 255 in many sets; `none` if all are classes
+    /// Mask values to ignore, often 255; `none` if all values are classes
     #[arg(long, value_name = "VALUES", value_delimiter = ',', value_parser = void)]
     void: Option<Vec<Void>>,
-    /// Take coordinates beyond 1 in YOLO's files for pixels
+    /// Read coordinates above 1 in YOLO files as pixels
     #[arg(long)]
     pixels: bool,
-    /// Read masks that are JPEGs: values are taken for the nearest common one within so much, 16 for instance; 127 for masks
-    /// of black and white
+    /// Read JPEG masks: round each value to the nearest common one that is at most N away, for instance 16; 127 for
+    /// black-and-white masks
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=127))]
     jpeg_tolerance: Option<u8>,
-    /// The encoding of names that are no Unicode
+    /// Encoding of text that is not Unicode
     #[arg(long, value_name = "ENCODING")]
     text: Option<Text>,
-    /// Replace what an earlier `init` wrote
+    /// Overwrite what an earlier `init` wrote
     #[arg(long)]
     yes: bool,
 }
@@ -70,7 +72,7 @@ enum Void {
 fn void(text: &str) -> Result<Void, String> {
     match text {
         "none" => Ok(Void::None),
-        text => text.parse().map(Void::Value).map_err(|_| "a number of 0 to 65535, or `none`".to_string()),
+        text => text.parse().map(Void::Value).map_err(|_| "a number from 0 to 65535, or `none`".to_string()),
     }
 }
 
@@ -96,6 +98,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         void: arguments.void.map(values),
         jpeg_tolerance: arguments.jpeg_tolerance,
         pixels: arguments.pixels,
+        purpose: Purpose::Lasting,
         text: arguments.text.map(|text| match text {
             Text::Gbk => TextEncoding::Gbk,
             Text::Latin1 => TextEncoding::Latin1,
@@ -107,7 +110,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let counts: Vec<String> = plan.counts.iter().map(|(split, count)| format!("{count} {split}")).collect();
     let (kind, classes) = (&plan.kind, plan.spec.classes.len());
     talk!("found {kind}: {} images, {classes} classes", counts.join(" and "));
-    for note in &plan.notes {
+    talk!("classes: {}", plan.classes());
+    for note in plan.notes.iter().chain(&plan.halved) {
         talk!("note: {note}");
     }
     let steps = Steps::new("drawing masks");

@@ -12,15 +12,15 @@ use structtoken::{inspect, weights};
 use crate::End;
 use crate::console::print;
 
-/// Show a recipe with all its values, a model's size and cost, or what a weight file holds
+/// Show a recipe with every value, a model's size and cost, or the contents of a weight file
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// A recipe (.toml) or a file of weights
+    /// Recipe (.toml) or weight file
     path: PathBuf,
-    /// Change a value of the recipe first
+    /// Change a value of the recipe first; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     changes: Vec<String>,
-    /// Number of classes to count for; by default the dataset's
+    /// Number of classes to compute the cost for [default: the dataset's]
     #[arg(long)]
     classes: Option<usize>,
     /// Print JSON

@@ -46,35 +46,35 @@ struct Cli {
 const EXAMPLES: &str = "Examples:
   structtoken demo                                          train on generated shapes, write a report (3 minutes)
   structtoken data init streets/                            describe a folder of images and masks as a dataset
-  structtoken data check streets/dataset.toml               say what is wrong with it
+  structtoken data check streets/dataset.toml               report what is wrong with it
   structtoken train configs/camvid/dinov2-s_pwe.toml --out runs/camvid
-  structtoken eval runs/camvid/model.safetensors            on what it was trained for; --data DIR for other images
+  structtoken eval runs/camvid/model.safetensors            on its own validation split; --data DIR for other images
   structtoken predict runs/camvid/model.safetensors photo.jpg --overlay
   structtoken inspect runs/camvid/model.safetensors";
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make a set of shapes, train on it for at most three minutes, and show what the tokens do
+    /// Train on generated shapes for at most three minutes, and show how tokens become masks
     Demo(demo::Arguments),
     /// The same as `data init`
     Init(init::Arguments),
-    /// Describe a folder as a dataset, or say what is wrong with one
+    /// Describe a folder as a dataset, or report what is wrong with one
     Data(data::Arguments),
-    /// Train as a recipe says
+    /// Train on a folder of images and masks, or as a recipe says
     Train(train::Arguments),
-    /// Measure a model: mIoU, accuracies, Dice, per class
+    /// Evaluate a model: mIoU, accuracy and Dice per class, calibration, label issues
     Eval(eval::Arguments),
-    /// Write the label maps of images
+    /// Label images with a model
     Predict(predict::Arguments),
-    /// Train a recipe with several decoders and seeds within one budget, and say which is better
+    /// Train a recipe with several decoders and seeds on one budget, and report which is better
     Compare(compare::Arguments),
-    /// Time images to label maps, or a step of training, with random weights
+    /// Time inference or a training step, with random weights
     Bench(bench::Arguments),
-    /// Show a recipe with all its values, a model's size and cost, or what a weight file holds
+    /// Show a recipe with every value, a model's size and cost, or the contents of a weight file
     Inspect(inspect::Arguments),
-    /// Print what a shell needs to complete commands and options
+    /// Print the completion script for a shell
     Completions(about::Completions),
-    /// Print the manual page, or write those of all commands
+    /// Print the manual page, or write the pages of all commands to a folder
     Man(about::Man),
 }
 
@@ -117,7 +117,7 @@ struct Computing {
     /// Where to compute: auto, cpu, cuda:0, rocm:0, vulkan, metal
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     device: String,
-    /// Threads of the CPU's kernels [default: one a core]
+    /// CPU threads [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
 }
@@ -168,13 +168,13 @@ fn start_threads(computing: Option<&Computing>) -> Result<()> {
     let count = computing.and_then(|computing| computing.threads);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(count.map_or(0, usize::from)).stack_size(STACK);
     pool.build_global().map_err(|error| {
-        let wanted = count.map_or("one a core".to_owned(), |count| count.to_string());
-        Error::new(format!("cannot start the threads of the kernels, {wanted}, of 8 MB of stack each"))
-            .source(error)
-            .hint(format!(
-                "start one by {}, or allow more processes (`ulimit -u`) and memory (`ulimit -v`)",
+        let wanted = count.map_or("one per core".to_owned(), |count| count.to_string());
+        Error::new(format!("cannot start the CPU threads ({wanted}, with 8 MB of stack each)")).source(error).hint(
+            format!(
+                "start one with {}, or allow more processes (`ulimit -u`) and memory (`ulimit -v`)",
                 if computing.is_some() { "--threads 1" } else { "setting RAYON_NUM_THREADS=1 in the environment" }
-            ))
+            ),
+        )
     })
 }
 

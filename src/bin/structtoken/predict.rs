@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use structtoken::data::image::{Image, Labels, encode_index_png, encode_png};
+use structtoken::data::init::{Role, Roles};
 use structtoken::error::{Error, Result};
 use structtoken::eval::infer::InferMode;
 use structtoken::model::ModelConfig;
@@ -12,31 +13,32 @@ use structtoken::predict::{NpyType, Predictor, write_npy};
 use structtoken::rng::fnv1a;
 use structtoken::{artifact, device, files};
 
-use crate::console::{bar, emit, print};
+use crate::console::{Steps, bar, emit, print};
 use crate::eval::settings;
 use crate::{Computing, End};
 
-/// Write the label maps of images
+/// Label images with a model
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// The model file
+    /// Model file
     model: PathBuf,
-    /// Images, or folders of images
+    /// Images, or folders of images; of a folder that is a dataset, its images without the masks
     #[arg(required = true)]
     inputs: Vec<PathBuf>,
-    /// Where the label maps go
+    /// Folder for the label maps
     #[arg(long, value_name = "DIR", default_value = "predictions")]
     out: PathBuf,
-    /// Also write the image with its classes drawn over it
+    /// Also write each image with its classes drawn over it
     #[arg(long)]
     overlay: bool,
     /// Also write the class probabilities, `[classes, height, width]`, as 16-bit .npy
     #[arg(long)]
     probabilities: bool,
-    /// Change a setting of the model, for instance eval.mode=slide for images too large to be seen at once
+    /// Change a setting of the model, for instance eval.mode=slide for images that are too large as a whole; may be
+    /// repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     changes: Vec<String>,
-    /// Say what was written as one JSON object a line
+    /// Print what was written to stdout, one JSON object per line
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -72,7 +74,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     match failed.len() {
         0 => Ok(End::Done),
         count => Err(Error::new(format!("{count} of {} images could not be predicted", images.len()))
-            .hint("the errors above say why; the others are done")),
+            .hint("the errors above say why; all others are written")),
     }
 }
 
@@ -91,8 +93,8 @@ impl Whole {
         if features.transformer.is_some() && patches > MANY && !self.told {
             self.told = true;
             talk!(
-                "note: `{}` of {width} x {height} is seen as a whole: attention between all pairs of {patches} patches takes very \
-                 long; with --set eval.mode=slide it is seen in windows",
+                "note: `{}` of {width} x {height} is processed as a whole: attention between all pairs of {patches} \
+                 patches takes very long; --set eval.mode=slide uses a sliding window",
                 path.display()
             );
         }
@@ -161,6 +163,7 @@ fn images(arguments: &Arguments) -> Result<Vec<(PathBuf, PathBuf)>> {
             let before = found.len();
             let mut walk = Walk { root: input, out: arguments.out.canonicalize().ok(), seen: BTreeSet::new() };
             walk.enter(input, &mut found)?;
+            only_images(input, before, &mut found);
             if found.len() == before {
                 return Err(Error::new(format!("there are no images in `{}`", input.display()))
                     .hint(format!("images end in {}", ENDINGS.map(|ending| format!(".{ending}")).join(", "))));
@@ -180,7 +183,7 @@ fn images(arguments: &Arguments) -> Result<Vec<(PathBuf, PathBuf)>> {
                     "`{}` is an image to predict, and would be overwritten",
                     output.display()
                 ))
-                .hint("take another folder with --out"));
+                .hint("choose another folder with --out"));
             }
             if let Some(other) = taken.insert(output, path) {
                 return Err(Error::new(format!(
@@ -188,11 +191,53 @@ fn images(arguments: &Arguments) -> Result<Vec<(PathBuf, PathBuf)>> {
                     other.display(),
                     path.display()
                 ))
-                .hint("predict them in two calls with different --out"));
+                .hint("predict them in two calls with a different --out"));
             }
         }
     }
     Ok(found)
+}
+
+/// Of the pictures from `before` on, which lie in `folder`: its images alone, if it is a dataset. Others are as many as there
+/// were before.
+fn only_images(folder: &Path, before: usize, found: &mut Vec<(PathBuf, PathBuf)>) {
+    let steps = Steps::new("looking for masks");
+    let roles = Roles::of(folder, &|done, all| steps.show(done, all));
+    steps.clear();
+    let roles = match roles {
+        Ok(Some(roles)) => roles,
+        Ok(None) => return,
+        Err(error) => {
+            let folder = folder.display();
+            return talk!(
+                "note: `{folder}` has folders of images and masks, but cannot be read as a dataset: {error}; all pictures in it \
+                 are labelled, masks too; name the folder of images to label them alone"
+            );
+        }
+    };
+    let role: Vec<Role> = found[before..].iter().map(|(path, _)| roles.role(path)).collect();
+    let count = |of: Role| role.iter().filter(|role| **role == of).count();
+    let (images, masks, others) = (count(Role::Image), count(Role::Mask), count(Role::Other));
+    if images == 0 || masks + others == 0 {
+        return;
+    }
+    let first = |of: Role| found[before..].iter().zip(&role).find(|(_, role)| **role == of);
+    let left = [(masks, Role::Mask, "masks"), (others, Role::Other, "pictures of other folders")];
+    let left = left.iter().filter_map(|(count, role, what)| {
+        let ((path, _), _) = first(*role)?;
+        Some(format!("{what} ({count}, `{}` first)", path.display()))
+    });
+    talk!(
+        "note: `{}` is a dataset: its images are labelled ({images}); left out: {}; to label these too, name their folders",
+        folder.display(),
+        left.collect::<Vec<_>>().join(" and ")
+    );
+    let mut role = role.into_iter();
+    let mut at = 0;
+    found.retain(|_| {
+        at += 1;
+        at <= before || role.next() == Some(Role::Image)
+    });
 }
 
 /// The files that are written for an image.
@@ -264,7 +309,7 @@ impl Walk<'_> {
                 let inner = path.strip_prefix(self.root).unwrap_or(&path).with_extension("");
                 found.push((path.clone(), inner));
             } else if ["heic", "avif", "jxl", "jp2", "tga", "exr"].contains(&ending.as_str()) {
-                talk!("skipped `{}`: a format that is not read", path.display());
+                talk!("skipped `{}`: its format is not supported", path.display());
             }
         }
         Ok(())

@@ -23,15 +23,16 @@ pub(crate) fn run(arguments: &Arguments, repeat: Repeat, recipe: &Config, dir: &
     let runs = repeat.runs(recipe)?;
     let begun = runs.iter().any(|(name, _)| dir.join(name).exists());
     if begun && !arguments.resume {
-        return Err(Error::new(format!("`{}` already holds such runs", dir.display()))
-            .hint("go on with them by --resume, or take another folder with --out"));
+        return Err(Error::new(format!("`{}` already holds several runs", dir.display()))
+            .hint("resume them with --resume, or choose another folder with --out"));
     }
     belong_together(&runs, dir)?;
     let _lock = train::prepare(recipe, dir, arguments.resume)?;
     repeat.write(dir)?;
     if let Repeat::Folds(count) = repeat {
         talk!(
-            "each run learns all training images but one part of {count}, on which it is evaluated; the split [val] is not used"
+            "each run trains on all training images but one part of {count}, on which it is evaluated; the split [val] \
+             is not used"
         );
     }
     let mut runner = Runner::new(&arguments.computing, None)?;
@@ -43,13 +44,13 @@ pub(crate) fn run(arguments: &Arguments, repeat: Repeat, recipe: &Config, dir: &
         |name| train_command(recipes[name], &dir.join(name)),
     )?;
     if interrupted {
-        talk!("saved; go on with:\n  structtoken train --resume --out {}", word(dir));
+        talk!("saved; continue with:\n  structtoken train --resume --out {}", word(dir));
         return Ok(End::Interrupted);
     }
     if !runner.failed.is_empty() {
         let (failed, all) = (runner.failed.len(), runs.len());
         return Err(Error::new(format!("{failed} of {all} runs failed: {}", runner.failed.join(", ")))
-            .hint(format!("what they said stands above; go on with --resume --out {}", word(dir))));
+            .hint(format!("their errors are above; continue with --resume --out {}", word(dir))));
     }
     let scores = runs.iter().map(|(name, _)| Ok((name.clone(), train::scores(&dir.join(name))?)));
     let summary = Summary::new(repeat, &scores.collect::<Result<Vec<_>>>()?)?;

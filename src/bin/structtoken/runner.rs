@@ -78,14 +78,14 @@ impl<'a> Runner<'a> {
             let after = (todo.len() - at - 1) as u32;
             let rest = self.each().map(|each| each * after);
             let left =
-                self.each().map_or(String::new(), |each| format!(", about {} in all", clock(each * (after + 1))));
+                self.each().map_or(String::new(), |each| format!(", about {} in total", clock(each * (after + 1))));
             let place = format!("{run} ({}/{})", at + 1, todo.len());
             talk!("\n{place}{left}");
             let started = Instant::now();
             let failed = |error| {
-                let error = Error::new("the system starts none").source(error);
-                let help = error.remedy().unwrap_or("where few processes are allowed (`ulimit -u`) allow more");
-                let hint = format!("{help}; the same command with --resume, or `compare` again, goes on");
+                let error = Error::new("the system refused").source(error);
+                let help = error.remedy().unwrap_or("allow more processes (`ulimit -u`)");
+                let hint = format!("{help}; the same command with --resume, or `compare` again, continues");
                 Error::new(format!("cannot start a process for {run}")).source(error).hint(hint)
             };
             match self.start(command(run)?, &place, rest).map_err(failed)? {
@@ -93,7 +93,7 @@ impl<'a> Runner<'a> {
                 Some(130) => return Ok(true),
                 Some(_) => self.failed.push((*run).clone()),
                 None => {
-                    talk!("{run} was killed; is there memory enough?");
+                    talk!("{run} was killed; is there enough memory?");
                     self.failed.push((*run).clone());
                 }
             }

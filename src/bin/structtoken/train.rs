@@ -18,44 +18,46 @@ use crate::dataset::{self, Named, Opened};
 use crate::runner::Child;
 use crate::{Computing, End, repeat};
 
-/// Train as a recipe says
+/// Train on a folder of images and masks, or as a recipe says
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// The recipe, a TOML file; or a dataset, its folder, TOML or built-in name, for which a recipe is planned; left out
-    /// with --resume, which takes that of the run
+    /// Recipe (a TOML file), or a dataset to plan a recipe for: its folder, its TOML, or a built-in name. With --resume
+    /// the run's own recipe is used
     recipe: Option<PathBuf>,
-    /// Print the planned recipe of a dataset, with a reason for every line, and end
+    /// Print the planned recipe, with a reason for every line, and exit
     #[arg(long)]
     plan: bool,
-    /// How long a planned run may take, as 20m or 1h30m [default: 1h]
+    /// How long a planned run may take, for instance 20m or 1h30m [default: 1h]
     #[arg(long, value_name = "TIME")]
     budget: Option<String>,
-    /// Weights that a planned run starts from: a ViT of timm, AugReg or DINOv2
+    /// Pretrained weights for a planned run: a ViT, ResNet or ConvNeXt of timm, AugReg or DINOv2
     #[arg(long, value_name = "FILE")]
     pretrained: Option<PathBuf>,
-    /// A model of this program to go on from, for these classes: its network and normalisation are taken, and what it knows of
-    /// classes of the same name
+    /// Model of this program to continue from, with the classes of this dataset: keeps its network and normalisation,
+    /// and what it has learned about classes of the same name
     #[arg(long, value_name = "MODEL", conflicts_with_all = ["pretrained", "resume"])]
     from: Option<PathBuf>,
-    /// Change a value of the recipe; may be given more than once
+    /// Change a value of the recipe; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     changes: Vec<String>,
-    /// The folder of the run [default: runs/NAME-OF-THE-RECIPE, with -2, -3 … where there are runs already]
+    /// Run folder [default: runs/NAME-OF-THE-RECIPE, with -2, -3 … if it exists]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Go on from the last checkpoint of the run in --out
+    /// Resume the run in --out from its last checkpoint
     #[arg(long)]
     pub(crate) resume: bool,
-    /// Train with so many seeds, from the recipe's on, each in a folder of its own, and tell how far apart they end
+    /// Number of seeds to train with, counted up from the recipe's; reports how far their results spread
     #[arg(long, value_name = "N", conflicts_with_all = ["folds", "stop_after"])]
     seeds: Option<u64>,
-    /// Cross-validation: so many runs, each of which is evaluated on another part of the training images and learns the rest
+    /// Number of folds for cross-validation: each run is evaluated on one part of the training images and trained on
+    /// the rest
     #[arg(long, value_name = "K", conflicts_with = "stop_after")]
     folds: Option<usize>,
-    /// Save and stop before this iteration, to be resumed later
+    /// Save and stop before this iteration; --resume continues
     #[arg(long, value_name = "N")]
     stop_after: Option<u64>,
-    /// Tell iterations and evaluations as one JSON object a line on stdout; of several runs, the summary
+    /// Print iterations and evaluations to stdout, one JSON object per line; for several runs, the summary
     #[arg(long)]
     pub(crate) json: bool,
     #[command(flatten)]
@@ -64,11 +66,20 @@ pub(crate) struct Arguments {
     pub(crate) computing: Computing,
 }
 
+const EXAMPLES: &str = "Examples:
+  structtoken train images/ --budget 20m                      plan a recipe for a folder, and train
+  structtoken train images/ --plan > recipe.toml              print the recipe that would be taken
+  structtoken train recipe.toml --out runs/a                  train as a recipe says
+  structtoken train --resume --out runs/a                     go on where it was interrupted";
+
 pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
     let from = arguments.from.as_deref().map_or(Ok(Vec::new()), train::settings_of)?;
     if arguments.recipe.is_none() && !arguments.resume {
         return Err(Error::new("there is no recipe to train")
             .hint("give one, for instance `structtoken train configs/shapes/demo.toml`, or try `structtoken demo`"));
+    }
+    if !arguments.resume && !arguments.plan {
+        train::ensure_free(&run_folder(&arguments)?)?;
     }
     let (device, name) = device::open(&arguments.computing.device)?;
     let planning = Instant::now();
@@ -119,7 +130,7 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
         if !outcome.collapsed {
             break outcome;
         }
-        let (next, told) = train::restart(&config, &run, &outcome, before + attempt.elapsed())?;
+        let (next, told) = train::restart(&config, &run, &outcome)?;
         talk!("{told}");
         (config, session.resume) = (next, true);
         (attempt, before) = (Instant::now(), Duration::ZERO);
@@ -131,7 +142,7 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
     }
     if outcome.interrupted {
         talk!(
-            "saved after iteration {}; go on with:\n  structtoken train --resume --out {}",
+            "saved after iteration {}; continue with:\n  structtoken train --resume --out {}",
             outcome.iteration,
             text::word(&run)
         );
@@ -144,14 +155,14 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
         title: run.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         command,
         device: name,
-        took: started.elapsed(),
+        took: outcome.took,
         found: console.found(&scores),
         next_steps: vec![
             (format!("{program} predict {model} photo.jpg --overlay"), "label other pictures".to_owned()),
             (format!("{program} eval {model} --set eval.flip=true"), "average over mirrored images".to_owned()),
             (
                 format!("{program} eval {model} --suspects 30 --report {page}"),
-                "see whether its probabilities can be believed, and which labels may be wrong".to_owned(),
+                "see whether its probabilities can be trusted, and which labels may be wrong".to_owned(),
             ),
         ],
         ..About::default()
@@ -165,16 +176,17 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
         print(&format!("model   {}", run.join("model.safetensors").display()));
         print(&format!("report  {}", page.display()));
     }
-    if let Some(plan) = plan {
-        let peak = |mb: Option<u64>| mb.map_or("unknown".to_owned(), |mb| format!("{mb} MB"));
-        talk!(
-            "took {} (predicted {}), memory at most {} (predicted {})",
-            clock(started.elapsed()),
-            clock(Duration::from_secs_f64(plan.predicted.total_s)),
-            peak(bench::peak_rss_mb()),
-            peak(plan.predicted.peak_mb)
-        );
-    }
+    let peak = |mb: Option<u64>| mb.map_or("unknown".to_owned(), |mb| format!("{mb} MB"));
+    // Who goes on with a run knows no prediction any more.
+    let foretold = plan.as_ref().map(|plan| (Duration::from_secs_f64(plan.predicted.total_s), plan.predicted.peak_mb));
+    let beside = |what: Option<String>| what.map_or(String::new(), |what| format!(" (predicted {what})"));
+    talk!(
+        "took {}{}, memory at most {}{}",
+        clock(outcome.took),
+        beside(foretold.map(|(time, _)| clock(time))),
+        peak(bench::peak_rss_mb()),
+        beside(foretold.map(|(_, mb)| peak(mb)))
+    );
     Ok(End::Done)
 }
 
@@ -184,12 +196,12 @@ fn repeated(arguments: &Arguments, run: &Path) -> Result<Option<Repeat>> {
     let known = if arguments.resume { Repeat::read(run)? } else { None };
     match (known, asked) {
         (Some(Repeat::Seeds(_)), Some(Repeat::Folds(_))) | (Some(Repeat::Folds(_)), Some(Repeat::Seeds(_))) => {
-            Err(Error::new(format!("`{}` holds runs of the other kind: seeds are not folds", run.display()))
-                .hint("resume it without --seeds and --folds, or take another folder with --out"))
+            Err(Error::new(format!("`{}` holds runs of the other kind: seeds and folds do not mix", run.display()))
+                .hint("resume it without --seeds and --folds, or choose another folder with --out"))
         }
         (None, Some(_)) if arguments.resume => {
             Err(Error::new(format!("`{}` does not hold several runs", run.display()))
-                .hint("start them without --resume, or name their folder with --out"))
+                .hint("start them without --resume, or give their folder with --out"))
         }
         _ => Ok(asked.or(known)),
     }
@@ -200,7 +212,7 @@ fn planned(arguments: &Arguments, from: &[String], device: &Device) -> Result<Op
     let Some(dataset) = the_dataset(arguments)? else {
         if arguments.plan || arguments.budget.is_some() || arguments.pretrained.is_some() {
             return Err(Error::new("--plan, --budget and --pretrained are for a dataset, not for a recipe")
-                .hint("name a dataset's TOML; in a recipe set train.max_time, train.iterations and train.pretrained"));
+                .hint("give a dataset; in a recipe set train.max_time, train.iterations and train.pretrained"));
         }
         return Ok(None);
     };
@@ -215,7 +227,7 @@ fn planned(arguments: &Arguments, from: &[String], device: &Device) -> Result<Op
         Named::Described(name) => make(&name).map(Some),
         Named::Folder(folder) if arguments.plan => {
             // A plan writes nothing: the description lasts as long as it is needed, and the recipe names where one belongs.
-            let opened = Opened::new(&folder)?;
+            let opened = Opened::new(&folder, true)?;
             let toml = folder.join(init::FILE);
             let mut plan = make(&opened.name)?;
             let quoted = |name: &str| toml::Value::from(name).to_string();
@@ -246,8 +258,8 @@ fn other_network(recipe: &Path, from: &Path) -> Result<()> {
     }
     Err(Error::new(format!("`{}` has another decoder than the model `{}`", recipe.display(), from.display())).hint(
         format!(
-            "leave [model] out of the recipe: the model brings its own; or take only its backbone: leave --from out, with \
-             --set train.pretrained={} --set train.pretrained_backbone_only=true",
+            "leave [model] out of the recipe, as the model brings its own; or take only its backbone: in place of \
+             --from pass --set train.pretrained={} --set train.pretrained_backbone_only=true",
             from.display()
         ),
     ))
@@ -265,10 +277,14 @@ fn described(folder: &Path, run: &Path) -> Result<String> {
     match toml.exists() {
         // Of a run that did not come to be; lines may have been edited since.
         true => {
-            talk!("`{}` is described by `{}`; remove that to have it looked at again", folder.display(), toml.display())
+            talk!(
+                "`{}` is described by `{}`; remove that to describe the folder again",
+                folder.display(),
+                toml.display()
+            )
         }
         false => {
-            dataset::describe(folder, &toml)?;
+            dataset::describe(folder, &toml, init::Purpose::Run, true)?;
             talk!("wrote `{}`, which describes `{}`", toml.display(), folder.display());
         }
     }
@@ -281,7 +297,7 @@ fn run_folder(arguments: &Arguments) -> Result<PathBuf> {
     }
     let named = arguments.recipe.as_deref().and_then(|recipe| default_folder(recipe, Path::new("runs")));
     let Some(first) = named else {
-        return Err(Error::new("--resume needs to know the run").hint("name its folder: --out runs/NAME"));
+        return Err(Error::new("--resume needs the folder of the run").hint("pass it: --out runs/NAME"));
     };
     // runs/NAME, runs/NAME-2, runs/NAME-3: a new run takes the next, one that goes on the last.
     let place = |n: usize| {

@@ -37,7 +37,8 @@ pub struct Fault {
     pub cause: Option<String>,
     /// What to do.
     pub remedy: String,
-    /// Keys of the dataset's TOML that remedy it, to be written in place of those of the same names.
+    /// Keys of the dataset's TOML that remedy it, to be written at its top, or under the heading that they begin with,
+    /// in place of those of the same names.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub toml: Option<String>,
     /// The first places.
@@ -51,6 +52,7 @@ pub struct Fault {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Example {
     /// The file; below the set's folder without that.
+    #[serde(serialize_with = "crate::text::lossy")]
     pub file: PathBuf,
     /// Column and row of the first pixel, from 0.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -49,11 +49,11 @@ fn add_problem(problem: &Problem, files: &SplitSpec, faults: &mut Faults) {
     let (fault, path) = match problem {
         Problem::Folder(path, _) => (new("unreadable-folder", "folders that cannot be read").unit("folder"), path),
         Problem::Masks(path, _) => (new("unreadable-folder", "folders that cannot be read").unit("folder"), path),
-        Problem::SameMask { mask, .. } => (new("same-mask", "masks that two images would have"), mask),
+        Problem::SameMask { mask, .. } => (new("same-mask", "masks that belong to two images"), mask),
         Problem::SameStem(path, _) => (new("same-stem", "images that would share one mask"), path),
         Problem::List(path, _) => (new("unreadable-list", "lists that cannot be read"), path),
-        Problem::ListedTwice { list, .. } => (new("listed-twice", "images that a list names again").unit("line"), list),
-        Problem::NotThere { list, .. } => (new("not-there", "names in a list that are no image").unit("line"), list),
+        Problem::ListedTwice { list, .. } => (new("listed-twice", "images that a list names twice").unit("line"), list),
+        Problem::NotThere { list, .. } => (new("not-there", "names in a list that are not images").unit("line"), list),
     };
     faults.add(fault, Example::file(path).note(error.to_string()));
 }
@@ -67,8 +67,8 @@ fn lacking_masks(spec: &DatasetSpec, split: Split, files: &SplitSpec, base: &Pat
     let new = |code, remedy| Fault::new(Level::Fault, code, format!("images of [{split}] without a mask"), remedy);
     let fault = if let Some(join) = &spec.join {
         let names: Vec<String> = join.masks.iter().map(|mask| format!("`{}`", mask.file)).collect();
-        let cause = format!("`{shown}` holds nothing called {} for them", names.join(" or "));
-        let remedy = "add the masks, one that shows nothing if need be, or leave the images out with a `list`";
+        let cause = format!("`{shown}` holds nothing named {} for them", names.join(" or "));
+        let remedy = "add the masks (an empty one if need be), or leave the images out with a `list`";
         new("mask-missing", remedy.to_string()).cause(cause)
     } else if let Some((path, error)) = present.unreadable.first() {
         new("mask-missing", format!("check `masks` of [{split}]: `{}` cannot be read ({error})", path.display()))
@@ -78,7 +78,7 @@ fn lacking_masks(spec: &DatasetSpec, split: Split, files: &SplitSpec, base: &Pat
         fault
     } else {
         new("mask-missing", "add the masks, or leave the images out with a `list`".to_string())
-            .cause(format!("`{shown}` holds for instance `{}`", present.files[0].0))
+            .cause(format!("`{shown}` holds, for instance, `{}`", present.files[0].0))
     };
     let shown = pairs.lacking.iter().take(8).map(example);
     faults.add_many(fault, pairs.lacking.len(), shown);
@@ -112,21 +112,25 @@ fn other_rule(
             toml += &format!("\nimage_suffix = {}", serde_json::Value::from(suffix.as_str()));
         }
         let cause = format!("{hits} of {} images have a mask that ends in `{}`", all.len(), rule.mask_suffix);
-        return Some(new("write into the dataset's TOML".to_string()).cause(cause).toml(toml));
+        return Some(
+            new(format!("write under [{split}] of the dataset's TOML, in place of the lines of the same keys"))
+                .cause(cause)
+                .toml(toml),
+        );
     }
     // A few masks only, called otherwise than the rest.
     if let Some((rule, hits)) = naming::guess(&borrow(lacking), &masks, apart)
         && 2 * hits > lacking.len()
     {
         let first = lacking.iter().find_map(|image| Some((image, rule.mask(image)?)))?;
-        let cause = format!("theirs end in `{}`: `{}` has `{}`", rule.mask_suffix, first.0, first.1);
+        let cause = format!("their masks end in `{}`: `{}` has `{}`", rule.mask_suffix, first.0, first.1);
         return Some(new(format!("rename them to end in `{}` like the others", files.mask_suffix)).cause(cause));
     }
     let lower: HashSet<String> = masks.iter().map(|name| name.to_lowercase()).collect();
     let wanted = |image: &String| Some(format!("{}{}", stem(image, files)?, files.mask_suffix).to_lowercase());
     if lacking.iter().all(|image| wanted(image).is_some_and(|mask| lower.contains(&mask))) {
-        let cause = "the names differ in capital letters only";
-        return Some(new("rename the masks to the letters of their images".to_string()).cause(cause));
+        let cause = "the names differ only in capital letters";
+        return Some(new("rename the masks exactly like their images".to_string()).cause(cause));
     }
     let (from, to, ending) = naming::guess_prefix(&borrow(lacking), &masks)?;
     let folder = base.join(&files.masks);

@@ -13,7 +13,7 @@ use crate::data::palette::Group;
 use crate::data::spec::{ClassSpec, Encoding, PaletteUse, Source};
 
 /// What to do with lines.
-const WRITE: &str = "write into the dataset's TOML, in place of the lines of the same keys";
+const WRITE: &str = "write at the top of the dataset's TOML, in place of its lines of the same keys (of `classes`, all its [[classes]])";
 
 /// How many values a fault shows; the report lists more.
 const SHOWN: usize = 5;
@@ -39,10 +39,10 @@ pub(super) fn judge(tally: &Tally, faults: &mut Faults) {
 /// Images of 16 bits a channel that use few of their values, or others than the description says.
 fn depth(tally: &Tally, faults: &mut Faults) {
     let Some([low, high]) = tally.deep else { return };
-    let values = format!("the values of the whole set are {low} to {high}");
+    let values = format!("the values of the whole dataset are {low} to {high}");
     match tally.spec.range {
         None if let Some([_, most]) = common_range(high) => {
-            let what = "images of 16 bits a channel that use a part of them, and are nearly black as they are read";
+            let what = "16-bit images that use only a part of the range, and are nearly black as read";
             let fault = Fault::new(Level::Warning, "narrow-range", what, WRITE);
             faults.add_many(
                 fault.unit("set").cause(values).toml(format!("range = [0, {most}]")),
@@ -51,7 +51,7 @@ fn depth(tally: &Tally, faults: &mut Faults) {
             );
         }
         Some([from, to]) if low < from || high > to => {
-            let what = format!("images with 16-bit values beyond `range = [{from}, {to}]`, which are cut to it");
+            let what = format!("images with 16-bit values outside `range = [{from}, {to}]`, which are clipped");
             let fault = Fault::new(Level::Warning, "beyond-range", what, WRITE);
             let toml = format!("range = [{}, {}]", low.min(from), high.max(to));
             faults.add_many(fault.unit("set").cause(values).toml(toml), 1, std::iter::empty());
@@ -79,7 +79,7 @@ fn other_encoding(tally: &Tally, faults: &mut Faults) {
     };
     let what = format!("masks of {} where {} are declared", noun(is), noun(encoding));
     let remedy = if count < all {
-        format!("export all masks alike: {} of {all} hold {}", all - count, noun(encoding))
+        format!("export all masks the same way: {} of {all} hold {}", all - count, noun(encoding))
     } else {
         WRITE.to_string()
     };
@@ -136,7 +136,7 @@ fn as_colours(tally: &Tally, fault: Fault) -> Fault {
         remedy: "set encoding = \"rgb\" and give each class its `color`, from the labelling tool".to_string(),
         ..fault
     }
-    .cause(format!("the colours are {}{more}; which class each is, the files do not say", colours.join(", ")))
+    .cause(format!("the colours are {}{more}; the files do not say which class each of them is", colours.join(", ")))
 }
 
 /// Files show one number in different colours. Whether that is so.
@@ -152,8 +152,10 @@ fn palettes_differ(tally: &Tally, faults: &mut Faults) -> bool {
         format!("{}{more}, in {}", shown.collect::<Vec<_>>().join(", "), counted(group.files as u64, "mask"))
     };
     let examples = groups.iter().take(SHOWN).map(|group| Example::file(&group.first).note(shows(group)));
-    let remedy = "if the colours are the labels, write into the dataset's TOML, in place of the lines of the same keys, and give \
-                  each class its name; if the numbers are, whatever they look like: palettes = \"any\"";
+    let remedy = format!(
+        "if the colours are the labels, {WRITE}, and give each class its name; if the numbers are, whatever they look like: \
+         palettes = \"any\", at the top too"
+    );
     let colours = tally.palettes.colours();
     let class = |colour: &Source| {
         let known = tally.spec.classes.iter().find(|class| class.color.map(Source::Rgb) == Some(*colour));
@@ -162,12 +164,10 @@ fn palettes_differ(tally: &Tally, faults: &mut Faults) -> bool {
     };
     let classes: Vec<ClassSpec> = colours.iter().filter_map(class).collect();
     let table = cause::table(&classes, colours.iter().map(|colour| vec![*colour]));
-    let what = "palettes that show one number in different colours: numbers are not the same labels in all masks";
+    let what = "palettes that show one number in different colours: the numbers do not mean the same in all masks";
     let fault = Fault::new(Level::Fault, "palettes-differ", what, remedy)
         .unit("palette")
-        .cause(
-            "image editors and optimisers sort the palette of each file as they like; the colours are then the labels",
-        )
+        .cause("image editors and PNG optimisers reorder the palette of each file; the colours are then the labels")
         .toml(format!("encoding = \"rgb\"\nignore = []\n{table}"));
     faults.add_many(fault, groups.len(), examples);
     true
@@ -179,8 +179,8 @@ fn mixed_encodings(tally: &Tally, faults: &mut Faults) -> bool {
         return false;
     };
     let remedy =
-        "keep masks of one kind, and export the others again as these are; no line of the TOML can tell them apart";
-    let what = "masks that store labels in two ways";
+        "keep masks of one kind, and export the others again in the same way; no line of the TOML can tell them apart";
+    let what = "masks that store labels in two different ways";
     let fault = Fault::new(Level::Fault, "mixed-encodings", what, remedy).cause(why);
     let fewer = sides.iter().map(|side| side.masks).min().unwrap_or(0);
     let examples = sides.iter().map(|side| Example::file(&side.first).note(side.text()));
@@ -204,7 +204,7 @@ fn unknown_values(tally: &Tally, faults: &mut Faults) {
     let remedy = match (&cause.toml, &cause.otherwise) {
         (Some(_), Some(otherwise)) => format!("{WRITE}; {otherwise}"),
         (Some(_), None) => WRITE.to_string(),
-        (None, _) => "the cause must be removed where the masks are made; no line of the TOML can".to_string(),
+        (None, _) => "fix the cause where the masks are made; no line of the TOML can do it".to_string(),
     };
     let mut fault = Fault::new(Level::Fault, cause.code, what, remedy).cause(cause.why).unit("value");
     fault.toml = cause.toml;
@@ -225,17 +225,17 @@ fn same_pictures(tally: &Tally, faults: &mut Faults) {
                 Fault::new(
                     Level::Fault,
                     "leak",
-                    format!("images of [{}] that are in [{}] too: scores on them say nothing", names.1, names.0),
+                    format!("images of [{}] that are also in [{}]: scores on them say nothing", names.1, names.0),
                     format!(
                         "keep each in one split: remove the files from [{}], or leave them out with a `list`",
                         names.0
                     ),
                 )
             } else if *mask != first.2 {
-                let what = "images that are there twice with different masks";
-                Fault::new(Level::Warning, "contradiction", what, "keep the better mask, remove the other pair")
+                let what = "duplicate images with different masks";
+                Fault::new(Level::Warning, "contradiction", what, "keep the better mask, and remove the other pair")
             } else {
-                Fault::new(Level::Warning, "duplicate", "images that are there twice", "remove one of each")
+                Fault::new(Level::Warning, "duplicate", "duplicate images", "remove one of each")
             };
             faults.add(fault, example);
         }
@@ -256,7 +256,7 @@ fn masks_alike(sums: &SplitTally, faults: &mut Faults) {
             if all {
                 "check `ignore` and the classes' `source`"
             } else {
-                "label them, or leave the images out: they teach nothing"
+                "label them, or leave the images out: nothing can be learned from them"
             },
         );
         faults.add_many(fault, sums.blank.len(), examples(&sums.blank));
@@ -265,7 +265,7 @@ fn masks_alike(sums: &SplitTally, faults: &mut Faults) {
         let fault = Fault::new(
             Level::Warning,
             "constant-masks",
-            format!("masks of [{split}] that hold one value nearly everywhere (99.9 %), more than half of all"),
+            format!("masks of [{split}] that hold one value almost everywhere (99.9 %), more than half of all masks"),
             "if objects are missing from them, export the masks again",
         );
         faults.add_many(fault, sums.constant.len(), examples(&sums.constant));
@@ -274,7 +274,7 @@ fn masks_alike(sums: &SplitTally, faults: &mut Faults) {
             Level::Warning,
             "identical-masks",
             format!("all masks of [{split}] are the same"),
-            "if the images differ, the export wrote one mask for all: export again",
+            "if the images differ, the export wrote the same mask for all: export again",
         );
         faults.add_many(fault, masks, []);
     }
@@ -318,8 +318,8 @@ fn absent_classes(tally: &Tally, faults: &mut Faults) {
     for other in splits.iter().filter(|sums| sums.split != train.split) {
         let unlearned = names(&|index| !has(train, index) && has(other, index));
         if !unlearned.is_empty() {
-            let what = format!("classes of [{}] that [train] lacks, which cannot be learned", other.split);
-            let fault = warn("class-not-in-train", what, &unlearned, "move images that show them to [train]");
+            let what = format!("classes of [{}] that [train] lacks: they cannot be learned", other.split);
+            let fault = warn("class-not-in-train", what, &unlearned, "move images that show them into [train]");
             faults.add_many(fault, unlearned.len(), []);
         }
     }
@@ -327,8 +327,8 @@ fn absent_classes(tally: &Tally, faults: &mut Faults) {
     for other in splits.iter().filter(|sums| sums.split != train.split) {
         let unjudged = names(&|index| has(train, index) && !has(other, index));
         if !unjudged.is_empty() {
-            let what = format!("classes of [train] that [{}] lacks, which get no score", other.split);
-            let remedy = format!("move images that show them to [{}]", other.split);
+            let what = format!("classes of [train] that [{}] lacks: they get no score", other.split);
+            let remedy = format!("move images that show them into [{}]", other.split);
             faults.add_many(warn("class-not-judged", what, &unjudged, &remedy), unjudged.len(), []);
         }
     }
@@ -344,8 +344,8 @@ fn stray_classes(tally: &Tally, faults: &mut Faults) {
                 Level::Warning,
                 "stray-values",
                 format!("values of classes with fewer than {STRAY} pixels in all masks"),
-                "if they are slips of the pen, move the value from the class's `source` to `ignore`, and a class that has no \
-                 other out of `classes`",
+                "if they are slips of the pen, move the value from the class's `source` to `ignore`, and remove a \
+                 class that has no other value from `classes`",
             );
             let fault = fault.unit("value");
             let note = format!("{} of `{}`", counted(sum.pixels, "pixel"), tally.spec.classes[usize::from(label)].name);

@@ -74,7 +74,7 @@ impl Kinds {
         let mixed = self.groups.mixed()?;
         let side = |numbers: Vec<u16>, (masks, first): (usize, PathBuf)| Side { numbers, masks, first };
         let sides = [side(mixed.ids, mixed.id_files), side(mixed.greys, mixed.grey_files)];
-        Some(Mixed { why: "some masks hold small numbers and others the same spread up to 255", sides })
+        Some(Mixed { why: "some masks hold small numbers, and others the same numbers spread up to 255", sides })
     }
 
     /// Some masks count from 0 and others from 1: no mask that holds the largest number holds 0.
@@ -98,7 +98,7 @@ impl Kinds {
         let certain =
             enough(first, sides[0].masks) && enough(second, sides[1].masks) && 10 * (first + second) >= 8 * all;
         let stranger = !known(last) && first >= 1 && second >= 1 && 2 * (first + second) >= all;
-        let why = "some masks count from 0 and others from 1: none that holds the largest number holds 0";
+        let why = "some masks count from 0 and others from 1: no mask that holds the largest number holds 0";
         (certain || stranger).then_some(Mixed { why, sides })
     }
 

@@ -50,6 +50,7 @@ pub struct Report {
     /// The set's name.
     pub name: String,
     /// The folder that files are named below.
+    #[serde(serialize_with = "crate::text::lossy")]
     pub root: PathBuf,
     /// How masks store classes, by the description.
     pub encoding: Encoding,
@@ -136,7 +137,7 @@ pub fn check(spec: &DatasetSpec, root: Option<&Path>, progress: Progress) -> Res
         [Split::Train, Split::Val, Split::Test].into_iter().filter_map(|s| Some((s, spec.split(s)?))).collect();
     if splits.is_empty() {
         return Err(Error::new(format!("`{}` describes no split", spec.file.display()))
-            .hint("add [train] and [val] with `images` and `masks`; `structtoken init DIR` writes such a file"));
+            .hint("add [train] and [val] with `images` and `masks`; `structtoken data init DIR` writes such a file"));
     }
     let map = LabelMap::new(spec)?;
     let mut faults = Faults::default();
@@ -154,6 +155,9 @@ pub fn check(spec: &DatasetSpec, root: Option<&Path>, progress: Progress) -> Res
         let scanned: Vec<_> = chunk.par_iter().map(|(_, pair)| scan::scan(pair, &map, joiner.as_ref())).collect();
         // In order, so that the first of equal faults is always the same.
         for ((split, pair), scanned) in chunk.iter().zip(scanned) {
+            if let Some(error) = scanned.scarce(pair) {
+                return Err(error);
+            }
             tally.add(*split, pair, scanned, &mut faults);
         }
         done += chunk.len();

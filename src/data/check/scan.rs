@@ -17,7 +17,7 @@ use crate::data::label_map::LabelMap;
 use crate::data::pairs::Pair;
 use crate::data::palette::{Shown, colour, meant, shown};
 use crate::data::spec::{Encoding, Source};
-use crate::error::Error;
+use crate::error::{Error, scarce};
 use crate::files;
 
 /// More colours than this in one mask are not told apart: it is a photograph.
@@ -39,7 +39,7 @@ pub(super) struct ImageFacts {
     pub(super) misnamed: bool,
     /// A JPEG with all its pixels and no end marker.
     pub(super) unended: bool,
-    /// Of 16 bits a channel: the lowest and highest value.
+    /// Of 16 bits per channel: the lowest and highest value.
     pub(super) deep: Option<[u16; 2]>,
     /// Of the pixels, so that the same picture is known in another file.
     pub(super) hash: u64,
@@ -86,6 +86,22 @@ pub(crate) struct Broken {
     pub(crate) remedy: String,
     /// What the decoder said.
     pub(super) note: Option<String>,
+}
+
+/// The code of what this process, and not the file, is at fault for.
+const SCARCE: &str = "scarce";
+
+impl Scanned {
+    /// What the system gives this process too little of to go on.
+    pub(super) fn scarce(&self, pair: &Pair) -> Option<Error> {
+        let sides = [(&pair.image, self.image.as_ref().err()), (&pair.mask, self.mask.as_ref().err())];
+        sides.into_iter().find_map(|(path, broken)| {
+            let broken = broken.filter(|broken| broken.code == SCARCE)?;
+            let path = broken.file.as_ref().unwrap_or(path);
+            let why = broken.note.as_deref().unwrap_or_default();
+            Some(Error::new(format!("cannot open `{}`: {why}", path.display())).hint(broken.remedy.clone()))
+        })
+    }
 }
 
 /// Reads both files.
@@ -161,12 +177,15 @@ fn read<T>(
     path: &Path,
     facts: impl Fn(&Path, BufReader<File>) -> Result<T, (Error, &'static str)>,
 ) -> Result<T, Broken> {
-    let unreadable = |error: std::io::Error| Broken {
-        file: None,
-        code: "unreadable-file",
-        what: "files that cannot be opened".to_string(),
-        remedy: "give yourself the right to read them, or mend the link".to_string(),
-        note: Some(error.to_string()),
+    let unreadable = |error: std::io::Error| {
+        let scarce = scarce(&error);
+        Broken {
+            file: None,
+            code: if scarce.is_some() { SCARCE } else { "unreadable-file" },
+            what: "files that cannot be opened".to_string(),
+            remedy: scarce.unwrap_or("give yourself permission to read them, or repair the link").to_string(),
+            note: Some(error.to_string()),
+        }
     };
     let file = files::open(path).map_err(unreadable)?;
     facts(path, BufReader::with_capacity(1 << 16, file)).map_err(|(error, noun)| {
@@ -314,16 +333,16 @@ fn broken(bytes: &[u8], error: &Error, noun: &str) -> Broken {
         Some(Format::Jpeg) if noun == "masks" => (
             "jpeg-mask",
             "masks saved as JPEG: its compression changes values, so they cannot hold labels".to_string(),
-            "export the masks as PNG from the labelling tool; where there is nothing else, `jpeg_tolerance = 16` takes every \
-             value for the nearest declared one within 16"
+            "export the masks as PNG from the labelling tool; if there is nothing else, `jpeg_tolerance = 16` rounds \
+             every value to the nearest declared one within 16"
                 .to_string(),
         ),
         Some(_) if too_large() => {
             ("too-large", format!("{noun} of more than {MAX_PIXELS} pixels"), "cut them into tiles".to_string())
         }
-        Some(_) if noun == "masks" && error.to_string().contains("16 bits a channel") => (
+        Some(_) if noun == "masks" && error.to_string().contains("16 bits per channel") => (
             "deep-colours",
-            "masks of colours with 16 bits a channel".to_string(),
+            "colour masks with 16 bits per channel".to_string(),
             "save them as 8-bit palette, grey or RGB PNG".to_string(),
         ),
         Some(Format::Npy) if noun == "images" => other_format(noun, "NumPy array"),
@@ -331,11 +350,19 @@ fn broken(bytes: &[u8], error: &Error, noun: &str) -> Broken {
         // A header that can be read, of an array that is no mask.
         Some(Format::Npy) if error.remedy().is_some_and(|hint| hint != formats::DAMAGED) => (
             "other-format",
-            format!("{noun} that are arrays of another kind than class numbers"),
+            format!("{noun} that are arrays of something other than class numbers"),
             error.remedy().unwrap_or(again).to_string(),
         ),
-        Some(_) if ["not supported", "with fractions", "no whole numbers"].iter().any(|part| error.to_string().contains(part)) => {
-            ("other-format", format!("{noun} of a form that is not read"), error.remedy().unwrap_or("export them as PNG").to_string())
+        Some(_)
+            if ["not supported", "with fractions", "not whole numbers"]
+                .iter()
+                .any(|part| error.to_string().contains(part)) =>
+        {
+            (
+                "other-format",
+                format!("{noun} in an unsupported form"),
+                error.remedy().unwrap_or("export them as PNG").to_string(),
+            )
         }
         Some(_) => ("damaged-file", format!("{noun} that are damaged or cut short"), again.to_string()),
         None if let Ok(other) = image::guess_format(bytes) => other_format(noun, &format!("{other:?}").to_uppercase()),
@@ -343,7 +370,7 @@ fn broken(bytes: &[u8], error: &Error, noun: &str) -> Broken {
             let what = format!("{noun} that are text files, such as an error page saved as a picture");
             ("not-an-image", what, again.to_string())
         }
-        None => ("not-an-image", format!("{noun} that are no pictures of any known form"), again.to_string()),
+        None => ("not-an-image", format!("{noun} that are not pictures of any known format"), again.to_string()),
     };
     // Of an empty file there is no more to say.
     let note = (!bytes.is_empty()).then(|| error.to_string());
@@ -353,5 +380,5 @@ fn broken(bytes: &[u8], error: &Error, noun: &str) -> Broken {
 fn other_format(noun: &str, name: &str) -> (&'static str, String, String) {
     // Image editors smooth what they convert, or sort its palette anew.
     let remedy = if noun == "masks" { "export them as PNG from the labelling tool" } else { "convert them to PNG" };
-    ("other-format", format!("{noun} that are {name} files, whatever they are called"), remedy.to_string())
+    ("other-format", format!("{noun} that are {name} files, whatever their ending says"), remedy.to_string())
 }

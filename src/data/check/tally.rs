@@ -147,8 +147,8 @@ impl<'a> Tally<'a> {
             *seen = [seen[0].min(low), seen[1].max(high)];
         }
         if image.unended {
-            let what = "JPEGs that lack their end marker; all pixels are there, and they are used";
-            let remedy = "nothing, or save them again to silence this";
+            let what = "JPEGs without an end marker; all their pixels are there, and they are used";
+            let remedy = "nothing; save them again to silence this";
             faults.add(Fault::new(Level::Warning, "jpeg-without-end", what, remedy), Example::file(&pair.image));
         }
     }
@@ -162,22 +162,22 @@ impl<'a> Tally<'a> {
         }
         let place = |at: usize| [at % mask.size[0], at / mask.size[0]];
         if let Some(at) = mask.transparent {
-            let what = "masks with transparent pixels, whose transparency is dropped";
-            let remedy = "if the labels are in the transparency, export the masks again without alpha";
+            let what = "masks with transparent pixels; the transparency is dropped";
+            let remedy = "if the transparency holds the labels, export the masks again without alpha";
             faults.add(
                 Fault::new(Level::Warning, "transparent-mask", what, remedy),
                 Example::file(&pair.mask).at(place(at)),
             );
         }
         if mask.rounded > 0 {
-            let what = "masks saved as JPEG, of which values were taken for declared ones near them";
-            let remedy = "look at some of them, or export the masks as PNG and leave out `jpeg_tolerance`";
+            let what = "JPEG masks, whose values were rounded to the nearest declared ones";
+            let remedy = "look at some of them, or export the masks as PNG and remove `jpeg_tolerance`";
             let note = format!("{} of {} pixels", mask.rounded, mask.size[0] * mask.size[1]);
             let fault = Fault::new(Level::Warning, "jpeg-mask-rounded", what, remedy);
             faults.add(fault, Example::file(&pair.mask).note(note));
         }
         if let Some((pixels, at)) = mask.overlapping {
-            let what = "images of which masks of different classes show the same pixels";
+            let what = "images where masks of different classes show the same pixels";
             let remedy =
                 "`overlap` of [join] says which class they are: \"later\" in its list, \"earlier\", or \"ignore\"";
             faults.add(
@@ -298,7 +298,7 @@ impl SplitTally {
 }
 
 fn misnamed(path: &Path, format: &str, faults: &mut Faults) {
-    let what = format!("{format} files with the ending of another format; they are read as what they are");
+    let what = format!("{format} files with the ending of another format; they are read as {format}");
     faults.add(Fault::new(Level::Warning, "wrong-ending", what, "rename them"), Example::file(path));
 }
 
@@ -309,9 +309,9 @@ fn compare_sizes(pair: &Pair, image: &ImageFacts, mask: &MaskFacts, faults: &mut
     if [w, h] == [mw, mh] {
         let certain = swaps_sides(image.orientation) && w != h;
         if turned && !certain {
-            let what = "images that EXIF turns, whose masks may have been drawn before that";
-            let remedy = "look at one beside its mask; if they disagree, remove the \
-                 orientation from the EXIF of these images";
+            let what = "images that EXIF rotates; their masks may have been drawn before the rotation";
+            let remedy = "compare one with its mask; if they disagree, remove the orientation from the EXIF of these \
+                          images";
             faults.add(Fault::new(Level::Warning, "exif", what, remedy), Example::file(&pair.image));
         }
         return;
@@ -319,26 +319,26 @@ fn compare_sizes(pair: &Pair, image: &ImageFacts, mask: &MaskFacts, faults: &mut
     let (code, what, remedy) = if [w, h] == [mh, mw] && turned {
         (
             "exif-mismatch",
-            "masks drawn on the pixels as stored, while EXIF turns the image",
-            "turn the masks as EXIF turns the images, or remove the orientation from the EXIF of these images, and of no others",
+            "masks drawn on the stored pixels, while EXIF rotates the image",
+            "rotate the masks as EXIF rotates the images, or remove the orientation from the EXIF of these images only",
         )
     } else if [w, h] == [mh, mw] {
         (
             "swapped-size",
             "masks with width and height swapped",
-            "turn the masks, or the images, by 90 degrees, or transpose them",
+            "rotate the masks or the images by 90 degrees, or transpose them",
         )
     } else if (w * mh).abs_diff(h * mw) <= w.max(h).max(mw).max(mh) && 10 * w.abs_diff(mw) > w {
         (
             "scaled-mask",
-            "masks of another size in the same proportions",
-            "export them at the images' size from the labelling tool; image editors that scale them smooth the edges or sort the \
-             palette anew",
+            "masks of another size but the same proportions",
+            "export them at the images' size from the labelling tool; image editors smooth the edges or reorder the \
+             palette when they scale",
         )
     } else {
         (
             "size-mismatch",
-            "masks of another size than their image",
+            "masks that differ in size from their image",
             "the mask belongs to another image, or one was cropped: export both again",
         )
     };

@@ -53,7 +53,7 @@ fn splits(report: &Report, text: &mut String) {
             }
         };
         let mut images = formats(&split.image_formats);
-        for (count, note) in [(split.turned, "turned by EXIF"), (split.duplicates, "duplicates")] {
+        for (count, note) in [(split.turned, "rotated by EXIF"), (split.duplicates, "duplicates")] {
             if count > 0 {
                 images += &format!(", {count} {note}");
             }

@@ -166,7 +166,7 @@ impl Canvas for MaskCanvas {
         let stored = Stored { format, kind, bits, palette, transparent: None };
         let colours = matches!(kind, Kind::Rgb | Kind::Rgba | Kind::Cmyk);
         if colours && (bits != 8 || kind == Kind::Cmyk) {
-            let what = if kind == Kind::Cmyk { "CMYK".to_string() } else { format!("{bits} bits a channel") };
+            let what = if kind == Kind::Cmyk { "CMYK".to_string() } else { format!("{bits} bits per channel") };
             return Err(Error::new(format!("a mask of {what} ({kind:?}) is not supported"))
                 .hint("save it as an 8-bit palette, grey or RGB PNG"));
         }
@@ -221,7 +221,7 @@ pub(super) fn zeros<T: Clone + Default>(count: usize) -> Result<Vec<T>> {
     let mut values = Vec::new();
     values.try_reserve_exact(count).map_err(|_| {
         let megabytes = (count * size_of::<T>()).div_ceil(1_000_000);
-        Error::new(format!("its pixels take {megabytes} MB, which the system does not give"))
+        Error::new(format!("its pixels need {megabytes} MB, which the system does not provide"))
             .hint("cut the picture into tiles, or give the program more memory")
     })?;
     values.resize(count, T::default());

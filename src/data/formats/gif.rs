@@ -21,7 +21,7 @@ pub(super) fn decode(bytes: &[u8], whole: bool, canvas: &mut dyn Canvas) -> Resu
     let (columns, rows) = (usize::from(frame.width), usize::from(frame.height));
     check_size(columns as u64, rows as u64)?;
     if whole && (left, top, columns, rows) != (0, 0, width, height) {
-        return Err(Error::new("its first frame covers a part of the picture alone")
+        return Err(Error::new("its first frame covers only a part of the picture")
             .hint("save the mask as PNG, or as a GIF of one whole frame"));
     }
     let palette = Arc::from(decoder.palette().map_err(invalid)?.as_chunks::<3>().0);
@@ -51,5 +51,5 @@ fn open(bytes: &[u8]) -> Result<gif::Decoder<&[u8]>> {
 }
 
 fn invalid(error: gif::DecodingError) -> Error {
-    Error::new("it is not a sound GIF").source(error).hint(DAMAGED)
+    Error::new("it is not a valid GIF").source(error).hint(DAMAGED)
 }

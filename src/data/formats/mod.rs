@@ -168,8 +168,8 @@ pub(crate) fn mask(mut reader: impl BufRead + Seek, lossy: bool) -> Result<Decod
             }
             Format::Jpeg => {
                 return Err(Error::new("it is a JPEG: its compression changes values, so it cannot hold labels").hint(
-                    "export the masks as PNG from the labelling tool; where there is nothing else, `jpeg_tolerance = 16` in \
-                     the dataset's TOML takes every value for the nearest declared one within 16",
+                    "export the masks as PNG from the labelling tool; if there is nothing else, `jpeg_tolerance = 16` \
+                     in the dataset TOML rounds every value to the nearest declared one within 16",
                 ));
             }
             Format::WebP => return Err(not_a_mask()),
@@ -231,7 +231,7 @@ fn bmp(bytes: &[u8]) -> Result<BmpDecoder<Cursor<&[u8]>>> {
     let (width, height) = decoder.dimensions();
     check_size(width.into(), height.into())?;
     if bmp_rows(bytes).is_some_and(|rows| rows > bytes.len() as u64) {
-        return Err(Error::new(format!("it claims {width} x {height} pixels and holds too few bytes for them"))
+        return Err(Error::new(format!("it claims {width} x {height} pixels, but holds too few bytes for them"))
             .hint("the file is damaged or cut short: copy or export it again, or leave it out"));
     }
     Ok(decoder)
@@ -260,7 +260,7 @@ fn put(decoder: impl ImageDecoder, layout: Layout, canvas: &mut MaskCanvas) -> R
     let channels = layout.kind.channels();
     let size = width as usize * height as usize * channels;
     if decoder.total_bytes() != size as u64 {
-        return Err(Error::new("its pixels are of a form that is not supported").hint("save it as PNG"));
+        return Err(Error::new("its pixel format is not supported").hint("save it as PNG"));
     }
     canvas.begin((width as usize, height as usize), layout)?;
     let mut bytes = canvas::zeros(size)?;
@@ -314,11 +314,11 @@ fn invalid(error: image::ImageError) -> Error {
 }
 
 fn not_an_image() -> Error {
-    Error::new("it is none of PNG, JPEG, TIFF, BMP, GIF and WebP").hint("convert the picture to PNG or JPEG")
+    Error::new("it is not a PNG, JPEG, TIFF, BMP, GIF or WebP").hint("convert the picture to PNG or JPEG")
 }
 
 fn not_a_mask() -> Error {
-    Error::new("it is none of PNG, TIFF, BMP, GIF and .npy").hint("export the masks as PNG")
+    Error::new("it is not a PNG, TIFF, BMP, GIF or .npy").hint("export the masks as PNG")
 }
 
 #[cfg(test)]

@@ -22,8 +22,8 @@ pub(super) fn decode(bytes: &[u8], canvas: &mut dyn Canvas) -> Result<()> {
             let at = if header.fortran { x * height + y } else { y * width + x };
             let value = header.value(&data[at * size..][..size]);
             samples.push(u16::try_from(value).map_err(|_| {
-                Error::new(format!("column {x}, row {y} holds {value}, and class numbers are 0 to 65535"))
-                    .hint("write what is to be left out as 255")
+                Error::new(format!("column {x}, row {y} holds {value}, but class numbers are 0 to 65535"))
+                    .hint("write 255 for pixels to ignore")
             })?);
         }
         canvas.place(Place { x: 0, y, step: 1 }, &samples);
@@ -75,15 +75,15 @@ impl Header {
             "u8" => (false, 8),
             "i8" => (true, 8),
             _ => {
-                return Err(Error::new(format!("it holds numbers of the type `{kind}`"))
-                    .hint("masks are whole numbers or truth values: numpy.save(path, mask.astype(numpy.uint8))"));
+                return Err(Error::new(format!("it holds numbers of type `{kind}`"))
+                    .hint("masks hold integers or booleans: numpy.save(path, mask.astype(numpy.uint8))"));
             }
         };
         let shape = value("shape").and_then(|shape| shape.strip_prefix('(')?.split_once(')')).ok_or_else(damaged)?.0;
         let sides: Vec<&str> = shape.split(',').map(str::trim).filter(|side| !side.is_empty()).collect();
         let [height, width] = sides[..] else {
-            return Err(Error::new(format!("it is an array of the shape ({shape})"))
-                .hint("a mask has two dimensions, height and width, and one class number for each pixel"));
+            return Err(Error::new(format!("it is an array of shape ({shape})"))
+                .hint("a mask has two dimensions, height and width, and one class number per pixel"));
         };
         let side = |text: &str| text.parse::<u32>().map(|side| side as usize).map_err(|_| damaged());
         Ok(Self {

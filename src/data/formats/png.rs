@@ -85,11 +85,11 @@ fn layout(info: &png::Info) -> Result<Layout> {
     };
     let palette = info.palette.as_ref().filter(|_| kind == Kind::Palette);
     if let Some(palette) = palette.filter(|palette| !palette.len().is_multiple_of(3)) {
-        return Err(Error::new(format!("its palette has {} bytes, which is no multiple of three", palette.len()))
+        return Err(Error::new(format!("its palette has {} bytes, which is not a multiple of three", palette.len()))
             .hint(super::DAMAGED));
     }
     if kind == Kind::Palette && palette.is_none() {
-        return Err(Error::new("it lacks its palette").hint(super::DAMAGED));
+        return Err(Error::new("its palette is missing").hint(super::DAMAGED));
     }
     let palette = palette.map(|bytes| Arc::from(bytes.as_chunks::<3>().0));
     let bits = match info.bit_depth {
@@ -120,5 +120,5 @@ fn rows(width: usize, height: usize, interlaced: bool) -> Box<dyn Iterator<Item 
 }
 
 fn invalid(error: png::DecodingError) -> Error {
-    Error::new("it is not a sound PNG").source(error).hint(super::DAMAGED)
+    Error::new("it is not a valid PNG").source(error).hint(super::DAMAGED)
 }

@@ -87,7 +87,7 @@ fn kind(decoder: &mut Reader, is_palette: bool) -> Result<(Kind, u8)> {
     let samples = decoder.find_tag_unsigned::<u16>(Tag::SamplesPerPixel).map_err(invalid)?.unwrap_or(1);
     found.filter(|(kind, _)| samples <= MAX_SAMPLES || *kind != Kind::Grey).ok_or_else(|| {
         Error::new(format!("a TIFF of {colours:?} is not supported"))
-            .hint("export it as grey, palette or RGB of 8 or 16 bits a channel; of many bands choose three")
+            .hint("export it as grey, palette or RGB with 8 or 16 bits per channel; of many bands choose three")
     })
 }
 
@@ -115,8 +115,8 @@ fn row_samples(
                 samples[i * planes.len() + plane] = value;
                 Ok(())
             }
-            None => Err(Error::new("it holds numbers below 0, above 65535 or with fractions")
-                .hint("masks hold class numbers, images 8 or 16 bits a channel: export it so")),
+            None => Err(Error::new("it holds numbers that are negative, above 65535 or with fractions")
+                .hint("masks hold class numbers, and images 8 or 16 bits per channel: export it like that")),
         };
         let span = row * count..(row + 1) * count;
         macro_rules! each {

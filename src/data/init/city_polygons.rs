@@ -87,7 +87,7 @@ pub(super) fn plan(place: &Place) -> Result<Option<Plan>> {
             }
             match with_keys::<File>(&path, &["imgHeight", "imgWidth", "objects"], hint)? {
                 Some(file) => read.push((split, name, path, file)),
-                None => notes.add("files of polygons without sizes and objects were not read", format!("`{name}`")),
+                None => notes.add("polygon files without sizes and objects were not read", format!("`{name}`")),
             }
         }
     }
@@ -130,7 +130,7 @@ pub(super) fn plan(place: &Place) -> Result<Option<Plan>> {
             let stems = [format!("{base}_leftImg8bit"), base.to_string()];
             let image = stems.iter().flat_map(|stem| ["png", "jpg", "jpeg"].map(|ending| format!("{stem}.{ending}")));
             let Some(image) = image.into_iter().find(|image| pictures.has(image)) else {
-                notes.add("files of polygons without an image were not used", format!("`{name}`"));
+                notes.add("polygon files without an image were not used", format!("`{name}`"));
                 continue;
             };
             let declared = file.img_width.zip(file.img_height).map(|(width, height)| [width, height]);
@@ -151,8 +151,10 @@ pub(super) fn plan(place: &Place) -> Result<Option<Plan>> {
                         format!("{which} of `{}`", path.display()),
                     ),
                     Points::Other(_) => {
-                        let wrong =
-                            format!("the `polygon` of {which} of `{}` is no list of pairs of numbers", path.display());
+                        let wrong = format!(
+                            "the `polygon` of {which} of `{}` is not a list of pairs of numbers",
+                            path.display()
+                        );
                         one.fault.get_or_insert(Error::new(wrong).hint("get the file again, or remove the object"));
                     }
                 }
@@ -163,30 +165,26 @@ pub(super) fn plan(place: &Place) -> Result<Option<Plan>> {
         if outlined.iter().any(|one| one.areas.iter().any(|(_, class, _)| *class != IGNORE) || one.fault.is_some()) {
             groups.push((Some(split), folder, outlined));
         } else if !outlined.is_empty() {
-            notes.add_many(
-                "images without a class in their polygons were left out",
-                outlined.len(),
-                format!("[{split}]"),
-            );
+            notes.add_many("images whose polygons show no class were left out", outlined.len(), format!("[{split}]"));
         }
     }
     if groups.is_empty() {
         return Err(Error::new(format!(
-            "no polygon in `{}` is of a class and of an image",
+            "no polygon in `{}` belongs to both a class and an image",
             place.dir.join("gtFine").display()
         ))
-        .hint("put the images below `leftImg8bit`, with the same folders of splits and cities"));
+        .hint("put the images below `leftImg8bit`, in the same folders of splits and cities"));
     }
     let found =
         Outlines { kind: "Cityscapes' polygons", names: &names, normalised: false, void_rest: true, groups, notes };
     let mut plan = place.outlines(found)?;
-    for class in &mut plan.spec.classes {
-        class.color = city.classes.iter().find(|one| one.name == class.name).and_then(|one| one.color);
+    for (class, name) in plan.spec.classes.iter_mut().zip(&names) {
+        class.color = city.classes.iter().find(|one| one.name == *name).and_then(|one| one.color);
     }
     plan.notes.push(match strange.is_empty() {
-        true => "classes are the 19 of Cityscapes; its other labels count nowhere".to_string(),
+        true => "the classes are the 19 of Cityscapes; its other labels are ignored".to_string(),
         false => format!(
-            "`{}` and {} other labels are none of Cityscapes': all labels but its void ones are classes",
+            "`{}` and {} other labels are not from Cityscapes: all labels except its void ones are classes",
             strange[0],
             strange.len() - 1
         ),

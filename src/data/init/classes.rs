@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::Options;
+use super::asked::{Flag, letters};
 use super::names::Named;
-use super::naming::{Match, listed, pairs};
+use super::naming::{Match, listed};
+use super::plan::Place;
 use crate::data::cause::{STRAY, between};
 use crate::data::check::{Survey, ValueCount};
 use crate::data::encoding::{Reading, reading};
@@ -13,6 +15,9 @@ use crate::error::Error;
 
 /// Colours that cover less than this share may be smoothed edges between two that cover more.
 const EDGE_SHARE: f64 = 0.01;
+
+/// Commands name no more classes than this.
+const MANY_NAMES: usize = 64;
 
 /// More values than this that have a few pixels are no slips.
 const MOST_SLIPS: usize = 32;
@@ -28,15 +33,27 @@ pub(super) struct Found {
     /// What the person should look over.
     pub(super) notes: Vec<String>,
     /// Why the values are no labels, or leave open which; the classes are then a guess.
-    pub(super) doubt: Option<Error>,
+    pub(super) doubt: Option<Doubt>,
+}
+
+/// Why the classes are a guess.
+pub(super) enum Doubt {
+    /// What the masks hold is no labels, or not clear.
+    Masks(Error),
+    /// What options or files of names say does not fit what the masks hold.
+    Names(Error),
 }
 
 /// The classes of masks. `file`: what a file beside them says.
-pub(super) fn find(survey: &Survey, options: &Options, file: Option<(String, Vec<Named>)>) -> Found {
+pub(super) fn find(survey: &Survey, place: &Place, file: Option<(String, Vec<Named>)>) -> Found {
+    let options = place.options;
+    place.uses(Flag::Void);
+    place.uses(Flag::Names);
     let (encoding, all) = (survey.encoding(), survey.values());
-    let again = "export the masks again as PNG, all alike; `structtoken data check` names the files";
-    let mut doubt = (survey.index > 0 && survey.rgb > 0 && !survey.by_colour())
-        .then(|| Error::new(format!("{} masks hold numbers and {} colours", survey.index, survey.rgb)).hint(again));
+    let again = "export all masks again as PNG in the same way; `structtoken data check` names the files";
+    let mut doubt = (survey.index > 0 && survey.rgb > 0 && !survey.by_colour()).then(|| {
+        Error::new(format!("{} masks hold numbers, and {} hold colours", survey.index, survey.rgb)).hint(again)
+    });
     if !survey.by_colour() && survey.palettes.differ() {
         doubt = Some(
             Error::new(format!(
@@ -51,12 +68,12 @@ pub(super) fn find(survey: &Survey, options: &Options, file: Option<(String, Vec
         doubt = Some(Error::new(format!("{}: {a}; {b}", mixed.why)).hint(again));
     }
     let total: u64 = all.values().map(|count| count.pixels).sum();
-    let mut names = Match::new(survey, options, file);
+    let mut names = Match::new(survey, place, file);
     let mut notes = std::mem::take(&mut names.notes);
     let smooth = smoothed(all, total, &names.told);
     if !smooth.is_empty() {
         doubt = Some(
-            Error::new(format!("{} values lie between the others, as smoothed edges do", smooth.len()))
+            Error::new(format!("{} values lie between the others, like smoothed edges", smooth.len()))
                 .hint("export the masks without anti-aliasing, or scale them with nearest; `structtoken data check` names the files"),
         );
     }
@@ -67,7 +84,7 @@ pub(super) fn find(survey: &Survey, options: &Options, file: Option<(String, Vec
         Source::Rgb([n, ..]) => grey.then_some(u16::from(*n)),
     };
     if grey {
-        notes.push("masks are greys saved as colours: the numbers are the grey values".to_string());
+        notes.push("the masks are grey values saved as colours: the numbers are the grey values".to_string());
     }
     let mut values: Vec<(Source, ValueCount)> =
         all.iter().filter(|(value, _)| !smooth.contains(value)).map(|(value, count)| (*value, *count)).collect();
@@ -77,9 +94,22 @@ pub(super) fn find(survey: &Survey, options: &Options, file: Option<(String, Vec
             0 => "palettes differ from file to file",
             _ => "some masks are palette PNGs and others RGB",
         };
-        notes.push(format!("{why}: labels are read by their colours, and the numbers are not looked at"));
+        notes.push(format!("{why}: labels are read by colour, and the numbers are not used"));
     }
     let mut ignore = Vec::new();
+    let absent = |n: &&u16| !all.keys().any(|value| number(value) == Some(**n));
+    let mut misfit = options.void.iter().flatten().find(absent).map(|absent| {
+        let shown: Vec<String> = all.keys().take(12).map(Source::to_string).collect();
+        let more = if all.len() > shown.len() { " and others" } else { "" };
+        Error::new(format!("--void leaves {absent} out, which no mask holds: they hold {}{more}", shown.join(", ")))
+            .hint(format!(
+                "pass values that masks hold, or leave it out: {}",
+                place.again(false, |options| {
+                    options.void.iter_mut().for_each(|void| void.retain(|n| n != absent));
+                    options.void.take_if(|void| void.is_empty());
+                })
+            ))
+    });
 
     // Slips first: what they are called does not matter.
     let mut slips: Vec<String> = Vec::new();
@@ -95,16 +125,13 @@ pub(super) fn find(survey: &Survey, options: &Options, file: Option<(String, Vec
     });
     if slips.len() > MOST_SLIPS {
         doubt = doubt.or(Some(
-            Error::new(format!(
-                "{} values have fewer than {STRAY} pixels each, as those of photographs do",
-                slips.len()
-            ))
-            .hint("pass the folder of masks: --masks DIR; `structtoken data check` names the files"),
+            Error::new(format!("{} values have fewer than {STRAY} pixels each, as in photographs", slips.len()))
+                .hint("pass the folder of masks: --masks DIR; `structtoken data check` names the files"),
         ));
         ignore.clear();
     } else if !slips.is_empty() {
         notes.push(format!(
-            "values of fewer than {STRAY} pixels in all masks are taken for slips and ignored: {}",
+            "values with fewer than {STRAY} pixels in all masks are taken for slips of the pen and ignored: {}",
             slips.join(", ")
         ));
     }
@@ -118,10 +145,11 @@ pub(super) fn find(survey: &Survey, options: &Options, file: Option<(String, Vec
         (Some(void), _) => void.contains(&255),
         _ if names.told.contains_key(&void) => leaves_out(names.told.get(&void)),
         (None, Some(mixed)) => {
-            doubt = doubt.or(Some(Error::new(mixed.what()).hint(
-                "store all masks alike; or say which is meant: --void none takes them for the same classes, --void 255 leaves \
-                 pixels of 255 out",
-            )));
+            doubt = doubt.or(Some(Error::new(mixed.what()).hint(format!(
+                "store all masks alike; or say which is meant: {} takes them for the same classes, {} leaves pixels of 255 out",
+                place.again(false, |options| options.void = Some(Vec::new())),
+                place.again(false, |options| options.void = Some(vec![255]))
+            ))));
             true
         }
         // The palette's pale yellow marks borders, as VOC began it.
@@ -131,9 +159,14 @@ pub(super) fn find(survey: &Survey, options: &Options, file: Option<(String, Vec
             Reading::Class => {
                 if numbers.len() > 2 {
                     notes.push(format!(
-                        "the values {} are all classes, 255 too: they are greys to be seen and no small ids; if 255 marks \
-                         pixels to leave out, pass --void 255",
-                        listed(&numbers)
+                        "the values {} are all classes, 255 too: they are shades that people tell apart, not numbers of \
+                         classes; if 255 marks pixels to leave out: {}",
+                        listed(&numbers),
+                        place.again(true, |options| {
+                            options.void = Some(vec![255]);
+                            // The last name was of 255.
+                            options.names.truncate(numbers.len() - 1);
+                        })
                     ));
                 }
                 false
@@ -142,10 +175,14 @@ pub(super) fn find(survey: &Survey, options: &Options, file: Option<(String, Vec
             Reading::Unclear => {
                 doubt = doubt.or(Some(
                     Error::new(format!(
-                        "the masks hold the values {}, and 255 may be a class or mark pixels to leave out",
+                        "the masks hold the values {}, and 255 may be a class or mark pixels to ignore",
                         listed(&numbers)
                     ))
-                    .hint("say which: --void none (255 is a class) or --void 255 (it is left out)"),
+                    .hint(format!(
+                        "say which: {} if 255 is a class, {} if it is left out",
+                        place.again(false, |options| options.void = Some(Vec::new())),
+                        place.again(false, |options| options.void = Some(vec![255]))
+                    )),
                 ));
                 true
             }
@@ -157,9 +194,9 @@ pub(super) fn find(survey: &Survey, options: &Options, file: Option<(String, Vec
         let name = names.told.get(value).filter(|name| means_nothing(name));
         if *value == void && is_void || chosen {
             let n = number(value).map_or(value.to_string(), |n| n.to_string());
-            notes.push(format!("{n} is taken for pixels to leave out"));
+            notes.push(format!("{n} is taken for pixels to ignore"));
         } else if let Some(name) = name {
-            notes.push(format!("`{name}` ({value}) is taken for pixels to leave out"));
+            notes.push(format!("`{name}` ({value}) is taken for pixels to ignore"));
         } else {
             return true;
         }
@@ -181,7 +218,7 @@ pub(super) fn find(survey: &Survey, options: &Options, file: Option<(String, Vec
         notes.push(format!("{}; they are joined", mixed.what()));
     }
     if values.len() > MAX_CLASSES {
-        doubt = Some(Error::new(format!("{} different values are no labels", values.len())).hint(again));
+        doubt = Some(Error::new(format!("{} different values are too many for labels", values.len())).hint(again));
         values.sort_by_key(|(_, count)| std::cmp::Reverse(count.pixels));
         values.truncate(MAX_CLASSES);
         values.sort_by_key(|(value, _)| *value);
@@ -190,7 +227,7 @@ pub(super) fn find(survey: &Survey, options: &Options, file: Option<(String, Vec
     let mut named = match names.give(&values, &mut notes) {
         Ok(named) => named,
         Err(error) => {
-            doubt = doubt.or(Some(error));
+            misfit = misfit.or(Some(error));
             values.iter().map(|value| (*value, format!("class {value}"))).collect()
         }
     };
@@ -199,15 +236,17 @@ pub(super) fn find(survey: &Survey, options: &Options, file: Option<(String, Vec
         named.retain(|(value, name)| {
             let keep = !means_nothing(name);
             if !keep {
-                notes.push(format!("`{name}` ({value}) is taken for pixels to leave out"));
+                notes.push(format!("`{name}` ({value}) is taken for pixels to ignore"));
                 ignore.push(*value);
             }
             keep
         });
     }
     if named.is_empty() && doubt.is_none() {
-        doubt =
-            Some(Error::new("no value of the masks is left for a class").hint("check --void and the files of names"));
+        doubt = Some(Error::new("no value of the masks is left for a class").hint(
+            "check --void and the files with class \
+                                                                               names",
+        ));
     }
     let color = |value: &Source| match value {
         Source::Rgb(rgb) => Some(*rgb),
@@ -229,13 +268,49 @@ pub(super) fn find(survey: &Survey, options: &Options, file: Option<(String, Vec
     if classes.len() == 1 && doubt.is_none() {
         let one = classes[0].source.iter().flatten().next().map_or(String::new(), Source::to_string);
         notes.push(format!(
-            "all masks hold one value, {one}: nothing can be learned from one class; if the labels lie in another folder, pass --masks DIR"
+            "all masks hold one value, {one}: nothing can be learned from one class; if the labels lie in another folder, name it \
+             in the place of DIR: {}",
+            place.again(true, |options| {
+                options.masks = Some("DIR".into());
+                (options.names, options.first, options.void) = (Vec::new(), None, None);
+            })
         ));
     }
-    if names.says {
-        notes.push(format!("values and classes: {}", pairs(&classes)));
+    if let Some(set) = names.published {
+        let command = by_names(survey, place, classes.iter().map(|class| class.name.clone()).collect());
+        notes.push(format!(
+            "names are those of {set}, whose colours the masks have; other tools use such colours too: if these are other \
+             classes, write their names into the TOML{}",
+            command.map_or(String::new(), |command| format!(", or into this: {command}"))
+        ));
     }
+    if names.unnamed > 0 {
+        let told = |class: &ClassSpec| class.source.iter().flatten().any(|value| names.told.contains_key(value));
+        let name = |(class, letter): (&ClassSpec, String)| if told(class) { class.name.clone() } else { letter };
+        let letters = letters(classes.len()).map(|letters| classes.iter().zip(letters).map(name).collect());
+        let command = letters.and_then(|letters| by_names(survey, place, letters));
+        notes.push(format!(
+            "no file says what {} mean: write their names into the TOML{}",
+            match names.unnamed == classes.len() {
+                true => "the values".to_string(),
+                false => format!("{} of the {} values", names.unnamed, classes.len()),
+            },
+            command.map_or(String::new(), |command| format!(", or in the place of letters: {command}"))
+        ));
+    }
+    let doubt = doubt.map(Doubt::Masks).or(misfit.map(Doubt::Names));
     Found { encoding, ignore, classes, notes, doubt }
+}
+
+/// The command that calls the classes so, in order, where that is what comes of it.
+fn by_names(survey: &Survey, place: &Place, names: Vec<String>) -> Option<String> {
+    if names.len() > MANY_NAMES {
+        return None;
+    }
+    let options = Options { names: names.clone(), first: None, ..place.options.clone() };
+    let found = find(survey, &place.with(&options), None);
+    let fits = found.doubt.is_none() && found.classes.iter().map(|class| &class.name).eq(&names);
+    if fits { place.again_with_names(true, names) } else { None }
 }
 
 /// Whether a class is called what pixels are called that count nowhere.

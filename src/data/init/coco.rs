@@ -121,7 +121,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
         files.retain(|found| {
             let kept = keep.next().unwrap_or(true);
             if !kept {
-                notes.add("files of keypoints were not read", format!("`{}`", found.name));
+                notes.add("keypoint files were not read", format!("`{}`", found.name));
             }
             kept
         });
@@ -134,7 +134,9 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
                 other.path.display(),
                 found.path.display()
             ))
-            .hint("move one of them out of the folder; `train` or `val` in its name says which split a file is of"));
+            .hint(
+                "move one of them out of the folder; `train` or `val` in a file's name says which split it describes",
+            ));
         }
     }
     if files.is_empty() {
@@ -150,10 +152,10 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
                 which.insert(category.id.clone(), category.name.0.clone()).filter(|n| *n != category.name.0)
             {
                 return Err(Error::new(format!(
-                    "category {} is called `{other}` and `{}`",
+                    "category {} has the names `{other}` and `{}`",
                     category.id, category.name
                 ))
-                .hint("export all splits with one list of categories"));
+                .hint("export all splits with the same list of categories"));
             }
         }
     }
@@ -179,12 +181,12 @@ fn images(pictures: &Pictures, found: &Described, notes: &mut Notes) -> Result<(
     let path = &found.path;
     let written: Vec<&str> = found.file.images.iter().map(|image| image.0.file_name.as_str()).collect();
     let Some(first) = written.first() else {
-        return Err(Error::new(format!("`{}` names no images", path.display())).hint("export it again with images"));
+        return Err(Error::new(format!("`{}` names no images", path.display())).hint("export it again with its images"));
     };
     let upwards = |name: &&&str| name.split(['/', '\\']).any(|part| part == "..");
     if let Some(name) = written.iter().find(upwards) {
-        return Err(Error::new(format!("`{}` names the image `{name}`, and `..` may lead anywhere", path.display()))
-            .hint("write the names as they are below the folder of images"));
+        return Err(Error::new(format!("`{}` names the image `{name}`, and `..` could lead anywhere", path.display()))
+            .hint("write names relative to the folder of images"));
     }
     // Folders on the way to the file and below come first, then those of the split's name.
     let near = folder_of(&found.name);
@@ -306,7 +308,7 @@ fn polygons(rings: Vec<Vec<f64>>, place: &str, notes: &mut Notes) -> Option<Area
             continue;
         }
         if !ring.len().is_multiple_of(2) {
-            notes.add("polygons have an odd count of numbers, of which the last was left out", place);
+            notes.add("polygons have an odd number of coordinates; the last one was left out", place);
         }
         kept.push(ring.as_chunks::<2>().0.to_vec());
     }

@@ -8,6 +8,7 @@ use super::plan::{Place, Plan};
 use crate::data::check::{Progress, common_range};
 use crate::data::formats;
 use crate::data::pairs::Pairs;
+use crate::data::spec::SplitSpec;
 use crate::error::Result;
 use crate::files;
 
@@ -16,10 +17,10 @@ const LOOKED_AT: usize = 4;
 
 /// The values that should become black and white, where images have 16 bits a channel and use a part of them.
 pub(super) fn range(_: &Place, plan: &Plan, progress: Progress) -> Result<Option<[u16; 2]>> {
-    let home = plan.toml.parent().filter(|home| !home.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut images: Vec<PathBuf> = Vec::new();
     for split in [&plan.spec.train, &plan.spec.val, &plan.spec.test].into_iter().flatten() {
-        let found = Pairs::images(home, split);
+        let there = SplitSpec { images: plan.real(&split.images), ..split.clone() };
+        let found = Pairs::images(Path::new(""), &there);
         let new = split.list.as_ref().and_then(|list| plan.lists.iter().find(|(name, _)| name == list));
         match new {
             // A list that is not written yet.

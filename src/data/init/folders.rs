@@ -3,10 +3,11 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use super::classes::{self, Doubt};
 use super::per_class::{self, Folders};
 use super::places::{Candidate, IMAGES, MASKS, candidates, is_picture, within};
 use super::plan::{List, Part, Place, Plan};
-use super::{classes, lists, names};
+use super::{lists, names};
 use crate::data::check::{Progress, naming, survey};
 use crate::data::pairs::plain_stem;
 use crate::data::spec::Encoding;
@@ -21,13 +22,17 @@ pub(super) fn plan(place: &Place, progress: Progress) -> Result<Option<Plan>> {
     }
 }
 
-/// What masks hold is no labels, or not clear.
-pub(super) fn untold(folder: &Path, doubt: Error) -> Error {
+/// What masks hold is no labels, or not clear; what names say does not fit them.
+pub(super) fn untold(folder: &Path, doubt: Doubt) -> Error {
+    let doubt = match doubt {
+        Doubt::Masks(doubt) => doubt,
+        Doubt::Names(doubt) => return doubt,
+    };
     let hint = match doubt.remedy() {
         Some(hint) => hint.to_string(),
         None => format!("`structtoken data check '{}'` names the files", folder.display()),
     };
-    Error::new(format!("the masks in `{}` hold no labels that can be told", folder.display())).source(doubt).hint(hint)
+    Error::new(format!("the masks in `{}` hold no recognisable labels", folder.display())).source(doubt).hint(hint)
 }
 
 /// The same where values are doubtful, for a check to say how.
@@ -36,7 +41,7 @@ pub(super) fn plan_leniently(place: &Place, progress: Progress) -> Result<Option
 }
 
 /// The plan, and why the masks may be no labels.
-fn describe(place: &Place, progress: Progress) -> Result<Option<(Plan, Option<Error>)>> {
+fn describe(place: &Place, progress: Progress) -> Result<Option<(Plan, Option<Doubt>)>> {
     let candidates = candidates(place)?;
     let folders: Vec<Folders> =
         candidates.iter().map(|Candidate { split, images, masks }| Folders { split: *split, images, masks }).collect();
@@ -56,9 +61,9 @@ fn describe(place: &Place, progress: Progress) -> Result<Option<(Plan, Option<Er
     }
     masks.sort();
     masks.dedup();
-    let survey = survey(&masks, place.options.jpeg_tolerance, progress);
+    let survey = survey(&masks, place.jpeg_tolerance(), progress);
     let (parts, said) = lists::apply(place, parts)?;
-    let mut found = classes::find(&survey, place.options, names::find(place.dir, place.options)?);
+    let mut found = classes::find(&survey, place, names::find(place)?);
     let kind = match found.encoding {
         Encoding::Index => "images with masks of numbers",
         Encoding::Rgb => "images with masks of colours",
@@ -74,13 +79,13 @@ fn describe(place: &Place, progress: Progress) -> Result<Option<(Plan, Option<Er
         let jpegs = survey.broken.iter().filter(|(_, broken)| broken.code == "jpeg-mask").count();
         match (count == all, jpegs) {
             (_, 1..) if 2 * jpegs > all => {
-                found.doubt = Some(Error::new(note).hint(format!(
-                    "export the masks as PNG from the labelling tool; where there is nothing else, `structtoken init '{}' \
-                     --jpeg-tolerance 16` takes values for the nearest common one within 16 (127 for masks of black and white)",
-                    place.dir.display()
-                )));
+                found.doubt = Some(Doubt::Masks(Error::new(note).hint(format!(
+                    "export the masks as PNG from the labelling tool; if there is nothing else, `{}` rounds values to the nearest \
+                      common one within 16 (127 for black-and-white masks)",
+                    place.again(false, |options| options.jpeg_tolerance = Some(16))
+                ))));
             }
-            (true, _) => found.doubt = Some(Error::new(note).hint(broken.remedy.clone())),
+            (true, _) => found.doubt = Some(Doubt::Masks(Error::new(note).hint(broken.remedy.clone()))),
             (false, _) => plan.notes.push(note),
         }
     }
@@ -111,7 +116,7 @@ fn matched(place: &Place, candidate: &Candidate) -> Result<Option<(Part, Vec<Pat
             return matched(place, &Candidate { split: candidate.split, images, masks });
         }
         let error = Error::new(format!(
-            "images and masks cannot be matched by their names: `{}` holds for instance `{}`, `{}` for instance `{}`",
+            "images and masks cannot be matched by name: `{}` holds, for instance, `{}`, and `{}` holds `{}`",
             candidate.images.display(),
             names[0],
             candidate.masks.display(),
@@ -119,13 +124,13 @@ fn matched(place: &Place, candidate: &Candidate) -> Result<Option<(Part, Vec<Pat
         ));
         return Err(match naming::guess_prefix(&names, &mask_names) {
             Some((from, to, ending)) => error.hint(format!(
-                "a mask is called like its image, up to the end; run: cd '{}' && for f in {to}*{ending}; do mv \"$f\" \
-                 \"{from}${{f#{to}}}\"; done",
+                "a mask has the name of its image, up to the ending; run: cd '{}' && for f in {to}*{ending}; do mv \
+                 \"$f\" \"{from}${{f#{to}}}\"; done",
                 candidate.masks.display()
             )),
             None => error.hint(
-                "a mask is called like its image, up to the end (a.jpg, a_mask.png): rename them; zeros before a number count, \
-                 and so does how a letter with a mark is written (macOS writes `é` as two)",
+                "a mask has the name of its image, up to the ending (a.jpg, a_mask.png): rename them; leading zeros \
+                 count, and so does the encoding of accented letters (macOS writes `é` as two characters)",
             ),
         });
     };

@@ -17,7 +17,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     if has("training/image_2") && has("training/semantic") {
         return kitti(place).map(Some);
     }
-    let name = place.dir.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let name = place.name();
     let set = if has("leftImg8bit") && has("gtFine") {
         "cityscapes"
     } else if has("images/training")
@@ -29,7 +29,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
         return Ok(None);
     };
     let mut spec = DatasetSpec::find(set)?;
-    let mut notes = vec![format!("classes and values are those of the built-in `{set}`")];
+    let mut notes = vec![format!("classes and values are those of the built-in dataset `{set}`")];
     let trained = |name: &str| name.ends_with("_gtFine_labelTrainIds.png");
     let labels = || walk(&place.dir.join("gtFine")).files;
     if set == "cityscapes"
@@ -44,7 +44,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
             && files.iter().any(|(name, _)| trained(name))
     };
     if train_ids {
-        notes.push("masks are the 19 train ids, 255 is ignored".to_string());
+        notes.push("the masks hold the 19 train ids, and 255 is ignored".to_string());
         spec.ignore = vec![Source::Index(255)];
         for (index, class) in spec.classes.iter_mut().enumerate() {
             class.source = Some(vec![Source::Index(index as u16)]);
@@ -73,7 +73,8 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     if parts.is_empty() {
         return Ok(None);
     }
-    let mut plan = place.plan(set, spec.encoding, spec.ignore, spec.classes, parts)?;
+    let classes = place.named_classes(spec.classes, false)?;
+    let mut plan = place.plan(set, spec.encoding, spec.ignore, classes, parts)?;
     plan.spec.name = set.to_string();
     plan.spec.root = None::<PathBuf>;
     plan.notes.splice(0..0, notes);
@@ -102,7 +103,8 @@ fn kitti(place: &Place) -> Result<Plan> {
         stems: found.into_iter().map(|pair| pair.stem).collect(),
         list: List::None,
     };
-    let mut plan = place.plan("KITTI's semantic benchmark", spec.encoding, spec.ignore, spec.classes, vec![part])?;
+    let classes = place.named_classes(spec.classes, false)?;
+    let mut plan = place.plan("KITTI's semantic benchmark", spec.encoding, spec.ignore, classes, vec![part])?;
     plan.notes.insert(0, "classes and values are those of Cityscapes".to_string());
     Ok(plan)
 }

@@ -35,11 +35,14 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     let tasks = tasks(&files)?;
     if tasks.is_empty() {
         return Err(Error::new(format!(
-            "`{}` holds Label Studio's masks of {} tasks, whose names do not say which image each task is of",
+            "`{}` holds Label Studio masks of {} tasks, whose names do not say which image each task belongs to",
             place.dir.display(),
             layers.chunk_by(|a, b| a.0.task == b.0.task).count()
         ))
-        .hint("export the project as JSON too (which has `id` and `data.image` of each task) and put it and the images there"));
+        .hint(
+            "also export the project as JSON (which has `id` and `data.image` of each task), and put it and the \
+               images there",
+        ));
     }
     let below = Pictures::below(place, &place.images()?);
     let without: Vec<String> = below.names().iter().filter(|name| layer(file_name(name)).is_none()).cloned().collect();
@@ -53,7 +56,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
         let task = of_task[0].0.task;
         let name = tasks.get(&task).and_then(|image| found(image, &pictures)).ok_or_else(|| {
             let image =
-                tasks.get(&task).map_or("which the JSON does not hold".to_string(), |image| format!("of `{image}`"));
+                tasks.get(&task).map_or("which the JSON does not contain".to_string(), |image| format!("of `{image}`"));
             Error::new(format!("the image of task {task}, {image}, is not below `{}`", below.root().display()))
                 .hint("put the images there, or pass their folder: --images DIR")
         })?;
@@ -70,7 +73,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     let found =
         Outlines { kind: "Label Studio masks", names: &names, normalised: false, void_rest: false, groups, notes };
     let mut plan = place.outlines(found)?;
-    plan.notes.push("where labels or annotations of one task overlap, the later covers".to_string());
+    plan.notes.push("where labels or annotations of a task overlap, the later one wins".to_string());
     Ok(Some(plan))
 }
 
@@ -119,8 +122,11 @@ pub(super) fn by_file_name(names: &[String]) -> Result<HashMap<String, String>> 
     let mut pictures: HashMap<String, String> = HashMap::new();
     for name in names {
         if let Some(other) = pictures.insert(file_name(name).to_string(), name.clone()) {
-            return Err(Error::new(format!("`{other}` and `{name}` have one name, by which tasks call their images"))
-                .hint("leave one of them, or pass the folder that is meant: --images DIR"));
+            return Err(Error::new(format!(
+                "`{other}` and `{name}` have the same file name, by which tasks refer to \
+                                           their images"
+            ))
+            .hint("remove one of them, or pass the folder that is meant: --images DIR"));
         }
     }
     Ok(pictures)

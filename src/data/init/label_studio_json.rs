@@ -128,7 +128,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
         let mut kept: Vec<Annotation> =
             task.annotations.into_iter().map(|one| one.0).filter(|one| one.was_cancelled != Some(true)).collect();
         if kept.len() > 1 {
-            notes.add("tasks have several annotations, of which the first is used", &which);
+            notes.add("tasks have several annotations; the first is used", &which);
         }
         kept.truncate(1);
         if kept.is_empty() {
@@ -160,7 +160,7 @@ fn read_tasks(path: &Path) -> Result<Vec<Task>> {
         Ok(tasks) => Ok(tasks.into_iter().map(|task| task.0).collect()),
         Err(error) if has(b"\"annotations\"") && has(b"\"result\"") && has(b"\"data\"") => {
             Err(Error::file("understand", path, error.to_string())
-                .hint("it looks like Label Studio's JSON: export it again, or move it out of the folder"))
+                .hint("it looks like a Label Studio JSON: export it again, or move it out of the folder"))
         }
         Err(_) => Ok(Vec::new()),
     }
@@ -175,7 +175,7 @@ fn draw(region: Region, which: &str, names: &[String], one: &mut Outlined, notes
         );
     };
     let Region::Is(shape) = region else {
-        return wrong(Error::new("its fields are of another form than Label Studio's"));
+        return wrong(Error::new("its fields are not in Label Studio's form"));
     };
     let Shape { kind, original_width, original_height, image_rotation, value } = shape.0;
     let kind = kind.unwrap_or_default();
@@ -188,10 +188,10 @@ fn draw(region: Region, which: &str, names: &[String], one: &mut Outlined, notes
         return;
     };
     let Some(size) = original_width.zip(original_height).map(|(width, height)| [width, height]) else {
-        return wrong(Error::new("it lacks `original_width` and `original_height`, of which its numbers are percents"));
+        return wrong(Error::new("it lacks `original_width` and `original_height`, which its percentages refer to"));
     };
     if image_rotation.is_some_and(|turn| turn % 360.0 != 0.0) {
-        return wrong(Error::new("it was drawn on a turned picture (`image_rotation`)"));
+        return wrong(Error::new("it was drawn on a rotated picture (`image_rotation`)"));
     }
     match area(&value, size) {
         Ok(Some(area)) => {
@@ -225,10 +225,7 @@ fn area(value: &Value, [width, height]: [usize; 2]) -> Result<Option<Area>> {
         return Ok(Some(Area::Polygons(vec![vec![at(0.0, 0.0), at(across, 0.0), at(across, down), at(0.0, down)]])));
     }
     if let (Some(across), Some(down)) = (value.radius_x, value.radius_y) {
-        if turn != 0.0 {
-            return Err(Error::new("it is a turned ellipse, which cannot be drawn"));
-        }
-        return Ok(Some(Area::Ellipse(corner, pixels([across, down]))));
+        return Ok(Some(Area::ellipse(corner, pixels([across, down]), turn)));
     }
     Ok(None)
 }
@@ -243,7 +240,7 @@ fn brush(rle: &[u8], width: usize, height: usize) -> Result<Area> {
     let count = bits.take(32).ok_or_else(wrong)? as usize;
     let pixels = (width as u64).saturating_mul(height as u64);
     if pixels > MAX_PIXELS || count as u64 != 4 * pixels {
-        return Err(Error::new(format!("its `rle` is of {} pixels, and the picture has {width}x{height}", count / 4)));
+        return Err(Error::new(format!("its `rle` has {} pixels, and the picture has {width}x{height}", count / 4)));
     }
     let word = bits.take(5).ok_or_else(wrong)? + 1;
     let mut lengths = [0; 4];

@@ -53,7 +53,7 @@ enum Points {
 /// A plan for a folder with JSON files that hold `shapes` and `imagePath`.
 pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     let mut files = Vec::new();
-    let hint = "it looks like LabelMe: open and save it there";
+    let hint = "it looks like LabelMe: open it in LabelMe and save it again";
     for (name, path) in place.files(place.dir).into_iter().filter(|(name, _)| name.ends_with(".json")) {
         if let Some(file) = with_keys::<File>(&path, &["shapes", "imagePath"], hint)? {
             files.push((name, path, file));
@@ -85,7 +85,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
         }
         let found = found.map_err(|error| {
             let hint = error.remedy().unwrap_or_default().to_string();
-            Error::new(format!("`{}` is of an image that cannot be used", path.display())).source(error).hint(hint)
+            Error::new(format!("`{}` belongs to an image that cannot be used", path.display())).source(error).hint(hint)
         })?;
         if let Found::Called(image) = found {
             notes.add("images were found by their file names alone", format!("`{}` is `{image}`", file.image_path));
@@ -128,7 +128,8 @@ fn outline(name: &str, path: &Path, file: File, names: &[String], notes: &mut No
             Points::Of(points) => points.as_slice(),
             Points::Other(_) => {
                 fault.get_or_insert(
-                    Error::new(format!("the `points` of {place} are no pairs of numbers")).hint("draw it again"),
+                    Error::new(format!("the `points` of {place} are not pairs of numbers"))
+                        .hint("draw the shape again"),
                 );
                 continue;
             }

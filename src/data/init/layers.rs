@@ -1,4 +1,4 @@
-//! Several black and white masks an image, one for each object or class: joined into one.
+//! Several black-and-white masks per image, one per object or class: joined into one.
 //!
 //! ```text
 //! a.png, a_mask.png, a_mask_1.png            objects (BUSI)
@@ -75,13 +75,14 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
         joined.entry(key).or_default().push((name, layers));
     }
     let said = format!(
-        "{masks} black and white masks of {count} images are joined, {several} of which have more than one; where classes \
-         overlap, the later name covers"
+        "{masks} black-and-white masks of {count} images are joined, of which {several} have more than one mask; where \
+         classes overlap, the later name wins"
     );
-    if let Some((join, classes, parts)) = as_join(place, &joined, &names, class, of_objects) {
+    if let Some((mut join, classes, parts)) = as_join(place, &joined, &names, class, of_objects) {
+        let classes = place.named_joined(classes, &mut join)?;
         let mut plan = place.plan("several masks an image", Encoding::Index, Vec::new(), classes, parts)?;
         let ends = join.masks.iter().map(|mask| format!("`{}` is `{}`", mask.file, mask.class)).collect::<Vec<_>>();
-        plan.notes.push(format!("{said}: {}; pixels that none shows are `{}`", ends.join(", "), join.rest));
+        plan.notes.push(format!("{said}: {}; pixels that no mask shows are `{}`", ends.join(", "), join.rest));
         plan.spec.join = Some(join);
         return Ok(Some(plan));
     }
@@ -100,7 +101,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     }
     let groups = groups.into_iter().map(|((split, images), outlined)| (split, images, outlined)).collect();
     let found = Outlines {
-        kind: "several masks an image",
+        kind: "several masks per image",
         names: &names,
         normalised: false,
         void_rest: false,

@@ -38,7 +38,7 @@ pub(super) fn apply(place: &Place, parts: Vec<Part>) -> Result<(Vec<Part>, Vec<S
                 continue;
             }
             let (mut found, mut strange, mut first) = (BTreeSet::new(), 0, None);
-            let text = read::text(&path, place.options.text)?;
+            let text = read::text(&path, Some(place))?;
             let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
             for line in lines {
                 match meant(line, &by_end) {
@@ -53,7 +53,9 @@ pub(super) fn apply(place: &Place, parts: Vec<Part>) -> Result<(Vec<Part>, Vec<S
                 continue;
             }
             if let Some(first) = first {
-                notes.push(format!("{strange} lines of `{name}` name no image with a mask, `{first}` first: left out"));
+                notes.push(format!(
+                    "lines of `{name}` that name no image with a mask are left out ({strange}, `{first}` first)"
+                ));
             }
             cut.insert(split, (found, name));
         }
@@ -63,7 +65,7 @@ pub(super) fn apply(place: &Place, parts: Vec<Part>) -> Result<(Vec<Part>, Vec<S
         let names: Vec<String> = cut.values().map(|(_, name)| format!("`{name}`")).collect();
         let listed: BTreeSet<&String> = cut.values().flat_map(|(stems, _)| stems).collect();
         let left = part.stems.len() - listed.len();
-        let more = if left > 0 { format!("; {left} images that none names are left out") } else { String::new() };
+        let more = if left > 0 { format!("; images that none names are left out ({left})") } else { String::new() };
         notes.insert(0, format!("which images are of which split is from {}{more}", names.join(", ")));
         let of = |(split, (stems, _)): (Split, (BTreeSet<String>, String))| Part {
             split: Some(split),

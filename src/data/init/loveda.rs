@@ -62,6 +62,6 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     })?;
     plan.spec.ignore = vec![crate::data::spec::Source::Index(u16::from(IGNORE))];
     plan.notes.retain(|note| !note.starts_with("pixels outside"));
-    plan.notes.push("0 is no data and left out, 1 is the class `background`".to_string());
+    plan.notes.push(format!("0 is no data and left out, 1 is the class `{}`", plan.spec.classes[0].name));
     Ok(Some(plan))
 }

@@ -7,11 +7,13 @@
 //! A reader answers `None` for a folder that is not of its form, and an error for one that is, but cannot be described:
 //! with what was found and what to pass.
 
+mod asked;
 mod city_polygons;
 mod classes;
 mod coco;
 mod depth;
 mod folders;
+mod home;
 mod json;
 mod known;
 mod label_studio;
@@ -30,6 +32,7 @@ mod places;
 mod plan;
 mod raster;
 mod read;
+mod roles;
 mod splits;
 mod supervisely;
 mod text;
@@ -47,6 +50,7 @@ use plan::Place;
 
 pub use plan::Plan;
 pub use read::TextEncoding;
+pub use roles::{Role, Roles};
 
 /// What the description is called where no other name is given.
 pub const FILE: &str = "dataset.toml";
@@ -70,6 +74,20 @@ pub struct Options {
     pub pixels: bool,
     /// The encoding of text that is no Unicode.
     pub text: Option<TextEncoding>,
+    /// What the description is for.
+    pub purpose: Purpose,
+}
+
+/// What a description is for: how it says paths, and what commands in notes write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// To be kept. Commands write it again.
+    #[default]
+    Lasting,
+    /// One run, in whose folder it lies. Commands write one that lasts, into the folder of the set.
+    Run,
+    /// This moment: it lies in a temporary place, and paths are absolute. Commands as for a run.
+    Moment,
 }
 
 /// Looks at `folder` and plans the description that will lie at `toml`. Writes nothing.
@@ -77,6 +95,7 @@ pub struct Options {
 /// # Errors
 /// A folder that cannot be read, of no known form, or that leaves open what must be known; with what was found.
 pub fn look(folder: &Path, toml: &Path, options: &Options, progress: Progress) -> Result<Plan> {
+    asked::names_are_distinct(&options.names)?;
     let place = Place::new(folder, toml, options)?;
     type Reader = fn(&Place, Progress) -> Result<Option<Plan>>;
     let readers: [Reader; 12] = [
@@ -97,10 +116,12 @@ pub fn look(folder: &Path, toml: &Path, options: &Options, progress: Progress) -
     let readers = if options.masks.is_some() { &readers[10..] } else { &readers[..] };
     for reader in readers {
         if let Some(mut plan) = reader(&place, progress)? {
+            place.refuse_unused(&plan.kind)?;
             plan.spec.range = depth::range(&place, &plan, progress)?;
             if let Some([_, most]) = plan.spec.range {
                 plan.notes.push(format!(
-                    "images have 16 bits a channel and use a part of them: `range` takes 0 to {most} for black to white"
+                    "images have 16 bits per channel and use only a part of the range: `range` maps 0 to {most} to \
+                     black to white"
                 ));
             }
             plan.notes.extend(unused::note(&place, &plan));

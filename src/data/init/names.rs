@@ -4,10 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer};
 
-use super::Options;
 use super::json::Id;
-use super::plan::folders_in;
-use super::read::{self, TextEncoding};
+use super::plan::{Place, folders_in};
+use super::read;
 use super::splits::split_called;
 use crate::data::spec::Source;
 use crate::error::{Error, Result};
@@ -85,14 +84,14 @@ struct Number(u16);
 impl<'de> Deserialize<'de> for Number {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let Id(text) = Id::deserialize(deserializer)?;
-        text.parse().map(Number).map_err(|_| serde::de::Error::custom(format!("`{text}` is no number of a class")))
+        text.parse().map(Number).map_err(|_| serde::de::Error::custom(format!("`{text}` is not a class number")))
     }
 }
 
 impl DataYaml {
     /// Reads the file; aliases and sizes are bounded by the parser.
-    pub(super) fn read(path: &Path, encoding: Option<TextEncoding>) -> Result<Self> {
-        let text = read::text(path, encoding)?;
+    pub(super) fn read(path: &Path, place: &Place) -> Result<Self> {
+        let text = read::text(path, Some(place))?;
         serde_saphyr::from_str(&text).map_err(|e| Error::file("understand", path, e.to_string()))
     }
 
@@ -114,17 +113,17 @@ impl DataYaml {
     }
 }
 
-/// The names that a file in `folder` gives, and which file; or one in each of the folders of splits, which must agree.
+/// The names that a file in the folder gives, and which file; or one in each of the folders of splits, which must agree.
 ///
 /// # Errors
 /// Files that cannot be read, or that contradict each other.
-pub(super) fn find(folder: &Path, options: &Options) -> Result<Option<(String, Vec<Named>)>> {
-    let encoding = options.text;
+pub(super) fn find(place: &Place) -> Result<Option<(String, Vec<Named>)>> {
     // Who gives names has no use for files of them.
-    if !options.names.is_empty() {
+    if !place.options.names.is_empty() {
         return Ok(None);
     }
-    if let Some(found) = in_folder(folder, encoding)? {
+    let folder = place.dir;
+    if let Some(found) = in_folder(folder, place)? {
         return Ok(Some(found));
     }
     let mut before: Option<(PathBuf, String, Vec<Named>)> = None;
@@ -132,7 +131,7 @@ pub(super) fn find(folder: &Path, options: &Options) -> Result<Option<(String, V
         if split_called(&name).is_none() && !["masks", "labels", "annotations"].contains(&name.as_str()) {
             continue;
         }
-        let Some((file, named)) = in_folder(&path, encoding)? else { continue };
+        let Some((file, named)) = in_folder(&path, place)? else { continue };
         match &before {
             Some((other, _, names)) if *names != named => {
                 return Err(Error::new(format!(
@@ -140,7 +139,7 @@ pub(super) fn find(folder: &Path, options: &Options) -> Result<Option<(String, V
                     other.display(),
                     path.join(&file).display()
                 ))
-                .hint("make them alike, or pass the names: --names a,b,c"));
+                .hint("make them agree, or pass the names: --names a,b,c"));
             }
             Some(_) => {}
             None => before = Some((path.join(&file), format!("{name}/{file}"), named)),
@@ -149,19 +148,19 @@ pub(super) fn find(folder: &Path, options: &Options) -> Result<Option<(String, V
     Ok(before.map(|(_, file, named)| (file, named)))
 }
 
-fn in_folder(folder: &Path, encoding: Option<TextEncoding>) -> Result<Option<(String, Vec<Named>)>> {
+fn in_folder(folder: &Path, place: &Place) -> Result<Option<(String, Vec<Named>)>> {
     for file in FILES {
         let path = folder.join(file);
         if !path.is_file() {
             continue;
         }
         let names: Vec<Named> = if file.ends_with(".yaml") {
-            let names = DataYaml::read(&path, encoding)?.names();
+            let names = DataYaml::read(&path, place)?.names();
             names.into_iter().map(|(id, name)| Named { name, value: Some(Source::Index(id)) }).collect()
         } else if file.ends_with(".json") {
-            mapillary(&read::text(&path, encoding)?)
+            mapillary(&read::text(&path, Some(place))?)
         } else {
-            parse(&read::text(&path, encoding)?)
+            parse(&read::text(&path, Some(place))?)
         };
         if !names.is_empty() {
             return Ok(Some((file.to_string(), names)));

@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::Options;
+use super::asked::{Flag, letters};
 use super::names::Named;
+use super::plan::Place;
 use crate::data::check::Survey;
 use crate::data::spec::{ClassSpec, DatasetSpec, Encoding, MAX_CLASSES, Source};
 use crate::error::{Error, Result};
@@ -13,7 +14,7 @@ const IGNORED: &str = "__ignore__";
 
 /// What is known of names before the values are looked at.
 pub(super) struct Match<'a> {
-    options: &'a Options,
+    place: &'a Place<'a>,
     /// Masks of three equal channels.
     pub(super) grey: bool,
     /// Names of values that a file states.
@@ -24,8 +25,10 @@ pub(super) struct Match<'a> {
     source: Option<String>,
     /// A list says that 255 is ignored.
     pub(super) ignores_255: bool,
-    /// The pairs should be spelled out.
-    pub(super) says: bool,
+    /// The published set whose names these are.
+    pub(super) published: Option<&'static str>,
+    /// How many values have no name.
+    pub(super) unnamed: usize,
     pub(super) notes: Vec<String>,
     colours: bool,
     /// Values that masks hold.
@@ -35,25 +38,26 @@ pub(super) struct Match<'a> {
 }
 
 impl<'a> Match<'a> {
-    pub(super) fn new(survey: &Survey, options: &'a Options, file: Option<(String, Vec<Named>)>) -> Self {
+    pub(super) fn new(survey: &Survey, place: &'a Place<'a>, file: Option<(String, Vec<Named>)>) -> Self {
         let colours = survey.encoding() == Encoding::Rgb;
         let equal = |value: &Source| matches!(value, Source::Rgb([r, g, b]) if r == g && g == b);
         let grey = colours && !survey.colours.is_empty() && survey.colours.keys().all(equal);
         let mut found = Self {
-            options,
+            place,
             grey,
             told: HashMap::new(),
             in_order: Vec::new(),
             source: None,
             ignores_255: false,
-            says: false,
+            published: None,
+            unnamed: 0,
             notes: Vec::new(),
             colours: colours && !grey,
             present: survey.values().keys().copied().collect(),
             unseen: Vec::new(),
         };
-        if !options.names.is_empty() {
-            found.in_order = options.names.clone();
+        if !place.options.names.is_empty() {
+            found.in_order = place.options.names.clone();
         } else if let Some((file, named)) = file {
             found.by_file(survey, file, named);
         } else {
@@ -111,7 +115,7 @@ impl<'a> Match<'a> {
         if stated && survey.encoding() == Encoding::Index {
             self.notes.push(match palette {
                 Some(_) => format!("the colours in `{file}` were looked up in the masks' palette"),
-                None => format!("the masks have no palette: the lines of `{file}` are counted from 0"),
+                None => format!("the masks have no palette, so the lines of `{file}` are counted from 0"),
             });
         }
         if self.told.is_empty() && self.in_order.first().is_some_and(|name| name == IGNORED) {
@@ -119,7 +123,7 @@ impl<'a> Match<'a> {
             let rest = self.in_order.drain(..).skip(1).collect::<Vec<_>>();
             self.told = rest.into_iter().enumerate().map(|(n, name)| (self.number(n as u16), name)).collect();
             self.notes
-                .push(format!("`{file}` is LabelMe's: {IGNORED} is 255, which is left out, and the next name is 0"));
+                .push(format!("`{file}` is from LabelMe: {IGNORED} is 255, which is ignored, and the next name is 0"));
         }
         self.source = Some(file);
     }
@@ -169,10 +173,7 @@ impl<'a> Match<'a> {
             let coloured = named.filter(|(value, _)| own(value)).count();
             if fits && coloured >= 2 {
                 self.told = told;
-                self.notes.push(format!(
-                    "names are those of {called}, whose colours the masks have; other tools use such colours too: if these are \
-                     other classes, pass --names"
-                ));
+                self.published = Some(called);
                 return;
             }
         }
@@ -196,13 +197,11 @@ impl<'a> Match<'a> {
             }
         };
         let named: Vec<(Source, String)> = values.iter().enumerate().map(name).collect();
+        self.unnamed = unnamed;
         if unnamed > 0 {
-            notes.push(format!(
-                "the files do not say what {unnamed} of the {} values mean: write the names into the TOML, or pass --names a,b,c",
-                values.len()
-            ));
+            // Said where all classes are known.
         } else if let Some(source) = &self.source {
-            notes.push(format!("class names are from `{source}`"));
+            notes.push(format!("the class names are from `{source}`"));
         }
         let absent = self.told.iter().filter(|(value, _)| !self.present.contains(value) && **value != self.number(255));
         let mut absent: Vec<&str> = absent
@@ -214,14 +213,14 @@ impl<'a> Match<'a> {
         if let (Some(source), false) = (&self.source, absent.is_empty()) {
             let more = if absent.len() > 8 { " and others" } else { "" };
             let shown = absent.iter().take(8).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-            notes.push(format!("no mask shows {shown}{more}, which `{source}` names: left out"));
+            notes.push(format!("`{source}` also names {shown}{more}, which no mask shows: left out"));
         }
         Ok(named)
     }
 
     fn by_position(&mut self, values: &[Source], notes: &mut Vec<String>) -> Result<Vec<(Source, String)>> {
         let names = self.in_order.clone();
-        let given = !self.options.names.is_empty();
+        let given = !self.place.options.names.is_empty();
         let from = self.source.as_ref().map_or("--names".to_string(), |file| format!("`{file}`"));
         let (count, most) = (values.len(), names.len());
         let counted = |names: usize, values: usize| {
@@ -232,20 +231,29 @@ impl<'a> Match<'a> {
             )
         };
         let unfit = |values: &str, count: usize| {
+            let command = letters(count).and_then(|letters| self.place.again_with_names(false, letters));
+            let command = command.unwrap_or_else(|| "--names a,b,c".to_string());
             Error::new(format!("{from} gives {}: {values}", counted(most, count)))
-                .hint("pass a name for each value, in the order of the values: --names a,b,c")
+                .hint(format!("pass a name for each value, in the order of the values: {command}"))
         };
         if self.colours {
             // Colours have no order of their own.
             if given && count == most {
-                self.says = true;
                 return Ok(values.iter().copied().zip(names).collect());
             }
             let shown: Vec<String> = values.iter().take(16).map(Source::to_string).collect();
             return Err(match given {
                 true => unfit(&shown.join(", "), count),
-                false => Error::new(format!("{from} names classes but no colours, and the masks hold {}", shown.join(", ")))
-                    .hint("write `name,r,g,b` lines into `class_dict.csv`, or pass a name for each colour, in this order: --names a,b,c"),
+                false => Error::new(format!(
+                    "{from} names classes but no colours, and the masks hold {}",
+                    shown.join(", ")
+                ))
+                .hint(format!(
+                    "write `name,r,g,b` lines into `class_dict.csv`, or pass a name for each colour, in this order: {}",
+                    letters(count)
+                        .and_then(|letters| self.place.again_with_names(false, letters))
+                        .unwrap_or_else(|| "--names a,b,c".to_string())
+                )),
             });
         }
         let grey = self.grey;
@@ -276,7 +284,7 @@ impl<'a> Match<'a> {
             background.chain(values[skip..].iter().copied().zip(names.iter().cloned())).collect()
         };
         const ZERO: &str =
-            "0 has no name: taken for a class of its own; if it means unlabelled, move it from `classes` to `ignore`";
+            "0 has no name and becomes a class of its own; if it means unlabelled, move it from `classes` to `ignore`";
         let is_background = |name: &str| {
             let plain: String = name.chars().filter(|c| c.is_alphanumeric()).collect();
             ["background", "bg", "unlabeled", "unlabelled", "void", "none", "other", "ignore"]
@@ -285,77 +293,76 @@ impl<'a> Match<'a> {
         let (by_zero, by_one) = (high < most, high <= most);
         let said = |notes: &mut Vec<String>| {
             if !given {
-                notes.push(format!("class names are from {from}"));
+                notes.push(format!("the class names are from {from}"));
             }
         };
-        if let Some(first) = self.options.first {
+        self.place.uses(Flag::NamesFrom);
+        if let Some(first) = self.place.options.first {
             let first = usize::from(first);
             if high >= most + first || first > 1 {
                 return Err(unfit(&listed(&numbers), count));
             }
             said(notes);
-            self.says = true;
             return Ok(from_first(first, given));
         }
         // As many names as values, which count from 0.
         if count == most && (by_zero || given) {
             said(notes);
-            self.says = !by_zero;
             return Ok(in_order(0));
         }
         if zero && count == most + 1 {
             said(notes);
             notes.push(ZERO.to_string());
-            self.says = high != most;
             return Ok(in_order(1));
         }
         if by_zero && (is_background(&names[0]) || given) {
             said(notes);
-            self.says = true;
             let absent: Vec<String> =
                 (0..most).filter(|at| !values.contains(&value(*at))).map(|at| format!("`{}`", names[at])).collect();
             let shown = absent.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
             let kept = if given { "kept as classes" } else { "left out" };
             notes.push(format!(
-                "names count the values from 0; no mask shows {shown}{}: {kept}",
+                "the names number the values from 0; no mask shows {shown}{}: {kept}",
                 if absent.len() > 8 { " and others" } else { "" }
             ));
             return Ok(from_first(0, given));
         }
         if count == most && low == 1 && by_one {
             said(notes);
-            self.says = true;
             return Ok(from_first(1, false));
         }
         if by_one && !by_zero && count < most {
             said(notes);
-            notes.push(format!("there are {most} names and the values go up to {high}: the first name is 1"));
+            notes.push(format!("there are {most} names, and the values go up to {high}: the first name is 1"));
             if zero {
                 notes.push(ZERO.to_string());
             }
-            self.says = true;
             return Ok(from_first(1, false));
         }
         if count == most && !by_one {
             said(notes);
-            self.says = true;
             return Ok(in_order(0));
         }
         if by_one {
             let reading = |pairs: Vec<(Source, String)>| {
                 pairs.iter().take(6).map(|(value, name)| format!("{value} = {name}")).collect::<Vec<_>>().join(", ")
             };
+            let count_from = |first| self.place.again(false, |options| options.first = Some(first));
             let (a, b) = match by_zero {
-                true => (from_first(0, false), "--names-from 0"),
-                false => (in_order(0), "--names with each value's name in order"),
+                true => (from_first(0, false), count_from(0)),
+                false => {
+                    let names = in_order(0).into_iter().map(|(_, name)| name).collect();
+                    let command = self.place.again_with_names(false, names);
+                    (in_order(0), command.unwrap_or_else(|| "--names with each value's name in order".to_string()))
+                }
             };
             return Err(Error::new(format!(
-                "{from} gives {}, and two readings fit: {}; or {}",
+                "{from} gives {}, and two readings are possible: {}; or {}",
                 counted(most, count),
                 reading(a),
                 reading(from_first(1, false))
             ))
-            .hint(format!("say which: {b} for the first, --names-from 1 for the second")));
+            .hint(format!("say which: {b} for the first, {} for the second", count_from(1))));
         }
         Err(unfit(&listed(&numbers), count))
     }
@@ -375,12 +382,18 @@ pub(super) fn listed(numbers: &[u16]) -> String {
     if numbers.len() > 12 { format!("{shown} and {} more", numbers.len() - 12) } else { shown }
 }
 
-/// Values and classes, spelled out.
+/// More classes are not spelled out.
+const PAIRS: usize = 30;
+
+/// Values and classes, spelled out; classes of joined masks have no values.
 pub(super) fn pairs(classes: &[ClassSpec]) -> String {
     let pair = |class: &ClassSpec| {
         let values: Vec<String> = class.source.iter().flatten().map(Source::to_string).collect();
+        if values.is_empty() {
+            return class.name.clone();
+        }
         format!("{} = {}", values.join(" and "), class.name)
     };
-    let shown = classes.iter().take(12).map(pair).collect::<Vec<_>>().join(", ");
-    if classes.len() > 12 { format!("{shown} and {} more", classes.len() - 12) } else { shown }
+    let shown = classes.iter().take(PAIRS).map(pair).collect::<Vec<_>>().join(", ");
+    if classes.len() > PAIRS { format!("{shown} and {} more", classes.len() - PAIRS) } else { shown }
 }

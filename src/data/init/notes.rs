@@ -33,7 +33,7 @@ impl Notes {
     pub(super) fn lines(&self) -> Vec<String> {
         let line = |(kind, (count, named)): (&String, &(usize, Vec<String>))| {
             let more = if *count > named.len() { "; and others" } else { "" };
-            format!("{count} {kind}: {}{more}", named.join("; "))
+            format!("{kind} ({count}): {}{more}", named.join("; "))
         };
         self.by_kind.iter().map(line).collect()
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use image::metadata::Orientation;
 use rayon::prelude::*;
 
+use super::home::{home, real};
 use super::notes::Notes;
 use super::pictures::Pictures;
 use super::plan::{Job, List, Part, Place, Plan};
@@ -51,7 +52,7 @@ impl Place<'_> {
         let Outlines { kind, names, normalised, void_rest, groups, mut notes } = found;
         if names.len() >= MAX_CLASSES {
             return Err(Error::new(format!(
-                "there are {} classes, and {} are possible beside the background",
+                "there are {} classes, but at most {} are possible besides the background",
                 names.len(),
                 MAX_CLASSES - 1
             ))
@@ -60,13 +61,15 @@ impl Place<'_> {
         let mut all = if void_rest { Vec::new() } else { vec!["background".to_string()] };
         let twice = |name: &String| !void_rest && name == "background";
         all.extend(names.iter().map(|name| if twice(name) { "background (drawn)".into() } else { name.clone() }));
+        let all = self.named(all, !void_rest)?;
+        let rest_name = all.first().cloned().unwrap_or_default();
         // Without a background, the first name is 0.
         let class = |class: u8| if void_rest && class != IGNORE { class.saturating_sub(1) } else { class };
         let classes = all.into_iter().enumerate();
         let classes = classes
             .map(|(id, name)| ClassSpec { name, color: None, source: Some(vec![Source::Index(id as u16)]) })
             .collect();
-        let home = self.toml.parent().unwrap_or(Path::new(""));
+        let home = home(self.toml);
         let (mut parts, mut jobs) = (Vec::new(), Vec::new());
         for (split, images, outlined) in groups {
             let masks = match split {
@@ -89,7 +92,7 @@ impl Place<'_> {
                     Ok(canvas) => canvas,
                     Err(fault) => {
                         notes.add(
-                            "images were left out, as their labels would be wrong",
+                            "images were left out because their labels would be wrong",
                             format!(
                                 "`{}`: {fault}{}",
                                 one.name,
@@ -121,14 +124,13 @@ impl Place<'_> {
                 let hint = fault.remedy().unwrap_or("export the annotations again").to_string();
                 let message = match count {
                     1 => format!("the only image of {what} cannot be used"),
-                    count => format!("none of the {count} images of {what} can be used; of the first"),
+                    count => format!("none of the {count} images of {what} can be used; the first"),
                 };
                 return Err(Error::new(message).source(fault).hint(hint));
             }
             let pictures = Pictures::below(self, &images).names().len();
             // Masks that are drawn below the images would be taken for more of them.
-            let within = home.canonicalize().ok().zip(images.canonicalize().ok());
-            let within = within.is_some_and(|(home, images)| home.join(&masks).starts_with(images));
+            let within = real(home).join(&masks).starts_with(real(&images));
             let list = if pictures == stems.len() && !within { List::None } else { List::New };
             if split.is_some() || count > 0 {
                 let left = pictures.saturating_sub(count);
@@ -146,7 +148,7 @@ impl Place<'_> {
         plan.jobs = jobs;
         plan.notes.push(match void_rest {
             true => "pixels outside of all outlines count nowhere".to_string(),
-            false => "pixels outside of all outlines are the class `background`".to_string(),
+            false => format!("pixels outside of all outlines are the class `{rest_name}`"),
         });
         plan.notes.extend(notes.lines());
         Ok(plan)
@@ -182,22 +184,24 @@ fn canvas(path: &Path, one: &Outlined, normalised: bool) -> Result<Canvas> {
         Some(declared) if declared == size && declared != shown => (
             size,
             turn,
-            Some("images are turned by EXIF and their outlines, which are of the stored size, are turned with them"),
+            Some("images are rotated by EXIF, and their outlines, which are of the stored size, are rotated with them"),
         ),
         Some(declared) if declared == shown && declared != size => (
             shown,
             Orientation::NoTransforms,
-            Some("images are turned by EXIF, and their outlines are of the turned size"),
+            Some("images are rotated by EXIF, and their outlines are of the rotated size"),
         ),
         _ => (
             shown,
             Orientation::NoTransforms,
-            Some("images are turned by EXIF, and their outlines are taken to be so too: their size does not tell"),
+            Some(
+                "images are rotated by EXIF, and their outlines are assumed to be rotated too: the size does not tell",
+            ),
         ),
     };
     if let Some([w, h]) = one.declared.filter(|declared| *declared != size) {
         return Err(Error::new(format!(
-            "`{}` has {}x{} pixels, and `{}` says {w}x{h}",
+            "`{}` has {}x{} pixels, but `{}` says {w}x{h}",
             path.display(),
             shown[0],
             shown[1],

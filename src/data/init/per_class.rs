@@ -58,7 +58,7 @@ pub(super) fn plan(place: &Place, folders: &[Folders], progress: Progress) -> Re
     if 2 * several < images || ends.len() < 2 || ends.len() > MAX_KINDS || !ends.iter().all(named) {
         return Ok(None);
     }
-    let survey = survey(&files, place.options.jpeg_tolerance, progress);
+    let survey = survey(&files, place.jpeg_tolerance(), progress);
     if !is_black_and_white(&survey) {
         return Ok(None);
     }
@@ -67,15 +67,18 @@ pub(super) fn plan(place: &Place, folders: &[Folders], progress: Progress) -> Re
     let class = |name: &String| ClassSpec { name: name.clone(), color: None, source: None };
     let rest = if names.iter().any(|name| name == REST) { "rest" } else { REST }.to_string();
     let classes = std::iter::once(&rest).chain(&names).map(class).collect();
-    let mut plan = place.plan("images with a mask for each class", Encoding::Index, Vec::new(), classes, parts)?;
     let mask = |(end, class): (&String, &String)| JoinedMask { file: format!("{{stem}}{end}"), class: class.clone() };
     let masks = ends.iter().zip(&names).map(mask).collect();
+    let mut join = Join { masks, rest, overlap: Overlap::Later, threshold: None };
+    let classes = place.named_joined(classes, &mut join)?;
+    let mut plan = place.plan("images with a mask for each class", Encoding::Index, Vec::new(), classes, parts)?;
     plan.notes.push(format!(
-        "each image has several masks, which become one: {}; pixels that none shows are `{rest}`, and where two show one the \
+        "each image has several masks, which become one: {}; pixels that none shows are `{}`, and where two show one the \
          later in the list wins (`overlap` of [join])",
-        ends.iter().zip(&names).map(|(end, name)| format!("`*{end}` is `{name}`")).collect::<Vec<_>>().join(", ")
+        ends.iter().zip(&join.masks).map(|(end, mask)| format!("`*{end}` is `{}`", mask.class)).collect::<Vec<_>>().join(", "),
+        join.rest
     ));
-    plan.spec.join = Some(Join { masks, rest, overlap: Overlap::Later, threshold: None });
+    plan.spec.join = Some(join);
     Ok(Some(plan))
 }
 

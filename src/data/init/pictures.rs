@@ -82,7 +82,7 @@ impl Pictures {
         let plain = if drive { &plain[2..] } else { &plain };
         let outside = |why: &str| {
             Error::new(format!("the image `{written}` {why}"))
-                .hint("write names as they are below the folder of images; images must lie below the folder of the set")
+                .hint("write names relative to the folder of images; images must lie below the folder of the dataset")
         };
         if !drive && !plain.starts_with('/') {
             let Some(name) = joined(near, plain) else {
@@ -100,7 +100,7 @@ impl Pictures {
             return below
                 .and_then(|below| self.at(&below))
                 .map(Found::There)
-                .ok_or_else(|| outside("is a file outside of the folder"));
+                .ok_or_else(|| outside("is a file outside the folder"));
         }
         self.called(plain, written)
     }
@@ -124,7 +124,7 @@ impl Pictures {
                 self.names[**b],
                 self.root.display()
             ))
-            .hint("write the folder into its name")),
+            .hint("include the folder in its name")),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::asked::Flag;
 use super::plan::{Place, folders_in};
 use super::splits::SPLITS;
 use crate::data::Split;
@@ -110,13 +111,14 @@ pub(super) fn candidates(place: &Place) -> Result<Vec<Candidate>> {
     let whole = |split, images: &Path, masks: &Path| Candidate { split, images: images.into(), masks: masks.into() };
     let options = place.options;
     if options.images.is_some() || options.masks.is_some() {
+        place.uses(Flag::Images);
         let folder = |given: &Option<PathBuf>, names: &[&str], flag: &str| -> Result<PathBuf> {
             let folder = match given {
                 Some(path) if path.is_absolute() || !dir.join(path).exists() => path.clone(),
                 Some(path) => dir.join(path),
                 None => called(dir, names).ok_or_else(|| {
-                    Error::new(format!("`{}` has no folder of a known name", dir.display()))
-                        .hint(format!("pass {flag} too"))
+                    Error::new(format!("`{}` has no folder with a known name", dir.display()))
+                        .hint(format!("also pass {flag}"))
                 })?,
             };
             if folder.is_dir() {

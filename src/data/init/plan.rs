@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 use image::DynamicImage;
 use image::metadata::Orientation;
 
-use super::Options;
+use super::asked::{Flag, Used};
+use super::home::{home, real, way};
+use super::naming::pairs;
 use super::raster::{self, Area};
 use super::splits::halve;
 use super::write::NOTE;
+use super::{Options, Purpose};
 use crate::data::Split;
 use crate::data::image::Labels;
 use crate::data::spec::{ClassSpec, DatasetSpec, Encoding, Source, SplitSpec};
@@ -26,8 +29,8 @@ pub struct Plan {
     pub counts: Vec<(Split, usize)>,
     /// What the person should know, and what they should look over.
     pub notes: Vec<String>,
-    /// Whether the validation split was chosen here, for want of one.
-    pub halved: bool,
+    /// What to know of the validation split, if it was chosen here, for want of one.
+    pub halved: Option<String>,
     pub(super) toml: PathBuf,
     /// The folder of drawn masks, beside the TOML.
     pub(super) masks: PathBuf,
@@ -41,6 +44,16 @@ impl Plan {
     /// How many masks are to be drawn from outlines.
     pub fn drawn(&self) -> usize {
         self.jobs.len()
+    }
+
+    /// The classes with their values, in words.
+    pub fn classes(&self) -> String {
+        pairs(&self.spec.classes)
+    }
+
+    /// The real place of a path as the description says it.
+    pub(super) fn real(&self, path: &Path) -> PathBuf {
+        real(&home(&self.toml).join(path))
     }
 }
 
@@ -104,6 +117,7 @@ pub(super) struct Place<'a> {
     pub(super) toml: &'a Path,
     /// From the TOML's folder to `dir`.
     prefix: PathBuf,
+    pub(super) used: Used,
 }
 
 /// Images of one split, or of all.
@@ -136,19 +150,32 @@ impl<'a> Place<'a> {
     pub(super) fn new(dir: &'a Path, toml: &'a Path, options: &'a Options) -> Result<Self> {
         let real = dir.canonicalize().map_err(|e| Error::file("read the folder", dir, e).hint("check the path"))?;
         if !real.is_dir() {
-            return Err(Error::new(format!("`{}` is not a folder", dir.display())).hint("name the folder of the set"));
+            return Err(
+                Error::new(format!("`{}` is not a folder", dir.display())).hint("give the folder of the dataset")
+            );
         }
-        let home = toml.parent().filter(|home| !home.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        // Relative where the set lies below the TOML, so that both can be moved together.
-        let below = home.canonicalize().ok().and_then(|home| Some(real.strip_prefix(home).ok()?.to_path_buf()));
-        Ok(Self { dir, options, toml, prefix: below.unwrap_or(real) })
+        let prefix = Self::way(toml, options, real);
+        Ok(Self { dir, options, toml, prefix, used: Used::default() })
+    }
+
+    /// The same place with other options.
+    pub(super) fn with<'b>(&'b self, options: &'b Options) -> Place<'b> {
+        Place { dir: self.dir, options, toml: self.toml, prefix: self.prefix.clone(), used: Used::default() }
+    }
+
+    /// A real path as the TOML says it: relative where the set lies so near that both are moved together.
+    fn way(toml: &Path, options: &Options, to: PathBuf) -> PathBuf {
+        match options.purpose {
+            Purpose::Moment => to,
+            Purpose::Lasting | Purpose::Run => way(&real(home(toml)), &to).unwrap_or(to),
+        }
     }
 
     /// A folder, as the TOML says it.
     pub(super) fn path(&self, folder: &Path) -> PathBuf {
         let path = match folder.strip_prefix(self.dir) {
             Ok(below) => self.prefix.join(below),
-            Err(_) => folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf()),
+            Err(_) => Self::way(self.toml, self.options, real(folder)),
         };
         if path.as_os_str().is_empty() { PathBuf::from(".") } else { path }
     }
@@ -159,7 +186,7 @@ impl<'a> Place<'a> {
     }
 
     /// What the set is called.
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         let real = self.dir.canonicalize().unwrap_or_default();
         real.file_name().map_or("dataset".to_string(), |name| name.display().to_string())
     }
@@ -195,7 +222,7 @@ impl<'a> Place<'a> {
             spec,
             counts: Vec::new(),
             notes: Vec::new(),
-            halved: false,
+            halved: None,
             toml,
             masks: self.own("masks"),
             lists: Vec::new(),
@@ -222,6 +249,7 @@ impl<'a> Place<'a> {
 
     /// The folder that --images names, or else the set's own.
     pub(super) fn images(&self) -> Result<PathBuf> {
+        self.uses(Flag::Images);
         let Some(images) = &self.options.images else { return Ok(self.dir.to_path_buf()) };
         let found = [self.dir.join(images), images.clone()].into_iter().find(|path| path.is_dir());
         found.ok_or_else(|| {
@@ -236,18 +264,21 @@ impl<'a> Place<'a> {
             let learns = part.split.is_none_or(|split| split == Split::Train);
             part.stems.sort();
             if let Some(twice) = part.stems.windows(2).find(|pair| pair[0] == pair[1]) {
-                return Err(Error::new(format!("two images in `{}` are called `{}`", part.images.display(), twice[0]))
-                    .hint("rename one of them, with its annotation"));
+                return Err(Error::new(format!(
+                    "two images in `{}` have the name `{}`",
+                    part.images.display(),
+                    twice[0]
+                ))
+                .hint("rename one of them, and its annotation"));
             }
             if learns && !has_val && part.stems.len() > 1 {
                 let (train, val) = halve(&part.stems);
-                plan.notes.push(format!(
+                plan.halved = Some(format!(
                     "there was no validation split: {} of {} images were chosen for it by their names; if neighbouring \
-                     images are alike, as frames of one film are, move whole series from one list to the other",
+                     images are alike, like frames of a video, move whole series from one list to the other",
                     val.len(),
                     part.stems.len()
                 ));
-                plan.halved = true;
                 self.split(Split::Val, Part { stems: val, list: List::New, ..part.clone() }, plan);
                 self.split(Split::Train, Part { stems: train, list: List::New, ..part }, plan);
             } else {

@@ -52,6 +52,22 @@ pub(crate) enum Bitmap {
 }
 
 impl Area {
+    /// An ellipse of a centre and its half axes, turned clockwise about its centre by an angle in radians.
+    pub(crate) fn ellipse(centre: [f64; 2], axes: [f64; 2], turn: f64) -> Self {
+        if turn == 0.0 || axes[0] == axes[1] {
+            return Self::Ellipse(centre, axes);
+        }
+        // As many corners as keep each edge within 1/64 of a pixel of the curve.
+        let largest = axes[0].abs().max(axes[1].abs()).clamp(1.0, FAR);
+        let corners = (std::f64::consts::PI / (1.0 - 1.0 / (64.0 * largest)).acos()).ceil() as usize;
+        let corner = |at: usize| {
+            let (sin, cos) = (std::f64::consts::TAU * at as f64 / corners as f64).sin_cos();
+            let [x, y] = [axes[0] * cos, axes[1] * sin];
+            [centre[0] + x * turn.cos() - y * turn.sin(), centre[1] + x * turn.sin() + y * turn.cos()]
+        };
+        Self::Polygons(vec![(0..corners).map(corner).collect()])
+    }
+
     /// Whether it can be drawn on a picture of this size.
     ///
     /// # Errors
@@ -59,7 +75,7 @@ impl Area {
     pub(crate) fn check(&self, size: [usize; 2]) -> Result<()> {
         let absurd = |n: f64| !n.is_finite() || n.abs() > FAR;
         let far = |numbers: &[f64]| match numbers.iter().find(|n| absurd(**n)) {
-            Some(n) => Err(Error::new(format!("its coordinate {n:e} is no place in a picture"))),
+            Some(n) => Err(Error::new(format!("its coordinate {n:e} is not a position in a picture"))),
             None => Ok(()),
         };
         match self {
@@ -88,7 +104,7 @@ impl Area {
                     match values.iter().find(|value| usize::from(**value) >= table.len()) {
                         None => Ok(()),
                         Some(value) => Err(Error::new(format!("`{}` holds the value {value}", path.display()))
-                            .hint(format!("values of 0 to {} are known", table.len() - 1))),
+                            .hint(format!("values from 0 to {} are known", table.len() - 1))),
                     }
                 }
                 RawMask::Index { .. } => Err(Error::new(format!("`{}` is of another size", path.display()))),
@@ -96,11 +112,14 @@ impl Area {
             },
             Self::Bitmap(at, Bitmap::Bytes(bytes)) => {
                 if at.iter().any(|corner| corner.unsigned_abs() > FAR as u64) {
-                    return Err(Error::new(format!("its corner ({}, {}) is no place in a picture", at[0], at[1])));
+                    return Err(Error::new(format!(
+                        "its corner ({}, {}) is not a position in a picture",
+                        at[0], at[1]
+                    )));
                 }
                 // Of the header alone, before any memory is taken.
                 let ((width, height), _) = formats::size(Cursor::new(bytes.as_slice()))
-                    .map_err(|error| Error::new("its mask is no picture").source(error))?;
+                    .map_err(|error| Error::new("its mask is not a picture").source(error))?;
                 if width > size[0] || height > size[1] {
                     return Err(Error::new(format!(
                         "its mask has {width}x{height} pixels, and the image only {}x{}",
@@ -331,7 +350,9 @@ mod tests {
         assert_eq!(drawn(&both), drawn(&[(right, 2), (left, 1)]));
         let triangle = polygon(&[[0.0, 0.0], [4.0, 0.0], [0.0, 4.0]]);
         assert_eq!(drawn(&[(triangle, 1)]), [[1, 1, 1, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0], [0; 6]]);
+        let quarter = Area::ellipse([3.0, 2.0], [1.0, 3.0], std::f64::consts::FRAC_PI_2);
         let ellipse = Area::Ellipse([3.0, 2.0], [3.0, 1.0]);
+        assert_eq!(drawn(&[(quarter, 1)]), drawn(&[(ellipse.clone(), 1)]));
         assert_eq!(drawn(&[(ellipse, 1)]), [[0; 6], [1; 6], [1; 6], [0; 6]]);
     }
 
@@ -407,8 +428,8 @@ mod tests {
         let check = |at, bitmap| Area::Bitmap(at, bitmap).check([6, 4]).map_err(|error| error.to_string());
         assert_eq!(check([-1, 2], png(3, 2, |_, _| 1)), Ok(()));
         assert!(check([0, 0], png(7, 1, |_, _| 1)).unwrap_err().contains("7x1"));
-        assert!(check([i64::MAX, 0], png(1, 1, |_, _| 1)).unwrap_err().contains("no place"));
-        assert!(check([0, 0], Bitmap::Bytes(b"nothing".to_vec())).unwrap_err().contains("no picture"));
+        assert!(check([i64::MAX, 0], png(1, 1, |_, _| 1)).unwrap_err().contains("not a position"));
+        assert!(check([0, 0], Bitmap::Bytes(b"nothing".to_vec())).unwrap_err().contains("not a picture"));
     }
 
     #[test]

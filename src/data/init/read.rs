@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use super::asked::Flag;
+use super::plan::Place;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -24,21 +26,32 @@ pub(super) fn bytes(path: &Path) -> Result<Vec<u8>> {
 
 fn limited(path: &Path, most: u64) -> Result<Vec<u8>> {
     files::read(path, most).map_err(|error| {
-        Error::file("read", path, error).hint("give the right to read it, or move it out of the folder")
+        Error::file("read", path, error).hint("give yourself permission to read it, or move it out of the folder")
     })
 }
 
-/// The text of a file: UTF-8 or UTF-16 with or without its mark; or `encoding` where it is neither.
+/// The text of a file: UTF-8 or UTF-16 with or without its mark; or what --text says of the `place` where it is neither.
 ///
 /// # Errors
 /// As [`bytes`]; and text of which it cannot be told in which encoding it is.
-pub(super) fn text(path: &Path, encoding: Option<TextEncoding>) -> Result<String> {
+pub(super) fn text(path: &Path, place: Option<&Place>) -> Result<String> {
+    let encoding = place.and_then(|place| {
+        place.uses(Flag::Text);
+        place.options.text
+    });
     decode(&limited(path, files::TEXT)?, encoding).map_err(|[gbk, latin]| {
         Error::new(format!(
-            "the text of `{}` is not Unicode, and both may be meant: `{gbk}` (GBK) and `{latin}` (Latin-1)",
+            "the text of `{}` is not Unicode, and may be read as `{gbk}` (GBK) or `{latin}` (Latin-1)",
             path.display()
         ))
-        .hint("say which: --text gbk or --text latin1; or save the file as UTF-8")
+        .hint(match place {
+            Some(place) => {
+                let by = |encoding| place.again(false, |options| options.text = Some(encoding));
+                let (gbk, latin) = (by(TextEncoding::Gbk), by(TextEncoding::Latin1));
+                format!("say which: {gbk} for the first, {latin} for the second; or save the file as UTF-8")
+            }
+            None => "save the file as UTF-8".to_string(),
+        })
     })
 }
 

@@ -79,7 +79,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
         let near = if dataset.is_empty() { "img".to_string() } else { format!("{dataset}/img") };
         let found = pictures.find(written, &near).map_err(|error| {
             let hint = error.remedy().unwrap_or_default().to_string();
-            Error::new(format!("`{}` is of an image that cannot be used", path.display())).source(error).hint(hint)
+            Error::new(format!("`{}` belongs to an image that cannot be used", path.display())).source(error).hint(hint)
         })?;
         let image = found.name();
         let (split, images, below) =
@@ -124,7 +124,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
 /// What an object covers; none of what has no area.
 fn area(shape: &Shape) -> Result<Option<Area>> {
     let ring = |points: &Value| -> Result<Vec<[f64; 2]>> {
-        serde_json::from_value(points.clone()).map_err(|_| Error::new("its points are no pairs of numbers"))
+        serde_json::from_value(points.clone()).map_err(|_| Error::new("its points are not pairs of numbers"))
     };
     match shape.geometry_type.as_deref() {
         Some("polygon") => {

@@ -11,25 +11,26 @@ pub(super) fn text(plan: &Plan) -> String {
     let spec = &plan.spec;
     let quote = |text: &str| serde_json::Value::from(text).to_string();
     let mut text = format!(
-        "# {}, described by `structtoken init`. Every line may be edited.\n# `structtoken data check` says what is wrong.\n",
+        "# {}, described by `structtoken init`. Every line may be edited.\n# `structtoken data check` reports what is \
+         wrong.\n",
         plan.kind
     );
     // Writing to a string cannot fail.
-    for note in &plan.notes {
+    for note in plan.notes.iter().chain(&plan.halved) {
         let _ = writeln!(text, "#\n# Note: {}", note.replace(['\n', '\r'], " "));
     }
     let _ = writeln!(text, "\nname = {}", quote(&spec.name));
     let _ = match spec.encoding {
         _ if spec.join.is_some() => Ok(()),
         Encoding::Index => {
-            writeln!(text, "encoding = \"index\"             # masks store numbers; palettes are not looked at")
+            writeln!(text, "encoding = \"index\"             # masks store numbers; palettes are not used")
         }
         Encoding::Rgb => writeln!(text, "encoding = \"rgb\"               # masks store colours"),
     };
     let values = |values: &[Source]| values.iter().map(Source::to_string).collect::<Vec<_>>().join(", ");
     let ignore = format!("ignore = [{}]", values(&spec.ignore));
     if spec.join.is_none() {
-        let _ = writeln!(text, "{ignore:<30} # values of masks that count nowhere");
+        let _ = writeln!(text, "{ignore:<30} # mask values that are ignored");
     }
     if let Some([low, high]) = spec.range {
         let range = format!("range = [{low}, {high}]");
@@ -37,7 +38,8 @@ pub(super) fn text(plan: &Plan) -> String {
     }
     if let Some(tolerance) = spec.jpeg_tolerance {
         let tolerance = format!("jpeg_tolerance = {tolerance}");
-        let _ = writeln!(text, "{tolerance:<30} # JPEG masks: values so near to one below are taken for it");
+        let _ =
+            writeln!(text, "{tolerance:<30} # JPEG masks: values are rounded to a declared one at most this far off");
     }
     let splits = [("train", &spec.train), ("val", &spec.val), ("test", &spec.test)];
     for (name, split) in splits {
@@ -48,16 +50,17 @@ pub(super) fn text(plan: &Plan) -> String {
         };
         let path = |path: &std::path::Path| path.display().to_string();
         let _ = writeln!(text, "\n[{name}]");
-        line(&mut text, "images", &path(images), "relative to this file");
+        let place = if images.is_absolute() { "the folder of images" } else { "relative to this file" };
+        line(&mut text, "images", &path(images), place);
         line(&mut text, "masks", &path(masks), "one for each image, under its name");
         if let Some(suffix) = image_suffix {
-            line(&mut text, "image_suffix", suffix, "what images end in");
+            line(&mut text, "image_suffix", suffix, "the ending of images");
         }
         if image_suffix.is_some() || mask_suffix != ".png" {
-            line(&mut text, "mask_suffix", mask_suffix, "what masks end in instead");
+            line(&mut text, "mask_suffix", mask_suffix, "the ending of masks instead");
         }
         if let Some(list) = list {
-            line(&mut text, "list", &path(list), "the images of this split, one a line");
+            line(&mut text, "list", &path(list), "the images of this split, one per line");
         }
     }
     if let Some(join) = &spec.join {
@@ -79,7 +82,7 @@ pub(super) fn text(plan: &Plan) -> String {
         );
         if let Some(threshold) = join.threshold {
             let threshold = format!("threshold = {threshold}");
-            let _ = writeln!(text, "{threshold:<30} # values from here on are shown");
+            let _ = writeln!(text, "{threshold:<30} # values from this one on are shown");
         }
     }
     for class in &spec.classes {

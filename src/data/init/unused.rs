@@ -13,10 +13,9 @@ const SHOWN: usize = 6;
 
 /// Pictures in folders of the set that the plan does not use, in words.
 pub(super) fn note(place: &Place, plan: &Plan) -> Option<String> {
-    let home = plan.toml.parent().filter(|home| !home.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let splits = [&plan.spec.train, &plan.spec.val, &plan.spec.test];
     let folders = splits.into_iter().flatten().flat_map(|split| [&split.images, &split.masks]);
-    let used: Vec<PathBuf> = folders.filter_map(|folder| home.join(folder).canonicalize().ok()).collect();
+    let used: Vec<PathBuf> = folders.map(|folder| plan.real(folder)).collect();
     let read: HashSet<&Path> = plan.jobs.iter().flat_map(|job| job.files()).collect();
     let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     let root = place.dir.canonicalize().ok()?;
@@ -40,7 +39,7 @@ pub(super) fn note(place: &Place, plan: &Plan) -> Option<String> {
         .collect();
     let more = if counts.len() > SHOWN { " and others" } else { "" };
     let all: usize = counts.values().sum();
-    Some(format!("{all} pictures of other folders are not used: {}{more}", shown.join(", ")))
+    Some(format!("pictures of other folders are not used ({all}): {}{more}", shown.join(", ")))
 }
 
 /// Folders below that hold images and masks side by side: each as its path, with the names of both.
@@ -115,22 +114,24 @@ pub(super) fn unknown(place: &Place) -> Error {
         .collect();
     endings.sort();
     let counted: Vec<String> =
-        endings.chunk_by(|a, b| a == b).map(|same| format!("{} {}", same.len(), same[0])).take(8).collect();
-    let files = if counted.is_empty() { "no files".to_string() } else { format!("files {}", counted.join(", ")) };
-    let folders = if folders.is_empty() { "no folders".to_string() } else { folders.join(" ") };
+        endings.chunk_by(|a, b| a == b).map(|same| format!("{} ({})", same[0], same.len())).take(8).collect();
+    let files =
+        if counted.is_empty() { "no files".to_string() } else { format!("files that end in {}", counted.join(", ")) };
+    let folders =
+        if folders.is_empty() { "no folders".to_string() } else { format!("the folders {}", folders.join(" ")) };
     let archives = endings.iter().any(|ending| [".npz", ".mat", ".h5", ".hdf5"].contains(&ending.as_str()));
     let error =
-        Error::new(format!("`{}` is no dataset of a known form: it holds {folders} and {files}", dir.display()));
+        Error::new(format!("`{}` is not a dataset of a known form: it holds {folders} and {files}", dir.display()));
     if let Some(hint) = below(place) {
         return error.hint(hint);
     }
     if archives {
         return error.hint(
-            "archives of arrays (.npz, .mat, .h5) are not read: save each mask as PNG or .npy, called like its image",
+            "archives of arrays (.npz, .mat, .h5) are not read: save each mask as PNG or .npy, named like its image",
         );
     }
     error.hint(
-        "pass --images DIR --masks DIR; known are folders of images and masks, YOLO, COCO, VOC, LabelMe, Supervisely, VIA, CVAT, \
-         Label Studio, Cityscapes, ADE20K, KITTI, LoveDA and Mapillary",
+        "pass --images DIR --masks DIR; known forms are folders of images and masks, YOLO, COCO, VOC, LabelMe, \
+         Supervisely, VIA, CVAT, Label Studio, Cityscapes, ADE20K, KITTI, LoveDA and Mapillary",
     )
 }

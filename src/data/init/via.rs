@@ -188,7 +188,7 @@ fn class(what: &Value) -> String {
 }
 
 fn area(shape: &Value) -> Result<Option<Area>> {
-    let number = |key: &str| shape[key].as_f64().ok_or_else(|| Error::new(format!("its `{key}` is no number")));
+    let number = |key: &str| shape[key].as_f64().ok_or_else(|| Error::new(format!("its `{key}` is not a number")));
     let numbers = |key: &str| -> Result<Vec<f64>> {
         serde_json::from_value(shape[key].clone()).map_err(|_| Error::new(format!("its `{key}` are no numbers")))
     };
@@ -206,9 +206,30 @@ fn area(shape: &Value) -> Result<Option<Area>> {
             Some(Area::Polygons(vec![vec![[x, y], [x + w, y], [x + w, y + h], [x, y + h]]]))
         }
         Some("circle") => Some(Area::Disc([number("cx")?, number("cy")?], number("r")?)),
-        Some("ellipse") if shape["theta"].as_f64().unwrap_or(0.0).abs() < 1e-9 => {
-            Some(Area::Ellipse([number("cx")?, number("cy")?], [number("rx")?, number("ry")?]))
+        Some("ellipse") => {
+            // In radians, clockwise.
+            let turn = if shape["theta"].is_null() { 0.0 } else { number("theta")? };
+            Some(Area::ellipse([number("cx")?, number("cy")?], [number("rx")?, number("ry")?], turn))
         }
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ellipses_are_turned() {
+        let of = |theta: &str| {
+            let json = format!(r#"{{"name": "ellipse", "cx": 9, "cy": 9, "rx": 6, "ry": 2{theta}}}"#);
+            area(&serde_json::from_str(&json).unwrap())
+        };
+        assert_eq!(of("").unwrap(), Some(Area::Ellipse([9.0; 2], [6.0, 2.0])));
+        let Some(Area::Polygons(rings)) = of(", \"theta\": 0.5").unwrap() else { panic!("it is no polygon") };
+        // The end of the long axis, clockwise below the right.
+        let [x, y] = rings[0][0];
+        assert!((x - 9.0 - 6.0 * 0.5f64.cos()).abs() < 1e-9 && (y - 9.0 - 6.0 * 0.5f64.sin()).abs() < 1e-9);
+        assert!(of(", \"theta\": \"0.5\"").is_err());
+    }
 }

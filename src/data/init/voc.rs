@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::asked::Flag;
 use super::classes;
 use super::folders::untold;
 use super::names;
@@ -21,25 +22,26 @@ pub(super) fn plan(place: &Place, progress: Progress) -> Result<Option<Plan>> {
     if !masks.is_dir() || !lists.is_dir() {
         return Ok(None);
     }
+    place.uses(Flag::Images);
     let images = match &place.options.images {
         Some(images) => [dir.join(images), images.clone()].into_iter().find(|path| path.is_dir()),
         None => ["JPEGImages", "images", "Images"].iter().map(|name| dir.join(name)).find(|path| path.is_dir()),
     };
     let Some(images) = images else {
         return Err(Error::new(format!("`{}` holds masks but no images: `JPEGImages` is not there", dir.display()))
-            .hint("export with images, or pass their folder: --images DIR"));
+            .hint("export it with images, or pass their folder: --images DIR"));
     };
     let mut parts = Vec::new();
     let mut files = Vec::new();
     for (split, list) in lists_in(&lists) {
-        for (number, line) in read::text(&list, place.options.text)?.lines().map(str::trim).enumerate() {
+        for (number, line) in read::text(&list, Some(place))?.lines().map(str::trim).enumerate() {
             if line.starts_with(['/', '\\']) || line.split(['/', '\\']).any(|part| part == "..") {
                 return Err(Error::new(format!(
                     "line {} of `{}` is `{line}`, which leads out of the folder of images",
                     number + 1,
                     list.display()
                 ))
-                .hint("write names as they are below the folder of images"));
+                .hint("write names relative to the folder of images"));
             }
         }
         let spec = SplitSpec {
@@ -65,8 +67,8 @@ pub(super) fn plan(place: &Place, progress: Progress) -> Result<Option<Plan>> {
     if parts.is_empty() {
         return Ok(None);
     }
-    let survey = survey(&files, place.options.jpeg_tolerance, progress);
-    let found = classes::find(&survey, place.options, names::find(dir, place.options)?);
+    let survey = survey(&files, place.jpeg_tolerance(), progress);
+    let found = classes::find(&survey, place, names::find(place)?);
     if let Some(doubt) = found.doubt {
         return Err(untold(&masks, doubt));
     }
@@ -78,15 +80,15 @@ pub(super) fn plan(place: &Place, progress: Progress) -> Result<Option<Plan>> {
         !labelled && place.options.names.is_empty() && sources().all(fits) && has_voc_palette(&survey.palette, &voc);
     if published {
         let mut plan = place.plan("Pascal VOC", Encoding::Index, vec![Source::Index(255)], voc.classes, parts)?;
-        plan.notes.insert(0, "classes are those of Pascal VOC: its palette was found".to_string());
+        plan.notes.insert(0, "the classes are those of Pascal VOC, whose palette the masks have".to_string());
         return Ok(Some(plan));
     }
     let (classes, mut notes) = match (found.encoding, labelled) {
         (Encoding::Index, true) => (all_named(found.classes)?, found.notes),
         _ => (found.classes, found.notes),
     };
-    if labelled && !notes.iter().any(|note| note.contains("class names are from `labelmap.txt`")) {
-        notes.push("class names are from `labelmap.txt`".to_string());
+    if labelled && !notes.iter().any(|note| note.contains("the class names are from `labelmap.txt`")) {
+        notes.push("the class names are from `labelmap.txt`".to_string());
     }
     let kind = if labelled { "a CVAT segmentation mask export" } else { "Pascal VOC's folders" };
     let mut plan = place.plan(kind, found.encoding, found.ignore, classes, parts)?;
@@ -148,7 +150,7 @@ fn all_named(classes: Vec<ClassSpec>) -> Result<Vec<ClassSpec>> {
         .find(|(n, class)| class.name == format!("class {n}"))
     {
         None => Ok(classes),
-        Some((n, _)) => Err(Error::new(format!("the masks hold {n}, of which `labelmap.txt` does not say what it is"))
-            .hint("add it to `labelmap.txt` with its colour, or export again")),
+        Some((n, _)) => Err(Error::new(format!("the masks hold {n}, which `labelmap.txt` does not explain"))
+            .hint("add it to `labelmap.txt` with its colour, or export the dataset again")),
     }
 }

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use rayon::prelude::*;
 
+use super::home::home;
 use super::plan::{Job, Plan};
 use super::text;
 use crate::data::check::Progress;
@@ -29,7 +30,7 @@ const SIGN: &str = "described by `structtoken init`";
 
 /// As [`super::write`].
 pub(super) fn write(plan: &Plan, replace: bool, progress: Progress) -> Result<Vec<PathBuf>> {
-    let home = plan.toml.parent().filter(|home| !home.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let home = home(&plan.toml);
     for split in [&plan.spec.train, &plan.spec.val, &plan.spec.test].into_iter().flatten() {
         [&split.images, &split.masks].into_iter().chain(&split.list).try_for_each(|path| utf8(path).map(drop))?;
     }
@@ -178,14 +179,8 @@ fn inputs_are_safe(plan: &Plan, masks: &Path, lists: &[(PathBuf, String)]) -> Re
         inputs.extend(path.canonicalize().ok());
     }
     let splits = [&plan.spec.train, &plan.spec.val, &plan.spec.test].into_iter().flatten();
-    let home = plan.toml.parent().unwrap_or(Path::new(""));
     let own = |list: &PathBuf| plan.lists.iter().any(|(new, _)| new == list);
-    inputs.extend(
-        splits
-            .filter_map(|split| split.list.as_ref())
-            .filter(|list| !own(list))
-            .filter_map(|list| home.join(list).canonicalize().ok()),
-    );
+    inputs.extend(splits.filter_map(|split| split.list.as_ref()).filter(|list| !own(list)).map(|list| plan.real(list)));
     let outputs = plan.jobs.iter().map(|job| &job.mask).chain(lists.iter().map(|(path, _)| path)).chain([&plan.toml]);
     for path in outputs {
         if path.canonicalize().is_ok_and(|real| inputs.contains(&real)) {

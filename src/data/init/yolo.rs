@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use super::asked::Flag;
 use super::names::DataYaml;
 use super::notes::Notes;
 use super::outlines::{Outlined, Outlines, label};
@@ -27,10 +28,12 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     }
     let named = yaml.names();
     let names: Vec<String> = named.iter().map(|(_, name)| name.clone()).collect();
+    place.uses(Flag::Pixels);
     let mut reader = Reader {
         ids: named.into_iter().map(|(id, _)| id).collect(),
         yaml: &file,
         pixels: place.options.pixels,
+        by_pixels: place.again(true, |options| options.pixels = true),
         notes: Notes::default(),
         boxes: 0,
         outlines: 0,
@@ -68,8 +71,8 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
             outlined.push(one);
         }
         if !has_labels {
-            return Err(Error::new(format!("there are no labels beside `{}`", root.display()))
-                .hint("YOLO keeps them in a folder `labels` that lies as `images` does"));
+            return Err(Error::new(format!("there are no labels for `{}`", root.display()))
+                .hint("YOLO keeps them in a folder `labels` next to `images`"));
         }
         images += outlined.len();
         groups.push((Some(split), root, outlined));
@@ -82,21 +85,22 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     let Reader { notes, boxes, outlines, in_pixels, .. } = reader;
     if let Some(first) = in_pixels.first().filter(|_| in_pixels.len() * 2 > images || outlines == 0) {
         return Err(Error::new(format!(
-            "{first}; so it is in {} of {images} files: these are pixels, and YOLO's coordinates are shares of width and height",
+            "{first}; so it is in {} of {images} files: these are pixels, but YOLO coordinates are fractions of width \
+             and height",
             in_pixels.len()
         ))
         .hint(format!(
-            "to have them divided by the size of each image: structtoken init '{}' --pixels",
-            place.dir.display()
+            "to have them divided by the size of each image: {}",
+            place.again(false, |options| options.pixels = true)
         )));
     }
     if outlines == 0 && boxes > 0 {
-        return Err(Error::new(format!("the labels of `{}` hold {boxes} boxes and no polygon", file.display()))
-            .hint("segmentation needs outlines: export the set as YOLO segmentation"));
+        return Err(Error::new(format!("the labels of `{}` hold {boxes} boxes and no polygons", file.display()))
+            .hint("segmentation needs outlines: export the dataset as YOLO segmentation"));
     }
     if outlines == 0 && groups.iter().all(|(_, _, some)| some.iter().all(|one| one.fault.is_none())) {
         return Err(Error::new(format!("the labels of `{}` hold no polygon at all", file.display()))
-            .hint("check that `labels` has a text file for each image, under its name"));
+            .hint("check that `labels` has a text file for each image, with its name"));
     }
     let found = Outlines { kind: "YOLO polygons", names: &names, normalised: true, void_rest: false, groups, notes };
     place.outlines(found).map(Some)
@@ -114,7 +118,7 @@ fn description(place: &Place) -> Result<Option<(PathBuf, DataYaml)>> {
     files.sort();
     for path in files {
         let called_data = path.file_stem().is_some_and(|stem| stem == "data" || stem == "dataset");
-        match DataYaml::read(&path, place.options.text) {
+        match DataYaml::read(&path, place) {
             Ok(yaml) if !yaml.names().is_empty() => return Ok(Some((path, yaml))),
             Err(error) if called_data => {
                 let hint = error.remedy().unwrap_or("it should name `train`, `val` and `names`").to_string();
@@ -128,7 +132,7 @@ fn description(place: &Place) -> Result<Option<(PathBuf, DataYaml)>> {
     if classes.is_file() && place.dir.join("images").is_dir() && labels.is_dir() {
         let files = place.files(&labels);
         if !files.is_empty() && files.iter().all(is_text) {
-            let yaml = DataYaml::of_classes(&read::text(&classes, place.options.text)?);
+            let yaml = DataYaml::of_classes(&read::text(&classes, Some(place))?);
             return Ok(Some((classes, yaml)));
         }
     }
@@ -163,7 +167,7 @@ fn pictures(
         }
         // Lines count from the list's folder, or from the description's.
         let near = below.rsplit_once('/').map_or("", |(folder, _)| folder);
-        for (number, line) in read::text(&found, place.options.text)?.lines().enumerate() {
+        for (number, line) in read::text(&found, Some(place))?.lines().enumerate() {
             let line = line.trim();
             if line.is_empty() {
                 continue;
@@ -237,7 +241,7 @@ fn located(place: &Place, file: &Path, yaml: &DataYaml, path: &str, split: Split
             outside.display()
         ))
         .hint("name the folder that holds both, or write the folder of images below it there"),
-        None => Error::new(format!("[{split}] of `{}` is `{path}`, which is no folder", file.display()))
+        None => Error::new(format!("[{split}] of `{}` is `{path}`, which is not a folder", file.display()))
             .hint(format!("tried {}; write the folder of images there", shown.join(", "))),
     })
 }
@@ -262,6 +266,8 @@ struct Reader<'a> {
     ids: Vec<u16>,
     yaml: &'a Path,
     pixels: bool,
+    /// The command that takes coordinates for pixels.
+    by_pixels: String,
     notes: Notes,
     boxes: usize,
     outlines: usize,
@@ -288,8 +294,8 @@ impl Reader<'_> {
             let class = id.parse::<f64>().ok().filter(|id| id.fract() == 0.0 && (0.0..65536.0).contains(id));
             let class = class.and_then(|class| self.ids.iter().position(|id| *id == class as u16));
             let Some(class) = class else {
-                return Err(wrong(format!("is of class `{id}`")).hint(format!(
-                    "`{}` names {} classes, from 0",
+                return Err(wrong(format!("has the class `{id}`")).hint(format!(
+                    "`{}` names {} classes, counted from 0",
                     self.yaml.display(),
                     self.ids.len()
                 )));
@@ -297,7 +303,7 @@ impl Reader<'_> {
             let numbers: Option<Vec<f64>> =
                 words.map(|word| word.parse().ok().filter(|n: &f64| n.is_finite())).collect();
             let Some(mut numbers) = numbers else {
-                return Err(wrong("holds something else than numbers".to_string()).hint(SHAPE));
+                return Err(wrong("holds something other than numbers".to_string()).hint(SHAPE));
             };
             match numbers.len() {
                 // A box, or one with the confidence of a prediction.
@@ -312,7 +318,7 @@ impl Reader<'_> {
                 }
                 n if n >= 7 && n % 2 == 1 && (0.0..=1.0).contains(&numbers[n - 1]) => {
                     numbers.pop();
-                    self.notes.add("polygons have a last number without a partner, taken for a confidence", &place);
+                    self.notes.add("polygons have an odd number of values; the last is taken for a confidence", &place);
                 }
                 n if n < 6 || n % 2 == 1 => return Err(wrong("is neither a polygon nor a box".to_string()).hint(SHAPE)),
                 _ => {}
@@ -326,7 +332,7 @@ impl Reader<'_> {
             if !self.pixels {
                 self.in_pixels.push(what.clone());
                 return Err(Error::new(format!("{what}, which is no share of width or height"))
-                    .hint("if coordinates are pixels, pass --pixels; else export the file again"));
+                    .hint(format!("if coordinates are pixels: {}; else export the file again", self.by_pixels)));
             }
             let (width, height) = image_size(image)?;
             // In pixels, outlines end at the border, and all of them cannot lie far beyond.
@@ -343,12 +349,11 @@ impl Reader<'_> {
             for point in rings.iter_mut().flat_map(|(ring, ..)| ring) {
                 *point = [point[0] / width as f64, point[1] / height as f64];
             }
-            self.notes
-                .add("files hold pixels, which were divided by the size of the image", format!("`{}`", path.display()));
+            self.notes.add("files hold pixels, which were divided by the image size", format!("`{}`", path.display()));
         }
         self.outlines += rings.len();
         Ok(rings.into_iter().map(|(ring, class, which)| (Area::Polygons(vec![ring]), class, which)).collect())
     }
 }
 
-const SHAPE: &str = "a polygon is a class and then x and y of each corner, as shares of width and height";
+const SHAPE: &str = "a polygon is a class, then x and y of each corner as fractions of width and height";

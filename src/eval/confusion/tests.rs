@@ -210,11 +210,11 @@ fn scores_that_say_nothing_say_so() {
         scores.warnings
     };
     for (truth, prediction, say) in [
-        ([0, 0, 255, 0], [0, 0, 1, 0], "one class alone"),
-        ([2, 2, 2, 2], [0, 1, 2, 0], "one class alone"),
+        ([0, 0, 255, 0], [0, 0, 1, 0], "holds only one class"),
+        ([2, 2, 2, 2], [0, 1, 2, 0], "holds only one class"),
         ([255; 4], [0; 4], "every pixel of the truth is ignored (4)"),
         ([0, 1, 2, 1], [0; 4], "for every pixel"),
-        ([0, 1, 2, 1], [0, 2, 1, 0], "finds no pixel of any but"),
+        ([0, 1, 2, 1], [0, 2, 1, 0], "of any of the 3 classes in the truth but `class 0`"),
         ([0, 1, 2, 1], [1, 2, 1, 0], "finds no pixel of any"),
     ] {
         let found = warnings(&truth, &prediction);

@@ -36,7 +36,7 @@ fn what_does_not_belong_together_is_refused() {
         (with(|one| one.classes.names[0] = "c".into()), "other classes"),
         (with(|one| one.split = Split::Test.to_string()), "another split"),
         (with(|one| one.images = 2), "other images"),
-        (with(|one| one.settings = serde_json::json!({"flip": true})), "other settings of inference"),
+        (with(|one| one.settings = serde_json::json!({"flip": true})), "other inference settings"),
         (with(|one| one.ask.certainty = true), "other options"),
         (part("2/3", identity()), "another division"),
         (part("1/2", identity()), "are both shard 1/2"),
@@ -168,7 +168,7 @@ fn shards_whose_parts_contradict_each_other_are_refused() {
             Ok(renamed) => {
                 assert!(message.is_empty(), "{message}");
                 let parts = vec![(path.clone(), renamed), (path.clone(), other.clone())];
-                assert!(merge(parts).unwrap_err().to_string().contains("the names of the images"));
+                assert!(merge(parts).unwrap_err().to_string().contains("the image names in the shards"));
             }
         }
     }
@@ -195,7 +195,7 @@ fn files_are_checked() {
     assert_eq!(read.shard.to_string(), "1/2");
     let text = std::fs::read_to_string(&path).unwrap();
     for (from, to, message) in [
-        ("shard 1", "shard 9", "is no shard of an evaluation"),
+        ("shard 1", "shard 9", "is not a shard of an evaluation"),
         ("1/2", "3/2", "cannot read the shard"),
         ("\"images\":0", "\"images\":1", "`tally.images` are not the images of shard 1/2"),
         ("[[0,0],[0,0]]", "[[0,0],[0]]", "`tally.confusion`: the confusion matrix is not square"),

@@ -3,6 +3,8 @@ use std::time::Duration;
 use super::*;
 use crate::data::Classes;
 use crate::kernels::Precision;
+use crate::plan::facts::Vit;
+use crate::weights::Convolutional;
 
 fn facts(size: (usize, usize), shares: &[f64], names: &[&str]) -> Facts {
     let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
@@ -27,7 +29,7 @@ fn plan_in(memory: &Memory, facts: &Facts, wishes: &Wishes, step_s: f64) -> (Con
     chosen.fit(facts, wishes, step_s, memory).unwrap();
     let probe = Probe { step_s, image_s: 0.1, peak_mb: Some(700) };
     let batch = chosen.config(wishes).unwrap().train.batch_size;
-    chosen.spend(facts, wishes, &probe, batch);
+    chosen.spend(facts, wishes, &probe, batch, wishes.budget.as_secs_f64());
     let config = chosen.config(wishes).unwrap();
     let predicted = super::super::predict(&config, facts, &probe);
     assert!(predicted.total_s <= 1.01 * wishes.budget.as_secs_f64(), "{predicted:?}");
@@ -49,7 +51,7 @@ fn the_plan_is_a_recipe_and_keeps_the_budget() {
     assert_eq!(train.max_time.unwrap().0, Duration::from_secs(3600));
     assert_eq!(
         (train.max_iterations, train.restarts),
-        (Some((2 * train.iterations).min(15_000)), 2),
+        (Some((2 * train.iterations).min(30_000)), 2),
         "200 passes over 300 images"
     );
     let own = plan(&facts, &wishes(60, &["train.iterations=500"]), 0.4).0.train;
@@ -96,14 +98,14 @@ fn crops_and_passes_fit_the_memory() {
     assert_eq!((crop, accumulate), ([480, 512], 4));
     assert!(text.contains("an image at a time: all at once would take 2259 MB"), "{text}");
     let (crop, accumulate, text) = with(900.0);
-    assert_eq!((crop, accumulate), ([336, 336], 4));
+    assert_eq!((crop, accumulate), ([320, 320], 4));
     assert!(text.contains("the largest for which there is memory"), "{text}");
 }
 
 #[test]
 fn few_images_are_not_seen_for_ever() {
     let (config, text) = plan(&facts((64, 64), &[0.6, 0.4], &["a", "b"]), &wishes(6000, &[]), 0.01);
-    assert_eq!(config.train.iterations, 200 * 300 / 4);
+    assert_eq!(config.train.iterations, 200 * 300 / 2);
     let yours = wishes(6000, &["train.batch_size=8"]);
     assert_eq!(plan(&facts((64, 64), &[0.6, 0.4], &["a", "b"]), &yours, 0.01).0.train.iterations, 200 * 300 / 8);
     assert!(text.contains("as many passes as are of use: 200.0 passes"), "{text}");
@@ -169,6 +171,9 @@ fn a_decoder_is_chosen_by_the_length_of_the_run() {
         reg_tokens: 0,
         class_token: true,
         no_embed_class: false,
+        gated: false,
+        rotated: false,
+        qkv_bias: true,
     };
     facts.pretrained = Some(Pretrained { path: "dinov2_vits14.safetensors".into(), network: Found::Vit(vit) });
     assert_eq!(decoder(&facts, &["train.seed=1"], SHORT), "fcn");
@@ -196,6 +201,69 @@ fn a_unet_is_taken_where_nothing_is_pretrained() {
     let (_, config) = backbone((4096, 2048), &[]);
     assert_eq!(config.data.augment.resize.unwrap().scale, Some([1024, 512]));
     assert_eq!(config.eval.resize, Some([1024, 512]));
+}
+
+#[test]
+fn norms_are_tried_unless_one_is_named() {
+    let facts = facts((256, 256), &[0.8, 0.2], &["background", "nucleus"]);
+    let tried = |changes: &[&str]| {
+        let wishes = wishes(5, changes);
+        Chosen::first(&facts, &MACHINE, &wishes).unwrap().tries_norms(&wishes)
+    };
+    assert!(tried(&[]) && tried(&["model.backbone.stem_stride=4"]));
+    assert!(!tried(&["model.backbone.norm=batch"]) && !tried(&["model.backbone.type=vit"]));
+    assert!(!tried(&["model.backbone={type=\"unet\"}"]));
+}
+
+/// DINOv3's weights bring their network along; gates and odd widths of an MLP are exactly as the file has them.
+#[test]
+fn a_pretrained_dinov3_is_built_as_it_is() {
+    let mut facts = facts((640, 480), &[0.6, 0.4], &["a", "b"]);
+    let small = Vit {
+        embed_dim: 384,
+        depth: 12,
+        patch_size: 16,
+        mlp_dim: 1536,
+        layer_scale: true,
+        reg_tokens: 4,
+        class_token: true,
+        no_embed_class: false,
+        gated: false,
+        rotated: true,
+        qkv_bias: true,
+    };
+    let plus = Vit { gated: true, qkv_bias: false, ..small.clone() };
+    let largest = Vit { embed_dim: 4096, depth: 40, mlp_dim: 8192, gated: true, qkv_bias: false, ..small.clone() };
+    for (vit, heads) in [(&small, 6), (&plus, 6), (&largest, 32)] {
+        facts.pretrained = Some(Pretrained { path: "v3.pth".into(), network: Found::Vit(vit.clone()) });
+        let (config, text) = plan(&facts, &wishes(5, &[]), 0.4);
+        assert_eq!(Config::parse(&text, "plan", &[]).unwrap(), config, "{text}");
+        config.model.check().unwrap();
+        let network = serde_json::to_value(&config.model.backbone).unwrap();
+        let gated = if vit.gated { "swiglu".into() } else { serde_json::Value::Null };
+        let expected = serde_json::json!({
+            "type": "dinov3", "embed_dim": vit.embed_dim, "depth": vit.depth, "num_heads": heads, "mlp_layer": gated,
+            "qkv_bias": vit.qkv_bias, "final_norm": true, "reg_tokens": 4, "patch_size": 16,
+        });
+        for (key, value) in expected.as_object().unwrap() {
+            assert_eq!(&network[key], value, "{key}: {text}");
+        }
+        // The rates of any pretrained transformer.
+        let rates = (config.train.optimizer.lr, config.train.optimizer.decoder_lr_mult);
+        assert_eq!(rates, (4e-5, 15.0));
+    }
+    for hidden in [1, 7, 1000, 1535, 4096] {
+        let vit = Vit { mlp_dim: hidden, ..plus.clone() };
+        facts.pretrained = Some(Pretrained { path: "v3.pth".into(), network: Found::Vit(vit) });
+        let (config, text) = plan(&facts, &wishes(5, &[]), 0.4);
+        assert_eq!(config.model.backbone.features().transformer.unwrap().mlp_dim, hidden, "{text}");
+    }
+    // From scratch, by the user's wish.
+    facts.pretrained = None;
+    let (config, text) = plan(&facts, &wishes(5, &["model.backbone.type=dinov3"]), 0.4);
+    let network = serde_json::to_value(&config.model.backbone).unwrap();
+    assert_eq!((&network["type"], &network["embed_dim"]), (&"dinov3".into(), &192.into()), "{text}");
+    config.model.check().unwrap();
 }
 
 /// Both kinds of pretrained convolutional networks become the way down of a U-Net, which can be built.
@@ -246,4 +314,18 @@ fn what_the_user_decides_stands() {
     let table = "model.decoder={ type = \"fcn\", num_convs = 1, channels = 16 }";
     let (config, text) = plan(&facts, &wishes(60, &[table]), 0.4);
     assert_eq!(Config::parse(&text, "plan", &[]).unwrap(), config, "{text}");
+}
+
+#[test]
+fn what_depends_on_the_length_follows_one_that_is_set() {
+    let facts = facts((256, 256), &[0.5, 0.5], &["a", "b"]);
+    for (iterations, expected) in [(3, (1, 1, 0)), (400, (100, 40, 20))] {
+        let set = wishes(5, &[&format!("train.iterations={iterations}")]);
+        let train = plan(&facts, &set, 0.2).0.train;
+        assert_eq!(train.iterations, iterations);
+        assert_eq!((train.eval_every, train.save_every, train.schedule.warmup_iters), expected);
+    }
+    let set = wishes(5, &["train.iterations=400", "train.eval_every=200", "train.schedule.warmup_iters=3"]);
+    let train = plan(&facts, &set, 0.2).0.train;
+    assert_eq!((train.eval_every, train.save_every, train.schedule.warmup_iters), (200, 40, 3));
 }

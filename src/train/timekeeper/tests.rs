@@ -84,7 +84,7 @@ const MINUTES: f64 = 1000.0;
 
 fn kept(ran: &Ran) {
     assert!((0.93..=1.0).contains(&(ran.seconds / MINUTES)), "{ran:?}");
-    assert!(ran.bends.len() <= 12, "{ran:?}");
+    assert!(ran.bends.len() <= 6, "{ran:?}");
 }
 
 #[test]
@@ -143,7 +143,30 @@ fn noise_is_not_chased() {
         assert!((0.93..=1.02).contains(&(ran.seconds / MINUTES)), "{seed}: {ran:?}");
         worst = worst.max(ran.bends.len());
     }
-    assert!(worst <= 16, "{worst}");
+    assert!(worst <= 8, "{worst}");
+}
+
+#[test]
+fn a_steady_machine_bends_a_run_seldom_however_its_steps_jitter() {
+    for (iterations, off) in [(1000, 1.0), (240, 1.0), (1000, 0.7), (240, 1.4)] {
+        let mut bends = Vec::new();
+        for seed in 0..30 {
+            let rng = std::cell::RefCell::new(crate::rng::Rng::new(seed, &[]));
+            // 40 % up and down, and not as planned.
+            let step = |_: f64| {
+                let jitter = 0.6 + 0.8 * f64::from(rng.borrow_mut().uniform());
+                jitter * off * STEP * 1000.0 / iterations as f64
+            };
+            let ran = simulate(
+                &recipe(iterations, "16m40s", &format!("max_iterations = {}", 2 * iterations)),
+                &Simulated { step: &step, evaluation: 15.0, save: 0.5 },
+            );
+            assert!((0.93..=1.0).contains(&(ran.seconds / MINUTES)), "{seed}: {ran:?}");
+            bends.push(ran.bends.len());
+        }
+        let most = bends.iter().max().unwrap();
+        assert!(*most <= 7, "{iterations} {off}: {bends:?}");
+    }
 }
 
 #[test]
@@ -172,5 +195,5 @@ fn what_does_not_fit_at_all_ends_with_what_there_is() {
     assert!(keeper.is_due(400, &course));
     let bend = keeper.look(400, &course).unwrap();
     assert_eq!((bend.iteration, bend.iterations), (400, 400));
-    assert_eq!(keeper.tell(&bend, 1000), "1m are over after 400 of 1000 iterations: ending with what there is");
+    assert_eq!(keeper.tell(&bend, 1000), "1m are over after 400 of 1000 iterations: stopping with what there is");
 }

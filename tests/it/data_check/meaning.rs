@@ -65,6 +65,13 @@ fn palettes_that_differ_are_read_by_colour() {
     };
     assert!(colours.contains("encoding = \"rgb\""));
     set.labels_are(|x, y| class(label(x, y)));
+    // As it is said: at the top, in place of all lines of the same keys, of a description as `init` writes it.
+    assert!(fault.remedy.contains("at the top"), "{}", fault.remedy);
+    let tables = "\n[[classes]]\nname = \"ground\"\n";
+    let rest = by_number.replace("classes = [\"ground\", \"road\", \"car\"]\n", "");
+    assert!(DatasetSpec::parse(&format!("{rest}{tables}"), &set.path("set.toml")).is_ok());
+    set.lab.write("set.toml", format!("{colours}\n{rest}"));
+    assert!(set.check().ok, "{}", set.check().text());
     // With the classes' colours told, they keep their names.
     let named = by_number.replace("\"ground\"", "{ name = 'ground', color = [10, 10, 10], source = [0] }");
     set.lab.write("set.toml", named);
