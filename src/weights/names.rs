@@ -69,8 +69,9 @@ pub fn our_names(state: &StateDict) -> Result<Renamed<'_>> {
     if layout != Some(Layout::Queries)
         && let Some(layout) = dinov3::known(&names)
     {
-        let (tensors, constants) = dinov3::convert(state, bare, layout)?;
-        return Ok(Renamed { layout, tensors, aside: [aside, constants].concat() });
+        let mut renamed = dinov3::convert(state, bare, layout)?;
+        renamed.aside.extend(aside);
+        return Ok(renamed);
     }
     if !matches!(layout, Some(Layout::Queries | Layout::Ours))
         && let Some(what) = architecture(state)

@@ -183,6 +183,7 @@ const EOMT_DINOV3_HUGGING_FACE: Rules = &[
     ("mask_head.fc3.", "decoder.mask_head.layers.2."),
     ("class_predictor.", "decoder.class_head."),
 ];
+
 const EOMT: Rules = &[
     ("q.weight", "decoder.query"),
     ("encoder.backbone.reg_token", "backbone.register_tokens"),
@@ -233,12 +234,19 @@ pub(super) fn convert<'a>(
     bare: Vec<(String, &'a HostTensor)>,
     rules: Rules,
 ) -> Result<BTreeMap<String, Cow<'a, HostTensor>>> {
+    let twice = |name: &str| {
+        Error::new(format!("two tensors of {} are `{name}`", state.title()))
+            .hint("the file mixes two models: save one of them alone")
+    };
     let mut tensors = BTreeMap::new();
     let mut parts: BTreeMap<String, Vec<Option<&HostTensor>>> = BTreeMap::new();
     for (name, tensor) in bare {
         let name = rewritten(&name, rules);
         if let Some((packed, at, of)) = part_of(&name) {
-            parts.entry(packed).or_insert_with(|| vec![None; of])[at] = Some(tensor);
+            let place = &mut parts.entry(packed).or_insert_with(|| vec![None; of])[at];
+            if place.replace(tensor).is_some() {
+                return Err(twice(&name));
+            }
             continue;
         }
         let name = name.replace("in_proj_", "qkv.").replace(".out_proj.", ".proj.");
@@ -250,8 +258,7 @@ pub(super) fn convert<'a>(
             _ => Cow::Borrowed(tensor),
         };
         if tensors.insert(name.clone(), tensor).is_some() {
-            return Err(Error::new(format!("two tensors of {} are `{name}`", state.title()))
-                .hint("the file mixes two models: save one of them alone"));
+            return Err(twice(&name));
         }
     }
     for (name, parts) in parts {
@@ -272,7 +279,9 @@ pub(super) fn convert<'a>(
         let mut shape = first.shape.clone();
         shape[0] *= found.len();
         let data = found.iter().flat_map(|part| part.data.iter().copied()).collect();
-        tensors.insert(name, Cow::Owned(HostTensor { shape, data }));
+        if tensors.insert(name.clone(), Cow::Owned(HostTensor { shape, data })).is_some() {
+            return Err(twice(&name));
+        }
     }
     Ok(tensors)
 }

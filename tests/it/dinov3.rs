@@ -67,7 +67,7 @@ fn dinov3(width: usize, heads: usize, hidden: usize, patch_size: usize) -> Dinov
 }
 
 /// Cases with their images.
-fn cases() -> [(&'static str, BackboneConfig, [usize; 4]); 5] {
+fn cases() -> [(&'static str, BackboneConfig, [usize; 4]); 6] {
     let gated = Some(MlpLayer::SwiGlu);
     let giant = VitConfig {
         embed_dim: Some(24),
@@ -85,12 +85,15 @@ fn cases() -> [(&'static str, BackboneConfig, [usize; 4]); 5] {
     let plus = Dinov3Config { mlp_layer: gated, ..dinov3(16, 1, 40, 4) };
     let timm = Dinov3Config { qkv_bias: false, ..dinov3(16, 2, 64, 4) };
     let timm_plus = Dinov3Config { mlp_layer: gated, ..dinov3(16, 2, 64, 4) };
+    let below_eomt =
+        Dinov3Config { depth: Some(3), img_size: [40, 24], out_indices: Vec::new(), ..dinov3(16, 2, 24, 8) };
     [
         ("small", BackboneConfig::Dinov3(dinov3(16, 2, 48, 16)), [2, 3, 45, 70]),
         ("plus", BackboneConfig::Dinov3(plus), [2, 3, 22, 9]),
         ("timm", BackboneConfig::Dinov3(timm), [1, 3, 10, 27]),
         ("timm_plus", BackboneConfig::Dinov3(timm_plus), [1, 3, 13, 20]),
         ("giant", BackboneConfig::Vit(giant), [2, 3, 20, 20]),
+        ("eomt", BackboneConfig::Dinov3(below_eomt), [2, 3, 40, 24]),
     ]
 }
 
@@ -236,63 +239,5 @@ fn the_authors_names() {
             state.tensors.insert(name, tensor.clone().into_owned());
         }
         assert!(weights::our_names(&state).unwrap().tensors == expected, "{packed}");
-    }
-}
-
-#[test]
-#[ignore]
-fn rotation_cost() {
-    use std::time::Instant;
-    use structtoken::kernels;
-    let device = test_device().autodiff();
-    let (b, n, d, heads) = (2usize, 1029usize, 384usize, 6usize);
-    let qkv = Tensor::<3>::random([b, n, 3 * d], burn::tensor::Distribution::Normal(0.0, 1.0), &device).require_grad();
-    let one = Tensor::<3>::random([1, 1, 3 * d], burn::tensor::Distribution::Normal(1.0, 0.1), &device);
-    let rotation = structtoken::layers::Rotation::of_grid((32, 32), d / heads, 100.0, &device);
-    let time = |f: &dyn Fn(Tensor<3>) -> Tensor<3>| {
-        let mut times: Vec<(f64, f64)> = (0..15)
-            .map(|_| {
-                // As the projection leaves it: nobody else holds the values.
-                let x = qkv.clone() * one.clone();
-                let start = Instant::now();
-                let y = f(x);
-                let forward = start.elapsed().as_secs_f64();
-                let loss = y.sum();
-                let start = Instant::now();
-                let _grads = loss.backward();
-                (1e3 * forward, 1e3 * start.elapsed().as_secs_f64())
-            })
-            .collect();
-        times.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let forward = times[0].0;
-        times.sort_by(|a, b| a.1.total_cmp(&b.1));
-        (forward, times[0].1)
-    };
-    let none = time(&|x| x);
-    let ours = time(&|x| rotation.forward(x, heads));
-    let attention = time(&|x| kernels::attention(x, heads));
-    let by_parts = {
-        let plain = structtoken::layers::Rotation::of_grid((32, 32), d / heads, 100.0, &device);
-        let _ = plain;
-        time(&|x| {
-            let part = x.clone().narrow(2, 0, 2 * d).reshape([b, n, 2 * heads, d / heads]);
-            let half = d / heads / 2;
-            let (low, high) = (part.clone().narrow(3, 0, half), part.narrow(3, half, half));
-            let t = low.clone() * 0.5 - high.clone() * 0.7;
-            let u = high * 0.5 + low * 0.7;
-            let turned = Tensor::cat(vec![t, u], 3).reshape([b, n, 2 * d]);
-            Tensor::cat(vec![turned, x.narrow(2, 2 * d, d)], 2)
-        })
-    };
-    eprintln!("none {none:?} ours {ours:?} attention {attention:?} composition {by_parts:?} ms forward, backward");
-    let vit = Dinov3Config { img_size: [512, 512], ..Dinov3Config::default() };
-    let backbone = BackboneConfig::Dinov3(vit).init(&mut Init::new(1, &device));
-    let images = Tensor::<4>::random([2, 3, 512, 512], burn::tensor::Distribution::Normal(0.0, 1.0), &device);
-    for _ in 0..3 {
-        let start = Instant::now();
-        let y = backbone.forward(images.clone(), &Pass::eval()).last().sum();
-        let forward = start.elapsed().as_secs_f64();
-        let _grads = y.backward();
-        eprintln!("backbone forward {:.1} ms, whole {:.1} ms", 1e3 * forward, 1e3 * start.elapsed().as_secs_f64());
     }
 }
