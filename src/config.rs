@@ -46,7 +46,7 @@ impl Config {
     /// Reads the recipe at `path` and applies `changes`, each `a.b=c`. A dataset's TOML is looked for beside the recipe,
     /// then in the working directory.
     pub fn read(path: &Path, changes: &[String]) -> Result<Self> {
-        let text = files::read_text(path, files::TEXT).map_err(|error| {
+        let text = files::read_text(path, files::RECIPE).map_err(|error| {
             let hint = match path.is_dir() {
                 true => format!(
                     "this is a folder, which has no recipe yet: `structtoken train {} --plan > recipe.toml` writes one for the \

@@ -16,7 +16,7 @@ mod json;
 mod read;
 
 pub use json::{parse_json, read_json};
-pub use read::{ANNOTATIONS, PICTURE, RECORD, TEXT, UNLIMITED, open, read, read_text};
+pub use read::{ANNOTATIONS, PICTURE, RECIPE, RECORD, TEXT, UNLIMITED, open, read, read_text};
 
 /// A folder that belongs to one process at a time, by a lock on the file `.lock` in it.
 #[derive(Debug)]

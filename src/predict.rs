@@ -1,5 +1,7 @@
 //! One image in, labels or probabilities out.
 
+pub mod written;
+
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
@@ -125,6 +127,20 @@ pub fn write_npy(path: &Path, values: &[f32], shape: &[usize], kind: NpyType) ->
         }
         file.flush()
     })
+}
+
+/// Writes probabilities in half precision, and records that a prediction wrote them: see [`written`].
+///
+/// # Errors
+/// A folder that cannot be written.
+pub fn write_probabilities(path: &Path, values: &[f32], shape: &[usize]) -> Result<()> {
+    let mut head = npy_header(shape, NpyType::F16);
+    let length = head.len() as u64 + 2 * values.len() as u64;
+    head.extend(values.iter().take(written::HEAD).flat_map(|value| f16::from_f32(*value).to_le_bytes()));
+    head.truncate(written::HEAD);
+    // Before, so that no process finds a file that is not recorded.
+    written::record(path, &head, length)?;
+    write_npy(path, values, shape, NpyType::F16)
 }
 
 /// Magic, version, length, and a Python dictionary padded so that the data begins at a multiple of 64 bytes.

@@ -95,18 +95,20 @@ impl<'a> Judge<'a> {
         Self { inner, shown, ended: false, gathered: Gathered::new(shown), last: None }
     }
 
-    /// What the last evaluation saw; evaluates `model`, the last weights, where this process has not yet done so.
-    pub(super) fn finish(mut self, model: &Model, config: &Config, device: &Device) -> Result<Judged> {
+    /// What the last evaluation saw; evaluates `model`, the last weights, where this process has not yet done so. None where
+    /// that was broken off.
+    pub(super) fn finish(mut self, model: &Model, config: &Config, device: &Device) -> Result<Option<Judged>> {
         if let Some(judged) = self.last {
-            return Ok(judged);
+            return Ok(Some(judged));
         }
         self.inner.note("evaluating the last weights, image by image");
         self.ended = true;
         let validation = config.data.open(Split::Val)?;
         let all = validation.len();
         let inference = Inference { network: model, preprocess: &config.data.preprocess, config: &config.eval, device };
-        let scores = eval::evaluate_each(&inference, validation.as_ref(), &mut |image| self.evaluating(image, all))?;
-        Ok(self.gathered.with(scores))
+        let see = &mut |image: &Evaluated| self.evaluating(image, all).flow();
+        let scores = eval::evaluate_each(&inference, validation.as_ref(), see)?;
+        Ok(scores.map(|scores| self.gathered.with(scores)))
     }
 }
 
@@ -120,11 +122,11 @@ impl Observer for Judge<'_> {
         self.inner.iteration(progress);
     }
 
-    fn evaluating(&mut self, image: &Evaluated, all: usize) {
+    fn evaluating(&mut self, image: &Evaluated, all: usize) -> Stop {
         if self.ended {
             self.gathered.add(image);
         }
-        self.inner.evaluating(image, all);
+        self.inner.evaluating(image, all)
     }
 
     fn evaluated(&mut self, iteration: u64, scores: &Scores) {

@@ -214,7 +214,7 @@ impl Plan {
     /// Reads the plan of the comparison in `folder`; none where there is none.
     pub fn read(folder: &Path) -> Result<Option<Self>> {
         let path = folder.join(PLAN);
-        match files::read_text(&path, files::TEXT) {
+        match files::read_text(&path, files::RECIPE) {
             Ok(text) => Self::parse(&text, &path).map(Some),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(Error::file("read", &path, error)),

@@ -194,7 +194,7 @@ pub fn train_and_evaluate(plan: &Plan, run: &Run, place: &Place, observer: &mut 
         ..About::default()
     };
     report::run::write(&folder, &train::scores(&folder)?, place.device, &about)?;
-    let judged = judge.finish(&trained.model, &config, place.device)?;
+    let Some(judged) = judge.finish(&trained.model, &config, place.device)? else { return Ok(Ended::Interrupted) };
     settle(run, &config, judged, &folder, place)?;
     Ok(Ended::Finished)
 }

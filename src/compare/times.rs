@@ -107,8 +107,8 @@ impl Observer for Stopwatch<'_> {
         self.inner.iteration(progress);
     }
 
-    fn evaluating(&mut self, image: &Evaluated, all: usize) {
-        self.inner.evaluating(image, all);
+    fn evaluating(&mut self, image: &Evaluated, all: usize) -> Stop {
+        self.inner.evaluating(image, all)
     }
 
     fn evaluated(&mut self, iteration: u64, scores: &Scores) {
@@ -179,7 +179,9 @@ impl Observer for Probe<'_> {
         }
     }
 
-    fn evaluating(&mut self, _: &Evaluated, _: usize) {}
+    fn evaluating(&mut self, _: &Evaluated, _: usize) -> Stop {
+        Stop::No
+    }
 
     fn evaluated(&mut self, _: u64, _: &Scores) {}
 
@@ -206,7 +208,9 @@ mod tests {
     impl Observer for Quiet {
         fn note(&mut self, _: &str) {}
         fn iteration(&mut self, _: &Progress) {}
-        fn evaluating(&mut self, _: &Evaluated, _: usize) {}
+        fn evaluating(&mut self, _: &Evaluated, _: usize) -> Stop {
+            Stop::No
+        }
         fn evaluated(&mut self, _: u64, _: &Scores) {}
         fn stop(&mut self, _: u64) -> Stop {
             Stop::No

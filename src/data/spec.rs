@@ -186,7 +186,7 @@ impl DatasetSpec {
     /// A file that is missing or not UTF-8; unknown keys and wrong types with line and column; classes without end,
     /// twice the same, or two that claim one value.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = files::read_text(path, files::TEXT).map_err(|e| Error::file("read", path, e))?;
+        let text = files::read_text(path, files::RECIPE).map_err(|e| Error::file("read", path, e))?;
         Self::parse(&text, path)
     }
 

@@ -24,6 +24,7 @@ pub(crate) mod toy;
 mod view;
 mod windows;
 
+use std::ops::ControlFlow;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -184,16 +185,24 @@ pub fn evaluate(
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Scores> {
     let all = dataset.len();
-    evaluate_each(inference, dataset, &mut |image| progress(image.done, all))
+    evaluate_samples(inference, &dataset.classes().names, samples(dataset), |image| progress(image.done, all))
 }
 
-/// The same, told of every image what was predicted and counted; nothing of it is kept.
-pub fn evaluate_each(inference: &Inference, dataset: &dyn Dataset, see: &mut dyn FnMut(&Evaluated)) -> Result<Scores> {
-    let samples = (0..dataset.len()).map(|index| {
+fn samples(dataset: &dyn Dataset) -> impl Iterator<Item = Result<Sample>> + Send {
+    (0..dataset.len()).map(|index| {
         let sample = dataset.get(index)?;
         Ok((dataset.name(index), sample.image, sample.labels))
-    });
-    evaluate_samples(inference, &dataset.classes().names, samples, |image| see(image))
+    })
+}
+
+/// The same, told of every image what was predicted and counted; nothing of it is kept. None where `see` broke it off.
+pub fn evaluate_each(
+    inference: &Inference,
+    dataset: &dyn Dataset,
+    see: &mut dyn FnMut(&Evaluated) -> ControlFlow<()>,
+) -> Result<Option<Scores>> {
+    let names = &dataset.classes().names;
+    Ok(walk(inference, names, samples(dataset), false, see)?.map(|counts| counts.scores(names)))
 }
 
 /// Scores a network on samples: one confusion matrix over all pixels, in the size of the truth.
@@ -204,24 +213,30 @@ pub fn evaluate_samples<I>(
     inference: &Inference,
     names: &[String],
     samples: I,
-    progress: impl FnMut(&Evaluated),
+    mut progress: impl FnMut(&Evaluated),
 ) -> Result<Scores>
 where
     I: IntoIterator<Item = Result<Sample>>,
     I::IntoIter: Send,
 {
-    Ok(walk(inference, names, samples, false, progress)?.scores(names))
+    let see = |image: &Evaluated| {
+        progress(image);
+        ControlFlow::Continue(())
+    };
+    let counts = walk(inference, names, samples, false, see)?;
+    Ok(counts.unwrap_or_else(|| Confusion::new(names.len())).scores(names))
 }
 
 /// Evaluates the samples of a dataset at `indices` and counts all that a [`Tally`] keeps: with `certain` also how probable the
-/// answers are, which takes a little longer, and with `suspects` where the truth itself may be wrong.
+/// answers are, which takes a little longer, and with `suspects` where the truth itself may be wrong. None where `progress`
+/// broke it off.
 pub fn tally(
     inference: &Inference,
     dataset: &dyn Dataset,
     indices: &[usize],
     ask: Ask,
-    progress: &mut dyn FnMut(usize, usize),
-) -> Result<Tally> {
+    progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+) -> Result<Option<Tally>> {
     let names = &dataset.classes().names;
     let samples = indices.iter().map(|index| {
         let sample = dataset.get(*index)?;
@@ -230,23 +245,24 @@ pub fn tally(
     let mut tally = Tally::new(names.len(), ask);
     // Of more shards than images some have nothing to do.
     if indices.is_empty() && !dataset.is_empty() {
-        return Ok(tally);
+        return Ok(Some(tally));
     }
-    walk(inference, names, samples, ask.certainty || ask.suspects > 0, |image| {
+    let counts = walk(inference, names, samples, ask.certainty || ask.suspects > 0, |image| {
         tally.add(indices[image.done - 1], image);
-        progress(image.done, indices.len());
+        progress(image.done, indices.len())
     })?;
-    Ok(tally)
+    Ok(counts.map(|_| tally))
 }
 
-/// Predicts every sample, with its certainty if asked for, and shows it to `progress`; the counts of all.
+/// Predicts every sample, with its certainty if asked for, and shows it to `see`; the counts of all, or none where that broke
+/// it off.
 fn walk<I>(
     inference: &Inference,
     names: &[String],
     samples: I,
     certain: bool,
-    mut progress: impl FnMut(&Evaluated),
-) -> Result<Confusion>
+    mut see: impl FnMut(&Evaluated) -> ControlFlow<()>,
+) -> Result<Option<Confusion>>
 where
     I: IntoIterator<Item = Result<Sample>>,
     I::IntoIter: Send,
@@ -290,20 +306,15 @@ where
             total.merge(&confusion);
             done += 1;
             let (image, truth, prediction, certainty) = (&image, &truth, &prediction, certainty.as_ref());
-            progress(&Evaluated {
-                done,
-                name: &name,
-                image,
-                truth,
-                prediction,
-                certainty,
-                confusion: &confusion,
-                took,
-            });
+            let seen =
+                see(&Evaluated { done, name: &name, image, truth, prediction, certainty, confusion: &confusion, took });
+            if seen.is_break() {
+                return Ok(None);
+            }
         }
         match done {
             0 => Err(Error::new("there is no image to evaluate on")),
-            _ => Ok(total),
+            _ => Ok(Some(total)),
         }
     })
 }

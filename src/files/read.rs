@@ -9,7 +9,10 @@ use std::path::Path;
 /// The most bytes of a picture or a mask.
 pub const PICTURE: u64 = 1 << 30;
 
-/// The most bytes of what people write: descriptions, recipes, files of names.
+/// The most bytes of a recipe or a dataset's description: lists of all values of 16 bits are far smaller.
+pub const RECIPE: u64 = 4 << 20;
+
+/// The most bytes of what people write beside those: files of names.
 pub const TEXT: u64 = 16 << 20;
 
 /// The most bytes of a list of files, of a log, and of what the program writes for itself.

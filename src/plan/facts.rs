@@ -236,6 +236,10 @@ impl Pretrained {
         let shape = |name: &str| named.get(name).map(|tensor| tensor.shape.clone());
         let shapes = named.iter().map(|(name, tensor)| (name.as_str(), tensor.shape.as_slice())).collect();
         if let Some(network) = Convolutional::of(&shapes) {
+            if let Some(stage) = network.incomplete() {
+                return Err(Error::new(format!("`{}` lacks weights of `{stage}`", path.display()))
+                    .hint("it is damaged: download it again, or leave --pretrained out"));
+            }
             return Ok(Self { path: path.to_owned(), network: Network::Convolutional(network) });
         }
         let block =

@@ -49,7 +49,9 @@ struct Silent;
 impl Observer for Silent {
     fn note(&mut self, _: &str) {}
     fn iteration(&mut self, _: &Progress) {}
-    fn evaluating(&mut self, _: &Evaluated, _: usize) {}
+    fn evaluating(&mut self, _: &Evaluated, _: usize) -> Stop {
+        Stop::No
+    }
     fn evaluated(&mut self, _: u64, _: &Scores) {}
     fn stop(&mut self, _: u64) -> Stop {
         Stop::No

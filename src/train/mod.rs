@@ -208,7 +208,10 @@ pub fn run_by(
             manifest::took(run, clock(), &mut |text| observer.note(text));
             unsaved = false;
             let model = learner.published();
-            let scores = judge.evaluate(&model, observer)?;
+            let Some(scores) = judge.evaluate(&model, observer)? else {
+                interrupted = true;
+                break;
+            };
             let before = state.evaluated;
             offer(&scores, &mut state, &course, &model, run, &metadata, &mut log)?;
             let collapse = Collapse::of(&scores).filter(|_| !losses.learns(state.iteration));
@@ -307,13 +310,17 @@ pub fn run_by(
     let model = learner.published();
     let published = run.join("model.safetensors").exists();
     if !interrupted && (state.evaluated < state.iteration || !published) {
-        let scores = judge.evaluate(&model, observer)?;
-        offer(&scores, &mut state, &course, &model, run, &metadata, &mut log)?;
-        state.elapsed_s = keeper.as_ref().map(Timekeeper::elapsed);
-        checkpoints.update(&state)?;
-        observer.evaluated(state.iteration, &scores);
-        if let Some(collapse) = Collapse::of(&scores).filter(|_| !losses.learns(state.iteration)) {
-            observer.note(&collapse.text(state.iteration, train));
+        match judge.evaluate(&model, observer)? {
+            Some(scores) => {
+                offer(&scores, &mut state, &course, &model, run, &metadata, &mut log)?;
+                state.elapsed_s = keeper.as_ref().map(Timekeeper::elapsed);
+                checkpoints.update(&state)?;
+                observer.evaluated(state.iteration, &scores);
+                if let Some(collapse) = Collapse::of(&scores).filter(|_| !losses.learns(state.iteration)) {
+                    observer.note(&collapse.text(state.iteration, train));
+                }
+            }
+            None => interrupted = true,
         }
     }
     let took = manifest::took(run, clock(), &mut |text| observer.note(text));

@@ -1,5 +1,6 @@
 //! What a run tells while it goes, and what it asks.
 
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use crate::eval::{Evaluated, Scores};
@@ -10,8 +11,9 @@ pub trait Observer {
     fn note(&mut self, message: &str);
     /// After every iteration.
     fn iteration(&mut self, progress: &Progress);
-    /// After every image of the validation split, of which there are `all`.
-    fn evaluating(&mut self, image: &Evaluated, all: usize);
+    /// After every image of the validation split, of which there are `all`. Shall the evaluation be broken off here, and the
+    /// run stop? What was learned is saved; the evaluation is made again when the run goes on.
+    fn evaluating(&mut self, image: &Evaluated, all: usize) -> Stop;
     /// After an evaluation.
     fn evaluated(&mut self, iteration: u64, scores: &Scores);
     /// Shall the run stop before this iteration?
@@ -25,6 +27,13 @@ pub enum Stop {
     No,
     /// Save, to be resumed later.
     Save,
+}
+
+impl Stop {
+    /// For what goes on image by image.
+    pub(crate) fn flow(self) -> ControlFlow<()> {
+        if self == Self::Save { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
 }
 
 /// Where the loop stands.

@@ -49,7 +49,7 @@ fn prepare_locked(config: &Config, run: &Path, resume: bool) -> Result<()> {
     let path = run.join("config.toml");
     let text = config.to_toml()?;
     let begun = begun(run)?;
-    match files::read_text(&path, files::TEXT) {
+    match files::read_text(&path, files::RECIPE) {
         // What failed before its first checkpoint is no run.
         Ok(_) if !resume && !begun => {}
         Ok(_) if !resume => return Err(holds_one(run)),

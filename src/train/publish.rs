@@ -31,10 +31,10 @@ impl Judge<'_> {
         Inference { network, preprocess: &self.config.data.preprocess, config: &self.config.eval, device: self.device }
     }
 
-    /// The scores of a model on the validation split.
-    pub(super) fn evaluate(&self, model: &Model, observer: &mut dyn Observer) -> Result<Scores> {
+    /// The scores of a model on the validation split; none where the observer breaks it off.
+    pub(super) fn evaluate(&self, model: &Model, observer: &mut dyn Observer) -> Result<Option<Scores>> {
         let all = self.validation.len();
-        let see = &mut |image: &eval::Evaluated| observer.evaluating(image, all);
+        let see = &mut |image: &eval::Evaluated| observer.evaluating(image, all).flow();
         eval::evaluate_each(&self.inference(model), self.validation, see)
     }
 

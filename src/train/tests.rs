@@ -48,6 +48,9 @@ struct Machine<'a> {
     now: &'a Cell<f64>,
     step: &'a dyn Fn(u64) -> f64,
     stop: u64,
+    /// Images of evaluations so far, and the one after which it is told to stop.
+    images: u64,
+    stop_at_image: u64,
     notes: Vec<String>,
     lengths: Vec<u64>,
 }
@@ -62,8 +65,10 @@ impl Observer for Machine<'_> {
         self.lengths.push(progress.iterations);
     }
 
-    fn evaluating(&mut self, _: &Evaluated, _: usize) {
+    fn evaluating(&mut self, _: &Evaluated, _: usize) -> Stop {
         self.now.set(self.now.get() + 0.5);
+        self.images += 1;
+        if self.images == self.stop_at_image { Stop::Save } else { Stop::No }
     }
 
     fn evaluated(&mut self, _: u64, _: &Scores) {}
@@ -81,10 +86,21 @@ fn train<'a>(
     now: &'a Cell<f64>,
     step: &'a dyn Fn(u64) -> f64,
 ) -> (Outcome, Machine<'a>) {
+    train_until(config, run, (resume, stop, u64::MAX), now, step)
+}
+
+/// The same, until an image of its evaluations.
+fn train_until<'a>(
+    config: &Config,
+    run: &Path,
+    (resume, stop, stop_at_image): (bool, u64, u64),
+    now: &'a Cell<f64>,
+    step: &'a dyn Fn(u64) -> f64,
+) -> (Outcome, Machine<'a>) {
     let _lock = prepare(config, run, resume).unwrap();
     let session =
         Session { run, resume, trial: false, device: &Device::flex(), device_name: "simulated", command: "test" };
-    let mut machine = Machine { now, step, stop, notes: Vec::new(), lengths: Vec::new() };
+    let mut machine = Machine { now, step, stop, images: 0, stop_at_image, notes: Vec::new(), lengths: Vec::new() };
     now.set(0.0);
     let clock = || Duration::from_secs_f64(now.get());
     let outcome = run_by(config, &session, &clock, &mut machine).unwrap();
@@ -266,4 +282,26 @@ fn a_collapsed_run_is_begun_again_and_repeated_by_its_last_recipe() {
     let (kept, notes) = train_until_it_stands(&config, &warned);
     assert!(kept == config && notes.iter().any(|note| note.contains("--set train.optimizer.lr=3.3e0")), "{notes:?}");
     assert!(!warned.join("collapsed-1").exists());
+}
+
+#[test]
+fn an_evaluation_that_is_broken_off_is_made_again_and_ends_in_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let [whole, parts] = ["whole", "parts"].map(|name| folder.path().join(name));
+    let changes = ["train.iterations=40".to_owned(), "train.restarts=0".to_owned()];
+    let config = Config::parse(TINY, "tiny.toml", &changes).unwrap();
+    let (now, step) = (Cell::new(0.0), |_: u64| 1.0);
+    train(&config, &whole, (false, u64::MAX), &now, &step);
+    // The second image of the evaluation after 20, the first of that of the resumed run, and the last of the last one.
+    for (resume, image, iteration) in [(false, 2, 20), (true, 1, 20), (true, 8, 40)] {
+        let (outcome, machine) = train_until(&config, &parts, (resume, u64::MAX, image), &now, &step);
+        assert!(outcome.interrupted && outcome.iteration == iteration && machine.images == image, "{outcome:?}");
+        let evaluations = progress::read(&parts).unwrap().iter().filter(|row| matches!(row, Row::Eval(_))).count();
+        assert_eq!(evaluations as u64, iteration / 40, "only what was seen as a whole is logged");
+    }
+    let (outcome, machine) = train(&config, &parts, (true, u64::MAX), &now, &step);
+    assert!(!outcome.interrupted && machine.images == 4);
+    assert_same_weights(&whole, &parts, 40);
+    let text = |run: &Path| std::fs::read_to_string(run.join("metrics.csv")).unwrap().lines().count();
+    assert_eq!(text(&whole), text(&parts));
 }

@@ -196,6 +196,10 @@ impl<'a> Timekeeper<'a> {
         let elapsed = self.elapsed();
         self.looked = (elapsed, iteration);
         let aim = AIM * self.limit;
+        // A run that has come to its end cannot be bent any more.
+        if iteration >= course.iterations(iteration) {
+            return None;
+        }
         let end = Bend { iteration, iterations: iteration, eval_every: None };
         let Some(Speed { step, evaluation }) = self.speed() else { return (elapsed >= aim).then_some(end) };
         let (last, every) = (course.iterations(iteration), course.eval_every(iteration));

@@ -86,6 +86,17 @@ impl Convolutional {
         })
     }
 
+    /// The first of its stages, as files call it, of which weights are missing.
+    pub fn incomplete(&self) -> Option<String> {
+        let (Self::Resnet { depths, channels, .. } | Self::Convnext { depths, channels }) = self;
+        let lacking = depths.iter().position(|blocks| *blocks == 0);
+        let stage = lacking.or((channels.len() < STAGES).then_some(channels.len()))?;
+        Some(match self {
+            Self::Resnet { .. } => format!("layer{}", stage + 1),
+            Self::Convnext { .. } => format!("stages.{stage}"),
+        })
+    }
+
     /// Of a published residual network its layers.
     fn layers(&self) -> Option<usize> {
         let Self::Resnet { depths, bottleneck, .. } = self else { return None };

@@ -1,5 +1,7 @@
 //! Evaluation as a whole: shards, bounded memory, pages, and whether known label errors are found.
 
+use std::ops::ControlFlow;
+
 use burn::tensor::{Device, Tensor};
 use serde_json::Value;
 use structtoken::data::image::{IGNORE, Image, Labels};
@@ -300,7 +302,7 @@ fn suspects(
     let inference = Inference { network, preprocess, config, device: &device };
     let ask = Ask { certainty: true, suspects: n };
     let indices: Vec<usize> = (0..set.len()).collect();
-    let counted = tally(&inference, set, &indices, ask, &mut |_, _| {}).unwrap();
+    let counted = tally(&inference, set, &indices, ask, &mut |_, _| ControlFlow::Continue(())).unwrap().unwrap();
     counted.evaluation(&set.classes().names).suspects.unwrap()
 }
 

@@ -76,6 +76,45 @@ fn one_bad_file_keeps_no_other_from_being_labelled() {
 }
 
 #[test]
+fn files_that_no_prediction_wrote_are_replaced_only_when_asked() {
+    let lab = Lab::new();
+    for (seed, name) in ["a", "b", "c"].iter().enumerate() {
+        save(&lab, &format!("set/images/{name}.jpg"), seed as u32);
+        save(&lab, &format!("set/masks/{name}.png"), 9);
+    }
+    // A relative name lives as long as it is needed.
+    const MODEL: &str = "model.safetensors";
+    std::fs::copy(model(), lab.path(MODEL)).unwrap();
+    fn predict<'a>(more: &[&'a str]) -> Vec<&'a str> {
+        [&["predict", MODEL, "--device", "cpu"][..], more].concat()
+    }
+    let truth = std::fs::read(lab.path("set/masks/a.png")).unwrap();
+    // The truth of all images; of one, beside the image; and what only an overlay would replace.
+    let into = predict(&["set/images", "--out", "set/masks"]);
+    lab.refused(&into, &["set/masks/a.png", "would be replaced", "2 more", "--out", "--overwrite"]);
+    std::fs::copy(lab.path("set/masks/a.png"), lab.path("set/images/a.png")).unwrap();
+    lab.refused(&predict(&["set/images/a.jpg", "--overlay", "--out", "set/images"]), &["set/images/a.png"]);
+    lab.write("own/b_overlay.png", "mine");
+    lab.write("own/b_probabilities.npy", "mine");
+    let one = ["set/images/b.jpg", "--out", "own"];
+    lab.refused(&predict(&[&one[..], &["--overlay"]].concat()), &["own/b_overlay.png"]);
+    lab.refused(&predict(&[&one[..], &["--probabilities"]].concat()), &["own/b_probabilities.npy"]);
+    assert!(!lab.path("own/b.png").exists(), "nothing is written");
+    for path in ["set/masks/a.png", "set/images/a.png"] {
+        assert!(std::fs::read(lab.path(path)).unwrap() == truth);
+    }
+    // Both remedies; and its own are replaced, until somebody edits them.
+    let all = ["--overlay", "--probabilities"];
+    for out in ["elsewhere", "elsewhere", "own"] {
+        let asked: &[&str] = if out == "own" { &["--overwrite"] } else { &[] };
+        lab.ok(&predict(&[&["set/images/b.jpg", "--out", out][..], &all, asked].concat()));
+        lab.ok(&predict(&[&["set/images/b.jpg", "--out", out][..], &all].concat()));
+    }
+    image::open(lab.path("elsewhere/b.png")).unwrap().to_rgb8().save(lab.path("elsewhere/b.png")).unwrap();
+    lab.refused(&predict(&["set/images/b.jpg", "--out", "elsewhere"]), &["elsewhere/b.png"]);
+}
+
+#[test]
 fn two_processes_write_whole_files_into_one_folder() {
     let lab = Lab::new();
     let names: Vec<String> = (0..228).map(|i| format!("{i}.png")).collect();

@@ -110,6 +110,37 @@ fn nohup_is_obeyed() {
     assert!(lab.path("run/report.html").exists());
 }
 
+/// Evaluations of so many images that they take minutes: a signal ends them all the same.
+#[cfg(unix)]
+#[test]
+fn evaluations_stop_when_told() {
+    use std::io::{BufRead, BufReader, Read};
+    let lab = Lab::new();
+    lab.write("tiny.toml", TINY);
+    let cpu = ["--device", "cpu", "--threads", "1"];
+    let many = ["--set", "data.shapes.val=200000"];
+    // The checkpoint of the last iteration is written before its evaluation.
+    let train = ["train", "tiny.toml", "--out", "run", "--set", "train.iterations=2"];
+    let mut child = quietly(&lab, &[&train[..], &many, &cpu].concat());
+    wait_for("a checkpoint", || lab.path("run/checkpoints/step-00000002").exists());
+    signal(&child, "-TERM");
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(!lab.path("run/model.safetensors").exists());
+
+    lab.ok(&[&["train", "tiny.toml", "--out", "short", "--set", "train.iterations=1"][..], &cpu].concat());
+    let eval = ["eval", "short/model.safetensors", "--out", "scores.json"];
+    let mut child = lab.command(&[&eval[..], &many, &cpu].concat()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap());
+    let mut first = String::new();
+    lines.read_line(&mut first).unwrap();
+    assert!(first.starts_with("evaluating 200000 images"), "{first}");
+    signal(&child, "-TERM");
+    let mut rest = String::new();
+    lines.read_to_string(&mut rest).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{rest}");
+    assert!(rest.contains("nothing is written") && !lab.path("scores.json").exists(), "{rest}");
+}
+
 #[test]
 fn a_run_that_fails_does_not_stop_those_after_it() {
     let lab = Lab::new();

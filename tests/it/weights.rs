@@ -85,6 +85,21 @@ fn registers_and_tables_without_a_class_row_are_planned() {
     }
 }
 
+/// A file that lacks a stage is named, with what it lacks.
+#[test]
+fn incomplete_convolutional_networks_are_named() {
+    let lab = Lab::new();
+    let mut tensors = BTreeMap::from([("conv1.weight".to_owned(), (vec![8, 3, 7, 7], vec![0.1; 8 * 147]))]);
+    for stage in 1..4 {
+        for conv in 1..3 {
+            tensors.insert(format!("layer{stage}.0.conv{conv}.weight"), (vec![8, 8, 3, 3], vec![0.1; 576]));
+        }
+    }
+    write(&lab.path("cut.safetensors"), &tensors, &serde_json::json!({}));
+    let arguments = ["train", "shapes", "--pretrained", "cut.safetensors", "--device", "cpu", "--out", "run"];
+    lab.refused(&arguments, &["`cut.safetensors` lacks weights of `layer4`", "download it again"]);
+}
+
 /// timm's ResNet and ConvNeXt become the way down of a U-Net, trained from where they are; classifiers are left out, and said.
 #[test]
 fn convolutional_networks_are_planned_as_encoders() {

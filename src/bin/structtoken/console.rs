@@ -38,7 +38,8 @@ pub(crate) struct Console {
 impl Console {
     /// A console that takes over Ctrl-C: the run saves and stops.
     pub(crate) fn new(json: bool) -> Result<Self> {
-        let interrupted = listen(|| talk!("\nsaving after this iteration; press Ctrl-C again to stop at once"))?;
+        let interrupted =
+            listen(|| talk!("\nsaving after this iteration or image; press Ctrl-C again to stop at once"))?;
         let bar = stderr().is_terminal().then(|| {
             let bars = MultiProgress::new();
             (bars.add(bar("{msg}\n{wide_bar} {pos}/{len}")), bars)
@@ -99,6 +100,11 @@ impl Console {
         best.as_ref().map(|tally| tally.evaluation(&names)).filter(|found| found.scores.matrix == scores.matrix)
     }
 
+    /// By a signal, or by the process that started this one.
+    fn is_told_to_stop(&self) -> bool {
+        self.interrupted.load(Ordering::SeqCst) || self.abandoned.load(Ordering::SeqCst)
+    }
+
     fn line(&self, text: &str) {
         match &self.bar {
             Some((bar, _)) => bar.println(text),
@@ -153,7 +159,7 @@ impl Observer for Console {
         }
     }
 
-    fn evaluating(&mut self, image: &Evaluated, all: usize) {
+    fn evaluating(&mut self, image: &Evaluated, all: usize) -> Stop {
         if let Some((tally, _)) = &mut self.tallies {
             let blank = || Tally::new(image.confusion.classes(), Ask::default());
             let fresh = tally.take().filter(|_| image.done > 1);
@@ -169,6 +175,7 @@ impl Observer for Console {
                 self.evaluating = None;
             }
         }
+        if self.is_told_to_stop() { Stop::Save } else { Stop::No }
     }
 
     fn evaluated(&mut self, iteration: u64, scores: &Scores) {
@@ -197,8 +204,7 @@ impl Observer for Console {
     }
 
     fn stop(&mut self, iteration: u64) -> Stop {
-        let told = |flag: &AtomicBool| flag.load(Ordering::SeqCst);
-        if told(&self.interrupted) || told(&self.abandoned) || self.stop_after.is_some_and(|stop| iteration >= stop) {
+        if self.is_told_to_stop() || self.stop_after.is_some_and(|stop| iteration >= stop) {
             Stop::Save
         } else {
             Stop::No

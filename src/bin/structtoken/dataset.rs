@@ -36,7 +36,7 @@ pub(crate) fn named(path: &Path) -> Result<Option<Named>> {
     if !path.exists() {
         return Ok(None);
     }
-    let text = files::read_text(path, files::TEXT).map_err(|error| Error::file("read", path, error))?;
+    let text = files::read_text(path, files::RECIPE).map_err(|error| Error::file("read", path, error))?;
     let describes = toml::from_str(&text).is_ok_and(|table: toml::Table| table.contains_key("classes"));
     if describes { Ok(Some(Named::Described(utf8(path)?.to_owned()))) } else { Ok(None) }
 }

@@ -1,8 +1,10 @@
 //! `structtoken eval`.
 
 use std::io::Read;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -20,7 +22,7 @@ use structtoken::shard::Shard;
 use structtoken::text::word;
 use structtoken::{device, eval, files, report, weights};
 
-use crate::console::{bar, print};
+use crate::console::{bar, listen, print};
 use crate::dataset::Opened;
 use crate::train::command_line;
 use crate::{Computing, End};
@@ -126,14 +128,22 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         ALL => format!("all splits of {title}"),
         split => format!("the {split} split of {title}"),
     };
+    let counted = Arc::new(AtomicBool::new(false));
+    let interrupted = until_counted(&counted)?;
     talk!("evaluating {} images of {of} on {name}", indices.len());
     let foretold = foretell(&model, &config, dataset.as_ref())?;
     let (progress, started) = (bar("{wide_bar} {pos}/{len}  {eta} left"), Instant::now());
     let tally = eval::tally(&inference, dataset.as_ref(), &indices, ask, &mut |done, all| {
         progress.set_length(all as u64);
         progress.set_position(done as u64);
+        if interrupted.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     progress.finish_and_clear();
+    counted.store(true, Ordering::SeqCst);
+    let Some(tally) = tally.filter(|_| !interrupted.load(Ordering::SeqCst)) else {
+        talk!("stopped: nothing is written");
+        return Ok(End::Interrupted);
+    };
     if let Some(peak) = memory::peak() {
         let peak = peak as f64 / 1e6;
         let beside = foretold.map_or(String::new(), |foretold| {
@@ -161,6 +171,16 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let seen = Some((&inference, dataset.as_ref()));
     write_page(&arguments.output, &found, dataset.classes(), seen, about)?;
     Ok(End::Done)
+}
+
+/// Takes over Ctrl-C: the evaluation is broken off after an image. When all are counted, the process ends at once: whatever
+/// it writes is then there as a whole or not at all.
+fn until_counted(counted: &Arc<AtomicBool>) -> Result<Arc<AtomicBool>> {
+    let counted = Arc::clone(counted);
+    listen(move || match counted.load(Ordering::SeqCst) {
+        true => std::process::exit(130),
+        false => talk!("\nstopping after this image; press Ctrl-C again to stop at once"),
+    })
 }
 
 /// Prints the estimated memory of the evaluation and returns it in bytes; `None` where it is too little to be

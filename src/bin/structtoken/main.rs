@@ -132,6 +132,7 @@ enum End {
 
 fn main() -> ExitCode {
     keep_freed_memory();
+    large_files_are_errors();
     let work = || {
         let Some(Cli { command }) = parse()? else { return Ok(End::Done) };
         start_threads(command.computing())?;
@@ -176,6 +177,15 @@ fn start_threads(computing: Option<&Computing>) -> Result<()> {
             ),
         )
     })
+}
+
+/// Writing beyond a limit (`ulimit -f`) is then an error, which is told, and no signal that ends the process.
+fn large_files_are_errors() {
+    // SAFETY: sets what one signal does; ignoring it calls nothing.
+    #[cfg(unix)]
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
 }
 
 /// Every step frees and takes the same large tensors again; giving their pages back to the system in between costs a third

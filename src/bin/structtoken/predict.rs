@@ -9,7 +9,8 @@ use structtoken::data::init::{Role, Roles};
 use structtoken::error::{Error, Result};
 use structtoken::eval::infer::InferMode;
 use structtoken::model::ModelConfig;
-use structtoken::predict::{NpyType, Predictor, write_npy};
+use structtoken::predict::written::{is_prediction, sign};
+use structtoken::predict::{Predictor, write_probabilities};
 use structtoken::rng::fnv1a;
 use structtoken::{artifact, device, files};
 
@@ -34,6 +35,9 @@ pub(crate) struct Arguments {
     /// Also write the class probabilities, `[classes, height, width]`, as 16-bit .npy
     #[arg(long)]
     probabilities: bool,
+    /// Replace files that earlier predictions did not write too
+    #[arg(long)]
+    overwrite: bool,
     /// Change a setting of the model, for instance eval.mode=slide for images that are too large as a whole; may be
     /// repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
@@ -116,15 +120,15 @@ fn one(
     let failed = |error| Error::new(format!("cannot predict `{}`", path.display())).source(error);
     let labels = predictor.predict_with(&image, progress).map_err(failed)?;
     let outputs = Outputs::of(arguments, name);
-    files::write(&outputs.mask, &encode_index_png(&labels, &predictor.classes().colors)?)?;
+    files::write(&outputs.mask, &sign(encode_index_png(&labels, &predictor.classes().colors)?))?;
     if let Some(path) = &outputs.overlay {
         let picture = predictor.overlay(&image, &labels);
-        files::write(path, &encode_png(&picture)?)?;
+        files::write(path, &sign(encode_png(&picture)?))?;
     }
     if let Some(path) = &outputs.probabilities {
         let shape = [predictor.classes().len(), image.height, image.width];
         let values = predictor.probabilities(&image).map_err(failed)?;
-        write_npy(path, &values, &shape, NpyType::F16)?;
+        write_probabilities(path, &values, &shape)?;
     }
     if arguments.json {
         let classes = shares(&image, &labels, &predictor.classes().names);
@@ -195,7 +199,22 @@ fn images(arguments: &Arguments) -> Result<Vec<(PathBuf, PathBuf)>> {
             }
         }
     }
+    if !arguments.overwrite {
+        others(taken.keys())?;
+    }
     Ok(found)
+}
+
+/// Fails if there are files at the places of outputs that no prediction wrote, before anything is computed.
+fn others<'a>(outputs: impl Iterator<Item = &'a PathBuf>) -> Result<()> {
+    let mut others = outputs.filter(|path| path.is_file() && !is_prediction(path));
+    let Some(first) = others.next() else { return Ok(()) };
+    let more = match others.count() {
+        0 => String::new(),
+        more => format!(", and so would {more} more"),
+    };
+    Err(Error::new(format!("`{}` is no earlier prediction, and would be replaced{more}", first.display()))
+        .hint("choose another folder with --out, or replace such files too with --overwrite"))
 }
 
 /// Of the pictures from `before` on, which lie in `folder`: its images alone, if it is a dataset. Others are as many as there

@@ -11,7 +11,7 @@ use structtoken::error::{Error, Result};
 use structtoken::plan::{self, Plan, Wishes};
 use structtoken::repeat::Repeat;
 use structtoken::report::run::About;
-use structtoken::{artifact, bench, device, report, text, train};
+use structtoken::{artifact, bench, device, files, report, text, train};
 
 use crate::console::{Console, clock, print};
 use crate::dataset::{self, Named, Opened};
@@ -247,7 +247,7 @@ fn planned(arguments: &Arguments, from: &[String], device: &Device) -> Result<Op
 /// Fails if a recipe asks for another network than the model file that it is to go on from.
 fn other_network(recipe: &Path, from: &Path) -> Result<()> {
     // What is wrong with a recipe is said when it is read.
-    let text = std::fs::read_to_string(recipe).unwrap_or_default();
+    let text = files::read_text(recipe, files::RECIPE).unwrap_or_default();
     let table: toml::Table = toml::from_str(&text).unwrap_or_default();
     let stated = table.get("model").and_then(|model| model.get("decoder")?.get("type"));
     let card = artifact::read_card(from)?;

@@ -295,7 +295,7 @@ impl Bits<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::image::{Labels, decode_mask};
+    use crate::data::image::decode_mask;
 
     /// Packs as the tool does, with runs of one length of bits.
     fn packed(values: &[u8], runs: &[(bool, usize)]) -> Vec<u8> {
@@ -339,10 +339,10 @@ mod tests {
     fn percents_become_pixels() {
         let value = |text: &str| serde_json::from_str::<Value>(text).unwrap();
         let drawn = |text: &str| {
-            let mut labels = Labels { width: 8, height: 4, ids: vec![0; 32] };
             let area = area(&value(text), [8, 4]).unwrap().unwrap();
-            super::super::raster::draw(&mut labels, &area, 1).unwrap();
-            labels.ids.iter().filter(|id| **id == 1).count()
+            let mut canvas = super::super::canvas::Canvas::new([8, 4], 0);
+            canvas.draw(&area, 1).unwrap();
+            canvas.labels().ids.iter().filter(|id| **id == 1).count()
         };
         assert_eq!(drawn(r#"{"points": [[0, 0], [50, 0], [50, 100], [0, 100]]}"#), 16);
         assert_eq!(drawn(r#"{"x": 25, "y": 0, "width": 50, "height": 50}"#), 8);

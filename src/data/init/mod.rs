@@ -8,6 +8,7 @@
 //! with what was found and what to pass.
 
 mod asked;
+mod canvas;
 mod city_polygons;
 mod classes;
 mod coco;

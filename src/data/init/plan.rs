@@ -6,6 +6,7 @@ use image::DynamicImage;
 use image::metadata::Orientation;
 
 use super::asked::{Flag, Used};
+use super::canvas::Canvas;
 use super::home::{home, real, way};
 use super::naming::pairs;
 use super::raster::{self, Area};
@@ -86,19 +87,21 @@ impl Job {
     /// The mask.
     pub(super) fn draw(&self) -> Result<Labels> {
         let [width, height] = self.size;
-        let mut labels = Labels { width, height, ids: vec![self.rest; width * height] };
-        for (area, class) in &self.areas {
+        let mut canvas = Canvas::new(self.size, self.rest);
+        // Later ones lie above.
+        for (area, class) in self.areas.iter().rev() {
             let drawn = match area {
                 Area::Polygons(rings) if self.normalised => {
                     let scaled = |ring: &Vec<[f64; 2]>| {
                         ring.iter().map(|[x, y]| [x * width as f64, y * height as f64]).collect()
                     };
-                    raster::draw(&mut labels, &Area::Polygons(rings.iter().map(scaled).collect()), *class)
+                    canvas.draw(&Area::Polygons(rings.iter().map(scaled).collect()), *class)
                 }
-                area => raster::draw(&mut labels, area, *class),
+                area => canvas.draw(area, *class),
             };
             drawn.map_err(|error| Error::file("draw what is in", &self.source, error))?;
         }
+        let labels = canvas.labels();
         if self.turn == Orientation::NoTransforms {
             return Ok(labels);
         }

@@ -1,18 +1,17 @@
-//! Outlines and run lengths to label maps.
+//! What annotations cover: outlines, run lengths, bitmaps.
 //!
 //! The rule: a pixel belongs to a polygon if its centre lies inside, by the even-odd count of edges to its left; a centre
 //! exactly on an edge belongs to the polygon on its right, or below, so two polygons that share an edge share no pixel.
 //! Several polygons of one object are united. Later objects cover earlier ones.
 //!
 //! An area is kept as its file has it and becomes pixels only while it is drawn: what a set takes in memory is what its
-//! files take, and one mask a thread.
+//! files take, and one mask a thread; see [`Canvas`](super::canvas::Canvas).
 
-use std::io::Cursor;
-use std::ops::Range;
+use std::io::{Cursor, Read};
 use std::path::PathBuf;
 
 use crate::data::formats;
-use crate::data::image::{Labels, MAX_PIXELS, RawMask, decode_mask, image_size, read_mask};
+use crate::data::image::{MAX_PIXELS, RawMask, decode_mask, image_size, read_mask};
 use crate::error::{Error, Result};
 
 /// Coordinates beyond this are no places in a picture.
@@ -47,6 +46,8 @@ pub(crate) enum Area {
 pub(crate) enum Bitmap {
     /// The bytes of its file.
     Bytes(Vec<u8>),
+    /// The same, deflated.
+    Deflated(Vec<u8>),
     /// Its file, as large as the whole picture.
     File(PathBuf),
 }
@@ -110,177 +111,56 @@ impl Area {
                 RawMask::Index { .. } => Err(Error::new(format!("`{}` is of another size", path.display()))),
                 RawMask::Rgb { .. } => Err(Error::new(format!("`{}` holds colours, not numbers", path.display()))),
             },
-            Self::Bitmap(at, Bitmap::Bytes(bytes)) => {
+            Self::Bitmap(at, mask) => {
                 if at.iter().any(|corner| corner.unsigned_abs() > FAR as u64) {
                     return Err(Error::new(format!(
                         "its corner ({}, {}) is not a position in a picture",
                         at[0], at[1]
                     )));
                 }
-                // Of the header alone, before any memory is taken.
-                let ((width, height), _) = formats::size(Cursor::new(bytes.as_slice()))
-                    .map_err(|error| Error::new("its mask is not a picture").source(error))?;
-                if width > size[0] || height > size[1] {
-                    return Err(Error::new(format!(
-                        "its mask has {width}x{height} pixels, and the image only {}x{}",
-                        size[0], size[1]
-                    )));
-                }
+                let inflated = match mask {
+                    Bitmap::Deflated(packed) => inflate(packed, size)?,
+                    _ => Vec::new(),
+                };
+                let bytes = if let Bitmap::Bytes(bytes) = mask { bytes } else { &inflated };
+                small_enough(bytes, size)?;
                 decode_mask(bytes).map(drop)
             }
         }
     }
 }
 
-/// Gives all pixels of an area a class.
+/// The bytes of a deflated picture that is no larger than `size`.
 ///
 /// # Errors
-/// A bitmap that cannot be read.
-pub(crate) fn draw(labels: &mut Labels, area: &Area, class: u8) -> Result<()> {
-    match area {
-        Area::Polygons(rings) => rings.iter().for_each(|ring| fill(labels, ring, class)),
-        Area::Disc(centre, radius) => ellipse(labels, *centre, [*radius; 2], class),
-        Area::Ellipse(centre, axes) => ellipse(labels, *centre, *axes, class),
-        Area::Runs { width, height, runs } if [*width, *height] == [labels.width, labels.height] => {
-            columns(labels, runs, class);
-        }
-        Area::Ids(path, table) => {
-            if let RawMask::Index { values, .. } = read_mask(path)? {
-                for (pixel, value) in labels.ids.iter_mut().zip(values) {
-                    *pixel = table.get(usize::from(value)).copied().unwrap_or(crate::data::image::IGNORE);
-                }
-            }
-        }
-        Area::Runs { .. } => return Err(Error::new("its run lengths are for a picture of another size")),
-        Area::Bitmap(at, bitmap) => {
-            let mask = match bitmap {
-                Bitmap::Bytes(bytes) => decode_mask(bytes)?,
-                Bitmap::File(path) => read_mask(path)?,
-            };
-            match mask {
-                RawMask::Index { width, values, .. } => stamp(labels, *at, width, &values, |value| *value > 0, class),
-                RawMask::Rgb { width, values, .. } => {
-                    stamp(labels, *at, width, &values, |value| *value != [0; 3], class)
-                }
-            }
-        }
+/// Damaged data, or far more of them than such a picture may have.
+pub(super) fn inflate(packed: &[u8], size: [usize; 2]) -> Result<Vec<u8>> {
+    /// Beside the pixels: palettes, notes.
+    const BESIDE: u64 = 1 << 16;
+    let most = (size[0] as u64).saturating_mul(size[1] as u64).saturating_mul(8).saturating_add(BESIDE);
+    let mut bytes = Vec::new();
+    let read = flate2::read::ZlibDecoder::new(packed).take(most.saturating_add(1)).read_to_end(&mut bytes);
+    read.map_err(|_| Error::new("its compressed mask is damaged"))?;
+    match bytes.len() as u64 > most {
+        true => Err(Error::new(format!("its mask inflates to more than {}x{} pixels can take", size[0], size[1]))),
+        false => Ok(bytes),
+    }
+}
+
+/// Width and height that a picture's first bytes state, before any memory is taken.
+///
+/// # Errors
+/// No picture, or one that is larger than the image.
+fn small_enough(start: &[u8], size: [usize; 2]) -> Result<()> {
+    let ((width, height), _) =
+        formats::size(Cursor::new(start)).map_err(|error| Error::new("its mask is not a picture").source(error))?;
+    if width > size[0] || height > size[1] {
+        return Err(Error::new(format!(
+            "its mask has {width}x{height} pixels, and the image only {}x{}",
+            size[0], size[1]
+        )));
     }
     Ok(())
-}
-
-/// Rows of a bitmap, cut where they leave the picture.
-fn stamp<T>(labels: &mut Labels, at: [i64; 2], width: usize, values: &[T], is_in: impl Fn(&T) -> bool, class: u8) {
-    for (row, line) in values.chunks(width.max(1)).enumerate() {
-        let Some(y) = usize::try_from(at[1] + row as i64).ok().filter(|y| *y < labels.height) else { continue };
-        let skipped = usize::try_from(-at[0]).unwrap_or(0).min(line.len());
-        let x = usize::try_from(at[0]).unwrap_or(0).min(labels.width);
-        let pixels = &mut labels.ids[y * labels.width + x..(y + 1) * labels.width];
-        for (pixel, _) in pixels.iter_mut().zip(&line[skipped..]).filter(|(_, value)| is_in(value)) {
-            *pixel = class;
-        }
-    }
-}
-
-fn ellipse(labels: &mut Labels, [x, y]: [f64; 2], [across, down]: [f64; 2], class: u8) {
-    for row in rows(y - down, y + down, labels.height) {
-        let off = row as f64 + 0.5 - y;
-        // Of a circle, as its equation has it.
-        let half = match across == down {
-            true => (down * down - off * off).max(0.0).sqrt(),
-            false => across * (1.0 - (off / down).powi(2)).max(0.0).sqrt(),
-        };
-        run(labels, row, x - half, x + half, class);
-    }
-}
-
-/// An edge of a ring, and the rows whose centres it may cross.
-struct Edge {
-    rows: Range<usize>,
-    from: [f64; 2],
-    to: [f64; 2],
-}
-
-/// Time grows with the corners, the crossings and the pixels, and with no product of these.
-fn fill(labels: &mut Labels, ring: &[[f64; 2]], class: u8) {
-    let edge = |(at, from): (usize, &[f64; 2])| {
-        let to = ring[(at + 1) % ring.len()];
-        let rows = rows(from[1].min(to[1]), from[1].max(to[1]), labels.height);
-        Edge { rows, from: *from, to }
-    };
-    let mut edges: Vec<Edge> = ring.iter().enumerate().map(edge).filter(|edge| !edge.rows.is_empty()).collect();
-    edges.sort_by_key(|edge| edge.rows.start);
-    let (Some(first), Some(last)) = (edges.first(), edges.iter().map(|edge| edge.rows.end).max()) else { return };
-    let (width, mut next) = (labels.width, 0);
-    let mut active: Vec<&Edge> = Vec::new();
-    // Whether the number of edges at or before a pixel's centre changes its parity there.
-    let mut turns = vec![false; width + 1];
-    for row in first.rows.start..last {
-        let y = row as f64 + 0.5;
-        active.retain(|edge| edge.rows.end > row);
-        while let Some(edge) = edges.get(next).filter(|edge| edge.rows.start <= row) {
-            active.push(edge);
-            next += 1;
-        }
-        let (mut low, mut high) = (width, 0);
-        for Edge { from: a, to: b, .. } in &active {
-            // Half-open, so that a corner on the line counts once.
-            if (a[1] <= y) != (b[1] <= y) {
-                let at = column(a[0] + (y - a[1]) / (b[1] - a[1]) * (b[0] - a[0]), width);
-                turns[at] = !turns[at];
-                (low, high) = (low.min(at), high.max(at));
-            }
-        }
-        let mut inside = false;
-        for at in low..=high {
-            inside ^= std::mem::take(&mut turns[at]);
-            if inside && at < width {
-                labels.ids[row * width + at] = class;
-            }
-        }
-    }
-}
-
-/// Rows whose centre may lie from `low` to `high`.
-fn rows(low: f64, high: f64, height: usize) -> Range<usize> {
-    // A float that is too large, or none, becomes the nearest number.
-    let end = ((high + 0.5).floor().max(0.0) as usize).min(height);
-    ((low - 0.5).ceil().max(0.0) as usize).min(end)..end
-}
-
-/// The first column whose centre lies at `x` or beyond.
-fn column(x: f64, width: usize) -> usize {
-    ((x - 0.5).ceil().max(0.0) as usize).min(width)
-}
-
-/// Pixels of a row whose centres lie from `left` on and before `right`.
-fn run(labels: &mut Labels, row: usize, left: f64, right: f64, class: u8) {
-    let (from, to) = (column(left, labels.width), column(right, labels.width));
-    if from < to {
-        labels.ids[row * labels.width + from..row * labels.width + to].fill(class);
-    }
-}
-
-/// Runs of zeros and ones down the columns. Whole columns are drawn by rows, which is how they lie in memory.
-fn columns(labels: &mut Labels, runs: &[u32], class: u8) {
-    let (width, height) = (labels.width, labels.height);
-    let mut at = 0;
-    for (turn, run) in runs.iter().enumerate() {
-        let end = at + *run as usize;
-        if turn % 2 == 1 {
-            let whole = at.div_ceil(height)..end / height;
-            let (head, tail) = match whole.is_empty() {
-                true => (at..end, end..end),
-                false => (at..whole.start * height, whole.end * height..end),
-            };
-            for index in head.chain(tail) {
-                labels.ids[(index % height) * width + index / height] = class;
-            }
-            if !whole.is_empty() {
-                labels.ids.chunks_exact_mut(width).for_each(|row| row[whole.clone()].fill(class));
-            }
-        }
-        at = end;
-    }
 }
 
 /// An area from COCO's run lengths: of zeros and ones in turn, down the columns.
@@ -326,12 +206,13 @@ pub(crate) fn decompress(text: &str) -> Result<Vec<u64>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::canvas::Canvas;
     use super::*;
 
     fn drawn(areas: &[(Area, u8)]) -> Vec<Vec<u8>> {
-        let mut labels = Labels { width: 6, height: 4, ids: vec![0; 24] };
-        areas.iter().for_each(|(area, class)| draw(&mut labels, area, *class).unwrap());
-        labels.ids.chunks(6).map(<[u8]>::to_vec).collect()
+        let mut canvas = Canvas::new([6, 4], 0);
+        areas.iter().rev().for_each(|(area, class)| canvas.draw(area, *class).unwrap());
+        canvas.labels().ids.chunks(6).map(<[u8]>::to_vec).collect()
     }
 
     fn polygon(points: &[[f64; 2]]) -> Area {
@@ -433,6 +314,25 @@ mod tests {
     }
 
     #[test]
+    fn deflated_bitmaps_inflate_to_no_more_than_their_image_holds() {
+        use std::io::Write;
+        let deflated = |parts: &[&[u8]]| {
+            let mut writer = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+            parts.iter().for_each(|part| writer.write_all(part).unwrap());
+            Area::Bitmap([1, 0], Bitmap::Deflated(writer.finish().unwrap()))
+        };
+        let Bitmap::Bytes(picture) = png(2, 2, |x, _| x as u8) else { panic!() };
+        let good = deflated(&[&picture]);
+        good.check([6, 4]).unwrap();
+        assert_eq!(drawn(&[(good.clone(), 1)])[1], [0, 0, 1, 0, 0, 0]);
+        assert!(good.check([6, 1]).unwrap_err().to_string().contains("2x2"));
+        // 60 MB behind a small picture take some kilobytes in a file.
+        let bomb = deflated(&[&picture, &vec![0; 60_000_000]]);
+        assert!(bomb.check([6, 4]).unwrap_err().to_string().contains("inflates to more than 6x4"));
+        assert!(Area::Bitmap([0, 0], Bitmap::Deflated(vec![1, 2, 3])).check([6, 4]).is_err());
+    }
+
+    #[test]
     fn run_lengths_go_down_columns() {
         let area = from_runs(&[5, 2, 17], 6, 4).unwrap();
         assert_eq!(drawn(&[(area.clone(), 3)]), [[0; 6], [0, 3, 0, 0, 0, 0], [0, 3, 0, 0, 0, 0], [0; 6]]);
@@ -460,16 +360,5 @@ mod tests {
             let expected: Vec<Vec<u8>> = (0..4).map(|y| (0..6).map(|x| bits[x * 4 + y]).collect()).collect();
             assert_eq!(drawn(&[(from_runs(&runs, 6, 4).unwrap(), 1)]), expected, "{runs:?}");
         }
-    }
-
-    /// 100 000 corners and 20 000 objects: more than products of sizes would allow in the time of a test.
-    #[test]
-    fn many_corners_and_many_objects_take_little() {
-        let mut labels = Labels { width: 2000, height: 2000, ids: vec![0; 4_000_000] };
-        let comb: Vec<[f64; 2]> = (0..100_000).map(|i| [f64::from(i) / 50.0, f64::from(i % 2) * 3.0]).collect();
-        draw(&mut labels, &polygon(&comb), 1).unwrap();
-        let area = from_runs(&[1_999_000, 7, 4_000_000 - 1_999_007], 2000, 2000).unwrap();
-        (0..20_000).for_each(|_| draw(&mut labels, &area, 2).unwrap());
-        assert!(std::mem::size_of_val(&area) < 100 && labels.ids.contains(&2));
     }
 }

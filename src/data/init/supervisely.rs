@@ -1,7 +1,6 @@
 //! Supervisely: `meta.json`, and in each dataset's folder `img/NAME` with `ann/NAME.json`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
 use std::path::PathBuf;
 
 use base64::Engine;
@@ -18,9 +17,6 @@ use super::splits::split_mentioned;
 use crate::data::Split;
 use crate::data::check::Progress;
 use crate::error::{Error, Result};
-
-/// The most bytes that a bitmap may inflate to: a PNG of the largest picture is far smaller.
-const MOST: u64 = 64 << 20;
 
 #[derive(Deserialize)]
 struct File {
@@ -100,7 +96,8 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
                 }
                 Err(error) => {
                     let wrong = Error::new(format!("{place} cannot be used")).source(error);
-                    fault.get_or_insert(wrong.hint("export it again, or remove the object"));
+                    fault = Some(wrong.hint("export it again, or remove the object"));
+                    break;
                 }
             }
         }
@@ -151,12 +148,9 @@ fn area(shape: &Shape) -> Result<Option<Area>> {
             let wrong = |what: &str| Error::new(format!("its bitmap's `{what}` cannot be read"));
             let data = shape.bitmap["data"].as_str().ok_or_else(|| wrong("data"))?;
             let packed = base64::engine::general_purpose::STANDARD.decode(data).map_err(|_| wrong("data"))?;
-            let mut bytes = Vec::new();
-            let read = flate2::read::ZlibDecoder::new(packed.as_slice()).take(MOST).read_to_end(&mut bytes);
-            read.map_err(|_| wrong("data"))?;
             let origin: [f64; 2] =
                 serde_json::from_value(shape.bitmap["origin"].clone()).map_err(|_| wrong("origin"))?;
-            Ok(Some(Area::Bitmap(origin.map(|n| n as i64), Bitmap::Bytes(bytes))))
+            Ok(Some(Area::Bitmap(origin.map(|n| n as i64), Bitmap::Deflated(packed))))
         }
         _ => Ok(None),
     }

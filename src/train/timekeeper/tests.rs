@@ -25,8 +25,9 @@ fn simulate(recipe: &str, machine: &Simulated) -> Ran {
     let now = Cell::new(0.0);
     let clock = || Duration::from_secs_f64(now.get());
     let pass = |seconds: f64| now.set(now.get() + seconds);
-    // What is done beside steps slows down as they do.
-    let slower = |now: f64| (machine.step)(now) / (machine.step)(0.0);
+    // What is done beside steps slows down as they do; it lasts as long as many, whose jitter is less than that of one.
+    let many = |now: f64| (0..16).map(|_| (machine.step)(now)).sum::<f64>();
+    let slower = |now: f64| many(now) / many(0.0);
     let mut keeper = Timekeeper::new(&train, &clock, None, 0).unwrap();
     let mut course = Course::new(&train, &[]);
     let (mut it, mut evaluated) = (0, 0);
@@ -161,7 +162,7 @@ fn a_steady_machine_bends_a_run_seldom_however_its_steps_jitter() {
                 &recipe(iterations, "16m40s", &format!("max_iterations = {}", 2 * iterations)),
                 &Simulated { step: &step, evaluation: 15.0, save: 0.5 },
             );
-            assert!((0.93..=1.0).contains(&(ran.seconds / MINUTES)), "{seed}: {ran:?}");
+            assert!((0.94..=1.0).contains(&(ran.seconds / MINUTES)), "{seed}: {ran:?}");
             bends.push(ran.bends.len());
         }
         let most = bends.iter().max().unwrap();
