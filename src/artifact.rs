@@ -11,9 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::backbone::BackboneConfig;
 use crate::config::Config;
-use crate::data::{Classes, DataConfig};
+use crate::dataset::Classes;
 use crate::error::{Error, Result};
-use crate::eval::{InferConfig, Scores};
+use crate::infer::InferConfig;
+use crate::loader::DataConfig;
+use crate::metrics::Scores;
 use crate::model::{Model, ModelConfig};
 use crate::room;
 use crate::weights::{self, LoadOptions, StateDict};
@@ -23,7 +25,7 @@ pub const KEY: &str = "structtoken";
 
 /// What a model file says about itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Card {
+pub struct ModelCard {
     /// Version of the crate that wrote it.
     pub version: String,
     /// The architecture.
@@ -57,59 +59,67 @@ pub struct Training {
     pub aacc: Option<f64>,
 }
 
-/// The metadata of a run's weights, before it has been evaluated.
-pub fn metadata(config: &Config, classes: &Classes) -> Result<BTreeMap<String, String>> {
-    let card = Card {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        model: config.model.clone(),
-        classes: classes.clone(),
-        data: config.data.complete()?,
-        label_map: config.data.label_map()?,
-        eval: config.eval.clone(),
-        training: Some(Training {
-            iteration: 0,
-            iterations: config.train.iterations,
-            batch_size: config.train.batch_size,
-            seed: config.train.seed,
-            miou: None,
-            aacc: None,
-        }),
-    };
-    pack(&card)
-}
-
-/// The same metadata with the scores of `iteration` out of `iterations`, as planned by then.
-pub fn with_training(
-    metadata: &BTreeMap<String, String>,
-    [iteration, iterations]: [u64; 2],
-    scores: &Scores,
-) -> Result<BTreeMap<String, String>> {
-    let mut card = unpack(metadata)?;
-    if let Some(training) = &mut card.training {
-        (training.iteration, training.iterations) = (iteration, iterations);
-        (training.miou, training.aacc) = (scores.miou, scores.aacc);
+impl ModelCard {
+    /// That of the models of a recipe, before anything is learned.
+    ///
+    /// # Errors
+    /// A dataset that cannot be described.
+    pub fn new(config: &Config, classes: &Classes) -> Result<Self> {
+        Ok(Self {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            model: config.model.clone(),
+            classes: classes.clone(),
+            data: config.data.complete()?,
+            label_map: config.data.label_map()?,
+            eval: config.eval.clone(),
+            training: Some(Training {
+                iteration: 0,
+                iterations: config.train.iterations,
+                batch_size: config.train.batch_size,
+                seed: config.train.seed,
+                miou: None,
+                aacc: None,
+            }),
+        })
     }
-    pack(&card)
+
+    /// The same after so many iterations, out of so many, with what the weights reach.
+    #[must_use]
+    pub fn trained(&self, [iteration, iterations]: [u64; 2], scores: &Scores) -> Self {
+        let reached = |training| Training { iteration, iterations, miou: scores.miou, aacc: scores.aacc, ..training };
+        Self { training: self.training.clone().map(reached), ..self.clone() }
+    }
+
+    /// As the metadata of a model file.
+    ///
+    /// # Errors
+    /// None is known.
+    pub fn metadata(&self) -> Result<BTreeMap<String, String>> {
+        let text =
+            serde_json::to_string(self).map_err(|error| Error::new("cannot describe the model").with_source(error))?;
+        Ok(BTreeMap::from([(KEY.to_owned(), text)]))
+    }
 }
 
 /// Opens a model file on `device`.
-pub fn open(path: &Path, device: &Device) -> Result<(Model, Card)> {
+pub fn open(path: impl AsRef<Path>, device: &Device) -> Result<(Model, ModelCard)> {
+    let path = path.as_ref();
     let state = weights::read(path)?;
     if !state.metadata.contains_key(KEY) {
-        return Err(Error::new(format!("`{}` is not a structtoken model file", path.display())).hint(
+        return Err(Error::new(format!("`{}` is not a structtoken model file", path.display())).with_hint(
             "published and pretrained weights do not state classes or preprocessing: use them through a recipe, as \
              train.pretrained or with `eval RECIPE --weights FILE`",
         ));
     }
     let card = unpack(&state.metadata).map_err(|error| Error::file("open the model file", path, error))?;
     let model = of_state(&card, &state, device)
-        .map_err(|error| Error::new(format!("cannot load `{}`", path.display())).source(error))?;
+        .map_err(|error| Error::new(format!("cannot load `{}`", path.display())).with_source(error))?;
     Ok((model, card))
 }
 
 /// The model of `card` with the weights of `state`. The shapes are compared before the model takes memory: a card may claim
 /// any size.
-fn of_state(card: &Card, state: &StateDict, device: &Device) -> Result<Model> {
+fn of_state(card: &ModelCard, state: &StateDict, device: &Device) -> Result<Model> {
     let blank = card.model.blank(card.classes.names.len(), device);
     let parameters: u64 = state.tensors.values().map(|tensor| tensor.data.len() as u64).sum();
     room::need(4 * parameters, "the network", "give the process more memory, or take a smaller network")?;
@@ -117,43 +127,39 @@ fn of_state(card: &Card, state: &StateDict, device: &Device) -> Result<Model> {
 }
 
 /// Reads only what the file says about itself.
-pub fn read_card(path: &Path) -> Result<Card> {
+pub fn read_card(path: impl AsRef<Path>) -> Result<ModelCard> {
+    let path = path.as_ref();
     unpack(&weights::read_metadata(path)?)
 }
 
-fn pack(card: &Card) -> Result<BTreeMap<String, String>> {
-    let text = serde_json::to_string(card).map_err(|error| Error::new("cannot describe the model").source(error))?;
-    Ok(BTreeMap::from([(KEY.to_owned(), text)]))
-}
-
-fn unpack(metadata: &BTreeMap<String, String>) -> Result<Card> {
+fn unpack(metadata: &BTreeMap<String, String>) -> Result<ModelCard> {
     let text = metadata.get(KEY).ok_or_else(|| Error::new(format!("its metadata has no `{KEY}`")))?;
-    let card: Card = serde_json::from_str(text).map_err(|error| {
+    let card: ModelCard = serde_json::from_str(text).map_err(|error| {
         let own = env!("CARGO_PKG_VERSION");
         let written: Option<serde_json::Value> = serde_json::from_str(text).ok();
         match written.as_ref().and_then(|card| card["version"].as_str()).filter(|version| *version != own) {
             Some(version) => Error::new(format!("it was written by version {version}, and this is version {own}"))
-                .hint(format!("use version {version} or later")),
+                .with_hint(format!("use version {version} or later")),
             None => Error::new(format!("its metadata under `{KEY}` is damaged"))
-                .hint("copy the file again, or take the run's last checkpoint"),
+                .with_hint("copy the file again, or take the run's last checkpoint"),
         }
-        .source(error)
+        .with_source(error)
     })?;
     let card = as_written(card, metadata);
-    card.model.check().map_err(|error| match error.remedy() {
+    card.model.check().map_err(|error| match error.hint() {
         Some(_) => error,
-        None => error.hint("no file of this program says so: copy it again, or get it from its author"),
+        None => error.with_hint("no file of this program says so: copy it again, or get it from its author"),
     })?;
     match card.classes.names.len() {
         n @ 1..=255 if card.classes.colors.len() == n => Ok(card),
         n => Err(Error::new(format!("its metadata names {n} classes and {} colours", card.classes.colors.len()))
-            .hint("copy the file again, or take the run's last checkpoint")),
+            .with_hint("copy the file again, or take the run's last checkpoint")),
     }
 }
 
 /// Earlier versions made a table of positions with a row or column for a last patch that was not whole. The file says its
 /// grid; a card that says the same otherwise is told so.
-fn as_written(mut card: Card, metadata: &BTreeMap<String, String>) -> Card {
+fn as_written(mut card: ModelCard, metadata: &BTreeMap<String, String>) -> ModelCard {
     let BackboneConfig::Vit(vit) = &mut card.model.backbone else { return card };
     let grid = metadata.get(weights::GRID_METADATA).and_then(|text| {
         let (rows, columns) = text.split_once('x')?;
@@ -173,14 +179,14 @@ mod tests {
     use crate::backbone::VitConfig;
 
     /// A small card for a grid of patches of a pixel.
-    fn card((rows, columns): (usize, usize), decoder: &str) -> Card {
+    fn card((rows, columns): (usize, usize), decoder: &str) -> ModelCard {
         let text = format!(
             "[model.backbone]\ntype = \"vit\"\nembed_dim = 1\ndepth = 1\nnum_heads = 1\nmlp_ratio = 1.0\npatch_size = 1\n\
              img_size = [{rows}, {columns}]\n[model.decoder]\n{decoder}"
         );
         let config = Config::parse(&text, "card", &[]).unwrap();
         let classes = Classes { names: vec!["a".into()], colors: vec![[0; 3]] };
-        unpack(&metadata(&config, &classes).unwrap()).unwrap()
+        unpack(&ModelCard::new(&config, &classes).unwrap().metadata().unwrap()).unwrap()
     }
 
     /// Whatever the grid, a model file gives the very weights that were written: no table is taken for one of another grid.
@@ -221,7 +227,7 @@ mod tests {
             claim(vit);
             card.model.check().unwrap();
             let error = of_state(&card, &state, &device).unwrap_err();
-            assert!(error.to_string().contains("do not fit the model") && error.remedy().is_some(), "{error}");
+            assert!(error.to_string().contains("do not fit the model") && error.hint().is_some(), "{error}");
         }
         let beyond: [fn(&mut VitConfig); 6] = [
             |vit| vit.embed_dim = Some(1 << 62),
@@ -247,7 +253,7 @@ mod tests {
         let mut card = card((1, 1), "type = \"fcn\"\nnum_convs = 0\nauxiliary_weight = 0.0");
         let BackboneConfig::Vit(vit) = &mut card.model.backbone else { unreachable!() };
         (vit.patch_size, vit.img_size) = (4, [10, 12]);
-        let mut metadata = pack(&card).unwrap();
+        let mut metadata = card.metadata().unwrap();
         let grid = |metadata: &BTreeMap<String, String>| unpack(metadata).unwrap().model.backbone.features().grid;
         assert_eq!(grid(&metadata), (2, 3));
         metadata.insert(weights::GRID_METADATA.into(), "3x3".into());
@@ -259,7 +265,7 @@ mod tests {
         let card = |text: &str| unpack(&BTreeMap::from([(KEY.to_owned(), text.to_owned())])).unwrap_err();
         let later = card(r#"{"version": "99.1.0", "soul": true}"#);
         assert!(later.to_string().contains("written by version 99.1.0"), "{later}");
-        assert!(later.remedy().unwrap().contains("99.1.0"));
+        assert!(later.hint().unwrap().contains("99.1.0"));
         assert!(card("{").to_string().contains("damaged"));
     }
 }

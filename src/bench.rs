@@ -6,18 +6,18 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde::Serialize;
 
 use crate::config::Config;
-use crate::data::Split;
-use crate::data::loader::Loader;
+use crate::dataset::Split;
 use crate::error::{Error, Result};
-use crate::eval::infer::{self, InferMode};
-use crate::eval::{InferConfig, Network, View, memory};
+use crate::infer::{InferConfig, InferMode, Network, View, memory};
 use crate::kernels::{self, Precision};
-use crate::layers::{Pass, parameters};
+use crate::layers::{ForwardContext, parameters};
+use crate::loader::Loader;
 use crate::loss::{Criterion, Truth};
 use crate::model::{Model, ModelConfig};
 use crate::rng::Rng;
-use crate::room;
+use crate::stats::median;
 use crate::train::optimizer::{Gradients, Optimizer, OptimizerConfig};
+use crate::{infer, room};
 
 /// What is timed.
 #[derive(Clone, Debug)]
@@ -121,14 +121,14 @@ pub fn measure(work: &Work, n: usize, device: &Device) -> Result<Measurement> {
     for (name, value, most) in limits {
         if !(1..=most).contains(&value) {
             return Err(Error::new(format!("{name}: {value} is not between 1 and {most}"))
-                .hint("`structtoken bench --help` names the options"));
+                .with_hint("`structtoken bench --help` names the options"));
         }
     }
     work.model.check()?;
     work.fits(device)?;
     let mut times = if work.train { steps(work, n, device) } else { label_maps(work, n, device)? };
     times.sort_by(f64::total_cmp);
-    let median = (times[(times.len() - 1) / 2] + times[times.len() / 2]) / 2.0;
+    let median = median(&times).unwrap_or(0.0);
     let peak_rss_mb = peak_rss_mb();
     let matrix_peak = kernels::with_precision(work.precision, || matrix_peak(device));
     let gflop = 2e-9 * work.macs() * work.batch as f64 * if work.train { 3.0 } else { 1.0 };
@@ -175,7 +175,9 @@ impl Work {
             return Err(Error::new(format!(
                 "{height} x {width} pixels at a stride of {stride} give a feature map of more than {LARGEST_GRID} cells"
             ))
-            .hint("take a smaller --size, or a recipe with larger patches or with windows (eval.mode = \"slide\")"));
+            .with_hint(
+                "take a smaller --size, or a recipe with larger patches or with windows (eval.mode = \"slide\")",
+            ));
         }
         // A GPU has memory of its own, of which nothing is known.
         if device.clone().without_autodiff() != Device::flex() {
@@ -238,15 +240,16 @@ fn steps(work: &Work, n: usize, device: &Device) -> Vec<f64> {
     let mut iteration = 0;
     let step = || {
         let Some(before) = model.take() else { unreachable!("each step leaves a model") };
-        let pass = Pass::train(Rng::new(0, &[iteration]));
-        let output = kernels::with_precision(work.precision, || before.forward(images.clone(), &pass));
+        let context = ForwardContext::train(Rng::new(0, &[iteration]));
+        let output = kernels::with_precision(work.precision, || before.forward(images.clone(), &context));
         let truth = truth.clone().padded((before.padded(height), before.padded(width)));
         let mut rng = Rng::new(1, &[iteration]);
         let mut draw = |_: &str, count| (0..count).map(|_| rng.uniform()).collect();
-        let loss = Criterion::default().loss(output, &truth, &mut draw).total;
+        let criterion = Criterion { decoder: before.decoder_loss(), ..Criterion::default() };
+        let loss = criterion.loss(output, &truth, &mut draw).total;
         let mut grads = Gradients::default();
         grads.add(&before, loss.backward());
-        let after = optimizer.step(before, grads, 1e-4).with_statistics(&pass);
+        let after = optimizer.step(before, grads, 1e-4).with_statistics(&context);
         let _ = first_value(&after);
         model = Some(after);
         iteration += 1;

@@ -8,10 +8,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::DataConfig;
 use crate::error::{Error, Result};
-use crate::eval::InferConfig;
 use crate::files;
+use crate::infer::InferConfig;
+use crate::loader::DataConfig;
 use crate::model::ModelConfig;
 use crate::text::{distance, utf8, word};
 use crate::train::TrainConfig;
@@ -57,7 +57,7 @@ impl Config {
                           `structtoken train DIR` plans a recipe for it"
                     .to_owned(),
             };
-            Error::file("read the recipe", path, error).hint(hint)
+            Error::file("read the recipe", path, error).with_hint(hint)
         })?;
         let mut config = Self::parse(&text, &path.display().to_string(), changes)?;
         let beside = path.with_file_name(&config.data.dataset);
@@ -72,7 +72,7 @@ impl Config {
         let bad = |error: toml::de::Error| {
             let shown = if error.span().is_none() { format!("{error}") } else { located(text, &error) };
             let is_dataset = toml::from_str(text).is_ok_and(|table: toml::Table| table.contains_key("classes"));
-            Error::new(format!("recipe `{name}` is not valid:\n{shown}")).hint(match is_dataset {
+            Error::new(format!("recipe `{name}` is not valid:\n{shown}")).with_hint(match is_dataset {
                 true => "this is a dataset TOML: name it in a recipe, as data.dataset".to_owned(),
                 false => hint(error.message()),
             })
@@ -85,15 +85,15 @@ impl Config {
             }
             config = table.clone().try_into().map_err(|error: toml::de::Error| {
                 Error::new(format!("after --set {}: {}", changes.join(" --set "), error.message()))
-                    .hint(hint(error.message()))
+                    .with_hint(hint(error.message()))
             })?;
         }
         if table.get("eval").is_none_or(|eval| eval.get("resize").is_none()) {
             config.eval.resize = training_scale(&config.data);
         }
-        config.check().map_err(|error| match error.remedy() {
+        config.check().map_err(|error| match error.hint() {
             Some(_) => error,
-            None => error.hint(EVERY_KEY),
+            None => error.with_hint(EVERY_KEY),
         })?;
         Ok(config)
     }
@@ -113,7 +113,7 @@ impl Config {
 
     /// The whole truth as TOML: every key with its value.
     pub fn to_toml(&self) -> Result<String> {
-        toml::to_string(self).map_err(|error| Error::new("cannot write the configuration as TOML").source(error))
+        toml::to_string(self).map_err(|error| Error::new("cannot write the configuration as TOML").with_source(error))
     }
 }
 
@@ -121,7 +121,7 @@ impl Config {
 pub(crate) fn differences<T: Serialize>(ours: &T, theirs: &T) -> Result<Vec<String>> {
     let leaves = |settings: &T| -> Result<BTreeMap<String, String>> {
         let table = toml::Value::try_from(settings)
-            .map_err(|error| Error::new("cannot write the settings as TOML").source(error))?;
+            .map_err(|error| Error::new("cannot write the settings as TOML").with_source(error))?;
         let mut found = BTreeMap::new();
         flatten("", &table, &mut found);
         Ok(found)
@@ -167,7 +167,7 @@ fn flatten(key: &str, value: &toml::Value, found: &mut BTreeMap<String, String>)
 pub(crate) fn set(table: &mut toml::Table, change: &str) -> Result<()> {
     let malformed = || {
         Error::new(format!("--set `{change}` is not of the form key=value"))
-            .hint("for instance `--set train.iterations=1000` or `--set model.decoder.block=cse`")
+            .with_hint("for instance `--set train.iterations=1000` or `--set model.decoder.block=cse`")
     };
     let (key, value) = change.split_once('=').ok_or_else(malformed)?;
     let keys: Vec<&str> = key.trim().split('.').collect();
@@ -181,7 +181,7 @@ pub(crate) fn set(table: &mut toml::Table, change: &str) -> Result<()> {
     for key in path {
         let entry = table.entry((*key).to_owned()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
         let toml::Value::Table(inner) = entry else {
-            return Err(malformed().source(Error::new(format!("`{key}` is a value, not a table"))));
+            return Err(malformed().with_source(Error::new(format!("`{key}` is a value, not a table"))));
         };
         table = inner;
     }
@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn hints_fit_the_fault() {
-        let hint = |text: &str| Config::parse(text, "r.toml", &[]).unwrap_err().remedy().unwrap().to_owned();
+        let hint = |text: &str| Config::parse(text, "r.toml", &[]).unwrap_err().hint().unwrap().to_owned();
         assert_eq!(hint("[train]\nbatchsize = 2"), "did you mean `batch_size`?");
         assert_eq!(hint("[model.decoder]\ntype = \"structtoken\"\nblock = \"csee\""), "did you mean `cse`?");
         assert!(hint("[model.decoder]\nnum_blocks = 2").contains("`structtoken` for a decoder"));

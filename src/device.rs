@@ -29,28 +29,28 @@ pub fn open(name: &str) -> Result<(Device, String)> {
             Ok(index) => (kind, index),
             Err(_) => {
                 return Err(Error::new(format!("device `{name}`: `{index}` is not a device number"))
-                    .hint("write, for instance, `cuda:0`"));
+                    .with_hint("write, for instance, `cuda:0`"));
             }
         },
     };
     if !KINDS.contains(&kind) {
-        return Err(Error::new(format!("there is no device `{name}`")).hint(format!(
+        return Err(Error::new(format!("there is no device `{name}`")).with_hint(format!(
             "the devices are auto, {}; with a number if there are several, as in `cuda:1`",
             KINDS.join(", ")
         )));
     }
     let Some(found) = devices(kind) else {
         return Err(Error::new(format!("device `{name}`: this binary was built without `{kind}`"))
-            .hint(format!("build it with `cargo build --release --features {kind}`, or use `--device cpu`")));
+            .with_hint(format!("build it with `cargo build --release --features {kind}`, or use `--device cpu`")));
     };
     let count = found.len();
     match found.into_iter().nth(index) {
         Some(device) if kind == "cpu" => Ok((device, "cpu".to_owned())),
         Some(device) => Ok((device, format!("{kind}:{index}"))),
         None if count == 0 => Err(Error::new(format!("device `{name}`: no {kind} device was found"))
-            .hint("check that the driver is installed and the device is visible, or use `--device cpu`")),
+            .with_hint("check that the driver is installed and the device is visible, or use `--device cpu`")),
         None => Err(Error::new(format!("device `{name}`: there are only {count}, numbered from 0"))
-            .hint(format!("use `--device {kind}:{}`", count - 1))),
+            .with_hint(format!("use `--device {kind}:{}`", count - 1))),
     }
 }
 
@@ -99,7 +99,7 @@ mod tests {
         for (name, say) in [("gpu", "there is no device"), ("cuda:x", "not a device number"), ("cpu:1", "only 1")] {
             let error = open(name).unwrap_err();
             assert!(error.to_string().contains(say), "{error}");
-            assert!(error.remedy().is_some());
+            assert!(error.hint().is_some());
         }
     }
 
@@ -108,6 +108,6 @@ mod tests {
     fn says_how_to_get_a_missing_feature() {
         let error = open("cuda:0").unwrap_err();
         assert!(error.to_string().contains("built without `cuda`"), "{error}");
-        assert!(error.remedy().unwrap().contains("--features cuda"));
+        assert!(error.hint().unwrap().contains("--features cuda"));
     }
 }

@@ -16,49 +16,103 @@ use std::path::Path;
 /// The crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What kind of failure it is, where a program may do something else about one than about another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// A file or folder that is named and not there.
+    NotFound,
+    /// The system failed to read, write or start something.
+    Io,
+    /// There is too little memory.
+    Memory,
+    /// More pixels than are read.
+    TooLarge,
+    /// A file of a form that is known, and not read.
+    Unsupported,
+    /// A file of several pictures, of which one is wanted.
+    SeveralPictures,
+    /// A mask whose colours have more than 8 bits.
+    DeepColours,
+    /// Anything else: data, weights or settings that cannot be used as they are.
+    Other,
+}
+
 /// One failure: a sentence, its cause and a remedy.
 #[derive(Debug)]
 pub struct Error {
     message: String,
     hint: Option<String>,
+    kind: Option<ErrorKind>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
     /// A failure described by one sentence, without a full stop, literals in backticks.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None, source: None }
+        Self { message: message.into(), hint: None, kind: None, source: None }
     }
 
     /// A failure of reading, writing or understanding the file at `path`: ``cannot VERB `path```.
     pub fn file(verb: &str, path: &Path, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self::new(format!("cannot {verb} `{}`", path.display())).source(source)
+        Self::new(format!("cannot {verb} `{}`", path.display())).with_source(source)
     }
 
     /// Adds what the user can do about it.
     #[must_use]
-    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Says of what kind it is.
+    #[must_use]
+    pub fn with_kind(mut self, kind: ErrorKind) -> Self {
+        self.kind = Some(kind);
         self
     }
 
     /// Adds the lower-level cause.
     #[must_use]
-    pub fn source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+    pub fn with_source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.source = Some(source.into());
         self
     }
 
-    /// The remedy, if one is known: its own, or that of the error which caused it.
-    pub fn remedy(&self) -> Option<&str> {
-        self.hint.as_deref().or_else(|| {
-            let cause: &(dyn std::error::Error + 'static) = self.source.as_deref()?;
-            match cause.downcast_ref::<io::Error>() {
-                Some(cause) => scarce(cause),
-                None => cause.downcast_ref::<Error>()?.remedy(),
-            }
+    /// What kind of failure it is: as it says, or as the error which caused it does.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind.unwrap_or_else(|| match self.cause() {
+            Some(Cause::Error(error)) => error.kind(),
+            Some(Cause::Io(error)) => match error.kind() {
+                io::ErrorKind::NotFound => ErrorKind::NotFound,
+                io::ErrorKind::OutOfMemory => ErrorKind::Memory,
+                _ => ErrorKind::Io,
+            },
+            None => ErrorKind::Other,
         })
     }
+
+    /// What the user can do about it, if that is known: its own hint, or that of the error which caused it.
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref().or_else(|| match self.cause()? {
+            Cause::Error(error) => error.hint(),
+            Cause::Io(error) => scarce(error),
+        })
+    }
+
+    fn cause(&self) -> Option<Cause<'_>> {
+        let cause: &(dyn std::error::Error + 'static) = self.source.as_deref()?;
+        match cause.downcast_ref::<io::Error>() {
+            Some(error) => Some(Cause::Io(error)),
+            None => cause.downcast_ref::<Error>().map(Cause::Error),
+        }
+    }
+}
+
+/// A cause of which more is known.
+enum Cause<'a> {
+    Error(&'a Error),
+    Io(&'a io::Error),
 }
 
 /// What helps where the system gives this process no more of something, whatever that was wanted for.
@@ -86,7 +140,12 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {}
+/// The cause is part of what is displayed; it is here for those who look for its type.
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}
 
 #[cfg(test)]
 mod tests {
@@ -94,18 +153,18 @@ mod tests {
 
     #[test]
     fn displays_the_causes_and_finds_the_deepest_hint() {
-        let cause = Error::new("`a.png` is cut short").hint("copy it again");
+        let cause = Error::new("`a.png` is cut short").with_hint("copy it again");
         let error = Error::file("read", Path::new("set.toml"), cause);
         assert_eq!(error.to_string(), "cannot read `set.toml`: `a.png` is cut short");
-        assert_eq!(error.remedy(), Some("copy it again"));
+        assert_eq!(error.hint(), Some("copy it again"));
     }
 
     #[cfg(unix)]
     #[test]
     fn what_the_system_has_too_little_of_has_a_remedy() {
         let failed = |code| Error::file("read", Path::new("a"), io::Error::from_raw_os_error(code));
-        assert!(failed(libc::EMFILE).remedy().unwrap().contains("ulimit -n"));
-        assert!(Error::new("no").source(failed(libc::ENOMEM)).remedy().unwrap().contains("ulimit -v"));
-        assert_eq!(failed(libc::EIO).remedy(), None);
+        assert!(failed(libc::EMFILE).hint().unwrap().contains("ulimit -n"));
+        assert!(Error::new("no").with_source(failed(libc::ENOMEM)).hint().unwrap().contains("ulimit -v"));
+        assert_eq!(failed(libc::EIO).hint(), None);
     }
 }

@@ -46,13 +46,13 @@ impl Lock {
                 io::ErrorKind::PermissionDenied => "choose a folder that you may read and write with --out",
                 _ => remedy(&error),
             };
-            Error::file("write", &path, error).hint(hint)
+            Error::file("write", &path, error).with_hint(hint)
         })?;
         match file.try_lock() {
             Ok(()) => Ok(Self(file)),
             Err(TryLockError::WouldBlock) => {
                 Err(Error::new(format!("`{}` is in use by another process", folder.display()))
-                    .hint("wait until it is done, or choose another folder with --out"))
+                    .with_hint("wait until it is done, or choose another folder with --out"))
             }
             // A file system without locks is no reason not to work.
             Err(TryLockError::Error(_)) => Ok(Self(file)),
@@ -79,7 +79,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 pub fn write_with(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
     let Some(name) = path.file_name() else {
         return Err(
-            Error::new(format!("cannot write `{}`: it has no file name", path.display())).hint("add a file name")
+            Error::new(format!("cannot write `{}`: it has no file name", path.display())).with_hint("add a file name")
         );
     };
     let attempt = || {
@@ -93,7 +93,7 @@ pub fn write_with(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) 
         if let Some(mut place) = special::open(path)? {
             return write(&mut place);
         }
-        scratch::sweep_once(folder(path));
+        scratch::sweep_at_times(folder(path));
         let (mut file, mut beside) = Beside::open(path, name)?;
         write(&mut file)?;
         file.sync_all()?;
@@ -107,7 +107,36 @@ pub fn write_with(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) 
     };
     attempt().map_err(|cause| {
         let hint = remedy(&cause);
-        Error::file("write", path, cause).hint(hint)
+        Error::file("write", path, cause).with_hint(hint)
+    })
+}
+
+/// Fails as writing `path` would, where that can be told before: so that nothing is computed in vain. Nothing is left behind.
+///
+/// # Errors
+/// A place that may not be written, or where a folder is.
+pub fn ensure_writable(path: &Path) -> Result<()> {
+    let attempt = || {
+        match path.symlink_metadata() {
+            Ok(_) if path.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+            // A device or a pipe stays what it is.
+            Ok(_) if path.exists() && !path.is_file() => return Ok(()),
+            Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound) => return Err(error),
+            _ => {}
+        }
+        // Folders that are not there yet will be made in the first that is.
+        let mut place = folder(path);
+        while place.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+            place = folder(place);
+        }
+        if !place.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
+        Beside::open(&place.join("writable"), OsStr::new("writable")).map(drop)
+    };
+    attempt().map_err(|cause| {
+        let hint = remedy(&cause);
+        Error::file("write", path, cause).with_hint(hint)
     })
 }
 
@@ -210,7 +239,7 @@ mod tests {
             Err(io::ErrorKind::StorageFull.into())
         });
         let error = error.unwrap_err();
-        assert!(error.to_string().contains("model.safetensors") && error.remedy().unwrap().contains("full"), "{error}");
+        assert!(error.to_string().contains("model.safetensors") && error.hint().unwrap().contains("full"), "{error}");
         assert_eq!((std::fs::read(&path).unwrap().as_slice(), entries(folder.path()).len()), (&b"old"[..], 1));
         let unwound = std::panic::catch_unwind(|| write_with(&path, |_| panic!("a device is lost")));
         assert!(unwound.is_err());
@@ -236,6 +265,27 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_written_is_told_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |name: &str| folder.path().join(name);
+        std::fs::write(place("file"), b"").unwrap();
+        std::fs::create_dir(place("folder")).unwrap();
+        for good in ["new", "file", "a/b/new", "folder/new", "folder/a/new"] {
+            ensure_writable(&place(good)).unwrap();
+        }
+        let long = "n".repeat(256);
+        for bad in ["folder", "file/new", "file/a/new", &*long, &*format!("{long}/new")] {
+            let told = |error: Error| (error.to_string(), error.hint().map(str::to_owned));
+            let (before, after) = (ensure_writable(&place(bad)).unwrap_err(), write(&place(bad), b"").unwrap_err());
+            assert_eq!(told(before).1, told(after).1, "{bad}");
+        }
+        assert_eq!(entries(folder.path()), ["file", "folder"]);
+        assert!(entries(&place("folder")).is_empty());
+        #[cfg(unix)]
+        ensure_writable(Path::new("/dev/null")).unwrap();
+    }
+
+    #[test]
     fn a_failure_names_its_remedy() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("file"), b"").unwrap();
@@ -248,7 +298,7 @@ mod tests {
             ("folder", "a folder has this name"),
         ] {
             let error = write(&folder.path().join(name), b"new").unwrap_err();
-            assert!(error.remedy().unwrap().contains(remedy), "{name}: {error}: {:?}", error.remedy());
+            assert!(error.hint().unwrap().contains(remedy), "{name}: {error}: {:?}", error.hint());
         }
         for (kind, remedy) in [
             (io::ErrorKind::QuotaExceeded, "quota"),
@@ -257,7 +307,7 @@ mod tests {
             (io::ErrorKind::FileTooLarge, "ulimit -f"),
         ] {
             let error = write_with(&folder.path().join("a"), |_| Err(kind.into())).unwrap_err();
-            assert!(error.remedy().unwrap().contains(remedy), "{error}: {:?}", error.remedy());
+            assert!(error.hint().unwrap().contains(remedy), "{error}: {:?}", error.hint());
         }
         assert_eq!(entries(folder.path()), ["file", "folder"]);
     }

@@ -24,7 +24,7 @@ pub fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it does not say why");
         let line = text.lines().next().unwrap_or_default();
         Err(Error::new(format!("its decoder failed: {line}"))
-            .hint("the file is damaged: copy or export it again, or leave it out"))
+            .with_hint("the file is damaged: copy or export it again, or leave it out"))
     })
 }
 
@@ -52,7 +52,7 @@ mod tests {
         let empty: [u8; 0] = [];
         let error = guarded(|| Ok(empty[std::hint::black_box(7)])).unwrap_err();
         assert!(
-            error.to_string().contains("its decoder failed: index out of bounds") && error.remedy().is_some(),
+            error.to_string().contains("its decoder failed: index out of bounds") && error.hint().is_some(),
             "{error}"
         );
         // Guards within guards, and after one has caught something.

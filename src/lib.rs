@@ -3,16 +3,15 @@
 //! The command line is the quickest way in; the library does the same from programs:
 //!
 //! ```no_run
-//! use std::path::Path;
-//! use structtoken::data::image::{read_image, write_index_png};
+//! use structtoken::image::{read_image, write_index_png};
 //! use structtoken::{device, predict::Predictor};
 //!
 //! # fn main() -> structtoken::Result<()> {
 //! let (device, _) = device::open("auto")?;
-//! let predictor = Predictor::open(Path::new("runs/demo/model.safetensors"), &device)?;
-//! let photo = read_image(Path::new("photo.jpg"))?;
+//! let predictor = Predictor::open("runs/demo/model.safetensors", &device)?;
+//! let photo = read_image("photo.jpg")?;
 //! let labels = predictor.predict(&photo)?;
-//! write_index_png(Path::new("mask.png"), &labels, &predictor.classes().colors)?;
+//! write_index_png("mask.png", &labels, &predictor.classes().colors)?;
 //! # Ok(())
 //! # }
 //! ```
@@ -22,15 +21,33 @@
 //! ```
 //! use burn::tensor::{Device, Tensor};
 //! use structtoken::backbone::{BackboneConfig, VitConfig, VitSize};
-//! use structtoken::{layers::Pass, model::ModelConfig};
+//! use structtoken::{layers::ForwardContext, model::ModelConfig};
 //!
 //! let vit = VitConfig { size: VitSize::Tiny, depth: Some(2), img_size: [64, 64], ..VitConfig::default() };
 //! let config = ModelConfig { backbone: BackboneConfig::Vit(vit), ..ModelConfig::default() };
 //! let model = config.init(5, 0, &Device::flex());
 //! let images = Tensor::<4>::zeros([1, 3, 64, 64], &Device::flex());
-//! let logits = model.forward(images, &Pass::eval()).scores(); // [b, h / 16, w / 16, classes]
+//! let logits = model.forward(images, &ForwardContext::eval()).scores(); // [b, h / 16, w / 16, classes]
 //! assert_eq!(logits.dims(), [1, 4, 4, 5]);
 //! ```
+//!
+//! `examples/` in the repository has whole programs: a photo labelled, a network of your own in the predictor, a decoder of your
+//! own trained, training on a dataset of your own, and the tokens after every block.
+//!
+//! # Features
+//!
+//! `cli`, on by default, is the binary with what it needs; a program that uses the library alone takes
+//! `default-features = false`. `cuda`, `vulkan`, `rocm` and `metal` add devices.
+//! The Burn that this crate is built with is [`burn`]: a module of your own derives from the same version.
+//!
+//! # Speed
+//!
+//! Kernels share the threads of rayon's global pool. Two things make a program as fast as the binary:
+//!
+//! - Run the work on a thread of that pool, by `rayon::scope(|_| …)` in `main`: from any other thread every kernel hands its work
+//!   over and sleeps until it is done.
+//! - Every training step frees and takes the same large tensors again. An allocator that keeps freed pages, such as mimalloc with
+//!   its purge delay off, saves a third of the time.
 //!
 //! `ARCHITECTURE.md` in the repository is the map of the modules below.
 #![recursion_limit = "256"]
@@ -52,23 +69,31 @@ pub mod backbone;
 pub mod decoder;
 pub mod loss;
 pub mod model;
-
-pub mod data;
 pub mod weights;
 
+pub mod augment;
+pub mod dataset;
+pub mod image;
+pub mod loader;
+pub mod tools;
+
 pub mod eval;
+pub mod infer;
+pub mod metrics;
 pub mod overlay;
+
+pub mod train;
 
 pub mod artifact;
 pub mod config;
-pub mod train;
+pub mod predict;
+pub mod run;
 
 pub mod bench;
-pub mod compare;
 pub mod inspect;
 pub mod plan;
-pub mod predict;
-pub mod repeat;
 pub mod report;
+pub mod sweep;
 
+pub use burn;
 pub use error::{Error, Result};

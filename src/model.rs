@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::Module;
+use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::backbone::{Backbone, BackboneConfig, Encoder, VitConfig};
-use crate::decoder::{Decoder, DecoderConfig, Output, StructTokenConfig};
+use crate::backbone::{AnyBackbone, Backbone, BackboneConfig, Encoder, VitConfig};
+use crate::decoder::{AnyDecoder, Decoder, DecoderConfig, DecoderLoss, Output, StructTokenConfig};
 use crate::error::Result;
-use crate::layers::{Cost, Gridded, Init, Pass, parameters};
+use crate::layers::{Cost, ForwardContext, Gridded, Init, parameters};
 
 /// `[model]` of a recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -50,7 +50,7 @@ impl ModelConfig {
     fn build(&self, classes: usize, init: &mut Init) -> Model {
         let backbone = self.backbone.init(init);
         let decoder = self.decoder.init(&self.backbone.features(), classes, init);
-        Model { backbone, decoder, classes, stride: self.backbone.features().stride(), config: self.clone() }
+        Model { backbone, decoder, classes, stride: self.backbone.features().stride(), config: Some(self.clone()) }
     }
 
     /// Multiply-accumulates of one image of `height` by `width`, by part: convolutions, linear layers and matrix products;
@@ -71,35 +71,46 @@ impl ModelConfig {
     }
 }
 
-/// A backbone and a decoder.
+/// A backbone and a decoder: those that a recipe chooses, or others.
 #[derive(Module, Debug)]
-pub struct Model {
-    backbone: Backbone,
-    decoder: Decoder,
+pub struct Model<B: Module = AnyBackbone, D: Module = AnyDecoder> {
+    backbone: B,
+    decoder: D,
     #[module(skip)]
     classes: usize,
     #[module(skip)]
     stride: usize,
+    /// What a recipe made it of.
     #[module(skip)]
-    config: ModelConfig,
+    config: Option<ModelConfig>,
 }
 
-impl Gridded for Model {
+impl<B: Module + ModuleDisplay + Backbone, D: Module + ModuleDisplay> Gridded for Model<B, D> {
     fn grid(&self) -> Option<(usize, usize)> {
-        Some(self.backbone.grid())
+        self.backbone.grid()
     }
 }
 
-impl Model {
+impl<B: Module + ModuleDisplay + Backbone, D: Module + ModuleDisplay + Decoder> Model<B, D> {
+    /// A decoder for `classes` classes on a backbone whose last map has one pixel for `stride` x `stride` pixels of the image.
+    pub fn new(backbone: B, decoder: D, classes: usize, stride: usize) -> Self {
+        Self { backbone, decoder, classes, stride, config: None }
+    }
+
     /// Normalised images `[b, 3, height, width]` to what the decoder says of them, on a grid that spans the images padded to
     /// [`Model::padded`]. Whoever needs it at image size resizes bilinearly to the padded size, corners not aligned, and
     /// cuts off the padding.
-    pub fn forward(&self, images: Tensor<4>, pass: &Pass) -> Output {
-        let output = self.decoder.forward(Encoder { backbone: &self.backbone, images }, pass);
+    pub fn forward(&self, images: Tensor<4>, context: &ForwardContext) -> Output {
+        let output = self.decoder.forward(Encoder { backbone: &self.backbone, images }, context);
         if let Output::Dense { logits, .. } = &output {
-            pass.record("logits16", logits);
+            context.record("logits16", logits);
         }
         output
+    }
+
+    /// How its decoder is to be judged.
+    pub fn decoder_loss(&self) -> DecoderLoss {
+        self.decoder.loss()
     }
 
     /// Number of classes.
@@ -107,9 +118,9 @@ impl Model {
         self.classes
     }
 
-    /// As [`ModelConfig::activations`] of an image of this height and width.
+    /// As [`ModelConfig::activations`] of an image of this height and width; 0 for a model that no recipe describes.
     pub fn activations(&self, size: (usize, usize)) -> usize {
-        self.config.activations(self.classes, size)
+        self.config.as_ref().map_or(0, |config| config.activations(self.classes, size))
     }
 
     /// A side of an image, rounded up to whole patches.
@@ -120,8 +131,8 @@ impl Model {
     /// Gives batch norms the statistics that a pass of training left. To be called once its gradients have been taken: the
     /// parameters begin a new graph.
     #[must_use]
-    pub fn with_statistics(self, pass: &Pass) -> Self {
-        let statistics: BTreeMap<_, _> = pass.take_statistics().into_iter().collect();
+    pub fn with_statistics(self, context: &ForwardContext) -> Self {
+        let statistics: BTreeMap<_, _> = context.take_statistics().into_iter().collect();
         if statistics.is_empty() {
             return self;
         }

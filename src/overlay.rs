@@ -1,6 +1,6 @@
 //! Pictures of label maps: made to be looked at.
 
-use crate::data::image::{IGNORE, Image, Labels};
+use crate::image::{IGNORE, Image, Labels};
 
 mod font;
 

@@ -8,11 +8,11 @@ use std::path::Path;
 use burn::tensor::Device;
 use half::f16;
 
-use crate::data::Classes;
-use crate::data::image::{Image, Labels, read_image_in};
-use crate::data::preprocess::Preprocess;
+use crate::dataset::Classes;
 use crate::error::{Error, Result};
-use crate::eval::{InferConfig, Inference, Network};
+use crate::image::{Image, Labels, read_image_in};
+use crate::infer::{InferConfig, Inference, Network};
+use crate::loader::preprocess::Preprocess;
 use crate::model::Model;
 use crate::{artifact, files, overlay};
 
@@ -27,7 +27,8 @@ pub struct Predictor<N = Model> {
 
 impl Predictor {
     /// The model file at `path`, on `device`.
-    pub fn open(path: &Path, device: &Device) -> Result<Self> {
+    pub fn open(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        let path = path.as_ref();
         let (model, card) = artifact::open(path, device)?;
         Self::new(model, card.data.preprocess, card.eval, device.clone(), card.classes)
     }
@@ -50,7 +51,7 @@ impl<N: Network> Predictor<N> {
         if (classes.names.len(), classes.colors.len()) != (n, n) || !(1..=255).contains(&n) {
             let (names, colors) = (classes.names.len(), classes.colors.len());
             return Err(Error::new(format!("a network of {n} classes with {names} class names and {colors} colours"))
-                .hint("each class needs one name and one colour, and there can be at most 255 classes"));
+                .with_hint("each class needs one name and one colour, and there can be at most 255 classes"));
         }
         Ok(Self { network, preprocess, config, device, classes })
     }
@@ -59,7 +60,8 @@ impl<N: Network> Predictor<N> {
     ///
     /// # Errors
     /// As [`read_image_in`].
-    pub fn read(&self, path: &Path) -> Result<Image> {
+    pub fn read(&self, path: impl AsRef<Path>) -> Result<Image> {
+        let path = path.as_ref();
         read_image_in(path, self.preprocess.range)
     }
 
@@ -134,12 +136,16 @@ pub fn write_npy(path: &Path, values: &[f32], shape: &[usize], kind: NpyType) ->
 /// # Errors
 /// A folder that cannot be written.
 pub fn write_probabilities(path: &Path, values: &[f32], shape: &[usize]) -> Result<()> {
-    let mut head = npy_header(shape, NpyType::F16);
-    let length = head.len() as u64 + 2 * values.len() as u64;
-    head.extend(values.iter().take(written::HEAD).flat_map(|value| f16::from_f32(*value).to_le_bytes()));
-    head.truncate(written::HEAD);
+    let header = npy_header(shape, NpyType::F16);
+    let length = header.len() as u64 + 2 * values.len() as u64;
+    let mut checksum = crc32fast::Hasher::new();
+    checksum.update(&header);
+    for part in values.chunks(1 << 14) {
+        let bytes: Vec<u8> = part.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect();
+        checksum.update(&bytes);
+    }
     // Before, so that no process finds a file that is not recorded.
-    written::record(path, &head, length)?;
+    written::record(path, length, checksum.finalize())?;
     write_npy(path, values, shape, NpyType::F16)
 }
 
@@ -164,7 +170,7 @@ fn npy_header(shape: &[usize], kind: NpyType) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::eval::toy::Toy;
+    use crate::infer::toy::Toy;
 
     fn predictor(classes: usize) -> Result<Predictor<Toy>> {
         let config = InferConfig { crop: [16, 16], stride: [10, 10], ..InferConfig::default() };
@@ -197,7 +203,7 @@ mod tests {
     #[test]
     fn parts_that_do_not_fit_are_refused() {
         let error = predictor(4).err().unwrap();
-        assert!(error.to_string().contains("3 classes with 4 class names") && error.remedy().is_some());
+        assert!(error.to_string().contains("3 classes with 4 class names") && error.hint().is_some());
     }
 
     #[test]

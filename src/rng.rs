@@ -63,6 +63,14 @@ impl Rng {
     }
 }
 
+/// The order in which names stand by their `hash`: as good as shuffled, and the same wherever and whenever. Names of one hash
+/// stay as they are.
+pub(crate) fn order_by_hash<T>(names: &[T], hash: impl Fn(&T) -> u64) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..names.len()).collect();
+    order.sort_by_key(|at| (hash(&names[*at]), *at));
+    order
+}
+
 /// The 64-bit FNV-1a hash.
 pub fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))

@@ -45,7 +45,7 @@ pub fn need(bytes: u64, what: &str, hint: &str) -> Result<()> {
 impl Room {
     fn too_small(self, bytes: u64, what: &str, hint: &str) -> Error {
         let (needed, left) = (readable(bytes), readable(self.bytes));
-        Error::new(format!("{what} needs about {needed}, and {} leaves {left}", self.bound)).hint(hint)
+        Error::new(format!("{what} needs about {needed}, and {} leaves {left}", self.bound)).with_hint(hint)
     }
 }
 
@@ -83,7 +83,7 @@ mod tests {
         need(1 << 20, "a test", "").unwrap();
         let error = need(u64::MAX, "a test", "wish for less").unwrap_err();
         assert!(error.to_string().contains("a test needs about") && error.to_string().contains(room.bound), "{error}");
-        assert_eq!(error.remedy(), Some("wish for less"));
+        assert_eq!(error.hint(), Some("wish for less"));
     }
 
     #[test]

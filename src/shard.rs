@@ -26,7 +26,7 @@ impl Shard {
     pub fn new(index: u64, count: u64) -> Result<Self> {
         if index >= count {
             return Err(Error::new(format!("there is no shard {} of {count}", index.saturating_add(1)))
-                .hint("shards count from 1: `--shard 1/4` to `--shard 4/4`"));
+                .with_hint("shards count from 1: `--shard 1/4` to `--shard 4/4`"));
         }
         Ok(Self { index, count })
     }
@@ -82,7 +82,7 @@ impl FromStr for Shard {
         let numbers = text.split_once('/').and_then(|(i, n)| Some((i.parse::<u64>().ok()?, n.parse::<u64>().ok()?)));
         match numbers {
             Some((index @ 1.., count)) => Self::new(index - 1, count),
-            _ => Err(Error::new(format!("`{text}` is not a shard")).hint("for instance `--shard 1/4`")),
+            _ => Err(Error::new(format!("`{text}` is not a shard")).with_hint("for instance `--shard 1/4`")),
         }
     }
 }

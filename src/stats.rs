@@ -1,4 +1,4 @@
-//! Means, medians and Student's interval.
+//! Means, shares, medians and Student's interval.
 
 /// The median; the mean of the middle two where their number is even.
 pub(crate) fn median(values: &[f64]) -> Option<f64> {
@@ -11,6 +11,17 @@ pub(crate) fn median(values: &[f64]) -> Option<f64> {
 /// The mean.
 pub(crate) fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+/// A part as a share of the whole; `None` of nothing.
+pub(crate) fn ratio(part: u64, whole: u64) -> Option<f64> {
+    (whole > 0).then(|| part as f64 / whole as f64)
+}
+
+/// The mean over the values that exist.
+pub(crate) fn mean_of_some(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
+    let (sum, n) = values.flatten().fold((0.0, 0u32), |(sum, n), value| (sum + value, n + 1));
+    (n > 0).then(|| sum / f64::from(n))
 }
 
 /// Student's 95 % interval of the mean of independent, nearly normal values: mean +- t(0.975, n - 1) s / sqrt(n). `None` of

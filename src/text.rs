@@ -1,4 +1,4 @@
-//! Comparing names, reading times, and paths as commands and descriptions hold them.
+//! Comparing names; numbers and times as people write them; paths as commands and descriptions hold them.
 
 use std::path::Path;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub(crate) fn distance(a: &str, b: &str) -> usize {
 /// Other text.
 pub fn duration(text: &str) -> Result<Duration> {
     let malformed =
-        || Error::new(format!("`{text}` is not a duration")).hint("for instance `--budget 90s`, `20m` or `1h30m`");
+        || Error::new(format!("`{text}` is not a duration")).with_hint("for instance `--budget 90s`, `20m` or `1h30m`");
     let (mut seconds, mut rest, mut before) = (0u64, text.trim(), None);
     while !rest.is_empty() {
         let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
@@ -55,6 +55,34 @@ pub(crate) fn spell(time: Duration) -> String {
     if text.is_empty() { "0s".to_owned() } else { text }
 }
 
+/// A share in percent, without the sign.
+pub(crate) fn percent(share: f64, digits: usize) -> String {
+    format!("{:.digits$}", share * 100.0)
+}
+
+/// The same, or `none` where there is no share.
+pub(crate) fn percent_or(share: Option<f64>, digits: usize, none: &str) -> String {
+    share.map_or_else(|| none.to_owned(), |share| percent(share, digits))
+}
+
+/// A time in words, `5 min 3 s`.
+pub(crate) fn minutes(seconds: u64) -> String {
+    format!("{} min {} s", seconds / 60, seconds % 60)
+}
+
+/// `1,234,567`.
+pub(crate) fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// A path as one word of a shell's command: itself, or quoted where it has other signs than those of plain names. One that is
 /// not UTF-8 is written as bash and zsh read it, so that it means the very file.
 pub fn word(path: &Path) -> String {
@@ -81,7 +109,7 @@ pub fn word(path: &Path) -> String {
 pub fn utf8(path: &Path) -> Result<&str> {
     path.to_str().ok_or_else(|| {
         Error::new(format!("the path `{}` is not UTF-8, so no recipe or dataset TOML can hold it", path.display()))
-            .hint("rename it, or run from within that folder and use `.` or a path relative to it")
+            .with_hint("rename it, or run from within that folder and use `.` or a path relative to it")
     })
 }
 
@@ -123,7 +151,7 @@ mod tests {
         }
         assert_eq!(word(Path::new("runs/a-b_1.2")), "runs/a-b_1.2");
         let error = utf8(Path::new(std::ffi::OsStr::from_bytes(b"\xff"))).unwrap_err();
-        assert!(error.to_string().contains("not UTF-8") && error.remedy().is_some());
+        assert!(error.to_string().contains("not UTF-8") && error.hint().is_some());
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::LazyLock;
 
-use structtoken::data::image::{Image, Labels, encode_index_png, encode_png};
-use structtoken::data::init::{Options, look, write};
+use structtoken::image::{Image, Labels, encode_index_png, encode_png};
+use structtoken::tools::init::{Options, look, write};
 
 /// Width and height of the pictures.
 const SIZE: [usize; 2] = [8, 6];

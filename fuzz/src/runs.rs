@@ -2,14 +2,15 @@
 
 use std::path::Path;
 
-use structtoken::compare::{Plan, run::Outcome};
 use structtoken::config::Config;
-use structtoken::eval::Scores;
 use structtoken::eval::merge::{Part, merge};
-use structtoken::repeat::Repeat;
-use structtoken::report::progress;
-use structtoken::train::checkpoint::State;
-use structtoken::train::manifest;
+use structtoken::metrics::Scores;
+use structtoken::run::checkpoint::parse_state;
+use structtoken::run::log;
+use structtoken::run::manifest;
+use structtoken::sweep::compare::Plan;
+use structtoken::sweep::compare::run::Outcome;
+use structtoken::sweep::repeat::Repeat;
 
 /// A recipe.
 pub fn recipe_toml(bytes: &[u8]) {
@@ -27,14 +28,14 @@ pub fn recipe_toml(bytes: &[u8]) {
 
 /// Where a run stands.
 pub fn state_json(bytes: &[u8]) {
-    if let Ok(state) = State::parse(bytes, 1000) {
+    if let Ok(state) = parse_state(bytes, 1000) {
         assert!(state.iteration <= 1000 && state.best.is_none_or(|(_, miou)| (0.0..=1.0).contains(&miou)));
     }
 }
 
 /// The log of a run, and its curves.
 pub fn run_log(bytes: &[u8]) {
-    progress::curves(&progress::parse(bytes));
+    structtoken::report::curves::curves(&log::parse(bytes));
 }
 
 /// With what a run was made.

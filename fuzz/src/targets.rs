@@ -3,8 +3,8 @@
 use std::cell::OnceCell;
 use std::path::Path;
 
-use structtoken::data::image::{decode_image, decode_mask, jpeg_is_whole};
-use structtoken::data::spec::DatasetSpec;
+use structtoken::dataset::spec::DatasetSpec;
+use structtoken::image::{decode_image, decode_mask, jpeg_is_whole};
 use structtoken::{artifact, device, weights};
 use tempfile::NamedTempFile;
 

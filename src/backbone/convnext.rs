@@ -12,10 +12,11 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::hierarchy::{self, Level, STAGES, deepest};
-use super::{FeatureInfo, Features};
+use crate::backbone::hierarchy;
+use crate::backbone::hierarchy::{Level, STAGES, deepest};
+use crate::backbone::{FeatureInfo, Features};
 use crate::error::{Error, Result};
-use crate::layers::{Cost, DepthwiseConv7x7, DropPath, Init, LayerNorm, Linear, Pass, PatchConv};
+use crate::layers::{Cost, DepthwiseConv7x7, DropPath, ForwardContext, Init, LayerNorm, Linear, PatchConv};
 
 const EPS: f64 = 1e-6;
 /// Hidden channels of a block over its width.
@@ -209,20 +210,20 @@ impl Convnext {
     /// Normalised images `[b, 3, height, width]` to the maps of `out_indices`, `[b, ceil(height / stride), …, c]`.
     ///
     /// Records `convnext.stage{i}`.
-    pub fn forward(&self, images: Tensor<4>, pass: &Pass) -> Features {
-        hierarchy::select(&self.stages(images, deepest(&self.out_indices), pass), &self.out_indices)
+    pub fn forward(&self, images: Tensor<4>, context: &ForwardContext) -> Features {
+        hierarchy::select(&self.stages(images, deepest(&self.out_indices), context), &self.out_indices)
     }
 
     /// The maps of the stages up to `last`.
-    pub(super) fn stages(&self, images: Tensor<4>, last: usize, pass: &Pass) -> Vec<Tensor<4>> {
+    pub(super) fn stages(&self, images: Tensor<4>, last: usize, context: &ForwardContext) -> Vec<Tensor<4>> {
         let (conv, norm) = &self.stem;
         let mut x = norm.forward(conv.forward(images.permute([0, 2, 3, 1])));
         let stages = self.stages.iter().take(last + 1).enumerate().map(|(i, stage)| {
             if let Some((norm, conv)) = &stage.downsample {
                 x = conv.forward(norm.forward(x.clone()));
             }
-            x = stage.blocks.iter().fold(x.clone(), |x, block| block.forward(x, pass));
-            pass.record(&format!("convnext.stage{i}"), &x);
+            x = stage.blocks.iter().fold(x.clone(), |x, block| block.forward(x, context));
+            context.record(&format!("convnext.stage{i}"), &x);
             x.clone()
         });
         stages.collect()
@@ -262,10 +263,10 @@ impl Block {
         }
     }
 
-    fn forward(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
+    fn forward(&self, x: Tensor<4>, context: &ForwardContext) -> Tensor<4> {
         let batch = x.dims()[0];
         let y = self.mlp.fc1.forward_gelu(self.norm.forward(self.conv_dw.forward(x.clone())));
-        self.mlp.fc2.forward_add(y, Some(self.gamma.val()), self.drop_path.factors(batch, pass), x)
+        self.mlp.fc2.forward_add(y, Some(self.gamma.val()), self.drop_path.factors(batch, context), x)
     }
 }
 

@@ -9,11 +9,11 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::transformer::{Tokens, Transformer, maps};
-use super::{FeatureInfo, Features, VitConfig};
+use crate::backbone::transformer::{Tokens, Transformer, maps};
+use crate::backbone::{FeatureInfo, Features, VitConfig};
 use crate::error::{Error, Result};
 use crate::layers::{
-    Block, BlockShape, Cost, DropPath, Init, LayerNorm, MlpLayer, Pass, PatchEmbed, QkvBias, Rotation,
+    Block, BlockShape, Cost, DropPath, ForwardContext, Init, LayerNorm, MlpLayer, PatchEmbed, QkvBias, Rotation,
 };
 
 const EPS: f64 = 1e-5;
@@ -135,7 +135,7 @@ impl Dinov3Config {
                 "model.backbone: embed_dim = {dim} gives each of num_heads = {heads} {} channels, which is no multiple of 4",
                 dim / heads
             ))
-            .hint("a rotation takes two channels for the row and two for the column: change num_heads or embed_dim")),
+            .with_hint("a rotation takes two channels for the row and two for the column: change num_heads or embed_dim")),
         }
     }
 
@@ -204,16 +204,16 @@ impl Dinov3 {
 
     /// Normalised images `[b, 3, height, width]` to one map `[b, h, w, c]` for each chosen depth, where
     /// `h = ceil(height / patch)`. Images are padded with zeros at the bottom and the right.
-    pub fn forward(&self, images: Tensor<4>, pass: &Pass) -> Features {
-        maps(self, &self.out_indices, images, pass)
+    pub fn forward(&self, images: Tensor<4>, context: &ForwardContext) -> Features {
+        maps(self, &self.out_indices, images, context)
     }
 }
 
 impl Transformer for Dinov3 {
-    fn embed(&self, images: Tensor<4>, pass: &Pass) -> Tokens {
+    fn embed(&self, images: Tensor<4>, context: &ForwardContext) -> Tokens {
         let device = images.device();
         let (patches, grid) = self.patch_embed.forward(images); // [b, h * w, c]
-        pass.record("vit.patch_embed", &patches);
+        context.record("vit.patch_embed", &patches);
         let [batch, _, dim] = patches.dims();
         let mut parts = vec![self.cls_token.val().expand([batch, 1, dim])];
         if let Some(tokens) = &self.register_tokens {

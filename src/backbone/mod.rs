@@ -4,6 +4,7 @@
 
 pub mod convnext;
 pub mod dinov3;
+pub mod encoder;
 pub mod hierarchy;
 pub mod resnet;
 mod transformer;
@@ -15,10 +16,10 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::layers::{Cost, Init, MlpLayer, Pass};
+use crate::layers::{Cost, ForwardContext, Init, MlpLayer};
 pub use convnext::{Convnext, ConvnextConfig, ConvnextSize};
 pub use dinov3::{Dinov3, Dinov3Config, Dinov3Size};
-pub use hierarchy::EncoderConfig;
+pub use encoder::EncoderConfig;
 pub use resnet::{Resnet, ResnetConfig};
 pub use transformer::{Tokens, Transformer};
 pub use unet::{NormKind, Unet, UnetConfig};
@@ -83,19 +84,36 @@ impl FeatureInfo {
     }
 }
 
+/// Images to feature maps. [`AnyBackbone`] is one that a recipe chooses.
+pub trait Backbone {
+    /// Normalised images `[b, 3, height, width]` to feature maps.
+    fn forward(&self, images: Tensor<4>, context: &ForwardContext) -> Features;
+
+    /// Rows and columns of its last map at the size it is made for, which is that of its table of positions; none where it has
+    /// no positions.
+    fn grid(&self) -> Option<(usize, usize)> {
+        None
+    }
+
+    /// The plain vision transformer, if it is one, for decoders that live inside of it.
+    fn transformer(&self) -> Option<&dyn Transformer> {
+        None
+    }
+}
+
 /// Images and the backbone that is to look at them. A decoder asks it for feature maps, or, where the decoder lives inside
 /// of the backbone, for the backbone itself.
 pub struct Encoder<'a> {
     /// The feature extractor.
-    pub backbone: &'a Backbone,
+    pub backbone: &'a dyn Backbone,
     /// Normalised, `[b, 3, height, width]`.
     pub images: Tensor<4>,
 }
 
 impl Encoder<'_> {
     /// The feature maps of the images.
-    pub fn features(self, pass: &Pass) -> Features {
-        self.backbone.forward(self.images, pass)
+    pub fn features(self, context: &ForwardContext) -> Features {
+        self.backbone.forward(self.images, context)
     }
 }
 
@@ -111,7 +129,7 @@ macro_rules! backbones {
         /// A backbone of any type.
         #[allow(clippy::large_enum_variant, reason = "a model has one backbone")]
         #[derive(Module, Debug)]
-        pub enum Backbone {
+        pub enum AnyBackbone {
             $($(#[$doc])* $variant($module)),+
         }
 
@@ -122,8 +140,8 @@ macro_rules! backbones {
             }
 
             /// The backbone with initial weights.
-            pub fn init(&self, init: &mut Init) -> Backbone {
-                match self { $(Self::$variant(config) => Backbone::$variant(config.init(init))),+ }
+            pub fn init(&self, init: &mut Init) -> AnyBackbone {
+                match self { $(Self::$variant(config) => AnyBackbone::$variant(config.init(init))),+ }
             }
 
             /// Multiply-accumulates at a feature grid of (rows, columns).
@@ -147,15 +165,21 @@ macro_rules! backbones {
             }
         }
 
-        impl Backbone {
-            /// Rows and columns of its last map at the size it is made for, which is that of its table of positions if it has one.
-            pub fn grid(&self) -> (usize, usize) {
-                match self { $(Self::$variant(backbone) => backbone.grid()),+ }
+        impl Backbone for AnyBackbone {
+            fn forward(&self, images: Tensor<4>, context: &ForwardContext) -> Features {
+                match self { $(Self::$variant(backbone) => backbone.forward(images, context)),+ }
             }
 
-            /// Normalised images `[b, 3, height, width]` to feature maps.
-            pub fn forward(&self, images: Tensor<4>, pass: &Pass) -> Features {
-                match self { $(Self::$variant(backbone) => backbone.forward(images, pass)),+ }
+            fn grid(&self) -> Option<(usize, usize)> {
+                Some(match self { $(Self::$variant(backbone) => backbone.grid()),+ })
+            }
+
+            fn transformer(&self) -> Option<&dyn Transformer> {
+                match self {
+                    Self::Vit(vit) => Some(vit),
+                    Self::Dinov3(vit) => Some(vit),
+                    Self::Unet(_) | Self::Resnet(_) | Self::Convnext(_) => None,
+                }
             }
         }
     };
@@ -172,17 +196,6 @@ impl BackboneConfig {
             Self::Convnext(_) => 0,
         };
         Some(crate::kernels::CONV_POINTS * pairs)
-    }
-}
-
-impl Backbone {
-    /// The plain vision transformer, if it is one, for decoders that live inside of it.
-    pub fn transformer(&self) -> Option<&dyn Transformer> {
-        match self {
-            Self::Vit(vit) => Some(vit),
-            Self::Dinov3(vit) => Some(vit),
-            Self::Unet(_) | Self::Resnet(_) | Self::Convnext(_) => None,
-        }
     }
 }
 

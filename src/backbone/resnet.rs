@@ -12,10 +12,11 @@ use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
 use serde::{Deserialize, Serialize};
 
-use super::hierarchy::{self, Level, STAGES, deepest};
-use super::{FeatureInfo, Features};
+use crate::backbone::hierarchy;
+use crate::backbone::hierarchy::{Level, STAGES, deepest};
+use crate::backbone::{FeatureInfo, Features};
 use crate::error::{Error, Result};
-use crate::layers::{BatchNorm, Conv2d, Cost, DropPath, Init, Pass, max_pool3x3};
+use crate::layers::{BatchNorm, Conv2d, Cost, DropPath, ForwardContext, Init, max_pool3x3};
 
 /// Channels of a bottleneck's output over those inside of it.
 const EXPANSION: usize = 4;
@@ -67,7 +68,7 @@ impl ResnetConfig {
     pub(super) fn check(&self) -> Result<()> {
         if !PUBLISHED.iter().any(|(layers, _)| *layers == self.layers) {
             return Err(Error::new(format!("model.backbone: there is no ResNet of layers = {}", self.layers))
-                .hint("take 18, 34, 50, 101 or 152, or set depths and bottleneck beside one of these"));
+                .with_hint("take 18, 34, 50, 101 or 152, or set depths and bottleneck beside one of these"));
         }
         if !(1..=1 << 12).contains(&self.stem_channels) {
             return Err(Error::new(format!("model.backbone: stem_channels = {} is out of range", self.stem_channels)));
@@ -225,25 +226,25 @@ impl Resnet {
     /// Normalised images `[b, 3, height, width]` to the maps of `out_indices`, `[b, ceil(height / stride), …, c]`.
     ///
     /// Records `resnet.stem` and `resnet.layer{i}`.
-    pub fn forward(&self, images: Tensor<4>, pass: &Pass) -> Features {
-        let stem = self.stem(images, pass);
-        hierarchy::select(&self.stages(stem, deepest(&self.out_indices), pass), &self.out_indices)
+    pub fn forward(&self, images: Tensor<4>, context: &ForwardContext) -> Features {
+        let stem = self.stem(images, context);
+        hierarchy::select(&self.stages(stem, deepest(&self.out_indices), context), &self.out_indices)
     }
 
     /// The map before the pooling, of half the image's rows and columns.
-    pub(super) fn stem(&self, images: Tensor<4>, pass: &Pass) -> Tensor<4> {
-        let x = self.bn1.forward_relu(self.conv1.forward(images.permute([0, 2, 3, 1])), pass);
-        pass.record("resnet.stem", &x);
+    pub(super) fn stem(&self, images: Tensor<4>, context: &ForwardContext) -> Tensor<4> {
+        let x = self.bn1.forward_relu(self.conv1.forward(images.permute([0, 2, 3, 1])), context);
+        context.record("resnet.stem", &x);
         x
     }
 
     /// The maps of the stages up to `last`.
-    pub(super) fn stages(&self, stem: Tensor<4>, last: usize, pass: &Pass) -> Vec<Tensor<4>> {
+    pub(super) fn stages(&self, stem: Tensor<4>, last: usize, context: &ForwardContext) -> Vec<Tensor<4>> {
         let mut x = max_pool3x3(stem);
         let layers = [&self.layer1, &self.layer2, &self.layer3, &self.layer4];
         let stages = layers.into_iter().take(last + 1).enumerate().map(|(i, blocks)| {
-            x = blocks.iter().fold(x.clone(), |x, block| block.forward(x, pass));
-            pass.record(&format!("resnet.layer{}", i + 1), &x);
+            x = blocks.iter().fold(x.clone(), |x, block| block.forward(x, context));
+            context.record(&format!("resnet.layer{}", i + 1), &x);
             x.clone()
         });
         stages.collect()
@@ -291,18 +292,18 @@ impl Block {
         block
     }
 
-    fn forward(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
-        let y = self.bn1.forward_relu(self.conv1.forward(x.clone()), pass);
+    fn forward(&self, x: Tensor<4>, context: &ForwardContext) -> Tensor<4> {
+        let y = self.bn1.forward_relu(self.conv1.forward(x.clone()), context);
         let y = self.conv2.forward(y);
         let y = match (&self.conv3, &self.bn3) {
-            (Some(conv), Some(bn)) => bn.forward(conv.forward(self.bn2.forward_relu(y, pass)), pass),
-            _ => self.bn2.forward(y, pass),
+            (Some(conv), Some(bn)) => bn.forward(conv.forward(self.bn2.forward_relu(y, context)), context),
+            _ => self.bn2.forward(y, context),
         };
         let shortcut = match &self.downsample {
-            Some((conv, bn)) => bn.forward(conv.forward(x), pass),
+            Some((conv, bn)) => bn.forward(conv.forward(x), context),
             None => x,
         };
-        relu(shortcut + self.drop_path.forward(y, pass))
+        relu(shortcut + self.drop_path.forward(y, context))
     }
 }
 

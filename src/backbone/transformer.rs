@@ -2,13 +2,13 @@
 
 use burn::tensor::Tensor;
 
-use super::Features;
-use crate::layers::{Block, LayerNorm, Pass, Rotation};
+use crate::backbone::Features;
+use crate::layers::{Block, ForwardContext, LayerNorm, Rotation};
 
 /// A plain vision transformer of any kind, as a decoder that lives inside of it sees it.
 pub trait Transformer {
     /// Normalised images `[b, 3, height, width]` to the tokens that enter the first block.
-    fn embed(&self, images: Tensor<4>, pass: &Pass) -> Tokens;
+    fn embed(&self, images: Tensor<4>, context: &ForwardContext) -> Tokens;
 
     /// The blocks, in order.
     fn blocks(&self) -> &[Block];
@@ -29,12 +29,17 @@ pub struct Tokens {
 }
 
 /// Normalised images `[b, 3, height, width]` to one map `[b, h, w, c]` for each of `blocks`, where `h = ceil(height / patch)`.
-pub(super) fn maps(transformer: &impl Transformer, blocks: &[usize], images: Tensor<4>, pass: &Pass) -> Features {
-    let Tokens { mut x, grid, rotation } = transformer.embed(images, pass);
+pub(super) fn maps(
+    transformer: &impl Transformer,
+    blocks: &[usize],
+    images: Tensor<4>,
+    context: &ForwardContext,
+) -> Features {
+    let Tokens { mut x, grid, rotation } = transformer.embed(images, context);
     let mut maps = Vec::with_capacity(blocks.len());
     for (i, block) in transformer.blocks().iter().enumerate() {
-        x = pass.within(&format!("vit.layer{i}"), || block.forward(x, None, rotation.as_ref(), pass));
-        pass.record(&format!("vit.layer{i}"), &x);
+        x = context.within(&format!("vit.layer{i}"), || block.forward(x, None, rotation.as_ref(), context));
+        context.record(&format!("vit.layer{i}"), &x);
         if blocks.contains(&i) {
             maps.push(to_map(transformer.norm(), x.clone(), grid));
         }

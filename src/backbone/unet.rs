@@ -20,10 +20,13 @@ use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
 use serde::{Deserialize, Serialize};
 
-use super::hierarchy::{EncoderConfig, Level, WayDown};
-use super::{FeatureInfo, Features};
+use crate::backbone::encoder::{EncoderConfig, WayDown};
+use crate::backbone::hierarchy::Level;
+use crate::backbone::{FeatureInfo, Features};
 use crate::error::{Error, Result};
-use crate::layers::{BatchNorm, Conv3x3, Cost, DropPath, GroupNorm, Init, Pass, PatchConv, upsample2x_concat};
+use crate::layers::{
+    BatchNorm, Conv3x3, Cost, DropPath, ForwardContext, GroupNorm, Init, PatchConv, upsample2x_concat,
+};
 
 /// The normalisation after each convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,11 +93,12 @@ impl UnetConfig {
                     self.channels.len(),
                     maps - 1
                 ))
-                .hint(format!("set as many, the finest first: model.backbone.channels = {example:?}")));
+                .with_hint(format!("set as many, the finest first: model.backbone.channels = {example:?}")));
             }
             if self.drop_path_rate != 0.0 {
-                return Err(Error::new("model.backbone: drop_path_rate is that of the U-Net's own stages")
-                    .hint("set model.backbone.encoder.drop_path_rate, and leave model.backbone.drop_path_rate out"));
+                return Err(Error::new("model.backbone: drop_path_rate is that of the U-Net's own stages").with_hint(
+                    "set model.backbone.encoder.drop_path_rate, and leave model.backbone.drop_path_rate out",
+                ));
             }
         } else if self.channels.is_empty() || self.channels.len() > 8 || self.channels.len() != self.depths.len() {
             return refuse(format!(
@@ -295,10 +299,10 @@ impl Unet {
     /// bottom and the right.
     ///
     /// Records `unet.stem`, `unet.stage{i}` and `unet.up{i}`; of an encoder its own names in place of the first two.
-    pub fn forward(&self, images: Tensor<4>, pass: &Pass) -> Features {
+    pub fn forward(&self, images: Tensor<4>, context: &ForwardContext) -> Features {
         let mut skips = match &self.encoder {
-            Some(encoder) => encoder.maps(images, pass),
-            None => self.way_down(images, pass),
+            Some(encoder) => encoder.maps(images, context),
+            None => self.way_down(images, context),
         };
         let Some(mut x) = skips.pop() else { unreachable!("there is at least one stage") };
         let mut maps = Vec::with_capacity(self.out_indices.len() + 1);
@@ -306,26 +310,26 @@ impl Unet {
             if self.out_indices.contains(&(i + 1)) {
                 maps.push(x.clone());
             }
-            x = self.ups[i].forward(x, skip, pass);
-            pass.record(&format!("unet.up{i}"), &x);
+            x = self.ups[i].forward(x, skip, context);
+            context.record(&format!("unet.up{i}"), &x);
         }
         maps.push(x);
         Features { maps }
     }
 
     /// The map of each of its own stages, the finest first.
-    fn way_down(&self, images: Tensor<4>, pass: &Pass) -> Vec<Tensor<4>> {
+    fn way_down(&self, images: Tensor<4>, context: &ForwardContext) -> Vec<Tensor<4>> {
         let mut x = images.permute([0, 2, 3, 1]);
         if let Some(stem) = &self.stem {
-            x = stem.forward(x, pass);
-            pass.record("unet.stem", &x);
+            x = stem.forward(x, context);
+            context.record("unet.stem", &x);
         }
         let maps = self.stages.iter().enumerate().map(|(i, stage)| {
             if i > 0 {
-                x = self.downsamples[i - 1].forward(x.clone(), pass);
+                x = self.downsamples[i - 1].forward(x.clone(), context);
             }
-            x = stage.blocks.iter().fold(x.clone(), |x, block| block.forward(x, pass));
-            pass.record(&format!("unet.stage{i}"), &x);
+            x = stage.blocks.iter().fold(x.clone(), |x, block| block.forward(x, context));
+            context.record(&format!("unet.stage{i}"), &x);
             x.clone()
         });
         maps.collect()
@@ -359,16 +363,16 @@ impl Norm {
         norm
     }
 
-    fn forward(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
+    fn forward(&self, x: Tensor<4>, context: &ForwardContext) -> Tensor<4> {
         match self {
-            Self::Batch(norm) => norm.forward(x, pass),
+            Self::Batch(norm) => norm.forward(x, context),
             Self::Group(norm) => norm.forward(x),
         }
     }
 
-    fn forward_relu(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
+    fn forward_relu(&self, x: Tensor<4>, context: &ForwardContext) -> Tensor<4> {
         match self {
-            Self::Batch(norm) => norm.forward_relu(x, pass),
+            Self::Batch(norm) => norm.forward_relu(x, context),
             Self::Group(norm) => norm.forward_relu(x),
         }
     }
@@ -386,8 +390,8 @@ impl ConvNorm {
         Self { conv: Conv3x3::without_bias(inputs, outputs, init), norm: Norm::new(norm, outputs, init) }
     }
 
-    fn forward(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
-        self.norm.forward_relu(self.conv.forward(x), pass)
+    fn forward(&self, x: Tensor<4>, context: &ForwardContext) -> Tensor<4> {
+        self.norm.forward_relu(self.conv.forward(x), context)
     }
 }
 
@@ -408,8 +412,8 @@ impl Stem {
         }
     }
 
-    fn forward(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
-        self.conv.forward(self.norm.forward_relu(self.proj.forward(x), pass), pass)
+    fn forward(&self, x: Tensor<4>, context: &ForwardContext) -> Tensor<4> {
+        self.conv.forward(self.norm.forward_relu(self.proj.forward(x), context), context)
     }
 }
 
@@ -441,10 +445,10 @@ impl Block {
         }
     }
 
-    fn forward(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
-        let y = self.norm1.forward_relu(self.conv1.forward(x.clone()), pass);
-        let y = self.norm2.forward(self.conv2.forward(y), pass);
-        relu(x + self.drop_path.forward(y, pass))
+    fn forward(&self, x: Tensor<4>, context: &ForwardContext) -> Tensor<4> {
+        let y = self.norm1.forward_relu(self.conv1.forward(x.clone()), context);
+        let y = self.norm2.forward(self.conv2.forward(y), context);
+        relu(x + self.drop_path.forward(y, context))
     }
 }
 
@@ -460,8 +464,8 @@ impl Downsample {
         Self { conv: PatchConv::without_bias(inputs, outputs, 2, init), norm: Norm::new(norm, outputs, init) }
     }
 
-    fn forward(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
-        self.norm.forward(self.conv.forward(x), pass)
+    fn forward(&self, x: Tensor<4>, context: &ForwardContext) -> Tensor<4> {
+        self.norm.forward(self.conv.forward(x), context)
     }
 }
 
@@ -480,8 +484,8 @@ impl Up {
         }
     }
 
-    fn forward(&self, x: Tensor<4>, skip: Tensor<4>, pass: &Pass) -> Tensor<4> {
-        self.conv2.forward(self.conv1.forward(upsample2x_concat(x, skip), pass), pass)
+    fn forward(&self, x: Tensor<4>, skip: Tensor<4>, context: &ForwardContext) -> Tensor<4> {
+        self.conv2.forward(self.conv1.forward(upsample2x_concat(x, skip), context), context)
     }
 }
 

@@ -7,11 +7,13 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::transformer::{Tokens, Transformer, maps};
-use super::{FeatureInfo, Features, TransformerInfo};
+use crate::backbone::transformer::{Tokens, Transformer, maps};
+use crate::backbone::{FeatureInfo, Features, TransformerInfo};
 use crate::error::{Error, Result};
 use crate::layers::resize::{Mode, resize_channels_last};
-use crate::layers::{Block, BlockShape, Cost, DropPath, Init, LayerNorm, MlpLayer, Pass, PatchEmbed, QkvBias};
+use crate::layers::{
+    Block, BlockShape, Cost, DropPath, ForwardContext, Init, LayerNorm, MlpLayer, PatchEmbed, QkvBias,
+};
 
 const EPS: f64 = 1e-6;
 /// Patches of an image: no sum over them, and none over their pairs in all blocks, leaves 64 bits.
@@ -268,8 +270,8 @@ impl Vit {
 
     /// Normalised images `[b, 3, height, width]` to one map `[b, h, w, c]` for each chosen depth, where
     /// `h = ceil(height / patch)`. Images are padded with zeros at the bottom and the right.
-    pub fn forward(&self, images: Tensor<4>, pass: &Pass) -> Features {
-        maps(self, &self.out_indices, images, pass)
+    pub fn forward(&self, images: Tensor<4>, context: &ForwardContext) -> Features {
+        maps(self, &self.out_indices, images, context)
     }
 
     /// Patches with their positions, after what the table of positions says of them and of the class token.
@@ -305,11 +307,11 @@ impl Vit {
 }
 
 impl Transformer for Vit {
-    fn embed(&self, images: Tensor<4>, pass: &Pass) -> Tokens {
+    fn embed(&self, images: Tensor<4>, context: &ForwardContext) -> Tokens {
         let (x, grid) = self.patch_embed.forward(images); // [b, h * w, c]
-        pass.record("vit.patch_embed", &x);
+        context.record("vit.patch_embed", &x);
         let x = self.with_positions(x, grid); // [b, prefix + h * w, c]
-        pass.record("vit.pos_added", &x);
+        context.record("vit.pos_added", &x);
         Tokens { x, grid, rotation: None }
     }
 

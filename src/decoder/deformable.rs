@@ -7,10 +7,10 @@ use burn::module::{Module, Param};
 use burn::tensor::activation::softmax;
 use burn::tensor::{Tensor, TensorData};
 
-use super::queries::{EPS, Ffn};
+use crate::decoder::queries::{EPS, Ffn};
 use crate::kernels;
 use crate::layers::position::{reference_points, sine_positions};
-use crate::layers::{Init, LayerNorm, Linear, Pass};
+use crate::layers::{ForwardContext, Init, LayerNorm, Linear};
 
 /// Levels read: strides 32, 16, 8.
 pub(super) const LEVELS: usize = 3;
@@ -50,7 +50,7 @@ impl DeformableEncoder {
     }
 
     /// Three maps `[b, h, w, c]` to the same.
-    pub(super) fn forward(&self, maps: Vec<Tensor<4>>, pass: &Pass) -> Vec<Tensor<4>> {
+    pub(super) fn forward(&self, maps: Vec<Tensor<4>>, context: &ForwardContext) -> Vec<Tensor<4>> {
         let device = maps[0].device();
         let shapes: Vec<(usize, usize)> = maps.iter().map(|map| (map.dims()[1], map.dims()[2])).collect();
         let [b, _, _, c] = maps[0].dims();
@@ -65,10 +65,10 @@ impl DeformableEncoder {
         let references = reference_points(&shapes, &device.clone().without_autodiff()); // [n, 2]
         let references = if device.is_autodiff() { Tensor::from_inner(references) } else { references };
         for (i, layer) in self.layers.iter().enumerate() {
-            x = pass.within(&format!("pixel.enc{i}"), || {
-                layer.forward(x, positions.clone(), references.clone(), &shapes, pass)
+            x = context.within(&format!("pixel.enc{i}"), || {
+                layer.forward(x, positions.clone(), references.clone(), &shapes, context)
             });
-            pass.record(&format!("pixel.enc{i}"), &x);
+            context.record(&format!("pixel.enc{i}"), &x);
         }
         let mut start = 0;
         let maps = shapes.iter().map(|(h, w)| {
@@ -102,13 +102,13 @@ impl Layer {
         positions: Tensor<3>,
         references: Tensor<2>,
         shapes: &[(usize, usize)],
-        pass: &Pass,
+        context: &ForwardContext,
     ) -> Tensor<3> {
-        let y = self.self_attn.forward(x.clone() + positions, x.clone(), references, shapes, pass);
-        pass.record("attn", &y);
+        let y = self.self_attn.forward(x.clone() + positions, x.clone(), references, shapes, context);
+        context.record("attn", &y);
         let x = self.norm.forward(x + y);
-        pass.record("ln1", &x);
-        self.ffn.forward(x, pass)
+        context.record("ln1", &x);
+        self.ffn.forward(x, context)
     }
 }
 
@@ -162,7 +162,7 @@ impl DeformableAttention {
         values: Tensor<3>,
         references: Tensor<2>,
         shapes: &[(usize, usize)],
-        pass: &Pass,
+        context: &ForwardContext,
     ) -> Tensor<3> {
         let [b, n, c] = values.dims();
         let (heads, points) = (self.heads, self.points);
@@ -173,8 +173,8 @@ impl DeformableAttention {
         let sizes = shapes.iter().flat_map(|(h, w)| [(*w as f32).recip(), (*h as f32).recip()]).collect();
         let sizes = Tensor::<6>::from_data(TensorData::new(sizes, [1, 1, 1, LEVELS, 1, 2]), &offsets.device());
         let locations = offsets * sizes + references.reshape([1, n, 1, 1, 1, 2]);
-        pass.record("attn_weights", &weights);
-        pass.record("locations", &locations);
+        context.record("attn_weights", &weights);
+        context.record("locations", &locations);
         self.output_proj.forward(kernels::deformable_attention(values, shapes, locations, weights))
     }
 }

@@ -14,13 +14,13 @@ use burn::module::{Module, Param};
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::queries::{MaskEmbed, masks, plain};
-use super::{Output, Queries, SetLossConfig};
 use crate::backbone::{Encoder, FeatureInfo, Tokens, Transformer, TransformerInfo};
+use crate::decoder::queries::{MaskEmbed, masks, plain};
+use crate::decoder::{Output, Queries, SetLossConfig};
 use crate::error::{Error, Result};
 use crate::kernels;
 use crate::layers::resize::{Mode, resize};
-use crate::layers::{Cost, DepthwiseConv3x3, Init, LayerNorm, Linear, Pass, TransposedConv2x2};
+use crate::layers::{Cost, DepthwiseConv3x3, ForwardContext, Init, LayerNorm, Linear, TransposedConv2x2};
 
 /// Of the norms, as the ViT's.
 const EPS: f64 = 1e-6;
@@ -58,7 +58,7 @@ impl EomtConfig {
             return Err(Error::new(
                 "model.decoder: eomt lives inside a plain vision transformer, which this backbone is not",
             )
-            .hint("use model.backbone.type = \"vit\" or \"dinov3\", or another model.decoder.type"));
+            .with_hint("use model.backbone.type = \"vit\" or \"dinov3\", or another model.decoder.type"));
         };
         let blocks = self.blocks(features);
         if !(1..=depth).contains(&blocks) {
@@ -143,23 +143,28 @@ pub struct Eomt {
 }
 
 impl Eomt {
+    /// How its predictions are judged.
+    pub fn loss(&self) -> SetLossConfig {
+        self.loss
+    }
+
     /// The answer, in training after a prediction before each of the last blocks.
-    pub fn forward(&self, encoder: Encoder, pass: &Pass) -> Output {
-        let probabilities: Vec<f64> = match self.masked && pass.trains() {
-            true => (0..self.num_blocks).map(|i| annealed(i, self.num_blocks, pass.progress())).collect(),
+    pub fn forward(&self, encoder: Encoder, context: &ForwardContext) -> Output {
+        let probabilities: Vec<f64> = match self.masked && context.trains() {
+            true => (0..self.num_blocks).map(|i| annealed(i, self.num_blocks, context.progress())).collect(),
             false => vec![0.0; self.num_blocks],
         };
-        self.forward_masked(encoder, &probabilities, pass)
+        self.forward_masked(encoder, &probabilities, context)
     }
 
     /// The same with the probability that attention is masked in each of the last blocks.
     ///
     /// Records `with_queries`, `layer{i}`, `layer{i}.attn_mask` (1 where a query sees a patch) and `pred{j}.*`.
-    pub fn forward_masked(&self, encoder: Encoder, probabilities: &[f64], pass: &Pass) -> Output {
+    pub fn forward_masked(&self, encoder: Encoder, probabilities: &[f64], context: &ForwardContext) -> Output {
         let Some(vit) = encoder.backbone.transformer() else {
             unreachable!("only built inside a plain vision transformer")
         };
-        let Tokens { mut x, grid, rotation } = vit.embed(encoder.images, pass);
+        let Tokens { mut x, grid, rotation } = vit.embed(encoder.images, context);
         let first = vit.blocks().len() - self.num_blocks;
         let mut predictions = Vec::with_capacity(self.num_blocks + 1);
         for (i, block) in vit.blocks().iter().enumerate() {
@@ -169,22 +174,22 @@ impl Eomt {
                 if number == 0 {
                     let ([b, ..], [q, c]) = (x.dims(), self.query.dims());
                     x = Tensor::cat(vec![self.query.val().unsqueeze::<3>().expand([b, q, c]), x], 1);
-                    pass.record("with_queries", &x);
+                    context.record("with_queries", &x);
                 }
-                if pass.wants_all() || probabilities[number] > 0.0 {
-                    let prediction = self.predict(number, vit, x.clone(), grid, pass);
-                    blocked = self.blocked(&prediction.masks, probabilities[number], x.dims()[1], grid, pass);
+                if context.wants_all() || probabilities[number] > 0.0 {
+                    let prediction = self.predict(number, vit, x.clone(), grid, context);
+                    blocked = self.blocked(&prediction.masks, probabilities[number], x.dims()[1], grid, context);
                     if let Some(blocked) = &blocked {
-                        self.record_mask(i, blocked, grid, pass);
+                        self.record_mask(i, blocked, grid, context);
                     }
                     predictions.push(prediction);
                 }
             }
-            x = pass.within(&format!("layer{i}"), || block.forward(x, blocked, rotation.as_ref(), pass));
-            pass.record(&format!("layer{i}"), &x);
+            x = context.within(&format!("layer{i}"), || block.forward(x, blocked, rotation.as_ref(), context));
+            context.record(&format!("layer{i}"), &x);
         }
-        predictions.push(self.predict(self.num_blocks, vit, x, grid, pass));
-        Output::Queries { predictions, loss: self.loss }
+        predictions.push(self.predict(self.num_blocks, vit, x, grid, context));
+        Output::Queries { predictions }
     }
 
     fn predict(
@@ -193,22 +198,22 @@ impl Eomt {
         vit: &dyn Transformer,
         x: Tensor<3>,
         (h, w): (usize, usize),
-        pass: &Pass,
+        context: &ForwardContext,
     ) -> Queries {
         let Some(norm) = vit.norm().or(self.norm.as_ref()) else { unreachable!("one of both has a norm") };
         let (x, q) = (norm.forward(x), self.query.dims()[0]);
         let [b, n, c] = x.dims();
-        let record = |name: &str, x: &Tensor<3>| pass.record(&format!("pred{number}.{name}"), x);
+        let record = |name: &str, x: &Tensor<3>| context.record(&format!("pred{number}.{name}"), x);
         record("norm", &x);
         let queries = x.clone().narrow(1, 0, q);
         let map = x.narrow(1, n - h * w, h * w).reshape([b, h, w, c]);
         let map = self.upscale.iter().fold(map, |map, block| block.forward(map));
-        pass.record(&format!("pred{number}.upscaled"), &map);
+        context.record(&format!("pred{number}.upscaled"), &map);
         let weights = self.mask_head.forward(queries.clone());
         record("mask_embed", &weights);
         let found = Queries { classes: self.class_head.forward(queries), masks: masks(weights, map) };
         record("class", &found.classes);
-        pass.record(&format!("pred{number}.mask"), &found.masks);
+        context.record(&format!("pred{number}.mask"), &found.masks);
         found
     }
 
@@ -219,7 +224,7 @@ impl Eomt {
         probability: f64,
         n: usize,
         (h, w): (usize, usize),
-        pass: &Pass,
+        context: &ForwardContext,
     ) -> Option<Tensor<3>> {
         if probability == 0.0 {
             return None;
@@ -228,7 +233,7 @@ impl Eomt {
         let masks = resize(masks.clone().detach(), (h, w), Mode::Bilinear, false);
         let mut blocked = masks.lower_equal_elem(0.0).float().reshape([b, q, h * w]);
         if probability < 1.0
-            && let Some(released) = pass.kept(b * q, probability)
+            && let Some(released) = context.kept(b * q, probability)
         {
             let held: Vec<f32> = released.into_iter().map(|released| f32::from(u8::from(!released))).collect();
             blocked = blocked * Tensor::<3>::from_data(TensorData::new(held, [b, q, 1]), &device);
@@ -238,10 +243,10 @@ impl Eomt {
         Some(Tensor::cat(vec![rows, Tensor::zeros([b, n - q, n], &device)], 1))
     }
 
-    fn record_mask(&self, layer: usize, blocked: &Tensor<3>, (h, w): (usize, usize), pass: &Pass) {
+    fn record_mask(&self, layer: usize, blocked: &Tensor<3>, (h, w): (usize, usize), context: &ForwardContext) {
         let (q, n) = (self.query.dims()[0], blocked.dims()[2]);
         let attends = blocked.clone().narrow(1, 0, q).narrow(2, n - h * w, h * w).neg() + 1.0;
-        pass.record(&format!("layer{layer}.attn_mask"), &attends);
+        context.record(&format!("layer{layer}.attn_mask"), &attends);
     }
 }
 

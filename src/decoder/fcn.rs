@@ -13,10 +13,10 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::Output;
 use crate::backbone::{Encoder, FeatureInfo};
+use crate::decoder::{DecoderLoss, Output};
 use crate::error::{Error, Result};
-use crate::layers::{BatchNorm, Conv3x3, Cost, Dropout, Init, Pass, PointwiseConv};
+use crate::layers::{BatchNorm, Conv3x3, Cost, Dropout, ForwardContext, Init, PointwiseConv};
 
 /// Configuration of [`Fcn`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -57,15 +57,7 @@ impl FcnConfig {
         if self.num_convs > 64 || widths.iter().any(|width| !(1..=1 << 14).contains(width)) {
             return refuse("num_convs, channels or auxiliary_channels is out of range".into());
         }
-        if !(0.0..1.0).contains(&self.dropout_ratio) {
-            return refuse(format!("dropout_ratio = {} is not in [0, 1)", self.dropout_ratio));
-        }
-        if self.concat_input && self.num_convs == 0 {
-            return refuse(
-                "concat_input needs convolutions: with num_convs = 0 there is nothing to concatenate with the features"
-                    .into(),
-            );
-        }
+        self.head().check()?;
         if !self.auxiliary_weight.is_finite() || self.auxiliary_weight < 0.0 {
             return refuse("auxiliary_weight must be finite and not negative".into());
         }
@@ -74,8 +66,9 @@ impl FcnConfig {
                 Some(blocks) => format!("{:?}", [blocks.depth.saturating_sub(2), blocks.depth.saturating_sub(1)]),
                 None => "[1] of a U-Net, [2, 3] of a ResNet or ConvNeXt".to_owned(),
             };
-            return Err(Error::new("model.decoder: auxiliary_weight needs two maps of the backbone")
-                .hint(format!("name those that it hands out, for instance model.backbone.out_indices = {example}")));
+            return Err(Error::new("model.decoder: auxiliary_weight needs two maps of the backbone").with_hint(
+                format!("name those that it hands out, for instance model.backbone.out_indices = {example}"),
+            ));
         }
         Ok(())
     }
@@ -119,18 +112,23 @@ pub struct Fcn {
 
 impl Fcn {
     /// Logits on the grid of the features. Records `feat`.
-    pub fn forward(&self, encoder: Encoder, pass: &Pass) -> Output {
-        let mut maps = encoder.features(pass).maps;
+    pub fn forward(&self, encoder: Encoder, context: &ForwardContext) -> Output {
+        let mut maps = encoder.features(context).maps;
         let Some(last) = maps.pop() else { unreachable!("a backbone hands out at least one map") };
-        pass.record("feat", &last);
-        let logits = self.head.classify(self.head.features(last, pass), pass);
+        context.record("feat", &last);
+        let logits = self.head.classify(self.head.features(last, context), context);
         let auxiliary = match (&self.auxiliary, maps.pop()) {
-            (Some(head), Some(map)) if pass.wants_all() => {
-                vec![(self.auxiliary_weight, head.classify(head.features(map, pass), pass))]
+            (Some(head), Some(map)) if context.wants_all() => {
+                vec![head.classify(head.features(map, context), context)]
             }
             _ => Vec::new(),
         };
         Output::Dense { logits, auxiliary }
+    }
+
+    /// The weight of the auxiliary head.
+    pub fn loss(&self) -> DecoderLoss {
+        DecoderLoss { auxiliary_weight: self.auxiliary_weight, ..DecoderLoss::default() }
     }
 }
 
@@ -144,6 +142,20 @@ pub(super) struct HeadConfig {
 }
 
 impl HeadConfig {
+    pub(super) fn check(&self) -> Result<()> {
+        let refuse = |what: String| Err(Error::new(format!("model.decoder: {what}")));
+        if !(0.0..1.0).contains(&self.dropout_ratio) {
+            return refuse(format!("dropout_ratio = {} is not in [0, 1)", self.dropout_ratio));
+        }
+        if self.concat_input && self.num_convs == 0 {
+            return refuse(
+                "concat_input needs convolutions: with num_convs = 0 there is nothing to concatenate with the features"
+                    .into(),
+            );
+        }
+        Ok(())
+    }
+
     /// Multiply-accumulates of a pixel.
     pub(super) fn macs(&self, inputs: usize, classes: usize) -> usize {
         let channels = self.channels;
@@ -188,23 +200,23 @@ pub struct FcnHead {
 
 impl FcnHead {
     /// `[b, h, w, inputs]` to `[b, h, w, channels]`, before the classifier.
-    pub(super) fn features(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
-        let y = self.convs.iter().fold(x.clone(), |y, conv| conv.forward(y, pass));
+    pub(super) fn features(&self, x: Tensor<4>, context: &ForwardContext) -> Tensor<4> {
+        let y = self.convs.iter().fold(x.clone(), |y, conv| conv.forward(y, context));
         match &self.conv_cat {
-            Some(conv) => conv.forward(Tensor::cat(vec![x, y], 3), pass),
+            Some(conv) => conv.forward(Tensor::cat(vec![x, y], 3), context),
             None => y,
         }
     }
 
     /// `[b, h, w, channels]` to `[b, h, w, k]`.
-    pub(super) fn classify(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
+    pub(super) fn classify(&self, x: Tensor<4>, context: &ForwardContext) -> Tensor<4> {
         let [b, _, _, c] = x.dims();
         // Whole channels are dropped.
-        let x = match self.dropout.is_off(pass) {
+        let x = match self.dropout.is_off(context) {
             true => x,
             false => {
                 let ones = Tensor::ones([b, 1, 1, c], &x.device());
-                x * self.dropout.forward(ones, pass)
+                x * self.dropout.forward(ones, context)
             }
         };
         self.conv_seg.forward(x)
@@ -223,7 +235,7 @@ impl ConvModule {
         Self { conv: Conv3x3::without_bias(inputs, outputs, init), bn: BatchNorm::new(outputs, init) }
     }
 
-    fn forward(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
-        self.bn.forward_relu(self.conv.forward(x), pass)
+    fn forward(&self, x: Tensor<4>, context: &ForwardContext) -> Tensor<4> {
+        self.bn.forward_relu(self.conv.forward(x), context)
     }
 }

@@ -13,11 +13,11 @@ use burn::tensor::Tensor;
 use burn::tensor::activation::{relu, sigmoid, softmax};
 use serde::{Deserialize, Serialize};
 
-use super::Output;
-use super::fcn::{FcnHead, HeadConfig};
 use crate::backbone::{Encoder, FeatureInfo};
+use crate::decoder::Output;
+use crate::decoder::fcn::{FcnHead, HeadConfig};
 use crate::error::{Error, Result};
-use crate::layers::{Cost, Init, LayerNorm, Linear, MultiheadAttention, Pass, PointwiseConv, Unbiased};
+use crate::layers::{Cost, ForwardContext, Init, LayerNorm, Linear, MultiheadAttention, PointwiseConv, Unbiased};
 
 const EPS: f64 = 1e-5;
 
@@ -68,15 +68,7 @@ impl KnetConfig {
         if self.num_heads == 0 || !self.kernel_channels(features.last()).is_multiple_of(self.num_heads) {
             return refuse(format!("channels = {} is not a multiple of num_heads = {}", self.channels, self.num_heads));
         }
-        if !(0.0..1.0).contains(&self.dropout_ratio) {
-            return refuse(format!("dropout_ratio = {} is not in [0, 1)", self.dropout_ratio));
-        }
-        if self.concat_input && self.num_convs == 0 {
-            return refuse(
-                "concat_input needs convolutions: with num_convs = 0 there is nothing to concatenate with the features"
-                    .into(),
-            );
-        }
+        self.head().check()?;
         if !self.kernel_channels(features.last()).is_multiple_of(self.feat_channels) {
             return refuse(format!(
                 "channels = {} is not a multiple of feat_channels = {}",
@@ -132,24 +124,24 @@ pub struct Knet {
 impl Knet {
     /// Logits of the last stage on the grid of the features, in training those of the others too. Records `feat` and
     /// `stage{i}`.
-    pub fn forward(&self, encoder: Encoder, pass: &Pass) -> Output {
-        let features = encoder.features(pass).last();
-        pass.record("feat", &features);
-        let x = self.kernel_generate_head.features(features, pass); // [b, h, w, c]
+    pub fn forward(&self, encoder: Encoder, context: &ForwardContext) -> Output {
+        let features = encoder.features(context).last();
+        context.record("feat", &features);
+        let x = self.kernel_generate_head.features(features, context); // [b, h, w, c]
         let [b, h, w, c] = x.dims();
-        let mut masks = self.kernel_generate_head.classify(x.clone(), pass); // [b, h, w, k]
-        pass.record("stage0", &masks);
+        let mut masks = self.kernel_generate_head.classify(x.clone(), context); // [b, h, w, k]
+        context.record("stage0", &masks);
         let k = masks.dims()[3];
         let kernels = self.kernel_generate_head.conv_seg.weight.val().reshape([1, k, c]);
         let mut kernels = kernels.expand([b, k, c]);
         let mut earlier = Vec::with_capacity(self.kernel_update_head.len());
         for (i, stage) in self.kernel_update_head.iter().enumerate() {
-            let (updated, seen) = stage.forward(x.clone(), kernels, masks.clone(), pass);
-            earlier.push((1.0, std::mem::replace(&mut masks, seen.reshape([b, h, w, k]))));
+            let (updated, seen) = stage.forward(x.clone(), kernels, masks.clone(), context);
+            earlier.push(std::mem::replace(&mut masks, seen.reshape([b, h, w, k])));
             kernels = updated;
-            pass.record(&format!("stage{}", i + 1), &masks);
+            context.record(&format!("stage{}", i + 1), &masks);
         }
-        Output::Dense { logits: masks, auxiliary: if pass.wants_all() { earlier } else { Vec::new() } }
+        Output::Dense { logits: masks, auxiliary: if context.wants_all() { earlier } else { Vec::new() } }
     }
 }
 
@@ -186,7 +178,13 @@ impl Stage {
     }
 
     /// `x [b, h, w, c]`, kernels `[b, k, c]` and their masks `[b, h, w, k]` to the next kernels and masks `[b, h * w, k]`.
-    fn forward(&self, x: Tensor<4>, kernels: Tensor<3>, masks: Tensor<4>, pass: &Pass) -> (Tensor<3>, Tensor<3>) {
+    fn forward(
+        &self,
+        x: Tensor<4>,
+        kernels: Tensor<3>,
+        masks: Tensor<4>,
+        context: &ForwardContext,
+    ) -> (Tensor<3>, Tensor<3>) {
         let [b, h, w, k] = masks.dims();
         let x = self.feat_transform.forward(x);
         let c = x.dims()[3];
@@ -194,7 +192,7 @@ impl Stage {
         let shares = softmax(masks, 3).reshape([b, h * w, k]);
         let gathered = shares.swap_dims(1, 2).matmul(x.clone()); // [b, k, c]
         let y = self.kernel_update_conv.forward(gathered, kernels);
-        let y = self.attention_norm.forward(y.clone() + self.attention.forward_self(y, pass));
+        let y = self.attention_norm.forward(y.clone() + self.attention.forward_self(y, context));
         let ffn = self.ffn.fc2.forward(relu(self.ffn.fc1.forward(y.clone())));
         let kernels = self.ffn_norm.forward(y + ffn);
         let y = self.mask_fc.forward(kernels.clone());

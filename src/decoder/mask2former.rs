@@ -14,16 +14,17 @@ use burn::tensor::Tensor;
 use burn::tensor::activation::sigmoid;
 use serde::{Deserialize, Serialize};
 
-use super::deformable::{DeformableEncoder, EncoderShape, LEVELS};
-use super::maskformer::{ConvNorm1x1, ConvNorm3x3, FpnLevel, GROUPS};
-use super::pyramid::{self, Pyramid};
-use super::queries::{EPS, Ffn, MaskEmbed, masks, plain};
-use super::{Output, Queries, SetLossConfig};
 use crate::backbone::{Encoder, FeatureInfo};
+use crate::decoder::deformable::{DeformableEncoder, EncoderShape, LEVELS};
+use crate::decoder::maskformer::{ConvNorm1x1, ConvNorm3x3, FpnLevel, GROUPS};
+use crate::decoder::pyramid;
+use crate::decoder::pyramid::Pyramid;
+use crate::decoder::queries::{EPS, Ffn, MaskEmbed, masks, plain};
+use crate::decoder::{Output, Queries, SetLossConfig};
 use crate::error::{Error, Result};
 use crate::layers::position::sine_positions;
 use crate::layers::resize::{Mode, resize, resize_channels_last};
-use crate::layers::{Cost, Init, LayerNorm, Linear, MultiheadAttention, Pass, PointwiseConv};
+use crate::layers::{Cost, ForwardContext, Init, LayerNorm, Linear, MultiheadAttention, PointwiseConv};
 
 /// Configuration of [`Mask2Former`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -163,10 +164,15 @@ pub struct Mask2Former {
 }
 
 impl Mask2Former {
+    /// How its predictions are judged.
+    pub fn loss(&self) -> SetLossConfig {
+        self.head.loss()
+    }
+
     /// A prediction of the raw queries and one a layer, with masks of the pyramid's finest map, at a
     /// quarter of the images' size over a ViT. Records what [`Mask2FormerHead`] does.
-    pub fn forward(&self, encoder: Encoder, pass: &Pass) -> Output {
-        self.head.forward(self.pyramid.forward(encoder.features(pass)), pass)
+    pub fn forward(&self, encoder: Encoder, context: &ForwardContext) -> Output {
+        self.head.forward(self.pyramid.forward(encoder.features(context)), context)
     }
 }
 
@@ -189,49 +195,55 @@ pub struct Mask2FormerHead {
 }
 
 impl Mask2FormerHead {
+    /// How its predictions are judged.
+    pub fn loss(&self) -> SetLossConfig {
+        self.loss
+    }
+
     /// Maps `[b, h, w, c]` at strides 4, 8, 16, 32 to a prediction of the raw queries and one a layer.
     ///
     /// Records `pixel.*` of the pixel decoder and `dec.*` of the transformer decoder.
-    pub fn forward(&self, maps: Vec<Tensor<4>>, pass: &Pass) -> Output {
-        let (levels, pixels) = self.pixel_decoder.forward(maps, pass);
-        let memories: Vec<Memory> = levels.into_iter().enumerate().map(|(i, map)| self.memory(i, map, pass)).collect();
+    pub fn forward(&self, maps: Vec<Tensor<4>>, context: &ForwardContext) -> Output {
+        let (levels, pixels) = self.pixel_decoder.forward(maps, context);
+        let memories: Vec<Memory> =
+            levels.into_iter().enumerate().map(|(i, map)| self.memory(i, map, context)).collect();
         let b = pixels.dims()[0];
         let [q, d] = self.query_feat.dims();
         let embed = self.query_embed.val().unsqueeze::<3>(); // [1, q, d]
         let mut x = self.query_feat.val().unsqueeze::<3>().expand([b, q, d]);
-        let mut last = self.predict(0, x.clone(), pixels.clone(), pass);
+        let mut last = self.predict(0, x.clone(), pixels.clone(), context);
         let mut predictions = Vec::with_capacity(self.layers.len() + 1);
         for (i, layer) in self.layers.iter().enumerate() {
             let memory = &memories[i % LEVELS];
             let blocked = blocked(&last.masks, memory.size);
-            pass.record(&format!("dec.attn_mask{i}"), &blocked);
+            context.record(&format!("dec.attn_mask{i}"), &blocked);
             let blocked = unless_all(blocked);
             predictions.push(last);
-            x = pass.within(&format!("dec.layer{i}"), || layer.forward(x, embed.clone(), memory, blocked, pass));
-            pass.record(&format!("dec.layer{i}"), &x);
-            last = self.predict(i + 1, x.clone(), pixels.clone(), pass);
+            x = context.within(&format!("dec.layer{i}"), || layer.forward(x, embed.clone(), memory, blocked, context));
+            context.record(&format!("dec.layer{i}"), &x);
+            last = self.predict(i + 1, x.clone(), pixels.clone(), context);
         }
         predictions.push(last);
-        Output::Queries { predictions, loss: self.loss }
+        Output::Queries { predictions }
     }
 
     /// What the queries read of a level.
-    fn memory(&self, level: usize, map: Tensor<4>, pass: &Pass) -> Memory {
+    fn memory(&self, level: usize, map: Tensor<4>, context: &ForwardContext) -> Memory {
         let [b, h, w, d] = map.dims();
         let positions = sine_positions(h, w, d, &map.device());
-        pass.record(&format!("dec.pos{level}"), &positions.clone().unsqueeze::<4>());
+        context.record(&format!("dec.pos{level}"), &positions.clone().unsqueeze::<4>());
         let embed = self.level_embed.val().narrow(0, level, 1).unsqueeze::<3>(); // [1, 1, d]
         let values = map.reshape([b, h * w, d]) + embed;
         Memory { keys: values.clone() + positions.reshape([1, h * w, d]), values, size: (h, w) }
     }
 
-    fn predict(&self, i: usize, x: Tensor<3>, pixels: Tensor<4>, pass: &Pass) -> Queries {
+    fn predict(&self, i: usize, x: Tensor<3>, pixels: Tensor<4>, context: &ForwardContext) -> Queries {
         let x = self.norm.forward(x);
         let weights = self.mask_embed.forward(x.clone());
-        pass.record(&format!("dec.mask_embed{i}"), &weights);
+        context.record(&format!("dec.mask_embed{i}"), &weights);
         let found = Queries { classes: self.class_embed.forward(x), masks: masks(weights, pixels) };
-        pass.record(&format!("dec.class{i}"), &found.classes);
-        pass.record(&format!("dec.mask{i}"), &found.masks);
+        context.record(&format!("dec.class{i}"), &found.classes);
+        context.record(&format!("dec.mask{i}"), &found.masks);
         found
     }
 }
@@ -280,19 +292,26 @@ impl Layer {
     }
 
     /// Queries `[b, q, d]` with their positions `[1, q, d]`; `blocked [b, q, n]`.
-    fn forward(&self, x: Tensor<3>, embed: Tensor<3>, memory: &Memory, blocked: Tensor<3>, pass: &Pass) -> Tensor<3> {
-        pass.record("attn_mask_used", &blocked);
+    fn forward(
+        &self,
+        x: Tensor<3>,
+        embed: Tensor<3>,
+        memory: &Memory,
+        blocked: Tensor<3>,
+        context: &ForwardContext,
+    ) -> Tensor<3> {
+        context.record("attn_mask_used", &blocked);
         let (keys, values) = (memory.keys.clone(), memory.values.clone());
-        let y = self.cross_attn.forward(x.clone() + embed.clone(), keys, values, Some(blocked), pass);
-        pass.record("cross_attn", &y);
+        let y = self.cross_attn.forward(x.clone() + embed.clone(), keys, values, Some(blocked), context);
+        context.record("cross_attn", &y);
         let x = self.cross_norm.forward(x + y);
-        pass.record("cross_ln", &x);
+        context.record("cross_ln", &x);
         let q = x.clone() + embed;
-        let y = self.self_attn.forward(q.clone(), q, x.clone(), None, pass);
-        pass.record("self_attn", &y);
+        let y = self.self_attn.forward(q.clone(), q, x.clone(), None, context);
+        context.record("self_attn", &y);
         let x = self.self_norm.forward(x + y);
-        pass.record("self_ln", &x);
-        self.ffn.forward(x, pass)
+        context.record("self_ln", &x);
+        self.ffn.forward(x, context)
     }
 }
 
@@ -308,22 +327,22 @@ pub struct PixelDecoder {
 
 impl PixelDecoder {
     /// Maps at strides 4, 8, 16, 32 to the encoded ones at 32, 16, 8, and the map that masks are products with.
-    fn forward(&self, maps: Vec<Tensor<4>>, pass: &Pass) -> (Vec<Tensor<4>>, Tensor<4>) {
+    fn forward(&self, maps: Vec<Tensor<4>>, context: &ForwardContext) -> (Vec<Tensor<4>>, Tensor<4>) {
         let [f4, f8, f16, f32] = <[Tensor<4>; 4]>::try_from(maps)
             .unwrap_or_else(|maps| panic!("Mask2Former takes four maps, not {}", maps.len()));
         let levels = self.input_proj.iter().zip([f32, f16, f8]).map(|(project, map)| project.forward(map));
         let levels: Vec<Tensor<4>> = levels.collect();
-        levels.iter().enumerate().for_each(|(i, map)| pass.record(&format!("pixel.input_proj{i}"), map));
-        let levels = self.encoder.forward(levels, pass);
-        levels.iter().enumerate().for_each(|(i, map)| pass.record(&format!("pixel.multi_scale{i}"), map));
+        levels.iter().enumerate().for_each(|(i, map)| context.record(&format!("pixel.input_proj{i}"), map));
+        let levels = self.encoder.forward(levels, context);
+        levels.iter().enumerate().for_each(|(i, map)| context.record(&format!("pixel.multi_scale{i}"), map));
         let lateral = self.fpn.lateral.forward(f4);
-        pass.record("pixel.lateral", &lateral);
+        context.record("pixel.lateral", &lateral);
         let [_, h, w, _] = lateral.dims();
         let coarser = resize_channels_last(levels[LEVELS - 1].clone(), (h, w), Mode::Bilinear, false);
         let y = self.fpn.output.forward(lateral + coarser);
-        pass.record("pixel.fpn", &y);
+        context.record("pixel.fpn", &y);
         let pixels = self.mask_features.forward(y);
-        pass.record("pixel.mask_features", &pixels);
+        context.record("pixel.mask_features", &pixels);
         (levels, pixels)
     }
 }

@@ -15,15 +15,16 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::pyramid::{self, Pyramid};
-use super::queries::{EPS, Ffn, MaskEmbed, masks, plain};
-use super::{Output, Queries, SetLossConfig};
 use crate::backbone::{Encoder, FeatureInfo};
+use crate::decoder::pyramid;
+use crate::decoder::pyramid::Pyramid;
+use crate::decoder::queries::{EPS, Ffn, MaskEmbed, masks, plain};
+use crate::decoder::{Output, Queries, SetLossConfig};
 use crate::error::{Error, Result};
 use crate::layers::position::sine_positions;
 use crate::layers::resize::{Mode, resize_channels_last};
 use crate::layers::{
-    Conv3x3, Cost, Dropout, GroupNorm, Init, LayerNorm, Linear, MultiheadAttention, Pass, PointwiseConv,
+    Conv3x3, Cost, Dropout, ForwardContext, GroupNorm, Init, LayerNorm, Linear, MultiheadAttention, PointwiseConv,
 };
 
 /// Groups of the pixel decoders' norms.
@@ -154,9 +155,14 @@ pub struct MaskFormer {
 }
 
 impl MaskFormer {
+    /// How its predictions are judged.
+    pub fn loss(&self) -> SetLossConfig {
+        self.head.loss()
+    }
+
     /// One prediction a layer, with masks of the pyramid's finest map, at a quarter of the images' size over a ViT. Records what [`MaskFormerHead`] does.
-    pub fn forward(&self, encoder: Encoder, pass: &Pass) -> Output {
-        self.head.forward(self.pyramid.forward(encoder.features(pass)), pass)
+    pub fn forward(&self, encoder: Encoder, context: &ForwardContext) -> Output {
+        self.head.forward(self.pyramid.forward(encoder.features(context)), context)
     }
 }
 
@@ -179,63 +185,68 @@ pub struct MaskFormerHead {
 }
 
 impl MaskFormerHead {
+    /// How its predictions are judged.
+    pub fn loss(&self) -> SetLossConfig {
+        self.loss
+    }
+
     /// Maps `[b, h, w, c]` at strides 4, 8, 16, 32 to one prediction a layer.
     ///
     /// Records `pixel.*` of the FPN and `dec.*` of the transformer decoder.
-    pub fn forward(&self, maps: Vec<Tensor<4>>, pass: &Pass) -> Output {
+    pub fn forward(&self, maps: Vec<Tensor<4>>, context: &ForwardContext) -> Output {
         let [f4, f8, f16, f32] = <[Tensor<4>; 4]>::try_from(maps)
             .unwrap_or_else(|maps| panic!("MaskFormer takes four maps, not {}", maps.len()));
-        let pixels = self.pixels([f16, f8, f4], f32.clone(), pass);
+        let pixels = self.pixels([f16, f8, f4], f32.clone(), context);
         let memory = match &self.input_proj {
             Some(project) => project.forward(f32),
             None => f32,
         };
-        pass.record("dec.input_proj", &memory);
+        context.record("dec.input_proj", &memory);
         let [b, h, w, d] = memory.dims();
         let positions = sine_positions(h, w, d, &memory.device());
-        pass.record("dec.pos", &positions.clone().unsqueeze::<4>());
+        context.record("dec.pos", &positions.clone().unsqueeze::<4>());
         let memory = memory.reshape([b, h * w, d]);
         let keys = memory.clone() + positions.reshape([1, h * w, d]);
         let embed = self.query_embed.val().unsqueeze::<3>(); // [1, q, d]
         let mut x = Tensor::zeros([b, embed.dims()[1], d], &memory.device());
         let mut predictions = Vec::with_capacity(self.layers.len());
         for (i, layer) in self.layers.iter().enumerate() {
-            x = pass.within(&format!("dec.layer{i}"), || {
-                layer.forward(x, embed.clone(), keys.clone(), memory.clone(), pass)
+            x = context.within(&format!("dec.layer{i}"), || {
+                layer.forward(x, embed.clone(), keys.clone(), memory.clone(), context)
             });
-            pass.record(&format!("dec.layer{i}"), &x);
-            if pass.wants_all() || i + 1 == self.layers.len() {
-                predictions.push(self.predict(i, x.clone(), pixels.clone(), pass));
+            context.record(&format!("dec.layer{i}"), &x);
+            if context.wants_all() || i + 1 == self.layers.len() {
+                predictions.push(self.predict(i, x.clone(), pixels.clone(), context));
             }
         }
-        Output::Queries { predictions, loss: self.loss }
+        Output::Queries { predictions }
     }
 
     /// The map that masks are products with, `[b, h/4, w/4, c]`.
-    fn pixels(&self, finer: [Tensor<4>; 3], coarsest: Tensor<4>, pass: &Pass) -> Tensor<4> {
+    fn pixels(&self, finer: [Tensor<4>; 3], coarsest: Tensor<4>, context: &ForwardContext) -> Tensor<4> {
         let mut y = self.stem.forward(coarsest);
-        pass.record("pixel.stem", &y);
+        context.record("pixel.stem", &y);
         for (i, (level, map)) in self.levels.iter().zip(finer).enumerate() {
             let lateral = level.lateral.forward(map);
-            pass.record(&format!("pixel.fpn{i}.lateral"), &lateral);
+            context.record(&format!("pixel.fpn{i}.lateral"), &lateral);
             let [_, h, w, _] = lateral.dims();
             let coarser = resize_channels_last(y, (h, w), Mode::Nearest, false);
             y = level.output.forward(lateral + coarser);
-            pass.record(&format!("pixel.fpn{i}"), &y);
+            context.record(&format!("pixel.fpn{i}"), &y);
         }
         let pixels = self.mask_features.forward(y);
-        pass.record("pixel.mask_features", &pixels);
+        context.record("pixel.mask_features", &pixels);
         pixels
     }
 
-    fn predict(&self, i: usize, x: Tensor<3>, pixels: Tensor<4>, pass: &Pass) -> Queries {
+    fn predict(&self, i: usize, x: Tensor<3>, pixels: Tensor<4>, context: &ForwardContext) -> Queries {
         let x = self.norm.forward(x);
-        pass.record(&format!("dec.normed{i}"), &x);
+        context.record(&format!("dec.normed{i}"), &x);
         let weights = self.mask_embed.forward(x.clone());
-        pass.record(&format!("dec.mask_embed{i}"), &weights);
+        context.record(&format!("dec.mask_embed{i}"), &weights);
         let found = Queries { classes: self.class_embed.forward(x), masks: masks(weights, pixels) };
-        pass.record(&format!("dec.class{i}"), &found.classes);
-        pass.record(&format!("dec.mask{i}"), &found.masks);
+        context.record(&format!("dec.class{i}"), &found.classes);
+        context.record(&format!("dec.mask{i}"), &found.masks);
         found
     }
 }
@@ -266,17 +277,24 @@ impl Layer {
     }
 
     /// Queries `[b, q, d]` with their positions `[1, q, d]`; keys and values `[b, n, d]`.
-    fn forward(&self, x: Tensor<3>, embed: Tensor<3>, keys: Tensor<3>, memory: Tensor<3>, pass: &Pass) -> Tensor<3> {
+    fn forward(
+        &self,
+        x: Tensor<3>,
+        embed: Tensor<3>,
+        keys: Tensor<3>,
+        memory: Tensor<3>,
+        context: &ForwardContext,
+    ) -> Tensor<3> {
         let q = x.clone() + embed.clone();
-        let y = self.self_attn.forward(q.clone(), q, x.clone(), None, pass);
-        pass.record("self_attn", &y);
-        let x = self.norm1.forward(x + self.dropout.forward(y, pass));
-        pass.record("self_ln", &x);
-        let y = self.cross_attn.forward(x.clone() + embed, keys, memory, None, pass);
-        pass.record("cross_attn", &y);
-        let x = self.norm2.forward(x + self.dropout.forward(y, pass));
-        pass.record("cross_ln", &x);
-        self.ffn.forward(x, pass)
+        let y = self.self_attn.forward(q.clone(), q, x.clone(), None, context);
+        context.record("self_attn", &y);
+        let x = self.norm1.forward(x + self.dropout.forward(y, context));
+        context.record("self_ln", &x);
+        let y = self.cross_attn.forward(x.clone() + embed, keys, memory, None, context);
+        context.record("cross_attn", &y);
+        let x = self.norm2.forward(x + self.dropout.forward(y, context));
+        context.record("cross_ln", &x);
+        self.ffn.forward(x, context)
     }
 }
 

@@ -6,6 +6,7 @@ pub mod deformable;
 pub mod eomt;
 pub mod fcn;
 pub mod knet;
+mod loss;
 pub mod mask2former;
 pub mod maskformer;
 mod output;
@@ -20,15 +21,27 @@ use serde::{Deserialize, Serialize};
 
 use crate::backbone::{Encoder, FeatureInfo};
 use crate::error::Result;
-use crate::layers::{Cost, Init, Pass};
+use crate::layers::{Cost, ForwardContext, Init};
 pub use eomt::{Eomt, EomtConfig};
 pub use fcn::{Fcn, FcnConfig};
 pub use knet::{Knet, KnetConfig};
+pub use loss::{DecoderLoss, SetLossConfig};
 pub use mask2former::{Mask2Former, Mask2FormerConfig};
 pub use maskformer::{MaskFormer, MaskFormerConfig};
-pub use output::{Answer, Output, Queries, SetLossConfig};
+pub use output::{Answer, Output, Queries};
 pub use segmenter::{Segmenter, SegmenterConfig};
 pub use structtoken::{BlockKind, StructToken, StructTokenConfig};
+
+/// Feature maps to what is said of every place. [`AnyDecoder`] is one that a recipe chooses.
+pub trait Decoder {
+    /// What the decoder says of the images that the encoder looks at.
+    fn forward(&self, encoder: Encoder, context: &ForwardContext) -> Output;
+
+    /// How it is to be judged.
+    fn loss(&self) -> DecoderLoss {
+        DecoderLoss::default()
+    }
+}
 
 macro_rules! decoders {
     ($($(#[$doc:meta])* $name:literal => $variant:ident($module:ty, $config:ty)),+ $(,)?) => {
@@ -42,7 +55,7 @@ macro_rules! decoders {
         /// A decoder of any type.
         #[allow(clippy::large_enum_variant, reason = "a model has one decoder")]
         #[derive(Module, Debug)]
-        pub enum Decoder {
+        pub enum AnyDecoder {
             $($(#[$doc])* $variant($module)),+
         }
 
@@ -63,15 +76,24 @@ macro_rules! decoders {
             }
 
             /// The decoder with initial weights.
-            pub fn init(&self, features: &FeatureInfo, classes: usize, init: &mut Init) -> Decoder {
-                match self { $(Self::$variant(config) => Decoder::$variant(config.init(features, classes, init))),+ }
+            pub fn init(&self, features: &FeatureInfo, classes: usize, init: &mut Init) -> AnyDecoder {
+                match self { $(Self::$variant(config) => AnyDecoder::$variant(config.init(features, classes, init))),+ }
             }
         }
 
-        impl Decoder {
-            /// What the decoder says of the images that the encoder looks at.
-            pub fn forward(&self, encoder: Encoder, pass: &Pass) -> Output {
-                match self { $(Self::$variant(decoder) => decoder.forward(encoder, pass).into()),+ }
+        impl Decoder for AnyDecoder {
+            fn forward(&self, encoder: Encoder, context: &ForwardContext) -> Output {
+                match self { $(Self::$variant(decoder) => decoder.forward(encoder, context).into()),+ }
+            }
+
+            fn loss(&self) -> DecoderLoss {
+                match self {
+                    Self::Fcn(decoder) => decoder.loss(),
+                    Self::MaskFormer(decoder) => decoder.loss().into(),
+                    Self::Mask2Former(decoder) => decoder.loss().into(),
+                    Self::Eomt(decoder) => decoder.loss().into(),
+                    _ => DecoderLoss::default(),
+                }
             }
         }
     };

@@ -1,6 +1,6 @@
 //! Decoders by the names that people know them by: `structtoken bench --decoder pwe`, `structtoken compare`.
 
-use super::{
+use crate::decoder::{
     BlockKind, DecoderConfig, EomtConfig, FcnConfig, KnetConfig, Mask2FormerConfig, MaskFormerConfig, SegmenterConfig,
     StructTokenConfig,
 };
@@ -44,7 +44,7 @@ impl DecoderConfig {
         let error = Error::new(format!("there is no decoder `{name}`; the decoders are {}", known.join(", ")));
         let nearest = known.into_iter().map(|known| (distance(&name.to_lowercase(), known), known)).min();
         Err(match nearest {
-            Some((edits, known)) if edits <= 1 + name.len() / 3 => error.hint(format!("did you mean `{known}`?")),
+            Some((edits, known)) if edits <= 1 + name.len() / 3 => error.with_hint(format!("did you mean `{known}`?")),
             _ => error,
         })
     }
@@ -80,6 +80,6 @@ mod tests {
         }
         let error = DecoderConfig::preset("PWEE").unwrap_err();
         let text = error.to_string();
-        assert!(text.contains("cse, sse, pwe") && error.remedy() == Some("did you mean `pwe`?"), "{error}");
+        assert!(text.contains("cse, sse, pwe") && error.hint() == Some("did you mean `pwe`?"), "{error}");
     }
 }

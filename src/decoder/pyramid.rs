@@ -71,7 +71,7 @@ pub(super) fn check(features: &FeatureInfo) -> Result<()> {
         "model.decoder: masks would be made on a map of stride {last}, but the backbone's maps have strides {:?}",
         features.strides
     ))
-    .hint(
+    .with_hint(
         "let the backbone hand out finer maps, the finest last: model.backbone.out_indices = [3, 2, 1, 0] of a ResNet or \
          ConvNeXt, a smaller stem_stride of a U-Net",
     ))
@@ -315,7 +315,7 @@ mod tests {
         assert!(check(&maps(&[32, 16, 8, 4])).is_ok() && check(&maps(&[16])).is_ok());
         for strides in [&[32][..], &[4, 8, 16, 32], &[4, 8]] {
             let error = check(&maps(strides)).unwrap_err();
-            assert!(error.remedy().unwrap().contains("out_indices = [3, 2, 1, 0]"), "{error}");
+            assert!(error.hint().unwrap().contains("out_indices = [3, 2, 1, 0]"), "{error}");
         }
     }
 }

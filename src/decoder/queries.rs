@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
 
 use crate::kernels;
-use crate::layers::{Dropout, Init, LayerNorm, Linear, Pass};
+use crate::layers::{Dropout, ForwardContext, Init, LayerNorm, Linear};
 
 /// Of all norms of the DETR family.
 pub(super) const EPS: f64 = 1e-5;
@@ -80,8 +80,8 @@ impl Ffn {
     }
 
     /// `[b, n, c]` to the same.
-    pub(super) fn forward(&self, x: Tensor<3>, pass: &Pass) -> Tensor<3> {
-        let y = self.dropout.forward(relu(self.fc1.forward(x.clone())), pass);
-        self.norm.forward(x + self.dropout.forward(self.fc2.forward(y), pass))
+    pub(super) fn forward(&self, x: Tensor<3>, context: &ForwardContext) -> Tensor<3> {
+        let y = self.dropout.forward(relu(self.fc1.forward(x.clone())), context);
+        self.norm.forward(x + self.dropout.forward(self.fc2.forward(y), context))
     }
 }

@@ -15,7 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::backbone::{Encoder, FeatureInfo};
 use crate::error::{Error, Result};
-use crate::layers::{Block, BlockShape, Cost, DropPath, Init, LayerNorm, Linear, MlpLayer, Pass, QkvBias, Unbiased};
+use crate::layers::{
+    Block, BlockShape, Cost, DropPath, ForwardContext, Init, LayerNorm, Linear, MlpLayer, QkvBias, Unbiased,
+};
 
 const EPS: f64 = 1e-5;
 
@@ -127,16 +129,16 @@ pub struct Segmenter {
 
 impl Segmenter {
     /// Logits `[b, h, w, k]` on the grid of the features. Records `feat`.
-    pub fn forward(&self, encoder: Encoder, pass: &Pass) -> Tensor<4> {
-        let features = encoder.features(pass).last();
-        pass.record("feat", &features);
+    pub fn forward(&self, encoder: Encoder, context: &ForwardContext) -> Tensor<4> {
+        let features = encoder.features(context).last();
+        context.record("feat", &features);
         let [b, h, w, c] = features.dims();
         let patches = self.dec_proj.forward(features.reshape([b, h * w, c]));
         let classes = self.cls_emb.val();
         let [_, k, dim] = classes.dims();
         let mut x = Tensor::cat(vec![patches, classes.expand([b, k, dim])], 1); // [b, n + k, dim]
         for layer in &self.layers {
-            x = layer.forward(x, None, None, pass);
+            x = layer.forward(x, None, None, context);
         }
         let x = self.decoder_norm.forward(x);
         let patches = unit(self.patch_proj.forward(x.clone().narrow(1, 0, h * w))); // [b, n, dim]

@@ -24,7 +24,9 @@ use crate::backbone::{Encoder, FeatureInfo};
 use crate::error::{Error, Result};
 use crate::kernels;
 use crate::layers::resize::{Mode, resize_channels_last};
-use crate::layers::{Conv3x3, Cost, DepthwiseConv3x3, DropPath, GroupedConv3x3, Init, LayerNorm, Pass, PointwiseConv};
+use crate::layers::{
+    Conv3x3, Cost, DepthwiseConv3x3, DropPath, ForwardContext, GroupedConv3x3, Init, LayerNorm, PointwiseConv,
+};
 
 const EPS: f64 = 1e-6;
 const FFN_EPS: f64 = 1e-5;
@@ -141,18 +143,18 @@ impl StructToken {
     /// The deepest feature map `[b, h, w, c]` to logits `[b, h, w, k]`.
     ///
     /// Records `feat`, `dec_proj`, `kernels_in`, `block{i}.kernels`, `block{i}.features` and the steps inside of a block.
-    pub fn forward(&self, encoder: Encoder, pass: &Pass) -> Tensor<4> {
-        let features = encoder.features(pass).last();
-        pass.record("feat", &features);
+    pub fn forward(&self, encoder: Encoder, context: &ForwardContext) -> Tensor<4> {
+        let features = encoder.features(context).last();
+        context.record("feat", &features);
         let [batch, h, w, _] = features.dims();
         let mut f = self.dec_proj.forward(features);
-        pass.record("dec_proj", &f);
+        context.record("dec_proj", &f);
         let mut s = self.tokens(batch, (h, w));
-        pass.record("kernels_in", &s);
+        context.record("kernels_in", &s);
         for (i, layer) in self.layers.iter().enumerate() {
-            (s, f) = pass.within(&format!("block{i}"), || layer.forward(s, f, pass));
-            pass.record(&format!("block{i}.kernels"), &s);
-            pass.record(&format!("block{i}.features"), &f);
+            (s, f) = context.within(&format!("block{i}"), || layer.forward(s, f, context));
+            context.record(&format!("block{i}.kernels"), &s);
+            context.record(&format!("block{i}.features"), &f);
         }
         self.residual_block.forward(s)
     }
@@ -212,24 +214,24 @@ impl Block {
     }
 
     /// Tokens `[b, h, w, k]` and features `[b, h, w, c]` to the same.
-    fn forward(&self, s: Tensor<4>, f: Tensor<4>, pass: &Pass) -> (Tensor<4>, Tensor<4>) {
+    fn forward(&self, s: Tensor<4>, f: Tensor<4>, context: &ForwardContext) -> (Tensor<4>, Tensor<4>) {
         match self {
             Self::Cross(block) => {
-                let s = block.cross_attn.forward(s, f.clone(), pass);
-                let s = block.ffn1.forward(s, "ffn1", pass);
+                let s = block.cross_attn.forward(s, f.clone(), context);
+                let s = block.ffn1.forward(s, "ffn1", context);
                 let f = match &block.ffn2 {
-                    Some(ffn) => ffn.forward(f, "ffn2", pass),
+                    Some(ffn) => ffn.forward(f, "ffn2", context),
                     None => f,
                 };
                 (s, f)
             }
             Self::SelfSlice(block) => joined(s, f, |z| {
-                let z = block.cross_attn.forward(z.clone(), z, pass);
-                block.ffn1.forward(z, "ffn1", pass)
+                let z = block.cross_attn.forward(z.clone(), z, context);
+                block.ffn1.forward(z, "ffn1", context)
             }),
             Self::Pointwise(block) => joined(s, f, |z| {
-                let z = block.attn.forward(z, pass);
-                block.ffn1.forward(z, "ffn1", pass)
+                let z = block.attn.forward(z, context);
+                block.ffn1.forward(z, "ffn1", context)
             }),
         }
     }
@@ -287,20 +289,20 @@ impl SliceAttention {
     }
 
     /// `x + out(softmax(Q K^T / sqrt(h w)) V)`: `[b, h, w, queries]` and `[b, h, w, keys]` to `[b, h, w, queries]`.
-    fn forward(&self, x: Tensor<4>, context: Tensor<4>, pass: &Pass) -> Tensor<4> {
+    fn forward(&self, x: Tensor<4>, pairs: Tensor<4>, context: &ForwardContext) -> Tensor<4> {
         let [batch, h, w, queries] = x.dims();
-        let keys = context.dims()[3];
+        let keys = pairs.dims()[3];
         let pixels = h * w;
         let query = self.query_map.forward(x.clone());
-        let key = self.key_map.forward(context.clone());
-        let value = self.value_map.forward(context);
-        pass.record("query_map", &query);
-        pass.record("key_map", &key);
-        pass.record("value_map", &value);
+        let key = self.key_map.forward(pairs.clone());
+        let value = self.value_map.forward(pairs);
+        context.record("query_map", &query);
+        context.record("key_map", &key);
+        context.record("value_map", &value);
         let [key, value] = [key, value].map(|map| map.reshape([batch, pixels, keys]));
         let mixed = kernels::slice_attention(query.reshape([batch, pixels, queries]), key, value);
         let mixed = mixed.reshape([batch, h, w, queries]);
-        project_and_add(x, mixed, &self.out_project, self.drop_path, pass)
+        project_and_add(x, mixed, &self.out_project, self.drop_path, context)
     }
 }
 
@@ -325,24 +327,30 @@ impl PointwiseAttention {
     }
 
     /// `x + out(W query(x))`, `[b, h, w, k + c]` to the same.
-    fn forward(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
+    fn forward(&self, x: Tensor<4>, context: &ForwardContext) -> Tensor<4> {
         let query = self.query_map.forward(x.clone());
-        pass.record("query_map", &query);
+        context.record("query_map", &query);
         let mixed = self.attn_pw_conv.forward(query);
-        pass.record("attn_pw_conv", &mixed);
-        project_and_add(x, mixed, &self.out_project, self.drop_path, pass)
+        context.record("attn_pw_conv", &mixed);
+        project_and_add(x, mixed, &self.out_project, self.drop_path, context)
     }
 }
 
-fn project_and_add(x: Tensor<4>, mixed: Tensor<4>, out: &Projection, drop_path: DropPath, pass: &Pass) -> Tensor<4> {
-    pass.record("out_project_in", &mixed);
+fn project_and_add(
+    x: Tensor<4>,
+    mixed: Tensor<4>,
+    out: &Projection,
+    drop_path: DropPath,
+    context: &ForwardContext,
+) -> Tensor<4> {
+    context.record("out_project_in", &mixed);
     let projected = out.convolve(mixed);
-    if pass.is_traced() {
-        pass.record("out_project", &out.norm3.forward(projected.clone()));
+    if context.is_traced() {
+        context.record("out_project", &out.norm3.forward(projected.clone()));
     }
-    let factors = drop_path.factors(x.dims()[0], pass);
+    let factors = drop_path.factors(x.dims()[0], context);
     let x = out.norm3.forward_add(projected, factors, x, false);
-    pass.record("attn", &x);
+    context.record("attn", &x);
     x
 }
 
@@ -408,12 +416,12 @@ impl Ffn {
         }
     }
 
-    fn forward(&self, x: Tensor<4>, name: &str, pass: &Pass) -> Tensor<4> {
+    fn forward(&self, x: Tensor<4>, name: &str, context: &ForwardContext) -> Tensor<4> {
         let y = self.norm1.forward_gelu(self.pwconv1.forward(x.clone()));
         let y = self.norm2.forward_gelu(self.dwconv.forward(y));
-        let factors = self.drop_path.factors(x.dims()[0], pass);
+        let factors = self.drop_path.factors(x.dims()[0], context);
         let x = self.norm3.forward_add(self.pwconv2.forward(y), factors, x, true);
-        pass.record(name, &x);
+        context.record(name, &x);
         x
     }
 }

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::tally::{Ask, Tally};
-use crate::data::{Classes, Dataset};
+use crate::dataset::{Classes, Dataset};
 use crate::error::{Error, Result};
+use crate::eval::accumulate::{EvalAccumulator, EvalOptions};
 use crate::files;
 use crate::rng::fnv1a;
 use crate::shard::Shard;
@@ -31,7 +31,7 @@ pub struct Identity {
     /// Preprocessing and inference.
     pub settings: serde_json::Value,
     /// What was counted.
-    pub ask: Ask,
+    pub ask: EvalOptions,
 }
 
 impl Identity {
@@ -44,7 +44,7 @@ impl Identity {
         dataset: &dyn Dataset,
         split: impl std::fmt::Display,
         settings: serde_json::Value,
-        ask: Ask,
+        ask: EvalOptions,
     ) -> Result<Self> {
         let bytes = files::read(model, files::UNLIMITED).map_err(|error| Error::file("read", model, error))?;
         Ok(Self {
@@ -88,13 +88,14 @@ pub struct Part {
     format: String,
     shard: Shard,
     identity: Identity,
-    tally: Tally,
+    #[serde(rename = "tally")]
+    counts: EvalAccumulator,
 }
 
 impl Part {
     /// The counts of one shard.
-    pub fn new(shard: Shard, identity: Identity, tally: Tally) -> Self {
-        Self { format: FORMAT.to_owned(), shard, identity, tally }
+    pub fn new(shard: Shard, identity: Identity, counts: EvalAccumulator) -> Self {
+        Self { format: FORMAT.to_owned(), shard, identity, counts }
     }
 
     /// Writes it as JSON.
@@ -102,7 +103,7 @@ impl Part {
     /// # Errors
     /// The file cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let json = serde_json::to_vec(self).map_err(|error| Error::new("cannot write counts").source(error))?;
+        let json = serde_json::to_vec(self).map_err(|error| Error::new("cannot write counts").with_source(error))?;
         files::write(path, &json)
     }
 
@@ -113,14 +114,16 @@ impl Part {
     pub fn read(path: &Path) -> Result<Self> {
         let foreign = || format!("give files that `structtoken eval MODEL --shard I/N --out FILE` wrote: `{FORMAT}`");
         let bytes =
-            files::read(path, files::RECORD).map_err(|error| Error::file("read", path, error).hint(foreign()))?;
-        let part: Self =
-            files::parse_json(&bytes).map_err(|error| Error::file("read the shard", path, error).hint(foreign()))?;
+            files::read(path, files::RECORD).map_err(|error| Error::file("read", path, error).with_hint(foreign()))?;
+        let part: Self = files::parse_json(&bytes)
+            .map_err(|error| Error::file("read the shard", path, error).with_hint(foreign()))?;
         if part.format != FORMAT {
-            return Err(Error::new(format!("`{}` is not a shard of an evaluation", path.display())).hint(foreign()));
+            return Err(
+                Error::new(format!("`{}` is not a shard of an evaluation", path.display())).with_hint(foreign())
+            );
         }
         part.check().map_err(|error| {
-            Error::file("use the shard", path, error).hint("the file is damaged: evaluate this shard again")
+            Error::file("use the shard", path, error).with_hint("the file is damaged: evaluate this shard again")
         })?;
         Ok(part)
     }
@@ -128,15 +131,15 @@ impl Part {
     fn check(&self) -> Result<()> {
         let Identity { images, classes, ask, .. } = &self.identity;
         self.identity.check()?;
-        let (named, counted) = (classes.names.len(), self.tally.classes());
+        let (named, counted) = (classes.names.len(), self.counts.classes());
         if named != counted {
             let what = format!("`identity.classes` names {named} classes, and `tally.confusion` counts {counted}");
             return Err(Error::new(what));
         }
-        self.tally.check(*images, *ask)?;
+        self.counts.check(*images, *ask)?;
         // Every n-th index, without asking memory for as many as a file may claim.
         let mut expected = self.shard.range(*images);
-        let complete = self.tally.indices().all(|index| expected.next() == Some(index)) && expected.next().is_none();
+        let complete = self.counts.indices().all(|index| expected.next() == Some(index)) && expected.next().is_none();
         if complete {
             Ok(())
         } else {
@@ -149,19 +152,19 @@ impl Part {
 ///
 /// # Errors
 /// A shard that is missing, there twice, or of another evaluation than the first.
-pub fn merge(parts: Vec<(PathBuf, Part)>) -> Result<(Identity, Tally)> {
+pub fn merge(parts: Vec<(PathBuf, Part)>) -> Result<(Identity, EvalAccumulator)> {
     let mut parts = parts.into_iter();
     let Some((first_path, first)) = parts.next() else {
         return Err(
-            Error::new("there are no shards to merge").hint("give the files that `--shard I/N --out FILE` wrote")
+            Error::new("there are no shards to merge").with_hint("give the files that `--shard I/N --out FILE` wrote")
         );
     };
-    let (count, identity, mut tally) = (first.shard.count(), first.identity, first.tally);
+    let (count, identity, mut counts) = (first.shard.count(), first.identity, first.counts);
     let mut seen = vec![(first.shard, first_path.clone())];
     for (path, part) in parts {
         let against = |what: &str| {
             Error::new(format!("`{}` is {what} than `{}`", path.display(), first_path.display()))
-                .hint("merge shards of one model on one dataset with the same options")
+                .with_hint("merge shards of one model on one dataset with the same options")
         };
         if let Some(difference) = identity.difference(&part.identity) {
             return Err(against(difference));
@@ -171,9 +174,9 @@ pub fn merge(parts: Vec<(PathBuf, Part)>) -> Result<(Identity, Tally)> {
         }
         if let Some((shard, other)) = seen.iter().find(|(shard, _)| *shard == part.shard) {
             let (here, there) = (path.display(), other.display());
-            return Err(Error::new(format!("`{here}` and `{there}` are both shard {shard}")).hint("leave one out"));
+            return Err(Error::new(format!("`{here}` and `{there}` are both shard {shard}")).with_hint("leave one out"));
         }
-        tally.merge(part.tally).map_err(|error| Error::file("merge", &path, error))?;
+        counts.merge(part.counts).map_err(|error| Error::file("merge", &path, error))?;
         seen.push((part.shard, path));
     }
     let missing: Vec<String> = Shard::all(count)
@@ -183,13 +186,13 @@ pub fn merge(parts: Vec<(PathBuf, Part)>) -> Result<(Identity, Tally)> {
         .collect();
     if !missing.is_empty() {
         return Err(Error::new(format!("these of the {count} shards are missing: {}", missing.join(", ")))
-            .hint("evaluate them with `--shard I/N --out FILE`, and give all files"));
+            .with_hint("evaluate them with `--shard I/N --out FILE`, and give all files"));
     }
-    if hash(tally.names()) != identity.names {
+    if hash(counts.names()) != identity.names {
         return Err(Error::new("the image names in the shards are not those of the dataset that the shards describe")
-            .hint("one of them is damaged: evaluate all of them again"));
+            .with_hint("one of them is damaged: evaluate all of them again"));
     }
-    Ok((identity, tally))
+    Ok((identity, counts))
 }
 
 /// A hash of the names of a dataset's images, in order.

@@ -1,18 +1,20 @@
-//! What a [`Tally`] says: the numbers that are printed, written as JSON and shown on the page.
+//! What a [`EvalAccumulator`] says: the numbers that are printed, written as JSON and shown on the page.
 
 use std::cmp::Reverse;
 use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::bootstrap::{ImageCounts, draws, miou, percentile_interval};
-use super::calibration::Calibration;
-use super::confusion::{Confusion, Scores, percent, ratio};
-use super::distance::BandScore;
-use super::suspects::Suspect;
-use super::tally::Tally;
+use crate::eval::accumulate::EvalAccumulator;
+use crate::metrics::bootstrap::{draws, miou, percentile_interval};
+use crate::metrics::calibration::Calibration;
+use crate::metrics::confusion::{Confusion, Scores, percent};
+use crate::metrics::distance::BandScore;
+use crate::metrics::image_counts::{Counted, ImageCounts};
+use crate::metrics::label_issues::LabelIssue;
+use crate::stats::ratio;
 
-/// Draws of the bootstrap, and its seed: the same tally has the same interval everywhere.
+/// Draws of the bootstrap, and its seed: the same counts have the same interval everywhere.
 const DRAWS: usize = 1000;
 const SEED: u64 = 0;
 /// Pairs of classes, and images, that are listed.
@@ -39,7 +41,7 @@ pub struct Evaluation {
     /// The images of least mIoU, the worst first.
     pub worst: Vec<WorstImage>,
     /// Regions whose truth may be wrong, the most suspicious first, if they were looked for.
-    pub suspects: Option<Vec<Suspect>>,
+    pub suspects: Option<Vec<LabelIssue>>,
 }
 
 /// IoU within 2 % of the image's diagonal of the contours.
@@ -77,7 +79,7 @@ pub struct WorstImage {
     pub accuracy: f64,
 }
 
-impl Tally {
+impl EvalAccumulator {
     /// All numbers; one name for each class.
     pub fn evaluation(&self, names: &[String]) -> Evaluation {
         let scores = self.scores(names);
@@ -102,7 +104,7 @@ impl Tally {
     }
 
     fn worst(&self) -> Vec<WorstImage> {
-        let score = |one: &super::tally::Counted| {
+        let score = |one: &Counted| {
             let accuracy = one.counts.accuracy()?;
             let miou = miou(std::slice::from_ref(&one.counts))?;
             Some(WorstImage { index: one.index, name: one.name.clone(), miou, accuracy })
@@ -216,41 +218,42 @@ impl BandScore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::image::Labels;
-    use crate::eval::tally::Ask;
-    use crate::eval::{Certainty, Evaluated};
+    use crate::eval::Evaluated;
+    use crate::eval::accumulate::EvalOptions;
+    use crate::image::Labels;
+    use crate::infer::Confidence;
 
     fn names() -> Vec<String> {
         ["sky", "road", "car"].map(String::from).to_vec()
     }
 
-    fn tally(images: &[(&str, [u8; 8], [u8; 8])]) -> Tally {
-        let mut tally = Tally::new(3, Ask { certainty: true, suspects: 5 });
+    fn accumulate(images: &[(&str, [u8; 8], [u8; 8])]) -> EvalAccumulator {
+        let mut accumulate = EvalAccumulator::new(3, EvalOptions { confidence: true, suspects: 5 });
         for (index, (name, truth, prediction)) in images.iter().enumerate() {
             let labels = |ids: &[u8; 8]| Labels { width: 4, height: 2, ids: ids.to_vec() };
             let (truth, prediction) = (labels(truth), labels(prediction));
             let mut confusion = Confusion::new(3);
             confusion.add(&truth, &prediction).unwrap();
-            let image = crate::data::image::Image { width: 4, height: 2, pixels: vec![0; 24] };
-            let certainty = Certainty { confidence: vec![0.9; 8], of_truth: vec![0.05; 8] };
+            let image = crate::image::Image { width: 4, height: 2, pixels: vec![0; 24] };
+            let confidence = Confidence { confidence: vec![0.9; 8], of_truth: vec![0.05; 8] };
             let one = Evaluated {
                 done: index + 1,
                 name,
                 image: &image,
                 truth: &truth,
                 prediction: &prediction,
-                certainty: Some(&certainty),
+                confidence: Some(&confidence),
                 confusion: &confusion,
                 took: std::time::Duration::ZERO,
             };
-            tally.add(index, &one);
+            accumulate.add(index, &one);
         }
-        tally
+        accumulate
     }
 
     #[test]
     fn lists_are_in_order() {
-        let all = tally(&[
+        let all = accumulate(&[
             ("good", [0, 0, 0, 0, 1, 1, 1, 1], [0, 0, 0, 0, 1, 1, 1, 1]),
             ("bad", [0, 0, 0, 0, 1, 1, 1, 1], [1, 1, 1, 2, 1, 1, 1, 0]),
             ("ignored", [255; 8], [2; 8]),
@@ -275,7 +278,7 @@ mod tests {
 
     #[test]
     fn an_empty_tally_says_nothing() {
-        let found = Tally::new(3, Ask::default()).evaluation(&names());
+        let found = EvalAccumulator::new(3, EvalOptions::default()).evaluation(&names());
         assert_eq!((found.miou_interval, found.boundary.miou, found.calibration.is_none()), (None, None, true));
         assert!(found.confused.is_empty() && found.worst.is_empty() && found.suspects.is_none());
         assert!(!found.text().contains("NaN"));
@@ -288,9 +291,9 @@ mod tests {
             ("b", [0, 0, 0, 0, 1, 1, 1, 1], [1, 1, 1, 2, 1, 1, 1, 0]),
             ("c", [255; 8], [2; 8]),
         ];
-        let whole = tally(&all);
+        let whole = accumulate(&all);
         let part = |index: usize| {
-            let mut part = tally(&all[index..=index]);
+            let mut part = accumulate(&all[index..=index]);
             part.images[0].index = index;
             part
         };
@@ -301,6 +304,6 @@ mod tests {
             assert_eq!(sum.evaluation(&names()), whole.evaluation(&names()));
         }
         assert!(part(1).merge(part(1)).unwrap_err().to_string().contains("`b` was counted twice"));
-        assert!(part(1).merge(Tally::new(3, Ask::default())).is_err());
+        assert!(part(1).merge(EvalAccumulator::new(3, EvalOptions::default())).is_err());
     }
 }

@@ -12,8 +12,8 @@ use serde::de::{
     Visitor,
 };
 
-use super::{RECORD, read};
 use crate::error::{Error, Result};
+use crate::files::{RECORD, read};
 
 /// The value that the JSON `bytes` hold.
 ///

@@ -1,23 +1,23 @@
 //! Names that no other process has, for what lasts only until some work is done, and what becomes of such things when their
 //! process is killed.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fs::File;
 use std::hash::{BuildHasher, RandomState};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use super::{Lock, remedy};
 use crate::error::{Error, Result};
+use crate::files::{Lock, remedy};
 
 const MARK: &str = ".structtoken-";
 const ENDING: &str = ".tmp";
 /// Room for the name of what it is for: with the rest it stays below the 255 bytes that disks allow.
 const ROOM: usize = 160;
-/// What is younger may just be being made.
-const YOUNG: Duration = Duration::from_secs(3600);
+/// What is younger may just be being made, and not be locked yet.
+const YOUNG: Duration = Duration::from_secs(20);
 
 /// A hidden name for something unfinished that will be `of`: by the process, a count, and chance for other machines.
 pub(super) fn name(of: &str) -> String {
@@ -36,10 +36,14 @@ fn ours(name: &str) -> bool {
     parts.len() == 3 && digits(parts[0], 10) && digits(parts[1], 10) && parts[2].len() == 16 && digits(parts[2], 16)
 }
 
-/// Removes from `folder` what killed processes have left, once in the life of this process.
-pub(super) fn sweep_once(folder: &Path) {
-    static SWEPT: LazyLock<Mutex<HashSet<PathBuf>>> = LazyLock::new(Mutex::default);
-    if SWEPT.lock().unwrap_or_else(PoisonError::into_inner).insert(folder.to_owned()) {
+/// Removes from `folder` what killed processes have left. Of what is written one after the other only the first looks for that,
+/// and whatever comes when things that were young then no longer are.
+pub(super) fn sweep_at_times(folder: &Path) {
+    static SWEPT: LazyLock<Mutex<HashMap<PathBuf, Instant>>> = LazyLock::new(Mutex::default);
+    let mut swept = SWEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    if swept.get(folder).is_none_or(|last| last.elapsed() > YOUNG) {
+        swept.insert(folder.to_owned(), Instant::now());
+        drop(swept);
         sweep(folder);
     }
 }
@@ -71,7 +75,7 @@ const LOCK: &str = ".lock";
 pub struct Scratch {
     path: PathBuf,
     /// Taken as long as the folder is in use.
-    _lock: Lock,
+    lock: Option<Lock>,
 }
 
 impl Scratch {
@@ -80,16 +84,33 @@ impl Scratch {
     /// # Errors
     /// It cannot be written.
     pub fn new(parent: &Path, of: &str) -> Result<Self> {
-        sweep_once(parent);
+        sweep_at_times(parent);
         let path = parent.join(name(of));
         let failed = |error: std::io::Error| {
             let hint = remedy(&error);
-            Error::file("create", &path, error).hint(hint)
+            Error::file("create", &path, error).with_hint(hint)
         };
         std::fs::create_dir_all(parent).map_err(failed)?;
         std::fs::create_dir(&path).map_err(failed)?;
         let lock = Lock::named(&path, LOCK)?;
-        Ok(Self { path, _lock: lock })
+        Ok(Self { path, lock: Some(lock) })
+    }
+
+    /// A name in `parent` that no other process has. What is left there is removed some day, as a folder of [`Scratch::new`] is.
+    #[must_use]
+    pub(crate) fn name(parent: &Path, of: &str) -> PathBuf {
+        parent.join(name(of))
+    }
+
+    /// Gives the folder its place, where it stays.
+    ///
+    /// # Errors
+    /// It cannot be renamed.
+    pub(crate) fn keep_at(&mut self, place: &Path) -> std::io::Result<()> {
+        // Windows renames no folder in which a file is open.
+        drop(self.lock.take());
+        std::fs::remove_file(self.path.join(LOCK))?;
+        std::fs::rename(&self.path, place)
     }
 
     /// The folder.
@@ -149,5 +170,11 @@ mod tests {
         let path = scratch.path().to_owned();
         drop(scratch);
         assert!(!path.exists());
+        let mut kept = Scratch::new(folder.path(), "kept").unwrap();
+        std::fs::write(kept.path().join("file"), "whole").unwrap();
+        kept.keep_at(&folder.path().join("place")).unwrap();
+        drop(kept);
+        let there = std::fs::read_dir(folder.path().join("place")).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(there.collect::<Vec<_>>(), ["file"]);
     }
 }

@@ -57,11 +57,11 @@ mod tests {
         write(&null, b"new").unwrap();
         assert!(null.is_symlink() && null.metadata().unwrap().file_type().is_char_device());
         if symlink("/dev/full", &full).is_ok() && full.exists() {
-            assert!(write(&full, b"new").unwrap_err().remedy().unwrap().contains("full"));
+            assert!(write(&full, b"new").unwrap_err().hint().unwrap().contains("full"));
         }
         assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
         let error = write(&pipe, b"new").unwrap_err();
-        assert!(error.to_string().contains("nothing reads this pipe") && error.remedy().is_some(), "{error}");
+        assert!(error.to_string().contains("nothing reads this pipe") && error.hint().is_some(), "{error}");
         let copy = folder.path().join("copy");
         let mut reader = Command::new("cat").arg(&pipe).stdout(File::create(&copy).unwrap()).spawn().unwrap();
         let bytes = vec![7; 1 << 20];

@@ -5,8 +5,8 @@ use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use super::bridge::{on_cpu, values};
-use super::simd::vectorised;
+use crate::kernels::bridge::{on_cpu, values};
+use crate::kernels::simd::vectorised;
 
 /// The numbers of an AdamW step (Loshchilov & Hutter, 2019), as in `torch.optim.AdamW`.
 #[derive(Clone, Copy, Debug, PartialEq)]

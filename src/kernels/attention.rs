@@ -10,11 +10,11 @@ use burn::tensor::Tensor;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::bridge::{Kernel, Operands, SharedRoom, on_cpu, room, run, tensor, values, written};
-use super::matmul::{Panels, Precision, Product, Threads, View, precision, rewrite};
-use super::simd::{sum2, vectorised};
-use super::softmax;
-use super::vector::{self, exp2, largest, load, put, starts, vectors, within};
+use crate::kernels::bridge::{Kernel, Operands, SharedRoom, on_cpu, room, run, tensor, values, written};
+use crate::kernels::matmul::{Panels, Precision, Product, Threads, View, precision, rewrite};
+use crate::kernels::simd::{sum2, vectorised};
+use crate::kernels::vector::{exp2, largest, load, put, starts, vectors, within};
+use crate::kernels::{softmax, vector};
 
 /// Scaled dot-product self-attention without a mask, scale 1 / √d.
 ///

@@ -4,8 +4,8 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{Tensor, TensorData, activation};
 
-use super::bridge::{Kernel, Operands, on_cpu, room, run, tensor, values, written};
-use super::moments::{Affine, channel_moments};
+use crate::kernels::bridge::{Kernel, Operands, on_cpu, room, run, tensor, values, written};
+use crate::kernels::moments::{Affine, channel_moments};
 
 /// Normalises each channel of `x [b, h, w, c]` over all pixels of the batch: `(x - mean) / sqrt(variance + eps) * weight + bias`, with
 /// the biased variance; `weight [c]`, `bias [c]`. With `relu`, what is negative becomes zero. Also gives the mean and the biased

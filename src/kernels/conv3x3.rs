@@ -11,9 +11,9 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::{Tensor, module::conv2d, ops::ConvOptions};
 use rayon::prelude::*;
 
-use super::bridge::{Kernel, Operands, SharedRoom, on_cpu, room, run, tensor, values, written};
-use super::planes::{BLOCK, Map, Planes, Task, lanes, unpack_line};
-use super::simd::{Level, fma, level, vectorised};
+use crate::kernels::bridge::{Kernel, Operands, SharedRoom, on_cpu, room, run, tensor, values, written};
+use crate::kernels::planes::{BLOCK, Map, Planes, Task, lanes, unpack_line};
+use crate::kernels::simd::{Level, fma, level, vectorised};
 
 /// Depthwise 3×3 convolution, stride 1, zero padding 1: `x [b, h, w, c]`, `weight [c, 1, 3, 3]`, `bias [c]` to `[b, h, w, c]`.
 pub fn depthwise3x3(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {

@@ -8,8 +8,8 @@ use burn::tensor::{Tensor, activation};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::bridge::{Kernel, Operands, on_cpu, room, run, tensor, values, written};
-use super::vector::{load, normal, put, starts, store, vectors};
+use crate::kernels::bridge::{Kernel, Operands, on_cpu, room, run, tensor, values, written};
+use crate::kernels::vector::{load, normal, put, starts, store, vectors};
 
 /// The exact GELU of Hendrycks & Gimpel (2016): x Φ(x) with the error function, not its tanh approximation.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {

@@ -7,8 +7,8 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{Tensor, activation};
 
-use super::bridge::{Kernel, Operands, on_cpu, room, run, tensor, values, written};
-use super::moments::{Affine, channel_moments};
+use crate::kernels::bridge::{Kernel, Operands, on_cpu, room, run, tensor, values, written};
+use crate::kernels::moments::{Affine, channel_moments};
 
 /// Group normalisation (Wu and He, 2018): `(x - mean) / sqrt(variance + eps) * weight + bias` for `x [b, h, w, c]`, with
 /// the mean and the biased variance of each sample's pixels in each of `groups` groups of neighbouring channels;

@@ -8,10 +8,10 @@ use burn::tensor::Tensor;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::branch::{by_sample, factor_of};
-use super::bridge::{Kernel, Operands, SharedRoom, on_cpu, room, run, tensor, values, written};
-use super::gelu;
-use super::vector::{self, accumulate, load, normal, put, starts, store, vectors, within};
+use crate::kernels::bridge::{Kernel, Operands, SharedRoom, on_cpu, room, run, tensor, values, written};
+use crate::kernels::drop_path::{by_sample, factor_of};
+use crate::kernels::vector::{accumulate, load, normal, put, starts, store, vectors, within};
+use crate::kernels::{gelu, vector};
 
 /// Layer normalisation (Ba et al., 2016) over the last axis: (x - mean) / sqrt(variance + eps) * weight + bias,
 /// with the biased variance. `weight` and `bias` have the length of the last axis.

@@ -5,11 +5,11 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use super::branch::{by_sample, factor_of};
-use super::bridge::{Kernel, Operands, SharedRoom, on_cpu, room, run, tensor, values, written};
-use super::gelu;
-use super::matmul::{Precision, Product, Threads, View, precision};
-use super::simd::vectorised;
+use crate::kernels::bridge::{Kernel, Operands, SharedRoom, on_cpu, room, run, tensor, values, written};
+use crate::kernels::drop_path::{by_sample, factor_of};
+use crate::kernels::gelu;
+use crate::kernels::matmul::{Precision, Product, Threads, View, precision};
+use crate::kernels::simd::vectorised;
 
 /// x Wᵀ + b over the last axis: `x [.., i]`, `weight [o, i]` (torch's layout), `bias [o]` to `[.., o]`.
 pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {

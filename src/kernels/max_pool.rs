@@ -9,8 +9,8 @@ use burn::tensor::ops::MaxPoolOptions;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::bridge::{Kernel, Operands, on_cpu, room, run, tensor, values, written};
-use super::vector::{load, store, vectors};
+use crate::kernels::bridge::{Kernel, Operands, on_cpu, room, run, tensor, values, written};
+use crate::kernels::vector::{load, store, vectors};
 
 /// The largest value of each 3x3 square with stride 2 and a border of one pixel: `[b, h, w, c]` to `[b, h / 2, w / 2, c]`, rounded up. As
 /// PyTorch's `MaxPool2d(3, 2, 1)`.

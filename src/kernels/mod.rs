@@ -8,11 +8,11 @@ mod adamw;
 mod attention;
 mod batch_norm;
 mod bilinear;
-mod branch;
 mod bridge;
 mod conv;
 mod conv3x3;
 mod deformable;
+mod drop_path;
 mod gelu;
 mod group_norm;
 #[cfg(target_arch = "x86_64")]

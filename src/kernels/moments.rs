@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-use super::simd::{fma, vectorised};
+use crate::kernels::simd::{fma, vectorised};
 
 /// Pixels whose sums are in f32; fixed, so that sums over pixels always add up in the same order.
 const BAND: usize = 64;

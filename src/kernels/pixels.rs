@@ -4,10 +4,11 @@ use std::f32::consts::LOG2_E;
 
 use pulp::{Simd, WithSimd};
 
-use super::matmul::{Product, Threads, View};
-use super::simd::{LANES, fma, largest, vectorised};
-use super::softmax::exponentials;
-use super::vector::{self, exp2, load, put, starts, vectors};
+use crate::kernels::matmul::{Product, Threads, View};
+use crate::kernels::simd::{LANES, fma, largest, vectorised};
+use crate::kernels::softmax::exponentials;
+use crate::kernels::vector;
+use crate::kernels::vector::{exp2, load, put, starts, vectors};
 
 /// A weighted source of an output.
 pub(crate) type Tap = (usize, f32);

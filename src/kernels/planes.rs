@@ -6,12 +6,12 @@ use std::ops::Range;
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 
-use super::bridge::SharedRoom;
+use crate::kernels::bridge::SharedRoom;
 #[cfg(target_arch = "x86_64")]
-use super::interleave::{put_together, take_apart};
-use super::simd::vectorised;
+use crate::kernels::interleave::{put_together, take_apart};
+use crate::kernels::simd::vectorised;
 #[cfg(target_arch = "x86_64")]
-use super::simd::{Level, level};
+use crate::kernels::simd::{Level, level};
 
 /// Channels a task works on.
 pub(super) const BLOCK: usize = 64;

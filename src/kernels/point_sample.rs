@@ -5,9 +5,9 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use super::bilinear::{Corners, corners};
-use super::bridge::{Kernel, Operands, on_cpu, run, tensor, values};
-use super::simd::vectorised;
+use crate::kernels::bilinear::{Corners, corners};
+use crate::kernels::bridge::{Kernel, Operands, on_cpu, run, tensor, values};
+use crate::kernels::simd::vectorised;
 
 /// The values `[r, p]` of `planes [r, h, w]` at `points [r, p, 2]`, or `[1, p, 2]` for the same points in all planes.
 ///

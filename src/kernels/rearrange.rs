@@ -7,8 +7,8 @@ use burn::tensor::Tensor;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::bridge::{Kernel, Operands, SharedRoom, on_cpu, room, run, tensor, values, written};
-use super::vector::{load, store, vectors};
+use crate::kernels::bridge::{Kernel, Operands, SharedRoom, on_cpu, room, run, tensor, values, written};
+use crate::kernels::vector::{load, store, vectors};
 
 /// `x [b, h, w, c]` twice as large, every pixel four times, cropped at the end to the size of `skip [b, H, W, d]` and followed by its
 /// channels: `[b, H, W, c + d]`. H is 2 h or 2 h - 1, and W 2 w or 2 w - 1.

@@ -8,8 +8,8 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use super::bridge::{Kernel, Operands, on_cpu, run, values};
-use super::simd::{fma, vectorised};
+use crate::kernels::bridge::{Kernel, Operands, on_cpu, run, values};
+use crate::kernels::simd::{fma, vectorised};
 
 /// Turns queries and keys of `qkv [b, n, 3 heads d]` (timm's packing, as [`attention`](super::attention) takes it) by the
 /// angles whose cosines and sines are given, `[m, d / 2]`, for the last m tokens (one or more), each head alike: channel j with channel

@@ -41,6 +41,18 @@ fn detect() -> Level {
     Level::Baseline
 }
 
+/// Whether the machine has AVX-512-BF16.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn has_bf16() -> bool {
+    is_x86_feature_detected!("avx512bf16")
+}
+
+/// Whether the machine has AVX-512-BF16.
+#[cfg(not(target_arch = "x86_64"))]
+pub(super) fn has_bf16() -> bool {
+    false
+}
+
 /// Whether the baseline has a fused multiply-add instruction.
 pub(super) const BASELINE_FMA: bool = cfg!(target_arch = "aarch64");
 

@@ -4,9 +4,9 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 
-use super::bridge::{Kernel, Operands, on_cpu, room, run, tensor, values, written};
-use super::matmul::{Precision, Product, Threads, View, precision};
-use super::softmax;
+use crate::kernels::bridge::{Kernel, Operands, on_cpu, room, run, tensor, values, written};
+use crate::kernels::matmul::{Precision, Product, Threads, View, precision};
+use crate::kernels::softmax;
 
 /// `softmax(Qᵀ K / √pixels)` applied to the values: `query [b, pixels, q]`, `key` and `value [b, pixels, k]` to
 /// `[b, pixels, q]`. The softmax is over the keys.

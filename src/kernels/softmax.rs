@@ -9,9 +9,10 @@ use burn::tensor::{Tensor, activation};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::bridge::{room, written};
-use super::simd::{sum2, vectorised};
-use super::vector::{self, exp2, largest, load, put, starts, store, vectors, within};
+use crate::kernels::bridge::{room, written};
+use crate::kernels::simd::{sum2, vectorised};
+use crate::kernels::vector;
+use crate::kernels::vector::{exp2, largest, load, put, starts, store, vectors, within};
 
 /// The softmax over the last axis, by tensor operations.
 pub(crate) fn reference<const D: usize>(x: Tensor<D>) -> Tensor<D> {

@@ -7,8 +7,8 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::{Tensor, activation};
 use rayon::prelude::*;
 
-use super::bridge::{Kernel, Operands, on_cpu, room, run, tensor, values, written};
-use super::simd::{exp, vectorised};
+use crate::kernels::bridge::{Kernel, Operands, on_cpu, room, run, tensor, values, written};
+use crate::kernels::simd::{exp, vectorised};
 
 /// `x [.., 2 c]`, gates before what they let through, to `[.., c]`: SiLU of the first half times the second.
 pub fn swiglu<const D: usize>(x: Tensor<D>) -> Tensor<D> {

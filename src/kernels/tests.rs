@@ -116,7 +116,7 @@ fn agree<const D: usize, const E: usize>(
 /// Every kernel against its composition, in every operand, over shapes that nobody chose.
 #[test]
 fn kernels_match_their_compositions_on_random_shapes() {
-    use super::{attention, conv, conv3x3, gelu, layer_norm, linear, slice_attention, upsample_loss};
+    use crate::kernels::{attention, conv, conv3x3, gelu, layer_norm, linear, slice_attention, upsample_loss};
     let mut rng = Rng::new(20, &[]);
     for round in 0..24 {
         let mut draw = |most: usize| 1 + rng.below(most);

@@ -1,6 +1,6 @@
 //! Bilinear upsampling of channels-last maps a pixel at a time, so that the large map is never held.
 
-use super::simd::{LANES, fma, vectorised};
+use crate::kernels::simd::{LANES, fma, vectorised};
 use burn::tensor::{Device, Tensor, TensorData};
 
 /// Bilinear resizing (align_corners = false) as two products with constant matrices: [b, h, w, k] to

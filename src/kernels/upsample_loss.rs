@@ -6,9 +6,9 @@ use burn::tensor::{Int, Tensor, activation};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::bridge::{Kernel, Operands, on_cpu, run, tensor, values};
-use super::simd::{LANES, add_lanes, exp, fma, largest, vectorised};
-use super::upsample::{Map, Position, blend_pixel, positions, resize};
+use crate::kernels::bridge::{Kernel, Operands, on_cpu, run, tensor, values};
+use crate::kernels::simd::{LANES, add_lanes, exp, fma, largest, vectorised};
+use crate::kernels::upsample::{Map, Position, blend_pixel, positions, resize};
 
 /// What the summed loss is divided by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

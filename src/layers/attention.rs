@@ -6,8 +6,8 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::activation::softmax;
 
-use super::{Dropout, Init, Linear, Pass};
 use crate::kernels;
+use crate::layers::{Dropout, ForwardContext, Init, Linear};
 
 /// What a blocked score is lowered by: nothing is left of its exponential.
 const BLOCKED: f64 = -1e9;
@@ -75,18 +75,18 @@ impl MultiheadAttention {
         k: Tensor<3>,
         v: Tensor<3>,
         blocked: Option<Tensor<3>>,
-        pass: &Pass,
+        context: &ForwardContext,
     ) -> Tensor<3> {
         let [q, k, v] = [(0, q), (1, k), (2, v)].map(|(i, x)| self.project(i, x));
-        self.proj.forward(attend(q, k, v, self.heads, blocked, |weights| self.dropout.forward(weights, pass)))
+        self.proj.forward(attend(q, k, v, self.heads, blocked, |weights| self.dropout.forward(weights, context)))
     }
 
     /// Attention of `x [b, n, c]` to itself.
-    pub fn forward_self(&self, x: Tensor<3>, pass: &Pass) -> Tensor<3> {
-        if self.dropout.is_off(pass) {
+    pub fn forward_self(&self, x: Tensor<3>, context: &ForwardContext) -> Tensor<3> {
+        if self.dropout.is_off(context) {
             return self.proj.forward(kernels::attention(self.qkv.forward(x), self.heads));
         }
-        self.forward(x.clone(), x.clone(), x, None, pass)
+        self.forward(x.clone(), x.clone(), x, None, context)
     }
 
     fn project(&self, part: usize, x: Tensor<3>) -> Tensor<3> {
@@ -137,7 +137,7 @@ mod tests {
     fn both_ways_to_attend_to_oneself_agree() {
         let attention = MultiheadAttention::new(12, 3, 0.0, &mut Init::new(1, &Device::flex()));
         let x = random([2, 5, 12]);
-        let by_parts = attention.forward(x.clone(), x.clone(), x.clone(), None, &Pass::eval());
-        assert!(distance(attention.forward_self(x, &Pass::eval()), by_parts) < 1e-5);
+        let by_parts = attention.forward(x.clone(), x.clone(), x.clone(), None, &ForwardContext::eval());
+        assert!(distance(attention.forward_self(x, &ForwardContext::eval()), by_parts) < 1e-5);
     }
 }

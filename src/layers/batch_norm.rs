@@ -3,9 +3,9 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
-use super::without_graph;
-use super::{Init, Pass};
 use crate::kernels;
+use crate::layers::without_graph;
+use crate::layers::{ForwardContext, Init};
 
 /// Share of a batch in the running statistics, as PyTorch counts it.
 const MOMENTUM: f64 = 0.1;
@@ -37,32 +37,32 @@ impl BatchNorm {
     }
 
     /// `[b, h, w, c]` to the same.
-    pub fn forward(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
-        self.run(x, pass, false)
+    pub fn forward(&self, x: Tensor<4>, context: &ForwardContext) -> Tensor<4> {
+        self.run(x, context, false)
     }
 
     /// ReLU of [`BatchNorm::forward`].
-    pub fn forward_relu(&self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
-        self.run(x, pass, true)
+    pub fn forward_relu(&self, x: Tensor<4>, context: &ForwardContext) -> Tensor<4> {
+        self.run(x, context, true)
     }
 
-    fn run(&self, x: Tensor<4>, pass: &Pass, relu: bool) -> Tensor<4> {
+    fn run(&self, x: Tensor<4>, context: &ForwardContext, relu: bool) -> Tensor<4> {
         let [b, h, w, _] = x.dims();
         let (weight, bias) = (self.weight.val(), self.bias.val());
-        if !pass.trains() {
+        if !context.trains() {
             let moments = [self.running_mean.val(), self.running_var.val()];
             return kernels::batch_norm_with(x, weight, bias, moments, EPS, relu);
         }
         let (y, [mean, variance]) = kernels::batch_norm(x, weight, bias, EPS, relu);
-        self.follow(mean, variance, b * h * w, pass);
+        self.follow(mean, variance, b * h * w, context);
         y
     }
 
-    fn follow(&self, mean: Tensor<1>, variance: Tensor<1>, n: usize, pass: &Pass) {
+    fn follow(&self, mean: Tensor<1>, variance: Tensor<1>, n: usize, context: &ForwardContext) {
         let unbiased = n as f64 / (n.max(2) - 1) as f64;
         for (running, now) in [(&self.running_mean, mean), (&self.running_var, variance * unbiased)] {
             let (old, now) = (without_graph(running.val()), without_graph(now));
-            pass.follow(running.id, old * (1.0 - MOMENTUM) + now * MOMENTUM);
+            context.follow(running.id, old * (1.0 - MOMENTUM) + now * MOMENTUM);
         }
     }
 }
@@ -78,12 +78,12 @@ mod tests {
     fn batches_are_normalised_and_remembered() {
         let norm = BatchNorm::new(3, &mut Init::new(1, &Device::flex()));
         let x = Tensor::<4>::random([2, 5, 7, 3], Distribution::Normal(4.0, 2.0), &Device::flex());
-        assert!((norm.forward(x.clone(), &Pass::eval()) - x.clone()).abs().max().into_scalar::<f32>() < 1e-3);
-        let pass = Pass::train(Rng::new(1, &[]));
-        let y = norm.forward(x.clone(), &pass).reshape([70, 3]);
+        assert!((norm.forward(x.clone(), &ForwardContext::eval()) - x.clone()).abs().max().into_scalar::<f32>() < 1e-3);
+        let context = ForwardContext::train(Rng::new(1, &[]));
+        let y = norm.forward(x.clone(), &context).reshape([70, 3]);
         assert!(y.clone().mean_dim(0).abs().max().into_scalar::<f32>() < 1e-4);
         assert!(((y.clone() * y.clone()).mean_dim(0) - 1.0).abs().max().into_scalar::<f32>() < 1e-3);
-        let left = pass.take_statistics();
+        let left = context.take_statistics();
         assert_eq!((left.len(), left[0].0), (2, norm.running_mean.id));
         let mean = x.reshape([70, 3]).mean_dim(0).squeeze_dim::<1>(0);
         assert!((left[0].1.clone() - mean * 0.1).abs().max().into_scalar::<f32>() < 1e-4);
@@ -93,9 +93,9 @@ mod tests {
     fn relu_cuts_what_is_negative() {
         let norm = BatchNorm::new(3, &mut Init::new(1, &Device::flex()));
         let x = Tensor::<4>::random([2, 5, 7, 3], Distribution::Normal(4.0, 2.0), &Device::flex());
-        for pass in [Pass::eval(), Pass::train(Rng::new(1, &[]))] {
-            let y = norm.forward_relu(x.clone(), &pass);
-            assert!((y - norm.forward(x.clone(), &pass).clamp_min(0.0)).abs().max().into_scalar::<f32>() == 0.0);
+        for context in [ForwardContext::eval(), ForwardContext::train(Rng::new(1, &[]))] {
+            let y = norm.forward_relu(x.clone(), &context);
+            assert!((y - norm.forward(x.clone(), &context).clamp_min(0.0)).abs().max().into_scalar::<f32>() == 0.0);
         }
     }
 }

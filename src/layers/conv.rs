@@ -5,8 +5,8 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
-use super::Init;
 use crate::kernels;
+use crate::layers::Init;
 pub use kernels::{max_pool2x2, max_pool3x3, upsample2x_concat};
 
 /// 1x1 convolution: a linear layer over the channels of each pixel.

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, TensorData};
 
-use super::Pass;
+use crate::layers::ForwardContext;
 
 /// Drops the branch of a sample with probability `rate`; kept branches are divided by `1 - rate`.
 #[derive(Clone, Copy, Debug)]
@@ -23,9 +23,9 @@ impl DropPath {
     }
 
     /// The branch `[b, h, w, c]`, with the samples that are dropped at zero.
-    pub fn forward(self, x: Tensor<4>, pass: &Pass) -> Tensor<4> {
+    pub fn forward(self, x: Tensor<4>, context: &ForwardContext) -> Tensor<4> {
         let batch = x.dims()[0];
-        match self.factors(batch, pass) {
+        match self.factors(batch, context) {
             None => x,
             Some(factors) => {
                 let factors = Tensor::from_data(TensorData::new(factors, [batch, 1, 1, 1]), &x.device());
@@ -36,11 +36,11 @@ impl DropPath {
 
     /// What the branch of each sample is multiplied by: 0 or `1 / (1 - rate)`. None leaves all as they are, which is so
     /// outside of training.
-    pub fn factors(self, batch: usize, pass: &Pass) -> Option<Vec<f32>> {
+    pub fn factors(self, batch: usize, context: &ForwardContext) -> Option<Vec<f32>> {
         if self.rate == 0.0 {
             return None;
         }
         let factor = |kept| if kept { (1.0 / (1.0 - self.rate)) as f32 } else { 0.0 };
-        pass.kept(batch, self.rate).map(|kept| kept.into_iter().map(factor).collect())
+        context.kept(batch, self.rate).map(|kept| kept.into_iter().map(factor).collect())
     }
 }

@@ -2,7 +2,7 @@
 
 use burn::tensor::{Tensor, TensorData};
 
-use super::Pass;
+use crate::layers::ForwardContext;
 
 /// Drops each value with probability `rate`; kept ones are divided by `1 - rate`.
 #[derive(Clone, Copy, Debug)]
@@ -18,17 +18,17 @@ impl Dropout {
     }
 
     /// Does it leave values as they are in this pass?
-    pub fn is_off(self, pass: &Pass) -> bool {
-        self.rate == 0.0 || !pass.trains()
+    pub fn is_off(self, context: &ForwardContext) -> bool {
+        self.rate == 0.0 || !context.trains()
     }
 
     /// `x` in inference; in training with values dropped as the pass draws them.
-    pub fn forward<const D: usize>(self, x: Tensor<D>, pass: &Pass) -> Tensor<D> {
+    pub fn forward<const D: usize>(self, x: Tensor<D>, context: &ForwardContext) -> Tensor<D> {
         if self.rate == 0.0 {
             return x;
         }
         let shape = x.dims();
-        let Some(kept) = pass.kept(shape.iter().product(), self.rate) else { return x };
+        let Some(kept) = context.kept(shape.iter().product(), self.rate) else { return x };
         let scale = (1.0 / (1.0 - self.rate)) as f32;
         let factors: Vec<f32> = kept.into_iter().map(|kept| if kept { scale } else { 0.0 }).collect();
         x.clone() * Tensor::from_data(TensorData::new(factors, shape), &x.device())
@@ -45,8 +45,8 @@ mod tests {
     #[test]
     fn keeps_the_mean() {
         let x = Tensor::<2>::ones([100, 100], &Device::flex());
-        assert_eq!(Dropout::new(0.3).forward(x.clone(), &Pass::eval()).sum().into_scalar::<f32>(), 1e4);
-        let dropped = Dropout::new(0.3).forward(x, &Pass::train(Rng::new(1, &[])));
+        assert_eq!(Dropout::new(0.3).forward(x.clone(), &ForwardContext::eval()).sum().into_scalar::<f32>(), 1e4);
+        let dropped = Dropout::new(0.3).forward(x, &ForwardContext::train(Rng::new(1, &[])));
         assert!((dropped.clone().mean().into_scalar::<f32>() - 1.0).abs() < 0.02);
         assert!((dropped.max().into_scalar::<f32>() - 1.0 / 0.7).abs() < 1e-6);
     }

@@ -3,8 +3,8 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
-use super::Init;
 use crate::kernels;
+use crate::layers::Init;
 
 /// `(x - mean) / sqrt(variance + eps) * weight + bias` over the pixels of each group of channels of a sample.
 #[derive(Module, Debug)]

@@ -3,8 +3,8 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
-use super::Init;
 use crate::kernels;
+use crate::layers::Init;
 
 /// `y = x W^T + b` over the last axis.
 #[derive(Module, Debug)]

@@ -5,6 +5,7 @@
 
 pub mod attention;
 pub mod batch_norm;
+pub mod context;
 pub mod conv;
 pub mod cost;
 pub mod drop_path;
@@ -14,7 +15,6 @@ pub mod init;
 pub mod linear;
 pub mod norm;
 pub mod parameters;
-pub mod pass;
 pub mod patch_embed;
 pub mod position;
 pub mod resize;
@@ -25,6 +25,7 @@ use burn::tensor::{Tensor, TensorData};
 
 pub use attention::{MultiheadAttention, cross_attention};
 pub use batch_norm::BatchNorm;
+pub use context::ForwardContext;
 pub use conv::{
     Conv2d, Conv3x3, DepthwiseConv3x3, DepthwiseConv7x7, GroupedConv3x3, PatchConv, PointwiseConv, TransposedConv2x2,
     max_pool2x2, max_pool3x3, upsample2x_concat,
@@ -36,7 +37,6 @@ pub use group_norm::GroupNorm;
 pub use init::Init;
 pub use linear::{Linear, Unbiased};
 pub use norm::LayerNorm;
-pub use pass::Pass;
 pub use patch_embed::PatchEmbed;
 pub use position::Gridded;
 pub use rotation::Rotation;

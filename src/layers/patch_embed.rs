@@ -3,8 +3,8 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
-use super::Init;
 use crate::kernels;
+use crate::layers::Init;
 
 /// Cuts the image into patches and projects each.
 #[derive(Module, Debug)]

@@ -4,8 +4,8 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::{DropPath, Init, LayerNorm, Linear, Pass, Rotation, cross_attention};
 use crate::kernels;
+use crate::layers::{DropPath, ForwardContext, Init, LayerNorm, Linear, Rotation, cross_attention};
 
 /// Attention and MLP, each normalised before, scaled and dropped after, and added.
 #[derive(Module, Debug)]
@@ -107,15 +107,15 @@ impl Block {
         x: Tensor<3>,
         blocked: Option<Tensor<3>>,
         rotation: Option<&Rotation>,
-        pass: &Pass,
+        context: &ForwardContext,
     ) -> Tensor<3> {
         let [batch, _, _] = x.dims();
         let scale = |scale: &Option<LayerScale>| scale.as_ref().map(|scale| scale.gamma.val());
         let y = self.attn.forward(self.norm1.forward(x.clone()), blocked, rotation);
-        let x = self.attn.proj.forward_add(y, scale(&self.ls1), self.drop_path.factors(batch, pass), x);
-        pass.record("attn", &x);
+        let x = self.attn.proj.forward_add(y, scale(&self.ls1), self.drop_path.factors(batch, context), x);
+        context.record("attn", &x);
         let y = self.mlp.hidden(self.norm2.forward(x.clone()));
-        self.mlp.fc2.forward_add(y, scale(&self.ls2), self.drop_path.factors(batch, pass), x)
+        self.mlp.fc2.forward_add(y, scale(&self.ls2), self.drop_path.factors(batch, context), x)
     }
 }
 

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::{Criterion, IGNORE, Truth};
 use crate::kernels;
 use crate::layers::without_graph;
+use crate::loss::{Criterion, IGNORE, Truth};
 
 /// `[train.loss]` of a recipe: weights of the parts, each computed at the size of the labels, and how they are computed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::decoder::Output;
+use crate::decoder::{DecoderLoss, Output};
 use crate::kernels::LossMean;
 pub use dense::LossConfig;
 
@@ -29,6 +29,8 @@ pub struct Criterion {
     pub class_weights: Vec<f32>,
     /// What the loss of dense predictions is made of.
     pub config: LossConfig,
+    /// What the decoder asks for.
+    pub decoder: DecoderLoss,
 }
 
 /// The loss of a batch.
@@ -92,16 +94,16 @@ impl Criterion {
         match output {
             Output::Dense { logits, auxiliary } => {
                 let mut parts = self.dense(logits, truth);
-                for (i, (weight, logits)) in auxiliary.into_iter().enumerate() {
-                    let loss = sum(self.dense(logits, truth).values()) * weight;
+                for (i, logits) in auxiliary.into_iter().enumerate() {
+                    let loss = sum(self.dense(logits, truth).values()) * self.decoder.auxiliary_weight;
                     parts.insert(format!("auxiliary{}", i + 1), loss);
                 }
                 let total = sum(parts.values());
                 // One part alone says nothing that the loss does not.
                 Loss { total, parts: if parts.len() > 1 { parts } else { BTreeMap::new() } }
             }
-            Output::Queries { predictions, loss } => {
-                let parts = set::losses(predictions, truth, &loss, &self.class_weights, draw);
+            Output::Queries { predictions } => {
+                let parts = set::losses(predictions, truth, &self.decoder.set, &self.class_weights, draw);
                 Loss { total: sum(parts.values()), parts }
             }
         }

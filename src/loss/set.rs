@@ -13,12 +13,12 @@ use std::collections::BTreeMap;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Int, Tensor, TensorData};
 
-use super::assignment::assign;
-use super::class::class_cross_entropy;
-use super::{Draw, IGNORE, Truth};
 use crate::decoder::{Queries, SetLossConfig};
 use crate::kernels::{ClassMasks, PointLoss, class_mask_losses, mask_losses, pairwise_mask_losses, point_sample};
 use crate::layers::without_graph;
+use crate::loss::assignment::assign;
+use crate::loss::class::class_cross_entropy;
+use crate::loss::{Draw, IGNORE, Truth};
 
 /// The parts of the loss, each summed over predictions and weighted: `class`, `mask`, `dice`.
 ///

@@ -1,6 +1,6 @@
 //! A small bitmap font, so that pictures can carry names without a font file.
 
-use crate::data::image::Image;
+use crate::image::Image;
 
 /// Columns from one character to the next.
 const ADVANCE: usize = 6;

@@ -6,11 +6,11 @@ mod tests;
 
 use std::fmt::Write;
 
-use super::facts::{Facts, Machine, Network as Found, Pretrained};
-use super::{Predicted, Probe, Wishes};
 use crate::config::Config;
-use crate::data::Split;
+use crate::dataset::Split;
 use crate::error::Result;
+use crate::plan::facts::{Facts, Machine, Network as Found, Pretrained};
+use crate::plan::{Predicted, Probe, Wishes};
 use crate::text;
 
 /// A line of the recipe and why it is so.
@@ -394,8 +394,7 @@ impl Chosen {
             );
             let longest = ((LENGTHENED * steps as f64) as u64).min(most as u64);
             if longest > steps && wishes.value("train.max_time").is_none() {
-                let why =
-                    "what a run that goes faster than thought may be lengthened to: twice, or passes that are of use";
+                let why = "the most that a run faster than estimated is given: twice as many, or as many passes over the data as help";
                 self.push("train", "max_iterations", longest, why);
             }
         }
@@ -419,7 +418,7 @@ impl Chosen {
 
     /// The recipe with its reasons, what it was chosen by and what it will take.
     pub(super) fn render(&self, facts: &Facts, machine: &Machine, wishes: &Wishes, predicted: &Predicted) -> String {
-        let minutes = |seconds: f64| format!("{} min {} s", seconds.round() as u64 / 60, seconds.round() as u64 % 60);
+        let minutes = |seconds: f64| text::minutes(seconds.round() as u64);
         let memory =
             predicted.peak_mb.map_or("an unknown amount of memory".to_owned(), |mb| format!("{mb} MB at most"));
         let free = machine.free_mb.map_or(String::new(), |mb| format!(", {mb} MB free"));

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 
-use super::Wishes;
 use crate::config::Config;
-use crate::data::image::Labels;
-use crate::data::{Classes, Split, Survey};
+use crate::dataset::{Classes, Split, Survey};
 use crate::error::{Error, Result};
+use crate::image::Labels;
+use crate::plan::Wishes;
 use crate::text::utf8;
 use crate::weights::{self, Convolutional};
 
@@ -238,7 +238,7 @@ impl Pretrained {
         if let Some(network) = Convolutional::of(&shapes) {
             if let Some(stage) = network.incomplete() {
                 return Err(Error::new(format!("`{}` lacks weights of `{stage}`", path.display()))
-                    .hint("it is damaged: download it again, or leave --pretrained out"));
+                    .with_hint("it is damaged: download it again, or leave --pretrained out"));
             }
             return Ok(Self { path: path.to_owned(), network: Network::Convolutional(network) });
         }
@@ -252,7 +252,7 @@ impl Pretrained {
                 "`{}` holds no plain vision transformer, ResNet or ConvNeXt that can be built",
                 path.display()
             ))
-            .hint(
+            .with_hint(
                 "take weights of a ViT, ResNet or ConvNeXt of timm, or of AugReg, DINOv2 or DINOv3, or leave --pretrained out; grouped and \
                  widened ResNets (ResNeXt, Wide ResNet) are none of these",
             ));

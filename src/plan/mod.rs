@@ -19,7 +19,7 @@ use burn::tensor::Device;
 
 use crate::bench::{self, Work};
 use crate::config::Config;
-use crate::data::Split;
+use crate::dataset::Split;
 use crate::error::Result;
 use crate::inspect;
 use crate::kernels::Precision;

@@ -6,9 +6,9 @@ use burn::tensor::Device;
 
 use crate::config::Config;
 use crate::error::Result;
-use crate::eval::{Evaluated, Scores};
 use crate::files::Scratch;
-use crate::train::{self, Observer, Progress, Session, Stop, Time};
+use crate::run::{self, Session};
+use crate::train::Time;
 
 /// The share of the budget that each way is trained for.
 pub(super) const SHARE: f64 = 0.04;
@@ -39,23 +39,8 @@ pub(super) fn score(config: &Config, device: &Device, seconds: f64, iterations: 
     (train.tensorboard, train.schedule.warmup_iters) = (false, train.iterations / 10);
     let scratch = Scratch::new(&std::env::temp_dir(), "trial")?;
     let session = Session { run: scratch.path(), resume: false, trial: true, device, device_name: "", command: "" };
-    let outcome = train::run(&config, &session, &mut Silent)?;
+    let outcome = run::train(&config, &session, &mut ())?;
     Ok(outcome.best.map(|(_, miou)| miou))
-}
-
-/// Says nothing, and never stops.
-struct Silent;
-
-impl Observer for Silent {
-    fn note(&mut self, _: &str) {}
-    fn iteration(&mut self, _: &Progress) {}
-    fn evaluating(&mut self, _: &Evaluated, _: usize) -> Stop {
-        Stop::No
-    }
-    fn evaluated(&mut self, _: u64, _: &Scores) {}
-    fn stop(&mut self, _: u64) -> Stop {
-        Stop::No
-    }
 }
 
 #[cfg(test)]

@@ -3,9 +3,11 @@
 //! A PNG carries a note that names this program and the checksum of all else in the file: one that was edited since is
 //! somebody's work. NumPy arrays have no room for a note; what was written of them stands in a hidden file beside them.
 
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::files;
@@ -21,8 +23,6 @@ const END: [u8; 12] = [0, 0, 0, 0, b'I', b'E', b'N', b'D', 0xae, 0x42, 0x60, 0x8
 
 /// The file that lists arrays.
 const RECORD: &str = ".structtoken-arrays";
-/// Bytes of an array by which it is known.
-pub(super) const HEAD: usize = 1 << 16;
 
 /// Notes in the bytes of a PNG that a prediction wrote it.
 #[must_use]
@@ -42,8 +42,12 @@ fn chunk(checksum: u32) -> Vec<u8> {
     [&length.to_be_bytes(), &body[..], &crc32fast::hash(&body).to_be_bytes()].concat()
 }
 
-/// Whether the file at `path` is a prediction, as it was written. What cannot be read is none.
+/// Whether the file at `path` is a prediction, as it was written. What cannot be read is none, and neither is a link: it was
+/// somebody's to make.
 pub fn is_prediction(path: &Path) -> bool {
+    if !path.symlink_metadata().is_ok_and(|found| found.is_file()) {
+        return false;
+    }
     let array = path.extension().is_some_and(|ending| ending == "npy");
     files::open(path).and_then(|file| if array { is_recorded(path, file) } else { is_signed(file) }).unwrap_or(false)
 }
@@ -58,57 +62,113 @@ fn is_signed(mut file: File) -> io::Result<bool> {
         return Ok(false);
     }
     file.seek(SeekFrom::Start(0))?;
-    let (mut hasher, mut buffer, mut rest) = (crc32fast::Hasher::new(), vec![0; 1 << 16], file.take(rest));
-    loop {
-        match rest.read(&mut buffer)? {
-            0 => break,
-            count => hasher.update(&buffer[..count]),
-        }
-    }
-    Ok(tail[..CHUNK] == chunk(hasher.finalize())[..])
+    Ok(tail[..CHUNK] == chunk(checksum(file.take(rest))?)[..])
 }
 
-/// The line of an array in the record.
-fn line(path: &Path, head: &[u8], length: u64) -> String {
+/// The line of an array in the record: its name, its length, the checksum of all of it.
+fn line(path: &Path, length: u64, checksum: u32) -> String {
+    format!("{}{checksum:08x}", beginning(path, length))
+}
+
+fn beginning(path: &Path, length: u64) -> String {
     let name = path.file_name().unwrap_or_default();
-    format!("{:08x} {length} {:08x}", crc32fast::hash(name.as_encoded_bytes()), crc32fast::hash(head))
+    format!("{:08x} {length} ", crc32fast::hash(name.as_encoded_bytes()))
 }
 
 fn is_recorded(path: &Path, file: File) -> io::Result<bool> {
     let length = file.metadata()?.len();
-    let mut head = Vec::new();
-    file.take(HEAD as u64).read_to_end(&mut head)?;
-    let line = line(path, &head, length);
-    let record = files::read_text(&path.with_file_name(RECORD), files::RECORD)?;
-    Ok(record.lines().any(|known| known == line))
+    let begins = beginning(path, length);
+    // Only what seems to be ours is read as a whole.
+    Record::with(&path.with_file_name(RECORD), |record| record.lines.range(begins.clone()..).next().cloned())?
+        .filter(|line| line.starts_with(&begins))
+        .map_or(Ok(false), |_| {
+            let line = line(path, length, checksum(file)?);
+            Record::with(&path.with_file_name(RECORD), |record| record.lines.contains(&line))
+        })
 }
 
-/// Notes that an array which begins so, of `length` bytes, is about to be written to `path`.
-pub(super) fn record(path: &Path, head: &[u8], length: u64) -> Result<()> {
-    let (line, place) = (line(path, head, length), path.with_file_name(RECORD));
+/// Of all that can be read.
+fn checksum(mut from: impl Read) -> io::Result<u32> {
+    let (mut hasher, mut buffer) = (crc32fast::Hasher::new(), vec![0; 1 << 16]);
+    loop {
+        match from.read(&mut buffer)? {
+            0 => return Ok(hasher.finalize()),
+            count => hasher.update(&buffer[..count]),
+        }
+    }
+}
+
+/// Notes that an array of `length` bytes with this checksum is about to be written to `path`.
+pub(super) fn record(path: &Path, length: u64, checksum: u32) -> Result<()> {
+    let (line, place) = (line(path, length, checksum), path.with_file_name(RECORD));
     let add = || {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }
-        match files::read_text(&place, files::RECORD) {
-            Ok(text) if text.lines().any(|known| known == line) => return Ok(()),
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+        let (known, whole) = Record::with(&place, |record| (record.lines.contains(&line), record.ends_line))?;
+        if known {
+            return Ok(());
         }
+        let before = if whole { "" } else { "\n" };
         // In one piece, so that processes may add to it at once.
-        File::options().create(true).append(true).open(&place)?.write_all(format!("{line}\n").as_bytes())
+        File::options().create(true).append(true).open(&place)?.write_all(format!("{before}{line}\n").as_bytes())
     };
     add().map_err(|error| {
         let hint = files::remedy(&error);
-        Error::file("write", &place, error).hint(hint)
+        Error::file("write", &place, error).with_hint(hint)
     })
+}
+
+/// The lines of a folder's record that are known so far. They only become more, so that never more is read than was added:
+/// with one array after the other it would be all lines for each.
+struct Record {
+    lines: BTreeSet<String>,
+    /// Bytes that were read.
+    read: u64,
+    ends_line: bool,
+}
+
+impl Record {
+    /// What `ask` finds in the record at `place`, as it is now; one that is not there is empty. Lines that are none are of no account.
+    fn with<T>(place: &Path, ask: impl FnOnce(&Self) -> T) -> io::Result<T> {
+        static KNOWN: LazyLock<Mutex<HashMap<PathBuf, Record>>> = LazyLock::new(Mutex::default);
+        let empty = || Self { lines: BTreeSet::new(), read: 0, ends_line: true };
+        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        let record = known.entry(place.to_owned()).or_insert_with(empty);
+        match files::open(place) {
+            Ok(file) => record.read_on(file)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => *record = empty(),
+            Err(error) => return Err(error),
+        }
+        Ok(ask(record))
+    }
+
+    fn read_on(&mut self, mut file: File) -> io::Result<()> {
+        let length = file.metadata()?.len();
+        if length < self.read {
+            // Another file in its place.
+            (self.lines, self.read, self.ends_line) = (BTreeSet::new(), 0, true);
+        }
+        if length == self.read {
+            return Ok(());
+        }
+        file.seek(SeekFrom::Start(self.read))?;
+        let mut added = Vec::new();
+        file.take(files::RECORD).read_to_end(&mut added)?;
+        // A line is added as a whole; what is none is read again, and once more is behind it is passed over.
+        let whole = added.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        self.ends_line = whole == added.len();
+        self.read += whole as u64;
+        self.lines
+            .extend(added[..whole].split(|byte| *byte == b'\n').map(|line| String::from_utf8_lossy(line).into_owned()));
+        Ok(())
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::image::{Labels, encode_index_png, read_mask};
+    use crate::image::{Labels, encode_index_png, read_mask};
     use crate::predict::write_probabilities;
 
     #[test]
@@ -142,17 +202,52 @@ mod tests {
     fn an_array_is_known_by_the_record_beside_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("below/a.npy");
-        for values in [[0.5; 6], [0.25; 6], [0.5; 6]] {
-            write_probabilities(&path, &values, &[1, 2, 3]).unwrap();
+        // Long, since all of it counts.
+        let many = 50_000;
+        for value in [0.5, 0.25, 0.5] {
+            write_probabilities(&path, &vec![value; many], &[1, 2, many / 2]).unwrap();
             assert!(is_prediction(&path));
         }
         assert_eq!(std::fs::read_to_string(path.with_file_name(RECORD)).unwrap().lines().count(), 2);
-        let mut bytes = std::fs::read(&path).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
         let other = path.with_file_name("b.npy");
         std::fs::write(&other, &bytes).unwrap();
         assert!(!is_prediction(&other));
-        bytes[130] ^= 1;
+        for at in [0, 130, 70_000, bytes.len() - 1] {
+            let mut edited = bytes.clone();
+            edited[at] ^= 1;
+            std::fs::write(&path, &edited).unwrap();
+            assert!(!is_prediction(&path), "{at}");
+        }
         std::fs::write(&path, &bytes).unwrap();
-        assert!(!is_prediction(&path));
+        assert!(is_prediction(&path));
+    }
+
+    #[test]
+    fn a_damaged_record_forgets_and_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, place] = ["a.npy", RECORD].map(|name| folder.path().join(name));
+        let write = || write_probabilities(&path, &[0.5; 6], &[1, 2, 3]).unwrap();
+        for damage in [&b"\xff\xfe"[..], b"", b"\n\n", &[b'0'; 20]] {
+            write();
+            assert!(is_prediction(&path));
+            std::fs::write(&place, damage).unwrap();
+            assert!(!is_prediction(&path));
+            write();
+            assert!(is_prediction(&path), "{damage:?}");
+            std::fs::remove_file(&place).unwrap();
+            assert!(!is_prediction(&path));
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_is_no_prediction() {
+        let folder = tempfile::tempdir().unwrap();
+        let [path, link] = ["a.png", "b.png"].map(|name| folder.path().join(name));
+        let labels = Labels { width: 1, height: 1, ids: vec![0] };
+        std::fs::write(&path, sign(encode_index_png(&labels, &[[0; 3]]).unwrap())).unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(is_prediction(&path) && !is_prediction(&link));
     }
 }

@@ -1,8 +1,9 @@
 //! What is taken for what: the confusion matrix as a heat map, or its largest entries.
 
-use super::ClassRow;
-use super::html::{escape, swatch, thousands};
 use crate::eval::summary::ConfusedPair;
+use crate::report::ClassRow;
+use crate::report::markup::{escape, swatch};
+use crate::text::thousands;
 
 /// Classes that a matrix shows at most; with more, only the largest confusions are listed.
 const MATRIX: usize = 30;

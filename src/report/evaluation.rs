@@ -2,17 +2,16 @@
 
 use std::path::Path;
 
-use super::run::{About, classes, headlines, panel};
-use super::{Headline, NextStep, Report, SamplePanel, SuspectPanel, write_report};
-use crate::data::image::{Image, Labels};
-use crate::data::{Classes, Dataset};
+use crate::dataset::{Classes, Dataset};
 use crate::error::Result;
-use crate::eval::Inference;
 use crate::eval::summary::Evaluation;
-use crate::eval::suspects::Suspect;
+use crate::image::{Image, Labels};
+use crate::infer::Inference;
+use crate::metrics::label_issues::LabelIssue;
+use crate::report::samples::{panel, worst};
+use crate::report::scores::{classes, tiles};
+use crate::report::{About, LabelIssuePanel, Report, SamplePanel, write_report};
 
-/// Images of least mIoU that are shown.
-const WORST: usize = 6;
 /// Suspected regions that are shown.
 const SUSPECTS: usize = 24;
 /// Pixels around a suspected region, at least.
@@ -35,7 +34,6 @@ pub fn write(
         Some((inference, dataset)) => (worst(found, inference, dataset)?, suspects(found, inference, dataset)?),
         None => (Vec::new(), Vec::new()),
     };
-    let steps = about.next_steps.iter();
     let report = Report {
         title: about.title.clone(),
         lead: about.lead.clone(),
@@ -47,9 +45,7 @@ pub fn write(
         found: Some(found.clone()),
         worst,
         suspects,
-        next_steps: steps
-            .map(|(command, purpose)| NextStep { command: command.clone(), purpose: purpose.clone() })
-            .collect(),
+        next_steps: about.steps(),
         ..Report::default()
     };
     write_report(path, &report)
@@ -64,26 +60,13 @@ fn facts(found: &Evaluation, about: &About) -> Vec<(String, String)> {
     }
     if !about.device.is_empty() {
         facts.push(("Device".to_owned(), about.device.clone()));
-        facts.push(("Time".to_owned(), format!("{} min {} s", about.took.as_secs() / 60, about.took.as_secs() % 60)));
+        facts.push(("Time".to_owned(), about.time()));
     }
     facts.push(("Version".to_owned(), env!("CARGO_PKG_VERSION").to_owned()));
     facts
 }
 
-/// The scores of a run, and what an evaluation knows beside them.
-pub(super) fn tiles(found: &Evaluation) -> Vec<Headline> {
-    let mut tiles = headlines(&found.scores);
-    tiles.extend(found.boundary.miou.map(Headline::boundary_iou));
-    tiles.extend(found.calibration.as_ref().and_then(|calibration| calibration.ece).map(Headline::calibration_error));
-    tiles
-}
-
-/// The images of least mIoU, predicted again.
-pub(super) fn worst(found: &Evaluation, inference: &Inference, dataset: &dyn Dataset) -> Result<Vec<SamplePanel>> {
-    found.worst.iter().take(WORST).map(|image| panel(dataset, image.index, inference)).collect()
-}
-
-fn suspects(found: &Evaluation, inference: &Inference, dataset: &dyn Dataset) -> Result<Vec<SuspectPanel>> {
+fn suspects(found: &Evaluation, inference: &Inference, dataset: &dyn Dataset) -> Result<Vec<LabelIssuePanel>> {
     let mut panels = Vec::new();
     // An image with several is predicted once for those that follow each other.
     let mut last: Option<(usize, SamplePanel)> = None;
@@ -98,7 +81,7 @@ fn suspects(found: &Evaluation, inference: &Inference, dataset: &dyn Dataset) ->
 }
 
 /// The region with half of its size around it.
-fn cut(suspect: &Suspect, whole: &SamplePanel) -> SuspectPanel {
+fn cut(suspect: &LabelIssue, whole: &SamplePanel) -> LabelIssuePanel {
     let [x, y, width, height] = suspect.bounds;
     let margin = (width.max(height) / 2).max(MARGIN);
     let across = x.saturating_sub(margin)..(x + width + margin).min(whole.image.width);
@@ -118,7 +101,7 @@ fn cut(suspect: &Suspect, whole: &SamplePanel) -> SuspectPanel {
         iou: None,
         blocks: Vec::new(),
     };
-    SuspectPanel { suspect: suspect.clone(), corner: [across.start, down.start], crop }
+    LabelIssuePanel { suspect: suspect.clone(), corner: [across.start, down.start], crop }
 }
 
 #[cfg(test)]
@@ -139,7 +122,7 @@ mod tests {
             blocks: vec![],
         };
         for bounds in [[0, 0, 60, 40], [50, 30, 10, 10], [0, 39, 1, 1], [20, 15, 8, 4]] {
-            let suspect = Suspect {
+            let suspect = LabelIssue {
                 index: 0,
                 image: "a".into(),
                 label: "x".into(),
@@ -150,7 +133,7 @@ mod tests {
                 of_label: 0.0,
                 score: 1.0,
             };
-            let SuspectPanel { corner: [left, top], crop, .. } = cut(&suspect, &whole);
+            let LabelIssuePanel { corner: [left, top], crop, .. } = cut(&suspect, &whole);
             let [x, y, w, h] = bounds;
             assert!(left <= x && top <= y && x + w <= left + crop.image.width && y + h <= top + crop.image.height);
             for (at, id) in crop.truth.ids.iter().enumerate() {

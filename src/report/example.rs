@@ -4,10 +4,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::progress::{Eval, Row, Step, curves};
+use super::curves::curves;
 use super::*;
-use crate::data::image::IGNORE;
+use crate::image::IGNORE;
 use crate::rng::Rng;
+use crate::run::rows::{Eval, Row, Step};
 
 const K: usize = 11;
 const NAMES: [&str; K] =

@@ -1,11 +1,15 @@
-//! The page: its skeleton, numbers, class table and samples.
+//! The page: its numbers, class table and samples.
 
 use rayon::prelude::*;
 
-use super::tokens::Budget;
-use super::{ClassRow, Report, SamplePanel, charts, confusion, pictures, quality, suspects, tokens};
-use crate::data::image::IGNORE;
 use crate::error::Result;
+use crate::image::IGNORE;
+use crate::report::budget::Budget;
+use crate::report::document::{Head, document};
+use crate::report::label_issues;
+use crate::report::markup::{badge, escape, rgb, swatch};
+use crate::report::{ClassRow, Report, SamplePanel, charts, confusion, pictures, quality, tokens};
+use crate::text::thousands;
 
 /// Samples shown at once; more are folded away.
 const OPEN: usize = 4;
@@ -26,54 +30,10 @@ pub fn render(report: &Report) -> Result<String> {
         ("calibration", "Calibration", quality::calibration(report)),
         ("confusion", "Confusions", confusions(report)),
         ("worst", "Worst images", worst(report)?),
-        ("suspects", "Suspected labels", suspects::section(report)?),
+        ("suspects", "Suspected labels", label_issues::section(report)?),
         ("next", "Next", next_steps(report)),
     ];
     Ok(document(&Head { title: &report.title, lead: &report.lead, hero: hero(report)? }, "", &sections))
-}
-
-/// The top of a page.
-pub(crate) struct Head<'a> {
-    pub(crate) title: &'a str,
-    pub(crate) lead: &'a str,
-    /// HTML that stands beside both.
-    pub(crate) hero: String,
-}
-
-/// A page of sections, each of an id, a name and its HTML; empty ones are left out. `style` follows the house's own.
-pub(crate) fn document(head: &Head, style: &str, sections: &[(&str, &str, String)]) -> String {
-    let Head { title, lead, hero } = head;
-    let (mut nav, mut body) = (String::new(), String::new());
-    for (id, name, content) in sections.iter().filter(|section| !section.2.is_empty()) {
-        nav += &format!("<a href=\"#{id}\">{name}</a>");
-        body += &format!("<section id=\"{id}\" aria-label=\"{name}\">\n{content}</section>\n");
-    }
-    let lead = if lead.is_empty() { String::new() } else { format!("<p class=\"lead\">{}</p>", escape(lead)) };
-    fill(
-        include_str!("page.html"),
-        &[
-            ("title", &escape(title)),
-            ("version", env!("CARGO_PKG_VERSION")),
-            ("style", format!("{}\n{style}", include_str!("style.css")).trim_end()),
-            ("script", include_str!("script.js").trim_end()),
-            ("lead", &lead),
-            ("hero", hero),
-            ("nav", &nav),
-            ("sections", &body),
-        ],
-    )
-}
-
-/// Puts each value at its `{{name}}`. One pass: values are never searched for names.
-fn fill(template: &str, values: &[(&str, &str)]) -> String {
-    let mut pieces = template.split("{{");
-    let mut page: String = pieces.next().unwrap_or_default().into();
-    for piece in pieces {
-        let (name, rest) = piece.split_once("}}").unwrap_or((piece, ""));
-        page += values.iter().find(|value| value.0 == name).map_or("", |value| value.1);
-        page += rest;
-    }
-    page
 }
 
 /// What is seen first: the first sample under the masks that the model gives it.
@@ -220,14 +180,6 @@ fn strip(sample: &SamplePanel, palette: &[[u8; 3]], budget: &Budget) -> Result<S
     ))
 }
 
-/// A sample's own mIoU.
-pub(super) fn badge(iou: Option<f64>) -> String {
-    match iou.filter(|iou| iou.is_finite()) {
-        Some(iou) => format!("<span class=\"badge\">mIoU {:.1} %</span>", iou * 100.0),
-        None => String::new(),
-    }
-}
-
 fn curves(report: &Report) -> String {
     if report.curves.is_empty() {
         return String::new();
@@ -324,46 +276,4 @@ fn next_steps(report: &Report) -> String {
         |step: &super::NextStep| format!("<li><p>{}</p>{}</li>\n", escape(&step.purpose), command(&step.command));
     let steps: String = report.next_steps.iter().map(step).collect();
     format!("<h2>What to try next</h2>\n<ol class=\"steps\">\n{steps}</ol>\n")
-}
-
-/// A class's colour as a small square. Meaning is never carried by it alone: a name stands beside it.
-pub(crate) fn swatch(color: [u8; 3]) -> String {
-    format!("<i class=\"swatch\" style=\"background:{}\"></i>", rgb(color))
-}
-
-fn rgb([r, g, b]: [u8; 3]) -> String {
-    format!("#{r:02x}{g:02x}{b:02x}")
-}
-
-/// Text that is safe in HTML, inside and outside of quoted attributes. Control characters, and those that would turn
-/// the direction of the text around them, become U+FFFD.
-pub(crate) fn escape(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\'' => safe.push_str("&#39;"),
-            '\n' | '\t' => safe.push(c),
-            '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => safe.push(char::REPLACEMENT_CHARACTER),
-            c if c.is_control() => safe.push(char::REPLACEMENT_CHARACTER),
-            c => safe.push(c),
-        }
-    }
-    safe
-}
-
-/// `1,234,567`.
-pub(crate) fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::new();
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }

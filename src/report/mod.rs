@@ -4,32 +4,36 @@
 //! [`write_report`] turns it into a page that needs no network, no other file and no server. The page explains itself to
 //! a reader who has never seen the tool: what was run, how good it is, where it fails, and how the structure tokens
 //! became masks.
-//!
-//! [`progress`] keeps the numbers of a run while it lasts and gives the curves.
 
 use std::path::Path;
 
 use serde::Serialize;
 
-use crate::data::image::{Image, Labels};
 use crate::error::{Error, Result};
 use crate::eval::summary::Evaluation;
-use crate::eval::suspects::Suspect;
 use crate::files;
+use crate::image::{Image, Labels};
+use crate::metrics::label_issues::LabelIssue;
 
-pub(crate) mod charts;
+mod about;
+pub(crate) mod axes;
+mod budget;
+mod charts;
 mod confusion;
+pub mod curves;
+pub(crate) mod document;
 pub mod evaluation;
-pub(crate) mod html;
+mod html;
+mod label_issues;
+pub(crate) mod markup;
 pub(crate) mod pictures;
-pub mod progress;
 mod quality;
-mod rows;
 pub mod run;
-mod suspects;
-pub mod tensorboard;
+mod samples;
+mod scores;
 mod tokens;
 
+pub use about::About;
 pub use html::render;
 
 /// Everything that a page shows. Empty parts are left out of the page.
@@ -58,7 +62,7 @@ pub struct Report {
     /// The images of least mIoU, the worst first.
     pub worst: Vec<SamplePanel>,
     /// Regions whose truth may be wrong, the most suspicious first.
-    pub suspects: Vec<SuspectPanel>,
+    pub suspects: Vec<LabelIssuePanel>,
     /// What to do next.
     pub next_steps: Vec<NextStep>,
 }
@@ -194,9 +198,9 @@ pub struct TokenBlock {
 
 /// A region whose truth may be wrong, with what lies around it.
 #[derive(Clone, Debug, Serialize)]
-pub struct SuspectPanel {
+pub struct LabelIssuePanel {
     /// What is suspected; its bounds are those in the whole image.
-    pub suspect: Suspect,
+    pub suspect: LabelIssue,
     /// Left and top of the pictures in the whole image.
     pub corner: [usize; 2],
     /// The part of the image around the region, with truth and prediction of the same size.

@@ -5,9 +5,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use image::ExtendedColorType::Rgb8;
 use image::codecs::jpeg::JpegEncoder;
 
-use super::TokenBlock;
-use crate::data::image::{IGNORE, Image, Labels};
 use crate::error::{Error, Result};
+use crate::image::{IGNORE, Image, Labels};
+use crate::report::TokenBlock;
 
 /// Colours of the heat maps from low to high: eleven stops of "magma", whose lightness rises evenly.
 pub(super) const HEAT: [[u8; 3]; 11] = [
@@ -46,7 +46,7 @@ pub(crate) fn photo(image: &Image) -> Result<String> {
     let mut jpeg = Vec::new();
     JpegEncoder::new_with_quality(&mut jpeg, 86)
         .encode(&image.pixels, width, height, Rgb8)
-        .map_err(|source| Error::new("cannot encode a picture of the report").source(source))?;
+        .map_err(|source| Error::new("cannot encode a picture of the report").with_source(source))?;
     let png = encode_png(image.width, image.height, &image.pixels, None)?;
     Ok(if png.len() <= jpeg.len() * 3 / 2 { data("png", &png) } else { data("jpeg", &jpeg) })
 }
@@ -219,7 +219,7 @@ fn encode_png(width: usize, height: usize, bytes: &[u8], palette: Option<(&[u8],
         writer.write_image_data(bytes)?;
         writer.finish()
     });
-    written.map_err(|source| Error::new("cannot encode a picture of the report").source(source))?;
+    written.map_err(|source| Error::new("cannot encode a picture of the report").with_source(source))?;
     Ok(file)
 }
 

@@ -1,9 +1,9 @@
 //! How good the answers are beyond one number: near edges and far from them, and whether probabilities can be believed.
 
-use super::Report;
-use super::html::thousands;
-use crate::eval::calibration::{Bin, Calibration};
-use crate::eval::distance::BandScore;
+use crate::metrics::calibration::{Bin, Calibration};
+use crate::metrics::distance::BandScore;
+use crate::report::Report;
+use crate::text::{percent_or, thousands};
 
 /// Scores by the distance to the nearest true edge; empty where they were not measured.
 pub(super) fn edges(report: &Report) -> String {
@@ -14,8 +14,8 @@ pub(super) fn edges(report: &Report) -> String {
         format!(
             "<tr><th scope=\"row\">{}</th><td>{}</td><td>{}</td><td title=\"{} pixels\">{:.1} %</td></tr>\n",
             band.range(),
-            percent(band.miou),
-            percent(band.accuracy),
+            percent_or(band.miou, 1, "–"),
+            percent_or(band.accuracy, 1, "–"),
             thousands(band.pixels),
             band.share * 100.0
         )
@@ -162,8 +162,4 @@ fn note(bin: &Bin, accuracy: f64, share: f64) -> String {
         accuracy * 100.0,
         share * 100.0
     )
-}
-
-fn percent(value: Option<f64>) -> String {
-    value.map_or("–".to_owned(), |value| format!("{:.1}", value * 100.0))
 }

@@ -1,19 +1,22 @@
 //! The report of a training run, made from the files in its folder and a few images of its validation split.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use burn::tensor::{Device, TensorData};
 
-use super::{ClassRow, Headline, NextStep, Report, SamplePanel, TokenBlock, evaluation, progress, write_report};
-use crate::artifact::{self, Card};
-use crate::data::image::IGNORE;
-use crate::data::{Dataset, Sample, Split};
-use crate::error::{Error, Result};
-use crate::eval::summary::Evaluation;
-use crate::eval::{Confusion, Inference, Scores};
-use crate::layers::{Pass, parameters};
+use super::curves;
+use crate::artifact::{self, ModelCard};
+use crate::dataset::{Dataset, Split};
+use crate::error::Result;
+use crate::infer::Inference;
+use crate::layers::{ForwardContext, parameters};
+use crate::metrics::Scores;
 use crate::model::Model;
+use crate::report::samples::{panel, worst};
+use crate::report::scores::{classes, headlines, tiles};
+use crate::report::{About, Report, SamplePanel, TokenBlock, write_report};
+use crate::run::log;
+use crate::run::rows::Row;
 
 /// Images shown.
 const SAMPLES: usize = 6;
@@ -21,56 +24,33 @@ const SAMPLES: usize = 6;
 /// The name of the page in a run's folder.
 pub const PAGE: &str = "report.html";
 
-/// What the files of a run do not tell.
-#[derive(Clone, Debug, Default)]
-pub struct About {
-    /// The title of the page.
-    pub title: String,
-    /// A sentence or two below it.
-    pub lead: String,
-    /// The command that made the run.
-    pub command: String,
-    /// The device it ran on.
-    pub device: String,
-    /// How long it took.
-    pub took: Duration,
-    /// What to try next.
-    pub next_steps: Vec<(String, String)>,
-    /// What the evaluation of the weights found beside their scores, if that is known.
-    pub found: Option<Evaluation>,
-}
-
 /// Writes `report.html` into the folder of a finished run, of which `scores` are those of its `model.safetensors`.
 /// Returns the page's path.
 pub fn write(run: &Path, scores: &Scores, device: &Device, about: &About) -> Result<PathBuf> {
-    let (model, card) = artifact::open(&run.join("model.safetensors"), device)?;
+    let (model, card) = artifact::open(run.join("model.safetensors"), device)?;
     let validation = card.data.open(Split::Val)?;
     let inference = Inference { network: &model, preprocess: &card.data.preprocess, config: &card.eval, device };
     let samples = spread(validation.len(), SAMPLES)
         .map(|index| sample(validation.as_ref(), index, &inference, &model))
         .collect::<Result<Vec<_>>>()?;
     let samples = typical_first(samples);
-    let rows = progress::read(run)?;
+    let rows = log::read(run)?;
     let report = Report {
         title: about.title.clone(),
         lead: about.lead.clone(),
         command: about.command.clone(),
         summary: summary(&model, &card, scores, about).into_iter().chain(bends(&rows)).collect(),
         headlines: match &about.found {
-            Some(found) => evaluation::tiles(found),
+            Some(found) => tiles(found),
             None => headlines(scores),
         },
-        curves: progress::curves(&rows),
+        curves: curves::curves(&rows),
         classes: classes(scores, &card.classes.colors),
         confusion: Some(scores.matrix.clone()),
         samples,
-        next_steps: about
-            .next_steps
-            .iter()
-            .map(|(command, purpose)| NextStep { command: command.clone(), purpose: purpose.clone() })
-            .collect(),
+        next_steps: about.steps(),
         worst: match &about.found {
-            Some(found) => evaluation::worst(found, &inference, validation.as_ref())?,
+            Some(found) => worst(found, &inference, validation.as_ref())?,
             None => Vec::new(),
         },
         found: about.found.clone(),
@@ -98,7 +78,7 @@ fn spread(len: usize, count: usize) -> impl Iterator<Item = usize> {
     (0..count).map(move |i| i * len / count)
 }
 
-fn summary(model: &Model, card: &Card, scores: &Scores, about: &About) -> Vec<(String, String)> {
+fn summary(model: &Model, card: &ModelCard, scores: &Scores, about: &About) -> Vec<(String, String)> {
     let mut count = 0;
     parameters::visit(model, |parameter, _| count += parameter.shape.iter().product::<usize>());
     let mut rows: Vec<(String, String)> =
@@ -107,7 +87,7 @@ fn summary(model: &Model, card: &Card, scores: &Scores, about: &About) -> Vec<(S
         ("Dataset".to_owned(), card.data.dataset.clone()),
         ("Parameters".to_owned(), format!("{:.2} million", count as f64 / 1e6)),
         ("Device".to_owned(), about.device.clone()),
-        ("Time".to_owned(), format!("{} min {} s", about.took.as_secs() / 60, about.took.as_secs() % 60)),
+        ("Time".to_owned(), about.time()),
         ("Version".to_owned(), card.version.clone()),
     ]);
     if let Some(training) = &card.training {
@@ -119,55 +99,21 @@ fn summary(model: &Model, card: &Card, scores: &Scores, about: &About) -> Vec<(S
 }
 
 /// How a run was bent to end in time.
-fn bends(rows: &[progress::Row]) -> Option<(String, String)> {
-    let bends = rows.iter().filter_map(|row| if let progress::Row::Bend(bend) = row { Some(bend) } else { None });
+fn bends(rows: &[Row]) -> Option<(String, String)> {
+    let bends = rows.iter().filter_map(|row| if let Row::Bend(bend) = row { Some(bend) } else { None });
     let told: Vec<String> =
         bends.map(|bend| format!("{} from iteration {} on", bend.iterations, bend.iteration)).collect();
     (!told.is_empty()).then(|| ("Length, adjusted to the time".to_owned(), told.join(", ")))
 }
 
-pub(super) fn headlines(scores: &Scores) -> Vec<Headline> {
-    let value = |value: Option<f64>| value.unwrap_or(f64::NAN);
-    vec![
-        Headline::mean_iou(value(scores.miou)),
-        Headline::pixel_accuracy(value(scores.aacc)),
-        Headline::mean_accuracy(value(scores.macc)),
-        Headline::mean_dice(value(scores.mdice)),
-    ]
-}
-
-pub(super) fn classes(scores: &Scores, colors: &[[u8; 3]]) -> Vec<ClassRow> {
-    let rows = scores.classes.iter().zip(colors).map(|(class, color)| ClassRow {
-        name: class.name.clone(),
-        color: *color,
-        iou: class.iou,
-        accuracy: class.acc,
-        dice: class.dice,
-        pixels: class.pixels,
-    });
-    rows.collect()
-}
-
 /// One image: truth, prediction, and the tokens after every block.
 fn sample(dataset: &dyn Dataset, index: usize, inference: &Inference, model: &Model) -> Result<SamplePanel> {
     let plain = panel(dataset, index, inference)?;
-    let pass = Pass::eval().traced();
+    let context = ForwardContext::eval().traced();
     if let Some(view) = inference.views(&plain.image)?.into_iter().find(|view| !view.is_flipped()) {
-        model.forward(view.whole(), &pass);
+        model.forward(view.whole(), &context);
     }
-    Ok(SamplePanel { blocks: blocks(pass.into_trace()), ..plain })
-}
-
-/// One image: truth and prediction.
-pub(super) fn panel(dataset: &dyn Dataset, index: usize, inference: &Inference) -> Result<SamplePanel> {
-    let Sample { image, labels } = dataset.get(index)?;
-    let at = |error: Error| Error::new(format!("cannot show `{}`", dataset.name(index))).source(error);
-    let prediction = inference.labels(&image).map_err(at)?;
-    let mut confusion = Confusion::new(inference.network.classes());
-    confusion.add(&labels, &prediction)?;
-    let counted = labels.ids.iter().any(|id| *id != IGNORE);
-    let iou = confusion.scores(&dataset.classes().names).miou.filter(|_| counted);
-    Ok(SamplePanel { name: dataset.name(index), image, truth: labels, prediction, iou, blocks: Vec::new() })
+    Ok(SamplePanel { blocks: blocks(context.into_trace()), ..plain })
 }
 
 /// The structure tokens on their way, with the logits they become; nothing of a decoder that has none, whose logits
@@ -216,9 +162,9 @@ mod tests {
     fn a_typical_sample_comes_first() {
         let of = |iou: Option<f64>| SamplePanel {
             name: format!("{iou:?}"),
-            image: crate::data::image::Image { width: 0, height: 0, pixels: Vec::new() },
-            truth: crate::data::image::Labels { width: 0, height: 0, ids: Vec::new() },
-            prediction: crate::data::image::Labels { width: 0, height: 0, ids: Vec::new() },
+            image: crate::image::Image { width: 0, height: 0, pixels: Vec::new() },
+            truth: crate::image::Labels { width: 0, height: 0, ids: Vec::new() },
+            prediction: crate::image::Labels { width: 0, height: 0, ids: Vec::new() },
             iou,
             blocks: Vec::new(),
         };
@@ -238,10 +184,10 @@ mod tests {
                 "[model.backbone]\ntype = \"unet\"\nchannels = [8, 16]\ndepths = [1, 1]\nimg_size = [32, 32]\n{decoder}"
             );
             let model = crate::config::Config::parse(&text, "r.toml", &[]).unwrap().model;
-            let pass = Pass::eval().traced();
+            let context = ForwardContext::eval().traced();
             let device = Device::flex();
-            model.init(3, 0, &device).forward(burn::tensor::Tensor::zeros([1, 3, 32, 32], &device), &pass);
-            blocks(pass.into_trace()).into_iter().map(|block| block.name).collect::<Vec<_>>()
+            model.init(3, 0, &device).forward(burn::tensor::Tensor::zeros([1, 3, 32, 32], &device), &context);
+            blocks(context.into_trace()).into_iter().map(|block| block.name).collect::<Vec<_>>()
         };
         for decoder in ["fcn", "knet", "maskformer"] {
             assert_eq!(trace(&format!("[model.decoder]\ntype = {decoder:?}")), [""; 0], "{decoder}");

@@ -4,13 +4,14 @@ use std::fs;
 
 use super::*;
 use crate::eval::summary::ConfusedPair;
-use crate::eval::{Ask, Tally};
+use crate::eval::{EvalAccumulator, EvalOptions};
 
 const HOSTILE: &str = "</title><script>alert('1')</script> & \"quoted\" {{style}} \u{202e}";
 
 /// An evaluation in which every part is there and holds the name.
 fn found(name: &str, k: usize) -> Evaluation {
-    let mut found = Tally::new(k, Ask { certainty: true, suspects: 1 }).evaluation(&vec![name.to_owned(); k]);
+    let mut found =
+        EvalAccumulator::new(k, EvalOptions { confidence: true, suspects: 1 }).evaluation(&vec![name.to_owned(); k]);
     found.distance[0].pixels = 5;
     found.distance[0].miou = Some(0.5);
     let pair =
@@ -24,8 +25,8 @@ fn found(name: &str, k: usize) -> Evaluation {
     found
 }
 
-fn suspect(name: &str) -> Suspect {
-    Suspect {
+fn suspect(name: &str) -> LabelIssue {
+    LabelIssue {
         index: 0,
         image: name.into(),
         label: name.into(),
@@ -64,7 +65,7 @@ fn report(name: &str, k: usize) -> Report {
         samples: vec![SamplePanel { blocks: vec![block(0), block(1)], ..sample.clone() }],
         found: Some(found(name, k)),
         worst: vec![sample.clone()],
-        suspects: vec![SuspectPanel { suspect: suspect(name), corner: [10, 20], crop: sample }],
+        suspects: vec![LabelIssuePanel { suspect: suspect(name), corner: [10, 20], crop: sample }],
         next_steps: vec![NextStep { command: name.into(), purpose: name.into() }],
     }
 }
@@ -195,5 +196,5 @@ fn a_page_is_written_whole_or_not_at_all() {
     let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
     assert_eq!(left.len(), 1);
     let error = write_report(&path.join("report.html"), &report("a", 2)).unwrap_err();
-    assert!(error.to_string().contains("report.html") && error.remedy().is_some());
+    assert!(error.to_string().contains("report.html") && error.hint().is_some());
 }

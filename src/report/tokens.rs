@@ -2,37 +2,14 @@
 
 use rayon::prelude::*;
 
-use super::html::{badge, escape, swatch};
-use super::{ClassRow, Report, SamplePanel, TokenBlock, pictures};
-use crate::data::image::{IGNORE, Labels};
 use crate::error::Result;
+use crate::image::{IGNORE, Labels};
+use crate::report::budget::Budget;
+use crate::report::markup::{badge, escape, swatch};
+use crate::report::{ClassRow, Report, SamplePanel, TokenBlock, pictures};
 
 /// Images unfolded at first.
 const OPEN: usize = 2;
-
-/// How large pictures may be, so that a page with many samples stays small.
-pub(super) struct Budget {
-    /// Longer side of input, truth, prediction and errors.
-    pub(super) picture: usize,
-    /// Longer side of the decoder's stages.
-    pub(super) stage: usize,
-    /// Longer side of one token's heat map.
-    pub(super) map: usize,
-    /// Classes whose tokens are shown for one image at most.
-    pub(super) classes: usize,
-}
-
-impl Budget {
-    /// The sizes for sample `index` of `samples`: the first ones, which are seen at once, are always large.
-    pub(super) fn of(index: usize, samples: usize) -> Self {
-        match samples {
-            _ if index < 4 || samples <= 8 => Self { picture: 480, stage: 360, map: 64, classes: 6 },
-            9..=24 => Self { picture: 320, stage: 240, map: 48, classes: 6 },
-            25..=48 => Self { picture: 240, stage: 200, map: 32, classes: 4 },
-            _ => Self { picture: 200, stage: 160, map: 24, classes: 3 },
-        }
-    }
-}
 
 /// The section; empty where no sample brings token maps.
 pub(super) fn section(report: &Report) -> Result<String> {
@@ -190,7 +167,7 @@ fn present(sample: &SamplePanel, k: usize, most: usize) -> (Vec<usize>, Vec<usiz
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::image::Image;
+    use crate::image::Image;
 
     fn sample(truth: Vec<u8>, prediction: Vec<u8>) -> SamplePanel {
         let (width, height) = (truth.len(), 1);

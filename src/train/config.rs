@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::bend;
-use super::optimizer::OptimizerConfig;
-use super::schedule::Schedule;
 use crate::error::{Error, Result};
 use crate::kernels::{LossMean, Precision};
 use crate::loss::LossConfig;
 use crate::text;
+use crate::train::bend;
+use crate::train::optimizer::OptimizerConfig;
+use crate::train::schedule::Schedule;
 
 /// A time as people write it: `90s`, `20m`, `1h30m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,7 +118,7 @@ impl Default for TrainConfig {
 
 impl TrainConfig {
     /// Iterations that a run of this recipe can have at most.
-    pub(super) fn most(&self) -> u64 {
+    pub(crate) fn most(&self) -> u64 {
         let bent = self.schedule.bends.iter().map(|bend| bend.iterations);
         bent.chain(self.max_iterations).fold(self.iterations, u64::max)
     }

@@ -2,26 +2,27 @@
 
 use std::collections::BTreeMap;
 
+use burn::module::Module;
+
 use crate::layers::parameters;
-use crate::model::Model;
 
 /// An exponential moving average of a network's weights, without gradients.
 #[derive(Clone, Debug)]
-pub struct Ema {
-    model: Model,
+pub struct Ema<M> {
+    model: M,
     decay: f64,
 }
 
-impl Ema {
+impl<M: Module> Ema<M> {
     /// Begins with the weights of `model`, which has no autodiff.
-    pub fn new(model: Model, decay: f64) -> Self {
+    pub fn new(model: M, decay: f64) -> Self {
         Self { model, decay }
     }
 
     /// Takes in the weights after step number `step`, from 1 on: `average · d + weights · (1 - d)`. At first
     /// `d = (1 + step) / (10 + step)`, so that the beginning is forgotten (as in TensorFlow and timm).
     #[must_use]
-    pub fn follow(self, model: &Model, step: u64) -> Self {
+    pub fn follow(self, model: &M, step: u64) -> Self {
         let decay = self.decay.min((1 + step) as f64 / (10 + step) as f64);
         let mut now = BTreeMap::new();
         parameters::visit(model, |parameter, value| _ = now.insert(parameter.name.to_owned(), value));
@@ -33,7 +34,7 @@ impl Ema {
     }
 
     /// The average.
-    pub fn model(&self) -> &Model {
+    pub fn model(&self) -> &M {
         &self.model
     }
 }
@@ -44,6 +45,7 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
+    use crate::model::Model;
 
     #[test]
     fn the_average_follows() {

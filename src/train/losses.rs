@@ -1,14 +1,10 @@
 //! The losses of a run so far: whether its network learns.
 
-use std::path::Path;
-
-use super::config::TrainConfig;
-use super::step::Found;
-use crate::data::image::IGNORE;
-use crate::error::Result;
+use crate::image::IGNORE;
 use crate::kernels::LossMean;
-use crate::report::progress::{self, Row};
 use crate::stats;
+use crate::train::config::TrainConfig;
+use crate::train::step::StepOutput;
 
 /// A loss that falls falls below this share of what it was.
 const FALLING: f64 = 0.97;
@@ -30,16 +26,12 @@ pub(super) struct Losses {
 }
 
 impl Losses {
-    /// Those in the log of the run in this folder.
-    pub(super) fn logged(run: &Path) -> Result<Self> {
+    /// Those of earlier processes, by iteration.
+    pub(super) fn new(earlier: &[(u64, f64)]) -> Self {
         let (total, above) = Default::default();
         let mut losses = Self { first: None, total, above, pixels: vec![0.0; usize::from(IGNORE)] };
-        for row in progress::read(run)? {
-            if let Row::Step(step) = row {
-                losses.total(step.iteration, step.loss);
-            }
-        }
-        Ok(losses)
+        earlier.iter().for_each(|(iteration, loss)| losses.total(*iteration, *loss));
+        losses
     }
 
     fn total(&mut self, iteration: u64, loss: f64) {
@@ -48,7 +40,7 @@ impl Losses {
     }
 
     /// What an iteration found.
-    pub(super) fn push(&mut self, train: &TrainConfig, iteration: u64, found: &Found) {
+    pub(super) fn push(&mut self, train: &TrainConfig, iteration: u64, found: &StepOutput) {
         self.total(iteration, found.loss);
         let same = self.same(train, &found.pixels);
         let parts = &found.parts;
@@ -141,13 +133,17 @@ mod tests {
 
     /// Whether a run of these losses learns, of whose pixels one fifth is of the second class in each batch.
     fn learns(train: &TrainConfig, iterations: u64, loss: &dyn Fn(u64) -> (f64, Vec<(&'static str, f64)>)) -> bool {
-        let mut losses = Losses::logged(tempfile::tempdir().unwrap().path()).unwrap();
+        let mut losses = Losses::new(&[]);
         for it in 0..iterations {
             let (loss, parts) = loss(it);
             let parts = parts.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
             let mut pixels = Box::new([0; 256]);
             (pixels[0], pixels[1], pixels[255]) = (800, 200, 50);
-            losses.push(train, it, &Found { gradients: Default::default(), loss, parts, names: Vec::new(), pixels });
+            losses.push(
+                train,
+                it,
+                &StepOutput { gradients: Default::default(), loss, parts, names: Vec::new(), pixels },
+            );
         }
         assert!(losses.total.means.len() < Series::MOST);
         losses.learns(iterations)
@@ -193,7 +189,7 @@ mod tests {
     /// Crops that are drawn for a rare class have it more often than the data do: each batch is compared with itself.
     #[test]
     fn what_one_answer_would_score_is_counted_batch_by_batch() {
-        let mut losses = Losses::logged(tempfile::tempdir().unwrap().path()).unwrap();
+        let mut losses = Losses::new(&[]);
         let mut pixels = [0; 256];
         (pixels[0], pixels[1]) = (100, 0);
         losses.same(&valid(), &pixels);

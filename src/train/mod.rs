@@ -1,382 +1,463 @@
 //! Training: the loop, and what it is made of.
 //!
-//! Read [`run`] first. Every iteration is a function of the seed and its number; so a run that was interrupted and resumed
-//! ends in the same bytes on the CPU as one that was not.
+//! Read [`Trainer::train`] first. Every iteration is a function of the seed and its number; so a run that was interrupted and
+//! resumed ends in the same bytes on the CPU as one that was not. No file is opened here: [`Record`] keeps what is to be kept.
 
 mod bend;
-pub mod checkpoint;
 mod collapse;
 mod config;
+mod course;
 pub mod ema;
-mod listing;
-mod look;
 mod losses;
-pub mod manifest;
-mod memory;
 mod observer;
-mod onwards;
 pub mod optimizer;
-mod origin;
-mod prepare;
-mod publish;
+mod record;
 pub mod schedule;
-mod sealed;
-pub mod step;
+mod state;
+mod step;
 mod timekeeper;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use burn::module::Module;
 use burn::tensor::Device;
 
-use crate::config::Config;
-use crate::data::loader::Loader;
-use crate::data::{Cached, Classes, Dataset, Split};
+pub use self::bend::Bend;
+use self::collapse::Collapse;
+pub(crate) use self::collapse::SMALLER;
+pub use self::config::{Time, TrainConfig};
+use self::course::Course;
+use self::ema::Ema;
+use self::losses::Losses;
+use self::observer::Pace;
+pub use self::observer::{Observer, Progress, Stop};
+use self::optimizer::Optimizer;
+pub use self::record::{Evaluation, Record};
+pub(crate) use self::state::LONGEST_S;
+pub use self::state::{RunState, TrainState};
+pub use self::step::{Step, StepOutput, Trainable};
+use self::timekeeper::Timekeeper;
+use crate::augment::AugmentConfig;
+use crate::dataset::Dataset;
+use crate::decoder::DecoderLoss;
 use crate::error::{Error, Result};
-use crate::eval::Scores;
+use crate::eval::{self, Evaluated};
+use crate::infer::{InferConfig, Inference};
+use crate::loader::Loader;
+use crate::loader::preprocess::Preprocess;
 use crate::loss::Criterion;
-use crate::model::Model;
-use crate::report::progress::{self, Row, RunLog};
-use crate::text::word;
-use crate::weights::{self, LoadOptions};
-use crate::{artifact, files};
-pub use bend::Bend;
-use bend::Course;
-use checkpoint::{Checkpoints, State};
-use collapse::Collapse;
-pub use collapse::{Attempt, restart};
-pub use config::{Time, TrainConfig};
-use ema::Ema;
-use losses::Losses;
-use observer::Pace;
-pub use observer::{Observer, Progress, Stop};
-pub use onwards::settings_of;
-use optimizer::Optimizer;
-pub use origin::{alike, made_by, still};
-pub use prepare::{ensure_free, prepare, recipe};
-use publish::{Judge, not_finite, offer, sound};
-use step::Learner;
-use timekeeper::Timekeeper;
+use crate::metrics::Scores;
 
-/// The name of the scores in a run's folder: those of its `model.safetensors`.
-pub const SCORES: &str = "scores.json";
-
-/// Where a run lies, and how this process goes about it.
-#[derive(Clone, Copy)]
-pub struct Session<'a> {
-    /// The run's folder.
-    pub run: &'a Path,
-    /// Whether it goes on from its last checkpoint.
-    pub resume: bool,
-    /// Whether it is only tried for a moment: then nobody looks at all of its data first.
-    pub trial: bool,
-    /// The device.
-    pub device: &'a Device,
-    /// What the device is called.
-    pub device_name: &'a str,
-    /// The command, for the record.
-    pub command: &'a str,
+/// Fits networks to data.
+#[derive(Clone, Debug)]
+pub struct Trainer {
+    /// How long, at which rates, by which loss.
+    pub config: TrainConfig,
+    /// What is done to images and masks at random.
+    pub augment: AugmentConfig,
+    /// How images become tensors.
+    pub preprocess: Preprocess,
+    /// Threads that read images.
+    pub workers: usize,
+    /// How evaluations infer.
+    pub infer: InferConfig,
+    /// Where it is computed.
+    pub device: Device,
 }
 
-/// How a run ended.
-#[derive(Debug)]
-pub struct Outcome {
+/// Where a run begins.
+pub struct Start<M> {
+    /// Where it stands.
+    pub run: RunState,
+    /// The network, on a device with autodiff, and the optimizer.
+    pub train: TrainState<M>,
+    /// The losses of its iterations so far, as they are known.
+    pub losses: Vec<(u64, f64)>,
+}
+
+/// Where a run ended.
+pub struct End<M> {
     /// The weights after the last iteration, or their average if one is kept; without autodiff.
-    pub model: Model,
-    /// Iterations done.
-    pub iteration: u64,
-    /// How long all processes have worked on it, its collapsed attempts included.
-    pub took: Duration,
-    /// The same without those attempts, as far as is known.
-    pub spent: Duration,
-    /// Was it told to save and stop?
-    pub interrupted: bool,
-    /// The evaluation whose weights are the run's `model.safetensors`: (iteration, mIoU).
-    pub best: Option<(u64, f64)>,
-    /// How it was bent to end in time, beside what the recipe says.
-    pub bends: Vec<Bend>,
-    /// Was it given up since it had collapsed? Then [`restart`] begins it again.
-    pub collapsed: bool,
+    pub model: M,
+    /// Where it stands.
+    pub run: RunState,
+    /// Why it ended.
+    pub reason: Reason,
 }
 
-/// Trains as `config` says.
-///
-/// # Errors
-/// A dataset that cannot be read, or with `resume` another than the run began with; weights that do not fit, a folder that
-/// cannot be written, or a loss that is not finite: then the run stops, says where, and the last checkpoint stays.
-pub fn run(config: &Config, session: &Session, observer: &mut dyn Observer) -> Result<Outcome> {
-    let started = Instant::now();
-    run_by(config, session, &|| started.elapsed(), observer)
+/// Why a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// All is done that there was to do.
+    Done,
+    /// It was told to save and stop.
+    Interrupted,
+    /// Its network says one class everywhere, and the recipe allows another attempt.
+    Collapsed,
 }
 
-/// Trains as `config` says, by a clock that tells the time since this process began with the run: what `train.max_time` is
-/// held to.
-///
-/// # Errors
-/// As [`run`].
-pub fn run_by(
-    config: &Config,
-    session: &Session,
-    clock: &dyn Fn() -> Duration,
-    observer: &mut dyn Observer,
-) -> Result<Outcome> {
-    let Session { run, resume, device, .. } = *session;
-    let train = &config.train;
-    let training = Arc::new(Cached::new(config.data.open(Split::Train)?, config.data.cache_mb << 20));
-    let validation = config.data.open(Split::Val)?;
-    let classes = training.classes().clone();
-    memory::ensure(config, classes.len(), device)?;
-    let checkpoints = Checkpoints::new(run, train.keep_checkpoints);
-    let (data, listing) =
-        look::look(config, session, [training.as_ref(), validation.as_ref()], &checkpoints, observer)?;
-    if train.schedule.warmup_iters >= train.iterations {
-        observer.note(&format!(
-            "warning: train.schedule.warmup_iters = {} does not end within train.iterations = {}: the learning rate \
-             never reaches train.optimizer.lr",
-            train.schedule.warmup_iters, train.iterations
-        ));
+impl<M: Trainable> Start<M> {
+    /// The beginning of a run, with these weights.
+    pub fn fresh(model: M, config: &TrainConfig) -> Self {
+        let ema = config.ema.map(|decay| Ema::new(model.valid(), decay));
+        let train = TrainState { model, ema, optimizer: Optimizer::new(&config.optimizer) };
+        Self { run: RunState::default(), train, losses: Vec::new() }
     }
-    if !train.class_weights.is_empty() && train.class_weights.len() != classes.names.len() {
-        let (given, needed) = (train.class_weights.len(), classes.names.len());
-        return Err(Error::new(format!("train.class_weights has {given} values for {needed} classes")));
-    }
-    let criterion =
-        Criterion { mean: train.loss_mean, class_weights: train.class_weights.clone(), config: train.loss.clone() };
-    let metadata = artifact::metadata(config, &classes)?;
-    let json =
-        serde_json::to_vec_pretty(&data).map_err(|error| Error::new("cannot describe the data").source(error))?;
-    let checkpoints = checkpoints.of(config.to_toml()?, json);
-    let learning = device.clone().autodiff();
+}
 
-    let fresh = config.model.init(classes.names.len(), train.seed, &learning);
-    let saved = match resume {
-        true => checkpoints.load_last(&fresh, train, device, &mut |text| observer.note(text))?,
-        false => None,
-    };
-    let (mut state, mut learner) = match saved {
-        Some(saved) => {
-            observer.note(&format!("resuming after iteration {}", saved.0.iteration));
-            saved
+impl Trainer {
+    /// With the defaults of a recipe for all that is not in its `[train]`.
+    pub fn new(config: TrainConfig, device: &Device) -> Self {
+        Self {
+            config,
+            augment: AugmentConfig::default(),
+            preprocess: Preprocess::default(),
+            workers: 2,
+            infer: InferConfig::default(),
+            device: device.clone(),
         }
-        None => {
-            if resume {
-                observer.note("there is no checkpoint yet: starting from the beginning");
-            }
-            let model = initial_model(fresh, config, &classes, observer)?;
-            let ema = train.ema.map(|decay| Ema::new(model.valid(), decay));
-            (State::default(), Learner { model, ema, optimizer: Optimizer::new(&train.optimizer) })
-        }
-    };
-    if train.freeze_backbone {
-        learner.model = learner.model.freeze_backbone();
     }
 
-    let parameters = learner.model.num_params() as u64;
-    listing::write(run, &listing)?;
-    manifest::record(session, config, parameters, &data, &state, &mut |text| observer.note(text))?;
-    let mut log = RunLog::resume(run, state.iteration, state.evaluated, &mut |text| observer.note(text))?;
-    if train.tensorboard {
-        log = log.with_events(run)?;
+    /// Trains `model`, which lies on a device with autodiff, from its present weights; by the clock of the machine. Nothing is
+    /// kept but the result.
+    ///
+    /// # Errors
+    /// As [`Trainer::train`].
+    pub fn fit<M: Trainable>(
+        &self,
+        model: M,
+        training: Arc<dyn Dataset>,
+        validation: &dyn Dataset,
+        observer: &mut dyn Observer,
+    ) -> Result<End<M>> {
+        let started = Instant::now();
+        let start = Start::fresh(model, &self.config);
+        self.train(start, training, validation, (&mut (), observer), &|| started.elapsed())
     }
-    let first = state.iteration * train.accumulate as u64;
-    let batch_size = train.batch_size / train.accumulate;
-    let mut loader =
-        Loader::new(training, config.data.augment.clone(), batch_size, train.seed, first, config.data.workers)?;
-    // Evaluations read images by one more: better now than after hours.
-    let one_more = std::thread::Builder::new().spawn(|| ()).map(|thread| thread.join().is_ok());
-    one_more.map_err(|error| Error::new("cannot start a thread for evaluations").source(error).hint(ONE_MORE))?;
-    let judge = Judge { validation: validation.as_ref(), config, device };
-    let mut course = Course::new(train, &state.bends);
-    let mut keeper = Timekeeper::new(train, clock, state.elapsed_s, state.iteration);
-    let mut pace = Pace::new(state.iteration);
-    let mut losses = Losses::logged(run)?;
-    let (mut interrupted, mut unsaved, mut collapsed) = (false, false, false);
-    while state.iteration < course.iterations(state.iteration) {
-        interrupted = observer.stop(state.iteration) == Stop::Save;
-        if interrupted {
-            break;
-        }
-        if course.evaluates(state.iteration, state.evaluated) {
-            sound(&learner.model, &state, &checkpoints)?;
-            keeper.as_mut().map(Timekeeper::paused);
-            // What was learned so far survives whatever becomes of the evaluation.
-            log.sync()?;
-            state.elapsed_s = keeper.as_ref().map(Timekeeper::elapsed);
-            checkpoints.save(&state, &learner, &metadata)?;
-            manifest::took(run, clock(), &mut |text| observer.note(text));
-            unsaved = false;
-            let model = learner.published();
-            let Some(scores) = judge.evaluate(&model, observer)? else {
-                interrupted = true;
+
+    /// Trains from `start` to the end of the recipe, by a clock that tells the time since this process began with the run: what
+    /// [`TrainConfig::max_time`] is held to.
+    ///
+    /// # Errors
+    /// An image that cannot be had, a network that does not fit the classes, a record that cannot be kept, or a loss that is
+    /// not finite.
+    pub fn train<M: Trainable>(
+        &self,
+        start: Start<M>,
+        training: Arc<dyn Dataset>,
+        validation: &dyn Dataset,
+        (record, observer): (&mut dyn Record<M>, &mut dyn Observer),
+        clock: &dyn Fn() -> Duration,
+    ) -> Result<End<M>> {
+        let Start { run, mut train, losses } = start;
+        let mut run = Run::new(
+            self,
+            (training, validation),
+            (run, &losses, train.model.decoder_loss()),
+            (record, observer),
+            clock,
+        )?;
+        let mut reason = Reason::Done;
+        while !run.is_over() {
+            if run.is_told_to_stop() {
+                reason = Reason::Interrupted;
                 break;
-            };
-            let before = state.evaluated;
-            offer(&scores, &mut state, &course, &model, run, &metadata, &mut log)?;
-            let collapse = Collapse::of(&scores).filter(|_| !losses.learns(state.iteration));
-            state.collapsed += u64::from(collapse.is_some());
-            state.elapsed_s = keeper.as_ref().map(Timekeeper::elapsed);
-            checkpoints.update(&state)?;
-            observer.evaluated(state.iteration, &scores);
-            if let Some(collapse) = collapse {
-                observer.note(&collapse.text(state.iteration, train));
-                collapsed = collapse::is_certain(&course, train, state.iteration, before, state.collapsed);
-                if collapsed {
-                    break;
+            }
+            if run.evaluation_is_due() {
+                run.save_before_evaluation(&train)?;
+                match run.evaluate(&train.published(), true)? {
+                    None => {}
+                    Some(early) => {
+                        reason = early;
+                        break;
+                    }
                 }
             }
-            keeper.as_mut().map(Timekeeper::evaluated);
-            pace.resume(state.iteration, loader.waited());
+            if run.is_stale() || run.bends_to_its_end(&train)? {
+                break;
+            }
+            train = run.step(train)?;
         }
-        if train.patience > 0 && state.stale >= train.patience {
-            observer.note(&format!(
+        run.end(&train, reason)
+    }
+
+    /// Fails if the recipe does not fit so many classes.
+    pub(crate) fn ensure_fits(&self, classes: usize) -> Result<()> {
+        self.criterion(classes, DecoderLoss::default()).map(drop)
+    }
+
+    fn criterion(&self, classes: usize, decoder: DecoderLoss) -> Result<Criterion> {
+        let TrainConfig { class_weights, loss_mean, loss, .. } = &self.config;
+        if !class_weights.is_empty() && class_weights.len() != classes {
+            let given = class_weights.len();
+            return Err(Error::new(format!("train.class_weights has {given} values for {classes} classes")));
+        }
+        Ok(Criterion { mean: *loss_mean, class_weights: class_weights.clone(), config: loss.clone(), decoder })
+    }
+}
+
+/// A run while it goes.
+struct Run<'a, M> {
+    trainer: &'a Trainer,
+    validation: &'a dyn Dataset,
+    loader: Loader,
+    criterion: Criterion,
+    learning: Device,
+    state: RunState,
+    course: Course,
+    keeper: Option<Timekeeper<'a>>,
+    pace: Pace,
+    losses: Losses,
+    /// Whether the weights are to be saved as soon as it is known that they are sound.
+    unsaved: bool,
+    record: &'a mut dyn Record<M>,
+    observer: &'a mut dyn Observer,
+    clock: &'a dyn Fn() -> Duration,
+}
+
+impl<'a, M: Trainable> Run<'a, M> {
+    fn new(
+        trainer: &'a Trainer,
+        (training, validation): (Arc<dyn Dataset>, &'a dyn Dataset),
+        (state, losses, decoder): (RunState, &[(u64, f64)], DecoderLoss),
+        (record, observer): (&'a mut dyn Record<M>, &'a mut dyn Observer),
+        clock: &'a dyn Fn() -> Duration,
+    ) -> Result<Self> {
+        let train = &trainer.config;
+        let criterion = trainer.criterion(training.classes().len(), decoder)?;
+        let first = state.iteration * train.accumulate as u64;
+        let batch_size = train.batch_size / train.accumulate;
+        let loader = Loader::new(training, trainer.augment.clone(), batch_size, train.seed, first, trainer.workers)?;
+        // Evaluations read images by one more: better now than after hours.
+        let one_more = std::thread::Builder::new().spawn(|| ()).map(|thread| thread.join().is_ok());
+        one_more.map_err(|error| {
+            Error::new("cannot start a thread for evaluations").with_source(error).with_hint(ONE_MORE)
+        })?;
+        Ok(Self {
+            trainer,
+            validation,
+            loader,
+            criterion,
+            learning: trainer.device.clone().autodiff(),
+            course: Course::new(train, &state.bends),
+            keeper: Timekeeper::new(train, clock, state.elapsed_s, state.iteration),
+            pace: Pace::new(state.iteration),
+            losses: Losses::new(losses),
+            state,
+            unsaved: false,
+            record,
+            observer,
+            clock,
+        })
+    }
+
+    fn is_over(&self) -> bool {
+        self.state.iteration >= self.course.iterations(self.state.iteration)
+    }
+
+    fn is_told_to_stop(&mut self) -> bool {
+        self.observer.stop(self.state.iteration) == Stop::Save
+    }
+
+    fn evaluation_is_due(&self) -> bool {
+        self.course.evaluates(self.state.iteration, self.state.evaluated)
+    }
+
+    /// Stopping early: the last evaluations were none of them better.
+    fn is_stale(&mut self) -> bool {
+        let patience = self.trainer.config.patience;
+        let stale = patience > 0 && self.state.stale >= patience;
+        if stale {
+            self.observer.note(&format!(
                 "stopping early, after iteration {}: none of the last {} evaluations was better",
-                state.iteration, state.stale
+                self.state.iteration, self.state.stale
             ));
-            break;
         }
-        let it = state.iteration;
-        if let Some(keeper) = keeper.as_mut().filter(|keeper| keeper.is_due(it, &course)) {
-            keeper.paused();
-            if keeper.wants_to_know_evaluations() {
-                keeper.foresee(judge.foretell(&learner.published(), clock)?);
-                keeper.skip();
+        stale
+    }
+
+    /// What was learned so far survives whatever becomes of the evaluation.
+    fn save_before_evaluation(&mut self, train: &TrainState<M>) -> Result<()> {
+        self.ensure_finite(train)?;
+        self.keeper.as_mut().map(Timekeeper::paused);
+        self.save(train)
+    }
+
+    /// Evaluates, and tells why the run is to end, if it is.
+    fn evaluate(&mut self, model: &M, goes_on: bool) -> Result<Option<Reason>> {
+        let all = self.validation.len();
+        let observer = &mut *self.observer;
+        let see = &mut |image: &Evaluated| observer.evaluating(image, all).flow();
+        let inference = inference(self.trainer, model);
+        let Some(scores) = eval::evaluate_each(&inference, self.validation, see)? else {
+            return Ok(Some(Reason::Interrupted));
+        };
+        let before = self.state.evaluated;
+        self.offer(&scores, model)?;
+        let it = self.state.iteration;
+        let collapse = Collapse::of(&scores).filter(|_| !self.losses.learns(it));
+        self.state.collapsed += u64::from(goes_on && collapse.is_some());
+        self.state.elapsed_s = self.keeper.as_ref().map(Timekeeper::elapsed);
+        self.record.update(&self.state)?;
+        self.observer.evaluated(it, &scores);
+        if let Some(collapse) = collapse {
+            let config = &self.trainer.config;
+            self.observer.note(&collapse.text(it, config));
+            if goes_on && collapse::is_certain(&self.course, config, it, before, self.state.collapsed) {
+                return Ok(Some(Reason::Collapsed));
             }
-            if let Some(bend) = keeper.look(it, &course) {
-                observer.note(&keeper.tell(&bend, course.iterations(it)));
-                course.bend(bend);
-                state.bends.push(bend);
-                manifest::bent(run, &state.bends, &mut |text| observer.note(text));
-                if bend.iterations == it {
-                    break;
-                }
-            }
         }
-        let progress = course.progress(it);
-        let rates = train.schedule.rates(train.optimizer.lr, it, progress);
-        let before = unsaved.then(|| learner.model.clone());
-        let found = learner.gradients(&mut loader, config, &criterion, (it, progress), &learning)?;
-        if !found.loss.is_finite() {
-            return Err(not_finite(found.loss, it, &found.names, &checkpoints));
+        self.keeper.as_mut().map(Timekeeper::evaluated);
+        self.pace.resume(it, self.loader.waited());
+        Ok(None)
+    }
+
+    /// Notes an evaluation, and the weights if none before was better.
+    fn offer(&mut self, scores: &Scores, model: &M) -> Result<()> {
+        let iteration = self.state.iteration;
+        // A bend at this very iteration comes after the evaluation.
+        let iterations = self.course.iterations(iteration.saturating_sub(1)).max(iteration);
+        let (repeated, best) = self.state.evaluated(scores.miou.unwrap_or(0.0));
+        self.record.evaluation(&Evaluation { scores, iteration, iterations, repeated, best, model })
+    }
+
+    /// Looks at the clock now and then and gives the run another length where it would not end in time; whether that is to
+    /// end here.
+    fn bends_to_its_end(&mut self, train: &TrainState<M>) -> Result<bool> {
+        let it = self.state.iteration;
+        let Some(keeper) = self.keeper.as_mut().filter(|keeper| keeper.is_due(it, &self.course)) else {
+            return Ok(false);
+        };
+        keeper.paused();
+        if keeper.wants_to_know_evaluations() {
+            keeper.foresee(foretell(self.trainer, &train.published(), self.validation, self.clock)?);
+            keeper.skip();
         }
-        losses.push(train, it, &found);
+        let Some(bend) = keeper.look(it, &self.course) else { return Ok(false) };
+        self.observer.note(&keeper.tell(&bend, self.course.iterations(it)));
+        self.course.bend(bend);
+        self.state.bends.push(bend);
+        let observer = &mut *self.observer;
+        self.record.bends(&self.state.bends, &mut |text| observer.note(text));
+        Ok(bend.iterations == it)
+    }
+
+    /// One iteration: a batch, its gradients, a step of the optimizer.
+    fn step(&mut self, mut train: TrainState<M>) -> Result<TrainState<M>> {
+        let (it, config) = (self.state.iteration, &self.trainer.config);
+        let progress = self.course.progress(it);
+        let rates = config.schedule.rates(config.optimizer.lr, it, progress);
+        let before = self.unsaved.then(|| train.model.clone());
+        let (criterion, device) = (&self.criterion, &self.learning);
+        let step = Step { config, preprocess: &self.trainer.preprocess, criterion, device };
+        let output = train.gradients(&mut self.loader, &step, (it, progress))?;
+        if !output.loss.is_finite() {
+            return Err(not_finite(output.loss, it, &output.names, self.record.last_saved()));
+        }
+        self.losses.push(config, it, &output);
         // Only now is it known that the weights of the last iteration are sound.
         if let Some(before) = before {
-            keeper.as_mut().map(Timekeeper::paused);
-            let learned = std::mem::replace(&mut learner.model, before);
-            log.sync()?;
-            state.elapsed_s = keeper.as_ref().map(Timekeeper::elapsed);
-            checkpoints.save(&state, &learner, &metadata)?;
-            manifest::took(run, clock(), &mut |text| observer.note(text));
-            learner.model = learned;
-            keeper.as_mut().map(Timekeeper::saved);
+            self.keeper.as_mut().map(Timekeeper::paused);
+            let learned = std::mem::replace(&mut train.model, before);
+            self.save(&train)?;
+            train.model = learned;
+            self.keeper.as_mut().map(Timekeeper::saved);
         }
-        learner = learner.step(found.gradients, rates);
-        state.iteration += 1;
-        state.optimizer_steps = learner.optimizer.steps();
+        let StepOutput { gradients, loss, parts, .. } = output;
+        let train = train.step(gradients, rates);
+        self.state.iteration += 1;
+        self.state.optimizer_steps = train.optimizer.steps();
 
-        let iterations = course.iterations(it);
-        let progress =
-            pace.tick([state.iteration, iterations], found.loss, rates.decoder, train.batch_size, loader.waited());
-        observer.iteration(&progress);
-        if let Some(bend) = course.bend_at(it) {
-            log.write(&bent(bend))?;
+        let (done, iterations) = (self.state.iteration, self.course.iterations(it));
+        let waited = self.loader.waited();
+        let progress = self.pace.tick([done, iterations], (loss, parts), rates.decoder, config.batch_size, waited);
+        self.observer.iteration(&progress);
+        if let Some(bend) = self.course.bend_at(it) {
+            self.record.bend(bend)?;
         }
-        if state.iteration % train.log_every == 0 || state.iteration == iterations {
-            log.write(&Row::Step(progress::Step {
-                iteration: it,
-                loss: found.loss,
-                lr: rates.decoder,
-                images_per_s: Some(progress.images_per_s),
-                wait_share: Some(progress.wait_share),
-                grad_norm: None,
-                parts: found.parts.into_iter().map(|(name, value)| (name, Some(value))).collect(),
-            }))?;
+        if done % config.log_every == 0 || done == iterations {
+            self.record.step(&progress)?;
         }
-        unsaved = state.iteration < iterations && due(state.iteration, train.save_every);
-        keeper.as_mut().map(Timekeeper::stepped);
+        self.unsaved = done < iterations && config.save_every > 0 && done.is_multiple_of(config.save_every);
+        self.keeper.as_mut().map(Timekeeper::stepped);
+        Ok(train)
     }
-    // A run that ends where it bends.
-    if let Some(bend) = course.bend_at(state.iteration).filter(|bend| bend.iterations == state.iteration) {
-        log.write(&bent(bend))?;
-    }
-    state.elapsed_s = keeper.as_ref().map(Timekeeper::elapsed);
-    if state.iteration > 0 {
-        sound(&learner.model, &state, &checkpoints)?;
-        log.sync()?;
-        checkpoints.save(&state, &learner, &metadata)?;
-    }
-    let model = learner.published();
-    let published = run.join("model.safetensors").exists();
-    if !interrupted && (state.evaluated < state.iteration || !published) {
-        match judge.evaluate(&model, observer)? {
-            Some(scores) => {
-                offer(&scores, &mut state, &course, &model, run, &metadata, &mut log)?;
-                state.elapsed_s = keeper.as_ref().map(Timekeeper::elapsed);
-                checkpoints.update(&state)?;
-                observer.evaluated(state.iteration, &scores);
-                if let Some(collapse) = Collapse::of(&scores).filter(|_| !losses.learns(state.iteration)) {
-                    observer.note(&collapse.text(state.iteration, train));
-                }
-            }
-            None => interrupted = true,
+
+    /// Saves, and evaluates the last weights if they have not been.
+    fn end(mut self, train: &TrainState<M>, mut reason: Reason) -> Result<End<M>> {
+        let it = self.state.iteration;
+        // A run that ends where it bends.
+        if let Some(bend) = self.course.bend_at(it).filter(|bend| bend.iterations == it) {
+            self.record.bend(bend)?;
         }
+        self.state.elapsed_s = self.keeper.as_ref().map(Timekeeper::elapsed);
+        if it > 0 {
+            self.ensure_finite(train)?;
+            self.save(train)?;
+        }
+        let model = train.published();
+        if reason != Reason::Interrupted && (self.state.evaluated < it || !self.record.has_best()) {
+            reason = self.evaluate(&model, false)?.unwrap_or(reason);
+        }
+        Ok(End { model, run: self.state, reason })
     }
-    let took = manifest::took(run, clock(), &mut |text| observer.note(text));
-    let spent = state.elapsed_s.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or_else(clock);
-    let State { iteration, best, bends, .. } = state;
-    Ok(Outcome { model, iteration, took, spent, interrupted, best, bends, collapsed })
+
+    fn save(&mut self, train: &TrainState<M>) -> Result<()> {
+        self.state.elapsed_s = self.keeper.as_ref().map(Timekeeper::elapsed);
+        let observer = &mut *self.observer;
+        self.record.save(&self.state, train, (self.clock)(), &mut |text| observer.note(text))
+    }
+
+    fn ensure_finite(&self, train: &TrainState<M>) -> Result<()> {
+        if train.is_finite() {
+            return Ok(());
+        }
+        let it = self.state.iteration.saturating_sub(1);
+        Err(not_finite(f64::NAN, it, &["the weights".to_owned()], self.record.last_saved()))
+    }
 }
 
-fn due(iteration: u64, every: u64) -> bool {
-    every > 0 && iteration.is_multiple_of(every)
+fn inference<'a, M: Trainable>(trainer: &'a Trainer, network: &'a M) -> Inference<'a> {
+    Inference { network, preprocess: &trainer.preprocess, config: &trainer.infer, device: &trainer.device }
 }
 
-/// A bend as a row of the log.
-fn bent(Bend { iteration, iterations, eval_every }: Bend) -> Row {
-    Row::Bend(progress::Bend { iteration, iterations, eval_every })
+/// About how many seconds an evaluation takes, from two images of it.
+fn foretell<M: Trainable>(
+    trainer: &Trainer,
+    model: &M,
+    validation: &dyn Dataset,
+    clock: &dyn Fn() -> Duration,
+) -> Result<f64> {
+    let all = validation.len();
+    let mut took = 0.0;
+    // The first warms up.
+    for index in [0, all / 2].into_iter().filter(|index| *index < all) {
+        let began = clock();
+        inference(trainer, model).labels(&validation.get(index)?.image)?;
+        took = clock().saturating_sub(began).as_secs_f64();
+    }
+    Ok(took * all as f64)
 }
 
-/// The scores of the run's `model.safetensors`.
-///
-/// # Errors
-/// A file that cannot be read, or whose scores cannot be.
-pub fn scores(run: &Path) -> Result<Scores> {
-    let path = run.join(SCORES);
-    let failed = |error: Error| {
-        let (model, scores) = (word(&run.join("model.safetensors")), word(&path));
-        error.hint(format!("`structtoken eval {model} --out {scores}` writes them again"))
+fn not_finite(loss: f64, iteration: u64, names: &[String], saved: Option<(u64, std::path::PathBuf)>) -> Error {
+    let (kept, from) = match saved {
+        Some((iteration, weights)) => (
+            format!(
+                "the checkpoint of iteration {iteration} in `{}` is good",
+                weights.parent().unwrap_or(&weights).display()
+            ),
+            format!("; to start from the good weights set train.pretrained = \"{}\"", weights.display()),
+        ),
+        None => ("no checkpoint had been written yet".to_owned(), String::new()),
     };
-    let text = files::read_text(&path, files::RECORD).map_err(|error| failed(Error::file("read", &path, error)))?;
-    let scores: Scores =
-        files::parse_json(text.as_bytes()).map_err(|error| failed(Error::file("read", &path, error)))?;
-    scores.check().map_err(|error| failed(Error::file("use", &path, error)))?;
-    Ok(scores)
-}
-
-/// The model for `classes` with the weights that a run starts from.
-fn initial_model(model: Model, config: &Config, classes: &Classes, observer: &mut dyn Observer) -> Result<Model> {
-    let Some(path) = config.train.pretrained.as_deref() else { return Ok(model) };
-    let state = weights::read(path)?;
-    let whole = !config.train.pretrained_backbone_only
-        && weights::our_names(&state)?.tensors.keys().any(|name| name.starts_with("decoder."));
-    // A model of ours says what its classes are.
-    if whole && state.metadata.contains_key(artifact::KEY) {
-        let card = artifact::read_card(path).map_err(|error| Error::file("start from", path, error))?;
-        let (model, told) = onwards::load(model, state, &card, classes, (config, path))?;
-        observer.note(&told);
-        return Ok(model);
-    }
-    let options = if whole { LoadOptions::strict() } else { LoadOptions::pretrained_backbone() };
-    let (model, report) = weights::load(model, &state, &options)
-        .map_err(|error| Error::new(format!("cannot start from `{}`", path.display())).source(error))?;
-    observer.note(&report.to_string());
-    Ok(model)
+    let what = if loss.is_nan() { "not a number".to_owned() } else { loss.to_string() };
+    Error::new(format!("the loss is {what} at iteration {}, on {}; {kept}", iteration + 1, names.join(", "))).with_hint(
+        format!(
+            "start another run, in another --out folder, with a lower train.optimizer.lr, \
+             train.optimizer.clip_norm = 1.0 or more train.schedule.warmup_iters{from}"
+        ),
+    )
 }
 
 /// What to do where the thread cannot be started that reads images for evaluations.
 const ONE_MORE: &str = "allow this user more processes (ulimit -u), or use fewer --threads or lower data.workers";
-
-#[cfg(test)]
-mod tests;

@@ -1,24 +1,32 @@
 //! What a run tells while it goes, and what it asks.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use crate::eval::{Evaluated, Scores};
+use crate::eval::Evaluated;
+use crate::metrics::Scores;
 
-/// What a run tells while it goes, and asks.
+/// What a run tells while it goes, and asks. All methods do nothing by default, and `()` lets a run go on in silence.
 pub trait Observer {
-    /// One line about what begins.
-    fn note(&mut self, message: &str);
+    /// One line about what begins, or a warning.
+    fn note(&mut self, _message: &str) {}
     /// After every iteration.
-    fn iteration(&mut self, progress: &Progress);
+    fn iteration(&mut self, _progress: &Progress) {}
     /// After every image of the validation split, of which there are `all`. Shall the evaluation be broken off here, and the
     /// run stop? What was learned is saved; the evaluation is made again when the run goes on.
-    fn evaluating(&mut self, image: &Evaluated, all: usize) -> Stop;
+    fn evaluating(&mut self, _image: &Evaluated, _all: usize) -> Stop {
+        Stop::No
+    }
     /// After an evaluation.
-    fn evaluated(&mut self, iteration: u64, scores: &Scores);
+    fn evaluated(&mut self, _iteration: u64, _scores: &Scores) {}
     /// Shall the run stop before this iteration?
-    fn stop(&mut self, iteration: u64) -> Stop;
+    fn stop(&mut self, _iteration: u64) -> Stop {
+        Stop::No
+    }
 }
+
+impl Observer for () {}
 
 /// Whether a run goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +53,8 @@ pub struct Progress {
     pub iterations: u64,
     /// Loss of this iteration.
     pub loss: f64,
+    /// Its parts by name.
+    pub parts: BTreeMap<String, f64>,
     /// Learning rate of the backbone in this iteration.
     pub lr: f64,
     /// Images a second, lately.
@@ -80,7 +90,7 @@ impl Pace {
     pub(super) fn tick(
         &mut self,
         [iteration, iterations]: [u64; 2],
-        loss: f64,
+        (loss, parts): (f64, BTreeMap<String, f64>),
         lr: f64,
         batch: usize,
         waited: Duration,
@@ -92,6 +102,7 @@ impl Pace {
             iteration,
             iterations,
             loss,
+            parts,
             lr,
             images_per_s: done * batch as f64 / seconds,
             wait_share: (waiting / seconds).min(1.0),

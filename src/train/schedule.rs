@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::bend::Bend;
-use super::optimizer::Rates;
+use crate::train::bend::Bend;
+use crate::train::optimizer::Rates;
 
 /// Linear warm-up times decay, as mmcv's `poly` and `CosineAnnealing` policies have it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,34 +1,60 @@
-//! One iteration: batches, loss, gradients, step.
+//! One iteration: batches, loss, gradients.
 
 use std::collections::BTreeMap;
 
-use burn::module::Module;
+use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Device, Tensor, TensorData};
 
-use super::ema::Ema;
-use super::optimizer::{Gradients, Optimizer, Rates};
-use crate::config::Config;
-use crate::data::loader::{Batch, Loader};
-use crate::data::preprocess::Preprocess;
+use super::config::TrainConfig;
+use super::optimizer::Gradients;
+use super::state::TrainState;
+use crate::backbone::Backbone;
+use crate::decoder::{Decoder, DecoderLoss, Output};
 use crate::error::Result;
+use crate::infer::Network;
 use crate::kernels;
-use crate::layers::Pass;
+use crate::layers::ForwardContext;
+use crate::loader::preprocess::Preprocess;
+use crate::loader::{Batch, Loader};
 use crate::loss::{Criterion, Loss, Truth};
 use crate::model::Model;
 use crate::rng::{Rng, fnv1a};
 
-/// The training state: the model, the average of its weights and the optimizer.
-pub struct Learner {
-    /// The network.
-    pub model: Model,
-    /// The average of its weights, if one is kept.
-    pub ema: Option<Ema>,
-    /// The optimizer, with its state.
-    pub optimizer: Optimizer,
+/// What training needs of a network, beside what inference does.
+pub trait Trainable: Module + Network + Clone {
+    /// Normalised images `[b, 3, height, width]` to what the network says of them, on a grid that spans the images padded to
+    /// [`Network::padded`].
+    fn forward(&self, images: Tensor<4>, context: &ForwardContext) -> Output;
+
+    /// How what it says is to be judged, beside what the recipe says.
+    fn decoder_loss(&self) -> DecoderLoss {
+        DecoderLoss::default()
+    }
+
+    /// The same network with the running statistics that a pass of training left. It is called once the gradients of the pass
+    /// have been taken.
+    #[must_use]
+    fn with_statistics(self, _context: &ForwardContext) -> Self {
+        self
+    }
+}
+
+impl<B: Module + ModuleDisplay + Backbone, D: Module + ModuleDisplay + Decoder> Trainable for Model<B, D> {
+    fn forward(&self, images: Tensor<4>, context: &ForwardContext) -> Output {
+        Model::forward(self, images, context)
+    }
+
+    fn decoder_loss(&self) -> DecoderLoss {
+        Model::decoder_loss(self)
+    }
+
+    fn with_statistics(self, context: &ForwardContext) -> Self {
+        Model::with_statistics(self, context)
+    }
 }
 
 /// The output of an iteration: its gradients and its loss.
-pub struct Found {
+pub struct StepOutput {
     /// Gradients, the mean over its passes.
     pub gradients: Gradients,
     /// The loss; the iteration ends at once where it is not finite.
@@ -41,22 +67,27 @@ pub struct Found {
     pub pixels: Box<[u64; 256]>,
 }
 
-impl Learner {
+/// What a training step needs beside the network.
+pub struct Step<'a> {
+    /// The recipe.
+    pub config: &'a TrainConfig,
+    /// How images become tensors.
+    pub preprocess: &'a Preprocess,
+    /// The loss.
+    pub criterion: &'a Criterion,
+    /// Where it is computed, with autodiff.
+    pub device: &'a Device,
+}
+
+impl<M: Trainable> TrainState<M> {
     /// The loss and the gradients of the batch of iteration `it`, before which the run has come as far as `progress`. Of the network only running statistics change.
     ///
     /// # Errors
     /// An image that cannot be had.
-    pub fn gradients(
-        &mut self,
-        loader: &mut Loader,
-        config: &Config,
-        criterion: &Criterion,
-        (it, progress): (u64, f64),
-        device: &Device,
-    ) -> Result<Found> {
-        let train = &config.train;
+    pub fn gradients(&mut self, loader: &mut Loader, step: &Step, (it, progress): (u64, f64)) -> Result<StepOutput> {
+        let Step { config: train, preprocess, criterion, device } = *step;
         let share = 1.0 / train.accumulate as f64;
-        let mut found = Found {
+        let mut found = StepOutput {
             gradients: Gradients::default(),
             loss: 0.0,
             parts: BTreeMap::new(),
@@ -67,9 +98,9 @@ impl Learner {
             let batch = loader.next()?;
             found.names = batch.names.clone();
             batch.labels.iter().for_each(|label| found.pixels[usize::from(*label)] += 1);
-            let (images, truth) = upload(batch, &config.data.preprocess, device);
+            let (images, truth) = upload(batch, preprocess, device);
             let truth = truth.padded((self.model.padded(images.dims()[2]), self.model.padded(images.dims()[3])));
-            let dropped = Pass::train(Rng::new(train.seed, &[it, pass])).at(progress);
+            let dropped = ForwardContext::train(Rng::new(train.seed, &[it, pass])).at(progress);
             let output = kernels::with_precision(train.precision, || self.model.forward(images, &dropped));
             let mut draw = |name: &str, count| {
                 let mut rng = Rng::new(train.seed, &[it, pass, fnv1a(name.as_bytes())]);
@@ -89,23 +120,6 @@ impl Learner {
             self.model = model.with_statistics(&dropped);
         }
         Ok(found)
-    }
-
-    /// Changes the weights. By value: what nobody else holds is changed in place.
-    #[must_use]
-    pub fn step(self, gradients: Gradients, rates: Rates) -> Self {
-        let Self { model, ema, mut optimizer } = self;
-        let model = optimizer.step(model, gradients, rates);
-        let ema = ema.map(|ema| ema.follow(&model, optimizer.steps()));
-        Self { model, ema, optimizer }
-    }
-
-    /// The weights that are evaluated and published: their average if one is kept. Without autodiff.
-    pub fn published(&self) -> Model {
-        match &self.ema {
-            Some(ema) => ema.model().clone(),
-            None => self.model.valid(),
-        }
     }
 }
 

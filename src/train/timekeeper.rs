@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::bend::{Bend, Course};
-use super::config::TrainConfig;
 use crate::stats::median;
 use crate::text;
+use crate::train::bend::Bend;
+use crate::train::config::TrainConfig;
+use crate::train::course::Course;
 
 /// The share of the time at which a run aims: the last files, and a page, are written after it.
 const AIM: f64 = 0.98;

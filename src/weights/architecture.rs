@@ -6,9 +6,15 @@ use std::collections::BTreeSet;
 /// What the weights with these names are of, where that is known to be another network than those of this crate. Names are
 /// without what wraps them, such as `module.`.
 pub(super) fn foreign(names: &[&str]) -> Option<&'static str> {
-    let names = Names(names);
+    // Heads of OpenMMLab's files: what a backbone is is not told by them, and K-Net's has norms like TNT's.
+    let of_backbone: Vec<&str> =
+        names.iter().copied().filter(|name| !HEADS.iter().any(|head| name.starts_with(head))).collect();
+    let names = Names(&of_backbone);
     RULES.iter().find(|(_, is)| is(&names)).map(|(what, _)| *what)
 }
+
+/// How names of heads begin.
+const HEADS: [&str; 2] = ["decode_head.", "auxiliary_head."];
 
 /// The names of a file's tensors.
 struct Names<'a>(&'a [&'a str]);
@@ -51,9 +57,28 @@ type Rule = (&'static str, fn(&Names<'_>) -> bool);
 
 /// The first that holds is told; what has a mark of its own comes before what is told by its outline.
 const RULES: &[Rule] = &[
+    ("a network of segmentation_models.pytorch whose encoder is none of its ResNets", |n| {
+        n.starts(&["segmentation_head."]) && n.starts(&["encoder."])
+    }),
     ("a text model", |n| {
         n.any(&["word_embeddings.", "embed_tokens.", "token_embedding.", "transformer.wte."]) && !n.vit()
     }),
+    ("OneFormer", |n| n.starts(&["task_encoder.", "text_mapper.", "model.task_encoder."])),
+    ("CLIPSeg (CLIP with a decoder)", |n| n.starts(&["clip.vision_model.", "clip.text_model."])),
+    ("DETR or a kin of it (boxes, by attention over a convolutional network)", |n| {
+        n.any(&["query_position_embeddings.", "query_embed.weight"]) && n.any(&["encoder.layers.0.self_attn."])
+    }),
+    ("a Mask R-CNN or another detector of boxes", |n| n.starts(&["rpn.", "roi_heads."])),
+    ("YOLOS (a ViT with tokens of boxes)", |n| n.part("detection_tokens")),
+    ("V-JEPA (patches of films)", |n| n.starts(&["predictor.embeddings.", "predictor.predictor_embed."])),
+    ("torchvision's ViT, whose names are not read (timm's of the same network are)", |n| {
+        n.starts(&["conv_proj."]) && n.any(&["encoder_layer_0."])
+    }),
+    ("CrossViT (patches of two sizes)", |n| n.any(&["blocks.0.blocks.0.0."])),
+    ("NesT (blocks of blocks)", |n| n.any(&["levels.0.transformer_encoder."])),
+    ("PiT (a ViT that is pooled on the way)", |n| n.any(&["transformers.0.blocks."])),
+    ("TNT (transformers within patches)", |n| n.any(&["pixel_embed.", ".norm_in."])),
+    ("FocalNet (modulation in the place of attention)", |n| n.any(&[".modulation."])),
     ("MViT (pooled attention over several resolutions)", |n| {
         n.any(&["attn.pool_q.", "attn.pool_k."]) || n.starts(&["mvit."])
     }),
@@ -145,8 +170,21 @@ const RULES: &[Rule] = &[
     ("a ViT without a table of positions (they are rotations, or none)", |n| {
         n.vit() && n.any(&["attn.qkv."]) && !n.any(&["pos_embed", "position_embedding"])
     }),
+    ("a hierarchical network (its blocks come in stages)", |n| {
+        n.any(&["encoder.stages.0.", "encoder.block.0.0.", "encoder.layers.0.blocks.0.", "encoder.network.0."])
+    }),
+    ("an EfficientNet, a convolutional network", |n| {
+        n.any(&["encoder.blocks.0.squeeze_excite.", "encoder.blocks.0.depthwise_conv."])
+    }),
     ("a U-Net, a convolutional network", |n| {
         n.any(&["downs.0.", "down1.", "inc.double_conv.", "encoder1."]) && !n.vit()
+    }),
+    // Statistics of batches are what convolutional networks keep.
+    ("a convolutional network of another kind", |n| {
+        n.any(&[".running_mean"])
+            && !n.vit()
+            && !n.convnext()
+            && !n.starts(&["layer1.0.", "backbone.", "decoder.", "decode_head."])
     }),
 ];
 
@@ -282,6 +320,54 @@ mod tests {
                 "a ResNet",
                 &["embedder.embedder.convolution.weight", "encoder.stages.0.layers.0.shortcut.convolution.weight"],
             ),
+            // As segmentation_models.pytorch 0.6, torchvision 0.29 and others have them.
+            (
+                "a network of segmentation_models",
+                &["encoder._conv_stem.weight", "decoder.blocks.0.conv1.0.weight", "segmentation_head.0.weight"],
+            ),
+            ("a network of segmentation_models", &["encoder.block1.0.attn.q.weight", "segmentation_head.0.weight"]),
+            (
+                "a Mask R-CNN",
+                &["backbone.body.conv1.weight", "rpn.head.conv.0.0.weight", "roi_heads.box_head.fc6.weight"],
+            ),
+            ("torchvision's ViT", &["class_token", "conv_proj.weight", "encoder.layers.encoder_layer_0.ln_1.weight"]),
+            (
+                "a convolutional network of another",
+                &["stem.0.weight", "stem.1.running_mean", "trunk_output.block1.block1-0.proj.0.weight"],
+            ),
+            (
+                "a convolutional network of another",
+                &["conv1.0.weight", "conv1.1.running_mean", "stage2.0.branch1.0.weight"],
+            ),
+            (
+                "CLIPSeg",
+                &["clip.logit_scale", "clip.vision_model.embeddings.class_embedding", "decoder.film_add.weight"],
+            ),
+            (
+                "DETR",
+                &[
+                    "backbone.model.embedder.embedder.convolution.weight",
+                    "encoder.layers.0.self_attn.q_proj.weight",
+                    "query_position_embeddings.weight",
+                ],
+            ),
+            (
+                "OneFormer",
+                &["pixel_level_module.decoder.adapter_1.0.weight", "task_encoder.task_mlp.layers.0.0.weight"],
+            ),
+            ("YOLOS", &["embeddings.detection_tokens", "embeddings.patch_embeddings.projection.weight"]),
+            ("V-JEPA", &["encoder.embeddings.patch_embeddings.proj.weight", "predictor.embeddings.mask_tokens"]),
+            ("CrossViT", &["patch_embed.0.proj.weight", "pos_embed_0", "blocks.0.blocks.0.0.attn.qkv.weight"]),
+            ("NesT", &["patch_embed.proj.weight", "levels.0.transformer_encoder.0.attn.qkv.weight"]),
+            ("PiT", &["patch_embed.conv.weight", "pos_embed", "transformers.0.blocks.0.attn.qkv.weight"]),
+            ("TNT", &["patch_pos", "pixel_embed.proj.weight", "blocks.0.norm_in.weight"]),
+            ("FocalNet", &["layers.0.blocks.0.modulation.f.weight", "stem.proj.weight"]),
+            (
+                "a hierarchical network",
+                &["embeddings.patch_embeddings.projection.weight", "encoder.stages.0.layers.0.attn.proj.bias"],
+            ),
+            ("a hierarchical network", &["encoder.block.0.0.after_norm.bias"]),
+            ("an EfficientNet", &["embeddings.batchnorm.bias", "encoder.blocks.0.squeeze_excite.reduce.weight"]),
             ("DPT", &["dpt.embeddings.cls_token", "neck.reassemble_stage.layers.0.projection.weight"]),
             (
                 "a ViT without a table",
@@ -295,7 +381,7 @@ mod tests {
 
     #[test]
     fn networks_that_can_be_built_are_not_taken_for_others() {
-        let plain: [&[&str]; 13] = [
+        let plain: [&[&str]; 14] = [
             &["pos_embed", "patch_embed.proj.weight", "blocks.0.mlp.w12.weight"],
             &["embeddings.position_embeddings", "encoder.layer.0.mlp.weights_in.weight"],
             &["conv1.weight", "bn1.weight", "layer1.0.conv1.weight", "layer2.0.downsample.0.weight", "fc.weight"],
@@ -346,6 +432,12 @@ mod tests {
                 "backbone.layers.0.ln1.weight",
                 "backbone.patch_embed.projection.weight",
                 "decode_head.layers.0.ffn1.dwconv.weight",
+            ],
+            // K-Net's.
+            &[
+                "layers.0.ln1.weight",
+                "patch_embed.projection.weight",
+                "decode_head.kernel_update_head.0.norm_in.weight",
             ],
             &[
                 "cls_token",

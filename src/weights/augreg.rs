@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::state::{HostTensor, StateDict};
 use crate::error::{Error, Result};
+use crate::weights::state::{HostTensor, StateDict};
 
 /// Gives every array our name and torch's order of axes; packs query, key and value into `attn.qkv`.
 ///
@@ -21,7 +21,7 @@ pub(super) fn convert(state: &StateDict) -> Result<BTreeMap<String, Cow<'_, Host
             Name::Plain(ours) => {
                 if tensors.insert(ours.clone(), torch()?).is_some() {
                     return Err(Error::new(format!("two arrays of {} are `{ours}`: one is `{full}`", state.title()))
-                        .hint("AugReg's ViT files are known; other flax models may name their parts otherwise"));
+                        .with_hint("AugReg's ViT files are known; other flax models may name their parts otherwise"));
                 }
             }
             Name::Packed(ours, part) => packed.entry(ours).or_default()[part] = Some(torch()?.into_owned()),
@@ -30,12 +30,12 @@ pub(super) fn convert(state: &StateDict) -> Result<BTreeMap<String, Cow<'_, Host
     for (ours, parts) in packed {
         let [Some(q), Some(k), Some(v)] = parts else {
             return Err(Error::new(format!("query, key or value is missing for `{ours}` in {}", state.title()))
-                .hint("the file is incomplete: get it again from its source"));
+                .with_hint("the file is incomplete: get it again from its source"));
         };
         let fits = q.shape == k.shape && k.shape == v.shape && !q.shape.is_empty();
         if !fits {
             return Err(Error::new(format!("query, key and value of `{ours}` differ in shape in {}", state.title()))
-                .hint("grouped-query attention is not supported"));
+                .with_hint("grouped-query attention is not supported"));
         }
         let mut shape = q.shape;
         shape[0] *= 3;
@@ -120,7 +120,7 @@ fn transposed(values: &[f32], rows: usize, columns: usize) -> Vec<f32> {
 
 fn rank(state: &StateDict, name: &str, tensor: &HostTensor) -> Error {
     Error::new(format!("the array `{name}` of {} has the unexpected shape {:?}", state.title(), tensor.shape))
-        .hint("AugReg's ViT files are known; hybrids with a ResNet stem and mixers are not")
+        .with_hint("AugReg's ViT files are known; hybrids with a ResNet stem and mixers are not")
 }
 
 #[cfg(test)]

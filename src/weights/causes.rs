@@ -1,8 +1,8 @@
 //! Why a file may not fit a model: what the shapes of both say about the two networks.
 
-use super::convolutional::Convolutional;
-use super::positions::POSITIONS;
-use super::report::{Problems, Shapes};
+use crate::weights::convolutional::Convolutional;
+use crate::weights::positions::POSITIONS;
+use crate::weights::report::{Problems, Shapes};
 
 /// How the backbone alone is taken of a file.
 const BACKBONE_ONLY: &str = "load only the backbone: train.pretrained with train.pretrained_backbone_only = true";

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::convolutional::Convolutional;
-use super::names::{Layout, architecture, our_names};
-use super::state::{Format, read};
 use crate::error::Result;
+use crate::weights::convolutional::Convolutional;
+use crate::weights::layout::Layout;
+use crate::weights::names::{architecture, our_names};
+use crate::weights::read::read;
+use crate::weights::state::Format;
 
 /// A weights file in short.
 #[derive(Clone, Debug)]

@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 
-use super::names::{Layout, Renamed};
-use super::queries::{self, Rules};
-use super::state::{HostTensor, StateDict};
 use crate::error::{Error, Result};
+use crate::weights::layout::{Layout, Renamed};
+use crate::weights::queries;
+use crate::weights::queries::Rules;
+use crate::weights::state::{HostTensor, StateDict};
 
 /// Of the blocks as transformers names them since version 5, without the `model.` before them there.
 const HUGGING_FACE: Rules = &[
@@ -96,7 +97,7 @@ pub(super) fn convert<'a>(
         };
         if periods.data.iter().enumerate().any(off) {
             return Err(Error::new(format!("the rotations of {} have other periods than DINOv3's", state.title()))
-                .hint(
+                .with_hint(
                     "`rope_embed.periods` must be 100^(4 j / d) for heads of d channels: take the published weights",
                 ));
         }
@@ -134,7 +135,7 @@ fn without_keys(
     let c = masked.len() / 3;
     if masked[c..2 * c].iter().any(|value| *value != 0.0) {
         return Err(Error::new(format!("the keys of `{name}` of {} have a bias, DINOv3's have none", state.title()))
-            .hint("take the published weights; their `bias_mask` is zero for the keys"));
+            .with_hint("take the published weights; their `bias_mask` is zero for the keys"));
     }
     Ok([("q_bias", masked[..c].to_vec()), ("v_bias", masked[2 * c..].to_vec())])
 }

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 
 use burn::module::Module;
 
-use super::names::our_names;
-use super::parameters::{named_parameters, replace_values};
-use super::positions;
-use super::report::{Problems, Report, Shapes};
-use super::state::{HostTensor, StateDict};
 use crate::error::{Error, Result};
 use crate::layers::Gridded;
+use crate::weights::causes::causes;
+use crate::weights::names::our_names;
+use crate::weights::parameters::{named_parameters, replace_values};
+use crate::weights::positions;
+use crate::weights::report::{Problems, Report, Shapes};
+use crate::weights::state::{HostTensor, StateDict};
 
 /// What loading may leave out.
 #[derive(Clone, Debug, Default)]
@@ -143,12 +144,13 @@ pub fn load<M: Module + Gridded>(module: M, state: &StateDict, options: &LoadOpt
         }
     }
     if !problems.is_empty() {
-        return Err(problems.error(state, renamed.layout, &shapes(&file_shapes), &shapes(&model)));
+        let causes = causes(&problems, &shapes(&file_shapes), &shapes(&model));
+        return Err(problems.error(state, renamed.layout).with_hint(causes));
     }
     if report.loaded.is_empty() {
         let part = options.prefix_only.as_deref().unwrap_or("any name");
         return Err(Error::new(format!("the model has no parameters under `{part}`"))
-            .hint("name a part of the model: `backbone`"));
+            .with_hint("name a part of the model: `backbone`"));
     }
     let module = replace_values(module, |name| values.remove(name).map(Cow::into_owned));
     Ok((module, report))
@@ -190,7 +192,7 @@ mod tests {
 
     fn error_of(result: Result<(impl Module, Report)>) -> (String, String) {
         let Err(error) = result else { panic!("it loads") };
-        (error.to_string(), error.remedy().unwrap().to_owned())
+        (error.to_string(), error.hint().unwrap().to_owned())
     }
 
     #[test]

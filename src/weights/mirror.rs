@@ -4,9 +4,9 @@ use burn::module::{Module, Param};
 use burn::prelude::Device;
 use burn::tensor::Tensor;
 
-use super::{LoadOptions, Report, StateDict, load, our_names, read, state_of};
 use crate::error::Result;
 use crate::layers::Gridded;
+use crate::weights::{LoadOptions, Report, StateDict, load, our_names, read, state_of};
 
 #[derive(Module, Debug)]
 struct Affine<const D: usize> {
@@ -152,7 +152,7 @@ fn dinov2_loads_or_says_why_not() {
         (Size(384, 11, 14, (37, 37), true, true), "12 transformer blocks, the model 11"),
     ] {
         let error = pretrained(size, &file).unwrap_err();
-        assert!(error.remedy().unwrap().contains(cause), "{error} {:?}", error.remedy());
+        assert!(error.hint().unwrap().contains(cause), "{error} {:?}", error.hint());
         assert!(error.to_string().lines().count() < 30, "{error}");
     }
 }

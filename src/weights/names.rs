@@ -7,52 +7,12 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::architecture::foreign;
-use super::state::{HostTensor, StateDict};
-use super::wrappers::{Bare, unwrap};
-use super::{dinov3, hugging_face, queries};
 use crate::error::{Error, Result};
-
-/// Who named the tensors of a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Layout {
-    /// This crate.
-    Ours,
-    /// The published StructToken and mmsegmentation 0.20's ViT.
-    Mmseg,
-    /// timm, or the authors' own files of DINOv2, DINOv3, DeiT and their kin; torchvision's ResNet, which has the same names.
-    Timm,
-    /// The flax arrays of "How to train your ViT?" (AugReg).
-    AugReg,
-    /// Hugging Face's plain ViT, DINOv2 and DINOv3.
-    HuggingFace,
-    /// MaskFormer, Mask2Former or EoMT, as their authors or Hugging Face name them.
-    Queries,
-}
-
-impl std::fmt::Display for Layout {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Ours => "structtoken",
-            Self::Mmseg => "mmseg / published StructToken",
-            Self::Timm => "timm / torchvision / DINOv2 / DINOv3",
-            Self::AugReg => "AugReg npz",
-            Self::HuggingFace => "Hugging Face ViT / DINOv2 / DINOv3",
-            Self::Queries => "MaskFormer / Mask2Former / EoMT",
-        })
-    }
-}
-
-/// A file's tensors under our names.
-#[derive(Clone, Debug)]
-pub struct Renamed<'a> {
-    /// The layout the file was recognised as.
-    pub layout: Layout,
-    /// The tensors; borrowed where the values are the file's own.
-    pub tensors: BTreeMap<String, Cow<'a, HostTensor>>,
-    /// Names of what lies beside the network and is not used: counters, losses, another copy of it.
-    pub aside: Vec<String>,
-}
+use crate::weights::architecture::foreign;
+use crate::weights::layout::{Layout, Renamed};
+use crate::weights::state::{HostTensor, StateDict};
+use crate::weights::wrappers::{Bare, unwrap};
+use crate::weights::{dinov3, hugging_face, queries};
 
 /// Recognises who wrote the file by its names, and gives its tensors ours.
 ///
@@ -76,12 +36,12 @@ pub fn our_names(state: &StateDict) -> Result<Renamed<'_>> {
     if !matches!(layout, Some(Layout::Queries | Layout::Ours))
         && let Some(what) = architecture(state)
     {
-        return Err(Error::new(format!("the weights in {} are those of {what}", state.title())).hint(PLAIN));
+        return Err(Error::new(format!("the weights in {} are those of {what}", state.title())).with_hint(PLAIN));
     }
     let layout = layout.ok_or_else(|| {
         let first: Vec<String> = state.tensors.keys().take(3).map(|name| format!("`{name}`")).collect();
         Error::new(format!("the tensors of {} are named like no known model: {}, …", state.title(), first.join(", ")))
-            .hint("known are this crate's own files, the published StructToken (mmseg), timm (ViT, ResNet, ConvNeXt), DINOv2 and DINOv3, Hugging Face's of these, AugReg's .npz, MaskFormer, Mask2Former and EoMT")
+            .with_hint("known are this crate's own files, the published StructToken (mmseg), timm (ViT, ResNet, ConvNeXt), DINOv2 and DINOv3, Hugging Face's of these, AugReg's .npz, MaskFormer, Mask2Former and EoMT")
     })?;
     let rules = match layout {
         Layout::Queries => queries::rules(&names).unwrap_or_default(),
@@ -99,7 +59,7 @@ pub fn our_names(state: &StateDict) -> Result<Renamed<'_>> {
                 };
                 if tensors.insert(ours.clone(), flattened(&ours, tensor)).is_some() {
                     return Err(Error::new(format!("two tensors of {} are `{ours}`: one is `{name}`", state.title()))
-                        .hint("the file mixes two models: save one of them alone"));
+                        .with_hint("the file mixes two models: save one of them alone"));
                 }
             }
             tensors

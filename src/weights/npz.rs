@@ -6,44 +6,44 @@ use std::path::Path;
 
 use zip::ZipArchive;
 
-use super::dtype::Dtype;
-use super::state::{AGAIN, Format, StateDict, allowance, elements};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::weights::dtype::Dtype;
+use crate::weights::state::{AGAIN, Format, StateDict, allowance, elements};
 
 /// Opens the archive and reads its index.
 pub(super) fn open(path: &Path) -> Result<ZipArchive<BufReader<File>>> {
-    let file = files::open(path).map_err(|cause| Error::new("it cannot be opened").source(cause))?;
+    let file = files::open(path).map_err(|cause| Error::new("it cannot be opened").with_source(cause))?;
     ZipArchive::new(BufReader::new(file)).map_err(damaged)
 }
 
 /// Reads all arrays, under their names without `.npy`.
 pub(super) fn read(path: &Path) -> Result<StateDict> {
     let mut archive = open(path)?;
-    let size = std::fs::metadata(path).map_err(|cause| Error::new("it is gone").source(cause))?.len();
+    let size = std::fs::metadata(path).map_err(|cause| Error::new("it is gone").with_source(cause))?.len();
     let mut budget = allowance(size);
     let mut state = StateDict::new(Format::Npz);
     for index in 0..archive.len() {
         let mut entry = archive.by_index(index).map_err(damaged)?;
         let Some(name) = entry.name().map_err(damaged)?.strip_suffix(".npy").map(str::to_owned) else { continue };
         let claimed = entry.size();
-        let about = |cause: Error| Error::new(format!("the array `{name}`")).source(cause);
+        let about = |cause: Error| Error::new(format!("the array `{name}`")).with_source(cause);
         let header = Header::read(&mut entry).map_err(about)?;
         let count = elements(&name, &header.shape)?;
         let bytes = (count as u64).saturating_mul(header.dtype.size() as u64);
         if bytes > claimed {
             return Err(about(
-                Error::new(format!("has the shape {:?}, more than its {claimed} bytes", header.shape)).hint(AGAIN),
+                Error::new(format!("has the shape {:?}, more than its {claimed} bytes", header.shape)).with_hint(AGAIN),
             ));
         }
         budget = budget.checked_sub(bytes.max(count as u64 * 4)).ok_or_else(|| {
             about(Error::new(format!("goes beyond {MAX} times the file's {size} bytes", MAX = super::MAX_EXPANSION))
-                .hint("the file was made to exhaust memory, or is mostly zeros: save it uncompressed, with numpy.savez"))
+                .with_hint("the file was made to exhaust memory, or is mostly zeros: save it uncompressed, with numpy.savez"))
         })?;
         let mut data = Vec::new();
         entry.by_ref().take(bytes).read_to_end(&mut data).map_err(|cause| about(damaged(cause)))?;
         if data.len() as u64 != bytes {
-            return Err(about(Error::new(format!("ends after {} of {bytes} bytes", data.len())).hint(AGAIN)));
+            return Err(about(Error::new(format!("ends after {} of {bytes} bytes", data.len())).with_hint(AGAIN)));
         }
         // Reading to the end of the entry is what verifies its checksum.
         std::io::copy(&mut entry.take(1), &mut std::io::sink()).map_err(|cause| about(damaged(cause)))?;
@@ -69,7 +69,7 @@ impl Header {
         let mut lead = [0; 10];
         entry.read_exact(&mut lead).map_err(damaged)?;
         let [0x93, b'N', b'U', b'M', b'P', b'Y', version, _, low, high] = lead else {
-            return Err(Error::new("is not in NumPy's format").hint(AGAIN));
+            return Err(Error::new("is not in NumPy's format").with_hint(AGAIN));
         };
         let mut length = u64::from(u16::from_le_bytes([low, high]));
         if version > 1 {
@@ -78,12 +78,13 @@ impl Header {
             length |= u64::from(u16::from_le_bytes(upper)) << 16;
         }
         if length > 1 << 20 {
-            return Err(Error::new(format!("has a header of {length} bytes")).hint(AGAIN));
+            return Err(Error::new(format!("has a header of {length} bytes")).with_hint(AGAIN));
         }
         let mut text = Vec::new();
         entry.by_ref().take(length).read_to_end(&mut text).map_err(damaged)?;
         let text = String::from_utf8_lossy(&text).into_owned();
-        Self::parse(&text).ok_or_else(|| Error::new(format!("has the unreadable header {text:.80}")).hint(AGAIN))?
+        Self::parse(&text)
+            .ok_or_else(|| Error::new(format!("has the unreadable header {text:.80}")).with_hint(AGAIN))?
     }
 
     /// Parses `{'descr': '<f4', 'fortran_order': False, 'shape': (3, 4), }`; none where it is not of that form.
@@ -121,7 +122,7 @@ fn unsupported(descr: &str) -> Error {
         "|O" => "arrays of Python objects are pickles, which are not run: save the arrays themselves, as float32",
         _ => "save the array as little-endian float32, float16 or float64",
     };
-    Error::new(format!("has the element type `{descr}`, which is not supported")).hint(hint)
+    Error::new(format!("has the element type `{descr}`, which is not supported")).with_hint(hint)
 }
 
 /// Reorders values whose first index runs fastest.
@@ -143,7 +144,7 @@ fn row_major(values: &[f32], shape: &[usize]) -> Vec<f32> {
 }
 
 fn damaged(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
-    Error::new("the archive is damaged").source(source).hint(AGAIN)
+    Error::new("the archive is damaged").with_source(source).with_hint(AGAIN)
 }
 
 #[cfg(test)]
@@ -219,7 +220,7 @@ mod tests {
             let (_folder, path) = archive(&[("x.npy", bytes)], zip::CompressionMethod::Stored);
             let error = super::super::read(&path).unwrap_err();
             assert!(error.to_string().contains(expected) && error.to_string().contains("w.npz"), "{error}");
-            assert!(error.remedy().is_some(), "{error}");
+            assert!(error.hint().is_some(), "{error}");
         }
     }
 

@@ -3,8 +3,8 @@
 use burn::module::{Module, ParamId};
 use burn::tensor::{DType, Tensor, TensorData};
 
-use super::state::{Format, HostTensor, StateDict};
 use crate::layers::parameters;
+use crate::weights::state::{Format, HostTensor, StateDict};
 
 /// The name, shape and id of every float parameter, in the order of the fields.
 pub fn named_parameters<M: Module>(module: &M) -> Vec<(String, Vec<usize>, ParamId)> {

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use pytorch_reader::{PickleValue, PytorchReader, Tensor};
 
-use super::dtype::Dtype;
-use super::pickle_guard::{check_length, harmful};
-use super::state::{AGAIN, Format, StateDict, allowance, elements};
 use crate::error::{Error, Result};
+use crate::weights::dtype::Dtype;
+use crate::weights::pickle_guard::{check_length, harmful};
+use crate::weights::state::{AGAIN, Format, StateDict, allowance, elements};
 
 /// The dictionaries that hold the weights inside a training checkpoint, the preferred one first: an average of the
 /// weights is what its author evaluated.
@@ -31,7 +31,7 @@ pub(super) fn read(path: &Path, format: Format) -> Result<StateDict> {
     check_length(path, format)?;
     let root = PytorchReader::read_pickle_data(path, None).map_err(broken)?;
     if let Some(call) = harmful(&root) {
-        return Err(Error::new(format!("its pickle asks to run `{call}` on loading; nothing was run")).hint(
+        return Err(Error::new(format!("its pickle asks to run `{call}` on loading; nothing was run")).with_hint(
             "the file was made to do harm to whoever loads it in Python: delete it, and get the weights from their author",
         ));
     }
@@ -44,7 +44,8 @@ pub(super) fn read(path: &Path, format: Format) -> Result<StateDict> {
     check_total(path, names.iter().filter_map(|name| tensors.get(name)))?;
     for name in names {
         let Some(tensor) = tensors.remove(&name) else { continue };
-        let bytes = tensor.read().map_err(|cause| Error::new("a tensor cannot be read").source(cause).hint(AGAIN))?;
+        let bytes =
+            tensor.read().map_err(|cause| Error::new("a tensor cannot be read").with_source(cause).with_hint(AGAIN))?;
         state.insert(name[prefix.len()..].to_owned(), tensor.shape().to_vec(), dtype_of(tensor.dtype()), &bytes);
     }
     Ok(state)
@@ -104,14 +105,14 @@ fn text(value: &PickleValue) -> Option<String> {
 
 /// Views may claim far more elements than the file holds, and a zip entry may inflate: the sum is held to the file's size.
 fn check_total<'a>(path: &Path, tensors: impl Iterator<Item = &'a Tensor>) -> Result<()> {
-    let size = std::fs::metadata(path).map_err(|cause| Error::new("it is gone").source(cause))?.len();
+    let size = std::fs::metadata(path).map_err(|cause| Error::new("it is gone").with_source(cause))?.len();
     let mut total = 0u64;
     for tensor in tensors {
         let wide = tensor.dtype().size().max(4) as u64;
         total = total.saturating_add((elements(&tensor.name, tensor.shape())? as u64).saturating_mul(wide));
     }
     if total > allowance(size) {
-        return Err(Error::new(format!("its tensors claim {total} bytes, but the file has {size}")).hint(
+        return Err(Error::new(format!("its tensors claim {total} bytes, but the file has {size}")).with_hint(
             "the file was made to exhaust memory, or its tensors are expanded views: call .contiguous() before saving",
         ));
     }
@@ -144,11 +145,11 @@ fn broken(cause: pytorch_reader::PytorchError) -> Error {
         .find(|kind| what.contains(kind))
     {
         let kind = if kind.contains("float") { "floats of 8 bits or fewer" } else { "quantised numbers" };
-        return Error::new(format!("its tensors hold {kind}, which are not supported")).source(cause).hint(
+        return Error::new(format!("its tensors hold {kind}, which are not supported")).with_source(cause).with_hint(
             "convert the weights to float32, float16 or bfloat16; numbers of 8 bits mean nothing without the scales beside them",
         );
     }
-    Error::new("it is no PyTorch checkpoint that can be read").source(cause).hint(
+    Error::new("it is no PyTorch checkpoint that can be read").with_source(cause).with_hint(
         "it may be cut short, or hold more than weights: in Python, torch.save(model.state_dict(), …) writes a file that reads",
     )
 }
@@ -229,7 +230,7 @@ mod tests {
 
     fn error_of(path: &Path) -> String {
         let error = super::super::read(path).unwrap_err();
-        assert!(error.remedy().is_some() && error.to_string().contains("w.pth"), "{error}");
+        assert!(error.hint().is_some() && error.to_string().contains("w.pth"), "{error}");
         error.to_string()
     }
 

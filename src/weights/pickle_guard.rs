@@ -5,10 +5,10 @@ use std::path::Path;
 
 use pytorch_reader::PickleValue;
 
-use super::npz;
-use super::state::{AGAIN, Format, allowance};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::weights::npz;
+use crate::weights::state::{AGAIN, Format, allowance};
 
 /// A pickle describes tensors, some hundred bytes each; parsed, it takes up to a hundred times its length.
 const MAX_PICKLE: u64 = 4 << 20;
@@ -24,8 +24,8 @@ pub(super) fn check_length(path: &Path, format: Format) -> Result<()> {
 
 /// What entries are said to inflate to is held against the file's size, and what they do inflate to against what is said.
 fn check_zip(path: &Path) -> Result<()> {
-    let broken = |cause| Error::new("its index is broken").source(cause).hint(AGAIN);
-    let size = std::fs::metadata(path).map_err(|cause| Error::new("it is gone").source(cause))?.len();
+    let broken = |cause| Error::new("its index is broken").with_source(cause).with_hint(AGAIN);
+    let size = std::fs::metadata(path).map_err(|cause| Error::new("it is gone").with_source(cause))?.len();
     let mut archive = npz::open(path)?;
     let mut budget = allowance(size);
     for index in 0..archive.len() {
@@ -45,14 +45,14 @@ fn check_zip(path: &Path) -> Result<()> {
                 "its entries claim to inflate beyond {} times the file's {size} bytes",
                 super::MAX_EXPANSION
             ))
-            .hint("the file was made to exhaust memory: get it again from its source")
+            .with_hint("the file was made to exhaust memory: get it again from its source")
         })?;
         let mut inflated = archive.by_index(index).map_err(broken)?.take(claimed.saturating_add(1));
         let found = io::copy(&mut inflated, &mut io::sink())
-            .map_err(|cause| Error::new("an entry cannot be inflated").source(cause).hint(AGAIN))?;
+            .map_err(|cause| Error::new("an entry cannot be inflated").with_source(cause).with_hint(AGAIN))?;
         if found != claimed {
             return Err(Error::new(format!("an entry inflates to {found} bytes or more, and {claimed} are claimed"))
-                .hint(AGAIN));
+                .with_hint(AGAIN));
         }
     }
     Ok(())
@@ -60,7 +60,7 @@ fn check_zip(path: &Path) -> Result<()> {
 
 /// The old container is five pickles in a row, and only their opcodes tell where they end.
 fn check_legacy(path: &Path) -> Result<()> {
-    let file = files::open(path).map_err(|cause| Error::new("it cannot be opened").source(cause))?;
+    let file = files::open(path).map_err(|cause| Error::new("it cannot be opened").with_source(cause))?;
     let mut limited = io::BufReader::new(file).take(MAX_PICKLE);
     for _ in 0..5 {
         if let Err(cause) = skip_pickle(&mut limited) {
@@ -68,7 +68,7 @@ fn check_legacy(path: &Path) -> Result<()> {
             return Err(if ended {
                 too_long()
             } else {
-                Error::new("its pickles are damaged").source(cause).hint(AGAIN)
+                Error::new("its pickles are damaged").with_source(cause).with_hint(AGAIN)
             });
         }
     }
@@ -77,7 +77,7 @@ fn check_legacy(path: &Path) -> Result<()> {
 
 fn too_long() -> Error {
     Error::new(format!("what its pickle describes is above the limit of {MAX_PICKLE} bytes"))
-        .hint("save only the weights: torch.save(model.state_dict(), …)")
+        .with_hint("save only the weights: torch.save(model.state_dict(), …)")
 }
 
 /// Reads past one pickle (protocols 0 to 5) without keeping anything of it.

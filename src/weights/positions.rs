@@ -8,9 +8,9 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::bicubic::bicubic;
-use super::report::{Report, Resized, Shapes};
-use super::state::{HostTensor, StateDict};
+use crate::weights::bicubic::bicubic;
+use crate::weights::report::{Report, Resized, Shapes};
+use crate::weights::state::{HostTensor, StateDict};
 
 /// The metadata key that gives the grid of a file's `backbone.pos_embed`, as `32x40` (rows, columns).
 pub const GRID_METADATA: &str = "grid";
@@ -224,9 +224,9 @@ fn fit_kernels(tensor: &HostTensor, shape: &[usize]) -> Option<Fitted> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::names::Layout;
-    use super::super::state::Format;
     use super::*;
+    use crate::weights::layout::Layout;
+    use crate::weights::state::Format;
 
     /// A file's tensors of width 1: the table counts its rows from 0, the tokens are 100 and 200.
     fn file(rows: usize, class: bool, registers: usize, kernels: Option<Grid>) -> Tensors<'static> {

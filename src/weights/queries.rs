@@ -6,8 +6,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use super::state::{HostTensor, StateDict};
 use crate::error::{Error, Result};
+use crate::weights::state::{HostTensor, StateDict};
 
 /// How names begin, there and here.
 pub(super) type Rules = &'static [(&'static str, &'static str)];
@@ -236,7 +236,7 @@ pub(super) fn convert<'a>(
 ) -> Result<BTreeMap<String, Cow<'a, HostTensor>>> {
     let twice = |name: &str| {
         Error::new(format!("two tensors of {} are `{name}`", state.title()))
-            .hint("the file mixes two models: save one of them alone")
+            .with_hint("the file mixes two models: save one of them alone")
     };
     let mut tensors = BTreeMap::new();
     let mut parts: BTreeMap<String, Vec<Option<&HostTensor>>> = BTreeMap::new();
@@ -271,7 +271,7 @@ pub(super) fn convert<'a>(
         let complete = found.len() == parts.len() || matches!(parts[..], [None, Some(_)]);
         let Some(first) = found.first().filter(|_| complete) else {
             return Err(Error::new(format!("{} holds only some of {what} for `{name}`", state.title()))
-                .hint("the file is not complete: save it again"));
+                .with_hint("the file is not complete: save it again"));
         };
         if first.shape.is_empty() || found.iter().any(|part| part.shape != first.shape) {
             return Err(Error::new(format!("{what} for `{name}` differ in shape in {}", state.title())));

@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::causes::causes;
-use super::names::Layout;
-use super::state::{Format, StateDict};
 use crate::error::Error;
 use crate::text::distance;
+use crate::weights::layout::Layout;
+use crate::weights::state::{Format, StateDict};
 
 /// What [`load`](super::load) did.
 #[derive(Clone, Debug)]
@@ -111,8 +110,8 @@ impl Problems {
         self.missing.is_empty() && self.unused.is_empty() && self.misshapen.is_empty() && self.not_finite.is_empty()
     }
 
-    /// The error: every problem, grouped, and the likely causes as the hint.
-    pub(super) fn error(&self, state: &StateDict, layout: Layout, file: &Shapes<'_>, model: &Shapes<'_>) -> Error {
+    /// The error: every problem, grouped.
+    pub(super) fn error(&self, state: &StateDict, layout: Layout) -> Error {
         let mut text = format!("the weights in {} ({layout}) do not fit the model", state.title());
         let mut section = |title: &str, count: usize, lines: Vec<String>| {
             if count > 0 {
@@ -135,7 +134,7 @@ impl Problems {
         section("infinite or NaN", self.not_finite.len(), collapsed(not_finite));
         let near = self.near_names();
         section("perhaps the same under another name", near.len(), near);
-        Error::new(text).hint(causes(self, file, model))
+        Error::new(text)
     }
 
     /// For missing names, an unused one that differs by a few letters.

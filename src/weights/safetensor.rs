@@ -6,10 +6,10 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::dtype::Dtype;
-use super::state::{AGAIN, Format, StateDict, elements};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::weights::dtype::Dtype;
+use crate::weights::state::{AGAIN, Format, StateDict, elements};
 
 /// The longest header that is read, in bytes. A tensor takes about a hundred; parsed, they grow some thirtyfold.
 pub(super) const MAX_HEADER: u64 = 16 << 20;
@@ -55,12 +55,12 @@ pub(super) fn read_header(file: &mut impl Read, path: &Path) -> Result<Header> {
         return Err(Error::new(format!(
             "its header claims {length} bytes of the file's {size}, and at most {MAX_HEADER} are read"
         ))
-        .hint(AGAIN));
+        .with_hint(AGAIN));
     }
     let mut text = vec![0; length as usize];
     file.read_exact(&mut text).map_err(interrupted)?;
     let json: Map<String, Value> = serde_json::from_slice(&text)
-        .map_err(|cause| Error::new("its header is not JSON").source(cause).hint(AGAIN))?;
+        .map_err(|cause| Error::new("its header is not JSON").with_source(cause).with_hint(AGAIN))?;
     check(json, size - 8 - length)
 }
 
@@ -83,14 +83,13 @@ fn check(json: Map<String, Value>, data_bytes: u64) -> Result<Header> {
                 "the bytes of `{}` start at {}, where {end} is expected: tensors overlap or leave gaps",
                 entry.name, entry.start
             ))
-            .hint(AGAIN));
+            .with_hint(AGAIN));
         }
         end = entry.end;
     }
     if end != data_bytes {
-        return Err(
-            Error::new(format!("its header describes {end} bytes of tensors, but {data_bytes} follow")).hint(AGAIN)
-        );
+        return Err(Error::new(format!("its header describes {end} bytes of tensors, but {data_bytes} follow"))
+            .with_hint(AGAIN));
     }
     Ok(header)
 }
@@ -101,11 +100,11 @@ fn entry(name: String, value: &Value) -> Result<Entry> {
         let [start, end] = value.get("data_offsets")?.as_array()?.as_slice() else { return None };
         Some((value.get("dtype")?.as_str()?, shape.collect::<Option<Vec<_>>>()?, start.as_u64()?, end.as_u64()?))
     };
-    let broken = |what: String| Error::new(format!("the header's entry for `{name}` {what}")).hint(AGAIN);
+    let broken = |what: String| Error::new(format!("the header's entry for `{name}` {what}")).with_hint(AGAIN);
     let (dtype, shape, start, end) = fields().ok_or_else(|| broken("is incomplete".into()))?;
     let dtype = dtype_of(dtype).ok_or_else(|| {
         broken(format!("has the element type {dtype:?}, which is not supported"))
-            .hint("convert the weights to float32, float16 or bfloat16; those of 8-bit floats mean nothing without the scales beside them")
+            .with_hint("convert the weights to float32, float16 or bfloat16; those of 8-bit floats mean nothing without the scales beside them")
     })?;
     let bytes = elements(&name, &shape)?.checked_mul(dtype.size()).map(|n| n as u64);
     if end.checked_sub(start).is_none() || end.checked_sub(start) != bytes {
@@ -134,12 +133,12 @@ fn dtype_of(name: &str) -> Option<Dtype> {
 }
 
 fn interrupted(source: std::io::Error) -> Error {
-    Error::new("its bytes cannot be read").source(source).hint(AGAIN)
+    Error::new("its bytes cannot be read").with_source(source).with_hint(AGAIN)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::read;
+    use crate::weights::read;
 
     /// A file with this header and as many zero bytes behind it.
     fn file(header: &str, data: usize) -> (tempfile::TempDir, std::path::PathBuf) {
@@ -153,7 +152,7 @@ mod tests {
     fn error_of(header: &str, data: usize) -> String {
         let (_folder, path) = file(header, data);
         let error = read(&path).unwrap_err();
-        assert!(error.remedy().is_some());
+        assert!(error.hint().is_some());
         error.to_string()
     }
 

@@ -7,12 +7,12 @@ use std::path::Path;
 use burn::module::Module;
 use serde_json::{Map, Value, json};
 
-use super::parameters::{each_value, named_parameters};
-use super::positions::GRID_METADATA;
-use super::safetensor::read_header;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::layers::Gridded;
+use crate::weights::parameters::{each_value, named_parameters};
+use crate::weights::positions::GRID_METADATA;
+use crate::weights::safetensor::read_header;
 
 /// Writes the module's parameters and `metadata` to `path`, and with them the grid of its positions.
 ///
@@ -36,7 +36,7 @@ pub fn save<M: Module + Gridded>(path: &Path, module: &M, metadata: &BTreeMap<St
 ///
 /// If the file cannot be read, or is not safetensors.
 pub fn read_metadata(path: &Path) -> Result<BTreeMap<String, String>> {
-    let file = files::open(path).map_err(|cause| Error::file("read", path, cause).hint("check the path"))?;
+    let file = files::open(path).map_err(|cause| Error::file("read", path, cause).with_hint("check the path"))?;
     let header = read_header(&mut BufReader::new(file), path).map_err(|cause| Error::file("read", path, cause))?;
     Ok(header.metadata)
 }
@@ -139,7 +139,7 @@ mod tests {
         let module = model(2, 1, 3, (1, 1), "a", &Device::flex());
         std::fs::write(folder.path().join("file"), "").unwrap();
         let error = save(&folder.path().join("file/model.safetensors"), &module, &metadata()).unwrap_err();
-        assert!(error.to_string().contains("file/model") && error.remedy().is_some(), "{error}");
+        assert!(error.to_string().contains("file/model") && error.hint().is_some(), "{error}");
         let taken = folder.path().join("taken");
         std::fs::create_dir(&taken).unwrap();
         let error = save(&taken, &module, &metadata()).unwrap_err();

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use super::state::{StateDict, read_file};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::weights::file;
+use crate::weights::state::StateDict;
 
 /// The most files that an index may name.
 const MAX_FILES: usize = 1000;
@@ -29,7 +30,7 @@ pub(super) fn file_of(path: &Path) -> Result<PathBuf> {
     let found = NAMES.iter().map(|name| path.join(name)).find(|path| path.is_file());
     found.ok_or_else(|| {
         Error::new("it is a folder, not a file, and holds no weights under a name that is known")
-            .hint(format!("give the weights file itself, or a folder with one of {}", NAMES.join(", ")))
+            .with_hint(format!("give the weights file itself, or a folder with one of {}", NAMES.join(", ")))
     })
 }
 
@@ -40,37 +41,39 @@ pub(super) fn is_index(path: &Path) -> bool {
 
 /// The tensors of all files that the index at `path` names, which lie beside it.
 pub(super) fn read(path: &Path) -> Result<StateDict> {
-    let text =
-        files::read(path, files::TEXT).map_err(|cause| Error::new("it cannot be read").source(cause).hint(GIVE))?;
+    let text = files::read(path, files::TEXT)
+        .map_err(|cause| Error::new("it cannot be read").with_source(cause).with_hint(GIVE))?;
     let index: Index = serde_json::from_slice(&text)
-        .map_err(|cause| Error::new("it is no index of weights").source(cause).hint(GIVE))?;
+        .map_err(|cause| Error::new("it is no index of weights").with_source(cause).with_hint(GIVE))?;
     let names: BTreeSet<&String> = index.weight_map.values().collect();
     if names.len() > MAX_FILES {
-        return Err(Error::new(format!("it names {} files, and {MAX_FILES} at most are read", names.len())).hint(GIVE));
+        return Err(
+            Error::new(format!("it names {} files, and {MAX_FILES} at most are read", names.len())).with_hint(GIVE)
+        );
     }
     let mut whole: Option<StateDict> = None;
     for file in names {
         let plain =
             Path::new(file).file_name().is_some_and(|name| name == file.as_str()) && !file.contains(['/', '\\']);
         if !plain {
-            return Err(Error::new(format!("it names the file `{file}`, which is not beside it")).hint(GIVE));
+            return Err(Error::new(format!("it names the file `{file}`, which is not beside it")).with_hint(GIVE));
         }
-        let part = read_file(&path.with_file_name(file))
-            .map_err(|cause| Error::new(format!("its file `{file}`")).source(cause))?;
+        let part = file::read(&path.with_file_name(file))
+            .map_err(|cause| Error::new(format!("its file `{file}`")).with_source(cause))?;
         let Some(whole) = &mut whole else {
             whole = Some(part);
             continue;
         };
         for (name, tensor) in part.tensors {
             if whole.tensors.insert(name.clone(), tensor).is_some() {
-                return Err(Error::new(format!("`{name}` is in two of its files")).hint(GIVE));
+                return Err(Error::new(format!("`{name}` is in two of its files")).with_hint(GIVE));
             }
         }
         whole.dtypes.extend(part.dtypes);
     }
     let whole = whole.unwrap_or_default();
     match index.weight_map.keys().find(|name| !whole.tensors.contains_key(*name)) {
-        Some(name) => Err(Error::new(format!("none of its files holds `{name}`")).hint(GIVE)),
+        Some(name) => Err(Error::new(format!("none of its files holds `{name}`")).with_hint(GIVE)),
         None => Ok(whole),
     }
 }
@@ -79,9 +82,9 @@ const GIVE: &str = "get the whole folder again from its source, or give a file o
 
 #[cfg(test)]
 mod tests {
-    use super::super::read;
-    use super::super::state::Format;
     use super::*;
+    use crate::weights::read;
+    use crate::weights::state::Format;
 
     fn shard(path: &Path, name: &str, value: f32) {
         let header = format!(r#"{{"{name}":{{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}}}"#);
@@ -125,7 +128,7 @@ mod tests {
         for (map, expected) in cases {
             let folder = folder(map);
             let error = read(folder.path()).unwrap_err();
-            assert!(error.to_string().contains(expected) && error.remedy().is_some(), "{error}");
+            assert!(error.to_string().contains(expected) && error.hint().is_some(), "{error}");
         }
         let folder = folder(&[]);
         std::fs::write(folder.path().join(NAMES[0]), "[").unwrap();

@@ -1,6 +1,6 @@
 //! What others put around a network and its names: data parallelism, compilation, Lightning, averages of the weights.
 
-use super::state::HostTensor;
+use crate::weights::state::HostTensor;
 
 /// Parts of a name that only say what a module was wrapped in, wherever they stand.
 const SHELLS: [&str; 4] = ["module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"];

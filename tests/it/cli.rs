@@ -138,10 +138,8 @@ fn from_recipe_to_pictures() {
     for file in ["a.png", "a_overlay.png", "a_probabilities.npy", "inner/b.png"] {
         assert!(lab.path("masks").join(file).exists(), "{file}");
     }
-    let mask = structtoken::data::image::read_mask(&lab.path("masks/a.png")).unwrap();
-    let structtoken::data::image::RawMask::Index { width, height, values, .. } = mask else {
-        panic!("not an index mask")
-    };
+    let mask = structtoken::image::read_mask(lab.path("masks/a.png")).unwrap();
+    let structtoken::image::RawMask::Index { width, height, values, .. } = mask else { panic!("not an index mask") };
     assert_eq!((width, height), (50, 37));
     assert!(values.iter().all(|id| *id < 6));
     let npy = std::fs::read(lab.path("masks/a_probabilities.npy")).unwrap();

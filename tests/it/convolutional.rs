@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 use structtoken::backbone::{
-    Backbone, BackboneConfig, ConvnextConfig, ConvnextSize, EncoderConfig, ResnetConfig, UnetConfig,
+    AnyBackbone, Backbone as _, BackboneConfig, ConvnextConfig, ConvnextSize, EncoderConfig, ResnetConfig, UnetConfig,
 };
-use structtoken::layers::{Gridded, Init, Pass, parameters};
+use structtoken::layers::{ForwardContext, Gridded, Init, parameters};
 use structtoken::rng::Rng;
 use structtoken::weights::{self, HostTensor, LoadOptions, Report, StateDict};
 
@@ -22,7 +22,7 @@ const SAMPLES: (usize, usize) = (240, 16);
 
 #[derive(Module, Debug)]
 struct Network {
-    backbone: Backbone,
+    backbone: AnyBackbone,
 }
 
 impl Gridded for Network {
@@ -119,9 +119,9 @@ fn maps_gradients_and_statistics() {
             );
             let image = hashed(&format!("input.{case}"), shape, |u| (2.0 * (2.0 * u - 1.0)) as f32);
             let image = Tensor::<4>::from_data(image, &device).require_grad();
-            let pass = if trains { Pass::train(Rng::new(1, &[])) } else { Pass::eval() };
-            let pass = pass.traced();
-            let maps = network.backbone.forward(image.clone(), &pass).maps;
+            let context = if trains { ForwardContext::train(Rng::new(1, &[])) } else { ForwardContext::eval() };
+            let context = context.traced();
+            let maps = network.backbone.forward(image.clone(), &context).maps;
             let mut loss = Tensor::zeros([1], &device);
             for (i, map) in maps.into_iter().enumerate() {
                 let map = map.permute([0, 3, 1, 2]);
@@ -144,14 +144,14 @@ fn maps_gradients_and_statistics() {
                 check(&format!("{mode}.grad.{name}"), flat(grad), SAMPLES.1, GRADIENT);
             }
             if trains {
-                let left: BTreeMap<_, _> = pass.take_statistics().into_iter().collect();
+                let left: BTreeMap<_, _> = context.take_statistics().into_iter().collect();
                 for (name, _, id) in parameters::list(&network) {
                     let Some(value) = left.get(&id) else { continue };
                     let name = name.strip_prefix("backbone.").unwrap();
                     check(&format!("after.{name}"), flat(value.clone()), SAMPLES.1, FORWARD);
                 }
             }
-            for (i, (_, map)) in pass.into_trace().into_iter().enumerate() {
+            for (i, (_, map)) in context.into_trace().into_iter().enumerate() {
                 check(&format!("{mode}.map{i}"), channels_first(&map), SAMPLES.0, FORWARD);
             }
         }
@@ -185,9 +185,9 @@ fn a_unet_takes_published_weights_for_its_encoder() {
         let (bare, _) = loaded(&config, &state, &mut Init::new(1, &device));
         let image = hashed(&format!("input.{case}"), shape, |u| (2.0 * (2.0 * u - 1.0)) as f32);
         let run = |network: &Network| {
-            let pass = Pass::eval().traced();
-            let maps = network.backbone.forward(Tensor::from_data(image.clone(), &device), &pass).maps;
-            (maps, pass.into_trace())
+            let context = ForwardContext::eval().traced();
+            let maps = network.backbone.forward(Tensor::from_data(image.clone(), &device), &context).maps;
+            (maps, context.into_trace())
         };
         let ((maps, with), (_, without)) = (run(&network), run(&bare));
         let values = |trace: &[(String, TensorData)]| -> Vec<(String, Vec<f32>)> {

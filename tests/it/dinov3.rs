@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use structtoken::backbone::{Backbone, BackboneConfig, Dinov3Config, Encoder, VitConfig};
-use structtoken::decoder::{Decoder, DecoderConfig, EomtConfig, Output};
-use structtoken::layers::{Gridded, Init, MlpLayer, Pass, parameters};
+use structtoken::backbone::{AnyBackbone, Backbone as _, BackboneConfig, Dinov3Config, Encoder, VitConfig};
+use structtoken::decoder::{AnyDecoder, DecoderConfig, EomtConfig, Output};
+use structtoken::layers::{ForwardContext, Gridded, Init, MlpLayer, parameters};
 use structtoken::weights::{self, HostTensor, Layout, LoadOptions, StateDict};
 
 use crate::golden::{Golden, hashed, test_device, uniform};
@@ -20,13 +20,13 @@ const SAMPLES: usize = 240;
 
 #[derive(Module, Debug)]
 struct Network {
-    backbone: Backbone,
-    decoder: Option<Decoder>,
+    backbone: AnyBackbone,
+    decoder: Option<AnyDecoder>,
 }
 
 impl Gridded for Network {
     fn grid(&self) -> Option<(usize, usize)> {
-        Some(self.backbone.grid())
+        self.backbone.grid()
     }
 }
 
@@ -115,13 +115,13 @@ fn loaded(case: &str, config: &BackboneConfig, state: &StateDict, init: &mut Ini
 
 /// Maps, channels first; of EoMT classes and masks.
 fn outputs(network: &Network, images: Tensor<4>) -> Vec<Tensor<4>> {
-    let pass = Pass::eval();
-    let Some(Decoder::Eomt(decoder)) = &network.decoder else {
-        let maps = network.backbone.forward(images, &pass).maps;
+    let context = ForwardContext::eval();
+    let Some(AnyDecoder::Eomt(decoder)) = &network.decoder else {
+        let maps = network.backbone.forward(images, &context).maps;
         return maps.into_iter().map(|map| map.permute([0, 3, 1, 2])).collect();
     };
     let encoder = Encoder { backbone: &network.backbone, images };
-    let Output::Queries { mut predictions, .. } = decoder.forward_masked(encoder, &[1.0, 1.0], &pass) else {
+    let Output::Queries { mut predictions, .. } = decoder.forward_masked(encoder, &[1.0, 1.0], &context) else {
         unreachable!()
     };
     let last = predictions.pop().unwrap();

@@ -4,14 +4,15 @@ use std::ops::ControlFlow;
 
 use burn::tensor::{Device, Tensor};
 use serde_json::Value;
-use structtoken::data::image::{IGNORE, Image, Labels};
-use structtoken::data::preprocess::Preprocess;
-use structtoken::data::shapes::Shapes;
-use structtoken::data::{Classes, Dataset, Sample, Split};
+use structtoken::dataset::shapes::Shapes;
+use structtoken::dataset::{Classes, Dataset, Sample, Split};
 use structtoken::decoder::Answer;
-use structtoken::eval::infer::InferMode;
-use structtoken::eval::suspects::Suspect;
-use structtoken::eval::{Ask, InferConfig, Inference, Network, tally};
+use structtoken::eval::{EvalOptions, accumulate};
+use structtoken::image::{IGNORE, Image, Labels};
+use structtoken::infer::InferMode;
+use structtoken::infer::{InferConfig, Inference, Network};
+use structtoken::loader::preprocess::Preprocess;
+use structtoken::metrics::label_issues::LabelIssue;
 use structtoken::rng::Rng;
 
 use crate::cli::{Lab, TINY};
@@ -204,7 +205,7 @@ impl Dataset for Flipped<'_> {
 
 /// For each suspect whether at least half of a flipped region lies in its box, each region being found once; and how many
 /// regions were flipped.
-fn judge(set: &Flipped, suspects: &[Suspect]) -> (Vec<bool>, usize) {
+fn judge(set: &Flipped, suspects: &[LabelIssue]) -> (Vec<bool>, usize) {
     let mut flipped: Vec<(usize, usize, Vec<usize>)> = Vec::new();
     for index in 0..set.len() {
         let (sample, regions) = set.labels(index);
@@ -297,12 +298,12 @@ fn suspects(
     config: &InferConfig,
     set: &Flipped,
     n: usize,
-) -> Vec<Suspect> {
+) -> Vec<LabelIssue> {
     let device = Device::flex();
     let inference = Inference { network, preprocess, config, device: &device };
-    let ask = Ask { certainty: true, suspects: n };
+    let ask = EvalOptions { confidence: true, suspects: n };
     let indices: Vec<usize> = (0..set.len()).collect();
-    let counted = tally(&inference, set, &indices, ask, &mut |_, _| ControlFlow::Continue(())).unwrap().unwrap();
+    let counted = accumulate(&inference, set, &indices, ask, &mut |_, _| ControlFlow::Continue(())).unwrap().unwrap();
     counted.evaluation(&set.classes().names).suspects.unwrap()
 }
 
@@ -333,7 +334,7 @@ fn flipped_labels_of_a_model() {
         return;
     };
     let device = Device::flex();
-    let (model, mut card) = structtoken::artifact::open(path.as_ref(), &device).unwrap();
+    let (model, mut card) = structtoken::artifact::open(&path, &device).unwrap();
     if let Ok(root) = std::env::var("STRUCTTOKEN_DATA") {
         card.data.root = Some(root.into());
     }

@@ -11,7 +11,7 @@ use structtoken::decoder::{
     BlockKind, DecoderConfig, EomtConfig, FcnConfig, KnetConfig, Mask2FormerConfig, MaskFormerConfig, SegmenterConfig,
     SetLossConfig, StructTokenConfig,
 };
-use structtoken::layers::{MlpLayer, Pass, parameters};
+use structtoken::layers::{ForwardContext, MlpLayer, parameters};
 use structtoken::loss::{Criterion, Truth};
 use structtoken::model::ModelConfig;
 use structtoken::rng::Rng;
@@ -155,7 +155,7 @@ fn decoder(kind: usize, vit: &VitConfig, rng: &mut Rng) -> DecoderConfig {
 }
 
 fn scores(model: &structtoken::model::Model, images: Tensor<4>) -> Vec<f32> {
-    model.forward(images, &Pass::eval()).scores().into_data().iter::<f32>().collect()
+    model.forward(images, &ForwardContext::eval()).scores().into_data().iter::<f32>().collect()
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn models_of_rotated_tokens_learn_a_step_and_come_back() {
 fn heads_that_cannot_be_turned_say_what_to_do() {
     let odd = Dinov3Config { embed_dim: Some(20), num_heads: Some(2), ..Dinov3Config::default() };
     let error = ModelConfig { backbone: BackboneConfig::Dinov3(odd), ..ModelConfig::default() }.check().unwrap_err();
-    assert!(error.to_string().contains("10 channels") && error.remedy().is_some(), "{error}");
+    assert!(error.to_string().contains("10 channels") && error.hint().is_some(), "{error}");
 }
 
 /// All but EoMT, which lives inside of a plain vision transformer.
@@ -203,7 +203,7 @@ fn convolutional_models_learn_a_step_and_come_back() {
 fn decoders_that_a_backbone_cannot_carry_say_what_to_do() {
     let refused = |backbone: BackboneConfig, decoder: DecoderConfig| {
         let error = ModelConfig { backbone, decoder }.check().unwrap_err();
-        error.remedy().unwrap_or_else(|| panic!("{error} has no hint")).to_owned()
+        error.hint().unwrap_or_else(|| panic!("{error} has no hint")).to_owned()
     };
     for kind in 0..5 {
         let backbone = convolutional(kind, &mut Rng::new(23, &[]));
@@ -248,10 +248,11 @@ fn learn_a_step_and_come_back(case: u64, config: &ModelConfig, rng: &mut Rng) {
         });
         let truth = Truth::new(ids.collect(), [batch, height, width]);
         let truth = truth.padded((model.padded(height), model.padded(width)));
-        let pass = Pass::train(Rng::new(case, &[1])).at(0.3);
+        let context = ForwardContext::train(Rng::new(case, &[1])).at(0.3);
         let mut draws = Rng::new(case, &[2]);
         let mut draw = |_: &str, count| (0..count).map(|_| draws.uniform()).collect();
-        let loss = Criterion::default().loss(model.forward(images, &pass), &truth, &mut draw).total;
+        let criterion = Criterion { decoder: model.decoder_loss(), ..Criterion::default() };
+        let loss = criterion.loss(model.forward(images, &context), &truth, &mut draw).total;
         let value: f32 = loss.clone().into_scalar();
         assert!(value.is_finite(), "case {case}: loss {value}\n{config:?}");
         let mut grads = Gradients::default();
@@ -262,7 +263,8 @@ fn learn_a_step_and_come_back(case: u64, config: &ModelConfig, rng: &mut Rng) {
             let largest: f32 = grad.clone().abs().max().into_scalar();
             assert!(largest.is_finite(), "case {case}: gradient of {}\n{config:?}", parameter.name);
         });
-        let model = Optimizer::new(&OptimizerConfig::default()).step(model, grads, 1e-3).with_statistics(&pass).valid();
+        let model =
+            Optimizer::new(&OptimizerConfig::default()).step(model, grads, 1e-3).with_statistics(&context).valid();
         parameters::visit(&model, |parameter, value| {
             assert!(value.abs().max().into_scalar::<f32>().is_finite(), "case {case}: {}", parameter.name);
         });

@@ -1,13 +1,15 @@
 //! Every number that a run writes as text reads back as the very number it was.
 
-use structtoken::artifact::{Card, Training};
-use structtoken::compare::{Budget, Plan, Run, run::Outcome};
+use structtoken::artifact::{ModelCard, Training};
 use structtoken::config::Config;
-use structtoken::data::Classes;
-use structtoken::data::image::Labels;
-use structtoken::eval::{Confusion, Scores};
-use structtoken::report::progress::{self, Eval, Row, Step};
+use structtoken::dataset::Classes;
+use structtoken::image::Labels;
+use structtoken::metrics::{Confusion, Scores};
 use structtoken::rng::Rng;
+use structtoken::run::log;
+use structtoken::run::rows::{Eval, Row, Step};
+use structtoken::sweep::compare::run::Outcome;
+use structtoken::sweep::compare::{Budget, Plan, Run};
 
 const ROUNDS: u64 = 2000;
 
@@ -73,7 +75,7 @@ fn rows_of_a_log_read_back() {
             }),
         ];
         let text: String = rows.iter().map(|row| serde_json::to_string(row).unwrap() + "\n").collect();
-        assert_eq!(progress::parse(text.as_bytes()), rows, "{text}");
+        assert_eq!(log::parse(text.as_bytes()), rows, "{text}");
     }
 }
 
@@ -118,7 +120,7 @@ fn recipes_plans_and_cards_read_back() {
         let plan = Plan::new(config.clone(), &["pwe".to_owned()], &[], 2, Budget::Iterations(9), 1).unwrap();
         let text = toml::to_string(&plan).unwrap();
         assert_eq!(Plan::parse(&text, std::path::Path::new("plan.toml")).unwrap(), plan);
-        let card = Card {
+        let card = ModelCard {
             version: "0".into(),
             model: config.model.clone(),
             classes: Classes { names: vec!["a".into()], colors: vec![[0; 3]] },
@@ -134,7 +136,7 @@ fn recipes_plans_and_cards_read_back() {
                 aacc: Some(share(&mut rng)),
             }),
         };
-        let again: Card = serde_json::from_str(&serde_json::to_string(&card).unwrap()).unwrap();
+        let again: ModelCard = serde_json::from_str(&serde_json::to_string(&card).unwrap()).unwrap();
         assert_eq!(again, card);
     }
 }

@@ -3,10 +3,10 @@
 use burn::tensor::{Device, Tensor};
 use structtoken::backbone::{BackboneConfig, VitConfig};
 use structtoken::decoder::{DecoderConfig, FcnConfig, KnetConfig, Output, SegmenterConfig};
-use structtoken::eval::infer::{Padding, slide_logits};
+use structtoken::infer::{Padding, slide_logits};
 use structtoken::kernels::LossMean;
 use structtoken::layers::resize::{Mode, resize_channels_last};
-use structtoken::layers::{Pass, parameters};
+use structtoken::layers::{ForwardContext, parameters};
 use structtoken::loss::{Criterion, Truth};
 use structtoken::model::ModelConfig;
 use structtoken::weights::{self, LoadOptions};
@@ -68,12 +68,12 @@ fn activations_logits_losses_and_gradients() {
 
         let mut compared = 0;
         for (tag, shape) in [("a", [2, 3, 64, 64]), ("b", [1, 3, 96, 80])] {
-            let pass = Pass::eval().traced();
-            let output = logits(model.forward(image(&format!("input.{tag}"), shape, &device), &pass));
+            let context = ForwardContext::eval().traced();
+            let output = logits(model.forward(image(&format!("input.{tag}"), shape, &device), &context));
             golden.check(&format!("{tag}.logits16"), &channels_first(&output.clone().into_data()), 2e-5);
             let large = resize_channels_last(output, (shape[2], shape[3]), Mode::Bilinear, false);
             golden.check(&format!("{tag}.logits"), &channels_first(&large.into_data()), 2e-5);
-            for (step, data) in pass.into_trace() {
+            for (step, data) in context.into_trace() {
                 if golden.0.contains_key(&format!("{tag}.{step}")) {
                     golden.check(&format!("{tag}.{step}"), &channels_first(&data), 2e-5);
                     compared += 1;
@@ -102,8 +102,8 @@ fn activations_logits_losses_and_gradients() {
             .map(|(_, loss)| loss.as_f64().unwrap())
             .collect();
         // K-Net's earlier stages are judged too; a traced pass hands them out.
-        let output = model.forward(image("input.a", [2, 3, 64, 64], &learning), &Pass::eval().traced());
-        let criterion = Criterion { mean: LossMean::All, ..Criterion::default() };
+        let output = model.forward(image("input.a", [2, 3, 64, 64], &learning), &ForwardContext::eval().traced());
+        let criterion = Criterion { mean: LossMean::All, decoder: model.decoder_loss(), ..Criterion::default() };
         let loss = criterion.loss(output, &truth, &mut |_, _| unreachable!()).total;
         let value = f64::from(loss.clone().into_scalar::<f32>());
         assert!((value - losses.iter().sum::<f64>()).abs() < allowed(2e-6) * value, "{name}: {value} for {losses:?}");

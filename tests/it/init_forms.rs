@@ -117,12 +117,23 @@ fn via_regions() {
         serde_json::json!({"shape_attributes": {"name": "circle", "cx": 5, "cy": 25, "r": 3}, "region_attributes": {}}),
         serde_json::json!({"shape_attributes": {"name": "point", "cx": 5, "cy": 25}, "region_attributes": {"class": "cat"}}),
     ];
-    for csv in [false, true] {
+    // As VIA names its exports, and as projects do; and as spreadsheets of other countries and systems save them.
+    for (file, between, end) in [
+        ("via_region_data.json", "", ""),
+        ("pets_json.json", "", ""),
+        ("via_region_data.csv", ",", "\n"),
+        ("pets_csv.csv", ",", "\r\n"),
+        ("pets.CSV", ";", "\r\n"),
+        ("pets.csv", "\t", "\r"),
+    ] {
         let lab = Lab::new();
+        // Neither these.
+        lab.write("set/notes.json", "{\"regions\": 3}");
+        lab.write("set/notes.csv", "filename,note\n1.jpg,dark\n");
         let mut json = serde_json::Map::new();
-        let mut rows =
-            "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes\n"
-                .to_string();
+        let heading =
+            "filename,file_size,file_attributes,region_count,region_id,region_shape_attributes,region_attributes";
+        let mut rows = heading.replace(',', between) + end;
         for at in 0..4 {
             let name = format!("{at}.jpg");
             picture(&lab, &format!("set/{name}"));
@@ -132,16 +143,15 @@ fn via_regions() {
             );
             for (id, region) in regions.iter().enumerate() {
                 let cell = |key: &str| format!("\"{}\"", region[key].to_string().replace('"', "\"\""));
-                rows +=
-                    &format!("{name},123,\"{{}}\",4,{id},{},{}\n", cell("shape_attributes"), cell("region_attributes"));
+                let id = id.to_string();
+                let cells = [&name, "123", "\"{}\"", "4", &id, &cell("shape_attributes"), &cell("region_attributes")];
+                rows += &(cells.join(between) + end);
             }
         }
-        match csv {
-            true => lab.write("set/via_region_data.csv", rows),
-            false => lab.write("set/via_region_data.json", serde_json::Value::from(json).to_string()),
-        };
+        let text = if between.is_empty() { serde_json::Value::from(json).to_string() } else { rows };
+        lab.write(&format!("set/{file}"), text);
         let set = Described::by_init(&lab, &[]);
-        assert_eq!((set.names(), set.counts()), (vec!["background", "cat", "dog", "object"], (3, 1)));
+        assert_eq!((set.names(), set.counts()), (vec!["background", "cat", "dog", "object"], (3, 1)), "{file}");
         let at = |x, y| set.class("1", x, y);
         assert_eq!([at(15, 5), at(32, 22), at(5, 25), at(0, 10)], ["cat", "dog", "object", "background"]);
     }

@@ -3,7 +3,7 @@
 
 use crate::cli::Lab;
 use crate::data_init::{Described, SIZE, colours, half, mask, palette_mask, picture};
-use structtoken::data::spec::DatasetSpec;
+use structtoken::dataset::spec::DatasetSpec;
 
 /// A set of `count` images whose masks hold these values in stripes; the `at`-th may differ.
 fn stripes(lab: &Lab, count: usize, values: impl Fn(usize) -> Vec<u8>) {
@@ -19,7 +19,7 @@ fn init(lab: &Lab, more: &[&str]) -> (Vec<String>, String) {
     let talk = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{talk}");
     let spec = DatasetSpec::read(&lab.path("set/dataset.toml")).unwrap();
-    let class = |class: &structtoken::data::spec::ClassSpec| {
+    let class = |class: &structtoken::dataset::spec::ClassSpec| {
         let values: Vec<String> = class.source.iter().flatten().map(ToString::to_string).collect();
         format!("{} {}", values.join("+"), class.name)
     };

@@ -4,8 +4,8 @@
 use std::process::Command;
 
 use image::{ImageBuffer, Luma, RgbImage};
-use structtoken::data::Dataset as _;
-use structtoken::data::spec::DatasetSpec;
+use structtoken::dataset::Dataset as _;
+use structtoken::dataset::spec::DatasetSpec;
 
 use crate::cli::{Lab, TINY};
 use crate::data_init::{Described, SIZE, colours, half, mask, picture};
@@ -333,8 +333,10 @@ fn images_of_few_bits_in_sixteen() {
     assert!(said.contains("16 bits per channel") && said.contains("0 to 4095"), "{said}");
     assert_eq!(DatasetSpec::read(&lab.path("set/dataset.toml")).unwrap().range, Some([0, 4095]));
     assert!(lab.ok(&["data", "check", "set"]).contains("no faults, no warnings"));
-    let set =
-        DatasetSpec::read(&lab.path("set/dataset.toml")).unwrap().open(structtoken::data::Split::Train, None).unwrap();
+    let set = DatasetSpec::read(&lab.path("set/dataset.toml"))
+        .unwrap()
+        .open(structtoken::dataset::Split::Train, None)
+        .unwrap();
     assert!(set.get(0).unwrap().image.pixels.iter().any(|value| *value > 100), "bright enough to be seen");
     lab.write(
         "r.toml",

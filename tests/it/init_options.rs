@@ -1,7 +1,7 @@
 //! What `structtoken init` is told and where it writes: by one rule for every form. Commands that its notes print are run.
 
-use structtoken::data::spec::DatasetSpec;
-use structtoken::data::{Dataset, Split};
+use structtoken::dataset::spec::DatasetSpec;
+use structtoken::dataset::{Dataset, Split};
 
 use crate::cli::{Lab, TINY};
 use crate::data_init::{SIZE, colours, half, mask, picture};

@@ -16,6 +16,7 @@ mod golden;
 mod heads;
 mod imports;
 mod init_forms;
+mod init_kinds;
 mod init_labels;
 mod init_layouts;
 mod init_options;

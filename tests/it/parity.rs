@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 use structtoken::backbone::{BackboneConfig, VitConfig, VitSize};
-use structtoken::data::image::Labels;
 use structtoken::decoder::{BlockKind, DecoderConfig, StructTokenConfig};
-use structtoken::eval::InferConfig;
-use structtoken::eval::View;
-use structtoken::eval::infer::{self, Padding, slide_logits, whole_logits};
+use structtoken::image::Labels;
+use structtoken::infer;
+use structtoken::infer::InferConfig;
+use structtoken::infer::View;
+use structtoken::infer::{Padding, slide_logits, whole_logits};
 use structtoken::kernels::{LossMean, Precision, with_precision};
 use structtoken::layers::resize::{Mode, resize, resize_channels_last};
-use structtoken::layers::{Pass, parameters};
+use structtoken::layers::{ForwardContext, parameters};
 use structtoken::model::{Model, ModelConfig};
 use structtoken::train::optimizer::{Gradients, Optimizer, OptimizerConfig};
 use structtoken::train::schedule::Schedule;
@@ -82,17 +83,20 @@ fn activations_of_every_block_and_logits() {
         for tag in ["a", "b", "q"] {
             let input = golden.tensor::<4>(&format!("{tag}.input"), &device);
             let [_, _, h, w] = input.dims();
-            let pass = Pass::eval().traced();
-            let logits = model.forward(input.clone(), &pass).scores();
+            let context = ForwardContext::eval().traced();
+            let logits = model.forward(input.clone(), &context).scores();
             if tag != "q" {
                 let check = |logits, tolerance| {
                     golden.check(&format!("{tag}.logits"), &channels_first(&upsampled(logits, (h, w))), tolerance);
                 };
                 check(logits, 2e-5);
                 // Which is f32 where there is no AMX.
-                check(with_precision(Precision::Bf16x3, || model.forward(input, &Pass::eval()).scores()), 2e-4);
+                check(
+                    with_precision(Precision::Bf16x3, || model.forward(input, &ForwardContext::eval()).scores()),
+                    2e-4,
+                );
             }
-            for (step, data) in pass.into_trace() {
+            for (step, data) in context.into_trace() {
                 let step = format!("{tag}.{step}");
                 if !golden.0.contains_key(&step) {
                     continue;
@@ -118,9 +122,9 @@ fn layer_norm_epsilons() {
         let model = load(tiny(kind, 0.1, 0.1).blank(7, &device), &weights);
         let mut compared = 0;
         for tag in ["a", "b"] {
-            let pass = Pass::eval().traced();
-            model.forward(golden.tensor::<4>(&format!("{tag}.input"), &device), &pass);
-            for (step, data) in pass.into_trace() {
+            let context = ForwardContext::eval().traced();
+            model.forward(golden.tensor::<4>(&format!("{tag}.input"), &device), &context);
+            for (step, data) in context.into_trace() {
                 let step = format!("{tag}.{step}");
                 if golden.0.contains_key(&step) {
                     golden.check(&step, &channels_first(&data), 1e-5);
@@ -142,7 +146,7 @@ fn loss_and_every_gradient() {
         let golden = Golden::read(&folder.join(format!("st_tiny_{name}_grads.safetensors")));
         let model = load(tiny(kind, 0.1, 0.1).blank(7, &device), &weights);
         let input = golden.tensor::<4>("input", &device).require_grad();
-        let loss = loss(&model, input.clone(), labels(&golden, "label", &device), &Pass::eval());
+        let loss = loss(&model, input.clone(), labels(&golden, "label", &device), &ForwardContext::eval());
         golden.check("loss_ce", &loss.clone().into_data().try_to_vec::<f32>().unwrap(), 2e-6);
         let grads = loss.backward();
         golden.check("grad.input", &input.grad(&grads).unwrap().into_data().try_to_vec::<f32>().unwrap(), 2e-4);
@@ -174,13 +178,13 @@ fn dropped_paths() {
             )
         });
         let mut queue = masks.into_iter();
-        let pass = Pass::train_with(|batch, _| {
+        let context = ForwardContext::train_with(|batch, _| {
             let (_, mask) = queue.next().expect("more paths than masks");
             assert_eq!(mask.len(), batch);
             mask.iter().map(|kept| *kept == 1.0).collect()
         });
-        let loss = loss(&model, golden.tensor::<4>("input", &device), labels(&golden, "label", &device), &pass);
-        drop(pass);
+        let loss = loss(&model, golden.tensor::<4>("input", &device), labels(&golden, "label", &device), &context);
+        drop(context);
         assert!(queue.next().is_none(), "{name}: fewer paths than masks");
         golden.check("loss_ce", &loss.clone().into_data().try_to_vec::<f32>().unwrap(), 2e-6);
         let grads = loss.backward();
@@ -211,7 +215,7 @@ fn six_steps_of_adamw() {
                 if class == 7.0 { 255.0 } else { class }
             });
             let label = Tensor::<4>::from_data(label, &device).int().reshape([2, 64, 64]);
-            let loss = loss(&model, Tensor::from_data(input, &device), label, &Pass::eval());
+            let loss = loss(&model, Tensor::from_data(input, &device), label, &ForwardContext::eval());
             let value = f64::from(loss.clone().into_scalar::<f32>());
             let expected = step["loss"].as_f64().unwrap();
             assert!((value - expected).abs() < allowed(5e-5) * expected, "{name} step {it}: {value} for {expected}");
@@ -250,8 +254,8 @@ fn labels(golden: &Golden, name: &str, device: &Device) -> Tensor<3, Int> {
     golden.tensor::<4>(name, device).int().reshape([b, h, w])
 }
 
-fn loss(model: &Model, input: Tensor<4>, labels: Tensor<3, Int>, pass: &Pass) -> Tensor<1> {
-    structtoken::kernels::upsample_cross_entropy(model.forward(input, pass).scores(), labels, None, LossMean::All)
+fn loss(model: &Model, input: Tensor<4>, labels: Tensor<3, Int>, context: &ForwardContext) -> Tensor<1> {
+    structtoken::kernels::upsample_cross_entropy(model.forward(input, context).scores(), labels, None, LossMean::All)
 }
 
 /// Compares the gradient of every parameter (`only` 0) or of the `only` ones in the file.
@@ -329,7 +333,7 @@ fn published_weight_files() {
             let (model, report) = weights::load(tiny(kind, 0.1, 0.1).blank(7, &device), &state, &options).unwrap();
             assert!(report.ignored.is_empty() && report.kept.is_empty(), "{report}");
             assert_eq!(weights::state_of(&model).tensors, expected, "{}", path.display());
-            let logits = model.forward(golden.tensor::<4>("a.input", &device), &Pass::eval()).scores();
+            let logits = model.forward(golden.tensor::<4>("a.input", &device), &ForwardContext::eval()).scores();
             golden.check("a.logits16", &channels_first(&logits.into_data()), 2e-5);
             read += 1;
         }
@@ -417,10 +421,10 @@ fn dinov2() {
                 }
             }
         }
-        let pass = Pass::eval().traced();
+        let context = ForwardContext::eval().traced();
         let image = Tensor::<4>::from_data(TensorData::new(pixels, [1, 3, height, width]), &device);
-        model.forward(image, &pass);
-        for (name, data) in pass.into_trace() {
+        model.forward(image, &context);
+        for (name, data) in context.into_trace() {
             let values = data.try_to_vec::<f32>().unwrap();
             if let Some(block) = name.strip_prefix("vit.layer").filter(|rest| ["2", "5", "8", "11"].contains(rest)) {
                 // The file holds an eighth of the tokens: the first ones, whatever its note says of every eighth.

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use structtoken::data::image::{decode_image, read_mask};
+use structtoken::image::{decode_image, read_mask};
 
 use crate::cli::{Lab, TINY};
 
@@ -114,6 +114,75 @@ fn files_that_no_prediction_wrote_are_replaced_only_when_asked() {
     lab.refused(&predict(&["set/images/b.jpg", "--out", "elsewhere"]), &["elsewhere/b.png"]);
 }
 
+/// What was predicted before is no image, wherever it lies: the same command works again, and with another place.
+#[test]
+fn earlier_predictions_among_the_inputs_are_left_out() {
+    let lab = Lab::new();
+    for (seed, name) in ["a.jpg", "b.png", "below/c.bmp"].iter().enumerate() {
+        save(&lab, &format!("photos/{name}"), seed as u32);
+    }
+    let model = model();
+    let into = |out: &'static str| ["predict", &model, "photos", "--out", out, "--overlay", "--device", "cpu"];
+    let files = |out: &str| {
+        let names = ["a.png", "b.png", "below/c.png", "a_overlay.png", "b_overlay.png", "below/c_overlay.png"];
+        names.map(|name| std::fs::read(lab.path(out).join(name)).unwrap())
+    };
+    lab.ok(&into("photos/first"));
+    lab.ok(&into("photos/first"));
+    let talk = String::from_utf8(lab.run(&into("photos/second")).stderr).unwrap();
+    assert!(talk.contains("earlier predictions (6, `photos/first/a.png` first), left out"), "{talk}");
+    assert!(!lab.path("photos/second/first").exists() && files("photos/first") == files("photos/second"));
+    // Beside the images, where `b` would be replaced.
+    std::fs::remove_file(lab.path("photos/b.png")).unwrap();
+    for _ in 0..2 {
+        lab.ok(&into("photos"));
+    }
+    assert!(std::fs::read(lab.path("photos/a.png")).unwrap() == files("photos/first")[0]);
+    let only = ["predict", &model, "photos/first", "--out", "third", "--device", "cpu"];
+    lab.refused(&only, &["no images in `photos/first` but earlier predictions (6,", "name the files"]);
+    lab.ok(&["predict", &model, "photos/first/a.png", "--out", "third", "--device", "cpu"]);
+    // As are edited ones.
+    image::open(lab.path("photos/first/a.png")).unwrap().to_rgb8().save(lab.path("photos/first/a.png")).unwrap();
+    lab.ok(&["predict", &model, "photos/first", "--out", "fourth", "--device", "cpu"]);
+    assert_eq!(std::fs::read_dir(lab.path("fourth")).unwrap().count(), 1);
+}
+
+/// Before anything is computed, and once for all images.
+#[test]
+fn places_that_cannot_be_written_are_told_before() {
+    let lab = Lab::new();
+    let model = model();
+    for i in 0..3 {
+        save(&lab, &format!("photos/{i}.png"), i);
+    }
+    lab.write("file", "");
+    let predict = |out: &'static str| ["predict", &model, "photos", "--out", out, "--device", "cpu"];
+    for out in ["file", "file/below", "file/below/it"] {
+        let talk = lab.refused(&predict(out), &["cannot write", out, "a file where a folder should be"]);
+        assert_eq!(talk.matches("error:").count(), 1, "{talk}");
+    }
+    std::fs::create_dir_all(lab.path("masks/1.png")).unwrap();
+    lab.refused(&predict("masks"), &["masks/1.png", "a folder has this name"]);
+    assert_eq!(std::fs::read_dir(lab.path("masks")).unwrap().count(), 1, "nothing is written");
+    #[cfg(unix)]
+    {
+        // A link that leads nowhere is somebody's, and one to a prediction too.
+        std::fs::create_dir(lab.path("links")).unwrap();
+        std::os::unix::fs::symlink("/nowhere/at/all", lab.path("links/2.png")).unwrap();
+        lab.refused(&predict("links"), &["links/2.png", "no earlier prediction", "--overwrite"]);
+        lab.ok(&[&predict("links")[..], &["--overwrite"]].concat());
+        std::fs::remove_file(lab.path("links/2.png")).unwrap();
+        std::os::unix::fs::symlink("1.png", lab.path("links/2.png")).unwrap();
+        lab.refused(&predict("links"), &["links/2.png", "no earlier prediction"]);
+    }
+    // As for evaluations.
+    let shapes = ["--set", "data.dataset=shapes", "--device", "cpu"];
+    for (option, path) in [("--out", "file/scores.json"), ("--report", "file/page.html"), ("--out", "masks")] {
+        let talk = lab.refused(&[&["eval", &model, option, path][..], &shapes].concat(), &["cannot write", path]);
+        assert!(!talk.contains("evaluating"), "{talk}");
+    }
+}
+
 #[test]
 fn two_processes_write_whole_files_into_one_folder() {
     let lab = Lab::new();
@@ -166,10 +235,10 @@ fn twelve_bits_in_sixteen_are_seen_as_the_set_says() {
     let set = ["--set", "data.dataset=set.toml", "--set", "train.iterations=2", "--set", "train.eval_every=0"];
     lab.ok(&[&["train", recipe.to_str().unwrap(), "--device", "cpu", "--out", "run"][..], &set[..]].concat());
     let predictor = structtoken::predict::Predictor::open(
-        &lab.path("run/model.safetensors"),
+        lab.path("run/model.safetensors"),
         &structtoken::device::open("cpu").unwrap().0,
     );
-    let seen = predictor.unwrap().read(&lab.path("train/images/1.png")).unwrap();
+    let seen = predictor.unwrap().read(lab.path("train/images/1.png")).unwrap();
     assert_eq!(seen.pixels[31 * 3..][..3], [245, 0, 249], "31 * 127 and 4000 of 4095");
     let plain = decode_image(&std::fs::read(lab.path("train/images/1.png")).unwrap()).unwrap();
     assert_eq!(plain.pixels[31 * 3..][..3], [15, 0, 16]);

@@ -213,6 +213,42 @@ fn two_processes_write_into_one_folder() {
     lab.ok(&["compare", "--out", "compared", "--device", "cpu"]);
 }
 
+#[test]
+fn a_demo_replaces_only_a_demo_that_nobody_works_on() {
+    let lab = Lab::new();
+    let demo = ["demo", "--out", "d", "--budget", "1s", "--device", "cpu", "--set", "train.iterations=2"];
+    let names = || {
+        let names = std::fs::read_dir(lab.path("d")).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<String> = names.map(|name| name.into_string().unwrap()).collect();
+        // Their names hold the time.
+        names.iter_mut().filter(|name| name.starts_with("events")).for_each(|name| name.truncate(6));
+        names.sort();
+        names
+    };
+    lab.ok(&demo);
+    let first = names();
+    lab.write("d/mine.txt", "mine");
+    lab.ok(&demo);
+    std::fs::remove_file(lab.path("d/mine.txt")).unwrap();
+    assert_eq!(names(), first);
+    // Held, as by another demo, or by `train --resume` in its folder.
+    let lock = std::fs::File::open(lab.path("d/.lock")).unwrap();
+    lock.lock().unwrap();
+    lab.refused(&demo, &["`d` is in use by another process", "--out"]);
+    assert_eq!(names(), first);
+    drop(lock);
+    // Another run in its place, with the mark still there.
+    lab.write("tiny.toml", TINY);
+    for name in ["config.toml", "model.safetensors"] {
+        std::fs::remove_file(lab.path("d").join(name)).unwrap();
+    }
+    std::fs::remove_dir_all(lab.path("d/checkpoints")).unwrap();
+    lab.ok(&["train", "tiny.toml", "--set", "train.iterations=1", "--out", "d", "--device", "cpu"]);
+    let run = names();
+    lab.refused(&demo, &["not a demo", "--out"]);
+    assert_eq!(names(), run);
+}
+
 /// Runs the program under a limit that a shell sets.
 #[cfg(unix)]
 pub(crate) fn limited(lab: &Lab, limit: &str, arguments: &[&str]) -> std::process::Output {

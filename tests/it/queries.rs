@@ -5,12 +5,13 @@ use std::path::PathBuf;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
-use structtoken::backbone::{Backbone, BackboneConfig, Encoder, VitConfig};
+use structtoken::backbone::{AnyBackbone, BackboneConfig, Encoder, VitConfig};
 use structtoken::decoder::{
-    Answer, Decoder, DecoderConfig, EomtConfig, Mask2FormerConfig, MaskFormerConfig, Output, SetLossConfig,
+    Answer, AnyDecoder, Decoder as _, DecoderConfig, DecoderLoss, EomtConfig, Mask2FormerConfig, MaskFormerConfig,
+    Output, SetLossConfig,
 };
 use structtoken::layers::resize::{Mode, resize_channels_last};
-use structtoken::layers::{Init, Pass, parameters};
+use structtoken::layers::{ForwardContext, Init, parameters};
 use structtoken::loss::{Criterion, Truth, set};
 use structtoken::weights::{self, HostTensor, StateDict};
 
@@ -89,17 +90,23 @@ fn drawn(name: &str, count: usize) -> Vec<f32> {
 }
 
 /// Losses and assignments of an output; `last` is what the reference calls the last prediction.
-fn check_losses(output: Output, truth: &Truth, theirs: &serde_json::Value, prefix: &str, last: &str) -> Tensor<1> {
+fn check_losses(
+    (output, decoder): (Output, DecoderLoss),
+    truth: &Truth,
+    theirs: &serde_json::Value,
+    prefix: &str,
+    last: &str,
+) -> Tensor<1> {
     let mut draw = |name: &str, count: usize| {
         let name = name.strip_prefix("final.").map_or(name.to_owned(), |rest| format!("{last}.{rest}"));
         drawn(&format!("points.{prefix}.{name}"), count)
     };
-    let Output::Queries { predictions, loss } = &output else { panic!("a query decoder") };
+    let Output::Queries { predictions } = &output else { panic!("a query decoder") };
     let mut seen = BTreeMap::new();
     for (i, prediction) in predictions.iter().enumerate() {
         let ours = if i + 1 == predictions.len() { "final".to_owned() } else { i.to_string() };
         let name = if ours == "final" { last.to_owned() } else { ours.clone() };
-        for pair in set::matches(prediction, truth, loss, &ours, &mut draw) {
+        for pair in set::matches(prediction, truth, &decoder.set, &ours, &mut draw) {
             let (queries, classes): &mut (Vec<usize>, Vec<usize>) =
                 seen.entry(format!("{name}.{}", pair.image)).or_default();
             queries.push(pair.query);
@@ -116,7 +123,7 @@ fn check_losses(output: Output, truth: &Truth, theirs: &serde_json::Value, prefi
     }
     assert!(seen.is_empty(), "{prefix}: {seen:?}");
 
-    let loss = Criterion::default().loss(output, truth, &mut draw);
+    let loss = Criterion { decoder, ..Criterion::default() }.loss(output, truth, &mut draw);
     for (part, key) in [("class", "cross_entropy"), ("mask", "mask"), ("dice", "dice")] {
         let weighted = theirs["weighted"].as_object().unwrap().iter();
         let expected: f64 = weighted.filter(|(name, _)| name.contains(key)).map(|(_, v)| v.as_f64().unwrap()).sum();
@@ -173,7 +180,8 @@ fn head<M: Module>(
     name: &str,
     goldens: [&str; 2],
     make: impl Fn(&mut Init) -> M,
-    forward: impl Fn(&M, Vec<Tensor<4>>, &Pass) -> Output,
+    forward: impl Fn(&M, Vec<Tensor<4>>, &ForwardContext) -> Output,
+    judged: SetLossConfig,
     noise: &[&str],
 ) {
     let Some(folder) = folder(name) else { return };
@@ -183,9 +191,9 @@ fn head<M: Module>(
     let model = load(make(&mut Init::blank(&device)), &state, "decoder.head.");
     for (tag, file) in [("a", goldens[0]), ("b", goldens[1])] {
         let golden = Golden::read(&folder.join(format!("{file}.safetensors")));
-        let pass = Pass::eval().traced();
-        let output = forward(&model, features(&golden, tag, &device), &pass);
-        let compared = compare(&golden, tag, pass.into_trace(), |name| Some(name.to_owned()));
+        let context = ForwardContext::eval().traced();
+        let output = forward(&model, features(&golden, tag, &device), &context);
+        let compared = compare(&golden, tag, context.into_trace(), |name| Some(name.to_owned()));
         // The mask for a layer that there is none of.
         let extra = |key: &str| name == "mask2former" && key.ends_with("attn_mask4");
         let expected = golden
@@ -198,20 +206,20 @@ fn head<M: Module>(
         let size = (shape[1], shape[2]);
         golden.check(&format!("{tag}.sem"), &semantic(output.clone().answer(), size), FORWARD);
         let truth = truth(&golden, &format!("{tag}.label"));
-        check_losses(output.clone(), &truth, &json["loss"][tag], tag, "final");
+        check_losses((output.clone(), judged.into()), &truth, &json["loss"][tag], tag, "final");
         if tag == "a" {
             let (_, ids) = golden.get("a.label");
             let half = ids.len() / 2;
             let ids = ids.iter().enumerate().map(|(i, id)| if i < half { *id as u8 } else { 255 }).collect();
             let empty = Truth::new(ids, [2, size.0, size.1]);
-            check_losses(output, &empty, &json["loss"]["a_image1_empty"], "a_image1_empty", "final");
+            check_losses((output, judged.into()), &empty, &json["loss"]["a_image1_empty"], "a_image1_empty", "final");
 
             let learning = test_device().autodiff();
             let model = load(make(&mut Init::blank(&learning)), &state, "decoder.head.");
             let maps: Vec<Tensor<4>> =
                 features(&golden, tag, &learning).into_iter().map(|map| map.require_grad()).collect();
-            let output = forward(&model, maps.clone(), &Pass::eval().traced());
-            let grads = check_losses(output, &truth, &json["loss"]["a"], "a", "final").backward();
+            let output = forward(&model, maps.clone(), &ForwardContext::eval().traced());
+            let grads = check_losses((output, judged.into()), &truth, &json["loss"]["a"], "a", "final").backward();
             let golden = Golden::read(&folder.join(format!("{name}_grads.safetensors")));
             for (map, stride) in maps.iter().zip(STRIDES) {
                 let grad = channels_first(&map.grad(&grads).unwrap().into_data());
@@ -256,7 +264,8 @@ fn the_numbers_of_maskformer() {
         "maskformer",
         ["maskformer_golden", "maskformer_golden"],
         |init| maskformer().head(48, 7, init),
-        |head, maps, pass| head.forward(maps, pass),
+        |head, maps, context| head.forward(maps, context),
+        maskformer().loss,
         // The first layer's queries are zero, so that its self-attention is a constant.
         &["decoder.head.layers.0.self_attn.qkv.weight"],
     );
@@ -268,7 +277,8 @@ fn the_numbers_of_mask2former() {
         "mask2former",
         ["mask2former_golden_a", "mask2former_golden_b"],
         |init| mask2former().head(48, 7, init),
-        |head, maps, pass| head.forward(maps, pass),
+        |head, maps, context| head.forward(maps, context),
+        mask2former().loss,
         &[],
     );
 }
@@ -278,15 +288,16 @@ fn the_numbers_of_mask2former() {
 fn epsilons_of_the_query_decoders() {
     let device = test_device();
     let small = |golden: &Golden| features(golden, "b", &device).into_iter().map(|map| map / 256.0).collect::<Vec<_>>();
-    let traced = |pass: Pass| -> BTreeMap<String, TensorData> { pass.into_trace().into_iter().collect() };
+    let traced =
+        |context: ForwardContext| -> BTreeMap<String, TensorData> { context.into_trace().into_iter().collect() };
     if let Some(folder) = folder("maskformer") {
         let golden = Golden::read(&folder.join("maskformer_golden.safetensors"));
         let state = weights::read(&folder.join("maskformer.safetensors")).unwrap();
         let head = load(maskformer().head(48, 7, &mut Init::blank(&device)), &state, "decoder.head.");
         let eps = Golden::read(&folder.join("maskformer_eps_golden.safetensors"));
-        let pass = Pass::eval().traced();
-        head.forward(small(&golden), &pass);
-        let trace = traced(pass);
+        let context = ForwardContext::eval().traced();
+        head.forward(small(&golden), &context);
+        let trace = traced(context);
         eps.check("mask_features", &channels_first(&trace["pixel.mask_features"]), FORWARD);
         eps.check("class", &trace["dec.class2"].try_to_vec::<f32>().unwrap(), FORWARD);
         eps.check("mask", &trace["dec.mask2"].try_to_vec::<f32>().unwrap(), FORWARD);
@@ -298,9 +309,9 @@ fn epsilons_of_the_query_decoders() {
         start.data.iter_mut().for_each(|value| *value /= 16.0);
         let head = load(mask2former().head(48, 7, &mut Init::blank(&device)), &state, "decoder.head.");
         let eps = Golden::read(&folder.join("mask2former_eps_golden.safetensors"));
-        let pass = Pass::eval().traced();
-        head.forward(small(&golden), &pass);
-        let trace = traced(pass);
+        let context = ForwardContext::eval().traced();
+        head.forward(small(&golden), &context);
+        let trace = traced(context);
         for (name, (shape, _)) in &eps.0 {
             let data = trace.get(name).or(trace.get(&format!("dec.{name}"))).or(trace.get(&format!("pixel.{name}")));
             let data = match data {
@@ -314,11 +325,11 @@ fn epsilons_of_the_query_decoders() {
     }
 }
 
-/// Backbone and decoder as in a model.
+/// AnyBackbone and decoder as in a model.
 #[derive(Module, Debug)]
 struct Pair {
-    backbone: Backbone,
-    decoder: Decoder,
+    backbone: AnyBackbone,
+    decoder: AnyDecoder,
 }
 
 fn eomt(img_size: [usize; 2], init: &mut Init) -> Pair {
@@ -342,9 +353,9 @@ fn eomt(img_size: [usize; 2], init: &mut Init) -> Pair {
     Pair { backbone: backbone.init(init), decoder: decoder.init(&backbone.features(), 7, init) }
 }
 
-fn answer(pair: &Pair, images: Tensor<4>, probabilities: &[f64], pass: &Pass) -> Output {
-    let Decoder::Eomt(decoder) = &pair.decoder else { unreachable!() };
-    decoder.forward_masked(Encoder { backbone: &pair.backbone, images }, probabilities, pass)
+fn answer(pair: &Pair, images: Tensor<4>, probabilities: &[f64], context: &ForwardContext) -> Output {
+    let AnyDecoder::Eomt(decoder) = &pair.decoder else { unreachable!() };
+    decoder.forward_masked(Encoder { backbone: &pair.backbone, images }, probabilities, context)
 }
 
 #[test]
@@ -368,18 +379,18 @@ fn the_numbers_of_eomt() {
             let tag_variant = format!("{tag}.{variant}");
             let model = load(eomt(size, &mut Init::blank(&device)), &state, "");
             let mut block = 0;
-            let pass = match variant {
-                "p1" | "p0" => Pass::eval(),
-                _ => Pass::train_with(|count, probability| {
+            let context = match variant {
+                "p1" | "p0" => ForwardContext::eval(),
+                _ => ForwardContext::train_with(|count, probability| {
                     let u = drawn(&format!("rand.{tag_variant}.block{block}"), count);
                     block += 1;
                     u.into_iter().map(|u| f64::from(u) > probability).collect()
                 }),
             };
-            let pass = pass.traced();
+            let context = context.traced();
             let images = golden.tensor::<4>(&format!("{tag}.input"), &device);
-            let output = answer(&model, images, &probabilities, &pass);
-            let compared = compare(&golden, &tag_variant, pass.into_trace(), |name| match variant {
+            let output = answer(&model, images, &probabilities, &context);
+            let compared = compare(&golden, &tag_variant, context.into_trace(), |name| match variant {
                 // Without masks the reference only made the last prediction, and left the others apart.
                 "p0" if name.starts_with("pred2.") => Some(name.replace("pred2", "pred0")),
                 "p0" if !name.ends_with(".attn") => Some(name.replace("pred", "inner")),
@@ -410,13 +421,13 @@ fn the_numbers_of_eomt() {
             if theirs.is_null() {
                 continue;
             }
-            check_losses(output, &truth, theirs, &tag_variant, "2");
+            check_losses((output, model.decoder.loss()), &truth, theirs, &tag_variant, "2");
             if tag == "a" && (variant == "p1" || variant == "t0") {
                 let learning = test_device().autodiff();
                 let model = load(eomt(size, &mut Init::blank(&learning)), &state, "");
                 let images = golden.tensor::<4>("a.input", &learning).require_grad();
-                let output = answer(&model, images.clone(), &probabilities, &Pass::eval().traced());
-                let grads = check_losses(output, &truth, theirs, &tag_variant, "2").backward();
+                let output = answer(&model, images.clone(), &probabilities, &ForwardContext::eval().traced());
+                let grads = check_losses((output, model.decoder.loss()), &truth, theirs, &tag_variant, "2").backward();
                 let golden = Golden::read(&folder.join(format!("eomt_grads_{variant}.safetensors")));
                 let grad = images.grad(&grads).unwrap().into_data().try_to_vec::<f32>().unwrap();
                 golden.check("grad.input", &grad, GRADIENT);

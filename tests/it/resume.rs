@@ -80,7 +80,7 @@ fn a_unet_resumes_to_the_same_bytes_and_predicts_at_any_size() {
             let model = format!("{whole}/model.safetensors");
             let out = format!("{name}-{width}");
             lab.ok(&["predict", &model, "odd.png", "--out", &out, "--device", "cpu"]);
-            let mask = structtoken::data::image::read_mask(&lab.path(&out).join("odd.png")).unwrap();
+            let mask = structtoken::image::read_mask(lab.path(&out).join("odd.png")).unwrap();
             assert_eq!(mask.size(), (width as usize, height as usize));
         }
     }

@@ -103,7 +103,7 @@ fn incomplete_convolutional_networks_are_named() {
 /// timm's ResNet and ConvNeXt become the way down of a U-Net, trained from where they are; classifiers are left out, and said.
 #[test]
 fn convolutional_networks_are_planned_as_encoders() {
-    use structtoken::backbone::{Backbone, BackboneConfig, ConvnextConfig, ResnetConfig};
+    use structtoken::backbone::{AnyBackbone, BackboneConfig, ConvnextConfig, ResnetConfig};
     let resnet = BackboneConfig::Resnet(ResnetConfig {
         layers: 18,
         depths: vec![1, 1, 1, 1],
@@ -116,7 +116,7 @@ fn convolutional_networks_are_planned_as_encoders() {
         channels: vec![8, 8, 16, 16],
         ..ConvnextConfig::default()
     });
-    let init = |config: &BackboneConfig| -> Backbone {
+    let init = |config: &BackboneConfig| -> AnyBackbone {
         config.init(&mut structtoken::layers::Init::new(1, &crate::golden::test_device()))
     };
     let lab = Lab::new();

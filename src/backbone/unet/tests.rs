@@ -1,7 +1,7 @@
 use burn::tensor::Device;
 
-use super::super::{ConvnextConfig, ResnetConfig};
 use super::*;
+use crate::backbone::{ConvnextConfig, ResnetConfig};
 use crate::layers::parameters;
 use crate::rng::Rng;
 
@@ -55,7 +55,7 @@ fn maps_are_as_features_say_at_any_size() {
         let unet = config.init(&mut Init::new(1, &Device::flex()));
         assert_eq!((unet.grid(), features.channels.len()), (features.grid, 3));
         for [h, w] in [[48, 40], [33, 47], [1, 1], [7, 2], [64, 5]] {
-            let maps = unet.forward(image([2, 3, h, w], &Device::flex()), &Pass::eval()).maps;
+            let maps = unet.forward(image([2, 3, h, w], &Device::flex()), &ForwardContext::eval()).maps;
             let expected: Vec<_> = features.channels.iter().zip(&features.strides).collect();
             assert_eq!(maps.len(), expected.len());
             for (map, (channels, stride)) in maps.iter().zip(expected) {
@@ -112,8 +112,8 @@ fn every_parameter_learns() {
         let unet = config.init(&mut Init::new(1, &device));
         // Norms that begin at zero keep what is before them from learning in the very first step.
         let unet = parameters::map(unet, |_, value| value + 0.125);
-        let pass = Pass::train(Rng::new(1, &[]));
-        let maps = unet.forward(image([2, 3, 40, 33], &device), &pass).maps;
+        let context = ForwardContext::train(Rng::new(1, &[]));
+        let maps = unet.forward(image([2, 3, 40, 33], &device), &context).maps;
         let loss = maps.into_iter().map(|map| map.powi_scalar(2).sum()).reduce(|a, b| a + b).unwrap();
         let learnt = parameters::gradients(&unet, loss.backward());
         for (name, grad) in &learnt {
@@ -123,7 +123,7 @@ fn every_parameter_learns() {
         let all = parameters::list(&unet);
         let follow = all.iter().filter(|(name, ..)| name.contains("running_")).count();
         assert_eq!(learnt.len() + follow, all.len());
-        assert_eq!(pass.take_statistics().len(), follow);
+        assert_eq!(context.take_statistics().len(), follow);
     }
 }
 
@@ -141,7 +141,7 @@ fn only_batch_norm_follows_the_batches() {
 fn a_block_begins_as_its_shortcut() {
     let unet = small(NormKind::Group).init(&mut Init::new(1, &Device::flex()));
     let x = image([1, 4, 5, 8], &Device::flex()).abs();
-    let off: f32 = (unet.stages[0].blocks[0].forward(x.clone(), &Pass::eval()) - x).abs().max().into_scalar();
+    let off: f32 = (unet.stages[0].blocks[0].forward(x.clone(), &ForwardContext::eval()) - x).abs().max().into_scalar();
     assert_eq!(off, 0.0);
 }
 
@@ -178,16 +178,16 @@ fn encoders_with_settings_of_the_unet_are_refused() {
             changed.check().unwrap_err()
         };
         let error = refused(&|c| c.channels = vec![32]);
-        let hint = error.remedy().unwrap().to_owned();
+        let hint = error.hint().unwrap().to_owned();
         let list = hint.split_once("model.backbone.channels = ").unwrap().1;
         let list = serde_json::from_str(list).unwrap();
         UnetConfig { channels: list, ..config.clone() }.check().unwrap();
-        assert!(refused(&|c| c.drop_path_rate = 0.1).remedy().unwrap().contains("encoder.drop_path_rate"));
+        assert!(refused(&|c| c.drop_path_rate = 0.1).hint().unwrap().contains("encoder.drop_path_rate"));
         let error = refused(&|c| match c.encoder.as_mut().unwrap() {
             EncoderConfig::Resnet(resnet) => resnet.out_indices = vec![1],
             EncoderConfig::Convnext(convnext) => convnext.img_size = [8, 8],
         });
-        assert!(error.remedy().unwrap().contains("model.backbone.encoder"), "{error}");
+        assert!(error.hint().unwrap().contains("model.backbone.encoder"), "{error}");
         let error = refused(&|c| match c.encoder.as_mut().unwrap() {
             EncoderConfig::Resnet(resnet) => resnet.layers = 19,
             EncoderConfig::Convnext(convnext) => convnext.depths = vec![1],

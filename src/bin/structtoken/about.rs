@@ -48,13 +48,13 @@ pub(crate) fn man(arguments: &Man) -> Result<End> {
     let Some(folder) = &arguments.out else {
         let mut page = Vec::new();
         let rendered = clap_mangen::Man::new(Cli::command()).render(&mut page);
-        rendered.map_err(|error| Error::new("cannot make the manual page").source(error))?;
+        rendered.map_err(|error| Error::new("cannot make the manual page").with_source(error))?;
         print(String::from_utf8_lossy(&page).trim_end());
         return Ok(End::Done);
     };
-    std::fs::create_dir_all(folder)
-        .and_then(|()| clap_mangen::generate_to(Cli::command(), folder))
-        .map_err(|error| Error::file("write the manual to", folder, error).hint("choose another folder with --out"))?;
+    std::fs::create_dir_all(folder).and_then(|()| clap_mangen::generate_to(Cli::command(), folder)).map_err(
+        |error| Error::file("write the manual to", folder, error).with_hint("choose another folder with --out"),
+    )?;
     print(&folder.display().to_string());
     Ok(End::Done)
 }

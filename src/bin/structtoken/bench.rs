@@ -9,7 +9,7 @@ use structtoken::config::Config;
 use structtoken::decoder::DecoderConfig;
 use structtoken::device;
 use structtoken::error::{Error, Result};
-use structtoken::eval::infer::InferMode;
+use structtoken::infer::InferMode;
 use structtoken::kernels::Precision;
 use structtoken::model::ModelConfig;
 
@@ -92,7 +92,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         let config = Config::read(recipe, &arguments.changes)?;
         let found = supply(&config, config.data.workers, SUPPLY_SECONDS)?;
         if arguments.json {
-            emit(&serde_json::to_value(&found).map_err(|error| Error::new("cannot write JSON").source(error))?);
+            emit(&serde_json::to_value(&found).map_err(|error| Error::new("cannot write JSON").with_source(error))?);
         } else {
             let (all, each) = (found.images_per_s, found.images_per_s_per_worker);
             print(&format!("{}: {all:.1} images/s with {} threads, {each:.1} per thread", found.work, found.workers));
@@ -110,7 +110,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     for work in works(&arguments)? {
         let found = measure(&work, arguments.repeat, &device)?;
         if arguments.json {
-            emit(&serde_json::to_value(&found).map_err(|error| Error::new("cannot write JSON").source(error))?);
+            emit(&serde_json::to_value(&found).map_err(|error| Error::new("cannot write JSON").with_source(error))?);
         } else {
             print(&row(&found));
         }

@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use structtoken::compare::run::{self, Ended, Place};
-use structtoken::compare::{self, Budget, PLAN, Plan, Shard};
 use structtoken::config::Config;
 use structtoken::decoder::DecoderConfig;
 use structtoken::error::{Error, Result};
+use structtoken::sweep::compare;
+use structtoken::sweep::compare::run;
+use structtoken::sweep::compare::run::{Ended, Place};
+use structtoken::sweep::compare::{Budget, PLAN, Plan, Shard};
 use structtoken::text::word;
 use structtoken::{device, files};
 
@@ -118,7 +120,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     match runner.failed.as_slice() {
         [] => Ok(End::Done),
         failed => Err(Error::new(format!("{} of {} runs failed: {}", failed.len(), ours.len(), failed.join(", ")))
-            .hint("their errors are above; the same command runs what is missing")),
+            .with_hint("their errors are above; the same command runs what is missing")),
     }
 }
 
@@ -127,7 +129,7 @@ fn plan(arguments: &Arguments) -> Result<(PathBuf, Plan)> {
     let own = || default_folder(arguments.recipe.as_deref()?, Path::new("runs/compare"));
     let dir = arguments.out.clone().or_else(own);
     let dir = dir.ok_or_else(|| {
-        Error::new("there is nothing to compare").hint(
+        Error::new("there is nothing to compare").with_hint(
             "give a recipe, `structtoken compare configs/shapes/demo.toml`, or the folder of a comparison with --out",
         )
     })?;
@@ -135,7 +137,7 @@ fn plan(arguments: &Arguments) -> Result<(PathBuf, Plan)> {
         let found = Plan::read(&dir)?;
         let missing = || {
             Error::new(format!("`{}` holds no comparison: there is no `{PLAN}`", dir.display()))
-                .hint("give a recipe to start one, or the right folder with --out")
+                .with_hint("give a recipe to start one, or the right folder with --out")
         };
         return Ok((dir.clone(), found.ok_or_else(missing)?));
     };
@@ -159,11 +161,11 @@ fn collected_plan(folders: &[PathBuf]) -> Result<Plan> {
     for folder in folders {
         let found = Plan::read(folder)?.ok_or_else(|| {
             Error::new(format!("`{}` holds no comparison: there is no `{PLAN}`", folder.display()))
-                .hint("name the folders that `structtoken compare` wrote, not those of single runs")
+                .with_hint("name the folders that `structtoken compare` wrote, not those of single runs")
         })?;
         match &plan {
             Some((first, of)) => first.agree(&found, of).map_err(|error| {
-                Error::new(format!("`{}` does not belong to the others", folder.display())).source(error)
+                Error::new(format!("`{}` does not belong to the others", folder.display())).with_source(error)
             })?,
             None => plan = Some((found, folder)),
         }
@@ -180,7 +182,7 @@ fn shard(arguments: &Arguments) -> Result<Shard> {
     let number = |name: &str| -> Result<Option<u64>> {
         let Some(text) = std::env::var(name).ok().filter(|text| !text.is_empty()) else { return Ok(None) };
         text.parse().map(Some).map_err(|_| {
-            Error::new(format!("{name} is `{text}`, which is not a number")).hint(
+            Error::new(format!("{name} is `{text}`, which is not a number")).with_hint(
                 "give the shard explicitly: `--shard \
                                                                                    1/4`",
             )
@@ -189,7 +191,7 @@ fn shard(arguments: &Arguments) -> Result<Shard> {
     let counted = |index: u64, count: Option<u64>, source: &str| {
         let count = arguments.shards.or(count).ok_or_else(|| {
             Error::new(format!("{source} gives the index of this shard, but not how many there are"))
-                .hint("add `--shards N`, or pass `--shard I/N` (`--shard 1/1` for all runs)")
+                .with_hint("add `--shards N`, or pass `--shard I/N` (`--shard 1/1` for all runs)")
         })?;
         let shard = Shard::new(index, count)?;
         talk!("shard {shard}, from {source}");
@@ -206,7 +208,7 @@ fn shard(arguments: &Arguments) -> Result<Shard> {
     match arguments.shards {
         None | Some(1) => Ok(Shard::ALL),
         Some(_) => Err(Error::new("--shards gives the number of shards, but nothing gives the index of this one")
-            .hint("pass `--shard 1/4`; --shards is for array jobs that do not state their size")),
+            .with_hint("pass `--shard 1/4`; --shards is for array jobs that do not state their size")),
     }
 }
 
@@ -216,7 +218,7 @@ fn publish(arguments: &Arguments, plan: &Plan, folders: &[PathBuf], out: &Path) 
     for note in &comparison.notes {
         talk!("{note}");
     }
-    let json = || serde_json::to_string_pretty(&comparison).map_err(|e| Error::new("cannot write JSON").source(e));
+    let json = || serde_json::to_string_pretty(&comparison).map_err(|e| Error::new("cannot write JSON").with_source(e));
     print(&if arguments.json { json()? } else { comparison.markdown() });
     talk!("tables in `{}`: compare.html, compare.md, compare.json", out.display());
     Ok(())

@@ -9,7 +9,8 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use structtoken::bench;
 use structtoken::error::{Error, Result};
 use structtoken::eval::summary::Evaluation;
-use structtoken::eval::{Ask, Evaluated, Scores, Tally};
+use structtoken::eval::{EvalAccumulator, EvalOptions, Evaluated};
+use structtoken::metrics::Scores;
 use structtoken::train::{Observer, Progress, Stop};
 
 use crate::End;
@@ -32,7 +33,7 @@ pub(crate) struct Console {
     abandoned: Arc<AtomicBool>,
     json: bool,
     /// What the evaluation going on counts, and the counts of the best so far.
-    tallies: Option<(Option<Tally>, Option<Tally>)>,
+    tallies: Option<(Option<EvalAccumulator>, Option<EvalAccumulator>)>,
 }
 
 impl Console {
@@ -97,7 +98,9 @@ impl Console {
     pub(crate) fn found(&self, scores: &Scores) -> Option<Evaluation> {
         let (_, best) = self.tallies.as_ref()?;
         let names: Vec<String> = scores.classes.iter().map(|class| class.name.clone()).collect();
-        best.as_ref().map(|tally| tally.evaluation(&names)).filter(|found| found.scores.matrix == scores.matrix)
+        best.as_ref()
+            .map(|accumulate| accumulate.evaluation(&names))
+            .filter(|found| found.scores.matrix == scores.matrix)
     }
 
     /// By a signal, or by the process that started this one.
@@ -160,10 +163,10 @@ impl Observer for Console {
     }
 
     fn evaluating(&mut self, image: &Evaluated, all: usize) -> Stop {
-        if let Some((tally, _)) = &mut self.tallies {
-            let blank = || Tally::new(image.confusion.classes(), Ask::default());
-            let fresh = tally.take().filter(|_| image.done > 1);
-            tally.insert(fresh.unwrap_or_else(blank)).add(image.done - 1, image);
+        if let Some((accumulate, _)) = &mut self.tallies {
+            let blank = || EvalAccumulator::new(image.confusion.classes(), EvalOptions::default());
+            let fresh = accumulate.take().filter(|_| image.done > 1);
+            accumulate.insert(fresh.unwrap_or_else(blank)).add(image.done - 1, image);
         }
         if let Some((_, bars)) = &self.bar {
             let below = || bars.add(bar("evaluating {wide_bar} {pos}/{len}  {eta} left"));
@@ -183,11 +186,11 @@ impl Observer for Console {
         if let Some((bar, _)) = &self.bar {
             bar.set_message(self.dashboard.text(&self.head));
         }
-        if let Some((tally, best)) = &mut self.tallies {
+        if let Some((accumulate, best)) = &mut self.tallies {
             let names: Vec<String> = scores.classes.iter().map(|class| class.name.clone()).collect();
             let reached = best.as_ref().and_then(|best| best.scores(&names).miou);
             if scores.miou >= reached {
-                *best = tally.take();
+                *best = accumulate.take();
             }
         }
         let shown = |value: Option<f64>| value.map_or("none".to_owned(), |value| format!("{value:.4}"));
@@ -229,7 +232,7 @@ pub(crate) fn listen(first: impl Fn() + Send + 'static) -> Result<Arc<AtomicBool
     let nohup = unsafe { libc::signal(libc::SIGHUP, libc::SIG_IGN) } == libc::SIG_IGN;
     ctrlc::set_handler(handle).map_err(|error| match error {
         ctrlc::Error::System(error) => no_thread("listens for Ctrl-C", error),
-        error => Error::new("cannot listen for Ctrl-C").source(error),
+        error => Error::new("cannot listen for Ctrl-C").with_source(error),
     })?;
     #[cfg(unix)]
     if nohup {
@@ -241,8 +244,8 @@ pub(crate) fn listen(first: impl Fn() + Send + 'static) -> Result<Arc<AtomicBool
 
 fn no_thread(what: &str, error: io::Error) -> Error {
     Error::new(format!("cannot start the thread that {what}"))
-        .source(error)
-        .hint("allow more processes (`ulimit -u`), or start fewer threads with --threads 1")
+        .with_source(error)
+        .with_hint("allow more processes (`ulimit -u`), or start fewer threads with --threads 1")
 }
 
 /// Progress through files: a bar, or a line every ten seconds where stderr is no terminal.
@@ -312,8 +315,8 @@ pub(crate) fn settled(end: Result<End>) -> Result<End> {
     let untold = UNTOLD.lock().unwrap_or_else(PoisonError::into_inner).take();
     match (end, untold) {
         (Ok(_), Some(error)) => Err(Error::new("cannot write to the standard output")
-            .source(error)
-            .hint("the printed text is incomplete: make room where it goes, or send it elsewhere; files were written as usual")),
+            .with_source(error)
+            .with_hint("the printed text is incomplete: make room where it goes, or send it elsewhere; files were written as usual")),
         (end, _) => end,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use structtoken::eval::Scores;
+use structtoken::metrics::Scores;
 
 /// Columns that are filled: those of the narrowest common terminal, less two.
 const WIDTH: usize = 78;

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use structtoken::data::spec::DatasetSpec;
-use structtoken::data::{check, init, shapes};
+use structtoken::dataset::shapes;
+use structtoken::dataset::spec::DatasetSpec;
 use structtoken::error::{Error, Result};
+use structtoken::tools::{check, init};
 
 use crate::End;
 use crate::console::{Steps, emit, print};
@@ -61,7 +62,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         }
         None if set.is_dir() => init::check_folder(set, &progress)?,
         _ if set.as_os_str() == shapes::NAME => {
-            return Err(Error::new("`shapes` is generated and has no files").hint("give a folder or a dataset TOML"));
+            return Err(
+                Error::new("`shapes` is generated and has no files").with_hint("give a folder or a dataset TOML")
+            );
         }
         root => {
             let spec = set.to_str().map_or_else(|| DatasetSpec::read(set), DatasetSpec::find)?;
@@ -70,7 +73,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     };
     steps.clear();
     if arguments.json {
-        let value = serde_json::to_value(&report).map_err(|error| Error::new("cannot write JSON").source(error))?;
+        let value =
+            serde_json::to_value(&report).map_err(|error| Error::new("cannot write JSON").with_source(error))?;
         emit(&value);
     } else {
         print(&report.text());

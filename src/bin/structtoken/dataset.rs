@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use structtoken::data::init::{self, Options, Purpose};
-use structtoken::data::spec::DatasetSpec;
-use structtoken::data::{shapes, spec};
+use structtoken::dataset::spec::DatasetSpec;
+use structtoken::dataset::{description, shapes};
 use structtoken::error::{Error, Result};
 use structtoken::files::{self, Scratch};
 use structtoken::text::{utf8, word};
+use structtoken::tools::init;
+use structtoken::tools::init::{Options, Purpose};
 
 use crate::console::Steps;
 
@@ -23,7 +24,7 @@ pub(crate) enum Named {
 pub(crate) fn named(path: &Path) -> Result<Option<Named>> {
     let name = path.to_string_lossy();
     // As everywhere: a name that is built in means that; `./camvid` is a folder.
-    if spec::BUILT_IN.iter().any(|(known, _)| *known == name) || name == shapes::NAME {
+    if description::BUILT_IN.iter().any(|(known, _)| *known == name) || name == shapes::NAME {
         return Ok(Some(Named::Described(name.into_owned())));
     }
     if path.is_dir() {
@@ -85,7 +86,7 @@ impl Opened {
                 Ok(Self { name, has_val, scratch: None })
             }
             None => Err(Error::new(format!("`{}` is not a dataset", path.display()))
-                .hint("give a folder of images and masks, a dataset TOML, or the name of a built-in dataset")),
+                .with_hint("give a folder of images and masks, a dataset TOML, or the name of a built-in dataset")),
         }
     }
 

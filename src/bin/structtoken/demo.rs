@@ -6,8 +6,8 @@ use std::time::Instant;
 use clap::Args;
 use structtoken::config::Config;
 use structtoken::error::{Error, Result};
-use structtoken::report::run::About;
-use structtoken::{device, files, report, text, train};
+use structtoken::report::About;
+use structtoken::{device, files, report, rng, run, text, train};
 
 use crate::console::{Console, clock, print};
 use crate::train::{command_line, program};
@@ -43,8 +43,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     if config.train.schedule.bends.is_empty() {
         config.train.max_time.get_or_insert(train::Time(budget));
     }
-    let _lock = train::prepare(&config, &run, false)?;
-    files::write(&run.join(MARK), b"`structtoken demo` made this folder, and the next demo replaces it.\n")?;
+    let _lock = run::prepare(&config, &run, false)?;
+    files::write(&run.join(MARK), mark(&config.to_toml()?).as_bytes())?;
     talk!(
         "The dataset is generated: classes differ in shape alone, colours and textures are random, so no pixel gives \
          its class away.\nTraining a small StructToken on {device_name} for at most {}, in `{}`.",
@@ -53,7 +53,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     );
     let mut console = Console::new(false)?.tallying();
     let command = command_line();
-    let session = train::Session {
+    let session = run::Session {
         run: &run,
         resume: false,
         trial: false,
@@ -61,7 +61,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         device_name: &device_name,
         command: &command,
     };
-    let outcome = train::run(&config, &session, &mut console)?;
+    let outcome = run::train(&config, &session, &mut console)?;
     if outcome.interrupted {
         return Ok(End::Interrupted);
     }
@@ -73,7 +73,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
             (asked as f64 / outcome.iteration as f64 * budget.as_secs_f64() / 60.0).ceil()
         );
     }
-    let scores = train::scores(&run)?;
+    let scores = run::scores(&run)?;
     let (model, program) = (text::word(&run.join("model.safetensors")), program());
     let next_steps = [
         (format!("{program} predict {model} photo.jpg --overlay"), "label a picture of your own"),
@@ -108,24 +108,53 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
 
 /// Says that a folder is a demo's.
 const MARK: &str = ".demo";
-/// What a demo leaves in its folder.
-const LEFT: [&str; 8] =
-    [MARK, ".lock", "config.toml", "log.ndjson", "scores.json", "model.safetensors", "report.html", "checkpoints"];
+/// What a demo leaves in its folder, beside TensorBoard's files and the lock.
+const LEFT: [&str; 10] = [
+    MARK,
+    "config.toml",
+    "log.ndjson",
+    "damaged-log.ndjson",
+    "metrics.csv",
+    "manifest.json",
+    "scores.json",
+    "model.safetensors",
+    "report.html",
+    "checkpoints",
+];
+
+/// What the mark of a demo with this recipe says. Another recipe is of a run that somebody made there since.
+fn mark(recipe: &str) -> String {
+    format!(
+        "`structtoken demo` made this folder, and the next demo replaces it: recipe {:016x}\n",
+        rng::fnv1a(recipe.as_bytes())
+    )
+}
 
 /// Removes what an earlier demo left, and nothing else.
 fn make_room(run: &Path) -> Result<()> {
+    // Nobody else may be at it, whatever they do there.
+    let _lock = files::Lock::take(run)?;
+    let read = |name: &str| files::read_text(&run.join(name), files::RECIPE).ok();
+    let recipe = read("config.toml");
+    if recipe.is_some() && recipe.map(|recipe| mark(&recipe)) != read(MARK) {
+        return Err(Error::new(format!("`{}` holds a run that is not a demo", run.display()))
+            .with_hint("choose another folder with --out"));
+    }
     if !run.join(MARK).exists() {
-        if run.join("config.toml").exists() {
-            return Err(Error::new(format!("`{}` holds a run that is not a demo", run.display()))
-                .hint("choose another folder with --out"));
-        }
         return Ok(());
     }
-    for path in LEFT.map(|name| run.join(name)) {
+    let entries = std::fs::read_dir(run).map_err(|error| Error::file("read", run, error))?;
+    let left = |name: &str| {
+        LEFT.contains(&name) || (name.starts_with("events.out.tfevents.") && name.ends_with(".structtoken"))
+    };
+    for entry in entries.flatten().filter(|entry| entry.file_name().to_str().is_some_and(left)) {
+        let path = entry.path();
         let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
         match removed {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Error::file("replace the demo's", &path, error));
+                return Err(
+                    Error::file("replace the demo's", &path, error).with_hint("choose another folder with --out")
+                );
             }
             _ => {}
         }

@@ -8,16 +8,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use clap::{Args, Subcommand, ValueEnum};
-use structtoken::artifact::{self, Card};
+use structtoken::artifact::{self, ModelCard};
 use structtoken::config::Config;
-use structtoken::data::{Classes, Dataset, Joined, Matched, Split};
+use structtoken::dataset::{Classes, Dataset, Joined, Matched, Split};
 use structtoken::error::{Error, Result};
+use structtoken::eval::EvalOptions;
 use structtoken::eval::merge::{Identity, Part, merge};
 use structtoken::eval::summary::Evaluation;
-use structtoken::eval::{Ask, Inference, memory};
+use structtoken::infer::{Inference, memory};
 use structtoken::layers::parameters::visit;
 use structtoken::model::Model;
-use structtoken::report::run::About;
+use structtoken::report::About;
 use structtoken::shard::Shard;
 use structtoken::text::word;
 use structtoken::{device, eval, files, report, weights};
@@ -114,7 +115,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     arguments.output.check(std::slice::from_ref(path))?;
     let (device, name) = device::open(&arguments.computing.device)?;
     let Work { model, config, dataset, title, split, weights, opened } = Work::open(path, &arguments, &device)?;
-    let ask = Ask { certainty: !arguments.labels_only, suspects: arguments.suspects.into() };
+    let ask = EvalOptions { confidence: !arguments.labels_only, suspects: arguments.suspects.into() };
     let indices: Vec<usize> = match arguments.shard {
         Some(shard) => shard.range(dataset.len()).collect(),
         None => (0..dataset.len()).collect(),
@@ -133,14 +134,14 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     talk!("evaluating {} images of {of} on {name}", indices.len());
     let foretold = foretell(&model, &config, dataset.as_ref())?;
     let (progress, started) = (bar("{wide_bar} {pos}/{len}  {eta} left"), Instant::now());
-    let tally = eval::tally(&inference, dataset.as_ref(), &indices, ask, &mut |done, all| {
+    let accumulate = eval::accumulate(&inference, dataset.as_ref(), &indices, ask, &mut |done, all| {
         progress.set_length(all as u64);
         progress.set_position(done as u64);
         if interrupted.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })?;
     progress.finish_and_clear();
     counted.store(true, Ordering::SeqCst);
-    let Some(tally) = tally.filter(|_| !interrupted.load(Ordering::SeqCst)) else {
+    let Some(accumulate) = accumulate.filter(|_| !interrupted.load(Ordering::SeqCst)) else {
         talk!("stopped: nothing is written");
         return Ok(End::Interrupted);
     };
@@ -154,11 +155,11 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     if let (Some(shard), Some(out)) = (arguments.shard, &arguments.output.out) {
         let settings = serde_json::json!({"preprocess": preprocess, "eval": settings, "model": config.model});
         let identity = Identity::new(&weights, dataset.as_ref(), &split, settings, ask)?;
-        Part::new(shard, identity, tally).write(out)?;
+        Part::new(shard, identity, accumulate).write(out)?;
         talk!("wrote shard {shard} to `{}`; merge all shards with `eval merge`", out.display());
         return Ok(End::Done);
     }
-    let found = tally.evaluation(&dataset.classes().names);
+    let found = accumulate.evaluation(&dataset.classes().names);
     tell(&found, &arguments.output)?;
     let model_name = path.parent().and_then(Path::file_name).or(path.file_stem()).unwrap_or_default().to_string_lossy();
     let about = About {
@@ -191,7 +192,7 @@ fn foretell(model: &Model, config: &Config, dataset: &dyn Dataset) -> Result<Opt
     let (largest, image) = memory::largest(dataset, LOOKS)?;
     let (classes, threads) = (dataset.classes().len(), rayon::current_num_threads());
     let plan = memory::Plan { model: &config.model, classes, parameters, settings: &config.eval, image, threads };
-    let named = |error| Error::new(format!("cannot evaluate on `{}`", dataset.name(largest))).source(error);
+    let named = |error| Error::new(format!("cannot evaluate on `{}`", dataset.name(largest))).with_source(error);
     plan.ensure(4 * parameters).map_err(named)?;
     let found = plan.forecast();
     if found.is_small() {
@@ -219,8 +220,8 @@ const LOOKS: usize = 8;
 
 fn merge_shards(shards: &[PathBuf], output: &Output) -> Result<End> {
     let parts = shards.iter().map(|path| Ok((path.clone(), Part::read(path)?))).collect::<Result<Vec<_>>>()?;
-    let (identity, tally) = merge(parts)?;
-    let found = tally.evaluation(&identity.classes.names);
+    let (identity, accumulate) = merge(parts)?;
+    let found = accumulate.evaluation(&identity.classes.names);
     tell(&found, output)?;
     let about = About {
         title: "Evaluation".to_owned(),
@@ -237,11 +238,15 @@ impl Output {
         let files =
             [(&self.out, "--out", "{", "scores as JSON"), (&self.report, "--report", "<!doctype html", "a page")];
         for (path, option, beginning, what) in files {
-            let Some(path) = path.as_deref().filter(|path| path.is_file()) else { continue };
+            let Some(path) = path.as_deref() else { continue };
+            files::ensure_writable(path)?;
+            if !path.is_file() {
+                continue;
+            }
             let real = path.canonicalize().ok();
             let refuse = |why: &str| {
                 Err(Error::new(format!("{option} would replace `{}`, {why}", path.display()))
-                    .hint(format!("name another file after {option}")))
+                    .with_hint(format!("name another file after {option}")))
             };
             if real.is_some() && inputs.iter().any(|input| input.canonicalize().ok() == real) {
                 return refuse("which is read");
@@ -262,7 +267,8 @@ fn tell(found: &Evaluation, output: &Output) -> Result<()> {
     if output.json {
         found.scores.warnings.iter().for_each(|warning| talk!("warning: {warning}"));
     }
-    let json = serde_json::to_string_pretty(found).map_err(|error| Error::new("cannot write scores").source(error))?;
+    let json =
+        serde_json::to_string_pretty(found).map_err(|error| Error::new("cannot write scores").with_source(error))?;
     print(&if output.json { json.clone() } else { found.text() });
     match &output.out {
         Some(path) => files::write(path, json.as_bytes()),
@@ -307,7 +313,7 @@ impl Work {
             let config = Config::read(path, &arguments.changes)?;
             let Some(weights) = arguments.weights.clone() else {
                 return Err(Error::new(format!("`{}` is a recipe, which holds no weights", path.display()))
-                    .hint("give a model file, or add `--weights FILE`"));
+                    .with_hint("give a model file, or add `--weights FILE`"));
             };
             let classes = config.data.classes()?;
             let model = whole_network(&config, classes.len(), &weights, device)?;
@@ -356,7 +362,7 @@ impl Work {
             Some(opened) => {
                 let folder = arguments.data.as_deref().unwrap_or(Path::new(&title));
                 let (matched, absent) = Matched::new(dataset, classes, &title)
-                    .map_err(|error| error.hint(renaming(folder, classes, opened)))?;
+                    .map_err(|error| error.with_hint(renaming(folder, classes, opened)))?;
                 if !absent.is_empty() {
                     talk!(
                         "note: `{title}` has no class {}: each has an IoU of 0 in the mean if it is predicted all the \
@@ -373,7 +379,7 @@ impl Work {
                     classes.names.join(", "),
                     dataset.classes().names.join(", ")
                 ))
-                .hint("classes are matched by name where the dataset is given by --data"));
+                .with_hint("classes are matched by name where the dataset is given by --data"));
             }
             None => dataset,
         };
@@ -424,19 +430,20 @@ fn whole_network(config: &Config, classes: usize, path: &Path, device: &burn::te
     let state = weights::read(path)?;
     let options = weights::LoadOptions::strict();
     let (model, report) = weights::load(config.model.blank(classes, device), &state, &options)
-        .map_err(|error| Error::new(format!("cannot load `{}`", path.display())).source(error))?;
+        .map_err(|error| Error::new(format!("cannot load `{}`", path.display())).with_source(error))?;
     talk!("{report}");
     Ok(model)
 }
 
 /// What a model file says, with the changes of the command line.
-pub(crate) fn settings(card: &Card, changes: &[String], path: &Path) -> Result<Config> {
+pub(crate) fn settings(card: &ModelCard, changes: &[String], path: &Path) -> Result<Config> {
     let config =
         Config { model: card.model.clone(), data: card.data.clone(), eval: card.eval.clone(), ..Config::default() };
     if let Some(change) = changes.iter().find(|change| change.starts_with("model.")) {
-        return Err(Error::new(format!("--set {change}: the architecture of `{}` is fixed", path.display())).hint(
-            "train another model for another architecture; eval.*, data.root and data.preprocess can be changed",
-        ));
+        return Err(Error::new(format!("--set {change}: the architecture of `{}` is fixed", path.display()))
+            .with_hint(
+                "train another model for another architecture; eval.*, data.root and data.preprocess can be changed",
+            ));
     }
     Config::parse(&config.to_toml()?, &path.display().to_string(), changes)
 }

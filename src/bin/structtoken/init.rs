@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use structtoken::data::init::{self, Options, Purpose, TextEncoding};
-use structtoken::data::leftover::leftovers;
-use structtoken::data::spec::DatasetSpec;
+use structtoken::dataset::leftover::leftovers;
+use structtoken::dataset::spec::DatasetSpec;
 use structtoken::error::Result;
 use structtoken::text::word;
+use structtoken::tools::init;
+use structtoken::tools::init::{Options, Purpose, TextEncoding};
 
 use crate::End;
 use crate::console::{Steps, print};
@@ -109,7 +110,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     steps.clear();
     let counts: Vec<String> = plan.counts.iter().map(|(split, count)| format!("{count} {split}")).collect();
     let (kind, classes) = (&plan.kind, plan.spec.classes.len());
-    talk!("found {kind}: {} images, {classes} classes", counts.join(" and "));
+    let classes = if classes == 1 { "1 class".to_string() } else { format!("{classes} classes") };
+    talk!("found {kind}: {} images, {classes}", counts.join(" and "));
     talk!("classes: {}", plan.classes());
     for note in plan.notes.iter().chain(&plan.halved) {
         talk!("note: {note}");

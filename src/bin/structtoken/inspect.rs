@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
-use structtoken::artifact::{self, Card};
+use structtoken::artifact::{self, ModelCard};
 use structtoken::config::Config;
 use structtoken::error::{Error, Result};
 use structtoken::{inspect, weights};
@@ -41,7 +41,7 @@ fn recipe(arguments: &Arguments) -> Result<End> {
     let classes = match arguments.classes {
         Some(classes) if !(1..=255).contains(&classes) => {
             return Err(Error::new(format!("--classes {classes} is not between 1 and 255"))
-                .hint("labels are bytes, of which 255 is ignored"));
+                .with_hint("labels are bytes, of which 255 is ignored"));
         }
         Some(classes) => classes,
         None => config.data.classes()?.len(),
@@ -95,7 +95,7 @@ fn file(path: &Path, as_json: bool) -> Result<End> {
     Ok(End::Done)
 }
 
-fn describe(card: &Card) {
+fn describe(card: &ModelCard) {
     print(&format!("written by structtoken {}", card.version));
     if let Some(training) = &card.training {
         let percent =

@@ -27,10 +27,12 @@ mod repeat;
 mod runner;
 mod train;
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use structtoken::error::{Error, Result};
+use structtoken::text;
 
 #[global_allocator]
 static ALLOCATOR: allocator::Allocator = allocator::Allocator;
@@ -170,12 +172,12 @@ fn start_threads(computing: Option<&Computing>) -> Result<()> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(count.map_or(0, usize::from)).stack_size(STACK);
     pool.build_global().map_err(|error| {
         let wanted = count.map_or("one per core".to_owned(), |count| count.to_string());
-        Error::new(format!("cannot start the CPU threads ({wanted}, with 8 MB of stack each)")).source(error).hint(
-            format!(
+        Error::new(format!("cannot start the CPU threads ({wanted}, with 8 MB of stack each)"))
+            .with_source(error)
+            .with_hint(format!(
                 "start one with {}, or allow more processes (`ulimit -u`) and memory (`ulimit -v`)",
                 if computing.is_some() { "--threads 1" } else { "setting RAYON_NUM_THREADS=1 in the environment" }
-            ),
-        )
+            ))
     })
 }
 
@@ -204,7 +206,15 @@ fn keep_freed_memory() {
 
 fn report(error: &Error) {
     talk!("error: {error}");
-    if let Some(hint) = error.remedy() {
-        talk!("\nhint: {hint}");
+    if let Some(hint) = error.hint() {
+        talk!("\nhint: {}", whole(hint));
     }
+}
+
+/// A hint that ends in an option to add, with the whole command: that which was given, and the option.
+fn whole(hint: &str) -> String {
+    let Some(before) = hint.strip_suffix(": --set data.root=DIR") else { return hint.to_owned() };
+    let words: Vec<String> = std::env::args_os().skip(1).map(|word| text::word(Path::new(&word))).collect();
+    let option = if words.first().is_some_and(|word| word == "data") { "--root DIR" } else { "--set data.root=DIR" };
+    format!("{before}: structtoken {} {option}", words.join(" "))
 }

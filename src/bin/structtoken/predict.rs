@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use structtoken::data::image::{Image, Labels, encode_index_png, encode_png};
-use structtoken::data::init::{Role, Roles};
 use structtoken::error::{Error, Result};
-use structtoken::eval::infer::InferMode;
+use structtoken::image::{Image, Labels, encode_index_png, encode_png};
+use structtoken::infer::InferMode;
 use structtoken::model::ModelConfig;
 use structtoken::predict::written::{is_prediction, sign};
 use structtoken::predict::{Predictor, write_probabilities};
 use structtoken::rng::fnv1a;
+use structtoken::tools::init::{Role, Roles};
 use structtoken::{artifact, device, files};
 
 use crate::console::{Steps, bar, emit, print};
@@ -78,7 +78,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     match failed.len() {
         0 => Ok(End::Done),
         count => Err(Error::new(format!("{count} of {} images could not be predicted", images.len()))
-            .hint("the errors above say why; all others are written")),
+            .with_hint("the errors above say why; all others are written")),
     }
 }
 
@@ -117,9 +117,13 @@ fn one(
     if let Some(whole) = whole {
         whole.warn(path, (image.height, image.width));
     }
-    let failed = |error| Error::new(format!("cannot predict `{}`", path.display())).source(error);
+    let failed = |error| Error::new(format!("cannot predict `{}`", path.display())).with_source(error);
     let labels = predictor.predict_with(&image, progress).map_err(failed)?;
     let outputs = Outputs::of(arguments, name);
+    // Again: they may have come, or been edited, since all were looked at.
+    if !arguments.overwrite {
+        others(outputs.paths())?;
+    }
     files::write(&outputs.mask, &sign(encode_index_png(&labels, &predictor.classes().colors)?))?;
     if let Some(path) = &outputs.overlay {
         let picture = predictor.overlay(&image, &labels);
@@ -136,9 +140,9 @@ fn one(
         let shown = |path: &Path| path.to_string_lossy().into_owned();
         let (image, mask) = (shown(path), shown(&outputs.mask));
         let mut written = serde_json::json!({"image": image, "mask": mask, "classes": classes});
-        for (key, path) in [("overlay", outputs.overlay), ("probabilities", outputs.probabilities)] {
+        for (key, path) in [("overlay", &outputs.overlay), ("probabilities", &outputs.probabilities)] {
             if let Some(path) = path {
-                written[key] = shown(&path).into();
+                written[key] = shown(path).into();
             }
         }
         emit(&written);
@@ -165,12 +169,21 @@ fn images(arguments: &Arguments) -> Result<Vec<(PathBuf, PathBuf)>> {
     for input in &arguments.inputs {
         if input.is_dir() {
             let before = found.len();
-            let mut walk = Walk { root: input, out: arguments.out.canonicalize().ok(), seen: BTreeSet::new() };
+            let out = arguments.out.canonicalize().ok();
+            let mut walk = Walk { root: input, out, seen: BTreeSet::new(), earlier: Vec::new() };
             walk.enter(input, &mut found)?;
+            let earlier = walk.left_out();
             only_images(input, before, &mut found);
             if found.len() == before {
+                if let Some(earlier) = earlier {
+                    return Err(Error::new(format!("there are no images in `{}` but {earlier}", input.display()))
+                        .with_hint("to label those all the same, name the files"));
+                }
                 return Err(Error::new(format!("there are no images in `{}`", input.display()))
-                    .hint(format!("images end in {}", ENDINGS.map(|ending| format!(".{ending}")).join(", "))));
+                    .with_hint(format!("images end in {}", ENDINGS.map(|ending| format!(".{ending}")).join(", "))));
+            }
+            if let Some(earlier) = earlier {
+                talk!("note: `{}` holds {earlier}, left out; to label these too, name the files", input.display());
             }
         } else {
             found.push((input.clone(), input.file_stem().unwrap_or_default().into()));
@@ -187,34 +200,43 @@ fn images(arguments: &Arguments) -> Result<Vec<(PathBuf, PathBuf)>> {
                     "`{}` is an image to predict, and would be overwritten",
                     output.display()
                 ))
-                .hint("choose another folder with --out"));
+                .with_hint("choose another folder with --out"));
             }
-            if let Some(other) = taken.insert(output, path) {
+            if let Some(other) = taken.insert(output.clone(), path) {
                 return Err(Error::new(format!(
                     "`{}` and `{}` would be written to the same file",
                     other.display(),
                     path.display()
                 ))
-                .hint("predict them in two calls with a different --out"));
+                .with_hint("predict them in two calls with a different --out"));
             }
         }
     }
     if !arguments.overwrite {
         others(taken.keys())?;
     }
+    // One of each folder tells of all, but for those that are folders themselves.
+    let mut folder = None;
+    for path in taken.keys() {
+        if path.is_dir() || folder.replace(path.parent()) != Some(path.parent()) {
+            files::ensure_writable(path)?;
+        }
+    }
     Ok(found)
 }
 
-/// Fails if there are files at the places of outputs that no prediction wrote, before anything is computed.
+/// Fails if there are files at the places of outputs that no prediction wrote.
 fn others<'a>(outputs: impl Iterator<Item = &'a PathBuf>) -> Result<()> {
-    let mut others = outputs.filter(|path| path.is_file() && !is_prediction(path));
+    // What is no file is written to as it is, or refused.
+    let there = |path: &Path| path.is_file() || (path.is_symlink() && !path.exists());
+    let mut others = outputs.filter(|path| there(path) && !is_prediction(path));
     let Some(first) = others.next() else { return Ok(()) };
     let more = match others.count() {
         0 => String::new(),
         more => format!(", and so would {more} more"),
     };
     Err(Error::new(format!("`{}` is no earlier prediction, and would be replaced{more}", first.display()))
-        .hint("choose another folder with --out, or replace such files too with --overwrite"))
+        .with_hint("choose another folder with --out, or replace such files too with --overwrite"))
 }
 
 /// Of the pictures from `before` on, which lie in `folder`: its images alone, if it is a dataset. Others are as many as there
@@ -276,8 +298,8 @@ impl Outputs {
         }
     }
 
-    fn paths(self) -> impl Iterator<Item = PathBuf> {
-        [Some(self.mask), self.overlay, self.probabilities].into_iter().flatten()
+    fn paths(&self) -> impl Iterator<Item = &PathBuf> {
+        [Some(&self.mask), self.overlay.as_ref(), self.probabilities.as_ref()].into_iter().flatten()
     }
 }
 
@@ -306,9 +328,21 @@ struct Walk<'a> {
     out: Option<PathBuf>,
     /// Folders that have been entered: links may lead in circles.
     seen: BTreeSet<PathBuf>,
+    /// What was predicted into other folders, or beside the images, which is no input either.
+    earlier: Vec<PathBuf>,
 }
 
 impl Walk<'_> {
+    /// The earlier predictions that were met, in words.
+    fn left_out(&self) -> Option<String> {
+        let first = self.earlier.iter().min()?;
+        let (count, first) = (self.earlier.len(), first.display());
+        Some(match count {
+            1 => format!("an earlier prediction (`{first}`)"),
+            count => format!("earlier predictions ({count}, `{first}` first)"),
+        })
+    }
+
     fn enter(&mut self, folder: &Path, found: &mut Vec<(PathBuf, PathBuf)>) -> Result<()> {
         let canonical = folder.canonicalize().map_err(|error| Error::file("read", folder, error))?;
         if (self.out.as_ref() == Some(&canonical) && folder != self.root) || !self.seen.insert(canonical) {
@@ -324,6 +358,8 @@ impl Walk<'_> {
             }
             if path.is_dir() {
                 self.enter(&path, found)?;
+            } else if ending == "png" && is_prediction(&path) {
+                self.earlier.push(path);
             } else if ENDINGS.contains(&ending.as_str()) {
                 let inner = path.strip_prefix(self.root).unwrap_or(&path).with_extension("");
                 found.push((path.clone(), inner));

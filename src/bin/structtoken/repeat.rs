@@ -6,9 +6,9 @@ use std::process::Command;
 
 use structtoken::config::Config;
 use structtoken::error::{Error, Result};
-use structtoken::repeat::{Repeat, Summary};
+use structtoken::sweep::repeat::{Repeat, Summary};
 use structtoken::text::word;
-use structtoken::{files, train};
+use structtoken::{files, run};
 
 use crate::End;
 use crate::console::{emit, print};
@@ -24,10 +24,10 @@ pub(crate) fn run(arguments: &Arguments, repeat: Repeat, recipe: &Config, dir: &
     let begun = runs.iter().any(|(name, _)| dir.join(name).exists());
     if begun && !arguments.resume {
         return Err(Error::new(format!("`{}` already holds several runs", dir.display()))
-            .hint("resume them with --resume, or choose another folder with --out"));
+            .with_hint("resume them with --resume, or choose another folder with --out"));
     }
     belong_together(&runs, dir)?;
-    let _lock = train::prepare(recipe, dir, arguments.resume)?;
+    let _lock = run::prepare(recipe, dir, arguments.resume)?;
     repeat.write(dir)?;
     if let Repeat::Folds(count) = repeat {
         talk!(
@@ -50,15 +50,15 @@ pub(crate) fn run(arguments: &Arguments, repeat: Repeat, recipe: &Config, dir: &
     if !runner.failed.is_empty() {
         let (failed, all) = (runner.failed.len(), runs.len());
         return Err(Error::new(format!("{failed} of {all} runs failed: {}", runner.failed.join(", ")))
-            .hint(format!("their errors are above; continue with --resume --out {}", word(dir))));
+            .with_hint(format!("their errors are above; continue with --resume --out {}", word(dir))));
     }
-    let scores = runs.iter().map(|(name, _)| Ok((name.clone(), train::scores(&dir.join(name))?)));
+    let scores = runs.iter().map(|(name, _)| Ok((name.clone(), run::scores(&dir.join(name))?)));
     let summary = Summary::new(repeat, &scores.collect::<Result<Vec<_>>>()?)?;
     let folders: Vec<_> = runs.iter().map(|(name, _)| dir.join(name)).collect();
-    train::alike(&folders, matches!(repeat, Repeat::Folds(_)))?;
+    run::alike(&folders, matches!(repeat, Repeat::Folds(_)))?;
     summary.write(dir)?;
     if arguments.json {
-        emit(&serde_json::to_value(&summary).map_err(|error| Error::new("cannot write JSON").source(error))?);
+        emit(&serde_json::to_value(&summary).map_err(|error| Error::new("cannot write JSON").with_source(error))?);
     } else {
         print(summary.table().trim_end());
     }
@@ -84,10 +84,10 @@ fn belong_together(runs: &[(String, Config)], dir: &Path) -> Result<()> {
     let mut finished = Vec::new();
     for (name, config) in runs {
         let run = dir.join(name);
-        train::made_by(&run, config)?;
+        run::made_by(&run, config)?;
         if run.join(LAST).exists() {
             finished.push((run, config.clone()));
         }
     }
-    if finished.len() < runs.len() { train::still(&finished) } else { Ok(()) }
+    if finished.len() < runs.len() { run::still(&finished) } else { Ok(()) }
 }

@@ -83,10 +83,10 @@ impl<'a> Runner<'a> {
             talk!("\n{place}{left}");
             let started = Instant::now();
             let failed = |error| {
-                let error = Error::new("the system refused").source(error);
-                let help = error.remedy().unwrap_or("allow more processes (`ulimit -u`)");
+                let error = Error::new("the system refused").with_source(error);
+                let help = error.hint().unwrap_or("allow more processes (`ulimit -u`)");
                 let hint = format!("{help}; the same command with --resume, or `compare` again, continues");
-                Error::new(format!("cannot start a process for {run}")).source(error).hint(hint)
+                Error::new(format!("cannot start a process for {run}")).with_source(error).with_hint(hint)
             };
             match self.start(command(run)?, &place, rest).map_err(failed)? {
                 Some(0) => self.took.push(started.elapsed()),
@@ -130,6 +130,7 @@ impl<'a> Runner<'a> {
 
 /// This program, to be started again.
 pub(crate) fn program() -> Result<Command> {
-    let path = std::env::current_exe().map_err(|error| Error::new("cannot find this program's file").source(error))?;
+    let path =
+        std::env::current_exe().map_err(|error| Error::new("cannot find this program's file").with_source(error))?;
     Ok(Command::new(path))
 }

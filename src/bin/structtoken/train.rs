@@ -6,17 +6,18 @@ use std::time::{Duration, Instant};
 use burn::tensor::Device;
 use clap::Args;
 use structtoken::config::Config;
-use structtoken::data::init;
 use structtoken::error::{Error, Result};
 use structtoken::plan::{self, Plan, Wishes};
-use structtoken::repeat::Repeat;
-use structtoken::report::run::About;
-use structtoken::{artifact, bench, device, files, report, text, train};
+use structtoken::report::About;
+use structtoken::sweep::repeat::Repeat;
+use structtoken::tools::init;
+use structtoken::{artifact, bench, device, files, report, run, text};
 
 use crate::console::{Console, clock, print};
 use crate::dataset::{self, Named, Opened};
+use crate::repeat;
 use crate::runner::Child;
-use crate::{Computing, End, repeat};
+use crate::{Computing, End};
 
 /// Train on a folder of images and masks, or as a recipe says
 #[derive(Args)]
@@ -73,13 +74,14 @@ const EXAMPLES: &str = "Examples:
   structtoken train --resume --out runs/a                     go on where it was interrupted";
 
 pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
-    let from = arguments.from.as_deref().map_or(Ok(Vec::new()), train::settings_of)?;
+    let from = arguments.from.as_deref().map_or(Ok(Vec::new()), run::settings_of)?;
     if arguments.recipe.is_none() && !arguments.resume {
-        return Err(Error::new("there is no recipe to train")
-            .hint("give one, for instance `structtoken train configs/shapes/demo.toml`, or try `structtoken demo`"));
+        return Err(Error::new("there is no recipe to train").with_hint(
+            "give one, for instance `structtoken train configs/shapes/demo.toml`, or try `structtoken demo`",
+        ));
     }
     if !arguments.resume && !arguments.plan {
-        train::ensure_free(&run_folder(&arguments)?)?;
+        run::ensure_free(&run_folder(&arguments)?)?;
     }
     let (device, name) = device::open(&arguments.computing.device)?;
     let planning = Instant::now();
@@ -104,19 +106,19 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
         (None, Some(recipe)) if !arguments.resume || dataset::named(recipe)?.is_none() => {
             Config::read(recipe, &arguments.changes)?
         }
-        (None, _) => train::recipe(&run, &arguments.changes)?,
+        (None, _) => run::recipe(&run, &arguments.changes)?,
     };
     if let Some(repeat) = repeated(&arguments, &run)? {
         return repeat::run(&arguments, repeat, &config, &run);
     }
-    let _lock = train::prepare(&config, &run, arguments.resume)?;
+    let _lock = run::prepare(&config, &run, arguments.resume)?;
     let console = Console::new(arguments.json)?.tallying().stop_after(arguments.stop_after);
     let mut console = arguments.among.console(console)?;
     talk!("training on {name}, in `{}`", run.display());
     config.data.leftovers()?.iter().for_each(|left| talk!("note: not used: {}", left.text()));
     let started = Instant::now();
     let command = command_line();
-    let mut session = train::Session {
+    let mut session = run::Session {
         run: &run,
         resume: arguments.resume,
         trial: false,
@@ -126,11 +128,11 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
     };
     let (mut attempt, mut before) = (started, planning);
     let outcome = loop {
-        let outcome = train::run_by(&config, &session, &|| before + attempt.elapsed(), &mut console)?;
+        let outcome = run::train_by(&config, &session, &|| before + attempt.elapsed(), &mut console)?;
         if !outcome.collapsed {
             break outcome;
         }
-        let (next, told) = train::restart(&config, &run, &outcome)?;
+        let (next, told) = run::restart(&config, &run, &outcome)?;
         talk!("{told}");
         (config, session.resume) = (next, true);
         (attempt, before) = (Instant::now(), Duration::ZERO);
@@ -148,7 +150,7 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
         );
         return Ok(End::Interrupted);
     }
-    let scores = train::scores(&run)?;
+    let scores = run::scores(&run)?;
     let [model, page] = ["model.safetensors", "eval.html"].map(|name| text::word(&run.join(name)));
     let program = program();
     let about = About {
@@ -197,11 +199,11 @@ fn repeated(arguments: &Arguments, run: &Path) -> Result<Option<Repeat>> {
     match (known, asked) {
         (Some(Repeat::Seeds(_)), Some(Repeat::Folds(_))) | (Some(Repeat::Folds(_)), Some(Repeat::Seeds(_))) => {
             Err(Error::new(format!("`{}` holds runs of the other kind: seeds and folds do not mix", run.display()))
-                .hint("resume it without --seeds and --folds, or choose another folder with --out"))
+                .with_hint("resume it without --seeds and --folds, or choose another folder with --out"))
         }
         (None, Some(_)) if arguments.resume => {
             Err(Error::new(format!("`{}` does not hold several runs", run.display()))
-                .hint("start them without --resume, or give their folder with --out"))
+                .with_hint("start them without --resume, or give their folder with --out"))
         }
         _ => Ok(asked.or(known)),
     }
@@ -212,7 +214,7 @@ fn planned(arguments: &Arguments, from: &[String], device: &Device) -> Result<Op
     let Some(dataset) = the_dataset(arguments)? else {
         if arguments.plan || arguments.budget.is_some() || arguments.pretrained.is_some() {
             return Err(Error::new("--plan, --budget and --pretrained are for a dataset, not for a recipe")
-                .hint("give a dataset; in a recipe set train.max_time, train.iterations and train.pretrained"));
+                .with_hint("give a dataset; in a recipe set train.max_time, train.iterations and train.pretrained"));
         }
         return Ok(None);
     };
@@ -256,13 +258,12 @@ fn other_network(recipe: &Path, from: &Path) -> Result<()> {
     if stated.is_none() || stated == own {
         return Ok(());
     }
-    Err(Error::new(format!("`{}` has another decoder than the model `{}`", recipe.display(), from.display())).hint(
-        format!(
+    Err(Error::new(format!("`{}` has another decoder than the model `{}`", recipe.display(), from.display()))
+        .with_hint(format!(
             "leave [model] out of the recipe, as the model brings its own; or take only its backbone: in place of \
              --from pass --set train.pretrained={} --set train.pretrained_backbone_only=true",
             from.display()
-        ),
-    ))
+        )))
 }
 
 /// The dataset that stands in place of a recipe; none for a recipe, and for a run that goes on, which has its own.
@@ -297,7 +298,7 @@ fn run_folder(arguments: &Arguments) -> Result<PathBuf> {
     }
     let named = arguments.recipe.as_deref().and_then(|recipe| default_folder(recipe, Path::new("runs")));
     let Some(first) = named else {
-        return Err(Error::new("--resume needs the folder of the run").hint("pass it: --out runs/NAME"));
+        return Err(Error::new("--resume needs the folder of the run").with_hint("pass it: --out runs/NAME"));
     };
     // runs/NAME, runs/NAME-2, runs/NAME-3: a new run takes the next, one that goes on the last.
     let place = |n: usize| {

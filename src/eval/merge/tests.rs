@@ -1,9 +1,11 @@
 //! Shards that belong together, and those that cannot be.
 
 use super::*;
-use crate::data::Split;
-use crate::data::image::{IGNORE, Image, Labels};
-use crate::eval::{Certainty, Confusion, Evaluated};
+use crate::dataset::Split;
+use crate::eval::Evaluated;
+use crate::image::{IGNORE, Image, Labels};
+use crate::infer::Confidence;
+use crate::metrics::Confusion;
 
 fn identity() -> Identity {
     Identity {
@@ -13,14 +15,14 @@ fn identity() -> Identity {
         images: 1,
         names: hash(std::iter::empty::<&str>()),
         settings: serde_json::json!({"flip": false}),
-        ask: Ask::default(),
+        ask: EvalOptions::default(),
     }
 }
 
 /// Shards of no image: a dataset of none can be shared out too.
 fn part(shard: &str, identity: Identity) -> (PathBuf, Part) {
-    let tally = Tally::new(2, identity.ask);
-    (PathBuf::from(shard.replace('/', "-")), Part::new(shard.parse().unwrap(), identity, tally))
+    let counts = EvalAccumulator::new(2, identity.ask);
+    (PathBuf::from(shard.replace('/', "-")), Part::new(shard.parse().unwrap(), identity, counts))
 }
 
 #[test]
@@ -37,7 +39,7 @@ fn what_does_not_belong_together_is_refused() {
         (with(|one| one.split = Split::Test.to_string()), "another split"),
         (with(|one| one.images = 2), "other images"),
         (with(|one| one.settings = serde_json::json!({"flip": true})), "other inference settings"),
-        (with(|one| one.ask.certainty = true), "other options"),
+        (with(|one| one.ask.confidence = true), "other options"),
         (part("2/3", identity()), "another division"),
         (part("1/2", identity()), "are both shard 1/2"),
     ] {
@@ -56,24 +58,24 @@ fn what_does_not_belong_together_is_refused() {
 fn counted() -> [Part; 2] {
     let mut identity = identity();
     identity.classes = Classes { names: ["a", "b", "c"].map(String::from).to_vec(), colors: vec![[0; 3]; 3] };
-    (identity.images, identity.ask) = (4, Ask { certainty: true, suspects: 3 });
+    (identity.images, identity.ask) = (4, EvalOptions { confidence: true, suspects: 3 });
     identity.names = hash((0..4).map(|index| format!("image-{index}")));
     [1, 2].map(|shard| {
         let shard: Shard = format!("{shard}/2").parse().unwrap();
-        let mut tally = Tally::new(3, identity.ask);
+        let mut counts = EvalAccumulator::new(3, identity.ask);
         for index in shard.range(4) {
             let labels = |ids: Vec<u8>| Labels { width: 12, height: 8, ids };
             let right: Vec<bool> = (0..96).map(|at| at % 12 < 5 + index || at / 12 > 5).collect();
             let truth: Vec<u8> = (0..96).map(|at| if at == 90 { IGNORE } else { u8::from(at % 12 > 3) }).collect();
             let predicted = |at: usize| if right[at] { truth[at].min(1) } else { 0 };
-            let certainty = Certainty {
+            let confidence = Confidence {
                 confidence: (0..96).map(|at| 0.6 + (at % 12) as f32 / 40.0).collect(),
                 of_truth: (0..96).map(|at| if right[at] { 0.6 + (at % 12) as f32 / 40.0 } else { 0.05 }).collect(),
             };
             let (truth, prediction) = (labels(truth.clone()), labels((0..96).map(predicted).collect()));
             let mut confusion = Confusion::new(3);
             confusion.add(&truth, &prediction).unwrap();
-            tally.add(
+            counts.add(
                 index,
                 &Evaluated {
                     done: 1,
@@ -81,13 +83,13 @@ fn counted() -> [Part; 2] {
                     image: &Image { width: 12, height: 8, pixels: vec![0; 288] },
                     truth: &truth,
                     prediction: &prediction,
-                    certainty: Some(&certainty),
+                    confidence: Some(&confidence),
                     confusion: &confusion,
                     took: std::time::Duration::ZERO,
                 },
             );
         }
-        Part::new(shard, identity.clone(), tally)
+        Part::new(shard, identity.clone(), counts)
     })
 }
 
@@ -122,7 +124,7 @@ fn counts_that_cannot_be_are_refused_with_their_field() {
                 Err(error) => {
                     let text = error.to_string();
                     assert!(
-                        text.contains("shard.json`: ") && text.contains("`tally.") && error.remedy().is_some(),
+                        text.contains("shard.json`: ") && text.contains("`tally.") && error.hint().is_some(),
                         "{text}"
                     );
                     refused += 1;
@@ -173,7 +175,7 @@ fn shards_whose_parts_contradict_each_other_are_refused() {
         }
     }
     // No sum of shards runs over.
-    let mut large = part.tally.clone();
+    let mut large = part.counts.clone();
     let (mut sum, mut doubled) = (Ok(()), 0);
     while sum.is_ok() {
         let mut again = large.clone();
@@ -205,7 +207,7 @@ fn files_are_checked() {
     ] {
         std::fs::write(&path, text.replacen(from, to, 1)).unwrap();
         let error = Part::read(&path).unwrap_err();
-        assert!(error.to_string().contains(message) && error.remedy().is_some(), "{error}");
+        assert!(error.to_string().contains(message) && error.hint().is_some(), "{error}");
     }
 }
 

@@ -12,8 +12,8 @@ use burn::tensor::{Tensor, module};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::Map;
 use crate::kernels::bridge::{Kernel, Operands, SharedRoom, on_cpu, room, run, tensor, values, written};
+use crate::kernels::conv::Map;
 use crate::kernels::vector::{load, put, store, vectors};
 
 /// Depthwise convolution, stride 1, of the same size: `x [b, h, w, c]`, `weight [c, 1, k, k]` with an odd `k`, `bias [c]` to

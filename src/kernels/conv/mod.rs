@@ -12,9 +12,9 @@ use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Tensor, module};
 use rayon::prelude::*;
 
-use super::bridge::{Kernel, Operands, SharedRoom, on_cpu, room, run, tensor, values, written};
-use super::linear::{column_sums, linear};
-use super::matmul::{Precision, View, precision, rate};
+use crate::kernels::bridge::{Kernel, Operands, SharedRoom, on_cpu, room, run, tensor, values, written};
+use crate::kernels::linear::{column_sums, linear};
+use crate::kernels::matmul::{Precision, View, precision, rate};
 pub use depthwise::depthwise;
 use windows::{Places, Weights, Window};
 pub(crate) use winograd::CONV_POINTS;

@@ -11,8 +11,8 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::Map;
 use crate::kernels::bridge::SharedRoom;
+use crate::kernels::conv::Map;
 use crate::kernels::matmul::{Panels, Precision, View, second_level_cache};
 use crate::kernels::vector::{load, put, store, vectors};
 

@@ -12,9 +12,9 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use self::loops::{Backward, Extent, Forward, Level, levels, value_gradient};
-use super::bilinear::corners;
-use super::bridge::{Kernel, Operands, on_cpu, room, run, tensor, values, written};
-use super::vector::vectors;
+use crate::kernels::bilinear::corners;
+use crate::kernels::bridge::{Kernel, Operands, on_cpu, room, run, tensor, values, written};
+use crate::kernels::vector::vectors;
 
 /// The weighted sum of values at the points of each query: `value [b, n, heads, d]`, `locations [b, q, heads, levels,
 /// points, 2]`, `weights [b, q, heads, levels, points]` to `[b, q, heads d]`.

@@ -20,9 +20,9 @@ use burn::tensor::activation::{log_sigmoid, sigmoid};
 use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 
-use super::bridge::{Kernel, Operands, on_cpu, run, tensor, values};
-use super::upsample::{Position, positions, resize};
-use super::vector::vectors;
+use crate::kernels::bridge::{Kernel, Operands, on_cpu, run, tensor, values};
+use crate::kernels::upsample::{Position, positions, resize};
+use crate::kernels::vector::vectors;
 pub use pairs::pairwise_mask_losses;
 pub use point::PointLoss;
 use point::{ALPHA, Factors, Slopes, Sum};

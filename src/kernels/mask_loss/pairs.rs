@@ -7,9 +7,9 @@ use burn::tensor::activation::{log_sigmoid, sigmoid};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::CHUNK;
-use super::point::{ALPHA, Point, PointLoss};
 use crate::kernels::bridge::{Kernel, Operands, on_cpu, room, run, tensor, values, written};
+use crate::kernels::mask_loss::CHUNK;
+use crate::kernels::mask_loss::point::{ALPHA, Point, PointLoss};
 use crate::kernels::matmul::{Precision, Product, Threads, View};
 use crate::kernels::vector::{self, load, put, starts, vectors, within};
 

@@ -2,14 +2,15 @@
 //! chapter 3).
 
 use std::arch::asm;
-use std::arch::x86_64::{__cpuid, __cpuid_count};
+use std::arch::x86_64::{__cpuid, __cpuid_count, _mm512_load_ps};
 use std::sync::OnceLock;
 
-use super::tile::A_STRIDE;
+use crate::kernels::matmul::avx512::{masks, write_row};
+use crate::kernels::matmul::shape::{A_STRIDE, Target};
 
 /// A tile of sums, [32, 32].
 #[repr(C, align(64))]
-pub(super) struct Sums(pub(super) [f32; 1024]);
+struct Sums([f32; 1024]);
 
 /// Whether the processor has AMX for bf16, the system lets this process use it, and it multiplies as it should.
 pub(super) fn usable() -> bool {
@@ -262,4 +263,28 @@ summed! {
         "tdpbf16ps tmm2, tmm5, tmm6",
         "tdpbf16ps tmm3, tmm5, tmm7",
     ]
+}
+
+/// Sums go where they belong at once if nothing has to be done to them.
+///
+/// # Safety
+/// As for [`tile`]; the target is as for a tile.
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn write<const SPLIT: bool>(lanes: usize, a: *const u32, b: *const u32, target: &Target) {
+    let tile = if SPLIT { split_tile } else { tile };
+    // SAFETY: `Kernel::tile` has checked the lengths; a whole tile has room in the target.
+    unsafe {
+        if (target.rows, target.columns, target.add, target.scale) == (32, 32, false, 1.0) {
+            tile(lanes, a, b, target.corner, target.stride);
+            return;
+        }
+        let mut sums = std::mem::MaybeUninit::<Sums>::uninit();
+        tile(lanes, a, b, sums.as_mut_ptr().cast(), 32);
+        let sums = sums.as_ptr().cast::<f32>();
+        let masks = masks(target);
+        for row in 0..target.rows {
+            let sums = [0, 16].map(|half| _mm512_load_ps(sums.add(row * 32 + half)));
+            write_row(row, sums, masks, target);
+        }
+    }
 }

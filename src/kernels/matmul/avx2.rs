@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::tile::{LOOP_COLUMNS, LOOP_ROWS, Target};
+use crate::kernels::matmul::shape::{LOOP_COLUMNS, LOOP_ROWS, Target};
 
 /// Six rows of two vectors each, two vectors of b and one of a: all but one of the 16 registers. The rows of a lie `row`
 /// lanes apart, its columns `lane`.

@@ -12,12 +12,15 @@
 mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
-mod cut;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 mod pack;
 mod panels;
+mod shape;
 #[cfg(test)]
 mod tests;
 mod tile;
+mod tiling;
 
 use std::cell::Cell;
 use std::mem::MaybeUninit;
@@ -26,13 +29,13 @@ use std::ops::Range;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::bridge::{room, written};
-use cut::Cut;
-pub(super) use cut::second_level_cache;
+use crate::kernels::bridge::{room, written};
 use pack::Lanes;
 pub(super) use panels::{Layout, Panels};
 use panels::{Out, PANELS, Place};
 use tile::Kernel;
+use tiling::Cut;
+pub(super) use tiling::second_level_cache;
 
 /// In what precision the operands of products are taken. Sums are in f32, always.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -5,7 +5,9 @@
 mod avx512;
 
 #[cfg(target_arch = "x86_64")]
-use crate::kernels::simd::{Level, level};
+use crate::kernels::matmul::avx2::transpose;
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::simd::{Level, has_bf16, level};
 
 /// A cache line of lanes.
 #[derive(Clone, Copy)]
@@ -85,7 +87,7 @@ impl Lanes<'_> {
             "vectors exceed their slice"
         );
         #[cfg(target_arch = "x86_64")]
-        if columns.is_multiple_of(16) && super::tile::can_pack(self.form) {
+        if columns.is_multiple_of(16) && can_pack(self.form) {
             // SAFETY: the features were detected, and the assertions hold.
             unsafe { self.pack_avx512(place, [rows, columns], transposed) };
             return;
@@ -136,7 +138,7 @@ impl Lanes<'_> {
                     let place = &mut place[i * columns + vector..][..7 * columns + 8];
                     // SAFETY: both slices hold their matrix, and the features were detected.
                     unsafe {
-                        super::avx2::transpose(rows.as_ptr(), self.stride, place.as_mut_ptr(), columns);
+                        transpose(rows.as_ptr(), self.stride, place.as_mut_ptr(), columns);
                     }
                 }
                 for (i, j) in (whole..self.length).flat_map(|i| (0..8).map(move |j| (i, j))) {
@@ -169,6 +171,16 @@ impl Lanes<'_> {
             Form::PairsAcross | Form::SplitAcross => pair(at(2 * vector, i), at(2 * vector + 1, i)),
         }
     }
+}
+
+/// Whether operands of a form can be packed by AVX-512.
+#[cfg(target_arch = "x86_64")]
+fn can_pack(form: Form) -> bool {
+    level() == Level::Avx512
+        && match form {
+            Form::Single | Form::Rounded => true,
+            Form::PairsAlong | Form::PairsAcross | Form::SplitAlong | Form::SplitAcross => has_bf16(),
+        }
 }
 
 /// The nearest bf16, ties to even; a NaN stays one.

@@ -4,9 +4,10 @@ use std::cell::RefCell;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::pack::Line;
-use super::tile::{A_STRIDE, Kernel, Target};
-use super::{Precision, View, rewrite};
+use crate::kernels::matmul::pack::Line;
+use crate::kernels::matmul::shape::{A_STRIDE, BLOCK, Target};
+use crate::kernels::matmul::tile::Kernel;
+use crate::kernels::matmul::{Precision, View, rewrite};
 
 thread_local! {
     pub(super) static PANELS: RefCell<Panels> = RefCell::default();
@@ -201,9 +202,6 @@ struct Block {
     /// Lanes it takes when packed, zeros included.
     lanes: usize,
 }
-
-/// Most lanes of a block.
-pub(super) const BLOCK: usize = 512;
 
 /// The length of the blocks that an inner dimension falls into.
 pub(super) fn block(inner: usize, kernel: Kernel) -> usize {

@@ -1,20 +1,13 @@
 //! The innermost loops: a tile of a product, summed in registers.
 
-#[cfg(target_arch = "x86_64")]
-use std::arch::x86_64::*;
 use std::sync::OnceLock;
 
-use super::Precision;
+use crate::kernels::matmul::Precision;
+use crate::kernels::matmul::pack::{Form, Lanes, SPLIT_LANES};
+use crate::kernels::matmul::shape::{A_COLUMNS, A_STRIDE, AVX512_ROWS, LOOP_COLUMNS, LOOP_ROWS, Target};
 #[cfg(target_arch = "x86_64")]
-use super::amx;
-use super::pack::{Form, Lanes, SPLIT_LANES};
-use crate::kernels::simd::{Level, fma, level, vectorised};
-
-/// Lanes between two packed rows of the left-hand side: a block, and a line more, so that rows fall into different cache
-/// sets.
-pub(super) const A_STRIDE: usize = super::panels::BLOCK + 16;
-/// Lanes between two packed columns of the left-hand side: a line, into which the rows of a tile fit.
-const A_COLUMNS: usize = 16;
+use crate::kernels::matmul::{amx, avx2, avx512};
+use crate::kernels::simd::{Level, fma, has_bf16, level, vectorised};
 
 /// The instructions a tile is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,25 +166,25 @@ impl Kernel {
                         Order::Strided => [stride, 1],
                         Order::StridedColumns => [1, stride],
                     };
-                    super::avx2::tile(lanes, a, apart, b, target);
+                    avx2::tile(lanes, a, apart, b, target);
                 }
                 #[cfg(target_arch = "x86_64")]
                 Instructions::Avx512 => match layout.order {
-                    Order::Rows => avx512::<A_STRIDE, 1>(lanes, a, b, target),
-                    Order::Columns => avx512::<1, A_COLUMNS>(lanes, a, b, target),
-                    Order::Strided => avx512_strided(lanes, a, stride, b, target),
-                    Order::StridedColumns => avx512_columns(lanes, a, stride, b, target),
+                    Order::Rows => avx512::tile::<A_STRIDE, 1>(lanes, a, b, target),
+                    Order::Columns => avx512::tile::<1, A_COLUMNS>(lanes, a, b, target),
+                    Order::Strided => avx512::strided(lanes, a, stride, b, target),
+                    Order::StridedColumns => avx512::columns(lanes, a, stride, b, target),
                 },
                 #[cfg(target_arch = "x86_64")]
                 Instructions::Avx512Bf16 if layout.order == Order::Rows => {
-                    avx512_bf16::<A_STRIDE, 1>(lanes, a, b, target)
+                    avx512::bf16::<A_STRIDE, 1>(lanes, a, b, target)
                 }
                 #[cfg(target_arch = "x86_64")]
-                Instructions::Avx512Bf16 => avx512_bf16::<1, A_COLUMNS>(lanes, a, b, target),
+                Instructions::Avx512Bf16 => avx512::bf16::<1, A_COLUMNS>(lanes, a, b, target),
                 #[cfg(target_arch = "x86_64")]
-                Instructions::Amx if self.precision == Precision::Bf16x3 => amx_tile::<true>(lanes, a, b, target),
+                Instructions::Amx if self.precision == Precision::Bf16x3 => amx::write::<true>(lanes, a, b, target),
                 #[cfg(target_arch = "x86_64")]
-                Instructions::Amx => amx_tile::<false>(lanes, a, b, target),
+                Instructions::Amx => amx::write::<false>(lanes, a, b, target),
                 _ => {
                     let mut sums = [[0.0; LOOP_COLUMNS]; LOOP_ROWS];
                     match layout.order {
@@ -242,28 +235,11 @@ impl Drop for Session {
     }
 }
 
-/// Part of the output.
-pub(super) struct Target {
-    pub(super) corner: *mut f32,
-    /// Values between the starts of two rows.
-    pub(super) stride: usize,
-    pub(super) rows: usize,
-    pub(super) columns: usize,
-    /// Adds to what is there.
-    pub(super) add: bool,
-    pub(super) scale: f32,
-}
-
-#[cfg(target_arch = "x86_64")]
-fn has_bf16() -> bool {
-    is_x86_feature_detected!("avx512bf16")
-}
-
 /// Intel's processors multiply bf16 by `vdpbf16ps` at half the rate of f32; they have AMX for that, and where it is
 /// switched off f32 operands that are rounded to bf16 are faster. AMD's do it at the full rate.
 #[cfg(target_arch = "x86_64")]
 fn has_fast_bf16() -> bool {
-    let vendor = __cpuid(0);
+    let vendor = std::arch::x86_64::__cpuid(0);
     has_bf16() && [vendor.ebx, vendor.edx, vendor.ecx] != [*b"Genu", *b"ineI", *b"ntel"].map(u32::from_le_bytes)
 }
 
@@ -278,29 +254,9 @@ fn has_fast_bf16() -> bool {
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn has_bf16() -> bool {
-    false
-}
-
-#[cfg(not(target_arch = "x86_64"))]
 fn has_amx() -> bool {
     false
 }
-
-/// Whether operands of a form can be packed by AVX-512.
-#[cfg(target_arch = "x86_64")]
-pub(super) fn can_pack(form: Form) -> bool {
-    level() == Level::Avx512
-        && match form {
-            Form::Single | Form::Rounded => true,
-            Form::PairsAlong | Form::PairsAcross | Form::SplitAlong | Form::SplitAcross => has_bf16(),
-        }
-}
-
-/// Twelve vectors of AVX2 for the sums leave four for the operands; NEON has twice as many of half the size.
-pub(super) const LOOP_ROWS: usize = 6;
-/// Two vectors of AVX2.
-pub(super) const LOOP_COLUMNS: usize = 16;
 
 vectorised! {
     fn loops<const ROW: usize, const LANE: usize>(lanes: usize, a: *const u32, b: *const u32, sums: &mut [[f32; LOOP_COLUMNS]; LOOP_ROWS]) {
@@ -333,183 +289,6 @@ unsafe fn write(sums: &[f32], stride: usize, target: &Target) {
                 let place = target.corner.add(row * target.stride + column);
                 *place = if target.add { *place + value } else { value };
             }
-        }
-    }
-}
-
-/// Fourteen rows of two vectors each, two vectors of b and one of a: all but one of the 32 registers.
-const AVX512_ROWS: usize = 14;
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-unsafe fn avx512<const ROW: usize, const LANE: usize>(lanes: usize, a: *const u32, b: *const u32, target: &Target) {
-    let (a, mut b) = (a.cast::<f32>(), b.cast::<f32>());
-    let mut sums: [_; AVX512_ROWS] = std::array::from_fn(|_| [_mm512_setzero_ps(); 2]);
-    // SAFETY: `Kernel::tile` has checked the lengths.
-    unsafe {
-        for lane in 0..lanes {
-            let (b0, b1) = (_mm512_load_ps(b), _mm512_load_ps(b.add(16)));
-            for (row, sums) in sums.iter_mut().enumerate() {
-                let a = _mm512_set1_ps(*a.add(row * ROW + lane * LANE));
-                sums[0] = _mm512_fmadd_ps(a, b0, sums[0]);
-                sums[1] = _mm512_fmadd_ps(a, b1, sums[1]);
-            }
-            b = b.add(32);
-        }
-        write_avx512(sums, target);
-    }
-}
-
-/// The columns lie `stride` apart.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-unsafe fn avx512_columns(lanes: usize, a: *const u32, stride: usize, b: *const u32, target: &Target) {
-    let (mut a, mut b) = (a.cast::<f32>(), b.cast::<f32>());
-    let mut sums: [_; AVX512_ROWS] = std::array::from_fn(|_| [_mm512_setzero_ps(); 2]);
-    // SAFETY: `Kernel::tile` has checked the lengths.
-    unsafe {
-        for _ in 0..lanes {
-            let (b0, b1) = (_mm512_load_ps(b), _mm512_load_ps(b.add(16)));
-            for (row, sums) in sums.iter_mut().enumerate() {
-                let a = _mm512_set1_ps(*a.add(row));
-                sums[0] = _mm512_fmadd_ps(a, b0, sums[0]);
-                sums[1] = _mm512_fmadd_ps(a, b1, sums[1]);
-            }
-            (a, b) = (a.wrapping_add(stride), b.add(32));
-        }
-        write_avx512(sums, target);
-    }
-}
-
-/// Lanes of a panel that are fetched ahead: it lies in the second-level cache.
-#[cfg(target_arch = "x86_64")]
-const AHEAD: usize = 8;
-
-/// The rows lie `stride` apart.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-unsafe fn avx512_strided(lanes: usize, a: *const u32, stride: usize, b: *const u32, target: &Target) {
-    let mut b = b.cast::<f32>();
-    let mut sums: [_; AVX512_ROWS] = std::array::from_fn(|_| [_mm512_setzero_ps(); 2]);
-    // Every fifth row has a pointer of its own; addresses of those between need only multiples of the stride.
-    const APART: usize = 5;
-    let mut starts = [0, 1, 2].map(|i| a.cast::<f32>().wrapping_add(APART * i * stride));
-    let triple = 3 * stride;
-    // SAFETY: `Kernel::tile` has checked the lengths.
-    unsafe {
-        for _ in 0..lanes {
-            let (b0, b1) = (_mm512_load_ps(b), _mm512_load_ps(b.add(16)));
-            _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(32 * AHEAD).cast());
-            _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(32 * AHEAD + 16).cast());
-            for (row, sums) in sums.iter_mut().enumerate() {
-                let offset = match row % APART {
-                    3 => triple,
-                    within => within * stride,
-                };
-                let a = _mm512_set1_ps(*starts[row / APART].add(offset));
-                sums[0] = _mm512_fmadd_ps(a, b0, sums[0]);
-                sums[1] = _mm512_fmadd_ps(a, b1, sums[1]);
-            }
-            b = b.add(32);
-            starts = starts.map(|start| start.add(1));
-        }
-        write_avx512(sums, target);
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn avx512_bf16<const ROW: usize, const LANE: usize>(
-    lanes: usize,
-    a: *const u32,
-    mut b: *const u32,
-    target: &Target,
-) {
-    let mut sums: [_; AVX512_ROWS] = std::array::from_fn(|_| [_mm512_setzero_ps(); 2]);
-    // SAFETY: `Kernel::tile` has checked the lengths; 512 bits are 512 bits.
-    unsafe {
-        let pairs = |lanes: __m512i| std::mem::transmute::<__m512i, __m512bh>(lanes);
-        for lane in 0..lanes {
-            let b0 = pairs(_mm512_load_si512(b.cast()));
-            let b1 = pairs(_mm512_load_si512(b.add(16).cast()));
-            for (row, sums) in sums.iter_mut().enumerate() {
-                let a = pairs(_mm512_set1_epi32((*a.add(row * ROW + lane * LANE)).cast_signed()));
-                sums[0] = _mm512_dpbf16_ps(sums[0], a, b0);
-                sums[1] = _mm512_dpbf16_ps(sums[1], a, b1);
-            }
-            b = b.add(32);
-        }
-        write_avx512(sums, target);
-    }
-}
-
-/// Sums of AMX go where they belong at once if nothing has to be done to them.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-unsafe fn amx_tile<const SPLIT: bool>(lanes: usize, a: *const u32, b: *const u32, target: &Target) {
-    let tile = if SPLIT { amx::split_tile } else { amx::tile };
-    // SAFETY: `Kernel::tile` has checked the lengths; a whole tile has room in the target.
-    unsafe {
-        if (target.rows, target.columns, target.add, target.scale) == (32, 32, false, 1.0) {
-            tile(lanes, a, b, target.corner, target.stride);
-            return;
-        }
-        let mut sums = std::mem::MaybeUninit::<amx::Sums>::uninit();
-        tile(lanes, a, b, sums.as_mut_ptr().cast(), 32);
-        let sums = sums.as_ptr().cast::<f32>();
-        let masks = masks(target);
-        for row in 0..target.rows {
-            let sums = [0, 16].map(|half| _mm512_load_ps(sums.add(row * 32 + half)));
-            write_row(row, sums, masks, target);
-        }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[inline]
-#[target_feature(enable = "avx512f")]
-unsafe fn write_avx512(sums: [[__m512; 2]; AVX512_ROWS], target: &Target) {
-    let masks = masks(target);
-    for (row, sums) in sums.iter().enumerate() {
-        // A plain condition keeps the sums in registers, where the end of a loop over them would not.
-        if row < target.rows {
-            // SAFETY: the caller's word.
-            unsafe { write_row(row, *sums, masks, target) };
-        }
-    }
-}
-
-/// Which columns of the two halves of a tile the target has.
-#[cfg(target_arch = "x86_64")]
-#[inline]
-fn masks(target: &Target) -> [u16; 2] {
-    [0, 16].map(|first| match target.columns.saturating_sub(first) {
-        left @ 0..16 => (1u16 << left) - 1,
-        _ => u16::MAX,
-    })
-}
-
-#[cfg(target_arch = "x86_64")]
-#[inline]
-#[target_feature(enable = "avx512f")]
-unsafe fn write_row(row: usize, sums: [__m512; 2], masks: [u16; 2], target: &Target) {
-    let scale = _mm512_set1_ps(target.scale);
-    for half in 0..2 {
-        let value = _mm512_mul_ps(sums[half], scale);
-        // SAFETY: the caller's word, and the mask.
-        unsafe {
-            let place = target.corner.wrapping_add(row * target.stride + 16 * half);
-            // Stores under a mask are slow on some processors.
-            if masks[half] == u16::MAX {
-                let value = if target.add { _mm512_add_ps(_mm512_loadu_ps(place), value) } else { value };
-                _mm512_storeu_ps(place, value);
-                continue;
-            }
-            let value = match target.add {
-                true => _mm512_add_ps(_mm512_maskz_loadu_ps(masks[half], place), value),
-                false => value,
-            };
-            _mm512_mask_storeu_ps(place, masks[half], value);
         }
     }
 }

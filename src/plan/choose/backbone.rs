@@ -1,7 +1,7 @@
 //! The network of a recipe: the backbone, from weights or from scratch, and the decoder over it.
 
-use super::{Chosen, Network, SHORT, UNET};
 use crate::plan::Wishes;
+use crate::plan::choose::{Chosen, Network, SHORT, UNET};
 use crate::plan::facts::{Facts, Network as Found, Pretrained, Vit};
 use crate::weights::Convolutional;
 

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::data::Classes;
+use crate::dataset::Classes;
 use crate::kernels::Precision;
 use crate::plan::facts::Vit;
 use crate::weights::Convolutional;

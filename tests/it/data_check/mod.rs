@@ -10,10 +10,10 @@ mod values;
 use std::path::{Path, PathBuf};
 
 use image::{GrayImage, Luma, Rgb, RgbImage};
-use structtoken::data::check::{Fault, Level, Report, check};
-use structtoken::data::init::check_folder;
-use structtoken::data::spec::{DatasetSpec, Source};
-use structtoken::data::{Dataset, Split};
+use structtoken::dataset::spec::{DatasetSpec, Source};
+use structtoken::dataset::{Dataset, Split};
+use structtoken::tools::check::{Fault, Level, Report, check};
+use structtoken::tools::init::check_folder;
 
 use crate::cli::Lab;
 
@@ -199,7 +199,7 @@ fn bare_folders_are_checked() {
     assert!(report.ok, "{}", report.text());
     assert_eq!(report.splits.iter().map(|split| split.pairs).collect::<Vec<_>>(), [4, 3]);
     set.lab.write("train/masks/1.png", "");
-    set.colours("train/masks/2.png", |_, _| [7, 7, 7]);
+    set.colours("train/masks/2.png", |_, _| [7, 0, 9]);
     let report = check_folder(set.lab.dir.path(), &|_, _| ()).unwrap();
     let codes: Vec<&str> = report.faults.iter().filter(|f| f.level == Level::Fault).map(|fault| fault.code).collect();
     assert_eq!(codes, ["empty-file", "rgb-mask"], "{}", report.text());

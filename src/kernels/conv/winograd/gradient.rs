@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::points::{Felt, PLANES, Seen};
-use super::tiles::{Gather, Planes, Tiles, ToPoints};
-use super::{Map, POINTS, at_least, known, plane};
+use crate::kernels::conv::winograd::points::{Felt, PLANES, Seen};
+use crate::kernels::conv::winograd::tiles::{Gather, Planes, Tiles, ToPoints};
+use crate::kernels::conv::winograd::{Map, POINTS, at_least, known, plane};
 use crate::kernels::matmul::{Panels, View};
 use crate::kernels::vector::vectors;
 

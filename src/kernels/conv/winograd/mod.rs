@@ -13,8 +13,8 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-use super::Map;
 use crate::kernels::bridge::{SharedRoom, room, written};
+use crate::kernels::conv::Map;
 use crate::kernels::matmul::{Panels, Precision, View, second_level_cache, tile_rows};
 use crate::kernels::vector::vectors;
 pub(super) use gradient::weight_gradient;

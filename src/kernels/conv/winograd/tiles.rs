@@ -10,8 +10,8 @@ use crate::kernels::bridge::SharedRoom;
 use crate::kernels::matmul::{Layout, Panels};
 use crate::kernels::vector::{load, put};
 
-use super::super::Map;
-use super::points::{PLANES, POINTS, SIDE, Transform, gather, pixels, spread};
+use crate::kernels::conv::Map;
+use crate::kernels::conv::winograd::points::{PLANES, POINTS, SIDE, Transform, gather, pixels, spread};
 
 /// The tiles that cover a map.
 #[derive(Clone, Copy)]

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Form, Lanes, SPLIT_LANES, split};
+use crate::kernels::matmul::pack::{Form, Lanes, SPLIT_LANES, split};
 
 impl Lanes<'_> {
     /// # Safety

@@ -1,0 +1,112 @@
+//! One forward pass: whether it trains, which paths it drops, and what it shows on the way.
+
+use std::cell::RefCell;
+
+use burn::module::ParamId;
+use burn::tensor::{Tensor, TensorData};
+
+use crate::rng::Rng;
+
+/// Goes down through a model with its input.
+///
+/// It answers which samples a [`DropPath`](super::DropPath) keeps, and records activations by name for those who want to
+/// look: tests, and pictures of structure tokens.
+#[derive(Default)]
+pub struct ForwardContext<'a> {
+    keep: Option<RefCell<Keep<'a>>>,
+    trace: Option<RefCell<Vec<(String, TensorData)>>>,
+    scope: RefCell<Vec<String>>,
+    progress: f64,
+    statistics: RefCell<Vec<(ParamId, Tensor<1>)>>,
+}
+
+/// (batch size, drop rate) to one flag a sample: kept?
+type Keep<'a> = Box<dyn FnMut(usize, f64) -> Vec<bool> + 'a>;
+
+impl<'a> ForwardContext<'a> {
+    /// Inference: nothing is dropped, nothing recorded.
+    pub fn eval() -> Self {
+        Self::default()
+    }
+
+    /// Training: paths are dropped as drawn from `rng`.
+    pub fn train(mut rng: Rng) -> Self {
+        Self::train_with(move |batch, rate| (0..batch).map(|_| f64::from(rng.uniform()) >= rate).collect())
+    }
+
+    /// Training with given decisions, in the order in which the model asks: (batch size, rate) to one flag a sample.
+    pub fn train_with(keep: impl FnMut(usize, f64) -> Vec<bool> + 'a) -> Self {
+        Self { keep: Some(RefCell::new(Box::new(keep))), ..Self::default() }
+    }
+
+    /// The same pass at a point of training: 0 at its first step, 1 after the last.
+    #[must_use]
+    pub fn at(mut self, progress: f64) -> Self {
+        self.progress = progress;
+        self
+    }
+
+    /// How far training has come, from 0 to 1.
+    pub fn progress(&self) -> f64 {
+        self.progress
+    }
+
+    /// Is this a pass of training?
+    pub fn trains(&self) -> bool {
+        self.keep.is_some()
+    }
+
+    /// Are predictions wanted that inference does without: those that are only trained, or looked at?
+    pub fn wants_all(&self) -> bool {
+        self.trains() || self.is_traced()
+    }
+
+    /// Leaves a new value for a parameter that follows the batches instead of a gradient: a batch norm's mean or variance.
+    pub fn follow(&self, id: ParamId, value: Tensor<1>) {
+        self.statistics.borrow_mut().push((id, value));
+    }
+
+    /// The values left by [`ForwardContext::follow`], each without autodiff.
+    pub fn take_statistics(&self) -> Vec<(ParamId, Tensor<1>)> {
+        self.statistics.take()
+    }
+
+    /// The same pass, recording every activation that has a name.
+    #[must_use]
+    pub fn traced(mut self) -> Self {
+        self.trace = Some(RefCell::default());
+        self
+    }
+
+    /// Which samples keep a branch; `None` outside of training.
+    pub fn kept(&self, batch: usize, rate: f64) -> Option<Vec<bool>> {
+        self.keep.as_ref().map(|keep| (keep.borrow_mut())(batch, rate))
+    }
+
+    /// Names recorded inside of `body` start with `scope.`.
+    pub fn within<T>(&self, scope: &str, body: impl FnOnce() -> T) -> T {
+        self.scope.borrow_mut().push(scope.to_owned());
+        let result = body();
+        self.scope.borrow_mut().pop();
+        result
+    }
+
+    /// Whether anything is recorded.
+    pub fn is_traced(&self) -> bool {
+        self.trace.is_some()
+    }
+
+    /// Keeps a copy of `x` under `name`, if the pass is traced.
+    pub fn record<const D: usize>(&self, name: &str, x: &Tensor<D>) {
+        if let Some(trace) = &self.trace {
+            let mut name_parts = self.scope.borrow().clone();
+            name_parts.push(name.to_owned());
+            trace.borrow_mut().push((name_parts.join("."), super::fetch(x.clone())));
+        }
+    }
+
+    /// What was recorded, in order.
+    pub fn into_trace(self) -> Vec<(String, TensorData)> {
+        self.trace.map(RefCell::into_inner).unwrap_or_default()
+    }
+}

@@ -1,0 +1,12 @@
+//! What counts of pixels say: of label maps held against the truth.
+
+pub mod bootstrap;
+pub mod boundary;
+pub mod calibration;
+pub mod confusion;
+pub mod distance;
+pub mod image_counts;
+pub mod label_issues;
+pub mod overlap;
+
+pub use confusion::{Confusion, Scores};

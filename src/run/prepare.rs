@@ -1,0 +1,106 @@
+//! The folder of a run, begun or gone on with.
+
+use std::path::Path;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::run::checkpoint::Checkpoints;
+use crate::run::origin;
+
+/// Makes the folder of a run, with its resolved recipe in `config.toml`. It is this process's until the lock is dropped.
+///
+/// # Errors
+/// The folder holds another run, or with `resume` one of other settings or one whose recipe was changed, or it is in use, or it
+/// cannot be written.
+pub fn prepare(config: &Config, run: &Path, resume: bool) -> Result<files::Lock> {
+    let lock = files::Lock::take(run)?;
+    prepare_locked(config, run, resume)?;
+    Ok(lock)
+}
+
+/// Fails where no run can begin in the folder `run`, so that this is said before anything that takes long. Writes nothing.
+///
+/// # Errors
+/// It holds a run, or cannot be looked into.
+pub fn ensure_free(run: &Path) -> Result<()> {
+    let path = run.join("config.toml");
+    match path.symlink_metadata() {
+        Ok(_) if begun(run)? => Err(holds_one(run)),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(unusable("use", &path, error)),
+        _ => Ok(()),
+    }
+}
+
+fn begun(run: &Path) -> Result<bool> {
+    Ok(run.join("model.safetensors").exists() || !Checkpoints::new(run, 1).list()?.is_empty())
+}
+
+fn holds_one(run: &Path) -> Error {
+    Error::new(format!("`{}` already holds a run", run.display()))
+        .with_hint("go on with it by --resume, or take another folder with --out")
+}
+
+fn unusable(verb: &str, path: &Path, error: std::io::Error) -> Error {
+    Error::file(verb, path, error).with_hint("name a folder you may read and write with --out")
+}
+
+fn prepare_locked(config: &Config, run: &Path, resume: bool) -> Result<()> {
+    let path = run.join("config.toml");
+    let text = config.to_toml()?;
+    let begun = begun(run)?;
+    match files::read_text(&path, files::RECIPE) {
+        // What failed before its first checkpoint is no run.
+        Ok(_) if !resume && !begun => {}
+        Ok(_) if !resume => return Err(holds_one(run)),
+        Ok(before) => {
+            let before = Config::parse(&before, &path.display().to_string(), &[]);
+            let before = before.map_err(|error| restorable(run, error))?;
+            origin::same_recipe(run, &before)?;
+            if before == *config {
+                return Ok(());
+            }
+            return Err(Error::new(format!(
+                "`{}` was started with other settings than now: {}",
+                run.display(),
+                before.differences(config)?.join(", ")
+            ))
+            .with_hint(
+                "a resumed run must be the same run: leave out the recipe and --set to use what it was started with; \
+                   to continue from its weights with other settings start a new run with train.pretrained",
+            ));
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) => return Err(unusable("read", &path, error)),
+    }
+    if resume {
+        return Err(Error::new(format!("there is no run to resume in `{}`", run.display()))
+            .with_hint("start it without --resume, or give the right folder with --out"));
+    }
+    files::write(&path, text.as_bytes())
+}
+
+/// The recipe of the run in the folder `run`, to go on with it.
+///
+/// # Errors
+/// There is none, or it cannot be read any more: then where it is kept.
+pub fn recipe(run: &Path, changes: &[String]) -> Result<Config> {
+    let own = run.join("config.toml");
+    if own.exists() {
+        return Config::read(&own, changes)
+            .map_err(|error| if changes.is_empty() { restorable(run, error) } else { error });
+    }
+    let error = Error::new(format!("there is no run to resume in `{}`", run.display()));
+    Err(match origin::restore_recipe(run) {
+        Some(advice) => error.with_source(Error::new("its config.toml is gone")).with_hint(advice),
+        None => error.with_hint("give the folder of a run with --out, or give a recipe and leave out --resume"),
+    })
+}
+
+/// The error of a run's own recipe, with the way to get it back.
+fn restorable(run: &Path, error: Error) -> Error {
+    match origin::restore_recipe(run) {
+        Some(advice) => Error::new("the run's own recipe is damaged").with_source(error).with_hint(advice),
+        None => error,
+    }
+}

@@ -1,0 +1,92 @@
+//! A run that has collapsed, put aside and begun again.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::Duration;
+
+use super::log::{LOG_FILE, TABLE_FILE};
+use super::manifest::{self, Attempt};
+use super::{Outcome, SCORES};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::kernels::Precision;
+use crate::train::{SMALLER, Time, TrainConfig};
+use crate::{files, text};
+
+/// Puts a run that has collapsed aside, within its folder, and gives the recipe of the next attempt, which is in
+/// the folder then: a third of the learning rate, products in f32, and what is left of the time. Also what was done, in words.
+///
+/// # Errors
+/// Files that cannot be moved or written.
+pub fn restart(config: &Config, run: &Path, outcome: &Outcome) -> Result<(Config, String)> {
+    let next = next(&config.train, outcome);
+    let next = Config { train: next, ..config.clone() };
+    let changed = config.differences(&next)?;
+    let folder = (1..).map(|n| format!("collapsed-{n}")).find(|name| !run.join(name).exists()).unwrap_or_default();
+    let aside = run.join(&folder);
+    fs::create_dir_all(&aside).map_err(|error| Error::file("create", &aside, error))?;
+    for name in names(run)? {
+        let from = run.join(&name);
+        match fs::rename(&from, aside.join(&name)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(Error::file("move", &from, error)),
+            _ => {}
+        }
+    }
+    files::write(&run.join("config.toml"), next.to_toml()?.as_bytes())?;
+    let attempt = Attempt { folder, iteration: outcome.iteration, changed };
+    let told = begins_again(&next, &attempt);
+    manifest::collapsed(run, attempt, &next)?;
+    Ok((next, told))
+}
+
+/// The files of an attempt, of those in the folder of a run. The recipe comes last: until it is moved the run goes on by it,
+/// from its beginning where the checkpoints are gone.
+fn names(run: &Path) -> Result<Vec<String>> {
+    let failed = |error| Error::file("read", run, error);
+    let mut found = ["checkpoints", "model.safetensors", SCORES, LOG_FILE, TABLE_FILE].map(str::to_owned).to_vec();
+    for entry in fs::read_dir(run).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
+        if name.starts_with("events.out.tfevents") {
+            found.push(name);
+        }
+    }
+    found.push("config.toml".to_owned());
+    Ok(found)
+}
+
+/// What the next attempt does otherwise.
+fn next(train: &TrainConfig, outcome: &Outcome) -> TrainConfig {
+    let mut next = train.clone();
+    next.restarts = train.restarts.saturating_sub(1);
+    next.optimizer.lr /= SMALLER;
+    next.precision = Precision::F32;
+    if let Some(Time(limit)) = train.max_time {
+        let left = Duration::from_secs(limit.saturating_sub(outcome.spent).as_secs().max(1));
+        next.max_time = Some(Time(left));
+        // What the attempt had come to think of the machine's speed, for the time that is left.
+        let planned = outcome.bends.last().map_or(train.iterations, |bend| bend.iterations);
+        let share = left.as_secs_f64() / limit.as_secs_f64();
+        let scaled = |count: u64, share: f64| ((count as f64 * share) as u64).max(count.min(1));
+        let of_all = share * planned as f64 / train.iterations as f64;
+        next.iterations = scaled(train.iterations, of_all);
+        next.max_iterations = train.max_iterations.map(|most| scaled(most, share).max(next.iterations));
+        next.eval_every = scaled(train.eval_every, of_all);
+        next.save_every = scaled(train.save_every, of_all);
+        next.schedule.warmup_iters = scaled(train.schedule.warmup_iters, of_all);
+    }
+    next
+}
+
+/// What is said when a run begins again.
+fn begins_again(config: &Config, attempt: &Attempt) -> String {
+    let time = config
+        .train
+        .max_time
+        .map_or(String::new(), |time| format!(", within the {} that are left", text::spell(time.0)));
+    format!(
+        "the collapsed attempt is kept as `{}`; starting again{time}: {}",
+        attempt.folder,
+        attempt.changed.join(", ")
+    )
+}

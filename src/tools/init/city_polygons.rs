@@ -1,0 +1,194 @@
+//! Cityscapes' polygons, `*_gtFine_polygons.json`, where no label images are beside them; and sets that follow its form.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use crate::dataset::Split;
+use crate::dataset::spec::DatasetSpec;
+use crate::error::{Error, Result};
+use crate::image::IGNORE;
+use crate::image::raster::Area;
+use crate::tools::init::json::{Id, Object, side, with_keys};
+use crate::tools::init::notes::Notes;
+use crate::tools::init::outlines::{Outlined, Outlines, label};
+use crate::tools::init::pictures::Pictures;
+use crate::tools::init::plan::{Place, Plan};
+
+/// Labels of Cityscapes that are not judged.
+const VOID: [&str; 15] = [
+    "unlabeled",
+    "ego vehicle",
+    "rectification border",
+    "out of roi",
+    "static",
+    "dynamic",
+    "ground",
+    "parking",
+    "rail track",
+    "guard rail",
+    "bridge",
+    "tunnel",
+    "polegroup",
+    "caravan",
+    "trailer",
+];
+/// A label that is not drawn: what lies below it stays.
+const NOT_DRAWN: &str = "license plate";
+
+/// What files of polygons end in, and what stands before that.
+const ENDING: &str = "_polygons.json";
+const KINDS: [&str; 2] = ["_gtFine", "_gtCoarse"];
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct File {
+    #[serde(default, deserialize_with = "side")]
+    img_height: Option<usize>,
+    #[serde(default, deserialize_with = "side")]
+    img_width: Option<usize>,
+    objects: Vec<Object<Shape>>,
+}
+
+#[derive(Deserialize)]
+struct Shape {
+    label: Id,
+    polygon: Points,
+    #[serde(default)]
+    deleted: Option<serde_json::Value>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Points {
+    Of(Vec<[f64; 2]>),
+    Other(IgnoredAny),
+}
+
+impl Shape {
+    fn is_deleted(&self) -> bool {
+        matches!(&self.deleted, Some(serde_json::Value::Bool(true)))
+            || matches!(&self.deleted, Some(n) if n.as_f64().is_some_and(|n| n != 0.0))
+    }
+}
+
+/// The plan of `leftImg8bit` and `gtFine`, which holds polygons alone; `None` where it holds none.
+pub(super) fn plan(place: &Place) -> Result<Option<Plan>> {
+    let city = DatasetSpec::find("cityscapes")?;
+    let mut notes = Notes::default();
+    let mut read: Vec<(Split, String, PathBuf, File)> = Vec::new();
+    let hint = "it looks like Cityscapes' polygons: get the file again, or move it out of the folder";
+    for split in [Split::Train, Split::Val, Split::Test] {
+        for (name, path) in place.files(&place.dir.join("gtFine").join(split.to_string())) {
+            if !name.ends_with(ENDING) {
+                continue;
+            }
+            match with_keys::<File>(&path, &["imgHeight", "imgWidth", "objects"], hint)? {
+                Some(file) => read.push((split, name, path, file)),
+                None => notes.add("polygon files without sizes and objects were not read", format!("`{name}`")),
+            }
+        }
+    }
+    if read.is_empty() {
+        return Ok(None);
+    }
+    let trained: Vec<String> = city.classes.iter().map(|class| class.name.clone()).collect();
+    let known = |name: &str| trained.iter().any(|one| one == name) || VOID.contains(&name) || name == NOT_DRAWN;
+    // A group of what is known is that, as the set's own tools have it.
+    let plain = |name: &str| match name.strip_suffix("group").filter(|_| !known(name)) {
+        Some(single) => single.to_string(),
+        None => name.to_string(),
+    };
+    let labels: BTreeSet<String> = read
+        .iter()
+        .flat_map(|(.., file)| &file.objects)
+        .filter(|Object(shape)| !shape.is_deleted())
+        .map(|Object(shape)| plain(&shape.label.0))
+        .collect();
+    let strange: Vec<&String> = labels.iter().filter(|label| !known(label)).collect();
+    // Sets that follow the form have labels of their own.
+    let names: Vec<String> = match strange.is_empty() {
+        true => trained.clone(),
+        false => {
+            labels.iter().filter(|label| !VOID.contains(&label.as_str()) && *label != NOT_DRAWN).cloned().collect()
+        }
+    };
+    let classes: HashMap<&str, u8> = names.iter().enumerate().map(|(at, name)| (name.as_str(), label(at))).collect();
+    let mut groups: Vec<(Option<Split>, PathBuf, Vec<Outlined>)> = Vec::new();
+    for split in [Split::Train, Split::Val, Split::Test] {
+        let folder = place.dir.join("leftImg8bit").join(split.to_string());
+        let pictures = Pictures::below(place, &folder);
+        let mut outlined = Vec::new();
+        for (of, name, path, file) in &mut read {
+            if *of != split {
+                continue;
+            }
+            let base = name.trim_end_matches(ENDING);
+            let base = KINDS.iter().find_map(|kind| base.strip_suffix(kind)).unwrap_or(base);
+            let stems = [format!("{base}_leftImg8bit"), base.to_string()];
+            let image = stems.iter().flat_map(|stem| ["png", "jpg", "jpeg"].map(|ending| format!("{stem}.{ending}")));
+            let Some(image) = image.into_iter().find(|image| pictures.has(image)) else {
+                notes.add("polygon files without an image were not used", format!("`{name}`"));
+                continue;
+            };
+            let declared = file.img_width.zip(file.img_height).map(|(width, height)| [width, height]);
+            let mut one = Outlined { name: image, source: path.clone(), declared, areas: Vec::new(), fault: None };
+            for (number, Object(shape)) in std::mem::take(&mut file.objects).into_iter().enumerate() {
+                let which = format!("object {number} (`{}`)", shape.label);
+                let called = plain(&shape.label.0);
+                if shape.is_deleted() || called == NOT_DRAWN {
+                    continue;
+                }
+                match shape.polygon {
+                    Points::Of(points) if points.len() > 2 => {
+                        let class = classes.get(called.as_str()).copied().unwrap_or(IGNORE);
+                        one.areas.push((Area::Polygons(vec![points]), class, which));
+                    }
+                    Points::Of(_) => notes.add(
+                        "polygons of fewer than 3 corners were left out",
+                        format!("{which} of `{}`", path.display()),
+                    ),
+                    Points::Other(_) => {
+                        let wrong = format!(
+                            "the `polygon` of {which} of `{}` is not a list of pairs of numbers",
+                            path.display()
+                        );
+                        one.fault
+                            .get_or_insert(Error::new(wrong).with_hint("get the file again, or remove the object"));
+                    }
+                }
+            }
+            outlined.push(one);
+        }
+        // The polygons of the test split are withheld: its files hold the border alone.
+        if outlined.iter().any(|one| one.areas.iter().any(|(_, class, _)| *class != IGNORE) || one.fault.is_some()) {
+            groups.push((Some(split), folder, outlined));
+        } else if !outlined.is_empty() {
+            notes.add_many("images whose polygons show no class were left out", outlined.len(), format!("[{split}]"));
+        }
+    }
+    if groups.is_empty() {
+        return Err(Error::new(format!(
+            "no polygon in `{}` belongs to both a class and an image",
+            place.dir.join("gtFine").display()
+        ))
+        .with_hint("put the images below `leftImg8bit`, in the same folders of splits and cities"));
+    }
+    let found =
+        Outlines { kind: "Cityscapes' polygons", names: &names, normalised: false, void_rest: true, groups, notes };
+    let mut plan = place.outlines(found)?;
+    for (class, name) in plan.spec.classes.iter_mut().zip(&names) {
+        class.color = city.classes.iter().find(|one| one.name == *name).and_then(|one| one.color);
+    }
+    plan.notes.push(match strange.is_empty() {
+        true => "the classes are the 19 of Cityscapes; its other labels are ignored".to_string(),
+        false => format!(
+            "`{}` and {} other labels are not from Cityscapes: all labels except its void ones are classes",
+            strange[0],
+            strange.len() - 1
+        ),
+    });
+    Ok(Some(plan))
+}

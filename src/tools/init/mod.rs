@@ -1,0 +1,190 @@
+//! A folder looked at, and the dataset TOML that describes it.
+//!
+//! ```text
+//! folder ──[a reader for each known form]──▶ Plan ──[write]──▶ masks drawn from outlines, lists, dataset.toml
+//! ```
+//!
+//! A reader answers `None` for a folder that is not of its form, and an error for one that is, but cannot be described:
+//! with what was found and what to pass.
+
+mod asked;
+mod city_polygons;
+mod classes;
+mod coco;
+mod depth;
+mod folders;
+mod home;
+mod json;
+mod known;
+mod label_studio;
+mod label_studio_json;
+mod labelme;
+mod layers;
+mod lists;
+mod loveda;
+mod named;
+mod names;
+mod names_json;
+mod naming;
+mod notes;
+mod outlines;
+mod per_class;
+mod pictures;
+mod places;
+mod plan;
+mod read;
+mod roles;
+mod splits;
+mod supervisely;
+mod text;
+mod unknown;
+mod unused;
+mod used;
+mod via;
+mod voc;
+mod write;
+mod yolo;
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::tools::check;
+use crate::tools::check::{Progress, Report};
+use plan::Place;
+
+pub use plan::Plan;
+pub use read::TextEncoding;
+pub use roles::{Role, Roles};
+
+/// What the description is called where no other name is given.
+pub const FILE: &str = "dataset.toml";
+
+/// What the person says about the folder.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The folder of images, below the folder or elsewhere.
+    pub images: Option<PathBuf>,
+    /// The folder of masks.
+    pub masks: Option<PathBuf>,
+    /// Names of the classes, in the order of their values.
+    pub names: Vec<String>,
+    /// The value that the first of the names stands for, where that is not clear: 0 or 1.
+    pub first: Option<u16>,
+    /// Values of masks that count nowhere; an empty list says that all values are classes.
+    pub void: Option<Vec<u16>>,
+    /// Masks may be JPEGs, whose values are taken for the nearest common one within so much.
+    pub jpeg_tolerance: Option<u8>,
+    /// Coordinates beyond 1 in YOLO's files are pixels.
+    pub pixels: bool,
+    /// The encoding of text that is no Unicode.
+    pub text: Option<TextEncoding>,
+    /// What the description is for.
+    pub purpose: Purpose,
+}
+
+/// What a description is for: how it says paths, and what commands in notes write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// To be kept. Commands write it again.
+    #[default]
+    Lasting,
+    /// One run, in whose folder it lies. Commands write one that lasts, into the folder of the set.
+    Run,
+    /// This moment: it lies in a temporary place, and paths are absolute. Commands as for a run.
+    Moment,
+}
+
+/// Looks at `folder` and plans the description that will lie at `toml`. Writes nothing.
+///
+/// # Errors
+/// A folder that cannot be read, of no known form, or that leaves open what must be known; with what was found.
+pub fn look(folder: &Path, toml: &Path, options: &Options, progress: Progress) -> Result<Plan> {
+    asked::names_are_distinct(&options.names)?;
+    let place = Place::new(folder, toml, options)?;
+    type Reader = fn(&Place, Progress) -> Result<Option<Plan>>;
+    let readers: [Reader; 12] = [
+        known::plan,
+        loveda::plan,
+        yolo::plan,
+        coco::plan,
+        voc::plan,
+        label_studio::plan,
+        label_studio_json::plan,
+        supervisely::plan,
+        via::plan,
+        labelme::plan,
+        layers::plan,
+        folders::plan,
+    ];
+    // Whoever names folders of masks has no outlines.
+    let readers = if options.masks.is_some() { &readers[10..] } else { &readers[..] };
+    for reader in readers {
+        if let Some(mut plan) = reader(&place, progress)? {
+            place.refuse_unused(&plan.kind)?;
+            plan.spec.range = depth::range(&place, &plan, progress)?;
+            if let Some([_, most]) = plan.spec.range {
+                plan.notes.push(format!(
+                    "images have 16 bits per channel and use only a part of the range: `range` maps 0 to {most} to \
+                     black to white"
+                ));
+            }
+            plan.notes.extend(unused::note(&place, &plan));
+            return Ok(plan);
+        }
+    }
+    Err(unused::unknown(&place))
+}
+
+/// Checks a bare folder: as [`check::check`] does what [`look`] would describe it as.
+///
+/// # Errors
+/// As [`look`]; and outlines, which must be drawn as masks before they can be checked.
+pub fn check_folder(folder: &Path, progress: Progress) -> Result<Report> {
+    let toml = folder.join(FILE);
+    let options = Options::default();
+    let place = Place::new(folder, &toml, &options)?;
+    // Sets with lists and values of their own first; of others, the check says why values are no labels.
+    let plan = match known::plan(&place, progress)?.or(voc::plan(&place, progress)?) {
+        Some(plan) => plan,
+        None => match folders::plan_leniently(&place, progress)? {
+            Some(plan) => plan,
+            None => look(folder, &toml, &options, progress)?,
+        },
+    };
+    if !plan.jobs.is_empty() {
+        return Err(Error::new(format!("`{}` holds {}, not masks", folder.display(), plan.kind)).with_hint(format!(
+            "run: structtoken init '{}', which draws masks and writes a TOML to check",
+            folder.display()
+        )));
+    }
+    let mut spec = plan.spec;
+    for split in [&mut spec.train, &mut spec.val, &mut spec.test].into_iter().flatten() {
+        // A list that is not written yet cannot choose; what both would hold is looked at as one.
+        if split.list.as_ref().is_some_and(|list| plan.lists.iter().any(|(new, _)| new == list)) {
+            if split.images == split.masks {
+                return Err(Error::new(format!("`{}` holds images and masks in one folder", folder.display()))
+                    .with_hint(format!(
+                        "run: structtoken init '{}', which writes lists and a TOML to check",
+                        folder.display()
+                    )));
+            }
+            split.list = None;
+        }
+    }
+    if let (Some(train), Some(val)) = (&spec.train, &spec.val)
+        && train == val
+    {
+        spec.val = None;
+    }
+    check::check(&spec, None, progress)
+}
+
+/// Draws the masks of a plan and writes its lists and its TOML; returns what was written, the TOML last. With `replace`,
+/// what an earlier call wrote under these names is replaced. All is written or nothing.
+///
+/// # Errors
+/// Files that are there already, or that this program did not write; files that would lie on what is read; images that cannot
+/// be read any more; a full disk.
+pub fn write(plan: &Plan, replace: bool, progress: Progress) -> Result<Vec<PathBuf>> {
+    write::write(plan, replace, progress)
+}

@@ -1,0 +1,421 @@
+//! Which name belongs to which value: by what files say, by published colours, or by position where positions fit.
+
+use std::collections::HashMap;
+
+use crate::dataset::spec::{DatasetSpec, Encoding, MAX_CLASSES, Source};
+use crate::error::{Error, Result};
+use crate::tools::check::Survey;
+use crate::tools::init::asked::letters;
+use crate::tools::init::named::Named;
+use crate::tools::init::plan::Place;
+use crate::tools::init::used::Flag;
+
+/// What LabelMe's lists begin with: -1, which is 255 in masks, and 0.
+const IGNORED: &str = "__ignore__";
+const BACKGROUND: &str = "_background_";
+
+/// What is known of names before the values are looked at.
+pub(super) struct Match<'a> {
+    place: &'a Place<'a>,
+    /// Masks of three equal channels.
+    pub(super) grey: bool,
+    /// Names of values that a file states.
+    pub(super) told: HashMap<Source, String>,
+    /// Names without values, in order.
+    in_order: Vec<String>,
+    /// Where they are from.
+    source: Option<String>,
+    /// A list says that 255 is ignored.
+    pub(super) ignores_255: bool,
+    /// The published set whose names these are.
+    pub(super) published: Option<&'static str>,
+    /// How many values have no name.
+    pub(super) unnamed: usize,
+    pub(super) notes: Vec<String>,
+    colours: bool,
+    /// Values that masks hold.
+    present: std::collections::HashSet<Source>,
+    /// Names whose colour is in no mask.
+    unseen: Vec<String>,
+}
+
+impl<'a> Match<'a> {
+    pub(super) fn new(survey: &Survey, place: &'a Place<'a>, file: Option<(String, Vec<Named>)>) -> Self {
+        let colours = survey.encoding() == Encoding::Rgb;
+        let equal = |value: &Source| matches!(value, Source::Rgb([r, g, b]) if r == g && g == b);
+        let grey = colours && !survey.colours.is_empty() && survey.colours.keys().all(equal);
+        let mut found = Self {
+            place,
+            grey,
+            told: HashMap::new(),
+            in_order: Vec::new(),
+            source: None,
+            ignores_255: false,
+            published: None,
+            unnamed: 0,
+            notes: Vec::new(),
+            colours: colours && !grey,
+            present: survey.values().keys().copied().collect(),
+            unseen: Vec::new(),
+        };
+        if !place.options.names.is_empty() {
+            found.in_order = place.options.names.clone();
+        } else if let Some((file, named)) = file {
+            found.by_file(survey, file, named);
+        } else {
+            found.by_published(survey);
+        }
+        found
+    }
+
+    /// How many names count the values from 0.
+    pub(super) fn counted(&self) -> usize {
+        let told = self
+            .told
+            .keys()
+            .filter_map(|value| if let Source::Index(n) = value { Some(usize::from(*n) + 1) } else { None });
+        self.in_order.len().max(told.max().unwrap_or(0))
+    }
+
+    fn number(&self, n: u16) -> Source {
+        match u8::try_from(n) {
+            Ok(grey) if self.grey => Source::Rgb([grey; 3]),
+            _ => Source::Index(n),
+        }
+    }
+
+    fn by_file(&mut self, survey: &Survey, file: String, named: Vec<Named>) {
+        let palette = survey.palette.as_ref().filter(|_| survey.one_palette);
+        let by_colour = survey.encoding() == Encoding::Rgb && !self.grey;
+        for (line, Named { name, value, color }) in named.iter().enumerate() {
+            // Of a number and a colour, what masks hold counts.
+            let value = &color.filter(|_| by_colour).map(Source::Rgb).or(*value);
+            match value {
+                None => self.in_order.push(name.clone()),
+                Some(Source::Index(n)) => {
+                    self.told.entry(self.number(*n)).or_insert_with(|| name.clone());
+                }
+                Some(Source::Rgb(_)) if survey.encoding() == Encoding::Rgb => {
+                    let Some(value) = *value else { continue };
+                    match self.told.get(&value) {
+                        Some(first) if first != name => self.notes.push(format!(
+                            "`{file}` gives `{first}` and `{name}` one colour, {value}: it is `{first}`, and no mask can show \
+                             the other"
+                        )),
+                        Some(_) => {}
+                        None => drop(self.told.insert(value, name.clone())),
+                    }
+                }
+                // Masks of numbers: the palette says which colour each is shown in; without one, lines are counted.
+                Some(Source::Rgb(colour)) => match palette {
+                    Some(palette) => {
+                        let shown = survey.numbers.keys().filter(
+                            |value| matches!(value, Source::Index(n) if palette.get(usize::from(*n)) == Some(colour)),
+                        );
+                        let shown: Vec<Source> = shown.copied().collect();
+                        if shown.is_empty() {
+                            self.unseen.push(name.clone());
+                        }
+                        for value in shown {
+                            self.told.entry(value).or_insert_with(|| name.clone());
+                        }
+                    }
+                    None => drop(self.told.entry(Source::Index(line as u16)).or_insert_with(|| name.clone())),
+                },
+            }
+        }
+        let stated = named.iter().any(|named| matches!(named.value, Some(Source::Rgb(_))));
+        if stated && survey.encoding() == Encoding::Index {
+            self.notes.push(match palette {
+                Some(_) => format!("the colours in `{file}` were looked up in the masks' palette"),
+                None => format!("the masks have no palette, so the lines of `{file}` are counted from 0"),
+            });
+        }
+        if self.told.is_empty() && self.in_order.first().is_some_and(|name| name == IGNORED) {
+            self.ignores_255 = true;
+            self.in_order.remove(0);
+            // A list without the background is matched by position, as any other.
+            let next = if self.in_order.first().is_some_and(|name| name == BACKGROUND) {
+                let rest = std::mem::take(&mut self.in_order);
+                self.told = rest.into_iter().enumerate().map(|(n, name)| (self.number(n as u16), name)).collect();
+                ", and the next name is 0"
+            } else {
+                ""
+            };
+            self.notes.push(format!("`{file}` is from LabelMe: {IGNORED} is 255, which is ignored{next}"));
+        }
+        if by_colour {
+            let lost = |(value, name): (&Source, &String)| {
+                let Source::Rgb([r, g, b]) = *value else { return None };
+                let swapped = Source::Rgb([b, g, r]);
+                let unnamed = self.present.contains(&swapped) && !self.told.contains_key(&swapped);
+                (!self.present.contains(value) && unnamed)
+                    .then(|| format!("`{name}` is {value} there, and masks hold {swapped}"))
+            };
+            let mut lost: Vec<String> = self.told.iter().filter_map(lost).collect();
+            lost.sort();
+            if let Some(first) = lost.first() {
+                self.notes.push(format!(
+                    "red and blue may be swapped in the masks, as by OpenCV, or in `{file}` ({}): {first}; if so, swap them \
+                     in the file and look at the folder again",
+                    lost.len()
+                ));
+            }
+        }
+        self.source = Some(file);
+    }
+
+    /// The colours of a published set.
+    fn by_published(&mut self, survey: &Survey) {
+        let palette = survey.palette.as_ref().filter(|_| survey.one_palette);
+        let shown = |value: &Source| match value {
+            Source::Rgb(colour) => Some(*colour),
+            Source::Index(n) => palette?.get(usize::from(*n)).copied(),
+        };
+        if self.grey || survey.encoding() == Encoding::Index && palette.is_none() {
+            return;
+        }
+        for (set, called) in
+            [("voc", "Pascal VOC"), ("cityscapes", "Cityscapes"), ("ade20k", "ADE20K"), ("camvid", "CamVid")]
+        {
+            let Ok(spec) = DatasetSpec::find(set) else { continue };
+            let table: HashMap<[u8; 3], (usize, &str)> = spec
+                .classes
+                .iter()
+                .enumerate()
+                .filter_map(|(at, class)| Some((class.color?, (at, class.name.as_str()))))
+                .collect();
+            // What both leave out.
+            let void = |value: &Source, colour: [u8; 3]| {
+                colour == [0; 3] || colour == [224, 224, 192] || *value == Source::Index(255)
+            };
+            let mut told = HashMap::new();
+            let mut fits = true;
+            for value in survey.values().keys() {
+                let Some(colour) = shown(value) else { continue };
+                match table.get(&colour) {
+                    // Numbers are those of the set too: VOC's palette is everywhere.
+                    Some((at, name)) if set != "voc" || *value == Source::Index(*at as u16) || self.colours => {
+                        told.insert(*value, (*name).to_string());
+                    }
+                    None if void(value, colour) => {
+                        told.insert(*value, "void".to_string());
+                    }
+                    _ => fits = false,
+                }
+            }
+            // Black, red, green and the like are what anybody draws with: they are of no set.
+            let own = |value: &Source| shown(value).is_some_and(|rgb| rgb.iter().any(|c| !matches!(c, 0 | 255)));
+            let named = told.iter().filter(|(_, name)| *name != "void" && *name != "background");
+            let coloured = named.filter(|(value, _)| own(value)).count();
+            if fits && coloured >= 2 {
+                self.told = told;
+                self.published = Some(called);
+                return;
+            }
+        }
+    }
+
+    /// A name for each value, or for more values than occur.
+    pub(super) fn give(&mut self, values: &[Source], notes: &mut Vec<String>) -> Result<Vec<(Source, String)>> {
+        if !self.in_order.is_empty() {
+            return self.by_position(values, notes);
+        }
+        let black_white =
+            |value: &Source, n: u8| *value == Source::Rgb([n; 3]) || *value == Source::Index(u16::from(n));
+        let white = |value: &Source| black_white(value, 255) || *value == Source::Index(u16::MAX);
+        let binary = matches!(values, [a, b] if black_white(a, 0) && white(b));
+        let mut unnamed = 0;
+        let name = |(at, value): (usize, &Source)| match self.told.get(value) {
+            Some(name) => (*value, name.clone()),
+            None if binary => (*value, ["background", "object"][at].to_string()),
+            None => {
+                unnamed += 1;
+                (*value, plain(value, self.grey))
+            }
+        };
+        let named: Vec<(Source, String)> = values.iter().enumerate().map(name).collect();
+        self.unnamed = unnamed;
+        if unnamed > 0 {
+            // Said where all classes are known.
+        } else if let Some(source) = &self.source {
+            notes.push(format!("the class names are from `{source}`"));
+        }
+        let absent = self.told.iter().filter(|(value, _)| !self.present.contains(value) && **value != self.number(255));
+        let mut absent: Vec<&str> = absent
+            .map(|(_, name)| name.as_str())
+            .filter(|name| *name != "void")
+            .chain(self.unseen.iter().map(String::as_str))
+            .collect();
+        absent.sort_unstable();
+        if let (Some(source), false) = (&self.source, absent.is_empty()) {
+            let more = if absent.len() > 8 { " and others" } else { "" };
+            let shown = absent.iter().take(8).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+            notes.push(format!("`{source}` also names {shown}{more}, which no mask shows: left out"));
+        }
+        Ok(named)
+    }
+
+    fn by_position(&mut self, values: &[Source], notes: &mut Vec<String>) -> Result<Vec<(Source, String)>> {
+        let names = self.in_order.clone();
+        let given = !self.place.options.names.is_empty();
+        let from = self.source.as_ref().map_or("--names".to_string(), |file| format!("`{file}`"));
+        let (count, most) = (values.len(), names.len());
+        let counted = |names: usize, values: usize| {
+            format!(
+                "{names} name{} for {values} value{}",
+                if names == 1 { "" } else { "s" },
+                if values == 1 { "" } else { "s" }
+            )
+        };
+        let unfit = |values: &str, count: usize| {
+            let command = letters(count).and_then(|letters| self.place.again_with_names(false, letters));
+            let command = command.unwrap_or_else(|| format!("{} --names a,b,c", self.place.again(false, |_| {})));
+            Error::new(format!("{from} gives {}: {values}", counted(most, count)))
+                .with_hint(format!("pass a name for each value, in the order of the values: {command}"))
+        };
+        if self.colours {
+            // Colours have no order of their own.
+            if given && count == most {
+                return Ok(values.iter().copied().zip(names).collect());
+            }
+            let shown: Vec<String> = values.iter().take(16).map(Source::to_string).collect();
+            return Err(match given {
+                true => unfit(&shown.join(", "), count),
+                false => Error::new(format!(
+                    "{from} names classes but no colours, and the masks hold {}",
+                    shown.join(", ")
+                ))
+                .with_hint(format!(
+                    "write `name,r,g,b` lines into `class_dict.csv`, or pass a name for each colour, in this order: {}",
+                    letters(count)
+                        .and_then(|letters| self.place.again_with_names(false, letters))
+                        .unwrap_or_else(|| format!("{} --names a,b,c", self.place.again(false, |_| {})))
+                )),
+            });
+        }
+        let grey = self.grey;
+        let numbers: Vec<u16> = values
+            .iter()
+            .map(|value| match value {
+                Source::Index(n) => *n,
+                Source::Rgb([n, ..]) => u16::from(*n),
+            })
+            .collect();
+        let (Some(&low), Some(&last)) = (numbers.first(), numbers.last()) else { return Ok(Vec::new()) };
+        let (zero, high) = (low == 0, usize::from(last));
+        let value = |n: usize| match u8::try_from(n) {
+            Ok(n) if grey => Source::Rgb([n; 3]),
+            _ => Source::Index(n as u16),
+        };
+        if most > MAX_CLASSES {
+            return Err(unfit(&listed(&numbers), count));
+        }
+        // All names with the values that they count from `first`; with a background below them.
+        let from_first = |first: usize, all: bool| -> Vec<(Source, String)> {
+            let background = (first == 1 && zero).then(|| (value(0), "background".to_string()));
+            let counted = names.iter().enumerate().map(|(at, name)| (value(at + first), name.clone()));
+            background.into_iter().chain(counted).filter(|(value, _)| all || values.contains(value)).collect()
+        };
+        let in_order = |skip: usize| -> Vec<(Source, String)> {
+            let background = values[..skip].iter().map(|value| (*value, "background".to_string()));
+            background.chain(values[skip..].iter().copied().zip(names.iter().cloned())).collect()
+        };
+        const ZERO: &str =
+            "0 has no name and becomes a class of its own; if it means unlabelled, move it from `classes` to `ignore`";
+        let is_background = |name: &str| {
+            let plain: String = name.chars().filter(|c| c.is_alphanumeric()).collect();
+            ["background", "bg", "unlabeled", "unlabelled", "void", "none", "other", "ignore"]
+                .contains(&plain.to_lowercase().as_str())
+        };
+        let (by_zero, by_one) = (high < most, high <= most);
+        let said = |notes: &mut Vec<String>| {
+            if !given {
+                notes.push(format!("the class names are from {from}"));
+            }
+        };
+        self.place.uses(Flag::NamesFrom);
+        if let Some(first) = self.place.options.first {
+            let first = usize::from(first);
+            if high >= most + first || first > 1 {
+                return Err(unfit(&listed(&numbers), count));
+            }
+            said(notes);
+            return Ok(from_first(first, given));
+        }
+        // As many names as values, which count from 0.
+        if count == most && (by_zero || given) {
+            said(notes);
+            return Ok(in_order(0));
+        }
+        if zero && count == most + 1 {
+            said(notes);
+            notes.push(ZERO.to_string());
+            return Ok(in_order(1));
+        }
+        if by_zero && (is_background(&names[0]) || given) {
+            said(notes);
+            let absent: Vec<String> =
+                (0..most).filter(|at| !values.contains(&value(*at))).map(|at| format!("`{}`", names[at])).collect();
+            let shown = absent.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
+            let kept = if given { "kept as classes" } else { "left out" };
+            notes.push(format!(
+                "the names number the values from 0; no mask shows {shown}{}: {kept}",
+                if absent.len() > 8 { " and others" } else { "" }
+            ));
+            return Ok(from_first(0, given));
+        }
+        if count == most && low == 1 && by_one {
+            said(notes);
+            return Ok(from_first(1, false));
+        }
+        if by_one && !by_zero && count < most {
+            said(notes);
+            notes.push(format!("there are {most} names, and the values go up to {high}: the first name is 1"));
+            if zero {
+                notes.push(ZERO.to_string());
+            }
+            return Ok(from_first(1, false));
+        }
+        if count == most && !by_one {
+            said(notes);
+            return Ok(in_order(0));
+        }
+        if by_one {
+            let reading = |pairs: Vec<(Source, String)>| {
+                pairs.iter().take(6).map(|(value, name)| format!("{value} = {name}")).collect::<Vec<_>>().join(", ")
+            };
+            let count_from = |first| self.place.again(false, |options| options.first = Some(first));
+            let (a, b) = match by_zero {
+                true => (from_first(0, false), count_from(0)),
+                false => {
+                    let names = in_order(0).into_iter().map(|(_, name)| name).collect();
+                    let command = self.place.again_with_names(false, names);
+                    (in_order(0), command.unwrap_or_else(|| "--names with each value's name in order".to_string()))
+                }
+            };
+            return Err(Error::new(format!(
+                "{from} gives {}, and two readings are possible: {}; or {}",
+                counted(most, count),
+                reading(a),
+                reading(from_first(1, false))
+            ))
+            .with_hint(format!("say which: {b} for the first, {} for the second", count_from(1))));
+        }
+        Err(unfit(&listed(&numbers), count))
+    }
+}
+
+fn plain(value: &Source, grey: bool) -> String {
+    match value {
+        Source::Index(n) => format!("class {n}"),
+        Source::Rgb([n, ..]) if grey => format!("class {n}"),
+        Source::Rgb([r, g, b]) => format!("class {r}-{g}-{b}"),
+    }
+}
+
+/// Numbers in words.
+pub(super) fn listed(numbers: &[u16]) -> String {
+    let shown = numbers.iter().take(12).map(u16::to_string).collect::<Vec<_>>().join(", ");
+    if numbers.len() > 12 { format!("{shown} and {} more", numbers.len() - 12) } else { shown }
+}

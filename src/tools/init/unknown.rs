@@ -1,0 +1,129 @@
+//! What a folder of no known form holds, told by its files, and what to do then.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::dataset::walk::walk;
+use crate::files;
+use crate::image::formats::Format;
+use crate::tools::init::json::has_keys;
+use crate::tools::init::plan::Place;
+
+use crate::text::word;
+
+/// Pictures that are not read as images.
+const NOT_READ: [&str; 10] = ["heic", "heif", "avif", "jp2", "jxl", "dng", "cr2", "nef", "dcm", "nii"];
+
+const INIT: &str = "structtoken data init";
+
+/// What its files are, if they are something that others export too.
+pub(super) fn by_files(place: &Place) -> Option<String> {
+    let files = walk(place.dir).files;
+    let ends = |ending: &str| files.iter().find(|(name, _)| name.to_lowercase().ends_with(&format!(".{ending}")));
+    let start = |path: &Path| {
+        let mut start = Vec::new();
+        files::open(path).ok()?.take(1 << 14).read_to_end(&mut start).ok()?;
+        Some(String::from_utf8_lossy(&start).into_owned())
+    };
+    if let Some(hint) = without_endings(place, &files).or_else(|| yolo(place, &files)) {
+        return Some(hint);
+    }
+    if let Some(path) = files.iter().map(|(_, path)| path).find(|path| boxes_alone(path)) {
+        return Some(format!(
+            "`{}` is COCO with boxes and without outlines (`segmentation`): export outlines",
+            path.display()
+        ));
+    }
+    if let Some((name, text)) = ends("xml").and_then(|(name, path)| Some((name, start(path)?))) {
+        if text.contains("<annotations") && text.contains("<image") {
+            return Some(format!(
+                "`{name}` is CVAT's XML, which is not read: export the task as `Segmentation mask 1.1` or `COCO 1.0`"
+            ));
+        }
+        if text.contains("<bndbox") || text.contains("<object") {
+            return Some(format!(
+                "`{name}` holds boxes, as Pascal VOC has them for detection; masks are in its `SegmentationClass`"
+            ));
+        }
+    }
+    if let Some((name, _)) = ends("ndjson").or_else(|| ends("jsonl")) {
+        return Some(format!(
+            "`{name}` is a form that is not read: export the project as COCO, or as a mask for each image"
+        ));
+    }
+    let unread = NOT_READ.iter().find_map(|ending| Some((ending, ends(ending)?)));
+    if let Some((ending, (name, _))) = unread {
+        return Some(format!("pictures that end in .{ending} are not read (`{name}`): convert them to PNG or JPEG"));
+    }
+    ends("npy")
+        .filter(|_| files.iter().any(|(name, _)| name.ends_with(".png")))
+        .map(|(name, _)| format!("arrays are read as masks, and not as images (`{name}`): save images as PNG or JPEG"))
+}
+
+/// Pictures whose names have no ending: by folder.
+fn without_endings(place: &Place, files: &[(String, PathBuf)]) -> Option<String> {
+    let bare = |name: &str| !name.rsplit('/').next().unwrap_or(name).contains('.');
+    let picture = |path: &Path| {
+        let mut start = [0; 16];
+        files::open(path)
+            .and_then(|mut file| file.read(&mut start))
+            .is_ok_and(|read| Format::of(&start[..read]).is_some())
+    };
+    let mut folders: Vec<&Path> = Vec::new();
+    for (_, path) in files.iter().filter(|(name, path)| bare(name) && picture(path)).take(4096) {
+        let folder = path.parent()?;
+        if !folders.contains(&folder) {
+            folders.push(folder);
+        }
+    }
+    if folders.is_empty() || folders.len() > 8 {
+        return None;
+    }
+    let all = folders.iter().map(|folder| format!("{}/*", word(folder))).collect::<Vec<_>>().join(" ");
+    Some(format!(
+        "pictures have no ending, by which they are found; what it says does not matter; run: for f in {all}; do mv -n -- \
+         \"$f\" \"$f.png\"; done && {INIT} {}",
+        word(place.dir)
+    ))
+}
+
+/// Labels of YOLO without the file that names classes.
+fn yolo(place: &Place, files: &[(String, PathBuf)]) -> Option<String> {
+    let labels: Vec<&(String, PathBuf)> = files
+        .iter()
+        .filter(|(name, _)| name.ends_with(".txt") && (name.starts_with("labels/") || name.contains("/labels/")))
+        .collect();
+    let mut most = None;
+    for (_, path) in labels.iter().take(1000) {
+        let mut text = String::new();
+        files::open(path).ok()?.take(1 << 20).read_to_string(&mut text).ok()?;
+        for line in text.lines().filter(|line| !line.trim().is_empty()) {
+            let numbers: Option<Vec<f64>> = line.split_whitespace().map(|word| word.parse().ok()).collect();
+            let class = *numbers.filter(|numbers| numbers.len() >= 5)?.first()?;
+            (class.fract() == 0.0 && (0.0..255.0).contains(&class)).then_some(())?;
+            most = most.max(Some(class as usize));
+        }
+    }
+    let names = (0..=most?).map(|class| format!("class {class}")).collect::<Vec<_>>().join(", ");
+    let folder = |words: &[&str]| {
+        let of = |(name, _): &&&(String, PathBuf)| name.rsplit_once('/').map(|(folder, _)| folder.to_string());
+        let mut folders: Vec<String> = labels.iter().filter_map(|one| of(&one)).collect();
+        folders.sort();
+        folders.dedup();
+        let fits = |folder: &&String| folder.split('/').any(|part| words.contains(&part));
+        folders.iter().find(fits).map(|folder| folder.replacen("labels", "images", 1))
+    };
+    let train = folder(&["train", "training"]).or_else(|| folder(&["labels"]))?;
+    let val = folder(&["val", "valid", "validation"]).map_or(String::new(), |val| format!("val: {val}\\n"));
+    Some(format!(
+        "the labels look like YOLO, which names its classes in `data.yaml`; to write one, with names in the place of these: \
+         printf 'train: {train}\\n{val}names: [{names}]\\n' > {} && {INIT} {}",
+        word(&place.dir.join("data.yaml")),
+        word(place.dir)
+    ))
+}
+
+/// COCO whose annotations are boxes.
+fn boxes_alone(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending == "json") && has_keys(path, &["images", "annotations", "categories"])
+}

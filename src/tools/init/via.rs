@@ -1,0 +1,261 @@
+//! VGG Image Annotator: regions of all images in one JSON or CSV file.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::dataset::Split;
+use crate::error::{Error, Result};
+use crate::image::raster::Area;
+use crate::tools::check::Progress;
+use crate::tools::init::notes::Notes;
+use crate::tools::init::outlines::{Outlined, Outlines, label};
+use crate::tools::init::pictures::{Found, Pictures, folder_of};
+use crate::tools::init::plan::{Place, Plan};
+use crate::tools::init::read;
+use crate::tools::init::splits::split_called;
+
+/// One image's regions: the shape and what it is.
+struct Entry {
+    image: String,
+    regions: Vec<(Value, Value)>,
+}
+
+/// A plan for a folder with `via_region_data.json`, a project of VIA, or its CSV; one file for each folder of images.
+pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
+    let mut files: Vec<(String, PathBuf, Vec<Entry>)> = Vec::new();
+    for (name, path) in place.files(place.dir) {
+        let (_, ending) = name.rsplit_once('.').unwrap_or_default();
+        let entries = match ending.to_lowercase().as_str() {
+            "json" if is_called_so(&name) || begins_with(&path, JSON) => from_json(&path)?,
+            "csv" if begins_with(&path, CSV) => from_csv(&path)?,
+            _ => None,
+        };
+        if let Some(entries) = entries {
+            files.push((name, path, entries));
+        }
+    }
+    if files.is_empty() {
+        return Ok(None);
+    }
+    let mut notes = Notes::default();
+    let names: BTreeSet<String> = files
+        .iter()
+        .flat_map(|(_, _, entries)| entries)
+        .flat_map(|entry| &entry.regions)
+        .map(|(_, what)| class(what))
+        .collect();
+    let names: Vec<String> = names.into_iter().collect();
+    let pictures = Pictures::below(place, &place.images()?);
+    let mut absent = None;
+    let mut groups: std::collections::BTreeMap<(Option<Split>, PathBuf), Vec<Outlined>> = Default::default();
+    for (name, path, entries) in files {
+        let near = folder_of(&name).to_string();
+        for entry in entries {
+            let found = pictures.find(&entry.image, &near).map_err(|error| {
+                let hint = error.hint().unwrap_or_default().to_string();
+                Error::new(format!("`{}` names an image that cannot be used", path.display()))
+                    .with_source(error)
+                    .with_hint(hint)
+            });
+            let which = || format!("`{}`", entry.image);
+            let Some(found) = Pictures::left_out(found, &mut absent, &mut notes, which)? else { continue };
+            if let Found::Called(image) = found {
+                notes.add("images were found by their file names alone", format!("`{}` is `{image}`", entry.image));
+            }
+            let image = found.name();
+            let split = image.split_once('/').and_then(|(folder, rest)| Some((split_called(folder)?, folder, rest)));
+            let (split, images, below) = match split {
+                Some((split, folder, rest)) => (Some(split), pictures.root().join(folder), rest),
+                None => (None, pictures.root().to_path_buf(), image),
+            };
+            let (mut areas, mut fault) = (Vec::new(), None);
+            for (number, (shape, what)) in entry.regions.iter().enumerate() {
+                let called = class(what);
+                let which = format!("region {number} (`{called}`) of `{image}`");
+                let at = names.iter().position(|name| *name == called).map_or(0, label);
+                match area(shape) {
+                    Ok(Some(area)) => areas.push((area, at, which)),
+                    Ok(None) => {
+                        let kind = shape["name"].as_str().unwrap_or("unknown");
+                        notes.add(format!("regions of type `{kind}` have no area and were left out"), which);
+                    }
+                    Err(error) => {
+                        let wrong =
+                            Error::new(format!("{which} in `{}` cannot be used", path.display())).with_source(error);
+                        fault.get_or_insert(wrong.with_hint("export it again, or remove the region"));
+                    }
+                }
+            }
+            let one = Outlined { name: below.to_string(), source: path.clone(), declared: None, areas, fault };
+            groups.entry((split, images)).or_default().push(one);
+        }
+    }
+    if let Some(absent) = absent.filter(|_| groups.is_empty()) {
+        return Err(absent);
+    }
+    let groups = groups.into_iter().map(|((split, images), outlined)| (split, images, outlined)).collect();
+    place
+        .outlines(Outlines { kind: "VIA regions", names: &names, normalised: false, void_rest: false, groups, notes })
+        .map(Some)
+}
+
+/// What stands in each file near its beginning. Exports are called by their project, in whose name there need be no `via`.
+const JSON: &[&str] = &["\"file_attributes\"", "\"regions\"", "\"shape_attributes\""];
+const CSV: &[&str] = &["filename", "region_shape_attributes", "region_attributes"];
+
+fn is_called_so(name: &str) -> bool {
+    name.to_lowercase().contains("via")
+}
+
+/// Whether these words are in the first bytes of a file. One that cannot be read is none of VIA's.
+fn begins_with(path: &Path, words: &[&str]) -> bool {
+    read::start(path, 1 << 14).is_ok_and(|start| words.iter().all(|word| start.contains(word)))
+}
+
+fn from_json(path: &Path) -> Result<Option<Vec<Entry>>> {
+    let bytes = read::bytes(path)?;
+    let Ok(value) = serde_json::from_slice::<Value>(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes)) else {
+        return Err(Error::new(format!("`{}` is damaged or cut short", path.display()))
+            .with_hint("it looks like VIA: export it again, or move it out of the folder"));
+    };
+    let images = value.get("_via_img_metadata").unwrap_or(&value);
+    let Some(images) = images.as_object() else { return Ok(None) };
+    let entries: Vec<Entry> = images
+        .values()
+        .filter_map(|image| {
+            let regions: Vec<&Value> = match image.get("regions")? {
+                Value::Array(list) => list.iter().collect(),
+                Value::Object(map) => map.values().collect(),
+                _ => return None,
+            };
+            let regions =
+                regions.iter().map(|r| (r["shape_attributes"].clone(), r["region_attributes"].clone())).collect();
+            Some(Entry { image: image.get("filename")?.as_str()?.to_string(), regions })
+        })
+        .collect();
+    Ok((!entries.is_empty()).then_some(entries))
+}
+
+fn from_csv(path: &Path) -> Result<Option<Vec<Entry>>> {
+    let text = read::annotations(path)?;
+    let heading = text.split(['\n', '\r']).next().unwrap_or_default();
+    // Spreadsheets write what their country does.
+    let between = [',', ';', '\t'].into_iter().max_by_key(|between| heading.matches(*between).count()).unwrap_or(',');
+    let mut rows = rows(&text, between).into_iter();
+    let Some(heading) = rows.next() else { return Ok(None) };
+    let column = |name: &str| heading.iter().position(|cell| cell.trim_start_matches('#') == name);
+    let (Some(file), Some(shape), Some(what)) =
+        (column("filename"), column("region_shape_attributes"), column("region_attributes"))
+    else {
+        return Ok(None);
+    };
+    let mut entries: Vec<Entry> = Vec::new();
+    for (number, row) in rows.enumerate() {
+        let cell = |at: usize| row.get(at).map(String::as_str).unwrap_or_default();
+        let value = |at: usize| {
+            serde_json::from_str::<Value>(cell(at)).map_err(|error| {
+                Error::new(format!("row {} of `{}` holds no region", number + 2, path.display()))
+                    .with_source(error)
+                    .with_hint("export it again")
+            })
+        };
+        if entries.last().is_none_or(|entry| entry.image != cell(file)) {
+            entries.push(Entry { image: cell(file).to_string(), regions: Vec::new() });
+        }
+        let (shape, what) = (value(shape)?, value(what)?);
+        if let Some(entry) = entries.last_mut().filter(|_| shape.get("name").is_some()) {
+            entry.regions.push((shape, what));
+        }
+    }
+    Ok((!entries.is_empty()).then_some(entries))
+}
+
+/// Rows of cells, which may be in quotes.
+fn rows(text: &str, between: char) -> Vec<Vec<String>> {
+    let (mut rows, mut row, mut cell, mut quoted) = (Vec::new(), Vec::new(), String::new(), false);
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' if quoted && chars.peek() == Some(&'"') => cell.extend(chars.next()),
+            '"' => quoted = !quoted,
+            c if c == between && !quoted => row.push(std::mem::take(&mut cell)),
+            '\r' if !quoted && chars.peek() == Some(&'\n') => {}
+            '\n' | '\r' if !quoted => {
+                row.push(std::mem::take(&mut cell));
+                rows.push(std::mem::take(&mut row));
+            }
+            c => cell.push(c),
+        }
+    }
+    if !cell.is_empty() || !row.is_empty() {
+        row.push(cell);
+        rows.push(row);
+    }
+    rows
+}
+
+/// What a region is, by its attributes: the one that is called so, or the first.
+fn class(what: &Value) -> String {
+    let text = |value: &Value| match value {
+        Value::String(text) if !text.trim().is_empty() => Some(text.trim().to_string()),
+        Value::Number(number) => Some(number.to_string()),
+        // Boxes that are ticked.
+        Value::Object(ticks) => {
+            ticks.iter().find(|(_, tick)| **tick == Value::Bool(true)).map(|(name, _)| name.clone())
+        }
+        _ => None,
+    };
+    let Some(map) = what.as_object() else { return "object".to_string() };
+    let known = ["class", "label", "category", "type", "name"];
+    let named = known.iter().find_map(|key| map.iter().find(|(name, _)| name.to_lowercase() == *key));
+    named.map(|(_, value)| value).into_iter().chain(map.values()).find_map(text).unwrap_or("object".to_string())
+}
+
+fn area(shape: &Value) -> Result<Option<Area>> {
+    let number = |key: &str| shape[key].as_f64().ok_or_else(|| Error::new(format!("its `{key}` is not a number")));
+    let numbers = |key: &str| -> Result<Vec<f64>> {
+        serde_json::from_value(shape[key].clone()).map_err(|_| Error::new(format!("its `{key}` are no numbers")))
+    };
+    Ok(match shape["name"].as_str() {
+        Some("polygon") => {
+            let (x, y) = (numbers("all_points_x")?, numbers("all_points_y")?);
+            if x.len() != y.len() {
+                return Err(Error::new(format!("it has {} `all_points_x` and {} `all_points_y`", x.len(), y.len())));
+            }
+            let ring: Vec<[f64; 2]> = x.into_iter().zip(y).map(|(x, y)| [x, y]).collect();
+            (ring.len() > 2).then_some(Area::Polygons(vec![ring]))
+        }
+        Some("rect") => {
+            let (x, y, w, h) = (number("x")?, number("y")?, number("width")?, number("height")?);
+            Some(Area::Polygons(vec![vec![[x, y], [x + w, y], [x + w, y + h], [x, y + h]]]))
+        }
+        Some("circle") => Some(Area::Disc([number("cx")?, number("cy")?], number("r")?)),
+        Some("ellipse") => {
+            // In radians, clockwise.
+            let turn = if shape["theta"].is_null() { 0.0 } else { number("theta")? };
+            Some(Area::ellipse([number("cx")?, number("cy")?], [number("rx")?, number("ry")?], turn))
+        }
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ellipses_are_turned() {
+        let of = |theta: &str| {
+            let json = format!(r#"{{"name": "ellipse", "cx": 9, "cy": 9, "rx": 6, "ry": 2{theta}}}"#);
+            area(&serde_json::from_str(&json).unwrap())
+        };
+        assert_eq!(of("").unwrap(), Some(Area::Ellipse([9.0; 2], [6.0, 2.0])));
+        let Some(Area::Polygons(rings)) = of(", \"theta\": 0.5").unwrap() else { panic!("it is no polygon") };
+        // The end of the long axis, clockwise below the right.
+        let [x, y] = rings[0][0];
+        assert!((x - 9.0 - 6.0 * 0.5f64.cos()).abs() < 1e-9 && (y - 9.0 - 6.0 * 0.5f64.sin()).abs() < 1e-9);
+        assert!(of(", \"theta\": \"0.5\"").is_err());
+    }
+}

@@ -1,0 +1,79 @@
+//! What is kept of a run while it goes, so that it can be resumed and looked at.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::bend::Bend;
+use super::observer::Progress;
+use super::state::{RunState, TrainState};
+use crate::error::Result;
+use crate::metrics::Scores;
+
+/// Keeps a run. All methods keep nothing by default, and `()` keeps nothing at all.
+pub trait Record<M> {
+    /// An iteration of which the log tells.
+    ///
+    /// # Errors
+    /// What cannot be kept ends the run; so with all methods.
+    fn step(&mut self, _progress: &Progress) -> Result<()> {
+        Ok(())
+    }
+
+    /// With this iteration the run gets another length.
+    fn bend(&mut self, _bend: Bend) -> Result<()> {
+        Ok(())
+    }
+
+    /// All bends that are decided by now. `note` is told what does not end the run.
+    fn bends(&mut self, _bends: &[Bend], _note: &mut dyn FnMut(&str)) {}
+
+    /// All that the run needs to go on from here, by a process that has worked on it for a time. `note` is told what does not
+    /// end the run.
+    fn save(
+        &mut self,
+        _run: &RunState,
+        _train: &TrainState<M>,
+        _worked: Duration,
+        _note: &mut dyn FnMut(&str),
+    ) -> Result<()> {
+        Ok(())
+    }
+
+    /// What has become of the run since it was saved: the weights are the same.
+    fn update(&mut self, _run: &RunState) -> Result<()> {
+        Ok(())
+    }
+
+    /// An evaluation.
+    fn evaluation(&mut self, _evaluation: &Evaluation<M>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Whether the best weights so far are kept.
+    fn has_best(&self) -> bool {
+        true
+    }
+
+    /// The newest weights that are known to be good, and after which iteration they were saved.
+    fn last_saved(&self) -> Option<(u64, PathBuf)> {
+        None
+    }
+}
+
+impl<M> Record<M> for () {}
+
+/// What an evaluation found.
+pub struct Evaluation<'a, M> {
+    /// The scores on the validation set.
+    pub scores: &'a Scores,
+    /// Iterations done.
+    pub iteration: u64,
+    /// Iterations in all, as it looks now.
+    pub iterations: u64,
+    /// Whether these weights have been evaluated before, by a process that did not keep them.
+    pub repeated: bool,
+    /// Whether none before was better.
+    pub best: bool,
+    /// The weights that were evaluated.
+    pub model: &'a M,
+}
