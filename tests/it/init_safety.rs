@@ -146,6 +146,21 @@ fn only_what_init_made_is_replaced() {
     lab.write("set/all.json", coco(&names));
     lab.ok(&["init", "set", "--yes"]);
     assert!(snapshot(lab.dir.path()) == first);
+    // The description and a list, edited by hand.
+    let text = std::fs::read_to_string(lab.path("set/dataset.toml")).unwrap();
+    for (name, edited) in [
+        ("set/dataset.toml", text.replacen("name = ", "name = \"mine\" # ", 1)),
+        ("set/dataset.toml", format!("{text}# mine\n")),
+        ("set/dataset-val.txt", "0\n".to_owned()),
+    ] {
+        let before = std::fs::read_to_string(lab.path(name)).unwrap();
+        assert_ne!(before, edited);
+        lab.write(name, edited);
+        let mine = snapshot(lab.dir.path());
+        lab.refused(&["init", "set", "--yes"], &[name, "did not write it as it is", "--out"]);
+        assert!(snapshot(lab.dir.path()) == mine);
+        lab.write(name, before);
+    }
     // A mask mended by hand, and one added.
     for name in ["set/dataset-masks/1.png", "set/dataset-masks/more.png"] {
         let before = std::fs::read(lab.path(name)).ok();

@@ -1,11 +1,10 @@
 //! A plan written: whole, or not at all, and over nothing that the program did not write itself.
 //!
 //! Masks are drawn into a folder beside their place. When all are there, the old folder makes way for it; the description
-//! comes last. Which masks are the program's own is noted in the folder, with what is in them: a mask that was mended by hand
-//! is the person's.
+//! comes last. What the program wrote is noted with checksums, masks in their folder, the description and its lists in the description's
+//! last line: what a person has changed since is the person's.
 
 use std::collections::{BTreeMap, HashSet};
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -22,8 +21,8 @@ use crate::tools::init::home::home;
 use crate::tools::init::plan::{Job, NOTE, Plan};
 use crate::tools::init::text;
 
-/// By what a description of the program's is known.
-const SIGN: &str = "described by `structtoken init`";
+/// What a description's last line begins with: the checksums of the text above it, under no name, and of its lists.
+const SEAL: &str = "# As `structtoken init` wrote it: ";
 
 /// As [`super::write`].
 pub(super) fn write(plan: &Plan, replace: bool, progress: Progress) -> Result<Vec<PathBuf>> {
@@ -37,6 +36,7 @@ pub(super) fn write(plan: &Plan, replace: bool, progress: Progress) -> Result<Ve
     let masks = home.join(&plan.masks);
     let lists: Vec<(PathBuf, String)> =
         plan.lists.iter().map(|(list, stems)| (home.join(list), format!("{}\n", stems.join("\n")))).collect();
+    let text = sealed(text, plan, &lists)?;
     inputs_are_safe(plan, &masks, &lists)?;
     // One process at a time looks and writes: the last one wins, whole. Where folders cannot be locked there is no order.
     let turn = || {
@@ -161,7 +161,7 @@ fn draw(plan: &Plan, masks: &Path, folder: &Path, progress: Progress) -> Result<
             _ => refused(&job.mask, error),
         })?;
         progress(done.fetch_add(1, Relaxed) + 1, plan.jobs.len());
-        Ok(format!("{:08x} {}", crc32fast::hash(&bytes), below.display()))
+        Ok(format!("{} {}", checksum(&bytes), below.display()))
     };
     let mut lines = plan.jobs.par_iter().map(one).collect::<Result<Vec<String>>>()?;
     lines.sort_by(|a, b| a[9..].cmp(&b[9..]));
@@ -221,19 +221,24 @@ fn may_be_written(plan: &Plan, replace: bool, masks: &Path, lists: &[(PathBuf, S
         )));
     }
     let hint = format!("move it away, or write elsewhere: {}", plan.commands[1]);
-    let described = is_own(&plan.toml);
-    if plan.toml.symlink_metadata().is_ok() && !described {
-        return Err(Error::new(format!("`{}` is there, and `init` did not write it", plan.toml.display()))
-            .with_hint(hint.clone()));
+    let written = written(&plan.toml);
+    let changed = |path: &Path| {
+        Err(Error::new(format!("`{}` is there, and `init` did not write it as it is", path.display()))
+            .with_hint(hint.clone()))
+    };
+    if plan.toml.symlink_metadata().is_ok() && written.is_none() {
+        return changed(&plan.toml);
     }
-    for (path, _) in lists.iter().filter(|(path, _)| path.symlink_metadata().is_ok()) {
-        if !described || !path.is_file() {
-            return Err(Error::new(format!("`{}` is there, and `init` did not write it", path.display()))
-                .with_hint(hint.clone()));
+    for ((path, _), (list, _)) in lists.iter().zip(&plan.lists).filter(|((path, _), _)| path.symlink_metadata().is_ok())
+    {
+        let known = written.as_ref().and_then(|sums| sums.get(utf8(list).ok()?));
+        let sum = files::read(path, files::RECORD).map(|bytes| checksum(&bytes));
+        if !path.is_file() || known.is_none_or(|known| sum.is_ok_and(|sum| sum != *known)) {
+            return changed(path);
         }
     }
     if let Some(masks) = drawn.filter(|masks| masks.symlink_metadata().is_ok())
-        && let Some(strange) = foreign(masks, described)
+        && let Some(strange) = foreign(masks)
     {
         return Err(Error::new(format!("`{}` is there, and `init` did not draw it as it is", strange.display()))
             .with_hint(format!("move `{}` away, or write elsewhere: {}", masks.display(), plan.commands[1])));
@@ -241,29 +246,41 @@ fn may_be_written(plan: &Plan, replace: bool, masks: &Path, lists: &[(PathBuf, S
     Ok(())
 }
 
-/// Whether the program wrote this description.
-fn is_own(toml: &Path) -> bool {
-    let mut start = Vec::new();
-    let read = files::open(toml).and_then(|file| file.take(4096).read_to_end(&mut start));
-    toml.is_file()
-        && read.is_ok()
-        && String::from_utf8_lossy(&start).lines().next().is_some_and(|line| line.contains(SIGN))
+fn checksum(bytes: &[u8]) -> String {
+    format!("{:08x}", crc32fast::hash(bytes))
 }
 
-/// The first file in a folder of masks that is not as the program drew it. `described`: the description beside it is its
-/// own; folders without a note are older ones of the same.
-fn foreign(masks: &Path, described: bool) -> Option<PathBuf> {
+/// A description with its seal.
+fn sealed(text: String, plan: &Plan, lists: &[(PathBuf, String)]) -> Result<String> {
+    let mut sums = BTreeMap::from([("", checksum(text.as_bytes()))]);
+    for ((list, _), (_, content)) in plan.lists.iter().zip(lists) {
+        sums.insert(utf8(list)?, checksum(content.as_bytes()));
+    }
+    let json = serde_json::to_string(&sums).map_err(|error| Error::file("describe", &plan.toml, error))?;
+    Ok(format!("{text}\n{SEAL}{json}\n"))
+}
+
+/// The checksums of a description that is still as the program wrote it.
+fn written(toml: &Path) -> Option<BTreeMap<String, String>> {
+    let text = files::read_text(toml, files::RECIPE).ok().filter(|_| toml.is_file())?;
+    let (above, seal) = text.rsplit_once(&format!("\n{SEAL}"))?;
+    let sums: BTreeMap<String, String> = serde_json::from_str(seal.trim_end()).ok()?;
+    (sums.get("") == Some(&checksum(above.as_bytes()))).then_some(sums)
+}
+
+/// The first file in a folder of masks that is not as the program drew it.
+fn foreign(masks: &Path) -> Option<PathBuf> {
     if !masks.is_dir() {
         return Some(masks.to_path_buf());
     }
     let files = walk(masks).files;
     let Ok(note) = files::read_text(&masks.join(NOTE), files::RECORD) else {
-        return files.into_iter().find(|(name, _)| !described || !name.ends_with(".png")).map(|(_, path)| path);
+        return files.into_iter().next().map(|(_, path)| path);
     };
     let known: BTreeMap<&str, &str> =
         note.lines().filter_map(|line| line.split_once(' ')).map(|(sum, name)| (name, sum)).collect();
     let drawn = |(name, path): &(String, PathBuf)| {
-        let sum = || files::read(path, files::PICTURE).map(|bytes| format!("{:08x}", crc32fast::hash(&bytes)));
+        let sum = || files::read(path, files::PICTURE).map(|bytes| checksum(&bytes));
         known.get(name.as_str()).is_some_and(|known| sum().is_ok_and(|sum| sum == **known))
     };
     files.into_iter().find(|file| !drawn(file)).map(|(_, path)| path)
