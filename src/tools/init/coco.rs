@@ -149,8 +149,19 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
         let (images, places) = images(&pictures, &found, &mut notes)?;
         // Names are what categories mean: ids count anew in each file of some tools.
         let at = |category: &Object<Category>| names.iter().position(|name| *name == category.0.name.0);
-        let ids = found.file.categories.iter().filter_map(|one| Some((one.0.id.clone(), at(one)?))).collect();
-        let outlined = outlines(&found.path, found.file, &places, &ids, &mut notes);
+        let mut ids = HashMap::new();
+        for category in &found.file.categories {
+            let id = &category.0.id;
+            let Some(class) = at(category) else { continue };
+            if let Some(before) = ids.insert(id.clone(), class).filter(|before| *before != class) {
+                return Err(shared(
+                    &found.path,
+                    &format!("the categories `{}` and `{}`", names[before], names[class]),
+                    id,
+                ));
+            }
+        }
+        let outlined = outlines(&found.path, found.file, &places, &ids, &mut notes)?;
         groups.push((found.split, images, outlined));
     }
     place
@@ -270,8 +281,9 @@ fn outlines(
     places: &[Option<String>],
     ids: &HashMap<Id, usize>,
     notes: &mut Notes,
-) -> Vec<Outlined> {
-    let mut outlined = Vec::new();
+) -> Result<Vec<Outlined>> {
+    let mut outlined: Vec<Outlined> = Vec::new();
+    let mut by_name: HashMap<String, usize> = HashMap::new();
     let mut by_id: HashMap<Id, usize> = HashMap::new();
     let mut absent: HashSet<Id> = HashSet::new();
     for (Object(image), name) in file.images.into_iter().zip(places) {
@@ -279,8 +291,15 @@ fn outlines(
             absent.insert(image.id);
             continue;
         };
+        let at = *by_name.entry(name.clone()).or_insert(outlined.len());
+        if let Some(before) = by_id.insert(image.id.clone(), at).filter(|before| *before != at) {
+            return Err(shared(path, &format!("the images `{}` and `{name}`", outlined[before].name), &image.id));
+        }
+        // One that is listed twice has the annotations of both.
+        if at < outlined.len() {
+            continue;
+        }
         let declared = image.width.zip(image.height).map(|(width, height)| [width, height]);
-        by_id.insert(image.id, outlined.len());
         let (name, source) = (name.clone(), path.to_path_buf());
         outlined.push(Outlined { name, source, declared, areas: Vec::new(), fault: None });
     }
@@ -328,7 +347,14 @@ fn outlines(
             (Err(error), _) => drop(image.fault.get_or_insert(fault(error))),
         }
     }
-    outlined
+    Ok(outlined)
+}
+
+/// Of two things with one id it cannot be told which annotations belong to which.
+fn shared(path: &Path, both: &str, id: &Id) -> Error {
+    Error::new(format!("in `{}` {both} have the same id, {id}", path.display())).with_hint(
+        "export again: files that were put together by hand need new ids, for images, categories and annotations",
+    )
 }
 
 /// Polygons that have an area. A last number that has no partner is left out, as pycocotools does.
