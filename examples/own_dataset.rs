@@ -9,8 +9,9 @@ use structtoken::artifact::ModelCard;
 use structtoken::config::Config;
 use structtoken::dataset::{Classes, Dataset, Sample};
 use structtoken::image::{Image, Labels};
+use structtoken::loader::DataConfig;
 use structtoken::rng::Rng;
-use structtoken::train::{TrainConfig, Trainer};
+use structtoken::train::Trainer;
 use structtoken::weights;
 
 /// Bright discs on a dark ground, anywhere.
@@ -47,7 +48,7 @@ const RECIPE: &str = r#"
 model.backbone = { type = "unet", channels = [16, 32], depths = [1, 1], img_size = [32, 32] }
 model.decoder = { type = "structtoken", block = "pwe", num_blocks = 1 }
 data.augment = { resize = "none", crop = [32, 32], photometric = false }
-train = { iterations = 60, batch_size = 4, eval_every = 30, optimizer.lr = 3e-3, schedule.warmup_iters = 10 }
+train = { iterations = 60, batch_size = 4, eval_every = 0, optimizer.lr = 3e-3, schedule.warmup_iters = 10 }
 "#;
 
 fn main() -> structtoken::Result<()> {
@@ -59,13 +60,14 @@ fn main() -> structtoken::Result<()> {
     let trainer = Trainer {
         augment: config.data.augment.clone(),
         preprocess: config.data.preprocess.clone(),
-        ..Trainer::new(TrainConfig { seed: 3, ..config.train.clone() }, &device)
+        ..Trainer::new(config.train.clone(), &device)
     };
     let end = trainer.fit(model, Arc::new(discs(200)), &discs(20), &mut ())?;
     if let Some((iteration, miou)) = end.run.best {
         println!("mIoU {:.1} % after {iteration} iterations", 100.0 * miou);
     }
     // `structtoken predict discs.safetensors …` takes it.
-    let card = ModelCard::new(&config, &classes)?;
+    let data = DataConfig { dataset: "discs".to_owned(), ..config.data.clone() };
+    let card = ModelCard { data, ..ModelCard::new(&config, &classes)? };
     weights::save(Path::new("discs.safetensors"), &end.model, &card.metadata()?)
 }

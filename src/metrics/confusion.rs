@@ -163,7 +163,12 @@ impl Confusion {
                 self.ignored
             )],
             ([], ..) => vec!["no pixel was counted: there is no score".to_owned()],
-            ([only], ..) if self.classes > 1 => vec![format!(
+            ([only], ..) if self.classes == 1 => vec![format!(
+                "`{}` is the only class, so every prediction is right and the scores say nothing: make what does not \
+                 belong to it a class too",
+                name(*only)
+            )],
+            ([only], ..) => vec![format!(
                 "the truth holds only one class, `{}`: a model that predicts nothing else scores 100 %, so the scores \
                  say nothing; check the masks, and that the split shows all classes",
                 name(*only)

@@ -103,6 +103,7 @@ pub fn train_by(
         log = log.with_events(run)?;
     }
     let mut kept = Kept { run, log, checkpoints, card: ModelCard::new(config, &classes)? };
+    // What the log tells of iterations that are made again is gone from it by now.
     let start = Start { losses: losses(run)?, ..start };
     let End { model, run: state, reason } =
         trainer.train(start, training, validation.as_ref(), (&mut kept, observer), clock)?;
@@ -149,22 +150,18 @@ fn start(
         true => checkpoints.load_last(&fresh, train, session.device, &mut |text| observer.note(text))?,
         false => None,
     };
-    let mut start = match saved {
+    match saved {
         Some((run, train)) => {
             observer.note(&format!("resuming after iteration {}", run.iteration));
-            Start { run, train, losses: Vec::new() }
+            Ok(Start { run, train, losses: Vec::new() })
         }
         None => {
             if session.resume {
                 observer.note("there is no checkpoint yet: starting from the beginning");
             }
-            Start::fresh(pretrained(fresh, config, classes, observer)?, train)
+            Ok(Start::fresh(pretrained(fresh, config, classes, observer)?, train))
         }
-    };
-    if train.freeze_backbone {
-        start.train.model = start.train.model.freeze_backbone();
     }
-    Ok(start)
 }
 
 /// The model for `classes` with the weights that the recipe names, if it names any.

@@ -32,11 +32,14 @@ impl From<Time> for String {
     }
 }
 
+/// No run has more iterations.
+pub(crate) const MOST_ITERATIONS: u64 = 1 << 40;
+
 /// `[train]` of a recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
-    /// Steps of the optimiser.
+    /// Iterations: steps of the optimizer, each on `batch_size` images.
     pub iterations: u64,
     /// How long training and its evaluations may take, over all interruptions, for instance `"15m"`; none for as long as it
     /// takes. A run that would miss that end is bent to it: it has fewer iterations, and its rate reaches its end with them.
@@ -49,7 +52,8 @@ pub struct TrainConfig {
     pub accumulate: usize,
     /// Decides initial weights, batches, augmentation and dropped paths.
     pub seed: u64,
-    /// Weights to start from: `.safetensors`, `.pth` or `.npz`, a backbone's or a whole network's.
+    /// Weights to start from: `.safetensors`, `.pth` or `.npz`, a backbone's or a whole network's. Loaded by
+    /// [`run::train`](crate::run::train), and not by a [`Trainer`](crate::train::Trainer).
     pub pretrained: Option<PathBuf>,
     /// Takes only the backbone of a whole network, for other classes.
     pub pretrained_backbone_only: bool,
@@ -138,11 +142,11 @@ impl TrainConfig {
             return refuse(format!("{key} must be at least 1"));
         }
         let limits = [
-            ("iterations", self.iterations, 1 << 40),
+            ("iterations", self.iterations, MOST_ITERATIONS),
             ("batch_size", batch, 1 << 16),
             ("keep_checkpoints", self.keep_checkpoints as u64, 1 << 16),
-            ("max_iterations", self.max_iterations.unwrap_or(0), 1 << 40),
-            ("schedule.warmup_iters", self.schedule.warmup_iters, 1 << 40),
+            ("max_iterations", self.max_iterations.unwrap_or(0), MOST_ITERATIONS),
+            ("schedule.warmup_iters", self.schedule.warmup_iters, MOST_ITERATIONS),
         ];
         if let Some((key, value, most)) = limits.iter().find(|(_, value, most)| value > most) {
             return refuse(format!("{key} = {value} is more than {most}"));
@@ -161,7 +165,7 @@ impl TrainConfig {
                     .into(),
             );
         }
-        if let Err(error) = bend::check(&self.schedule.bends, 1 << 40) {
+        if let Err(error) = bend::check(&self.schedule.bends, MOST_ITERATIONS) {
             return refuse(format!("schedule.{error}"));
         }
         if self.schedule.bends.first().is_some_and(|bend| bend.iteration >= self.iterations) {

@@ -25,6 +25,7 @@ use burn::tensor::Device;
 pub use self::bend::Bend;
 use self::collapse::Collapse;
 pub(crate) use self::collapse::SMALLER;
+pub(crate) use self::config::MOST_ITERATIONS;
 pub use self::config::{Time, TrainConfig};
 use self::course::Course;
 use self::ema::Ema;
@@ -51,7 +52,8 @@ use crate::metrics::Scores;
 /// Fits networks to data.
 #[derive(Clone, Debug)]
 pub struct Trainer {
-    /// How long, at which rates, by which loss.
+    /// How long, at which rates, by which loss. Weights to start from are loaded by whoever builds the network:
+    /// [`TrainConfig::pretrained`] is not looked at.
     pub config: TrainConfig,
     /// What is done to images and masks at random.
     pub augment: AugmentConfig,
@@ -119,7 +121,7 @@ impl Trainer {
     }
 
     /// Trains `model`, which lies on a device with autodiff, from its present weights; by the clock of the machine. Nothing is
-    /// kept but the result.
+    /// kept but the last weights: for the best of several evaluations use [`train`](Self::train) with a [`Record`].
     ///
     /// # Errors
     /// As [`Trainer::train`].
@@ -149,7 +151,13 @@ impl Trainer {
         (record, observer): (&mut dyn Record<M>, &mut dyn Observer),
         clock: &dyn Fn() -> Duration,
     ) -> Result<End<M>> {
+        self.config.check()?;
+        self.preprocess.check()?;
+        self.infer.check()?;
         let Start { run, mut train, losses } = start;
+        if self.config.freeze_backbone {
+            train.model = train.model.freeze_backbone();
+        }
         let mut run = Run::new(
             self,
             (training, validation),
@@ -330,7 +338,7 @@ impl<'a, M: Trainable> Run<'a, M> {
         };
         keeper.paused();
         if keeper.wants_to_know_evaluations() {
-            keeper.foresee(foretell(self.trainer, &train.published(), self.validation, self.clock)?);
+            keeper.expect(estimate(self.trainer, &train.published(), self.validation, self.clock)?);
             keeper.skip();
         }
         let Some(bend) = keeper.look(it, &self.course) else { return Ok(false) };
@@ -422,7 +430,7 @@ fn inference<'a, M: Trainable>(trainer: &'a Trainer, network: &'a M) -> Inferenc
 }
 
 /// About how many seconds an evaluation takes, from two images of it.
-fn foretell<M: Trainable>(
+fn estimate<M: Trainable>(
     trainer: &Trainer,
     model: &M,
     validation: &dyn Dataset,
@@ -461,3 +469,6 @@ fn not_finite(loss: f64, iteration: u64, names: &[String], saved: Option<(u64, s
 
 /// What to do where the thread cannot be started that reads images for evaluations.
 const ONE_MORE: &str = "allow this user more processes (ulimit -u), or use fewer --threads or lower data.workers";
+
+#[cfg(test)]
+mod tests;

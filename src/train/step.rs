@@ -31,6 +31,12 @@ pub trait Trainable: Module + Network + Clone {
         DecoderLoss::default()
     }
 
+    /// The same network with a backbone that does not learn, for [`TrainConfig::freeze_backbone`].
+    #[must_use]
+    fn freeze_backbone(self) -> Self {
+        self
+    }
+
     /// The same network with the running statistics that a pass of training left. It is called once the gradients of the pass
     /// have been taken.
     #[must_use]
@@ -46,6 +52,10 @@ impl<B: Module + ModuleDisplay + Backbone, D: Module + ModuleDisplay + Decoder> 
 
     fn decoder_loss(&self) -> DecoderLoss {
         Model::decoder_loss(self)
+    }
+
+    fn freeze_backbone(self) -> Self {
+        Model::freeze_backbone(self)
     }
 
     fn with_statistics(self, context: &ForwardContext) -> Self {

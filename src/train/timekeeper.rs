@@ -146,12 +146,12 @@ impl<'a> Timekeeper<'a> {
     /// The validation split is evaluated, and all that comes with it is written.
     pub(super) fn evaluated(&mut self) {
         let took = self.lap();
-        self.foresee(took);
+        self.expect(took);
     }
 
     /// An evaluation is known to take so many seconds. On a machine that slows down it slows down too, so it is kept in
     /// iterations.
-    pub(super) fn foresee(&mut self, seconds: f64) {
+    pub(super) fn expect(&mut self, seconds: f64) {
         self.evaluation = self.step().filter(|step| *step > 0.0).map(|step| seconds / step).or(self.evaluation);
     }
 

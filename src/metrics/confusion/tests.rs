@@ -222,6 +222,10 @@ fn scores_that_say_nothing_say_so() {
     }
     assert_eq!(warnings(&[0, 1, 2, 1], &[0, 1, 1, 1]), [""; 0]);
     assert_eq!(Confusion::new(3).scores(&names(3)).warnings.len(), 1, "nothing was counted");
+    let mut alone = Confusion::new(1);
+    alone.add(&map(&[0, 0]), &map(&[0, 0])).unwrap();
+    let found = alone.scores(&names(1)).warnings;
+    assert!(found.len() == 1 && found[0].contains("is the only class"), "{found:?}");
     // Files of before have none.
     let mut json = serde_json::to_value(Confusion::new(3).scores(&names(3))).unwrap();
     json.as_object_mut().unwrap().remove("warnings");

@@ -33,6 +33,7 @@ use crate::dataset::Split;
 use crate::decoder::DecoderConfig;
 use crate::error::{Error, Result};
 pub use crate::shard::Shard;
+use crate::train::MOST_ITERATIONS;
 use crate::{files, text};
 
 /// The name of the plan in a comparison's folder.
@@ -56,7 +57,7 @@ pub struct Plan {
     pub recipe: Config,
 }
 
-/// The most iterations, or seconds, of a run.
+/// The most seconds of a run.
 const LONGEST: u64 = 1 << 40;
 
 /// Puts `NAME.KEY=VALUE` into the settings of the decoder `NAME`.
@@ -160,8 +161,8 @@ impl Plan {
             }
         }
         match self.budget {
-            Budget::Iterations(n) if n > LONGEST => {
-                return Err(Error::new(format!("budget.iterations = {n} is more than {LONGEST}")));
+            Budget::Iterations(n) if n > MOST_ITERATIONS => {
+                return Err(Error::new(format!("budget.iterations = {n} is more than {MOST_ITERATIONS}")));
             }
             Budget::Seconds(s) if s > LONGEST => {
                 return Err(Error::new(format!("budget.seconds = {s} is more than {LONGEST}")));

@@ -18,7 +18,7 @@ use crate::sweep::compare::judge::{Judge, Judged};
 use crate::sweep::compare::strip::Shown;
 use crate::sweep::compare::times::{Found, Probe, Stopwatch, Times};
 use crate::sweep::compare::{Budget, Plan, Run, patient_lock};
-use crate::train::Observer;
+use crate::train::{LONGEST_S, MOST_ITERATIONS, Observer};
 use crate::{bench, files, inspect, report};
 
 /// What was measured of a finished run; its folder is finished when this is in it.
@@ -68,8 +68,6 @@ impl Outcome {
 
     /// Fails if this cannot be what a run of so many iterations left; naming the field.
     fn check(&self, iterations: Option<u64>) -> Result<()> {
-        /// No time of a step, an image or a run is longer than a hundred years.
-        const LONGEST_S: f64 = 100.0 * 365.0 * 86_400.0;
         let refuse = |field: &str, value: &dyn std::fmt::Debug| {
             Err(Error::new(format!("{field} = {value:?} cannot have been measured")))
         };
@@ -159,7 +157,7 @@ pub fn train_and_evaluate(plan: &Plan, run: &Run, place: &Place, observer: &mut 
     }
     // What is made now has to be of the same data as what is there.
     still(plan, place.dir)?;
-    let own = folder.join("config.toml");
+    let own = folder.join(crate::run::CONFIG);
     let begun = own.exists();
     let iterations = match (begun, plan.budget) {
         (true, _) => crate::run::recipe(&folder, &[])?.train.iterations,
@@ -230,7 +228,7 @@ fn step_time(plan: &Plan, run: &Run, budget: u64, place: &Place, observer: &mut 
         return Ok(Some(step));
     }
     observer.note(&format!("{run}: timing a few steps"));
-    let mut config = plan.config(run, u64::MAX >> 16)?;
+    let mut config = plan.config(run, MOST_ITERATIONS)?;
     (config.train.eval_every, config.train.save_every) = (0, 0);
     let scratch = files::Scratch::new(place.dir, "probe")?;
     let mut probe = Probe::new(Duration::from_secs_f64((budget as f64 * 0.05).min(LONGEST)), observer);
