@@ -3,7 +3,7 @@
     python scripts/convolutional.py        # torch, timm and safetensors; made with torch 2.15 and timm 1.0.31
 
 Parameters, images and the gradients that come from above are functions of their names (FNV-1a and splitmix64, as
-tests/it/golden.rs has them), so that only results are stored: computed in f64, at most SAMPLES values of each, evenly picked.
+values.py has them), so that only results are stored: computed in f64, at most SAMPLES values of each, evenly picked.
 The metadata holds, for each network, the names and shapes of its state dict.
 
 Where a map is no whole number of patches, zeros are put at the bottom and the right of ConvNeXt's, as our network does; timm
@@ -11,13 +11,14 @@ would leave the rest out.
 """
 
 import json
-import math
 from pathlib import Path
 
 import numpy as np
 import timm
 import torch
 from safetensors.numpy import save_file
+
+from values import filled, image
 
 SAMPLES = {"map": 240, "grad": 16}
 CASES = {
@@ -27,36 +28,6 @@ CASES = {
     "convnext_atto": ("convnext_atto", dict(dims=(8, 16, 24, 32)), (2, 3, 61, 75)),
     "convnext_tiny": ("convnext_tiny", dict(dims=(8, 12, 16, 24), depths=(1, 1, 2, 1)), (1, 3, 64, 96)),
 }
-
-
-def uniform(name, count):
-    key = 0xCBF29CE484222325
-    for byte in name.encode():
-        key = (key ^ byte) * 0x100000001B3 % 2**64
-    with np.errstate(over="ignore"):
-        z = np.uint64(key) + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z = z ^ (z >> np.uint64(31))
-    return (z >> np.uint64(40)).astype(np.float64) / 2**24
-
-
-def filled(name, shape):
-    """A parameter, in f32 as f64."""
-    count = math.prod(shape)
-    r = 2 * uniform(name, count) - 1
-    if len(shape) >= 2:
-        values = math.sqrt(3 / (count / shape[0])) * r
-    elif name.endswith((".weight", "running_var", "gamma")):
-        values = 1 + 0.3 * r
-    else:
-        values = 0.1 * r
-    return torch.from_numpy(values.astype(np.float32).astype(np.float64).reshape(shape))
-
-
-def image(name, shape):
-    values = 2 * (2 * uniform(name, math.prod(shape)) - 1)
-    return torch.from_numpy(values.astype(np.float32).astype(np.float64).reshape(shape))
 
 
 def picked(tensor, kind):

@@ -3,7 +3,7 @@
     python scripts/dinov3.py       # torch, timm, transformers, scipy, safetensors; made with torch 2.15, timm 1.0.31, transformers 5.24
 
 Parameters, images and the gradients that come from above are functions of their names (FNV-1a and splitmix64, as
-tests/it/golden.rs has them), so that only results are stored: computed in f64, of maps and of the image's gradient at most SAMPLES
+values.py has them), so that only results are stored: computed in f64, of maps and of the image's gradient at most SAMPLES
 values, evenly picked; gradients of parameters whole, under the names that the network has there, but for the largest tensors,
 which are left out. The metadata holds, for each network, the names and shapes of its state dict.
 
@@ -11,7 +11,6 @@ Where an image is no whole number of patches, zeros are put at the bottom and th
 """
 
 import json
-import math
 from pathlib import Path
 
 import numpy as np
@@ -20,38 +19,10 @@ import torch
 import transformers
 from safetensors.numpy import save_file
 
+from values import filled, image
+
 SAMPLES = 240
 LARGEST = 2500
-
-
-def uniform(name, count):
-    key = 0xCBF29CE484222325
-    for byte in name.encode():
-        key = (key ^ byte) * 0x100000001B3 % 2**64
-    with np.errstate(over="ignore"):
-        z = np.uint64(key) + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        z = z ^ (z >> np.uint64(31))
-    return (z >> np.uint64(40)).astype(np.float64) / 2**24
-
-
-def filled(name, shape):
-    """A parameter, in f32 as f64."""
-    count = math.prod(shape)
-    r = 2 * uniform(name, count) - 1
-    if len(shape) >= 2:
-        values = math.sqrt(3 / (count / shape[0])) * r
-    elif name.endswith((".weight", "gamma", "gamma_1", "gamma_2", "lambda1")):
-        values = 1 + 0.3 * r
-    else:
-        values = 0.1 * r
-    return torch.from_numpy(values.astype(np.float32).astype(np.float64).reshape(shape))
-
-
-def image(name, shape):
-    values = 2 * (2 * uniform(name, math.prod(shape)) - 1)
-    return torch.from_numpy(values.astype(np.float32).astype(np.float64).reshape(shape))
 
 
 def picked(tensor):

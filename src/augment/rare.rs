@@ -152,8 +152,8 @@ mod tests {
         assert!(ever < 0.03, "{ever}");
         let at = |share, temperature| seen(Some(RareClass { share, temperature }));
         // At T = 0.01 the other class, 99.9 % of the pixels, is never drawn; at a large T both are drawn alike.
-        for (found, foretold) in [(at(0.5, 0.01), 0.5), (at(1.0, 0.01), 1.0), (at(0.4, 1e6), 0.2)] {
-            assert!((found - foretold - (1.0 - foretold) * ever).abs() < 0.03, "{found} for {foretold}");
+        for (found, estimated) in [(at(0.5, 0.01), 0.5), (at(1.0, 0.01), 1.0), (at(0.4, 1e6), 0.2)] {
+            assert!((found - estimated - (1.0 - estimated) * ever).abs() < 0.03, "{found} for {estimated}");
         }
     }
 

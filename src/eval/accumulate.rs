@@ -27,6 +27,13 @@ pub struct EvalOptions {
     pub suspects: usize,
 }
 
+impl EvalOptions {
+    /// Whether it has to be known how probable the answers are.
+    pub(crate) fn needs_confidence(self) -> bool {
+        self.confidence || self.suspects > 0
+    }
+}
+
 /// The counts of an evaluation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -47,7 +54,7 @@ impl EvalAccumulator {
             confusion: Confusion::new(classes),
             boundary: Overlaps::new(classes),
             distance: DistanceBands::new(classes),
-            reliability: (ask.confidence || ask.suspects > 0).then(|| Reliability::new(classes)),
+            reliability: ask.needs_confidence().then(|| Reliability::new(classes)),
             regions: (ask.suspects > 0).then(|| Regions::new(ask.suspects)),
             images: Vec::new(),
         }
@@ -148,7 +155,7 @@ impl EvalAccumulator {
         }
         self.boundary.check("tally.boundary", &whole)?;
         self.distance.check("tally.distance", &whole)?;
-        let certain = ask.confidence || ask.suspects > 0;
+        let certain = ask.needs_confidence();
         for (field, there, asked) in [
             ("reliability", self.reliability.is_some(), certain),
             ("regions", self.regions.is_some(), ask.suspects > 0),

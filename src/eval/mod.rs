@@ -97,7 +97,7 @@ where
     Ok(counts.unwrap_or_else(|| Confusion::new(names.len())).scores(names))
 }
 
-/// Evaluates the samples of a dataset at `indices` and counts all that a [`EvalAccumulator`] keeps: with `certain` also how probable the
+/// Evaluates the samples of a dataset at `indices` and counts all that a [`EvalAccumulator`] keeps: with `confidence` also how probable the
 /// answers are, which takes a little longer, and with `suspects` where the truth itself may be wrong. None where `progress`
 /// broke it off.
 pub fn accumulate(
@@ -117,7 +117,7 @@ pub fn accumulate(
     if indices.is_empty() && !dataset.is_empty() {
         return Ok(Some(accumulate));
     }
-    let counts = walk(inference, names, samples, ask.confidence || ask.suspects > 0, |image| {
+    let counts = walk(inference, names, samples, ask.needs_confidence(), |image| {
         accumulate.add(indices[image.done - 1], image);
         progress(image.done, indices.len())
     })?;

@@ -118,8 +118,8 @@ impl Plan<'_> {
 }
 
 /// Fails where `image` needs for certain more than is left.
-fn need(foretold: usize, held: usize, (height, width): (usize, usize), hint: &str) -> Result<()> {
-    let needed = (foretold as f64 * CERTAIN) as usize;
+fn need(estimated: usize, held: usize, (height, width): (usize, usize), hint: &str) -> Result<()> {
+    let needed = (estimated as f64 * CERTAIN) as usize;
     room::need(needed.saturating_sub(held) as u64, &format!("an image of {width} x {height}"), hint)
 }
 
@@ -160,10 +160,10 @@ fn ensure_image(inference: &Inference, size: (usize, usize), pixel: usize) -> Re
     let on_host = device.clone().without_autodiff() == Device::flex();
     let activations = |size| if on_host { network.activations(size) } else { 0 };
     let parts = image.parts(config, network.padded(1), pixel, &activations);
-    let foretold = parts.into_iter().fold(0, usize::saturating_add);
-    if foretold > PASSED.load(Ordering::Relaxed) {
-        need(foretold, 0, size, remedy(parts, config))?;
-        PASSED.fetch_max(foretold, Ordering::Relaxed);
+    let estimated = parts.into_iter().fold(0, usize::saturating_add);
+    if estimated > PASSED.load(Ordering::Relaxed) {
+        need(estimated, 0, size, remedy(parts, config))?;
+        PASSED.fetch_max(estimated, Ordering::Relaxed);
     }
     Ok(())
 }
@@ -305,9 +305,9 @@ mod tests {
             (tokens, (520, 640), 345.0),
             (tokens, (1024, 1024), 625.0),
         ] {
-            let foretold = plan(decoder, image, 2, &whole);
+            let estimated = plan(decoder, image, 2, &whole);
             // Nothing of use would be said by a bound that is far away.
-            assert!((0.95..1.35).contains(&(foretold / held)), "{decoder} {image:?}: {foretold} for {held}");
+            assert!((0.95..1.35).contains(&(estimated / held)), "{decoder} {image:?}: {estimated} for {held}");
         }
         assert!(plan(fcn, (512, 512), 8, &whole) > plan(fcn, (512, 512), 2, &whole));
         let slide = InferConfig { crop: [256, 256], stride: [192, 192], ..InferConfig::default() };

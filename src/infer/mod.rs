@@ -102,7 +102,7 @@ pub(super) fn labels_with(
     labels_by(network, views, size, config, on_host(views), progress)
 }
 
-/// On a CPU the last steps are loops ([`host`]), elsewhere tensor operations.
+/// On a CPU the last steps are loops ([`postprocess`]), elsewhere tensor operations.
 pub(super) fn on_host(views: &[View]) -> bool {
     views[0].device().without_autodiff() == Device::flex()
 }

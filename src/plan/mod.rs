@@ -217,7 +217,7 @@ fn memory(smallest: &Config, facts: &Facts, machine: &Machine, held_mb: Option<u
     let Some(((free, held), peak)) = known else { return Memory { fixed: 0.0, maps: 0.0, free: f64::INFINITY } };
     let taken = peak.saturating_sub(held) as f64;
     let parameters = inspect::summarise(&smallest.model, facts.classes.names.len()).total_parameters;
-    // A value, its gradient, and what the optimiser remembers, in f32.
+    // A value, its gradient, and what the optimizer keeps, in f32.
     let fixed = (parameters * 4) as f64 * (2 + smallest.train.optimizer.rule.slots().len()) as f64 / 1e6;
     let fixed = fixed.min(taken);
     Memory { fixed, maps: taken - fixed, free: free as f64 }
@@ -246,7 +246,7 @@ fn predict(config: &Config, facts: &Facts, probe: &Probe) -> Predicted {
 const BY_TURNS: f64 = 1.15;
 
 /// The most MB that a run holds whose first steps held `steps`, with `cache` for decoded images and weights of `weights` bytes. A
-/// checkpoint is written from a copy of what the optimiser remembers in its `slots`; the weights that are published are another, and
+/// checkpoint is written from a copy of what the optimizer keeps in its `slots`; the weights that are published are another, and
 /// its file a third.
 fn most_held(steps: u64, cache: u64, weights: u64, slots: u64) -> u64 {
     (BY_TURNS * steps as f64) as u64 + cache + weights * (slots + 2) / 1_000_000

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use burn::module::Module;
 use burn::tensor::{Device, TensorData};
 
 use super::curves;
@@ -9,14 +10,14 @@ use crate::artifact::{self, ModelCard};
 use crate::dataset::{Dataset, Split};
 use crate::error::Result;
 use crate::infer::Inference;
-use crate::layers::{ForwardContext, parameters};
+use crate::layers::ForwardContext;
 use crate::metrics::Scores;
 use crate::model::Model;
 use crate::report::samples::{panel, worst};
 use crate::report::scores::{classes, headlines, tiles};
 use crate::report::{About, Report, SamplePanel, TokenBlock, write_report};
-use crate::run::log;
 use crate::run::rows::Row;
+use crate::run::{MODEL, log};
 
 /// Images shown.
 const SAMPLES: usize = 6;
@@ -27,7 +28,7 @@ pub const PAGE: &str = "report.html";
 /// Writes `report.html` into the folder of a finished run, of which `scores` are those of its `model.safetensors`.
 /// Returns the page's path.
 pub fn write(run: &Path, scores: &Scores, device: &Device, about: &About) -> Result<PathBuf> {
-    let (model, card) = artifact::open(run.join("model.safetensors"), device)?;
+    let (model, card) = artifact::open(run.join(MODEL), device)?;
     let validation = card.data.open(Split::Val)?;
     let inference = Inference { network: &model, preprocess: &card.data.preprocess, config: &card.eval, device };
     let samples = spread(validation.len(), SAMPLES)
@@ -79,8 +80,7 @@ fn spread(len: usize, count: usize) -> impl Iterator<Item = usize> {
 }
 
 fn summary(model: &Model, card: &ModelCard, scores: &Scores, about: &About) -> Vec<(String, String)> {
-    let mut count = 0;
-    parameters::visit(model, |parameter, _| count += parameter.shape.iter().product::<usize>());
+    let count = model.num_params();
     let mut rows: Vec<(String, String)> =
         scores.warnings.iter().map(|warning| ("Warning".to_owned(), warning.clone())).collect();
     rows.extend([

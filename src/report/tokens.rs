@@ -4,6 +4,7 @@ use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::image::{IGNORE, Labels};
+use crate::metrics::overlap::Overlaps;
 use crate::report::budget::Budget;
 use crate::report::markup::{badge, escape, swatch};
 use crate::report::{ClassRow, Report, SamplePanel, TokenBlock, pictures};
@@ -83,18 +84,10 @@ fn viewer(sample: &SamplePanel, classes: &[ClassRow], budget: &Budget) -> Result
 
 /// The mean IoU over the classes that are drawn or found; `None` where no pixel is labelled.
 fn agreement(truth: &Labels, labels: &Labels) -> Option<f64> {
-    let (mut common, mut either) = ([0u32; 256], [0u32; 256]);
-    for (truth, label) in truth.ids.iter().zip(&labels.ids).filter(|(truth, _)| **truth != IGNORE) {
-        either[usize::from(*truth)] += 1;
-        if truth == label {
-            common[usize::from(*truth)] += 1;
-        } else {
-            either[usize::from(*label)] += 1;
-        }
-    }
-    let ious = common.iter().zip(&either).filter(|(_, either)| **either > 0);
-    let ious: Vec<f64> = ious.map(|(common, either)| f64::from(*common) / f64::from(*either)).collect();
-    (!ious.is_empty()).then(|| ious.iter().sum::<f64>() / ious.len() as f64)
+    let mut overlaps = Overlaps::new(256);
+    let labelled = truth.ids.iter().zip(&labels.ids).filter(|(truth, _)| **truth != IGNORE);
+    labelled.for_each(|(truth, label)| overlaps.count(*truth, *label));
+    overlaps.miou()
 }
 
 /// One row per class, one column per stage.

@@ -1,6 +1,6 @@
 //! Checkpoints: everything a run needs to go on as if it had never stopped.
 //!
-//! A checkpoint is a folder `checkpoints/step-00000030` with the weights, their moving average, what the optimiser remembers, the
+//! A checkpoint is a folder `checkpoints/step-00000030` with the weights, their moving average, what the optimizer keeps, the
 //! recipe and the data they come from, a small state and the checksums of all. It is written beside under another name and renamed when it is whole, so the last good one survives a
 //! full disk or a pulled plug. Batches and random numbers are functions of seed and iteration, so nothing of them is stored.
 
@@ -13,6 +13,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::{Dtype, tensor::TensorView};
 
+use super::{CONFIG, MODEL};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::layers::parameters;
@@ -50,7 +51,7 @@ impl Checkpoints {
     /// The same, whose new checkpoints say that they come from this recipe and these data.
     #[must_use]
     pub(super) fn of(self, recipe: String, data: Vec<u8>) -> Self {
-        Self { origin: vec![(RECIPE, recipe.into_bytes()), (DATA, data)], ..self }
+        Self { origin: vec![(CONFIG, recipe.into_bytes()), (DATA, data)], ..self }
     }
 
     /// The newest file `name` of a checkpoint that is what was written, and where it lies.
@@ -143,7 +144,7 @@ impl Checkpoints {
                 .with_source(error)
                 .with_hint(format!(
                     "start again in another folder: `structtoken train {} --out OTHER`",
-                    word(&self.folder.with_file_name("config.toml"))
+                    word(&self.folder.with_file_name(CONFIG))
                 ))),
         }
     }
@@ -170,15 +171,12 @@ impl Checkpoints {
     }
 }
 
-const MODEL: &str = "model.safetensors";
 const EMA: &str = "ema.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
-/// The recipe, as `config.toml` of the run was when it began.
-pub(super) const RECIPE: &str = "config.toml";
 /// The data, as they were when the run began.
 pub(super) const DATA: &str = "data.json";
 /// All whose checksums are noted; the state has its own, for it changes when the others do not.
-const FILES: [&str; 5] = [MODEL, EMA, OPTIMIZER, RECIPE, DATA];
+const FILES: [&str; 5] = [MODEL, EMA, OPTIMIZER, CONFIG, DATA];
 const STATE: &str = "state.json";
 const CHECKSUMS: &str = "checksums.json";
 

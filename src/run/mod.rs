@@ -38,7 +38,9 @@ pub use origin::{alike, made_by, still};
 pub use prepare::{ensure_free, prepare, recipe};
 pub use restart::restart;
 
-/// The weights of a run, in its folder.
+/// The recipe of a run, in its folder and in that of each checkpoint.
+pub const CONFIG: &str = "config.toml";
+/// The weights of a run, or of a checkpoint.
 pub const MODEL: &str = "model.safetensors";
 /// The scores of a run: those of its [`MODEL`].
 pub const SCORES: &str = "scores.json";

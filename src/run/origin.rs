@@ -7,13 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use super::{CONFIG, MODEL};
 use crate::artifact::{self, ModelCard};
 use crate::config::Config;
 use crate::dataset::Split;
 use crate::dataset::spec::DatasetSpec;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::run::checkpoint::{Checkpoints, DATA, RECIPE};
+use crate::run::checkpoint::{Checkpoints, DATA};
 use crate::run::fingerprint::{Data, Fingerprint};
 use crate::run::listing::{Listing, Listings, Sums, content};
 use crate::run::{listing, manifest};
@@ -24,7 +25,7 @@ const TOLD: usize = 8;
 
 /// The recipe that the run in the folder `run` began with, if it is known.
 fn recipe(run: &Path) -> Result<Option<Config>> {
-    let kept = Checkpoints::new(run, 1).newest(RECIPE)?;
+    let kept = Checkpoints::new(run, 1).newest(CONFIG)?;
     let (path, text) = match kept {
         Some((path, text)) => (path, String::from_utf8_lossy(&text).into_owned()),
         None => match manifest::read(run).ok().flatten().and_then(|manifest| manifest.recipe) {
@@ -37,11 +38,11 @@ fn recipe(run: &Path) -> Result<Option<Config>> {
 
 /// What can be done about a recipe or data that are others than they were.
 fn way_out(run: &Path, restore: &str, now: &str) -> String {
-    let (own, recipe) = (word(run), word(&run.join("config.toml")));
+    let (own, recipe) = (word(run), word(&run.join(CONFIG)));
     let newest = Checkpoints::new(run, 1).list().ok().and_then(|mut all| all.pop());
     match newest {
         Some((_, folder)) => {
-            let weights = folder.join("model.safetensors");
+            let weights = folder.join(MODEL);
             let start = word(Path::new(&format!("train.pretrained={}", weights.display())));
             format!(
                 "{restore}; {now} start another run, from these weights with train.pretrained = \"{}\": `structtoken train {recipe} --out OTHER --set {start}`",
@@ -56,8 +57,8 @@ fn way_out(run: &Path, restore: &str, now: &str) -> String {
 
 /// The advice to put the recipe back that a run began with, where a checkpoint has it.
 pub(super) fn restore_recipe(run: &Path) -> Option<String> {
-    let (path, _) = Checkpoints::new(run, 1).newest(RECIPE).ok()??;
-    Some(format!("restore the recipe with `cp {} {}`", word(&path), word(&run.join("config.toml"))))
+    let (path, _) = Checkpoints::new(run, 1).newest(CONFIG).ok()??;
+    Some(format!("restore the recipe with `cp {} {}`", word(&path), word(&run.join(CONFIG))))
 }
 
 /// Fails if `found`, the recipe in the folder `run`, is not the one that the run began with.
@@ -66,7 +67,7 @@ pub(super) fn same_recipe(run: &Path, found: &Config) -> Result<()> {
     if differences.is_empty() {
         return Ok(());
     }
-    let own = run.join("config.toml");
+    let own = run.join(CONFIG);
     let restore = restore_recipe(run)
         .unwrap_or_else(|| format!("put the values before the arrows back into `{}`", own.display()));
     Err(Error::new(format!(
@@ -103,7 +104,7 @@ fn of_card(run: &Path, found: &Config) -> Result<Vec<String>> {
 /// What the newest weights of a run say about themselves.
 fn newest_card(run: &Path) -> Result<Option<ModelCard>> {
     let folders = Checkpoints::new(run, 1).list()?;
-    Ok(folders.iter().rev().find_map(|(_, folder)| artifact::read_card(folder.join("model.safetensors")).ok()))
+    Ok(folders.iter().rev().find_map(|(_, folder)| artifact::read_card(folder.join(MODEL)).ok()))
 }
 
 /// The data that the run in the folder `run` began with, as far as it tells.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::{CONFIG, MODEL};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files;
@@ -24,7 +25,7 @@ pub fn prepare(config: &Config, run: &Path, resume: bool) -> Result<files::Lock>
 /// # Errors
 /// It holds a run, or cannot be looked into.
 pub fn ensure_free(run: &Path) -> Result<()> {
-    let path = run.join("config.toml");
+    let path = run.join(CONFIG);
     match path.symlink_metadata() {
         Ok(_) if begun(run)? => Err(holds_one(run)),
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(unusable("use", &path, error)),
@@ -33,7 +34,7 @@ pub fn ensure_free(run: &Path) -> Result<()> {
 }
 
 fn begun(run: &Path) -> Result<bool> {
-    Ok(run.join("model.safetensors").exists() || !Checkpoints::new(run, 1).list()?.is_empty())
+    Ok(run.join(MODEL).exists() || !Checkpoints::new(run, 1).list()?.is_empty())
 }
 
 fn holds_one(run: &Path) -> Error {
@@ -46,7 +47,7 @@ fn unusable(verb: &str, path: &Path, error: std::io::Error) -> Error {
 }
 
 fn prepare_locked(config: &Config, run: &Path, resume: bool) -> Result<()> {
-    let path = run.join("config.toml");
+    let path = run.join(CONFIG);
     let text = config.to_toml()?;
     let begun = begun(run)?;
     match files::read_text(&path, files::RECIPE) {
@@ -85,7 +86,7 @@ fn prepare_locked(config: &Config, run: &Path, resume: bool) -> Result<()> {
 /// # Errors
 /// There is none, or it cannot be read any more: then where it is kept.
 pub fn recipe(run: &Path, changes: &[String]) -> Result<Config> {
-    let own = run.join("config.toml");
+    let own = run.join(CONFIG);
     if own.exists() {
         return Config::read(&own, changes)
             .map_err(|error| if changes.is_empty() { restorable(run, error) } else { error });

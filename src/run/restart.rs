@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::log::{LOG_FILE, TABLE_FILE};
 use super::manifest::{self, Attempt};
-use super::{Outcome, SCORES};
+use super::{CONFIG, MODEL, Outcome, SCORES};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kernels::Precision;
@@ -33,7 +33,7 @@ pub fn restart(config: &Config, run: &Path, outcome: &Outcome) -> Result<(Config
             _ => {}
         }
     }
-    files::write(&run.join("config.toml"), next.to_toml()?.as_bytes())?;
+    files::write(&run.join(CONFIG), next.to_toml()?.as_bytes())?;
     let attempt = Attempt { folder, iteration: outcome.iteration, changed };
     let told = begins_again(&next, &attempt);
     manifest::collapsed(run, attempt, &next)?;
@@ -44,14 +44,14 @@ pub fn restart(config: &Config, run: &Path, outcome: &Outcome) -> Result<(Config
 /// from its beginning where the checkpoints are gone.
 fn names(run: &Path) -> Result<Vec<String>> {
     let failed = |error| Error::file("read", run, error);
-    let mut found = ["checkpoints", "model.safetensors", SCORES, LOG_FILE, TABLE_FILE].map(str::to_owned).to_vec();
+    let mut found = ["checkpoints", MODEL, SCORES, LOG_FILE, TABLE_FILE].map(str::to_owned).to_vec();
     for entry in fs::read_dir(run).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
         if name.starts_with("events.out.tfevents") {
             found.push(name);
         }
     }
-    found.push("config.toml".to_owned());
+    found.push(CONFIG.to_owned());
     Ok(found)
 }
 

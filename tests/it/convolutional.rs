@@ -11,9 +11,9 @@ use structtoken::backbone::{
 };
 use structtoken::layers::{ForwardContext, Gridded, Init, parameters};
 use structtoken::rng::Rng;
-use structtoken::weights::{self, HostTensor, LoadOptions, Report, StateDict};
+use structtoken::weights::{self, LoadOptions, Report, StateDict};
 
-use crate::golden::{Golden, channels_first, hashed, test_device, uniform};
+use crate::golden::{Golden, channels_first, hashed, test_device};
 
 const FORWARD: f32 = 2e-5;
 const GRADIENT: f32 = 1e-4;
@@ -35,24 +35,8 @@ fn fixture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/convolutional.safetensors")
 }
 
-/// timm's state dict of a case, its values by the names.
 fn published(case: &str) -> StateDict {
-    let shapes: BTreeMap<String, Vec<usize>> =
-        serde_json::from_str(&weights::read(&fixture()).unwrap().metadata[case]).unwrap();
-    let mut state = StateDict::default();
-    for (name, shape) in shapes {
-        let fan_in = shape.iter().product::<usize>() / shape.first().copied().unwrap_or(1);
-        let ends = |ends: &[&str]| ends.iter().any(|end| name.ends_with(end));
-        let (centre, spread) = match shape.len() {
-            2.. => (0.0, (3.0 / fan_in as f64).sqrt()),
-            _ if ends(&[".weight", "running_var", "gamma"]) => (1.0, 0.3),
-            _ => (0.0, 0.1),
-        };
-        let values = uniform(&name, shape.iter().product());
-        let data = values.into_iter().map(|u| (centre + spread * (2.0 * u - 1.0)) as f32).collect();
-        state.tensors.insert(name, HostTensor { shape, data });
-    }
-    state
+    crate::golden::published(&fixture(), case)
 }
 
 /// Cases with their images.

@@ -1,7 +1,6 @@
 //! The same numbers as the DINOv3 of transformers and timm, alone and below EoMT, and as DINOv2's ViT-g, from weights under
 //! their names. The file is made by `scripts/dinov3.py`.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
@@ -11,7 +10,7 @@ use structtoken::decoder::{AnyDecoder, DecoderConfig, EomtConfig, Output};
 use structtoken::layers::{ForwardContext, Gridded, Init, MlpLayer, parameters};
 use structtoken::weights::{self, HostTensor, Layout, LoadOptions, StateDict};
 
-use crate::golden::{Golden, hashed, test_device, uniform};
+use crate::golden::{Golden, hashed, test_device};
 
 const FORWARD: f32 = 2e-5;
 const GRADIENT: f32 = 1e-4;
@@ -34,24 +33,8 @@ fn fixture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/dinov3.safetensors")
 }
 
-/// Another's state dict, its values by the names.
 fn published(case: &str) -> StateDict {
-    let shapes: BTreeMap<String, Vec<usize>> =
-        serde_json::from_str(&weights::read(&fixture()).unwrap().metadata[case]).unwrap();
-    let mut state = StateDict::default();
-    for (name, shape) in shapes {
-        let fan_in = shape.iter().product::<usize>() / shape.first().copied().unwrap_or(1);
-        let ends = |ends: &[&str]| ends.iter().any(|end| name.ends_with(end));
-        let (centre, spread) = match shape.len() {
-            2.. => (0.0, (3.0 / fan_in as f64).sqrt()),
-            _ if ends(&[".weight", "gamma", "gamma_1", "gamma_2", "lambda1"]) => (1.0, 0.3),
-            _ => (0.0, 0.1),
-        };
-        let values = uniform(&name, shape.iter().product());
-        let data = values.into_iter().map(|u| (centre + spread * (2.0 * u - 1.0)) as f32).collect();
-        state.tensors.insert(name, HostTensor { shape, data });
-    }
-    state
+    crate::golden::published(&fixture(), case)
 }
 
 fn dinov3(width: usize, heads: usize, hidden: usize, patch_size: usize) -> Dinov3Config {

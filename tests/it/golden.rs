@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::{Dtype, SafeTensors};
+use structtoken::weights::{self, HostTensor, StateDict};
 
 /// `../shared`, or `None` (with a word) where it is absent.
 pub(crate) fn shared() -> Option<PathBuf> {
@@ -124,4 +125,25 @@ pub(crate) fn channels_first(data: &TensorData) -> Vec<f32> {
         }
     }
     out
+}
+
+/// A state dict as `scripts/values.py` fills it: the shapes that the metadata of a fixture list for `case`, each tensor's values by
+/// its name.
+pub(crate) fn published(fixture: &Path, case: &str) -> StateDict {
+    let shapes: BTreeMap<String, Vec<usize>> =
+        serde_json::from_str(&weights::read(fixture).unwrap().metadata[case]).unwrap();
+    let mut state = StateDict::default();
+    for (name, shape) in shapes {
+        let fan_in = shape.iter().product::<usize>() / shape.first().copied().unwrap_or(1);
+        let ones = [".weight", "running_var", "gamma", "gamma_1", "gamma_2", "lambda1"];
+        let (centre, spread) = match shape.len() {
+            2.. => (0.0, (3.0 / fan_in as f64).sqrt()),
+            _ if ones.iter().any(|end| name.ends_with(end)) => (1.0, 0.3),
+            _ => (0.0, 0.1),
+        };
+        let values = uniform(&name, shape.iter().product());
+        let data = values.into_iter().map(|u| (centre + spread * (2.0 * u - 1.0)) as f32).collect();
+        state.tensors.insert(name, HostTensor { shape, data });
+    }
+    state
 }

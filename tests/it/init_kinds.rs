@@ -6,6 +6,7 @@ use structtoken::dataset::spec::DatasetSpec;
 
 use crate::cli::Lab;
 use crate::data_init::{Described, SIZE, colours, half, mask, palette_mask, picture};
+use crate::init_labels::classes;
 
 /// What writes the mask of an image.
 type Mask = fn(&Lab, &str, usize);
@@ -64,14 +65,7 @@ fn init(lab: &Lab, more: &[&str]) -> (String, Vec<String>) {
         assert_eq!(output.status.code(), Some(1), "{talk}");
         return (talk, Vec::new());
     }
-    let spec = DatasetSpec::read(&lab.path("set/dataset.toml")).unwrap();
-    let class = |class: &structtoken::dataset::spec::ClassSpec| {
-        let values: Vec<String> = class.source.iter().flatten().map(ToString::to_string).collect();
-        format!("{} {}", values.join("+"), class.name)
-    };
-    let mut classes: Vec<String> = spec.classes.iter().map(class).collect();
-    classes.extend(spec.ignore.iter().map(|value| format!("{value} -")));
-    (talk, classes)
+    (talk, classes(lab))
 }
 
 /// The commands of this program in a text: their words, without the program's name.
@@ -439,6 +433,29 @@ fn coco_as_tools_write_it() {
     picture(&lab, "set/images/other.jpg");
     lab.write("set/all.json", coco(|_| (7, "leaf"), &names, &SQUARE));
     lab.refused(&["data", "init", "set"], &["5 images that cannot be used", "structtoken data init set --images DIR"]);
+}
+
+/// Files that were put together by hand: ids that two things share, and one image that is listed twice.
+#[test]
+fn coco_whose_ids_are_shared() {
+    let names = ["a.jpg", "b.jpg", "c.jpg", "d.jpg"];
+    let whole = || -> serde_json::Value {
+        serde_json::from_str(&coco(|at| (1 + at % 2, ["leaf", "stem"][at % 2]), &names, &SQUARE)).unwrap()
+    };
+    let lab = Lab::new();
+    names.iter().for_each(|name| picture(&lab, &format!("set/images/{name}")));
+    for (table, both) in [("images", "the images `a.jpg` and `b.jpg`"), ("categories", "`leaf` and `stem`")] {
+        let mut all = whole();
+        all[table][1]["id"] = all[table][0]["id"].clone();
+        lab.write("set/all.json", all.to_string());
+        lab.refused(&["data", "init", "set"], &[both, "have the same id", "new ids"]);
+    }
+    let mut all = whole();
+    all["images"].as_array_mut().unwrap().push(serde_json::json!({"id": 9, "file_name": "b.jpg"}));
+    all["annotations"][3]["image_id"] = 9.into();
+    lab.write("set/all.json", all.to_string());
+    let set = Described::by_init(&lab, &[]);
+    assert_eq!([set.class("b", 3, 3), set.class("d", 3, 3)], ["stem", "background"]);
 }
 
 #[test]

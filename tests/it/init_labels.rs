@@ -3,7 +3,7 @@
 
 use crate::cli::Lab;
 use crate::data_init::{Described, SIZE, colours, half, mask, palette_mask, picture};
-use structtoken::dataset::spec::DatasetSpec;
+use structtoken::dataset::spec::{ClassSpec, DatasetSpec};
 
 /// A set of `count` images whose masks hold these values in stripes; the `at`-th may differ.
 fn stripes(lab: &Lab, count: usize, values: impl Fn(usize) -> Vec<u8>) {
@@ -14,18 +14,21 @@ fn stripes(lab: &Lab, count: usize, values: impl Fn(usize) -> Vec<u8>) {
     }
 }
 
+/// The classes that the description of the folder `set` has, each with its values, and what it ignores.
+pub(crate) fn classes(lab: &Lab) -> Vec<String> {
+    let spec = DatasetSpec::read(&lab.path("set/dataset.toml")).unwrap();
+    let class = |class: &ClassSpec| {
+        let values: Vec<String> = class.source.iter().flatten().map(ToString::to_string).collect();
+        format!("{} {}", values.join("+"), class.name)
+    };
+    spec.classes.iter().map(class).chain(spec.ignore.iter().map(|value| format!("{value} -"))).collect()
+}
+
 fn init(lab: &Lab, more: &[&str]) -> (Vec<String>, String) {
     let output = lab.run(&[&["init", "set"][..], more].concat());
     let talk = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{talk}");
-    let spec = DatasetSpec::read(&lab.path("set/dataset.toml")).unwrap();
-    let class = |class: &structtoken::dataset::spec::ClassSpec| {
-        let values: Vec<String> = class.source.iter().flatten().map(ToString::to_string).collect();
-        format!("{} {}", values.join("+"), class.name)
-    };
-    let mut classes: Vec<String> = spec.classes.iter().map(class).collect();
-    classes.extend(spec.ignore.iter().map(|value| format!("{value} -")));
-    (classes, talk)
+    (classes(lab), talk)
 }
 
 #[test]

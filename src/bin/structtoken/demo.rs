@@ -74,7 +74,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         );
     }
     let scores = run::scores(&run)?;
-    let (model, program) = (text::word(&run.join("model.safetensors")), program());
+    let (model, program) = (text::word(&run.join(run::MODEL)), program());
     let next_steps = [
         (format!("{program} predict {model} photo.jpg --overlay"), "label a picture of your own"),
         (format!("{program} eval {model} --set eval.flip=true"), "average over mirrored images"),
@@ -99,7 +99,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     print(&scores.table());
     print(&format!("mIoU    {:.4} on {} pixels of unseen images", scores.miou.unwrap_or(0.0), scores.pixels));
     print(&format!("report  {}  <- open it: tokens turning into masks", page.display()));
-    print(&format!("model   {}\n\nNext:", run.join("model.safetensors").display()));
+    print(&format!("model   {}\n\nNext:", run.join(run::MODEL).display()));
     for (command, purpose) in &next_steps {
         print(&format!("  {command}\n      {purpose}"));
     }
@@ -111,13 +111,13 @@ const MARK: &str = ".demo";
 /// What a demo leaves in its folder, beside TensorBoard's files and the lock.
 const LEFT: [&str; 10] = [
     MARK,
-    "config.toml",
+    run::CONFIG,
     "log.ndjson",
     "damaged-log.ndjson",
     "metrics.csv",
     "manifest.json",
     "scores.json",
-    "model.safetensors",
+    run::MODEL,
     "report.html",
     "checkpoints",
 ];
@@ -135,7 +135,7 @@ fn make_room(run: &Path) -> Result<()> {
     // Nobody else may be at it, whatever they do there.
     let _lock = files::Lock::take(run)?;
     let read = |name: &str| files::read_text(&run.join(name), files::RECIPE).ok();
-    let recipe = read("config.toml");
+    let recipe = read(run::CONFIG);
     if recipe.is_some() && recipe.map(|recipe| mark(&recipe)) != read(MARK) {
         return Err(Error::new(format!("`{}` holds a run that is not a demo", run.display()))
             .with_hint("choose another folder with --out"));

@@ -132,7 +132,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let counted = Arc::new(AtomicBool::new(false));
     let interrupted = until_counted(&counted)?;
     talk!("evaluating {} images of {of} on {name}", indices.len());
-    let foretold = foretell(&model, &config, dataset.as_ref())?;
+    let estimated = estimate(&model, &config, dataset.as_ref())?;
     let (progress, started) = (bar("{wide_bar} {pos}/{len}  {eta} left"), Instant::now());
     let accumulate = eval::accumulate(&inference, dataset.as_ref(), &indices, ask, &mut |done, all| {
         progress.set_length(all as u64);
@@ -147,8 +147,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     };
     if let Some(peak) = memory::peak() {
         let peak = peak as f64 / 1e6;
-        let beside = foretold.map_or(String::new(), |foretold| {
-            format!(", {:+.0} % relative to the estimate", (peak / (foretold as f64 / 1e6) - 1.0) * 100.0)
+        let beside = estimated.map_or(String::new(), |estimated| {
+            format!(", {:+.0} % relative to the estimate", (peak / (estimated as f64 / 1e6) - 1.0) * 100.0)
         });
         talk!("memory: peak {peak:.1} MB{beside}");
     }
@@ -186,7 +186,7 @@ fn until_counted(counted: &Arc<AtomicBool>) -> Result<Arc<AtomicBool>> {
 
 /// Prints the estimated memory of the evaluation and returns it in bytes; `None` where it is too little to be
 /// estimated.
-fn foretell(model: &Model, config: &Config, dataset: &dyn Dataset) -> Result<Option<usize>> {
+fn estimate(model: &Model, config: &Config, dataset: &dyn Dataset) -> Result<Option<usize>> {
     let mut parameters = 0;
     visit(model, |parameter, _| parameters += parameter.shape.iter().product::<usize>());
     let (largest, image) = memory::largest(dataset, LOOKS)?;

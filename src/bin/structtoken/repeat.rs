@@ -73,7 +73,7 @@ fn train_command(config: &Config, run: &Path) -> Result<Command> {
     files::write(&recipe, config.to_toml()?.as_bytes())?;
     let mut command = runner::program()?;
     command.arg("train").arg(&recipe).arg("--out").arg(run);
-    if run.join("config.toml").exists() {
+    if run.join(run::CONFIG).exists() {
         command.arg("--resume");
     }
     Ok(command)

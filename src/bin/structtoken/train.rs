@@ -151,7 +151,7 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
         return Ok(End::Interrupted);
     }
     let scores = run::scores(&run)?;
-    let [model, page] = ["model.safetensors", "eval.html"].map(|name| text::word(&run.join(name)));
+    let [model, page] = [run::MODEL, "eval.html"].map(|name| text::word(&run.join(name)));
     let program = program();
     let about = About {
         title: run.file_name().unwrap_or_default().to_string_lossy().into_owned(),
@@ -175,19 +175,19 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
         if let Some((iteration, miou)) = outcome.best {
             print(&format!("mIoU    {miou:.4}, reached at iteration {iteration}"));
         }
-        print(&format!("model   {}", run.join("model.safetensors").display()));
+        print(&format!("model   {}", run.join(run::MODEL).display()));
         print(&format!("report  {}", page.display()));
     }
     let peak = |mb: Option<u64>| mb.map_or("unknown".to_owned(), |mb| format!("{mb} MB"));
     // Who goes on with a run knows no prediction any more.
-    let foretold = plan.as_ref().map(|plan| (Duration::from_secs_f64(plan.predicted.total_s), plan.predicted.peak_mb));
+    let estimated = plan.as_ref().map(|plan| (Duration::from_secs_f64(plan.predicted.total_s), plan.predicted.peak_mb));
     let beside = |what: Option<String>| what.map_or(String::new(), |what| format!(" (predicted {what})"));
     talk!(
         "took {}{}, memory at most {}{}",
         clock(outcome.took),
-        beside(foretold.map(|(time, _)| clock(time))),
+        beside(estimated.map(|(time, _)| clock(time))),
         peak(bench::peak_rss_mb()),
-        beside(foretold.map(|(_, mb)| peak(mb)))
+        beside(estimated.map(|(_, mb)| peak(mb)))
     );
     Ok(End::Done)
 }
@@ -306,7 +306,7 @@ fn run_folder(arguments: &Arguments) -> Result<PathBuf> {
         name.push(format!("-{n}"));
         if n == 1 { first.clone() } else { first.with_file_name(name) }
     };
-    let taken = (1..).take_while(|n| place(*n).join("config.toml").exists()).count();
+    let taken = (1..).take_while(|n| place(*n).join(run::CONFIG).exists()).count();
     Ok(place(if arguments.resume { taken.max(1) } else { taken + 1 }))
 }
 

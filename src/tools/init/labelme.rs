@@ -1,23 +1,20 @@
 //! LabelMe: one JSON file of shapes beside each image.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use base64::Engine;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::dataset::Split;
 use crate::error::{Error, Result};
 use crate::image::IGNORE;
 use crate::image::raster::{Area, Bitmap};
 use crate::tools::check::Progress;
 use crate::tools::init::json::{Id, Object, side, with_keys};
 use crate::tools::init::notes::Notes;
-use crate::tools::init::outlines::{Outlined, Outlines, label};
+use crate::tools::init::outlines::{Groups, Outlined, Outlines, label};
 use crate::tools::init::pictures::{Found, Pictures, folder_of};
 use crate::tools::init::plan::{Place, Plan};
-use crate::tools::init::splits::split_called;
 
 /// What LabelMe calls pixels to leave out, and background that was drawn.
 const IGNORED: &str = "__ignore__";
@@ -69,7 +66,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     names.dedup();
     let pictures = Pictures::below(place, &place.images()?);
     let mut notes = Notes::default();
-    let mut groups: BTreeMap<(Option<Split>, PathBuf), Vec<Outlined>> = BTreeMap::new();
+    let mut groups = Groups::new();
     let mut absent = None;
     for (name, path, file) in files {
         // Where JSON files lie below a folder of images that is elsewhere, they say nothing of places there.
@@ -97,28 +94,14 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
         }
         // Folders of splits are told apart; all else is one set below the folder.
         let image = found.name();
-        let split = image.split_once('/').and_then(|(folder, rest)| Some((split_called(folder)?, folder, rest)));
-        let (split, images, below) = match split {
-            Some((split, folder, rest)) => (Some(split), pictures.root().join(folder), rest),
-            None => (None, pictures.root().to_path_buf(), image),
-        };
+        let (split, images, below) = pictures.placed(image);
         let outlined = outline(below, &path, file, &names, &mut notes);
         groups.entry((split, images)).or_default().push(outlined);
     }
     if let Some(absent) = absent.filter(|_| groups.is_empty()) {
         return Err(absent);
     }
-    let groups = groups.into_iter().map(|((split, images), outlined)| (split, images, outlined)).collect();
-    place
-        .outlines(Outlines {
-            kind: "LabelMe shapes",
-            names: &names,
-            normalised: false,
-            void_rest: false,
-            groups,
-            notes,
-        })
-        .map(Some)
+    place.outlines(Outlines::in_pixels("LabelMe shapes", &names, groups, notes)).map(Some)
 }
 
 fn outline(name: &str, path: &Path, file: File, names: &[String], notes: &mut Notes) -> Outlined {

@@ -23,7 +23,7 @@ use crate::tools::init::outlines::{Outlined, Outlines, label};
 use crate::tools::init::pictures::{Pictures, file_name, folder_of};
 use crate::tools::init::places::called_pair;
 use crate::tools::init::plan::{List, Part, Place, Plan};
-use crate::tools::init::splits::split_called;
+use crate::tools::init::splits::in_split;
 
 /// The layers of each image, by its split and the folders of images and masks.
 type Found = BTreeMap<(Option<Split>, PathBuf, PathBuf), Vec<(String, Vec<Layer>)>>;
@@ -65,8 +65,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     let masks: usize = by_image.values().map(Vec::len).sum();
     let count = by_image.len();
     for (image, layers) in by_image {
-        let split = image.split_once('/').and_then(|(folder, rest)| Some((split_called(folder)?, folder, rest)));
-        let (key, name) = match split {
+        let (key, name) = match in_split(&image) {
             Some((split, folder, rest)) => {
                 ((Some(split), root.join(folder), masks_root.join(folder)), rest.to_string())
             }

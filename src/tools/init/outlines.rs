@@ -1,5 +1,6 @@
 //! Outlines of any form of annotations to masks that are to be drawn, with what each image's must be held against.
 
+use std::collections::BTreeMap;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
@@ -32,6 +33,9 @@ pub(super) struct Outlined {
     pub(super) fault: Option<Error>,
 }
 
+/// Images that are outlined, by their split and the folder that their names are below.
+pub(super) type Groups = BTreeMap<(Option<Split>, PathBuf), Vec<Outlined>>;
+
 /// Images with outlines, as they are read from one form of files.
 pub(super) struct Outlines<'a> {
     pub(super) kind: &'a str,
@@ -44,6 +48,14 @@ pub(super) struct Outlines<'a> {
     /// The split, the folder of images, and those of them that are outlined.
     pub(super) groups: Vec<(Option<Split>, PathBuf, Vec<Outlined>)>,
     pub(super) notes: Notes,
+}
+
+impl<'a> Outlines<'a> {
+    /// Outlines in pixels on a background that is a class.
+    pub(super) fn in_pixels(kind: &'a str, names: &'a [String], groups: Groups, notes: Notes) -> Self {
+        let groups = groups.into_iter().map(|((split, images), outlined)| (split, images, outlined)).collect();
+        Self { kind, names, normalised: false, void_rest: false, groups, notes }
+    }
 }
 
 impl Place<'_> {

@@ -5,10 +5,12 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
+use crate::dataset::Split;
 use crate::dataset::pairs::plain_stem;
 use crate::error::{Error, ErrorKind, Result};
 use crate::tools::init::notes::Notes;
 use crate::tools::init::plan::Place;
+use crate::tools::init::splits::in_split;
 
 /// Pictures by their paths below a folder.
 pub(super) struct Pictures {
@@ -62,6 +64,15 @@ impl Pictures {
 
     pub(super) fn names(&self) -> &[String] {
         &self.names
+    }
+
+    /// Where a picture of this name is: the split that its first folder stands for, if it does, and the folder that the rest of
+    /// the name is below.
+    pub(super) fn placed<'a>(&self, name: &'a str) -> (Option<Split>, PathBuf, &'a str) {
+        match in_split(name) {
+            Some((split, folder, below)) => (Some(split), self.root.join(folder), below),
+            None => (None, self.root.clone(), name),
+        }
     }
 
     /// Whether a picture is at exactly this place.

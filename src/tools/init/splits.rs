@@ -24,6 +24,12 @@ pub(super) fn halve(stems: &[String]) -> (Vec<String>, Vec<String>) {
     (train, val)
 }
 
+/// Of a path whose first folder stands for a split: the split, that folder, and the path below it.
+pub(super) fn in_split(path: &str) -> Option<(Split, &str, &str)> {
+    let (folder, below) = path.split_once('/')?;
+    Some((split_called(folder)?, folder, below))
+}
+
 /// The split that a folder's or file's name stands for.
 pub(super) fn split_called(name: &str) -> Option<Split> {
     let name = name.to_ascii_lowercase();

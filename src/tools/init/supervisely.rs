@@ -1,19 +1,17 @@
 //! Supervisely: `meta.json`, and in each dataset's folder `img/NAME` with `ann/NAME.json`.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::collections::BTreeSet;
 
 use base64::Engine;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::dataset::Split;
 use crate::error::{Error, Result};
 use crate::image::raster::{Area, Bitmap};
 use crate::tools::check::Progress;
 use crate::tools::init::json::{Id, Object, side, with_keys};
 use crate::tools::init::notes::Notes;
-use crate::tools::init::outlines::{Outlined, Outlines, label};
+use crate::tools::init::outlines::{Groups, Outlined, Outlines, label};
 use crate::tools::init::pictures::{Pictures, folder_of};
 use crate::tools::init::plan::{Place, Plan};
 use crate::tools::init::splits::split_mentioned;
@@ -65,7 +63,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     let pictures = Pictures::below(place, place.dir);
     let mut notes = Notes::default();
     let mut absent = None;
-    let mut groups: BTreeMap<(Option<Split>, PathBuf), Vec<Outlined>> = BTreeMap::new();
+    let mut groups = Groups::new();
     let datasets: BTreeSet<String> = files.iter().map(|(name, ..)| folder_of(folder_of(name)).to_string()).collect();
     let split_of = |folder: &str| split_mentioned(folder.rsplit('/').next().unwrap_or(folder));
     let by_split = datasets.iter().all(|folder| split_of(folder).is_some())
@@ -113,17 +111,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     if let Some(absent) = absent.filter(|_| groups.is_empty()) {
         return Err(absent);
     }
-    let groups = groups.into_iter().map(|((split, images), outlined)| (split, images, outlined)).collect();
-    place
-        .outlines(Outlines {
-            kind: "Supervisely objects",
-            names: &names,
-            normalised: false,
-            void_rest: false,
-            groups,
-            notes,
-        })
-        .map(Some)
+    place.outlines(Outlines::in_pixels("Supervisely objects", &names, groups, notes)).map(Some)
 }
 
 /// What an object covers; none of what has no area.

@@ -5,16 +5,14 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::dataset::Split;
 use crate::error::{Error, Result};
 use crate::image::raster::Area;
 use crate::tools::check::Progress;
 use crate::tools::init::notes::Notes;
-use crate::tools::init::outlines::{Outlined, Outlines, label};
+use crate::tools::init::outlines::{Groups, Outlined, Outlines, label};
 use crate::tools::init::pictures::{Found, Pictures, folder_of};
 use crate::tools::init::plan::{Place, Plan};
 use crate::tools::init::read;
-use crate::tools::init::splits::split_called;
 
 /// One image's regions: the shape and what it is.
 struct Entry {
@@ -49,7 +47,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     let names: Vec<String> = names.into_iter().collect();
     let pictures = Pictures::below(place, &place.images()?);
     let mut absent = None;
-    let mut groups: std::collections::BTreeMap<(Option<Split>, PathBuf), Vec<Outlined>> = Default::default();
+    let mut groups = Groups::new();
     for (name, path, entries) in files {
         let near = folder_of(&name).to_string();
         for entry in entries {
@@ -65,11 +63,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
                 notes.add("images were found by their file names alone", format!("`{}` is `{image}`", entry.image));
             }
             let image = found.name();
-            let split = image.split_once('/').and_then(|(folder, rest)| Some((split_called(folder)?, folder, rest)));
-            let (split, images, below) = match split {
-                Some((split, folder, rest)) => (Some(split), pictures.root().join(folder), rest),
-                None => (None, pictures.root().to_path_buf(), image),
-            };
+            let (split, images, below) = pictures.placed(image);
             let (mut areas, mut fault) = (Vec::new(), None);
             for (number, (shape, what)) in entry.regions.iter().enumerate() {
                 let called = class(what);
@@ -95,10 +89,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     if let Some(absent) = absent.filter(|_| groups.is_empty()) {
         return Err(absent);
     }
-    let groups = groups.into_iter().map(|((split, images), outlined)| (split, images, outlined)).collect();
-    place
-        .outlines(Outlines { kind: "VIA regions", names: &names, normalised: false, void_rest: false, groups, notes })
-        .map(Some)
+    place.outlines(Outlines::in_pixels("VIA regions", &names, groups, notes)).map(Some)
 }
 
 /// What stands in each file near its beginning. Exports are called by their project, in whose name there need be no `via`.
