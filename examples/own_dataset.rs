@@ -5,11 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use burn::tensor::Device;
-use structtoken::artifact::ModelCard;
 use structtoken::config::Config;
 use structtoken::dataset::{Classes, Dataset, Sample};
 use structtoken::image::{Image, Labels};
 use structtoken::loader::DataConfig;
+use structtoken::model_file::ModelCard;
 use structtoken::rng::Rng;
 use structtoken::train::Trainer;
 use structtoken::weights;

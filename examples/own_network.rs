@@ -4,7 +4,7 @@
 use burn::tensor::{Device, Tensor};
 use structtoken::dataset::shapes::Shapes;
 use structtoken::dataset::{Classes, Dataset, Split};
-use structtoken::decoder::Answer;
+use structtoken::decoder::SegLogits;
 use structtoken::infer::{InferConfig, Network};
 use structtoken::loader::preprocess::Preprocess;
 use structtoken::predict::Predictor;
@@ -13,7 +13,7 @@ use structtoken::predict::Predictor;
 struct Brightness;
 
 impl Network for Brightness {
-    fn answer(&self, images: Tensor<4>) -> Answer {
+    fn predict_logits(&self, images: Tensor<4>) -> SegLogits {
         let [b, _, h, w] = images.dims();
         let bright = images.mean_dim(1).reshape([b, h / 4, 4, w / 4, 4]).mean_dim(4).mean_dim(2);
         let bright = bright.reshape([b, h / 4, w / 4, 1]);

@@ -4,7 +4,7 @@
 
 use structtoken::layers::ForwardContext;
 use structtoken::predict::Predictor;
-use structtoken::{Error, artifact, device};
+use structtoken::{Error, device, model_file};
 
 fn main() -> structtoken::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -13,7 +13,7 @@ fn main() -> structtoken::Result<()> {
     };
     let (device, _) = device::open("auto")?;
     let photo = Predictor::open(model, &device)?.read(photo)?;
-    let (network, card) = artifact::open(model, &device)?;
+    let (network, card) = model_file::open(model, &device)?;
 
     let context = ForwardContext::eval().traced();
     let images = card.data.preprocess.to_tensor(photo, &device);

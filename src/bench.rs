@@ -17,7 +17,7 @@ use crate::model::{Model, ModelConfig};
 use crate::rng::Rng;
 use crate::stats::median;
 use crate::train::optimizer::{Gradients, Optimizer, OptimizerConfig};
-use crate::{infer, room};
+use crate::{available_memory, infer};
 
 /// What is timed.
 #[derive(Clone, Debug)]
@@ -193,7 +193,7 @@ impl Work {
         let copies = if self.train { 4.0 } else { 1.0 };
         let images = 3.0 * self.image[0] as f64 * self.image[1] as f64;
         let values = copies * weights + self.batch as f64 * (images + maps);
-        room::need(
+        available_memory::require(
             (4.0 * values) as u64,
             &format!("`{}`", self.name),
             "take a smaller --batch or --size, or a smaller network",
@@ -290,7 +290,7 @@ fn timed(n: usize, mut f: impl FnMut() -> Result<()>) -> Result<Vec<f64>> {
 }
 
 /// GFLOP/s of the best of some large matrix products on `device`, in the precision that holds.
-pub fn matrix_peak(device: &Device) -> f64 {
+pub(crate) fn matrix_peak(device: &Device) -> f64 {
     let side: usize = if *device == Device::flex() { 1024 } else { 4096 };
     let matrix = || Tensor::<2>::ones([side, side], device);
     let (a, b) = (matrix(), matrix());

@@ -79,6 +79,7 @@ impl Config {
         };
         let mut config: Self = toml::from_str(text).map_err(bad)?;
         let mut table: toml::Table = toml::from_str(text).map_err(bad)?;
+        rename_old(&mut table);
         if !changes.is_empty() {
             for change in changes {
                 set(&mut table, change)?;
@@ -170,7 +171,7 @@ pub(crate) fn set(table: &mut toml::Table, change: &str) -> Result<()> {
             .with_hint("for instance `--set train.iterations=1000` or `--set model.decoder.block=cse`")
     };
     let (key, value) = change.split_once('=').ok_or_else(malformed)?;
-    let keys: Vec<&str> = key.trim().split('.').collect();
+    let keys: Vec<&str> = current(key.trim()).split('.').collect();
     if keys.iter().any(|key| key.is_empty()) || keys.len() > DEEPEST {
         return Err(malformed());
     }
@@ -187,6 +188,14 @@ pub(crate) fn set(table: &mut toml::Table, change: &str) -> Result<()> {
     }
     table.insert((*last).to_owned(), parsed);
     Ok(())
+}
+
+/// Keys of earlier versions, and what they are called now.
+const RENAMED: [(&str, &str); 1] = [("train.schedule.bends", "train.schedule.reschedules")];
+
+/// The name that a key has now.
+pub(crate) fn current(key: &str) -> &str {
+    RENAMED.iter().find(|(old, _)| *old == key).map_or(key, |(_, new)| new)
 }
 
 /// No key of a recipe has more parts.
@@ -234,15 +243,21 @@ fn culprit(text: &str, error: &toml::de::Error) -> Option<String> {
     })
 }
 
-/// Takes `a.b` out of the table.
-fn remove(table: &mut toml::Table, key: &str) {
-    match key.split_once('.') {
-        None => _ = table.remove(key),
-        Some((first, rest)) => {
-            if let Some(toml::Value::Table(inner)) = table.get_mut(first) {
-                remove(inner, rest);
-            }
+/// Gives keys of earlier versions their present names.
+fn rename_old(table: &mut toml::Table) {
+    for (old, new) in RENAMED {
+        if let (Some(value), Some((path, last))) = (remove(table, old), new.rsplit_once('.')) {
+            let inner = path.split('.').try_fold(&mut *table, |table, key| table.get_mut(key)?.as_table_mut());
+            inner.map(|inner| inner.insert(last.to_owned(), value));
         }
+    }
+}
+
+/// Takes `a.b` out of the table.
+fn remove(table: &mut toml::Table, key: &str) -> Option<toml::Value> {
+    match key.split_once('.') {
+        None => table.remove(key),
+        Some((first, rest)) => remove(table.get_mut(first)?.as_table_mut()?, rest),
     }
 }
 
@@ -253,6 +268,20 @@ mod tests {
     fn refused(text: &str, changes: &[&str]) -> String {
         let changes: Vec<String> = changes.iter().map(|change| (*change).to_owned()).collect();
         Config::parse(text, "r.toml", &changes).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn keys_of_earlier_versions_are_read() {
+        let new = "[train]\niterations = 100\n[train.schedule]\nreschedules = [[10, 80]]";
+        let old = new.replace("reschedules", "bends");
+        let expected = Config::parse(new, "r.toml", &[]).unwrap();
+        assert_eq!(Config::parse(&old, "r.toml", &[]).unwrap(), expected);
+        let longer = Config::parse(&new.replace("80", "90"), "r.toml", &[]).unwrap();
+        for (text, change) in [(new, "bends"), (&*old, "reschedules"), (&*old, "bends"), (new, "reschedules")] {
+            let change = format!("train.schedule.{change}=[[10, 90]]");
+            assert_eq!(Config::parse(text, "r.toml", &[change]).unwrap(), longer);
+        }
+        assert!(refused(&format!("{new}\nbends = []"), &[]).contains("duplicate"));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Files are written beside their place and renamed, so a reader never sees half of one.
 
+pub(crate) mod checksum;
+mod exchange;
 mod scratch;
 mod special;
 
@@ -8,6 +10,7 @@ use std::fs::{File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+pub(crate) use exchange::{Exchange, sync_disk};
 pub use scratch::Scratch;
 
 use crate::error::{Error, Result, scarce};
@@ -15,7 +18,7 @@ use crate::error::{Error, Result, scarce};
 mod json;
 mod read;
 
-pub use json::{parse_json, read_json};
+pub(crate) use json::parse_json;
 pub use read::{ANNOTATIONS, PICTURE, RECIPE, RECORD, TEXT, UNLIMITED, open, read, read_text};
 
 /// A folder that belongs to one process at a time, by a lock on the file `.lock` in it.
@@ -64,7 +67,7 @@ impl Lock {
 ///
 /// # Errors
 ///
-/// As [`write_with`].
+/// The file, or its folder, cannot be written.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     write_with(path, |file| file.write_all(bytes))
 }
@@ -76,7 +79,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 ///
 /// If the file cannot be written; the old one is then untouched, and nothing is left beside it.
-pub fn write_with(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
+pub(crate) fn write_with(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<()> {
     let Some(name) = path.file_name() else {
         return Err(
             Error::new(format!("cannot write `{}`: it has no file name", path.display())).with_hint("add a file name")

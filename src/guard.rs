@@ -14,7 +14,7 @@ thread_local! {
 ///
 /// # Errors
 /// Those of `work`, and a panic in it.
-pub fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     quiet_hook();
     let before = GUARDED.replace(true);
     let done = catch_unwind(AssertUnwindSafe(work));

@@ -8,6 +8,7 @@ use crate::model::ModelConfig;
 
 /// Size and cost of a model.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Summary {
     /// Classes.
     pub classes: usize,

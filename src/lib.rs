@@ -52,12 +52,12 @@
 //! `ARCHITECTURE.md` in the repository is the map of the modules below.
 #![recursion_limit = "256"]
 
+mod available_memory;
 pub mod device;
 pub mod error;
 pub mod files;
-pub mod guard;
+mod guard;
 pub mod rng;
-pub mod room;
 pub mod shard;
 mod stats;
 pub mod text;
@@ -84,14 +84,15 @@ pub mod overlay;
 
 pub mod train;
 
-pub mod artifact;
 pub mod config;
+pub mod model_file;
 pub mod predict;
 pub mod run;
 
 pub mod bench;
 pub mod inspect;
 pub mod plan;
+pub mod probe;
 pub mod report;
 pub mod sweep;
 

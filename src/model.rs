@@ -7,7 +7,7 @@ use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::backbone::{AnyBackbone, Backbone, BackboneConfig, Encoder, VitConfig};
-use crate::decoder::{AnyDecoder, Decoder, DecoderConfig, DecoderLoss, Output, StructTokenConfig};
+use crate::decoder::{AnyDecoder, Decoder, DecoderConfig, DecoderLoss, Output, Prototypes, StructTokenConfig};
 use crate::error::Result;
 use crate::layers::{Cost, ForwardContext, Gridded, Init, parameters};
 
@@ -111,6 +111,11 @@ impl<B: Module + ModuleDisplay + Backbone, D: Module + ModuleDisplay + Decoder> 
     /// How its decoder is to be judged.
     pub fn decoder_loss(&self) -> DecoderLoss {
         self.decoder.loss()
+    }
+
+    /// What its decoder knows of classes or queries before it has seen an image.
+    pub fn prototypes(&self) -> Vec<Prototypes> {
+        self.decoder.prototypes()
     }
 
     /// Number of classes.

@@ -5,13 +5,13 @@ use crate::image::{IGNORE, Image, Labels};
 mod font;
 
 /// How strongly class colours cover the image, unless something else is asked for.
-pub const ALPHA: f32 = 0.55;
+pub(crate) const ALPHA: f32 = 0.55;
 
 /// The colours of a label map over its image: `alpha` of the class colour inside a segment, more on the line where two
 /// classes meet. Pixels of 255, ids without a colour and classes that are black, by custom the background, stay as they are.
 ///
 /// The image and the map must be of one size.
-pub fn blend(image: &Image, labels: &Labels, colors: &[[u8; 3]], alpha: f32) -> Image {
+pub(crate) fn blend(image: &Image, labels: &Labels, colors: &[[u8; 3]], alpha: f32) -> Image {
     assert_eq!((image.width, image.height), (labels.width, labels.height), "the image and its labels");
     let mut pixels = image.pixels.clone();
     for (at, pixel) in pixels.chunks_exact_mut(3).enumerate() {
@@ -54,7 +54,7 @@ pub fn errors(image: &Image, truth: &Labels, prediction: &Labels, colors: &[[u8;
 }
 
 /// Titled pictures in rows of `columns`, with a legend of class colours below. The first picture's size is the cell's.
-pub fn sheet(panels: &[(&str, Image)], columns: usize, legend: &[(String, [u8; 3])]) -> Image {
+pub(crate) fn sheet(panels: &[(&str, Image)], columns: usize, legend: &[(String, [u8; 3])]) -> Image {
     let Some((_, first)) = panels.first() else { return Image { width: 0, height: 0, pixels: Vec::new() } };
     let scale = magnification(first.width);
     let (gap, title) = (8 * scale, (font::HEIGHT + 3) * scale);
@@ -100,7 +100,7 @@ pub fn comparison(
 }
 
 /// A strip of coloured squares with names, broken into as many lines as `width` pixels ask for.
-pub fn legend_strip(entries: &[(String, [u8; 3])], width: usize, scale: usize) -> Image {
+pub(crate) fn legend_strip(entries: &[(String, [u8; 3])], width: usize, scale: usize) -> Image {
     let (square, gap, line) = (font::HEIGHT * scale, 4 * scale, (font::HEIGHT + 5) * scale);
     let mut places = Vec::with_capacity(entries.len());
     let (mut x, mut y) = (0, 0);

@@ -10,11 +10,11 @@ use half::f16;
 
 use crate::dataset::Classes;
 use crate::error::{Error, Result};
-use crate::image::{Image, Labels, read_image_in};
+use crate::image::{Image, ImageRemarks, Labels, read_image_in, read_image_noting};
 use crate::infer::{InferConfig, Inference, Network};
 use crate::loader::preprocess::Preprocess;
 use crate::model::Model;
-use crate::{artifact, files, overlay};
+use crate::{files, model_file, overlay};
 
 /// A network with everything needed to use it.
 pub struct Predictor<N = Model> {
@@ -29,7 +29,7 @@ impl Predictor {
     /// The model file at `path`, on `device`.
     pub fn open(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let path = path.as_ref();
-        let (model, card) = artifact::open(path, device)?;
+        let (model, card) = model_file::open(path, device)?;
         Self::new(model, card.data.preprocess, card.eval, device.clone(), card.classes)
     }
 }
@@ -65,6 +65,19 @@ impl<N: Network> Predictor<N> {
         read_image_in(path, self.preprocess.range)
     }
 
+    /// As [`read`](Self::read), with what there is to say about the file.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_noting(&self, path: impl AsRef<Path>) -> Result<(Image, ImageRemarks)> {
+        read_image_noting(path, self.preprocess.range)
+    }
+
+    /// Whether 16-bit values are mapped to a part of their own.
+    pub fn has_range(&self) -> bool {
+        self.preprocess.range.is_some()
+    }
+
     /// The class of every pixel, in the image's size.
     pub fn predict(&self, image: &Image) -> Result<Labels> {
         self.inference().labels(image)
@@ -88,7 +101,7 @@ impl<N: Network> Predictor<N> {
         overlay::blend(image, labels, &self.classes.colors, overlay::ALPHA)
     }
 
-    /// The parts, as [`crate::eval::evaluate`] takes them.
+    /// The parts, as evaluations take them.
     pub fn inference(&self) -> Inference<'_> {
         Inference { network: &self.network, preprocess: &self.preprocess, config: &self.config, device: &self.device }
     }
@@ -113,6 +126,21 @@ pub enum NpyType {
     F32,
 }
 
+impl NpyType {
+    fn descr(self) -> &'static str {
+        match self {
+            Self::F16 => "<f2",
+            Self::F32 => "<f4",
+        }
+    }
+}
+
+/// A label map as the bytes of a NumPy file: `[height, width]` of `uint8`, 255 where it counts nowhere.
+#[must_use]
+pub fn encode_npy(labels: &Labels) -> Vec<u8> {
+    [npy_header(&[labels.height, labels.width], "|u1"), labels.ids.clone()].concat()
+}
+
 /// Writes values of the given shape (row-major) as a NumPy file, version 1.0, little-endian.
 ///
 /// The file is written beside `path` and renamed when it is whole.
@@ -120,7 +148,7 @@ pub fn write_npy(path: &Path, values: &[f32], shape: &[usize], kind: NpyType) ->
     assert_eq!(values.len(), shape.iter().product::<usize>(), "values of shape {shape:?}");
     files::write_with(path, |file| {
         let mut file = BufWriter::with_capacity(1 << 20, file);
-        file.write_all(&npy_header(shape, kind))?;
+        file.write_all(&npy_header(shape, kind.descr()))?;
         for value in values {
             match kind {
                 NpyType::F16 => file.write_all(&f16::from_f32(*value).to_le_bytes())?,
@@ -136,7 +164,7 @@ pub fn write_npy(path: &Path, values: &[f32], shape: &[usize], kind: NpyType) ->
 /// # Errors
 /// A folder that cannot be written.
 pub fn write_probabilities(path: &Path, values: &[f32], shape: &[usize]) -> Result<()> {
-    let header = npy_header(shape, NpyType::F16);
+    let header = npy_header(shape, NpyType::F16.descr());
     let length = header.len() as u64 + 2 * values.len() as u64;
     let mut checksum = crc32fast::Hasher::new();
     checksum.update(&header);
@@ -150,11 +178,7 @@ pub fn write_probabilities(path: &Path, values: &[f32], shape: &[usize]) -> Resu
 }
 
 /// Magic, version, length, and a Python dictionary padded so that the data begins at a multiple of 64 bytes.
-fn npy_header(shape: &[usize], kind: NpyType) -> Vec<u8> {
-    let descr = match kind {
-        NpyType::F16 => "<f2",
-        NpyType::F32 => "<f4",
-    };
+fn npy_header(shape: &[usize], descr: &str) -> Vec<u8> {
     let sides: String = shape.iter().map(|side| format!("{side}, ")).collect();
     let shape = if shape.len() == 1 { sides.trim_end() } else { sides.trim_end_matches(", ") };
     let mut dictionary = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': ({shape}), }}");
@@ -208,15 +232,26 @@ mod tests {
 
     #[test]
     fn a_header_is_what_numpy_writes() {
-        let header = npy_header(&[2, 3, 4], NpyType::F32);
+        let header = npy_header(&[2, 3, 4], "<f4");
         assert_eq!(header.len() % 64, 0);
         assert_eq!(&header[..10], b"\x93NUMPY\x01\x00\x76\x00");
         assert!(header[10..].starts_with(b"{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3, 4), }  "));
         assert!(
-            npy_header(&[7], NpyType::F16)[10..]
-                .starts_with(b"{'descr': '<f2', 'fortran_order': False, 'shape': (7,), }")
+            npy_header(&[7], "<f2")[10..].starts_with(b"{'descr': '<f2', 'fortran_order': False, 'shape': (7,), }")
         );
-        assert!((0..80).all(|n| npy_header(&vec![1; n], NpyType::F16).len().is_multiple_of(64)));
+        assert!((0..80).all(|n| npy_header(&vec![1; n], "<f2").len().is_multiple_of(64)));
+    }
+
+    #[test]
+    fn a_label_map_is_an_array_of_bytes() {
+        let labels = Labels { width: 3, height: 2, ids: vec![0, 1, 2, 255, 4, 5] };
+        let bytes = encode_npy(&labels);
+        assert!(bytes[10..].starts_with(b"{'descr': '|u1', 'fortran_order': False, 'shape': (2, 3), }"));
+        let crate::image::RawMask::Index { width, height, values, .. } = crate::image::decode_mask(&bytes).unwrap()
+        else {
+            panic!("not an array")
+        };
+        assert_eq!((width, height, values), (3, 2, vec![0, 1, 2, 255, 4, 5]));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use structtoken::image::{Image, Labels, encode_index_png, encode_png};
-use structtoken::tools::init::{Options, look, write};
+use structtoken::tools::init::{Options, detect_format, write};
 
 /// Width and height of the pictures.
 const SIZE: [usize; 2] = [8, 6];
@@ -30,7 +30,7 @@ fn set(files: &[(&str, &[u8])], options: &Options) {
         std::fs::write(path, bytes).unwrap();
     }
     let (set, toml) = (folder.path().join("set"), folder.path().join("set/dataset.toml"));
-    if let Ok(plan) = look(&set, &toml, options, &|_, _| ()) {
+    if let Ok(plan) = detect_format(&set, &toml, options, &|_, _| ()) {
         write(&plan, true, &|_, _| ()).ok();
     }
     // Nothing outside of the set, and nothing that was there.

@@ -35,6 +35,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "mask", run: targets::mask, tries: 8_000, memory_mb: 1700 },
     Target { name: "npy", run: targets::npy, tries: 20_000, memory_mb: 64 },
     Target { name: "jpeg_complete", run: targets::jpeg_complete, tries: 8_000, memory_mb: 1300 },
+    Target { name: "run_lengths", run: targets::run_lengths, tries: 50_000, memory_mb: 16 },
     Target { name: "coco", run: annotations::coco, tries: 600, memory_mb: 64 },
     Target { name: "labelme", run: annotations::labelme, tries: 600, memory_mb: 64 },
     Target { name: "yolo_txt", run: annotations::yolo_txt, tries: 600, memory_mb: 64 },

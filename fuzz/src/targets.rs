@@ -4,8 +4,9 @@ use std::cell::OnceCell;
 use std::path::Path;
 
 use structtoken::dataset::spec::DatasetSpec;
+use structtoken::image::outlines::{CocoRle, decode_label_studio};
 use structtoken::image::{decode_image, decode_mask, jpeg_is_whole};
-use structtoken::{artifact, device, weights};
+use structtoken::{device, model_file, weights};
 use tempfile::NamedTempFile;
 
 /// The TOML that describes a dataset.
@@ -28,7 +29,7 @@ fn in_file(bytes: &[u8], read: impl FnOnce(&Path)) {
 fn weights_of(bytes: &[u8]) {
     in_file(bytes, |path| {
         if let Ok(state) = weights::read(path) {
-            weights::our_names(&state).ok();
+            weights::remap_keys(&state).ok();
             weights::describe(path).ok();
         }
     });
@@ -43,8 +44,8 @@ pub fn safetensors(bytes: &[u8]) {
 pub fn model_card(bytes: &[u8]) {
     in_file(bytes, |path| {
         let (device, _) = device::open("cpu").unwrap();
-        artifact::open(path, &device).ok();
-        artifact::read_card(path).ok();
+        model_file::open(path, &device).ok();
+        model_file::read_card(path).ok();
     });
 }
 
@@ -83,4 +84,14 @@ pub fn npy(bytes: &[u8]) {
 /// The walk through the scans of a JPEG.
 pub fn jpeg_complete(bytes: &[u8]) {
     jpeg_is_whole(bytes).ok();
+}
+
+/// Run lengths of COCO, and brush strokes of Label Studio, after the sides of their picture.
+pub fn run_lengths(bytes: &[u8]) {
+    let [height, width, rle @ ..] = bytes else { return };
+    let size = [height, width].map(|side| usize::from(*side));
+    decode_label_studio(rle, size[1], size[0]).ok();
+    if let Ok(counts) = String::from_utf8(rle.to_vec()) {
+        CocoRle { size, counts }.decode().ok();
+    }
 }

@@ -12,7 +12,7 @@ const REDRAWS: usize = 10;
 /// A crop of which one class takes `max_ratio` or more (ignored pixels aside) is drawn again, ten times at most; the
 /// eleventh draw is taken unseen (mmseg's `RandomCrop`). With `max_ratio` of 1 or more the first is taken. `below(n)`
 /// draws from 0..n: first the row, then the column.
-pub fn choose_window(
+pub(crate) fn choose_window(
     labels: &Labels,
     size: (usize, usize),
     [height, width]: [usize; 2],
@@ -41,7 +41,7 @@ pub fn choose_window(
 /// pixel of `class`; none where there is no such pixel.
 ///
 /// `below(n)` draws from 0..n: first the pixel, then how far down and how far across it lies in the crop.
-pub fn window_around(
+pub(crate) fn window_around(
     labels: &Labels,
     size: (usize, usize),
     [height, width]: [usize; 2],
@@ -77,21 +77,21 @@ pub fn flip(sample: &mut Sample) {
 }
 
 /// Mirrors a sample top to bottom.
-pub fn flip_vertically(sample: &mut Sample) {
+pub(crate) fn flip_vertically(sample: &mut Sample) {
     let Sample { image, labels } = sample;
     image.pixels = image.pixels.chunks_exact(image.width.max(1) * 3).rev().flatten().copied().collect();
     labels.ids = labels.ids.chunks_exact(labels.width.max(1)).rev().flatten().copied().collect();
 }
 
 /// Mirrors an image left to right.
-pub fn mirror(image: &mut Image) {
+pub(crate) fn mirror(image: &mut Image) {
     for row in image.pixels.chunks_exact_mut(image.width.max(1) * 3) {
         row.as_chunks_mut::<3>().0.reverse();
     }
 }
 
 /// Extends a sample to the right and below to `[height, width]`: the image with `color`, the labels with [`IGNORE`].
-pub fn pad(sample: Sample, [height, width]: [usize; 2], color: [u8; 3]) -> Sample {
+pub(crate) fn pad(sample: Sample, [height, width]: [usize; 2], color: [u8; 3]) -> Sample {
     let Sample { image, labels } = sample;
     assert!(image.width <= width && image.height <= height, "a sample larger than its frame");
     if (image.width, image.height) == (width, height) {

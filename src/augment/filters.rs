@@ -23,12 +23,12 @@ fn each(image: &mut Image, change: impl Fn(u8) -> u8) {
 }
 
 /// Black at a factor of 0, unchanged at 1.
-pub fn brightness(image: &mut Image, factor: f32) {
+pub(crate) fn brightness(image: &mut Image, factor: f32) {
     each(image, |v| blend(0, v, factor));
 }
 
 /// The mean grey at 0, unchanged at 1.
-pub fn contrast(image: &mut Image, factor: f32) {
+pub(crate) fn contrast(image: &mut Image, factor: f32) {
     let pixels = image.pixels.as_chunks::<3>().0;
     let sum: u64 = pixels.iter().map(|rgb| u64::from(luma(*rgb))).sum();
     let mean = (sum as f64 / pixels.len().max(1) as f64 + 0.5) as u8;
@@ -44,7 +44,7 @@ pub fn color(image: &mut Image, factor: f32) {
 }
 
 /// Smoothed at 0, unchanged at 1, sharper above; the outermost pixels stay.
-pub fn sharpness(image: &mut Image, factor: f32) {
+pub(crate) fn sharpness(image: &mut Image, factor: f32) {
     let (width, height) = (image.width, image.height);
     let before = image.pixels.clone();
     for (y, x) in (1..height.saturating_sub(1)).flat_map(|y| (1..width.saturating_sub(1)).map(move |x| (y, x))) {
@@ -61,18 +61,18 @@ pub fn sharpness(image: &mut Image, factor: f32) {
 }
 
 /// Keeps the upper `bits` of 8.
-pub fn posterize(image: &mut Image, bits: u32) {
+pub(crate) fn posterize(image: &mut Image, bits: u32) {
     let mask = !(0xff_u32 >> bits.min(8)) as u8;
     each(image, |v| v & mask);
 }
 
 /// Inverts values from `threshold` on.
-pub fn solarize(image: &mut Image, threshold: u16) {
+pub(crate) fn solarize(image: &mut Image, threshold: u16) {
     each(image, |v| if u16::from(v) >= threshold { 255 - v } else { v });
 }
 
 /// Stretches each channel to the whole range.
-pub fn autocontrast(image: &mut Image) {
+pub(crate) fn autocontrast(image: &mut Image) {
     by_channel(image, |histogram| {
         let low = histogram.iter().position(|count| *count > 0).unwrap_or(0);
         let high = histogram.iter().rposition(|count| *count > 0).unwrap_or(255);
@@ -86,7 +86,7 @@ pub fn autocontrast(image: &mut Image) {
 }
 
 /// Gives every value of a channel the same number of pixels, as far as that goes.
-pub fn equalize(image: &mut Image) {
+pub(crate) fn equalize(image: &mut Image) {
     by_channel(image, |histogram| {
         let used: Vec<u64> = histogram.iter().copied().filter(|count| *count > 0).collect();
         let step = (used.iter().sum::<u64>() - used.last().copied().unwrap_or(0)) / 255;
@@ -112,7 +112,7 @@ fn by_channel(image: &mut Image, table: impl Fn(&[u64; 256]) -> [u8; 256]) {
 }
 
 /// Gaussian blur of standard deviation `sigma` pixels, cut at three of them; the edge goes on.
-pub fn blur(image: &mut Image, sigma: f32) {
+pub(crate) fn blur(image: &mut Image, sigma: f32) {
     let radius = (3.0 * sigma).ceil() as usize;
     let weights: Vec<f32> =
         (0..=2 * radius).map(|i| (-0.5 * ((i as f32 - radius as f32) / sigma).powi(2)).exp()).collect();
@@ -141,7 +141,7 @@ pub fn blur(image: &mut Image, sigma: f32) {
 }
 
 /// Covers one to three rectangles of 2 to 15 % of the area each with `fill`; what is under them is still asked for.
-pub fn cutout(image: &mut Image, fill: [u8; 3], rng: &mut Rng) {
+pub(crate) fn cutout(image: &mut Image, fill: [u8; 3], rng: &mut Rng) {
     let (width, height) = (image.width, image.height);
     for _ in 0..1 + rng.below(3) {
         let area = rng.range(0.02, 0.15) * (width * height) as f32;

@@ -160,7 +160,7 @@ pub fn augment(sample: &Sample, config: &AugmentConfig, rng: &mut Rng) -> Sample
 
 /// [`augment`] without the padding: at most `config.crop` pixels, around a pixel of `class` if one is given that the sample has
 /// (before it is turned).
-pub fn augment_unpadded(sample: &Sample, class: Option<u8>, config: &AugmentConfig, rng: &mut Rng) -> Sample {
+pub(crate) fn augment_unpadded(sample: &Sample, class: Option<u8>, config: &AugmentConfig, rng: &mut Rng) -> Sample {
     let Sample { image, labels } = sample;
     let size = match &config.resize {
         Some(range) => range.size((image.width, image.height), f64::from(rng.uniform())),

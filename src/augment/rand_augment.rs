@@ -47,7 +47,7 @@ enum Filter {
 /// Operations to draw from, the one that does nothing among them.
 const OPERATIONS: usize = 14;
 /// The largest magnitude.
-pub const LARGEST: f32 = 30.0;
+pub(crate) const LARGEST: f32 = 30.0;
 
 impl RandAugment {
     /// Draws for a crop of `size` (width, height).

@@ -25,6 +25,7 @@ const RATIO: usize = 4;
 /// The published sizes: channels of the first stage, blocks of each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum ConvnextSize {
     /// 40; 2, 2, 6, 2.
     Atto,

@@ -23,6 +23,7 @@ const THETA: f64 = 100.0;
 /// Published sizes: width, depth, heads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Dinov3Size {
     /// 384, 12, 6.
     Small,

@@ -13,6 +13,7 @@ use crate::layers::{ForwardContext, Init};
 /// `[model.backbone.encoder]` of a U-Net, chosen by `type`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type")]
+#[non_exhaustive]
 pub enum EncoderConfig {
     /// Residual network.
     #[serde(rename = "resnet")]

@@ -37,7 +37,7 @@ pub(super) fn features(stages: &[Level; STAGES], out_indices: &[usize], img_size
 }
 
 /// Stages of either network; their maps have strides of 4, 8, 16 and 32.
-pub const STAGES: usize = 4;
+pub(crate) const STAGES: usize = 4;
 
 /// The stages whose maps are handed out.
 pub(super) fn handed_out(out_indices: &[usize]) -> Vec<usize> {

@@ -122,6 +122,7 @@ macro_rules! backbones {
         /// `[model.backbone]` of a recipe, chosen by `type`.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
         #[serde(tag = "type")]
+        #[non_exhaustive]
         pub enum BackboneConfig {
             $($(#[$doc])* #[serde(rename = $name)] $variant($config)),+
         }

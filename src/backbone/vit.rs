@@ -24,6 +24,7 @@ const LARGEST_STACK: usize = 1 << 18;
 /// The four published sizes: width, depth, heads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum VitSize {
     /// 192, 12, 3.
     Tiny,
@@ -38,6 +39,7 @@ pub enum VitSize {
 /// When the table of position embeddings is resized to an input's grid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum ResizePositions {
     /// When rows or columns differ.
     Shape,

@@ -7,6 +7,7 @@ use crate::dataset::label_map::LabelMap;
 use crate::dataset::spec::{DatasetSpec, MAX_CLASSES, check_range};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::text::word;
 
 /// The descriptions that the program carries, by name.
 pub const BUILT_IN: [(&str, &str); 6] = [
@@ -48,6 +49,17 @@ impl DatasetSpec {
     /// A file that is missing or not UTF-8; unknown keys and wrong types with line and column; classes without end,
     /// twice the same, or two that claim one value.
     pub fn read(path: &Path) -> Result<Self> {
+        // Annotations are no description, however long they are.
+        if path.extension().is_some_and(|ending| {
+            ["json", "csv", "xml", "yaml", "yml"].iter().any(|one| ending.eq_ignore_ascii_case(one))
+        }) && path.is_file()
+        {
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            return Err(Error::new(format!("`{}` is not the TOML of a dataset", path.display())).with_hint(format!(
+                "describe the folder that it lies in, and use the TOML: structtoken data init {}",
+                word(folder)
+            )));
+        }
         let text = files::read_text(path, files::RECIPE).map_err(|e| Error::file("read", path, e))?;
         Self::parse(&text, path)
     }
@@ -58,7 +70,7 @@ impl DatasetSpec {
     /// As [`read`](Self::read).
     pub fn parse(text: &str, file: &Path) -> Result<Self> {
         let mut spec: Self =
-            toml::from_str(text).map_err(|e| Error::file("understand", file, e.to_string().trim_end()))?;
+            toml::from_str(text).map_err(|e| Error::file("understand", file, shortened(e.to_string().trim_end())))?;
         spec.file = file.to_path_buf();
         spec.check().map_err(|e| Error::file("use", file, e))?;
         Ok(spec)
@@ -81,6 +93,16 @@ impl DatasetSpec {
         self.joiner()?;
         LabelMap::new(self).map(|_| ())
     }
+}
+
+/// What the parser says, without the rest of long lines.
+fn shortened(said: &str) -> String {
+    const LONGEST: usize = 160;
+    let line = |line: &str| match line.char_indices().nth(LONGEST) {
+        Some((at, _)) => format!("{}…", &line[..at]),
+        None => line.to_string(),
+    };
+    said.lines().map(line).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
@@ -112,6 +134,18 @@ mod tests {
         assert_eq!(spec.classes[1].source, Some(vec![Source::Index(1), Source::Index(7)]));
         let again = DatasetSpec::parse(&toml::to_string(&spec).unwrap(), Path::new("set.toml")).unwrap();
         assert_eq!(spec, again);
+    }
+
+    #[test]
+    fn annotations_are_no_description() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("all.json");
+        std::fs::write(&path, format!("{{\"images\": [{}]}}", "1, ".repeat(5000))).unwrap();
+        let error = DatasetSpec::read(&path).unwrap_err();
+        assert!(error.to_string().len() < 300, "{error}");
+        assert!(error.hint().unwrap().contains("structtoken data init "));
+        assert!(super::shortened(&"x".repeat(5000)).len() < 200);
+        assert_eq!(super::shortened("a\nb"), "a\nb");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use crate::dataset::spec::Source;
+
 /// Numbers below are ids, as programs count; at and above it they are greys, as people see them.
 const GREY: u16 = 32;
 
@@ -41,6 +43,98 @@ pub(crate) fn reading(values: &[u16], named: usize) -> Reading {
         others if mark == 255 && others.iter().all(|value| *value == 0 || *value >= GREY) => Reading::Class,
         _ => Reading::Unclear,
     }
+}
+
+/// Values of one label that compression moved are no farther from it than this in any channel.
+const NEAR: u16 = 12;
+
+/// Labels that lie apart leave at least so much between the values around them.
+const BETWEEN: u16 = 4;
+
+/// The few values that all others of a set lie close around, far more rarely, as JPEG leaves them; `None` of labels.
+/// `values` are with their pixels.
+pub(crate) fn peaks(values: impl Iterator<Item = (Source, u64)>) -> Option<Vec<Source>> {
+    /// More are photographs.
+    const MOST: usize = 4096;
+    struct Peak {
+        value: Source,
+        pixels: u64,
+        /// Around it: how many values, their pixels, the most of one, whether that is the next value, and how far they reach.
+        others: usize,
+        around: u64,
+        most: u64,
+        nearest: bool,
+        reach: [u16; 2],
+    }
+    let channels = |value: &Source| match value {
+        Source::Index(n) => [*n; 3],
+        Source::Rgb(rgb) => rgb.map(u16::from),
+    };
+    let mut all: Vec<(Source, u64)> = values.take(MOST + 1).collect();
+    // JPEG has 8 bits.
+    if all.len() > MOST || all.iter().any(|(value, _)| *value > Source::Index(255) && matches!(value, Source::Index(_)))
+    {
+        return None;
+    }
+    all.sort_by_key(|(value, pixels)| (std::cmp::Reverse(*pixels), *value));
+    let total: u64 = all.iter().map(|(_, pixels)| pixels).sum();
+    let mut found: Vec<Peak> = Vec::new();
+    for (value, pixels) in &all {
+        let here = channels(value);
+        let far = |peak: &Peak| {
+            let there = channels(&peak.value);
+            (0..3).map(|at| here[at].abs_diff(there[at])).max().unwrap_or(0)
+        };
+        match found.iter_mut().filter(|peak| far(peak) <= NEAR).min_by_key(|peak| far(peak)) {
+            Some(peak) => {
+                // They come in the order of their pixels.
+                if peak.others == 0 {
+                    peak.nearest = far(peak) == 1;
+                }
+                peak.others += 1;
+                peak.around += pixels;
+                peak.most = peak.most.max(*pixels);
+                peak.reach = [peak.reach[0].min(here[0]), peak.reach[1].max(here[0])];
+            }
+            None => found.push(Peak {
+                value: *value,
+                pixels: *pixels,
+                others: 0,
+                around: 0,
+                most: 0,
+                nearest: false,
+                reach: [here[0]; 2],
+            }),
+        }
+    }
+    let numbers = matches!(all.first(), Some((Source::Index(_), _)));
+    // Stragglers are no labels.
+    found.retain(|peak| 1000 * (peak.pixels + peak.around) >= total);
+    let mut reaches: Vec<[u16; 2]> = found.iter().map(|peak| peak.reach).collect();
+    reaches.sort_unstable();
+    // Ids in a row are close to each other too, and leave nothing between.
+    let apart = !numbers || reaches.windows(2).all(|two| two[1][0].saturating_sub(two[0][1]) >= BETWEEN);
+    let black_white = found.len() == 2 && found.iter().all(|peak| matches!(peak.value, Source::Index(0 | 255)));
+    let fewest = if black_white { 2 } else { 3 };
+    let surrounded = |peak: &&Peak| {
+        let far_above = 3 * peak.most <= peak.pixels && 2 * peak.around <= peak.pixels;
+        // Stronger compression leaves more around, on both sides and falling from the next value on.
+        let at = channels(&peak.value)[0];
+        let both = (at == 0 || peak.reach[0] < at) && (at == 255 || peak.reach[1] > at);
+        let falls =
+            numbers && both && peak.nearest && 3 * peak.most <= 2 * peak.pixels && peak.around <= 2 * peak.pixels;
+        peak.others >= fewest && (far_above || falls)
+    };
+    let (count, held) = found
+        .iter()
+        .filter(surrounded)
+        .fold((0, 0), |(count, held), peak| (count + 1, held + peak.pixels + peak.around));
+    let fits = count >= 2 && 2 * count >= found.len() && 10 * held >= 9 * total && all.len() >= 3 * found.len();
+    (apart && fits).then(|| {
+        let mut peaks: Vec<Source> = found.into_iter().map(|peak| peak.value).collect();
+        peaks.sort_unstable();
+        peaks
+    })
 }
 
 /// Whether numbers are steps from the first to the last, rounded as people round.
@@ -181,6 +275,49 @@ mod tests {
         ] {
             assert_eq!(reading(values, named), expected, "{values:?}");
         }
+    }
+
+    #[test]
+    fn values_around_few_are_told_from_labels() {
+        let found = |values: &[(u16, u64)]| {
+            peaks(values.iter().map(|(n, pixels)| (Source::Index(*n), *pixels))).map(|peaks| peaks.len())
+        };
+        let around = |peak: u16, pixels: u64| -> Vec<(u16, u64)> {
+            let near = [(0, pixels), (1, pixels / 9), (2, pixels / 20), (3, pixels / 50), (5, 1)];
+            near.iter().map(|(far, pixels)| (if peak > 200 { peak - far } else { peak + far }, *pixels)).collect()
+        };
+        assert_eq!(found(&[around(0, 9000), around(255, 4000)].concat()), Some(2));
+        assert_eq!(found(&[around(0, 9000), around(40, 4000), around(80, 900), around(120, 300)].concat()), Some(4));
+        // Ids in a row, however rare the later ones; with one that is ignored; ids with gaps; greys.
+        let ids: Vec<(u16, u64)> = (0..40).map(|n| (n, 90_000 >> n.min(16))).collect();
+        assert_eq!(found(&[around(0, 90_000), around(255, 40_000), vec![(13, 1)]].concat()), Some(2), "far from both");
+        assert_eq!(found(&ids), None);
+        assert_eq!(found(&[ids, vec![(255, 3000)]].concat()), None);
+        assert_eq!(found(&[(0, 9000), (7, 300), (8, 200), (11, 100), (21, 50), (33, 9)]), None);
+        assert_eq!(found(&[(0, 9000), (64, 300), (128, 200), (192, 100), (255, 50)]), None);
+        assert_eq!(found(&[(0, 900), (85, 40)]), None);
+        // Compressed more, and hardly at all.
+        let wide = |peak: u16, pixels: u64| -> Vec<(u16, u64)> {
+            let near = [(-3i16, 4), (-2, 5), (-1, 2), (0, 1), (1, 2), (2, 4), (4, 6)];
+            near.iter().map(|(far, part)| (peak.saturating_add_signed(*far), pixels / part)).collect()
+        };
+        assert_eq!(found(&[around(0, 9000), wide(60, 900), wide(120, 600)].concat()), Some(3));
+        assert_eq!(found(&[(0, 9000), (1, 90), (2, 20), (253, 9), (254, 60), (255, 4000)]), Some(2));
+        assert_eq!(found(&[(0, 9000), (1, 900), (2, 700), (255, 4000)]), None);
+        // Ids of a class and its parts.
+        assert_eq!(found(&[10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32].map(|n| (n, 100 + u64::from(n) % 7))), None);
+        let colours = |centres: &[[u8; 3]]| -> Vec<(Source, u64)> {
+            let near = |[r, g, b]: &[u8; 3]| {
+                let (r, g, b) = (*r, *g, *b);
+                [([r, g, b], 900), ([r + 1, g, b], 90), ([r, g + 2, b + 1], 40), ([r + 3, g, b], 9)]
+                    .map(|(rgb, pixels)| (Source::Rgb(rgb), pixels))
+            };
+            centres.iter().flat_map(near).collect()
+        };
+        let noisy = colours(&[[0, 0, 0], [128, 64, 0], [0, 128, 9]]);
+        assert_eq!(peaks(noisy.into_iter()).map(|peaks| peaks.len()), Some(3));
+        let plain = [[0, 0, 0], [128, 64, 0], [128, 70, 9], [0, 128, 9]].map(|rgb| (Source::Rgb(rgb), 900));
+        assert_eq!(peaks(plain.into_iter()), None);
     }
 
     fn mixed(files: &[&[u16]]) -> Option<(usize, usize)> {

@@ -10,11 +10,12 @@ use crate::dataset::label_map::LabelMap;
 use crate::dataset::pairs::{Pair, Pairs};
 use crate::dataset::palette;
 use crate::dataset::palette::Watch;
-use crate::dataset::spec::{DatasetSpec, Encoding, PaletteUse};
+use crate::dataset::spec::{DatasetSpec, Encoding, PaletteUse, SplitSpec};
 use crate::dataset::{Classes, Dataset, Fold, Sample, Split, Survey};
 use crate::error::{Error, Result};
 use crate::image::{Labels, image_size, is_turned, read_image_in};
 use crate::rng::{fnv1a, order_by_hash};
+use crate::text::word;
 
 /// Masks whose counts are held before they are added up.
 const SURVEYED_AT_ONCE: usize = 1024;
@@ -48,13 +49,16 @@ impl Folder {
     /// # Errors
     /// A split that is not described; a folder or list that cannot be read; no images, two of one name, or no mask.
     pub fn open(spec: &DatasetSpec, split: Split, root: Option<&Path>) -> Result<Self> {
+        let (spec, base) = spec.below(root);
+        let spec = spec.as_ref();
         let files = spec.split(split).ok_or_else(|| {
             let has = [Split::Train, Split::Val, Split::Test].into_iter().filter(|s| spec.split(*s).is_some());
             let has: Vec<_> = has.map(|s| format!("[{s}]")).collect();
-            Error::new(format!("`{}` describes no split [{split}]", spec.file.display()))
-                .with_hint(format!("it has {}", if has.is_empty() { "none".to_string() } else { has.join(" and ") }))
+            Error::new(format!("`{}` describes no split [{split}]", spec.file.display())).with_hint(match &spec.train {
+                Some(train) if split == Split::Val => no_val(spec, &base, train),
+                _ => format!("it has {}", if has.is_empty() { "none".to_string() } else { has.join(" and ") }),
+            })
         })?;
-        let base = spec.base(root);
         let joiner = spec.joiner()?;
         let pairs = Pairs::find_joined(&base, files, joiner.as_ref()).sound(spec, split, &base, files)?;
         let (encoding, range) = (spec.encoding, spec.range);
@@ -152,6 +156,27 @@ impl Dataset for Folder {
     fn classes(&self) -> &Classes {
         &self.classes
     }
+}
+
+/// What to do about a description that has no validation split.
+fn no_val(spec: &DatasetSpec, base: &Path, train: &SplitSpec) -> String {
+    let pairs = spec.joiner().map_or(0, |joiner| Pairs::find_joined(base, train, joiner.as_ref()).pairs.len());
+    if pairs > 1 {
+        return format!("hold out a part of [train]: --set 'data.fold={{index=0,of={}}}'", pairs.min(5));
+    }
+    one_pair(train, &spec.file)
+}
+
+/// What to do about a set of one pair of image and mask, which `file` describes.
+pub(crate) fn one_pair(train: &SplitSpec, file: &Path) -> String {
+    let lines = toml::to_string(train).unwrap_or_default();
+    let lines: Vec<String> = ["", "[val]"].into_iter().chain(lines.lines()).map(|line| word(Path::new(line))).collect();
+    format!(
+        "add pairs of image and mask; or, to see whether anything can be learned at all, score the training image itself: \
+         printf '%s\\n' {} >> {}",
+        lines.join(" "),
+        word(file)
+    )
 }
 
 fn sizes_differ(pair: &Pair, image: (usize, usize), mask: (usize, usize)) -> Error {

@@ -37,7 +37,8 @@ pub struct Leftover {
 /// # Errors
 /// A description that cannot be used.
 pub fn leftovers(spec: &DatasetSpec, root: Option<&Path>) -> Result<Vec<Leftover>> {
-    let (base, joiner) = (spec.base(root), spec.joiner()?);
+    let (spec, base) = spec.below(root);
+    let joiner = spec.joiner()?;
     let splits: Vec<(Split, &SplitSpec)> =
         [Split::Train, Split::Val, Split::Test].into_iter().filter_map(|s| Some((s, spec.split(s)?))).collect();
     let found: Vec<Pairs> = splits.iter().map(|(_, files)| Pairs::find_joined(&base, files, joiner.as_ref())).collect();
@@ -53,6 +54,11 @@ pub(crate) fn of(
 ) -> Vec<Leftover> {
     let mut all = Leftovers::default();
     let mut seen: HashSet<(&Path, &Path)> = HashSet::new();
+    let taken: HashSet<&Path> = found
+        .iter()
+        .flat_map(|pairs| pairs.pairs.iter().chain(&pairs.lacking))
+        .map(|pair| pair.image.as_path())
+        .collect();
     for (_, files) in splits {
         if !seen.insert((&files.images, &files.masks)) {
             continue;
@@ -63,8 +69,15 @@ pub(crate) fn of(
         let images = walk(&base.join(&files.images));
         let apart = files.images != files.masks;
         let masks = if apart { walk(&base.join(&files.masks)) } else { Walked::default() };
-        let folder =
-            Folder { files, same, images: &images, masks: if apart { &masks } else { &images }, apart, joiner };
+        let folder = Folder {
+            files,
+            same,
+            taken: &taken,
+            images: &images,
+            masks: if apart { &masks } else { &images },
+            apart,
+            joiner,
+        };
         folder.images(base, &mut all);
         folder.masks(base, &mut all);
         not_entered(&images, &mut all);
@@ -103,6 +116,8 @@ impl Leftovers {
 struct Folder<'a> {
     files: &'a SplitSpec,
     same: Vec<(&'a SplitSpec, &'a Pairs)>,
+    /// Images that any split takes, whichever folder its masks lie in.
+    taken: &'a HashSet<&'a Path>,
     images: &'a Walked,
     masks: &'a Walked,
     apart: bool,
@@ -131,7 +146,7 @@ impl Folder<'_> {
     fn images(&self, base: &Path, all: &mut Leftovers) {
         let used: HashSet<&Path> = self.pairs().map(|pair| pair.image.as_path()).collect();
         let as_mask = self.wanted(base);
-        // A picture called as one that is used, in a folder beside its own, is no image without a mask.
+        // A picture called as one that is used, in a folder beside its own or below, is no image without a mask.
         let companion = |name: &str| {
             let (folder, file) = name.rsplit_once('/')?;
             Some((folder.rsplit_once('/').map_or("", |(above, _)| above).to_string(), plain_stem(file)?.to_string()))
@@ -141,10 +156,14 @@ impl Folder<'_> {
             .files
             .iter()
             .filter(|(_, path)| used.contains(path.as_path()))
-            .filter_map(|(name, _)| companion(name))
+            .flat_map(|(name, _)| {
+                let (folder, file) = name.rsplit_once('/').unwrap_or(("", name));
+                let below = plain_stem(file).map(|stem| (folder.to_string(), stem.to_string()));
+                [companion(name), below].into_iter().flatten()
+            })
             .collect();
         for (name, path) in &self.images.files {
-            if used.contains(path.as_path()) || as_mask.contains(path) {
+            if self.taken.contains(path.as_path()) || as_mask.contains(path) {
                 continue;
             }
             let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);

@@ -9,6 +9,7 @@ pub mod folder;
 pub mod join;
 pub mod label_map;
 pub mod leftover;
+pub(crate) mod moved;
 pub(crate) mod pairs;
 pub(crate) mod palette;
 pub mod shapes;

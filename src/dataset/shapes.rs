@@ -1,7 +1,11 @@
 //! A synthetic set in which the class is the shape: colour and texture say nothing, so no model can solve it pixel by
 //! pixel. It needs no files and is the same on every machine.
+//!
+//! [`ShapesConfig::cue`] makes it one of a family of sets, in which something else tells the class.
 
-use std::f32::consts::TAU;
+mod family;
+mod object;
+mod texture;
 
 use serde::{Deserialize, Serialize};
 
@@ -9,6 +13,10 @@ use crate::dataset::{Classes, Dataset, Sample, Split};
 use crate::error::{Error, Result};
 use crate::image::{Image, Labels};
 use crate::rng::Rng;
+pub use family::ClassCue;
+use family::{Family, Kind};
+use object::Object;
+use texture::Texture;
 
 /// The set's name in [`DataConfig::dataset`](crate::loader::DataConfig::dataset).
 pub const NAME: &str = "shapes";
@@ -22,7 +30,7 @@ const CLASSES: [(&str, [u8; 3]); 6] = [
     ("cross", [245, 200, 60]),
 ];
 
-/// How large the set is.
+/// How large the set is, and what tells its classes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ShapesConfig {
@@ -34,11 +42,37 @@ pub struct ShapesConfig {
     pub train: usize,
     /// Pictures to validate with, and as many to test with.
     pub val: usize,
+    /// What tells the class of an object.
+    #[serde(skip_serializing_if = "ClassCue::is_shape")]
+    pub cue: ClassCue,
+    /// The share of objects, in validation and test, whose texture is that of another class; with the cue `both`.
+    #[serde(skip_serializing_if = "is_none")]
+    pub conflict: f32,
+    /// The share of objects whose shape is drawn at random; the label stays.
+    #[serde(skip_serializing_if = "is_none")]
+    pub shape_noise: f32,
+    /// The share of objects whose texture is drawn at random; the label stays.
+    #[serde(skip_serializing_if = "is_none")]
+    pub texture_noise: f32,
+}
+
+/// What earlier recipes do not have is not written either: their fingerprints stay as they are.
+fn is_none(share: &f32) -> bool {
+    *share == 0.0
 }
 
 impl Default for ShapesConfig {
     fn default() -> Self {
-        Self { seed: 0, size: 128, train: 2000, val: 200 }
+        Self {
+            seed: 0,
+            size: 128,
+            train: 2000,
+            val: 200,
+            cue: ClassCue::Shape,
+            conflict: 0.0,
+            shape_noise: 0.0,
+            texture_noise: 0.0,
+        }
     }
 }
 
@@ -49,7 +83,7 @@ impl ShapesConfig {
         if !(16..=4096).contains(&self.size) || !counts.contains(&self.train) || !counts.contains(&self.val) {
             return Err(Error::new(format!("data.shapes: size must be 16 to 4096, train and val 1 to {MOST}")));
         }
-        Ok(())
+        Family::check(self)
     }
 }
 
@@ -66,24 +100,27 @@ pub struct Shapes {
     split: Split,
     len: usize,
     size: usize,
+    family: Family,
     classes: Classes,
 }
 
 impl Shapes {
-    /// `len` pictures of `size` x `size` pixels; objects measure two to seven tenths of a side across. `size` is
-    /// at least 16.
+    /// `len` pictures of `size` x `size` pixels, in which the shape tells the class; objects measure two to seven tenths of
+    /// a side across. `size` is at least 16.
     pub fn new(seed: u64, split: Split, len: usize, size: usize) -> Self {
-        let classes = Classes {
-            names: CLASSES.iter().map(|(name, _)| (*name).to_string()).collect(),
-            colors: CLASSES.iter().map(|(_, color)| *color).collect(),
-        };
-        Self { seed, split, len, size: size.max(16), classes }
+        Self::of(&ShapesConfig { seed, size: size.max(16), train: len, val: len, ..ShapesConfig::default() }, split)
     }
 
     /// One split of the set that `config` describes.
     pub fn of(config: &ShapesConfig, split: Split) -> Self {
-        let len = if split == Split::Train { config.train } else { config.val };
-        Self::new(config.seed, split, len, config.size)
+        Self {
+            seed: config.seed,
+            split,
+            len: if split == Split::Train { config.train } else { config.val },
+            size: config.size,
+            family: Family::of(config, split),
+            classes: config.cue.classes(),
+        }
     }
 }
 
@@ -97,7 +134,7 @@ impl Dataset for Shapes {
             return Err(Error::new(format!("`{NAME}` has {} samples and none of number {index}", self.len)));
         }
         let mut rng = Rng::new(self.seed, &[self.split as u64, index as u64]);
-        Ok(picture(&mut rng, self.size))
+        Ok(picture(&mut rng, self.size, &self.family).0)
     }
 
     fn name(&self, index: usize) -> String {
@@ -109,30 +146,43 @@ impl Dataset for Shapes {
     }
 }
 
-fn picture(rng: &mut Rng, size: usize) -> Sample {
-    let ground = Texture::draw(rng, size);
+/// A picture, and the objects that are in it.
+fn picture(rng: &mut Rng, size: usize, family: &Family) -> (Sample, Vec<Kind>) {
+    let cue = family.cue;
+    let ground = match cue {
+        ClassCue::Shape | ClassCue::Parts => Texture::draw(rng, size),
+        ClassCue::Texture | ClassCue::Both => Texture::draw_ground(rng, size),
+        ClassCue::Color => Texture::draw_hue(rng, size, None),
+    };
     let mut ids = vec![0; size * size];
     // Which object owns a pixel: 0 is the ground, and later objects cover earlier ones.
     let mut owners = vec![0usize; size * size];
     let mut textures = vec![ground];
     // What each drew, and what is left to see of it.
     let (mut areas, mut visible) = (vec![0], vec![size * size]);
+    let mut kinds = Vec::new();
     for _ in 0..1 + rng.below(2) {
-        let class = 1 + rng.below(CLASSES.len() - 1);
-        let texture = Texture::draw_apart(rng, size, textures[0].mean());
+        let kind = family.draw(rng);
+        let other = textures[0].mean();
+        let texture = match (cue, kind.texture) {
+            (_, None) => Texture::draw_apart(rng, size, other),
+            (ClassCue::Color, class) => Texture::draw_hue(rng, size, class),
+            (_, Some(class)) => Texture::draw_class(rng, size, class, other),
+        };
         let Some(pixels) = (0..PLACES).find_map(|_| {
-            let pixels = Object::draw(rng, class, size).pixels(size);
+            let pixels = Object::draw(rng, cue.form(kind.form), size).pixels(size);
             leaves_others_visible(&pixels, &owners, &areas, &visible).then_some(pixels)
         }) else {
             continue;
         };
         for at in &pixels {
             visible[owners[*at]] -= 1;
-            (ids[*at], owners[*at]) = (class as u8, textures.len());
+            (ids[*at], owners[*at]) = (1 + kind.class as u8, textures.len());
         }
         textures.push(texture);
         areas.push(pixels.len());
         visible.push(pixels.len());
+        kinds.push(kind);
     }
     let mut pixels = Vec::with_capacity(size * size * 3);
     for (at, owner) in owners.iter().enumerate() {
@@ -140,7 +190,8 @@ fn picture(rng: &mut Rng, size: usize) -> Sample {
         let rgb = textures[*owner].at((at % size) as f32, (at / size) as f32);
         pixels.extend(rgb.map(|v| (v + noise).clamp(0.0, 255.0) as u8));
     }
-    Sample { image: Image { width: size, height: size, pixels }, labels: Labels { width: size, height: size, ids } }
+    let image = Image { width: size, height: size, pixels };
+    (Sample { image, labels: Labels { width: size, height: size, ids } }, kinds)
 }
 
 /// Whether each object keeps eight tenths of its area if `pixels` are painted over; `visible` is what it has now.
@@ -148,115 +199,6 @@ fn leaves_others_visible(pixels: &[usize], owners: &[usize], areas: &[usize], vi
     let mut left = visible.to_vec();
     pixels.iter().for_each(|at| left[owners[*at]] -= 1);
     (1..areas.len()).all(|object| left[object] * 10 >= areas[object] * 8)
-}
-
-/// A shape somewhere, turned somehow.
-struct Object {
-    class: usize,
-    center: [f32; 2],
-    radius: f32,
-    turn: [f32; 2],
-}
-
-impl Object {
-    fn draw(rng: &mut Rng, class: usize, size: usize) -> Self {
-        let size = size as f32;
-        let radius = size * rng.range(0.2, 0.34);
-        let center = [(); 2].map(|()| rng.range(radius * 0.8, size - radius * 0.8));
-        let angle = rng.range(0.0, TAU);
-        Self { class, center, radius, turn: [angle.cos(), angle.sin()] }
-    }
-
-    fn pixels(&self, size: usize) -> Vec<usize> {
-        // No shape reaches further than this many of its radii.
-        let reach = 1.25 * self.radius;
-        let span = |center: f32| (center - reach).max(0.0) as usize..((center + reach) as usize + 1).min(size);
-        let [c, s] = self.turn;
-        let mut pixels = Vec::new();
-        for y in span(self.center[1]) {
-            for x in span(self.center[0]) {
-                let [dx, dy] = [x as f32 - self.center[0], y as f32 - self.center[1]];
-                if self.covers((c * dx + s * dy) / self.radius, (c * dy - s * dx) / self.radius) {
-                    pixels.push(y * size + x);
-                }
-            }
-        }
-        pixels
-    }
-
-    /// Whether the shape covers the point, its own radius being 1.
-    fn covers(&self, x: f32, y: f32) -> bool {
-        let distance = x.hypot(y);
-        match CLASSES[self.class].0 {
-            "disc" => distance < 0.9,
-            "square" => x.abs().max(y.abs()) < 0.8,
-            "triangle" => y > -0.55 && y < 1.1 - 1.75 * x.abs(),
-            "ring" => distance < 1.0 && distance > 0.55,
-            "cross" => x.abs().min(y.abs()) < 0.28 && x.abs().max(y.abs()) < 1.0,
-            _ => false,
-        }
-    }
-}
-
-/// Two colours and how they alternate over the picture.
-struct Texture {
-    pattern: Pattern,
-    colors: [[f32; 3]; 2],
-    /// Cycles a pixel, along the pattern's direction.
-    wave: [f32; 2],
-    phase: f32,
-}
-
-#[derive(Clone, Copy)]
-enum Pattern {
-    Plain,
-    Stripes,
-    Checkers,
-    Gradient,
-}
-
-impl Texture {
-    fn draw(rng: &mut Rng, size: usize) -> Self {
-        let pattern = [Pattern::Plain, Pattern::Stripes, Pattern::Checkers, Pattern::Gradient][rng.below(4)];
-        let first = [(); 3].map(|()| rng.range(20.0, 235.0));
-        let second = [0, 1, 2].map(|c: usize| (first[c] + rng.range(-50.0, 50.0)).clamp(0.0, 255.0));
-        let angle = rng.range(0.0, TAU);
-        let period = match pattern {
-            Pattern::Gradient => size as f32 * rng.range(1.0, 2.0),
-            _ => size as f32 * rng.range(0.04, 0.12),
-        };
-        let wave = [angle.cos() / period, angle.sin() / period];
-        Self { pattern, colors: [first, second], wave, phase: rng.uniform() }
-    }
-
-    /// One whose mean colour is visibly not `other`, or else the last that was tried.
-    fn draw_apart(rng: &mut Rng, size: usize, other: [f32; 3]) -> Self {
-        let mut texture = Self::draw(rng, size);
-        for _ in 0..20 {
-            let mean = texture.mean();
-            if (0..3).map(|c| (mean[c] - other[c]).abs()).sum::<f32>() > 180.0 {
-                break;
-            }
-            texture = Self::draw(rng, size);
-        }
-        texture
-    }
-
-    fn mean(&self) -> [f32; 3] {
-        [0, 1, 2].map(|c| (self.colors[0][c] + self.colors[1][c]) / 2.0)
-    }
-
-    fn at(&self, x: f32, y: f32) -> [f32; 3] {
-        let along = (self.wave[0] * x + self.wave[1] * y + self.phase).rem_euclid(1.0);
-        let across = (self.wave[0] * y - self.wave[1] * x + self.phase).rem_euclid(1.0);
-        let share = match self.pattern {
-            Pattern::Plain => 0.5,
-            Pattern::Stripes => f32::from(along < 0.5),
-            Pattern::Checkers => f32::from((along < 0.5) != (across < 0.5)),
-            Pattern::Gradient => (2.0 * along - 1.0).abs(),
-        };
-        [0, 1, 2].map(|c| self.colors[0][c] * (1.0 - share) + self.colors[1][c] * share)
-    }
 }
 
 #[cfg(test)]
@@ -273,6 +215,66 @@ mod tests {
         assert!(Shapes::new(1, Split::Train, 9, 64).get(9).is_err());
         let sample = get(1, Split::Train, 0);
         assert_eq!(crate::rng::fnv1a(&sample.labels.ids), crate::rng::fnv1a(&get(1, Split::Train, 0).labels.ids));
+    }
+
+    /// The set as it is without options, which runs and model files rely on.
+    #[test]
+    fn pictures_never_change() {
+        let hash = |size: usize, split| {
+            (0..20).fold(0, |hash: u64, index| {
+                let Sample { image, labels } = Shapes::new(3, split, 20, size).get(index).unwrap();
+                hash.rotate_left(7) ^ crate::rng::fnv1a(&image.pixels) ^ crate::rng::fnv1a(&labels.ids).rotate_left(31)
+            })
+        };
+        let hashes = [(48, Split::Train), (48, Split::Val), (65, Split::Test), (16, Split::Train)];
+        assert_eq!(
+            hashes.map(|(size, split)| hash(size, split)),
+            [2963281323588472025, 17852215323909691674, 8222630826746849003, 8842248527451465276]
+        );
+    }
+
+    /// Every member of the family makes pictures of all its classes, and says so in TOML.
+    #[test]
+    fn the_family_is_made_and_described() {
+        for cue in [ClassCue::Texture, ClassCue::Color, ClassCue::Both, ClassCue::Parts] {
+            let config = ShapesConfig { cue, size: 48, train: 60, ..ShapesConfig::default() };
+            let set = Shapes::of(&config, Split::Train);
+            let mut seen = [false; 6];
+            for index in 0..set.len() {
+                let mut rng = Rng::new(0, &[0, index as u64]);
+                let (sample, kinds) = picture(&mut rng, 48, &set.family);
+                assert_eq!(sample, set.get(index).unwrap());
+                let labels: std::collections::BTreeSet<u8> = kinds.iter().map(|kind| 1 + kind.class as u8).collect();
+                let found: std::collections::BTreeSet<u8> =
+                    sample.labels.ids.iter().copied().filter(|id| *id > 0).collect();
+                assert_eq!(found, labels, "{cue:?} {index}");
+                sample.labels.ids.iter().for_each(|id| seen[usize::from(*id)] = true);
+            }
+            assert_eq!(seen, [true; 6], "{cue:?}");
+            let text = toml::to_string(&config).unwrap();
+            assert!(text.contains("cue = ") && !text.contains("conflict"), "{text}");
+            assert_eq!(toml::from_str::<ShapesConfig>(&text).unwrap(), config);
+        }
+        let plain = toml::to_string(&ShapesConfig::default()).unwrap();
+        assert_eq!(plain, "seed = 0\nsize = 128\ntrain = 2000\nval = 200\n");
+    }
+
+    /// Where the hue tells the class, the hues of classes are apart.
+    #[test]
+    fn hues_tell_classes() {
+        let config = ShapesConfig { cue: ClassCue::Color, size: 32, train: 100, ..ShapesConfig::default() };
+        let set = Shapes::of(&config, Split::Train);
+        let (mut right, mut all) = (0, 0);
+        for index in 0..set.len() {
+            let Sample { image, labels } = set.get(index).unwrap();
+            for (id, rgb) in labels.ids.iter().zip(image.pixels.as_chunks::<3>().0).filter(|(id, _)| **id > 0) {
+                let [r, g, b] = rgb.map(f32::from);
+                let hue = (3f32.sqrt() * (g - b)).atan2(2.0 * r - g - b).to_degrees().rem_euclid(360.0);
+                all += 1;
+                right += usize::from(((hue / 72.0).round() as usize) % 5 == usize::from(*id) - 1);
+            }
+        }
+        assert!(right * 100 > all * 97, "{right} of {all}");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What a dataset's TOML says: where its files lie, which classes there are and which numbers of a mask mean them.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::de::{MapAccess, SeqAccess, Visitor, value};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -10,7 +10,7 @@ use crate::dataset::{Classes, Split};
 use crate::error::{Error, Result};
 
 /// The most classes a dataset may have: 255 stands for "ignore".
-pub const MAX_CLASSES: usize = 255;
+pub(crate) const MAX_CLASSES: usize = 255;
 
 /// A dataset as its TOML describes it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -60,6 +60,7 @@ pub struct DatasetSpec {
 /// How masks store classes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Encoding {
     /// As numbers, in a palette or grey PNG.
     #[default]
@@ -71,6 +72,7 @@ pub enum Encoding {
 /// Whether palettes are compared between masks of numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum PaletteUse {
     /// A number that two files show in different colours is refused: either may be the label.
     #[default]
@@ -138,6 +140,7 @@ pub struct JoinedMask {
 /// What pixels are that masks of different classes show.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Overlap {
     /// Of the class that stands later in the list of masks.
     #[default]
@@ -173,6 +176,7 @@ impl ClassSpec {
 
 /// A value in a mask: a number or a colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub enum Source {
     /// A number.
     Index(u16),
@@ -190,14 +194,6 @@ impl DatasetSpec {
         }
     }
 
-    /// The folder that split paths are relative to.
-    pub fn base(&self, root: Option<&Path>) -> PathBuf {
-        match root {
-            Some(root) => root.to_path_buf(),
-            None => self.file.parent().unwrap_or(Path::new("")).join(self.root.as_deref().unwrap_or(Path::new(""))),
-        }
-    }
-
     /// The classes' names and colours.
     pub fn classes(&self) -> Classes {
         let color = |(index, class): (usize, &ClassSpec)| class.color.unwrap_or_else(|| default_color(index));
@@ -209,7 +205,7 @@ impl DatasetSpec {
 }
 
 /// The colour of a class that names none: hues in steps of the golden ratio, in three brightnesses.
-pub fn default_color(index: usize) -> [u8; 3] {
+pub(crate) fn default_color(index: usize) -> [u8; 3] {
     let hue = (index as f32 * 0.618_034 + 0.02).fract();
     let (saturation, value) = [(0.70, 0.90), (0.85, 0.65), (0.45, 0.98)][index % 3];
     let channel = |offset: f32| {

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backbone::{Encoder, FeatureInfo, Tokens, Transformer, TransformerInfo};
 use crate::decoder::queries::{MaskEmbed, masks, plain};
-use crate::decoder::{Output, Queries, SetLossConfig};
+use crate::decoder::{Output, Prototypes, Queries, SetLossConfig};
 use crate::error::{Error, Result};
 use crate::kernels;
 use crate::layers::resize::{Mode, resize};
@@ -143,6 +143,11 @@ pub struct Eomt {
 }
 
 impl Eomt {
+    /// The queries.
+    pub(super) fn prototypes(&self) -> Prototypes {
+        Prototypes { id: self.query.id, count: self.query.dims()[0], grid: None, of_classes: false }
+    }
+
     /// How its predictions are judged.
     pub fn loss(&self) -> SetLossConfig {
         self.loss

@@ -14,9 +14,10 @@ use burn::tensor::activation::{relu, sigmoid, softmax};
 use serde::{Deserialize, Serialize};
 
 use crate::backbone::{Encoder, FeatureInfo};
-use crate::decoder::Output;
 use crate::decoder::fcn::{FcnHead, HeadConfig};
+use crate::decoder::{Output, Prototypes};
 use crate::error::{Error, Result};
+use crate::kernels::product;
 use crate::layers::{Cost, ForwardContext, Init, LayerNorm, Linear, MultiheadAttention, PointwiseConv, Unbiased};
 
 const EPS: f64 = 1e-5;
@@ -122,6 +123,12 @@ pub struct Knet {
 }
 
 impl Knet {
+    /// The kernels before they have met an image.
+    pub(super) fn prototypes(&self) -> Prototypes {
+        let kernels = &self.kernel_generate_head.conv_seg.weight;
+        Prototypes { id: kernels.id, count: kernels.dims()[0], grid: None, of_classes: true }
+    }
+
     /// Logits of the last stage on the grid of the features, in training those of the others too. Records `feat` and
     /// `stage{i}`.
     pub fn forward(&self, encoder: Encoder, context: &ForwardContext) -> Output {
@@ -190,14 +197,14 @@ impl Stage {
         let c = x.dims()[3];
         let x = x.reshape([b, h * w, c]);
         let shares = softmax(masks, 3).reshape([b, h * w, k]);
-        let gathered = shares.swap_dims(1, 2).matmul(x.clone()); // [b, k, c]
+        let gathered = product(shares.swap_dims(1, 2), x.clone()); // [b, k, c]
         let y = self.kernel_update_conv.forward(gathered, kernels);
         let y = self.attention_norm.forward(y.clone() + self.attention.forward_self(y, context));
         let ffn = self.ffn.fc2.forward(relu(self.ffn.fc1.forward(y.clone())));
         let kernels = self.ffn_norm.forward(y + ffn);
         let y = self.mask_fc.forward(kernels.clone());
         let y = self.fc_mask.forward(relu(self.mask_norm.forward(y))); // [b, k, c]
-        (kernels, x.matmul(y.swap_dims(1, 2)))
+        (kernels, product(x, y.swap_dims(1, 2)))
     }
 }
 

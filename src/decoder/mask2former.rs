@@ -20,7 +20,7 @@ use crate::decoder::maskformer::{ConvNorm1x1, ConvNorm3x3, FpnLevel, GROUPS};
 use crate::decoder::pyramid;
 use crate::decoder::pyramid::Pyramid;
 use crate::decoder::queries::{EPS, Ffn, MaskEmbed, masks, plain};
-use crate::decoder::{Output, Queries, SetLossConfig};
+use crate::decoder::{Output, Prototypes, Queries, SetLossConfig};
 use crate::error::{Error, Result};
 use crate::layers::position::sine_positions;
 use crate::layers::resize::{Mode, resize, resize_channels_last};
@@ -169,6 +169,11 @@ impl Mask2Former {
         self.head.loss()
     }
 
+    /// The queries.
+    pub(super) fn prototypes(&self) -> [Prototypes; 2] {
+        self.head.prototypes()
+    }
+
     /// A prediction of the raw queries and one a layer, with masks of the pyramid's finest map, at a
     /// quarter of the images' size over a ViT. Records what [`Mask2FormerHead`] does.
     pub fn forward(&self, encoder: Encoder, context: &ForwardContext) -> Output {
@@ -195,6 +200,16 @@ pub struct Mask2FormerHead {
 }
 
 impl Mask2FormerHead {
+    /// Where the queries start, and their positions.
+    pub(super) fn prototypes(&self) -> [Prototypes; 2] {
+        [&self.query_feat, &self.query_embed].map(|queries| Prototypes {
+            id: queries.id,
+            count: queries.dims()[0],
+            grid: None,
+            of_classes: false,
+        })
+    }
+
     /// How its predictions are judged.
     pub fn loss(&self) -> SetLossConfig {
         self.loss

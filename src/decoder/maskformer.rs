@@ -19,7 +19,7 @@ use crate::backbone::{Encoder, FeatureInfo};
 use crate::decoder::pyramid;
 use crate::decoder::pyramid::Pyramid;
 use crate::decoder::queries::{EPS, Ffn, MaskEmbed, masks, plain};
-use crate::decoder::{Output, Queries, SetLossConfig};
+use crate::decoder::{Output, Prototypes, Queries, SetLossConfig};
 use crate::error::{Error, Result};
 use crate::layers::position::sine_positions;
 use crate::layers::resize::{Mode, resize_channels_last};
@@ -160,6 +160,11 @@ impl MaskFormer {
         self.head.loss()
     }
 
+    /// The queries.
+    pub(super) fn prototypes(&self) -> Prototypes {
+        self.head.prototypes()
+    }
+
     /// One prediction a layer, with masks of the pyramid's finest map, at a quarter of the images' size over a ViT. Records what [`MaskFormerHead`] does.
     pub fn forward(&self, encoder: Encoder, context: &ForwardContext) -> Output {
         self.head.forward(self.pyramid.forward(encoder.features(context)), context)
@@ -185,6 +190,11 @@ pub struct MaskFormerHead {
 }
 
 impl MaskFormerHead {
+    /// The queries.
+    pub(super) fn prototypes(&self) -> Prototypes {
+        Prototypes { id: self.query_embed.id, count: self.query_embed.dims()[0], grid: None, of_classes: false }
+    }
+
     /// How its predictions are judged.
     pub fn loss(&self) -> SetLossConfig {
         self.loss

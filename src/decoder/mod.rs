@@ -11,6 +11,7 @@ pub mod mask2former;
 pub mod maskformer;
 mod output;
 mod preset;
+mod prototypes;
 pub mod pyramid;
 pub mod queries;
 pub mod segmenter;
@@ -28,7 +29,8 @@ pub use knet::{Knet, KnetConfig};
 pub use loss::{DecoderLoss, SetLossConfig};
 pub use mask2former::{Mask2Former, Mask2FormerConfig};
 pub use maskformer::{MaskFormer, MaskFormerConfig};
-pub use output::{Answer, Output, Queries};
+pub use output::{Output, Queries, SegLogits};
+pub use prototypes::Prototypes;
 pub use segmenter::{Segmenter, SegmenterConfig};
 pub use structtoken::{BlockKind, StructToken, StructTokenConfig};
 
@@ -41,6 +43,11 @@ pub trait Decoder {
     fn loss(&self) -> DecoderLoss {
         DecoderLoss::default()
     }
+
+    /// What stands for classes or for queries before an image has been seen; none of a decoder that has nothing of the kind.
+    fn prototypes(&self) -> Vec<Prototypes> {
+        Vec::new()
+    }
 }
 
 macro_rules! decoders {
@@ -48,6 +55,7 @@ macro_rules! decoders {
         /// `[model.decoder]` of a recipe, chosen by `type`.
         #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
         #[serde(tag = "type")]
+        #[non_exhaustive]
         pub enum DecoderConfig {
             $($(#[$doc])* #[serde(rename = $name)] $variant($config)),+
         }
@@ -93,6 +101,18 @@ macro_rules! decoders {
                     Self::Mask2Former(decoder) => decoder.loss().into(),
                     Self::Eomt(decoder) => decoder.loss().into(),
                     _ => DecoderLoss::default(),
+                }
+            }
+
+            fn prototypes(&self) -> Vec<Prototypes> {
+                match self {
+                    Self::StructToken(decoder) => vec![decoder.prototypes()],
+                    Self::Segmenter(decoder) => vec![decoder.prototypes()],
+                    Self::Knet(decoder) => vec![decoder.prototypes()],
+                    Self::MaskFormer(decoder) => vec![decoder.prototypes()],
+                    Self::Mask2Former(decoder) => decoder.prototypes().to_vec(),
+                    Self::Eomt(decoder) => vec![decoder.prototypes()],
+                    Self::Fcn(_) => Vec::new(),
                 }
             }
         }

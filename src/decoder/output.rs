@@ -33,7 +33,7 @@ pub struct Queries {
 
 /// What inference reads of an [`Output`]: maps on a grid that spans the padded images, and how they become class scores.
 #[derive(Clone, Debug)]
-pub struct Answer {
+pub struct SegLogits {
     /// `[b, h, w, c]`: class logits, or with votes the logits of masks.
     pub maps: Tensor<4>,
     /// How strongly each mask votes for each class, `[b, c, k]`; none where the maps are the classes themselves.
@@ -46,7 +46,7 @@ impl From<Tensor<4>> for Output {
     }
 }
 
-impl From<Tensor<4>> for Answer {
+impl From<Tensor<4>> for SegLogits {
     fn from(maps: Tensor<4>) -> Self {
         Self { maps, votes: None }
     }
@@ -54,7 +54,7 @@ impl From<Tensor<4>> for Answer {
 
 impl Output {
     /// What inference reads.
-    pub fn answer(self) -> Answer {
+    pub fn seg_logits(self) -> SegLogits {
         match self {
             Self::Dense { logits, .. } => logits.into(),
             Self::Queries { mut predictions, .. } => {
@@ -63,18 +63,18 @@ impl Output {
                 };
                 let [b, q, k] = classes.dims();
                 let votes = softmax(classes, 2).slice([0..b, 0..q, 0..k - 1]); // [b, q, k]
-                Answer { maps: masks.permute([0, 2, 3, 1]), votes: Some(votes) }
+                SegLogits { maps: masks.permute([0, 2, 3, 1]), votes: Some(votes) }
             }
         }
     }
 
     /// Class scores on the decoder's own grid, `[b, h, w, k]`: logits, or the sum of the masks' votes.
     pub fn scores(self) -> Tensor<4> {
-        self.answer().scores()
+        self.seg_logits().scores()
     }
 }
 
-impl Answer {
+impl SegLogits {
     /// Some images of the batch.
     #[must_use]
     pub fn images(&self, range: Range<usize>) -> Self {

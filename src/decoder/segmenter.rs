@@ -14,7 +14,9 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::backbone::{Encoder, FeatureInfo};
+use crate::decoder::Prototypes;
 use crate::error::{Error, Result};
+use crate::kernels::product;
 use crate::layers::{
     Block, BlockShape, Cost, DropPath, ForwardContext, Init, LayerNorm, Linear, MlpLayer, QkvBias, Unbiased,
 };
@@ -128,6 +130,11 @@ pub struct Segmenter {
 }
 
 impl Segmenter {
+    /// The class embeddings.
+    pub(super) fn prototypes(&self) -> Prototypes {
+        Prototypes { id: self.cls_emb.id, count: self.cls_emb.dims()[1], grid: None, of_classes: true }
+    }
+
     /// Logits `[b, h, w, k]` on the grid of the features. Records `feat`.
     pub fn forward(&self, encoder: Encoder, context: &ForwardContext) -> Tensor<4> {
         let features = encoder.features(context).last();
@@ -143,7 +150,7 @@ impl Segmenter {
         let x = self.decoder_norm.forward(x);
         let patches = unit(self.patch_proj.forward(x.clone().narrow(1, 0, h * w))); // [b, n, dim]
         let classes = unit(self.classes_proj.forward(x.narrow(1, h * w, k))); // [b, k, dim]
-        self.mask_norm.forward(patches.matmul(classes.swap_dims(1, 2))).reshape([b, h, w, k])
+        self.mask_norm.forward(product(patches, classes.swap_dims(1, 2))).reshape([b, h, w, k])
     }
 }
 

@@ -21,6 +21,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::backbone::{Encoder, FeatureInfo};
+use crate::decoder::Prototypes;
 use crate::error::{Error, Result};
 use crate::kernels;
 use crate::layers::resize::{Mode, resize_channels_last};
@@ -34,6 +35,7 @@ const FFN_EPS: f64 = 1e-5;
 /// How tokens and features interact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum BlockKind {
     /// Cross-slice extraction: tokens attend to feature channels.
     Cse,
@@ -157,6 +159,12 @@ impl StructToken {
             context.record(&format!("block{i}.features"), &f);
         }
         self.residual_block.forward(s)
+    }
+
+    /// The structure tokens.
+    pub(super) fn prototypes(&self) -> Prototypes {
+        let [_, count, rows, cols] = self.kernels.dims();
+        Prototypes { id: self.kernels.id, count, grid: Some([rows, cols]), of_classes: true }
     }
 
     /// The tokens at the grid of the features, `[b, h, w, k]`.

@@ -21,16 +21,17 @@ use crate::metrics::overlap::Overlaps;
 #[serde(deny_unknown_fields)]
 pub struct EvalOptions {
     /// How probable the answers are: calibration.
-    #[serde(rename = "certainty")]
+    #[serde(alias = "certainty")]
     pub confidence: bool,
     /// How many regions to tell whose truth may be wrong; needs the probabilities too.
-    pub suspects: usize,
+    #[serde(alias = "suspects")]
+    pub label_issues: usize,
 }
 
 impl EvalOptions {
     /// Whether it has to be known how probable the answers are.
     pub(crate) fn needs_confidence(self) -> bool {
-        self.confidence || self.suspects > 0
+        self.confidence || self.label_issues > 0
     }
 }
 
@@ -55,7 +56,7 @@ impl EvalAccumulator {
             boundary: Overlaps::new(classes),
             distance: DistanceBands::new(classes),
             reliability: ask.needs_confidence().then(|| Reliability::new(classes)),
-            regions: (ask.suspects > 0).then(|| Regions::new(ask.suspects)),
+            regions: (ask.label_issues > 0).then(|| Regions::new(ask.label_issues)),
             images: Vec::new(),
         }
     }
@@ -138,7 +139,7 @@ impl EvalAccumulator {
         let mut sum = Overlaps::new(k);
         let mut before = None;
         for (at, one) in self.images.iter().enumerate() {
-            let field = format!("tally.images[{at}]");
+            let field = format!("counts.images[{at}]");
             if one.index >= images || before.is_some_and(|before| before >= one.index) {
                 return fault(format!("`{field}.index` is {}: not below {images}, or not in order", one.index));
             }
@@ -148,27 +149,27 @@ impl EvalAccumulator {
         }
         if let Some(class) = (0..k).find(|class| sum.of_class(*class) != whole.of_class(*class)) {
             return fault(format!(
-                "`tally.confusion`: class {class} has {:?} pixels in both, truth and prediction, and in `tally.images` {:?}",
+                "`counts.confusion`: class {class} has {:?} pixels in both, truth and prediction, and in `counts.images` {:?}",
                 whole.of_class(class),
                 sum.of_class(class)
             ));
         }
-        self.boundary.check("tally.boundary", &whole)?;
-        self.distance.check("tally.distance", &whole)?;
+        self.boundary.check("counts.boundary", &whole)?;
+        self.distance.check("counts.distance", &whole)?;
         let certain = ask.needs_confidence();
         for (field, there, asked) in [
             ("reliability", self.reliability.is_some(), certain),
-            ("regions", self.regions.is_some(), ask.suspects > 0),
+            ("regions", self.regions.is_some(), ask.label_issues > 0),
         ] {
             if there != asked {
-                return fault(format!("`tally.{field}` does not fit what `identity.ask` asks for"));
+                return fault(format!("`counts.{field}` does not fit what `identity.ask` asks for"));
             }
         }
         if let Some(reliability) = &self.reliability {
-            reliability.check("tally.reliability", &whole)?;
+            reliability.check("counts.reliability", &whole)?;
         }
         match &self.regions {
-            Some(regions) => regions.check("tally.regions", ask.suspects, &self.images),
+            Some(regions) => regions.check("counts.regions", ask.label_issues, &self.images),
             None => Ok(()),
         }
     }

@@ -88,7 +88,7 @@ pub struct Part {
     format: String,
     shard: Shard,
     identity: Identity,
-    #[serde(rename = "tally")]
+    #[serde(alias = "tally")]
     counts: EvalAccumulator,
 }
 
@@ -133,7 +133,7 @@ impl Part {
         self.identity.check()?;
         let (named, counted) = (classes.names.len(), self.counts.classes());
         if named != counted {
-            let what = format!("`identity.classes` names {named} classes, and `tally.confusion` counts {counted}");
+            let what = format!("`identity.classes` names {named} classes, and `counts.confusion` counts {counted}");
             return Err(Error::new(what));
         }
         self.counts.check(*images, *ask)?;
@@ -143,7 +143,7 @@ impl Part {
         if complete {
             Ok(())
         } else {
-            Err(Error::new(format!("`tally.images` are not the images of shard {}", self.shard)))
+            Err(Error::new(format!("`counts.images` are not the images of shard {}", self.shard)))
         }
     }
 }

@@ -25,10 +25,11 @@ use crate::metrics::{Confusion, Scores};
 pub(crate) const MORE_THREADS: &str = "allow this user more processes (ulimit -u), or use fewer --threads";
 
 /// One image to evaluate on: its name, its pixels, its truth.
-pub type Sample = (String, Image, Labels);
+type Sample = (String, Image, Labels);
 
-/// What [`evaluate_samples`] tells after each image.
+/// What [`evaluate_each`] tells after each image.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Evaluated<'a> {
     /// Images done so far, this one included.
     pub done: usize,
@@ -48,16 +49,6 @@ pub struct Evaluated<'a> {
     pub took: Duration,
 }
 
-/// Scores a network on a whole dataset; `progress` is told the images done and in all.
-pub fn evaluate(
-    inference: &Inference,
-    dataset: &dyn Dataset,
-    progress: &mut dyn FnMut(usize, usize),
-) -> Result<Scores> {
-    let all = dataset.len();
-    evaluate_samples(inference, &dataset.classes().names, samples(dataset), |image| progress(image.done, all))
-}
-
 fn samples(dataset: &dyn Dataset) -> impl Iterator<Item = Result<Sample>> + Send {
     (0..dataset.len()).map(|index| {
         let sample = dataset.get(index)?;
@@ -65,7 +56,13 @@ fn samples(dataset: &dyn Dataset) -> impl Iterator<Item = Result<Sample>> + Send
     })
 }
 
-/// The same, told of every image what was predicted and counted; nothing of it is kept. None where `see` broke it off.
+/// Scores a network on a whole dataset: one confusion matrix over all pixels, in the size of the truth.
+///
+/// Images are fetched by another thread, at most three ahead. `see` is told of every image what was predicted and counted;
+/// nothing of it is kept. None where `see` broke it off.
+///
+/// # Errors
+/// The first image that cannot be had or does not fit, by its name; or there are none.
 pub fn evaluate_each(
     inference: &Inference,
     dataset: &dyn Dataset,
@@ -75,30 +72,8 @@ pub fn evaluate_each(
     Ok(walk(inference, names, samples(dataset), false, see)?.map(|counts| counts.scores(names)))
 }
 
-/// Scores a network on samples: one confusion matrix over all pixels, in the size of the truth.
-///
-/// Samples are fetched by another thread, at most three ahead; nothing of an image is kept but its counts. `names` are
-/// the classes. Fails on the first sample that cannot be had or does not fit, naming it, and where there are none.
-pub fn evaluate_samples<I>(
-    inference: &Inference,
-    names: &[String],
-    samples: I,
-    mut progress: impl FnMut(&Evaluated),
-) -> Result<Scores>
-where
-    I: IntoIterator<Item = Result<Sample>>,
-    I::IntoIter: Send,
-{
-    let see = |image: &Evaluated| {
-        progress(image);
-        ControlFlow::Continue(())
-    };
-    let counts = walk(inference, names, samples, false, see)?;
-    Ok(counts.unwrap_or_else(|| Confusion::new(names.len())).scores(names))
-}
-
 /// Evaluates the samples of a dataset at `indices` and counts all that a [`EvalAccumulator`] keeps: with `confidence` also how probable the
-/// answers are, which takes a little longer, and with `suspects` where the truth itself may be wrong. None where `progress`
+/// answers are, which takes a little longer, and with `label_issues` where the truth itself may be wrong. None where `progress`
 /// broke it off.
 pub fn accumulate(
     inference: &Inference,
@@ -208,6 +183,19 @@ mod tests {
 
     fn names() -> Vec<String> {
         (0..4).map(|i| format!("class {i}")).collect()
+    }
+
+    fn evaluate_samples(
+        inference: &Inference,
+        names: &[String],
+        samples: impl IntoIterator<Item = Result<Sample>, IntoIter: Send>,
+        mut progress: impl FnMut(&Evaluated),
+    ) -> Result<Scores> {
+        let see = |image: &Evaluated| {
+            progress(image);
+            ControlFlow::Continue(())
+        };
+        Ok(walk(inference, names, samples, false, see)?.unwrap().scores(names))
     }
 
     #[test]

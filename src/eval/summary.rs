@@ -22,6 +22,7 @@ const LISTED: usize = 10;
 
 /// The result of an evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Evaluation {
     /// Scores of the confusion matrix, and the matrix.
     #[serde(flatten)]
@@ -41,11 +42,12 @@ pub struct Evaluation {
     /// The images of least mIoU, the worst first.
     pub worst: Vec<WorstImage>,
     /// Regions whose truth may be wrong, the most suspicious first, if they were looked for.
-    pub suspects: Option<Vec<LabelIssue>>,
+    pub label_issues: Option<Vec<LabelIssue>>,
 }
 
 /// IoU within 2 % of the image's diagonal of the contours.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct BoundaryScores {
     /// Mean over classes.
     pub miou: Option<f64>,
@@ -55,6 +57,7 @@ pub struct BoundaryScores {
 
 /// Two classes that are taken for each other.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct ConfusedPair {
     /// Their indices, the one that loses more pixels first.
     pub classes: [usize; 2],
@@ -68,6 +71,7 @@ pub struct ConfusedPair {
 
 /// An image with its score.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct WorstImage {
     /// Which image of the dataset, from 0.
     pub index: usize,
@@ -92,7 +96,7 @@ impl EvalAccumulator {
             calibration: self.reliability.as_ref().map(|counts| counts.calibration()),
             confused: confused(&self.confusion, names),
             worst: self.worst(),
-            suspects: self.regions.as_ref().map(|regions| regions.suspects(names, usual)),
+            label_issues: self.regions.as_ref().map(|regions| regions.label_issues(names, usual)),
             scores,
         }
     }
@@ -189,9 +193,9 @@ impl Evaluation {
             let (miou, accuracy) = (percent(Some(image.miou)), percent(Some(image.accuracy)));
             let _ = writeln!(text, "  {miou:>6}  {accuracy:>6}  {}", image.name);
         }
-        let Some(suspects) = &self.suspects else { return };
-        let _ = writeln!(text, "\nlabel issues, regions whose truth may be wrong: {}", suspects.len());
-        for one in suspects {
+        let Some(label_issues) = &self.label_issues else { return };
+        let _ = writeln!(text, "\nlabel issues, regions whose truth may be wrong: {}", label_issues.len());
+        for one in label_issues {
             let [x, y, width, height] = one.bounds;
             let (label, prediction, pixels) = (&one.label, &one.prediction, one.pixels);
             let (sure, doubt) = (percent(Some(one.confidence)), percent(Some(one.of_label)));
@@ -228,7 +232,7 @@ mod tests {
     }
 
     fn accumulate(images: &[(&str, [u8; 8], [u8; 8])]) -> EvalAccumulator {
-        let mut accumulate = EvalAccumulator::new(3, EvalOptions { confidence: true, suspects: 5 });
+        let mut accumulate = EvalAccumulator::new(3, EvalOptions { confidence: true, label_issues: 5 });
         for (index, (name, truth, prediction)) in images.iter().enumerate() {
             let labels = |ids: &[u8; 8]| Labels { width: 4, height: 2, ids: ids.to_vec() };
             let (truth, prediction) = (labels(truth), labels(prediction));
@@ -280,7 +284,7 @@ mod tests {
     fn an_empty_tally_says_nothing() {
         let found = EvalAccumulator::new(3, EvalOptions::default()).evaluation(&names());
         assert_eq!((found.miou_interval, found.boundary.miou, found.calibration.is_none()), (None, None, true));
-        assert!(found.confused.is_empty() && found.worst.is_empty() && found.suspects.is_none());
+        assert!(found.confused.is_empty() && found.worst.is_empty() && found.label_issues.is_none());
         assert!(!found.text().contains("NaN"));
     }
 

@@ -4,7 +4,6 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::path::Path;
 
 use serde::de::value::StringDeserializer;
 use serde::de::{
@@ -13,13 +12,12 @@ use serde::de::{
 };
 
 use crate::error::{Error, Result};
-use crate::files::{RECORD, read};
 
 /// The value that the JSON `bytes` hold.
 ///
 /// # Errors
 /// Something else than JSON of this form; the message names the field.
-pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+pub(crate) fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
     let trail = Trail::default();
     let mut source = serde_json::Deserializer::from_slice(bytes);
     let found = T::deserialize(Strict { inner: &mut source, trail: &trail });
@@ -28,15 +26,6 @@ pub fn parse_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
         field if field.is_empty() => Error::new(error.to_string()),
         field => Error::new(format!("`{field}`: {error}")),
     })
-}
-
-/// The value that the JSON file at `path` holds.
-///
-/// # Errors
-/// A file that cannot be read, and as [`parse_json`].
-pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
-    let bytes = read(path, RECORD).map_err(|error| Error::file("read", path, error))?;
-    parse_json(&bytes).map_err(|error| Error::file("read", path, error))
 }
 
 /// Where an error was met, from the inside out.

@@ -74,8 +74,8 @@ const LOCK: &str = ".lock";
 #[derive(Debug)]
 pub struct Scratch {
     path: PathBuf,
-    /// Taken as long as the folder is in use.
-    lock: Option<Lock>,
+    #[expect(dead_code, reason = "taken as long as the folder is in use")]
+    lock: Lock,
 }
 
 impl Scratch {
@@ -93,24 +93,7 @@ impl Scratch {
         std::fs::create_dir_all(parent).map_err(failed)?;
         std::fs::create_dir(&path).map_err(failed)?;
         let lock = Lock::named(&path, LOCK)?;
-        Ok(Self { path, lock: Some(lock) })
-    }
-
-    /// A name in `parent` that no other process has. What is left there is removed some day, as a folder of [`Scratch::new`] is.
-    #[must_use]
-    pub(crate) fn name(parent: &Path, of: &str) -> PathBuf {
-        parent.join(name(of))
-    }
-
-    /// Gives the folder its place, where it stays.
-    ///
-    /// # Errors
-    /// It cannot be renamed.
-    pub(crate) fn keep_at(&mut self, place: &Path) -> std::io::Result<()> {
-        // Windows renames no folder in which a file is open.
-        drop(self.lock.take());
-        std::fs::remove_file(self.path.join(LOCK))?;
-        std::fs::rename(&self.path, place)
+        Ok(Self { path, lock })
     }
 
     /// The folder.
@@ -170,11 +153,5 @@ mod tests {
         let path = scratch.path().to_owned();
         drop(scratch);
         assert!(!path.exists());
-        let mut kept = Scratch::new(folder.path(), "kept").unwrap();
-        std::fs::write(kept.path().join("file"), "whole").unwrap();
-        kept.keep_at(&folder.path().join("place")).unwrap();
-        drop(kept);
-        let there = std::fs::read_dir(folder.path().join("place")).unwrap().map(|entry| entry.unwrap().file_name());
-        assert_eq!(there.collect::<Vec<_>>(), ["file"]);
     }
 }

@@ -4,6 +4,7 @@ mod budget;
 pub(crate) mod draw;
 pub(crate) mod formats;
 mod jpeg;
+pub mod outlines;
 pub(crate) mod raster;
 pub mod resize;
 
@@ -92,6 +93,8 @@ pub struct Stored {
     pub(crate) palette: Option<Arc<[[u8; 3]]>>,
     /// The first pixel that is not opaque, counted by rows.
     pub(crate) transparent: Option<usize>,
+    /// The file says that 0 is white, and its values were turned round.
+    pub(crate) white_is_zero: bool,
 }
 
 impl RawMask {
@@ -134,6 +137,42 @@ pub fn read_image_in(path: impl AsRef<Path>, range: Option<[u16; 2]>) -> Result<
     let path = path.as_ref();
     let decoded = formats::image(open(path)?, range).map_err(|e| Error::file("read", path, e))?;
     Ok(decoded.image)
+}
+
+/// What the pixels of an image do not show of its file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ImageRemarks {
+    /// It holds more pictures, and the first was read.
+    pub more: bool,
+    /// It has transparent pixels, whose colours count all the same.
+    pub transparent: bool,
+    /// Of 16 bits a channel: the lowest and highest value.
+    pub deep: Option<[u16; 2]>,
+}
+
+/// As [`read_image_in`], with what there is to say about the file.
+///
+/// # Errors
+/// As [`read_image`].
+pub fn read_image_noting(path: impl AsRef<Path>, range: Option<[u16; 2]>) -> Result<(Image, ImageRemarks)> {
+    let path = path.as_ref();
+    let decoded = formats::image(open(path)?, range).map_err(|e| Error::file("read", path, e))?;
+    let remarks = ImageRemarks { more: decoded.more, transparent: decoded.transparent, deep: decoded.deep };
+    Ok((decoded.image, remarks))
+}
+
+/// The range of a set of 16 bits a channel whose highest value is this, where it uses a part of them.
+pub(crate) fn common_range(high: u16) -> Option<[u16; 2]> {
+    // The next power of two: 10, 12 or 14 bits are what cameras and scanners have.
+    let most = u16::try_from((u32::from(high) + 1).next_power_of_two() - 1).ok()?;
+    (high < u16::MAX / 2).then_some([0, most])
+}
+
+impl ImageRemarks {
+    /// The values that should become black and white, where those of the image are a part of 16 bits alone.
+    pub fn narrow_range(&self) -> Option<[u16; 2]> {
+        self.deep.and_then(|[_, high]| common_range(high))
+    }
 }
 
 /// Width and height of the image at `path` as [`read_image`] gives it, from its header alone.

@@ -12,7 +12,8 @@ use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 use crate::image::formats;
-use crate::image::{MAX_PIXELS, RawMask, decode_mask, image_size, read_mask};
+use crate::image::outlines::check_runs;
+use crate::image::{RawMask, decode_mask, image_size, read_mask};
 
 /// Coordinates beyond this are no places in a picture.
 const FAR: f64 = 1e7;
@@ -168,40 +169,9 @@ fn small_enough(start: &[u8], size: [usize; 2]) -> Result<()> {
 /// # Errors
 /// Runs that do not add up to the picture.
 pub(crate) fn from_runs(runs: &[u64], width: usize, height: usize) -> Result<Area> {
-    let all = (width as u64).checked_mul(height as u64).filter(|all| *all <= MAX_PIXELS);
-    let sum = runs.iter().try_fold(0u64, |sum, run| sum.checked_add(*run));
-    if all.is_none() || sum != all {
-        return Err(Error::new(format!("its run lengths (`counts`) do not add up to {width}x{height} pixels")));
-    }
+    check_runs(runs, width, height)?;
     // None is above the sum, which fits.
     Ok(Area::Runs { width, height, runs: runs.iter().map(|run| *run as u32).collect() })
-}
-
-/// COCO's compressed run lengths: numbers of 5 bits a character, from the fourth run on as differences to the run two before.
-///
-/// # Errors
-/// Characters that are none of its.
-pub(crate) fn decompress(text: &str) -> Result<Vec<u64>> {
-    let wrong = || Error::new("its compressed run lengths (`counts`) are damaged");
-    let mut runs: Vec<i64> = Vec::new();
-    let mut bytes = text.bytes();
-    while let Some(first) = bytes.next() {
-        let (mut value, mut shift, mut byte) = (0i64, 0, first);
-        loop {
-            let bits = byte.checked_sub(48).filter(|bits| *bits < 64).ok_or_else(wrong)?;
-            value |= i64::from(bits & 31) << shift;
-            shift += 5;
-            if bits & 32 == 0 {
-                // The last character carries the sign.
-                value |= if bits & 16 != 0 { -1 << shift } else { 0 };
-                break;
-            }
-            byte = bytes.next().filter(|_| shift < 50).ok_or_else(wrong)?;
-        }
-        let before = if runs.len() > 2 { runs[runs.len() - 2] } else { 0 };
-        runs.push(value.checked_add(before).ok_or_else(wrong)?);
-    }
-    runs.into_iter().map(|run| u64::try_from(run).map_err(|_| wrong())).collect()
 }
 
 #[cfg(test)]
@@ -337,12 +307,8 @@ mod tests {
         let area = from_runs(&[5, 2, 17], 6, 4).unwrap();
         assert_eq!(drawn(&[(area.clone(), 3)]), [[0; 6], [0, 3, 0, 0, 0, 0], [0, 3, 0, 0, 0, 0], [0; 6]]);
         assert!(area.check([4, 6]).unwrap_err().to_string().contains("6x4"));
-        // As pycocotools' `rleToString` writes them: 5, 2, 17 and 6, 1, 40, 3, 50.
-        assert_eq!(decompress("52a0").unwrap(), [5, 2, 17]);
-        assert_eq!(decompress("61X12:").unwrap(), [6, 1, 40, 3, 50]);
         assert!(from_runs(&[5, 2], 6, 4).is_err() && from_runs(&[u64::MAX, 2], 6, 4).is_err());
         assert!(from_runs(&[0], usize::MAX, 2).is_err() && from_runs(&[1 << 32], 1 << 16, 1 << 16).is_err());
-        assert!(decompress("\u{7f}").is_err() && decompress("PPPPPPPPPPPPPPPPPPPPPP").is_err());
     }
 
     #[test]

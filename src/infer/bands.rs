@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use burn::tensor::Tensor;
 
-use crate::decoder::Answer;
+use crate::decoder::SegLogits;
 use crate::infer::Network;
 use crate::infer::config::{InferConfig, Padding};
 use crate::infer::view::View;
@@ -34,7 +34,7 @@ pub(super) struct Bands<'a> {
 /// The windows that begin at one image row, with what the network says of each, from left to right.
 pub(super) struct WindowRow {
     pub(super) top: usize,
-    pub(super) grids: Vec<Answer>,
+    pub(super) grids: Vec<SegLogits>,
 }
 
 impl<'a> Bands<'a> {
@@ -108,8 +108,8 @@ impl<'a> Bands<'a> {
                 1 => windows.remove(0),
                 _ => Tensor::cat(windows, 0),
             }; // [n * b, 3, height, width]
-            let answer = with_precision(self.precision, || self.network.answer(windows)); // of n * b images
-            grids.extend((0..places.len()).map(|i| answer.images(i * b..(i + 1) * b)));
+            let logits = with_precision(self.precision, || self.network.predict_logits(windows)); // of n * b images
+            grids.extend((0..places.len()).map(|i| logits.images(i * b..(i + 1) * b)));
         }
         let rows = grids.chunks(columns).zip(tops).map(|(grids, top)| WindowRow { top: *top, grids: grids.to_vec() });
         self.live.extend(rows);
@@ -122,10 +122,10 @@ impl<'a> Bands<'a> {
         let [_, gh, gw, _] = self.live[covering.start].grids[0].maps.dims();
         let (vertical, horizontal) = (self.window_axis(gh, height), self.window_axis(gw, width));
         let window_rows = covering.clone().map(|i| &self.live[i]);
-        let grids: Vec<Vec<Answer>> = window_rows
+        let grids: Vec<Vec<SegLogits>> = window_rows
             .map(|row| {
                 let inside = rows.start - row.top..rows.end - row.top;
-                let rows = |grid: &Answer| Answer {
+                let rows = |grid: &SegLogits| SegLogits {
                     maps: rows_of(&grid.maps, &vertical, inside.clone()),
                     votes: grid.votes.clone(),
                 };
@@ -137,7 +137,7 @@ impl<'a> Bands<'a> {
             let sum = grids.iter().flat_map(|row| windows.clone().map(move |j| (j, &row[j]))).map(|(j, grid)| {
                 let left = self.windows.lefts[j];
                 let maps = columns_of(&grid.maps, &horizontal, columns.start - left..columns.end - left);
-                Answer { maps, votes: grid.votes.clone() }.scores() // [b, rows, columns, k]
+                SegLogits { maps, votes: grid.votes.clone() }.scores() // [b, rows, columns, k]
             });
             let sum = sum.reduce(|sum, window| sum + window);
             sum.map(|sum| if count > 1.0 { sum / count } else { sum }) // [b, rows, columns, k]

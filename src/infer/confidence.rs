@@ -9,7 +9,8 @@ use crate::image::Labels;
 use crate::infer::config::InferConfig;
 use crate::infer::postprocess;
 use crate::infer::view::View;
-use crate::infer::{Looks, Network, on_host, shares, unread};
+use crate::infer::view_logits::MultiViewLogits;
+use crate::infer::{Network, on_host, shares, unread};
 
 /// How probable the answer is, pixel by pixel.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -40,14 +41,16 @@ fn certain_by(
 ) -> Result<(Labels, Confidence)> {
     assert_eq!(views[0].batch(), 1, "one image at a time");
     let (width, height) = (truth.width, truth.height);
-    let mut looks = Looks::new(network, views, (height, width), config);
+    let mut views_logits = MultiViewLogits::new(network, views, (height, width), config);
     let mut ids = Vec::with_capacity(width * height);
     let room = || Vec::with_capacity(width * height);
     let mut confidence = Confidence { confidence: room(), of_truth: room() };
-    for rows in looks.bands() {
+    for rows in views_logits.bands() {
         let found = match on_host {
-            true => postprocess::labels_with_confidence(&looks.fetch(rows.clone())?, 0, rows, &truth.ids),
-            false => looks.labels_with_confidence(rows.clone(), &truth.ids[rows.start * width..rows.end * width])?,
+            true => postprocess::labels_with_confidence(&views_logits.fetch(rows.clone())?, 0, rows, &truth.ids),
+            false => {
+                views_logits.labels_with_confidence(rows.clone(), &truth.ids[rows.start * width..rows.end * width])?
+            }
         };
         for (id, of_label, of_truth) in found {
             ids.push(id);
@@ -58,14 +61,14 @@ fn certain_by(
     Ok((Labels { width, height, ids }, confidence))
 }
 
-impl Looks<'_> {
+impl MultiViewLogits<'_> {
     /// Label, its probability and that of the truth, [rows, w], of some output rows of one image.
     fn labels_with_confidence(&mut self, rows: Range<usize>, truth: &[u8]) -> Result<Vec<postprocess::Certain>> {
         let scores = self.scores(rows.clone()); // [1, rows, w, k]
         self.check()?;
         let ids = scores.clone().argmax(3); // [1, rows, w, 1]
-        let probabilities = match &self.looks[..] {
-            [look] if look.bands.votes() => shares(scores),
+        let probabilities = match &self.views_logits[..] {
+            [view_logits] if view_logits.bands.votes() => shares(scores),
             [_] => softmax(scores, 3),
             _ => scores,
         };
@@ -91,7 +94,7 @@ fn read(values: Tensor<4>) -> Result<Vec<f32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::decoder::Answer;
+    use crate::decoder::SegLogits;
     use crate::infer::toy::{Toy, noise, values};
     use crate::infer::{InferMode, labels_by, probabilities_by};
 
@@ -138,11 +141,11 @@ mod tests {
     fn votes_are_shares_of_all() {
         struct Voting;
         impl Network for Voting {
-            fn answer(&self, images: Tensor<4>) -> Answer {
+            fn predict_logits(&self, images: Tensor<4>) -> SegLogits {
                 let votes = TensorData::new((0..30).map(|i| (i * 7 % 11) as f32 / 11.0).collect::<Vec<_>>(), [1, 6, 5]);
                 let [b, ..] = images.dims();
                 let votes = Tensor::<3>::from_data(votes, &images.device()).expand([b, 6, 5]);
-                Answer { maps: Toy::new(6).answer(images).maps, votes: Some(votes) }
+                SegLogits { maps: Toy::new(6).predict_logits(images).maps, votes: Some(votes) }
             }
             fn classes(&self) -> usize {
                 5

@@ -38,6 +38,7 @@ pub struct InferConfig {
 /// Whether an image is seen in windows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum InferMode {
     /// Windows of the training crop's size, logits averaged where they overlap.
     #[default]
@@ -49,6 +50,7 @@ pub enum InferMode {
 /// Where the logits of an image lie that had to be padded to whole patches.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Padding {
     /// On their patches; what lies in the padding is cut off.
     #[default]

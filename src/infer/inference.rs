@@ -4,18 +4,18 @@ use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Device, Tensor};
 
 use super::{Confidence, InferConfig, Network, View};
+use crate::available_memory;
 use crate::backbone::Backbone;
-use crate::decoder::{Answer, Decoder};
+use crate::decoder::{Decoder, SegLogits};
 use crate::error::{Error, Result};
 use crate::image::{Image, Labels};
 use crate::layers::ForwardContext;
 use crate::loader::preprocess::Preprocess;
 use crate::model::Model;
-use crate::room;
 
 impl<B: Module + ModuleDisplay + Backbone, D: Module + ModuleDisplay + Decoder> Network for Model<B, D> {
-    fn answer(&self, images: Tensor<4>) -> Answer {
-        self.forward(images, &ForwardContext::eval()).answer()
+    fn predict_logits(&self, images: Tensor<4>) -> SegLogits {
+        self.forward(images, &ForwardContext::eval()).seg_logits()
     }
 
     fn classes(&self) -> usize {
@@ -82,7 +82,7 @@ impl Inference<'_> {
         }
         let views = self.views(image)?;
         // In bands, and put together.
-        room::need(
+        available_memory::require(
             2 * 4 * values as u64,
             &format!("the probabilities of {} x {} pixels", image.width, image.height),
             "leave out --probabilities, or cut the image into tiles",

@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::tensor::Device;
 
+use crate::available_memory;
 use crate::dataset::Dataset;
 use crate::error::Result;
 use crate::infer::Inference;
 use crate::infer::config::{InferConfig, InferMode};
 use crate::model::ModelConfig;
-use crate::room;
 
 /// What an evaluation is made of, as far as memory goes.
 #[derive(Clone, Copy, Debug)]
@@ -120,7 +120,7 @@ impl Plan<'_> {
 /// Fails where `image` needs for certain more than is left.
 fn need(estimated: usize, held: usize, (height, width): (usize, usize), hint: &str) -> Result<()> {
     let needed = (estimated as f64 * CERTAIN) as usize;
-    room::need(needed.saturating_sub(held) as u64, &format!("an image of {width} x {height}"), hint)
+    available_memory::require(needed.saturating_sub(held) as u64, &format!("an image of {width} x {height}"), hint)
 }
 
 /// What makes the largest of the `parts` smaller: of the network, of windows, of images.

@@ -9,29 +9,29 @@ mod postprocess;
 #[cfg(test)]
 pub(crate) mod toy;
 mod view;
+mod view_logits;
 mod windows;
 
 use std::ops::Range;
 
-use burn::tensor::{Device, Tensor, TensorData, activation::softmax};
+use burn::tensor::{Device, Tensor, TensorData};
 
 pub use confidence::Confidence;
 pub use inference::Inference;
 pub use view::View;
 
-use crate::decoder::Answer;
+use crate::decoder::SegLogits;
 use crate::error::{Error, Result};
 use crate::image::Labels;
-use crate::infer::bands::{Bands, axis};
+use crate::infer::bands::Bands;
 pub use crate::infer::config::{InferConfig, InferMode, Padding};
-use crate::infer::postprocess::HostLook;
+use crate::infer::view_logits::MultiViewLogits;
 use crate::infer::windows::Windows;
-use crate::layers::resize::{Axis, along_height, along_width};
 
 /// What inference needs of a model.
 pub trait Network {
     /// Images [b, 3, h, w], normalised, of any size, to what the network says of them, on a grid that spans them padded.
-    fn answer(&self, images: Tensor<4>) -> Answer;
+    fn predict_logits(&self, images: Tensor<4>) -> SegLogits;
     /// The number of classes k.
     fn classes(&self) -> usize;
     /// The height or width to which the network pads a side of an image.
@@ -114,15 +114,16 @@ pub(super) fn probabilities_by(
     config: &InferConfig,
     on_host: bool,
 ) -> Result<Tensor<4>> {
-    let mut looks = Looks::new(network, views, size, config);
-    let (batch, bands) = (views[0].batch(), looks.bands());
+    let mut views_logits = MultiViewLogits::new(network, views, size, config);
+    let (batch, bands) = (views[0].batch(), views_logits.bands());
     let band = |rows: Range<usize>| {
         if !on_host {
-            let probabilities = looks.probabilities(rows).permute([0, 3, 1, 2]); // [b, k, rows, w]
-            return looks.check().map(|()| probabilities);
+            let probabilities = views_logits.probabilities(rows).permute([0, 3, 1, 2]); // [b, k, rows, w]
+            return views_logits.check().map(|()| probabilities);
         }
-        let looks = looks.fetch(rows.clone())?;
-        let values: Vec<f32> = (0..batch).flat_map(|i| postprocess::probabilities(&looks, i, rows.clone())).collect();
+        let views_logits = views_logits.fetch(rows.clone())?;
+        let values: Vec<f32> =
+            (0..batch).flat_map(|i| postprocess::probabilities(&views_logits, i, rows.clone())).collect();
         let shape = [batch, rows.len(), size.1, network.classes()];
         let values = Tensor::<4>::from_data(TensorData::new(values, shape), &Device::flex());
         Ok(values.permute([0, 3, 1, 2])) // [b, k, rows, w]
@@ -139,24 +140,24 @@ pub(super) fn labels_by(
     progress: &mut dyn FnMut(f64),
 ) -> Result<Vec<Labels>> {
     let (height, width) = size;
-    let mut looks = Looks::new(network, views, size, config);
+    let mut views_logits = MultiViewLogits::new(network, views, size, config);
     if on_host {
         // No logits of a band exist here, and each band copies what the network said of all windows in reach.
-        looks.band = looks.band.max(HOST_BAND).min(height);
+        views_logits.band = views_logits.band.max(HOST_BAND).min(height);
     }
     let batch = views[0].batch();
     let mut maps = vec![Labels { width, height, ids: Vec::with_capacity(height * width) }; batch];
-    for rows in looks.bands() {
+    for rows in views_logits.bands() {
         progress(rows.start as f64 / height as f64);
         if on_host {
-            let looks = looks.fetch(rows.clone())?;
+            let views_logits = views_logits.fetch(rows.clone())?;
             maps.iter_mut()
                 .enumerate()
-                .for_each(|(i, map)| map.ids.extend(postprocess::labels(&looks, i, rows.clone())));
+                .for_each(|(i, map)| map.ids.extend(postprocess::labels(&views_logits, i, rows.clone())));
             continue;
         }
-        let ids = looks.scores(rows).argmax(3); // [b, rows, w, 1]
-        looks.check()?;
+        let ids = views_logits.scores(rows).argmax(3); // [b, rows, w, 1]
+        views_logits.check()?;
         let ids: Vec<i32> = ids.try_into_vec_as().map_err(unread)?;
         for (map, ids) in maps.iter_mut().zip(ids.chunks_exact(ids.len() / batch)) {
             map.ids.extend(ids.iter().map(|id| *id as u8));
@@ -167,82 +168,6 @@ pub(super) fn labels_by(
 
 /// The fewest rows that are made at once on the host.
 const HOST_BAND: usize = 64;
-
-/// All views of an image, read in step.
-pub(super) struct Looks<'a> {
-    pub(super) looks: Vec<Look<'a>>,
-    height: usize,
-    /// Rows that are made at once.
-    band: usize,
-}
-
-impl<'a> Looks<'a> {
-    pub(super) fn new(
-        network: &'a dyn Network,
-        views: &[View<'a>],
-        size: (usize, usize),
-        config: &InferConfig,
-    ) -> Self {
-        assert!(!views.is_empty() && size.0 > 0 && size.1 > 0, "nothing to look at");
-        let looks: Vec<Look> = views.iter().map(|view| Look::new(network, view, size, config)).collect();
-        // Per output row of the largest view: its source and itself, each with one temporary copy.
-        let source = |look: &Look| (look.bands.size().0 * look.bands.size().1).div_ceil(size.0);
-        let pixels = looks.iter().map(source).max().unwrap_or(0) + size.1;
-        let bytes = views[0].batch() * pixels * network.classes() * size_of::<f32>() * 2;
-        Self { looks, height: size.0, band: (config.logits_mb * 1_000_000 / bytes).clamp(1, size.0) }
-    }
-
-    /// The bands of rows, from top to bottom.
-    pub(super) fn bands(&self) -> Vec<Range<usize>> {
-        (0..self.height).step_by(self.band).map(|top| top..(top + self.band).min(self.height)).collect()
-    }
-
-    /// The views with their windows over some output rows, in host memory.
-    pub(in crate::infer) fn fetch(&mut self, rows: Range<usize>) -> Result<Vec<HostLook>> {
-        let fetch = |look: &mut Look| {
-            look.bands.reach(look.vertical.sources(rows.clone()));
-            HostLook::fetch(&look.bands, look.size, look.flipped)
-        };
-        self.looks.iter_mut().map(fetch).collect()
-    }
-
-    /// Fails if the network said of a window in reach what is no number.
-    pub(super) fn check(&self) -> Result<()> {
-        for answer in self.looks.iter().flat_map(|look| look.bands.live()).flat_map(|row| &row.grids) {
-            let finite = answer.maps.clone().is_finite().all();
-            let finite = match &answer.votes {
-                Some(votes) => finite.bool_and(votes.clone().is_finite().all()),
-                None => finite,
-            };
-            if !finite.into_scalar::<bool>() {
-                return Err(not_finite());
-            }
-        }
-        Ok(())
-    }
-
-    /// What orders the classes: [b, rows, w, k]. One view needs no softmax for that.
-    pub(super) fn scores(&mut self, rows: Range<usize>) -> Tensor<4> {
-        if self.looks.len() == 1 { self.looks[0].logits(rows) } else { self.probabilities(rows) }
-    }
-
-    /// The mean of the softmax, or of the votes, over views: [b, rows, w, k].
-    fn probabilities(&mut self, rows: Range<usize>) -> Tensor<4> {
-        let n = self.looks.len() as f32;
-        let mut votes = false;
-        let each = self.looks.iter_mut().map(|look| {
-            let scores = look.logits(rows.clone());
-            votes = look.bands.votes();
-            if votes { scores } else { softmax(scores, 3) }
-        });
-        let Some(sum) = each.reduce(|sum, one| sum + one) else { unreachable!("there is a view") };
-        match votes {
-            true => shares(sum),
-            false if n > 1.0 => sum / n,
-            false => sum,
-        }
-    }
-}
 
 /// Votes `[b, h, w, k]` over their sum.
 pub(super) fn shares(votes: Tensor<4>) -> Tensor<4> {
@@ -261,327 +186,5 @@ pub(super) fn unread(error: impl std::error::Error + Send + Sync + 'static) -> E
     Error::new("cannot read labels from the device").with_source(error)
 }
 
-/// One view, read at the output's size.
-pub(super) struct Look<'a> {
-    pub(in crate::infer) bands: Bands<'a>,
-    vertical: Axis,
-    horizontal: Axis,
-    /// Height and width of the output.
-    size: (usize, usize),
-    flipped: bool,
-}
-
-impl<'a> Look<'a> {
-    fn new(network: &'a dyn Network, view: &View<'a>, size: (usize, usize), config: &InferConfig) -> Self {
-        let (h, w) = view.size();
-        let windows = config.windows((h, w));
-        let bands = Bands::new(network, view.clone(), windows, config);
-        Self { bands, vertical: axis(h, size.0), horizontal: axis(w, size.1), size, flipped: view.is_flipped() }
-    }
-
-    /// The logits of some output rows, mirrored back: [b, rows, w, k].
-    fn logits(&mut self, rows: Range<usize>) -> Tensor<4> {
-        let (h, w) = self.bands.size();
-        let mut x = if h == self.size.0 {
-            self.bands.rows(rows)
-        } else {
-            let sources = self.vertical.sources(rows.clone());
-            let x = self.bands.rows(sources.clone()); // [b, sources, w, k]
-            let matrix = self.vertical.matrix(rows, sources, &x.device(), x.dtype());
-            along_height(x, matrix)
-        }; // [b, rows, w, k]
-        if w != self.size.1 {
-            let matrix = self.horizontal.matrix(0..self.size.1, 0..w, &x.device(), x.dtype());
-            x = along_width(x, matrix); // [b, rows, output w, k]
-        }
-        if self.flipped { x.flip([2]) } else { x }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::infer::toy::{Toy, noise, values};
-    use crate::layers::resize::{Mode, resize};
-
-    fn config() -> InferConfig {
-        let padding = Padding::Stretch;
-        InferConfig { crop: [12, 16], stride: [8, 10], windows_per_batch: 3, padding, ..InferConfig::default() }
-    }
-
-    fn distance(a: Tensor<4>, b: Tensor<4>) -> f32 {
-        assert_eq!(a.dims(), b.dims());
-        (a - b).abs().max().into_scalar()
-    }
-
-    fn upsampled(network: &dyn Network, images: Tensor<4>) -> Tensor<4> {
-        let [_, _, h, w] = images.dims();
-        resize(network.answer(images).scores().permute([0, 3, 1, 2]), (h, w), Mode::Bilinear, false)
-    }
-
-    /// Sliding as it is told: pad, add, count, divide.
-    fn slide_by_the_book(network: &dyn Network, images: Tensor<4>, crop: [usize; 2], stride: [usize; 2]) -> Tensor<4> {
-        let [b, _, h, w] = images.dims();
-        let grids = |size: usize, i: usize| (size + stride[i] - 1).saturating_sub(crop[i]) / stride[i] + 1;
-        let mut sum = Tensor::<4>::zeros([b, network.classes(), h, w], &images.device());
-        let mut count = Tensor::<4>::zeros([1, 1, h, w], &images.device());
-        for (i, j) in (0..grids(h, 0)).flat_map(|i| (0..grids(w, 1)).map(move |j| (i, j))) {
-            let (y2, x2) = ((i * stride[0] + crop[0]).min(h), (j * stride[1] + crop[1]).min(w));
-            let (y1, x1) = (y2.saturating_sub(crop[0]), x2.saturating_sub(crop[1]));
-            let logits = upsampled(network, images.clone().slice([0..b, 0..3, y1..y2, x1..x2]));
-            let place = [0..b, 0..network.classes(), y1..y2, x1..x2];
-            sum = sum.clone().slice_assign(place.clone(), sum.slice(place) + logits);
-            let place = [0..1, 0..1, y1..y2, x1..x2];
-            count = count.clone().slice_assign(place.clone(), count.slice(place) + 1.0);
-        }
-        sum / count
-    }
-
-    #[test]
-    fn whole_and_slide_match_the_definition() {
-        let toy = Toy::new(5);
-        for (h, w) in [(12, 16), (30, 47), (9, 40), (20, 16), (5, 7)] {
-            let images = noise(1, [2, 3, h, w]);
-            assert!(
-                distance(whole_logits(&toy, images.clone(), Padding::Stretch), upsampled(&toy, images.clone())) < 1e-5
-            );
-            let slide = slide_logits(&toy, images.clone(), [12, 16], [8, 10], Padding::Stretch);
-            assert!(distance(slide, slide_by_the_book(&toy, images, [12, 16], [8, 10])) < 1e-5, "{h} x {w}");
-        }
-    }
-
-    /// What is at a place of a padded image is found there: a bright square keeps its centre.
-    #[test]
-    fn exact_padding_moves_nothing() {
-        struct Bright;
-        impl Network for Bright {
-            fn answer(&self, images: Tensor<4>) -> Answer {
-                let [b, _, h, w] = images.dims();
-                let (gh, gw) = (h.div_ceil(8), w.div_ceil(8));
-                let padded = Tensor::zeros([b, 1, gh * 8, gw * 8], &images.device());
-                let padded = padded.slice_assign([0..b, 0..1, 0..h, 0..w], images.narrow(1, 0, 1));
-                let cells = padded.reshape([b, 1, gh, 8, gw, 8]).mean_dim(5).mean_dim(3).reshape([b, gh, gw, 1]);
-                Tensor::cat(vec![cells.clone().neg() + 0.5, cells - 0.5], 3).into() // [b, gh, gw, 2]
-            }
-            fn classes(&self) -> usize {
-                2
-            }
-            fn padded(&self, side: usize) -> usize {
-                side.next_multiple_of(8)
-            }
-        }
-        let mut values = vec![0.0; 3 * 57 * 41];
-        for (y, x) in (32..48).flat_map(|y| (16..32).map(move |x| (y, x))) {
-            values[y * 41 + x] = 1.0;
-        }
-        let images = Tensor::<4>::from_data(TensorData::new(values, [1, 3, 57, 41]), &Device::flex());
-        let views = [View::of_tensor(images, false)];
-        let centre = |padding, on_host| {
-            let config = InferConfig { mode: InferMode::Whole, padding, ..config() };
-            let ids = labels_by(&Bright, &views, (57, 41), &config, on_host, &mut |_| {}).unwrap().remove(0).ids;
-            let found: Vec<usize> = (0..ids.len()).filter(|at| ids[*at] == 1).collect();
-            let mean =
-                |of: fn(usize) -> usize| found.iter().map(|at| of(*at)).sum::<usize>() as f64 / found.len() as f64;
-            (mean(|at| at / 41), mean(|at| at % 41))
-        };
-        for on_host in [false, true] {
-            assert_eq!(centre(Padding::Exact, on_host), (39.5, 23.5));
-            assert!(centre(Padding::Stretch, on_host).1 < 22.0, "mmsegmentation's is off by the padding's share");
-        }
-    }
-
-    #[test]
-    fn no_batch_is_larger_than_asked() {
-        let toy = Toy::new(3);
-        let _ = slide_logits(&toy, noise(2, [1, 3, 60, 60]), [12, 16], [8, 10], Padding::Exact);
-        assert!(
-            toy.largest_batch() <= 8 && toy.images_seen() == 7 * 6,
-            "{} {}",
-            toy.largest_batch(),
-            toy.images_seen()
-        );
-    }
-
-    #[test]
-    fn views_are_averaged_as_probabilities_at_the_output_size() {
-        let (toy, size, config) = (Toy::new(4), (30, 45), config());
-        let views: Vec<View> = [(23, 34), (30, 45), (38, 57)]
-            .iter()
-            .flat_map(|(h, w)| {
-                let images = noise(*h as u64, [1, 3, *h, *w]);
-                [View::of_tensor(images.clone(), false), View::of_tensor(images.flip([3]), true)]
-            })
-            .collect();
-        let each = views.iter().map(|view| {
-            let logits = slide_by_the_book(&toy, view.whole(), config.crop, config.stride);
-            let p = softmax(resize(logits, size, Mode::Bilinear, false), 1);
-            if view.is_flipped() { p.flip([3]) } else { p }
-        });
-        let expected = each.reduce(|a, b| a + b).unwrap() / 6.0;
-        for on_host in [false, true] {
-            let ours = probabilities_by(&toy, &views, size, &config, on_host).unwrap();
-            assert!(distance(ours, expected.clone()) < 1e-6);
-        }
-        let ids: Vec<u8> = expected.argmax(1).try_into_vec_as::<i32>().unwrap().iter().map(|id| *id as u8).collect();
-        for on_host in [false, true] {
-            assert_eq!(labels_by(&toy, &views, size, &config, on_host, &mut |_| {}).unwrap()[0].ids, ids);
-        }
-    }
-
-    #[test]
-    fn bands_of_rows_give_the_labels_of_the_plain_sum() {
-        let toy = Toy::new(6);
-        // 0 MB: one row at a time.
-        let banded = InferConfig { logits_mb: 0, ..config() };
-        for (input, size) in [((61, 50), (61, 50)), ((40, 33), (100, 90)), ((90, 70), (31, 20))] {
-            let images = noise(9, [2, 3, input.0, input.1]);
-            let views = [View::of_tensor(images, false)];
-            assert_eq!(Looks::new(&toy, &views, size, &banded).bands().len(), size.0);
-            assert_eq!(Looks::new(&toy, &views, size, &config()).bands().len(), 1);
-            let plain = labels_by(&toy, &views, size, &config(), false, &mut |_| {}).unwrap();
-            assert_eq!(plain.len(), 2);
-            assert_ne!(plain[0], plain[1]);
-            for on_host in [false, true] {
-                assert_eq!(labels_by(&toy, &views, size, &banded, on_host, &mut |_| {}).unwrap(), plain);
-                assert_eq!(labels_by(&toy, &views, size, &config(), on_host, &mut |_| {}).unwrap(), plain);
-            }
-            let by = |config: &InferConfig, on_host| probabilities_by(&toy, &views, size, config, on_host).unwrap();
-            let plain = by(&config(), false);
-            for other in [by(&banded, false), by(&banded, true), by(&config(), true)] {
-                assert!(distance(other, plain.clone()) < 1e-6);
-            }
-        }
-    }
-
-    #[test]
-    fn ties_go_to_the_lowest_class() {
-        struct Flat;
-        impl Network for Flat {
-            fn answer(&self, images: Tensor<4>) -> Answer {
-                Tensor::zeros([images.dims()[0], 2, 2, 40], &images.device()).into()
-            }
-            fn classes(&self) -> usize {
-                40
-            }
-            fn padded(&self, side: usize) -> usize {
-                side.next_multiple_of(4)
-            }
-        }
-        let views = [View::of_tensor(noise(1, [1, 3, 8, 8]), false)];
-        for on_host in [false, true] {
-            assert_eq!(labels_by(&Flat, &views, (8, 8), &config(), on_host, &mut |_| {}).unwrap()[0].ids, [0; 64]);
-        }
-        assert!(
-            values(probabilities(&Flat, &views, (8, 8), &config()).unwrap()).iter().all(|p| (p - 0.025).abs() < 1e-6)
-        );
-    }
-
-    #[test]
-    fn a_mirrored_view_answers_for_the_image_as_it_is() {
-        let toy = Toy::new(4);
-        let images = noise(5, [1, 3, 24, 32]);
-        let views = [View::of_tensor(images.clone().flip([3]), true)];
-        let whole = InferConfig { mode: crate::infer::InferMode::Whole, ..config() };
-        let mirrored = probabilities(&toy, &views, (24, 32), &whole).unwrap();
-        let straight = probabilities(&toy, &[View::of_tensor(images, false)], (24, 32), &whole).unwrap();
-        // Patches of 4 divide both sides, and the toy does not know left from right.
-        assert!(distance(mirrored, straight) < 1e-5);
-    }
-
-    /// Masks that vote: both ways to read them agree with the definition, over windows, scales and flips.
-    #[test]
-    fn votes_are_added_as_they_are() {
-        struct Voting(Toy);
-        impl Network for Voting {
-            fn answer(&self, images: Tensor<4>) -> Answer {
-                let votes = TensorData::new((0..30).map(|i| (i * 7 % 11) as f32 / 11.0).collect::<Vec<_>>(), [1, 6, 5]);
-                let [b, ..] = images.dims();
-                let votes = Tensor::<3>::from_data(votes, &images.device()).expand([b, 6, 5]);
-                Answer { maps: self.0.answer(images).maps, votes: Some(votes) }
-            }
-            fn classes(&self) -> usize {
-                5
-            }
-            fn padded(&self, side: usize) -> usize {
-                self.0.padded(side)
-            }
-        }
-        let (network, size) = (Voting(Toy::new(6)), (29, 43));
-        let whole = InferConfig { mode: InferMode::Whole, ..config() };
-        let images = noise(3, [2, 3, 29, 43]);
-        let one = [View::of_tensor(images.clone(), false)];
-        let answer = network.answer(images.clone());
-        let maps = resize(answer.maps.permute([0, 3, 1, 2]), size, Mode::Bilinear, false).permute([0, 2, 3, 1]);
-        let expected = Answer { maps, votes: answer.votes }.scores().permute([0, 3, 1, 2]);
-        let expected = expected.clone() / expected.sum_dim(1);
-        for on_host in [false, true] {
-            let ours = probabilities_by(&network, &one, size, &whole, on_host).unwrap();
-            assert!(distance(ours, expected.clone()) < 1e-6);
-        }
-        let many = [
-            View::of_tensor(noise(4, [2, 3, 40, 60]), true),
-            View::of_tensor(images.clone(), false),
-            View::of_tensor(images.flip([3]), true),
-        ];
-        for config in [config(), InferConfig { logits_mb: 0, ..config() }, whole] {
-            for views in [&many[..], &many[1..2]] {
-                let by = |on_host| probabilities_by(&network, views, size, &config, on_host).unwrap();
-                assert!(distance(by(false), by(true)) < 1e-6);
-                let labels = |on_host| labels_by(&network, views, size, &config, on_host, &mut |_| {}).unwrap();
-                assert_eq!(labels(false), labels(true));
-                let best = by(true).argmax(1).try_into_vec_as::<i32>().unwrap();
-                let best: Vec<u8> = best.into_iter().map(|id| id as u8).collect();
-                assert_eq!(labels(true).into_iter().flat_map(|map| map.ids).collect::<Vec<u8>>(), best);
-            }
-        }
-    }
-
-    #[test]
-    fn logits_that_are_no_numbers_are_an_error() {
-        struct Broken(f32, bool);
-        impl Network for Broken {
-            fn answer(&self, images: Tensor<4>) -> Answer {
-                let [b, ..] = images.dims();
-                let mut values = vec![0.5; b * 2 * 3 * 4];
-                // In one window of the batch only.
-                values[(b - 1) * 24 + 7] = self.0;
-                let maps = Tensor::<4>::from_data(TensorData::new(values, [b, 2, 3, 4]), &images.device());
-                let votes = self.1.then(|| Tensor::ones([b, 4, 3], &maps.device()));
-                Answer { maps, votes }
-            }
-            fn classes(&self) -> usize {
-                if self.1 { 3 } else { 4 }
-            }
-            fn padded(&self, side: usize) -> usize {
-                side.next_multiple_of(4)
-            }
-        }
-        for mode in [InferMode::Slide, InferMode::Whole] {
-            let config = InferConfig { mode, ..config() };
-            let views = [View::of_tensor(noise(1, [1, 3, 20, 40]), false)];
-            for (votes, on_host) in [(false, false), (false, true), (true, false), (true, true)] {
-                let found = |value| {
-                    let network = Broken(value, votes);
-                    let labels = labels_by(&network, &views, (20, 40), &config, on_host, &mut |_| {}).map(drop);
-                    let probabilities = probabilities_by(&network, &views, (20, 40), &config, on_host).map(drop);
-                    assert_eq!(labels.is_err(), probabilities.is_err());
-                    labels
-                };
-                assert!(found(3.0).is_ok());
-                for value in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-                    let error = found(value).unwrap_err();
-                    assert!(error.to_string().contains("logits") && error.hint().is_some(), "{error}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_device_with_gradients_gives_the_same_labels() {
-        let images = noise(1, [1, 3, 20, 18]);
-        let tracked = Tensor::<4>::from_data(images.to_data(), &Device::flex().autodiff());
-        let on = |images| labels(&Toy::new(3), &[View::of_tensor(images, false)], (20, 18), &config()).unwrap();
-        assert!(tracked.device().is_autodiff());
-        assert_eq!(on(tracked), on(images));
-    }
-}
+mod tests;

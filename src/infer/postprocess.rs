@@ -8,7 +8,7 @@ use std::ops::Range;
 use burn::tensor::TensorData;
 use rayon::prelude::*;
 
-use crate::decoder::Answer;
+use crate::decoder::SegLogits;
 use crate::error::{Error, Result};
 use crate::infer::bands::{Bands, axis};
 use crate::infer::not_finite;
@@ -17,7 +17,7 @@ use crate::kernels::pixels;
 use crate::layers::resize::Axis;
 
 /// One view with the windows in reach, in host memory.
-pub(super) struct HostLook {
+pub(super) struct HostViewLogits {
     windows: Windows,
     /// Rows of windows: the top, and a grid for each left.
     rows: Vec<(usize, Vec<Grid>)>,
@@ -45,7 +45,7 @@ struct Grid {
     votes: Option<Vec<f32>>,
 }
 
-impl HostLook {
+impl HostViewLogits {
     /// Fetches what is in reach of `bands`, which must be something.
     pub(super) fn fetch(bands: &Bands, output: (usize, usize), flipped: bool) -> Result<Self> {
         let windows = bands.windows().clone();
@@ -59,7 +59,7 @@ impl HostLook {
             if values.iter().all(|value| value.is_finite()) { Ok(values) } else { Err(not_finite()) }
         };
         for row in bands.live() {
-            let fetch = |answer: &Answer| {
+            let fetch = |answer: &SegLogits| {
                 grid = answer.maps.dims();
                 classes = answer.votes.as_ref().map_or(grid[3], |votes| votes.dims()[2]);
                 let votes = answer.votes.as_ref().map(|votes| read(votes.to_data())).transpose()?;
@@ -187,16 +187,16 @@ impl HostLook {
 }
 
 /// The most probable class of the pixels of some output rows of one image, the lowest index on ties.
-pub(super) fn labels(looks: &[HostLook], image: usize, rows: Range<usize>) -> Vec<u8> {
-    let (k, sum) = (looks[0].classes, Sum::ordering(looks));
-    let mut ids = vec![0; rows.len() * looks[0].output.1];
-    if let [look] = looks
-        && look.is_plain()
+pub(super) fn labels(views_logits: &[HostViewLogits], image: usize, rows: Range<usize>) -> Vec<u8> {
+    let (k, sum) = (views_logits[0].classes, Sum::ordering(views_logits));
+    let mut ids = vec![0; rows.len() * views_logits[0].output.1];
+    if let [view_logits] = views_logits
+        && view_logits.is_plain()
     {
-        look.plain_labels(image, rows, &mut ids);
+        view_logits.plain_labels(image, rows, &mut ids);
         return ids;
     }
-    each_row(looks, image, rows, sum, &mut ids, |_, scores, ids: &mut [u8]| {
+    each_row(views_logits, image, rows, sum, &mut ids, |_, scores, ids: &mut [u8]| {
         pixels::argmax(scores, k, ids);
     });
     ids
@@ -207,15 +207,16 @@ pub(super) type Certain = (u8, f32, f32);
 
 /// [`labels`], and with each the probabilities of the label and of what `truth` [h, w] says; 0 where that is no class.
 pub(super) fn labels_with_confidence(
-    looks: &[HostLook],
+    views_logits: &[HostViewLogits],
     image: usize,
     rows: Range<usize>,
     truth: &[u8],
 ) -> Vec<Certain> {
-    let (k, width, n, sum) = (looks[0].classes, looks[0].output.1, looks.len() as f32, Sum::ordering(looks));
-    let votes = looks[0].votes();
+    let (k, width, n, sum) =
+        (views_logits[0].classes, views_logits[0].output.1, views_logits.len() as f32, Sum::ordering(views_logits));
+    let votes = views_logits[0].votes();
     let mut found = vec![Certain::default(); rows.len() * width];
-    each_row(looks, image, rows, sum, &mut found, |row, scores, found: &mut [Certain]| {
+    each_row(views_logits, image, rows, sum, &mut found, |row, scores, found: &mut [Certain]| {
         let (mut ids, mut factors) = (vec![0; width], vec![1.0 / n; width]);
         pixels::argmax(scores, k, &mut ids);
         if votes {
@@ -234,10 +235,10 @@ pub(super) fn labels_with_confidence(
 }
 
 /// The mean over views of the softmax, or the votes over their sum, at some output rows of one image: [rows, w, k].
-pub(super) fn probabilities(looks: &[HostLook], image: usize, rows: Range<usize>) -> Vec<f32> {
-    let (k, n, sum) = (looks[0].classes, looks.len() as f32, Sum::of(looks));
-    let mut values = vec![0.0; rows.len() * looks[0].output.1 * k];
-    each_row(looks, image, rows, sum, &mut values, |_, scores, values: &mut [f32]| {
+pub(super) fn probabilities(views_logits: &[HostViewLogits], image: usize, rows: Range<usize>) -> Vec<f32> {
+    let (k, n, sum) = (views_logits[0].classes, views_logits.len() as f32, Sum::of(views_logits));
+    let mut values = vec![0.0; rows.len() * views_logits[0].output.1 * k];
+    each_row(views_logits, image, rows, sum, &mut values, |_, scores, values: &mut [f32]| {
         for (values, scores) in values.chunks_exact_mut(k).zip(scores.chunks_exact(k)) {
             let all = match sum {
                 Sum::Votes => scores.iter().sum::<f32>().max(f32::MIN_POSITIVE),
@@ -262,31 +263,34 @@ enum Sum {
 
 impl Sum {
     /// What orders the classes: one view needs no softmax for that.
-    fn ordering(looks: &[HostLook]) -> Self {
-        if looks.len() == 1 { Self::Alone } else { Self::of(looks) }
+    fn ordering(views_logits: &[HostViewLogits]) -> Self {
+        if views_logits.len() == 1 { Self::Alone } else { Self::of(views_logits) }
     }
 
-    fn of(looks: &[HostLook]) -> Self {
-        if looks[0].votes() { Self::Votes } else { Self::Softmax }
+    fn of(views_logits: &[HostViewLogits]) -> Self {
+        if views_logits[0].votes() { Self::Votes } else { Self::Softmax }
     }
 }
 
 /// Calls `f` with the number of each output row, what the views say of it, [w, k], and the row's part of `out`.
 fn each_row<T: Send>(
-    looks: &[HostLook],
+    views_logits: &[HostViewLogits],
     image: usize,
     rows: Range<usize>,
     sum: Sum,
     out: &mut [T],
     f: impl Fn(usize, &mut [f32], &mut [T]) + Sync,
 ) {
-    let (k, length) = (looks[0].classes, out.len() / rows.len());
+    let (k, length) = (views_logits[0].classes, out.len() / rows.len());
     out.par_chunks_mut(ROWS_PER_TASK * length).enumerate().for_each(|(task, out)| {
-        let mut scratch: Vec<Scratch> = looks.iter().map(|_| Scratch::default()).collect();
+        let mut scratch: Vec<Scratch> = views_logits.iter().map(|_| Scratch::default()).collect();
         let mut total = Vec::new();
         for (i, out) in out.chunks_exact_mut(length).enumerate() {
             let row = rows.start + task * ROWS_PER_TASK + i;
-            looks.iter().zip(&mut scratch).for_each(|(look, scratch)| look.output_row(image, row, scratch));
+            views_logits
+                .iter()
+                .zip(&mut scratch)
+                .for_each(|(view_logits, scratch)| view_logits.output_row(image, row, scratch));
             if sum != Sum::Alone {
                 total.clear();
                 total.resize(scratch[0].output.len(), 0.0);

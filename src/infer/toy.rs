@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use burn::tensor::{Device, Tensor, TensorData};
 
-use crate::decoder::Answer;
+use crate::decoder::SegLogits;
 use crate::image::Image;
 use crate::infer::{InferConfig, Inference, Network};
 use crate::loader::preprocess::Preprocess;
@@ -37,7 +37,7 @@ impl Toy {
 }
 
 impl Network for Toy {
-    fn answer(&self, images: Tensor<4>) -> Answer {
+    fn predict_logits(&self, images: Tensor<4>) -> SegLogits {
         let ([b, _, h, w], device) = (images.dims(), images.device());
         self.largest.fetch_max(b, Ordering::Relaxed);
         self.seen.fetch_add(b, Ordering::Relaxed);

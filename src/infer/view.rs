@@ -61,7 +61,7 @@ impl<'a> View<'a> {
     }
 
     /// Height and width.
-    pub(super) fn size(&self) -> (usize, usize) {
+    pub(crate) fn size(&self) -> (usize, usize) {
         match &self.source {
             Source::Tensor(images) => (images.dims()[2], images.dims()[3]),
             Source::Image { size, .. } => *size,

@@ -10,7 +10,8 @@ use burn::tensor::Tensor;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::kernels::bridge::{Kernel, Operands, SharedRoom, on_cpu, room, run, tensor, values, written};
+use crate::kernels::bridge::{Kernel, Operands, SharedBuffer, on_cpu, run, tensor, uninitialised, values, written};
+use crate::kernels::count;
 use crate::kernels::matmul::{Panels, Precision, Product, Threads, View, precision, rewrite};
 use crate::kernels::simd::{sum2, vectorised};
 use crate::kernels::vector::{exp2, largest, load, put, starts, vectors, within};
@@ -21,8 +22,9 @@ use crate::kernels::{softmax, vector};
 /// qkv [b, n, 3 heads d] holds queries, keys and values one after the other, each head by head (timm's packing).
 /// Gives [b, n, heads d].
 pub fn attention(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
-    let [_, tokens, packed] = qkv.dims();
+    let [b, tokens, packed] = qkv.dims();
     assert!(heads > 0 && packed > 0 && packed.is_multiple_of(3 * heads), "attention: {packed} channels, {heads} heads");
+    count::note(&[b, 2, tokens, tokens, packed / 3]);
     if on_cpu(&qkv) && tokens > 0 {
         run(Attention { heads, precision: precision() }, Operands::One(qkv.into_dispatch()))
     } else {
@@ -59,9 +61,9 @@ impl Kernel for Attention {
         let extent = Extent::of(&inputs[0], self.heads);
         let Extent { batch, heads, tokens, d } = extent;
         let qkv = values(&inputs[0]);
-        let mut y = room(batch * tokens * heads * d);
-        let mut log_sums = room(if keep { batch * heads * tokens } else { 0 });
-        let (out, sums_out) = (SharedRoom::new(&mut y), SharedRoom::new(&mut log_sums));
+        let mut y = uninitialised(batch * tokens * heads * d);
+        let mut log_sums = uninitialised(if keep { batch * heads * tokens } else { 0 });
+        let (out, sums_out) = (SharedBuffer::new(&mut y), SharedBuffer::new(&mut log_sums));
         // A task takes a head, or where there are too few, some of its queries; either way it packs keys and values once.
         let (all, tiles) = (batch * heads, tokens.div_ceil(QUERIES));
         let parts = rayon::current_num_threads().div_ceil(all).min(tiles);
@@ -101,8 +103,8 @@ impl Kernel for Attention {
         let Extent { batch, heads, tokens, d } = extent;
         let [qkv, y, log_sums] = [0, 1, 2].map(|i| values(&saved[i]));
         let dy = values(&grad);
-        let mut dqkv = room(qkv.len());
-        let out = SharedRoom::new(&mut dqkv);
+        let mut dqkv = uninitialised(qkv.len());
+        let out = SharedBuffer::new(&mut dqkv);
         let (chunks, length) = chunks(tokens);
         // Each task owns some keys of a head, and adds up its share of the queries' gradient on its own.
         let shares: Vec<Vec<f32>> = (0..batch * heads * chunks)
@@ -295,7 +297,7 @@ fn backward(
     }
     refill(&mut tile.dk, keys * d, 0.0);
     refill(&mut tile.dv, keys * d, 0.0);
-    let mut dq = room(tokens * d);
+    let mut dq = uninitialised(tokens * d);
     for first in (0..tokens).step_by(QUERIES) {
         let count = QUERIES.min(tokens - first);
         let (q, grad) = (extent.part(qkv, head, 0, first, count), extent.rows(dy, head, first, count));

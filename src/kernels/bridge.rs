@@ -149,49 +149,49 @@ pub(super) fn tensor(values: Vec<f32>, shape: impl Into<burn::tensor::Shape>) ->
     FlexTensor::from_data(TensorData::new(values, shape))
 }
 
-/// Room for `len` values that are all going to be written; saves filling it with zeros first.
-pub(super) fn room(len: usize) -> Vec<MaybeUninit<f32>> {
-    let mut room = Vec::with_capacity(len);
+/// A buffer for `len` values that are all going to be written; saves filling it with zeros first.
+pub(super) fn uninitialised(len: usize) -> Vec<MaybeUninit<f32>> {
+    let mut buffer = Vec::with_capacity(len);
     // SAFETY: the capacity is `len`, and uninitialised is a valid state of `MaybeUninit`.
-    unsafe { room.set_len(len) };
-    room
+    unsafe { buffer.set_len(len) };
+    buffer
 }
 
-/// The values written into a [`room`].
+/// The values written into an [`uninitialised`] buffer.
 ///
 /// # Safety
 /// Every element has been written.
-pub(super) unsafe fn written(room: Vec<MaybeUninit<f32>>) -> Vec<f32> {
-    let mut room = ManuallyDrop::new(room);
+pub(super) unsafe fn written(buffer: Vec<MaybeUninit<f32>>) -> Vec<f32> {
+    let mut buffer = ManuallyDrop::new(buffer);
     // SAFETY: same allocation, size and alignment; the caller vouches for the contents.
-    unsafe { Vec::from_raw_parts(room.as_mut_ptr().cast(), room.len(), room.capacity()) }
+    unsafe { Vec::from_raw_parts(buffer.as_mut_ptr().cast(), buffer.len(), buffer.capacity()) }
 }
 
-/// A [`room`] that several tasks write into, each in places of its own.
+/// An [`uninitialised`] buffer that several tasks write into, each in places of its own.
 #[derive(Clone, Copy)]
-pub(super) struct SharedRoom {
+pub(super) struct SharedBuffer {
     start: *mut MaybeUninit<f32>,
     len: usize,
 }
 
 // SAFETY: access goes through `slice`, whose caller vouches that no two slices overlap.
-unsafe impl Send for SharedRoom {}
+unsafe impl Send for SharedBuffer {}
 // SAFETY: as above.
-unsafe impl Sync for SharedRoom {}
+unsafe impl Sync for SharedBuffer {}
 
-impl SharedRoom {
-    /// The room must outlive every use.
-    pub(super) fn new(room: &mut [MaybeUninit<f32>]) -> Self {
-        Self { start: room.as_mut_ptr(), len: room.len() }
+impl SharedBuffer {
+    /// The buffer must outlive every use.
+    pub(super) fn new(buffer: &mut [MaybeUninit<f32>]) -> Self {
+        Self { start: buffer.as_mut_ptr(), len: buffer.len() }
     }
 
     /// The `len` places from `start` on.
     ///
     /// # Safety
-    /// The room is still there, and nobody else holds any of these places.
+    /// The buffer is still there, and nobody else holds any of these places.
     pub(super) unsafe fn slice<'a>(self, start: usize, len: usize) -> &'a mut [MaybeUninit<f32>] {
         assert!(start + len <= self.len);
-        // SAFETY: inside the room by the assertion, unshared by the caller's word.
+        // SAFETY: inside the buffer by the assertion, unshared by the caller's word.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), len) }
     }
 }

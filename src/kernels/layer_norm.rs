@@ -8,7 +8,7 @@ use burn::tensor::Tensor;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::kernels::bridge::{Kernel, Operands, SharedRoom, on_cpu, room, run, tensor, values, written};
+use crate::kernels::bridge::{Kernel, Operands, SharedBuffer, on_cpu, run, tensor, uninitialised, values, written};
 use crate::kernels::drop_path::{by_sample, factor_of};
 use crate::kernels::vector::{accumulate, load, normal, put, starts, store, vectors, within};
 use crate::kernels::{gelu, vector};
@@ -104,7 +104,7 @@ impl Kernel for LayerNorm {
         let residual = inputs.get(3).map(values);
         let c = w.len();
         let factor = factor_of(self.factors.as_deref(), x.len() / c);
-        let mut y = room(x.len());
+        let mut y = uninitialised(x.len());
         let mut moments = vec![0.0; x.len() / c * 2];
         let tasks = y.par_chunks_mut(ROWS * c).zip(x.par_chunks(ROWS * c)).zip(moments.par_chunks_mut(ROWS * 2));
         tasks.enumerate().with_min_len(tasks_at_once(c)).for_each(|(task, ((y, x), moments))| {
@@ -136,9 +136,9 @@ impl Kernel for LayerNorm {
         let affine = wanted[1] || wanted[2];
         let branch = wanted.len() > 3;
         let factor = factor_of(self.factors.as_deref(), x.len() / c);
-        let mut dx = room(x.len());
-        let mut dr = room(if branch && self.gelu { x.len() } else { 0 });
-        let dr_out = SharedRoom::new(&mut dr);
+        let mut dx = uninitialised(x.len());
+        let mut dr = uninitialised(if branch && self.gelu { x.len() } else { 0 });
+        let dr_out = SharedBuffer::new(&mut dr);
         let tasks = dx.par_chunks_mut(ROWS * c).zip(x.par_chunks(ROWS * c)).zip(dy.par_chunks(ROWS * c));
         let partial: Vec<Vec<f32>> = tasks
             .enumerate()

@@ -5,7 +5,8 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use crate::kernels::bridge::{Kernel, Operands, SharedRoom, on_cpu, room, run, tensor, values, written};
+use crate::kernels::bridge::{Kernel, Operands, SharedBuffer, on_cpu, run, tensor, uninitialised, values, written};
+use crate::kernels::count;
 use crate::kernels::drop_path::{by_sample, factor_of};
 use crate::kernels::gelu;
 use crate::kernels::matmul::{Precision, Product, Threads, View, precision};
@@ -56,6 +57,7 @@ impl<const D: usize> Affine<D> {
         for vector in [&bias, &scale].into_iter().flatten() {
             assert_eq!(vector.dims(), [outputs], "linear: weight and bias do not fit");
         }
+        count::note(&[shape[..D - 1].iter().product(), inputs, outputs]);
         let vectors_on_cpu = bias.as_ref().is_none_or(on_cpu) && scale.as_ref().is_none_or(on_cpu);
         let usable = on_cpu(&x) && on_cpu(&weight) && residual.as_ref().is_none_or(on_cpu);
         if !usable || !vectors_on_cpu || inputs * outputs == 0 {
@@ -153,11 +155,11 @@ impl Kernel for Linear {
         let bias = self.bias.then(|| values(&inputs[2]));
         let residual = inputs.get(self.residual()).map(values);
         let scale = self.scaled.then(|| values(&inputs[self.residual() + 1]));
-        let mut y = room(rows * outputs);
+        let mut y = uninitialised(rows * outputs);
         // The values between, where the gradient needs them.
         let between = keep && (matches!(self.then, Then::Gelu) || self.scaled);
-        let mut z = room(if between { rows * outputs } else { 0 });
-        let z_out = SharedRoom::new(&mut z);
+        let mut z = uninitialised(if between { rows * outputs } else { 0 });
+        let z_out = SharedBuffer::new(&mut z);
         let factor = self.factor(rows);
         let weight = View::new(values(&inputs[1]), outputs, width, width);
         let product = Product::new(View::new(x, rows, width, width), weight.t()).precision(self.precision);
@@ -213,7 +215,7 @@ impl Kernel for Linear {
             Then::Gelu => Some(gelu::gradient(z.unwrap_or_default(), values(&grad))),
             Then::Add { factors: None } if scale.is_none() => None,
             Then::Add { .. } => {
-                let mut dz = room(rows * outputs);
+                let mut dz = uninitialised(rows * outputs);
                 let tasks = dz.par_chunks_mut(ROWS * outputs).zip(values(&grad).par_chunks(ROWS * outputs)).enumerate();
                 tasks.for_each(|(task, (dz, dy))| {
                     let rows = dz.chunks_exact_mut(outputs).zip(dy.chunks_exact(outputs));

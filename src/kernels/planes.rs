@@ -6,7 +6,7 @@ use std::ops::Range;
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 
-use crate::kernels::bridge::SharedRoom;
+use crate::kernels::bridge::SharedBuffer;
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::interleave::{put_together, take_apart};
 use crate::kernels::simd::vectorised;
@@ -122,7 +122,7 @@ pub(super) fn lanes<const J: usize>(channels: &[f32]) -> [f32; BLOCK] {
 
 vectorised! {
     /// Unpacks a line of pixels to places that lie `stride` apart, from `first` on.
-    pub(super) fn unpack_line<const J: usize>(row: &[f32], first: usize, stride: usize, channels: usize, out: SharedRoom) {
+    pub(super) fn unpack_line<const J: usize>(row: &[f32], first: usize, stride: usize, channels: usize, out: SharedBuffer) {
         for (x, pixel) in row.chunks_exact(BLOCK).enumerate() {
             // SAFETY: tasks do not overlap, and these channels of this line belong to the one calling.
             let place = unsafe { out.slice(first + x * stride, channels) };

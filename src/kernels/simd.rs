@@ -5,8 +5,10 @@
 
 use std::sync::OnceLock;
 
+use crate::error::{Error, Result};
+
 /// The instruction sets a body is compiled for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 pub(super) enum Level {
     /// What every machine of this architecture has: SSE2, or NEON.
     Baseline,
@@ -16,10 +18,41 @@ pub(super) enum Level {
     Avx512,
 }
 
-/// The best level of this machine.
+/// The environment variable that holds the kernels to fewer instructions than the machine has.
+const VARIABLE: &str = "STRUCTTOKEN_SIMD";
+const LEVELS: [(&str, Level); 3] = [("baseline", Level::Baseline), ("avx2", Level::Avx2), ("avx512", Level::Avx512)];
+
+/// The level that kernels run at: the best of this machine, or less where `STRUCTTOKEN_SIMD` says so.
 pub(super) fn level() -> Level {
     static LEVEL: OnceLock<Level> = OnceLock::new();
-    *LEVEL.get_or_init(detect)
+    *LEVEL.get_or_init(|| match asked() {
+        Ok(Some(asked)) if asked < detect() => asked,
+        _ => detect(),
+    })
+}
+
+/// The name of the instruction set that the CPU kernels use: `baseline`, `avx2` or `avx512`.
+///
+/// It is the best of this machine, or less where the environment variable `STRUCTTOKEN_SIMD` names less, for measurements
+/// and tests. Fails if the variable names no instruction set, or one that this machine lacks.
+pub fn instruction_set() -> Result<&'static str> {
+    let name = |level| LEVELS.iter().find(|(_, known)| *known == level).map_or("baseline", |(name, _)| *name);
+    if let Some(asked) = asked()?
+        && asked > detect()
+    {
+        return Err(Error::new(format!("{VARIABLE}={}: this machine has no such instructions", name(asked)))
+            .with_hint(format!("unset {VARIABLE}, or set it to `{}` or less", name(detect()))));
+    }
+    Ok(name(level()))
+}
+
+fn asked() -> Result<Option<Level>> {
+    let Some(value) = std::env::var_os(VARIABLE).filter(|value| !value.is_empty()) else { return Ok(None) };
+    match LEVELS.iter().find(|(name, _)| value == *name) {
+        Some((_, level)) => Ok(Some(*level)),
+        None => Err(Error::new(format!("{VARIABLE}={}: there is no such instruction set", value.to_string_lossy()))
+            .with_hint(format!("unset {VARIABLE}, or set it to {}", LEVELS.map(|(name, _)| name).join(", ")))),
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -41,13 +74,13 @@ fn detect() -> Level {
     Level::Baseline
 }
 
-/// Whether the machine has AVX-512-BF16.
+/// Whether kernels may use AVX-512-BF16.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn has_bf16() -> bool {
-    is_x86_feature_detected!("avx512bf16")
+    level() == Level::Avx512 && is_x86_feature_detected!("avx512bf16")
 }
 
-/// Whether the machine has AVX-512-BF16.
+/// Whether kernels may use AVX-512-BF16.
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) fn has_bf16() -> bool {
     false

@@ -4,7 +4,8 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 
-use crate::kernels::bridge::{Kernel, Operands, on_cpu, room, run, tensor, values, written};
+use crate::kernels::bridge::{Kernel, Operands, on_cpu, run, tensor, uninitialised, values, written};
+use crate::kernels::count;
 use crate::kernels::matmul::{Precision, Product, Threads, View, precision};
 use crate::kernels::softmax;
 
@@ -14,6 +15,7 @@ pub fn slice_attention(query: Tensor<3>, key: Tensor<3>, value: Tensor<3>) -> Te
     let [b, pixels, _] = query.dims();
     let [samples, places, _] = key.dims();
     assert_eq!(([b, pixels], key.dims()), ([samples, places], value.dims()), "slice_attention: shapes do not fit");
+    count::note(&[b, 2, pixels, query.dims()[2], key.dims()[2]]);
     let usable = on_cpu(&query) && on_cpu(&key) && on_cpu(&value);
     if usable && query.dims()[2] * key.dims()[2] * pixels > 0 {
         let operands = [query.into_dispatch(), key.into_dispatch(), value.into_dispatch()];
@@ -66,7 +68,7 @@ impl Extent {
 impl Slices {
     /// Products of each sample, one after the other: `[b, len]`.
     fn products<'a>(&self, b: usize, len: usize, scale: f32, of: impl Fn(usize) -> (View<'a>, View<'a>)) -> Vec<f32> {
-        let mut out = room(b * len);
+        let mut out = uninitialised(b * len);
         for (sample, out) in out.chunks_exact_mut(len).enumerate() {
             let (a, b) = of(sample);
             Product::new(a, b).times(scale).precision(self.precision).write(out, Threads::All);

@@ -9,7 +9,7 @@ use burn::tensor::{Tensor, activation};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::kernels::bridge::{room, written};
+use crate::kernels::bridge::{uninitialised, written};
 use crate::kernels::simd::{sum2, vectorised};
 use crate::kernels::vector;
 use crate::kernels::vector::{exp2, largest, load, put, starts, store, vectors, within};
@@ -25,7 +25,7 @@ const CHUNK: usize = 1 << 14;
 /// The softmax of each row of `n` values.
 pub(super) fn rows(x: &[f32], n: usize) -> Vec<f32> {
     let chunk = CHUNK.div_ceil(n) * n;
-    let mut y = room(x.len());
+    let mut y = uninitialised(x.len());
     let chunks = y.par_chunks_mut(chunk).zip(x.par_chunks(chunk));
     chunks.for_each_init(|| vec![0.0; n], |row, (y, x)| vectors(Forward { x, row, y }));
     // SAFETY: the chunks cover the output, and `forward` writes all of its chunk.
@@ -35,7 +35,7 @@ pub(super) fn rows(x: &[f32], n: usize) -> Vec<f32> {
 /// The gradient of rows of `n` values, given their softmax and its gradient.
 pub(super) fn rows_gradient(y: &[f32], dy: &[f32], n: usize) -> Vec<f32> {
     let chunk = CHUNK.div_ceil(n) * n;
-    let mut dx = room(y.len());
+    let mut dx = uninitialised(y.len());
     let chunks = dx.par_chunks_mut(chunk).zip(y.par_chunks(chunk)).zip(dy.par_chunks(chunk));
     chunks.for_each(|((dx, y), dy)| backward(y, dy, n, dx));
     // SAFETY: as in `rows`.

@@ -116,7 +116,7 @@ fn agree<const D: usize, const E: usize>(
 /// Every kernel against its composition, in every operand, over shapes that nobody chose.
 #[test]
 fn kernels_match_their_compositions_on_random_shapes() {
-    use crate::kernels::{attention, conv, conv3x3, gelu, layer_norm, linear, slice_attention, upsample_loss};
+    use crate::kernels::{attention, conv, gelu, layer_norm, linear, slice_attention, upsample_loss};
     let mut rng = Rng::new(20, &[]);
     for round in 0..24 {
         let mut draw = |most: usize| 1 + rng.below(most);
@@ -174,8 +174,8 @@ fn kernels_match_their_compositions_on_random_shapes() {
         let map = strided([b, h, width, channels], round + 11);
         let (taps, offset) = (strided([channels, group, 3, 3], round + 12), random([channels], round + 13));
         let groups = channels / group;
-        let grouped = |x, w| conv3x3::grouped3x3(x, w, offset.clone(), groups);
-        let theirs = |x, w| conv3x3::reference(x, w, offset.clone(), groups);
+        let grouped = |x, w| conv::grouped3x3::grouped3x3(x, w, offset.clone(), groups);
+        let theirs = |x, w| conv::grouped3x3::reference(x, w, offset.clone(), groups);
         agree(&map, 3e-6, |x| grouped(x, taps.clone()), |x| theirs(x, taps.clone()));
         agree(&taps, 3e-6, |w| grouped(map.clone(), w), |w| theirs(map.clone(), w));
         let (k, kernel) = (draw(20), draw(9));

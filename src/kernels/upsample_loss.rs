@@ -13,6 +13,7 @@ use crate::kernels::upsample::{Map, Position, blend_pixel, positions, resize};
 /// What the summed loss is divided by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum LossMean {
     /// The number of all pixels, ignored ones included (mmsegmentation's default).
     #[default]

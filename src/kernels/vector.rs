@@ -5,9 +5,22 @@ use std::mem::MaybeUninit;
 
 use pulp::{Simd, WithSimd};
 
-/// Runs a loop with the best instructions of this machine.
+#[cfg(target_arch = "x86_64")]
+use super::simd::{Level, level};
+
+/// Runs a loop with the instructions of [`level`].
 #[inline]
 pub(super) fn vectors<Op: WithSimd>(op: Op) -> Op::Output {
+    #[cfg(target_arch = "x86_64")]
+    match level() {
+        Level::Avx512 => {}
+        Level::Avx2 => {
+            if let Some(simd) = pulp::x86::V3::try_new() {
+                return Simd::vectorize(simd, op);
+            }
+        }
+        Level::Baseline => return pulp::Scalar::new().vectorize(op),
+    }
     pulp::Arch::new().dispatch(op)
 }
 

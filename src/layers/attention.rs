@@ -39,12 +39,12 @@ fn attend(
         let [b, n, _] = x.dims();
         x.reshape([b, n, heads, d]).swap_dims(1, 2) // [b, heads, n, d]
     };
-    let scores = split(q * (d as f64).powf(-0.5)).matmul(split(k).transpose()); // [b, heads, n, m]
+    let scores = kernels::product(split(q * (d as f64).powf(-0.5)), split(k).transpose()); // [b, heads, n, m]
     let scores = match blocked {
         Some(blocked) => scores + (blocked * BLOCKED).unsqueeze_dim::<4>(1),
         None => scores,
     };
-    drop(softmax(scores, 3)).matmul(split(v)).swap_dims(1, 2).reshape([b, n, c])
+    kernels::product(drop(softmax(scores, 3)), split(v)).swap_dims(1, 2).reshape([b, n, c])
 }
 
 /// Projections to queries, keys and values, attention, and a projection back. All of one width.

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 /// Multiply-accumulates of a part of the network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Cost {
     /// For instance `backbone.qkv`.
     pub part: &'static str,

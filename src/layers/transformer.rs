@@ -42,6 +42,7 @@ pub struct BlockShape {
 /// The MLP of a block.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum MlpLayer {
     /// Linear, GELU, linear.
     #[default]
@@ -70,6 +71,7 @@ impl MlpLayer {
 
 /// Which of queries, keys and values have a bias.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum QkvBias {
     /// All of them, as one parameter.
     #[default]

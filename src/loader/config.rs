@@ -1,16 +1,16 @@
 //! `[data]` of a recipe: which dataset, and what is done to its images.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::augment::AugmentConfig;
-use crate::dataset::leftover;
 use crate::dataset::leftover::Leftover;
 use crate::dataset::shapes::{Shapes, ShapesConfig};
 use crate::dataset::spec::DatasetSpec;
 use crate::dataset::{Classes, Dataset, Fold, Split, shapes};
+use crate::dataset::{leftover, moved};
 use crate::error::{Error, Result};
 use crate::loader::preprocess::Preprocess;
 
@@ -132,6 +132,28 @@ impl DataConfig {
             return Ok(Shapes::of(&self.shapes, Split::Val).classes().clone());
         }
         Ok(DatasetSpec::find(&self.dataset)?.classes())
+    }
+
+    /// Takes the dataset that a model file was trained on for the one that lies now as it lay then, seen from the model, if it is no
+    /// longer where the file says. `label_map` is what the file records of its description; without it only that of a run, which
+    /// lies beside the file, is taken. Gives what to say about it.
+    pub fn find_again(&mut self, model: &Path, label_map: Option<&serde_json::Value>) -> Option<String> {
+        let old = PathBuf::from(&self.dataset);
+        if old.extension().is_none_or(|ending| ending != "toml") || old.exists() {
+            return None;
+        }
+        let beside = std::path::absolute(model).ok()?.with_file_name(old.file_name()?);
+        let found = moved::find(&old, model, |spec| match label_map {
+            Some(label_map) => serde_json::to_value(spec).is_ok_and(|value| value == *label_map),
+            None => spec.file == beside,
+        })?;
+        self.dataset = found.toml.to_str()?.to_owned();
+        let mut note = format!("`{}` is not there: taking `{}`, which is the same", old.display(), self.dataset);
+        if let Some(root) = found.root.filter(|_| self.root.is_none()) {
+            note.push_str(&format!(", with the files below `{}`", root.display()));
+            self.root = Some(root);
+        }
+        Some(note)
     }
 
     /// This, with the dataset's own range of 16-bit values where the recipe has none: the model needs it without its set.

@@ -3,7 +3,7 @@
 pub mod assignment;
 pub mod class;
 mod dense;
-pub mod set;
+pub mod set_criterion;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -103,7 +103,7 @@ impl Criterion {
                 Loss { total, parts: if parts.len() > 1 { parts } else { BTreeMap::new() } }
             }
             Output::Queries { predictions } => {
-                let parts = set::losses(predictions, truth, &self.decoder.set, &self.class_weights, draw);
+                let parts = set_criterion::losses(predictions, truth, &self.decoder.set, &self.class_weights, draw);
                 Loss { total: sum(parts.values()), parts }
             }
         }

@@ -12,6 +12,7 @@ use rayon::prelude::*;
 
 use crate::metrics::image_counts::ImageCounts;
 use crate::rng::Rng;
+use crate::stats::{mean_of_some, ratio};
 
 /// The mean IoU over classes of the sum of all images; `None` where nothing was counted. A class that no image holds takes
 /// no part, as in [`Scores::miou`](super::Scores).
@@ -20,22 +21,84 @@ pub fn miou(images: &[ImageCounts]) -> Option<f64> {
 }
 
 fn weighted_miou(images: &[ImageCounts], weight: impl Fn(usize) -> u32) -> Option<f64> {
-    let mut sums = [(0u64, 0u64); 256];
+    let sums = weighted_sums(images, weight);
+    mean_of_some(sums.iter().map(|[hits, union, _]| ratio(*hits, *union)))
+}
+
+/// Hits, union and truth of every class in the sum of all images, each taken so many times.
+fn weighted_sums(images: &[ImageCounts], weight: impl Fn(usize) -> u32) -> [[u64; 3]; 256] {
+    let mut sums = [[0u64; 3]; 256];
     for (at, image) in images.iter().enumerate() {
         let times = u64::from(weight(at));
         if times == 0 {
             continue;
         }
         for (class, count) in image.classes() {
-            let (hits, union) = &mut sums[usize::from(*class)];
+            let [hits, union, truth] = &mut sums[usize::from(*class)];
             *hits += times * u64::from(count.hit);
             // A file may hold anything: no subtraction that could fail.
             *union += times * (u64::from(count.truth) + u64::from(count.prediction)).saturating_sub(count.hit.into());
+            *truth += times * u64::from(count.truth);
         }
     }
-    let present = sums.iter().filter(|(_, union)| *union > 0);
-    let (sum, n) = present.fold((0.0, 0u32), |(sum, n), (hits, union)| (sum + *hits as f64 / *union as f64, n + 1));
-    (n > 0).then(|| sum / f64::from(n))
+    sums
+}
+
+/// IoUs of the classes that the truth holds, and their mean. Unlike [`miou`] it leaves a class out that is predicted where there is
+/// none of it: where only some regions count, that would be most classes.
+fn of_truth(sums: &[[u64; 3]; 256], classes: usize) -> (Option<f64>, Vec<Option<f64>>) {
+    let iou = |[hits, union, truth]: &[u64; 3]| ratio(*hits, *union).filter(|_| *truth > 0);
+    let ious: Vec<Option<f64>> = sums[..classes.min(sums.len())].iter().map(iou).collect();
+    (mean_of_some(ious.iter().copied()), ious)
+}
+
+/// The mean IoU over the classes that the truth of the images holds, and the IoU of each.
+pub(crate) fn true_ious(images: &[ImageCounts], classes: usize) -> (Option<f64>, Vec<Option<f64>>) {
+    of_truth(&weighted_sums(images, |_| 1), classes)
+}
+
+/// Differences of scores on the same draws of images.
+pub(crate) struct Differences {
+    /// Of the mean IoU, from draws in which both have one.
+    pub(crate) miou: Vec<f64>,
+    /// Of the IoU of each class, likewise.
+    pub(crate) classes: Vec<Vec<f64>>,
+}
+
+/// What `after` scores more than `before`, two lists of the counts of the same images, on `draws` draws of these: the scores of
+/// [`true_ious`], on the draws of [`draws`].
+///
+/// # Panics
+/// Where the lists hold different numbers of images.
+pub(crate) fn differences(
+    before: &[ImageCounts],
+    after: &[ImageCounts],
+    classes: usize,
+    draws: usize,
+    seed: u64,
+) -> Differences {
+    assert_eq!(before.len(), after.len(), "the same images before and after");
+    let n = before.len();
+    let draw = |draw: usize| {
+        let times = times(n, draw, seed);
+        let scores = |images| of_truth(&weighted_sums(images, |at| times[at]), classes);
+        let ((mean_before, before), (mean_after, after)) = (scores(before), scores(after));
+        let classes = before.iter().zip(&after).map(|(before, after)| Some((*after)? - (*before)?));
+        (mean_before.zip(mean_after).map(|(before, after)| after - before), classes.collect::<Vec<_>>())
+    };
+    let drawn: Vec<_> = (0..draws).into_par_iter().map(draw).collect();
+    Differences {
+        miou: drawn.iter().filter_map(|(miou, _)| *miou).collect(),
+        classes: (0..classes).map(|class| drawn.iter().filter_map(|(_, changes)| changes[class]).collect()).collect(),
+    }
+}
+
+/// How often each of `n` images is in a draw.
+fn times(n: usize, draw: usize, seed: u64) -> Vec<u32> {
+    let mut rng = Rng::new(seed, &[draw as u64]);
+    let mut times = vec![0u32; n];
+    (0..n).for_each(|_| times[rng.below(n)] += 1);
+    times
 }
 
 /// mIoU on `draws` draws of as many images as there are, with replacement: the mean over `runs`, each of which holds the
@@ -48,9 +111,7 @@ pub fn draws(runs: &[&[ImageCounts]], draws: usize, seed: u64) -> Vec<f64> {
     let n = runs.first().map_or(0, |run| run.len());
     assert!(runs.iter().all(|run| run.len() == n), "the same images in every run");
     let score = |draw: usize| {
-        let mut rng = Rng::new(seed, &[draw as u64]);
-        let mut times = vec![0u32; n];
-        (0..n).for_each(|_| times[rng.below(n)] += 1);
+        let times = times(n, draw, seed);
         let sum: f64 = runs.iter().map(|run| weighted_miou(run, |at| times[at]).unwrap_or(0.0)).sum();
         sum / runs.len().max(1) as f64
     };
@@ -58,7 +119,7 @@ pub fn draws(runs: &[&[ImageCounts]], draws: usize, seed: u64) -> Vec<f64> {
 }
 
 /// The middle `level` (0.95) of the values: the percentile interval. `None` without values.
-pub fn percentile_interval(values: &[f64], level: f64) -> Option<[f64; 2]> {
+pub(crate) fn percentile_interval(values: &[f64], level: f64) -> Option<[f64; 2]> {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     let last = sorted.len().checked_sub(1)?;
@@ -72,7 +133,7 @@ pub fn percentile_interval(values: &[f64], level: f64) -> Option<[f64; 2]> {
 
 /// The two-sided p value of "no difference" from bootstrapped differences: twice the smaller share on either side of 0,
 /// counting one draw more so that it is never 0.
-pub fn p_value(differences: &[f64]) -> f64 {
+pub(crate) fn p_value(differences: &[f64]) -> f64 {
     let side = |of: fn(f64) -> bool| differences.iter().filter(|difference| of(**difference)).count() + 1;
     let smaller = side(|difference| difference <= 0.0).min(side(|difference| difference >= 0.0));
     (2.0 * smaller as f64 / (differences.len() + 1) as f64).min(1.0)
@@ -143,6 +204,23 @@ mod tests {
         let (one, two) = (draws(&[&a], 100, 7), draws(&[&a, &b], 100, 7));
         let other = draws(&[&b], 100, 7);
         assert!((0..100).all(|i| ((one[i] + other[i]) / 2.0 - two[i]).abs() < 1e-12));
+    }
+
+    #[test]
+    fn differences_are_those_of_paired_draws() {
+        let (a, b) = (noisy(30, 1), noisy(30, 2));
+        let found = differences(&a, &b, 2, 50, 7);
+        let (before, after) = (draws(&[&a], 50, 7), draws(&[&b], 50, 7));
+        assert_eq!(found.miou.len(), 50);
+        assert!((0..50).all(|i| (found.miou[i] - (after[i] - before[i])).abs() < 1e-12));
+        assert_eq!(found.classes[0], found.miou, "there is one class");
+        assert!(found.classes[1].is_empty());
+        assert_eq!(true_ious(&a, 2), (miou(&a), vec![miou(&a), None]));
+        // A class that is predicted where there is none counts against the others alone.
+        let astray = ImageCounts::new([(1, ClassCount { hit: 0, truth: 0, prediction: 5 })]);
+        let with = [image(50, 100, 50), astray];
+        assert_eq!((true_ious(&with, 2).0, miou(&with)), (Some(0.5), Some(0.25)));
+        assert!(differences(&[], &[], 1, 5, 0).miou.is_empty());
     }
 
     #[test]

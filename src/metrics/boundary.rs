@@ -16,16 +16,16 @@ use crate::image::{IGNORE, Labels};
 use crate::metrics::image_counts::{ClassCount, ImageCounts};
 
 /// The width of the band as a share of the image's diagonal: the paper's.
-pub const BAND: f64 = 0.02;
+pub(crate) const BAND: f64 = 0.02;
 
 /// The width in pixels of the band of an image of `width` x `height`: `share` of the diagonal, at least 1.
-pub fn band_width((width, height): (usize, usize), share: f64) -> usize {
+pub(crate) fn band_width((width, height): (usize, usize), share: f64) -> usize {
     (share * (width as f64).hypot(height as f64)).round().max(1.0) as usize
 }
 
 /// Counts of one image within `d` pixels of the contours: for each class its pixels in the band of the truth, those in the
 /// band of the prediction, and those of both. The maps must be of one size.
-pub fn boundary_counts(truth: &Labels, prediction: &Labels, d: usize) -> ImageCounts {
+pub(crate) fn boundary_counts(truth: &Labels, prediction: &Labels, d: usize) -> ImageCounts {
     assert_eq!((truth.width, truth.height), (prediction.width, prediction.height), "the truth and the prediction");
     let masked = |(truth, prediction): (&u8, &u8)| if *truth == IGNORE { IGNORE } else { *prediction };
     let prediction = Labels { ids: truth.ids.iter().zip(&prediction.ids).map(masked).collect(), ..*truth };

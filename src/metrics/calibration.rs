@@ -15,7 +15,7 @@ use crate::metrics::overlap::{Overlaps, increase};
 use crate::stats::ratio;
 
 /// Bins of the reliability table.
-pub const BINS: usize = 15;
+pub(crate) const BINS: usize = 15;
 
 /// One, in the parts that probabilities are added in.
 const ONE: u64 = 1 << 24;

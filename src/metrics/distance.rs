@@ -14,10 +14,10 @@ use crate::image::{IGNORE, Labels};
 use crate::metrics::overlap::Overlaps;
 
 /// Where bands begin, in pixels: on the edge, then from 1, 3, 7 and 15 on. The last has no end.
-pub const BANDS: [u32; 5] = [0, 1, 3, 7, 15];
+pub(crate) const BANDS: [u32; 5] = [0, 1, 3, 7, 15];
 
 /// The squared distance of every pixel to the nearest pixel on an edge, row by row; `u64::MAX` where there is none.
-pub fn squared_distances(truth: &Labels) -> Vec<u64> {
+pub(crate) fn squared_distances(truth: &Labels) -> Vec<u64> {
     let (width, height) = (truth.width, truth.height);
     let along = along_columns(truth);
     let mut squared = vec![0; width * height];
@@ -88,7 +88,7 @@ fn along_row(along: &[u32], row: &mut [u64], parabolas: &mut Vec<(usize, usize)>
     }
 }
 
-/// What truth and prediction share in each of [`BANDS`].
+/// What truth and prediction share in each band of distances.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct DistanceBands([Overlaps; BANDS.len()]);

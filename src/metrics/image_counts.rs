@@ -32,8 +32,8 @@ impl ImageCounts {
         &self.0
     }
 
-    /// Fails where the counts cannot be those of all pixels of an image with `classes` classes: a file may hold anything.
-    pub(crate) fn check(&self, classes: usize) -> Result<()> {
+    /// Fails where the counts cannot be those of some pixels of an image with `classes` classes: a file may hold anything.
+    pub(crate) fn check_part(&self, classes: usize) -> Result<()> {
         if !self.0.is_sorted_by(|a, b| a.0 < b.0) || self.0.last().is_some_and(|(id, _)| usize::from(*id) >= classes) {
             return Err(Error::new(format!("its classes are not in order, or not below {classes}")));
         }
@@ -42,6 +42,12 @@ impl ImageCounts {
             let both = format!("truth ({truth}) and prediction ({prediction})");
             return Err(Error::new(format!("of class {class} {hit} pixels are in both {both}")));
         }
+        Ok(())
+    }
+
+    /// The same for all pixels of an image.
+    pub(crate) fn check(&self, classes: usize) -> Result<()> {
+        self.check_part(classes)?;
         let sum = |of: fn(&ClassCount) -> u32| self.0.iter().map(|(_, count)| u64::from(of(count))).sum::<u64>();
         let (truth, prediction) = (sum(|count| count.truth), sum(|count| count.prediction));
         if truth != prediction {

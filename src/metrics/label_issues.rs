@@ -53,6 +53,7 @@ pub struct Region {
 
 /// A [`Region`] as it is told.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct LabelIssue {
     /// Which image of the dataset, from 0.
     pub index: usize,
@@ -101,7 +102,7 @@ impl Region {
         mean_probability(sum, self.pixels).unwrap_or(0.0)
     }
 
-    fn suspect(&self, names: &[String]) -> LabelIssue {
+    fn issue(&self, names: &[String]) -> LabelIssue {
         let name = |id: u8| names[usize::from(id)].clone();
         LabelIssue {
             index: self.index,
@@ -150,7 +151,7 @@ impl Regions {
     pub(crate) fn check(&self, field: &str, wanted: usize, counted: &[Counted]) -> Result<()> {
         let fault = |what: &str| Err(Error::new(format!("`{field}.{what}")));
         if self.wanted != wanted {
-            return fault(&format!("wanted` is {}, and `identity.ask.suspects` {wanted}", self.wanted));
+            return fault(&format!("wanted` is {}, and `identity.ask.label_issues` {wanted}", self.wanted));
         }
         if self.found.len() > wanted.saturating_mul(KEPT) || !self.found.is_sorted_by_key(Region::rank) {
             return fault("found` is too long, or not in order");
@@ -182,9 +183,9 @@ impl Regions {
 
     /// The wanted number of regions in which the prediction is at least as sure as `usual` says that its class is where the
     /// truth holds it; a class of which that is unknown is never suspected.
-    pub fn suspects(&self, names: &[String], usual: impl Fn(usize) -> Option<f64>) -> Vec<LabelIssue> {
+    pub fn label_issues(&self, names: &[String], usual: impl Fn(usize) -> Option<f64>) -> Vec<LabelIssue> {
         let sure = |one: &&Region| usual(one.prediction.into()).is_some_and(|usual| one.mean(one.confidence) >= usual);
-        self.found.iter().filter(sure).take(self.wanted).map(|region| region.suspect(names)).collect()
+        self.found.iter().filter(sure).take(self.wanted).map(|region| region.issue(names)).collect()
     }
 
     /// Only the best stay; of equals the first of the dataset, so that the order of merging does not matter.
@@ -287,11 +288,11 @@ mod tests {
             let (truth, prediction, confidence) = maps(&[rows[0].as_str(); 4], &[rows[1].as_str(); 4], confidence);
             all.add(index, &format!("image {index}"), &truth, &prediction, &confidence);
         }
-        let order = |usual| all.suspects(&names, |_| usual).iter().map(|one| one.index).collect::<Vec<_>>();
+        let order = |usual| all.label_issues(&names, |_| usual).iter().map(|one| one.index).collect::<Vec<_>>();
         assert_eq!(order(Some(0.0)), [3, 2]);
         assert_eq!(order(Some(0.88)), [2, 1]);
         assert_eq!((order(Some(0.99)), order(None)), (vec![], vec![]));
-        let first = &all.suspects(&names, |_| Some(0.88))[0];
+        let first = &all.label_issues(&names, |_| Some(0.88))[0];
         assert_eq!((first.image.as_str(), first.label.as_str(), first.prediction.as_str()), ("image 2", "a", "b"));
         assert!((first.score - 32.0 * 0.9).abs() < 1e-4);
     }

@@ -1,30 +1,18 @@
 //! The rules by which a recipe is chosen.
 
-mod backbone;
+mod lines;
+mod model_settings;
 #[cfg(test)]
 mod tests;
-
-use std::fmt::Write;
 
 use crate::config::Config;
 use crate::dataset::Split;
 use crate::error::Result;
-use crate::plan::facts::{Facts, Machine, Network as Found, Pretrained};
-use crate::plan::{Predicted, Probe, Wishes};
+pub use crate::plan::choose::lines::Line;
+use crate::plan::choose::lines::toml_of;
+use crate::plan::facts::{Facts, FileArchitecture, Machine, Pretrained};
+use crate::plan::{PlanOptions, Probe};
 use crate::text;
-
-/// A line of the recipe and why it is so.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
-    /// The table it stands in, for instance `train.optimizer`.
-    pub table: String,
-    /// Its key.
-    pub key: String,
-    /// Its value, as TOML.
-    pub value: String,
-    /// Why.
-    pub reason: String,
-}
 
 /// Sides of training crops to choose from, before they are cut to whole patches.
 const CROPS: [usize; 4] = [224, 336, 448, 512];
@@ -74,7 +62,7 @@ impl Memory {
 
 /// The backbone, and where its weights come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Network {
+enum ArchitectureChoice {
     /// A vision transformer with pretrained weights.
     Pretrained,
     /// A U-Net over a convolutional network with pretrained weights.
@@ -93,52 +81,49 @@ const SMALL: usize = 128;
 const LARGE: usize = 1024;
 
 /// What is decided step by step.
-pub(super) struct Chosen {
+pub(super) struct PlanDraft {
     lines: Vec<Line>,
-    network: Network,
+    network: ArchitectureChoice,
     patch: usize,
     crop: [usize; 2],
     batch: usize,
+    /// Whether the decoder is a linear classifier over pretrained features.
+    linear: bool,
 }
 
-impl Chosen {
+impl PlanDraft {
     /// Everything but what depends on speed; the crop is the smallest.
-    pub(super) fn first(facts: &Facts, machine: &Machine, wishes: &Wishes) -> Result<Self> {
+    pub(super) fn initial(facts: &Facts, machine: &Machine, options: &PlanOptions) -> Result<Self> {
         let short = facts.size.0.min(facts.size.1);
-        // A network that is given brings its type along.
-        let transformer = match wishes.given.is_empty() {
-            true => {
-                let kind = wishes.value("model.backbone.type").map(|kind| kind.trim_matches(['"', '\'']));
-                matches!(kind, Some("vit" | "dinov3"))
-            }
-            false => wishes
-                .value("model.backbone")
-                .is_some_and(|table| ["type = \"vit\"", "type = \"dinov3\""].iter().any(|kind| table.contains(kind))),
-        };
+        let transformer = matches!(options.name("model.backbone.type").as_deref(), Some("vit" | "dinov3"));
         let (network, patch, batch) = match &facts.pretrained {
-            Some(Pretrained { network: Found::Vit(vit), .. }) => {
-                (Network::Pretrained, vit.patch_size, if machine.cpu { 2 } else { 16 })
+            Some(Pretrained { network: FileArchitecture::Vit(vit), .. }) => {
+                (ArchitectureChoice::Pretrained, vit.patch_size, if machine.cpu { 2 } else { 16 })
             }
             // Both networks halve the image five times.
-            Some(_) => (Network::Encoder, 32, if machine.cpu { 4 } else { 16 }),
+            Some(_) => (ArchitectureChoice::Encoder, 32, if machine.cpu { 4 } else { 16 }),
             None if !transformer => {
                 let (stem_stride, stages) = if short < SMALL { (1, UNET.len() - 1) } else { (2, UNET.len()) };
-                (Network::Unet { stem_stride, stages }, stem_stride << (stages - 1), if machine.cpu { 2 } else { 16 })
+                (
+                    ArchitectureChoice::Unet { stem_stride, stages },
+                    stem_stride << (stages - 1),
+                    if machine.cpu { 2 } else { 16 },
+                )
             }
-            None if short < SMALL => (Network::Vit, 4, 8),
-            None if short < 320 => (Network::Vit, 8, 8),
-            None => (Network::Vit, 16, if machine.cpu { 4 } else { 16 }),
+            None if short < SMALL => (ArchitectureChoice::Vit, 4, 8),
+            None if short < 320 => (ArchitectureChoice::Vit, 8, 8),
+            None => (ArchitectureChoice::Vit, 16, if machine.cpu { 4 } else { 16 }),
         };
-        let patch = match transformer && !wishes.given.is_empty() {
-            true => Config::parse("", "plan", &wishes.given)?.model.backbone.features().stride(),
+        let patch = match transformer && !options.given.is_empty() {
+            true => Config::parse("", "plan", &options.given)?.model.backbone.features().stride(),
             false => patch,
         };
-        let mut chosen = Self { lines: Vec::new(), network, patch, crop: [0; 2], batch };
-        chosen.take_smallest(facts);
-        chosen.data(facts, machine);
-        chosen.backbone(facts, wishes);
-        chosen.learning(facts, wishes);
-        Ok(chosen)
+        let mut draft = Self { lines: Vec::new(), network, patch, crop: [0; 2], batch, linear: false };
+        draft.take_smallest(facts);
+        draft.data(facts, machine);
+        draft.model(facts, options);
+        draft.learning(facts, options);
+        Ok(draft)
     }
 
     fn push(&mut self, table: &'static str, key: &'static str, value: impl ToString, reason: impl Into<String>) {
@@ -190,7 +175,7 @@ impl Chosen {
             format!("images have {} x {} to {} x {}", smallest.0, smallest.1, largest.0, largest.1)
         };
         let (long, short) = (width.max(height), width.min(height));
-        let unet = matches!(self.network, Network::Unet { .. } | Network::Encoder);
+        let unet = matches!(self.network, ArchitectureChoice::Unet { .. } | ArchitectureChoice::Encoder);
         let (scale, reason) = match (unet, long > LARGE) {
             (true, false) => ("\"image\"".to_owned(), format!("{sizes}: each keeps its own, for small objects")),
             (true, true) => {
@@ -227,7 +212,7 @@ impl Chosen {
         }
     }
 
-    fn learning(&mut self, facts: &Facts, wishes: &Wishes) {
+    fn learning(&mut self, facts: &Facts, options: &PlanOptions) {
         self.push(
             "train",
             "batch_size",
@@ -253,12 +238,12 @@ impl Chosen {
             );
             self.push("train", "class_weights", format!("[{}]", weights.join(", ")), reason);
         }
-        let onwards = !wishes.given.is_empty();
-        if matches!(self.network, Network::Unet { .. } | Network::Encoder) {
+        let onwards = !options.given.is_empty();
+        if matches!(self.network, ArchitectureChoice::Unet { .. } | ArchitectureChoice::Encoder) {
             self.push("train", "loss", "{ dice = 1.0 }", "beside cross entropy, the overlap of each class counts");
         }
         match self.network {
-            Network::Unet { .. } if onwards => {
+            ArchitectureChoice::Unet { .. } if onwards => {
                 self.push(
                     "train.optimizer",
                     "lr",
@@ -271,20 +256,20 @@ impl Chosen {
                 self.push("train.optimizer", "lr", "1e-4", "the network has learned already");
                 self.push("train.optimizer", "decoder_lr_mult", 5, "new classes have everything to learn");
             }
-            Network::Pretrained => {
+            ArchitectureChoice::Pretrained => {
                 self.push("train.optimizer", "lr", "4e-5", "pretrained weights are to be changed with care");
                 self.push("train.optimizer", "decoder_lr_mult", 15, "the decoder has everything to learn");
             }
-            Network::Encoder => {
+            ArchitectureChoice::Encoder => {
                 let why = "less than from scratch: half of the network is pretrained, and its way up is not";
                 self.push("train.optimizer", "lr", "5e-4", why);
                 self.push("train.optimizer", "decoder_lr_mult", 10, "the classifier begins near zero");
             }
-            Network::Unet { .. } => {
+            ArchitectureChoice::Unet { .. } => {
                 self.push("train.optimizer", "lr", "2e-3", "from scratch, with a norm after each convolution");
                 self.push("train.optimizer", "decoder_lr_mult", 10, "the classifier begins near zero");
             }
-            Network::Vit => {
+            ArchitectureChoice::Vit => {
                 self.push("train.optimizer", "lr", "1e-3", "from scratch, for a small transformer");
                 self.push("train.optimizer", "decoder_lr_mult", 2, "");
             }
@@ -304,15 +289,15 @@ impl Chosen {
 
     /// Takes the largest crop for which there is time and room, given what a step with the smallest takes; gives about how
     /// many steps there will be.
-    pub(super) fn fit(&mut self, facts: &Facts, wishes: &Wishes, step_s: f64, memory: &Memory) -> Result<f64> {
+    pub(super) fn fit(&mut self, facts: &Facts, options: &PlanOptions, step_s: f64, memory: &Memory) -> Result<f64> {
         let macs = |config: &Config| {
             let [height, width] = config.data.augment.crop;
             let all = config.model.macs(facts.classes.len(), (height, width));
             all.iter().map(|cost| cost.macs).sum::<u64>() as f64
         };
-        let smallest = self.config(wishes)?;
+        let smallest = self.config(options)?;
         let (least, batch) = (macs(&smallest), smallest.train.batch_size as f64);
-        let steps = if matches!(self.network, Network::Unet { .. }) { STEPS_FROM_SCRATCH } else { STEPS };
+        let steps = if matches!(self.network, ArchitectureChoice::Unet { .. }) { STEPS_FROM_SCRATCH } else { STEPS };
         let wanted = steps.max(PASSES * facts.images(Split::Train) as f64 / batch);
         let mut reason = "the smallest: there is no time for larger ones".to_owned();
         let mut taken = 0.0;
@@ -321,8 +306,8 @@ impl Chosen {
         for side in CROPS {
             let before = self.crop;
             self.take(self.crop_of(side, facts), "");
-            let step = step_s * macs(&self.config(wishes)?) / least;
-            let steps = wishes.budget.as_secs_f64() * (1.0 - EVALUATING.0) / step;
+            let step = step_s * macs(&self.config(options)?) / least;
+            let steps = options.budget.as_secs_f64() * (1.0 - EVALUATING.0) / step;
             if side > CROPS[0] && (steps < wanted || self.crop == before) {
                 self.take(before, "");
                 break;
@@ -357,12 +342,8 @@ impl Chosen {
 
     /// Whether trials are to decide the norm of a U-Net: over groups of channels it is ahead where images were taken in many ways,
     /// over the batch where they are all of one kind (docs/results.md).
-    pub(super) fn tries_norms(&self, wishes: &Wishes) -> bool {
-        matches!(self.network, Network::Unet { .. })
-            && !wishes.given.iter().chain(&wishes.changes).any(|change| {
-                let key = change.split('=').next().unwrap_or_default().trim();
-                ["model", "model.backbone", "model.backbone.norm"].contains(&key)
-            })
+    pub(super) fn tries_norms(&self, options: &PlanOptions) -> bool {
+        matches!(self.network, ArchitectureChoice::Unet { .. }) && !options.decides("model.backbone.norm")
     }
 
     /// Takes a norm for the U-Net.
@@ -371,7 +352,7 @@ impl Chosen {
     }
 
     /// Spends `budget` seconds on iterations of `batch` images and on evaluations.
-    pub(super) fn spend(&mut self, facts: &Facts, wishes: &Wishes, probe: &Probe, batch: usize, budget: f64) {
+    pub(super) fn spend(&mut self, facts: &Facts, options: &PlanOptions, probe: &Probe, batch: usize, budget: f64) {
         let evaluation = facts.images(Split::Val) as f64 * probe.image_s;
         let evaluations = (EVALUATING.0 * budget / evaluation).clamp(1.0, EVALUATING.1).floor();
         let time = (SPENT * budget - evaluations * evaluation).max(0.1 * budget);
@@ -382,18 +363,18 @@ impl Chosen {
             if steps as f64 >= most.floor() { "as many passes as are of use" } else { "what the budget has room for" };
         self.push("train", "iterations", steps, format!("{why}: {passes:.1} passes over the images"));
         // Iterations that the user sets are the user's, and what follows from them follows these.
-        let steps = wishes.value("train.iterations").and_then(|set| set.parse().ok()).unwrap_or(steps);
+        let steps = options.number("train.iterations").unwrap_or(steps);
         let evaluations = evaluations.min(steps.max(1) as f64);
-        if wishes.value("train.iterations").is_none() && !wishes.touches("train.schedule.bends") {
-            let limit = format!("{:?}", text::spell(wishes.budget));
+        if !options.sets("train.iterations") && !options.sets("train.schedule.reschedules") {
+            let limit = format!("{:?}", text::spell(options.budget));
             self.push(
                 "train",
                 "max_time",
                 limit,
-                "the budget: where it goes slower or faster, the run is bent to end in time",
+                "the budget: where it goes slower or faster, the run is rescheduled to end in time",
             );
             let longest = ((LENGTHENED * steps as f64) as u64).min(most as u64);
-            if longest > steps && wishes.value("train.max_time").is_none() {
+            if longest > steps && !options.sets("train.max_time") {
                 let why = "the most that a run faster than estimated is given: twice as many, or as many passes over the data as help";
                 self.push("train", "max_iterations", longest, why);
             }
@@ -412,70 +393,7 @@ impl Chosen {
     }
 
     /// The recipe as it stands, with the user's changes.
-    pub(super) fn config(&self, wishes: &Wishes) -> Result<Config> {
-        Config::parse(&toml_of(&self.lines), "plan", &wishes.all())
+    pub(super) fn config(&self, options: &PlanOptions) -> Result<Config> {
+        Config::parse(&toml_of(&self.lines), "plan", &options.all())
     }
-
-    /// The recipe with its reasons, what it was chosen by and what it will take.
-    pub(super) fn render(&self, facts: &Facts, machine: &Machine, wishes: &Wishes, predicted: &Predicted) -> String {
-        let minutes = |seconds: f64| text::minutes(seconds.round() as u64);
-        let memory =
-            predicted.peak_mb.map_or("an unknown amount of memory".to_owned(), |mb| format!("{mb} MB at most"));
-        let free = machine.free_mb.map_or(String::new(), |mb| format!(", {mb} MB free"));
-        let head = [
-            format!(
-                "A plan for `{}`, made for {} and {} threads{free}.",
-                facts.dataset,
-                minutes(wishes.budget.as_secs_f64()),
-                machine.threads
-            ),
-            format!(
-                "Predicted: {:.0} ms a step, {} in all, {memory}.",
-                1e3 * predicted.step_s,
-                minutes(predicted.total_s)
-            ),
-        ];
-        let head: String = head.iter().map(|line| format!("# {line}\n")).collect();
-        head + &toml_of(&self.decided(wishes))
-    }
-
-    /// The lines with what the user decided in their place.
-    fn decided(&self, wishes: &Wishes) -> Vec<Line> {
-        let mut lines = self.lines.clone();
-        for (at, (path, value)) in wishes.set().enumerate() {
-            let whose = if at < wishes.given.len() { "as the model has it" } else { "yours" };
-            let Some((table, key)) = path.rsplit_once('.') else { continue };
-            // A whole table takes the place of its lines.
-            lines.retain(|line| line.table != path);
-            let is_toml = toml::from_str::<toml::Table>(&format!("v = {value}")).is_ok();
-            let value = if is_toml { value.to_owned() } else { format!("{value:?}") };
-            match lines.iter_mut().find(|line| line.table == table && line.key == key) {
-                Some(line) => {
-                    line.reason = format!("{whose}; planned was {}", line.value);
-                    line.value = value;
-                }
-                None => lines.push(Line { table: table.into(), key: key.into(), value, reason: whose.into() }),
-            }
-        }
-        lines
-    }
-}
-
-/// The lines, by table.
-fn toml_of(lines: &[Line]) -> String {
-    let mut tables: Vec<&str> = lines.iter().map(|line| &*line.table).collect();
-    tables.sort_unstable();
-    tables.dedup();
-    let mut text = String::new();
-    for table in tables {
-        let _ = write!(text, "\n[{table}]\n");
-        for Line { key, value, reason, .. } in lines.iter().filter(|line| line.table == table) {
-            let assigned = format!("{key} = {value}");
-            let _ = match reason.is_empty() {
-                true => writeln!(text, "{assigned}"),
-                false => writeln!(text, "{assigned:<34} # {reason}"),
-            };
-        }
-    }
-    text
 }

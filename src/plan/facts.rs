@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::dataset::{Classes, Split, Survey};
 use crate::error::{Error, Result};
 use crate::image::Labels;
-use crate::plan::Wishes;
+use crate::plan::PlanOptions;
 use crate::text::utf8;
 use crate::weights::{self, Convolutional};
 
@@ -45,12 +45,13 @@ pub struct Pretrained {
     /// The file.
     pub path: PathBuf,
     /// What is in it.
-    pub network: Network,
+    pub network: FileArchitecture,
 }
 
 /// A network of either kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Network {
+#[non_exhaustive]
+pub enum FileArchitecture {
     /// A plain vision transformer.
     Vit(Vit),
     /// A ResNet or ConvNeXt.
@@ -97,8 +98,8 @@ pub struct Machine {
 
 impl Facts {
     /// Looks at the dataset, all its masks and some of its images.
-    pub(super) fn read(dataset: &str, wishes: &Wishes, note: &mut dyn FnMut(&str)) -> Result<Self> {
-        let data = Config::parse(&format!("[data]\ndataset = {dataset:?}"), "plan", &data_changes(wishes))?.data;
+    pub(super) fn read(dataset: &str, options: &PlanOptions, note: &mut dyn FnMut(&str)) -> Result<Self> {
+        let data = Config::parse(&format!("[data]\ndataset = {dataset:?}"), "plan", &data_changes(options))?.data;
         let (training, validation) = (data.open(Split::Train)?, data.open(Split::Val)?);
         note(&format!("looking at {} images and their masks", training.len()));
         let step = training.len().div_ceil(LOOKED_AT);
@@ -128,7 +129,7 @@ impl Facts {
             holders: survey.holders[..classes.len()].iter().map(Vec::len).collect(),
             classes,
             upright: heights.upright(),
-            pretrained: wishes.pretrained.as_deref().map(Pretrained::read).transpose()?,
+            pretrained: options.pretrained.as_deref().map(Pretrained::read).transpose()?,
         })
     }
 
@@ -219,28 +220,41 @@ impl Heights {
 }
 
 /// Those of the user's changes that say where the data lie.
-fn data_changes(wishes: &Wishes) -> Vec<String> {
-    wishes.all().into_iter().filter(|change| change.trim_start().starts_with("data.")).collect()
+fn data_changes(options: &PlanOptions) -> Vec<String> {
+    options.all().into_iter().filter(|change| change.trim_start().starts_with("data.")).collect()
 }
 
 impl Pretrained {
     /// Whether it is a vision transformer whose positions are rotations.
     pub(super) fn is_rotated(&self) -> bool {
-        matches!(&self.network, Network::Vit(vit) if vit.rotated)
+        matches!(&self.network, FileArchitecture::Vit(vit) if vit.rotated)
     }
 
     fn read(path: &Path) -> Result<Self> {
         utf8(path)?;
         let state = weights::read(path)?;
-        let named = weights::our_names(&state)?.tensors;
+        weights::check_numbers(&state)?;
+        let named = weights::remap_keys(&state)?.tensors;
         let shape = |name: &str| named.get(name).map(|tensor| tensor.shape.clone());
+        let first =
+            ["patch_embed.proj", "conv1", "stem.0"].iter().find_map(|first| shape(&format!("backbone.{first}.weight")));
+        if let Some(&channels) = first.as_ref().and_then(|first| first.get(1))
+            && channels != 3
+        {
+            return Err(Error::new(format!(
+                "the weights in `{}` cannot be used, because they are for images of {channels} channel{}, and images have 3 here",
+                path.display(),
+                if channels == 1 { "" } else { "s" }
+            ))
+            .with_hint("take other weights, or leave --pretrained out"));
+        }
         let shapes = named.iter().map(|(name, tensor)| (name.as_str(), tensor.shape.as_slice())).collect();
         if let Some(network) = Convolutional::of(&shapes) {
             if let Some(stage) = network.incomplete() {
                 return Err(Error::new(format!("`{}` lacks weights of `{stage}`", path.display()))
                     .with_hint("it is damaged: download it again, or leave --pretrained out"));
             }
-            return Ok(Self { path: path.to_owned(), network: Network::Convolutional(network) });
+            return Ok(Self { path: path.to_owned(), network: FileArchitecture::Convolutional(network) });
         }
         let block =
             |name: &str| -> Option<usize> { name.strip_prefix("backbone.blocks.")?.split('.').next()?.parse().ok() };
@@ -281,7 +295,7 @@ impl Pretrained {
             rotated: rows.is_none(),
             qkv_bias: named.keys().any(|name| name.ends_with("attn.qkv.bias") || name.ends_with("attn.q_bias")),
         };
-        Ok(Self { path: path.to_owned(), network: Network::Vit(vit) })
+        Ok(Self { path: path.to_owned(), network: FileArchitecture::Vit(vit) })
     }
 }
 

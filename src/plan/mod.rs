@@ -3,7 +3,7 @@
 //! ```text
 //! dataset ──look──▶ Facts ──┐
 //! machine ─────────────────┼──choose──▶ lines with reasons ──▶ a recipe (TOML) ──probe──▶ predicted time and memory
-//! wishes ──────────────────┘
+//! options ──────────────────┘
 //! ```
 //!
 //! The plan is an ordinary recipe: `structtoken train DATASET --plan > recipe.toml` is a file to read, change and keep.
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use burn::tensor::Device;
 
 use crate::bench::{self, Work};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::dataset::Split;
 use crate::error::Result;
 use crate::inspect;
@@ -29,7 +29,7 @@ pub use facts::{Facts, Machine};
 
 /// What the user asks for.
 #[derive(Clone, Debug)]
-pub struct Wishes {
+pub struct PlanOptions {
     /// How long training and its evaluations may take.
     pub budget: Duration,
     /// Weights to start from.
@@ -40,15 +40,40 @@ pub struct Wishes {
     pub changes: Vec<String>,
 }
 
-impl Wishes {
-    /// What the user has set a key of the recipe to.
-    fn value(&self, path: &str) -> Option<&str> {
-        self.set().filter(|(key, _)| *key == path).map(|(_, value)| value).last()
+impl PlanOptions {
+    /// What is set already, as tables. A change that cannot be read is none here: the recipe refuses it.
+    fn settings(&self) -> toml::Table {
+        let mut settings = toml::Table::new();
+        for change in self.given.iter().chain(&self.changes) {
+            config::set(&mut settings, change).ok();
+        }
+        settings
     }
 
-    /// Whether the user has set a table of the recipe, or any key in it.
-    fn touches(&self, table: &str) -> bool {
-        self.set().any(|(key, _)| key.strip_prefix(table).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
+    /// The value of a key or table of the recipe, where it is set.
+    fn value(&self, path: &str) -> Option<toml::Value> {
+        let settings = toml::Value::Table(self.settings());
+        path.split('.').try_fold(&settings, |table, key| table.get(key)).cloned()
+    }
+
+    /// A name that is set.
+    fn name(&self, path: &str) -> Option<String> {
+        self.value(path)?.as_str().map(str::to_owned)
+    }
+
+    /// A number that is set.
+    fn number(&self, path: &str) -> Option<u64> {
+        self.value(path)?.as_integer()?.try_into().ok()
+    }
+
+    /// Whether a key, or any key of a table, is set.
+    fn sets(&self, path: &str) -> bool {
+        self.value(path).is_some()
+    }
+
+    /// Whether a key is set, or a whole table that it belongs to: then it has the value that the table gives it, or its default.
+    fn decides(&self, path: &str) -> bool {
+        self.set().any(|(key, _)| path.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
     }
 
     /// All that is not to be chosen, what the user has decided last.
@@ -62,12 +87,13 @@ impl Wishes {
             .iter()
             .chain(&self.changes)
             .filter_map(|change| change.split_once('='))
-            .map(|(key, value)| (key.trim(), value.trim()))
+            .map(|(key, value)| (config::current(key.trim()), value.trim()))
     }
 }
 
 /// A recipe with its reasons, and what it will take.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Plan {
     /// The recipe as a commented TOML.
     pub text: String,
@@ -87,6 +113,7 @@ impl Plan {
 
 /// What a run will take.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Predicted {
     /// A step of training, in seconds.
     pub step_s: f64,
@@ -100,62 +127,63 @@ pub struct Predicted {
 ///
 /// # Errors
 /// A dataset that cannot be read, weights of a network that cannot be built, or changes that cannot work.
-pub fn make(dataset: &str, wishes: &Wishes, device: &Device, note: &mut dyn FnMut(&str)) -> Result<Plan> {
-    let facts = Facts::read(dataset, wishes, note)?;
+pub fn make(dataset: &str, options: &PlanOptions, device: &Device, note: &mut dyn FnMut(&str)) -> Result<Plan> {
+    let facts = Facts::read(dataset, options, note)?;
     let machine = Machine::here(device);
     note("timing steps of training to see what this machine can do");
-    let mut chosen = choose::Chosen::first(&facts, &machine, wishes)?;
+    let mut draft = choose::PlanDraft::initial(&facts, &machine, options)?;
     // The smallest crop tells the machine's speed; the largest that the budget has room for is taken.
-    let mut smallest = chosen.config(wishes)?;
+    let mut smallest = draft.config(options)?;
     let held_mb = bench::peak_rss_mb();
     let mut speed = probe(&smallest, &facts, device)?;
-    if machine.cpu && wishes.value("train.precision").is_none() {
+    if machine.cpu && !options.sets("train.precision") {
         let mut rounded = smallest.clone();
         rounded.train.precision = Precision::Bf16;
         let rounded_speed = probe(&rounded, &facts, device)?;
-        if chosen.round(speed.step_s / rounded_speed.step_s) {
+        if draft.round(speed.step_s / rounded_speed.step_s) {
             (smallest, speed) = (rounded, rounded_speed);
         }
     }
     let room = memory(&smallest, &facts, &machine, held_mb, &speed);
-    let possible = chosen.fit(&facts, wishes, speed.step_s, &room)?;
-    let steps = wishes.value("train.iterations").and_then(|steps| steps.parse().ok()).unwrap_or(possible);
-    if chosen.lengthen(steps) {
-        chosen.take_smallest(&facts);
-        smallest = chosen.config(wishes)?;
+    let possible = draft.fit(&facts, options, speed.step_s, &room)?;
+    let steps = options.number("train.iterations").map_or(possible, |steps| steps as f64);
+    if draft.lengthen(steps) {
+        draft.take_smallest(&facts);
+        smallest = draft.config(options)?;
         speed = probe(&smallest, &facts, device)?;
         let room = memory(&smallest, &facts, &machine, held_mb, &speed);
-        chosen.fit(&facts, wishes, speed.step_s, &room)?;
+        draft.fit(&facts, options, speed.step_s, &room)?;
     }
-    let config = chosen.config(wishes)?;
+    let config = draft.config(options)?;
     let of = |config: &Config| (config.data.augment.crop, config.train.accumulate);
     let measured = if of(&config) == of(&smallest) { speed } else { probe(&config, &facts, device)? };
-    let tried = try_norms(&mut chosen, &facts, wishes, device, &measured, note)?;
-    chosen.spend(&facts, wishes, &measured, config.train.batch_size, wishes.budget.as_secs_f64() - tried);
-    let config = chosen.config(wishes)?;
+    let tried = try_norms(&mut draft, &facts, options, device, &measured, note)?;
+    draft.spend(&facts, options, &measured, config.train.batch_size, options.budget.as_secs_f64() - tried);
+    let config = draft.config(options)?;
     let predicted = predict(&config, &facts, &measured);
-    Ok(Plan { text: chosen.render(&facts, &machine, wishes, &predicted), config, predicted })
+    Ok(Plan { text: draft.render(&facts, &machine, options, &predicted), config, predicted })
 }
 
 /// Trains with either norm for a moment, and takes the one that learned more; gives the seconds it took.
 fn try_norms(
-    chosen: &mut choose::Chosen,
+    draft: &mut choose::PlanDraft,
     facts: &Facts,
-    wishes: &Wishes,
+    options: &PlanOptions,
     device: &Device,
     probe: &Probe,
     note: &mut dyn FnMut(&str),
 ) -> Result<f64> {
     const KINDS: [&str; 2] = ["batch", "group"];
-    if !chosen.tries_norms(wishes) {
+    if !draft.tries_norms(options) {
         return Ok(0.0);
     }
     let evaluation = facts.images(Split::Val) as f64 * probe.image_s;
     // Iterations that the user sets may be over long before the budget is.
-    let set = wishes.value("train.iterations").and_then(|iterations| iterations.parse::<f64>().ok());
-    let run_s = set.map_or(f64::INFINITY, |iterations| iterations * probe.step_s).min(wishes.budget.as_secs_f64());
+    let set = options.number("train.iterations");
+    let run_s =
+        set.map_or(f64::INFINITY, |iterations| iterations as f64 * probe.step_s).min(options.budget.as_secs_f64());
     let Some(each) = trial::length(run_s, probe.step_s, evaluation) else {
-        chosen.norm("group", "learns surely; there is no time to try `batch` beside it");
+        draft.norm("group", "learns surely; there is no time to try `batch` beside it");
         return Ok(0.0);
     };
     note(&format!(
@@ -164,9 +192,9 @@ fn try_norms(
     let started = Instant::now();
     let mut scores = [0.0; 2];
     for (kind, score) in KINDS.iter().zip(&mut scores) {
-        chosen.norm(kind, "");
+        draft.norm(kind, "");
         let iterations = (each - evaluation) / probe.step_s;
-        *score = trial::score(&chosen.config(wishes)?, device, each, iterations as u64)?.unwrap_or(0.0);
+        *score = trial::score(&draft.config(options)?, device, each, iterations as u64)?.unwrap_or(0.0);
     }
     let better = usize::from(scores[1] > scores[0]);
     let reason = format!(
@@ -175,7 +203,7 @@ fn try_norms(
         100.0 * scores[1 - better],
         KINDS[1 - better]
     );
-    chosen.norm(KINDS[better], reason);
+    draft.norm(KINDS[better], reason);
     Ok(started.elapsed().as_secs_f64())
 }
 

@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use crate::config::Config;
 use crate::error::Result;
 use crate::files::Scratch;
-use crate::run::{self, Session};
+use crate::run::{self, RunOptions};
 use crate::train::Time;
 
 /// The share of the budget that each way is trained for.
@@ -38,8 +38,8 @@ pub(super) fn score(config: &Config, device: &Device, seconds: f64, iterations: 
     (train.eval_every, train.save_every, train.restarts) = (0, train.iterations + 1, 0);
     (train.tensorboard, train.schedule.warmup_iters) = (false, train.iterations / 10);
     let scratch = Scratch::new(&std::env::temp_dir(), "trial")?;
-    let session = Session { run: scratch.path(), resume: false, trial: true, device, device_name: "", command: "" };
-    let outcome = run::train(&config, &session, &mut ())?;
+    let options = RunOptions { run: scratch.path(), resume: false, trial: true, device, device_name: "", command: "" };
+    let outcome = run::train(&config, &options, &mut ())?;
     Ok(outcome.best.map(|(_, miou)| miou))
 }
 

@@ -1,7 +1,7 @@
 //! Which files are earlier predictions, so that nothing else is replaced by one.
 //!
 //! A PNG carries a note that names this program and the checksum of all else in the file: one that was edited since is
-//! somebody's work. NumPy arrays have no room for a note; what was written of them stands in a hidden file beside them.
+//! somebody's work. NumPy arrays and JSON have no room for a note; what was written of them stands in a hidden file beside them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -11,6 +11,7 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 
 use crate::error::{Error, Result};
 use crate::files;
+use crate::files::checksum::crc32;
 
 /// The text chunk's keyword and text, up to the checksum.
 const NOTE: &[u8] = b"Software\0structtoken predict ";
@@ -21,7 +22,9 @@ const CHUNK: usize = 4 + 4 + NOTE.len() + DIGITS + 4;
 /// The empty chunk that ends every PNG.
 const END: [u8; 12] = [0, 0, 0, 0, b'I', b'E', b'N', b'D', 0xae, 0x42, 0x60, 0x82];
 
-/// The file that lists arrays.
+/// The endings of what stands in a record.
+const RECORDED: [&str; 3] = ["npy", "json", "geojson"];
+/// The file that lists arrays, and whatever else carries no note.
 const RECORD: &str = ".structtoken-arrays";
 
 /// Notes in the bytes of a PNG that a prediction wrote it.
@@ -48,8 +51,8 @@ pub fn is_prediction(path: &Path) -> bool {
     if !path.symlink_metadata().is_ok_and(|found| found.is_file()) {
         return false;
     }
-    let array = path.extension().is_some_and(|ending| ending == "npy");
-    files::open(path).and_then(|file| if array { is_recorded(path, file) } else { is_signed(file) }).unwrap_or(false)
+    let recorded = path.extension().is_some_and(|ending| RECORDED.iter().any(|known| ending == *known));
+    files::open(path).and_then(|file| if recorded { is_recorded(path, file) } else { is_signed(file) }).unwrap_or(false)
 }
 
 fn is_signed(mut file: File) -> io::Result<bool> {
@@ -62,7 +65,7 @@ fn is_signed(mut file: File) -> io::Result<bool> {
         return Ok(false);
     }
     file.seek(SeekFrom::Start(0))?;
-    Ok(tail[..CHUNK] == chunk(checksum(file.take(rest))?)[..])
+    Ok(tail[..CHUNK] == chunk(crc32(file.take(rest))?)[..])
 }
 
 /// The line of an array in the record: its name, its length, the checksum of all of it.
@@ -82,20 +85,31 @@ fn is_recorded(path: &Path, file: File) -> io::Result<bool> {
     Record::with(&path.with_file_name(RECORD), |record| record.lines.range(begins.clone()..).next().cloned())?
         .filter(|line| line.starts_with(&begins))
         .map_or(Ok(false), |_| {
-            let line = line(path, length, checksum(file)?);
+            let line = line(path, length, crc32(file)?);
             Record::with(&path.with_file_name(RECORD), |record| record.lines.contains(&line))
         })
 }
 
-/// Of all that can be read.
-fn checksum(mut from: impl Read) -> io::Result<u32> {
-    let (mut hasher, mut buffer) = (crc32fast::Hasher::new(), vec![0; 1 << 16]);
-    loop {
-        match from.read(&mut buffer)? {
-            0 => return Ok(hasher.finalize()),
-            count => hasher.update(&buffer[..count]),
-        }
-    }
+/// Writes a file that carries no note of its own, and records that a prediction wrote it.
+///
+/// # Errors
+/// A folder that cannot be written.
+pub fn write_recorded(path: &Path, bytes: &[u8]) -> Result<()> {
+    // Before, so that no process finds a file that is not recorded.
+    record(path, bytes.len() as u64, crc32fast::hash(bytes))?;
+    files::write(path, bytes)
+}
+
+/// As [`write_recorded`], with what is in the file `from`, which may be larger than memory.
+///
+/// # Errors
+/// As [`write_recorded`], and a file that cannot be read.
+pub fn copy_recorded(path: &Path, from: &Path) -> Result<()> {
+    let open = || File::open(from).map_err(|error| Error::file("read", from, error));
+    let length = open()?.metadata().map_err(|error| Error::file("read", from, error))?.len();
+    record(path, length, crc32(open()?).map_err(|error| Error::file("read", from, error))?)?;
+    let mut source = open()?;
+    files::write_with(path, |file| io::copy(&mut source, file).map(drop))
 }
 
 /// Notes that an array of `length` bytes with this checksum is about to be written to `path`.
@@ -221,6 +235,20 @@ mod tests {
         }
         std::fs::write(&path, &bytes).unwrap();
         assert!(is_prediction(&path));
+    }
+
+    #[test]
+    fn other_files_are_known_by_the_record_too() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a.geojson", "a_stats.json", "a.npy"] {
+            let [path, copy] = [name, &format!("copy_of_{name}")].map(|name| folder.path().join(name));
+            write_recorded(&path, b"{}").unwrap();
+            copy_recorded(&copy, &path).unwrap();
+            assert!(is_prediction(&path) && is_prediction(&copy), "{name}");
+            std::fs::write(&path, b"[]").unwrap();
+            assert!(!is_prediction(&path) && is_prediction(&copy), "{name}");
+        }
+        assert!(copy_recorded(&folder.path().join("b.json"), &folder.path().join("gone")).is_err());
     }
 
     #[test]

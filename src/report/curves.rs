@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Curve, Goal};
 use crate::run::rows::{Eval, Row, Step};
 
-/// A run's curves: loss, validation mIoU and loss, learning rate, speed, and the loss's parts. Curves without
+/// A run's curves: loss, validation mIoU, learning rate, speed, and the loss's parts. Curves without
 /// points are left out; of two rows for one iteration the later counts.
 pub fn curves(rows: &[Row]) -> Vec<Curve> {
     let steps = || rows.iter().filter_map(|row| if let Row::Step(step) = row { Some(step) } else { None });
@@ -17,7 +17,6 @@ pub fn curves(rows: &[Row]) -> Vec<Curve> {
     let mut all = vec![
         curve("Training loss", "", Goal::Lower, of_steps(&|step| Some(step.loss))),
         curve("Validation mIoU", "%", Goal::Higher, of_evals(&|eval| Some(eval.miou * 100.0))),
-        curve("Validation loss", "", Goal::Lower, of_evals(&|eval| eval.loss)),
         curve("Learning rate", "", Goal::Neither, of_steps(&|step| Some(step.lr))),
         curve("Speed", "images/s", Goal::Neither, of_steps(&|step| step.images_per_s)),
     ];

@@ -13,7 +13,7 @@ use crate::report::scores::{classes, tiles};
 use crate::report::{About, LabelIssuePanel, Report, SamplePanel, write_report};
 
 /// Suspected regions that are shown.
-const SUSPECTS: usize = 24;
+const LABEL_ISSUES: usize = 24;
 /// Pixels around a suspected region, at least.
 const MARGIN: usize = 16;
 
@@ -30,8 +30,8 @@ pub fn write(
     seen: Option<(&Inference, &dyn Dataset)>,
     about: &About,
 ) -> Result<()> {
-    let (worst, suspects) = match seen {
-        Some((inference, dataset)) => (worst(found, inference, dataset)?, suspects(found, inference, dataset)?),
+    let (worst, label_issues) = match seen {
+        Some((inference, dataset)) => (worst(found, inference, dataset)?, label_issues(found, inference, dataset)?),
         None => (Vec::new(), Vec::new()),
     };
     let report = Report {
@@ -44,7 +44,7 @@ pub fn write(
         confusion: Some(found.scores.matrix.clone()),
         found: Some(found.clone()),
         worst,
-        suspects,
+        label_issues,
         next_steps: about.steps(),
         ..Report::default()
     };
@@ -66,23 +66,23 @@ fn facts(found: &Evaluation, about: &About) -> Vec<(String, String)> {
     facts
 }
 
-fn suspects(found: &Evaluation, inference: &Inference, dataset: &dyn Dataset) -> Result<Vec<LabelIssuePanel>> {
+fn label_issues(found: &Evaluation, inference: &Inference, dataset: &dyn Dataset) -> Result<Vec<LabelIssuePanel>> {
     let mut panels = Vec::new();
     // An image with several is predicted once for those that follow each other.
     let mut last: Option<(usize, SamplePanel)> = None;
-    for suspect in found.suspects.iter().flatten().take(SUSPECTS) {
+    for issue in found.label_issues.iter().flatten().take(LABEL_ISSUES) {
         let (_, whole) = match last.take() {
-            Some((index, whole)) if index == suspect.index => last.insert((index, whole)),
-            _ => last.insert((suspect.index, panel(dataset, suspect.index, inference)?)),
+            Some((index, whole)) if index == issue.index => last.insert((index, whole)),
+            _ => last.insert((issue.index, panel(dataset, issue.index, inference)?)),
         };
-        panels.push(cut(suspect, whole));
+        panels.push(cut(issue, whole));
     }
     Ok(panels)
 }
 
 /// The region with half of its size around it.
-fn cut(suspect: &LabelIssue, whole: &SamplePanel) -> LabelIssuePanel {
-    let [x, y, width, height] = suspect.bounds;
+fn cut(issue: &LabelIssue, whole: &SamplePanel) -> LabelIssuePanel {
+    let [x, y, width, height] = issue.bounds;
     let margin = (width.max(height) / 2).max(MARGIN);
     let across = x.saturating_sub(margin)..(x + width + margin).min(whole.image.width);
     let down = y.saturating_sub(margin)..(y + height + margin).min(whole.image.height);
@@ -94,14 +94,14 @@ fn cut(suspect: &LabelIssue, whole: &SamplePanel) -> LabelIssuePanel {
     let pixels =
         down.clone().flat_map(|row| whole.image.pixels[row * whole.image.width * 3..][bytes.clone()].iter().copied());
     let crop = SamplePanel {
-        name: suspect.image.clone(),
+        name: issue.image.clone(),
         image: Image { width: across.len(), height: down.len(), pixels: pixels.collect() },
         truth: labels(&whole.truth),
         prediction: labels(&whole.prediction),
         iou: None,
         blocks: Vec::new(),
     };
-    LabelIssuePanel { suspect: suspect.clone(), corner: [across.start, down.start], crop }
+    LabelIssuePanel { issue: issue.clone(), corner: [across.start, down.start], crop }
 }
 
 #[cfg(test)]
@@ -122,7 +122,7 @@ mod tests {
             blocks: vec![],
         };
         for bounds in [[0, 0, 60, 40], [50, 30, 10, 10], [0, 39, 1, 1], [20, 15, 8, 4]] {
-            let suspect = LabelIssue {
+            let issue = LabelIssue {
                 index: 0,
                 image: "a".into(),
                 label: "x".into(),
@@ -133,7 +133,7 @@ mod tests {
                 of_label: 0.0,
                 score: 1.0,
             };
-            let LabelIssuePanel { corner: [left, top], crop, .. } = cut(&suspect, &whole);
+            let LabelIssuePanel { corner: [left, top], crop, .. } = cut(&issue, &whole);
             let [x, y, w, h] = bounds;
             assert!(left <= x && top <= y && x + w <= left + crop.image.width && y + h <= top + crop.image.height);
             for (at, id) in crop.truth.ids.iter().enumerate() {

@@ -30,7 +30,7 @@ pub fn render(report: &Report) -> Result<String> {
         ("calibration", "Calibration", quality::calibration(report)),
         ("confusion", "Confusions", confusions(report)),
         ("worst", "Worst images", worst(report)?),
-        ("suspects", "Suspected labels", label_issues::section(report)?),
+        ("label_issues", "Label issues", label_issues::section(report)?),
         ("next", "Next", next_steps(report)),
     ];
     Ok(document(&Head { title: &report.title, lead: &report.lead, hero: hero(report)? }, "", &sections))

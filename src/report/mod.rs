@@ -62,7 +62,7 @@ pub struct Report {
     /// The images of least mIoU, the worst first.
     pub worst: Vec<SamplePanel>,
     /// Regions whose truth may be wrong, the most suspicious first.
-    pub suspects: Vec<LabelIssuePanel>,
+    pub label_issues: Vec<LabelIssuePanel>,
     /// What to do next.
     pub next_steps: Vec<NextStep>,
 }
@@ -122,6 +122,7 @@ impl Headline {
 
 /// Which end of a curve is the good one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub enum Goal {
     /// A loss.
     Lower,
@@ -200,7 +201,7 @@ pub struct TokenBlock {
 #[derive(Clone, Debug, Serialize)]
 pub struct LabelIssuePanel {
     /// What is suspected; its bounds are those in the whole image.
-    pub suspect: LabelIssue,
+    pub issue: LabelIssue,
     /// Left and top of the pictures in the whole image.
     pub corner: [usize; 2],
     /// The part of the image around the region, with truth and prediction of the same size.
@@ -226,7 +227,7 @@ impl Report {
         if self.confusion.as_ref().is_some_and(|rows| rows.len() != k || rows.iter().any(|row| row.len() != k)) {
             return Err(Error::new(format!("the report's confusion matrix is not {k} x {k}")));
         }
-        let crops = self.suspects.iter().map(|suspect| &suspect.crop);
+        let crops = self.label_issues.iter().map(|issue| &issue.crop);
         self.samples.iter().chain(&self.worst).chain(crops).try_for_each(|sample| sample.check(k))?;
         match &self.found {
             Some(found) if found.scores.classes.len() != k => {

@@ -85,7 +85,7 @@ pub(super) fn error_map(image: &Image, truth: &Labels, prediction: &Labels) -> R
 
 /// A structure token `[height, width]` of `block` in the colours of [`HEAT`], between its own 1st and 99th percentile.
 /// Values that are not finite are grey.
-pub(super) fn heat_map(block: &TokenBlock, class: usize, longer_side: usize) -> Result<String> {
+pub(crate) fn heat_map(block: &TokenBlock, class: usize, longer_side: usize) -> Result<String> {
     let (gh, gw) = (block.height, block.width);
     let map = &block.maps[class * gh * gw..][..gh * gw];
     let (low, high) = spread(map);
@@ -130,7 +130,7 @@ fn heat(position: f32) -> [u8; 3] {
 
 /// The class of the largest token at every pixel of a `height` x `width` picture, the tokens enlarged bilinearly, as
 /// the logits are. Where no token is finite the pixel is ignored.
-pub(super) fn stage_labels(block: &TokenBlock, (width, height): (usize, usize)) -> Labels {
+pub(crate) fn stage_labels(block: &TokenBlock, (width, height): (usize, usize)) -> Labels {
     let grid = block.height * block.width;
     let mut best = vec![f32::NEG_INFINITY; height * width];
     let mut ids = vec![IGNORE; height * width];

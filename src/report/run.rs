@@ -6,13 +6,14 @@ use burn::module::Module;
 use burn::tensor::{Device, TensorData};
 
 use super::curves;
-use crate::artifact::{self, ModelCard};
 use crate::dataset::{Dataset, Split};
 use crate::error::Result;
 use crate::infer::Inference;
 use crate::layers::ForwardContext;
+use crate::loader::DataConfig;
 use crate::metrics::Scores;
 use crate::model::Model;
+use crate::model_file::{self, ModelCard};
 use crate::report::samples::{panel, worst};
 use crate::report::scores::{classes, headlines, tiles};
 use crate::report::{About, Report, SamplePanel, TokenBlock, write_report};
@@ -23,12 +24,30 @@ use crate::run::{MODEL, log};
 const SAMPLES: usize = 6;
 
 /// The name of the page in a run's folder.
-pub const PAGE: &str = "report.html";
+pub(crate) const PAGE: &str = "report.html";
 
 /// Writes `report.html` into the folder of a finished run, of which `scores` are those of its `model.safetensors`.
 /// Returns the page's path.
 pub fn write(run: &Path, scores: &Scores, device: &Device, about: &About) -> Result<PathBuf> {
-    let (model, card) = artifact::open(run.join(MODEL), device)?;
+    write_with(run, scores, device, about, None)
+}
+
+/// As [`write()`]; `data` says where the images are now.
+///
+/// # Errors
+/// As [`write()`].
+pub fn write_with(
+    run: &Path,
+    scores: &Scores,
+    device: &Device,
+    about: &About,
+    data: Option<&DataConfig>,
+) -> Result<PathBuf> {
+    let (model, mut card) = model_file::open(run.join(MODEL), device)?;
+    if let Some(data) = data {
+        card.data.dataset.clone_from(&data.dataset);
+        card.data.root.clone_from(&data.root);
+    }
     let validation = card.data.open(Split::Val)?;
     let inference = Inference { network: &model, preprocess: &card.data.preprocess, config: &card.eval, device };
     let samples = spread(validation.len(), SAMPLES)
@@ -40,7 +59,7 @@ pub fn write(run: &Path, scores: &Scores, device: &Device, about: &About) -> Res
         title: about.title.clone(),
         lead: about.lead.clone(),
         command: about.command.clone(),
-        summary: summary(&model, &card, scores, about).into_iter().chain(bends(&rows)).collect(),
+        summary: summary(&model, &card, scores, about).into_iter().chain(reschedules(&rows)).collect(),
         headlines: match &about.found {
             Some(found) => tiles(found),
             None => headlines(scores),
@@ -98,11 +117,13 @@ fn summary(model: &Model, card: &ModelCard, scores: &Scores, about: &About) -> V
     rows
 }
 
-/// How a run was bent to end in time.
-fn bends(rows: &[Row]) -> Option<(String, String)> {
-    let bends = rows.iter().filter_map(|row| if let Row::Bend(bend) = row { Some(bend) } else { None });
-    let told: Vec<String> =
-        bends.map(|bend| format!("{} from iteration {} on", bend.iterations, bend.iteration)).collect();
+/// How a run was rescheduled to end in time.
+fn reschedules(rows: &[Row]) -> Option<(String, String)> {
+    let reschedules =
+        rows.iter().filter_map(|row| if let Row::Reschedule(reschedule) = row { Some(reschedule) } else { None });
+    let told: Vec<String> = reschedules
+        .map(|reschedule| format!("{} from iteration {} on", reschedule.iterations, reschedule.iteration))
+        .collect();
     (!told.is_empty()).then(|| ("Length, adjusted to the time".to_owned(), told.join(", ")))
 }
 
@@ -118,7 +139,7 @@ fn sample(dataset: &dyn Dataset, index: usize, inference: &Inference, model: &Mo
 
 /// The structure tokens on their way, with the logits they become; nothing of a decoder that has none, whose logits
 /// alone show no way.
-fn blocks(trace: impl IntoIterator<Item = (String, TensorData)>) -> Vec<TokenBlock> {
+pub(crate) fn blocks(trace: impl IntoIterator<Item = (String, TensorData)>) -> Vec<TokenBlock> {
     let stages = trace.into_iter().filter_map(|(name, map)| Some((stage(&name)?, map)));
     let found: Vec<TokenBlock> = stages.map(|(name, map)| block(name, &map)).collect();
     if found.len() > 1 { found } else { Vec::new() }
@@ -137,7 +158,7 @@ fn stage(name: &str) -> Option<String> {
 }
 
 /// `[1, h, w, k]` to `[k, h, w]`.
-fn block(name: String, map: &TensorData) -> TokenBlock {
+pub(crate) fn block(name: String, map: &TensorData) -> TokenBlock {
     let [_, height, width, classes] = map.shape()[..] else { unreachable!("a token map has four axes") };
     let values: Vec<f32> = map.iter::<f32>().take(height * width * classes).collect();
     let maps = (0..classes).flat_map(|k| values.iter().skip(k).step_by(classes).copied()).collect();

@@ -10,8 +10,8 @@ const HOSTILE: &str = "</title><script>alert('1')</script> & \"quoted\" {{style}
 
 /// An evaluation in which every part is there and holds the name.
 fn found(name: &str, k: usize) -> Evaluation {
-    let mut found =
-        EvalAccumulator::new(k, EvalOptions { confidence: true, suspects: 1 }).evaluation(&vec![name.to_owned(); k]);
+    let mut found = EvalAccumulator::new(k, EvalOptions { confidence: true, label_issues: 1 })
+        .evaluation(&vec![name.to_owned(); k]);
     found.distance[0].pixels = 5;
     found.distance[0].miou = Some(0.5);
     let pair =
@@ -21,11 +21,11 @@ fn found(name: &str, k: usize) -> Evaluation {
         calibration.ece = Some(0.1);
         (calibration.bins[14].pixels, calibration.bins[14].accuracy) = (5, Some(0.8));
     }
-    found.suspects = Some(vec![suspect(name)]);
+    found.label_issues = Some(vec![issue(name)]);
     found
 }
 
-fn suspect(name: &str) -> LabelIssue {
+fn issue(name: &str) -> LabelIssue {
     LabelIssue {
         index: 0,
         image: name.into(),
@@ -65,7 +65,7 @@ fn report(name: &str, k: usize) -> Report {
         samples: vec![SamplePanel { blocks: vec![block(0), block(1)], ..sample.clone() }],
         found: Some(found(name, k)),
         worst: vec![sample.clone()],
-        suspects: vec![LabelIssuePanel { suspect: suspect(name), corner: [10, 20], crop: sample }],
+        label_issues: vec![LabelIssuePanel { issue: issue(name), corner: [10, 20], crop: sample }],
         next_steps: vec![NextStep { command: name.into(), purpose: name.into() }],
     }
 }
@@ -97,7 +97,7 @@ fn every_picture_decodes_and_has_a_description() {
     let page = render(&report("a", 2)).unwrap();
     let pictures: Vec<&str> = page.split("<img ").skip(1).map(|rest| rest.split_once('>').unwrap().0).collect();
     // The first image and the model's masks; input, truth, prediction, errors; photo and two stages; one present class at two stages and its mask. The same of a
-    // bad image; input, truth and prediction around a suspect.
+    // bad image; input, truth and prediction around a issue.
     assert_eq!(pictures.len(), 2 + 4 + 3 + 3 + 4 + 3);
     for picture in pictures {
         let attribute = |name: &str| picture.split_once(&format!("{name}=\"")).unwrap().1.split_once('"').unwrap().0;
@@ -171,7 +171,7 @@ fn parts_that_do_not_fit_are_named() {
     let breaks: [(Break, &str); 9] = [
         (|r| r.found.as_mut().unwrap().scores.classes.clear(), "evaluation is not of 2 classes"),
         (|r| r.worst[0].truth.width = 1, "`a` has a truth of another size"),
-        (|r| r.suspects[0].crop.prediction.ids.clear(), "`a` has a prediction of another size"),
+        (|r| r.label_issues[0].crop.prediction.ids.clear(), "`a` has a prediction of another size"),
         (|r| r.confusion = Some(vec![vec![0; 2]]), "confusion matrix is not 2 x 2"),
         (|r| r.samples[0].image.width = usize::MAX, "sample `a` has 144 bytes"),
         (|r| r.samples[0].truth.ids.truncate(3), "`a` has a truth of another size"),

@@ -195,8 +195,7 @@ fn save_checksums(folder: &Path) -> Result<()> {
     let mut sums = BTreeMap::new();
     for (name, path) in FILES.map(|name| (name, folder.join(name))) {
         if path.exists() {
-            let bytes = files::read(&path, files::UNLIMITED).map_err(|error| Error::file("read", &path, error))?;
-            sums.insert(name, checksum(&bytes));
+            sums.insert(name, checksum_of(&path)?);
         }
     }
     let path = folder.join(CHECKSUMS);
@@ -222,11 +221,17 @@ fn read_checksums(folder: &Path) -> Result<BTreeMap<String, String>> {
 fn check_checksums(folder: &Path) -> Result<()> {
     for (name, sum) in read_checksums(folder)? {
         let path = folder.join(name);
-        if checksum(&files::read(&path, files::UNLIMITED).map_err(|error| Error::file("read", &path, error))?) != sum {
+        if checksum_of(&path)? != sum {
             return Err(altered(&path));
         }
     }
     Ok(())
+}
+
+/// The checksum of a file, as it is noted.
+fn checksum_of(path: &Path) -> Result<String> {
+    let sum = files::open(path).and_then(files::checksum::crc32).map_err(|error| Error::file("read", path, error))?;
+    Ok(format!("{sum:08x}"))
 }
 
 fn altered(path: &Path) -> Error {

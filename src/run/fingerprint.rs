@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::dataset::Split;
+use crate::dataset::{Dataset, Split};
 
 /// A split of a dataset.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +30,11 @@ impl Fingerprint {
         }
         pixels.unwrap_or_default().iter().for_each(|count| hasher.update(&count.to_le_bytes()));
         Self { split: split.to_string(), images, crc32: format!("{:08x}", hasher.finalize()), content: None }
+    }
+
+    /// Of a split as it is now; `pixels` are those of each class in all masks, where they were counted.
+    pub(super) fn of(split: Split, dataset: &dyn Dataset, pixels: Option<&[u64]>) -> Self {
+        Self::new(split, (0..dataset.len()).map(|index| dataset.name(index)), pixels)
     }
 
     /// The same, with the checksum of all files.
@@ -60,5 +65,22 @@ impl Data {
             self.splits.iter().find(|other| other.split == one.split && other.content.is_some()).cloned()
         };
         now.into_iter().map(|one| known(&one).unwrap_or(one)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fingerprints_tell_names_and_labels() {
+        let of = |names: &[&str], pixels: Option<&[u64]>| {
+            Fingerprint::new("train", names.iter().map(|name| (*name).to_owned()), pixels)
+        };
+        assert_eq!(of(&["a", "b"], None).images, 2);
+        assert_eq!(of(&["a", "b"], Some(&[1, 2])), of(&["a", "b"], Some(&[1, 2])));
+        for other in [of(&["ab"], Some(&[1, 2])), of(&["b", "a"], Some(&[1, 2])), of(&["a", "b"], Some(&[2, 1]))] {
+            assert_ne!(of(&["a", "b"], Some(&[1, 2])).crc32, other.crc32);
+        }
     }
 }

@@ -10,19 +10,21 @@ use burn::tensor::Device;
 use super::checkpoint::Checkpoints;
 use super::log::{self, RunLog};
 use super::rows::{self, Row};
-use super::{MODEL, SCORES, listing, look, manifest, memory, onwards};
-use crate::artifact::{self, ModelCard};
+use super::{MODEL, SCORES, file_checksums, finetune, manifest, memory, scan_data};
 use crate::config::Config;
 use crate::dataset::{Cached, Classes, Dataset, Split};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::model::Model;
-use crate::train::{Bend, End, Evaluation, Observer, Progress, Reason, Record, RunState, Start, TrainState, Trainer};
+use crate::model_file::{self, ModelCard};
+use crate::train::{
+    End, EvalRecord, Observer, Progress, Reason, Record, Reschedule, RunState, Start, TrainState, Trainer,
+};
 use crate::weights::{self, LoadOptions};
 
 /// Where a run lies, and how this process goes about it.
 #[derive(Clone, Copy)]
-pub struct Session<'a> {
+pub struct RunOptions<'a> {
     /// The run's folder.
     pub run: &'a Path,
     /// Whether it goes on from its last checkpoint.
@@ -39,6 +41,7 @@ pub struct Session<'a> {
 
 /// How a run ended.
 #[derive(Debug)]
+#[non_exhaustive]
 pub struct Outcome {
     /// The weights after the last iteration, or their average if one is kept; without autodiff.
     pub model: Model,
@@ -52,9 +55,9 @@ pub struct Outcome {
     pub interrupted: bool,
     /// The evaluation whose weights are the run's `model.safetensors`: (iteration, mIoU).
     pub best: Option<(u64, f64)>,
-    /// How it was bent to end in time, beside what the recipe says.
-    pub bends: Vec<Bend>,
-    /// Was it given up since it had collapsed? Then [`restart`](super::restart) begins it again.
+    /// How it was rescheduled to end in time, beside what the recipe says.
+    pub reschedules: Vec<Reschedule>,
+    /// Was it given up since it had collapsed? [`train_with_restarts`](super::train_with_restarts) starts such a run again.
     pub collapsed: bool,
 }
 
@@ -63,9 +66,9 @@ pub struct Outcome {
 /// # Errors
 /// A dataset that cannot be read, or with `resume` another than the run began with; weights that do not fit, a folder that
 /// cannot be written, or a loss that is not finite: then the run stops, says where, and the last checkpoint stays.
-pub fn train(config: &Config, session: &Session, observer: &mut dyn Observer) -> Result<Outcome> {
+pub fn train(config: &Config, options: &RunOptions, observer: &mut dyn Observer) -> Result<Outcome> {
     let started = Instant::now();
-    train_by(config, session, &|| started.elapsed(), observer)
+    train_by(config, options, &|| started.elapsed(), observer)
 }
 
 /// Trains as `config` says, by a clock that tells the time since this process began with the run: what `train.max_time` is
@@ -75,44 +78,44 @@ pub fn train(config: &Config, session: &Session, observer: &mut dyn Observer) ->
 /// As [`train`].
 pub fn train_by(
     config: &Config,
-    session: &Session,
+    options: &RunOptions,
     clock: &dyn Fn() -> Duration,
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
-    let run = session.run;
+    let run = options.run;
     let training = Arc::new(Cached::new(config.data.open(Split::Train)?, config.data.cache_mb << 20));
     let validation = config.data.open(Split::Val)?;
     let classes = training.classes().clone();
-    memory::ensure(config, classes.len(), session.device)?;
+    memory::ensure(config, classes.len(), options.device)?;
     let checkpoints = Checkpoints::new(run, config.train.keep_checkpoints);
     let (data, listing) =
-        look::look(config, session, [training.as_ref(), validation.as_ref()], &checkpoints, observer)?;
+        scan_data::scan_data(config, options, [training.as_ref(), validation.as_ref()], &checkpoints, observer)?;
     warn_of_warmup(config, observer);
-    let trainer = trainer(config, session.device);
+    let trainer = trainer(config, options.device);
     trainer.ensure_fits(classes.len())?;
     let json =
         serde_json::to_vec_pretty(&data).map_err(|error| Error::new("cannot describe the data").with_source(error))?;
     let checkpoints = checkpoints.of(config.to_toml()?, json);
-    let start = start(config, session, &classes, &checkpoints, observer)?;
+    let start = start(config, options, &classes, &checkpoints, observer)?;
 
     let parameters = start.train.model.num_params() as u64;
-    listing::write(run, &listing)?;
-    manifest::record(session, config, parameters, &data, &start.run, &mut |text| observer.note(text))?;
-    let mut log = RunLog::resume(run, start.run.iteration, start.run.evaluated, &mut |text| observer.note(text))?;
+    file_checksums::write(run, &listing)?;
+    manifest::record(options, config, parameters, &data, &start.run, &mut |text| observer.note(text))?;
+    let (mut log, rows) =
+        RunLog::resume(run, start.run.iteration, start.run.evaluated, &mut |text| observer.note(text))?;
     if config.train.tensorboard {
         log = log.with_events(run)?;
     }
     let mut kept = Kept { run, log, checkpoints, card: ModelCard::new(config, &classes)? };
-    // What the log tells of iterations that are made again is gone from it by now.
-    let start = Start { losses: losses(run)?, ..start };
+    let start = Start { losses: losses(rows), ..start };
     let End { model, run: state, reason } =
         trainer.train(start, training, validation.as_ref(), (&mut kept, observer), clock)?;
 
     let took = manifest::took(run, clock(), &mut |text| observer.note(text));
     let spent = state.elapsed_s.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or_else(clock);
-    let RunState { iteration, best, bends, .. } = state;
+    let RunState { iteration, best, reschedules, .. } = state;
     let (interrupted, collapsed) = (reason == Reason::Interrupted, reason == Reason::Collapsed);
-    Ok(Outcome { model, iteration, took, spent, interrupted, best, bends, collapsed })
+    Ok(Outcome { model, iteration, took, spent, interrupted, best, reschedules, collapsed })
 }
 
 fn trainer(config: &Config, device: &Device) -> Trainer {
@@ -139,15 +142,15 @@ fn warn_of_warmup(config: &Config, observer: &mut dyn Observer) {
 /// From the last checkpoint of a run that is resumed, or from the weights that the recipe names.
 fn start(
     config: &Config,
-    session: &Session,
+    options: &RunOptions,
     classes: &Classes,
     checkpoints: &Checkpoints,
     observer: &mut dyn Observer,
 ) -> Result<Start<Model>> {
     let train = &config.train;
-    let fresh = config.model.init(classes.names.len(), train.seed, &session.device.clone().autodiff());
-    let saved = match session.resume {
-        true => checkpoints.load_last(&fresh, train, session.device, &mut |text| observer.note(text))?,
+    let fresh = config.model.init(classes.names.len(), train.seed, &options.device.clone().autodiff());
+    let saved = match options.resume {
+        true => checkpoints.load_last(&fresh, train, options.device, &mut |text| observer.note(text))?,
         false => None,
     };
     match saved {
@@ -156,7 +159,7 @@ fn start(
             Ok(Start { run, train, losses: Vec::new() })
         }
         None => {
-            if session.resume {
+            if options.resume {
                 observer.note("there is no checkpoint yet: starting from the beginning");
             }
             Ok(Start::fresh(pretrained(fresh, config, classes, observer)?, train))
@@ -169,11 +172,11 @@ fn pretrained(model: Model, config: &Config, classes: &Classes, observer: &mut d
     let Some(path) = config.train.pretrained.as_deref() else { return Ok(model) };
     let state = weights::read(path)?;
     let whole = !config.train.pretrained_backbone_only
-        && weights::our_names(&state)?.tensors.keys().any(|name| name.starts_with("decoder."));
+        && weights::remap_keys(&state)?.tensors.keys().any(|name| name.starts_with("decoder."));
     // A model of ours says what its classes are.
-    if whole && state.metadata.contains_key(artifact::KEY) {
-        let card = artifact::read_card(path).map_err(|error| Error::file("start from", path, error))?;
-        let (model, told) = onwards::load(model, state, &card, classes, (config, path))?;
+    if whole && state.metadata.contains_key(model_file::KEY) {
+        let card = model_file::read_card(path).map_err(|error| Error::file("start from", path, error))?;
+        let (model, told) = finetune::load(model, state, &card, classes, (config, path))?;
         observer.note(&told);
         return Ok(model);
     }
@@ -184,10 +187,10 @@ fn pretrained(model: Model, config: &Config, classes: &Classes, observer: &mut d
     Ok(model)
 }
 
-/// The losses in the log of a run, by iteration.
-fn losses(run: &Path) -> Result<Vec<(u64, f64)>> {
+/// The losses of iterations that are not made again.
+fn losses(rows: Vec<Row>) -> Vec<(u64, f64)> {
     let step = |row| if let Row::Step(step) = row { Some((step.iteration, step.loss)) } else { None };
-    Ok(log::read(run)?.into_iter().filter_map(step).collect())
+    rows.into_iter().filter_map(step).collect()
 }
 
 /// What is kept of a run, in its folder.
@@ -206,17 +209,16 @@ impl Record<Model> for Kept<'_> {
             lr: progress.lr,
             images_per_s: Some(progress.images_per_s),
             wait_share: Some(progress.wait_share),
-            grad_norm: None,
             parts: progress.parts.iter().map(|(name, value)| (name.clone(), Some(*value))).collect(),
         }))
     }
 
-    fn bend(&mut self, Bend { iteration, iterations, eval_every }: Bend) -> Result<()> {
-        self.log.write(&Row::Bend(rows::Bend { iteration, iterations, eval_every }))
+    fn reschedule(&mut self, Reschedule { iteration, iterations, eval_every }: Reschedule) -> Result<()> {
+        self.log.write(&Row::Reschedule(rows::Reschedule { iteration, iterations, eval_every }))
     }
 
-    fn bends(&mut self, bends: &[Bend], note: &mut dyn FnMut(&str)) {
-        manifest::bent(self.run, bends, note);
+    fn reschedules(&mut self, reschedules: &[Reschedule], note: &mut dyn FnMut(&str)) {
+        manifest::rescheduled(self.run, reschedules, note);
     }
 
     fn save(
@@ -236,8 +238,8 @@ impl Record<Model> for Kept<'_> {
         self.checkpoints.update(state)
     }
 
-    fn evaluation(&mut self, found: &Evaluation<Model>) -> Result<()> {
-        let Evaluation { scores, iteration, iterations, repeated, best, model } = *found;
+    fn evaluation(&mut self, found: &EvalRecord<Model>) -> Result<()> {
+        let EvalRecord { scores, iteration, iterations, repeated, best, model } = *found;
         // One that is made again because its weights are gone is in the log already.
         if !repeated {
             self.log.write(&Row::Eval(rows::Eval {
@@ -245,7 +247,6 @@ impl Record<Model> for Kept<'_> {
                 miou: scores.miou.unwrap_or(0.0),
                 pixel_accuracy: scores.aacc,
                 mean_accuracy: scores.macc,
-                loss: None,
                 iou: scores.classes.iter().map(|class| (class.name.clone(), class.iou)).collect(),
             }))?;
         }

@@ -15,13 +15,13 @@ use crate::run::tensorboard::Events;
 /// The name of the log in a run's folder.
 pub const LOG_FILE: &str = "log.ndjson";
 /// Where lines of the log go that are damaged.
-pub const DAMAGED_FILE: &str = "damaged-log.ndjson";
+pub(crate) const DAMAGED_FILE: &str = "damaged-log.ndjson";
 /// The name of the table in a run's folder.
-pub const TABLE_FILE: &str = "metrics.csv";
+pub(crate) const TABLE_FILE: &str = "metrics.csv";
 
 /// Appends rows to a run's log.
 #[derive(Debug)]
-pub struct RunLog {
+pub(crate) struct RunLog {
     path: PathBuf,
     file: File,
     events: Option<Events>,
@@ -33,7 +33,8 @@ pub struct RunLog {
 
 impl RunLog {
     /// Starts an empty log in the existing folder `run`, replacing an older one.
-    pub fn create(run: &Path) -> Result<Self> {
+    #[cfg(test)]
+    fn create(run: &Path) -> Result<Self> {
         files::write(&run.join(LOG_FILE), b"")?;
         Self::append_to(run)
     }
@@ -41,11 +42,16 @@ impl RunLog {
     /// Goes on with the log in `run` before iteration `next` (counted from 0, as a checkpoint after `next` iterations
     /// resumes) of a run that was last evaluated after `evaluated`: drops the steps at or after `next`, later evaluations and an
     /// unfinished last line. Kept lines stay byte for byte. Lines that are damaged are moved to [`DAMAGED_FILE`], of which `note` is
-    /// told. A missing log is started.
+    /// told. A missing log is started. Gives the rows that stay, too.
     ///
     /// # Errors
     /// Where the log cannot be read or written.
-    pub fn resume(run: &Path, next: u64, evaluated: u64, note: &mut dyn FnMut(&str)) -> Result<Self> {
+    pub(super) fn resume(
+        run: &Path,
+        next: u64,
+        evaluated: u64,
+        note: &mut dyn FnMut(&str),
+    ) -> Result<(Self, Vec<Row>)> {
         let path = run.join(LOG_FILE);
         let found = rows::read(&path)?;
         if let Some((first, _)) = found.damaged.first() {
@@ -65,18 +71,17 @@ impl RunLog {
         let text: String = kept.iter().flat_map(|(line, _)| [line.as_str(), "\n"]).collect();
         files::write(&path, text.as_bytes())?;
         // Where the evaluation after `next` is made again, what is void begins one earlier, with that of the step before it.
-        let again: Vec<Row> = match evaluated < next {
-            true => kept.into_iter().map(|(_, row)| row).filter(|row| row.shown_at() == Some(next)).collect(),
-            false => Vec::new(),
-        };
-        Ok(Self { void: if evaluated < next { next } else { next + 1 }, again, ..Self::append_to(run)? })
+        let kept: Vec<Row> = kept.into_iter().map(|(_, row)| row).collect();
+        let again = kept.iter().filter(|row| evaluated < next && row.shown_at() == Some(next)).cloned().collect();
+        let void = if evaluated < next { next } else { next + 1 };
+        Ok((Self { void, again, ..Self::append_to(run)? }, kept))
     }
 
     /// The same log, which writes an event file for TensorBoard too.
     ///
     /// # Errors
     /// Where that cannot be written.
-    pub fn with_events(self, run: &Path) -> Result<Self> {
+    pub(crate) fn with_events(self, run: &Path) -> Result<Self> {
         let mut events = Events::create(run, self.void)?;
         self.again.iter().try_for_each(|row| events.add(row))?;
         Ok(Self { events: Some(events), ..self })
@@ -84,12 +89,12 @@ impl RunLog {
 
     /// Makes what is written last, whatever becomes of the machine: a checkpoint that is saved after it never knows of rows that
     /// the log has not.
-    pub fn sync(&self) -> Result<()> {
+    pub(crate) fn sync(&self) -> Result<()> {
         self.file.sync_data().map_err(|source| Error::file("write", &self.path, source))
     }
 
     /// Appends one row; it is in the file when this returns.
-    pub fn write(&mut self, row: &Row) -> Result<()> {
+    pub(crate) fn write(&mut self, row: &Row) -> Result<()> {
         if let Some(events) = &mut self.events {
             events.add(row)?;
         }
@@ -128,7 +133,7 @@ pub fn parse(bytes: &[u8]) -> Vec<Row> {
 ///
 /// # Errors
 /// As [`read`], or where it cannot be written.
-pub fn write_table(run: &Path) -> Result<()> {
+pub(crate) fn write_table(run: &Path) -> Result<()> {
     let mut lines: BTreeMap<u64, BTreeMap<String, f64>> = BTreeMap::new();
     let steps = ["loss", "lr", "images_per_s", "wait_share"].map(str::to_owned);
     let evaluations = ["mIoU", "aAcc", "mAcc"].map(str::to_owned);
@@ -147,7 +152,7 @@ pub fn write_table(run: &Path) -> Result<()> {
                 let known = evaluations.clone().into_iter().zip(known);
                 (eval.iteration, known.chain(classes).collect(), &mut scores)
             }
-            Row::Bend(_) | Row::Other => continue,
+            Row::Reschedule(_) | Row::Other => continue,
         };
         let line = lines.entry(iteration).or_default();
         for (name, value) in values {

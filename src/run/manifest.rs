@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::run::Session;
+use crate::run::RunOptions;
 use crate::run::fingerprint::{Data, Fingerprint};
 use crate::run::sealed::{seal, unseal};
-use crate::train::{Bend, LONGEST_S, RunState};
+use crate::train::{LONGEST_S, Reschedule, RunState};
 
 /// The name of the file in a run's folder.
 pub const MANIFEST: &str = "manifest.json";
@@ -20,6 +20,7 @@ pub const MANIFEST: &str = "manifest.json";
 /// With what a run was made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Manifest {
     /// The seed that all randomness follows from.
     pub seed: u64,
@@ -36,10 +37,10 @@ pub struct Manifest {
     /// Parameters of the network.
     pub parameters: u64,
     /// The processes that worked on it, one after the other.
-    pub sessions: Vec<Sitting>,
-    /// How it was bent to end in time: put into the recipe as `train.schedule.bends`, without `train.max_time`, they repeat it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub bends: Vec<Bend>,
+    pub sessions: Vec<Session>,
+    /// How it was rescheduled to end in time: put into the recipe as `train.schedule.reschedules`, without `train.max_time`, they repeat it.
+    #[serde(default, alias = "bends", skip_serializing_if = "Vec::is_empty")]
+    pub reschedules: Vec<Reschedule>,
     /// Attempts that collapsed, before the one that the rest is about.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub collapsed: Vec<Attempt>,
@@ -47,7 +48,8 @@ pub struct Manifest {
 
 /// One process's part of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Sitting {
+#[non_exhaustive]
+pub struct Session {
     /// The version of this program.
     pub version: String,
     /// When it began, in seconds since 1970.
@@ -68,6 +70,7 @@ pub struct Sitting {
 /// An attempt that collapsed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct Attempt {
     /// The folder in that of the run where its recipe, log, weights and checkpoints are.
     pub folder: String,
@@ -111,18 +114,18 @@ pub fn parse(text: &[u8]) -> Result<Manifest> {
 /// Notes that a session of the run begins in `state`, on `data`. `note` is told of a manifest that is damaged,
 /// which is no reason not to train.
 pub(super) fn record(
-    session: &Session,
+    options: &RunOptions,
     config: &Config,
     parameters: u64,
     data: &Data,
     state: &RunState,
     note: &mut dyn FnMut(&str),
 ) -> Result<()> {
-    let path = session.run.join(MANIFEST);
-    let begun = match read(session.run) {
-        Ok(found) => found.filter(|_| session.resume),
+    let path = options.run.join(MANIFEST);
+    let begun = match read(options.run) {
+        Ok(found) => found.filter(|_| options.resume),
         Err(error) => {
-            let aside = session.run.join(format!("damaged-{MANIFEST}"));
+            let aside = options.run.join(format!("damaged-{MANIFEST}"));
             std::fs::rename(&path, &aside).ok();
             note(&format!("warning: {error}; it is moved to `{}`, and a new one is started", aside.display()));
             None
@@ -136,19 +139,19 @@ pub(super) fn record(
         recipe: None,
         parameters,
         sessions: Vec::new(),
-        bends: Vec::new(),
+        reschedules: Vec::new(),
         collapsed: Vec::new(),
     });
-    manifest.bends.clone_from(&state.bends);
+    manifest.reschedules.clone_from(&state.reschedules);
     manifest.data.clone_from(&data.splits);
     manifest.description = Some(data.description.clone());
     manifest.recipe = Some(config.to_toml()?);
-    manifest.sessions.push(Sitting {
+    manifest.sessions.push(Session {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         started: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
         iteration: state.iteration,
-        command: session.command.to_owned(),
-        device: session.device_name.to_owned(),
+        command: options.command.to_owned(),
+        device: options.device_name.to_owned(),
         threads: rayon::current_num_threads(),
         took_s: None,
     });
@@ -176,14 +179,14 @@ pub(super) fn took(run: &Path, time: Duration, note: &mut dyn FnMut(&str)) -> Du
     })
 }
 
-/// Notes how the run was bent by now. `note` is told where that cannot be written, which is no reason not to train.
-pub(super) fn bent(run: &Path, bends: &[Bend], note: &mut dyn FnMut(&str)) {
+/// Notes how the run was rescheduled by now. `note` is told where that cannot be written, which is no reason not to train.
+pub(super) fn rescheduled(run: &Path, reschedules: &[Reschedule], note: &mut dyn FnMut(&str)) {
     let written = read(run).and_then(|manifest| match manifest {
-        Some(manifest) => write(&run.join(MANIFEST), &Manifest { bends: bends.to_vec(), ..manifest }),
+        Some(manifest) => write(&run.join(MANIFEST), &Manifest { reschedules: reschedules.to_vec(), ..manifest }),
         None => Ok(()),
     });
     if let Err(error) = written {
-        note(&format!("warning: the manifest does not say how the run was bent: {error}"));
+        note(&format!("warning: the manifest does not say how the run was rescheduled: {error}"));
     }
 }
 
@@ -192,7 +195,7 @@ pub(super) fn collapsed(run: &Path, attempt: Attempt, next: &Config) -> Result<(
     // One that is damaged is no reason not to train.
     let Some(mut manifest) = read(run).ok().flatten() else { return Ok(()) };
     manifest.collapsed.push(attempt);
-    manifest.bends.clear();
+    manifest.reschedules.clear();
     manifest.recipe = Some(next.to_toml()?);
     write(&run.join(MANIFEST), &manifest)
 }
@@ -202,14 +205,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fingerprints_tell_names_and_labels() {
-        let of = |names: &[&str], pixels: Option<&[u64]>| {
-            Fingerprint::new("train", names.iter().map(|name| (*name).to_owned()), pixels)
-        };
-        assert_eq!(of(&["a", "b"], None).images, 2);
-        assert_eq!(of(&["a", "b"], Some(&[1, 2])), of(&["a", "b"], Some(&[1, 2])));
-        for other in [of(&["ab"], Some(&[1, 2])), of(&["b", "a"], Some(&[1, 2])), of(&["a", "b"], Some(&[2, 1]))] {
-            assert_ne!(of(&["a", "b"], Some(&[1, 2])).crc32, other.crc32);
-        }
+    fn the_reschedules_of_earlier_versions_are_read() {
+        let text =
+            br#"{"seed": 1, "dataset": "shapes", "data": [], "parameters": 3, "sessions": [], "bends": [[10, 80]]}"#;
+        let found = parse(text).unwrap();
+        assert_eq!(found.reschedules, [Reschedule { iteration: 10, iterations: 80, eval_every: None }]);
+        let now = String::from_utf8(seal(&found).unwrap()).unwrap();
+        assert!(now.contains("\"reschedules\"") && parse(now.as_bytes()).unwrap() == found, "{now}");
     }
 }

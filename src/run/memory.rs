@@ -2,10 +2,10 @@
 
 use burn::tensor::Device;
 
+use crate::available_memory;
 use crate::config::Config;
 use crate::error::Result;
 use crate::layers::parameters;
-use crate::room;
 
 /// Bytes of a pixel in the loader's batches: image and labels.
 const LOADED: usize = 4;
@@ -37,7 +37,7 @@ pub(super) fn ensure(config: &Config, classes: usize, device: &Device) -> Result
         let maps = maps.max(product(&[4, at_once, kept]));
         needed += product(&[4, copies]) * values + product(&[at_once, height, width, INPUT]) + maps;
     }
-    room::need(
+    available_memory::require(
         needed as u64,
         &format!("training with batches of {at_once} crops of {width} x {height}"),
         "lower train.batch_size, raise train.accumulate, which divides it, or use a smaller data.augment.crop or network",

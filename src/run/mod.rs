@@ -6,22 +6,25 @@
 //! | `model.safetensors`, `scores.json` | the best weights so far, and their scores |
 //! | `checkpoints/` | all that the run needs to go on |
 //! | `log.ndjson`, `metrics.csv`, `events.out.tfevents.…` | what the iterations told, as lines, as a table, for TensorBoard |
+//! | `data.ndjson` | the files of its data, with their checksums |
 //! | `manifest.json` | which processes have worked on it, and on what data |
 //! | `collapsed-1/` … | attempts that were given up |
+//! | `damaged-log.ndjson`, `damaged-manifest.json` | what was found damaged, moved aside |
+//! | `.lock` | held by the process that works on the run |
 
 pub mod checkpoint;
+mod file_checksums;
+mod finetune;
 pub mod fingerprint;
 mod job;
-mod listing;
 pub mod log;
-mod look;
 pub mod manifest;
 mod memory;
-mod onwards;
-mod origin;
 mod prepare;
 mod restart;
+mod resume_check;
 pub mod rows;
+mod scan_data;
 mod sealed;
 mod tensorboard;
 
@@ -31,12 +34,12 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::metrics::Scores;
 use crate::text::word;
-pub use job::{Outcome, Session, train, train_by};
+pub use finetune::settings_of;
+pub use job::{Outcome, RunOptions, train, train_by};
 pub use manifest::Attempt;
-pub use onwards::settings_of;
-pub use origin::{alike, made_by, still};
 pub use prepare::{ensure_free, prepare, recipe};
-pub use restart::restart;
+pub use restart::train_with_restarts;
+pub use resume_check::{check_data_unchanged, check_recipe, check_same_data};
 
 /// The recipe of a run, in its folder and in that of each checkpoint.
 pub const CONFIG: &str = "config.toml";

@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::run::checkpoint::Checkpoints;
-use crate::run::origin;
+use crate::run::resume_check;
 
 /// Makes the folder of a run, with its resolved recipe in `config.toml`. It is this process's until the lock is dropped.
 ///
@@ -57,8 +57,15 @@ fn prepare_locked(config: &Config, run: &Path, resume: bool) -> Result<()> {
         Ok(before) => {
             let before = Config::parse(&before, &path.display().to_string(), &[]);
             let before = before.map_err(|error| restorable(run, error))?;
-            origin::same_recipe(run, &before)?;
-            if before == *config {
+            resume_check::same_recipe(run, &before)?;
+            // Where its data lie now is no other setting, once they are not where they were; that they are the same is seen from
+            // their files.
+            let mut now = before.clone();
+            if before.data.dataset == config.data.dataset || !Path::new(&before.data.dataset).exists() {
+                now.data.dataset.clone_from(&config.data.dataset);
+                now.data.root.clone_from(&config.data.root);
+            }
+            if now == *config {
                 return Ok(());
             }
             return Err(Error::new(format!(
@@ -92,7 +99,7 @@ pub fn recipe(run: &Path, changes: &[String]) -> Result<Config> {
             .map_err(|error| if changes.is_empty() { restorable(run, error) } else { error });
     }
     let error = Error::new(format!("there is no run to resume in `{}`", run.display()));
-    Err(match origin::restore_recipe(run) {
+    Err(match resume_check::restore_recipe(run) {
         Some(advice) => error.with_source(Error::new("its config.toml is gone")).with_hint(advice),
         None => error.with_hint("give the folder of a run with --out, or give a recipe and leave out --resume"),
     })
@@ -100,7 +107,7 @@ pub fn recipe(run: &Path, changes: &[String]) -> Result<Config> {
 
 /// The error of a run's own recipe, with the way to get it back.
 fn restorable(run: &Path, error: Error) -> Error {
-    match origin::restore_recipe(run) {
+    match resume_check::restore_recipe(run) {
         Some(advice) => Error::new("the run's own recipe is damaged").with_source(error).with_hint(advice),
         None => error,
     }

@@ -1,25 +1,50 @@
-//! A run that has collapsed, put aside and begun again.
+//! A run that has collapsed, put aside and started again.
 
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::log::{LOG_FILE, TABLE_FILE};
 use super::manifest::{self, Attempt};
-use super::{CONFIG, MODEL, Outcome, SCORES};
+use super::{CONFIG, MODEL, Outcome, RunOptions, SCORES, train_by};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kernels::Precision;
-use crate::train::{SMALLER, Time, TrainConfig};
+use crate::train::{Observer, SMALLER, Time, TrainConfig};
 use crate::{files, text};
+
+/// Trains as `config` says. A run that has collapsed is put aside and started again, as often as `train.restarts` allows; `spent`
+/// is the time that counts towards the first attempt before it starts.
+///
+/// # Errors
+/// As [`train`](super::train), or files of a collapsed attempt that cannot be moved.
+pub fn train_with_restarts(
+    config: &Config,
+    options: &RunOptions,
+    spent: Duration,
+    observer: &mut dyn Observer,
+) -> Result<Outcome> {
+    let (mut config, mut options, mut spent) = (config.clone(), *options, spent);
+    loop {
+        let started = Instant::now();
+        let outcome = train_by(&config, &options, &|| spent + started.elapsed(), observer)?;
+        if !outcome.collapsed {
+            return Ok(outcome);
+        }
+        let (next, told) = restart(&config, options.run, &outcome)?;
+        observer.note(&told);
+        observer.restarted();
+        (config, options.resume, spent) = (next, true, Duration::ZERO);
+    }
+}
 
 /// Puts a run that has collapsed aside, within its folder, and gives the recipe of the next attempt, which is in
 /// the folder then: a third of the learning rate, products in f32, and what is left of the time. Also what was done, in words.
 ///
 /// # Errors
 /// Files that cannot be moved or written.
-pub fn restart(config: &Config, run: &Path, outcome: &Outcome) -> Result<(Config, String)> {
+pub(super) fn restart(config: &Config, run: &Path, outcome: &Outcome) -> Result<(Config, String)> {
     let next = next(&config.train, outcome);
     let next = Config { train: next, ..config.clone() };
     let changed = config.differences(&next)?;
@@ -65,7 +90,7 @@ fn next(train: &TrainConfig, outcome: &Outcome) -> TrainConfig {
         let left = Duration::from_secs(limit.saturating_sub(outcome.spent).as_secs().max(1));
         next.max_time = Some(Time(left));
         // What the attempt had come to think of the machine's speed, for the time that is left.
-        let planned = outcome.bends.last().map_or(train.iterations, |bend| bend.iterations);
+        let planned = outcome.reschedules.last().map_or(train.iterations, |reschedule| reschedule.iterations);
         let share = left.as_secs_f64() / limit.as_secs_f64();
         let scaled = |count: u64, share: f64| ((count as f64 * share) as u64).max(count.min(1));
         let of_all = share * planned as f64 / train.iterations as f64;

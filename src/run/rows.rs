@@ -16,13 +16,15 @@ const BEGIN: &[u8] = b"{\"kind\":";
 /// One line of the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Row {
     /// Numbers of training.
     Step(Step),
     /// Scores on the validation set.
     Eval(Eval),
     /// Another length of the run than before.
-    Bend(Bend),
+    #[serde(alias = "bend")]
+    Reschedule(Reschedule),
     /// A line of a later version, which this one does not know.
     #[serde(other, skip_serializing)]
     Other,
@@ -45,9 +47,6 @@ pub struct Step {
     /// The share of the time spent waiting for data, 0..=1.
     #[serde(default)]
     pub wait_share: Option<f64>,
-    /// The norm of the gradient before clipping.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub grad_norm: Option<f64>,
     /// Parts of the loss by name, where it has several.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub parts: BTreeMap<String, Option<f64>>,
@@ -67,9 +66,6 @@ pub struct Eval {
     /// Mean over classes of the share of right pixels.
     #[serde(default)]
     pub mean_accuracy: Option<f64>,
-    /// Loss on the validation set.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub loss: Option<f64>,
     /// Intersection over union of every class.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub iou: BTreeMap<String, Option<f64>>,
@@ -77,7 +73,7 @@ pub struct Eval {
 
 /// Another length of the run than before.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Bend {
+pub struct Reschedule {
     /// The index, from 0, of the first iteration that belongs to it.
     pub iteration: u64,
     /// Iterations in all from there on.
@@ -98,7 +94,7 @@ impl Row {
         match self {
             Self::Step(step) => step.iteration.checked_add(1),
             Self::Eval(eval) => Some(eval.iteration),
-            Self::Bend(_) | Self::Other => None,
+            Self::Reschedule(_) | Self::Other => None,
         }
     }
 
@@ -111,7 +107,7 @@ impl Row {
         match self {
             Self::Step(step) => step.iteration < next,
             Self::Eval(eval) => eval.iteration <= evaluated,
-            Self::Bend(bend) => bend.iteration < next,
+            Self::Reschedule(reschedule) => reschedule.iteration < next,
             Self::Other => true,
         }
     }
@@ -175,7 +171,7 @@ fn possible(text: &[u8], row: &Row) -> bool {
     let (iteration, miou) = match row {
         Row::Step(step) => (step.iteration, 0.0),
         Row::Eval(eval) => (eval.iteration, eval.miou),
-        Row::Bend(bend) => (bend.iteration, 0.0),
+        Row::Reschedule(reschedule) => (reschedule.iteration, 0.0),
         Row::Other => (0, 0.0),
     };
     text.starts_with(b"{") && iteration < 1 << 53 && (0.0..=1.0).contains(&miou)

@@ -63,7 +63,6 @@ impl Events {
                     ("train/lr", Some(step.lr)),
                     ("train/images_per_s", step.images_per_s),
                     ("train/wait_share", step.wait_share),
-                    ("train/grad_norm", step.grad_norm),
                 ];
                 let parts = step.parts.iter().map(|(name, value)| (format!("train/loss/{name}"), *value));
                 let known = known.into_iter().map(|(name, value)| (name.to_owned(), value));
@@ -75,13 +74,12 @@ impl Events {
                     ("val/mIoU", Some(eval.miou)),
                     ("val/aAcc", eval.pixel_accuracy),
                     ("val/mAcc", eval.mean_accuracy),
-                    ("val/loss", eval.loss),
                 ];
                 let classes = eval.iou.iter().map(|(name, value)| (format!("val/IoU/{name}"), *value));
                 let known = known.into_iter().map(|(name, value)| (name.to_owned(), value));
                 (eval.iteration, known.chain(classes).collect())
             }
-            Row::Bend(_) | Row::Other => return Ok(()),
+            Row::Reschedule(_) | Row::Other => return Ok(()),
         };
         let mut summary = Message::default();
         for (tag, value) in scalars.iter().filter_map(|(tag, value)| Some((tag, (*value)?))) {

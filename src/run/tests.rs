@@ -9,7 +9,7 @@ use super::rows::Row;
 use super::{log, rows, *};
 use crate::config::Config;
 use crate::eval::Evaluated;
-use crate::train::{Bend, Observer, Progress, Stop, TrainConfig};
+use crate::train::{Observer, Progress, Reschedule, Stop, TrainConfig};
 
 const TINY: &str = r#"
 [model.backbone]
@@ -104,12 +104,12 @@ fn train_until<'a>(
     step: &'a dyn Fn(u64) -> f64,
 ) -> (Outcome, Machine<'a>) {
     let _lock = prepare(config, run, resume).unwrap();
-    let session =
-        Session { run, resume, trial: false, device: &Device::flex(), device_name: "simulated", command: "test" };
+    let options =
+        RunOptions { run, resume, trial: false, device: &Device::flex(), device_name: "simulated", command: "test" };
     let mut machine = Machine { now, step, stop, images: 0, stop_at_image, notes: Vec::new(), lengths: Vec::new() };
     now.set(0.0);
     let clock = || Duration::from_secs_f64(now.get());
-    let outcome = train_by(config, &session, &clock, &mut machine).unwrap();
+    let outcome = train_by(config, &options, &clock, &mut machine).unwrap();
     (outcome, machine)
 }
 
@@ -122,16 +122,16 @@ fn assert_same_weights(a: &Path, b: &Path, last: u64) {
     }
 }
 
-/// The recipe that repeats a bent run.
+/// The recipe that repeats a rescheduled run.
 fn repeating(recipe: &Config, run: &Path) -> Config {
     let mut again = recipe.clone();
-    again.train.schedule.bends = manifest::read(run).unwrap().unwrap().bends;
+    again.train.schedule.reschedules = manifest::read(run).unwrap().unwrap().reschedules;
     (again.train.max_time, again.train.max_iterations) = (None, None);
     again
 }
 
 #[test]
-fn a_bent_run_is_repeated_by_its_bends() {
+fn a_rescheduled_run_is_repeated_by_its_reschedules() {
     let folder = tempfile::tempdir().unwrap();
     let [limited, repeated, halves, free] =
         ["limited", "repeated", "halves", "free"].map(|name| folder.path().join(name));
@@ -141,33 +141,36 @@ fn a_bent_run_is_repeated_by_its_bends() {
     let slower = |it: u64| if it < 50 { 1.0 } else { 2.0 };
     let (outcome, machine) = train(&config, &limited, (false, u64::MAX), &now, &slower);
     assert!((103.0..=110.0).contains(&now.get()), "{} s", now.get());
-    assert!(outcome.iteration < 90 && !outcome.bends.is_empty() && !outcome.interrupted, "{outcome:?}");
+    assert!(outcome.iteration < 90 && !outcome.reschedules.is_empty() && !outcome.interrupted, "{outcome:?}");
     assert_eq!(machine.lengths.last(), Some(&outcome.iteration), "what is shown follows");
     assert!(machine.notes.iter().any(|note| note.contains("slower than planned") && note.contains("into 1m50s")));
     let rows = log::read(&limited).unwrap();
-    let logged: Vec<Bend> = rows
+    let logged: Vec<Reschedule> = rows
         .iter()
         .filter_map(|row| match row {
-            Row::Bend(rows::Bend { iteration, iterations, eval_every }) => {
-                Some(Bend { iteration: *iteration, iterations: *iterations, eval_every: *eval_every })
+            Row::Reschedule(rows::Reschedule { iteration, iterations, eval_every }) => {
+                Some(Reschedule { iteration: *iteration, iterations: *iterations, eval_every: *eval_every })
             }
             _ => None,
         })
         .collect();
-    assert_eq!(logged, outcome.bends);
+    assert_eq!(logged, outcome.reschedules);
     // The rate has come to its end.
     let rates: Vec<f64> =
         rows.iter().filter_map(|row| if let Row::Step(step) = row { Some(step.lr) } else { None }).collect();
     assert!(rates.len() as u64 == outcome.iteration && rates[rates.len() - 1] < 0.05 * 1e-3, "{rates:?}");
 
     let again = repeating(&config, &limited);
-    assert_eq!(again.train.schedule.bends, outcome.bends);
+    assert_eq!(again.train.schedule.reschedules, outcome.reschedules);
     let all = |_| 0.0;
     train(&again, &repeated, (false, u64::MAX), &now, &all);
     assert_same_weights(&limited, &repeated, outcome.iteration);
-    assert_eq!(log::read(&repeated).unwrap().iter().filter(|row| matches!(row, Row::Bend(_))).count(), logged.len());
+    assert_eq!(
+        log::read(&repeated).unwrap().iter().filter(|row| matches!(row, Row::Reschedule(_))).count(),
+        logged.len()
+    );
     // Wherever it is cut in two.
-    for stop in [outcome.bends[0].iteration, outcome.bends[0].iteration + 1, 33] {
+    for stop in [outcome.reschedules[0].iteration, outcome.reschedules[0].iteration + 1, 33] {
         std::fs::remove_dir_all(&halves).ok();
         train(&again, &halves, (false, stop), &now, &all);
         train(&again, &halves, (true, u64::MAX), &now, &all);
@@ -195,15 +198,18 @@ fn time_counts_over_interruptions_and_what_was_bent_stays() {
     let slower = |it: u64| if it < 20 { 1.0 } else { 2.5 };
     let (first, _) = train(&config, &halves, (false, 38), &now, &slower);
     let before = now.get();
-    assert!(first.interrupted && !first.bends.is_empty(), "{first:?}");
+    assert!(first.interrupted && !first.reschedules.is_empty(), "{first:?}");
     // The other machine is faster.
     let faster = |_| 0.5;
     let (second, machine) = train(&config, &halves, (true, u64::MAX), &now, &faster);
     let took = before + now.get();
     assert!((103.0..=110.0).contains(&took), "{took} s, {second:?}");
     assert_eq!((first.took.as_secs_f64(), second.took.as_secs_f64()), (before, took), "over both processes");
-    assert!(second.bends.starts_with(&first.bends) && second.bends.len() > first.bends.len(), "{second:?}");
-    let foreseen = first.bends[first.bends.len() - 1].iterations;
+    assert!(
+        second.reschedules.starts_with(&first.reschedules) && second.reschedules.len() > first.reschedules.len(),
+        "{second:?}"
+    );
+    let foreseen = first.reschedules[first.reschedules.len() - 1].iterations;
     assert!(
         second.iteration > foreseen && machine.notes.iter().any(|note| note.starts_with("faster than planned")),
         "{second:?} {:?}",
@@ -227,12 +233,17 @@ fn a_run_whose_time_is_over_is_evaluated_and_saved() {
         machine.notes.iter().any(|note| note == "10s are over after 1 of 100 iterations: stopping with what there is")
     );
     assert!(over.join("model.safetensors").exists() && over.join(SCORES).exists());
-    assert!(log::read(&over).unwrap().iter().any(|row| matches!(row, Row::Bend(bend) if bend.iterations == 1)));
+    assert!(
+        log::read(&over)
+            .unwrap()
+            .iter()
+            .any(|row| matches!(row, Row::Reschedule(reschedule) if reschedule.iterations == 1))
+    );
     train(&repeating(&config, &over), &repeated, (false, u64::MAX), &now, &|_| 0.0);
     assert_same_weights(&over, &repeated, 1);
     // There is nothing left to do for one that goes on.
     let (again, _) = train(&config, &over, (true, u64::MAX), &now, &|_| 30.0);
-    assert_eq!((again.iteration, again.bends), (1, outcome.bends));
+    assert_eq!((again.iteration, again.reschedules), (1, outcome.reschedules));
 }
 
 /// Trains as `structtoken train` does: a run that has collapsed is begun again.
@@ -246,7 +257,7 @@ fn train_until_it_stands(config: &Config, run: &Path) -> (Config, Vec<String>) {
         if !outcome.collapsed {
             return (config, notes);
         }
-        let (next, told) = restart(&config, run, &outcome).unwrap();
+        let (next, told) = restart::restart(&config, run, &outcome).unwrap();
         notes.push(told);
         (config, resume) = (next, true);
         assert!(spent < 1e4);

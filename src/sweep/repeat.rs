@@ -17,6 +17,7 @@ use crate::text::percent_or;
 /// What differs from run to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Repeat {
     /// The seed: so many, from the recipe's on.
     Seeds(u64),

@@ -2,7 +2,7 @@
 //! the recipe lets it.
 
 use super::config::TrainConfig;
-use super::course::Course;
+use super::progress::RunProgress;
 use crate::kernels::Precision;
 use crate::metrics::Scores;
 
@@ -59,11 +59,17 @@ impl Collapse {
 
 /// Whether a run that was seen collapsed before `iteration`, for the `seen`-th time, and was evaluated last after `evaluated`
 /// iterations, is to be begun again.
-pub(super) fn is_certain(course: &Course, train: &TrainConfig, iteration: u64, evaluated: u64, seen: u64) -> bool {
+pub(super) fn is_certain(
+    progress: &RunProgress,
+    train: &TrainConfig,
+    iteration: u64,
+    evaluated: u64,
+    seen: u64,
+) -> bool {
     // While the rate rises little is learned.
     let settled = |iteration: u64| iteration >= FEW.max(2 * train.schedule.warmup_iters);
-    let counts = |iteration: u64| settled(iteration) && course.progress(iteration) >= CERTAIN;
-    let now = course.progress(iteration);
+    let counts = |iteration: u64| settled(iteration) && progress.progress(iteration) >= CERTAIN;
+    let now = progress.progress(iteration);
     let first = counts(iteration) && !counts(evaluated) && now <= LATE;
     train.restarts > 0 && (first || (settled(iteration) && seen >= 2 && now <= EARLY))
 }
@@ -106,12 +112,12 @@ mod tests {
     fn it_is_certain_early_or_at_the_second_time_and_never_late() {
         let mut train = TrainConfig { iterations: 1000, restarts: 1, ..TrainConfig::default() };
         train.schedule.warmup_iters = 25;
-        let course = Course::new(&train, &[]);
-        let certain = |iteration, evaluated, seen| is_certain(&course, &train, iteration, evaluated, seen);
+        let progress = RunProgress::new(&train, &[]);
+        let certain = |iteration, evaluated, seen| is_certain(&progress, &train, iteration, evaluated, seen);
         assert!(certain(100, 0, 1) && certain(400, 0, 1) && certain(160, 80, 1));
         assert!(!certain(80, 0, 1) && certain(90, 80, 2) && !certain(40, 20, 2));
         assert!(!certain(200, 100, 1) && certain(300, 200, 2) && !certain(400, 300, 2) && !certain(600, 0, 1));
         let never = TrainConfig { restarts: 0, ..train.clone() };
-        assert!(!is_certain(&course, &never, 100, 0, 1));
+        assert!(!is_certain(&progress, &never, 100, 0, 1));
     }
 }

@@ -9,8 +9,8 @@ use crate::error::{Error, Result};
 use crate::kernels::{LossMean, Precision};
 use crate::loss::LossConfig;
 use crate::text;
-use crate::train::bend;
 use crate::train::optimizer::OptimizerConfig;
+use crate::train::reschedule;
 use crate::train::schedule::Schedule;
 
 /// A time as people write it: `90s`, `20m`, `1h30m`.
@@ -42,7 +42,7 @@ pub struct TrainConfig {
     /// Iterations: steps of the optimizer, each on `batch_size` images.
     pub iterations: u64,
     /// How long training and its evaluations may take, over all interruptions, for instance `"15m"`; none for as long as it
-    /// takes. A run that would miss that end is bent to it: it has fewer iterations, and its rate reaches its end with them.
+    /// takes. A run that would miss that end is rescheduled to it: it has fewer iterations, and its rate reaches its end with them.
     pub max_time: Option<Time>,
     /// Up to how many iterations a run with `max_time` may be lengthened where it is faster than thought; by none if left out.
     pub max_iterations: Option<u64>,
@@ -123,8 +123,8 @@ impl Default for TrainConfig {
 impl TrainConfig {
     /// Iterations that a run of this recipe can have at most.
     pub(crate) fn most(&self) -> u64 {
-        let bent = self.schedule.bends.iter().map(|bend| bend.iterations);
-        bent.chain(self.max_iterations).fold(self.iterations, u64::max)
+        let rescheduled = self.schedule.reschedules.iter().map(|reschedule| reschedule.iterations);
+        rescheduled.chain(self.max_iterations).fold(self.iterations, u64::max)
     }
 
     /// Refuses values that cannot work, naming the key.
@@ -159,17 +159,17 @@ impl TrainConfig {
                 return refuse("max_iterations is for runs with a max_time".into());
             }
         }
-        if self.max_time.is_some() && !self.schedule.bends.is_empty() {
+        if self.max_time.is_some() && !self.schedule.reschedules.is_empty() {
             return refuse(
-                "schedule.bends repeats the bends of another run, but max_time makes new ones: leave out one of them"
+                "schedule.reschedules repeats those of another run, but max_time makes new ones: leave out one of them"
                     .into(),
             );
         }
-        if let Err(error) = bend::check(&self.schedule.bends, MOST_ITERATIONS) {
+        if let Err(error) = reschedule::check(&self.schedule.reschedules, MOST_ITERATIONS) {
             return refuse(format!("schedule.{error}"));
         }
-        if self.schedule.bends.first().is_some_and(|bend| bend.iteration >= self.iterations) {
-            return refuse("schedule.bends[0] must come before the end of the run".into());
+        if self.schedule.reschedules.first().is_some_and(|reschedule| reschedule.iteration >= self.iterations) {
+            return refuse("schedule.reschedules[0] must come before the end of the run".into());
         }
         if !self.batch_size.is_multiple_of(self.accumulate) {
             return refuse(format!("batch_size = {batch} cannot be spread over accumulate = {passes} equal passes"));

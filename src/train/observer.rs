@@ -20,6 +20,8 @@ pub trait Observer {
     }
     /// After an evaluation.
     fn evaluated(&mut self, _iteration: u64, _scores: &Scores) {}
+    /// The run had collapsed and starts again: what was told of it is void.
+    fn restarted(&mut self) {}
     /// Shall the run stop before this iteration?
     fn stop(&mut self, _iteration: u64) -> Stop {
         Stop::No
@@ -46,6 +48,7 @@ impl Stop {
 
 /// Where the loop stands.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Progress {
     /// Iterations done.
     pub iteration: u64,

@@ -47,6 +47,7 @@ pub struct OptimizerConfig {
 /// How a gradient becomes a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Rule {
     /// AdamW (Loshchilov and Hutter 2019), step for step as `torch.optim.AdamW`.
     #[default]

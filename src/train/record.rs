@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::bend::Bend;
 use super::observer::Progress;
+use super::reschedule::Reschedule;
 use super::state::{RunState, TrainState};
 use crate::error::Result;
 use crate::metrics::Scores;
@@ -20,12 +20,12 @@ pub trait Record<M> {
     }
 
     /// With this iteration the run gets another length.
-    fn bend(&mut self, _bend: Bend) -> Result<()> {
+    fn reschedule(&mut self, _reschedule: Reschedule) -> Result<()> {
         Ok(())
     }
 
-    /// All bends that are decided by now. `note` is told what does not end the run.
-    fn bends(&mut self, _bends: &[Bend], _note: &mut dyn FnMut(&str)) {}
+    /// All reschedules that are decided by now. `note` is told what does not end the run.
+    fn reschedules(&mut self, _reschedules: &[Reschedule], _note: &mut dyn FnMut(&str)) {}
 
     /// All that the run needs to go on from here, by a process that has worked on it for a time. `note` is told what does not
     /// end the run.
@@ -45,7 +45,7 @@ pub trait Record<M> {
     }
 
     /// An evaluation.
-    fn evaluation(&mut self, _evaluation: &Evaluation<M>) -> Result<()> {
+    fn evaluation(&mut self, _evaluation: &EvalRecord<M>) -> Result<()> {
         Ok(())
     }
 
@@ -63,7 +63,8 @@ pub trait Record<M> {
 impl<M> Record<M> for () {}
 
 /// What an evaluation found.
-pub struct Evaluation<'a, M> {
+#[non_exhaustive]
+pub struct EvalRecord<'a, M> {
     /// The scores on the validation set.
     pub scores: &'a Scores,
     /// Iterations done.

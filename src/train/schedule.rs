@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::train::bend::Bend;
 use crate::train::optimizer::Rates;
+use crate::train::reschedule::Reschedule;
 
 /// Linear warm-up times decay, as mmcv's `poly` and `CosineAnnealing` policies have it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -24,12 +24,14 @@ pub struct Schedule {
     pub backbone_delay: u64,
     /// Changes of the run's length on its way, as a run with `train.max_time` noted them: it is repeated by them, without the
     /// clock. Each is `[iteration, iterations]`, or with a third number, iterations between evaluations from there on.
-    pub bends: Vec<Bend>,
+    #[serde(alias = "bends")]
+    pub reschedules: Vec<Reschedule>,
 }
 
 /// How the rate falls after the warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Policy {
     /// `(1 - t)^power`.
     #[default]
@@ -48,7 +50,7 @@ impl Default for Schedule {
             power: 1.0,
             min_lr: 0.0,
             backbone_delay: 0,
-            bends: Vec::new(),
+            reschedules: Vec::new(),
         }
     }
 }

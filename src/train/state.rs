@@ -3,9 +3,9 @@
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
 
-use super::bend::{self, Bend};
 use super::ema::Ema;
 use super::optimizer::{Gradients, Optimizer, Rates};
+use super::reschedule::{self, Reschedule};
 use crate::error::{Error, Result};
 use crate::layers::parameters;
 
@@ -64,9 +64,9 @@ pub struct RunState {
     /// Evaluations at which it was seen to have collapsed.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub collapsed: u64,
-    /// How the run was bent to end in time, beside what its recipe says.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub bends: Vec<Bend>,
+    /// How the run was rescheduled to end in time, beside what its recipe says.
+    #[serde(default, alias = "bends", skip_serializing_if = "Vec::is_empty")]
+    pub reschedules: Vec<Reschedule>,
     /// Seconds that the run has taken, over all its processes; counted only where there is a limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elapsed_s: Option<f64>,
@@ -86,7 +86,7 @@ impl RunState {
         let refuse = |field: &str, value: &dyn std::fmt::Display, what: &str| {
             Err(Error::new(format!("{field} = {value}: {what}")))
         };
-        let Self { iteration, optimizer_steps, best, evaluated, stale, collapsed, bends, elapsed_s } = self;
+        let Self { iteration, optimizer_steps, best, evaluated, stale, collapsed, reschedules, elapsed_s } = self;
         if *iteration > iterations {
             return refuse("iteration", iteration, &format!("the recipe has {iterations}"));
         }
@@ -99,9 +99,16 @@ impl RunState {
         if let Some((field, count)) = counts.into_iter().find(|(_, count)| *count > iteration) {
             return refuse(field, count, &format!("more than the {iteration} iterations done"));
         }
-        bend::check(bends, iterations)?;
-        if let Some(bend) = bends.last().filter(|bend| bend.iteration > *iteration || bend.iterations < *iteration) {
-            return refuse("bends", &format!("{:?}", Vec::from(*bend)), &format!("{iteration} iterations are done"));
+        reschedule::check(reschedules, iterations)?;
+        if let Some(reschedule) = reschedules
+            .last()
+            .filter(|reschedule| reschedule.iteration > *iteration || reschedule.iterations < *iteration)
+        {
+            return refuse(
+                "reschedules",
+                &format!("{:?}", Vec::from(*reschedule)),
+                &format!("{iteration} iterations are done"),
+            );
         }
         if let Some(seconds) = elapsed_s.filter(|seconds| !(0.0..=LONGEST_S).contains(seconds)) {
             return refuse("elapsed_s", &seconds, "not a duration that a run can take");

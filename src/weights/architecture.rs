@@ -53,6 +53,9 @@ impl Names<'_> {
     }
 }
 
+/// Names of tables of words.
+const TEXT: [&str; 4] = ["word_embeddings.", "embed_tokens.", "token_embedding.", "transformer.wte."];
+
 type Rule = (&'static str, fn(&Names<'_>) -> bool);
 
 /// The first that holds is told; what has a mark of its own comes before what is told by its outline.
@@ -60,9 +63,26 @@ const RULES: &[Rule] = &[
     ("a network of segmentation_models.pytorch whose encoder is none of its ResNets", |n| {
         n.starts(&["segmentation_head."]) && n.starts(&["encoder."])
     }),
-    ("a text model", |n| {
-        n.any(&["word_embeddings.", "embed_tokens.", "token_embedding.", "transformer.wte."]) && !n.vit()
+    ("a model of images and text whose image network is none of these (BLIP, LLaVA or a kin of it)", |n| {
+        n.any(&TEXT)
+            && n.any(&["vision_tower.", "visual_encoder.", "vision_encoder.", "vision_backbone.", "image_encoder."])
     }),
+    ("CLIP or SigLIP's picture tower (normalised before its blocks, or pooled by attention)", |n| {
+        n.starts(&[
+            "visual.class_embedding",
+            "visual.ln_pre.",
+            "visual.transformer.resblocks.",
+            "vision_model.",
+            "post_layernorm.",
+            "pre_layrnorm.",
+        ]) || n.part("norm_pre")
+            || n.part("attn_pool")
+            || n.part("resblocks")
+    }),
+    ("an adapter (LoRA or a kin of it), which holds changes of other weights and no network", |n| {
+        n.any(&[".lora_A.", ".lora_B.", ".lora_down.", ".lora_up.", ".hada_w1", ".lokr_w1", "lora_a.", "lora_b."])
+    }),
+    ("a text model", |n| n.any(&TEXT) && !n.vit()),
     ("OneFormer", |n| n.starts(&["task_encoder.", "text_mapper.", "model.task_encoder."])),
     ("CLIPSeg (CLIP with a decoder)", |n| n.starts(&["clip.vision_model.", "clip.text_model."])),
     ("DETR or a kin of it (boxes, by attention over a convolutional network)", |n| {
@@ -110,12 +130,6 @@ const RULES: &[Rule] = &[
     }),
     ("a kin of DINOv3 (it has register tokens and no table of positions)", |n| {
         n.vit() && n.any(&["reg_token", "register_tokens"]) && !n.any(&["pos_embed", "position_embedding"])
-    }),
-    ("CLIP or SigLIP's picture tower (normalised before its blocks, or pooled by attention)", |n| {
-        n.starts(&["visual.transformer.resblocks.", "vision_model.", "post_layernorm.", "pre_layrnorm."])
-            || n.part("norm_pre")
-            || n.part("attn_pool")
-            || n.part("resblocks")
     }),
     ("XCiT (attention between channels)", |n| n.any(&["local_mp.", "cls_attn_blocks."])),
     ("VOLO (attention from the neighbourhood)", |n| n.starts(&["network.0.", "post_network."])),
@@ -357,6 +371,40 @@ mod tests {
             ),
             ("YOLOS", &["embeddings.detection_tokens", "embeddings.patch_embeddings.projection.weight"]),
             ("V-JEPA", &["encoder.embeddings.patch_embeddings.proj.weight", "predictor.embeddings.mask_tokens"]),
+            (
+                "CLIP or SigLIP's picture tower",
+                &[
+                    "visual.class_embedding",
+                    "visual.conv1.weight",
+                    "visual.proj",
+                    "token_embedding.weight",
+                    "logit_scale",
+                ],
+            ),
+            (
+                "CLIP or SigLIP's picture tower",
+                &["vision_model.embeddings.patch_embedding.weight", "text_model.embeddings.token_embedding.weight"],
+            ),
+            (
+                "CLIP or SigLIP's picture tower",
+                &[
+                    "visual.trunk.attn_pool.q.weight",
+                    "text.token_embedding.weight",
+                    "visual.trunk.patch_embed.proj.weight",
+                ],
+            ),
+            (
+                "a model of images and text",
+                &["model.vision_tower.patch_embed.proj.weight", "language_model.embed_tokens.weight"],
+            ),
+            (
+                "an adapter",
+                &[
+                    "base_model.model.blocks.0.attn.qkv.lora_A.weight",
+                    "base_model.model.blocks.0.attn.qkv.lora_B.weight",
+                ],
+            ),
+            ("a text model", &["transformer.wte.weight", "transformer.h.0.attn.c_attn.weight"]),
             ("CrossViT", &["patch_embed.0.proj.weight", "pos_embed_0", "blocks.0.blocks.0.0.attn.qkv.weight"]),
             ("NesT", &["patch_embed.proj.weight", "levels.0.transformer_encoder.0.attn.qkv.weight"]),
             ("PiT", &["patch_embed.conv.weight", "pos_embed", "transformers.0.blocks.0.attn.qkv.weight"]),

@@ -126,7 +126,7 @@ fn rank(state: &StateDict, name: &str, tensor: &HostTensor) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::weights::{Layout, our_names};
+    use crate::weights::{KeyFormat, remap_keys};
 
     /// The value at an index is the index written in decimal, so that a wrong order shows.
     fn numbered(shape: &[usize]) -> HostTensor {
@@ -179,8 +179,8 @@ mod tests {
             state("MultiHeadDotProductAttention_1", "MlpBlock_3", "LayerNorm_2", ""),
             state("MultiHeadDotProductAttention_0", "MlpBlock_0", "LayerNorm_1", "params/"),
         ] {
-            let renamed = our_names(&state).unwrap();
-            assert_eq!(renamed.layout, Layout::AugReg);
+            let renamed = remap_keys(&state).unwrap();
+            assert_eq!(renamed.key_format, KeyFormat::AugReg);
             let names: Vec<&str> = renamed.tensors.keys().map(String::as_str).collect();
             assert_eq!(
                 names,
@@ -225,17 +225,17 @@ mod tests {
     fn incomplete_and_misshapen_files_are_errors() {
         let mut missing = state("MultiHeadDotProductAttention_1", "MlpBlock_3", "LayerNorm_2", "");
         missing.tensors.remove("Transformer/encoderblock_1/MultiHeadDotProductAttention_1/key/bias");
-        assert!(our_names(&missing).unwrap_err().to_string().contains("attn.qkv.bias"));
+        assert!(remap_keys(&missing).unwrap_err().to_string().contains("attn.qkv.bias"));
         let mut flat = state("MultiHeadDotProductAttention_1", "MlpBlock_3", "LayerNorm_2", "");
         flat.tensors.insert("embedding/kernel".into(), numbered(&[7]));
-        assert!(our_names(&flat).unwrap_err().to_string().contains("[7]"));
+        assert!(remap_keys(&flat).unwrap_err().to_string().contains("[7]"));
         let mut double = state("MultiHeadDotProductAttention_1", "MlpBlock_3", "LayerNorm_2", "");
         double.tensors.insert("Transformer/encoderblock_1/LayerNorm_1/bias".into(), numbered(&[6]));
-        assert!(our_names(&double).unwrap_err().to_string().contains("two arrays"));
+        assert!(remap_keys(&double).unwrap_err().to_string().contains("two arrays"));
         let mut uneven = state("MultiHeadDotProductAttention_1", "MlpBlock_3", "LayerNorm_2", "");
         uneven
             .tensors
             .insert("Transformer/encoderblock_1/MultiHeadDotProductAttention_1/key/bias".into(), numbered(&[2, 2]));
-        assert!(our_names(&uneven).is_err());
+        assert!(remap_keys(&uneven).is_err());
     }
 }

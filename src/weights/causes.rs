@@ -7,8 +7,9 @@ use crate::weights::report::{Problems, Shapes};
 /// How the backbone alone is taken of a file.
 const BACKBONE_ONLY: &str = "load only the backbone: train.pretrained with train.pretrained_backbone_only = true";
 
-/// The likely causes and what to do, joined into one hint.
-pub(super) fn causes(problems: &Problems, file: &Shapes<'_>, model: &Shapes<'_>) -> String {
+/// The likely causes and what to do, joined into one hint. `alone`: only the backbone is loaded already, so that this is no
+/// remedy.
+pub(super) fn causes(problems: &Problems, file: &Shapes<'_>, model: &Shapes<'_>, alone: bool) -> String {
     let (theirs, ours) = (Traits::of(file), Traits::of(model));
     let mut causes = Vec::new();
     let networks = [file, model].map(Convolutional::of);
@@ -38,6 +39,11 @@ pub(super) fn causes(problems: &Problems, file: &Shapes<'_>, model: &Shapes<'_>)
     }
     if !problems.not_finite.is_empty() {
         causes.push("the training that wrote the file diverged: take an earlier checkpoint".to_owned());
+    }
+    if let (Some(a), Some(b)) = (theirs.channels, ours.channels)
+        && a != b
+    {
+        return format!("{}; {OTHERS}", of_other_channels(a));
     }
     if let (Some(a), Some(b)) = (theirs.patch, ours.patch)
         && a != b
@@ -120,9 +126,30 @@ pub(super) fn causes(problems: &Problems, file: &Shapes<'_>, model: &Shapes<'_>)
         decoder_causes(&theirs, &ours, &mut causes);
     }
     if causes.is_empty() {
-        causes.push(format!("give the configuration the weights were trained with, or {BACKBONE_ONLY}"));
+        causes.push(match alone {
+            false => format!("give the configuration the weights were trained with, or {BACKBONE_ONLY}"),
+            true => format!("{}; {OTHERS}", unusable(problems)),
+        });
     }
     causes.join("; ")
+}
+
+/// What is left to do where weights cannot be used.
+const OTHERS: &str = "take other weights, or train without any";
+
+/// Why weights of so many channels of images cannot be used.
+pub(super) fn of_other_channels(channels: usize) -> String {
+    format!("the weights cannot be used, because they are for images of {channels} channels, and images have 3 here")
+}
+
+/// Why a backbone cannot be used whose outline is the model's.
+fn unusable(problems: &Problems) -> String {
+    let because = match (problems.missing.is_empty(), problems.unused.is_empty()) {
+        (false, true) => "the file is incomplete",
+        (true, false) => "their network has parts that this one lacks",
+        _ => "they are of another network, which is like this one in part",
+    };
+    format!("the weights cannot be used, because {because}")
 }
 
 fn decoder_causes(theirs: &Traits, ours: &Traits, causes: &mut Vec<String>) {
@@ -179,6 +206,8 @@ const CLASSIFIER: &str = "decoder.head.conv_seg.weight";
 
 /// What the shapes tell of a network.
 struct Traits {
+    /// Of the images.
+    channels: Option<usize>,
     patch: Option<usize>,
     width: Option<usize>,
     depth: usize,
@@ -202,6 +231,10 @@ impl Traits {
         let extent = |name: &str, axis: usize| shapes.get(name).and_then(|shape| shape.get(axis)).copied();
         let any = |part: &str| shapes.keys().any(|name| name.contains(part));
         Self {
+            channels: ["patch_embed.proj.weight", "conv1.weight", "stem.0.weight"]
+                .iter()
+                .flat_map(|first| [format!("backbone.{first}"), format!("backbone.encoder.{first}")])
+                .find_map(|first| extent(&first, 1)),
             patch: extent("backbone.patch_embed.proj.weight", 3),
             width: extent("backbone.patch_embed.proj.weight", 0).or_else(|| extent("backbone.pos_embed", 2)),
             depth: count(shapes, "backbone.blocks."),
@@ -293,7 +326,7 @@ mod tests {
         let listed =
             |shapes: &Shapes<'_>| shapes.iter().map(|(name, shape)| ((*name).to_owned(), shape.to_vec())).collect();
         let problems = Problems { unused: listed(&dino), missing: listed(&model), ..Problems::default() };
-        let hint = causes(&problems, &dino, &model);
+        let hint = causes(&problems, &dino, &model, false);
         for expected in ["14x14", "ViT-S, 384", "ViT-B, 768", "LayerScale", "class token", "final norm", "no decoder"] {
             assert!(hint.contains(expected), "{expected}: {hint}");
         }
@@ -309,7 +342,7 @@ mod tests {
         let key: &str = "decoder.layers.0.cross_attn.key_map.conv1.weight";
         let cse = shapes(&[kernels, (query, &[7, 7, 1, 1]), (key, &[48, 48, 1, 1])]);
         let sse = shapes(&[kernels, (query, &[55, 55, 1, 1]), (key, &[55, 55, 1, 1])]);
-        let hint = causes(&decoder, &cse, &sse);
+        let hint = causes(&decoder, &cse, &sse, false);
         assert!(hint.contains("decoder is StructToken's cross-slice") && hint.contains("self-slice"), "{hint}");
         let other: (&str, &[usize]) = ("decoder.kernels", &[1, 150, 4, 4]);
         let more = shapes(&[
@@ -318,13 +351,13 @@ mod tests {
             (key, &[48, 48, 1, 1]),
             ("decoder.layers.3.ffn1.norm1.bias", &[600]),
         ]);
-        let hint = causes(&decoder, &cse, &more);
+        let hint = causes(&decoder, &cse, &more, false);
         assert!(
             hint.contains("7 classes") && hint.contains("150") && hint.contains("model.decoder.num_blocks = "),
             "{hint}"
         );
-        assert!(!causes(&backbone, &cse, &sse).contains("decoder"), "only the backbone is asked for");
+        assert!(!causes(&backbone, &cse, &sse, false).contains("decoder"), "only the backbone is asked for");
         let linear = shapes(&[(CLASSIFIER, &[7, 48, 1, 1])]);
-        assert!(causes(&decoder, &linear, &cse).contains("per-pixel"));
+        assert!(causes(&decoder, &linear, &cse, false).contains("per-pixel"));
     }
 }

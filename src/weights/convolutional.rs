@@ -8,6 +8,7 @@ const STAGES: usize = 4;
 
 /// A network whose maps have several strides.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Convolutional {
     /// Residual network.
     Resnet {

@@ -5,25 +5,26 @@ use std::path::Path;
 
 use crate::error::Result;
 use crate::weights::convolutional::Convolutional;
-use crate::weights::layout::Layout;
-use crate::weights::names::{architecture, our_names};
+use crate::weights::key_format::KeyFormat;
 use crate::weights::read::read;
+use crate::weights::remap_keys::{architecture, remap_keys};
 use crate::weights::state::Format;
 
 /// A weights file in short.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct CheckpointSummary {
     /// The kind of file.
     pub format: Format,
-    /// The layout its names follow; none where they fit no known one.
-    pub layout: Option<Layout>,
+    /// The key format its names follow; none where they fit no known one.
+    pub key_format: Option<KeyFormat>,
     /// What network it is of, where that is known to be none of this crate's.
     pub architecture: Option<&'static str>,
     /// Which ResNet or ConvNeXt is in it, if one is.
     pub convolutional: Option<Convolutional>,
     /// The dictionary inside the file that was taken, for instance `state_dict`.
     pub wrapper: Option<String>,
-    /// Every tensor, by our names where the layout is known.
+    /// Every tensor, by our names where the key format is known.
     pub tensors: Vec<TensorSummary>,
     /// Elements in all tensors.
     pub elements: usize,
@@ -53,7 +54,7 @@ pub struct TensorSummary {
 /// As [`read`]. Unknown names are none.
 pub fn describe(path: &Path) -> Result<CheckpointSummary> {
     let state = read(path)?;
-    let renamed = our_names(&state).ok();
+    let renamed = remap_keys(&state).ok();
     let tensors: Vec<TensorSummary> = match &renamed {
         Some(renamed) => renamed.tensors.iter().map(|(name, t)| summary(name, &t.shape, &t.data)).collect(),
         None => state.tensors.iter().map(|(name, t)| summary(name, &t.shape, &t.data)).collect(),
@@ -68,7 +69,7 @@ pub fn describe(path: &Path) -> Result<CheckpointSummary> {
         architecture: if renamed.is_none() { architecture(&state) } else { None },
         convolutional,
         format: state.format,
-        layout: renamed.map(|renamed| renamed.layout),
+        key_format: renamed.map(|renamed| renamed.key_format),
         wrapper: state.wrapper.clone(),
         elements: tensors.iter().map(|tensor| tensor.shape.iter().product::<usize>()).sum(),
         tensors,
@@ -103,7 +104,7 @@ mod tests {
         let metadata = BTreeMap::from([("classes".to_owned(), "a, b".to_owned())]);
         save(&path, &model(4, 2, 3, (2, 2), "a", &burn::prelude::Device::flex()), &metadata).unwrap();
         let summary = describe(&path).unwrap();
-        assert_eq!((summary.layout, summary.elements, summary.tensors.len()), (Some(Layout::Ours), 96, 9));
+        assert_eq!((summary.key_format, summary.elements, summary.tensors.len()), (Some(KeyFormat::Ours), 96, 9));
         assert_eq!((summary.dtypes["f32"], summary.metadata["classes"].as_str()), (9, "a, b"));
     }
 

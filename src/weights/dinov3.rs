@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::error::{Error, Result};
-use crate::weights::layout::{Layout, Renamed};
+use crate::weights::key_format::{KeyFormat, RemappedKeys};
 use crate::weights::queries;
 use crate::weights::queries::Rules;
 use crate::weights::state::{HostTensor, StateDict};
@@ -45,12 +45,12 @@ const ROUNDED: f64 = 0.01;
 const THETA: f64 = 100.0;
 
 /// Who named the tensors of such a network, if the names are those of one.
-pub(super) fn known(names: &[&str]) -> Option<Layout> {
+pub(super) fn known(names: &[&str]) -> Option<KeyFormat> {
     let names: Vec<&str> = names.iter().map(|name| inner(name)).collect();
     let has = |name: &str| names.contains(&name);
     let any = |parts: &[&str]| names.iter().any(|name| name.split('.').any(|part| parts.contains(&part)));
     if has("layer.0.attention.q_proj.weight") && has("embeddings.patch_embeddings.weight") {
-        return Some(Layout::HuggingFace);
+        return Some(KeyFormat::HuggingFace);
     }
     if !has("blocks.0.attn.qkv.weight") || !has("patch_embed.proj.weight") || any(&["pos_embed", "q_norm"]) {
         return None;
@@ -63,7 +63,7 @@ pub(super) fn known(names: &[&str]) -> Option<Layout> {
         && has("blocks.0.norm1.weight")
         && !has("blocks.0.attn.qkv.bias")
         && !any(&["rope", "norm_pre", "attn_pool"]);
-    (authors || timm).then_some(Layout::Timm)
+    (authors || timm).then_some(KeyFormat::Timm)
 }
 
 /// A name without what stands before the network or its blocks.
@@ -83,9 +83,9 @@ fn inner(name: &str) -> &str {
 pub(super) fn convert<'a>(
     state: &StateDict,
     bare: Vec<(String, &'a HostTensor)>,
-    layout: Layout,
-) -> Result<Renamed<'a>> {
-    let rules = if layout == Layout::HuggingFace { HUGGING_FACE } else { AUTHORS };
+    key_format: KeyFormat,
+) -> Result<RemappedKeys<'a>> {
+    let rules = if key_format == KeyFormat::HuggingFace { HUGGING_FACE } else { AUTHORS };
     let bare = bare.into_iter().map(|(name, tensor)| (inner(&name).to_owned(), tensor)).collect();
     let mut tensors = queries::convert(state, bare, rules)?;
     let mut aside = Vec::new();
@@ -114,7 +114,7 @@ pub(super) fn convert<'a>(
             tensors.insert(name, Cow::Owned(HostTensor { shape, data: values }));
         }
     }
-    Ok(Renamed { layout, tensors, aside })
+    Ok(RemappedKeys { key_format, tensors, aside })
 }
 
 /// The bias of queries and that of values, of a packed one whose keys have none.
@@ -143,7 +143,7 @@ fn without_keys(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::weights::our_names;
+    use crate::weights::remap_keys;
 
     fn tensor(data: &[f32]) -> HostTensor {
         HostTensor { shape: vec![data.len()], data: data.to_vec() }
@@ -171,8 +171,8 @@ mod tests {
             for (name, tensor) in authors().tensors {
                 state.tensors.insert(format!("{prefix}{name}"), tensor);
             }
-            let renamed = our_names(&state).unwrap();
-            assert_eq!(renamed.layout, Layout::Timm);
+            let renamed = remap_keys(&state).unwrap();
+            assert_eq!(renamed.key_format, KeyFormat::Timm);
             let names: Vec<&str> = renamed.tensors.keys().map(String::as_str).collect();
             assert_eq!(
                 names,
@@ -204,7 +204,7 @@ mod tests {
         for (name, values, said) in changes {
             let mut state = authors();
             state.tensors.insert(name.into(), tensor(values));
-            let error = our_names(&state).unwrap_err().to_string();
+            let error = remap_keys(&state).unwrap_err().to_string();
             assert!(error.contains(said), "{error}");
         }
     }
@@ -215,7 +215,7 @@ mod tests {
         for name in ["blocks.0.mlp.fc1.bias", "blocks.0.mlp.fc1_g.bias", "reg_token"] {
             let mut state = authors();
             state.tensors.insert(name.into(), tensor(&[1.0, 2.0]));
-            let error = our_names(&state).unwrap_err().to_string();
+            let error = remap_keys(&state).unwrap_err().to_string();
             assert!(error.contains("two tensors"), "{error}");
         }
     }
@@ -224,7 +224,7 @@ mod tests {
     fn its_kin_are_not_taken_for_it() {
         let timm = ["cls_token", "reg_token", "patch_embed.proj.weight", "blocks.0.gamma_1", "blocks.0.norm1.weight"];
         let with = |more: &[&'static str]| known(&[&timm[..], &["blocks.0.attn.qkv.weight"], more].concat());
-        assert_eq!(with(&["blocks.0.attn.q_bias", "blocks.0.mlp.fc1_g.weight"]), Some(Layout::Timm));
+        assert_eq!(with(&["blocks.0.attn.q_bias", "blocks.0.mlp.fc1_g.weight"]), Some(KeyFormat::Timm));
         for more in ["pos_embed", "norm_pre.weight", "attn_pool.q.weight", "rope.freqs", "blocks.0.attn.qkv.bias"] {
             assert_eq!(with(&[more]), None, "{more}");
         }

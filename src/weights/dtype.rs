@@ -10,6 +10,10 @@ pub(super) enum Dtype {
     F32,
     F16,
     Bf16,
+    /// 8 bits, 4 of them exponent: no infinities, one NaN.
+    F8e4m3,
+    /// 8 bits, 5 of them exponent, as the upper half of an f16.
+    F8e5m2,
     I64,
     I32,
     I16,
@@ -28,7 +32,7 @@ impl Dtype {
             Self::F64 | Self::I64 | Self::U64 => 8,
             Self::F32 | Self::I32 | Self::U32 => 4,
             Self::F16 | Self::Bf16 | Self::I16 | Self::U16 => 2,
-            Self::I8 | Self::U8 | Self::Bool => 1,
+            Self::F8e4m3 | Self::F8e5m2 | Self::I8 | Self::U8 | Self::Bool => 1,
         }
     }
 
@@ -39,6 +43,8 @@ impl Dtype {
             Self::F32 => "f32",
             Self::F16 => "f16",
             Self::Bf16 => "bf16",
+            Self::F8e4m3 => "f8_e4m3",
+            Self::F8e5m2 => "f8_e5m2",
             Self::I64 => "i64",
             Self::I32 => "i32",
             Self::I16 => "i16",
@@ -58,6 +64,8 @@ impl Dtype {
             Self::F32 => map(bytes, f32::from_le_bytes),
             Self::F16 => map(bytes, f16::from_le_bytes).to_f32_vec(),
             Self::Bf16 => map(bytes, bf16::from_le_bytes).to_f32_vec(),
+            Self::F8e4m3 => map(bytes, |[bits]: [u8; 1]| e4m3(bits)),
+            Self::F8e5m2 => map(bytes, |[bits]: [u8; 1]| f16::from_le_bytes([0, bits]).to_f32()),
             Self::I64 => map(bytes, |b| i64::from_le_bytes(b) as f32),
             Self::I32 => map(bytes, |b| i32::from_le_bytes(b) as f32),
             Self::I16 => map(bytes, |b| f32::from(i16::from_le_bytes(b))),
@@ -69,6 +77,17 @@ impl Dtype {
             Self::Bool => map(bytes, |b: [u8; 1]| f32::from(u8::from(b[0] != 0))),
         }
     }
+}
+
+/// Sign, 4 bits of exponent with a bias of 7, 3 of fraction; all of them set is NaN.
+fn e4m3(bits: u8) -> f32 {
+    let (exponent, fraction) = (i32::from(bits >> 3 & 15), f32::from(bits & 7) / 8.0);
+    let size = match (exponent, bits & 7) {
+        (15, 7) => f32::NAN,
+        (0, _) => fraction * 2f32.powi(-6),
+        _ => (1.0 + fraction) * 2f32.powi(exponent - 7),
+    };
+    if bits & 0x80 == 0 { size } else { -size }
 }
 
 fn map<T, const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> T) -> Vec<T> {
@@ -86,6 +105,10 @@ mod tests {
         assert_eq!(Dtype::F32.decode(&0.1f32.to_le_bytes()), [0.1]);
         assert_eq!(Dtype::F16.decode(&[0x00, 0x3c, 0x01, 0x00]), [1.0, 2f32.powi(-24)]);
         assert_eq!(Dtype::Bf16.decode(&[0x80, 0x3f, 0x40, 0xc0]), [1.0, -3.0]);
+        // As PyTorch 2.9 gives them: 1, -0.75, the largest, the smallest.
+        assert_eq!(Dtype::F8e4m3.decode(&[0x38, 0xb4, 0x7e, 0x01]), [1.0, -0.75, 448.0, 2f32.powi(-9)]);
+        assert!(Dtype::F8e4m3.decode(&[0x7f, 0xff]).iter().all(|value| value.is_nan()));
+        assert_eq!(Dtype::F8e5m2.decode(&[0x3c, 0xba, 0x7b, 0x01]), [1.0, -0.75, 57344.0, 2f32.powi(-16)]);
         assert_eq!(Dtype::I64.decode(&(-7i64).to_le_bytes()), [-7.0]);
         assert_eq!(Dtype::I32.decode(&(1i32 << 20).to_le_bytes()), [1_048_576.0]);
         assert_eq!(Dtype::I16.decode(&(-3i16).to_le_bytes()), [-3.0]);

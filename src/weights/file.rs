@@ -6,13 +6,13 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::weights::state::{AGAIN, Format, StateDict};
 use crate::weights::{npz, pickle, safetensor};
-use crate::{files, room};
+use crate::{available_memory, files};
 
 /// Reads one file.
 pub(super) fn read(path: &Path) -> Result<StateDict> {
     let format = sniff(path)?;
     let size = std::fs::metadata(path).map_or(0, |file| file.len());
-    room::need(size, "reading it", "give the process more memory, or take smaller weights")?;
+    available_memory::require(size, "reading it", "give the process more memory, or take smaller weights")?;
     match format {
         Format::PytorchLegacy => pickle::read(path, Format::PytorchLegacy),
         Format::PytorchZip => pickle::read(path, Format::PytorchZip),
@@ -50,10 +50,20 @@ fn sniff(path: &Path) -> Result<Format> {
         [b'P', b'K', 3, 4, ..] | [b'P', b'K', 5, 6, ..] => sniff_zip(path),
         _ if start.windows(10).any(|window| window == LEGACY_MAGIC) => Ok(Format::PytorchLegacy),
         _ if start.get(8) == Some(&b'{') => Ok(Format::Safetensors),
-        [0x80, 0..=5, ..] => Err(Error::new("it is a pickle without PyTorch's storages").with_hint(
-            "pickles can run code and are not executed; save the weights with torch.save(model.state_dict(), …) or as \
-             safetensors",
+        [0x80, 0..=5, ..] => Err(Error::new("it is a pickle without PyTorch's storages").with_hint(format!(
+            "pickles can run code and are not executed; if you trust it and it holds NumPy arrays, write these as .npz, in \
+             Python: numpy.savez(\"weights.npz\", **pickle.load(open({:?}, \"rb\"))), with [\"model\"] before the last bracket \
+             where they lie in a `model` of it",
+            name_of(path)
+        ))),
+        _ if is_onnx(&head) => Err(Error::new("it is an ONNX file, which holds a program with its weights").with_hint(
+            "take the weights that it was exported from: .safetensors, .pth (torch.save of a state dict) or .npz",
         )),
+        _ if head.starts_with(b"\x93NUMPY") => Err(Error::new("it is one NumPy array, and weights are several").with_hint(format!(
+            "where it holds a dictionary, write that as .npz, in Python: numpy.savez(\"weights.npz\", \
+             **numpy.load({:?}, allow_pickle=True).item())",
+            name_of(path)
+        ))),
         _ => Err(Error::new(stranger(&head)).with_hint(if head.starts_with(b"version https://git-lfs") {
             "fetch the real file with `git lfs pull`"
         } else {
@@ -62,8 +72,24 @@ fn sniff(path: &Path) -> Result<Format> {
     }
 }
 
+/// A protobuf whose first field is a small version and whose second is the name of who wrote it.
+fn is_onnx(head: &[u8]) -> bool {
+    matches!(head, [8, 1..=30, 18, length, rest @ ..]
+        if *length > 0 && rest.iter().take((*length).into()).all(u8::is_ascii_graphic))
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 fn sniff_zip(path: &Path) -> Result<Format> {
     let names: Vec<String> = npz::open(path)?.file_names().flatten().map(std::borrow::Cow::into_owned).collect();
+    if let Some(code) = names.iter().find(|name| name.contains("/code/__torch__")) {
+        return Err(Error::new(format!("it is a TorchScript program (it holds `{code}`)")).with_hint(format!(
+            "save its weights alone, in Python: torch.save(torch.jit.load({:?}).state_dict(), \"weights.pth\")",
+            name_of(path)
+        )));
+    }
     if names.iter().any(|name| name == "data.pkl" || name.ends_with("/data.pkl")) {
         return Ok(Format::PytorchZip);
     }
@@ -81,6 +107,7 @@ fn stranger(head: &[u8]) -> &'static str {
         _ if head.starts_with(b"version https://git-lfs") => "it is a Git LFS pointer, not the file it stands for",
         _ if text.starts_with(b"<") => "it is a web page, not the file behind it",
         _ if head.starts_with(b"\x89HDF") => "it is an HDF5 file (Keras), which is not supported",
+        _ if head.starts_with(b"GGUF") => "it is a GGUF file (llama.cpp), which is not supported",
         _ if head.starts_with(b"\x1f\x8b") => "it is compressed with gzip: unpack it first",
         _ if head.get(257..262) == Some(b"ustar") => "it is a tar archive: unpack it first",
         _ => "it is of no known kind",

@@ -45,7 +45,7 @@ pub(super) fn known(names: &[&str]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use crate::weights::{HostTensor, Layout, StateDict, our_names};
+    use crate::weights::{HostTensor, KeyFormat, StateDict, remap_keys};
 
     fn state(names: &[&str]) -> StateDict {
         let tensors = names.iter().enumerate();
@@ -64,7 +64,7 @@ mod tests {
     ];
 
     #[test]
-    fn dinov2_gets_our_names() {
+    fn dinov2_gets_our_keys() {
         let more = [
             "embeddings.mask_token",
             "embeddings.register_tokens",
@@ -81,8 +81,8 @@ mod tests {
             }
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             let state = state(&names);
-            let renamed = our_names(&state).unwrap();
-            assert_eq!(renamed.layout, Layout::HuggingFace);
+            let renamed = remap_keys(&state).unwrap();
+            assert_eq!(renamed.key_format, KeyFormat::HuggingFace);
             let ours: Vec<&str> = renamed.tensors.keys().map(String::as_str).collect();
             assert_eq!(
                 ours,
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn vit_gets_our_names() {
+    fn vit_gets_our_keys() {
         let more = [
             "encoder.layer.3.layernorm_before.weight",
             "encoder.layer.3.layernorm_after.weight",
@@ -119,7 +119,7 @@ mod tests {
             let names: Vec<String> = ATTENTION.iter().chain(&more).map(|name| format!("{prefix}{name}")).collect();
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
             let state = state(&names);
-            let renamed = our_names(&state).unwrap();
+            let renamed = remap_keys(&state).unwrap();
             for ours in
                 ["norm1.weight", "norm2.weight", "mlp.fc1.bias", "mlp.fc2.bias", "attn.proj.weight", "attn.qkv.weight"]
             {
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn vit_of_transformers_5_gets_our_names() {
+    fn vit_of_transformers_5_gets_our_keys() {
         let names = [
             "vit.embeddings.patch_embeddings.projection.weight",
             "vit.embeddings.position_embeddings",
@@ -145,8 +145,8 @@ mod tests {
             "classifier.weight",
         ];
         let state = state(&names);
-        let renamed = our_names(&state).unwrap();
-        assert_eq!(renamed.layout, Layout::HuggingFace);
+        let renamed = remap_keys(&state).unwrap();
+        assert_eq!(renamed.key_format, KeyFormat::HuggingFace);
         for ours in ["norm1.weight", "norm2.weight", "mlp.fc1.weight", "attn.proj.weight"] {
             assert!(renamed.tensors.contains_key(&format!("backbone.blocks.3.{ours}")), "{ours}");
         }
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_part_that_is_missing_is_named() {
-        let error = our_names(&state(&ATTENTION[1..])).unwrap_err();
+        let error = remap_keys(&state(&ATTENTION[1..])).unwrap_err();
         assert!(error.to_string().contains("only some of queries, keys and values"), "{error}");
     }
 }

@@ -8,11 +8,11 @@ use burn::module::Module;
 use crate::error::{Error, Result};
 use crate::layers::Gridded;
 use crate::weights::causes::causes;
-use crate::weights::names::our_names;
 use crate::weights::parameters::{named_parameters, replace_values};
-use crate::weights::positions;
+use crate::weights::remap_keys::remap_keys;
 use crate::weights::report::{Problems, Report, Shapes};
 use crate::weights::state::{HostTensor, StateDict};
+use crate::weights::{numbers, positions};
 
 /// What loading may leave out.
 #[derive(Clone, Debug, Default)]
@@ -25,6 +25,39 @@ pub struct LoadOptions {
     /// Tensors of the file that the model may lack: whole names or beginnings that end in `*`, with or without their
     /// `backbone.`.
     pub ignore_unused: Vec<String>,
+    /// Whether what stands behind the network, by its name, may be left over: classifiers, projections, decoders of a
+    /// pretraining.
+    pub heads: bool,
+}
+
+/// Words in names of what pretraining puts behind a network: `linear_head`, `projector`, MAE's `decoder_pred`.
+const HEADS: [&str; 19] = [
+    "head",
+    "heads",
+    "fc",
+    "classifier",
+    "predictor",
+    "projector",
+    "projection",
+    "proj",
+    "decoder",
+    "prototypes",
+    "logits",
+    "loss",
+    "criterion",
+    "aux",
+    "auxiliary",
+    "linear",
+    "probe",
+    "neck",
+    "queue",
+];
+
+/// Whether the first part of a name of the backbone is that of a head.
+fn is_head(inner: &str) -> bool {
+    let first = inner.split('.').next().unwrap_or_default();
+    !first.contains("norm")
+        && first.split('_').any(|word| HEADS.contains(&word.trim_end_matches(|c: char| c.is_ascii_digit())))
 }
 
 /// What other code keeps among its weights and nothing here reads: counters, weights of losses, constants of input and
@@ -47,23 +80,16 @@ impl LoadOptions {
     /// too, as the paper's recipe does.
     pub fn pretrained_backbone() -> Self {
         let heads = [
-            "head.*",
-            "head_dist.*",
             "mask_token",
             "fc_norm.*",
             "pre_logits.*",
-            "dino_head.*",
-            "ibot_head.*",
             "norm.*",
             // Of crops in DINOv3's pretraining.
             "local_cls_norm.*",
             "pooler.*",
-            // A ResNet's classifier.
-            "fc.*",
-            // What MAE's pretraining decodes with.
-            "decoder_*",
         ];
         Self {
+            heads: true,
             prefix_only: Some("backbone".to_owned()),
             ignore_unused: heads.map(str::to_owned).to_vec(),
             ..Self::default()
@@ -80,6 +106,9 @@ impl LoadOptions {
         }
         let inner = name.strip_prefix("backbone.").unwrap_or(name);
         let inner = inner.strip_prefix("encoder.").unwrap_or(inner);
+        if self.heads && is_head(inner) {
+            return true;
+        }
         self.ignore_unused.iter().any(|rule| match rule.strip_suffix('*') {
             Some(start) => name.starts_with(start) || inner.starts_with(start),
             None => name == rule || inner == rule,
@@ -87,7 +116,7 @@ impl LoadOptions {
     }
 }
 
-/// Puts the weights of `state`, whatever their layout, into `module`.
+/// Puts the weights of `state`, whatever their key format, into `module`.
 ///
 /// `backbone.pos_embed` and `decoder.kernels` of another grid are resized (bicubic, the class token's row kept), as the
 /// reference does when it loads or runs at another size, and the report says so. The model tells its grid, the file's is
@@ -98,10 +127,12 @@ impl LoadOptions {
 /// If a parameter is missing or of another shape, a tensor of the file is left over that the options do not allow, or a
 /// value is infinite or NaN. The message lists all of it, the hint gives the likely causes.
 pub fn load<M: Module + Gridded>(module: M, state: &StateDict, options: &LoadOptions) -> Result<(M, Report)> {
-    let mut renamed = our_names(state)?;
+    numbers::check(state)?;
+    let mut renamed = remap_keys(state)?;
     let model: Vec<(String, Vec<usize>)> =
         named_parameters(&module).into_iter().map(|(name, shape, _)| (name, shape)).collect();
-    let mut report = Report::new(state, renamed.layout);
+    let mut report = Report::new(state, renamed.key_format);
+    report.notes.extend(numbers::word(state));
     let into_encoder = options.prefix_only.as_deref() == Some(BACKBONE) && enter_encoder(&mut renamed.tensors, &model);
     let below_encoder = LoadOptions { prefix_only: Some(ENCODER.to_owned()), ..options.clone() };
     let options = if into_encoder { &below_encoder } else { options };
@@ -144,8 +175,9 @@ pub fn load<M: Module + Gridded>(module: M, state: &StateDict, options: &LoadOpt
         }
     }
     if !problems.is_empty() {
-        let causes = causes(&problems, &shapes(&file_shapes), &shapes(&model));
-        return Err(problems.error(state, renamed.layout).with_hint(causes));
+        let alone = options.prefix_only.is_some();
+        let causes = causes(&problems, &shapes(&file_shapes), &shapes(&model), alone);
+        return Err(problems.error(state, renamed.key_format).with_hint(causes));
     }
     if report.loaded.is_empty() {
         let part = options.prefix_only.as_deref().unwrap_or("any name");
@@ -287,8 +319,8 @@ mod tests {
             return eprintln!("skipped: {path} is not there");
         }
         let state = crate::weights::read(path.as_ref()).unwrap();
-        let renamed = our_names(&state).unwrap();
-        assert_eq!((renamed.layout, renamed.tensors.len()), (crate::weights::Layout::Timm, 174));
+        let renamed = remap_keys(&state).unwrap();
+        assert_eq!((renamed.key_format, renamed.tensors.len()), (crate::weights::KeyFormat::Timm, 174));
         let positions = &renamed.tensors["backbone.pos_embed"];
         assert_eq!(positions.shape, [1, 1370, 384]);
         assert_eq!(renamed.tensors["backbone.blocks.11.ls2.gamma"].shape, [384]);

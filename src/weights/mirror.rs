@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 
 use crate::error::Result;
 use crate::layers::Gridded;
-use crate::weights::{LoadOptions, Report, StateDict, load, our_names, read, state_of};
+use crate::weights::{LoadOptions, Report, StateDict, load, read, remap_keys, state_of};
 
 #[derive(Module, Debug)]
 struct Affine<const D: usize> {
@@ -122,7 +122,7 @@ fn the_published_backbone_loads() {
     let Some(file) = shared("golden/structtoken/tiny/st_tiny_cse.pth") else { return };
     let (loaded, report) = pretrained(Size(48, 3, 16, (4, 4), false, false), &file).unwrap();
     let loaded = state_of(&loaded).tensors;
-    let renamed = our_names(&file).unwrap().tensors;
+    let renamed = remap_keys(&file).unwrap().tensors;
     assert_eq!((loaded.len(), report.loaded.len(), report.ignored.len()), (40, 40, 143));
     assert!(report.resized.is_empty() && loaded.iter().all(|(name, tensor)| tensor == renamed[name].as_ref()));
     assert!(report.to_string().contains("not used: decoder.layers.* (132 tensors)"), "{report}");

@@ -1,12 +1,12 @@
 //! Weights in and out: foreign checkpoints are read, ours are written.
 //!
 //! ```text
-//! file ──read──▶ StateDict ──our_names──▶ our parameter names ──load──▶ module, Report
+//! file ──read──▶ StateDict ──remap_keys──▶ our parameter names ──load──▶ module, Report
 //! module ──save──▶ one .safetensors that describes itself
 //! ```
 //!
 //! [`read`] looks at a file's content, never at its extension, and knows safetensors, PyTorch's `.pth` (zip and legacy,
-//! without ever running what the pickle asks for) and NumPy's `.npz`. [`our_names`] recognises who wrote the file by the
+//! without ever running what the pickle asks for) and NumPy's `.npz`. [`remap_keys`] recognises who wrote the file by the
 //! names of its tensors: the published StructToken and mmseg, timm (ViT, ResNet, ConvNeXt), DINOv2 and DINOv3, AugReg's flax arrays, MaskFormer, Mask2Former
 //! and EoMT (their own code or Hugging Face), or this crate.
 //! [`load`] is strict: what is missing, left over or of another shape is an error that lists it and names the likely
@@ -25,18 +25,19 @@ mod dinov3;
 mod dtype;
 mod file;
 mod hugging_face;
-mod layout;
+mod key_format;
 mod load;
 #[cfg(test)]
 mod mirror;
-mod names;
 mod npz;
+mod numbers;
 mod parameters;
 mod pickle;
 mod pickle_guard;
 mod positions;
 mod queries;
 mod read;
+mod remap_keys;
 mod report;
 mod safetensor;
 mod save;
@@ -47,12 +48,13 @@ mod wrappers;
 pub use bicubic::bicubic;
 pub use convolutional::Convolutional;
 pub use describe::{CheckpointSummary, TensorSummary, describe};
-pub use layout::{Layout, Renamed};
+pub use key_format::{KeyFormat, RemappedKeys};
 pub use load::{LoadOptions, load};
-pub use names::our_names;
+pub(crate) use numbers::check as check_numbers;
 pub use parameters::{named_parameters, state_of};
 pub use positions::GRID_METADATA;
 pub use read::read;
+pub use remap_keys::remap_keys;
 pub use report::{Report, Resized};
 pub use save::{read_metadata, save};
 pub use state::{Format, HostTensor, MAX_EXPANSION, StateDict};

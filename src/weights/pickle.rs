@@ -40,6 +40,16 @@ pub(super) fn read(path: &Path, format: Format) -> Result<StateDict> {
     state.metadata = metadata(&root);
     let (prefix, mut names) = weights_inside(&root, &tensors);
     state.wrapper = (!prefix.is_empty()).then(|| prefix.trim_end_matches('.').to_owned());
+    if names.is_empty()
+        && let Some(keys) = numpy_inside(&root)
+    {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let inside: String = keys.iter().map(|key| format!("[{key:?}]")).collect();
+        return Err(Error::new("it holds NumPy arrays and no tensors of PyTorch").with_hint(format!(
+            "if you trust it (loading it so runs what is in it), write the arrays as .npz, in Python: numpy.savez(\"weights.npz\", \
+             **torch.load({name:?}, weights_only=False){inside})"
+        )));
+    }
     names.sort_unstable();
     check_total(path, names.iter().filter_map(|name| tensors.get(name)))?;
     for name in names {
@@ -76,6 +86,16 @@ fn only_dictionary(entries: &HashMap<String, PickleValue>) -> Option<String> {
     let (key, _) = dictionaries.next()?;
     let tensor = |value: &PickleValue| matches!(value, PickleValue::Unsupported(name) if name.contains("Tensor"));
     (dictionaries.next().is_none() && !entries.values().any(tensor)).then(|| key.clone())
+}
+
+/// The keys of the dictionary that has NumPy arrays in it.
+fn numpy_inside(value: &PickleValue) -> Option<Vec<String>> {
+    let PickleValue::Dict(entries) = value else { return None };
+    let array = |value: &PickleValue| matches!(value, PickleValue::Unsupported(name) if name.starts_with("numpy"));
+    if entries.values().filter(|value| array(value)).count() > 1 {
+        return Some(Vec::new());
+    }
+    entries.iter().find_map(|(key, inner)| Some([vec![key.clone()], numpy_inside(inner)?].concat()))
 }
 
 /// The scalars and lists of strings beside the weights: `epoch`, `meta.CLASSES`, `meta.mmseg_version` and the like.
@@ -146,7 +166,8 @@ fn broken(cause: pytorch_reader::PytorchError) -> Error {
     {
         let kind = if kind.contains("float") { "floats of 8 bits or fewer" } else { "quantised numbers" };
         return Error::new(format!("its tensors hold {kind}, which are not supported")).with_source(cause).with_hint(
-            "convert the weights to float32, float16 or bfloat16; numbers of 8 bits mean nothing without the scales beside them",
+            "take the weights in float32, float16 or bfloat16, as they were before they were made smaller; floats of 8 bits that \
+             have no scales are read from .safetensors",
         );
     }
     Error::new("it is no PyTorch checkpoint that can be read").with_source(cause).with_hint(
@@ -310,6 +331,26 @@ mod tests {
                 assert!(error_of(&path).contains("asks to run"));
                 assert!(!witness.exists());
             }
+        }
+    }
+
+    /// As `torch.save` writes a dictionary of NumPy's arrays: the way out is printed with the name and the keys of the file.
+    #[test]
+    fn arrays_of_numpy_are_named_with_the_way_out() {
+        let array = || {
+            let state = call(
+                "numpy._core.multiarray\n_reconstruct\n",
+                &[b"cnumpy\nndarray\n".to_vec(), tuple(&[int(0)]), text("b")],
+            );
+            [state, tuple(&[int(1), tuple(&[int(1)]), text("x")]), b"b".to_vec()].concat()
+        };
+        let weights = || dict(&[("norm.bias", array()), ("norm.weight", array())]);
+        for (root, keys) in [(weights(), ""), (dict(&[("epoch", int(3)), ("model", weights())]), "[\"model\"]")] {
+            let (_folder, path) = archive(&root, &[], Stored);
+            let error = super::super::read(&path).unwrap_err();
+            assert!(error.to_string().contains("NumPy arrays"), "{error}");
+            let line = format!("numpy.savez(\"weights.npz\", **torch.load(\"w.pth\", weights_only=False){keys})");
+            assert!(error.hint().unwrap().ends_with(&line), "{:?}", error.hint());
         }
     }
 

@@ -186,7 +186,8 @@ fn fit_positions(
         _ => rows.remove(0).to_vec(),
     };
     let mut folds: Vec<(&str, Vec<f32>)> = Vec::new();
-    if class == 0 && file.class && !rows.is_empty() {
+    // A first row is the class token's, whether the file has one or lost it.
+    if class == 0 && !rows.is_empty() && (file.class || rows.len() > file.registers) {
         folds.push((CLASS, rows.remove(0).to_vec()));
     }
     if !rows.is_empty() {
@@ -200,7 +201,10 @@ fn fit_positions(
                 report.notes.push(format!("{name} took its positions, for which the model's table has no rows"));
             }
             None => {
-                report.notes.push(format!("left out {} positions, for which the model has no {name}", rows.len() / d))
+                let whose = if name == CLASS { "the class token" } else { "register tokens" };
+                let lacks = if model.contains_key(name) { "file" } else { "model" };
+                let (count, s) = (rows.len() / d, if rows.len() > d { "s" } else { "" });
+                report.notes.push(format!("left out {count} position{s} of {whose}, as the {lacks} has no {name}"));
             }
         }
     }
@@ -225,7 +229,7 @@ fn fit_kernels(tensor: &HostTensor, shape: &[usize]) -> Option<Fitted> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::weights::layout::Layout;
+    use crate::weights::key_format::KeyFormat;
     use crate::weights::state::Format;
 
     /// A file's tensors of width 1: the table counts its rows from 0, the tokens are 100 and 200.
@@ -261,7 +265,7 @@ mod tests {
         let table = [1, rows, 1];
         let model: Shapes<'_> =
             [(POSITIONS, &table[..]), (CLASS, &one[..]), (REGISTERS, &many[..]), (KERNELS, &kernels[..])].into();
-        let mut report = Report::new(&state, Layout::Timm);
+        let mut report = Report::new(&state, KeyFormat::Timm);
         fit(&mut tensors, &state, &model, Some(grid), &mut report);
         let data = |name: &str| tensors.get(name).map(|tensor| tensor.data.clone()).unwrap_or_default();
         assert_eq!(report.format, Format::Memory);
@@ -345,6 +349,14 @@ mod tests {
         let fit = fitted(tensors, None, 4, (2, 2));
         assert_eq!((fit.table, fit.class), (vec![1.0, 2.0, 3.0, 4.0], Some(107.0)));
         assert!(fit.report.to_string().contains("backbone.cls_token took its positions"), "{}", fit.report);
+        // A file that lost its token: said of that, not of registers.
+        let fit = fitted(file(5, false, 0, None), None, 4, (2, 2));
+        assert_eq!(fit.table, [1.0, 2.0, 3.0, 4.0]);
+        let said = fit.report.to_string();
+        assert!(
+            said.contains("left out 1 position of the class token, as the file has no backbone.cls_token"),
+            "{said}"
+        );
         // The file's has none (timm's no_embed_class): zero changes nothing.
         let fit = fitted(file(4, true, 4, None), None, 5, (2, 2));
         assert_eq!((fit.table, fit.class), (vec![0.0, 0.0, 1.0, 2.0, 3.0], Some(100.0)));

@@ -322,7 +322,7 @@ mod tests {
         for name in ["upscale_block.block.0.conv2.weight", table, "layers.0.attention.q_proj.bias"] {
             state.tensors.insert(name.into(), HostTensor { shape: vec![1], data: vec![0.0] });
         }
-        let error = crate::weights::our_names(&state).unwrap_err().to_string();
+        let error = crate::weights::remap_keys(&state).unwrap_err().to_string();
         assert!(error.contains("backbone.blocks.0.attn.qkv.bias"), "{error}");
     }
 }

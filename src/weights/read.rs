@@ -45,7 +45,10 @@ mod tests {
 
     #[test]
     fn names_what_is_no_weights_file() {
-        let cases: [(&[u8], &str); 9] = [
+        let cases: [(&[u8], &str); 12] = [
+            (b"GGUF\x03\x00\x00\x00", "GGUF"),
+            (b"\x08\x07\x12\x07pytorch\x1a\x03", "ONNX"),
+            (b"\x93NUMPY\x01\x00\x76\x00{'descr': '|O'", "one NumPy array"),
             (b"", "empty"),
             (b"hello", "no known kind"),
             (b"<!DOCTYPE html><html>", "web page"),

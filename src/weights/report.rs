@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::error::Error;
 use crate::text::distance;
-use crate::weights::layout::Layout;
+use crate::weights::key_format::KeyFormat;
 use crate::weights::state::{Format, StateDict};
 
 /// What [`load`](super::load) did.
@@ -15,8 +15,8 @@ pub struct Report {
     pub source: String,
     /// The kind of file.
     pub format: Format,
-    /// The layout its names follow.
-    pub layout: Layout,
+    /// The key format its names follow.
+    pub key_format: KeyFormat,
     /// The dictionary inside the file that was taken, for instance `state_dict`.
     pub wrapper: Option<String>,
     /// The parameters that took their values from the file.
@@ -47,11 +47,11 @@ pub struct Resized {
 }
 
 impl Report {
-    pub(super) fn new(state: &StateDict, layout: Layout) -> Self {
+    pub(super) fn new(state: &StateDict, key_format: KeyFormat) -> Self {
         Self {
             source: state.title(),
             format: state.format,
-            layout,
+            key_format,
             wrapper: state.wrapper.clone(),
             loaded: Vec::new(),
             elements: 0,
@@ -67,7 +67,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millions = self.elements as f64 / 1e6;
         write!(f, "loaded {} tensors, {millions:.2} M values, ", self.loaded.len())?;
-        write!(f, "from {} ({}, {}", self.source, self.format, self.layout)?;
+        write!(f, "from {} ({}, {}", self.source, self.format, self.key_format)?;
         match &self.wrapper {
             Some(wrapper) => write!(f, ", its `{wrapper}`)")?,
             None => write!(f, ")")?,
@@ -111,8 +111,8 @@ impl Problems {
     }
 
     /// The error: every problem, grouped.
-    pub(super) fn error(&self, state: &StateDict, layout: Layout) -> Error {
-        let mut text = format!("the weights in {} ({layout}) do not fit the model", state.title());
+    pub(super) fn error(&self, state: &StateDict, key_format: KeyFormat) -> Error {
+        let mut text = format!("the weights in {} ({key_format}) do not fit the model", state.title());
         let mut section = |title: &str, count: usize, lines: Vec<String>| {
             if count > 0 {
                 text.push_str(&format!("\n  {title} ({count}):"));

@@ -104,7 +104,7 @@ fn entry(name: String, value: &Value) -> Result<Entry> {
     let (dtype, shape, start, end) = fields().ok_or_else(|| broken("is incomplete".into()))?;
     let dtype = dtype_of(dtype).ok_or_else(|| {
         broken(format!("has the element type {dtype:?}, which is not supported"))
-            .with_hint("convert the weights to float32, float16 or bfloat16; those of 8-bit floats mean nothing without the scales beside them")
+            .with_hint("take the weights in float32, float16 or bfloat16, as they were before they were made smaller")
     })?;
     let bytes = elements(&name, &shape)?.checked_mul(dtype.size()).map(|n| n as u64);
     if end.checked_sub(start).is_none() || end.checked_sub(start) != bytes {
@@ -119,6 +119,8 @@ fn dtype_of(name: &str) -> Option<Dtype> {
         "F32" => Dtype::F32,
         "F16" => Dtype::F16,
         "BF16" => Dtype::Bf16,
+        "F8_E4M3" => Dtype::F8e4m3,
+        "F8_E5M2" => Dtype::F8e5m2,
         "I64" => Dtype::I64,
         "I32" => Dtype::I32,
         "I16" => Dtype::I16,
@@ -182,7 +184,7 @@ mod tests {
         assert!(error_of(&one("[18446744073709551615]", "[0,18446744073709551615]"), 8).contains("impossible shape"));
         assert!(error_of(&one("[-1]", "[0,8]"), 8).contains("incomplete"));
         assert!(error_of(&one("[1000000000000]", "[0,4000000000000]"), 8).contains("describes 4000000000000 bytes"));
-        assert!(error_of(r#"{"x":{"dtype":"F8_E4M3","shape":[1],"data_offsets":[0,1]}}"#, 1).contains("F8_E4M3"));
+        assert!(error_of(r#"{"x":{"dtype":"F8_E8M0","shape":[1],"data_offsets":[0,1]}}"#, 1).contains("F8_E8M0"));
         assert!(error_of(r#"{"x":3}"#, 0).contains("incomplete"));
         assert!(error_of("{\"x\":", 0).contains("not JSON"));
         assert!(error_of(&format!("{{\"x\":{}", "[".repeat(100_000)), 0).contains("not JSON"), "deep nesting");

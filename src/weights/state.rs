@@ -37,6 +37,7 @@ pub struct StateDict {
 
 /// The kinds of files that can be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Format {
     /// No file: tensors taken from a module.
     #[default]

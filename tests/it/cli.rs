@@ -103,7 +103,7 @@ mode = "whole"
 #[test]
 fn help_names_every_command() {
     let help = Lab::new().ok(&["--help"]);
-    for command in ["demo", "train", "eval", "predict", "compare", "inspect"] {
+    for command in ["demo", "train", "eval", "probe", "predict", "compare", "inspect"] {
         assert!(help.contains(command), "{help}");
     }
     insta::assert_snapshot!("help", help);

@@ -8,7 +8,7 @@ use burn::tensor::Tensor;
 use structtoken::backbone::{AnyBackbone, Backbone as _, BackboneConfig, Dinov3Config, Encoder, VitConfig};
 use structtoken::decoder::{AnyDecoder, DecoderConfig, EomtConfig, Output};
 use structtoken::layers::{ForwardContext, Gridded, Init, MlpLayer, parameters};
-use structtoken::weights::{self, HostTensor, Layout, LoadOptions, StateDict};
+use structtoken::weights::{self, HostTensor, KeyFormat, LoadOptions, StateDict};
 
 use crate::golden::{Golden, hashed, test_device};
 
@@ -146,7 +146,7 @@ fn maps_and_gradients() {
             let data = data.unwrap_or_else(|| vec![f32::NAN; tensor.data.len()]);
             theirs.tensors.insert(name.clone(), HostTensor { shape: tensor.shape.clone(), data });
         }
-        let theirs = weights::our_names(&theirs).unwrap().tensors;
+        let theirs = weights::remap_keys(&theirs).unwrap().tensors;
         let mut compared = 0;
         for (name, ours) in parameters::gradients(&network, grads) {
             let theirs = &theirs[&name].data;
@@ -206,13 +206,13 @@ fn the_authors_names() {
         let quarter = if case == "plus" { 4 } else { 2 };
         let periods = (0..quarter).map(|j| 100f32.powf(j as f32 / quarter as f32)).collect();
         state.tensors.insert("rope_embed.periods".into(), vector(periods));
-        let (ours, expected) = (weights::our_names(&state).unwrap(), weights::our_names(&theirs).unwrap());
-        assert_eq!((ours.layout, expected.layout), (Layout::Timm, Layout::HuggingFace));
+        let (ours, expected) = (weights::remap_keys(&state).unwrap(), weights::remap_keys(&theirs).unwrap());
+        assert_eq!((ours.key_format, expected.key_format), (KeyFormat::Timm, KeyFormat::HuggingFace));
         assert!(ours.tensors == expected.tensors, "{case}");
     }
     // DINOv2's: packed, by its authors' names and by timm's.
     let theirs = published("giant");
-    let expected = weights::our_names(&theirs).unwrap().tensors;
+    let expected = weights::remap_keys(&theirs).unwrap().tensors;
     for packed in ["w12", "fc1"] {
         let out = if packed == "w12" { "w3" } else { "fc2" };
         let mut state = StateDict::default();
@@ -221,6 +221,6 @@ fn the_authors_names() {
             let name = name.replace(".fc1.", &format!(".{packed}.")).replace(".fc2.", &format!(".{out}."));
             state.tensors.insert(name, tensor.clone().into_owned());
         }
-        assert!(weights::our_names(&state).unwrap().tensors == expected, "{packed}");
+        assert!(weights::remap_keys(&state).unwrap().tensors == expected, "{packed}");
     }
 }

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor};
 use serde_json::Value;
 use structtoken::dataset::shapes::Shapes;
 use structtoken::dataset::{Classes, Dataset, Sample, Split};
-use structtoken::decoder::Answer;
+use structtoken::decoder::SegLogits;
 use structtoken::eval::{EvalOptions, accumulate};
 use structtoken::image::{IGNORE, Image, Labels};
 use structtoken::infer::InferMode;
@@ -39,13 +39,13 @@ fn eval(lab: &Lab, arguments: &[&str]) -> String {
 #[test]
 fn shards_in_any_order_are_the_whole() {
     let lab = trained();
-    let whole = json(&eval(&lab, &["--json", "--suspects", "5"]));
+    let whole = json(&eval(&lab, &["--json", "--label-issues", "5"]));
     assert_eq!(whole["images"], 11);
     for count in [1, 2, 3, 12] {
         let mut files: Vec<String> = (1..=count).map(|i| format!("shard-{i}-of-{count}.json")).collect();
         for (i, file) in files.iter().enumerate() {
             let shard = format!("{}/{count}", i + 1);
-            eval(&lab, &["--shard", &shard, "--out", file, "--suspects", "5"]);
+            eval(&lab, &["--shard", &shard, "--out", file, "--label-issues", "5"]);
         }
         for turn in [0, 1, 2] {
             let turn = turn % files.len();
@@ -63,17 +63,18 @@ fn shards_in_any_order_are_the_whole() {
     let twice = ["shard-1-of-2.json", "shard-1-of-2.json", "shard-2-of-2.json"];
     lab.refused(&merge(&twice), &["are both shard 1/2"]);
     lab.refused(&merge(&["shard-1-of-2.json", "shard-2-of-3.json"]), &["another division"]);
-    eval(&lab, &["--shard", "2/2", "--out", "flipped.json", "--suspects", "5", "--set", "eval.flip=true"]);
+    eval(&lab, &["--shard", "2/2", "--out", "flipped.json", "--label-issues", "5", "--set", "eval.flip=true"]);
     lab.refused(&merge(&["shard-1-of-2.json", "flipped.json"]), &["`flipped.json`", "other inference settings"]);
     lab.write("other.json", "{}");
     lab.refused(&merge(&["other.json"]), &["cannot read the shard `other.json`"]);
     lab.refused(&merge(&["none.json"]), &["none.json"]);
     // The pages of both ways: with pictures, and without where there is no model.
+    // The name of the option in earlier versions.
     eval(&lab, &["--suspects", "5", "--report", "whole.html"]);
     lab.ok(&merge(&["shard-1-of-1.json", "--report", "merged.html"]));
     let page = |name: &str| std::fs::read_to_string(lab.path(name)).unwrap();
     assert!(page("whole.html").contains("id=\"worst\"") && !page("merged.html").contains("id=\"worst\""));
-    for part in ["id=\"edges\"", "id=\"calibration\"", "id=\"confusion\"", "id=\"suspects\""] {
+    for part in ["id=\"edges\"", "id=\"calibration\"", "id=\"confusion\"", "id=\"label_issues\""] {
         assert!(page("whole.html").contains(part) && page("merged.html").contains(part), "{part}");
     }
 }
@@ -91,7 +92,7 @@ fn what_is_left_out_changes_nothing_else() {
     let lab = trained();
     let all = json(&eval(&lab, &["--json"]));
     let labels = json(&eval(&lab, &["--json", "--labels-only"]));
-    assert!(all["calibration"]["ece"].is_number() && labels["calibration"].is_null() && all["suspects"].is_null());
+    assert!(all["calibration"]["ece"].is_number() && labels["calibration"].is_null() && all["label_issues"].is_null());
     for key in ["matrix", "miou", "boundary", "distance", "confused", "worst", "miou_interval"] {
         assert_eq!(all[key], labels[key], "{key}");
         assert!(!all[key].is_null(), "{key}");
@@ -111,7 +112,8 @@ fn what_is_left_out_changes_nothing_else() {
 #[cfg(target_os = "linux")]
 fn peak(lab: &Lab, images: usize) -> (f64, u64) {
     let set = format!("data.shapes.val={images}");
-    let arguments = ["eval", MODEL, "--device", "cpu", "--threads", "2", "--suspects", "30", "--report", "page.html"];
+    let arguments =
+        ["eval", MODEL, "--device", "cpu", "--threads", "2", "--label-issues", "30", "--report", "page.html"];
     let output = lab.run(&[&arguments[..], &["--set", &set, "--set", "data.shapes.size=96"]].concat());
     let talk = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{talk}");
@@ -203,23 +205,23 @@ impl Dataset for Flipped<'_> {
     }
 }
 
-/// For each suspect whether at least half of a flipped region lies in its box, each region being found once; and how many
+/// For each issue whether at least half of a flipped region lies in its box, each region being found once; and how many
 /// regions were flipped.
-fn judge(set: &Flipped, suspects: &[LabelIssue]) -> (Vec<bool>, usize) {
+fn judge(set: &Flipped, label_issues: &[LabelIssue]) -> (Vec<bool>, usize) {
     let mut flipped: Vec<(usize, usize, Vec<usize>)> = Vec::new();
     for index in 0..set.len() {
         let (sample, regions) = set.labels(index);
         flipped.extend(regions.into_iter().map(|region| (index, sample.labels.width, region)));
     }
     let count = flipped.len();
-    let hits = suspects.iter().map(|suspect| {
-        let [left, top, width, height] = suspect.bounds;
+    let hits = label_issues.iter().map(|issue| {
+        let [left, top, width, height] = issue.bounds;
         let found = flipped.iter().position(|(index, across, region)| {
             let inside = region.iter().filter(|at| {
                 let (x, y) = (*at % across, *at / across);
                 (left..left + width).contains(&x) && (top..top + height).contains(&y)
             });
-            *index == suspect.index && 2 * inside.count() >= region.len()
+            *index == issue.index && 2 * inside.count() >= region.len()
         });
         found.map(|at| flipped.swap_remove(at)).is_some()
     });
@@ -260,7 +262,7 @@ impl Dataset for Painted {
 struct Reader;
 
 impl Network for Reader {
-    fn answer(&self, images: Tensor<4>) -> Answer {
+    fn predict_logits(&self, images: Tensor<4>) -> SegLogits {
         let [b, _, h, w] = images.dims();
         let red = images.clone().narrow(1, 0, 1).reshape([b, h / 4, 4, w / 4, 4]);
         let mean: Vec<f32> = red.mean_dim(4).mean_dim(2).into_data().try_to_vec().unwrap();
@@ -292,7 +294,7 @@ impl Network for Reader {
     }
 }
 
-fn suspects(
+fn label_issues(
     network: &dyn Network,
     preprocess: &Preprocess,
     config: &InferConfig,
@@ -301,10 +303,10 @@ fn suspects(
 ) -> Vec<LabelIssue> {
     let device = Device::flex();
     let inference = Inference { network, preprocess, config, device: &device };
-    let ask = EvalOptions { confidence: true, suspects: n };
+    let ask = EvalOptions { confidence: true, label_issues: n };
     let indices: Vec<usize> = (0..set.len()).collect();
     let counted = accumulate(&inference, set, &indices, ask, &mut |_, _| ControlFlow::Continue(())).unwrap().unwrap();
-    counted.evaluation(&set.classes().names).suspects.unwrap()
+    counted.evaluation(&set.classes().names).label_issues.unwrap()
 }
 
 #[test]
@@ -313,7 +315,7 @@ fn flipped_labels_are_found() {
     let flipped = Flipped { inner: &set, seed: 1 };
     let preprocess = Preprocess { mean: [0.0; 3], std: [1.0; 3], range: None };
     let config = InferConfig { mode: InferMode::Whole, ..InferConfig::default() };
-    let found = suspects(&Reader, &preprocess, &config, &flipped, 100);
+    let found = label_issues(&Reader, &preprocess, &config, &flipped, 100);
     let (hits, count) = judge(&flipped, &found);
     let (precision, recall) = at(&hits, count, count);
     eprintln!("{count} flipped, {} suspected; at {count}: precision {precision:.3}, recall {recall:.3}", found.len());
@@ -334,13 +336,13 @@ fn flipped_labels_of_a_model() {
         return;
     };
     let device = Device::flex();
-    let (model, mut card) = structtoken::artifact::open(&path, &device).unwrap();
+    let (model, mut card) = structtoken::model_file::open(&path, &device).unwrap();
     if let Ok(root) = std::env::var("STRUCTTOKEN_DATA") {
         card.data.root = Some(root.into());
     }
     let set = card.data.open(Split::Val).unwrap();
     let flipped = Flipped { inner: set.as_ref(), seed: 1 };
-    let found = suspects(&model, &card.data.preprocess, &card.eval, &flipped, 1000);
+    let found = label_issues(&model, &card.data.preprocess, &card.eval, &flipped, 1000);
     let (hits, count) = judge(&flipped, &found);
     eprintln!("{count} of the regions of {} images flipped, {} suspected", set.len(), found.len());
     for k in [10, 25, 50, 100, count, 2 * count] {

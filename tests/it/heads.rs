@@ -122,7 +122,7 @@ fn check_gradients(model: &structtoken::model::Model, grads: burn::tensor::Gradi
             .collect(),
         ..weights::StateDict::default()
     };
-    let ours = weights::our_names(&state).unwrap().tensors;
+    let ours = weights::remap_keys(&state).unwrap().tensors;
     let mut found = 0;
     for (name, grad) in parameters::gradients(model, grads) {
         let Some(expected) = ours.get(&name) else { continue };

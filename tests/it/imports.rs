@@ -3,35 +3,65 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-/// The rooms from the ground up: each uses only those before it.
-const ORDER: [&str; 35] = [
-    "error", "text", "rng", "stats", "shard", "guard", "room", "files", "device", // leaves
-    "kernels", "layers", "backbone", "decoder", "loss", "model", "weights", // tensors
-    "image", "dataset", "augment", "loader", "tools", // data
-    "infer", "metrics", "overlay", "eval", "train", // a network at work
-    "config", "artifact", "predict", "run", // recipes, model files, run folders
-    "inspect", "bench", "plan", "report", "sweep",
+/// The modules from the ground up: each uses only those before it.
+const ORDER: [&str; 36] = [
+    "error",
+    "text",
+    "rng",
+    "stats",
+    "shard",
+    "guard",
+    "available_memory",
+    "files",
+    "device", // leaves
+    "kernels",
+    "layers",
+    "backbone",
+    "decoder",
+    "loss",
+    "model",
+    "weights", // tensors
+    "image",
+    "dataset",
+    "augment",
+    "loader",
+    "tools", // data
+    "infer",
+    "metrics",
+    "overlay",
+    "eval",
+    "train", // a network at work
+    "config",
+    "model_file",
+    "predict",
+    "run", // recipes, model files, run folders
+    "inspect",
+    "bench",
+    "plan",
+    "report",
+    "probe",
+    "sweep",
 ];
 
 #[test]
 fn imports_point_down() {
-    let height = |room: &str| ORDER.iter().position(|known| *known == room);
+    let height = |module: &str| ORDER.iter().position(|known| *known == module);
     let mut faults = Vec::new();
     let graph = graph();
     for (file, imports) in &graph {
-        let room = room(file);
-        let Some(own) = height(room) else {
-            faults.push(format!("`{room}` has no place in the order"));
+        let module = module(file);
+        let Some(own) = height(module) else {
+            faults.push(format!("`{module}` has no place in the order"));
             continue;
         };
-        for used in imports.iter().map(|used| self::room(used)).filter(|used| *used != room) {
+        for used in imports.iter().map(|used| self::module(used)).filter(|used| *used != module) {
             if height(used).is_none_or(|height| height >= own) {
-                faults.push(format!("{file} uses `{used}`, which is not below `{room}`"));
+                faults.push(format!("{file} uses `{used}`, which is not below `{module}`"));
             }
         }
     }
     assert!(graph.len() > 200 && graph.values().map(BTreeSet::len).sum::<usize>() > 500, "imports are found");
-    assert!(ORDER.iter().all(|known| graph.keys().any(|file| room(file) == *known)), "a room is gone");
+    assert!(ORDER.iter().all(|known| graph.keys().any(|file| module(file) == *known)), "a module is gone");
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
@@ -70,7 +100,7 @@ fn the_map_names_every_file() {
             folder = header.split('`').next().unwrap().to_owned();
             named.insert(format!("{folder}mod.rs"));
         }
-        // All names of the first column are paths: beside the one before, below the room's folder, or from the root.
+        // All names of the first column are paths: beside the one before, below the module's folder, or from the root.
         let (first, second) = row[2..].split_once(" | ").unwrap();
         let words = |cell| str::split(cell, '`').skip(1).step_by(2);
         let mut beside = folder.clone();
@@ -122,7 +152,7 @@ fn imports_are_read_in_every_form() {
     assert_eq!(imports(text, "r::own", &known), ["a", "a::b", "a::b::d", "h", "r::f"].map(str::to_owned).into());
 }
 
-fn room(file: &str) -> &str {
+fn module(file: &str) -> &str {
     file.split("::").next().unwrap()
 }
 

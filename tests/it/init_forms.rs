@@ -114,7 +114,7 @@ fn via_regions() {
     let regions = [
         serde_json::json!({"shape_attributes": {"name": "polygon", "all_points_x": [0, 20, 20], "all_points_y": [0, 0, 20]}, "region_attributes": {"class": "cat"}}),
         serde_json::json!({"shape_attributes": {"name": "rect", "x": 30, "y": 20, "width": 5, "height": 5}, "region_attributes": {"class": {"dog": true, "cat": false}}}),
-        serde_json::json!({"shape_attributes": {"name": "circle", "cx": 5, "cy": 25, "r": 3}, "region_attributes": {}}),
+        serde_json::json!({"shape_attributes": {"name": "circle", "cx": 5, "cy": 25, "r": 3}, "region_attributes": {"class": "object"}}),
         serde_json::json!({"shape_attributes": {"name": "point", "cx": 5, "cy": 25}, "region_attributes": {"class": "cat"}}),
     ];
     // As VIA names its exports, and as projects do; and as spreadsheets of other countries and systems save them.

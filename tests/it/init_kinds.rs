@@ -48,7 +48,7 @@ fn set(lab: &Lab, count: usize, of: Mask) {
 
 /// Runs a printed command as it stands; `structtoken` is this program.
 #[cfg(unix)]
-fn paste(lab: &Lab, command: &str) -> (bool, String) {
+pub(crate) fn paste(lab: &Lab, command: &str) -> (bool, String) {
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_structtoken")).parent().unwrap();
     let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
     let mut bash = std::process::Command::new("bash");
@@ -58,7 +58,7 @@ fn paste(lab: &Lab, command: &str) -> (bool, String) {
 }
 
 /// What `init` says of the folder `set`, and the classes that it finds.
-fn init(lab: &Lab, more: &[&str]) -> (String, Vec<String>) {
+pub(crate) fn init(lab: &Lab, more: &[&str]) -> (String, Vec<String>) {
     let output = lab.run(&[&["data", "init", "set"][..], more].concat());
     let talk = String::from_utf8(output.stderr).unwrap();
     if !output.status.success() {
@@ -69,13 +69,13 @@ fn init(lab: &Lab, more: &[&str]) -> (String, Vec<String>) {
 }
 
 /// The commands of this program in a text: their words, without the program's name.
-fn commands(talk: &str) -> Vec<Vec<String>> {
+pub(crate) fn commands(talk: &str) -> Vec<Vec<String>> {
     let command = |text: &str| {
         let mut words: Vec<String> = Vec::new();
         for word in text.split_whitespace() {
-            let value = words
-                .last()
-                .is_some_and(|last| last.starts_with("--") && !["--yes", "--pixels"].contains(&last.as_str()));
+            let value = words.last().is_some_and(|last| {
+                last.starts_with("--") && !["--yes", "--pixels", "--percent"].contains(&last.as_str())
+            });
             let plain = word.trim_end_matches([',', ';', '`', ':', ')', '.']);
             if words.len() >= 3 && !value && !plain.starts_with("--") {
                 break;
@@ -91,7 +91,7 @@ fn commands(talk: &str) -> Vec<Vec<String>> {
 }
 
 /// Runs all commands that a text names, each from where the text left things; those with a place to be filled in are left out.
-fn run_all(lab: &Lab, kind: &str, talk: &str) {
+pub(crate) fn run_all(lab: &Lab, kind: &str, talk: &str) {
     for words in commands(talk) {
         if words.iter().any(|word| word.contains("DIR")) {
             continue;
@@ -101,6 +101,7 @@ fn run_all(lab: &Lab, kind: &str, talk: &str) {
             for name in ["dataset.toml", "dataset-train.txt", "dataset-val.txt"] {
                 let _ = std::fs::remove_file(lab.path(&format!("set/{name}")));
             }
+            let _ = std::fs::remove_dir_all(lab.path("set/dataset-masks"));
         }
         let output = lab.run(&words);
         let said = String::from_utf8_lossy(&output.stderr);
@@ -378,7 +379,7 @@ fn tables_of_splits_complete_each_other() {
 }
 
 /// A polygon of each image, in the form of COCO.
-fn coco(category: impl Fn(usize) -> (usize, &'static str), names: &[&str], ring: &[f64]) -> String {
+pub(crate) fn coco(category: impl Fn(usize) -> (usize, &'static str), names: &[&str], ring: &[f64]) -> String {
     let images: Vec<_> = names
         .iter()
         .enumerate()
@@ -394,7 +395,7 @@ fn coco(category: impl Fn(usize) -> (usize, &'static str), names: &[&str], ring:
     serde_json::json!({"images": images, "annotations": annotations, "categories": categories}).to_string()
 }
 
-const SQUARE: [f64; 8] = [0.0, 0.0, 20.0, 0.0, 20.0, 16.0, 0.0, 16.0];
+pub(crate) const SQUARE: [f64; 8] = [0.0, 0.0, 20.0, 0.0, 20.0, 16.0, 0.0, 16.0];
 
 #[test]
 fn coco_as_tools_write_it() {

@@ -184,6 +184,193 @@ fn only_what_init_made_is_replaced() {
     }
 }
 
+/// Whatever lies in the folder of masks, in plain sight or not, is the person's if `init` did not put it there.
+#[test]
+fn nothing_goes_with_the_folder_of_masks() {
+    let lab = Lab::new();
+    (0..3).for_each(|at| picture(&lab, &format!("set/images/{at}.png")));
+    lab.write("set/all.json", coco(&["0.png", "1.png", "2.png"]));
+    lab.ok(&["init", "set"]);
+    let note = lab.path("set/dataset-masks/.drawn-by-init");
+    let refused = || {
+        let before = snapshot(lab.dir.path());
+        lab.refused(&["init", "set", "--yes"], &["dataset-masks", "as it is", "move"]);
+        assert!(snapshot(lab.dir.path()) == before);
+    };
+    let deep = format!("set/dataset-masks/{}x.png", "d/".repeat(20));
+    for path in
+        [".gitignore", ".notes.md", ".before/0.png", "old/0.png"].map(|name| format!("set/dataset-masks/{name}"))
+    {
+        lab.write(&path, "mine");
+        refused();
+        std::fs::remove_file(lab.path(&path)).unwrap();
+        let folder = lab.path(&path).parent().unwrap().to_owned();
+        if folder != lab.path("set/dataset-masks") {
+            // An empty folder is somebody's too.
+            refused();
+            std::fs::remove_dir(folder).unwrap();
+        }
+    }
+    lab.write(&deep, "mine");
+    refused();
+    std::fs::remove_dir_all(lab.path("set/dataset-masks/d")).unwrap();
+    let text = std::fs::read_to_string(&note).unwrap();
+    std::fs::write(&note, format!("{text}my remarks\n")).unwrap();
+    refused();
+    std::fs::write(&note, &text).unwrap();
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt;
+        let odd = lab.path("set/dataset-masks").join(std::ffi::OsStr::from_bytes(b"\xe4ndern.png"));
+        if std::fs::write(&odd, "mine").is_ok() {
+            lab.refused(&["init", "set", "--yes"], &["dataset-masks", "as it is"]);
+            std::fs::remove_file(&odd).unwrap();
+        }
+        let pipe = lab.path("set/dataset-masks/pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        lab.refused(&["init", "set", "--yes"], &["pipe", "as it is"]);
+        std::fs::remove_file(&pipe).unwrap();
+        // Links, although what they lead to is as it was written.
+        for name in ["dataset.toml", "dataset-train.txt", "dataset-masks/0.png"] {
+            let (path, moved) = (lab.path("set").join(name), lab.path("moved"));
+            std::fs::rename(&path, &moved).unwrap();
+            std::os::unix::fs::symlink(&moved, &path).unwrap();
+            lab.refused(&["init", "set", "--yes"], &[name, "as it is"]);
+            std::fs::rename(&moved, &path).unwrap();
+        }
+    }
+    // What file managers leave is in nobody's way; the masks of another description are.
+    lab.write("set/dataset-masks/.DS_Store", "x");
+    lab.ok(&["init", "set", "--yes"]);
+    lab.refused(&["init", "set", "--out", "set/dataset.v2", "--yes"], &["dataset-masks", "as it is"]);
+    // An edited description keeps all that it names: what is to be moved away is said at once.
+    let toml = std::fs::read_to_string(lab.path("set/dataset.toml")).unwrap();
+    lab.write("set/dataset.toml", format!("{toml} "));
+    let names = ["`set/dataset.toml`, `set/dataset-val.txt`, `set/dataset-train.txt`, `set/dataset-masks` away"];
+    lab.refused(&["init", "set", "--yes"], &names);
+    lab.write("set/dataset.toml", toml.replacen("{\"\":", "{\"note\":\"mine\",\"\":", 1));
+    lab.refused(&["init", "set", "--yes"], &["as it is"]);
+}
+
+/// Files that cannot be read may hold anything.
+#[cfg(unix)]
+#[test]
+fn what_cannot_be_read_stays() {
+    use std::os::unix::fs::PermissionsExt;
+    let lab = Lab::new();
+    (0..3).for_each(|at| picture(&lab, &format!("set/images/{at}.png")));
+    lab.write("set/all.json", coco(&["0.png", "1.png", "2.png"]));
+    lab.ok(&["init", "set"]);
+    let list = lab.path("set/dataset-train.txt");
+    let whole = std::fs::read(&list).unwrap();
+    // Larger than anything that is read, without a byte on the disk.
+    std::fs::File::options().write(true).open(&list).unwrap().set_len(1100 << 20).unwrap();
+    lab.refused(&["init", "set", "--yes"], &["dataset-train.txt", "as it is"]);
+    assert_eq!(list.metadata().unwrap().len(), 1100 << 20);
+    std::fs::write(&list, whole).unwrap();
+    for name in ["set/dataset-train.txt", "set/dataset-masks", "set/dataset-masks/1.png"] {
+        let (path, closed) = (lab.path(name), std::fs::Permissions::from_mode(0o000));
+        let open = path.metadata().unwrap().permissions();
+        std::fs::set_permissions(&path, closed).unwrap();
+        let readable = std::fs::File::open(&path).is_ok();
+        let output = lab.run(&["init", "set", "--yes"]);
+        let hidden = std::fs::read_dir(lab.path("set"))
+            .unwrap()
+            .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with('.'));
+        assert_eq!(hidden.count(), 0, "{name}");
+        if readable {
+            // Root reads everything.
+            println!("skipped: nothing is closed to this user");
+            return;
+        }
+        assert_eq!(output.status.code(), Some(1), "{name}");
+        std::fs::set_permissions(&path, open).unwrap();
+    }
+    lab.ok(&["init", "set", "--yes"]);
+}
+
+/// A process that is killed between two steps leaves what the next one knows as its own, whatever that one is to write.
+#[test]
+fn a_killed_init_is_gone_on_with() {
+    let lab = Lab::new();
+    (0..8).for_each(|at| picture(&lab, &format!("set/images/{at}.png")));
+    let json = |count: usize| {
+        let names: Vec<String> = (0..count).map(|at| format!("{at}.png")).collect();
+        coco(&names.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    lab.write("set/all.json", json(4));
+    lab.ok(&["init", "set"]);
+    let old = snapshot(&lab.path("set"));
+    lab.write("set/all.json", json(8));
+    lab.ok(&["init", "set", "--yes"]);
+    let (new, list) = (snapshot(&lab.path("set")), std::fs::read(lab.path("set/dataset-train.txt")).unwrap());
+    let text = std::fs::read_to_string(lab.path("set/dataset.toml")).unwrap();
+    let sums = text.rsplit_once("wrote it: ").unwrap().1.trim().to_owned();
+    let masks = |state: &BTreeMap<String, Vec<u8>>| {
+        std::fs::remove_dir_all(lab.path("set/dataset-masks")).unwrap();
+        for (name, bytes) in state.iter().filter(|(name, _)| name.contains("dataset-masks")) {
+            std::fs::create_dir_all(Path::new(name).parent().unwrap()).unwrap();
+            std::fs::write(name, bytes).unwrap();
+        }
+    };
+    let toml = lab.path("set/dataset.toml").to_str().unwrap().to_owned();
+    for description in [Some(&old[&toml]), None] {
+        for then in [8, 6] {
+            masks(&new);
+            lab.write("set/dataset-train.txt", &list);
+            lab.write("set/.dataset.toml.being-written", &sums);
+            match description {
+                Some(bytes) => drop(lab.write("set/dataset.toml", bytes)),
+                None => std::fs::remove_file(lab.path("set/dataset.toml")).unwrap(),
+            }
+            std::fs::remove_file(lab.path("set/dataset-val.txt")).ok();
+            lab.write("set/all.json", json(then));
+            lab.ok(&["init", "set", "--yes"]);
+            assert!(!lab.path("set/.dataset.toml.being-written").exists());
+            lab.ok(&["data", "check", "set/dataset.toml"]);
+        }
+    }
+    lab.write("set/all.json", json(8));
+    lab.ok(&["init", "set", "--yes"]);
+    assert!(snapshot(&lab.path("set")) == new);
+    // Lists that a description has no more go with it.
+    lab.write("set/train.json", json(4));
+    lab.write("set/val.json", coco(&["4.png", "5.png"]));
+    std::fs::remove_file(lab.path("set/all.json")).unwrap();
+    lab.ok(&["init", "set", "--yes"]);
+    ["set/train.json", "set/val.json"].iter().for_each(|name| std::fs::remove_file(lab.path(name)).unwrap());
+    lab.write("set/all.json", json(8));
+    lab.ok(&["init", "set", "--yes"]);
+    assert!(snapshot(&lab.path("set")) == new);
+}
+
+/// What would be written can be read again, or it is not written.
+#[cfg(unix)]
+#[test]
+fn names_that_files_cannot_hold_are_told() {
+    let lab = Lab::new();
+    for (folder, names) in
+        [("blank", ["a 1", "b ", "c", "d"]), ("lead", ["a", " b", "c", "d"]), ("line", ["a\nb", "b", "c", "d"])]
+    {
+        let names = names.map(|name| format!("{name}.png"));
+        names.iter().for_each(|name| picture(&lab, &format!("{folder}/images/{name}")));
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        lab.write(&format!("{folder}/all.json"), coco(&names).replace("a\nb", "a\\nb"));
+        lab.refused(&["init", folder], &["cannot stand in a list", "rename"]);
+        assert!(!lab.path(folder).join("dataset.toml").exists());
+    }
+    // An image that is not there, by a name that no comment may hold; and a folder whose name a shell would read.
+    let folder = "it's $HOME";
+    (0..3).for_each(|at| picture(&lab, &format!("{folder}/images/{at}.png")));
+    lab.write(&format!("{folder}/all.json"), coco(&["0.png", "1.png", "2.png", "e\\u001bs\\u007fc.png"]));
+    let talk = lab.refused(&["data", "check", folder], &["run: structtoken init"]);
+    let command = talk.split("run: structtoken ").nth(1).unwrap().split(", which").next().unwrap().to_owned();
+    let script = format!("{} {command}", env!("CARGO_BIN_EXE_structtoken"));
+    let output = std::process::Command::new("bash").args(["-c", &script]).current_dir(lab.dir.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    lab.ok(&["data", "check", &format!("{folder}/dataset.toml")]);
+}
+
 /// A failure leaves what an earlier call wrote, and nothing beside it.
 #[test]
 fn a_failure_leaves_the_earlier_state() {

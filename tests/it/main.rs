@@ -1,6 +1,7 @@
 //! The one integration-test binary.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod advice;
 mod bad_input;
 mod cli;
 mod compare;
@@ -11,28 +12,32 @@ mod dinov3;
 mod elsewhere;
 mod evaluation;
 mod every_decoder;
+mod finetune;
 mod floats;
 mod golden;
 mod heads;
+mod hints;
 mod imports;
+mod init_annotations;
 mod init_forms;
 mod init_kinds;
 mod init_labels;
 mod init_layouts;
+mod init_looks;
 mod init_options;
 mod init_safety;
 mod names;
-mod onwards;
 mod ops_kernels;
 mod ops_losses;
-mod origin;
 mod parity;
 mod predict;
+mod probe;
 mod processes;
 mod queries;
 mod recipes;
 mod remedies;
 mod repeat;
 mod resume;
+mod resume_check;
 mod stdout;
 mod weights;

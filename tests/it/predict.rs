@@ -114,6 +114,145 @@ fn files_that_no_prediction_wrote_are_replaced_only_when_asked() {
     lab.refused(&predict(&["set/images/b.jpg", "--out", "elsewhere"]), &["elsewhere/b.png"]);
 }
 
+/// Every format holds the labels of the PNG; all of them are replaced by the same command, until somebody edits them.
+#[test]
+fn answers_of_every_format_are_the_same_labels() {
+    let lab = Lab::new();
+    // One that a link has to quote.
+    let images = ["a b.png", "below/c.bmp"];
+    for (seed, name) in images.iter().enumerate() {
+        save(&lab, &format!("photos/{name}"), seed as u32);
+    }
+    let all = "png,overlay,geojson,coco,coco-rle,label-studio,stats,npy";
+    let model = model();
+    let predict = |more: &[&str]| {
+        lab.ok(
+            &[&["predict", &model, "photos", "--out", "out", "--device", "cpu", "--tolerance", "0"][..], more].concat()
+        )
+    };
+    let said = predict(&["--format", all]);
+    assert_eq!(said, predict(&["--format", "png,overlay", "--format", "geojson,coco,coco-rle,label-studio,stats,npy"]));
+    assert_eq!(said.lines().count(), 2 * 6 + 2, "{said}");
+    assert!(said.lines().all(|path| lab.path(path).is_file()), "{said}");
+
+    let json =
+        |path: &str| -> serde_json::Value { serde_json::from_slice(&std::fs::read(lab.path(path)).unwrap()).unwrap() };
+    let [coco, runs] = ["out/coco.json", "out/coco_rle.json"].map(json);
+    let listed: Vec<_> = coco["images"].as_array().unwrap().iter().map(|image| image["file_name"].clone()).collect();
+    assert_eq!(listed, images);
+    assert!(coco["images"] == runs["images"] && coco["categories"] == runs["categories"]);
+    for (number, name) in ["a b", "below/c"].iter().enumerate() {
+        let mask = read_mask(lab.path(&format!("out/{name}.png"))).unwrap();
+        let structtoken::image::RawMask::Index { values, .. } = &mask else { panic!("{mask:?}") };
+        let array = std::fs::read(lab.path(&format!("out/{name}.npy"))).unwrap();
+        assert!(array[128..].iter().map(|id| u16::from(*id)).eq(values.iter().copied()));
+        let stats = json(&format!("out/{name}_stats.json"));
+        assert_eq!(stats["image"], images[number]);
+        let classes = stats["classes"].as_array().unwrap();
+        let polygons = json(&format!("out/{name}.geojson"));
+        assert_eq!(polygons["image"]["file_name"], images[number]);
+        let task = &json(&format!("out/{name}_label_studio.json"))[0];
+        assert!(
+            ["a%20b.png", "below/c.bmp"]
+                .contains(&task["data"]["image"].as_str().unwrap().split("?d=").nth(1).unwrap())
+        );
+        assert_eq!(task["predictions"][0]["result"].as_array().unwrap().len(), classes.len());
+        for class in classes {
+            let id = class["id"].as_u64().unwrap();
+            let pixels = values.iter().filter(|value| u64::from(**value) == id).count() as u64;
+            let area = |list: &serde_json::Value, is_its: &dyn Fn(&serde_json::Value) -> bool| {
+                let its: Vec<u64> = list
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .filter(|one| is_its(one))
+                    .map(|one| one.get("area").or_else(|| one["properties"].get("area")).unwrap().as_u64().unwrap())
+                    .collect();
+                (its.len() as u64, its.iter().sum::<u64>())
+            };
+            let of_image =
+                |one: &serde_json::Value| one["image_id"] == number as u64 + 1 && one["category_id"] == id + 1;
+            let regions = class["regions"].as_u64().unwrap();
+            assert_eq!(class["pixels"], pixels);
+            assert_eq!(area(&polygons["features"], &|one| one["properties"]["class_id"] == id), (regions, pixels));
+            assert_eq!(area(&coco["annotations"], &of_image), (regions, pixels));
+            assert_eq!(area(&runs["annotations"], &of_image), (1, pixels));
+        }
+    }
+    // Somebody's work is not replaced; what no format writes is not asked for.
+    for path in ["out/coco.json", "out/below/c.geojson", "out/a b_stats.json", "out/below/c.npy"] {
+        let before = std::fs::read(lab.path(path)).unwrap();
+        std::fs::write(lab.path(path), "mine").unwrap();
+        lab.refused(&["predict", &model, "photos", "--out", "out", "--format", all], &[path, "no earlier prediction"]);
+        std::fs::write(lab.path(path), before).unwrap();
+    }
+    predict(&["--format", all]);
+    let hidden = std::fs::read_dir(lab.path("out")).unwrap().map(|entry| entry.unwrap().file_name());
+    let hidden: Vec<_> = hidden.filter(|name| name.to_str().unwrap().starts_with('.')).collect();
+    assert_eq!(hidden, [".structtoken-arrays"], "nothing unfinished is left");
+    let alone = lab.ok(&["predict", &model, "photos", "--out", "alone", "--format", "coco", "--json"]);
+    assert_eq!((alone.lines().count(), std::fs::read_dir(lab.path("alone")).unwrap().count()), (3, 2), "{alone}");
+}
+
+/// COCO's files are what `data init` reads, which draws the same masks.
+#[test]
+fn coco_files_come_back_as_masks() {
+    let lab = Lab::new();
+    let model = model();
+    for form in ["coco", "coco-rle"] {
+        let (images, out) = (format!("{form}/images"), format!("{form}/out"));
+        for seed in 0..3 {
+            save(&lab, &format!("{images}/{seed}.png"), seed);
+        }
+        let formats = format!("png,{form}");
+        let exact = ["--tolerance", "0"];
+        let more: &[&str] = if form == "coco" { &exact } else { &[] };
+        let predict = ["predict", &model, &images, "--out", &out, "--format", &formats, "--device", "cpu"];
+        lab.ok(&[&predict[..], more].concat());
+        let name = format!("{}.json", form.replace('-', "_"));
+        std::fs::rename(lab.path(&format!("{out}/{name}")), lab.path(&format!("{form}/{name}"))).unwrap();
+        let values = |path: String| match read_mask(lab.path(&path)).unwrap() {
+            structtoken::image::RawMask::Index { values, .. } => values,
+            mask => panic!("{mask:?}"),
+        };
+        let predicted: Vec<_> = (0..3).map(|seed| values(format!("{out}/{seed}.png"))).collect();
+        std::fs::remove_dir_all(lab.path(&out)).unwrap();
+        lab.ok(&["data", "init", form]);
+        // Of the classes that are there; 0 is what no outline covers.
+        let used: std::collections::BTreeSet<u16> = predicted.concat().into_iter().collect();
+        for (seed, mask) in predicted.iter().enumerate() {
+            let rank = |class: &u16| 1 + used.iter().position(|one| one == class).unwrap() as u16;
+            let expected: Vec<u16> = mask.iter().map(rank).collect();
+            assert_eq!(values(format!("{form}/dataset-masks/{seed}.png")), expected, "{form}");
+        }
+    }
+}
+
+/// What of the options can have no effect, or no file, is refused before anything is computed.
+#[test]
+fn options_that_do_not_fit_a_format_are_refused() {
+    let lab = Lab::new();
+    for name in ["a/x.png", "b/x.png"] {
+        save(&lab, name, 1);
+    }
+    let model = model();
+    let predict = |more: &[&'static str]| [&["predict", &model, "a/x.png", "--device", "cpu"][..], more].concat();
+    lab.refused(&predict(&["--tolerance", "2"]), &["--tolerance", "--format geojson"]);
+    lab.refused(&predict(&["--min-area", "2", "--format", "stats"]), &["--min-area", "coco-rle"]);
+    for tolerance in ["--tolerance=-1", "--tolerance=nan", "--tolerance=inf"] {
+        lab.refused(&predict(&[tolerance, "--format", "coco"]), &["tolerance of", "choose 0"]);
+    }
+    // The remedies.
+    lab.ok(&predict(&["--tolerance", "2", "--format", "geojson"]));
+    lab.ok(&predict(&["--min-area", "2", "--format", "coco-rle,label-studio"]));
+    lab.ok(&predict(&["--tolerance", "0", "--format", "coco"]));
+    // Two images of one name, and the remedy.
+    lab.refused(&predict(&["b/x.png", "--format", "coco"]), &["both be called `x.png`", "a folder that holds both"]);
+    lab.ok(&["predict", &model, ".", "--device", "cpu", "--format", "coco"]);
+    let coco = std::fs::read_to_string(lab.path("predictions/coco.json")).unwrap();
+    assert!(coco.contains("\"a/x.png\"") && coco.contains("\"b/x.png\""));
+}
+
 /// What was predicted before is no image, wherever it lies: the same command works again, and with another place.
 #[test]
 fn earlier_predictions_among_the_inputs_are_left_out() {
@@ -259,8 +398,8 @@ fn jpeg_masks_are_taken_where_the_set_allows_them() {
     lab.write("set.toml", text);
     let output = lab.run(&["data", "check", "set.toml"]);
     let report = String::from_utf8(output.stdout).unwrap();
-    assert!(!output.status.success() && report.contains("jpeg_tolerance = 16"), "{report}");
-    lab.write("set.toml", format!("jpeg_tolerance = 100\n{text}"));
+    assert!(!output.status.success() && report.contains("`jpeg_tolerance = 255` takes"), "{report}");
+    lab.write("set.toml", format!("jpeg_tolerance = 255\n{text}"));
     let output = lab.run(&["data", "check", "set.toml"]);
     let report = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{report}");

@@ -360,3 +360,42 @@ fn few_processes_are_an_error_that_says_so() {
         assert!(talk.contains("cannot start the CPU threads") && talk.contains("RAYON_NUM_THREADS=1"), "{talk}");
     }
 }
+
+/// Kernels can be held to fewer instructions than the machine has, and compute the same; what does not exist is refused.
+#[test]
+fn the_instruction_set_can_be_lowered() {
+    let lab = Lab::new();
+    lab.write("tiny.toml", TINY);
+    let with = |value: &str, arguments: &[&str]| {
+        let output = lab.command(arguments).env("STRUCTTOKEN_SIMD", value).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let bench = ["bench", "tiny.toml", "--repeat", "1", "--size", "32", "--device", "cpu"];
+    let (code, talk) = with("baseline", &bench);
+    assert!(code == Some(0) && talk.contains("timing on cpu (baseline)"), "{talk}");
+    let (code, talk) = with("sse9", &bench);
+    assert!(
+        code == Some(1) && talk.contains("STRUCTTOKEN_SIMD=sse9") && talk.contains("baseline, avx2, avx512"),
+        "{talk}"
+    );
+    // The best that there is, for what cannot be had.
+    let (code, talk) = with("avx512", &bench);
+    if code != Some(0) {
+        let best = talk.split("set it to `").nth(1).and_then(|rest| rest.split('`').next()).unwrap().to_owned();
+        let (code, talk) = with(&best, &bench);
+        assert!(code == Some(0) && talk.contains(&format!("timing on cpu ({best})")), "{talk}");
+    }
+    // Other orders of addition, and no other answer.
+    let mut losses = Vec::new();
+    for value in ["baseline", ""] {
+        let out = format!("run-{value}");
+        let train = ["train", "tiny.toml", "--set", "train.iterations=3", "--device", "cpu", "--out", &out];
+        let (code, talk) = with(value, &train);
+        assert_eq!(code, Some(0), "{talk}");
+        let log = std::fs::read_to_string(lab.path(&out).join("log.ndjson")).unwrap();
+        let last = log.lines().rfind(|line| line.contains("\"loss\"")).unwrap().to_owned();
+        let row: serde_json::Value = serde_json::from_str(&last).unwrap();
+        losses.push(row["loss"].as_f64().unwrap());
+    }
+    assert!((losses[0] - losses[1]).abs() < 1e-3 * losses[0].abs(), "{losses:?}");
+}

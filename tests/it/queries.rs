@@ -7,12 +7,12 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use structtoken::backbone::{AnyBackbone, BackboneConfig, Encoder, VitConfig};
 use structtoken::decoder::{
-    Answer, AnyDecoder, Decoder as _, DecoderConfig, DecoderLoss, EomtConfig, Mask2FormerConfig, MaskFormerConfig,
-    Output, SetLossConfig,
+    AnyDecoder, Decoder as _, DecoderConfig, DecoderLoss, EomtConfig, Mask2FormerConfig, MaskFormerConfig, Output,
+    SegLogits, SetLossConfig,
 };
 use structtoken::layers::resize::{Mode, resize_channels_last};
 use structtoken::layers::{ForwardContext, Init, parameters};
-use structtoken::loss::{Criterion, Truth, set};
+use structtoken::loss::{Criterion, Truth, set_criterion};
 use structtoken::weights::{self, HostTensor, StateDict};
 
 use crate::golden::{Golden, allowed, channels_first, hashed, relative_difference, shared, test_device};
@@ -30,7 +30,7 @@ fn json(folder: &std::path::Path, name: &str) -> serde_json::Value {
 
 /// The reference's parameters, whatever their names, under ours without `prefix`; every one must be used.
 fn load<M: Module>(module: M, state: &StateDict, prefix: &str) -> M {
-    let mut tensors = weights::our_names(state).unwrap().tensors;
+    let mut tensors = weights::remap_keys(state).unwrap().tensors;
     let module = parameters::map(module, |parameter, value| {
         let name = format!("{prefix}{}", parameter.name);
         let tensor = tensors.remove(&name).unwrap_or_else(|| panic!("no tensor for {name}"));
@@ -74,9 +74,9 @@ fn compare(
 }
 
 /// The published order: masks to image size, then votes.
-fn semantic(answer: Answer, size: (usize, usize)) -> Vec<f32> {
+fn semantic(answer: SegLogits, size: (usize, usize)) -> Vec<f32> {
     let maps = resize_channels_last(answer.maps, size, Mode::Bilinear, false);
-    channels_first(&Answer { maps, votes: answer.votes }.scores().into_data())
+    channels_first(&SegLogits { maps, votes: answer.votes }.scores().into_data())
 }
 
 fn truth(golden: &Golden, name: &str) -> Truth {
@@ -106,7 +106,7 @@ fn check_losses(
     for (i, prediction) in predictions.iter().enumerate() {
         let ours = if i + 1 == predictions.len() { "final".to_owned() } else { i.to_string() };
         let name = if ours == "final" { last.to_owned() } else { ours.clone() };
-        for pair in set::matches(prediction, truth, &decoder.set, &ours, &mut draw) {
+        for pair in set_criterion::hungarian_match(prediction, truth, &decoder.set, &ours, &mut draw) {
             let (queries, classes): &mut (Vec<usize>, Vec<usize>) =
                 seen.entry(format!("{name}.{}", pair.image)).or_default();
             queries.push(pair.query);
@@ -155,7 +155,7 @@ fn check_gradients<M: Module>(
             .collect(),
         ..StateDict::default()
     };
-    let mut theirs = weights::our_names(&state).unwrap().tensors;
+    let mut theirs = weights::remap_keys(&state).unwrap().tensors;
     for (name, grad) in parameters::gradients(module, grads) {
         let name = format!("{prefix}{name}");
         let expected = theirs.remove(&name).unwrap_or_else(|| panic!("no gradient for {name}"));
@@ -204,7 +204,7 @@ fn head<M: Module>(
         assert!(missing.is_empty(), "{missing:?}");
         let (shape, _) = golden.get(&format!("{tag}.label"));
         let size = (shape[1], shape[2]);
-        golden.check(&format!("{tag}.sem"), &semantic(output.clone().answer(), size), FORWARD);
+        golden.check(&format!("{tag}.sem"), &semantic(output.clone().seg_logits(), size), FORWARD);
         let truth = truth(&golden, &format!("{tag}.label"));
         check_losses((output.clone(), judged.into()), &truth, &json["loss"][tag], tag, "final");
         if tag == "a" {
@@ -414,7 +414,7 @@ fn the_numbers_of_eomt() {
             let missing: Vec<&String> = expected.filter(|key| !compared.contains(key) && !skipped(key)).collect();
             assert!(missing.is_empty(), "{missing:?}");
             if golden.0.contains_key(&format!("{tag_variant}.sem")) {
-                let sem = semantic(output.clone().answer(), (size[0], size[1]));
+                let sem = semantic(output.clone().seg_logits(), (size[0], size[1]));
                 golden.check(&format!("{tag_variant}.sem"), &sem, FORWARD);
             }
             let theirs = &json["loss"][&tag_variant];

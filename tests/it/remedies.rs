@@ -92,6 +92,8 @@ fn what_is_said_of_weights_that_do_not_fit_makes_them_fit() {
         "model.backbone.class_token=false",
         "model.backbone.final_norm=true",
         "model.backbone.reg_tokens=2",
+        "model.backbone.mlp_layer=swiglu",
+        "model.backbone.type=dinov3",
         "model.decoder.num_blocks=3",
         "model.decoder.block=cse",
     ]

@@ -22,7 +22,7 @@ fn every_command_that_prints_fails_where_it_cannot() {
     }
     let model = "run/model.safetensors";
     let quick = ["--set", "train.iterations=1", "--device", "cpu"];
-    let commands: [&[&str]; 20] = [
+    let commands: [&[&str]; 21] = [
         &["--help"],
         &["--version"],
         &["eval", "--help"],
@@ -32,6 +32,7 @@ fn every_command_that_prints_fails_where_it_cannot() {
         &["inspect", model, "--json"],
         &["eval", model, "--device", "cpu"],
         &["eval", model, "--json", "--device", "cpu"],
+        &["probe", model, "--images", "1", "--cues", "grey", "--device", "cpu"],
         &["predict", model, "set/images", "--out", "masks", "--device", "cpu"],
         &["predict", model, "set/images", "--out", "masks", "--json", "--device", "cpu"],
         &["data", "check", "set"],

@@ -10,7 +10,7 @@ use structtoken::decoder::DecoderConfig;
 use structtoken::device;
 use structtoken::error::{Error, Result};
 use structtoken::infer::InferMode;
-use structtoken::kernels::Precision;
+use structtoken::kernels::{self, Precision};
 use structtoken::model::ModelConfig;
 
 use crate::console::{emit, print};
@@ -100,7 +100,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         return Ok(End::Done);
     }
     let (device, name) = device::open(&arguments.computing.device)?;
-    talk!("timing on {name}, {} threads", rayon::current_num_threads());
+    let instructions = if name == "cpu" { format!(" ({})", kernels::instruction_set()?) } else { String::new() };
+    talk!("timing on {name}{instructions}, {} threads", rayon::current_num_threads());
     if !arguments.json {
         print(&format!(
             "{:<40} {:>10} {:>22} {:>9} {:>10} {:>8} {:>8}",

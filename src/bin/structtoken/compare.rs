@@ -50,7 +50,8 @@ pub(crate) struct Arguments {
     /// Folder of the comparison [default: runs/compare/NAME-OF-THE-RECIPE]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Do only every N-th run, starting at the I-th [default: as a Slurm array or an indexed Kubernetes Job says]
+    /// Train only every N-th run, starting at the I-th, so that N machines share the work [default: what a Slurm array or an
+    /// indexed Kubernetes Job sets]
     #[arg(long, value_name = "I/N")]
     shard: Option<Shard>,
     /// Number of shards, where the environment gives only the index of this one

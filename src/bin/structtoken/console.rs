@@ -88,12 +88,6 @@ impl Console {
         self
     }
 
-    /// For another attempt at the same run: what was seen of the one before is forgotten.
-    pub(crate) fn again(&mut self) {
-        self.dashboard = Dashboard::default();
-        self.tallies = self.tallies.take().map(|_| (None, None));
-    }
-
     /// What the evaluation with these scores found; none if it was the work of an earlier process.
     pub(crate) fn found(&self, scores: &Scores) -> Option<Evaluation> {
         let (_, best) = self.tallies.as_ref()?;
@@ -117,6 +111,11 @@ impl Console {
 }
 
 impl Observer for Console {
+    fn restarted(&mut self) {
+        self.dashboard = Dashboard::default();
+        self.tallies = self.tallies.take().map(|_| (None, None));
+    }
+
     fn note(&mut self, message: &str) {
         self.line(message);
     }

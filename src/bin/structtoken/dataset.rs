@@ -47,7 +47,7 @@ pub(crate) fn named(path: &Path) -> Result<Option<Named>> {
 pub(crate) fn describe(folder: &Path, toml: &Path, purpose: Purpose, splits: bool) -> Result<init::Plan> {
     let steps = Steps::new("looking at files");
     let options = Options { purpose, ..Options::default() };
-    let found = init::look(folder, toml, &options, &|done, all| steps.show(done, all))?;
+    let found = init::detect_format(folder, toml, &options, &|done, all| steps.show(done, all))?;
     init::write(&found, false, &|done, all| steps.show(done, all))?;
     steps.clear();
     talk!("found {}; classes: {}", found.kind, found.classes());
@@ -104,7 +104,7 @@ impl Opened {
         }
         let options = Options { names: classes.to_vec(), ..Options::default() };
         let steps = Steps::new("looking at files");
-        let found = init::look(folder, toml, &options, &|done, all| steps.show(done, all));
+        let found = init::detect_format(folder, toml, &options, &|done, all| steps.show(done, all));
         steps.clear();
         let fits = found.is_ok_and(|found| found.spec.classes.iter().all(|class| classes.contains(&class.name)));
         let names = classes.join(",");

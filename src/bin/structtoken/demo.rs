@@ -39,8 +39,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     make_room(&run)?;
     let started = Instant::now();
     let asked = config.train.iterations;
-    // A run that is cut off while its rate is still high shows less than one that is bent to end there.
-    if config.train.schedule.bends.is_empty() {
+    // A run that is cut off while its rate is still high shows less than one that is rescheduled to end there.
+    if config.train.schedule.reschedules.is_empty() {
         config.train.max_time.get_or_insert(train::Time(budget));
     }
     let _lock = run::prepare(&config, &run, false)?;
@@ -53,7 +53,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     );
     let mut console = Console::new(false)?.tallying();
     let command = command_line();
-    let session = run::Session {
+    let options = run::RunOptions {
         run: &run,
         resume: false,
         trial: false,
@@ -61,7 +61,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         device_name: &device_name,
         command: &command,
     };
-    let outcome = run::train(&config, &session, &mut console)?;
+    let outcome = run::train(&config, &options, &mut console)?;
     if outcome.interrupted {
         return Ok(End::Interrupted);
     }

@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use clap::{Args, Subcommand, ValueEnum};
-use structtoken::artifact::{self, ModelCard};
 use structtoken::config::Config;
 use structtoken::dataset::{Classes, Dataset, Joined, Matched, Split};
 use structtoken::error::{Error, Result};
@@ -18,6 +17,7 @@ use structtoken::eval::summary::Evaluation;
 use structtoken::infer::{Inference, memory};
 use structtoken::layers::parameters::visit;
 use structtoken::model::Model;
+use structtoken::model_file::{self, ModelCard};
 use structtoken::report::About;
 use structtoken::shard::Shard;
 use structtoken::text::word;
@@ -34,9 +34,29 @@ use crate::{Computing, End};
 pub(crate) struct Arguments {
     #[command(subcommand)]
     action: Option<Action>,
+    #[command(flatten)]
+    source: Source,
+    /// List N regions whose truth may be wrong: the model is sure of another class; not with --labels-only
+    #[arg(long, alias = "suspects", value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=10_000))]
+    label_issues: u16,
+    /// Leave calibration out, which needs the probabilities of the labels; not with --label-issues, which needs them too
+    #[arg(long, conflicts_with = "label_issues")]
+    labels_only: bool,
+    /// Evaluate every N-th image, starting at the I-th, and write the counts to --out for `eval merge`
+    #[arg(long, value_name = "I/N", requires = "out", conflicts_with_all = ["report", "json"])]
+    shard: Option<Shard>,
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    pub(crate) computing: Computing,
+}
+
+/// A model, and the images it is looked at with.
+#[derive(Args)]
+pub(crate) struct Source {
     /// Model file, or a recipe together with --weights
     #[arg(required = true)]
-    model: Option<PathBuf>,
+    pub(crate) model: Option<PathBuf>,
     /// Weights for a recipe: a published StructToken checkpoint or any file that holds the whole network
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
@@ -50,23 +70,10 @@ pub(crate) struct Arguments {
     /// Split to evaluate on [default: val; with --data, all if there is no validation split]
     #[arg(long, value_enum)]
     split: Option<SplitName>,
-    /// List N regions whose truth may be wrong: the model is sure of another class; not with --labels-only
-    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=10_000))]
-    suspects: u16,
-    /// Leave calibration out, which needs the probabilities of the labels; not with --suspects, which needs them too
-    #[arg(long, conflicts_with = "suspects")]
-    labels_only: bool,
-    /// Evaluate every N-th image, starting at the I-th, and write the counts to --out for `eval merge`
-    #[arg(long, value_name = "I/N", requires = "out", conflicts_with_all = ["report", "json"])]
-    shard: Option<Shard>,
-    #[command(flatten)]
-    output: Output,
-    #[command(flatten)]
-    pub(crate) computing: Computing,
 }
 
 const EXAMPLES: &str = "Examples:
-  structtoken eval runs/camvid/model.safetensors --report report.html --suspects 50
+  structtoken eval runs/camvid/model.safetensors --report report.html --label-issues 50
   structtoken eval runs/camvid/model.safetensors --data other/ --split all     on other images
   structtoken eval runs/camvid/model.safetensors --shard 1/2 --out 1.json     on one machine
   structtoken eval runs/camvid/model.safetensors --shard 2/2 --out 2.json     on another
@@ -86,16 +93,16 @@ enum Action {
 
 /// Where the numbers go.
 #[derive(Args)]
-struct Output {
+pub(crate) struct Output {
     /// Also write the scores as JSON to this file
     #[arg(long, value_name = "FILE")]
-    out: Option<PathBuf>,
+    pub(crate) out: Option<PathBuf>,
     /// Print the scores as JSON instead of tables
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
     /// Also write a page with pictures
     #[arg(long, value_name = "FILE.html")]
-    report: Option<PathBuf>,
+    pub(crate) report: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -111,24 +118,20 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         output.check(&shards)?;
         return merge_shards(&shards, &output);
     }
-    let Some(path) = &arguments.model else { unreachable!("the model is required") };
+    let Some(path) = &arguments.source.model else { unreachable!("the model is required") };
     arguments.output.check(std::slice::from_ref(path))?;
     let (device, name) = device::open(&arguments.computing.device)?;
-    let Work { model, config, dataset, title, split, weights, opened } = Work::open(path, &arguments, &device)?;
-    let ask = EvalOptions { confidence: !arguments.labels_only, suspects: arguments.suspects.into() };
+    let work = Work::open(path, &arguments.source, &device)?;
+    let of = work.name();
+    // A folder is described for as long as it is read.
+    let Work { model, config, dataset, split, weights, opened: _opened, .. } = work;
+    let ask = EvalOptions { confidence: !arguments.labels_only, label_issues: arguments.label_issues.into() };
     let indices: Vec<usize> = match arguments.shard {
         Some(shard) => shard.range(dataset.len()).collect(),
         None => (0..dataset.len()).collect(),
     };
     let (preprocess, settings) = (&config.data.preprocess, &config.eval);
     let inference = Inference { network: &model, preprocess, config: settings, device: &device };
-    // Splits that were chosen for a moment are none of the set.
-    let divided = opened.as_ref().is_none_or(|opened| opened.has_val || !opened.is_temporary());
-    let of = match split.as_str() {
-        ALL if !divided => title.clone(),
-        ALL => format!("all splits of {title}"),
-        split => format!("the {split} split of {title}"),
-    };
     let counted = Arc::new(AtomicBool::new(false));
     let interrupted = until_counted(&counted)?;
     talk!("evaluating {} images of {of} on {name}", indices.len());
@@ -234,7 +237,7 @@ fn merge_shards(shards: &[PathBuf], output: &Output) -> Result<End> {
 
 impl Output {
     /// Refuses to replace what was read, or files that no evaluation wrote, before any work is done.
-    fn check(&self, inputs: &[PathBuf]) -> Result<()> {
+    pub(crate) fn check(&self, inputs: &[PathBuf]) -> Result<()> {
         let files =
             [(&self.out, "--out", "{", "scores as JSON"), (&self.report, "--report", "<!doctype html", "a page")];
         for (path, option, beginning, what) in files {
@@ -290,25 +293,37 @@ fn write_page(
 }
 
 /// What is evaluated.
-struct Work {
-    model: Model,
-    config: Config,
-    dataset: Arc<dyn Dataset>,
+pub(crate) struct Work {
+    pub(crate) model: Model,
+    pub(crate) config: Config,
+    pub(crate) dataset: Arc<dyn Dataset>,
     /// What the dataset is called.
-    title: String,
+    pub(crate) title: String,
     /// The part of it: the name of a split, or [`ALL`].
-    split: String,
+    pub(crate) split: String,
     /// The file the weights are in.
-    weights: PathBuf,
+    pub(crate) weights: PathBuf,
     /// Where a folder is described while it is read.
-    opened: Option<Opened>,
+    pub(crate) opened: Option<Opened>,
 }
 
 /// All splits at once.
 const ALL: &str = "all";
 
 impl Work {
-    fn open(path: &Path, arguments: &Arguments, device: &burn::tensor::Device) -> Result<Self> {
+    /// Which images they are, in words.
+    pub(crate) fn name(&self) -> String {
+        let title = &self.title;
+        // Splits that were chosen for a moment are none of the set.
+        let divided = self.opened.as_ref().is_none_or(|opened| opened.has_val || !opened.is_temporary());
+        match self.split.as_str() {
+            ALL if !divided => title.clone(),
+            ALL => format!("all splits of {title}"),
+            split => format!("the {split} split of {title}"),
+        }
+    }
+
+    pub(crate) fn open(path: &Path, arguments: &Source, device: &burn::tensor::Device) -> Result<Self> {
         if path.extension().is_some_and(|ending| ending == "toml") {
             let config = Config::read(path, &arguments.changes)?;
             let Some(weights) = arguments.weights.clone() else {
@@ -322,19 +337,18 @@ impl Work {
         if arguments.weights.is_some() {
             return Err(Error::new("--weights goes with a recipe; a model file has its own"));
         }
-        let (model, card) = artifact::open(path, device)?;
-        let config = settings(&card, &arguments.changes, path)?;
+        let (model, card) = model_file::open(path, device)?;
+        let mut config = settings(&card, &arguments.changes, path)?;
+        if arguments.data.is_none()
+            && let Some(note) = config.data.find_again(path, Some(&card.label_map))
+        {
+            talk!("note: {note}");
+        }
         Self::on(model, config, &card.classes, path.to_owned(), arguments)
     }
 
     /// With the dataset of the recipe, or the one of `--data`.
-    fn on(
-        model: Model,
-        mut config: Config,
-        classes: &Classes,
-        weights: PathBuf,
-        arguments: &Arguments,
-    ) -> Result<Self> {
+    fn on(model: Model, mut config: Config, classes: &Classes, weights: PathBuf, arguments: &Source) -> Result<Self> {
         let title = arguments.data.as_ref().map_or(config.data.dataset.clone(), |path| path.display().to_string());
         let opened = {
             let splits = arguments.split.is_some_and(|split| !matches!(split, SplitName::All));

@@ -22,7 +22,7 @@ const EXAMPLES: &str = "Examples:
 ///
 /// It knows folders of images and masks with common names, one or several masks per image, Pascal VOC, Cityscapes,
 /// ADE20K, KITTI, LoveDA and Mapillary, exports of CVAT and Label Studio, and the outlines of YOLO, COCO, LabelMe,
-/// Supervisely and VIA, which it draws as masks next to the TOML. If there is no validation split, it makes one from
+/// Supervisely and VIA, and run lengths in tables, which it draws as masks next to the TOML. If there is no validation split, it makes one from
 /// the names of the images.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
@@ -32,14 +32,14 @@ pub(crate) struct Arguments {
     /// File to write [default: DIR/dataset.toml]
     #[arg(long, value_name = "FILE.toml")]
     out: Option<PathBuf>,
-    /// Folder of images, if its name does not tell
+    /// Folder that holds the images, if `init` does not find it by its name
     #[arg(long, value_name = "DIR")]
     images: Option<PathBuf>,
-    /// Folder of masks, if its name does not tell
+    /// Folder that holds the masks, if `init` does not find it by its name
     #[arg(long, value_name = "DIR")]
     masks: Option<PathBuf>,
-    /// Names of the classes, in the order of their values in the masks; of outlines and joined masks, in the order in which
-    /// `init` lists the classes
+    /// Names of the classes, in the order of their values in the masks; for outlines, and for several masks per image, in the
+    /// order in which `init` lists the classes
     #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
     names: Vec<String>,
     /// Value of the first name where that is not clear: 0, or 1 if the names leave out the background
@@ -51,6 +51,9 @@ pub(crate) struct Arguments {
     /// Read coordinates above 1 in YOLO files as pixels
     #[arg(long)]
     pixels: bool,
+    /// Read coordinates above 1 in YOLO files as percentages
+    #[arg(long, conflicts_with = "pixels")]
+    percent: bool,
     /// Read JPEG masks: round each value to the nearest common one that is at most N away, for instance 16; 127 for
     /// black-and-white masks
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=127))]
@@ -99,6 +102,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         void: arguments.void.map(values),
         jpeg_tolerance: arguments.jpeg_tolerance,
         pixels: arguments.pixels,
+        percent: arguments.percent,
         purpose: Purpose::Lasting,
         text: arguments.text.map(|text| match text {
             Text::Gbk => TextEncoding::Gbk,
@@ -106,7 +110,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         }),
     };
     let steps = Steps::new("reading masks");
-    let plan = init::look(&arguments.dir, &out, &options, &|done, all| steps.show(done, all))?;
+    let plan = init::detect_format(&arguments.dir, &out, &options, &|done, all| steps.show(done, all))?;
     steps.clear();
     let counts: Vec<String> = plan.counts.iter().map(|(split, count)| format!("{count} {split}")).collect();
     let (kind, classes) = (&plan.kind, plan.spec.classes.len());

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
-use structtoken::artifact::{self, ModelCard};
 use structtoken::config::Config;
 use structtoken::error::{Error, Result};
+use structtoken::model_file::{self, ModelCard};
 use structtoken::{inspect, weights};
 
 use crate::End;
@@ -58,8 +58,8 @@ fn recipe(arguments: &Arguments) -> Result<End> {
 
 fn file(path: &Path, as_json: bool) -> Result<End> {
     let summary = weights::describe(path)?;
-    let card = artifact::read_card(path).ok();
-    let layout = match (summary.layout, summary.architecture) {
+    let card = model_file::read_card(path).ok();
+    let layout = match (summary.key_format, summary.architecture) {
         (Some(layout), _) => match &summary.convolutional {
             Some(network) => format!("{layout} ({network})"),
             None => layout.to_string(),

@@ -22,7 +22,9 @@ mod demo;
 mod eval;
 mod init;
 mod inspect;
+mod outputs;
 mod predict;
+mod probe;
 mod repeat;
 mod runner;
 mod train;
@@ -32,7 +34,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use structtoken::error::{Error, Result};
-use structtoken::text;
+use structtoken::{kernels, text};
 
 #[global_allocator]
 static ALLOCATOR: allocator::Allocator = allocator::Allocator;
@@ -51,6 +53,7 @@ const EXAMPLES: &str = "Examples:
   structtoken data check streets/dataset.toml               report what is wrong with it
   structtoken train configs/camvid/dinov2-s_pwe.toml --out runs/camvid
   structtoken eval runs/camvid/model.safetensors            on its own validation split; --data DIR for other images
+  structtoken probe runs/camvid/model.safetensors           what each class is found by
   structtoken predict runs/camvid/model.safetensors photo.jpg --overlay
   structtoken inspect runs/camvid/model.safetensors";
 
@@ -66,6 +69,8 @@ enum Command {
     Train(train::Arguments),
     /// Evaluate a model: mIoU, accuracy and Dice per class, calibration, label issues
     Eval(eval::Arguments),
+    /// Find out what a model goes by: shape, texture, colour, position, tokens
+    Probe(probe::Arguments),
     /// Label images with a model
     Predict(predict::Arguments),
     /// Train a recipe with several decoders and seeds on one budget, and report which is better
@@ -87,6 +92,7 @@ impl Command {
             Command::Demo(demo::Arguments { computing, .. })
             | Command::Train(train::Arguments { computing, .. })
             | Command::Eval(eval::Arguments { computing, .. })
+            | Command::Probe(probe::Arguments { computing, .. })
             | Command::Predict(predict::Arguments { computing, .. })
             | Command::Compare(compare::Arguments { computing, .. })
             | Command::Bench(bench::Arguments { computing, .. }) => Some(computing),
@@ -103,6 +109,7 @@ impl Command {
             Command::Data(arguments) => data::run(arguments),
             Command::Train(arguments) => train::run(arguments),
             Command::Eval(arguments) => eval::run(arguments),
+            Command::Probe(arguments) => probe::run(arguments),
             Command::Predict(arguments) => predict::run(arguments),
             Command::Compare(arguments) => compare::run(arguments),
             Command::Bench(arguments) => bench::run(arguments),
@@ -137,6 +144,7 @@ fn main() -> ExitCode {
     large_files_are_errors();
     let work = || {
         let Some(Cli { command }) = parse()? else { return Ok(End::Done) };
+        kernels::instruction_set()?;
         start_threads(command.computing())?;
         rayon::scope(|_| command.run())
     };

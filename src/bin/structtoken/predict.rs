@@ -5,54 +5,66 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use structtoken::error::{Error, Result};
-use structtoken::image::{Image, Labels, encode_index_png, encode_png};
+use structtoken::image::outlines::{self, OutlineOptions};
+use structtoken::image::{ImageRemarks, Labels, encode_index_png, encode_png};
 use structtoken::infer::InferMode;
 use structtoken::model::ModelConfig;
-use structtoken::predict::written::{is_prediction, sign};
-use structtoken::predict::{Predictor, write_probabilities};
-use structtoken::rng::fnv1a;
+use structtoken::predict::written::{is_prediction, sign, write_recorded};
+use structtoken::predict::{Predictor, encode_npy, write_probabilities};
 use structtoken::tools::init::{Role, Roles};
-use structtoken::{artifact, device, files};
+use structtoken::{device, files, model_file};
 
 use crate::console::{Steps, bar, emit, print};
 use crate::eval::settings;
+use crate::outputs::{Collections, Described, Format, Output, Outputs, file_name, options, write_json};
 use crate::{Computing, End};
 
 /// Label images with a model
 #[derive(Args)]
 pub(crate) struct Arguments {
     /// Model file
-    model: PathBuf,
-    /// Images, or folders of images; of a folder that is a dataset, its images without the masks
+    pub(crate) model: PathBuf,
+    /// Images, or folders of images; in the folder of a dataset, masks are left out
     #[arg(required = true)]
     inputs: Vec<PathBuf>,
-    /// Folder for the label maps
+    /// Folder for what is written
     #[arg(long, value_name = "DIR", default_value = "predictions")]
-    out: PathBuf,
+    pub(crate) out: PathBuf,
+    /// What to write; may be repeated, or list several with commas
+    #[arg(long = "format", value_enum, value_name = "FORMAT", value_delimiter = ',', default_value = "png")]
+    pub(crate) formats: Vec<Format>,
+    /// Pixels that simplified polygons may lie off the border between the pixels; below 0.5 they cover exactly the same
+    /// pixels, and 0 keeps every corner
+    #[arg(long, value_name = "PIXELS", default_value_t = OutlineOptions::default().tolerance)]
+    pub(crate) tolerance: f64,
+    /// Leave regions of fewer pixels out of polygons, run lengths and brush strokes, and fill holes of fewer
+    #[arg(long, value_name = "PIXELS", default_value_t = OutlineOptions::default().min_area)]
+    pub(crate) min_area: u64,
     /// Also write each image with its classes drawn over it
     #[arg(long)]
-    overlay: bool,
+    pub(crate) overlay: bool,
     /// Also write the class probabilities, `[classes, height, width]`, as 16-bit .npy
     #[arg(long)]
-    probabilities: bool,
-    /// Replace files that earlier predictions did not write too
+    pub(crate) probabilities: bool,
+    /// Also replace files that were not written by an earlier prediction
     #[arg(long)]
-    overwrite: bool,
+    pub(crate) overwrite: bool,
     /// Change a setting of the model, for instance eval.mode=slide for images that are too large as a whole; may be
     /// repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     changes: Vec<String>,
     /// Print what was written to stdout, one JSON object per line
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
     #[command(flatten)]
     pub(crate) computing: Computing,
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<End> {
+    let options = options(&arguments)?;
     let images = images(&arguments)?;
     let (device, _) = device::open(&arguments.computing.device)?;
-    let (model, card) = artifact::open(&arguments.model, &device)?;
+    let (model, card) = model_file::open(&arguments.model, &device)?;
     let config = settings(&card, &arguments.changes, &arguments.model)?;
     let whole = (config.eval.mode == InferMode::Whole).then(|| Whole { model: card.model.clone(), told: false });
     let predictor = Predictor::new(model, config.data.preprocess, config.eval, device, card.classes)?;
@@ -61,11 +73,13 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let progress = bar("{wide_bar} {msg}  {eta} left");
     progress.set_length(images.len() as u64 * STEPS);
     let (mut failed, mut whole): (Vec<Error>, _) = (Vec::new(), whole);
+    let mut seen = Seen::default();
+    let mut collections = Collections::begin(&arguments, options, &predictor.classes().names)?;
     for (done, (path, name)) in images.iter().enumerate() {
         progress.set_message(format!("{}/{}", done + 1, images.len()));
         let mut within = |share: f64| progress.set_position(done as u64 * STEPS + (share * STEPS as f64) as u64);
-        match one(&predictor, path, name, &arguments, whole.as_mut(), &mut within) {
-            Ok(()) => {}
+        match one(&predictor, path, name, (&arguments, options), (whole.as_mut(), &mut seen), &mut within) {
+            Ok(labels) => collections.add(&file_name(path, name), &labels)?,
             Err(error) if images.len() == 1 => return Err(error),
             Err(error) => {
                 progress.suspend(|| crate::report(&error));
@@ -75,6 +89,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         progress.set_position((done as u64 + 1) * STEPS);
     }
     progress.finish_and_clear();
+    seen.say(predictor.has_range());
+    if failed.len() < images.len() {
+        collections.finish(&arguments)?;
+    }
     match failed.len() {
         0 => Ok(End::Done),
         count => Err(Error::new(format!("{count} of {} images could not be predicted", images.len()))
@@ -105,15 +123,68 @@ impl Whole {
     }
 }
 
+/// What the pixels do not show of the files: how many, and the first of them.
+#[derive(Default)]
+struct Seen {
+    pages: Option<(usize, PathBuf)>,
+    transparent: Option<(usize, PathBuf)>,
+    deep: Option<(usize, PathBuf)>,
+    /// The highest value of 16 bits.
+    high: u16,
+}
+
+impl Seen {
+    fn add(&mut self, path: &Path, remarks: &ImageRemarks) {
+        for (found, count) in [
+            (remarks.more, &mut self.pages),
+            (remarks.transparent, &mut self.transparent),
+            (remarks.deep.is_some(), &mut self.deep),
+        ] {
+            if found {
+                count.get_or_insert_with(|| (0, path.to_owned())).0 += 1;
+            }
+        }
+        self.high = self.high.max(remarks.deep.map_or(0, |[_, high]| high));
+    }
+
+    /// `mapped`: the model says which 16-bit values are black and white.
+    fn say(&self, mapped: bool) {
+        let who = |(count, first): &(usize, PathBuf)| match count {
+            1 => format!("`{}`", first.display()),
+            count => format!("{count} images (`{}` first)", first.display()),
+        };
+        if let Some(pages) = &self.pages {
+            talk!("note: several pages or frames in {}: the first is used", who(pages));
+        }
+        if let Some(transparent) = &self.transparent {
+            talk!(
+                "note: transparent pixels in {}: the colours that lie below the transparency are used",
+                who(transparent)
+            );
+        }
+        let all = ImageRemarks { deep: Some([0, self.high]), ..ImageRemarks::default() };
+        if let (Some(deep), Some([_, most]), false) = (&self.deep, all.narrow_range(), mapped) {
+            talk!(
+                "note: 16 bits per channel in {}, of which only values up to {} are used, and the model does not say which are \
+                 black and white: they are nearly black as read; for images like those that it was trained on add \
+                 --set data.preprocess.range=[0,{most}]",
+                who(deep),
+                self.high
+            );
+        }
+    }
+}
+
 fn one(
     predictor: &Predictor,
     path: &Path,
     name: &Path,
-    arguments: &Arguments,
-    whole: Option<&mut Whole>,
+    (arguments, options): (&Arguments, OutlineOptions),
+    (whole, seen): (Option<&mut Whole>, &mut Seen),
     progress: &mut dyn FnMut(f64),
-) -> Result<()> {
-    let image = predictor.read(path)?;
+) -> Result<Labels> {
+    let (image, remarks) = predictor.read_noting(path)?;
+    seen.add(path, &remarks);
     if let Some(whole) = whole {
         whole.warn(path, (image.height, image.width));
     }
@@ -124,43 +195,45 @@ fn one(
     if !arguments.overwrite {
         others(outputs.paths())?;
     }
-    files::write(&outputs.mask, &sign(encode_index_png(&labels, &predictor.classes().colors)?))?;
-    if let Some(path) = &outputs.overlay {
-        let picture = predictor.overlay(&image, &labels);
-        files::write(path, &sign(encode_png(&picture)?))?;
-    }
-    if let Some(path) = &outputs.probabilities {
-        let shape = [predictor.classes().len(), image.height, image.width];
-        let values = predictor.probabilities(&image).map_err(failed)?;
-        write_probabilities(path, &values, &shape)?;
-    }
-    if arguments.json {
-        let classes = shares(&image, &labels, &predictor.classes().names);
-        // A name that is no text is written with what of it is.
-        let shown = |path: &Path| path.to_string_lossy().into_owned();
-        let (image, mask) = (shown(path), shown(&outputs.mask));
-        let mut written = serde_json::json!({"image": image, "mask": mask, "classes": classes});
-        for (key, path) in [("overlay", &outputs.overlay), ("probabilities", &outputs.probabilities)] {
-            if let Some(path) = path {
-                written[key] = shown(path).into();
+    let names = &predictor.classes().names;
+    let shown = file_name(path, name);
+    for (output, place) in &outputs.0 {
+        match output {
+            Output::Probabilities => {
+                let shape = [predictor.classes().len(), image.height, image.width];
+                let values = predictor.probabilities(&image).map_err(failed)?;
+                write_probabilities(place, &values, &shape)?;
+            }
+            Output::Png => files::write(place, &sign(encode_index_png(&labels, &predictor.classes().colors)?))?,
+            Output::Overlay => files::write(place, &sign(encode_png(&predictor.overlay(&image, &labels))?))?,
+            Output::Npy => write_recorded(place, &encode_npy(&labels))?,
+            Output::GeoJson => write_json(place, &outlines::geojson(&labels, names, &shown, options))?,
+            Output::LabelStudio => {
+                let (link, model) = (outlines::label_studio_link(&shown), arguments.model.to_string_lossy());
+                let labels = outlines::without_small(&labels, options.min_area);
+                write_json(place, &[outlines::label_studio_task(&labels, names, &link, &model)])?;
+            }
+            Output::Stats => {
+                let statistics = outlines::statistics(&labels, names);
+                write_json(place, &Described { image: &shown, statistics })?;
             }
         }
+    }
+    if arguments.json {
+        let found = outlines::statistics(&labels, names).classes;
+        let classes: serde_json::Map<_, _> = found.into_iter().map(|class| (class.name, class.share.into())).collect();
+        // A name that is no text is written with what of it is.
+        let shown = |path: &Path| path.to_string_lossy().into_owned();
+        let mut written = serde_json::json!({"image": shown(path)});
+        for (output, path) in &outputs.0 {
+            written[output.key()] = shown(path).into();
+        }
+        written["classes"] = classes.into();
         emit(&written);
     } else {
         outputs.paths().for_each(|path| print(&path.display().to_string()));
     }
-    Ok(())
-}
-
-/// The share of the image's pixels of every class that was found.
-fn shares(image: &Image, labels: &Labels, names: &[String]) -> serde_json::Map<String, serde_json::Value> {
-    let mut counts = vec![0usize; names.len()];
-    for id in &labels.ids {
-        counts[usize::from(*id)] += 1;
-    }
-    let all = (image.width * image.height) as f64;
-    let found = names.iter().zip(counts).filter(|(_, count)| *count > 0);
-    found.map(|(name, count)| (name.clone(), (count as f64 / all).into())).collect()
+    Ok(labels)
 }
 
 /// Every image among the inputs, with the name its outputs get: folders keep their inner structure.
@@ -191,6 +264,9 @@ fn images(arguments: &Arguments) -> Result<Vec<(PathBuf, PathBuf)>> {
     }
     found.sort();
     found.dedup();
+    if !Collections::paths(arguments).is_empty() {
+        Collections::check(&found)?;
+    }
     let sources: BTreeSet<PathBuf> = found.iter().filter_map(|(path, _)| path.canonicalize().ok()).collect();
     let mut taken: BTreeMap<PathBuf, &Path> = BTreeMap::new();
     for (path, name) in &found {
@@ -212,6 +288,9 @@ fn images(arguments: &Arguments) -> Result<Vec<(PathBuf, PathBuf)>> {
             }
         }
     }
+    for path in Collections::paths(arguments) {
+        taken.insert(path, Path::new(""));
+    }
     if !arguments.overwrite {
         others(taken.keys())?;
     }
@@ -226,7 +305,7 @@ fn images(arguments: &Arguments) -> Result<Vec<(PathBuf, PathBuf)>> {
 }
 
 /// Fails if there are files at the places of outputs that no prediction wrote.
-fn others<'a>(outputs: impl Iterator<Item = &'a PathBuf>) -> Result<()> {
+pub(crate) fn others<'a>(outputs: impl Iterator<Item = &'a PathBuf>) -> Result<()> {
     // What is no file is written to as it is, or refused.
     let there = |path: &Path| path.is_file() || (path.is_symlink() && !path.exists());
     let mut others = outputs.filter(|path| there(path) && !is_prediction(path));
@@ -281,45 +360,8 @@ fn only_images(folder: &Path, before: usize, found: &mut Vec<(PathBuf, PathBuf)>
     });
 }
 
-/// The files that are written for an image.
-struct Outputs {
-    mask: PathBuf,
-    overlay: Option<PathBuf>,
-    probabilities: Option<PathBuf>,
-}
-
-impl Outputs {
-    fn of(arguments: &Arguments, name: &Path) -> Self {
-        let path = |ending: &str| arguments.out.join(ended(name, ending));
-        Self {
-            mask: path(".png"),
-            overlay: arguments.overlay.then(|| path("_overlay.png")),
-            probabilities: arguments.probabilities.then(|| path("_probabilities.npy")),
-        }
-    }
-
-    fn paths(&self) -> impl Iterator<Item = &PathBuf> {
-        [Some(&self.mask), self.overlay.as_ref(), self.probabilities.as_ref()].into_iter().flatten()
-    }
-}
-
 /// The endings of images in folders.
 const ENDINGS: [&str; 8] = ["jpg", "jpeg", "png", "tif", "tiff", "bmp", "gif", "webp"];
-
-/// The name with an ending. One that becomes too long for a file is cut, and told from others by a number.
-fn ended(name: &Path, ending: &str) -> PathBuf {
-    const LONGEST: usize = 255;
-    let last = name.file_name().unwrap_or_default();
-    let mut full = last.to_os_string();
-    if last.len() + ending.len() > LONGEST {
-        let text = last.to_string_lossy();
-        let number = format!("~{:08x}", fnv1a(last.as_encoded_bytes()) as u32);
-        let kept = text.floor_char_boundary(LONGEST - ending.len() - number.len());
-        full = format!("{}{number}", &text[..kept]).into();
-    }
-    full.push(ending);
-    name.with_file_name(full)
-}
 
 /// Finds images in a folder and those below it.
 struct Walk<'a> {

@@ -55,7 +55,7 @@ pub(crate) fn run(arguments: &Arguments, repeat: Repeat, recipe: &Config, dir: &
     let scores = runs.iter().map(|(name, _)| Ok((name.clone(), run::scores(&dir.join(name))?)));
     let summary = Summary::new(repeat, &scores.collect::<Result<Vec<_>>>()?)?;
     let folders: Vec<_> = runs.iter().map(|(name, _)| dir.join(name)).collect();
-    run::alike(&folders, matches!(repeat, Repeat::Folds(_)))?;
+    run::check_same_data(&folders, matches!(repeat, Repeat::Folds(_)))?;
     summary.write(dir)?;
     if arguments.json {
         emit(&serde_json::to_value(&summary).map_err(|error| Error::new("cannot write JSON").with_source(error))?);
@@ -84,10 +84,10 @@ fn belong_together(runs: &[(String, Config)], dir: &Path) -> Result<()> {
     let mut finished = Vec::new();
     for (name, config) in runs {
         let run = dir.join(name);
-        run::made_by(&run, config)?;
+        run::check_recipe(&run, config)?;
         if run.join(LAST).exists() {
             finished.push((run, config.clone()));
         }
     }
-    if finished.len() < runs.len() { run::still(&finished) } else { Ok(()) }
+    if finished.len() < runs.len() { run::check_data_unchanged(&finished) } else { Ok(()) }
 }

@@ -7,11 +7,11 @@ use burn::tensor::Device;
 use clap::Args;
 use structtoken::config::Config;
 use structtoken::error::{Error, Result};
-use structtoken::plan::{self, Plan, Wishes};
+use structtoken::plan::{self, Plan, PlanOptions};
 use structtoken::report::About;
 use structtoken::sweep::repeat::Repeat;
 use structtoken::tools::init;
-use structtoken::{artifact, bench, device, files, report, run, text};
+use structtoken::{bench, device, files, model_file, report, run, text};
 
 use crate::console::{Console, clock, print};
 use crate::dataset::{self, Named, Opened};
@@ -35,8 +35,8 @@ pub(crate) struct Arguments {
     /// Pretrained weights for a planned run: a ViT, ResNet or ConvNeXt of timm, AugReg or DINOv2
     #[arg(long, value_name = "FILE")]
     pretrained: Option<PathBuf>,
-    /// Model of this program to continue from, with the classes of this dataset: keeps its network and normalisation,
-    /// and what it has learned about classes of the same name
+    /// Model to fine-tune, trained by this program; its network and normalisation are kept, and so is what it knows of
+    /// classes that this dataset names too
     #[arg(long, value_name = "MODEL", conflicts_with_all = ["pretrained", "resume"])]
     from: Option<PathBuf>,
     /// Change a value of the recipe; may be repeated
@@ -51,8 +51,8 @@ pub(crate) struct Arguments {
     /// Number of seeds to train with, counted up from the recipe's; reports how far their results spread
     #[arg(long, value_name = "N", conflicts_with_all = ["folds", "stop_after"])]
     seeds: Option<u64>,
-    /// Number of folds for cross-validation: each run is evaluated on one part of the training images and trained on
-    /// the rest
+    /// Number of folds for cross-validation: splits the training images into K parts, and trains K runs, each evaluated on
+    /// one part and trained on the others
     #[arg(long, value_name = "K", conflicts_with = "stop_after")]
     folds: Option<usize>,
     /// Save and stop before this iteration; --resume continues
@@ -97,7 +97,7 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
     if let (Some(from), Some(recipe), None) = (&arguments.from, &arguments.recipe, &plan) {
         other_network(recipe, from)?;
     }
-    let mut config = match (&plan, &arguments.recipe) {
+    let config = match (&plan, &arguments.recipe) {
         (Some(plan), _) => {
             talk!("{}", plan.text);
             plan.config.clone()
@@ -106,7 +106,13 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
         (None, Some(recipe)) if !arguments.resume || dataset::named(recipe)?.is_none() => {
             Config::read(recipe, &arguments.changes)?
         }
-        (None, _) => run::recipe(&run, &arguments.changes)?,
+        (None, _) => {
+            let mut config = run::recipe(&run, &arguments.changes)?;
+            if let Some(note) = config.data.find_again(&run.join(run::CONFIG), None) {
+                talk!("note: {note}");
+            }
+            config
+        }
     };
     if let Some(repeat) = repeated(&arguments, &run)? {
         return repeat::run(&arguments, repeat, &config, &run);
@@ -116,9 +122,8 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
     let mut console = arguments.among.console(console)?;
     talk!("training on {name}, in `{}`", run.display());
     config.data.leftovers()?.iter().for_each(|left| talk!("note: not used: {}", left.text()));
-    let started = Instant::now();
     let command = command_line();
-    let mut session = run::Session {
+    let options = run::RunOptions {
         run: &run,
         resume: arguments.resume,
         trial: false,
@@ -126,18 +131,7 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
         device_name: &name,
         command: &command,
     };
-    let (mut attempt, mut before) = (started, planning);
-    let outcome = loop {
-        let outcome = run::train_by(&config, &session, &|| before + attempt.elapsed(), &mut console)?;
-        if !outcome.collapsed {
-            break outcome;
-        }
-        let (next, told) = run::restart(&config, &run, &outcome)?;
-        talk!("{told}");
-        (config, session.resume) = (next, true);
-        (attempt, before) = (Instant::now(), Duration::ZERO);
-        console.again();
-    };
+    let outcome = run::train_with_restarts(&config, &options, planning, &mut console)?;
     if outcome.interrupted && outcome.iteration == 0 {
         talk!("stopped before the first iteration: there is nothing to resume, start it again");
         return Ok(End::Interrupted);
@@ -163,13 +157,13 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
             (format!("{program} predict {model} photo.jpg --overlay"), "label other pictures".to_owned()),
             (format!("{program} eval {model} --set eval.flip=true"), "average over mirrored images".to_owned()),
             (
-                format!("{program} eval {model} --suspects 30 --report {page}"),
+                format!("{program} eval {model} --label-issues 30 --report {page}"),
                 "see whether its probabilities can be trusted, and which labels may be wrong".to_owned(),
             ),
         ],
         ..About::default()
     };
-    let page = report::run::write(&run, &scores, &device, &about)?;
+    let page = report::run::write_with(&run, &scores, &device, &about, Some(&config.data))?;
     if !arguments.json {
         print(&scores.table());
         if let Some((iteration, miou)) = outcome.best {
@@ -218,13 +212,13 @@ fn planned(arguments: &Arguments, from: &[String], device: &Device) -> Result<Op
         }
         return Ok(None);
     };
-    let wishes = Wishes {
+    let options = PlanOptions {
         budget: text::duration(arguments.budget.as_deref().unwrap_or("1h"))?,
         pretrained: arguments.pretrained.clone(),
         given: from.to_vec(),
         changes: arguments.changes.clone(),
     };
-    let make = |name: &str| plan::make(name, &wishes, device, &mut |line| talk!("{line}"));
+    let make = |name: &str| plan::make(name, &options, device, &mut |line| talk!("{line}"));
     match dataset {
         Named::Described(name) => make(&name).map(Some),
         Named::Folder(folder) if arguments.plan => {
@@ -252,7 +246,7 @@ fn other_network(recipe: &Path, from: &Path) -> Result<()> {
     let text = files::read_text(recipe, files::RECIPE).unwrap_or_default();
     let table: toml::Table = toml::from_str(&text).unwrap_or_default();
     let stated = table.get("model").and_then(|model| model.get("decoder")?.get("type"));
-    let card = artifact::read_card(from)?;
+    let card = model_file::read_card(from)?;
     let own = toml::Value::try_from(&card.model.decoder).ok();
     let own = own.as_ref().and_then(|decoder| decoder.get("type"));
     if stated.is_none() || stated == own {

@@ -58,7 +58,7 @@ fn what_does_not_belong_together_is_refused() {
 fn counted() -> [Part; 2] {
     let mut identity = identity();
     identity.classes = Classes { names: ["a", "b", "c"].map(String::from).to_vec(), colors: vec![[0; 3]; 3] };
-    (identity.images, identity.ask) = (4, EvalOptions { confidence: true, suspects: 3 });
+    (identity.images, identity.ask) = (4, EvalOptions { confidence: true, label_issues: 3 });
     identity.names = hash((0..4).map(|index| format!("image-{index}")));
     [1, 2].map(|shard| {
         let shard: Shard = format!("{shard}/2").parse().unwrap();
@@ -93,6 +93,26 @@ fn counted() -> [Part; 2] {
     })
 }
 
+/// Shards that earlier versions wrote open.
+#[test]
+fn fields_of_earlier_versions_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("shard.json");
+    let [part, other] = counted();
+    part.write(&path).unwrap();
+    let mut text = std::fs::read_to_string(&path).unwrap();
+    for (new, old) in
+        [("label_issues\":3", "suspects\":3"), ("confidence\":true", "certainty\":true"), ("counts\":{", "tally\":{")]
+    {
+        assert_eq!(text.matches(new).count(), 1, "{new}");
+        text = text.replace(new, old);
+    }
+    std::fs::write(&path, text).unwrap();
+    let earlier = Part::read(&path).unwrap();
+    assert_eq!(earlier, part);
+    merge(vec![(path.clone(), earlier), (path, other)]).unwrap();
+}
+
 /// Every number of a shard is changed, one at a time, to what it cannot be.
 #[test]
 fn counts_that_cannot_be_are_refused_with_their_field() {
@@ -102,11 +122,11 @@ fn counts_that_cannot_be_are_refused_with_their_field() {
     part.write(&path).unwrap();
     assert_eq!(Part::read(&path).unwrap(), part);
     let whole = merge(vec![(path.clone(), part.clone()), (path.clone(), other.clone())]).unwrap().1;
-    assert!(whole.evaluation(&part.identity.classes.names).suspects.unwrap().len() > 1);
+    assert!(whole.evaluation(&part.identity.classes.names).label_issues.unwrap().len() > 1);
 
     let good = serde_json::to_value(&part).unwrap();
     let mut places = Vec::new();
-    numbers(&good["tally"], "/tally".to_owned(), &mut places);
+    numbers(&good["counts"], "/counts".to_owned(), &mut places);
     assert!(places.len() > 150, "{}", places.len());
     let mut refused = 0;
     for place in places {
@@ -124,7 +144,7 @@ fn counts_that_cannot_be_are_refused_with_their_field() {
                 Err(error) => {
                     let text = error.to_string();
                     assert!(
-                        text.contains("shard.json`: ") && text.contains("`tally.") && error.hint().is_some(),
+                        text.contains("shard.json`: ") && text.contains("`counts.") && error.hint().is_some(),
                         "{text}"
                     );
                     refused += 1;
@@ -156,11 +176,11 @@ fn shards_whose_parts_contradict_each_other_are_refused() {
     let good = serde_json::to_string(&part).unwrap();
     let tail = good.rfind("\"images\":").unwrap();
     for (text, message) in [
-        (good.replace("\"suspects\":3", "\"suspects\":4"), "`tally.regions.wanted`"),
-        (good.replace("\"suspects\":3", "\"suspects\":0"), "`tally.regions` does not fit"),
-        (good.replacen("\"reliability\":{", "\"reliability\":null,\"x\":{", 1), "`tally.x`: unknown field"),
+        (good.replace("\"label_issues\":3", "\"label_issues\":4"), "`counts.regions.wanted`"),
+        (good.replace("\"label_issues\":3", "\"label_issues\":0"), "`counts.regions` does not fit"),
+        (good.replacen("\"reliability\":{", "\"reliability\":null,\"x\":{", 1), "`counts.x`: unknown field"),
         (good.replacen("{\"format\":", "[{\"format\":", 1), "invalid type: sequence"),
-        (format!("{}\"images\":[]}}}}", &good[..tail]), "`tally.confusion`: class 0"),
+        (format!("{}\"images\":[]}}}}", &good[..tail]), "`counts.confusion`: class 0"),
         (good.replace("image-2", "image-3"), ""),
     ] {
         std::fs::write(&path, &text).unwrap();
@@ -199,9 +219,9 @@ fn files_are_checked() {
     for (from, to, message) in [
         ("shard 1", "shard 9", "is not a shard of an evaluation"),
         ("1/2", "3/2", "cannot read the shard"),
-        ("\"images\":0", "\"images\":1", "`tally.images` are not the images of shard 1/2"),
-        ("[[0,0],[0,0]]", "[[0,0],[0]]", "`tally.confusion`: the confusion matrix is not square"),
-        ("\"boundary\":[[0,0,0],[0,0,0]]", "\"boundary\":[[0,0,0]]", "`tally.boundary` counts 1 classes"),
+        ("\"images\":0", "\"images\":1", "`counts.images` are not the images of shard 1/2"),
+        ("[[0,0],[0,0]]", "[[0,0],[0]]", "`counts.confusion`: the confusion matrix is not square"),
+        ("\"boundary\":[[0,0,0],[0,0,0]]", "\"boundary\":[[0,0,0]]", "`counts.boundary` counts 1 classes"),
         ("\"a\",\"b\"", "\"a\"", "`identity.classes` has 1 names and 2 colours"),
         ("{", "", "cannot read the shard"),
     ] {

@@ -39,6 +39,14 @@ pub(super) struct Layout {
     /// Bits of a sample: 1, 2, 4, 8 or 16.
     pub(super) bits: u8,
     pub(super) palette: Option<Arc<[[u8; 3]]>>,
+    /// The file says that its 0 is white: its numbers are given turned round, as they look.
+    pub(super) white_is_zero: bool,
+}
+
+impl Layout {
+    pub(super) fn new(format: Format, kind: Kind, bits: u8, palette: Option<Arc<[[u8; 3]]>>) -> Self {
+        Self { format, kind, bits, palette, white_is_zero: false }
+    }
 }
 
 /// Pixels from `x` on in row `y`, every `step`-th.
@@ -72,13 +80,15 @@ pub(super) struct ImageCanvas {
     range: [u16; 2],
     /// A 16-bit value was met, and the lowest and highest.
     pub(super) deep: Option<[u16; 2]>,
+    /// Some pixel is not opaque.
+    pub(super) transparent: bool,
 }
 
 impl ImageCanvas {
     pub(super) fn new(range: Option<[u16; 2]>) -> Self {
-        let layout = Layout { format: Format::Png, kind: Kind::Grey, bits: 8, palette: None };
+        let layout = Layout::new(Format::Png, Kind::Grey, 8, None);
         let image = Image { width: 0, height: 0, pixels: Vec::new() };
-        Self { image, permit: None, layout, range: range.unwrap_or([0, u16::MAX]), deep: None }
+        Self { image, permit: None, layout, range: range.unwrap_or([0, u16::MAX]), deep: None, transparent: false }
     }
 
     /// Any depth as 8 bits.
@@ -117,6 +127,11 @@ impl Canvas for ImageCanvas {
         let Image { width, height, .. } = self.image;
         if place.y >= height {
             return;
+        }
+        if !self.transparent && matches!(self.layout.kind, Kind::GreyAlpha | Kind::Rgba) {
+            let channels = self.layout.kind.channels();
+            let opaque = if self.layout.bits == 16 { u16::MAX } else { 255 };
+            self.transparent = samples.chunks_exact(channels).any(|pixel| pixel[channels - 1] != opaque);
         }
         let palette = self.layout.palette.clone();
         let kind = self.layout.kind;
@@ -162,8 +177,8 @@ impl MaskCanvas {
 impl Canvas for MaskCanvas {
     fn begin(&mut self, (width, height): (usize, usize), layout: Layout) -> Result<()> {
         check_size(width as u64, height as u64)?;
-        let Layout { format, kind, bits, palette } = layout;
-        let stored = Stored { format, kind, bits, palette, transparent: None };
+        let Layout { format, kind, bits, palette, white_is_zero } = layout;
+        let stored = Stored { format, kind, bits, palette, transparent: None, white_is_zero };
         let colours = matches!(kind, Kind::Rgb | Kind::Rgba | Kind::Cmyk);
         if colours && (bits != 8 || kind == Kind::Cmyk) {
             let what = if kind == Kind::Cmyk { "CMYK".to_string() } else { format!("{bits} bits per channel") };

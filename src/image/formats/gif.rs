@@ -25,8 +25,7 @@ pub(super) fn decode(bytes: &[u8], whole: bool, canvas: &mut dyn Canvas) -> Resu
             .with_hint("save the mask as PNG, or as a GIF of one whole frame"));
     }
     let palette = Arc::from(decoder.palette().map_err(invalid)?.as_chunks::<3>().0);
-    canvas
-        .begin((width, height), Layout { format: Format::Gif, kind: Kind::Palette, bits: 8, palette: Some(palette) })?;
+    canvas.begin((width, height), Layout::new(Format::Gif, Kind::Palette, 8, Some(palette)))?;
     let mut indices = zeros(columns * rows)?;
     decoder.read_into_buffer(&mut indices).map_err(invalid)?;
     for (y, row) in indices.chunks_exact(columns).enumerate() {
@@ -41,6 +40,13 @@ pub(super) fn size(bytes: &[u8]) -> Result<(usize, usize)> {
     let decoder = open(bytes)?;
     check_size(decoder.width().into(), decoder.height().into())?;
     Ok((decoder.width().into(), decoder.height().into()))
+}
+
+/// Whether there is a second frame.
+pub(super) fn more(bytes: &[u8]) -> bool {
+    let Ok(mut decoder) = open(bytes) else { return false };
+    decoder.next_frame_info().is_ok_and(|first| first.is_some())
+        && decoder.next_frame_info().is_ok_and(|next| next.is_some())
 }
 
 fn open(bytes: &[u8]) -> Result<gif::Decoder<&[u8]>> {

@@ -94,6 +94,8 @@ pub(crate) struct Decoded {
     pub(crate) more: bool,
     /// Of 16 bits a channel: the lowest and highest value.
     pub(crate) deep: Option<[u16; 2]>,
+    /// Some pixel is not opaque; its colour counts all the same.
+    pub(crate) transparent: bool,
     _permit: Option<Permit>,
 }
 
@@ -110,7 +112,11 @@ pub(crate) fn image(mut reader: impl BufRead + Seek, range: Option<[u16; 2]>) ->
                 more = tiff::more(&bytes);
                 tiff::decode(&bytes, &mut canvas)?
             }
-            Format::Gif => gif::decode(&rest(reader)?, false, &mut canvas).map(|()| Orientation::NoTransforms)?,
+            Format::Gif => {
+                let bytes = rest(reader)?;
+                more = gif::more(&bytes);
+                gif::decode(&bytes, false, &mut canvas).map(|()| Orientation::NoTransforms)?
+            }
             Format::Jpeg => {
                 let bytes = rest(reader)?;
                 // The decoder fills what is missing with grey and calls it success.
@@ -122,12 +128,16 @@ pub(crate) fn image(mut reader: impl BufRead + Seek, range: Option<[u16; 2]>) ->
                 let bytes = rest(reader)?;
                 whole(bmp(&bytes)?, 7, &mut canvas)?
             }
-            Format::WebP => whole(WebPDecoder::new(reader).map_err(invalid)?, 11, &mut canvas)?,
+            Format::WebP => {
+                let decoder = WebPDecoder::new(reader).map_err(invalid)?;
+                more = decoder.has_animation();
+                whole(decoder, 11, &mut canvas)?
+            }
             Format::Npy => return Err(not_an_image()),
         };
-        let ImageCanvas { image, permit, deep, .. } = canvas;
+        let ImageCanvas { image, permit, deep, transparent, .. } = canvas;
         let image = turned(image, orientation);
-        Ok(Decoded { image, format, orientation, unended, more, deep, _permit: permit })
+        Ok(Decoded { image, format, orientation, unended, more, deep, transparent, _permit: permit })
     })
 }
 
@@ -170,7 +180,13 @@ pub(crate) fn mask(mut reader: impl BufRead + Seek, lossy: bool) -> Result<Decod
                 }
                 tiff::decode(&bytes, &mut canvas)?;
             }
-            Format::Gif => gif::decode(&rest(reader)?, true, &mut canvas)?,
+            Format::Gif => {
+                let bytes = rest(reader)?;
+                if gif::more(&bytes) {
+                    return Err(several());
+                }
+                gif::decode(&bytes, true, &mut canvas)?;
+            }
             Format::Npy => npy::decode(&rest(reader)?, &mut canvas)?,
             Format::Bmp => bmp_mask(&rest(reader)?, &mut canvas)?,
             Format::Jpeg if lossy => {
@@ -180,8 +196,8 @@ pub(crate) fn mask(mut reader: impl BufRead + Seek, lossy: bool) -> Result<Decod
             }
             Format::Jpeg => {
                 return Err(Error::new("it is a JPEG: its compression changes values, so it cannot hold labels").with_hint(
-                    "export the masks as PNG from the labelling tool; if there is nothing else, `jpeg_tolerance = 16` \
-                     in the dataset TOML rounds every value to the nearest declared one within 16",
+                    "export the masks as PNG from the labelling tool; if there is nothing else, `jpeg_tolerance = 255` \
+                     in the dataset TOML takes every value for the nearest declared one",
                 ));
             }
             Format::WebP => return Err(not_a_mask()),
@@ -220,7 +236,12 @@ fn whole(mut decoder: impl ImageDecoder, bytes: u64, canvas: &mut ImageCanvas) -
     limits.max_alloc = Some(MAX_PIXELS * 8);
     decoder.set_limits(limits).map_err(invalid)?;
     let orientation = decoder.orientation().map_err(invalid)?;
-    let rgb = DynamicImage::from_decoder(decoder).map_err(invalid)?.into_rgb8();
+    let picture = DynamicImage::from_decoder(decoder).map_err(invalid)?;
+    canvas.transparent = match &picture {
+        DynamicImage::ImageRgba8(picture) => picture.pixels().any(|pixel| pixel.0[3] != 255),
+        _ => false,
+    };
+    let rgb = picture.into_rgb8();
     canvas.image = Image { width: width as usize, height: height as usize, pixels: rgb.into_raw() };
     Ok(orientation)
 }
@@ -234,7 +255,7 @@ fn bmp_mask(bytes: &[u8], canvas: &mut MaskCanvas) -> Result<()> {
         image::ColorType::Rgba8 => Kind::Rgba,
         _ => kind,
     };
-    put(decoder, Layout { format: Format::Bmp, kind, bits: 8, palette }, canvas)
+    put(decoder, Layout::new(Format::Bmp, kind, 8, palette), canvas)
 }
 
 /// The decoder of a BMP whose header claims no more pixels than the file can hold.
@@ -263,7 +284,7 @@ fn lossy_mask(decoder: impl ImageDecoder, canvas: &mut MaskCanvas) -> Result<()>
     let (width, height) = decoder.dimensions();
     check_size(width.into(), height.into())?;
     let kind = if decoder.color_type().has_color() { Kind::Rgb } else { Kind::Grey };
-    put(decoder, Layout { format: Format::Jpeg, kind, bits: 8, palette: None }, canvas)
+    put(decoder, Layout::new(Format::Jpeg, kind, 8, None), canvas)
 }
 
 /// Puts the bytes of a decoder that gives all at once on the canvas.

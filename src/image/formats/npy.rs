@@ -14,7 +14,7 @@ pub(super) fn decode(bytes: &[u8], canvas: &mut dyn Canvas) -> Result<()> {
             .with_hint(DAMAGED)
     })?;
     let bits = if size == 1 { 8 } else { 16 };
-    canvas.begin((width, height), Layout { format: Format::Npy, kind: Kind::Grey, bits, palette: None })?;
+    canvas.begin((width, height), Layout::new(Format::Npy, Kind::Grey, bits, None))?;
     let mut samples = Vec::with_capacity(width);
     for y in 0..height {
         samples.clear();

@@ -99,7 +99,7 @@ fn layout(info: &png::Info) -> Result<Layout> {
         BitDepth::Eight => 8,
         BitDepth::Sixteen => 16,
     };
-    Ok(Layout { format: Format::Png, kind, bits, palette })
+    Ok(Layout::new(Format::Png, kind, bits, palette))
 }
 
 fn orientation(info: &png::Info) -> Orientation {

@@ -166,29 +166,75 @@ fn whole_numbers_of_tiff_are_labels_where_they_fit() {
     assert_eq!((image.width, image.height, image.pixels[0]), (2, 1, 9));
 }
 
-fn gif(frame: ::gif::Frame, width: u16, height: u16) -> Vec<u8> {
+fn gif(frame: ::gif::Frame, width: u16, height: u16, frames: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut encoder = ::gif::Encoder::new(&mut bytes, width, height, &[9, 8, 7, 50, 60, 70, 1, 2, 3, 4, 5, 6]).unwrap();
     encoder.write_frame(&frame).unwrap();
-    encoder.write_frame(&::gif::Frame::from_indexed_pixels(1, 1, vec![0], None)).unwrap();
+    for _ in 1..frames {
+        encoder.write_frame(&::gif::Frame::from_indexed_pixels(1, 1, vec![0], None)).unwrap();
+    }
     drop(encoder);
     bytes
 }
 
 #[test]
 fn the_first_frame_of_a_gif_is_read() {
-    let bytes = gif(::gif::Frame::from_indexed_pixels(3, 2, vec![0, 1, 2, 3, 1, 0], None), 3, 2);
+    let frame = ::gif::Frame::from_indexed_pixels(3, 2, vec![0, 1, 2, 3, 1, 0], None);
+    let several = gif(frame.clone(), 3, 2, 2);
+    assert!(decode_mask(&several).unwrap_err().to_string().contains("several pages"));
+    assert!(image(Cursor::new(&several), None).unwrap().more);
+    assert_eq!(decode_image(&several).unwrap().pixels[..6], [9, 8, 7, 50, 60, 70]);
+    let bytes = gif(frame, 3, 2, 1);
+    assert!(!image(Cursor::new(&bytes), None).unwrap().more);
     assert_eq!(numbers(&bytes), [0, 1, 2, 3, 1, 0]);
     assert_eq!(decode_mask(&bytes).unwrap().palette().unwrap()[1], [50, 60, 70]);
     assert_eq!(decode_image(&bytes).unwrap().pixels[..6], [9, 8, 7, 50, 60, 70]);
     let mut part = ::gif::Frame::from_indexed_pixels(2, 1, vec![1, 2], None);
     (part.left, part.top) = (2, 1);
-    let bytes = gif(part, 3, 2);
+    let bytes = gif(part, 3, 2, 1);
     assert!(decode_mask(&bytes).unwrap_err().to_string().contains("part of the picture"));
     let image = decode_image(&bytes).unwrap();
     assert_eq!((image.width, image.height, &image.pixels[15..]), (3, 2, &[50, 60, 70][..]));
     for cut in [5, 20, bytes.len() / 2] {
         assert!(decode_image(&bytes[..cut]).is_err(), "{cut}");
+    }
+}
+
+/// Greys whose 0 is white are given as they look, in every depth, and the mask says so.
+#[test]
+fn greys_whose_zero_is_white_look_as_they_should() {
+    for (bits, data, expected) in
+        [(8, vec![0, 255, 254, 1], [255, 0, 1, 254]), (1, vec![0b0100_0000, 0b1000_0000], [1, 0, 0, 1])]
+    {
+        let bytes = strips(entries(2, 2, bits, 0), &data, 1, 2);
+        assert_eq!(numbers(&bytes), expected, "{bits}");
+        assert!(decode_mask(&bytes).unwrap().stored().white_is_zero);
+        let plain = strips(entries(2, 2, bits, 1), &data, 1, 2);
+        assert!(!decode_mask(&plain).unwrap().stored().white_is_zero);
+        let seen = decode_image(&bytes).unwrap().pixels[0];
+        assert_eq!(seen, 255, "the first is white");
+    }
+}
+
+#[test]
+fn transparent_pixels_of_images_are_noticed() {
+    use ::image::{ImageFormat, RgbaImage};
+    let written = |format: ImageFormat, picture: &RgbaImage| {
+        let mut bytes = Cursor::new(Vec::new());
+        picture.write_to(&mut bytes, format).unwrap();
+        bytes.into_inner()
+    };
+    for (alpha, transparent) in [(255, false), (254, true), (0, true)] {
+        let picture = RgbaImage::from_fn(3, 2, |x, y| ::image::Rgba([9, 8, 7, if x + y == 3 { alpha } else { 255 }]));
+        let files = [
+            written(ImageFormat::Png, &picture),
+            written(ImageFormat::WebP, &picture),
+            tiff::<colortype::RGBA8>((3, 2), Compression::Lzw, picture.as_raw()),
+        ];
+        for bytes in files {
+            let decoded = image(Cursor::new(&bytes), None).unwrap();
+            assert_eq!((decoded.transparent, &decoded.image.pixels[15..]), (transparent, &[9, 8, 7][..]), "{alpha}");
+        }
     }
 }
 

@@ -18,6 +18,9 @@ type Reader<'a> = Decoder<Cursor<&'a [u8]>>;
 /// The most samples of a pixel that are read.
 const MAX_SAMPLES: u16 = 4;
 
+/// The photometric interpretation of greys whose 0 is white. The decoder turns such values round.
+const WHITE_IS_ZERO: u16 = 0;
+
 /// Puts all pixels of the first picture on the canvas; answers how its note says to turn them.
 pub(super) fn decode(bytes: &[u8], canvas: &mut dyn Canvas) -> Result<Orientation> {
     let (bytes, is_palette) = greyed(bytes);
@@ -30,7 +33,10 @@ pub(super) fn decode(bytes: &[u8], canvas: &mut dyn Canvas) -> Result<Orientatio
     let orientation = orientation(&mut decoder)?;
     let chunk = decoder.chunk_dimensions();
     check_size(chunk.0.into(), u64::from(chunk.1.min(height as u32)))?;
-    canvas.begin((width, height), Layout { format: Format::Tiff, kind, bits: bits.min(16), palette })?;
+    let white_is_zero = kind == Kind::Grey
+        && decoder.find_tag_unsigned::<u16>(Tag::PhotometricInterpretation).map_err(invalid)? == Some(WHITE_IS_ZERO);
+    let layout = Layout { white_is_zero, ..Layout::new(Format::Tiff, kind, bits.min(16), palette) };
+    canvas.begin((width, height), layout)?;
     let (chunk_width, chunk_height) = (chunk.0 as usize, chunk.1 as usize);
     let across = match decoder.get_chunk_type() {
         ChunkType::Strip => 1,

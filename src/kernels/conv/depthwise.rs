@@ -12,18 +12,22 @@ use burn::tensor::{Tensor, module};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::kernels::bridge::{Kernel, Operands, SharedRoom, on_cpu, room, run, tensor, values, written};
+use crate::kernels::bridge::{Kernel, Operands, SharedBuffer, on_cpu, run, tensor, uninitialised, values, written};
 use crate::kernels::conv::Map;
+use crate::kernels::count;
 use crate::kernels::vector::{load, put, store, vectors};
 
 /// Depthwise convolution, stride 1, of the same size: `x [b, h, w, c]`, `weight [c, 1, k, k]` with an odd `k`, `bias [c]` to
 /// `[b, h, w, c]`. Kernels of 3, 5 and 7 have a CPU kernel.
 pub fn depthwise(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
-    let [_, _, _, c] = x.dims();
+    let [b, h, w, c] = x.dims();
     let [_, _, side, _] = weight.dims();
     assert!(weight.dims() == [c, 1, side, side] && side % 2 == 1, "depthwise: x and weight do not fit");
     assert_eq!(bias.dims(), [c], "depthwise: weight and bias differ in length");
     let usable = on_cpu(&x) && on_cpu(&weight) && on_cpu(&bias) && x.shape().num_elements() > 0;
+    if side != 3 {
+        count::note(&[b, h, w, c, side, side]);
+    }
     match side {
         3 => crate::kernels::depthwise3x3(x, weight, bias),
         5 | 7 if usable => {
@@ -182,8 +186,8 @@ fn taps(weight: &[f32], taps: usize, channels: &Range<usize>, mirrored: bool) ->
 fn forward<const K: usize>(inputs: &[FlexTensor]) -> Vec<f32> {
     let [x, weight, bias] = [0, 1, 2].map(|i| values(&inputs[i]));
     let cut = Cut::new(Map::of(&inputs[0]), K);
-    let mut y = room(x.len());
-    let out = SharedRoom::new(&mut y);
+    let mut y = uninitialised(x.len());
+    let out = SharedBuffer::new(&mut y);
     (0..cut.tasks()).into_par_iter().for_each_init(Band::default, |band, i| {
         let task = cut.task(i);
         band.copy(&cut, &task, x);
@@ -200,8 +204,8 @@ type Gradients = (Option<Vec<f32>>, Vec<f32>, Vec<f32>);
 fn backward<const K: usize>(saved: &[FlexTensor], grad: &FlexTensor, wanted: &[bool]) -> Gradients {
     let (x, weight, dy) = (values(&saved[0]), values(&saved[1]), values(grad));
     let cut = Cut::new(Map::of(grad), K);
-    let mut dx = room(if wanted[0] { x.len() } else { 0 });
-    let out = SharedRoom::new(&mut dx);
+    let mut dx = uninitialised(if wanted[0] { x.len() } else { 0 });
+    let out = SharedBuffer::new(&mut dx);
     let affine = wanted[1] || wanted[2];
     let sums: Vec<Vec<f32>> = (0..cut.tasks())
         .into_par_iter()
@@ -242,7 +246,7 @@ struct Convolve<'a, const K: usize> {
     bias: Option<&'a [f32]>,
     cut: &'a Cut,
     task: &'a Task,
-    out: SharedRoom,
+    out: SharedBuffer,
 }
 
 impl<const K: usize> WithSimd for Convolve<'_, K> {

@@ -3,6 +3,7 @@
 //! 3x3 kernels of stride 1 go by [`winograd`]'s products where these are fewer by enough; all others by [`windows`].
 
 mod depthwise;
+pub(super) mod grouped3x3;
 mod windows;
 mod winograd;
 
@@ -12,7 +13,8 @@ use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Tensor, module};
 use rayon::prelude::*;
 
-use crate::kernels::bridge::{Kernel, Operands, SharedRoom, on_cpu, room, run, tensor, values, written};
+use crate::kernels::bridge::{Kernel, Operands, SharedBuffer, on_cpu, run, tensor, uninitialised, values, written};
+use crate::kernels::count;
 use crate::kernels::linear::{column_sums, linear};
 use crate::kernels::matmul::{Precision, View, precision, rate};
 pub use depthwise::depthwise;
@@ -34,6 +36,8 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, stride: 
     assert!(c == channels && stride > 0 && kh * kw > 0, "conv2d: x and weight do not fit");
     assert!(h + 2 * padding >= kh && w + 2 * padding >= kw, "conv2d: the kernel is larger than the map");
     assert!(bias.as_ref().is_none_or(|bias| bias.dims() == [outputs]), "conv2d: weight and bias differ in length");
+    let along = |side: usize, kernel: usize| (side + 2 * padding - kernel) / stride + 1;
+    count::note(&[b, along(h, kh), along(w, kw), outputs, c, kh, kw]);
     let usable = on_cpu(&x) && on_cpu(&weight) && bias.as_ref().is_none_or(on_cpu);
     if !usable || b * h * w * c * outputs == 0 {
         return reference(x, weight, bias, stride, padding);
@@ -104,9 +108,9 @@ impl Kernel for Conv {
             let inner = arranged.len() / outputs;
             let weights =
                 Weights::new(View::new(&arranged, outputs, inner, inner).t(), [inner, outputs], self.precision);
-            let mut y = room(to.pixels() * outputs);
+            let mut y = uninitialised(to.pixels() * outputs);
             let places = Places { map: to, first: [0, 0], step: 1 };
-            windows::convolve((map, window), x, &weights, bias, places, SharedRoom::new(&mut y));
+            windows::convolve((map, window), x, &weights, bias, places, SharedBuffer::new(&mut y));
             // SAFETY: every line has been written.
             unsafe { written(y) }
         };
@@ -166,8 +170,8 @@ impl Conv {
     /// The gradient of the input: of every `stride`-th pixel in each direction, a convolution of the output's gradient with
     /// every `stride`-th weight, the last one first.
     fn input_gradient(&self, map: Map, to: Map, dy: &[f32], weight: &[f32], taps: [usize; 2]) -> Vec<f32> {
-        let mut dx = room(map.pixels() * map.c);
-        let out = SharedRoom::new(&mut dx);
+        let mut dx = uninitialised(map.pixels() * map.c);
+        let out = SharedBuffer::new(&mut dx);
         for first in (0..self.stride).flat_map(|row| (0..self.stride).map(move |column| [row, column])) {
             let sides = [0, 1].map(|side| {
                 let seen = first[side] + self.padding;

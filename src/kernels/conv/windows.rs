@@ -11,7 +11,7 @@ use std::ops::Range;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::kernels::bridge::SharedRoom;
+use crate::kernels::bridge::SharedBuffer;
 use crate::kernels::conv::Map;
 use crate::kernels::matmul::{Panels, Precision, View, second_level_cache};
 use crate::kernels::vector::{load, put, store, vectors};
@@ -210,7 +210,7 @@ pub(super) fn convolve(
     weights: &Weights,
     bias: Option<&[f32]>,
     places: Places,
-    out: SharedRoom,
+    out: SharedBuffer,
 ) {
     let sight = Sight { x, map, channels: 0..map.c, window };
     let [tall, wide] = window.size;
@@ -253,7 +253,7 @@ pub(super) fn convolve(
 }
 
 /// Writes zeros to places that see nothing.
-pub(super) fn clear([tall, wide]: [usize; 2], places: Places, out: SharedRoom) {
+pub(super) fn clear([tall, wide]: [usize; 2], places: Places, out: SharedBuffer) {
     let Places { map, first, step } = places;
     (0..map.b * tall).into_par_iter().for_each(|line| {
         let (image, y) = (line / tall, line % tall);

@@ -13,7 +13,8 @@ use rayon::prelude::*;
 
 use self::loops::{Backward, Extent, Forward, Level, levels, value_gradient};
 use crate::kernels::bilinear::corners;
-use crate::kernels::bridge::{Kernel, Operands, on_cpu, room, run, tensor, values, written};
+use crate::kernels::bridge::{Kernel, Operands, on_cpu, run, tensor, uninitialised, values, written};
+use crate::kernels::count;
 use crate::kernels::vector::vectors;
 
 /// The weighted sum of values at the points of each query: `value [b, n, heads, d]`, `locations [b, q, heads, levels,
@@ -37,6 +38,7 @@ pub fn deformable_attention(
     assert_eq!(weights.dims(), expected, "deformable_attention: weights do not fit");
     assert_eq!(locations.dims()[..5], expected, "deformable_attention: locations and weights do not fit");
     assert_eq!(locations.dims()[5], 2, "deformable_attention: locations have an x and a y");
+    count::note(&[b, q, heads, d, shapes.len(), points]);
     if value.shape().num_elements() * weights.shape().num_elements() == 0 {
         return Tensor::zeros([b, q, heads * d], (&value.device(), value.dtype()));
     }
@@ -85,7 +87,7 @@ impl Kernel for Deformable {
         let [value, locations, weights] = [0, 1, 2].map(|i| values(&inputs[i]));
         let extent = Extent::of(&self.levels, &inputs);
         let (width, samples) = (extent.heads * extent.d, extent.samples());
-        let mut y = room(extent.b * extent.q * width);
+        let mut y = uninitialised(extent.b * extent.q * width);
         y.par_chunks_exact_mut(width).with_min_len(QUERIES).enumerate().for_each_init(Vec::new, |taps, (row, y)| {
             let (locations, weights) = (&locations[row * samples * 2..], &weights[row * samples..]);
             vectors(Forward { extent, value: extent.sample(value, row), locations, weights, taps, y });

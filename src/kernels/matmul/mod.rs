@@ -29,7 +29,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::kernels::bridge::{room, written};
+use crate::kernels::bridge::{uninitialised, written};
 use pack::Lanes;
 pub(super) use panels::{Layout, Panels};
 use panels::{Out, PANELS, Place};
@@ -40,6 +40,7 @@ pub(super) use tiling::second_level_cache;
 /// In what precision the operands of products are taken. Sums are in f32, always.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Precision {
     /// As they are.
     #[default]
@@ -193,7 +194,7 @@ impl<'a> Product<'a> {
 
     /// The product, row-major, by all threads.
     pub(super) fn to_vec(self) -> Vec<f32> {
-        let mut out = room(self.a.rows * self.b.columns);
+        let mut out = uninitialised(self.a.rows * self.b.columns);
         self.write(&mut out, Threads::All);
         // SAFETY: the product has been written.
         unsafe { written(out) }

@@ -14,32 +14,32 @@ fn facts(size: (usize, usize), shares: &[f64], names: &[&str]) -> Facts {
 
 const MACHINE: Machine = Machine { threads: 2, free_mb: Some(8000), cpu: true };
 
-fn wishes(minutes: u64, changes: &[&str]) -> Wishes {
+fn options(minutes: u64, changes: &[&str]) -> PlanOptions {
     let changes = changes.iter().map(|change| (*change).to_owned()).collect();
-    Wishes { budget: Duration::from_secs(60 * minutes), pretrained: None, given: Vec::new(), changes }
+    PlanOptions { budget: Duration::from_secs(60 * minutes), pretrained: None, given: Vec::new(), changes }
 }
 
 /// A plan on a machine that takes `step_s` for a step with the smallest crop.
-fn plan(facts: &Facts, wishes: &Wishes, step_s: f64) -> (Config, String) {
-    plan_in(&Memory { fixed: 300.0, maps: 400.0, free: f64::INFINITY }, facts, wishes, step_s)
+fn plan(facts: &Facts, options: &PlanOptions, step_s: f64) -> (Config, String) {
+    plan_in(&Memory { fixed: 300.0, maps: 400.0, free: f64::INFINITY }, facts, options, step_s)
 }
 
-fn plan_in(memory: &Memory, facts: &Facts, wishes: &Wishes, step_s: f64) -> (Config, String) {
-    let mut chosen = Chosen::first(facts, &MACHINE, wishes).unwrap();
-    chosen.fit(facts, wishes, step_s, memory).unwrap();
+fn plan_in(memory: &Memory, facts: &Facts, options: &PlanOptions, step_s: f64) -> (Config, String) {
+    let mut draft = PlanDraft::initial(facts, &MACHINE, options).unwrap();
+    draft.fit(facts, options, step_s, memory).unwrap();
     let probe = Probe { step_s, image_s: 0.1, peak_mb: Some(700) };
-    let batch = chosen.config(wishes).unwrap().train.batch_size;
-    chosen.spend(facts, wishes, &probe, batch, wishes.budget.as_secs_f64());
-    let config = chosen.config(wishes).unwrap();
+    let batch = draft.config(options).unwrap().train.batch_size;
+    draft.spend(facts, options, &probe, batch, options.budget.as_secs_f64());
+    let config = draft.config(options).unwrap();
     let predicted = super::super::predict(&config, facts, &probe);
-    assert!(predicted.total_s <= 1.01 * wishes.budget.as_secs_f64(), "{predicted:?}");
-    (config, chosen.render(facts, &MACHINE, wishes, &predicted))
+    assert!(predicted.total_s <= 1.01 * options.budget.as_secs_f64(), "{predicted:?}");
+    (config, draft.render(facts, &MACHINE, options, &predicted))
 }
 
 #[test]
 fn the_plan_is_a_recipe_and_keeps_the_budget() {
     let facts = facts((640, 480), &[0.6, 0.4], &["ground", "thing"]);
-    let (config, text) = plan(&facts, &wishes(60, &[]), 0.4);
+    let (config, text) = plan(&facts, &options(60, &[]), 0.4);
     assert_eq!(Config::parse(&text, "plan", &[]).unwrap(), config);
     let seconds = config.train.iterations as f64 * 0.4;
     assert!((0.8 * 3600.0..3600.0).contains(&seconds), "{seconds}");
@@ -54,7 +54,7 @@ fn the_plan_is_a_recipe_and_keeps_the_budget() {
         (Some((2 * train.iterations).min(30_000)), 2),
         "200 passes over 300 images"
     );
-    let own = plan(&facts, &wishes(60, &["train.iterations=500"]), 0.4).0.train;
+    let own = plan(&facts, &options(60, &["train.iterations=500"]), 0.4).0.train;
     assert_eq!((own.iterations, own.max_time, own.max_iterations), (500, None, None));
 }
 
@@ -63,8 +63,8 @@ fn a_network_that_is_given_is_taken_as_it_is() {
     let facts = facts((640, 480), &[0.6, 0.4], &["ground", "thing"]);
     let network = "model.backbone={ type = \"vit\", embed_dim = 24, num_heads = 2, depth = 2, patch_size = 14, img_size = [70, 70] }";
     let given = vec![network.to_owned(), "model.decoder={ type = \"fcn\", num_convs = 0 }".to_owned()];
-    let wishes = Wishes { given: given.clone(), ..wishes(60, &[]) };
-    let (config, text) = plan(&facts, &wishes, 0.4);
+    let options = PlanOptions { given: given.clone(), ..options(60, &[]) };
+    let (config, text) = plan(&facts, &options, 0.4);
     assert_eq!(config.model, Config::parse("", "given", &given).unwrap().model);
     assert_eq!(Config::parse(&text, "plan", &[]).unwrap(), config);
     assert!(config.data.augment.crop.iter().all(|side| side % 14 == 0), "{:?}", config.data.augment.crop);
@@ -74,12 +74,12 @@ fn a_network_that_is_given_is_taken_as_it_is() {
 #[test]
 fn crops_grow_with_time_and_stay_within_the_images() {
     let crop = |size, minutes, step_s| {
-        plan(&facts(size, &[0.6, 0.4], &["a", "b"]), &wishes(minutes, &[]), step_s).0.data.augment.crop
+        plan(&facts(size, &[0.6, 0.4], &["a", "b"]), &options(minutes, &[]), step_s).0.data.augment.crop
     };
     assert_eq!(crop((640, 480), 10, 1.0), [224, 224]);
     assert_eq!(crop((640, 480), 600, 0.3), [480, 512]);
     assert_eq!(crop((100, 60), 600, 0.1), [56, 96]);
-    let text = plan(&facts((100, 60), &[0.6, 0.4], &["a", "b"]), &wishes(1, &[]), 1.0).1;
+    let text = plan(&facts((100, 60), &[0.6, 0.4], &["a", "b"]), &options(1, &[]), 1.0).1;
     assert!(text.contains("# whole images, in whole patches"), "{text}");
     assert!(crop((640, 480), 60, 0.5) > crop((640, 480), 10, 1.0));
 }
@@ -90,7 +90,7 @@ fn crops_and_passes_fit_the_memory() {
     let facts = facts((640, 480), &[0.6, 0.4], &["a", "b"]);
     let with = |free| {
         let (config, text) =
-            plan_in(&Memory { fixed: 300.0, maps: 400.0, free }, &facts, &wishes(600, &["train.batch_size=4"]), 0.3);
+            plan_in(&Memory { fixed: 300.0, maps: 400.0, free }, &facts, &options(600, &["train.batch_size=4"]), 0.3);
         (config.data.augment.crop, config.train.accumulate, text)
     };
     assert_eq!(with(5000.0).1, 1);
@@ -104,9 +104,9 @@ fn crops_and_passes_fit_the_memory() {
 
 #[test]
 fn few_images_are_not_seen_for_ever() {
-    let (config, text) = plan(&facts((64, 64), &[0.6, 0.4], &["a", "b"]), &wishes(6000, &[]), 0.01);
+    let (config, text) = plan(&facts((64, 64), &[0.6, 0.4], &["a", "b"]), &options(6000, &[]), 0.01);
     assert_eq!(config.train.iterations, 200 * 300 / 2);
-    let yours = wishes(6000, &["train.batch_size=8"]);
+    let yours = options(6000, &["train.batch_size=8"]);
     assert_eq!(plan(&facts((64, 64), &[0.6, 0.4], &["a", "b"]), &yours, 0.01).0.train.iterations, 200 * 300 / 8);
     assert!(text.contains("as many passes as are of use: 200.0 passes"), "{text}");
 }
@@ -114,7 +114,7 @@ fn few_images_are_not_seen_for_ever() {
 #[test]
 fn rare_classes_weigh_more_and_sides_are_not_mirrored() {
     let facts = facts((640, 480), &[0.8, 0.19, 0.0, 0.01], &["road", "lane", "absent", "Left arrow"]);
-    let (config, text) = plan(&facts, &wishes(60, &[]), 0.4);
+    let (config, text) = plan(&facts, &options(60, &[]), 0.4);
     assert_eq!(config.train.class_weights, [0.5, 1.0, 1.0, 3.0]);
     assert_eq!(config.data.augment.flip, 0.0);
     assert!(text.contains("`Left arrow` has 1.00 % of the pixels"), "{text}");
@@ -124,26 +124,26 @@ fn rare_classes_weigh_more_and_sides_are_not_mirrored() {
 fn classes_of_few_images_are_looked_for() {
     let mut facts = facts((640, 480), &[0.8, 0.19, 0.01], &["road", "lane", "arrow"]);
     facts.holders = vec![300, 200, 29];
-    let (config, text) = plan(&facts, &wishes(60, &[]), 0.4);
+    let (config, text) = plan(&facts, &options(60, &[]), 0.4);
     assert_eq!(config.data.augment.rare_class.unwrap().share, 0.5);
     assert!(config.train.class_weights.is_empty(), "what is drawn more often need not weigh more");
     assert!(text.contains("`arrow` is in 29 of 300 images"), "{text}");
     facts.holders[2] = 30;
-    let (config, _) = plan(&facts, &wishes(60, &[]), 0.4);
+    let (config, _) = plan(&facts, &options(60, &[]), 0.4);
     assert!(config.data.augment.rare_class.is_none() && !config.train.class_weights.is_empty());
 }
 
 #[test]
 fn bf16_is_taken_where_it_is_fast() {
     let facts = facts((640, 480), &[0.6, 0.4], &["a", "b"]);
-    let (asked, mut chosen) = (wishes(60, &[]), Chosen::first(&facts, &MACHINE, &wishes(60, &[])).unwrap());
-    assert!(!chosen.round(1.05));
-    assert_eq!(chosen.config(&asked).unwrap().train.precision, Precision::F32);
-    assert!(chosen.round(1.84));
-    let config = chosen.config(&asked).unwrap();
+    let (asked, mut draft) = (options(60, &[]), PlanDraft::initial(&facts, &MACHINE, &options(60, &[])).unwrap());
+    assert!(!draft.round(1.05));
+    assert_eq!(draft.config(&asked).unwrap().train.precision, Precision::F32);
+    assert!(draft.round(1.84));
+    let config = draft.config(&asked).unwrap();
     assert_eq!((config.train.precision, config.eval.precision), (Precision::Bf16, Precision::F32));
-    assert!(toml_of(&chosen.lines).contains("1.8 times as fast here as in f32"));
-    assert_eq!(wishes(60, &["train.precision = f32"]).value("train.precision"), Some("f32"));
+    assert!(toml_of(&draft.lines).contains("1.8 times as fast here as in f32"));
+    assert_eq!(options(60, &["train.precision = f32"]).name("train.precision").as_deref(), Some("f32"));
     assert_eq!(asked.value("train.precision"), None);
 }
 
@@ -151,10 +151,10 @@ fn bf16_is_taken_where_it_is_fast() {
 #[test]
 fn a_decoder_is_chosen_by_the_length_of_the_run() {
     let decoder = |facts: &Facts, changes: &[&str], steps| {
-        let wishes = wishes(60, changes);
-        let mut chosen = Chosen::first(facts, &MACHINE, &wishes).unwrap();
-        chosen.lengthen(steps);
-        let config = chosen.config(&wishes).unwrap();
+        let options = options(60, changes);
+        let mut draft = PlanDraft::initial(facts, &MACHINE, &options).unwrap();
+        draft.lengthen(steps);
+        let config = draft.config(&options).unwrap();
         let decoder = serde_json::to_value(&config.model.decoder).unwrap();
         assert!(decoder["type"] != "structtoken" || decoder["num_blocks"] == 2);
         decoder["type"].as_str().unwrap().to_owned()
@@ -175,7 +175,8 @@ fn a_decoder_is_chosen_by_the_length_of_the_run() {
         rotated: false,
         qkv_bias: true,
     };
-    facts.pretrained = Some(Pretrained { path: "dinov2_vits14.safetensors".into(), network: Found::Vit(vit) });
+    facts.pretrained =
+        Some(Pretrained { path: "dinov2_vits14.safetensors".into(), network: FileArchitecture::Vit(vit) });
     assert_eq!(decoder(&facts, &["train.seed=1"], SHORT), "fcn");
     assert_eq!(decoder(&facts, &["train.seed=1"], SHORT + 1.0), "structtoken");
     assert_eq!(decoder(&facts, &["model.decoder.block=sse"], 100.0), "structtoken");
@@ -189,7 +190,7 @@ fn a_decoder_is_chosen_by_the_length_of_the_run() {
 #[test]
 fn a_unet_is_taken_where_nothing_is_pretrained() {
     let backbone = |size, changes: &[&str]| {
-        let (config, text) = plan(&facts(size, &[0.6, 0.4], &["a", "b"]), &wishes(5, changes), 0.4);
+        let (config, text) = plan(&facts(size, &[0.6, 0.4], &["a", "b"]), &options(5, changes), 0.4);
         assert_eq!(Config::parse(&text, "plan", &[]).unwrap(), config, "{text}");
         (serde_json::to_value(&config.model.backbone).unwrap(), config)
     };
@@ -207,8 +208,8 @@ fn a_unet_is_taken_where_nothing_is_pretrained() {
 fn norms_are_tried_unless_one_is_named() {
     let facts = facts((256, 256), &[0.8, 0.2], &["background", "nucleus"]);
     let tried = |changes: &[&str]| {
-        let wishes = wishes(5, changes);
-        Chosen::first(&facts, &MACHINE, &wishes).unwrap().tries_norms(&wishes)
+        let options = options(5, changes);
+        PlanDraft::initial(&facts, &MACHINE, &options).unwrap().tries_norms(&options)
     };
     assert!(tried(&[]) && tried(&["model.backbone.stem_stride=4"]));
     assert!(!tried(&["model.backbone.norm=batch"]) && !tried(&["model.backbone.type=vit"]));
@@ -235,8 +236,8 @@ fn a_pretrained_dinov3_is_built_as_it_is() {
     let plus = Vit { gated: true, qkv_bias: false, ..small.clone() };
     let largest = Vit { embed_dim: 4096, depth: 40, mlp_dim: 8192, gated: true, qkv_bias: false, ..small.clone() };
     for (vit, heads) in [(&small, 6), (&plus, 6), (&largest, 32)] {
-        facts.pretrained = Some(Pretrained { path: "v3.pth".into(), network: Found::Vit(vit.clone()) });
-        let (config, text) = plan(&facts, &wishes(5, &[]), 0.4);
+        facts.pretrained = Some(Pretrained { path: "v3.pth".into(), network: FileArchitecture::Vit(vit.clone()) });
+        let (config, text) = plan(&facts, &options(5, &[]), 0.4);
         assert_eq!(Config::parse(&text, "plan", &[]).unwrap(), config, "{text}");
         config.model.check().unwrap();
         let network = serde_json::to_value(&config.model.backbone).unwrap();
@@ -254,13 +255,13 @@ fn a_pretrained_dinov3_is_built_as_it_is() {
     }
     for hidden in [1, 7, 1000, 1535, 4096] {
         let vit = Vit { mlp_dim: hidden, ..plus.clone() };
-        facts.pretrained = Some(Pretrained { path: "v3.pth".into(), network: Found::Vit(vit) });
-        let (config, text) = plan(&facts, &wishes(5, &[]), 0.4);
+        facts.pretrained = Some(Pretrained { path: "v3.pth".into(), network: FileArchitecture::Vit(vit) });
+        let (config, text) = plan(&facts, &options(5, &[]), 0.4);
         assert_eq!(config.model.backbone.features().transformer.unwrap().mlp_dim, hidden, "{text}");
     }
     // From scratch, by the user's wish.
     facts.pretrained = None;
-    let (config, text) = plan(&facts, &wishes(5, &["model.backbone.type=dinov3"]), 0.4);
+    let (config, text) = plan(&facts, &options(5, &["model.backbone.type=dinov3"]), 0.4);
     let network = serde_json::to_value(&config.model.backbone).unwrap();
     assert_eq!((&network["type"], &network["embed_dim"]), (&"dinov3".into(), &192.into()), "{text}");
     config.model.check().unwrap();
@@ -283,8 +284,9 @@ fn a_pretrained_convolutional_network_becomes_an_encoder() {
     ];
     let strides = [2, 2, 4, 4];
     for (network, stride) in networks.into_iter().zip(strides) {
-        facts.pretrained = Some(Pretrained { path: "w.pth".into(), network: Found::Convolutional(network.clone()) });
-        let (config, text) = plan(&facts, &wishes(5, &[]), 0.4);
+        facts.pretrained =
+            Some(Pretrained { path: "w.pth".into(), network: FileArchitecture::Convolutional(network.clone()) });
+        let (config, text) = plan(&facts, &options(5, &[]), 0.4);
         assert_eq!(Config::parse(&text, "plan", &[]).unwrap(), config, "{text}");
         config.model.check().unwrap();
         assert_eq!(config.model.backbone.features().stride(), stride, "{text}");
@@ -297,22 +299,22 @@ fn a_pretrained_convolutional_network_becomes_an_encoder() {
 #[test]
 fn what_has_no_above_is_mirrored_both_ways() {
     let mut facts = facts((256, 256), &[0.8, 0.2], &["background", "nucleus"]);
-    assert_eq!(plan(&facts, &wishes(5, &[]), 0.4).0.data.augment.vertical_flip, 0.0);
+    assert_eq!(plan(&facts, &options(5, &[]), 0.4).0.data.augment.vertical_flip, 0.0);
     facts.upright = false;
-    assert_eq!(plan(&facts, &wishes(5, &[]), 0.4).0.data.augment.vertical_flip, 0.5);
+    assert_eq!(plan(&facts, &options(5, &[]), 0.4).0.data.augment.vertical_flip, 0.5);
 }
 
 #[test]
 fn what_the_user_decides_stands() {
     let facts = facts((640, 480), &[0.6, 0.4], &["a", "b"]);
     let (config, text) =
-        plan(&facts, &wishes(60, &["train.iterations=7", "model.decoder.block=cse", "train.seed=3"]), 0.4);
+        plan(&facts, &options(60, &["train.iterations=7", "model.decoder.block=cse", "train.seed=3"]), 0.4);
     assert_eq!(config.train.iterations, 7);
     assert!(text.contains("iterations = 7") && text.contains("yours; planned was \"pwe\""), "{text}");
     assert!(text.contains("seed = 3") && text.contains("block = \"cse\""), "{text}");
     assert_eq!(Config::parse(&text, "plan", &[]).unwrap(), config);
     let table = "model.decoder={ type = \"fcn\", num_convs = 1, channels = 16 }";
-    let (config, text) = plan(&facts, &wishes(60, &[table]), 0.4);
+    let (config, text) = plan(&facts, &options(60, &[table]), 0.4);
     assert_eq!(Config::parse(&text, "plan", &[]).unwrap(), config, "{text}");
 }
 
@@ -320,12 +322,12 @@ fn what_the_user_decides_stands() {
 fn what_depends_on_the_length_follows_one_that_is_set() {
     let facts = facts((256, 256), &[0.5, 0.5], &["a", "b"]);
     for (iterations, expected) in [(3, (1, 1, 0)), (400, (100, 40, 20))] {
-        let set = wishes(5, &[&format!("train.iterations={iterations}")]);
+        let set = options(5, &[&format!("train.iterations={iterations}")]);
         let train = plan(&facts, &set, 0.2).0.train;
         assert_eq!(train.iterations, iterations);
         assert_eq!((train.eval_every, train.save_every, train.schedule.warmup_iters), expected);
     }
-    let set = wishes(5, &["train.iterations=400", "train.eval_every=200", "train.schedule.warmup_iters=3"]);
+    let set = options(5, &["train.iterations=400", "train.eval_every=200", "train.schedule.warmup_iters=3"]);
     let train = plan(&facts, &set, 0.2).0.train;
     assert_eq!((train.eval_every, train.save_every, train.schedule.warmup_iters), (200, 40, 3));
 }

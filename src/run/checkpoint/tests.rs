@@ -1,5 +1,5 @@
 use super::*;
-use crate::train::Bend;
+use crate::train::Reschedule;
 
 /// As versions without checksums of their own text wrote it.
 fn earlier(state: &RunState) -> Vec<u8> {
@@ -30,19 +30,26 @@ fn states_of_this_and_earlier_versions_open_whatever_their_score() {
     assert_eq!(load_state(&path, 3).unwrap().iteration, 3, "before there were checksums");
 }
 
-fn bends(all: &[[u64; 2]]) -> Vec<Bend> {
-    all.iter().map(|bend| bend.to_vec().try_into().unwrap()).collect()
+fn text_of(state: &RunState) -> String {
+    serde_json::to_string(state).unwrap()
+}
+
+fn reschedules(all: &[[u64; 2]]) -> Vec<Reschedule> {
+    all.iter().map(|reschedule| reschedule.to_vec().try_into().unwrap()).collect()
 }
 
 #[test]
-fn bends_and_time_are_in_the_state_of_a_run_that_has_them() {
+fn reschedules_and_time_are_in_the_state_of_a_run_that_has_them() {
     let plain = RunState { iteration: 30, optimizer_steps: 30, ..RunState::default() };
     let text = String::from_utf8(seal(&plain).unwrap()).unwrap();
-    assert!(!text.contains("bends") && !text.contains("elapsed"), "{text}");
-    let bent = RunState { bends: bends(&[[10, 50], [20, 40]]), elapsed_s: Some(1.25), ..plain };
-    assert_eq!(parse_state(&seal(&bent).unwrap(), 60).unwrap(), bent);
-    // As many iterations as the last bend says, and as the recipe allows.
-    assert!(parse_state(&seal(&bent).unwrap(), 45).unwrap_err().to_string().starts_with("bends[0]"));
+    assert!(!text.contains("reschedules") && !text.contains("elapsed"), "{text}");
+    let rescheduled = RunState { reschedules: reschedules(&[[10, 50], [20, 40]]), elapsed_s: Some(1.25), ..plain };
+    assert_eq!(parse_state(&seal(&rescheduled).unwrap(), 60).unwrap(), rescheduled);
+    // As earlier versions called them.
+    let earlier = text_of(&rescheduled).replace("\"reschedules\"", "\"bends\"");
+    assert_eq!(parse_state(earlier.as_bytes(), 60).unwrap(), rescheduled);
+    // As many iterations as the last reschedule says, and as the recipe allows.
+    assert!(parse_state(&seal(&rescheduled).unwrap(), 45).unwrap_err().to_string().starts_with("reschedules[0]"));
 }
 
 #[test]
@@ -66,9 +73,9 @@ fn states_that_cannot_be_are_refused_with_their_field() {
         ("best[1]", |state| state.best = Some((20, -0.5))),
         ("best[1]", |state| state.best = Some((20, 1e300))),
         ("best[1]", |state| state.best = Some((20, f64::NAN))),
-        ("bends", |state| state.bends = bends(&[[31, 60]])),
-        ("bends", |state| state.bends = bends(&[[10, 20]])),
-        ("bends[1]", |state| state.bends = bends(&[[10, 50], [5, 60]])),
+        ("reschedules", |state| state.reschedules = reschedules(&[[31, 60]])),
+        ("reschedules", |state| state.reschedules = reschedules(&[[10, 20]])),
+        ("reschedules[1]", |state| state.reschedules = reschedules(&[[10, 50], [5, 60]])),
         ("elapsed_s", |state| state.elapsed_s = Some(-1.0)),
     ];
     for (field, change) in changes {

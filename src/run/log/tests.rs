@@ -1,5 +1,5 @@
 use super::*;
-use crate::run::rows::{Eval, Step};
+use crate::run::rows::{Eval, Reschedule, Step};
 
 fn step(iteration: u64, loss: f64) -> Row {
     Row::Step(Step { iteration, loss, lr: 1e-4, images_per_s: Some(12.5), wait_share: Some(0.02), ..Step::default() })
@@ -21,6 +21,17 @@ fn rows_come_back() {
     let rows = [step(0, 2.0), step(1, 1.5), eval(2, 0.25), step(2, 1.25)];
     log(run.path(), &rows);
     assert_eq!(read(run.path()).unwrap(), rows);
+}
+
+#[test]
+fn rows_of_earlier_versions_come_back() {
+    let run = tempfile::tempdir().unwrap();
+    let row = Row::Reschedule(Reschedule { iteration: 5, iterations: 80, eval_every: Some(9) });
+    log(run.path(), std::slice::from_ref(&row));
+    let path = run.path().join(LOG_FILE);
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("{\"kind\":\"reschedule\"", "{\"kind\":\"bend\"")).unwrap();
+    assert_eq!((text.matches("reschedule").count(), read(run.path()).unwrap()), (1, vec![row]));
 }
 
 #[test]
@@ -50,7 +61,7 @@ fn the_table_has_a_line_an_iteration() {
 
 /// Goes on with a run whose evaluations are all noted, and that has no damage.
 fn resume(run: &Path, next: u64) -> RunLog {
-    RunLog::resume(run, next, next, &mut |note| panic!("{note}")).unwrap()
+    RunLog::resume(run, next, next, &mut |note| panic!("{note}")).unwrap().0
 }
 
 #[test]
@@ -90,7 +101,7 @@ fn a_cut_at_any_byte_leaves_no_row_twice_and_loses_none() {
             }
             let run = tempfile::tempdir().unwrap();
             std::fs::write(run.path().join(LOG_FILE), &whole[..cut]).unwrap();
-            let mut log = RunLog::resume(run.path(), next, evaluated, &mut |note| panic!("{note}")).unwrap();
+            let mut log = RunLog::resume(run.path(), next, evaluated, &mut |note| panic!("{note}")).unwrap().0;
             rows[needs..].iter().for_each(|row| log.write(row).unwrap());
             let found = std::fs::read(run.path().join(LOG_FILE)).unwrap();
             assert!(found == whole, "cut at {cut}, {next} iterations done, evaluated after {evaluated}");

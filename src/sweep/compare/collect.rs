@@ -133,7 +133,7 @@ pub fn gather(plan: &Plan, folders: &[PathBuf]) -> Result<Vec<Finished>> {
         let place = folders.iter().map(|dir| dir.join(run.to_string())).find(|folder| folder.join(RESULT).exists());
         if let Some(folder) = place {
             let finished = read(&run, folder)?;
-            run::made_by(&finished.folder, &plan.config(&run, finished.outcome.iterations)?)?;
+            run::check_recipe(&finished.folder, &plan.config(&run, finished.outcome.iterations)?)?;
             found.push(finished);
         }
     }
@@ -172,7 +172,7 @@ pub fn compare(plan: &Plan, gathered: &[Finished]) -> Result<Comparison> {
         ))
         .with_hint("use the same dataset everywhere; remove result.json of those that differ to evaluate them again"));
     }
-    run::alike(&gathered.iter().map(|finished| finished.folder.clone()).collect::<Vec<_>>(), false)?;
+    run::check_same_data(&gathered.iter().map(|finished| finished.folder.clone()).collect::<Vec<_>>(), false)?;
     let mut rows: Vec<(DecoderRow, Vec<f64>)> = Vec::new();
     for decoder in &plan.decoders {
         let runs: Vec<&Finished> =

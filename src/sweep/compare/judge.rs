@@ -33,24 +33,15 @@ impl ImageResult {
         let k = scores.matrix.len();
         let mut sums = vec![[0u64; 3]; k];
         for (at, image) in all.iter().enumerate() {
-            let refuse = |field: &str, what: &str| Err(Error::new(format!("[{at}].{field}: {what}")));
-            for (field, counts) in [("area", image.area.classes()), ("boundary", image.boundary.classes())] {
-                if let Some((class, _)) = counts.iter().find(|(class, _)| usize::from(*class) >= k) {
-                    return refuse(field, &format!("there is no class {class}"));
-                }
-                if !counts.is_sorted_by(|a, b| a.0 < b.0) {
-                    return refuse(field, "the classes are not in order");
-                }
-                if counts.iter().any(|(_, count)| count.hit > count.truth.min(count.prediction)) {
-                    return refuse(field, "a class has more common pixels than truth or prediction holds");
-                }
-            }
+            let named = |field: &str, error: Error| Error::new(format!("[{at}].{field}: {error}"));
+            image.area.check(k).map_err(|error| named("area", error))?;
+            image.boundary.check_part(k).map_err(|error| named("boundary", error))?;
             let area = |class: u8| image.area.classes().iter().find(|(id, _)| *id == class).map(|(_, count)| *count);
             let inside = |(class, near): &(u8, ClassCount)| {
                 area(*class).is_some_and(|all| near.truth <= all.truth && near.prediction <= all.prediction)
             };
             if !image.boundary.classes().iter().all(inside) {
-                return refuse("boundary", "a class has more pixels near contours than in total");
+                return Err(named("boundary", Error::new("a class has more pixels near contours than in total")));
             }
             for (class, count) in image.area.classes() {
                 let sum = &mut sums[usize::from(*class)];

@@ -206,7 +206,7 @@ impl Plan {
         (train.seed, train.iterations) = (run.seed, iterations);
         // Runs that are compared have one length each, which the comparison's budget decides.
         (train.max_time, train.max_iterations, train.restarts) = (None, None, 0);
-        train.schedule.bends.clear();
+        train.schedule.reschedules.clear();
         train.eval_every = if self.evaluations == 0 { 0 } else { iterations.div_ceil(self.evaluations) };
         train.schedule.warmup_iters = train.schedule.warmup_iters.min(iterations / 10);
         train.pretrained_backbone_only |= train.pretrained.is_some();

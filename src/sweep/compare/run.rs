@@ -116,9 +116,9 @@ pub struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    fn session(&self, run: &'a Path, resume: bool) -> crate::run::Session<'a> {
+    fn options(&self, run: &'a Path, resume: bool) -> crate::run::RunOptions<'a> {
         let Self { device, device_name, command, .. } = *self;
-        crate::run::Session { run, resume, trial: false, device, device_name, command }
+        crate::run::RunOptions { run, resume, trial: false, device, device_name, command }
     }
 }
 
@@ -130,8 +130,8 @@ pub fn finished(dir: &Path, name: &str) -> bool {
 /// Fails if the runs that are finished in `dir` are of another plan, or of other data than there are now.
 ///
 /// # Errors
-/// As [`crate::run::made_by`] and [`crate::run::still`].
-fn still(plan: &Plan, dir: &Path) -> Result<()> {
+/// As [`crate::run::check_recipe`] and [`crate::run::check_data_unchanged`].
+fn check_earlier_runs(plan: &Plan, dir: &Path) -> Result<()> {
     let mut done = Vec::new();
     for run in plan.runs() {
         let folder = dir.join(run.to_string());
@@ -139,10 +139,10 @@ fn still(plan: &Plan, dir: &Path) -> Result<()> {
             continue;
         }
         let recipe = crate::run::recipe(&folder, &[])?;
-        crate::run::made_by(&folder, &plan.config(&run, recipe.train.iterations)?)?;
+        crate::run::check_recipe(&folder, &plan.config(&run, recipe.train.iterations)?)?;
         done.push((folder, recipe));
     }
-    crate::run::still(&done)
+    crate::run::check_data_unchanged(&done)
 }
 
 /// Trains and evaluates one run of the plan in its folder below `place.dir`, or goes on with it. Does nothing where it is
@@ -156,7 +156,7 @@ pub fn train_and_evaluate(plan: &Plan, run: &Run, place: &Place, observer: &mut 
         return Ok(Ended::Finished);
     }
     // What is made now has to be of the same data as what is there.
-    still(plan, place.dir)?;
+    check_earlier_runs(plan, place.dir)?;
     let own = folder.join(crate::run::CONFIG);
     let begun = own.exists();
     let iterations = match (begun, plan.budget) {
@@ -178,7 +178,7 @@ pub fn train_and_evaluate(plan: &Plan, run: &Run, place: &Place, observer: &mut 
     let images = if plan.seeds.first() == Some(&run.seed) { config.data.open(Split::Val)?.len() } else { 0 };
     let mut judge = Judge::new(images, observer);
     let mut watch = Stopwatch::new(&folder, &mut judge);
-    let trained = crate::run::train(&config, &place.session(&folder, begun), &mut watch)?;
+    let trained = crate::run::train(&config, &place.options(&folder, begun), &mut watch)?;
     watch.finish()?;
     if trained.interrupted {
         return Ok(Ended::Interrupted);
@@ -232,8 +232,8 @@ fn step_time(plan: &Plan, run: &Run, budget: u64, place: &Place, observer: &mut 
     (config.train.eval_every, config.train.save_every) = (0, 0);
     let scratch = files::Scratch::new(place.dir, "probe")?;
     let mut probe = Probe::new(Duration::from_secs_f64((budget as f64 * 0.05).min(LONGEST)), observer);
-    let session = crate::run::Session { trial: true, ..place.session(scratch.path(), true) };
-    crate::run::train(&config, &session, &mut probe)?;
+    let options = crate::run::RunOptions { trial: true, ..place.options(scratch.path(), true) };
+    crate::run::train(&config, &options, &mut probe)?;
     let Found::Step(seconds) = probe.found()? else { return Ok(None) };
     let _lock = patient_lock(place.dir)?;
     // Another machine may have been faster.

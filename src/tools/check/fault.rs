@@ -12,6 +12,7 @@ const EXAMPLES: usize = 5;
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Level {
     /// Training would stop, or its scores would be wrong.
     Fault,

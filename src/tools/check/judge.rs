@@ -1,15 +1,16 @@
 //! What only the whole set tells: values, encodings, leaks between splits, classes that are nowhere.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::dataset::cause::STRAY;
 use crate::dataset::palette::Group;
 use crate::dataset::spec::{ClassSpec, Encoding, PaletteUse, Source};
 use crate::dataset::{Split, cause};
-use crate::image::IGNORE;
+use crate::image::{IGNORE, common_range};
 use crate::tools::check::fault::{Example, Fault, Faults, Level};
-use crate::tools::check::mixed::{Mixed, Objects};
+use crate::tools::check::mixed::Mixed;
+use crate::tools::check::objects::{close_values, objects};
 use crate::tools::check::tally::{SplitTally, Tally, noun};
 
 /// What to do with lines.
@@ -21,12 +22,14 @@ const SHOWN: usize = 5;
 /// Adds what is wrong with the sums, the worst first.
 pub(super) fn judge(tally: &Tally, faults: &mut Faults) {
     depth(tally, faults);
+    white_is_zero(tally, faults);
     other_encoding(tally, faults);
     // Where numbers mean one thing here and another there, lines that map them would make it worse.
     if !palettes_differ(tally, faults) && !mixed_encodings(tally, faults) {
         unknown_values(tally, faults);
     }
     objects(tally, faults);
+    close_values(tally, faults);
     faults.next_stage();
     same_pictures(tally, faults);
     faults.next_stage();
@@ -61,11 +64,25 @@ fn depth(tally: &Tally, faults: &mut Faults) {
     }
 }
 
-/// The range of a set of 16 bits a channel whose highest value is this, where it uses a part of them.
-pub(crate) fn common_range(high: u16) -> Option<[u16; 2]> {
-    // The next power of two: 10, 12 or 14 bits are what cameras and scanners have.
-    let most = u16::try_from((u32::from(high) + 1).next_power_of_two() - 1).ok()?;
-    (high < u16::MAX / 2).then_some([0, most])
+/// Grey masks whose numbers are turned round, since the file says that 0 is white.
+fn white_is_zero(tally: &Tally, faults: &mut Faults) {
+    let Some(first) = tally.white_is_zero.first() else { return };
+    let fault = match &tally.black_is_zero {
+        Some(other) => Fault::new(
+            Level::Fault,
+            "mixed-greys",
+            "masks that say that 0 is white, beside others where it is black: one number may be two labels",
+            "export all masks in one way, with 0 as black",
+        )
+        .cause(format!("0 is white in `{}`, and black in `{}`", first.display(), other.display())),
+        None => Fault::new(
+            Level::Warning,
+            "white-is-zero",
+            "masks that say that 0 is white: their values are used as they look, 255 for a stored 0",
+            "nothing, if the classes are as they look; otherwise export the masks with 0 as black",
+        ),
+    };
+    faults.add_many(fault, tally.white_is_zero.len(), tally.white_is_zero.iter().map(|path| Example::file(path)));
 }
 
 fn other_encoding(tally: &Tally, faults: &mut Faults) {
@@ -202,24 +219,6 @@ fn mixed_encodings(tally: &Tally, faults: &mut Faults) -> bool {
     let examples = sides.iter().map(|side| Example::file(&side.first).note(side.text()));
     faults.add_many(fault, fewer, examples);
     level == Level::Fault
-}
-
-/// Numbers of objects, each taken for a class.
-fn objects(tally: &Tally, faults: &mut Faults) {
-    let Some(Objects { numbers, why }) = tally.kinds.objects() else { return };
-    let classes: BTreeSet<u8> =
-        numbers.iter().filter_map(|n| tally.map.target(Source::Index(*n))).filter(|class| *class != IGNORE).collect();
-    if classes.len() * 2 < numbers.len() {
-        return;
-    }
-    let what = "classes whose numbers look like those of single objects";
-    let remedy = "if they are, export masks of classes; or, to tell objects from the background alone, write at the top of \
-                  the dataset's TOML, in place of its lines of the same keys";
-    let list = numbers.iter().map(u16::to_string).collect::<Vec<_>>().join(", ");
-    let toml =
-        format!("classes = [{{ name = \"background\", source = [0] }}, {{ name = \"object\", source = [{list}] }}]");
-    let fault = Fault::new(Level::Warning, "numbered-objects", what, remedy).cause(why).unit("class").toml(toml);
-    faults.add_many(fault, classes.len(), []);
 }
 
 fn unknown_values(tally: &Tally, faults: &mut Faults) {

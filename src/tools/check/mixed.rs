@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::dataset::encoding::Groups;
+use crate::dataset::spec::Source;
+use crate::tools::check::texture::Texture;
 
 /// Masks with more numbers than this say nothing of how labels are stored.
 const MAX_NUMBERS: usize = 24;
@@ -54,31 +56,116 @@ pub(crate) struct Kinds {
     /// Masks whose numbers beside 0 are those from 1 to one of these.
     counted: usize,
     lengths: BTreeSet<usize>,
+    /// Of masks of colours.
+    colours: Colours,
+    texture: Texture,
 }
 
-/// Numbers that look like those of objects, each counted for itself, and not like classes.
-#[derive(Debug, PartialEq)]
-pub(crate) struct Objects {
-    /// The numbers, without 0.
-    pub(crate) numbers: Vec<u16>,
-    /// Why.
-    pub(crate) why: String,
+const BLACK: Source = Source::Rgb([0; 3]);
+
+/// More colours than this in one mask are those of a photograph; and this many are counted of all.
+const MAX_COLOURS: usize = 1024;
+const MAX_COUNTED: usize = 1 << 16;
+
+/// Which colours masks hold, beside black.
+#[derive(Debug, Default)]
+struct Colours {
+    masks: usize,
+    sets: BTreeSet<Vec<Source>>,
+    occur: BTreeMap<Source, usize>,
+    /// Sets are not kept: there are too many, or one is too large.
+    crowded: bool,
+    photographs: bool,
 }
 
-impl Kinds {
-    /// Whether numbers are those of objects: every mask counts its own from 1 on, or most numbers are in one mask alone.
-    pub(crate) fn objects(&self) -> Option<Objects> {
-        const FEWEST: usize = 8;
-        let numbers: Vec<u16> = self.occur.keys().copied().filter(|n| !matches!(*n, 0 | 255 | u16::MAX)).collect();
-        let once = numbers.iter().filter(|n| self.occur.get(n) == Some(&1)).count();
-        let each = self.counted == self.count && self.lengths.len() >= 4;
-        let alone = 5 * once >= 3 * numbers.len() && self.count >= 6;
-        let why = match (numbers.len() >= FEWEST && self.count >= 4, each, alone) {
-            (true, true, _) => "each mask holds the numbers from 1 to its own highest one".to_string(),
-            (true, _, true) => format!("{once} of {} numbers are each in one mask alone", numbers.len()),
+impl Colours {
+    fn add(&mut self, colours: Vec<Source>) {
+        self.masks += 1;
+        if colours.len() > MAX_COLOURS || self.occur.len() > MAX_COUNTED {
+            (self.photographs, self.crowded) = (true, true);
+        }
+        if self.photographs {
+            return;
+        }
+        colours.iter().for_each(|colour| *self.occur.entry(*colour).or_default() += 1);
+        self.crowded |= colours.len() > MAX_NUMBERS || self.sets.len() >= MAX_KINDS;
+        if self.crowded {
+            self.sets.clear();
+        } else {
+            self.sets.insert(colours);
+        }
+    }
+
+    /// Most colours are in one mask alone; or each mask holds the first of one row of colours, and each colour is one region.
+    fn objects(&self, texture: &Texture) -> Option<Objects> {
+        let (values, once) = (self.occur.len(), self.occur.values().filter(|count| **count == 1).count());
+        let alone = !self.photographs && values >= FEWEST && 5 * once >= 3 * values && self.masks >= 6;
+        let mut sets: Vec<&Vec<Source>> = self.sets.iter().collect();
+        sets.sort_by_key(|set| set.len());
+        let within =
+            |two: &[&Vec<Source>]| two[0].len() < two[1].len() && two[0].iter().all(|one| two[1].contains(one));
+        let nested = sets.len() >= 3 && values >= 3 && self.masks >= 4 && sets.windows(2).all(within);
+        let why = match (alone, nested && texture.is_of_objects()) {
+            (true, _) => format!("{once} of {values} colours are each in one mask alone"),
+            (_, true) => {
+                "each mask holds the first of the same colours, and nearly every one is one region".to_string()
+            }
             _ => return None,
         };
-        Some(Objects { numbers, why })
+        Some(Objects { values: self.occur.keys().copied().collect(), why, sure: false })
+    }
+}
+
+/// Values that look like those of objects, each counted for itself, and not like classes.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Objects {
+    /// The values, without 0 and black.
+    pub(crate) values: Vec<Source>,
+    /// Why.
+    pub(crate) why: String,
+    /// Whether names of their own leave it open.
+    pub(crate) sure: bool,
+}
+
+/// Fewer values than this say nothing by how often they occur.
+const FEWEST: usize = 8;
+
+impl Kinds {
+    /// Whether values are those of objects: every mask counts its own from 1 on, or most of them are in one mask alone.
+    pub(crate) fn objects(&self) -> Option<Objects> {
+        self.numbers_of_objects().or_else(|| self.colours.objects(&self.texture))
+    }
+
+    fn numbers_of_objects(&self) -> Option<Objects> {
+        let numbers: Vec<u16> = self.occur.keys().copied().filter(|n| !matches!(*n, 0 | 255 | u16::MAX)).collect();
+        let once = numbers.iter().filter(|n| self.occur.get(n) == Some(&1)).count();
+        let counted = self.counted == self.count && self.count >= 4;
+        let each = counted && self.lengths.len() >= 4;
+        // Few numbers may be classes of which masks show the first ones; classes have several regions here and there.
+        let few = counted && self.lengths.len() >= 3 && numbers.len() >= 3 && self.texture.is_of_objects();
+        let alone = 5 * once >= 3 * numbers.len() && self.count >= 6;
+        let many = numbers.len() >= FEWEST;
+        let why = match (many && each, few, many && alone) {
+            (true, ..) => "each mask holds the numbers from 1 to its own highest one".to_string(),
+            (_, true, _) => {
+                "each mask holds the numbers from 1 to its own highest one, and nearly every number is one region"
+                    .to_string()
+            }
+            (.., true) => format!("{once} of {} numbers are each in one mask alone", numbers.len()),
+            _ => return None,
+        };
+        let sure = many && (each || alone);
+        Some(Objects { values: numbers.into_iter().map(Source::Index).collect(), why, sure })
+    }
+
+    /// Adds what is known of how a mask's values lie beside each other.
+    pub(crate) fn see(&mut self, texture: Texture) {
+        self.texture.add(texture);
+    }
+
+    /// Adds a mask of these colours.
+    pub(crate) fn add_colours(&mut self, colours: impl Iterator<Item = Source>) {
+        self.colours.add(colours.filter(|colour| *colour != BLACK).take(MAX_COLOURS + 1).collect());
     }
 
     /// Adds a mask with these numbers, in order.
@@ -202,7 +289,7 @@ mod tests {
         let counted: Vec<Vec<u16>> = [3, 9, 5, 2, 9, 7].iter().map(|most| (0..=*most).collect()).collect();
         let of = |masks: &[Vec<u16>]| kinds(&masks.iter().map(Vec::as_slice).collect::<Vec<_>>()).objects();
         let found = of(&counted).unwrap();
-        assert!(found.why.contains("from 1 to") && found.numbers == (1..=9).collect::<Vec<_>>());
+        assert!(found.why.contains("from 1 to") && found.values == (1..=9).map(Source::Index).collect::<Vec<_>>());
         // Class and object in one number, as Cityscapes has them.
         let ids: Vec<Vec<u16>> = (0..6).map(|n| vec![7, 11, 24000 + n, 26000 + n]).collect();
         assert!(of(&ids).unwrap().why.contains("12 of 14"));
@@ -211,5 +298,43 @@ mod tests {
         assert_eq!(of(&classes), None);
         assert_eq!(of(&counted[..3]), None, "too few to tell");
         assert_eq!(of(&vec![(0..=9).collect(); 8]), None, "all hold all");
+    }
+
+    #[test]
+    fn few_numbers_of_objects_are_told_by_their_regions() {
+        let of = |masks: &[&[u16]], single: usize| {
+            let mut kinds = kinds(masks);
+            kinds.see(Texture { pixels: 100, alone: 0, values: 20, single });
+            kinds.objects()
+        };
+        let counted: &[&[u16]] = &[&[0, 1], &[0, 1, 2, 3], &[0, 1, 2], &[0, 1]];
+        let found = of(counted, 19).unwrap();
+        assert!(found.why.contains("one region") && !found.sure && found.values.len() == 3);
+        assert_eq!(of(counted, 10), None, "classes have several regions");
+        assert_eq!(of(&[&[0, 1], &[0, 2, 3], &[0, 1, 2], &[0, 1]], 20), None, "2 and 3 without 1");
+        assert_eq!(of(&[&[0, 1], &[0, 1, 2], &[0, 1, 2], &[0, 1]], 20), None, "two classes");
+    }
+
+    #[test]
+    fn colours_of_objects_are_told_from_classes() {
+        let of = |masks: &[&[u8]], single: usize| {
+            let mut kinds = Kinds::default();
+            for mask in masks {
+                kinds.add_colours(mask.iter().map(|n| Source::Rgb([*n, 0, 0])));
+            }
+            kinds.see(Texture { pixels: 100, alone: 0, values: 20, single });
+            kinds.objects().map(|objects| (objects.values.len(), objects.why))
+        };
+        let own: Vec<Vec<u8>> = (0..6).map(|n| vec![0, 10 * n + 1, 10 * n + 2]).collect();
+        let own: Vec<&[u8]> = own.iter().map(Vec::as_slice).collect();
+        let (count, why) = of(&own, 0).unwrap();
+        assert!(count == 12 && why.contains("12 of 12 colours"), "{why}");
+        let counted: &[&[u8]] = &[&[0, 9], &[0, 9, 5], &[0, 9, 5, 7], &[0, 9]];
+        assert!(of(counted, 19).unwrap().1.contains("the same colours"));
+        assert_eq!(of(counted, 3), None);
+        assert_eq!(of(&[&[0, 9], &[0, 5], &[0, 9, 5], &[0, 5, 7]], 20), None, "classes");
+        let many: Vec<Vec<u8>> = (0..6).map(|n| (40 * n + 1..40 * n + 41).collect()).collect();
+        let many: Vec<&[u8]> = many.iter().map(Vec::as_slice).collect();
+        assert!(of(&many, 0).unwrap().1.contains("240 of 240"), "many in one mask");
     }
 }

@@ -11,10 +11,12 @@ mod files;
 mod judge;
 mod mixed;
 pub(crate) mod naming;
+mod objects;
 mod scan;
 mod survey;
 mod tally;
 mod text;
+mod texture;
 
 pub use fault::{Example, Fault, Level};
 
@@ -32,9 +34,8 @@ use crate::error::{Error, Result};
 use fault::Faults;
 use tally::Tally;
 
-pub(crate) use judge::common_range;
 pub(crate) use mixed::Kinds;
-pub(crate) use survey::{Survey, ValueCount, survey};
+pub(crate) use survey::{Survey, ValueCount, best_tolerance, survey};
 
 /// Pairs that are read before their facts are added up.
 const CHUNK: usize = 64;
@@ -132,7 +133,8 @@ impl Report {
 /// # Errors
 /// A description without any split. What is wrong with files is in the report.
 pub fn check(spec: &DatasetSpec, root: Option<&Path>, progress: Progress) -> Result<Report> {
-    let base = spec.base(root);
+    let (spec, base) = spec.below(root);
+    let spec = spec.as_ref();
     let splits: Vec<(Split, &SplitSpec)> =
         [Split::Train, Split::Val, Split::Test].into_iter().filter_map(|s| Some((s, spec.split(s)?))).collect();
     if splits.is_empty() {

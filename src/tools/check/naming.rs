@@ -60,7 +60,22 @@ pub(crate) fn guess(images: &[&str], masks: &[&str], apart: bool) -> Option<(Rul
         let (suffix, length) = (rule.mask_suffix.to_lowercase(), rule.mask_suffix.len() as isize);
         if apart { (false, -length) } else { (MARKS.iter().any(|mark| suffix.contains(mark)), length) }
     };
-    let counted = votes.into_iter().take(16).map(|(rule, _)| (hits(&rule), rule));
+    // In one folder, what differs in numbers alone are pictures of a series; superpixels are no labels.
+    let may_be = |rule: &Rule| {
+        let bare = |suffix: &str| plain_stem(suffix).unwrap_or(suffix).to_lowercase();
+        let (mask, image) = (bare(&rule.mask_suffix), rule.image_suffix.as_deref().map_or(String::new(), bare));
+        let ending = |suffix: &str| suffix.rsplit('.').next().map(str::to_lowercase);
+        let of_masks = ending(&rule.mask_suffix);
+        let same_kind = match &rule.image_suffix {
+            Some(image) => ending(image) == of_masks,
+            None => images.iter().all(|image| ending(image) == of_masks),
+        };
+        let numbered = same_kind
+            && !(mask.is_empty() && image.is_empty())
+            && !mask.chars().chain(image.chars()).any(char::is_alphabetic);
+        (apart || !numbered) && !mask.contains("superpixel") && !image.contains("superpixel")
+    };
+    let counted = votes.into_iter().filter(|(rule, _)| may_be(rule)).take(16).map(|(rule, _)| (hits(&rule), rule));
     let (hits, rule) = counted.max_by_key(|(hits, rule)| (*hits, rank(rule)))?;
     // What few names share is chance, unless masks are called just as their images.
     let plain = rule.image_suffix.is_none() && rule.mask_suffix.starts_with(SEPARATORS);
@@ -162,6 +177,11 @@ mod tests {
         assert_eq!(guess(&frames, &frames, false), None);
         let (images, masks) = (["0001.png", "0002.png", "0010.png"], ["1.png", "2.png", "10.png"]);
         assert_eq!(guess(&images, &masks, true), None);
+        for series in [&["p0.jpg", "p1.jpg", "p2.jpg"][..], &["a.jpg", "a_1.jpg"], &["a.jpg", "a_superpixels.png"]] {
+            assert_eq!(guess(series, series, false), None, "{series:?}");
+        }
+        let (images, masks) = (["1.jpg", "1_superpixels.png"], ["1_segmentation.png"]);
+        assert_eq!(guess(&images, &masks, true).unwrap().0.mask("1.jpg").as_deref(), Some("1_segmentation.png"));
         let composed = ["M\u{fc}_1.jpg", "M\u{fc}_2.jpg", "M\u{fc}_3.jpg"];
         let decomposed = ["Mu\u{308}_1.png", "Mu\u{308}_2.png", "Mu\u{308}_3.png"];
         assert_eq!(guess(&composed, &decomposed, true), None);

@@ -19,6 +19,7 @@ use crate::error::{Error, ErrorKind, scarce};
 use crate::files;
 use crate::image::formats::{Format, Kind};
 use crate::image::{MAX_PIXELS, RawMask, Stored, formats};
+use crate::tools::check::texture::Texture;
 
 /// More colours than this in one mask are not told apart: it is a photograph.
 const MAX_VALUES: usize = 4096;
@@ -41,6 +42,8 @@ pub(super) struct ImageFacts {
     pub(super) unended: bool,
     /// The first of several pages.
     pub(super) more: bool,
+    /// Some pixel is not opaque.
+    pub(super) transparent: bool,
     /// Of 16 bits per channel: the lowest and highest value.
     pub(super) deep: Option<[u16; 2]>,
     /// Of the pixels, so that the same picture is known in another file.
@@ -62,6 +65,8 @@ pub(super) struct MaskFacts {
     pub(super) more: bool,
     /// The first pixel that is not opaque.
     pub(super) transparent: Option<usize>,
+    /// Grey, in a file that says that 0 is white; or in one that does not.
+    pub(super) white_is_zero: Option<bool>,
     pub(super) palette: Option<Vec<[u8; 3]>>,
     /// Greys of 1, 2 or 4 bits, which were spread over 0 to 255.
     pub(super) spread: bool,
@@ -71,6 +76,8 @@ pub(super) struct MaskFacts {
     pub(super) shown: Option<Shown>,
     /// Of numbers that can be looked up as colours: pixels of every colour.
     pub(super) colours: Option<BTreeMap<Source, Count>>,
+    /// How its values lie beside each other.
+    pub(super) texture: Texture,
     /// Of masks that were joined: pixels of several classes, and the first of them.
     pub(super) overlapping: Option<(u64, usize)>,
 }
@@ -210,6 +217,7 @@ fn image(path: &Path, file: BufReader<File>) -> Result<ImageFacts, (Error, &'sta
         misnamed: misnamed(path, decoded.format),
         unended: decoded.unended,
         more: decoded.more,
+        transparent: decoded.transparent,
         deep: decoded.deep,
         hash: hash(&(image.width, &image.pixels)),
     })
@@ -229,9 +237,13 @@ fn mask(path: &Path, file: BufReader<File>, map: Option<&LabelMap>) -> Result<Ma
 
 /// The facts of decoded numbers or colours.
 fn facts(raw: &RawMask) -> MaskFacts {
-    let (encoding, hash, (values, more)) = match raw {
-        RawMask::Index { width, values, .. } => (Encoding::Index, hash(&(width, values)), numbers(values)),
-        RawMask::Rgb { width, values, .. } => (Encoding::Rgb, hash(&(width, values)), colours(values)),
+    let (encoding, hash, (values, more), texture) = match raw {
+        RawMask::Index { width, values, .. } => {
+            (Encoding::Index, hash(&(width, values)), numbers(values), Texture::of(values, *width, 0))
+        }
+        RawMask::Rgb { width, values, .. } => {
+            (Encoding::Rgb, hash(&(width, values)), colours(values), Texture::of(values, *width, [0; 3]))
+        }
     };
     let stored = raw.stored();
     MaskFacts {
@@ -244,11 +256,13 @@ fn facts(raw: &RawMask) -> MaskFacts {
         values,
         more,
         transparent: stored.transparent,
+        white_is_zero: (stored.kind == Kind::Grey).then_some(stored.white_is_zero),
         spread: stored.format == Format::Png && stored.kind == Kind::Grey && stored.bits < 8,
         rounded: 0,
         palette: stored.palette.as_deref().map(<[_]>::to_vec),
         shown: None,
         colours: None,
+        texture,
         overlapping: None,
     }
 }
@@ -338,8 +352,8 @@ fn broken(bytes: &[u8], error: &Error, noun: &str) -> Broken {
         Some(Format::Jpeg) if noun == "masks" => (
             "jpeg-mask",
             "masks saved as JPEG: its compression changes values, so they cannot hold labels".to_string(),
-            "export the masks as PNG from the labelling tool; if there is nothing else, `jpeg_tolerance = 16` rounds \
-             every value to the nearest declared one within 16"
+            "export the masks as PNG from the labelling tool; if there is nothing else, `jpeg_tolerance = 255` takes \
+             every value for the nearest declared one"
                 .to_string(),
         ),
         Some(_) if error.kind() == ErrorKind::TooLarge => {

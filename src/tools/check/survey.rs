@@ -10,6 +10,7 @@ use crate::dataset::palette::Palettes;
 use crate::dataset::spec::{Encoding, Source};
 use crate::image::formats::Format;
 use crate::tools::check::scan::{Broken, scan_mask};
+use crate::tools::check::texture::Texture;
 use crate::tools::check::{CHUNK, Kinds, Progress};
 
 /// More values than this that are far from each other are those of photographs.
@@ -26,6 +27,8 @@ pub(crate) struct Survey {
     pub(crate) broken: Vec<(PathBuf, Broken)>,
     /// Masks that are JPEGs, whose values were brought to the common ones.
     pub(crate) jpegs: usize,
+    /// Of JPEGs, the tolerance that tells their values apart best, and how many these are.
+    pub(crate) better_tolerance: Option<(u8, usize)>,
     /// All numbers.
     pub(crate) numbers: BTreeMap<Source, ValueCount>,
     /// All colours, up to some thousands of each mask.
@@ -40,6 +43,8 @@ pub(crate) struct Survey {
     pub(crate) palettes: Palettes,
     /// Which numbers masks hold together.
     pub(crate) kinds: Kinds,
+    /// How values lie beside each other.
+    pub(crate) texture: Texture,
     /// All colours, with those that palettes say of numbers.
     all_colours: BTreeMap<Source, ValueCount>,
     /// Masks of numbers that say no colours, and how many of them are greys that could be.
@@ -49,6 +54,9 @@ pub(crate) struct Survey {
     pub(crate) spread: Option<(usize, PathBuf)>,
     /// How many masks have pixels that are not opaque, and the first of them.
     pub(crate) transparent: Option<(usize, PathBuf)>,
+    /// How many grey masks say that 0 is white, and the first of them; and how many do not.
+    pub(crate) white_is_zero: Option<(usize, PathBuf)>,
+    pub(crate) black_is_zero: Option<(usize, PathBuf)>,
 }
 
 /// How often a value occurs.
@@ -119,6 +127,11 @@ pub(crate) fn survey(masks: &[PathBuf], tolerance: Option<u8>, progress: Progres
             // The values that compression left tell nothing of how labels are stored.
             if !jpeg {
                 survey.groups.add(path, facts.values.keys().map(number));
+                survey.texture.add(facts.texture);
+                survey.kinds.see(facts.texture);
+                if facts.encoding == Encoding::Rgb {
+                    survey.kinds.add_colours(facts.values.keys().copied());
+                }
             }
             let values = match facts.encoding {
                 Encoding::Index => {
@@ -140,9 +153,12 @@ pub(crate) fn survey(masks: &[PathBuf], tolerance: Option<u8>, progress: Progres
                 survey.plain += usize::from(facts.palette.is_none());
                 survey.greys += usize::from(facts.palette.is_none() && facts.colours.is_some());
             }
-            for (found, count) in
-                [(facts.spread, &mut survey.spread), (facts.transparent.is_some(), &mut survey.transparent)]
-            {
+            for (found, count) in [
+                (facts.spread, &mut survey.spread),
+                (facts.transparent.is_some(), &mut survey.transparent),
+                (facts.white_is_zero == Some(true), &mut survey.white_is_zero),
+                (facts.white_is_zero == Some(false), &mut survey.black_is_zero),
+            ] {
                 if found {
                     count.get_or_insert_with(|| (0, path.clone())).0 += 1;
                 }
@@ -168,12 +184,46 @@ pub(crate) fn survey(masks: &[PathBuf], tolerance: Option<u8>, progress: Progres
         progress((at * CHUNK + chunk.len()).min(masks.len()), masks.len());
     }
     if let Some(tolerance) = tolerance.filter(|_| survey.jpegs > 0) {
+        survey.better_tolerance = [&survey.numbers, &survey.colours].into_iter().filter_map(steady).next();
         for values in [&mut survey.numbers, &mut survey.colours, &mut survey.all_colours] {
             gather(values, tolerance);
         }
     }
     survey
 }
+
+/// Values are brought together with rising tolerances: the one in the middle of the widest span over which their number stays
+/// the same, and that number. None where there is no such span: photographs.
+fn steady(values: &BTreeMap<Source, ValueCount>) -> Option<(u8, usize)> {
+    const STEPS: [u8; 12] = [8, 16, 24, 32, 40, 50, 60, 75, 90, 105, 120, 127];
+    const MOST_CLASSES: usize = 64;
+    let total: u64 = values.values().map(|count| count.pixels).sum();
+    let counts = STEPS.map(|tolerance| {
+        let mut values = values.clone();
+        gather(&mut values, tolerance);
+        values.values().filter(|count| count.pixels * 1000 > total).count()
+    });
+    let spans = counts.chunk_by(|a, b| a == b).scan(0, |start, span| {
+        let first = *start;
+        *start += span.len();
+        Some((first, *start - 1, span[0]))
+    });
+    let steady = spans.filter(|(.., count)| (2..=MOST_CLASSES).contains(count));
+    // Relative: colours that are near each other have narrow spans.
+    let width = |(first, last, _): &(usize, usize, usize)| f64::from(STEPS[*last]) / f64::from(STEPS[*first]);
+    let (first, last, count) = steady.max_by(|a, b| width(a).total_cmp(&width(b)))?;
+    Some((STEPS[first].midpoint(STEPS[last]), count))
+}
+
+/// The tolerance that tells the values of these masks apart best, of those that are JPEGs, and how many these are.
+pub(crate) fn best_tolerance(masks: &[PathBuf]) -> Option<(u8, usize)> {
+    const LOOKED_AT: usize = 24;
+    let some: Vec<PathBuf> = masks.iter().step_by(masks.len().div_ceil(LOOKED_AT).max(1)).cloned().collect();
+    survey(&some, Some(GREY), &|_, _| {}).better_tolerance
+}
+
+/// How far the channels of a grey JPEG may be from each other.
+const GREY: u8 = 16;
 
 /// Adds each value to the most frequent one that is no farther than `tolerance` in any channel.
 fn gather(values: &mut BTreeMap<Source, ValueCount>, tolerance: u8) {

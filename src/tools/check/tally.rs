@@ -35,6 +35,9 @@ pub(super) struct Tally<'a> {
     pub(super) other_values: BTreeMap<Source, u64>,
     /// Of images of 16 bits a channel: the lowest and highest value.
     pub(super) deep: Option<[u16; 2]>,
+    /// Grey masks in files that say that 0 is white, and the first in one that does not.
+    pub(super) white_is_zero: Vec<PathBuf>,
+    pub(super) black_is_zero: Option<PathBuf>,
     /// The first mask of the declared encoding.
     pub(super) first_declared: Option<PathBuf>,
     /// What the palettes of masks of numbers show.
@@ -101,6 +104,8 @@ impl<'a> Tally<'a> {
             other_encoding: Vec::new(),
             other_values: BTreeMap::new(),
             deep: None,
+            white_is_zero: Vec::new(),
+            black_is_zero: None,
             first_declared: None,
             palettes: Palettes::default(),
             kinds: Kinds::default(),
@@ -147,9 +152,14 @@ impl<'a> Tally<'a> {
             *seen = [seen[0].min(low), seen[1].max(high)];
         }
         if image.more {
-            let what = "images of several pages, of which the first is used";
+            let what = "images of several pages or frames, of which the first is used";
             let remedy = "if other pages are meant, save each as an image of its own";
             faults.add(Fault::new(Level::Warning, "several-pages", what, remedy), Example::file(&pair.image));
+        }
+        if image.transparent {
+            let what = "images with transparent pixels; the colours that lie below the transparency are used";
+            let remedy = "if these are not what viewers show, export the images again without alpha";
+            faults.add(Fault::new(Level::Warning, "transparent-image", what, remedy), Example::file(&pair.image));
         }
         if image.unended {
             let what = "JPEGs without an end marker; all their pixels are there, and they are used";
@@ -164,6 +174,11 @@ impl<'a> Tally<'a> {
         *sums.masks.entry(mask.hash).or_default() += 1;
         if mask.misnamed {
             misnamed(&pair.mask, mask.kind, faults);
+        }
+        match mask.white_is_zero {
+            Some(true) => self.white_is_zero.push(pair.mask.clone()),
+            Some(false) => drop(self.black_is_zero.get_or_insert_with(|| pair.mask.clone())),
+            None => {}
         }
         let place = |at: usize| [at % mask.size[0], at / mask.size[0]];
         if let Some(at) = mask.transparent {
@@ -210,8 +225,12 @@ impl<'a> Tally<'a> {
         self.first_declared.get_or_insert_with(|| pair.mask.clone());
         let values = looked_up.unwrap_or(&mask.values);
         let numbers = values.keys().filter_map(|value| if let Source::Index(n) = value { Some(*n) } else { None });
-        if self.spec.encoding == Encoding::Index && self.spec.join.is_none() {
-            self.kinds.add(numbers.collect(), &pair.mask);
+        if self.spec.join.is_none() {
+            match self.spec.encoding {
+                Encoding::Index => self.kinds.add(numbers.collect(), &pair.mask),
+                Encoding::Rgb => self.kinds.add_colours(values.keys().copied()),
+            }
+            self.kinds.see(mask.texture);
         }
         let all: u64 = values.values().map(|count| count.pixels).sum();
         let (mut counted, mut unknown, mut labels) = (0, mask.more, [false; 256]);

@@ -7,6 +7,7 @@ use crate::dataset::spec::{ClassSpec, Join};
 use crate::error::{Error, Result};
 use crate::text::word;
 use crate::tools::init::plan::Place;
+use crate::tools::init::spelling;
 use crate::tools::init::used::Flag;
 use crate::tools::init::{FILE, Options, Purpose, TextEncoding};
 
@@ -73,8 +74,8 @@ impl Place<'_> {
         if lasting && toml != own {
             add("--out", word(toml));
         }
-        if options.pixels {
-            words.push("--pixels".to_string());
+        for (given, flag) in [(options.pixels, "--pixels"), (options.percent, "--percent")] {
+            words.extend(given.then(|| flag.to_string()));
         }
         let present = if lasting { written || toml.exists() } else { own.exists() };
         if present {
@@ -112,23 +113,34 @@ impl Place<'_> {
         self.uses(Flag::Names);
         self.uses(Flag::NamesFrom);
         let first = self.options.first;
-        if names.len() == found.len() && first != Some(1) {
-            return Ok(names.clone());
-        }
-        if rest && names.len() + 1 == found.len() && first != Some(0) {
-            return Ok(found.into_iter().take(1).chain(names.iter().cloned()).collect());
+        let fits = match () {
+            () if names.len() == found.len() && first != Some(1) => Some(0),
+            () if rest && names.len() + 1 == found.len() && first != Some(0) => Some(1),
+            () => None,
+        };
+        if let Some(skipped) = fits {
+            if spelling::crosses(names, &found[skipped..]) {
+                return Err(Error::new(format!(
+                    "--names gives names that the dataset has for other classes: its own are {}",
+                    listed(&found)
+                ))
+                .with_hint(format!(
+                    "leave --names out: {}; or give names in the order of the dataset's own",
+                    self.again(false, |options| (options.names, options.first) = (Vec::new(), None))
+                )));
+            }
+            return Ok(found.into_iter().take(skipped).chain(names.iter().cloned()).collect());
         }
         let counted = |count: usize, one: &str, many: &str| match count {
             1 => format!("1 {one}"),
             count => format!("{count} {many}"),
         };
-        let shown = found.iter().take(12).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
         let from = first.map_or(String::new(), |first| format!(" from {first} on"));
         let message = format!(
-            "--names gives {}{from} for {}: {shown}{}",
+            "--names gives {}{from} for {}: {}",
             counted(names.len(), "name", "names"),
             counted(found.len(), "class", "classes"),
-            if found.len() > 12 { " and others" } else { "" }
+            listed(&found)
         );
         let less = if rest { "; the first may be left out" } else { "" };
         Err(Error::new(message).with_hint(match self.again_with_names(false, found) {
@@ -174,6 +186,7 @@ impl Place<'_> {
             false => "--names-from says which value the first name has, and colours have no order",
         };
         refuse(options.pixels, Flag::Pixels, "--pixels is for coordinates of YOLO", |o| o.pixels = false)?;
+        refuse(options.percent, Flag::Pixels, "--percent is for coordinates of YOLO", |o| o.percent = false)?;
         refuse(options.first.is_some(), Flag::NamesFrom, from, |o| o.first = None)?;
         refuse(options.void.is_some(), Flag::Void, "--void is for values of masks that are labels", |o| o.void = None)?;
         refuse(
@@ -190,6 +203,12 @@ impl Place<'_> {
         })?;
         refuse(!options.names.is_empty(), Flag::Names, "--names has no use", |o| o.names.clear())
     }
+}
+
+/// Names in words, the first some.
+fn listed(names: &[String]) -> String {
+    let shown = names.iter().take(12).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    if names.len() > 12 { format!("{shown} and others") } else { shown }
 }
 
 /// Refuses names that cannot be told apart.

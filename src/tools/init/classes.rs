@@ -1,8 +1,8 @@
 //! From the values that masks hold to classes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
-use crate::dataset::cause::{STRAY, between};
+use crate::dataset::cause::STRAY;
 use crate::dataset::encoding::{Reading, mark, reading};
 use crate::dataset::spec::{ClassSpec, Encoding, MAX_CLASSES, Source};
 use crate::error::Error;
@@ -12,11 +12,9 @@ use crate::tools::init::asked::letters;
 use crate::tools::init::named::Named;
 use crate::tools::init::naming::{Match, listed};
 use crate::tools::init::plan::Place;
-
+use crate::tools::init::spelling::unite;
+use crate::tools::init::suspect;
 use crate::tools::init::used::Flag;
-
-/// Colours that cover less than this share may be smoothed edges between two that cover more.
-const EDGE_SHARE: f64 = 0.01;
 
 /// Commands name no more classes than this.
 const MANY_NAMES: usize = 64;
@@ -74,12 +72,16 @@ pub(super) fn find(survey: &Survey, place: &Place, file: Option<(String, Vec<Nam
     let total: u64 = all.values().map(|count| count.pixels).sum();
     let mut names = Match::new(survey, place, file);
     let mut notes = std::mem::take(&mut names.notes);
-    let smooth = smoothed(all, total, &names.told);
+    let smooth = suspect::smoothed(all, total, &names.told);
     if !smooth.is_empty() {
         doubt =
             Some(Error::new(format!("{} values lie between the others, like smoothed edges", smooth.len())).with_hint(
                 format!("export the masks without anti-aliasing, or scale them with nearest; which they are: {check}"),
             ));
+    }
+    // Smoothed edges are near their ends too.
+    if smooth.is_empty() {
+        doubt = suspect::lossy(survey, all, names.told.len(), &check).or(doubt);
     }
     let grey = names.grey;
     let value = |n: u16| if grey { Source::Rgb([n as u8; 3]) } else { Source::Index(n) };
@@ -108,6 +110,26 @@ pub(super) fn find(survey: &Survey, place: &Place, file: Option<(String, Vec<Nam
             first.display()
         ));
     }
+    if let Some((count, first)) = &survey.white_is_zero {
+        match &survey.black_is_zero {
+            Some((others, other)) => {
+                doubt = Some(
+                    Error::new(format!(
+                        "in {count} of them 0 is white (`{}` first), and in {others} it is black (`{}` first): one number may be \
+                         two labels",
+                        first.display(),
+                        other.display()
+                    ))
+                    .with_hint("export all masks in one way, with 0 as black, for instance as PNG"),
+                );
+            }
+            None => notes.push(format!(
+                "the masks say that 0 is white (`{}` first): their values are used as they look, 255 for a stored 0; if the stored \
+                 numbers are labels, export the masks with 0 as black",
+                first.display()
+            )),
+        }
+    }
     if let Some((count, first)) = &survey.transparent {
         notes.push(format!(
             "{count} of the masks have transparent pixels (`{}` first): the transparency is dropped, and the values below it \
@@ -135,6 +157,8 @@ pub(super) fn find(survey: &Survey, place: &Place, file: Option<(String, Vec<Nam
     values.retain(|(value, count)| {
         let chosen = options.void.as_ref().is_some_and(|void| number(value).is_some_and(|n| void.contains(&n)));
         let meant = number(value) == Some(255) || names.told.contains_key(value) || chosen;
+        // A rare class with a name is no slip.
+        let meant = meant || number(value).is_some_and(|n| usize::from(n) < names.positions());
         let stray = count.pixels < STRAY && total > 100 * STRAY && !meant;
         if stray {
             slips.push(format!("{value} ({})", count.pixels));
@@ -149,8 +173,13 @@ pub(super) fn find(survey: &Survey, place: &Place, file: Option<(String, Vec<Nam
                 slips.len()
             ))
             .with_hint(format!(
-                "if masks lie elsewhere, say so in the place of DIR: {}; if they were smoothed, export them without \
+                "{}if masks lie elsewhere, say so in the place of DIR: {}; if they were smoothed, export them without \
                  anti-aliasing; which they are: {check}",
+                survey.transparent.as_ref().map_or_else(String::new, |(count, first)| format!(
+                    "{count} of the masks have transparent pixels (`{}` first), below which any colour may lie: export them \
+                     without alpha, on a plain background; ",
+                    first.display()
+                )),
                 place.again(false, |options| options.masks = Some("DIR".into()))
             )),
         ));
@@ -256,7 +285,12 @@ pub(super) fn find(survey: &Survey, place: &Place, file: Option<(String, Vec<Nam
         notes.push(format!("{}; they are joined", mixed.what()));
     }
     if values.len() > MAX_CLASSES {
-        doubt = Some(Error::new(format!("{} different values are too many for labels", values.len())).with_hint(again));
+        let many = format!("{} different values are too many for labels", values.len());
+        doubt = Some(match survey.kinds.objects() {
+            Some(objects) => Error::new(format!("{many}, and look like those of single objects: {}", objects.why))
+                .with_hint("export masks of classes: these number each object for itself"),
+            None => Error::new(many).with_hint(again),
+        });
         values.sort_by_key(|(_, count)| std::cmp::Reverse(count.pixels));
         values.truncate(MAX_CLASSES);
         values.sort_by_key(|(value, _)| *value);
@@ -305,6 +339,14 @@ pub(super) fn find(survey: &Survey, place: &Place, file: Option<(String, Vec<Nam
     for name in distinct(&mut classes) {
         notes.push(format!("several values are called `{name}`: they are numbered, and are classes of their own"));
     }
+    let names_now: Vec<String> = classes.iter().map(|class| class.name.clone()).collect();
+    for alike in unite(&names_now, &[]).groups {
+        notes.push(format!(
+            "`{}` differ in spelling alone, and are classes of their own; if they are one, write all their values into one `source` \
+             of the TOML",
+            alike.join("` and `")
+        ));
+    }
     if classes.len() == 1 && doubt.is_none() {
         let one = classes[0].source.iter().flatten().next().map_or(String::new(), Source::to_string);
         notes.push(format!(
@@ -340,10 +382,11 @@ pub(super) fn find(survey: &Survey, place: &Place, file: Option<(String, Vec<Nam
         ));
     }
     // As many numbers as objects, whatever they are called.
-    if let Some(objects) = survey.kinds.objects().filter(|_| encoding == Encoding::Index) {
+    if let Some(objects) = survey.kinds.objects().filter(|objects| objects.sure || names.unnamed > 0) {
+        let what = if matches!(objects.values.first(), Some(Source::Rgb(_))) { "colours" } else { "numbers" };
         notes.push(format!(
-            "the numbers look like those of single objects, not of classes: {}; training would learn each as a class of its own: \
-             `{check}` prints lines that make them one class",
+            "the {what} look like those of single objects, not of classes: {}; training would learn each as a class of its own: \
+             `{check}` says what to do",
             objects.why
         ));
     }
@@ -383,29 +426,4 @@ fn distinct(classes: &mut [ClassSpec]) -> Vec<String> {
         }
     }
     twice
-}
-
-/// Values that stem from smoothing: rare, and between two frequent ones.
-fn smoothed(all: &BTreeMap<Source, ValueCount>, total: u64, told: &HashMap<Source, String>) -> Vec<Source> {
-    let rgb = |value: &Source| match value {
-        Source::Rgb(rgb) => *rgb,
-        Source::Index(n) => [u8::try_from(*n).unwrap_or(u8::MAX), 0, 0],
-    };
-    let frequent: Vec<&Source> = all
-        .iter()
-        .filter(|(value, count)| told.contains_key(value) || count.pixels as f64 >= EDGE_SHARE * total as f64)
-        .map(|(value, _)| value)
-        .collect();
-    // Numbers are all on one line, and so are greys: only masks of black and white tell.
-    let grey = |value: &Source| matches!(value, Source::Rgb([r, g, b]) if r == g && g == b);
-    let numbers = matches!(all.keys().next(), Some(Source::Index(_))) || all.keys().all(grey);
-    let black_white = |value: &&Source| [[0; 3], [255, 0, 0], [255; 3]].contains(&rgb(value));
-    if numbers && (frequent.len() != 2 || !frequent.iter().all(black_white)) || frequent.len() > MAX_CLASSES {
-        return Vec::new();
-    }
-    let pairs = || frequent.iter().enumerate().flat_map(|(at, a)| frequent[..at].iter().map(|b| (rgb(a), rgb(b))));
-    let rare: Vec<&Source> = all.keys().filter(|value| !frequent.contains(value)).collect();
-    let smooth: Vec<Source> =
-        rare.iter().filter(|value| pairs().any(|(a, b)| between(rgb(value), a, b))).map(|value| **value).collect();
-    if smooth.len() > 2 && smooth.len() * 2 >= rare.len() { smooth } else { Vec::new() }
 }

@@ -8,7 +8,8 @@ use serde::de::IgnoredAny;
 
 use crate::dataset::Split;
 use crate::error::{Error, Result};
-use crate::image::raster::{Area, decompress, from_runs};
+use crate::image::outlines::decompress;
+use crate::image::raster::{Area, from_runs};
 use crate::tools::check::Progress;
 use crate::tools::init::json::{Id, Object, side, with_keys};
 use crate::tools::init::notes::Notes;
@@ -99,7 +100,8 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     let hint = "it looks like COCO: export it again as COCO instances";
     for (name, path) in place.files(place.dir).into_iter().filter(|(name, _)| name.ends_with(".json")) {
         let Some(file) = with_keys::<File>(&path, &["images", "annotations", "categories"], hint)? else { continue };
-        let outlined = |annotation: &Object<Annotation>| annotation.0.segmentation.is_some();
+        let outlined =
+            |annotation: &Object<Annotation>| annotation.0.segmentation.as_ref().is_some_and(|one| !one.is_empty());
         if !file.annotations.iter().any(outlined) {
             notes.add("files without outlines were not read", format!("`{name}`"));
             continue;

@@ -1,4 +1,4 @@
-//! Which 16-bit values a set's images use.
+//! What a set's images are like: which 16-bit values they use, and what of their files is not read.
 
 use std::path::{Path, PathBuf};
 
@@ -6,17 +6,17 @@ use rayon::prelude::*;
 
 use crate::dataset::pairs::Pairs;
 use crate::dataset::spec::SplitSpec;
-use crate::error::Result;
 use crate::files;
-use crate::image::formats;
-use crate::tools::check::{Progress, common_range};
+use crate::image::{ImageRemarks, common_range, formats};
+use crate::tools::check::Progress;
 use crate::tools::init::plan::{Place, Plan};
 
-/// Images that are decoded to know whether the set is of 16 bits a channel.
+/// Images that are decoded to know what the set's are like.
 const LOOKED_AT: usize = 4;
 
-/// The values that should become black and white, where images have 16 bits a channel and use a part of them.
-pub(super) fn range(_: &Place, plan: &Plan, progress: Progress) -> Result<Option<[u16; 2]>> {
+/// Sets the values that should become black and white, where images have 16 bits a channel and use a part of them; and notes
+/// that, and what of files is not read.
+pub(super) fn note(place: &Place, plan: &mut Plan, progress: Progress) {
     let mut images: Vec<PathBuf> = Vec::new();
     for split in [&plan.spec.train, &plan.spec.val, &plan.spec.test].into_iter().flatten() {
         let there = SplitSpec { images: plan.real(&split.images), ..split.clone() };
@@ -33,17 +33,35 @@ pub(super) fn range(_: &Place, plan: &Plan, progress: Progress) -> Result<Option
         }
     }
     let step = images.len().div_ceil(LOOKED_AT).max(1);
-    if images.iter().step_by(step).all(|path| used(path).is_none()) {
-        return Ok(None);
+    let some: Vec<(&PathBuf, ImageRemarks)> =
+        images.iter().step_by(step).filter_map(|path| Some((path, remarks(path)?))).collect();
+    let mut say = |is: fn(&ImageRemarks) -> bool, what: &str| {
+        if let Some((path, _)) = some.iter().find(|(_, remarks)| is(remarks)) {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            plan.notes.push(format!("{what}, as in `{name}`; which they are: {}", place.check()));
+        }
+    };
+    say(|image| image.more, "images are files of several pages or frames, of which the first is used");
+    say(
+        |image| image.transparent,
+        "images have transparent pixels, and the colours that lie below the transparency are used",
+    );
+    if some.iter().all(|(_, remarks)| remarks.deep.is_none()) {
+        return;
     }
     progress(0, images.len());
-    let used: Vec<[u16; 2]> = images.par_iter().filter_map(|path| used(path)).collect();
+    let used: Vec<[u16; 2]> = images.par_iter().filter_map(|path| remarks(path)?.deep).collect();
     progress(images.len(), images.len());
-    Ok(used.into_iter().map(|[_, high]| high).max().and_then(common_range))
+    plan.spec.range = used.into_iter().map(|[_, high]| high).max().and_then(common_range);
+    if let Some([_, most]) = plan.spec.range {
+        plan.notes.push(format!(
+            "images have 16 bits per channel and use only a part of the range: `range` maps 0 to {most} to black to white"
+        ));
+    }
 }
 
-/// The lowest and highest value of an image of 16 bits a channel. What cannot be read is for the check to tell.
-fn used(path: &Path) -> Option<[u16; 2]> {
-    let file = files::open(path).ok()?;
-    formats::image(std::io::BufReader::new(file), None).ok()?.deep
+/// What there is to say about an image. What cannot be read is for the check to tell.
+fn remarks(path: &Path) -> Option<ImageRemarks> {
+    let decoded = formats::image(std::io::BufReader::new(files::open(path).ok()?), None).ok()?;
+    Some(ImageRemarks { more: decoded.more, transparent: decoded.transparent, deep: decoded.deep })
 }

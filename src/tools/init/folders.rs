@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use crate::dataset::pairs::plain_stem;
 use crate::dataset::spec::Encoding;
 use crate::error::{Error, Result};
-use crate::tools::check::{Progress, naming, survey};
+use crate::text::word;
+use crate::tools::check::{Progress, best_tolerance, naming, survey};
 use crate::tools::init::classes::Doubt;
 use crate::tools::init::per_class::Folders;
 use crate::tools::init::places::{Candidate, IMAGES, MASKS, candidates, is_picture, within};
@@ -30,7 +31,7 @@ pub(super) fn untold(folder: &Path, doubt: Doubt) -> Error {
     };
     let hint = match doubt.hint() {
         Some(hint) => hint.to_string(),
-        None => format!("`structtoken data check '{}'` names the files", folder.display()),
+        None => format!("`structtoken data check {}` names the files", word(folder)),
     };
     Error::new(format!("the masks in `{}` hold no recognisable labels", folder.display()))
         .with_source(doubt)
@@ -69,6 +70,7 @@ fn describe(place: &Place, progress: Progress) -> Result<Option<(Plan, Option<Do
     let others = named.as_ref().map_or_else(Vec::new, |(file, names)| names::others(place, file, names));
     let mut found = classes::find(&survey, place, named);
     found.notes.extend(others);
+    found.notes.extend(names::crossed(place));
     let kind = match found.encoding {
         Encoding::Index => "images with masks of numbers",
         Encoding::Rgb => "images with masks of colours",
@@ -77,6 +79,26 @@ fn describe(place: &Place, progress: Progress) -> Result<Option<(Plan, Option<Do
     plan.notes.splice(0..0, found.notes);
     plan.notes.extend(said);
     plan.spec.jpeg_tolerance = place.options.jpeg_tolerance.filter(|_| survey.jpegs > 0);
+    // What a tolerance leaves unclear, another may not.
+    if let (Some(Doubt::Masks(doubt)), Some(given), Some((best, count))) =
+        (&found.doubt, plan.spec.jpeg_tolerance, survey.better_tolerance)
+        && best != given
+    {
+        found.doubt =
+            Some(Doubt::Masks(Error::new(format!("with a tolerance of {given}, {doubt}")).with_hint(format!(
+                "as JPEGs the masks hold {count} values that keep apart: {}",
+                place.again(false, |options| options.jpeg_tolerance = Some(best))
+            ))));
+    }
+    if let (None, Some(given), Some((best, count))) = (&found.doubt, plan.spec.jpeg_tolerance, survey.better_tolerance)
+        && count != plan.spec.classes.len()
+    {
+        plan.notes.push(format!(
+            "a tolerance of {given} tells {} values apart, and {count} keep apart best: {}",
+            plan.spec.classes.len(),
+            place.again(true, |options| options.jpeg_tolerance = Some(best))
+        ));
+    }
     if let Some((path, broken)) = survey.broken.first() {
         let (count, all) = (survey.broken.len(), masks.len());
         let note = format!("{count} of {all} masks cannot be read, `{}` first: {}", path.display(), broken.what);
@@ -84,17 +106,49 @@ fn describe(place: &Place, progress: Progress) -> Result<Option<(Plan, Option<Do
         let jpegs = survey.broken.iter().filter(|(_, broken)| broken.code == "jpeg-mask").count();
         match (count == all, jpegs) {
             (_, 1..) if 2 * jpegs > all => {
-                found.doubt = Some(Doubt::Masks(Error::new(note).with_hint(format!(
-                    "export the masks as PNG from the labelling tool; if there is nothing else, `{}` rounds values to the nearest \
-                      common one within 16 (127 for black-and-white masks)",
-                    place.again(false, |options| options.jpeg_tolerance = Some(16))
-                ))));
+                let paths: Vec<PathBuf> = survey
+                    .broken
+                    .iter()
+                    .filter(|(_, broken)| broken.code == "jpeg-mask")
+                    .map(|(path, _)| path.clone())
+                    .collect();
+                const EXPORT: &str = "export the masks as PNG from the labelling tool";
+                found.doubt = Some(Doubt::Masks(Error::new(note).with_hint(match best_tolerance(&paths) {
+                    Some((best, count)) => format!(
+                        "{EXPORT}; if there is nothing else, `{}` rounds values to the nearest of {count} common ones",
+                        place.again(false, |options| options.jpeg_tolerance = Some(best))
+                    ),
+                    None => format!("{EXPORT}; these look like photographs, no values of which are labels"),
+                })));
             }
             (true, _) => found.doubt = Some(Doubt::Masks(Error::new(note).with_hint(broken.remedy.clone()))),
             (false, _) => plan.notes.push(note),
         }
     }
     Ok(Some((plan, found.doubt)))
+}
+
+/// Whether names differ only in how accented letters are written: as one character, or as a letter and marks after it.
+fn composed_alike(images: &[&str], masks: &[&str]) -> bool {
+    // Each accented letter is one sign here, in whichever way it is written.
+    let bare = |name: &&str| {
+        let mut bare = String::new();
+        for c in plain_stem(name).unwrap_or(name).chars() {
+            match c {
+                // Marks take the letter before them along.
+                '\u{300}'..='\u{36f}' => {
+                    bare.pop();
+                    bare.push('?');
+                }
+                c if c.is_ascii() => bare.push(c),
+                _ => bare.push('?'),
+            }
+        }
+        bare
+    };
+    let accented = |names: &[&str]| names.iter().any(|name| !name.is_ascii());
+    let known: HashSet<String> = masks.iter().map(bare).collect();
+    accented(images) && accented(masks) && images.iter().all(|name| known.contains(&bare(name)))
 }
 
 /// Pairs the files of a candidate by their names; also gives the masks.
@@ -127,14 +181,21 @@ fn matched(place: &Place, candidate: &Candidate) -> Result<Option<(Part, Vec<Pat
             candidate.masks.display(),
             mask_names[0]
         ));
+        if let Some(hint) = lists::renaming(place, &candidate.images, &candidate.masks) {
+            return Err(error.with_hint(hint));
+        }
         return Err(match naming::guess_prefix(&names, &mask_names) {
             Some((from, to, ending)) => error.with_hint(format!(
                 "a mask has the name of its image, up to the ending; run: {}",
                 naming::rename(&candidate.masks, &from, &to, &ending)
             )),
+            None if composed_alike(&names, &mask_names) => error.with_hint(
+                "the names look the same, but their accented letters are written in two ways (macOS writes `é` as two \
+                 characters): rename the files of both folders to one of them, for instance with `convmv -f utf8 -t utf8 \
+                 --nfc --notest -r DIR`",
+            ),
             None => error.with_hint(
-                "a mask has the name of its image, up to the ending (a.jpg, a_mask.png): rename them; leading zeros \
-                 count, and so does the encoding of accented letters (macOS writes `é` as two characters)",
+                "a mask has the name of its image, up to the ending (a.jpg, a_mask.png): rename them; leading zeros count",
             ),
         });
     };
@@ -175,4 +236,17 @@ fn matched(place: &Place, candidate: &Candidate) -> Result<Option<(Part, Vec<Pat
         list,
     };
     Ok(Some((part, files)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accents_written_in_two_ways_are_told() {
+        let (one, two) = (["fen\u{ea}tre_1.jpg", "a.jpg"], ["fene\u{302}tre_1.png", "a.png"]);
+        assert!(composed_alike(&one, &two) && composed_alike(&two, &one));
+        assert!(!composed_alike(&one, &["fene\u{302}tre_2.png", "a.png"]));
+        assert!(!composed_alike(&["a.jpg"], &["a.png"]), "nothing is accented");
+    }
 }

@@ -8,7 +8,7 @@ use serde::de::{DeserializeOwned, MapAccess, Visitor, value};
 use serde::{Deserialize, Deserializer};
 
 use crate::error::{Error, Result};
-use crate::tools::init::read::bytes;
+use crate::tools::init::read::{annotations, bytes};
 
 /// A value that was an object. The derived code reads a struct from a list too, by position: any list of three would be
 /// taken for one.
@@ -112,18 +112,18 @@ pub(super) fn side<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
 /// # Errors
 /// A file that cannot be read; one of this form with something else in it, with `hint`.
 pub(super) fn with_keys<T: DeserializeOwned>(path: &Path, keys: &[&str], hint: &str) -> Result<Option<T>> {
-    let bytes = bytes(path)?;
-    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    let text = text(path)?;
+    let text = text.as_slice();
     if text.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'{') {
         return Ok(None);
     }
     let Ok(Keys(found)) = serde_json::from_slice::<Keys>(text) else {
         // Cut short: what it was going to be is seen by the keys that are there.
         let named = |key: &&str| text.windows(key.len() + 2).any(|part| part == format!("\"{key}\"").as_bytes());
-        if keys.iter().all(named) && serde_json::from_slice::<serde::de::IgnoredAny>(text).is_err() {
-            return Err(Error::new(format!("`{}` is damaged or cut short", path.display())).with_hint(hint));
-        }
-        return Ok(None);
+        return match serde_json::from_slice::<serde::de::IgnoredAny>(text) {
+            Err(error) if keys.iter().all(named) => Err(broken(path, &error, hint)),
+            _ => Ok(None),
+        };
     };
     if !keys.iter().all(|key| found.iter().any(|one| one == key)) {
         return Ok(None);
@@ -131,9 +131,45 @@ pub(super) fn with_keys<T: DeserializeOwned>(path: &Path, keys: &[&str], hint: &
     crate::files::parse_json(text).map(Some).map_err(|error| Error::file("understand", path, error).with_hint(hint))
 }
 
-/// Whether the file is an object with all these keys.
-pub(super) fn has_keys(path: &Path, keys: &[&str]) -> bool {
-    with_keys::<serde::de::IgnoredAny>(path, keys, "").is_ok_and(|found| found.is_some())
+/// The text of a JSON file, in UTF-8 without its mark.
+///
+/// # Errors
+/// A file that cannot be read, or in an encoding that is not Unicode.
+pub(super) fn text(path: &Path) -> Result<Vec<u8>> {
+    let mut found = bytes(path)?;
+    // JSON in UTF-8 has no zeros.
+    if matches!(found.as_slice(), [0xff, 0xfe, ..] | [0xfe, 0xff, ..]) || found.iter().take(64).any(|byte| *byte == 0) {
+        return annotations(path).map(String::into_bytes);
+    }
+    if found.starts_with(b"\xef\xbb\xbf") {
+        found.drain(..3);
+    }
+    Ok(found)
+}
+
+/// Why a file is no JSON, and where.
+pub(super) fn broken(path: &Path, error: &serde_json::Error, hint: &str) -> Error {
+    if error.is_eof() {
+        return Error::new(format!("`{}` is damaged or cut short", path.display())).with_hint(hint);
+    }
+    let place = format!("line {}, column {}", error.line(), error.column());
+    let rest = text(path).unwrap_or_default();
+    let line = rest.split(|byte| *byte == b'\n').nth(error.line().saturating_sub(1)).unwrap_or_default();
+    // The column counts the byte at which reading stopped, from 1.
+    let (before, after) = line.split_at(error.column().saturating_sub(1).min(line.len()));
+    let after = after.trim_ascii_start();
+    let starts = |words: &[&[u8]]| words.iter().any(|word| after.starts_with(word));
+    let (why, remedy) = if starts(&[b"NaN", b"Infinity", b"-Infinity", b"nan", b"inf", b"aN"])
+        || before.ends_with(b"-") && starts(&[b"I"])
+    {
+        ("holds NaN or Infinity, which JSON does not have", "write `null`, or 0 where it is the `area`")
+    } else if starts(&[b"]", b"}"]) {
+        ("has a comma too many before a closing bracket", "remove the comma")
+    } else {
+        return Error::new(format!("`{}` is damaged or cut short: it is not JSON at {place}", path.display()))
+            .with_hint(hint);
+    };
+    Error::new(format!("`{}` {why}, at {place}", path.display())).with_hint(format!("{remedy}; {hint}"))
 }
 
 /// The names of an object's entries.
@@ -212,5 +248,22 @@ mod tests {
         let error = found("{\"id\": 1, \"width\": ").unwrap_err();
         assert!(error.to_string().contains("cut short") && error.hint() == Some("export it again"));
         assert!(found("{\"id\": [], \"width\": 2}").unwrap_err().to_string().contains("a.json"));
+        // What other programs write.
+        let utf16: Vec<u8> = "\u{feff}{\"id\": 1, \"width\": 2}".encode_utf16().flat_map(u16::to_le_bytes).collect();
+        std::fs::write(&path, utf16).unwrap();
+        assert!(with_keys::<Pair>(&path, &["id", "width"], "").unwrap().is_some());
+        for (text, why) in [
+            ("{\"id\": 1,\n \"width\": NaN}", "NaN or Infinity, which JSON does not have, at line 2"),
+            ("{\"id\": 1, \"width\": -Infinity}", "NaN or Infinity"),
+            ("{\"id\": 1, \"width\": [1, 2, ]}", "comma too many"),
+            ("{\"id\": 1, \"width\": 2, }", "comma too many"),
+            ("{\"id\": 1, \"width\": 2 \"x\": 3}", "is not JSON at line 1"),
+        ] {
+            let error = found(text).unwrap_err();
+            assert!(
+                error.to_string().contains(why) && error.hint().unwrap().contains("export it again"),
+                "{text}: {error}"
+            );
+        }
     }
 }

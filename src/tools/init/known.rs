@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use crate::dataset::Split;
 use crate::dataset::pairs::Pairs;
 use crate::dataset::spec::{ClassSpec, DatasetSpec, Encoding, Source, SplitSpec};
-use crate::dataset::walk::walk;
+use crate::dataset::walk::{children, walk};
 use crate::error::{Error, Result};
 use crate::tools::check::Progress;
 use crate::tools::init::plan::{List, Part, Place, Plan};
@@ -25,7 +25,9 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
         "cityscapes"
     } else if has("images/training")
         && has("annotations/training")
-        && (has("objectInfo150.txt") || name.starts_with("ADE"))
+        && (has("objectInfo150.txt")
+            || name.starts_with("ADE")
+            || children(&place.dir.join("images/training")).iter().any(|path| of_ade(path)))
     {
         "ade20k"
     } else {
@@ -76,12 +78,31 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     if parts.is_empty() {
         return Ok(None);
     }
+    if parts.iter().all(|part| part.stems.is_empty()) {
+        let (folder, first) = (parts[0].masks.display().to_string(), parts[0].mask_suffix.clone());
+        let colours = labels().iter().any(|(name, _)| name.ends_with("_gtFine_color.png"));
+        let error = Error::new(format!(
+            "`{}` is laid out as {set}, and no image has a mask: they end in `{first}`",
+            place.dir.display()
+        ));
+        return Err(error.with_hint(match set == "cityscapes" && colours {
+            true => "`_gtFine_color.png` gives several labels one colour, and is not read: add the `_gtFine_labelIds.png` of \
+                     the same download"
+                .to_string(),
+            false => format!("put the masks into `{folder}`, named like their images"),
+        }));
+    }
     let classes = place.named_classes(spec.classes, false)?;
     let mut plan = place.plan(set, spec.encoding, spec.ignore, classes, parts)?;
     plan.spec.name = set.to_string();
     plan.spec.root = None::<PathBuf>;
     plan.notes.splice(0..0, notes);
     Ok(Some(plan))
+}
+
+/// Whether a file is called as those of ADE20K.
+fn of_ade(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("ADE_train"))
 }
 
 /// Mapillary Vistas, whose labels lie below folders of versions: each number is a place in the list of its config.

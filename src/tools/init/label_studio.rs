@@ -8,11 +8,11 @@ use crate::error::{Error, Result};
 use crate::image::image_size;
 use crate::image::raster::{Area, Bitmap};
 use crate::tools::check::Progress;
+use crate::tools::init::json;
 use crate::tools::init::notes::Notes;
 use crate::tools::init::outlines::{Outlined, Outlines, label};
 use crate::tools::init::pictures::{Pictures, file_name};
 use crate::tools::init::plan::{Place, Plan};
-use crate::tools::init::read;
 
 /// What a file's name says.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,8 +93,7 @@ fn layer(name: &str) -> Option<Layer> {
 fn tasks(files: &[(String, PathBuf)]) -> Result<BTreeMap<u64, String>> {
     let mut tasks = BTreeMap::new();
     for (_, path) in files.iter().filter(|(name, _)| name.ends_with(".json")) {
-        let bytes = read::bytes(path)?;
-        let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+        let text = &json::text(path)?;
         if text.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'[') {
             continue;
         }

@@ -1,5 +1,6 @@
 //! Label Studio's JSON export: polygons, rectangles, ellipses and brush strokes of each task, in percent of the picture.
 
+use std::collections::HashSet;
 use std::io::Cursor;
 use std::path::Path;
 
@@ -8,16 +9,15 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::error::{Error, Result};
-use crate::image::MAX_PIXELS;
+use crate::image::outlines::decode_label_studio;
 use crate::image::raster::{Area, Bitmap};
 use crate::tools::check::Progress;
-use crate::tools::init::json::{Id, Object, side};
+use crate::tools::init::json::{self, Id, Object, side};
 use crate::tools::init::label_studio::{by_file_name, found, image_of};
 use crate::tools::init::notes::Notes;
 use crate::tools::init::outlines::{Outlined, Outlines, label};
 use crate::tools::init::pictures::Pictures;
 use crate::tools::init::plan::{Place, Plan};
-use crate::tools::init::read;
 
 #[derive(Deserialize)]
 struct Task {
@@ -44,6 +44,9 @@ enum Region {
 
 #[derive(Deserialize)]
 struct Shape {
+    /// Two results of one region have the same.
+    #[serde(default)]
+    id: Option<Id>,
     #[serde(default, rename = "type")]
     kind: Option<String>,
     #[serde(default, deserialize_with = "side")]
@@ -78,12 +81,31 @@ struct Value {
     labels: Option<Vec<Id>>,
 }
 
-impl Value {
+impl Shape {
     fn class(&self) -> Option<&str> {
-        let all = [&self.polygonlabels, &self.brushlabels, &self.rectanglelabels, &self.ellipselabels, &self.labels];
-        all.into_iter().flatten().flatten().next().map(|id| id.0.as_str())
+        self.value.as_ref()?.0.classes().next()
     }
 }
+
+impl Value {
+    fn classes(&self) -> impl Iterator<Item = &str> {
+        let all = [&self.polygonlabels, &self.brushlabels, &self.rectanglelabels, &self.ellipselabels, &self.labels];
+        all.into_iter().flatten().flatten().map(|id| id.0.as_str())
+    }
+
+    /// All numbers that say places, in percent.
+    fn percents(&self) -> impl Iterator<Item = f64> {
+        let sides = [self.x, self.y, self.width, self.height, self.radius_x, self.radius_y];
+        sides.into_iter().flatten().chain(self.points.iter().flatten().flatten().copied())
+    }
+
+    fn has_area(&self) -> bool {
+        self.rle.is_some() || self.percents().next().is_some()
+    }
+}
+
+/// Percentages may be beyond the border by so much: the outline is cut there.
+const SLACK: f64 = 10.0;
 
 /// A plan for a folder with a JSON file that lists tasks with `data` and `annotations`.
 pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
@@ -98,7 +120,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     }
     let shapes = |task: &Task| {
         let regions = task.annotations.iter().flat_map(|one| &one.0.result);
-        regions.filter(|region| matches!(region, Region::Is(shape) if shape.0.value.as_ref().is_some_and(|value| value.0.class().is_some()))).count()
+        regions.filter(|region| matches!(region, Region::Is(shape) if shape.0.class().is_some())).count()
     };
     if tasks.iter().all(|(_, task)| shapes(task) == 0) {
         return Ok(None);
@@ -109,7 +131,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     for (_, task) in &tasks {
         for region in task.annotations.iter().flat_map(|one| &one.0.result) {
             if let Region::Is(shape) = region
-                && let Some(class) = shape.0.value.as_ref().and_then(|value| value.0.class())
+                && let Some(class) = shape.0.class()
                 && !names.iter().any(|name| name == class)
             {
                 names.push(class.to_string());
@@ -136,8 +158,21 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
             continue;
         }
         let mut one = Outlined { name, source: path, declared: None, areas: Vec::new(), fault: None };
+        // Some projects write an outline and its label as two results of one region.
+        let labelled: HashSet<Id> = kept
+            .iter()
+            .flat_map(|one| &one.result)
+            .filter_map(|region| match region {
+                Region::Is(shape) => shape.0.id.clone().filter(|_| shape.0.class().is_some()),
+                Region::Other(_) => None,
+            })
+            .collect();
         for (number, region) in kept.into_iter().flat_map(|one| one.result).enumerate() {
-            draw(region, &format!("region {number} of {which}"), &names, &mut one, &mut notes);
+            let again = matches!(&region, Region::Is(shape)
+                if shape.0.class().is_none() && shape.0.id.as_ref().is_some_and(|id| labelled.contains(id)));
+            if !again {
+                draw(region, &format!("region {number} of {which}"), &names, &mut one, &mut notes);
+            }
         }
         outlined.push(one);
     }
@@ -150,8 +185,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
 
 /// The tasks of a file; none of a file of another form.
 fn read_tasks(path: &Path) -> Result<Vec<Task>> {
-    let bytes = read::bytes(path)?;
-    let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    let text = &json::text(path)?;
     if text.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b'[') {
         return Ok(Vec::new());
     }
@@ -179,21 +213,36 @@ fn draw(region: Region, which: &str, names: &[String], one: &mut Outlined, notes
     let Region::Is(shape) = region else {
         return wrong(Error::new("its fields are not in Label Studio's form"));
     };
-    let Shape { kind, original_width, original_height, image_rotation, value } = shape.0;
+    let Shape { kind, original_width, original_height, image_rotation, value, .. } = shape.0;
     let kind = kind.unwrap_or_default();
     let Some(Object(value)) = value else {
         notes.add(format!("regions of type `{kind}` have no area and were left out"), place);
         return;
     };
-    let Some(class) = value.class().map(str::to_string) else {
-        notes.add("regions without a label were left out", place);
-        return;
+    let classes: Vec<String> = value.classes().map(str::to_string).collect();
+    let class = match classes.as_slice() {
+        [only] => only.clone(),
+        // What is said of the whole picture.
+        [] if !value.has_area() => return,
+        [] => return wrong(Error::new("it has no label")),
+        several => return wrong(Error::new(format!("it has several labels, `{}`", several.join("` and `")))),
     };
     let Some(size) = original_width.zip(original_height).map(|(width, height)| [width, height]) else {
         return wrong(Error::new("it lacks `original_width` and `original_height`, which its percentages refer to"));
     };
     if image_rotation.is_some_and(|turn| turn % 360.0 != 0.0) {
         return wrong(Error::new("it was drawn on a rotated picture (`image_rotation`)"));
+    }
+    if let Some(far) = value.percents().find(|n| !(-SLACK..=100.0 + SLACK).contains(n)) {
+        return wrong(Error::new(format!(
+            "it has the coordinate {far}, and Label Studio's are percentages from 0 to 100"
+        )));
+    }
+    let share = |n: f64| (0.0..=1.0).contains(&n);
+    if value.percents().all(share) && value.percents().any(|n| n.fract() != 0.0) {
+        return wrong(Error::new(
+            "its coordinates are all at most 1, and Label Studio's are percentages from 0 to 100",
+        ));
     }
     match area(&value, size) {
         Ok(Some(area)) => {
@@ -232,66 +281,14 @@ fn area(value: &Value, [width, height]: [usize; 2]) -> Result<Option<Area>> {
     Ok(None)
 }
 
-/// Brush strokes: the bytes of an RGBA picture, packed; what is not transparent is covered.
-///
-/// The packing is that of `@thi.ng/rle-pack`: 32 bits of how many words, 5 of the bits of a word, four times 4 of the bits of
-/// a length; then runs, one word for all or one each.
+/// Brush strokes, as a picture of what they cover.
 fn brush(rle: &[u8], width: usize, height: usize) -> Result<Area> {
     let wrong = || Error::new("its `rle` is damaged");
-    let mut bits = Bits { bytes: rle, at: 0 };
-    let count = bits.take(32).ok_or_else(wrong)? as usize;
-    let pixels = (width as u64).saturating_mul(height as u64);
-    if pixels > MAX_PIXELS || count as u64 != 4 * pixels {
-        return Err(Error::new(format!("its `rle` has {} pixels, and the picture has {width}x{height}", count / 4)));
-    }
-    let word = bits.take(5).ok_or_else(wrong)? + 1;
-    let mut lengths = [0; 4];
-    for length in &mut lengths {
-        *length = bits.take(4).ok_or_else(wrong)? + 1;
-    }
-    let mut covered = vec![0u8; width * height];
-    let mut at = 0;
-    while at < count {
-        let same = bits.take(1).ok_or_else(wrong)? == 1;
-        let length = lengths[bits.take(2).ok_or_else(wrong)? as usize];
-        let end = at + 1 + bits.take(length).ok_or_else(wrong)? as usize;
-        if end > count {
-            return Err(wrong());
-        }
-        let mut value = if same { bits.take(word).ok_or_else(wrong)? } else { 0 };
-        while at < end {
-            if !same {
-                value = bits.take(word).ok_or_else(wrong)?;
-            }
-            // The last of four is how opaque a pixel is.
-            if at % 4 == 3 && value > 0 {
-                covered[at / 4] = 255;
-            }
-            at += 1;
-        }
-    }
+    let covered = decode_label_studio(rle, width, height)?;
     let picture = GrayImage::from_raw(width as u32, height as u32, covered).ok_or_else(wrong)?;
     let mut bytes = Vec::new();
     picture.write_to(&mut Cursor::new(&mut bytes), ImageFormat::Png).map_err(|error| wrong().with_source(error))?;
     Ok(Area::Bitmap([0, 0], Bitmap::Bytes(bytes)))
-}
-
-/// Bits of bytes, the highest first.
-struct Bits<'a> {
-    bytes: &'a [u8],
-    at: usize,
-}
-
-impl Bits<'_> {
-    fn take(&mut self, count: u32) -> Option<u32> {
-        let mut value = 0;
-        for _ in 0..count {
-            let byte = self.bytes.get(self.at / 8)?;
-            value = value << 1 | u32::from(byte >> (7 - self.at % 8) & 1);
-            self.at += 1;
-        }
-        Some(value)
-    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
 //! LabelMe: one JSON file of shapes beside each image.
 
-use std::path::Path;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use crate::dataset::pairs::plain_stem;
 use crate::error::{Error, Result};
 use crate::image::IGNORE;
 use crate::image::raster::{Area, Bitmap};
@@ -13,7 +15,7 @@ use crate::tools::check::Progress;
 use crate::tools::init::json::{Id, Object, side, with_keys};
 use crate::tools::init::notes::Notes;
 use crate::tools::init::outlines::{Groups, Outlined, Outlines, label};
-use crate::tools::init::pictures::{Found, Pictures, folder_of};
+use crate::tools::init::pictures::{Found, Pictures, file_name, folder_of};
 use crate::tools::init::plan::{Place, Plan};
 
 /// What LabelMe calls pixels to leave out, and background that was drawn.
@@ -68,18 +70,23 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     let mut notes = Notes::default();
     let mut groups = Groups::new();
     let mut absent = None;
+    let mut taken: HashMap<String, PathBuf> = HashMap::new();
+    let by_stem: HashMap<&str, &str> =
+        pictures.names().iter().filter_map(|name| Some((plain_stem(name)?, name.as_str()))).collect();
+    let mut by_file: HashMap<&str, Vec<&str>> = HashMap::new();
+    for name in pictures.names() {
+        by_file.entry(plain_stem(file_name(name)).unwrap_or_default()).or_default().push(name);
+    }
     for (name, path, file) in files {
         // Where JSON files lie below a folder of images that is elsewhere, they say nothing of places there.
         let near = if pictures.root() == place.dir { folder_of(&name) } else { "" };
         let mut found = pictures.find(&file.image_path, near);
-        if found.is_err() {
+        // The picture that is called as the file itself.
+        let stem = name.trim_end_matches(".json");
+        let beside = by_stem.get(stem).copied();
+        if let (true, Some(beside)) = (found.is_err(), beside) {
             // Renamed together.
-            let stem = name.trim_end_matches(".json");
-            if let Some(beside) =
-                pictures.names().iter().find(|image| crate::dataset::pairs::plain_stem(image) == Some(stem))
-            {
-                found = Ok(Found::Called(beside));
-            }
+            found = Ok(Found::Called(beside));
         }
         let unusable = |error: Error| {
             let hint = error.hint().unwrap_or_default().to_string();
@@ -95,6 +102,33 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
         // Folders of splits are told apart; all else is one set below the folder.
         let image = found.name();
         let (split, images, below) = pictures.placed(image);
+        // Copied from another image, or renamed without it: the shapes may be of either.
+        let called_so = beside.or_else(|| match by_file.get(file_name(stem)).map(Vec::as_slice) {
+            Some([only]) if pictures.placed(only).0 == split => Some(only),
+            _ => None,
+        });
+        let same = |other: &str| plain_stem(file_name(other)) == plain_stem(file_name(image));
+        let other = called_so.filter(|beside| *beside != image && !same(beside));
+        if let Some(beside) = other {
+            let (split, images, below) = pictures.placed(beside);
+            let mut outlined = outline(below, &path, file, &names, &mut notes);
+            outlined.areas.clear();
+            outlined.fault = Some(
+                Error::new(format!("`{}` says `imagePath` is `{image}`, which is there too", path.display())).with_hint(
+                    "look at both in LabelMe, and write the name of the image that the shapes belong to into `imagePath`",
+                ),
+            );
+            groups.entry((split, images)).or_default().push(outlined);
+            continue;
+        }
+        if let Some(before) = taken.insert(image.to_string(), path.clone()) {
+            return Err(Error::new(format!(
+                "`{}` and `{}` both hold the shapes of `{image}`",
+                before.display(),
+                path.display()
+            ))
+            .with_hint("move one of them out of the folder, or correct its `imagePath`"));
+        }
         let outlined = outline(below, &path, file, &names, &mut notes);
         groups.entry((split, images)).or_default().push(outlined);
     }

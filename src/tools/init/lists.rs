@@ -1,11 +1,12 @@
 //! Lists that say which images are of which split, as `train.txt` and `val.txt` beside the folders.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::dataset::Split;
 use crate::dataset::pairs::plain_stem;
 use crate::error::Result;
+use crate::text::word;
 use crate::tools::init::plan::{List, Part, Place};
 use crate::tools::init::read;
 
@@ -91,6 +92,48 @@ fn present(place: &Place, folder: &str) -> Vec<(Split, String, PathBuf)> {
         .filter(|(_, path, _)| path.is_file())
         .map(|(split, path, name)| (split, name, path))
         .collect()
+}
+
+/// A command for lists whose lines are an image and a mask of another name: it copies the masks under the names of the images.
+pub(super) fn renaming(place: &Place, images: &Path, masks: &Path) -> Option<String> {
+    const NEW: &str = "masks-by-image";
+    let within = |path: &str, folder: &Path| {
+        let path = place.dir.join(path.replace('\\', "/"));
+        path.is_file() && path.starts_with(folder)
+    };
+    let image_is_first = |line: &str| {
+        let fields: Vec<&str> = line.split([' ', '\t', ',']).filter(|field| !field.is_empty()).collect();
+        let [a, b, ..] = fields.as_slice() else { return None };
+        match (within(a, images) && within(b, masks), within(b, images) && within(a, masks)) {
+            (true, _) => Some(true),
+            (_, true) => Some(false),
+            _ => None,
+        }
+    };
+    for folder in FOLDERS {
+        let (mut lists, mut orders) = (Vec::new(), BTreeSet::new());
+        for (_, _, path) in present(place, folder) {
+            let text = read::text(&path, Some(place)).ok()?;
+            let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+            orders.extend(lines.map(image_is_first).collect::<Option<Vec<bool>>>()?);
+            lists.push(word(&path));
+        }
+        let orders: Vec<bool> = orders.into_iter().collect();
+        let (Some(first), [image_first]) = (lists.first(), orders.as_slice()) else { continue };
+        let (dir, new) = (word(place.dir), place.dir.join(NEW));
+        let fields = if *image_first { "image mask _" } else { "mask image _" };
+        let init = place.again(false, |options| {
+            (options.images, options.masks) = (Some(images.to_path_buf()), Some(new.clone()));
+        });
+        return Some(format!(
+            "{first} pairs images with masks of other names: copy the masks under the names of the images; run: mkdir -p {new} && \
+             for f in {lists}; do tr ',\\r' '  ' < \"$f\" | while read -r {fields}; do name=\"${{image##*/}}\"; cp -n -- \
+             {dir}/\"$mask\" {new}/\"${{name%.*}}.${{mask##*.}}\"; done; done && {init}",
+            new = word(&new),
+            lists = lists.join(" "),
+        ));
+    }
+    None
 }
 
 /// Stems by themselves, and by their ends after each `/` where that is one stem's alone.

@@ -15,6 +15,7 @@ mod depth;
 mod folders;
 mod home;
 mod json;
+mod kaggle;
 mod known;
 mod label_studio;
 mod label_studio_json;
@@ -25,29 +26,40 @@ mod loveda;
 mod named;
 mod names;
 mod names_json;
+mod names_text;
 mod naming;
 mod notes;
+mod outlined;
 mod outlines;
+mod own;
 mod per_class;
 mod pictures;
 mod places;
 mod plan;
+mod published;
 mod read;
 mod roles;
+mod shares;
+mod spelling;
 mod splits;
 mod supervisely;
+mod suspect;
+mod table;
 mod text;
 mod unknown;
 mod unused;
 mod used;
 mod via;
+mod via_attributes;
 mod voc;
 mod write;
 mod yolo;
+mod yolo_labels;
 
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::text::word;
 use crate::tools::check;
 use crate::tools::check::{Progress, Report};
 use plan::Place;
@@ -76,6 +88,8 @@ pub struct Options {
     pub jpeg_tolerance: Option<u8>,
     /// Coordinates beyond 1 in YOLO's files are pixels.
     pub pixels: bool,
+    /// Coordinates beyond 1 in YOLO's files are percentages.
+    pub percent: bool,
     /// The encoding of text that is no Unicode.
     pub text: Option<TextEncoding>,
     /// What the description is for.
@@ -98,11 +112,11 @@ pub enum Purpose {
 ///
 /// # Errors
 /// A folder that cannot be read, of no known form, or that leaves open what must be known; with what was found.
-pub fn look(folder: &Path, toml: &Path, options: &Options, progress: Progress) -> Result<Plan> {
+pub fn detect_format(folder: &Path, toml: &Path, options: &Options, progress: Progress) -> Result<Plan> {
     asked::names_are_distinct(&options.names)?;
     let place = Place::new(folder, toml, options)?;
     type Reader = fn(&Place, Progress) -> Result<Option<Plan>>;
-    let readers: [Reader; 12] = [
+    let readers: [Reader; 13] = [
         known::plan,
         loveda::plan,
         yolo::plan,
@@ -115,19 +129,15 @@ pub fn look(folder: &Path, toml: &Path, options: &Options, progress: Progress) -
         labelme::plan,
         layers::plan,
         folders::plan,
+        // Where masks lie beside the table, they are what it says.
+        kaggle::plan,
     ];
     // Whoever names folders of masks has no outlines.
-    let readers = if options.masks.is_some() { &readers[10..] } else { &readers[..] };
+    let readers = if options.masks.is_some() { &readers[10..12] } else { &readers[..] };
     for reader in readers {
         if let Some(mut plan) = reader(&place, progress)? {
             place.refuse_unused(&plan.kind)?;
-            plan.spec.range = depth::range(&place, &plan, progress)?;
-            if let Some([_, most]) = plan.spec.range {
-                plan.notes.push(format!(
-                    "images have 16 bits per channel and use only a part of the range: `range` maps 0 to {most} to \
-                     black to white"
-                ));
-            }
+            depth::note(&place, &mut plan, progress);
             plan.notes.extend(unused::note(&place, &plan));
             return Ok(plan);
         }
@@ -135,10 +145,10 @@ pub fn look(folder: &Path, toml: &Path, options: &Options, progress: Progress) -
     Err(unused::unknown(&place))
 }
 
-/// Checks a bare folder: as [`check::check`] does what [`look`] would describe it as.
+/// Checks a bare folder: as [`check::check`] does what [`detect_format`] would describe it as.
 ///
 /// # Errors
-/// As [`look`]; and outlines, which must be drawn as masks before they can be checked.
+/// As [`detect_format`]; and outlines, which must be drawn as masks before they can be checked.
 pub fn check_folder(folder: &Path, progress: Progress) -> Result<Report> {
     let toml = folder.join(FILE);
     let options = Options::default();
@@ -148,13 +158,13 @@ pub fn check_folder(folder: &Path, progress: Progress) -> Result<Report> {
         Some(plan) => plan,
         None => match folders::plan_leniently(&place, progress)? {
             Some(plan) => plan,
-            None => look(folder, &toml, &options, progress)?,
+            None => detect_format(folder, &toml, &options, progress)?,
         },
     };
     if !plan.jobs.is_empty() {
         return Err(Error::new(format!("`{}` holds {}, not masks", folder.display(), plan.kind)).with_hint(format!(
-            "run: structtoken init '{}', which draws masks and writes a TOML to check",
-            folder.display()
+            "run: structtoken init {}, which draws masks and writes a TOML to check",
+            word(folder)
         )));
     }
     let mut spec = plan.spec;
@@ -164,8 +174,8 @@ pub fn check_folder(folder: &Path, progress: Progress) -> Result<Report> {
             if split.images == split.masks {
                 return Err(Error::new(format!("`{}` holds images and masks in one folder", folder.display()))
                     .with_hint(format!(
-                        "run: structtoken init '{}', which writes lists and a TOML to check",
-                        folder.display()
+                        "run: structtoken init {}, which writes lists and a TOML to check",
+                        word(folder)
                     )));
             }
             split.list = None;

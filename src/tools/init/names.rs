@@ -8,12 +8,13 @@ use crate::dataset::spec::Source;
 use crate::error::{Error, Result};
 use crate::tools::init::json::Id;
 use crate::tools::init::named::Named;
+use crate::tools::init::names_text::parse;
 use crate::tools::init::plan::{Place, folders_in};
 use crate::tools::init::splits::split_called;
-use crate::tools::init::{names_json, read};
+use crate::tools::init::{names_json, read, spelling};
 
 /// Files that are looked for, the first that is there.
-const FILES: [&str; 27] = [
+const FILES: [&str; 32] = [
     "labelmap.txt",
     "class_dict.csv",
     "_classes.csv",
@@ -41,6 +42,11 @@ const FILES: [&str; 27] = [
     "class_names.json",
     "labels.json",
     "label_map.json",
+    "label2id.json",
+    "colormap.json",
+    "color_map.json",
+    "palette.json",
+    "notes.json",
 ];
 
 /// `data.yaml`, as the YOLO programs have it.
@@ -136,6 +142,19 @@ pub(super) fn find(place: &Place) -> Result<Option<(String, Vec<Named>)>> {
     if !place.options.names.is_empty() {
         return Ok(None);
     }
+    found(place)
+}
+
+/// A file whose names are those that --names gives, and for other values.
+pub(super) fn crossed(place: &Place) -> Option<String> {
+    let given = &place.options.names;
+    let (file, named) = found(place).ok().flatten().filter(|_| !given.is_empty())?;
+    let names: Vec<String> = named.into_iter().map(|named| named.name).collect();
+    (names.len() == given.len() && spelling::crosses(given, &names))
+        .then(|| format!("`{file}` has names that --names gives to other values ({}): not used", names.join(", ")))
+}
+
+fn found(place: &Place) -> Result<Option<(String, Vec<Named>)>> {
     let folder = place.dir;
     if let Some(found) = in_folder(folder, place)? {
         return Ok(Some(found));
@@ -232,117 +251,19 @@ pub(super) fn others(place: &Place, used: &str, names: &[Named]) -> Vec<String> 
             && path.is_file()
             && in_file(&path, place).is_ok_and(|found| !found.is_empty() && of(&found) != of(names))
     };
-    FILES
-        .iter()
-        .filter(differs)
-        .map(|other| format!("`{other}` names classes otherwise than `{used}`: not used"))
-        .collect()
-}
-
-/// One class a line: a name, with a number before it, or three of a colour before or after; a heading is left out.
-pub(super) fn parse(text: &str) -> Vec<Named> {
-    let mut names: Vec<(Named, usize)> = text
-        .lines()
-        .map(str::trim)
-        .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        .filter_map(line)
-        .collect();
-    // `name,r,g,b` over lines of numbers.
-    if names.len() > 1 && names[0].1 == 0 && names[1..].iter().all(|(_, numbers)| *numbers > 0) {
-        names.remove(0);
-    }
-    names.into_iter().map(|(named, _)| named).collect()
-}
-
-/// What a line says, and how many numbers are in it.
-fn line(line: &str) -> Option<(Named, usize)> {
-    let fields: Vec<&str> = match ['\t', ':', ';', ',', '='].into_iter().find(|mark| outside_quotes(line, *mark)) {
-        Some(mark) => split(line, mark),
-        None => {
-            let numbers = |word: &&str| word.bytes().all(|byte| byte.is_ascii_digit());
-            let last = line.split_whitespace().take_while(numbers).last();
-            let end = last.map_or(0, |last| last.as_ptr() as usize - line.as_ptr() as usize + last.len());
-            vec![&line[..end], line[end..].trim()]
-        }
-    };
-    let at = fields.iter().position(|field| numbers(field).is_none())?;
-    let before: Vec<u64> = fields[..at].iter().filter_map(|field| numbers(field)).flatten().collect();
-    let after: Vec<u64> = fields[at + 1..].iter().map_while(|field| numbers(field)).flatten().collect();
-    let rgb = |numbers: &[u64]| -> Option<[u8; 3]> {
-        let channels: Vec<u8> = numbers.iter().filter_map(|n| u8::try_from(*n).ok()).collect();
-        <[u8; 3]>::try_from(channels).ok()
-    };
-    let index = |n: u64| u16::try_from(n).ok().map(Source::Index);
-    let (value, color) = match (before.as_slice(), after.as_slice()) {
-        ([number], colour) => (index(*number), rgb(colour)),
-        ([number, colour @ ..], _) if colour.len() == 3 => (index(*number), rgb(colour)),
-        ([], colour @ [_, _, _]) | (colour @ [_, _, _], _) => (rgb(colour).map(Source::Rgb), None),
-        // `name=0`, as many write tables of their own; a count of pixels is no class.
-        ([], [number]) if line.contains(['=', ':']) && *number < 256 => (index(*number), None),
-        _ => (None, None),
-    };
-    Some((Named { name: fields[at].to_string(), value, color }, before.len() + after.len()))
-}
-
-/// Whether the mark stands somewhere that is not between quotes.
-fn outside_quotes(line: &str, mark: char) -> bool {
-    line.split('"').step_by(2).any(|part| part.contains(mark))
-}
-
-/// The fields between marks; what stands between quotes is one, and the quotes are no part of it.
-fn split(line: &str, mark: char) -> Vec<&str> {
-    let mut quoted = false;
-    let ends = move |c: char| {
-        quoted ^= c == '"';
-        c == mark && !quoted
-    };
-    line.split(ends).map(|field| field.trim().trim_matches('"').trim()).collect()
-}
-
-/// The numbers of a field, which may hold several: `64 128 64`, `(64, 128, 64)`, `#408040`, `64.0`.
-fn numbers(field: &str) -> Option<Vec<u64>> {
-    if let Some(colour) = names_json::hex(field) {
-        return Some(colour.map(u64::from).to_vec());
-    }
-    let whole = |word: &str| {
-        let value: f64 = word.parse().ok()?;
-        (value.fract() == 0.0 && (0.0..4e15).contains(&value)).then_some(value as u64)
-    };
-    let inner = field.trim_start_matches(['(', '[']).trim_end_matches([')', ']']);
-    inner.split([' ', ',']).filter(|word| !word.is_empty()).map(whole).collect()
+    let beside = FILES.iter().filter(differs).map(|other| other.to_string());
+    // In the folder of masks, where labelling programs put theirs.
+    let within = ["masks", "labels", "annotations"].into_iter().filter_map(|inner| {
+        let path = place.dir.join(inner);
+        let (other, found) = in_folder(&path, place).ok().flatten().filter(|_| folder == place.dir)?;
+        (of(&found) != of(names)).then(|| format!("{inner}/{other}"))
+    });
+    beside.chain(within).map(|other| format!("`{other}` names classes otherwise than `{used}`: not used")).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn parsed(text: &str) -> Vec<(String, Option<Source>)> {
-        parse(text).into_iter().map(|named| (named.name, named.value)).collect()
-    }
-
-    #[test]
-    fn common_files_are_understood() {
-        let rgb = |name: &str, rgb| (name.to_string(), Some(Source::Rgb(rgb)));
-        let index = |name: &str, id| (name.to_string(), Some(Source::Index(id)));
-        assert_eq!(
-            parsed("name,r,g,b\nroad,1,2,3\ntraffic light,4,5,6"),
-            [rgb("road", [1, 2, 3]), rgb("traffic light", [4, 5, 6])]
-        );
-        assert_eq!(parsed("# label:color_rgb:parts:actions\ncar:9,8,7::\n"), [rgb("car", [9, 8, 7])]);
-        assert_eq!(parsed("64 128 64\tAnimal\n"), [rgb("Animal", [64, 128, 64])]);
-        assert_eq!(parsed("Pixel Value, Class\n0, background\n1, leaf"), [index("background", 0), index("leaf", 1)]);
-        assert_eq!(parsed("index\tname\tpixels\n3\thair (dryer, old)\t99999999"), [index("hair (dryer, old)", 3)]);
-        assert_eq!(parsed("0 sky\n12: wet road\n"), [index("sky", 0), index("wet road", 12)]);
-        assert_eq!(parsed("sky\nclass 3\n"), [("sky".to_string(), None), ("class 3".to_string(), None)]);
-        assert_eq!(parsed("sky=0\nroad = 7\n"), [index("sky", 0), index("road", 7)]);
-        assert_eq!(
-            parsed("\"name\",\"r\",\"g\",\"b\"\n\"sky, clear\",\"1.0\",\"2\",\"3\"\nroad,4,5,6"),
-            [rgb("sky, clear", [1, 2, 3]), rgb("road", [4, 5, 6])]
-        );
-        assert_eq!(parsed("name;colour\nsky;#010203\nroad;(4, 5, 6)"), [rgb("sky", [1, 2, 3]), rgb("road", [4, 5, 6])]);
-        let both = parse("id,name,r,g,b\n7,road,1,2,3");
-        assert_eq!((both[0].value, both[0].color), (Some(Source::Index(7)), Some([1, 2, 3])));
-    }
 
     #[test]
     fn yaml_names_are_lists_or_maps() {

@@ -56,6 +56,8 @@ fn table(map: &Map<String, Value>) -> Option<Vec<Named>> {
     let of = |(key, value): (&String, &Value)| {
         let (name, value) = match (key.trim().parse::<u16>(), value) {
             (Ok(number), Value::String(name)) => (name, Source::Index(number)),
+            // `{"(0, 128, 64)": "sky"}`
+            (Err(_), Value::String(name)) if key_color(key).is_some() => (name, Source::Rgb(key_color(key)?)),
             (_, value) => (key, number(value).or_else(|| color(value).map(Source::Rgb))?),
         };
         Some(Named { name: name.trim().to_string(), value: Some(value), color: None })
@@ -63,6 +65,14 @@ fn table(map: &Map<String, Value>) -> Option<Vec<Named>> {
     let mut named = map.iter().map(of).collect::<Option<Vec<_>>>()?;
     named.sort_by_key(|named| named.value);
     Some(named)
+}
+
+/// A colour that is a key: `(0, 128, 64)`.
+fn key_color(key: &str) -> Option<[u8; 3]> {
+    let inner = key.trim().trim_matches(['(', ')', '[', ']']);
+    let channels: Option<Vec<u8>> =
+        inner.split([',', ' ', '-']).filter(|part| !part.is_empty()).map(|part| part.parse().ok()).collect();
+    <[u8; 3]>::try_from(channels?).ok()
 }
 
 /// `[64, 128, 64]` or `"#408040"`.
@@ -79,7 +89,10 @@ fn color(value: &Value) -> Option<[u8; 3]> {
 
 /// The colour that `#408040` says.
 pub(super) fn hex(text: &str) -> Option<[u8; 3]> {
-    let digits = text.trim().strip_prefix('#').filter(|digits| digits.len() == 6 && digits.is_ascii())?;
+    let text = text.trim();
+    let digits = text.strip_prefix('#').or_else(|| text.strip_prefix("0x")).or_else(|| text.strip_prefix("0X"))?;
+    let digits =
+        Some(digits).filter(|digits| digits.len() == 6 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))?;
     let channel = |at: usize| u8::from_str_radix(&digits[at..at + 2], 16).ok();
     Some([channel(0)?, channel(2)?, channel(4)?])
 }
@@ -104,6 +117,7 @@ mod tests {
             ),
             (r#"{"labels": [{"readable": "sky", "color": [1, 1, 1]}, {"readable": "road"}]}"#, [index(0), index(1)]),
             (r#"{"sky": [0, 0, 0], "road": [1, 2, 3]}"#, [rgb([0; 3]), rgb([1, 2, 3])]),
+            (r#"{"(0, 0, 0)": "sky", "(1, 2, 3)": "road"}"#, [rgb([0; 3]), rgb([1, 2, 3])]),
         ] {
             let found = parse(text, false);
             assert_eq!(found.iter().map(|named| named.name.as_str()).collect::<Vec<_>>(), ["sky", "road"], "{text}");

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::dataset::spec::{DatasetSpec, Encoding, MAX_CLASSES, Source};
+use crate::dataset::spec::{Encoding, MAX_CLASSES, Source};
 use crate::error::{Error, Result};
 use crate::tools::check::Survey;
 use crate::tools::init::asked::letters;
@@ -32,7 +32,7 @@ pub(super) struct Match<'a> {
     /// How many values have no name.
     pub(super) unnamed: usize,
     pub(super) notes: Vec<String>,
-    colours: bool,
+    pub(super) colours: bool,
     /// Values that masks hold.
     present: std::collections::HashSet<Source>,
     /// Names whose colour is in no mask.
@@ -77,6 +77,11 @@ impl<'a> Match<'a> {
         self.in_order.len().max(told.max().unwrap_or(0))
     }
 
+    /// How many names are in order, and count the values from 0.
+    pub(super) fn positions(&self) -> usize {
+        self.in_order.len()
+    }
+
     fn number(&self, n: u16) -> Source {
         match u8::try_from(n) {
             Ok(grey) if self.grey => Source::Rgb([grey; 3]),
@@ -98,10 +103,7 @@ impl<'a> Match<'a> {
                 Some(Source::Rgb(_)) if survey.encoding() == Encoding::Rgb => {
                     let Some(value) = *value else { continue };
                     match self.told.get(&value) {
-                        Some(first) if first != name => self.notes.push(format!(
-                            "`{file}` gives `{first}` and `{name}` one colour, {value}: it is `{first}`, and no mask can show \
-                             the other"
-                        )),
+                        Some(first) if first != name => self.notes.push(one_colour(&file, first, name, &value)),
                         Some(_) => {}
                         None => drop(self.told.insert(value, name.clone())),
                     }
@@ -117,7 +119,10 @@ impl<'a> Match<'a> {
                             self.unseen.push(name.clone());
                         }
                         for value in shown {
-                            self.told.entry(value).or_insert_with(|| name.clone());
+                            let first = self.told.entry(value).or_insert_with(|| name.clone());
+                            if first != name {
+                                self.notes.push(one_colour(&file, first, name, &Source::Rgb(*colour)));
+                            }
                         }
                     }
                     None => drop(self.told.entry(Source::Index(line as u16)).or_insert_with(|| name.clone())),
@@ -165,57 +170,6 @@ impl<'a> Match<'a> {
         self.source = Some(file);
     }
 
-    /// The colours of a published set.
-    fn by_published(&mut self, survey: &Survey) {
-        let palette = survey.palette.as_ref().filter(|_| survey.one_palette);
-        let shown = |value: &Source| match value {
-            Source::Rgb(colour) => Some(*colour),
-            Source::Index(n) => palette?.get(usize::from(*n)).copied(),
-        };
-        if self.grey || survey.encoding() == Encoding::Index && palette.is_none() {
-            return;
-        }
-        for (set, called) in
-            [("voc", "Pascal VOC"), ("cityscapes", "Cityscapes"), ("ade20k", "ADE20K"), ("camvid", "CamVid")]
-        {
-            let Ok(spec) = DatasetSpec::find(set) else { continue };
-            let table: HashMap<[u8; 3], (usize, &str)> = spec
-                .classes
-                .iter()
-                .enumerate()
-                .filter_map(|(at, class)| Some((class.color?, (at, class.name.as_str()))))
-                .collect();
-            // What both leave out.
-            let void = |value: &Source, colour: [u8; 3]| {
-                colour == [0; 3] || colour == [224, 224, 192] || *value == Source::Index(255)
-            };
-            let mut told = HashMap::new();
-            let mut fits = true;
-            for value in survey.values().keys() {
-                let Some(colour) = shown(value) else { continue };
-                match table.get(&colour) {
-                    // Numbers are those of the set too: VOC's palette is everywhere.
-                    Some((at, name)) if set != "voc" || *value == Source::Index(*at as u16) || self.colours => {
-                        told.insert(*value, (*name).to_string());
-                    }
-                    None if void(value, colour) => {
-                        told.insert(*value, "void".to_string());
-                    }
-                    _ => fits = false,
-                }
-            }
-            // Black, red, green and the like are what anybody draws with: they are of no set.
-            let own = |value: &Source| shown(value).is_some_and(|rgb| rgb.iter().any(|c| !matches!(c, 0 | 255)));
-            let named = told.iter().filter(|(_, name)| *name != "void" && *name != "background");
-            let coloured = named.filter(|(value, _)| own(value)).count();
-            if fits && coloured >= 2 {
-                self.told = told;
-                self.published = Some(called);
-                return;
-            }
-        }
-    }
-
     /// A name for each value, or for more values than occur.
     pub(super) fn give(&mut self, values: &[Source], notes: &mut Vec<String>) -> Result<Vec<(Source, String)>> {
         if !self.in_order.is_empty() {
@@ -236,6 +190,9 @@ impl<'a> Match<'a> {
         };
         let named: Vec<(Source, String)> = values.iter().enumerate().map(name).collect();
         self.unnamed = unnamed;
+        if let Some(shifted) = self.shifted(values, &named) {
+            return Err(shifted);
+        }
         if unnamed > 0 {
             // Said where all classes are known.
         } else if let Some(source) = &self.source {
@@ -254,6 +211,34 @@ impl<'a> Match<'a> {
             notes.push(format!("`{source}` also names {shown}{more}, which no mask shows: left out"));
         }
         Ok(named)
+    }
+
+    /// Names are numbered from 1, and masks hold as many values from 0.
+    fn shifted(&self, values: &[Source], named: &[(Source, String)]) -> Option<Error> {
+        let (count, source) = (self.told.len(), self.source.as_ref()?);
+        let counts = |first: u16| move |at: usize| self.number(first + at as u16);
+        let fits = count > 1
+            && values.len() == count
+            && (0..count).all(|at| self.told.contains_key(&counts(1)(at)))
+            && (0..count).map(counts(0)).eq(values.iter().copied());
+        if !fits {
+            return None;
+        }
+        let in_order: Vec<String> = (0..count).map(|at| self.told[&counts(1)(at)].clone()).collect();
+        let as_written = named.iter().map(|(_, name)| name.clone()).collect();
+        let command = |names| self.place.again_with_names(false, names).unwrap_or_else(|| "--names A,B,…".to_string());
+        Some(
+            Error::new(format!(
+                "`{source}` numbers {count} names from 1, and the masks hold {count} values from 0: 0 has no name, and no mask \
+                 shows `{}`",
+                in_order[count - 1]
+            ))
+            .with_hint(format!(
+                "say which: {} if the names count the values from 0, {} if the numbers are right",
+                command(in_order.clone()),
+                command(as_written)
+            )),
+        )
     }
 
     fn by_position(&mut self, values: &[Source], notes: &mut Vec<String>) -> Result<Vec<(Source, String)>> {
@@ -338,7 +323,22 @@ impl<'a> Match<'a> {
         if let Some(first) = self.place.options.first {
             let first = usize::from(first);
             if high >= most + first || first > 1 {
-                return Err(unfit(&listed(&numbers), count));
+                let error = format!(
+                    "--names-from {first} counts {} from {first}, up to {}, and the masks hold {}",
+                    if most == 1 { "1 name".to_string() } else { format!("{most} names") },
+                    most + first - 1,
+                    listed(&numbers)
+                );
+                let other = 1 - first.min(1);
+                return Err(match high < most + other {
+                    true => Error::new(error).with_hint(format!(
+                        "count from {other}: {}",
+                        self.place.again(false, |options| options.first = Some(other as u16))
+                    )),
+                    false => Error::new(error)
+                        .with_source(unfit(&listed(&numbers), count))
+                        .with_hint(unfit(&listed(&numbers), count).hint().unwrap_or_default().to_string()),
+                });
             }
             said(notes);
             return Ok(from_first(first, given));
@@ -404,6 +404,13 @@ impl<'a> Match<'a> {
         }
         Err(unfit(&listed(&numbers), count))
     }
+}
+
+/// What is said of two names of one colour.
+fn one_colour(file: &str, first: &str, other: &str, colour: &Source) -> String {
+    format!(
+        "`{file}` gives `{first}` and `{other}` one colour, {colour}: it is `{first}`, and no mask can show the other"
+    )
 }
 
 fn plain(value: &Source, grey: bool) -> String {

@@ -17,21 +17,12 @@ use crate::image::raster::Area;
 use crate::image::{IGNORE, MAX_PIXELS, swaps_sides};
 use crate::tools::init::home::{home, real};
 use crate::tools::init::notes::Notes;
+pub(super) use crate::tools::init::outlined::Outlined;
 use crate::tools::init::pictures::Pictures;
+use crate::tools::init::places::MASKS;
 use crate::tools::init::plan::{Job, List, Part, Place, Plan};
-
-/// An image with its outlines, before it is known where its mask goes.
-pub(super) struct Outlined {
-    /// Its path below the folder of images, where it was found.
-    pub(super) name: String,
-    pub(super) source: PathBuf,
-    /// Width and height that the file of outlines states.
-    pub(super) declared: Option<[usize; 2]>,
-    /// With what each is called in its file, for messages.
-    pub(super) areas: Vec<(Area, u8, String)>,
-    /// Why its labels would be wrong: it is left out then.
-    pub(super) fault: Option<Error>,
-}
+use crate::tools::init::shares::Reach;
+use crate::tools::init::{shares, spelling};
 
 /// Images that are outlined, by their split and the folder that their names are below.
 pub(super) type Groups = BTreeMap<(Option<Split>, PathBuf), Vec<Outlined>>;
@@ -62,8 +53,8 @@ impl Place<'_> {
     /// The plan of sets of outlines; class 0 is all that no outline covers. An image whose outlines cannot be right is left
     /// out, with a note.
     pub(super) fn outlines(&self, found: Outlines) -> Result<Plan> {
-        let Outlines { kind, names, normalised, void_rest, groups, mut notes } = found;
-        let shares = !normalised && are_shares(&groups);
+        let Outlines { kind, names, normalised, void_rest, mut groups, mut notes } = found;
+        let shares = !normalised && shares::all(&groups);
         if shares {
             notes.add("no coordinate is beyond 1: they are taken for shares of width and height", kind.to_string());
         }
@@ -76,9 +67,10 @@ impl Place<'_> {
             ))
             .with_hint("merge classes in the labelling tool"));
         }
+        let names = one_spelling(names, &mut groups, &mut notes);
         let mut all = if void_rest { Vec::new() } else { vec!["background".to_string()] };
-        let twice = |name: &String| !void_rest && name == "background";
-        all.extend(names.iter().map(|name| if twice(name) { "background (drawn)".into() } else { name.clone() }));
+        let twice = |name: &String| !void_rest && spelling::plain(name) == "background";
+        all.extend(names.iter().map(|name| if twice(name) { format!("{name} (drawn)") } else { name.clone() }));
         let all = self.named(all, !void_rest)?;
         let rest_name = all.first().cloned().unwrap_or_default();
         // Without a background, the first name is 0.
@@ -89,6 +81,12 @@ impl Place<'_> {
             .collect();
         let home = home(self.toml);
         let (mut parts, mut jobs) = (Vec::new(), Vec::new());
+        let (mut reach, mut blank) = (Reach::default(), Notes::default());
+        // Splits may share a folder of images.
+        let mut listed: BTreeMap<PathBuf, usize> = BTreeMap::new();
+        for (_, images, outlined) in &groups {
+            *listed.entry(images.clone()).or_default() += outlined.len();
+        }
         for (split, images, outlined) in groups {
             let masks = match split {
                 Some(split) => self.own("masks").join(split.to_string()),
@@ -100,6 +98,11 @@ impl Place<'_> {
                 .map(|mut one| {
                     let fault = one.fault.take();
                     let canvas = fault.map_or_else(|| canvas(&images.join(&one.name), &one, normalised), Err);
+                    let settled = |canvas: Canvas| {
+                        let scaled = !normalised && shares::settle(&mut one, canvas.size)?;
+                        Ok(Canvas { scaled, ..canvas })
+                    };
+                    let canvas = canvas.and_then(settled);
                     (one, canvas)
                 })
                 .collect();
@@ -122,6 +125,11 @@ impl Place<'_> {
                     }
                 };
                 let mut one = one;
+                if canvas.scaled {
+                    notes.add(shares::SCALED, format!("`{}`", one.name));
+                } else if !normalised {
+                    reach.add(&one, canvas.size);
+                }
                 one.areas.retain(|(area, _, which)| {
                     let outside = lies_outside(area, if normalised { [1, 1] } else { canvas.size });
                     if outside {
@@ -130,6 +138,10 @@ impl Place<'_> {
                     }
                     !outside
                 });
+                // Of a file that is not there, its form says so.
+                if one.areas.is_empty() && one.source.is_file() {
+                    blank.add(UNDRAWN, format!("`{}`", one.name));
+                }
                 if let Some(turned) = canvas.note {
                     notes.add(turned, format!("`{}`", one.name));
                 }
@@ -160,11 +172,22 @@ impl Place<'_> {
             let found = Pictures::below(self, &images);
             let pictures = found.names().len();
             let read = found.names().iter().filter(|name| masks_read.contains(images.join(name).as_path())).count();
+            // In a folder of masks: of images that have outlines too.
+            let of_mask = |name: &&String| {
+                let folders = name.rsplit_once('/').map_or("", |(folders, _)| folders).split('/');
+                !masks_read.contains(images.join(name.as_str()).as_path())
+                    && folders.into_iter().any(|folder| MASKS.contains(&folder.to_lowercase().as_str()))
+            };
+            let as_masks: Vec<&String> = found.names().iter().filter(of_mask).collect();
             // Masks that are drawn below the images would be taken for more of them.
             let within = real(home).join(&masks).starts_with(real(&images));
             let list = if pictures == stems.len() && !within { List::None } else { List::New };
-            if split.is_some() || count > 0 {
-                let left = pictures.saturating_sub(count + read);
+            if let Some(count) = listed.remove(&images) {
+                if let Some(first) = as_masks.first() {
+                    let what = format!("`{}`", images.join(first).display());
+                    notes.add_many(MASKS_TOO, as_masks.len(), what);
+                }
+                let left = pictures.saturating_sub(count + read + as_masks.len());
                 notes.add_many(
                     "images without annotations were left out",
                     left,
@@ -181,19 +204,74 @@ impl Place<'_> {
             true => "pixels outside of all outlines count nowhere".to_string(),
             false => format!("pixels outside of all outlines are the class `{rest_name}`"),
         });
+        let all = match void_rest {
+            true => "are ignored as a whole".to_string(),
+            false => format!("are `{rest_name}` as a whole"),
+        };
+        plan.notes.extend(blank.lines().into_iter().map(|line| line.replacen(UNDRAWN, &format!("{UNDRAWN} {all}"), 1)));
+        plan.notes.extend(reach.percent());
         plan.notes.extend(notes.lines());
         Ok(plan)
     }
 }
 
-/// Whether all coordinates are between 0 and 1: as pixels, no outline would cover more than one.
-fn are_shares(groups: &[(Option<Split>, PathBuf, Vec<Outlined>)]) -> bool {
-    let areas = || groups.iter().flat_map(|(.., outlined)| outlined).flat_map(|one| &one.areas);
-    let share = |area: &Area| match area {
-        Area::Polygons(rings) => rings.iter().flatten().flatten().all(|at| (0.0..=1.0).contains(at)),
-        _ => false,
-    };
-    areas().next().is_some() && areas().all(|(area, ..)| share(area))
+/// What is said of pictures that may be masks.
+const MASKS_TOO: &str = "masks were not read, for there are outlines too; to read the masks in their place, name both folders \
+                         with --images and --masks";
+
+/// What is said of images that are listed, and on which nothing is drawn.
+const UNDRAWN: &str = "images without an outline";
+
+/// The names with those united that differ in spelling alone; labels of outlines follow. What has no name is no class: the
+/// image's labels would be wrong.
+fn one_spelling(
+    names: &[String],
+    groups: &mut [(Option<Split>, PathBuf, Vec<Outlined>)],
+    notes: &mut Notes,
+) -> Vec<String> {
+    let mut counts = vec![0; names.len()];
+    let at = |label: u8| usize::from(label).checked_sub(1).filter(|at| *at < names.len() && label != IGNORE);
+    for (_, label, _) in groups.iter().flat_map(|(.., some)| some).flat_map(|one| &one.areas) {
+        if let Some(at) = at(*label) {
+            counts[at] += 1;
+        }
+    }
+    let united = spelling::unite(names, &counts);
+    for said in &united.said {
+        notes.add(
+            "names that differ in spelling alone are one class; to keep them apart, rename one in the labelling tool",
+            said,
+        );
+    }
+    // Those that are left, in their order.
+    let mut left: Vec<String> = Vec::new();
+    let places: Vec<Option<usize>> = united
+        .names
+        .iter()
+        .map(|name| {
+            (!name.trim().is_empty()).then(|| {
+                left.push(name.clone());
+                left.len() - 1
+            })
+        })
+        .collect();
+    for one in groups.iter_mut().flat_map(|(.., some)| some) {
+        let mut nameless = None;
+        for (_, class, which) in &mut one.areas {
+            let Some(at) = at(*class) else { continue };
+            match places[united.places[at]] {
+                Some(place) => *class = label(place),
+                None => drop(nameless.get_or_insert_with(|| which.clone())),
+            }
+        }
+        if let Some(which) = nameless {
+            one.fault.get_or_insert_with(|| {
+                Error::new(format!("{which} of `{}` has no class", one.source.display()))
+                    .with_hint("give it one in the labelling tool, or remove it")
+            });
+        }
+    }
+    left
 }
 
 /// Whether no pixel of a picture of that size can lie inside of the outline.
@@ -219,6 +297,8 @@ struct Canvas {
     size: [usize; 2],
     turn: Orientation,
     note: Option<&'static str>,
+    /// Fractions of an image in a set of pixels became pixels.
+    scaled: bool,
 }
 
 /// Looks at an image and at everything that is to be drawn on it.
@@ -271,7 +351,7 @@ fn canvas(path: &Path, one: &Outlined, normalised: bool) -> Result<Canvas> {
             })?;
         }
     }
-    Ok(Canvas { size, turn, note })
+    Ok(Canvas { size, turn, note, scaled: false })
 }
 
 /// The label of the class at a position in the names of outlines; too many are refused by [`Place::outlines`].

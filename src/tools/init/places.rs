@@ -54,7 +54,8 @@ pub(super) const MASKS: [&str; 23] = [
 ];
 
 /// Words that name a folder of images where it has others beside them, as `ISIC_Training_Input`.
-const IMAGE_WORDS: [&str; 12] = [
+const IMAGE_WORDS: [&str; 13] = [
+    "data",
     "images",
     "image",
     "imgs",
@@ -345,6 +346,10 @@ mod tests {
             (
                 &["train_img", "train_lab", "test_img", "test_lab"],
                 &[(train, "train_img", "train_lab"), (test, "test_img", "test_lab")],
+            ),
+            (
+                &["ISIC-2017_Training_Data", "ISIC-2017_Training_Part1_GroundTruth"],
+                &[(train, "ISIC-2017_Training_Data", "ISIC-2017_Training_Part1_GroundTruth")],
             ),
             (&["Original", "Ground Truth"], &[(None, "Original", "Ground Truth")]),
             (&["original_images", "label_images_semantic"], &[(None, "original_images", "label_images_semantic")]),

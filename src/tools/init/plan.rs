@@ -6,6 +6,7 @@ use image::DynamicImage;
 use image::metadata::Orientation;
 
 use crate::dataset::Split;
+use crate::dataset::folder::one_pair;
 use crate::dataset::spec::{ClassSpec, DatasetSpec, Encoding, Source, SplitSpec};
 use crate::dataset::walk::{children, walk};
 use crate::error::{Error, Result};
@@ -311,6 +312,12 @@ impl<'a> Place<'a> {
             } else {
                 self.split(part.split.unwrap_or(Split::Train), part, plan);
             }
+        }
+        if let (Some(train), false, [(_, 1)]) = (&plan.spec.train, has_val, plan.counts.as_slice()) {
+            plan.notes.push(format!(
+                "one image is too few for a validation split, which training needs: {}",
+                one_pair(train, self.toml)
+            ));
         }
         plan.counts.sort();
         Ok(())

@@ -10,6 +10,7 @@ use crate::tools::init::used::Flag;
 
 /// Which encoding text is in that is no Unicode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum TextEncoding {
     /// Chinese: GBK, and GB 18030 that follows it.
     Gbk,

@@ -10,10 +10,11 @@ use crate::tools::check::Progress;
 use crate::tools::init::home::real;
 use crate::tools::init::places::candidates;
 use crate::tools::init::plan::Place;
-use crate::tools::init::{FILE, Options, Purpose, look};
+use crate::tools::init::{FILE, Options, Purpose, detect_format};
 
 /// What a picture in a dataset is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Role {
     /// It lies where images do.
     Image,
@@ -36,7 +37,7 @@ pub struct Roles {
 }
 
 impl Roles {
-    /// Those of the dataset that a folder is, by its `dataset.toml` or as [`look`] knows it; `None` if it is none.
+    /// Those of the dataset that a folder is, by its `dataset.toml` or as [`detect_format`] knows it; `None` if it is none.
     ///
     /// # Errors
     /// A folder that is described, or has folders called as images and masks are, but cannot be read so.
@@ -46,7 +47,7 @@ impl Roles {
             return Self::described(&DatasetSpec::read(&toml)?).map(Some);
         }
         let options = Options { purpose: Purpose::Moment, ..Options::default() };
-        match look(folder, &toml, &options, progress) {
+        match detect_format(folder, &toml, &options, progress) {
             Ok(plan) => {
                 let mut roles = Self::described(&plan.spec)?;
                 roles.files.extend(plan.jobs.iter().flat_map(|job| job.files()).map(place));
@@ -61,7 +62,7 @@ impl Roles {
     }
 
     fn described(spec: &DatasetSpec) -> Result<Self> {
-        let (base, joiner) = (spec.base(None), spec.joiner()?);
+        let (base, joiner) = (spec.below(None).1, spec.joiner()?);
         let mut roles = Self::default();
         for split in [&spec.train, &spec.val, &spec.test].into_iter().flatten() {
             let (images, masks) = (real(&base.join(&split.images)), real(&base.join(&split.masks)));

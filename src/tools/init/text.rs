@@ -8,7 +8,8 @@ use crate::tools::init::plan::Plan;
 /// The text of the TOML.
 pub(super) fn text(plan: &Plan) -> String {
     let spec = &plan.spec;
-    let quote = |text: &str| serde_json::Value::from(text).to_string();
+    // TOML's strings are JSON's, but for one character.
+    let quote = |text: &str| serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f");
     let mut text = format!(
         "# {}, described by `structtoken init`. Every line may be edited.\n# `structtoken data check` reports what is \
          wrong.\n",
@@ -16,7 +17,7 @@ pub(super) fn text(plan: &Plan) -> String {
     );
     // Writing to a string cannot fail.
     for note in plan.notes.iter().chain(&plan.halved) {
-        let _ = writeln!(text, "#\n# Note: {}", note.replace(['\n', '\r'], " "));
+        let _ = writeln!(text, "#\n# Note: {}", note.replace(char::is_control, " "));
     }
     let _ = writeln!(text, "\nname = {}", quote(&spec.name));
     let _ = match spec.encoding {

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use crate::dataset::walk::walk;
 use crate::files;
 use crate::image::formats::Format;
-use crate::tools::init::json::has_keys;
+use crate::tools::init::json::with_keys;
 use crate::tools::init::plan::Place;
+use crate::tools::init::read;
 
 use crate::text::word;
 
@@ -28,11 +29,8 @@ pub(super) fn by_files(place: &Place) -> Option<String> {
     if let Some(hint) = without_endings(place, &files).or_else(|| yolo(place, &files)) {
         return Some(hint);
     }
-    if let Some(path) = files.iter().map(|(_, path)| path).find(|path| boxes_alone(path)) {
-        return Some(format!(
-            "`{}` is COCO with boxes and without outlines (`segmentation`): export outlines",
-            path.display()
-        ));
+    if let Some(hint) = files.iter().find_map(|(_, path)| coco(path)) {
+        return Some(hint);
     }
     if let Some((name, text)) = ends("xml").and_then(|(name, path)| Some((name, start(path)?))) {
         if text.contains("<annotations") && text.contains("<image") {
@@ -123,7 +121,54 @@ fn yolo(place: &Place, files: &[(String, PathBuf)]) -> Option<String> {
     ))
 }
 
-/// COCO whose annotations are boxes.
-fn boxes_alone(path: &Path) -> bool {
-    path.extension().is_some_and(|ending| ending == "json") && has_keys(path, &["images", "annotations", "categories"])
+/// What is said of COCO's files that hold no outlines.
+fn coco(path: &Path) -> Option<String> {
+    if path.extension().is_none_or(|ending| ending != "json") {
+        return None;
+    }
+    let shown = path.display();
+    let read = |keys: &[&str]| with_keys::<Coco>(path, keys, "").ok().flatten();
+    let Some(Coco { annotations }) = read(&["images", "annotations", "categories"]) else {
+        if read(&["images", "annotations"]).is_some() {
+            return Some(format!(
+                "`{shown}` looks like COCO without `categories`, which name the classes: export them too"
+            ));
+        }
+        // A list of annotations alone, as programs write their predictions.
+        let start = read::start(path, 1 << 14).ok()?;
+        let labels = ["\"polygonlabels\"", "\"brushlabels\"", "\"rectanglelabels\"", "\"ellipselabels\""];
+        if start.trim_start().starts_with('[') && labels.iter().any(|key| start.contains(key)) {
+            return Some(format!(
+                "`{shown}` looks like Label Studio's short form (JSON-MIN), which is not read: export the project as JSON"
+            ));
+        }
+        let is_list = start.trim_start().starts_with('[') && start.contains("\"category_id\"");
+        return is_list.then(|| {
+            format!(
+                "`{shown}` is a list of COCO's annotations without the images and categories that they belong to: export a \
+                 COCO file that has all three"
+            )
+        });
+    };
+    Some(if annotations.is_empty() {
+        format!("`{shown}` is COCO with images and categories, and without any annotation: export the annotations too")
+    } else if annotations.iter().any(|annotation| annotation.segments_info.is_some()) {
+        format!(
+            "`{shown}` is COCO's panoptic form, in which colours number segments, and is not read: make masks of classes of it, \
+             with `converters/panoptic2semantic_segmentation.py` of panopticapi"
+        )
+    } else {
+        format!("`{shown}` is COCO with boxes and without outlines (`segmentation`): export outlines")
+    })
+}
+
+/// A file of COCO, of whose annotations only the form matters.
+#[derive(serde::Deserialize)]
+struct Coco {
+    annotations: Vec<Annotation>,
+}
+
+#[derive(serde::Deserialize)]
+struct Annotation {
+    segments_info: Option<serde::de::IgnoredAny>,
 }

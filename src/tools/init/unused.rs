@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::dataset::walk::walk;
 use crate::error::Error;
+use crate::text::word;
 use crate::tools::init::places::{candidates, is_picture};
 use crate::tools::init::plan::{Place, Plan, folders_in};
 use crate::tools::init::unknown;
@@ -74,7 +75,7 @@ fn below(place: &Place) -> Option<String> {
     match sets.as_slice() {
         [] => None,
         [(name, _)] => {
-            Some(format!("`{name}` in it holds images and masks; run: structtoken init '{}'", dir.join(name).display()))
+            Some(format!("`{name}` in it holds images and masks; run: structtoken init {}", word(&dir.join(name))))
         }
         [(first, [images, masks]), ..] => {
             let depth = first.matches('/').count();

@@ -1,6 +1,5 @@
 //! VGG Image Annotator: regions of all images in one JSON or CSV file.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -8,11 +7,13 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::image::raster::Area;
 use crate::tools::check::Progress;
+use crate::tools::init::json;
 use crate::tools::init::notes::Notes;
 use crate::tools::init::outlines::{Groups, Outlined, Outlines, label};
 use crate::tools::init::pictures::{Found, Pictures, folder_of};
 use crate::tools::init::plan::{Place, Plan};
 use crate::tools::init::read;
+use crate::tools::init::via_attributes::Attributes;
 
 /// One image's regions: the shape and what it is.
 struct Entry {
@@ -38,13 +39,12 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
         return Ok(None);
     }
     let mut notes = Notes::default();
-    let names: BTreeSet<String> = files
-        .iter()
-        .flat_map(|(_, _, entries)| entries)
-        .flat_map(|entry| &entry.regions)
-        .map(|(_, what)| class(what))
-        .collect();
-    let names: Vec<String> = names.into_iter().collect();
+    let regions = || files.iter().flat_map(|(_, _, entries)| entries).flat_map(|entry| &entry.regions);
+    let chosen = Attributes::of(regions().map(|(_, what)| what)).choose(&mut notes);
+    let class = |what: &Value| chosen.class(what);
+    let mut names: Vec<String> = regions().filter_map(|(_, what)| class(what).ok()).collect();
+    names.sort_unstable();
+    names.dedup();
     let pictures = Pictures::below(place, &place.images()?);
     let mut absent = None;
     let mut groups = Groups::new();
@@ -66,19 +66,25 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
             let (split, images, below) = pictures.placed(image);
             let (mut areas, mut fault) = (Vec::new(), None);
             for (number, (shape, what)) in entry.regions.iter().enumerate() {
-                let called = class(what);
-                let which = format!("region {number} (`{called}`) of `{image}`");
-                let at = names.iter().position(|name| *name == called).map_or(0, label);
-                match area(shape) {
-                    Ok(Some(area)) => areas.push((area, at, which)),
-                    Ok(None) => {
+                let which = format!("region {number} of `{image}`");
+                let wrong = |error: Error, hint: &str| {
+                    let place = format!("{which} in `{}`", path.display());
+                    Error::new(format!("{place} cannot be used")).with_source(error).with_hint(hint)
+                };
+                match (area(shape), class(what)) {
+                    (Ok(Some(area)), Ok(called)) => {
+                        let at = names.iter().position(|name| *name == called).map_or(0, label);
+                        areas.push((area, at, format!("region {number} (`{called}`) of `{image}`")));
+                    }
+                    (Ok(None), _) => {
                         let kind = shape["name"].as_str().unwrap_or("unknown");
                         notes.add(format!("regions of type `{kind}` have no area and were left out"), which);
                     }
-                    Err(error) => {
-                        let wrong =
-                            Error::new(format!("{which} in `{}` cannot be used", path.display())).with_source(error);
-                        fault.get_or_insert(wrong.with_hint("export it again, or remove the region"));
+                    (Err(error), _) => {
+                        fault.get_or_insert(wrong(error, "export it again, or remove the region"));
+                    }
+                    (_, Err(error)) => {
+                        fault.get_or_insert(wrong(error, "give the region its class in VIA, or remove it"));
                     }
                 }
             }
@@ -106,11 +112,9 @@ fn begins_with(path: &Path, words: &[&str]) -> bool {
 }
 
 fn from_json(path: &Path) -> Result<Option<Vec<Entry>>> {
-    let bytes = read::bytes(path)?;
-    let Ok(value) = serde_json::from_slice::<Value>(bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes)) else {
-        return Err(Error::new(format!("`{}` is damaged or cut short", path.display()))
-            .with_hint("it looks like VIA: export it again, or move it out of the folder"));
-    };
+    let value = serde_json::from_slice::<Value>(&json::text(path)?).map_err(|error| {
+        json::broken(path, &error, "it looks like VIA: export it again, or move it out of the folder")
+    })?;
     let images = value.get("_via_img_metadata").unwrap_or(&value);
     let Some(images) = images.as_object() else { return Ok(None) };
     let entries: Vec<Entry> = images
@@ -164,7 +168,7 @@ fn from_csv(path: &Path) -> Result<Option<Vec<Entry>>> {
 }
 
 /// Rows of cells, which may be in quotes.
-fn rows(text: &str, between: char) -> Vec<Vec<String>> {
+pub(super) fn rows(text: &str, between: char) -> Vec<Vec<String>> {
     let (mut rows, mut row, mut cell, mut quoted) = (Vec::new(), Vec::new(), String::new(), false);
     let mut chars = text.chars().peekable();
     while let Some(c) = chars.next() {
@@ -185,23 +189,6 @@ fn rows(text: &str, between: char) -> Vec<Vec<String>> {
         rows.push(row);
     }
     rows
-}
-
-/// What a region is, by its attributes: the one that is called so, or the first.
-fn class(what: &Value) -> String {
-    let text = |value: &Value| match value {
-        Value::String(text) if !text.trim().is_empty() => Some(text.trim().to_string()),
-        Value::Number(number) => Some(number.to_string()),
-        // Boxes that are ticked.
-        Value::Object(ticks) => {
-            ticks.iter().find(|(_, tick)| **tick == Value::Bool(true)).map(|(name, _)| name.clone())
-        }
-        _ => None,
-    };
-    let Some(map) = what.as_object() else { return "object".to_string() };
-    let known = ["class", "label", "category", "type", "name"];
-    let named = known.iter().find_map(|key| map.iter().find(|(name, _)| name.to_lowercase() == *key));
-    named.map(|(_, value)| value).into_iter().chain(map.values()).find_map(text).unwrap_or("object".to_string())
 }
 
 fn area(shape: &Value) -> Result<Option<Area>> {

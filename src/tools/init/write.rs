@@ -1,28 +1,24 @@
 //! A plan written: whole, or not at all, and over nothing that the program did not write itself.
 //!
-//! Masks are drawn into a folder beside their place. When all are there, the old folder makes way for it; the description
-//! comes last. What the program wrote is noted with checksums, masks in their folder, the description and its lists in the description's
-//! last line: what a person has changed since is the person's.
+//! Everything is made in a hidden folder beside its place. When all of it is there it changes places with what an earlier `init`
+//! wrote; what a person has changed since is the person's.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use rayon::prelude::*;
 
 use crate::dataset::spec::DatasetSpec;
-use crate::dataset::walk::walk;
 use crate::error::{Error, Result};
-use crate::files::{self, Scratch};
+use crate::files::{self, Exchange, Scratch};
 use crate::image::encode_index_png;
 use crate::text::utf8;
 use crate::tools::check::Progress;
 use crate::tools::init::home::home;
+use crate::tools::init::own::{self, Own};
 use crate::tools::init::plan::{Job, NOTE, Plan};
 use crate::tools::init::text;
-
-/// What a description's last line begins with: the checksums of the text above it, under no name, and of its lists.
-const SEAL: &str = "# As `structtoken init` wrote it: ";
 
 /// As [`super::write`].
 pub(super) fn write(plan: &Plan, replace: bool, progress: Progress) -> Result<Vec<PathBuf>> {
@@ -30,13 +26,10 @@ pub(super) fn write(plan: &Plan, replace: bool, progress: Progress) -> Result<Ve
     for split in [&plan.spec.train, &plan.spec.val, &plan.spec.test].into_iter().flatten() {
         [&split.images, &split.masks].into_iter().chain(&split.list).try_for_each(|path| utf8(path).map(drop))?;
     }
-    let text = text::text(plan);
-    // What is written must be readable: names may hold anything.
-    DatasetSpec::parse(&text, &plan.toml)?;
     let masks = home.join(&plan.masks);
     let lists: Vec<(PathBuf, String)> =
-        plan.lists.iter().map(|(list, stems)| (home.join(list), format!("{}\n", stems.join("\n")))).collect();
-    let text = sealed(text, plan, &lists)?;
+        plan.lists.iter().map(|(list, stems)| Ok((home.join(list), lines(stems)?))).collect::<Result<_>>()?;
+    let text = description(plan, &lists)?;
     inputs_are_safe(plan, &masks, &lists)?;
     // One process at a time looks and writes: the last one wins, whole. Where folders cannot be locked there is no order.
     let turn = || {
@@ -47,93 +40,85 @@ pub(super) fn write(plan: &Plan, replace: bool, progress: Progress) -> Result<Ve
         let _turn = turn();
         may_be_written(plan, replace, &masks, &lists)?;
     }
-    std::fs::create_dir_all(home).map_err(|error| refused(home, error))?;
-    let mut staged = match plan.jobs.is_empty() {
-        true => None,
-        false => Some(Staged::new(&masks)?),
-    };
-    if let Some(staged) = &staged {
-        draw(plan, &masks, staged.new.path(), progress)?;
+    let name = plan.toml.file_name().unwrap_or_default().to_string_lossy();
+    let scratch = Scratch::new(home, &name)?;
+    let [new_masks, new_toml] = ["masks", "toml"].map(|name| scratch.path().join(name));
+    if !plan.jobs.is_empty() {
+        draw(plan, &masks, &new_masks, progress)?;
     }
+    let mut new_lists = Vec::new();
+    for (i, (_, text)) in lists.iter().enumerate() {
+        new_lists.push(scratch.path().join(format!("list-{i}")));
+        files::write(&new_lists[i], text.as_bytes())?;
+    }
+    files::write(&new_toml, text.as_bytes())?;
+    files::sync_disk(scratch.path());
     let _turn = turn();
-    may_be_written(plan, replace, &masks, &lists)?;
-    let kept: Vec<(&PathBuf, Option<Vec<u8>>)> = lists
-        .iter()
-        .map(|(path, _)| path)
-        .chain([&plan.toml])
-        .map(|path| (path, files::read(path, files::RECORD).ok()))
-        .collect();
-    let attempt = |staged: Option<&mut Staged>| -> Result<()> {
-        staged.map_or(Ok(()), Staged::place).map_err(|error| refused(&masks, error))?;
-        lists.iter().try_for_each(|(path, text)| files::write(path, text.as_bytes()))?;
-        files::write(&plan.toml, text.as_bytes())
+    let own = may_be_written(plan, replace, &masks, &lists)?;
+    own::announce(plan, &lists)?;
+    let mut exchange = Exchange::default();
+    let mut attempt = || -> Result<()> {
+        if !plan.jobs.is_empty() {
+            exchange.place(&new_masks, &masks)?;
+        }
+        new_lists.iter().zip(&lists).try_for_each(|(new, (place, _))| exchange.place(new, place))?;
+        // Lists of an earlier description that this one has no more.
+        for (i, list) in own.dropped(plan).iter().enumerate() {
+            exchange.remove(list, &scratch.path().join(format!("dropped-{i}")))?;
+        }
+        exchange.place(&new_toml, &plan.toml)?;
+        // What was edited in the meantime comes back.
+        let edited = [
+            (&masks, new_masks.is_dir() && own::foreign(&new_masks, plan).is_some()),
+            (&plan.toml, new_toml.exists() && !own::is_described(&new_toml)),
+        ];
+        let mut edited = edited.into_iter().chain(lists.iter().zip(&new_lists).zip(&plan.lists).map(
+            |(((place, text), old), (list, _))| {
+                (place, old.exists() && !own.has_list(list, old) && !own::is(old, text.as_bytes()))
+            },
+        ));
+        match edited.find(|(_, edited)| *edited) {
+            Some((place, _)) => {
+                Err(Error::new(format!("`{}` was changed just now", place.display())).with_hint("run it again"))
+            }
+            None => Ok(()),
+        }
     };
-    if let Err(error) = attempt(staged.as_mut()) {
-        if let Some(staged) = &mut staged {
-            staged.undo();
-        }
-        for (path, before) in kept {
-            // Where this fails too, the first failure is the one to tell.
-            match before {
-                Some(bytes) => files::write(path, &bytes).ok(),
-                None => std::fs::remove_file(path).ok(),
-            };
-        }
-        return Err(error);
+    let done = attempt();
+    match done {
+        Ok(()) => exchange.keep(),
+        Err(_) => exchange.undo(),
     }
+    own::withdraw(plan);
+    done?;
     Ok(lists.into_iter().map(|(path, _)| path).chain([plan.toml.clone()]).collect())
 }
 
+/// The text of a description, with its seal: one that can be read again, for names may hold anything.
+fn description(plan: &Plan, lists: &[(PathBuf, String)]) -> Result<String> {
+    let text = own::sealed(text::text(plan), plan, lists)?;
+    if text.len() as u64 > files::RECIPE {
+        let size = format!("the description would have {} bytes, and may have {}", text.len(), files::RECIPE);
+        return Err(Error::new(size).with_hint("shorten the names of classes, or leave notes out"));
+    }
+    DatasetSpec::parse(&text, &plan.toml)?;
+    Ok(text)
+}
+
+/// A list: names that its reader finds again.
+fn lines(stems: &[String]) -> Result<String> {
+    match stems.iter().find(|stem| stem.trim() != *stem || stem.contains(['\n', '\r'])) {
+        Some(stem) => {
+            Err(Error::new(format!("the image {stem:?} cannot stand in a list, by its blanks or line breaks"))
+                .with_hint("rename it, and run this again"))
+        }
+        None => Ok(format!("{}\n", stems.join("\n"))),
+    }
+}
+
 fn refused(path: &Path, error: std::io::Error) -> Error {
-    Error::file("write", path, error).with_hint("make room, or choose another place with --out")
-}
-
-/// A folder of new masks, that which it replaces, and where both go. What a process leaves that is killed on the way has a name
-/// by which later ones find and remove it.
-struct Staged {
-    new: Scratch,
-    old: PathBuf,
-    place: PathBuf,
-    placed: bool,
-    replaced: bool,
-}
-
-impl Staged {
-    fn new(place: &Path) -> Result<Self> {
-        let (parent, name) = (home(place), place.file_name().unwrap_or_default().to_string_lossy());
-        let (new, old) = (Scratch::new(parent, &name)?, Scratch::name(parent, &name));
-        Ok(Self { new, old, place: place.to_path_buf(), placed: false, replaced: false })
-    }
-
-    fn place(&mut self) -> std::io::Result<()> {
-        if self.place.exists() {
-            std::fs::rename(&self.place, &self.old)?;
-            self.replaced = true;
-        }
-        self.new.keep_at(&self.place)?;
-        self.placed = true;
-        Ok(())
-    }
-
-    fn undo(&mut self) {
-        if std::mem::take(&mut self.placed) {
-            std::fs::rename(&self.place, self.new.path()).ok();
-        }
-        if std::mem::take(&mut self.replaced) {
-            std::fs::rename(&self.old, &self.place).ok();
-        }
-    }
-}
-
-impl Drop for Staged {
-    fn drop(&mut self) {
-        if !self.placed && self.replaced {
-            self.undo();
-        }
-        if self.placed {
-            std::fs::remove_dir_all(&self.old).ok();
-        }
-    }
+    let remedy = files::remedy(&error);
+    Error::file("write", path, error).with_hint(format!("{remedy}; --out chooses another place"))
 }
 
 /// Draws all masks below `folder`, with the note of what they are.
@@ -161,12 +146,12 @@ fn draw(plan: &Plan, masks: &Path, folder: &Path, progress: Progress) -> Result<
             _ => refused(&job.mask, error),
         })?;
         progress(done.fetch_add(1, Relaxed) + 1, plan.jobs.len());
-        Ok(format!("{} {}", checksum(&bytes), below.display()))
+        Ok(format!("{} {}", own::checksum(&bytes), below.display()))
     };
     let mut lines = plan.jobs.par_iter().map(one).collect::<Result<Vec<String>>>()?;
     lines.sort_by(|a, b| a[9..].cmp(&b[9..]));
     let note = folder.join(NOTE);
-    std::fs::write(&note, lines.join("\n") + "\n").map_err(|error| refused(&note, error))
+    std::fs::write(&note, own::note(plan, &lines)).map_err(|error| refused(&note, error))
 }
 
 /// No file that is read is one that is written, by whatever name or link.
@@ -203,85 +188,47 @@ fn inputs_are_safe(plan: &Plan, masks: &Path, lists: &[(PathBuf, String)]) -> Re
 }
 
 /// Whether everything that is to be written is either not there, or the program's own and to be replaced.
-fn may_be_written(plan: &Plan, replace: bool, masks: &Path, lists: &[(PathBuf, String)]) -> Result<()> {
-    let listed = lists.iter().map(|(path, _)| path);
+fn may_be_written(plan: &Plan, replace: bool, masks: &Path, lists: &[(PathBuf, String)]) -> Result<Own> {
+    let own = Own::find(plan);
     let drawn = (!plan.jobs.is_empty()).then_some(masks);
-    let present: Vec<&Path> = [plan.toml.as_path()]
-        .into_iter()
-        .chain(listed.map(PathBuf::as_path))
-        .chain(drawn)
-        .filter(|path| path.symlink_metadata().is_ok())
-        .collect();
-    let Some(first) = present.first() else { return Ok(()) };
+    let there = |path: &&Path| path.symlink_metadata().is_ok();
+    let outputs = [plan.toml.as_path()].into_iter().chain(lists.iter().map(|(path, _)| path.as_path())).chain(drawn);
+    let present: Vec<&Path> = outputs.filter(there).collect();
+    let Some(first) = present.first() else { return Ok(own) };
     if !replace {
-        let more = if present.len() > 1 { format!(" and {} others are", present.len() - 1) } else { " is".into() };
+        let more = match present.len() - 1 {
+            0 => " is".to_owned(),
+            1 => " and another are".to_owned(),
+            more => format!(" and {more} others are"),
+        };
         return Err(Error::new(format!("`{}`{more} there already", first.display())).with_hint(format!(
             "to replace what an earlier `init` wrote: {}; to write elsewhere: {}",
             plan.commands[0], plan.commands[1]
         )));
     }
-    let hint = format!("move it away, or write elsewhere: {}", plan.commands[1]);
-    let written = written(&plan.toml);
-    let changed = |path: &Path| {
-        Err(Error::new(format!("`{}` is there, and `init` did not write it as it is", path.display()))
-            .with_hint(hint.clone()))
-    };
-    if plan.toml.symlink_metadata().is_ok() && written.is_none() {
-        return changed(&plan.toml);
-    }
-    for ((path, _), (list, _)) in lists.iter().zip(&plan.lists).filter(|((path, _), _)| path.symlink_metadata().is_ok())
-    {
-        let known = written.as_ref().and_then(|sums| sums.get(utf8(list).ok()?));
-        let sum = files::read(path, files::RECORD).map(|bytes| checksum(&bytes));
-        if !path.is_file() || known.is_none_or(|known| sum.is_ok_and(|sum| sum != *known)) {
-            return changed(path);
+    // What is not as it was written, and what has to be moved away to keep it.
+    let mut changed: Vec<(PathBuf, &Path)> = Vec::new();
+    if there(&plan.toml.as_path()) && !own.is_described() {
+        // All that it names belongs to it.
+        changed.push((plan.toml.clone(), &plan.toml));
+        changed.extend(present.iter().filter(|path| ***path != plan.toml).map(|path| (path.to_path_buf(), *path)));
+    } else {
+        for ((path, text), (list, _)) in lists.iter().zip(&plan.lists).filter(|((path, _), _)| there(&path.as_path())) {
+            if !own.has_list(list, path) && !own::is(path, text.as_bytes()) {
+                changed.push((path.clone(), path));
+            }
+        }
+        if let Some(masks) = drawn.filter(there)
+            && let Some(strange) = own::foreign(masks, plan)
+        {
+            changed.push((strange, masks));
         }
     }
-    if let Some(masks) = drawn.filter(|masks| masks.symlink_metadata().is_ok())
-        && let Some(strange) = foreign(masks)
-    {
-        return Err(Error::new(format!("`{}` is there, and `init` did not draw it as it is", strange.display()))
-            .with_hint(format!("move `{}` away, or write elsewhere: {}", masks.display(), plan.commands[1])));
-    }
-    Ok(())
-}
-
-fn checksum(bytes: &[u8]) -> String {
-    format!("{:08x}", crc32fast::hash(bytes))
-}
-
-/// A description with its seal.
-fn sealed(text: String, plan: &Plan, lists: &[(PathBuf, String)]) -> Result<String> {
-    let mut sums = BTreeMap::from([("", checksum(text.as_bytes()))]);
-    for ((list, _), (_, content)) in plan.lists.iter().zip(lists) {
-        sums.insert(utf8(list)?, checksum(content.as_bytes()));
-    }
-    let json = serde_json::to_string(&sums).map_err(|error| Error::file("describe", &plan.toml, error))?;
-    Ok(format!("{text}\n{SEAL}{json}\n"))
-}
-
-/// The checksums of a description that is still as the program wrote it.
-fn written(toml: &Path) -> Option<BTreeMap<String, String>> {
-    let text = files::read_text(toml, files::RECIPE).ok().filter(|_| toml.is_file())?;
-    let (above, seal) = text.rsplit_once(&format!("\n{SEAL}"))?;
-    let sums: BTreeMap<String, String> = serde_json::from_str(seal.trim_end()).ok()?;
-    (sums.get("") == Some(&checksum(above.as_bytes()))).then_some(sums)
-}
-
-/// The first file in a folder of masks that is not as the program drew it.
-fn foreign(masks: &Path) -> Option<PathBuf> {
-    if !masks.is_dir() {
-        return Some(masks.to_path_buf());
-    }
-    let files = walk(masks).files;
-    let Ok(note) = files::read_text(&masks.join(NOTE), files::RECORD) else {
-        return files.into_iter().next().map(|(_, path)| path);
-    };
-    let known: BTreeMap<&str, &str> =
-        note.lines().filter_map(|line| line.split_once(' ')).map(|(sum, name)| (name, sum)).collect();
-    let drawn = |(name, path): &(String, PathBuf)| {
-        let sum = || files::read(path, files::PICTURE).map(|bytes| checksum(&bytes));
-        known.get(name.as_str()).is_some_and(|known| sum().is_ok_and(|sum| sum == **known))
-    };
-    files.into_iter().find(|file| !drawn(file)).map(|(_, path)| path)
+    let Some((first, _)) = changed.first() else { return Ok(own) };
+    let away: Vec<String> = changed.iter().map(|(_, path)| format!("`{}`", path.display())).collect();
+    Err(Error::new(format!("`{}` is there, and `init` did not write it as it is", first.display())).with_hint(format!(
+        "move {} away, or write elsewhere: {}",
+        away.join(", "),
+        plan.commands[1]
+    )))
 }

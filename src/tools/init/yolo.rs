@@ -7,23 +7,21 @@ use crate::dataset::Split;
 use crate::dataset::pairs::plain_stem;
 use crate::dataset::walk::children;
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::image_size;
-use crate::image::raster::Area;
 use crate::tools::check::Progress;
 use crate::tools::init::names::DataYaml;
 use crate::tools::init::notes::Notes;
-use crate::tools::init::outlines::{Outlined, Outlines, label};
+use crate::tools::init::outlines::{Outlined, Outlines};
 use crate::tools::init::pictures::Pictures;
+use crate::tools::init::places::{Candidate, candidates, is_picture};
 use crate::tools::init::plan::{Place, Plan};
 use crate::tools::init::read;
 use crate::tools::init::used::Flag;
-
-/// Shares of width and height may be beyond the border by so much: the outline is cut there.
-const SLACK: f64 = 0.1;
+use crate::tools::init::yolo_labels::{Beyond, Reader};
 
 /// A plan for a folder with `data.yaml` (or another YAML that names classes and images) and polygons in `labels`.
 pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
-    let Some((file, yaml)) = description(place)? else { return Ok(None) };
+    let mut notes = Notes::default();
+    let Some((file, yaml)) = description(place, &mut notes)? else { return Ok(None) };
     if yaml.masks_dir.is_some() {
         return Ok(None);
     }
@@ -33,15 +31,14 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     let mut reader = Reader {
         ids: named.into_iter().map(|(id, _)| id).collect(),
         yaml: &file,
-        pixels: place.options.pixels,
-        by_pixels: place.again(true, |options| options.pixels = true),
-        notes: Notes::default(),
+        place,
+        notes,
         boxes: 0,
         outlines: 0,
-        in_pixels: Vec::new(),
+        beyond: Vec::new(),
     };
     let mut groups = Vec::new();
-    let mut images = 0;
+    let (mut images, mut any_read) = (0, false);
     for (split, paths) in [(Split::Train, &yaml.train), (Split::Val, &yaml.val), (Split::Test, &yaml.test)] {
         let Some(paths) = paths else { continue };
         let paths: Vec<&str> = paths.all().filter(|path| !path.trim().is_empty()).collect();
@@ -60,10 +57,13 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
         let mut outlined = Vec::new();
         let mut read: HashSet<PathBuf> = HashSet::new();
         let mut has_labels = false;
+        let mut searched: BTreeSet<PathBuf> = BTreeSet::new();
+        let mut unread: Vec<PathBuf> = Vec::new();
         for name in names {
             let stem = plain_stem(&name).unwrap_or(&name).to_string();
             let source = labels_of(&root.join(&name));
             has_labels |= source.as_ref().is_some_and(|source| source.parent().is_some_and(Path::is_dir));
+            searched.extend(source.as_ref().and_then(|source| Some(source.parent()?.to_path_buf())));
             let mut one = Outlined {
                 name,
                 source: source.clone().unwrap_or_else(|| root.join(format!("{stem}.txt"))),
@@ -72,8 +72,9 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
                 fault: None,
             };
             // An image without a file of labels shows nothing but background.
-            if let Some(source) = source.filter(|source| source.is_file()) {
+            if let Some(source) = source.and_then(there) {
                 read.insert(source.clone());
+                one.source.clone_from(&source);
                 match reader.read(&source, &root.join(&one.name)) {
                     Ok(areas) => one.areas = areas,
                     Err(fault) => one.fault = Some(fault),
@@ -86,43 +87,64 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
             }
             outlined.push(one);
         }
-        let folders: BTreeSet<PathBuf> = read.iter().filter_map(|path| Some(path.parent()?.to_path_buf())).collect();
-        for (_, path) in folders.iter().flat_map(|folder| place.files(folder)) {
+        for (_, path) in searched.iter().filter(|folder| folder.is_dir()).flat_map(|folder| place.files(folder)) {
             let listed = paths.iter().any(|path| path.ends_with(".txt"));
-            let is_labels = path.extension().is_some_and(|ending| ending == "txt")
+            let is_labels = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("txt"))
                 && path.file_stem().is_some_and(|stem| stem != "classes" && stem != "labels");
             if is_labels && !listed && !read.contains(&path) {
                 reader.notes.add("files of labels without an image were left out", format!("`{}`", path.display()));
+                unread.push(path);
             }
+        }
+        // Labels without images beside images without labels: they only have other names.
+        if let (true, [one, ..], Some(first)) = (2 * read.len() < outlined.len(), unread.as_slice(), outlined.first())
+            && 2 * (unread.len() + read.len()) >= outlined.len()
+        {
+            return Err(Error::new(format!(
+                "{} of {} images of [{split}] have no file of labels, and {} files of labels have no image: `{}` holds, for \
+                 instance, `{}`, and the labels `{}`",
+                outlined.len() - read.len(),
+                outlined.len(),
+                unread.len(),
+                root.display(),
+                first.name,
+                one.display()
+            ))
+            .with_hint("give each file of labels the name of its image, up to the ending"));
+        }
+        if !has_labels && masks_instead(place) {
+            return Ok(None);
         }
         if !has_labels {
             return Err(Error::new(format!("there are no labels for `{}`", root.display()))
                 .with_hint("YOLO keeps them in a folder `labels` next to `images`"));
         }
         images += outlined.len();
+        any_read |= !read.is_empty();
         groups.push((Some(split), root, outlined));
     }
     if groups.is_empty() {
         return Err(Error::new(format!("`{}` names no images", file.display()))
             .with_hint("it needs `train: DIR` and `val: DIR`"));
     }
-    let Reader { mut notes, boxes, outlines, in_pixels, ids, .. } = reader;
+    if !any_read && masks_instead(place) {
+        return Ok(None);
+    }
+    let Reader { mut notes, boxes, outlines, beyond, ids, .. } = reader;
     if let Some(count) = yaml.nc.filter(|count| *count != ids.len()) {
         notes.add(
             "the number of classes is not that of their names; names count",
             format!("`{}` says `nc: {count}` and names {}", file.display(), ids.len()),
         );
     }
-    if let Some(first) = in_pixels.first().filter(|_| in_pixels.len() * 2 > images || outlines == 0) {
+    if let Some(first) = beyond.first().filter(|_| beyond.len() * 2 > images || outlines == 0) {
+        let (are, hint) = Beyond::meant(&beyond, place, false);
         return Err(Error::new(format!(
-            "{first}; so it is in {} of {images} files: these are pixels, but YOLO coordinates are fractions of width \
-             and height",
-            in_pixels.len()
+            "{}; so it is in {} of {images} files: these are {are}, but YOLO coordinates are fractions of width and height",
+            first.what,
+            beyond.len()
         ))
-        .with_hint(format!(
-            "to have them divided by the size of each image: {}",
-            place.again(false, |options| options.pixels = true)
-        )));
+        .with_hint(hint));
     }
     if outlines == 0 && boxes > 0 {
         return Err(Error::new(format!("the labels of `{}` hold {boxes} boxes and no polygons", file.display()))
@@ -136,23 +158,61 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     place.outlines(found).map(Some)
 }
 
-/// The YAML that names classes, if there is one.
-fn description(place: &Place) -> Result<Option<(PathBuf, DataYaml)>> {
+/// The YAML that names classes, if there is one; what others name otherwise is noted.
+fn description(place: &Place, notes: &mut Notes) -> Result<Option<(PathBuf, DataYaml)>> {
     let mut files = children(place.dir);
     files.retain(|path| path.is_file() && path.extension().is_some_and(|e| e == "yaml" || e == "yml"));
+    let mut found: Option<(PathBuf, DataYaml)> = None;
     for path in files {
         let called_data = path.file_stem().is_some_and(|stem| stem == "data" || stem == "dataset");
-        match DataYaml::read(&path, place) {
-            Ok(yaml) if !yaml.names().is_empty() => return Ok(Some((path, yaml))),
-            Err(error) if called_data => {
+        let yaml = match DataYaml::read(&path, place) {
+            Ok(yaml) if !yaml.names().is_empty() => yaml,
+            Err(error) if called_data && found.is_none() => {
                 let hint = error.hint().unwrap_or("it should name `train`, `val` and `names`").to_string();
                 return Err(error.with_hint(hint));
             }
-            _ => {}
+            _ => continue,
+        };
+        match &found {
+            None => found = Some((path, yaml)),
+            Some((read, first)) if first.names() != yaml.names() => notes.add(
+                "files name the classes otherwise, and were not read",
+                format!(
+                    "`{}` ({}), beside `{}`, which was ({})",
+                    path.display(),
+                    listed(&yaml.names()),
+                    read.display(),
+                    listed(&first.names())
+                ),
+            ),
+            Some((read, _)) => notes.add(
+                "there are several descriptions of the same classes, of which the first by name was read",
+                format!("`{}`, and not `{}`", read.display(), path.display()),
+            ),
         }
     }
     let (classes, labels) = (place.dir.join("classes.txt"), place.dir.join("labels"));
-    let is_text = |(name, _): &(String, PathBuf)| name.ends_with(".txt");
+    if let Some((read, yaml)) = found {
+        // What labelling programs write beside the labels.
+        for other in [classes, labels.join("classes.txt")] {
+            let Ok(text) = read::text(&other, Some(place)) else { continue };
+            let other_names = DataYaml::of_classes(&text).names();
+            if other.is_file() && !other_names.is_empty() && other_names != yaml.names() {
+                notes.add(
+                    "files name the classes otherwise, and were not read",
+                    format!(
+                        "`{}` ({}), beside `{}`, which was ({})",
+                        other.display(),
+                        listed(&other_names),
+                        read.display(),
+                        listed(&yaml.names())
+                    ),
+                );
+            }
+        }
+        return Ok(Some((read, yaml)));
+    }
+    let is_text = |(name, _): &(String, PathBuf)| name.to_lowercase().ends_with(".txt");
     if classes.is_file() && place.dir.join("images").is_dir() && labels.is_dir() {
         let files = place.files(&labels);
         if !files.is_empty() && files.iter().all(is_text) {
@@ -161,6 +221,24 @@ fn description(place: &Place) -> Result<Option<(PathBuf, DataYaml)>> {
         }
     }
     Ok(None)
+}
+
+/// Whether the names in the YAML are those of masks that are pictures.
+fn masks_instead(place: &Place) -> bool {
+    let has_pictures =
+        |one: &Candidate| one.images != one.masks && place.files(&one.masks).iter().any(|(name, _)| is_picture(name));
+    candidates(place).is_ok_and(|found| found.iter().any(has_pictures))
+}
+
+/// Numbers and names in words, the first some.
+fn listed(names: &[(u16, String)]) -> String {
+    let shown = names.iter().take(6).map(|(id, name)| format!("{id} = {name}")).collect::<Vec<_>>().join(", ");
+    if names.len() > 6 { format!("{shown}, …") } else { shown }
+}
+
+/// The file of labels as it is written, whatever letters its ending has.
+fn there(source: PathBuf) -> Option<PathBuf> {
+    [source.clone(), source.with_extension("TXT"), source.with_extension("Txt")].into_iter().find(|path| path.is_file())
 }
 
 /// The folder and names of a split's images: `paths` are folders, or text files with an image a line.
@@ -285,105 +363,3 @@ fn labels_of(image: &Path) -> Option<PathBuf> {
     };
     Some(labels.with_extension("txt"))
 }
-
-/// Reads files of labels.
-struct Reader<'a> {
-    ids: Vec<u16>,
-    yaml: &'a Path,
-    pixels: bool,
-    /// The command that takes coordinates for pixels.
-    by_pixels: String,
-    notes: Notes,
-    boxes: usize,
-    outlines: usize,
-    /// Of files with coordinates beyond 1: what was found.
-    in_pixels: Vec<String>,
-}
-
-impl Reader<'_> {
-    /// The polygons of a file.
-    ///
-    /// # Errors
-    /// A line that is neither polygon nor box, of no class, or in pixels: the image's labels would be wrong.
-    fn read(&mut self, path: &Path, image: &Path) -> Result<Vec<(Area, u8, String)>> {
-        let text = read::text(path, None)?;
-        let mut rings: Vec<(Vec<[f64; 2]>, u8, String)> = Vec::new();
-        let mut beyond = None;
-        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            let which = format!("line {}", number + 1);
-            let place = format!("{which} of `{}`", path.display());
-            let wrong = |what: String| Error::new(format!("{place} {what}"));
-            let mut words = line.split([' ', '\t', ',']).filter(|word| !word.is_empty());
-            let id = words.next().unwrap_or_default();
-            // Some exporters write whole numbers as 3.0.
-            let class = id.parse::<f64>().ok().filter(|id| id.fract() == 0.0 && (0.0..65536.0).contains(id));
-            let class = class.and_then(|class| self.ids.iter().position(|id| *id == class as u16));
-            let Some(class) = class else {
-                return Err(wrong(format!("has the class `{id}`")).with_hint(format!(
-                    "`{}` names {}, counted from 0: name all of them there",
-                    self.yaml.display(),
-                    match self.ids.len() {
-                        1 => "1 class".to_string(),
-                        count => format!("{count} classes"),
-                    }
-                )));
-            };
-            let numbers: Option<Vec<f64>> =
-                words.map(|word| word.parse().ok().filter(|n: &f64| n.is_finite())).collect();
-            let Some(mut numbers) = numbers else {
-                return Err(wrong("holds something other than numbers".to_string()).with_hint(SHAPE));
-            };
-            match numbers.len() {
-                // A box, or one with the confidence of a prediction.
-                4 | 5 => {
-                    self.boxes += 1;
-                    self.notes.add("boxes without an outline were left out", &place);
-                    continue;
-                }
-                2 => {
-                    self.notes.add("polygons of fewer than 3 corners were left out", &place);
-                    continue;
-                }
-                n if n >= 7 && n % 2 == 1 && (0.0..=1.0).contains(&numbers[n - 1]) => {
-                    numbers.pop();
-                    self.notes.add("polygons have an odd number of values; the last is taken for a confidence", &place);
-                }
-                n if n < 6 || n % 2 == 1 => {
-                    return Err(wrong("is neither a polygon nor a box".to_string()).with_hint(SHAPE));
-                }
-                _ => {}
-            }
-            if let Some(far) = numbers.iter().find(|n| !(-SLACK..=1.0 + SLACK).contains(*n)) {
-                beyond.get_or_insert(format!("{place} has the coordinate {far}"));
-            }
-            rings.push((numbers.as_chunks::<2>().0.to_vec(), label(class), which));
-        }
-        if let Some(what) = beyond {
-            if !self.pixels {
-                self.in_pixels.push(what.clone());
-                return Err(Error::new(format!("{what}, which is no share of width or height"))
-                    .with_hint(format!("if coordinates are pixels: {}; else export the file again", self.by_pixels)));
-            }
-            let (width, height) = image_size(image)?;
-            // In pixels, outlines end at the border, and all of them cannot lie far beyond.
-            let far = |[x, y]: &[f64; 2]| {
-                *x < -SLACK * width as f64
-                    || *y < -SLACK * height as f64
-                    || *x > (1.0 + SLACK) * width as f64
-                    || *y > (1.0 + SLACK) * height as f64
-            };
-            if rings.iter().any(|(ring, ..)| ring.iter().any(far)) {
-                return Err(Error::new(format!("{what}, and the image has {width}x{height} pixels"))
-                    .with_hint("the labels belong to another version of the image; export both again"));
-            }
-            for point in rings.iter_mut().flat_map(|(ring, ..)| ring) {
-                *point = [point[0] / width as f64, point[1] / height as f64];
-            }
-            self.notes.add("files hold pixels, which were divided by the image size", format!("`{}`", path.display()));
-        }
-        self.outlines += rings.len();
-        Ok(rings.into_iter().map(|(ring, class, which)| (Area::Polygons(vec![ring]), class, which)).collect())
-    }
-}
-
-const SHAPE: &str = "a polygon is a class, then x and y of each corner as fractions of width and height";

@@ -13,7 +13,7 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-use crate::kernels::bridge::{SharedRoom, room, written};
+use crate::kernels::bridge::{SharedBuffer, uninitialised, written};
 use crate::kernels::conv::Map;
 use crate::kernels::matmul::{Panels, Precision, View, second_level_cache, tile_rows};
 use crate::kernels::vector::vectors;
@@ -34,7 +34,7 @@ thread_local! {
 /// At least as many values.
 fn at_least(values: &mut Vec<MaybeUninit<f32>>, len: usize) -> &mut [MaybeUninit<f32>] {
     if values.len() < len {
-        *values = room(len);
+        *values = uninitialised(len);
     }
     &mut values[..len]
 }
@@ -62,8 +62,8 @@ pub(super) fn convolve(map: Map, x: &[f32], weight: &[f32], mirrored: bool, bias
     filters(weight, [map.c, outputs], mirrored, &mut packed);
     let tiles = Tiles::of(map);
     let out_tiles = Tiles::of(Map { c: outputs, ..map });
-    let mut y = room(map.pixels() * outputs);
-    let out = SharedRoom::new(&mut y);
+    let mut y = uninitialised(map.pixels() * outputs);
+    let out = SharedBuffer::new(&mut y);
     let most = at_once(map.c, outputs, tiles.count());
     (0..tiles.count().div_ceil(most)).into_par_iter().for_each(|chunk| {
         let range = chunk * most..tiles.count().min((chunk + 1) * most);
@@ -107,9 +107,9 @@ fn filters(weight: &[f32], [inputs, outputs]: [usize; 2], mirrored: bool, filter
     let rooms = filters.iter_mut().map(|filter| {
         let (values, places) = filter.reserve(inputs, outputs);
         layout = Some(places);
-        SharedRoom::new(values)
+        SharedBuffer::new(values)
     });
-    let rooms: Vec<SharedRoom> = rooms.collect();
+    let rooms: Vec<SharedBuffer> = rooms.collect();
     let Some(layout) = layout else { return };
     // A line more, so that what is written at once does not fall into the same few sets of the cache.
     let stride = outputs.next_multiple_of(16) + 16;

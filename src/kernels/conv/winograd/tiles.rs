@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use pulp::{Simd, WithSimd};
 
-use crate::kernels::bridge::SharedRoom;
+use crate::kernels::bridge::SharedBuffer;
 use crate::kernels::matmul::{Layout, Panels};
 use crate::kernels::vector::{load, put};
 
@@ -176,7 +176,7 @@ pub(super) struct ToPixels<'a> {
     pub(super) all: Tiles,
     pub(super) tiles: Range<usize>,
     pub(super) bias: Option<&'a [f32]>,
-    pub(super) out: SharedRoom,
+    pub(super) out: SharedBuffer,
 }
 
 impl WithSimd for ToPixels<'_> {
@@ -241,7 +241,7 @@ pub(super) struct Spread<'a> {
     /// Values from the weights of one tap to the next.
     pub(super) stride: usize,
     pub(super) layout: Layout,
-    pub(super) rooms: &'a [SharedRoom],
+    pub(super) rooms: &'a [SharedBuffer],
 }
 
 impl WithSimd for Spread<'_> {

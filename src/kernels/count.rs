@@ -1,0 +1,61 @@
+//! Multiply-accumulates, counted where they are asked for.
+
+use std::cell::Cell;
+
+use burn::tensor::Tensor;
+
+thread_local! {
+    static COUNTED: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// What `f` gives, and the multiply-accumulates of the forward passes that this thread asked for meanwhile: those of
+/// convolutions, linear layers, attention and matrix products. Norms, activations and resizing do not count, nor do gradients.
+pub fn count_macs<T>(f: impl FnOnce() -> T) -> (T, u64) {
+    let before = COUNTED.replace(Some(0));
+    let found = f();
+    let counted = COUNTED.replace(before).unwrap_or_default();
+    (found, counted)
+}
+
+/// Notes as many multiply-accumulates as the product of these numbers.
+pub(super) fn note(factors: &[usize]) {
+    if let Some(counted) = COUNTED.get() {
+        let macs = factors.iter().fold(1u64, |macs, factor| macs.saturating_mul(*factor as u64));
+        COUNTED.set(Some(counted.saturating_add(macs)));
+    }
+}
+
+/// The product of matrices: `a [.., n, m]`, `b [.., m, k]` to `[.., n, k]`.
+pub fn product<const D: usize>(a: Tensor<D>, b: Tensor<D>) -> Tensor<D> {
+    let [left, right] = [a.dims(), b.dims()];
+    let batch: usize = left[..D - 2].iter().zip(&right).map(|(a, b)| a.max(b)).product();
+    note(&[batch, left[D - 2], left[D - 1], right[D - 1]]);
+    a.matmul(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Tensor};
+
+    use super::*;
+    use crate::kernels::{conv2d, linear};
+
+    #[test]
+    fn products_are_counted_while_somebody_asks() {
+        let zeros = |shape: [usize; 3]| Tensor::<3>::zeros(shape, &Device::flex());
+        let weight = Tensor::<2>::zeros([5, 4], &Device::flex());
+        let work = || {
+            linear(zeros([2, 3, 4]), weight.clone(), None);
+            product(zeros([2, 3, 4]), zeros([1, 4, 6]));
+        };
+        work();
+        let (inner, outer) = count_macs(|| {
+            work();
+            count_macs(work).1
+        });
+        assert_eq!((inner, outer), (2 * 3 * 4 * (5 + 6), inner));
+        let image = Tensor::<4>::zeros([1, 7, 9, 2], &Device::flex());
+        let weight = Tensor::<4>::zeros([3, 2, 3, 3], &Device::flex());
+        assert_eq!(count_macs(|| conv2d(image, weight, None, 2, 1)).1, 4 * 5 * 3 * 2 * 9);
+    }
+}
