@@ -58,7 +58,7 @@ impl ModelConfig {
     pub fn macs(&self, classes: usize, (height, width): (usize, usize)) -> Vec<Cost> {
         let features = self.backbone.features();
         let grid = (height.div_ceil(features.stride()), width.div_ceil(features.stride()));
-        let mut costs = self.backbone.macs(grid);
+        let mut costs = self.backbone.macs((height, width));
         costs.extend(self.decoder.macs(&features, classes, grid));
         costs
     }

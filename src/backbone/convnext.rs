@@ -125,27 +125,26 @@ impl ConvnextConfig {
         hierarchy::features(&self.stages(), &self.out_indices, self.img_size)
     }
 
-    pub(super) fn stem_macs(&self, grid: (usize, usize), stride: usize) -> usize {
+    pub(super) fn stem_macs(&self, image: (usize, usize)) -> usize {
         let first = self.stages()[0];
-        first.pixels(grid, stride) * 3 * 16 * first.channels
+        first.pixels(image, 1) * 3 * 16 * first.channels
     }
 
     /// Multiply-accumulates of the stages up to `last`.
-    pub(super) fn stage_macs(&self, grid: (usize, usize), stride: usize, last: usize) -> usize {
+    pub(super) fn stage_macs(&self, image: (usize, usize), last: usize) -> usize {
         let mut inputs = None;
         let stages = self.stages().into_iter().zip(self.depths()).take(last + 1).map(|(level, depth)| {
-            let (c, n) = (level.channels, level.pixels(grid, stride));
+            let (c, n) = (level.channels, level.pixels(image, 1));
             let downsample = inputs.replace(c).map_or(0, |inputs| 4 * inputs * c);
             n * (downsample + depth * (49 * c + 2 * RATIO * c * c))
         });
         stages.sum()
     }
 
-    pub(super) fn macs(&self, grid: (usize, usize)) -> Vec<Cost> {
-        let stride = self.features().stride();
+    pub(super) fn macs(&self, image: (usize, usize)) -> Vec<Cost> {
         vec![
-            Cost::new("backbone.stem", self.stem_macs(grid, stride)),
-            Cost::new("backbone.stages", self.stage_macs(grid, stride, deepest(&self.out_indices))),
+            Cost::new("backbone.stem", self.stem_macs(image)),
+            Cost::new("backbone.stages", self.stage_macs(image, deepest(&self.out_indices))),
         ]
     }
 
@@ -314,7 +313,7 @@ mod tests {
         let macs = |out_indices: &[usize]| -> u64 {
             let config =
                 ConvnextConfig { out_indices: out_indices.to_vec(), img_size: [64, 64], ..ConvnextConfig::default() };
-            config.macs(config.features().grid).iter().map(|cost| cost.macs).sum()
+            config.macs((64, 64)).iter().map(|cost| cost.macs).sum()
         };
         assert!(macs(&[0]) < macs(&[1]) && macs(&[1]) < macs(&[3]) && macs(&[3]) == macs(&[3, 0]));
         let config = ConvnextConfig { out_indices: vec![2, 1], ..ConvnextConfig::default() };

@@ -144,8 +144,8 @@ impl Dinov3Config {
         self.plain().features()
     }
 
-    pub(super) fn macs(&self, grid: (usize, usize)) -> Vec<Cost> {
-        self.plain().macs(grid)
+    pub(super) fn macs(&self, image: (usize, usize)) -> Vec<Cost> {
+        self.plain().macs(image)
     }
 
     pub(super) fn activations(&self, grid: (usize, usize)) -> usize {

@@ -50,11 +50,11 @@ impl EncoderConfig {
         }
     }
 
-    /// Multiply-accumulates, where a map of `stride` has (rows, columns).
-    pub(super) fn macs(&self, grid: (usize, usize), stride: usize) -> usize {
+    /// Multiply-accumulates of an image of (height, width).
+    pub(super) fn macs(&self, image: (usize, usize)) -> usize {
         match self {
-            Self::Resnet(config) => config.stem_macs(grid, stride) + config.stage_macs(grid, stride, STAGES - 1),
-            Self::Convnext(config) => config.stem_macs(grid, stride) + config.stage_macs(grid, stride, STAGES - 1),
+            Self::Resnet(config) => config.stem_macs(image) + config.stage_macs(image, STAGES - 1),
+            Self::Convnext(config) => config.stem_macs(image) + config.stage_macs(image, STAGES - 1),
         }
     }
 

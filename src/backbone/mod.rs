@@ -145,9 +145,9 @@ macro_rules! backbones {
                 match self { $(Self::$variant(config) => AnyBackbone::$variant(config.init(init))),+ }
             }
 
-            /// Multiply-accumulates at a feature grid of (rows, columns).
-            pub fn macs(&self, grid: (usize, usize)) -> Vec<Cost> {
-                match self { $(Self::$variant(config) => config.macs(grid)),+ }
+            /// Multiply-accumulates of an image of (height, width).
+            pub fn macs(&self, image: (usize, usize)) -> Vec<Cost> {
+                match self { $(Self::$variant(config) => config.macs(image)),+ }
             }
 
             /// Values that are alive at once at most while one image passes, at a feature grid of (rows, columns).

@@ -106,16 +106,16 @@ impl ResnetConfig {
         hierarchy::features(&self.stages(), &self.out_indices, self.img_size)
     }
 
-    pub(super) fn stem_macs(&self, grid: (usize, usize), stride: usize) -> usize {
-        self.stem().pixels(grid, stride) * 3 * 49 * self.stem_channels
+    pub(super) fn stem_macs(&self, image: (usize, usize)) -> usize {
+        self.stem().pixels(image, 1) * 3 * 49 * self.stem_channels
     }
 
     /// Multiply-accumulates of the stages up to `last`.
-    pub(super) fn stage_macs(&self, grid: (usize, usize), stride: usize, last: usize) -> usize {
-        let (mut inputs, mut before) = (self.stem_channels, self.stages()[0].pixels(grid, stride));
+    pub(super) fn stage_macs(&self, image: (usize, usize), last: usize) -> usize {
+        let (mut inputs, mut before) = (self.stem_channels, self.stages()[0].pixels(image, 1));
         let mut sum = 0;
         for (i, (level, depth)) in self.stages().into_iter().zip(self.depths()).take(last + 1).enumerate() {
-            let (c, out, n) = (self.channels[i], level.channels, level.pixels(grid, stride));
+            let (c, out, n) = (self.channels[i], level.channels, level.pixels(image, 1));
             // The stride is in the first 3x3 convolution; a bottleneck's 1x1 before it still sees the map before.
             let (first, others) = match self.bottleneck() {
                 true => (before * inputs * c + n * (9 * c * c + c * out), n * (2 * c * out + 9 * c * c)),
@@ -128,11 +128,10 @@ impl ResnetConfig {
         sum
     }
 
-    pub(super) fn macs(&self, grid: (usize, usize)) -> Vec<Cost> {
-        let stride = self.features().stride();
+    pub(super) fn macs(&self, image: (usize, usize)) -> Vec<Cost> {
         vec![
-            Cost::new("backbone.stem", self.stem_macs(grid, stride)),
-            Cost::new("backbone.stages", self.stage_macs(grid, stride, deepest(&self.out_indices))),
+            Cost::new("backbone.stem", self.stem_macs(image)),
+            Cost::new("backbone.stages", self.stage_macs(image, deepest(&self.out_indices))),
         ]
     }
 
@@ -336,7 +335,7 @@ mod tests {
         let macs = |out_indices: &[usize]| -> u64 {
             let config =
                 ResnetConfig { out_indices: out_indices.to_vec(), img_size: [64, 64], ..ResnetConfig::default() };
-            config.macs(config.features().grid).iter().map(|cost| cost.macs).sum()
+            config.macs((64, 64)).iter().map(|cost| cost.macs).sum()
         };
         assert!(macs(&[0]) < macs(&[1]) && macs(&[1]) < macs(&[3]) && macs(&[3]) == macs(&[3, 0]));
         let config = ResnetConfig { out_indices: vec![2, 1], ..ResnetConfig::default() };

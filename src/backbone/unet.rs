@@ -197,11 +197,12 @@ impl UnetConfig {
         self.levels().into_iter().map(|level| (level.channels, level.pixels(grid, stride))).collect()
     }
 
-    pub(super) fn macs(&self, grid: (usize, usize)) -> Vec<Cost> {
+    pub(super) fn macs(&self, image: (usize, usize)) -> Vec<Cost> {
+        let grid = (image.0.div_ceil(self.stride()), image.1.div_ceil(self.stride()));
         let ups = self.ups(grid).into_iter().map(|(skip, below, c, pixels)| pixels * 9 * ((skip + below) * c + c * c));
         let ups = Cost::new("backbone.ups", ups.sum());
         if let Some(encoder) = &self.encoder {
-            return vec![Cost::new("backbone.encoder", encoder.macs(grid, self.stride())), ups];
+            return vec![Cost::new("backbone.encoder", encoder.macs(image)), ups];
         }
         let stages = self.stages(grid);
         let (first, finest) = stages[0];

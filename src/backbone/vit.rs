@@ -199,8 +199,9 @@ impl VitConfig {
         usize::from(self.class_token) + self.reg_tokens
     }
 
-    pub(super) fn macs(&self, (h, w): (usize, usize)) -> Vec<Cost> {
+    pub(super) fn macs(&self, (height, width): (usize, usize)) -> Vec<Cost> {
         let (dim, depth, _) = self.dims();
+        let (h, w) = (height.div_ceil(self.patch_size), width.div_ceil(self.patch_size));
         let n = h * w + self.prefix();
         vec![
             Cost::new("backbone.patch_embed", h * w * dim * 3 * self.patch_size * self.patch_size),

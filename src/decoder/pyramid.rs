@@ -80,9 +80,24 @@ pub(super) fn check(features: &FeatureInfo) -> Result<()> {
 /// Pixels of the four maps, the finest first, where the backbone's last has (rows, columns).
 pub(super) fn pixels(features: &FeatureInfo, (h, w): (usize, usize)) -> [usize; LEVELS] {
     match features.transformer {
-        Some(_) => [16 * h * w, 4 * h * w, h * w, h.div_ceil(2) * w.div_ceil(2)],
-        None => [0, 1, 2, 3].map(|i| h.div_ceil(1 << i) * w.div_ceil(1 << i)),
+        Some(_) => [16 * h * w, 4 * h * w, h * w, pooled(h) * pooled(w)],
+        None => {
+            let (mut rows, mut columns) = (h, w);
+            let found = picks(features).map(|(map, _)| map.is_some());
+            [0, 1, 2, 3].map(|i| {
+                (rows, columns) = match found[i] {
+                    true => (h.div_ceil(1 << i), w.div_ceil(1 << i)),
+                    false => (pooled(rows), pooled(columns)),
+                };
+                rows * columns
+            })
+        }
     }
+}
+
+/// A side after [`max_pool2x2`].
+fn pooled(side: usize) -> usize {
+    (side / 2).max(1)
 }
 
 /// Multiply-accumulates of [`Pyramid`], where the backbone's last map has (rows, columns).
@@ -177,9 +192,9 @@ fn simple_macs(channels_in: usize, channels_out: usize, (h, w): (usize, usize)) 
     let up4 = h * w * 4 * channels_in * half + 4 * h * w * 4 * half * quarter;
     let up2 = h * w * 4 * channels_in * half;
     let level = |pixels: usize, c: usize| pixels * (c * channels_out + 9 * channels_out * channels_out);
-    let pooled = (h / 2).max(1) * (w / 2).max(1);
-    let levels = [(16 * h * w, quarter), (4 * h * w, half), (h * w, channels_in), (pooled, channels_in)]
-        .map(|(n, c)| level(n, c));
+    let top = pooled(h) * pooled(w);
+    let levels =
+        [(16 * h * w, quarter), (4 * h * w, half), (h * w, channels_in), (top, channels_in)].map(|(n, c)| level(n, c));
     up4 + up2 + levels.iter().sum::<usize>()
 }
 

@@ -97,7 +97,7 @@ fn multiply_accumulates_are_one_per_weight_and_pixel() {
             };
             expected += shape.iter().product::<usize>() * at(level);
         }
-        let counted: u64 = config.macs((h, w)).iter().map(|cost| cost.macs).sum();
+        let counted: u64 = config.macs((h * config.stride(), w * config.stride())).iter().map(|cost| cost.macs).sum();
         assert_eq!(counted, expected as u64, "{config:?}");
     }
 }

@@ -36,14 +36,14 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, stride: 
     assert!(c == channels && stride > 0 && kh * kw > 0, "conv2d: x and weight do not fit");
     assert!(h + 2 * padding >= kh && w + 2 * padding >= kw, "conv2d: the kernel is larger than the map");
     assert!(bias.as_ref().is_none_or(|bias| bias.dims() == [outputs]), "conv2d: weight and bias differ in length");
+    let usable = on_cpu(&x) && on_cpu(&weight) && bias.as_ref().is_none_or(on_cpu) && b * h * w * c * outputs > 0;
+    if usable && (kh, kw, stride, padding) == (1, 1, 1, 0) {
+        return linear(x, weight.reshape([outputs, channels]), bias);
+    }
     let along = |side: usize, kernel: usize| (side + 2 * padding - kernel) / stride + 1;
     count::note(&[b, along(h, kh), along(w, kw), outputs, c, kh, kw]);
-    let usable = on_cpu(&x) && on_cpu(&weight) && bias.as_ref().is_none_or(on_cpu);
-    if !usable || b * h * w * c * outputs == 0 {
+    if !usable {
         return reference(x, weight, bias, stride, padding);
-    }
-    if (kh, kw, stride, padding) == (1, 1, 1, 0) {
-        return linear(x, weight.reshape([outputs, channels]), bias);
     }
     let mut operands = vec![x.into_dispatch(), weight.into_dispatch()];
     let kernel = Conv { stride, padding, bias: bias.is_some(), precision: precision() };
