@@ -82,7 +82,9 @@ impl FromStr for Shard {
         let numbers = text.split_once('/').and_then(|(i, n)| Some((i.parse::<u64>().ok()?, n.parse::<u64>().ok()?)));
         match numbers {
             Some((index @ 1.., count)) => Self::new(index - 1, count),
-            _ => Err(Error::new(format!("`{text}` is not a shard")).with_hint("for instance `--shard 1/4`")),
+            Some((0, count)) => Err(Error::new(format!("there is no shard 0 of {count}"))
+                .with_hint("shards count from 1: `--shard 1/4` to `--shard 4/4`")),
+            None => Err(Error::new(format!("`{text}` is not a shard")).with_hint("for instance `--shard 1/4`")),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Things that change places: all of them, or none.
 
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -84,10 +85,20 @@ fn swap(new: &Path, place: &Path) -> io::Result<()> {
     between.push("-old");
     std::fs::rename(place, &between)?;
     if let Err(error) = std::fs::rename(new, place) {
-        std::fs::rename(&between, place)?;
-        return Err(error);
+        return back(&between, place, error);
     }
-    std::fs::rename(&between, new)
+    if let Err(error) = std::fs::rename(&between, new) {
+        std::fs::rename(place, new)?;
+        return back(&between, place, error);
+    }
+    Ok(())
+}
+
+/// Puts what waits at `between` back, and fails with what led here. Where that cannot be, it says where it is.
+fn back(between: &OsStr, place: &Path, error: io::Error) -> io::Result<()> {
+    std::fs::rename(between, place)
+        .map_err(|_| io::Error::new(error.kind(), format!("{error}; what was there is now `{}`", between.display())))?;
+    Err(error)
 }
 
 /// Not every file system can.

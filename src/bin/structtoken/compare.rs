@@ -52,7 +52,7 @@ pub(crate) struct Arguments {
     out: Option<PathBuf>,
     /// Train only every N-th run, starting at the I-th, so that N machines share the work [default: what a Slurm array or an
     /// indexed Kubernetes Job sets]
-    #[arg(long, value_name = "I/N")]
+    #[arg(long, value_name = "I/N", value_parser = crate::value::<Shard>)]
     shard: Option<Shard>,
     /// Number of shards, where the environment gives only the index of this one
     #[arg(long, value_name = "N", conflicts_with = "shard")]

@@ -43,7 +43,7 @@ pub(crate) struct Arguments {
     #[arg(long, conflicts_with = "label_issues")]
     labels_only: bool,
     /// Evaluate every N-th image, starting at the I-th, and write the counts to --out for `eval merge`
-    #[arg(long, value_name = "I/N", requires = "out", conflicts_with_all = ["report", "json"])]
+    #[arg(long, value_name = "I/N", value_parser = crate::value::<Shard>, requires = "out", conflicts_with_all = ["report", "json"])]
     shard: Option<Shard>,
     #[command(flatten)]
     output: Output,

@@ -159,6 +159,14 @@ fn main() -> ExitCode {
     }
 }
 
+/// The value of an option, or what is wrong with it and what to do.
+fn value<T: std::str::FromStr<Err = Error>>(text: &str) -> std::result::Result<T, String> {
+    text.parse().map_err(|error: Error| match error.hint() {
+        Some(hint) => format!("{error}\n\nhint: {hint}"),
+        None => error.to_string(),
+    })
+}
+
 /// What the command line asks for; none if it was for help, which is printed. One that is wrong ends the process.
 fn parse() -> Result<Option<Cli>> {
     match Cli::try_parse() {

@@ -41,8 +41,8 @@ pub(super) fn objects(tally: &Tally, faults: &mut Faults) {
 
 /// Classes of which most lie close around few others, as the values that JPEG leaves.
 pub(super) fn close_values(tally: &Tally, faults: &mut Faults) {
-    let known = tally.values.iter().filter(|(value, _)| tally.map.target(**value).is_some());
-    let Some(peaks) = peaks(known.map(|(value, sum)| (*value, sum.pixels))) else { return };
+    let known = || tally.values.iter().filter(|(value, _)| tally.map.target(**value).is_some());
+    let Some(peaks) = peaks(known().map(|(value, sum)| (*value, sum.pixels))) else { return };
     let shown: Vec<String> = peaks.iter().take(SHOWN).map(Source::to_string).collect();
     let what = format!(
         "values of classes or ignored ones that lie close around few, as JPEG leaves them: {}",
@@ -50,7 +50,7 @@ pub(super) fn close_values(tally: &Tally, faults: &mut Faults) {
     );
     let remedy = "export the masks again as PNG from the labelling tool, and describe them anew";
     let fault = Fault::new(Level::Warning, "close-values", what, remedy).unit("value");
-    let mut others: Vec<_> = tally.values.iter().filter(|(value, _)| !peaks.contains(value)).collect();
+    let mut others: Vec<_> = known().filter(|(value, _)| !peaks.contains(value)).collect();
     others.sort_by_key(|(_, sum)| std::cmp::Reverse(sum.pixels));
     let example = |(value, sum): &(&Source, &ValueTally)| Example::file(&sum.first).at(sum.at).value(**value);
     faults.add_many(fault, others.len(), others.iter().take(SHOWN).map(example));

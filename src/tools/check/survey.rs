@@ -197,9 +197,15 @@ pub(crate) fn survey(masks: &[PathBuf], tolerance: Option<u8>, progress: Progres
 fn steady(values: &BTreeMap<Source, ValueCount>) -> Option<(u8, usize)> {
     const STEPS: [u8; 12] = [8, 16, 24, 32, 40, 50, 60, 75, 90, 105, 120, 127];
     const MOST_CLASSES: usize = 64;
+    /// Of the colours of a photograph there are millions; classes have more pixels than those.
+    const MOST_FREQUENT: usize = 1 << 12;
     let total: u64 = values.values().map(|count| count.pixels).sum();
+    let mut frequent: Vec<_> = values.iter().collect();
+    frequent.sort_by_key(|(value, count)| (std::cmp::Reverse(count.pixels), **value));
+    let frequent: BTreeMap<_, _> =
+        frequent.into_iter().take(MOST_FREQUENT).map(|(value, count)| (*value, count.clone())).collect();
     let counts = STEPS.map(|tolerance| {
-        let mut values = values.clone();
+        let mut values = frequent.clone();
         gather(&mut values, tolerance);
         values.values().filter(|count| count.pixels * 1000 > total).count()
     });

@@ -198,7 +198,9 @@ fn table(text: &str) -> Option<Vec<Row>> {
             (image, class) = (name.to_string(), end.to_string());
         }
         // Some write -1 for nothing.
-        let runs = Some(cell(&row, columns.runs)).filter(|runs| runs != "-1" && runs != "nan").unwrap_or_default();
+        let runs = Some(cell(&row, columns.runs))
+            .filter(|runs| runs != "-1" && !runs.eq_ignore_ascii_case("nan"))
+            .unwrap_or_default();
         Row { image, class, runs, line: at + 1 }
     };
     let all = rows(text, columns.between).into_iter().enumerate().skip(1).filter(|(_, row)| row.len() > 1);

@@ -111,13 +111,12 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
         let other = called_so.filter(|beside| *beside != image && !same(beside));
         if let Some(beside) = other {
             let (split, images, below) = pictures.placed(beside);
-            let mut outlined = outline(below, &path, file, &names, &mut notes);
-            outlined.areas.clear();
-            outlined.fault = Some(
-                Error::new(format!("`{}` says `imagePath` is `{image}`, which is there too", path.display())).with_hint(
-                    "look at both in LabelMe, and write the name of the image that the shapes belong to into `imagePath`",
-                ),
+            let which = format!("`{}` says `imagePath` is `{image}`, which is there too", path.display());
+            let fault = Error::new(which).with_hint(
+                "look at both in LabelMe, and write the name of the image that the shapes belong to into `imagePath`",
             );
+            let (name, source) = (below.to_owned(), path.clone());
+            let outlined = Outlined { name, source, declared: None, areas: Vec::new(), fault: Some(fault) };
             groups.entry((split, images)).or_default().push(outlined);
             continue;
         }

@@ -147,8 +147,8 @@ pub(super) fn find(place: &Place) -> Result<Option<(String, Vec<Named>)>> {
 
 /// A file whose names are those that --names gives, and for other values.
 pub(super) fn crossed(place: &Place) -> Option<String> {
-    let given = &place.options.names;
-    let (file, named) = found(place).ok().flatten().filter(|_| !given.is_empty())?;
+    let given = Some(&place.options.names).filter(|given| !given.is_empty())?;
+    let (file, named) = found(place).ok().flatten()?;
     let names: Vec<String> = named.into_iter().map(|named| named.name).collect();
     (names.len() == given.len() && spelling::crosses(given, &names))
         .then(|| format!("`{file}` has names that --names gives to other values ({}): not used", names.join(", ")))

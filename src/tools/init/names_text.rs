@@ -1,5 +1,7 @@
 //! Names of classes in text: one a line, with numbers or colours, or a table.
 
+use std::collections::HashSet;
+
 use crate::dataset::spec::Source;
 use crate::tools::init::named::Named;
 use crate::tools::init::names_json::hex;
@@ -66,9 +68,8 @@ fn numbered_behind(lines: &[&str]) -> Option<Vec<Named>> {
     };
     let in_a_row = values.iter().zip(first..).all(|(value, n)| *value == Some(Source::Index(n)));
     // `class 0`, `class 1` are names.
-    let distinct =
-        classes.iter().enumerate().all(|(at, class)| classes[..at].iter().all(|other| other.name != class.name));
-    (in_a_row && distinct && classes.len() > 1).then_some(classes)
+    let distinct = || classes.iter().map(|class| &class.name).collect::<HashSet<_>>().len() == classes.len();
+    (in_a_row && classes.len() > 1 && distinct()).then_some(classes)
 }
 
 /// What stands between the fields of a line.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::files;
+use crate::files::checksum::crc32;
 use crate::text::utf8;
 use crate::tools::init::home::home;
 use crate::tools::init::plan::{NOTE, Plan};
@@ -177,7 +178,11 @@ fn foreign_in(folder: &Path, prefix: &str, known: &Sums) -> io::Result<Option<Pa
 }
 
 pub(super) fn checksum(bytes: &[u8]) -> String {
-    format!("{:08x}", crc32fast::hash(bytes))
+    shown(crc32fast::hash(bytes))
+}
+
+fn shown(sum: u32) -> String {
+    format!("{sum:08x}")
 }
 
 /// Whether `path` is a file with these bytes.
@@ -187,7 +192,9 @@ pub(super) fn is(path: &Path, bytes: &[u8]) -> bool {
 
 /// The checksum of a file; none of what is no plain file, or cannot be read.
 fn sum(path: &Path) -> Option<String> {
-    is_plain(path).then(|| files::read(path, files::RECORD).ok()).flatten().map(|bytes| checksum(&bytes))
+    let within = |file: &std::fs::File| file.metadata().is_ok_and(|found| found.len() <= files::RECORD);
+    let file = is_plain(path).then(|| files::open(path).ok()).flatten().filter(within)?;
+    crc32(file).ok().map(shown)
 }
 
 /// A file, and no link to one.
