@@ -229,12 +229,13 @@ fn what_is_advised_about_options_works() {
         fails(&lab, &command, hint);
         mended.iter().for_each(|command| drop(works(&lab, command)));
     }
-    // What is printed at the end of a run, and of `init`.
-    let said = works(&lab, &format!("{train} --out again"));
-    let next: Vec<&str> = said.lines().map(str::trim).filter(|line| line.starts_with("structtoken ")).collect();
-    assert!(next.len() >= 3, "{said}");
-    for line in next {
-        let command = line.split("  ").next().unwrap();
+    // What the page of a run says to try next, and what is printed at the end of `init`.
+    works(&lab, &format!("{train} --out again"));
+    let page = std::fs::read_to_string(lab.path("again/report.html")).unwrap();
+    let next = page.split("<code>").skip(1).map(|rest| rest.split("</code>").next().unwrap());
+    let next: Vec<&str> = next.filter(|command| command.contains("again/model.safetensors")).collect();
+    assert_eq!(next.len(), 3, "{next:?}");
+    for command in next {
         works(&lab, &format!("{command} --device cpu"));
     }
     set(&lab, "fresh", 4);
