@@ -72,8 +72,8 @@ pub fn evaluate_each(
     Ok(walk(inference, names, samples(dataset), false, see)?.map(|counts| counts.scores(names)))
 }
 
-/// Evaluates the samples of a dataset at `indices` and counts all that a [`EvalAccumulator`] keeps: with `confidence` also how probable the
-/// answers are, which takes a little longer, and with `label_issues` where the truth itself may be wrong. None where `progress`
+/// Evaluates the samples of a dataset at `indices` and counts all that an [`EvalAccumulator`] keeps: with `confidence` also how
+/// probable the answers are, which takes a little longer, and with `label_issues` where the truth itself may be wrong. None where `progress`
 /// broke it off.
 pub fn accumulate(
     inference: &Inference,

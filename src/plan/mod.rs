@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! dataset ──look──▶ Facts ──┐
-//! machine ─────────────────┼──choose──▶ lines with reasons ──▶ a recipe (TOML) ──probe──▶ predicted time and memory
+//! machine ─────────────────┼──choose──▶ lines with reasons ──▶ a recipe (TOML) ──probe──▶ estimated time and memory
 //! options ──────────────────┘
 //! ```
 //!
@@ -99,8 +99,8 @@ pub struct Plan {
     pub text: String,
     /// The same, read, with the user's changes.
     pub config: Config,
-    /// What was predicted from a few real steps.
-    pub predicted: Predicted,
+    /// What was estimated from a few real steps.
+    pub estimated: Estimate,
 }
 
 impl Plan {
@@ -114,7 +114,7 @@ impl Plan {
 /// What a run will take.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
-pub struct Predicted {
+pub struct Estimate {
     /// A step of training, in seconds.
     pub step_s: f64,
     /// All steps and evaluations, in seconds.
@@ -160,8 +160,8 @@ pub fn make(dataset: &str, options: &PlanOptions, device: &Device, note: &mut dy
     let tried = try_norms(&mut draft, &facts, options, device, &measured, note)?;
     draft.spend(&facts, options, &measured, config.train.batch_size, options.budget.as_secs_f64() - tried);
     let config = draft.config(options)?;
-    let predicted = predict(&config, &facts, &measured);
-    Ok(Plan { text: draft.render(&facts, &machine, options, &predicted), config, predicted })
+    let estimated = estimate(&config, &facts, &measured);
+    Ok(Plan { text: draft.render(&facts, &machine, options, &estimated), config, estimated })
 }
 
 /// Trains with either norm for a moment, and takes the one that learned more; gives the seconds it took.
@@ -251,7 +251,7 @@ fn memory(smallest: &Config, facts: &Facts, machine: &Machine, held_mb: Option<u
     Memory { fixed, maps: taken - fixed, free: free as f64 }
 }
 
-fn predict(config: &Config, facts: &Facts, probe: &Probe) -> Predicted {
+fn estimate(config: &Config, facts: &Facts, probe: &Probe) -> Estimate {
     let train = &config.train;
     let evaluations = match train.eval_every {
         0 => 1,
@@ -262,7 +262,7 @@ fn predict(config: &Config, facts: &Facts, probe: &Probe) -> Predicted {
     let cache = decoded.min(config.data.cache_mb as f64) as u64;
     let parameters = inspect::summarise(&config.model, facts.classes.len()).total_parameters;
     let slots = train.optimizer.rule.slots().len() as u64;
-    Predicted {
+    Estimate {
         step_s: probe.step_s,
         total_s: train.iterations as f64 * probe.step_s + evaluating,
         peak_mb: probe.peak_mb.map(|peak| most_held(peak, cache, parameters * 4, slots)),
@@ -288,9 +288,9 @@ mod tests {
     #[test]
     fn runs_hold_no_more_than_is_predicted() {
         for (steps, cache, held) in [(335, 2, 416), (152, 2, 199), (128, 2, 202), (171, 2, 235), (347, 10, 424)] {
-            let predicted = most_held(steps, cache, 10_000_000, 2);
-            let apart = predicted as f64 / f64::from(held);
-            assert!((0.92..1.15).contains(&apart), "{predicted} for {held}");
+            let estimated = most_held(steps, cache, 10_000_000, 2);
+            let apart = estimated as f64 / f64::from(held);
+            assert!((0.92..1.15).contains(&apart), "{estimated} for {held}");
         }
     }
 }

@@ -120,7 +120,8 @@ pub(super) fn data(run: &Path) -> Result<Option<Data>> {
     Ok(Some(Data { description, splits: manifest.data }))
 }
 
-/// In what data differ from those of before, in words. SplitChecksums may be those of other data, or missing: then only numbers are told.
+/// In what data differ from those of before, in words. What was listed may be of other data, or missing: then only numbers
+/// are told.
 pub(super) fn differences(
     before: &Data,
     now: &Data,

@@ -183,7 +183,7 @@ fn a_plan_is_a_recipe_with_reasons() {
     lab.ok(&[&["inspect", recipe.to_str().unwrap()][..], &small].concat());
     let trained = lab.run(&[&plan[..], &["--out", "run"], &small].concat());
     let talk = String::from_utf8_lossy(&trained.stderr);
-    assert!(trained.status.success() && talk.contains("(predicted "), "{talk}");
+    assert!(trained.status.success() && talk.contains("(estimated "), "{talk}");
     // A folder that cannot be had is told before anything is timed.
     let long = "x".repeat(300);
     for (out, say) in [("run", "already holds a run"), (&long, "with --out")] {

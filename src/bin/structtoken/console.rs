@@ -214,6 +214,16 @@ impl Observer for Console {
     }
 }
 
+/// Takes over Ctrl-C: the work is broken off after this `piece` of it. Once all of it is `done` the process ends at once:
+/// whatever it writes is then there as a whole or not at all.
+pub(crate) fn listen_until(piece: &'static str, done: &Arc<AtomicBool>) -> Result<Arc<AtomicBool>> {
+    let done = Arc::clone(done);
+    listen(move || match done.load(Ordering::SeqCst) {
+        true => std::process::exit(130),
+        false => talk!("\nstopping after this {piece}; press Ctrl-C again to stop at once"),
+    })
+}
+
 /// Takes over Ctrl-C, SIGTERM and SIGHUP: the first time `first` is called and the answer becomes true, the second time the
 /// process ends at once.
 pub(crate) fn listen(first: impl Fn() + Send + 'static) -> Result<Arc<AtomicBool>> {

@@ -23,7 +23,7 @@ use structtoken::shard::Shard;
 use structtoken::text::word;
 use structtoken::{device, eval, files, report, weights};
 
-use crate::console::{bar, listen, print};
+use crate::console::{bar, listen_until, print};
 use crate::dataset::Opened;
 use crate::train::command_line;
 use crate::{Computing, End};
@@ -133,7 +133,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let (preprocess, settings) = (&config.data.preprocess, &config.eval);
     let inference = Inference { network: &model, preprocess, config: settings, device: &device };
     let counted = Arc::new(AtomicBool::new(false));
-    let interrupted = until_counted(&counted)?;
+    let interrupted = listen_until("image", &counted)?;
     talk!("evaluating {} images of {of} on {name}", indices.len());
     let estimated = estimate(&model, &config, dataset.as_ref())?;
     let (progress, started) = (bar("{wide_bar} {pos}/{len}  {eta} left"), Instant::now());
@@ -164,7 +164,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     }
     let found = accumulate.evaluation(&dataset.classes().names);
     tell(&found, &arguments.output)?;
-    let model_name = path.parent().and_then(Path::file_name).or(path.file_stem()).unwrap_or_default().to_string_lossy();
+    let model_name = called(path);
     let about = About {
         title: format!("Evaluation of {model_name}"),
         lead: format!("How good it is on the {} images of {of}, and where it fails.", found.images),
@@ -177,14 +177,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     Ok(End::Done)
 }
 
-/// Takes over Ctrl-C: the evaluation is broken off after an image. When all are counted, the process ends at once: whatever
-/// it writes is then there as a whole or not at all.
-fn until_counted(counted: &Arc<AtomicBool>) -> Result<Arc<AtomicBool>> {
-    let counted = Arc::clone(counted);
-    listen(move || match counted.load(Ordering::SeqCst) {
-        true => std::process::exit(130),
-        false => talk!("\nstopping after this image; press Ctrl-C again to stop at once"),
-    })
+/// What a model is called on a page: as the folder of its run, or as its file.
+pub(crate) fn called(model: &Path) -> std::borrow::Cow<'_, str> {
+    model.parent().and_then(Path::file_name).or(model.file_stem()).unwrap_or_default().to_string_lossy()
 }
 
 /// Prints the estimated memory of the evaluation and returns it in bytes; `None` where it is too little to be

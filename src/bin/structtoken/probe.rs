@@ -1,7 +1,7 @@
 //! `structtoken probe`.
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,8 +12,8 @@ use structtoken::probe::page::{self, About};
 use structtoken::probe::{Cue, Options, Subject, spread};
 use structtoken::{device, files, model_file, probe};
 
-use crate::console::{Steps, listen, print};
-use crate::eval::{Output, Source, Work};
+use crate::console::{Steps, listen_until, print};
+use crate::eval::{Output, Source, Work, called};
 use crate::train::command_line;
 use crate::{Computing, End};
 
@@ -66,7 +66,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         Inference { network: model, preprocess: &config.data.preprocess, config: &config.eval, device: &device };
     let indices = spread(dataset.len(), arguments.images as usize);
     let counted = Arc::new(AtomicBool::new(false));
-    let interrupted = until_done(&counted)?;
+    let interrupted = listen_until("prediction", &counted)?;
     talk!("probing with {} of {} images of {} on {device_name}", indices.len(), dataset.len(), work.name());
     let mut options = Options { seed: arguments.seed, ..Options::default() };
     if !arguments.cues.is_empty() {
@@ -93,7 +93,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         files::write(out, json.as_bytes())?;
     }
     if let Some(page) = &arguments.output.report {
-        let name = path.parent().and_then(Path::file_name).or(path.file_stem()).unwrap_or_default().to_string_lossy();
+        let name = called(path);
         let about = About {
             title: format!("What {name} goes by"),
             lead: format!(
@@ -107,13 +107,4 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         talk!("report  {}", page.display());
     }
     Ok(End::Done)
-}
-
-/// Takes over Ctrl-C as `eval` does: what is not whole is not written.
-fn until_done(done: &Arc<AtomicBool>) -> Result<Arc<AtomicBool>> {
-    let done = Arc::clone(done);
-    listen(move || match done.load(Ordering::SeqCst) {
-        true => std::process::exit(130),
-        false => talk!("\nstopping after this prediction; press Ctrl-C again to stop at once"),
-    })
 }

@@ -173,9 +173,9 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
         print(&format!("report  {}", page.display()));
     }
     let peak = |mb: Option<u64>| mb.map_or("unknown".to_owned(), |mb| format!("{mb} MB"));
-    // Who goes on with a run knows no prediction any more.
-    let estimated = plan.as_ref().map(|plan| (Duration::from_secs_f64(plan.predicted.total_s), plan.predicted.peak_mb));
-    let beside = |what: Option<String>| what.map_or(String::new(), |what| format!(" (predicted {what})"));
+    // Who goes on with a run knows no estimate any more.
+    let estimated = plan.as_ref().map(|plan| (Duration::from_secs_f64(plan.estimated.total_s), plan.estimated.peak_mb));
+    let beside = |what: Option<String>| what.map_or(String::new(), |what| format!(" (estimated {what})"));
     talk!(
         "took {}{}, memory at most {}{}",
         clock(outcome.took),

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::plan::choose::PlanDraft;
 use crate::plan::facts::{Facts, Machine};
-use crate::plan::{PlanOptions, Predicted};
+use crate::plan::{Estimate, PlanOptions};
 use crate::text;
 
 /// A line of the recipe and why it is so.
@@ -27,11 +27,11 @@ impl PlanDraft {
         facts: &Facts,
         machine: &Machine,
         options: &PlanOptions,
-        predicted: &Predicted,
+        estimated: &Estimate,
     ) -> String {
         let minutes = |seconds: f64| text::minutes(seconds.round() as u64);
         let memory =
-            predicted.peak_mb.map_or("an unknown amount of memory".to_owned(), |mb| format!("{mb} MB at most"));
+            estimated.peak_mb.map_or("an unknown amount of memory".to_owned(), |mb| format!("{mb} MB at most"));
         let free = machine.free_mb.map_or(String::new(), |mb| format!(", {mb} MB free"));
         let head = [
             format!(
@@ -41,9 +41,9 @@ impl PlanDraft {
                 machine.threads
             ),
             format!(
-                "Predicted: {:.0} ms a step, {} in all, {memory}.",
-                1e3 * predicted.step_s,
-                minutes(predicted.total_s)
+                "Estimated: {:.0} ms per step, {} in all, {memory}.",
+                1e3 * estimated.step_s,
+                minutes(estimated.total_s)
             ),
         ];
         let head: String = head.iter().map(|line| format!("# {line}\n")).collect();

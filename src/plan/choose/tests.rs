@@ -31,9 +31,9 @@ fn plan_in(memory: &Memory, facts: &Facts, options: &PlanOptions, step_s: f64) -
     let batch = draft.config(options).unwrap().train.batch_size;
     draft.spend(facts, options, &probe, batch, options.budget.as_secs_f64());
     let config = draft.config(options).unwrap();
-    let predicted = super::super::predict(&config, facts, &probe);
-    assert!(predicted.total_s <= 1.01 * options.budget.as_secs_f64(), "{predicted:?}");
-    (config, draft.render(facts, &MACHINE, options, &predicted))
+    let estimated = super::super::estimate(&config, facts, &probe);
+    assert!(estimated.total_s <= 1.01 * options.budget.as_secs_f64(), "{estimated:?}");
+    (config, draft.render(facts, &MACHINE, options, &estimated))
 }
 
 #[test]
