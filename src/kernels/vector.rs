@@ -19,7 +19,8 @@ pub(super) fn vectors<Op: WithSimd>(op: Op) -> Op::Output {
                 return Simd::vectorize(simd, op);
             }
         }
-        Level::Baseline => return pulp::Scalar::new().vectorize(op),
+        // Eight numbers at once: sums over long rows need several parts, and the compiler has SSE2 for them.
+        Level::Baseline => return Simd::vectorize(pulp::Scalar256b, op),
     }
     pulp::Arch::new().dispatch(op)
 }

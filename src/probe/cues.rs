@@ -132,7 +132,7 @@ impl Cue {
         }
     }
 
-    /// Whether only the inside of regions counts, so that there are no contours to compare.
+    /// Whether contours are compared: not where only the inside of a region counts.
     pub(super) fn has_contours(self) -> bool {
         !matches!(self, Self::ContextMean | Self::ContextNoise)
     }

@@ -155,8 +155,7 @@ pub fn probe(
 
 /// `n` indices spread evenly over 0..len.
 pub fn spread(len: usize, n: usize) -> Vec<usize> {
-    let n = n.min(len);
-    (0..n).map(|i| i * len / n).collect()
+    crate::report::run::spread(len, n).collect()
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use crate::decoder::{Output, SegLogits};
 use crate::error::Result;
 use crate::image::{IGNORE, Image, Labels};
 use crate::infer::Inference;
+use crate::kernels::with_precision;
 use crate::layers::ForwardContext;
 use crate::metrics::overlap::Overlaps;
 use crate::model::Model;
@@ -32,7 +33,7 @@ pub(super) fn stages(model: &Model, inference: &Inference, image: &Image) -> Res
     let views = inference.views(image)?;
     let Some(view) = views.iter().find(|view| !view.is_flipped()) else { return Ok(Vec::new()) };
     let context = ForwardContext::eval().traced();
-    let output = model.forward(view.whole(), &context);
+    let output = with_precision(inference.config.precision, || model.forward(view.whole(), &context));
     let found = blocks(context.into_trace());
     if !found.is_empty() {
         return Ok(found);

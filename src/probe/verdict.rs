@@ -18,6 +18,8 @@ pub const LEAST_IOU: f64 = 0.1;
 pub const COSTS: f64 = 0.1;
 /// A change that leaves at least this share of the IoU leaves what a class is found by.
 pub const KEEPS: f64 = 0.5;
+/// The changes without which nothing can be said of what a class is found by.
+const NEEDED: [Cue; 5] = [Cue::Blank, Cue::TextureOther, Cue::Flat, Cue::Silhouettes, Cue::Edges];
 /// How much better than a map of one class an answer to a blank picture has to be to go by position.
 const POSITION: f64 = 0.05;
 
@@ -145,6 +147,14 @@ impl Known<'_> {
         };
         if iou < LEAST_IOU {
             return (Basis::NotFound, format!("{class} is hardly found: its IoU is {}", percent(iou, 1)));
+        }
+        let absent: Vec<&str> = NEEDED.into_iter().filter(|cue| self.effect(*cue).is_none()).map(Cue::name).collect();
+        if !absent.is_empty() {
+            let changes = absent.join(",");
+            return (
+                Basis::Unknown,
+                format!("{class}: what it is found by is open: the changes {changes} were not measured"),
+            );
         }
         if let Some(blank) = self.effect(Cue::Blank).filter(|_| self.keeps(Cue::Blank)) {
             let after = blank.after.unwrap_or(0.0);
@@ -299,7 +309,14 @@ mod tests {
         Effect { before: Some(before), after: Some(after), interval: Some([change - 0.02, change + 0.02]), images: 20 }
     }
 
+    /// Changes that are needed and not named leave nothing.
     fn judged(iou: f64, images: usize, counts: [usize; 3], cues: &[(Cue, f64)]) -> Verdict {
+        let absent =
+            NEEDED.into_iter().filter(|needed| cues.iter().all(|(cue, _)| cue != needed)).map(|cue| (cue, 0.0));
+        judged_by(iou, images, counts, &cues.iter().copied().chain(absent).collect::<Vec<_>>())
+    }
+
+    fn judged_by(iou: f64, images: usize, counts: [usize; 3], cues: &[(Cue, f64)]) -> Verdict {
         let effects = |after: f64| Effects {
             name: String::new(),
             images,
@@ -346,6 +363,9 @@ mod tests {
             assert!(verdict.sentences[0].contains("`pole`"));
         }
         assert_eq!(judged(0.05, 20, [30, 0, 0], &[]).basis, Basis::NotFound);
+        let open = judged_by(0.8, 20, [2, 30, 1], &[(Cue::TextureOther, 0.1), (Cue::Blank, 0.0)]);
+        assert_eq!(open.basis, Basis::Unknown);
+        assert!(open.sentences[0].contains("flat,silhouettes,edges were not measured"), "{open:?}");
         let few = judged(0.8, 3, [30, 0, 0], &[]);
         assert_eq!((few.basis, few.sentences.len()), (Basis::Unknown, 1));
         assert!(few.sentences[0].contains("3 images hold it, and 5 are needed"));
@@ -353,7 +373,18 @@ mod tests {
 
     #[test]
     fn sentences_are_made_of_numbers() {
-        let verdict = judged(0.712, 20, [8, 35, 2], &[(Cue::TextureOther, 0.123), (Cue::Grey, 0.71), (Cue::Flat, 0.1)]);
+        let verdict = judged(
+            0.712,
+            20,
+            [8, 35, 2],
+            &[
+                (Cue::TextureOther, 0.123),
+                (Cue::Grey, 0.71),
+                (Cue::Flat, 0.1),
+                (Cue::Silhouettes, 0.65),
+                (Cue::Edges, 0.65),
+            ],
+        );
         assert_eq!(
             verdict.sentences,
             [

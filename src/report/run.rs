@@ -93,7 +93,7 @@ fn typical_first(mut samples: Vec<SamplePanel>) -> Vec<SamplePanel> {
 }
 
 /// `count` indices spread evenly over 0..len.
-fn spread(len: usize, count: usize) -> impl Iterator<Item = usize> {
+pub(crate) fn spread(len: usize, count: usize) -> impl Iterator<Item = usize> {
     let count = count.min(len);
     (0..count).map(move |i| i * len / count)
 }

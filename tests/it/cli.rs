@@ -178,7 +178,7 @@ fn a_plan_is_a_recipe_with_reasons() {
     let small = ["--set", "data.shapes.size=32", "--set", "data.shapes.train=200", "--set", "data.shapes.val=4"];
     let plan = ["train", "shapes", "--device", "cpu", "--budget", "3s"];
     let text = lab.ok(&[&plan[..], &["--plan"], &small].concat());
-    assert!(text.contains("# Predicted: ") && text.contains("dataset = \"shapes\""), "{text}");
+    assert!(text.contains("# Estimated: ") && text.contains("dataset = \"shapes\""), "{text}");
     let recipe = lab.write("planned.toml", &text);
     lab.ok(&[&["inspect", recipe.to_str().unwrap()][..], &small].concat());
     let trained = lab.run(&[&plan[..], &["--out", "run"], &small].concat());

@@ -238,7 +238,8 @@ impl Collections {
             }
             copy_recorded(&path, &scratch.path().join(UNFINISHED))?;
             if arguments.json {
-                emit(&serde_json::json!({"coco": path.to_string_lossy()}));
+                let key = path.file_stem().unwrap_or_default().to_string_lossy();
+                emit(&serde_json::json!({ key: path.to_string_lossy() }));
             } else {
                 print(&path.display().to_string());
             }

@@ -4,7 +4,8 @@
 //! belong to no region and appear in no output. Coordinates are in pixels, x to the right and y down, (0, 0) at the corner of the
 //! first pixel: its centre is (0.5, 0.5), and an image of `width` pixels reaches from 0 to `width`.
 //!
-//! Everything takes time and memory in proportion to the image, whatever is in it.
+//! Everything takes memory in proportion to the image, whatever is in it, and time as well; run lengths also in proportion to the
+//! classes that are present.
 
 mod borders;
 mod coco;
