@@ -203,7 +203,7 @@ fn steady(values: &BTreeMap<Source, ValueCount>) -> Option<(u8, usize)> {
     let mut frequent: Vec<_> = values.iter().collect();
     frequent.sort_by_key(|(value, count)| (std::cmp::Reverse(count.pixels), **value));
     let frequent: BTreeMap<_, _> =
-        frequent.into_iter().take(MOST_FREQUENT).map(|(value, count)| (*value, count.clone())).collect();
+        frequent.into_iter().take(MOST_FREQUENT).map(|(value, count)| (*value, *count)).collect();
     let counts = STEPS.map(|tolerance| {
         let mut values = frequent.clone();
         gather(&mut values, tolerance);
