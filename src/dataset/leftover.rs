@@ -1,9 +1,10 @@
 //! What lies in a set's folders and is not used: nothing is left out without a word.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use crate::dataset::Split;
+use crate::dataset::accents::composed;
 use crate::dataset::join::Joiner;
 use crate::dataset::pairs::{Pair, Pairs, plain_stem, stem};
 use crate::dataset::spec::{DatasetSpec, SplitSpec};
@@ -69,12 +70,16 @@ pub(crate) fn of(
         let images = walk(&base.join(&files.images));
         let apart = files.images != files.masks;
         let masks = if apart { walk(&base.join(&files.masks)) } else { Walked::default() };
+        let accented = if apart { &masks } else { &images }.files.iter();
+        let accented = accented.filter(|(name, _)| !name.is_ascii());
+        let accented = accented.map(|(name, path)| (composed(name).into_owned(), path.as_path()));
         let folder = Folder {
             files,
             same,
             taken: &taken,
             images: &images,
             masks: if apart { &masks } else { &images },
+            accented: accented.collect(),
             apart,
             joiner,
         };
@@ -120,6 +125,8 @@ struct Folder<'a> {
     taken: &'a HashSet<&'a Path>,
     images: &'a Walked,
     masks: &'a Walked,
+    /// Masks whose names are not ASCII alone, by these names composed.
+    accented: HashMap<String, &'a Path>,
     apart: bool,
     joiner: Option<&'a Joiner>,
 }
@@ -138,7 +145,13 @@ impl Folder<'_> {
                 .flat_map(|(_, stem)| joiner.find(stem, &self.masks.files))
                 .map(|(_, at)| self.masks.files[at].1.clone())
                 .collect(),
-            None => stems.map(|(files, stem)| folder.join(format!("{stem}{}", files.mask_suffix))).collect(),
+            None => stems
+                .map(|(files, stem)| format!("{stem}{}", files.mask_suffix))
+                .map(|name| match self.accented.get(composed(&name).as_ref()) {
+                    Some(mask) => mask.to_path_buf(),
+                    None => folder.join(name),
+                })
+                .collect(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Datasets: images with their label maps, from folders that a TOML describes, or generated.
 
+pub(crate) mod accents;
 pub(crate) mod cause;
 mod combine;
 pub mod description;

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::dataset::Split;
+use crate::dataset::accents::ByName;
 use crate::dataset::join::{Joiner, Part};
 use crate::dataset::spec::{DatasetSpec, SplitSpec};
 use crate::dataset::walk::{Walked, walk};
@@ -82,8 +83,9 @@ impl Pairs {
             pairs.join(stems, &masks, joiner, files.images == files.masks && files.list.is_none());
             return pairs;
         }
+        let by_name = ByName::below(&masks);
         let pair = |(stem, image): (String, PathBuf)| {
-            let mask = masks.join(format!("{stem}{}", files.mask_suffix));
+            let mask = by_name.path(&format!("{stem}{}", files.mask_suffix));
             Pair { stem, image, mask, parts: Vec::new() }
         };
         (pairs.pairs, pairs.lacking) = stems.into_iter().map(pair).partition(|pair| pair.mask.is_file());
@@ -164,6 +166,7 @@ impl Pairs {
         };
         let mut lines: BTreeMap<&str, usize> = BTreeMap::new();
         let mut stems = Vec::new();
+        let by_name = ByName::below(images);
         for (number, name) in text.lines().map(str::trim).enumerate().filter(|(_, name)| !name.is_empty()) {
             let (stem, line, list) = (stem(name, files).unwrap_or(name), number + 1, list.to_path_buf());
             if let Some(before) = lines.insert(stem, line) {
@@ -171,11 +174,11 @@ impl Pairs {
                 continue;
             }
             let candidates: Vec<PathBuf> = match &files.image_suffix {
-                Some(suffix) => vec![images.join(format!("{stem}{suffix}"))],
+                Some(suffix) => vec![by_name.path(&format!("{stem}{suffix}"))],
                 None => SUFFIXES
                     .iter()
                     .flat_map(|suffix| [suffix.to_string(), suffix.to_ascii_uppercase()])
-                    .map(|suffix| images.join(format!("{stem}{suffix}")))
+                    .map(|suffix| by_name.path(&format!("{stem}{suffix}")))
                     .collect(),
             };
             match candidates.iter().find(|path| path.is_file()) {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::error::{Error, Result};
-use crate::image::raster::{Area, Bitmap, inflate};
+use crate::image::raster::{Area, Bitmap, inflate, label_of, segment};
 use crate::image::{IGNORE, Labels, RawMask, decode_mask, read_mask};
 
 /// Labels that are drawn from the topmost area down to the lowest, so that every pixel is given once: what is covered already is
@@ -69,6 +69,14 @@ impl Canvas {
                 if let RawMask::Index { values, .. } = read_mask(path)? {
                     for (at, value) in values.iter().take(self.labels.ids.len()).enumerate() {
                         let class = table.get(usize::from(*value)).copied().unwrap_or(IGNORE);
+                        self.pixel(at / size[0], at % size[0], class);
+                    }
+                }
+            }
+            Area::Segments(path, table) => {
+                if let RawMask::Rgb { values, .. } = read_mask(path)? {
+                    for (at, colour) in values.iter().take(self.labels.ids.len()).enumerate() {
+                        let class = label_of(table, segment(*colour)).unwrap_or(IGNORE);
                         self.pixel(at / size[0], at % size[0], class);
                     }
                 }
@@ -360,7 +368,7 @@ mod tests {
                 let value = row.and_then(|row| row.get(usize::try_from(column).ok()?));
                 value.is_some_and(|value| *value > 0)
             }
-            Area::Bitmap(_, Bitmap::File(_)) | Area::Ids(..) => unreachable!("none was made"),
+            Area::Bitmap(_, Bitmap::File(_)) | Area::Ids(..) | Area::Segments(..) => unreachable!("none was made"),
         }
     }
 

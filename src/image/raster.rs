@@ -40,6 +40,8 @@ pub(crate) enum Area {
     Bitmap([i64; 2], Bitmap),
     /// A whole mask of numbers, and the label of each number.
     Ids(PathBuf, Vec<u8>),
+    /// A whole mask of segments, each a number in three bytes, red the lowest; and the label of each, in order.
+    Segments(PathBuf, Vec<(u32, u8)>),
 }
 
 /// A picture of an area, not yet decoded.
@@ -68,6 +70,12 @@ impl Area {
             [centre[0] + x * turn.cos() - y * turn.sin(), centre[1] + x * turn.sin() + y * turn.cos()]
         };
         Self::Polygons(vec![(0..corners).map(corner).collect()])
+    }
+
+    /// The labels of its segments, if it is a mask of these.
+    pub(crate) fn segment_labels(&mut self) -> impl Iterator<Item = &mut u8> {
+        let table = if let Self::Segments(_, table) = self { table.as_mut_slice() } else { &mut [] };
+        table.iter_mut().map(|(_, label)| label)
     }
 
     /// Whether it can be drawn on a picture of this size.
@@ -112,6 +120,21 @@ impl Area {
                 RawMask::Index { .. } => Err(Error::new(format!("`{}` is of another size", path.display()))),
                 RawMask::Rgb { .. } => Err(Error::new(format!("`{}` holds colours, not numbers", path.display()))),
             },
+            Self::Segments(path, table) => {
+                let RawMask::Rgb { width, height, values, .. } = read_mask(path)? else {
+                    return Err(Error::new(format!("`{}` holds numbers, not colours", path.display())));
+                };
+                if [width, height] != size {
+                    return Err(Error::new(format!("`{}` is of another size", path.display())));
+                }
+                match values.iter().map(|colour| segment(*colour)).find(|id| *id > 0 && label_of(table, *id).is_none())
+                {
+                    None => Ok(()),
+                    Some(id) => {
+                        Err(Error::new(format!("`{}` holds the segment {id}, which is not listed", path.display())))
+                    }
+                }
+            }
             Self::Bitmap(at, mask) => {
                 if at.iter().any(|corner| corner.unsigned_abs() > FAR as u64) {
                     return Err(Error::new(format!(
@@ -129,6 +152,16 @@ impl Area {
             }
         }
     }
+}
+
+/// The number of a segment by its colour, as COCO's panoptic masks have it; 0 is none.
+pub(super) fn segment([red, green, blue]: [u8; 3]) -> u32 {
+    u32::from_le_bytes([red, green, blue, 0])
+}
+
+/// The label of a segment in a table in order.
+pub(super) fn label_of(table: &[(u32, u8)], id: u32) -> Option<u8> {
+    table.binary_search_by_key(&id, |(id, _)| *id).ok().map(|at| table[at].1)
 }
 
 /// The bytes of a deflated picture that is no larger than `size`.

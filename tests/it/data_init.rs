@@ -80,6 +80,12 @@ impl Described {
         }
         panic!("no image `{name}`");
     }
+
+    /// Whether a split has an image of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        let sets = [Split::Train, Split::Val, Split::Test].map(|split| self.spec.open(split, None));
+        sets.iter().flatten().any(|set| (0..set.len()).any(|at| set.name(at) == name))
+    }
 }
 
 #[test]

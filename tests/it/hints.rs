@@ -279,8 +279,6 @@ const SAID: &[&str] = &[
 /// Advice for what a test cannot have: a full or foreign disk, an accelerator, an hour, a network that diverges at will. Their
 /// options and keys are looked up all the same. This list may only become shorter.
 const OUT_OF_REACH: &[&str] = &[
-    // A program of others.
-    "`convmv -f utf8 -t utf8 --nfc --notest -r DIR`",
     // Memory that runs out at sizes which take long to get there.
     "take a smaller --size, or a recipe with larger patches",
     "take a smaller --batch or --size, or a smaller network",
@@ -495,8 +493,7 @@ fn every_option_and_key_that_is_printed_exists() {
         }
         for name in options(&text) {
             // Of cargo and convmv, and of how this program calls itself.
-            if !anywhere.contains(&name) && !["release", "features", "child", "nfc", "notest"].contains(&name.as_str())
-            {
+            if !anywhere.contains(&name) && !["release", "features", "child"].contains(&name.as_str()) {
                 wrong.push(format!("{place}: --{name}"));
             }
         }

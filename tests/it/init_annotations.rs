@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::cli::Lab;
-use crate::data_init::{Described, SIZE, half, mask, picture};
+use crate::data_init::{Described, SIZE, colours, half, mask, picture};
 use crate::init_kinds::{SQUARE, coco, init, run_all};
 
 const NAMES: [&str; 4] = ["a.jpg", "b.jpg", "c.jpg", "d.jpg"];
@@ -128,7 +128,6 @@ fn json_that_is_no_json_is_placed_and_what_lacks_outlines_named() {
     lab.refused(&["init", "set", "--yes"], &["all.json", "a comma too many", "line 1, column"]);
     for (change, say) in [
         (json!({"annotations": []}), "without any annotation"),
-        (json!({"annotations": [{"image_id": 0, "file_name": "a.png", "segments_info": []}]}), "panoptic"),
         (
             json!({"annotations": [{"image_id": 0, "category_id": 1, "segmentation": [], "bbox": [0, 0, 9, 9]}]}),
             "boxes",
@@ -360,4 +359,70 @@ fn regions_of_label_studio_that_cannot_be_right() {
     let (talk, classes) = init(&lab, &["--yes"]);
     assert!(!talk.contains("left out"), "{talk}");
     assert_eq!(classes, ["0 background", "1 cat", "2 dog"]);
+}
+
+/// A set of COCO's panoptic form: the left half of each image is segment 7, the right one 70 000 and the first row none.
+fn panoptic(change: impl FnOnce(&mut Value)) -> Lab {
+    let lab = Lab::new();
+    let mut all = json!({"images": [], "annotations": [], "categories": [
+        {"id": 3, "name": "road"}, {"id": 12, "name": "sky"}, {"id": 40, "name": "boat"}
+    ]});
+    for (at, name) in NAMES.iter().enumerate() {
+        picture(&lab, &format!("set/images/{name}"));
+        let file = format!("{at}.png");
+        let [low, middle, high, _] = 70_000u32.to_le_bytes();
+        colours(&lab, &format!("set/panoptic_all/{file}"), |x, y| match (x, y) {
+            (_, 0) => [0; 3],
+            (x, _) if x < 20 => [7, 0, 0],
+            _ => [low, middle, high],
+        });
+        let segments = json!([{"id": 7, "category_id": 12}, {"id": 70_000, "category_id": 3}]);
+        all["images"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({"id": at, "file_name": name, "width": SIZE.0, "height": SIZE.1}));
+        let one = json!({"image_id": at, "file_name": file, "segments_info": segments});
+        all["annotations"].as_array_mut().unwrap().push(one);
+    }
+    change(&mut all);
+    lab.write("set/panoptic_all.json", all.to_string());
+    lab
+}
+
+#[test]
+fn panoptic_masks_are_read_by_their_segments() {
+    let lab = panoptic(|_| ());
+    let set = Described::by_init(&lab, &["--yes"]);
+    assert_eq!(set.names(), ["road", "sky"], "no segment is a boat");
+    assert_eq!([set.class("a", 5, 5), set.class("a", 30, 5), set.class("d", 30, 31)], ["sky", "road", "road"]);
+    assert_eq!(set.class("a", 5, 0), "ignored");
+    // Two spellings of a category are one class.
+    let lab = panoptic(|all| {
+        all["categories"][2]["name"] = "Road".into();
+        all["annotations"][1]["segments_info"][1]["category_id"] = 40.into();
+    });
+    let set = Described::by_init(&lab, &["--yes"]);
+    assert_eq!(
+        (set.names(), set.class("b", 30, 5), set.class("b", 5, 5)),
+        (vec!["road", "sky"], "road".into(), "sky".into())
+    );
+    // What is wrong with one image leaves it out, and is named.
+    type Change = fn(&mut Value);
+    let wrong: [(Change, &str); 4] = [
+        (|all| all["annotations"][1]["segments_info"][1]["id"] = 71_000.into(), "holds the segment 70000"),
+        (|all| all["annotations"][1]["segments_info"][1]["category_id"] = 99.into(), "category of segment 70000 is 99"),
+        (|all| all["annotations"][1]["segments_info"][1]["id"] = 7.into(), "segment 7 of `1.png` has two categories"),
+        (|all| all["annotations"][1]["file_name"] = "x.png".into(), "mask is not there were left out (1): `x.png`"),
+    ];
+    for (change, say) in wrong {
+        let lab = panoptic(change);
+        let (talk, classes) = init(&lab, &[]);
+        assert!(talk.contains(say), "{say}: {talk}");
+        assert_eq!(classes, ["0 road", "1 sky"]);
+        assert!(!Described::by_init(&lab, &["--yes"]).has("b"), "{say}");
+    }
+    let lab = panoptic(|_| ());
+    std::fs::remove_dir_all(lab.path("set/panoptic_all")).unwrap();
+    let talk = lab.refused(&["init", "set"], &["none of its masks is there", "called `panoptic_all`"]);
+    assert!(!talk.contains("panopticapi"), "{talk}");
 }

@@ -4,8 +4,8 @@
 use std::process::Command;
 
 use image::{ImageBuffer, Luma, RgbImage};
-use structtoken::dataset::Dataset as _;
 use structtoken::dataset::spec::DatasetSpec;
+use structtoken::dataset::{Dataset as _, Split};
 
 use crate::cli::{Lab, TINY};
 use crate::data_init::{Described, SIZE, colours, half, mask, picture};
@@ -564,4 +564,28 @@ fn several_masks_are_joined_in_place() {
     }
     let set = Described::by_init(&lab, &[]);
     assert_eq!([2, 12, 32, 20].map(|x| set.class("3", x, 0)), ["car", "car", "carpet", "background"]);
+}
+
+#[test]
+fn accents_may_be_written_in_two_ways() {
+    // As one character, and as a letter with an accent after it, as macOS writes them.
+    let ways = ["fen\u{ea}tre", "fene\u{302}tre"];
+    for (of_images, of_masks) in [(ways[0], ways[1]), (ways[1], ways[0])] {
+        let lab = Lab::new();
+        for at in 0..4 {
+            picture(&lab, &format!("set/images/{of_images}_{at}.jpg"));
+            mask(&lab, &format!("set/masks/{of_masks}_{at}.png"), half);
+        }
+        let set = Described::by_init(&lab, &["--yes"]);
+        assert_eq!(set.counts(), (3, 1));
+        assert_eq!(set.class(&format!("{of_images}_2"), 30, 5), set.names()[1]);
+        let report = lab.ok(&["data", "check", "set/dataset.toml"]);
+        assert!(!report.contains("without"), "{report}");
+        // A list in the spelling of the masks finds images all the same.
+        let list = lab.path("set/dataset-train.txt");
+        let names = std::fs::read_to_string(&list).unwrap().replace(of_images, of_masks);
+        std::fs::write(&list, names).unwrap();
+        let set = DatasetSpec::read(&lab.path("set/dataset.toml")).unwrap();
+        assert_eq!(set.open(Split::Train, None).unwrap().len(), 3);
+    }
 }

@@ -148,7 +148,8 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     let pictures = Pictures::below(place, &place.images()?);
     let mut groups = Vec::new();
     for found in files {
-        let (images, places) = images(&pictures, &found, &mut notes)?;
+        let written: Vec<&str> = found.file.images.iter().map(|image| image.0.file_name.as_str()).collect();
+        let (images, places) = images(&pictures, &found.path, &found.name, found.split, &written, &mut notes)?;
         // Names are what categories mean: ids count anew in each file of some tools.
         let at = |category: &Object<Category>| names.iter().position(|name| *name == category.0.name.0);
         let mut ids = HashMap::new();
@@ -203,10 +204,16 @@ fn categories(files: &[Described], notes: &mut Notes) -> Vec<String> {
     names
 }
 
-/// The folder of a file's images, and their names below it; none for one that is not there.
-fn images(pictures: &Pictures, found: &Described, notes: &mut Notes) -> Result<(PathBuf, Vec<Option<String>>)> {
-    let path = &found.path;
-    let written: Vec<&str> = found.file.images.iter().map(|image| image.0.file_name.as_str()).collect();
+/// The folder of the images that a file names as `written`, and their names below it; none for one that is not there. `path`,
+/// `name`, `split`: of the file.
+pub(super) fn images(
+    pictures: &Pictures,
+    path: &Path,
+    name: &str,
+    split: Option<Split>,
+    written: &[&str],
+    notes: &mut Notes,
+) -> Result<(PathBuf, Vec<Option<String>>)> {
     let Some(first) = written.first() else {
         return Err(
             Error::new(format!("`{}` names no images", path.display())).with_hint("export it again with its images")
@@ -218,7 +225,7 @@ fn images(pictures: &Pictures, found: &Described, notes: &mut Notes) -> Result<(
             .with_hint("write names relative to the folder of images"));
     }
     // Folders on the way to the file and below come first, then those of the split's name.
-    let near = folder_of(&found.name);
+    let near = folder_of(name);
     let mut folders: Vec<&str> = vec![""];
     for name in pictures.names() {
         folders.extend(name.match_indices('/').map(|(at, _)| &name[..at]));
@@ -231,7 +238,7 @@ fn images(pictures: &Pictures, found: &Described, notes: &mut Notes) -> Result<(
         |folder: &str, name: &str| if folder.is_empty() { name.to_string() } else { format!("{folder}/{name}") };
     let hits = |folder: &str| sample.iter().filter(|name| pictures.has(&below(folder, name))).count();
     let common = |folder: &str| folder.split('/').zip(near.split('/')).take_while(|(a, b)| a == b).count();
-    let split_fits = |folder: &str| found.split.is_some() && split_mentioned(folder) == found.split;
+    let split_fits = |folder: &str| split.is_some() && split_mentioned(folder) == split;
     let best = folders
         .iter()
         .map(|folder| (hits(folder), split_fits(folder), common(folder), std::cmp::Reverse(folder.len()), *folder))
@@ -239,7 +246,7 @@ fn images(pictures: &Pictures, found: &Described, notes: &mut Notes) -> Result<(
     let folder = best.filter(|best| best.0 > 0).map_or("", |best| best.4);
     let mut places = Vec::new();
     let (mut unusable, mut reason, mut absent) = (0, None, None);
-    for name in &written {
+    for name in written {
         let direct = below(folder, name);
         let place = if pictures.has(&direct) { Ok(Found::There(direct.as_str())) } else { pictures.find(name, folder) };
         match Pictures::left_out(place, &mut absent, notes, || format!("`{name}`")) {

@@ -1,8 +1,10 @@
 //! Folders of images and masks under their common names.
 
-use std::collections::HashSet;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::dataset::accents::composed;
 use crate::dataset::pairs::plain_stem;
 use crate::dataset::spec::Encoding;
 use crate::error::{Error, Result};
@@ -128,44 +130,25 @@ fn describe(place: &Place, progress: Progress) -> Result<Option<(Plan, Option<Do
     Ok(Some((plan, found.doubt)))
 }
 
-/// Whether names differ only in how accented letters are written: as one character, or as a letter and marks after it.
-fn composed_alike(images: &[&str], masks: &[&str]) -> bool {
-    // Each accented letter is one sign here, in whichever way it is written.
-    let bare = |name: &&str| {
-        let mut bare = String::new();
-        for c in plain_stem(name).unwrap_or(name).chars() {
-            match c {
-                // Marks take the letter before them along.
-                '\u{300}'..='\u{36f}' => {
-                    bare.pop();
-                    bare.push('?');
-                }
-                c if c.is_ascii() => bare.push(c),
-                _ => bare.push('?'),
-            }
-        }
-        bare
-    };
-    let accented = |names: &[&str]| names.iter().any(|name| !name.is_ascii());
-    let known: HashSet<String> = masks.iter().map(bare).collect();
-    accented(images) && accented(masks) && images.iter().all(|name| known.contains(&bare(name)))
-}
-
 /// Pairs the files of a candidate by their names; also gives the masks.
 fn matched(place: &Place, candidate: &Candidate) -> Result<Option<(Part, Vec<PathBuf>)>> {
     let (images, masks) = (place.files(&candidate.images), place.files(&candidate.masks));
     let same = candidate.images == candidate.masks;
     let names: Vec<&str> =
         images.iter().map(|(name, _)| name.as_str()).filter(|name| plain_stem(name).is_some()).collect();
-    let mask_names: Vec<&str> = masks
+    // Whichever way each of them writes an accented letter.
+    let present: BTreeMap<Cow<'_, str>, &Path> = masks
         .iter()
-        .map(|(name, _)| name.as_str())
-        .filter(|name| if same { plain_stem(name).is_some() } else { is_picture(name) })
+        .filter(|(name, _)| if same { plain_stem(name).is_some() } else { is_picture(name) })
+        .map(|(name, path)| (composed(name), path.as_path()))
         .collect();
+    let mask_names: Vec<&str> = present.keys().map(Cow::as_ref).collect();
+    let spelled: Vec<Cow<'_, str>> = names.iter().map(|name| composed(name)).collect();
+    let composed_names: Vec<&str> = spelled.iter().map(Cow::as_ref).collect();
     if names.is_empty() || mask_names.is_empty() {
         return Ok(None);
     }
-    let Some((rule, hits)) = naming::guess(&names, &mask_names, !same) else {
+    let Some((rule, hits)) = naming::guess(&composed_names, &mask_names, !same) else {
         if same {
             return Ok(None);
         }
@@ -189,11 +172,6 @@ fn matched(place: &Place, candidate: &Candidate) -> Result<Option<(Part, Vec<Pat
                 "a mask has the name of its image, up to the ending; run: {}",
                 naming::rename(&candidate.masks, &from, &to, &ending)
             )),
-            None if composed_alike(&names, &mask_names) => error.with_hint(
-                "the names look the same, but their accented letters are written in two ways (macOS writes `é` as two \
-                 characters): rename the files of both folders to one of them, for instance with `convmv -f utf8 -t utf8 \
-                 --nfc --notest -r DIR`",
-            ),
             None => error.with_hint(
                 "a mask has the name of its image, up to the ending (a.jpg, a_mask.png): rename them; leading zeros count",
             ),
@@ -203,16 +181,17 @@ fn matched(place: &Place, candidate: &Candidate) -> Result<Option<(Part, Vec<Pat
     if same && 2 * hits < names.len() - hits {
         return Ok(None);
     }
-    let present: HashSet<&str> = mask_names.iter().copied().collect();
-    let mask_of =
-        |name: &&str| rule.mask(name).filter(|mask| present.contains(mask.as_str()) && (!same || mask != *name));
+    let mask_of = |name: &&str| {
+        let mask = rule.mask(name).filter(|mask| !same || mask != *name)?;
+        present.get(&composed(&mask)).copied()
+    };
     let taken: Vec<&str> = names.iter().filter(|name| mask_of(name).is_some()).copied().collect();
     let stem = |name: &&str| {
         let suffix = rule.image_suffix.as_deref();
         suffix.map_or_else(|| plain_stem(name), |suffix| name.strip_suffix(suffix)).unwrap_or(name).to_string()
     };
     let stems: Vec<String> = taken.iter().map(stem).collect();
-    let files = taken.iter().filter_map(|name| Some(candidate.masks.join(mask_of(name)?))).collect();
+    let files = taken.iter().filter_map(|name| Some(mask_of(name)?.to_path_buf())).collect();
     let mut image_suffix = rule.image_suffix.clone();
     // Images without masks are left out by a list, which the check and training say.
     let lacking = names.iter().filter(|name| rule.mask(name).is_some()).count() > taken.len();
@@ -236,17 +215,4 @@ fn matched(place: &Place, candidate: &Candidate) -> Result<Option<(Part, Vec<Pat
         list,
     };
     Ok(Some((part, files)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn accents_written_in_two_ways_are_told() {
-        let (one, two) = (["fen\u{ea}tre_1.jpg", "a.jpg"], ["fene\u{302}tre_1.png", "a.png"]);
-        assert!(composed_alike(&one, &two) && composed_alike(&two, &one));
-        assert!(!composed_alike(&one, &["fene\u{302}tre_2.png", "a.png"]));
-        assert!(!composed_alike(&["a.jpg"], &["a.png"]), "nothing is accented");
-    }
 }

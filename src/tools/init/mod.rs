@@ -32,6 +32,7 @@ mod notes;
 mod outlined;
 mod outlines;
 mod own;
+mod panoptic;
 mod per_class;
 mod pictures;
 mod places;
@@ -116,11 +117,12 @@ pub fn detect_format(folder: &Path, toml: &Path, options: &Options, progress: Pr
     asked::names_are_distinct(&options.names)?;
     let place = Place::new(folder, toml, options)?;
     type Reader = fn(&Place, Progress) -> Result<Option<Plan>>;
-    let readers: [Reader; 13] = [
+    let readers: [Reader; 14] = [
         known::plan,
         loveda::plan,
         yolo::plan,
         coco::plan,
+        panoptic::plan,
         voc::plan,
         label_studio::plan,
         label_studio_json::plan,
@@ -133,7 +135,7 @@ pub fn detect_format(folder: &Path, toml: &Path, options: &Options, progress: Pr
         kaggle::plan,
     ];
     // Whoever names folders of masks has no outlines.
-    let readers = if options.masks.is_some() { &readers[10..12] } else { &readers[..] };
+    let readers = if options.masks.is_some() { &readers[11..13] } else { &readers[..] };
     for reader in readers {
         if let Some(mut plan) = reader(&place, progress)? {
             place.refuse_unused(&plan.kind)?;

@@ -150,7 +150,14 @@ impl Place<'_> {
                     image: images.join(&one.name),
                     source: one.source,
                     mask: home.join(&masks).join(format!("{stem}.png")),
-                    areas: one.areas.into_iter().map(|(area, label, _)| (area, class(label))).collect(),
+                    areas: one
+                        .areas
+                        .into_iter()
+                        .map(|(mut area, label, _)| {
+                            area.segment_labels().for_each(|label| *label = class(*label));
+                            (area, class(label))
+                        })
+                        .collect(),
                     rest: if void_rest { IGNORE } else { 0 },
                     normalised,
                     size: canvas.size,
@@ -231,8 +238,8 @@ fn one_spelling(
 ) -> Vec<String> {
     let mut counts = vec![0; names.len()];
     let at = |label: u8| usize::from(label).checked_sub(1).filter(|at| *at < names.len() && label != IGNORE);
-    for (_, label, _) in groups.iter().flat_map(|(.., some)| some).flat_map(|one| &one.areas) {
-        if let Some(at) = at(*label) {
+    for (area, label, _) in groups.iter_mut().flat_map(|(.., some)| some).flat_map(|one| &mut one.areas) {
+        for at in std::iter::once(label).chain(area.segment_labels()).filter_map(|label| at(*label)) {
             counts[at] += 1;
         }
     }
@@ -257,11 +264,13 @@ fn one_spelling(
         .collect();
     for one in groups.iter_mut().flat_map(|(.., some)| some) {
         let mut nameless = None;
-        for (_, class, which) in &mut one.areas {
-            let Some(at) = at(*class) else { continue };
-            match places[united.places[at]] {
-                Some(place) => *class = label(place),
-                None => drop(nameless.get_or_insert_with(|| which.clone())),
+        for (area, class, which) in &mut one.areas {
+            for class in std::iter::once(class).chain(area.segment_labels()) {
+                let Some(at) = at(*class) else { continue };
+                match places[united.places[at]] {
+                    Some(place) => *class = label(place),
+                    None => drop(nameless.get_or_insert_with(|| which.clone())),
+                }
             }
         }
         if let Some(which) = nameless {

@@ -99,7 +99,9 @@ impl Job {
     /// Masks that it is made of.
     pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
         self.areas.iter().filter_map(|(area, _)| match area {
-            Area::Bitmap(_, raster::Bitmap::File(path)) | Area::Ids(path, _) => Some(path.as_path()),
+            Area::Bitmap(_, raster::Bitmap::File(path)) | Area::Ids(path, _) | Area::Segments(path, _) => {
+                Some(path.as_path())
+            }
             _ => None,
         })
     }

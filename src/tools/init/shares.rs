@@ -52,7 +52,7 @@ fn kind(area: &Area) -> Kind {
         Area::Polygons(rings) => of(&mut rings.iter().flatten().flatten().copied()),
         Area::Disc([x, y], radius) => of(&mut [*x, *y, *radius].into_iter()),
         Area::Ellipse([x, y], [a, b]) => of(&mut [*x, *y, *a, *b].into_iter()),
-        Area::Runs { .. } | Area::Bitmap(..) | Area::Ids(..) => Kind::None,
+        Area::Runs { .. } | Area::Bitmap(..) | Area::Ids(..) | Area::Segments(..) => Kind::None,
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) fn lossy(survey: &Survey, all: &BTreeMap<Source, ValueCount>, told: u
             "export the masks again as PNG from the labelling tool, not from the JPEG files; which they are: {check}"
         )));
     }
-    let hint = "export the masks again without dithering: in Pillow, `convert(\"P\", dither=0)`, or keep them RGB";
+    let hint = "export the masks again as RGB, or with a palette of their own colours and without dithering";
     Some(Error::new(dithered(survey, all)?).with_hint(hint))
 }
 

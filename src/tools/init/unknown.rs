@@ -152,11 +152,6 @@ fn coco(path: &Path) -> Option<String> {
     };
     Some(if annotations.is_empty() {
         format!("`{shown}` is COCO with images and categories, and without any annotation: export the annotations too")
-    } else if annotations.iter().any(|annotation| annotation.segments_info.is_some()) {
-        format!(
-            "`{shown}` is COCO's panoptic form, in which colours number segments, and is not read: make masks of classes of it, \
-             with `converters/panoptic2semantic_segmentation.py` of panopticapi"
-        )
     } else {
         format!("`{shown}` is COCO with boxes and without outlines (`segmentation`): export outlines")
     })
@@ -165,10 +160,5 @@ fn coco(path: &Path) -> Option<String> {
 /// A file of COCO, of whose annotations only the form matters.
 #[derive(serde::Deserialize)]
 struct Coco {
-    annotations: Vec<Annotation>,
-}
-
-#[derive(serde::Deserialize)]
-struct Annotation {
-    segments_info: Option<serde::de::IgnoredAny>,
+    annotations: Vec<serde::de::IgnoredAny>,
 }

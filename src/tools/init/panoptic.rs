@@ -1,0 +1,178 @@
+//! COCO's panoptic form: a mask for each image in which colours number segments, and a JSON file a split that gives each segment
+//! its category.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::dataset::Split;
+use crate::error::{Error, Result};
+use crate::image::raster::Area;
+use crate::tools::check::Progress;
+use crate::tools::init::coco::images;
+use crate::tools::init::json::{Id, Object, side, with_keys};
+use crate::tools::init::notes::Notes;
+use crate::tools::init::outlines::{Outlined, Outlines, label};
+use crate::tools::init::pictures::{Pictures, folder_of};
+use crate::tools::init::plan::{Place, Plan};
+use crate::tools::init::splits::split_mentioned;
+
+#[derive(Deserialize)]
+struct File {
+    images: Vec<Object<Picture>>,
+    annotations: Vec<Object<Annotation>>,
+    categories: Vec<Object<Category>>,
+}
+
+#[derive(Deserialize)]
+struct Picture {
+    id: Id,
+    file_name: String,
+    #[serde(default, deserialize_with = "side")]
+    width: Option<usize>,
+    #[serde(default, deserialize_with = "side")]
+    height: Option<usize>,
+}
+
+/// All segments of an image.
+#[derive(Deserialize)]
+struct Annotation {
+    image_id: Id,
+    /// The mask.
+    #[serde(default)]
+    file_name: Option<String>,
+    #[serde(default)]
+    segments_info: Option<Vec<Object<Segment>>>,
+}
+
+#[derive(Deserialize)]
+struct Segment {
+    id: u32,
+    category_id: Id,
+}
+
+#[derive(Deserialize)]
+struct Category {
+    id: Id,
+    name: Id,
+}
+
+/// A file of a split.
+struct Described {
+    name: String,
+    path: PathBuf,
+    file: File,
+}
+
+/// A plan for a folder with JSON files whose annotations have `segments_info` and a `file_name`.
+pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
+    let mut splits: BTreeMap<Option<Split>, Described> = BTreeMap::new();
+    let hint = "it looks like COCO's panoptic form: export it again";
+    for (name, path) in place.files(place.dir).into_iter().filter(|(name, _)| name.ends_with(".json")) {
+        let Some(file) = with_keys::<File>(&path, &["images", "annotations", "categories"], hint)? else { continue };
+        if !file.annotations.iter().any(|Object(one)| one.segments_info.is_some()) {
+            continue;
+        }
+        let split = split_mentioned(name.trim_end_matches(".json"));
+        if let Some(other) = splits.insert(split, Described { name, path: path.clone(), file }) {
+            let both = format!("`{}` and `{}` both describe one split", other.path.display(), path.display());
+            return Err(Error::new(both).with_hint(
+                "move one of them out of the folder; `train` or `val` in a file's name says which split it describes",
+            ));
+        }
+    }
+    if splits.is_empty() {
+        return Ok(None);
+    }
+    let names = categories(splits.values());
+    let mut notes = Notes::default();
+    let (pictures, masks) = (Pictures::below(place, &place.images()?), Pictures::below(place, place.dir));
+    let mut groups = Vec::new();
+    for (split, Described { name, path, file }) in splits {
+        let written: Vec<&str> = file.images.iter().map(|image| image.0.file_name.as_str()).collect();
+        let (folder, places) = images(&pictures, &path, &name, split, &written, &mut notes)?;
+        let classes: HashMap<&Id, u8> = file
+            .categories
+            .iter()
+            .filter_map(|category| Some((&category.0.id, names.iter().position(|name| *name == category.0.name.0)?)))
+            .map(|(id, at)| (id, label(at)))
+            .collect();
+        let annotated: HashMap<&Id, &Annotation> =
+            file.annotations.iter().map(|Object(one)| (&one.image_id, one)).collect();
+        // Masks lie in a folder called as the file, or beside it.
+        let near = name.trim_end_matches(".json");
+        let mut outlined: Vec<Outlined> = Vec::new();
+        for (Object(image), found) in file.images.iter().zip(places) {
+            let Some(found) = found else { continue };
+            let Some((file_name, segments)) =
+                annotated.get(&image.id).and_then(|one| Some((one.file_name.as_ref()?, one.segments_info.as_ref()?)))
+            else {
+                notes.add("images without a panoptic mask were left out", format!("`{}`", image.file_name));
+                continue;
+            };
+            let mask = masks.find(file_name, near).or_else(|_| masks.find(file_name, folder_of(near)));
+            let mask = match mask {
+                Ok(mask) => masks.root().join(mask.name()),
+                Err(_) => {
+                    notes.add("images whose panoptic mask is not there were left out", format!("`{file_name}`"));
+                    continue;
+                }
+            };
+            if mask == folder.join(&found) {
+                notes.add("images whose panoptic mask is not there were left out", format!("`{file_name}`"));
+                continue;
+            }
+            let declared = image.width.zip(image.height).map(|(width, height)| [width, height]);
+            let mut one = Outlined { name: found, source: path.clone(), declared, areas: Vec::new(), fault: None };
+            let mut table: Vec<(u32, u8)> = Vec::new();
+            for Object(segment) in segments {
+                match classes.get(&segment.category_id) {
+                    Some(class) => table.push((segment.id, *class)),
+                    None => {
+                        let (id, category) = (segment.id, &segment.category_id);
+                        let what = format!("the category of segment {id} is {category}, which `{name}` does not list");
+                        one.fault.get_or_insert(Error::new(what).with_hint("export it again"));
+                    }
+                }
+            }
+            table.sort_unstable();
+            table.dedup();
+            if let Some(twice) = table.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+                let what = format!("segment {} of `{file_name}` has two categories", twice[0].0);
+                one.fault.get_or_insert(Error::new(what).with_hint("export it again"));
+            }
+            one.areas.push((Area::Segments(mask, table), 0, format!("the mask `{file_name}`")));
+            outlined.push(one);
+        }
+        if !outlined.is_empty() {
+            groups.push((split, folder, outlined));
+        } else {
+            let what = format!("`{}` is COCO's panoptic form, and none of its masks is there", path.display());
+            return Err(Error::new(what).with_hint(format!(
+                "put the folder of its PNG masks beside it, called `{}`",
+                near.rsplit('/').next().unwrap_or(near)
+            )));
+        }
+    }
+    let kind = "COCO's panoptic masks";
+    place.outlines(Outlines { kind, names: &names, normalised: false, void_rest: true, groups, notes }).map(Some)
+}
+
+/// The names of the categories that segments have, in the order of their ids.
+fn categories<'a>(files: impl Iterator<Item = &'a Described>) -> Vec<String> {
+    let mut used: BTreeSet<(&Id, &str)> = BTreeSet::new();
+    for Described { file, .. } in files {
+        let segments = file.annotations.iter().flat_map(|Object(one)| one.segments_info.iter().flatten());
+        let ids: BTreeSet<&Id> = segments.map(|Object(segment)| &segment.category_id).collect();
+        let named = file.categories.iter().filter(|Object(category)| ids.contains(&category.id));
+        used.extend(named.map(|Object(category)| (&category.id, category.name.0.as_str())));
+    }
+    let mut names: Vec<String> = Vec::new();
+    for (_, name) in used {
+        if !names.iter().any(|before| before == name) {
+            names.push(name.to_string());
+        }
+    }
+    names
+}
