@@ -45,6 +45,19 @@ pub enum BlockKind {
     Pwe,
 }
 
+/// What structure tokens begin as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Prior {
+    /// What is learned of each class, whatever the image shows: the paper's form.
+    #[default]
+    None,
+    /// That, and a linear classification of the image's features. The tail corrects the classification and begins at zero:
+    /// the network starts as the linear classifier.
+    Linear,
+}
+
 /// Configuration of [`StructToken`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -59,11 +72,19 @@ pub struct StructTokenConfig {
     pub mlp_ratio: usize,
     /// Drop path rate of the last block, rising linearly from 0.
     pub drop_path_rate: f64,
+    /// What the tokens begin as.
+    #[serde(skip_serializing_if = "is_default")]
+    pub prior: Prior,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Default for StructTokenConfig {
     fn default() -> Self {
-        Self { block: BlockKind::Pwe, num_blocks: 4, channels: None, mlp_ratio: 4, drop_path_rate: 0.1 }
+        let prior = Prior::default();
+        Self { block: BlockKind::Pwe, num_blocks: 4, channels: None, mlp_ratio: 4, drop_path_rate: 0.1, prior }
     }
 }
 
@@ -97,8 +118,9 @@ impl StructTokenConfig {
             BlockKind::Pwe => (blocks * (2 * projection(n) + n * n + ffn(n)), 0),
         };
         let (project, tail) = (inputs * c, 2 * 9 * k * k);
+        let prior = if self.prior == Prior::Linear { c * k } else { 0 };
         vec![
-            Cost::new("decoder.convolutions", h * w * (project + convs + tail)),
+            Cost::new("decoder.convolutions", h * w * (project + prior + convs + tail)),
             Cost::new("decoder.slice_attention", h * w * attention),
         ]
     }
@@ -126,7 +148,8 @@ impl StructTokenConfig {
                 .map(|(i, drop_path)| Block::new(self, classes, channels, i + 1 == self.num_blocks, drop_path, init))
                 .collect(),
             dec_proj: PointwiseConv::new(inputs, channels, init),
-            residual_block: Tail::new(classes, init),
+            prior: (self.prior == Prior::Linear).then(|| PointwiseConv::new(channels, classes, init)),
+            residual_block: Tail::new(classes, self.prior, init),
         }
     }
 }
@@ -138,13 +161,15 @@ pub struct StructToken {
     kernels: Param<Tensor<4>>,
     layers: Vec<Block>,
     dec_proj: PointwiseConv,
+    /// The classification that the tokens begin as, if they do.
+    prior: Option<PointwiseConv>,
     residual_block: Tail,
 }
 
 impl StructToken {
     /// The deepest feature map `[b, h, w, c]` to logits `[b, h, w, k]`.
     ///
-    /// Records `feat`, `dec_proj`, `kernels_in`, `block{i}.kernels`, `block{i}.features` and the steps inside of a block.
+    /// Records `feat`, `dec_proj`, `prior`, `kernels_in`, `block{i}.kernels`, `block{i}.features` and the steps inside of a block.
     pub fn forward(&self, encoder: Encoder, context: &ForwardContext) -> Tensor<4> {
         let features = encoder.features(context).last();
         context.record("feat", &features);
@@ -152,13 +177,19 @@ impl StructToken {
         let mut f = self.dec_proj.forward(features);
         context.record("dec_proj", &f);
         let mut s = self.tokens(batch, (h, w));
+        let prior = self.prior.as_ref().map(|prior| prior.forward(f.clone()));
+        if let Some(prior) = &prior {
+            context.record("prior", prior);
+            s = s + prior.clone();
+        }
         context.record("kernels_in", &s);
         for (i, layer) in self.layers.iter().enumerate() {
             (s, f) = context.within(&format!("block{i}"), || layer.forward(s, f, context));
             context.record(&format!("block{i}.kernels"), &s);
             context.record(&format!("block{i}.features"), &f);
         }
-        self.residual_block.forward(s)
+        let residual = self.residual_block.residual(s.clone());
+        prior.unwrap_or(s) + residual
     }
 
     /// The structure tokens.
@@ -434,7 +465,7 @@ impl Ffn {
     }
 }
 
-/// `x + conv(GELU(norm(conv(GELU(norm(x))))))`: identity mappings as in He et al. 2016.
+/// The residual of `x + conv(GELU(norm(conv(GELU(norm(x))))))`: identity mappings as in He et al. 2016.
 #[derive(Module, Debug)]
 pub struct Tail {
     norm1: LayerNorm,
@@ -444,17 +475,20 @@ pub struct Tail {
 }
 
 impl Tail {
-    fn new(classes: usize, init: &mut Init) -> Self {
+    fn new(classes: usize, prior: Prior, init: &mut Init) -> Self {
         Self {
             norm1: LayerNorm::new(classes, EPS, init),
             conv1: Conv3x3::new(classes, classes, init),
             norm2: LayerNorm::new(classes, EPS, init),
-            conv2: Conv3x3::new(classes, classes, init),
+            conv2: match prior {
+                Prior::None => Conv3x3::new(classes, classes, init),
+                Prior::Linear => Conv3x3::zero(classes, classes, init),
+            },
         }
     }
 
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let y = self.conv1.forward(self.norm1.forward_gelu(x.clone()));
-        x + self.conv2.forward(self.norm2.forward_gelu(y))
+    fn residual(&self, x: Tensor<4>) -> Tensor<4> {
+        let y = self.conv1.forward(self.norm1.forward_gelu(x));
+        self.conv2.forward(self.norm2.forward_gelu(y))
     }
 }

@@ -111,6 +111,12 @@ impl Conv3x3 {
         Self { weight: init.kaiming_fan_in([outputs, inputs, 3, 3]), bias: None }
     }
 
+    /// Zero weights and bias: for the last layer of a residual that begins as none.
+    pub fn zero(inputs: usize, outputs: usize, init: &mut Init) -> Self {
+        let weight = init.constant(0.0, [outputs, inputs, 3, 3]);
+        Self { weight, bias: Some(init.constant(0.0, [outputs])) }
+    }
+
     /// `[b, h, w, in]` to `[b, h, w, out]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         kernels::conv2d(x, self.weight.val(), self.bias.as_ref().map(Param::val), 1, 1)

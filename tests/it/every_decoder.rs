@@ -8,7 +8,7 @@ use structtoken::backbone::{
     BackboneConfig, ConvnextConfig, Dinov3Config, EncoderConfig, NormKind, ResnetConfig, UnetConfig, VitConfig,
 };
 use structtoken::decoder::{
-    BlockKind, DecoderConfig, EomtConfig, FcnConfig, KnetConfig, Mask2FormerConfig, MaskFormerConfig, Output,
+    BlockKind, DecoderConfig, EomtConfig, FcnConfig, KnetConfig, Mask2FormerConfig, MaskFormerConfig, Output, Prior,
     SegmenterConfig, SetLossConfig, StructTokenConfig,
 };
 use structtoken::kernels::count_macs;
@@ -99,7 +99,8 @@ fn decoder(kind: usize, vit: &VitConfig, rng: &mut Rng) -> DecoderConfig {
         0..3 => {
             let block = [BlockKind::Cse, BlockKind::Sse, BlockKind::Pwe][kind];
             let num_blocks = 1 + rng.below(2);
-            DecoderConfig::StructToken(StructTokenConfig { block, num_blocks, ..StructTokenConfig::default() })
+            let prior = if rng.below(2) == 0 { Prior::None } else { Prior::Linear };
+            DecoderConfig::StructToken(StructTokenConfig { block, num_blocks, prior, ..StructTokenConfig::default() })
         }
         3 => {
             let num_convs = rng.below(3);
@@ -166,6 +167,32 @@ fn random_models_learn_a_step_and_come_back() {
         let vit = backbone(rng);
         let decoder = decoder(case as usize % 9, &vit, rng);
         learn_a_step_and_come_back(case, &ModelConfig { backbone: BackboneConfig::Vit(vit), decoder }, rng);
+    }
+}
+
+/// What the tail adds begins at zero, and learns from the first step.
+#[test]
+fn structure_tokens_with_a_prior_begin_as_the_linear_classifier() {
+    for block in [BlockKind::Cse, BlockKind::Sse, BlockKind::Pwe] {
+        let rng = &mut Rng::new(31, &[block as u64]);
+        let backbone = BackboneConfig::Vit(backbone(rng));
+        let decoder = StructTokenConfig { block, prior: Prior::Linear, num_blocks: 2, ..StructTokenConfig::default() };
+        let config = ModelConfig { backbone, decoder: DecoderConfig::StructToken(decoder) };
+        let device = test_device().autodiff();
+        let model = config.init(4, 3, &device);
+        let pixels: Vec<f32> = (0..3 * 30 * 40).map(|_| rng.normal()).collect();
+        let images = Tensor::<4>::from_data(TensorData::new(pixels, [1, 3, 30, 40]), &device);
+        let context = ForwardContext::eval().traced();
+        let scores = model.forward(images, &context).scores();
+        let mut grads = Gradients::default();
+        grads.add(&model, (scores.clone() * scores.clone()).sum().backward());
+        let tail = grads.get("decoder.residual_block.conv2.weight").unwrap().clone();
+        assert!(tail.abs().max().into_scalar::<f32>() > 0.0);
+        let scores: Vec<f32> = scores.into_data().iter().collect();
+        let trace = context.into_trace();
+        let prior = trace.iter().find(|(name, _)| name.ends_with("prior")).unwrap();
+        assert_eq!(scores, prior.1.iter::<f32>().collect::<Vec<_>>());
+        assert!(scores.iter().any(|score| *score != 0.0));
     }
 }
 

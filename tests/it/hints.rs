@@ -492,7 +492,7 @@ fn every_option_and_key_that_is_printed_exists() {
             );
         }
         for name in options(&text) {
-            // Of cargo and convmv, and of how this program calls itself.
+            // Of cargo, and of how this program calls itself.
             if !anywhere.contains(&name) && !["release", "features", "child"].contains(&name.as_str()) {
                 wrong.push(format!("{place}: --{name}"));
             }

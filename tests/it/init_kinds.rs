@@ -571,12 +571,6 @@ fn printed_commands_make_sets_readable() {
                 }
             }
         }),
-        ("accents of two characters", |lab| {
-            for at in 0..4 {
-                picture(lab, &format!("set/images/Zu\u{308}rich {at}.png"));
-                mask(lab, &format!("set/masks/Zürich {at}.png"), half);
-            }
-        }),
         ("capital letters", |lab| {
             for at in 0..4 {
                 picture(lab, &format!("set/images/A b'{at}.png"));

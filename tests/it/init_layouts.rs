@@ -182,14 +182,12 @@ fn pictures_are_never_masks_of_each_other() {
 
 #[test]
 fn names_that_only_look_alike_are_refused() {
-    for (image, masked) in [("000NAME.png", "NAME.png"), ("M\u{fc}_NAME.jpg", "Mu\u{308}_NAME.png")] {
-        let lab = Lab::new();
-        (0..5).for_each(|at| {
-            picture(&lab, &format!("set/images/{}", image.replace("NAME", &at.to_string())));
-            mask(&lab, &format!("set/masks/{}", masked.replace("NAME", &at.to_string())), half);
-        });
-        lab.refused(&["init", "set"], &["cannot be matched by name"]);
-    }
+    let lab = Lab::new();
+    (0..5).for_each(|at| {
+        picture(&lab, &format!("set/images/000{at}.png"));
+        mask(&lab, &format!("set/masks/{at}.png"), half);
+    });
+    lab.refused(&["init", "set"], &["cannot be matched by name"]);
     // Another beginning: the command that is printed renames the masks.
     let lab = Lab::new();
     (0..5).for_each(|at| {
