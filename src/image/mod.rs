@@ -6,6 +6,7 @@ pub(crate) mod formats;
 mod jpeg;
 pub mod outlines;
 pub(crate) mod raster;
+pub(crate) mod regions;
 pub mod resize;
 
 use std::fs::File;
