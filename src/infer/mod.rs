@@ -8,6 +8,7 @@ pub mod memory;
 mod postprocess;
 #[cfg(test)]
 pub(crate) mod toy;
+mod trace;
 mod view;
 mod view_logits;
 mod windows;
@@ -18,6 +19,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 pub use confidence::Confidence;
 pub use inference::Inference;
+pub(crate) use trace::{Trace, trace};
 pub use view::View;
 
 use crate::decoder::SegLogits;
