@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::dataset::spec::{Encoding, MAX_CLASSES, Source};
 use crate::error::{Error, Result};
+use crate::text::{Rest, shortened};
 use crate::tools::check::Survey;
 use crate::tools::init::asked::letters;
 use crate::tools::init::named::Named;
@@ -206,9 +207,8 @@ impl<'a> Match<'a> {
             .collect();
         absent.sort_unstable();
         if let (Some(source), false) = (&self.source, absent.is_empty()) {
-            let more = if absent.len() > 8 { " and others" } else { "" };
-            let shown = absent.iter().take(8).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-            notes.push(format!("`{source}` also names {shown}{more}, which no mask shows: left out"));
+            let shown = shortened(absent.iter().map(|name| format!("`{name}`")), 8, Rest::Others);
+            notes.push(format!("`{source}` also names {shown}, which no mask shows: left out"));
         }
         Ok(named)
     }
@@ -355,14 +355,10 @@ impl<'a> Match<'a> {
         }
         if by_zero && (is_background(&names[0]) || given) {
             said(notes);
-            let absent: Vec<String> =
-                (0..most).filter(|at| !values.contains(&value(*at))).map(|at| format!("`{}`", names[at])).collect();
-            let shown = absent.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
+            let absent = (0..most).filter(|at| !values.contains(&value(*at))).map(|at| format!("`{}`", names[at]));
+            let shown = shortened(absent, 8, Rest::Others);
             let kept = if given { "kept as classes" } else { "left out" };
-            notes.push(format!(
-                "the names number the values from 0; no mask shows {shown}{}: {kept}",
-                if absent.len() > 8 { " and others" } else { "" }
-            ));
+            notes.push(format!("the names number the values from 0; no mask shows {shown}: {kept}"));
             return Ok(from_first(0, given));
         }
         if count == most && low == 1 && by_one {
@@ -423,6 +419,5 @@ fn plain(value: &Source, grey: bool) -> String {
 
 /// Numbers in words.
 pub(super) fn listed(numbers: &[u16]) -> String {
-    let shown = numbers.iter().take(12).map(u16::to_string).collect::<Vec<_>>().join(", ");
-    if numbers.len() > 12 { format!("{shown} and {} more", numbers.len() - 12) } else { shown }
+    shortened(numbers, 12, Rest::Counted)
 }

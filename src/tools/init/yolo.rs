@@ -7,6 +7,7 @@ use crate::dataset::Split;
 use crate::dataset::pairs::plain_stem;
 use crate::dataset::walk::children;
 use crate::error::{Error, ErrorKind, Result};
+use crate::text::{Rest, shortened};
 use crate::tools::check::Progress;
 use crate::tools::init::names::DataYaml;
 use crate::tools::init::notes::Notes;
@@ -232,8 +233,7 @@ fn masks_instead(place: &Place) -> bool {
 
 /// Numbers and names in words, the first some.
 fn listed(names: &[(u16, String)]) -> String {
-    let shown = names.iter().take(6).map(|(id, name)| format!("{id} = {name}")).collect::<Vec<_>>().join(", ");
-    if names.len() > 6 { format!("{shown}, …") } else { shown }
+    shortened(names.iter().map(|(id, name)| format!("{id} = {name}")), 6, Rest::Dots)
 }
 
 /// The file of labels as it is written, whatever letters its ending has.
