@@ -8,6 +8,7 @@ use crate::dataset::palette::Group;
 use crate::dataset::spec::{ClassSpec, Encoding, PaletteUse, Source};
 use crate::dataset::{Split, cause};
 use crate::image::{IGNORE, common_range};
+use crate::text::{Rest, shortened};
 use crate::tools::check::fault::{Example, Fault, Faults, Level};
 use crate::tools::check::mixed::Mixed;
 use crate::tools::check::objects::{close_values, objects};
@@ -148,13 +149,12 @@ fn as_colours(tally: &Tally, fault: Fault) -> Fault {
     }
     let mut seen = seen;
     seen.sort_by_key(|(_, pixels)| std::cmp::Reverse(*pixels));
-    let colours: Vec<String> = seen.iter().take(8).map(|(colour, _)| colour.to_string()).collect();
-    let more = if seen.len() > 8 { format!(" and {} more", seen.len() - 8) } else { String::new() };
+    let colours = shortened(seen.iter().map(|(colour, _)| colour), 8, Rest::Counted);
     Fault {
         remedy: "set encoding = \"rgb\" and give each class its `color`, from the labelling tool".to_string(),
         ..fault
     }
-    .cause(format!("the colours are {}{more}; the files do not say which class each of them is", colours.join(", ")))
+    .cause(format!("the colours are {colours}; the files do not say which class each of them is"))
 }
 
 /// Files show one number in different colours. Whether that is so.
@@ -164,10 +164,8 @@ fn palettes_differ(tally: &Tally, faults: &mut Faults) -> bool {
         return false;
     }
     let shows = |group: &Group| {
-        let shown =
-            group.shown.iter().take(SHOWN).map(|(number, colour)| format!("{number} = {}", Source::Rgb(*colour)));
-        let more = if group.shown.len() > SHOWN { " …" } else { "" };
-        format!("{}{more}, in {}", shown.collect::<Vec<_>>().join(", "), counted(group.files as u64, "mask"))
+        let shown = group.shown.iter().map(|(number, colour)| format!("{number} = {}", Source::Rgb(*colour)));
+        format!("{}, in {}", shortened(shown, SHOWN, Rest::Dots), counted(group.files as u64, "mask"))
     };
     let examples = groups.iter().take(SHOWN).map(|group| Example::file(&group.first).note(shows(group)));
     let remedy = format!(
@@ -392,6 +390,5 @@ fn counted(count: u64, noun: &str) -> String {
 }
 
 fn listed(names: &[&str]) -> String {
-    let shown = names.iter().take(8).copied().collect::<Vec<_>>().join(", ");
-    if names.len() > 8 { format!("{shown} and {} more", names.len() - 8) } else { shown }
+    shortened(names, 8, Rest::Counted)
 }

@@ -9,6 +9,7 @@
 
 mod asked;
 mod city_polygons;
+mod class_values;
 mod classes;
 mod coco;
 mod depth;

@@ -13,7 +13,8 @@ use crate::error::{Error, Result};
 use crate::image::draw::Canvas;
 use crate::image::raster::Area;
 use crate::image::{Labels, raster};
-use crate::tools::init::home::{home, real, way};
+use crate::text::{Rest, shortened};
+use crate::tools::init::home::{home, real, relative};
 use crate::tools::init::splits::halve;
 use crate::tools::init::used::{Flag, Used};
 use crate::tools::init::{Options, Purpose};
@@ -74,8 +75,7 @@ fn pairs(classes: &[ClassSpec]) -> String {
         }
         format!("{} = {}", values.join(" and "), class.name)
     };
-    let shown = classes.iter().take(PAIRS).map(pair).collect::<Vec<_>>().join(", ");
-    if classes.len() > PAIRS { format!("{shown} and {} more", classes.len() - PAIRS) } else { shown }
+    shortened(classes.iter().map(pair), PAIRS, Rest::Counted)
 }
 
 /// One mask to be drawn.
@@ -180,7 +180,7 @@ impl<'a> Place<'a> {
                 Error::new(format!("`{}` is not a folder", dir.display())).with_hint("give the folder of the dataset")
             );
         }
-        let prefix = Self::way(toml, options, real);
+        let prefix = Self::relative(toml, options, real);
         Ok(Self { dir, options, toml, prefix, used: Used::default() })
     }
 
@@ -190,10 +190,10 @@ impl<'a> Place<'a> {
     }
 
     /// A real path as the TOML says it: relative where the set lies so near that both are moved together.
-    fn way(toml: &Path, options: &Options, to: PathBuf) -> PathBuf {
+    fn relative(toml: &Path, options: &Options, to: PathBuf) -> PathBuf {
         match options.purpose {
             Purpose::Moment => to,
-            Purpose::Lasting | Purpose::Run => way(&real(home(toml)), &to).unwrap_or(to),
+            Purpose::Lasting | Purpose::Run => relative(&real(home(toml)), &to).unwrap_or(to),
         }
     }
 
@@ -201,7 +201,7 @@ impl<'a> Place<'a> {
     pub(super) fn path(&self, folder: &Path) -> PathBuf {
         let path = match folder.strip_prefix(self.dir) {
             Ok(below) => self.prefix.join(below),
-            Err(_) => Self::way(self.toml, self.options, real(folder)),
+            Err(_) => Self::relative(self.toml, self.options, real(folder)),
         };
         if path.as_os_str().is_empty() { PathBuf::from(".") } else { path }
     }
