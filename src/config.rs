@@ -3,6 +3,8 @@
 //! The defaults are the paper's (ADE20K, ViT-S, PWE). Unknown keys are errors that point at their line. After the file come
 //! the changes of the command line, `--set train.iterations=1000`.
 
+mod built_in;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -43,17 +45,23 @@ fn training_scale(data: &DataConfig) -> Option<[usize; 2]> {
 }
 
 impl Config {
-    /// Reads the recipe at `path` and applies `changes`, each `a.b=c`. A dataset's TOML is looked for beside the recipe,
+    /// Reads the recipe at `path` and applies `changes`, each `a.b=c`. Where no file is there, `configs/shapes/demo.toml` and the
+    /// other recipes of the project's `configs/` are the program's own. A dataset's TOML is looked for beside the recipe,
     /// then in the working directory.
     pub fn read(path: &Path, changes: &[String]) -> Result<Self> {
-        let text = files::read_text(path, files::RECIPE).map_err(|error| {
+        let text = files::read_text(path, files::RECIPE);
+        let text = text.or_else(|error| match built_in::find(path) {
+            Some(text) if error.kind() == std::io::ErrorKind::NotFound => Ok(text.to_owned()),
+            _ => Err(error),
+        });
+        let text = text.map_err(|error| {
             let hint = match path.is_dir() {
                 true => format!(
                     "this is a folder, which has no recipe yet: `structtoken train {} --plan > recipe.toml` writes one for the \
                      images in it",
                     word(path)
                 ),
-                false => "name a recipe, a TOML file as in `configs/`, or a folder of images and masks that is there: \
+                false => "name a recipe, a TOML file or one of the program's own such as configs/shapes/demo.toml, or a folder of images and masks that is there: \
                           `structtoken train DIR` plans a recipe for it"
                     .to_owned(),
             };

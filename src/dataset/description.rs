@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::dataset::label_map::LabelMap;
-use crate::dataset::spec::{DatasetSpec, MAX_CLASSES, check_range};
+use crate::dataset::spec::{ClassSpec, DatasetSpec, MAX_CLASSES, check_range};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::text::word;
@@ -82,6 +82,11 @@ impl DatasetSpec {
         if count == 0 || count > MAX_CLASSES {
             return Err(Error::new(format!("it has {count} classes; 1 to {MAX_CLASSES} are possible"))
                 .with_hint("labels are 8-bit numbers, and 255 stands for ignored pixels"));
+        }
+        let unsaid = |class: &&ClassSpec| class.name.trim().is_empty() || class.name.contains(char::is_control);
+        if let Some(class) = self.classes.iter().find(unsaid) {
+            return Err(Error::new(format!("a class has the name {:?}, which cannot be shown", class.name))
+                .with_hint("give it a name of letters, without line breaks and control characters"));
         }
         let mut names = HashSet::new();
         if let Some(twice) = self.classes.iter().find(|class| !names.insert(&class.name)) {

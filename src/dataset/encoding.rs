@@ -78,6 +78,7 @@ pub(crate) fn peaks(values: impl Iterator<Item = (Source, u64)>) -> Option<Vec<S
     }
     all.sort_by_key(|(value, pixels)| (std::cmp::Reverse(*pixels), *value));
     let total: u64 = all.iter().map(|(_, pixels)| pixels).sum();
+    let numbers = matches!(all.first(), Some((Source::Index(_), _)));
     let mut found: Vec<Peak> = Vec::new();
     for (value, pixels) in &all {
         let here = channels(value);
@@ -107,7 +108,23 @@ pub(crate) fn peaks(values: impl Iterator<Item = (Source, u64)>) -> Option<Vec<S
             }),
         }
     }
-    let numbers = matches!(all.first(), Some((Source::Index(_), _)));
+    // What lies farther from a label is far rarer still.
+    let mut at = 0;
+    while at < found.len() {
+        let far = |one: &Peak, other: &Peak| channels(&one.value)[0].abs_diff(channels(&other.value)[0]);
+        let (before, rest) = found.split_at_mut(at);
+        let one = &rest[0];
+        let of = before.iter_mut().filter(|other| numbers && far(one, other) <= 2 * NEAR);
+        match of.filter(|other| 20 * (one.pixels + one.around) <= other.pixels).min_by_key(|other| far(one, other)) {
+            None => at += 1,
+            Some(other) => {
+                other.others += 1 + one.others;
+                other.around += one.pixels + one.around;
+                other.reach = [other.reach[0].min(one.reach[0]), other.reach[1].max(one.reach[1])];
+                found.remove(at);
+            }
+        }
+    }
     // Stragglers are no labels.
     found.retain(|peak| 1000 * (peak.pixels + peak.around) >= total);
     let mut reaches: Vec<[u16; 2]> = found.iter().map(|peak| peak.reach).collect();
@@ -135,6 +152,16 @@ pub(crate) fn peaks(values: impl Iterator<Item = (Source, u64)>) -> Option<Vec<S
         peaks.sort_unstable();
         peaks
     })
+}
+
+/// The numbers that lie between those of two opposite neighbours nearly wherever they occur, as scaling with smoothing leaves
+/// them between two labels; none of labels. `values`: with their pixels, and how many of these lie so.
+pub(crate) fn rims(values: impl Iterator<Item = (Source, u64, u64)>) -> Vec<Source> {
+    // A class may be the border of another: then it is one or two.
+    const FEWEST: usize = 3;
+    let (rims, labels): (Vec<_>, Vec<_>) = values.partition(|(_, pixels, between)| 10 * between >= 7 * pixels);
+    let many = rims.len() >= FEWEST && rims.len() >= labels.len() && labels.len() >= 2;
+    if many { rims.into_iter().map(|(value, ..)| value).collect() } else { Vec::new() }
 }
 
 /// Whether numbers are steps from the first to the last, rounded as people round.
@@ -179,7 +206,32 @@ impl Groups {
     /// Whether some files count classes and others show them in greys: 0 and 1 here, 0 and 255 there. Or whether greys are
     /// of 8 bits in some and of 16 in others.
     pub(crate) fn mixed(&self) -> Option<Mixed> {
-        self.spread().or_else(|| self.widened())
+        self.spread().or_else(|| self.widened()).or_else(|| self.rounded())
+    }
+
+    /// A grey of evenly spread ones is rounded down in some files and up in others: 127 here and 128 there.
+    fn rounded(&self) -> Option<Mixed> {
+        let all: Vec<u16> = self.by_values.keys().flatten().copied().collect::<BTreeSet<u16>>().into_iter().collect();
+        let same: BTreeMap<u16, u16> =
+            all.windows(2).filter(|two| two[0] >= GREY && two[1] == two[0] + 1).map(|two| (two[1], two[0])).collect();
+        let together = |values: &[u16]| same.iter().any(|(up, down)| values.contains(up) && values.contains(down));
+        let ids: Vec<u16> = all.iter().copied().filter(|value| !same.contains_key(value)).collect();
+        if same.is_empty() || !evenly(&ids) || self.by_values.keys().any(|values| together(values)) {
+            return None;
+        }
+        let of = |has: &dyn Fn(&u16) -> bool| {
+            let mut files = self.by_values.iter().filter(|(values, _)| values.iter().any(has)).map(|(_, files)| files);
+            let (count, first) = files.next()?;
+            Some(
+                files.fold((*count, first.clone()), |(sum, first), (count, path)| {
+                    (sum + count, first.min(path.clone()))
+                }),
+            )
+        };
+        let id_files = of(&|value| same.values().any(|down| down == value))?;
+        let grey_files = of(&|value| same.contains_key(value))?;
+        let greys = all.iter().copied().filter(|value| !same.values().any(|down| down == value)).collect();
+        Some(Mixed { ids, id_files, greys, grey_files, same })
     }
 
     /// White is 255 in some files and 65535 in others.
@@ -199,7 +251,9 @@ impl Groups {
         let [(ids, id_files), (greys, grey_files)] = sides;
         let same: BTreeMap<u16, u16> =
             greys.iter().map(|grey| (*grey, ((u32::from(*grey) + 128) / 257) as u16)).collect();
-        let fits = ids.contains(&255) && greys.contains(&u16::MAX) && same.values().all(|id| ids.contains(id));
+        let white = ids.contains(&255) && greys.contains(&u16::MAX);
+        let whole = greys.len() > 1 && greys.iter().all(|grey| grey.is_multiple_of(257));
+        let fits = (white || whole) && same.values().all(|id| ids.contains(id));
         let (ids, greys) = (ids.into_iter().collect(), greys.into_iter().collect());
         fits.then_some(Mixed { ids, id_files: id_files?, greys, grey_files: grey_files?, same })
     }

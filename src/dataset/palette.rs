@@ -113,6 +113,22 @@ impl Palettes {
         self.groups.iter().find_map(|group| Some((group.first.clone(), *differs(group)?.0)))
     }
 
+    /// Two groups whose palettes look like two ways to show the same numbers: they share no colour but black, or show a number
+    /// in nearly the same one. Then neither numbers nor colours are sure to be the labels.
+    pub(crate) fn rival(&self) -> Option<[&Group; 2]> {
+        let near = |a: &[u8; 3], b: &[u8; 3]| a != b && (0..3).all(|at| a[at].abs_diff(b[at]) <= 4);
+        let colours =
+            |group: &Group| group.shown.values().filter(|colour| **colour != [0; 3]).copied().collect::<Vec<_>>();
+        let rivals = |a: &Group, b: &Group| {
+            let (of_a, of_b) = (colours(a), colours(b));
+            let apart = of_a.len() > 1 && of_b.len() > 1 && !of_a.iter().any(|colour| of_b.contains(colour));
+            let alike = a.shown.iter().any(|(n, colour)| b.shown.get(n).is_some_and(|other| near(colour, other)));
+            apart && a.shown.keys().eq(b.shown.keys()) || alike
+        };
+        let pairs = self.groups.iter().enumerate().flat_map(|(at, a)| self.groups[..at].iter().map(move |b| [b, a]));
+        pairs.into_iter().find(|[a, b]| rivals(a, b))
+    }
+
     /// Whether a number means two colours, so that numbers are no labels.
     pub(crate) fn differ(&self) -> bool {
         self.groups.len() > 1

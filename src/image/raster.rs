@@ -72,6 +72,38 @@ impl Area {
         Self::Polygons(vec![(0..corners).map(corner).collect()])
     }
 
+    /// The smallest and the largest x and y that it reaches, if that is known without its pixels. `size`: of the picture.
+    pub(crate) fn bounds(&self, size: [usize; 2]) -> Option<[[f64; 2]; 2]> {
+        match self {
+            Self::Polygons(rings) => {
+                let mut points = rings.iter().flatten();
+                let first = *points.next()?;
+                let wider = |[low, high]: [[f64; 2]; 2], point: &[f64; 2]| {
+                    let of = |pick: fn(f64, f64) -> f64, a: [f64; 2]| [pick(a[0], point[0]), pick(a[1], point[1])];
+                    [of(f64::min, low), of(f64::max, high)]
+                };
+                Some(points.fold([first; 2], wider))
+            }
+            Self::Disc([x, y], radius) => Some([[x - radius, y - radius], [x + radius, y + radius]]),
+            Self::Ellipse([x, y], [a, b]) => Some([[x - a, y - b], [x + a, y + b]]),
+            Self::Bitmap(at, bitmap) => {
+                let inflated;
+                let bytes = match bitmap {
+                    Bitmap::Bytes(bytes) => bytes,
+                    Bitmap::Deflated(packed) => {
+                        inflated = inflate(packed, size).ok()?;
+                        &inflated
+                    }
+                    Bitmap::File(_) => return None,
+                };
+                let ((width, height), _) = formats::size(Cursor::new(bytes)).ok()?;
+                let low = at.map(|corner| corner as f64);
+                Some([low, [low[0] + width as f64, low[1] + height as f64]])
+            }
+            Self::Runs { .. } | Self::Ids(..) | Self::Segments(..) => None,
+        }
+    }
+
     /// The labels of its segments, if it is a mask of these.
     pub(crate) fn segment_labels(&mut self) -> impl Iterator<Item = &mut u8> {
         let table = if let Self::Segments(_, table) = self { table.as_mut_slice() } else { &mut [] };

@@ -426,3 +426,60 @@ fn panoptic_masks_are_read_by_their_segments() {
     let talk = lab.refused(&["init", "set"], &["none of its masks is there", "called `panoptic_all`"]);
     assert!(!talk.contains("panopticapi"), "{talk}");
 }
+
+#[test]
+fn outlines_that_are_not_where_they_were_drawn_are_named() {
+    // Images were scaled after they were outlined.
+    let lab = coco_set(|all| {
+        for annotation in all["annotations"].as_array_mut().unwrap() {
+            annotation["segmentation"] = json!([[10, 8, 70, 8, 70, 60, 10, 60]]);
+        }
+    });
+    let (talk, _) = init(&lab, &[]);
+    assert!(talk.contains("beyond its border and were cut there") && talk.contains("(4)"), "{talk}");
+    // Between the centres of pixels.
+    let lab = coco_set(|all| all["annotations"][0]["segmentation"] = json!([[3.6, 3.6, 4.4, 3.6, 4.4, 4.4, 3.6, 4.4]]));
+    let (talk, _) = init(&lab, &[]);
+    assert!(talk.contains("too small to cover the centre of a pixel") && talk.contains("annotation 0"), "{talk}");
+    assert!(talk.contains("images without an outline are `background` as a whole (1): `a.jpg`"), "{talk}");
+    // A bitmap outside of its image.
+    let (mut bitmap, grey) = (Vec::new(), image::GrayImage::from_pixel(4, 4, image::Luma([255])));
+    grey.write_with_encoder(image::codecs::png::PngEncoder::new(&mut bitmap)).unwrap();
+    for (origin, said) in [([-9, -9], true), ([-2, 3], false), ([40, 3], true)] {
+        let lab = Lab::new();
+        for name in ["a", "b"] {
+            picture(&lab, &format!("set/ds/img/{name}.png"));
+            let object = json!({"classTitle": "leaf", "geometryType": "bitmap", "bitmap": {
+                "data": deflated(&bitmap), "origin": origin}});
+            let of = json!({"size": {"width": SIZE.0, "height": SIZE.1}, "objects": [object]});
+            lab.write(&format!("set/ds/ann/{name}.png.json"), of.to_string());
+        }
+        let (talk, _) = init(&lab, &[]);
+        assert_eq!(talk.contains("lie outside of their image were left out"), said, "{talk}");
+    }
+}
+
+#[test]
+fn names_that_two_folders_hold_are_asked_about() {
+    let lab = coco_set(|_| ());
+    // Masks that are called as their images are no images.
+    NAMES.iter().for_each(|name| picture(&lab, &format!("set/masks/{name}")));
+    assert_eq!(init(&lab, &[]).1.len(), 3);
+    for choice in 0..2 {
+        let lab = coco_set(|_| ());
+        NAMES.iter().for_each(|name| picture(&lab, &format!("set/others/{name}")));
+        let talk = lab.refused(&["init", "set"], &["`a.jpg`", "in `images` and in `others`"]);
+        let command = talk.split("is meant: ").nth(1).unwrap().trim().split(" or ").nth(choice).unwrap();
+        let (done, said) = crate::init_kinds::paste(&lab, command);
+        assert!(done, "{command}: {said}");
+    }
+}
+
+/// As Supervisely has bitmaps: deflated, in base 64.
+fn deflated(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    use std::io::Write as _;
+    let mut packed = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+    packed.write_all(bytes).unwrap();
+    base64::engine::general_purpose::STANDARD.encode(packed.finish().unwrap())
+}

@@ -19,6 +19,7 @@ mod heads;
 mod hints;
 mod imports;
 mod init_annotations;
+mod init_doubts;
 mod init_forms;
 mod init_kinds;
 mod init_labels;

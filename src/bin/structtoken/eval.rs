@@ -367,6 +367,9 @@ impl Work {
             SplitName::Test => (config.data.open(Split::Test)?, Split::Test.to_string()),
             SplitName::All => (all(&config)?, ALL.to_owned()),
         };
+        if opened.is_some() {
+            config.data.leftovers()?.iter().for_each(|left| talk!("note: not used: {}", left.text()));
+        }
         let dataset: Arc<dyn Dataset> = match &opened {
             Some(opened) => {
                 let folder = arguments.data.as_deref().unwrap_or(Path::new(&title));

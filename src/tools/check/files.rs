@@ -118,7 +118,10 @@ fn other_rule(
                 .toml(toml),
         );
     }
-    // A few masks only, called otherwise than the rest.
+    // A few masks only, called otherwise than the rest: no image has them.
+    let taken: HashSet<&Path> = pairs.pairs.iter().map(|pair| pair.mask.as_path()).collect();
+    let folder = base.join(&files.masks);
+    let masks: Vec<&str> = masks.into_iter().filter(|mask| !taken.contains(folder.join(mask).as_path())).collect();
     if let Some((rule, hits)) = naming::guess(&borrow(lacking), &masks, apart)
         && 2 * hits > lacking.len()
     {
@@ -133,7 +136,6 @@ fn other_rule(
         return Some(new("rename the masks exactly like their images".to_string()).cause(cause));
     }
     let (from, to, ending) = naming::guess_prefix(&borrow(lacking), &masks)?;
-    let folder = base.join(&files.masks);
     let cause = format!("images begin with `{from}` and masks with `{to}`");
     Some(new(format!("run: {}", naming::rename(&folder, &from, &to, &ending))).cause(cause))
 }

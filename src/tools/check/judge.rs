@@ -11,7 +11,7 @@ use crate::image::{IGNORE, common_range};
 use crate::text::{Rest, shortened};
 use crate::tools::check::fault::{Example, Fault, Faults, Level};
 use crate::tools::check::mixed::Mixed;
-use crate::tools::check::objects::{close_values, objects};
+use crate::tools::check::objects::{close_values, objects, smoothed_numbers};
 use crate::tools::check::tally::{SplitTally, Tally, noun};
 
 /// What to do with lines.
@@ -31,6 +31,7 @@ pub(super) fn judge(tally: &Tally, faults: &mut Faults) {
     }
     objects(tally, faults);
     close_values(tally, faults);
+    smoothed_numbers(tally, faults);
     faults.next_stage();
     same_pictures(tally, faults);
     faults.next_stage();
@@ -191,6 +192,16 @@ fn palettes_differ(tally: &Tally, faults: &mut Faults) -> bool {
 
 /// Files store the same labels in two ways. Whether that is so.
 fn mixed_encodings(tally: &Tally, faults: &mut Faults) -> bool {
+    if let Some(mirrored) = tally.kinds.mirrored() {
+        let remedy = "export the masks of one of both ways again; where the classes' `source` holds both colours of each, nothing";
+        let united = mirrored.united(|colour| tally.map.target(colour));
+        let level = if united { Level::Warning } else { Level::Fault };
+        let fault = Fault::new(level, "mixed-encodings", "masks that store labels in two different ways", remedy);
+        let examples = mirrored.sides.iter().map(|(_, first, colour)| Example::file(first).value(*colour));
+        let fewer = mirrored.sides.iter().map(|(count, ..)| *count).min().unwrap_or(0);
+        faults.add_many(fault.cause(mirrored.what()), fewer, examples);
+        return !united;
+    }
     let target = |n: u16| tally.map.target(Source::Index(n));
     let Some(Mixed { why, sides, same }) = tally.kinds.mixed(|n| target(n).is_some()) else {
         return false;

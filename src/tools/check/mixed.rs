@@ -71,7 +71,7 @@ const MAX_COUNTED: usize = 1 << 16;
 #[derive(Debug, Default)]
 struct Colours {
     masks: usize,
-    sets: BTreeSet<Vec<Source>>,
+    sets: BTreeMap<Vec<Source>, (usize, PathBuf)>,
     occur: BTreeMap<Source, usize>,
     /// Sets are not kept: there are too many, or one is too large.
     crowded: bool,
@@ -79,7 +79,7 @@ struct Colours {
 }
 
 impl Colours {
-    fn add(&mut self, colours: Vec<Source>) {
+    fn add(&mut self, colours: Vec<Source>, path: &Path) {
         self.masks += 1;
         if colours.len() > MAX_COLOURS || self.occur.len() > MAX_COUNTED {
             (self.photographs, self.crowded) = (true, true);
@@ -92,7 +92,7 @@ impl Colours {
         if self.crowded {
             self.sets.clear();
         } else {
-            self.sets.insert(colours);
+            self.sets.entry(colours).or_insert_with(|| (0, path.to_path_buf())).0 += 1;
         }
     }
 
@@ -100,7 +100,7 @@ impl Colours {
     fn objects(&self, texture: &Texture) -> Option<Objects> {
         let (values, once) = (self.occur.len(), self.occur.values().filter(|count| **count == 1).count());
         let alone = !self.photographs && values >= FEWEST && 5 * once >= 3 * values && self.masks >= 6;
-        let mut sets: Vec<&Vec<Source>> = self.sets.iter().collect();
+        let mut sets: Vec<&Vec<Source>> = self.sets.keys().collect();
         sets.sort_by_key(|set| set.len());
         let within =
             |two: &[&Vec<Source>]| two[0].len() < two[1].len() && two[0].iter().all(|one| two[1].contains(one));
@@ -113,6 +113,83 @@ impl Colours {
             _ => return None,
         };
         Some(Objects { values: self.occur.keys().copied().collect(), why, sure: false })
+    }
+
+    /// Whether red and blue are swapped in some masks: each colour is there with its mirror, and masks hold either these or
+    /// those.
+    fn mirrored(&self) -> Option<Mirrored> {
+        let mirror = |colour: &Source| match colour {
+            Source::Rgb([r, g, b]) if r != b => Some(Source::Rgb([*b, *g, *r])),
+            _ => None,
+        };
+        let all: Vec<(Source, Source)> = self.occur.keys().filter_map(|one| Some((*one, mirror(one)?))).collect();
+        // One pair may be red and blue.
+        if self.crowded || all.len() < 4 || all.iter().any(|(_, other)| !self.occur.contains_key(other)) {
+            return None;
+        }
+        // The colours of one way, beginning with one of the first mask's; the other way are their mirrors.
+        let mut one_way: BTreeSet<Source> = BTreeSet::new();
+        let turned = |mask: &[Source]| mask.iter().copied().filter(|one| mirror(one).is_some()).collect::<Vec<_>>();
+        loop {
+            let known = one_way.len();
+            for mask in self.sets.keys() {
+                let colours = turned(mask);
+                let other = |one: &Source| mirror(one).is_some_and(|other| one_way.contains(&other));
+                let (this, that) = (colours.iter().any(|one| one_way.contains(one)), colours.iter().any(other));
+                match (this, that) {
+                    (true, true) => return None,
+                    (true, false) => one_way.extend(colours),
+                    (false, true) => one_way.extend(colours.iter().filter_map(mirror)),
+                    (false, false) if one_way.is_empty() => one_way.extend(colours),
+                    (false, false) => {}
+                }
+            }
+            if one_way.len() == known {
+                break;
+            }
+        }
+        let clash = one_way.iter().any(|one| mirror(one).is_some_and(|other| one_way.contains(&other)));
+        if clash || 2 * one_way.len() != all.len() {
+            return None;
+        }
+        let side = |is_this: bool| {
+            let of =
+                |mask: &&Vec<Source>| mask.iter().any(|one| mirror(one).is_some() && one_way.contains(one) == is_this);
+            let masks: Vec<&Vec<Source>> = self.sets.keys().filter(of).collect();
+            let files = masks.iter().filter_map(|mask| self.sets.get(*mask));
+            let first = files.clone().map(|(_, path)| path).min()?.clone();
+            let colour = *masks.first()?.iter().find(|one| mirror(one).is_some())?;
+            Some((files.map(|(count, _)| count).sum(), first, colour))
+        };
+        let pairs = one_way.iter().filter_map(|one| Some((*one, mirror(one)?))).collect();
+        Some(Mirrored { sides: [side(true)?, side(false)?], pairs })
+    }
+}
+
+/// Masks in which red and blue are swapped, beside others: of both how many, the first, and one of its colours.
+#[derive(Clone, Debug)]
+pub(crate) struct Mirrored {
+    pub(crate) sides: [(usize, PathBuf, Source); 2],
+    /// All colours of the one way, with those of the other.
+    pairs: Vec<(Source, Source)>,
+}
+
+impl Mirrored {
+    /// Whether both colours of each pair stand for one class.
+    pub(crate) fn united(&self, target: impl Fn(Source) -> Option<u8>) -> bool {
+        self.pairs.iter().all(|(one, other)| target(*one).is_some() && target(*one) == target(*other))
+    }
+
+    /// The two groups in words.
+    pub(crate) fn what(&self) -> String {
+        let side = |(count, first, colour): &(usize, PathBuf, Source)| {
+            format!("{count} masks hold {colour} and the like (`{}` first)", first.display())
+        };
+        format!(
+            "red and blue are swapped in some masks: {}, and {}, and none of both ways",
+            side(&self.sides[0]),
+            side(&self.sides[1])
+        )
     }
 }
 
@@ -164,8 +241,13 @@ impl Kinds {
     }
 
     /// Adds a mask of these colours.
-    pub(crate) fn add_colours(&mut self, colours: impl Iterator<Item = Source>) {
-        self.colours.add(colours.filter(|colour| *colour != BLACK).take(MAX_COLOURS + 1).collect());
+    pub(crate) fn add_colours(&mut self, colours: impl Iterator<Item = Source>, path: &Path) {
+        self.colours.add(colours.filter(|colour| *colour != BLACK).take(MAX_COLOURS + 1).collect(), path);
+    }
+
+    /// Whether some masks of colours store them as blue, green, red.
+    pub(crate) fn mirrored(&self) -> Option<Mirrored> {
+        self.colours.mirrored()
     }
 
     /// Adds a mask with these numbers, in order.
@@ -202,7 +284,9 @@ impl Kinds {
         let same = mixed.same;
         let side = |numbers: Vec<u16>, (masks, first): (usize, PathBuf)| Side { numbers, masks, first };
         let sides = [side(mixed.ids, mixed.id_files), side(mixed.greys, mixed.grey_files)];
+        let beside = same.iter().all(|(grey, id)| *grey == id + 1);
         let why = match sides[0].numbers.contains(&255) {
+            _ if beside => "a grey is rounded down in some masks and up in others",
             true => "some masks hold greys of 8 bits, and others the same greys of 16 bits",
             false => "some masks hold small numbers, and others the same numbers spread to be seen",
         };
@@ -320,7 +404,7 @@ mod tests {
         let of = |masks: &[&[u8]], single: usize| {
             let mut kinds = Kinds::default();
             for mask in masks {
-                kinds.add_colours(mask.iter().map(|n| Source::Rgb([*n, 0, 0])));
+                kinds.add_colours(mask.iter().map(|n| Source::Rgb([*n, 0, 0])), Path::new("a.png"));
             }
             kinds.see(Texture { pixels: 100, alone: 0, values: 20, single });
             kinds.objects().map(|objects| (objects.values.len(), objects.why))

@@ -122,6 +122,21 @@ impl Report {
         self.faults.iter().filter(|fault| fault.level == level).count()
     }
 
+    /// Adds that the classes are a guess, which `init` does not make.
+    pub(crate) fn doubt(&mut self, doubt: &Error) {
+        let remedy = doubt.hint().unwrap_or("write the classes into a dataset.toml").to_string();
+        let fault =
+            Fault { count: 1, ..Fault::new(Level::Fault, "unclear-labels", doubt.to_string(), remedy).unit("set") };
+        self.faults.insert(0, fault);
+        self.ok = false;
+    }
+
+    /// Adds that files of the folder were not read.
+    pub(crate) fn not_read(&mut self, what: String) {
+        let remedy = "put files in their places, or remove them";
+        self.faults.push(Fault { count: 1, ..Fault::new(Level::Warning, "not-read", what, remedy).unit("set") });
+    }
+
     /// As a person reads it.
     pub fn text(&self) -> String {
         text::text(self)

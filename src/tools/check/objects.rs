@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::dataset::encoding::peaks;
+use crate::dataset::encoding::{peaks, rims};
 use crate::dataset::spec::Source;
 use crate::image::IGNORE;
 use crate::tools::check::fault::{Example, Fault, Faults, Level};
@@ -54,4 +54,20 @@ pub(super) fn close_values(tally: &Tally, faults: &mut Faults) {
     others.sort_by_key(|(_, sum)| std::cmp::Reverse(sum.pixels));
     let example = |(value, sum): &(&Source, &ValueTally)| Example::file(&sum.first).at(sum.at).value(**value);
     faults.add_many(fault, others.len(), others.iter().take(SHOWN).map(example));
+}
+
+/// Classes whose numbers lie between those of their neighbours nearly wherever they occur, as scaling with smoothing leaves them.
+pub(super) fn smoothed_numbers(tally: &Tally, faults: &mut Faults) {
+    let known = || tally.values.iter().filter(|(value, _)| tally.map.target(**value).is_some());
+    let rims = rims(known().map(|(value, sum)| (*value, sum.pixels, sum.between)));
+    if rims.is_empty() {
+        return;
+    }
+    let what = "values of classes or ignored ones that lie between those on both sides nearly wherever they occur, as scaling \
+                with smoothing leaves them";
+    let remedy = "export the masks again, or scale them with nearest, and describe them anew";
+    let fault = Fault::new(Level::Warning, "smoothed-values", what, remedy).unit("value");
+    let examples = known().filter(|(value, _)| rims.contains(value));
+    let example = |(value, sum): (&Source, &ValueTally)| Example::file(&sum.first).at(sum.at).value(*value);
+    faults.add_many(fault, rims.len(), examples.take(SHOWN).map(example));
 }

@@ -86,6 +86,8 @@ pub(super) struct MaskFacts {
 pub(super) struct Count {
     pub(super) pixels: u64,
     pub(super) first: usize,
+    /// Pixels of a number that lies between those of two opposite neighbours.
+    pub(super) between: u64,
 }
 
 /// A file that cannot be read.
@@ -194,7 +196,13 @@ fn read<T>(
             file: None,
             code: if scarce.is_some() { SCARCE } else { "unreadable-file" },
             what: "files that cannot be opened".to_string(),
-            remedy: scarce.unwrap_or("give yourself permission to read them, or repair the link").to_string(),
+            remedy: scarce
+                .unwrap_or(match error.kind() {
+                    std::io::ErrorKind::PermissionDenied => "give yourself permission to read them",
+                    std::io::ErrorKind::NotFound => "repair the links, which lead nowhere",
+                    _ => "replace them by files",
+                })
+                .to_string(),
             note: Some(error.to_string()),
         }
     };
@@ -239,7 +247,7 @@ fn mask(path: &Path, file: BufReader<File>, map: Option<&LabelMap>) -> Result<Ma
 fn facts(raw: &RawMask) -> MaskFacts {
     let (encoding, hash, (values, more), texture) = match raw {
         RawMask::Index { width, values, .. } => {
-            (Encoding::Index, hash(&(width, values)), numbers(values), Texture::of(values, *width, 0))
+            (Encoding::Index, hash(&(width, values)), numbers(values, *width), Texture::of(values, *width, 0))
         }
         RawMask::Rgb { width, values, .. } => {
             (Encoding::Rgb, hash(&(width, values)), colours(values), Texture::of(values, *width, [0; 3]))
@@ -274,21 +282,35 @@ fn as_colours(facts: &MaskFacts, stored: &Stored) -> Option<BTreeMap<Source, Cou
         let Source::Index(number) = value else { return None };
         let colour = colour(stored, *number)?;
         // Two numbers of one colour are one label.
-        let sum = colours.entry(Source::Rgb(colour)).or_insert(Count { pixels: 0, first: count.first });
-        *sum = Count { pixels: sum.pixels + count.pixels, first: sum.first.min(count.first) };
+        let sum = colours.entry(Source::Rgb(colour)).or_insert(Count { pixels: 0, first: count.first, between: 0 });
+        *sum = Count {
+            pixels: sum.pixels + count.pixels,
+            first: sum.first.min(count.first),
+            between: sum.between + count.between,
+        };
     }
     Some(colours)
 }
 
-fn numbers(values: &[u16]) -> (BTreeMap<Source, Count>, bool) {
+fn numbers(values: &[u16], width: usize) -> (BTreeMap<Source, Count>, bool) {
     let most = values.iter().copied().max().map_or(0, usize::from);
-    let mut counts = vec![Count { pixels: 0, first: 0 }; most + 1];
+    let mut counts = vec![Count { pixels: 0, first: 0, between: 0 }; most + 1];
     for (at, value) in values.iter().enumerate() {
         let count = &mut counts[usize::from(*value)];
         if count.pixels == 0 {
             count.first = at;
         }
         count.pixels += 1;
+    }
+    let lies = |a: u16, value: u16, b: u16| a < value && value < b || b < value && value < a;
+    let width = width.max(1);
+    let rows: Vec<&[u16]> = values.chunks_exact(width).collect();
+    for (y, row) in rows.iter().enumerate() {
+        for (x, value) in row.iter().enumerate() {
+            let across = x > 0 && x + 1 < width && lies(row[x - 1], *value, row[x + 1]);
+            let down = || y > 0 && y + 1 < rows.len() && lies(rows[y - 1][x], *value, rows[y + 1][x]);
+            counts[usize::from(*value)].between += u64::from(across || down());
+        }
     }
     let found = counts.into_iter().enumerate().filter(|(_, count)| count.pixels > 0);
     (found.map(|(value, count)| (Source::Index(value as u16), count)).collect(), false)
@@ -303,7 +325,7 @@ fn colours(values: &[[u8; 3]]) -> (BTreeMap<Source, Count>, bool) {
         match counts.get_mut(&run[0]) {
             Some(count) => count.pixels += run.len() as u64,
             None if full => more = true,
-            None => drop(counts.insert(run[0], Count { pixels: run.len() as u64, first: at })),
+            None => drop(counts.insert(run[0], Count { pixels: run.len() as u64, first: at, between: 0 })),
         }
         at += run.len();
     }

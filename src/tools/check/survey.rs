@@ -64,6 +64,8 @@ pub(crate) struct Survey {
 pub(crate) struct ValueCount {
     pub(crate) pixels: u64,
     pub(crate) masks: usize,
+    /// Pixels of a number that lies between those of two opposite neighbours.
+    pub(crate) between: u64,
 }
 
 impl Survey {
@@ -130,7 +132,7 @@ pub(crate) fn survey(masks: &[PathBuf], tolerance: Option<u8>, progress: Progres
                 survey.texture.add(facts.texture);
                 survey.kinds.see(facts.texture);
                 if facts.encoding == Encoding::Rgb {
-                    survey.kinds.add_colours(facts.values.keys().copied());
+                    survey.kinds.add_colours(facts.values.keys().copied(), path);
                 }
             }
             let values = match facts.encoding {
@@ -170,11 +172,13 @@ pub(crate) fn survey(masks: &[PathBuf], tolerance: Option<u8>, progress: Progres
                 let sum = survey.all_colours.entry(*value).or_default();
                 sum.pixels += count.pixels;
                 sum.masks += 1;
+                sum.between += count.between;
             }
             for (value, count) in facts.values {
                 let sum = values.entry(value).or_default();
                 sum.pixels += count.pixels;
                 sum.masks += 1;
+                sum.between += count.between;
             }
             match (&survey.palette, facts.palette) {
                 (None, palette) => survey.palette = palette,
@@ -266,7 +270,7 @@ mod tests {
 
     #[test]
     fn values_of_jpegs_are_gathered_at_the_common_ones() {
-        let count = |pixels| ValueCount { pixels, masks: 1 };
+        let count = |pixels| ValueCount { pixels, masks: 1, between: 0 };
         let mut values: BTreeMap<Source, ValueCount> = [(0, 900), (3, 40), (15, 5), (128, 2), (249, 30), (255, 700)]
             .map(|(n, pixels)| (Source::Index(n), count(pixels)))
             .into();

@@ -73,6 +73,8 @@ pub(super) struct SplitTally {
 pub(super) struct ValueTally {
     pub(super) pixels: u64,
     pub(super) masks: u64,
+    /// Pixels of a number that lies between those of two opposite neighbours.
+    pub(super) between: u64,
     pub(super) first: PathBuf,
     pub(super) at: [usize; 2],
 }
@@ -228,7 +230,7 @@ impl<'a> Tally<'a> {
         if self.spec.join.is_none() {
             match self.spec.encoding {
                 Encoding::Index => self.kinds.add(numbers.collect(), &pair.mask),
-                Encoding::Rgb => self.kinds.add_colours(values.keys().copied()),
+                Encoding::Rgb => self.kinds.add_colours(values.keys().copied(), &pair.mask),
             }
             self.kinds.see(mask.texture);
         }
@@ -240,13 +242,20 @@ impl<'a> Tally<'a> {
                 Some(sum) => Some(sum),
                 None if full => None,
                 None => {
-                    let first = ValueTally { pixels: 0, masks: 0, first: pair.mask.clone(), at: place(count.first) };
+                    let first = ValueTally {
+                        pixels: 0,
+                        masks: 0,
+                        between: 0,
+                        first: pair.mask.clone(),
+                        at: place(count.first),
+                    };
                     Some(self.values.entry(*value).or_insert(first))
                 }
             };
             if let Some(sum) = sum {
                 sum.pixels += count.pixels;
                 sum.masks += 1;
+                sum.between += count.between;
             }
             match self.map.target(*value) {
                 Some(label) => {

@@ -1,7 +1,7 @@
 //! Which of the values that masks hold stand for classes, and which for pixels to ignore.
 
 use crate::dataset::cause::STRAY;
-use crate::dataset::encoding::{Mixed, Reading, mark, reading};
+use crate::dataset::encoding::{Mixed, Reading, mark, reading, rims};
 use crate::dataset::spec::{Encoding, MAX_CLASSES, Source};
 use crate::error::Error;
 use crate::text::{Rest, shortened};
@@ -118,11 +118,22 @@ impl<'a> ClassValues<'a> {
                 survey.palettes.groups[0].first.display(),
                 survey.palettes.groups[1].first.display()
             )
+        } else if let Some([a, b]) = survey.palettes.rival().filter(|_| survey.by_colour()) {
+            format!(
+                "palettes show the same numbers in other colours, in `{}` ({} masks) and `{}` ({} masks): numbers or colours may be \
+                 the labels",
+                a.first.display(),
+                a.files,
+                b.first.display(),
+                b.files
+            )
         } else if let Some(mixed) = survey.kinds.shifted(|_| true).filter(|_| survey.rgb == 0) {
             let [a, b] = mixed.sides.map(|side| side.text());
             format!("{}: {a}; {b}", mixed.why)
         } else if survey.index > 0 && survey.rgb > 0 && !survey.by_colour() {
             format!("{} masks hold numbers, and {} hold colours", survey.index, survey.rgb)
+        } else if let Some(mirrored) = survey.kinds.mirrored() {
+            mirrored.what()
         } else {
             return;
         };
@@ -132,7 +143,10 @@ impl<'a> ClassValues<'a> {
     /// Masks that were smoothed, or saved as JPEG. Returns the values that only smoothing made.
     fn doubt_edges(&mut self) -> Vec<Source> {
         let (all, told) = (self.survey.values(), &self.names.told);
-        let smooth = suspect::smoothed(all, self.pixels(), told);
+        let mut smooth = suspect::smoothed(all, self.pixels(), told);
+        if smooth.is_empty() {
+            smooth = rims(all.iter().map(|(value, count)| (*value, count.pixels, count.between)));
+        }
         if smooth.is_empty() {
             // Smoothed edges are near their ends too.
             self.doubt = suspect::lossy(self.survey, all, told.len(), &self.check).or(self.doubt.take());
@@ -225,7 +239,9 @@ impl<'a> ClassValues<'a> {
             let meant = number == Some(255) || self.names.told.contains_key(value) || self.is_chosen(value);
             // A rare class with a name is no slip.
             let meant = meant || number.is_some_and(|n| usize::from(n) < self.names.positions());
-            count.pixels < STRAY && all_pixels > 100 * STRAY && !meant
+            // Beside the values that stay apart, compression leaves mixtures of two.
+            let mixture = self.survey.jpegs > 0 && 1000 * count.pixels <= all_pixels;
+            (count.pixels < STRAY || mixture) && all_pixels > 100 * STRAY && !meant
         };
         let (slips, left): (Vec<_>, Vec<_>) = self.left.iter().copied().partition(is_slip);
         self.left = left;
@@ -234,10 +250,12 @@ impl<'a> ClassValues<'a> {
             self.doubt.get_or_insert(error);
         } else if !slips.is_empty() {
             let shown: Vec<String> = slips.iter().map(|(value, count)| format!("{value} ({})", count.pixels)).collect();
-            self.notes.push(format!(
-                "values with fewer than {STRAY} pixels in all masks are taken for slips of the pen and ignored: {}",
-                shown.join(", ")
-            ));
+            let what = match self.survey.jpegs {
+                0 => format!("values with fewer than {STRAY} pixels in all masks are taken for slips of the pen"),
+                _ => "values with fewer than a thousandth of all pixels are taken for what JPEG mixes at edges"
+                    .to_string(),
+            };
+            self.notes.push(format!("{what} and ignored: {}", shown.join(", ")));
             self.ignore.extend(slips.iter().map(|(value, _)| *value));
         }
     }

@@ -15,6 +15,7 @@ use crate::tools::init::json::{Id, Object, side, with_keys};
 use crate::tools::init::notes::Notes;
 use crate::tools::init::outlines::{Outlined, Outlines, label};
 use crate::tools::init::pictures::{Found, Pictures, folder_of};
+use crate::tools::init::places::MASKS;
 use crate::tools::init::plan::{Place, Plan};
 use crate::tools::init::splits::split_mentioned;
 
@@ -239,11 +240,21 @@ pub(super) fn images(
     let hits = |folder: &str| sample.iter().filter(|name| pictures.has(&below(folder, name))).count();
     let common = |folder: &str| folder.split('/').zip(near.split('/')).take_while(|(a, b)| a == b).count();
     let split_fits = |folder: &str| split.is_some() && split_mentioned(folder) == split;
-    let best = folders
-        .iter()
-        .map(|folder| (hits(folder), split_fits(folder), common(folder), std::cmp::Reverse(folder.len()), *folder))
-        .max();
-    let folder = best.filter(|best| best.0 > 0).map_or("", |best| best.4);
+    // Masks may be called as their images.
+    let of_masks = |folder: &str| folder.split('/').any(|part| MASKS.contains(&part.to_lowercase().as_str()));
+    let rank = |folder: &&&str| (hits(folder), !of_masks(folder), split_fits(folder), common(folder));
+    let best = folders.iter().max_by_key(|folder| (rank(folder), std::cmp::Reverse((folder.len(), **folder))));
+    let folder = best.filter(|folder| hits(folder) > 0).map_or("", |folder| *folder);
+    if let Some(other) =
+        folders.iter().find(|other| **other != folder && hits(other) > 0 && rank(other) == rank(&&folder))
+    {
+        let choose = |folder: &str| pictures.again(folder);
+        return Err(Error::new(format!(
+            "`{}` names the image `{first}`, which is in `{folder}` and in `{other}`",
+            path.display()
+        ))
+        .with_hint(format!("say which folder is meant: {} or {}", choose(folder), choose(other))));
+    }
     let mut places = Vec::new();
     let (mut unusable, mut reason, mut absent) = (0, None, None);
     for name in written {

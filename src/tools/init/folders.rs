@@ -40,9 +40,9 @@ pub(super) fn untold(folder: &Path, doubt: Doubt) -> Error {
         .with_hint(hint)
 }
 
-/// The same where values are doubtful, for a check to say how.
-pub(super) fn plan_leniently(place: &Place, progress: Progress) -> Result<Option<Plan>> {
-    Ok(describe(place, progress)?.map(|(plan, _)| plan))
+/// The same where values are doubtful, with the doubt, for a check to say how.
+pub(super) fn plan_leniently(place: &Place, progress: Progress) -> Result<Option<(Plan, Option<Error>)>> {
+    Ok(describe(place, progress)?.map(|(plan, doubt)| (plan, doubt.map(|doubt| untold(place.dir, doubt)))))
 }
 
 /// The plan, and why the masks may be no labels.
@@ -94,6 +94,7 @@ fn describe(place: &Place, progress: Progress) -> Result<Option<(Plan, Option<Do
     }
     if let (None, Some(given), Some((best, count))) = (&found.doubt, plan.spec.jpeg_tolerance, survey.better_tolerance)
         && count != plan.spec.classes.len()
+        && best != given
     {
         plan.notes.push(format!(
             "a tolerance of {given} tells {} values apart, and {count} keep apart best: {}",

@@ -142,6 +142,7 @@ pub fn detect_format(folder: &Path, toml: &Path, options: &Options, progress: Pr
             place.refuse_unused(&plan.kind)?;
             depth::note(&place, &mut plan, progress);
             plan.notes.extend(unused::note(&place, &plan));
+            plan.notes.extend(unused::not_files(&place));
             return Ok(plan);
         }
     }
@@ -157,11 +158,11 @@ pub fn check_folder(folder: &Path, progress: Progress) -> Result<Report> {
     let options = Options::default();
     let place = Place::new(folder, &toml, &options)?;
     // Sets with lists and values of their own first; of others, the check says why values are no labels.
-    let plan = match known::plan(&place, progress)?.or(voc::plan(&place, progress)?) {
-        Some(plan) => plan,
+    let (plan, doubt) = match known::plan(&place, progress)?.or(voc::plan(&place, progress)?) {
+        Some(plan) => (plan, None),
         None => match folders::plan_leniently(&place, progress)? {
-            Some(plan) => plan,
-            None => detect_format(folder, &toml, &options, progress)?,
+            Some(found) => found,
+            None => (detect_format(folder, &toml, &options, progress)?, None),
         },
     };
     if !plan.jobs.is_empty() {
@@ -189,7 +190,15 @@ pub fn check_folder(folder: &Path, progress: Progress) -> Result<Report> {
     {
         spec.val = None;
     }
-    check::check(&spec, None, progress)
+    let mut report = check::check(&spec, None, progress)?;
+    // What `init` asks is no less open here, where nothing else stops training.
+    if let (Some(doubt), true) = (doubt, report.ok) {
+        report.doubt(&doubt);
+    }
+    if let Some(what) = unused::not_files(&place) {
+        report.not_read(what);
+    }
+    Ok(report)
 }
 
 /// Draws the masks of a plan and writes its lists and its TOML; returns what was written, the TOML last. With `replace`,

@@ -112,7 +112,18 @@ impl DataYaml {
     /// Reads the file; aliases and sizes are bounded by the parser.
     pub(super) fn read(path: &Path, place: &Place) -> Result<Self> {
         let text = read::text(path, Some(place))?;
-        serde_saphyr::from_str(&text).map_err(|e| Error::file("understand", path, e.to_string()))
+        serde_saphyr::from_str(&text).map_err(|e| {
+            let what = e.to_string();
+            let error = Error::file("understand", path, what.clone());
+            // Of a list with something else in it, the parser says no more than that.
+            if what.contains("enum Names") {
+                return error.with_hint(
+                    "`names` is a list of text, or text by number: put names such as yes, no, null or ~ in quotes, as in `names: \
+                     ['yes', 'no']`",
+                );
+            }
+            error
+        })
     }
 
     /// What stands for it in an export of Label Studio: `classes.txt` beside `images` and `labels`.

@@ -194,12 +194,14 @@ impl Drawing<'_> {
             self.reach.add(&one, canvas.size);
         }
         one.areas.retain(|(area, _, which)| {
-            let outside = lies_outside(area, if self.normalised { [1, 1] } else { canvas.size });
-            if outside {
-                let place = format!("{which} of `{}`", one.source.display());
-                self.notes.add("annotations that lie outside of their image were left out", place);
-            }
-            !outside
+            let (kept, said) = match lies(area, self.normalised, canvas.size) {
+                Lies::Inside => return true,
+                Lies::Outside => (false, "annotations that lie outside of their image were left out"),
+                Lies::Between => (false, "annotations too small to cover the centre of a pixel were left out"),
+                Lies::Across => (true, ACROSS),
+            };
+            self.notes.add(said, format!("{which} of `{}`", one.source.display()));
+            kept
         });
         // Of a file that is not there, its form says so.
         if one.areas.is_empty() && one.source.is_file() {
@@ -326,14 +328,42 @@ fn one_spelling(
     left
 }
 
-/// Whether no pixel of a picture of that size can lie inside of the outline.
-fn lies_outside(area: &Area, [width, height]: [usize; 2]) -> bool {
-    let Area::Polygons(rings) = area else { return false };
-    let points = || rings.iter().flatten();
-    let beyond = |axis: usize, side: usize| {
-        points().all(|point| point[axis] <= 0.0) || points().all(|point| point[axis] >= side as f64)
+/// What is said of outlines that are mostly drawn, but not where they belong.
+const ACROSS: &str = "outlines reach more than a tenth of the image's size beyond its border and were cut there; if the images \
+                      were scaled after they were outlined, export the outlines anew";
+
+/// Where an outline lies in its picture.
+#[derive(Debug, PartialEq)]
+enum Lies {
+    Inside,
+    /// Outside of it, whole.
+    Outside,
+    /// Between the centres of pixels, so that it covers none.
+    Between,
+    /// Far across its border.
+    Across,
+}
+
+/// Where an outline lies in a picture of that size, by what it reaches. `normalised`: its coordinates are fractions.
+fn lies(area: &Area, normalised: bool, size: [usize; 2]) -> Lies {
+    const FAR: f64 = 0.1;
+    let Some([low, high]) = area.bounds(size) else { return Lies::Inside };
+    let axis = |at: usize| {
+        let side = size[at] as f64;
+        let scale = if normalised { side } else { 1.0 };
+        (low[at] * scale, high[at] * scale, side)
     };
-    points().next().is_some() && (beyond(0, width) || beyond(1, height))
+    let axes = [axis(0), axis(1)];
+    let far = |(low, high, side): (f64, f64, f64)| low < -FAR * side || high > (1.0 + FAR) * side;
+    if axes.iter().any(|(low, high, side)| *high <= 0.0 || low >= side) {
+        Lies::Outside
+    } else if axes.iter().any(|(low, high, _)| (low - 0.5).ceil() > (high - 0.5).floor()) {
+        Lies::Between
+    } else if axes.into_iter().any(far) {
+        Lies::Across
+    } else {
+        Lies::Inside
+    }
 }
 
 /// Width and height of a picture as it is stored, and how EXIF turns it.

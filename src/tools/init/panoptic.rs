@@ -38,7 +38,8 @@ struct Picture {
 /// All segments of an image.
 #[derive(Deserialize)]
 struct Annotation {
-    image_id: Id,
+    #[serde(default)]
+    image_id: Option<Id>,
     /// The mask.
     #[serde(default)]
     file_name: Option<String>,
@@ -99,7 +100,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
             .map(|(id, at)| (id, label(at)))
             .collect();
         let annotated: HashMap<&Id, &Annotation> =
-            file.annotations.iter().map(|Object(one)| (&one.image_id, one)).collect();
+            file.annotations.iter().filter_map(|Object(one)| Some((one.image_id.as_ref()?, one))).collect();
         // Masks lie in a folder called as the file, or beside it.
         let near = name.trim_end_matches(".json");
         let mut outlined: Vec<Outlined> = Vec::new();

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::dataset::Split;
 use crate::dataset::pairs::plain_stem;
 use crate::error::{Error, ErrorKind, Result};
+use crate::text::word;
 use crate::tools::init::notes::Notes;
 use crate::tools::init::plan::Place;
 use crate::tools::init::splits::in_split;
@@ -17,6 +18,8 @@ pub(super) struct Pictures {
     root: PathBuf,
     /// What to do where a picture is not there.
     elsewhere: String,
+    /// The command that names a folder of images, in the place of DIR.
+    command: String,
     /// Sorted.
     names: Vec<String>,
     /// By file name, in small letters.
@@ -46,16 +49,21 @@ impl Pictures {
         let found = place.files(root).into_iter().map(|(name, _)| name);
         let command = place.again(false, |options| options.images = Some("DIR".into()));
         let elsewhere = format!("add the image, or remove its annotations; if images are elsewhere, in DIR: {command}");
-        Self::new(root, elsewhere, found.filter(|name| plain_stem(name).is_some()).collect())
+        Self::new(root, elsewhere, command, found.filter(|name| plain_stem(name).is_some()).collect())
     }
 
-    fn new(root: &Path, elsewhere: String, mut names: Vec<String>) -> Self {
+    fn new(root: &Path, elsewhere: String, command: String, mut names: Vec<String>) -> Self {
         names.sort();
         let mut by_file: HashMap<String, Vec<usize>> = HashMap::new();
         for (at, name) in names.iter().enumerate() {
             by_file.entry(file_name(name).to_lowercase()).or_default().push(at);
         }
-        Self { root: root.to_path_buf(), elsewhere, names, by_file }
+        Self { root: root.to_path_buf(), elsewhere, command, names, by_file }
+    }
+
+    /// The command that takes the images of a folder below the root.
+    pub(super) fn again(&self, folder: &str) -> String {
+        self.command.replace("DIR", &word(&self.root.join(folder)))
     }
 
     pub(super) fn root(&self) -> &Path {
@@ -199,7 +207,12 @@ mod tests {
 
     fn pictures() -> Pictures {
         let names = ["a.png", "images/a.png", "images/b.JPG", "images/one/c.png", "images/two/c.png", "odd\\name.png"];
-        Pictures::new(Path::new("/nowhere/set"), "add it".to_string(), names.map(str::to_string).to_vec())
+        Pictures::new(
+            Path::new("/nowhere/set"),
+            "add it".to_string(),
+            String::new(),
+            names.map(str::to_string).to_vec(),
+        )
     }
 
     #[test]

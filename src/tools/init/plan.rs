@@ -7,6 +7,7 @@ use image::metadata::Orientation;
 
 use crate::dataset::Split;
 use crate::dataset::folder::one_pair;
+use crate::dataset::pairs::plain_stem;
 use crate::dataset::spec::{ClassSpec, DatasetSpec, Encoding, Source, SplitSpec};
 use crate::dataset::walk::{children, walk};
 use crate::error::{Error, Result};
@@ -226,6 +227,10 @@ impl<'a> Place<'a> {
         classes: Vec<ClassSpec>,
         parts: Vec<Part>,
     ) -> Result<Plan> {
+        if let Some(class) = classes.iter().find(|class| class.name.contains(char::is_control)) {
+            return Err(Error::new(format!("a class has the name {:?}, which holds control characters", class.name))
+                .with_hint("remove them from the file that names the classes"));
+        }
         let (name, file) = (self.name(), self.toml.to_path_buf());
         let spec = DatasetSpec {
             name,
@@ -259,7 +264,8 @@ impl<'a> Place<'a> {
         Ok(plan)
     }
 
-    /// Files below `folder`, without masks that an earlier look has drawn.
+    /// Files below `folder`, without masks that an earlier look has drawn, and without links that lead nowhere but pictures, of
+    /// which an image or a mask is missed.
     pub(super) fn files(&self, folder: &Path) -> Vec<(String, PathBuf)> {
         let mut files = walk(folder).files;
         let mut drawn: Vec<String> = Vec::new();
@@ -270,7 +276,10 @@ impl<'a> Place<'a> {
                 drawn.push(format!("{below}/"));
             }
         }
-        files.retain(|(name, _)| !drawn.iter().any(|drawn| name.starts_with(drawn.as_str())));
+        files.retain(|(name, path)| {
+            let is_there = plain_stem(name).is_some() || path.is_file();
+            is_there && !drawn.iter().any(|drawn| name.starts_with(drawn.as_str()))
+        });
         files
     }
 

@@ -28,7 +28,11 @@ pub(super) fn bytes(path: &Path) -> Result<Vec<u8>> {
 
 fn limited(path: &Path, most: u64) -> Result<Vec<u8>> {
     files::read(path, most).map_err(|error| {
-        Error::file("read", path, error).with_hint("give yourself permission to read it, or move it out of the folder")
+        let hint = match error.kind() {
+            std::io::ErrorKind::PermissionDenied => "give yourself permission to read it, or move it out of the folder",
+            _ => "move it out of the folder",
+        };
+        Error::file("read", path, error).with_hint(hint)
     })
 }
 

@@ -136,6 +136,13 @@ fn coco(path: &Path) -> Option<String> {
         }
         // A list of annotations alone, as programs write their predictions.
         let start = read::start(path, 1 << 14).ok()?;
+        if start.trim_start().starts_with('[') && start.contains("\"annotations\"") && start.contains("\"predictions\"")
+        {
+            return Some(format!(
+                "`{shown}` is a project of Label Studio with predictions and no annotations: submit the tasks there, which makes \
+                 annotations of their predictions, and export again"
+            ));
+        }
         let labels = ["\"polygonlabels\"", "\"brushlabels\"", "\"rectanglelabels\"", "\"ellipselabels\""];
         if start.trim_start().starts_with('[') && labels.iter().any(|key| start.contains(key)) {
             return Some(format!(

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::dataset::walk::walk;
 use crate::error::Error;
 use crate::text::{Rest, shortened, word};
+use crate::tools::init::home::real;
 use crate::tools::init::places::{candidates, is_picture};
 use crate::tools::init::plan::{Place, Plan, folders_in};
 use crate::tools::init::unknown;
@@ -25,7 +26,9 @@ pub(super) fn note(place: &Place, plan: &Plan) -> Option<String> {
         let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
         if !is_picture(&name)
             || read.contains(path.as_path())
-            || used.iter().any(|used| root.join(folder).starts_with(used))
+            || used
+                .iter()
+                .any(|used| root.join(folder).starts_with(used) || real(&root.join(folder)).starts_with(real(used)))
         {
             continue;
         }
@@ -39,6 +42,27 @@ pub(super) fn note(place: &Place, plan: &Plan) -> Option<String> {
     let shown = shortened(counts.iter().map(in_words), SHOWN, Rest::Others);
     let all: usize = counts.values().sum();
     Some(format!("pictures of other folders are not used ({all}): {shown}"))
+}
+
+/// Endings of files that say something of a set beside its pictures.
+const SAYING: [&str; 9] = ["txt", "csv", "tsv", "json", "yaml", "yml", "xml", "names", "toml"];
+
+/// Files that could say something of the set and cannot be read, for they are links that lead nowhere, pipes or devices.
+pub(super) fn not_files(place: &Place) -> Option<String> {
+    let walked = walk(place.dir);
+    let says = |path: &&PathBuf| {
+        path.extension().is_some_and(|ending| SAYING.iter().any(|one| ending.eq_ignore_ascii_case(one)))
+    };
+    let nowhere = walked.files.iter().map(|(_, path)| path).filter(|path| path.is_symlink() && !path.exists());
+    let all: Vec<&PathBuf> = nowhere.chain(&walked.special).filter(says).collect();
+    if all.is_empty() {
+        return None;
+    }
+    let shown = shortened(all.iter().map(|path| format!("`{}`", path.display())), SHOWN, Rest::Others);
+    Some(format!(
+        "links that lead nowhere, pipes and devices are not read, whatever they are called ({}): {shown}",
+        all.len()
+    ))
 }
 
 /// Folders below that hold images and masks side by side: each as its path, with the names of both.

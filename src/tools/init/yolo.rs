@@ -37,6 +37,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
         boxes: 0,
         outlines: 0,
         beyond: Vec::new(),
+        held: BTreeSet::new(),
     };
     let mut groups = Vec::new();
     let (mut images, mut any_read) = (0, false);
@@ -74,7 +75,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     if !any_read && masks_instead(place) {
         return Ok(None);
     }
-    refuse_unusable(&reader, images, &groups)?;
+    refuse_unusable(&reader, &names, images, &groups)?;
     let Reader { mut notes, ids, .. } = reader;
     if let Some(count) = yaml.nc.filter(|count| *count != ids.len()) {
         notes.add(
@@ -165,9 +166,33 @@ fn labelled(
     Ok(Labelled { root, outlined, read: read.len(), has_labels })
 }
 
-/// Fails where what was read cannot be masks: coordinates in pixels, boxes alone, or nothing.
-fn refuse_unusable(reader: &Reader, images: usize, groups: &[(Option<Split>, PathBuf, Vec<Outlined>)]) -> Result<()> {
-    let Reader { yaml: file, place, boxes, outlines, beyond, .. } = reader;
+/// Fails where what was read cannot be masks: numbers of classes that count from 1, coordinates in pixels, boxes alone, or
+/// nothing.
+fn refuse_unusable(
+    reader: &Reader,
+    names: &[String],
+    images: usize,
+    groups: &[(Option<Split>, PathBuf, Vec<Outlined>)],
+) -> Result<()> {
+    let Reader { yaml: file, place, boxes, outlines, beyond, ids, held, .. } = reader;
+    let from_0 = ids.iter().copied().eq(0..ids.len() as u16);
+    if from_0 && !held.contains(&0) && held.last().is_some_and(|last| usize::from(*last) == ids.len()) {
+        let from = |first: usize| {
+            let named = names.iter().enumerate().map(|(at, name)| format!("{}: {name}", at + first));
+            format!("{{{}}}", named.collect::<Vec<_>>().join(", "))
+        };
+        let count = if names.len() == 1 { "1 class".to_string() } else { format!("{} classes", names.len()) };
+        return Err(Error::new(format!(
+            "`{}` names {count}, counted from 0, and the labels hold the numbers 1 to {}, and no 0: they count from 1, or a \
+             name is missing",
+            file.display(),
+            ids.len()
+        ))
+        .with_hint(format!(
+            "if they count from 1, say so there: `names: {}`; or add the name that is missing",
+            from(1)
+        )));
+    }
     let (boxes, outlines) = (*boxes, *outlines);
     if let Some(first) = beyond.first().filter(|_| beyond.len() * 2 > images || outlines == 0) {
         let (are, hint) = Beyond::meant(beyond, place, false);

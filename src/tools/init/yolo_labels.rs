@@ -1,6 +1,7 @@
 //! The text files of YOLO: a polygon a line, as fractions of width and height.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::error::{Error, Result};
@@ -24,6 +25,8 @@ pub(super) struct Reader<'a> {
     pub(super) outlines: usize,
     /// Files with coordinates beyond 1.
     pub(super) beyond: Vec<Beyond>,
+    /// All numbers of classes that the files hold.
+    pub(super) held: BTreeSet<u16>,
 }
 
 /// A file with coordinates beyond 1.
@@ -95,7 +98,9 @@ impl Reader<'_> {
             let id = words.next().unwrap_or_default();
             // Some exporters write whole numbers as 3.0.
             let class = id.parse::<f64>().ok().filter(|id| id.fract() == 0.0 && (0.0..65536.0).contains(id));
-            let class = class.and_then(|class| self.ids.iter().position(|id| *id == class as u16));
+            let class = class.map(|class| class as u16);
+            self.held.extend(class);
+            let class = class.and_then(|class| self.ids.iter().position(|id| *id == class));
             let Some(class) = class else {
                 return Err(wrong(format!("has the class `{id}`")).with_hint(format!(
                     "`{}` names {}, counted from 0: name all of them there",
