@@ -153,8 +153,10 @@ impl Dinov3Config {
         self.plain().activations(grid)
     }
 
+    /// As of a plain one, and the rotations of a head.
     pub(super) fn kept_activations(&self, grid: (usize, usize)) -> usize {
-        self.plain().kept_activations(grid)
+        let (dim, _, heads) = self.dims();
+        self.plain().kept_activations(grid) + grid.0 * grid.1 * dim / heads
     }
 
     pub(super) fn init(&self, init: &mut Init) -> Dinov3 {

@@ -26,6 +26,8 @@ pub fn count_macs<T>(f: impl FnOnce() -> T) -> (T, u64) {
 
 /// What `f` gives, and the bytes of all that the kernels of this thread kept meanwhile for their gradients, weights too. A buffer that
 /// several keep counts once. Operations that Burn differentiates itself are not seen; on other devices than the CPU that is all.
+/// It takes the pass itself, in its full memory: what has to be known before a pass is computed from the network's shape (`kept_activations`
+/// of a backbone), which the tests hold to this.
 pub fn count_kept<T>(f: impl FnOnce() -> T) -> (T, usize) {
     let before = KEPT.replace(Some(Buffers::new()));
     let found = f();
