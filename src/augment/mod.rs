@@ -31,6 +31,7 @@ use crate::rng::Rng;
 /// How training samples are varied.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct AugmentConfig {
     /// Random resizing; `"none"` in TOML keeps the size.
     #[serde(serialize_with = "write_resize", deserialize_with = "read_resize")]

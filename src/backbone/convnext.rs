@@ -63,6 +63,7 @@ impl ConvnextSize {
 /// Configuration of [`Convnext`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct ConvnextConfig {
     /// Channels and blocks of all stages at once; each can be overridden.
     pub size: ConvnextSize,
@@ -162,10 +163,20 @@ impl ConvnextConfig {
         waiting + self.block_activations(grid, features.stride())
     }
 
-    /// A block keeps the inputs of its four operations.
+    /// What the kernels keep for the gradients: patches; the inputs of convolutions, norms and linear layers; in each block the
+    /// hidden channels on both sides of their GELU and the branch before its scale; two moments a norm.
     pub(super) fn kept(&self, grid: (usize, usize), stride: usize, last: usize) -> usize {
-        let blocks = self.stages().into_iter().zip(self.depths()).take(last + 1);
-        blocks.map(|(level, depth)| depth * (3 + RATIO) * level.channels * level.pixels(grid, stride)).sum()
+        const PATCH: usize = 3 * 4 * 4;
+        let (stages, block) = (self.stages(), |c: usize| (4 + 2 * RATIO) * c + 2);
+        let pixels = |i: usize| stages[i].pixels(grid, stride);
+        let kept = stages.iter().zip(self.depths()).take(last + 1).enumerate().map(|(i, (level, depth))| {
+            let before = match i.checked_sub(1).map(|above| (stages[above].channels, pixels(above))) {
+                None => pixels(0) * (PATCH + level.channels + 2),
+                Some((c, finer)) => finer * (c + 2) + pixels(i) * 4 * c,
+            };
+            before + depth * block(level.channels) * pixels(i)
+        });
+        kept.sum()
     }
 
     pub(super) fn kept_activations(&self, grid: (usize, usize)) -> usize {

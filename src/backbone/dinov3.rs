@@ -38,6 +38,7 @@ pub enum Dinov3Size {
 /// Configuration of [`Dinov3`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct Dinov3Config {
     /// Width, depth, heads and the kind of MLP at once; each can be overridden.
     pub size: Dinov3Size,
@@ -152,8 +153,10 @@ impl Dinov3Config {
         self.plain().activations(grid)
     }
 
+    /// As of a plain one, and the rotations of a head.
     pub(super) fn kept_activations(&self, grid: (usize, usize)) -> usize {
-        self.plain().kept_activations(grid)
+        let (dim, _, heads) = self.dims();
+        self.plain().kept_activations(grid) + grid.0 * grid.1 * dim / heads
     }
 
     pub(super) fn init(&self, init: &mut Init) -> Dinov3 {

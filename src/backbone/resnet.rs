@@ -24,6 +24,7 @@ const EXPANSION: usize = 4;
 /// Configuration of [`Resnet`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct ResnetConfig {
     /// The published network of so many layers: 18, 34, 50, 101 or 152.
     pub layers: usize,
@@ -155,14 +156,25 @@ impl ResnetConfig {
         waiting + self.block_activations(grid, features.stride())
     }
 
-    /// Each convolution keeps its input, and each norm.
+    /// What the kernels keep for the gradients: the image, the places of the largest of each pooling window, and the inputs of
+    /// convolutions and norms.
     pub(super) fn kept(&self, grid: (usize, usize), stride: usize, last: usize) -> usize {
-        let blocks = self.stages().into_iter().zip(self.depths()).zip(&self.channels).take(last + 1);
-        let blocks = blocks.map(|((level, depth), c)| {
-            let block = if self.bottleneck() { 4 * c + 2 * level.channels } else { 4 * c };
-            depth * block * level.pixels(grid, stride)
-        });
-        blocks.sum::<usize>() + self.stem_channels * self.stem().pixels(grid, stride)
+        let pixels = |level: Level| level.pixels(grid, stride);
+        let (stages, image) = (self.stages(), Level { channels: 3, stride: 1 });
+        // What enters a block: its channels and pixels.
+        let (mut inputs, mut finer) = (self.stem_channels, pixels(stages[0]));
+        let mut kept = 3 * pixels(image) + inputs * (pixels(self.stem()) + finer);
+        for ((level, depth), c) in stages.into_iter().zip(self.depths()).zip(&self.channels).take(last + 1) {
+            let (outputs, n) = (level.channels, pixels(level));
+            for _ in 0..depth {
+                kept += inputs * finer;
+                kept += if self.bottleneck() { 2 * c * (finer + n) + outputs * n } else { 3 * c * n };
+                // The norm of a shortcut that is a convolution.
+                kept += if inputs != outputs || finer != n { outputs * n } else { 0 };
+                (inputs, finer) = (outputs, n);
+            }
+        }
+        kept
     }
 
     pub(super) fn kept_activations(&self, grid: (usize, usize)) -> usize {

@@ -50,6 +50,7 @@ pub enum ResizePositions {
 /// Configuration of [`Vit`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct VitConfig {
     /// Width, depth and heads at once; each can be overridden.
     pub size: VitSize,
@@ -221,9 +222,18 @@ impl VitConfig {
         patches.max(block) + (self.out_indices.len().max(1) - 1) * n * dim
     }
 
-    /// Every block keeps its maps for the way back.
-    pub(super) fn kept_activations(&self, grid: (usize, usize)) -> usize {
-        self.dims().1 * self.activations(grid)
+    /// What the kernels keep for the gradients: patches; in each block the inputs of norms, linear layers and attention, hidden
+    /// channels on both sides of their function, branches before LayerScale, and a few numbers a token.
+    pub(super) fn kept_activations(&self, (h, w): (usize, usize)) -> usize {
+        let (dim, depth, heads) = self.dims();
+        let n = h * w + self.prefix();
+        let scaled = if self.init_values.is_some() { 2 * dim } else { 0 };
+        let block = 8 * dim + scaled + self.mlp_layer.kept(self.mlp_dim()) + heads + 4;
+        // Of a map that the next block takes too, the norm keeps nothing more.
+        let is_last = self.out_indices.is_empty() || self.out_indices.contains(&(depth - 1));
+        let last = if is_last { dim } else { 0 };
+        let norms = if self.final_norm { 2 * self.out_indices.len().max(1) + last } else { 0 };
+        h * w * 3 * self.patch_size * self.patch_size + n * (depth * block + norms)
     }
 
     pub(super) fn init(&self, init: &mut Init) -> Vit {

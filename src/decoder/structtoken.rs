@@ -61,6 +61,7 @@ pub enum Prior {
 /// Configuration of [`StructToken`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct StructTokenConfig {
     /// The interaction.
     pub block: BlockKind,

@@ -60,6 +60,14 @@ impl MlpLayer {
         }
     }
 
+    /// Values a token that training keeps of it, beside its input.
+    pub fn kept(self, hidden: usize) -> usize {
+        match self {
+            Self::Mlp => 2 * hidden,
+            Self::SwiGlu => 3 * hidden,
+        }
+    }
+
     /// Values a token that are alive at once inside of it: gates and what they let through lie beside their product.
     pub fn alive(self, hidden: usize) -> usize {
         match self {
