@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::dataset::cause;
-use crate::dataset::cause::Seen;
+use crate::dataset::cause::SeenValues;
 use crate::dataset::spec::{ClassSpec, DatasetSpec, Encoding, Source};
 use crate::error::{Error, Result};
 use crate::image::formats::Format;
@@ -189,11 +189,11 @@ impl LabelMap {
         known: impl Fn(&T) -> bool,
         source: impl Fn(T) -> Source,
     ) -> Error {
-        let mut strangers: BTreeMap<T, (usize, usize)> = BTreeMap::new();
+        let mut unknown: BTreeMap<T, (usize, usize)> = BTreeMap::new();
         for (at, value) in values.iter().enumerate().filter(|(_, value)| !known(value)) {
-            strangers.entry(*value).or_insert((0, at)).0 += 1;
+            unknown.entry(*value).or_insert((0, at)).0 += 1;
         }
-        let mut listed: Vec<_> = strangers.iter().map(|(value, (count, first))| (*count, *first, *value)).collect();
+        let mut listed: Vec<_> = unknown.iter().map(|(value, (count, first))| (*count, *first, *value)).collect();
         listed.sort_by_key(|(count, first, _)| (std::cmp::Reverse(*count), *first));
         let shown: Vec<String> = listed
             .iter()
@@ -227,7 +227,7 @@ impl LabelMap {
     /// Why masks that hold these values, each with its number of pixels, do not fit the map.
     pub(crate) fn likely_cause(&self, pixels: &BTreeMap<Source, u64>) -> cause::Cause {
         let unknown = pixels.keys().copied().filter(|value| self.target(*value).is_none()).collect();
-        cause::of(&Seen { pixels, unknown, classes: &self.classes, ignore: &self.ignore })
+        cause::of(&SeenValues { pixels, unknown, classes: &self.classes, ignore: &self.ignore })
     }
 }
 
@@ -274,8 +274,8 @@ mod tests {
                 .contains("{ name = \"yes\", source = [255] }")
         );
         assert!(failure("classes = ['a', 'b']", index(&[0, 1, 2, 1])).1.contains("counted from 1"));
-        let grey: Vec<u16> = (0..200).collect();
-        assert!(failure("classes = ['a', 'b']", index(&grey)).1.contains("photograph"));
+        let gray: Vec<u16> = (0..200).collect();
+        assert!(failure("classes = ['a', 'b']", index(&gray)).1.contains("photograph"));
         let rgb = RawMask::Rgb { width: 1, height: 1, values: vec![[1, 2, 3]], stored: Stored::default() };
         assert!(failure("classes = ['a', 'b']", rgb.clone()).1.contains("encoding = \"rgb\""));
         let colors = "encoding = 'rgb'\nclasses = [{ name = 'a', color = [1, 2, 4] }]";
@@ -286,16 +286,16 @@ mod tests {
     #[test]
     fn jpeg_masks_are_rounded_within_the_tolerance_alone() {
         let jpeg = || Stored { format: Format::Jpeg, bits: 8, ..Stored::default() };
-        let grey =
+        let gray =
             |values: &[u16]| RawMask::Index { width: values.len(), height: 1, values: values.to_vec(), stored: jpeg() };
         let binary = "jpeg_tolerance = 16\nclasses = ['no', { name = 'yes', source = [255] }]";
-        assert_eq!(apply(binary, grey(&[0, 16, 239, 255])).unwrap(), [0, 0, 1, 1]);
-        let error = apply(binary, grey(&[0, 17, 255])).unwrap_err().to_string();
+        assert_eq!(apply(binary, gray(&[0, 16, 239, 255])).unwrap(), [0, 0, 1, 1]);
+        let error = apply(binary, gray(&[0, 17, 255])).unwrap_err().to_string();
         assert!(error.contains("the value 17 (1 pixel"), "{error}");
         // Of what is no JPEG, values are as they are.
         assert!(apply(binary, index(&[0, 3])).is_err());
         let map = LabelMap::new(&spec(binary).unwrap()).unwrap();
-        assert_eq!(map.round(&mut grey(&[0, 1, 254, 255, 100])), 2);
+        assert_eq!(map.round(&mut gray(&[0, 1, 254, 255, 100])), 2);
         // Grey saved as colours, and colours.
         let rgb = |values: &[[u8; 3]]| RawMask::Rgb {
             width: values.len(),
@@ -304,10 +304,10 @@ mod tests {
             stored: jpeg(),
         };
         assert_eq!(apply(binary, rgb(&[[3, 2, 4], [250, 251, 249]])).unwrap(), [0, 1]);
-        let colours = "jpeg_tolerance = 20\nencoding = 'rgb'\nignore = [[0, 0, 0]]\n\
+        let colors = "jpeg_tolerance = 20\nencoding = 'rgb'\nignore = [[0, 0, 0]]\n\
                        classes = [{ name = 'a', color = [200, 0, 0] }, { name = 'b', color = [0, 200, 0] }]";
-        assert_eq!(apply(colours, rgb(&[[190, 9, 3], [12, 219, 0], [15, 15, 15]])).unwrap(), [0, 1, 255]);
-        assert!(apply(colours, rgb(&[[100, 100, 0]])).is_err());
+        assert_eq!(apply(colors, rgb(&[[190, 9, 3], [12, 219, 0], [15, 15, 15]])).unwrap(), [0, 1, 255]);
+        assert!(apply(colors, rgb(&[[100, 100, 0]])).is_err());
     }
 
     #[test]

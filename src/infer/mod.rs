@@ -75,7 +75,7 @@ pub fn probabilities(
     size: (usize, usize),
     config: &InferConfig,
 ) -> Result<Tensor<4>> {
-    probabilities_by(network, views, size, config, on_host(views))
+    probabilities_by(network, views, size, config, on_cpu(views))
 }
 
 /// The most probable class of every pixel at `size` (height, width), the lowest index on ties: one map an image.
@@ -91,7 +91,7 @@ pub fn labels(
     labels_with(network, views, size, config, &mut |_| {})
 }
 
-/// As [`labels`]; `progress` is told the share that is done, from 0 to 1, after each band of rows.
+/// As [`labels`]; `progress` gets the share that is done, from 0 to 1, after each band of rows.
 pub(super) fn labels_with(
     network: &dyn Network,
     views: &[View<'_>],
@@ -99,11 +99,11 @@ pub(super) fn labels_with(
     config: &InferConfig,
     progress: &mut dyn FnMut(f64),
 ) -> Result<Vec<Labels>> {
-    labels_by(network, views, size, config, on_host(views), progress)
+    labels_by(network, views, size, config, on_cpu(views), progress)
 }
 
 /// On a CPU the last steps are loops ([`postprocess`]), elsewhere tensor operations.
-pub(super) fn on_host(views: &[View]) -> bool {
+pub(super) fn on_cpu(views: &[View]) -> bool {
     views[0].device().without_autodiff() == Device::flex()
 }
 
@@ -112,12 +112,12 @@ pub(super) fn probabilities_by(
     views: &[View<'_>],
     size: (usize, usize),
     config: &InferConfig,
-    on_host: bool,
+    on_cpu: bool,
 ) -> Result<Tensor<4>> {
     let mut views_logits = MultiViewLogits::new(network, views, size, config);
     let (batch, bands) = (views[0].batch(), views_logits.bands());
     let band = |rows: Range<usize>| {
-        if !on_host {
+        if !on_cpu {
             let probabilities = views_logits.probabilities(rows).permute([0, 3, 1, 2]); // [b, k, rows, w]
             return views_logits.check().map(|()| probabilities);
         }
@@ -136,12 +136,12 @@ pub(super) fn labels_by(
     views: &[View<'_>],
     size: (usize, usize),
     config: &InferConfig,
-    on_host: bool,
+    on_cpu: bool,
     progress: &mut dyn FnMut(f64),
 ) -> Result<Vec<Labels>> {
     let (height, width) = size;
     let mut views_logits = MultiViewLogits::new(network, views, size, config);
-    if on_host {
+    if on_cpu {
         // No logits of a band exist here, and each band copies what the network said of all windows in reach.
         views_logits.band = views_logits.band.max(HOST_BAND).min(height);
     }
@@ -149,7 +149,7 @@ pub(super) fn labels_by(
     let mut maps = vec![Labels { width, height, ids: Vec::with_capacity(height * width) }; batch];
     for rows in views_logits.bands() {
         progress(rows.start as f64 / height as f64);
-        if on_host {
+        if on_cpu {
             let views_logits = views_logits.fetch(rows.clone())?;
             maps.iter_mut()
                 .enumerate()

@@ -298,8 +298,8 @@ fn attributes_of_via_are_chosen_and_named() {
         }
         lab.write("set/via.json", Value::from(all).to_string());
     };
-    let (lab, colour) = (Lab::new(), |at: usize| ["red", "blue"][at % 2]);
-    write(&lab, &|at| json!({"id": at, "quality": "good", "colour": colour(at)}));
+    let (lab, color) = (Lab::new(), |at: usize| ["red", "blue"][at % 2]);
+    write(&lab, &|at| json!({"id": at, "quality": "good", "colour": color(at)}));
     let (talk, classes) = init(&lab, &[]);
     assert_eq!(classes, ["0 background", "1 blue", "2 red"]);
     assert!(
@@ -309,10 +309,10 @@ fn attributes_of_via_are_chosen_and_named() {
         "{talk}"
     );
     // As the note says: the attribute that is called `class` is taken.
-    write(&lab, &|at| json!({"id": at, "class": "good", "colour": colour(at)}));
+    write(&lab, &|at| json!({"id": at, "class": "good", "colour": color(at)}));
     assert_eq!(init(&lab, &["--yes"]).1, ["0 background", "1 good"]);
     // A region without it costs its image.
-    write(&lab, &|at| if at == 3 { json!({"id": at}) } else { json!({"id": at, "colour": colour(at)}) });
+    write(&lab, &|at| if at == 3 { json!({"id": at}) } else { json!({"id": at, "colour": color(at)}) });
     let (talk, classes) = init(&lab, &["--yes"]);
     assert!(talk.contains("would be wrong (1): `1.jpg`") && talk.contains("it has no `colour`"), "{talk}");
     assert_eq!(classes, ["0 background", "1 blue", "2 red"]);

@@ -62,7 +62,7 @@ impl PlanDraft {
             let value = if is_toml { value.to_owned() } else { format!("{value:?}") };
             match lines.iter_mut().find(|line| line.table == table && line.key == key) {
                 Some(line) => {
-                    line.reason = format!("{whose}; planned was {}", line.value);
+                    line.reason = format!("{whose}; planned: {}", line.value);
                     line.value = value;
                 }
                 None => lines.push(Line { table: table.into(), key: key.into(), value, reason: whose.into() }),

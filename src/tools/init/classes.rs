@@ -6,20 +6,20 @@ use crate::dataset::cause::STRAY;
 use crate::dataset::encoding::{Reading, mark, reading};
 use crate::dataset::spec::{ClassSpec, Encoding, MAX_CLASSES, Source};
 use crate::error::Error;
-use crate::tools::check::{Survey, ValueCount};
-use crate::tools::init::Options;
-use crate::tools::init::asked::letters;
+use crate::tools::check::{MaskSurvey, ValueCount};
+use crate::tools::init::InitOptions;
+use crate::tools::init::given_options::letters;
 use crate::tools::init::named::Named;
 use crate::tools::init::naming::{Match, listed};
+use crate::tools::init::not_labels;
 use crate::tools::init::plan::Place;
 use crate::tools::init::spelling::unite;
-use crate::tools::init::suspect;
-use crate::tools::init::used::Flag;
+use crate::tools::init::used_options::Flag;
 
 /// Commands name no more classes than this.
 const MANY_NAMES: usize = 64;
 
-/// More values than this that have a few pixels are no slips.
+/// More values than this that have a few pixels are not slips.
 const MOST_SLIPS: usize = 32;
 
 /// What VOC's palette, and those made after it, shows 255 in.
@@ -32,31 +32,31 @@ pub(super) struct Found {
     pub(super) classes: Vec<ClassSpec>,
     /// What the person should look over.
     pub(super) notes: Vec<String>,
-    /// Why the values are no labels, or leave open which; the classes are then a guess.
+    /// Why the values are not labels, or leave open which; the classes are then a guess.
     pub(super) doubt: Option<Doubt>,
 }
 
 /// Why the classes are a guess.
 pub(super) enum Doubt {
-    /// What the masks hold is no labels, or not clear.
+    /// What the masks hold is not labels, or not clear.
     Masks(Error),
     /// What options or files of names say does not fit what the masks hold.
     Names(Error),
 }
 
 /// The classes of masks. `file`: what a file beside them says.
-pub(super) fn find(survey: &Survey, place: &Place, file: Option<(String, Vec<Named>)>) -> Found {
+pub(super) fn find(survey: &MaskSurvey, place: &Place, file: Option<(String, Vec<Named>)>) -> Found {
     let options = place.options;
     place.uses(Flag::Void);
     place.uses(Flag::Names);
     let (encoding, all) = (survey.encoding(), survey.values());
     let check = place.check();
-    let again = format!("export all masks again as PNG in the same way; which they are: {check}");
+    let again = format!("export all masks again as PNG in the same way; `{check}` lists them");
     let again = again.as_str();
-    let mut doubt = (survey.index > 0 && survey.rgb > 0 && !survey.by_colour()).then(|| {
+    let mut doubt = (survey.index > 0 && survey.rgb > 0 && !survey.by_color()).then(|| {
         Error::new(format!("{} masks hold numbers, and {} hold colours", survey.index, survey.rgb)).with_hint(again)
     });
-    if !survey.by_colour() && survey.palettes.differ() {
+    if !survey.by_color() && survey.palettes.differ() {
         doubt = Some(
             Error::new(format!(
                 "palettes show one number in different colours (`{}` and `{}`), and other masks have no palette",
@@ -72,38 +72,38 @@ pub(super) fn find(survey: &Survey, place: &Place, file: Option<(String, Vec<Nam
     let total: u64 = all.values().map(|count| count.pixels).sum();
     let mut names = Match::new(survey, place, file);
     let mut notes = std::mem::take(&mut names.notes);
-    let smooth = suspect::smoothed(all, total, &names.told);
+    let smooth = not_labels::smoothed(all, total, &names.given_names);
     if !smooth.is_empty() {
         doubt =
-            Some(Error::new(format!("{} values lie between the others, like smoothed edges", smooth.len())).with_hint(
-                format!("export the masks without anti-aliasing, or scale them with nearest; which they are: {check}"),
+            Some(Error::new(format!("{} values are between the others, like smoothed edges", smooth.len())).with_hint(
+                format!("export the masks without anti-aliasing, or scale them with nearest; `{check}` lists them"),
             ));
     }
     // Smoothed edges are near their ends too.
     if smooth.is_empty() {
-        doubt = suspect::lossy(survey, all, names.told.len(), &check).or(doubt);
+        doubt = not_labels::lossy(survey, all, names.given_names.len(), &check).or(doubt);
     }
-    let grey = names.grey;
-    let value = |n: u16| if grey { Source::Rgb([n as u8; 3]) } else { Source::Index(n) };
+    let gray = names.gray;
+    let value = |n: u16| if gray { Source::Rgb([n as u8; 3]) } else { Source::Index(n) };
     let number = |value: &Source| match value {
         Source::Index(n) => Some(*n),
-        Source::Rgb([n, ..]) => grey.then_some(u16::from(*n)),
+        Source::Rgb([n, ..]) => gray.then_some(u16::from(*n)),
     };
-    if grey {
+    if gray {
         notes.push("the masks are grey values saved as colours: the numbers are the grey values".to_string());
     }
     let mut values: Vec<(Source, ValueCount)> =
         all.iter().filter(|(value, _)| !smooth.contains(value)).map(|(value, count)| (*value, *count)).collect();
     survey.order(&mut values);
-    if survey.by_colour() {
+    if survey.by_color() {
         let why = match survey.rgb {
             0 => "palettes differ from file to file",
-            _ if survey.greys_of_both_kinds() => "some masks are grey and others RGB",
+            _ if survey.grays_of_both_kinds() => "some masks are grey and others RGB",
             _ => "some masks are palette PNGs and others RGB",
         };
         notes.push(format!("{why}: labels are read by colour, and the numbers are not used"));
     }
-    if let Some((count, first)) = survey.spread.as_ref().filter(|_| !survey.by_colour()) {
+    if let Some((count, first)) = survey.spread.as_ref().filter(|_| !survey.by_color()) {
         notes.push(format!(
             "{count} of the masks have 1, 2 or 4 bits (`{}` first): as every viewer shows them, their greys are spread over 0 to \
              255, so that 1 is 255, 85 or 17",
@@ -156,8 +156,8 @@ pub(super) fn find(survey: &Survey, place: &Place, file: Option<(String, Vec<Nam
     let mut slips: Vec<String> = Vec::new();
     values.retain(|(value, count)| {
         let chosen = options.void.as_ref().is_some_and(|void| number(value).is_some_and(|n| void.contains(&n)));
-        let meant = number(value) == Some(255) || names.told.contains_key(value) || chosen;
-        // A rare class with a name is no slip.
+        let meant = number(value) == Some(255) || names.given_names.contains_key(value) || chosen;
+        // A rare class with a name is not a slip.
         let meant = meant || number(value).is_some_and(|n| usize::from(n) < names.positions());
         let stray = count.pixels < STRAY && total > 100 * STRAY && !meant;
         if stray {
@@ -173,10 +173,10 @@ pub(super) fn find(survey: &Survey, place: &Place, file: Option<(String, Vec<Nam
                 slips.len()
             ))
             .with_hint(format!(
-                "{}if masks lie elsewhere, say so in the place of DIR: {}; if they were smoothed, export them without \
-                 anti-aliasing; which they are: {check}",
+                "{}if the masks are in another folder, replace DIR by that folder in: {}; if they were smoothed, export them \
+                 without anti-aliasing; `{check}` lists them",
                 survey.transparent.as_ref().map_or_else(String::new, |(count, first)| format!(
-                    "{count} of the masks have transparent pixels (`{}` first), below which any colour may lie: export them \
+                    "{count} of the masks have transparent pixels (`{}` first), which may hide any colour: export them \
                      without alpha, on a plain background; ",
                     first.display()
                 )),
@@ -186,12 +186,12 @@ pub(super) fn find(survey: &Survey, place: &Place, file: Option<(String, Vec<Nam
         ignore.clear();
     } else if !slips.is_empty() {
         notes.push(format!(
-            "values with fewer than {STRAY} pixels in all masks are taken for slips of the pen and ignored: {}",
+            "values with fewer than {STRAY} pixels in all masks look like stray pixels and are ignored: {}",
             slips.join(", ")
         ));
     }
     // Of colours, these are one channel alone.
-    let mixed = if grey || encoding == Encoding::Index { survey.groups.mixed() } else { None };
+    let mixed = if gray || encoding == Encoding::Index { survey.groups.mixed() } else { None };
     let numbers: Vec<u16> = values.iter().filter_map(|(value, _)| number(value)).collect();
     let marked = mark(&numbers);
     let void = value(marked);
@@ -199,20 +199,20 @@ pub(super) fn find(survey: &Survey, place: &Place, file: Option<(String, Vec<Nam
     let each = mixed.is_some() && options.void.is_none() && options.names.len() == numbers.len();
     let mixed = mixed.filter(|_| !each);
     let border = survey.one_palette && survey.palette.as_ref().is_some_and(|palette| palette.get(255) == Some(&BORDER));
-    let leaves_out = |told: Option<&String>| told.is_some_and(|name| means_nothing(name));
+    let leaves_out = |name: Option<&String>| name.is_some_and(|name| means_nothing(name));
     let is_void = match (&options.void, &mixed) {
         (Some(void), _) => void.contains(&marked),
         _ if each => false,
-        _ if names.told.contains_key(&void) => leaves_out(names.told.get(&void)),
+        _ if names.given_names.contains_key(&void) => leaves_out(names.given_names.get(&void)),
         (None, Some(mixed)) => {
             let same = place.again(false, |options| options.void = Some(Vec::new()));
             let mut ways = vec![format!("{same} takes them for the same classes")];
-            if mixed.greys.contains(&marked) && numbers.contains(&marked) {
+            if mixed.grays.contains(&marked) && numbers.contains(&marked) {
                 let out = place.again(false, |options| options.void = Some(vec![marked]));
                 ways.push(format!("{out} leaves pixels of {marked} out"));
             }
             if let Some(each) = letters(numbers.len()).and_then(|letters| place.again_with_names(false, letters)) {
-                ways.push(format!("{each}, with names in place of the letters, makes a class of each value"));
+                ways.push(format!("{each}, with names instead of the letters, makes a class of each value"));
             }
             doubt = doubt.or(Some(
                 Error::new(mixed.what())
@@ -258,12 +258,12 @@ pub(super) fn find(survey: &Survey, place: &Place, file: Option<(String, Vec<Nam
     let merged = mixed.filter(|_| options.void.as_ref().is_some_and(Vec::is_empty));
     values.retain(|(value, _)| {
         let chosen = options.void.as_ref().is_some_and(|void| number(value).is_some_and(|n| void.contains(&n)));
-        let name = names.told.get(value).filter(|name| means_nothing(name));
+        let name = names.given_names.get(value).filter(|name| means_nothing(name));
         if *value == void && is_void || chosen {
             let n = number(value).map_or(value.to_string(), |n| n.to_string());
-            notes.push(format!("{n} is taken for pixels to ignore"));
+            notes.push(format!("{n} is read as pixels to ignore"));
         } else if let Some(name) = name {
-            notes.push(format!("`{name}` ({value}) is taken for pixels to ignore"));
+            notes.push(format!("`{name}` ({value}) is read as pixels to ignore"));
         } else {
             return true;
         }
@@ -308,7 +308,7 @@ pub(super) fn find(survey: &Survey, place: &Place, file: Option<(String, Vec<Nam
         named.retain(|(value, name)| {
             let keep = !means_nothing(name);
             if !keep {
-                notes.push(format!("`{name}` ({value}) is taken for pixels to ignore"));
+                notes.push(format!("`{name}` ({value}) is read as pixels to ignore"));
                 ignore.push(*value);
             }
             keep
@@ -327,8 +327,8 @@ pub(super) fn find(survey: &Survey, place: &Place, file: Option<(String, Vec<Nam
     };
     let sources = |one: &Source| match (&merged, number(one)) {
         (Some(mixed), Some(n)) if n > 0 => {
-            let greys = mixed.same.iter().filter(|(_, id)| **id == n).map(|(grey, _)| value(*grey));
-            std::iter::once(*one).chain(greys.filter(|grey| grey != one)).collect()
+            let grays = mixed.same.iter().filter(|(_, id)| **id == n).map(|(gray, _)| value(*gray));
+            std::iter::once(*one).chain(grays.filter(|gray| gray != one)).collect()
         }
         _ => vec![*one],
     };
@@ -350,8 +350,8 @@ pub(super) fn find(survey: &Survey, place: &Place, file: Option<(String, Vec<Nam
     if classes.len() == 1 && doubt.is_none() {
         let one = classes[0].source.iter().flatten().next().map_or(String::new(), Source::to_string);
         notes.push(format!(
-            "all masks hold one value, {one}: nothing can be learned from one class; if the labels lie in another folder, name it \
-             in the place of DIR: {}",
+            "all masks hold one value, {one}: nothing can be learned from one class; if the labels are in another folder, \
+             replace DIR by that folder in: {}",
             place.again(true, |options| {
                 options.masks = Some("DIR".into());
                 (options.names, options.first, options.void) = (Vec::new(), None, None);
@@ -368,8 +368,9 @@ pub(super) fn find(survey: &Survey, place: &Place, file: Option<(String, Vec<Nam
         ));
     }
     if names.unnamed > 0 {
-        let told = |class: &ClassSpec| class.source.iter().flatten().any(|value| names.told.contains_key(value));
-        let name = |(class, letter): (&ClassSpec, String)| if told(class) { class.name.clone() } else { letter };
+        let is_named =
+            |class: &ClassSpec| class.source.iter().flatten().any(|value| names.given_names.contains_key(value));
+        let name = |(class, letter): (&ClassSpec, String)| if is_named(class) { class.name.clone() } else { letter };
         let letters = letters(classes.len()).map(|letters| classes.iter().zip(letters).map(name).collect());
         let command = letters.and_then(|letters| by_names(survey, place, letters));
         notes.push(format!(
@@ -378,11 +379,11 @@ pub(super) fn find(survey: &Survey, place: &Place, file: Option<(String, Vec<Nam
                 true => "the values".to_string(),
                 false => format!("{} of the {} values", names.unnamed, classes.len()),
             },
-            command.map_or(String::new(), |command| format!(", or in the place of letters: {command}"))
+            command.map_or(String::new(), |command| format!(", or replace the letters by them in: {command}"))
         ));
     }
     // As many numbers as objects, whatever they are called.
-    if let Some(objects) = survey.kinds.objects().filter(|objects| objects.sure || names.unnamed > 0) {
+    if let Some(objects) = survey.kinds.objects().filter(|objects| objects.confirmed || names.unnamed > 0) {
         let what = if matches!(objects.values.first(), Some(Source::Rgb(_))) { "colours" } else { "numbers" };
         notes.push(format!(
             "the {what} look like those of single objects, not of classes: {}; training would learn each as a class of its own: \
@@ -395,11 +396,11 @@ pub(super) fn find(survey: &Survey, place: &Place, file: Option<(String, Vec<Nam
 }
 
 /// The command that calls the classes so, in order, where that is what comes of it.
-fn by_names(survey: &Survey, place: &Place, names: Vec<String>) -> Option<String> {
+fn by_names(survey: &MaskSurvey, place: &Place, names: Vec<String>) -> Option<String> {
     if names.len() > MANY_NAMES {
         return None;
     }
-    let options = Options { names: names.clone(), first: None, ..place.options.clone() };
+    let options = InitOptions { names: names.clone(), first: None, ..place.options.clone() };
     let found = find(survey, &place.with(&options), None);
     let fits = found.doubt.is_none() && found.classes.iter().map(|class| &class.name).eq(&names);
     if fits { place.again_with_names(true, names) } else { None }

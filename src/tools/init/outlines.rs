@@ -15,12 +15,12 @@ use crate::files;
 use crate::image::formats;
 use crate::image::raster::Area;
 use crate::image::{IGNORE, MAX_PIXELS, swaps_sides};
-use crate::tools::init::home::{home, real};
 use crate::tools::init::notes::Notes;
 pub(super) use crate::tools::init::outlined::Outlined;
+use crate::tools::init::paths::{parent_folder, real};
 use crate::tools::init::pictures::Pictures;
 use crate::tools::init::places::MASKS;
-use crate::tools::init::plan::{Job, List, Part, Place, Plan};
+use crate::tools::init::plan::{DatasetPlan, Job, List, Place, SplitImages};
 use crate::tools::init::shares::Reach;
 use crate::tools::init::{shares, spelling};
 
@@ -33,8 +33,8 @@ pub(super) struct Outlines<'a> {
     /// Of the classes beside the background.
     pub(super) names: &'a [String],
     /// Coordinates are shares of width and height.
-    pub(super) normalised: bool,
-    /// What no outline covers counts nowhere, and is no class.
+    pub(super) normalized: bool,
+    /// What no outline covers counts nowhere, and is not a class.
     pub(super) void_rest: bool,
     /// The split, the folder of images, and those of them that are outlined.
     pub(super) groups: Vec<(Option<Split>, PathBuf, Vec<Outlined>)>,
@@ -45,20 +45,20 @@ impl<'a> Outlines<'a> {
     /// Outlines in pixels on a background that is a class.
     pub(super) fn in_pixels(kind: &'a str, names: &'a [String], groups: Groups, notes: Notes) -> Self {
         let groups = groups.into_iter().map(|((split, images), outlined)| (split, images, outlined)).collect();
-        Self { kind, names, normalised: false, void_rest: false, groups, notes }
+        Self { kind, names, normalized: false, void_rest: false, groups, notes }
     }
 }
 
 impl Place<'_> {
     /// The plan of sets of outlines; class 0 is all that no outline covers. An image whose outlines cannot be right is left
     /// out, with a note.
-    pub(super) fn outlines(&self, found: Outlines) -> Result<Plan> {
-        let Outlines { kind, names, normalised, void_rest, mut groups, mut notes } = found;
-        let shares = !normalised && shares::all(&groups);
+    pub(super) fn outlines(&self, found: Outlines) -> Result<DatasetPlan> {
+        let Outlines { kind, names, normalized, void_rest, mut groups, mut notes } = found;
+        let shares = !normalized && shares::all(&groups);
         if shares {
-            notes.add("no coordinate is beyond 1: they are taken for shares of width and height", kind.to_string());
+            notes.add("no coordinate is above 1: they are read as fractions of width and height", kind.to_string());
         }
-        let normalised = normalised || shares;
+        let normalized = normalized || shares;
         if names.len() >= MAX_CLASSES {
             return Err(Error::new(format!(
                 "there are {} classes, but at most {} are possible besides the background",
@@ -79,7 +79,7 @@ impl Place<'_> {
         let classes = classes
             .map(|(id, name)| ClassSpec { name, color: None, source: Some(vec![Source::Index(id as u16)]) })
             .collect();
-        let home = home(self.toml);
+        let parent_folder = parent_folder(self.toml);
         let (mut parts, mut jobs) = (Vec::new(), Vec::new());
         let (mut reach, mut blank) = (Reach::default(), Notes::default());
         // Splits may share a folder of images.
@@ -97,9 +97,9 @@ impl Place<'_> {
                 .into_par_iter()
                 .map(|mut one| {
                     let fault = one.fault.take();
-                    let canvas = fault.map_or_else(|| canvas(&images.join(&one.name), &one, normalised), Err);
+                    let canvas = fault.map_or_else(|| canvas(&images.join(&one.name), &one, normalized), Err);
                     let settled = |canvas: Canvas| {
-                        let scaled = !normalised && shares::settle(&mut one, canvas.size)?;
+                        let scaled = !normalized && shares::settle(&mut one, canvas.size)?;
                         Ok(Canvas { scaled, ..canvas })
                     };
                     let canvas = canvas.and_then(settled);
@@ -127,14 +127,14 @@ impl Place<'_> {
                 let mut one = one;
                 if canvas.scaled {
                     notes.add(shares::SCALED, format!("`{}`", one.name));
-                } else if !normalised {
+                } else if !normalized {
                     reach.add(&one, canvas.size);
                 }
                 one.areas.retain(|(area, _, which)| {
-                    let outside = lies_outside(area, if normalised { [1, 1] } else { canvas.size });
+                    let outside = lies_outside(area, if normalized { [1, 1] } else { canvas.size });
                     if outside {
                         let place = format!("{which} of `{}`", one.source.display());
-                        notes.add("annotations that lie outside of their image were left out", place);
+                        notes.add("annotations outside of their image were left out", place);
                     }
                     !outside
                 });
@@ -149,10 +149,10 @@ impl Place<'_> {
                 jobs.push(Job {
                     image: images.join(&one.name),
                     source: one.source,
-                    mask: home.join(&masks).join(format!("{stem}.png")),
+                    mask: parent_folder.join(&masks).join(format!("{stem}.png")),
                     areas: one.areas.into_iter().map(|(area, label, _)| (area, class(label))).collect(),
                     rest: if void_rest { IGNORE } else { 0 },
-                    normalised,
+                    normalized,
                     size: canvas.size,
                     turn: canvas.turn,
                 });
@@ -180,7 +180,7 @@ impl Place<'_> {
             };
             let as_masks: Vec<&String> = found.names().iter().filter(of_mask).collect();
             // Masks that are drawn below the images would be taken for more of them.
-            let within = real(home).join(&masks).starts_with(real(&images));
+            let within = real(parent_folder).join(&masks).starts_with(real(&images));
             let list = if pictures == stems.len() && !within { List::None } else { List::New };
             if let Some(count) = listed.remove(&images) {
                 if let Some(first) = as_masks.first() {
@@ -194,14 +194,22 @@ impl Place<'_> {
                     format!("below `{}`", images.display()),
                 );
             }
-            parts.push(Part { split, images, masks, image_suffix: None, mask_suffix: ".png".into(), stems, list });
+            parts.push(SplitImages {
+                split,
+                images,
+                masks,
+                image_suffix: None,
+                mask_suffix: ".png".into(),
+                stems,
+                list,
+            });
         }
         let ignored = void_rest || jobs.iter().any(|job| job.areas.iter().any(|(_, class)| *class == IGNORE));
         let ignore = if ignored { vec![Source::Index(255)] } else { Vec::new() };
         let mut plan = self.plan(kind, Encoding::Index, ignore, classes, parts)?;
         plan.jobs = jobs;
         plan.notes.push(match void_rest {
-            true => "pixels outside of all outlines count nowhere".to_string(),
+            true => "pixels outside of all outlines are ignored".to_string(),
             false => format!("pixels outside of all outlines are the class `{rest_name}`"),
         });
         let all = match void_rest {
@@ -216,13 +224,13 @@ impl Place<'_> {
 }
 
 /// What is said of pictures that may be masks.
-const MASKS_TOO: &str = "masks were not read, for there are outlines too; to read the masks in their place, name both folders \
+const MASKS_TOO: &str = "masks were not read, because there are outlines too; to read the masks instead, pass both folders \
                          with --images and --masks";
 
 /// What is said of images that are listed, and on which nothing is drawn.
 const UNDRAWN: &str = "images without an outline";
 
-/// The names with those united that differ in spelling alone; labels of outlines follow. What has no name is no class: the
+/// The names with those united that differ in spelling alone; labels of outlines follow. What has no name is not a class: the
 /// image's labels would be wrong.
 fn one_spelling(
     names: &[String],
@@ -302,7 +310,7 @@ struct Canvas {
 }
 
 /// Looks at an image and at everything that is to be drawn on it.
-fn canvas(path: &Path, one: &Outlined, normalised: bool) -> Result<Canvas> {
+fn canvas(path: &Path, one: &Outlined, normalized: bool) -> Result<Canvas> {
     let (size, turn) = stored(path)?;
     let shown = if swaps_sides(turn) { [size[1], size[0]] } else { size };
     if (size[0] as u64).saturating_mul(size[1] as u64) > MAX_PIXELS {
@@ -342,7 +350,7 @@ fn canvas(path: &Path, one: &Outlined, normalised: bool) -> Result<Canvas> {
     }
     for (area, _, which) in &one.areas {
         // Shares are looked at where they are read.
-        if !normalised || !matches!(area, Area::Polygons(_)) {
+        if !normalized || !matches!(area, Area::Polygons(_)) {
             area.check(size).map_err(|error| {
                 let hint = error.hint().unwrap_or("export it again, or remove the annotation").to_string();
                 Error::new(format!("{which} of `{}` cannot be used", one.source.display()))

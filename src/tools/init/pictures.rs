@@ -45,7 +45,10 @@ impl Pictures {
     pub(super) fn below(place: &Place, root: &Path) -> Self {
         let found = place.files(root).into_iter().map(|(name, _)| name);
         let command = place.again(false, |options| options.images = Some("DIR".into()));
-        let elsewhere = format!("add the image, or remove its annotations; if images are elsewhere, in DIR: {command}");
+        let elsewhere = format!(
+            "add the image, or remove its annotations; if images are elsewhere, replace DIR by their \
+                                 folder in: {command}"
+        );
         Self::new(root, elsewhere, found.filter(|name| plain_stem(name).is_some()).collect())
     }
 
@@ -98,7 +101,7 @@ impl Pictures {
         let plain = if drive { &plain[2..] } else { &plain };
         let outside = |why: &str| {
             Error::new(format!("the image `{written}` {why}")).with_hint(
-                "write names relative to the folder of images; images must lie below the folder of the dataset",
+                "write names relative to the folder of images; images must be below the folder of the dataset",
             )
         };
         if !drive && !plain.starts_with('/') {
@@ -150,11 +153,10 @@ impl Pictures {
         let most = places.iter().map(shared).max().unwrap_or(0);
         let best: Vec<&usize> = places.iter().filter(|at| shared(at) == most).collect();
         match best.as_slice() {
-            [] if file_name(plain).is_empty() => Err(Error::new(format!(
-                "the image `{written}` is not below `{}`, for it is no name",
-                self.root.display()
-            ))
-            .with_hint(hint)),
+            [] if file_name(plain).is_empty() => {
+                Err(Error::new(format!("`{written}` is not the name of an image below `{}`", self.root.display()))
+                    .with_hint(hint))
+            }
             [] => Err(Error::new(format!("the image `{written}` is not below `{}`", self.root.display()))
                 .with_hint(hint)
                 .with_kind(ErrorKind::NotFound)),

@@ -3,8 +3,8 @@
 use std::path::{Component, Path, PathBuf};
 
 /// The folder of a file; `.` for a bare name.
-pub(super) fn home(file: &Path) -> &Path {
-    file.parent().filter(|home| !home.as_os_str().is_empty()).unwrap_or(Path::new("."))
+pub(super) fn parent_folder(file: &Path) -> &Path {
+    file.parent().filter(|parent_folder| !parent_folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// The absolute path without links and dots, of what may not be there yet.
@@ -21,8 +21,8 @@ pub(super) fn real(path: &Path) -> PathBuf {
     real
 }
 
-/// The way from one real folder to another that moves with it: one below it, around it or beside it. `None` for others.
-pub(super) fn way(from: &Path, to: &Path) -> Option<PathBuf> {
+/// The relative path from one real folder to another that moves with it: one below it, around it or next to it. `None` for others.
+pub(super) fn relative_path(from: &Path, to: &Path) -> Option<PathBuf> {
     if let Ok(below) = to.strip_prefix(from) {
         return Some(below.to_path_buf());
     }
@@ -38,14 +38,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ways_lead_below_around_and_beside() {
-        let way = |from: &str, to: &str| way(Path::new(from), Path::new(to)).map(|way| way.display().to_string());
-        assert_eq!(way("/p", "/p/set").as_deref(), Some("set"));
-        assert_eq!(way("/p/set", "/p/set").as_deref(), Some(""));
-        assert_eq!(way("/p/set/a/b", "/p/set").as_deref(), Some("../.."));
-        assert_eq!(way("/p/out", "/p/set").as_deref(), Some("../set"));
-        assert_eq!(way("/p/runs/a", "/p/set"), None);
-        assert_eq!(way("/out", "/set/a"), None);
+    fn relative_paths_lead_below_around_and_next_to() {
+        let relative =
+            |from: &str, to: &str| relative_path(Path::new(from), Path::new(to)).map(|path| path.display().to_string());
+        assert_eq!(relative("/p", "/p/set").as_deref(), Some("set"));
+        assert_eq!(relative("/p/set", "/p/set").as_deref(), Some(""));
+        assert_eq!(relative("/p/set/a/b", "/p/set").as_deref(), Some("../.."));
+        assert_eq!(relative("/p/out", "/p/set").as_deref(), Some("../set"));
+        assert_eq!(relative("/p/runs/a", "/p/set"), None);
+        assert_eq!(relative("/out", "/set/a"), None);
     }
 
     #[cfg(unix)]
@@ -57,6 +58,9 @@ mod tests {
         std::os::unix::fs::symlink(root.join("a/b"), root.join("link")).unwrap();
         assert_eq!(real(&root.join("link/../new/./x")), root.join("a/new/x"));
         assert_eq!(real(&root.join("new/../a")), root.join("a"));
-        assert_eq!((home(Path::new("x.toml")), home(Path::new("a/x.toml"))), (Path::new("."), Path::new("a")));
+        assert_eq!(
+            (parent_folder(Path::new("x.toml")), parent_folder(Path::new("a/x.toml"))),
+            (Path::new("."), Path::new("a"))
+        );
     }
 }
