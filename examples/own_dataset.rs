@@ -67,7 +67,8 @@ fn main() -> structtoken::Result<()> {
         println!("mIoU {:.1} % after {iteration} iterations", 100.0 * miou);
     }
     // `structtoken predict discs.safetensors …` takes it.
-    let data = DataConfig { dataset: "discs".to_owned(), ..config.data.clone() };
+    let mut data = config.data.clone();
+    data.dataset = "discs".to_owned();
     let card = ModelCard { data, ..ModelCard::new(&config, &classes)? };
     weights::save(Path::new("discs.safetensors"), &end.model, &card.metadata()?)
 }

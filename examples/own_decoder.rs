@@ -50,8 +50,10 @@ fn main() -> structtoken::Result<()> {
     let classes = training.classes().len();
     let device = Device::flex();
 
-    let unet =
-        UnetConfig { channels: vec![16, 32, 64], depths: vec![1; 3], img_size: [48, 48], ..UnetConfig::default() };
+    let mut unet = UnetConfig::default();
+    unet.channels = vec![16, 32, 64];
+    unet.depths = vec![1; 3];
+    unet.img_size = [48, 48];
     let backbone = BackboneConfig::Unet(unet);
     let features = backbone.features();
     let init = &mut Init::new(0, &device.clone().autodiff());
@@ -61,7 +63,10 @@ fn main() -> structtoken::Result<()> {
     };
     let model = Model::new(backbone.init(init), decoder, classes, features.stride());
 
-    let mut config = TrainConfig { iterations, batch_size: 8, eval_every: 0, ..TrainConfig::default() };
+    let mut config = TrainConfig::default();
+    config.iterations = iterations;
+    config.batch_size = 8;
+    config.eval_every = 0;
     config.optimizer.lr = 3e-3;
     config.schedule.warmup_iters = 20;
     let mut trainer = Trainer::new(config, &device);

@@ -32,7 +32,9 @@ impl Network for Brightness {
 fn main() -> structtoken::Result<()> {
     let names = ["dark", "bright"].map(str::to_owned).to_vec();
     let classes = Classes { names, colors: vec![[0; 3], [255; 3]] };
-    let config = InferConfig { flip: true, scales: vec![1.0, 2.0], ..InferConfig::default() };
+    let mut config = InferConfig::default();
+    config.flip = true;
+    config.scales = vec![1.0, 2.0];
     let predictor = Predictor::new(Brightness, Preprocess::default(), config, Device::flex(), classes)?;
     let sample = Shapes::new(0, Split::Val, 1, 64).get(0)?;
     let labels = predictor.predict(&sample.image)?;

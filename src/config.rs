@@ -19,6 +19,7 @@ use crate::train::TrainConfig;
 /// All settings of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct Config {
     /// The network.
     pub model: ModelConfig,

@@ -23,8 +23,12 @@
 //! use structtoken::backbone::{BackboneConfig, VitConfig, VitSize};
 //! use structtoken::{layers::ForwardContext, model::ModelConfig};
 //!
-//! let vit = VitConfig { size: VitSize::Tiny, depth: Some(2), img_size: [64, 64], ..VitConfig::default() };
-//! let config = ModelConfig { backbone: BackboneConfig::Vit(vit), ..ModelConfig::default() };
+//! let mut vit = VitConfig::default();
+//! vit.size = VitSize::Tiny;
+//! vit.depth = Some(2);
+//! vit.img_size = [64, 64];
+//! let mut config = ModelConfig::default();
+//! config.backbone = BackboneConfig::Vit(vit);
 //! let model = config.init(5, 0, &Device::flex());
 //! let images = Tensor::<4>::zeros([1, 3, 64, 64], &Device::flex());
 //! let logits = model.forward(images, &ForwardContext::eval()).scores(); // [b, h / 16, w / 16, classes]

@@ -14,6 +14,7 @@ use crate::layers::{Cost, ForwardContext, Gridded, Init, parameters};
 /// `[model]` of a recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct ModelConfig {
     /// The feature extractor.
     pub backbone: BackboneConfig,
@@ -31,6 +32,11 @@ impl Default for ModelConfig {
 }
 
 impl ModelConfig {
+    /// A network of these two.
+    pub fn new(backbone: BackboneConfig, decoder: DecoderConfig) -> Self {
+        Self { backbone, decoder }
+    }
+
     /// Refuses what cannot be built, naming the key.
     pub fn check(&self) -> Result<()> {
         self.backbone.check()?;

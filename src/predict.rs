@@ -96,6 +96,18 @@ impl<N: Network> Predictor<N> {
         self.inference().probabilities(image)
     }
 
+    /// [`predict_with`](Self::predict_with) and [`probabilities`](Self::probabilities) by one pass of the network.
+    ///
+    /// # Errors
+    /// As these two.
+    pub fn predict_with_probabilities(
+        &self,
+        image: &Image,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<(Labels, Vec<f32>)> {
+        self.inference().labels_with_probabilities(image, progress)
+    }
+
     /// The labels in colour over the image.
     pub fn overlay(&self, image: &Image, labels: &Labels) -> Image {
         overlay::blend(image, labels, &self.classes.colors, overlay::ALPHA)

@@ -1,5 +1,6 @@
-//! Comparing names; numbers and times as people write them; paths as commands and descriptions hold them.
+//! Comparing names; lists cut short; numbers and times as people write them; paths as commands and descriptions hold them.
 
+use std::fmt::Display;
 use std::path::Path;
 use std::time::Duration;
 
@@ -53,6 +54,30 @@ pub(crate) fn spell(time: Duration) -> String {
     let parts = [(seconds / 3600, 'h'), (seconds / 60 % 60, 'm'), (seconds % 60, 's')];
     let text: String = parts.iter().filter(|(n, _)| *n > 0).map(|(n, unit)| format!("{n}{unit}")).collect();
     if text.is_empty() { "0s".to_owned() } else { text }
+}
+
+/// How a list ends that is cut short.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Rest {
+    /// `a, b and 3 more`.
+    Counted,
+    /// `a, b and others`.
+    Others,
+    /// `a, b, …`.
+    Dots,
+}
+
+/// The first `most` of some items, with commas between them; where there are more, `rest` says so.
+pub(crate) fn shortened<T: Display>(items: impl IntoIterator<Item = T>, most: usize, rest: Rest) -> String {
+    let mut items = items.into_iter();
+    let shown: Vec<String> = items.by_ref().take(most).map(|item| item.to_string()).collect();
+    let end = match (items.count(), rest) {
+        (0, _) => String::new(),
+        (more, Rest::Counted) => format!(" and {more} more"),
+        (_, Rest::Others) => " and others".to_owned(),
+        (_, Rest::Dots) => ", …".to_owned(),
+    };
+    shown.join(", ") + &end
 }
 
 /// A share in percent, without the sign.
@@ -152,6 +177,17 @@ mod tests {
         assert_eq!(word(Path::new("runs/a-b_1.2")), "runs/a-b_1.2");
         let error = utf8(Path::new(std::ffi::OsStr::from_bytes(b"\xff"))).unwrap_err();
         assert!(error.to_string().contains("not UTF-8") && error.hint().is_some());
+    }
+
+    #[test]
+    fn lists_are_cut_short() {
+        let of = |most, rest| shortened([1, 2, 3], most, rest);
+        for rest in [Rest::Counted, Rest::Others, Rest::Dots] {
+            assert_eq!((of(3, rest), of(4, rest)), ("1, 2, 3".to_owned(), "1, 2, 3".to_owned()));
+        }
+        assert_eq!(of(1, Rest::Counted), "1 and 2 more");
+        assert_eq!((of(2, Rest::Others), of(2, Rest::Dots)), ("1, 2 and others".into(), "1, 2, …".into()));
+        assert_eq!(shortened([""; 0], 2, Rest::Counted), "");
     }
 
     #[test]

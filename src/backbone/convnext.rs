@@ -63,6 +63,7 @@ impl ConvnextSize {
 /// Configuration of [`Convnext`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct ConvnextConfig {
     /// Channels and blocks of all stages at once; each can be overridden.
     pub size: ConvnextSize,

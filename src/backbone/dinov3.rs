@@ -38,6 +38,7 @@ pub enum Dinov3Size {
 /// Configuration of [`Dinov3`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct Dinov3Config {
     /// Width, depth, heads and the kind of MLP at once; each can be overridden.
     pub size: Dinov3Size,

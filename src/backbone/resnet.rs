@@ -24,6 +24,7 @@ const EXPANSION: usize = 4;
 /// Configuration of [`Resnet`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct ResnetConfig {
     /// The published network of this many layers: 18, 34, 50, 101 or 152.
     pub layers: usize,

@@ -42,6 +42,7 @@ pub enum NormKind {
 /// Configuration of [`Unet`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct UnetConfig {
     /// Channels of each stage, the finest first; a stage has half of the rows and columns of the one before. With an
     /// encoder: of each map on the way up, one less than the encoder has maps.

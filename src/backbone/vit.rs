@@ -50,6 +50,7 @@ pub enum ResizePositions {
 /// Configuration of [`Vit`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct VitConfig {
     /// Width, depth and heads at once; each can be overridden.
     pub size: VitSize,

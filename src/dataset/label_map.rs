@@ -8,6 +8,7 @@ use crate::dataset::spec::{ClassSpec, DatasetSpec, Encoding, Source};
 use crate::error::{Error, Result};
 use crate::image::formats::Format;
 use crate::image::{IGNORE, Labels, RawMask};
+use crate::text::{Rest, shortened};
 
 /// In the table: no class and not ignored.
 const UNKNOWN: u16 = 256;
@@ -195,21 +196,13 @@ impl LabelMap {
         }
         let mut listed: Vec<_> = unknown.iter().map(|(value, (count, first))| (*count, *first, *value)).collect();
         listed.sort_by_key(|(count, first, _)| (std::cmp::Reverse(*count), *first));
-        let shown: Vec<String> = listed
-            .iter()
-            .take(4)
-            .map(|(count, at, value)| {
-                let (x, y, pixels) = (at % width, at / width, if *count == 1 { "pixel" } else { "pixels" });
-                format!("{} ({count} {pixels}, the first at column {x}, row {y})", source(*value))
-            })
-            .collect();
-        let rest = if listed.len() > shown.len() {
-            format!(" and {} more", listed.len() - shown.len())
-        } else {
-            String::new()
-        };
+        let in_words = listed.iter().map(|(count, at, value)| {
+            let (x, y, pixels) = (at % width, at / width, if *count == 1 { "pixel" } else { "pixels" });
+            format!("{} ({count} {pixels}, the first at column {x}, row {y})", source(*value))
+        });
+        let shown = shortened(in_words, 4, Rest::Counted);
         let noun = if listed.len() == 1 { "value" } else { "values" };
-        let message = format!("`{}` does not map the {noun} {}{rest}", self.file, shown.join(", "));
+        let message = format!("`{}` does not map the {noun} {shown}", self.file);
         let mut pixels: BTreeMap<Source, u64> = BTreeMap::new();
         values.iter().for_each(|value| *pixels.entry(source(*value)).or_default() += 1);
         Error::new(message).with_hint(self.likely_cause(&pixels).to_string())

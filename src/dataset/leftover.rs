@@ -9,6 +9,7 @@ use crate::dataset::pairs::{Pair, Pairs, plain_stem, stem};
 use crate::dataset::spec::{DatasetSpec, SplitSpec};
 use crate::dataset::walk::{Walked, walk};
 use crate::error::Result;
+use crate::text::{Rest, shortened};
 
 /// Endings of pictures, of which some cannot be read.
 const PICTURES: [&str; 26] = [
@@ -89,9 +90,8 @@ pub(crate) fn of(
 impl Leftover {
     /// As one line: how many, what, and the first names.
     pub fn text(&self) -> String {
-        let names: Vec<String> = self.files.iter().take(SHOWN).map(|path| format!("`{}`", path.display())).collect();
-        let more = if self.files.len() > SHOWN { ", …" } else { "" };
-        format!("{} ({}): {}{more}", self.what, self.files.len(), names.join(", "))
+        let names = self.files.iter().map(|path| format!("`{}`", path.display()));
+        format!("{} ({}): {}", self.what, self.files.len(), shortened(names, SHOWN, Rest::Dots))
     }
 }
 

@@ -64,13 +64,13 @@ pub(crate) fn find(old: &Path, model: &Path, is_it: impl Fn(&DatasetSpec) -> boo
         (0..parts.len()).find_map(|from| read(folder.join(parts[from..].iter().collect::<PathBuf>())))
     })?;
     let toml = spec.file.clone();
-    // What was moved together with it lies the same way from it.
+    // What was moved together with it has the same path relative to it.
     let root = spec.common_folder().filter(|folder| !folder.exists()).and_then(|folder| {
         let holds_all = |now: &PathBuf| {
             spec.absolute().all(|path| path.strip_prefix(&folder).is_ok_and(|inner| now.join(inner).is_dir()))
         };
-        let same_way = || Some(normal(&toml.parent()?.join(relative_path(old.parent()?, &folder)?)));
-        // Of a relative description nothing tells the way: then it lies around it, under the end of its path.
+        let moved_along = || Some(normal(&toml.parent()?.join(relative_path(old.parent()?, &folder)?)));
+        // From a relative description there is no path to it: then it lies around it, under the end of its path.
         let parts: Vec<Component<'_>> =
             folder.components().filter(|part| matches!(part, Component::Normal(_))).collect();
         let around = || {
@@ -78,7 +78,7 @@ pub(crate) fn find(old: &Path, model: &Path, is_it: impl Fn(&DatasetSpec) -> boo
                 (0..parts.len()).map(|from| near.join(parts[from..].iter().collect::<PathBuf>())).find(&holds_all)
             })
         };
-        same_way().filter(|now| now.is_dir()).or_else(around)
+        moved_along().filter(|now| now.is_dir()).or_else(around)
     });
     Some(MovedDataset { toml, root })
 }

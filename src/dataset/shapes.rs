@@ -33,6 +33,7 @@ const CLASSES: [(&str, [u8; 3]); 6] = [
 /// How large the set is, and what tells its classes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct ShapesConfig {
     /// Decides every picture.
     pub seed: u64,

@@ -30,6 +30,7 @@ const POWER: f64 = 0.9;
 /// Configuration of [`Eomt`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct EomtConfig {
     /// Masks that can be found in an image.
     pub num_queries: usize,

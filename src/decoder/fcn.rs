@@ -21,6 +21,7 @@ use crate::layers::{BatchNorm, Conv3x3, Cost, Dropout, ForwardContext, Init, Poi
 /// Configuration of [`Fcn`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct FcnConfig {
     /// Convolutions before the classifier; 0 classifies the features themselves.
     pub num_convs: usize,

@@ -25,6 +25,7 @@ const EPS: f64 = 1e-5;
 /// Configuration of [`Knet`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct KnetConfig {
     /// Updates of the kernels.
     pub num_stages: usize,

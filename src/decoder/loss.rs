@@ -28,6 +28,7 @@ impl From<SetLossConfig> for DecoderLoss {
 /// How predictions of queries are matched with the truth and judged.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct SetLossConfig {
     /// Weight of the class, in the loss and in the matching.
     pub class_weight: f64,

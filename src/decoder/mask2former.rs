@@ -29,6 +29,7 @@ use crate::layers::{Cost, ForwardContext, Init, LayerNorm, Linear, MultiheadAtte
 /// Configuration of [`Mask2Former`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct Mask2FormerConfig {
     /// Masks that can be found in an image.
     pub num_queries: usize,

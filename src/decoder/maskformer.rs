@@ -33,6 +33,7 @@ pub(super) const GROUPS: usize = 32;
 /// Configuration of [`MaskFormer`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct MaskFormerConfig {
     /// Masks that can be found in an image.
     pub num_queries: usize,

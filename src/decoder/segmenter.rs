@@ -26,6 +26,7 @@ const EPS: f64 = 1e-5;
 /// Configuration of [`Segmenter`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct SegmenterConfig {
     /// Transformer layers.
     pub num_layers: usize,

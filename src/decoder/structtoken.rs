@@ -48,6 +48,7 @@ pub enum BlockKind {
 /// Configuration of [`StructToken`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct StructTokenConfig {
     /// The interaction.
     pub block: BlockKind,

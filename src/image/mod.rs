@@ -6,6 +6,7 @@ pub(crate) mod formats;
 mod jpeg;
 pub mod outlines;
 pub(crate) mod raster;
+pub(crate) mod regions;
 pub mod resize;
 
 use std::fs::File;
@@ -134,9 +135,7 @@ pub fn read_image(path: impl AsRef<Path>) -> Result<Image> {
 /// # Errors
 /// As [`read_image`].
 pub fn read_image_in(path: impl AsRef<Path>, range: Option<[u16; 2]>) -> Result<Image> {
-    let path = path.as_ref();
-    let decoded = formats::image(open(path)?, range).map_err(|e| Error::file("read", path, e))?;
-    Ok(decoded.image)
+    read_image_noting(path, range).map(|(image, _)| image)
 }
 
 /// What the pixels of an image do not show of its file.

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use burn::tensor::{Int, Tensor, TensorData, activation::softmax};
+use burn::tensor::{Int, Tensor, TensorData};
 
 use crate::error::Result;
 use crate::image::Labels;
@@ -10,7 +10,7 @@ use crate::infer::config::InferConfig;
 use crate::infer::postprocess;
 use crate::infer::view::View;
 use crate::infer::view_logits::MultiViewLogits;
-use crate::infer::{Network, on_cpu, shares, unread};
+use crate::infer::{Network, on_cpu, unread};
 
 /// How probable the answer is, pixel by pixel.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -67,11 +67,7 @@ impl MultiViewLogits<'_> {
         let scores = self.scores(rows.clone()); // [1, rows, w, k]
         self.check()?;
         let ids = scores.clone().argmax(3); // [1, rows, w, 1]
-        let probabilities = match &self.views_logits[..] {
-            [view_logits] if view_logits.bands.votes() => shares(scores),
-            [_] => softmax(scores, 3),
-            _ => scores,
-        };
+        let probabilities = self.of_scores(scores);
         let k = probabilities.dims()[3];
         let known: Vec<i32> = truth.iter().map(|id| if usize::from(*id) < k { i32::from(*id) } else { 0 }).collect();
         let shape = [1, rows.len(), truth.len() / rows.len(), 1];
@@ -96,7 +92,7 @@ mod tests {
     use super::*;
     use crate::decoder::SegLogits;
     use crate::infer::toy::{Toy, noise, values};
-    use crate::infer::{InferMode, labels_by, probabilities_by};
+    use crate::infer::{InferMode, both_by, labels_by, probabilities_by};
 
     fn config() -> InferConfig {
         InferConfig { crop: [12, 16], stride: [8, 10], windows_per_batch: 3, ..InferConfig::default() }
@@ -112,6 +108,9 @@ mod tests {
             let plain = labels_by(network, views, size, config, on_cpu, &mut |_| {}).unwrap().remove(0);
             let (found, confidence) = labels_with_confidence_by(network, views, &truth, config, on_cpu).unwrap();
             assert_eq!(found, plain);
+            let alone = values(probabilities_by(network, views, size, config, on_cpu).unwrap());
+            let (labels, probabilities) = both_by(network, views, size, config, on_cpu, &mut |_| {}).unwrap();
+            assert!(labels == [plain] && values(probabilities) == alone, "both at once are what each is alone");
             for at in 0..truth.ids.len() {
                 let p = |id: u8| full.get(usize::from(id) * truth.ids.len() + at).copied().unwrap_or(0.0);
                 assert!((confidence.confidence[at] - p(found.ids[at])).abs() < 1e-6);

@@ -10,6 +10,7 @@ use crate::kernels::Precision;
 /// How an image reaches the network and how its answers are put together.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct InferConfig {
     /// Overlapping windows, or the image at once.
     pub mode: InferMode,

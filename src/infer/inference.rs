@@ -72,6 +72,30 @@ impl Inference<'_> {
     ///
     /// Fails where they would take more than 16 GB.
     pub fn probabilities(&self, image: &Image) -> Result<Vec<f32>> {
+        self.ensure_probabilities(image)?;
+        let views = self.views(image)?;
+        let tensor = super::probabilities(self.network, &views, (image.height, image.width), self.config)?;
+        values(tensor)
+    }
+
+    /// [`labels_with`](Self::labels_with) and [`probabilities`](Self::probabilities) by one pass of the network.
+    ///
+    /// # Errors
+    /// As these two.
+    pub fn labels_with_probabilities(
+        &self,
+        image: &Image,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<(Labels, Vec<f32>)> {
+        self.ensure_probabilities(image)?;
+        let (views, size) = (self.views(image)?, (image.height, image.width));
+        let (mut maps, tensor) = super::labels_with_probabilities(self.network, &views, size, self.config, progress)?;
+        let labels = maps.pop().ok_or_else(|| Error::new("the network returned nothing"))?;
+        Ok((labels, values(tensor)?))
+    }
+
+    /// Fails where probabilities are too large, or the memory that is left is too little for them.
+    fn ensure_probabilities(&self, image: &Image) -> Result<()> {
         let values = image.width.saturating_mul(image.height).saturating_mul(self.network.classes());
         if values > LARGEST_VALUES {
             let (width, height, classes) = (image.width, image.height, self.network.classes());
@@ -80,15 +104,12 @@ impl Inference<'_> {
             ))
             .with_hint("ask for labels, which are computed in bands of rows, or cut the image into tiles"));
         }
-        let views = self.views(image)?;
         // In bands, and put together.
         available_memory::require(
             2 * 4 * values as u64,
             &format!("the probabilities of {} x {} pixels", image.width, image.height),
             "leave out --probabilities, or cut the image into tiles",
-        )?;
-        let tensor = super::probabilities(self.network, &views, (image.height, image.width), self.config)?;
-        tensor.try_into_vec_as().map_err(|e| Error::new("cannot read probabilities from the device").with_source(e))
+        )
     }
 
     /// The views of an image that the configuration asks for.
@@ -120,13 +141,32 @@ impl Inference<'_> {
     }
 }
 
+fn values(probabilities: Tensor<4>) -> Result<Vec<f32>> {
+    probabilities.try_into_vec_as().map_err(|e| Error::new("cannot read probabilities from the device").with_source(e))
+}
+
 const LARGEST_VIEW: usize = 1 << 28;
 const LARGEST_VALUES: usize = 4_000_000_000;
 
 #[cfg(test)]
 mod tests {
-    use super::super::toy::{config, picture, with};
+    use super::super::toy::{Toy, config, picture, with};
     use super::*;
+
+    #[test]
+    fn labels_and_probabilities_take_one_pass() {
+        let (network, preprocess, device) = (Toy::new(4), Preprocess::default(), Device::flex());
+        let inference = Inference { network: &network, preprocess: &preprocess, config: &config(), device: &device };
+        let image = picture(3, 40, 20);
+        let labels = inference.labels(&image).unwrap();
+        let once = network.images_seen();
+        let probabilities = inference.probabilities(&image).unwrap();
+        assert_eq!(network.images_seen(), 2 * once);
+        let mut shares = Vec::new();
+        let both = inference.labels_with_probabilities(&image, &mut |share| shares.push(share)).unwrap();
+        assert_eq!((network.images_seen(), &both), (3 * once, &(labels, probabilities)));
+        assert!(shares.is_sorted() && shares.iter().all(|share| (0.0..=1.0).contains(share)) && !shares.is_empty());
+    }
 
     #[test]
     fn views_follow_the_configuration() {

@@ -123,10 +123,13 @@ fn need(estimated: usize, held: usize, (height, width): (usize, usize), hint: &s
     available_memory::require(needed.saturating_sub(held) as u64, &format!("an image of {width} x {height}"), hint)
 }
 
+/// What helps where no setting does.
+const SMALLER: &str = "cut the image into tiles, or scale it down";
+
 /// What makes the largest of the `parts` smaller: of the network, of windows, of images.
 fn remedy([network, windows, images]: [usize; 3], settings: &InferConfig) -> &'static str {
     match settings.mode {
-        _ if images > network && images > windows => "cut the image into tiles, or scale it down",
+        _ if images > network && images > windows => SMALLER,
         InferMode::Whole => {
             "process it in smaller pieces: use eval.mode=slide instead of eval.mode=whole, with a small eval.crop and \
              eval.stride; or lower eval.scales or eval.resize"
@@ -144,16 +147,36 @@ static PASSED: AtomicUsize = AtomicUsize::new(0);
 /// Fails where an image of `size` (height, width) needs far more memory than is left, beside itself and the weights, which are
 /// there. What one image has taken, the next can have.
 pub(super) fn ensure_labeled(inference: &Inference, size: (usize, usize)) -> Result<()> {
-    ensure_image(inference, size, LABELED)
+    ensure_image(inference, size, LABELED, |parts| remedy(parts, inference.config))
 }
 
 /// The same of an image that is judged too, among others that wait.
 pub(crate) fn ensure_judged(inference: &Inference, size: (usize, usize)) -> Result<()> {
     // An empty one is refused later.
-    if size.0 == 0 || size.1 == 0 { Ok(()) } else { ensure_image(inference, size, EVALUATED) }
+    if size.0 == 0 || size.1 == 0 {
+        return Ok(());
+    }
+    ensure_image(inference, size, EVALUATED, |parts| remedy(parts, inference.config))
 }
 
-fn ensure_image(inference: &Inference, size: (usize, usize), pixel: usize) -> Result<()> {
+/// The same of a view of `size` that passes the network as a whole, whatever the windows are.
+pub(super) fn ensure_whole(inference: &Inference, size: (usize, usize)) -> Result<()> {
+    let whole = InferConfig {
+        mode: InferMode::Whole,
+        scales: vec![1.0],
+        resize: None,
+        flip: false,
+        ..inference.config.clone()
+    };
+    ensure_image(&Inference { config: &whole, ..*inference }, size, LABELED, |_| SMALLER)
+}
+
+fn ensure_image(
+    inference: &Inference,
+    size: (usize, usize),
+    pixel: usize,
+    remedy: impl Fn([usize; 3]) -> &'static str,
+) -> Result<()> {
     let Inference { network, config, device, .. } = *inference;
     let image = ImageBytes { size, classes: network.classes(), threads: rayon::current_num_threads() };
     // A GPU has memory of its own, of which nothing is known.
@@ -162,7 +185,7 @@ fn ensure_image(inference: &Inference, size: (usize, usize), pixel: usize) -> Re
     let parts = image.parts(config, network.padded(1), pixel, &activations);
     let estimated = parts.into_iter().fold(0, usize::saturating_add);
     if estimated > PASSED.load(Ordering::Relaxed) {
-        need(estimated, 0, size, remedy(parts, config))?;
+        need(estimated, 0, size, remedy(parts))?;
         PASSED.fetch_max(estimated, Ordering::Relaxed);
     }
     Ok(())

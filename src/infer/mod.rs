@@ -8,6 +8,7 @@ pub mod memory;
 mod postprocess;
 #[cfg(test)]
 pub(crate) mod toy;
+mod trace;
 mod view;
 mod view_logits;
 mod windows;
@@ -18,6 +19,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 pub use confidence::Confidence;
 pub use inference::Inference;
+pub(crate) use trace::{Trace, trace};
 pub use view::View;
 
 use crate::decoder::SegLogits;
@@ -25,6 +27,7 @@ use crate::error::{Error, Result};
 use crate::image::Labels;
 use crate::infer::bands::Bands;
 pub use crate::infer::config::{InferConfig, InferMode, Padding};
+use crate::infer::postprocess::CpuViewLogits;
 use crate::infer::view_logits::MultiViewLogits;
 use crate::infer::windows::Windows;
 
@@ -91,6 +94,18 @@ pub fn labels(
     labels_with(network, views, size, config, &mut |_| {})
 }
 
+/// [`labels`] and [`probabilities`] at once, each as they are alone: the network sees the windows once. `progress` gets the share
+/// that is done, from 0 to 1, after each band of rows.
+pub fn labels_with_probabilities(
+    network: &dyn Network,
+    views: &[View<'_>],
+    size: (usize, usize),
+    config: &InferConfig,
+    progress: &mut dyn FnMut(f64),
+) -> Result<(Vec<Labels>, Tensor<4>)> {
+    both_by(network, views, size, config, on_cpu(views), progress)
+}
+
 /// As [`labels`]; `progress` gets the share that is done, from 0 to 1, after each band of rows.
 pub(super) fn labels_with(
     network: &dyn Network,
@@ -122,11 +137,7 @@ pub(super) fn probabilities_by(
             return views_logits.check().map(|()| probabilities);
         }
         let views_logits = views_logits.fetch(rows.clone())?;
-        let values: Vec<f32> =
-            (0..batch).flat_map(|i| postprocess::probabilities(&views_logits, i, rows.clone())).collect();
-        let shape = [batch, rows.len(), size.1, network.classes()];
-        let values = Tensor::<4>::from_data(TensorData::new(values, shape), &Device::flex());
-        Ok(values.permute([0, 3, 1, 2])) // [b, k, rows, w]
+        Ok(host_probabilities(&views_logits, rows, [batch, size.1, network.classes()]))
     };
     Ok(Tensor::cat(bands.into_iter().map(band).collect::<Result<_>>()?, 2)) // [b, k, h, w]
 }
@@ -139,31 +150,86 @@ pub(super) fn labels_by(
     on_cpu: bool,
     progress: &mut dyn FnMut(f64),
 ) -> Result<Vec<Labels>> {
-    let (height, width) = size;
+    let mut maps = Maps::new(views, size);
     let mut views_logits = MultiViewLogits::new(network, views, size, config);
     if on_cpu {
         // No logits of a band exist here, and each band copies what the network said of all windows in reach.
-        views_logits.band = views_logits.band.max(HOST_BAND).min(height);
+        views_logits.band = views_logits.band.max(HOST_BAND).min(size.0);
     }
-    let batch = views[0].batch();
-    let mut maps = vec![Labels { width, height, ids: Vec::with_capacity(height * width) }; batch];
     for rows in views_logits.bands() {
-        progress(rows.start as f64 / height as f64);
+        progress(rows.start as f64 / size.0 as f64);
         if on_cpu {
-            let views_logits = views_logits.fetch(rows.clone())?;
-            maps.iter_mut()
-                .enumerate()
-                .for_each(|(i, map)| map.ids.extend(postprocess::labels(&views_logits, i, rows.clone())));
+            maps.add_host(&views_logits.fetch(rows.clone())?, rows);
             continue;
         }
-        let ids = views_logits.scores(rows).argmax(3); // [b, rows, w, 1]
+        let scores = views_logits.scores(rows); // [b, rows, w, k]
         views_logits.check()?;
-        let ids: Vec<i32> = ids.try_into_vec_as().map_err(unread)?;
-        for (map, ids) in maps.iter_mut().zip(ids.chunks_exact(ids.len() / batch)) {
-            map.ids.extend(ids.iter().map(|id| *id as u8));
+        maps.add(scores)?;
+    }
+    Ok(maps.0)
+}
+
+fn both_by(
+    network: &dyn Network,
+    views: &[View<'_>],
+    size: (usize, usize),
+    config: &InferConfig,
+    on_cpu: bool,
+    progress: &mut dyn FnMut(f64),
+) -> Result<(Vec<Labels>, Tensor<4>)> {
+    let (mut maps, mut bands) = (Maps::new(views, size), Vec::new());
+    let mut views_logits = MultiViewLogits::new(network, views, size, config);
+    let shape = [views[0].batch(), size.1, network.classes()];
+    for rows in views_logits.bands() {
+        progress(rows.start as f64 / size.0 as f64);
+        if on_cpu {
+            let fetched = views_logits.fetch(rows.clone())?;
+            maps.add_host(&fetched, rows.clone());
+            bands.push(host_probabilities(&fetched, rows, shape));
+            continue;
+        }
+        let scores = views_logits.scores(rows); // [b, rows, w, k]
+        views_logits.check()?;
+        maps.add(scores.clone())?;
+        bands.push(views_logits.of_scores(scores).permute([0, 3, 1, 2])); // [b, k, rows, w]
+    }
+    Ok((maps.0, Tensor::cat(bands, 2))) // [b, k, h, w]
+}
+
+/// Label maps, one an image, that grow by bands of rows.
+struct Maps(Vec<Labels>);
+
+impl Maps {
+    fn new(views: &[View<'_>], (height, width): (usize, usize)) -> Self {
+        Self(vec![Labels { width, height, ids: Vec::with_capacity(height * width) }; views[0].batch()])
+    }
+
+    fn add_host(&mut self, views_logits: &[CpuViewLogits], rows: Range<usize>) {
+        for (i, map) in self.0.iter_mut().enumerate() {
+            map.ids.extend(postprocess::labels(views_logits, i, rows.clone()));
         }
     }
-    Ok(maps)
+
+    /// The class of the highest score [b, rows, w, k].
+    fn add(&mut self, scores: Tensor<4>) -> Result<()> {
+        let ids: Vec<i32> = scores.argmax(3).try_into_vec_as().map_err(unread)?; // [b, rows, w, 1]
+        let of_image = ids.len() / self.0.len();
+        for (map, ids) in self.0.iter_mut().zip(ids.chunks_exact(of_image)) {
+            map.ids.extend(ids.iter().map(|id| *id as u8));
+        }
+        Ok(())
+    }
+}
+
+/// Class probabilities [b, k, rows, w] of a band.
+fn host_probabilities(
+    views_logits: &[CpuViewLogits],
+    rows: Range<usize>,
+    [batch, width, classes]: [usize; 3],
+) -> Tensor<4> {
+    let values: Vec<f32> = (0..batch).flat_map(|i| postprocess::probabilities(views_logits, i, rows.clone())).collect();
+    let values = TensorData::new(values, [batch, rows.len(), width, classes]);
+    Tensor::<4>::from_data(values, &Device::flex()).permute([0, 3, 1, 2])
 }
 
 /// The fewest rows that are made at once on the host.

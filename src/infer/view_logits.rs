@@ -74,6 +74,15 @@ impl<'a> MultiViewLogits<'a> {
         if self.views_logits.len() == 1 { self.views_logits[0].logits(rows) } else { self.probabilities(rows) }
     }
 
+    /// The probabilities [b, rows, w, k] that [`scores`](Self::scores) stand for.
+    pub(super) fn of_scores(&self, scores: Tensor<4>) -> Tensor<4> {
+        match &self.views_logits[..] {
+            [view_logits] if view_logits.bands.votes() => shares(scores),
+            [_] => softmax(scores, 3),
+            _ => scores,
+        }
+    }
+
     /// The mean of the softmax, or of the votes, over views: [b, rows, w, k].
     pub(super) fn probabilities(&mut self, rows: Range<usize>) -> Tensor<4> {
         let n = self.views_logits.len() as f32;

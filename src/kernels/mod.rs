@@ -45,7 +45,7 @@ pub use batch_norm::{batch_norm, batch_norm_with};
 pub(crate) use conv::CONV_POINTS;
 pub use conv::grouped3x3::{depthwise3x3, grouped3x3};
 pub use conv::{conv2d, conv3x3, depthwise};
-pub use count::{count_macs, product};
+pub use count::{count_kept, count_macs, product};
 pub use deformable::deformable_attention;
 pub use gelu::gelu;
 pub use group_norm::{group_norm, group_norm_relu};

@@ -17,6 +17,7 @@ use crate::loader::preprocess::Preprocess;
 /// The dataset and its treatment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct DataConfig {
     /// `shapes`, a built-in name such as `ade20k`, or the path of a dataset TOML.
     pub dataset: String,

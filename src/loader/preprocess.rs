@@ -11,6 +11,7 @@ use crate::image::Image;
 /// It belongs to the weights, so it is stored with them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct Preprocess {
     /// Subtracted from red, green, blue.
     pub mean: [f32; 3],

@@ -12,6 +12,7 @@ use crate::loss::{Criterion, IGNORE, Targets};
 /// `[train.loss]` of a recipe: weights of the parts, each computed at the size of the labels, and how they are computed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct LossConfig {
     /// Weight of the cross entropy.
     pub cross_entropy: f64,

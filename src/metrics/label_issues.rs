@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::image::regions::connected;
 use crate::image::{IGNORE, Labels};
 use crate::infer::confidence::Confidence;
 use crate::metrics::calibration::{mean_probability, parts};
@@ -198,55 +199,29 @@ impl IssueRegions {
 
 /// The regions of one image, in which index and name are still to be filled in.
 fn regions(truth: &Labels, prediction: &Labels, confidence: &Confidence) -> impl Iterator<Item = IssueRegion> {
-    let width = truth.width;
     let pair = |at: usize| (truth.ids[at], prediction.ids[at]);
     let doubted = |at: usize| {
         let (label, other) = pair(at);
         label != IGNORE && label != other && confidence.confidence[at] > SURE && confidence.of_truth[at] < DOUBTED
     };
-    let mut open: Vec<bool> = (0..truth.ids.len()).map(doubted).collect();
-    let mut found = Vec::new();
-    let mut border = Vec::new();
-    for start in 0..open.len() {
-        if !std::mem::take(&mut open[start]) {
-            continue;
+    // No label is 255, so that no pair is what lies outside.
+    let class = |at: usize| doubted(at).then(|| u16::from_be_bytes([truth.ids[at], prediction.ids[at]]));
+    let connected = connected(truth.width, truth.height, class).into_iter();
+    connected.filter(|region| region.pixels.len() as u64 >= SMALLEST).map(|region| {
+        let [label, prediction] = region.class.to_be_bytes();
+        let [left, top, right, bottom] = region.bounds;
+        let sum = |of: &[f32]| region.pixels.iter().map(|at| parts(of[*at])).sum();
+        IssueRegion {
+            index: 0,
+            image: String::new(),
+            label,
+            prediction,
+            bounds: [left, top, right - left, bottom - top],
+            pixels: region.pixels.len() as u64,
+            confidence: sum(&confidence.confidence),
+            of_label: sum(&confidence.of_truth),
         }
-        let (label, prediction) = pair(start);
-        let (mut left, mut right, mut bottom) = (width, 0, 0);
-        let (mut pixels, mut of_prediction, mut of_label) = (0, 0, 0);
-        border.push(start);
-        while let Some(at) = border.pop() {
-            let (x, y) = (at % width, at / width);
-            (left, right, bottom) = (left.min(x), right.max(x), bottom.max(y));
-            pixels += 1;
-            of_prediction += parts(confidence.confidence[at]);
-            of_label += parts(confidence.of_truth[at]);
-            let inside = [x > 0, x + 1 < width, y > 0, at + width < open.len()];
-            let near = [at.wrapping_sub(1), at + 1, at.wrapping_sub(width), at + width];
-            for (next, _) in near.into_iter().zip(inside).filter(|(_, inside)| *inside) {
-                if open[next] && pair(next) == (label, prediction) {
-                    open[next] = false;
-                    border.push(next);
-                }
-            }
-        }
-        // The first pixel found is one of the topmost.
-        let top = start / width;
-        let bounds = [left, top, right + 1 - left, bottom + 1 - top];
-        if pixels >= SMALLEST {
-            found.push(IssueRegion {
-                index: 0,
-                image: String::new(),
-                label,
-                prediction,
-                bounds,
-                pixels,
-                confidence: of_prediction,
-                of_label,
-            });
-        }
-    }
-    found.into_iter()
+    })
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ pub use facts::{Facts, Machine};
 
 /// What the user asks for.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct PlanOptions {
     /// How long training and its evaluations may take.
     pub budget: Duration,
@@ -38,6 +39,13 @@ pub struct PlanOptions {
     pub given: Vec<String>,
     /// `key=value` that the user has decided.
     pub changes: Vec<String>,
+}
+
+/// An hour, and nothing decided.
+impl Default for PlanOptions {
+    fn default() -> Self {
+        Self { budget: Duration::from_secs(3600), pretrained: None, given: Vec::new(), changes: Vec::new() }
+    }
 }
 
 impl PlanOptions {

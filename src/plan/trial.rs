@@ -38,7 +38,7 @@ pub(super) fn score(config: &Config, device: &Device, seconds: f64, iterations: 
     (train.eval_every, train.save_every, train.restarts) = (0, train.iterations + 1, 0);
     (train.tensorboard, train.schedule.warmup_iters) = (false, train.iterations / 10);
     let scratch = Scratch::new(&std::env::temp_dir(), "trial")?;
-    let options = RunOptions { run: scratch.path(), resume: false, trial: true, device, device_name: "", command: "" };
+    let options = RunOptions { trial: true, ..RunOptions::new(scratch.path(), device) };
     let outcome = run::train(&config, &options, &mut ())?;
     Ok(outcome.best.map(|(_, miou)| miou))
 }

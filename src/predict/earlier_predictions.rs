@@ -24,7 +24,7 @@ const END: [u8; 12] = [0, 0, 0, 0, b'I', b'E', b'N', b'D', 0xae, 0x42, 0x60, 0x8
 
 /// The endings of what stands in a record.
 const RECORDED: [&str; 3] = ["npy", "json", "geojson"];
-/// The file that lists arrays, and whatever else carries no note.
+/// The file that lists what carries no note: arrays and JSON. Its name says the first alone, and stays so: folders hold it.
 const RECORD: &str = ".structtoken-arrays";
 
 /// Notes in the bytes of a PNG that a prediction wrote it.
@@ -68,7 +68,7 @@ fn is_signed(mut file: File) -> io::Result<bool> {
     Ok(tail[..CHUNK] == chunk(crc32(file.take(rest))?)[..])
 }
 
-/// The line of an array in the record: its name, its length, the checksum of all of it.
+/// The line of a file in the record: its name, its length, the checksum of all of it.
 fn line(path: &Path, length: u64, checksum: u32) -> String {
     format!("{}{checksum:08x}", beginning(path, length))
 }
@@ -112,7 +112,7 @@ pub fn copy_recorded(path: &Path, from: &Path) -> Result<()> {
     files::write_with(path, |file| io::copy(&mut source, file).map(drop))
 }
 
-/// Notes that an array of `length` bytes with this checksum is about to be written to `path`.
+/// Notes that a file of `length` bytes with this checksum is about to be written to `path`.
 pub(super) fn record(path: &Path, length: u64, checksum: u32) -> Result<()> {
     let (line, place) = (line(path, length, checksum), path.with_file_name(RECORD));
     let add = || {
@@ -134,7 +134,7 @@ pub(super) fn record(path: &Path, length: u64, checksum: u32) -> Result<()> {
 }
 
 /// The lines of a folder's record that are known so far. They only become more, so that never more is read than was added:
-/// with one array after the other it would be all lines for each.
+/// with one file after the other it would be all lines for each.
 struct WrittenList {
     lines: BTreeSet<String>,
     /// Bytes that were read.

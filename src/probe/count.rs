@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 
 use super::changes::change;
-use super::cues::{Changed, Cue, CueSource};
-use super::effects::Pairs;
+use super::cues::{Changed, Cue, Source};
+use super::effects::{Pairs, Unchanged};
 use super::place::FailureCounts;
 use super::regions::Regions;
 use super::stages::{StageCounts, labels, stages};
@@ -129,7 +129,8 @@ impl Counts<'_> {
         let Sample { image, labels: truth } = sample;
         memory::ensure_judged(inference, (image.height, image.width))?;
         let prediction = inference.labels(image)?;
-        self.plain.add(classes, [truth, &prediction], [truth, &prediction])?;
+        let unchanged = Unchanged::new(classes, truth, &prediction)?;
+        self.plain.add_unchanged(&unchanged);
         let regions = Regions::of(truth);
         self.places.add(truth, &regions, &prediction);
         truth.ids.iter().filter(|id| **id != IGNORE).for_each(|id| self.pixels[usize::from(*id)] += 1);
@@ -141,7 +142,7 @@ impl Counts<'_> {
             if let Some(changed) = change(*cue, &source, seed) {
                 let Changed { image, truth, reference, conflicts } = changed;
                 let found = inference.labels(&image)?;
-                pairs.add(classes, [&reference, &prediction], [&truth, &found])?;
+                pairs.add(&unchanged, &reference, [&truth, &found])?;
                 count_conflicts(&mut self.conflicts, &regions, &conflicts, &prediction, &found);
                 if let Some(seen) = seen {
                     seen.push((*cue, (image, truth, found)));
@@ -153,7 +154,7 @@ impl Counts<'_> {
         }
         for (_, model, pairs) in &mut self.edits {
             let found = Inference { network: &*model, ..*inference }.labels(image)?;
-            pairs.add(classes, [truth, &prediction], [truth, &found])?;
+            pairs.add(&unchanged, truth, [truth, &found])?;
             if steps.next().is_break() {
                 return Ok(None);
             }

@@ -1,5 +1,7 @@
 //! What a change costs: scores before and after on the same images, with paired intervals.
 
+use std::rc::Rc;
+
 use serde::Serialize;
 
 use crate::error::Result;
@@ -71,8 +73,8 @@ pub struct Effects {
 /// The counts of images before and after a change.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pairs {
-    before: Vec<Counts>,
-    after: Vec<Counts>,
+    before: Vec<Rc<Counts>>,
+    after: Vec<Rc<Counts>>,
     contours: bool,
 }
 
@@ -82,26 +84,58 @@ struct Counts {
     boundary: ImageCounts,
 }
 
+impl Counts {
+    fn of(classes: usize, [truth, prediction]: [&Labels; 2], contours: bool) -> Result<Rc<Self>> {
+        let mut confusion = Confusion::new(classes);
+        confusion.add(truth, prediction)?;
+        let width = band_width((truth.width, truth.height), BAND);
+        let boundary = if contours { boundary_counts(truth, prediction, width) } else { ImageCounts::default() };
+        Ok(Rc::new(Self { all: confusion.image_counts(), boundary }))
+    }
+}
+
+/// A picture as it is: its truth and its prediction, counted once for all changes that leave the truth alone.
+pub(super) struct Unchanged<'a> {
+    classes: usize,
+    truth: &'a Labels,
+    prediction: &'a Labels,
+    counts: Rc<Counts>,
+}
+
+impl<'a> Unchanged<'a> {
+    pub(super) fn new(classes: usize, truth: &'a Labels, prediction: &'a Labels) -> Result<Self> {
+        let counts = Counts::of(classes, [truth, prediction], true)?;
+        Ok(Self { classes, truth, prediction, counts })
+    }
+
+    /// Its prediction, compared with `reference`.
+    fn against(&self, reference: &Labels, contours: bool) -> Result<Rc<Counts>> {
+        if reference == self.truth {
+            return Ok(self.counts.clone());
+        }
+        Counts::of(self.classes, [reference, self.prediction], contours)
+    }
+}
+
 impl Pairs {
     /// Nothing counted; with or without `contours`.
     pub(super) fn new(contours: bool) -> Self {
         Self { contours, ..Self::default() }
     }
 
-    /// Counts an image: truth and prediction before, and after.
-    pub(super) fn add(&mut self, classes: usize, before: [&Labels; 2], after: [&Labels; 2]) -> Result<()> {
-        let count = |[truth, prediction]: [&Labels; 2]| {
-            let mut confusion = Confusion::new(classes);
-            confusion.add(truth, prediction)?;
-            let width = band_width((truth.width, truth.height), BAND);
-            let boundary =
-                if self.contours { boundary_counts(truth, prediction, width) } else { ImageCounts::default() };
-            Ok(Counts { all: confusion.image_counts(), boundary })
-        };
-        let (before, after) = (count(before)?, count(after)?);
+    /// Counts an image that was changed: `reference` is what its prediction is compared with before, `after` are truth and prediction.
+    pub(super) fn add(&mut self, image: &Unchanged, reference: &Labels, after: [&Labels; 2]) -> Result<()> {
+        let before = image.against(reference, self.contours)?;
+        let after = Counts::of(image.classes, after, self.contours)?;
         self.before.push(before);
         self.after.push(after);
         Ok(())
+    }
+
+    /// Counts an image as it is, without a change.
+    pub(super) fn add_unchanged(&mut self, image: &Unchanged) {
+        self.before.push(image.counts.clone());
+        self.after.push(image.counts.clone());
     }
 
     /// The scores, with intervals over `draws` draws of the images.
@@ -127,7 +161,7 @@ impl Pairs {
     }
 
     fn of(&self, part: fn(&Counts) -> &ImageCounts, classes: usize, draws: usize, seed: u64) -> (Effect, Vec<Effect>) {
-        let list = |counts: &[Counts]| counts.iter().map(|one| part(one).clone()).collect::<Vec<_>>();
+        let list = |counts: &[Rc<Counts>]| counts.iter().map(|one| part(one).clone()).collect::<Vec<_>>();
         let (before, after) = (list(&self.before), list(&self.after));
         let drawn = differences(&before, &after, classes, draws, seed);
         let holds = |image: &ImageCounts, class: usize| {
@@ -164,8 +198,9 @@ mod tests {
         let mut pairs = Pairs::new(true);
         let (truth, good, bad) =
             (labels(&[0, 0, 0, 1, 1, 1]), labels(&[0, 0, 0, 1, 1, 1]), labels(&[0, 0, 0, 0, 0, 0]));
+        let image = Unchanged::new(3, &truth, &good).unwrap();
         for _ in 0..6 {
-            pairs.add(3, [&truth, &good], [&truth, &bad]).unwrap();
+            pairs.add(&image, &truth, [&truth, &bad]).unwrap();
         }
         let found = pairs.effects("x", &names, 100, 1);
         assert_eq!((found.images, found.miou.before, found.miou.after), (6, Some(1.0), Some(0.25)));
@@ -180,10 +215,30 @@ mod tests {
     }
 
     #[test]
+    fn an_unchanged_picture_is_counted_once() {
+        let (truth, prediction) = (labels(&[0, 0, 1, 1, 1, 1]), labels(&[0, 1, 1, 1, 1, 0]));
+        let image = Unchanged::new(2, &truth, &prediction).unwrap();
+        let (mut plain, mut inside, mut moved) = (Pairs::new(true), Pairs::new(false), Pairs::new(true));
+        plain.add_unchanged(&image);
+        // An equal map, as changes hand over.
+        inside.add(&image, &truth.clone(), [&truth, &truth]).unwrap();
+        moved.add(&image, &labels(&[255, 0, 1, 1, 1, 1]), [&truth, &truth]).unwrap();
+        assert!(
+            [&plain.before[0], &plain.after[0], &inside.before[0]].iter().all(|one| Rc::ptr_eq(one, &image.counts))
+        );
+        let names = ["a", "b"].map(String::from);
+        let before = |pairs: &Pairs| pairs.effects("x", &names, 10, 1).miou.before.unwrap();
+        // Of class 0 one of three, of class 1 three of five; then none of two.
+        assert!((before(&inside) - (1.0 / 3.0 + 3.0 / 5.0) / 2.0).abs() < 1e-12);
+        assert!((before(&moved) - (0.0 + 3.0 / 5.0) / 2.0).abs() < 1e-12);
+    }
+
+    #[test]
     fn a_handful_of_images_has_no_interval() {
         let mut pairs = Pairs::new(false);
         let map = labels(&[0, 1]);
-        (1..LEAST_IMAGES).for_each(|_| pairs.add(2, [&map, &map], [&map, &map]).unwrap());
+        let image = Unchanged::new(2, &map, &map).unwrap();
+        (1..LEAST_IMAGES).for_each(|_| pairs.add(&image, &map, [&map, &map]).unwrap());
         let found = pairs.effects("x", &["a".into(), "b".into()], 100, 1);
         assert_eq!((found.miou.interval, found.miou.change()), (None, Some(0.0)));
     }

@@ -1,9 +1,10 @@
 //! Regions of a label map: connected pixels of one class.
 
+use crate::image::regions::connected;
 use crate::image::{IGNORE, Labels};
 use crate::rng::Rng;
 
-/// A region: pixels of one class, each beside another of them.
+/// A connected region of a label map.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Region {
     pub(super) class: u8,
@@ -26,38 +27,18 @@ pub(super) struct Regions {
 impl Regions {
     /// In the order of their first pixels.
     pub(super) fn of(labels: &Labels) -> Self {
-        let (width, ids) = (labels.width, &labels.ids);
+        let ids = &labels.ids;
+        let found = connected(labels.width, labels.height, |at| (ids[at] != IGNORE).then(|| ids[at].into()));
         let mut owners = vec![None; ids.len()];
-        let mut all = Vec::new();
-        for start in 0..ids.len() {
-            if ids[start] == IGNORE || owners[start].is_some() {
-                continue;
-            }
-            let (class, number) = (ids[start], all.len() as u32);
-            let (mut pixels, mut at) = (vec![start], 0);
-            owners[start] = Some(number);
-            let mut bounds = [usize::MAX, usize::MAX, 0, 0];
-            while let Some(&pixel) = pixels.get(at) {
-                at += 1;
-                let (x, y) = (pixel % width, pixel / width);
-                bounds = [bounds[0].min(x), bounds[1].min(y), bounds[2].max(x + 1), bounds[3].max(y + 1)];
-                let near = [
-                    (x > 0).then(|| pixel - 1),
-                    (x + 1 < width).then(|| pixel + 1),
-                    (y > 0).then(|| pixel - width),
-                    (pixel + width < ids.len()).then(|| pixel + width),
-                ];
-                for near in near.into_iter().flatten().filter(|near| ids[*near] == class) {
-                    if owners[near].is_none() {
-                        owners[near] = Some(number);
-                        pixels.push(near);
-                    }
-                }
-            }
-            pixels.sort_unstable();
-            all.push(Region { class, pixels, bounds });
+        for (number, region) in (0..).zip(&found) {
+            region.pixels.iter().for_each(|at| owners[*at] = Some(number));
         }
-        Self { all, owners, area: ids.len() }
+        let all = found.into_iter().map(|region| Region {
+            class: ids[region.pixels[0]],
+            pixels: region.pixels,
+            bounds: region.bounds,
+        });
+        Self { all: all.collect(), owners, area: ids.len() }
     }
 
     /// Regions smaller than this are not judged one by one: a two-thousandth of the image, at least 16 pixels.

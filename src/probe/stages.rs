@@ -5,9 +5,7 @@ use serde::Serialize;
 use crate::decoder::{Output, SegLogits};
 use crate::error::Result;
 use crate::image::{IGNORE, Image, Labels};
-use crate::infer::Inference;
-use crate::kernels::with_precision;
-use crate::layers::ForwardContext;
+use crate::infer::{Inference, Trace, trace};
 use crate::metrics::overlap::Overlaps;
 use crate::model::Model;
 use crate::report::TokenBlock;
@@ -30,11 +28,8 @@ pub struct Stage {
 
 /// The stages of one image, each as the tokens of all classes; empty for decoders that have but one.
 pub(super) fn stages(model: &Model, inference: &Inference, image: &Image) -> Result<Vec<TokenBlock>> {
-    let views = inference.views(image)?;
-    let Some(view) = views.iter().find(|view| !view.is_flipped()) else { return Ok(Vec::new()) };
-    let context = ForwardContext::eval().traced();
-    let output = with_precision(inference.config.precision, || model.forward(view.whole(), &context));
-    let found = blocks(context.into_trace());
+    let Trace { output, maps } = trace(model, inference, image)?;
+    let found = blocks(maps);
     if !found.is_empty() {
         return Ok(found);
     }

@@ -8,8 +8,7 @@ use burn::tensor::{Device, TensorData};
 use super::curves;
 use crate::dataset::{Dataset, Split};
 use crate::error::Result;
-use crate::infer::Inference;
-use crate::layers::ForwardContext;
+use crate::infer::{Inference, trace};
 use crate::loader::DataConfig;
 use crate::metrics::Scores;
 use crate::model::Model;
@@ -130,11 +129,9 @@ fn reschedules(rows: &[Row]) -> Option<(String, String)> {
 /// One image: truth, prediction, and the tokens after every block.
 fn sample(dataset: &dyn Dataset, index: usize, inference: &Inference, model: &Model) -> Result<SamplePanel> {
     let plain = panel(dataset, index, inference)?;
-    let context = ForwardContext::eval().traced();
-    if let Some(view) = inference.views(&plain.image)?.into_iter().find(|view| !view.is_flipped()) {
-        model.forward(view.whole(), &context);
-    }
-    Ok(SamplePanel { blocks: blocks(context.into_trace()), ..plain })
+    // What is labelled in windows may be too large as a whole: such an image is shown without its tokens.
+    let maps = trace(model, inference, &plain.image).map_or_else(|_| Vec::new(), |trace| trace.maps);
+    Ok(SamplePanel { blocks: blocks(maps), ..plain })
 }
 
 /// The structure tokens on their way, with the logits they become; nothing of a decoder that has none, whose logits
@@ -168,6 +165,7 @@ pub(crate) fn block(name: String, map: &TensorData) -> TokenBlock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layers::ForwardContext;
 
     #[test]
     fn samples_are_spread_and_tokens_turned() {

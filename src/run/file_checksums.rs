@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::dataset::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::text::{Rest, shortened};
 
 /// The name of the list in a run's folder: an image a line.
 const FILE: &str = "data.ndjson";
@@ -139,10 +140,8 @@ pub(super) fn changes(before: &FileChecksums, now: &FileChecksums) -> Vec<String
     }
     kinds[1].1.extend(old.keys().filter(|name| !new.contains_key(*name)));
     let words = kinds.iter().filter(|(_, names)| !names.is_empty()).map(|(kind, names)| {
-        let more = if names.len() > TOLD { ", …" } else { "" };
         let plural = if names.len() == 1 { "image" } else { "images" };
-        let first: Vec<&str> = names.iter().take(TOLD).copied().collect();
-        format!("{} {plural} {kind} ({}{more})", names.len(), first.join(", "))
+        format!("{} {plural} {kind} ({})", names.len(), shortened(names, TOLD, Rest::Dots))
     });
     let words: Vec<String> = words.collect();
     if words.is_empty() { vec!["the images are in another order".to_owned()] } else { words }

@@ -24,6 +24,7 @@ use crate::weights::{self, LoadOptions};
 
 /// Where a run lies, and how this process goes about it.
 #[derive(Clone, Copy)]
+#[non_exhaustive]
 pub struct RunOptions<'a> {
     /// The run's folder.
     pub run: &'a Path,
@@ -37,6 +38,13 @@ pub struct RunOptions<'a> {
     pub device_name: &'a str,
     /// The command, for the record.
     pub command: &'a str,
+}
+
+impl<'a> RunOptions<'a> {
+    /// A run in the folder `run` on `device`, from its beginning.
+    pub fn new(run: &'a Path, device: &'a Device) -> Self {
+        Self { run, resume: false, trial: false, device, device_name: "", command: "" }
+    }
 }
 
 /// How a run ended.

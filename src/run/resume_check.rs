@@ -18,7 +18,7 @@ use crate::run::checkpoint::{Checkpoints, DATA};
 use crate::run::file_checksums::{ChecksumReader, FileChecksums, SplitChecksums, content};
 use crate::run::fingerprint::{Data, Fingerprint};
 use crate::run::{file_checksums, manifest};
-use crate::text::word;
+use crate::text::{Rest, shortened, word};
 
 /// Differences that are reported; of more there is the number.
 const TOLD: usize = 8;
@@ -201,11 +201,8 @@ fn json_differences(place: &str, before: &serde_json::Value, now: &serde_json::V
     }
 }
 
-fn shorten<'a>(differences: impl ExactSizeIterator<Item = &'a str>) -> String {
-    let more = differences.len().saturating_sub(TOLD);
-    let shown: Vec<&str> = differences.take(TOLD).collect();
-    let more = if more > 0 { format!(", and {more} more") } else { String::new() };
-    format!("{}{more}", shown.join(", "))
+fn shorten<'a>(differences: impl Iterator<Item = &'a str>) -> String {
+    shortened(differences, TOLD, Rest::Counted)
 }
 
 /// Fails if the data that a run is resumed with are not those it started with.
@@ -239,7 +236,7 @@ pub fn check_recipe(run: &Path, recipe: &Config) -> Result<()> {
         return Ok(());
     }
     let shortened = shorten(differences.iter().map(String::as_str));
-    Err(Error::new(format!("`{}` was made by another recipe: {shorten}", run.display()))
+    Err(Error::new(format!("`{}` was made by another recipe: {shortened}", run.display()))
         .with_hint("restore those values to continue; or start all runs again in another folder with --out"))
 }
 

@@ -230,7 +230,7 @@ fn a_run_whose_time_is_over_is_evaluated_and_saved() {
     let (outcome, machine) = train(&config, &over, (false, u64::MAX), &now, &|_| 30.0);
     assert_eq!((outcome.iteration, outcome.interrupted), (1, false));
     assert!(
-        machine.notes.iter().any(|note| note == "10s are over after 1 of 100 iterations: stopping with what there is")
+        machine.notes.iter().any(|note| note == "the time of 10s has run out after 1 of 100 iterations: stopping here")
     );
     assert!(over.join("model.safetensors").exists() && over.join(SCORES).exists());
     assert!(

@@ -38,6 +38,7 @@ pub(crate) const MOST_ITERATIONS: u64 = 1 << 40;
 /// `[train]` of a recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct TrainConfig {
     /// Iterations: steps of the optimizer, each on `batch_size` images.
     pub iterations: u64,

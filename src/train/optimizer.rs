@@ -15,6 +15,7 @@ use crate::layers::{fetch, parameters};
 /// What the optimizer does, and to whom.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct OptimizerConfig {
     /// Which one.
     #[serde(rename = "type")]

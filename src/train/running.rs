@@ -189,7 +189,7 @@ impl<'a, M: Trainable> Running<'a, M> {
             let learned = std::mem::replace(&mut train.model, before);
             self.save(&train)?;
             train.model = learned;
-            self.time_limit.as_mut().map(TimeLimit::saved);
+            self.time_limit.as_mut().map(TimeLimit::checkpoint_done);
         }
         let StepOutput { gradients, loss, parts, .. } = output;
         let train = train.step(gradients, rates);

@@ -8,6 +8,7 @@ use crate::train::reschedule::Reschedule;
 /// Linear warm-up times decay, as mmcv's `poly` and `CosineAnnealing` policies have it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[non_exhaustive]
 pub struct Schedule {
     /// How the learning rate falls.
     pub policy: Policy,

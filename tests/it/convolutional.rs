@@ -43,22 +43,20 @@ fn published(case: &str) -> StateDict {
 fn cases() -> [(&'static str, BackboneConfig, [usize; 4]); 5] {
     let out_indices = || vec![0, 1, 2, 3];
     let resnet = |layers, depths: &[usize], channels: [usize; 4]| {
-        BackboneConfig::Resnet(ResnetConfig {
+        BackboneConfig::Resnet(set!(ResnetConfig {
             layers,
             depths: depths.into(),
             channels: channels.into(),
-            out_indices: out_indices(),
-            ..ResnetConfig::default()
-        })
+            out_indices: out_indices()
+        }))
     };
     let convnext = |channels: [usize; 4], depths: [usize; 4]| {
-        BackboneConfig::Convnext(ConvnextConfig {
+        BackboneConfig::Convnext(set!(ConvnextConfig {
             size: ConvnextSize::Atto,
             channels: channels.into(),
             depths: depths.into(),
-            out_indices: out_indices(),
-            ..ConvnextConfig::default()
-        })
+            out_indices: out_indices()
+        }))
     };
     [
         ("resnet18", resnet(18, &[], [8, 16, 24, 32]), [2, 3, 61, 75]),
@@ -148,15 +146,17 @@ fn maps_gradients_and_statistics() {
 fn a_unet_takes_published_weights_for_its_encoder() {
     for (case, config, shape) in cases() {
         let encoder = match config.clone() {
-            BackboneConfig::Resnet(config) => EncoderConfig::Resnet(ResnetConfig { out_indices: Vec::new(), ..config }),
+            BackboneConfig::Resnet(config) => {
+                EncoderConfig::Resnet(set!(ResnetConfig { out_indices: Vec::new(), ..config }))
+            }
             BackboneConfig::Convnext(config) => {
-                EncoderConfig::Convnext(ConvnextConfig { out_indices: Vec::new(), ..config })
+                EncoderConfig::Convnext(set!(ConvnextConfig { out_indices: Vec::new(), ..config }))
             }
             _ => unreachable!(),
         };
         let (ups, stride) = if case.starts_with("resnet") { (4, 2) } else { (3, 4) };
         let channels: Vec<usize> = (0..ups).map(|i| 8 << i).collect();
-        let unet = UnetConfig { encoder: Some(encoder), channels, out_indices: vec![1], ..UnetConfig::default() };
+        let unet = set!(UnetConfig { encoder: Some(encoder), channels, out_indices: vec![1] });
         let unet = BackboneConfig::Unet(unet);
         unet.check().unwrap();
         let state = published(case);

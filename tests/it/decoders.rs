@@ -15,9 +15,8 @@ use crate::golden::{Golden, allowed, channels_first, shared, test_device};
 
 fn heads() -> [(&'static str, bool, DecoderConfig); 5] {
     let linear = DecoderConfig::Fcn(FcnConfig::default());
-    let full = FcnConfig { num_convs: 2, concat_input: true, channels: 32, ..FcnConfig::default() };
-    let knet =
-        KnetConfig { channels: 32, feat_channels: 32, num_heads: 4, feedforward_channels: 64, ..KnetConfig::default() };
+    let full = set!(FcnConfig { num_convs: 2, concat_input: true, channels: 32 });
+    let knet = set!(KnetConfig { channels: 32, feat_channels: 32, num_heads: 4, feedforward_channels: 64 });
     [
         ("fcn_linear", true, linear.clone()),
         ("fcn_linear_nofinalnorm", false, linear),
@@ -28,15 +27,9 @@ fn heads() -> [(&'static str, bool, DecoderConfig); 5] {
 }
 
 fn tiny(decoder: DecoderConfig, final_norm: bool) -> ModelConfig {
-    let vit = VitConfig {
-        embed_dim: Some(48),
-        depth: Some(3),
-        num_heads: Some(3),
-        img_size: [64, 64],
-        final_norm,
-        ..VitConfig::default()
-    };
-    ModelConfig { backbone: BackboneConfig::Vit(vit), decoder }
+    let vit =
+        set!(VitConfig { embed_dim: Some(48), depth: Some(3), num_heads: Some(3), img_size: [64, 64], final_norm });
+    ModelConfig::new(BackboneConfig::Vit(vit), decoder)
 }
 
 fn logits(output: Output) -> Tensor<4> {

@@ -38,21 +38,20 @@ fn published(case: &str) -> StateDict {
 }
 
 fn dinov3(width: usize, heads: usize, hidden: usize, patch_size: usize) -> Dinov3Config {
-    Dinov3Config {
+    set!(Dinov3Config {
         embed_dim: Some(width),
         depth: Some(2),
         num_heads: Some(heads),
         mlp_ratio: hidden as f64 / width as f64,
         patch_size,
-        out_indices: vec![0, 1],
-        ..Dinov3Config::default()
-    }
+        out_indices: vec![0, 1]
+    })
 }
 
 /// Cases with their images.
 fn cases() -> [(&'static str, BackboneConfig, [usize; 4]); 6] {
     let gated = Some(MlpLayer::SwiGlu);
-    let giant = VitConfig {
+    let giant = set!(VitConfig {
         embed_dim: Some(24),
         depth: Some(2),
         num_heads: Some(2),
@@ -62,14 +61,13 @@ fn cases() -> [(&'static str, BackboneConfig, [usize; 4]); 6] {
         img_size: [20, 20],
         init_values: Some(1.0),
         final_norm: true,
-        out_indices: vec![0, 1],
-        ..VitConfig::default()
-    };
-    let plus = Dinov3Config { mlp_layer: gated, ..dinov3(16, 1, 40, 4) };
-    let timm = Dinov3Config { qkv_bias: false, ..dinov3(16, 2, 64, 4) };
-    let timm_plus = Dinov3Config { mlp_layer: gated, ..dinov3(16, 2, 64, 4) };
+        out_indices: vec![0, 1]
+    });
+    let plus = set!(Dinov3Config { mlp_layer: gated, ..dinov3(16, 1, 40, 4) });
+    let timm = set!(Dinov3Config { qkv_bias: false, ..dinov3(16, 2, 64, 4) });
+    let timm_plus = set!(Dinov3Config { mlp_layer: gated, ..dinov3(16, 2, 64, 4) });
     let below_eomt =
-        Dinov3Config { depth: Some(3), img_size: [40, 24], out_indices: Vec::new(), ..dinov3(16, 2, 24, 8) };
+        set!(Dinov3Config { depth: Some(3), img_size: [40, 24], out_indices: Vec::new(), ..dinov3(16, 2, 24, 8) });
     [
         ("small", BackboneConfig::Dinov3(dinov3(16, 2, 48, 16)), [2, 3, 45, 70]),
         ("plus", BackboneConfig::Dinov3(plus), [2, 3, 22, 9]),
@@ -83,7 +81,7 @@ fn cases() -> [(&'static str, BackboneConfig, [usize; 4]); 6] {
 fn loaded(case: &str, config: &BackboneConfig, state: &StateDict, init: &mut Init) -> Network {
     config.check().unwrap();
     let decoder = (case == "eomt").then(|| {
-        let eomt = EomtConfig { num_queries: 5, num_blocks: Some(2), ..EomtConfig::default() };
+        let eomt = set!(EomtConfig { num_queries: 5, num_blocks: Some(2) });
         DecoderConfig::Eomt(eomt).init(&config.features(), 3, init)
     });
     let whole =

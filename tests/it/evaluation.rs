@@ -313,8 +313,8 @@ fn label_issues(
 fn flipped_labels_are_found() {
     let set = Painted(Shapes::new(7, Split::Val, 150, 64));
     let flipped = Flipped { inner: &set, seed: 1 };
-    let preprocess = Preprocess { mean: [0.0; 3], std: [1.0; 3], range: None };
-    let config = InferConfig { mode: InferMode::Whole, ..InferConfig::default() };
+    let preprocess = set!(Preprocess { mean: [0.0; 3], std: [1.0; 3], range: None });
+    let config = set!(InferConfig { mode: InferMode::Whole });
     let found = label_issues(&Reader, &preprocess, &config, &flipped, 100);
     let (hits, count) = judge(&flipped, &found);
     let (precision, recall) = at(&hits, count, count);

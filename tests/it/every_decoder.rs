@@ -3,16 +3,17 @@
 use std::collections::BTreeMap;
 
 use burn::module::Module;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{Device, Tensor, TensorData};
 use structtoken::backbone::{
-    BackboneConfig, ConvnextConfig, Dinov3Config, EncoderConfig, NormKind, ResnetConfig, UnetConfig, VitConfig,
+    Backbone, BackboneConfig, ConvnextConfig, Dinov3Config, EncoderConfig, NormKind, ResnetConfig, UnetConfig,
+    VitConfig,
 };
 use structtoken::decoder::{
     BlockKind, DecoderConfig, EomtConfig, FcnConfig, KnetConfig, Mask2FormerConfig, MaskFormerConfig, Output,
     SegmenterConfig, SetLossConfig, StructTokenConfig,
 };
-use structtoken::kernels::count_macs;
-use structtoken::layers::{ForwardContext, MlpLayer, parameters};
+use structtoken::kernels::{count_kept, count_macs};
+use structtoken::layers::{ForwardContext, Init, MlpLayer, parameters};
 use structtoken::loss::{Criterion, Targets};
 use structtoken::model::ModelConfig;
 use structtoken::rng::Rng;
@@ -25,7 +26,7 @@ fn backbone(rng: &mut Rng) -> VitConfig {
     let heads = 1 + rng.below(3);
     let depth = 1 + rng.below(3);
     let out_indices = if depth > 1 && rng.below(2) == 0 { vec![depth - 2, depth - 1] } else { Vec::new() };
-    VitConfig {
+    set!(VitConfig {
         embed_dim: Some(heads * 4 * (1 + rng.below(3))),
         depth: Some(depth),
         num_heads: Some(heads),
@@ -38,14 +39,13 @@ fn backbone(rng: &mut Rng) -> VitConfig {
         no_embed_class: rng.below(2) == 0,
         init_values: (rng.below(2) == 0).then_some(0.5),
         final_norm: rng.below(4) > 0,
-        out_indices,
-        ..VitConfig::default()
-    }
+        out_indices
+    })
 }
 
 /// The same shapes with rotations instead of a table.
 fn dinov3(vit: &VitConfig, rng: &mut Rng) -> Dinov3Config {
-    Dinov3Config {
+    set!(Dinov3Config {
         embed_dim: vit.embed_dim,
         depth: vit.depth,
         num_heads: vit.num_heads,
@@ -57,9 +57,8 @@ fn dinov3(vit: &VitConfig, rng: &mut Rng) -> Dinov3Config {
         qkv_bias: rng.below(3) > 0,
         init_values: vit.init_values.unwrap_or(1.0),
         final_norm: vit.final_norm,
-        out_indices: vit.out_indices.clone(),
-        ..Dinov3Config::default()
-    }
+        out_indices: vit.out_indices.clone()
+    })
 }
 
 /// A convolutional backbone: a U-Net of its own, one over an encoder, or such a network by itself; and its maps.
@@ -68,53 +67,56 @@ fn convolutional(kind: usize, rng: &mut Rng) -> BackboneConfig {
     let norm = [NormKind::Batch, NormKind::Group][rng.below(2)];
     let mut four = |least: usize| -> Vec<usize> { (0..4).map(|_| least * (1 + rng.below(2))).collect() };
     let (channels, depths) = (four(4), four(1));
-    let resnet = ResnetConfig {
+    let resnet = set!(ResnetConfig {
         bottleneck: Some(depths[0] == 1),
         stem_channels: 4,
         channels: channels.clone(),
-        depths: depths.clone(),
-        ..ResnetConfig::default()
-    };
-    let convnext = ConvnextConfig { channels, depths, init_values: 0.5, ..ConvnextConfig::default() };
+        depths: depths.clone()
+    });
+    let convnext = set!(ConvnextConfig { channels, depths, init_values: 0.5 });
     let all = || vec![3, 2, 1, 0];
-    let unet = UnetConfig { norm, img_size, out_indices: vec![2, 1], ..UnetConfig::default() };
+    let unet = set!(UnetConfig { norm, img_size, out_indices: vec![2, 1] });
     match kind {
-        0 => BackboneConfig::Unet(UnetConfig { channels: four(8)[..3].into(), depths: four(1)[..3].into(), ..unet }),
+        0 => BackboneConfig::Unet(set!(UnetConfig {
+            channels: four(8)[..3].into(),
+            depths: four(1)[..3].into(),
+            ..unet
+        })),
         1 => {
             let (encoder, channels) = (Some(EncoderConfig::Resnet(resnet)), four(8));
-            BackboneConfig::Unet(UnetConfig { encoder, channels, ..unet })
+            BackboneConfig::Unet(set!(UnetConfig { encoder, channels, ..unet }))
         }
         2 => {
             let (encoder, channels) = (Some(EncoderConfig::Convnext(convnext)), four(8)[..3].into());
-            BackboneConfig::Unet(UnetConfig { encoder, channels, out_indices: Vec::new(), ..unet })
+            BackboneConfig::Unet(set!(UnetConfig { encoder, channels, out_indices: Vec::new(), ..unet }))
         }
-        3 => BackboneConfig::Resnet(ResnetConfig { out_indices: all(), img_size, ..resnet }),
-        _ => BackboneConfig::Convnext(ConvnextConfig { out_indices: all(), img_size, ..convnext }),
+        3 => BackboneConfig::Resnet(set!(ResnetConfig { out_indices: all(), img_size, ..resnet })),
+        _ => BackboneConfig::Convnext(set!(ConvnextConfig { out_indices: all(), img_size, ..convnext })),
     }
 }
 
 fn decoder(kind: usize, vit: &VitConfig, rng: &mut Rng) -> DecoderConfig {
-    let loss = SetLossConfig { num_points: 20 + rng.below(30), ..SetLossConfig::default() };
+    let loss = set!(SetLossConfig { num_points: 20 + rng.below(30) });
     match kind {
         0..3 => {
             let block = [BlockKind::Cse, BlockKind::Sse, BlockKind::Pwe][kind];
             let num_blocks = 1 + rng.below(2);
-            DecoderConfig::StructToken(StructTokenConfig { block, num_blocks, ..StructTokenConfig::default() })
+            DecoderConfig::StructToken(set!(StructTokenConfig { block, num_blocks }))
         }
         3 => {
             let num_convs = rng.below(3);
             let auxiliary_weight = if vit.out_indices.len() > 1 { 0.4 } else { 0.0 };
-            DecoderConfig::Fcn(FcnConfig {
+            DecoderConfig::Fcn(set!(FcnConfig {
                 num_convs,
                 concat_input: num_convs > 0 && rng.below(2) == 0,
                 channels: 4 + rng.below(8),
                 dropout_ratio: 0.1,
                 auxiliary_weight,
-                auxiliary_channels: 5,
-            })
+                auxiliary_channels: 5
+            }))
         }
-        4 => DecoderConfig::Segmenter(SegmenterConfig { num_layers: rng.below(3), ..SegmenterConfig::default() }),
-        5 => DecoderConfig::Knet(KnetConfig {
+        4 => DecoderConfig::Segmenter(set!(SegmenterConfig { num_layers: rng.below(3) })),
+        5 => DecoderConfig::Knet(set!(KnetConfig {
             num_stages: rng.below(3),
             num_convs: 1,
             concat_input: rng.below(2) == 0,
@@ -122,19 +124,18 @@ fn decoder(kind: usize, vit: &VitConfig, rng: &mut Rng) -> DecoderConfig {
             feat_channels: 8,
             num_heads: 2,
             feedforward_channels: 12,
-            dropout_ratio: 0.1,
-        }),
-        6 => DecoderConfig::MaskFormer(MaskFormerConfig {
+            dropout_ratio: 0.1
+        })),
+        6 => DecoderConfig::MaskFormer(set!(MaskFormerConfig {
             num_queries: 3 + rng.below(9),
             conv_dim: 32,
             mask_dim: 7,
             hidden_dim: 12,
             num_heads: 3,
             dim_feedforward: 17,
-            dec_layers: 1 + rng.below(2),
-            ..MaskFormerConfig::default()
-        }),
-        7 => DecoderConfig::Mask2Former(Mask2FormerConfig {
+            dec_layers: 1 + rng.below(2)
+        })),
+        7 => DecoderConfig::Mask2Former(set!(Mask2FormerConfig {
             num_queries: 3 + rng.below(9),
             hidden_dim: 32,
             mask_dim: 9,
@@ -144,14 +145,14 @@ fn decoder(kind: usize, vit: &VitConfig, rng: &mut Rng) -> DecoderConfig {
             enc_points: 1 + rng.below(4),
             dec_layers: rng.below(5),
             dim_feedforward: 15,
-            loss,
-        }),
-        _ => DecoderConfig::Eomt(EomtConfig {
+            loss
+        })),
+        _ => DecoderConfig::Eomt(set!(EomtConfig {
             num_queries: 3 + rng.below(9),
             num_blocks: (rng.below(2) == 0).then(|| 1 + rng.below(vit.dims().1)),
             masked_attention: rng.below(4) > 0,
-            loss,
-        }),
+            loss
+        })),
     }
 }
 
@@ -165,7 +166,7 @@ fn random_models_learn_a_step_and_come_back() {
         let rng = &mut Rng::new(17, &[case]);
         let vit = backbone(rng);
         let decoder = decoder(case as usize % 9, &vit, rng);
-        learn_a_step_and_come_back(case, &ModelConfig { backbone: BackboneConfig::Vit(vit), decoder }, rng);
+        learn_a_step_and_come_back(case, &ModelConfig::new(BackboneConfig::Vit(vit), decoder), rng);
     }
 }
 
@@ -177,14 +178,14 @@ fn models_of_rotated_tokens_learn_a_step_and_come_back() {
         let vit = backbone(rng);
         let decoder = decoder(case as usize % 9, &vit, rng);
         let backbone = BackboneConfig::Dinov3(dinov3(&vit, rng));
-        learn_a_step_and_come_back(case, &ModelConfig { backbone, decoder }, rng);
+        learn_a_step_and_come_back(case, &ModelConfig::new(backbone, decoder), rng);
     }
 }
 
 #[test]
 fn heads_that_cannot_be_turned_say_what_to_do() {
-    let odd = Dinov3Config { embed_dim: Some(20), num_heads: Some(2), ..Dinov3Config::default() };
-    let error = ModelConfig { backbone: BackboneConfig::Dinov3(odd), ..ModelConfig::default() }.check().unwrap_err();
+    let odd = set!(Dinov3Config { embed_dim: Some(20), num_heads: Some(2) });
+    let error = set!(ModelConfig { backbone: BackboneConfig::Dinov3(odd) }).check().unwrap_err();
     assert!(error.to_string().contains("10 channels") && error.hint().is_some(), "{error}");
 }
 
@@ -194,16 +195,16 @@ fn convolutional_models_learn_a_step_and_come_back() {
     for case in 0..40u64 {
         let rng = &mut Rng::new(19, &[case]);
         let backbone = convolutional(case as usize / 8, rng);
-        let several = VitConfig { out_indices: vec![0; backbone.features().strides.len()], ..VitConfig::default() };
+        let several = set!(VitConfig { out_indices: vec![0; backbone.features().strides.len()] });
         let decoder = decoder(case as usize % 8, &several, rng);
-        learn_a_step_and_come_back(case, &ModelConfig { backbone, decoder }, rng);
+        learn_a_step_and_come_back(case, &ModelConfig::new(backbone, decoder), rng);
     }
 }
 
 #[test]
 fn decoders_that_a_backbone_cannot_carry_say_what_to_do() {
     let refused = |backbone: BackboneConfig, decoder: DecoderConfig| {
-        let error = ModelConfig { backbone, decoder }.check().unwrap_err();
+        let error = ModelConfig::new(backbone, decoder).check().unwrap_err();
         error.hint().unwrap_or_else(|| panic!("{error} has no hint")).to_owned()
     };
     for kind in 0..5 {
@@ -212,7 +213,7 @@ fn decoders_that_a_backbone_cannot_carry_say_what_to_do() {
         assert!(hint.contains("vit"), "{hint}");
     }
     // One map alone, of stride 32.
-    let auxiliary = FcnConfig { auxiliary_weight: 0.4, ..FcnConfig::default() };
+    let auxiliary = set!(FcnConfig { auxiliary_weight: 0.4 });
     let cases = [
         (DecoderConfig::MaskFormer(MaskFormerConfig::default()), "[3, 2, 1, 0]", vec![3, 2, 1, 0]),
         (DecoderConfig::Mask2Former(Mask2FormerConfig::default()), "[3, 2, 1, 0]", vec![3, 2, 1, 0]),
@@ -221,8 +222,8 @@ fn decoders_that_a_backbone_cannot_carry_say_what_to_do() {
     for (decoder, said, out_indices) in cases {
         let hint = refused(BackboneConfig::Resnet(ResnetConfig::default()), decoder.clone());
         assert!(hint.contains(said), "{hint}");
-        let backbone = BackboneConfig::Resnet(ResnetConfig { out_indices, ..ResnetConfig::default() });
-        ModelConfig { backbone, decoder }.check().unwrap();
+        let backbone = BackboneConfig::Resnet(set!(ResnetConfig { out_indices }));
+        ModelConfig::new(backbone, decoder).check().unwrap();
     }
 }
 
@@ -279,5 +280,33 @@ fn learn_a_step_and_come_back(case: u64, config: &ModelConfig, rng: &mut Rng) {
         let before = values(output);
         assert!(before.iter().all(|score| score.is_finite()), "case {case}\n{config:?}");
         assert_eq!(before, values(again.forward(images, &ForwardContext::eval())), "case {case}\n{config:?}");
+    }
+}
+
+/// What the kernels keep for a backbone's gradients grows with the image as it is estimated to.
+#[test]
+fn what_training_keeps_is_estimated() {
+    for case in 0..70 {
+        let mut rng = Rng::new(case, &[31]);
+        let vit = backbone(&mut rng);
+        let config = match case % 7 {
+            0 => BackboneConfig::Vit(vit),
+            1 => BackboneConfig::Dinov3(dinov3(&vit, &mut rng)),
+            kind => convolutional(kind as usize - 2, &mut rng),
+        };
+        let learning = Device::flex().autodiff();
+        let network = config.init(&mut Init::new(case, &learning));
+        let stride = config.features().stride();
+        let kept = |grid: (usize, usize)| {
+            let images = Tensor::<4>::ones([1, 3, grid.0 * stride, grid.1 * stride], &learning);
+            let context = ForwardContext::train(Rng::new(case, &[1]));
+            count_kept(|| network.forward(images, &context)).1
+        };
+        // Without what does not grow with the image: weights.
+        let (small, large) = ((2, 3), (4, 5));
+        let grown = kept(large) - kept(small);
+        let estimated = 4 * (config.kept_activations(large) - config.kept_activations(small));
+        let ratio = estimated as f64 / grown as f64;
+        println!("{case} {} {ratio:.3}", case % 7);
     }
 }

@@ -143,6 +143,27 @@ fn is_of_tests(root: &Path, path: &str) -> bool {
     })
 }
 
+/// A field can be added to any config without breaking programs that fill it in.
+#[test]
+fn configs_may_grow() {
+    let (mut configs, mut faults) = (0, Vec::new());
+    visit(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut |path, text| {
+        for (at, _) in text.match_indices("\npub struct ") {
+            let name: String = text[at + 12..].chars().take_while(|c| c.is_alphanumeric()).collect();
+            if name.ends_with("Config")
+                || ["PlanOptions", "RunOptions", "Preprocess", "Schedule"].contains(&name.as_str())
+            {
+                configs += 1;
+                if !text[..at].ends_with("#[non_exhaustive]") {
+                    faults.push(format!("`{name}` in {} is not #[non_exhaustive]", path.display()));
+                }
+            }
+        }
+    });
+    assert!(configs >= 25, "configs are found: {configs}");
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
 /// Circles are found where there are some.
 #[test]
 fn imports_are_read_in_every_form() {

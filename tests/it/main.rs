@@ -1,6 +1,20 @@
 //! The one integration-test binary.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+/// A config: its defaults, or `..base`, with these fields set. As users do who are outside of the crate.
+macro_rules! set {
+    (@value $field:ident) => { $field };
+    (@value $field:ident $value:expr) => { $value };
+    ($kind:ident { $($field:ident $(: $value:expr)?),* , ..$base:expr }) => {{
+        let mut config: $kind = $base;
+        $(config.$field = set!(@value $field $($value)?);)*
+        config
+    }};
+    ($kind:ident { $($field:ident $(: $value:expr)?),* $(,)? }) => {
+        set!($kind { $($field $(: $value)?),* , ..<$kind>::default() })
+    };
+}
+
 mod advice;
 mod bad_input;
 mod cli;

@@ -23,18 +23,16 @@ use crate::golden::{Golden, allowed, channels_first, hashed, relative_difference
 const KINDS: [(&str, BlockKind); 3] = [("cse", BlockKind::Cse), ("sse", BlockKind::Sse), ("pwe", BlockKind::Pwe)];
 
 fn tiny(kind: BlockKind, vit_drop: f64, head_drop: f64) -> ModelConfig {
-    let vit = VitConfig {
+    let vit = set!(VitConfig {
         embed_dim: Some(48),
         depth: Some(3),
         num_heads: Some(3),
         img_size: [64, 64],
         drop_path_rate: vit_drop,
-        resize_positions: structtoken::backbone::vit::ResizePositions::Count,
-        ..VitConfig::default()
-    };
-    let decoder =
-        StructTokenConfig { block: kind, num_blocks: 2, drop_path_rate: head_drop, ..StructTokenConfig::default() };
-    ModelConfig { backbone: BackboneConfig::Vit(vit), decoder: DecoderConfig::StructToken(decoder) }
+        resize_positions: structtoken::backbone::vit::ResizePositions::Count
+    });
+    let decoder = set!(StructTokenConfig { block: kind, num_blocks: 2, drop_path_rate: head_drop });
+    ModelConfig::new(BackboneConfig::Vit(vit), DecoderConfig::StructToken(decoder))
 }
 
 /// The published name of one of our parameters.
@@ -196,8 +194,8 @@ fn dropped_paths() {
 fn six_steps_of_adamw() {
     let Some(shared) = shared() else { return };
     let device = test_device().autodiff();
-    let schedule = Schedule { warmup_iters: 3, ..Schedule::default() };
-    let config = OptimizerConfig { lr: 1e-3, decoder_lr_mult: 8.0, ..OptimizerConfig::default() };
+    let schedule = set!(Schedule { warmup_iters: 3 });
+    let config = set!(OptimizerConfig { lr: 1e-3, decoder_lr_mult: 8.0 });
     for (name, kind) in KINDS {
         let folder = shared.join("golden/structtoken/tiny");
         let weights = Golden::read(&folder.join(format!("st_tiny_{name}.safetensors")));
@@ -285,9 +283,9 @@ fn parameters_and_multiply_accumulates() {
             [("ViT-T", VitSize::Tiny), ("ViT-S", VitSize::Small), ("ViT-B", VitSize::Base), ("ViT-L", VitSize::Large)];
         let (_, size) = sizes.into_iter().find(|(name, _)| *name == row["backbone"]).unwrap();
         let image = row["input"].as_u64().unwrap() as usize;
-        let vit = VitConfig { size, img_size: [image, image], ..VitConfig::default() };
-        let decoder = StructTokenConfig { block: kind, ..StructTokenConfig::default() };
-        let config = ModelConfig { backbone: BackboneConfig::Vit(vit), decoder: DecoderConfig::StructToken(decoder) };
+        let vit = set!(VitConfig { size, img_size: [image, image] });
+        let decoder = set!(StructTokenConfig { block: kind });
+        let config = ModelConfig::new(BackboneConfig::Vit(vit), DecoderConfig::StructToken(decoder));
 
         let (mut backbone, mut head) = (0, 0);
         parameters::visit(&config.blank(150, &test_device()), |parameter, _| {
@@ -346,7 +344,7 @@ fn published_weight_files() {
 fn inference_modes() {
     let Some(shared) = shared() else { return };
     let device = test_device();
-    let config = InferConfig { crop: [64, 64], stride: [42, 42], padding: Padding::Stretch, ..InferConfig::default() };
+    let config = set!(InferConfig { crop: [64, 64], stride: [42, 42], padding: Padding::Stretch });
     for (name, kind) in KINDS {
         let folder = shared.join("golden/structtoken/tiny");
         let golden = Golden::read(&folder.join(format!("st_tiny_{name}_golden.safetensors")));
@@ -399,15 +397,14 @@ fn dinov2() {
     let device = test_device();
     let golden = Golden::read(&shared.join("golden/dinov2/dinov2_vits14_golden.safetensors"));
     let state = weights::read(&shared.join("weights/dinov2_vits14.f16.safetensors")).unwrap();
-    let vit = VitConfig {
+    let vit = set!(VitConfig {
         patch_size: 14,
         img_size: [518, 518],
         init_values: Some(1.0),
         final_norm: true,
-        drop_path_rate: 0.0,
-        ..VitConfig::default()
-    };
-    let config = ModelConfig { backbone: BackboneConfig::Vit(vit), ..ModelConfig::default() };
+        drop_path_rate: 0.0
+    });
+    let config = set!(ModelConfig { backbone: BackboneConfig::Vit(vit) });
     let options = weights::LoadOptions::pretrained_backbone();
     let (model, report) = weights::load(config.blank(2, &device), &state, &options).unwrap();
     assert!(report.resized.is_empty() && report.loaded.iter().all(|name| name.starts_with("backbone.")), "{report}");
@@ -462,7 +459,7 @@ fn learning_rates_and_groups() {
     assert!(rows > 50, "{rows}");
 
     let groups = read("param_groups.json");
-    let config = OptimizerConfig { decoder_lr_mult: 9.0, ..OptimizerConfig::default() };
+    let config = set!(OptimizerConfig { decoder_lr_mult: 9.0 });
     for (name, kind) in KINDS {
         let mut ours: BTreeMap<String, Vec<String>> = BTreeMap::new();
         parameters::visit(&tiny(kind, 0.1, 0.1).blank(7, &test_device()), |parameter, _| {
@@ -485,9 +482,9 @@ fn initial_weights() {
     let text = std::fs::read_to_string(shared.join("golden/structtoken/pipeline/init_stats_vit_t.json")).unwrap();
     let stats: serde_json::Value = serde_json::from_str(&text).unwrap();
     for (name, kind) in KINDS {
-        let vit = VitConfig { size: VitSize::Tiny, ..VitConfig::default() };
-        let decoder = StructTokenConfig { block: kind, ..StructTokenConfig::default() };
-        let config = ModelConfig { backbone: BackboneConfig::Vit(vit), decoder: DecoderConfig::StructToken(decoder) };
+        let vit = set!(VitConfig { size: VitSize::Tiny });
+        let decoder = set!(StructTokenConfig { block: kind });
+        let config = ModelConfig::new(BackboneConfig::Vit(vit), DecoderConfig::StructToken(decoder));
         let mut compared = 0;
         parameters::visit(&config.init(150, 1, &test_device()), |parameter, value| {
             let expected = &stats[name][published(parameter.name)];

@@ -231,20 +231,19 @@ fn head<M: Module>(
 }
 
 fn maskformer() -> MaskFormerConfig {
-    MaskFormerConfig {
+    set!(MaskFormerConfig {
         num_queries: 10,
         conv_dim: 64,
         mask_dim: 32,
         hidden_dim: 40,
         num_heads: 4,
         dim_feedforward: 80,
-        dec_layers: 3,
-        ..MaskFormerConfig::default()
-    }
+        dec_layers: 3
+    })
 }
 
 fn mask2former() -> Mask2FormerConfig {
-    Mask2FormerConfig {
+    set!(Mask2FormerConfig {
         num_queries: 10,
         hidden_dim: 64,
         mask_dim: 40,
@@ -253,9 +252,8 @@ fn mask2former() -> Mask2FormerConfig {
         enc_dim_feedforward: 96,
         dec_layers: 4,
         dim_feedforward: 128,
-        loss: SetLossConfig { num_points: 112, ..SetLossConfig::default() },
-        ..Mask2FormerConfig::default()
-    }
+        loss: set!(SetLossConfig { num_points: 112 })
+    })
 }
 
 #[test]
@@ -333,7 +331,7 @@ struct Pair {
 }
 
 fn eomt(img_size: [usize; 2], init: &mut Init) -> Pair {
-    let vit = VitConfig {
+    let vit = set!(VitConfig {
         embed_dim: Some(48),
         depth: Some(4),
         num_heads: Some(3),
@@ -342,12 +340,10 @@ fn eomt(img_size: [usize; 2], init: &mut Init) -> Pair {
         no_embed_class: true,
         init_values: Some(1.0),
         final_norm: true,
-        drop_path_rate: 0.0,
-        ..VitConfig::default()
-    };
-    let loss = SetLossConfig { num_points: 112, ..SetLossConfig::default() };
-    let decoder =
-        DecoderConfig::Eomt(EomtConfig { num_queries: 10, num_blocks: Some(2), loss, ..EomtConfig::default() });
+        drop_path_rate: 0.0
+    });
+    let loss = set!(SetLossConfig { num_points: 112 });
+    let decoder = DecoderConfig::Eomt(set!(EomtConfig { num_queries: 10, num_blocks: Some(2), loss }));
     let backbone = BackboneConfig::Vit(vit);
     decoder.check(&backbone.features()).unwrap();
     Pair { backbone: backbone.init(init), decoder: decoder.init(&backbone.features(), 7, init) }

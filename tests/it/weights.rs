@@ -104,18 +104,14 @@ fn incomplete_convolutional_networks_are_named() {
 #[test]
 fn convolutional_networks_are_planned_as_encoders() {
     use structtoken::backbone::{AnyBackbone, BackboneConfig, ConvnextConfig, ResnetConfig};
-    let resnet = BackboneConfig::Resnet(ResnetConfig {
+    let resnet = BackboneConfig::Resnet(set!(ResnetConfig {
         layers: 18,
         depths: vec![1, 1, 1, 1],
         stem_channels: 8,
-        channels: vec![8, 8, 16, 16],
-        ..ResnetConfig::default()
-    });
-    let convnext = BackboneConfig::Convnext(ConvnextConfig {
-        depths: vec![1, 1, 2, 1],
-        channels: vec![8, 8, 16, 16],
-        ..ConvnextConfig::default()
-    });
+        channels: vec![8, 8, 16, 16]
+    }));
+    let convnext =
+        BackboneConfig::Convnext(set!(ConvnextConfig { depths: vec![1, 1, 2, 1], channels: vec![8, 8, 16, 16] }));
     let init = |config: &BackboneConfig| -> AnyBackbone {
         config.init(&mut structtoken::layers::Init::new(1, &crate::golden::test_device()))
     };

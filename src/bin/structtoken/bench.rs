@@ -187,8 +187,16 @@ fn model(arguments: &Arguments, side: usize) -> Result<(ModelConfig, String)> {
     // StructToken takes the raw stream, as published; the others its norm.
     let final_norm = !matches!(decoder, DecoderConfig::StructToken(_));
     let img_size = [side, side];
-    let vit = |size| BackboneConfig::Vit(VitConfig { size, img_size, final_norm, ..VitConfig::default() });
-    let dinov3 = |size| BackboneConfig::Dinov3(Dinov3Config { size, img_size, ..Dinov3Config::default() });
+    let vit = |size| {
+        let mut vit = VitConfig::default();
+        (vit.size, vit.img_size, vit.final_norm) = (size, img_size, final_norm);
+        BackboneConfig::Vit(vit)
+    };
+    let dinov3 = |size| {
+        let mut dinov3 = Dinov3Config::default();
+        (dinov3.size, dinov3.img_size) = (size, img_size);
+        BackboneConfig::Dinov3(dinov3)
+    };
     let (backbone, name) = match arguments.backbone {
         BackboneName::VitT => (vit(VitSize::Tiny), "vit-t"),
         BackboneName::VitS => (vit(VitSize::Small), "vit-s"),
@@ -199,6 +207,6 @@ fn model(arguments: &Arguments, side: usize) -> Result<(ModelConfig, String)> {
         BackboneName::Dinov3B => (dinov3(Dinov3Size::Base), "dinov3-b"),
         BackboneName::Dinov3L => (dinov3(Dinov3Size::Large), "dinov3-l"),
     };
-    let model = ModelConfig { backbone, decoder };
+    let model = ModelConfig::new(backbone, decoder);
     Ok((model, format!("{} {name}", arguments.decoder)))
 }

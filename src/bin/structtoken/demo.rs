@@ -53,14 +53,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     );
     let mut console = Console::new(false)?.keep_evaluations();
     let command = command_line();
-    let options = run::RunOptions {
-        run: &run,
-        resume: false,
-        trial: false,
-        device: &device,
-        device_name: &device_name,
-        command: &command,
-    };
+    let mut options = run::RunOptions::new(&run, &device);
+    (options.device_name, options.command) = (&device_name, &command);
     let outcome = run::train(&config, &options, &mut console)?;
     if outcome.interrupted {
         return Ok(End::Interrupted);

@@ -452,8 +452,10 @@ fn whole_network(config: &Config, classes: usize, path: &Path, device: &burn::te
 
 /// What a model file says, with the changes of the command line.
 pub(crate) fn settings(card: &ModelCard, changes: &[String], path: &Path) -> Result<Config> {
-    let config =
-        Config { model: card.model.clone(), data: card.data.clone(), eval: card.eval.clone(), ..Config::default() };
+    let mut config = Config::default();
+    config.model.clone_from(&card.model);
+    config.data.clone_from(&card.data);
+    config.eval.clone_from(&card.eval);
     if let Some(change) = changes.iter().find(|change| change.starts_with("model.")) {
         return Err(Error::new(format!("--set {change}: the architecture of `{}` is fixed", path.display()))
             .with_hint(

@@ -213,6 +213,7 @@ impl Collections {
         Ok(())
     }
 
+    /// `options` apply to the labels that are added.
     pub(crate) fn begin(arguments: &Arguments, options: OutlineOptions, names: &[String]) -> Result<Self> {
         let begin = |(path, form): (PathBuf, CocoForm)| {
             let scratch = Scratch::new(&arguments.out, "coco")?;

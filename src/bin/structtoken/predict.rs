@@ -1,5 +1,6 @@
 //! `structtoken predict`.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -73,7 +74,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     progress.set_length(images.len() as u64 * STEPS);
     let (mut failed, mut whole): (Vec<Error>, _) = (Vec::new(), whole);
     let mut seen = RemarkCounts::default();
-    let mut collections = Collections::begin(&arguments, options, &predictor.classes().names)?;
+    let mut collections =
+        Collections::begin(&arguments, OutlineOptions { min_area: 0, ..options }, &predictor.classes().names)?;
     for (done, (path, name)) in images.iter().enumerate() {
         progress.set_message(format!("{}/{}", done + 1, images.len()));
         let mut within = |share: f64| progress.set_position(done as u64 * STEPS + (share * STEPS as f64) as u64);
@@ -170,6 +172,7 @@ impl RemarkCounts {
     }
 }
 
+/// Predicts an image and writes what is asked of it. Returns its labels without regions that are too small.
 fn one(
     predictor: &Predictor,
     path: &Path,
@@ -184,7 +187,10 @@ fn one(
         whole.warn(path, (image.height, image.width));
     }
     let failed = |error| Error::new(format!("cannot predict `{}`", path.display())).with_source(error);
-    let labels = predictor.predict_with(&image, progress).map_err(failed)?;
+    let (labels, probabilities) = match arguments.probabilities {
+        true => predictor.predict_with_probabilities(&image, progress).map_err(failed)?,
+        false => (predictor.predict_with(&image, progress).map_err(failed)?, Vec::new()),
+    };
     let outputs = Outputs::of(arguments, name);
     // Again: they may have come, or been edited, since all were looked at.
     if !arguments.overwrite {
@@ -192,21 +198,26 @@ fn one(
     }
     let names = &predictor.classes().names;
     let shown = file_name(path, name);
+    // Once for all annotations.
+    let dropped = match outlines::without_small(&labels, options.min_area) {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(labels) => Some(labels),
+    };
+    let annotated = dropped.as_ref().unwrap_or(&labels);
+    let options = OutlineOptions { min_area: 0, ..options };
     for (output, place) in &outputs.0 {
         match output {
             Output::Probabilities => {
                 let shape = [predictor.classes().len(), image.height, image.width];
-                let values = predictor.probabilities(&image).map_err(failed)?;
-                write_probabilities(place, &values, &shape)?;
+                write_probabilities(place, &probabilities, &shape)?;
             }
             Output::Png => files::write(place, &sign(encode_index_png(&labels, &predictor.classes().colors)?))?,
             Output::Overlay => files::write(place, &sign(encode_png(&predictor.overlay(&image, &labels))?))?,
             Output::Npy => write_recorded(place, &encode_npy(&labels))?,
-            Output::GeoJson => write_json(place, &outlines::geojson(&labels, names, &shown, options))?,
+            Output::GeoJson => write_json(place, &outlines::geojson(annotated, names, &shown, options))?,
             Output::LabelStudio => {
                 let (link, model) = (outlines::label_studio_link(&shown), arguments.model.to_string_lossy());
-                let labels = outlines::without_small(&labels, options.min_area);
-                write_json(place, &[outlines::label_studio_task(&labels, names, &link, &model)])?;
+                write_json(place, &[outlines::label_studio_task(annotated, names, &link, &model)])?;
             }
             Output::Stats => {
                 let statistics = outlines::statistics(&labels, names);
@@ -228,7 +239,7 @@ fn one(
     } else {
         outputs.paths().for_each(|path| print(&path.display().to_string()));
     }
-    Ok(labels)
+    Ok(dropped.unwrap_or(labels))
 }
 
 /// Every image among the inputs, with the name its outputs get: folders keep their inner structure.

@@ -122,14 +122,8 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
     talk!("training on {name}, in `{}`", run.display());
     config.data.leftovers()?.iter().for_each(|left| talk!("note: not used: {}", left.text()));
     let command = command_line();
-    let options = run::RunOptions {
-        run: &run,
-        resume: arguments.resume,
-        trial: false,
-        device: &device,
-        device_name: &name,
-        command: &command,
-    };
+    let mut options = run::RunOptions::new(&run, &device);
+    (options.resume, options.device_name, options.command) = (arguments.resume, &name, &command);
     let outcome = run::train_with_restarts(&config, &options, planning, &mut console)?;
     if outcome.interrupted && outcome.iteration == 0 {
         talk!("stopped before the first iteration: there is nothing to resume, start it again");
@@ -213,12 +207,11 @@ fn planned(arguments: &Arguments, from: &[String], device: &Device) -> Result<Op
         }
         return Ok(None);
     };
-    let options = PlanOptions {
-        budget: text::duration(arguments.budget.as_deref().unwrap_or("1h"))?,
-        pretrained: arguments.pretrained.clone(),
-        given: from.to_vec(),
-        changes: arguments.changes.clone(),
-    };
+    let mut options = PlanOptions::default();
+    options.budget = text::duration(arguments.budget.as_deref().unwrap_or("1h"))?;
+    options.pretrained.clone_from(&arguments.pretrained);
+    options.given = from.to_vec();
+    options.changes.clone_from(&arguments.changes);
     let make = |name: &str| plan::make(name, &options, device, &mut |line| talk!("{line}"));
     match dataset {
         DatasetArgument::Described(name) => make(&name).map(Some),

@@ -1,7 +1,7 @@
 //! The borders between regions, along the sides of pixels: vertices where they turn or meet, and arcs between these.
 
 use crate::image::Labels;
-use crate::image::outlines::regions::{Cuts, Regions, Run, sweep};
+use crate::image::regions::{Cuts, Regions, Run, sweep};
 
 /// No vertex, no arc.
 const NONE: u32 = u32::MAX;

@@ -12,7 +12,6 @@ mod coco;
 mod geojson;
 mod label_studio;
 mod polygons;
-mod regions;
 mod rle;
 mod simplify;
 mod small;

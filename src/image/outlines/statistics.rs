@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::image::outlines::name;
-use crate::image::outlines::regions::sweep;
+use crate::image::regions::sweep;
 use crate::image::{IGNORE, Labels};
 
 /// What a label map holds.

@@ -8,6 +8,7 @@ use crate::dataset::palette::Group;
 use crate::dataset::spec::{ClassSpec, Encoding, PaletteUse, Source};
 use crate::dataset::{Split, cause};
 use crate::image::{IGNORE, common_range};
+use crate::text::{Rest, shortened};
 use crate::tools::check::fault::{Example, Fault, Faults, Severity};
 use crate::tools::check::mixed::Mixed;
 use crate::tools::check::objects::{close_values, objects};
@@ -149,13 +150,12 @@ fn as_colors(totals: &Totals, fault: Fault) -> Fault {
     }
     let mut seen = seen;
     seen.sort_by_key(|(_, pixels)| std::cmp::Reverse(*pixels));
-    let colors: Vec<String> = seen.iter().take(8).map(|(color, _)| color.to_string()).collect();
-    let more = if seen.len() > 8 { format!(" and {} more", seen.len() - 8) } else { String::new() };
+    let colors = shortened(seen.iter().map(|(color, _)| color), 8, Rest::Counted);
     Fault {
         remedy: "set encoding = \"rgb\" and give each class its `color`, from the labelling tool".to_string(),
         ..fault
     }
-    .cause(format!("the colours are {}{more}; the files do not say which class each of them is", colors.join(", ")))
+    .cause(format!("the colours are {colors}; the files do not say which class each of them is"))
 }
 
 /// Files show one number in different colours. Whether that is so.
@@ -165,9 +165,8 @@ fn palettes_differ(totals: &Totals, faults: &mut Faults) -> bool {
         return false;
     }
     let shows = |group: &Group| {
-        let shown = group.shown.iter().take(SHOWN).map(|(number, color)| format!("{number} = {}", Source::Rgb(*color)));
-        let more = if group.shown.len() > SHOWN { " …" } else { "" };
-        format!("{}{more}, in {}", shown.collect::<Vec<_>>().join(", "), counted(group.files as u64, "mask"))
+        let shown = group.shown.iter().map(|(number, color)| format!("{number} = {}", Source::Rgb(*color)));
+        format!("{}, in {}", shortened(shown, SHOWN, Rest::Dots), counted(group.files as u64, "mask"))
     };
     let examples = groups.iter().take(SHOWN).map(|group| Example::file(&group.first).note(shows(group)));
     let remedy = format!(
@@ -395,6 +394,5 @@ fn counted(count: u64, noun: &str) -> String {
 }
 
 fn listed(names: &[&str]) -> String {
-    let shown = names.iter().take(8).copied().collect::<Vec<_>>().join(", ");
-    if names.len() > 8 { format!("{shown} and {} more", names.len() - 8) } else { shown }
+    shortened(names, 8, Rest::Counted)
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::dataset::encoding::Groups;
 use crate::dataset::spec::Source;
+use crate::text::{Rest, shortened};
 use crate::tools::check::texture::Texture;
 
 /// Masks with more numbers than this say nothing of how labels are stored.
@@ -34,10 +35,9 @@ pub(crate) struct Mixed {
 impl Side {
     /// `12 masks hold 0, 255, “a.png” first`, in plain characters.
     pub(crate) fn text(&self) -> String {
-        let mut numbers: Vec<String> = self.numbers.iter().take(8).map(u16::to_string).collect();
-        numbers.extend((self.numbers.len() > 8).then(|| "…".to_string()));
+        let numbers = shortened(&self.numbers, 8, Rest::Dots);
         let (verb, noun) = if self.masks == 1 { ("holds", "mask") } else { ("hold", "masks") };
-        format!("{} {noun} {verb} {}, as `{}`", self.masks, numbers.join(", "), self.first.display())
+        format!("{} {noun} {verb} {numbers}, as `{}`", self.masks, self.first.display())
     }
 }
 

@@ -6,8 +6,7 @@ use rayon::prelude::*;
 
 use crate::dataset::pairs::Pairs;
 use crate::dataset::spec::SplitSpec;
-use crate::files;
-use crate::image::{ImageRemarks, common_range, formats};
+use crate::image::{ImageRemarks, common_range, read_image_noting};
 use crate::tools::check::OnProgress;
 use crate::tools::init::plan::{DatasetPlan, Place};
 
@@ -59,6 +58,5 @@ pub(super) fn note(place: &Place, plan: &mut DatasetPlan, progress: OnProgress) 
 
 /// What there is to say about an image. What cannot be read is for the check to tell.
 fn remarks(path: &Path) -> Option<ImageRemarks> {
-    let decoded = formats::image(std::io::BufReader::new(files::open(path).ok()?), None).ok()?;
-    Some(ImageRemarks { more: decoded.more, transparent: decoded.transparent, deep: decoded.deep })
+    read_image_noting(path, None).ok().map(|(_, remarks)| remarks)
 }

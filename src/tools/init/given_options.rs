@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::dataset::spec::{ClassSpec, Join};
 use crate::error::{Error, Result};
-use crate::text::word;
+use crate::text::{Rest, shortened, word};
 use crate::tools::init::plan::Place;
 use crate::tools::init::spelling;
 use crate::tools::init::used_options::Flag;
@@ -207,8 +207,7 @@ impl Place<'_> {
 
 /// Names in words, the first some.
 fn listed(names: &[String]) -> String {
-    let shown = names.iter().take(12).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-    if names.len() > 12 { format!("{shown} and others") } else { shown }
+    shortened(names.iter().map(|name| format!("`{name}`")), 12, Rest::Others)
 }
 
 /// Refuses names that cannot be told apart.

@@ -8,6 +8,7 @@
 //! with what was found and what to pass.
 
 mod city_polygons;
+mod class_values;
 mod classes;
 mod coco;
 mod depth;

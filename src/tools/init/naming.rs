@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::dataset::spec::{Encoding, MAX_CLASSES, Source};
 use crate::error::{Error, Result};
+use crate::text::{Rest, shortened};
 use crate::tools::check::MaskSurvey;
 use crate::tools::init::given_options::letters;
 use crate::tools::init::named::Named;
@@ -208,9 +209,8 @@ impl<'a> Match<'a> {
             .collect();
         absent.sort_unstable();
         if let (Some(source), false) = (&self.source, absent.is_empty()) {
-            let more = if absent.len() > 8 { " and others" } else { "" };
-            let shown = absent.iter().take(8).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-            notes.push(format!("`{source}` also names {shown}{more}, which no mask shows: left out"));
+            let shown = shortened(absent.iter().map(|name| format!("`{name}`")), 8, Rest::Others);
+            notes.push(format!("`{source}` also names {shown}, which no mask shows: left out"));
         }
         Ok(named)
     }
@@ -243,169 +243,218 @@ impl<'a> Match<'a> {
         )
     }
 
-    fn by_position(&mut self, values: &[Source], notes: &mut Vec<String>) -> Result<Vec<(Source, String)>> {
-        let names = self.in_order.clone();
-        let given = !self.place.options.names.is_empty();
-        let from = self.source.as_ref().map_or("--names".to_string(), |file| format!("`{file}`"));
-        let (count, most) = (values.len(), names.len());
-        let counted = |names: usize, values: usize| {
-            format!(
-                "{names} name{} for {values} value{}",
-                if names == 1 { "" } else { "s" },
-                if values == 1 { "" } else { "s" }
-            )
-        };
-        let unfit = |values: &str, count: usize| {
-            let command = letters(count).and_then(|letters| self.place.again_with_names(false, letters));
-            let command = command.unwrap_or_else(|| format!("{} --names a,b,c", self.place.again(false, |_| {})));
-            Error::new(format!("{from} gives {}: {values}", counted(most, count)))
-                .with_hint(format!("pass a name for each value, in the order of the values: {command}"))
+    fn by_position(&self, values: &[Source], notes: &mut Vec<String>) -> Result<Vec<(Source, String)>> {
+        let positions = Positions {
+            place: self.place,
+            from: self.source.as_ref().map_or("--names".to_string(), |file| format!("`{file}`")),
+            given: !self.place.options.names.is_empty(),
+            names: &self.in_order,
+            values,
+            gray: self.gray,
         };
         if self.colors {
-            // Colours have no order of their own.
-            if given && count == most {
-                return Ok(values.iter().copied().zip(names).collect());
-            }
-            let shown: Vec<String> = values.iter().take(16).map(Source::to_string).collect();
-            return Err(match given {
-                true => unfit(&shown.join(", "), count),
-                false => Error::new(format!(
-                    "{from} names classes but no colours, and the masks hold {}",
-                    shown.join(", ")
-                ))
-                .with_hint(format!(
-                    "write `name,r,g,b` lines into `class_dict.csv`, or pass a name for each colour, in this order: {}",
-                    letters(count)
-                        .and_then(|letters| self.place.again_with_names(false, letters))
-                        .unwrap_or_else(|| format!("{} --names a,b,c", self.place.again(false, |_| {})))
-                )),
-            });
+            return positions.of_colors();
         }
-        let gray = self.gray;
-        let numbers: Vec<u16> = values
-            .iter()
-            .map(|value| match value {
-                Source::Index(n) => *n,
-                Source::Rgb([n, ..]) => u16::from(*n),
-            })
-            .collect();
-        let (Some(&low), Some(&last)) = (numbers.first(), numbers.last()) else { return Ok(Vec::new()) };
-        let (zero, high) = (low == 0, usize::from(last));
-        let value = |n: usize| match u8::try_from(n) {
-            Ok(n) if gray => Source::Rgb([n; 3]),
-            _ => Source::Index(n as u16),
-        };
-        if most > MAX_CLASSES {
-            return Err(unfit(&listed(&numbers), count));
+        if values.is_empty() {
+            return Ok(Vec::new());
         }
-        // All names with the values that they count from `first`; with a background below them.
-        let from_first = |first: usize, all: bool| -> Vec<(Source, String)> {
-            let background = (first == 1 && zero).then(|| (value(0), "background".to_string()));
-            let counted = names.iter().enumerate().map(|(at, name)| (value(at + first), name.clone()));
-            background.into_iter().chain(counted).filter(|(value, _)| all || values.contains(value)).collect()
-        };
-        let in_order = |skip: usize| -> Vec<(Source, String)> {
-            let background = values[..skip].iter().map(|value| (*value, "background".to_string()));
-            background.chain(values[skip..].iter().copied().zip(names.iter().cloned())).collect()
-        };
-        const ZERO: &str =
-            "0 has no name and becomes a class of its own; if it means unlabelled, move it from `classes` to `ignore`";
-        let is_background = |name: &str| {
-            let plain: String = name.chars().filter(|c| c.is_alphanumeric()).collect();
-            ["background", "bg", "unlabeled", "unlabelled", "void", "none", "other", "ignore"]
-                .contains(&plain.to_lowercase().as_str())
-        };
-        let (by_zero, by_one) = (high < most, high <= most);
-        let said = |notes: &mut Vec<String>| {
-            if !given {
-                notes.push(format!("the class names are from {from}"));
-            }
-        };
+        if positions.names.len() > MAX_CLASSES {
+            return Err(positions.unfit());
+        }
         self.place.uses(Flag::NamesFrom);
-        if let Some(first) = self.place.options.first {
-            let first = usize::from(first);
-            if high >= most + first || first > 1 {
-                let error = format!(
-                    "--names-from {first} counts {} from {first}, up to {}, and the masks hold {}",
-                    if most == 1 { "1 name".to_string() } else { format!("{most} names") },
-                    most + first - 1,
-                    listed(&numbers)
-                );
-                let other = 1 - first.min(1);
-                return Err(match high < most + other {
-                    true => Error::new(error).with_hint(format!(
-                        "count from {other}: {}",
-                        self.place.again(false, |options| options.first = Some(other as u16))
-                    )),
-                    false => Error::new(error)
-                        .with_source(unfit(&listed(&numbers), count))
-                        .with_hint(unfit(&listed(&numbers), count).hint().unwrap_or_default().to_string()),
-                });
-            }
-            said(notes);
-            return Ok(from_first(first, given));
+        let (named, remarks) = match self.place.options.first {
+            Some(first) => (positions.counted_from(first.into())?, Vec::new()),
+            None => positions.that_fit()?,
+        };
+        if !positions.given {
+            notes.push(format!("the class names are from {}", positions.from));
         }
+        notes.extend(remarks);
+        Ok(named)
+    }
+}
+
+/// What is said of a 0 below names that count from 1.
+const ZERO: &str =
+    "0 has no name and becomes a class of its own; if it means unlabelled, move it from `classes` to `ignore`";
+
+/// Names in an order, and the values that they are to be given to.
+struct Positions<'a> {
+    place: &'a Place<'a>,
+    /// Where the names are from.
+    from: String,
+    /// By the option, not by a file.
+    given: bool,
+    names: &'a [String],
+    /// In their order.
+    values: &'a [Source],
+    gray: bool,
+}
+
+impl Positions<'_> {
+    /// Colours have no order of their own: as many names as values, and given for them.
+    fn of_colors(&self) -> Result<Vec<(Source, String)>> {
+        if self.given && self.values.len() == self.names.len() {
+            return Ok(self.values.iter().copied().zip(self.names.iter().cloned()).collect());
+        }
+        let shown: Vec<String> = self.values.iter().take(16).map(Source::to_string).collect();
+        let shown = shown.join(", ");
+        if self.given {
+            return Err(self.unfit_for(&shown));
+        }
+        Err(Error::new(format!("{} names classes but no colours, and the masks hold {shown}", self.from)).with_hint(
+            format!(
+                "write `name,r,g,b` lines into `class_dict.csv`, or pass a name for each colour, in this order: {}",
+                self.with_letters()
+            ),
+        ))
+    }
+
+    /// Names that count from what `--names-from` says.
+    fn counted_from(&self, first: usize) -> Result<Vec<(Source, String)>> {
+        let (most, high) = (self.names.len(), self.high());
+        if high < most + first && first <= 1 {
+            return Ok(self.from_first(first, self.given));
+        }
+        let error = Error::new(format!(
+            "--names-from {first} counts {} from {first}, up to {}, and the masks hold {}",
+            if most == 1 { "1 name".to_string() } else { format!("{most} names") },
+            most + first - 1,
+            listed(&self.numbers())
+        ));
+        let other = 1 - first.min(1);
+        Err(if high < most + other {
+            let again = self.place.again(false, |options| options.first = Some(other as u16));
+            error.with_hint(format!("count from {other}: {again}"))
+        } else {
+            let unfit = self.unfit();
+            let hint = unfit.hint().unwrap_or_default().to_string();
+            error.with_source(unfit).with_hint(hint)
+        })
+    }
+
+    /// Names that can be counted in one way alone, with remarks on it.
+    fn that_fit(&self) -> Result<(Vec<(Source, String)>, Vec<String>)> {
+        let (count, most, high) = (self.values.len(), self.names.len(), self.high());
+        let low = self.number(&self.values[0]);
+        let (by_zero, by_one) = (high < most, high <= most);
+        let zero = || ZERO.to_string();
         // As many names as values, which count from 0.
-        if count == most && (by_zero || given) {
-            said(notes);
-            return Ok(in_order(0));
+        if count == most && (by_zero || self.given) {
+            return Ok((self.in_order(0), Vec::new()));
         }
-        if zero && count == most + 1 {
-            said(notes);
-            notes.push(ZERO.to_string());
-            return Ok(in_order(1));
+        if low == 0 && count == most + 1 {
+            return Ok((self.in_order(1), vec![zero()]));
         }
-        if by_zero && (is_background(&names[0]) || given) {
-            said(notes);
-            let absent: Vec<String> =
-                (0..most).filter(|at| !values.contains(&value(*at))).map(|at| format!("`{}`", names[at])).collect();
-            let shown = absent.iter().take(8).cloned().collect::<Vec<_>>().join(", ");
-            let kept = if given { "kept as classes" } else { "left out" };
-            notes.push(format!(
-                "the names number the values from 0; no mask shows {shown}{}: {kept}",
-                if absent.len() > 8 { " and others" } else { "" }
-            ));
-            return Ok(from_first(0, given));
+        if by_zero && (is_background(&self.names[0]) || self.given) {
+            let absent = (0..most).filter(|at| !self.values.contains(&self.value(*at)));
+            let shown = shortened(absent.map(|at| format!("`{}`", self.names[at])), 8, Rest::Others);
+            let kept = if self.given { "kept as classes" } else { "left out" };
+            let remark = format!("the names number the values from 0; no mask shows {shown}: {kept}");
+            return Ok((self.from_first(0, self.given), vec![remark]));
         }
         if count == most && low == 1 && by_one {
-            said(notes);
-            return Ok(from_first(1, false));
+            return Ok((self.from_first(1, false), Vec::new()));
         }
         if by_one && !by_zero && count < most {
-            said(notes);
-            notes.push(format!("there are {most} names, and the values go up to {high}: the first name is 1"));
-            if zero {
-                notes.push(ZERO.to_string());
-            }
-            return Ok(from_first(1, false));
+            let remark = format!("there are {most} names, and the values go up to {high}: the first name is 1");
+            let remarks = std::iter::once(remark).chain((low == 0).then(zero));
+            return Ok((self.from_first(1, false), remarks.collect()));
         }
         if count == most && !by_one {
-            said(notes);
-            return Ok(in_order(0));
+            return Ok((self.in_order(0), Vec::new()));
         }
-        if by_one {
-            let reading = |pairs: Vec<(Source, String)>| {
-                pairs.iter().take(6).map(|(value, name)| format!("{value} = {name}")).collect::<Vec<_>>().join(", ")
-            };
-            let count_from = |first| self.place.again(false, |options| options.first = Some(first));
-            let (a, b) = match by_zero {
-                true => (from_first(0, false), count_from(0)),
-                false => {
-                    let names = in_order(0).into_iter().map(|(_, name)| name).collect();
-                    let command = self.place.again_with_names(false, names);
-                    (in_order(0), command.unwrap_or_else(|| "--names with each value's name in order".to_string()))
-                }
-            };
-            return Err(Error::new(format!(
-                "{from} gives {}, and two readings are possible: {}; or {}",
-                counted(most, count),
-                reading(a),
-                reading(from_first(1, false))
-            ))
-            .with_hint(format!("say which: {b} for the first, {} for the second", count_from(1))));
-        }
-        Err(unfit(&listed(&numbers), count))
+        Err(if by_one { self.two_readings(by_zero) } else { self.unfit() })
     }
+
+    /// The names count from 0, or follow the order of the values, or count from 1.
+    fn two_readings(&self, by_zero: bool) -> Error {
+        let reading = |pairs: Vec<(Source, String)>| {
+            pairs.iter().take(6).map(|(value, name)| format!("{value} = {name}")).collect::<Vec<_>>().join(", ")
+        };
+        let count_from = |first| self.place.again(false, |options| options.first = Some(first));
+        let (a, b) = if by_zero {
+            (self.from_first(0, false), count_from(0))
+        } else {
+            let names = self.in_order(0).into_iter().map(|(_, name)| name).collect();
+            let command = self.place.again_with_names(false, names);
+            (self.in_order(0), command.unwrap_or_else(|| "--names with each value's name in order".to_string()))
+        };
+        Error::new(format!(
+            "{} gives {}, and two readings are possible: {}; or {}",
+            self.from,
+            self.counts(),
+            reading(a),
+            reading(self.from_first(1, false))
+        ))
+        .with_hint(format!("say which: {b} for the first, {} for the second", count_from(1)))
+    }
+
+    fn unfit(&self) -> Error {
+        self.unfit_for(&listed(&self.numbers()))
+    }
+
+    fn unfit_for(&self, values: &str) -> Error {
+        Error::new(format!("{} gives {}: {values}", self.from, self.counts()))
+            .with_hint(format!("pass a name for each value, in the order of the values: {}", self.with_letters()))
+    }
+
+    /// `3 names for 4 values`.
+    fn counts(&self) -> String {
+        let plural = |n: usize| if n == 1 { "" } else { "s" };
+        let (names, values) = (self.names.len(), self.values.len());
+        format!("{names} name{} for {values} value{}", plural(names), plural(values))
+    }
+
+    /// The command with a letter for each value.
+    fn with_letters(&self) -> String {
+        let letters = letters(self.values.len()).and_then(|letters| self.place.again_with_names(false, letters));
+        letters.unwrap_or_else(|| format!("{} --names a,b,c", self.place.again(false, |_| {})))
+    }
+
+    /// All names with the values that they count from `first`; with a background below them.
+    fn from_first(&self, first: usize, all: bool) -> Vec<(Source, String)> {
+        let has_zero = self.number(&self.values[0]) == 0;
+        let background = (first == 1 && has_zero).then(|| (self.value(0), "background".to_string()));
+        let counted = self.names.iter().enumerate().map(|(at, name)| (self.value(at + first), name.clone()));
+        background.into_iter().chain(counted).filter(|(value, _)| all || self.values.contains(value)).collect()
+    }
+
+    /// The names with the values in their order, the first `skip` of which are background.
+    fn in_order(&self, skip: usize) -> Vec<(Source, String)> {
+        let (below, values) = self.values.split_at(skip);
+        let background = below.iter().map(|value| (*value, "background".to_string()));
+        background.chain(values.iter().copied().zip(self.names.iter().cloned())).collect()
+    }
+
+    fn value(&self, n: usize) -> Source {
+        match u8::try_from(n) {
+            Ok(n) if self.gray => Source::Rgb([n; 3]),
+            _ => Source::Index(n as u16),
+        }
+    }
+
+    fn number(&self, value: &Source) -> u16 {
+        match value {
+            Source::Index(n) => *n,
+            Source::Rgb([n, ..]) => u16::from(*n),
+        }
+    }
+
+    fn numbers(&self) -> Vec<u16> {
+        self.values.iter().map(|value| self.number(value)).collect()
+    }
+
+    /// The last value.
+    fn high(&self) -> usize {
+        self.values.last().map_or(0, |value| usize::from(self.number(value)))
+    }
+}
+
+fn is_background(name: &str) -> bool {
+    let plain: String = name.chars().filter(|c| c.is_alphanumeric()).collect();
+    ["background", "bg", "unlabeled", "unlabelled", "void", "none", "other", "ignore"]
+        .contains(&plain.to_lowercase().as_str())
 }
 
 /// What is said of two names of one colour.
@@ -425,6 +474,5 @@ fn plain(value: &Source, gray: bool) -> String {
 
 /// Numbers in words.
 pub(super) fn listed(numbers: &[u16]) -> String {
-    let shown = numbers.iter().take(12).map(u16::to_string).collect::<Vec<_>>().join(", ");
-    if numbers.len() > 12 { format!("{shown} and {} more", numbers.len() - 12) } else { shown }
+    shortened(numbers, 12, Rest::Counted)
 }

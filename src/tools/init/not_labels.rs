@@ -6,6 +6,7 @@ use crate::dataset::cause::between;
 use crate::dataset::encoding::peaks;
 use crate::dataset::spec::{MAX_CLASSES, Source};
 use crate::error::Error;
+use crate::text::{Rest, shortened};
 use crate::tools::check::{MaskSurvey, ValueCount};
 
 /// Colours that cover less than this share may be smoothed edges between two that cover more.
@@ -24,10 +25,9 @@ pub(super) fn lossy(
 ) -> Option<Error> {
     let close = peaks(all.iter().map(|(value, count)| (*value, count.pixels)));
     if let Some(peaks) = close.filter(|_| 2 * named < all.len() && survey.jpegs == 0) {
-        let shown = peaks.iter().take(8).map(Source::to_string).collect::<Vec<_>>().join(", ");
-        let more = if peaks.len() > 8 { ", …" } else { "" };
+        let shown = shortened(&peaks, 8, Rest::Dots);
         let error = Error::new(format!(
-            "{} values are close to {} others ({shown}{more}), as JPEG leaves them: the masks were once saved as JPEG",
+            "{} values are close to {} others ({shown}), as JPEG leaves them: the masks were once saved as JPEG",
             all.len(),
             peaks.len()
         ));

@@ -58,7 +58,6 @@ impl Place<'_> {
         if shares {
             notes.add("no coordinate is above 1: they are read as fractions of width and height", kind.to_string());
         }
-        let normalized = normalized || shares;
         if names.len() >= MAX_CLASSES {
             return Err(Error::new(format!(
                 "there are {} classes, but at most {} are possible besides the background",
@@ -67,133 +66,33 @@ impl Place<'_> {
             ))
             .with_hint("merge classes in the labelling tool"));
         }
-        let names = one_spelling(names, &mut groups, &mut notes);
-        let mut all = if void_rest { Vec::new() } else { vec!["background".to_string()] };
-        let twice = |name: &String| !void_rest && spelling::plain(name) == "background";
-        all.extend(names.iter().map(|name| if twice(name) { format!("{name} (drawn)") } else { name.clone() }));
-        let all = self.named(all, !void_rest)?;
-        let rest_name = all.first().cloned().unwrap_or_default();
-        // Without a background, the first name is 0.
-        let class = |class: u8| if void_rest && class != IGNORE { class.saturating_sub(1) } else { class };
-        let classes = all.into_iter().enumerate();
-        let classes = classes
-            .map(|(id, name)| ClassSpec { name, color: None, source: Some(vec![Source::Index(id as u16)]) })
-            .collect();
-        let parent_folder = parent_folder(self.toml);
-        let (mut parts, mut jobs) = (Vec::new(), Vec::new());
-        let (mut reach, mut blank) = (Reach::default(), Notes::default());
+        let names = self.class_names(&one_spelling(names, &mut groups, &mut notes), void_rest)?;
+        let rest_name = names.first().cloned().unwrap_or_default();
+        let mut drawing = Drawing {
+            parent_folder: parent_folder(self.toml),
+            normalized: normalized || shares,
+            void_rest,
+            jobs: Vec::new(),
+            notes,
+            blank: Notes::default(),
+            reach: Reach::default(),
+        };
         // Splits may share a folder of images.
         let mut listed: BTreeMap<PathBuf, usize> = BTreeMap::new();
         for (_, images, outlined) in &groups {
             *listed.entry(images.clone()).or_default() += outlined.len();
         }
+        let mut parts = Vec::new();
         for (split, images, outlined) in groups {
             let masks = match split {
                 Some(split) => self.own("masks").join(split.to_string()),
                 None => self.own("masks"),
             };
-            let count = outlined.len();
-            let judged: Vec<(Outlined, Result<Canvas>)> = outlined
-                .into_par_iter()
-                .map(|mut one| {
-                    let fault = one.fault.take();
-                    let canvas = fault.map_or_else(|| canvas(&images.join(&one.name), &one, normalized), Err);
-                    let settled = |canvas: Canvas| {
-                        let scaled = !normalized && shares::settle(&mut one, canvas.size)?;
-                        Ok(Canvas { scaled, ..canvas })
-                    };
-                    let canvas = canvas.and_then(settled);
-                    (one, canvas)
-                })
-                .collect();
-            let mut stems = Vec::new();
-            let mut first_fault = None;
-            for (one, canvas) in judged {
-                let canvas = match canvas {
-                    Ok(canvas) => canvas,
-                    Err(fault) => {
-                        notes.add(
-                            "images were left out because their labels would be wrong",
-                            format!(
-                                "`{}`: {fault}{}",
-                                one.name,
-                                fault.hint().map_or(String::new(), |hint| format!(" ({hint})"))
-                            ),
-                        );
-                        first_fault.get_or_insert(fault);
-                        continue;
-                    }
-                };
-                let mut one = one;
-                if canvas.scaled {
-                    notes.add(shares::SCALED, format!("`{}`", one.name));
-                } else if !normalized {
-                    reach.add(&one, canvas.size);
-                }
-                one.areas.retain(|(area, _, which)| {
-                    let outside = lies_outside(area, if normalized { [1, 1] } else { canvas.size });
-                    if outside {
-                        let place = format!("{which} of `{}`", one.source.display());
-                        notes.add("annotations outside of their image were left out", place);
-                    }
-                    !outside
-                });
-                // Of a file that is not there, its form says so.
-                if one.areas.is_empty() && one.source.is_file() {
-                    blank.add(UNDRAWN, format!("`{}`", one.name));
-                }
-                if let Some(turned) = canvas.note {
-                    notes.add(turned, format!("`{}`", one.name));
-                }
-                let stem = plain_stem(&one.name).unwrap_or(&one.name).to_string();
-                jobs.push(Job {
-                    image: images.join(&one.name),
-                    source: one.source,
-                    mask: parent_folder.join(&masks).join(format!("{stem}.png")),
-                    areas: one.areas.into_iter().map(|(area, label, _)| (area, class(label))).collect(),
-                    rest: if void_rest { IGNORE } else { 0 },
-                    normalized,
-                    size: canvas.size,
-                    turn: canvas.turn,
-                });
-                stems.push(stem);
-            }
-            if let Some(fault) = first_fault.filter(|_| stems.is_empty()) {
-                let what = split.map_or("the set".to_string(), |split| format!("[{split}]"));
-                let hint = fault.hint().unwrap_or("export the annotations again").to_string();
-                let message = match count {
-                    1 => format!("the only image of {what} cannot be used"),
-                    count => format!("none of the {count} images of {what} can be used; the first"),
-                };
-                return Err(Error::new(message).with_source(fault).with_hint(hint));
-            }
-            // Masks that are read may lie among the images: these lack nothing.
-            let masks_read: HashSet<&Path> = jobs.iter().flat_map(Job::files).collect();
-            let found = Pictures::below(self, &images);
-            let pictures = found.names().len();
-            let read = found.names().iter().filter(|name| masks_read.contains(images.join(name).as_path())).count();
-            // In a folder of masks: of images that have outlines too.
-            let of_mask = |name: &&String| {
-                let folders = name.rsplit_once('/').map_or("", |(folders, _)| folders).split('/');
-                !masks_read.contains(images.join(name.as_str()).as_path())
-                    && folders.into_iter().any(|folder| MASKS.contains(&folder.to_lowercase().as_str()))
-            };
-            let as_masks: Vec<&String> = found.names().iter().filter(of_mask).collect();
+            let stems = drawing.add(split, &images, &masks, outlined)?;
+            let pictures = self.note_left_out(&mut drawing, &images, listed.remove(&images));
             // Masks that are drawn below the images would be taken for more of them.
-            let within = real(parent_folder).join(&masks).starts_with(real(&images));
+            let within = real(drawing.parent_folder).join(&masks).starts_with(real(&images));
             let list = if pictures == stems.len() && !within { List::None } else { List::New };
-            if let Some(count) = listed.remove(&images) {
-                if let Some(first) = as_masks.first() {
-                    let what = format!("`{}`", images.join(first).display());
-                    notes.add_many(MASKS_TOO, as_masks.len(), what);
-                }
-                let left = pictures.saturating_sub(count + read + as_masks.len());
-                notes.add_many(
-                    "images without annotations were left out",
-                    left,
-                    format!("below `{}`", images.display()),
-                );
-            }
             parts.push(SplitImages {
                 split,
                 images,
@@ -204,23 +103,167 @@ impl Place<'_> {
                 list,
             });
         }
-        let ignored = void_rest || jobs.iter().any(|job| job.areas.iter().any(|(_, class)| *class == IGNORE));
-        let ignore = if ignored { vec![Source::Index(255)] } else { Vec::new() };
+        let class = |(id, name)| ClassSpec { name, color: None, source: Some(vec![Source::Index(id as u16)]) };
+        let classes = names.into_iter().enumerate().map(class).collect();
+        let ignore = if drawing.ignores() { vec![Source::Index(255)] } else { Vec::new() };
         let mut plan = self.plan(kind, Encoding::Index, ignore, classes, parts)?;
-        plan.jobs = jobs;
-        plan.notes.push(match void_rest {
-            true => "pixels outside of all outlines are ignored".to_string(),
-            false => format!("pixels outside of all outlines are the class `{rest_name}`"),
-        });
-        let all = match void_rest {
-            true => "are ignored as a whole".to_string(),
-            false => format!("are `{rest_name}` as a whole"),
-        };
-        plan.notes.extend(blank.lines().into_iter().map(|line| line.replacen(UNDRAWN, &format!("{UNDRAWN} {all}"), 1)));
-        plan.notes.extend(reach.percent());
-        plan.notes.extend(notes.lines());
+        plan.notes.extend(drawing.remarks(&rest_name));
+        plan.jobs = drawing.jobs;
         Ok(plan)
     }
+
+    /// The background, where it is a class, and the classes that are drawn, under the names that were asked for.
+    fn class_names(&self, drawn: &[String], void_rest: bool) -> Result<Vec<String>> {
+        let mut all = if void_rest { Vec::new() } else { vec!["background".to_string()] };
+        let twice = |name: &String| !void_rest && spelling::plain(name) == "background";
+        all.extend(drawn.iter().map(|name| if twice(name) { format!("{name} (drawn)") } else { name.clone() }));
+        self.named(all, !void_rest)
+    }
+
+    /// Notes which pictures below `images` are not used, where `listed` of them are, over all splits; none where that was noted
+    /// before. Returns how many pictures there are.
+    fn note_left_out(&self, drawing: &mut Drawing, images: &Path, listed: Option<usize>) -> usize {
+        // Masks that are read may lie among the images: these lack nothing.
+        let masks_read: HashSet<&Path> = drawing.jobs.iter().flat_map(Job::files).collect();
+        let found = Pictures::below(self, images);
+        let pictures = found.names().len();
+        let Some(count) = listed else { return pictures };
+        let is_read = |name: &&String| masks_read.contains(images.join(name.as_str()).as_path());
+        let read = found.names().iter().filter(is_read).count();
+        // In a folder of masks: of images that have outlines too.
+        let of_mask = |name: &&String| {
+            let folders = name.rsplit_once('/').map_or("", |(folders, _)| folders).split('/');
+            !is_read(name) && folders.into_iter().any(|folder| MASKS.contains(&folder.to_lowercase().as_str()))
+        };
+        let as_masks: Vec<&String> = found.names().iter().filter(of_mask).collect();
+        if let Some(first) = as_masks.first() {
+            let what = format!("`{}`", images.join(first).display());
+            drawing.notes.add_many(MASKS_TOO, as_masks.len(), what);
+        }
+        let left = pictures.saturating_sub(count + read + as_masks.len());
+        let where_from = format!("below `{}`", images.display());
+        drawing.notes.add_many("images without annotations were left out", left, where_from);
+        pictures
+    }
+}
+
+/// The masks that are to be drawn, and what is to be said of them.
+struct Drawing<'a> {
+    /// The folder that masks are written below.
+    parent_folder: &'a Path,
+    normalized: bool,
+    void_rest: bool,
+    jobs: Vec<Job>,
+    notes: Notes,
+    /// Images on which nothing is drawn.
+    blank: Notes,
+    reach: Reach,
+}
+
+impl Drawing<'_> {
+    /// Adds the images of a split whose outlines can be right, to be drawn into the folder `masks`; returns their stems.
+    fn add(
+        &mut self,
+        split: Option<Split>,
+        images: &Path,
+        masks: &Path,
+        outlined: Vec<Outlined>,
+    ) -> Result<Vec<String>> {
+        let count = outlined.len();
+        let (mut stems, mut first_fault) = (Vec::new(), None);
+        for (one, canvas) in canvases(images, outlined, self.normalized) {
+            match canvas {
+                Ok(canvas) => stems.push(self.job(images, masks, one, canvas)),
+                Err(fault) => {
+                    let hint = fault.hint().map_or(String::new(), |hint| format!(" ({hint})"));
+                    self.notes.add(
+                        "images were left out because their labels would be wrong",
+                        format!("`{}`: {fault}{hint}", one.name),
+                    );
+                    first_fault.get_or_insert(fault);
+                }
+            }
+        }
+        let Some(fault) = first_fault.filter(|_| stems.is_empty()) else { return Ok(stems) };
+        let what = split.map_or("the set".to_string(), |split| format!("[{split}]"));
+        let hint = fault.hint().unwrap_or("export the annotations again").to_string();
+        let message = match count {
+            1 => format!("the only image of {what} cannot be used"),
+            count => format!("none of the {count} images of {what} can be used; the first"),
+        };
+        Err(Error::new(message).with_source(fault).with_hint(hint))
+    }
+
+    /// Adds the mask of an image; returns its stem.
+    fn job(&mut self, images: &Path, masks: &Path, mut one: Outlined, canvas: Canvas) -> String {
+        if canvas.scaled {
+            self.notes.add(shares::SCALED, format!("`{}`", one.name));
+        } else if !self.normalized {
+            self.reach.add(&one, canvas.size);
+        }
+        one.areas.retain(|(area, _, which)| {
+            let outside = lies_outside(area, if self.normalized { [1, 1] } else { canvas.size });
+            if outside {
+                let place = format!("{which} of `{}`", one.source.display());
+                self.notes.add("annotations outside of their image were left out", place);
+            }
+            !outside
+        });
+        // Of a file that is not there, its form says so.
+        if one.areas.is_empty() && one.source.is_file() {
+            self.blank.add(UNDRAWN, format!("`{}`", one.name));
+        }
+        if let Some(turned) = canvas.note {
+            self.notes.add(turned, format!("`{}`", one.name));
+        }
+        // Without a background, the first name is 0.
+        let class = |class: u8| if self.void_rest && class != IGNORE { class.saturating_sub(1) } else { class };
+        let stem = plain_stem(&one.name).unwrap_or(&one.name).to_string();
+        self.jobs.push(Job {
+            image: images.join(&one.name),
+            source: one.source,
+            mask: self.parent_folder.join(masks).join(format!("{stem}.png")),
+            areas: one.areas.into_iter().map(|(area, label, _)| (area, class(label))).collect(),
+            rest: if self.void_rest { IGNORE } else { 0 },
+            normalized: self.normalized,
+            size: canvas.size,
+            turn: canvas.turn,
+        });
+        stem
+    }
+
+    /// Whether some pixels count nowhere.
+    fn ignores(&self) -> bool {
+        self.void_rest || self.jobs.iter().any(|job| job.areas.iter().any(|(_, class)| *class == IGNORE))
+    }
+
+    /// What there is to say, where the class of the rest is called `rest`.
+    fn remarks(&self, rest: &str) -> Vec<String> {
+        let (first, all) = match self.void_rest {
+            true => ("pixels outside of all outlines are ignored".to_string(), "are ignored as a whole".to_string()),
+            false => {
+                (format!("pixels outside of all outlines are the class `{rest}`"), format!("are `{rest}` as a whole"))
+            }
+        };
+        let blank = self.blank.lines().into_iter();
+        let blank = blank.map(|line| line.replacen(UNDRAWN, &format!("{UNDRAWN} {all}"), 1));
+        std::iter::once(first).chain(blank).chain(self.reach.percent()).chain(self.notes.lines()).collect()
+    }
+}
+
+/// Looks at each image, and at everything that is to be drawn on it.
+fn canvases(images: &Path, outlined: Vec<Outlined>, normalized: bool) -> Vec<(Outlined, Result<Canvas>)> {
+    let look = |mut one: Outlined| {
+        let fault = one.fault.take();
+        let canvas = fault.map_or_else(|| canvas(&images.join(&one.name), &one, normalized), Err);
+        let settled = |canvas: Canvas| {
+            let scaled = !normalized && shares::settle(&mut one, canvas.size)?;
+            Ok(Canvas { scaled, ..canvas })
+        };
+        let canvas = canvas.and_then(settled);
+        (one, canvas)
+    };
+    outlined.into_par_iter().map(look).collect()
 }
 
 /// What is said of pictures that may be masks.

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::image::draw::Canvas;
 use crate::image::raster::Area;
 use crate::image::{Labels, raster};
+use crate::text::{Rest, shortened};
 use crate::tools::init::paths::{parent_folder, real, relative_path};
 use crate::tools::init::splits::halve;
 use crate::tools::init::used_options::{Flag, Used};
@@ -74,8 +75,7 @@ fn pairs(classes: &[ClassSpec]) -> String {
         }
         format!("{} = {}", values.join(" and "), class.name)
     };
-    let shown = classes.iter().take(PAIRS).map(pair).collect::<Vec<_>>().join(", ");
-    if classes.len() > PAIRS { format!("{shown} and {} more", classes.len() - PAIRS) } else { shown }
+    shortened(classes.iter().map(pair), PAIRS, Rest::Counted)
 }
 
 /// One mask to be drawn.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::dataset::walk::walk;
 use crate::error::Error;
-use crate::text::word;
+use crate::text::{Rest, shortened, word};
 use crate::tools::init::places::{candidates, is_picture};
 use crate::tools::init::plan::{DatasetPlan, Place, folders_in};
 use crate::tools::init::unknown;
@@ -34,14 +34,11 @@ pub(super) fn note(place: &Place, plan: &DatasetPlan) -> Option<String> {
     if counts.is_empty() {
         return None;
     }
-    let shown: Vec<String> = counts
-        .iter()
-        .take(SHOWN)
-        .map(|(folder, count)| format!("{count} in `{}`", if folder.is_empty() { "." } else { folder }))
-        .collect();
-    let more = if counts.len() > SHOWN { " and others" } else { "" };
+    let in_words =
+        |(folder, count): (&String, &usize)| format!("{count} in `{}`", if folder.is_empty() { "." } else { folder });
+    let shown = shortened(counts.iter().map(in_words), SHOWN, Rest::Others);
     let all: usize = counts.values().sum();
-    Some(format!("pictures of other folders are not used ({all}): {}{more}", shown.join(", ")))
+    Some(format!("pictures of other folders are not used ({all}): {shown}"))
 }
 
 /// Folders below that hold images and masks side by side: each as its path, with the names of both.

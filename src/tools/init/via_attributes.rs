@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::text::{Rest, shortened};
 use crate::tools::init::notes::Notes;
 
 /// What the attribute of the class is called, the surest first.
@@ -42,10 +43,9 @@ impl ClassAttribute {
     }
 
     fn text(&self) -> String {
-        let shown: Vec<String> = self.values.iter().take(SHOWN).map(|value| format!("`{value}`")).collect();
-        let more = if self.values.len() > SHOWN { ", …" } else { "" };
+        let shown = shortened(self.values.iter().map(|value| format!("`{value}`")), SHOWN, Rest::Dots);
         let values = if self.values.len() == 1 { "value" } else { "values" };
-        format!("{} {values} in {} regions: {}{more}", self.values.len(), self.regions, shown.join(", "))
+        format!("{} {values} in {} regions: {shown}", self.values.len(), self.regions)
     }
 }
 

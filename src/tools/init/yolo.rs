@@ -7,6 +7,7 @@ use crate::dataset::Split;
 use crate::dataset::pairs::plain_stem;
 use crate::dataset::walk::children;
 use crate::error::{Error, ErrorKind, Result};
+use crate::text::{Rest, shortened};
 use crate::tools::check::OnProgress;
 use crate::tools::init::names::DataYaml;
 use crate::tools::init::notes::Notes;
@@ -54,74 +55,17 @@ pub(super) fn plan(place: &Place, _: OnProgress) -> Result<Option<DatasetPlan>> 
             }
             found => found?,
         };
-        let mut outlined = Vec::new();
-        let mut read: HashSet<PathBuf> = HashSet::new();
-        let mut has_labels = false;
-        let mut searched: BTreeSet<PathBuf> = BTreeSet::new();
-        let mut unread: Vec<PathBuf> = Vec::new();
-        for name in names {
-            let stem = plain_stem(&name).unwrap_or(&name).to_string();
-            let source = labels_of(&root.join(&name));
-            has_labels |= source.as_ref().is_some_and(|source| source.parent().is_some_and(Path::is_dir));
-            searched.extend(source.as_ref().and_then(|source| Some(source.parent()?.to_path_buf())));
-            let mut one = Outlined {
-                name,
-                source: source.clone().unwrap_or_else(|| root.join(format!("{stem}.txt"))),
-                declared: None,
-                areas: Vec::new(),
-                fault: None,
-            };
-            // An image without a file of labels shows nothing but background.
-            if let Some(source) = source.and_then(there) {
-                read.insert(source.clone());
-                one.source.clone_from(&source);
-                match reader.read(&source, &root.join(&one.name)) {
-                    Ok(areas) => one.areas = areas,
-                    Err(fault) => one.fault = Some(fault),
-                }
-            } else {
-                reader.notes.add(
-                    "images without a file of labels are all background",
-                    format!("`{}`", root.join(&one.name).display()),
-                );
-            }
-            outlined.push(one);
-        }
-        for (_, path) in searched.iter().filter(|folder| folder.is_dir()).flat_map(|folder| place.files(folder)) {
-            let listed = paths.iter().any(|path| path.ends_with(".txt"));
-            let is_labels = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("txt"))
-                && path.file_stem().is_some_and(|stem| stem != "classes" && stem != "labels");
-            if is_labels && !listed && !read.contains(&path) {
-                reader.notes.add("files of labels without an image were left out", format!("`{}`", path.display()));
-                unread.push(path);
-            }
-        }
-        // Labels without images beside images without labels: they only have other names.
-        if let (true, [one, ..], Some(first)) = (2 * read.len() < outlined.len(), unread.as_slice(), outlined.first())
-            && 2 * (unread.len() + read.len()) >= outlined.len()
-        {
-            return Err(Error::new(format!(
-                "{} of {} images of [{split}] have no file of labels, and {} files of labels have no image: `{}` holds, for \
-                 instance, `{}`, and the labels `{}`",
-                outlined.len() - read.len(),
-                outlined.len(),
-                unread.len(),
-                root.display(),
-                first.name,
-                one.display()
-            ))
-            .with_hint("give each file of labels the name of its image, up to the ending"));
-        }
-        if !has_labels && masks_instead(place) {
+        let found = labeled(place, split, (root, names), &paths, &mut reader)?;
+        if !found.has_labels && masks_instead(place) {
             return Ok(None);
         }
-        if !has_labels {
-            return Err(Error::new(format!("there are no labels for `{}`", root.display()))
+        if !found.has_labels {
+            return Err(Error::new(format!("there are no labels for `{}`", found.root.display()))
                 .with_hint("YOLO keeps them in a folder `labels` next to `images`"));
         }
-        images += outlined.len();
-        any_read |= !read.is_empty();
-        groups.push((Some(split), root, outlined));
+        images += found.outlined.len();
+        any_read |= found.read > 0;
+        groups.push((Some(split), found.root, found.outlined));
     }
     if groups.is_empty() {
         return Err(Error::new(format!("`{}` names no images", file.display()))
@@ -130,15 +74,103 @@ pub(super) fn plan(place: &Place, _: OnProgress) -> Result<Option<DatasetPlan>> 
     if !any_read && masks_instead(place) {
         return Ok(None);
     }
-    let Reader { mut notes, boxes, outlines, beyond, ids, .. } = reader;
+    refuse_unusable(&reader, images, &groups)?;
+    let Reader { mut notes, ids, .. } = reader;
     if let Some(count) = yaml.nc.filter(|count| *count != ids.len()) {
         notes.add(
             "the number of classes is not that of their names; names count",
             format!("`{}` says `nc: {count}` and names {}", file.display(), ids.len()),
         );
     }
+    let found = Outlines { kind: "YOLO polygons", names: &names, normalized: true, void_rest: false, groups, notes };
+    place.outlines(found).map(Some)
+}
+
+/// The images of a split, with what their files of labels hold.
+struct Labelled {
+    root: PathBuf,
+    outlined: Vec<Outlined>,
+    /// Files of labels.
+    read: usize,
+    /// There is a folder for them.
+    has_labels: bool,
+}
+
+/// Reads the labels of images `names` below `root`, which `paths` name in the description.
+fn labeled(
+    place: &Place,
+    split: Split,
+    (root, names): (PathBuf, Vec<String>),
+    paths: &[&str],
+    reader: &mut Reader,
+) -> Result<Labelled> {
+    let mut outlined = Vec::new();
+    let mut read: HashSet<PathBuf> = HashSet::new();
+    let mut has_labels = false;
+    let mut searched: BTreeSet<PathBuf> = BTreeSet::new();
+    let mut unread: Vec<PathBuf> = Vec::new();
+    for name in names {
+        let stem = plain_stem(&name).unwrap_or(&name).to_string();
+        let source = labels_of(&root.join(&name));
+        has_labels |= source.as_ref().is_some_and(|source| source.parent().is_some_and(Path::is_dir));
+        searched.extend(source.as_ref().and_then(|source| Some(source.parent()?.to_path_buf())));
+        let mut one = Outlined {
+            name,
+            source: source.clone().unwrap_or_else(|| root.join(format!("{stem}.txt"))),
+            declared: None,
+            areas: Vec::new(),
+            fault: None,
+        };
+        // An image without a file of labels shows nothing but background.
+        if let Some(source) = source.and_then(there) {
+            read.insert(source.clone());
+            one.source.clone_from(&source);
+            match reader.read(&source, &root.join(&one.name)) {
+                Ok(areas) => one.areas = areas,
+                Err(fault) => one.fault = Some(fault),
+            }
+        } else {
+            reader.notes.add(
+                "images without a file of labels are all background",
+                format!("`{}`", root.join(&one.name).display()),
+            );
+        }
+        outlined.push(one);
+    }
+    for (_, path) in searched.iter().filter(|folder| folder.is_dir()).flat_map(|folder| place.files(folder)) {
+        let listed = paths.iter().any(|path| path.ends_with(".txt"));
+        let is_labels = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("txt"))
+            && path.file_stem().is_some_and(|stem| stem != "classes" && stem != "labels");
+        if is_labels && !listed && !read.contains(&path) {
+            reader.notes.add("files of labels without an image were left out", format!("`{}`", path.display()));
+            unread.push(path);
+        }
+    }
+    // Labels without images beside images without labels: they only have other names.
+    if let (true, [one, ..], Some(first)) = (2 * read.len() < outlined.len(), unread.as_slice(), outlined.first())
+        && 2 * (unread.len() + read.len()) >= outlined.len()
+    {
+        return Err(Error::new(format!(
+            "{} of {} images of [{split}] have no file of labels, and {} files of labels have no image: `{}` holds, for \
+             instance, `{}`, and the labels `{}`",
+            outlined.len() - read.len(),
+            outlined.len(),
+            unread.len(),
+            root.display(),
+            first.name,
+            one.display()
+        ))
+        .with_hint("give each file of labels the name of its image, up to the ending"));
+    }
+    Ok(Labelled { root, outlined, read: read.len(), has_labels })
+}
+
+/// Fails where what was read cannot be masks: coordinates in pixels, boxes alone, or nothing.
+fn refuse_unusable(reader: &Reader, images: usize, groups: &[(Option<Split>, PathBuf, Vec<Outlined>)]) -> Result<()> {
+    let Reader { yaml: file, place, boxes, outlines, beyond, .. } = reader;
+    let (boxes, outlines) = (*boxes, *outlines);
     if let Some(first) = beyond.first().filter(|_| beyond.len() * 2 > images || outlines == 0) {
-        let (are, hint) = Beyond::meant(&beyond, place, false);
+        let (are, hint) = Beyond::meant(beyond, place, false);
         return Err(Error::new(format!(
             "{}; so it is in {} of {images} files: these are {are}, but YOLO coordinates are fractions of width and height",
             first.what,
@@ -154,8 +186,7 @@ pub(super) fn plan(place: &Place, _: OnProgress) -> Result<Option<DatasetPlan>> 
         return Err(Error::new(format!("the labels of `{}` hold no polygon at all", file.display()))
             .with_hint("check that `labels` has a text file for each image, with its name"));
     }
-    let found = Outlines { kind: "YOLO polygons", names: &names, normalized: true, void_rest: false, groups, notes };
-    place.outlines(found).map(Some)
+    Ok(())
 }
 
 /// The YAML that names classes, if there is one; what others name otherwise is noted.
@@ -232,8 +263,7 @@ fn masks_instead(place: &Place) -> bool {
 
 /// Numbers and names in words, the first some.
 fn listed(names: &[(u16, String)]) -> String {
-    let shown = names.iter().take(6).map(|(id, name)| format!("{id} = {name}")).collect::<Vec<_>>().join(", ");
-    if names.len() > 6 { format!("{shown}, …") } else { shown }
+    shortened(names.iter().map(|(id, name)| format!("{id} = {name}")), 6, Rest::Dots)
 }
 
 /// The file of labels as it is written, whatever letters its ending has.

@@ -198,6 +198,6 @@ fn what_does_not_fit_at_all_ends_with_what_there_is() {
     assert_eq!((reschedule.iteration, reschedule.iterations), (400, 400));
     assert_eq!(
         time_limit.describe(&reschedule, 1000),
-        "1m are over after 400 of 1000 iterations: stopping with what there is"
+        "the time of 1m has run out after 400 of 1000 iterations: stopping here"
     );
 }
