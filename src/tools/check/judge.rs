@@ -192,14 +192,14 @@ fn palettes_differ(totals: &Totals, faults: &mut Faults) -> bool {
 
 /// Files store the same labels in two ways. Whether that is so.
 fn mixed_encodings(totals: &Totals, faults: &mut Faults) -> bool {
-    let target = |n: u16| totals.map.target(Source::Index(n));
-    let Some(Mixed { why, sides, same }) = totals.kinds.mixed(|n| target(n).is_some()) else {
+    let class_of = |n: u16| totals.map.class_of(Source::Index(n));
+    let Some(Mixed { why, sides, same }) = totals.kinds.mixed(|n| class_of(n).is_some()) else {
         return false;
     };
     // What the description says of every one of them holds; that it is so remains worth a word.
     let pairs = || same.iter().filter(|(gray, id)| **gray > 0 && gray != id);
-    let united = pairs().all(|(gray, id)| target(*gray).is_some() && target(*gray) == target(*id));
-    let class = |n: u16| target(n).is_some_and(|class| class != IGNORE);
+    let united = pairs().all(|(gray, id)| class_of(*gray).is_some() && class_of(*gray) == class_of(*id));
+    let class = |n: u16| class_of(n).is_some_and(|class| class != IGNORE);
     let apart = pairs().all(|(gray, id)| !matches!(*gray, 255 | u16::MAX) && class(*gray) && class(*id));
     let level = if !same.is_empty() && (united || apart) { Severity::Warning } else { Severity::Fault };
     let remedy = match level {
@@ -223,7 +223,8 @@ fn mixed_encodings(totals: &Totals, faults: &mut Faults) -> bool {
 }
 
 fn unknown_values(totals: &Totals, faults: &mut Faults) {
-    let mut unknown: Vec<_> = totals.values.iter().filter(|(value, _)| totals.map.target(**value).is_none()).collect();
+    let mut unknown: Vec<_> =
+        totals.values.iter().filter(|(value, _)| totals.map.class_of(**value).is_none()).collect();
     if unknown.is_empty() {
         return;
     }
@@ -339,7 +340,7 @@ fn absent_classes(totals: &Totals, faults: &mut Faults) {
             "check their `source`, or remove them from `classes`",
         );
         let ignored_255 =
-            totals.map.target(Source::Index(255)) == Some(IGNORE) && totals.values.contains_key(&Source::Index(255));
+            totals.map.class_of(Source::Index(255)) == Some(IGNORE) && totals.values.contains_key(&Source::Index(255));
         if totals.spec.classes.len() == 2 && ignored_255 && totals.values.len() == 2 {
             let sources = [vec![Source::Index(0)], vec![Source::Index(255)]];
             fault = fault
@@ -372,7 +373,7 @@ fn absent_classes(totals: &Totals, faults: &mut Faults) {
 fn stray_classes(totals: &Totals, faults: &mut Faults) {
     let all: u64 = totals.values.values().map(|sum| sum.pixels).sum();
     for (value, sum) in &totals.values {
-        let Some(label) = totals.map.target(*value).filter(|label| *label != IGNORE) else { continue };
+        let Some(label) = totals.map.class_of(*value).filter(|label| *label != IGNORE) else { continue };
         if sum.pixels < STRAY && all > 100 * STRAY {
             let fault = Fault::new(
                 Severity::Warning,

@@ -16,7 +16,7 @@ const SHOWN: usize = 5;
 pub(super) fn objects(totals: &Totals, faults: &mut Faults) {
     let Some(Objects { values, why, confirmed }) = totals.kinds.objects() else { return };
     let classes: BTreeSet<u8> =
-        values.iter().filter_map(|value| totals.map.target(*value)).filter(|class| *class != IGNORE).collect();
+        values.iter().filter_map(|value| totals.map.class_of(*value)).filter(|class| *class != IGNORE).collect();
     // Names that say no more than the value are nobody's.
     let called = |class: &&u8| totals.spec.classes[usize::from(**class)].name.starts_with("class ");
     if classes.len() * 2 < values.len() || !confirmed && 2 * classes.iter().filter(called).count() < classes.len() {
@@ -29,7 +29,7 @@ pub(super) fn objects(totals: &Totals, faults: &mut Faults) {
     };
     let mut remedy = "if they are, export masks of classes".to_string();
     let list = values.iter().map(Source::to_string).collect::<Vec<_>>().join(", ");
-    let toml = totals.map.target(rest).filter(|class| *class != IGNORE && !classes.contains(class)).map(|_| {
+    let toml = totals.map.class_of(rest).filter(|class| *class != IGNORE && !classes.contains(class)).map(|_| {
         remedy += "; or, to tell objects from the background alone, write at the top of the dataset's TOML, instead of its \
                    lines of the same keys";
         format!("classes = [{{ name = \"background\", source = [{rest}] }}, {{ name = \"object\", source = [{list}] }}]")
@@ -41,7 +41,7 @@ pub(super) fn objects(totals: &Totals, faults: &mut Faults) {
 
 /// Classes of which most lie close around few others, as the values that JPEG leaves.
 pub(super) fn close_values(totals: &Totals, faults: &mut Faults) {
-    let known = || totals.values.iter().filter(|(value, _)| totals.map.target(**value).is_some());
+    let known = || totals.values.iter().filter(|(value, _)| totals.map.class_of(**value).is_some());
     let Some(peaks) = peaks(known().map(|(value, sum)| (*value, sum.pixels))) else { return };
     let shown: Vec<String> = peaks.iter().take(SHOWN).map(Source::to_string).collect();
     let what = format!(

@@ -209,7 +209,7 @@ impl<'a> Totals<'a> {
             self.palettes.add(&pair.mask, shown);
         }
         // Numbers where colours are declared are what a palette says, or greys that are classes.
-        let known = |value: &Source| self.map.target(*value).is_some();
+        let known = |value: &Source| self.map.class_of(*value).is_some();
         let looked_up = mask.colors.as_ref().filter(|colors| {
             self.spec.encoding == Encoding::Rgb && (mask.palette.is_some() || colors.keys().all(known))
         });
@@ -248,7 +248,7 @@ impl<'a> Totals<'a> {
                 sum.pixels += count.pixels;
                 sum.masks += 1;
             }
-            match self.map.target(*value) {
+            match self.map.class_of(*value) {
                 Some(label) => {
                     sums.class_pixels[usize::from(label)] += count.pixels;
                     labels[usize::from(label)] = true;
@@ -274,7 +274,7 @@ impl<'a> Totals<'a> {
             images: self.splits.iter().map(|sums| sums.class_images[index]).collect(),
         };
         let classes = spec.classes.iter().enumerate().map(class).collect();
-        let named = |value: &Source| match self.map.target(*value)? {
+        let named = |value: &Source| match self.map.class_of(*value)? {
             IGNORE => Some("ignored".to_string()),
             label => Some(spec.classes[usize::from(label)].name.clone()),
         };
