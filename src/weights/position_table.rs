@@ -350,7 +350,11 @@ mod tests {
         tensors.get_mut(POSITIONS).unwrap().to_mut().data[0] = 7.0;
         let fit = fitted(tensors, None, 4, (2, 2));
         assert_eq!((fit.table, fit.class), (vec![1.0, 2.0, 3.0, 4.0], Some(107.0)));
-        assert!(fit.report.to_string().contains("backbone.cls_token took its positions"), "{}", fit.report);
+        assert!(
+            fit.report.to_string().contains("the position of backbone.cls_token was added to it"),
+            "{}",
+            fit.report
+        );
         // A file that lost its token: said of that, not of registers.
         let fit = fitted(file(5, false, 0, None), None, 4, (2, 2));
         assert_eq!(fit.table, [1.0, 2.0, 3.0, 4.0]);

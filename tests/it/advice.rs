@@ -457,14 +457,14 @@ fn images_say_what_is_not_read_of_them() {
     for part in [
         "several pages or frames in `odd/frames.gif`",
         "transparent pixels in `odd/clear.png`",
-        "16 bits per channel in `odd/deep.png`",
+        ": `odd/deep.png`. The model has no `range`",
     ] {
         assert!(said.contains(part), "{part}: {said}");
     }
     let option = said.split("add --set ").nth(1).unwrap().lines().next().unwrap();
     assert_eq!(option, "data.preprocess.range=[0,4095]");
     assert!(
-        !works(&lab, &format!("{predict} --set {option}")).contains("16 bits"),
+        !works(&lab, &format!("{predict} --set {option}")).contains("16-bit images"),
         "with the range there is nothing to say"
     );
     assert!(!works(&lab, "structtoken predict run/model.safetensors photos --out plain").contains("note:"));
@@ -474,8 +474,7 @@ fn images_say_what_is_not_read_of_them() {
     }
     std::fs::remove_file(lab.path("set/images/0.png")).unwrap();
     let said = works(&lab, "structtoken data init set");
-    for part in ["several pages or frames, of which the first is used, as in `0.gif`", "images have transparent pixels"]
-    {
+    for part in ["several pages or frames; the first is used, as in `0.gif`", "images have transparent pixels"] {
         assert!(said.contains(part), "{part}: {said}");
     }
     let report = works(&lab, "structtoken data check set/dataset.toml");

@@ -125,7 +125,7 @@ fn values_of_many_kinds() {
         (
             "the largest of 16 bits is void beside ids",
             |lab, name, _| deep(lab, name, |x, _| [0, 1, 2, 65535][(x / 10) as usize]),
-            &["65535 is taken for pixels to ignore"],
+            &["65535 is read as pixels to ignore"],
             &["0 class 0", "1 class 1", "2 class 2", "65535 -"],
         ),
         (
@@ -340,7 +340,7 @@ fn names_in_files_of_many_kinds() {
         (
             ids,
             &[("classes.txt", "sky\nroad\ncar\n"), ("labels.txt", "a\nb\nc\n")][..],
-            "`labels.txt` names classes otherwise",
+            "`labels.txt` names the classes differently",
         ),
         (ids, &[("classes.txt", "sky\nroad\nroad\n")], "several values are called `road`"),
         (

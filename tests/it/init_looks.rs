@@ -182,7 +182,7 @@ fn names_that_are_shifted_or_rare() {
     lab.write("set/masks/classes.txt", "1 car\n2 road\n3 tree\n");
     let (talk, classes) = init(&lab, &["--yes"]);
     assert_eq!(classes[1..], ["1 road", "2 car", "3 tree"]);
-    assert!(talk.contains("`masks/classes.txt` names classes otherwise than `classes.txt`"), "{talk}");
+    assert!(talk.contains("`masks/classes.txt` names the classes differently from `classes.txt`"), "{talk}");
     std::fs::remove_file(lab.path("set/masks/classes.txt")).unwrap();
     // A rare class that has a name is not a slip of the pen.
     ImageBuffer::from_fn(SIZE.0, SIZE.1, |x, y| Luma([if x < 3 && y < 3 { 4 } else { (x / 10) as u8 }]))

@@ -281,7 +281,7 @@ fn earlier_predictions_among_the_inputs_are_left_out() {
     }
     assert!(std::fs::read(lab.path("photos/a.png")).unwrap() == files("photos/first")[0]);
     let only = ["predict", &model, "photos/first", "--out", "third", "--device", "cpu"];
-    lab.refused(&only, &["no images in `photos/first` but earlier predictions (6,", "name the files"]);
+    lab.refused(&only, &["`photos/first` holds no images but earlier predictions (6,", "pass the files"]);
     lab.ok(&["predict", &model, "photos/first/a.png", "--out", "third", "--device", "cpu"]);
     // As are edited ones.
     image::open(lab.path("photos/first/a.png")).unwrap().to_rgb8().save(lab.path("photos/first/a.png")).unwrap();

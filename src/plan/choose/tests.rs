@@ -112,7 +112,7 @@ fn few_images_are_not_seen_for_ever() {
     assert_eq!(config.train.iterations, 200 * 300 / 2);
     let yours = options(6000, &["train.batch_size=8"]);
     assert_eq!(plan(&facts((64, 64), &[0.6, 0.4], &["a", "b"]), &yours, 0.01).0.train.iterations, 200 * 300 / 8);
-    assert!(text.contains("the most that help: 200.0 passes"), "{text}");
+    assert!(text.contains("the most that help: 200.0 epochs"), "{text}");
 }
 
 #[test]
@@ -315,7 +315,7 @@ fn what_the_user_decides_stands() {
     let (config, text) =
         plan(&facts, &options(60, &["train.iterations=7", "model.decoder.block=cse", "train.seed=3"]), 0.4);
     assert_eq!(config.train.iterations, 7);
-    assert!(text.contains("iterations = 7") && text.contains("yours; planned was \"pwe\""), "{text}");
+    assert!(text.contains("iterations = 7") && text.contains("set by you; planned: \"pwe\""), "{text}");
     assert!(text.contains("seed = 3") && text.contains("block = \"cse\""), "{text}");
     assert_eq!(Config::parse(&text, "plan", &[]).unwrap(), config);
     let table = "model.decoder={ type = \"fcn\", num_convs = 1, channels = 16 }";
