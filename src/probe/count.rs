@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use super::changes::change;
-use super::cues::{Changed, Cue, Source};
+use super::cues::{Changed, Cue, CueSource};
 use super::effects::{Pairs, Unchanged};
 use super::place::FailureCounts;
 use super::regions::Regions;

@@ -87,7 +87,7 @@ pub(super) fn convert<'a>(
 ) -> Result<RemappedKeys<'a>> {
     let rules = if key_format == KeyFormat::HuggingFace { HUGGING_FACE } else { AUTHORS };
     let bare = bare.into_iter().map(|(name, tensor)| (inner(&name).to_owned(), tensor)).collect();
-    let mut tensors = queries::convert(state, bare, rules)?;
+    let mut tensors = rules::convert(state, bare, rules)?;
     let mut aside = Vec::new();
     if let Some(periods) = tensors.remove(PERIODS) {
         let count = periods.data.len() as f64;
