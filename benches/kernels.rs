@@ -60,9 +60,9 @@ fn pointwise(criterion: &mut Criterion) {
             kernels::layer_norm_gelu(x, w.clone(), b.clone(), 1e-6)
         });
         both(criterion, &format!("layer_norm_composed {channels}"), &x, |x| {
-            let centred = x.clone() - x.mean_dim(3);
-            let variance = centred.clone().powi_scalar(2).mean_dim(3);
-            centred / (variance + 1e-6).sqrt() * w.clone().unsqueeze() + b.clone().unsqueeze()
+            let centered = x.clone() - x.mean_dim(3);
+            let variance = centered.clone().powi_scalar(2).mean_dim(3);
+            centered / (variance + 1e-6).sqrt() * w.clone().unsqueeze() + b.clone().unsqueeze()
         });
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use burn::module::Module;
 use burn::tensor::Device;
 use burn::tensor::activation::relu;
-use structtoken::backbone::{BackboneConfig, Encoder, UnetConfig};
+use structtoken::backbone::{BackboneConfig, BackboneInput, UnetConfig};
 use structtoken::dataset::shapes::Shapes;
 use structtoken::dataset::{Dataset, Split};
 use structtoken::decoder::{Decoder, Output};
@@ -22,8 +22,8 @@ struct TwoLayers {
 }
 
 impl Decoder for TwoLayers {
-    fn forward(&self, encoder: Encoder, context: &ForwardContext) -> Output {
-        let features = encoder.features(context).last(); // [b, h, w, c]
+    fn forward(&self, input: BackboneInput, context: &ForwardContext) -> Output {
+        let features = input.features(context).last(); // [b, h, w, c]
         self.classifier.forward(relu(self.hidden.forward(features))).into() // [b, h, w, k]
     }
 }

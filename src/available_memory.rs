@@ -1,5 +1,5 @@
-//! How much memory this process may still take, as the system tells it, so that what cannot fit is refused with numbers
-//! before it begins. An allocation that fails in the midst of work can only end the process.
+//! How much memory this process may still take, as the system reports it, so that what cannot fit is refused with numbers
+//! before it starts. An allocation that fails in the midst of work can only end the process.
 
 use std::fs::read_to_string;
 

@@ -12,7 +12,7 @@ use crate::infer::{InferConfig, InferMode, Network, View, memory};
 use crate::kernels::{self, Precision};
 use crate::layers::{ForwardContext, parameters};
 use crate::loader::Loader;
-use crate::loss::{Criterion, Truth};
+use crate::loss::{Criterion, Targets};
 use crate::model::{Model, ModelConfig};
 use crate::rng::Rng;
 use crate::stats::median;
@@ -61,7 +61,7 @@ pub struct Measurement {
     pub matrix_peak_gflop_per_s: f64,
     /// The first over the second.
     pub share_of_peak: f64,
-    /// The most memory the process has held so far, where the system tells.
+    /// The most memory the process has held so far, where the system reports it.
     pub peak_rss_mb: Option<u64>,
 }
 
@@ -176,7 +176,7 @@ impl Work {
                 "{height} x {width} pixels at a stride of {stride} give a feature map of more than {LARGEST_GRID} cells"
             ))
             .with_hint(
-                "take a smaller --size, or a recipe with larger patches or with windows (eval.mode = \"slide\")",
+                "use a smaller --size, or a recipe with larger patches or with windows (eval.mode = \"slide\")",
             ));
         }
         // A GPU has memory of its own, of which nothing is known.
@@ -196,7 +196,7 @@ impl Work {
         available_memory::require(
             (4.0 * values) as u64,
             &format!("`{}`", self.name),
-            "take a smaller --batch or --size, or a smaller network",
+            "use a smaller --batch or --size, or a smaller network",
         )
     }
 
@@ -234,7 +234,7 @@ fn steps(work: &Work, n: usize, device: &Device) -> Vec<f64> {
     let rows = (0..work.batch).flat_map(|i| (0..height).map(move |y| i * height.div_ceil(SQUARE) + y / SQUARE));
     let ids =
         rows.flat_map(|row| (0..width).map(move |x| (row, x))).map(|(row, x)| squares[row * columns + x / SQUARE]);
-    let truth = Truth::new(ids.collect(), [work.batch, height, width]);
+    let targets = Targets::new(ids.collect(), [work.batch, height, width]);
     let mut optimizer = Optimizer::new(&OptimizerConfig::default());
     let mut model: Option<Model> = Some(work.model.init(work.classes, 0, &learning));
     let mut iteration = 0;
@@ -242,11 +242,11 @@ fn steps(work: &Work, n: usize, device: &Device) -> Vec<f64> {
         let Some(before) = model.take() else { unreachable!("each step leaves a model") };
         let context = ForwardContext::train(Rng::new(0, &[iteration]));
         let output = kernels::with_precision(work.precision, || before.forward(images.clone(), &context));
-        let truth = truth.clone().padded((before.padded(height), before.padded(width)));
+        let targets = targets.clone().padded((before.padded(height), before.padded(width)));
         let mut rng = Rng::new(1, &[iteration]);
         let mut draw = |_: &str, count| (0..count).map(|_| rng.uniform()).collect();
         let criterion = Criterion { decoder: before.decoder_loss(), ..Criterion::default() };
-        let loss = criterion.loss(output, &truth, &mut draw).total;
+        let loss = criterion.loss(output, &targets, &mut draw).total;
         let mut grads = Gradients::default();
         grads.add(&before, loss.backward());
         let after = optimizer.step(before, grads, 1e-4).with_statistics(&context);
@@ -304,7 +304,7 @@ pub(crate) fn matrix_peak(device: &Device) -> f64 {
     2.0 * (side as f64).powi(3) / best / 1e9
 }
 
-/// The most memory this process has held, where the system tells.
+/// The most memory this process has held, where the system reports it.
 pub fn peak_rss_mb() -> Option<u64> {
     memory::peak().map(|bytes| bytes >> 20)
 }
@@ -349,7 +349,7 @@ mod tests {
         }
         let unet = UnetConfig { stem_stride: 1, img_size: [1 << 16; 2], ..UnetConfig::default() };
         let unet = ModelConfig { backbone: BackboneConfig::Unet(unet), ..ModelConfig::default() };
-        assert!(refused(Work { model: unet, ..work.clone() }).contains("beyond any network"));
+        assert!(refused(Work { model: unet, ..work.clone() }).contains("is too large"));
         let default = Work { model: ModelConfig::default(), batch: 1 << 10, ..work };
         assert!(refused(default).contains("needs about"));
     }

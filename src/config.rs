@@ -123,7 +123,7 @@ impl Config {
 
     /// The whole truth as TOML: every key with its value.
     pub fn to_toml(&self) -> Result<String> {
-        toml::to_string(self).map_err(|error| Error::new("cannot write the configuration as TOML").with_source(error))
+        toml::to_string(self).map_err(|error| Error::new("cannot write the recipe as TOML").with_source(error))
     }
 }
 
@@ -237,7 +237,7 @@ fn culprit(text: &str, error: &toml::de::Error) -> Option<String> {
     let table: toml::Table = toml::from_str(text).ok()?;
     let mut keys = BTreeMap::new();
     flatten("", &toml::Value::Table(table.clone()), &mut keys);
-    // Each of them is tried, which takes as long as reading all: no recipe has so many.
+    // Each of them is tried, which takes as long as reading all: no recipe has this many.
     if keys.len() > MOST_KEYS {
         return None;
     }

@@ -33,7 +33,7 @@ pub enum ErrorKind {
     /// A file of several pictures, of which one is wanted.
     SeveralPictures,
     /// A mask whose colours have more than 8 bits.
-    DeepColours,
+    DeepColors,
     /// Anything else: data, weights or settings that cannot be used as they are.
     Other,
 }

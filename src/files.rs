@@ -87,7 +87,7 @@ pub(crate) fn write_with(path: &Path, write: impl FnOnce(&mut File) -> io::Resul
     };
     let attempt = || {
         std::fs::create_dir_all(folder(path))?;
-        // What the rename would refuse is told before the work.
+        // What the rename would refuse is reported before the work.
         match path.symlink_metadata() {
             Ok(found) if found.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
             Err(error) if error.kind() == io::ErrorKind::InvalidFilename => return Err(error),
@@ -278,9 +278,9 @@ mod tests {
         }
         let long = "n".repeat(256);
         for bad in ["folder", "file/new", "file/a/new", &*long, &*format!("{long}/new")] {
-            let told = |error: Error| (error.to_string(), error.hint().map(str::to_owned));
+            let message_and_hint = |error: Error| (error.to_string(), error.hint().map(str::to_owned));
             let (before, after) = (ensure_writable(&place(bad)).unwrap_err(), write(&place(bad), b"").unwrap_err());
-            assert_eq!(told(before).1, told(after).1, "{bad}");
+            assert_eq!(message_and_hint(before).1, message_and_hint(after).1, "{bad}");
         }
         assert_eq!(entries(folder.path()), ["file", "folder"]);
         assert!(entries(&place("folder")).is_empty());

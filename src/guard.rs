@@ -28,7 +28,7 @@ pub(crate) fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     })
 }
 
-/// Panics of guarded code are told as errors; all others as before.
+/// Panics of guarded code are reported as errors; all others as before.
 fn quiet_hook() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

@@ -9,7 +9,7 @@ use crate::model::ModelConfig;
 /// Size and cost of a model.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
-pub struct Summary {
+pub struct ModelSize {
     /// Classes.
     pub classes: usize,
     /// Height and width of the image that was counted.
@@ -27,7 +27,7 @@ pub struct Summary {
 }
 
 /// Counts the model of `config` for one image of the size it is made for.
-pub fn summarise(config: &ModelConfig, classes: usize) -> Summary {
+pub fn model_size(config: &ModelConfig, classes: usize) -> ModelSize {
     let features = config.backbone.features();
     let (rows, cols) = features.grid;
     let image = [rows * features.stride(), cols * features.stride()];
@@ -42,7 +42,7 @@ pub fn summarise(config: &ModelConfig, classes: usize) -> Summary {
     }
     let macs = config.macs(classes, (image[0], image[1]));
     let channels = features.channels.last().copied().unwrap_or(0);
-    Summary {
+    ModelSize {
         classes,
         image,
         shapes: vec![
@@ -65,7 +65,7 @@ fn part_of(name: &str) -> String {
     parts[..depth.min(parts.len())].join(".")
 }
 
-impl Summary {
+impl ModelSize {
     /// A table for people.
     pub fn table(&self) -> String {
         let mut text = String::new();
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn the_published_row_of_vit_s_pwe() {
-        let summary = summarise(&ModelConfig::default(), 150);
+        let summary = model_size(&ModelConfig::default(), 150);
         assert_eq!((summary.total_parameters, summary.total_macs), (37_962_588, 47_853_093_888));
         assert!(summary.table().contains("37 962 588") && summary.table().contains("47.853 G"));
         assert_eq!(part_of("backbone.blocks.3.attn.qkv.weight"), "backbone.blocks.3");

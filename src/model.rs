@@ -6,7 +6,7 @@ use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::backbone::{AnyBackbone, Backbone, BackboneConfig, Encoder, VitConfig};
+use crate::backbone::{AnyBackbone, Backbone, BackboneConfig, BackboneInput, VitConfig};
 use crate::decoder::{AnyDecoder, Decoder, DecoderConfig, DecoderLoss, Output, Prototypes, StructTokenConfig};
 use crate::error::Result;
 use crate::layers::{Cost, ForwardContext, Gridded, Init, parameters};
@@ -107,7 +107,7 @@ impl<B: Module + ModuleDisplay + Backbone, D: Module + ModuleDisplay + Decoder> 
     /// [`Model::padded`]. Whoever needs it at image size resizes bilinearly to the padded size, corners not aligned, and
     /// cuts off the padding.
     pub fn forward(&self, images: Tensor<4>, context: &ForwardContext) -> Output {
-        let output = self.decoder.forward(Encoder { backbone: &self.backbone, images }, context);
+        let output = self.decoder.forward(BackboneInput { backbone: &self.backbone, images }, context);
         if let Output::Dense { logits, .. } = &output {
             context.record("logits16", logits);
         }

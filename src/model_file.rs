@@ -83,7 +83,7 @@ impl ModelCard {
         })
     }
 
-    /// The same after so many iterations, out of so many, with what the weights reach.
+    /// The same after some iterations of a number in total, with what the weights reach.
     #[must_use]
     pub fn trained(&self, [iteration, iterations]: [u64; 2], scores: &Scores) -> Self {
         let reached = |training| Training { iteration, iterations, miou: scores.miou, aacc: scores.aacc, ..training };
@@ -122,11 +122,7 @@ pub fn open(path: impl AsRef<Path>, device: &Device) -> Result<(Model, ModelCard
 fn of_state(card: &ModelCard, state: &StateDict, device: &Device) -> Result<Model> {
     let blank = card.model.blank(card.classes.names.len(), device);
     let parameters: u64 = state.tensors.values().map(|tensor| tensor.data.len() as u64).sum();
-    available_memory::require(
-        4 * parameters,
-        "the network",
-        "give the process more memory, or take a smaller network",
-    )?;
+    available_memory::require(4 * parameters, "the network", "give the process more memory, or use a smaller network")?;
     Ok(weights::load(blank, state, &LoadOptions::exact())?.0)
 }
 
@@ -145,7 +141,7 @@ fn unpack(metadata: &BTreeMap<String, String>) -> Result<ModelCard> {
             Some(version) => Error::new(format!("it was written by version {version}, and this is version {own}"))
                 .with_hint(format!("use version {version} or later")),
             None => Error::new(format!("its metadata under `{KEY}` is damaged"))
-                .with_hint("copy the file again, or take the run's last checkpoint"),
+                .with_hint("copy the file again, or use the run's last checkpoint"),
         }
         .with_source(error)
     })?;
@@ -157,12 +153,12 @@ fn unpack(metadata: &BTreeMap<String, String>) -> Result<ModelCard> {
     match card.classes.names.len() {
         n @ 1..=255 if card.classes.colors.len() == n => Ok(card),
         n => Err(Error::new(format!("its metadata names {n} classes and {} colours", card.classes.colors.len()))
-            .with_hint("copy the file again, or take the run's last checkpoint")),
+            .with_hint("copy the file again, or use the run's last checkpoint")),
     }
 }
 
 /// Earlier versions made a table of positions with a row or column for a last patch that was not whole. The file says its
-/// grid; a card that says the same otherwise is told so.
+/// grid; a card that says the same otherwise is reported so.
 fn as_written(mut card: ModelCard, metadata: &BTreeMap<String, String>) -> ModelCard {
     let BackboneConfig::Vit(vit) = &mut card.model.backbone else { return card };
     let grid = metadata.get(weights::GRID_METADATA).and_then(|text| {

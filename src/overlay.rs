@@ -176,7 +176,7 @@ fn fill(image: &mut Image, (x, y): (usize, usize), (width, height): (usize, usiz
 mod tests {
     use super::*;
 
-    fn grey(width: usize, height: usize) -> Image {
+    fn gray(width: usize, height: usize) -> Image {
         Image { width, height, pixels: vec![100; width * height * 3] }
     }
 
@@ -188,11 +188,11 @@ mod tests {
     #[test]
     fn blending_covers_the_inside_and_strengthens_the_border() {
         let labels = Labels { width: 4, height: 1, ids: vec![0, 0, 1, 255] };
-        let picture = blend(&grey(4, 1), &labels, &[[200, 0, 0], [0, 200, 0]], 0.5);
+        let picture = blend(&gray(4, 1), &labels, &[[200, 0, 0], [0, 200, 0]], 0.5);
         assert_eq!(pixel(&picture, 0, 0), [150, 50, 50]);
         assert_eq!(pixel(&picture, 1, 0), [185, 15, 15]);
         assert_eq!(pixel(&picture, 3, 0), [100, 100, 100]);
-        let black = blend(&grey(4, 1), &labels, &[[0; 3], [0, 200, 0]], 0.5);
+        let black = blend(&gray(4, 1), &labels, &[[0; 3], [0, 200, 0]], 0.5);
         assert_eq!(pixel(&black, 0, 0), [100, 100, 100]);
     }
 
@@ -200,7 +200,7 @@ mod tests {
     fn errors_show_only_what_is_wrong() {
         let truth = Labels { width: 3, height: 1, ids: vec![0, 1, 255] };
         let prediction = Labels { width: 3, height: 1, ids: vec![0, 0, 0] };
-        let picture = errors(&grey(3, 1), &truth, &prediction, &[[200, 0, 0], [0, 200, 0]]);
+        let picture = errors(&gray(3, 1), &truth, &prediction, &[[200, 0, 0], [0, 200, 0]]);
         assert_eq!(pixel(&picture, 0, 0), [40, 40, 40]);
         assert_eq!(pixel(&picture, 1, 0), [4, 184, 4]);
         assert_eq!(pixel(&picture, 2, 0), [56, 56, 56]);
@@ -223,8 +223,8 @@ mod tests {
         let labels = Labels { width: 20, height: 10, ids: vec![1; 200] };
         let names: Vec<String> = ["a", "b", "\u{e9}"].map(String::from).to_vec();
         let colors = [[1; 3], [2; 3], [3; 3]];
-        let four = comparison(&grey(20, 10), Some(&labels), &labels, &names, &colors);
-        let two = comparison(&grey(20, 10), None, &labels, &names, &colors);
+        let four = comparison(&gray(20, 10), Some(&labels), &labels, &names, &colors);
+        let two = comparison(&gray(20, 10), None, &labels, &names, &colors);
         assert_eq!((four.width, two.width), (8 + 4 * 28, 8 + 2 * 28));
         assert_eq!(four.pixels.len(), four.width * four.height * 3);
         assert_eq!(pixel(&four, 8 + 2, 8 + 12 + 2), [100, 100, 100]);

@@ -1,6 +1,6 @@
 //! One image in, labels or probabilities out.
 
-pub mod written;
+pub mod earlier_predictions;
 
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -83,7 +83,7 @@ impl<N: Network> Predictor<N> {
         self.inference().labels(image)
     }
 
-    /// As [`predict`](Self::predict); `progress` is told the share that is done, from 0 to 1, from time to time.
+    /// As [`predict`](Self::predict); `progress` gets the share that is done, from 0 to 1, from time to time.
     ///
     /// # Errors
     /// As [`predict`](Self::predict).
@@ -185,7 +185,7 @@ pub fn write_probabilities(path: &Path, values: &[f32], shape: &[usize]) -> Resu
         checksum.update(&bytes);
     }
     // Before, so that no process finds a file that is not recorded.
-    written::record(path, length, checksum.finalize())?;
+    earlier_predictions::record(path, length, checksum.finalize())?;
     write_npy(path, values, shape, NpyType::F16)
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use structtoken::image::{Image, Labels, encode_index_png, encode_png};
-use structtoken::tools::init::{Options, detect_format, write};
+use structtoken::tools::init::{InitOptions, detect_format, write};
 
 /// Width and height of the pictures.
 const SIZE: [usize; 2] = [8, 6];
@@ -22,7 +22,7 @@ static MASK: LazyLock<Vec<u8>> = LazyLock::new(|| {
 });
 
 /// A folder with these files.
-fn set(files: &[(&str, &[u8])], options: &Options) {
+fn set(files: &[(&str, &[u8])], options: &InitOptions) {
     let folder = tempfile::tempdir().unwrap();
     let before: Vec<_> = files.iter().map(|(name, bytes)| (folder.path().join("set").join(name), *bytes)).collect();
     for (path, bytes) in &before {
@@ -41,47 +41,47 @@ fn set(files: &[(&str, &[u8])], options: &Options) {
 
 /// COCO's JSON.
 pub fn coco(bytes: &[u8]) {
-    set(&[("images/0.png", &PICTURE), ("images/1.png", &PICTURE), ("a.json", bytes)], &Options::default());
+    set(&[("images/0.png", &PICTURE), ("images/1.png", &PICTURE), ("a.json", bytes)], &InitOptions::default());
 }
 
 /// LabelMe's JSON.
 pub fn labelme(bytes: &[u8]) {
-    set(&[("0.png", &PICTURE), ("0.json", bytes)], &Options::default());
+    set(&[("0.png", &PICTURE), ("0.json", bytes)], &InitOptions::default());
 }
 
 /// A file of YOLO's polygons.
 pub fn yolo_txt(bytes: &[u8]) {
     let yaml = b"train: images\nnames: [a, b]\n";
-    let options = Options { pixels: bytes.len() % 2 == 1, ..Options::default() };
+    let options = InitOptions { pixels: bytes.len() % 2 == 1, ..InitOptions::default() };
     set(&[("images/0.png", &PICTURE), ("labels/0.txt", bytes), ("data.yaml", yaml)], &options);
 }
 
 /// YOLO's `data.yaml`.
 pub fn yolo_yaml(bytes: &[u8]) {
     let labels = b"0 0 0 1 0 1 1\n";
-    set(&[("images/0.png", &PICTURE), ("labels/0.txt", labels), ("data.yaml", bytes)], &Options::default());
+    set(&[("images/0.png", &PICTURE), ("labels/0.txt", labels), ("data.yaml", bytes)], &InitOptions::default());
 }
 
 /// Label Studio's JSON beside masks of tasks.
 pub fn label_studio(bytes: &[u8]) {
     let name = "task-1-annotation-2-by-3-tag-cat-0.png";
-    set(&[("images/0.png", &PICTURE), (name, &MASK), ("project.json", bytes)], &Options::default());
+    set(&[("images/0.png", &PICTURE), (name, &MASK), ("project.json", bytes)], &InitOptions::default());
 }
 
 /// Files of class names, of any form.
 pub fn class_names(bytes: &[u8]) {
     let names = ["classes.txt", "labels.txt", "class_dict.csv", "labelmap.txt", "config.json"];
     let name = names[bytes.len() % names.len()];
-    set(&[("images/0.png", &PICTURE), ("masks/0.png", &MASK), (name, bytes)], &Options::default());
+    set(&[("images/0.png", &PICTURE), ("masks/0.png", &MASK), (name, bytes)], &InitOptions::default());
 }
 
 /// Supervisely's JSON.
 pub fn supervisely(bytes: &[u8]) {
-    set(&[("ds/img/0.png", &PICTURE), ("ds/ann/0.png.json", bytes)], &Options::default());
+    set(&[("ds/img/0.png", &PICTURE), ("ds/ann/0.png.json", bytes)], &InitOptions::default());
 }
 
 /// VIA's JSON, or its CSV.
 pub fn via(bytes: &[u8]) {
     let name = if bytes.starts_with(b"{") { "via.json" } else { "via.csv" };
-    set(&[("0.png", &PICTURE), (name, bytes)], &Options::default());
+    set(&[("0.png", &PICTURE), (name, bytes)], &InitOptions::default());
 }

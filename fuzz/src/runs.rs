@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use structtoken::config::Config;
-use structtoken::eval::merge::{Part, merge};
+use structtoken::eval::merge::{ShardFile, merge};
 use structtoken::metrics::Scores;
 use structtoken::run::checkpoint::parse_state;
 use structtoken::run::log;
 use structtoken::run::manifest;
-use structtoken::sweep::compare::Plan;
-use structtoken::sweep::compare::run::Outcome;
+use structtoken::sweep::compare::ComparePlan;
+use structtoken::sweep::compare::run::CompareOutcome;
 use structtoken::sweep::repeat::Repeat;
 
 /// A recipe.
@@ -47,7 +47,7 @@ pub fn manifest_json(bytes: &[u8]) {
 pub fn shard_json(bytes: &[u8]) {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), bytes).unwrap();
-    let Ok(part) = Part::read(file.path()) else { return };
+    let Ok(part) = ShardFile::read(file.path()) else { return };
     if let Ok((identity, tally)) = merge(vec![(file.path().to_owned(), part)]) {
         let found = tally.evaluation(&identity.classes.names);
         serde_json::to_string(&found).unwrap();
@@ -58,14 +58,14 @@ pub fn shard_json(bytes: &[u8]) {
 /// The plan of a comparison.
 pub fn compare_plan(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    if let Ok(plan) = Plan::parse(text, Path::new("fuzz.toml")) {
+    if let Ok(plan) = ComparePlan::parse(text, Path::new("fuzz.toml")) {
         plan.runs().iter().for_each(|run| _ = plan.config(run, 7).unwrap());
     }
 }
 
 /// What a run of a comparison left, and scores alone.
 pub fn result_json(bytes: &[u8]) {
-    if let Ok(outcome) = Outcome::parse(bytes, None) {
+    if let Ok(outcome) = CompareOutcome::parse(bytes, None) {
         outcome.scores.table();
     }
     if let Ok(scores) = serde_json::from_slice::<Scores>(bytes) {

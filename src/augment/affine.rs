@@ -56,13 +56,13 @@ impl Affine {
     pub fn warp(self, sample: &Sample, size: (usize, usize), window: Window, color: [u8; 3]) -> Sample {
         let Sample { image, labels } = sample;
         let back = self.inverse();
-        let centre = [window.width as f64 / 2.0, window.height as f64 / 2.0];
+        let center = [window.width as f64 / 2.0, window.height as f64 / 2.0];
         let scale = [image.width as f64 / size.0 as f64, image.height as f64 / size.1 as f64];
         // From the centre of a pixel of the crop to a place in the source.
         let source = |x: usize, y: usize| {
-            let [dx, dy] = [x as f64 + 0.5 - centre[0], y as f64 + 0.5 - centre[1]];
+            let [dx, dy] = [x as f64 + 0.5 - center[0], y as f64 + 0.5 - center[1]];
             let place =
-                |row: usize| back.matrix[row][0] * dx + back.matrix[row][1] * dy + back.shift[row] + centre[row];
+                |row: usize| back.matrix[row][0] * dx + back.matrix[row][1] * dy + back.shift[row] + center[row];
             [(place(0) + window.x as f64) * scale[0], (place(1) + window.y as f64) * scale[1]]
         };
         let pixels = window.width * window.height;
@@ -80,7 +80,7 @@ impl Affine {
     }
 }
 
-/// The colour between the pixels about a place, whose whole numbers are the pixels' centres; the edge goes on.
+/// The colour between the pixels about a place, whose whole numbers are the pixels' centres; the edge is repeated.
 fn bilinear(image: &Image, x: f64, y: f64) -> [u8; 3] {
     let at = |v: f64, n: usize| (v.max(0.0) as usize).min(n - 1);
     let (left, top) = (at(x, image.width), at(y, image.height));

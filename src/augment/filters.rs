@@ -38,8 +38,8 @@ pub(crate) fn contrast(image: &mut Image, factor: f32) {
 /// Grey at 0, unchanged at 1.
 pub fn color(image: &mut Image, factor: f32) {
     for rgb in image.pixels.as_chunks_mut::<3>().0 {
-        let grey = luma(*rgb);
-        *rgb = rgb.map(|v| blend(grey, v, factor));
+        let gray = luma(*rgb);
+        *rgb = rgb.map(|v| blend(gray, v, factor));
     }
 }
 
@@ -111,7 +111,7 @@ fn by_channel(image: &mut Image, table: impl Fn(&[u64; 256]) -> [u8; 256]) {
     }
 }
 
-/// Gaussian blur of standard deviation `sigma` pixels, cut at three of them; the edge goes on.
+/// Gaussian blur of standard deviation `sigma` pixels, cut at three of them; the edge is repeated.
 pub(crate) fn blur(image: &mut Image, sigma: f32) {
     let radius = (3.0 * sigma).ceil() as usize;
     let weights: Vec<f32> =

@@ -47,7 +47,7 @@ pub struct AugmentConfig {
     pub flip: f32,
     /// The probability of mirroring top to bottom.
     pub vertical_flip: f32,
-    /// Turns by up to so many degrees either way, about the crop's centre.
+    /// Turns by up to this many degrees either way, about the crop's centre.
     pub rotate: f32,
     /// Operations drawn from a list, of one strength.
     #[serde(skip_serializing_if = "Option::is_none")]

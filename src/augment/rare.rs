@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::dataset::{Dataset, Survey};
+use crate::dataset::{Dataset, LabelCounts};
 use crate::error::{Error, Result};
 use crate::rng::Rng;
 
@@ -49,15 +49,15 @@ pub struct RareClasses {
 }
 
 impl RareClasses {
-    /// From a survey of the training set, in which something is labelled; 255 is no class.
-    pub fn new(config: RareClass, survey: Survey) -> Self {
-        let Survey { mut pixels, mut holders } = survey;
+    /// From a survey of the training set, in which something is labelled; 255 is not a class.
+    pub fn new(config: RareClass, survey: LabelCounts) -> Self {
+        let LabelCounts { mut pixels, mut holders } = survey;
         pixels.truncate(255);
         holders.truncate(255);
-        let labelled = pixels.iter().sum::<u64>().max(1) as f64;
+        let labeled = pixels.iter().sum::<u64>().max(1) as f64;
         // Relative to the rarest, so that the largest exponent is 0.
         let rarest = pixels.iter().copied().filter(|count| *count > 0).min().unwrap_or(0);
-        let weight = |count: u64| ((rarest as f64 - count as f64) / labelled / config.temperature).exp();
+        let weight = |count: u64| ((rarest as f64 - count as f64) / labeled / config.temperature).exp();
         let present = pixels.iter().zip(holders).enumerate().filter(|(_, (count, _))| **count > 0);
         let mut classes: Vec<_> =
             present.map(|(class, (count, holders))| (class as u8, weight(*count), holders)).collect();
@@ -75,7 +75,7 @@ impl RareClasses {
     /// # Errors
     /// A sample that cannot be read.
     pub fn of(config: RareClass, dataset: &dyn Dataset) -> Result<Self> {
-        Ok(Self::new(config, Survey::of(dataset)?))
+        Ok(Self::new(config, LabelCounts::of(dataset)?))
     }
 
     /// Sometimes an image and the class that it is drawn for.
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn rare_classes_come_as_often_as_foretold_and_lie_in_the_crop() {
+    fn rare_classes_come_as_often_as_estimated_and_lie_in_the_crop() {
         let seen = |rare: Option<RareClass>| {
             let mut loader = loader(rare, 0, 1);
             let mut holding = 0;

@@ -22,7 +22,7 @@ fn scales_are_the_references() {
 #[test]
 fn the_result_has_the_crops_size_and_labels_stay_on_their_pixels() {
     // Colours are a function of the label, so they must still agree away from blended borders.
-    let colour_of: Vec<[u8; 3]> = (0..5u8).map(|id| [id * 40 + 20, id * 30 + 9, 200 - id * 35]).collect();
+    let color_of: Vec<[u8; 3]> = (0..5u8).map(|id| [id * 40 + 20, id * 30 + 9, 200 - id * 35]).collect();
     let resize = Some(ResizeRange { scale: Some([160, 80]), ..ResizeRange::default() });
     let config = AugmentConfig { resize, crop: [64, 72], photometric: false, ..AugmentConfig::default() };
     let (mut agree, mut all) = (0, 0);
@@ -35,7 +35,7 @@ fn the_result_has_the_crops_size_and_labels_stay_on_their_pixels() {
                 continue;
             }
             all += 1;
-            agree += usize::from(*rgb == colour_of[usize::from(*id)]);
+            agree += usize::from(*rgb == color_of[usize::from(*id)]);
         }
     }
     assert!(all > 100_000 && agree as f64 > 0.5 * all as f64, "{agree} of {all}");
@@ -44,7 +44,7 @@ fn the_result_has_the_crops_size_and_labels_stay_on_their_pixels() {
 #[test]
 fn labels_follow_every_movement() {
     let sample = sample(90, 70);
-    let colour_of = |id: u8| [id * 40 + 20, id * 30 + 9, 200 - id * 35];
+    let color_of = |id: u8| [id * 40 + 20, id * 30 + 9, 200 - id * 35];
     let moved: [fn(&mut AugmentConfig); 3] = [
         |config| config.vertical_flip = 1.0,
         |config| config.rotate = 40.0,
@@ -71,7 +71,7 @@ fn labels_follow_every_movement() {
                     continue;
                 }
                 all += 1;
-                agree += usize::from(*rgb == colour_of(*id));
+                agree += usize::from(*rgb == color_of(*id));
             }
         }
         assert!(all > 60_000 && agree * 2 > all && differ > 20, "{which}: {agree} of {all}, {differ}");

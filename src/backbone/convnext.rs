@@ -6,7 +6,7 @@
 //! block: x + gamma · (depthwise 7x7 ─ norm ─ linear, 4 c ─ GELU ─ linear)
 //! ```
 //!
-//! Where a map is no whole number of patches, zeros are put at the bottom and the right (timm leaves those pixels out).
+//! Where a map is not a whole number of patches, zeros are put at the bottom and the right (timm leaves those pixels out).
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;

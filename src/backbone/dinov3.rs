@@ -134,7 +134,7 @@ impl Dinov3Config {
         match (dim / heads).is_multiple_of(4) {
             true => Ok(()),
             false => Err(Error::new(format!(
-                "model.backbone: embed_dim = {dim} gives each of num_heads = {heads} {} channels, which is no multiple of 4",
+                "model.backbone: embed_dim = {dim} gives each of num_heads = {heads} {} channels, which is not a multiple of 4",
                 dim / heads
             ))
             .with_hint("a rotation takes two channels for the row and two for the column: change num_heads or embed_dim")),

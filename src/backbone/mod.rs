@@ -35,9 +35,7 @@ pub struct Features {
 impl Features {
     /// The last map `[b, h, w, c]`.
     pub fn last(self) -> Tensor<4> {
-        let Some(map) = self.maps.into_iter().next_back() else {
-            unreachable!("a backbone hands out at least one map")
-        };
+        let Some(map) = self.maps.into_iter().next_back() else { unreachable!("a backbone returns at least one map") };
         map
     }
 }
@@ -101,16 +99,16 @@ pub trait Backbone {
     }
 }
 
-/// Images and the backbone that is to look at them. A decoder asks it for feature maps, or, where the decoder lives inside
-/// of the backbone, for the backbone itself.
-pub struct Encoder<'a> {
+/// The input of a decoder: images, and the backbone that they go through. A decoder asks it for feature maps or, where the
+/// decoder lives inside of the backbone, for the backbone itself.
+pub struct BackboneInput<'a> {
     /// The feature extractor.
     pub backbone: &'a dyn Backbone,
     /// Normalised, `[b, 3, height, width]`.
     pub images: Tensor<4>,
 }
 
-impl Encoder<'_> {
+impl BackboneInput<'_> {
     /// The feature maps of the images.
     pub fn features(self, context: &ForwardContext) -> Features {
         self.backbone.forward(self.images, context)

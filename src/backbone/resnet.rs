@@ -26,7 +26,7 @@ const EXPANSION: usize = 4;
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct ResnetConfig {
-    /// The published network of so many layers: 18, 34, 50, 101 or 152.
+    /// The published network of this many layers: 18, 34, 50, 101 or 152.
     pub layers: usize,
     /// Blocks of each of the four stages; empty takes those of `layers`.
     pub depths: Vec<usize>,
@@ -35,7 +35,7 @@ pub struct ResnetConfig {
     pub bottleneck: Option<bool>,
     /// Channels of the first convolution.
     pub stem_channels: usize,
-    /// Channels of the 3x3 convolutions of each stage; a bottleneck hands out four times as many.
+    /// Channels of the 3x3 convolutions of each stage; a bottleneck returns four times as many.
     pub channels: Vec<usize>,
     /// Drop path rate of the last block, rising linearly from 0.
     pub drop_path_rate: f64,
@@ -69,7 +69,7 @@ impl ResnetConfig {
     pub(super) fn check(&self) -> Result<()> {
         if !PUBLISHED.iter().any(|(layers, _)| *layers == self.layers) {
             return Err(Error::new(format!("model.backbone: there is no ResNet of layers = {}", self.layers))
-                .with_hint("take 18, 34, 50, 101 or 152, or set depths and bottleneck beside one of these"));
+                .with_hint("use 18, 34, 50, 101 or 152, or set depths and bottleneck as well as one of these"));
         }
         if !(1..=1 << 12).contains(&self.stem_channels) {
             return Err(Error::new(format!("model.backbone: stem_channels = {} is out of range", self.stem_channels)));

@@ -24,7 +24,7 @@ pub struct Tokens {
     pub x: Tensor<3>,
     /// Rows and columns of the patches.
     pub grid: (usize, usize),
-    /// What turns queries and keys in each block, where that is how positions are told.
+    /// What turns queries and keys in each block, where that is how positions are encoded.
     pub rotation: Option<Rotation>,
 }
 

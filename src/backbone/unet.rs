@@ -91,7 +91,7 @@ impl UnetConfig {
             if self.channels.len() + 1 != maps {
                 let example: Vec<usize> = (0..maps - 1).map(|i| 32 << i).collect();
                 return Err(Error::new(format!(
-                    "model.backbone: channels has {} maps on the way up, and over the {maps} of the encoder there are {}",
+                    "model.backbone: channels lists {} maps, but a U-Net over an encoder of {maps} maps has {}",
                     self.channels.len(),
                     maps - 1
                 ))
@@ -127,7 +127,7 @@ impl UnetConfig {
         }
         if self.grid().0 * self.grid().1 > LARGEST_GRID {
             return refuse(format!(
-                "img_size = {:?} at stem_stride = {} is beyond any network",
+                "img_size = {:?} at stem_stride = {} is too large",
                 self.img_size, self.stem_stride
             ));
         }
@@ -137,7 +137,10 @@ impl UnetConfig {
         let falls = self.out_indices.windows(2).all(|pair| pair[0] > pair[1]);
         let deepest = self.levels().len() - 1;
         if !falls || self.out_indices.iter().any(|stage| !(1..=deepest).contains(stage)) {
-            return refuse(format!("out_indices = {:?} must fall, and name stages 1 to {deepest}", self.out_indices));
+            return refuse(format!(
+                "out_indices = {:?} must be in descending order, of stages 1 to {deepest}",
+                self.out_indices
+            ));
         }
         Ok(())
     }
@@ -293,7 +296,7 @@ impl Unet {
     }
 
     /// Normalised images `[b, 3, height, width]` to the maps of `out_indices` and after them the finest,
-    /// `[b, ceil(height / stride), ceil(width / stride), c]`. Where a map is no whole number of patches, zeros are put at the
+    /// `[b, ceil(height / stride), ceil(width / stride), c]`. Where a map is not a whole number of patches, zeros are put at the
     /// bottom and the right.
     ///
     /// Records `unet.stem`, `unet.stage{i}` and `unet.up{i}`; of an encoder its own names in place of the first two.

@@ -151,7 +151,7 @@ impl VitConfig {
         let cells = self.grid().0 * self.grid().1;
         if cells > LARGEST_GRID || dim * depth > LARGEST_STACK {
             return refuse(format!(
-                "img_size = {:?} in patches of {}, or depth = {depth} blocks of embed_dim = {dim}, is beyond any network",
+                "img_size = {:?} in patches of {}, or depth = {depth} blocks of embed_dim = {dim}, is too large",
                 self.img_size, self.patch_size
             ));
         }
@@ -288,7 +288,7 @@ impl Vit {
     }
 
     /// Patches with their positions, after what the table of positions says of them and of the class token.
-    fn with_positions(&self, x: Tensor<3>, (h, w): (usize, usize)) -> Tensor<3> {
+    fn add_positions(&self, x: Tensor<3>, (h, w): (usize, usize)) -> Tensor<3> {
         let [batch, _, dim] = x.dims();
         let table = self.pos_embed.val();
         let (rows, cols) = self.grid;
@@ -323,7 +323,7 @@ impl Transformer for Vit {
     fn embed(&self, images: Tensor<4>, context: &ForwardContext) -> Tokens {
         let (x, grid) = self.patch_embed.forward(images); // [b, h * w, c]
         context.record("vit.patch_embed", &x);
-        let x = self.with_positions(x, grid); // [b, prefix + h * w, c]
+        let x = self.add_positions(x, grid); // [b, prefix + h * w, c]
         context.record("vit.pos_added", &x);
         Tokens { x, grid, rotation: None }
     }

@@ -11,11 +11,11 @@ pub(crate) const STRAY: u64 = 20;
 /// Longer remedies are no hint.
 const ONE_LINE: usize = 400;
 
-/// More unknown values than this are no labels.
+/// More unknown values than this are not labels.
 const MANY: usize = 32;
 
 /// The values of one mask, or of all, beside what the description knows.
-pub(crate) struct Seen<'a> {
+pub(crate) struct SeenValues<'a> {
     /// Pixels of every value, the known ones too.
     pub(crate) pixels: &'a BTreeMap<Source, u64>,
     /// The values that are neither a class nor ignored, in order.
@@ -64,15 +64,15 @@ impl fmt::Display for Cause {
 }
 
 /// The likeliest cause.
-pub(crate) fn of(seen: &Seen) -> Cause {
+pub(crate) fn of(seen: &SeenValues) -> Cause {
     let special = match seen.unknown.first() {
-        Some(Source::Rgb(_)) => seen.of_colours(),
+        Some(Source::Rgb(_)) => seen.of_colors(),
         _ => seen.of_numbers(),
     };
     special.unwrap_or_else(|| seen.in_general())
 }
 
-impl Seen<'_> {
+impl SeenValues<'_> {
     fn of_numbers(&self) -> Option<Cause> {
         let numbers = |values: &mut dyn Iterator<Item = &Source>| -> Vec<u16> {
             values.filter_map(|value| if let Source::Index(n) = value { Some(*n) } else { None }).collect()
@@ -128,16 +128,16 @@ impl Seen<'_> {
         Cause::new("counted-from-one", why).toml(lines).otherwise(otherwise)
     }
 
-    fn of_colours(&self) -> Option<Cause> {
-        let colour = |value: &Source| if let Source::Rgb(rgb) = value { Some(*rgb) } else { None };
-        let unknown: Vec<[u8; 3]> = self.unknown.iter().filter_map(colour).collect();
+    fn of_colors(&self) -> Option<Cause> {
+        let color = |value: &Source| if let Source::Rgb(rgb) = value { Some(*rgb) } else { None };
+        let unknown: Vec<[u8; 3]> = self.unknown.iter().filter_map(color).collect();
         let known: Vec<[u8; 3]> = self
             .classes
             .iter()
             .flat_map(|class| class.sources(0, super::spec::Encoding::Rgb))
             .flatten()
             .chain(self.ignore.iter().copied())
-            .filter_map(|value| colour(&value))
+            .filter_map(|value| color(&value))
             .collect();
         if unknown.iter().all(|[r, g, b]| known.contains(&[*b, *g, *r])) {
             let lines = self.classes.iter().map(|class| {
@@ -182,12 +182,12 @@ impl Seen<'_> {
         }
         let stray = |value: &Source| self.pixels.get(value).is_some_and(|pixels| *pixels < STRAY);
         if self.pixels.values().sum::<u64>() > 100 * STRAY && self.unknown.iter().all(stray) {
-            let why = format!("slips of the pen? each has fewer than {STRAY} pixels");
+            let why = format!("stray pixels? each has fewer than {STRAY} pixels");
             return Cause::new("stray-values", why).toml(self.ignoring(&self.unknown));
         }
         Cause::new("unknown-values", "ignore these pixels")
             .toml(self.ignoring(&self.unknown))
-            .otherwise("or add each value to the `source` of the class it stands for".to_string())
+            .otherwise("or add each value to the `source` of its class".to_string())
     }
 
     /// The line that ignores these values beside those that are ignored already.
@@ -251,7 +251,7 @@ mod tests {
         let classes: Vec<ClassSpec> = classes.iter().map(class).collect();
         let pixels: BTreeMap<Source, u64> = pixels.iter().copied().collect();
         let unknown = pixels.keys().copied().filter(|value| !known.contains(value)).collect();
-        of(&Seen { pixels: &pixels, unknown, classes: &classes, ignore })
+        of(&SeenValues { pixels: &pixels, unknown, classes: &classes, ignore })
     }
 
     fn numbers(classes: usize, values: &[u16]) -> Cause {
@@ -277,8 +277,8 @@ mod tests {
         }
         let few = [(Source::Index(0), 9000), (Source::Index(7), 3)];
         assert_eq!(cause(&["a"], &[], &few, &[Source::Index(0)]).code, "stray-values");
-        let grey: Vec<_> = (0..=255).map(|v| (Source::Index(v), if v % 255 == 0 { 9000 } else { 3 })).collect();
-        assert_eq!(cause(&["a", "b"], &[], &grey, &[Source::Index(0), Source::Index(1)]).code, "smoothed-mask");
+        let gray: Vec<_> = (0..=255).map(|v| (Source::Index(v), if v % 255 == 0 { 9000 } else { 3 })).collect();
+        assert_eq!(cause(&["a", "b"], &[], &gray, &[Source::Index(0), Source::Index(1)]).code, "smoothed-mask");
     }
 
     #[test]

@@ -3,18 +3,18 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::dataset::{Classes, Dataset, Sample, Split, Survey};
+use crate::dataset::{Classes, Dataset, LabelCounts, Sample, Split};
 use crate::error::{Error, Result};
 use crate::image::IGNORE;
 
 /// Splits of one dataset, one after the other. Samples of one name are called after their split too.
-pub struct Joined {
+pub struct JoinedSplits {
     parts: Vec<(Split, Arc<dyn Dataset>)>,
     /// Names that samples of several splits have.
     repeated: HashSet<String>,
 }
 
-impl Joined {
+impl JoinedSplits {
     /// Those parts that are given.
     ///
     /// # Errors
@@ -48,7 +48,7 @@ impl Joined {
     }
 }
 
-impl Dataset for Joined {
+impl Dataset for JoinedSplits {
     fn len(&self) -> usize {
         self.parts.iter().map(|(_, part)| part.len()).sum()
     }
@@ -68,8 +68,8 @@ impl Dataset for Joined {
         self.parts[0].1.classes()
     }
 
-    fn survey(&self) -> Result<Option<Survey>> {
-        let mut all = Survey::default();
+    fn survey(&self) -> Result<Option<LabelCounts>> {
+        let mut all = LabelCounts::default();
         let mut before = 0;
         for (_, part) in &self.parts {
             let Some(found) = part.survey()? else { return Ok(None) };
@@ -140,9 +140,9 @@ impl Dataset for Matched {
         &self.classes
     }
 
-    fn survey(&self) -> Result<Option<Survey>> {
+    fn survey(&self) -> Result<Option<LabelCounts>> {
         let Some(found) = self.inner.survey()? else { return Ok(None) };
-        let mut survey = Survey::default();
+        let mut survey = LabelCounts::default();
         for (old, new) in self.labels.iter().enumerate() {
             let new = usize::from(*new);
             survey.pixels[new] += found.pixels[old];
@@ -168,14 +168,15 @@ mod tests {
     #[test]
     fn splits_follow_one_another() {
         let parts = vec![(Split::Train, shapes(Split::Train)), (Split::Val, shapes(Split::Val))];
-        let joined = Joined::new(parts).unwrap();
+        let joined = JoinedSplits::new(parts).unwrap();
         assert_eq!(joined.len(), 6);
         assert_eq!(joined.get(4).unwrap(), shapes(Split::Val).get(1).unwrap());
         assert_eq!(joined.name(4), shapes(Split::Val).name(1));
         // Names that repeat are told apart, and in no form that a folder may have.
-        let alike = Joined::new(vec![(Split::Train, shapes(Split::Val)), (Split::Test, shapes(Split::Val))]).unwrap();
+        let alike =
+            JoinedSplits::new(vec![(Split::Train, shapes(Split::Val)), (Split::Test, shapes(Split::Val))]).unwrap();
         assert_eq!(alike.name(4), format!("{} (test)", shapes(Split::Val).name(1)));
-        assert!(Joined::new(Vec::new()).is_err());
+        assert!(JoinedSplits::new(Vec::new()).is_err());
     }
 
     #[test]
@@ -193,8 +194,8 @@ mod tests {
             ids.iter().map(|id| of.names.get(usize::from(*id)).cloned()).collect()
         };
         assert_eq!(named(&before.labels.ids, inner.classes()), named(&after.labels.ids, &classes));
-        let surveyed = Survey::of(&matched).unwrap();
-        assert_eq!(surveyed.pixels[5], Survey::of(inner.as_ref()).unwrap().pixels[0]);
+        let surveyed = LabelCounts::of(&matched).unwrap();
+        assert_eq!(surveyed.pixels[5], LabelCounts::of(inner.as_ref()).unwrap().pixels[0]);
 
         classes.names[0] = "elsewhere".to_owned();
         let error = Matched::new(inner, &classes, "set").err().unwrap().to_string();

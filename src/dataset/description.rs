@@ -32,12 +32,12 @@ impl DatasetSpec {
         if !path.exists() && path.extension().is_none() {
             let known: Vec<_> = BUILT_IN.iter().map(|(name, _)| *name).collect();
             return Err(Error::new(format!("there is no dataset `{name}`"))
-                .with_hint(format!("give the path of a dataset TOML, or one of shapes, {}", known.join(", "))));
+                .with_hint(format!("pass the path of a dataset TOML, or one of shapes, {}", known.join(", "))));
         }
         if !path.exists() {
             return Err(Error::new(format!("the dataset `{name}` does not exist")).with_hint(
-                "a relative path is relative to the recipe, or otherwise to the working directory; for a model file \
-                 that has moved pass where the dataset is now: --set data.dataset=PATH",
+                "a relative path is relative to the recipe or, if nothing is there, to the working directory; for a model file \
+                 that has moved, pass where the dataset is now: --set data.dataset=PATH",
             ));
         }
         Self::read(path)
@@ -49,16 +49,14 @@ impl DatasetSpec {
     /// A file that is missing or not UTF-8; unknown keys and wrong types with line and column; classes without end,
     /// twice the same, or two that claim one value.
     pub fn read(path: &Path) -> Result<Self> {
-        // Annotations are no description, however long they are.
+        // Annotations are not a description, however long they are.
         if path.extension().is_some_and(|ending| {
             ["json", "csv", "xml", "yaml", "yml"].iter().any(|one| ending.eq_ignore_ascii_case(one))
         }) && path.is_file()
         {
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            return Err(Error::new(format!("`{}` is not the TOML of a dataset", path.display())).with_hint(format!(
-                "describe the folder that it lies in, and use the TOML: structtoken data init {}",
-                word(folder)
-            )));
+            return Err(Error::new(format!("`{}` is not the TOML of a dataset", path.display()))
+                .with_hint(format!("describe its folder, and use the TOML: structtoken data init {}", word(folder))));
         }
         let text = files::read_text(path, files::RECIPE).map_err(|e| Error::file("read", path, e))?;
         Self::parse(&text, path)
@@ -81,7 +79,7 @@ impl DatasetSpec {
         let count = self.classes.len();
         if count == 0 || count > MAX_CLASSES {
             return Err(Error::new(format!("it has {count} classes; 1 to {MAX_CLASSES} are possible"))
-                .with_hint("labels are 8-bit numbers, and 255 stands for ignored pixels"));
+                .with_hint("labels are 8-bit numbers, and 255 means ignored pixels"));
         }
         let unsaid = |class: &&ClassSpec| class.name.trim().is_empty() || class.name.contains(char::is_control);
         if let Some(class) = self.classes.iter().find(unsaid) {

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use crate::dataset::spec::Source;
 
 /// Numbers below are ids, as programs count; at and above it they are greys, as people see them.
-const GREY: u16 = 32;
+const LEAST_GRAY: u16 = 32;
 
-/// Files of more values than this are no labels.
+/// Files of more values than this are not labels.
 const MOST: usize = 64;
 
 /// What 255 stands for.
@@ -40,7 +40,7 @@ pub(crate) fn reading(values: &[u16], named: usize) -> Reading {
         [first, ..] if *first <= 1 && in_a_row(&others) => Reading::Void,
         [.., last] if usize::from(*last) < named => Reading::Void,
         _ if evenly(values) => Reading::Class,
-        others if mark == 255 && others.iter().all(|value| *value == 0 || *value >= GREY) => Reading::Class,
+        others if mark == 255 && others.iter().all(|value| *value == 0 || *value >= LEAST_GRAY) => Reading::Class,
         _ => Reading::Unclear,
     }
 }
@@ -188,8 +188,8 @@ pub(crate) struct Mixed {
     pub(crate) ids: Vec<u16>,
     pub(crate) id_files: (usize, PathBuf),
     /// Greys in their order, with 0, and how many files hold them.
-    pub(crate) greys: Vec<u16>,
-    pub(crate) grey_files: (usize, PathBuf),
+    pub(crate) grays: Vec<u16>,
+    pub(crate) gray_files: (usize, PathBuf),
     /// Which id each of the greys stands for.
     pub(crate) same: BTreeMap<u16, u16>,
 }
@@ -212,8 +212,11 @@ impl Groups {
     /// A grey of evenly spread ones is rounded down in some files and up in others: 127 here and 128 there.
     fn rounded(&self) -> Option<Mixed> {
         let all: Vec<u16> = self.by_values.keys().flatten().copied().collect::<BTreeSet<u16>>().into_iter().collect();
-        let same: BTreeMap<u16, u16> =
-            all.windows(2).filter(|two| two[0] >= GREY && two[1] == two[0] + 1).map(|two| (two[1], two[0])).collect();
+        let same: BTreeMap<u16, u16> = all
+            .windows(2)
+            .filter(|two| two[0] >= LEAST_GRAY && two[1] == two[0] + 1)
+            .map(|two| (two[1], two[0]))
+            .collect();
         let together = |values: &[u16]| same.iter().any(|(up, down)| values.contains(up) && values.contains(down));
         let ids: Vec<u16> = all.iter().copied().filter(|value| !same.contains_key(value)).collect();
         if same.is_empty() || !evenly(&ids) || self.by_values.keys().any(|values| together(values)) {
@@ -229,9 +232,9 @@ impl Groups {
             )
         };
         let id_files = of(&|value| same.values().any(|down| down == value))?;
-        let grey_files = of(&|value| same.contains_key(value))?;
-        let greys = all.iter().copied().filter(|value| !same.values().any(|down| down == value)).collect();
-        Some(Mixed { ids, id_files, greys, grey_files, same })
+        let gray_files = of(&|value| same.contains_key(value))?;
+        let grays = all.iter().copied().filter(|value| !same.values().any(|down| down == value)).collect();
+        Some(Mixed { ids, id_files, grays, gray_files, same })
     }
 
     /// White is 255 in some files and 65535 in others.
@@ -248,36 +251,36 @@ impl Groups {
                 files.get_or_insert_with(|| (0, path.clone())).0 += count;
             }
         }
-        let [(ids, id_files), (greys, grey_files)] = sides;
+        let [(ids, id_files), (grays, gray_files)] = sides;
         let same: BTreeMap<u16, u16> =
-            greys.iter().map(|grey| (*grey, ((u32::from(*grey) + 128) / 257) as u16)).collect();
-        let white = ids.contains(&255) && greys.contains(&u16::MAX);
-        let whole = greys.len() > 1 && greys.iter().all(|grey| grey.is_multiple_of(257));
+            grays.iter().map(|gray| (*gray, ((u32::from(*gray) + 128) / 257) as u16)).collect();
+        let white = ids.contains(&255) && grays.contains(&u16::MAX);
+        let whole = grays.len() > 1 && grays.iter().all(|gray| gray.is_multiple_of(257));
         let fits = (white || whole) && same.values().all(|id| ids.contains(id));
-        let (ids, greys) = (ids.into_iter().collect(), greys.into_iter().collect());
-        fits.then_some(Mixed { ids, id_files: id_files?, greys, grey_files: grey_files?, same })
+        let (ids, grays) = (ids.into_iter().collect(), grays.into_iter().collect());
+        fits.then_some(Mixed { ids, id_files: id_files?, grays, gray_files: gray_files?, same })
     }
 
     fn spread(&self) -> Option<Mixed> {
-        let (mut ids, mut greys) = (BTreeSet::from([0]), BTreeSet::from([0]));
-        let (mut id_files, mut grey_files) = (None, None);
+        let (mut ids, mut grays) = (BTreeSet::from([0]), BTreeSet::from([0]));
+        let (mut id_files, mut gray_files) = (None, None);
         for (values, (count, path)) in &self.by_values {
-            let shown = values.iter().any(|value| *value >= GREY);
-            let (all, files) = match (values.iter().any(|value| (1..GREY).contains(value)), shown) {
+            let shown = values.iter().any(|value| *value >= LEAST_GRAY);
+            let (all, files) = match (values.iter().any(|value| (1..LEAST_GRAY).contains(value)), shown) {
                 // A file of both tells that 255 is something else than the ids.
                 (true, true) => return None,
                 (true, false) => (&mut ids, &mut id_files),
-                (false, true) => (&mut greys, &mut grey_files),
+                (false, true) => (&mut grays, &mut gray_files),
                 (false, false) => continue,
             };
             all.extend(values);
             files.get_or_insert_with(|| (0, path.clone())).0 += count;
         }
-        let (ids, greys): (Vec<u16>, Vec<u16>) = (ids.into_iter().collect(), greys.into_iter().collect());
+        let (ids, grays): (Vec<u16>, Vec<u16>) = (ids.into_iter().collect(), grays.into_iter().collect());
         // As many greys as ids may be any: which colours people choose to see is theirs.
-        let fits = usize::from(*ids.last()?) < greys.len() && (greys.len() == ids.len() || evenly(&greys));
-        let same = greys.iter().enumerate().map(|(id, grey)| (*grey, id as u16)).collect();
-        fits.then_some(Mixed { ids, id_files: id_files?, greys, grey_files: grey_files?, same })
+        let fits = usize::from(*ids.last()?) < grays.len() && (grays.len() == ids.len() || evenly(&grays));
+        let same = grays.iter().enumerate().map(|(id, gray)| (*gray, id as u16)).collect();
+        fits.then_some(Mixed { ids, id_files: id_files?, grays, gray_files: gray_files?, same })
     }
 }
 
@@ -293,8 +296,8 @@ impl Mixed {
             "{} hold the values {}, and {} the values {}: these are two ways of storing the same classes",
             files(&self.id_files),
             values(&self.ids),
-            files(&self.grey_files),
-            values(&self.greys)
+            files(&self.gray_files),
+            values(&self.grays)
         )
     }
 }
@@ -360,15 +363,15 @@ mod tests {
         assert_eq!(found(&[(0, 9000), (1, 900), (2, 700), (255, 4000)]), None);
         // Ids of a class and its parts.
         assert_eq!(found(&[10, 11, 12, 13, 20, 21, 22, 23, 30, 31, 32].map(|n| (n, 100 + u64::from(n) % 7))), None);
-        let colours = |centres: &[[u8; 3]]| -> Vec<(Source, u64)> {
+        let colors = |centers: &[[u8; 3]]| -> Vec<(Source, u64)> {
             let near = |[r, g, b]: &[u8; 3]| {
                 let (r, g, b) = (*r, *g, *b);
                 [([r, g, b], 900), ([r + 1, g, b], 90), ([r, g + 2, b + 1], 40), ([r + 3, g, b], 9)]
                     .map(|(rgb, pixels)| (Source::Rgb(rgb), pixels))
             };
-            centres.iter().flat_map(near).collect()
+            centers.iter().flat_map(near).collect()
         };
-        let noisy = colours(&[[0, 0, 0], [128, 64, 0], [0, 128, 9]]);
+        let noisy = colors(&[[0, 0, 0], [128, 64, 0], [0, 128, 9]]);
         assert_eq!(peaks(noisy.into_iter()).map(|peaks| peaks.len()), Some(3));
         let plain = [[0, 0, 0], [128, 64, 0], [128, 70, 9], [0, 128, 9]].map(|rgb| (Source::Rgb(rgb), 900));
         assert_eq!(peaks(plain.into_iter()), None);
@@ -379,7 +382,7 @@ mod tests {
         for (at, values) in files.iter().enumerate() {
             groups.add(Path::new(&format!("{at}.png")), values.iter().copied());
         }
-        groups.mixed().map(|mixed| (mixed.id_files.0, mixed.grey_files.0))
+        groups.mixed().map(|mixed| (mixed.id_files.0, mixed.gray_files.0))
     }
 
     #[test]

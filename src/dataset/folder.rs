@@ -9,9 +9,9 @@ use crate::dataset::join::Joiner;
 use crate::dataset::label_map::LabelMap;
 use crate::dataset::pairs::{Pair, Pairs};
 use crate::dataset::palette;
-use crate::dataset::palette::Watch;
+use crate::dataset::palette::PaletteCheck;
 use crate::dataset::spec::{DatasetSpec, Encoding, PaletteUse, SplitSpec};
-use crate::dataset::{Classes, Dataset, Fold, Sample, Split, Survey};
+use crate::dataset::{Classes, Dataset, Fold, LabelCounts, Sample, Split};
 use crate::error::{Error, Result};
 use crate::image::{Labels, image_size, is_turned, read_image_in};
 use crate::rng::{fnv1a, order_by_hash};
@@ -30,7 +30,7 @@ pub struct Folder {
     joiner: Option<Joiner>,
     encoding: Encoding,
     /// Of masks of numbers, unless palettes are not to be looked at.
-    palettes: Option<Arc<Watch>>,
+    palettes: Option<Arc<PaletteCheck>>,
 }
 
 impl DatasetSpec {
@@ -103,7 +103,7 @@ impl Folder {
             None => {
                 let mask = palette::read(&pair.mask, self.encoding, self.map.takes_jpeg())?;
                 if let Some(palettes) = &self.palettes {
-                    palettes.see(&pair.mask, &mask)?;
+                    palettes.add(&pair.mask, &mask)?;
                 }
                 mask
             }
@@ -128,11 +128,11 @@ impl Dataset for Folder {
         Ok(Sample { image, labels })
     }
 
-    fn survey(&self) -> Result<Option<Survey>> {
-        let count = |pair: &Pair| Ok(Survey::count(&self.labels(pair, image_size(&pair.image)?)?));
-        let mut survey = Survey::default();
+    fn survey(&self) -> Result<Option<LabelCounts>> {
+        let count = |pair: &Pair| Ok(LabelCounts::count(&self.labels(pair, image_size(&pair.image)?)?));
+        let mut survey = LabelCounts::default();
         for (part, pairs) in self.pairs.chunks(SURVEYED_AT_ONCE).enumerate() {
-            // In order, so that of several faults the first is told.
+            // In order, so that of several faults the first is reported.
             let counts: Vec<Result<[u64; 256]>> = pairs.par_iter().map(count).collect();
             for (index, pixels) in counts.into_iter().enumerate() {
                 survey.add(part * SURVEYED_AT_ONCE + index, &pixels?);

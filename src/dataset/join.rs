@@ -11,7 +11,7 @@ const NOWHERE: &str = "ignore";
 
 /// One of the masks of an image.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Part {
+pub(crate) struct MaskPart {
     /// Which of the list of masks it is.
     pub(crate) rule: usize,
     pub(crate) path: PathBuf,
@@ -28,7 +28,7 @@ pub(crate) struct Joiner {
 }
 
 /// The masks of one image as one, and what was decided for that.
-pub(crate) struct Joined {
+pub(crate) struct JoinedMask {
     /// Class indices; 255 counts nowhere.
     pub(crate) mask: RawMask,
     /// Pixels that masks of different classes show, and the first of them, counted by rows.
@@ -110,7 +110,7 @@ impl Joiner {
     /// The name of an image's masks by one rule, below the folder of masks; `None` if it is not below it.
     pub(crate) fn file(&self, rule: usize, stem: &str) -> Option<String> {
         let (folder, name) = stem.rsplit_once('/').unwrap_or((".", stem));
-        // `*` in a name is no pattern: none can hold it.
+        // `*` in a name is not a pattern: none can hold it.
         let filled = self.files[rule].replace("{folder}", folder).replace("{name}", name).replace("{stem}", stem);
         let mut parts = Vec::new();
         for part in filled.split('/').filter(|part| !part.is_empty() && *part != ".") {
@@ -131,7 +131,7 @@ impl Joiner {
     ///
     /// # Errors
     /// A file that cannot be read; sizes that differ; more than two values without a threshold.
-    pub(crate) fn join(&self, parts: &[Part], read: impl Fn(&Part) -> Result<RawMask>) -> Result<Joined> {
+    pub(crate) fn join(&self, parts: &[MaskPart], read: impl Fn(&MaskPart) -> Result<RawMask>) -> Result<JoinedMask> {
         /// No mask shows it.
         const NONE: u16 = 256;
         let mut size = None;
@@ -177,7 +177,7 @@ impl Joiner {
         }
         labels.iter_mut().filter(|label| **label == NONE).for_each(|label| *label = self.rest.into());
         let ((width, height), _) = size.ok_or_else(|| Error::new("an image has no mask"))?;
-        Ok(Joined {
+        Ok(JoinedMask {
             mask: RawMask::Index { width, height, values: labels, stored: Stored::default() },
             overlapping,
             first,
@@ -203,7 +203,7 @@ impl Joiner {
                 at / width
             ))
             .with_hint(
-                "if it was smoothed, set the value from which on it is shown: threshold = 128 below [join]; if its \
+                "if it was smoothed, set the smallest value that counts as shown: threshold = 128 below [join]; if its \
                    values are different objects, threshold = 1",
             ));
         }
@@ -270,9 +270,9 @@ mod tests {
     #[test]
     fn masks_are_laid_over_each_other() {
         let all = |joiner: &Joiner, parts: &[&[u16]]| -> Result<(Vec<u16>, u64, Option<usize>)> {
-            let list: Vec<Part> =
-                (0..parts.len()).map(|rule| Part { rule, path: format!("{rule}.png").into() }).collect();
-            let read = |part: &Part| {
+            let list: Vec<MaskPart> =
+                (0..parts.len()).map(|rule| MaskPart { rule, path: format!("{rule}.png").into() }).collect();
+            let read = |part: &MaskPart| {
                 let values = parts[part.rule].to_vec();
                 Ok(RawMask::Index { width: 2, height: values.len() / 2, values, stored: Stored::default() })
             };
@@ -292,13 +292,13 @@ mod tests {
         // Masks of one class are united without a word.
         let same = joiner(&[("{stem}_r.png", "road"), ("{stem}_c.png", "road")], "rest = 'ground'").unwrap();
         assert_eq!(all(&same, &parts).unwrap(), (vec![1, 1, 1, 0], 0, None));
-        let grey: [&[u16]; 2] = [&[0, 200, 100, 0], &[0, 0, 0, 0]];
+        let gray: [&[u16]; 2] = [&[0, 200, 100, 0], &[0, 0, 0, 0]];
         let plain = joiner(&files, "rest = 'ground'").unwrap();
-        let error = all(&plain, &grey).unwrap_err();
+        let error = all(&plain, &gray).unwrap_err();
         assert!(error.to_string().contains("200 and 100 (at column 0, row 1)"), "{error}");
         assert!(error.hint().unwrap().contains("threshold = 128"));
         let from = joiner(&files, "rest = 'ground'\nthreshold = 128").unwrap();
-        assert_eq!(all(&from, &grey).unwrap().0, [0, 1, 0, 0]);
+        assert_eq!(all(&from, &gray).unwrap().0, [0, 1, 0, 0]);
         let error = all(&plain, &[&[0, 0], &[0, 0, 0, 0]]).unwrap_err();
         assert!(error.to_string().contains("2x2") && error.to_string().contains("2x1"), "{error}");
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::dataset::cause;
-use crate::dataset::cause::Seen;
+use crate::dataset::cause::SeenValues;
 use crate::dataset::spec::{ClassSpec, DatasetSpec, Encoding, Source};
 use crate::error::{Error, Result};
 use crate::image::formats::Format;
@@ -16,7 +16,7 @@ const UNKNOWN: u16 = 256;
 /// Which class each value of a mask stands for.
 #[derive(Clone, Debug)]
 pub struct LabelMap {
-    targets: Targets,
+    lookup: Lookup,
     classes: Vec<ClassSpec>,
     ignore: Vec<Source>,
     jpeg_tolerance: Option<u8>,
@@ -24,7 +24,7 @@ pub struct LabelMap {
 }
 
 #[derive(Clone, Debug)]
-enum Targets {
+enum Lookup {
     /// A class, [`IGNORE`] or [`UNKNOWN`] for each 16-bit number.
     Index(Vec<u16>),
     Rgb(HashMap<[u8; 3], u8>),
@@ -43,9 +43,9 @@ impl LabelMap {
                 .with_hint("remove `encoding` and `ignore`; `overlap` and `rest` of [join] say what is ignored"));
         }
         let mut map = Self {
-            targets: match encoding {
-                Encoding::Index => Targets::Index(vec![UNKNOWN; 1 << 16]),
-                Encoding::Rgb => Targets::Rgb(HashMap::new()),
+            lookup: match encoding {
+                Encoding::Index => Lookup::Index(vec![UNKNOWN; 1 << 16]),
+                Encoding::Rgb => Lookup::Rgb(HashMap::new()),
             },
             classes: spec.classes.clone(),
             ignore: spec.ignore.clone(),
@@ -71,17 +71,17 @@ impl LabelMap {
     }
 
     fn assign(&mut self, source: Source, class: u8) -> Result<()> {
-        let before = match (&mut self.targets, source) {
-            (Targets::Index(table), Source::Index(value)) => {
+        let before = match (&mut self.lookup, source) {
+            (Lookup::Index(table), Source::Index(value)) => {
                 let before = std::mem::replace(&mut table[usize::from(value)], u16::from(class));
                 (before != UNKNOWN).then_some(before as u8)
             }
-            (Targets::Rgb(table), Source::Rgb(value)) => table.insert(value, class),
-            (Targets::Index(_), Source::Rgb(_)) => {
+            (Lookup::Rgb(table), Source::Rgb(value)) => table.insert(value, class),
+            (Lookup::Index(_), Source::Rgb(_)) => {
                 return Err(Error::new(format!("{} has the colour {source} as a value", self.called(class)))
                     .with_hint("index masks need numbers; set encoding = \"rgb\" if the masks are colour pictures"));
             }
-            (Targets::Rgb(_), Source::Index(_)) => {
+            (Lookup::Rgb(_), Source::Index(_)) => {
                 return Err(Error::new(format!("{} has the number {source} as a value", self.called(class)))
                     .with_hint("colour masks need colours [r, g, b]; set encoding = \"index\" for index masks"));
             }
@@ -108,8 +108,8 @@ impl LabelMap {
     /// of colours where numbers are declared, or the reverse.
     pub fn apply(&self, mut mask: RawMask) -> Result<Labels> {
         self.round(&mut mask);
-        match (&self.targets, mask) {
-            (Targets::Index(table), RawMask::Index { width, height, values, .. }) => {
+        match (&self.lookup, mask) {
+            (Lookup::Index(table), RawMask::Index { width, height, values, .. }) => {
                 let ids: Vec<u8> = values.iter().map(|value| table[usize::from(*value)] as u8).collect();
                 if values.iter().any(|value| table[usize::from(*value)] == UNKNOWN) {
                     let known = |value: &u16| table[usize::from(*value)] != UNKNOWN;
@@ -117,7 +117,7 @@ impl LabelMap {
                 }
                 Ok(Labels { width, height, ids })
             }
-            (Targets::Rgb(table), RawMask::Rgb { width, height, values, .. }) => {
+            (Lookup::Rgb(table), RawMask::Rgb { width, height, values, .. }) => {
                 let mut last = ([0; 3], table.get(&[0; 3]).copied());
                 let class = |value: &[u8; 3]| {
                     if last.0 != *value {
@@ -130,11 +130,11 @@ impl LabelMap {
                     None => Err(self.unknown(width, &values, |value| table.contains_key(value), Source::Rgb)),
                 }
             }
-            (Targets::Index(_), RawMask::Rgb { .. }) => {
+            (Lookup::Index(_), RawMask::Rgb { .. }) => {
                 Err(Error::new(format!("it is an RGB picture, but `{}` declares index masks", self.file))
                     .with_hint("set encoding = \"rgb\" and give the classes their colours"))
             }
-            (Targets::Rgb(_), RawMask::Index { .. }) => {
+            (Lookup::Rgb(_), RawMask::Index { .. }) => {
                 Err(Error::new(format!("it stores numbers, but `{}` declares colour masks", self.file))
                     .with_hint("set encoding = \"index\" and give the classes their numbers"))
             }
@@ -150,7 +150,7 @@ impl LabelMap {
     /// were not exact. Other masks stay as they are.
     pub(crate) fn round(&self, mask: &mut RawMask) -> u64 {
         let Some(tolerance) = self.jpeg_tolerance.filter(|_| mask.stored().format == Format::Jpeg) else { return 0 };
-        if let (Targets::Index(_), RawMask::Rgb { width, height, values, stored }) = (&self.targets, &*mask)
+        if let (Lookup::Index(_), RawMask::Rgb { width, height, values, stored }) = (&self.lookup, &*mask)
             && values.iter().all(|[r, g, b]| r.abs_diff(*g).max(b.abs_diff(*g)) <= tolerance)
         {
             // Grey, saved as colours.
@@ -167,13 +167,13 @@ impl LabelMap {
             rounded += u64::from(near.is_some_and(|near| near != value));
             near.unwrap_or(value)
         };
-        match (&self.targets, mask) {
-            (Targets::Index(table), RawMask::Index { values, .. }) => {
+        match (&self.lookup, mask) {
+            (Lookup::Index(table), RawMask::Index { values, .. }) => {
                 let declared: Vec<_> =
                     (0..=255u8).filter(|n| table[usize::from(*n)] != UNKNOWN).map(|n| [n; 3]).collect();
                 values.iter_mut().for_each(|value| *value = nearest([*value as u8; 3], &declared)[0].into());
             }
-            (Targets::Rgb(table), RawMask::Rgb { values, .. }) => {
+            (Lookup::Rgb(table), RawMask::Rgb { values, .. }) => {
                 let mut declared: Vec<_> = table.keys().copied().collect();
                 declared.sort_unstable(); // so that the same of two equally near is taken each time
                 values.iter_mut().for_each(|value| *value = nearest(*value, &declared));
@@ -190,11 +190,11 @@ impl LabelMap {
         known: impl Fn(&T) -> bool,
         source: impl Fn(T) -> Source,
     ) -> Error {
-        let mut strangers: BTreeMap<T, (usize, usize)> = BTreeMap::new();
+        let mut unknown: BTreeMap<T, (usize, usize)> = BTreeMap::new();
         for (at, value) in values.iter().enumerate().filter(|(_, value)| !known(value)) {
-            strangers.entry(*value).or_insert((0, at)).0 += 1;
+            unknown.entry(*value).or_insert((0, at)).0 += 1;
         }
-        let mut listed: Vec<_> = strangers.iter().map(|(value, (count, first))| (*count, *first, *value)).collect();
+        let mut listed: Vec<_> = unknown.iter().map(|(value, (count, first))| (*count, *first, *value)).collect();
         listed.sort_by_key(|(count, first, _)| (std::cmp::Reverse(*count), *first));
         let in_words = listed.iter().map(|(count, at, value)| {
             let (x, y, pixels) = (at % width, at / width, if *count == 1 { "pixel" } else { "pixels" });
@@ -209,18 +209,18 @@ impl LabelMap {
     }
 
     /// What the value becomes: a class, [`IGNORE`], or nothing if it is unknown.
-    pub fn target(&self, value: Source) -> Option<u8> {
-        match (&self.targets, value) {
-            (Targets::Index(table), Source::Index(value)) => u8::try_from(table[usize::from(value)]).ok(),
-            (Targets::Rgb(table), Source::Rgb(value)) => table.get(&value).copied(),
+    pub fn class_of(&self, value: Source) -> Option<u8> {
+        match (&self.lookup, value) {
+            (Lookup::Index(table), Source::Index(value)) => u8::try_from(table[usize::from(value)]).ok(),
+            (Lookup::Rgb(table), Source::Rgb(value)) => table.get(&value).copied(),
             _ => None,
         }
     }
 
     /// Why masks that hold these values, each with its number of pixels, do not fit the map.
     pub(crate) fn likely_cause(&self, pixels: &BTreeMap<Source, u64>) -> cause::Cause {
-        let unknown = pixels.keys().copied().filter(|value| self.target(*value).is_none()).collect();
-        cause::of(&Seen { pixels, unknown, classes: &self.classes, ignore: &self.ignore })
+        let unknown = pixels.keys().copied().filter(|value| self.class_of(*value).is_none()).collect();
+        cause::of(&SeenValues { pixels, unknown, classes: &self.classes, ignore: &self.ignore })
     }
 }
 
@@ -267,8 +267,8 @@ mod tests {
                 .contains("{ name = \"yes\", source = [255] }")
         );
         assert!(failure("classes = ['a', 'b']", index(&[0, 1, 2, 1])).1.contains("counted from 1"));
-        let grey: Vec<u16> = (0..200).collect();
-        assert!(failure("classes = ['a', 'b']", index(&grey)).1.contains("photograph"));
+        let gray: Vec<u16> = (0..200).collect();
+        assert!(failure("classes = ['a', 'b']", index(&gray)).1.contains("photograph"));
         let rgb = RawMask::Rgb { width: 1, height: 1, values: vec![[1, 2, 3]], stored: Stored::default() };
         assert!(failure("classes = ['a', 'b']", rgb.clone()).1.contains("encoding = \"rgb\""));
         let colors = "encoding = 'rgb'\nclasses = [{ name = 'a', color = [1, 2, 4] }]";
@@ -279,16 +279,16 @@ mod tests {
     #[test]
     fn jpeg_masks_are_rounded_within_the_tolerance_alone() {
         let jpeg = || Stored { format: Format::Jpeg, bits: 8, ..Stored::default() };
-        let grey =
+        let gray =
             |values: &[u16]| RawMask::Index { width: values.len(), height: 1, values: values.to_vec(), stored: jpeg() };
         let binary = "jpeg_tolerance = 16\nclasses = ['no', { name = 'yes', source = [255] }]";
-        assert_eq!(apply(binary, grey(&[0, 16, 239, 255])).unwrap(), [0, 0, 1, 1]);
-        let error = apply(binary, grey(&[0, 17, 255])).unwrap_err().to_string();
+        assert_eq!(apply(binary, gray(&[0, 16, 239, 255])).unwrap(), [0, 0, 1, 1]);
+        let error = apply(binary, gray(&[0, 17, 255])).unwrap_err().to_string();
         assert!(error.contains("the value 17 (1 pixel"), "{error}");
         // Of what is no JPEG, values are as they are.
         assert!(apply(binary, index(&[0, 3])).is_err());
         let map = LabelMap::new(&spec(binary).unwrap()).unwrap();
-        assert_eq!(map.round(&mut grey(&[0, 1, 254, 255, 100])), 2);
+        assert_eq!(map.round(&mut gray(&[0, 1, 254, 255, 100])), 2);
         // Grey saved as colours, and colours.
         let rgb = |values: &[[u8; 3]]| RawMask::Rgb {
             width: values.len(),
@@ -297,10 +297,10 @@ mod tests {
             stored: jpeg(),
         };
         assert_eq!(apply(binary, rgb(&[[3, 2, 4], [250, 251, 249]])).unwrap(), [0, 1]);
-        let colours = "jpeg_tolerance = 20\nencoding = 'rgb'\nignore = [[0, 0, 0]]\n\
+        let colors = "jpeg_tolerance = 20\nencoding = 'rgb'\nignore = [[0, 0, 0]]\n\
                        classes = [{ name = 'a', color = [200, 0, 0] }, { name = 'b', color = [0, 200, 0] }]";
-        assert_eq!(apply(colours, rgb(&[[190, 9, 3], [12, 219, 0], [15, 15, 15]])).unwrap(), [0, 1, 255]);
-        assert!(apply(colours, rgb(&[[100, 100, 0]])).is_err());
+        assert_eq!(apply(colors, rgb(&[[190, 9, 3], [12, 219, 0], [15, 15, 15]])).unwrap(), [0, 1, 255]);
+        assert!(apply(colors, rgb(&[[100, 100, 0]])).is_err());
     }
 
     #[test]

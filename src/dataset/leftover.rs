@@ -159,7 +159,7 @@ impl Folder<'_> {
     fn images(&self, base: &Path, all: &mut Leftovers) {
         let used: HashSet<&Path> = self.pairs().map(|pair| pair.image.as_path()).collect();
         let as_mask = self.wanted(base);
-        // A picture called as one that is used, in a folder beside its own or below, is no image without a mask.
+        // A picture called as one that is used, in a folder beside its own or below, is not an image without a mask.
         let companion = |name: &str| {
             let (folder, file) = name.rsplit_once('/')?;
             Some((folder.rsplit_once('/').map_or("", |(above, _)| above).to_string(), plain_stem(file)?.to_string()))
@@ -182,7 +182,7 @@ impl Folder<'_> {
             let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
             let is_mask = !self.apart && self.same.iter().any(|(files, _)| name.ends_with(&files.mask_suffix));
             if self.same.iter().any(|(files, _)| stem(name, files).is_some()) {
-                // Two of one stem are told as such.
+                // Two of one stem are reported as such.
                 if self.same.iter().any(|(files, _)| files.list.is_none()) || is_mask && self.joiner.is_none() {
                     continue;
                 }
@@ -225,7 +225,7 @@ impl Folder<'_> {
 
     /// Masks that no image asks for, and pictures beside them.
     fn masks(&self, base: &Path, all: &mut Leftovers) {
-        // Where images lack masks, that is told with them.
+        // Where images lack masks, that is reported with them.
         let lacking = self.same.iter().any(|(_, pairs)| !pairs.lacking.is_empty());
         if lacking || self.pairs().next().is_none() {
             return;
@@ -257,8 +257,8 @@ impl Folder<'_> {
                 "pictures among the masks that are not read: they end in `{ending}`, but masks end in \
                          `{suffix}`"
             );
-            let remedy = "if they show other classes of the same images, join them: [join] in the dataset's TOML; \
-                          otherwise leave or remove them";
+            let remedy = "if they show other classes of the same images, join them: [join] in the dataset's TOML; if not, \
+                          leave or remove them";
             paths.into_iter().for_each(|path| all.add("masks-not-used", what.clone(), remedy, path));
         }
     }

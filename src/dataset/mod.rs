@@ -10,14 +10,14 @@ pub mod folder;
 pub mod join;
 pub mod label_map;
 pub mod leftover;
-pub(crate) mod moved;
+pub(crate) mod moved_dataset;
 pub(crate) mod pairs;
 pub(crate) mod palette;
 pub mod shapes;
 pub mod spec;
 pub(crate) mod walk;
 
-pub use combine::{Joined, Matched};
+pub use combine::{JoinedSplits, Matched};
 pub use fold::Fold;
 
 use std::collections::HashMap;
@@ -60,27 +60,27 @@ pub trait Dataset: Send + Sync {
     ///
     /// # Errors
     /// The first sample that [`get`](Self::get) would refuse for its mask.
-    fn survey(&self) -> Result<Option<Survey>> {
+    fn survey(&self) -> Result<Option<LabelCounts>> {
         Ok(None)
     }
 }
 
 /// What all masks of a set hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Survey {
+pub struct LabelCounts {
     /// Pixels of every label; the last, 255, is what is ignored.
     pub pixels: Vec<u64>,
     /// The images that hold a label, in order.
     pub holders: Vec<Vec<u32>>,
 }
 
-impl Default for Survey {
+impl Default for LabelCounts {
     fn default() -> Self {
         Self { pixels: vec![0; 256], holders: vec![Vec::new(); 256] }
     }
 }
 
-impl Survey {
+impl LabelCounts {
     /// Of any set: its [`survey`](Dataset::survey), or what its samples say.
     ///
     /// # Errors
@@ -170,12 +170,12 @@ impl std::fmt::Display for Split {
 pub struct Cached {
     inner: Arc<dyn Dataset>,
     budget: usize,
-    kept: Mutex<Kept>,
-    surveyed: OnceLock<Option<Survey>>,
+    kept: Mutex<CachedSample>,
+    surveyed: OnceLock<Option<LabelCounts>>,
 }
 
 #[derive(Default)]
-struct Kept {
+struct CachedSample {
     samples: HashMap<usize, Arc<Sample>>,
     bytes: usize,
 }
@@ -217,7 +217,7 @@ impl Dataset for Cached {
         self.inner.files(index)
     }
 
-    fn survey(&self) -> Result<Option<Survey>> {
+    fn survey(&self) -> Result<Option<LabelCounts>> {
         if let Some(known) = self.surveyed.get() {
             return Ok(known.clone());
         }

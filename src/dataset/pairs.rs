@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use crate::dataset::Split;
 use crate::dataset::accents::ByName;
-use crate::dataset::join::{Joiner, Part};
+use crate::dataset::join::{Joiner, MaskPart};
 use crate::dataset::spec::{DatasetSpec, SplitSpec};
 use crate::dataset::walk::{Walked, walk};
 use crate::error::{Error, Result};
@@ -25,7 +25,7 @@ pub(crate) struct Pair {
     /// Of several masks the first.
     pub(crate) mask: PathBuf,
     /// All masks, where several become one; else empty.
-    pub(crate) parts: Vec<Part>,
+    pub(crate) parts: Vec<MaskPart>,
 }
 
 /// The pairs of one split, and all that is wrong with them as far as names tell.
@@ -112,8 +112,8 @@ impl Pairs {
                     self.problems.push(Problem::SameMask { mask, images: [other.to_path_buf(), image.clone()] });
                 }
             }
-            let part = |(rule, at): (usize, usize)| Part { rule, path: names[at].1.clone() };
-            let parts: Vec<Part> = found.into_iter().map(part).collect();
+            let part = |(rule, at): (usize, usize)| MaskPart { rule, path: names[at].1.clone() };
+            let parts: Vec<MaskPart> = found.into_iter().map(part).collect();
             let wanted = || masks.join(joiner.file(0, stem).unwrap_or_default());
             let mask = parts.first().map_or_else(wanted, |part| part.path.clone());
             let list = if parts.is_empty() { &mut self.lacking } else { &mut self.pairs };
@@ -194,7 +194,7 @@ impl Pairs {
 }
 
 /// What to pass for a set that lies elsewhere; the program makes the whole command of it.
-const ROOT: &str = "if the dataset lies elsewhere, name its folder in the place of DIR: --set data.root=DIR";
+const ROOT: &str = "if the dataset is elsewhere, replace DIR by its folder in: --set data.root=DIR";
 
 impl Problem {
     /// The problem with its remedy.

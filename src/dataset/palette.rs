@@ -17,22 +17,22 @@ const MAX_GROUPS: usize = 64;
 
 /// A mask as a set of this encoding means it: numbers, with greys of few bits spread over 0 to 255 as PNG defines them; or
 /// colours, with palettes looked up.
-pub(crate) fn meant(mask: RawMask, encoding: Encoding) -> Result<RawMask> {
+pub(crate) fn apply_encoding(mask: RawMask, encoding: Encoding) -> Result<RawMask> {
     // What a JPEG holds is near its values, and is compared with what is declared later.
     if mask.stored().format == Format::Jpeg {
         return Ok(mask);
     }
     let RawMask::Index { width, height, mut values, mut stored } = mask else { return Ok(mask) };
-    if stored.format == Format::Png && stored.kind == Kind::Grey && matches!(stored.bits, 1 | 2 | 4) {
+    if stored.format == Format::Png && stored.kind == Kind::Gray && matches!(stored.bits, 1 | 2 | 4) {
         let step = 255 / ((1 << stored.bits) - 1);
         values.iter_mut().for_each(|value| *value *= step);
     }
-    let known = values.first().is_none_or(|first| stored.palette.is_some() || colour(&stored, *first).is_some());
+    let known = values.first().is_none_or(|first| stored.palette.is_some() || color_of(&stored, *first).is_some());
     if encoding == Encoding::Index || !known {
         return Ok(RawMask::Index { width, height, values, stored });
     }
     let look_up = |value: &u16| {
-        colour(&stored, *value).ok_or_else(|| {
+        color_of(&stored, *value).ok_or_else(|| {
             Error::new(format!("it holds the number {value}, which has no colour in its palette"))
                 .with_hint("the file is damaged: export it again")
         })
@@ -43,10 +43,10 @@ pub(crate) fn meant(mask: RawMask, encoding: Encoding) -> Result<RawMask> {
 }
 
 /// What a number looks like; greys of few bits are spread already.
-pub(crate) fn colour(stored: &Stored, number: u16) -> Option<[u8; 3]> {
+pub(crate) fn color_of(stored: &Stored, number: u16) -> Option<[u8; 3]> {
     match &stored.palette {
         Some(palette) => palette.get(usize::from(number)).copied(),
-        None if stored.kind == Kind::Grey && stored.bits <= 8 && stored.format != Format::Npy => {
+        None if stored.kind == Kind::Gray && stored.bits <= 8 && stored.format != Format::Npy => {
             Some([u8::try_from(number).ok()?; 3])
         }
         None => None,
@@ -58,14 +58,14 @@ pub(crate) fn colour(stored: &Stored, number: u16) -> Option<[u8; 3]> {
 /// # Errors
 /// As [`read_mask_as`].
 pub(crate) fn read(path: &Path, encoding: Encoding, lossy: bool) -> Result<RawMask> {
-    meant(read_mask_as(path, lossy)?, encoding).map_err(|e| Error::file("read", path, e))
+    apply_encoding(read_mask_as(path, lossy)?, encoding).map_err(|e| Error::file("read", path, e))
 }
 
 /// The colours of the numbers that a mask holds, by its palette.
-pub(crate) type Shown = BTreeMap<u16, [u8; 3]>;
+pub(crate) type PaletteColors = BTreeMap<u16, [u8; 3]>;
 
 /// What the numbers of a mask look like; `None` without a palette.
-pub(crate) fn shown(values: impl Iterator<Item = u16>, stored: &Stored) -> Option<Shown> {
+pub(crate) fn shown(values: impl Iterator<Item = u16>, stored: &Stored) -> Option<PaletteColors> {
     let palette = stored.palette.as_ref()?;
     let mut used = [false; 256];
     values.for_each(|value| used[usize::from(value).min(255)] = true);
@@ -77,7 +77,7 @@ pub(crate) fn shown(values: impl Iterator<Item = u16>, stored: &Stored) -> Optio
 #[derive(Clone, Debug)]
 pub(crate) struct Group {
     /// All numbers of these files with their colours.
-    pub(crate) shown: Shown,
+    pub(crate) shown: PaletteColors,
     /// How many files there are, and the first of them.
     pub(crate) files: usize,
     pub(crate) first: PathBuf,
@@ -91,17 +91,17 @@ pub(crate) struct Palettes {
 
 impl Palettes {
     /// Adds a file. Returns a file that was there before whose palette says otherwise, and the number.
-    pub(crate) fn add(&mut self, path: &Path, shown: &Shown) -> Option<(PathBuf, u16)> {
+    pub(crate) fn add(&mut self, path: &Path, shown: &PaletteColors) -> Option<(PathBuf, u16)> {
         let differs = |group: &Group| {
-            shown.iter().find(|(number, colour)| group.shown.get(number).is_some_and(|other| other != *colour))
+            shown.iter().find(|(number, color)| group.shown.get(number).is_some_and(|other| other != *color))
         };
-        let room = self.groups.len() < MAX_GROUPS;
+        let has_room = self.groups.len() < MAX_GROUPS;
         match self.groups.iter_mut().find(|group| differs(group).is_none()) {
             Some(group) => {
                 group.shown.extend(shown);
                 group.files += 1;
             }
-            None if room => {
+            None if has_room => {
                 self.groups.push(Group { shown: shown.clone(), files: 1, first: path.to_path_buf() });
             }
             None => {
@@ -135,25 +135,25 @@ impl Palettes {
     }
 
     /// All colours in the order of the first palettes, which is what the person who drew the masks knows.
-    pub(crate) fn colours(&self) -> Vec<Source> {
-        let mut colours = Vec::new();
-        for colour in self.groups.iter().flat_map(|group| group.shown.values()).map(|colour| Source::Rgb(*colour)) {
-            if !colours.contains(&colour) {
-                colours.push(colour);
+    pub(crate) fn colors(&self) -> Vec<Source> {
+        let mut colors = Vec::new();
+        for color in self.groups.iter().flat_map(|group| group.shown.values()).map(|color| Source::Rgb(*color)) {
+            if !colors.contains(&color) {
+                colors.push(color);
             }
         }
-        colours
+        colors
     }
 }
 
 /// Notices while masks are read, in whatever order, that their palettes differ.
 #[derive(Debug, Default)]
-pub(crate) struct Watch(Mutex<Palettes>);
+pub(crate) struct PaletteCheck(Mutex<Palettes>);
 
-impl Watch {
+impl PaletteCheck {
     /// # Errors
     /// A number of this mask looked otherwise in another: the numbers cannot be labels.
-    pub(crate) fn see(&self, path: &Path, mask: &RawMask) -> Result<()> {
+    pub(crate) fn add(&self, path: &Path, mask: &RawMask) -> Result<()> {
         let RawMask::Index { values, stored, .. } = mask else { return Ok(()) };
         let Some(shown) = shown(values.iter().copied(), stored) else { return Ok(()) };
         let other = self.0.lock().unwrap_or_else(PoisonError::into_inner).add(path, &shown);
@@ -187,26 +187,28 @@ mod tests {
             values: values.to_vec(),
             stored: stored.clone(),
         };
-        let grey = |bits| Stored { kind: Kind::Grey, bits, ..Stored::default() };
+        let gray = |bits| Stored { kind: Kind::Gray, bits, ..Stored::default() };
         for (bits, values, meaning) in [
             (1, &[0, 1][..], &[0, 255][..]),
             (2, &[0, 1, 2, 3], &[0, 85, 170, 255]),
             (4, &[1, 15], &[17, 255]),
             (8, &[1], &[1]),
         ] {
-            let stored = grey(bits);
-            assert_eq!(meant(index(values, &stored), Encoding::Index).unwrap(), index(meaning, &stored));
-            let colours = meaning.iter().map(|value| [*value as u8; 3]).collect();
-            let rgb = RawMask::Rgb { width: values.len(), height: 1, values: colours, stored: stored.clone() };
-            assert_eq!(meant(index(values, &stored), Encoding::Rgb).unwrap(), rgb);
+            let stored = gray(bits);
+            assert_eq!(apply_encoding(index(values, &stored), Encoding::Index).unwrap(), index(meaning, &stored));
+            let colors = meaning.iter().map(|value| [*value as u8; 3]).collect();
+            let rgb = RawMask::Rgb { width: values.len(), height: 1, values: colors, stored: stored.clone() };
+            assert_eq!(apply_encoding(index(values, &stored), Encoding::Rgb).unwrap(), rgb);
         }
         let palette = stored(&[[9, 9, 9], [1, 2, 3]]);
-        assert_eq!(meant(index(&[1, 0], &palette), Encoding::Index).unwrap(), index(&[1, 0], &palette));
-        let RawMask::Rgb { values, .. } = meant(index(&[1, 0], &palette), Encoding::Rgb).unwrap() else { panic!() };
+        assert_eq!(apply_encoding(index(&[1, 0], &palette), Encoding::Index).unwrap(), index(&[1, 0], &palette));
+        let RawMask::Rgb { values, .. } = apply_encoding(index(&[1, 0], &palette), Encoding::Rgb).unwrap() else {
+            panic!()
+        };
         assert_eq!(values, [[1, 2, 3], [9, 9, 9]]);
-        assert!(meant(index(&[2], &palette), Encoding::Rgb).unwrap_err().to_string().contains("number 2"));
-        let deep = grey(16);
-        assert_eq!(meant(index(&[300], &deep), Encoding::Rgb).unwrap(), index(&[300], &deep));
+        assert!(apply_encoding(index(&[2], &palette), Encoding::Rgb).unwrap_err().to_string().contains("number 2"));
+        let deep = gray(16);
+        assert_eq!(apply_encoding(index(&[300], &deep), Encoding::Rgb).unwrap(), index(&[300], &deep));
     }
 
     #[test]
@@ -222,7 +224,7 @@ mod tests {
         assert_eq!(add("4", &[0, 1], &b), Some(("1".into(), 1)));
         assert_eq!(palettes.groups.iter().map(|group| group.files).collect::<Vec<_>>(), [3, 1]);
         assert!(palettes.differ());
-        assert_eq!(palettes.colours(), [[0, 0, 0], [255, 0, 0], [0, 0, 255]].map(Source::Rgb));
+        assert_eq!(palettes.colors(), [[0, 0, 0], [255, 0, 0], [0, 0, 255]].map(Source::Rgb));
         assert_eq!(shown([0].into_iter(), &Stored::default()), None);
     }
 }

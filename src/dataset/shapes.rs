@@ -91,7 +91,7 @@ impl ShapesConfig {
 /// The most pictures of a split: lists of them are held.
 const MOST: usize = 1 << 24;
 
-/// Objects are tried at so many places before they are left out.
+/// Objects are tried at this many places before they are left out.
 const PLACES: usize = 30;
 
 /// Square pictures of one or two objects on a textured ground; a pure function of seed, split and index.

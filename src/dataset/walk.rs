@@ -22,7 +22,7 @@ pub(crate) struct Walked {
     pub(crate) loops: Vec<PathBuf>,
     /// Names that are not UTF-8: neither a list nor a report could hold them.
     pub(crate) unnamed: Vec<PathBuf>,
-    /// Pipes, sockets and devices, which are no files.
+    /// Pipes, sockets and devices, which are not files.
     pub(crate) special: Vec<PathBuf>,
 }
 
@@ -89,7 +89,7 @@ impl Walk {
             return self.walked.loops.push(folder.to_path_buf());
         }
         if depth > MAX_DEPTH {
-            let what = format!("it lies more than {MAX_DEPTH} folders deep, and is not read");
+            let what = format!("it is more than {MAX_DEPTH} folders deep, and is not read");
             return fail(self, io::Error::other(what));
         }
         let mut folders = Vec::new();
@@ -111,7 +111,7 @@ impl Walk {
                 continue;
             }
             let name = format!("{prefix}{name}");
-            // Of a link that leads nowhere nothing is known: whoever reads it is told.
+            // Of a link that leads nowhere nothing is known: whoever reads it gets an error.
             let real =
                 if kind.is_symlink() { std::fs::metadata(&path).ok().map(|data| data.file_type()) } else { Some(kind) };
             match real {

@@ -14,7 +14,7 @@ use burn::module::{Module, Param};
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use crate::backbone::{Encoder, FeatureInfo, Tokens, Transformer, TransformerInfo};
+use crate::backbone::{BackboneInput, FeatureInfo, Tokens, Transformer, TransformerInfo};
 use crate::decoder::queries::{MaskEmbed, masks, plain};
 use crate::decoder::{Output, Prototypes, Queries, SetLossConfig};
 use crate::error::{Error, Result};
@@ -155,22 +155,22 @@ impl Eomt {
     }
 
     /// The answer, in training after a prediction before each of the last blocks.
-    pub fn forward(&self, encoder: Encoder, context: &ForwardContext) -> Output {
+    pub fn forward(&self, input: BackboneInput, context: &ForwardContext) -> Output {
         let probabilities: Vec<f64> = match self.masked && context.trains() {
             true => (0..self.num_blocks).map(|i| annealed(i, self.num_blocks, context.progress())).collect(),
             false => vec![0.0; self.num_blocks],
         };
-        self.forward_masked(encoder, &probabilities, context)
+        self.forward_masked(input, &probabilities, context)
     }
 
     /// The same with the probability that attention is masked in each of the last blocks.
     ///
     /// Records `with_queries`, `layer{i}`, `layer{i}.attn_mask` (1 where a query sees a patch) and `pred{j}.*`.
-    pub fn forward_masked(&self, encoder: Encoder, probabilities: &[f64], context: &ForwardContext) -> Output {
-        let Some(vit) = encoder.backbone.transformer() else {
+    pub fn forward_masked(&self, input: BackboneInput, probabilities: &[f64], context: &ForwardContext) -> Output {
+        let Some(vit) = input.backbone.transformer() else {
             unreachable!("only built inside a plain vision transformer")
         };
-        let Tokens { mut x, grid, rotation } = vit.embed(encoder.images, context);
+        let Tokens { mut x, grid, rotation } = vit.embed(input.images, context);
         let first = vit.blocks().len() - self.num_blocks;
         let mut predictions = Vec::with_capacity(self.num_blocks + 1);
         for (i, block) in vit.blocks().iter().enumerate() {

@@ -13,7 +13,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::backbone::{Encoder, FeatureInfo};
+use crate::backbone::{BackboneInput, FeatureInfo};
 use crate::decoder::{DecoderLoss, Output};
 use crate::error::{Error, Result};
 use crate::layers::{BatchNorm, Conv3x3, Cost, Dropout, ForwardContext, Init, PointwiseConv};
@@ -31,7 +31,7 @@ pub struct FcnConfig {
     pub channels: usize,
     /// Share of channels dropped before the classifier in training.
     pub dropout_ratio: f64,
-    /// Weight of the loss of an auxiliary head on the map before the last; 0 leaves it out. The backbone has to hand out
+    /// Weight of the loss of an auxiliary head on the map before the last; 0 leaves it out. The backbone has to return
     /// two maps or more (`out_indices`); of a ViT two blocks, for instance `[7, 11]`.
     pub auxiliary_weight: f64,
     /// Channels of the auxiliary head's one convolution.
@@ -68,7 +68,7 @@ impl FcnConfig {
                 None => "[1] of a U-Net, [2, 3] of a ResNet or ConvNeXt".to_owned(),
             };
             return Err(Error::new("model.decoder: auxiliary_weight needs two maps of the backbone").with_hint(
-                format!("name those that it hands out, for instance model.backbone.out_indices = {example}"),
+                format!("choose from those that it returns, for instance model.backbone.out_indices = {example}"),
             ));
         }
         Ok(())
@@ -113,9 +113,9 @@ pub struct Fcn {
 
 impl Fcn {
     /// Logits on the grid of the features. Records `feat`.
-    pub fn forward(&self, encoder: Encoder, context: &ForwardContext) -> Output {
-        let mut maps = encoder.features(context).maps;
-        let Some(last) = maps.pop() else { unreachable!("a backbone hands out at least one map") };
+    pub fn forward(&self, input: BackboneInput, context: &ForwardContext) -> Output {
+        let mut maps = input.features(context).maps;
+        let Some(last) = maps.pop() else { unreachable!("a backbone returns at least one map") };
         context.record("feat", &last);
         let logits = self.head.classify(self.head.features(last, context), context);
         let auxiliary = match (&self.auxiliary, maps.pop()) {

@@ -13,7 +13,7 @@ use burn::tensor::Tensor;
 use burn::tensor::activation::{relu, sigmoid, softmax};
 use serde::{Deserialize, Serialize};
 
-use crate::backbone::{Encoder, FeatureInfo};
+use crate::backbone::{BackboneInput, FeatureInfo};
 use crate::decoder::fcn::{FcnHead, HeadConfig};
 use crate::decoder::{Output, Prototypes};
 use crate::error::{Error, Result};
@@ -132,8 +132,8 @@ impl Knet {
 
     /// Logits of the last stage on the grid of the features, in training those of the others too. Records `feat` and
     /// `stage{i}`.
-    pub fn forward(&self, encoder: Encoder, context: &ForwardContext) -> Output {
-        let features = encoder.features(context).last();
+    pub fn forward(&self, input: BackboneInput, context: &ForwardContext) -> Output {
+        let features = input.features(context).last();
         context.record("feat", &features);
         let x = self.kernel_generate_head.features(features, context); // [b, h, w, c]
         let [b, h, w, c] = x.dims();

@@ -76,7 +76,7 @@ impl SetLossConfig {
             return refuse("num_points or oversample_ratio is out of range");
         }
         if !(0.0..=1.0).contains(&self.importance_sample_ratio) {
-            return refuse("importance_sample_ratio must lie in [0, 1]");
+            return refuse("importance_sample_ratio must be in [0, 1]");
         }
         Ok(())
     }

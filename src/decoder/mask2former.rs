@@ -14,7 +14,7 @@ use burn::tensor::Tensor;
 use burn::tensor::activation::sigmoid;
 use serde::{Deserialize, Serialize};
 
-use crate::backbone::{Encoder, FeatureInfo};
+use crate::backbone::{BackboneInput, FeatureInfo};
 use crate::decoder::deformable::{DeformableEncoder, EncoderShape, LEVELS};
 use crate::decoder::maskformer::{ConvNorm1x1, ConvNorm3x3, FpnLevel, GROUPS};
 use crate::decoder::pyramid;
@@ -177,8 +177,8 @@ impl Mask2Former {
 
     /// A prediction of the raw queries and one a layer, with masks of the pyramid's finest map, at a
     /// quarter of the images' size over a ViT. Records what [`Mask2FormerHead`] does.
-    pub fn forward(&self, encoder: Encoder, context: &ForwardContext) -> Output {
-        self.head.forward(self.pyramid.forward(encoder.features(context)), context)
+    pub fn forward(&self, input: BackboneInput, context: &ForwardContext) -> Output {
+        self.head.forward(self.pyramid.forward(input.features(context)), context)
     }
 }
 
@@ -221,7 +221,7 @@ impl Mask2FormerHead {
     /// Records `pixel.*` of the pixel decoder and `dec.*` of the transformer decoder.
     pub fn forward(&self, maps: Vec<Tensor<4>>, context: &ForwardContext) -> Output {
         let (levels, pixels) = self.pixel_decoder.forward(maps, context);
-        let memories: Vec<Memory> =
+        let memories: Vec<PixelMemory> =
             levels.into_iter().enumerate().map(|(i, map)| self.memory(i, map, context)).collect();
         let b = pixels.dims()[0];
         let [q, d] = self.query_feat.dims();
@@ -244,13 +244,13 @@ impl Mask2FormerHead {
     }
 
     /// What the queries read of a level.
-    fn memory(&self, level: usize, map: Tensor<4>, context: &ForwardContext) -> Memory {
+    fn memory(&self, level: usize, map: Tensor<4>, context: &ForwardContext) -> PixelMemory {
         let [b, h, w, d] = map.dims();
         let positions = sine_positions(h, w, d, &map.device());
         context.record(&format!("dec.pos{level}"), &positions.clone().unsqueeze::<4>());
         let embed = self.level_embed.val().narrow(0, level, 1).unsqueeze::<3>(); // [1, 1, d]
         let values = map.reshape([b, h * w, d]) + embed;
-        Memory { keys: values.clone() + positions.reshape([1, h * w, d]), values, size: (h, w) }
+        PixelMemory { keys: values.clone() + positions.reshape([1, h * w, d]), values, size: (h, w) }
     }
 
     fn predict(&self, i: usize, x: Tensor<3>, pixels: Tensor<4>, context: &ForwardContext) -> Queries {
@@ -265,7 +265,7 @@ impl Mask2FormerHead {
 }
 
 /// A level as keys and values `[b, h w, d]`.
-struct Memory {
+struct PixelMemory {
     keys: Tensor<3>,
     values: Tensor<3>,
     size: (usize, usize),
@@ -312,7 +312,7 @@ impl Layer {
         &self,
         x: Tensor<3>,
         embed: Tensor<3>,
-        memory: &Memory,
+        memory: &PixelMemory,
         blocked: Tensor<3>,
         context: &ForwardContext,
     ) -> Tensor<3> {

@@ -15,7 +15,7 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::backbone::{Encoder, FeatureInfo};
+use crate::backbone::{BackboneInput, FeatureInfo};
 use crate::decoder::pyramid;
 use crate::decoder::pyramid::Pyramid;
 use crate::decoder::queries::{EPS, Ffn, MaskEmbed, masks, plain};
@@ -167,8 +167,8 @@ impl MaskFormer {
     }
 
     /// One prediction a layer, with masks of the pyramid's finest map, at a quarter of the images' size over a ViT. Records what [`MaskFormerHead`] does.
-    pub fn forward(&self, encoder: Encoder, context: &ForwardContext) -> Output {
-        self.head.forward(self.pyramid.forward(encoder.features(context)), context)
+    pub fn forward(&self, input: BackboneInput, context: &ForwardContext) -> Output {
+        self.head.forward(self.pyramid.forward(input.features(context)), context)
     }
 }
 

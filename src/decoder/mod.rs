@@ -20,7 +20,7 @@ pub mod structtoken;
 use burn::module::Module;
 use serde::{Deserialize, Serialize};
 
-use crate::backbone::{Encoder, FeatureInfo};
+use crate::backbone::{BackboneInput, FeatureInfo};
 use crate::error::Result;
 use crate::layers::{Cost, ForwardContext, Init};
 pub use eomt::{Eomt, EomtConfig};
@@ -36,8 +36,8 @@ pub use structtoken::{BlockKind, Prior, StructToken, StructTokenConfig};
 
 /// Feature maps to what is said of every place. [`AnyDecoder`] is one that a recipe chooses.
 pub trait Decoder {
-    /// What the decoder says of the images that the encoder looks at.
-    fn forward(&self, encoder: Encoder, context: &ForwardContext) -> Output;
+    /// What the decoder says of the images that `input` gives to its backbone.
+    fn forward(&self, input: BackboneInput, context: &ForwardContext) -> Output;
 
     /// How it is to be judged.
     fn loss(&self) -> DecoderLoss {
@@ -90,8 +90,8 @@ macro_rules! decoders {
         }
 
         impl Decoder for AnyDecoder {
-            fn forward(&self, encoder: Encoder, context: &ForwardContext) -> Output {
-                match self { $(Self::$variant(decoder) => decoder.forward(encoder, context).into()),+ }
+            fn forward(&self, input: BackboneInput, context: &ForwardContext) -> Output {
+                match self { $(Self::$variant(decoder) => decoder.forward(input, context).into()),+ }
             }
 
             fn loss(&self) -> DecoderLoss {

@@ -83,7 +83,7 @@ impl SegLogits {
     }
 
     /// Class scores where the maps lie, `[b, h, w, k]`: logits, or for each class the sum over masks of its vote times the
-    /// sigmoid of the mask ("semantic inference", Cheng et al. 2021, section 3.4). The sums are no distribution.
+    /// sigmoid of the mask ("semantic inference", Cheng et al. 2021, section 3.4). The sums are not a distribution.
     pub fn scores(self) -> Tensor<4> {
         match self.votes {
             None => self.maps,

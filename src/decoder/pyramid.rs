@@ -1,6 +1,6 @@
 //! Maps of four sizes, each half of the one before, whatever the backbone.
 //!
-//! Convolutional backbones have them: each map that they hand out ends as below, and where there is none of a size, the one
+//! Convolutional backbones have them: each map that they return ends as below, and where there is none of a size, the one
 //! before is pooled. Of a plain ViT's last map the simple feature pyramid of ViTDet (Li et al., arXiv 2203.16527) makes four:
 //!
 //! ```text
@@ -72,7 +72,7 @@ pub(super) fn check(features: &FeatureInfo) -> Result<()> {
         features.strides
     ))
     .with_hint(
-        "let the backbone hand out finer maps, the finest last: model.backbone.out_indices = [3, 2, 1, 0] of a ResNet or \
+        "let the backbone return finer maps, the finest last: model.backbone.out_indices = [3, 2, 1, 0] of a ResNet or \
          ConvNeXt, a smaller stem_stride of a U-Net",
     ))
 }
@@ -146,7 +146,7 @@ impl MapPyramid {
     }
 
     fn forward(&self, maps: &[Tensor<4>]) -> Vec<Tensor<4>> {
-        let Some(mut x) = maps.last().cloned() else { unreachable!("a backbone hands out at least one map") };
+        let Some(mut x) = maps.last().cloned() else { unreachable!("a backbone returns at least one map") };
         let levels = self.levels.iter().zip(&self.picks).map(|(level, map)| {
             x = match map {
                 Some(map) => maps[*map].clone(),

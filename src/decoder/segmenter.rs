@@ -13,7 +13,7 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::backbone::{Encoder, FeatureInfo};
+use crate::backbone::{BackboneInput, FeatureInfo};
 use crate::decoder::Prototypes;
 use crate::error::{Error, Result};
 use crate::kernels::product;
@@ -137,8 +137,8 @@ impl Segmenter {
     }
 
     /// Logits `[b, h, w, k]` on the grid of the features. Records `feat`.
-    pub fn forward(&self, encoder: Encoder, context: &ForwardContext) -> Tensor<4> {
-        let features = encoder.features(context).last();
+    pub fn forward(&self, input: BackboneInput, context: &ForwardContext) -> Tensor<4> {
+        let features = input.features(context).last();
         context.record("feat", &features);
         let [b, h, w, c] = features.dims();
         let patches = self.dec_proj.forward(features.reshape([b, h * w, c]));

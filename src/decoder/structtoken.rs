@@ -20,7 +20,7 @@ use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::backbone::{Encoder, FeatureInfo};
+use crate::backbone::{BackboneInput, FeatureInfo};
 use crate::decoder::Prototypes;
 use crate::error::{Error, Result};
 use crate::kernels;
@@ -171,8 +171,8 @@ impl StructToken {
     /// The deepest feature map `[b, h, w, c]` to logits `[b, h, w, k]`.
     ///
     /// Records `feat`, `dec_proj`, `prior`, `kernels_in`, `block{i}.kernels`, `block{i}.features` and the steps inside of a block.
-    pub fn forward(&self, encoder: Encoder, context: &ForwardContext) -> Tensor<4> {
-        let features = encoder.features(context).last();
+    pub fn forward(&self, input: BackboneInput, context: &ForwardContext) -> Tensor<4> {
+        let features = input.features(context).last();
         context.record("feat", &features);
         let [batch, h, w, _] = features.dims();
         let mut f = self.dec_proj.forward(features);

@@ -13,7 +13,7 @@ use crate::metrics::calibration::Reliability;
 use crate::metrics::confusion::Confusion;
 use crate::metrics::distance::DistanceBands;
 use crate::metrics::image_counts::Counted;
-use crate::metrics::label_issues::Regions;
+use crate::metrics::label_issues::IssueRegions;
 use crate::metrics::overlap::Overlaps;
 
 /// What is to be counted beside the matrix and the edges.
@@ -43,7 +43,7 @@ pub struct EvalAccumulator {
     pub(super) boundary: Overlaps,
     pub(super) distance: DistanceBands,
     pub(super) reliability: Option<Reliability>,
-    pub(super) regions: Option<Regions>,
+    pub(super) regions: Option<IssueRegions>,
     /// In the order of the dataset.
     pub(super) images: Vec<Counted>,
 }
@@ -56,7 +56,7 @@ impl EvalAccumulator {
             boundary: Overlaps::new(classes),
             distance: DistanceBands::new(classes),
             reliability: ask.needs_confidence().then(|| Reliability::new(classes)),
-            regions: (ask.label_issues > 0).then(|| Regions::new(ask.label_issues)),
+            regions: (ask.label_issues > 0).then(|| IssueRegions::new(ask.label_issues)),
             images: Vec::new(),
         }
     }
@@ -156,9 +156,9 @@ impl EvalAccumulator {
         }
         self.boundary.check("counts.boundary", &whole)?;
         self.distance.check("counts.distance", &whole)?;
-        let certain = ask.needs_confidence();
+        let with_confidence = ask.needs_confidence();
         for (field, there, asked) in [
-            ("reliability", self.reliability.is_some(), certain),
+            ("reliability", self.reliability.is_some(), with_confidence),
             ("regions", self.regions.is_some(), ask.label_issues > 0),
         ] {
             if there != asked {

@@ -84,7 +84,7 @@ impl Identity {
 /// A shard of an evaluation, as its file holds it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Part {
+pub struct ShardFile {
     format: String,
     shard: Shard,
     identity: Identity,
@@ -92,7 +92,7 @@ pub struct Part {
     counts: EvalAccumulator,
 }
 
-impl Part {
+impl ShardFile {
     /// The counts of one shard.
     pub fn new(shard: Shard, identity: Identity, counts: EvalAccumulator) -> Self {
         Self { format: FORMAT.to_owned(), shard, identity, counts }
@@ -152,11 +152,11 @@ impl Part {
 ///
 /// # Errors
 /// A shard that is missing, there twice, or of another evaluation than the first.
-pub fn merge(parts: Vec<(PathBuf, Part)>) -> Result<(Identity, EvalAccumulator)> {
+pub fn merge(parts: Vec<(PathBuf, ShardFile)>) -> Result<(Identity, EvalAccumulator)> {
     let mut parts = parts.into_iter();
     let Some((first_path, first)) = parts.next() else {
         return Err(
-            Error::new("there are no shards to merge").with_hint("give the files that `--shard I/N --out FILE` wrote")
+            Error::new("there are no shards to merge").with_hint("pass the files that `--shard I/N --out FILE` wrote")
         );
     };
     let (count, identity, mut counts) = (first.shard.count(), first.identity, first.counts);

@@ -25,9 +25,9 @@ use crate::metrics::{Confusion, Scores};
 pub(crate) const MORE_THREADS: &str = "allow this user more processes (ulimit -u), or use fewer --threads";
 
 /// One image to evaluate on: its name, its pixels, its truth.
-type Sample = (String, Image, Labels);
+type NamedSample = (String, Image, Labels);
 
-/// What [`evaluate_each`] tells after each image.
+/// What [`evaluate_each`] reports after each image.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Evaluated<'a> {
@@ -49,7 +49,7 @@ pub struct Evaluated<'a> {
     pub took: Duration,
 }
 
-fn samples(dataset: &dyn Dataset) -> impl Iterator<Item = Result<Sample>> + Send {
+fn samples(dataset: &dyn Dataset) -> impl Iterator<Item = Result<NamedSample>> + Send {
     (0..dataset.len()).map(|index| {
         let sample = dataset.get(index)?;
         Ok((dataset.name(index), sample.image, sample.labels))
@@ -58,7 +58,7 @@ fn samples(dataset: &dyn Dataset) -> impl Iterator<Item = Result<Sample>> + Send
 
 /// Scores a network on a whole dataset: one confusion matrix over all pixels, in the size of the truth.
 ///
-/// Images are fetched by another thread, at most three ahead. `see` is told of every image what was predicted and counted;
+/// Images are fetched by another thread, at most three ahead. `see` gets for every image what was predicted and counted;
 /// nothing of it is kept. None where `see` broke it off.
 ///
 /// # Errors
@@ -105,11 +105,11 @@ fn walk<I>(
     inference: &Inference,
     names: &[String],
     samples: I,
-    certain: bool,
+    with_confidence: bool,
     mut see: impl FnMut(&Evaluated) -> ControlFlow<()>,
 ) -> Result<Option<Confusion>>
 where
-    I: IntoIterator<Item = Result<Sample>>,
+    I: IntoIterator<Item = Result<NamedSample>>,
     I::IntoIter: Send,
 {
     inference.config.check()?;
@@ -140,7 +140,7 @@ where
             let at = |e: Error| Error::new(format!("cannot evaluate on `{name}`")).with_source(e);
             memory::ensure_judged(inference, (image.height, image.width)).map_err(at)?;
             let start = Instant::now();
-            let (prediction, confidence) = match certain {
+            let (prediction, confidence) = match with_confidence {
                 true => inference
                     .labels_with_confidence(&image, &truth)
                     .map(|(labels, confidence)| (labels, Some(confidence))),
@@ -188,7 +188,7 @@ mod tests {
     fn evaluate_samples(
         inference: &Inference,
         names: &[String],
-        samples: impl IntoIterator<Item = Result<Sample>, IntoIter: Send>,
+        samples: impl IntoIterator<Item = Result<NamedSample>, IntoIter: Send>,
         mut progress: impl FnMut(&Evaluated),
     ) -> Result<Scores> {
         let see = |image: &Evaluated| {
@@ -202,7 +202,7 @@ mod tests {
     fn a_network_agrees_with_itself() {
         with(config(), |inference| {
             let sizes = [(30, 20), (16, 16), (41, 7)];
-            let samples: Vec<Result<Sample>> = sizes
+            let samples: Vec<Result<NamedSample>> = sizes
                 .iter()
                 .map(|(width, height)| {
                     let image = picture(*width as u64, *width, *height);
@@ -229,7 +229,7 @@ mod tests {
                 let labels = Labels { width: 8, height: 8, ids: vec![0; 64] };
                 Ok((name.to_string(), picture(1, 8, 8), labels))
             };
-            let fails = |samples: Vec<Result<Sample>>| {
+            let fails = |samples: Vec<Result<NamedSample>>| {
                 evaluate_samples(inference, &names(), samples, |_| {}).unwrap_err().to_string()
             };
             let off_size = Ok(("b".to_string(), picture(1, 8, 9), Labels { width: 8, height: 8, ids: vec![0; 64] }));

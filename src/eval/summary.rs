@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use crate::eval::accumulate::EvalAccumulator;
-use crate::metrics::bootstrap::{draws, miou, percentile_interval};
+use crate::metrics::bootstrap::{miou, percentile_interval, resampled_mious};
 use crate::metrics::calibration::Calibration;
 use crate::metrics::confusion::{Confusion, Scores, percent};
 use crate::metrics::distance::BandScore;
@@ -104,7 +104,7 @@ impl EvalAccumulator {
     fn interval(&self) -> Option<[f64; 2]> {
         let counts: Vec<ImageCounts> = self.images.iter().map(|one| one.counts.clone()).collect();
         miou(&counts)?;
-        percentile_interval(&draws(&[&counts], DRAWS, SEED), 0.95)
+        percentile_interval(&resampled_mious(&[&counts], DRAWS, SEED), 0.95)
     }
 
     fn worst(&self) -> Vec<WorstImage> {
@@ -198,10 +198,10 @@ impl Evaluation {
         for one in label_issues {
             let [x, y, width, height] = one.bounds;
             let (label, prediction, pixels) = (&one.label, &one.prediction, one.pixels);
-            let (sure, doubt) = (percent(Some(one.confidence)), percent(Some(one.of_label)));
+            let (confidence, label_confidence) = (percent(Some(one.confidence)), percent(Some(one.of_label)));
             let _ = writeln!(
                 text,
-                "  {}: {width} x {height} at {x}, {y}: {label} ({doubt}), looks like {prediction} ({sure}), {pixels} pixels",
+                "  {}: {width} x {height} at {x}, {y}: {label} ({label_confidence}), looks like {prediction} ({confidence}), {pixels} pixels",
                 one.image
             );
         }

@@ -11,10 +11,10 @@ use crate::files::remedy;
 /// Dropped without [`Exchange::keep`], all come back.
 #[derive(Default)]
 pub(crate) struct Exchange {
-    done: Vec<Step>,
+    done: Vec<Change>,
 }
 
-enum Step {
+enum Change {
     /// What is at the first was at the second, and the other way round.
     Swapped(PathBuf, PathBuf),
     /// What is at the second was at the first.
@@ -30,10 +30,10 @@ impl Exchange {
         let (from, to) = (new.to_path_buf(), place.to_path_buf());
         if place.symlink_metadata().is_ok() {
             swap(new, place).map_err(|error| refused(place, error))?;
-            self.done.push(Step::Swapped(from, to));
+            self.done.push(Change::Swapped(from, to));
         } else {
             std::fs::rename(new, place).map_err(|error| refused(place, error))?;
-            self.done.push(Step::Moved(from, to));
+            self.done.push(Change::Moved(from, to));
         }
         Ok(())
     }
@@ -44,7 +44,7 @@ impl Exchange {
     /// It cannot be renamed.
     pub(crate) fn remove(&mut self, place: &Path, away: &Path) -> Result<()> {
         std::fs::rename(place, away).map_err(|error| refused(place, error))?;
-        self.done.push(Step::Moved(place.to_path_buf(), away.to_path_buf()));
+        self.done.push(Change::Moved(place.to_path_buf(), away.to_path_buf()));
         Ok(())
     }
 
@@ -57,8 +57,8 @@ impl Exchange {
     pub(crate) fn undo(&mut self) {
         while let Some(step) = self.done.pop() {
             match step {
-                Step::Swapped(new, place) => swap(&place, &new).ok(),
-                Step::Moved(from, to) => std::fs::rename(to, from).ok(),
+                Change::Swapped(new, place) => swap(&place, &new).ok(),
+                Change::Moved(from, to) => std::fs::rename(to, from).ok(),
             };
         }
     }

@@ -27,7 +27,7 @@ pub const UNLIMITED: u64 = u64::MAX;
 /// Opens a regular file for reading.
 ///
 /// # Errors
-/// A file that cannot be opened, or something that is no regular file, at once and without waiting for it.
+/// A file that cannot be opened, or something that is not a regular file, at once and without waiting for it.
 pub fn open(path: &Path) -> io::Result<File> {
     regular(std::fs::metadata(path)?.file_type())?; // before: opening a pipe waits for its writer
     let file = File::open(path)?;

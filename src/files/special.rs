@@ -1,4 +1,4 @@
-//! Places that are written to although they are no files, as `/dev/stdout` and `/dev/null`: a file that is made beside and
+//! Places that are written to although they are not files, as `/dev/stdout` and `/dev/null`: a file that is made beside and
 //! renamed would take their place.
 
 use std::fs::File;

@@ -7,18 +7,18 @@ use std::sync::{Condvar, Mutex, PoisonError};
 /// Bytes of pictures that may be decoded at once. One that takes more is decoded alone.
 const TOTAL: u64 = 1 << 30;
 
-static PROCESS: Budget = Budget::new();
+static PROCESS: DecodeMemory = DecodeMemory::new();
 
 thread_local! {
     static HELD: Cell<u32> = const { Cell::new(0) };
 }
 
-struct Budget {
+struct DecodeMemory {
     free: Mutex<u64>,
     returned: Condvar,
 }
 
-impl Budget {
+impl DecodeMemory {
     const fn new() -> Self {
         Self { free: Mutex::new(TOTAL), returned: Condvar::new() }
     }
@@ -40,7 +40,7 @@ impl Budget {
 /// Work that is handed to other threads must not be waited for with one in hand: they may wait for this one.
 pub(crate) struct Permit {
     bytes: u64,
-    budget: &'static Budget,
+    budget: &'static DecodeMemory,
     /// It is of this thread.
     thread: PhantomData<*const ()>,
 }
@@ -63,7 +63,7 @@ mod tests {
     use super::*;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    static OF_THE_TEST: Budget = Budget::new();
+    static OF_THE_TEST: DecodeMemory = DecodeMemory::new();
 
     #[test]
     fn threads_together_take_no_more_than_there_is() {

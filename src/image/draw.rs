@@ -62,8 +62,8 @@ impl Canvas {
         let size = [self.labels.width, self.labels.height];
         match area {
             Area::Polygons(rings) => rings.iter().for_each(|ring| fill(self, ring, class)),
-            Area::Disc(centre, radius) => self.ellipse(*centre, [*radius; 2], class),
-            Area::Ellipse(centre, axes) => self.ellipse(*centre, *axes, class),
+            Area::Disc(center, radius) => self.ellipse(*center, [*radius; 2], class),
+            Area::Ellipse(center, axes) => self.ellipse(*center, *axes, class),
             Area::Runs { width, height, runs } if [*width, *height] == size => self.columns(runs, class),
             Area::Ids(path, table) => {
                 if let RawMask::Index { values, .. } = read_mask(path)? {

@@ -25,7 +25,7 @@ pub(crate) enum End {
 /// # Errors
 /// Pixels that are not in the file.
 pub(crate) fn check(bytes: &[u8]) -> Result<End> {
-    let mut walk = Walk::default();
+    let mut walk = ScanReader::default();
     let (mut at, mut scans) = (2, 0);
     loop {
         at = marker(bytes, at);
@@ -77,7 +77,7 @@ fn marker(bytes: &[u8], mut at: usize) -> usize {
 
 /// What the segments so far have said.
 #[derive(Default)]
-struct Walk {
+struct ScanReader {
     frame: Option<Frame>,
     direct: [Option<Box<Table>>; 4],
     alternating: [Option<Box<Table>>; 4],
@@ -87,13 +87,13 @@ struct Walk {
 struct Frame {
     progressive: bool,
     size: [usize; 2],
-    parts: Vec<Part>,
+    components: Vec<Component>,
     /// A scan was walked through.
     scanned: bool,
 }
 
 /// One component of the picture.
-struct Part {
+struct Component {
     id: u8,
     /// Horizontal and vertical sampling.
     sampling: [usize; 2],
@@ -101,7 +101,7 @@ struct Part {
     blocks: [usize; 2],
     /// Of a progressive picture: which coefficients of every block are not zero so far.
     known: Vec<u64>,
-    /// Which coefficients were told to their last bit.
+    /// Which coefficients are known to their last bit.
     finished: u64,
 }
 
@@ -109,53 +109,58 @@ impl Frame {
     fn read(segment: &[u8], progressive: bool) -> Option<Self> {
         let [_, a, b, c, d, count, rest @ ..] = segment else { return None };
         let size = [u16::from_be_bytes([*c, *d]), u16::from_be_bytes([*a, *b])].map(usize::from);
-        let mut parts: Vec<Part> = rest
+        let mut components: Vec<Component> = rest
             .chunks_exact(3)
             .take(usize::from(*count))
-            .map(|part| {
-                let sampling = [usize::from(part[1] >> 4), usize::from(part[1] & 15)];
-                Part { id: part[0], sampling, blocks: [0; 2], known: Vec::new(), finished: 0 }
+            .map(|component| {
+                let sampling = [usize::from(component[1] >> 4), usize::from(component[1] & 15)];
+                Component { id: component[0], sampling, blocks: [0; 2], known: Vec::new(), finished: 0 }
             })
             .collect();
-        let sound = |part: &Part| part.sampling.iter().all(|n| (1..=4).contains(n));
+        let sound = |component: &Component| component.sampling.iter().all(|n| (1..=4).contains(n));
         let too_large = (size[0] as u64) * (size[1] as u64) > crate::image::MAX_PIXELS;
-        if size.contains(&0) || parts.is_empty() || parts.len() > 4 || !parts.iter().all(sound) || too_large {
+        if size.contains(&0)
+            || components.is_empty()
+            || components.len() > 4
+            || !components.iter().all(sound)
+            || too_large
+        {
             return None;
         }
-        let units = Self::units(&parts, size);
-        for part in &mut parts {
-            part.blocks = [units[0] * part.sampling[0], units[1] * part.sampling[1]];
+        let units = Self::units(&components, size);
+        for component in &mut components {
+            component.blocks = [units[0] * component.sampling[0], units[1] * component.sampling[1]];
             if progressive {
-                part.known = vec![0; part.blocks[0] * part.blocks[1]];
+                component.known = vec![0; component.blocks[0] * component.blocks[1]];
             }
         }
-        Some(Self { progressive, size, parts, scanned: false })
+        Some(Self { progressive, size, components, scanned: false })
     }
 
     /// The units of an interleaved scan, across and down.
-    fn units(parts: &[Part], size: [usize; 2]) -> [usize; 2] {
-        let most = Self::most(parts);
+    fn units(components: &[Component], size: [usize; 2]) -> [usize; 2] {
+        let most = Self::most(components);
         [0, 1].map(|i| size[i].div_ceil(8 * most[i]))
     }
 
-    fn most(parts: &[Part]) -> [usize; 2] {
-        [0, 1].map(|i| parts.iter().map(|part| part.sampling[i]).max().unwrap_or(1))
+    fn most(components: &[Component]) -> [usize; 2] {
+        [0, 1].map(|i| components.iter().map(|component| component.sampling[i]).max().unwrap_or(1))
     }
 }
 
-/// What a scan tells of each block.
+/// Which coefficients of each block a scan holds (its spectral selection), and whether it refines them.
 #[derive(Clone, Copy)]
-struct ForwardContext {
+struct Scan {
     first: usize,
     last: usize,
     refines: bool,
     progressive: bool,
 }
 
-impl Walk {
-    /// Whether all coefficients of all parts were told.
+impl ScanReader {
+    /// Whether all coefficients of all components are known.
     fn has_all(&self) -> bool {
-        self.frame.as_ref().is_some_and(|frame| frame.parts.iter().all(|part| part.finished == u64::MAX))
+        self.frame.as_ref().is_some_and(|frame| frame.components.iter().all(|component| component.finished == u64::MAX))
     }
 
     fn tables(&mut self, mut segment: &[u8]) {
@@ -179,32 +184,34 @@ impl Walk {
             return Ok(None);
         };
         let (first, last) = (usize::from(*first), usize::from(*last));
-        let context = match frame.progressive {
+        let scan = match frame.progressive {
             true if first > last || last > 63 || (first == 0) != (last == 0) => return Ok(None),
-            true => ForwardContext { first, last, refines: bits >> 4 != 0, progressive: true },
-            false => ForwardContext { first: 0, last: 63, refines: false, progressive: false },
+            true => Scan { first, last, refines: bits >> 4 != 0, progressive: true },
+            false => Scan { first: 0, last: 63, refines: false, progressive: false },
         };
         let mut chosen = Vec::new();
         for selector in selectors.chunks_exact(2) {
-            let Some(part) = frame.parts.iter().position(|part| part.id == selector[0]) else { return Ok(None) };
+            let Some(component) = frame.components.iter().position(|component| component.id == selector[0]) else {
+                return Ok(None);
+            };
             let direct = direct[usize::from(selector[1] >> 4) & 3].as_deref();
             let alternating = alternating[usize::from(selector[1] & 15) & 3].as_deref();
-            let lacks_direct = direct.is_none() && context.first == 0 && !context.refines;
-            if lacks_direct || (alternating.is_none() && context.last > 0) {
+            let lacks_direct = direct.is_none() && scan.first == 0 && !scan.refines;
+            if lacks_direct || (alternating.is_none() && scan.last > 0) {
                 return Ok(None);
             }
-            chosen.push((part, direct, alternating));
+            chosen.push((component, direct, alternating));
         }
-        if chosen.is_empty() || (chosen.len() > 1 && context.progressive && context.first > 0) {
+        if chosen.is_empty() || (chosen.len() > 1 && scan.progressive && scan.first > 0) {
             return Ok(None);
         }
-        // A scan of one part alone has its own blocks as units, without those that fill up.
-        let most = Frame::most(&frame.parts);
+        // A scan of one component alone has its own blocks as units, without those that fill up.
+        let most = Frame::most(&frame.components);
         let units = match chosen[..] {
-            [(part, ..)] => {
-                [0, 1].map(|i| (frame.size[i] * frame.parts[part].sampling[i]).div_ceil(most[i]).div_ceil(8))
+            [(component, ..)] => {
+                [0, 1].map(|i| (frame.size[i] * frame.components[component].sampling[i]).div_ceil(most[i]).div_ceil(8))
             }
-            _ => Frame::units(&frame.parts, frame.size),
+            _ => Frame::units(&frame.components, frame.size),
         };
         let alone = chosen.len() == 1;
         let mut bits_left = Bits::new(bytes, at);
@@ -220,15 +227,15 @@ impl Walk {
             }
             until_restart = until_restart.wrapping_sub(1);
             let (across, down) = (unit % units[0], unit / units[0]);
-            for (part, direct, alternating) in &chosen {
-                let part = &mut frame.parts[*part];
-                let [wide, high] = if alone { [1, 1] } else { part.sampling };
+            for (component, direct, alternating) in &chosen {
+                let component = &mut frame.components[*component];
+                let [wide, high] = if alone { [1, 1] } else { component.sampling };
                 for (j, i) in (0..high).flat_map(|j| (0..wide).map(move |i| (j, i))) {
-                    let block = (down * high + j) * part.blocks[0] + across * wide + i;
-                    let sound = match context.progressive {
+                    let block = (down * high + j) * component.blocks[0] + across * wide + i;
+                    let sound = match scan.progressive {
                         false => bits_left.block(*direct, *alternating),
-                        true => match part.known.get_mut(block) {
-                            Some(known) => bits_left.context(context, *direct, *alternating, known, &mut run),
+                        true => match component.known.get_mut(block) {
+                            Some(known) => bits_left.progressive_block(scan, *direct, *alternating, known, &mut run),
                             None => false,
                         },
                     };
@@ -243,9 +250,9 @@ impl Walk {
             }
         }
         frame.scanned = true;
-        if bits & 15 == 0 || !context.progressive {
-            for (part, ..) in &chosen {
-                frame.parts[*part].finished |= (u64::MAX >> (63 - context.last)) & (u64::MAX << context.first);
+        if bits & 15 == 0 || !scan.progressive {
+            for (component, ..) in &chosen {
+                frame.components[*component].finished |= (u64::MAX >> (63 - scan.last)) & (u64::MAX << scan.first);
             }
         }
         Ok(Some(bits_left.place()))

@@ -15,7 +15,7 @@ use crate::image::formats;
 use crate::image::outlines::check_runs;
 use crate::image::{RawMask, decode_mask, image_size, read_mask};
 
-/// Coordinates beyond this are no places in a picture.
+/// Coordinates beyond this are not places in a picture.
 const FAR: f64 = 1e7;
 
 /// The part of a picture that an object covers, in pixels; x to the right, y down, 0 at the corner of the first pixel.
@@ -57,9 +57,9 @@ pub(crate) enum Bitmap {
 
 impl Area {
     /// An ellipse of a centre and its half axes, turned clockwise about its centre by an angle in radians.
-    pub(crate) fn ellipse(centre: [f64; 2], axes: [f64; 2], turn: f64) -> Self {
+    pub(crate) fn ellipse(center: [f64; 2], axes: [f64; 2], turn: f64) -> Self {
         if turn == 0.0 || axes[0] == axes[1] {
-            return Self::Ellipse(centre, axes);
+            return Self::Ellipse(center, axes);
         }
         // As many corners as keep each edge within 1/64 of a pixel of the curve.
         let largest = axes[0].abs().max(axes[1].abs()).clamp(1.0, FAR);
@@ -67,7 +67,7 @@ impl Area {
         let corner = |at: usize| {
             let (sin, cos) = (std::f64::consts::TAU * at as f64 / corners as f64).sin_cos();
             let [x, y] = [axes[0] * cos, axes[1] * sin];
-            [centre[0] + x * turn.cos() - y * turn.sin(), centre[1] + x * turn.sin() + y * turn.cos()]
+            [center[0] + x * turn.cos() - y * turn.sin(), center[1] + x * turn.sin() + y * turn.cos()]
         };
         Self::Polygons(vec![(0..corners).map(corner).collect()])
     }
@@ -113,7 +113,7 @@ impl Area {
     /// Whether it can be drawn on a picture of this size.
     ///
     /// # Errors
-    /// Coordinates that are no places; run lengths for another size; bitmaps that are damaged or of another size.
+    /// Coordinates that are not places; run lengths for another size; bitmaps that are damaged or of another size.
     pub(crate) fn check(&self, size: [usize; 2]) -> Result<()> {
         let absurd = |n: f64| !n.is_finite() || n.abs() > FAR;
         let far = |numbers: &[f64]| match numbers.iter().find(|n| absurd(**n)) {

@@ -51,13 +51,13 @@ impl Regions {
     }
 
     /// Whether it is part of the picture, and not ignored.
-    pub(crate) fn is_labelled(&self, region: u32) -> bool {
+    pub(crate) fn is_labeled(&self, region: u32) -> bool {
         self.classes[region as usize] < u16::from(IGNORE)
     }
 
     /// The regions of the picture in reading order: class and pixels.
-    pub(crate) fn labelled(&self) -> impl Iterator<Item = (u32, u8, u64)> {
-        let roots = (1..).zip(&self.parents[1..]).filter(|(at, parent)| at == *parent && self.is_labelled(*at));
+    pub(crate) fn labeled(&self) -> impl Iterator<Item = (u32, u8, u64)> {
+        let roots = (1..).zip(&self.parents[1..]).filter(|(at, parent)| at == *parent && self.is_labeled(*at));
         roots.map(|(at, _)| (at, self.classes[at as usize] as u8, self.pixels[at as usize]))
     }
 
@@ -308,7 +308,7 @@ mod tests {
             let ids = (0..width * height).map(|_| classes[rng.below(2 + seed as usize % 4)]).collect();
             let labels = Labels { width, height, ids };
             let regions = sweep(&labels, &[], |_, _, _| {});
-            let found: Vec<(u8, u64)> = regions.labelled().map(|(_, class, pixels)| (class, pixels)).collect();
+            let found: Vec<(u8, u64)> = regions.labeled().map(|(_, class, pixels)| (class, pixels)).collect();
             assert_eq!(found, filled(&labels), "{labels:?}");
         }
     }

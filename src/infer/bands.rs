@@ -26,7 +26,7 @@ pub(super) struct Bands<'a> {
     padding: Padding,
     precision: Precision,
     /// The rows of windows in reach.
-    live: VecDeque<WindowRow>,
+    window_rows: VecDeque<WindowRow>,
     /// The next row of windows to run.
     next: usize,
 }
@@ -41,8 +41,8 @@ impl<'a> Bands<'a> {
     /// Nothing runs yet.
     pub(super) fn new(network: &'a dyn Network, view: View<'a>, windows: Windows, config: &InferConfig) -> Self {
         let InferConfig { windows_per_batch, padding, precision, .. } = *config;
-        let (live, next) = (VecDeque::new(), 0);
-        Self { network, view, windows, per_batch: windows_per_batch.max(1), padding, precision, live, next }
+        let (window_rows, next) = (VecDeque::new(), 0);
+        Self { network, view, windows, per_batch: windows_per_batch.max(1), padding, precision, window_rows, next }
     }
 
     /// The axis from a side of a window's grid to that of the window.
@@ -62,16 +62,16 @@ impl<'a> Bands<'a> {
     ///
     /// The starts of successive calls must not fall.
     pub(super) fn rows(&mut self, rows: Range<usize>) -> Tensor<4> {
-        self.reach(rows.clone());
-        let tops: Vec<usize> = self.live.iter().map(|row| row.top).collect();
+        self.advance_to(rows.clone());
+        let tops: Vec<usize> = self.window_rows.iter().map(|row| row.top).collect();
         let strips = segments(rows, &tops, self.windows.size.0).into_iter();
-        Tensor::cat(strips.map(|(rows, covering)| self.strip(rows, covering)).collect(), 1) // [b, rows, w, k]
+        Tensor::cat(strips.map(|(rows, covering)| self.blend_windows(rows, covering)).collect(), 1) // [b, rows, w, k]
     }
 
     /// Forgets the windows above some image rows and runs those over them. The starts must not fall.
-    pub(super) fn reach(&mut self, rows: Range<usize>) {
-        while self.live.front().is_some_and(|row| row.top + self.windows.size.0 <= rows.start) {
-            self.live.pop_front();
+    pub(super) fn advance_to(&mut self, rows: Range<usize>) {
+        while self.window_rows.front().is_some_and(|row| row.top + self.windows.size.0 <= rows.start) {
+            self.window_rows.pop_front();
         }
         while self.windows.tops.get(self.next).is_some_and(|top| *top < rows.end) {
             self.run();
@@ -79,13 +79,13 @@ impl<'a> Bands<'a> {
     }
 
     /// The rows of windows in reach, from the top.
-    pub(super) fn live(&self) -> impl Iterator<Item = &WindowRow> {
-        self.live.iter()
+    pub(super) fn window_rows(&self) -> impl Iterator<Item = &WindowRow> {
+        self.window_rows.iter()
     }
 
     /// Whether the rows are sums of votes, not logits; known once there are windows in reach.
     pub(super) fn votes(&self) -> bool {
-        self.live.iter().flat_map(|row| &row.grids).any(|grid| grid.votes.is_some())
+        self.window_rows.iter().flat_map(|row| &row.grids).any(|grid| grid.votes.is_some())
     }
 
     /// Where all windows lie.
@@ -112,16 +112,16 @@ impl<'a> Bands<'a> {
             grids.extend((0..places.len()).map(|i| logits.images(i * b..(i + 1) * b)));
         }
         let rows = grids.chunks(columns).zip(tops).map(|(grids, top)| WindowRow { top: *top, grids: grids.to_vec() });
-        self.live.extend(rows);
+        self.window_rows.extend(rows);
         self.next = last;
     }
 
     /// Rows that all lie in the same rows of windows: [b, rows, w, k].
-    fn strip(&self, rows: Range<usize>, covering: Range<usize>) -> Tensor<4> {
+    fn blend_windows(&self, rows: Range<usize>, covering: Range<usize>) -> Tensor<4> {
         let (height, width) = self.windows.size;
-        let [_, gh, gw, _] = self.live[covering.start].grids[0].maps.dims();
+        let [_, gh, gw, _] = self.window_rows[covering.start].grids[0].maps.dims();
         let (vertical, horizontal) = (self.window_axis(gh, height), self.window_axis(gw, width));
-        let window_rows = covering.clone().map(|i| &self.live[i]);
+        let window_rows = covering.clone().map(|i| &self.window_rows[i]);
         let grids: Vec<Vec<SegLogits>> = window_rows
             .map(|row| {
                 let inside = rows.start - row.top..rows.end - row.top;

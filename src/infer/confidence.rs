@@ -10,7 +10,7 @@ use crate::infer::config::InferConfig;
 use crate::infer::postprocess;
 use crate::infer::view::View;
 use crate::infer::view_logits::MultiViewLogits;
-use crate::infer::{Network, on_host, unread};
+use crate::infer::{Network, on_cpu, unread};
 
 /// How probable the answer is, pixel by pixel.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -29,24 +29,24 @@ pub fn labels_with_confidence(
     truth: &Labels,
     config: &InferConfig,
 ) -> Result<(Labels, Confidence)> {
-    certain_by(network, views, truth, config, on_host(views))
+    labels_with_confidence_by(network, views, truth, config, on_cpu(views))
 }
 
-fn certain_by(
+fn labels_with_confidence_by(
     network: &dyn Network,
     views: &[View<'_>],
     truth: &Labels,
     config: &InferConfig,
-    on_host: bool,
+    on_cpu: bool,
 ) -> Result<(Labels, Confidence)> {
     assert_eq!(views[0].batch(), 1, "one image at a time");
     let (width, height) = (truth.width, truth.height);
     let mut views_logits = MultiViewLogits::new(network, views, (height, width), config);
     let mut ids = Vec::with_capacity(width * height);
-    let room = || Vec::with_capacity(width * height);
-    let mut confidence = Confidence { confidence: room(), of_truth: room() };
+    let new_plane = || Vec::with_capacity(width * height);
+    let mut confidence = Confidence { confidence: new_plane(), of_truth: new_plane() };
     for rows in views_logits.bands() {
-        let found = match on_host {
+        let found = match on_cpu {
             true => postprocess::labels_with_confidence(&views_logits.fetch(rows.clone())?, 0, rows, &truth.ids),
             false => {
                 views_logits.labels_with_confidence(rows.clone(), &truth.ids[rows.start * width..rows.end * width])?
@@ -104,12 +104,12 @@ mod tests {
         let truth: Vec<u8> = (0..size.0 * size.1).map(|i| if i % 5 == 0 { 255 } else { (i * 7 % k) as u8 }).collect();
         let truth = Labels { width: size.1, height: size.0, ids: truth };
         let full = values(probabilities_by(network, views, size, config, true).unwrap());
-        for on_host in [false, true] {
-            let plain = labels_by(network, views, size, config, on_host, &mut |_| {}).unwrap().remove(0);
-            let (found, confidence) = certain_by(network, views, &truth, config, on_host).unwrap();
+        for on_cpu in [false, true] {
+            let plain = labels_by(network, views, size, config, on_cpu, &mut |_| {}).unwrap().remove(0);
+            let (found, confidence) = labels_with_confidence_by(network, views, &truth, config, on_cpu).unwrap();
             assert_eq!(found, plain);
-            let alone = values(probabilities_by(network, views, size, config, on_host).unwrap());
-            let (labels, probabilities) = both_by(network, views, size, config, on_host, &mut |_| {}).unwrap();
+            let alone = values(probabilities_by(network, views, size, config, on_cpu).unwrap());
+            let (labels, probabilities) = both_by(network, views, size, config, on_cpu, &mut |_| {}).unwrap();
             assert!(labels == [plain] && values(probabilities) == alone, "both at once are what each is alone");
             for at in 0..truth.ids.len() {
                 let p = |id: u8| full.get(usize::from(id) * truth.ids.len() + at).copied().unwrap_or(0.0);

@@ -114,7 +114,7 @@ impl InferConfig {
         if zero(&self.crop) || zero(&self.stride) || zero(&[self.windows_per_batch, self.logits_mb]) {
             return fail(
                 "`crop`, `stride`, `windows_per_batch` and `logits_mb` must be at least 1".into(),
-                "omit them for the defaults",
+                "leave them out for the defaults",
             );
         }
         let sides = self.crop.iter().chain(&self.stride).chain(self.resize.iter().flatten());
@@ -122,18 +122,21 @@ impl InferConfig {
         let counts =
             [("`windows_per_batch`", self.windows_per_batch, 1 << 12), ("`logits_mb`", self.logits_mb, 1 << 20)];
         if let Some((what, value, most)) = limits.chain(counts).find(|(_, value, most)| value > most) {
-            return fail(format!("eval: {what} is {value}; at most {most} is possible"), "omit it for the default");
+            return fail(
+                format!("eval: {what} is {value}; at most {most} is possible"),
+                "leave it out for the default",
+            );
         }
         if self.scales.len() > MOST_SCALES {
             return fail(
                 format!("eval: `scales` holds {} factors; at most {MOST_SCALES} are possible", self.scales.len()),
-                "each is a whole inference; six are customary, 0.5 to 1.75",
+                "use fewer scales; six, 0.5 to 1.75, are usual, and each costs a whole inference",
             );
         }
         if (0..2).any(|side| self.stride[side] > self.crop[side]) {
             let message =
                 format!("`stride` {:?} is larger than `crop` {:?}: pixels would be left out", self.stride, self.crop);
-            return fail(message, "two thirds of the crop is customary: stride 341 for a crop of 512");
+            return fail(message, "set the stride to two thirds of the crop, for instance 341 for a crop of 512");
         }
         if self.resize.is_some_and(|resize| zero(&resize)) {
             return fail(

@@ -50,7 +50,7 @@ impl Inference<'_> {
         self.labels_with(image, &mut |_| {})
     }
 
-    /// As [`labels`](Self::labels); `progress` is told the share that is done, from 0 to 1, from time to time.
+    /// As [`labels`](Self::labels); `progress` gets the share that is done, from 0 to 1, from time to time.
     pub fn labels_with(&self, image: &Image, progress: &mut dyn FnMut(f64)) -> Result<Labels> {
         let views = self.views(image)?;
         let mut maps = super::labels_with(self.network, &views, (image.height, image.width), self.config, progress)?;
@@ -128,7 +128,7 @@ impl Inference<'_> {
             return Err(Error::new(format!("the image of {width} x {height} pixels would be scaled to {w} x {h}"))
                 .with_hint("lower `scales` or `resize`, or cut the image into tiles"));
         }
-        super::memory::ensure_labelled(self, (height, width))?;
+        super::memory::ensure_labeled(self, (height, width))?;
         let mut views = Vec::with_capacity(sizes.len() * 2);
         for size in sizes {
             let view = |flipped| View::of_image(image, size, flipped, self.preprocess, self.device);

@@ -4,7 +4,7 @@
 //! are small, whatever the number of images. What cannot be known is what the allocator keeps of what was freed: this
 //! program's gives nothing back. So weights count twice, as the file was read and as the network holds them; and of what an
 //! image takes a part finds room where the file was. Both constants were measured; `docs/evaluation.md` says how well they do.
-//! A convolutional network's maps are of many sizes, and what one leaves another seldom fits into: for those the forecast is
+//! A convolutional network's maps are of many sizes, and what one leaves another seldom fits into: for those the estimate is
 //! what they take at most.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +20,7 @@ use crate::model::ModelConfig;
 
 /// What an evaluation is made of, as far as memory goes.
 #[derive(Clone, Copy, Debug)]
-pub struct Plan<'a> {
+pub struct MemoryModel<'a> {
     /// The network.
     pub model: &'a ModelConfig,
     /// Its classes.
@@ -37,7 +37,7 @@ pub struct Plan<'a> {
 
 /// Bytes that an evaluation will take in the end, by what they are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Forecast {
+pub struct MemoryEstimate {
     /// The program itself.
     pub program: usize,
     /// Weights, as a file and as a network.
@@ -69,7 +69,7 @@ const IMAGES: usize = 2 + AHEAD;
 /// Samples that wait for the network in an evaluation, besides the one being fetched.
 pub(crate) const AHEAD: usize = 2;
 /// The part of an estimate that is needed for certain.
-const CERTAIN: f64 = 0.5;
+const ENSURED_SHARE: f64 = 0.5;
 /// Bytes of a pixel of image and truth.
 const DECODED: usize = 4;
 /// Bytes of a pixel while it is judged: label, probabilities twice, distances, contours.
@@ -77,12 +77,12 @@ const JUDGED: usize = 33;
 /// Bytes of a pixel of an evaluation: of all images that are there at once, and while one is judged.
 const EVALUATED: usize = IMAGES * DECODED + JUDGED;
 /// The same of an image that is there already and is only labelled: its labels, and the file they become.
-const LABELLED: usize = 2;
+const LABELED: usize = 2;
 
-impl Plan<'_> {
+impl MemoryModel<'_> {
     /// What it will take, on a CPU. On another device the network's part lies there.
-    pub fn forecast(&self) -> Forecast {
-        let image = Image { size: self.image, classes: self.classes, threads: self.threads };
+    pub fn estimate(&self) -> MemoryEstimate {
+        let image = ImageBytes { size: self.image, classes: self.classes, threads: self.threads };
         let activations = |size| self.model.activations(self.classes, size);
         let parts = image.parts(self.settings, self.stride(), EVALUATED, &activations);
         let [network, windows, images] = match self.is_upper_bound() {
@@ -96,10 +96,10 @@ impl Plan<'_> {
                 GROWN * 4 * arranged + self.threads * THREAD + (1 + maps / PIECE).min(3) * PIECE
             }
         };
-        Forecast { program: PROGRAM, weights: 2 * 4 * self.parameters, network, convolutions, windows, images }
+        MemoryEstimate { program: PROGRAM, weights: 2 * 4 * self.parameters, network, convolutions, windows, images }
     }
 
-    /// Whether the forecast is what is taken at most, and not about what is taken.
+    /// Whether the estimate is what is taken at most, and not about what is taken.
     pub fn is_upper_bound(&self) -> bool {
         self.model.backbone.arranged_weights().is_some()
     }
@@ -107,7 +107,7 @@ impl Plan<'_> {
     /// Fails where what it will take is far more than the memory that is left. `held` is how much of it this process has
     /// already, the weights for instance. The estimate is not exact: what may just fit is tried.
     pub fn ensure(&self, held: usize) -> Result<()> {
-        let found = self.forecast();
+        let found = self.estimate();
         let hint = remedy([found.network + found.convolutions, found.windows, found.images], self.settings);
         need(found.total(), held, self.image, hint)
     }
@@ -119,7 +119,7 @@ impl Plan<'_> {
 
 /// Fails where `image` needs for certain more than is left.
 fn need(estimated: usize, held: usize, (height, width): (usize, usize), hint: &str) -> Result<()> {
-    let needed = (estimated as f64 * CERTAIN) as usize;
+    let needed = (estimated as f64 * ENSURED_SHARE) as usize;
     available_memory::require(needed.saturating_sub(held) as u64, &format!("an image of {width} x {height}"), hint)
 }
 
@@ -146,8 +146,8 @@ static PASSED: AtomicUsize = AtomicUsize::new(0);
 
 /// Fails where an image of `size` (height, width) needs far more memory than is left, beside itself and the weights, which are
 /// there. What one image has taken, the next can have.
-pub(super) fn ensure_labelled(inference: &Inference, size: (usize, usize)) -> Result<()> {
-    ensure_image(inference, size, LABELLED, |parts| remedy(parts, inference.config))
+pub(super) fn ensure_labeled(inference: &Inference, size: (usize, usize)) -> Result<()> {
+    ensure_image(inference, size, LABELED, |parts| remedy(parts, inference.config))
 }
 
 /// The same of an image that is judged too, among others that wait.
@@ -168,7 +168,7 @@ pub(super) fn ensure_whole(inference: &Inference, size: (usize, usize)) -> Resul
         flip: false,
         ..inference.config.clone()
     };
-    ensure_image(&Inference { config: &whole, ..*inference }, size, LABELLED, |_| SMALLER)
+    ensure_image(&Inference { config: &whole, ..*inference }, size, LABELED, |_| SMALLER)
 }
 
 fn ensure_image(
@@ -178,10 +178,10 @@ fn ensure_image(
     remedy: impl Fn([usize; 3]) -> &'static str,
 ) -> Result<()> {
     let Inference { network, config, device, .. } = *inference;
-    let image = Image { size, classes: network.classes(), threads: rayon::current_num_threads() };
+    let image = ImageBytes { size, classes: network.classes(), threads: rayon::current_num_threads() };
     // A GPU has memory of its own, of which nothing is known.
-    let on_host = device.clone().without_autodiff() == Device::flex();
-    let activations = |size| if on_host { network.activations(size) } else { 0 };
+    let on_cpu = device.clone().without_autodiff() == Device::flex();
+    let activations = |size| if on_cpu { network.activations(size) } else { 0 };
     let parts = image.parts(config, network.padded(1), pixel, &activations);
     let estimated = parts.into_iter().fold(0, usize::saturating_add);
     if estimated > PASSED.load(Ordering::Relaxed) {
@@ -192,13 +192,13 @@ fn ensure_image(
 }
 
 /// An image, as far as memory goes.
-struct Image {
+struct ImageBytes {
     size: (usize, usize),
     classes: usize,
     threads: usize,
 }
 
-impl Image {
+impl ImageBytes {
     /// Bytes for maps inside of the network, what goes into it and comes out, and the image and what is counted of it.
     /// `pixel` are the bytes for each pixel of the last, and `activations` the values that the network holds at once for a
     /// window of some size.
@@ -233,7 +233,7 @@ impl Image {
     }
 }
 
-impl Forecast {
+impl MemoryEstimate {
     /// Below this much, what the allocator and the system add is as large as what is estimated.
     const SMALL: usize = 100_000_000;
 
@@ -277,16 +277,16 @@ pub fn peak() -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn plan<'a>(model: &'a ModelConfig, settings: &'a InferConfig, image: (usize, usize)) -> Forecast {
-        Plan { model, classes: 150, parameters: 38_000_000, settings, image, threads: 2 }.forecast()
+    fn estimate<'a>(model: &'a ModelConfig, settings: &'a InferConfig, image: (usize, usize)) -> MemoryEstimate {
+        MemoryModel { model, classes: 150, parameters: 38_000_000, settings, image, threads: 2 }.estimate()
     }
 
     #[test]
     fn windows_bound_the_network_and_images_only_themselves() {
         let model = ModelConfig::default();
         let slide = InferConfig { windows_per_batch: 4, ..InferConfig::default() };
-        let one = plan(&model, &slide, (512, 512));
-        let (large, larger) = (plan(&model, &slide, (2048, 2048)), plan(&model, &slide, (4096, 2048)));
+        let one = estimate(&model, &slide, (512, 512));
+        let (large, larger) = (estimate(&model, &slide, (2048, 2048)), estimate(&model, &slide, (4096, 2048)));
         assert_eq!(
             (large.network, larger.network),
             (4 * one.network, 4 * one.network),
@@ -295,9 +295,9 @@ mod tests {
         assert_eq!(larger.images, 2 * large.images);
         assert_eq!((one.weights, one.program), (large.weights, large.program));
         let whole = InferConfig { mode: InferMode::Whole, ..slide.clone() };
-        assert!(plan(&model, &whole, (2048, 2048)).network > 15 * one.network);
+        assert!(estimate(&model, &whole, (2048, 2048)).network > 15 * one.network);
         let twice = InferConfig { flip: true, scales: vec![1.0, 2.0], ..slide };
-        let more = plan(&model, &twice, (512, 512));
+        let more = estimate(&model, &twice, (512, 512));
         assert!(more.windows > 2 * one.windows);
         assert_eq!(more.network, 3 * one.network, "a row of three windows, and a second would make six");
         assert_eq!(one.total(), one.program + one.weights + one.network + one.windows + one.images);
@@ -306,15 +306,15 @@ mod tests {
 
     /// The most that evaluations held on Linux with two threads, in MB; a U-Net of 3 million values, 2 classes, images whole.
     #[test]
-    fn a_unet_takes_no_more_than_is_foretold() {
-        let plan = |decoder: &str, image, threads, settings: &InferConfig| {
+    fn a_unet_takes_no_more_than_is_estimated() {
+        let estimate = |decoder: &str, image, threads, settings: &InferConfig| {
             let text =
                 format!("[model.backbone]\ntype = \"unet\"\ndepths = [1, 1, 1, 1]\n[model.decoder]\ntype = {decoder}");
             let recipe: toml::Table = toml::from_str(&text).unwrap();
             let model: ModelConfig = recipe["model"].clone().try_into().unwrap();
-            let plan = Plan { model: &model, classes: 2, parameters: 2_500_000, settings, image, threads };
-            assert!(plan.is_upper_bound());
-            plan.forecast().total() as f64 / 1e6
+            let memory = MemoryModel { model: &model, classes: 2, parameters: 2_500_000, settings, image, threads };
+            assert!(memory.is_upper_bound());
+            memory.estimate().total() as f64 / 1e6
         };
         let whole = InferConfig { mode: InferMode::Whole, ..InferConfig::default() };
         let (fcn, tokens) = ("\"fcn\"\nnum_convs = 0", "\"structtoken\"");
@@ -328,24 +328,24 @@ mod tests {
             (tokens, (520, 640), 345.0),
             (tokens, (1024, 1024), 625.0),
         ] {
-            let estimated = plan(decoder, image, 2, &whole);
+            let estimated = estimate(decoder, image, 2, &whole);
             // Nothing of use would be said by a bound that is far away.
             assert!((0.95..1.35).contains(&(estimated / held)), "{decoder} {image:?}: {estimated} for {held}");
         }
-        assert!(plan(fcn, (512, 512), 8, &whole) > plan(fcn, (512, 512), 2, &whole));
+        assert!(estimate(fcn, (512, 512), 8, &whole) > estimate(fcn, (512, 512), 2, &whole));
         let slide = InferConfig { crop: [256, 256], stride: [192, 192], ..InferConfig::default() };
-        assert!(plan(fcn, (1024, 1024), 2, &slide) < 0.7 * plan(fcn, (1024, 1024), 2, &whole));
+        assert!(estimate(fcn, (1024, 1024), 2, &slide) < 0.7 * estimate(fcn, (1024, 1024), 2, &whole));
     }
 
     /// 268 million pixels in small windows: what counts is not that they could be judged too, and no smaller windows help.
     #[test]
     fn a_large_image_is_labelled_in_little_more_than_it_takes_itself() {
-        let image = Image { size: (1 << 14, 1 << 14), classes: 6, threads: 16 };
+        let image = ImageBytes { size: (1 << 14, 1 << 14), classes: 6, threads: 16 };
         let slide = InferConfig { crop: [512, 512], stride: [512, 512], ..InferConfig::default() };
         let model = ModelConfig::default();
         let parts = |pixel| image.parts(&slide, 16, pixel, &|size| model.activations(6, size));
-        let (labelled, judged) = (parts(LABELLED), parts(EVALUATED));
-        assert!(labelled[2] < 600_000_000 && judged[2] > 8_000_000_000 && labelled[..2] == judged[..2]);
+        let (labeled, judged) = (parts(LABELED), parts(EVALUATED));
+        assert!(labeled[2] < 600_000_000 && judged[2] > 8_000_000_000 && labeled[..2] == judged[..2]);
         assert!(remedy(judged, &slide).contains("tiles"));
         assert!(remedy([2, 1, 1], &slide).contains("eval.crop") && !remedy([2, 1, 1], &slide).contains("whole"));
         let whole = InferConfig { mode: InferMode::Whole, ..slide };
@@ -354,8 +354,8 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn the_peak_is_told() {
-        let room = vec![1u8; 64 << 20];
-        assert!(peak().unwrap() > room.iter().map(|byte| u64::from(*byte)).sum());
+    fn the_peak_is_reported() {
+        let buffer = vec![1u8; 64 << 20];
+        assert!(peak().unwrap() > buffer.iter().map(|byte| u64::from(*byte)).sum());
     }
 }

@@ -27,7 +27,7 @@ use crate::error::{Error, Result};
 use crate::image::Labels;
 use crate::infer::bands::Bands;
 pub use crate::infer::config::{InferConfig, InferMode, Padding};
-use crate::infer::postprocess::HostViewLogits;
+use crate::infer::postprocess::CpuViewLogits;
 use crate::infer::view_logits::MultiViewLogits;
 use crate::infer::windows::Windows;
 
@@ -78,7 +78,7 @@ pub fn probabilities(
     size: (usize, usize),
     config: &InferConfig,
 ) -> Result<Tensor<4>> {
-    probabilities_by(network, views, size, config, on_host(views))
+    probabilities_by(network, views, size, config, on_cpu(views))
 }
 
 /// The most probable class of every pixel at `size` (height, width), the lowest index on ties: one map an image.
@@ -94,7 +94,7 @@ pub fn labels(
     labels_with(network, views, size, config, &mut |_| {})
 }
 
-/// [`labels`] and [`probabilities`] at once, each as they are alone: the network sees the windows once. `progress` is told the share
+/// [`labels`] and [`probabilities`] at once, each as they are alone: the network sees the windows once. `progress` gets the share
 /// that is done, from 0 to 1, after each band of rows.
 pub fn labels_with_probabilities(
     network: &dyn Network,
@@ -103,10 +103,10 @@ pub fn labels_with_probabilities(
     config: &InferConfig,
     progress: &mut dyn FnMut(f64),
 ) -> Result<(Vec<Labels>, Tensor<4>)> {
-    both_by(network, views, size, config, on_host(views), progress)
+    both_by(network, views, size, config, on_cpu(views), progress)
 }
 
-/// As [`labels`]; `progress` is told the share that is done, from 0 to 1, after each band of rows.
+/// As [`labels`]; `progress` gets the share that is done, from 0 to 1, after each band of rows.
 pub(super) fn labels_with(
     network: &dyn Network,
     views: &[View<'_>],
@@ -114,11 +114,11 @@ pub(super) fn labels_with(
     config: &InferConfig,
     progress: &mut dyn FnMut(f64),
 ) -> Result<Vec<Labels>> {
-    labels_by(network, views, size, config, on_host(views), progress)
+    labels_by(network, views, size, config, on_cpu(views), progress)
 }
 
 /// On a CPU the last steps are loops ([`postprocess`]), elsewhere tensor operations.
-pub(super) fn on_host(views: &[View]) -> bool {
+pub(super) fn on_cpu(views: &[View]) -> bool {
     views[0].device().without_autodiff() == Device::flex()
 }
 
@@ -127,12 +127,12 @@ pub(super) fn probabilities_by(
     views: &[View<'_>],
     size: (usize, usize),
     config: &InferConfig,
-    on_host: bool,
+    on_cpu: bool,
 ) -> Result<Tensor<4>> {
     let mut views_logits = MultiViewLogits::new(network, views, size, config);
     let (batch, bands) = (views[0].batch(), views_logits.bands());
     let band = |rows: Range<usize>| {
-        if !on_host {
+        if !on_cpu {
             let probabilities = views_logits.probabilities(rows).permute([0, 3, 1, 2]); // [b, k, rows, w]
             return views_logits.check().map(|()| probabilities);
         }
@@ -147,18 +147,18 @@ pub(super) fn labels_by(
     views: &[View<'_>],
     size: (usize, usize),
     config: &InferConfig,
-    on_host: bool,
+    on_cpu: bool,
     progress: &mut dyn FnMut(f64),
 ) -> Result<Vec<Labels>> {
     let mut maps = Maps::new(views, size);
     let mut views_logits = MultiViewLogits::new(network, views, size, config);
-    if on_host {
+    if on_cpu {
         // No logits of a band exist here, and each band copies what the network said of all windows in reach.
         views_logits.band = views_logits.band.max(HOST_BAND).min(size.0);
     }
     for rows in views_logits.bands() {
         progress(rows.start as f64 / size.0 as f64);
-        if on_host {
+        if on_cpu {
             maps.add_host(&views_logits.fetch(rows.clone())?, rows);
             continue;
         }
@@ -174,7 +174,7 @@ fn both_by(
     views: &[View<'_>],
     size: (usize, usize),
     config: &InferConfig,
-    on_host: bool,
+    on_cpu: bool,
     progress: &mut dyn FnMut(f64),
 ) -> Result<(Vec<Labels>, Tensor<4>)> {
     let (mut maps, mut bands) = (Maps::new(views, size), Vec::new());
@@ -182,7 +182,7 @@ fn both_by(
     let shape = [views[0].batch(), size.1, network.classes()];
     for rows in views_logits.bands() {
         progress(rows.start as f64 / size.0 as f64);
-        if on_host {
+        if on_cpu {
             let fetched = views_logits.fetch(rows.clone())?;
             maps.add_host(&fetched, rows.clone());
             bands.push(host_probabilities(&fetched, rows, shape));
@@ -204,7 +204,7 @@ impl Maps {
         Self(vec![Labels { width, height, ids: Vec::with_capacity(height * width) }; views[0].batch()])
     }
 
-    fn add_host(&mut self, views_logits: &[HostViewLogits], rows: Range<usize>) {
+    fn add_host(&mut self, views_logits: &[CpuViewLogits], rows: Range<usize>) {
         for (i, map) in self.0.iter_mut().enumerate() {
             map.ids.extend(postprocess::labels(views_logits, i, rows.clone()));
         }
@@ -223,7 +223,7 @@ impl Maps {
 
 /// Class probabilities [b, k, rows, w] of a band.
 fn host_probabilities(
-    views_logits: &[HostViewLogits],
+    views_logits: &[CpuViewLogits],
     rows: Range<usize>,
     [batch, width, classes]: [usize; 3],
 ) -> Tensor<4> {

@@ -17,7 +17,7 @@ use crate::kernels::pixels;
 use crate::layers::resize::Axis;
 
 /// One view with the windows in reach, in host memory.
-pub(super) struct HostViewLogits {
+pub(super) struct CpuViewLogits {
     windows: Windows,
     /// Rows of windows: the top, and a grid for each left.
     rows: Vec<(usize, Vec<Grid>)>,
@@ -45,7 +45,7 @@ struct Grid {
     votes: Option<Vec<f32>>,
 }
 
-impl HostViewLogits {
+impl CpuViewLogits {
     /// Fetches what is in reach of `bands`, which must be something.
     pub(super) fn fetch(bands: &Bands, output: (usize, usize), flipped: bool) -> Result<Self> {
         let windows = bands.windows().clone();
@@ -58,7 +58,7 @@ impl HostViewLogits {
             // Before they are spread over an image, where there are some hundred times as many.
             if values.iter().all(|value| value.is_finite()) { Ok(values) } else { Err(not_finite()) }
         };
-        for row in bands.live() {
+        for row in bands.window_rows() {
             let fetch = |answer: &SegLogits| {
                 grid = answer.maps.dims();
                 classes = answer.votes.as_ref().map_or(grid[3], |votes| votes.dims()[2]);
@@ -86,24 +86,24 @@ impl HostViewLogits {
     /// The logits of one output row of one image, mirrored back: `scratch.output` [w, k].
     fn output_row(&self, image: usize, row: usize, scratch: &mut Scratch) {
         let k = self.classes;
-        let Scratch { lines, inner, blend, output } = scratch;
+        let Scratch { lines, inner, between_rows, output } = scratch;
         if self.size == self.output && !self.flipped {
-            self.line(image, row, inner, output);
+            self.blend_windows(image, row, inner, output);
             return;
         }
         let [above, below, ..] = *self.output_axes.0.taps(row);
         for (y, weight) in [above, below] {
             let line = &mut lines[y % 2]; // neighbours differ in parity
             if weight > 0.0 && line.0 != Some(y) {
-                self.line(image, y, inner, &mut line.1);
+                self.blend_windows(image, y, inner, &mut line.1);
                 line.0 = Some(y);
             }
         }
-        blend.resize(self.size.1 * k, 0.0);
-        pixels::blend(&lines[above.0 % 2].1, above.1, &lines[below.0 % 2].1, below.1, blend);
+        between_rows.resize(self.size.1 * k, 0.0);
+        pixels::interpolate_rows(&lines[above.0 % 2].1, above.1, &lines[below.0 % 2].1, below.1, between_rows);
         output.clear();
         output.resize(self.output.1 * k, 0.0);
-        pixels::add_resampled(blend, k, self.output_axes.1.all(), output);
+        pixels::add_resampled(between_rows, k, self.output_axes.1.all(), output);
         if self.flipped {
             let (mut left, mut right) = (0, self.output.1 - 1);
             while left < right {
@@ -115,7 +115,7 @@ impl HostViewLogits {
     }
 
     /// The logits of one row of the view: the mean over windows of their interpolated grids, [w, k].
-    fn line(&self, image: usize, y: usize, inner: &mut [Vec<f32>; 2], line: &mut Vec<f32>) {
+    fn blend_windows(&self, image: usize, y: usize, inner: &mut [Vec<f32>; 2], line: &mut Vec<f32>) {
         let (k, c, (height, width)) = (self.classes, self.channels, self.windows.size);
         let [cells, masks] = inner;
         let lefts = &self.windows.lefts;
@@ -155,7 +155,7 @@ impl HostViewLogits {
         let grid = &grids[window].maps[image * self.grid_values..][..self.grid_values];
         let [(a, wa), (b, wb), ..] = *self.window_axes.0.taps(y - top);
         cells.resize(stride, 0.0);
-        pixels::blend(&grid[a * stride..][..stride], wa, &grid[b * stride..][..stride], wb, cells);
+        pixels::interpolate_rows(&grid[a * stride..][..stride], wa, &grid[b * stride..][..stride], wb, cells);
     }
 
     /// Whether masks vote for classes.
@@ -187,7 +187,7 @@ impl HostViewLogits {
 }
 
 /// The most probable class of the pixels of some output rows of one image, the lowest index on ties.
-pub(super) fn labels(views_logits: &[HostViewLogits], image: usize, rows: Range<usize>) -> Vec<u8> {
+pub(super) fn labels(views_logits: &[CpuViewLogits], image: usize, rows: Range<usize>) -> Vec<u8> {
     let (k, sum) = (views_logits[0].classes, Sum::ordering(views_logits));
     let mut ids = vec![0; rows.len() * views_logits[0].output.1];
     if let [view_logits] = views_logits
@@ -205,9 +205,9 @@ pub(super) fn labels(views_logits: &[HostViewLogits], image: usize, rows: Range<
 /// What is known of a pixel: its most probable class, the probability of that, and the probability of its true class.
 pub(super) type Certain = (u8, f32, f32);
 
-/// [`labels`], and with each the probabilities of the label and of what `truth` [h, w] says; 0 where that is no class.
+/// [`labels`], and with each the probabilities of the label and of what `truth` [h, w] says; 0 where that is not a class.
 pub(super) fn labels_with_confidence(
-    views_logits: &[HostViewLogits],
+    views_logits: &[CpuViewLogits],
     image: usize,
     rows: Range<usize>,
     truth: &[u8],
@@ -235,7 +235,7 @@ pub(super) fn labels_with_confidence(
 }
 
 /// The mean over views of the softmax, or the votes over their sum, at some output rows of one image: [rows, w, k].
-pub(super) fn probabilities(views_logits: &[HostViewLogits], image: usize, rows: Range<usize>) -> Vec<f32> {
+pub(super) fn probabilities(views_logits: &[CpuViewLogits], image: usize, rows: Range<usize>) -> Vec<f32> {
     let (k, n, sum) = (views_logits[0].classes, views_logits.len() as f32, Sum::of(views_logits));
     let mut values = vec![0.0; rows.len() * views_logits[0].output.1 * k];
     each_row(views_logits, image, rows, sum, &mut values, |_, scores, values: &mut [f32]| {
@@ -263,18 +263,18 @@ enum Sum {
 
 impl Sum {
     /// What orders the classes: one view needs no softmax for that.
-    fn ordering(views_logits: &[HostViewLogits]) -> Self {
+    fn ordering(views_logits: &[CpuViewLogits]) -> Self {
         if views_logits.len() == 1 { Self::Alone } else { Self::of(views_logits) }
     }
 
-    fn of(views_logits: &[HostViewLogits]) -> Self {
+    fn of(views_logits: &[CpuViewLogits]) -> Self {
         if views_logits[0].votes() { Self::Votes } else { Self::Softmax }
     }
 }
 
 /// Calls `f` with the number of each output row, what the views say of it, [w, k], and the row's part of `out`.
 fn each_row<T: Send>(
-    views_logits: &[HostViewLogits],
+    views_logits: &[CpuViewLogits],
     image: usize,
     rows: Range<usize>,
     sum: Sum,
@@ -316,7 +316,7 @@ struct Scratch {
     lines: [(Option<usize>, Vec<f32>); 2],
     /// Of a window: a row of its grid, and of its masks.
     inner: [Vec<f32>; 2],
-    blend: Vec<f32>,
+    between_rows: Vec<f32>,
     output: Vec<f32>,
 }
 

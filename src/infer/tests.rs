@@ -19,7 +19,7 @@ fn upsampled(network: &dyn Network, images: Tensor<4>) -> Tensor<4> {
     resize(network.predict_logits(images).scores().permute([0, 3, 1, 2]), (h, w), Mode::Bilinear, false)
 }
 
-/// Sliding as it is told: pad, add, count, divide.
+/// Sliding as it is described: pad, add, count, divide.
 fn slide_by_the_book(network: &dyn Network, images: Tensor<4>, crop: [usize; 2], stride: [usize; 2]) -> Tensor<4> {
     let [b, _, h, w] = images.dims();
     let grids = |size: usize, i: usize| (size + stride[i] - 1).saturating_sub(crop[i]) / stride[i] + 1;
@@ -74,16 +74,16 @@ fn exact_padding_moves_nothing() {
     }
     let images = Tensor::<4>::from_data(TensorData::new(values, [1, 3, 57, 41]), &Device::flex());
     let views = [View::of_tensor(images, false)];
-    let centre = |padding, on_host| {
+    let center = |padding, on_cpu| {
         let config = InferConfig { mode: InferMode::Whole, padding, ..config() };
-        let ids = labels_by(&Bright, &views, (57, 41), &config, on_host, &mut |_| {}).unwrap().remove(0).ids;
+        let ids = labels_by(&Bright, &views, (57, 41), &config, on_cpu, &mut |_| {}).unwrap().remove(0).ids;
         let found: Vec<usize> = (0..ids.len()).filter(|at| ids[*at] == 1).collect();
         let mean = |of: fn(usize) -> usize| found.iter().map(|at| of(*at)).sum::<usize>() as f64 / found.len() as f64;
         (mean(|at| at / 41), mean(|at| at % 41))
     };
-    for on_host in [false, true] {
-        assert_eq!(centre(Padding::Exact, on_host), (39.5, 23.5));
-        assert!(centre(Padding::Stretch, on_host).1 < 22.0, "mmsegmentation's is off by the padding's share");
+    for on_cpu in [false, true] {
+        assert_eq!(center(Padding::Exact, on_cpu), (39.5, 23.5));
+        assert!(center(Padding::Stretch, on_cpu).1 < 22.0, "mmsegmentation's is off by the padding's share");
     }
 }
 
@@ -110,13 +110,13 @@ fn views_are_averaged_as_probabilities_at_the_output_size() {
         if view.is_flipped() { p.flip([3]) } else { p }
     });
     let expected = each.reduce(|a, b| a + b).unwrap() / 6.0;
-    for on_host in [false, true] {
-        let ours = probabilities_by(&toy, &views, size, &config, on_host).unwrap();
+    for on_cpu in [false, true] {
+        let ours = probabilities_by(&toy, &views, size, &config, on_cpu).unwrap();
         assert!(distance(ours, expected.clone()) < 1e-6);
     }
     let ids: Vec<u8> = expected.argmax(1).try_into_vec_as::<i32>().unwrap().iter().map(|id| *id as u8).collect();
-    for on_host in [false, true] {
-        assert_eq!(labels_by(&toy, &views, size, &config, on_host, &mut |_| {}).unwrap()[0].ids, ids);
+    for on_cpu in [false, true] {
+        assert_eq!(labels_by(&toy, &views, size, &config, on_cpu, &mut |_| {}).unwrap()[0].ids, ids);
     }
 }
 
@@ -133,11 +133,11 @@ fn bands_of_rows_give_the_labels_of_the_plain_sum() {
         let plain = labels_by(&toy, &views, size, &config(), false, &mut |_| {}).unwrap();
         assert_eq!(plain.len(), 2);
         assert_ne!(plain[0], plain[1]);
-        for on_host in [false, true] {
-            assert_eq!(labels_by(&toy, &views, size, &banded, on_host, &mut |_| {}).unwrap(), plain);
-            assert_eq!(labels_by(&toy, &views, size, &config(), on_host, &mut |_| {}).unwrap(), plain);
+        for on_cpu in [false, true] {
+            assert_eq!(labels_by(&toy, &views, size, &banded, on_cpu, &mut |_| {}).unwrap(), plain);
+            assert_eq!(labels_by(&toy, &views, size, &config(), on_cpu, &mut |_| {}).unwrap(), plain);
         }
-        let by = |config: &InferConfig, on_host| probabilities_by(&toy, &views, size, config, on_host).unwrap();
+        let by = |config: &InferConfig, on_cpu| probabilities_by(&toy, &views, size, config, on_cpu).unwrap();
         let plain = by(&config(), false);
         for other in [by(&banded, false), by(&banded, true), by(&config(), true)] {
             assert!(distance(other, plain.clone()) < 1e-6);
@@ -160,8 +160,8 @@ fn ties_go_to_the_lowest_class() {
         }
     }
     let views = [View::of_tensor(noise(1, [1, 3, 8, 8]), false)];
-    for on_host in [false, true] {
-        assert_eq!(labels_by(&Flat, &views, (8, 8), &config(), on_host, &mut |_| {}).unwrap()[0].ids, [0; 64]);
+    for on_cpu in [false, true] {
+        assert_eq!(labels_by(&Flat, &views, (8, 8), &config(), on_cpu, &mut |_| {}).unwrap()[0].ids, [0; 64]);
     }
     assert!(values(probabilities(&Flat, &views, (8, 8), &config()).unwrap()).iter().all(|p| (p - 0.025).abs() < 1e-6));
 }
@@ -204,8 +204,8 @@ fn votes_are_added_as_they_are() {
     let maps = resize(answer.maps.permute([0, 3, 1, 2]), size, Mode::Bilinear, false).permute([0, 2, 3, 1]);
     let expected = SegLogits { maps, votes: answer.votes }.scores().permute([0, 3, 1, 2]);
     let expected = expected.clone() / expected.sum_dim(1);
-    for on_host in [false, true] {
-        let ours = probabilities_by(&network, &one, size, &whole, on_host).unwrap();
+    for on_cpu in [false, true] {
+        let ours = probabilities_by(&network, &one, size, &whole, on_cpu).unwrap();
         assert!(distance(ours, expected.clone()) < 1e-6);
     }
     let many = [
@@ -215,9 +215,9 @@ fn votes_are_added_as_they_are() {
     ];
     for config in [config(), InferConfig { logits_mb: 0, ..config() }, whole] {
         for views in [&many[..], &many[1..2]] {
-            let by = |on_host| probabilities_by(&network, views, size, &config, on_host).unwrap();
+            let by = |on_cpu| probabilities_by(&network, views, size, &config, on_cpu).unwrap();
             assert!(distance(by(false), by(true)) < 1e-6);
-            let labels = |on_host| labels_by(&network, views, size, &config, on_host, &mut |_| {}).unwrap();
+            let labels = |on_cpu| labels_by(&network, views, size, &config, on_cpu, &mut |_| {}).unwrap();
             assert_eq!(labels(false), labels(true));
             let best = by(true).argmax(1).try_into_vec_as::<i32>().unwrap();
             let best: Vec<u8> = best.into_iter().map(|id| id as u8).collect();
@@ -249,11 +249,11 @@ fn logits_that_are_no_numbers_are_an_error() {
     for mode in [InferMode::Slide, InferMode::Whole] {
         let config = InferConfig { mode, ..config() };
         let views = [View::of_tensor(noise(1, [1, 3, 20, 40]), false)];
-        for (votes, on_host) in [(false, false), (false, true), (true, false), (true, true)] {
+        for (votes, on_cpu) in [(false, false), (false, true), (true, false), (true, true)] {
             let found = |value| {
                 let network = Broken(value, votes);
-                let labels = labels_by(&network, &views, (20, 40), &config, on_host, &mut |_| {}).map(drop);
-                let probabilities = probabilities_by(&network, &views, (20, 40), &config, on_host).map(drop);
+                let labels = labels_by(&network, &views, (20, 40), &config, on_cpu, &mut |_| {}).map(drop);
+                let probabilities = probabilities_by(&network, &views, (20, 40), &config, on_cpu).map(drop);
                 assert_eq!(labels.is_err(), probabilities.is_err());
                 labels
             };

@@ -41,10 +41,10 @@ impl Network for Toy {
         let ([b, _, h, w], device) = (images.dims(), images.device());
         self.largest.fetch_max(b, Ordering::Relaxed);
         self.seen.fetch_add(b, Ordering::Relaxed);
-        let centre = images.clone().mean_dim(2).mean_dim(3); // [b, 3, 1, 1]
+        let center = images.clone().mean_dim(2).mean_dim(3); // [b, 3, 1, 1]
         let (gh, gw) = (h.div_ceil(PATCH), w.div_ceil(PATCH));
         let padded = Tensor::zeros([b, 3, gh * PATCH, gw * PATCH], &device);
-        let padded = padded.slice_assign([0..b, 0..3, 0..h, 0..w], images - centre);
+        let padded = padded.slice_assign([0..b, 0..3, 0..h, 0..w], images - center);
         let patches = padded.reshape([b, 3, gh, PATCH, gw, PATCH]).mean_dim(5).mean_dim(3); // [b, 3, gh, 1, gw, 1]
         let pooled = patches.reshape([b, 3, gh, gw]).permute([0, 2, 3, 1]); // [b, gh, gw, 3]
         let weight = TensorData::new(self.weight.clone(), [1, 1, 3, self.classes]);

@@ -10,14 +10,14 @@ use crate::loader::preprocess::Preprocess;
 /// One look at an image (or at a batch of equally large ones).
 #[derive(Clone, Debug)]
 pub struct View<'a> {
-    source: Source<'a>,
+    source: ViewSource<'a>,
     /// Whether the answer must be mirrored back.
     flipped: bool,
 }
 
 #[expect(clippy::large_enum_variant, reason = "an image has a handful of views")]
 #[derive(Clone, Debug)]
-enum Source<'a> {
+enum ViewSource<'a> {
     /// [b, 3, h, w], ready.
     Tensor(Tensor<4>),
     /// Bytes, of which each window is resized, mirrored and normalised when it is asked for: a large image takes four
@@ -28,7 +28,7 @@ enum Source<'a> {
 impl<'a> View<'a> {
     /// Looks at `images` [b, 3, h, w], normalised, already mirrored if `flipped`.
     pub fn of_tensor(images: Tensor<4>, flipped: bool) -> Self {
-        Self { source: Source::Tensor(images), flipped }
+        Self { source: ViewSource::Tensor(images), flipped }
     }
 
     /// Looks at an image resized to `size` (height, width), and mirrored if `flipped`.
@@ -39,7 +39,7 @@ impl<'a> View<'a> {
         preprocess: &'a Preprocess,
         device: &'a Device,
     ) -> Self {
-        Self { source: Source::Image { image, size, preprocess, device }, flipped }
+        Self { source: ViewSource::Image { image, size, preprocess, device }, flipped }
     }
 
     /// Whether the answer must be mirrored back.
@@ -55,24 +55,24 @@ impl<'a> View<'a> {
     /// The number of images.
     pub(super) fn batch(&self) -> usize {
         match &self.source {
-            Source::Tensor(images) => images.dims()[0],
-            Source::Image { .. } => 1,
+            ViewSource::Tensor(images) => images.dims()[0],
+            ViewSource::Image { .. } => 1,
         }
     }
 
     /// Height and width.
     pub(crate) fn size(&self) -> (usize, usize) {
         match &self.source {
-            Source::Tensor(images) => (images.dims()[2], images.dims()[3]),
-            Source::Image { size, .. } => *size,
+            ViewSource::Tensor(images) => (images.dims()[2], images.dims()[3]),
+            ViewSource::Image { size, .. } => *size,
         }
     }
 
     /// Where the network looks at it.
     pub(super) fn device(&self) -> Device {
         match &self.source {
-            Source::Tensor(images) => images.device(),
-            Source::Image { device, .. } => (*device).clone(),
+            ViewSource::Tensor(images) => images.device(),
+            ViewSource::Image { device, .. } => (*device).clone(),
         }
     }
 
@@ -81,9 +81,11 @@ impl<'a> View<'a> {
         let (rows, columns) = self.size();
         match &self.source {
             // The whole image needs no copy.
-            Source::Tensor(images) if (height, width) == (rows, columns) => images.clone(),
-            Source::Tensor(images) => images.clone().slice([0..images.dims()[0], 0..3, y..y + height, x..x + width]),
-            Source::Image { image, preprocess, device, .. } => {
+            ViewSource::Tensor(images) if (height, width) == (rows, columns) => images.clone(),
+            ViewSource::Tensor(images) => {
+                images.clone().slice([0..images.dims()[0], 0..3, y..y + height, x..x + width])
+            }
+            ViewSource::Image { image, preprocess, device, .. } => {
                 let x = if self.flipped { columns - x - width } else { x };
                 let mut part = resize_image(image, (columns, rows), Window { x, y, width, height });
                 if self.flipped {

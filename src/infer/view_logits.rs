@@ -7,7 +7,7 @@ use burn::tensor::{Tensor, activation::softmax};
 use crate::error::Result;
 use crate::infer::bands::{Bands, axis};
 use crate::infer::config::InferConfig;
-use crate::infer::postprocess::HostViewLogits;
+use crate::infer::postprocess::CpuViewLogits;
 use crate::infer::view::View;
 use crate::infer::{Network, not_finite, shares};
 use crate::layers::resize::{Axis, along_height, along_width};
@@ -44,18 +44,18 @@ impl<'a> MultiViewLogits<'a> {
     }
 
     /// The views with their windows over some output rows, in host memory.
-    pub(super) fn fetch(&mut self, rows: Range<usize>) -> Result<Vec<HostViewLogits>> {
+    pub(super) fn fetch(&mut self, rows: Range<usize>) -> Result<Vec<CpuViewLogits>> {
         let fetch = |view_logits: &mut ViewLogits| {
-            view_logits.bands.reach(view_logits.vertical.sources(rows.clone()));
-            HostViewLogits::fetch(&view_logits.bands, view_logits.size, view_logits.flipped)
+            view_logits.bands.advance_to(view_logits.vertical.sources(rows.clone()));
+            CpuViewLogits::fetch(&view_logits.bands, view_logits.size, view_logits.flipped)
         };
         self.views_logits.iter_mut().map(fetch).collect()
     }
 
-    /// Fails if the network said of a window in reach what is no number.
+    /// Fails if the network said of a window in reach what is not a number.
     pub(super) fn check(&self) -> Result<()> {
         for answer in
-            self.views_logits.iter().flat_map(|view_logits| view_logits.bands.live()).flat_map(|row| &row.grids)
+            self.views_logits.iter().flat_map(|view_logits| view_logits.bands.window_rows()).flat_map(|row| &row.grids)
         {
             let finite = answer.maps.clone().is_finite().all();
             let finite = match &answer.votes {

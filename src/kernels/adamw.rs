@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use crate::kernels::bridge::{on_cpu, values};
-use crate::kernels::simd::vectorised;
+use crate::kernels::simd::vectorized;
 
 /// The numbers of an AdamW step (Loshchilov & Hutter, 2019), as in `torch.optim.AdamW`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -106,7 +106,7 @@ fn whole(x: FlexTensor) -> FlexTensor {
     if is_whole { x } else { x.to_contiguous() }
 }
 
-vectorised! {
+vectorized! {
     fn update(param: &mut [f32], grad: &[f32], mean: &mut [f32], square: &mut [f32], f: Factors) {
         for (((param, grad), mean), square) in param.iter_mut().zip(grad).zip(mean).zip(square) {
             *mean += f.take * (grad - *mean);

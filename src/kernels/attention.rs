@@ -10,10 +10,10 @@ use burn::tensor::Tensor;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::kernels::bridge::{Kernel, Operands, SharedBuffer, on_cpu, run, tensor, uninitialised, values, written};
+use crate::kernels::bridge::{Kernel, Operands, SharedBuffer, on_cpu, run, tensor, uninitialized, values, written};
 use crate::kernels::count;
 use crate::kernels::matmul::{Panels, Precision, Product, Threads, View, precision, rewrite};
-use crate::kernels::simd::{sum2, vectorised};
+use crate::kernels::simd::{sum2, vectorized};
 use crate::kernels::vector::{exp2, largest, load, put, starts, vectors, within};
 use crate::kernels::{softmax, vector};
 
@@ -61,8 +61,8 @@ impl Kernel for Attention {
         let extent = Extent::of(&inputs[0], self.heads);
         let Extent { batch, heads, tokens, d } = extent;
         let qkv = values(&inputs[0]);
-        let mut y = uninitialised(batch * tokens * heads * d);
-        let mut log_sums = uninitialised(if keep { batch * heads * tokens } else { 0 });
+        let mut y = uninitialized(batch * tokens * heads * d);
+        let mut log_sums = uninitialized(if keep { batch * heads * tokens } else { 0 });
         let (out, sums_out) = (SharedBuffer::new(&mut y), SharedBuffer::new(&mut log_sums));
         // A task takes a head, or where there are too few, some of its queries; either way it packs keys and values once.
         let (all, tiles) = (batch * heads, tokens.div_ceil(QUERIES));
@@ -103,7 +103,7 @@ impl Kernel for Attention {
         let Extent { batch, heads, tokens, d } = extent;
         let [qkv, y, log_sums] = [0, 1, 2].map(|i| values(&saved[i]));
         let dy = values(&grad);
-        let mut dqkv = uninitialised(qkv.len());
+        let mut dqkv = uninitialized(qkv.len());
         let out = SharedBuffer::new(&mut dqkv);
         let (chunks, length) = chunks(tokens);
         // Each task owns some keys of a head, and adds up its share of the queries' gradient on its own.
@@ -297,7 +297,7 @@ fn backward(
     }
     refill(&mut tile.dk, keys * d, 0.0);
     refill(&mut tile.dv, keys * d, 0.0);
-    let mut dq = uninitialised(tokens * d);
+    let mut dq = uninitialized(tokens * d);
     for first in (0..tokens).step_by(QUERIES) {
         let count = QUERIES.min(tokens - first);
         let (q, grad) = (extent.part(qkv, head, 0, first, count), extent.rows(dy, head, first, count));
@@ -322,7 +322,7 @@ fn backward(
     unsafe { written(dq) }
 }
 
-vectorised! {
+vectorized! {
     /// The dot products of the rows of two matrices.
     fn row_products(a: &[f32], b: &[f32], d: usize, stride: usize, products: &mut [f32]) {
         for (i, product) in products.iter_mut().enumerate() {

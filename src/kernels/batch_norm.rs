@@ -4,7 +4,7 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{Tensor, TensorData, activation};
 
-use crate::kernels::bridge::{Kernel, Operands, on_cpu, run, tensor, uninitialised, values, written};
+use crate::kernels::bridge::{Kernel, Operands, on_cpu, run, tensor, uninitialized, values, written};
 use crate::kernels::moments::{Affine, channel_moments};
 
 /// Normalises each channel of `x [b, h, w, c]` over all pixels of the batch: `(x - mean) / sqrt(variance + eps) * weight + bias`, with
@@ -125,8 +125,8 @@ impl Kernel for BatchNorm {
     fn forward(&self, inputs: Vec<FlexTensor>, keep: bool) -> (FlexTensor, Vec<FlexTensor>) {
         let [x, weight, bias] = [0, 1, 2].map(|i| values(&inputs[i]));
         let [means, scales] = self.moments(&inputs);
-        let mut y = uninitialised(x.len());
-        Affine { means: &means, scales: &scales, weight, bias, relu: self.relu }.normalise(x, &mut y);
+        let mut y = uninitialized(x.len());
+        Affine { means: &means, scales: &scales, weight, bias, relu: self.relu }.normalize(x, &mut y);
         // SAFETY: all of it has been normalised.
         let y = tensor(unsafe { written(y) }, inputs[0].shape());
         (y, if keep { inputs } else { Vec::new() })
@@ -144,7 +144,7 @@ impl Kernel for BatchNorm {
             let mean = |sums: &[f64]| -> Vec<f32> {
                 sums.iter().zip(weight).map(|(sum, w)| (sum * f64::from(*w) * share) as f32).collect()
             };
-            let mut dx = uninitialised(x.len());
+            let mut dx = uninitialized(x.len());
             affine.input_gradient(x, dy, [&mean(&products), &mean(&sums)], &mut dx);
             // SAFETY: all of it has been written.
             tensor(unsafe { written(dx) }, saved[0].shape())

@@ -108,7 +108,7 @@ fn tracked<C: CheckpointStrategy, const N: usize>(
         let inputs = inputs.into_iter().map(|input| contiguous(input.into_primitive())).collect();
         kernel.forward(inputs, keep)
     };
-    match Step(kernel.clone()).prepare::<C>(nodes).compute_bound().stateful() {
+    match BackwardStep(kernel.clone()).prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(prep) => {
             let (output, saved) = values(true);
             count::note_kept(&saved);
@@ -119,9 +119,9 @@ fn tracked<C: CheckpointStrategy, const N: usize>(
 }
 
 #[derive(Debug)]
-struct Step(Arc<dyn Kernel>);
+struct BackwardStep(Arc<dyn Kernel>);
 
-impl<const N: usize> Backward<Flex, N> for Step {
+impl<const N: usize> Backward<Flex, N> for BackwardStep {
     type State = Vec<FlexTensor>;
 
     fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
@@ -153,14 +153,14 @@ pub(super) fn tensor(values: Vec<f32>, shape: impl Into<burn::tensor::Shape>) ->
 }
 
 /// A buffer for `len` values that are all going to be written; saves filling it with zeros first.
-pub(super) fn uninitialised(len: usize) -> Vec<MaybeUninit<f32>> {
+pub(super) fn uninitialized(len: usize) -> Vec<MaybeUninit<f32>> {
     let mut buffer = Vec::with_capacity(len);
     // SAFETY: the capacity is `len`, and uninitialised is a valid state of `MaybeUninit`.
     unsafe { buffer.set_len(len) };
     buffer
 }
 
-/// The values written into an [`uninitialised`] buffer.
+/// The values written into an [`uninitialized`] buffer.
 ///
 /// # Safety
 /// Every element has been written.
@@ -170,7 +170,7 @@ pub(super) unsafe fn written(buffer: Vec<MaybeUninit<f32>>) -> Vec<f32> {
     unsafe { Vec::from_raw_parts(buffer.as_mut_ptr().cast(), buffer.len(), buffer.capacity()) }
 }
 
-/// An [`uninitialised`] buffer that several tasks write into, each in places of its own.
+/// An [`uninitialized`] buffer that several tasks write into, each in places of its own.
 #[derive(Clone, Copy)]
 pub(super) struct SharedBuffer {
     start: *mut MaybeUninit<f32>,

@@ -8,7 +8,7 @@ use burn::tensor::{Tensor, activation};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::kernels::bridge::{Kernel, Operands, on_cpu, run, tensor, uninitialised, values, written};
+use crate::kernels::bridge::{Kernel, Operands, on_cpu, run, tensor, uninitialized, values, written};
 use crate::kernels::vector::{load, normal, put, starts, store, vectors};
 
 /// The exact GELU of Hendrycks & Gimpel (2016): x Φ(x) with the error function, not its tanh approximation.
@@ -31,7 +31,7 @@ impl Kernel for Gelu {
     fn forward(&self, mut inputs: Vec<FlexTensor>, keep: bool) -> (FlexTensor, Vec<FlexTensor>) {
         let x = inputs.swap_remove(0);
         let source = values(&x);
-        let mut y = uninitialised(source.len());
+        let mut y = uninitialized(source.len());
         y.par_chunks_mut(CHUNK).zip(source.par_chunks(CHUNK)).for_each(|(y, x)| vectors(Forward(x, y)));
         // SAFETY: the chunks cover the output, and `forward` writes all of its chunk.
         let y = tensor(unsafe { written(y) }, x.shape());
@@ -45,7 +45,7 @@ impl Kernel for Gelu {
 
 /// The gradient of GELU's input x, given that of its output.
 pub(super) fn gradient(x: &[f32], dy: &[f32]) -> Vec<f32> {
-    let mut dx = uninitialised(x.len());
+    let mut dx = uninitialized(x.len());
     let chunks = dx.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).zip(dy.par_chunks(CHUNK));
     chunks.for_each(|((dx, x), dy)| vectors(Backward { x, dy, dx }));
     // SAFETY: the chunks cover it, and `backward` writes all of its chunk.

@@ -7,7 +7,7 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::{Tensor, activation};
 
-use crate::kernels::bridge::{Kernel, Operands, on_cpu, run, tensor, uninitialised, values, written};
+use crate::kernels::bridge::{Kernel, Operands, on_cpu, run, tensor, uninitialized, values, written};
 use crate::kernels::moments::{Affine, channel_moments};
 
 /// Group normalisation (Wu and He, 2018): `(x - mean) / sqrt(variance + eps) * weight + bias` for `x [b, h, w, c]`, with
@@ -39,9 +39,9 @@ pub(crate) fn reference(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>, groups
     let [b, h, w, c] = x.dims();
     let x = x.reshape([b, h * w, groups, c / groups]);
     let mean = |x: Tensor<4>| x.mean_dim(3).mean_dim(1); // [b, 1, groups, 1]
-    let centred = x.clone() - mean(x);
-    let variance = mean(centred.clone().powi_scalar(2));
-    let unit = (centred / (variance + eps).sqrt()).reshape([b, h, w, c]);
+    let centered = x.clone() - mean(x);
+    let variance = mean(centered.clone().powi_scalar(2));
+    let unit = (centered / (variance + eps).sqrt()).reshape([b, h, w, c]);
     unit * weight.unsqueeze() + bias.unsqueeze()
 }
 
@@ -57,11 +57,11 @@ impl Kernel for GroupNorm {
         let (x, weight, bias) = (values(&inputs[0]), values(&inputs[1]), values(&inputs[2]));
         let shape = inputs[0].shape();
         let (samples, c) = (shape[0], shape[3]);
-        let mut y = uninitialised(x.len());
+        let mut y = uninitialized(x.len());
         let mut moments = Vec::with_capacity(samples * 2 * c);
         for (y, x) in y.chunks_exact_mut(x.len() / samples).zip(x.chunks_exact(x.len() / samples)) {
             let [means, scales] = self.moments(x, c);
-            Affine { means: &means, scales: &scales, weight, bias, relu: self.relu }.normalise(x, y);
+            Affine { means: &means, scales: &scales, weight, bias, relu: self.relu }.normalize(x, y);
             moments.extend(means.into_iter().chain(scales));
         }
         // SAFETY: the samples are all of it.
@@ -76,7 +76,7 @@ impl Kernel for GroupNorm {
         let (dy, shape) = (values(&grad), grad.shape());
         let (samples, pixels, c) = (shape[0], shape[1] * shape[2], shape[3]);
         let size = c / self.groups;
-        let mut dx = uninitialised(if wanted[0] { x.len() } else { 0 });
+        let mut dx = uninitialized(if wanted[0] { x.len() } else { 0 });
         let (mut dw, mut db) = (vec![0.0f64; c], vec![0.0f64; c]);
         for sample in 0..samples {
             let all = sample * pixels * c..(sample + 1) * pixels * c;

@@ -8,8 +8,8 @@ use burn::tensor::Tensor;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::kernels::bridge::{Kernel, Operands, SharedBuffer, on_cpu, run, tensor, uninitialised, values, written};
-use crate::kernels::drop_path::{by_sample, factor_of};
+use crate::kernels::bridge::{Kernel, Operands, SharedBuffer, on_cpu, run, tensor, uninitialized, values, written};
+use crate::kernels::drop_path_scale::{by_sample, scale_of};
 use crate::kernels::vector::{accumulate, load, normal, put, starts, store, vectors, within};
 use crate::kernels::{gelu, vector};
 
@@ -62,9 +62,9 @@ fn apply<const D: usize>(
 
 /// The composition of tensor operations that [`layer_norm`] stands for.
 pub(crate) fn reference<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<D> {
-    let centred = x.clone() - x.mean_dim(D - 1);
-    let variance = centred.clone().powi_scalar(2).mean_dim(D - 1);
-    centred / (variance + eps).sqrt() * weight.unsqueeze() + bias.unsqueeze()
+    let centered = x.clone() - x.mean_dim(D - 1);
+    let variance = centered.clone().powi_scalar(2).mean_dim(D - 1);
+    centered / (variance + eps).sqrt() * weight.unsqueeze() + bias.unsqueeze()
 }
 
 /// Rows a task works on; fixed, so that sums over rows always add up in the same order.
@@ -103,16 +103,16 @@ impl Kernel for LayerNorm {
         let (x, w, b) = (values(&inputs[0]), values(&inputs[1]), values(&inputs[2]));
         let residual = inputs.get(3).map(values);
         let c = w.len();
-        let factor = factor_of(self.factors.as_deref(), x.len() / c);
-        let mut y = uninitialised(x.len());
+        let factor = scale_of(self.factors.as_deref(), x.len() / c);
+        let mut y = uninitialized(x.len());
         let mut moments = vec![0.0; x.len() / c * 2];
         let tasks = y.par_chunks_mut(ROWS * c).zip(x.par_chunks(ROWS * c)).zip(moments.par_chunks_mut(ROWS * 2));
         tasks.enumerate().with_min_len(tasks_at_once(c)).for_each(|(task, ((y, x), moments))| {
             let rows = y.chunks_exact_mut(c).zip(x.chunks_exact(c)).zip(moments.chunks_exact_mut(2));
             for (i, ((y, x), moments)) in rows.enumerate() {
                 let row = task * ROWS + i;
-                let branch = residual.map(|residual| (factor(row), &residual[row * c..][..c]));
-                vectors(Forward { x, w, b, eps: self.eps, gelu: self.gelu, branch, moments, y });
+                let scaled_residual = residual.map(|residual| (factor(row), &residual[row * c..][..c]));
+                vectors(Forward { x, w, b, eps: self.eps, gelu: self.gelu, scaled_residual, moments, y });
             }
         });
         // SAFETY: the chunks cover the output, and `forward` writes all of its row.
@@ -134,10 +134,10 @@ impl Kernel for LayerNorm {
         let dy = values(&grad);
         let c = w.len();
         let affine = wanted[1] || wanted[2];
-        let branch = wanted.len() > 3;
-        let factor = factor_of(self.factors.as_deref(), x.len() / c);
-        let mut dx = uninitialised(x.len());
-        let mut dr = uninitialised(if branch && self.gelu { x.len() } else { 0 });
+        let has_residual = wanted.len() > 3;
+        let factor = scale_of(self.factors.as_deref(), x.len() / c);
+        let mut dx = uninitialized(x.len());
+        let mut dr = uninitialized(if has_residual && self.gelu { x.len() } else { 0 });
         let dr_out = SharedBuffer::new(&mut dr);
         let tasks = dx.par_chunks_mut(ROWS * c).zip(x.par_chunks(ROWS * c)).zip(dy.par_chunks(ROWS * c));
         let partial: Vec<Vec<f32>> = tasks
@@ -150,14 +150,14 @@ impl Kernel for LayerNorm {
                 for (i, ((dx, x), dy)) in rows.enumerate() {
                     let row = task * ROWS + i;
                     let moments = [moments[2 * row], moments[2 * row + 1]];
-                    let branch = branch.then(|| {
+                    let residual_row = has_residual.then(|| {
                         let residual = residual.map_or(&[][..], |residual| &residual[row * c..][..c]);
                         // SAFETY: each task has rows of its own.
                         let dr = if self.gelu { unsafe { dr_out.slice(row * c, c) } } else { &mut [] };
-                        Branch { factor: factor(row), residual, gradient: dr }
+                        ResidualRow { factor: factor(row), residual, gradient: dr }
                     });
                     let (sums, scratch) = (&mut sums[..], &mut scratch[..]);
-                    vectors(Backward { x, dy, w, b, moments, gelu: self.gelu, branch, dx, sums, scratch });
+                    vectors(Backward { x, dy, w, b, moments, gelu: self.gelu, residual_row, dx, sums, scratch });
                 }
                 sums
             })
@@ -174,7 +174,7 @@ impl Kernel for LayerNorm {
             }
             (grads[1], grads[2]) = (Some(tensor(dw, [c])), Some(tensor(db, [c])));
         }
-        if branch {
+        if has_residual {
             // SAFETY: with GELU every row has been written.
             grads.push(Some(if self.gelu { tensor(unsafe { written(dr) }, grad.shape()) } else { grad }));
         }
@@ -182,14 +182,14 @@ impl Kernel for LayerNorm {
     }
 }
 
-/// One row; `moments` gets its mean and reciprocal standard deviation. A branch is a factor and a residual.
+/// One row; `moments` gets its mean and reciprocal standard deviation. `scaled_residual`: a factor and a residual.
 struct Forward<'a> {
     x: &'a [f32],
     w: &'a [f32],
     b: &'a [f32],
     eps: f32,
     gelu: bool,
-    branch: Option<(f32, &'a [f32])>,
+    scaled_residual: Option<(f32, &'a [f32])>,
     moments: &'a mut [f32],
     y: &'a mut [MaybeUninit<f32>],
 }
@@ -199,7 +199,7 @@ impl WithSimd for Forward<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { x, w, b, eps, gelu, branch, moments, y } = self;
+        let Self { x, w, b, eps, gelu, scaled_residual, moments, y } = self;
         let c = x.len();
         let (mut sum, mut squares) = (simd.splat_f32s(0.0), simd.splat_f32s(0.0));
         for at in starts(simd, c) {
@@ -208,15 +208,15 @@ impl WithSimd for Forward<'_> {
         let mean = vector::sum(simd, sum) / c as f32;
         let means = simd.splat_f32s(mean);
         for at in starts(simd, c) {
-            let centred = within(simd, c, at, simd.sub_f32s(load(simd, x, at), means));
-            squares = simd.mul_add_f32s(centred, centred, squares);
+            let centered = within(simd, c, at, simd.sub_f32s(load(simd, x, at), means));
+            squares = simd.mul_add_f32s(centered, centered, squares);
         }
         let scale = 1.0 / (vector::sum(simd, squares) / c as f32 + eps).sqrt();
         let scales = simd.splat_f32s(scale);
         for at in starts(simd, c) {
             let unit = simd.mul_f32s(simd.sub_f32s(load(simd, x, at), means), scales);
             let mut z = simd.mul_add_f32s(unit, load(simd, w, at), load(simd, b, at));
-            if let Some((factor, residual)) = branch {
+            if let Some((factor, residual)) = scaled_residual {
                 z = simd.mul_add_f32s(simd.splat_f32s(factor), z, load(simd, residual, at));
             }
             if gelu {
@@ -230,7 +230,7 @@ impl WithSimd for Forward<'_> {
 }
 
 /// A row of a residual branch on the way back.
-struct Branch<'a> {
+struct ResidualRow<'a> {
     factor: f32,
     /// Empty without GELU.
     residual: &'a [f32],
@@ -246,7 +246,7 @@ struct Backward<'a> {
     b: &'a [f32],
     moments: [f32; 2],
     gelu: bool,
-    branch: Option<Branch<'a>>,
+    residual_row: Option<ResidualRow<'a>>,
     dx: &'a mut [MaybeUninit<f32>],
     sums: &'a mut [f32],
     scratch: &'a mut [f32],
@@ -257,7 +257,7 @@ impl WithSimd for Backward<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { x, dy, w, b, moments, gelu, mut branch, dx, sums, scratch } = self;
+        let Self { x, dy, w, b, moments, gelu, mut residual_row, dx, sums, scratch } = self;
         let c = x.len();
         let (dw, db) = sums.split_at_mut(sums.len() / 2);
         let [mean, scale] = moments.map(|value| simd.splat_f32s(value));
@@ -269,17 +269,17 @@ impl WithSimd for Backward<'_> {
             let unit = simd.mul_f32s(simd.sub_f32s(load(simd, x, at), mean), scale);
             if gelu {
                 let mut z = simd.mul_add_f32s(unit, w, load(simd, b, at));
-                if let Some(branch) = &branch {
-                    z = simd.mul_add_f32s(simd.splat_f32s(branch.factor), z, load(simd, branch.residual, at));
+                if let Some(row) = &residual_row {
+                    z = simd.mul_add_f32s(simd.splat_f32s(row.factor), z, load(simd, row.residual, at));
                 }
                 let (density, cumulative) = normal(simd, z);
                 dz = simd.mul_f32s(dz, simd.mul_add_f32s(z, density, cumulative));
-                if let Some(branch) = &mut branch {
-                    store(simd, branch.gradient, at, dz);
+                if let Some(row) = &mut residual_row {
+                    store(simd, row.gradient, at, dz);
                 }
             }
-            if let Some(branch) = &branch {
-                dz = simd.mul_f32s(dz, simd.splat_f32s(branch.factor));
+            if let Some(row) = &residual_row {
+                dz = simd.mul_f32s(dz, simd.splat_f32s(row.factor));
             }
             if !dw.is_empty() {
                 accumulate(simd, dw, at, simd.mul_f32s(dz, unit));

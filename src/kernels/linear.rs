@@ -5,12 +5,12 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use crate::kernels::bridge::{Kernel, Operands, SharedBuffer, on_cpu, run, tensor, uninitialised, values, written};
+use crate::kernels::bridge::{Kernel, Operands, SharedBuffer, on_cpu, run, tensor, uninitialized, values, written};
 use crate::kernels::count;
-use crate::kernels::drop_path::{by_sample, factor_of};
+use crate::kernels::drop_path_scale::{by_sample, scale_of};
 use crate::kernels::gelu;
 use crate::kernels::matmul::{Precision, Product, Threads, View, precision};
-use crate::kernels::simd::vectorised;
+use crate::kernels::simd::vectorized;
 
 /// x Wᵀ + b over the last axis: `x [.., i]`, `weight [o, i]` (torch's layout), `bias [o]` to `[.., o]`.
 pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
@@ -144,7 +144,7 @@ impl Linear {
             Then::Add { factors } => factors.as_deref(),
             _ => None,
         };
-        factor_of(factors, rows)
+        scale_of(factors, rows)
     }
 }
 
@@ -155,10 +155,10 @@ impl Kernel for Linear {
         let bias = self.bias.then(|| values(&inputs[2]));
         let residual = inputs.get(self.residual()).map(values);
         let scale = self.scaled.then(|| values(&inputs[self.residual() + 1]));
-        let mut y = uninitialised(rows * outputs);
+        let mut y = uninitialized(rows * outputs);
         // The values between, where the gradient needs them.
         let between = keep && (matches!(self.then, Then::Gelu) || self.scaled);
-        let mut z = uninitialised(if between { rows * outputs } else { 0 });
+        let mut z = uninitialized(if between { rows * outputs } else { 0 });
         let z_out = SharedBuffer::new(&mut z);
         let factor = self.factor(rows);
         let weight = View::new(values(&inputs[1]), outputs, width, width);
@@ -215,7 +215,7 @@ impl Kernel for Linear {
             Then::Gelu => Some(gelu::gradient(z.unwrap_or_default(), values(&grad))),
             Then::Add { factors: None } if scale.is_none() => None,
             Then::Add { .. } => {
-                let mut dz = uninitialised(rows * outputs);
+                let mut dz = uninitialized(rows * outputs);
                 let tasks = dz.par_chunks_mut(ROWS * outputs).zip(values(&grad).par_chunks(ROWS * outputs)).enumerate();
                 tasks.for_each(|(task, (dz, dy))| {
                     let rows = dz.chunks_exact_mut(outputs).zip(dy.chunks_exact(outputs));
@@ -261,7 +261,7 @@ fn matrices(tensors: &[FlexTensor]) -> (&[f32], (usize, usize)) {
     (values(&tensors[0]), (shape[0], shape[1]))
 }
 
-vectorised! {
+vectorized! {
     fn add(y: &mut [f32], bias: &[f32]) {
         for (y, bias) in y.iter_mut().zip(bias) {
             *y += bias;
@@ -269,7 +269,7 @@ vectorised! {
     }
 }
 
-vectorised! {
+vectorized! {
     /// residual + factor · scale · y, into y.
     fn add_branch(y: &mut [f32], factor: f32, scale: Option<&[f32]>, residual: &[f32]) {
         match scale {

@@ -9,7 +9,7 @@ use burn::tensor::ops::MaxPoolOptions;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::kernels::bridge::{Kernel, Operands, on_cpu, run, tensor, uninitialised, values, written};
+use crate::kernels::bridge::{Kernel, Operands, on_cpu, run, tensor, uninitialized, values, written};
 use crate::kernels::vector::{load, store, vectors};
 
 /// The largest value of each 3x3 square with stride 2 and a border of one pixel: `[b, h, w, c]` to `[b, h / 2, w / 2, c]`, rounded up. As
@@ -83,8 +83,8 @@ impl Kernel for MaxPool {
     fn forward(&self, inputs: Vec<FlexTensor>, keep: bool) -> (FlexTensor, Vec<FlexTensor>) {
         let x = values(&inputs[0]);
         let ([b, _, _, c], [tall, wide]) = (self.x, self.size());
-        let mut y = uninitialised(b * tall * wide * c);
-        let mut which = uninitialised(if keep { y.len() } else { 0 });
+        let mut y = uninitialized(b * tall * wide * c);
+        let mut which = uninitialized(if keep { y.len() } else { 0 });
         let at_once = PIXELS.div_ceil(wide);
         if keep {
             let lines = y.par_chunks_exact_mut(wide * c).zip(which.par_chunks_exact_mut(wide * c)).enumerate();
@@ -102,7 +102,7 @@ impl Kernel for MaxPool {
     fn backward(&self, saved: Vec<FlexTensor>, grad: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
         let (which, dy) = (values(&saved[0]), values(&grad));
         let [_, _, w, c] = self.x;
-        let mut dx = uninitialised(self.x.iter().product());
+        let mut dx = uninitialized(self.x.iter().product());
         let lines = dx.par_chunks_exact_mut(w * c).enumerate().with_min_len(PIXELS.div_ceil(w));
         lines.for_each(|(line, dx)| vectors(GradientLine { pool: self, which, dy, line, dx }));
         // SAFETY: the lines are all of it.
@@ -138,7 +138,7 @@ impl WithSimd for Line<'_> {
                         let pixel = (image * h + 2 * row + r - pool.border()) * w + 2 * column + q - pool.border();
                         let value = load(simd, &x[pixel * c..][..c], at);
                         let tap = simd.splat_f32s((r * pool.side + q) as f32);
-                        // What is no number wins, and stays.
+                        // What is not a number wins, and stays.
                         let (keeps, number) = (simd.less_than_or_equal_f32s(value, best), simd.equal_f32s(best, best));
                         first = simd.select_f32s(number, simd.select_f32s(keeps, first, tap), first);
                         best = simd.select_f32s(number, simd.select_f32s(keeps, best, value), best);

@@ -12,7 +12,7 @@ mod bridge;
 mod conv;
 mod count;
 mod deformable;
-mod drop_path;
+mod drop_path_scale;
 mod gelu;
 mod group_norm;
 #[cfg(target_arch = "x86_64")]

@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-use crate::kernels::simd::{fma, vectorised};
+use crate::kernels::simd::{fma, vectorized};
 
 /// Pixels whose sums are in f32; fixed, so that sums over pixels always add up in the same order.
 const BAND: usize = 64;
@@ -80,11 +80,11 @@ impl Affine<'_> {
     }
 
     /// Normalises `[pixels, c]`.
-    pub(super) fn normalise(&self, x: &[f32], y: &mut [MaybeUninit<f32>]) {
+    pub(super) fn normalize(&self, x: &[f32], y: &mut [MaybeUninit<f32>]) {
         let (factors, task) = (self.factors(), task(self.means.len()));
         y.par_chunks_mut(task).zip(x.par_chunks(task)).for_each(|(y, x)| match self.relu {
-            true => normalise::<true>(x, self.means, &factors, self.bias, y),
-            false => normalise::<false>(x, self.means, &factors, self.bias, y),
+            true => normalize::<true>(x, self.means, &factors, self.bias, y),
+            false => normalize::<false>(x, self.means, &factors, self.bias, y),
         });
     }
 
@@ -138,7 +138,7 @@ impl Affine<'_> {
     }
 }
 
-vectorised! {
+vectorized! {
     /// The means of a band's channels, and after them their sums of squared distances.
     fn band_moments(x: &[f32], c: usize, moments: &mut [f32]) {
         moments.fill(0.0);
@@ -158,21 +158,21 @@ vectorised! {
     }
 }
 
-vectorised! {
-    fn normalise<const RELU: bool>(x: &[f32], means: &[f32], factors: &[f32], bias: &[f32], y: &mut [MaybeUninit<f32>]) {
+vectorized! {
+    fn normalize<const RELU: bool>(x: &[f32], means: &[f32], factors: &[f32], bias: &[f32], y: &mut [MaybeUninit<f32>]) {
         let c = means.len();
         let (factors, bias) = (&factors[..c], &bias[..c]);
         for (x, y) in x.chunks_exact(c).zip(y.chunks_exact_mut(c)) {
             for i in 0..c {
                 let value = fma::<FMA>(x[i] - means[i], factors[i], bias[i]);
-                // Not the larger of both, which may swallow what is no number.
+                // Not the larger of both, which may swallow what is not a number.
                 y[i].write(if RELU && value < 0.0 { 0.0 } else { value });
             }
         }
     }
 }
 
-vectorised! {
+vectorized! {
     /// Adds a band's sums of the gradient times the centred x, and of the gradient, to the two halves of `sums`.
     fn add_gradients<const RELU: bool>(x: &[f32], dy: &[f32], means: &[f32], factors: &[f32], bias: &[f32], sums: &mut [f32]) {
         let c = means.len();
@@ -181,10 +181,10 @@ vectorised! {
         let sums = &mut sums[..c];
         for (x, dy) in x.chunks_exact(c).zip(dy.chunks_exact(c)) {
             for i in 0..c {
-                let centred = x[i] - means[i];
-                let passes = !RELU || fma::<FMA>(centred, factors[i], bias[i]) > 0.0;
+                let centered = x[i] - means[i];
+                let passes = !RELU || fma::<FMA>(centered, factors[i], bias[i]) > 0.0;
                 let dy = if passes { dy[i] } else { 0.0 };
-                products[i] = fma::<FMA>(dy, centred, products[i]);
+                products[i] = fma::<FMA>(dy, centered, products[i]);
                 sums[i] += dy;
             }
         }
@@ -200,17 +200,17 @@ struct Lines<'a> {
     shifts: &'a [f32],
 }
 
-vectorised! {
+vectorized! {
     fn input_gradient<const RELU: bool>(x: &[f32], dy: &[f32], lines: &Lines, dx: &mut [MaybeUninit<f32>]) {
         let c = lines.means.len();
         let (means, factors, bias) = (lines.means, &lines.factors[..c], &lines.bias[..c]);
         let (slopes, shifts) = (&lines.slopes[..c], &lines.shifts[..c]);
         for ((x, dy), dx) in x.chunks_exact(c).zip(dy.chunks_exact(c)).zip(dx.chunks_exact_mut(c)) {
             for i in 0..c {
-                let centred = x[i] - means[i];
-                let passes = !RELU || fma::<FMA>(centred, factors[i], bias[i]) > 0.0;
+                let centered = x[i] - means[i];
+                let passes = !RELU || fma::<FMA>(centered, factors[i], bias[i]) > 0.0;
                 let dy = if passes { dy[i] } else { 0.0 };
-                dx[i].write(fma::<FMA>(dy, factors[i], fma::<FMA>(centred, slopes[i], shifts[i])));
+                dx[i].write(fma::<FMA>(dy, factors[i], fma::<FMA>(centered, slopes[i], shifts[i])));
             }
         }
     }

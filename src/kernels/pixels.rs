@@ -5,7 +5,7 @@ use std::f32::consts::LOG2_E;
 use pulp::{Simd, WithSimd};
 
 use crate::kernels::matmul::{Product, Threads, View};
-use crate::kernels::simd::{LANES, fma, largest, vectorised};
+use crate::kernels::simd::{LANES, fma, largest, vectorized};
 use crate::kernels::softmax::exponentials;
 use crate::kernels::vector;
 use crate::kernels::vector::{exp2, load, put, starts, vectors};
@@ -13,9 +13,9 @@ use crate::kernels::vector::{exp2, load, put, starts, vectors};
 /// A weighted source of an output.
 pub(crate) type Tap = (usize, f32);
 
-vectorised! {
+vectorized! {
     /// `a · wa + b · wb`; where `wb` is 0, `b` is not read.
-    pub(crate) fn blend(a: &[f32], wa: f32, b: &[f32], wb: f32, out: &mut [f32]) {
+    pub(crate) fn interpolate_rows(a: &[f32], wa: f32, b: &[f32], wb: f32, out: &mut [f32]) {
         if wb == 0.0 {
             for (out, a) in out.iter_mut().zip(a) {
                 *out = a * wa;
@@ -28,7 +28,7 @@ vectorised! {
     }
 }
 
-vectorised! {
+vectorized! {
     /// Adds to each pixel of `out [n, k]` the pixels of `row` that the first two taps of its place name.
     pub(crate) fn add_resampled(row: &[f32], k: usize, taps: &[[Tap; 4]], out: &mut [f32]) {
         for (out, taps) in out.chunks_exact_mut(k).zip(taps) {
@@ -41,24 +41,24 @@ vectorised! {
     }
 }
 
-vectorised! {
+vectorized! {
     /// The index of the largest of each pixel's values, of equals the first; 0 where none is a number.
     pub(crate) fn argmax(scores: &[f32], k: usize, ids: &mut [u8]) {
         for (scores, id) in scores.chunks_exact(k).zip(ids) {
             let peak = largest(scores);
             let mut first = [u32::MAX; LANES];
-            let mut look = |chunk: &[f32], start: usize| {
+            let mut find_first = |chunk: &[f32], start: usize| {
                 for (i, (first, score)) in first.iter_mut().zip(chunk).enumerate() {
                     let candidate = if *score == peak { (start + i) as u32 } else { u32::MAX };
                     *first = (*first).min(candidate);
                 }
             };
             for (j, chunk) in scores.as_chunks::<LANES>().0.iter().enumerate() {
-                look(chunk, j * LANES);
+                find_first(chunk, j * LANES);
             }
             match scores.last_chunk::<LANES>() {
-                Some(last) => look(last, k - LANES),
-                None => look(scores, 0),
+                Some(last) => find_first(last, k - LANES),
+                None => find_first(scores, 0),
             }
             let first = first.into_iter().fold(u32::MAX, u32::min);
             *id = if first == u32::MAX { 0 } else { first as u8 };
@@ -131,7 +131,7 @@ impl WithSimd for Sigmoid<'_> {
         let (one, least) = (simd.splat_f32s(1.0), simd.splat_f32s(-126.0));
         for at in starts(simd, self.0.len()) {
             let power = simd.mul_f32s(load(simd, self.0, at), simd.splat_f32s(LOG2_E));
-            // A logit so low that its sigmoid is no normal number counts for 0 in the end.
+            // A logit so low that its sigmoid is not a normal number counts for 0 in the end.
             let power = exp2(simd, simd.neg_f32s(simd.max_f32s(power, least)));
             put(simd, self.0, at, simd.div_f32s(one, simd.add_f32s(one, power)));
         }
@@ -249,7 +249,7 @@ mod tests {
     #[test]
     fn pixels_are_blended_and_added() {
         let mut row = [0.0; 4];
-        blend(&[1.0, 2.0, 3.0, 4.0], 0.5, &[f32::NAN; 4], 0.0, &mut row);
+        interpolate_rows(&[1.0, 2.0, 3.0, 4.0], 0.5, &[f32::NAN; 4], 0.0, &mut row);
         assert_eq!(row, [0.5, 1.0, 1.5, 2.0]);
         let mut out = [10.0; 4];
         let taps = [[(0, 0.25), (1, 0.75), (0, 0.0), (0, 0.0)], [(1, 1.0), (1, 0.0), (0, 0.0), (0, 0.0)]];

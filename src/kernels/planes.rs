@@ -9,7 +9,7 @@ use burn::backend::flex::FlexTensor;
 use crate::kernels::bridge::SharedBuffer;
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::interleave::{put_together, take_apart};
-use crate::kernels::simd::vectorised;
+use crate::kernels::simd::vectorized;
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::simd::{Level, level};
 
@@ -78,7 +78,7 @@ impl Planes {
     }
 }
 
-vectorised! {
+vectorized! {
     /// Packs a line of pixels that lie `stride` apart in `x`.
     fn pack_line<const J: usize>(x: &[f32], stride: usize, channels: usize, line: &mut [f32]) {
         #[cfg(target_arch = "x86_64")]
@@ -120,7 +120,7 @@ pub(super) fn lanes<const J: usize>(channels: &[f32]) -> [f32; BLOCK] {
     pixel
 }
 
-vectorised! {
+vectorized! {
     /// Unpacks a line of pixels to places that lie `stride` apart, from `first` on.
     pub(super) fn unpack_line<const J: usize>(row: &[f32], first: usize, stride: usize, channels: usize, out: SharedBuffer) {
         for (x, pixel) in row.chunks_exact(BLOCK).enumerate() {

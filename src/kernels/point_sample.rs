@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use crate::kernels::bilinear::{Corners, corners};
 use crate::kernels::bridge::{Kernel, Operands, on_cpu, run, tensor, values};
-use crate::kernels::simd::vectorised;
+use crate::kernels::simd::vectorized;
 
 /// The values `[r, p]` of `planes [r, h, w]` at `points [r, p, 2]`, or `[1, p, 2]` for the same points in all planes.
 ///
@@ -76,7 +76,7 @@ impl Kernel for PointSample {
     }
 }
 
-vectorised! {
+vectorized! {
     /// The values of a plane at its points.
     fn gather(plane: &[f32], points: &[f32], h: usize, w: usize, y: &mut [f32]) {
         for (y, [px, py]) in y.iter_mut().zip(points.as_chunks::<2>().0) {
@@ -86,7 +86,7 @@ vectorised! {
     }
 }
 
-vectorised! {
+vectorized! {
     /// Adds the points' gradients to the plane's.
     fn scatter(dy: &[f32], points: &[f32], h: usize, w: usize, dx: &mut [f32]) {
         for (dy, [px, py]) in dy.iter().zip(points.as_chunks::<2>().0) {

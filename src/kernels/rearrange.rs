@@ -7,7 +7,7 @@ use burn::tensor::Tensor;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::kernels::bridge::{Kernel, Operands, SharedBuffer, on_cpu, run, tensor, uninitialised, values, written};
+use crate::kernels::bridge::{Kernel, Operands, SharedBuffer, on_cpu, run, tensor, uninitialized, values, written};
 use crate::kernels::vector::{load, store, vectors};
 
 /// `x [b, h, w, c]` twice as large, every pixel four times, cropped at the end to the size of `skip [b, H, W, d]` and followed by its
@@ -66,7 +66,7 @@ impl Kernel for Upsample {
     fn forward(&self, inputs: Vec<FlexTensor>, _: bool) -> (FlexTensor, Vec<FlexTensor>) {
         let (x, skip) = (values(&inputs[0]), values(&inputs[1]));
         let ([b, tall, wide, d], c) = (self.skip, self.x[3]);
-        let mut y = uninitialised(b * tall * wide * (c + d));
+        let mut y = uninitialized(b * tall * wide * (c + d));
         if !y.is_empty() {
             let lines = y.par_chunks_exact_mut(wide * (c + d)).enumerate().with_min_len(lines_at_once(wide));
             lines.for_each(|(line, y)| {
@@ -84,8 +84,8 @@ impl Kernel for Upsample {
     fn backward(&self, _: Vec<FlexTensor>, grad: FlexTensor, wanted: &[bool]) -> Vec<Option<FlexTensor>> {
         let ([b, h, w, c], [_, tall, wide, d]) = (self.x, self.skip);
         let dy = values(&grad);
-        let mut dx = uninitialised(b * h * w * c);
-        let mut dskip = uninitialised(b * tall * wide * d);
+        let mut dx = uninitialized(b * h * w * c);
+        let mut dskip = uninitialized(b * tall * wide * d);
         let (dx_out, dskip_out) = (SharedBuffer::new(&mut dx), SharedBuffer::new(&mut dskip));
         (0..b * h).into_par_iter().with_min_len(lines_at_once(2 * w)).for_each(|line| {
             let (image, row) = (line / h, line % h);
@@ -179,7 +179,7 @@ impl Kernel for Squares {
     fn forward(&self, inputs: Vec<FlexTensor>, _: bool) -> (FlexTensor, Vec<FlexTensor>) {
         let (x, [b, h, w, c]) = (values(&inputs[0]), self.x);
         let (rows, columns) = (h.div_ceil(2), w.div_ceil(2));
-        let mut y = uninitialised(b * rows * columns * 4 * c);
+        let mut y = uninitialized(b * rows * columns * 4 * c);
         if !y.is_empty() {
             let lines = y.par_chunks_exact_mut(columns * 4 * c).enumerate().with_min_len(lines_at_once(w));
             lines.for_each(|(line, y)| {
@@ -198,7 +198,7 @@ impl Kernel for Squares {
     fn backward(&self, _: Vec<FlexTensor>, grad: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
         let (dy, [b, h, w, c]) = (values(&grad), self.x);
         let (rows, columns) = (h.div_ceil(2), w.div_ceil(2));
-        let mut dx = uninitialised(b * h * w * c);
+        let mut dx = uninitialized(b * h * w * c);
         if !dx.is_empty() {
             let lines = dx.par_chunks_exact_mut(w * c).enumerate().with_min_len(lines_at_once(w));
             lines.for_each(|(line, dx)| {

@@ -9,7 +9,7 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use crate::kernels::bridge::{Kernel, Operands, on_cpu, run, values};
-use crate::kernels::simd::{fma, vectorised};
+use crate::kernels::simd::{fma, vectorized};
 
 /// Turns queries and keys of `qkv [b, n, 3 heads d]` (timm's packing, as [`attention`](super::attention) takes it) by the
 /// angles whose cosines and sines are given, `[m, d / 2]`, for the last m tokens (one or more), each head alike: channel j with channel
@@ -90,7 +90,7 @@ impl Rotary {
     }
 }
 
-vectorised! {
+vectorized! {
     /// Turns heads that lie one after the other.
     fn turn(x: &mut [f32], cos: &[f32], sin: &[f32], direction: f32) {
         let half = cos.len();

@@ -1,6 +1,6 @@
 //! Instruction sets chosen at run time, and the mathematics that must vectorise.
 //!
-//! The bodies are plain loops over slices and fixed-size lanes: [`vectorised!`] compiles them once for each
+//! The bodies are plain loops over slices and fixed-size lanes: [`vectorized!`] compiles them once for each
 //! instruction set, and the compiler turns the loops into vector instructions.
 
 use std::sync::OnceLock;
@@ -91,7 +91,7 @@ pub(super) const BASELINE_FMA: bool = cfg!(target_arch = "aarch64");
 
 /// Defines a function whose body is compiled for every [`Level`] and run with the best one.
 /// Inside, `FMA` says whether `mul_add` is one instruction.
-macro_rules! vectorised {
+macro_rules! vectorized {
     ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$(const $k:ident: $kt:ty),+>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
         #[allow(clippy::too_many_arguments)]
@@ -122,7 +122,7 @@ macro_rules! vectorised {
         }
     };
 }
-pub(super) use vectorised;
+pub(super) use vectorized;
 
 /// a b + c, in one instruction where there is one.
 #[inline(always)]
@@ -214,7 +214,7 @@ pub(super) fn exp<const FMA: bool>(x: f32) -> f32 {
 mod tests {
     use super::*;
 
-    vectorised! {
+    vectorized! {
         fn exponentials(values: &mut [f32]) {
             for value in values {
                 *value = exp::<FMA>(*value);

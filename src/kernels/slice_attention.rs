@@ -4,7 +4,7 @@ use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 
-use crate::kernels::bridge::{Kernel, Operands, on_cpu, run, tensor, uninitialised, values, written};
+use crate::kernels::bridge::{Kernel, Operands, on_cpu, run, tensor, uninitialized, values, written};
 use crate::kernels::count;
 use crate::kernels::matmul::{Precision, Product, Threads, View, precision};
 use crate::kernels::softmax;
@@ -68,7 +68,7 @@ impl Extent {
 impl Slices {
     /// Products of each sample, one after the other: `[b, len]`.
     fn products<'a>(&self, b: usize, len: usize, scale: f32, of: impl Fn(usize) -> (View<'a>, View<'a>)) -> Vec<f32> {
-        let mut out = uninitialised(b * len);
+        let mut out = uninitialized(b * len);
         for (sample, out) in out.chunks_exact_mut(len).enumerate() {
             let (a, b) = of(sample);
             Product::new(a, b).times(scale).precision(self.precision).write(out, Threads::All);

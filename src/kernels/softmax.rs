@@ -9,8 +9,8 @@ use burn::tensor::{Tensor, activation};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::kernels::bridge::{uninitialised, written};
-use crate::kernels::simd::{sum2, vectorised};
+use crate::kernels::bridge::{uninitialized, written};
+use crate::kernels::simd::{sum2, vectorized};
 use crate::kernels::vector;
 use crate::kernels::vector::{exp2, largest, load, put, starts, store, vectors, within};
 
@@ -25,7 +25,7 @@ const CHUNK: usize = 1 << 14;
 /// The softmax of each row of `n` values.
 pub(super) fn rows(x: &[f32], n: usize) -> Vec<f32> {
     let chunk = CHUNK.div_ceil(n) * n;
-    let mut y = uninitialised(x.len());
+    let mut y = uninitialized(x.len());
     let chunks = y.par_chunks_mut(chunk).zip(x.par_chunks(chunk));
     chunks.for_each_init(|| vec![0.0; n], |row, (y, x)| vectors(Forward { x, row, y }));
     // SAFETY: the chunks cover the output, and `forward` writes all of its chunk.
@@ -35,7 +35,7 @@ pub(super) fn rows(x: &[f32], n: usize) -> Vec<f32> {
 /// The gradient of rows of `n` values, given their softmax and its gradient.
 pub(super) fn rows_gradient(y: &[f32], dy: &[f32], n: usize) -> Vec<f32> {
     let chunk = CHUNK.div_ceil(n) * n;
-    let mut dx = uninitialised(y.len());
+    let mut dx = uninitialized(y.len());
     let chunks = dx.par_chunks_mut(chunk).zip(y.par_chunks(chunk)).zip(dy.par_chunks(chunk));
     chunks.for_each(|((dx, y), dy)| backward(y, dy, n, dx));
     // SAFETY: as in `rows`.
@@ -79,7 +79,7 @@ impl WithSimd for Forward<'_> {
     }
 }
 
-vectorised! {
+vectorized! {
     fn backward(y: &[f32], dy: &[f32], n: usize, dx: &mut [MaybeUninit<f32>]) {
         for ((y, dy), dx) in y.chunks_exact(n).zip(dy.chunks_exact(n)).zip(dx.chunks_exact_mut(n)) {
             let product = sum2(y, dy, |y, dy| y * dy);

@@ -7,8 +7,8 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::{Tensor, activation};
 use rayon::prelude::*;
 
-use crate::kernels::bridge::{Kernel, Operands, on_cpu, run, tensor, uninitialised, values, written};
-use crate::kernels::simd::{exp, vectorised};
+use crate::kernels::bridge::{Kernel, Operands, on_cpu, run, tensor, uninitialized, values, written};
+use crate::kernels::simd::{exp, vectorized};
 
 /// `x [.., 2 c]`, gates before what they let through, to `[.., c]`: SiLU of the first half times the second.
 pub fn swiglu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
@@ -38,7 +38,7 @@ impl Kernel for SwiGlu {
         let x = inputs.swap_remove(0);
         let (shape, c) = halved(&x);
         let source = values(&x);
-        let mut y = uninitialised(source.len() / 2);
+        let mut y = uninitialized(source.len() / 2);
         y.par_chunks_mut(c)
             .zip(source.par_chunks(2 * c))
             .with_min_len(ROWS)
@@ -51,7 +51,7 @@ impl Kernel for SwiGlu {
     fn backward(&self, saved: Vec<FlexTensor>, grad: FlexTensor, _: &[bool]) -> Vec<Option<FlexTensor>> {
         let x = &saved[0];
         let (_, c) = halved(x);
-        let mut dx = uninitialised(2 * values(&grad).len());
+        let mut dx = uninitialized(2 * values(&grad).len());
         let rows = dx.par_chunks_mut(2 * c).zip(values(x).par_chunks(2 * c)).zip(values(&grad).par_chunks(c));
         rows.with_min_len(ROWS).for_each(|((dx, x), dy)| {
             let (dgate, dvalue) = dx.split_at_mut(c);
@@ -72,7 +72,7 @@ fn halved(x: &FlexTensor) -> (Vec<usize>, usize) {
     (shape, c)
 }
 
-vectorised! {
+vectorized! {
     fn forward(gates: &[f32], passed: &[f32], y: &mut [MaybeUninit<f32>]) {
         for ((y, gate), value) in y.iter_mut().zip(gates).zip(passed) {
             y.write(gate / (1.0 + exp::<FMA>(-gate)) * value);
@@ -80,7 +80,7 @@ vectorised! {
     }
 }
 
-vectorised! {
+vectorized! {
     fn backward(
         gates: &[f32],
         passed: &[f32],

@@ -1,6 +1,6 @@
 //! Bilinear upsampling of channels-last maps a pixel at a time, so that the large map is never held.
 
-use crate::kernels::simd::{LANES, fma, vectorised};
+use crate::kernels::simd::{LANES, fma, vectorized};
 use burn::tensor::{Device, Tensor, TensorData};
 
 /// Bilinear resizing (align_corners = false) as two products with constant matrices: [b, h, w, k] to
@@ -74,7 +74,7 @@ impl<'a> Map<'a> {
     }
 }
 
-vectorised! {
+vectorized! {
     fn blend(low: &[f32], high: &[f32], t: f32, k: usize, line: &mut [f32]) {
         let padded = k.next_multiple_of(LANES);
         for ((low, high), line) in low.chunks_exact(k).zip(high.chunks_exact(k)).zip(line.chunks_exact_mut(padded)) {

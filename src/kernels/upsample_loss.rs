@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::kernels::bridge::{Kernel, Operands, on_cpu, run, tensor, values};
-use crate::kernels::simd::{LANES, add_lanes, exp, fma, largest, vectorised};
+use crate::kernels::simd::{LANES, add_lanes, exp, fma, largest, vectorized};
 use crate::kernels::upsample::{Map, Position, blend_pixel, positions, resize};
 
 /// What the summed loss is divided by.
@@ -216,7 +216,7 @@ impl Loss {
     }
 }
 
-vectorised! {
+vectorized! {
     /// The summed loss of one output row; with `GRADIENT`, adds `scale` times its gradient to that of the line.
     fn row_loss<const GRADIENT: bool>(
         line: &[f32],

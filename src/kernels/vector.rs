@@ -1,5 +1,5 @@
 //! Rows of numbers as vectors of the machine's width, by `pulp`: for loops that the compiler does not vectorise well by
-//! itself, such as sums over rows whose length is no multiple of anything.
+//! itself, such as sums over rows whose length is not a multiple of anything.
 
 use std::mem::MaybeUninit;
 
@@ -44,14 +44,14 @@ pub(super) fn load<S: Simd>(simd: S, row: &[f32], at: usize) -> S::f32s {
 /// Writes elements from `at` on, as far as the row goes.
 #[inline(always)]
 pub(super) fn store<S: Simd>(simd: S, row: &mut [MaybeUninit<f32>], at: usize, values: S::f32s) {
-    let room = row.len() - at;
+    let remaining = row.len() - at;
     let place = row[at..].as_mut_ptr();
     // SAFETY: what is written lies within the row.
     unsafe {
-        if room >= S::F32_LANES {
+        if remaining >= S::F32_LANES {
             place.cast::<S::f32s>().write_unaligned(values);
         } else {
-            simd.mask_store_ptr_f32s(simd.mask_between_m32s(0, room as u32), place.cast(), values);
+            simd.mask_store_ptr_f32s(simd.mask_between_m32s(0, remaining as u32), place.cast(), values);
         }
     }
 }
@@ -143,7 +143,7 @@ pub(super) fn exp2<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let constant = |value| simd.splat_f32s(value);
     let least = constant(-126.0);
     let vanishes = simd.less_than_f32s(x, least);
-    // Not the larger of both, which may swallow what is no number.
+    // Not the larger of both, which may swallow what is not a number.
     let x = simd.select_f32s(vanishes, least, x);
     let shifted = simd.add_f32s(x, constant(ROUND));
     let fraction = simd.sub_f32s(x, simd.sub_f32s(shifted, constant(ROUND)));

@@ -18,7 +18,7 @@ pub mod parameters;
 pub mod patch_embed;
 pub mod position;
 pub mod resize;
-pub mod rotation;
+pub mod rotary;
 pub mod transformer;
 
 use burn::tensor::{Tensor, TensorData};
@@ -39,7 +39,7 @@ pub use linear::{Linear, Unbiased};
 pub use norm::LayerNorm;
 pub use patch_embed::PatchEmbed;
 pub use position::Gridded;
-pub use rotation::Rotation;
+pub use rotary::Rotation;
 pub use transformer::{Block, BlockShape, MlpLayer, QkvBias};
 
 /// A tensor without its graph, whether or not its device keeps one.

@@ -1,7 +1,7 @@
 //! A model's parameters by name: the one way to walk them.
 //!
 //! A name is the path of field names, as in PyTorch's state dicts; the variant of an enum (which backbone, which decoder)
-//! is no part of it. Every parameter is seen flat, so that one closure serves all ranks.
+//! is not part of it. Every parameter is seen flat, so that one closure serves all ranks.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Gradients, Tensor};

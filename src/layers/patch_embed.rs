@@ -31,27 +31,27 @@ impl PatchEmbed {
     /// `[b, 3, height, width]` to tokens `[b, h * w, c]` and their grid, `h = ceil(height / patch)`: images are padded
     /// with zeros at the bottom and the right.
     pub fn forward(&self, images: Tensor<4>) -> (Tensor<3>, (usize, usize)) {
-        let [dim, colours, patch, _] = self.proj.weight.dims();
+        let [dim, colors, patch, _] = self.proj.weight.dims();
         let [batch, _, height, width] = images.dims();
         let (h, w) = (height.div_ceil(patch), width.div_ceil(patch));
         let images = pad_to(images, (h * patch, w * patch));
-        let patches = images.reshape([batch, colours, h, patch, w, patch]).permute([0, 2, 4, 1, 3, 5]).reshape([
+        let patches = images.reshape([batch, colors, h, patch, w, patch]).permute([0, 2, 4, 1, 3, 5]).reshape([
             batch,
             h * w,
-            colours * patch * patch,
+            colors * patch * patch,
         ]); // [b, n, 3 p p]
-        let weight = self.proj.weight.val().reshape([dim, colours * patch * patch]);
+        let weight = self.proj.weight.val().reshape([dim, colors * patch * patch]);
         (kernels::linear(patches, weight, Some(self.proj.bias.val())), (h, w))
     }
 }
 
 /// Zeros at the bottom and the right, up to (height, width).
 fn pad_to(images: Tensor<4>, (height, width): (usize, usize)) -> Tensor<4> {
-    let [batch, colours, h, w] = images.dims();
+    let [batch, colors, h, w] = images.dims();
     if (h, w) == (height, width) {
         return images;
     }
     let device = images.device();
-    let images = Tensor::cat(vec![images, Tensor::zeros([batch, colours, height - h, w], &device)], 2);
-    Tensor::cat(vec![images, Tensor::zeros([batch, colours, height, width - w], &device)], 3)
+    let images = Tensor::cat(vec![images, Tensor::zeros([batch, colors, height - h, w], &device)], 2);
+    Tensor::cat(vec![images, Tensor::zeros([batch, colors, height, width - w], &device)], 3)
 }

@@ -52,7 +52,7 @@ pub enum MlpLayer {
 }
 
 impl MlpLayer {
-    /// Outputs of the first layer for so many hidden channels.
+    /// Outputs of the first layer for this many hidden channels.
     pub fn products(self, hidden: usize) -> usize {
         match self {
             Self::Mlp => hidden,

@@ -10,7 +10,7 @@ use crate::dataset::leftover::Leftover;
 use crate::dataset::shapes::{Shapes, ShapesConfig};
 use crate::dataset::spec::DatasetSpec;
 use crate::dataset::{Classes, Dataset, Fold, Split, shapes};
-use crate::dataset::{leftover, moved};
+use crate::dataset::{leftover, moved_dataset};
 use crate::error::{Error, Result};
 use crate::loader::preprocess::Preprocess;
 
@@ -144,12 +144,13 @@ impl DataConfig {
             return None;
         }
         let beside = std::path::absolute(model).ok()?.with_file_name(old.file_name()?);
-        let found = moved::find(&old, model, |spec| match label_map {
+        let found = moved_dataset::find(&old, model, |spec| match label_map {
             Some(label_map) => serde_json::to_value(spec).is_ok_and(|value| value == *label_map),
             None => spec.file == beside,
         })?;
         self.dataset = found.toml.to_str()?.to_owned();
-        let mut note = format!("`{}` is not there: taking `{}`, which is the same", old.display(), self.dataset);
+        let mut note =
+            format!("`{}` is missing: using `{}`, which describes the same dataset", old.display(), self.dataset);
         if let Some(root) = found.root.filter(|_| self.root.is_none()) {
             note.push_str(&format!(", with the files below `{}`", root.display()));
             self.root = Some(root);

@@ -92,10 +92,12 @@ impl Loader {
             let shared = loader.shared.clone();
             let thread = std::thread::Builder::new().name("loader".to_string()).spawn(move || shared.work());
             loader.threads.push(thread.map_err(|error| {
-                let (begun, started) = (workers, loader.threads.len());
-                Error::new(format!("cannot start {begun} loader threads, only {started}")).with_source(error).with_hint(
-                    "lower data.workers, or allow this user more processes (ulimit -u) and memory (ulimit -v)",
-                )
+                let (wanted, started) = (workers, loader.threads.len());
+                Error::new(format!("cannot start {wanted} loader threads, only {started}"))
+                    .with_source(error)
+                    .with_hint(
+                        "lower data.workers, or allow this user more processes (ulimit -u) and memory (ulimit -v)",
+                    )
             })?);
         }
         Ok(loader)
@@ -104,7 +106,7 @@ impl Loader {
     /// The next batch, waiting for it if need be.
     ///
     /// # Errors
-    /// What the dataset answered to one of the batch's samples; the next call goes on with the batch after it.
+    /// What the dataset answered to one of the batch's samples; the next call continues with the batch after it.
     #[expect(clippy::should_implement_trait, reason = "an iterator of results ends at its first error, this does not")]
     pub fn next(&mut self) -> Result<Batch> {
         let start = Instant::now();
@@ -155,7 +157,7 @@ struct Shared {
     rare: Option<RareClasses>,
     batch_size: usize,
     seed: u64,
-    /// How many positions beyond the delivered ones may be begun.
+    /// How many positions beyond the delivered ones may be started.
     ahead: u64,
     state: Mutex<State>,
     /// Told whenever a sample is ready, a batch is taken, or all is over.
@@ -163,7 +165,7 @@ struct Shared {
 }
 
 struct State {
-    /// The first position that no thread has begun.
+    /// The first position that no thread has started.
     next: u64,
     /// The first position that is not delivered.
     delivered: u64,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::kernels;
 use crate::layers::without_graph;
-use crate::loss::{Criterion, IGNORE, Truth};
+use crate::loss::{Criterion, IGNORE, Targets};
 
 /// `[train.loss]` of a recipe: weights of the parts, each computed at the size of the labels, and how they are computed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,7 +56,7 @@ impl LossConfig {
             return Err("loss.focal_gamma must be 0, or 1 to 10".into());
         }
         if self.ohem_threshold.is_some_and(|threshold| !(threshold > 0.0 && threshold < 1.0)) {
-            return Err("loss.ohem_threshold must lie between 0 and 1; leave it out to count all pixels".into());
+            return Err("loss.ohem_threshold must be between 0 and 1; leave it out to count all pixels".into());
         }
         Ok(())
     }
@@ -64,27 +64,27 @@ impl LossConfig {
 
 impl Criterion {
     /// The weighted parts of the loss of logits `[b, h, w, k]`.
-    pub(super) fn dense(&self, logits: Tensor<4>, truth: &Truth) -> BTreeMap<String, Tensor<1>> {
+    pub(super) fn dense(&self, logits: Tensor<4>, targets: &Targets) -> BTreeMap<String, Tensor<1>> {
         let config = &self.config;
         let mut parts = BTreeMap::new();
         if config.dice > 0.0 || config.lovasz > 0.0 {
-            let [_, height, width] = truth.shape;
+            let [_, height, width] = targets.shape;
             let k = logits.dims()[3];
             let probabilities = kernels::upsample_probabilities(logits.clone(), height, width);
-            let probabilities = probabilities.reshape([truth.ids.len(), k]);
+            let probabilities = probabilities.reshape([targets.ids.len(), k]);
             if config.dice > 0.0 {
-                parts.insert("dice".to_owned(), dice(probabilities.clone(), &truth.ids) * config.dice);
+                parts.insert("dice".to_owned(), dice(probabilities.clone(), &targets.ids) * config.dice);
             }
             if config.lovasz > 0.0 {
-                parts.insert("lovasz".to_owned(), lovasz(probabilities, &truth.ids) * config.lovasz);
+                parts.insert("lovasz".to_owned(), lovasz(probabilities, &targets.ids) * config.lovasz);
             }
         }
         if config.cross_entropy > 0.0 {
             let loss = match config.ohem_threshold {
                 Some(threshold) => {
-                    self.cross_entropy(logits.clone(), &hard(logits, truth, threshold, config.ohem_min_kept))
+                    self.cross_entropy(logits.clone(), &hard(logits, targets, threshold, config.ohem_min_kept))
                 }
-                None => self.cross_entropy(logits, truth),
+                None => self.cross_entropy(logits, targets),
             };
             let name = if config.focal_gamma > 0.0 { "focal" } else { "cross_entropy" };
             parts.insert(name.to_owned(), loss * config.cross_entropy);
@@ -92,28 +92,28 @@ impl Criterion {
         parts
     }
 
-    fn cross_entropy(&self, logits: Tensor<4>, truth: &Truth) -> Tensor<1> {
+    fn cross_entropy(&self, logits: Tensor<4>, targets: &Targets) -> Tensor<1> {
         let device = logits.device().without_autodiff();
         let weights =
             (!self.class_weights.is_empty()).then(|| Tensor::<1>::from_floats(self.class_weights.as_slice(), &device));
-        let labels = truth.labels(&logits.device());
+        let labels = targets.labels(&logits.device());
         kernels::upsample_focal_loss(logits, labels, weights, self.mean, self.config.focal_gamma)
     }
 }
 
-/// The truth without the pixels that are predicted well.
-fn hard(logits: Tensor<4>, truth: &Truth, threshold: f64, min_kept: usize) -> Truth {
-    let [_, height, width] = truth.shape;
+/// The targets without the pixels that are predicted well.
+fn hard(logits: Tensor<4>, targets: &Targets, threshold: f64, min_kept: usize) -> Targets {
+    let [_, height, width] = targets.shape;
     let k = logits.dims()[3];
     let all = kernels::upsample_probabilities(without_graph(logits), height, width).into_data();
     let all: Vec<f32> = all.iter::<f32>().collect();
-    let own = |at: usize| match truth.ids[at] {
+    let own = |at: usize| match targets.ids[at] {
         IGNORE => None,
         id => Some(all[at * k + usize::from(id)]),
     };
-    let mut ids = truth.ids.to_vec();
+    let mut ids = targets.ids.to_vec();
     let mut sorted: Vec<f32> = (0..ids.len()).filter_map(own).collect();
-    let kept = min_kept.saturating_mul(truth.shape[0]).min(sorted.len());
+    let kept = min_kept.saturating_mul(targets.shape[0]).min(sorted.len());
     // The hardest `kept` count whatever their probability.
     let least = match kept {
         0 => 0.0,
@@ -125,7 +125,7 @@ fn hard(logits: Tensor<4>, truth: &Truth, threshold: f64, min_kept: usize) -> Tr
             *id = IGNORE;
         }
     }
-    Truth::new(ids, truth.shape)
+    Targets::new(ids, targets.shape)
 }
 
 /// The soft Dice loss of probabilities `[n, k]` for the classes of n pixels.
@@ -272,9 +272,9 @@ mod tests {
 
     #[test]
     fn what_is_predicted_well_does_not_count() {
-        let truth = Truth::new(vec![0, 0, 0, 0, IGNORE, 0, 0, 1, 0], [1, 3, 3]);
+        let targets = Targets::new(vec![0, 0, 0, 0, IGNORE, 0, 0, 1, 0], [1, 3, 3]);
         let kept = |threshold, min_kept| {
-            let hard = hard(logits(), &truth, threshold, min_kept);
+            let hard = hard(logits(), &targets, threshold, min_kept);
             (0..9).filter(|at| hard.ids[*at] != IGNORE).collect::<Vec<_>>()
         };
         // p = e^x / (e^x + 3) for x = -2, -1, 0, 1, 2, 3, 4, 5, 6; the truth at 7 is the second class.
@@ -286,9 +286,9 @@ mod tests {
 
     #[test]
     fn parts_are_weighted_and_named() {
-        let truth = Truth::new(vec![0, 1, 2, 3, IGNORE, 0, 1, 2, 3], [1, 3, 3]);
+        let targets = Targets::new(vec![0, 1, 2, 3, IGNORE, 0, 1, 2, 3], [1, 3, 3]);
         let parts = |config: LossConfig| -> BTreeMap<String, f32> {
-            let parts = Criterion { config, ..Criterion::default() }.dense(logits(), &truth);
+            let parts = Criterion { config, ..Criterion::default() }.dense(logits(), &targets);
             parts.into_iter().map(|(name, part)| (name, part.into_scalar())).collect()
         };
         let all = LossConfig { dice: 1.0, lovasz: 1.0, ..LossConfig::default() };

@@ -44,15 +44,15 @@ pub struct Loss {
 
 /// The true class of every pixel of a batch.
 #[derive(Clone, Debug)]
-pub struct Truth {
+pub struct Targets {
     ids: Arc<[u8]>,
     shape: [usize; 3],
 }
 
-impl Truth {
+impl Targets {
     /// Class ids `[b, h, w]`, 255 for pixels that nobody labelled.
     pub fn new(ids: Vec<u8>, shape: [usize; 3]) -> Self {
-        assert_eq!(ids.len(), shape.iter().product::<usize>(), "truth: ids and shape differ");
+        assert_eq!(ids.len(), shape.iter().product::<usize>(), "targets: ids and shape differ");
         Self { ids: ids.into(), shape }
     }
 
@@ -63,7 +63,7 @@ impl Truth {
         if (h, w) == (height, width) {
             return self;
         }
-        assert!(h <= height && w <= width, "truth: larger than the padded images");
+        assert!(h <= height && w <= width, "targets: larger than the padded images");
         let mut ids = vec![IGNORE; b * height * width];
         for (row, line) in self.ids.chunks_exact(w).enumerate() {
             let start = (row / h * height + row % h) * width;
@@ -86,16 +86,16 @@ impl Truth {
 }
 
 impl Criterion {
-    /// The loss of `output` for images that the network padded to the size of `truth`.
+    /// The loss of `output` for images that the network padded to the size of `targets`.
     ///
     /// Dense: what [`LossConfig`] says of the bilinearly upsampled logits, and the same of auxiliary predictions by their
     /// weights. Queries: class, mask and dice losses after matching, summed over predictions.
-    pub fn loss(&self, output: Output, truth: &Truth, draw: Draw) -> Loss {
+    pub fn loss(&self, output: Output, targets: &Targets, draw: Draw) -> Loss {
         match output {
             Output::Dense { logits, auxiliary } => {
-                let mut parts = self.dense(logits, truth);
+                let mut parts = self.dense(logits, targets);
                 for (i, logits) in auxiliary.into_iter().enumerate() {
-                    let loss = sum(self.dense(logits, truth).values()) * self.decoder.auxiliary_weight;
+                    let loss = sum(self.dense(logits, targets).values()) * self.decoder.auxiliary_weight;
                     parts.insert(format!("auxiliary{}", i + 1), loss);
                 }
                 let total = sum(parts.values());
@@ -103,7 +103,7 @@ impl Criterion {
                 Loss { total, parts: if parts.len() > 1 { parts } else { BTreeMap::new() } }
             }
             Output::Queries { predictions } => {
-                let parts = set_criterion::losses(predictions, truth, &self.decoder.set, &self.class_weights, draw);
+                let parts = set_criterion::losses(predictions, targets, &self.decoder.set, &self.class_weights, draw);
                 Loss { total: sum(parts.values()), parts }
             }
         }

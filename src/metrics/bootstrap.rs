@@ -25,7 +25,7 @@ fn weighted_miou(images: &[ImageCounts], weight: impl Fn(usize) -> u32) -> Optio
     mean_of_some(sums.iter().map(|[hits, union, _]| ratio(*hits, *union)))
 }
 
-/// Hits, union and truth of every class in the sum of all images, each taken so many times.
+/// Hits, union and truth of every class in the sum of all images, each taken this many times.
 fn weighted_sums(images: &[ImageCounts], weight: impl Fn(usize) -> u32) -> [[u64; 3]; 256] {
     let mut sums = [[0u64; 3]; 256];
     for (at, image) in images.iter().enumerate() {
@@ -66,7 +66,7 @@ pub(crate) struct Differences {
 }
 
 /// What `after` scores more than `before`, two lists of the counts of the same images, on `draws` draws of these: the scores of
-/// [`true_ious`], on the draws of [`draws`].
+/// [`true_ious`], on the draws of [`resampled_mious`].
 ///
 /// # Panics
 /// Where the lists hold different numbers of images.
@@ -107,7 +107,7 @@ fn times(n: usize, draw: usize, seed: u64) -> Vec<u32> {
 ///
 /// # Panics
 /// Where runs hold different numbers of images.
-pub fn draws(runs: &[&[ImageCounts]], draws: usize, seed: u64) -> Vec<f64> {
+pub fn resampled_mious(runs: &[&[ImageCounts]], draws: usize, seed: u64) -> Vec<f64> {
     let n = runs.first().map_or(0, |run| run.len());
     assert!(runs.iter().all(|run| run.len() == n), "the same images in every run");
     let score = |draw: usize| {
@@ -183,7 +183,7 @@ mod tests {
     fn a_known_case() {
         // Two images, right and wrong: a draw has both (half of the time), only the right or only the wrong one.
         let images = [image(10, 10, 10), image(0, 10, 0)];
-        let found = draws(&[&images], 4000, 1);
+        let found = resampled_mious(&[&images], 4000, 1);
         let share = |value: f64| found.iter().filter(|score| **score == value).count() as f64 / 4000.0;
         assert!(
             (share(0.5) - 0.5).abs() < 0.03 && (share(1.0) - 0.25).abs() < 0.03 && (share(0.0) - 0.25).abs() < 0.03
@@ -192,17 +192,17 @@ mod tests {
         assert_eq!(percentile_interval(&[3.0, 1.0, 2.0], 0.5), Some([1.5, 2.5]));
         assert_eq!(percentile_interval(&[], 0.95), None);
         // Runs are averaged on one and the same draw.
-        let both = draws(&[&images, &[images[1].clone(), images[0].clone()]], 100, 1);
+        let both = resampled_mious(&[&images, &[images[1].clone(), images[0].clone()]], 100, 1);
         assert!(both.iter().all(|score| *score == 0.5));
     }
 
     #[test]
     fn draws_are_reproducible_and_paired() {
         let (a, b) = (noisy(50, 1), noisy(50, 2));
-        assert_eq!(draws(&[&a], 100, 7), draws(&[&a], 100, 7));
-        assert_ne!(draws(&[&a], 100, 7), draws(&[&a], 100, 8));
-        let (one, two) = (draws(&[&a], 100, 7), draws(&[&a, &b], 100, 7));
-        let other = draws(&[&b], 100, 7);
+        assert_eq!(resampled_mious(&[&a], 100, 7), resampled_mious(&[&a], 100, 7));
+        assert_ne!(resampled_mious(&[&a], 100, 7), resampled_mious(&[&a], 100, 8));
+        let (one, two) = (resampled_mious(&[&a], 100, 7), resampled_mious(&[&a, &b], 100, 7));
+        let other = resampled_mious(&[&b], 100, 7);
         assert!((0..100).all(|i| ((one[i] + other[i]) / 2.0 - two[i]).abs() < 1e-12));
     }
 
@@ -210,7 +210,7 @@ mod tests {
     fn differences_are_those_of_paired_draws() {
         let (a, b) = (noisy(30, 1), noisy(30, 2));
         let found = differences(&a, &b, 2, 50, 7);
-        let (before, after) = (draws(&[&a], 50, 7), draws(&[&b], 50, 7));
+        let (before, after) = (resampled_mious(&[&a], 50, 7), resampled_mious(&[&b], 50, 7));
         assert_eq!(found.miou.len(), 50);
         assert!((0..50).all(|i| (found.miou[i] - (after[i] - before[i])).abs() < 1e-12));
         assert_eq!(found.classes[0], found.miou, "there is one class");
@@ -226,12 +226,12 @@ mod tests {
     #[test]
     fn intervals_shrink_with_images_and_cover() {
         let width = |n: usize| {
-            let [low, high] = percentile_interval(&draws(&[&noisy(n, 3)], 400, 1), 0.95).unwrap();
+            let [low, high] = percentile_interval(&resampled_mious(&[&noisy(n, 3)], 400, 1), 0.95).unwrap();
             high - low
         };
         assert!(width(400) < 0.7 * width(100) && width(100) < 0.7 * width(25));
         let covers = |seed: u64| {
-            let [low, high] = percentile_interval(&draws(&[&noisy(60, seed)], 300, 1), 0.95).unwrap();
+            let [low, high] = percentile_interval(&resampled_mious(&[&noisy(60, seed)], 300, 1), 0.95).unwrap();
             (low..=high).contains(&0.5)
         };
         let covered = (0..200).filter(|seed| covers(100 + seed)).count();

@@ -44,10 +44,10 @@ pub(crate) fn boundary_counts(truth: &Labels, prediction: &Labels, d: usize) -> 
 /// Whether each pixel lies within `d` of a contour of its class. Of ignored pixels it says nothing that counts.
 fn band(labels: &Labels, d: usize) -> Vec<bool> {
     let (width, height) = (labels.width, labels.height);
-    let lowest = running(labels.ids.clone(), (width, height), 2 * d + 1, u8::min);
+    let lowest = sliding_pick(labels.ids.clone(), (width, height), 2 * d + 1, u8::min);
     // For the maximum an ignored pixel has to be the smallest.
     let highest = labels.ids.iter().map(|id| if *id == IGNORE { 0 } else { *id }).collect();
-    let highest = running(highest, (width, height), 2 * d + 1, u8::max);
+    let highest = sliding_pick(highest, (width, height), 2 * d + 1, u8::max);
     let mut near = vec![true; width * height];
     for y in d..height.saturating_sub(d) {
         for x in d..width.saturating_sub(d) {
@@ -59,15 +59,15 @@ fn band(labels: &Labels, d: usize) -> Vec<bool> {
 }
 
 /// `pick` over the square of `side` pixels right of and below every pixel, as far as the map reaches.
-fn running(mut map: Vec<u8>, (width, height): (usize, usize), side: usize, pick: fn(u8, u8) -> u8) -> Vec<u8> {
+fn sliding_pick(mut map: Vec<u8>, (width, height): (usize, usize), side: usize, pick: fn(u8, u8) -> u8) -> Vec<u8> {
     for row in map.chunks_exact_mut(width.max(1)) {
-        double(side, width, |step| {
+        doubled_windows(side, width, |step| {
             for x in 0..width - step {
                 row[x] = pick(row[x], row[x + step]);
             }
         });
     }
-    double(side, height, |step| {
+    doubled_windows(side, height, |step| {
         for y in 0..height - step {
             let (above, below) = map[y * width..].split_at_mut(step * width);
             for (x, y) in above[..width].iter_mut().zip(&below[..width]) {
@@ -79,7 +79,7 @@ fn running(mut map: Vec<u8>, (width, height): (usize, usize), side: usize, pick:
 }
 
 /// Widens windows from one element to `side` by joining each with its neighbour `step` away.
-fn double(side: usize, length: usize, mut join: impl FnMut(usize)) {
+fn doubled_windows(side: usize, length: usize, mut join: impl FnMut(usize)) {
     let mut covered = 1;
     while covered < side {
         let step = covered.min(side - covered);

@@ -22,7 +22,7 @@ const ONE: u64 = 1 << 24;
 /// One nat, in the parts that logarithms are added in.
 const NAT: f64 = (1 << 20) as f64;
 
-/// A probability in whole parts; what is no number is 0.
+/// A probability in whole parts; what is not a number is 0.
 pub(crate) fn parts(p: f32) -> u64 {
     (f64::from(p.clamp(0.0, 1.0)) * ONE as f64).round() as u64
 }
@@ -218,7 +218,7 @@ impl BinCount {
     }
 }
 
-/// The bin of a probability; that of what is no number is the first.
+/// The bin of a probability; that of what is not a number is the first.
 fn bin_of(p: f32) -> usize {
     let above = (f64::from(p) * BINS as f64).ceil() as usize;
     above.clamp(1, BINS) - 1

@@ -1,7 +1,7 @@
 //! Where the truth may be wrong: regions that a network labels otherwise, and surely.
 //!
 //! Confident learning (Northcutt et al. 2021, arXiv 1911.00068) takes an example for mislabelled where another class than its
-//! own is at least as probable as that class usually is where the truth holds it. Pixels are no examples: one mistake of a
+//! own is at least as probable as that class usually is where the truth holds it. Pixels are not examples: one mistake of a
 //! person is a region. So pixels that have the same label and the same other prediction are grouped as they touch, a region
 //! has the mean probabilities of its pixels, and the rule is applied to regions. They are ranked by their area times how
 //! much surer the network is of its class than of the label: the pixels in doubt.
@@ -33,7 +33,7 @@ const KEPT: usize = 20;
 /// A connected region whose label may be wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Region {
+pub struct IssueRegion {
     /// Which image of the dataset, from 0.
     pub index: usize,
     /// Its name.
@@ -52,7 +52,7 @@ pub struct Region {
     of_label: u64,
 }
 
-/// A [`Region`] as it is told.
+/// A [`IssueRegion`] as it is reported.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct LabelIssue {
@@ -76,7 +76,7 @@ pub struct LabelIssue {
     pub score: f64,
 }
 
-impl Region {
+impl IssueRegion {
     /// What regions are ranked by, in parts of a pixel.
     fn score(&self) -> u64 {
         self.confidence.saturating_sub(self.of_label)
@@ -122,12 +122,12 @@ impl Region {
 /// The regions found so far, the most suspicious first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Regions {
+pub struct IssueRegions {
     wanted: usize,
-    found: Vec<Region>,
+    found: Vec<IssueRegion>,
 }
 
-impl Regions {
+impl IssueRegions {
     /// None yet; `wanted` are to be told in the end.
     pub fn new(wanted: usize) -> Self {
         Self { wanted, found: Vec::new() }
@@ -136,7 +136,7 @@ impl Regions {
     /// Looks at image `index` of a dataset, called `name`; all maps have one size.
     pub fn add(&mut self, index: usize, name: &str, truth: &Labels, prediction: &Labels, confidence: &Confidence) {
         let regions = regions(truth, prediction, confidence);
-        self.found.extend(regions.map(|region| Region { index, image: name.to_owned(), ..region }));
+        self.found.extend(regions.map(|region| IssueRegion { index, image: name.to_owned(), ..region }));
         self.trim();
     }
 
@@ -154,7 +154,7 @@ impl Regions {
         if self.wanted != wanted {
             return fault(&format!("wanted` is {}, and `identity.ask.label_issues` {wanted}", self.wanted));
         }
-        if self.found.len() > wanted.saturating_mul(KEPT) || !self.found.is_sorted_by_key(Region::rank) {
+        if self.found.len() > wanted.saturating_mul(KEPT) || !self.found.is_sorted_by_key(IssueRegion::rank) {
             return fault("found` is too long, or not in order");
         }
         // Of each image and class the wrong pixels that no region before has taken.
@@ -185,19 +185,20 @@ impl Regions {
     /// The wanted number of regions in which the prediction is at least as sure as `usual` says that its class is where the
     /// truth holds it; a class of which that is unknown is never suspected.
     pub fn label_issues(&self, names: &[String], usual: impl Fn(usize) -> Option<f64>) -> Vec<LabelIssue> {
-        let sure = |one: &&Region| usual(one.prediction.into()).is_some_and(|usual| one.mean(one.confidence) >= usual);
+        let sure =
+            |one: &&IssueRegion| usual(one.prediction.into()).is_some_and(|usual| one.mean(one.confidence) >= usual);
         self.found.iter().filter(sure).take(self.wanted).map(|region| region.issue(names)).collect()
     }
 
     /// Only the best stay; of equals the first of the dataset, so that the order of merging does not matter.
     fn trim(&mut self) {
-        self.found.sort_by_key(Region::rank);
+        self.found.sort_by_key(IssueRegion::rank);
         self.found.truncate(self.wanted.saturating_mul(KEPT));
     }
 }
 
 /// The regions of one image, in which index and name are still to be filled in.
-fn regions(truth: &Labels, prediction: &Labels, confidence: &Confidence) -> impl Iterator<Item = Region> {
+fn regions(truth: &Labels, prediction: &Labels, confidence: &Confidence) -> impl Iterator<Item = IssueRegion> {
     let pair = |at: usize| (truth.ids[at], prediction.ids[at]);
     let doubted = |at: usize| {
         let (label, other) = pair(at);
@@ -210,7 +211,7 @@ fn regions(truth: &Labels, prediction: &Labels, confidence: &Confidence) -> impl
         let [label, prediction] = region.class.to_be_bytes();
         let [left, top, right, bottom] = region.bounds;
         let sum = |of: &[f32]| region.pixels.iter().map(|at| parts(of[*at])).sum();
-        Region {
+        IssueRegion {
             index: 0,
             image: String::new(),
             label,
@@ -244,7 +245,7 @@ mod tests {
         let truth = ["000000000000", "000000000000", "000000000000", "00000000....", "111111111111"];
         let found = ["111100002222", "111100002222", "111100002222", "111100002222", "111111112222"];
         let (truth, prediction, confidence) = maps(&truth, &found, 0.875);
-        let found: Vec<Region> = regions(&truth, &prediction, &confidence).collect();
+        let found: Vec<IssueRegion> = regions(&truth, &prediction, &confidence).collect();
         // Of 1 instead of 0 there are sixteen; of 2 instead of 0 twelve, for the ignored and those of label 1 are others.
         assert_eq!(found.len(), 1);
         let one = &found[0];
@@ -257,7 +258,7 @@ mod tests {
     #[test]
     fn larger_and_surer_come_first_and_the_unusual_are_left_out() {
         let names = ["a", "b"].map(String::from);
-        let mut all = Regions::new(2);
+        let mut all = IssueRegions::new(2);
         for (index, (width, confidence)) in [(6, 0.9), (8, 0.9), (8, 0.95), (40, 0.85)].into_iter().enumerate() {
             let rows = [vec![b'0'; width], vec![b'1'; width]].map(|row| String::from_utf8(row).unwrap());
             let (truth, prediction, confidence) = maps(&[rows[0].as_str(); 4], &[rows[1].as_str(); 4], confidence);
@@ -275,7 +276,7 @@ mod tests {
     #[test]
     fn lists_merge_to_the_same_list_in_any_order() {
         let part = |images: std::ops::Range<usize>| {
-            let mut part = Regions::new(1);
+            let mut part = IssueRegions::new(1);
             for index in images {
                 let row = |c: u8| String::from_utf8(vec![c; 5 + index * 7 % 11]).unwrap();
                 let (truth, prediction, confidence) = maps(&[row(b'0').as_str(); 4], &[row(b'1').as_str(); 4], 0.9);
@@ -286,7 +287,7 @@ mod tests {
         let whole = part(0..60);
         assert_eq!(whole.found.len(), KEPT);
         let (a, b, c) = (part(0..20), part(20..35), part(35..60));
-        let merged = |mut first: Regions, others: [&Regions; 2]| {
+        let merged = |mut first: IssueRegions, others: [&IssueRegions; 2]| {
             others.into_iter().for_each(|other| first.merge(other.clone()));
             first
         };

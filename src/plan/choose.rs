@@ -11,7 +11,7 @@ use crate::error::Result;
 pub use crate::plan::choose::lines::Line;
 use crate::plan::choose::lines::toml_of;
 use crate::plan::facts::{Facts, FileArchitecture, Machine, Pretrained};
-use crate::plan::{PlanOptions, Probe};
+use crate::plan::{PlanOptions, StepTiming};
 use crate::text;
 
 /// Sides of training crops to choose from, before they are cut to whole patches.
@@ -41,22 +41,22 @@ const WORTH_ROUNDING: f64 = 1.15;
 const SHORT: f64 = 5000.0;
 
 /// The share of the free memory that steps may take: a quarter is for decoded images.
-const ROOM: f64 = 0.65;
+const MEMORY_SHARE: f64 = 0.65;
 
 /// What a step with the smallest crop holds, and how much memory there is, in MB.
-pub(super) struct Memory {
+pub(super) struct StepMemory {
     /// Weights, gradients, moments: as much for every crop.
     pub(super) fixed: f64,
     /// What grows with the pixels of a pass.
     pub(super) maps: f64,
-    /// Free when the planning began; infinite if unknown.
+    /// Free when the planning started; infinite if unknown.
     pub(super) free: f64,
 }
 
-impl Memory {
-    /// Whether there is room for so many `times` the pixels.
-    fn has_room(&self, times: f64) -> bool {
-        self.fixed + times * self.maps <= ROOM * self.free
+impl StepMemory {
+    /// Whether there is memory for `times` the pixels.
+    fn fits(&self, times: f64) -> bool {
+        self.fixed + times * self.maps <= MEMORY_SHARE * self.free
     }
 }
 
@@ -66,7 +66,7 @@ enum ArchitectureChoice {
     /// A vision transformer with pretrained weights.
     Pretrained,
     /// A U-Net over a convolutional network with pretrained weights.
-    Encoder,
+    PretrainedUnet,
     /// A vision transformer from scratch, because the user wants it.
     Vit,
     /// A U-Net from scratch.
@@ -92,8 +92,8 @@ pub(super) struct PlanDraft {
 }
 
 impl PlanDraft {
-    /// Everything but what depends on speed; the crop is the smallest.
-    pub(super) fn initial(facts: &Facts, machine: &Machine, options: &PlanOptions) -> Result<Self> {
+    /// Chooses the network and everything else that does not depend on speed; the crop is the smallest.
+    pub(super) fn choose_network(facts: &Facts, machine: &Machine, options: &PlanOptions) -> Result<Self> {
         let short = facts.size.0.min(facts.size.1);
         let transformer = matches!(options.name("model.backbone.type").as_deref(), Some("vit" | "dinov3"));
         let (network, patch, batch) = match &facts.pretrained {
@@ -101,7 +101,7 @@ impl PlanDraft {
                 (ArchitectureChoice::Pretrained, vit.patch_size, if machine.cpu { 2 } else { 16 })
             }
             // Both networks halve the image five times.
-            Some(_) => (ArchitectureChoice::Encoder, 32, if machine.cpu { 4 } else { 16 }),
+            Some(_) => (ArchitectureChoice::PretrainedUnet, 32, if machine.cpu { 4 } else { 16 }),
             None if !transformer => {
                 let (stem_stride, stages) = if short < SMALL { (1, UNET.len() - 1) } else { (2, UNET.len()) };
                 (
@@ -165,9 +165,10 @@ impl PlanDraft {
         );
         self.push("data", "workers", machine.threads.clamp(1, 8), "as many as the CPU has threads, 8 at most");
         let decoded = facts.images(Split::Train) * width * height * 4 / 1_000_000 + 1;
-        let room = machine.free_mb.map_or(1024, |free| free as usize / 4);
-        let cache = decoded.min(room);
-        let reason = if decoded <= room { "all training images fit, decoded" } else { "a quarter of the free memory" };
+        let cache_mb = machine.free_mb.map_or(1024, |free| free as usize / 4);
+        let cache = decoded.min(cache_mb);
+        let reason =
+            if decoded <= cache_mb { "all training images fit, decoded" } else { "a quarter of the free memory" };
         self.push("data", "cache_mb", cache, reason);
         let sizes = if smallest == largest {
             format!("all images have {width} x {height}")
@@ -175,15 +176,15 @@ impl PlanDraft {
             format!("images have {} x {} to {} x {}", smallest.0, smallest.1, largest.0, largest.1)
         };
         let (long, short) = (width.max(height), width.min(height));
-        let unet = matches!(self.network, ArchitectureChoice::Unet { .. } | ArchitectureChoice::Encoder);
+        let unet = matches!(self.network, ArchitectureChoice::Unet { .. } | ArchitectureChoice::PretrainedUnet);
         let (scale, reason) = match (unet, long > LARGE) {
             (true, false) => ("\"image\"".to_owned(), format!("{sizes}: each keeps its own, for small objects")),
             (true, true) => {
                 let short = (short * LARGE).div_ceil(long);
-                (format!("[{LARGE}, {short}]"), format!("{sizes}: larger ones take more time than they teach"))
+                (format!("[{LARGE}, {short}]"), format!("{sizes}: larger images cost more time than they gain"))
             }
             (false, _) if smallest == largest => (format!("[{long}, {short}]"), sizes),
-            (false, _) => (format!("[{long}, {short}]"), format!("{sizes}; this is the one in the middle")),
+            (false, _) => (format!("[{long}, {short}]"), format!("{sizes}; this is the median")),
         };
         self.push("data.augment.resize", "scale", scale, reason);
         self.push(
@@ -193,15 +194,10 @@ impl PlanDraft {
             "sizes vary, but not so much that a small network cannot follow",
         );
         if unet {
-            self.push("data.augment", "cat_max_ratio", "1.0", "crops of one class alone are part of the world");
+            self.push("data.augment", "cat_max_ratio", "1.0", "crops that show a single class are kept");
         }
         if !facts.upright {
-            self.push(
-                "data.augment",
-                "vertical_flip",
-                "0.5",
-                "classes lie as often above as below: nothing is upright",
-            );
+            self.push("data.augment", "vertical_flip", "0.5", "no class lies mainly at the top or at the bottom");
         }
         let sided = facts.classes.names.iter().find(|name| {
             let name = name.to_lowercase();
@@ -233,17 +229,22 @@ impl PlanDraft {
             let weight = |share: &f64| if *share > 0.0 { (middle / share).sqrt().clamp(0.5, 3.0) } else { 1.0 };
             let weights: Vec<String> = facts.shares.iter().map(|share| format!("{:.2}", weight(share))).collect();
             let reason = format!(
-                "`{name}` has {:.2} % of the pixels: root of the middle share over a class's, 0.5 to 3",
+                "`{name}` has {:.2} % of the pixels: square root of the median share over the class's share, between 0.5 and 3",
                 100.0 * share
             );
             self.push("train", "class_weights", format!("[{}]", weights.join(", ")), reason);
         }
-        let onwards = !options.given.is_empty();
-        if matches!(self.network, ArchitectureChoice::Unet { .. } | ArchitectureChoice::Encoder) {
-            self.push("train", "loss", "{ dice = 1.0 }", "beside cross entropy, the overlap of each class counts");
+        let fine_tunes = !options.given.is_empty();
+        if matches!(self.network, ArchitectureChoice::Unet { .. } | ArchitectureChoice::PretrainedUnet) {
+            self.push(
+                "train",
+                "loss",
+                "{ dice = 1.0 }",
+                "in addition to cross entropy, the overlap of each class counts",
+            );
         }
         match self.network {
-            ArchitectureChoice::Unet { .. } if onwards => {
+            ArchitectureChoice::Unet { .. } if fine_tunes => {
                 self.push(
                     "train.optimizer",
                     "lr",
@@ -252,7 +253,7 @@ impl PlanDraft {
                 );
                 self.push("train.optimizer", "decoder_lr_mult", 10, "new classes have everything to learn");
             }
-            _ if onwards => {
+            _ if fine_tunes => {
                 self.push("train.optimizer", "lr", "1e-4", "the network has learned already");
                 self.push("train.optimizer", "decoder_lr_mult", 5, "new classes have everything to learn");
             }
@@ -260,7 +261,7 @@ impl PlanDraft {
                 self.push("train.optimizer", "lr", "4e-5", "pretrained weights are to be changed with care");
                 self.push("train.optimizer", "decoder_lr_mult", 15, "the decoder has everything to learn");
             }
-            ArchitectureChoice::Encoder => {
+            ArchitectureChoice::PretrainedUnet => {
                 let why = "less than from scratch: half of the network is pretrained, and its way up is not";
                 self.push("train.optimizer", "lr", "5e-4", why);
                 self.push("train.optimizer", "decoder_lr_mult", 10, "the classifier begins near zero");
@@ -277,8 +278,8 @@ impl PlanDraft {
         self.push("train.optimizer", "clip_norm", "1.0", "a bad batch cannot ruin the weights");
     }
 
-    /// Takes bf16 if steps are so many `times` as fast with it; gives whether it does.
-    pub(super) fn round(&mut self, times: f64) -> bool {
+    /// Takes bf16 if steps are `times` as fast with it; gives whether it does.
+    pub(super) fn try_bf16(&mut self, times: f64) -> bool {
         let worth = times >= WORTH_ROUNDING;
         if worth {
             let reason = format!("a step is {times:.1} times as fast here as in f32; weights and sums stay f32");
@@ -289,7 +290,13 @@ impl PlanDraft {
 
     /// Takes the largest crop for which there is time and room, given what a step with the smallest takes; gives about how
     /// many steps there will be.
-    pub(super) fn fit(&mut self, facts: &Facts, options: &PlanOptions, step_s: f64, memory: &Memory) -> Result<f64> {
+    pub(super) fn fit(
+        &mut self,
+        facts: &Facts,
+        options: &PlanOptions,
+        step_s: f64,
+        memory: &StepMemory,
+    ) -> Result<f64> {
         let macs = |config: &Config| {
             let [height, width] = config.data.augment.crop;
             let all = config.model.macs(facts.classes.len(), (height, width));
@@ -312,7 +319,7 @@ impl PlanDraft {
                 self.take(before, "");
                 break;
             }
-            if side > CROPS[0] && !memory.has_room(times(self.crop) / batch) {
+            if side > CROPS[0] && !memory.fits(times(self.crop) / batch) {
                 self.take(before, "");
                 reason = "the largest for which there is memory, even an image at a time".to_owned();
                 break;
@@ -327,7 +334,7 @@ impl PlanDraft {
         }
         let [height, width] = self.crop;
         self.take(self.crop, &reason);
-        if batch > 1.0 && !memory.has_room(times(self.crop)) {
+        if batch > 1.0 && !memory.fits(times(self.crop)) {
             let needed = memory.fixed + times(self.crop) * memory.maps;
             let why = format!("an image at a time: all at once would take {needed:.0} MB");
             self.push("train", "accumulate", batch, why);
@@ -352,30 +359,32 @@ impl PlanDraft {
     }
 
     /// Spends `budget` seconds on iterations of `batch` images and on evaluations.
-    pub(super) fn spend(&mut self, facts: &Facts, options: &PlanOptions, probe: &Probe, batch: usize, budget: f64) {
-        let evaluation = facts.images(Split::Val) as f64 * probe.image_s;
+    pub(super) fn set_length(
+        &mut self,
+        facts: &Facts,
+        options: &PlanOptions,
+        timing: &StepTiming,
+        batch: usize,
+        budget: f64,
+    ) {
+        let evaluation = facts.images(Split::Val) as f64 * timing.image_s;
         let evaluations = (EVALUATING.0 * budget / evaluation).clamp(1.0, EVALUATING.1).floor();
         let time = (SPENT * budget - evaluations * evaluation).max(0.1 * budget);
         let most = MOST_PASSES * facts.images(Split::Train) as f64 / batch as f64;
-        let steps = (time / probe.step_s).min(most).max(1.0) as u64;
+        let steps = (time / timing.step_s).min(most).max(1.0) as u64;
         let passes = steps as f64 * batch as f64 / facts.images(Split::Train) as f64;
-        let why =
-            if steps as f64 >= most.floor() { "as many passes as are of use" } else { "what the budget has room for" };
-        self.push("train", "iterations", steps, format!("{why}: {passes:.1} passes over the images"));
+        let why = if steps as f64 >= most.floor() { "the most that help" } else { "as many as fit into the budget" };
+        self.push("train", "iterations", steps, format!("{why}: {passes:.1} epochs"));
         // Iterations that the user sets are the user's, and what follows from them follows these.
         let steps = options.number("train.iterations").unwrap_or(steps);
         let evaluations = evaluations.min(steps.max(1) as f64);
         if !options.sets("train.iterations") && !options.sets("train.schedule.reschedules") {
             let limit = format!("{:?}", text::spell(options.budget));
-            self.push(
-                "train",
-                "max_time",
-                limit,
-                "the budget: where it goes slower or faster, the run is rescheduled to end in time",
-            );
+            self.push("train", "max_time", limit, "the budget; a faster or slower run is rescheduled to end in time");
             let longest = ((LENGTHENED * steps as f64) as u64).min(most as u64);
             if longest > steps && !options.sets("train.max_time") {
-                let why = "the most that a run faster than estimated is given: twice as many, or as many passes over the data as help";
+                let why =
+                    "limit if the run is faster than estimated: twice the iterations, at most the epochs that help";
                 self.push("train", "max_iterations", longest, why);
             }
         }
@@ -386,9 +395,14 @@ impl PlanDraft {
             every,
             format!("{evaluations} evaluation{} of {evaluation:.0} s", if evaluations > 1.0 { "s" } else { "" }),
         );
-        self.push("train", "save_every", (steps / 10).max(1), "ten checkpoints, of which the last two are kept");
+        self.push("train", "save_every", (steps / 10).max(1), "ten checkpoints; the last two are kept");
         self.push("train.schedule", "warmup_iters", (steps / 20).min(1500), "a twentieth of the run");
-        self.push("train", "restarts", 2, "a run that collapses to one class is begun again with a third of the rate");
+        self.push(
+            "train",
+            "restarts",
+            2,
+            "a run that collapses to one class is started again with a third of the learning rate",
+        );
         self.push("eval", "mode", "\"whole\"", "the network sees an image at once, at the scale of training");
     }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 
 use crate::config::Config;
-use crate::dataset::{Classes, Split, Survey};
+use crate::dataset::{Classes, LabelCounts, Split};
 use crate::error::{Error, Result};
 use crate::image::Labels;
 use crate::plan::PlanOptions;
@@ -90,7 +90,7 @@ pub struct Vit {
 pub struct Machine {
     /// Threads of the CPU's kernels.
     pub threads: usize,
-    /// Memory that is free for use, in MB, where the system tells.
+    /// Memory that is free for use, in MB, where the system reports it.
     pub free_mb: Option<u64>,
     /// Whether it computes on the CPU.
     pub cpu: bool,
@@ -104,12 +104,12 @@ impl Facts {
         note(&format!("looking at {} images and their masks", training.len()));
         let step = training.len().div_ceil(LOOKED_AT);
         let mut sizes = Vec::new();
-        let mut looked_at = Survey::default();
+        let mut looked_at = LabelCounts::default();
         let mut heights = Heights::new(training.classes().len());
         for index in (0..training.len()).step_by(step) {
             let sample = training.get(index)?;
             sizes.push((sample.image.width, sample.image.height));
-            looked_at.add(index, &Survey::count(&sample.labels));
+            looked_at.add(index, &LabelCounts::count(&sample.labels));
             heights.add(&sample.labels);
         }
         sizes.sort_by_key(|(width, height)| width * height);
@@ -119,13 +119,13 @@ impl Facts {
         let survey = training.survey()?.unwrap_or(looked_at);
         let pixels = survey.pixels;
         let classes = training.classes().clone();
-        let labelled: u64 = pixels[..classes.len()].iter().sum();
+        let labeled: u64 = pixels[..classes.len()].iter().sum();
         Ok(Self {
             dataset: dataset.to_owned(),
             counts: [training.len(), validation.len()],
             size: sizes[sizes.len() / 2],
             extremes: [*first, *last],
-            shares: pixels[..classes.len()].iter().map(|count| *count as f64 / labelled.max(1) as f64).collect(),
+            shares: pixels[..classes.len()].iter().map(|count| *count as f64 / labeled.max(1) as f64).collect(),
             holders: survey.holders[..classes.len()].iter().map(Vec::len).collect(),
             classes,
             upright: heights.upright(),
@@ -208,14 +208,14 @@ impl Heights {
 
     /// Also where there are too few images to tell.
     fn upright(&self) -> bool {
-        let mut told = self.classes.iter().filter(|(images, ..)| *images >= Self::ENOUGH).peekable();
+        let mut reliable = self.classes.iter().filter(|(images, ..)| *images >= Self::ENOUGH).peekable();
         let apart = |(images, sum, squares): &(f64, f64, f64)| {
             let mean = sum / images;
             let error = ((squares / images - mean * mean).max(0.0) / images).sqrt();
             let distance = (mean - 0.5).abs();
             distance > Self::APART.0 && distance > Self::APART.1 * error
         };
-        told.peek().is_none() || told.any(apart)
+        reliable.peek().is_none() || reliable.any(apart)
     }
 }
 

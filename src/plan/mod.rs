@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! dataset ──look──▶ Facts ──┐
-//! machine ─────────────────┼──choose──▶ lines with reasons ──▶ a recipe (TOML) ──probe──▶ estimated time and memory
+//! machine ─────────────────┼──choose──▶ lines with reasons ──▶ a recipe (TOML) ──time_steps──▶ estimated time and memory
 //! options ──────────────────┘
 //! ```
 //!
@@ -24,7 +24,7 @@ use crate::error::Result;
 use crate::inspect;
 use crate::kernels::Precision;
 pub use choose::Line;
-use choose::Memory;
+use choose::StepMemory;
 pub use facts::{Facts, Machine};
 
 /// What the user asks for.
@@ -35,7 +35,7 @@ pub struct PlanOptions {
     pub budget: Duration,
     /// Weights to start from.
     pub pretrained: Option<PathBuf>,
-    /// `key=value` that come with a model to go on from: its network, its normalisation, its weights.
+    /// `key=value` that come with a model to fine-tune: its network, its normalisation, its weights.
     pub given: Vec<String>,
     /// `key=value` that the user has decided.
     pub changes: Vec<String>,
@@ -114,7 +114,7 @@ pub struct Plan {
 impl Plan {
     /// As how much of the run's time the planning counts, which took this long: all of it, but a tenth of the budget at most, so
     /// that a short one is not spent before anything is learned.
-    pub fn counted(&self, planning: Duration) -> Duration {
+    pub fn charged_time(&self, planning: Duration) -> Duration {
         self.config.train.max_time.map_or(Duration::ZERO, |limit| planning.min(limit.0 / 10))
     }
 }
@@ -139,34 +139,34 @@ pub fn make(dataset: &str, options: &PlanOptions, device: &Device, note: &mut dy
     let facts = Facts::read(dataset, options, note)?;
     let machine = Machine::here(device);
     note("timing steps of training to see what this machine can do");
-    let mut draft = choose::PlanDraft::initial(&facts, &machine, options)?;
+    let mut draft = choose::PlanDraft::choose_network(&facts, &machine, options)?;
     // The smallest crop tells the machine's speed; the largest that the budget has room for is taken.
     let mut smallest = draft.config(options)?;
     let held_mb = bench::peak_rss_mb();
-    let mut speed = probe(&smallest, &facts, device)?;
+    let mut speed = time_steps(&smallest, &facts, device)?;
     if machine.cpu && !options.sets("train.precision") {
         let mut rounded = smallest.clone();
         rounded.train.precision = Precision::Bf16;
-        let rounded_speed = probe(&rounded, &facts, device)?;
-        if draft.round(speed.step_s / rounded_speed.step_s) {
+        let rounded_speed = time_steps(&rounded, &facts, device)?;
+        if draft.try_bf16(speed.step_s / rounded_speed.step_s) {
             (smallest, speed) = (rounded, rounded_speed);
         }
     }
-    let room = memory(&smallest, &facts, &machine, held_mb, &speed);
-    let possible = draft.fit(&facts, options, speed.step_s, &room)?;
+    let step_memory = memory(&smallest, &facts, &machine, held_mb, &speed);
+    let possible = draft.fit(&facts, options, speed.step_s, &step_memory)?;
     let steps = options.number("train.iterations").map_or(possible, |steps| steps as f64);
     if draft.lengthen(steps) {
         draft.take_smallest(&facts);
         smallest = draft.config(options)?;
-        speed = probe(&smallest, &facts, device)?;
-        let room = memory(&smallest, &facts, &machine, held_mb, &speed);
-        draft.fit(&facts, options, speed.step_s, &room)?;
+        speed = time_steps(&smallest, &facts, device)?;
+        let step_memory = memory(&smallest, &facts, &machine, held_mb, &speed);
+        draft.fit(&facts, options, speed.step_s, &step_memory)?;
     }
     let config = draft.config(options)?;
     let of = |config: &Config| (config.data.augment.crop, config.train.accumulate);
-    let measured = if of(&config) == of(&smallest) { speed } else { probe(&config, &facts, device)? };
+    let measured = if of(&config) == of(&smallest) { speed } else { time_steps(&config, &facts, device)? };
     let tried = try_norms(&mut draft, &facts, options, device, &measured, note)?;
-    draft.spend(&facts, options, &measured, config.train.batch_size, options.budget.as_secs_f64() - tried);
+    draft.set_length(&facts, options, &measured, config.train.batch_size, options.budget.as_secs_f64() - tried);
     let config = draft.config(options)?;
     let estimated = estimate(&config, &facts, &measured);
     Ok(Plan { text: draft.render(&facts, &machine, options, &estimated), config, estimated })
@@ -178,30 +178,31 @@ fn try_norms(
     facts: &Facts,
     options: &PlanOptions,
     device: &Device,
-    probe: &Probe,
+    timing: &StepTiming,
     note: &mut dyn FnMut(&str),
 ) -> Result<f64> {
     const KINDS: [&str; 2] = ["batch", "group"];
     if !draft.tries_norms(options) {
         return Ok(0.0);
     }
-    let evaluation = facts.images(Split::Val) as f64 * probe.image_s;
+    let evaluation = facts.images(Split::Val) as f64 * timing.image_s;
     // Iterations that the user sets may be over long before the budget is.
     let set = options.number("train.iterations");
     let run_s =
-        set.map_or(f64::INFINITY, |iterations| iterations as f64 * probe.step_s).min(options.budget.as_secs_f64());
-    let Some(each) = trial::length(run_s, probe.step_s, evaluation) else {
-        draft.norm("group", "learns surely; there is no time to try `batch` beside it");
+        set.map_or(f64::INFINITY, |iterations| iterations as f64 * timing.step_s).min(options.budget.as_secs_f64());
+    let Some(each) = trial::length(run_s, timing.step_s, evaluation) else {
+        draft.norm("group", "the safe choice: the budget is too short to try `batch`");
         return Ok(0.0);
     };
     note(&format!(
-        "training for {each:.0} s with each of two norms, to take the better one; --set model.backbone.norm=batch or group decides it"
+        "training for {each:.0} s with each of two norms, to use the better one; --set model.backbone.norm=batch or group \
+         decides it"
     ));
     let started = Instant::now();
     let mut scores = [0.0; 2];
     for (kind, score) in KINDS.iter().zip(&mut scores) {
         draft.norm(kind, "");
-        let iterations = (each - evaluation) / probe.step_s;
+        let iterations = (each - evaluation) / timing.step_s;
         *score = trial::score(&draft.config(options)?, device, each, iterations as u64)?.unwrap_or(0.0);
     }
     let better = usize::from(scores[1] > scores[0]);
@@ -216,14 +217,14 @@ fn try_norms(
 }
 
 /// What a few steps took.
-struct Probe {
+struct StepTiming {
     step_s: f64,
     image_s: f64,
     peak_mb: Option<u64>,
 }
 
 /// Times a step of training and an image of the evaluation.
-fn probe(config: &Config, facts: &Facts, device: &Device) -> Result<Probe> {
+fn time_steps(config: &Config, facts: &Facts, device: &Device) -> Result<StepTiming> {
     let train = &config.train;
     let mut work = Work {
         name: "plan".to_owned(),
@@ -240,7 +241,7 @@ fn probe(config: &Config, facts: &Facts, device: &Device) -> Result<Probe> {
     work.image = [height, width];
     (work.batch, work.train, work.precision) = (1, false, config.eval.precision);
     let image = bench::measure(&work, 1, device)?;
-    Ok(Probe {
+    Ok(StepTiming {
         step_s: step.median_ms / 1e3 * train.accumulate as f64,
         image_s: image.median_ms / 1e3,
         peak_mb: bench::peak_rss_mb(),
@@ -248,32 +249,38 @@ fn probe(config: &Config, facts: &Facts, device: &Device) -> Result<Probe> {
 }
 
 /// What steps with the smallest crop took of the memory. That of a GPU cannot be asked for.
-fn memory(smallest: &Config, facts: &Facts, machine: &Machine, held_mb: Option<u64>, probe: &Probe) -> Memory {
-    let known = machine.free_mb.zip(held_mb).zip(probe.peak_mb).filter(|_| machine.cpu);
-    let Some(((free, held), peak)) = known else { return Memory { fixed: 0.0, maps: 0.0, free: f64::INFINITY } };
+fn memory(
+    smallest: &Config,
+    facts: &Facts,
+    machine: &Machine,
+    held_mb: Option<u64>,
+    timing: &StepTiming,
+) -> StepMemory {
+    let known = machine.free_mb.zip(held_mb).zip(timing.peak_mb).filter(|_| machine.cpu);
+    let Some(((free, held), peak)) = known else { return StepMemory { fixed: 0.0, maps: 0.0, free: f64::INFINITY } };
     let taken = peak.saturating_sub(held) as f64;
-    let parameters = inspect::summarise(&smallest.model, facts.classes.names.len()).total_parameters;
+    let parameters = inspect::model_size(&smallest.model, facts.classes.names.len()).total_parameters;
     // A value, its gradient, and what the optimizer keeps, in f32.
-    let fixed = (parameters * 4) as f64 * (2 + smallest.train.optimizer.rule.slots().len()) as f64 / 1e6;
+    let fixed = (parameters * 4) as f64 * (2 + smallest.train.optimizer.rule.state_names().len()) as f64 / 1e6;
     let fixed = fixed.min(taken);
-    Memory { fixed, maps: taken - fixed, free: free as f64 }
+    StepMemory { fixed, maps: taken - fixed, free: free as f64 }
 }
 
-fn estimate(config: &Config, facts: &Facts, probe: &Probe) -> Estimate {
+fn estimate(config: &Config, facts: &Facts, timing: &StepTiming) -> Estimate {
     let train = &config.train;
     let evaluations = match train.eval_every {
         0 => 1,
         every => train.iterations.div_ceil(every),
     };
-    let evaluating = evaluations as f64 * facts.images(Split::Val) as f64 * probe.image_s;
+    let evaluating = evaluations as f64 * facts.images(Split::Val) as f64 * timing.image_s;
     let decoded = facts.images(Split::Train) as f64 * (facts.size.0 * facts.size.1 * 4) as f64 / 1e6;
     let cache = decoded.min(config.data.cache_mb as f64) as u64;
-    let parameters = inspect::summarise(&config.model, facts.classes.len()).total_parameters;
-    let slots = train.optimizer.rule.slots().len() as u64;
+    let parameters = inspect::model_size(&config.model, facts.classes.len()).total_parameters;
+    let state_tensors = train.optimizer.rule.state_names().len() as u64;
     Estimate {
-        step_s: probe.step_s,
-        total_s: train.iterations as f64 * probe.step_s + evaluating,
-        peak_mb: probe.peak_mb.map(|peak| most_held(peak, cache, parameters * 4, slots)),
+        step_s: timing.step_s,
+        total_s: train.iterations as f64 * timing.step_s + evaluating,
+        peak_mb: timing.peak_mb.map(|peak| peak_memory_mb(peak, cache, parameters * 4, state_tensors)),
     }
 }
 
@@ -282,10 +289,10 @@ fn estimate(config: &Config, facts: &Facts, probe: &Probe) -> Estimate {
 const BY_TURNS: f64 = 1.15;
 
 /// The most MB that a run holds whose first steps held `steps`, with `cache` for decoded images and weights of `weights` bytes. A
-/// checkpoint is written from a copy of what the optimizer keeps in its `slots`; the weights that are published are another, and
+/// checkpoint is written from a copy of the optimizer state, `state_tensors` per weight; the weights that are published are another, and
 /// its file a third.
-fn most_held(steps: u64, cache: u64, weights: u64, slots: u64) -> u64 {
-    (BY_TURNS * steps as f64) as u64 + cache + weights * (slots + 2) / 1_000_000
+fn peak_memory_mb(steps: u64, cache: u64, weights: u64, state_tensors: u64) -> u64 {
+    (BY_TURNS * steps as f64) as u64 + cache + weights * (state_tensors + 2) / 1_000_000
 }
 
 #[cfg(test)]
@@ -294,9 +301,9 @@ mod tests {
 
     /// Runs of a U-Net of 2.5 million values, AdamW, on sets of 2 to 5 MB: what the first steps held, and the whole run.
     #[test]
-    fn runs_hold_no_more_than_is_predicted() {
+    fn runs_hold_no_more_than_is_estimated() {
         for (steps, cache, held) in [(335, 2, 416), (152, 2, 199), (128, 2, 202), (171, 2, 235), (347, 10, 424)] {
-            let estimated = most_held(steps, cache, 10_000_000, 2);
+            let estimated = peak_memory_mb(steps, cache, 10_000_000, 2);
             let apart = estimated as f64 / f64::from(held);
             assert!((0.92..1.15).contains(&apart), "{estimated} for {held}");
         }

@@ -1,13 +1,13 @@
 //! One cue after the other taken away: which function does which change.
 
-use super::cues::{Changed, Cue, Source};
+use super::cues::{Changed, Cue, CueSource};
 use super::{geometry, surface};
 use crate::dataset::Sample;
 use crate::image::Image;
 
 /// Changes a picture; `None` where it has nothing that could be changed so.
-pub(super) fn change(cue: Cue, source: &Source, seed: u64) -> Option<Changed> {
-    let Source { sample, regions, .. } = source;
+pub(super) fn change(cue: Cue, source: &CueSource, seed: u64) -> Option<Changed> {
+    let CueSource { sample, regions, .. } = source;
     let Sample { image, labels } = sample;
     let mut rng = cue.rng(seed, source.index);
     let in_place = |image: Image| Some(Changed::in_place(image, labels));
@@ -17,7 +17,7 @@ pub(super) fn change(cue: Cue, source: &Source, seed: u64) -> Option<Changed> {
         Cue::Flat => in_place(surface::flat(image, regions)),
         Cue::Silhouettes => in_place(surface::silhouettes(image, regions, &mut rng)),
         Cue::Edges => in_place(surface::edges(image, labels)),
-        Cue::Grey => in_place(surface::grey(image)),
+        Cue::Gray => in_place(surface::gray(image)),
         Cue::Channels => in_place(surface::channels(image, &mut rng)),
         Cue::Hue => in_place(surface::hue(image, rng.range(60.0, 300.0))),
         Cue::Blur => in_place(surface::blurred(image)),
@@ -40,14 +40,14 @@ pub(super) mod tests {
     use crate::probe::textures::Textures;
 
     /// Pictures with their regions and textures.
-    pub(crate) fn with(size: usize, run: impl Fn(&Source)) {
+    pub(crate) fn with(size: usize, run: impl Fn(&CueSource)) {
         let set = Shapes::new(3, Split::Val, 8, size);
         let samples: Vec<Sample> = (0..set.len()).map(|index| set.get(index).unwrap()).collect();
         let mut textures = Textures::new(6);
         samples.iter().enumerate().for_each(|(index, sample)| textures.add(index, sample));
         for (index, sample) in samples.iter().enumerate() {
             let regions = Regions::of(&sample.labels);
-            run(&Source { index, sample, regions: &regions, textures: &textures });
+            run(&CueSource { index, sample, regions: &regions, textures: &textures });
         }
     }
 

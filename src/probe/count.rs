@@ -3,15 +3,15 @@
 use std::ops::ControlFlow;
 
 use super::changes::change;
-use super::cues::{Changed, Cue, Source};
+use super::cues::{Changed, Cue, CueSource};
 use super::effects::{Pairs, Unchanged};
-use super::place::Places;
+use super::place::FailureCounts;
 use super::regions::Regions;
 use super::stages::{StageCounts, labels, stages};
 use super::textures::Textures;
 use super::tokens::{Edit, variants};
 use super::verdict::{Known, ShapeBias};
-use super::{Finding, Options, Pictures, Shown, Subject, Tokens};
+use super::{ExampleImage, Finding, Pictures, ProbeOptions, Subject, TokenFindings};
 use crate::dataset::{Dataset, Sample};
 use crate::error::{Error, Result};
 use crate::image::{IGNORE, Image, Labels};
@@ -27,7 +27,7 @@ struct Counts<'a> {
     cues: Vec<(Cue, Pairs)>,
     edits: Vec<(Edit, Model, Pairs)>,
     stages: StageCounts,
-    places: Places,
+    places: FailureCounts,
     plain: Pairs,
     /// Regions labelled by shape, by texture, as neither.
     conflicts: Vec<[usize; 3]>,
@@ -43,7 +43,7 @@ struct Steps<'a> {
 }
 
 impl Steps<'_> {
-    /// One more; whether to go on.
+    /// One more; whether to continue.
     fn next(&mut self) -> ControlFlow<()> {
         self.done += 1;
         (self.tell)(self.done, self.all)
@@ -54,7 +54,7 @@ pub(super) fn run(
     subject: &Subject,
     dataset: &dyn Dataset,
     indices: &[usize],
-    options: &Options,
+    options: &ProbeOptions,
     progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<Option<(Finding, Pictures)>> {
     let names = &dataset.classes().names;
@@ -70,7 +70,7 @@ pub(super) fn run(
         cues: options.cues.iter().map(|cue| (*cue, Pairs::new(cue.has_contours()))).collect(),
         edits: edits.into_iter().map(|(edit, model)| (edit, model, Pairs::new(true))).collect(),
         stages: StageCounts::new(names.len()),
-        places: Places::new(names.len()),
+        places: FailureCounts::new(names.len()),
         plain: Pairs::new(true),
         conflicts: vec![[0; 3]; names.len()],
         pixels: vec![0; names.len()],
@@ -85,7 +85,7 @@ pub(super) fn run(
         let Some(prediction) = done.map_err(at)? else { return Ok(None) };
         if let Some(changed) = seen {
             let plain = (sample.image, sample.labels, prediction);
-            pictures.images.push(Shown { name: dataset.name(*index), plain, changed });
+            pictures.images.push(ExampleImage { name: dataset.name(*index), plain, changed });
         }
     }
     Ok(Some((counts.finding(subject, indices.len(), options), pictures)))
@@ -137,7 +137,7 @@ impl Counts<'_> {
         if steps.next().is_break() {
             return Ok(None);
         }
-        let source = Source { index, sample, regions: &regions, textures };
+        let source = CueSource { index, sample, regions: &regions, textures };
         for (cue, pairs) in &mut self.cues {
             if let Some(changed) = change(*cue, &source, seed) {
                 let Changed { image, truth, reference, conflicts } = changed;
@@ -175,7 +175,7 @@ impl Counts<'_> {
         Ok(Some(prediction))
     }
 
-    fn finding(self, subject: &Subject, images: usize, options: &Options) -> Finding {
+    fn finding(self, subject: &Subject, images: usize, options: &ProbeOptions) -> Finding {
         let (names, seed, draws) = (self.names, options.seed, options.draws);
         let plain = self.plain.effects("plain", names, 1, seed);
         let all: u64 = self.pixels.iter().sum();
@@ -196,7 +196,7 @@ impl Counts<'_> {
             place: &place,
         };
         let prototypes = subject.model.map(Model::prototypes).unwrap_or_default();
-        let tokens = prototypes.first().filter(|_| !self.edits.is_empty()).map(|of| Tokens {
+        let tokens = prototypes.first().filter(|_| !self.edits.is_empty()).map(|of| TokenFindings {
             count: of.count,
             grid: of.grid,
             of_classes: of.of_classes,

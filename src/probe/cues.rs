@@ -25,7 +25,7 @@ pub enum Cue {
     /// Nothing but the outlines of regions.
     Edges,
     /// Grey.
-    Grey,
+    Gray,
     /// Colour channels exchanged.
     Channels,
     /// Hues turned.
@@ -60,7 +60,7 @@ impl Cue {
         Self::Flat,
         Self::Silhouettes,
         Self::Edges,
-        Self::Grey,
+        Self::Gray,
         Self::Channels,
         Self::Hue,
         Self::Blur,
@@ -86,7 +86,7 @@ impl Cue {
             Self::Flat => "flat",
             Self::Silhouettes => "silhouettes",
             Self::Edges => "edges",
-            Self::Grey => "grey",
+            Self::Gray => "grey",
             Self::Channels => "channels",
             Self::Hue => "hue",
             Self::Blur => "blur",
@@ -113,7 +113,7 @@ impl Cue {
             Self::Flat => "its texture is gone and its mean colour left",
             Self::Silhouettes => "silhouettes alone are left",
             Self::Edges => "outlines alone are left",
-            Self::Grey => "colours are taken away",
+            Self::Gray => "colours are taken away",
             Self::Channels => "colour channels are exchanged",
             Self::Hue => "hues are turned",
             Self::Blur => "the picture is blurred",
@@ -174,7 +174,7 @@ impl Changed {
 }
 
 /// What changes are made of.
-pub(super) struct Source<'a> {
+pub(super) struct CueSource<'a> {
     pub(super) index: usize,
     pub(super) sample: &'a Sample,
     pub(super) regions: &'a Regions,

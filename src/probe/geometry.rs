@@ -61,7 +61,7 @@ pub(super) fn moved(cue: Cue, sample: &Sample, regions: &Regions, rng: &mut Rng)
         _ => shift = elsewhere(region, (width, height), rng)?,
     }
     let (sin, cos) = angle.sin_cos();
-    let origin = |x: usize, y: usize| {
+    let source_pixel = |x: usize, y: usize| {
         let [dx, dy] = [x as f32 - shift[0] - center[0], y as f32 - shift[1] - center[1]];
         let (x, y) = ((cos * dx + sin * dy) / scale + center[0], (cos * dy - sin * dx) / scale + center[1]);
         let (x, y) = (x.round(), y.round());
@@ -76,7 +76,7 @@ pub(super) fn moved(cue: Cue, sample: &Sample, regions: &Regions, rng: &mut Rng)
     }
     let mut there = vec![false; labels.ids.len()];
     for at in 0..labels.ids.len() {
-        if let Some(from) = origin(at % width, at / width) {
+        if let Some(from) = source_pixel(at % width, at / width) {
             paint(&mut image, at, color(&sample.image, from));
             labels.ids[at] = region.class;
             there[at] = true;
@@ -96,12 +96,12 @@ pub(super) fn moved(cue: Cue, sample: &Sample, regions: &Regions, rng: &mut Rng)
 /// A shift that keeps a region inside of the image, by a quarter of what there is room for at least; `None` without room.
 fn elsewhere(region: &Region, (width, height): (usize, usize), rng: &mut Rng) -> Option<[f32; 2]> {
     let [left, top, right, bottom] = region.bounds.map(|side| side as i64);
-    let room = [(-left, width as i64 - right), (-top, height as i64 - bottom)];
-    let far = room.iter().map(|(low, high)| high - low).max()? / 4;
+    let range = [(-left, width as i64 - right), (-top, height as i64 - bottom)];
+    let far = range.iter().map(|(low, high)| high - low).max()? / 4;
     if far == 0 {
         return None;
     }
-    let draw = |rng: &mut Rng| room.map(|(low, high)| low + rng.below((high - low + 1) as usize) as i64);
+    let draw = |rng: &mut Rng| range.map(|(low, high)| low + rng.below((high - low + 1) as usize) as i64);
     let found = (0..50).map(|_| draw(rng)).find(|shift| shift.iter().any(|side| side.abs() >= far));
     found.map(|shift| shift.map(|side| side as f32))
 }

@@ -34,14 +34,14 @@ use crate::report::TokenBlock;
 
 pub use cues::Cue;
 pub use effects::{ClassEffect, Effect, Effects, LEAST_IMAGES};
-pub use place::{CurvatureScore, Place, SizeScore};
+pub use place::{CurvatureScore, FailureScores, SizeScore};
 pub use stages::Stage;
 pub use tokens::Edit;
 pub use verdict::{Basis, COSTS, KEEPS, LEAST_IOU, LEAST_REGIONS, ShapeBias, Verdict};
 
 /// How a network is probed.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct ProbeOptions {
     /// Decides every change and every draw.
     pub seed: u64,
     /// The changes to make.
@@ -50,7 +50,7 @@ pub struct Options {
     pub draws: usize,
 }
 
-impl Default for Options {
+impl Default for ProbeOptions {
     fn default() -> Self {
         Self { seed: 0, cues: Cue::ALL.to_vec(), draws: 1000 }
     }
@@ -88,14 +88,14 @@ pub struct Finding {
     /// How regions are labelled whose shape and texture contradict each other.
     pub shape_bias: Vec<ShapeBias>,
     /// What tokens do; none of a decoder that has none.
-    pub tokens: Option<Tokens>,
+    pub tokens: Option<TokenFindings>,
     /// Where the network is right.
-    pub place: Place,
+    pub place: FailureScores,
 }
 
 /// What tokens do.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Tokens {
+pub struct TokenFindings {
     /// How many there are.
     pub count: usize,
     /// Rows and columns of each, where they are maps.
@@ -114,14 +114,14 @@ pub struct Tokens {
 #[derive(Clone, Debug, Default)]
 pub struct Pictures {
     /// Images with all their changes.
-    pub images: Vec<Shown>,
-    /// The tokens before an image is seen, at the grid of the first image; none where they are no maps.
+    pub images: Vec<ExampleImage>,
+    /// The tokens before an image is seen, at the grid of the first image; none where they are not maps.
     pub priors: Option<TokenBlock>,
 }
 
 /// An image as it is and changed, with what the network makes of it.
 #[derive(Clone, Debug)]
-pub struct Shown {
+pub struct ExampleImage {
     /// Its name.
     pub name: String,
     /// The picture, its truth and its prediction.
@@ -130,7 +130,7 @@ pub struct Shown {
     pub changed: Vec<(Cue, (Image, Labels, Labels))>,
 }
 
-/// Probes a network on the images of a dataset at `indices`. `progress` is told the steps that are done and all there are; where
+/// Probes a network on the images of a dataset at `indices`. `progress` gets the steps that are done and all there are; where
 /// it breaks off, there is no finding.
 ///
 /// # Errors
@@ -139,7 +139,7 @@ pub fn probe(
     subject: &Subject,
     dataset: &dyn Dataset,
     indices: &[usize],
-    options: &Options,
+    options: &ProbeOptions,
     progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<Option<(Finding, Pictures)>> {
     let (classes, expected) = (dataset.classes().len(), subject.inference.network.classes());

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::effects::{Effect, Effects};
 use super::text::{interval, points, share};
 use super::verdict::{Basis, Verdict};
-use super::{Cue, Finding, LEAST_IMAGES, LEAST_REGIONS, Pictures, Shown, Tokens};
+use super::{Cue, ExampleImage, Finding, LEAST_IMAGES, LEAST_REGIONS, Pictures, TokenFindings};
 use crate::dataset::Classes;
 use crate::error::Result;
 use crate::files;
@@ -68,7 +68,7 @@ impl Page<'_> {
         };
         let percent = |value: Option<f64>| percent_or(value, 1, "–") + if value.is_some() { " %" } else { "" };
         let tiles = [
-            tile("mIoU", percent(*miou), "Of the pictures as they are: what every change is compared with."),
+            tile("mIoU", percent(*miou), "On the unchanged pictures: what every change is compared with."),
             tile("Boundary IoU", percent(*boundary_miou), "The same along contours only."),
             tile("Images", images.to_string(), &format!("Each with every change; seed {seed}.")),
         ];
@@ -103,8 +103,8 @@ impl Page<'_> {
         };
         format!(
             "<h2>What each change costs</h2>\n<p class=\"intro\">One row per change of the pictures, one column per class: \
-             how many points of IoU it loses against the same pictures as they are. Brackets hold the middle 95 % over draws \
-             of images; a change whose interval holds zero may be none. The darker a cell, the more is lost. \
+             how many points of IoU it loses against the same pictures unchanged. Brackets hold the middle 95 % over draws \
+             of images; a change whose interval includes zero may have no effect. The darker a cell, the more is lost. \
              <em>texture-same</em> is a control: it costs what the way of painting textures costs.</p>\n{}{note}",
             self.costs(&self.finding.cues, |name| Cue::ALL.iter().find(|cue| cue.name() == name).map(|cue| cue.when()))
         )
@@ -135,15 +135,15 @@ impl Page<'_> {
         )
     }
 
-    fn pictures(&self, images: &[Shown]) -> Result<String> {
+    fn pictures(&self, images: &[ExampleImage]) -> Result<String> {
         if images.is_empty() {
             return Ok(String::new());
         }
         let legend: String = (0..self.classes.len()).map(|class| format!("<li>{}</li>", self.named(class))).collect();
         let mut html = format!(
-            "<h2>Every change, with the answer beside it</h2>\n<p class=\"intro\">The images of most classes. Left the picture \
-             that the network sees, in the middle the truth that counts (hatched where it does not), right the answer.</p>\n\
-             <ul class=\"legend\" aria-label=\"Colours of the classes\">{legend}</ul>\n"
+            "<h2>Every change, with the prediction next to it</h2>\n<p class=\"intro\">The images with the most classes. Left: \
+             what the network sees. Middle: the ground truth that is scored (hatched where it is not). Right: the \
+             prediction.</p>\n<ul class=\"legend\" aria-label=\"Colours of the classes\">{legend}</ul>\n"
         );
         for (at, shown) in images.iter().enumerate() {
             let mut figures = self.triple("as it is", &shown.plain)?;
@@ -171,7 +171,7 @@ impl Page<'_> {
             "<figure><div class=\"strip\">{}{}{}</div><figcaption>{name}</figcaption></figure>\n",
             picture("picture", "labels", photo(&shrink_image(image, size))?),
             picture("truth", "labels", label_map(&shrink_labels(truth, size), &self.classes.colors)?),
-            picture("answer", "labels", label_map(&shrink_labels(prediction, size), &self.classes.colors)?),
+            picture("prediction", "labels", label_map(&shrink_labels(prediction, size), &self.classes.colors)?),
         ))
     }
 
@@ -221,7 +221,8 @@ impl Page<'_> {
         };
         let mut html = format!(
             "<h2>What the tokens do</h2>\n<p class=\"intro\">The decoder knows {what} before it sees an image. Here they are \
-             changed after training, and nothing else is. What costs nothing does nothing.</p>\n{}{}",
+             changed after training, and nothing else is. If a change costs nothing, the network does not use what it \
+             changes.</p>\n{}{}",
             self.costs(&tokens.edits, |_| None),
             stages(tokens)
         );
@@ -270,7 +271,7 @@ impl Page<'_> {
             )
         };
         format!(
-            "<h2>Where it fails</h2>\n<p class=\"intro\">IoU in percent on the pictures as they are: by the distance of pixels to \
+            "<h2>Where it fails</h2>\n<p class=\"intro\">IoU in percent on the unchanged pictures: by the distance of pixels to \
              the nearest true edge, by the share of the image that a true region covers (the mean over regions), and along true \
              contours by their curvature (0 is straight, 1 bends as tightly as the disc that it is \
              measured with).</p>\n{}{}{}",
@@ -282,7 +283,7 @@ impl Page<'_> {
 }
 
 /// What stages of the decoder would answer.
-fn stages(tokens: &Tokens) -> String {
+fn stages(tokens: &TokenFindings) -> String {
     let row = |name: &str, miou: Option<f64>, agreement: Option<f64>| {
         let width = agreement.unwrap_or(0.0) * 100.0;
         format!(
@@ -338,7 +339,7 @@ fn badge(basis: Basis) -> &'static str {
         Basis::Color => "colour",
         Basis::Both => "shape and texture",
         Basis::Position => "position",
-        Basis::Default => "what is left over",
+        Basis::Default => "default",
         Basis::NotFound => "not found",
         Basis::Unknown => "open",
     }
@@ -350,11 +351,12 @@ fn how() -> String {
         .map(|cue| format!("<tr><th scope=\"row\">{}</th><td>when {}</td></tr>\n", cue.name(), escape(cue.when())))
         .collect();
     format!(
-        "<h2>How it is measured</h2>\n<p class=\"intro\">Every image is changed in every way, as the seed decides, and scored against \
-         the truth that moved along. Differences are paired: before and after are scores of the same regions of the same images, \
-         and their interval is the bootstrap over images; with fewer than {LEAST_IMAGES} images there is none. Where one object is \
-         moved, or all around it taken away, each class has the same chance to be picked, and only that object counts. Changes \
-         that nature does not make also cost because they are strange: compare them with one another, and with \
-         <em>texture-same</em>.</p>\n<div class=\"card scroll\"><table class=\"classes\"><tbody>\n{rows}</tbody></table></div>\n"
+        "<h2>How it is measured</h2>\n<p class=\"intro\">Every image is changed in every way, as the seed decides, and scored \
+         against the truth that moved along. Differences are paired: before and after are scores of the same regions of the \
+         same images, and their interval is the bootstrap over images; with fewer than {LEAST_IMAGES} images there is none. \
+         Where one object is moved, or everything around it is removed, each class has the same chance to be picked, and only \
+         that object counts. Unnatural changes also cost because they are unusual: compare them with one another, and with \
+         <em>texture-same</em>.</p>\n<div class=\"card scroll\"><table \
+         class=\"classes\"><tbody>\n{rows}</tbody></table></div>\n"
     )
 }

@@ -18,7 +18,7 @@ pub(super) const CURVATURES: [f64; 4] = [0.0, 0.3, 0.7, 1.2];
 
 /// Where a network is right.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Place {
+pub struct FailureScores {
     /// By distance to the nearest true edge.
     pub distance: Vec<BandScore>,
     /// By the size of true regions.
@@ -63,7 +63,7 @@ pub struct CurvatureScore {
 }
 
 /// Counts of images.
-pub(super) struct Places {
+pub(super) struct FailureCounts {
     classes: usize,
     distance: DistanceBands,
     curvature: [Overlaps; CURVATURES.len()],
@@ -71,7 +71,7 @@ pub(super) struct Places {
     sizes: [Vec<(u8, f64)>; SIZES.len()],
 }
 
-impl Places {
+impl FailureCounts {
     pub(super) fn new(classes: usize) -> Self {
         Self {
             classes,
@@ -94,7 +94,7 @@ impl Places {
         }
     }
 
-    pub(super) fn scores(&self) -> Place {
+    pub(super) fn scores(&self) -> FailureScores {
         let size = |(at, regions): (usize, &Vec<(u8, f64)>)| {
             let of = |class: usize| -> Vec<f64> {
                 regions.iter().filter(|(id, _)| usize::from(*id) == class).map(|(_, iou)| *iou).collect()
@@ -116,7 +116,7 @@ impl Places {
             accuracy: counts.accuracy(),
             classes: counts.ious(),
         };
-        Place {
+        FailureScores {
             distance: self.distance.scores(),
             size: self.sizes.iter().enumerate().map(size).collect(),
             curvature: self.curvature.iter().enumerate().map(curvature).collect(),
@@ -216,7 +216,7 @@ mod tests {
             .map(|region| region_iou(region, &truth, &predicted))
             .collect();
         assert_eq!(ious, [16.0 / 24.0, 0.0]);
-        let mut places = Places::new(2);
+        let mut places = FailureCounts::new(2);
         places.add(&truth, &regions, &found);
         let scores = places.scores();
         assert_eq!(scores.size.iter().map(|bin| bin.regions).sum::<usize>(), 4, "a strip of 8 pixels is too small");

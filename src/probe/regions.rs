@@ -1,4 +1,4 @@
-//! Regions of a label map: what hangs together and has one class.
+//! Regions of a label map: connected pixels of one class.
 
 use crate::image::regions::connected;
 use crate::image::{IGNORE, Labels};

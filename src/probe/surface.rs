@@ -1,6 +1,6 @@
 //! Changes of what regions look like: textures, colours, outlines. No label moves.
 
-use super::cues::{Changed, Source, only};
+use super::cues::{Changed, CueSource, only};
 use super::regions::Regions;
 use super::textures::color;
 use crate::augment::filters;
@@ -9,8 +9,8 @@ use crate::image::{Image, Labels};
 use crate::rng::Rng;
 
 /// Every region with a patch of a class's texture; `None` where some class has none. `other`: that of another class.
-pub(super) fn textured(source: &Source, other: bool, rng: &mut Rng) -> Option<Changed> {
-    let Source { index, sample, regions, textures } = source;
+pub(super) fn textured(source: &CueSource, other: bool, rng: &mut Rng) -> Option<Changed> {
+    let CueSource { index, sample, regions, textures } = source;
     let mut image = sample.image.clone();
     let mut given = Vec::with_capacity(regions.all.len());
     let mut kept = vec![false; regions.all.len()];
@@ -87,7 +87,7 @@ pub(super) fn edges(image: &Image, labels: &Labels) -> Image {
 }
 
 /// The luminance in all channels.
-pub(super) fn grey(image: &Image) -> Image {
+pub(super) fn gray(image: &Image) -> Image {
     each(image, |[r, g, b]| {
         let luminance = 0.299 * f32::from(r) + 0.587 * f32::from(g) + 0.114 * f32::from(b);
         [luminance.round() as u8; 3]
@@ -257,7 +257,7 @@ mod tests {
     #[test]
     fn colours_are_permuted() {
         let image = Image { width: 2, height: 1, pixels: vec![200, 100, 50, 90, 90, 90] };
-        assert_eq!(grey(&image).pixels, [124, 124, 124, 90, 90, 90]);
+        assert_eq!(gray(&image).pixels, [124, 124, 124, 90, 90, 90]);
         assert_eq!(hue(&image, 120.0).pixels, [50, 200, 100, 90, 90, 90]);
         let sorted = |image: &Image| {
             let mut channels = image.pixels[..3].to_vec();

@@ -90,7 +90,7 @@ const CUES: [Cue; 10] = [
     Cue::Flat,
     Cue::Silhouettes,
     Cue::Edges,
-    Cue::Grey,
+    Cue::Gray,
     Cue::Hue,
     Cue::Shuffle(8),
     Cue::Rolled,
@@ -112,7 +112,7 @@ fn found(
     let (preprocess, device) = (Preprocess::default(), Device::flex());
     let inference = Inference { network, preprocess: &preprocess, config: &config, device: &device };
     let subject = Subject { inference, model, other: None };
-    let options = Options { seed, draws: 100, cues: CUES.to_vec() };
+    let options = ProbeOptions { seed, draws: 100, cues: CUES.to_vec() };
     let indices = spread(dataset.len(), images);
     probe(&subject, dataset, &indices, &options, &mut |_, _| ControlFlow::Continue(())).unwrap().unwrap()
 }
@@ -149,7 +149,7 @@ fn a_network_that_reads_colour() {
     assert!(judged[1..].iter().all(|basis| matches!(basis, Basis::Color | Basis::Unknown)), "{:#?}", finding.verdicts);
     assert!(judged[1..].contains(&Basis::Color), "{:#?}", finding.verdicts);
     for class in 1..6 {
-        assert!(effect(&finding, Cue::Grey, class).after.unwrap() < 0.05);
+        assert!(effect(&finding, Cue::Gray, class).after.unwrap() < 0.05);
         assert!(
             effect(&finding, Cue::Hue, class).costs(COSTS) && effect(&finding, Cue::Flat, class).kept().unwrap() > 0.9
         );
@@ -210,7 +210,7 @@ fn a_network_that_reads_texture() {
     assert!(finding.miou.unwrap() > 0.6, "{:?}", finding.miou);
     assert_eq!(bases(&finding)[1..], [Basis::Texture, Basis::Texture], "{:#?}", finding.verdicts);
     assert!(effect(&finding, Cue::Flat, 1).after.unwrap() < 0.1);
-    assert!(effect(&finding, Cue::Grey, 1).change().unwrap() > -0.01);
+    assert!(effect(&finding, Cue::Gray, 1).change().unwrap() > -0.01);
 }
 
 /// Three bands that always lie in the same place, in colours that say nothing.
@@ -292,7 +292,7 @@ fn a_network_that_reads_edges() {
     assert_eq!(bases(&finding)[1..], [Basis::Shape, Basis::Shape], "{:#?}", finding.verdicts);
     for class in [1, 2] {
         assert!(effect(&finding, Cue::Silhouettes, class).kept().unwrap() > 0.8);
-        assert!(effect(&finding, Cue::Grey, class).change().unwrap() > -0.05);
+        assert!(effect(&finding, Cue::Gray, class).change().unwrap() > -0.05);
         assert!(effect(&finding, Cue::Blank, class).after.unwrap() < 0.01);
     }
 }
@@ -336,20 +336,21 @@ fn it_can_be_broken_off_and_refuses_what_does_not_fit() {
         let network = Fake { classes, says: by_place };
         let inference = Inference { network: &network, preprocess: &preprocess, config: &config, device: &device };
         let subject = Subject { inference, model: None, other: None };
-        let mut told = Vec::new();
-        let found = probe(&subject, &set, indices, &Options { draws: 10, ..Options::default() }, &mut |done, all| {
-            told.push((done, all));
-            if done == least { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
-        (found, told)
+        let mut steps_reported = Vec::new();
+        let found =
+            probe(&subject, &set, indices, &ProbeOptions { draws: 10, ..ProbeOptions::default() }, &mut |done, all| {
+                steps_reported.push((done, all));
+                if done == least { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+        (found, steps_reported)
     };
     for least in [1, 2, 3, 10] {
-        let (found, told) = run(3, &[0, 1], least);
-        assert!(found.unwrap().is_none() && told.len() == least);
+        let (found, steps_reported) = run(3, &[0, 1], least);
+        assert!(found.unwrap().is_none() && steps_reported.len() == least);
     }
-    let (found, told) = run(3, &[0, 1], usize::MAX);
+    let (found, steps_reported) = run(3, &[0, 1], usize::MAX);
     assert!(found.unwrap().is_some());
-    assert_eq!(*told.last().unwrap(), (told.len(), told.len()));
+    assert_eq!(*steps_reported.last().unwrap(), (steps_reported.len(), steps_reported.len()));
     assert!(run(4, &[0], 0).0.unwrap_err().to_string().contains("4 classes"));
     assert!(run(3, &[], 0).0.unwrap_err().to_string().contains("no image"));
     assert_eq!((spread(10, 3), spread(2, 9)), (vec![0, 3, 6], vec![0, 1]));

@@ -8,7 +8,7 @@ impl Finding {
     /// Verdicts, costs, tokens and places, as tables.
     pub fn text(&self) -> String {
         let mut text = format!(
-            "mIoU {}  boundary IoU {}  on {} images as they are\n\n",
+            "mIoU {}  boundary IoU {}  on {} unchanged images\n\n",
             percent_or(self.miou, 2, "none"),
             percent_or(self.boundary_miou, 2, "none"),
             self.images

@@ -24,7 +24,7 @@ pub enum Edit {
     Permuted,
     /// Pairs of classes with each other's.
     Swapped,
-    /// Maps moved right and down by so many cells, around the sides.
+    /// Maps moved right and down by this many cells, around the sides.
     Shifted(usize),
     /// Drawn at random, with the mean and the spread of each.
     Random,
@@ -56,7 +56,7 @@ impl Edit {
             all.push(Self::Permuted);
             all.extend([1, 2, 4, 8].into_iter().filter(|cells| 2 * cells <= least).map(Self::Shifted));
         }
-        // A network answers the same whatever the order of its queries, so that exchanging them is no test.
+        // A network answers the same whatever the order of its queries, so that exchanging them is not a test.
         if classes {
             all.push(Self::Swapped);
         }

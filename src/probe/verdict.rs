@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::cues::Cue;
 use super::effects::{Effect, Effects, LEAST_IMAGES};
-use super::place::{Place, SizeScore};
+use super::place::{FailureScores, SizeScore};
 use super::text::{interval, points};
 use crate::text::percent;
 
@@ -56,9 +56,9 @@ impl ShapeBias {
 /// The interval of a share among `n` (Wilson 1927).
 fn wilson(share: f64, n: f64) -> [f64; 2] {
     const Z: f64 = 1.959_964;
-    let (centre, scale) = (share + Z * Z / (2.0 * n), 1.0 + Z * Z / n);
+    let (center, scale) = (share + Z * Z / (2.0 * n), 1.0 + Z * Z / n);
     let half = Z * (share * (1.0 - share) / n + Z * Z / (4.0 * n * n)).sqrt();
-    [((centre - half) / scale).max(0.0), ((centre + half) / scale).min(1.0)]
+    [((center - half) / scale).max(0.0), ((center + half) / scale).min(1.0)]
 }
 
 /// What a class is found by.
@@ -107,7 +107,7 @@ pub(super) struct Known<'a> {
     pub(super) images: usize,
     pub(super) bias: &'a ShapeBias,
     pub(super) cues: &'a [(Cue, Effects)],
-    pub(super) place: &'a Place,
+    pub(super) place: &'a FailureScores,
 }
 
 impl Known<'_> {
@@ -163,7 +163,7 @@ impl Known<'_> {
                 return (
                     Basis::Default,
                     format!(
-                        "{class} is the answer where nothing else is found: {of}, as if everything were labelled so"
+                        "{class} is predicted by default: {of}, no more than labelling every pixel as {class} would give"
                     ),
                 );
             }
@@ -187,11 +187,14 @@ impl Known<'_> {
                 bias.texture,
                 bias.neither
             ),
-            _ => format!("of {} regions with another class's texture none was decided for either", bias.neither),
+            _ => format!(
+                "none of {} regions with another class's texture was labelled by shape or by texture",
+                bias.neither
+            ),
         };
         let Some([low, high]) = bias.interval.filter(|_| bias.decided() >= LEAST_REGIONS) else {
             let too_few = format!(
-                "only {} regions were decided for shape or texture, and {LEAST_REGIONS} are needed",
+                "only {} regions were labelled by shape or by texture; {LEAST_REGIONS} are needed",
                 bias.decided()
             );
             return match outline.filter(|(_, kept)| *kept >= KEEPS) {
@@ -235,7 +238,7 @@ impl Known<'_> {
     fn failures(&self) -> Option<String> {
         let mut worst: Vec<(Cue, &Effect)> = self.effects().filter(|(_, effect)| effect.costs(COSTS)).collect();
         worst.sort_by(|a, b| a.1.change().unwrap_or(0.0).total_cmp(&b.1.change().unwrap_or(0.0)));
-        let told: Vec<String> = worst
+        let phrases: Vec<String> = worst
             .iter()
             .take(4)
             .filter_map(|(cue, effect)| {
@@ -249,45 +252,45 @@ impl Known<'_> {
                 ))
             })
             .collect();
-        (!told.is_empty()).then(|| format!("it fails when {}", told.join("; when ")))
+        (!phrases.is_empty()).then(|| format!("it fails when {}", phrases.join("; when ")))
     }
 
     /// Changes that cost it nothing to speak of.
     fn indifferent(&self) -> Option<String> {
         let calm = |effect: &Effect| effect.interval.is_some_and(|[low, _]| low > -COSTS / 2.0);
-        let told: Vec<String> = self
+        let phrases: Vec<String> = self
             .effects()
             .filter(|(cue, effect)| *cue != Cue::TextureSame && calm(effect))
             .filter_map(|(cue, effect)| Some(format!("{} ({})", cue.when(), points(effect.change()?))))
             .collect();
-        (!told.is_empty())
-            .then(|| format!("it loses less than {:.0} points when {}", COSTS * 50.0, told.join(", when ")))
+        (!phrases.is_empty())
+            .then(|| format!("it loses less than {:.0} points when {}", COSTS * 50.0, phrases.join(", when ")))
     }
 
     /// All but the blank picture, on which nobody is expected to find anything.
     fn effects(&self) -> impl Iterator<Item = (Cue, &Effect)> {
-        let told = self.cues.iter().filter(|(cue, _)| *cue != Cue::Blank);
-        told.filter_map(|(cue, effects)| effects.classes.get(self.number).map(|class| (*cue, &class.iou)))
+        let others = self.cues.iter().filter(|(cue, _)| *cue != Cue::Blank);
+        others.filter_map(|(cue, effects)| effects.classes.get(self.number).map(|class| (*cue, &class.iou)))
     }
 
     /// Where it is found and where not.
     fn places(&self) -> Option<String> {
         let at = |classes: &Vec<Option<f64>>| classes.get(self.number).copied().flatten();
-        let mut told = Vec::new();
+        let mut phrases = Vec::new();
         let near: Vec<_> = self.place.distance.iter().filter_map(|band| Some((band, at(&band.classes)?))).collect();
         if let [(first, edge), .., (last, inside)] = near.as_slice() {
             let text = match first.to {
                 Some(to) if to == first.from + 1 => "on edges".to_owned(),
                 to => format!("{} to {} px from edges", first.from, to.unwrap_or_default()),
             };
-            told.push(format!("{} {text} and {} from {} px on", percent(*edge, 1), percent(*inside, 1), last.from));
+            phrases.push(format!("{} {text} and {} from {} px on", percent(*edge, 1), percent(*inside, 1), last.from));
         }
         // A mean over a region or two says nothing.
         let enough = |bin: &&SizeScore| bin.counts.get(self.number).is_some_and(|regions| *regions >= LEAST_IMAGES);
         let sizes: Vec<_> =
             self.place.size.iter().filter(enough).filter_map(|bin| Some((bin, at(&bin.classes)?))).collect();
         if let [(small, least), .., (large, most)] = sizes.as_slice() {
-            told.push(format!(
+            phrases.push(format!(
                 "{} on regions below {} % of the image and {} on those above {} %",
                 percent(*least, 1),
                 percent(small.to.unwrap_or(1.0), 1),
@@ -295,7 +298,7 @@ impl Known<'_> {
                 percent(large.from, 1)
             ));
         }
-        (!told.is_empty()).then(|| format!("its IoU is {}", told.join("; ")))
+        (!phrases.is_empty()).then(|| format!("its IoU is {}", phrases.join("; ")))
     }
 }
 
@@ -325,7 +328,7 @@ mod tests {
             classes: vec![ClassEffect { class: "pole".into(), iou: effect(iou, after), boundary_iou: None }],
         };
         let cues: Vec<(Cue, Effects)> = cues.iter().map(|(cue, after)| (*cue, effects(*after))).collect();
-        let place = Place { distance: Vec::new(), size: Vec::new(), curvature: Vec::new() };
+        let place = FailureScores { distance: Vec::new(), size: Vec::new(), curvature: Vec::new() };
         let bias = ShapeBias::new("pole".into(), counts);
         let known = Known {
             class: "pole",
@@ -379,7 +382,7 @@ mod tests {
             [8, 35, 2],
             &[
                 (Cue::TextureOther, 0.123),
-                (Cue::Grey, 0.71),
+                (Cue::Gray, 0.71),
                 (Cue::Flat, 0.1),
                 (Cue::Silhouettes, 0.65),
                 (Cue::Edges, 0.65),

@@ -1,7 +1,7 @@
 //! How large pictures may be.
 
 /// How large pictures may be, so that a page with many samples stays small.
-pub(super) struct Budget {
+pub(super) struct PictureBudget {
     /// Longer side of input, truth, prediction and errors.
     pub(super) picture: usize,
     /// Longer side of the decoder's stages.
@@ -12,7 +12,7 @@ pub(super) struct Budget {
     pub(super) classes: usize,
 }
 
-impl Budget {
+impl PictureBudget {
     /// The sizes for sample `index` of `samples`: the first ones, which are seen at once, are always large.
     pub(super) fn of(index: usize, samples: usize) -> Self {
         match samples {

@@ -105,9 +105,9 @@ fn drawing(curve: &Curve, points: &[(f64, f64)]) -> String {
 /// Whether the values go up and down much more than they get anywhere.
 fn noisy(points: &[(f64, f64)]) -> bool {
     let values = || points.iter().map(|point| point.1);
-    let travelled: f64 = values().zip(values().skip(1)).map(|(a, b)| (b - a).abs()).sum();
+    let traveled: f64 = values().zip(values().skip(1)).map(|(a, b)| (b - a).abs()).sum();
     let span = values().fold(f64::MIN, f64::max) - values().fold(f64::MAX, f64::min);
-    points.len() >= FEW && travelled > 4.0 * span
+    points.len() >= FEW && traveled > 4.0 * span
 }
 
 /// The mean over a centred window of a thirtieth of the points, at every n-th of them.

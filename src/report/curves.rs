@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Curve, Goal};
-use crate::run::rows::{Eval, Row, Step};
+use crate::run::rows::{EvalRow, Row, StepRow};
 
 /// A run's curves: loss, validation mIoU, learning rate, speed, and the loss's parts. Curves without
 /// points are left out; of two rows for one iteration the later counts.
 pub fn curves(rows: &[Row]) -> Vec<Curve> {
     let steps = || rows.iter().filter_map(|row| if let Row::Step(step) = row { Some(step) } else { None });
     let evals = || rows.iter().filter_map(|row| if let Row::Eval(eval) = row { Some(eval) } else { None });
-    let of_steps = |value: &dyn Fn(&Step) -> Option<f64>| latest(steps().map(|step| (step.iteration, value(step))));
-    let of_evals = |value: &dyn Fn(&Eval) -> Option<f64>| latest(evals().map(|eval| (eval.iteration, value(eval))));
+    let of_steps = |value: &dyn Fn(&StepRow) -> Option<f64>| latest(steps().map(|step| (step.iteration, value(step))));
+    let of_evals = |value: &dyn Fn(&EvalRow) -> Option<f64>| latest(evals().map(|eval| (eval.iteration, value(eval))));
     let curve = |name: &str, unit: &str, goal, points| Curve { name: name.into(), unit: unit.into(), goal, points };
 
     let mut all = vec![
@@ -39,18 +39,18 @@ mod tests {
     use super::*;
 
     fn step(iteration: u64, loss: f64) -> Row {
-        Row::Step(Step {
+        Row::Step(StepRow {
             iteration,
             loss,
             lr: 1e-4,
             images_per_s: Some(12.5),
             wait_share: Some(0.02),
-            ..Step::default()
+            ..StepRow::default()
         })
     }
 
     fn eval(iteration: u64, miou: f64) -> Row {
-        Row::Eval(Eval { iteration, miou, ..Eval::default() })
+        Row::Eval(EvalRow { iteration, miou, ..EvalRow::default() })
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::curves::curves;
 use super::*;
 use crate::image::IGNORE;
 use crate::rng::Rng;
-use crate::run::rows::{Eval, Row, Step};
+use crate::run::rows::{EvalRow, Row, StepRow};
 
 const K: usize = 11;
 const NAMES: [&str; K] =
@@ -57,7 +57,7 @@ fn example(folder: &Path, count: usize) -> Report {
     let samples: Vec<SamplePanel> =
         names.iter().step_by(every.max(1)).take(count).map(|name| sample(folder, name)).collect();
     let mut confusion = vec![vec![0u64; K]; K];
-    samples.iter().for_each(|sample| tally(sample, &mut confusion));
+    samples.iter().for_each(|sample| count_pixels(sample, &mut confusion));
     // A class that neither side holds.
     for i in 0..K {
         confusion[10][i] = 0;
@@ -112,10 +112,10 @@ fn log() -> Vec<Row> {
         let loss = (0.32 + 2.1 * (-part * 9.0).exp() + 0.25 * (1.0 - part)) * (1.0 + 0.13 * noise).max(0.4);
         let lr = 1e-4 * (1.0 - part) * (iteration as f64 / 300.0).min(1.0);
         let speed = Some(58.0 + 1.5 * f64::from(rng.normal()));
-        rows.push(Row::Step(Step { iteration, loss, lr, images_per_s: speed, ..Step::default() }));
+        rows.push(Row::Step(StepRow { iteration, loss, lr, images_per_s: speed, ..StepRow::default() }));
         if iteration % 500 == 490 {
             let miou = 0.715 * (1.0 - (-part * 5.0).exp()) + 0.006 * f64::from(rng.normal());
-            rows.push(Row::Eval(Eval { iteration: iteration + 10, miou, ..Eval::default() }));
+            rows.push(Row::Eval(EvalRow { iteration: iteration + 10, miou, ..EvalRow::default() }));
         }
     }
     rows
@@ -138,7 +138,7 @@ fn sample(folder: &Path, name: &str) -> SamplePanel {
         blocks,
     };
     let mut confusion = vec![vec![0; K]; K];
-    tally(&sample, &mut confusion);
+    count_pixels(&sample, &mut confusion);
     let known: Vec<f64> = (0..K).filter_map(|class| scores(class, &confusion).iou).collect();
     sample.iou = Some(known.iter().sum::<f64>() / known.len() as f64);
     sample
@@ -182,7 +182,7 @@ fn blur(map: &[f32], height: usize, width: usize) -> Vec<f32> {
     (0..map.len()).map(at).collect()
 }
 
-fn tally(sample: &SamplePanel, confusion: &mut [Vec<u64>]) {
+fn count_pixels(sample: &SamplePanel, confusion: &mut [Vec<u64>]) {
     for (&truth, &prediction) in sample.truth.ids.iter().zip(&sample.prediction.ids) {
         if truth != IGNORE {
             confusion[usize::from(truth)][usize::from(prediction)] += 1;

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::image::IGNORE;
-use crate::report::budget::Budget;
+use crate::report::budget::PictureBudget;
 use crate::report::document::{Head, document};
 use crate::report::label_issues;
 use crate::report::markup::{badge, escape, rgb, swatch};
@@ -39,7 +39,7 @@ pub fn render(report: &Report) -> Result<String> {
 /// What is seen first: the first sample under the masks that the model gives it.
 fn hero(report: &Report) -> Result<String> {
     let Some(sample) = report.samples.first() else { return Ok(String::new()) };
-    let size = pictures::fit(sample.image.width, sample.image.height, Budget::of(0, 1).picture);
+    let size = pictures::fit(sample.image.width, sample.image.height, PictureBudget::of(0, 1).picture);
     let palette: Vec<[u8; 3]> = report.classes.iter().map(|class| class.color).collect();
     let (width, height) = size;
     Ok(format!(
@@ -100,7 +100,7 @@ fn samples(report: &Report) -> Result<String> {
         .samples
         .par_iter()
         .enumerate()
-        .map(|(i, sample)| strip(sample, &palette, &Budget::of(i, count)))
+        .map(|(i, sample)| strip(sample, &palette, &PictureBudget::of(i, count)))
         .collect::<Result<_>>()?;
     let (first, rest) = strips.split_at(OPEN.min(count));
     let mut seen = [false; 256];
@@ -135,7 +135,7 @@ fn worst(report: &Report) -> Result<String> {
     let strips: Vec<String> = report
         .worst
         .par_iter()
-        .map(|sample| strip(sample, &palette, &Budget::of(OPEN, 9.max(count))))
+        .map(|sample| strip(sample, &palette, &PictureBudget::of(OPEN, 9.max(count))))
         .collect::<Result<_>>()?;
     Ok(format!(
         r#"<h2>Where it fails</h2>
@@ -146,7 +146,7 @@ fn worst(report: &Report) -> Result<String> {
 }
 
 /// Input, truth, prediction and errors of one sample.
-fn strip(sample: &SamplePanel, palette: &[[u8; 3]], budget: &Budget) -> Result<String> {
+fn strip(sample: &SamplePanel, palette: &[[u8; 3]], budget: &PictureBudget) -> Result<String> {
     let size = pictures::fit(sample.image.width, sample.image.height, budget.picture);
     let image = pictures::shrink_image(&sample.image, size);
     let truth = pictures::shrink_labels(&sample.truth, size);

@@ -53,12 +53,12 @@ fn panel(report: &Report, one: &LabelIssuePanel) -> Result<String> {
     let figures: String = drawn.iter().map(figure).collect();
     let [x, y, width, height] = issue.bounds;
     Ok(format!(
-        r#"<article class="card"><h3>{image}</h3><p class="small">Labelled {label}, looks like {prediction} <b>{sure:.0}&nbsp;%</b><br>{pixels} pixels, {width} x {height} at {x}, {y}</p><div class="strip">
+        r#"<article class="card"><h3>{image}</h3><p class="small">Labelled {label}, looks like {prediction} <b>{confidence:.0}&nbsp;%</b><br>{pixels} pixels, {width} x {height} at {x}, {y}</p><div class="strip">
 {figures}</div></article>
 "#,
         label = named(report, &issue.label),
         prediction = named(report, &issue.prediction),
-        sure = issue.confidence * 100.0,
+        confidence = issue.confidence * 100.0,
         pixels = thousands(issue.pixels),
     ))
 }

@@ -70,14 +70,14 @@ pub(super) fn class_mask(labels: &Labels, class: usize) -> Result<String> {
 pub(super) fn error_map(image: &Image, truth: &Labels, prediction: &Labels) -> Result<String> {
     let width = image.width;
     let pixel = |(i, rgb): (usize, &[u8])| {
-        let grey = rgb.iter().map(|&c| f32::from(c)).sum::<f32>() / 3.0;
+        let gray = rgb.iter().map(|&c| f32::from(c)).sum::<f32>() / 3.0;
         if truth.ids[i] == IGNORE {
             return if (i % width + i / width) % 8 < 2 { [120; 3] } else { [38; 3] };
         }
         if truth.ids[i] == prediction.ids[i] {
-            return [(125.0 + grey * 0.5) as u8; 3];
+            return [(125.0 + gray * 0.5) as u8; 3];
         }
-        WRONG.map(|c| (f32::from(c) * (0.62 + 0.38 * grey / 255.0)) as u8)
+        WRONG.map(|c| (f32::from(c) * (0.62 + 0.38 * gray / 255.0)) as u8)
     };
     let pixels = image.pixels.chunks_exact(3).enumerate().flat_map(pixel).collect();
     photo(&Image { width, height: image.height, pixels })
@@ -189,9 +189,9 @@ pub(crate) fn shrink_image(image: &Image, (width, height): (usize, usize)) -> Im
 
 /// The label map made smaller by taking the label at each centre.
 pub(crate) fn shrink_labels(labels: &Labels, (width, height): (usize, usize)) -> Labels {
-    let centre = |i: usize, to: usize, from: usize| (2 * i + 1) * from / (2 * to);
-    let id = |y: usize, x: usize| labels.ids[y * labels.width + centre(x, width, labels.width)];
-    let rows = (0..height).map(|y| centre(y, height, labels.height));
+    let center = |i: usize, to: usize, from: usize| (2 * i + 1) * from / (2 * to);
+    let id = |y: usize, x: usize| labels.ids[y * labels.width + center(x, width, labels.width)];
+    let rows = (0..height).map(|y| center(y, height, labels.height));
     let ids = rows.flat_map(|y| (0..width).map(move |x| id(y, x))).collect();
     Labels { width, height, ids }
 }

@@ -148,7 +148,7 @@ fn diagram(found: &Calibration, all: u64) -> String {
     }
     svg += &format!(r#"<line class="ideal" x1="{LEFT}" y1="{BOTTOM}" x2="{RIGHT}" y2="{TOP}"/>"#);
     format!(
-        r#"<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="share of right pixels over the probability of the answer, against the diagonal">{svg}<text x="{:.1}" y="{:.1}" text-anchor="middle" class="label">confidence</text></svg><p class="key"><i></i> right answers <i class="dashed"></i> as it should be</p></figure>"#,
+        r#"<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="share of correct pixels over the probability of the predicted class, against the diagonal">{svg}<text x="{:.1}" y="{:.1}" text-anchor="middle" class="label">confidence</text></svg><p class="key"><i></i> right answers <i class="dashed"></i> as it should be</p></figure>"#,
         (LEFT + RIGHT) / 2.0,
         BOTTOM + 38.0
     )

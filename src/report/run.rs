@@ -120,10 +120,10 @@ fn summary(model: &Model, card: &ModelCard, scores: &Scores, about: &About) -> V
 fn reschedules(rows: &[Row]) -> Option<(String, String)> {
     let reschedules =
         rows.iter().filter_map(|row| if let Row::Reschedule(reschedule) = row { Some(reschedule) } else { None });
-    let told: Vec<String> = reschedules
+    let changes: Vec<String> = reschedules
         .map(|reschedule| format!("{} from iteration {} on", reschedule.iterations, reschedule.iteration))
         .collect();
-    (!told.is_empty()).then(|| ("Length, adjusted to the time".to_owned(), told.join(", ")))
+    (!changes.is_empty()).then(|| ("Length, adjusted to the time".to_owned(), changes.join(", ")))
 }
 
 /// One image: truth, prediction, and the tokens after every block.
@@ -142,7 +142,7 @@ pub(crate) fn blocks(trace: impl IntoIterator<Item = (String, TensorData)>) -> V
     if found.len() > 1 { found } else { Vec::new() }
 }
 
-/// What a recorded activation is called in the report; `None` for those that are no tokens.
+/// What a recorded activation is called in the report; `None` for those that are not tokens.
 fn stage(name: &str) -> Option<String> {
     match name {
         "kernels_in" => Some("learned tokens".to_owned()),

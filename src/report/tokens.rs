@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use crate::error::Result;
 use crate::image::{IGNORE, Labels};
 use crate::metrics::overlap::Overlaps;
-use crate::report::budget::Budget;
+use crate::report::budget::PictureBudget;
 use crate::report::markup::{badge, escape, swatch};
 use crate::report::{ClassRow, Report, SamplePanel, TokenBlock, pictures};
 
@@ -21,7 +21,7 @@ pub(super) fn section(report: &Report) -> Result<String> {
     let panels: Vec<String> = with_maps
         .par_iter()
         .enumerate()
-        .map(|(i, sample)| panel(sample, &report.classes, i < OPEN, &Budget::of(i, with_maps.len())))
+        .map(|(i, sample)| panel(sample, &report.classes, i < OPEN, &PictureBudget::of(i, with_maps.len())))
         .collect::<Result<_>>()?;
     let stops: Vec<String> = pictures::HEAT.iter().map(|[r, g, b]| format!("rgb({r} {g} {b})")).collect();
     Ok(format!(
@@ -34,7 +34,7 @@ pub(super) fn section(report: &Report) -> Result<String> {
     ))
 }
 
-fn panel(sample: &SamplePanel, classes: &[ClassRow], open: bool, budget: &Budget) -> Result<String> {
+fn panel(sample: &SamplePanel, classes: &[ClassRow], open: bool, budget: &PictureBudget) -> Result<String> {
     Ok(format!(
         r#"<details class="card tokens"{open}><summary><h3>{name} {iou}</h3></summary>
 <div class="body">
@@ -49,7 +49,7 @@ fn panel(sample: &SamplePanel, classes: &[ClassRow], open: bool, budget: &Budget
 }
 
 /// The image under the label map of each stage, with a slider that steps through them.
-fn viewer(sample: &SamplePanel, classes: &[ClassRow], budget: &Budget) -> Result<String> {
+fn viewer(sample: &SamplePanel, classes: &[ClassRow], budget: &PictureBudget) -> Result<String> {
     let size = pictures::fit(sample.image.width, sample.image.height, budget.stage);
     let palette: Vec<[u8; 3]> = classes.iter().map(|class| class.color).collect();
     let truth = pictures::shrink_labels(&sample.truth, size);
@@ -85,13 +85,13 @@ fn viewer(sample: &SamplePanel, classes: &[ClassRow], budget: &Budget) -> Result
 /// The mean IoU over the classes that are drawn or found; `None` where no pixel is labelled.
 fn agreement(truth: &Labels, labels: &Labels) -> Option<f64> {
     let mut overlaps = Overlaps::new(256);
-    let labelled = truth.ids.iter().zip(&labels.ids).filter(|(truth, _)| **truth != IGNORE);
-    labelled.for_each(|(truth, label)| overlaps.count(*truth, *label));
+    let labeled = truth.ids.iter().zip(&labels.ids).filter(|(truth, _)| **truth != IGNORE);
+    labeled.for_each(|(truth, label)| overlaps.count(*truth, *label));
     overlaps.miou()
 }
 
 /// One row per class, one column per stage.
-fn maps(sample: &SamplePanel, classes: &[ClassRow], budget: &Budget) -> Result<String> {
+fn maps(sample: &SamplePanel, classes: &[ClassRow], budget: &PictureBudget) -> Result<String> {
     let (shown, hidden) = present(sample, classes.len(), budget.classes);
     let heads: String =
         sample.blocks.iter().map(|block| format!(r#"<th scope="col">{}</th>"#, escape(&block.name))).collect();
@@ -120,7 +120,7 @@ fn maps(sample: &SamplePanel, classes: &[ClassRow], budget: &Budget) -> Result<S
     ))
 }
 
-fn row(sample: &SamplePanel, class: usize, of: &ClassRow, budget: &Budget) -> Result<String> {
+fn row(sample: &SamplePanel, class: usize, of: &ClassRow, budget: &PictureBudget) -> Result<String> {
     let name = escape(&of.name);
     let (truth, width, height) = (&sample.truth, sample.image.width, sample.image.height);
     let mut cells = String::new();

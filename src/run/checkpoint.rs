@@ -1,4 +1,4 @@
-//! Checkpoints: everything a run needs to go on as if it had never stopped.
+//! Checkpoints: everything a run needs to be resumed as if it had never stopped.
 //!
 //! A checkpoint is a folder `checkpoints/step-00000030` with the weights, their moving average, what the optimizer keeps, the
 //! recipe and the data they come from, a small state and the checksums of all. It is written beside under another name and renamed when it is whole, so the last good one survives a
@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::layers::parameters;
 use crate::model::Model;
-use crate::run::sealed::{checksum, seal, unseal};
+use crate::run::checksummed_json::{checksum, seal, unseal};
 use crate::text::word;
 use crate::train::ema::Ema;
 use crate::train::optimizer::{Optimizer, OptimizerConfig};
@@ -39,19 +39,19 @@ pub struct Checkpoints {
     folder: PathBuf,
     keep: usize,
     /// The recipe and the data, as files that every checkpoint gets.
-    origin: Vec<(&'static str, Vec<u8>)>,
+    run_files: Vec<(&'static str, Vec<u8>)>,
 }
 
 impl Checkpoints {
     /// Those under `run`; the newest `keep` stay.
     pub fn new(run: &Path, keep: usize) -> Self {
-        Self { folder: run.join("checkpoints"), keep: keep.max(1), origin: Vec::new() }
+        Self { folder: run.join("checkpoints"), keep: keep.max(1), run_files: Vec::new() }
     }
 
     /// The same, whose new checkpoints say that they come from this recipe and these data.
     #[must_use]
     pub(super) fn of(self, recipe: String, data: Vec<u8>) -> Self {
-        Self { origin: vec![(CONFIG, recipe.into_bytes()), (DATA, data)], ..self }
+        Self { run_files: vec![(CONFIG, recipe.into_bytes()), (DATA, data)], ..self }
     }
 
     /// The newest file `name` of a checkpoint that is what was written, and where it lies.
@@ -79,7 +79,7 @@ impl Checkpoints {
                 weights::save(&beside.join(EMA), ema.model(), metadata)?;
             }
             save_optimizer(&beside.join(OPTIMIZER), &train.optimizer)?;
-            for (name, bytes) in &self.origin {
+            for (name, bytes) in &self.run_files {
                 files::write(&beside.join(name), bytes)?;
             }
             save_checksums(&beside)?;
@@ -96,7 +96,7 @@ impl Checkpoints {
             let _ = fs::remove_dir_all(&beside);
             let hint = format!(
                 "earlier checkpoints, if any, are untouched; {}, then continue with --resume",
-                error.hint().unwrap_or("make room or the folder writable")
+                error.hint().unwrap_or("make room, or make the folder writable")
             );
             return Err(Error::new(format!("cannot save the checkpoint of iteration {}", state.iteration))
                 .with_source(error)
@@ -173,7 +173,7 @@ impl Checkpoints {
 
 const EMA: &str = "ema.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";
-/// The data, as they were when the run began.
+/// The data, as they were when the run started.
 pub(super) const DATA: &str = "data.json";
 /// All whose checksums are noted; the state has its own, for it changes when the others do not.
 const FILES: [&str; 5] = [MODEL, EMA, OPTIMIZER, CONFIG, DATA];
@@ -235,7 +235,7 @@ fn checksum_of(path: &Path) -> Result<String> {
 }
 
 fn altered(path: &Path) -> Error {
-    Error::new(format!("`{}` is not what was written: its checksum differs", path.display()))
+    Error::new(format!("`{}` has changed since it was written: its checksum differs", path.display()))
 }
 
 fn load(

@@ -15,7 +15,7 @@ use crate::text::{Rest, shortened};
 
 /// The name of the list in a run's folder: an image a line.
 const FILE: &str = "data.ndjson";
-/// Images whose files are read before progress is told.
+/// Images whose files are read before progress is reported.
 const AT_ONCE: usize = 256;
 /// Names that are told of a kind of change.
 const TOLD: usize = 3;
@@ -30,7 +30,7 @@ pub(super) type SplitChecksums = BTreeMap<Split, FileChecksums>;
 /// A line of the list.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line {
+struct ChecksumLine {
     split: Split,
     image: String,
     crc32c: Vec<String>,
@@ -41,7 +41,7 @@ struct Line {
 pub(super) struct ChecksumReader(HashMap<PathBuf, u32>);
 
 impl ChecksumReader {
-    /// Reads the files of a split. Where that takes long, `note` is told how far it is.
+    /// Reads the files of a split. Where that takes long, `note` gets how far it is.
     ///
     /// # Errors
     /// A file that cannot be read.
@@ -51,8 +51,8 @@ impl ChecksumReader {
         dataset: &dyn Dataset,
         note: &mut dyn FnMut(&str),
     ) -> Result<FileChecksums> {
-        let mut told = Instant::now();
-        let mut listing = FileChecksums::with_capacity(dataset.len());
+        let mut last_report = Instant::now();
+        let mut checksums = FileChecksums::with_capacity(dataset.len());
         let indices: Vec<usize> = (0..dataset.len()).collect();
         for part in indices.chunks(AT_ONCE) {
             let known = &self.0;
@@ -64,16 +64,16 @@ impl ChecksumReader {
             for (index, files) in part.iter().zip(found) {
                 let files = files?;
                 if !files.is_empty() {
-                    listing.push((dataset.name(*index), files.iter().map(|(_, sum)| *sum).collect()));
+                    checksums.push((dataset.name(*index), files.iter().map(|(_, sum)| *sum).collect()));
                 }
                 self.0.extend(files);
             }
-            if told.elapsed().as_secs() >= 10 {
-                note(&format!("reading the files of [{split}]: {} of {}", listing.len(), dataset.len()));
-                told = Instant::now();
+            if last_report.elapsed().as_secs() >= 10 {
+                note(&format!("reading the files of [{split}]: {} of {}", checksums.len(), dataset.len()));
+                last_report = Instant::now();
             }
         }
-        Ok(listing)
+        Ok(checksums)
     }
 }
 
@@ -83,13 +83,13 @@ fn crc32c_of(path: &Path) -> Result<u32> {
 }
 
 /// One checksum of all of a listing; `None` for a set that is not made of files.
-pub(super) fn content(listing: &FileChecksums) -> Option<String> {
+pub(super) fn content(checksums: &FileChecksums) -> Option<String> {
     let add = |sum, bytes: &[u8]| crc32c::crc32c_append(sum, bytes);
-    let sum = listing.iter().fold(0, |sum, (name, files)| {
+    let sum = checksums.iter().fold(0, |sum, (name, files)| {
         let name = add(add(sum, name.as_bytes()), b"\n");
         files.iter().fold(name, |sum, file| add(sum, &file.to_le_bytes()))
     });
-    (!listing.is_empty()).then(|| format!("{sum:08x}"))
+    (!checksums.is_empty()).then(|| format!("{sum:08x}"))
 }
 
 /// The files of a run's data as they were listed; none where that is not known, or not readable any more.
@@ -97,7 +97,7 @@ pub(super) fn read(run: &Path) -> Option<SplitChecksums> {
     let text = files::read_text(&run.join(FILE), files::RECORD).ok()?;
     let mut found: SplitChecksums = BTreeMap::new();
     for line in text.lines() {
-        let Line { split, image, crc32c } = serde_json::from_str(line).ok()?;
+        let ChecksumLine { split, image, crc32c } = serde_json::from_str(line).ok()?;
         let sums = crc32c.iter().map(|sum| u32::from_str_radix(sum, 16).ok()).collect::<Option<_>>()?;
         found.entry(split).or_default().push((image, sums));
     }
@@ -105,16 +105,16 @@ pub(super) fn read(run: &Path) -> Option<SplitChecksums> {
 }
 
 /// Writes the list of files; sets that are not made of files have none.
-pub(super) fn write(run: &Path, listing: &SplitChecksums) -> Result<()> {
-    if listing.values().all(Vec::is_empty) {
+pub(super) fn write(run: &Path, checksums: &SplitChecksums) -> Result<()> {
+    if checksums.values().all(Vec::is_empty) {
         return Ok(());
     }
     files::write_with(&run.join(FILE), |file| {
         let mut text = BufWriter::new(file);
-        for (split, files) in listing {
+        for (split, files) in checksums {
             for (name, sums) in files {
                 let crc32c = sums.iter().map(|sum| format!("{sum:08x}")).collect();
-                serde_json::to_writer(&mut text, &Line { split: *split, image: name.clone(), crc32c })?;
+                serde_json::to_writer(&mut text, &ChecksumLine { split: *split, image: name.clone(), crc32c })?;
                 text.write_all(b"\n")?;
             }
         }
@@ -124,8 +124,8 @@ pub(super) fn write(run: &Path, listing: &SplitChecksums) -> Result<()> {
 
 /// Which files of a split are new, gone, or others than before, in words.
 pub(super) fn changes(before: &FileChecksums, now: &FileChecksums) -> Vec<String> {
-    fn by_name(listing: &FileChecksums) -> BTreeMap<&str, &[u32]> {
-        listing.iter().map(|(name, sums)| (name.as_str(), sums.as_slice())).collect()
+    fn by_name(checksums: &FileChecksums) -> BTreeMap<&str, &[u32]> {
+        checksums.iter().map(|(name, sums)| (name.as_str(), sums.as_slice())).collect()
     }
     let (old, new) = (by_name(before), by_name(now));
     let mut kinds = ["new", "gone", "changed", "changed only in their masks"].map(|kind| (kind, Vec::<&str>::new()));
@@ -180,12 +180,12 @@ mod tests {
     fn a_list_reads_back_and_is_nothing_when_damaged() {
         let run = tempfile::tempdir().unwrap();
         assert_eq!(read(run.path()), None);
-        let listing = BTreeMap::from([
+        let checksums = BTreeMap::from([
             (Split::Train, list(&[("a", &[1, 2]), ("b\n\"", &[u32::MAX, 0, 7])])),
             (Split::Val, list(&[("a", &[5])])),
         ]);
-        write(run.path(), &listing).unwrap();
-        assert_eq!(read(run.path()), Some(listing));
+        write(run.path(), &checksums).unwrap();
+        assert_eq!(read(run.path()), Some(checksums));
         std::fs::write(run.path().join(FILE), "{\"split\":\"train\",\"image\":\"a\",\"crc32c\":[\"x\"]}\n").unwrap();
         assert_eq!(read(run.path()), None);
         let none = tempfile::tempdir().unwrap();

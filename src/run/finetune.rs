@@ -17,7 +17,7 @@ use crate::model::{Model, ModelConfig};
 use crate::model_file::{self, ModelCard};
 use crate::weights::{self, HostTensor, LoadOptions, StateDict};
 
-/// What becomes of the classes of a model that goes on with others.
+/// What becomes of the classes of a model that is fine-tuned to others.
 #[derive(Debug, PartialEq, Eq)]
 struct Moved {
     kept: Vec<String>,
@@ -150,7 +150,7 @@ pub(super) fn load(
 ) -> Result<(Model, String)> {
     let shown = path.display();
     let remedy = format!(
-        "also take the network of the file, as `structtoken train … --from {shown}` does; or only its backbone, with \
+        "also use the network of the file, as `structtoken train … --from {shown}` does; or only its backbone, with \
          train.pretrained_backbone_only = true"
     );
     for (part, of_file, of_recipe) in [
@@ -185,11 +185,11 @@ pub(super) fn load(
     Ok((model, text))
 }
 
-/// What a recipe takes from the model file at `path` to go on from it, as `key=value`: the network, the normalisation, and
+/// What a recipe takes from the model file at `path` to fine-tune it, as `key=value`: the network, the normalisation, and
 /// where the weights lie.
 ///
 /// # Errors
-/// A file that is no model of this program.
+/// A file that is not a model of this program.
 pub fn settings_of(path: &Path) -> Result<Vec<String>> {
     let card = model_file::read_card(path).map_err(|error| {
         Error::new(format!("cannot continue from `{}`", path.display())).with_source(error).with_hint(

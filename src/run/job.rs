@@ -28,7 +28,7 @@ use crate::weights::{self, LoadOptions};
 pub struct RunOptions<'a> {
     /// The run's folder.
     pub run: &'a Path,
-    /// Whether it goes on from its last checkpoint.
+    /// Whether it is resumed from its last checkpoint.
     pub resume: bool,
     /// Whether it is only tried for a moment: then nobody looks at all of its data first.
     pub trial: bool,
@@ -72,14 +72,14 @@ pub struct Outcome {
 /// Trains as `config` says.
 ///
 /// # Errors
-/// A dataset that cannot be read, or with `resume` another than the run began with; weights that do not fit, a folder that
+/// A dataset that cannot be read, or with `resume` another than the run started with; weights that do not fit, a folder that
 /// cannot be written, or a loss that is not finite: then the run stops, says where, and the last checkpoint stays.
 pub fn train(config: &Config, options: &RunOptions, observer: &mut dyn Observer) -> Result<Outcome> {
     let started = Instant::now();
     train_by(config, options, &|| started.elapsed(), observer)
 }
 
-/// Trains as `config` says, by a clock that tells the time since this process began with the run: what `train.max_time` is
+/// Trains as `config` says, by a clock that tells the time since this process started on the run: what `train.max_time` is
 /// held to.
 ///
 /// # Errors
@@ -114,7 +114,7 @@ pub fn train_by(
     if config.train.tensorboard {
         log = log.with_events(run)?;
     }
-    let mut kept = Kept { run, log, checkpoints, card: ModelCard::new(config, &classes)? };
+    let mut kept = FolderRecord { run, log, checkpoints, card: ModelCard::new(config, &classes)? };
     let start = Start { losses: losses(rows), ..start };
     let End { model, run: state, reason } =
         trainer.train(start, training, validation.as_ref(), (&mut kept, observer), clock)?;
@@ -184,8 +184,8 @@ fn pretrained(model: Model, config: &Config, classes: &Classes, observer: &mut d
     // A model of ours says what its classes are.
     if whole && state.metadata.contains_key(model_file::KEY) {
         let card = model_file::read_card(path).map_err(|error| Error::file("start from", path, error))?;
-        let (model, told) = finetune::load(model, state, &card, classes, (config, path))?;
-        observer.note(&told);
+        let (model, message) = finetune::load(model, state, &card, classes, (config, path))?;
+        observer.note(&message);
         return Ok(model);
     }
     let options = if whole { LoadOptions::strict() } else { LoadOptions::pretrained_backbone() };
@@ -202,16 +202,16 @@ fn losses(rows: Vec<Row>) -> Vec<(u64, f64)> {
 }
 
 /// What is kept of a run, in its folder.
-struct Kept<'a> {
+struct FolderRecord<'a> {
     run: &'a Path,
     log: RunLog,
     checkpoints: Checkpoints,
     card: ModelCard,
 }
 
-impl Record<Model> for Kept<'_> {
+impl Record<Model> for FolderRecord<'_> {
     fn step(&mut self, progress: &Progress) -> Result<()> {
-        self.log.write(&Row::Step(rows::Step {
+        self.log.write(&Row::Step(rows::StepRow {
             iteration: progress.iteration.saturating_sub(1),
             loss: progress.loss,
             lr: progress.lr,
@@ -222,7 +222,7 @@ impl Record<Model> for Kept<'_> {
     }
 
     fn reschedule(&mut self, Reschedule { iteration, iterations, eval_every }: Reschedule) -> Result<()> {
-        self.log.write(&Row::Reschedule(rows::Reschedule { iteration, iterations, eval_every }))
+        self.log.write(&Row::Reschedule(rows::RescheduleRow { iteration, iterations, eval_every }))
     }
 
     fn reschedules(&mut self, reschedules: &[Reschedule], note: &mut dyn FnMut(&str)) {
@@ -250,7 +250,7 @@ impl Record<Model> for Kept<'_> {
         let EvalRecord { scores, iteration, iterations, repeated, best, model } = *found;
         // One that is made again because its weights are gone is in the log already.
         if !repeated {
-            self.log.write(&Row::Eval(rows::Eval {
+            self.log.write(&Row::Eval(rows::EvalRow {
                 iteration,
                 miou: scores.miou.unwrap_or(0.0),
                 pixel_accuracy: scores.aacc,

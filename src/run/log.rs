@@ -1,6 +1,6 @@
 //! The numbers of a run while it lasts: `log.ndjson`, one JSON object per line; the same as `metrics.csv` and for TensorBoard.
 //!
-//! Training appends; a resumed run first drops what it is about to repeat. A line that a crash left unfinished at the end is dropped, and what else is no row is moved aside, so a run can always be resumed.
+//! Training appends; a resumed run first drops what it is about to repeat. A line that a crash left unfinished at the end is dropped, and what else is not a row is moved aside, so a run can always be resumed.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};

@@ -10,8 +10,8 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::run::RunOptions;
+use crate::run::checksummed_json::{seal, unseal};
 use crate::run::fingerprint::{Data, Fingerprint};
-use crate::run::sealed::{seal, unseal};
 use crate::train::{LONGEST_S, Reschedule, RunState};
 
 /// The name of the file in a run's folder.
@@ -52,9 +52,9 @@ pub struct Manifest {
 pub struct Session {
     /// The version of this program.
     pub version: String,
-    /// When it began, in seconds since 1970.
+    /// When it started, in seconds since 1970.
     pub started: u64,
-    /// After so many iterations.
+    /// After this many iterations.
     pub iteration: u64,
     /// The command.
     pub command: String,
@@ -106,12 +106,12 @@ pub fn read(run: &Path) -> Result<Option<Manifest>> {
 /// The manifest that `text` holds, with or without a checksum.
 ///
 /// # Errors
-/// A text that was altered, or is no manifest.
+/// A text that was altered, or is not a manifest.
 pub fn parse(text: &[u8]) -> Result<Manifest> {
     unseal(text)
 }
 
-/// Notes that a session of the run begins in `state`, on `data`. `note` is told of a manifest that is damaged,
+/// Notes that a session of the run starts in `state`, on `data`. `note` reports a manifest that is damaged,
 /// which is no reason not to train.
 pub(super) fn record(
     options: &RunOptions,
@@ -122,7 +122,7 @@ pub(super) fn record(
     note: &mut dyn FnMut(&str),
 ) -> Result<()> {
     let path = options.run.join(MANIFEST);
-    let begun = match read(options.run) {
+    let existing = match read(options.run) {
         Ok(found) => found.filter(|_| options.resume),
         Err(error) => {
             let aside = options.run.join(format!("damaged-{MANIFEST}"));
@@ -131,7 +131,7 @@ pub(super) fn record(
             None
         }
     };
-    let mut manifest = begun.unwrap_or_else(|| Manifest {
+    let mut manifest = existing.unwrap_or_else(|| Manifest {
         seed: config.train.seed,
         dataset: config.data.dataset.clone(),
         data: Vec::new(),
@@ -163,7 +163,7 @@ fn write(path: &Path, manifest: &Manifest) -> Result<()> {
     files::write(path, &json)
 }
 
-/// Notes how long the last of the processes has worked on the run; what all have. `note` is told where that cannot be written,
+/// Notes how long the last of the processes has worked on the run; what all have. `note` reports if that cannot be written,
 /// which is no reason not to train.
 pub(super) fn took(run: &Path, time: Duration, note: &mut dyn FnMut(&str)) -> Duration {
     let written = read(run).and_then(|manifest| {
@@ -174,12 +174,12 @@ pub(super) fn took(run: &Path, time: Duration, note: &mut dyn FnMut(&str)) -> Du
         write(&run.join(MANIFEST), &manifest).map(|()| manifest.took())
     });
     written.unwrap_or_else(|error| {
-        note(&format!("warning: the manifest does not say how long the run took: {error}"));
+        note(&format!("warning: cannot record in the manifest how long the run took: {error}"));
         time
     })
 }
 
-/// Notes how the run was rescheduled by now. `note` is told where that cannot be written, which is no reason not to train.
+/// Notes how the run was rescheduled by now. `note` reports if that cannot be written, which is no reason not to train.
 pub(super) fn rescheduled(run: &Path, reschedules: &[Reschedule], note: &mut dyn FnMut(&str)) {
     let written = read(run).and_then(|manifest| match manifest {
         Some(manifest) => write(&run.join(MANIFEST), &Manifest { reschedules: reschedules.to_vec(), ..manifest }),
@@ -190,7 +190,7 @@ pub(super) fn rescheduled(run: &Path, reschedules: &[Reschedule], note: &mut dyn
     }
 }
 
-/// Notes that an attempt is put aside, and with what recipe the run begins again.
+/// Notes that an attempt is put aside, and with what recipe the run starts again.
 pub(super) fn collapsed(run: &Path, attempt: Attempt, next: &Config) -> Result<()> {
     // One that is damaged is no reason not to train.
     let Some(mut manifest) = read(run).ok().flatten() else { return Ok(()) };

@@ -1,4 +1,4 @@
-//! What a run needs of memory for certain, compared with what there is before anything is begun.
+//! What a run needs of memory for certain, compared with what there is before anything starts.
 
 use burn::tensor::Device;
 
@@ -16,15 +16,14 @@ const PROGRAM: f64 = 20e6;
 /// Bytes of a pixel in the network's input.
 const INPUT: usize = 12;
 
-/// Fails if training as `config` says cannot fit. Counted is what cannot be avoided: weights, gradients and what the
-/// optimiser remembers, batches, and the maps of the backbone; a run that passes may still take more.
+/// Fails if training as `config` says cannot fit. What cannot be avoided is counted: weights, gradients, the optimizer state, batches, and the maps of the backbone; a run that passes may still take more.
 pub(super) fn ensure(config: &Config, classes: usize, device: &Device) -> Result<()> {
     let train = &config.train;
     let values: f64 = parameters::list(&config.model.blank(classes, &Device::flex()))
         .iter()
         .map(|(_, shape, _)| shape.iter().product::<usize>() as f64)
         .sum();
-    let copies = 2 + train.optimizer.rule.slots().len() + usize::from(train.ema.is_some());
+    let copies = 2 + train.optimizer.rule.state_names().len() + usize::from(train.ema.is_some());
     let [height, width] = config.data.augment.crop;
     // In floats, which no size a user may give overflows.
     let product = |factors: &[usize]| factors.iter().map(|factor| *factor as f64).product::<f64>();

@@ -4,8 +4,8 @@
 //! |---|---|
 //! | `config.toml` | the recipe, resolved |
 //! | `model.safetensors`, `scores.json` | the best weights so far, and their scores |
-//! | `checkpoints/` | all that the run needs to go on |
-//! | `log.ndjson`, `metrics.csv`, `events.out.tfevents.…` | what the iterations told, as lines, as a table, for TensorBoard |
+//! | `checkpoints/` | all that the run needs to be resumed |
+//! | `log.ndjson`, `metrics.csv`, `events.out.tfevents.…` | what the iterations reported, as lines, as a table, for TensorBoard |
 //! | `data.ndjson` | the files of its data, with their checksums |
 //! | `manifest.json` | which processes have worked on it, and on what data |
 //! | `collapsed-1/` … | attempts that were given up |
@@ -13,6 +13,7 @@
 //! | `.lock` | held by the process that works on the run |
 
 pub mod checkpoint;
+mod checksummed_json;
 mod file_checksums;
 mod finetune;
 pub mod fingerprint;
@@ -25,7 +26,6 @@ mod restart;
 mod resume_check;
 pub mod rows;
 mod scan_data;
-mod sealed;
 mod tensorboard;
 
 use std::path::Path;
@@ -39,7 +39,7 @@ pub use job::{Outcome, RunOptions, train, train_by};
 pub use manifest::Attempt;
 pub use prepare::{ensure_free, prepare, recipe};
 pub use restart::train_with_restarts;
-pub use resume_check::{check_data_unchanged, check_recipe, check_same_data};
+pub use resume_check::{check_recipe, check_runs_data, check_runs_share_data};
 
 /// The recipe of a run, in its folder and in that of each checkpoint.
 pub const CONFIG: &str = "config.toml";

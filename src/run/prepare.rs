@@ -1,4 +1,4 @@
-//! The folder of a run, begun or gone on with.
+//! The folder of a run, started or resumed.
 
 use std::path::Path;
 
@@ -20,39 +20,39 @@ pub fn prepare(config: &Config, run: &Path, resume: bool) -> Result<files::Lock>
     Ok(lock)
 }
 
-/// Fails where no run can begin in the folder `run`, so that this is said before anything that takes long. Writes nothing.
+/// Fails where no run can start in the folder `run`, so that this is reported before anything that takes long. Writes nothing.
 ///
 /// # Errors
 /// It holds a run, or cannot be looked into.
 pub fn ensure_free(run: &Path) -> Result<()> {
     let path = run.join(CONFIG);
     match path.symlink_metadata() {
-        Ok(_) if begun(run)? => Err(holds_one(run)),
+        Ok(_) if has_started(run)? => Err(holds_one(run)),
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(unusable("use", &path, error)),
         _ => Ok(()),
     }
 }
 
-fn begun(run: &Path) -> Result<bool> {
+fn has_started(run: &Path) -> Result<bool> {
     Ok(run.join(MODEL).exists() || !Checkpoints::new(run, 1).list()?.is_empty())
 }
 
 fn holds_one(run: &Path) -> Error {
     Error::new(format!("`{}` already holds a run", run.display()))
-        .with_hint("go on with it by --resume, or take another folder with --out")
+        .with_hint("resume it with --resume, or choose another folder with --out")
 }
 
 fn unusable(verb: &str, path: &Path, error: std::io::Error) -> Error {
-    Error::file(verb, path, error).with_hint("name a folder you may read and write with --out")
+    Error::file(verb, path, error).with_hint("choose a folder that you may read and write with --out")
 }
 
 fn prepare_locked(config: &Config, run: &Path, resume: bool) -> Result<()> {
     let path = run.join(CONFIG);
     let text = config.to_toml()?;
-    let begun = begun(run)?;
+    let has_run = has_started(run)?;
     match files::read_text(&path, files::RECIPE) {
-        // What failed before its first checkpoint is no run.
-        Ok(_) if !resume && !begun => {}
+        // What failed before its first checkpoint is not a run.
+        Ok(_) if !resume && !has_run => {}
         Ok(_) if !resume => return Err(holds_one(run)),
         Ok(before) => {
             let before = Config::parse(&before, &path.display().to_string(), &[]);
@@ -83,12 +83,12 @@ fn prepare_locked(config: &Config, run: &Path, resume: bool) -> Result<()> {
     }
     if resume {
         return Err(Error::new(format!("there is no run to resume in `{}`", run.display()))
-            .with_hint("start it without --resume, or give the right folder with --out"));
+            .with_hint("start it without --resume, or pass the right folder with --out"));
     }
     files::write(&path, text.as_bytes())
 }
 
-/// The recipe of the run in the folder `run`, to go on with it.
+/// The recipe of the run in the folder `run`, to resume it.
 ///
 /// # Errors
 /// There is none, or it cannot be read any more: then where it is kept.
@@ -101,7 +101,7 @@ pub fn recipe(run: &Path, changes: &[String]) -> Result<Config> {
     let error = Error::new(format!("there is no run to resume in `{}`", run.display()));
     Err(match resume_check::restore_recipe(run) {
         Some(advice) => error.with_source(Error::new("its config.toml is gone")).with_hint(advice),
-        None => error.with_hint("give the folder of a run with --out, or give a recipe and leave out --resume"),
+        None => error.with_hint("pass the folder of a run with --out, or pass a recipe and leave out --resume"),
     })
 }
 

@@ -11,7 +11,7 @@ use super::{CONFIG, MODEL, Outcome, RunOptions, SCORES, train_by};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kernels::Precision;
-use crate::train::{Observer, SMALLER, Time, TrainConfig};
+use crate::train::{LR_DIVISOR, Observer, Time, TrainConfig};
 use crate::{files, text};
 
 /// Trains as `config` says. A run that has collapsed is put aside and started again, as often as `train.restarts` allows; `spent`
@@ -32,8 +32,8 @@ pub fn train_with_restarts(
         if !outcome.collapsed {
             return Ok(outcome);
         }
-        let (next, told) = restart(&config, options.run, &outcome)?;
-        observer.note(&told);
+        let (next, message) = restart(&config, options.run, &outcome)?;
+        observer.note(&message);
         observer.restarted();
         (config, options.resume, spent) = (next, true, Duration::ZERO);
     }
@@ -60,12 +60,12 @@ pub(super) fn restart(config: &Config, run: &Path, outcome: &Outcome) -> Result<
     }
     files::write(&run.join(CONFIG), next.to_toml()?.as_bytes())?;
     let attempt = Attempt { folder, iteration: outcome.iteration, changed };
-    let told = begins_again(&next, &attempt);
+    let message = restart_message(&next, &attempt);
     manifest::collapsed(run, attempt, &next)?;
-    Ok((next, told))
+    Ok((next, message))
 }
 
-/// The files of an attempt, of those in the folder of a run. The recipe comes last: until it is moved the run goes on by it,
+/// The files of an attempt, of those in the folder of a run. The recipe comes last: until it is moved the run is resumed with it,
 /// from its beginning where the checkpoints are gone.
 fn names(run: &Path) -> Result<Vec<String>> {
     let failed = |error| Error::file("read", run, error);
@@ -84,7 +84,7 @@ fn names(run: &Path) -> Result<Vec<String>> {
 fn next(train: &TrainConfig, outcome: &Outcome) -> TrainConfig {
     let mut next = train.clone();
     next.restarts = train.restarts.saturating_sub(1);
-    next.optimizer.lr /= SMALLER;
+    next.optimizer.lr /= LR_DIVISOR;
     next.precision = Precision::F32;
     if let Some(Time(limit)) = train.max_time {
         let left = Duration::from_secs(limit.saturating_sub(outcome.spent).as_secs().max(1));
@@ -103,8 +103,8 @@ fn next(train: &TrainConfig, outcome: &Outcome) -> TrainConfig {
     next
 }
 
-/// What is said when a run begins again.
-fn begins_again(config: &Config, attempt: &Attempt) -> String {
+/// What is reported when a run starts again.
+fn restart_message(config: &Config, attempt: &Attempt) -> String {
     let time = config
         .train
         .max_time

@@ -1,6 +1,6 @@
 //! What a run is made from, its recipe and its data, and whether they still are what they were.
 //!
-//! A run that goes on with other images or another rate than it began with ends in weights that belong to neither. So every
+//! A run that is resumed with other images or another learning rate than it started with ends in weights that belong to neither. So every
 //! checkpoint carries the recipe and the checksums of the data, and a resumed run is held to them. Runs of early versions have less
 //! of that, and are held to what they have.
 
@@ -20,10 +20,10 @@ use crate::run::fingerprint::{Data, Fingerprint};
 use crate::run::{file_checksums, manifest};
 use crate::text::{Rest, shortened, word};
 
-/// Differences that are told; of more there is the number.
+/// Differences that are reported; of more there is the number.
 const TOLD: usize = 8;
 
-/// The recipe that the run in the folder `run` began with, if it is known.
+/// The recipe that the run in the folder `run` started with, if it is known.
 fn recipe(run: &Path) -> Result<Option<Config>> {
     let kept = Checkpoints::new(run, 1).newest(CONFIG)?;
     let (path, text) = match kept {
@@ -37,7 +37,7 @@ fn recipe(run: &Path) -> Result<Option<Config>> {
 }
 
 /// What can be done about a recipe or data that are others than they were.
-fn way_out(run: &Path, restore: &str, now: &str) -> String {
+fn remedy(run: &Path, restore: &str, now: &str) -> String {
     let (own, recipe) = (word(run), word(&run.join(CONFIG)));
     let newest = Checkpoints::new(run, 1).list().ok().and_then(|mut all| all.pop());
     match newest {
@@ -55,13 +55,13 @@ fn way_out(run: &Path, restore: &str, now: &str) -> String {
     }
 }
 
-/// The advice to put the recipe back that a run began with, where a checkpoint has it.
+/// The advice to put the recipe back that a run started with, where a checkpoint has it.
 pub(super) fn restore_recipe(run: &Path) -> Option<String> {
     let (path, _) = Checkpoints::new(run, 1).newest(CONFIG).ok()??;
     Some(format!("restore the recipe with `cp {} {}`", word(&path), word(&run.join(CONFIG))))
 }
 
-/// Fails if `found`, the recipe in the folder `run`, is not the one that the run began with.
+/// Fails if `found`, the recipe in the folder `run`, is not the one that the run started with.
 pub(super) fn same_recipe(run: &Path, found: &Config) -> Result<()> {
     let differences = differences_of_recipe(run, found)?;
     if differences.is_empty() {
@@ -69,14 +69,14 @@ pub(super) fn same_recipe(run: &Path, found: &Config) -> Result<()> {
     }
     let own = run.join(CONFIG);
     let restore = restore_recipe(run)
-        .unwrap_or_else(|| format!("put the values before the arrows back into `{}`", own.display()));
+        .unwrap_or_else(|| format!("in `{}`, restore the values on the left of each arrow", own.display()));
     Err(Error::new(format!(
         "`{}` is no longer the recipe that `{}` was started with: {}",
         own.display(),
         run.display(),
-        told(differences.iter().map(String::as_str))
+        shorten(differences.iter().map(String::as_str))
     ))
-    .with_hint(way_out(run, &restore, "to continue with other settings")))
+    .with_hint(remedy(run, &restore, "to continue with other settings")))
 }
 
 fn differences_of_recipe(run: &Path, found: &Config) -> Result<Vec<String>> {
@@ -107,7 +107,7 @@ fn newest_card(run: &Path) -> Result<Option<ModelCard>> {
     Ok(folders.iter().rev().find_map(|(_, folder)| model_file::read_card(folder.join(MODEL)).ok()))
 }
 
-/// The data that the run in the folder `run` began with, as far as it tells.
+/// The data that the run in the folder `run` started with, as far as it tells.
 pub(super) fn data(run: &Path) -> Result<Option<Data>> {
     if let Some((path, text)) = Checkpoints::new(run, 1).newest(DATA)? {
         return files::parse_json(&text).map(Some).map_err(|error| Error::file("read", &path, error));
@@ -121,12 +121,12 @@ pub(super) fn data(run: &Path) -> Result<Option<Data>> {
 }
 
 /// In what data differ from those of before, in words. What was listed may be of other data, or missing: then only numbers
-/// are told.
+/// are reported.
 pub(super) fn differences(
     before: &Data,
     now: &Data,
     listed: Option<&SplitChecksums>,
-    listing: &SplitChecksums,
+    checksums: &SplitChecksums,
 ) -> Vec<String> {
     let mut found = Vec::new();
     if !before.description.is_null() {
@@ -146,10 +146,10 @@ pub(super) fn differences(
             continue;
         }
         let of = |all: &SplitChecksums| {
-            all.iter().find(|(name, _)| name.to_string() == split.split).map(|(_, listing)| listing.clone())
+            all.iter().find(|(name, _)| name.to_string() == split.split).map(|(_, checksums)| checksums.clone())
         };
-        let known = listed.and_then(of).filter(|listing| content(listing) == earlier.content);
-        let detail = match (known, of(listing)) {
+        let known = listed.and_then(of).filter(|checksums| content(checksums) == earlier.content);
+        let detail = match (known, of(checksums)) {
             (Some(before), Some(now)) => file_checksums::changes(&before, &now).join("; "),
             _ => "other names or masks".to_owned(),
         };
@@ -162,7 +162,7 @@ pub(super) fn differences(
     found
 }
 
-/// What a description says of the meaning of masks: where files lie is told by the files, and what an earlier version did not
+/// What a description says of the meaning of masks: where files are is given by the files, and what an earlier version did not
 /// write has its default.
 fn meaning(description: &serde_json::Value) -> serde_json::Value {
     let spec = || -> Option<serde_json::Value> {
@@ -201,14 +201,14 @@ fn json_differences(place: &str, before: &serde_json::Value, now: &serde_json::V
     }
 }
 
-fn told<'a>(differences: impl Iterator<Item = &'a str>) -> String {
+fn shorten<'a>(differences: impl Iterator<Item = &'a str>) -> String {
     shortened(differences, TOLD, Rest::Counted)
 }
 
-/// Fails if the data that a run goes on with are not those it began with.
-pub(super) fn same_data(run: &Path, before: &Data, now: &Data, listing: &SplitChecksums) -> Result<()> {
+/// Fails if the data that a run is resumed with are not those it started with.
+pub(super) fn check_run_data(run: &Path, before: &Data, now: &Data, checksums: &SplitChecksums) -> Result<()> {
     let listed = file_checksums::read(run);
-    let differences = differences(before, now, listed.as_ref(), listing);
+    let differences = differences(before, now, listed.as_ref(), checksums);
     if differences.is_empty() {
         return Ok(());
     }
@@ -216,17 +216,17 @@ pub(super) fn same_data(run: &Path, before: &Data, now: &Data, listing: &SplitCh
     if before.splits.iter().all(|split| split.content.is_none()) {
         // It has no checksum of its own, so it may be what has changed.
         let manifest = run.join(manifest::MANIFEST);
-        restore += &format!(", or remove `{}` to continue without knowing what they were", manifest.display());
+        restore += &format!(", or remove `{}` to continue without this check", manifest.display());
     }
     Err(Error::new(format!(
         "the data is not what `{}` was trained on: {}",
         run.display(),
-        told(differences.iter().map(String::as_str))
+        shorten(differences.iter().map(String::as_str))
     ))
-    .with_hint(way_out(run, &restore, "to train on the data as it is now")))
+    .with_hint(remedy(run, &restore, "to train on the data as it is now")))
 }
 
-/// Fails if a run in one of these folders began with another recipe than this one.
+/// Fails if a run in one of these folders started with another recipe than this one.
 ///
 /// # Errors
 /// The keys that differ.
@@ -235,8 +235,8 @@ pub fn check_recipe(run: &Path, recipe: &Config) -> Result<()> {
     if differences.is_empty() {
         return Ok(());
     }
-    let told = told(differences.iter().map(String::as_str));
-    Err(Error::new(format!("`{}` was made by another recipe: {told}", run.display()))
+    let shortened = shorten(differences.iter().map(String::as_str));
+    Err(Error::new(format!("`{}` was made by another recipe: {shortened}", run.display()))
         .with_hint("restore those values to continue; or start all runs again in another folder with --out"))
 }
 
@@ -244,21 +244,21 @@ pub fn check_recipe(run: &Path, recipe: &Config) -> Result<()> {
 ///
 /// # Errors
 /// What has changed; or a file that cannot be read.
-pub fn check_data_unchanged(runs: &[(PathBuf, Config)]) -> Result<()> {
+pub fn check_runs_data(runs: &[(PathBuf, Config)]) -> Result<()> {
     let mut sums = ChecksumReader::default();
     for (run, config) in runs {
         let Some(before) = data(run)? else { continue };
-        let mut listing = BTreeMap::new();
+        let mut checksums = BTreeMap::new();
         let mut splits = Vec::new();
         for split in [Split::Train, Split::Val] {
             let dataset = config.data.open(split)?;
             let files = sums.read_split(split, dataset.as_ref(), &mut |_| ())?;
             let pixels = if before.knows(split) { None } else { dataset.survey()?.map(|survey| survey.pixels) };
             splits.push(Fingerprint::of(split, dataset.as_ref(), pixels.as_deref()).with_content(content(&files)));
-            listing.insert(split, files);
+            checksums.insert(split, files);
         }
         let now = Data { description: config.data.label_map()?, splits };
-        same_data(run, &before, &now, &listing).map_err(|error| {
+        check_run_data(run, &before, &now, &checksums).map_err(|error| {
             Error::new("runs of one set belong together")
                 .with_source(error)
                 .with_hint("restore the data to continue; or start all runs again in another folder with --out")
@@ -274,7 +274,7 @@ fn made_on(run: &Path, parts: bool) -> Result<Option<(Data, Option<SplitChecksum
     // A list that was damaged is none.
     let noted = |split: Split| data.splits.iter().find(|one| one.split == split.to_string())?.content.clone();
     let listed = file_checksums::read(run);
-    let listed = listed.filter(|listed| listed.iter().all(|(split, listing)| content(listing) == noted(*split)));
+    let listed = listed.filter(|listed| listed.iter().all(|(split, checksums)| content(checksums) == noted(*split)));
     if !parts {
         return Ok(Some((data, listed)));
     }
@@ -291,21 +291,21 @@ fn made_on(run: &Path, parts: bool) -> Result<Option<(Data, Option<SplitChecksum
 ///
 /// # Errors
 /// Which runs differ, and in what.
-pub fn check_same_data(runs: &[PathBuf], parts: bool) -> Result<()> {
+pub fn check_runs_share_data(runs: &[PathBuf], parts: bool) -> Result<()> {
     let mut first: Option<(&PathBuf, Data, Option<SplitChecksums>)> = None;
     for run in runs {
-        let Some((data, listing)) = made_on(run, parts)? else { continue };
+        let Some((data, checksums)) = made_on(run, parts)? else { continue };
         let Some((of, before, listed)) = &first else {
-            first = Some((run, data, listing));
+            first = Some((run, data, checksums));
             continue;
         };
-        let differences = differences(before, &data, listed.as_ref(), &listing.unwrap_or_default());
+        let differences = differences(before, &data, listed.as_ref(), &checksums.unwrap_or_default());
         if !differences.is_empty() {
             return Err(Error::new(format!(
                 "`{}` and `{}` were not trained on the same data: {}",
                 of.display(),
                 run.display(),
-                told(differences.iter().map(String::as_str))
+                shorten(differences.iter().map(String::as_str))
             ))
             .with_hint(
                 "restore the data, remove the folders of the runs that were trained on other data, and continue: \

@@ -19,12 +19,12 @@ const BEGIN: &[u8] = b"{\"kind\":";
 #[non_exhaustive]
 pub enum Row {
     /// Numbers of training.
-    Step(Step),
+    Step(StepRow),
     /// Scores on the validation set.
-    Eval(Eval),
+    Eval(EvalRow),
     /// Another length of the run than before.
     #[serde(alias = "bend")]
-    Reschedule(Reschedule),
+    Reschedule(RescheduleRow),
     /// A line of a later version, which this one does not know.
     #[serde(other, skip_serializing)]
     Other,
@@ -32,7 +32,7 @@ pub enum Row {
 
 /// Numbers of training, usually the mean since the row before.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Step {
+pub struct StepRow {
     /// The iteration's index, from 0.
     pub iteration: u64,
     /// The loss. Written as `null` where it is not finite, and read as NaN.
@@ -54,7 +54,7 @@ pub struct Step {
 
 /// Scores on the validation set, each 0..=1.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Eval {
+pub struct EvalRow {
     /// Iterations done before the evaluation.
     pub iteration: u64,
     /// Mean intersection over union.
@@ -73,7 +73,7 @@ pub struct Eval {
 
 /// Another length of the run than before.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Reschedule {
+pub struct RescheduleRow {
     /// The index, from 0, of the first iteration that belongs to it.
     pub iteration: u64,
     /// Iterations in all from there on.
@@ -98,7 +98,7 @@ impl Row {
         }
     }
 
-    /// Whether a run that goes on with iteration `next` (from 0), and was last evaluated after `evaluated`, will not write this row
+    /// Whether a run that continues with iteration `next` (from 0), and was last evaluated after `evaluated`, will not write this row
     /// again.
     ///
     /// Steps before `next` are done. An evaluation after exactly `next` iterations is made again where the run was killed before
@@ -118,7 +118,7 @@ impl Row {
 pub(super) struct Rows {
     /// The rows, each with its line, in the order written.
     pub(super) rows: Vec<(String, Row)>,
-    /// What is no row, by the number of its line from 1: damage, and not what a crash left of the last line.
+    /// What is not a row, by the number of its line from 1: damage, and not what a crash left of the last line.
     pub(super) damaged: Vec<(usize, Vec<u8>)>,
 }
 
@@ -192,8 +192,9 @@ mod tests {
     use super::*;
 
     fn rows() -> Vec<Row> {
-        let step = |iteration| Row::Step(Step { iteration, loss: 0.1 + iteration as f64, lr: 1e-3, ..Step::default() });
-        let eval = |iteration| Row::Eval(Eval { iteration, miou: 0.25, ..Eval::default() });
+        let step =
+            |iteration| Row::Step(StepRow { iteration, loss: 0.1 + iteration as f64, lr: 1e-3, ..StepRow::default() });
+        let eval = |iteration| Row::Eval(EvalRow { iteration, miou: 0.25, ..EvalRow::default() });
         vec![step(0), step(1), eval(2), step(2), step(3), eval(4)]
     }
 
@@ -244,7 +245,7 @@ mod tests {
                 assert_eq!(kept.iter().filter(|one| **one == row).count(), 1, "bit {bit}, row {at}");
             }
             assert!(kept.len() >= rows().len() - 1 && kept.len() <= rows().len(), "bit {bit}");
-            // What is lost is told, unless it was the last line.
+            // What is lost is reported, unless it was the last line.
             assert!(kept.len() == rows().len() || hit + 1 == rows().len() || !found.damaged.is_empty(), "bit {bit}");
         }
     }

@@ -11,7 +11,7 @@ use crate::run::fingerprint::{Data, Fingerprint};
 use crate::run::{RunOptions, file_checksums, resume_check};
 use crate::train::Observer;
 
-/// The data as they are now. Of a run that has learned something they have to be those it began with; otherwise all masks are
+/// The data as they are now. Of a run that has learned something they have to be those it started with; otherwise all masks are
 /// looked at.
 pub(super) fn scan_data(
     config: &Config,
@@ -26,8 +26,8 @@ pub(super) fn scan_data(
     if options.trial {
         return Ok((now, listing));
     }
-    let begun = options.resume && !checkpoints.list()?.is_empty();
-    let before = if begun { resume_check::data(options.run)? } else { None };
+    let has_checkpoint = options.resume && !checkpoints.list()?.is_empty();
+    let before = if has_checkpoint { resume_check::data(options.run)? } else { None };
     for (split, dataset) in splits {
         let known = before.as_ref().is_some_and(|before| before.knows(split));
         let found = match known {
@@ -39,8 +39,8 @@ pub(super) fn scan_data(
         listing.insert(split, files);
     }
     if let Some(before) = before {
-        resume_check::same_data(options.run, &before, &now, &listing)?;
-        // Pixels were counted at the beginning.
+        resume_check::check_run_data(options.run, &before, &now, &listing)?;
+        // Pixels were counted at the start.
         now.splits = before.completed(now.splits);
     }
     Ok((now, listing))

@@ -150,7 +150,7 @@ impl Message {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::rows::{Eval, Step};
+    use crate::run::rows::{EvalRow, StepRow};
 
     #[test]
     fn records_are_framed_and_summed() {
@@ -167,9 +167,9 @@ mod tests {
     fn two_files_never_share_a_name() {
         let run = tempfile::tempdir().unwrap();
         let mut files = [1, 8].map(|void| Events::create(run.path(), void).unwrap());
-        let step = Step { iteration: 6, loss: 0.5, ..Step::default() };
+        let step = StepRow { iteration: 6, loss: 0.5, ..StepRow::default() };
         files[0].add(&Row::Step(step)).unwrap();
-        files[1].add(&Row::Eval(Eval { iteration: 7, miou: 0.25, ..Eval::default() })).unwrap();
+        files[1].add(&Row::Eval(EvalRow { iteration: 7, miou: 0.25, ..EvalRow::default() })).unwrap();
         let written: Vec<Vec<u8>> =
             std::fs::read_dir(run.path()).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap()).collect();
         let holding =

@@ -84,7 +84,7 @@ impl Observer for Machine<'_> {
     }
 }
 
-/// Trains in `run`, or goes on there, until `stop`; what happened, and the seconds it took.
+/// Trains in `run`, or resumes there, until `stop`; what happened, and the seconds it took.
 fn train<'a>(
     config: &Config,
     run: &Path,
@@ -148,14 +148,14 @@ fn a_rescheduled_run_is_repeated_by_its_reschedules() {
     let logged: Vec<Reschedule> = rows
         .iter()
         .filter_map(|row| match row {
-            Row::Reschedule(rows::Reschedule { iteration, iterations, eval_every }) => {
+            Row::Reschedule(rows::RescheduleRow { iteration, iterations, eval_every }) => {
                 Some(Reschedule { iteration: *iteration, iterations: *iterations, eval_every: *eval_every })
             }
             _ => None,
         })
         .collect();
     assert_eq!(logged, outcome.reschedules);
-    // The rate has come to its end.
+    // The learning rate has come to its end.
     let rates: Vec<f64> =
         rows.iter().filter_map(|row| if let Row::Step(step) = row { Some(step.lr) } else { None }).collect();
     assert!(rates.len() as u64 == outcome.iteration && rates[rates.len() - 1] < 0.05 * 1e-3, "{rates:?}");
@@ -230,7 +230,7 @@ fn a_run_whose_time_is_over_is_evaluated_and_saved() {
     let (outcome, machine) = train(&config, &over, (false, u64::MAX), &now, &|_| 30.0);
     assert_eq!((outcome.iteration, outcome.interrupted), (1, false));
     assert!(
-        machine.notes.iter().any(|note| note == "10s are over after 1 of 100 iterations: stopping with what there is")
+        machine.notes.iter().any(|note| note == "the time of 10s has run out after 1 of 100 iterations: stopping here")
     );
     assert!(over.join("model.safetensors").exists() && over.join(SCORES).exists());
     assert!(
@@ -241,12 +241,12 @@ fn a_run_whose_time_is_over_is_evaluated_and_saved() {
     );
     train(&repeating(&config, &over), &repeated, (false, u64::MAX), &now, &|_| 0.0);
     assert_same_weights(&over, &repeated, 1);
-    // There is nothing left to do for one that goes on.
+    // There is nothing left to do for one that is resumed.
     let (again, _) = train(&config, &over, (true, u64::MAX), &now, &|_| 30.0);
     assert_eq!((again.iteration, again.reschedules), (1, outcome.reschedules));
 }
 
-/// Trains as `structtoken train` does: a run that has collapsed is begun again.
+/// Trains as `structtoken train` does: a run that has collapsed is started again.
 fn train_until_it_stands(config: &Config, run: &Path) -> (Config, Vec<String>) {
     let (now, step) = (Cell::new(0.0), |_: u64| 1.0);
     let (mut config, mut notes, mut resume, mut spent) = (config.clone(), Vec::new(), false, 0.0);
@@ -257,8 +257,8 @@ fn train_until_it_stands(config: &Config, run: &Path) -> (Config, Vec<String>) {
         if !outcome.collapsed {
             return (config, notes);
         }
-        let (next, told) = restart::restart(&config, run, &outcome).unwrap();
-        notes.push(told);
+        let (next, message) = restart::restart(&config, run, &outcome).unwrap();
+        notes.push(message);
         (config, resume) = (next, true);
         assert!(spent < 1e4);
     }

@@ -19,9 +19,9 @@ use crate::text::percent_or;
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Repeat {
-    /// The seed: so many, from the recipe's on.
+    /// The seed: this many, from the recipe's on.
     Seeds(u64),
-    /// The part of the training images that is not learned but evaluated on: one of so many, each once (cross-validation).
+    /// The part of the training images that is not learned but evaluated on: one of this number of parts, each once (cross-validation).
     Folds(usize),
 }
 
@@ -29,7 +29,7 @@ impl Repeat {
     /// What each run is called, and its recipe.
     ///
     /// # Errors
-    /// Fewer than two or more than 100 runs, or a dataset that cannot be cut into so many parts.
+    /// Fewer than two or more than 100 runs, or a dataset that cannot be cut into this many parts.
     pub fn runs(self, recipe: &Config) -> Result<Vec<(String, Config)>> {
         let count = self.count()?;
         let run = |number: u64| {
@@ -45,7 +45,7 @@ impl Repeat {
                 }
             };
             config.data.check()?;
-            // What cannot be opened is told before the first run, not after hours.
+            // What cannot be opened is reported before the first run, not after hours.
             config.data.open(Split::Train)?;
             Ok((name, config))
         };
@@ -60,7 +60,7 @@ impl Repeat {
         write_json(&dir.join(FILE), &self)
     }
 
-    /// What the runs of a folder are; none if it is no folder of several runs.
+    /// What the runs of a folder are; none if it is not a folder of several runs.
     ///
     /// # Errors
     /// A file that cannot be read.
@@ -91,8 +91,7 @@ impl Repeat {
 }
 
 /// What to do about a damaged `repeat.json`.
-const RESTORE: &str =
-    "write into it what the runs are, for instance {\"seeds\": 3} or {\"folds\": 5}, and continue with --resume";
+const RESTORE: &str = "write the number of seeds or folds into it, for instance {\"seeds\": 3} or {\"folds\": 5}, and continue with --resume";
 
 const FILE: &str = "repeat.json";
 
@@ -121,7 +120,7 @@ impl Spread {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Summary {
     /// The runs' names, mIoU, mAcc and aAcc.
-    pub runs: Vec<Run>,
+    pub runs: Vec<RepeatRun>,
     /// Why scores of a run say nothing, or little.
     pub warnings: Vec<String>,
     /// Of the runs' mIoU.
@@ -140,7 +139,7 @@ pub struct Summary {
 
 /// One run.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Run {
+pub struct RepeatRun {
     /// Its folder.
     pub run: String,
     /// Mean IoU.
@@ -167,7 +166,7 @@ impl Summary {
     /// Scores whose matrices are of different classes.
     pub fn new(repeat: Repeat, found: &[(String, Scores)]) -> Result<Self> {
         let spread = |value: fn(&Scores) -> Option<f64>| Spread::of(found.iter().map(|(_, scores)| value(scores)));
-        let runs = found.iter().map(|(run, scores)| Run {
+        let runs = found.iter().map(|(run, scores)| RepeatRun {
             run: run.clone(),
             miou: scores.miou,
             macc: scores.macc,

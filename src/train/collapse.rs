@@ -1,5 +1,4 @@
-//! A run that has collapsed: its network says one class everywhere. Seen at an evaluation, said at once, and begun again where
-//! the recipe lets it.
+//! A run that has collapsed: its network predicts one class everywhere. Seen at an evaluation, reported at once, and started again if the recipe allows it.
 
 use super::config::TrainConfig;
 use super::progress::RunProgress;
@@ -7,18 +6,18 @@ use crate::kernels::Precision;
 use crate::metrics::Scores;
 
 /// The share of the pixels that are predicted as one class.
-const ONE_CLASS: f64 = 0.995;
+const ONE_CLASS_SHARE: f64 = 0.995;
 /// The share that other classes have of the truth at least.
-const OTHERS: f64 = 0.02;
+const OTHERS_SHARE: f64 = 0.02;
 /// The share of a run after whose first evaluation it is certain, and that within which two make it so.
-const CERTAIN: f64 = 0.1;
-const EARLY: f64 = 1.0 / 3.0;
-/// The share of a run after which it is too late to begin again.
-const LATE: f64 = 0.5;
+const DECIDED_SHARE: f64 = 0.1;
+const EARLY_SHARE: f64 = 1.0 / 3.0;
+/// The share of a run after which it is too late to start again.
+const LATEST_SHARE: f64 = 0.5;
 /// Iterations after which nothing is certain yet.
-const FEW: u64 = 20;
+const FEWEST_ITERATIONS: u64 = 20;
 /// How many times smaller the next attempt's learning rate is.
-pub(crate) const SMALLER: f64 = 3.0;
+pub(crate) const LR_DIVISOR: f64 = 3.0;
 
 /// What a collapsed network says.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,13 +33,17 @@ impl Collapse {
         let all = scores.pixels.max(1) as f64;
         let class = scores.classes.iter().max_by_key(|class| class.predicted_pixels)?;
         let (predicted, others) = (class.predicted_pixels as f64 / all, 1.0 - class.pixels as f64 / all);
-        (predicted > ONE_CLASS && others >= OTHERS).then(|| Self { class: class.name.clone(), predicted, others })
+        (predicted > ONE_CLASS_SHARE && others >= OTHERS_SHARE).then(|| Self {
+            class: class.name.clone(),
+            predicted,
+            others,
+        })
     }
 
     /// What is to be said of it, and what to do.
     pub(super) fn text(&self, iteration: u64, train: &TrainConfig) -> String {
         let Self { class, predicted, others } = self;
-        let mut remedies = vec![format!("--set train.optimizer.lr={:.1e}", train.optimizer.lr / SMALLER)];
+        let mut remedies = vec![format!("--set train.optimizer.lr={:.1e}", train.optimizer.lr / LR_DIVISOR)];
         if train.optimizer.clip_norm.is_none() {
             remedies.push("--set train.optimizer.clip_norm=1.0".to_owned());
         }
@@ -58,20 +61,20 @@ impl Collapse {
 }
 
 /// Whether a run that was seen collapsed before `iteration`, for the `seen`-th time, and was evaluated last after `evaluated`
-/// iterations, is to be begun again.
-pub(super) fn is_certain(
+/// iterations, is to be started again.
+pub(super) fn should_restart(
     progress: &RunProgress,
     train: &TrainConfig,
     iteration: u64,
     evaluated: u64,
     seen: u64,
 ) -> bool {
-    // While the rate rises little is learned.
-    let settled = |iteration: u64| iteration >= FEW.max(2 * train.schedule.warmup_iters);
-    let counts = |iteration: u64| settled(iteration) && progress.progress(iteration) >= CERTAIN;
+    // While the learning rate rises, little is learned.
+    let settled = |iteration: u64| iteration >= FEWEST_ITERATIONS.max(2 * train.schedule.warmup_iters);
+    let counts = |iteration: u64| settled(iteration) && progress.progress(iteration) >= DECIDED_SHARE;
     let now = progress.progress(iteration);
-    let first = counts(iteration) && !counts(evaluated) && now <= LATE;
-    train.restarts > 0 && (first || (settled(iteration) && seen >= 2 && now <= EARLY))
+    let first = counts(iteration) && !counts(evaluated) && now <= LATEST_SHARE;
+    train.restarts > 0 && (first || (settled(iteration) && seen >= 2 && now <= EARLY_SHARE))
 }
 
 #[cfg(test)]
@@ -113,11 +116,11 @@ mod tests {
         let mut train = TrainConfig { iterations: 1000, restarts: 1, ..TrainConfig::default() };
         train.schedule.warmup_iters = 25;
         let progress = RunProgress::new(&train, &[]);
-        let certain = |iteration, evaluated, seen| is_certain(&progress, &train, iteration, evaluated, seen);
-        assert!(certain(100, 0, 1) && certain(400, 0, 1) && certain(160, 80, 1));
-        assert!(!certain(80, 0, 1) && certain(90, 80, 2) && !certain(40, 20, 2));
-        assert!(!certain(200, 100, 1) && certain(300, 200, 2) && !certain(400, 300, 2) && !certain(600, 0, 1));
+        let restarts = |iteration, evaluated, seen| should_restart(&progress, &train, iteration, evaluated, seen);
+        assert!(restarts(100, 0, 1) && restarts(400, 0, 1) && restarts(160, 80, 1));
+        assert!(!restarts(80, 0, 1) && restarts(90, 80, 2) && !restarts(40, 20, 2));
+        assert!(!restarts(200, 100, 1) && restarts(300, 200, 2) && !restarts(400, 300, 2) && !restarts(600, 0, 1));
         let never = TrainConfig { restarts: 0, ..train.clone() };
-        assert!(!is_certain(&progress, &never, 100, 0, 1));
+        assert!(!should_restart(&progress, &never, 100, 0, 1));
     }
 }

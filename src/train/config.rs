@@ -43,7 +43,7 @@ pub struct TrainConfig {
     /// Iterations: steps of the optimizer, each on `batch_size` images.
     pub iterations: u64,
     /// How long training and its evaluations may take, over all interruptions, for instance `"15m"`; none for as long as it
-    /// takes. A run that would miss that end is rescheduled to it: it has fewer iterations, and its rate reaches its end with them.
+    /// takes. A run that would miss that end is rescheduled to it: it has fewer iterations, and its learning rate reaches its end with them.
     pub max_time: Option<Time>,
     /// Up to how many iterations a run with `max_time` may be lengthened where it is faster than thought; by none if left out.
     pub max_iterations: Option<u64>,
@@ -70,13 +70,13 @@ pub struct TrainConfig {
     pub ema: Option<f64>,
     /// In what precision the CPU multiplies matrices; weights, sums and everything else stay in f32.
     pub precision: Precision,
-    /// The optimiser and its groups.
+    /// The optimizer and its groups.
     pub optimizer: OptimizerConfig,
     /// The learning rate over time.
     pub schedule: Schedule,
     /// Iterations between evaluations on the validation split; 0 evaluates only at the end.
     pub eval_every: u64,
-    /// How often a run that is seen to have collapsed, to one class everywhere, is begun again with a third of the rate and
+    /// How often a run that is seen to have collapsed, to one class everywhere, is started again with a third of the learning rate and
     /// products in f32; 0 only says so.
     pub restarts: u64,
     /// Evaluations without a better mIoU after which the run ends; 0 never ends early.
@@ -179,7 +179,7 @@ impl TrainConfig {
             return refuse(what);
         }
         if self.ema.is_some_and(|decay| !(0.0..1.0).contains(&decay)) {
-            return refuse("ema must lie in [0, 1), for instance 0.999; leave it out for none".into());
+            return refuse("ema must be in [0, 1), for instance 0.999; leave it out for none".into());
         }
         if self.patience > 0 && self.eval_every == 0 {
             return refuse("patience counts evaluations: set eval_every too".into());

@@ -22,7 +22,7 @@ impl<M: Module> Ema<M> {
     /// Takes in the weights after step number `step`, from 1 on: `average · d + weights · (1 - d)`. At first
     /// `d = (1 + step) / (10 + step)`, so that the beginning is forgotten (as in TensorFlow and timm).
     #[must_use]
-    pub fn follow(self, model: &M, step: u64) -> Self {
+    pub fn update(self, model: &M, step: u64) -> Self {
         let decay = self.decay.min((1 + step) as f64 / (10 + step) as f64);
         let mut now = BTreeMap::new();
         parameters::visit(model, |parameter, value| _ = now.insert(parameter.name.to_owned(), value));
@@ -57,7 +57,7 @@ mod tests {
             parameters::visit(model, |_, value| all.extend(value.into_data().iter::<f32>()));
             all
         };
-        let average = |decay: f64, step| values(Ema::new(first.clone(), decay).follow(&second, step).model());
+        let average = |decay: f64, step| values(Ema::new(first.clone(), decay).update(&second, step).model());
         let expected = |decay: f32| -> Vec<f32> {
             values(&first).iter().zip(values(&second)).map(|(a, b)| a + (b - a) * (1.0 - decay)).collect()
         };

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 
-pub(crate) use self::collapse::SMALLER;
+pub(crate) use self::collapse::LR_DIVISOR;
 pub(crate) use self::config::MOST_ITERATIONS;
 pub use self::config::{Time, TrainConfig};
 use self::ema::Ema;
@@ -31,10 +31,10 @@ pub use self::observer::{Observer, Progress, Stop};
 use self::optimizer::Optimizer;
 pub use self::record::{EvalRecord, Record};
 pub use self::reschedule::Reschedule;
-use self::running::Run;
+use self::running::Running;
 pub(crate) use self::state::LONGEST_S;
 pub use self::state::{RunState, TrainState};
-pub use self::step::{Step, StepOutput, Trainable};
+pub use self::step::{StepContext, StepOutput, Trainable};
 use crate::augment::AugmentConfig;
 use crate::dataset::Dataset;
 use crate::decoder::DecoderLoss;
@@ -46,7 +46,7 @@ use crate::loss::Criterion;
 /// Fits networks to data.
 #[derive(Clone, Debug)]
 pub struct Trainer {
-    /// How long, at which rates, by which loss. Weights to start from are loaded by whoever builds the network:
+    /// How long, at which learning rates, by which loss. Weights to start from are loaded by whoever builds the network:
     /// [`TrainConfig::pretrained`] is not looked at.
     pub config: TrainConfig,
     /// What is done to images and masks at random.
@@ -61,7 +61,7 @@ pub struct Trainer {
     pub device: Device,
 }
 
-/// Where a run begins.
+/// Where a run starts.
 pub struct Start<M> {
     /// Where it stands.
     pub run: RunState,
@@ -133,7 +133,7 @@ impl Trainer {
         self.train(start, training, validation, (&mut (), observer), &|| started.elapsed())
     }
 
-    /// Trains from `start` to the end of the recipe, by a clock that tells the time since this process began with the run: what
+    /// Trains from `start` to the end of the recipe, by a clock that tells the time since this process started on the run: what
     /// [`TrainConfig::max_time`] is held to.
     ///
     /// # Errors
@@ -154,7 +154,7 @@ impl Trainer {
         if self.config.freeze_backbone {
             train.model = train.model.freeze_backbone();
         }
-        let mut run = Run::new(
+        let mut run = Running::new(
             self,
             (training, validation),
             (run, &losses, train.model.decoder_loss()),
@@ -163,7 +163,7 @@ impl Trainer {
         )?;
         let mut reason = Reason::Done;
         while !run.is_over() {
-            if run.is_told_to_stop() {
+            if run.must_stop() {
                 reason = Reason::Interrupted;
                 break;
             }
@@ -185,7 +185,7 @@ impl Trainer {
         run.end(&train, reason)
     }
 
-    /// Fails if the recipe does not fit so many classes.
+    /// Fails if the recipe does not fit this many classes.
     pub(crate) fn ensure_fits(&self, classes: usize) -> Result<()> {
         self.criterion(classes, DecoderLoss::default()).map(drop)
     }

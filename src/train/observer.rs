@@ -1,4 +1,4 @@
-//! What a run tells while it goes, and what it asks.
+//! What a run reports while it goes, and what it asks.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -7,20 +7,20 @@ use std::time::{Duration, Instant};
 use crate::eval::Evaluated;
 use crate::metrics::Scores;
 
-/// What a run tells while it goes, and asks. All methods do nothing by default, and `()` lets a run go on in silence.
+/// What a run reports while it goes, and asks. All methods do nothing by default, and `()` lets a run continue in silence.
 pub trait Observer {
-    /// One line about what begins, or a warning.
+    /// One line about what starts, or a warning.
     fn note(&mut self, _message: &str) {}
     /// After every iteration.
     fn iteration(&mut self, _progress: &Progress) {}
     /// After every image of the validation split, of which there are `all`. Shall the evaluation be broken off here, and the
-    /// run stop? What was learned is saved; the evaluation is made again when the run goes on.
+    /// run stop? What was learned is saved; the evaluation is made again when the run is resumed.
     fn evaluating(&mut self, _image: &Evaluated, _all: usize) -> Stop {
         Stop::No
     }
     /// After an evaluation.
     fn evaluated(&mut self, _iteration: u64, _scores: &Scores) {}
-    /// The run had collapsed and starts again: what was told of it is void.
+    /// The run had collapsed and starts again: what was reported of it is void.
     fn restarted(&mut self) {}
     /// Shall the run stop before this iteration?
     fn stop(&mut self, _iteration: u64) -> Stop {
@@ -30,7 +30,7 @@ pub trait Observer {
 
 impl Observer for () {}
 
-/// Whether a run goes on.
+/// Whether a run continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
     /// Go on.
@@ -40,7 +40,7 @@ pub enum Stop {
 }
 
 impl Stop {
-    /// For what goes on image by image.
+    /// For what is done image by image.
     pub(crate) fn flow(self) -> ControlFlow<()> {
         if self == Self::Save { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }

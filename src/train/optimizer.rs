@@ -1,4 +1,4 @@
-//! AdamW and SGD over named parameters, with groups, layer-wise rates, clipping and accumulation.
+//! AdamW and SGD over named parameters, with groups, layer-wise learning rates, clipping and accumulation.
 //!
 //! State is kept by parameter name, so a checkpoint is two ordinary `.safetensors` files.
 
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::kernels;
 use crate::layers::{fetch, parameters};
 
-/// What the optimiser does, and to whom.
+/// What the optimizer does, and to whom.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
@@ -20,12 +20,12 @@ pub struct OptimizerConfig {
     /// Which one.
     #[serde(rename = "type")]
     pub rule: Rule,
-    /// Peak rate of the backbone.
+    /// Peak learning rate of the backbone.
     pub lr: f64,
-    /// The decoder's rate over the backbone's.
+    /// The decoder's learning rate over the backbone's.
     pub decoder_lr_mult: f64,
-    /// Layer-wise decay of the rate (Bao et al. 2022, BEiT; timm's `layer_decay`): each block of the backbone learns at this
-    /// fraction of the rate of the block after it, the embedding at that of a block before the first; 1 is none. Of a plain ViT; other backbones learn at one rate.
+    /// Layer-wise decay of the learning rate (Bao et al. 2022, BEiT; timm's `layer_decay`): each block of the backbone learns at this
+    /// fraction of the learning rate of the block after it, the embedding at that of a block before the first; 1 is none. Of a plain ViT; other backbones learn at one rate.
     pub layer_decay: f64,
     /// AdamW's decay rates of the first and the second moment.
     pub betas: [f64; 2],
@@ -96,10 +96,10 @@ impl OptimizerConfig {
     /// Refuses values that cannot work, naming the key.
     pub fn check(&self) -> std::result::Result<(), String> {
         if self.betas.iter().any(|beta| !(0.0..1.0).contains(beta)) || self.eps.is_nan() || self.eps <= 0.0 {
-            return Err("optimizer.betas must lie in [0, 1), and optimizer.eps above 0".into());
+            return Err("optimizer.betas must be in [0, 1), and optimizer.eps above 0".into());
         }
         if !(0.0..1.0).contains(&self.momentum) || (self.nesterov && self.momentum == 0.0) {
-            return Err("optimizer.momentum must lie in [0, 1), and above 0 with nesterov".into());
+            return Err("optimizer.momentum must be in [0, 1), and above 0 with nesterov".into());
         }
         if !(self.layer_decay > 0.0 && self.layer_decay <= 1.0) {
             return Err("optimizer.layer_decay must be above 0 and at most 1, which means none".into());
@@ -122,14 +122,14 @@ fn block(name: &str) -> Option<usize> {
 
 /// The learning rates of a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rates {
+pub struct LearningRates {
     /// Of the backbone.
     pub backbone: f64,
     /// Of the decoder, before its factor.
     pub decoder: f64,
 }
 
-impl From<f64> for Rates {
+impl From<f64> for LearningRates {
     fn from(rate: f64) -> Self {
         Self { backbone: rate, decoder: rate }
     }
@@ -171,17 +171,17 @@ impl Gradients {
     }
 }
 
-/// What changes the weights, and what it remembers of the steps before.
+/// The optimizer and its state.
 pub struct Optimizer {
     config: OptimizerConfig,
     step: u64,
-    /// For each parameter the tensors of [`Rule::slots`].
-    slots: BTreeMap<String, Vec<Tensor<1>>>,
+    /// For each parameter the tensors of [`Rule::state_names`].
+    state: BTreeMap<String, Vec<Tensor<1>>>,
 }
 
 impl Rule {
-    /// What is remembered of a parameter, by PyTorch's names.
-    pub fn slots(self) -> &'static [&'static str] {
+    /// Names of the state tensors of a parameter, as in PyTorch.
+    pub fn state_names(self) -> &'static [&'static str] {
         match self {
             Self::AdamW => &["exp_avg", "exp_avg_sq"],
             Self::Sgd => &["momentum_buffer"],
@@ -190,13 +190,13 @@ impl Rule {
 }
 
 impl Optimizer {
-    /// An optimiser that has seen nothing.
+    /// An optimizer that has seen nothing.
     pub fn new(config: &OptimizerConfig) -> Self {
-        Self { config: config.clone(), step: 0, slots: BTreeMap::new() }
+        Self { config: config.clone(), step: 0, state: BTreeMap::new() }
     }
 
     /// One step; parameters without a gradient stay as they are.
-    pub fn step<M: Module>(&mut self, module: M, mut grads: Gradients, rates: impl Into<Rates>) -> M {
+    pub fn step<M: Module>(&mut self, module: M, mut grads: Gradients, rates: impl Into<LearningRates>) -> M {
         if let Some(limit) = self.config.clip_norm {
             grads = grads.clip(limit);
         }
@@ -207,10 +207,11 @@ impl Optimizer {
             let Some(grad) = grads.0.remove(parameter.name) else { return value };
             let (factor, weight_decay) = self.config.group(parameter.name, depth);
             let lr = factor * if parameter.name.starts_with("backbone.") { rates.backbone } else { rates.decoder };
-            let slots = self.slots.remove(parameter.name);
-            let slots = slots.unwrap_or_else(|| self.config.rule.slots().iter().map(|_| grad.zeros_like()).collect());
-            let (value, slots) = self.change(value, grad, slots, lr, weight_decay);
-            self.slots.insert(parameter.name.to_owned(), slots);
+            let state = self.state.remove(parameter.name);
+            let state =
+                state.unwrap_or_else(|| self.config.rule.state_names().iter().map(|_| grad.zeros_like()).collect());
+            let (value, state) = self.change(value, grad, state, lr, weight_decay);
+            self.state.insert(parameter.name.to_owned(), state);
             value
         })
     }
@@ -219,11 +220,11 @@ impl Optimizer {
         &self,
         value: Tensor<1>,
         grad: Tensor<1>,
-        mut slots: Vec<Tensor<1>>,
+        mut state: Vec<Tensor<1>>,
         lr: f64,
         weight_decay: f64,
     ) -> (Tensor<1>, Vec<Tensor<1>>) {
-        let (second, first) = (slots.pop(), slots.pop());
+        let (second, first) = (state.pop(), state.pop());
         match (self.config.rule, first, second) {
             (Rule::AdamW, Some(m), Some(v)) => {
                 let [beta1, beta2] = self.config.betas;
@@ -238,7 +239,7 @@ impl Optimizer {
                 let step = if self.config.nesterov { grad + buffer.clone() * momentum } else { buffer.clone() };
                 (value - step * lr, vec![buffer])
             }
-            _ => unreachable!("every rule is given its slots"),
+            _ => unreachable!("every rule is given its state"),
         }
     }
 
@@ -247,16 +248,19 @@ impl Optimizer {
         self.step
     }
 
-    /// All that is remembered, named `SLOT.NAME`.
+    /// The optimizer state, named `MOMENT.NAME`.
     pub fn state(&self) -> Vec<(String, TensorData)> {
         let rule = self.config.rule;
-        let named = self.slots.iter().flat_map(|(name, slots)| {
-            rule.slots().iter().zip(slots).map(move |(slot, tensor)| (format!("{slot}.{name}"), tensor.clone()))
+        let named = self.state.iter().flat_map(|(name, state)| {
+            rule.state_names()
+                .iter()
+                .zip(state)
+                .map(move |(moment, tensor)| (format!("{moment}.{name}"), tensor.clone()))
         });
         named.map(|(name, tensor)| (name, fetch(tensor))).collect()
     }
 
-    /// The optimiser as it was after `step` steps, from its [`state`](Self::state).
+    /// The optimizer as it was after `step` steps, from its [`state`](Self::state).
     ///
     /// # Errors
     /// A tensor is of another rule, or one is missing.
@@ -265,27 +269,27 @@ impl Optimizer {
         step: u64,
         state: impl IntoIterator<Item = (String, Tensor<1>)>,
     ) -> Result<Self> {
-        let names = config.rule.slots();
+        let names = config.rule.state_names();
         let mut found: BTreeMap<String, Vec<Option<Tensor<1>>>> = BTreeMap::new();
         for (name, tensor) in state {
             let place = name
                 .split_once('.')
-                .and_then(|(slot, name)| Some((names.iter().position(|known| *known == slot)?, name.to_owned())));
-            let Some((slot, parameter)) = place else {
+                .and_then(|(moment, name)| Some((names.iter().position(|known| *known == moment)?, name.to_owned())));
+            let Some((moment, parameter)) = place else {
                 return Err(Error::new(format!("`{name}` is not part of this optimizer's state")));
             };
-            found.entry(parameter).or_insert_with(|| vec![None; names.len()])[slot] = Some(tensor);
+            found.entry(parameter).or_insert_with(|| vec![None; names.len()])[moment] = Some(tensor);
         }
-        let whole = found.into_iter().map(|(name, slots)| match slots.into_iter().collect::<Option<Vec<_>>>() {
-            Some(slots) => Ok((name, slots)),
+        let whole = found.into_iter().map(|(name, state)| match state.into_iter().collect::<Option<Vec<_>>>() {
+            Some(state) => Ok((name, state)),
             None => Err(Error::new(format!("part of the optimizer state of `{name}` is missing"))),
         });
-        Ok(Self { config: config.clone(), step, slots: whole.collect::<Result<_>>()? })
+        Ok(Self { config: config.clone(), step, state: whole.collect::<Result<_>>()? })
     }
 
     /// For every parameter that has been changed its name and its elements.
     pub fn sizes(&self) -> impl Iterator<Item = (&str, usize)> {
-        self.slots.iter().flat_map(|(name, slots)| slots.iter().map(|slot| (name.as_str(), slot.dims()[0])))
+        self.state.iter().flat_map(|(name, state)| state.iter().map(|tensor| (name.as_str(), tensor.dims()[0])))
     }
 }
 

@@ -1,6 +1,6 @@
 //! How many iterations a run has, with all its reschedules, and how far it has come at each.
 //!
-//! What depends on how far the run has come (the rate's decay, annealed masks) goes on from where it is, and reaches its end with
+//! What depends on how far the run has come (the learning rate's decay, annealed masks) continues from where it is, and reaches its end with
 //! the new last iteration. All of it is a function of the reschedules, so a run is repeated by them.
 
 use crate::train::config::TrainConfig;
@@ -21,7 +21,7 @@ impl RunProgress {
         Self { iterations: train.iterations, eval_every: train.eval_every, reschedules }
     }
 
-    /// The reschedules that are known when `iteration` begins.
+    /// The reschedules that are known when `iteration` starts.
     fn until(&self, iteration: u64) -> impl DoubleEndedIterator<Item = &Reschedule> {
         self.reschedules.iter().filter(move |reschedule| reschedule.iteration <= iteration)
     }
@@ -31,12 +31,12 @@ impl RunProgress {
         self.reschedules.push(reschedule);
     }
 
-    /// The reschedule that `iteration` begins with.
+    /// The reschedule that `iteration` starts with.
     pub(super) fn reschedule_at(&self, iteration: u64) -> Option<Reschedule> {
         self.reschedules.iter().copied().find(|reschedule| reschedule.iteration == iteration)
     }
 
-    /// Iterations in all, as known when `iteration` begins.
+    /// Iterations in all, as known when `iteration` starts.
     pub(super) fn iterations(&self, iteration: u64) -> u64 {
         self.until(iteration).next_back().map_or(self.iterations, |reschedule| reschedule.iterations)
     }
@@ -56,7 +56,7 @@ impl RunProgress {
         along(progress, from, iterations, iteration)
     }
 
-    /// Iterations between evaluations, as known when `iteration` begins; 0 for none before the end.
+    /// Iterations between evaluations, as known when `iteration` starts; 0 for none before the end.
     pub(super) fn eval_every(&self, iteration: u64) -> u64 {
         let refitted = self.until(iteration).filter_map(|reschedule| reschedule.eval_every).next_back();
         if self.eval_every == 0 { 0 } else { refitted.unwrap_or(self.eval_every) }

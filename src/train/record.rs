@@ -11,7 +11,7 @@ use crate::metrics::Scores;
 
 /// Keeps a run. All methods keep nothing by default, and `()` keeps nothing at all.
 pub trait Record<M> {
-    /// An iteration of which the log tells.
+    /// An iteration that is logged.
     ///
     /// # Errors
     /// What cannot be kept ends the run; so with all methods.
@@ -24,10 +24,10 @@ pub trait Record<M> {
         Ok(())
     }
 
-    /// All reschedules that are decided by now. `note` is told what does not end the run.
+    /// All reschedules that are decided by now. `note` gets what does not end the run.
     fn reschedules(&mut self, _reschedules: &[Reschedule], _note: &mut dyn FnMut(&str)) {}
 
-    /// All that the run needs to go on from here, by a process that has worked on it for a time. `note` is told what does not
+    /// All that the run needs to be resumed from here, by a process that has worked on it for a time. `note` gets what does not
     /// end the run.
     fn save(
         &mut self,

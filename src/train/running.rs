@@ -11,7 +11,7 @@ use super::observer::{Observer, Pace, Stop};
 use super::progress::RunProgress;
 use super::record::{EvalRecord, Record};
 use super::state::{RunState, TrainState};
-use super::step::{Step, StepOutput, Trainable};
+use super::step::{StepContext, StepOutput, Trainable};
 use super::time_limit::TimeLimit;
 use super::{End, Reason, Trainer};
 use crate::dataset::Dataset;
@@ -24,7 +24,7 @@ use crate::loss::Criterion;
 use crate::metrics::Scores;
 
 /// A run while it goes.
-pub(super) struct Run<'a, M> {
+pub(super) struct Running<'a, M> {
     trainer: &'a Trainer,
     validation: &'a dyn Dataset,
     loader: Loader,
@@ -42,7 +42,7 @@ pub(super) struct Run<'a, M> {
     clock: &'a dyn Fn() -> Duration,
 }
 
-impl<'a, M: Trainable> Run<'a, M> {
+impl<'a, M: Trainable> Running<'a, M> {
     pub(super) fn new(
         trainer: &'a Trainer,
         (training, validation): (Arc<dyn Dataset>, &'a dyn Dataset),
@@ -82,7 +82,7 @@ impl<'a, M: Trainable> Run<'a, M> {
         self.state.iteration >= self.progress.iterations(self.state.iteration)
     }
 
-    pub(super) fn is_told_to_stop(&mut self) -> bool {
+    pub(super) fn must_stop(&mut self) -> bool {
         self.observer.stop(self.state.iteration) == Stop::Save
     }
 
@@ -106,7 +106,7 @@ impl<'a, M: Trainable> Run<'a, M> {
     /// What was learned so far survives whatever becomes of the evaluation.
     pub(super) fn save_before_evaluation(&mut self, train: &TrainState<M>) -> Result<()> {
         self.ensure_finite(train)?;
-        self.time_limit.as_mut().map(TimeLimit::paused);
+        self.time_limit.as_mut().map(TimeLimit::part_done);
         self.save(train)
     }
 
@@ -130,7 +130,7 @@ impl<'a, M: Trainable> Run<'a, M> {
         if let Some(collapse) = collapse {
             let config = &self.trainer.config;
             self.observer.note(&collapse.text(it, config));
-            if goes_on && collapse::is_certain(&self.progress, config, it, before, self.state.collapsed) {
+            if goes_on && collapse::should_restart(&self.progress, config, it, before, self.state.collapsed) {
                 return Ok(Some(Reason::Collapsed));
             }
         }
@@ -156,8 +156,8 @@ impl<'a, M: Trainable> Run<'a, M> {
         else {
             return Ok(false);
         };
-        time_limit.paused();
-        if time_limit.wants_to_know_evaluations() {
+        time_limit.part_done();
+        if time_limit.needs_evaluation_time() {
             time_limit.expect(estimate(self.trainer, &train.published(), self.validation, self.clock)?);
             time_limit.skip();
         }
@@ -174,10 +174,10 @@ impl<'a, M: Trainable> Run<'a, M> {
     pub(super) fn step(&mut self, mut train: TrainState<M>) -> Result<TrainState<M>> {
         let (it, config) = (self.state.iteration, &self.trainer.config);
         let progress = self.progress.progress(it);
-        let rates = config.schedule.rates(config.optimizer.lr, it, progress);
+        let rates = config.schedule.learning_rates(config.optimizer.lr, it, progress);
         let before = self.unsaved.then(|| train.model.clone());
         let (criterion, device) = (&self.criterion, &self.learning);
-        let step = Step { config, preprocess: &self.trainer.preprocess, criterion, device };
+        let step = StepContext { config, preprocess: &self.trainer.preprocess, criterion, device };
         let output = train.gradients(&mut self.loader, &step, (it, progress))?;
         if !output.loss.is_finite() {
             return Err(not_finite(output.loss, it, &output.names, self.record.last_saved()));
@@ -185,11 +185,11 @@ impl<'a, M: Trainable> Run<'a, M> {
         self.losses.push(config, it, &output);
         // Only now is it known that the weights of the last iteration are sound.
         if let Some(before) = before {
-            self.time_limit.as_mut().map(TimeLimit::paused);
+            self.time_limit.as_mut().map(TimeLimit::part_done);
             let learned = std::mem::replace(&mut train.model, before);
             self.save(&train)?;
             train.model = learned;
-            self.time_limit.as_mut().map(TimeLimit::saved);
+            self.time_limit.as_mut().map(TimeLimit::checkpoint_done);
         }
         let StepOutput { gradients, loss, parts, .. } = output;
         let train = train.step(gradients, rates);
@@ -207,7 +207,7 @@ impl<'a, M: Trainable> Run<'a, M> {
             self.record.step(&progress)?;
         }
         self.unsaved = done < iterations && config.save_every > 0 && done.is_multiple_of(config.save_every);
-        self.time_limit.as_mut().map(TimeLimit::stepped);
+        self.time_limit.as_mut().map(TimeLimit::iteration_done);
         Ok(train)
     }
 

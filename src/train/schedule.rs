@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::train::optimizer::Rates;
+use crate::train::optimizer::LearningRates;
 use crate::train::reschedule::Reschedule;
 
 /// Linear warm-up times decay, as mmcv's `poly` and `CosineAnnealing` policies have it.
@@ -10,7 +10,7 @@ use crate::train::reschedule::Reschedule;
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Schedule {
-    /// How the rate falls.
+    /// How the learning rate falls.
     pub policy: Policy,
     /// Iterations of linear warm-up.
     pub warmup_iters: u64,
@@ -29,7 +29,7 @@ pub struct Schedule {
     pub reschedules: Vec<Reschedule>,
 }
 
-/// How the rate falls after the warm-up.
+/// How the learning rate falls after the warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -57,22 +57,22 @@ impl Default for Schedule {
 }
 
 impl Schedule {
-    /// The decoder's rate for the step of `iteration` (from 0), before which the run has come as far as `progress` (0 to 1),
+    /// The decoder's learning rate for the step of `iteration` (from 0), before which the run has come as far as `progress` (0 to 1),
     /// starting from `base`.
     ///
-    /// The warm-up multiplies the already decayed rate, for `poly`
+    /// The warm-up multiplies the already decayed learning rate, for `poly`
     /// `((base - min) (1 - progress)^power + min) * (1 - (1 - it / warmup) (1 - ratio))`.
     pub fn lr(&self, base: f64, iteration: u64, progress: f64) -> f64 {
         self.decayed(base, progress) * self.warm(iteration)
     }
 
-    /// The rates of backbone and decoder.
-    pub fn rates(&self, base: f64, iteration: u64, progress: f64) -> Rates {
+    /// The learning rates of backbone and decoder.
+    pub fn learning_rates(&self, base: f64, iteration: u64, progress: f64) -> LearningRates {
         let backbone = match iteration.checked_sub(self.backbone_delay) {
             Some(since) => self.decayed(base, progress) * self.warm(since),
             None => 0.0,
         };
-        Rates { backbone, decoder: self.lr(base, iteration, progress) }
+        LearningRates { backbone, decoder: self.lr(base, iteration, progress) }
     }
 
     fn decayed(&self, base: f64, t: f64) -> f64 {
@@ -120,7 +120,7 @@ mod tests {
     fn the_backbone_follows_the_decoder() {
         let schedule =
             Schedule { warmup_iters: 2, warmup_ratio: 0.0, power: 0.0, backbone_delay: 3, ..Schedule::default() };
-        let rates: Vec<Rates> = (0..6).map(|it| schedule.rates(1.0, it, it as f64 / 10.0)).collect();
+        let rates: Vec<LearningRates> = (0..6).map(|it| schedule.learning_rates(1.0, it, it as f64 / 10.0)).collect();
         assert_rates(&rates.iter().map(|rates| rates.decoder).collect::<Vec<_>>(), &[0.0, 0.5, 1.0, 1.0, 1.0, 1.0]);
         assert_rates(&rates.iter().map(|rates| rates.backbone).collect::<Vec<_>>(), &[0.0, 0.0, 0.0, 0.0, 0.5, 1.0]);
     }

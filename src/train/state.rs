@@ -4,7 +4,7 @@ use burn::module::Module;
 use serde::{Deserialize, Serialize};
 
 use super::ema::Ema;
-use super::optimizer::{Gradients, Optimizer, Rates};
+use super::optimizer::{Gradients, LearningRates, Optimizer};
 use super::reschedule::{self, Reschedule};
 use crate::error::{Error, Result};
 use crate::layers::parameters;
@@ -22,10 +22,10 @@ pub struct TrainState<M> {
 impl<M: Module + Clone> TrainState<M> {
     /// Changes the weights. By value: what nobody else holds is changed in place.
     #[must_use]
-    pub fn step(self, gradients: Gradients, rates: Rates) -> Self {
+    pub fn step(self, gradients: Gradients, rates: LearningRates) -> Self {
         let Self { model, ema, mut optimizer } = self;
         let model = optimizer.step(model, gradients, rates);
-        let ema = ema.map(|ema| ema.follow(&model, optimizer.steps()));
+        let ema = ema.map(|ema| ema.update(&model, optimizer.steps()));
         Self { model, ema, optimizer }
     }
 

@@ -16,7 +16,7 @@ use crate::kernels;
 use crate::layers::ForwardContext;
 use crate::loader::preprocess::Preprocess;
 use crate::loader::{Batch, Loader};
-use crate::loss::{Criterion, Loss, Truth};
+use crate::loss::{Criterion, Loss, Targets};
 use crate::model::Model;
 use crate::rng::{Rng, fnv1a};
 
@@ -78,7 +78,7 @@ pub struct StepOutput {
 }
 
 /// What a training step needs beside the network.
-pub struct Step<'a> {
+pub struct StepContext<'a> {
     /// The recipe.
     pub config: &'a TrainConfig,
     /// How images become tensors.
@@ -94,8 +94,13 @@ impl<M: Trainable> TrainState<M> {
     ///
     /// # Errors
     /// An image that cannot be had.
-    pub fn gradients(&mut self, loader: &mut Loader, step: &Step, (it, progress): (u64, f64)) -> Result<StepOutput> {
-        let Step { config: train, preprocess, criterion, device } = *step;
+    pub fn gradients(
+        &mut self,
+        loader: &mut Loader,
+        step: &StepContext,
+        (it, progress): (u64, f64),
+    ) -> Result<StepOutput> {
+        let StepContext { config: train, preprocess, criterion, device } = *step;
         let share = 1.0 / train.accumulate as f64;
         let mut found = StepOutput {
             gradients: Gradients::default(),
@@ -108,15 +113,15 @@ impl<M: Trainable> TrainState<M> {
             let batch = loader.next()?;
             found.names = batch.names.clone();
             batch.labels.iter().for_each(|label| found.pixels[usize::from(*label)] += 1);
-            let (images, truth) = upload(batch, preprocess, device);
-            let truth = truth.padded((self.model.padded(images.dims()[2]), self.model.padded(images.dims()[3])));
+            let (images, targets) = upload(batch, preprocess, device);
+            let targets = targets.padded((self.model.padded(images.dims()[2]), self.model.padded(images.dims()[3])));
             let dropped = ForwardContext::train(Rng::new(train.seed, &[it, pass])).at(progress);
             let output = kernels::with_precision(train.precision, || self.model.forward(images, &dropped));
             let mut draw = |name: &str, count| {
                 let mut rng = Rng::new(train.seed, &[it, pass, fnv1a(name.as_bytes())]);
                 (0..count).map(|_| rng.uniform()).collect()
             };
-            let Loss { total, parts } = criterion.loss(output, &truth, &mut draw);
+            let Loss { total, parts } = criterion.loss(output, &targets, &mut draw);
             for (name, part) in parts {
                 *found.parts.entry(name).or_insert(0.0) += f64::from(part.into_scalar::<f32>()) * share;
             }
@@ -133,17 +138,17 @@ impl<M: Trainable> TrainState<M> {
     }
 }
 
-/// Images `[b, 3, h, w]` on the device, normalised, padding exactly 0; and their truth.
-fn upload(batch: Batch, preprocess: &Preprocess, device: &Device) -> (Tensor<4>, Truth) {
+/// Images `[b, 3, h, w]` on the device, normalised, padding exactly 0; and their targets.
+fn upload(batch: Batch, preprocess: &Preprocess, device: &Device) -> (Tensor<4>, Targets) {
     let Batch { images, labels, content, height, width, size, .. } = batch;
     let images = preprocess.batch_to_tensor(images, [size, height, width], device);
-    let truth = Truth::new(labels, [size, height, width]);
+    let targets = Targets::new(labels, [size, height, width]);
     if content.iter().all(|filled| *filled == [height, width]) {
-        return (images, truth);
+        return (images, targets);
     }
     let mut mask = vec![0f32; size * height * width];
     for (plane, [rows, cols]) in mask.chunks_mut(height * width).zip(&content) {
         plane.chunks_mut(width).take(*rows).for_each(|row| row[..*cols].fill(1.0));
     }
-    (images * Tensor::<4>::from_data(TensorData::new(mask, [size, 1, height, width]), device), truth)
+    (images * Tensor::<4>::from_data(TensorData::new(mask, [size, 1, height, width]), device), targets)
 }

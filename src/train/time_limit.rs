@@ -36,7 +36,7 @@ const EVALUATING: f64 = 0.2;
 
 /// Keeps the time of one run.
 pub(super) struct TimeLimit<'a> {
-    /// The time since this process began to work on the run.
+    /// The time since this process started to work on the run.
     clock: &'a dyn Fn() -> Duration,
     /// Seconds that the run may take.
     limit: f64,
@@ -45,9 +45,9 @@ pub(super) struct TimeLimit<'a> {
     /// Iterations that there may be at most.
     most: u64,
     save_every: u64,
-    /// When what goes on began.
+    /// When the current work started.
     since: f64,
-    /// Seconds of the iteration that goes on.
+    /// Seconds of the current iteration.
     current: f64,
     /// The first iteration, which is not like the others.
     first: Option<f64>,
@@ -58,7 +58,7 @@ pub(super) struct TimeLimit<'a> {
     /// What an evaluation takes, in iterations.
     evaluation: Option<f64>,
     /// When it was last looked at: seconds and iteration.
-    looked: (f64, u64),
+    last_check: (f64, u64),
     /// When it was last rescheduled, and whether that made it longer.
     rescheduled: Option<(f64, bool)>,
 }
@@ -93,7 +93,7 @@ impl<'a> TimeLimit<'a> {
             recent: VecDeque::new(),
             saved: (0.0, 0),
             evaluation: None,
-            looked: (before, iteration),
+            last_check: (before, iteration),
             rescheduled: None,
         };
         time_limit.skip();
@@ -115,14 +115,14 @@ impl<'a> TimeLimit<'a> {
         self.lap();
     }
 
-    /// A part of an iteration is done, and something else begins.
-    pub(super) fn paused(&mut self) {
+    /// A part of an iteration is done, and something else starts.
+    pub(super) fn part_done(&mut self) {
         self.current += self.lap();
     }
 
     /// An iteration is done.
-    pub(super) fn stepped(&mut self) {
-        self.paused();
+    pub(super) fn iteration_done(&mut self) {
+        self.part_done();
         let step = std::mem::take(&mut self.current);
         if self.first.is_none() {
             self.first = Some(step);
@@ -138,7 +138,7 @@ impl<'a> TimeLimit<'a> {
     }
 
     /// A checkpoint is written.
-    pub(super) fn saved(&mut self) {
+    pub(super) fn checkpoint_done(&mut self) {
         let took = self.lap();
         self.saved = (self.saved.0 + took, self.saved.1 + 1);
     }
@@ -149,14 +149,14 @@ impl<'a> TimeLimit<'a> {
         self.expect(took);
     }
 
-    /// An evaluation is known to take so many seconds. On a machine that slows down it slows down too, so it is kept in
+    /// An evaluation is known to take this many seconds. On a machine that slows down it slows down too, so it is kept in
     /// iterations.
     pub(super) fn expect(&mut self, seconds: f64) {
         self.evaluation = self.step().filter(|step| *step > 0.0).map(|step| seconds / step).or(self.evaluation);
     }
 
     /// Whether nothing is known of evaluations.
-    pub(super) fn wants_to_know_evaluations(&self) -> bool {
+    pub(super) fn needs_evaluation_time(&self) -> bool {
         self.evaluation.is_none() && self.step().is_some()
     }
 
@@ -182,7 +182,7 @@ impl<'a> TimeLimit<'a> {
 
     /// Whether it is time to look how the run stands before `iteration`.
     pub(super) fn is_due(&self, iteration: u64, progress: &RunProgress) -> bool {
-        let (seconds, last) = self.looked;
+        let (seconds, last) = self.last_check;
         let elapsed = self.elapsed();
         let here = (elapsed - self.before) / self.limit;
         // The first iterations tell little, unless they take so long that there will not be many.
@@ -195,7 +195,7 @@ impl<'a> TimeLimit<'a> {
     /// The reschedule that the run needs before `iteration` to end in time, if it does.
     pub(super) fn check(&mut self, iteration: u64, progress: &RunProgress) -> Option<Reschedule> {
         let elapsed = self.elapsed();
-        self.looked = (elapsed, iteration);
+        self.last_check = (elapsed, iteration);
         let aim = AIM * self.limit;
         // A run that has come to its end cannot be rescheduled any more.
         if iteration >= progress.iterations(iteration) {
@@ -249,7 +249,7 @@ impl<'a> TimeLimit<'a> {
         let time = text::spell(Duration::from_secs_f64(self.limit));
         let Reschedule { iteration, iterations, eval_every } = reschedule;
         if iterations == iteration {
-            return format!("{time} are over after {iteration} of {before} iterations: stopping with what there is");
+            return format!("the time of {time} has run out after {iteration} of {before} iterations: stopping here");
         }
         let speed = if *iterations < before { "slower" } else { "faster" };
         let evaluations = eval_every.map_or(String::new(), |every| format!(", with an evaluation every {every}"));

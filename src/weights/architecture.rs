@@ -1,4 +1,4 @@
-//! Networks that are none of ours, told by the names of their tensors. Whoever brings their weights is told
+//! Networks that are none of ours, recognised by the names of their tensors. Whoever brings their weights learns
 //! what they are before anything is planned, timed or built.
 
 use std::collections::BTreeSet;
@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 /// What the weights with these names are of, where that is known to be another network than those of this crate. Names are
 /// without what wraps them, such as `module.`.
 pub(super) fn foreign(names: &[&str]) -> Option<&'static str> {
-    // Heads of OpenMMLab's files: what a backbone is is not told by them, and K-Net's has norms like TNT's.
+    // Heads of OpenMMLab's files: what a backbone is is not recognised by them, and K-Net's has norms like TNT's.
     let of_backbone: Vec<&str> =
         names.iter().copied().filter(|name| !HEADS.iter().any(|head| name.starts_with(head))).collect();
     let names = Names(&of_backbone);
@@ -58,12 +58,12 @@ const TEXT: [&str; 4] = ["word_embeddings.", "embed_tokens.", "token_embedding."
 
 type Rule = (&'static str, fn(&Names<'_>) -> bool);
 
-/// The first that holds is told; what has a mark of its own comes before what is told by its outline.
+/// The first that holds is reported; what has a mark of its own comes before what is recognised by its outline.
 const RULES: &[Rule] = &[
-    ("a network of segmentation_models.pytorch whose encoder is none of its ResNets", |n| {
+    ("a network of segmentation_models.pytorch whose encoder is not a ResNet", |n| {
         n.starts(&["segmentation_head."]) && n.starts(&["encoder."])
     }),
-    ("a model of images and text whose image network is none of these (BLIP, LLaVA or a kin of it)", |n| {
+    ("a model of images and text whose image network is none of these (BLIP, LLaVA or a similar one)", |n| {
         n.any(&TEXT)
             && n.any(&["vision_tower.", "visual_encoder.", "vision_encoder.", "vision_backbone.", "image_encoder."])
     }),
@@ -79,18 +79,18 @@ const RULES: &[Rule] = &[
             || n.part("attn_pool")
             || n.part("resblocks")
     }),
-    ("an adapter (LoRA or a kin of it), which holds changes of other weights and no network", |n| {
+    ("an adapter (LoRA or a similar one), which holds changes of other weights and no network", |n| {
         n.any(&[".lora_A.", ".lora_B.", ".lora_down.", ".lora_up.", ".hada_w1", ".lokr_w1", "lora_a.", "lora_b."])
     }),
     ("a text model", |n| n.any(&TEXT) && !n.vit()),
     ("OneFormer", |n| n.starts(&["task_encoder.", "text_mapper.", "model.task_encoder."])),
     ("CLIPSeg (CLIP with a decoder)", |n| n.starts(&["clip.vision_model.", "clip.text_model."])),
-    ("DETR or a kin of it (boxes, by attention over a convolutional network)", |n| {
+    ("DETR or a similar network (boxes, by attention over a convolutional network)", |n| {
         n.any(&["query_position_embeddings.", "query_embed.weight"]) && n.any(&["encoder.layers.0.self_attn."])
     }),
     ("a Mask R-CNN or another detector of boxes", |n| n.starts(&["rpn.", "roi_heads."])),
     ("YOLOS (a ViT with tokens of boxes)", |n| n.part("detection_tokens")),
-    ("V-JEPA (patches of films)", |n| n.starts(&["predictor.embeddings.", "predictor.predictor_embed."])),
+    ("V-JEPA (video patches)", |n| n.starts(&["predictor.embeddings.", "predictor.predictor_embed."])),
     ("torchvision's ViT, whose names are not read (timm's of the same network are)", |n| {
         n.starts(&["conv_proj."]) && n.any(&["encoder_layer_0."])
     }),
@@ -98,7 +98,7 @@ const RULES: &[Rule] = &[
     ("NesT (blocks of blocks)", |n| n.any(&["levels.0.transformer_encoder."])),
     ("PiT (a ViT that is pooled on the way)", |n| n.any(&["transformers.0.blocks."])),
     ("TNT (transformers within patches)", |n| n.any(&["pixel_embed.", ".norm_in."])),
-    ("FocalNet (modulation in the place of attention)", |n| n.any(&[".modulation."])),
+    ("FocalNet (modulation instead of attention)", |n| n.any(&[".modulation."])),
     ("MViT (pooled attention over several resolutions)", |n| {
         n.any(&["attn.pool_q.", "attn.pool_k."]) || n.starts(&["mvit."])
     }),
@@ -116,7 +116,7 @@ const RULES: &[Rule] = &[
             || n.part("lambda_1") && n.vit()
     }),
     ("a ViT with relative positions", |n| n.vit() && n.part("rel_pos")),
-    ("a kin of DINOv3 under other names than its authors', Hugging Face's or timm's", |n| {
+    ("a relative of DINOv3 under other names than its authors', Hugging Face's or timm's", |n| {
         n.part("rope_embed")
             || n.part("storage_tokens")
             || n.any(&["qkv.bias_mask"])
@@ -128,7 +128,7 @@ const RULES: &[Rule] = &[
     ("a ViT whose MLPs are SwiGLU under other names than DINOv2's", |n| {
         n.any(&["mlp.w1.", "mlp.swiglu"]) || n.any(&["mlp.gate_proj."]) && !n.any(&["encoder.layer."])
     }),
-    ("a kin of DINOv3 (it has register tokens and no table of positions)", |n| {
+    ("a relative of DINOv3 (it has register tokens and no table of positions)", |n| {
         n.vit() && n.any(&["reg_token", "register_tokens"]) && !n.any(&["pos_embed", "position_embedding"])
     }),
     ("XCiT (attention between channels)", |n| n.any(&["local_mp.", "cls_attn_blocks."])),
@@ -162,7 +162,7 @@ const RULES: &[Rule] = &[
     ("a ResNet with a stem of three convolutions (ResNet-C, ResNet-D)", |n| {
         n.starts(&["conv1.0.", "stem.0."]) && n.starts(&["layer1.0."])
     }),
-    ("a ResNet that weighs its channels (SE, ECA or a kin of it)", |n| {
+    ("a ResNet that weighs its channels (SE, ECA or a similar one)", |n| {
         n.starts(&["layer1.0."]) && (n.part("se") || n.part("attn") || n.part("se_module"))
     }),
     ("a ResNet under other names than timm's or torchvision's", |n| {
@@ -180,7 +180,7 @@ const RULES: &[Rule] = &[
     ("a ViT whose queries, keys and values have no bias", |n| {
         n.vit() && n.any(&["attn.qkv.weight"]) && n.any(&["attn.proj.bias"]) && !n.any(&["attn.qkv.bias"])
     }),
-    ("DPT (a decoder of depths over a ViT)", |n| n.starts(&["dpt.", "neck.reassemble_stage."])),
+    ("DPT (depth prediction over a ViT)", |n| n.starts(&["dpt.", "neck.reassemble_stage."])),
     ("a ViT without a table of positions (they are rotations, or none)", |n| {
         n.vit() && n.any(&["attn.qkv."]) && !n.any(&["pos_embed", "position_embedding"])
     }),

@@ -21,7 +21,7 @@ pub(super) fn convert(state: &StateDict) -> Result<BTreeMap<String, Cow<'_, Host
             Name::Plain(ours) => {
                 if tensors.insert(ours.clone(), torch()?).is_some() {
                     return Err(Error::new(format!("two arrays of {} are `{ours}`: one is `{full}`", state.title()))
-                        .with_hint("AugReg's ViT files are known; other flax models may name their parts otherwise"));
+                        .with_hint("use one of AugReg's ViT files; other flax models may have other names"));
                 }
             }
             Name::Packed(ours, part) => packed.entry(ours).or_default()[part] = Some(torch()?.into_owned()),

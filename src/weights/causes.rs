@@ -1,15 +1,15 @@
 //! Why a file may not fit a model: what the shapes of both say about the two networks.
 
 use crate::weights::convolutional::Convolutional;
-use crate::weights::positions::POSITIONS;
-use crate::weights::report::{Problems, Shapes};
+use crate::weights::position_table::POSITIONS;
+use crate::weights::report::{Problems, ShapesByName};
 
 /// How the backbone alone is taken of a file.
 const BACKBONE_ONLY: &str = "load only the backbone: train.pretrained with train.pretrained_backbone_only = true";
 
 /// The likely causes and what to do, joined into one hint. `alone`: only the backbone is loaded already, so that this is no
 /// remedy.
-pub(super) fn causes(problems: &Problems, file: &Shapes<'_>, model: &Shapes<'_>, alone: bool) -> String {
+pub(super) fn causes(problems: &Problems, file: &ShapesByName<'_>, model: &ShapesByName<'_>, alone: bool) -> String {
     let (theirs, ours) = (Traits::of(file), Traits::of(model));
     let mut causes = Vec::new();
     let networks = [file, model].map(Convolutional::of);
@@ -23,7 +23,8 @@ pub(super) fn causes(problems: &Problems, file: &Shapes<'_>, model: &Shapes<'_>,
             keys.join(", ")
         ));
     } else if let [None, Some(model)] = &networks {
-        causes.push(format!("the model has a {model}, the file is none: choose the backbone that the weights are of"));
+        causes
+            .push(format!("the model has a {model}, the file is not one: choose the backbone that the weights are of"));
     }
     if theirs.depth > 0 && ours.depth > 0 && theirs.rotated != ours.rotated {
         causes.push(match theirs.rotated {
@@ -57,7 +58,7 @@ pub(super) fn causes(problems: &Problems, file: &Shapes<'_>, model: &Shapes<'_>,
     {
         let rows = file.get(1).copied().unwrap_or(0);
         causes.push(format!(
-            "the file does not say of which grid its {rows} positions are, and they are none of a square: set \
+            "the file does not state the grid of its {rows} positions, and they do not form a square: set \
              model.backbone.img_size to the height and width that the weights were made for"
         ));
     }
@@ -127,7 +128,7 @@ pub(super) fn causes(problems: &Problems, file: &Shapes<'_>, model: &Shapes<'_>,
     }
     if causes.is_empty() {
         causes.push(match alone {
-            false => format!("give the configuration the weights were trained with, or {BACKBONE_ONLY}"),
+            false => format!("use the recipe that the weights were trained with, or {BACKBONE_ONLY}"),
             true => format!("{}; {OTHERS}", unusable(problems)),
         });
     }
@@ -137,7 +138,7 @@ pub(super) fn causes(problems: &Problems, file: &Shapes<'_>, model: &Shapes<'_>,
 /// What is left to do where weights cannot be used.
 const OTHERS: &str = "take other weights, or train without any";
 
-/// Why weights of so many channels of images cannot be used.
+/// Why weights of this many channels of images cannot be used.
 pub(super) fn of_other_channels(channels: usize) -> String {
     format!("the weights cannot be used, because they are for images of {channels} channels, and images have 3 here")
 }
@@ -227,7 +228,7 @@ struct Traits {
 }
 
 impl Traits {
-    fn of(shapes: &Shapes<'_>) -> Self {
+    fn of(shapes: &ShapesByName<'_>) -> Self {
         let extent = |name: &str, axis: usize| shapes.get(name).and_then(|shape| shape.get(axis)).copied();
         let any = |part: &str| shapes.keys().any(|name| name.contains(part));
         Self {
@@ -253,7 +254,7 @@ impl Traits {
 }
 
 /// Whether the MLPs of a transformer with these shapes have gates: then their first layer has twice what the last one takes.
-pub(super) fn gated(shapes: &Shapes<'_>) -> Option<bool> {
+pub(super) fn gated(shapes: &ShapesByName<'_>) -> Option<bool> {
     let extent = |name: &str, axis: usize| shapes.get(name).and_then(|shape| shape.get(axis)).copied();
     let products = extent("backbone.blocks.0.mlp.fc1.weight", 0)?;
     let hidden = extent("backbone.blocks.0.mlp.fc2.weight", 1)?;
@@ -261,12 +262,12 @@ pub(super) fn gated(shapes: &Shapes<'_>) -> Option<bool> {
 }
 
 /// One more than the highest number that follows `prefix`.
-fn count(shapes: &Shapes<'_>, prefix: &str) -> usize {
+fn count(shapes: &ShapesByName<'_>, prefix: &str) -> usize {
     let numbers = shapes.keys().filter_map(|name| name.strip_prefix(prefix)?.split('.').next()?.parse::<usize>().ok());
     numbers.max().map_or(0, |last| last.saturating_add(1))
 }
 
-fn decoder(shapes: &Shapes<'_>) -> Option<&'static str> {
+fn decoder(shapes: &ShapesByName<'_>) -> Option<&'static str> {
     let slices = |map: &str| shapes.get(format!("decoder.layers.0.cross_attn.{map}.conv1.weight").as_str())?.first();
     let tokens = shapes.contains_key("decoder.kernels");
     if shapes.contains_key("decoder.layers.0.attn.attn_pw_conv.weight") {
@@ -305,7 +306,7 @@ fn size(width: usize) -> (String, Option<usize>) {
 mod tests {
     use super::*;
 
-    fn shapes<'a>(list: &[(&'a str, &'a [usize])]) -> Shapes<'a> {
+    fn shapes<'a>(list: &[(&'a str, &'a [usize])]) -> ShapesByName<'a> {
         list.iter().copied().collect()
     }
 
@@ -323,8 +324,9 @@ mod tests {
             ("decoder.kernels", &[1, 150, 32, 32]),
             ("decoder.layers.0.attn.attn_pw_conv.weight", &[918, 918, 1, 1]),
         ]);
-        let listed =
-            |shapes: &Shapes<'_>| shapes.iter().map(|(name, shape)| ((*name).to_owned(), shape.to_vec())).collect();
+        let listed = |shapes: &ShapesByName<'_>| {
+            shapes.iter().map(|(name, shape)| ((*name).to_owned(), shape.to_vec())).collect()
+        };
         let problems = Problems { unused: listed(&dino), missing: listed(&model), ..Problems::default() };
         let hint = causes(&problems, &dino, &model, false);
         for expected in ["14x14", "ViT-S, 384", "ViT-B, 768", "LayerScale", "class token", "final norm", "no decoder"] {

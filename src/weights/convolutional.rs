@@ -1,4 +1,4 @@
-//! ResNet and ConvNeXt in a file: which they are, told by the names and shapes of their tensors.
+//! ResNet and ConvNeXt in a file: which they are, recognised by the names and shapes of their tensors.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -195,7 +195,7 @@ mod tests {
         shapes
     }
 
-    fn told(shapes: &[(String, Vec<usize>)]) -> Option<Convolutional> {
+    fn found_in(shapes: &[(String, Vec<usize>)]) -> Option<Convolutional> {
         Convolutional::of(&shapes.iter().map(|(name, shape)| (name.as_str(), shape.as_slice())).collect())
     }
 
@@ -203,7 +203,7 @@ mod tests {
     fn published_networks_are_known_by_name() {
         for start in ["backbone.", "backbone.encoder."] {
             for (layers, ..) in RESNETS {
-                let found = told(&resnet(start, layers)).unwrap();
+                let found = found_in(&resnet(start, layers)).unwrap();
                 assert_eq!(found.to_string(), format!("ResNet-{layers}"));
                 assert_eq!(found.recipe(), [("type", "\"resnet\"".to_owned()), ("layers", layers.to_string())]);
             }
@@ -211,20 +211,20 @@ mod tests {
         let mut other = resnet("backbone.", 18);
         other.retain(|(name, _)| !name.contains("layer4.1"));
         other[0].1[0] = 32;
-        let found = told(&other).unwrap();
+        let found = found_in(&other).unwrap();
         assert_eq!(found.to_string(), "ResNet of [2, 2, 2, 1] blocks, [64, 128, 256, 512] channels");
         assert_eq!(
             found.recipe()[1..],
             [("depths", "[2, 2, 2, 1]".into()), ("bottleneck", "false".into()), ("stem_channels", "32".into())]
         );
-        assert_eq!(told(&[("backbone.conv1.weight".to_owned(), vec![64])]), None);
+        assert_eq!(found_in(&[("backbone.conv1.weight".to_owned(), vec![64])]), None);
         for (name, shape) in
             [("layer1.0.conv2", [128, 128, 3, 3]), ("layer1.0.conv2", [64, 2, 3, 3]), ("conv1", [64, 3, 3, 3])]
         {
             let mut other = resnet("backbone.", 50);
             let name = format!("backbone.{name}.weight");
             other.iter_mut().filter(|(found, _)| *found == name).for_each(|(_, old)| *old = shape.to_vec());
-            assert_eq!(told(&other), None, "{name} {shape:?}");
+            assert_eq!(found_in(&other), None, "{name} {shape:?}");
         }
     }
 
@@ -237,7 +237,7 @@ mod tests {
                     (format!("backbone.stages.{i}.blocks.{block}.conv_dw.weight"), vec![channels[i], 1, 7, 7])
                 })
                 .collect();
-            told(&shapes).unwrap()
+            found_in(&shapes).unwrap()
         };
         for (name, first, depths) in CONVNEXTS {
             let found = convnext([first, 2 * first, 4 * first, 8 * first], depths);

@@ -8,14 +8,14 @@ use crate::weights::convolutional::Convolutional;
 use crate::weights::key_format::KeyFormat;
 use crate::weights::read::read;
 use crate::weights::remap_keys::{architecture, remap_keys};
-use crate::weights::state::Format;
+use crate::weights::state::WeightFormat;
 
 /// A weights file in short.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct CheckpointSummary {
     /// The kind of file.
-    pub format: Format,
+    pub format: WeightFormat,
     /// The key format its names follow; none where they fit no known one.
     pub key_format: Option<KeyFormat>,
     /// What network it is of, where that is known to be none of this crate's.
@@ -47,7 +47,7 @@ pub struct TensorSummary {
     pub not_finite: usize,
 }
 
-/// Reads the file at `path` and tells what it holds.
+/// Reads the file at `path` and describes what it holds.
 ///
 /// # Errors
 ///

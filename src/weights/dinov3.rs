@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use crate::error::{Error, Result};
 use crate::weights::key_format::{KeyFormat, RemappedKeys};
-use crate::weights::queries;
-use crate::weights::queries::Rules;
+use crate::weights::rules;
+use crate::weights::rules::Rules;
 use crate::weights::state::{HostTensor, StateDict};
 
 /// Of the blocks as transformers names them since version 5, without the `model.` before them there.
@@ -87,7 +87,7 @@ pub(super) fn convert<'a>(
 ) -> Result<RemappedKeys<'a>> {
     let rules = if key_format == KeyFormat::HuggingFace { HUGGING_FACE } else { AUTHORS };
     let bare = bare.into_iter().map(|(name, tensor)| (inner(&name).to_owned(), tensor)).collect();
-    let mut tensors = queries::convert(state, bare, rules)?;
+    let mut tensors = rules::convert(state, bare, rules)?;
     let mut aside = Vec::new();
     if let Some(periods) = tensors.remove(PERIODS) {
         let count = periods.data.len() as f64;
@@ -98,7 +98,7 @@ pub(super) fn convert<'a>(
         if periods.data.iter().enumerate().any(off) {
             return Err(Error::new(format!("the rotations of {} have other periods than DINOv3's", state.title()))
                 .with_hint(
-                    "`rope_embed.periods` must be 100^(4 j / d) for heads of d channels: take the published weights",
+                    "`rope_embed.periods` must be 100^(4 j / d) for heads of d channels: use the published weights",
                 ));
         }
         aside.push(PERIODS.to_owned());
@@ -135,7 +135,7 @@ fn without_keys(
     let c = masked.len() / 3;
     if masked[c..2 * c].iter().any(|value| *value != 0.0) {
         return Err(Error::new(format!("the keys of `{name}` of {} have a bias, DINOv3's have none", state.title()))
-            .with_hint("take the published weights; their `bias_mask` is zero for the keys"));
+            .with_hint("use the published weights; their `bias_mask` is zero for the keys"));
     }
     Ok([("q_bias", masked[..c].to_vec()), ("v_bias", masked[2 * c..].to_vec())])
 }

@@ -1,7 +1,7 @@
 //! Plain vision transformers under the names of Hugging Face's transformers: `ViTModel`, `Dinov2Model`,
 //! `Dinov2WithRegistersModel`.
 
-use crate::weights::queries::Rules;
+use crate::weights::rules::Rules;
 
 pub(super) const RULES: Rules = &[
     ("embeddings.position_embeddings", "backbone.pos_embed"),

@@ -10,9 +10,9 @@ use crate::layers::Gridded;
 use crate::weights::causes::causes;
 use crate::weights::parameters::{named_parameters, replace_values};
 use crate::weights::remap_keys::remap_keys;
-use crate::weights::report::{Problems, Report, Shapes};
+use crate::weights::report::{LoadReport, Problems, ShapesByName};
 use crate::weights::state::{HostTensor, StateDict};
-use crate::weights::{numbers, positions};
+use crate::weights::{numbers, position_table};
 
 /// What loading may leave out.
 #[derive(Clone, Debug, Default)]
@@ -126,22 +126,22 @@ impl LoadOptions {
 ///
 /// If a parameter is missing or of another shape, a tensor of the file is left over that the options do not allow, or a
 /// value is infinite or NaN. The message lists all of it, the hint gives the likely causes.
-pub fn load<M: Module + Gridded>(module: M, state: &StateDict, options: &LoadOptions) -> Result<(M, Report)> {
+pub fn load<M: Module + Gridded>(module: M, state: &StateDict, options: &LoadOptions) -> Result<(M, LoadReport)> {
     numbers::check(state)?;
     let mut renamed = remap_keys(state)?;
     let model: Vec<(String, Vec<usize>)> =
         named_parameters(&module).into_iter().map(|(name, shape, _)| (name, shape)).collect();
-    let mut report = Report::new(state, renamed.key_format);
+    let mut report = LoadReport::new(state, renamed.key_format);
     report.notes.extend(numbers::word(state));
     let into_encoder = options.prefix_only.as_deref() == Some(BACKBONE) && enter_encoder(&mut renamed.tensors, &model);
     let below_encoder = LoadOptions { prefix_only: Some(ENCODER.to_owned()), ..options.clone() };
     let options = if into_encoder { &below_encoder } else { options };
     let file_shapes: Vec<(String, Vec<usize>)> =
         renamed.tensors.iter().map(|(name, t)| (name.clone(), t.shape.clone())).collect();
-    if !options.exact && options.wants(positions::POSITIONS) {
+    if !options.exact && options.wants(position_table::POSITIONS) {
         let wanted = model.iter().filter(|(name, _)| options.wants(name));
         let wanted = wanted.map(|(name, shape)| (name.as_str(), shape.as_slice())).collect();
-        positions::fit(&mut renamed.tensors, state, &wanted, module.grid(), &mut report);
+        position_table::fit(&mut renamed.tensors, state, &wanted, module.grid(), &mut report);
     }
     report.ignored.append(&mut renamed.aside);
     let mut problems = Problems::default();
@@ -182,7 +182,7 @@ pub fn load<M: Module + Gridded>(module: M, state: &StateDict, options: &LoadOpt
     if report.loaded.is_empty() {
         let part = options.prefix_only.as_deref().unwrap_or("any name");
         return Err(Error::new(format!("the model has no parameters under `{part}`"))
-            .with_hint("name a part of the model: `backbone`"));
+            .with_hint("pass a part of the model: `backbone`"));
     }
     let module = replace_values(module, |name| values.remove(name).map(Cow::into_owned));
     Ok((module, report))
@@ -211,7 +211,7 @@ fn below(name: &str, prefix: &str) -> bool {
     name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('.'))
 }
 
-fn shapes(list: &[(String, Vec<usize>)]) -> Shapes<'_> {
+fn shapes(list: &[(String, Vec<usize>)]) -> ShapesByName<'_> {
     list.iter().map(|(name, shape)| (name.as_str(), shape.as_slice())).collect()
 }
 
@@ -222,7 +222,7 @@ mod tests {
     use crate::weights::{bicubic, state_of};
     use burn::prelude::Device;
 
-    fn error_of(result: Result<(impl Module, Report)>) -> (String, String) {
+    fn error_of(result: Result<(impl Module, LoadReport)>) -> (String, String) {
         let Err(error) = result else { panic!("it loads") };
         (error.to_string(), error.hint().unwrap().to_owned())
     }

@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 
 use crate::error::Result;
 use crate::layers::Gridded;
-use crate::weights::{LoadOptions, Report, StateDict, load, read, remap_keys, state_of};
+use crate::weights::{LoadOptions, LoadReport, StateDict, load, read, remap_keys, state_of};
 
 #[derive(Module, Debug)]
 struct Affine<const D: usize> {
@@ -113,7 +113,7 @@ fn shared(file: &str) -> Option<StateDict> {
     Some(read(path.as_ref()).unwrap())
 }
 
-fn pretrained(size: Size, file: &StateDict) -> Result<(Network, Report)> {
+fn pretrained(size: Size, file: &StateDict) -> Result<(Network, LoadReport)> {
     load(network(size), file, &LoadOptions::pretrained_backbone())
 }
 

@@ -9,7 +9,7 @@ use zip::ZipArchive;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::weights::dtype::Dtype;
-use crate::weights::state::{AGAIN, Format, StateDict, allowance, elements};
+use crate::weights::state::{AGAIN, StateDict, WeightFormat, allowance, elements};
 
 /// Opens the archive and reads its index.
 pub(super) fn open(path: &Path) -> Result<ZipArchive<BufReader<File>>> {
@@ -22,7 +22,7 @@ pub(super) fn read(path: &Path) -> Result<StateDict> {
     let mut archive = open(path)?;
     let size = std::fs::metadata(path).map_err(|cause| Error::new("it is gone").with_source(cause))?.len();
     let mut budget = allowance(size);
-    let mut state = StateDict::new(Format::Npz);
+    let mut state = StateDict::new(WeightFormat::Npz);
     for index in 0..archive.len() {
         let mut entry = archive.by_index(index).map_err(damaged)?;
         let Some(name) = entry.name().map_err(damaged)?.strip_suffix(".npy").map(str::to_owned) else { continue };

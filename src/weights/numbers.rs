@@ -41,11 +41,11 @@ pub(crate) fn check(state: &StateDict) -> Result<()> {
     let whole = |kind: &str| kind.starts_with(['i', 'u']) || kind == "bool";
     let parameter = |name: &str| PARAMETERS.contains(&last(name).as_str());
     let many = |name: &str| state.tensors.get(name).is_some_and(|tensor| tensor.data.len() > 1);
-    let quantised: Vec<(&String, &&str)> =
+    let quantized: Vec<(&String, &&str)> =
         state.dtypes.iter().filter(|(name, kind)| whole(kind) && parameter(name) && many(name)).collect();
-    let hint = "take the weights in float32, float16 or bfloat16, as they were before they were quantised";
-    if let Some((name, kind)) = quantised.first() {
-        let more = if quantised.len() > 1 { format!(", as {} others", quantised.len() - 1) } else { String::new() };
+    let hint = "use the weights in float32, float16 or bfloat16, as they were before they were quantised";
+    if let Some((name, kind)) = quantized.first() {
+        let more = if quantized.len() > 1 { format!(", as {} others", quantized.len() - 1) } else { String::new() };
         return Err(Error::new(format!(
             "{} stores `{name}` in whole numbers ({kind}){more}: the weights are quantised and cannot be used",
             state.title()
@@ -54,8 +54,8 @@ pub(crate) fn check(state: &StateDict) -> Result<()> {
     }
     match state.tensors.keys().find(|name| SCALES.contains(&last(name).as_str())) {
         Some(scales) => Err(Error::new(format!(
-            "{} has `{scales}` beside its weights, by which these would have to be multiplied: they are quantised and cannot \
-             be used",
+            "{} has `{scales}` in addition to its weights, which would have to be multiplied by it: they are quantised and \
+             cannot be used",
             state.title()
         ))
         .with_hint(hint)),
@@ -97,16 +97,16 @@ mod tests {
     #[test]
     fn quantised_weights_are_refused_with_type_and_tensor() {
         let plain = ("norm.weight", "f32", 4);
-        for (quantised, say) in [
+        for (quantized, say) in [
             (("blocks.0.attn.qkv.weight", "i8", 4), "`blocks.0.attn.qkv.weight` in whole numbers (i8)"),
             (("model.blocks.0.mlp.fc1.weight", "u8", 4), "(u8)"),
             (("pos_embed", "i16", 4), "`pos_embed`"),
             (("head/kernel", "i8", 4), "`head/kernel`"),
             (("blocks.0.attn.qkv.qweight", "i32", 4), "(i32)"),
-            (("blocks.0.attn.qkv.weight_scale", "f32", 1), "`blocks.0.attn.qkv.weight_scale` beside"),
-            (("blocks.0.attn.qkv.weight.absmax", "f32", 4), "beside its weights"),
+            (("blocks.0.attn.qkv.weight_scale", "f32", 1), "`blocks.0.attn.qkv.weight_scale` in addition"),
+            (("blocks.0.attn.qkv.weight.absmax", "f32", 4), "in addition to its weights"),
         ] {
-            let error = check(&state(&[plain, quantised])).unwrap_err();
+            let error = check(&state(&[plain, quantized])).unwrap_err();
             assert!(error.to_string().contains(say) && error.hint().unwrap().contains("float32"), "{error}");
         }
     }

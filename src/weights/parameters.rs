@@ -4,7 +4,7 @@ use burn::module::{Module, ParamId};
 use burn::tensor::{DType, Tensor, TensorData};
 
 use crate::layers::parameters;
-use crate::weights::state::{Format, HostTensor, StateDict};
+use crate::weights::state::{HostTensor, StateDict, WeightFormat};
 
 /// The name, shape and id of every float parameter, in the order of the fields.
 pub fn named_parameters<M: Module>(module: &M) -> Vec<(String, Vec<usize>, ParamId)> {
@@ -13,7 +13,7 @@ pub fn named_parameters<M: Module>(module: &M) -> Vec<(String, Vec<usize>, Param
 
 /// A copy of the module's parameters on the host, as f32.
 pub fn state_of<M: Module>(module: &M) -> StateDict {
-    let mut state = StateDict::new(Format::Memory);
+    let mut state = StateDict::new(WeightFormat::Memory);
     each_value(module, |name, tensor| {
         state.dtypes.insert(name.to_owned(), "f32");
         state.tensors.insert(name.to_owned(), tensor);

@@ -8,7 +8,7 @@ use pytorch_reader::{PickleValue, PytorchReader, Tensor};
 use crate::error::{Error, Result};
 use crate::weights::dtype::Dtype;
 use crate::weights::pickle_guard::{check_length, harmful};
-use crate::weights::state::{AGAIN, Format, StateDict, allowance, elements};
+use crate::weights::state::{AGAIN, StateDict, WeightFormat, allowance, elements};
 
 /// The dictionaries that hold the weights inside a training checkpoint, the preferred one first: an average of the
 /// weights is what its author evaluated.
@@ -27,7 +27,7 @@ const WRAPPERS: [&str; 11] = [
 ];
 
 /// Reads the tensors, from the dictionary inside that holds the weights.
-pub(super) fn read(path: &Path, format: Format) -> Result<StateDict> {
+pub(super) fn read(path: &Path, format: WeightFormat) -> Result<StateDict> {
     check_length(path, format)?;
     let root = PytorchReader::read_pickle_data(path, None).map_err(broken)?;
     if let Some(call) = harmful(&root) {
@@ -166,11 +166,11 @@ fn broken(cause: pytorch_reader::PytorchError) -> Error {
     {
         let kind = if kind.contains("float") { "floats of 8 bits or fewer" } else { "quantised numbers" };
         return Error::new(format!("its tensors hold {kind}, which are not supported")).with_source(cause).with_hint(
-            "take the weights in float32, float16 or bfloat16, as they were before they were made smaller; floats of 8 bits that \
+            "use the weights in float32, float16 or bfloat16, as they were before they were made smaller; floats of 8 bits that \
              have no scales are read from .safetensors",
         );
     }
-    Error::new("it is no PyTorch checkpoint that can be read").with_source(cause).with_hint(
+    Error::new("it cannot be read as a PyTorch checkpoint").with_source(cause).with_hint(
         "it may be cut short, or hold more than weights: in Python, torch.save(model.state_dict(), …) writes a file that reads",
     )
 }

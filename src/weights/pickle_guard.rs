@@ -8,7 +8,7 @@ use pytorch_reader::PickleValue;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::weights::npz;
-use crate::weights::state::{AGAIN, Format, allowance};
+use crate::weights::state::{AGAIN, WeightFormat, allowance};
 
 /// A pickle describes tensors, some hundred bytes each; parsed, it takes up to a hundred times its length.
 const MAX_PICKLE: u64 = 4 << 20;
@@ -18,8 +18,8 @@ const DEFLATED: u64 = 32;
 const SMALL: u64 = 64 << 10;
 
 /// Refuses a file whose pickles are longer than any description of tensors.
-pub(super) fn check_length(path: &Path, format: Format) -> Result<()> {
-    if format == Format::PytorchZip { check_zip(path) } else { check_legacy(path) }
+pub(super) fn check_length(path: &Path, format: WeightFormat) -> Result<()> {
+    if format == WeightFormat::PytorchZip { check_zip(path) } else { check_legacy(path) }
 }
 
 /// What entries are said to inflate to is held against the file's size, and what they do inflate to against what is said.

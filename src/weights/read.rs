@@ -50,7 +50,7 @@ mod tests {
             (b"\x08\x07\x12\x07pytorch\x1a\x03", "ONNX"),
             (b"\x93NUMPY\x01\x00\x76\x00{'descr': '|O'", "one NumPy array"),
             (b"", "empty"),
-            (b"hello", "no known kind"),
+            (b"hello", "format is not known"),
             (b"<!DOCTYPE html><html>", "web page"),
             (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS"),
             (b"\x89HDF\r\n\x1a\n", "HDF5"),
@@ -58,7 +58,7 @@ mod tests {
             (b"PK\x03\x04 and no more", "archive is damaged"),
             // A pickle that would run `os.system("id")`, were it executed.
             (b"\x80\x02cposix\nsystem\nX\x02\x00\x00\x00id\x85R.", "pickle"),
-            (&[0xff; 64], "no known kind"),
+            (&[0xff; 64], "format is not known"),
         ];
         for (bytes, expected) in cases {
             let error = error_of(bytes);

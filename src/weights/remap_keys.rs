@@ -12,7 +12,7 @@ use crate::weights::architecture::foreign;
 use crate::weights::key_format::{KeyFormat, RemappedKeys};
 use crate::weights::state::{HostTensor, StateDict};
 use crate::weights::wrappers::{Bare, unwrap};
-use crate::weights::{dinov3, hugging_face, queries};
+use crate::weights::{dinov3, hugging_face, rules};
 
 /// Recognises who wrote the file by its names, and gives its tensors ours.
 ///
@@ -45,14 +45,17 @@ pub fn remap_keys(state: &StateDict) -> Result<RemappedKeys<'_>> {
     let key_format = key_format.ok_or_else(|| {
         let first: Vec<String> = state.tensors.keys().take(3).map(|name| format!("`{name}`")).collect();
         Error::new(format!("the tensors of {} are named like no known model: {}, …", state.title(), first.join(", ")))
-            .with_hint("known are this crate's own files, the published StructToken (mmseg), timm (ViT, ResNet, ConvNeXt), DINOv2 and DINOv3, Hugging Face's of these, AugReg's .npz, MaskFormer, Mask2Former and EoMT")
+            .with_hint(
+                "supported: files of this program, the published StructToken (mmseg), timm (ViT, ResNet, ConvNeXt), \
+                        DINOv2 and DINOv3, Hugging Face's of these, AugReg's .npz, MaskFormer, Mask2Former and EoMT",
+            )
     })?;
     let rules = match key_format {
-        KeyFormat::Queries => queries::rules(&names).unwrap_or_default(),
+        KeyFormat::Queries => rules::rules(&names).unwrap_or_default(),
         _ => hugging_face::RULES,
     };
     let tensors = match key_format {
-        KeyFormat::Queries | KeyFormat::HuggingFace => queries::convert(state, bare, rules)?,
+        KeyFormat::Queries | KeyFormat::HuggingFace => rules::convert(state, bare, rules)?,
         _ => {
             let mut tensors = BTreeMap::new();
             for (name, tensor) in bare {
@@ -85,7 +88,7 @@ pub(super) fn architecture(state: &StateDict) -> Option<&'static str> {
 
 fn detect(names: &[&str]) -> Option<KeyFormat> {
     let any = |test: fn(&str) -> bool| names.iter().any(|name| test(name));
-    if queries::known(names) {
+    if rules::known(names) {
         Some(KeyFormat::Queries)
     } else if hugging_face::known(names) {
         Some(KeyFormat::HuggingFace)
@@ -324,7 +327,7 @@ mod tests {
             for (name, tensor) in &state.tensors {
                 let fan_in = tensor.data.len() / tensor.shape[0];
                 let table = ["pos_embed", "cls_token", "kernels"].iter().any(|end| name.ends_with(end));
-                let (centre, spread) = match tensor.shape.len() {
+                let (center, spread) = match tensor.shape.len() {
                     _ if table => (0.0, 0.5),
                     1 if name.ends_with(".weight") => (1.0, 0.3),
                     1 => (0.0, 0.1),
@@ -337,7 +340,7 @@ mod tests {
                     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
                     z ^= z >> 31;
                     let unit = 2.0 * ((z >> 40) as f64 / f64::from(1 << 24)) - 1.0;
-                    assert_eq!(*value, (centre + spread * unit) as f32, "{name}[{i}] of {file}");
+                    assert_eq!(*value, (center + spread * unit) as f32, "{name}[{i}] of {file}");
                     checked += 1;
                 }
             }

@@ -6,15 +6,15 @@ use std::fmt;
 use crate::error::Error;
 use crate::text::distance;
 use crate::weights::key_format::KeyFormat;
-use crate::weights::state::{Format, StateDict};
+use crate::weights::state::{StateDict, WeightFormat};
 
 /// What [`load`](super::load) did.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub struct LoadReport {
     /// The file's name in backticks, or that there is none.
     pub source: String,
     /// The kind of file.
-    pub format: Format,
+    pub format: WeightFormat,
     /// The key format its names follow.
     pub key_format: KeyFormat,
     /// The dictionary inside the file that was taken, for instance `state_dict`.
@@ -46,7 +46,7 @@ pub struct Resized {
     pub assumed: bool,
 }
 
-impl Report {
+impl LoadReport {
     pub(super) fn new(state: &StateDict, key_format: KeyFormat) -> Self {
         Self {
             source: state.title(),
@@ -63,7 +63,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for LoadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let millions = self.elements as f64 / 1e6;
         write!(f, "loaded {} tensors, {millions:.2} M values, ", self.loaded.len())?;
@@ -103,7 +103,7 @@ pub(super) struct Problems {
 }
 
 /// The shapes of a model's or a file's tensors by name.
-pub(super) type Shapes<'a> = BTreeMap<&'a str, &'a [usize]>;
+pub(super) type ShapesByName<'a> = BTreeMap<&'a str, &'a [usize]>;
 
 impl Problems {
     pub(super) fn is_empty(&self) -> bool {
@@ -158,7 +158,7 @@ impl Problems {
 const MAX_LINES: usize = 20;
 
 /// Joins entries that differ only in the first number of the name (`blocks.0..11.norm1.weight`), then those that differ
-/// only in the last part (`norm1.{weight,bias}`). A list that is still long is told by its first two parts.
+/// only in the last part (`norm1.{weight,bias}`). A list that is still long is shortened to its first two parts.
 pub(super) fn collapsed<'a>(entries: impl Iterator<Item = (&'a str, String)>) -> Vec<String> {
     let entries: Vec<(&str, String)> = entries.collect();
     let mut lines = joined(&entries, true);

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::weights::dtype::Dtype;
-use crate::weights::state::{AGAIN, Format, StateDict, elements};
+use crate::weights::state::{AGAIN, StateDict, WeightFormat, elements};
 
 /// The longest header that is read, in bytes. A tensor takes about a hundred; parsed, they grow some thirtyfold.
 pub(super) const MAX_HEADER: u64 = 16 << 20;
@@ -33,7 +33,7 @@ pub(super) struct Entry {
 pub(super) fn read(path: &Path) -> Result<StateDict> {
     let mut file = BufReader::new(files::open(path).map_err(interrupted)?);
     let header = read_header(&mut file, path)?;
-    let mut state = StateDict::new(Format::Safetensors);
+    let mut state = StateDict::new(WeightFormat::Safetensors);
     state.metadata = header.metadata;
     let mut bytes = Vec::new();
     for entry in header.entries {
@@ -104,7 +104,7 @@ fn entry(name: String, value: &Value) -> Result<Entry> {
     let (dtype, shape, start, end) = fields().ok_or_else(|| broken("is incomplete".into()))?;
     let dtype = dtype_of(dtype).ok_or_else(|| {
         broken(format!("has the element type {dtype:?}, which is not supported"))
-            .with_hint("take the weights in float32, float16 or bfloat16, as they were before they were made smaller")
+            .with_hint("use the weights in float32, float16 or bfloat16, as they were before they were made smaller")
     })?;
     let bytes = elements(&name, &shape)?.checked_mul(dtype.size()).map(|n| n as u64);
     if end.checked_sub(start).is_none() || end.checked_sub(start) != bytes {

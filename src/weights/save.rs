@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::layers::Gridded;
 use crate::weights::parameters::{each_value, named_parameters};
-use crate::weights::positions::GRID_METADATA;
+use crate::weights::position_table::GRID_METADATA;
 use crate::weights::safetensor::read_header;
 
 /// Writes the module's parameters and `metadata` to `path`, and with them the grid of its positions.

@@ -30,7 +30,7 @@ pub(super) fn file_of(path: &Path) -> Result<PathBuf> {
     let found = NAMES.iter().map(|name| path.join(name)).find(|path| path.is_file());
     found.ok_or_else(|| {
         Error::new("it is a folder, not a file, and holds no weights under a name that is known")
-            .with_hint(format!("give the weights file itself, or a folder with one of {}", NAMES.join(", ")))
+            .with_hint(format!("pass the weights file itself, or a folder with one of {}", NAMES.join(", ")))
     })
 }
 
@@ -44,7 +44,7 @@ pub(super) fn read(path: &Path) -> Result<StateDict> {
     let text = files::read(path, files::TEXT)
         .map_err(|cause| Error::new("it cannot be read").with_source(cause).with_hint(GIVE))?;
     let index: Index = serde_json::from_slice(&text)
-        .map_err(|cause| Error::new("it is no index of weights").with_source(cause).with_hint(GIVE))?;
+        .map_err(|cause| Error::new("it is not an index of weights").with_source(cause).with_hint(GIVE))?;
     let names: BTreeSet<&String> = index.weight_map.values().collect();
     if names.len() > MAX_FILES {
         return Err(
@@ -56,7 +56,7 @@ pub(super) fn read(path: &Path) -> Result<StateDict> {
         let plain =
             Path::new(file).file_name().is_some_and(|name| name == file.as_str()) && !file.contains(['/', '\\']);
         if !plain {
-            return Err(Error::new(format!("it names the file `{file}`, which is not beside it")).with_hint(GIVE));
+            return Err(Error::new(format!("it names the file `{file}`, which is not next to it")).with_hint(GIVE));
         }
         let part = file::read(&path.with_file_name(file))
             .map_err(|cause| Error::new(format!("its file `{file}`")).with_source(cause))?;
@@ -84,7 +84,7 @@ const GIVE: &str = "get the whole folder again from its source, or give a file o
 mod tests {
     use super::*;
     use crate::weights::read;
-    use crate::weights::state::Format;
+    use crate::weights::state::WeightFormat;
 
     fn shard(path: &Path, name: &str, value: f32) {
         let header = format!(r#"{{"{name}":{{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}}}"#);
@@ -108,7 +108,7 @@ mod tests {
         for path in [folder.path().to_owned(), folder.path().join(NAMES[0])] {
             let state = read(&path).unwrap();
             assert_eq!((state.tensors["a.weight"].data[0], state.tensors["b.weight"].data[0]), (1.0, 2.0));
-            assert_eq!((state.format, state.dtypes.len()), (Format::Safetensors, 2));
+            assert_eq!((state.format, state.dtypes.len()), (WeightFormat::Safetensors, 2));
         }
         std::fs::rename(folder.path().join("model-2.safetensors"), folder.path().join(NAMES[1])).unwrap();
         std::fs::remove_file(folder.path().join(NAMES[0])).unwrap();
@@ -120,8 +120,8 @@ mod tests {
         let cases: [(&[(&str, &str)], &str); 6] = [
             (&[("a.weight", "model-1.safetensors"), ("c", "model-2.safetensors")], "none of its files holds `c`"),
             (&[("a.weight", "model-3.safetensors")], "model-3.safetensors"),
-            (&[("a.weight", "../model-1.safetensors")], "not beside it"),
-            (&[("a.weight", "/etc/passwd")], "not beside it"),
+            (&[("a.weight", "../model-1.safetensors")], "not next to it"),
+            (&[("a.weight", "/etc/passwd")], "not next to it"),
             (&[("a.weight", "model.safetensors.index.json")], "model.safetensors.index.json"),
             (&[], "no tensors"),
         ];
@@ -132,6 +132,6 @@ mod tests {
         }
         let folder = folder(&[]);
         std::fs::write(folder.path().join(NAMES[0]), "[").unwrap();
-        assert!(read(folder.path()).unwrap_err().to_string().contains("no index of weights"));
+        assert!(read(folder.path()).unwrap_err().to_string().contains("not an index of weights"));
     }
 }

@@ -28,7 +28,7 @@ pub struct StateDict {
     /// The file, where it came from one.
     pub path: Option<PathBuf>,
     /// The kind of file.
-    pub format: Format,
+    pub format: WeightFormat,
     /// The dictionary inside the file that was taken, for instance `state_dict`.
     pub wrapper: Option<String>,
     /// The element type each tensor had in the file, for instance `f16`.
@@ -38,7 +38,7 @@ pub struct StateDict {
 /// The kinds of files that can be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Format {
+pub enum WeightFormat {
     /// No file: tensors taken from a module.
     #[default]
     Memory,
@@ -52,7 +52,7 @@ pub enum Format {
     Npz,
 }
 
-impl std::fmt::Display for Format {
+impl std::fmt::Display for WeightFormat {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Memory => "in memory",
@@ -65,7 +65,7 @@ impl std::fmt::Display for Format {
 }
 
 impl StateDict {
-    pub(super) fn new(format: Format) -> Self {
+    pub(super) fn new(format: WeightFormat) -> Self {
         Self { format, ..Self::default() }
     }
 

@@ -75,7 +75,7 @@ pub(super) fn unwrap<'a>(tensors: impl Iterator<Item = (&'a String, &'a HostTens
     let shared = shared_prefix(&bare.tensors);
     bare.cut(&shared);
     let names: Vec<&str> = bare.tensors.iter().map(|(name, _)| name.as_str()).collect();
-    if super::queries::known(&names) {
+    if super::rules::known(&names) {
         return bare;
     }
     let prefix = names.iter().filter_map(|name| before_network(name)).min_by_key(|prefix| rank(prefix));

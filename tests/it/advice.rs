@@ -73,7 +73,7 @@ fn what_is_advised_about_options_works() {
         // Runs.
         (
             format!("{train} --out run"),
-            "go on with it by --resume, or take another folder with --out",
+            "resume it with --resume, or choose another folder with --out",
             vec!["structtoken train --resume --out run --device cpu".into(), format!("{train} --out run-2")],
         ),
         (
@@ -83,12 +83,12 @@ fn what_is_advised_about_options_works() {
         ),
         (
             format!("{train} --resume --out none"),
-            "start it without --resume, or give the right folder with --out",
+            "start it without --resume, or pass the right folder with --out",
             vec![format!("{train} --out none"), "structtoken train --resume --out run --device cpu".into()],
         ),
         (
             "structtoken train --resume --out nowhere".into(),
-            "or give a recipe and leave out --resume",
+            "or pass a recipe and leave out --resume",
             vec![format!("{train} --out nowhere")],
         ),
         (
@@ -203,7 +203,7 @@ fn what_is_advised_about_options_works() {
         ),
         (
             format!("SLURM_ARRAY_TASK_ID=x {compare} --out cmp-5"),
-            "give the shard explicitly: `--shard 1/4`",
+            "pass the shard explicitly: `--shard 1/4`",
             vec![format!("SLURM_ARRAY_TASK_ID=x {compare} --out cmp-5 --shard 1/1")],
         ),
         (compare.replace("--seeds 1", "--seeds 0") + " --out cmp-6", "`--decoders cse,pwe --seeds 3`", vec![]),
@@ -240,7 +240,7 @@ fn what_is_advised_about_options_works() {
     }
     set(&lab, "fresh", 4);
     let said = works(&lab, "structtoken train fresh --plan --budget 5s > planned.toml");
-    let init = said.split("before training by this recipe: ").nth(1).unwrap().lines().next().unwrap();
+    let init = said.split("before you train with this recipe, run: ").nth(1).unwrap().lines().next().unwrap();
     let said = works(&lab, init);
     works(&lab, said.split("next: ").nth(1).unwrap().lines().next().unwrap());
     works(
@@ -324,16 +324,16 @@ fn what_is_advised_about_networks_and_weights_works() {
         let said = fails(
             &lab,
             &format!("{plan} --pretrained {name}.safetensors"),
-            "take the weights in float32, float16 or bfloat16",
+            "use the weights in float32, float16 or bfloat16",
         );
         assert!(said.contains("blocks.0.attn.qkv.weight"), "{said}");
     }
-    let grey = serde_json::json!({
+    let gray = serde_json::json!({
         "patch_embed.proj.weight": {"dtype": "F32", "shape": [2, 1, 1, 1], "data_offsets": [0, 8]},
         "blocks.0.norm1.weight": {"dtype": "F32", "shape": [2], "data_offsets": [8, 16]},
         "pos_embed": {"dtype": "F32", "shape": [1, 1, 2], "data_offsets": [16, 24]},
     });
-    let header = serde_json::to_vec(&grey).unwrap();
+    let header = serde_json::to_vec(&gray).unwrap();
     lab.write("grey.safetensors", [&(header.len() as u64).to_le_bytes()[..], &header, &[0; 24]].concat());
     let said = fails(&lab, &format!("{plan} --pretrained grey.safetensors"), "or leave --pretrained out");
     assert!(said.contains("cannot be used, because they are for images of 1 channel"), "{said}");
@@ -361,7 +361,7 @@ fn what_is_advised_about_places_works() {
     );
     works(&lab, "structtoken data init set --names background,triangle --out turned.toml");
     let eval = "structtoken eval by-set/model.safetensors --device cpu";
-    fails(&lab, &format!("{eval} --set data.dataset=turned.toml"), "where the dataset is given by --data");
+    fails(&lab, &format!("{eval} --set data.dataset=turned.toml"), "pass the dataset with --data");
     works(&lab, &format!("{eval} --data turned.toml"));
     // Keys of recipes are printed by a recipe of the program's own.
     let root = env!("CARGO_MANIFEST_DIR");
@@ -400,7 +400,7 @@ fn a_dataset_that_moved_is_found_or_named() {
     // The run alone: its description lies beside the model.
     works(&lab, "mv project/runs/a project/runs/b");
     let moved = works(&lab, &eval("project/runs/b"));
-    assert!(moved.contains("is not there: taking") && scores(&moved) == scores(&before), "{moved}");
+    assert!(moved.contains("is missing: using") && scores(&moved) == scores(&before), "{moved}");
     // It goes on from there too.
     works(&lab, "structtoken train --resume --out project/runs/b --device cpu");
     // Everything together.
@@ -457,14 +457,14 @@ fn images_say_what_is_not_read_of_them() {
     for part in [
         "several pages or frames in `odd/frames.gif`",
         "transparent pixels in `odd/clear.png`",
-        "16 bits per channel in `odd/deep.png`",
+        ": `odd/deep.png`. The model has no `range`",
     ] {
         assert!(said.contains(part), "{part}: {said}");
     }
     let option = said.split("add --set ").nth(1).unwrap().lines().next().unwrap();
     assert_eq!(option, "data.preprocess.range=[0,4095]");
     assert!(
-        !works(&lab, &format!("{predict} --set {option}")).contains("16 bits"),
+        !works(&lab, &format!("{predict} --set {option}")).contains("16-bit images"),
         "with the range there is nothing to say"
     );
     assert!(!works(&lab, "structtoken predict run/model.safetensors photos --out plain").contains("note:"));
@@ -474,8 +474,7 @@ fn images_say_what_is_not_read_of_them() {
     }
     std::fs::remove_file(lab.path("set/images/0.png")).unwrap();
     let said = works(&lab, "structtoken data init set");
-    for part in ["several pages or frames, of which the first is used, as in `0.gif`", "images have transparent pixels"]
-    {
+    for part in ["several pages or frames; the first is used, as in `0.gif`", "images have transparent pixels"] {
         assert!(said.contains(part), "{part}: {said}");
     }
     let report = works(&lab, "structtoken data check set/dataset.toml");

@@ -224,7 +224,7 @@ fn files_of_others_are_left_alone() {
         lab.refused(&[&predict[..], inputs].concat(), &["would be overwritten", "a.png"]);
     }
     assert!(std::fs::read(lab.path("photos/a.png")).unwrap() == before);
-    // Its own results are no input, and links in circles end.
+    // Its own results are not input, and links in circles end.
     #[cfg(unix)]
     std::os::unix::fs::symlink(".", lab.path("photos/again")).unwrap();
     for _ in 0..2 {

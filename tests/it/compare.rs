@@ -88,7 +88,9 @@ fn one_go_shards_and_resuming_agree() {
 
     // Again: nothing is trained, and the tables are the same.
     let again = lab.run(&["compare", "--out", "whole", "--device", "cpu"]);
-    assert!(again.status.success() && String::from_utf8_lossy(&again.stderr).contains("4 of 4 runs are finished"));
+    assert!(
+        again.status.success() && String::from_utf8_lossy(&again.stderr).contains("4 of 4 runs are already finished")
+    );
     assert_eq!(read(&lab, "whole"), whole);
 
     // A run that was trained but not evaluated, and one that lost everything.

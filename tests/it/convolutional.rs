@@ -11,7 +11,7 @@ use structtoken::backbone::{
 };
 use structtoken::layers::{ForwardContext, Gridded, Init, parameters};
 use structtoken::rng::Rng;
-use structtoken::weights::{self, LoadOptions, Report, StateDict};
+use structtoken::weights::{self, LoadOptions, LoadReport, StateDict};
 
 use crate::golden::{Golden, channels_first, hashed, test_device};
 
@@ -67,7 +67,7 @@ fn cases() -> [(&'static str, BackboneConfig, [usize; 4]); 5] {
     ]
 }
 
-fn loaded(config: &BackboneConfig, state: &StateDict, init: &mut Init) -> (Network, Report) {
+fn loaded(config: &BackboneConfig, state: &StateDict, init: &mut Init) -> (Network, LoadReport) {
     let network = Network { backbone: config.init(init) };
     weights::load(network, state, &LoadOptions::pretrained_backbone()).unwrap()
 }

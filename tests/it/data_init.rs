@@ -26,10 +26,10 @@ pub(crate) fn mask(lab: &Lab, name: &str, id: impl Fn(u32, u32) -> u8) {
     GrayImage::from_fn(SIZE.0, SIZE.1, |x, y| Luma([id(x, y)])).save(path).unwrap();
 }
 
-pub(crate) fn colours(lab: &Lab, name: &str, colour: impl Fn(u32, u32) -> [u8; 3]) {
+pub(crate) fn colors(lab: &Lab, name: &str, color: impl Fn(u32, u32) -> [u8; 3]) {
     let path = lab.path(name);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    RgbImage::from_fn(SIZE.0, SIZE.1, |x, y| Rgb(colour(x, y))).save(path).unwrap();
+    RgbImage::from_fn(SIZE.0, SIZE.1, |x, y| Rgb(color(x, y))).save(path).unwrap();
 }
 
 pub(crate) fn palette_mask(lab: &Lab, name: &str, palette: &[[u8; 3]], id: impl Fn(u32, u32) -> u8) {
@@ -143,7 +143,7 @@ fn masks_of_colours_with_names_in_a_file() {
     let lab = Lab::new();
     for at in 0..4 {
         picture(&lab, &format!("set/images/{at}.png"));
-        colours(
+        colors(
             &lab,
             &format!("set/labels/{at}.png"),
             |x, y| if half(x, y) == 1 { [0, 0, 142] } else { [128, 64, 128] },
@@ -153,11 +153,11 @@ fn masks_of_colours_with_names_in_a_file() {
     let set = Described::by_init(&lab, &[]);
     assert_eq!((set.names(), set.counts()), (vec!["car", "road"], (3, 1)));
     assert_eq!(set.class("2", 20, 0), "car");
-    // Smoothed edges are no classes.
+    // Smoothed edges are not classes.
     for at in [1, 2] {
         let edge = |x: u32| f64::from(x.clamp(17, 23) - 17) / 6.0;
         let mix = |a: u8, b: u8, x| (f64::from(a) + (f64::from(b) - f64::from(a)) * edge(x)).round() as u8;
-        colours(&lab, &format!("set/labels/{at}.png"), |x, y| {
+        colors(&lab, &format!("set/labels/{at}.png"), |x, y| {
             if y == 7 {
                 [mix(128, 0, x), mix(64, 0, x), mix(128, 142, x)]
             } else {
@@ -323,7 +323,7 @@ fn pascal_voc_and_cvat() {
             let name = format!("set/SegmentationClass/f/{at}.png");
             match palette {
                 true => palette_mask(&lab, &name, &shown, |x, y| half(x, y) * 2),
-                false => colours(&lab, &name, |x, y| shown[usize::from(half(x, y) * 2)]),
+                false => colors(&lab, &name, |x, y| shown[usize::from(half(x, y) * 2)]),
             }
         }
         lab.write(
@@ -347,7 +347,7 @@ fn cityscapes_and_ade20k_as_they_are_shipped() {
             let stem = format!("{split}/{city}/{city}_{at}");
             picture(&lab, &format!("set/leftImg8bit/{stem}_leftImg8bit.png"));
             mask(&lab, &format!("set/gtFine/{stem}_gtFine_labelIds.png"), |x, y| [4, 26][usize::from(half(x, y))]);
-            colours(&lab, &format!("set/gtFine/{stem}_gtFine_color.png"), |_, _| [0, 0, 142]);
+            colors(&lab, &format!("set/gtFine/{stem}_gtFine_color.png"), |_, _| [0, 0, 142]);
         }
     }
     let set = Described::by_init(&lab, &[]);

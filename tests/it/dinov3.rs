@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use structtoken::backbone::{AnyBackbone, Backbone as _, BackboneConfig, Dinov3Config, Encoder, VitConfig};
+use structtoken::backbone::{AnyBackbone, Backbone as _, BackboneConfig, BackboneInput, Dinov3Config, VitConfig};
 use structtoken::decoder::{AnyDecoder, DecoderConfig, EomtConfig, Output};
 use structtoken::layers::{ForwardContext, Gridded, Init, MlpLayer, parameters};
 use structtoken::weights::{self, HostTensor, KeyFormat, LoadOptions, StateDict};
@@ -101,8 +101,8 @@ fn outputs(network: &Network, images: Tensor<4>) -> Vec<Tensor<4>> {
         let maps = network.backbone.forward(images, &context).maps;
         return maps.into_iter().map(|map| map.permute([0, 3, 1, 2])).collect();
     };
-    let encoder = Encoder { backbone: &network.backbone, images };
-    let Output::Queries { mut predictions, .. } = decoder.forward_masked(encoder, &[1.0, 1.0], &context) else {
+    let input = BackboneInput { backbone: &network.backbone, images };
+    let Output::Queries { mut predictions, .. } = decoder.forward_masked(input, &[1.0, 1.0], &context) else {
         unreachable!()
     };
     let last = predictions.pop().unwrap();

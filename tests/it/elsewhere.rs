@@ -1,4 +1,4 @@
-//! Folders of images that are no recipe's: evaluated on, planned for and trained on, without a file written into them.
+//! Folders of images of no recipe: evaluated on, planned for and trained on, without a file written into them.
 
 use std::path::Path;
 

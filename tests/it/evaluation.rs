@@ -108,7 +108,7 @@ fn what_is_left_out_changes_nothing_else() {
     lab.refused(&["eval", MODEL, "--split", "val", "--device", "cpu", "--report", "tiny.toml/x.html"], &["x.html"]);
 }
 
-/// The most memory that an evaluation of so many images took, in megabytes, and the size of its page.
+/// The most memory that an evaluation of this many images took, in megabytes, and the size of its page.
 #[cfg(target_os = "linux")]
 fn peak(lab: &Lab, images: usize) -> (f64, u64) {
     let set = format!("data.shapes.val={images}");

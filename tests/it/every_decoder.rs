@@ -14,7 +14,7 @@ use structtoken::decoder::{
 };
 use structtoken::kernels::{count_kept, count_macs};
 use structtoken::layers::{ForwardContext, Init, MlpLayer, parameters};
-use structtoken::loss::{Criterion, Truth};
+use structtoken::loss::{Criterion, Targets};
 use structtoken::model::ModelConfig;
 use structtoken::rng::Rng;
 use structtoken::train::optimizer::{Gradients, Optimizer, OptimizerConfig};
@@ -178,7 +178,7 @@ fn structure_tokens_with_a_prior_begin_as_the_linear_classifier() {
         let rng = &mut Rng::new(31, &[block as u64]);
         let backbone = BackboneConfig::Vit(backbone(rng));
         let decoder = set!(StructTokenConfig { block, prior: Prior::Linear, num_blocks: 2 });
-        let config = ModelConfig { backbone, decoder: DecoderConfig::StructToken(decoder) };
+        let config = set!(ModelConfig { backbone, decoder: DecoderConfig::StructToken(decoder) });
         let device = test_device().autodiff();
         let model = config.init(4, 3, &device);
         let pixels: Vec<f32> = (0..3 * 30 * 40).map(|_| rng.normal()).collect();
@@ -269,18 +269,18 @@ fn learn_a_step_and_come_back(case: u64, config: &ModelConfig, rng: &mut Rng) {
         let images = Tensor::<4>::from_data(pixels.clone(), &learning);
         // Blocks of classes; some images have no label at all.
         let blocks: Vec<u8> = (0..64).map(|_| rng.below(classes + 1) as u8).collect();
-        let unlabelled = rng.below(4) == 0;
+        let unlabeled = rng.below(4) == 0;
         let ids = (0..batch * height * width).map(|at| match blocks[(at / 9 + at / width / 7) % 64] {
-            id if usize::from(id) == classes || unlabelled => 255,
+            id if usize::from(id) == classes || unlabeled => 255,
             id => id,
         });
-        let truth = Truth::new(ids.collect(), [batch, height, width]);
-        let truth = truth.padded((model.padded(height), model.padded(width)));
+        let targets = Targets::new(ids.collect(), [batch, height, width]);
+        let targets = targets.padded((model.padded(height), model.padded(width)));
         let context = ForwardContext::train(Rng::new(case, &[1])).at(0.3);
         let mut draws = Rng::new(case, &[2]);
         let mut draw = |_: &str, count| (0..count).map(|_| draws.uniform()).collect();
         let criterion = Criterion { decoder: model.decoder_loss(), ..Criterion::default() };
-        let loss = criterion.loss(model.forward(images, &context), &truth, &mut draw).total;
+        let loss = criterion.loss(model.forward(images, &context), &targets, &mut draw).total;
         let value: f32 = loss.clone().into_scalar();
         assert!(value.is_finite(), "case {case}: loss {value}\n{config:?}");
         let mut grads = Gradients::default();

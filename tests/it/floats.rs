@@ -7,9 +7,9 @@ use structtoken::metrics::{Confusion, Scores};
 use structtoken::model_file::{ModelCard, Training};
 use structtoken::rng::Rng;
 use structtoken::run::log;
-use structtoken::run::rows::{Eval, Row, Step};
-use structtoken::sweep::compare::run::Outcome;
-use structtoken::sweep::compare::{Budget, Plan, Run};
+use structtoken::run::rows::{EvalRow, Row, StepRow};
+use structtoken::sweep::compare::run::CompareOutcome;
+use structtoken::sweep::compare::{Budget, ComparePlan, CompareRun};
 
 const ROUNDS: u64 = 2000;
 
@@ -56,7 +56,7 @@ fn rows_of_a_log_read_back() {
     let mut rng = Rng::new(1, &[]);
     for iteration in 0..10 * ROUNDS {
         let rows = [
-            Row::Step(Step {
+            Row::Step(StepRow {
                 iteration,
                 loss: any(&mut rng),
                 lr: small(&mut rng),
@@ -64,7 +64,7 @@ fn rows_of_a_log_read_back() {
                 wait_share: Some(share(&mut rng)),
                 parts: [("ce".to_owned(), Some(any(&mut rng)))].into(),
             }),
-            Row::Eval(Eval {
+            Row::Eval(EvalRow {
                 iteration,
                 miou: share(&mut rng),
                 pixel_accuracy: Some(share(&mut rng)),
@@ -86,8 +86,8 @@ fn scores_and_results_read_back_and_are_taken_for_sound() {
         let again: Scores = serde_json::from_slice(&text).unwrap();
         assert_eq!(again, scores);
         again.check().unwrap();
-        let outcome = Outcome {
-            run: Run { decoder: "pwe".into(), seed: 3 },
+        let outcome = CompareOutcome {
+            run: CompareRun { decoder: "pwe".into(), seed: 3 },
             iterations: 7,
             scores,
             boundary_iou: Some(share(&mut rng)),
@@ -101,9 +101,9 @@ fn scores_and_results_read_back_and_are_taken_for_sound() {
             shown: Vec::new(),
         };
         let text = serde_json::to_string_pretty(&outcome).unwrap();
-        let again = Outcome::parse(text.as_bytes(), Some(7)).unwrap();
+        let again = CompareOutcome::parse(text.as_bytes(), Some(7)).unwrap();
         assert_eq!(serde_json::to_string_pretty(&again).unwrap(), text);
-        let times = |one: &Outcome| [one.step_ms, one.training_s, one.image_ms].map(f64::to_bits);
+        let times = |one: &CompareOutcome| [one.step_ms, one.training_s, one.image_ms].map(f64::to_bits);
         assert_eq!(times(&again), times(&outcome));
     }
 }
@@ -115,9 +115,9 @@ fn recipes_plans_and_cards_read_back() {
         let config = config(&mut rng);
         let again = Config::parse(&config.to_toml().unwrap(), "again.toml", &[]).unwrap();
         assert_eq!(again, config);
-        let plan = Plan::new(config.clone(), &["pwe".to_owned()], &[], 2, Budget::Iterations(9), 1).unwrap();
+        let plan = ComparePlan::new(config.clone(), &["pwe".to_owned()], &[], 2, Budget::Iterations(9), 1).unwrap();
         let text = toml::to_string(&plan).unwrap();
-        assert_eq!(Plan::parse(&text, std::path::Path::new("plan.toml")).unwrap(), plan);
+        assert_eq!(ComparePlan::parse(&text, std::path::Path::new("plan.toml")).unwrap(), plan);
         let card = ModelCard {
             version: "0".into(),
             model: config.model.clone(),

@@ -136,13 +136,13 @@ pub(crate) fn published(fixture: &Path, case: &str) -> StateDict {
     for (name, shape) in shapes {
         let fan_in = shape.iter().product::<usize>() / shape.first().copied().unwrap_or(1);
         let ones = [".weight", "running_var", "gamma", "gamma_1", "gamma_2", "lambda1"];
-        let (centre, spread) = match shape.len() {
+        let (center, spread) = match shape.len() {
             2.. => (0.0, (3.0 / fan_in as f64).sqrt()),
             _ if ones.iter().any(|end| name.ends_with(end)) => (1.0, 0.3),
             _ => (0.0, 0.1),
         };
         let values = uniform(&name, shape.iter().product());
-        let data = values.into_iter().map(|u| (centre + spread * (2.0 * u - 1.0)) as f32).collect();
+        let data = values.into_iter().map(|u| (center + spread * (2.0 * u - 1.0)) as f32).collect();
         state.tensors.insert(name, HostTensor { shape, data });
     }
     state

@@ -17,7 +17,7 @@ struct Advice {
 /// What carries out which advice: the name of a test, and a part of each text that it takes from the output, or provokes, and
 /// follows.
 const CARRIED_OUT: &[(&str, &[&str])] = &[
-    ("shapes_of_another_image_are_not_taken", &["to read the masks in their place, name both folders"]),
+    ("shapes_of_another_image_are_not_taken", &["to read the masks instead, pass both folders"]),
     (
         "options_that_do_not_fit_a_format_are_refused",
         &[
@@ -92,7 +92,7 @@ const CARRIED_OUT: &[(&str, &[&str])] = &[
     (
         "a_model_goes_on_with_other_classes",
         &[
-            "in place of --from pass --set train.pretrained={} --set train.pretrained_backbone_only=true",
+            "instead of --from pass --set train.pretrained={} --set train.pretrained_backbone_only=true",
             "`structtoken train … --from {shown}` does; or only its backbone, with train.pretrained_backbone_only = true",
             "for other weights use --pretrained or train.pretrained",
         ],
@@ -109,7 +109,7 @@ const CARRIED_OUT: &[(&str, &[&str])] = &[
             "`structtoken bench --help` names the options",
             "give a recipe, `structtoken compare configs/shapes/demo.toml`, or the folder of a comparison with --out",
             "give a recipe to start one, or the right folder with --out",
-            "give the shard explicitly: `--shard 1/4`",
+            "pass the shard explicitly: `--shard 1/4`",
             "add `--shards N`, or pass `--shard I/N`",
             "pass `--shard 1/4`; --shards is for array jobs",
             "choose another folder with --out",
@@ -121,10 +121,10 @@ const CARRIED_OUT: &[(&str, &[&str])] = &[
             "`structtoken train DIR` plans a recipe for it",
             "for instance `--set train.iterations=1000` or `--set model.decoder.block=cse`",
             "several seeds serve the same purpose: --seeds 5",
-            "go on with it by --resume, or take another folder with --out",
+            "resume it with --resume, or choose another folder with --out",
             "leave out the recipe and --set to use what it was started with",
-            "start it without --resume, or give the right folder with --out",
-            "or give a recipe and leave out --resume",
+            "start it without --resume, or pass the right folder with --out",
+            "or pass a recipe and leave out --resume",
             "shards count from 1: `--shard 1/4` to `--shard 4/4`",
             "for instance `--shard 1/4`",
             "for instance `--with eomt.num_queries=20`",
@@ -134,7 +134,7 @@ const CARRIED_OUT: &[(&str, &[&str])] = &[
             "for instance `--budget 90s`, `20m` or `1h30m`",
             "next: structtoken data check {}",
             "`structtoken data init DIR` writes such a file",
-            "before training by this recipe: structtoken data init {}",
+            "before you train with this recipe, run: structtoken data init {}",
             "{program} predict {model} photo.jpg --overlay",
             "{program} eval {model} --set eval.flip=true",
             "{program} eval {model} --label-issues 30 --report {page}",
@@ -150,7 +150,7 @@ const CARRIED_OUT: &[(&str, &[&str])] = &[
         "shards_and_merging_follow_their_advice",
         &[
             "give files that `structtoken eval MODEL --shard I/N --out FILE` wrote",
-            "give the files that `--shard I/N --out FILE` wrote",
+            "pass the files that `--shard I/N --out FILE` wrote",
             "evaluate them with `--shard I/N --out FILE`, and give all files",
         ],
     ),
@@ -158,7 +158,7 @@ const CARRIED_OUT: &[(&str, &[&str])] = &[
         "a_dataset_that_moved_is_found_or_named",
         &[
             "pass where the dataset is now: --set data.dataset=PATH",
-            "name its folder in the place of DIR: --set data.root=DIR",
+            "replace DIR by its folder in: --set data.root=DIR",
             ": --set data.root=DIR",
             "--root DIR",
             "--set data.root=DIR",
@@ -171,7 +171,7 @@ const CARRIED_OUT: &[(&str, &[&str])] = &[
         &[
             "or use `--device cpu`",
             "`structtoken inspect configs/shapes/demo.toml` prints all keys",
-            "classes are matched by name where the dataset is given by --data",
+            "pass the dataset with --data, which matches classes by name",
         ],
     ),
     (
@@ -184,7 +184,7 @@ const CARRIED_OUT: &[(&str, &[&str])] = &[
             "; put them into one, with the folder in each name: cd ",
             "as in --names sky,road,car",
             "(whole with --json)",
-            "name a folder you may read and write with --out",
+            "choose a folder that you may read and write with --out",
         ],
     ),
     ("palettes_that_differ_are_read_by_colour", &["set palettes = \"any\"", "palettes = \"any\", at the top too"]),
@@ -194,13 +194,13 @@ const CARRIED_OUT: &[(&str, &[&str])] = &[
         &[
             "saved; continue with:\n  structtoken train --resume --out {}",
             "their errors are above; continue with --resume --out {}",
-            "the same command with --resume, or `compare` again, continues",
+            "then continue with --resume, or run `compare` again",
             ", and continue with --resume",
             "`structtoken compare` writes it: choose another --out",
             "`structtoken compare` writes it: restore it, or choose another --out",
             "start again in another folder: `structtoken train {} --out OTHER`",
             "`structtoken inspect` shows the range of every tensor",
-            "name the folders that `structtoken compare` wrote, not those of single runs",
+            "pass the folders that `structtoken compare` wrote, not those of single runs",
         ],
     ),
     (
@@ -280,8 +280,8 @@ const SAID: &[&str] = &[
 /// options and keys are looked up all the same. This list may only become shorter.
 const OUT_OF_REACH: &[&str] = &[
     // Memory that runs out at sizes which take long to get there.
-    "take a smaller --size, or a recipe with larger patches",
-    "take a smaller --batch or --size, or a smaller network",
+    "use a smaller --size, or a recipe with larger patches",
+    "use a smaller --batch or --size, or a smaller network",
     "ask for less: smaller batches, crops, images or --threads; --resume continues",
     "--set eval.mode=slide uses a sliding window",
     // Minutes.

@@ -3,7 +3,7 @@
 use image::{GrayImage, Luma};
 
 use crate::cli::Lab;
-use crate::data_init::{Described, SIZE, colours, half, mask, palette_mask, picture};
+use crate::data_init::{Described, SIZE, colors, half, mask, palette_mask, picture};
 use crate::init_kinds::init;
 
 fn images(lab: &Lab, count: usize) {
@@ -100,7 +100,7 @@ fn swapped_red_and_blue_are_told_from_colours() {
         images(&lab, 6);
         for at in 0..6 {
             let colour = |x: u32, _| swapped(palette[third(x) as usize], swap(at, x));
-            colours(&lab, &format!("set/masks/{at}.png"), colour);
+            colors(&lab, &format!("set/masks/{at}.png"), colour);
         }
         lab
     };

@@ -5,7 +5,7 @@ use image::{ImageBuffer, Luma, Rgba};
 use structtoken::dataset::spec::DatasetSpec;
 
 use crate::cli::Lab;
-use crate::data_init::{Described, SIZE, colours, half, mask, palette_mask, picture};
+use crate::data_init::{Described, SIZE, colors, half, mask, palette_mask, picture};
 use crate::init_labels::classes;
 
 /// What writes the mask of an image.
@@ -125,7 +125,7 @@ fn values_of_many_kinds() {
         (
             "the largest of 16 bits is void beside ids",
             |lab, name, _| deep(lab, name, |x, _| [0, 1, 2, 65535][(x / 10) as usize]),
-            &["65535 is taken for pixels to ignore"],
+            &["65535 is read as pixels to ignore"],
             &["0 class 0", "1 class 1", "2 class 2", "65535 -"],
         ),
         (
@@ -159,7 +159,7 @@ fn values_of_many_kinds() {
             "grey and equal channels",
             |lab, name, at| match at % 2 {
                 0 => mask(lab, name, |x, _| stripes(x, &[0, 1, 2])),
-                _ => colours(lab, name, |x, _| [stripes(x, &[0, 1, 2]); 3]),
+                _ => colors(lab, name, |x, _| [stripes(x, &[0, 1, 2]); 3]),
             },
             &["some masks are grey and others RGB"],
             &["[0, 0, 0] class 0", "[1, 1, 1] class 1", "[2, 2, 2] class 2"],
@@ -229,7 +229,7 @@ fn values_of_many_kinds() {
             "ids and equal channels of 255",
             |lab, name, at| match at % 2 {
                 0 => mask(lab, name, half),
-                _ => colours(lab, name, |x, y| [half(x, y) * 255; 3]),
+                _ => colors(lab, name, |x, y| [half(x, y) * 255; 3]),
             },
             &["0, 1", "0, 255", "--void none"],
             &[],
@@ -238,7 +238,7 @@ fn values_of_many_kinds() {
             "numbers and colours",
             |lab, name, at| match at % 2 {
                 0 => mask(lab, name, half),
-                _ => colours(lab, name, |x, y| [half(x, y) * 255, 0, 0]),
+                _ => colors(lab, name, |x, y| [half(x, y) * 255, 0, 0]),
             },
             &["4 masks hold numbers, and 4 hold colours", "structtoken data check set"],
             &[],
@@ -271,7 +271,7 @@ fn values_of_many_kinds() {
         run_all(&lab, kind, &talk);
         if found.is_empty() && kind.starts_with("ids") || *kind == "8 and 16 bits" {
             assert_eq!(init(&lab, &["--void", "none", "--yes"]).1.len(), 2, "{kind}");
-            // What was joined on request is no fault, and is said; of colours, each is declared for itself.
+            // What was joined on request is not a fault, and is said; of colours, each is declared for itself.
             let report = lab.ok(&["data", "check", "set"]);
             let said = report.contains("mixed-encodings") || kind.contains("channels");
             assert!(said && report.contains("no faults"), "{kind}: {report}");
@@ -285,7 +285,7 @@ fn values_of_many_kinds() {
 fn names_in_files_of_many_kinds() {
     let ids: Mask = |lab, name, _| mask(lab, name, |x, _| stripes(x, &[0, 1, 2]));
     let rgb: Mask =
-        |lab, name, _| colours(lab, name, |x, _| [[0, 0, 0], [128, 64, 7], [0, 0, 142]][(x / 5 % 3) as usize]);
+        |lab, name, _| colors(lab, name, |x, _| [[0, 0, 0], [128, 64, 7], [0, 0, 142]][(x / 5 % 3) as usize]);
     let plain = ["sky", "road", "car"];
     for (of, file, text) in [
         (ids, "classes.txt", "sky=0\nroad=1\ncar=2\n"),
@@ -340,7 +340,7 @@ fn names_in_files_of_many_kinds() {
         (
             ids,
             &[("classes.txt", "sky\nroad\ncar\n"), ("labels.txt", "a\nb\nc\n")][..],
-            "`labels.txt` names classes otherwise",
+            "`labels.txt` names the classes differently",
         ),
         (ids, &[("classes.txt", "sky\nroad\nroad\n")], "several values are called `road`"),
         (
@@ -419,8 +419,8 @@ fn coco_as_tools_write_it() {
         SQUARE.iter().enumerate().map(|(at, v)| v / f64::from(if at % 2 == 0 { SIZE.0 } else { SIZE.1 })).collect();
     for (ring, say, class) in [
         (&SQUARE[..], "image is not there were left out (1): `gone.jpg`", "leaf"),
-        (&shares, "taken for shares of width and height", "leaf"),
-        (&beyond, "lie outside of their image were left out (4)", "background"),
+        (&shares, "read as fractions of width and height", "leaf"),
+        (&beyond, "outside of their image were left out (4)", "background"),
     ] {
         let lab = Lab::new();
         names[..4].iter().for_each(|name| picture(&lab, &format!("set/images/{name}")));
@@ -541,7 +541,7 @@ fn published_layouts() {
     let set = Described::by_init(&lab, &[]);
     assert_eq!(set.names(), ["background", "chair", "sofa"]);
     assert_eq!([set.class("1", 30, 3), set.class("1", 2, 3), set.class("1", 12, 3)], ["chair", "sofa", "background"]);
-    // LoveDA: masks lie among what is read as images, and are no images without a mask.
+    // LoveDA: masks lie among what is read as images, and are not images without a mask.
     let lab = Lab::new();
     for (split, domain) in [("Train", "Urban"), ("Train", "Rural"), ("Val", "Urban")] {
         let name = format!("{split}{domain}");
@@ -589,7 +589,7 @@ fn printed_commands_make_sets_readable() {
         write(&lab);
         let (talk, _) = init(&lab, &[]);
         let hint = talk.split("hint: ").nth(1).unwrap_or_else(|| panic!("{kind}: {talk}"));
-        let at = ["run: ", "of these: "].iter().filter_map(|mark| Some(hint.find(mark)? + mark.len())).next();
+        let at = ["run: ", "yours in: "].iter().filter_map(|mark| Some(hint.find(mark)? + mark.len())).next();
         let command = hint[at.unwrap_or_else(|| panic!("{kind}: {talk}"))..].trim();
         let (done, said) = paste(&lab, command);
         assert!(done, "{kind}: {command}: {said}");

@@ -2,7 +2,7 @@
 //! silence. Every command that a refusal offers is run.
 
 use crate::cli::Lab;
-use crate::data_init::{Described, SIZE, colours, half, mask, palette_mask, picture};
+use crate::data_init::{Described, SIZE, colors, half, mask, palette_mask, picture};
 use structtoken::dataset::spec::{ClassSpec, DatasetSpec};
 
 /// A set of `count` images whose masks hold these values in stripes; the `at`-th may differ.
@@ -58,13 +58,13 @@ fn greys_in_steps_are_classes_and_255_is_void_beside_small_ids() {
 
 #[test]
 fn two_ways_to_store_the_same_are_refused() {
-    for (ids, greys, joined) in [
+    for (ids, grays, joined) in [
         (&[0, 1][..], &[0, 255][..], &["0 class 0", "1+255 class 1"][..]),
         (&[0, 1, 2], &[0, 127, 255], &["0 class 0", "1+127 class 1", "2+255 class 2"]),
         (&[0, 1, 2, 3], &[0, 85, 170, 255], &["0 class 0", "1+85 class 1", "2+170 class 2", "3+255 class 3"]),
     ] {
         let lab = Lab::new();
-        stripes(&lab, 6, |at| if at < 4 { ids.to_vec() } else { greys.to_vec() });
+        stripes(&lab, 6, |at| if at < 4 { ids.to_vec() } else { grays.to_vec() });
         lab.refused(
             &["init", "set"],
             &["4 masks", "2 masks", "masks/0.png", "masks/4.png", "--void none", "--void 255"],
@@ -132,7 +132,7 @@ fn names_that_do_not_fit_are_asked_for() {
     let lab = Lab::new();
     for at in 0..4 {
         picture(&lab, &format!("set/images/{at}.png"));
-        colours(&lab, &format!("set/masks/{at}.png"), |x, y| [[9, 80, 3], [200, 7, 7]][usize::from(half(x, y))]);
+        colors(&lab, &format!("set/masks/{at}.png"), |x, y| [[9, 80, 3], [200, 7, 7]][usize::from(half(x, y))]);
     }
     lab.write("set/classes.txt", "road\ncar\n");
     lab.refused(&["init", "set"], &["[9, 80, 3], [200, 7, 7]", "class_dict.csv", "--names"]);
@@ -146,7 +146,7 @@ fn colours_and_palettes_name_classes() {
     let lab = Lab::new();
     for at in 0..4 {
         picture(&lab, &format!("set/images/{at}.png"));
-        colours(&lab, &format!("set/masks/{at}.png"), |x, _| [[0; 3], [1; 3], [2; 3], [255; 3]][(x / 10) as usize]);
+        colors(&lab, &format!("set/masks/{at}.png"), |x, _| [[0; 3], [1; 3], [2; 3], [255; 3]][(x / 10) as usize]);
     }
     lab.write("set/classes.txt", "sky\ncar\nman\n");
     let (classes, talk) = init(&lab, &[]);
@@ -170,11 +170,11 @@ fn colours_and_palettes_name_classes() {
     for (set, names) in [("voc", ["person", "car"]), ("cityscapes", ["person", "car"]), ("ade20k", ["person", "car"])] {
         let spec = DatasetSpec::find(set).unwrap();
         let of = |name: &str| spec.classes.iter().position(|class| class.name == name).unwrap();
-        let colour = |at: usize| spec.classes[at].color.unwrap();
+        let color = |at: usize| spec.classes[at].color.unwrap();
         let lab = Lab::new();
         for at in 0..4 {
             picture(&lab, &format!("set/images/{at}.png"));
-            colours(&lab, &format!("set/masks/{at}.png"), |x, y| colour(of(names[usize::from(half(x, y))])));
+            colors(&lab, &format!("set/masks/{at}.png"), |x, y| color(of(names[usize::from(half(x, y))])));
         }
         let (classes, talk) = init(&lab, &[]);
         assert!(

@@ -8,7 +8,7 @@ use structtoken::dataset::spec::DatasetSpec;
 use structtoken::dataset::{Dataset as _, Split};
 
 use crate::cli::{Lab, TINY};
-use crate::data_init::{Described, SIZE, colours, half, mask, picture};
+use crate::data_init::{Described, SIZE, colors, half, mask, picture};
 
 /// Runs a command line that the program printed, as a person would paste it.
 pub(crate) fn paste(lab: &Lab, line: &str) {
@@ -63,7 +63,7 @@ fn folders_as_published_sets_have_them() {
     }
 }
 
-/// Carvana's masks are GIFs; those of DRIVE have a mask of the field of view beside them, which is no label.
+/// Carvana's masks are GIFs; those of DRIVE have a mask of the field of view beside them, which is not a label.
 #[test]
 fn masks_that_are_gifs() {
     let gif = |lab: &Lab, name: &str, one: bool| {
@@ -139,7 +139,7 @@ fn pictures_are_never_masks_of_each_other() {
     let lab = Lab::new();
     for (film, at) in ["seq1", "seq2"].iter().flat_map(|film| (0..3).map(move |at| (film, at))) {
         picture(&lab, &format!("set/{film}/Images/{at:06}.png"));
-        colours(&lab, &format!("set/{film}/Labels/{at:06}.png"), |x, y| {
+        colors(&lab, &format!("set/{film}/Labels/{at:06}.png"), |x, y| {
             [[0, 0, 9], [128, 64, 128]][usize::from(half(x, y))]
         });
     }
@@ -237,10 +237,10 @@ fn images_without_masks_are_named_everywhere() {
 
 #[test]
 fn masks_that_are_jpegs_are_read_on_request() {
-    let jpeg = |lab: &Lab, name: &str, colour: &dyn Fn(u32, u32) -> [u8; 3]| {
+    let jpeg = |lab: &Lab, name: &str, color: &dyn Fn(u32, u32) -> [u8; 3]| {
         let path = lab.path(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        let mask = RgbImage::from_fn(SIZE.0, SIZE.1, |x, y| image::Rgb(colour(x, y)));
+        let mask = RgbImage::from_fn(SIZE.0, SIZE.1, |x, y| image::Rgb(color(x, y)));
         let mut bytes = Vec::new();
         image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 90).encode_image(&mask).unwrap();
         std::fs::write(path, bytes).unwrap();
@@ -272,9 +272,9 @@ fn masks_that_are_jpegs_are_read_on_request() {
     let lab = Lab::new();
     for at in 0..6 {
         picture(&lab, &format!("set/images/{at}.jpg"));
-        let colours = [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]];
+        let colors = [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]];
         jpeg(&lab, &format!("set/masks/{at}.jpg"), &|x, y| {
-            colours[usize::from(x >= 11 + at) + 2 * usize::from(y >= 13)]
+            colors[usize::from(x >= 11 + at) + 2 * usize::from(y >= 13)]
         });
     }
     for first in [&["init", "set"][..], &["init", "set", "--jpeg-tolerance", "4"]] {

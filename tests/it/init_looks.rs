@@ -4,7 +4,7 @@
 use image::{ImageBuffer, Luma, Rgb};
 
 use crate::cli::Lab;
-use crate::data_init::{Described, SIZE, colours, mask, palette_mask, picture};
+use crate::data_init::{Described, SIZE, colors, mask, palette_mask, picture};
 #[cfg(unix)]
 use crate::init_kinds::paste;
 use crate::init_kinds::{init, run_all};
@@ -28,7 +28,7 @@ fn masks_that_were_once_jpegs_are_refused() {
         for at in 0..4 {
             mask(&lab, &format!("set/masks/{at}.png"), |x, y| noisy(x, y, levels));
         }
-        let talk = lab.refused(&["init", "set"], &["values lie close around", "once saved as JPEG", "again as PNG"]);
+        let talk = lab.refused(&["init", "set"], &["values are close to", "once saved as JPEG", "again as PNG"]);
         run_all(&lab, "jpeg", &talk);
         // As a description would have them.
         let values: Vec<String> = (0..=255u8).map(|n| format!("\"c{n}\"")).take(255).collect();
@@ -112,17 +112,17 @@ fn few_numbers_of_objects_are_told() {
 #[test]
 fn colours_of_objects_are_told() {
     // Numbers in the channels, as panoptic masks have them; colours of each object's own; the same colours in turn.
-    type Colour = fn(u32, u32) -> [u8; 3];
-    let numbered: Colour = |_, n| [n as u8, (n / 256) as u8, 0];
-    let own: Colour = |at, n| [(40 * at + n) as u8, (91 * n + 13 * at) as u8, (at * n) as u8];
-    let turns: Colour = |_, n| [[0; 3], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128], [9, 9, 90]][n as usize];
-    for (what, colour) in [("numbered", numbered), ("own", own), ("turns", turns)] {
+    type Color = fn(u32, u32) -> [u8; 3];
+    let numbered: Color = |_, n| [n as u8, (n / 256) as u8, 0];
+    let own: Color = |at, n| [(40 * at + n) as u8, (91 * n + 13 * at) as u8, (at * n) as u8];
+    let turns: Color = |_, n| [[0; 3], [128, 0, 0], [0, 128, 0], [128, 128, 0], [0, 0, 128], [9, 9, 90]][n as usize];
+    for (what, color) in [("numbered", numbered), ("own", own), ("turns", turns)] {
         let lab = Lab::new();
         images(&lab, 6);
         for (at, count) in [5, 2, 3, 1, 4, 2].into_iter().enumerate() {
-            colours(&lab, &format!("set/masks/{at}.png"), |x, y| match object(x, y, count) {
+            colors(&lab, &format!("set/masks/{at}.png"), |x, y| match object(x, y, count) {
                 0 => [0; 3],
-                n => colour(at as u32, n),
+                n => color(at as u32, n),
             });
         }
         let (talk, _) = init(&lab, &[]);
@@ -134,18 +134,18 @@ fn colours_of_objects_are_told() {
     let lab = Lab::new();
     images(&lab, 8);
     for at in 0..8u32 {
-        let colour = |x: u32, y: u32| {
+        let color = |x: u32, y: u32| {
             let n = at * 40 + x / 4 + 10 * (y / 8);
             [(n % 251) as u8, (n / 251 * 90) as u8, 200]
         };
-        colours(&lab, &format!("set/masks/{at}.png"), colour);
+        colors(&lab, &format!("set/masks/{at}.png"), color);
     }
     lab.refused(&["init", "set"], &["too many for labels", "single objects", "export masks of classes"]);
     // Classes of a table.
     let lab = Lab::new();
     images(&lab, 6);
     for (at, count) in [5, 2, 3, 1, 4, 2].into_iter().enumerate() {
-        colours(&lab, &format!("set/masks/{at}.png"), |x, y| turns(0, object(x, y, count)));
+        colors(&lab, &format!("set/masks/{at}.png"), |x, y| turns(0, object(x, y, count)));
     }
     lab.write("set/class_dict.csv", "name,r,g,b\nbg,0,0,0\na,128,0,0\nb,0,128,0\nc,128,128,0\nd,0,0,128\ne,9,9,90\n");
     assert!(!init(&lab, &[]).0.contains("single objects"));
@@ -182,9 +182,9 @@ fn names_that_are_shifted_or_rare() {
     lab.write("set/masks/classes.txt", "1 car\n2 road\n3 tree\n");
     let (talk, classes) = init(&lab, &["--yes"]);
     assert_eq!(classes[1..], ["1 road", "2 car", "3 tree"]);
-    assert!(talk.contains("`masks/classes.txt` names classes otherwise than `classes.txt`"), "{talk}");
+    assert!(talk.contains("`masks/classes.txt` names the classes differently from `classes.txt`"), "{talk}");
     std::fs::remove_file(lab.path("set/masks/classes.txt")).unwrap();
-    // A rare class that has a name is no slip of the pen.
+    // A rare class that has a name is not a slip of the pen.
     ImageBuffer::from_fn(SIZE.0, SIZE.1, |x, y| Luma([if x < 3 && y < 3 { 4 } else { (x / 10) as u8 }]))
         .save(lab.path("set/masks/2.png"))
         .unwrap();
@@ -255,7 +255,7 @@ fn run_lengths_in_a_table() {
         lab.write("set/sample_submission.csv", "ImageId,ClassId,EncodedPixels\nq.jpg,1,1 1\n");
         let (talk, classes) = init(&lab, &[]);
         assert_eq!(classes, ["0 background", "1 class 1", "2 class 2"]);
-        for say in [order, "submission", "without an outline", "line 6 (`2`)", "beyond the image"] {
+        for say in [order, "submission", "without an outline", "line 6 (`2`)", "outside the image"] {
             assert!(talk.contains(say), "{say}: {talk}");
         }
         let set = Described::by_init(&lab, &["--yes"]);
@@ -265,7 +265,7 @@ fn run_lengths_in_a_table() {
     }
 }
 
-/// Pictures of a series are no masks of each other, and files that come with images are none of them.
+/// Pictures of a series are not masks of each other, and files that come with images are none of them.
 #[test]
 fn few_pictures_are_no_masks() {
     let lab = Lab::new();

@@ -4,7 +4,7 @@ use structtoken::dataset::spec::DatasetSpec;
 use structtoken::dataset::{Dataset, Split};
 
 use crate::cli::{Lab, TINY};
-use crate::data_init::{SIZE, colours, half, mask, picture};
+use crate::data_init::{SIZE, colors, half, mask, picture};
 use crate::init_layouts::paste;
 
 const CPU: [&str; 4] = ["--device", "cpu", "--threads", "1"];
@@ -206,7 +206,7 @@ fn notes_print_commands_that_work() {
     let spec = DatasetSpec::find("cityscapes").unwrap();
     for at in 0..5 {
         picture(&lab, &format!("city/images/{at}.png"));
-        colours(&lab, &format!("city/masks/{at}.png"), |x, y| spec.classes[usize::from(half(x, y))].color.unwrap());
+        colors(&lab, &format!("city/masks/{at}.png"), |x, y| spec.classes[usize::from(half(x, y))].color.unwrap());
     }
     let said = talk_in(&lab, ".", &["init", "city"]);
     paste(&lab, &command(&said, "whose colours the masks have"));
@@ -291,7 +291,7 @@ fn of_a_dataset_only_images_are_labelled() {
     form(&lab, "objects");
     let each: Vec<String> = (0..5).map(|at| format!("id{at}/images/id{at}.png")).collect();
     assert_eq!(predict("set", "p4").0, each);
-    // What is no dataset is as it was: all pictures.
+    // What is not a dataset is as it was: all pictures.
     for at in 0..3 {
         picture(&lab, &format!("plain/{at}.png"));
         picture(&lab, &format!("plain/more/{at}_edit.png"));

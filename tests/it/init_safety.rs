@@ -407,7 +407,7 @@ fn several_at_once_leave_one_whole() {
     assert!(snapshot(lab.dir.path()) == expected);
 }
 
-/// Lists are no objects: an export of two or three tasks is no LabelMe and no COCO.
+/// Lists are not objects: an export of two or three tasks is no LabelMe and no COCO.
 #[test]
 fn lists_of_two_and_three_are_no_other_form() {
     for tasks in 1..=4 {

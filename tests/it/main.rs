@@ -22,6 +22,7 @@ mod compare;
 mod convolutional;
 mod data_check;
 mod data_init;
+mod decoders;
 mod dinov3;
 mod elsewhere;
 mod evaluation;
@@ -29,7 +30,7 @@ mod every_decoder;
 mod finetune;
 mod floats;
 mod golden;
-mod heads;
+
 mod hints;
 mod imports;
 mod init_annotations;

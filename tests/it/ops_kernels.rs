@@ -65,13 +65,13 @@ fn deformable_attention() {
 }
 
 #[test]
-fn group_normalisation() {
+fn group_normalization() {
     let Some(golden) = golden() else { return };
     for case in ["2x2", "6x5"] {
         let name = |what: &str| format!("gn.{case}.{what}");
         let x = leaf::<4>(&golden, &name("x"));
-        let filled = |name, centre: f64, spread: f64| {
-            let values = hashed(name, [64], |u| (centre + spread * (2.0 * u - 1.0)) as f32);
+        let filled = |name, center: f64, spread: f64| {
+            let values = hashed(name, [64], |u| (center + spread * (2.0 * u - 1.0)) as f32);
             Tensor::<1>::from_inner(Tensor::from_data(values, &test_device())).require_grad()
         };
         let mut norm = GroupNorm::new(32, 64, 1e-5, &mut Init::new(1, &test_device().autodiff()));

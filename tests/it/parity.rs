@@ -1,4 +1,4 @@
-//! The same numbers as the published StructToken: activations, logits, gradients, optimiser steps.
+//! The same numbers as the published StructToken: activations, logits, gradients, optimizer steps.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -183,7 +183,10 @@ fn answers_of_every_format_are_the_same_labels() {
     for path in ["out/coco.json", "out/below/c.geojson", "out/a b_stats.json", "out/below/c.npy"] {
         let before = std::fs::read(lab.path(path)).unwrap();
         std::fs::write(lab.path(path), "mine").unwrap();
-        lab.refused(&["predict", &model, "photos", "--out", "out", "--format", all], &[path, "no earlier prediction"]);
+        lab.refused(
+            &["predict", &model, "photos", "--out", "out", "--format", all],
+            &[path, "not written by an earlier prediction"],
+        );
         std::fs::write(lab.path(path), before).unwrap();
     }
     predict(&["--format", all]);
@@ -253,7 +256,7 @@ fn options_that_do_not_fit_a_format_are_refused() {
     assert!(coco.contains("\"a/x.png\"") && coco.contains("\"b/x.png\""));
 }
 
-/// What was predicted before is no image, wherever it lies: the same command works again, and with another place.
+/// What was predicted before is not an image, wherever it lies: the same command works again, and with another place.
 #[test]
 fn earlier_predictions_among_the_inputs_are_left_out() {
     let lab = Lab::new();
@@ -278,7 +281,7 @@ fn earlier_predictions_among_the_inputs_are_left_out() {
     }
     assert!(std::fs::read(lab.path("photos/a.png")).unwrap() == files("photos/first")[0]);
     let only = ["predict", &model, "photos/first", "--out", "third", "--device", "cpu"];
-    lab.refused(&only, &["no images in `photos/first` but earlier predictions (6,", "name the files"]);
+    lab.refused(&only, &["`photos/first` holds no images but earlier predictions (6,", "pass the files"]);
     lab.ok(&["predict", &model, "photos/first/a.png", "--out", "third", "--device", "cpu"]);
     // As are edited ones.
     image::open(lab.path("photos/first/a.png")).unwrap().to_rgb8().save(lab.path("photos/first/a.png")).unwrap();
@@ -308,11 +311,11 @@ fn places_that_cannot_be_written_are_told_before() {
         // A link that leads nowhere is somebody's, and one to a prediction too.
         std::fs::create_dir(lab.path("links")).unwrap();
         std::os::unix::fs::symlink("/nowhere/at/all", lab.path("links/2.png")).unwrap();
-        lab.refused(&predict("links"), &["links/2.png", "no earlier prediction", "--overwrite"]);
+        lab.refused(&predict("links"), &["links/2.png", "not written by an earlier prediction", "--overwrite"]);
         lab.ok(&[&predict("links")[..], &["--overwrite"]].concat());
         std::fs::remove_file(lab.path("links/2.png")).unwrap();
         std::os::unix::fs::symlink("1.png", lab.path("links/2.png")).unwrap();
-        lab.refused(&predict("links"), &["links/2.png", "no earlier prediction"]);
+        lab.refused(&predict("links"), &["links/2.png", "not written by an earlier prediction"]);
     }
     // As for evaluations.
     let shapes = ["--set", "data.dataset=shapes", "--device", "cpu"];

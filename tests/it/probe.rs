@@ -1,4 +1,4 @@
-//! What a model goes by, from the command line.
+//! What a model relies on, from the command line.
 
 use crate::cli::{Lab, TINY};
 
@@ -39,7 +39,7 @@ fn the_same_seed_gives_the_same_bytes_whatever_the_threads() {
     assert_eq!(names(&found["tokens"]["edits"]).last().map(String::as_str), Some("other-seed"));
     assert_eq!(found["verdicts"].as_array().unwrap().len(), 6);
     let page = std::fs::read_to_string(lab.path("page.html")).unwrap();
-    assert!(page.contains("What run goes by") && page.contains("texture-other"));
+    assert!(page.contains("What run relies on") && page.contains("texture-other"));
     let text = probe(&[]);
     assert!(text.contains("texture-other") && text.contains("learned tokens"), "{text}");
 }

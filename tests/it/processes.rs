@@ -83,7 +83,7 @@ fn several_runs_stop_with_their_parent_and_end_in_the_same_bytes() {
         }
         let resumed = lab.run(&["train", "--resume", "--out", &out, "--device", "cpu", "--threads", "1"]);
         let talk = String::from_utf8_lossy(&resumed.stderr);
-        assert!(resumed.status.success() && talk.contains("1 of 2 runs are finished already"), "{out}: {talk}");
+        assert!(resumed.status.success() && talk.contains("1 of 2 runs are already finished"), "{out}: {talk}");
         for file in ["model.safetensors", "scores.json", "../summary.json"] {
             let bytes = |out: &str| std::fs::read(lab.path(out).join(second).join(file)).unwrap();
             assert!(bytes(kind) == bytes(&out), "{out}: {file} differs");
@@ -110,7 +110,7 @@ fn nohup_is_obeyed() {
     assert!(lab.path("run/report.html").exists());
 }
 
-/// Evaluations of so many images that they take minutes: a signal ends them all the same.
+/// Evaluations of so many images that they take minutes: a signal ends them anyway.
 #[cfg(unix)]
 #[test]
 fn evaluations_stop_when_told() {
@@ -292,7 +292,7 @@ fn few_open_files_are_an_error_that_says_so() {
     assert!(refused > 0);
 }
 
-/// Runs the program as a user who may have only so many processes, threads counted.
+/// Runs the program as a user who may have only this many processes, threads counted.
 #[cfg(target_os = "linux")]
 fn with_processes(lab: &Lab, limit: usize, arguments: &[&str]) -> std::io::Result<std::process::Output> {
     // Root may have as many as it likes.

@@ -5,14 +5,14 @@ use std::path::PathBuf;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
-use structtoken::backbone::{AnyBackbone, BackboneConfig, Encoder, VitConfig};
+use structtoken::backbone::{AnyBackbone, BackboneConfig, BackboneInput, VitConfig};
 use structtoken::decoder::{
     AnyDecoder, Decoder as _, DecoderConfig, DecoderLoss, EomtConfig, Mask2FormerConfig, MaskFormerConfig, Output,
     SegLogits, SetLossConfig,
 };
 use structtoken::layers::resize::{Mode, resize_channels_last};
 use structtoken::layers::{ForwardContext, Init, parameters};
-use structtoken::loss::{Criterion, Truth, set_criterion};
+use structtoken::loss::{Criterion, Targets, set_criterion};
 use structtoken::weights::{self, HostTensor, StateDict};
 
 use crate::golden::{Golden, allowed, channels_first, hashed, relative_difference, shared, test_device};
@@ -79,9 +79,9 @@ fn semantic(answer: SegLogits, size: (usize, usize)) -> Vec<f32> {
     channels_first(&SegLogits { maps, votes: answer.votes }.scores().into_data())
 }
 
-fn truth(golden: &Golden, name: &str) -> Truth {
+fn targets(golden: &Golden, name: &str) -> Targets {
     let (shape, ids) = golden.get(name);
-    Truth::new(ids.iter().map(|id| *id as u8).collect(), [shape[0], shape[1], shape[2]])
+    Targets::new(ids.iter().map(|id| *id as u8).collect(), [shape[0], shape[1], shape[2]])
 }
 
 /// Uniform numbers as the reference drew them.
@@ -92,7 +92,7 @@ fn drawn(name: &str, count: usize) -> Vec<f32> {
 /// Losses and assignments of an output; `last` is what the reference calls the last prediction.
 fn check_losses(
     (output, decoder): (Output, DecoderLoss),
-    truth: &Truth,
+    targets: &Targets,
     theirs: &serde_json::Value,
     prefix: &str,
     last: &str,
@@ -106,7 +106,7 @@ fn check_losses(
     for (i, prediction) in predictions.iter().enumerate() {
         let ours = if i + 1 == predictions.len() { "final".to_owned() } else { i.to_string() };
         let name = if ours == "final" { last.to_owned() } else { ours.clone() };
-        for pair in set_criterion::hungarian_match(prediction, truth, &decoder.set, &ours, &mut draw) {
+        for pair in set_criterion::hungarian_match(prediction, targets, &decoder.set, &ours, &mut draw) {
             let (queries, classes): &mut (Vec<usize>, Vec<usize>) =
                 seen.entry(format!("{name}.{}", pair.image)).or_default();
             queries.push(pair.query);
@@ -123,7 +123,7 @@ fn check_losses(
     }
     assert!(seen.is_empty(), "{prefix}: {seen:?}");
 
-    let loss = Criterion { decoder, ..Criterion::default() }.loss(output, truth, &mut draw);
+    let loss = Criterion { decoder, ..Criterion::default() }.loss(output, targets, &mut draw);
     for (part, key) in [("class", "cross_entropy"), ("mask", "mask"), ("dice", "dice")] {
         let weighted = theirs["weighted"].as_object().unwrap().iter();
         let expected: f64 = weighted.filter(|(name, _)| name.contains(key)).map(|(_, v)| v.as_f64().unwrap()).sum();
@@ -205,13 +205,13 @@ fn head<M: Module>(
         let (shape, _) = golden.get(&format!("{tag}.label"));
         let size = (shape[1], shape[2]);
         golden.check(&format!("{tag}.sem"), &semantic(output.clone().seg_logits(), size), FORWARD);
-        let truth = truth(&golden, &format!("{tag}.label"));
-        check_losses((output.clone(), judged.into()), &truth, &json["loss"][tag], tag, "final");
+        let targets = targets(&golden, &format!("{tag}.label"));
+        check_losses((output.clone(), judged.into()), &targets, &json["loss"][tag], tag, "final");
         if tag == "a" {
             let (_, ids) = golden.get("a.label");
             let half = ids.len() / 2;
             let ids = ids.iter().enumerate().map(|(i, id)| if i < half { *id as u8 } else { 255 }).collect();
-            let empty = Truth::new(ids, [2, size.0, size.1]);
+            let empty = Targets::new(ids, [2, size.0, size.1]);
             check_losses((output, judged.into()), &empty, &json["loss"]["a_image1_empty"], "a_image1_empty", "final");
 
             let learning = test_device().autodiff();
@@ -219,7 +219,7 @@ fn head<M: Module>(
             let maps: Vec<Tensor<4>> =
                 features(&golden, tag, &learning).into_iter().map(|map| map.require_grad()).collect();
             let output = forward(&model, maps.clone(), &ForwardContext::eval().traced());
-            let grads = check_losses((output, judged.into()), &truth, &json["loss"]["a"], "a", "final").backward();
+            let grads = check_losses((output, judged.into()), &targets, &json["loss"]["a"], "a", "final").backward();
             let golden = Golden::read(&folder.join(format!("{name}_grads.safetensors")));
             for (map, stride) in maps.iter().zip(STRIDES) {
                 let grad = channels_first(&map.grad(&grads).unwrap().into_data());
@@ -351,7 +351,7 @@ fn eomt(img_size: [usize; 2], init: &mut Init) -> Pair {
 
 fn answer(pair: &Pair, images: Tensor<4>, probabilities: &[f64], context: &ForwardContext) -> Output {
     let AnyDecoder::Eomt(decoder) = &pair.decoder else { unreachable!() };
-    decoder.forward_masked(Encoder { backbone: &pair.backbone, images }, probabilities, context)
+    decoder.forward_masked(BackboneInput { backbone: &pair.backbone, images }, probabilities, context)
 }
 
 #[test]
@@ -368,7 +368,7 @@ fn the_numbers_of_eomt() {
             state.tensors.insert(name.to_owned(), table);
         }
         let golden = Golden::read(&folder.join(format!("eomt_golden_{tag}.safetensors")));
-        let truth = truth(&golden, &format!("{tag}.label"));
+        let targets = targets(&golden, &format!("{tag}.label"));
         for (variant, probabilities) in
             [("p1", [1.0, 1.0]), ("p0", [0.0, 0.0]), ("t0", [0.0, 0.0]), ("th", [0.5, 0.25])]
         {
@@ -417,13 +417,14 @@ fn the_numbers_of_eomt() {
             if theirs.is_null() {
                 continue;
             }
-            check_losses((output, model.decoder.loss()), &truth, theirs, &tag_variant, "2");
+            check_losses((output, model.decoder.loss()), &targets, theirs, &tag_variant, "2");
             if tag == "a" && (variant == "p1" || variant == "t0") {
                 let learning = test_device().autodiff();
                 let model = load(eomt(size, &mut Init::blank(&learning)), &state, "");
                 let images = golden.tensor::<4>("a.input", &learning).require_grad();
                 let output = answer(&model, images.clone(), &probabilities, &ForwardContext::eval().traced());
-                let grads = check_losses((output, model.decoder.loss()), &truth, theirs, &tag_variant, "2").backward();
+                let grads =
+                    check_losses((output, model.decoder.loss()), &targets, theirs, &tag_variant, "2").backward();
                 let golden = Golden::read(&folder.join(format!("eomt_grads_{variant}.safetensors")));
                 let grad = images.grad(&grads).unwrap().into_data().try_to_vec::<f32>().unwrap();
                 golden.check("grad.input", &grad, GRADIENT);

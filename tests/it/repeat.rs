@@ -38,13 +38,13 @@ fn seeds_are_ordinary_runs_and_go_on_where_they_stopped() {
             .replace("--seeds 2", "--folds 2")
             .split(' ')
             .collect::<Vec<_>>(),
-        &["seeds and folds do not mix"],
+        &["holds runs of several seeds, and folds were asked for"],
     );
     // As if the second run had been killed at its end.
     std::fs::remove_file(lab.path("several/seed-1/report.html")).unwrap();
     let output = lab.run(&["train", "--resume", "--out", "several", "--device", "cpu", "--json"]);
     let talk = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success() && talk.contains("1 of 2 runs are finished already"), "{talk}");
+    assert!(output.status.success() && talk.contains("1 of 2 runs are already finished"), "{talk}");
     assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap(), summary);
 }
 

@@ -413,10 +413,10 @@ fn a_run_goes_on_with_its_own_recipe_only() {
             let manifest = lab.path("run/manifest.json");
             let noted = bytes(&manifest);
             std::fs::remove_file(&manifest).unwrap();
-            lab.refused(&resume, &[said, "put the values before the arrows back"]);
+            lab.refused(&resume, &[said, "restore the values on the left of each arrow"]);
             std::fs::write(&manifest, noted).unwrap();
             // The manifest alone tells as much.
-            lab.refused(&resume, &[said, "put the values before the arrows back"]);
+            lab.refused(&resume, &[said, "restore the values on the left of each arrow"]);
             moved(false);
         }
     }
@@ -491,7 +491,7 @@ fn an_evaluation_that_is_made_again_is_logged_once() {
     assert_whole_log(&lab, "run");
 }
 
-/// Runs of so many seeds, each stopped after some evaluations at an iteration drawn at random, go on from there.
+/// Runs of this many seeds, each stopped after some evaluations at an iteration drawn at random, go on from there.
 fn stopped_and_resumed(runs: u64) {
     let lab = Lab::new();
     let recipe = lab.write("tiny.toml", TINY);

@@ -250,7 +250,7 @@ fn runs_of_earlier_versions_are_held_to_what_they_have() {
         (text.replacen("drop_path_rate = 0.1", "drop_path_rate = 0.5", 1), "drop_path_rate: 0.1 -> 0.5"),
     ] {
         std::fs::write(&own, text).unwrap();
-        lab.refused(&resume("cut"), &["is no longer the recipe", say, "put the values before the arrows back"]);
+        lab.refused(&resume("cut"), &["is no longer the recipe", say, "restore the values on the left of each arrow"]);
     }
     std::fs::write(&own, text).unwrap();
     lab.ok(&resume("cut"));

@@ -163,7 +163,7 @@ fn what_cannot_be_built_is_refused() {
     refused(&|c| c.img_size = [0, 8], "img_size");
     refused(&|c| c.drop_path_rate = 1.0, "drop_path_rate");
     refused(&|c| c.drop_path_rate = f64::NAN, "drop_path_rate");
-    refused(&|c| c.out_indices = vec![1, 2], "must fall");
+    refused(&|c| c.out_indices = vec![1, 2], "must be in descending order");
     refused(&|c| c.out_indices = vec![3], "1 to 2");
     refused(&|c| c.out_indices = vec![0], "1 to 2");
 }

@@ -45,7 +45,7 @@ pub(crate) struct Arguments {
     /// Time the loading of training images instead (read, decode, augment, batch), with `data.workers` threads
     #[arg(long, requires = "recipe", conflicts_with = "train")]
     data: bool,
-    /// Side of a sliding window, which moves by two thirds of it
+    /// Side of a sliding window; the stride is two thirds of it
     #[arg(long, value_name = "PIXELS", conflicts_with_all = ["train", "recipe"])]
     window: Option<usize>,
     /// Precision of matrix products on the CPU

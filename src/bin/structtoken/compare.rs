@@ -10,8 +10,8 @@ use structtoken::decoder::DecoderConfig;
 use structtoken::error::{Error, Result};
 use structtoken::sweep::compare;
 use structtoken::sweep::compare::run;
-use structtoken::sweep::compare::run::{Ended, Place};
-use structtoken::sweep::compare::{Budget, PLAN, Plan, Shard};
+use structtoken::sweep::compare::run::{Ended, RunContext};
+use structtoken::sweep::compare::{Budget, ComparePlan, PLAN, Shard};
 use structtoken::text::word;
 use structtoken::{device, files};
 
@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
     /// Number of seeds per decoder, counted up from the recipe's [default: 3]
     #[arg(long, value_name = "N", requires = "recipe")]
     seeds: Option<u64>,
-    /// Training time per run, for instance 90s, 20m or 1h30m; evaluations come on top
+    /// Training time per run, for instance 90s, 20m or 1h30m; evaluations are not included
     #[arg(long, value_name = "TIME", requires = "recipe", conflicts_with = "iterations")]
     budget: Option<String>,
     /// Iterations per run [default: the recipe's]
@@ -126,7 +126,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
 }
 
 /// The folder and what is to be done in it.
-fn plan(arguments: &Arguments) -> Result<(PathBuf, Plan)> {
+fn plan(arguments: &Arguments) -> Result<(PathBuf, ComparePlan)> {
     let own = || default_folder(arguments.recipe.as_deref()?, Path::new("runs/compare"));
     let dir = arguments.out.clone().or_else(own);
     let dir = dir.ok_or_else(|| {
@@ -135,7 +135,7 @@ fn plan(arguments: &Arguments) -> Result<(PathBuf, Plan)> {
         )
     })?;
     let Some(recipe) = &arguments.recipe else {
-        let found = Plan::read(&dir)?;
+        let found = ComparePlan::read(&dir)?;
         let missing = || {
             Error::new(format!("`{}` holds no comparison: there is no `{PLAN}`", dir.display()))
                 .with_hint("give a recipe to start one, or the right folder with --out")
@@ -153,16 +153,16 @@ fn plan(arguments: &Arguments) -> Result<(PathBuf, Plan)> {
         named => named.to_vec(),
     };
     let (seeds, evaluations) = (arguments.seeds.unwrap_or(3), arguments.evaluations.unwrap_or(5));
-    Ok((dir, Plan::new(config, &decoders, &arguments.with, seeds, budget, evaluations)?))
+    Ok((dir, ComparePlan::new(config, &decoders, &arguments.with, seeds, budget, evaluations)?))
 }
 
 /// The one plan of all folders.
-fn collected_plan(folders: &[PathBuf]) -> Result<Plan> {
-    let mut plan: Option<(Plan, &PathBuf)> = None;
+fn collected_plan(folders: &[PathBuf]) -> Result<ComparePlan> {
+    let mut plan: Option<(ComparePlan, &PathBuf)> = None;
     for folder in folders {
-        let found = Plan::read(folder)?.ok_or_else(|| {
+        let found = ComparePlan::read(folder)?.ok_or_else(|| {
             Error::new(format!("`{}` holds no comparison: there is no `{PLAN}`", folder.display()))
-                .with_hint("name the folders that `structtoken compare` wrote, not those of single runs")
+                .with_hint("pass the folders that `structtoken compare` wrote, not those of single runs")
         })?;
         match &plan {
             Some((first, of)) => first.agree(&found, of).map_err(|error| {
@@ -174,7 +174,7 @@ fn collected_plan(folders: &[PathBuf]) -> Result<Plan> {
     plan.map(|(plan, _)| plan).ok_or_else(|| Error::new("there is no folder to collect from"))
 }
 
-/// Which runs are ours: as told, or as the array job says that this is a task of.
+/// Which runs are ours: as passed, or as the array job says that this is a task of.
 fn shard(arguments: &Arguments) -> Result<Shard> {
     if let Some(shard) = arguments.shard {
         talk!("shard {shard}");
@@ -183,10 +183,8 @@ fn shard(arguments: &Arguments) -> Result<Shard> {
     let number = |name: &str| -> Result<Option<u64>> {
         let Some(text) = std::env::var(name).ok().filter(|text| !text.is_empty()) else { return Ok(None) };
         text.parse().map(Some).map_err(|_| {
-            Error::new(format!("{name} is `{text}`, which is not a number")).with_hint(
-                "give the shard explicitly: `--shard \
-                                                                                   1/4`",
-            )
+            Error::new(format!("{name} is `{text}`, which is not a number"))
+                .with_hint("pass the shard explicitly: `--shard 1/4`")
         })
     };
     let counted = |index: u64, count: Option<u64>, source: &str| {
@@ -214,7 +212,7 @@ fn shard(arguments: &Arguments) -> Result<Shard> {
 }
 
 /// Writes the tables from what is there, and prints the result.
-fn publish(arguments: &Arguments, plan: &Plan, folders: &[PathBuf], out: &Path) -> Result<()> {
+fn publish(arguments: &Arguments, plan: &ComparePlan, folders: &[PathBuf], out: &Path) -> Result<()> {
     let comparison = compare::publish(plan, folders, out)?;
     for note in &comparison.notes {
         talk!("{note}");
@@ -228,19 +226,20 @@ fn publish(arguments: &Arguments, plan: &Plan, folders: &[PathBuf], out: &Path) 
 /// One run, in the process that was started for it.
 fn child(arguments: &Arguments, name: &str) -> Result<End> {
     let dir = arguments.out.as_deref().ok_or_else(|| Error::new("--child needs --out"))?;
-    let plan = Plan::read(dir)?.ok_or_else(|| Error::new(format!("there is no `{PLAN}` in `{}`", dir.display())))?;
+    let plan =
+        ComparePlan::read(dir)?.ok_or_else(|| Error::new(format!("there is no `{PLAN}` in `{}`", dir.display())))?;
     let run = plan.run(name)?;
     let (device, device_name) = device::open(&arguments.computing.device)?;
     let machine = format!("{device_name}, {} threads{}", rayon::current_num_threads(), processor());
     let mut console = arguments.among.console(Console::new(false)?)?;
-    let place = Place { dir, device: &device, device_name: &machine, command: &command_line() };
+    let place = RunContext { dir, device: &device, device_name: &machine, command: &command_line() };
     match run::train_and_evaluate(&plan, &run, &place, &mut console)? {
         Ended::Finished => Ok(End::Done),
         Ended::Interrupted => Ok(End::Interrupted),
     }
 }
 
-/// The processor's name, where the system tells: times of different ones do not compare.
+/// The processor's name, where the system reports it: times of different ones do not compare.
 fn processor() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name =

@@ -33,14 +33,14 @@ pub(crate) struct Console {
     abandoned: Arc<AtomicBool>,
     json: bool,
     /// What the evaluation going on counts, and the counts of the best so far.
-    tallies: Option<(Option<EvalAccumulator>, Option<EvalAccumulator>)>,
+    evaluations: Option<(Option<EvalAccumulator>, Option<EvalAccumulator>)>,
 }
 
 impl Console {
     /// A console that takes over Ctrl-C: the run saves and stops.
     pub(crate) fn new(json: bool) -> Result<Self> {
         let interrupted =
-            listen(|| talk!("\nsaving after this iteration or image; press Ctrl-C again to stop at once"))?;
+            on_interrupt(|| talk!("\nsaving after this iteration or image; press Ctrl-C again to stop at once"))?;
         let bar = stderr().is_terminal().then(|| {
             let bars = MultiProgress::new();
             (bars.add(bar("{msg}\n{wide_bar} {pos}/{len}")), bars)
@@ -57,7 +57,7 @@ impl Console {
             place: None,
             abandoned: Arc::default(),
             json,
-            tallies: None,
+            evaluations: None,
         })
     }
 
@@ -70,7 +70,7 @@ impl Console {
             let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
             flag.store(true, Ordering::SeqCst);
         };
-        match std::thread::Builder::new().name("leash".to_owned()).spawn(watch) {
+        match std::thread::Builder::new().name("stop-pipe".to_owned()).spawn(watch) {
             Ok(_) => Ok(self),
             Err(error) => Err(no_thread("watches the parent", error)),
         }
@@ -83,14 +83,14 @@ impl Console {
     }
 
     /// Counts what evaluations see, for the page of the run.
-    pub(crate) fn tallying(mut self) -> Self {
-        self.tallies = Some((None, None));
+    pub(crate) fn keep_evaluations(mut self) -> Self {
+        self.evaluations = Some((None, None));
         self
     }
 
     /// What the evaluation with these scores found; none if it was the work of an earlier process.
     pub(crate) fn found(&self, scores: &Scores) -> Option<Evaluation> {
-        let (_, best) = self.tallies.as_ref()?;
+        let (_, best) = self.evaluations.as_ref()?;
         let names: Vec<String> = scores.classes.iter().map(|class| class.name.clone()).collect();
         best.as_ref()
             .map(|accumulate| accumulate.evaluation(&names))
@@ -98,7 +98,7 @@ impl Console {
     }
 
     /// By a signal, or by the process that started this one.
-    fn is_told_to_stop(&self) -> bool {
+    fn is_interrupted(&self) -> bool {
         self.interrupted.load(Ordering::SeqCst) || self.abandoned.load(Ordering::SeqCst)
     }
 
@@ -113,7 +113,7 @@ impl Console {
 impl Observer for Console {
     fn restarted(&mut self) {
         self.dashboard = Dashboard::default();
-        self.tallies = self.tallies.take().map(|_| (None, None));
+        self.evaluations = self.evaluations.take().map(|_| (None, None));
     }
 
     fn note(&mut self, message: &str) {
@@ -162,7 +162,7 @@ impl Observer for Console {
     }
 
     fn evaluating(&mut self, image: &Evaluated, all: usize) -> Stop {
-        if let Some((accumulate, _)) = &mut self.tallies {
+        if let Some((accumulate, _)) = &mut self.evaluations {
             let blank = || EvalAccumulator::new(image.confusion.classes(), EvalOptions::default());
             let fresh = accumulate.take().filter(|_| image.done > 1);
             accumulate.insert(fresh.unwrap_or_else(blank)).add(image.done - 1, image);
@@ -177,7 +177,7 @@ impl Observer for Console {
                 self.evaluating = None;
             }
         }
-        if self.is_told_to_stop() { Stop::Save } else { Stop::No }
+        if self.is_interrupted() { Stop::Save } else { Stop::No }
     }
 
     fn evaluated(&mut self, iteration: u64, scores: &Scores) {
@@ -185,7 +185,7 @@ impl Observer for Console {
         if let Some((bar, _)) = &self.bar {
             bar.set_message(self.dashboard.text(&self.head));
         }
-        if let Some((accumulate, best)) = &mut self.tallies {
+        if let Some((accumulate, best)) = &mut self.evaluations {
             let names: Vec<String> = scores.classes.iter().map(|class| class.name.clone()).collect();
             let reached = best.as_ref().and_then(|best| best.scores(&names).miou);
             if scores.miou >= reached {
@@ -206,7 +206,7 @@ impl Observer for Console {
     }
 
     fn stop(&mut self, iteration: u64) -> Stop {
-        if self.is_told_to_stop() || self.stop_after.is_some_and(|stop| iteration >= stop) {
+        if self.is_interrupted() || self.stop_after.is_some_and(|stop| iteration >= stop) {
             Stop::Save
         } else {
             Stop::No
@@ -216,9 +216,9 @@ impl Observer for Console {
 
 /// Takes over Ctrl-C: the work is broken off after this `piece` of it. Once all of it is `done` the process ends at once:
 /// whatever it writes is then there as a whole or not at all.
-pub(crate) fn listen_until(piece: &'static str, done: &Arc<AtomicBool>) -> Result<Arc<AtomicBool>> {
+pub(crate) fn on_interrupt_until(piece: &'static str, done: &Arc<AtomicBool>) -> Result<Arc<AtomicBool>> {
     let done = Arc::clone(done);
-    listen(move || match done.load(Ordering::SeqCst) {
+    on_interrupt(move || match done.load(Ordering::SeqCst) {
         true => std::process::exit(130),
         false => talk!("\nstopping after this {piece}; press Ctrl-C again to stop at once"),
     })
@@ -226,7 +226,7 @@ pub(crate) fn listen_until(piece: &'static str, done: &Arc<AtomicBool>) -> Resul
 
 /// Takes over Ctrl-C, SIGTERM and SIGHUP: the first time `first` is called and the answer becomes true, the second time the
 /// process ends at once.
-pub(crate) fn listen(first: impl Fn() + Send + 'static) -> Result<Arc<AtomicBool>> {
+pub(crate) fn on_interrupt(first: impl Fn() + Send + 'static) -> Result<Arc<AtomicBool>> {
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&interrupted);
     let handle = move || {
@@ -257,22 +257,22 @@ fn no_thread(what: &str, error: io::Error) -> Error {
         .with_hint("allow more processes (`ulimit -u`), or start fewer threads with --threads 1")
 }
 
-/// Progress through files: a bar, or a line every ten seconds where stderr is no terminal.
-pub(crate) struct Steps {
+/// Progress through files: a bar, or a line every ten seconds where stderr is not a terminal.
+pub(crate) struct StepProgress {
     what: &'static str,
     bar: Option<ProgressBar>,
     started: Instant,
     last_line: Mutex<Instant>,
 }
 
-impl Steps {
+impl StepProgress {
     /// Progress of something that is done to files, called by its verb.
     pub(crate) fn new(what: &'static str) -> Self {
         let bar = stderr().is_terminal().then(|| bar("{msg} {wide_bar} {pos}/{len}  {eta} left").with_message(what));
         Self { what, bar, started: Instant::now(), last_line: Mutex::new(Instant::now()) }
     }
 
-    /// So many of so many are done.
+    /// `done` of `all` are finished.
     pub(crate) fn show(&self, done: usize, all: usize) {
         if let Some(bar) = &self.bar {
             bar.set_length(all as u64);
@@ -300,29 +300,29 @@ pub(crate) fn emit(value: &serde_json::Value) {
     print(&value.to_string());
 }
 
-/// Text on stdout. A reader that has gone away wants no more; any other failure is kept for [`settled`], so that the work is
+/// Text on stdout. A reader that has gone away wants no more; any other failure is kept for [`finish_output`], so that the work is
 /// done all the same.
 pub(crate) fn print(text: &str) {
-    told(writeln!(stdout().lock(), "{text}"));
+    note_write_error(writeln!(stdout().lock(), "{text}"));
 }
 
 /// The first failure to write to stdout.
-static UNTOLD: Mutex<Option<io::Error>> = Mutex::new(None);
+static WRITE_ERROR: Mutex<Option<io::Error>> = Mutex::new(None);
 
 /// Keeps a failure to write to stdout, unless its reader has gone away.
-pub(crate) fn told(outcome: io::Result<()>) {
+pub(crate) fn note_write_error(outcome: io::Result<()>) {
     if let Err(error) = outcome
         && error.kind() != io::ErrorKind::BrokenPipe
     {
-        UNTOLD.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        WRITE_ERROR.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
     }
 }
 
 /// How a command ended, when all that it printed is out: a failure to print is one of the command.
-pub(crate) fn settled(end: Result<End>) -> Result<End> {
-    told(stdout().flush());
-    let untold = UNTOLD.lock().unwrap_or_else(PoisonError::into_inner).take();
-    match (end, untold) {
+pub(crate) fn finish_output(end: Result<End>) -> Result<End> {
+    note_write_error(stdout().flush());
+    let write_error = WRITE_ERROR.lock().unwrap_or_else(PoisonError::into_inner).take();
+    match (end, write_error) {
         (Ok(_), Some(error)) => Err(Error::new("cannot write to the standard output")
             .with_source(error)
             .with_hint("the printed text is incomplete: make room where it goes, or send it elsewhere; files were written as usual")),
@@ -330,7 +330,7 @@ pub(crate) fn settled(end: Result<End>) -> Result<End> {
     }
 }
 
-/// A progress bar on stderr; invisible when that is no terminal.
+/// A progress bar on stderr; invisible when that is not a terminal.
 pub(crate) fn bar(template: &str) -> ProgressBar {
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(0).with_style(style)

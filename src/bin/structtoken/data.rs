@@ -9,7 +9,7 @@ use structtoken::error::{Error, Result};
 use structtoken::tools::{check, init};
 
 use crate::End;
-use crate::console::{Steps, emit, print};
+use crate::console::{StepProgress, emit, print};
 
 /// Describe a folder as a dataset, or report what is wrong with one
 #[derive(Args)]
@@ -51,7 +51,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         Command::Init(arguments) => return crate::init::run(arguments),
         Command::Check(arguments) => arguments,
     };
-    let steps = Steps::new("reading");
+    let steps = StepProgress::new("reading");
     let progress = |done, all| steps.show(done, all);
     let set = &arguments.set;
     let own = set.join(init::FILE);

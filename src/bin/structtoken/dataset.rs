@@ -8,12 +8,12 @@ use structtoken::error::{Error, Result};
 use structtoken::files::{self, Scratch};
 use structtoken::text::{utf8, word};
 use structtoken::tools::init;
-use structtoken::tools::init::{Options, Purpose};
+use structtoken::tools::init::{InitOptions, Purpose};
 
-use crate::console::Steps;
+use crate::console::StepProgress;
 
 /// What a path names.
-pub(crate) enum Named {
+pub(crate) enum DatasetArgument {
     /// A built-in name, or the path of a TOML.
     Described(String),
     /// A folder that nothing describes yet.
@@ -21,17 +21,17 @@ pub(crate) enum Named {
 }
 
 /// The dataset that `path` names; none if it is something else, for instance a recipe.
-pub(crate) fn named(path: &Path) -> Result<Option<Named>> {
+pub(crate) fn named(path: &Path) -> Result<Option<DatasetArgument>> {
     let name = path.to_string_lossy();
     // As everywhere: a name that is built in means that; `./camvid` is a folder.
     if description::BUILT_IN.iter().any(|(known, _)| *known == name) || name == shapes::NAME {
-        return Ok(Some(Named::Described(name.into_owned())));
+        return Ok(Some(DatasetArgument::Described(name.into_owned())));
     }
     if path.is_dir() {
         let toml = path.join(init::FILE);
         return Ok(Some(match toml.exists() {
-            true => Named::Described(utf8(&toml)?.to_owned()),
-            false => Named::Folder(path.to_owned()),
+            true => DatasetArgument::Described(utf8(&toml)?.to_owned()),
+            false => DatasetArgument::Folder(path.to_owned()),
         }));
     }
     if !path.exists() {
@@ -39,14 +39,14 @@ pub(crate) fn named(path: &Path) -> Result<Option<Named>> {
     }
     let text = files::read_text(path, files::RECIPE).map_err(|error| Error::file("read", path, error))?;
     let describes = toml::from_str(&text).is_ok_and(|table: toml::Table| table.contains_key("classes"));
-    if describes { Ok(Some(Named::Described(utf8(path)?.to_owned()))) } else { Ok(None) }
+    if describes { Ok(Some(DatasetArgument::Described(utf8(path)?.to_owned()))) } else { Ok(None) }
 }
 
 /// Describes `folder` as `structtoken data init` does, in `toml`; says what it is, and what the person should know.
 /// `splits`: that includes how images were divided.
-pub(crate) fn describe(folder: &Path, toml: &Path, purpose: Purpose, splits: bool) -> Result<init::Plan> {
-    let steps = Steps::new("looking at files");
-    let options = Options { purpose, ..Options::default() };
+pub(crate) fn describe(folder: &Path, toml: &Path, purpose: Purpose, splits: bool) -> Result<init::DatasetPlan> {
+    let steps = StepProgress::new("looking at files");
+    let options = InitOptions { purpose, ..InitOptions::default() };
     let found = init::detect_format(folder, toml, &options, &|done, all| steps.show(done, all))?;
     init::write(&found, false, &|done, all| steps.show(done, all))?;
     steps.clear();
@@ -74,14 +74,14 @@ impl Opened {
     /// It names none, or a folder that cannot be described.
     pub(crate) fn new(path: &Path, splits: bool) -> Result<Self> {
         match named(path)? {
-            Some(Named::Folder(folder)) => {
+            Some(DatasetArgument::Folder(folder)) => {
                 let scratch = Scratch::new(&std::env::temp_dir(), "dataset")?;
                 let toml = scratch.path().join(init::FILE);
                 let found = describe(&folder, &toml, Purpose::Moment, splits)?;
                 let has_val = found.spec.val.is_some() && found.halved.is_none();
                 Ok(Self { name: utf8(&toml)?.to_owned(), has_val, scratch: Some(scratch) })
             }
-            Some(Named::Described(name)) => {
+            Some(DatasetArgument::Described(name)) => {
                 let has_val = name == shapes::NAME || DatasetSpec::find(&name)?.val.is_some();
                 Ok(Self { name, has_val, scratch: None })
             }
@@ -102,8 +102,8 @@ impl Opened {
         if !self.is_temporary() || !classes.iter().all(plain) {
             return None;
         }
-        let options = Options { names: classes.to_vec(), ..Options::default() };
-        let steps = Steps::new("looking at files");
+        let options = InitOptions { names: classes.to_vec(), ..InitOptions::default() };
+        let steps = StepProgress::new("looking at files");
         let found = init::detect_format(folder, toml, &options, &|done, all| steps.show(done, all));
         steps.clear();
         let fits = found.is_ok_and(|found| found.spec.classes.iter().all(|class| classes.contains(&class.name)));

@@ -39,7 +39,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     make_room(&run)?;
     let started = Instant::now();
     let asked = config.train.iterations;
-    // A run that is cut off while its rate is still high shows less than one that is rescheduled to end there.
+    // A run that is cut off while its learning rate is still high shows less than one that is rescheduled to end there.
     if config.train.schedule.reschedules.is_empty() {
         config.train.max_time.get_or_insert(train::Time(budget));
     }
@@ -51,7 +51,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         clock(budget),
         run.display()
     );
-    let mut console = Console::new(false)?.tallying();
+    let mut console = Console::new(false)?.keep_evaluations();
     let command = command_line();
     let mut options = run::RunOptions::new(&run, &device);
     (options.device_name, options.command) = (&device_name, &command);
@@ -75,7 +75,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         (format!("{program} inspect {model}"), "see what the network is made of"),
         (
             format!("{program} train DIR --budget 5m"),
-            "train on images of your own: DIR is a folder with them and their masks, and docs/data.md shows how they may lie there",
+            "train on images of your own: DIR is a folder with them and their masks, and docs/data.md shows how they may be \
+             arranged",
         ),
     ];
     let about = About {

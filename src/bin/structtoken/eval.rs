@@ -9,10 +9,10 @@ use std::time::Instant;
 
 use clap::{Args, Subcommand, ValueEnum};
 use structtoken::config::Config;
-use structtoken::dataset::{Classes, Dataset, Joined, Matched, Split};
+use structtoken::dataset::{Classes, Dataset, JoinedSplits, Matched, Split};
 use structtoken::error::{Error, Result};
 use structtoken::eval::EvalOptions;
-use structtoken::eval::merge::{Identity, Part, merge};
+use structtoken::eval::merge::{Identity, ShardFile, merge};
 use structtoken::eval::summary::Evaluation;
 use structtoken::infer::{Inference, memory};
 use structtoken::layers::parameters::visit;
@@ -23,7 +23,7 @@ use structtoken::shard::Shard;
 use structtoken::text::word;
 use structtoken::{device, eval, files, report, weights};
 
-use crate::console::{bar, listen_until, print};
+use crate::console::{bar, on_interrupt_until, print};
 use crate::dataset::Opened;
 use crate::train::command_line;
 use crate::{Computing, End};
@@ -35,11 +35,11 @@ pub(crate) struct Arguments {
     #[command(subcommand)]
     action: Option<Action>,
     #[command(flatten)]
-    source: Source,
-    /// List N regions whose truth may be wrong: the model is sure of another class; not with --labels-only
+    source: ModelSource,
+    /// List N regions whose truth may be wrong: the model confidently predicts another class; not with --labels-only
     #[arg(long, alias = "suspects", value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=10_000))]
     label_issues: u16,
-    /// Leave calibration out, which needs the probabilities of the labels; not with --label-issues, which needs them too
+    /// Skip calibration, which needs probabilities; not with --label-issues
     #[arg(long, conflicts_with = "label_issues")]
     labels_only: bool,
     /// Evaluate every N-th image, starting at the I-th, and write the counts to --out for `eval merge`
@@ -53,7 +53,7 @@ pub(crate) struct Arguments {
 
 /// A model, and the images it is looked at with.
 #[derive(Args)]
-pub(crate) struct Source {
+pub(crate) struct ModelSource {
     /// Model file, or a recipe together with --weights
     #[arg(required = true)]
     pub(crate) model: Option<PathBuf>,
@@ -121,10 +121,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let Some(path) = &arguments.source.model else { unreachable!("the model is required") };
     arguments.output.check(std::slice::from_ref(path))?;
     let (device, name) = device::open(&arguments.computing.device)?;
-    let work = Work::open(path, &arguments.source, &device)?;
+    let work = EvalWork::open(path, &arguments.source, &device)?;
     let of = work.name();
     // A folder is described for as long as it is read.
-    let Work { model, config, dataset, split, weights, opened: _opened, .. } = work;
+    let EvalWork { model, config, dataset, split, weights, opened: _opened, .. } = work;
     let ask = EvalOptions { confidence: !arguments.labels_only, label_issues: arguments.label_issues.into() };
     let indices: Vec<usize> = match arguments.shard {
         Some(shard) => shard.range(dataset.len()).collect(),
@@ -133,7 +133,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let (preprocess, settings) = (&config.data.preprocess, &config.eval);
     let inference = Inference { network: &model, preprocess, config: settings, device: &device };
     let counted = Arc::new(AtomicBool::new(false));
-    let interrupted = listen_until("image", &counted)?;
+    let interrupted = on_interrupt_until("image", &counted)?;
     talk!("evaluating {} images of {of} on {name}", indices.len());
     let estimated = estimate(&model, &config, dataset.as_ref())?;
     let (progress, started) = (bar("{wide_bar} {pos}/{len}  {eta} left"), Instant::now());
@@ -158,7 +158,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     if let (Some(shard), Some(out)) = (arguments.shard, &arguments.output.out) {
         let settings = serde_json::json!({"preprocess": preprocess, "eval": settings, "model": config.model});
         let identity = Identity::new(&weights, dataset.as_ref(), &split, settings, ask)?;
-        Part::new(shard, identity, accumulate).write(out)?;
+        ShardFile::new(shard, identity, accumulate).write(out)?;
         talk!("wrote shard {shard} to `{}`; merge all shards with `eval merge`", out.display());
         return Ok(End::Done);
     }
@@ -189,10 +189,11 @@ fn estimate(model: &Model, config: &Config, dataset: &dyn Dataset) -> Result<Opt
     visit(model, |parameter, _| parameters += parameter.shape.iter().product::<usize>());
     let (largest, image) = memory::largest(dataset, LOOKS)?;
     let (classes, threads) = (dataset.classes().len(), rayon::current_num_threads());
-    let plan = memory::Plan { model: &config.model, classes, parameters, settings: &config.eval, image, threads };
+    let memory =
+        memory::MemoryModel { model: &config.model, classes, parameters, settings: &config.eval, image, threads };
     let named = |error| Error::new(format!("cannot evaluate on `{}`", dataset.name(largest))).with_source(error);
-    plan.ensure(4 * parameters).map_err(named)?;
-    let found = plan.forecast();
+    memory.ensure(4 * parameters).map_err(named)?;
+    let found = memory.estimate();
     if found.is_small() {
         talk!("memory: estimated below 100 MB for images of {} x {}, however many", image.1, image.0);
         return Ok(None);
@@ -200,7 +201,7 @@ fn estimate(model: &Model, config: &Config, dataset: &dyn Dataset) -> Result<Opt
     let mb = |bytes: usize| bytes as f64 / 1e6;
     talk!(
         "memory: {} {:.0} MB for images of {} x {}, whatever their number: {:.0} weights, {:.0} network, {:.0} windows, {:.0} images, {:.0} program",
-        if plan.is_upper_bound() { "at most about" } else { "about" },
+        if memory.is_upper_bound() { "at most about" } else { "about" },
         mb(found.total()),
         image.1,
         image.0,
@@ -217,7 +218,7 @@ fn estimate(model: &Model, config: &Config, dataset: &dyn Dataset) -> Result<Opt
 const LOOKS: usize = 8;
 
 fn merge_shards(shards: &[PathBuf], output: &Output) -> Result<End> {
-    let parts = shards.iter().map(|path| Ok((path.clone(), Part::read(path)?))).collect::<Result<Vec<_>>>()?;
+    let parts = shards.iter().map(|path| Ok((path.clone(), ShardFile::read(path)?))).collect::<Result<Vec<_>>>()?;
     let (identity, accumulate) = merge(parts)?;
     let found = accumulate.evaluation(&identity.classes.names);
     tell(&found, output)?;
@@ -288,7 +289,7 @@ fn write_page(
 }
 
 /// What is evaluated.
-pub(crate) struct Work {
+pub(crate) struct EvalWork {
     pub(crate) model: Model,
     pub(crate) config: Config,
     pub(crate) dataset: Arc<dyn Dataset>,
@@ -305,7 +306,7 @@ pub(crate) struct Work {
 /// All splits at once.
 const ALL: &str = "all";
 
-impl Work {
+impl EvalWork {
     /// Which images they are, in words.
     pub(crate) fn name(&self) -> String {
         let title = &self.title;
@@ -318,7 +319,7 @@ impl Work {
         }
     }
 
-    pub(crate) fn open(path: &Path, arguments: &Source, device: &burn::tensor::Device) -> Result<Self> {
+    pub(crate) fn open(path: &Path, arguments: &ModelSource, device: &burn::tensor::Device) -> Result<Self> {
         if path.extension().is_some_and(|ending| ending == "toml") {
             let config = Config::read(path, &arguments.changes)?;
             let Some(weights) = arguments.weights.clone() else {
@@ -343,7 +344,13 @@ impl Work {
     }
 
     /// With the dataset of the recipe, or the one of `--data`.
-    fn on(model: Model, mut config: Config, classes: &Classes, weights: PathBuf, arguments: &Source) -> Result<Self> {
+    fn on(
+        model: Model,
+        mut config: Config,
+        classes: &Classes,
+        weights: PathBuf,
+        arguments: &ModelSource,
+    ) -> Result<Self> {
         let title = arguments.data.as_ref().map_or(config.data.dataset.clone(), |path| path.display().to_string());
         let opened = {
             let splits = arguments.split.is_some_and(|split| !matches!(split, SplitName::All));
@@ -377,8 +384,7 @@ impl Work {
                     .map_err(|error| error.with_hint(renaming(folder, classes, opened)))?;
                 if !absent.is_empty() {
                     talk!(
-                        "note: `{title}` has no class {}: each has an IoU of 0 in the mean if it is predicted all the \
-                         same",
+                        "note: `{title}` has no class {}: each has an IoU of 0 in the mean if it is predicted anyway",
                         absent.join(", ")
                     );
                 }
@@ -391,7 +397,7 @@ impl Work {
                     classes.names.join(", "),
                     dataset.classes().names.join(", ")
                 ))
-                .with_hint("classes are matched by name where the dataset is given by --data"));
+                .with_hint("pass the dataset with --data, which matches classes by name"));
             }
             None => dataset,
         };
@@ -403,14 +409,14 @@ impl Work {
 fn all(config: &Config) -> Result<Arc<dyn Dataset>> {
     let has = config.data.splits()?;
     let parts = has.into_iter().map(|split| Ok((split, config.data.open(split)?))).collect::<Result<_>>()?;
-    Ok(Arc::new(Joined::new(parts)?))
+    Ok(Arc::new(JoinedSplits::new(parts)?))
 }
 
 /// How the classes of a dataset become those of a model.
 fn renaming(dataset: &Path, classes: &Classes, opened: &Opened) -> String {
     const IGNORE: &str = "move the values of classes that the model does not know into `ignore`";
     if !opened.is_temporary() {
-        return format!("rename classes in a copy of `{}` beside it, or {IGNORE} there", opened.name);
+        return format!("rename classes in a copy of `{}` next to it, or {IGNORE} there", opened.name);
     }
     let free = |toml: &PathBuf| ["", "-masks", "-train.txt", "-val.txt"].iter().all(|end| !beside(toml, end).exists());
     let mut names =

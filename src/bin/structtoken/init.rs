@@ -8,10 +8,10 @@ use structtoken::dataset::spec::DatasetSpec;
 use structtoken::error::Result;
 use structtoken::text::word;
 use structtoken::tools::init;
-use structtoken::tools::init::{Options, Purpose, TextEncoding};
+use structtoken::tools::init::{InitOptions, Purpose, TextEncoding};
 
 use crate::End;
-use crate::console::{Steps, print};
+use crate::console::{StepProgress, print};
 
 const EXAMPLES: &str = "Examples:
   structtoken data init streets/                          writes streets/dataset.toml
@@ -20,10 +20,10 @@ const EXAMPLES: &str = "Examples:
 
 /// Look at a folder and write the TOML that describes it as a dataset
 ///
-/// It knows folders of images and masks with common names, one or several masks per image, Pascal VOC, Cityscapes,
-/// ADE20K, KITTI, LoveDA and Mapillary, exports of CVAT and Label Studio, and the outlines of YOLO, COCO, LabelMe,
-/// Supervisely and VIA, and run lengths in tables, which it draws as masks next to the TOML. If there is no validation split, it makes one from
-/// the names of the images.
+/// It reads folders of images and masks with common names, one or several masks per image; Pascal VOC, Cityscapes, ADE20K,
+/// KITTI, LoveDA and Mapillary; exports of CVAT and Label Studio; outlines of YOLO, COCO, LabelMe, Supervisely and VIA; and
+/// run lengths in tables. Outlines and run lengths are drawn as masks next to the TOML. If there is no validation split, it
+/// makes one from the names of the images.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
@@ -94,7 +94,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         let value = |one: &Void| if let Void::Value(value) = one { Some(*value) } else { None };
         void.iter().filter_map(value).collect()
     };
-    let options = Options {
+    let options = InitOptions {
         images: arguments.images,
         masks: arguments.masks,
         names: arguments.names,
@@ -109,7 +109,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
             Text::Latin1 => TextEncoding::Latin1,
         }),
     };
-    let steps = Steps::new("reading masks");
+    let steps = StepProgress::new("reading masks");
     let plan = init::detect_format(&arguments.dir, &out, &options, &|done, all| steps.show(done, all))?;
     steps.clear();
     let counts: Vec<String> = plan.counts.iter().map(|(split, count)| format!("{count} {split}")).collect();
@@ -120,7 +120,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     for note in plan.notes.iter().chain(&plan.halved) {
         talk!("note: {note}");
     }
-    let steps = Steps::new("drawing masks");
+    let steps = StepProgress::new("drawing masks");
     let written = init::write(&plan, arguments.yes, &|done, all| steps.show(done, all))?;
     steps.clear();
     if plan.drawn() > 0 {

@@ -41,12 +41,12 @@ fn recipe(arguments: &Arguments) -> Result<End> {
     let classes = match arguments.classes {
         Some(classes) if !(1..=255).contains(&classes) => {
             return Err(Error::new(format!("--classes {classes} is not between 1 and 255"))
-                .with_hint("labels are bytes, of which 255 is ignored"));
+                .with_hint("use a number from 1 to 255; labels are bytes, and 255 is ignored"));
         }
         Some(classes) => classes,
         None => config.data.classes()?.len(),
     };
-    let summary = inspect::summarise(&config.model, classes);
+    let summary = inspect::model_size(&config.model, classes);
     if arguments.json {
         print(&json!({"config": config, "summary": summary}).to_string());
     } else {
@@ -111,5 +111,5 @@ fn describe(card: &ModelCard) {
         ));
     }
     print(&format!("{} classes: {}", card.classes.len(), card.classes.names.join(", ")));
-    print(&inspect::summarise(&card.model, card.classes.len()).table());
+    print(&inspect::model_size(&card.model, card.classes.len()).table());
 }

@@ -2,7 +2,7 @@
 //!
 //! stdout is data, stderr is talk. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (and saved).
 
-/// A line on stderr; a reader that has gone away is no failure.
+/// A line on stderr; a reader that has gone away is not a failure.
 macro_rules! talk {
     ($($line:tt)*) => {{
         use std::io::Write as _;
@@ -69,7 +69,7 @@ enum Command {
     Train(train::Arguments),
     /// Evaluate a model: mIoU, accuracy and Dice per class, calibration, label issues
     Eval(eval::Arguments),
-    /// Find out what a model goes by: shape, texture, colour, position, tokens
+    /// Find out what a model relies on: shape, texture, colour, position, tokens
     Probe(probe::Arguments),
     /// Label images with a model
     Predict(predict::Arguments),
@@ -135,7 +135,7 @@ struct Computing {
 enum End {
     Done,
     Interrupted,
-    /// What was looked at has faults, which were told.
+    /// What was looked at has faults, which were reported.
     Faulty,
 }
 
@@ -148,7 +148,7 @@ fn main() -> ExitCode {
         start_threads(command.computing())?;
         rayon::scope(|_| command.run())
     };
-    match console::settled(work()) {
+    match console::finish_output(work()) {
         Ok(End::Done) => ExitCode::SUCCESS,
         Ok(End::Interrupted) => ExitCode::from(130),
         Ok(End::Faulty) => ExitCode::FAILURE,
@@ -173,7 +173,7 @@ fn parse() -> Result<Option<Cli>> {
         Ok(cli) => Ok(Some(cli)),
         Err(error) if error.use_stderr() => error.exit(),
         Err(help) => {
-            console::told(help.print());
+            console::note_write_error(help.print());
             Ok(None)
         }
     }
@@ -197,7 +197,7 @@ fn start_threads(computing: Option<&Computing>) -> Result<()> {
     })
 }
 
-/// Writing beyond a limit (`ulimit -f`) is then an error, which is told, and no signal that ends the process.
+/// Writing beyond a limit (`ulimit -f`) is then an error, which is reported, and no signal that ends the process.
 fn large_files_are_errors() {
     // SAFETY: sets what one signal does; ignoring it calls nothing.
     #[cfg(unix)]

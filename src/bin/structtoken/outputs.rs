@@ -11,7 +11,7 @@ use structtoken::error::{Error, Result};
 use structtoken::files::Scratch;
 use structtoken::image::Labels;
 use structtoken::image::outlines::{CocoForm, CocoWriter, OutlineOptions, Statistics};
-use structtoken::predict::written::{copy_recorded, write_recorded};
+use structtoken::predict::earlier_predictions::{copy_recorded, write_recorded};
 use structtoken::rng::fnv1a;
 
 use crate::console::{emit, print};
@@ -19,7 +19,7 @@ use crate::predict::{Arguments, others};
 
 /// What is written of the labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
+pub(crate) enum OutputFormat {
     /// NAME.png: the label map as an indexed PNG with the classes' colours
     Png,
     /// NAME_overlay.png: the image with its classes drawn over it
@@ -46,8 +46,9 @@ pub(crate) fn options(arguments: &Arguments) -> Result<OutlineOptions> {
     let options = OutlineOptions { tolerance: arguments.tolerance, min_area: arguments.min_area };
     options.check()?;
     let default = OutlineOptions::default();
-    let has = |heeding: &[Format]| arguments.formats.iter().any(|format| heeding.contains(format));
-    let (polygons, masks) = ([Format::Geojson, Format::Coco], [Format::CocoRle, Format::LabelStudio]);
+    let has = |heeding: &[OutputFormat]| arguments.formats.iter().any(|format| heeding.contains(format));
+    let (polygons, masks) =
+        ([OutputFormat::Geojson, OutputFormat::Coco], [OutputFormat::CocoRle, OutputFormat::LabelStudio]);
     if options.tolerance != default.tolerance && !has(&polygons) {
         return Err(Error::new("`--tolerance` changes polygons, and none are written")
             .with_hint("add --format geojson or --format coco, or leave --tolerance out"));
@@ -78,12 +79,12 @@ impl Output {
     fn is_asked(self, arguments: &Arguments) -> bool {
         let has = |format| arguments.formats.contains(&format);
         match self {
-            Self::Png => has(Format::Png),
-            Self::Overlay => has(Format::Overlay) || arguments.overlay,
-            Self::GeoJson => has(Format::Geojson),
-            Self::LabelStudio => has(Format::LabelStudio),
-            Self::Stats => has(Format::Stats),
-            Self::Npy => has(Format::Npy),
+            Self::Png => has(OutputFormat::Png),
+            Self::Overlay => has(OutputFormat::Overlay) || arguments.overlay,
+            Self::GeoJson => has(OutputFormat::Geojson),
+            Self::LabelStudio => has(OutputFormat::LabelStudio),
+            Self::Stats => has(OutputFormat::Stats),
+            Self::Npy => has(OutputFormat::Npy),
             Self::Probabilities => arguments.probabilities,
         }
     }
@@ -179,7 +180,10 @@ const UNFINISHED: &str = "unfinished.json";
 impl Collections {
     /// Their names and forms, of those that are asked.
     fn forms(arguments: &Arguments) -> impl Iterator<Item = (PathBuf, CocoForm)> {
-        let all = [(Format::Coco, "coco.json", CocoForm::Polygons), (Format::CocoRle, "coco_rle.json", CocoForm::Rle)];
+        let all = [
+            (OutputFormat::Coco, "coco.json", CocoForm::Polygons),
+            (OutputFormat::CocoRle, "coco_rle.json", CocoForm::Rle),
+        ];
         let asked = all.into_iter().filter(|(format, ..)| arguments.formats.contains(format));
         asked.map(|(_, name, form)| (arguments.out.join(name), form))
     }
@@ -203,7 +207,7 @@ impl Collections {
                     other.display(),
                     path.display()
                 ))
-                .with_hint("name a folder that holds both, or predict them in two calls with a different --out"));
+                .with_hint("pass a folder that holds both, or predict them in two calls with a different --out"));
             }
         }
         Ok(())

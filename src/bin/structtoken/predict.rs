@@ -10,14 +10,14 @@ use structtoken::image::outlines::{self, OutlineOptions};
 use structtoken::image::{ImageRemarks, Labels, encode_index_png, encode_png};
 use structtoken::infer::InferMode;
 use structtoken::model::ModelConfig;
-use structtoken::predict::written::{is_prediction, sign, write_recorded};
+use structtoken::predict::earlier_predictions::{is_prediction, sign, write_recorded};
 use structtoken::predict::{Predictor, encode_npy, write_probabilities};
 use structtoken::tools::init::{Role, Roles};
 use structtoken::{device, files, model_file};
 
-use crate::console::{Steps, bar, emit, print};
+use crate::console::{StepProgress, bar, emit, print};
 use crate::eval::settings;
-use crate::outputs::{Collections, Described, Format, Output, Outputs, file_name, options, write_json};
+use crate::outputs::{Collections, Described, Output, OutputFormat, Outputs, file_name, options, write_json};
 use crate::{Computing, End};
 
 /// Label images with a model
@@ -33,12 +33,11 @@ pub(crate) struct Arguments {
     pub(crate) out: PathBuf,
     /// What to write; may be repeated, or list several with commas
     #[arg(long = "format", value_enum, value_name = "FORMAT", value_delimiter = ',', default_value = "png")]
-    pub(crate) formats: Vec<Format>,
-    /// Pixels that simplified polygons may lie off the border between the pixels; below 0.5 they cover exactly the same
-    /// pixels, and 0 keeps every corner
+    pub(crate) formats: Vec<OutputFormat>,
+    /// Largest distance of simplified polygons from the pixel border, in pixels; below 0.5 they cover exactly the same pixels, and 0 keeps every corner
     #[arg(long, value_name = "PIXELS", default_value_t = OutlineOptions::default().tolerance)]
     pub(crate) tolerance: f64,
-    /// Leave regions of fewer pixels out of polygons, run lengths and brush strokes, and fill holes of fewer
+    /// Drop regions and fill holes of fewer pixels in polygons, run lengths and brush strokes
     #[arg(long, value_name = "PIXELS", default_value_t = OutlineOptions::default().min_area)]
     pub(crate) min_area: u64,
     /// Also write each image with its classes drawn over it
@@ -67,14 +66,14 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let (device, _) = device::open(&arguments.computing.device)?;
     let (model, card) = model_file::open(&arguments.model, &device)?;
     let config = settings(&card, &arguments.changes, &arguments.model)?;
-    let whole = (config.eval.mode == InferMode::Whole).then(|| Whole { model: card.model.clone(), told: false });
+    let whole = (config.eval.mode == InferMode::Whole).then(|| Whole { model: card.model.clone(), warned: false });
     let predictor = Predictor::new(model, config.data.preprocess, config.eval, device, card.classes)?;
     // An image counts for as many steps, so that a large one moves the bar while it is looked at.
     const STEPS: u64 = 1000;
     let progress = bar("{wide_bar} {msg}  {eta} left");
     progress.set_length(images.len() as u64 * STEPS);
     let (mut failed, mut whole): (Vec<Error>, _) = (Vec::new(), whole);
-    let mut seen = Seen::default();
+    let mut seen = RemarkCounts::default();
     let mut collections =
         Collections::begin(&arguments, OutlineOptions { min_area: 0, ..options }, &predictor.classes().names)?;
     for (done, (path, name)) in images.iter().enumerate() {
@@ -105,7 +104,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
 /// A network that sees images as wholes.
 struct Whole {
     model: ModelConfig,
-    told: bool,
+    warned: bool,
 }
 
 impl Whole {
@@ -114,8 +113,8 @@ impl Whole {
         const MANY: usize = 1 << 17;
         let features = self.model.backbone.features();
         let patches = height.div_ceil(features.stride()) * width.div_ceil(features.stride());
-        if features.transformer.is_some() && patches > MANY && !self.told {
-            self.told = true;
+        if features.transformer.is_some() && patches > MANY && !self.warned {
+            self.warned = true;
             talk!(
                 "note: `{}` of {width} x {height} is processed as a whole: attention between all pairs of {patches} \
                  patches takes very long; --set eval.mode=slide uses a sliding window",
@@ -127,7 +126,7 @@ impl Whole {
 
 /// What the pixels do not show of the files: how many, and the first of them.
 #[derive(Default)]
-struct Seen {
+struct RemarkCounts {
     pages: Option<(usize, PathBuf)>,
     transparent: Option<(usize, PathBuf)>,
     deep: Option<(usize, PathBuf)>,
@@ -135,7 +134,7 @@ struct Seen {
     high: u16,
 }
 
-impl Seen {
+impl RemarkCounts {
     fn add(&mut self, path: &Path, remarks: &ImageRemarks) {
         for (found, count) in [
             (remarks.more, &mut self.pages),
@@ -159,19 +158,15 @@ impl Seen {
             talk!("note: several pages or frames in {}: the first is used", who(pages));
         }
         if let Some(transparent) = &self.transparent {
-            talk!(
-                "note: transparent pixels in {}: the colours that lie below the transparency are used",
-                who(transparent)
-            );
+            talk!("note: transparent pixels in {}: the colours below the transparency are used", who(transparent));
         }
         let all = ImageRemarks { deep: Some([0, self.high]), ..ImageRemarks::default() };
         if let (Some(deep), Some([_, most]), false) = (&self.deep, all.narrow_range(), mapped) {
             talk!(
-                "note: 16 bits per channel in {}, of which only values up to {} are used, and the model does not say which are \
-                 black and white: they are nearly black as read; for images like those that it was trained on add \
-                 --set data.preprocess.range=[0,{most}]",
-                who(deep),
-                self.high
+                "note: 16-bit images whose values end at {}: {}. The model has no `range`, so they are read as nearly \
+                 black. If it was trained on such images, add --set data.preprocess.range=[0,{most}]",
+                self.high,
+                who(deep)
             );
         }
     }
@@ -183,7 +178,7 @@ fn one(
     path: &Path,
     name: &Path,
     (arguments, options): (&Arguments, OutlineOptions),
-    (whole, seen): (Option<&mut Whole>, &mut Seen),
+    (whole, seen): (Option<&mut Whole>, &mut RemarkCounts),
     progress: &mut dyn FnMut(f64),
 ) -> Result<Labels> {
     let (image, remarks) = predictor.read_noting(path)?;
@@ -233,7 +228,7 @@ fn one(
     if arguments.json {
         let found = outlines::statistics(&labels, names).classes;
         let classes: serde_json::Map<_, _> = found.into_iter().map(|class| (class.name, class.share.into())).collect();
-        // A name that is no text is written with what of it is.
+        // A name that is not a text is written with what of it is.
         let shown = |path: &Path| path.to_string_lossy().into_owned();
         let mut written = serde_json::json!({"image": shown(path)});
         for (output, path) in &outputs.0 {
@@ -254,20 +249,20 @@ fn images(arguments: &Arguments) -> Result<Vec<(PathBuf, PathBuf)>> {
         if input.is_dir() {
             let before = found.len();
             let out = arguments.out.canonicalize().ok();
-            let mut walk = Walk { root: input, out, seen: BTreeSet::new(), earlier: Vec::new() };
+            let mut walk = FolderWalk { root: input, out, seen: BTreeSet::new(), earlier: Vec::new() };
             walk.enter(input, &mut found)?;
             let earlier = walk.left_out();
             only_images(input, before, &mut found);
             if found.len() == before {
                 if let Some(earlier) = earlier {
-                    return Err(Error::new(format!("there are no images in `{}` but {earlier}", input.display()))
-                        .with_hint("to label those all the same, name the files"));
+                    return Err(Error::new(format!("`{}` holds no images but {earlier}", input.display()))
+                        .with_hint("to label them anyway, pass the files"));
                 }
                 return Err(Error::new(format!("there are no images in `{}`", input.display()))
                     .with_hint(format!("images end in {}", ENDINGS.map(|ending| format!(".{ending}")).join(", "))));
             }
             if let Some(earlier) = earlier {
-                talk!("note: `{}` holds {earlier}, left out; to label these too, name the files", input.display());
+                talk!("note: `{}` holds {earlier}, left out; to label them too, pass the files", input.display());
             }
         } else {
             found.push((input.clone(), input.file_stem().unwrap_or_default().into()));
@@ -317,7 +312,7 @@ fn images(arguments: &Arguments) -> Result<Vec<(PathBuf, PathBuf)>> {
 
 /// Fails if there are files at the places of outputs that no prediction wrote.
 pub(crate) fn others<'a>(outputs: impl Iterator<Item = &'a PathBuf>) -> Result<()> {
-    // What is no file is written to as it is, or refused.
+    // What is not a file is written to as it is, or refused.
     let there = |path: &Path| path.is_file() || (path.is_symlink() && !path.exists());
     let mut others = outputs.filter(|path| there(path) && !is_prediction(path));
     let Some(first) = others.next() else { return Ok(()) };
@@ -325,14 +320,17 @@ pub(crate) fn others<'a>(outputs: impl Iterator<Item = &'a PathBuf>) -> Result<(
         0 => String::new(),
         more => format!(", and so would {more} more"),
     };
-    Err(Error::new(format!("`{}` is no earlier prediction, and would be replaced{more}", first.display()))
-        .with_hint("choose another folder with --out, or replace such files too with --overwrite"))
+    Err(Error::new(format!(
+        "`{}` was not written by an earlier prediction, and would be replaced{more}",
+        first.display()
+    ))
+    .with_hint("choose another folder with --out, or replace such files too with --overwrite"))
 }
 
 /// Of the pictures from `before` on, which lie in `folder`: its images alone, if it is a dataset. Others are as many as there
 /// were before.
 fn only_images(folder: &Path, before: usize, found: &mut Vec<(PathBuf, PathBuf)>) {
-    let steps = Steps::new("looking for masks");
+    let steps = StepProgress::new("looking for masks");
     let roles = Roles::of(folder, &|done, all| steps.show(done, all));
     steps.clear();
     let roles = match roles {
@@ -341,8 +339,8 @@ fn only_images(folder: &Path, before: usize, found: &mut Vec<(PathBuf, PathBuf)>
         Err(error) => {
             let folder = folder.display();
             return talk!(
-                "note: `{folder}` has folders of images and masks, but cannot be read as a dataset: {error}; all pictures in it \
-                 are labelled, masks too; name the folder of images to label them alone"
+                "note: `{folder}` has folders of images and masks, but cannot be read as a dataset: {error}; all pictures in \
+                 it are labelled, including masks; pass the folder of images to label only them"
             );
         }
     };
@@ -375,17 +373,17 @@ fn only_images(folder: &Path, before: usize, found: &mut Vec<(PathBuf, PathBuf)>
 const ENDINGS: [&str; 8] = ["jpg", "jpeg", "png", "tif", "tiff", "bmp", "gif", "webp"];
 
 /// Finds images in a folder and those below it.
-struct Walk<'a> {
+struct FolderWalk<'a> {
     root: &'a Path,
-    /// What was predicted before is no input.
+    /// What was predicted before is not an input.
     out: Option<PathBuf>,
     /// Folders that have been entered: links may lead in circles.
     seen: BTreeSet<PathBuf>,
-    /// What was predicted into other folders, or beside the images, which is no input either.
+    /// What was predicted into other folders, or beside the images, which is not an input either.
     earlier: Vec<PathBuf>,
 }
 
-impl Walk<'_> {
+impl FolderWalk<'_> {
     /// The earlier predictions that were met, in words.
     fn left_out(&self) -> Option<String> {
         let first = self.earlier.iter().min()?;

@@ -9,20 +9,20 @@ use clap::Args;
 use structtoken::error::{Error, Result};
 use structtoken::infer::Inference;
 use structtoken::probe::page::{self, About};
-use structtoken::probe::{Cue, Options, Subject, spread};
+use structtoken::probe::{Cue, ProbeOptions, Subject, spread};
 use structtoken::{device, files, model_file, probe};
 
-use crate::console::{Steps, listen_until, print};
-use crate::eval::{Output, Source, Work, called};
+use crate::console::{StepProgress, on_interrupt_until, print};
+use crate::eval::{EvalWork, ModelSource, Output, called};
 use crate::train::command_line;
 use crate::{Computing, End};
 
-/// Find out what a model goes by: shape, texture, colour, position, tokens
+/// Find out what a model relies on: shape, texture, colour, position, tokens
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    source: Source,
+    source: ModelSource,
     /// Images to probe with, spread evenly over the split; each is predicted about 30 times
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     images: u32,
@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
     /// Changes to make, by name, for instance texture-other,silhouettes,grey [default: all]
     #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = cue)]
     cues: Vec<Cue>,
-    /// Model of the same recipe and another seed, whose tokens the model is given as one of the tests
+    /// Model of the same recipe trained with another seed; one of the changes swaps in its tokens
     #[arg(long, value_name = "MODEL")]
     other_seed: Option<PathBuf>,
     #[command(flatten)]
@@ -48,7 +48,7 @@ const EXAMPLES: &str = "Examples:
 
 fn cue(name: &str) -> std::result::Result<Cue, String> {
     let known = Cue::ALL.into_iter().find(|cue| cue.name() == name);
-    known.ok_or_else(|| format!("known are {}", Cue::ALL.map(Cue::name).join(", ")))
+    known.ok_or_else(|| format!("the changes are {}", Cue::ALL.map(Cue::name).join(", ")))
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<End> {
@@ -56,7 +56,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let read: Vec<PathBuf> = std::iter::once(path).chain(&arguments.other_seed).cloned().collect();
     arguments.output.check(&read)?;
     let (device, device_name) = device::open(&arguments.computing.device)?;
-    let work = Work::open(path, &arguments.source, &device)?;
+    let work = EvalWork::open(path, &arguments.source, &device)?;
     let other = match &arguments.other_seed {
         Some(path) => Some(model_file::open(path, &device)?.0),
         None => None,
@@ -66,16 +66,16 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         Inference { network: model, preprocess: &config.data.preprocess, config: &config.eval, device: &device };
     let indices = spread(dataset.len(), arguments.images as usize);
     let counted = Arc::new(AtomicBool::new(false));
-    let interrupted = listen_until("prediction", &counted)?;
+    let interrupted = on_interrupt_until("prediction", &counted)?;
     talk!("probing with {} of {} images of {} on {device_name}", indices.len(), dataset.len(), work.name());
-    let mut options = Options { seed: arguments.seed, ..Options::default() };
+    let mut options = ProbeOptions { seed: arguments.seed, ..ProbeOptions::default() };
     if !arguments.cues.is_empty() {
         options.cues.clone_from(&arguments.cues);
         options.cues.sort_unstable();
         options.cues.dedup();
     }
     let subject = Subject { inference, model: Some(model), other: other.as_ref() };
-    let steps = Steps::new("predictions");
+    let steps = StepProgress::new("predictions");
     let found = probe::probe(&subject, dataset, &indices, &options, &mut |done, all| {
         steps.show(done, all);
         if interrupted.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -95,7 +95,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     if let Some(page) = &arguments.output.report {
         let name = called(path);
         let about = About {
-            title: format!("What {name} goes by"),
+            title: format!("What {name} relies on"),
             lead: format!(
                 "Cues taken away and set against each other on {} images of {}, and what that costs each class.",
                 finding.images,

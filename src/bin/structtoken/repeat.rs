@@ -21,8 +21,8 @@ const LAST: &str = "report.html";
 /// Trains what is not trained of the runs in `dir`, and says how far apart they end.
 pub(crate) fn run(arguments: &Arguments, repeat: Repeat, recipe: &Config, dir: &Path) -> Result<End> {
     let runs = repeat.runs(recipe)?;
-    let begun = runs.iter().any(|(name, _)| dir.join(name).exists());
-    if begun && !arguments.resume {
+    let has_runs = runs.iter().any(|(name, _)| dir.join(name).exists());
+    if has_runs && !arguments.resume {
         return Err(Error::new(format!("`{}` already holds several runs", dir.display()))
             .with_hint("resume them with --resume, or choose another folder with --out"));
     }
@@ -55,7 +55,7 @@ pub(crate) fn run(arguments: &Arguments, repeat: Repeat, recipe: &Config, dir: &
     let scores = runs.iter().map(|(name, _)| Ok((name.clone(), run::scores(&dir.join(name))?)));
     let summary = Summary::new(repeat, &scores.collect::<Result<Vec<_>>>()?)?;
     let folders: Vec<_> = runs.iter().map(|(name, _)| dir.join(name)).collect();
-    run::check_same_data(&folders, matches!(repeat, Repeat::Folds(_)))?;
+    run::check_runs_share_data(&folders, matches!(repeat, Repeat::Folds(_)))?;
     summary.write(dir)?;
     if arguments.json {
         emit(&serde_json::to_value(&summary).map_err(|error| Error::new("cannot write JSON").with_source(error))?);
@@ -66,7 +66,7 @@ pub(crate) fn run(arguments: &Arguments, repeat: Repeat, recipe: &Config, dir: &
     Ok(End::Done)
 }
 
-/// How one run is started, or resumed if it was begun.
+/// How one run is started, or resumed if it has started before.
 fn train_command(config: &Config, run: &Path) -> Result<Command> {
     // Not `with_extension`: a name may have a dot.
     let recipe = run.with_file_name(format!("{}.toml", run.file_name().unwrap_or_default().display()));
@@ -89,5 +89,5 @@ fn belong_together(runs: &[(String, Config)], dir: &Path) -> Result<()> {
             finished.push((run, config.clone()));
         }
     }
-    if finished.len() < runs.len() { run::check_data_unchanged(&finished) } else { Ok(()) }
+    if finished.len() < runs.len() { run::check_runs_data(&finished) } else { Ok(()) }
 }

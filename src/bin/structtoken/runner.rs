@@ -14,24 +14,24 @@ use clap::Args;
 use structtoken::error::{Error, Result};
 
 use crate::Computing;
-use crate::console::{Console, clock, listen};
+use crate::console::{Console, clock, on_interrupt};
 
-/// What a run that is one of several is told by the process that started it.
+/// What a run that is one of several is passed by the process that started it.
 #[derive(Args, Clone)]
 pub(crate) struct Child {
-    /// Where it stands among the others; it stops as on Ctrl-C when its stdin ends
+    /// Its position among the others; it stops as on Ctrl-C when its stdin ends
     #[arg(long, hide = true, value_name = "TEXT")]
-    place: Option<String>,
+    position: Option<String>,
     /// Seconds that those after it will take
-    #[arg(long, hide = true, value_name = "SECONDS", requires = "place")]
-    rest: Option<u64>,
+    #[arg(long, hide = true, value_name = "SECONDS", requires = "position")]
+    remaining_s: Option<u64>,
 }
 
 impl Child {
     /// The console of such a run; of one that is alone, `console` as it is.
     pub(crate) fn console(&self, console: Console) -> Result<Console> {
-        match &self.place {
-            Some(place) => console.child(format!("{place}  "), self.rest.map(Duration::from_secs)),
+        match &self.position {
+            Some(position) => console.child(format!("{position}  "), self.remaining_s.map(Duration::from_secs)),
             None => Ok(console),
         }
     }
@@ -42,7 +42,7 @@ pub(crate) struct Runner<'a> {
     computing: &'a Computing,
     interrupted: Arc<AtomicBool>,
     /// The pipe whose end tells the running child to save and stop.
-    leash: Arc<Mutex<Option<std::process::ChildStdin>>>,
+    stop_pipe: Arc<Mutex<Option<std::process::ChildStdin>>>,
     /// Runs that ended badly.
     pub(crate) failed: Vec<String>,
     /// What runs took so far; before that, what is expected.
@@ -53,10 +53,10 @@ pub(crate) struct Runner<'a> {
 impl<'a> Runner<'a> {
     /// Takes over Ctrl-C, SIGTERM and SIGHUP.
     pub(crate) fn new(computing: &'a Computing, usual: Option<Duration>) -> Result<Self> {
-        let leash = Arc::new(Mutex::new(None));
-        let pipe = Arc::clone(&leash);
-        let interrupted = listen(move || drop(pipe.lock().unwrap_or_else(PoisonError::into_inner).take()))?;
-        Ok(Self { computing, interrupted, leash, failed: Vec::new(), usual, took: Vec::new() })
+        let stop_pipe = Arc::new(Mutex::new(None));
+        let pipe = Arc::clone(&stop_pipe);
+        let interrupted = on_interrupt(move || drop(pipe.lock().unwrap_or_else(PoisonError::into_inner).take()))?;
+        Ok(Self { computing, interrupted, stop_pipe, failed: Vec::new(), usual, took: Vec::new() })
     }
 
     /// Does what is not finished of `runs`, by what `command` answers for each; whether it was told to stop before the end.
@@ -69,26 +69,26 @@ impl<'a> Runner<'a> {
     ) -> Result<bool> {
         let todo: Vec<&String> = runs.iter().filter(|run| !finished(run)).collect();
         if todo.len() < runs.len() {
-            talk!("{} of {} runs are finished already", runs.len() - todo.len(), runs.len());
+            talk!("{} of {} runs are already finished", runs.len() - todo.len(), runs.len());
         }
         for (at, run) in todo.iter().enumerate() {
             if self.interrupted.load(Ordering::SeqCst) {
                 return Ok(true);
             }
             let after = (todo.len() - at - 1) as u32;
-            let rest = self.each().map(|each| each * after);
+            let remaining = self.each().map(|each| each * after);
             let left =
                 self.each().map_or(String::new(), |each| format!(", about {} in total", clock(each * (after + 1))));
-            let place = format!("{run} ({}/{})", at + 1, todo.len());
-            talk!("\n{place}{left}");
+            let position = format!("{run} ({}/{})", at + 1, todo.len());
+            talk!("\n{position}{left}");
             let started = Instant::now();
             let failed = |error| {
-                let error = Error::new("the system refused").with_source(error);
+                let error = Error::new("the system does not allow it").with_source(error);
                 let help = error.hint().unwrap_or("allow more processes (`ulimit -u`)");
-                let hint = format!("{help}; the same command with --resume, or `compare` again, continues");
+                let hint = format!("{help}; then continue with --resume, or run `compare` again");
                 Error::new(format!("cannot start a process for {run}")).with_source(error).with_hint(hint)
             };
-            match self.start(command(run)?, &place, rest).map_err(failed)? {
+            match self.start(command(run)?, &position, remaining).map_err(failed)? {
                 Some(0) => self.took.push(started.elapsed()),
                 Some(130) => return Ok(true),
                 Some(_) => self.failed.push((*run).clone()),
@@ -108,22 +108,22 @@ impl<'a> Runner<'a> {
     }
 
     /// One run in a process of its own; its exit code. What it prints is of one run, and not what was asked for.
-    fn start(&self, mut command: Command, place: &str, rest: Option<Duration>) -> io::Result<Option<i32>> {
-        command.args(["--place", place, "--device", &self.computing.device]);
-        if let Some(rest) = rest {
-            command.args(["--rest", &rest.as_secs().to_string()]);
+    fn start(&self, mut command: Command, position: &str, remaining: Option<Duration>) -> io::Result<Option<i32>> {
+        command.args(["--position", position, "--device", &self.computing.device]);
+        if let Some(remaining) = remaining {
+            command.args(["--remaining-s", &remaining.as_secs().to_string()]);
         }
         if let Some(threads) = self.computing.threads {
             command.args(["--threads", &threads.to_string()]);
         }
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
-        let hold = |pipe| *self.leash.lock().unwrap_or_else(PoisonError::into_inner) = pipe;
-        hold(child.stdin.take());
+        let set_stop_pipe = |pipe| *self.stop_pipe.lock().unwrap_or_else(PoisonError::into_inner) = pipe;
+        set_stop_pipe(child.stdin.take());
         if self.interrupted.load(Ordering::SeqCst) {
-            hold(None);
+            set_stop_pipe(None);
         }
         let status = child.wait()?;
-        hold(None);
+        set_stop_pipe(None);
         Ok(status.code())
     }
 }

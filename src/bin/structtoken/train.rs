@@ -14,7 +14,7 @@ use structtoken::tools::init;
 use structtoken::{bench, device, files, model_file, report, run, text};
 
 use crate::console::{Console, clock, print};
-use crate::dataset::{self, Named, Opened};
+use crate::dataset::{self, DatasetArgument, Opened};
 use crate::repeat;
 use crate::runner::Child;
 use crate::{Computing, End};
@@ -35,8 +35,7 @@ pub(crate) struct Arguments {
     /// Pretrained weights for a planned run: a ViT, ResNet or ConvNeXt of timm, AugReg or DINOv2
     #[arg(long, value_name = "FILE")]
     pretrained: Option<PathBuf>,
-    /// Model to fine-tune, trained by this program; its network and normalisation are kept, and so is what it knows of
-    /// classes that this dataset names too
+    /// Trained model to fine-tune; its network, its normalisation and the parameters of classes with the same names are kept
     #[arg(long, value_name = "MODEL", conflicts_with_all = ["pretrained", "resume"])]
     from: Option<PathBuf>,
     /// Change a value of the recipe; may be repeated
@@ -55,7 +54,7 @@ pub(crate) struct Arguments {
     /// one part and trained on the others
     #[arg(long, value_name = "K", conflicts_with = "stop_after")]
     folds: Option<usize>,
-    /// Save and stop before this iteration; --resume continues
+    /// Save and stop when N iterations are done; --resume continues
     #[arg(long, value_name = "N")]
     stop_after: Option<u64>,
     /// Print iterations and evaluations to stdout, one JSON object per line; for several runs, the summary
@@ -71,7 +70,7 @@ const EXAMPLES: &str = "Examples:
   structtoken train images/ --budget 20m                      plan a recipe for a folder, and train
   structtoken train images/ --plan > recipe.toml              print the recipe that would be taken
   structtoken train recipe.toml --out runs/a                  train as a recipe says
-  structtoken train --resume --out runs/a                     go on where it was interrupted";
+  structtoken train --resume --out runs/a                     resume an interrupted run";
 
 pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
     let from = arguments.from.as_deref().map_or(Ok(Vec::new()), run::settings_of)?;
@@ -88,7 +87,7 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
     let plan = planned(&arguments, &from, &device)?;
     // What comes with a model stands in the recipe's place, and what the user sets in that of both.
     arguments.changes.splice(0..0, from);
-    let planning = plan.as_ref().map_or(Duration::ZERO, |plan| plan.counted(planning.elapsed()));
+    let planning = plan.as_ref().map_or(Duration::ZERO, |plan| plan.charged_time(planning.elapsed()));
     if let Some(plan) = plan.as_ref().filter(|_| arguments.plan) {
         print(plan.text.trim_end());
         return Ok(End::Done);
@@ -102,7 +101,7 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
             talk!("{}", plan.text);
             plan.config.clone()
         }
-        // A run that goes on was planned when it began.
+        // A resumed run was planned when it started.
         (None, Some(recipe)) if !arguments.resume || dataset::named(recipe)?.is_none() => {
             Config::read(recipe, &arguments.changes)?
         }
@@ -118,7 +117,7 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
         return repeat::run(&arguments, repeat, &config, &run);
     }
     let _lock = run::prepare(&config, &run, arguments.resume)?;
-    let console = Console::new(arguments.json)?.tallying().stop_after(arguments.stop_after);
+    let console = Console::new(arguments.json)?.keep_evaluations().stop_after(arguments.stop_after);
     let mut console = arguments.among.console(console)?;
     talk!("training on {name}, in `{}`", run.display());
     config.data.leftovers()?.iter().for_each(|left| talk!("note: not used: {}", left.text()));
@@ -167,7 +166,7 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
         print(&format!("report  {}", page.display()));
     }
     let peak = |mb: Option<u64>| mb.map_or("unknown".to_owned(), |mb| format!("{mb} MB"));
-    // Who goes on with a run knows no estimate any more.
+    // A resumed run has no estimate any more.
     let estimated = plan.as_ref().map(|plan| (Duration::from_secs_f64(plan.estimated.total_s), plan.estimated.peak_mb));
     let beside = |what: Option<String>| what.map_or(String::new(), |what| format!(" (estimated {what})"));
     talk!(
@@ -186,7 +185,9 @@ fn repeated(arguments: &Arguments, run: &Path) -> Result<Option<Repeat>> {
     let known = if arguments.resume { Repeat::read(run)? } else { None };
     match (known, asked) {
         (Some(Repeat::Seeds(_)), Some(Repeat::Folds(_))) | (Some(Repeat::Folds(_)), Some(Repeat::Seeds(_))) => {
-            Err(Error::new(format!("`{}` holds runs of the other kind: seeds and folds do not mix", run.display()))
+            let (there, wanted) =
+                if arguments.folds.is_some() { ("several seeds", "folds") } else { ("several folds", "seeds") };
+            Err(Error::new(format!("`{}` holds runs of {there}, and {wanted} were asked for", run.display()))
                 .with_hint("resume it without --seeds and --folds, or choose another folder with --out"))
         }
         (None, Some(_)) if arguments.resume => {
@@ -213,8 +214,8 @@ fn planned(arguments: &Arguments, from: &[String], device: &Device) -> Result<Op
     options.changes.clone_from(&arguments.changes);
     let make = |name: &str| plan::make(name, &options, device, &mut |line| talk!("{line}"));
     match dataset {
-        Named::Described(name) => make(&name).map(Some),
-        Named::Folder(folder) if arguments.plan => {
+        DatasetArgument::Described(name) => make(&name).map(Some),
+        DatasetArgument::Folder(folder) if arguments.plan => {
             // A plan writes nothing: the description lasts as long as it is needed, and the recipe names where one belongs.
             let opened = Opened::new(&folder, true)?;
             let toml = folder.join(init::FILE);
@@ -223,17 +224,17 @@ fn planned(arguments: &Arguments, from: &[String], device: &Device) -> Result<Op
             let lasting = text::utf8(&toml)?;
             plan.text = plan.text.replace(&quoted(&opened.name), &quoted(lasting)).replace(&opened.name, lasting);
             talk!(
-                "nothing describes `{}` yet; before training by this recipe: structtoken data init {}",
+                "`{}` has no dataset TOML yet; before you train with this recipe, run: structtoken data init {}",
                 folder.display(),
                 text::word(&folder)
             );
             Ok(Some(plan))
         }
-        Named::Folder(folder) => make(&described(&folder, &run_folder(arguments)?)?).map(Some),
+        DatasetArgument::Folder(folder) => make(&described(&folder, &run_folder(arguments)?)?).map(Some),
     }
 }
 
-/// Fails if a recipe asks for another network than the model file that it is to go on from.
+/// Fails if a recipe asks for another network than the model file that it is to fine-tune.
 fn other_network(recipe: &Path, from: &Path) -> Result<()> {
     // What is wrong with a recipe is said when it is read.
     let text = files::read_text(recipe, files::RECIPE).unwrap_or_default();
@@ -247,14 +248,14 @@ fn other_network(recipe: &Path, from: &Path) -> Result<()> {
     }
     Err(Error::new(format!("`{}` has another decoder than the model `{}`", recipe.display(), from.display()))
         .with_hint(format!(
-            "leave [model] out of the recipe, as the model brings its own; or take only its backbone: in place of \
-             --from pass --set train.pretrained={} --set train.pretrained_backbone_only=true",
+            "leave [model] out of the recipe, because the model brings its own; or use only its backbone: instead of --from \
+             pass --set train.pretrained={} --set train.pretrained_backbone_only=true",
             from.display()
         )))
 }
 
-/// The dataset that stands in place of a recipe; none for a recipe, and for a run that goes on, which has its own.
-fn the_dataset(arguments: &Arguments) -> Result<Option<Named>> {
+/// The dataset that stands in place of a recipe; none for a recipe, and for a resumed run, which has its own.
+fn the_dataset(arguments: &Arguments) -> Result<Option<DatasetArgument>> {
     if arguments.resume { Ok(None) } else { arguments.recipe.as_deref().map_or(Ok(None), dataset::named) }
 }
 
@@ -287,7 +288,7 @@ fn run_folder(arguments: &Arguments) -> Result<PathBuf> {
     let Some(first) = named else {
         return Err(Error::new("--resume needs the folder of the run").with_hint("pass it: --out runs/NAME"));
     };
-    // runs/NAME, runs/NAME-2, runs/NAME-3: a new run takes the next, one that goes on the last.
+    // runs/NAME, runs/NAME-2, runs/NAME-3: a new run takes the next, a resumed one the last.
     let place = |n: usize| {
         let mut name = first.file_name().unwrap_or_default().to_owned();
         name.push(format!("-{n}"));

@@ -20,14 +20,14 @@ fn identity() -> Identity {
 }
 
 /// Shards of no image: a dataset of none can be shared out too.
-fn part(shard: &str, identity: Identity) -> (PathBuf, Part) {
+fn part(shard: &str, identity: Identity) -> (PathBuf, ShardFile) {
     let counts = EvalAccumulator::new(2, identity.ask);
-    (PathBuf::from(shard.replace('/', "-")), Part::new(shard.parse().unwrap(), identity, counts))
+    (PathBuf::from(shard.replace('/', "-")), ShardFile::new(shard.parse().unwrap(), identity, counts))
 }
 
 #[test]
 fn what_does_not_belong_together_is_refused() {
-    let fails = |parts: Vec<(PathBuf, Part)>| merge(parts).unwrap_err().to_string();
+    let fails = |parts: Vec<(PathBuf, ShardFile)>| merge(parts).unwrap_err().to_string();
     let with = |change: fn(&mut Identity)| {
         let mut other = identity();
         change(&mut other);
@@ -55,7 +55,7 @@ fn what_does_not_belong_together_is_refused() {
 }
 
 /// Shards of four images of 12 x 8 pixels with three classes, of which all that can be asked for was counted.
-fn counted() -> [Part; 2] {
+fn counted() -> [ShardFile; 2] {
     let mut identity = identity();
     identity.classes = Classes { names: ["a", "b", "c"].map(String::from).to_vec(), colors: vec![[0; 3]; 3] };
     (identity.images, identity.ask) = (4, EvalOptions { confidence: true, label_issues: 3 });
@@ -89,7 +89,7 @@ fn counted() -> [Part; 2] {
                 },
             );
         }
-        Part::new(shard, identity.clone(), counts)
+        ShardFile::new(shard, identity.clone(), counts)
     })
 }
 
@@ -108,7 +108,7 @@ fn fields_of_earlier_versions_are_read() {
         text = text.replace(new, old);
     }
     std::fs::write(&path, text).unwrap();
-    let earlier = Part::read(&path).unwrap();
+    let earlier = ShardFile::read(&path).unwrap();
     assert_eq!(earlier, part);
     merge(vec![(path.clone(), earlier), (path, other)]).unwrap();
 }
@@ -120,7 +120,7 @@ fn counts_that_cannot_be_are_refused_with_their_field() {
     let path = folder.path().join("shard.json");
     let [part, other] = counted();
     part.write(&path).unwrap();
-    assert_eq!(Part::read(&path).unwrap(), part);
+    assert_eq!(ShardFile::read(&path).unwrap(), part);
     let whole = merge(vec![(path.clone(), part.clone()), (path.clone(), other.clone())]).unwrap().1;
     assert!(whole.evaluation(&part.identity.classes.names).label_issues.unwrap().len() > 1);
 
@@ -139,7 +139,7 @@ fn counts_that_cannot_be_are_refused_with_their_field() {
             // One part of 2^24 or one pixel more may be true: there is nothing that says otherwise.
             let small = bad == (value + 1).to_string();
             let free = ["log_loss", "of_truth", "confidence", "of_label", "bins", "bounds", "boundary", "ignored"];
-            match Part::read(&path) {
+            match ShardFile::read(&path) {
                 Ok(_) => assert!(small && free.iter().any(|name| place.contains(name)), "{place} {bad}"),
                 Err(error) => {
                     let text = error.to_string();
@@ -184,7 +184,7 @@ fn shards_whose_parts_contradict_each_other_are_refused() {
         (good.replace("image-2", "image-3"), ""),
     ] {
         std::fs::write(&path, &text).unwrap();
-        match Part::read(&path) {
+        match ShardFile::read(&path) {
             Err(error) => assert!(!message.is_empty() && error.to_string().contains(message), "{error}"),
             // Names can be told from others only when all are there.
             Ok(renamed) => {
@@ -213,7 +213,7 @@ fn files_are_checked() {
     let mut none = identity();
     none.images = 0;
     part("1/2", none).1.write(&path).unwrap();
-    let read = Part::read(&path).unwrap();
+    let read = ShardFile::read(&path).unwrap();
     assert_eq!(read.shard.to_string(), "1/2");
     let text = std::fs::read_to_string(&path).unwrap();
     for (from, to, message) in [
@@ -226,7 +226,7 @@ fn files_are_checked() {
         ("{", "", "cannot read the shard"),
     ] {
         std::fs::write(&path, text.replacen(from, to, 1)).unwrap();
-        let error = Part::read(&path).unwrap_err();
+        let error = ShardFile::read(&path).unwrap_err();
         assert!(error.to_string().contains(message) && error.hint().is_some(), "{error}");
     }
 }
@@ -239,8 +239,8 @@ fn settings_read_back_to_the_last_bit() {
     let mut identity = identity();
     identity.settings = serde_json::json!({ "numbers": numbers });
     let part = part("1/2", identity).1;
-    let read: Part = files::parse_json(&serde_json::to_vec(&part).unwrap()).unwrap();
-    let bits = |part: &Part| -> Vec<u64> {
+    let read: ShardFile = files::parse_json(&serde_json::to_vec(&part).unwrap()).unwrap();
+    let bits = |part: &ShardFile| -> Vec<u64> {
         let found = part.identity.settings["numbers"].as_array().unwrap();
         found.iter().map(|number| number.as_f64().unwrap().to_bits()).collect()
     };

@@ -64,17 +64,17 @@ fn drawing_from_the_top_is_drawing_over_what_is_below() {
 
 /// Whether an area covers a pixel, by the rules alone: of outlines the centre counts, by the edges to its left.
 fn covers(area: &Area, pictures: &[Vec<Vec<u8>>], [x, y]: [usize; 2]) -> bool {
-    let centre = [x as f64 + 0.5, y as f64 + 0.5];
+    let center = [x as f64 + 0.5, y as f64 + 0.5];
     let inside = |ring: &Vec<[f64; 2]>| {
         let left = (0..ring.len()).filter(|at| {
             let (a, b) = (ring[*at], ring[(at + 1) % ring.len()]);
-            let crossed = (a[1] <= centre[1]) != (b[1] <= centre[1]);
-            crossed && a[0] + (centre[1] - a[1]) / (b[1] - a[1]) * (b[0] - a[0]) <= centre[0]
+            let crossed = (a[1] <= center[1]) != (b[1] <= center[1]);
+            crossed && a[0] + (center[1] - a[1]) / (b[1] - a[1]) * (b[0] - a[0]) <= center[0]
         });
         left.count() % 2 == 1
     };
     let within = |at: &[f64; 2], axes: [f64; 2]| {
-        (0..2).map(|side| ((centre[side] - at[side]) / axes[side]).powi(2)).sum::<f64>() <= 1.0
+        (0..2).map(|side| ((center[side] - at[side]) / axes[side]).powi(2)).sum::<f64>() <= 1.0
     };
     match area {
         Area::Polygons(rings) => rings.iter().any(inside),

@@ -13,8 +13,8 @@ pub(crate) enum Kind {
     /// A place in a palette.
     Palette,
     #[default]
-    Grey,
-    GreyAlpha,
+    Gray,
+    GrayAlpha,
     Rgb,
     Rgba,
     Cmyk,
@@ -23,8 +23,8 @@ pub(crate) enum Kind {
 impl Kind {
     pub(super) fn channels(self) -> usize {
         match self {
-            Self::Palette | Self::Grey => 1,
-            Self::GreyAlpha => 2,
+            Self::Palette | Self::Gray => 1,
+            Self::GrayAlpha => 2,
             Self::Rgb => 3,
             Self::Rgba | Self::Cmyk => 4,
         }
@@ -51,7 +51,7 @@ impl Layout {
 
 /// Pixels from `x` on in row `y`, every `step`-th.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(super) struct RowPlace {
     pub(super) x: usize,
     pub(super) y: usize,
     pub(super) step: usize,
@@ -63,7 +63,7 @@ pub(super) trait Canvas {
     fn begin(&mut self, size: (usize, usize), layout: Layout) -> Result<()>;
 
     /// The samples of some pixels, `kind.channels()` for each. What lies outside of the picture is dropped.
-    fn place(&mut self, place: Place, samples: &[u16]);
+    fn place(&mut self, place: RowPlace, samples: &[u16]);
 
     /// A row of 8-bit RGB, for a canvas that takes it as it is.
     fn rgb_row(&mut self, _y: usize, _row: &[u8]) -> bool {
@@ -86,7 +86,7 @@ pub(super) struct ImageCanvas {
 
 impl ImageCanvas {
     pub(super) fn new(range: Option<[u16; 2]>) -> Self {
-        let layout = Layout::new(Format::Png, Kind::Grey, 8, None);
+        let layout = Layout::new(Format::Png, Kind::Gray, 8, None);
         let image = Image { width: 0, height: 0, pixels: Vec::new() };
         Self { image, permit: None, layout, range: range.unwrap_or([0, u16::MAX]), deep: None, transparent: false }
     }
@@ -114,21 +114,21 @@ impl Canvas for ImageCanvas {
         Ok(())
     }
 
-    fn place(&mut self, place: Place, samples: &[u16]) {
+    fn place(&mut self, place: RowPlace, samples: &[u16]) {
         if self.layout.bits == 16 {
-            let colours = samples.chunks_exact(self.layout.kind.channels()).flat_map(|pixel| match self.layout.kind {
-                Kind::GreyAlpha => &pixel[..1],
+            let colors = samples.chunks_exact(self.layout.kind.channels()).flat_map(|pixel| match self.layout.kind {
+                Kind::GrayAlpha => &pixel[..1],
                 Kind::Rgba => &pixel[..3],
                 _ => pixel,
             });
-            let seen = colours.fold(self.deep.unwrap_or([u16::MAX, 0]), |[low, high], v| [low.min(*v), high.max(*v)]);
+            let seen = colors.fold(self.deep.unwrap_or([u16::MAX, 0]), |[low, high], v| [low.min(*v), high.max(*v)]);
             self.deep = Some(seen);
         }
         let Image { width, height, .. } = self.image;
         if place.y >= height {
             return;
         }
-        if !self.transparent && matches!(self.layout.kind, Kind::GreyAlpha | Kind::Rgba) {
+        if !self.transparent && matches!(self.layout.kind, Kind::GrayAlpha | Kind::Rgba) {
             let channels = self.layout.kind.channels();
             let opaque = if self.layout.bits == 16 { u16::MAX } else { 255 };
             self.transparent = samples.chunks_exact(channels).any(|pixel| pixel[channels - 1] != opaque);
@@ -144,7 +144,7 @@ impl Canvas for ImageCanvas {
                 Kind::Palette => {
                     palette.as_ref().and_then(|palette| palette.get(usize::from(pixel[0]))).copied().unwrap_or_default()
                 }
-                Kind::Grey | Kind::GreyAlpha => [self.scaled(pixel[0]); 3],
+                Kind::Gray | Kind::GrayAlpha => [self.scaled(pixel[0]); 3],
                 Kind::Rgb | Kind::Rgba => [pixel[0], pixel[1], pixel[2]].map(|value| self.scaled(value)),
                 Kind::Cmyk => {
                     let light = |value| 255 - u32::from(self.scaled(value));
@@ -179,16 +179,16 @@ impl Canvas for MaskCanvas {
         check_size(width as u64, height as u64)?;
         let Layout { format, kind, bits, palette, white_is_zero } = layout;
         let stored = Stored { format, kind, bits, palette, transparent: None, white_is_zero };
-        let colours = matches!(kind, Kind::Rgb | Kind::Rgba | Kind::Cmyk);
-        if colours && (bits != 8 || kind == Kind::Cmyk) {
+        let colors = matches!(kind, Kind::Rgb | Kind::Rgba | Kind::Cmyk);
+        if colors && (bits != 8 || kind == Kind::Cmyk) {
             let what = if kind == Kind::Cmyk { "CMYK".to_string() } else { format!("{bits} bits per channel") };
             return Err(Error::new(format!("a mask of {what} ({kind:?}) is not supported"))
                 .with_hint("save it as an 8-bit palette, grey or RGB PNG")
-                .with_kind(if kind == Kind::Cmyk { ErrorKind::Unsupported } else { ErrorKind::DeepColours }));
+                .with_kind(if kind == Kind::Cmyk { ErrorKind::Unsupported } else { ErrorKind::DeepColors }));
         }
         // The mask, and the labels that it becomes.
-        self.permit = Some(budget::take((width * height * if colours { 4 } else { 3 }) as u64));
-        self.mask = Some(if colours {
+        self.permit = Some(budget::take((width * height * if colors { 4 } else { 3 }) as u64));
+        self.mask = Some(if colors {
             RawMask::Rgb { width, height, values: zeros(width * height)?, stored }
         } else {
             RawMask::Index { width, height, values: zeros(width * height)?, stored }
@@ -196,7 +196,7 @@ impl Canvas for MaskCanvas {
         Ok(())
     }
 
-    fn place(&mut self, place: Place, samples: &[u16]) {
+    fn place(&mut self, place: RowPlace, samples: &[u16]) {
         let Some(mask) = &mut self.mask else { return };
         let (width, height) = mask.size();
         if place.y >= height {

@@ -7,7 +7,7 @@ use gif::{ColorOutput, DecodeOptions, MemoryLimit};
 
 use crate::error::{Error, Result};
 use crate::image::MAX_PIXELS;
-use crate::image::formats::canvas::{Canvas, Kind, Layout, Place, zeros};
+use crate::image::formats::canvas::{Canvas, Kind, Layout, RowPlace, zeros};
 use crate::image::formats::{DAMAGED, Format, check_size};
 
 /// Puts the first frame on the canvas. `whole`: it has to cover the picture.
@@ -30,7 +30,7 @@ pub(super) fn decode(bytes: &[u8], whole: bool, canvas: &mut dyn Canvas) -> Resu
     decoder.read_into_buffer(&mut indices).map_err(invalid)?;
     for (y, row) in indices.chunks_exact(columns).enumerate() {
         let samples: Vec<u16> = row.iter().map(|index| u16::from(*index)).collect();
-        canvas.place(Place { x: left, y: top + y, step: 1 }, &samples);
+        canvas.place(RowPlace { x: left, y: top + y, step: 1 }, &samples);
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
 use image::{DynamicImage, ImageDecoder, Limits};
 
-use self::canvas::{Canvas, ImageCanvas, Layout, MaskCanvas, Place};
+use self::canvas::{Canvas, ImageCanvas, Layout, MaskCanvas, RowPlace};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files;
 use crate::guard::guarded;
@@ -283,7 +283,7 @@ fn bmp_rows(bytes: &[u8]) -> Option<u64> {
 fn lossy_mask(decoder: impl ImageDecoder, canvas: &mut MaskCanvas) -> Result<()> {
     let (width, height) = decoder.dimensions();
     check_size(width.into(), height.into())?;
-    let kind = if decoder.color_type().has_color() { Kind::Rgb } else { Kind::Grey };
+    let kind = if decoder.color_type().has_color() { Kind::Rgb } else { Kind::Gray };
     put(decoder, Layout::new(Format::Jpeg, kind, 8, None), canvas)
 }
 
@@ -303,7 +303,7 @@ fn put(decoder: impl ImageDecoder, layout: Layout, canvas: &mut MaskCanvas) -> R
     let mut samples = Vec::new();
     for (y, row) in bytes.chunks_exact(width as usize * channels).enumerate() {
         unpack(row, 8, row.len(), u16::from_ne_bytes, &mut samples);
-        canvas.place(Place { x: 0, y, step: 1 }, &samples);
+        canvas.place(RowPlace { x: 0, y, step: 1 }, &samples);
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! NumPy's `.npy` as a mask: whole numbers or truth values, in two dimensions.
 
 use crate::error::{Error, Result};
-use crate::image::formats::canvas::{Canvas, Kind, Layout, Place};
+use crate::image::formats::canvas::{Canvas, Kind, Layout, RowPlace};
 use crate::image::formats::{DAMAGED, Format, check_size};
 
 /// Puts the array on the canvas.
@@ -14,7 +14,7 @@ pub(super) fn decode(bytes: &[u8], canvas: &mut dyn Canvas) -> Result<()> {
             .with_hint(DAMAGED)
     })?;
     let bits = if size == 1 { 8 } else { 16 };
-    canvas.begin((width, height), Layout::new(Format::Npy, Kind::Grey, bits, None))?;
+    canvas.begin((width, height), Layout::new(Format::Npy, Kind::Gray, bits, None))?;
     let mut samples = Vec::with_capacity(width);
     for y in 0..height {
         samples.clear();
@@ -26,7 +26,7 @@ pub(super) fn decode(bytes: &[u8], canvas: &mut dyn Canvas) -> Result<()> {
                     .with_hint("write 255 for pixels to ignore")
             })?);
         }
-        canvas.place(Place { x: 0, y, step: 1 }, &samples);
+        canvas.place(RowPlace { x: 0, y, step: 1 }, &samples);
     }
     Ok(())
 }
@@ -81,7 +81,7 @@ impl Header {
         };
         let shape = value("shape").and_then(|shape| shape.strip_prefix('(')?.split_once(')')).ok_or_else(damaged)?.0;
         let mut sides: Vec<&str> = shape.split(',').map(str::trim).filter(|side| !side.is_empty()).collect();
-        // One channel, or a batch of one, is no dimension.
+        // One channel, or a batch of one, is not a dimension.
         while sides.len() > 2 && (sides.last() == Some(&"1") || sides.first() == Some(&"1")) {
             if sides.last() == Some(&"1") {
                 sides.pop();

@@ -7,7 +7,7 @@ use image::metadata::Orientation;
 use png::{BitDepth, ColorType};
 
 use crate::error::{Error, Result};
-use crate::image::formats::canvas::{Canvas, Kind, Layout, Place};
+use crate::image::formats::canvas::{Canvas, Kind, Layout, RowPlace};
 use crate::image::formats::{Format, check_size, unpack};
 
 /// Memory for chunks beside the pixels, of which EXIF alone is read: profiles and texts may inflate without bound.
@@ -78,8 +78,8 @@ fn open<R: BufRead + Seek>(reader: R) -> Result<png::Reader<R>> {
 fn layout(info: &png::Info) -> Result<Layout> {
     let kind = match info.color_type {
         ColorType::Indexed => Kind::Palette,
-        ColorType::Grayscale => Kind::Grey,
-        ColorType::GrayscaleAlpha => Kind::GreyAlpha,
+        ColorType::Grayscale => Kind::Gray,
+        ColorType::GrayscaleAlpha => Kind::GrayAlpha,
         ColorType::Rgb => Kind::Rgb,
         ColorType::Rgba => Kind::Rgba,
     };
@@ -108,14 +108,14 @@ fn orientation(info: &png::Info) -> Orientation {
 }
 
 /// Where the rows of a file lie, and how many pixels they have, in the file's order.
-fn rows(width: usize, height: usize, interlaced: bool) -> Box<dyn Iterator<Item = (Place, usize)>> {
+fn rows(width: usize, height: usize, interlaced: bool) -> Box<dyn Iterator<Item = (RowPlace, usize)>> {
     if !interlaced {
-        return Box::new((0..height).map(move |y| (Place { x: 0, y, step: 1 }, width)));
+        return Box::new((0..height).map(move |y| (RowPlace { x: 0, y, step: 1 }, width)));
     }
     Box::new(ADAM7.into_iter().flat_map(move |[x, y, across, down]| {
         let count = width.saturating_sub(x).div_ceil(across);
         let rows = if count == 0 { 0 } else { height.saturating_sub(y).div_ceil(down) };
-        (0..rows).map(move |row| (Place { x, y: y + row * down, step: across }, count))
+        (0..rows).map(move |row| (RowPlace { x, y: y + row * down, step: across }, count))
     }))
 }
 

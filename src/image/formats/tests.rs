@@ -40,8 +40,8 @@ fn tiff_images_of_every_compression_and_depth_are_read() {
     assert_eq!(decode_image(&tiff::<colortype::RGBA8>((5, 7), deflate, &rgba)).unwrap().pixels, rgb);
     let deep: Vec<u16> = rgb.iter().map(|v| u16::from(*v) * 257).collect();
     assert_eq!(decode_image(&tiff::<colortype::RGB16>((5, 7), Compression::Lzw, &deep)).unwrap().pixels, rgb);
-    let grey = decode_image(&tiff::<colortype::Gray16>((2, 1), deflate, &[0, 0x8080])).unwrap();
-    assert_eq!(grey.pixels, [0, 0, 0, 128, 128, 128]);
+    let gray = decode_image(&tiff::<colortype::Gray16>((2, 1), deflate, &[0, 0x8080])).unwrap();
+    assert_eq!(gray.pixels, [0, 0, 0, 128, 128, 128]);
     let floats = decode_image(&tiff::<colortype::Gray32Float>((1, 1), deflate, &[0.5])).unwrap_err();
     assert!(floats.to_string().contains("not supported") || floats.to_string().contains("fractions"), "{floats}");
 }

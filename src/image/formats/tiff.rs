@@ -10,7 +10,7 @@ use tiff::decoder::{ChunkType, Decoder, DecodingResult, Limits};
 use tiff::tags::Tag;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::formats::canvas::{Canvas, Kind, Layout, Place};
+use crate::image::formats::canvas::{Canvas, Kind, Layout, RowPlace};
 use crate::image::formats::{DAMAGED, Format, check_size, unpack};
 
 type Reader<'a> = Decoder<Cursor<&'a [u8]>>;
@@ -23,17 +23,17 @@ const WHITE_IS_ZERO: u16 = 0;
 
 /// Puts all pixels of the first picture on the canvas; answers how its note says to turn them.
 pub(super) fn decode(bytes: &[u8], canvas: &mut dyn Canvas) -> Result<Orientation> {
-    let (bytes, is_palette) = greyed(bytes);
+    let (bytes, is_palette) = grayed(bytes);
     let (mut decoder, (width, height)) = open(&bytes)?;
     let (kind, bits) = kind(&mut decoder, is_palette)?;
     let palette = is_palette.then(|| palette(&mut decoder)).transpose()?;
-    // What is not told by its own tag is one picture of all its samples.
+    // What is not stated by its own tag is one picture of all its samples.
     let planar = decoder.find_tag_unsigned::<u16>(Tag::PlanarConfiguration).map_err(invalid)? == Some(2);
     let planes = if planar { kind.channels() } else { 1 };
     let orientation = orientation(&mut decoder)?;
     let chunk = decoder.chunk_dimensions();
     check_size(chunk.0.into(), u64::from(chunk.1.min(height as u32)))?;
-    let white_is_zero = kind == Kind::Grey
+    let white_is_zero = kind == Kind::Gray
         && decoder.find_tag_unsigned::<u16>(Tag::PhotometricInterpretation).map_err(invalid)? == Some(WHITE_IS_ZERO);
     let layout = Layout { white_is_zero, ..Layout::new(Format::Tiff, kind, bits.min(16), palette) };
     canvas.begin((width, height), layout)?;
@@ -50,7 +50,7 @@ pub(super) fn decode(bytes: &[u8], canvas: &mut dyn Canvas) -> Result<Orientatio
         let read = |plane: usize| decoder.read_chunk((plane * across * down + index) as u32).map_err(invalid);
         let data = (0..planes).map(read).collect::<Result<Vec<_>>>()?;
         for row in 0..rows {
-            let place = Place { x: index % across * chunk_width, y: index / across * chunk_height + row, step: 1 };
+            let place = RowPlace { x: index % across * chunk_width, y: index / across * chunk_height + row, step: 1 };
             row_samples(&data, row, columns, kind.channels() / planes, usize::from(bits), &mut samples)?;
             canvas.place(place, &samples);
         }
@@ -97,20 +97,20 @@ fn open(bytes: &[u8]) -> Result<(Reader<'_>, (usize, usize))> {
 }
 
 fn kind(decoder: &mut Reader, is_palette: bool) -> Result<(Kind, u8)> {
-    let colours = decoder.colortype().map_err(invalid)?;
-    let found = match colours {
+    let colors = decoder.colortype().map_err(invalid)?;
+    let found = match colors {
         ColorType::Gray(bits @ (1 | 2 | 4 | 8)) if is_palette => Some((Kind::Palette, bits)),
-        ColorType::Gray(bits @ (1 | 2 | 4 | 8 | 16 | 32 | 64)) if !is_palette => Some((Kind::Grey, bits)),
-        ColorType::GrayA(bits @ (8 | 16)) => Some((Kind::GreyAlpha, bits)),
-        ColorType::Multiband { bit_depth: bits @ (8 | 16), num_samples: 2 } => Some((Kind::GreyAlpha, bits)),
+        ColorType::Gray(bits @ (1 | 2 | 4 | 8 | 16 | 32 | 64)) if !is_palette => Some((Kind::Gray, bits)),
+        ColorType::GrayA(bits @ (8 | 16)) => Some((Kind::GrayAlpha, bits)),
+        ColorType::Multiband { bit_depth: bits @ (8 | 16), num_samples: 2 } => Some((Kind::GrayAlpha, bits)),
         ColorType::RGB(bits @ (8 | 16)) => Some((Kind::Rgb, bits)),
         ColorType::RGBA(bits @ (8 | 16)) => Some((Kind::Rgba, bits)),
         ColorType::CMYK(bits @ (8 | 16)) => Some((Kind::Cmyk, bits)),
         _ => None,
     };
     let samples = decoder.find_tag_unsigned::<u16>(Tag::SamplesPerPixel).map_err(invalid)?.unwrap_or(1);
-    found.filter(|(kind, _)| samples <= MAX_SAMPLES || *kind != Kind::Grey).ok_or_else(|| {
-        Error::new(format!("a TIFF of {colours:?} is not supported"))
+    found.filter(|(kind, _)| samples <= MAX_SAMPLES || *kind != Kind::Gray).ok_or_else(|| {
+        Error::new(format!("a TIFF of {colors:?} is not supported"))
             .with_hint("export it as grey, palette or RGB with 8 or 16 bits per channel; of many bands choose three")
             .with_kind(ErrorKind::Unsupported)
     })
@@ -194,10 +194,10 @@ fn invalid(error: tiff::TiffError) -> Error {
 }
 
 /// The file with a palette called grey, since the decoder does not give places in a palette; and whether it was one.
-fn greyed(bytes: &[u8]) -> (Cow<'_, [u8]>, bool) {
+fn grayed(bytes: &[u8]) -> (Cow<'_, [u8]>, bool) {
     const PHOTOMETRIC: u64 = 262;
     const PALETTE: u64 = 3;
-    const GREY: u16 = 1;
+    const BLACK_IS_ZERO: u16 = 1;
     let little = bytes.starts_with(b"II");
     let number = |at: usize, length: usize| -> Option<u64> {
         let bytes = bytes.get(at..at.checked_add(length)?)?;
@@ -219,6 +219,6 @@ fn greyed(bytes: &[u8]) -> (Cow<'_, [u8]>, bool) {
     };
     let Some(at) = find() else { return (Cow::Borrowed(bytes), false) };
     let mut bytes = bytes.to_vec();
-    bytes[at..at + 2].copy_from_slice(&if little { GREY.to_le_bytes() } else { GREY.to_be_bytes() });
+    bytes[at..at + 2].copy_from_slice(&if little { BLACK_IS_ZERO.to_le_bytes() } else { BLACK_IS_ZERO.to_be_bytes() });
     (Cow::Owned(bytes), true)
 }

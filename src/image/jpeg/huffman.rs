@@ -1,6 +1,6 @@
 //! Huffman codes of a JPEG's scans, read past without making coefficients of them.
 
-use crate::image::jpeg::ForwardContext;
+use crate::image::jpeg::Scan;
 
 /// Codes of up to this length are found at once.
 const FAST: u32 = 9;
@@ -174,18 +174,18 @@ impl<'a> Bits<'a> {
         true
     }
 
-    /// Reads past what a scan of a progressive picture tells of a block; whether it can be. `run`: blocks that have
+    /// Reads past a block of a progressive picture, as the scan holds it; whether it can be. `run`: blocks that have
     /// ended already.
-    pub(super) fn context(
+    pub(super) fn progressive_block(
         &mut self,
-        context: ForwardContext,
+        scan: Scan,
         direct: Option<&Table>,
         alternating: Option<&Table>,
         known: &mut u64,
         run: &mut u32,
     ) -> bool {
-        if context.first == 0 {
-            if context.refines {
+        if scan.first == 0 {
+            if scan.refines {
                 self.skip(1);
                 return true;
             }
@@ -198,26 +198,26 @@ impl<'a> Bits<'a> {
             };
         }
         let Some(table) = alternating else { return false };
-        let mut at = context.first;
+        let mut at = scan.first;
         if *run == 0 {
-            while at <= context.last {
+            while at <= scan.last {
                 let Some(symbol) = self.symbol(table) else { return false };
                 let (zeros, size) = (symbol >> 4, symbol & 15);
                 if size == 0 && zeros < 15 {
                     *run = (1 << zeros) + self.take(u32::from(zeros));
                     break;
                 }
-                self.skip(if context.refines { u32::from(size > 0) } else { u32::from(size) });
-                at = if context.refines { self.past(zeros, *known, at, context.last) } else { at + usize::from(zeros) };
-                if size > 0 && at <= context.last {
+                self.skip(if scan.refines { u32::from(size > 0) } else { u32::from(size) });
+                at = if scan.refines { self.past(zeros, *known, at, scan.last) } else { at + usize::from(zeros) };
+                if size > 0 && at <= scan.last {
                     *known |= 1 << at;
                 }
                 at += 1;
             }
         }
         if *run > 0 {
-            if context.refines && at <= context.last {
-                let rest = (*known >> at) & (u64::MAX >> (63 - (context.last - at)));
+            if scan.refines && at <= scan.last {
+                let rest = (*known >> at) & (u64::MAX >> (63 - (scan.last - at)));
                 for _ in 0..rest.count_ones() {
                     self.skip(1);
                 }

@@ -187,7 +187,7 @@ impl Borders {
         let mut rings = Vec::new();
         for start in 0..seen.len() {
             let region = self.arcs[start / 2].sides[start % 2];
-            if seen[start] || !self.regions.is_labelled(region) {
+            if seen[start] || !self.regions.is_labeled(region) {
                 continue;
             }
             let mut ring = Ring { region, area: 0, halves: Vec::new() };

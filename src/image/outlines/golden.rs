@@ -29,7 +29,7 @@ struct Shape {
     rings: Vec<Vec<[u32; 2]>>,
 }
 
-/// A ring without points that are no corners, from its least corner on.
+/// A ring without points that are not corners, from its least corner on.
 fn canonical(ring: &[[u32; 2]]) -> Vec<[u32; 2]> {
     let corner = |at: usize| {
         let [a, p, b] = [ring.len() - 1, 0, 1].map(|step| ring[(at + step) % ring.len()].map(i64::from));

@@ -17,7 +17,7 @@ pub fn without_small(labels: &Labels, min_area: u64) -> Cow<'_, Labels> {
     let borders = Borders::of(labels, &[]);
     let rings = borders.rings();
     let mut pixels = vec![0; borders.regions.classes.len()];
-    borders.regions.labelled().for_each(|(region, _, count)| pixels[region as usize] = count);
+    borders.regions.labeled().for_each(|(region, _, count)| pixels[region as usize] = count);
     let is_small = |ring: &Ring| pixels[ring.region as usize] < min_area;
     let regions = rings.iter().filter(|ring| is_small(ring)).map(|ring| (0, ring, IGNORE));
     let holes = rings.iter().filter(|ring| !is_small(ring) && (1 - min_area as i64..0).contains(&ring.area));

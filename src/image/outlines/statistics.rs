@@ -39,7 +39,7 @@ pub struct ClassStatistics {
 pub fn statistics(labels: &Labels, names: &[String]) -> Statistics {
     let (mut pixels, mut regions) = ([0u64; 256], [0u64; 256]);
     labels.ids.iter().for_each(|id| pixels[usize::from(*id)] += 1);
-    for (_, class, _) in sweep(labels, &[], |_, _, _| {}).labelled() {
+    for (_, class, _) in sweep(labels, &[], |_, _, _| {}).labeled() {
         regions[usize::from(class)] += 1;
     }
     let all = labels.ids.len() as f64;

@@ -45,15 +45,15 @@ pub(super) fn random(seed: u64) -> Labels {
 
 /// Whether the centre of a pixel is within the rings, by the even-odd rule; in whole numbers, so that of two neighbours one has it.
 fn holds<'a>(rings: impl Iterator<Item = &'a Vec<Point>>, [x, y]: [usize; 2]) -> bool {
-    let centre = [2 * x as i64 + 1, 2 * y as i64 + 1];
+    let center = [2 * x as i64 + 1, 2 * y as i64 + 1];
     let mut inside = false;
     for ring in rings {
         for at in 0..ring.len() {
             let [a, b] = [ring[at], ring[(at + 1) % ring.len()]].map(|point| point.map(|side| 2 * i64::from(side)));
             // From the upper end to the lower.
             let [a, b] = if a[1] < b[1] { [a, b] } else { [b, a] };
-            let right = (b[1] - a[1]) * (centre[0] - a[0]) - (b[0] - a[0]) * (centre[1] - a[1]);
-            inside ^= (a[1]..b[1]).contains(&centre[1]) && right >= 0;
+            let right = (b[1] - a[1]) * (center[0] - a[0]) - (b[0] - a[0]) * (center[1] - a[1]);
+            inside ^= (a[1]..b[1]).contains(&center[1]) && right >= 0;
         }
     }
     inside

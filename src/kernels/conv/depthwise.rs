@@ -12,7 +12,7 @@ use burn::tensor::{Tensor, module};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::kernels::bridge::{Kernel, Operands, SharedBuffer, on_cpu, run, tensor, uninitialised, values, written};
+use crate::kernels::bridge::{Kernel, Operands, SharedBuffer, on_cpu, run, tensor, uninitialized, values, written};
 use crate::kernels::conv::Map;
 use crate::kernels::count;
 use crate::kernels::vector::{load, put, store, vectors};
@@ -81,7 +81,7 @@ impl Kernel for Depthwise {
 }
 
 /// How a map is cut; the same for any number of threads.
-struct Cut {
+struct Tiling {
     map: Map,
     side: usize,
     /// Rows of a band.
@@ -94,7 +94,7 @@ struct Task {
     channels: Range<usize>,
 }
 
-impl Cut {
+impl Tiling {
     fn new(map: Map, side: usize) -> Self {
         let line = (map.w.next_multiple_of(PIXELS) + side - 1) * CHANNELS.min(map.c.next_multiple_of(VECTOR));
         let most = (BAND / line).saturating_sub(side - 1).max(4);
@@ -133,14 +133,14 @@ struct Band {
 }
 
 impl Band {
-    fn copy(&mut self, cut: &Cut, task: &Task, x: &[f32]) {
-        let (map, border) = (cut.map, cut.side / 2);
+    fn copy(&mut self, tiling: &Tiling, task: &Task, x: &[f32]) {
+        let (map, border) = (tiling.map, tiling.side / 2);
         self.width = task.channels.len().next_multiple_of(VECTOR);
         self.values.clear();
-        self.values.resize((task.rows.len() + 2 * border) * cut.line() * self.width, 0.0);
+        self.values.resize((task.rows.len() + 2 * border) * tiling.line() * self.width, 0.0);
         let first = task.rows.start.saturating_sub(border);
         for row in first..map.h.min(task.rows.end + border) {
-            let start = ((row + border - task.rows.start) * cut.line() + border) * self.width;
+            let start = ((row + border - task.rows.start) * tiling.line() + border) * self.width;
             let place = &mut self.values[start..][..map.w * self.width];
             let x = &x[(task.image * map.h + row) * map.w * map.c + task.channels.start..];
             vectors(Copy { x, stride: map.c, channels: task.channels.len(), place, width: self.width });
@@ -185,15 +185,15 @@ fn taps(weight: &[f32], taps: usize, channels: &Range<usize>, mirrored: bool) ->
 
 fn forward<const K: usize>(inputs: &[FlexTensor]) -> Vec<f32> {
     let [x, weight, bias] = [0, 1, 2].map(|i| values(&inputs[i]));
-    let cut = Cut::new(Map::of(&inputs[0]), K);
-    let mut y = uninitialised(x.len());
+    let tiling = Tiling::new(Map::of(&inputs[0]), K);
+    let mut y = uninitialized(x.len());
     let out = SharedBuffer::new(&mut y);
-    (0..cut.tasks()).into_par_iter().for_each_init(Band::default, |band, i| {
-        let task = cut.task(i);
-        band.copy(&cut, &task, x);
+    (0..tiling.tasks()).into_par_iter().for_each_init(Band::default, |band, i| {
+        let task = tiling.task(i);
+        band.copy(&tiling, &task, x);
         let taps = taps(weight, K * K, &task.channels, false);
         let bias = &bias[task.channels.clone()];
-        vectors(Convolve::<K> { band, taps: &taps, bias: Some(bias), cut: &cut, task: &task, out });
+        vectors(Convolve::<K> { band, taps: &taps, bias: Some(bias), tiling: &tiling, task: &task, out });
     });
     // SAFETY: the tasks cover the output.
     unsafe { written(y) }
@@ -203,33 +203,39 @@ type Gradients = (Option<Vec<f32>>, Vec<f32>, Vec<f32>);
 
 fn backward<const K: usize>(saved: &[FlexTensor], grad: &FlexTensor, wanted: &[bool]) -> Gradients {
     let (x, weight, dy) = (values(&saved[0]), values(&saved[1]), values(grad));
-    let cut = Cut::new(Map::of(grad), K);
-    let mut dx = uninitialised(if wanted[0] { x.len() } else { 0 });
+    let tiling = Tiling::new(Map::of(grad), K);
+    let mut dx = uninitialized(if wanted[0] { x.len() } else { 0 });
     let out = SharedBuffer::new(&mut dx);
     let affine = wanted[1] || wanted[2];
-    let sums: Vec<Vec<f32>> = (0..cut.tasks())
+    let sums: Vec<Vec<f32>> = (0..tiling.tasks())
         .into_par_iter()
-        .map_init(<(Band, Band)>::default, |(felt, seen), i| {
-            let task = cut.task(i);
-            felt.copy(&cut, &task, dy);
+        .map_init(<(Band, Band)>::default, |(grad_band, input_band), i| {
+            let task = tiling.task(i);
+            grad_band.copy(&tiling, &task, dy);
             if wanted[0] {
                 let taps = taps(weight, K * K, &task.channels, true);
-                vectors(Convolve::<K> { band: felt, taps: &taps, bias: None, cut: &cut, task: &task, out });
+                vectors(Convolve::<K> { band: grad_band, taps: &taps, bias: None, tiling: &tiling, task: &task, out });
             }
-            let mut sums = vec![0.0; if affine { (K * K + 1) * felt.width } else { 0 }];
+            let mut sums = vec![0.0; if affine { (K * K + 1) * grad_band.width } else { 0 }];
             if affine {
-                seen.copy(&cut, &task, x);
-                vectors(WeightGradient::<K> { seen, felt, cut: &cut, rows: task.rows.len(), sums: &mut sums });
+                input_band.copy(&tiling, &task, x);
+                vectors(WeightGradient::<K> {
+                    input_band,
+                    grad_band,
+                    tiling: &tiling,
+                    rows: task.rows.len(),
+                    sums: &mut sums,
+                });
             }
             sums
         })
         .collect();
     // SAFETY: the tasks cover it.
     let dx = wanted[0].then(|| unsafe { written(dx) });
-    let (mut dw, mut db) = (vec![0.0; weight.len()], vec![0.0; cut.map.c]);
+    let (mut dw, mut db) = (vec![0.0; weight.len()], vec![0.0; tiling.map.c]);
     for (i, sums) in sums.iter().enumerate().filter(|(_, sums)| !sums.is_empty()) {
         let width = sums.len() / (K * K + 1);
-        for (lane, channel) in cut.task(i).channels.enumerate() {
+        for (lane, channel) in tiling.task(i).channels.enumerate() {
             for tap in 0..K * K {
                 dw[channel * K * K + tap] += sums[tap * width + lane];
             }
@@ -244,7 +250,7 @@ struct Convolve<'a, const K: usize> {
     band: &'a Band,
     taps: &'a [f32],
     bias: Option<&'a [f32]>,
-    cut: &'a Cut,
+    tiling: &'a Tiling,
     task: &'a Task,
     out: SharedBuffer,
 }
@@ -254,8 +260,8 @@ impl<const K: usize> WithSimd for Convolve<'_, K> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { band: Band { values, width }, taps, bias, cut, task, out } = self;
-        let (map, line, n) = (cut.map, cut.line() * width, task.channels.len());
+        let Self { band: Band { values, width }, taps, bias, tiling, task, out } = self;
+        let (map, line, n) = (tiling.map, tiling.line() * width, task.channels.len());
         for (i, row) in task.rows.clone().enumerate() {
             for column in (0..map.w).step_by(PIXELS) {
                 for at in (0..n).step_by(S::F32_LANES) {
@@ -263,9 +269,9 @@ impl<const K: usize> WithSimd for Convolve<'_, K> {
                     for tap in 0..K * K {
                         let weight = load(simd, &taps[tap * width..][..*width], at);
                         let start = (i + tap / K) * line + (column + tap % K) * width;
-                        let seen = &values[start..start + PIXELS * width];
+                        let input_band = &values[start..start + PIXELS * width];
                         for (pixel, sum) in sums.iter_mut().enumerate() {
-                            *sum = simd.mul_add_f32s(weight, load(simd, seen, pixel * width + at), *sum);
+                            *sum = simd.mul_add_f32s(weight, load(simd, input_band, pixel * width + at), *sum);
                         }
                     }
                     for (pixel, sum) in sums.iter().enumerate().take(map.w - column) {
@@ -283,9 +289,9 @@ impl<const K: usize> WithSimd for Convolve<'_, K> {
 
 /// Sums of the gradient times what each tap sees, `[k k, width]`, and of the gradient.
 struct WeightGradient<'a, const K: usize> {
-    seen: &'a Band,
-    felt: &'a Band,
-    cut: &'a Cut,
+    input_band: &'a Band,
+    grad_band: &'a Band,
+    tiling: &'a Tiling,
     rows: usize,
     sums: &'a mut [f32],
 }
@@ -295,21 +301,21 @@ impl<const K: usize> WithSimd for WeightGradient<'_, K> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { seen, felt, cut, rows, sums } = self;
-        let width = felt.width;
-        let (line, border) = (cut.line() * width, cut.side / 2);
+        let Self { input_band, grad_band, tiling, rows, sums } = self;
+        let width = grad_band.width;
+        let (line, border) = (tiling.line() * width, tiling.side / 2);
         for at in (0..width).step_by(S::F32_LANES) {
             let mut bias = simd.splat_f32s(0.0);
             for tap in 0..K {
                 let mut products = [simd.splat_f32s(0.0); K];
                 for row in 0..rows {
-                    let felt = &felt.values[(row + border) * line + border * width..][..cut.map.w * width];
-                    let seen = &seen.values[(row + tap) * line..][..line];
-                    for column in 0..cut.map.w {
-                        let gradient = load(simd, felt, column * width + at);
-                        let seen = &seen[column * width..(column + K) * width];
+                    let grad_band = &grad_band.values[(row + border) * line + border * width..][..tiling.map.w * width];
+                    let input_band = &input_band.values[(row + tap) * line..][..line];
+                    for column in 0..tiling.map.w {
+                        let gradient = load(simd, grad_band, column * width + at);
+                        let input_band = &input_band[column * width..(column + K) * width];
                         for (i, product) in products.iter_mut().enumerate() {
-                            *product = simd.mul_add_f32s(gradient, load(simd, seen, i * width + at), *product);
+                            *product = simd.mul_add_f32s(gradient, load(simd, input_band, i * width + at), *product);
                         }
                         if tap == 0 {
                             bias = simd.add_f32s(bias, gradient);

@@ -11,10 +11,10 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::{Tensor, module::conv2d, ops::ConvOptions};
 use rayon::prelude::*;
 
-use crate::kernels::bridge::{Kernel, Operands, SharedBuffer, on_cpu, run, tensor, uninitialised, values, written};
+use crate::kernels::bridge::{Kernel, Operands, SharedBuffer, on_cpu, run, tensor, uninitialized, values, written};
 use crate::kernels::count;
 use crate::kernels::planes::{BLOCK, Map, Planes, Task, lanes, unpack_line};
-use crate::kernels::simd::{Level, fma, level, vectorised};
+use crate::kernels::simd::{Level, fma, level, vectorized};
 
 /// Depthwise 3×3 convolution, stride 1, zero padding 1: `x [b, h, w, c]`, `weight [c, 1, 3, 3]`, `bias [c]` to `[b, h, w, c]`.
 pub fn depthwise3x3(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
@@ -106,7 +106,7 @@ impl Kernel for Grouped {
 fn forward<const J: usize, const L: usize>(map: Map, inputs: &[FlexTensor]) -> Vec<f32> {
     let [x, w, b] = [0, 1, 2].map(|i| values(&inputs[i]));
     let blocks: Vec<_> = map.blocks().map(|c| (taps::<J, L>(w, &c, false), lanes::<J>(&b[c]))).collect();
-    let mut y = uninitialised(x.len());
+    let mut y = uninitialized(x.len());
     let out = SharedBuffer::new(&mut y);
     (0..map.tasks()).into_par_iter().for_each_init(Planes::default, |planes, i| {
         let task = map.task(i);
@@ -129,7 +129,7 @@ fn backward<const J: usize, const L: usize>(
     let (x, w, dy) = (values(&saved[0]), values(&saved[1]), values(grad));
     let blocks: Vec<_> = map.blocks().map(|c| taps::<J, L>(w, &c, true)).collect();
     let affine = wanted[1] || wanted[2];
-    let mut dx = uninitialised(if wanted[0] { dy.len() } else { 0 });
+    let mut dx = uninitialized(if wanted[0] { dy.len() } else { 0 });
     let out = SharedBuffer::new(&mut dx);
     let new = || (Planes::default(), Planes::default());
     let partial: Vec<Vec<f32>> = (0..map.tasks())
@@ -205,7 +205,7 @@ fn convolve<const J: usize, const L: usize>(
     }
 }
 
-vectorised! {
+vectorized! {
     /// One row of the output, `P` pixels at a time, from the three lines of planes around it.
     fn convolve_row<const J: usize, const L: usize, const P: usize>(
         lines: &[f32],
@@ -248,7 +248,7 @@ vectorised! {
     }
 }
 
-vectorised! {
+vectorized! {
     /// Adds the gradients of the taps, [9, J in, J out, L], and of the bias, [J, L], to `sums`.
     fn weight_gradient<const J: usize, const L: usize>(image: &[f32], grad: &[f32], width: usize, sums: &mut [f32]) {
         let (image, grad) = (image.as_chunks::<L>().0, grad.as_chunks::<L>().0);

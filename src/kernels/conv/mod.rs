@@ -13,12 +13,12 @@ use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Tensor, module};
 use rayon::prelude::*;
 
-use crate::kernels::bridge::{Kernel, Operands, SharedBuffer, on_cpu, run, tensor, uninitialised, values, written};
+use crate::kernels::bridge::{Kernel, Operands, SharedBuffer, on_cpu, run, tensor, uninitialized, values, written};
 use crate::kernels::count;
 use crate::kernels::linear::{column_sums, linear};
 use crate::kernels::matmul::{Precision, View, precision, rate};
 pub use depthwise::depthwise;
-use windows::{Places, Weights, Window};
+use windows::{OutputGrid, Weights, Window};
 pub(crate) use winograd::CONV_POINTS;
 
 /// 3×3 convolution, stride 1, zero padding 1: `x [b, h, w, c]`, `weight [o, c, 3, 3]`, `bias [o]` to `[b, h, w, o]`.
@@ -108,8 +108,8 @@ impl Kernel for Conv {
             let inner = arranged.len() / outputs;
             let weights =
                 Weights::new(View::new(&arranged, outputs, inner, inner).t(), [inner, outputs], self.precision);
-            let mut y = uninitialised(to.pixels() * outputs);
-            let places = Places { map: to, first: [0, 0], step: 1 };
+            let mut y = uninitialized(to.pixels() * outputs);
+            let places = OutputGrid { map: to, first: [0, 0], step: 1 };
             windows::convolve((map, window), x, &weights, bias, places, SharedBuffer::new(&mut y));
             // SAFETY: every line has been written.
             unsafe { written(y) }
@@ -158,7 +158,7 @@ impl Conv {
         if (taps, self.stride, self.padding) != ([3, 3], 1, 1) {
             return false;
         }
-        // Multiplications, and what else takes as long as so many: transforms, packing the weights, writing products.
+        // Multiplications, and what takes as long as a number of them: transforms, packing the weights, writing products.
         let (c, o, side) = (map.c as f64, outputs as f64, |size: usize| size.div_ceil(4) as f64);
         let tiles = map.b as f64 * side(map.h) * side(map.w);
         let by_points = 36.0 * (tiles * ((c + 12.0) * o + 5.0 * (c + o)) + 40.0 * c * o);
@@ -170,7 +170,7 @@ impl Conv {
     /// The gradient of the input: of every `stride`-th pixel in each direction, a convolution of the output's gradient with
     /// every `stride`-th weight, the last one first.
     fn input_gradient(&self, map: Map, to: Map, dy: &[f32], weight: &[f32], taps: [usize; 2]) -> Vec<f32> {
-        let mut dx = uninitialised(map.pixels() * map.c);
+        let mut dx = uninitialized(map.pixels() * map.c);
         let out = SharedBuffer::new(&mut dx);
         for first in (0..self.stride).flat_map(|row| (0..self.stride).map(move |column| [row, column])) {
             let sides = [0, 1].map(|side| {
@@ -184,7 +184,7 @@ impl Conv {
             if tall * wide == 0 {
                 continue;
             }
-            let places = Places { map, first, step: self.stride };
+            let places = OutputGrid { map, first, step: self.stride };
             if rows.is_empty() || columns.is_empty() {
                 windows::clear([*tall, *wide], places, out);
                 continue;

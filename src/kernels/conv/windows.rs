@@ -31,7 +31,7 @@ pub(super) struct Window {
 
 /// Where outputs go: every `step`-th pixel of a map from `first` on.
 #[derive(Clone, Copy)]
-pub(super) struct Places {
+pub(super) struct OutputGrid {
     pub(super) map: Map,
     pub(super) first: [usize; 2],
     pub(super) step: usize,
@@ -209,16 +209,16 @@ pub(super) fn convolve(
     x: &[f32],
     weights: &Weights,
     bias: Option<&[f32]>,
-    places: Places,
+    places: OutputGrid,
     out: SharedBuffer,
 ) {
     let sight = Sight { x, map, channels: 0..map.c, window };
     let [tall, wide] = window.size;
     let outputs = weights.columns;
     let line = sight.line() + sight.outputs() * outputs;
-    let room = second_level_cache() / size_of::<f32>() / 2;
+    let cache_floats = second_level_cache() / size_of::<f32>() / 2;
     let share = sight.lines().div_ceil(rayon::current_num_threads());
-    let lines = (room / line).min(share).max(1);
+    let lines = (cache_floats / line).min(share).max(1);
     (0..sight.lines().div_ceil(lines)).into_par_iter().for_each(|task| {
         let range = task * lines..sight.lines().min((task + 1) * lines);
         LINES.with_borrow_mut(|[seen, products]| {
@@ -233,7 +233,7 @@ pub(super) fn convolve(
                     outputs,
                 );
             }
-            let Places { map, first, step } = places;
+            let OutputGrid { map, first, step } = places;
             for (line, products) in range.zip(products.chunks_exact(sight.outputs() * outputs)) {
                 let (image, y) = (line / tall, line % tall);
                 let start = (image * map.h + y * step + first[0]) * map.w + first[1];
@@ -253,8 +253,8 @@ pub(super) fn convolve(
 }
 
 /// Writes zeros to places that see nothing.
-pub(super) fn clear([tall, wide]: [usize; 2], places: Places, out: SharedBuffer) {
-    let Places { map, first, step } = places;
+pub(super) fn clear([tall, wide]: [usize; 2], places: OutputGrid, out: SharedBuffer) {
+    let OutputGrid { map, first, step } = places;
     (0..map.b * tall).into_par_iter().for_each(|line| {
         let (image, y) = (line / tall, line % tall);
         let start = (image * map.h + y * step + first[0]) * map.w + first[1];

@@ -8,7 +8,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::kernels::bilinear::Corners;
-use crate::kernels::bridge::{SharedBuffer, uninitialised, written};
+use crate::kernels::bridge::{SharedBuffer, uninitialized, written};
 use crate::kernels::vector::{self, load, put, starts, store, vectors};
 
 /// A map among the tokens.
@@ -152,7 +152,7 @@ impl WithSimd for Backward<'_> {
 
 pub(super) fn value_gradient(extent: Extent, locations: &[f32], weights: &[f32], dy: &[f32]) -> Vec<f32> {
     let Extent { b, n, heads, d, levels, .. } = extent;
-    let mut dvalue = uninitialised(b * n * heads * d);
+    let mut dvalue = uninitialized(b * n * heads * d);
     let out = SharedBuffer::new(&mut dvalue);
     (0..b * heads * levels.len()).into_par_iter().for_each_init(Vec::new, |map, task| {
         let (sample, head, level) = (task / levels.len() / heads, task / levels.len() % heads, task % levels.len());

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use self::loops::{Backward, Extent, Forward, Level, levels, value_gradient};
 use crate::kernels::bilinear::corners;
-use crate::kernels::bridge::{Kernel, Operands, on_cpu, run, tensor, uninitialised, values, written};
+use crate::kernels::bridge::{Kernel, Operands, on_cpu, run, tensor, uninitialized, values, written};
 use crate::kernels::count;
 use crate::kernels::vector::vectors;
 
@@ -87,7 +87,7 @@ impl Kernel for Deformable {
         let [value, locations, weights] = [0, 1, 2].map(|i| values(&inputs[i]));
         let extent = Extent::of(&self.levels, &inputs);
         let (width, samples) = (extent.heads * extent.d, extent.samples());
-        let mut y = uninitialised(extent.b * extent.q * width);
+        let mut y = uninitialized(extent.b * extent.q * width);
         y.par_chunks_exact_mut(width).with_min_len(QUERIES).enumerate().for_each_init(Vec::new, |taps, (row, y)| {
             let (locations, weights) = (&locations[row * samples * 2..], &weights[row * samples..]);
             vectors(Forward { extent, value: extent.sample(value, row), locations, weights, taps, y });

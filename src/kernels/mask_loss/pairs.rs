@@ -7,7 +7,7 @@ use burn::tensor::activation::{log_sigmoid, sigmoid};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::kernels::bridge::{Kernel, Operands, on_cpu, run, tensor, uninitialised, values, written};
+use crate::kernels::bridge::{Kernel, Operands, on_cpu, run, tensor, uninitialized, values, written};
 use crate::kernels::mask_loss::CHUNK;
 use crate::kernels::mask_loss::point::{ALPHA, Point, PointLoss};
 use crate::kernels::matmul::{Precision, Product, Threads, View};
@@ -70,7 +70,7 @@ impl Kernel for Pairs {
         let sizes: Vec<f64> = values(labels).par_chunks_exact(p).map(sum).collect();
         let targets = View::new(values(labels), t, p, p).t();
         let product = |rows: &[f32]| {
-            let mut out = uninitialised(q * t);
+            let mut out = uninitialized(q * t);
             Product::new(View::new(rows, q, p, p), targets).precision(Precision::F32).write(&mut out, Threads::All);
             // SAFETY: the product covers it.
             unsafe { written(out) }

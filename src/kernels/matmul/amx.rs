@@ -155,7 +155,7 @@ macro_rules! prefetch {
     };
 }
 
-/// A function that sums a tile by steps of so many lanes, in tmm0 to tmm3, left and right, upper and lower half.
+/// A function that sums a tile by steps of this many lanes, in tmm0 to tmm3, left and right, upper and lower half.
 macro_rules! summed {
     ($(#[$about:meta])* $name:ident, $lanes:literal, [$($instruction:expr,)*]) => {
         $(#[$about])*

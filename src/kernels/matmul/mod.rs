@@ -14,12 +14,12 @@ mod amx;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod kernel;
 mod pack;
 mod panels;
 mod shape;
 #[cfg(test)]
 mod tests;
-mod tile;
 mod tiling;
 
 use std::cell::Cell;
@@ -29,12 +29,12 @@ use std::ops::Range;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::kernels::bridge::{uninitialised, written};
+use crate::kernels::bridge::{uninitialized, written};
+use kernel::Kernel;
 use pack::Lanes;
 pub(super) use panels::{Layout, Panels};
-use panels::{Out, PANELS, Place};
-use tile::Kernel;
-use tiling::Cut;
+use panels::{Out, OutPlace, PANELS};
+use tiling::Tiling;
 pub(super) use tiling::second_level_cache;
 
 /// In what precision the operands of products are taken. Sums are in f32, always.
@@ -194,7 +194,7 @@ impl<'a> Product<'a> {
 
     /// The product, row-major, by all threads.
     pub(super) fn to_vec(self) -> Vec<f32> {
-        let mut out = uninitialised(self.a.rows * self.b.columns);
+        let mut out = uninitialized(self.a.rows * self.b.columns);
         self.write(&mut out, Threads::All);
         // SAFETY: the product has been written.
         unsafe { written(out) }
@@ -231,7 +231,7 @@ impl<'a> Product<'a> {
         let kernel = Kernel::best(self.precision);
         let out = Out(out.as_mut_ptr().cast());
         let workers = if threads == Threads::One { 1 } else { rayon::current_num_threads() };
-        let cut = Cut::new(rows, columns, inner, workers, kernel);
+        let tiling = Tiling::new(rows, columns, inner, workers, kernel);
         // Rows that have to be transposed are packed anew for every set of columns. One block of the inner dimension at a
         // time there are fewer of these; but then a row is not finished until the last block.
         let depth = match finish {
@@ -239,8 +239,8 @@ impl<'a> Product<'a> {
             _ => inner,
         };
         let task = |i: usize| {
-            let (rows, range) = cut.task(i);
-            let most = cut.columns_in_cache(depth, kernel);
+            let (rows, range) = tiling.task(i);
+            let most = tiling.columns_in_cache(depth, kernel);
             PANELS.with_borrow_mut(|panels| {
                 let blocks = (0..inner.max(1)).step_by(depth.max(1)).map(|start| start..inner.min(start + depth));
                 let sets = || range.clone().step_by(most).map(|start| start..range.end.min(start + most));
@@ -250,13 +250,13 @@ impl<'a> Product<'a> {
                     panels.pack(b.columns(columns.clone()), self.precision);
                     let next = columns.end..range.end.min(columns.end + most);
                     let ahead = (!next.is_empty()).then(|| b.columns(next).t());
-                    let place = Place { out, stride: self.b.columns, row: rows.start, column: columns.start };
+                    let place = OutPlace { out, stride: self.b.columns, row: rows.start, column: columns.start };
                     // SAFETY: tasks have rows and columns of their own, inside of `out` by the assertion above.
                     unsafe { panels.multiply(a.rows(rows.clone()), self.scale, add, place, ahead, finish.as_ref()) };
                 }
             });
         };
-        if cut.tasks() == 1 { task(0) } else { (0..cut.tasks()).into_par_iter().for_each(task) }
+        if tiling.tasks() == 1 { task(0) } else { (0..tiling.tasks()).into_par_iter().for_each(task) }
     }
 }
 

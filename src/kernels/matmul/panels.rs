@@ -4,9 +4,9 @@ use std::cell::RefCell;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
+use crate::kernels::matmul::kernel::Kernel;
 use crate::kernels::matmul::pack::Line;
 use crate::kernels::matmul::shape::{A_STRIDE, BLOCK, Target};
-use crate::kernels::matmul::tile::Kernel;
 use crate::kernels::matmul::{Precision, View, rewrite};
 
 thread_local! {
@@ -74,7 +74,7 @@ impl Panels {
 
     fn run(&self, a: View, scale: f32, add: bool, out: &mut [MaybeUninit<f32>], stride: usize) {
         assert!(stride >= self.columns && a.rows * stride <= out.len(), "product of the wrong size");
-        let place = Place { out: Out(out.as_mut_ptr().cast()), stride, row: 0, column: 0 };
+        let place = OutPlace { out: Out(out.as_mut_ptr().cast()), stride, row: 0, column: 0 };
         // SAFETY: `out` has room for the product, and holds numbers if these are added to.
         unsafe { self.multiply(a, scale, add, place, None, None::<&fn(usize, usize, &mut [f32])>) }
     }
@@ -88,7 +88,7 @@ impl Panels {
         a: View,
         scale: f32,
         add: bool,
-        place: Place,
+        place: OutPlace,
         ahead: Option<View>,
         finish: Option<&(impl Fn(usize, usize, &mut [f32]) + Sync)>,
     ) {
@@ -182,7 +182,7 @@ unsafe impl Sync for Out {}
 
 /// A corner of the output.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
+pub(super) struct OutPlace {
     pub(super) out: Out,
     pub(super) stride: usize,
     pub(super) row: usize,

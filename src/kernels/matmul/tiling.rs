@@ -2,17 +2,17 @@
 
 use std::ops::Range;
 
-use crate::kernels::matmul::tile::Kernel;
+use crate::kernels::matmul::kernel::Kernel;
 
 /// A product cut into tasks: a grid of pieces, whole tiles each.
-pub(super) struct Cut {
+pub(super) struct Tiling {
     rows: usize,
     columns: usize,
     /// Rows and columns of a piece.
     piece: (usize, usize),
 }
 
-impl Cut {
+impl Tiling {
     /// The grid for `workers` threads whose busiest one is done first.
     pub(super) fn new(rows: usize, columns: usize, inner: usize, workers: usize, kernel: Kernel) -> Self {
         let (down, across) = (rows.div_ceil(kernel.rows), columns.div_ceil(kernel.columns));
@@ -49,9 +49,9 @@ impl Cut {
     /// As many columns as fit the second-level cache when packed.
     pub(super) fn columns_in_cache(&self, inner: usize, kernel: Kernel) -> usize {
         // Half of the cache: the rest is for rows on their way in and out.
-        let room = second_level_cache() / 2 / size_of::<f32>();
+        let cache_floats = second_level_cache() / 2 / size_of::<f32>();
         let lanes = inner.div_ceil(kernel.values_per_lane());
-        let panels = (room / lanes.max(1) / kernel.columns).clamp(1, 24);
+        let panels = (cache_floats / lanes.max(1) / kernel.columns).clamp(1, 24);
         // As many rounds, of equal width.
         let wanted = self.piece.1.div_ceil(kernel.columns);
         wanted.div_ceil(wanted.div_ceil(panels)) * kernel.columns

@@ -73,7 +73,7 @@ fn edge_cases_by_hand() {
     let wrong = score(3, &[0, 0], &[1, 1]);
     assert_eq!((wrong.miou, wrong.macc, wrong.mdice), (Some(0.0), Some(0.0), Some(0.0)));
     assert_eq!(wrong.classes.iter().map(|class| class.iou).collect::<Vec<_>>(), [Some(0.0), Some(0.0), None]);
-    // A class that is only imagined lowers mIoU, but is no part of mAcc.
+    // A class that is only imagined lowers mIoU, but is not part of mAcc.
     let imagined = score(2, &[0, 0, 0, 0], &[0, 0, 0, 1]);
     assert_eq!((imagined.miou, imagined.macc), (Some(0.375), Some(0.75)));
     assert_eq!(imagined.absent, ["class 1"]);

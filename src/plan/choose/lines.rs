@@ -54,7 +54,7 @@ impl PlanDraft {
     fn decided(&self, options: &PlanOptions) -> Vec<Line> {
         let mut lines = self.lines.clone();
         for (at, (path, value)) in options.set().enumerate() {
-            let whose = if at < options.given.len() { "as the model has it" } else { "yours" };
+            let whose = if at < options.given.len() { "as the model has it" } else { "set by you" };
             let Some((table, key)) = path.rsplit_once('.') else { continue };
             // A whole table takes the place of its lines.
             lines.retain(|line| line.table != path);
@@ -62,7 +62,7 @@ impl PlanDraft {
             let value = if is_toml { value.to_owned() } else { format!("{value:?}") };
             match lines.iter_mut().find(|line| line.table == table && line.key == key) {
                 Some(line) => {
-                    line.reason = format!("{whose}; planned was {}", line.value);
+                    line.reason = format!("{whose}; planned: {}", line.value);
                     line.value = value;
                 }
                 None => lines.push(Line { table: table.into(), key: key.into(), value, reason: whose.into() }),

@@ -9,13 +9,11 @@ impl PlanDraft {
     pub(super) fn model(&mut self, facts: &Facts, options: &PlanOptions) {
         let kind = match self.network {
             ArchitectureChoice::Unet { .. } => {
-                ("\"unet\"", "convolutions learn from few images; a transformer wants pretrained weights")
+                ("\"unet\"", "convolutions learn from few images; a transformer needs pretrained weights")
             }
-            ArchitectureChoice::Encoder => {
-                ("\"unet\"", "maps of several strides are brought together again, up to the finest")
-            }
+            ArchitectureChoice::PretrainedUnet => ("\"unet\"", "a decoder joins the encoder's maps up to the finest"),
             ArchitectureChoice::Pretrained if facts.pretrained.as_ref().is_some_and(Pretrained::is_rotated) => {
-                ("\"dinov3\"", "its positions are rotations")
+                ("\"dinov3\"", "the weights have rotary positions")
             }
             ArchitectureChoice::Vit | ArchitectureChoice::Pretrained => ("\"vit\"", ""),
         };
@@ -41,7 +39,7 @@ impl PlanDraft {
                     "model.backbone",
                     "depths",
                     format!("{:?}", vec![1; stages]),
-                    "small: more steps teach more than more weights",
+                    "small: in a short run more iterations help more than more weights",
                 );
                 self.push("model.backbone", "stem_stride", stem_stride, stride);
             }
@@ -78,7 +76,7 @@ impl PlanDraft {
                 self.push("model.decoder", "num_convs", 0, "the features are classified as they are");
             }
             None if self.network == ArchitectureChoice::Pretrained => self.structure(""),
-            None if matches!(self.network, ArchitectureChoice::Unet { .. } | ArchitectureChoice::Encoder)
+            None if matches!(self.network, ArchitectureChoice::Unet { .. } | ArchitectureChoice::PretrainedUnet)
                 && !options.sets("model.decoder") =>
             {
                 self.push("model.decoder", "type", "\"fcn\"", "the U-Net's last map is classified pixel by pixel");
@@ -95,7 +93,7 @@ impl PlanDraft {
         self.push("model.decoder", "num_blocks", 2, "as in the recipes that a CPU trains");
     }
 
-    /// Takes StructToken in place of the linear classifier if there is time for so many `steps`; gives whether it does.
+    /// Takes StructToken instead of the linear classifier if there is time for this number of `steps`; gives whether it does.
     pub(in crate::plan) fn lengthen(&mut self, steps: f64) -> bool {
         let long = self.linear && steps > SHORT;
         if long {
@@ -121,37 +119,42 @@ impl PlanDraft {
         self.push("model.backbone", "depth", depth, "");
         // DINOv3's 7B alone has wider heads.
         let head = if vit.rotated && *embed_dim >= 4096 { 128 } else { 64 };
-        let why = format!("{head} channels each, as all published ones");
+        let why = format!("{head} channels per head, as in all published ViTs");
         self.push("model.backbone", "num_heads", (embed_dim / head).max(1), why);
         self.push("model.backbone", "patch_size", patch_size, "");
         if vit.rotated {
             if *reg_tokens != 4 {
-                self.push("model.backbone", "reg_tokens", reg_tokens, "as it has them");
+                self.push("model.backbone", "reg_tokens", reg_tokens, "as in the file");
             }
             if !vit.qkv_bias {
-                self.push("model.backbone", "qkv_bias", "false", "its queries and values have none");
+                self.push("model.backbone", "qkv_bias", "false", "the file's queries and values have no bias");
             }
         } else {
             if *layer_scale {
-                self.push("model.backbone", "init_values", "1.0", "it has LayerScale, as DINOv2");
+                self.push("model.backbone", "init_values", "1.0", "the file has LayerScale, as DINOv2 does");
                 self.push("model.backbone", "final_norm", "true", "DINOv2's features are meant to be normalised");
             }
             if *reg_tokens > 0 {
-                self.push("model.backbone", "reg_tokens", reg_tokens, "it has registers");
+                self.push("model.backbone", "reg_tokens", reg_tokens, "the file has registers");
             }
             if !vit.class_token {
-                self.push("model.backbone", "class_token", "false", "it has none");
+                self.push("model.backbone", "class_token", "false", "the file has none");
             }
             if vit.no_embed_class {
-                self.push("model.backbone", "no_embed_class", "true", "its positions are those of the patches alone");
+                self.push(
+                    "model.backbone",
+                    "no_embed_class",
+                    "true",
+                    "the file's positions are those of the patches alone",
+                );
             }
         }
         if vit.gated {
-            self.push("model.backbone", "mlp_layer", "\"swiglu\"", "its MLPs have gates");
+            self.push("model.backbone", "mlp_layer", "\"swiglu\"", "the file's MLPs have gates");
         }
         if vit.mlp_dim != 4 * embed_dim {
             let ratio = format!("{:?}", vit.mlp_dim as f64 / *embed_dim as f64);
-            self.push("model.backbone", "mlp_ratio", ratio, "as its MLPs have it");
+            self.push("model.backbone", "mlp_ratio", ratio, "as in the file's MLPs");
         }
     }
 }

@@ -21,17 +21,17 @@ fn options(minutes: u64, changes: &[&str]) -> PlanOptions {
 
 /// A plan on a machine that takes `step_s` for a step with the smallest crop.
 fn plan(facts: &Facts, options: &PlanOptions, step_s: f64) -> (Config, String) {
-    plan_in(&Memory { fixed: 300.0, maps: 400.0, free: f64::INFINITY }, facts, options, step_s)
+    plan_in(&StepMemory { fixed: 300.0, maps: 400.0, free: f64::INFINITY }, facts, options, step_s)
 }
 
-fn plan_in(memory: &Memory, facts: &Facts, options: &PlanOptions, step_s: f64) -> (Config, String) {
-    let mut draft = PlanDraft::initial(facts, &MACHINE, options).unwrap();
+fn plan_in(memory: &StepMemory, facts: &Facts, options: &PlanOptions, step_s: f64) -> (Config, String) {
+    let mut draft = PlanDraft::choose_network(facts, &MACHINE, options).unwrap();
     draft.fit(facts, options, step_s, memory).unwrap();
-    let probe = Probe { step_s, image_s: 0.1, peak_mb: Some(700) };
+    let timing = StepTiming { step_s, image_s: 0.1, peak_mb: Some(700) };
     let batch = draft.config(options).unwrap().train.batch_size;
-    draft.spend(facts, options, &probe, batch, options.budget.as_secs_f64());
+    draft.set_length(facts, options, &timing, batch, options.budget.as_secs_f64());
     let config = draft.config(options).unwrap();
-    let estimated = super::super::estimate(&config, facts, &probe);
+    let estimated = super::super::estimate(&config, facts, &timing);
     assert!(estimated.total_s <= 1.01 * options.budget.as_secs_f64(), "{estimated:?}");
     (config, draft.render(facts, &MACHINE, options, &estimated))
 }
@@ -89,8 +89,12 @@ fn crops_grow_with_time_and_stay_within_the_images() {
 fn crops_and_passes_fit_the_memory() {
     let facts = facts((640, 480), &[0.6, 0.4], &["a", "b"]);
     let with = |free| {
-        let (config, text) =
-            plan_in(&Memory { fixed: 300.0, maps: 400.0, free }, &facts, &options(600, &["train.batch_size=4"]), 0.3);
+        let (config, text) = plan_in(
+            &StepMemory { fixed: 300.0, maps: 400.0, free },
+            &facts,
+            &options(600, &["train.batch_size=4"]),
+            0.3,
+        );
         (config.data.augment.crop, config.train.accumulate, text)
     };
     assert_eq!(with(5000.0).1, 1);
@@ -108,7 +112,7 @@ fn few_images_are_not_seen_for_ever() {
     assert_eq!(config.train.iterations, 200 * 300 / 2);
     let yours = options(6000, &["train.batch_size=8"]);
     assert_eq!(plan(&facts((64, 64), &[0.6, 0.4], &["a", "b"]), &yours, 0.01).0.train.iterations, 200 * 300 / 8);
-    assert!(text.contains("as many passes as are of use: 200.0 passes"), "{text}");
+    assert!(text.contains("the most that help: 200.0 epochs"), "{text}");
 }
 
 #[test]
@@ -136,10 +140,11 @@ fn classes_of_few_images_are_looked_for() {
 #[test]
 fn bf16_is_taken_where_it_is_fast() {
     let facts = facts((640, 480), &[0.6, 0.4], &["a", "b"]);
-    let (asked, mut draft) = (options(60, &[]), PlanDraft::initial(&facts, &MACHINE, &options(60, &[])).unwrap());
-    assert!(!draft.round(1.05));
+    let (asked, mut draft) =
+        (options(60, &[]), PlanDraft::choose_network(&facts, &MACHINE, &options(60, &[])).unwrap());
+    assert!(!draft.try_bf16(1.05));
     assert_eq!(draft.config(&asked).unwrap().train.precision, Precision::F32);
-    assert!(draft.round(1.84));
+    assert!(draft.try_bf16(1.84));
     let config = draft.config(&asked).unwrap();
     assert_eq!((config.train.precision, config.eval.precision), (Precision::Bf16, Precision::F32));
     assert!(toml_of(&draft.lines).contains("1.8 times as fast here as in f32"));
@@ -152,7 +157,7 @@ fn bf16_is_taken_where_it_is_fast() {
 fn a_decoder_is_chosen_by_the_length_of_the_run() {
     let decoder = |facts: &Facts, changes: &[&str], steps| {
         let options = options(60, changes);
-        let mut draft = PlanDraft::initial(facts, &MACHINE, &options).unwrap();
+        let mut draft = PlanDraft::choose_network(facts, &MACHINE, &options).unwrap();
         draft.lengthen(steps);
         let config = draft.config(&options).unwrap();
         let decoder = serde_json::to_value(&config.model.decoder).unwrap();
@@ -209,7 +214,7 @@ fn norms_are_tried_unless_one_is_named() {
     let facts = facts((256, 256), &[0.8, 0.2], &["background", "nucleus"]);
     let tried = |changes: &[&str]| {
         let options = options(5, changes);
-        PlanDraft::initial(&facts, &MACHINE, &options).unwrap().tries_norms(&options)
+        PlanDraft::choose_network(&facts, &MACHINE, &options).unwrap().tries_norms(&options)
     };
     assert!(tried(&[]) && tried(&["model.backbone.stem_stride=4"]));
     assert!(!tried(&["model.backbone.norm=batch"]) && !tried(&["model.backbone.type=vit"]));
@@ -310,7 +315,7 @@ fn what_the_user_decides_stands() {
     let (config, text) =
         plan(&facts, &options(60, &["train.iterations=7", "model.decoder.block=cse", "train.seed=3"]), 0.4);
     assert_eq!(config.train.iterations, 7);
-    assert!(text.contains("iterations = 7") && text.contains("yours; planned was \"pwe\""), "{text}");
+    assert!(text.contains("iterations = 7") && text.contains("set by you; planned: \"pwe\""), "{text}");
     assert!(text.contains("seed = 3") && text.contains("block = \"cse\""), "{text}");
     assert_eq!(Config::parse(&text, "plan", &[]).unwrap(), config);
     let table = "model.decoder={ type = \"fcn\", num_convs = 1, channels = 16 }";

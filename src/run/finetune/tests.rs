@@ -46,7 +46,7 @@ fn trained(config: &Config, names: &[&str]) -> (Model, StateDict, ModelCard) {
     (model, weights::read(&path).unwrap(), model_file::read_card(&path).unwrap())
 }
 
-fn onwards(config: &Config, state: &StateDict, card: &ModelCard, names: &[&str]) -> (Model, String) {
+fn fine_tune(config: &Config, state: &StateDict, card: &ModelCard, names: &[&str]) -> (Model, String) {
     let fresh = config.model.init(names.len(), 9, &Device::flex());
     load(fresh, state.clone(), card, &classes(names), (config, Path::new("m.safetensors"))).unwrap()
 }
@@ -77,8 +77,8 @@ fn decoders() -> Vec<Config> {
 fn classes_in_another_order_are_the_same_model() {
     for config in decoders() {
         let (model, state, card) = trained(&config, &["a", "b", "c", "d"]);
-        let (moved, told) = onwards(&config, &state, &card, &["c", "a", "d", "b"]);
-        assert!(told.contains("classes kept: c, a, d, b; new: none; dropped: none"), "{told}");
+        let (moved, message) = fine_tune(&config, &state, &card, &["c", "a", "d", "b"]);
+        assert!(message.contains("classes kept: c, a, d, b; new: none; dropped: none"), "{message}");
         let (before, after) = (probabilities(&model, &config), probabilities(&moved, &config));
         for (new, old) in [2, 0, 3, 1].into_iter().enumerate() {
             assert!(
@@ -90,7 +90,7 @@ fn classes_in_another_order_are_the_same_model() {
         }
         assert!(apart(&before[0], &before[1]) > 1e-3, "{:?}: no class is like another", config.model.decoder);
         // The same classes are the same bytes.
-        let (same, _) = onwards(&config, &state, &card, &["a", "b", "c", "d"]);
+        let (same, _) = fine_tune(&config, &state, &card, &["a", "b", "c", "d"]);
         assert!(weights::state_of(&same).tensors == state.tensors);
     }
 }
@@ -100,8 +100,8 @@ fn a_class_more_and_a_class_less() {
     for config in decoders() {
         let (_, state, card) = trained(&config, &["a", "b", "c"]);
         let fresh = weights::state_of(&config.model.init(3, 0, &Device::flex())).tensors;
-        let (moved, told) = onwards(&config, &state, &card, &["new", "c", "a"]);
-        assert!(told.contains("classes kept: c, a; new: new; dropped: b"), "{told}");
+        let (moved, message) = fine_tune(&config, &state, &card, &["new", "c", "a"]);
+        assert!(message.contains("classes kept: c, a; new: new; dropped: b"), "{message}");
         let moved = weights::state_of(&moved).tensors;
         for (name, axes) in axes(&config.model) {
             let (old, new) = (&state.tensors[&name], &moved[&name]);
@@ -130,7 +130,7 @@ fn a_class_more_and_a_class_less() {
         }
         // Fewer and more.
         for names in [&["b"][..], &["x", "b", "y", "a", "z"]] {
-            let (moved, _) = onwards(&config, &state, &card, names);
+            let (moved, _) = fine_tune(&config, &state, &card, names);
             assert_eq!(moved.classes(), names.len());
             assert!(probabilities(&moved, &config).iter().flatten().all(|value| value.is_finite()));
         }
@@ -167,7 +167,7 @@ fn tables_of_another_grid_are_resized_for_all_classes() {
     let (_, state, card) = trained(&small, &["a", "b", "c"]);
     let larger = ["model.backbone.img_size=[32, 24]".to_owned()];
     let large = Config::parse(&small.to_toml().unwrap(), "r.toml", &larger).unwrap();
-    let (moved, told) = onwards(&large, &state, &card, &["c", "x", "a", "b"]);
-    assert!(told.contains("resized"), "{told}");
+    let (moved, message) = fine_tune(&large, &state, &card, &["c", "x", "a", "b"]);
+    assert!(message.contains("resized"), "{message}");
     assert_eq!(weights::state_of(&moved).tensors["decoder.kernels"].shape, [1, 4, 8, 6]);
 }

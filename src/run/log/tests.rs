@@ -1,12 +1,19 @@
 use super::*;
-use crate::run::rows::{Eval, Reschedule, Step};
+use crate::run::rows::{EvalRow, RescheduleRow, StepRow};
 
 fn step(iteration: u64, loss: f64) -> Row {
-    Row::Step(Step { iteration, loss, lr: 1e-4, images_per_s: Some(12.5), wait_share: Some(0.02), ..Step::default() })
+    Row::Step(StepRow {
+        iteration,
+        loss,
+        lr: 1e-4,
+        images_per_s: Some(12.5),
+        wait_share: Some(0.02),
+        ..StepRow::default()
+    })
 }
 
 fn eval(iteration: u64, miou: f64) -> Row {
-    Row::Eval(Eval { iteration, miou, ..Eval::default() })
+    Row::Eval(EvalRow { iteration, miou, ..EvalRow::default() })
 }
 
 fn log(run: &Path, rows: &[Row]) -> RunLog {
@@ -26,7 +33,7 @@ fn rows_come_back() {
 #[test]
 fn rows_of_earlier_versions_come_back() {
     let run = tempfile::tempdir().unwrap();
-    let row = Row::Reschedule(Reschedule { iteration: 5, iterations: 80, eval_every: Some(9) });
+    let row = Row::Reschedule(RescheduleRow { iteration: 5, iterations: 80, eval_every: Some(9) });
     log(run.path(), std::slice::from_ref(&row));
     let path = run.path().join(LOG_FILE);
     let text = std::fs::read_to_string(&path).unwrap();
@@ -50,7 +57,7 @@ fn a_resumed_log_equals_one_never_interrupted() {
 fn the_table_has_a_line_an_iteration() {
     let run = tempfile::tempdir().unwrap();
     let iou = BTreeMap::from([("a, b".to_owned(), Some(0.5)), ("c".to_owned(), None)]);
-    let evaluated = Row::Eval(Eval { iteration: 2, miou: 0.25, iou, ..Eval::default() });
+    let evaluated = Row::Eval(EvalRow { iteration: 2, miou: 0.25, iou, ..EvalRow::default() });
     log(run.path(), &[step(0, 2.0), step(1, 9.0), step(1, 1.5), evaluated]);
     write_table(run.path()).unwrap();
     let text = std::fs::read_to_string(run.path().join(TABLE_FILE)).unwrap();
@@ -94,7 +101,7 @@ fn a_cut_at_any_byte_leaves_no_row_twice_and_loses_none() {
     let whole = std::fs::read(straight.path().join(LOG_FILE)).unwrap();
     for cut in 0..=whole.len() {
         let written = whole[..cut].iter().filter(|byte| **byte == b'\n').count();
-        // Checkpoints that there may be: after so many iterations, and evaluated or not.
+        // Checkpoints that there may be: after this many iterations, and evaluated or not.
         for (next, evaluated, needs) in [(0, 0, 0), (1, 0, 1), (2, 0, 2), (2, 2, 3), (4, 2, 5), (4, 4, 6), (5, 4, 7)] {
             if needs > written {
                 continue;

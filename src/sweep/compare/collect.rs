@@ -5,13 +5,13 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::metrics::bootstrap::{draws, p_value, percentile_interval};
+use crate::metrics::bootstrap::{p_value, percentile_interval, resampled_mious};
 use crate::metrics::image_counts::ImageCounts;
 use crate::stats::{mean, median, t_interval};
 use crate::sweep::compare::curves::{CurvePoint, curves_of, mean_curve, thinned};
 use crate::sweep::compare::judge::ImageResult;
-use crate::sweep::compare::run::{COUNTS, Outcome, RESULT};
-use crate::sweep::compare::{Budget, Plan, Run};
+use crate::sweep::compare::run::{COUNTS, CompareOutcome, RESULT};
+use crate::sweep::compare::{Budget, ComparePlan, CompareRun};
 use crate::{files, run};
 
 /// Draws of the bootstrap, and their seed.
@@ -25,7 +25,7 @@ pub struct Finished {
     /// Its folder.
     pub folder: PathBuf,
     /// What was measured.
-    pub outcome: Outcome,
+    pub outcome: CompareOutcome,
     images: Vec<ImageResult>,
 }
 
@@ -127,7 +127,7 @@ pub struct RunRow {
 ///
 /// # Errors
 /// Files that cannot be read, or that do not fit the plan.
-pub fn gather(plan: &Plan, folders: &[PathBuf]) -> Result<Vec<Finished>> {
+pub fn gather(plan: &ComparePlan, folders: &[PathBuf]) -> Result<Vec<Finished>> {
     let mut found = Vec::new();
     for run in plan.runs() {
         let place = folders.iter().map(|dir| dir.join(run.to_string())).find(|folder| folder.join(RESULT).exists());
@@ -140,12 +140,12 @@ pub fn gather(plan: &Plan, folders: &[PathBuf]) -> Result<Vec<Finished>> {
     Ok(found)
 }
 
-fn read(run: &Run, folder: PathBuf) -> Result<Finished> {
+fn read(run: &CompareRun, folder: PathBuf) -> Result<Finished> {
     let again = format!("remove `{RESULT}` in that folder: the run is then evaluated again");
     let bytes = |path: &Path| files::read(path, files::RECORD).map_err(|error| Error::file("read", path, error));
     let [result, counts] = [RESULT, COUNTS].map(|name| folder.join(name));
     let iterations = run::recipe(&folder, &[]).ok().map(|recipe| recipe.train.iterations);
-    let outcome = Outcome::parse(&bytes(&result)?, iterations)
+    let outcome = CompareOutcome::parse(&bytes(&result)?, iterations)
         .map_err(|error| Error::file("use", &result, error).with_hint(again.clone()))?;
     if outcome.run != *run {
         return Err(Error::new(format!("`{}` holds the run {}", folder.display(), outcome.run))
@@ -162,7 +162,7 @@ fn read(run: &Run, folder: PathBuf) -> Result<Finished> {
 ///
 /// # Errors
 /// Runs that were evaluated on different images.
-pub fn compare(plan: &Plan, gathered: &[Finished]) -> Result<Comparison> {
+pub fn compare(plan: &ComparePlan, gathered: &[Finished]) -> Result<Comparison> {
     let names = |finished: &Finished| finished.images.iter().map(|image| image.name.clone()).collect::<Vec<_>>();
     if let Some(odd) = gathered.iter().find(|finished| names(finished) != names(&gathered[0])) {
         return Err(Error::new(format!(
@@ -172,7 +172,7 @@ pub fn compare(plan: &Plan, gathered: &[Finished]) -> Result<Comparison> {
         ))
         .with_hint("use the same dataset everywhere; remove result.json of those that differ to evaluate them again"));
     }
-    run::check_same_data(&gathered.iter().map(|finished| finished.folder.clone()).collect::<Vec<_>>(), false)?;
+    run::check_runs_share_data(&gathered.iter().map(|finished| finished.folder.clone()).collect::<Vec<_>>(), false)?;
     let mut rows: Vec<(DecoderRow, Vec<f64>)> = Vec::new();
     for decoder in &plan.decoders {
         let runs: Vec<&Finished> =
@@ -180,7 +180,7 @@ pub fn compare(plan: &Plan, gathered: &[Finished]) -> Result<Comparison> {
         let counts: Vec<Vec<ImageCounts>> =
             runs.iter().map(|run| run.images.iter().map(|image| image.area.clone()).collect()).collect();
         let counts: Vec<&[ImageCounts]> = counts.iter().map(Vec::as_slice).collect();
-        let drawn = if counts.is_empty() { Vec::new() } else { draws(&counts, DRAWS, SEED) };
+        let drawn = if counts.is_empty() { Vec::new() } else { resampled_mious(&counts, DRAWS, SEED) };
         rows.push((row(decoder, plan.seeds.len(), &runs, &drawn)?, drawn));
     }
     let score = |row: &DecoderRow| row.miou.unwrap_or(f64::NEG_INFINITY);
@@ -190,8 +190,8 @@ pub fn compare(plan: &Plan, gathered: &[Finished]) -> Result<Comparison> {
             row.to_best = difference(row.miou, best, drawn, &best_draws);
         }
     }
-    let done = |run: &Run| gathered.iter().any(|finished| finished.outcome.run == *run);
-    let missing: Vec<String> = plan.runs().iter().filter(|run| !done(run)).map(Run::to_string).collect();
+    let done = |run: &CompareRun| gathered.iter().any(|finished| finished.outcome.run == *run);
+    let missing: Vec<String> = plan.runs().iter().filter(|run| !done(run)).map(CompareRun::to_string).collect();
     Ok(Comparison {
         version: 1,
         dataset: plan.recipe.data.dataset.clone(),
@@ -211,7 +211,8 @@ fn difference(ours: Option<f64>, best: Option<f64>, drawn: &[f64], best_drawn: &
 }
 
 fn row(decoder: &str, seeds: usize, runs: &[&Finished], drawn: &[f64]) -> Result<DecoderRow> {
-    let all = |of: fn(&Outcome) -> Option<f64>| runs.iter().filter_map(|run| of(&run.outcome)).collect::<Vec<_>>();
+    let all =
+        |of: fn(&CompareOutcome) -> Option<f64>| runs.iter().filter_map(|run| of(&run.outcome)).collect::<Vec<_>>();
     let mious = all(|outcome| outcome.scores.miou);
     let first = runs.first().map(|run| &run.outcome);
     let mut curves = Vec::new();
@@ -238,7 +239,7 @@ fn row(decoder: &str, seeds: usize, runs: &[&Finished], drawn: &[f64]) -> Result
     })
 }
 
-fn run_row(outcome: &Outcome) -> RunRow {
+fn run_row(outcome: &CompareOutcome) -> RunRow {
     RunRow {
         run: outcome.run.to_string(),
         seed: outcome.run.seed,

@@ -13,7 +13,7 @@ use crate::metrics::boundary::{band_width, boundary_counts};
 use crate::metrics::image_counts::{ClassCount, ImageCounts};
 use crate::metrics::{Scores, boundary};
 use crate::model::Model;
-use crate::sweep::compare::strip::Strip;
+use crate::sweep::compare::kept_predictions::Strip;
 use crate::train::{Observer, Progress, Stop};
 
 /// Counts of one image.

@@ -5,18 +5,18 @@
 //!      ──[collect]──▶ Comparison ──[table, page, picture]──▶ compare.md, compare.json, compare.html, compare.png
 //! ```
 //!
-//! Held equal in all runs: data and their order, backbone and its initial weights, optimiser, batch, augmentation, and the
+//! Held equal in all runs: data and their order, backbone and its initial weights, optimizer, batch, augmentation, and the
 //! budget. A seed decides data order, initial weights, augmentation and dropped paths, so runs of one seed are paired.
 //! `docs/compare.md` says how to read the result.
 
 pub mod collect;
 mod curves;
 mod judge;
+mod kept_predictions;
 mod page;
 mod picture;
 mod plot;
 pub mod run;
-mod strip;
 mod table;
 mod times;
 
@@ -42,7 +42,7 @@ pub const PLAN: &str = "plan.toml";
 /// What is compared. Written to the folder's `plan.toml` once; every later call has to agree with it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Plan {
+pub struct ComparePlan {
     /// Decoders in the order of the table's first draft.
     pub decoders: Vec<String>,
     /// Seeds of each decoder.
@@ -78,7 +78,7 @@ fn changed(decoders: &mut BTreeMap<String, DecoderConfig>, change: &str) -> Resu
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Budget {
-    /// Steps of the optimiser.
+    /// Steps of the optimizer.
     Iterations(u64),
     /// Seconds of training, evaluations apart.
     Seconds(u64),
@@ -86,20 +86,20 @@ pub enum Budget {
 
 /// One training run of a comparison.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Run {
+pub struct CompareRun {
     /// The decoder's name.
     pub decoder: String,
     /// The seed.
     pub seed: u64,
 }
 
-impl fmt::Display for Run {
+impl fmt::Display for CompareRun {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}-s{}", self.decoder, self.seed)
     }
 }
 
-impl Plan {
+impl ComparePlan {
     /// The plan for `recipe` with the presets named `decoders` and `seeds` seeds from the recipe's on. Where the recipe's
     /// own decoder is of a preset's type, its settings are taken. `changes` are `NAME.KEY=VALUE` for single decoders.
     ///
@@ -177,8 +177,9 @@ impl Plan {
     }
 
     /// All runs, seed by seed, so that a comparison that is cut short has all decoders.
-    pub fn runs(&self) -> Vec<Run> {
-        let of_seed = |&seed: &u64| self.decoders.iter().map(move |decoder| Run { decoder: decoder.clone(), seed });
+    pub fn runs(&self) -> Vec<CompareRun> {
+        let of_seed =
+            |&seed: &u64| self.decoders.iter().map(move |decoder| CompareRun { decoder: decoder.clone(), seed });
         self.seeds.iter().flat_map(of_seed).collect()
     }
 
@@ -191,14 +192,14 @@ impl Plan {
     }
 
     /// The run called `name`.
-    pub fn run(&self, name: &str) -> Result<Run> {
+    pub fn run(&self, name: &str) -> Result<CompareRun> {
         let found = self.runs().into_iter().find(|run| run.to_string() == name);
         found.ok_or_else(|| Error::new(format!("the plan has no run `{name}`")))
     }
 
-    /// The recipe of a run of so many iterations. Evaluations are spread evenly over it, its warm-up takes a tenth of it at
+    /// The recipe of a run of this many iterations. Evaluations are spread evenly over it, its warm-up takes a tenth of it at
     /// most, and pretrained weights are only the backbone's.
-    pub fn config(&self, run: &Run, iterations: u64) -> Result<Config> {
+    pub fn config(&self, run: &CompareRun, iterations: u64) -> Result<Config> {
         let missing = || Error::new(format!("`{PLAN}` has no settings for the decoder `{}`", run.decoder));
         let mut config = self.recipe.clone();
         config.model.decoder = self.decoder.get(&run.decoder).ok_or_else(missing)?.clone();
@@ -226,7 +227,7 @@ impl Plan {
     /// The plan in `text`, which lies or could lie at `path`.
     ///
     /// # Errors
-    /// A text that is no plan, or a plan that cannot be followed; naming the field.
+    /// A text that is not a plan, or a plan that cannot be followed; naming the field.
     pub fn parse(text: &str, path: &Path) -> Result<Self> {
         let plan: Self = toml::from_str(text).map_err(|error| {
             Error::file("read the plan", path, error).with_hint("`structtoken compare` writes it: choose another --out")
@@ -301,7 +302,7 @@ impl fmt::Display for Budget {
 ///
 /// # Errors
 /// Files that cannot be read or written, or runs that were not evaluated on the same images.
-pub fn publish(plan: &Plan, folders: &[PathBuf], out: &Path) -> Result<collect::Comparison> {
+pub fn publish(plan: &ComparePlan, folders: &[PathBuf], out: &Path) -> Result<collect::Comparison> {
     let gathered = collect::gather(plan, folders)?;
     let comparison = collect::compare(plan, &gathered)?;
     let pictures = picture::choose(plan, &gathered);

@@ -5,7 +5,7 @@ use crate::image::{IGNORE, Labels};
 use crate::report::document::{Head, document};
 use crate::report::markup::{escape, swatch};
 use crate::report::pictures::{label_map, photo};
-use crate::sweep::compare::Plan;
+use crate::sweep::compare::ComparePlan;
 use crate::sweep::compare::collect::{Comparison, DecoderRow};
 use crate::sweep::compare::curves::CurvePoint;
 use crate::sweep::compare::picture::{Pictures, Row};
@@ -17,7 +17,7 @@ use crate::text::percent_or;
 ///
 /// # Errors
 /// A picture that cannot be encoded.
-pub(super) fn render(plan: &Plan, comparison: &Comparison, pictures: &Pictures) -> Result<String> {
+pub(super) fn render(plan: &ComparePlan, comparison: &Comparison, pictures: &Pictures) -> Result<String> {
     let page = Page { plan, comparison };
     let sections = [
         ("table", "Result", page.table()),
@@ -38,7 +38,7 @@ pub(super) fn render(plan: &Plan, comparison: &Comparison, pictures: &Pictures) 
 }
 
 struct Page<'a> {
-    plan: &'a Plan,
+    plan: &'a ComparePlan,
     comparison: &'a Comparison,
 }
 

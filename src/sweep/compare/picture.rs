@@ -5,9 +5,9 @@ use crate::error::{Error, Result};
 use crate::image::{Image, Labels};
 use crate::overlay;
 use crate::report::pictures::{shrink_image, shrink_labels};
-use crate::sweep::compare::Plan;
+use crate::sweep::compare::ComparePlan;
 use crate::sweep::compare::collect::Finished;
-use crate::sweep::compare::strip::{self, Shown};
+use crate::sweep::compare::kept_predictions::{self, KeptPrediction};
 
 /// Images shown.
 const SHOWN: usize = 4;
@@ -36,12 +36,12 @@ pub(super) struct Pictures {
 
 /// The images on which the first seeds of the decoders disagree most. What cannot be had is said in the note: pictures are
 /// no reason for a table not to be written.
-pub(super) fn choose(plan: &Plan, gathered: &[Finished]) -> Pictures {
+pub(super) fn choose(plan: &ComparePlan, gathered: &[Finished]) -> Pictures {
     rows(plan, gathered)
         .unwrap_or_else(|error| Pictures { note: format!("No pictures: {error}."), ..Pictures::default() })
 }
 
-fn rows(plan: &Plan, gathered: &[Finished]) -> Result<Pictures> {
+fn rows(plan: &ComparePlan, gathered: &[Finished]) -> Result<Pictures> {
     let first: Vec<&Finished> =
         gathered.iter().filter(|finished| Some(&finished.outcome.run.seed) == plan.seeds.first()).collect();
     let Some(shown) = first.first().map(|finished| finished.outcome.shown.clone()) else {
@@ -52,7 +52,7 @@ fn rows(plan: &Plan, gathered: &[Finished]) -> Result<Pictures> {
         if finished.outcome.shown != shown {
             return Err(Error::new(format!("`{}` kept other images", finished.folder.display())));
         }
-        strips.push((finished.outcome.run.decoder.clone(), strip::read(&finished.folder, &shown)?));
+        strips.push((finished.outcome.run.decoder.clone(), kept_predictions::read(&finished.folder, &shown)?));
     }
     let disagreement = |at: usize| {
         let maps: Vec<&Labels> = strips.iter().map(|(_, strip)| &strip[at]).collect();
@@ -63,7 +63,7 @@ fn rows(plan: &Plan, gathered: &[Finished]) -> Result<Pictures> {
     let dataset = plan.recipe.data.open(Split::Val)?;
     let mut rows = Vec::new();
     for (disagreement, at) in order.into_iter().take(SHOWN) {
-        let Shown { index, size } = shown[at];
+        let KeptPrediction { index, size } = shown[at];
         if index >= dataset.len() {
             return Err(Error::new("the validation split is smaller than it was"));
         }
@@ -106,7 +106,7 @@ impl Pictures {
             panels.extend(row.predictions.iter().map(|(name, labels)| (name.as_str(), see(labels))));
         }
         let factor = (LEAST / width.max(height)).max(1);
-        let panel = |(name, image)| (name, enlarged(&centred(&image, (width, height)), factor));
+        let panel = |(name, image)| (name, enlarged(&centered(&image, (width, height)), factor));
         let panels: Vec<(&str, Image)> = panels.into_iter().map(panel).collect();
         let classes = self.classes.names.iter().cloned().zip(self.classes.colors.iter().copied()).enumerate();
         let legend: Vec<_> = classes.filter(|(class, _)| seen[*class]).map(|(_, entry)| entry).collect();
@@ -126,7 +126,7 @@ fn enlarged(image: &Image, factor: usize) -> Image {
 }
 
 /// The image in the middle of a cell of at least its size.
-fn centred(image: &Image, (width, height): (usize, usize)) -> Image {
+fn centered(image: &Image, (width, height): (usize, usize)) -> Image {
     const PAPER: u8 = 235;
     let mut pixels = vec![PAPER; width * height * 3];
     let (left, top) = ((width - image.width) / 2, (height - image.height) / 2);

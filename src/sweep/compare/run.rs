@@ -15,9 +15,9 @@ use crate::metrics::{Scores, bootstrap};
 use crate::report::About;
 use crate::stats::median;
 use crate::sweep::compare::judge::{Judge, Judged};
-use crate::sweep::compare::strip::Shown;
-use crate::sweep::compare::times::{Found, Probe, Stopwatch, Times};
-use crate::sweep::compare::{Budget, Plan, Run, patient_lock};
+use crate::sweep::compare::kept_predictions::KeptPrediction;
+use crate::sweep::compare::times::{StepTimer, Stopwatch, TimedStep, Times};
+use crate::sweep::compare::{Budget, ComparePlan, CompareRun, patient_lock};
 use crate::train::{LONGEST_S, MOST_ITERATIONS, Observer};
 use crate::{bench, files, inspect, report};
 
@@ -28,9 +28,9 @@ pub(super) const COUNTS: &str = "counts.json";
 
 /// A finished run. Scores are those of the weights after the last iteration.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Outcome {
+pub struct CompareOutcome {
     /// Which run.
-    pub run: Run,
+    pub run: CompareRun,
     /// Iterations done.
     pub iterations: u64,
     /// Scores on the validation split.
@@ -47,16 +47,16 @@ pub struct Outcome {
     pub training_s: f64,
     /// Median time from an 8-bit image to its labels, as the recipe evaluates.
     pub image_ms: f64,
-    /// The most memory the process held, if the system tells; not that of a GPU.
+    /// The most memory the process held, if the system reports it; not that of a GPU.
     pub peak_mb: Option<u64>,
     /// What it ran on.
     pub device: String,
     /// Images whose predictions are in the strip; of the first seed only.
-    pub shown: Vec<Shown>,
+    pub shown: Vec<KeptPrediction>,
 }
 
-impl Outcome {
-    /// The outcome that `text` holds, of a run of so many iterations where that is known.
+impl CompareOutcome {
+    /// The outcome that `text` holds, of a run of this many iterations where that is known.
     ///
     /// # Errors
     /// A text that is none, or numbers that cannot be; naming the field.
@@ -66,7 +66,7 @@ impl Outcome {
         outcome.check(iterations).map(|()| outcome)
     }
 
-    /// Fails if this cannot be what a run of so many iterations left; naming the field.
+    /// Fails if this cannot be what a run of this many iterations left; naming the field.
     fn check(&self, iterations: Option<u64>) -> Result<()> {
         let refuse = |field: &str, value: &dyn std::fmt::Debug| {
             Err(Error::new(format!("{field} = {value:?} cannot have been measured")))
@@ -86,7 +86,8 @@ impl Outcome {
         if self.parameters > 1 << 48 {
             return refuse("parameters", &self.parameters);
         }
-        let large = |shown: &&Shown| shown.size.0 > Shown::SIDE || shown.size.1 > Shown::SIDE;
+        let large =
+            |shown: &&KeptPrediction| shown.size.0 > KeptPrediction::SIDE || shown.size.1 > KeptPrediction::SIDE;
         match self.shown.iter().find(large) {
             Some(shown) => refuse("shown", &shown.size),
             None => Ok(()),
@@ -104,7 +105,7 @@ pub enum Ended {
 }
 
 /// Where and how a run is made.
-pub struct Place<'a> {
+pub struct RunContext<'a> {
     /// The comparison's folder.
     pub dir: &'a Path,
     /// The device.
@@ -115,7 +116,7 @@ pub struct Place<'a> {
     pub command: &'a str,
 }
 
-impl<'a> Place<'a> {
+impl<'a> RunContext<'a> {
     fn options(&self, run: &'a Path, resume: bool) -> crate::run::RunOptions<'a> {
         let Self { device, device_name, command, .. } = *self;
         crate::run::RunOptions { run, resume, trial: false, device, device_name, command }
@@ -130,8 +131,8 @@ pub fn finished(dir: &Path, name: &str) -> bool {
 /// Fails if the runs that are finished in `dir` are of another plan, or of other data than there are now.
 ///
 /// # Errors
-/// As [`crate::run::check_recipe`] and [`crate::run::check_data_unchanged`].
-fn check_earlier_runs(plan: &Plan, dir: &Path) -> Result<()> {
+/// As [`crate::run::check_recipe`] and [`crate::run::check_runs_data`].
+fn check_earlier_runs(plan: &ComparePlan, dir: &Path) -> Result<()> {
     let mut done = Vec::new();
     for run in plan.runs() {
         let folder = dir.join(run.to_string());
@@ -142,15 +143,20 @@ fn check_earlier_runs(plan: &Plan, dir: &Path) -> Result<()> {
         crate::run::check_recipe(&folder, &plan.config(&run, recipe.train.iterations)?)?;
         done.push((folder, recipe));
     }
-    crate::run::check_data_unchanged(&done)
+    crate::run::check_runs_data(&done)
 }
 
-/// Trains and evaluates one run of the plan in its folder below `place.dir`, or goes on with it. Does nothing where it is
+/// Trains and evaluates one run of the plan in its folder below `place.dir`, or resumes it. Does nothing where it is
 /// finished.
 ///
 /// # Errors
 /// As [`crate::run::train`]; or the folder holds a run with other settings, or one beside it was made by another plan or on other data.
-pub fn train_and_evaluate(plan: &Plan, run: &Run, place: &Place, observer: &mut dyn Observer) -> Result<Ended> {
+pub fn train_and_evaluate(
+    plan: &ComparePlan,
+    run: &CompareRun,
+    place: &RunContext,
+    observer: &mut dyn Observer,
+) -> Result<Ended> {
     let folder = place.dir.join(run.to_string());
     if finished(place.dir, &run.to_string()) {
         return Ok(Ended::Finished);
@@ -158,8 +164,8 @@ pub fn train_and_evaluate(plan: &Plan, run: &Run, place: &Place, observer: &mut 
     // What is made now has to be of the same data as what is there.
     check_earlier_runs(plan, place.dir)?;
     let own = folder.join(crate::run::CONFIG);
-    let begun = own.exists();
-    let iterations = match (begun, plan.budget) {
+    let has_run = own.exists();
+    let iterations = match (has_run, plan.budget) {
         (true, _) => crate::run::recipe(&folder, &[])?.train.iterations,
         (false, Budget::Iterations(n)) => n,
         (false, Budget::Seconds(seconds)) => {
@@ -174,11 +180,11 @@ pub fn train_and_evaluate(plan: &Plan, run: &Run, place: &Place, observer: &mut 
         }
     };
     let config = plan.config(run, iterations)?;
-    let _lock = crate::run::prepare(&config, &folder, begun)?;
+    let _lock = crate::run::prepare(&config, &folder, has_run)?;
     let images = if plan.seeds.first() == Some(&run.seed) { config.data.open(Split::Val)?.len() } else { 0 };
     let mut judge = Judge::new(images, observer);
     let mut watch = Stopwatch::new(&folder, &mut judge);
-    let trained = crate::run::train(&config, &place.options(&folder, begun), &mut watch)?;
+    let trained = crate::run::train(&config, &place.options(&folder, has_run), &mut watch)?;
     watch.finish()?;
     if trained.interrupted {
         return Ok(Ended::Interrupted);
@@ -199,7 +205,13 @@ pub fn train_and_evaluate(plan: &Plan, run: &Run, place: &Place, observer: &mut 
 
 /// Seconds of a step of this decoder. All its seeds take the first measurement, so that they differ in nothing but the seed.
 /// `None` where the user wants to stop.
-fn step_time(plan: &Plan, run: &Run, budget: u64, place: &Place, observer: &mut dyn Observer) -> Result<Option<f64>> {
+fn step_time(
+    plan: &ComparePlan,
+    run: &CompareRun,
+    budget: u64,
+    place: &RunContext,
+    observer: &mut dyn Observer,
+) -> Result<Option<f64>> {
     /// Measured at most.
     const LONGEST: f64 = 10.0;
     /// Seconds that a step can take: from a nanosecond to a year.
@@ -208,8 +220,8 @@ fn step_time(plan: &Plan, run: &Run, budget: u64, place: &Place, observer: &mut 
     let known = || -> Result<Option<f64>> {
         match files::read(&path, files::RECORD) {
             Ok(bytes) => {
-                let again = "remove the file, and steps are timed again";
-                let step: Step =
+                let again = "remove the file to time the steps again";
+                let step: StepTime =
                     files::parse_json(&bytes).map_err(|error| Error::file("read", &path, error).with_hint(again))?;
                 match POSSIBLE.contains(&step.seconds) && step.decoder == run.decoder {
                     true => Ok(Some(step.seconds)),
@@ -231,40 +243,40 @@ fn step_time(plan: &Plan, run: &Run, budget: u64, place: &Place, observer: &mut 
     let mut config = plan.config(run, MOST_ITERATIONS)?;
     (config.train.eval_every, config.train.save_every) = (0, 0);
     let scratch = files::Scratch::new(place.dir, "probe")?;
-    let mut probe = Probe::new(Duration::from_secs_f64((budget as f64 * 0.05).min(LONGEST)), observer);
+    let mut probe = StepTimer::new(Duration::from_secs_f64((budget as f64 * 0.05).min(LONGEST)), observer);
     let options = crate::run::RunOptions { trial: true, ..place.options(scratch.path(), true) };
     crate::run::train(&config, &options, &mut probe)?;
-    let Found::Step(seconds) = probe.found()? else { return Ok(None) };
+    let TimedStep::Step(seconds) = probe.found()? else { return Ok(None) };
     let _lock = patient_lock(place.dir)?;
     // Another machine may have been faster.
     if let Some(step) = known()? {
         return Ok(Some(step));
     }
-    let step = Step { decoder: run.decoder.clone(), seconds, device: place.device_name.to_owned() };
+    let step = StepTime { decoder: run.decoder.clone(), seconds, device: place.device_name.to_owned() };
     files::write(&path, &json(&step)?)?;
     Ok(Some(seconds))
 }
 
 /// The time of a step as it is kept for a decoder's other seeds.
 #[derive(Serialize, Deserialize)]
-struct Step {
+struct StepTime {
     decoder: String,
     seconds: f64,
     device: String,
 }
 
 /// Writes what was measured of a run, and with it that it is finished.
-fn settle(run: &Run, config: &Config, judged: Judged, folder: &Path, place: &Place) -> Result<()> {
+fn settle(run: &CompareRun, config: &Config, judged: Judged, folder: &Path, place: &RunContext) -> Result<()> {
     let times_of_steps = Times::read(folder);
     let boundary: Vec<ImageCounts> = judged.images.iter().map(|image| image.boundary.clone()).collect();
     let [height, width] = config.data.augment.crop;
     let classes = config.data.open(Split::Val)?.classes().clone();
-    let outcome = Outcome {
+    let outcome = CompareOutcome {
         run: run.clone(),
         iterations: config.train.iterations,
         boundary_iou: bootstrap::miou(&boundary),
         scores: judged.scores,
-        parameters: inspect::summarise(&config.model, classes.len()).total_parameters,
+        parameters: inspect::model_size(&config.model, classes.len()).total_parameters,
         macs: config.model.macs(classes.len(), (height, width)).iter().map(|cost| cost.macs).sum(),
         step_ms: times_of_steps.median().unwrap_or(0.0),
         training_s: times_of_steps.elapsed()(config.train.iterations),

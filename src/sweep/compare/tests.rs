@@ -6,9 +6,9 @@ fn names(names: &[&str]) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-fn plan(decoders: &[&str], seeds: u64) -> Result<Plan> {
+fn plan(decoders: &[&str], seeds: u64) -> Result<ComparePlan> {
     let recipe = Config::parse("[model.decoder]\ntype = \"structtoken\"\nblock = \"pwe\"\nnum_blocks = 2", "r", &[])?;
-    Plan::new(recipe, &names(decoders), &[], seeds, Budget::Iterations(1000), 5)
+    ComparePlan::new(recipe, &names(decoders), &[], seeds, Budget::Iterations(1000), 5)
 }
 
 #[test]
@@ -17,7 +17,7 @@ fn a_plan_reads_back_and_refuses_another() {
     let first = plan(&["pwe", "cse"], 2).unwrap();
     first.settle(folder.path()).unwrap();
     first.settle(folder.path()).unwrap();
-    assert_eq!(Plan::read(folder.path()).unwrap().unwrap(), first);
+    assert_eq!(ComparePlan::read(folder.path()).unwrap().unwrap(), first);
     let mut other = first.clone();
     (other.budget, other.recipe.train.batch_size) = (Budget::Seconds(60), 3);
     let error = other.settle(folder.path()).unwrap_err().to_string();
@@ -30,7 +30,7 @@ fn a_plan_reads_back_and_refuses_another() {
 #[test]
 fn runs_differ_in_decoder_and_seed_alone() {
     let plan = plan(&["pwe", "cse"], 2).unwrap();
-    let runs: Vec<String> = plan.runs().iter().map(Run::to_string).collect();
+    let runs: Vec<String> = plan.runs().iter().map(CompareRun::to_string).collect();
     assert_eq!(runs, ["pwe-s0", "cse-s0", "pwe-s1", "cse-s1"]);
     let config = |name: &str| plan.config(&plan.run(name).unwrap(), 1003).unwrap();
     let (pwe, cse) = (config("pwe-s1"), config("cse-s1"));
@@ -51,7 +51,7 @@ fn faulty_plans_are_refused() {
         "decoders = [\"pwe\"]\nseeds = [0]\nevaluations = 1\nbudget = { iterations = 5 }\ndecoder = {}\nrecipe = {}";
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join(PLAN), text).unwrap();
-    assert!(Plan::read(folder.path()).unwrap_err().to_string().contains("no settings for the decoder `pwe`"));
+    assert!(ComparePlan::read(folder.path()).unwrap_err().to_string().contains("no settings for the decoder `pwe`"));
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn shards_share_all_runs_out() {
         .map(|run| run.to_string())
         .collect();
     all.sort();
-    let mut expected: Vec<String> = runs.iter().map(Run::to_string).collect();
+    let mut expected: Vec<String> = runs.iter().map(CompareRun::to_string).collect();
     expected.sort();
     assert_eq!(all, expected);
     assert_eq!(Shard::ALL.of(runs.clone()), runs);
@@ -84,7 +84,7 @@ fn shards_share_all_runs_out() {
 #[test]
 fn single_decoders_can_be_changed() {
     let plan = |changes: &[&str]| {
-        Plan::new(Config::default(), &names(&["pwe", "eomt"]), &names(changes), 1, Budget::Iterations(10), 1)
+        ComparePlan::new(Config::default(), &names(&["pwe", "eomt"]), &names(changes), 1, Budget::Iterations(10), 1)
     };
     let DecoderConfig::Eomt(eomt) = &plan(&["eomt.num_queries=7", "eomt.loss.num_points=9"]).unwrap().decoder["eomt"]
     else {
@@ -100,7 +100,7 @@ fn single_decoders_can_be_changed() {
 #[test]
 fn plans_that_cannot_be_are_refused_with_their_field() {
     let good = toml::to_string(&plan(&["pwe", "cse"], 2).unwrap()).unwrap();
-    let parse = |text: &str| Plan::parse(text, Path::new("dir/plan.toml"));
+    let parse = |text: &str| ComparePlan::parse(text, Path::new("dir/plan.toml"));
     parse(&good).unwrap();
     let many = format!("seeds = [{}]", (0..101).map(|seed| seed.to_string()).collect::<Vec<_>>().join(", "));
     for (from, to, say) in [
@@ -135,7 +135,7 @@ fn results_that_cannot_be_are_refused_with_their_field() {
         "boundary_iou": 0.5, "parameters": 1000, "macs": 1000, "step_ms": 1.5, "training_s": 2.5, "image_ms": 3.5,
         "peak_mb": 100, "device": "cpu", "shown": [{"index": 0, "size": [32, 32]}],
     });
-    let parse = |value: &serde_json::Value| run::Outcome::parse(value.to_string().as_bytes(), Some(7));
+    let parse = |value: &serde_json::Value| run::CompareOutcome::parse(value.to_string().as_bytes(), Some(7));
     parse(&good).unwrap();
     for (place, value, say) in [
         ("/iterations", serde_json::json!(1u64 << 63), "iterations"),

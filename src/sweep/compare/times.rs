@@ -40,7 +40,7 @@ impl Times {
         median(&self.0.values().copied().collect::<Vec<_>>())
     }
 
-    /// Seconds of training after so many iterations. An iteration whose time was lost in a crash is given the median.
+    /// Seconds of training after this many iterations. An iteration whose time was lost in a crash is given the median.
     pub(super) fn elapsed(&self) -> impl Fn(u64) -> f64 + use<> {
         let usual = self.median().unwrap_or(0.0);
         let mut sum = 0.0;
@@ -131,7 +131,7 @@ impl Observer for Stopwatch<'_> {
 }
 
 /// Times a few real steps and then stops the run.
-pub(super) struct Probe<'a> {
+pub(super) struct StepTimer<'a> {
     inner: &'a mut dyn Observer,
     /// When to have enough, if there are steps enough by then.
     limit: Duration,
@@ -140,15 +140,15 @@ pub(super) struct Probe<'a> {
     interrupted: bool,
 }
 
-/// What [`Probe`] found.
-pub(super) enum Found {
+/// What [`StepTimer`] found.
+pub(super) enum TimedStep {
     /// Seconds of a step: their mean, which is what a budget is made of.
     Step(f64),
     /// The user wants to stop.
     Interrupted,
 }
 
-impl<'a> Probe<'a> {
+impl<'a> StepTimer<'a> {
     /// Steps that are not counted: caches fill, threads start.
     const WARM_UP: u64 = 3;
     /// Steps that are counted at least, and at most.
@@ -158,11 +158,11 @@ impl<'a> Probe<'a> {
         Self { inner, limit, first: None, last: None, interrupted: false }
     }
 
-    pub(super) fn found(&self) -> Result<Found> {
+    pub(super) fn found(&self) -> Result<TimedStep> {
         match (self.first, self.last) {
-            _ if self.interrupted => Ok(Found::Interrupted),
+            _ if self.interrupted => Ok(TimedStep::Interrupted),
             (Some((from, start)), Some((to, end))) if to > from => {
-                Ok(Found::Step((end - start).as_secs_f64() / (to - from) as f64))
+                Ok(TimedStep::Step((end - start).as_secs_f64() / (to - from) as f64))
             }
             _ => {
                 Err(Error::new("no step of training could be timed").with_hint("give --iterations instead of --budget"))
@@ -171,7 +171,7 @@ impl<'a> Probe<'a> {
     }
 }
 
-impl Observer for Probe<'_> {
+impl Observer for StepTimer<'_> {
     fn note(&mut self, _: &str) {}
 
     fn iteration(&mut self, progress: &Progress) {
@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn a_probe_stops_after_its_steps() {
         let mut quiet = ();
-        let mut probe = Probe::new(Duration::ZERO, &mut quiet);
+        let mut probe = StepTimer::new(Duration::ZERO, &mut quiet);
         let mut iteration = 0;
         while probe.stop(iteration) == Stop::No {
             iteration += 1;
@@ -256,8 +256,8 @@ mod tests {
             probe.iteration(&progress(iteration));
         }
         assert_eq!(iteration, 8);
-        let Found::Step(step) = probe.found().unwrap() else { panic!("not interrupted") };
+        let TimedStep::Step(step) = probe.found().unwrap() else { panic!("not interrupted") };
         assert!(step >= 0.002, "{step}");
-        assert!(Probe::new(Duration::ZERO, &mut ()).found().is_err());
+        assert!(StepTimer::new(Duration::ZERO, &mut ()).found().is_err());
     }
 }

@@ -13,7 +13,7 @@ const EXAMPLES: usize = 5;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
-pub enum Level {
+pub enum Severity {
     /// Training would stop, or its scores would be wrong.
     Fault,
     /// True, perhaps intended, worth a look.
@@ -24,7 +24,7 @@ pub enum Level {
 #[derive(Clone, Debug, Serialize)]
 pub struct Fault {
     /// How bad it is.
-    pub level: Level,
+    pub level: Severity,
     /// A name for programs, which does not change with the wording.
     pub code: &'static str,
     /// What is wrong.
@@ -67,7 +67,7 @@ pub struct Example {
 }
 
 impl Fault {
-    pub(super) fn new(level: Level, code: &'static str, what: impl Into<String>, remedy: impl Into<String>) -> Self {
+    pub(super) fn new(level: Severity, code: &'static str, what: impl Into<String>, remedy: impl Into<String>) -> Self {
         let (what, remedy) = (what.into(), remedy.into());
         Self {
             level,
@@ -141,8 +141,8 @@ impl Faults {
         });
         let entry = &mut self.found[at];
         entry.count += count;
-        let room = EXAMPLES.saturating_sub(entry.examples.len());
-        entry.examples.extend(examples.into_iter().take(room));
+        let slots_left = EXAMPLES.saturating_sub(entry.examples.len());
+        entry.examples.extend(examples.into_iter().take(slots_left));
     }
 
     /// All, the worst first; files below `base` without it.

@@ -9,7 +9,7 @@ use crate::dataset::pairs::{Pair, Pairs, Problem, is_empty, stem};
 use crate::dataset::spec::{DatasetSpec, SplitSpec};
 use crate::dataset::walk::walk;
 use crate::dataset::{Split, leftover};
-use crate::tools::check::fault::{Example, Fault, Faults, Level};
+use crate::tools::check::fault::{Example, Fault, Faults, Severity};
 use crate::tools::check::naming;
 
 /// Adds what is wrong with the names in all splits.
@@ -28,7 +28,7 @@ pub(super) fn judge(
         if pairs.pairs.is_empty() && pairs.lacking.is_empty() && pairs.problems.is_empty() {
             let error = is_empty(&spec.name, *split, base, files);
             let example = Example::file(&base.join(files.list.as_ref().unwrap_or(&files.images)));
-            let fault = Fault::new(Level::Fault, "empty-split", error.to_string(), error.hint().unwrap_or_default());
+            let fault = Fault::new(Severity::Fault, "empty-split", error.to_string(), error.hint().unwrap_or_default());
             faults.add(fault.unit("split"), example);
         }
         if !pairs.lacking.is_empty() {
@@ -38,14 +38,14 @@ pub(super) fn judge(
     }
     for Leftover { code, what, remedy, files } in leftover::of(base, splits, found, joiner) {
         let examples = files.iter().take(8).map(|path| Example::file(path));
-        faults.add_many(Fault::new(Level::Warning, code, what, remedy), files.len(), examples);
+        faults.add_many(Fault::new(Severity::Warning, code, what, remedy), files.len(), examples);
     }
 }
 
 fn add_problem(problem: &Problem, files: &SplitSpec, faults: &mut Faults) {
     let error = problem.error(files);
     let remedy = error.hint().unwrap_or_default();
-    let new = |code, what: &str| Fault::new(Level::Fault, code, what, remedy);
+    let new = |code, what: &str| Fault::new(Severity::Fault, code, what, remedy);
     let (fault, path) = match problem {
         Problem::Folder(path, _) => (new("unreadable-folder", "folders that cannot be read").unit("folder"), path),
         Problem::Masks(path, _) => (new("unreadable-folder", "folders that cannot be read").unit("folder"), path),
@@ -64,7 +64,7 @@ fn lacking_masks(spec: &DatasetSpec, split: Split, files: &SplitSpec, base: &Pat
     let present = walk(&folder);
     let shown = folder.display();
     let example = |pair: &Pair| Example::file(&pair.image).note(format!("no `{}`", pair.mask.display()));
-    let new = |code, remedy| Fault::new(Level::Fault, code, format!("images of [{split}] without a mask"), remedy);
+    let new = |code, remedy| Fault::new(Severity::Fault, code, format!("images of [{split}] without a mask"), remedy);
     let fault = if let Some(join) = &spec.join {
         let names: Vec<String> = join.masks.iter().map(|mask| format!("`{}`", mask.file)).collect();
         let cause = format!("`{shown}` holds nothing named {} for them", names.join(" or "));
@@ -102,7 +102,7 @@ fn other_rule(
     let masks: Vec<&str> = masks.iter().map(|(name, _)| name.as_str()).collect();
     let apart = files.images != files.masks;
     let what = format!("images of [{split}] whose mask has another name");
-    let new = |remedy: String| Fault::new(Level::Fault, "mask-name", what.clone(), remedy);
+    let new = |remedy: String| Fault::new(Severity::Fault, "mask-name", what.clone(), remedy);
 
     if let Some((rule, hits)) = naming::guess(&borrow(&all), &masks, apart)
         && hits > pairs.pairs.len()
@@ -113,7 +113,7 @@ fn other_rule(
         }
         let cause = format!("{hits} of {} images have a mask that ends in `{}`", all.len(), rule.mask_suffix);
         return Some(
-            new(format!("write under [{split}] of the dataset's TOML, in place of the lines of the same keys"))
+            new(format!("write under [{split}] of the dataset's TOML, instead of the lines of the same keys"))
                 .cause(cause)
                 .toml(toml),
         );
@@ -146,7 +146,7 @@ fn names(pairs: &Pairs, faults: &mut Faults) {
     for pair in pairs.pairs.iter().filter(trimmed) {
         let what = "names that begin or end with a space, which a list cannot name";
         faults.add(
-            Fault::new(Level::Warning, "name-with-space", what, "rename image and mask"),
+            Fault::new(Severity::Warning, "name-with-space", what, "rename image and mask"),
             Example::file(&pair.image),
         );
     }

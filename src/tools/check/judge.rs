@@ -1,4 +1,4 @@
-//! What only the whole set tells: values, encodings, leaks between splits, classes that are nowhere.
+//! What only the whole set shows: values, encodings, leaks between splits, classes that are nowhere.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,47 +9,48 @@ use crate::dataset::spec::{ClassSpec, Encoding, PaletteUse, Source};
 use crate::dataset::{Split, cause};
 use crate::image::{IGNORE, common_range};
 use crate::text::{Rest, shortened};
-use crate::tools::check::fault::{Example, Fault, Faults, Level};
+use crate::tools::check::fault::{Example, Fault, Faults, Severity};
 use crate::tools::check::mixed::Mixed;
 use crate::tools::check::objects::{close_values, objects, smoothed_numbers};
-use crate::tools::check::tally::{SplitTally, Tally, noun};
+use crate::tools::check::totals::{SplitTotals, Totals, noun};
 
 /// What to do with lines.
-const WRITE: &str = "write at the top of the dataset's TOML, in place of its lines of the same keys (of `classes`, all its [[classes]])";
+const WRITE: &str = "write at the top of the dataset's TOML, instead of its lines of the same keys (of `classes`, all its \
+                     [[classes]])";
 
 /// How many values a fault shows; the report lists more.
 const SHOWN: usize = 5;
 
 /// Adds what is wrong with the sums, the worst first.
-pub(super) fn judge(tally: &Tally, faults: &mut Faults) {
-    depth(tally, faults);
-    white_is_zero(tally, faults);
-    other_encoding(tally, faults);
+pub(super) fn judge(totals: &Totals, faults: &mut Faults) {
+    depth(totals, faults);
+    white_is_zero(totals, faults);
+    other_encoding(totals, faults);
     // Where numbers mean one thing here and another there, lines that map them would make it worse.
-    if !palettes_differ(tally, faults) && !mixed_encodings(tally, faults) {
-        unknown_values(tally, faults);
+    if !palettes_differ(totals, faults) && !mixed_encodings(totals, faults) {
+        unknown_values(totals, faults);
     }
-    objects(tally, faults);
-    close_values(tally, faults);
-    smoothed_numbers(tally, faults);
+    objects(totals, faults);
+    close_values(totals, faults);
+    smoothed_numbers(totals, faults);
     faults.next_stage();
-    same_pictures(tally, faults);
+    same_pictures(totals, faults);
     faults.next_stage();
-    for sums in &tally.splits {
+    for sums in &totals.splits {
         masks_alike(sums, faults);
     }
-    absent_classes(tally, faults);
-    stray_classes(tally, faults);
+    absent_classes(totals, faults);
+    stray_classes(totals, faults);
 }
 
 /// Images of 16 bits a channel that use few of their values, or others than the description says.
-fn depth(tally: &Tally, faults: &mut Faults) {
-    let Some([low, high]) = tally.deep else { return };
+fn depth(totals: &Totals, faults: &mut Faults) {
+    let Some([low, high]) = totals.deep else { return };
     let values = format!("the values of the whole dataset are {low} to {high}");
-    match tally.spec.range {
+    match totals.spec.range {
         None if let Some([_, most]) = common_range(high) => {
             let what = "16-bit images that use only a part of the range, and are nearly black as read";
-            let fault = Fault::new(Level::Warning, "narrow-range", what, WRITE);
+            let fault = Fault::new(Severity::Warning, "narrow-range", what, WRITE);
             faults.add_many(
                 fault.unit("set").cause(values).toml(format!("range = [0, {most}]")),
                 1,
@@ -58,7 +59,7 @@ fn depth(tally: &Tally, faults: &mut Faults) {
         }
         Some([from, to]) if low < from || high > to => {
             let what = format!("images with 16-bit values outside `range = [{from}, {to}]`, which are clipped");
-            let fault = Fault::new(Level::Warning, "beyond-range", what, WRITE);
+            let fault = Fault::new(Severity::Warning, "beyond-range", what, WRITE);
             let toml = format!("range = [{}, {}]", low.min(from), high.max(to));
             faults.add_many(fault.unit("set").cause(values).toml(toml), 1, std::iter::empty());
         }
@@ -67,32 +68,32 @@ fn depth(tally: &Tally, faults: &mut Faults) {
 }
 
 /// Grey masks whose numbers are turned round, since the file says that 0 is white.
-fn white_is_zero(tally: &Tally, faults: &mut Faults) {
-    let Some(first) = tally.white_is_zero.first() else { return };
-    let fault = match &tally.black_is_zero {
+fn white_is_zero(totals: &Totals, faults: &mut Faults) {
+    let Some(first) = totals.white_is_zero.first() else { return };
+    let fault = match &totals.black_is_zero {
         Some(other) => Fault::new(
-            Level::Fault,
-            "mixed-greys",
-            "masks that say that 0 is white, beside others where it is black: one number may be two labels",
+            Severity::Fault,
+            "mixed-grays",
+            "masks that say that 0 is white, and others where it is black: one number may be two labels",
             "export all masks in one way, with 0 as black",
         )
         .cause(format!("0 is white in `{}`, and black in `{}`", first.display(), other.display())),
         None => Fault::new(
-            Level::Warning,
+            Severity::Warning,
             "white-is-zero",
             "masks that say that 0 is white: their values are used as they look, 255 for a stored 0",
-            "nothing, if the classes are as they look; otherwise export the masks with 0 as black",
+            "no action is needed if the classes are as they look; if they are not, export the masks with 0 as black",
         ),
     };
-    faults.add_many(fault, tally.white_is_zero.len(), tally.white_is_zero.iter().map(|path| Example::file(path)));
+    faults.add_many(fault, totals.white_is_zero.len(), totals.white_is_zero.iter().map(|path| Example::file(path)));
 }
 
-fn other_encoding(tally: &Tally, faults: &mut Faults) {
-    if tally.other_encoding.is_empty() {
+fn other_encoding(totals: &Totals, faults: &mut Faults) {
+    if totals.other_encoding.is_empty() {
         return;
     }
     let (encoding, count, all) =
-        (tally.spec.encoding, tally.other_encoding.len(), tally.splits.iter().map(|sums| sums.pairs).sum::<usize>());
+        (totals.spec.encoding, totals.other_encoding.len(), totals.splits.iter().map(|sums| sums.pairs).sum::<usize>());
     let (is, code) = match encoding {
         Encoding::Index => (Encoding::Rgb, "rgb-mask"),
         Encoding::Rgb => (Encoding::Index, "index-mask"),
@@ -103,69 +104,69 @@ fn other_encoding(tally: &Tally, faults: &mut Faults) {
     } else {
         WRITE.to_string()
     };
-    let fault = Fault::new(Level::Fault, code, what, remedy);
-    let fault = match (encoding, &tally.first_declared) {
+    let fault = Fault::new(Severity::Fault, code, what, remedy);
+    let fault = match (encoding, &totals.first_declared) {
         (_, Some(first)) => {
             fault.cause(format!("{} masks hold {}, as `{}`", all - count, noun(encoding), first.display()))
         }
-        (Encoding::Index, None) => as_colours(tally, fault),
+        (Encoding::Index, None) => as_colors(totals, fault),
         (Encoding::Rgb, None) => Fault {
             remedy: "set encoding = \"index\" and give the classes their numbers as `source`".to_string(),
             ..fault
         },
     };
-    let examples = tally.other_encoding.iter().take(SHOWN).map(|path| Example::file(path));
+    let examples = totals.other_encoding.iter().take(SHOWN).map(|path| Example::file(path));
     faults.add_many(fault, count, examples);
 }
 
 /// The set declares numbers; all masks are colours.
-fn as_colours(tally: &Tally, fault: Fault) -> Fault {
-    let seen: Vec<(Source, u64)> = tally.other_values.iter().map(|(value, pixels)| (*value, *pixels)).collect();
-    let grey = |value: &Source| matches!(value, Source::Rgb([r, g, b]) if r == g && g == b);
-    if seen.iter().all(|(value, _)| grey(value)) {
+fn as_colors(totals: &Totals, fault: Fault) -> Fault {
+    let seen: Vec<(Source, u64)> = totals.other_values.iter().map(|(value, pixels)| (*value, *pixels)).collect();
+    let gray = |value: &Source| matches!(value, Source::Rgb([r, g, b]) if r == g && g == b);
+    if seen.iter().all(|(value, _)| gray(value)) {
         let rgb = |source: Source| match source {
             Source::Index(n) => Source::Rgb([u8::try_from(n).unwrap_or(u8::MAX); 3]),
-            colour => colour,
+            color => color,
         };
         let sources = |(index, class): (usize, &ClassSpec)| {
             class.sources(index, Encoding::Index).unwrap_or_default().into_iter().map(rgb).collect()
         };
-        let classes = cause::table(&tally.spec.classes, tally.spec.classes.iter().enumerate().map(sources));
-        let ignore: Vec<Source> = tally.spec.ignore.iter().copied().map(rgb).collect();
+        let classes = cause::table(&totals.spec.classes, totals.spec.classes.iter().enumerate().map(sources));
+        let ignore: Vec<Source> = totals.spec.ignore.iter().copied().map(rgb).collect();
         let ignore = if ignore.is_empty() { String::new() } else { format!("{}\n", cause::list(&ignore)) };
         return fault
             .cause("grey numbers saved as RGB: red, green and blue are equal")
             .toml(format!("encoding = \"rgb\"\n{ignore}{classes}"));
     }
-    let named = |colour: &Source| tally.spec.classes.iter().any(|class| class.color.map(Source::Rgb) == Some(*colour));
-    let known = seen.iter().filter(|(colour, _)| named(colour)).count();
+    let named = |color: &Source| totals.spec.classes.iter().any(|class| class.color.map(Source::Rgb) == Some(*color));
+    let known = seen.iter().filter(|(color, _)| named(color)).count();
     if known > 0 && known * 2 >= seen.len() {
         let sources = |class: &ClassSpec| class.color.map(Source::Rgb).into_iter().collect();
-        let classes = cause::table(&tally.spec.classes, tally.spec.classes.iter().map(sources));
-        let strangers: Vec<Source> = seen.iter().map(|(colour, _)| *colour).filter(|colour| !named(colour)).collect();
-        let ignore = if strangers.is_empty() { String::new() } else { format!("{}\n", cause::list(&strangers)) };
+        let classes = cause::table(&totals.spec.classes, totals.spec.classes.iter().map(sources));
+        let unknown: Vec<Source> = seen.iter().map(|(color, _)| *color).filter(|color| !named(color)).collect();
+        let ignore = if unknown.is_empty() { String::new() } else { format!("{}\n", cause::list(&unknown)) };
         return fault
             .cause("the masks show the classes in their colours")
             .toml(format!("encoding = \"rgb\"\n{ignore}{classes}"));
     }
     let mut seen = seen;
     seen.sort_by_key(|(_, pixels)| std::cmp::Reverse(*pixels));
-    let colours = shortened(seen.iter().map(|(colour, _)| colour), 8, Rest::Counted);
+    let colors = shortened(seen.iter().map(|(color, _)| color), 8, Rest::Counted);
     Fault {
         remedy: "set encoding = \"rgb\" and give each class its `color`, from the labelling tool".to_string(),
         ..fault
     }
-    .cause(format!("the colours are {colours}; the files do not say which class each of them is"))
+    .cause(format!("the colours are {colors}; the files do not say which class each of them is"))
 }
 
 /// Files show one number in different colours. Whether that is so.
-fn palettes_differ(tally: &Tally, faults: &mut Faults) -> bool {
-    let groups = &tally.palettes.groups;
-    if tally.spec.palettes == PaletteUse::Any || !tally.palettes.differ() {
+fn palettes_differ(totals: &Totals, faults: &mut Faults) -> bool {
+    let groups = &totals.palettes.groups;
+    if totals.spec.palettes == PaletteUse::Any || !totals.palettes.differ() {
         return false;
     }
     let shows = |group: &Group| {
-        let shown = group.shown.iter().map(|(number, colour)| format!("{number} = {}", Source::Rgb(*colour)));
+        let shown = group.shown.iter().map(|(number, color)| format!("{number} = {}", Source::Rgb(*color)));
         format!("{}, in {}", shortened(shown, SHOWN, Rest::Dots), counted(group.files as u64, "mask"))
     };
     let examples = groups.iter().take(SHOWN).map(|group| Example::file(&group.first).note(shows(group)));
@@ -173,16 +174,16 @@ fn palettes_differ(tally: &Tally, faults: &mut Faults) -> bool {
         "if the colours are the labels, {WRITE}, and give each class its name; if the numbers are, whatever they look like: \
          palettes = \"any\", at the top too"
     );
-    let colours = tally.palettes.colours();
-    let class = |colour: &Source| {
-        let known = tally.spec.classes.iter().find(|class| class.color.map(Source::Rgb) == Some(*colour));
-        let (Source::Rgb([r, g, b]), None) = (colour, known) else { return known.cloned() };
+    let colors = totals.palettes.colors();
+    let class = |color: &Source| {
+        let known = totals.spec.classes.iter().find(|class| class.color.map(Source::Rgb) == Some(*color));
+        let (Source::Rgb([r, g, b]), None) = (color, known) else { return known.cloned() };
         Some(ClassSpec { name: format!("class {r}-{g}-{b}"), color: Some([*r, *g, *b]), source: None })
     };
-    let classes: Vec<ClassSpec> = colours.iter().filter_map(class).collect();
-    let table = cause::table(&classes, colours.iter().map(|colour| vec![*colour]));
+    let classes: Vec<ClassSpec> = colors.iter().filter_map(class).collect();
+    let table = cause::table(&classes, colors.iter().map(|color| vec![*color]));
     let what = "palettes that show one number in different colours: the numbers do not mean the same in all masks";
-    let fault = Fault::new(Level::Fault, "palettes-differ", what, remedy)
+    let fault = Fault::new(Severity::Fault, "palettes-differ", what, remedy)
         .unit("palette")
         .cause("image editors and PNG optimisers reorder the palette of each file; the colours are then the labels")
         .toml(format!("encoding = \"rgb\"\nignore = []\n{table}"));
@@ -191,52 +192,55 @@ fn palettes_differ(tally: &Tally, faults: &mut Faults) -> bool {
 }
 
 /// Files store the same labels in two ways. Whether that is so.
-fn mixed_encodings(tally: &Tally, faults: &mut Faults) -> bool {
-    if let Some(mirrored) = tally.kinds.mirrored() {
+fn mixed_encodings(totals: &Totals, faults: &mut Faults) -> bool {
+    if let Some(mirrored) = totals.kinds.mirrored() {
         let remedy = "export the masks of one of both ways again; where the classes' `source` holds both colours of each, nothing";
-        let united = mirrored.united(|colour| tally.map.target(colour));
-        let level = if united { Level::Warning } else { Level::Fault };
+        let united = mirrored.united(|colour| totals.map.class_of(colour));
+        let level = if united { Severity::Warning } else { Severity::Fault };
         let fault = Fault::new(level, "mixed-encodings", "masks that store labels in two different ways", remedy);
         let examples = mirrored.sides.iter().map(|(_, first, colour)| Example::file(first).value(*colour));
         let fewer = mirrored.sides.iter().map(|(count, ..)| *count).min().unwrap_or(0);
         faults.add_many(fault.cause(mirrored.what()), fewer, examples);
         return !united;
     }
-    let target = |n: u16| tally.map.target(Source::Index(n));
-    let Some(Mixed { why, sides, same }) = tally.kinds.mixed(|n| target(n).is_some()) else {
+    let class_of = |n: u16| totals.map.class_of(Source::Index(n));
+    let Some(Mixed { why, sides, same }) = totals.kinds.mixed(|n| class_of(n).is_some()) else {
         return false;
     };
     // What the description says of every one of them holds; that it is so remains worth a word.
-    let pairs = || same.iter().filter(|(grey, id)| **grey > 0 && grey != id);
-    let united = pairs().all(|(grey, id)| target(*grey).is_some() && target(*grey) == target(*id));
-    let class = |n: u16| target(n).is_some_and(|class| class != IGNORE);
-    let apart = pairs().all(|(grey, id)| !matches!(*grey, 255 | u16::MAX) && class(*grey) && class(*id));
-    let level = if !same.is_empty() && (united || apart) { Level::Warning } else { Level::Fault };
+    let pairs = || same.iter().filter(|(gray, id)| **gray > 0 && gray != id);
+    let united = pairs().all(|(gray, id)| class_of(*gray).is_some() && class_of(*gray) == class_of(*id));
+    let class = |n: u16| class_of(n).is_some_and(|class| class != IGNORE);
+    let apart = pairs().all(|(gray, id)| !matches!(*gray, 255 | u16::MAX) && class(*gray) && class(*id));
+    let level = if !same.is_empty() && (united || apart) { Severity::Warning } else { Severity::Fault };
     let remedy = match level {
-        Level::Fault if same.is_empty() => {
+        Severity::Fault if same.is_empty() => {
             "keep masks of one kind, and export the others again in the same way; no line of the TOML can tell them apart"
         }
-        Level::Fault => {
+        Severity::Fault => {
             "keep masks of one kind, and export the others again in the same way; or let `source` of each class hold its \
              numbers of both kinds"
         }
-        Level::Warning => "nothing, if the classes' `source` is as it is meant; otherwise export all masks in one way",
+        Severity::Warning => {
+            "no action is needed if the classes' `source` is right; if it is not, export all masks in one way"
+        }
     };
     let what = "masks that store labels in two different ways";
     let fault = Fault::new(level, "mixed-encodings", what, remedy).cause(why);
     let fewer = sides.iter().map(|side| side.masks).min().unwrap_or(0);
     let examples = sides.iter().map(|side| Example::file(&side.first).note(side.text()));
     faults.add_many(fault, fewer, examples);
-    level == Level::Fault
+    level == Severity::Fault
 }
 
-fn unknown_values(tally: &Tally, faults: &mut Faults) {
-    let mut unknown: Vec<_> = tally.values.iter().filter(|(value, _)| tally.map.target(**value).is_none()).collect();
+fn unknown_values(totals: &Totals, faults: &mut Faults) {
+    let mut unknown: Vec<_> =
+        totals.values.iter().filter(|(value, _)| totals.map.class_of(**value).is_none()).collect();
     if unknown.is_empty() {
         return;
     }
-    let pixels: BTreeMap<Source, u64> = tally.values.iter().map(|(value, sum)| (*value, sum.pixels)).collect();
-    let cause = tally.map.likely_cause(&pixels);
+    let pixels: BTreeMap<Source, u64> = totals.values.iter().map(|(value, sum)| (*value, sum.pixels)).collect();
+    let cause = totals.map.likely_cause(&pixels);
     unknown.sort_by_key(|(_, sum)| std::cmp::Reverse((sum.masks, sum.pixels)));
     let examples = unknown.iter().take(SHOWN).map(|(value, sum)| {
         let note = format!("{} in {}", counted(sum.pixels, "pixel"), counted(sum.masks, "mask"));
@@ -248,14 +252,14 @@ fn unknown_values(tally: &Tally, faults: &mut Faults) {
         (Some(_), None) => WRITE.to_string(),
         (None, _) => "fix the cause where the masks are made; no line of the TOML can do it".to_string(),
     };
-    let mut fault = Fault::new(Level::Fault, cause.code, what, remedy).cause(cause.why).unit("value");
+    let mut fault = Fault::new(Severity::Fault, cause.code, what, remedy).cause(cause.why).unit("value");
     fault.toml = cause.toml;
     faults.add_many(fault, unknown.len(), examples);
 }
 
 /// The same pixels under two names: within a split, or, worse, in two.
-fn same_pictures(tally: &Tally, faults: &mut Faults) {
-    let mut groups: Vec<_> = tally.pictures.values().filter(|places| places.len() > 1).collect();
+fn same_pictures(totals: &Totals, faults: &mut Faults) {
+    let mut groups: Vec<_> = totals.pictures.values().filter(|places| places.len() > 1).collect();
     groups.sort_by_key(|places| &places[0].1);
     for places in groups {
         let first = &places[0];
@@ -263,9 +267,9 @@ fn same_pictures(tally: &Tally, faults: &mut Faults) {
         for (split, path, mask) in &places[1..] {
             let example = Example::file(path).note(same(&first.1));
             let fault = if *split != first.0 {
-                let names = (tally.splits[first.0].split, tally.splits[*split].split);
+                let names = (totals.splits[first.0].split, totals.splits[*split].split);
                 Fault::new(
-                    Level::Fault,
+                    Severity::Fault,
                     "leak",
                     format!("images of [{}] that are also in [{}]: scores on them say nothing", names.1, names.0),
                     format!(
@@ -275,16 +279,16 @@ fn same_pictures(tally: &Tally, faults: &mut Faults) {
                 )
             } else if *mask != first.2 {
                 let what = "duplicate images with different masks";
-                Fault::new(Level::Warning, "contradiction", what, "keep the better mask, and remove the other pair")
+                Fault::new(Severity::Warning, "contradiction", what, "keep the better mask, and remove the other pair")
             } else {
-                Fault::new(Level::Warning, "duplicate", "duplicate images", "remove one of each")
+                Fault::new(Severity::Warning, "duplicate", "duplicate images", "remove one of each")
             };
             faults.add(fault, example);
         }
     }
 }
 
-fn masks_alike(sums: &SplitTally, faults: &mut Faults) {
+fn masks_alike(sums: &SplitTotals, faults: &mut Faults) {
     let (split, count) = (sums.split, sums.constant.len() + sums.blank.len());
     let examples =
         |paths: &[std::path::PathBuf]| paths.iter().take(SHOWN).map(|path| Example::file(path)).collect::<Vec<_>>();
@@ -292,7 +296,7 @@ fn masks_alike(sums: &SplitTally, faults: &mut Faults) {
     if !sums.blank.is_empty() {
         let all = sums.blank.len() == masks;
         let fault = Fault::new(
-            if all { Level::Fault } else { Level::Warning },
+            if all { Severity::Fault } else { Severity::Warning },
             "all-ignored",
             format!("masks of [{split}] in which every pixel is ignored{}", if all { ": all of them" } else { "" }),
             if all {
@@ -305,7 +309,7 @@ fn masks_alike(sums: &SplitTally, faults: &mut Faults) {
     }
     if masks > 1 && 2 * sums.constant.len() > masks {
         let fault = Fault::new(
-            Level::Warning,
+            Severity::Warning,
             "constant-masks",
             format!("masks of [{split}] that hold one value almost everywhere (99.9 %), more than half of all masks"),
             "if objects are missing from them, export the masks again",
@@ -313,7 +317,7 @@ fn masks_alike(sums: &SplitTally, faults: &mut Faults) {
         faults.add_many(fault, sums.constant.len(), examples(&sums.constant));
     } else if masks > 1 && sums.masks.len() == 1 && count == 0 {
         let fault = Fault::new(
-            Level::Warning,
+            Severity::Warning,
             "identical-masks",
             format!("all masks of [{split}] are the same"),
             "if the images differ, the export wrote the same mask for all: export again",
@@ -322,20 +326,20 @@ fn masks_alike(sums: &SplitTally, faults: &mut Faults) {
     }
 }
 
-fn absent_classes(tally: &Tally, faults: &mut Faults) {
+fn absent_classes(totals: &Totals, faults: &mut Faults) {
     let names = |absent: &dyn Fn(usize) -> bool| -> Vec<&str> {
-        let classes = tally.spec.classes.iter().enumerate().filter(|(index, _)| absent(*index));
+        let classes = totals.spec.classes.iter().enumerate().filter(|(index, _)| absent(*index));
         classes.map(|(_, class)| class.name.as_str()).collect()
     };
-    let has = |sums: &SplitTally, index: usize| sums.class_pixels[index] > 0;
-    // Without masks that could be read, all classes are absent; that is told already.
-    let read = |sums: &&SplitTally| sums.pixels > 0;
-    let splits: Vec<&SplitTally> = tally.splits.iter().filter(read).collect();
+    let has = |sums: &SplitTotals, index: usize| sums.class_pixels[index] > 0;
+    // Without masks that could be read, all classes are absent; that is reported already.
+    let read = |sums: &&SplitTotals| sums.pixels > 0;
+    let splits: Vec<&SplitTotals> = totals.splits.iter().filter(read).collect();
     if splits.is_empty() {
         return;
     }
     let warn = |code, what: String, names: &[&str], remedy: &str| {
-        Fault::new(Level::Warning, code, format!("{what}: {}", listed(names)), remedy).unit("class")
+        Fault::new(Severity::Warning, code, format!("{what}: {}", listed(names)), remedy).unit("class")
     };
     let nowhere = |index| !splits.iter().any(|sums| has(sums, index));
     let absent = names(&nowhere);
@@ -347,12 +351,12 @@ fn absent_classes(tally: &Tally, faults: &mut Faults) {
             "check their `source`, or remove them from `classes`",
         );
         let ignored_255 =
-            tally.map.target(Source::Index(255)) == Some(IGNORE) && tally.values.contains_key(&Source::Index(255));
-        if tally.spec.classes.len() == 2 && ignored_255 && tally.values.len() == 2 {
+            totals.map.class_of(Source::Index(255)) == Some(IGNORE) && totals.values.contains_key(&Source::Index(255));
+        if totals.spec.classes.len() == 2 && ignored_255 && totals.values.len() == 2 {
             let sources = [vec![Source::Index(0)], vec![Source::Index(255)]];
             fault = fault
-                .cause("masks of 0 and 255, of which 255 is ignored: is it the second class?")
-                .toml(format!("ignore = []\n{}", cause::table(&tally.spec.classes, sources.into_iter())));
+                .cause("masks of 0 and 255, and 255 is ignored: is it the second class?")
+                .toml(format!("ignore = []\n{}", cause::table(&totals.spec.classes, sources.into_iter())));
         }
         faults.add_many(fault, absent.len(), []);
     }
@@ -376,21 +380,22 @@ fn absent_classes(tally: &Tally, faults: &mut Faults) {
     }
 }
 
-/// Known values of so few pixels that they are no objects.
-fn stray_classes(tally: &Tally, faults: &mut Faults) {
-    let all: u64 = tally.values.values().map(|sum| sum.pixels).sum();
-    for (value, sum) in &tally.values {
-        let Some(label) = tally.map.target(*value).filter(|label| *label != IGNORE) else { continue };
+/// Known values of so few pixels that they are not objects.
+fn stray_classes(totals: &Totals, faults: &mut Faults) {
+    let all: u64 = totals.values.values().map(|sum| sum.pixels).sum();
+    for (value, sum) in &totals.values {
+        let Some(label) = totals.map.class_of(*value).filter(|label| *label != IGNORE) else { continue };
         if sum.pixels < STRAY && all > 100 * STRAY {
             let fault = Fault::new(
-                Level::Warning,
+                Severity::Warning,
                 "stray-values",
                 format!("values of classes with fewer than {STRAY} pixels in all masks"),
-                "if they are slips of the pen, move the value from the class's `source` to `ignore`, and remove a \
+                "if they are annotation errors, move the value from the class's `source` to `ignore`, and remove a \
                  class that has no other value from `classes`",
             );
             let fault = fault.unit("value");
-            let note = format!("{} of `{}`", counted(sum.pixels, "pixel"), tally.spec.classes[usize::from(label)].name);
+            let note =
+                format!("{} of `{}`", counted(sum.pixels, "pixel"), totals.spec.classes[usize::from(label)].name);
             faults.add(fault, Example::file(&sum.first).at(sum.at).value(*value).note(note));
         }
     }

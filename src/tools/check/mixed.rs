@@ -45,7 +45,7 @@ impl Side {
 #[derive(Debug, Default)]
 pub(crate) struct Kinds {
     masks: BTreeMap<Vec<u16>, (usize, PathBuf)>,
-    /// The same, by ids and greys.
+    /// The same, by ids and grays.
     groups: Groups,
     /// Some masks hold too many numbers, or too many different ones, to be kept.
     crowded: bool,
@@ -57,19 +57,19 @@ pub(crate) struct Kinds {
     counted: usize,
     lengths: BTreeSet<usize>,
     /// Of masks of colours.
-    colours: Colours,
+    colors: Colors,
     texture: Texture,
 }
 
 const BLACK: Source = Source::Rgb([0; 3]);
 
 /// More colours than this in one mask are those of a photograph; and this many are counted of all.
-const MAX_COLOURS: usize = 1024;
+const MAX_COLORS: usize = 1024;
 const MAX_COUNTED: usize = 1 << 16;
 
 /// Which colours masks hold, beside black.
 #[derive(Debug, Default)]
-struct Colours {
+struct Colors {
     masks: usize,
     sets: BTreeMap<Vec<Source>, (usize, PathBuf)>,
     occur: BTreeMap<Source, usize>,
@@ -78,21 +78,21 @@ struct Colours {
     photographs: bool,
 }
 
-impl Colours {
-    fn add(&mut self, colours: Vec<Source>, path: &Path) {
+impl Colors {
+    fn add(&mut self, colors: Vec<Source>, path: &Path) {
         self.masks += 1;
-        if colours.len() > MAX_COLOURS || self.occur.len() > MAX_COUNTED {
+        if colors.len() > MAX_COLORS || self.occur.len() > MAX_COUNTED {
             (self.photographs, self.crowded) = (true, true);
         }
         if self.photographs {
             return;
         }
-        colours.iter().for_each(|colour| *self.occur.entry(*colour).or_default() += 1);
-        self.crowded |= colours.len() > MAX_NUMBERS || self.sets.len() >= MAX_KINDS;
+        colors.iter().for_each(|color| *self.occur.entry(*color).or_default() += 1);
+        self.crowded |= colors.len() > MAX_NUMBERS || self.sets.len() >= MAX_KINDS;
         if self.crowded {
             self.sets.clear();
         } else {
-            self.sets.entry(colours).or_insert_with(|| (0, path.to_path_buf())).0 += 1;
+            self.sets.entry(colors).or_insert_with(|| (0, path.to_path_buf())).0 += 1;
         }
     }
 
@@ -112,7 +112,7 @@ impl Colours {
             }
             _ => return None,
         };
-        Some(Objects { values: self.occur.keys().copied().collect(), why, sure: false })
+        Some(Objects { values: self.occur.keys().copied().collect(), why, confirmed: false })
     }
 
     /// Whether red and blue are swapped in some masks: each colour is there with its mirror, and masks hold either these or
@@ -201,7 +201,7 @@ pub(crate) struct Objects {
     /// Why.
     pub(crate) why: String,
     /// Whether names of their own leave it open.
-    pub(crate) sure: bool,
+    pub(crate) confirmed: bool,
 }
 
 /// Fewer values than this say nothing by how often they occur.
@@ -210,7 +210,7 @@ const FEWEST: usize = 8;
 impl Kinds {
     /// Whether values are those of objects: every mask counts its own from 1 on, or most of them are in one mask alone.
     pub(crate) fn objects(&self) -> Option<Objects> {
-        self.numbers_of_objects().or_else(|| self.colours.objects(&self.texture))
+        self.numbers_of_objects().or_else(|| self.colors.objects(&self.texture))
     }
 
     fn numbers_of_objects(&self) -> Option<Objects> {
@@ -231,8 +231,8 @@ impl Kinds {
             (.., true) => format!("{once} of {} numbers are each in one mask alone", numbers.len()),
             _ => return None,
         };
-        let sure = many && (each || alone);
-        Some(Objects { values: numbers.into_iter().map(Source::Index).collect(), why, sure })
+        let confirmed = many && (each || alone);
+        Some(Objects { values: numbers.into_iter().map(Source::Index).collect(), why, confirmed })
     }
 
     /// Adds what is known of how a mask's values lie beside each other.
@@ -241,13 +241,13 @@ impl Kinds {
     }
 
     /// Adds a mask of these colours.
-    pub(crate) fn add_colours(&mut self, colours: impl Iterator<Item = Source>, path: &Path) {
-        self.colours.add(colours.filter(|colour| *colour != BLACK).take(MAX_COLOURS + 1).collect(), path);
+    pub(crate) fn add_colors(&mut self, colors: impl Iterator<Item = Source>, path: &Path) {
+        self.colors.add(colors.filter(|color| *color != BLACK).take(MAX_COLORS + 1).collect(), path);
     }
 
     /// Whether some masks of colours store them as blue, green, red.
     pub(crate) fn mirrored(&self) -> Option<Mirrored> {
-        self.colours.mirrored()
+        self.colors.mirrored()
     }
 
     /// Adds a mask with these numbers, in order.
@@ -283,11 +283,11 @@ impl Kinds {
         let mixed = self.groups.mixed()?;
         let same = mixed.same;
         let side = |numbers: Vec<u16>, (masks, first): (usize, PathBuf)| Side { numbers, masks, first };
-        let sides = [side(mixed.ids, mixed.id_files), side(mixed.greys, mixed.grey_files)];
-        let beside = same.iter().all(|(grey, id)| *grey == id + 1);
+        let sides = [side(mixed.ids, mixed.id_files), side(mixed.grays, mixed.gray_files)];
+        let beside = same.iter().all(|(gray, id)| *gray == id + 1);
         let why = match sides[0].numbers.contains(&255) {
             _ if beside => "a grey is rounded down in some masks and up in others",
-            true => "some masks hold greys of 8 bits, and others the same greys of 16 bits",
+            true => "some masks hold grays of 8 bits, and others the same grays of 16 bits",
             false => "some masks hold small numbers, and others the same numbers spread to be seen",
         };
         Some(Mixed { why, sides, same })
@@ -311,11 +311,10 @@ impl Kinds {
         };
         let (first, second) = (whole(0), whole(1));
         let enough = |whole: usize, masks: usize| whole >= 2 && 5 * whole >= 4 * masks;
-        let certain =
-            enough(first, sides[0].masks) && enough(second, sides[1].masks) && 10 * (first + second) >= 8 * all;
-        let stranger = !known(last) && first >= 1 && second >= 1 && 2 * (first + second) >= all;
+        let clear = enough(first, sides[0].masks) && enough(second, sides[1].masks) && 10 * (first + second) >= 8 * all;
+        let unknown_top = !known(last) && first >= 1 && second >= 1 && 2 * (first + second) >= all;
         let why = "some masks count from 0 and others from 1: no mask that holds the largest number holds 0";
-        (certain || stranger).then_some(Mixed { why, sides, same: BTreeMap::new() })
+        (clear || unknown_top).then_some(Mixed { why, sides, same: BTreeMap::new() })
     }
 
     fn side(&self, belongs: impl Fn(&[u16]) -> bool) -> Side {
@@ -393,7 +392,7 @@ mod tests {
         };
         let counted: &[&[u16]] = &[&[0, 1], &[0, 1, 2, 3], &[0, 1, 2], &[0, 1]];
         let found = of(counted, 19).unwrap();
-        assert!(found.why.contains("one region") && !found.sure && found.values.len() == 3);
+        assert!(found.why.contains("one region") && !found.confirmed && found.values.len() == 3);
         assert_eq!(of(counted, 10), None, "classes have several regions");
         assert_eq!(of(&[&[0, 1], &[0, 2, 3], &[0, 1, 2], &[0, 1]], 20), None, "2 and 3 without 1");
         assert_eq!(of(&[&[0, 1], &[0, 1, 2], &[0, 1, 2], &[0, 1]], 20), None, "two classes");
@@ -404,7 +403,7 @@ mod tests {
         let of = |masks: &[&[u8]], single: usize| {
             let mut kinds = Kinds::default();
             for mask in masks {
-                kinds.add_colours(mask.iter().map(|n| Source::Rgb([*n, 0, 0])), Path::new("a.png"));
+                kinds.add_colors(mask.iter().map(|n| Source::Rgb([*n, 0, 0])), Path::new("a.png"));
             }
             kinds.see(Texture { pixels: 100, alone: 0, values: 20, single });
             kinds.objects().map(|objects| (objects.values.len(), objects.why))

@@ -1,7 +1,7 @@
-//! A dataset looked at as a whole: every pair is read, and all that is wrong is told at once, with its remedy.
+//! A dataset looked at as a whole: every pair is read, and all that is wrong is reported at once, with its remedy.
 //!
 //! ```text
-//! names ──[files]──▶ pairs ──[scan, in parallel]──▶ facts of one pair ──[tally]──▶ sums ──[judge]──▶ Report
+//! names ──[files]──▶ pairs ──[scan, in parallel]──▶ facts of one pair ──[totals]──▶ sums ──[judge]──▶ Report
 //! ```
 //!
 //! Pictures are in memory one a thread; what is kept of each is a few numbers.
@@ -14,11 +14,11 @@ pub(crate) mod naming;
 mod objects;
 mod scan;
 mod survey;
-mod tally;
 mod text;
 mod texture;
+mod totals;
 
-pub use fault::{Example, Fault, Level};
+pub use fault::{Example, Fault, Severity};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -32,20 +32,20 @@ use crate::dataset::pairs::{Pair, Pairs};
 use crate::dataset::spec::{DatasetSpec, Encoding, Source, SplitSpec};
 use crate::error::{Error, Result};
 use fault::Faults;
-use tally::Tally;
+use totals::Totals;
 
 pub(crate) use mixed::Kinds;
-pub(crate) use survey::{Survey, ValueCount, best_tolerance, survey};
+pub(crate) use survey::{MaskSurvey, ValueCount, best_tolerance, survey};
 
 /// Pairs that are read before their facts are added up.
 const CHUNK: usize = 64;
 
 /// Told how many of how many files are done.
-pub type Progress<'a> = &'a (dyn Fn(usize, usize) + Sync);
+pub type OnProgress<'a> = &'a (dyn Fn(usize, usize) + Sync);
 
 /// What a check found.
 #[derive(Clone, Debug, Serialize)]
-pub struct Report {
+pub struct CheckReport {
     /// Version of this form; a new one means that a key was removed or changed its meaning.
     pub version: u32,
     /// The set's name.
@@ -116,9 +116,9 @@ pub struct ValueReport {
     pub class: Option<String>,
 }
 
-impl Report {
+impl CheckReport {
     /// How many entries of [`faults`](Self::faults) are of this level.
-    pub fn count(&self, level: Level) -> usize {
+    pub fn count(&self, level: Severity) -> usize {
         self.faults.iter().filter(|fault| fault.level == level).count()
     }
 
@@ -126,7 +126,7 @@ impl Report {
     pub(crate) fn doubt(&mut self, doubt: &Error) {
         let remedy = doubt.hint().unwrap_or("write the classes into a dataset.toml").to_string();
         let fault =
-            Fault { count: 1, ..Fault::new(Level::Fault, "unclear-labels", doubt.to_string(), remedy).unit("set") };
+            Fault { count: 1, ..Fault::new(Severity::Fault, "unclear-labels", doubt.to_string(), remedy).unit("set") };
         self.faults.insert(0, fault);
         self.ok = false;
     }
@@ -134,7 +134,7 @@ impl Report {
     /// Adds that files of the folder were not read.
     pub(crate) fn not_read(&mut self, what: String) {
         let remedy = "put files in their places, or remove them";
-        self.faults.push(Fault { count: 1, ..Fault::new(Level::Warning, "not-read", what, remedy).unit("set") });
+        self.faults.push(Fault { count: 1, ..Fault::new(Severity::Warning, "not-read", what, remedy).unit("set") });
     }
 
     /// As a person reads it.
@@ -147,7 +147,7 @@ impl Report {
 ///
 /// # Errors
 /// A description without any split. What is wrong with files is in the report.
-pub fn check(spec: &DatasetSpec, root: Option<&Path>, progress: Progress) -> Result<Report> {
+pub fn check(spec: &DatasetSpec, root: Option<&Path>, progress: OnProgress) -> Result<CheckReport> {
     let (spec, base) = spec.below(root);
     let spec = spec.as_ref();
     let splits: Vec<(Split, &SplitSpec)> =
@@ -164,7 +164,7 @@ pub fn check(spec: &DatasetSpec, root: Option<&Path>, progress: Progress) -> Res
     files::judge(spec, &base, &splits, &found, joiner.as_ref(), &mut faults);
 
     faults.next_stage();
-    let mut tally = Tally::new(spec, &map, splits.iter().map(|(split, _)| *split));
+    let mut totals = Totals::new(spec, &map, splits.iter().map(|(split, _)| *split));
     let all: Vec<(usize, &Pair)> =
         found.iter().enumerate().flat_map(|(at, found)| found.pairs.iter().map(move |pair| (at, pair))).collect();
     progress(0, all.len());
@@ -176,16 +176,16 @@ pub fn check(spec: &DatasetSpec, root: Option<&Path>, progress: Progress) -> Res
             if let Some(error) = scanned.scarce(pair) {
                 return Err(error);
             }
-            tally.add(*split, pair, scanned, &mut faults);
+            totals.add(*split, pair, scanned, &mut faults);
         }
         done += chunk.len();
         progress(done, all.len());
     }
     faults.next_stage();
-    judge::judge(&tally, &mut faults);
+    judge::judge(&totals, &mut faults);
     let faults = faults.sorted(&base);
-    let ok = faults.iter().all(|fault| fault.level != Level::Fault);
+    let ok = faults.iter().all(|fault| fault.level != Severity::Fault);
     let root: PathBuf = base.components().collect();
     let root = if root.as_os_str().is_empty() { PathBuf::from(".") } else { root };
-    Ok(tally.report(spec, root, ok, faults))
+    Ok(totals.report(spec, root, ok, faults))
 }

@@ -60,7 +60,7 @@ pub(crate) fn guess(images: &[&str], masks: &[&str], apart: bool) -> Option<(Rul
         let (suffix, length) = (rule.mask_suffix.to_lowercase(), rule.mask_suffix.len() as isize);
         if apart { (false, -length) } else { (MARKS.iter().any(|mark| suffix.contains(mark)), length) }
     };
-    // In one folder, what differs in numbers alone are pictures of a series; superpixels are no labels.
+    // In one folder, what differs in numbers alone are pictures of a series; superpixels are not labels.
     let may_be = |rule: &Rule| {
         let bare = |suffix: &str| plain_stem(suffix).unwrap_or(suffix).to_lowercase();
         let (mask, image) = (bare(&rule.mask_suffix), rule.image_suffix.as_deref().map_or(String::new(), bare));
@@ -131,7 +131,7 @@ pub(crate) fn guess_prefix(images: &[&str], masks: &[&str]) -> Option<(String, S
         let rest = image.strip_prefix(from.as_str()).and_then(plain_stem);
         rest.is_some_and(|rest| masks.contains(format!("{to}{rest}{ending}").as_str()))
     };
-    // A folder in the names is no beginning: what it says would be lost.
+    // A folder in the names is not a beginning: what it says would be lost.
     (from != to && !to.is_empty() && !to.contains('/') && !from.contains('/') && images.iter().all(fits))
         .then(|| (from, to, ending.to_string()))
 }
@@ -172,7 +172,7 @@ mod tests {
         assert_eq!((image.as_deref(), mask.as_str(), hits), (Some("_leftImg8bit.png"), "_gtFine_labelIds.png", 2));
         assert_eq!(found(&["a.jpg"], &["a.PNG"]), (None, ".PNG".into(), 1));
         assert_eq!(guess(&["cat.jpg"], &["dog.png"], true), None);
-        // Frames of a film are no masks of each other, and zeros before a number count.
+        // Frames of a film are not masks of each other, and zeros before a number count.
         let frames = ["a/000001.png", "a/000002.png", "a/000012.png"];
         assert_eq!(guess(&frames, &frames, false), None);
         let (images, masks) = (["0001.png", "0002.png", "0010.png"], ["1.png", "2.png", "10.png"]);

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 
 use image::metadata::Orientation;
 
-use crate::dataset::join::{Joiner, Part};
+use crate::dataset::join::{Joiner, MaskPart};
 use crate::dataset::label_map::LabelMap;
 use crate::dataset::pairs::Pair;
-use crate::dataset::palette::{Shown, colour, meant, shown};
+use crate::dataset::palette::{PaletteColors, apply_encoding, color_of, shown};
 use crate::dataset::spec::{Encoding, Source};
 use crate::error::{Error, ErrorKind, scarce};
 use crate::files;
@@ -73,9 +73,9 @@ pub(super) struct MaskFacts {
     /// Of a JPEG, pixels that were taken for a declared value near theirs.
     pub(super) rounded: u64,
     /// What its numbers look like, by its palette.
-    pub(super) shown: Option<Shown>,
+    pub(super) shown: Option<PaletteColors>,
     /// Of numbers that can be looked up as colours: pixels of every colour.
-    pub(super) colours: Option<BTreeMap<Source, Count>>,
+    pub(super) colors: Option<BTreeMap<Source, Count>>,
     /// How its values lie beside each other.
     pub(super) texture: Texture,
     /// Of masks that were joined: pixels of several classes, and the first of them.
@@ -127,14 +127,14 @@ pub(super) fn scan(pair: &Pair, map: &LabelMap, joiner: Option<&Joiner>) -> Scan
 }
 
 /// The facts of all masks of an image as one.
-fn joined(parts: &[Part], joiner: &Joiner) -> Result<MaskFacts, Broken> {
+fn joined(parts: &[MaskPart], joiner: &Joiner) -> Result<MaskFacts, Broken> {
     let formats = RefCell::new(Vec::new());
     let fault = RefCell::new(None);
-    let read_part = |part: &Part| {
+    let read_part = |part: &MaskPart| {
         let decode = |_: &Path, file: BufReader<File>| {
             let raw = formats::mask(file, joiner.takes_jpeg()).and_then(|decoded| {
                 let format = describe(&decoded.mask);
-                Ok((meant(decoded.mask, Encoding::Rgb)?, format))
+                Ok((apply_encoding(decoded.mask, Encoding::Rgb)?, format))
             });
             raw.map_err(|error| (error, "masks"))
         };
@@ -166,15 +166,15 @@ fn joined(parts: &[Part], joiner: &Joiner) -> Result<MaskFacts, Broken> {
 pub(super) fn scan_mask(path: &Path, tolerance: Option<u8>) -> Result<MaskFacts, Broken> {
     let Some(tolerance) = tolerance else { return read(path, |path, file| mask(path, file, None)) };
     let lossy = |_: &Path, file: BufReader<File>| {
-        let raw = formats::mask(file, true).and_then(|decoded| meant(decoded.mask, Encoding::Index));
-        raw.map(|raw| greyed(raw, tolerance)).map_err(|error| (error, "masks"))
+        let raw = formats::mask(file, true).and_then(|decoded| apply_encoding(decoded.mask, Encoding::Index));
+        raw.map(|raw| grayed(raw, tolerance)).map_err(|error| (error, "masks"))
     };
     let raw = read(path, lossy)?;
     if raw.stored().format == Format::Jpeg { Ok(facts(&raw)) } else { read(path, |path, file| mask(path, file, None)) }
 }
 
-/// A JPEG of greys in three channels as one of numbers.
-fn greyed(mask: RawMask, tolerance: u8) -> RawMask {
+/// A JPEG of grays in three channels as one of numbers.
+fn grayed(mask: RawMask, tolerance: u8) -> RawMask {
     match mask {
         RawMask::Rgb { width, height, values, stored }
             if stored.format == Format::Jpeg
@@ -208,7 +208,7 @@ fn read<T>(
     };
     let file = files::open(path).map_err(unreadable)?;
     facts(path, BufReader::with_capacity(1 << 16, file)).map_err(|(error, noun)| {
-        // What it may be instead is told by its beginning.
+        // What it may be instead is recognised by its beginning.
         let mut start = Vec::new();
         let read = files::open(path).and_then(|file| file.take(1 << 16).read_to_end(&mut start));
         read.map_or_else(unreadable, |_| broken(&start, &error, noun))
@@ -233,14 +233,14 @@ fn image(path: &Path, file: BufReader<File>) -> Result<ImageFacts, (Error, &'sta
 
 fn mask(path: &Path, file: BufReader<File>, map: Option<&LabelMap>) -> Result<MaskFacts, (Error, &'static str)> {
     let lossy = map.is_some_and(LabelMap::takes_jpeg);
-    let decoded = formats::mask(file, lossy).and_then(|decoded| meant(decoded.mask, Encoding::Index));
+    let decoded = formats::mask(file, lossy).and_then(|decoded| apply_encoding(decoded.mask, Encoding::Index));
     let mut raw = decoded.map_err(|error| (error, "masks"))?;
     let rounded = map.map_or(0, |map| map.round(&mut raw));
     let facts = facts(&raw);
     let numbers = facts.values.keys().filter_map(|value| if let Source::Index(n) = value { Some(*n) } else { None });
     let shown = if facts.encoding == Encoding::Index { shown(numbers, raw.stored()) } else { None };
-    let colours = as_colours(&facts, raw.stored());
-    Ok(MaskFacts { misnamed: misnamed(path, raw.stored().format), rounded, shown, colours, ..facts })
+    let colors = as_colors(&facts, raw.stored());
+    Ok(MaskFacts { misnamed: misnamed(path, raw.stored().format), rounded, shown, colors, ..facts })
 }
 
 /// The facts of decoded numbers or colours.
@@ -250,7 +250,7 @@ fn facts(raw: &RawMask) -> MaskFacts {
             (Encoding::Index, hash(&(width, values)), numbers(values, *width), Texture::of(values, *width, 0))
         }
         RawMask::Rgb { width, values, .. } => {
-            (Encoding::Rgb, hash(&(width, values)), colours(values), Texture::of(values, *width, [0; 3]))
+            (Encoding::Rgb, hash(&(width, values)), colors(values), Texture::of(values, *width, [0; 3]))
         }
     };
     let stored = raw.stored();
@@ -264,32 +264,32 @@ fn facts(raw: &RawMask) -> MaskFacts {
         values,
         more,
         transparent: stored.transparent,
-        white_is_zero: (stored.kind == Kind::Grey).then_some(stored.white_is_zero),
-        spread: stored.format == Format::Png && stored.kind == Kind::Grey && stored.bits < 8,
+        white_is_zero: (stored.kind == Kind::Gray).then_some(stored.white_is_zero),
+        spread: stored.format == Format::Png && stored.kind == Kind::Gray && stored.bits < 8,
         rounded: 0,
         palette: stored.palette.as_deref().map(<[_]>::to_vec),
         shown: None,
-        colours: None,
+        colors: None,
         texture,
         overlapping: None,
     }
 }
 
 /// Pixels of every colour of a mask of numbers, where each number has one.
-fn as_colours(facts: &MaskFacts, stored: &Stored) -> Option<BTreeMap<Source, Count>> {
-    let mut colours: BTreeMap<Source, Count> = BTreeMap::new();
+fn as_colors(facts: &MaskFacts, stored: &Stored) -> Option<BTreeMap<Source, Count>> {
+    let mut colors: BTreeMap<Source, Count> = BTreeMap::new();
     for (value, count) in &facts.values {
         let Source::Index(number) = value else { return None };
-        let colour = colour(stored, *number)?;
+        let color = color_of(stored, *number)?;
         // Two numbers of one colour are one label.
-        let sum = colours.entry(Source::Rgb(colour)).or_insert(Count { pixels: 0, first: count.first, between: 0 });
+        let sum = colors.entry(Source::Rgb(color)).or_insert(Count { pixels: 0, first: count.first, between: 0 });
         *sum = Count {
             pixels: sum.pixels + count.pixels,
             first: sum.first.min(count.first),
             between: sum.between + count.between,
         };
     }
-    Some(colours)
+    Some(colors)
 }
 
 fn numbers(values: &[u16], width: usize) -> (BTreeMap<Source, Count>, bool) {
@@ -316,7 +316,7 @@ fn numbers(values: &[u16], width: usize) -> (BTreeMap<Source, Count>, bool) {
     (found.map(|(value, count)| (Source::Index(value as u16), count)).collect(), false)
 }
 
-fn colours(values: &[[u8; 3]]) -> (BTreeMap<Source, Count>, bool) {
+fn colors(values: &[[u8; 3]]) -> (BTreeMap<Source, Count>, bool) {
     let mut counts: HashMap<[u8; 3], Count> = HashMap::new();
     let mut more = false;
     let mut at = 0;
@@ -337,8 +337,8 @@ fn describe(mask: &RawMask) -> String {
     let stored = mask.stored();
     let (kind, alpha) = match stored.kind {
         Kind::Palette => ("palette", ""),
-        Kind::Grey => ("grey", ""),
-        Kind::GreyAlpha => ("grey", " with alpha"),
+        Kind::Gray => ("grey", ""),
+        Kind::GrayAlpha => ("grey", " with alpha"),
         Kind::Rgb => ("RGB", ""),
         Kind::Rgba => ("RGB", " with alpha"),
         Kind::Cmyk => ("CMYK", ""),
@@ -381,14 +381,14 @@ fn broken(bytes: &[u8], error: &Error, noun: &str) -> Broken {
         Some(_) if error.kind() == ErrorKind::TooLarge => {
             ("too-large", format!("{noun} of more than {MAX_PIXELS} pixels"), "cut them into tiles".to_string())
         }
-        Some(_) if error.kind() == ErrorKind::DeepColours => (
+        Some(_) if error.kind() == ErrorKind::DeepColors => (
             "deep-colours",
             "colour masks with 16 bits per channel".to_string(),
             "save them as 8-bit palette, grey or RGB PNG".to_string(),
         ),
         Some(Format::Npy) if noun == "images" => other_format(noun, "NumPy array"),
         Some(Format::WebP) if noun == "masks" => other_format(noun, "WebP"),
-        // A header that can be read, of an array that is no mask.
+        // A header that can be read, of an array that is not a mask.
         Some(Format::Npy) if error.hint().is_some_and(|hint| hint != formats::DAMAGED) => (
             "other-format",
             format!("{noun} that are arrays of something other than class numbers"),

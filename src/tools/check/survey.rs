@@ -11,14 +11,14 @@ use crate::dataset::spec::{Encoding, Source};
 use crate::image::formats::Format;
 use crate::tools::check::scan::{Broken, scan_mask};
 use crate::tools::check::texture::Texture;
-use crate::tools::check::{CHUNK, Kinds, Progress};
+use crate::tools::check::{CHUNK, Kinds, OnProgress};
 
 /// More values than this that are far from each other are those of photographs.
 const MOST: usize = 1024;
 
 /// What masks hold.
 #[derive(Default)]
-pub(crate) struct Survey {
+pub(crate) struct MaskSurvey {
     /// Masks of numbers.
     pub(crate) index: usize,
     /// Masks of colours.
@@ -32,8 +32,8 @@ pub(crate) struct Survey {
     /// All numbers.
     pub(crate) numbers: BTreeMap<Source, ValueCount>,
     /// All colours, up to some thousands of each mask.
-    pub(crate) colours: BTreeMap<Source, ValueCount>,
-    /// Which masks hold which numbers; greys of three equal channels are numbers here.
+    pub(crate) colors: BTreeMap<Source, ValueCount>,
+    /// Which masks hold which numbers; grays of three equal channels are numbers here.
     pub(crate) groups: Groups,
     /// The palette of the first mask that has one.
     pub(crate) palette: Option<Vec<[u8; 3]>>,
@@ -46,11 +46,11 @@ pub(crate) struct Survey {
     /// How values lie beside each other.
     pub(crate) texture: Texture,
     /// All colours, with those that palettes say of numbers.
-    all_colours: BTreeMap<Source, ValueCount>,
-    /// Masks of numbers that say no colours, and how many of them are greys that could be.
+    all_colors: BTreeMap<Source, ValueCount>,
+    /// Masks of numbers that say no colours, and how many of them are grays that could be.
     plain: usize,
-    greys: usize,
-    /// How many masks are greys of few bits, and the first of them.
+    grays: usize,
+    /// How many masks are grays of few bits, and the first of them.
     pub(crate) spread: Option<(usize, PathBuf)>,
     /// How many masks have pixels that are not opaque, and the first of them.
     pub(crate) transparent: Option<(usize, PathBuf)>,
@@ -68,28 +68,28 @@ pub(crate) struct ValueCount {
     pub(crate) between: u64,
 }
 
-impl Survey {
-    /// Numbers are colours too: by palettes that differ from file to file, or beside masks of colours; or as greys beside
-    /// colours that are all greys.
-    pub(crate) fn by_colour(&self) -> bool {
-        self.index > 0 && self.plain == 0 && (self.palettes.differ() || self.rgb > 0) || self.greys_of_both_kinds()
+impl MaskSurvey {
+    /// Numbers are colours too: by palettes that differ from file to file, or beside masks of colours; or as grays beside
+    /// colours that are all grays.
+    pub(crate) fn by_color(&self) -> bool {
+        self.index > 0 && self.plain == 0 && (self.palettes.differ() || self.rgb > 0) || self.grays_of_both_kinds()
     }
 
-    /// Masks are greys, some of one channel and some of three.
-    pub(crate) fn greys_of_both_kinds(&self) -> bool {
-        let grey = |value: &Source| matches!(value, Source::Rgb([r, g, b]) if r == g && g == b);
-        self.rgb > 0 && self.index > 0 && self.greys == self.index && self.colours.keys().all(grey)
+    /// Masks are grays, some of one channel and some of three.
+    pub(crate) fn grays_of_both_kinds(&self) -> bool {
+        let gray = |value: &Source| matches!(value, Source::Rgb([r, g, b]) if r == g && g == b);
+        self.rgb > 0 && self.index > 0 && self.grays == self.index && self.colors.keys().all(gray)
     }
 
     /// What most masks hold.
     pub(crate) fn encoding(&self) -> Encoding {
-        if self.rgb > self.index || self.by_colour() { Encoding::Rgb } else { Encoding::Index }
+        if self.rgb > self.index || self.by_color() { Encoding::Rgb } else { Encoding::Index }
     }
 
     /// Brings values into the order that palettes have them in.
     pub(crate) fn order(&self, values: &mut [(Source, ValueCount)]) {
-        if self.by_colour() {
-            let order = self.palettes.colours();
+        if self.by_color() {
+            let order = self.palettes.colors();
             values.sort_by_key(|(value, _)| {
                 (order.iter().position(|other| other == value).unwrap_or(usize::MAX), *value)
             });
@@ -99,16 +99,16 @@ impl Survey {
     /// The values of masks of that kind.
     pub(crate) fn values(&self) -> &BTreeMap<Source, ValueCount> {
         match self.encoding() {
-            _ if self.by_colour() => &self.all_colours,
+            _ if self.by_color() => &self.all_colors,
             Encoding::Index => &self.numbers,
-            Encoding::Rgb => &self.colours,
+            Encoding::Rgb => &self.colors,
         }
     }
 }
 
 /// Reads all masks. `tolerance`: JPEGs too, whose values are then taken for the nearest common one within so much.
-pub(crate) fn survey(masks: &[PathBuf], tolerance: Option<u8>, progress: Progress) -> Survey {
-    let mut survey = Survey { one_palette: true, ..Survey::default() };
+pub(crate) fn survey(masks: &[PathBuf], tolerance: Option<u8>, progress: OnProgress) -> MaskSurvey {
+    let mut survey = MaskSurvey { one_palette: true, ..MaskSurvey::default() };
     progress(0, masks.len());
     for (at, chunk) in masks.chunks(CHUNK).enumerate() {
         let scanned: Vec<_> = chunk.par_iter().map(|path| scan_mask(path, tolerance)).collect();
@@ -122,7 +122,7 @@ pub(crate) fn survey(masks: &[PathBuf], tolerance: Option<u8>, progress: Progres
             };
             let number = |value: &Source| match value {
                 Source::Index(n) => *n,
-                Source::Rgb([grey, ..]) => u16::from(*grey),
+                Source::Rgb([gray, ..]) => u16::from(*gray),
             };
             let jpeg = facts.kind == Format::Jpeg.name();
             survey.jpegs += usize::from(jpeg);
@@ -132,7 +132,7 @@ pub(crate) fn survey(masks: &[PathBuf], tolerance: Option<u8>, progress: Progres
                 survey.texture.add(facts.texture);
                 survey.kinds.see(facts.texture);
                 if facts.encoding == Encoding::Rgb {
-                    survey.kinds.add_colours(facts.values.keys().copied(), path);
+                    survey.kinds.add_colors(facts.values.keys().copied(), path);
                 }
             }
             let values = match facts.encoding {
@@ -142,7 +142,7 @@ pub(crate) fn survey(masks: &[PathBuf], tolerance: Option<u8>, progress: Progres
                 }
                 Encoding::Rgb => {
                     survey.rgb += 1;
-                    &mut survey.colours
+                    &mut survey.colors
                 }
             };
             if facts.encoding == Encoding::Index {
@@ -153,7 +153,7 @@ pub(crate) fn survey(masks: &[PathBuf], tolerance: Option<u8>, progress: Progres
                 }
                 // Greys of 8 bits could be colours too, but nothing says so.
                 survey.plain += usize::from(facts.palette.is_none());
-                survey.greys += usize::from(facts.palette.is_none() && facts.colours.is_some());
+                survey.grays += usize::from(facts.palette.is_none() && facts.colors.is_some());
             }
             for (found, count) in [
                 (facts.spread, &mut survey.spread),
@@ -168,8 +168,8 @@ pub(crate) fn survey(masks: &[PathBuf], tolerance: Option<u8>, progress: Progres
             if let Some(shown) = &facts.shown {
                 survey.palettes.add(path, shown);
             }
-            for (value, count) in facts.colours.as_ref().unwrap_or(&facts.values) {
-                let sum = survey.all_colours.entry(*value).or_default();
+            for (value, count) in facts.colors.as_ref().unwrap_or(&facts.values) {
+                let sum = survey.all_colors.entry(*value).or_default();
                 sum.pixels += count.pixels;
                 sum.masks += 1;
                 sum.between += count.between;
@@ -188,8 +188,8 @@ pub(crate) fn survey(masks: &[PathBuf], tolerance: Option<u8>, progress: Progres
         progress((at * CHUNK + chunk.len()).min(masks.len()), masks.len());
     }
     if let Some(tolerance) = tolerance.filter(|_| survey.jpegs > 0) {
-        survey.better_tolerance = [&survey.numbers, &survey.colours].into_iter().filter_map(steady).next();
-        for values in [&mut survey.numbers, &mut survey.colours, &mut survey.all_colours] {
+        survey.better_tolerance = [&survey.numbers, &survey.colors].into_iter().filter_map(steady).next();
+        for values in [&mut survey.numbers, &mut survey.colors, &mut survey.all_colors] {
             gather(values, tolerance);
         }
     }
@@ -229,11 +229,11 @@ fn steady(values: &BTreeMap<Source, ValueCount>) -> Option<(u8, usize)> {
 pub(crate) fn best_tolerance(masks: &[PathBuf]) -> Option<(u8, usize)> {
     const LOOKED_AT: usize = 24;
     let some: Vec<PathBuf> = masks.iter().step_by(masks.len().div_ceil(LOOKED_AT).max(1)).cloned().collect();
-    survey(&some, Some(GREY), &|_, _| {}).better_tolerance
+    survey(&some, Some(GRAY_TOLERANCE), &|_, _| {}).better_tolerance
 }
 
 /// How far the channels of a grey JPEG may be from each other.
-const GREY: u8 = 16;
+const GRAY_TOLERANCE: u8 = 16;
 
 /// Adds each value to the most frequent one that is no farther than `tolerance` in any channel.
 fn gather(values: &mut BTreeMap<Source, ValueCount>, tolerance: u8) {
@@ -256,7 +256,7 @@ fn gather(values: &mut BTreeMap<Source, ValueCount>, tolerance: u8) {
                 sum.pixels += count.pixels;
                 sum.masks = sum.masks.max(count.masks);
             }
-            // More would take long, and are no labels.
+            // More would take long, and are not labels.
             None if common.len() < MOST => common.push((value, count)),
             None => {}
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use crate::tools::check::{ClassReport, Fault, Level, Report};
+use crate::tools::check::{CheckReport, ClassReport, Fault, Severity};
 
 /// More classes than this are shown by their most and least frequent.
 const CLASSES: usize = 24;
@@ -11,7 +11,7 @@ const CLASSES: usize = 24;
 /// Longer lines of TOML are cut; JSON has them whole.
 const LINE: usize = 600;
 
-pub(super) fn text(report: &Report) -> String {
+pub(super) fn text(report: &CheckReport) -> String {
     let mut text = String::new();
     let pairs: usize = report.splits.iter().map(|split| split.pairs).sum();
     let (classes, root) = (report.classes.len(), report.root.display());
@@ -31,11 +31,11 @@ pub(super) fn text(report: &Report) -> String {
         1 => format!("1 {noun}"),
         count => format!("{count} {noun}s"),
     };
-    let _ = write!(text, "\n{}, {}", counted(Level::Fault, "fault"), counted(Level::Warning, "warning"));
+    let _ = write!(text, "\n{}, {}", counted(Severity::Fault, "fault"), counted(Severity::Warning, "warning"));
     text
 }
 
-fn splits(report: &Report, text: &mut String) {
+fn splits(report: &CheckReport, text: &mut String) {
     let formats = |formats: &BTreeMap<String, usize>| match formats.len() {
         1 => formats.keys().next().cloned().unwrap_or_default(),
         _ => formats.iter().map(|(format, count)| format!("{count} {format}")).collect::<Vec<_>>().join(", "),
@@ -63,7 +63,7 @@ fn splits(report: &Report, text: &mut String) {
     table(&rows, |column| column == 1, text);
 }
 
-fn class_table(report: &Report, text: &mut String) {
+fn class_table(report: &CheckReport, text: &mut String) {
     let mut head = vec!["class".to_string()];
     for split in &report.splits {
         head.extend([format!("{} pixels", split.split), "images".to_string()]);
@@ -122,8 +122,8 @@ fn table(rows: &[impl AsRef<[String]>], is_number: fn(usize) -> bool, text: &mut
 
 fn tell(fault: &Fault, text: &mut String) {
     let level = match fault.level {
-        Level::Fault => "fault",
-        Level::Warning => "warning",
+        Severity::Fault => "fault",
+        Severity::Warning => "warning",
     };
     let plural = match (fault.count, fault.unit) {
         (1, _) => "",

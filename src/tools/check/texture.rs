@@ -65,7 +65,7 @@ fn alone<T: Copy + Eq>(values: &[T], width: usize) -> u64 {
 
 /// How many connected regions each value has, corners connecting too. `None` of noise.
 fn regions<T: Copy + Eq + Hash>(values: &[T], width: usize) -> Option<HashMap<T, usize>> {
-    struct Run<T> {
+    struct Span<T> {
         value: T,
         start: usize,
         end: usize,
@@ -80,9 +80,9 @@ fn regions<T: Copy + Eq + Hash>(values: &[T], width: usize) -> Option<HashMap<T,
     }
     let mut parents: Vec<usize> = Vec::new();
     let mut owners: Vec<T> = Vec::new();
-    let mut before: Vec<Run<T>> = Vec::new();
+    let mut before: Vec<Span<T>> = Vec::new();
     for row in values.chunks(width) {
-        let mut runs: Vec<Run<T>> = Vec::new();
+        let mut runs: Vec<Span<T>> = Vec::new();
         let mut start = 0;
         // Runs of both rows are in order: those above that end before this one begins are done.
         let mut first = 0;
@@ -99,7 +99,7 @@ fn regions<T: Copy + Eq + Hash>(values: &[T], width: usize) -> Option<HashMap<T,
                     parents[a.max(b)] = a.min(b);
                 }
             }
-            runs.push(Run { value, start, end, id });
+            runs.push(Span { value, start, end, id });
             start = end;
         }
         if parents.len() > MOST_RUNS {

@@ -15,7 +15,7 @@ use crate::tools::init::json::{Id, Object, side, with_keys};
 use crate::tools::init::notes::Notes;
 use crate::tools::init::outlines::{Outlined, Outlines, label};
 use crate::tools::init::pictures::Pictures;
-use crate::tools::init::plan::{Place, Plan};
+use crate::tools::init::plan::{DatasetPlan, Place};
 
 /// Labels of Cityscapes that are not judged.
 const VOID: [&str; 15] = [
@@ -75,7 +75,7 @@ impl Shape {
 }
 
 /// The plan of `leftImg8bit` and `gtFine`, which holds polygons alone; `None` where it holds none.
-pub(super) fn plan(place: &Place) -> Result<Option<Plan>> {
+pub(super) fn plan(place: &Place) -> Result<Option<DatasetPlan>> {
     let city = DatasetSpec::find("cityscapes")?;
     let mut notes = Notes::default();
     let mut read: Vec<(Split, String, PathBuf, File)> = Vec::new();
@@ -107,9 +107,9 @@ pub(super) fn plan(place: &Place) -> Result<Option<Plan>> {
         .filter(|Object(shape)| !shape.is_deleted())
         .map(|Object(shape)| plain(&shape.label.0))
         .collect();
-    let strange: Vec<&String> = labels.iter().filter(|label| !known(label)).collect();
+    let unknown: Vec<&String> = labels.iter().filter(|label| !known(label)).collect();
     // Sets that follow the form have labels of their own.
-    let names: Vec<String> = match strange.is_empty() {
+    let names: Vec<String> = match unknown.is_empty() {
         true => trained.clone(),
         false => {
             labels.iter().filter(|label| !VOID.contains(&label.as_str()) && *label != NOT_DRAWN).cloned().collect()
@@ -177,17 +177,17 @@ pub(super) fn plan(place: &Place) -> Result<Option<Plan>> {
         .with_hint("put the images below `leftImg8bit`, in the same folders of splits and cities"));
     }
     let found =
-        Outlines { kind: "Cityscapes' polygons", names: &names, normalised: false, void_rest: true, groups, notes };
+        Outlines { kind: "Cityscapes' polygons", names: &names, normalized: false, void_rest: true, groups, notes };
     let mut plan = place.outlines(found)?;
     for (class, name) in plan.spec.classes.iter_mut().zip(&names) {
         class.color = city.classes.iter().find(|one| one.name == *name).and_then(|one| one.color);
     }
-    plan.notes.push(match strange.is_empty() {
+    plan.notes.push(match unknown.is_empty() {
         true => "the classes are the 19 of Cityscapes; its other labels are ignored".to_string(),
         false => format!(
             "`{}` and {} other labels are not from Cityscapes: all labels except its void ones are classes",
-            strange[0],
-            strange.len() - 1
+            unknown[0],
+            unknown.len() - 1
         ),
     });
     Ok(Some(plan))

@@ -5,14 +5,14 @@ use crate::dataset::encoding::{Mixed, Reading, mark, reading, rims};
 use crate::dataset::spec::{Encoding, MAX_CLASSES, Source};
 use crate::error::Error;
 use crate::text::{Rest, shortened};
-use crate::tools::check::{Survey, ValueCount};
-use crate::tools::init::asked::letters;
+use crate::tools::check::{MaskSurvey, ValueCount};
+use crate::tools::init::given_options::letters;
 use crate::tools::init::named::Named;
 use crate::tools::init::naming::{Match, listed};
+use crate::tools::init::not_labels;
 use crate::tools::init::plan::Place;
-use crate::tools::init::suspect;
 
-/// More values than this that have a few pixels are no slips.
+/// More values than this that have a few pixels are not slips.
 const MOST_SLIPS: usize = 32;
 
 /// What VOC's palette, and those made after it, shows 255 in.
@@ -20,7 +20,7 @@ const BORDER: [u8; 3] = [224, 224, 192];
 
 /// The values of masks, sorted into classes and others.
 pub(super) struct ClassValues<'a> {
-    survey: &'a Survey,
+    survey: &'a MaskSurvey,
     place: &'a Place<'a>,
     /// The command that says which files hold what.
     pub(super) check: String,
@@ -31,7 +31,7 @@ pub(super) struct ClassValues<'a> {
     /// Where greys are other names of ids.
     pub(super) joined: Option<Mixed>,
     pub(super) notes: Vec<String>,
-    /// Why the values are no labels, or leave open which.
+    /// Why the values are not labels, or leave open which.
     pub(super) doubt: Option<Error>,
     /// Why options do not fit them.
     pub(super) misfit: Option<Error>,
@@ -45,7 +45,7 @@ struct Marked {
 
 impl<'a> ClassValues<'a> {
     /// `file`: what a file beside the masks says of names.
-    pub(super) fn of(survey: &'a Survey, place: &'a Place<'a>, file: Option<(String, Vec<Named>)>) -> Self {
+    pub(super) fn of(survey: &'a MaskSurvey, place: &'a Place<'a>, file: Option<(String, Vec<Named>)>) -> Self {
         let mut found = Self {
             survey,
             place,
@@ -71,20 +71,20 @@ impl<'a> ClassValues<'a> {
         found.ignore_slips();
         let marked = found.marked();
         found.ignore_void(&marked);
-        found.join_greys();
+        found.join_grays();
         found.limit();
         found
     }
 
     /// What masks hold that is `n`.
     fn value(&self, n: u16) -> Source {
-        if self.names.grey { Source::Rgb([n as u8; 3]) } else { Source::Index(n) }
+        if self.names.gray { Source::Rgb([n as u8; 3]) } else { Source::Index(n) }
     }
 
     fn number(&self, value: &Source) -> Option<u16> {
         match value {
             Source::Index(n) => Some(*n),
-            Source::Rgb([n, ..]) => self.names.grey.then_some(u16::from(*n)),
+            Source::Rgb([n, ..]) => self.names.gray.then_some(u16::from(*n)),
         }
     }
 
@@ -92,8 +92,8 @@ impl<'a> ClassValues<'a> {
     pub(super) fn sources(&self, value: &Source) -> Vec<Source> {
         match (&self.joined, self.number(value)) {
             (Some(mixed), Some(n)) if n > 0 => {
-                let greys = mixed.same.iter().filter(|(_, id)| **id == n).map(|(grey, _)| self.value(*grey));
-                std::iter::once(*value).chain(greys.filter(|grey| grey != value)).collect()
+                let grays = mixed.same.iter().filter(|(_, id)| **id == n).map(|(gray, _)| self.value(*gray));
+                std::iter::once(*value).chain(grays.filter(|gray| gray != value)).collect()
             }
             _ => vec![*value],
         }
@@ -106,19 +106,19 @@ impl<'a> ClassValues<'a> {
     }
 
     fn again(&self) -> String {
-        format!("export all masks again as PNG in the same way; which they are: {}", self.check)
+        format!("export all masks again as PNG in the same way; `{}` lists them", self.check)
     }
 
     /// Masks that store labels in several ways.
     fn doubt_mixture(&mut self) {
         let survey = self.survey;
-        let doubt = if !survey.by_colour() && survey.palettes.differ() {
+        let doubt = if !survey.by_color() && survey.palettes.differ() {
             format!(
                 "palettes show one number in different colours (`{}` and `{}`), and other masks have no palette",
                 survey.palettes.groups[0].first.display(),
                 survey.palettes.groups[1].first.display()
             )
-        } else if let Some([a, b]) = survey.palettes.rival().filter(|_| survey.by_colour()) {
+        } else if let Some([a, b]) = survey.palettes.rival().filter(|_| survey.by_color()) {
             format!(
                 "palettes show the same numbers in other colours, in `{}` ({} masks) and `{}` ({} masks): numbers or colours may be \
                  the labels",
@@ -130,7 +130,7 @@ impl<'a> ClassValues<'a> {
         } else if let Some(mixed) = survey.kinds.shifted(|_| true).filter(|_| survey.rgb == 0) {
             let [a, b] = mixed.sides.map(|side| side.text());
             format!("{}: {a}; {b}", mixed.why)
-        } else if survey.index > 0 && survey.rgb > 0 && !survey.by_colour() {
+        } else if survey.index > 0 && survey.rgb > 0 && !survey.by_color() {
             format!("{} masks hold numbers, and {} hold colours", survey.index, survey.rgb)
         } else if let Some(mirrored) = survey.kinds.mirrored() {
             mirrored.what()
@@ -142,18 +142,18 @@ impl<'a> ClassValues<'a> {
 
     /// Masks that were smoothed, or saved as JPEG. Returns the values that only smoothing made.
     fn doubt_edges(&mut self) -> Vec<Source> {
-        let (all, told) = (self.survey.values(), &self.names.told);
-        let mut smooth = suspect::smoothed(all, self.pixels(), told);
+        let (all, given_names) = (self.survey.values(), &self.names.given_names);
+        let mut smooth = not_labels::smoothed(all, self.pixels(), given_names);
         if smooth.is_empty() {
             smooth = rims(all.iter().map(|(value, count)| (*value, count.pixels, count.between)));
         }
         if smooth.is_empty() {
             // Smoothed edges are near their ends too.
-            self.doubt = suspect::lossy(self.survey, all, told.len(), &self.check).or(self.doubt.take());
+            self.doubt = not_labels::lossy(self.survey, all, given_names.len(), &self.check).or(self.doubt.take());
         } else {
-            let what = format!("{} values lie between the others, like smoothed edges", smooth.len());
+            let what = format!("{} values are between the others, like smoothed edges", smooth.len());
             self.doubt = Some(Error::new(what).with_hint(format!(
-                "export the masks without anti-aliasing, or scale them with nearest; which they are: {}",
+                "export the masks without anti-aliasing, or scale them with nearest; `{}` lists them",
                 self.check
             )));
         }
@@ -167,18 +167,18 @@ impl<'a> ClassValues<'a> {
     /// How the files store what is read.
     fn note_storage(&mut self) {
         let survey = self.survey;
-        if self.names.grey {
+        if self.names.gray {
             self.notes.push("the masks are grey values saved as colours: the numbers are the grey values".to_string());
         }
-        if survey.by_colour() {
+        if survey.by_color() {
             let why = match survey.rgb {
                 0 => "palettes differ from file to file",
-                _ if survey.greys_of_both_kinds() => "some masks are grey and others RGB",
+                _ if survey.grays_of_both_kinds() => "some masks are grey and others RGB",
                 _ => "some masks are palette PNGs and others RGB",
             };
             self.notes.push(format!("{why}: labels are read by colour, and the numbers are not used"));
         }
-        if let Some((count, first)) = survey.spread.as_ref().filter(|_| !survey.by_colour()) {
+        if let Some((count, first)) = survey.spread.as_ref().filter(|_| !survey.by_color()) {
             self.notes.push(format!(
                 "{count} of the masks have 1, 2 or 4 bits (`{}` first): as every viewer shows them, their greys are spread over 0 to \
                  255, so that 1 is 255, 85 or 17",
@@ -231,13 +231,13 @@ impl<'a> ClassValues<'a> {
         )))
     }
 
-    /// Values of a few pixels that nobody meant are ignored; many of them are no labels at all.
+    /// Values of a few pixels that nobody meant are ignored; many of them are not labels at all.
     fn ignore_slips(&mut self) {
         let all_pixels = self.pixels();
         let is_slip = |(value, count): &(Source, ValueCount)| {
             let number = self.number(value);
-            let meant = number == Some(255) || self.names.told.contains_key(value) || self.is_chosen(value);
-            // A rare class with a name is no slip.
+            let meant = number == Some(255) || self.names.given_names.contains_key(value) || self.is_chosen(value);
+            // A rare class with a name is not a slip.
             let meant = meant || number.is_some_and(|n| usize::from(n) < self.names.positions());
             // Beside the values that stay apart, compression leaves mixtures of two.
             let mixture = self.survey.jpegs > 0 && 1000 * count.pixels <= all_pixels;
@@ -251,11 +251,10 @@ impl<'a> ClassValues<'a> {
         } else if !slips.is_empty() {
             let shown: Vec<String> = slips.iter().map(|(value, count)| format!("{value} ({})", count.pixels)).collect();
             let what = match self.survey.jpegs {
-                0 => format!("values with fewer than {STRAY} pixels in all masks are taken for slips of the pen"),
-                _ => "values with fewer than a thousandth of all pixels are taken for what JPEG mixes at edges"
-                    .to_string(),
+                0 => format!("values with fewer than {STRAY} pixels in all masks look like stray pixels"),
+                _ => "values with fewer than a thousandth of all pixels are what JPEG mixes at edges".to_string(),
             };
-            self.notes.push(format!("{what} and ignored: {}", shown.join(", ")));
+            self.notes.push(format!("{what} and are ignored: {}", shown.join(", ")));
             self.ignore.extend(slips.iter().map(|(value, _)| *value));
         }
     }
@@ -263,7 +262,7 @@ impl<'a> ClassValues<'a> {
     fn many_slips(&self, count: usize) -> Error {
         let transparent = self.survey.transparent.as_ref().map_or_else(String::new, |(count, first)| {
             format!(
-                "{count} of the masks have transparent pixels (`{}` first), below which any colour may lie: export them \
+                "{count} of the masks have transparent pixels (`{}` first), which may hide any colour: export them \
                  without alpha, on a plain background; ",
                 first.display()
             )
@@ -272,8 +271,8 @@ impl<'a> ClassValues<'a> {
             "{count} values have fewer than {STRAY} pixels each, as in photographs, or along smoothed edges"
         ))
         .with_hint(format!(
-            "{transparent}if masks lie elsewhere, say so in the place of DIR: {}; if they were smoothed, export them without \
-             anti-aliasing; which they are: {}",
+            "{transparent}if the masks are in another folder, replace DIR by that folder in: {}; if they were smoothed, export \
+             them without anti-aliasing; `{}` lists them",
             self.place.again(false, |options| options.masks = Some("DIR".into())),
             self.check
         ))
@@ -283,7 +282,7 @@ impl<'a> ClassValues<'a> {
     fn marked(&mut self) -> Marked {
         let (survey, options) = (self.survey, self.place.options);
         // Of colours, these are one channel alone.
-        let numeric = self.names.grey || survey.encoding() == Encoding::Index;
+        let numeric = self.names.gray || survey.encoding() == Encoding::Index;
         let mixed = if numeric { survey.groups.mixed() } else { None };
         let numbers: Vec<u16> = self.left.iter().filter_map(|(value, _)| self.number(value)).collect();
         let marked = mark(&numbers);
@@ -292,8 +291,8 @@ impl<'a> ClassValues<'a> {
         let each = mixed.is_some() && options.void.is_none() && options.names.len() == numbers.len();
         let mixed = mixed.filter(|_| !each);
         let border = survey.palette.as_ref().is_some_and(|palette| palette.get(255) == Some(&BORDER));
-        let told = self.names.told.get(&value).map(|name| means_nothing(name));
-        let is_void = match (&options.void, told, &mixed) {
+        let given_names = self.names.given_names.get(&value).map(|name| means_nothing(name));
+        let is_void = match (&options.void, given_names, &mixed) {
             (Some(void), ..) => void.contains(&marked),
             _ if each => false,
             (None, Some(nothing), _) => nothing,
@@ -315,12 +314,12 @@ impl<'a> ClassValues<'a> {
         let place = self.place;
         let same = place.again(false, |options| options.void = Some(Vec::new()));
         let mut ways = vec![format!("{same} takes them for the same classes")];
-        if mixed.greys.contains(&marked) && numbers.contains(&marked) {
+        if mixed.grays.contains(&marked) && numbers.contains(&marked) {
             let out = place.again(false, |options| options.void = Some(vec![marked]));
             ways.push(format!("{out} leaves pixels of {marked} out"));
         }
         if let Some(each) = letters(numbers.len()).and_then(|letters| place.again_with_names(false, letters)) {
-            ways.push(format!("{each}, with names in place of the letters, makes a class of each value"));
+            ways.push(format!("{each}, with names instead of the letters, makes a class of each value"));
         }
         Error::new(mixed.what()).with_hint(format!("store all masks alike; or say which is meant: {}", ways.join(", ")))
     }
@@ -363,12 +362,12 @@ impl<'a> ClassValues<'a> {
     /// Values that mark pixels to ignore, by what was decided, by option or by name.
     fn ignore_void(&mut self, marked: &Marked) {
         for (value, count) in std::mem::take(&mut self.left) {
-            let name = self.names.told.get(&value).filter(|name| means_nothing(name));
+            let name = self.names.given_names.get(&value).filter(|name| means_nothing(name));
             if value == marked.value && marked.is_void || self.is_chosen(&value) {
                 let n = self.number(&value).map_or(value.to_string(), |n| n.to_string());
-                self.notes.push(format!("{n} is taken for pixels to ignore"));
+                self.notes.push(format!("{n} is read as pixels to ignore"));
             } else if let Some(name) = name {
-                self.notes.push(format!("`{name}` ({value}) is taken for pixels to ignore"));
+                self.notes.push(format!("`{name}` ({value}) is read as pixels to ignore"));
             } else {
                 self.left.push((value, count));
                 continue;
@@ -381,7 +380,7 @@ impl<'a> ClassValues<'a> {
     }
 
     /// Greys that are other names of ids become their classes.
-    fn join_greys(&mut self) {
+    fn join_grays(&mut self) {
         let Some(mixed) = &self.joined else { return };
         let mut left = self.left.clone();
         left.retain(|(value, _)| self.number(value).is_none_or(|n| n == 0 || !mixed.same.contains_key(&n)));

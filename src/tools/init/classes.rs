@@ -4,14 +4,14 @@ use std::collections::HashMap;
 
 use crate::dataset::spec::{ClassSpec, Encoding, Source};
 use crate::error::Error;
-use crate::tools::check::Survey;
-use crate::tools::init::Options;
-use crate::tools::init::asked::letters;
+use crate::tools::check::MaskSurvey;
+use crate::tools::init::InitOptions;
 use crate::tools::init::class_values::{ClassValues, means_nothing};
+use crate::tools::init::given_options::letters;
 use crate::tools::init::named::Named;
 use crate::tools::init::plan::Place;
 use crate::tools::init::spelling::unite;
-use crate::tools::init::used::Flag;
+use crate::tools::init::used_options::Flag;
 
 /// Commands name no more classes than this.
 const MANY_NAMES: usize = 64;
@@ -23,20 +23,20 @@ pub(super) struct Found {
     pub(super) classes: Vec<ClassSpec>,
     /// What the person should look over.
     pub(super) notes: Vec<String>,
-    /// Why the values are no labels, or leave open which; the classes are then a guess.
+    /// Why the values are not labels, or leave open which; the classes are then a guess.
     pub(super) doubt: Option<Doubt>,
 }
 
 /// Why the classes are a guess.
 pub(super) enum Doubt {
-    /// What the masks hold is no labels, or not clear.
+    /// What the masks hold is not labels, or not clear.
     Masks(Error),
     /// What options or files of names say does not fit what the masks hold.
     Names(Error),
 }
 
 /// The classes of masks. `file`: what a file beside them says.
-pub(super) fn find(survey: &Survey, place: &Place, file: Option<(String, Vec<Named>)>) -> Found {
+pub(super) fn find(survey: &MaskSurvey, place: &Place, file: Option<(String, Vec<Named>)>) -> Found {
     place.uses(Flag::Void);
     place.uses(Flag::Names);
     let mut values = ClassValues::of(survey, place, file);
@@ -80,7 +80,7 @@ fn named(values: &mut ClassValues, place: &Place) -> Vec<(Source, String)> {
         named.retain(|(value, name)| {
             let keep = !means_nothing(name);
             if !keep {
-                values.notes.push(format!("`{name}` ({value}) is taken for pixels to ignore"));
+                values.notes.push(format!("`{name}` ({value}) is read as pixels to ignore"));
                 values.ignore.push(*value);
             }
             keep
@@ -99,7 +99,7 @@ fn named(values: &mut ClassValues, place: &Place) -> Vec<(Source, String)> {
 }
 
 /// What masks show a class in.
-fn color(survey: &Survey, value: &Source) -> Option<[u8; 3]> {
+fn color(survey: &MaskSurvey, value: &Source) -> Option<[u8; 3]> {
     match value {
         Source::Rgb(rgb) => Some(*rgb),
         Source::Index(n) if survey.one_palette => survey.palette.as_ref().and_then(|p| p.get(usize::from(*n))).copied(),
@@ -126,8 +126,8 @@ fn note_names(notes: &mut Vec<String>, classes: &mut [ClassSpec]) {
 fn one_class(place: &Place, class: &ClassSpec) -> String {
     let one = class.source.iter().flatten().next().map_or(String::new(), Source::to_string);
     format!(
-        "all masks hold one value, {one}: nothing can be learned from one class; if the labels lie in another folder, name it \
-         in the place of DIR: {}",
+        "all masks hold one value, {one}: nothing can be learned from one class; if the labels are in another folder, replace \
+         DIR by that folder in: {}",
         place.again(true, |options| {
             options.masks = Some("DIR".into());
             (options.names, options.first, options.void) = (Vec::new(), None, None);
@@ -136,7 +136,7 @@ fn one_class(place: &Place, class: &ClassSpec) -> String {
 }
 
 /// That names are a published set's, and how to pass others.
-fn published(survey: &Survey, place: &Place, classes: &[ClassSpec], ignored: usize, set: &str) -> String {
+fn published(survey: &MaskSurvey, place: &Place, classes: &[ClassSpec], ignored: usize, set: &str) -> String {
     let command = by_names(survey, place, classes.iter().map(|class| class.name.clone()).collect())
         .or_else(|| by_names(survey, place, letters(classes.len() + ignored)?));
     format!(
@@ -147,8 +147,9 @@ fn published(survey: &Survey, place: &Place, classes: &[ClassSpec], ignored: usi
 }
 
 /// That values have no names, and how to pass them.
-fn unnamed(survey: &Survey, place: &Place, classes: &[ClassSpec], values: &ClassValues) -> String {
-    let is_told = |class: &ClassSpec| class.source.iter().flatten().any(|value| values.names.told.contains_key(value));
+fn unnamed(survey: &MaskSurvey, place: &Place, classes: &[ClassSpec], values: &ClassValues) -> String {
+    let is_told =
+        |class: &ClassSpec| class.source.iter().flatten().any(|value| values.names.given_names.contains_key(value));
     let name = |(class, letter): (&ClassSpec, String)| if is_told(class) { class.name.clone() } else { letter };
     let letters = letters(classes.len()).map(|letters| classes.iter().zip(letters).map(name).collect());
     let command = letters.and_then(|letters| by_names(survey, place, letters));
@@ -158,13 +159,13 @@ fn unnamed(survey: &Survey, place: &Place, classes: &[ClassSpec], values: &Class
             true => "the values".to_string(),
             false => format!("{} of the {} values", values.names.unnamed, classes.len()),
         },
-        command.map_or(String::new(), |command| format!(", or in the place of letters: {command}"))
+        command.map_or(String::new(), |command| format!(", or replace the letters by them in: {command}"))
     )
 }
 
 /// That there are as many numbers as objects, whatever they are called.
-fn single_objects(survey: &Survey, values: &ClassValues) -> Option<String> {
-    let objects = survey.kinds.objects().filter(|objects| objects.sure || values.names.unnamed > 0)?;
+fn single_objects(survey: &MaskSurvey, values: &ClassValues) -> Option<String> {
+    let objects = survey.kinds.objects().filter(|objects| objects.confirmed || values.names.unnamed > 0)?;
     let what = if matches!(objects.values.first(), Some(Source::Rgb(_))) { "colours" } else { "numbers" };
     Some(format!(
         "the {what} look like those of single objects, not of classes: {}; training would learn each as a class of its own: \
@@ -174,11 +175,11 @@ fn single_objects(survey: &Survey, values: &ClassValues) -> Option<String> {
 }
 
 /// The command that calls the classes so, in order, where that is what comes of it.
-fn by_names(survey: &Survey, place: &Place, names: Vec<String>) -> Option<String> {
+fn by_names(survey: &MaskSurvey, place: &Place, names: Vec<String>) -> Option<String> {
     if names.len() > MANY_NAMES {
         return None;
     }
-    let options = Options { names: names.clone(), first: None, ..place.options.clone() };
+    let options = InitOptions { names: names.clone(), first: None, ..place.options.clone() };
     let found = find(survey, &place.with(&options), None);
     let fits = found.doubt.is_none() && found.classes.iter().map(|class| &class.name).eq(&names);
     if fits { place.again_with_names(true, names) } else { None }

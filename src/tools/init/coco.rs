@@ -10,13 +10,13 @@ use crate::dataset::Split;
 use crate::error::{Error, Result};
 use crate::image::outlines::decompress;
 use crate::image::raster::{Area, from_runs};
-use crate::tools::check::Progress;
+use crate::tools::check::OnProgress;
 use crate::tools::init::json::{Id, Object, side, with_keys};
 use crate::tools::init::notes::Notes;
 use crate::tools::init::outlines::{Outlined, Outlines, label};
 use crate::tools::init::pictures::{Found, Pictures, folder_of};
 use crate::tools::init::places::MASKS;
-use crate::tools::init::plan::{Place, Plan};
+use crate::tools::init::plan::{DatasetPlan, Place};
 use crate::tools::init::splits::split_mentioned;
 
 #[derive(Deserialize)]
@@ -95,7 +95,7 @@ struct Described {
 }
 
 /// A plan for a folder with JSON files that hold `images`, `annotations` and `categories`.
-pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
+pub(super) fn plan(place: &Place, _: OnProgress) -> Result<Option<DatasetPlan>> {
     let mut notes = Notes::default();
     let mut files: Vec<Described> = Vec::new();
     let hint = "it looks like COCO: export it again as COCO instances";
@@ -169,7 +169,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
         groups.push((found.split, images, outlined));
     }
     place
-        .outlines(Outlines { kind: "COCO outlines", names: &names, normalised: false, void_rest: false, groups, notes })
+        .outlines(Outlines { kind: "COCO outlines", names: &names, normalized: false, void_rest: false, groups, notes })
         .map(Some)
 }
 
@@ -196,7 +196,7 @@ fn categories(files: &[Described], notes: &mut Notes) -> Vec<String> {
             used.keys().filter(|(one, _)| *one == id).map(|(_, name)| format!("`{name}`")).collect();
         if called.len() > 1 {
             let which = format!("{id} is {}", called.join(" and "));
-            notes.add("categories were matched by name, for their ids differ between files", which);
+            notes.add("categories were matched by name, because their ids differ between files", which);
         }
     }
     for ((id, name), _) in used.iter().filter(|(key, used)| !**used && !names.iter().any(|name| name == key.1)) {

@@ -7,15 +7,15 @@ use rayon::prelude::*;
 use crate::dataset::pairs::Pairs;
 use crate::dataset::spec::SplitSpec;
 use crate::image::{ImageRemarks, common_range, read_image_noting};
-use crate::tools::check::Progress;
-use crate::tools::init::plan::{Place, Plan};
+use crate::tools::check::OnProgress;
+use crate::tools::init::plan::{DatasetPlan, Place};
 
 /// Images that are decoded to know what the set's are like.
 const LOOKED_AT: usize = 4;
 
 /// Sets the values that should become black and white, where images have 16 bits a channel and use a part of them; and notes
 /// that, and what of files is not read.
-pub(super) fn note(place: &Place, plan: &mut Plan, progress: Progress) {
+pub(super) fn note(place: &Place, plan: &mut DatasetPlan, progress: OnProgress) {
     let mut images: Vec<PathBuf> = Vec::new();
     for split in [&plan.spec.train, &plan.spec.val, &plan.spec.test].into_iter().flatten() {
         let there = SplitSpec { images: plan.real(&split.images), ..split.clone() };
@@ -37,14 +37,11 @@ pub(super) fn note(place: &Place, plan: &mut Plan, progress: Progress) {
     let mut say = |is: fn(&ImageRemarks) -> bool, what: &str| {
         if let Some((path, _)) = some.iter().find(|(_, remarks)| is(remarks)) {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
-            plan.notes.push(format!("{what}, as in `{name}`; which they are: {}", place.check()));
+            plan.notes.push(format!("{what}, as in `{name}`; `{}` lists them", place.check()));
         }
     };
-    say(|image| image.more, "images are files of several pages or frames, of which the first is used");
-    say(
-        |image| image.transparent,
-        "images have transparent pixels, and the colours that lie below the transparency are used",
-    );
+    say(|image| image.more, "images are files of several pages or frames; the first is used");
+    say(|image| image.transparent, "images have transparent pixels, and the colours below the transparency are used");
     if some.iter().all(|(_, remarks)| remarks.deep.is_none()) {
         return;
     }

@@ -9,24 +9,24 @@ use crate::dataset::pairs::plain_stem;
 use crate::dataset::spec::Encoding;
 use crate::error::{Error, Result};
 use crate::text::word;
-use crate::tools::check::{Progress, best_tolerance, naming, survey};
+use crate::tools::check::{OnProgress, best_tolerance, naming, survey};
 use crate::tools::init::classes::Doubt;
 use crate::tools::init::per_class::Folders;
 use crate::tools::init::places::{Candidate, IMAGES, MASKS, candidates, is_picture, within};
-use crate::tools::init::plan::{List, Part, Place, Plan};
+use crate::tools::init::plan::{DatasetPlan, List, Place, SplitImages};
 use crate::tools::init::{classes, lists, names, per_class};
 
 /// A plan for folders of images and masks whose values are labels.
-pub(super) fn plan(place: &Place, progress: Progress) -> Result<Option<Plan>> {
+pub(super) fn plan(place: &Place, progress: OnProgress) -> Result<Option<DatasetPlan>> {
     let Some((plan, doubt)) = describe(place, progress)? else { return Ok(None) };
     match doubt {
         None => Ok(Some(plan)),
-        Some(doubt) => Err(untold(place.dir, doubt)),
+        Some(doubt) => Err(unusable_masks(place.dir, doubt)),
     }
 }
 
-/// What masks hold is no labels, or not clear; what names say does not fit them.
-pub(super) fn untold(folder: &Path, doubt: Doubt) -> Error {
+/// What masks hold is not labels, or not clear; what names say does not fit them.
+pub(super) fn unusable_masks(folder: &Path, doubt: Doubt) -> Error {
     let doubt = match doubt {
         Doubt::Masks(doubt) => doubt,
         Doubt::Names(doubt) => return doubt,
@@ -41,12 +41,12 @@ pub(super) fn untold(folder: &Path, doubt: Doubt) -> Error {
 }
 
 /// The same where values are doubtful, with the doubt, for a check to say how.
-pub(super) fn plan_leniently(place: &Place, progress: Progress) -> Result<Option<(Plan, Option<Error>)>> {
-    Ok(describe(place, progress)?.map(|(plan, doubt)| (plan, doubt.map(|doubt| untold(place.dir, doubt)))))
+pub(super) fn plan_leniently(place: &Place, progress: OnProgress) -> Result<Option<(DatasetPlan, Option<Error>)>> {
+    Ok(describe(place, progress)?.map(|(plan, doubt)| (plan, doubt.map(|doubt| unusable_masks(place.dir, doubt)))))
 }
 
 /// The plan, and why the masks may be no labels.
-fn describe(place: &Place, progress: Progress) -> Result<Option<(Plan, Option<Doubt>)>> {
+fn describe(place: &Place, progress: OnProgress) -> Result<Option<(DatasetPlan, Option<Doubt>)>> {
     let candidates = candidates(place)?;
     let folders: Vec<Folders> =
         candidates.iter().map(|Candidate { split, images, masks }| Folders { split: *split, images, masks }).collect();
@@ -121,7 +121,7 @@ fn describe(place: &Place, progress: Progress) -> Result<Option<(Plan, Option<Do
                         "{EXPORT}; if there is nothing else, `{}` rounds values to the nearest of {count} common ones",
                         place.again(false, |options| options.jpeg_tolerance = Some(best))
                     ),
-                    None => format!("{EXPORT}; these look like photographs, no values of which are labels"),
+                    None => format!("{EXPORT}; these look like photographs, not like labels"),
                 })));
             }
             (true, _) => found.doubt = Some(Doubt::Masks(Error::new(note).with_hint(broken.remedy.clone()))),
@@ -132,7 +132,7 @@ fn describe(place: &Place, progress: Progress) -> Result<Option<(Plan, Option<Do
 }
 
 /// Pairs the files of a candidate by their names; also gives the masks.
-fn matched(place: &Place, candidate: &Candidate) -> Result<Option<(Part, Vec<PathBuf>)>> {
+fn matched(place: &Place, candidate: &Candidate) -> Result<Option<(SplitImages, Vec<PathBuf>)>> {
     let (images, masks) = (place.files(&candidate.images), place.files(&candidate.masks));
     let same = candidate.images == candidate.masks;
     let names: Vec<&str> =
@@ -178,7 +178,7 @@ fn matched(place: &Place, candidate: &Candidate) -> Result<Option<(Part, Vec<Pat
             ),
         });
     };
-    // A mask in the images' own folder must be told from an image by more than a common ending.
+    // A mask in the images' own folder must differ from an image by more than a common ending.
     if same && 2 * hits < names.len() - hits {
         return Ok(None);
     }
@@ -206,7 +206,7 @@ fn matched(place: &Place, candidate: &Candidate) -> Result<Option<(Part, Vec<Pat
             names.iter().filter(|name| image_suffix.as_ref().is_none_or(|suffix| name.ends_with(suffix.as_str())));
         list = if read.count() == taken.len() { List::None } else { List::New };
     }
-    let part = Part {
+    let part = SplitImages {
         split: candidate.split,
         images: candidate.images.clone(),
         masks: place.path(&candidate.masks),

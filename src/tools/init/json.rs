@@ -1,4 +1,4 @@
-//! JSON of other programs: objects are told by their keys, and numbers may be written as text.
+//! JSON of other programs: objects are recognised by their keys, and numbers may be written as text.
 
 use std::cmp::Ordering;
 use std::fmt;

@@ -7,11 +7,11 @@ use crate::dataset::pairs::plain_stem;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::image_size;
 use crate::image::raster::{Area, from_runs};
-use crate::tools::check::Progress;
+use crate::tools::check::OnProgress;
 use crate::tools::init::notes::Notes;
 use crate::tools::init::outlines::{Groups, Outlined, Outlines, label};
 use crate::tools::init::pictures::{Found, Pictures, file_name};
-use crate::tools::init::plan::{Place, Plan};
+use crate::tools::init::plan::{DatasetPlan, Place};
 use crate::tools::init::read;
 use crate::tools::init::via::rows;
 
@@ -21,7 +21,7 @@ const CLASS: [&str; 6] = ["classid", "class", "label", "classname", "category", 
 /// Image and class in one cell: `a.jpg_Fish`.
 const BOTH: [&str; 2] = ["imagelabel", "imageidclassid"];
 
-/// Areas from which it is told whether pixels are numbered along rows or columns.
+/// Areas from which it is decided whether pixels are numbered along rows or columns.
 const SAMPLE: usize = 24;
 
 /// The class where a table has none.
@@ -37,7 +37,7 @@ struct Row {
 }
 
 /// A plan for a folder of images and a CSV file with run lengths.
-pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
+pub(super) fn plan(place: &Place, _: OnProgress) -> Result<Option<DatasetPlan>> {
     let mut notes = Notes::default();
     let mut tables: Vec<(PathBuf, Vec<Row>)> = Vec::new();
     for (name, path) in place.files(place.dir) {
@@ -142,18 +142,18 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     let mut plan = place.outlines(Outlines::in_pixels(kind, &names, groups, notes))?;
     let why = match unclear {
         true => "as Kaggle counts; the images are square, and do not tell",
-        false => "by which areas hang together",
+        false => "by which areas are connected",
     };
     plan.notes.insert(0, format!("run lengths count the pixels along {order}, from 1, {why}"));
     Ok(Some(plan))
 }
 
-/// A number alone is no name.
+/// A number alone is not a name.
 fn called(class: String) -> String {
     if class.bytes().all(|byte| byte.is_ascii_digit()) { format!("class {class}") } else { class }
 }
 
-/// Whether the file begins with the heading of such a table.
+/// Whether the file starts with the heading of such a table.
 fn may_be(path: &Path) -> bool {
     let start = read::start(path, 1 << 12).unwrap_or_default();
     Columns::of(start.lines().next().unwrap_or_default()).is_some()
@@ -205,7 +205,7 @@ fn table(text: &str) -> Option<Vec<Row>> {
     };
     let all = rows(text, columns.between).into_iter().enumerate().skip(1).filter(|(_, row)| row.len() > 1);
     let all: Vec<Row> = all.map(row).filter(|row| !row.image.is_empty()).collect();
-    // Polygons and other texts are no runs.
+    // Polygons and other texts are not runs.
     let numbers = |row: &Row| row.runs.split_whitespace().all(|word| word.bytes().all(|byte| byte.is_ascii_digit()));
     (!all.is_empty() && all.iter().take(1000).filter(|row| numbers(row)).count() * 2 > all.len().min(1000))
         .then_some(all)
@@ -247,7 +247,7 @@ fn area(pairs: &[[u64; 2]], [width, height]: [usize; 2], along_rows: bool) -> Re
     let all = width as u64 * height as u64;
     if let Some([start, length]) = pairs.last().filter(|[start, length]| start.saturating_add(*length) > all + 1) {
         return Err(Error::new(format!(
-            "its run of {length} pixels from {start} on ends beyond the image, which has {width}x{height}"
+            "its run of {length} pixels from {start} on ends outside the image, which has {width}x{height}"
         )));
     }
     if along_rows {
@@ -282,7 +282,7 @@ fn turned(pairs: &[[u64; 2]], width: usize, height: usize) -> Vec<u64> {
     runs
 }
 
-/// Whether areas hang together far better where pixels are numbered along rows than down columns.
+/// Whether areas are connected far better where pixels are numbered along rows than down columns.
 fn lie_along_rows(sample: &[(Vec<[u64; 2]>, [usize; 2])]) -> bool {
     let (mut by_columns, mut by_rows) = (0usize, 0usize);
     for (pairs, [width, height]) in sample {
@@ -345,7 +345,7 @@ mod tests {
             _ => Vec::new(),
         };
         assert_eq!((runs(false), runs(true)), (vec![2, 2, 2], vec![1, 1, 2, 1, 1]));
-        assert!(area(&[[6, 2]], [3, 2], false).unwrap_err().to_string().contains("beyond the image"));
+        assert!(area(&[[6, 2]], [3, 2], false).unwrap_err().to_string().contains("outside the image"));
         assert!(area(&[[u64::MAX, 2]], [3, 2], true).is_err());
     }
 

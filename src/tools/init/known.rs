@@ -7,12 +7,12 @@ use crate::dataset::pairs::Pairs;
 use crate::dataset::spec::{ClassSpec, DatasetSpec, Encoding, Source, SplitSpec};
 use crate::dataset::walk::{children, walk};
 use crate::error::{Error, Result};
-use crate::tools::check::Progress;
-use crate::tools::init::plan::{List, Part, Place, Plan};
+use crate::tools::check::OnProgress;
+use crate::tools::init::plan::{DatasetPlan, List, Place, SplitImages};
 use crate::tools::init::{city_polygons, names};
 
 /// A plan for Cityscapes, KITTI and ADE20K as they are shipped.
-pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
+pub(super) fn plan(place: &Place, _: OnProgress) -> Result<Option<DatasetPlan>> {
     let has = |name: &str| place.dir.join(name).exists();
     if has("training/image_2") && has("training/semantic") {
         return kitti(place).map(Some);
@@ -65,7 +65,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
             continue;
         }
         let found = Pairs::find(place.dir, &files);
-        parts.push(Part {
+        parts.push(SplitImages {
             split: Some(split),
             images: place.dir.join(&files.images),
             masks: place.path(&place.dir.join(&files.masks)),
@@ -80,12 +80,12 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     }
     if parts.iter().all(|part| part.stems.is_empty()) {
         let (folder, first) = (parts[0].masks.display().to_string(), parts[0].mask_suffix.clone());
-        let colours = labels().iter().any(|(name, _)| name.ends_with("_gtFine_color.png"));
+        let colors = labels().iter().any(|(name, _)| name.ends_with("_gtFine_color.png"));
         let error = Error::new(format!(
-            "`{}` is laid out as {set}, and no image has a mask: they end in `{first}`",
+            "`{}` looks like {set}, but no image has a mask; masks end in `{first}`",
             place.dir.display()
         ));
-        return Err(error.with_hint(match set == "cityscapes" && colours {
+        return Err(error.with_hint(match set == "cityscapes" && colors {
             true => "`_gtFine_color.png` gives several labels one colour, and is not read: add the `_gtFine_labelIds.png` of \
                      the same download"
                 .to_string(),
@@ -106,12 +106,12 @@ fn of_ade(path: &Path) -> bool {
 }
 
 /// Mapillary Vistas, whose labels lie below folders of versions: each number is a place in the list of its config.
-fn mapillary(place: &Place, version: &str) -> Result<Plan> {
+fn mapillary(place: &Place, version: &str) -> Result<DatasetPlan> {
     let config = place.dir.join(format!("config_{version}.json"));
     let named = names::of_config(&config, place)?;
     if named.is_empty() {
         return Err(Error::new(format!("`{}` is not there, or names no labels", config.display()))
-            .with_hint("Mapillary Vistas has it beside `training`: add it"));
+            .with_hint("Mapillary Vistas has it next to `training`: add it"));
     }
     let classes = named.into_iter().map(|(value, named)| ClassSpec {
         name: named.name,
@@ -138,7 +138,7 @@ fn mapillary(place: &Place, version: &str) -> Result<Plan> {
         let list = if found.lacking.is_empty() { List::None } else { List::New };
         let stems = found.pairs.into_iter().map(|pair| pair.stem).collect();
         let (split, masks) = (Some(split), place.path(&masks));
-        parts.push(Part { split, images, masks, image_suffix: None, mask_suffix, stems, list });
+        parts.push(SplitImages { split, images, masks, image_suffix: None, mask_suffix, stems, list });
     }
     let ignore = void.into_iter().flat_map(|class| class.source.unwrap_or_default()).collect();
     let classes = place.named_classes(classes, false)?;
@@ -151,7 +151,7 @@ fn mapillary(place: &Place, version: &str) -> Result<Plan> {
 }
 
 /// KITTI's semantic benchmark: the label ids of Cityscapes.
-fn kitti(place: &Place) -> Result<Plan> {
+fn kitti(place: &Place) -> Result<DatasetPlan> {
     let spec = DatasetSpec::find("cityscapes")?;
     let images = place.dir.join("training/image_2");
     let masks = place.dir.join("training/semantic");
@@ -163,7 +163,7 @@ fn kitti(place: &Place) -> Result<Plan> {
         list: None,
     };
     let found = Pairs::find(Path::new(""), &files).sound(&spec, Split::Train, Path::new(""), &files)?;
-    let part = Part {
+    let part = SplitImages {
         split: None,
         images,
         masks: place.path(&masks),

@@ -7,16 +7,16 @@ use crate::dataset::pairs::plain_stem;
 use crate::error::{Error, Result};
 use crate::image::image_size;
 use crate::image::raster::{Area, Bitmap};
-use crate::tools::check::Progress;
+use crate::tools::check::OnProgress;
 use crate::tools::init::json;
 use crate::tools::init::notes::Notes;
 use crate::tools::init::outlines::{Outlined, Outlines, label};
 use crate::tools::init::pictures::{Pictures, file_name};
-use crate::tools::init::plan::{Place, Plan};
+use crate::tools::init::plan::{DatasetPlan, Place};
 
 /// What a file's name says.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Layer {
+struct BrushLayer {
     task: u64,
     annotation: u64,
     label: String,
@@ -24,9 +24,9 @@ struct Layer {
 }
 
 /// A plan for a folder with `task-1-annotation-2-by-3-tag-Car-0.png`.
-pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
+pub(super) fn plan(place: &Place, _: OnProgress) -> Result<Option<DatasetPlan>> {
     let files = place.files(place.dir);
-    let mut layers: Vec<(Layer, PathBuf)> =
+    let mut layers: Vec<(BrushLayer, PathBuf)> =
         files.iter().filter_map(|(name, path)| Some((layer(file_name(name))?, path.clone()))).collect();
     if layers.is_empty() {
         return Ok(None);
@@ -60,7 +60,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
             Error::new(format!("the image of task {task}, {image}, is not below `{}`", below.root().display()))
                 .with_hint(pictures_elsewhere(place))
         })?;
-        let area = |(layer, path): &(Layer, PathBuf)| {
+        let area = |(layer, path): &(BrushLayer, PathBuf)| {
             let class = names.iter().position(|name| *name == layer.label).map_or(0, label);
             let bitmap = Area::Bitmap([0, 0], Bitmap::File(path.clone()));
             (bitmap, class, format!("`{}`, a mask", file_name(&path.to_string_lossy())))
@@ -71,14 +71,14 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     }
     let groups = vec![(None, below.root().to_path_buf(), outlined)];
     let found =
-        Outlines { kind: "Label Studio masks", names: &names, normalised: false, void_rest: false, groups, notes };
+        Outlines { kind: "Label Studio masks", names: &names, normalized: false, void_rest: false, groups, notes };
     let mut plan = place.outlines(found)?;
     plan.notes.push("where labels or annotations of a task overlap, the later one wins".to_string());
     Ok(Some(plan))
 }
 
 /// `task-TASK-annotation-ID-by-USER-TAG-LABEL-NUMBER.png`; the user and the tag have no dash.
-fn layer(name: &str) -> Option<Layer> {
+fn layer(name: &str) -> Option<BrushLayer> {
     let rest = name.strip_suffix(".png")?.strip_prefix("task-")?;
     let (task, rest) = rest.split_once("-annotation-")?;
     let (annotation, rest) = rest.split_once("-by-")?;
@@ -86,7 +86,7 @@ fn layer(name: &str) -> Option<Layer> {
     let (_user, rest) = rest.split_once('-')?;
     let (_tag, label) = rest.split_once('-')?;
     let (task, annotation, number) = (task.parse().ok()?, annotation.parse().ok()?, number.parse().ok()?);
-    (!label.is_empty()).then(|| Layer { task, annotation, label: label.to_string(), number })
+    (!label.is_empty()).then(|| BrushLayer { task, annotation, label: label.to_string(), number })
 }
 
 /// Tasks of the JSON exports among the files: their images by their ids.
@@ -116,7 +116,7 @@ pub(super) fn image_of(data: &serde_json::Map<String, serde_json::Value>) -> Opt
 /// What to do where the image of a task is not there.
 pub(super) fn pictures_elsewhere(place: &Place) -> String {
     let command = place.again(false, |options| options.images = Some("DIR".into()));
-    format!("put the images there; or, if they are in another folder, name it in the place of DIR: {command}")
+    format!("put the images there; or, if they are in another folder, replace DIR by that folder in: {command}")
 }
 
 /// Pictures by their file names.
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn names_of_files_and_links_are_read() {
-        let expected = Layer { task: 7, annotation: 12, label: "traffic-light".into(), number: 0 };
+        let expected = BrushLayer { task: 7, annotation: 12, label: "traffic-light".into(), number: 0 };
         assert_eq!(layer("task-7-annotation-12-by-a@b.c-tag-traffic-light-0.png"), Some(expected));
         assert_eq!(layer("task-7.png"), None);
         let pictures = HashMap::from([("my photo.jpg".to_string(), "images/my photo.jpg".to_string())]);

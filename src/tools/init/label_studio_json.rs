@@ -11,13 +11,13 @@ use serde::de::IgnoredAny;
 use crate::error::{Error, Result};
 use crate::image::outlines::decode_label_studio;
 use crate::image::raster::{Area, Bitmap};
-use crate::tools::check::Progress;
+use crate::tools::check::OnProgress;
 use crate::tools::init::json::{self, Id, Object, side};
 use crate::tools::init::label_studio::{by_file_name, found, image_of};
 use crate::tools::init::notes::Notes;
 use crate::tools::init::outlines::{Outlined, Outlines, label};
 use crate::tools::init::pictures::Pictures;
-use crate::tools::init::plan::{Place, Plan};
+use crate::tools::init::plan::{DatasetPlan, Place};
 
 #[derive(Deserialize)]
 struct Task {
@@ -32,12 +32,12 @@ struct Annotation {
     #[serde(default)]
     was_cancelled: Option<bool>,
     #[serde(default)]
-    result: Vec<Region>,
+    result: Vec<ResultEntry>,
 }
 
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Region {
+enum ResultEntry {
     Is(Box<Object<Shape>>),
     Other(IgnoredAny),
 }
@@ -108,7 +108,7 @@ impl Value {
 const SLACK: f64 = 10.0;
 
 /// A plan for a folder with a JSON file that lists tasks with `data` and `annotations`.
-pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
+pub(super) fn plan(place: &Place, _: OnProgress) -> Result<Option<DatasetPlan>> {
     let mut tasks: Vec<(std::path::PathBuf, Task)> = Vec::new();
     for (name, path) in place.files(place.dir) {
         if !name.ends_with(".json") {
@@ -120,7 +120,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     }
     let shapes = |task: &Task| {
         let regions = task.annotations.iter().flat_map(|one| &one.0.result);
-        regions.filter(|region| matches!(region, Region::Is(shape) if shape.0.class().is_some())).count()
+        regions.filter(|region| matches!(region, ResultEntry::Is(shape) if shape.0.class().is_some())).count()
     };
     if tasks.iter().all(|(_, task)| shapes(task) == 0) {
         return Ok(None);
@@ -130,7 +130,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     let mut names: Vec<String> = Vec::new();
     for (_, task) in &tasks {
         for region in task.annotations.iter().flat_map(|one| &one.0.result) {
-            if let Region::Is(shape) = region
+            if let ResultEntry::Is(shape) = region
                 && let Some(class) = shape.0.class()
                 && !names.iter().any(|name| name == class)
             {
@@ -159,17 +159,17 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
         }
         let mut one = Outlined { name, source: path, declared: None, areas: Vec::new(), fault: None };
         // Some projects write an outline and its label as two results of one region.
-        let labelled: HashSet<Id> = kept
+        let labeled: HashSet<Id> = kept
             .iter()
             .flat_map(|one| &one.result)
             .filter_map(|region| match region {
-                Region::Is(shape) => shape.0.id.clone().filter(|_| shape.0.class().is_some()),
-                Region::Other(_) => None,
+                ResultEntry::Is(shape) => shape.0.id.clone().filter(|_| shape.0.class().is_some()),
+                ResultEntry::Other(_) => None,
             })
             .collect();
         for (number, region) in kept.into_iter().flat_map(|one| one.result).enumerate() {
-            let again = matches!(&region, Region::Is(shape)
-                if shape.0.class().is_none() && shape.0.id.as_ref().is_some_and(|id| labelled.contains(id)));
+            let again = matches!(&region, ResultEntry::Is(shape)
+                if shape.0.class().is_none() && shape.0.id.as_ref().is_some_and(|id| labeled.contains(id)));
             if !again {
                 draw(region, &format!("region {number} of {which}"), &names, &mut one, &mut notes);
             }
@@ -179,7 +179,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     outlined.sort_by(|a, b| a.name.cmp(&b.name));
     let groups = vec![(None, below.root().to_path_buf(), outlined)];
     let found =
-        Outlines { kind: "Label Studio's regions", names: &names, normalised: false, void_rest: false, groups, notes };
+        Outlines { kind: "Label Studio's regions", names: &names, normalized: false, void_rest: false, groups, notes };
     place.outlines(found).map(Some)
 }
 
@@ -201,7 +201,7 @@ fn read_tasks(path: &Path) -> Result<Vec<Task>> {
 }
 
 /// Adds what a region covers to its image.
-fn draw(region: Region, which: &str, names: &[String], one: &mut Outlined, notes: &mut Notes) {
+fn draw(region: ResultEntry, which: &str, names: &[String], one: &mut Outlined, notes: &mut Notes) {
     let place = format!("{which} of `{}`", one.source.display());
     let mut wrong = |error: Error| {
         one.fault.get_or_insert(
@@ -210,7 +210,7 @@ fn draw(region: Region, which: &str, names: &[String], one: &mut Outlined, notes
                 .with_hint("export it again, or remove the region"),
         );
     };
-    let Region::Is(shape) = region else {
+    let ResultEntry::Is(shape) = region else {
         return wrong(Error::new("its fields are not in Label Studio's form"));
     };
     let Shape { kind, original_width, original_height, image_rotation, value, .. } = shape.0;

@@ -11,12 +11,12 @@ use crate::dataset::pairs::plain_stem;
 use crate::error::{Error, Result};
 use crate::image::IGNORE;
 use crate::image::raster::{Area, Bitmap};
-use crate::tools::check::Progress;
+use crate::tools::check::OnProgress;
 use crate::tools::init::json::{Id, Object, side, with_keys};
 use crate::tools::init::notes::Notes;
 use crate::tools::init::outlines::{Groups, Outlined, Outlines, label};
 use crate::tools::init::pictures::{Found, Pictures, file_name, folder_of};
-use crate::tools::init::plan::{Place, Plan};
+use crate::tools::init::plan::{DatasetPlan, Place};
 
 /// What LabelMe calls pixels to leave out, and background that was drawn.
 const IGNORED: &str = "__ignore__";
@@ -50,7 +50,7 @@ enum Points {
 }
 
 /// A plan for a folder with JSON files that hold `shapes` and `imagePath`.
-pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
+pub(super) fn plan(place: &Place, _: OnProgress) -> Result<Option<DatasetPlan>> {
     let mut files = Vec::new();
     let hint = "it looks like LabelMe: open it in LabelMe and save it again";
     for (name, path) in place.files(place.dir).into_iter().filter(|(name, _)| name.ends_with(".json")) {

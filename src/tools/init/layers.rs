@@ -17,39 +17,40 @@ use crate::dataset::walk::walk;
 use crate::error::Result;
 use crate::image::raster::{Area, Bitmap};
 use crate::image::{RawMask, read_mask};
-use crate::tools::check::Progress;
+use crate::tools::check::OnProgress;
 use crate::tools::init::notes::Notes;
 use crate::tools::init::outlines::{Outlined, Outlines, label};
 use crate::tools::init::pictures::{Pictures, file_name, folder_of};
 use crate::tools::init::places::called_pair;
-use crate::tools::init::plan::{List, Part, Place, Plan};
+use crate::tools::init::plan::{DatasetPlan, List, Place, SplitImages};
 use crate::tools::init::splits::in_split;
 
 /// The layers of each image, by its split and the folders of images and masks.
-type Found = BTreeMap<(Option<Split>, PathBuf, PathBuf), Vec<(String, Vec<Layer>)>>;
+type LayerMasks = BTreeMap<(Option<Split>, PathBuf, PathBuf), Vec<(String, Vec<MaskLayer>)>>;
 
 /// Masks that are looked at to know whether they are black and white.
 const LOOKED_AT: usize = 24;
 
 /// A mask: its file, and what its name adds to the image's.
-struct Layer {
+struct MaskLayer {
     path: PathBuf,
     suffix: String,
 }
 
 /// A plan for images with several masks each.
-pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
+pub(super) fn plan(place: &Place, _: OnProgress) -> Result<Option<DatasetPlan>> {
     let found = match folder_each(place) {
         Some(found) => Some(found),
         None => by_names(place),
     };
     let Some(Layers { root, masks: masks_root, by_image, of_objects }) = found else { return Ok(None) };
-    let sample: Vec<&Layer> = by_image.values().filter(|layers| layers.len() > 1).flatten().take(LOOKED_AT).collect();
+    let sample: Vec<&MaskLayer> =
+        by_image.values().filter(|layers| layers.len() > 1).flatten().take(LOOKED_AT).collect();
     if !sample.iter().all(|layer| is_black_and_white(&layer.path)) {
         return Ok(None);
     }
-    // What numbers the objects is no class.
-    let class = |layer: &Layer| {
+    // What numbers the objects is not a class.
+    let class = |layer: &MaskLayer| {
         let plain = |c: char| c.is_ascii_digit() || "_-. ()".contains(c);
         let name = layer.suffix.trim_matches(plain);
         let name =
@@ -60,7 +61,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     let names: BTreeSet<String> = by_image.values().flatten().map(class).collect();
     let names: Vec<String> = names.into_iter().collect();
     let mut groups: BTreeMap<(Option<Split>, PathBuf), Vec<Outlined>> = BTreeMap::new();
-    let mut joined: Found = BTreeMap::new();
+    let mut joined: LayerMasks = BTreeMap::new();
     let several = by_image.values().filter(|layers| layers.len() > 1).count();
     let masks: usize = by_image.values().map(Vec::len).sum();
     let count = by_image.len();
@@ -74,12 +75,12 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
         joined.entry(key).or_default().push((name, layers));
     }
     let said = format!(
-        "{masks} black-and-white masks of {count} images are joined, of which {several} have more than one mask; where \
+        "{masks} black-and-white masks of {count} images are joined; {several} of these images have more than one mask; where \
          classes overlap, the later name wins"
     );
     if let Some((mut join, classes, parts)) = as_join(place, &joined, &names, class, of_objects) {
         let classes = place.named_joined(classes, &mut join)?;
-        let mut plan = place.plan("several masks an image", Encoding::Index, Vec::new(), classes, parts)?;
+        let mut plan = place.plan("several masks per image", Encoding::Index, Vec::new(), classes, parts)?;
         let ends = join.masks.iter().map(|mask| format!("`{}` is `{}`", mask.file, mask.class)).collect::<Vec<_>>();
         plan.notes.push(format!("{said}: {}; pixels that no mask shows are `{}`", ends.join(", "), join.rest));
         plan.spec.join = Some(join);
@@ -88,7 +89,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     for ((split, images, _), found) in joined {
         for (name, layers) in found {
             let source = layers.first().map_or_else(|| images.join(&name), |layer| layer.path.clone());
-            let area = |layer: Layer| {
+            let area = |layer: MaskLayer| {
                 let at = names.iter().position(|name| *name == class(&layer)).map_or(0, label);
                 let called = format!("the mask `{}`", file_name(&layer.path.to_string_lossy()));
                 (Area::Bitmap([0, 0], Bitmap::File(layer.path)), at, called)
@@ -102,7 +103,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     let found = Outlines {
         kind: "several masks per image",
         names: &names,
-        normalised: false,
+        normalized: false,
         void_rest: false,
         groups,
         notes: Notes::default(),
@@ -113,18 +114,18 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
 }
 
 /// What `[join]` needs: itself, the classes and the splits.
-type Joined = (Join, Vec<ClassSpec>, Vec<Part>);
+type JoinedClasses = (Join, Vec<ClassSpec>, Vec<SplitImages>);
 
 /// The masks as `[join]` names them, which reads them where they are; `None` where patterns of names would not tell them apart.
 fn as_join(
     place: &Place,
-    found: &Found,
+    found: &LayerMasks,
     names: &[String],
-    class: impl Fn(&Layer) -> String,
+    class: impl Fn(&MaskLayer) -> String,
     of_objects: bool,
-) -> Option<Joined> {
+) -> Option<JoinedClasses> {
     let layers = || found.values().flatten().flat_map(|(_, layers)| layers);
-    let ending = |layer: &Layer| layer.path.extension().map(|ending| format!(".{}", ending.to_string_lossy()));
+    let ending = |layer: &MaskLayer| layer.path.extension().map(|ending| format!(".{}", ending.to_string_lossy()));
     let mut masks: Vec<JoinedMask> = Vec::new();
     for name in names {
         let mut ends: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
@@ -171,7 +172,7 @@ fn as_join(
         }
         let pictures = Pictures::below(place, images);
         let others = pictures.names().iter().filter(|name| !taken.contains(images.join(name).as_path())).count();
-        parts.push(Part {
+        parts.push(SplitImages {
             split: *split,
             images: images.clone(),
             masks: place.path(masks),
@@ -191,7 +192,7 @@ struct Layers {
     /// The folder of masks.
     masks: PathBuf,
     /// By the images' paths below their folder.
-    by_image: BTreeMap<String, Vec<Layer>>,
+    by_image: BTreeMap<String, Vec<MaskLayer>>,
     /// Each mask is an object.
     of_objects: bool,
 }
@@ -210,7 +211,7 @@ fn folder_each(place: &Place) -> Option<Layers> {
         }
     }
     let own = |(at, names): (&&str, &Vec<&str>)| names.len() == 1 && !at.is_empty() && masks.contains_key(*at);
-    // What lies in a folder of its own without any mask, as tests do, is no part of it.
+    // What lies in a folder of its own without any mask, as tests do, is not part of it.
     let top = |at: &str| at.split('/').next().unwrap_or_default().to_string();
     let described: BTreeSet<String> = images.keys().filter(|at| masks.contains_key(**at)).map(|at| top(at)).collect();
     images.retain(|at, _| described.contains(&top(at)) || !at.contains('/'));
@@ -222,7 +223,7 @@ fn folder_each(place: &Place) -> Option<Layers> {
     let mut by_image = BTreeMap::new();
     for (at, names) in &images {
         let (Some(masks), [image]) = (masks.get(at), names.as_slice()) else { continue };
-        let layer = |name: &&str| Layer { path: place.dir.join(name), suffix: String::new() };
+        let layer = |name: &&str| MaskLayer { path: place.dir.join(name), suffix: String::new() };
         by_image.insert((*image).to_string(), masks.iter().map(layer).collect());
     }
     let root = place.dir.to_path_buf();
@@ -240,7 +241,7 @@ fn by_names(place: &Place) -> Option<Layers> {
         let suffix = suffix.to_lowercase();
         suffix.contains("mask") || suffix.contains("class") || suffix.contains("label")
     };
-    let mut by_image: BTreeMap<String, Vec<Layer>> = BTreeMap::new();
+    let mut by_image: BTreeMap<String, Vec<MaskLayer>> = BTreeMap::new();
     let mut taken: BTreeSet<&str> = BTreeSet::new();
     let mut loose = 0;
     for name in files.names() {
@@ -260,13 +261,13 @@ fn by_names(place: &Place) -> Option<Layers> {
         by_image
             .entry((*image).to_string())
             .or_default()
-            .push(Layer { path: files.root().join(name), suffix: stem[cut..].to_string() });
+            .push(MaskLayer { path: files.root().join(name), suffix: stem[cut..].to_string() });
     }
     let several = by_image.values().filter(|layers| layers.len() > 1).count();
     if several == 0 || loose > 0 {
         return None;
     }
-    // What is a mask of one is no image of another.
+    // What is a mask of one is not an image of another.
     if same {
         by_image.retain(|image, _| !taken.contains(image.as_str()));
     }

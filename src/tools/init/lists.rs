@@ -7,7 +7,7 @@ use crate::dataset::Split;
 use crate::dataset::pairs::plain_stem;
 use crate::error::Result;
 use crate::text::word;
-use crate::tools::init::plan::{List, Part, Place};
+use crate::tools::init::plan::{List, Place, SplitImages};
 use crate::tools::init::read;
 
 /// Where lists lie.
@@ -25,7 +25,7 @@ const ENDS: [&str; 6] = ["", "_list", "list", "_id", "_ids", "_set"];
 ///
 /// # Errors
 /// Lists whose text cannot be read.
-pub(super) fn apply(place: &Place, parts: Vec<Part>) -> Result<(Vec<Part>, Vec<String>)> {
+pub(super) fn apply(place: &Place, parts: Vec<SplitImages>) -> Result<(Vec<SplitImages>, Vec<String>)> {
     let [part] = parts.as_slice() else { return Ok((parts, Vec::new())) };
     if part.split.is_some() {
         return Ok((parts, Vec::new()));
@@ -67,8 +67,8 @@ pub(super) fn apply(place: &Place, parts: Vec<Part>) -> Result<(Vec<Part>, Vec<S
         let listed: BTreeSet<&String> = cut.values().flat_map(|(stems, _)| stems).collect();
         let left = part.stems.len() - listed.len();
         let more = if left > 0 { format!("; images that none names are left out ({left})") } else { String::new() };
-        notes.insert(0, format!("which images are of which split is from {}{more}", names.join(", ")));
-        let of = |(split, (stems, _)): (Split, (BTreeSet<String>, String))| Part {
+        notes.insert(0, format!("the splits are from {}{more}", names.join(", ")));
+        let of = |(split, (stems, _)): (Split, (BTreeSet<String>, String))| SplitImages {
             split: Some(split),
             stems: stems.into_iter().collect(),
             list: List::New,

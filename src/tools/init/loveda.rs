@@ -7,17 +7,17 @@ use crate::dataset::pairs::plain_stem;
 use crate::error::Result;
 use crate::image::raster::Area;
 use crate::image::{IGNORE, image_size};
-use crate::tools::check::Progress;
+use crate::tools::check::OnProgress;
 use crate::tools::init::notes::Notes;
 use crate::tools::init::outlines::{Outlined, Outlines};
-use crate::tools::init::plan::{Place, Plan, folders_in};
+use crate::tools::init::plan::{DatasetPlan, Place, folders_in};
 use crate::tools::init::splits::split_called;
 
 /// The classes after the background, which is 1; 0 is no data.
 const NAMES: [&str; 6] = ["building", "road", "water", "barren", "forest", "agriculture"];
 
 /// A plan for folders of domains with `images_png`, whose masks are copied into one tree as the images lie in.
-pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
+pub(super) fn plan(place: &Place, _: OnProgress) -> Result<Option<DatasetPlan>> {
     let mut groups: Vec<(Option<Split>, PathBuf, Vec<Outlined>)> = Vec::new();
     let mut notes = Notes::default();
     let splits: Vec<(Option<Split>, PathBuf)> =
@@ -55,7 +55,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
     let mut plan = place.outlines(Outlines {
         kind: "LoveDA",
         names: &names,
-        normalised: false,
+        normalized: false,
         void_rest: false,
         groups,
         notes,

@@ -7,14 +7,13 @@
 //! A reader answers `None` for a folder that is not of its form, and an error for one that is, but cannot be described:
 //! with what was found and what to pass.
 
-mod asked;
 mod city_polygons;
 mod class_values;
 mod classes;
 mod coco;
 mod depth;
 mod folders;
-mod home;
+mod given_options;
 mod json;
 mod kaggle;
 mod known;
@@ -29,15 +28,17 @@ mod names;
 mod names_json;
 mod names_text;
 mod naming;
+mod not_labels;
 mod notes;
 mod outlined;
 mod outlines;
-mod own;
 mod panoptic;
+mod paths;
 mod per_class;
 mod pictures;
 mod places;
 mod plan;
+mod provenance;
 mod published;
 mod read;
 mod roles;
@@ -45,12 +46,11 @@ mod shares;
 mod spelling;
 mod splits;
 mod supervisely;
-mod suspect;
 mod table;
 mod text;
 mod unknown;
 mod unused;
-mod used;
+mod used_options;
 mod via;
 mod via_attributes;
 mod voc;
@@ -63,10 +63,10 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::text::word;
 use crate::tools::check;
-use crate::tools::check::{Progress, Report};
+use crate::tools::check::{CheckReport, OnProgress};
 use plan::Place;
 
-pub use plan::Plan;
+pub use plan::DatasetPlan;
 pub use read::TextEncoding;
 pub use roles::{Role, Roles};
 
@@ -75,7 +75,7 @@ pub const FILE: &str = "dataset.toml";
 
 /// What the person says about the folder.
 #[derive(Clone, Debug, Default)]
-pub struct Options {
+pub struct InitOptions {
     /// The folder of images, below the folder or elsewhere.
     pub images: Option<PathBuf>,
     /// The folder of masks.
@@ -114,10 +114,10 @@ pub enum Purpose {
 ///
 /// # Errors
 /// A folder that cannot be read, of no known form, or that leaves open what must be known; with what was found.
-pub fn detect_format(folder: &Path, toml: &Path, options: &Options, progress: Progress) -> Result<Plan> {
-    asked::names_are_distinct(&options.names)?;
+pub fn detect_format(folder: &Path, toml: &Path, options: &InitOptions, progress: OnProgress) -> Result<DatasetPlan> {
+    given_options::names_are_distinct(&options.names)?;
     let place = Place::new(folder, toml, options)?;
-    type Reader = fn(&Place, Progress) -> Result<Option<Plan>>;
+    type Reader = fn(&Place, OnProgress) -> Result<Option<DatasetPlan>>;
     let readers: [Reader; 14] = [
         known::plan,
         loveda::plan,
@@ -153,9 +153,9 @@ pub fn detect_format(folder: &Path, toml: &Path, options: &Options, progress: Pr
 ///
 /// # Errors
 /// As [`detect_format`]; and outlines, which must be drawn as masks before they can be checked.
-pub fn check_folder(folder: &Path, progress: Progress) -> Result<Report> {
+pub fn check_folder(folder: &Path, progress: OnProgress) -> Result<CheckReport> {
     let toml = folder.join(FILE);
-    let options = Options::default();
+    let options = InitOptions::default();
     let place = Place::new(folder, &toml, &options)?;
     // Sets with lists and values of their own first; of others, the check says why values are no labels.
     let (plan, doubt) = match known::plan(&place, progress)?.or(voc::plan(&place, progress)?) {
@@ -207,6 +207,6 @@ pub fn check_folder(folder: &Path, progress: Progress) -> Result<Report> {
 /// # Errors
 /// Files that are there already, or that this program did not write; files that would lie on what is read; images that cannot
 /// be read any more; a full disk.
-pub fn write(plan: &Plan, replace: bool, progress: Progress) -> Result<Vec<PathBuf>> {
+pub fn write(plan: &DatasetPlan, replace: bool, progress: OnProgress) -> Result<Vec<PathBuf>> {
     write::write(plan, replace, progress)
 }

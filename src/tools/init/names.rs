@@ -252,7 +252,7 @@ pub(super) fn of_config(path: &Path, place: &Place) -> Result<Vec<(u16, Named)>>
 pub(super) fn others(place: &Place, used: &str, names: &[Named]) -> Vec<String> {
     let folder = place.dir.join(used);
     let (Some(folder), Some(file)) = (folder.parent(), Path::new(used).file_name()) else { return Vec::new() };
-    // LabelMe's lists begin with what is no class.
+    // LabelMe's lists begin with what is not a class.
     let of = |names: &[Named]| -> Vec<String> {
         names.iter().map(|named| named.name.clone()).filter(|name| name != "__ignore__").collect()
     };
@@ -269,7 +269,10 @@ pub(super) fn others(place: &Place, used: &str, names: &[Named]) -> Vec<String> 
         let (other, found) = in_folder(&path, place).ok().flatten().filter(|_| folder == place.dir)?;
         (of(&found) != of(names)).then(|| format!("{inner}/{other}"))
     });
-    beside.chain(within).map(|other| format!("`{other}` names classes otherwise than `{used}`: not used")).collect()
+    beside
+        .chain(within)
+        .map(|other| format!("`{other}` names the classes differently from `{used}` and is not used"))
+        .collect()
 }
 
 #[cfg(test)]

@@ -32,8 +32,8 @@ fn bare(line: &str) -> &str {
     let line = line.trim();
     let remark = line.match_indices('#').find(|(at, _)| {
         let spaced = line[..*at].ends_with([' ', '\t']);
-        let colour = line[at + 1..].chars().take_while(char::is_ascii_hexdigit).count() == 6;
-        (*at == 0 || spaced) && !colour
+        let color = line[at + 1..].chars().take_while(char::is_ascii_hexdigit).count() == 6;
+        (*at == 0 || spaced) && !color
     });
     remark.map_or(line, |(at, _)| line[..at].trim_end())
 }
@@ -98,10 +98,10 @@ fn line(line: &str) -> Option<(Named, usize)> {
     };
     let index = |n: u64| u16::try_from(n).ok().map(Source::Index);
     let (value, color) = match (before.as_slice(), after.as_slice()) {
-        ([number], colour) => (index(*number), rgb(colour)),
-        ([number, colour @ ..], _) if colour.len() == 3 => (index(*number), rgb(colour)),
-        ([], colour @ [_, _, _]) | (colour @ [_, _, _], _) => (rgb(colour).map(Source::Rgb), None),
-        // `name=0`, as many write tables of their own; a count of pixels is no class.
+        ([number], color) => (index(*number), rgb(color)),
+        ([number, color @ ..], _) if color.len() == 3 => (index(*number), rgb(color)),
+        ([], color @ [_, _, _]) | (color @ [_, _, _], _) => (rgb(color).map(Source::Rgb), None),
+        // `name=0`, as many write tables of their own; a count of pixels is not a class.
         ([], [number]) if line.contains(['=', ':']) && *number < 256 => (index(*number), None),
         _ => (None, None),
     };
@@ -113,7 +113,7 @@ fn outside_quotes(line: &str, mark: char) -> bool {
     line.split('"').step_by(2).any(|part| part.contains(mark))
 }
 
-/// The fields between marks; what stands between quotes is one, and the quotes are no part of it.
+/// The fields between marks; what stands between quotes is one, and the quotes are not part of it.
 fn split(line: &str, mark: char) -> Vec<&str> {
     let mut quoted = false;
     let ends = move |c: char| {
@@ -125,8 +125,8 @@ fn split(line: &str, mark: char) -> Vec<&str> {
 
 /// The numbers of a field, which may hold several: `64 128 64`, `(64, 128, 64)`, `#408040`, `64.0`.
 fn numbers(field: &str) -> Option<Vec<u64>> {
-    if let Some(colour) = hex(field) {
-        return Some(colour.map(u64::from).to_vec());
+    if let Some(color) = hex(field) {
+        return Some(color.map(u64::from).to_vec());
     }
     let whole = |word: &str| {
         let value: f64 = word.parse().ok()?;

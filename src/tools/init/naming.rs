@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use crate::dataset::spec::{Encoding, MAX_CLASSES, Source};
 use crate::error::{Error, Result};
 use crate::text::{Rest, shortened};
-use crate::tools::check::Survey;
-use crate::tools::init::asked::letters;
+use crate::tools::check::MaskSurvey;
+use crate::tools::init::given_options::letters;
 use crate::tools::init::named::Named;
 use crate::tools::init::plan::Place;
-use crate::tools::init::used::Flag;
+use crate::tools::init::used_options::Flag;
 
 /// What LabelMe's lists begin with: -1, which is 255 in masks, and 0.
 const IGNORED: &str = "__ignore__";
@@ -19,9 +19,9 @@ const BACKGROUND: &str = "_background_";
 pub(super) struct Match<'a> {
     place: &'a Place<'a>,
     /// Masks of three equal channels.
-    pub(super) grey: bool,
+    pub(super) gray: bool,
     /// Names of values that a file states.
-    pub(super) told: HashMap<Source, String>,
+    pub(super) given_names: HashMap<Source, String>,
     /// Names without values, in order.
     in_order: Vec<String>,
     /// Where they are from.
@@ -33,7 +33,7 @@ pub(super) struct Match<'a> {
     /// How many values have no name.
     pub(super) unnamed: usize,
     pub(super) notes: Vec<String>,
-    pub(super) colours: bool,
+    pub(super) colors: bool,
     /// Values that masks hold.
     present: std::collections::HashSet<Source>,
     /// Names whose colour is in no mask.
@@ -41,21 +41,21 @@ pub(super) struct Match<'a> {
 }
 
 impl<'a> Match<'a> {
-    pub(super) fn new(survey: &Survey, place: &'a Place<'a>, file: Option<(String, Vec<Named>)>) -> Self {
-        let colours = survey.encoding() == Encoding::Rgb;
+    pub(super) fn new(survey: &MaskSurvey, place: &'a Place<'a>, file: Option<(String, Vec<Named>)>) -> Self {
+        let colors = survey.encoding() == Encoding::Rgb;
         let equal = |value: &Source| matches!(value, Source::Rgb([r, g, b]) if r == g && g == b);
-        let grey = colours && !survey.colours.is_empty() && survey.colours.keys().all(equal);
+        let gray = colors && !survey.colors.is_empty() && survey.colors.keys().all(equal);
         let mut found = Self {
             place,
-            grey,
-            told: HashMap::new(),
+            gray,
+            given_names: HashMap::new(),
             in_order: Vec::new(),
             source: None,
             ignores_255: false,
             published: None,
             unnamed: 0,
             notes: Vec::new(),
-            colours: colours && !grey,
+            colors: colors && !gray,
             present: survey.values().keys().copied().collect(),
             unseen: Vec::new(),
         };
@@ -71,11 +71,11 @@ impl<'a> Match<'a> {
 
     /// How many names count the values from 0.
     pub(super) fn counted(&self) -> usize {
-        let told = self
-            .told
+        let given_names = self
+            .given_names
             .keys()
             .filter_map(|value| if let Source::Index(n) = value { Some(usize::from(*n) + 1) } else { None });
-        self.in_order.len().max(told.max().unwrap_or(0))
+        self.in_order.len().max(given_names.max().unwrap_or(0))
     }
 
     /// How many names are in order, and count the values from 0.
@@ -85,48 +85,48 @@ impl<'a> Match<'a> {
 
     fn number(&self, n: u16) -> Source {
         match u8::try_from(n) {
-            Ok(grey) if self.grey => Source::Rgb([grey; 3]),
+            Ok(gray) if self.gray => Source::Rgb([gray; 3]),
             _ => Source::Index(n),
         }
     }
 
-    fn by_file(&mut self, survey: &Survey, file: String, named: Vec<Named>) {
+    fn by_file(&mut self, survey: &MaskSurvey, file: String, named: Vec<Named>) {
         let palette = survey.palette.as_ref().filter(|_| survey.one_palette);
-        let by_colour = survey.encoding() == Encoding::Rgb && !self.grey;
+        let by_color = survey.encoding() == Encoding::Rgb && !self.gray;
         for (line, Named { name, value, color }) in named.iter().enumerate() {
             // Of a number and a colour, what masks hold counts.
-            let value = &color.filter(|_| by_colour).map(Source::Rgb).or(*value);
+            let value = &color.filter(|_| by_color).map(Source::Rgb).or(*value);
             match value {
                 None => self.in_order.push(name.clone()),
                 Some(Source::Index(n)) => {
-                    self.told.entry(self.number(*n)).or_insert_with(|| name.clone());
+                    self.given_names.entry(self.number(*n)).or_insert_with(|| name.clone());
                 }
                 Some(Source::Rgb(_)) if survey.encoding() == Encoding::Rgb => {
                     let Some(value) = *value else { continue };
-                    match self.told.get(&value) {
-                        Some(first) if first != name => self.notes.push(one_colour(&file, first, name, &value)),
+                    match self.given_names.get(&value) {
+                        Some(first) if first != name => self.notes.push(one_color(&file, first, name, &value)),
                         Some(_) => {}
-                        None => drop(self.told.insert(value, name.clone())),
+                        None => drop(self.given_names.insert(value, name.clone())),
                     }
                 }
                 // Masks of numbers: the palette says which colour each is shown in; without one, lines are counted.
-                Some(Source::Rgb(colour)) => match palette {
+                Some(Source::Rgb(color)) => match palette {
                     Some(palette) => {
                         let shown = survey.numbers.keys().filter(
-                            |value| matches!(value, Source::Index(n) if palette.get(usize::from(*n)) == Some(colour)),
+                            |value| matches!(value, Source::Index(n) if palette.get(usize::from(*n)) == Some(color)),
                         );
                         let shown: Vec<Source> = shown.copied().collect();
                         if shown.is_empty() {
                             self.unseen.push(name.clone());
                         }
                         for value in shown {
-                            let first = self.told.entry(value).or_insert_with(|| name.clone());
+                            let first = self.given_names.entry(value).or_insert_with(|| name.clone());
                             if first != name {
-                                self.notes.push(one_colour(&file, first, name, &Source::Rgb(*colour)));
+                                self.notes.push(one_color(&file, first, name, &Source::Rgb(*color)));
                             }
                         }
                     }
-                    None => drop(self.told.entry(Source::Index(line as u16)).or_insert_with(|| name.clone())),
+                    None => drop(self.given_names.entry(Source::Index(line as u16)).or_insert_with(|| name.clone())),
                 },
             }
         }
@@ -137,33 +137,34 @@ impl<'a> Match<'a> {
                 None => format!("the masks have no palette, so the lines of `{file}` are counted from 0"),
             });
         }
-        if self.told.is_empty() && self.in_order.first().is_some_and(|name| name == IGNORED) {
+        if self.given_names.is_empty() && self.in_order.first().is_some_and(|name| name == IGNORED) {
             self.ignores_255 = true;
             self.in_order.remove(0);
             // A list without the background is matched by position, as any other.
             let next = if self.in_order.first().is_some_and(|name| name == BACKGROUND) {
                 let rest = std::mem::take(&mut self.in_order);
-                self.told = rest.into_iter().enumerate().map(|(n, name)| (self.number(n as u16), name)).collect();
+                self.given_names =
+                    rest.into_iter().enumerate().map(|(n, name)| (self.number(n as u16), name)).collect();
                 ", and the next name is 0"
             } else {
                 ""
             };
             self.notes.push(format!("`{file}` is from LabelMe: {IGNORED} is 255, which is ignored{next}"));
         }
-        if by_colour {
+        if by_color {
             let lost = |(value, name): (&Source, &String)| {
                 let Source::Rgb([r, g, b]) = *value else { return None };
                 let swapped = Source::Rgb([b, g, r]);
-                let unnamed = self.present.contains(&swapped) && !self.told.contains_key(&swapped);
+                let unnamed = self.present.contains(&swapped) && !self.given_names.contains_key(&swapped);
                 (!self.present.contains(value) && unnamed)
                     .then(|| format!("`{name}` is {value} there, and masks hold {swapped}"))
             };
-            let mut lost: Vec<String> = self.told.iter().filter_map(lost).collect();
+            let mut lost: Vec<String> = self.given_names.iter().filter_map(lost).collect();
             lost.sort();
             if let Some(first) = lost.first() {
                 self.notes.push(format!(
-                    "red and blue may be swapped in the masks, as by OpenCV, or in `{file}` ({}): {first}; if so, swap them \
-                     in the file and look at the folder again",
+                    "red and blue may be swapped in the masks, as by OpenCV, or in `{file}` ({}): {first}; if so, swap them in \
+                     the file and run `init` again",
                     lost.len()
                 ));
             }
@@ -181,12 +182,12 @@ impl<'a> Match<'a> {
         let white = |value: &Source| black_white(value, 255) || *value == Source::Index(u16::MAX);
         let binary = matches!(values, [a, b] if black_white(a, 0) && white(b));
         let mut unnamed = 0;
-        let name = |(at, value): (usize, &Source)| match self.told.get(value) {
+        let name = |(at, value): (usize, &Source)| match self.given_names.get(value) {
             Some(name) => (*value, name.clone()),
             None if binary => (*value, ["background", "object"][at].to_string()),
             None => {
                 unnamed += 1;
-                (*value, plain(value, self.grey))
+                (*value, plain(value, self.gray))
             }
         };
         let named: Vec<(Source, String)> = values.iter().enumerate().map(name).collect();
@@ -199,7 +200,8 @@ impl<'a> Match<'a> {
         } else if let Some(source) = &self.source {
             notes.push(format!("the class names are from `{source}`"));
         }
-        let absent = self.told.iter().filter(|(value, _)| !self.present.contains(value) && **value != self.number(255));
+        let absent =
+            self.given_names.iter().filter(|(value, _)| !self.present.contains(value) && **value != self.number(255));
         let mut absent: Vec<&str> = absent
             .map(|(_, name)| name.as_str())
             .filter(|name| *name != "void")
@@ -215,16 +217,16 @@ impl<'a> Match<'a> {
 
     /// Names are numbered from 1, and masks hold as many values from 0.
     fn shifted(&self, values: &[Source], named: &[(Source, String)]) -> Option<Error> {
-        let (count, source) = (self.told.len(), self.source.as_ref()?);
+        let (count, source) = (self.given_names.len(), self.source.as_ref()?);
         let counts = |first: u16| move |at: usize| self.number(first + at as u16);
         let fits = count > 1
             && values.len() == count
-            && (0..count).all(|at| self.told.contains_key(&counts(1)(at)))
+            && (0..count).all(|at| self.given_names.contains_key(&counts(1)(at)))
             && (0..count).map(counts(0)).eq(values.iter().copied());
         if !fits {
             return None;
         }
-        let in_order: Vec<String> = (0..count).map(|at| self.told[&counts(1)(at)].clone()).collect();
+        let in_order: Vec<String> = (0..count).map(|at| self.given_names[&counts(1)(at)].clone()).collect();
         let as_written = named.iter().map(|(_, name)| name.clone()).collect();
         let command = |names| self.place.again_with_names(false, names).unwrap_or_else(|| "--names A,B,…".to_string());
         Some(
@@ -248,10 +250,10 @@ impl<'a> Match<'a> {
             given: !self.place.options.names.is_empty(),
             names: &self.in_order,
             values,
-            grey: self.grey,
+            gray: self.gray,
         };
-        if self.colours {
-            return positions.of_colours();
+        if self.colors {
+            return positions.of_colors();
         }
         if values.is_empty() {
             return Ok(Vec::new());
@@ -286,12 +288,12 @@ struct Positions<'a> {
     names: &'a [String],
     /// In their order.
     values: &'a [Source],
-    grey: bool,
+    gray: bool,
 }
 
 impl Positions<'_> {
     /// Colours have no order of their own: as many names as values, and given for them.
-    fn of_colours(&self) -> Result<Vec<(Source, String)>> {
+    fn of_colors(&self) -> Result<Vec<(Source, String)>> {
         if self.given && self.values.len() == self.names.len() {
             return Ok(self.values.iter().copied().zip(self.names.iter().cloned()).collect());
         }
@@ -427,7 +429,7 @@ impl Positions<'_> {
 
     fn value(&self, n: usize) -> Source {
         match u8::try_from(n) {
-            Ok(n) if self.grey => Source::Rgb([n; 3]),
+            Ok(n) if self.gray => Source::Rgb([n; 3]),
             _ => Source::Index(n as u16),
         }
     }
@@ -456,16 +458,16 @@ fn is_background(name: &str) -> bool {
 }
 
 /// What is said of two names of one colour.
-fn one_colour(file: &str, first: &str, other: &str, colour: &Source) -> String {
+fn one_color(file: &str, first: &str, other: &str, color: &Source) -> String {
     format!(
-        "`{file}` gives `{first}` and `{other}` one colour, {colour}: it is `{first}`, and no mask can show the other"
+        "`{file}` gives `{first}` and `{other}` one colour, {color}: it is `{first}`, and no mask can show the other"
     )
 }
 
-fn plain(value: &Source, grey: bool) -> String {
+fn plain(value: &Source, gray: bool) -> String {
     match value {
         Source::Index(n) => format!("class {n}"),
-        Source::Rgb([n, ..]) if grey => format!("class {n}"),
+        Source::Rgb([n, ..]) if gray => format!("class {n}"),
         Source::Rgb([r, g, b]) => format!("class {r}-{g}-{b}"),
     }
 }

@@ -15,12 +15,12 @@ use crate::files;
 use crate::image::formats;
 use crate::image::raster::Area;
 use crate::image::{IGNORE, MAX_PIXELS, swaps_sides};
-use crate::tools::init::home::{home, real};
 use crate::tools::init::notes::Notes;
 pub(super) use crate::tools::init::outlined::Outlined;
+use crate::tools::init::paths::{parent_folder, real};
 use crate::tools::init::pictures::Pictures;
 use crate::tools::init::places::MASKS;
-use crate::tools::init::plan::{Job, List, Part, Place, Plan};
+use crate::tools::init::plan::{DatasetPlan, Job, List, Place, SplitImages};
 use crate::tools::init::shares::Reach;
 use crate::tools::init::{shares, spelling};
 
@@ -33,8 +33,8 @@ pub(super) struct Outlines<'a> {
     /// Of the classes beside the background.
     pub(super) names: &'a [String],
     /// Coordinates are shares of width and height.
-    pub(super) normalised: bool,
-    /// What no outline covers counts nowhere, and is no class.
+    pub(super) normalized: bool,
+    /// What no outline covers counts nowhere, and is not a class.
     pub(super) void_rest: bool,
     /// The split, the folder of images, and those of them that are outlined.
     pub(super) groups: Vec<(Option<Split>, PathBuf, Vec<Outlined>)>,
@@ -45,18 +45,18 @@ impl<'a> Outlines<'a> {
     /// Outlines in pixels on a background that is a class.
     pub(super) fn in_pixels(kind: &'a str, names: &'a [String], groups: Groups, notes: Notes) -> Self {
         let groups = groups.into_iter().map(|((split, images), outlined)| (split, images, outlined)).collect();
-        Self { kind, names, normalised: false, void_rest: false, groups, notes }
+        Self { kind, names, normalized: false, void_rest: false, groups, notes }
     }
 }
 
 impl Place<'_> {
     /// The plan of sets of outlines; class 0 is all that no outline covers. An image whose outlines cannot be right is left
     /// out, with a note.
-    pub(super) fn outlines(&self, found: Outlines) -> Result<Plan> {
-        let Outlines { kind, names, normalised, void_rest, mut groups, mut notes } = found;
-        let shares = !normalised && shares::all(&groups);
+    pub(super) fn outlines(&self, found: Outlines) -> Result<DatasetPlan> {
+        let Outlines { kind, names, normalized, void_rest, mut groups, mut notes } = found;
+        let shares = !normalized && shares::all(&groups);
         if shares {
-            notes.add("no coordinate is beyond 1: they are taken for shares of width and height", kind.to_string());
+            notes.add("no coordinate is above 1: they are read as fractions of width and height", kind.to_string());
         }
         if names.len() >= MAX_CLASSES {
             return Err(Error::new(format!(
@@ -69,8 +69,8 @@ impl Place<'_> {
         let names = self.class_names(&one_spelling(names, &mut groups, &mut notes), void_rest)?;
         let rest_name = names.first().cloned().unwrap_or_default();
         let mut drawing = Drawing {
-            home: home(self.toml),
-            normalised: normalised || shares,
+            parent_folder: parent_folder(self.toml),
+            normalized: normalized || shares,
             void_rest,
             jobs: Vec::new(),
             notes,
@@ -91,9 +91,17 @@ impl Place<'_> {
             let stems = drawing.add(split, &images, &masks, outlined)?;
             let pictures = self.note_left_out(&mut drawing, &images, listed.remove(&images));
             // Masks that are drawn below the images would be taken for more of them.
-            let within = real(drawing.home).join(&masks).starts_with(real(&images));
+            let within = real(drawing.parent_folder).join(&masks).starts_with(real(&images));
             let list = if pictures == stems.len() && !within { List::None } else { List::New };
-            parts.push(Part { split, images, masks, image_suffix: None, mask_suffix: ".png".into(), stems, list });
+            parts.push(SplitImages {
+                split,
+                images,
+                masks,
+                image_suffix: None,
+                mask_suffix: ".png".into(),
+                stems,
+                list,
+            });
         }
         let class = |(id, name)| ClassSpec { name, color: None, source: Some(vec![Source::Index(id as u16)]) };
         let classes = names.into_iter().enumerate().map(class).collect();
@@ -142,8 +150,8 @@ impl Place<'_> {
 /// The masks that are to be drawn, and what is to be said of them.
 struct Drawing<'a> {
     /// The folder that masks are written below.
-    home: &'a Path,
-    normalised: bool,
+    parent_folder: &'a Path,
+    normalized: bool,
     void_rest: bool,
     jobs: Vec<Job>,
     notes: Notes,
@@ -163,7 +171,7 @@ impl Drawing<'_> {
     ) -> Result<Vec<String>> {
         let count = outlined.len();
         let (mut stems, mut first_fault) = (Vec::new(), None);
-        for (one, canvas) in canvases(images, outlined, self.normalised) {
+        for (one, canvas) in canvases(images, outlined, self.normalized) {
             match canvas {
                 Ok(canvas) => stems.push(self.job(images, masks, one, canvas)),
                 Err(fault) => {
@@ -190,13 +198,13 @@ impl Drawing<'_> {
     fn job(&mut self, images: &Path, masks: &Path, mut one: Outlined, canvas: Canvas) -> String {
         if canvas.scaled {
             self.notes.add(shares::SCALED, format!("`{}`", one.name));
-        } else if !self.normalised {
+        } else if !self.normalized {
             self.reach.add(&one, canvas.size);
         }
         one.areas.retain(|(area, _, which)| {
-            let (kept, said) = match lies(area, self.normalised, canvas.size) {
+            let (kept, said) = match lies(area, self.normalized, canvas.size) {
                 Lies::Inside => return true,
-                Lies::Outside => (false, "annotations that lie outside of their image were left out"),
+                Lies::Outside => (false, "annotations outside of their image were left out"),
                 Lies::Between => (false, "annotations too small to cover the centre of a pixel were left out"),
                 Lies::Across => (true, ACROSS),
             };
@@ -216,7 +224,7 @@ impl Drawing<'_> {
         self.jobs.push(Job {
             image: images.join(&one.name),
             source: one.source,
-            mask: self.home.join(masks).join(format!("{stem}.png")),
+            mask: self.parent_folder.join(masks).join(format!("{stem}.png")),
             areas: one
                 .areas
                 .into_iter()
@@ -226,7 +234,7 @@ impl Drawing<'_> {
                 })
                 .collect(),
             rest: if self.void_rest { IGNORE } else { 0 },
-            normalised: self.normalised,
+            normalized: self.normalized,
             size: canvas.size,
             turn: canvas.turn,
         });
@@ -241,7 +249,7 @@ impl Drawing<'_> {
     /// What there is to say, where the class of the rest is called `rest`.
     fn remarks(&self, rest: &str) -> Vec<String> {
         let (first, all) = match self.void_rest {
-            true => ("pixels outside of all outlines count nowhere".to_string(), "are ignored as a whole".to_string()),
+            true => ("pixels outside of all outlines are ignored".to_string(), "are ignored as a whole".to_string()),
             false => {
                 (format!("pixels outside of all outlines are the class `{rest}`"), format!("are `{rest}` as a whole"))
             }
@@ -253,12 +261,12 @@ impl Drawing<'_> {
 }
 
 /// Looks at each image, and at everything that is to be drawn on it.
-fn canvases(images: &Path, outlined: Vec<Outlined>, normalised: bool) -> Vec<(Outlined, Result<Canvas>)> {
+fn canvases(images: &Path, outlined: Vec<Outlined>, normalized: bool) -> Vec<(Outlined, Result<Canvas>)> {
     let look = |mut one: Outlined| {
         let fault = one.fault.take();
-        let canvas = fault.map_or_else(|| canvas(&images.join(&one.name), &one, normalised), Err);
+        let canvas = fault.map_or_else(|| canvas(&images.join(&one.name), &one, normalized), Err);
         let settled = |canvas: Canvas| {
-            let scaled = !normalised && shares::settle(&mut one, canvas.size)?;
+            let scaled = !normalized && shares::settle(&mut one, canvas.size)?;
             Ok(Canvas { scaled, ..canvas })
         };
         let canvas = canvas.and_then(settled);
@@ -268,13 +276,13 @@ fn canvases(images: &Path, outlined: Vec<Outlined>, normalised: bool) -> Vec<(Ou
 }
 
 /// What is said of pictures that may be masks.
-const MASKS_TOO: &str = "masks were not read, for there are outlines too; to read the masks in their place, name both folders \
+const MASKS_TOO: &str = "masks were not read, because there are outlines too; to read the masks instead, pass both folders \
                          with --images and --masks";
 
 /// What is said of images that are listed, and on which nothing is drawn.
 const UNDRAWN: &str = "images without an outline";
 
-/// The names with those united that differ in spelling alone; labels of outlines follow. What has no name is no class: the
+/// The names with those united that differ in spelling alone; labels of outlines follow. What has no name is not a class: the
 /// image's labels would be wrong.
 fn one_spelling(
     names: &[String],
@@ -344,13 +352,13 @@ enum Lies {
     Across,
 }
 
-/// Where an outline lies in a picture of that size, by what it reaches. `normalised`: its coordinates are fractions.
-fn lies(area: &Area, normalised: bool, size: [usize; 2]) -> Lies {
+/// Where an outline lies in a picture of that size, by what it reaches. `normalized`: its coordinates are fractions.
+fn lies(area: &Area, normalized: bool, size: [usize; 2]) -> Lies {
     const FAR: f64 = 0.1;
     let Some([low, high]) = area.bounds(size) else { return Lies::Inside };
     let axis = |at: usize| {
         let side = size[at] as f64;
-        let scale = if normalised { side } else { 1.0 };
+        let scale = if normalized { side } else { 1.0 };
         (low[at] * scale, high[at] * scale, side)
     };
     let axes = [axis(0), axis(1)];
@@ -384,7 +392,7 @@ struct Canvas {
 }
 
 /// Looks at an image and at everything that is to be drawn on it.
-fn canvas(path: &Path, one: &Outlined, normalised: bool) -> Result<Canvas> {
+fn canvas(path: &Path, one: &Outlined, normalized: bool) -> Result<Canvas> {
     let (size, turn) = stored(path)?;
     let shown = if swaps_sides(turn) { [size[1], size[0]] } else { size };
     if (size[0] as u64).saturating_mul(size[1] as u64) > MAX_PIXELS {
@@ -424,7 +432,7 @@ fn canvas(path: &Path, one: &Outlined, normalised: bool) -> Result<Canvas> {
     }
     for (area, _, which) in &one.areas {
         // Shares are looked at where they are read.
-        if !normalised || !matches!(area, Area::Polygons(_)) {
+        if !normalized || !matches!(area, Area::Polygons(_)) {
             area.check(size).map_err(|error| {
                 let hint = error.hint().unwrap_or("export it again, or remove the annotation").to_string();
                 Error::new(format!("{which} of `{}` cannot be used", one.source.display()))

@@ -9,13 +9,13 @@ use serde::Deserialize;
 use crate::dataset::Split;
 use crate::error::{Error, Result};
 use crate::image::raster::Area;
-use crate::tools::check::Progress;
+use crate::tools::check::OnProgress;
 use crate::tools::init::coco::images;
 use crate::tools::init::json::{Id, Object, side, with_keys};
 use crate::tools::init::notes::Notes;
 use crate::tools::init::outlines::{Outlined, Outlines, label};
 use crate::tools::init::pictures::{Pictures, folder_of};
-use crate::tools::init::plan::{Place, Plan};
+use crate::tools::init::plan::{DatasetPlan, Place};
 use crate::tools::init::splits::split_mentioned;
 
 #[derive(Deserialize)]
@@ -67,7 +67,7 @@ struct Described {
 }
 
 /// A plan for a folder with JSON files whose annotations have `segments_info` and a `file_name`.
-pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
+pub(super) fn plan(place: &Place, _: OnProgress) -> Result<Option<DatasetPlan>> {
     let mut splits: BTreeMap<Option<Split>, Described> = BTreeMap::new();
     let hint = "it looks like COCO's panoptic form: export it again";
     for (name, path) in place.files(place.dir).into_iter().filter(|(name, _)| name.ends_with(".json")) {
@@ -157,7 +157,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
         }
     }
     let kind = "COCO's panoptic masks";
-    place.outlines(Outlines { kind, names: &names, normalised: false, void_rest: true, groups, notes }).map(Some)
+    place.outlines(Outlines { kind, names: &names, normalized: false, void_rest: true, groups, notes }).map(Some)
 }
 
 /// The names of the categories that segments have, in the order of their ids.

@@ -8,10 +8,10 @@ use crate::dataset::pairs::plain_stem;
 use crate::dataset::spec::{ClassSpec, Encoding, Join, JoinedMask, Overlap};
 use crate::dataset::walk::walk;
 use crate::error::Result;
-use crate::tools::check::{Progress, Survey, survey};
-use crate::tools::init::plan::{List, Part, Place, Plan};
+use crate::tools::check::{MaskSurvey, OnProgress, survey};
+use crate::tools::init::plan::{DatasetPlan, List, Place, SplitImages};
 
-/// More kinds of masks than this are no classes.
+/// More kinds of masks than this are not classes.
 const MAX_KINDS: usize = 64;
 
 /// The class of what no mask shows.
@@ -26,19 +26,19 @@ pub(super) struct Folders<'a> {
 
 /// The plan of a set in which most images have a mask for each of several classes. `None` where they have one each, or where
 /// masks hold more than two values: then they are different pictures of the same labels.
-pub(super) fn plan(place: &Place, folders: &[Folders], progress: Progress) -> Result<Option<Plan>> {
+pub(super) fn plan(place: &Place, folders: &[Folders], progress: OnProgress) -> Result<Option<DatasetPlan>> {
     let mut ends: BTreeMap<String, usize> = BTreeMap::new();
     let (mut parts, mut files) = (Vec::new(), Vec::new());
     let (mut several, mut images) = (0, 0);
     for Folders { split, images: folder, masks } in folders {
-        let found = Found::look(folder, masks);
+        let found = FolderValues::scan(folder, masks);
         several += found.ends.values().filter(|ends| ends.len() > 1).count();
         images += found.stems.len();
         found.ends.values().flatten().for_each(|end| *ends.entry(end.clone()).or_default() += 1);
         files.extend(found.files);
         let stems: Vec<String> = found.stems.into_iter().filter(|stem| found.ends.contains_key(stem)).collect();
         if !stems.is_empty() {
-            parts.push(Part {
+            parts.push(SplitImages {
                 split: *split,
                 images: folder.to_path_buf(),
                 masks: place.path(masks),
@@ -83,14 +83,14 @@ pub(super) fn plan(place: &Place, folders: &[Folders], progress: Progress) -> Re
 }
 
 /// The images of a folder, and what their masks end in.
-struct Found {
+struct FolderValues {
     stems: Vec<String>,
     ends: BTreeMap<String, Vec<String>>,
     files: Vec<PathBuf>,
 }
 
-impl Found {
-    fn look(folder: &Path, masks: &Path) -> Self {
+impl FolderValues {
+    fn scan(folder: &Path, masks: &Path) -> Self {
         let (images, masks) = (walk(folder), walk(masks));
         let all: HashSet<&str> = images.files.iter().filter_map(|(name, _)| plain_stem(name)).collect();
         let (mut ends, mut files): (BTreeMap<String, Vec<String>>, Vec<PathBuf>) = Default::default();
@@ -124,10 +124,10 @@ fn in_folder_of_class(name: &str) -> Option<(&str, &str, &str)> {
 }
 
 /// Each mask holds 0 and at most one other value.
-fn is_black_and_white(survey: &Survey) -> bool {
+fn is_black_and_white(survey: &MaskSurvey) -> bool {
     let black = crate::dataset::spec::Source::Rgb([0; 3]);
-    let colours = survey.colours.keys().filter(|colour| **colour != black).count();
-    survey.broken.is_empty() && survey.kinds.are_binary() && colours <= 1
+    let colors = survey.colors.keys().filter(|color| **color != black).count();
+    survey.broken.is_empty() && survey.kinds.are_binary() && colors <= 1
 }
 
 /// What the ends differ in, between separators.

@@ -106,7 +106,7 @@ impl Pictures {
         let plain = if drive { &plain[2..] } else { &plain };
         let outside = |why: &str| {
             Error::new(format!("the image `{written}` {why}")).with_hint(
-                "write names relative to the folder of images; images must lie below the folder of the dataset",
+                "write names relative to the folder of images; images must be below the folder of the dataset",
             )
         };
         if !drive && !plain.starts_with('/') {
@@ -158,11 +158,10 @@ impl Pictures {
         let most = places.iter().map(shared).max().unwrap_or(0);
         let best: Vec<&usize> = places.iter().filter(|at| shared(at) == most).collect();
         match best.as_slice() {
-            [] if file_name(plain).is_empty() => Err(Error::new(format!(
-                "the image `{written}` is not below `{}`, for it is no name",
-                self.root.display()
-            ))
-            .with_hint(hint)),
+            [] if file_name(plain).is_empty() => {
+                Err(Error::new(format!("`{written}` is not the name of an image below `{}`", self.root.display()))
+                    .with_hint(hint))
+            }
             [] => Err(Error::new(format!("the image `{written}` is not below `{}`", self.root.display()))
                 .with_hint(hint)
                 .with_kind(ErrorKind::NotFound)),

@@ -8,7 +8,7 @@ use crate::dataset::walk::{children, walk};
 use crate::error::{Error, Result};
 use crate::tools::init::plan::{Place, folders_in};
 use crate::tools::init::splits::SPLITS;
-use crate::tools::init::used::Flag;
+use crate::tools::init::used_options::Flag;
 
 pub(super) const IMAGES: [&str; 15] = [
     "images",
@@ -318,7 +318,7 @@ mod tests {
             std::fs::create_dir_all(root.path().join(folder)).unwrap();
             std::fs::write(root.path().join(folder).join("a.png"), "").unwrap();
         }
-        let options = crate::tools::init::Options::default();
+        let options = crate::tools::init::InitOptions::default();
         let toml = root.path().join("set.toml");
         let place = Place::new(root.path(), &toml, &options).unwrap();
         let below = |path: &Path| path.strip_prefix(root.path()).unwrap().display().to_string();

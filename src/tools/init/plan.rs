@@ -15,17 +15,17 @@ use crate::image::draw::Canvas;
 use crate::image::raster::Area;
 use crate::image::{Labels, raster};
 use crate::text::{Rest, shortened};
-use crate::tools::init::home::{home, real, relative};
+use crate::tools::init::paths::{parent_folder, real, relative_path};
 use crate::tools::init::splits::halve;
-use crate::tools::init::used::{Flag, Used};
-use crate::tools::init::{Options, Purpose};
+use crate::tools::init::used_options::{Flag, Used};
+use crate::tools::init::{InitOptions, Purpose};
 
-/// In a folder of drawn masks: their names and checksums. Hidden, so that it is no file of the set.
+/// In a folder of drawn masks: their names and checksums. Hidden, so that it is not a file of the set.
 pub(super) const NOTE: &str = ".drawn-by-init";
 
 /// A description to be written, with the files it needs.
 #[derive(Debug)]
-pub struct Plan {
+pub struct DatasetPlan {
     /// What the folder was recognised as.
     pub kind: String,
     /// The description.
@@ -47,7 +47,7 @@ pub struct Plan {
     pub(super) jobs: Vec<Job>,
 }
 
-impl Plan {
+impl DatasetPlan {
     /// How many masks are to be drawn from outlines.
     pub fn drawn(&self) -> usize {
         self.jobs.len()
@@ -60,7 +60,7 @@ impl Plan {
 
     /// The real place of a path as the description says it.
     pub(super) fn real(&self, path: &Path) -> PathBuf {
-        real(&home(&self.toml).join(path))
+        real(&parent_folder(&self.toml).join(path))
     }
 }
 
@@ -90,7 +90,7 @@ pub(super) struct Job {
     /// What no area covers.
     pub(super) rest: u8,
     /// Coordinates are shares of width and height.
-    pub(super) normalised: bool,
+    pub(super) normalized: bool,
     /// Width and height of what the outlines were drawn on, and how it is turned to be the image.
     pub(super) size: [usize; 2],
     pub(super) turn: Orientation,
@@ -114,7 +114,7 @@ impl Job {
         // Later ones lie above.
         for (area, class) in self.areas.iter().rev() {
             let drawn = match area {
-                Area::Polygons(rings) if self.normalised => {
+                Area::Polygons(rings) if self.normalized => {
                     let scaled = |ring: &Vec<[f64; 2]>| {
                         ring.iter().map(|[x, y]| [x * width as f64, y * height as f64]).collect()
                     };
@@ -128,8 +128,8 @@ impl Job {
         if self.turn == Orientation::NoTransforms {
             return Ok(labels);
         }
-        let grey = image::GrayImage::from_raw(width as u32, height as u32, labels.ids);
-        let mut turned = DynamicImage::ImageLuma8(grey.unwrap_or_default());
+        let gray = image::GrayImage::from_raw(width as u32, height as u32, labels.ids);
+        let mut turned = DynamicImage::ImageLuma8(gray.unwrap_or_default());
         turned.apply_orientation(self.turn);
         let (width, height) = (turned.width() as usize, turned.height() as usize);
         Ok(Labels { width, height, ids: turned.into_luma8().into_raw() })
@@ -139,7 +139,7 @@ impl Job {
 /// The folder, and where the TOML will be.
 pub(super) struct Place<'a> {
     pub(super) dir: &'a Path,
-    pub(super) options: &'a Options,
+    pub(super) options: &'a InitOptions,
     pub(super) toml: &'a Path,
     /// From the TOML's folder to `dir`.
     prefix: PathBuf,
@@ -148,7 +148,7 @@ pub(super) struct Place<'a> {
 
 /// Images of one split, or of all.
 #[derive(Clone, Debug)]
-pub(super) struct Part {
+pub(super) struct SplitImages {
     pub(super) split: Option<Split>,
     /// The folder of images.
     pub(super) images: PathBuf,
@@ -173,28 +173,28 @@ pub(super) enum List {
 }
 
 impl<'a> Place<'a> {
-    pub(super) fn new(dir: &'a Path, toml: &'a Path, options: &'a Options) -> Result<Self> {
+    pub(super) fn new(dir: &'a Path, toml: &'a Path, options: &'a InitOptions) -> Result<Self> {
         let real =
             dir.canonicalize().map_err(|e| Error::file("read the folder", dir, e).with_hint("check the path"))?;
         if !real.is_dir() {
             return Err(
-                Error::new(format!("`{}` is not a folder", dir.display())).with_hint("give the folder of the dataset")
+                Error::new(format!("`{}` is not a folder", dir.display())).with_hint("pass the folder of the dataset")
             );
         }
-        let prefix = Self::relative(toml, options, real);
+        let prefix = Self::path_in_toml(toml, options, real);
         Ok(Self { dir, options, toml, prefix, used: Used::default() })
     }
 
     /// The same place with other options.
-    pub(super) fn with<'b>(&'b self, options: &'b Options) -> Place<'b> {
+    pub(super) fn with<'b>(&'b self, options: &'b InitOptions) -> Place<'b> {
         Place { dir: self.dir, options, toml: self.toml, prefix: self.prefix.clone(), used: Used::default() }
     }
 
     /// A real path as the TOML says it: relative where the set lies so near that both are moved together.
-    fn relative(toml: &Path, options: &Options, to: PathBuf) -> PathBuf {
+    fn path_in_toml(toml: &Path, options: &InitOptions, to: PathBuf) -> PathBuf {
         match options.purpose {
             Purpose::Moment => to,
-            Purpose::Lasting | Purpose::Run => relative(&real(home(toml)), &to).unwrap_or(to),
+            Purpose::Lasting | Purpose::Run => relative_path(&real(parent_folder(toml)), &to).unwrap_or(to),
         }
     }
 
@@ -202,7 +202,7 @@ impl<'a> Place<'a> {
     pub(super) fn path(&self, folder: &Path) -> PathBuf {
         let path = match folder.strip_prefix(self.dir) {
             Ok(below) => self.prefix.join(below),
-            Err(_) => Self::relative(self.toml, self.options, real(folder)),
+            Err(_) => Self::path_in_toml(self.toml, self.options, real(folder)),
         };
         if path.as_os_str().is_empty() { PathBuf::from(".") } else { path }
     }
@@ -225,8 +225,8 @@ impl<'a> Place<'a> {
         encoding: Encoding,
         ignore: Vec<Source>,
         classes: Vec<ClassSpec>,
-        parts: Vec<Part>,
-    ) -> Result<Plan> {
+        parts: Vec<SplitImages>,
+    ) -> Result<DatasetPlan> {
         if let Some(class) = classes.iter().find(|class| class.name.contains(char::is_control)) {
             return Err(Error::new(format!("a class has the name {:?}, which holds control characters", class.name))
                 .with_hint("remove them from the file that names the classes"));
@@ -248,7 +248,7 @@ impl<'a> Place<'a> {
             file,
         };
         let toml = self.toml.to_path_buf();
-        let mut plan = Plan {
+        let mut plan = DatasetPlan {
             kind: kind.to_string(),
             spec,
             counts: Vec::new(),
@@ -297,7 +297,7 @@ impl<'a> Place<'a> {
     }
 
     /// Fills in the splits. Where none is for validation, one is made by names alone.
-    fn splits(&self, parts: Vec<Part>, plan: &mut Plan) -> Result<()> {
+    fn splits(&self, parts: Vec<SplitImages>, plan: &mut DatasetPlan) -> Result<()> {
         let has_val = parts.iter().any(|part| part.split == Some(Split::Val));
         for mut part in parts {
             let learns = part.split.is_none_or(|split| split == Split::Train);
@@ -318,8 +318,8 @@ impl<'a> Place<'a> {
                     val.len(),
                     part.stems.len()
                 ));
-                self.split(Split::Val, Part { stems: val, list: List::New, ..part.clone() }, plan);
-                self.split(Split::Train, Part { stems: train, list: List::New, ..part }, plan);
+                self.split(Split::Val, SplitImages { stems: val, list: List::New, ..part.clone() }, plan);
+                self.split(Split::Train, SplitImages { stems: train, list: List::New, ..part }, plan);
             } else {
                 self.split(part.split.unwrap_or(Split::Train), part, plan);
             }
@@ -334,7 +334,7 @@ impl<'a> Place<'a> {
         Ok(())
     }
 
-    fn split(&self, split: Split, part: Part, plan: &mut Plan) {
+    fn split(&self, split: Split, part: SplitImages, plan: &mut DatasetPlan) {
         let list = match part.list {
             List::None => None,
             List::New => {

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::tools::init::plan::Place;
-use crate::tools::init::used::Flag;
+use crate::tools::init::used_options::Flag;
 
 /// Which encoding text is in that is no Unicode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,9 +102,9 @@ fn decode(bytes: &[u8], encoding: Option<TextEncoding>) -> Result<String, [Strin
         Some(TextEncoding::Gbk) => Ok(by(GB18030)),
         Some(TextEncoding::Latin1) => Ok(by(WINDOWS_1252)),
         None => {
-            let strange = bytes.split(|byte| *byte == b'\n').find(|line| !line.is_ascii()).unwrap_or(bytes);
-            let strange = &strange[..strange.len().min(60)];
-            let shown = |encoding: &'static encoding_rs::Encoding| encoding.decode(strange).0.trim().to_string();
+            let line = bytes.split(|byte| *byte == b'\n').find(|line| !line.is_ascii()).unwrap_or(bytes);
+            let line = &line[..line.len().min(60)];
+            let shown = |encoding: &'static encoding_rs::Encoding| encoding.decode(line).0.trim().to_string();
             Err([shown(GB18030), shown(WINDOWS_1252)])
         }
     }

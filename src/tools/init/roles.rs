@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use crate::dataset::pairs::Pairs;
 use crate::dataset::spec::{DatasetSpec, SplitSpec};
 use crate::error::Result;
-use crate::tools::check::Progress;
-use crate::tools::init::home::real;
+use crate::tools::check::OnProgress;
+use crate::tools::init::paths::real;
 use crate::tools::init::places::candidates;
 use crate::tools::init::plan::Place;
-use crate::tools::init::{FILE, Options, Purpose, detect_format};
+use crate::tools::init::{FILE, InitOptions, Purpose, detect_format};
 
 /// What a picture in a dataset is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,12 +41,12 @@ impl Roles {
     ///
     /// # Errors
     /// A folder that is described, or has folders called as images and masks are, but cannot be read so.
-    pub fn of(folder: &Path, progress: Progress) -> Result<Option<Self>> {
+    pub fn of(folder: &Path, progress: OnProgress) -> Result<Option<Self>> {
         let toml = folder.join(FILE);
         if toml.is_file() {
             return Self::described(&DatasetSpec::read(&toml)?).map(Some);
         }
-        let options = Options { purpose: Purpose::Moment, ..Options::default() };
+        let options = InitOptions { purpose: Purpose::Moment, ..InitOptions::default() };
         match detect_format(folder, &toml, &options, progress) {
             Ok(plan) => {
                 let mut roles = Self::described(&plan.spec)?;
@@ -66,7 +66,7 @@ impl Roles {
         let mut roles = Self::default();
         for split in [&spec.train, &spec.val, &spec.test].into_iter().flatten() {
             let (images, masks) = (real(&base.join(&split.images)), real(&base.join(&split.masks)));
-            // Whatever lists say, a mask is no image.
+            // Whatever lists say, a mask is not an image.
             let pairs = Pairs::find_joined(&base, &SplitSpec { list: None, ..split.clone() }, joiner.as_ref());
             for pair in pairs.pairs {
                 roles.files.extend(pair.parts.iter().map(|part| place(&part.path)).chain([place(&pair.mask)]));

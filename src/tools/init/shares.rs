@@ -75,7 +75,7 @@ pub(super) fn settle(one: &mut Outlined, [width, height]: [usize; 2]) -> Result<
         return Err(wrong("and other annotations of the image have pixels"));
     }
     if one.areas.iter().any(|(area, ..)| matches!(area, Area::Disc(..))) {
-        return Err(wrong("and a circle in fractions of the image size is no circle"));
+        return Err(wrong("and a circle in fractions of the image size is not a circle"));
     }
     let (width, height) = (width as f64, height as f64);
     for (area, ..) in &mut one.areas {
@@ -126,8 +126,8 @@ impl Reach {
         let side = self.side.filter(|side| *side >= 200)?;
         (self.outlines >= FEWEST && !self.other && self.most.iter().all(|most| ends(*most))).then(|| {
             format!(
-                "no coordinate is beyond 100, and every image has at least {side} pixels a side: are they percentages? they \
-                 were read as pixels; if they are percentages, export them in pixels"
+                "no coordinate is above 100, and every image has a width and height of at least {side} pixels: are they \
+                 percentages? they were read as pixels; if they are percentages, export them in pixels"
             )
         })
     }

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use crate::dataset::Split;
 use crate::rng::{Rng, order_by_hash};
 
-/// One image in so many is kept for validation where the set has no split of its own.
+/// One image in this many is kept for validation where the set has no split of its own.
 const VAL_EVERY: usize = 5;
 
 /// Names of the folders and lists of splits.

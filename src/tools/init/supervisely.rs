@@ -8,12 +8,12 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::image::raster::{Area, Bitmap};
-use crate::tools::check::Progress;
+use crate::tools::check::OnProgress;
 use crate::tools::init::json::{Id, Object, side, with_keys};
 use crate::tools::init::notes::Notes;
 use crate::tools::init::outlines::{Groups, Outlined, Outlines, label};
 use crate::tools::init::pictures::{Pictures, folder_of};
-use crate::tools::init::plan::{Place, Plan};
+use crate::tools::init::plan::{DatasetPlan, Place};
 use crate::tools::init::splits::split_mentioned;
 
 #[derive(Deserialize)]
@@ -42,7 +42,7 @@ struct Shape {
 }
 
 /// A plan for a folder with `ann` and `img` below the datasets of a project.
-pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
+pub(super) fn plan(place: &Place, _: OnProgress) -> Result<Option<DatasetPlan>> {
     let mut files = Vec::new();
     let hint = "it looks like Supervisely: export it again";
     for (name, path) in place.files(place.dir) {

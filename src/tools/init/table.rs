@@ -6,14 +6,14 @@ use crate::tools::init::names_json::hex;
 
 const NAME: [&str; 9] = ["name", "class", "label", "classname", "labelname", "title", "category", "names", "classes"];
 const VALUE: [&str; 8] = ["id", "index", "value", "pixelvalue", "classid", "labelid", "idx", "number"];
-const COLOUR: [&str; 8] = ["color", "colour", "rgb", "hex", "colorhex", "hexcolor", "rgbcolor", "colors"];
+const COLOR: [&str; 8] = ["color", "colour", "rgb", "hex", "colorhex", "hexcolor", "rgbcolor", "colors"];
 const CHANNELS: [&[&str]; 3] = [&["r", "red", "rot"], &["g", "green", "gruen", "grün"], &["b", "blue", "blau"]];
 
 /// Which column holds what.
 struct Columns {
     name: usize,
     value: Option<usize>,
-    colour: Option<usize>,
+    color: Option<usize>,
     channels: Option<[usize; 3]>,
 }
 
@@ -31,8 +31,8 @@ impl Columns {
             [Some(r), Some(g), Some(b)] => Some([r, g, b]),
             _ => None,
         };
-        let columns = Self { name: find(&NAME)?, value: find(&VALUE), colour: find(&COLOUR), channels };
-        (columns.value.is_some() || columns.colour.is_some() || channels.is_some()).then_some(columns)
+        let columns = Self { name: find(&NAME)?, value: find(&VALUE), color: find(&COLOR), channels };
+        (columns.value.is_some() || columns.color.is_some() || channels.is_some()).then_some(columns)
     }
 }
 
@@ -64,12 +64,12 @@ pub(super) fn parse<'a>(
             let n = if shares { (n * 255.0).round() } else { n };
             (n.fract() == 0.0 && (0.0..=255.0).contains(&n)).then_some(n as u8)
         };
-        let color = match (columns.channels, columns.colour) {
+        let color = match (columns.channels, columns.color) {
             (Some(_), _) => {
                 let [r, g, b] = numbers(row)?.map(channel);
                 Some([r?, g?, b?])
             }
-            (None, Some(at)) => Some(colour(cell(row, at))?),
+            (None, Some(at)) => Some(color(cell(row, at))?),
             (None, None) => None,
         };
         let name = cell(row, columns.name).to_string();
@@ -84,7 +84,7 @@ pub(super) fn parse<'a>(
 }
 
 /// `#0a141e`, `0x0a141e`, `10 20 30`, `(10, 20, 30)`.
-fn colour(text: &str) -> Option<[u8; 3]> {
+fn color(text: &str) -> Option<[u8; 3]> {
     let inner = text.trim_matches(['(', ')', '[', ']']);
     let channels = || inner.split([' ', ',', ';']).filter(|part| !part.is_empty()).map(|part| part.parse::<u8>().ok());
     hex(text).or_else(|| <[u8; 3]>::try_from(channels().collect::<Option<Vec<u8>>>()?).ok())

@@ -3,10 +3,10 @@
 use std::fmt::Write;
 
 use crate::dataset::spec::{Encoding, JoinedMask, Source, SplitSpec};
-use crate::tools::init::plan::Plan;
+use crate::tools::init::plan::DatasetPlan;
 
 /// The text of the TOML.
-pub(super) fn text(plan: &Plan) -> String {
+pub(super) fn text(plan: &DatasetPlan) -> String {
     let spec = &plan.spec;
     // TOML's strings are JSON's, but for one character.
     let quote = |text: &str| serde_json::Value::from(text).to_string().replace('\u{7f}', "\\u007f");

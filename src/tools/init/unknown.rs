@@ -1,4 +1,4 @@
-//! What a folder of no known form holds, told by its files, and what to do then.
+//! What a folder of no known form holds, recognised by its files, and what to do then.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -114,7 +114,7 @@ fn yolo(place: &Place, files: &[(String, PathBuf)]) -> Option<String> {
     let train = folder(&["train", "training"]).or_else(|| folder(&["labels"]))?;
     let val = folder(&["val", "valid", "validation"]).map_or(String::new(), |val| format!("val: {val}\\n"));
     Some(format!(
-        "the labels look like YOLO, which names its classes in `data.yaml`; to write one, with names in the place of these: \
+        "the labels look like YOLO, which names its classes in `data.yaml`; to write one, replace these names by yours in: \
          printf 'train: {train}\\n{val}names: [{names}]\\n' > {} && {INIT} {}",
         word(&place.dir.join("data.yaml")),
         word(place.dir)

@@ -6,16 +6,16 @@ use std::path::{Path, PathBuf};
 use crate::dataset::walk::walk;
 use crate::error::Error;
 use crate::text::{Rest, shortened, word};
-use crate::tools::init::home::real;
+use crate::tools::init::paths::real;
 use crate::tools::init::places::{candidates, is_picture};
-use crate::tools::init::plan::{Place, Plan, folders_in};
+use crate::tools::init::plan::{DatasetPlan, Place, folders_in};
 use crate::tools::init::unknown;
 
 /// How many folders are named.
 const SHOWN: usize = 6;
 
 /// Pictures in folders of the set that the plan does not use, in words.
-pub(super) fn note(place: &Place, plan: &Plan) -> Option<String> {
+pub(super) fn note(place: &Place, plan: &DatasetPlan) -> Option<String> {
     let splits = [&plan.spec.train, &plan.spec.val, &plan.spec.test];
     let folders = splits.into_iter().flatten().flat_map(|split| [&split.images, &split.masks]);
     let used: Vec<PathBuf> = folders.map(|folder| plan.real(folder)).collect();
@@ -157,7 +157,7 @@ pub(super) fn unknown(place: &Place) -> Error {
         (options.images, options.masks) = (Some("IMAGES".into()), Some("MASKS".into()));
     });
     error.with_hint(format!(
-        "name the folders of images and masks in the place of capital letters: {command}; known forms are folders of images and \
+        "replace IMAGES and MASKS by the folders of images and masks in: {command}; known forms are folders of images and \
          masks, YOLO, COCO, VOC, LabelMe, Supervisely, VIA, CVAT, Label Studio, Cityscapes, ADE20K, KITTI, LoveDA and \
          Mapillary"
     ))

@@ -6,12 +6,12 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::image::raster::Area;
-use crate::tools::check::Progress;
+use crate::tools::check::OnProgress;
 use crate::tools::init::json;
 use crate::tools::init::notes::Notes;
 use crate::tools::init::outlines::{Groups, Outlined, Outlines, label};
 use crate::tools::init::pictures::{Found, Pictures, folder_of};
-use crate::tools::init::plan::{Place, Plan};
+use crate::tools::init::plan::{DatasetPlan, Place};
 use crate::tools::init::read;
 use crate::tools::init::via_attributes::Attributes;
 
@@ -22,13 +22,13 @@ struct Entry {
 }
 
 /// A plan for a folder with `via_region_data.json`, a project of VIA, or its CSV; one file for each folder of images.
-pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
+pub(super) fn plan(place: &Place, _: OnProgress) -> Result<Option<DatasetPlan>> {
     let mut files: Vec<(String, PathBuf, Vec<Entry>)> = Vec::new();
     for (name, path) in place.files(place.dir) {
         let (_, ending) = name.rsplit_once('.').unwrap_or_default();
         let entries = match ending.to_lowercase().as_str() {
-            "json" if is_called_so(&name) || begins_with(&path, JSON) => from_json(&path)?,
-            "csv" if begins_with(&path, CSV) => from_csv(&path)?,
+            "json" if is_called_so(&name) || starts_with_words(&path, JSON) => from_json(&path)?,
+            "csv" if starts_with_words(&path, CSV) => from_csv(&path)?,
             _ => None,
         };
         if let Some(entries) = entries {
@@ -107,7 +107,7 @@ fn is_called_so(name: &str) -> bool {
 }
 
 /// Whether these words are in the first bytes of a file. One that cannot be read is none of VIA's.
-fn begins_with(path: &Path, words: &[&str]) -> bool {
+fn starts_with_words(path: &Path, words: &[&str]) -> bool {
     read::start(path, 1 << 14).is_ok_and(|start| words.iter().all(|word| start.contains(word)))
 }
 
@@ -194,7 +194,7 @@ pub(super) fn rows(text: &str, between: char) -> Vec<Vec<String>> {
 fn area(shape: &Value) -> Result<Option<Area>> {
     let number = |key: &str| shape[key].as_f64().ok_or_else(|| Error::new(format!("its `{key}` is not a number")));
     let numbers = |key: &str| -> Result<Vec<f64>> {
-        serde_json::from_value(shape[key].clone()).map_err(|_| Error::new(format!("its `{key}` are no numbers")))
+        serde_json::from_value(shape[key].clone()).map_err(|_| Error::new(format!("its `{key}` are not numbers")))
     };
     Ok(match shape["name"].as_str() {
         Some("polygon") => {

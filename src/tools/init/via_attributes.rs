@@ -27,16 +27,16 @@ const SHOWN: usize = 4;
 #[derive(Default)]
 pub(super) struct Attributes {
     regions: usize,
-    found: BTreeMap<String, Found>,
+    found: BTreeMap<String, ClassAttribute>,
 }
 
 #[derive(Default)]
-struct Found {
+struct ClassAttribute {
     regions: usize,
     values: BTreeSet<String>,
 }
 
-impl Found {
+impl ClassAttribute {
     /// Nearly every region has a value of its own: these count or describe objects.
     fn is_own(&self) -> bool {
         self.regions >= FEWEST && 2 * self.values.len() > self.regions
@@ -74,7 +74,7 @@ impl Attributes {
             let name = name.trim().to_lowercase();
             KNOWN.iter().position(|known| *known == name)
         };
-        let may_be = |name: &str, found: &Found| known(name).is_some_and(|at| at < SURE) || !found.is_own();
+        let may_be = |name: &str, found: &ClassAttribute| known(name).is_some_and(|at| at < SURE) || !found.is_own();
         let best = self
             .found
             .iter()
@@ -87,7 +87,7 @@ impl Attributes {
             .map(|(name, found)| (name.clone(), found));
         let Some((name, found)) = best else {
             if self.regions > 0 {
-                let own = |(name, found): (&String, &Found)| format!("`{name}` has {}", found.text());
+                let own = |(name, found): (&String, &ClassAttribute)| format!("`{name}` has {}", found.text());
                 let own: Vec<String> = self.found.iter().map(own).collect();
                 let why = if own.is_empty() { "they have no attributes".to_string() } else { own.join("; ") };
                 notes.add_many(format!("regions name no class and are all `{ONLY}`"), self.regions, why);
@@ -156,28 +156,28 @@ mod tests {
     #[test]
     fn the_class_is_told_from_other_attributes() {
         let regions = |of: &dyn Fn(usize) -> Value| (0..8).map(of).collect::<Vec<_>>();
-        let colour = |at: usize| ["red", "blue"][at % 2];
+        let color = |at: usize| ["red", "blue"][at % 2];
         // By its name; not by a number of its own; by having more than one value.
-        let (name, said) = chosen(&regions(&|at| json!({"a": "x", "Label": colour(at)})));
+        let (name, said) = chosen(&regions(&|at| json!({"a": "x", "Label": color(at)})));
         assert_eq!(name.as_deref(), Some("Label"));
         assert!(said.contains("`a` (1 value in 8 regions: `x`)") && said.contains("by its name"), "{said}");
-        let (name, said) = chosen(&regions(&|at| json!({"id": at, "colour": colour(at)})));
+        let (name, said) = chosen(&regions(&|at| json!({"id": at, "colour": color(at)})));
         assert_eq!(name.as_deref(), Some("colour"), "{said}");
-        let (name, said) = chosen(&regions(&|at| json!({"name": format!("leaf {at}"), "colour": colour(at)})));
+        let (name, said) = chosen(&regions(&|at| json!({"name": format!("leaf {at}"), "colour": color(at)})));
         assert_eq!(name.as_deref(), Some("colour"), "{said}");
-        let (name, said) = chosen(&regions(&|at| json!({"quality": "good", "defect": colour(at)})));
+        let (name, said) = chosen(&regions(&|at| json!({"quality": "good", "defect": color(at)})));
         assert_eq!(name.as_deref(), Some("defect"));
         assert!(said.contains("by its values") && said.contains("call that one `class`"), "{said}");
         // A class that few regions have is none.
         let (name, _) =
-            chosen(&regions(&|at| if at == 0 { json!({"type": "x", "c": "a"}) } else { json!({"c": colour(at)}) }));
+            chosen(&regions(&|at| if at == 0 { json!({"type": "x", "c": "a"}) } else { json!({"c": color(at)}) }));
         assert_eq!(name.as_deref(), Some("c"));
         let (name, said) = chosen(&regions(&|at| json!({"id": at})));
         assert_eq!(name, None);
         assert!(said.contains("are all `object` (8)") && said.contains("`id` has 8 values"), "{said}");
         let (name, said) = chosen(&regions(&|_| json!({})));
         assert!(name.is_none() && said.contains("no attributes"), "{said}");
-        let (name, said) = chosen(&regions(&|at| json!({"class": colour(at)})));
+        let (name, said) = chosen(&regions(&|at| json!({"class": color(at)})));
         assert_eq!((name.as_deref(), said.as_str()), (Some("class"), ""), "nothing to say");
     }
 

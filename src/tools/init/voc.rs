@@ -6,15 +6,15 @@ use crate::dataset::pairs::Pairs;
 use crate::dataset::spec::{ClassSpec, DatasetSpec, Encoding, Source, SplitSpec};
 use crate::dataset::walk::children;
 use crate::error::{Error, Result};
-use crate::tools::check::{Progress, survey};
-use crate::tools::init::folders::untold;
-use crate::tools::init::plan::{List, Part, Place, Plan};
+use crate::tools::check::{OnProgress, survey};
+use crate::tools::init::folders::unusable_masks;
+use crate::tools::init::plan::{DatasetPlan, List, Place, SplitImages};
 use crate::tools::init::splits::split_called;
-use crate::tools::init::used::Flag;
+use crate::tools::init::used_options::Flag;
 use crate::tools::init::{classes, names, read};
 
 /// A plan for a folder with `SegmentationClass`.
-pub(super) fn plan(place: &Place, progress: Progress) -> Result<Option<Plan>> {
+pub(super) fn plan(place: &Place, progress: OnProgress) -> Result<Option<DatasetPlan>> {
     let dir = place.dir;
     let masks = dir.join("SegmentationClass");
     let lists = dir.join("ImageSets/Segmentation");
@@ -29,7 +29,7 @@ pub(super) fn plan(place: &Place, progress: Progress) -> Result<Option<Plan>> {
     let Some(images) = images else {
         return Err(Error::new(format!("`{}` holds masks but no images: `JPEGImages` is not there", dir.display()))
             .with_hint(format!(
-                "export it with images; or, if they are in another folder, name it in the place of DIR: {}",
+                "export it with images; or, if they are in another folder, replace DIR by that folder in: {}",
                 place.again(false, |options| options.images = Some("DIR".into()))
             )));
     };
@@ -56,7 +56,7 @@ pub(super) fn plan(place: &Place, progress: Progress) -> Result<Option<Plan>> {
         let found = Pairs::find(Path::new(""), &spec);
         let found = found.sound(&unnamed(), split.unwrap_or(crate::dataset::Split::Train), Path::new(""), &spec)?;
         files.extend(found.iter().map(|pair| pair.mask.clone()));
-        parts.push(Part {
+        parts.push(SplitImages {
             split,
             images: images.clone(),
             masks: place.path(&masks),
@@ -72,27 +72,27 @@ pub(super) fn plan(place: &Place, progress: Progress) -> Result<Option<Plan>> {
     let survey = survey(&files, place.jpeg_tolerance(), progress);
     let found = classes::find(&survey, place, names::find(place)?);
     if let Some(doubt) = found.doubt {
-        return Err(untold(&masks, doubt));
+        return Err(unusable_masks(&masks, doubt));
     }
     let voc = DatasetSpec::find("voc")?;
     let fits = |source: &Source| matches!(source, Source::Index(n) if usize::from(*n) < voc.classes.len());
     let sources = || found.classes.iter().flat_map(|class| class.source.iter().flatten());
-    let labelled = dir.join("labelmap.txt").is_file();
+    let labeled = dir.join("labelmap.txt").is_file();
     let published =
-        !labelled && place.options.names.is_empty() && sources().all(fits) && has_voc_palette(&survey.palette, &voc);
+        !labeled && place.options.names.is_empty() && sources().all(fits) && has_voc_palette(&survey.palette, &voc);
     if published {
         let mut plan = place.plan("Pascal VOC", Encoding::Index, vec![Source::Index(255)], voc.classes, parts)?;
         plan.notes.insert(0, "the classes are those of Pascal VOC, whose palette the masks have".to_string());
         return Ok(Some(plan));
     }
-    let (classes, mut notes) = match (found.encoding, labelled) {
+    let (classes, mut notes) = match (found.encoding, labeled) {
         (Encoding::Index, true) => (all_named(found.classes)?, found.notes),
         _ => (found.classes, found.notes),
     };
-    if labelled && !notes.iter().any(|note| note.contains("the class names are from `labelmap.txt`")) {
+    if labeled && !notes.iter().any(|note| note.contains("the class names are from `labelmap.txt`")) {
         notes.push("the class names are from `labelmap.txt`".to_string());
     }
-    let kind = if labelled { "a CVAT segmentation mask export" } else { "Pascal VOC's folders" };
+    let kind = if labeled { "a CVAT segmentation mask export" } else { "Pascal VOC's folders" };
     let mut plan = place.plan(kind, found.encoding, found.ignore, classes, parts)?;
     plan.notes.splice(0..0, notes);
     Ok(Some(plan))
@@ -135,8 +135,8 @@ fn unnamed() -> DatasetSpec {
 }
 
 fn has_voc_palette(palette: &Option<Vec<[u8; 3]>>, voc: &DatasetSpec) -> bool {
-    let colours = voc.classes().colors;
-    palette.as_ref().is_some_and(|palette| palette.len() >= colours.len() && palette[..colours.len()] == colours)
+    let colors = voc.classes().colors;
+    palette.as_ref().is_some_and(|palette| palette.len() >= colors.len() && palette[..colors.len()] == colors)
 }
 
 /// `labelmap.txt` names all classes of an export: a value that it does not name is a fault.

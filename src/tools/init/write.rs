@@ -14,15 +14,15 @@ use crate::error::{Error, Result};
 use crate::files::{self, Exchange, Scratch};
 use crate::image::encode_index_png;
 use crate::text::utf8;
-use crate::tools::check::Progress;
-use crate::tools::init::home::home;
-use crate::tools::init::own::{self, Own};
-use crate::tools::init::plan::{Job, NOTE, Plan};
+use crate::tools::check::OnProgress;
+use crate::tools::init::paths::parent_folder;
+use crate::tools::init::plan::{DatasetPlan, Job, NOTE};
+use crate::tools::init::provenance::{self, Own};
 use crate::tools::init::text;
 
 /// As [`super::write`].
-pub(super) fn write(plan: &Plan, replace: bool, progress: Progress) -> Result<Vec<PathBuf>> {
-    let home = home(&plan.toml);
+pub(super) fn write(plan: &DatasetPlan, replace: bool, progress: OnProgress) -> Result<Vec<PathBuf>> {
+    let home = parent_folder(&plan.toml);
     for split in [&plan.spec.train, &plan.spec.val, &plan.spec.test].into_iter().flatten() {
         [&split.images, &split.masks].into_iter().chain(&split.list).try_for_each(|path| utf8(path).map(drop))?;
     }
@@ -55,7 +55,7 @@ pub(super) fn write(plan: &Plan, replace: bool, progress: Progress) -> Result<Ve
     files::sync_disk(scratch.path());
     let _turn = turn();
     let own = may_be_written(plan, replace, &masks, &lists)?;
-    own::announce(plan, &lists)?;
+    provenance::announce(plan, &lists)?;
     let mut exchange = Exchange::default();
     let mut attempt = || -> Result<()> {
         if !plan.jobs.is_empty() {
@@ -69,12 +69,12 @@ pub(super) fn write(plan: &Plan, replace: bool, progress: Progress) -> Result<Ve
         exchange.place(&new_toml, &plan.toml)?;
         // What was edited in the meantime comes back.
         let edited = [
-            (&masks, new_masks.is_dir() && own::foreign(&new_masks, plan).is_some()),
-            (&plan.toml, new_toml.exists() && !own::is_described(&new_toml)),
+            (&masks, new_masks.is_dir() && provenance::foreign(&new_masks, plan).is_some()),
+            (&plan.toml, new_toml.exists() && !provenance::is_described(&new_toml)),
         ];
         let mut edited = edited.into_iter().chain(lists.iter().zip(&new_lists).zip(&plan.lists).map(
             |(((place, text), old), (list, _))| {
-                (place, old.exists() && !own.has_list(list, old) && !own::is(old, text.as_bytes()))
+                (place, old.exists() && !own.has_list(list, old) && !provenance::is(old, text.as_bytes()))
             },
         ));
         match edited.find(|(_, edited)| *edited) {
@@ -89,14 +89,14 @@ pub(super) fn write(plan: &Plan, replace: bool, progress: Progress) -> Result<Ve
         Ok(()) => exchange.keep(),
         Err(_) => exchange.undo(),
     }
-    own::withdraw(plan);
+    provenance::withdraw(plan);
     done?;
     Ok(lists.into_iter().map(|(path, _)| path).chain([plan.toml.clone()]).collect())
 }
 
 /// The text of a description, with its seal: one that can be read again, for names may hold anything.
-fn description(plan: &Plan, lists: &[(PathBuf, String)]) -> Result<String> {
-    let text = own::sealed(text::text(plan), plan, lists)?;
+fn description(plan: &DatasetPlan, lists: &[(PathBuf, String)]) -> Result<String> {
+    let text = provenance::sealed(text::text(plan), plan, lists)?;
     if text.len() as u64 > files::RECIPE {
         let size = format!("the description would have {} bytes, and may have {}", text.len(), files::RECIPE);
         return Err(Error::new(size).with_hint("shorten the names of classes, or leave notes out"));
@@ -122,7 +122,7 @@ fn refused(path: &Path, error: std::io::Error) -> Error {
 }
 
 /// Draws all masks below `folder`, with the note of what they are.
-fn draw(plan: &Plan, masks: &Path, folder: &Path, progress: Progress) -> Result<()> {
+fn draw(plan: &DatasetPlan, masks: &Path, folder: &Path, progress: OnProgress) -> Result<()> {
     let colors = plan.spec.classes().colors;
     let done = AtomicUsize::new(0);
     progress(0, plan.jobs.len());
@@ -130,7 +130,7 @@ fn draw(plan: &Plan, masks: &Path, folder: &Path, progress: Progress) -> Result<
     let one = |job: &Job| {
         let bytes = encode_index_png(&job.draw()?, &colors)?;
         let below = job.mask.strip_prefix(masks).map_err(|_| {
-            Error::new(format!("the mask `{}` would lie outside of `{}`", job.mask.display(), masks.display()))
+            Error::new(format!("the mask `{}` would be outside of `{}`", job.mask.display(), masks.display()))
                 .with_hint("rename the image")
         })?;
         let path = folder.join(below);
@@ -146,16 +146,16 @@ fn draw(plan: &Plan, masks: &Path, folder: &Path, progress: Progress) -> Result<
             _ => refused(&job.mask, error),
         })?;
         progress(done.fetch_add(1, Relaxed) + 1, plan.jobs.len());
-        Ok(format!("{} {}", own::checksum(&bytes), below.display()))
+        Ok(format!("{} {}", provenance::checksum(&bytes), below.display()))
     };
     let mut lines = plan.jobs.par_iter().map(one).collect::<Result<Vec<String>>>()?;
     lines.sort_by(|a, b| a[9..].cmp(&b[9..]));
     let note = folder.join(NOTE);
-    std::fs::write(&note, own::note(plan, &lines)).map_err(|error| refused(&note, error))
+    std::fs::write(&note, provenance::note(plan, &lines)).map_err(|error| refused(&note, error))
 }
 
 /// No file that is read is one that is written, by whatever name or link.
-fn inputs_are_safe(plan: &Plan, masks: &Path, lists: &[(PathBuf, String)]) -> Result<()> {
+fn inputs_are_safe(plan: &DatasetPlan, masks: &Path, lists: &[(PathBuf, String)]) -> Result<()> {
     if !plan.jobs.is_empty() && masks.is_symlink() {
         return Err(Error::new(format!("`{}`, where masks would be drawn, is a link", masks.display()))
             .with_hint(format!("remove the link, or write elsewhere: {}", plan.commands[1])));
@@ -178,7 +178,7 @@ fn inputs_are_safe(plan: &Plan, masks: &Path, lists: &[(PathBuf, String)]) -> Re
     let folder = masks.canonicalize().ok().filter(|_| !plan.jobs.is_empty());
     if let Some(within) = folder.and_then(|folder| inputs.iter().find(|input| input.starts_with(&folder))) {
         return Err(Error::new(format!(
-            "`{}` lies in `{}`, where masks would be drawn",
+            "`{}` is in `{}`, where masks would be drawn",
             within.display(),
             masks.display()
         ))
@@ -188,7 +188,7 @@ fn inputs_are_safe(plan: &Plan, masks: &Path, lists: &[(PathBuf, String)]) -> Re
 }
 
 /// Whether everything that is to be written is either not there, or the program's own and to be replaced.
-fn may_be_written(plan: &Plan, replace: bool, masks: &Path, lists: &[(PathBuf, String)]) -> Result<Own> {
+fn may_be_written(plan: &DatasetPlan, replace: bool, masks: &Path, lists: &[(PathBuf, String)]) -> Result<Own> {
     let own = Own::find(plan);
     let drawn = (!plan.jobs.is_empty()).then_some(masks);
     let there = |path: &&Path| path.symlink_metadata().is_ok();
@@ -214,12 +214,12 @@ fn may_be_written(plan: &Plan, replace: bool, masks: &Path, lists: &[(PathBuf, S
         changed.extend(present.iter().filter(|path| ***path != plan.toml).map(|path| (path.to_path_buf(), *path)));
     } else {
         for ((path, text), (list, _)) in lists.iter().zip(&plan.lists).filter(|((path, _), _)| there(&path.as_path())) {
-            if !own.has_list(list, path) && !own::is(path, text.as_bytes()) {
+            if !own.has_list(list, path) && !provenance::is(path, text.as_bytes()) {
                 changed.push((path.clone(), path));
             }
         }
         if let Some(masks) = drawn.filter(there)
-            && let Some(strange) = own::foreign(masks, plan)
+            && let Some(strange) = provenance::foreign(masks, plan)
         {
             changed.push((strange, masks));
         }

@@ -8,19 +8,19 @@ use crate::dataset::pairs::plain_stem;
 use crate::dataset::walk::children;
 use crate::error::{Error, ErrorKind, Result};
 use crate::text::{Rest, shortened};
-use crate::tools::check::Progress;
+use crate::tools::check::OnProgress;
 use crate::tools::init::names::DataYaml;
 use crate::tools::init::notes::Notes;
 use crate::tools::init::outlines::{Outlined, Outlines};
 use crate::tools::init::pictures::Pictures;
 use crate::tools::init::places::{Candidate, candidates, is_picture};
-use crate::tools::init::plan::{Place, Plan};
+use crate::tools::init::plan::{DatasetPlan, Place};
 use crate::tools::init::read;
-use crate::tools::init::used::Flag;
+use crate::tools::init::used_options::Flag;
 use crate::tools::init::yolo_labels::{Beyond, Reader};
 
 /// A plan for a folder with `data.yaml` (or another YAML that names classes and images) and polygons in `labels`.
-pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
+pub(super) fn plan(place: &Place, _: OnProgress) -> Result<Option<DatasetPlan>> {
     let mut notes = Notes::default();
     let Some((file, yaml)) = description(place, &mut notes)? else { return Ok(None) };
     if yaml.masks_dir.is_some() {
@@ -56,7 +56,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
             }
             found => found?,
         };
-        let found = labelled(place, split, (root, names), &paths, &mut reader)?;
+        let found = labeled(place, split, (root, names), &paths, &mut reader)?;
         if !found.has_labels && masks_instead(place) {
             return Ok(None);
         }
@@ -83,7 +83,7 @@ pub(super) fn plan(place: &Place, _: Progress) -> Result<Option<Plan>> {
             format!("`{}` says `nc: {count}` and names {}", file.display(), ids.len()),
         );
     }
-    let found = Outlines { kind: "YOLO polygons", names: &names, normalised: true, void_rest: false, groups, notes };
+    let found = Outlines { kind: "YOLO polygons", names: &names, normalized: true, void_rest: false, groups, notes };
     place.outlines(found).map(Some)
 }
 
@@ -98,7 +98,7 @@ struct Labelled {
 }
 
 /// Reads the labels of images `names` below `root`, which `paths` name in the description.
-fn labelled(
+fn labeled(
     place: &Place,
     split: Split,
     (root, names): (PathBuf, Vec<String>),
@@ -232,9 +232,9 @@ fn description(place: &Place, notes: &mut Notes) -> Result<Option<(PathBuf, Data
         match &found {
             None => found = Some((path, yaml)),
             Some((read, first)) if first.names() != yaml.names() => notes.add(
-                "files name the classes otherwise, and were not read",
+                "files name the classes differently, and were not read",
                 format!(
-                    "`{}` ({}), beside `{}`, which was ({})",
+                    "`{}` ({}), next to `{}`, which was ({})",
                     path.display(),
                     listed(&yaml.names()),
                     read.display(),
@@ -242,7 +242,7 @@ fn description(place: &Place, notes: &mut Notes) -> Result<Option<(PathBuf, Data
                 ),
             ),
             Some((read, _)) => notes.add(
-                "there are several descriptions of the same classes, of which the first by name was read",
+                "there are several descriptions of the same classes; the first by name was read",
                 format!("`{}`, and not `{}`", read.display(), path.display()),
             ),
         }
@@ -255,9 +255,9 @@ fn description(place: &Place, notes: &mut Notes) -> Result<Option<(PathBuf, Data
             let other_names = DataYaml::of_classes(&text).names();
             if other.is_file() && !other_names.is_empty() && other_names != yaml.names() {
                 notes.add(
-                    "files name the classes otherwise, and were not read",
+                    "files name the classes differently, and were not read",
                     format!(
-                        "`{}` ({}), beside `{}`, which was ({})",
+                        "`{}` ({}), next to `{}`, which was ({})",
                         other.display(),
                         listed(&other_names),
                         read.display(),
@@ -392,12 +392,12 @@ fn located(place: &Place, file: &Path, yaml: &DataYaml, path: &str, split: Split
     let shown: Vec<String> = tried.iter().take(4).map(|path| format!("`{}`", path.display())).collect();
     Err(match found.first() {
         Some(outside) => Error::new(format!(
-            "[{split}] of `{}` is `{path}`, which lies outside of `{}`: `{}`",
+            "[{split}] of `{}` is `{path}`, which is outside of `{}`: `{}`",
             file.display(),
             place.dir.display(),
             outside.display()
         ))
-        .with_hint("name the folder that holds both, or write the folder of images below it there"),
+        .with_hint("pass the folder that holds both, or write the folder of images below it there"),
         None => Error::new(format!("[{split}] of `{}` is `{path}`, which is not a folder", file.display()))
             .with_hint(format!("tried {}; write the folder of images there", shown.join(", ")))
             .with_kind(ErrorKind::NotFound),

@@ -63,11 +63,7 @@ impl Beyond {
             // In large images, pixels would reach farther.
             (true, true) if all.iter().any(|one| !one.small) => (
                 "pixels or percentages",
-                format!(
-                    "if they are percentages, for none is beyond 100: {}; if they are pixels: {}",
-                    by(true),
-                    by(false)
-                ),
+                format!("if they are percentages (none is above 100): {}; if they are pixels: {}", by(true), by(false)),
             ),
             _ => ("pixels", format!("to have them divided by the size of each image: {}", by(false))),
         }
@@ -129,7 +125,7 @@ impl Reader<'_> {
                 }
                 n if n >= 7 && n % 2 == 1 && (0.0..=1.0).contains(&numbers[n - 1]) => {
                     numbers.pop();
-                    self.notes.add("polygons have an odd number of values; the last is taken for a confidence", &place);
+                    self.notes.add("polygons have an odd number of values; the last is read as a confidence", &place);
                 }
                 n if n < 6 || n % 2 == 1 => {
                     return Err(wrong("is neither a polygon nor a box".to_string()).with_hint(SHAPE));
@@ -154,7 +150,7 @@ impl Reader<'_> {
                 _ => {
                     let (are, hint) = Beyond::meant(std::slice::from_ref(&found), self.place, true);
                     self.beyond.push(found);
-                    return Err(Error::new(format!("{what}, which is no share of width or height"))
+                    return Err(Error::new(format!("{what}, which is not a fraction of width or height"))
                         .with_hint(format!("if coordinates are {are}, {hint}; else export the file again")));
                 }
             };
@@ -199,7 +195,7 @@ mod tests {
 
     #[test]
     fn percentages_are_told_from_pixels() {
-        let options = crate::tools::init::Options::default();
+        let options = crate::tools::init::InitOptions::default();
         let (dir, toml) = (std::env::temp_dir(), std::env::temp_dir().join("x.toml"));
         let place = Place::new(&dir, &toml, &options).unwrap();
         let of = |most: f64, size: [usize; 2]| {

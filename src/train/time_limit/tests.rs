@@ -3,7 +3,7 @@ use std::cell::Cell;
 use super::*;
 use crate::config::Config;
 
-/// A machine on which things take so many seconds, by the time since the beginning.
+/// A machine on which things take this many seconds, by the time since the beginning.
 struct Simulated<'a> {
     step: &'a dyn Fn(f64) -> f64,
     evaluation: f64,
@@ -52,10 +52,10 @@ fn simulate(recipe: &str, machine: &Simulated) -> Ran {
         }
         pass((machine.step)(now.get()));
         it += 1;
-        time_limit.stepped();
+        time_limit.iteration_done();
         if train.save_every > 0 && it.is_multiple_of(train.save_every) {
             pass(machine.save);
-            time_limit.saved();
+            time_limit.checkpoint_done();
         }
     }
     if evaluated < it {
@@ -192,12 +192,12 @@ fn what_does_not_fit_at_all_ends_with_what_there_is() {
     let clock = || Duration::ZERO;
     let mut time_limit = TimeLimit::new(&train, &clock, Some(70.0), 400).unwrap();
     let progress = RunProgress::new(&train, &[]);
-    time_limit.looked = (0.0, 0);
+    time_limit.last_check = (0.0, 0);
     assert!(time_limit.is_due(400, &progress));
     let reschedule = time_limit.check(400, &progress).unwrap();
     assert_eq!((reschedule.iteration, reschedule.iterations), (400, 400));
     assert_eq!(
         time_limit.describe(&reschedule, 1000),
-        "1m are over after 400 of 1000 iterations: stopping with what there is"
+        "the time of 1m has run out after 400 of 1000 iterations: stopping here"
     );
 }

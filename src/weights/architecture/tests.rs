@@ -1,16 +1,16 @@
 use super::*;
 
-/// Some names as those who publish such weights have them; `what` is the beginning of what they are told to be.
+/// Some names as those who publish such weights have them; `what` is the beginning of what they are recognised as.
 #[test]
 fn other_networks_are_named() {
     let cases: &[(&str, &[&str])] = &[
-        ("a kin of DINOv3", &["cls_token", "storage_tokens", "rope_embed.periods", "blocks.0.attn.qkv.weight"]),
+        ("a relative of DINOv3", &["cls_token", "storage_tokens", "rope_embed.periods", "blocks.0.attn.qkv.weight"]),
         (
-            "a kin of DINOv3",
+            "a relative of DINOv3",
             &["embeddings.register_tokens", "embeddings.patch_embeddings.weight", "layer.0.attention.q_proj.weight"],
         ),
         (
-            "a kin of DINOv3",
+            "a relative of DINOv3",
             &["cls_token", "reg_token", "patch_embed.proj.weight", "blocks.0.gamma_1", "blocks.0.attn.qkv.weight"],
         ),
         ("EVA", &["pos_embed", "patch_embed.proj.weight", "rope.freqs", "blocks.0.attn.q_bias"]),

@@ -109,7 +109,10 @@ fn finds_the_weights_inside_and_what_stands_beside_them() {
         for method in [Stored, Deflated] {
             let (_folder, path) = archive(&root, &storages, method);
             let state = super::super::read(&path).unwrap();
-            assert_eq!((state.wrapper.as_deref(), state.format, state.tensors.len()), (wrapper, Format::PytorchZip, 1));
+            assert_eq!(
+                (state.wrapper.as_deref(), state.format, state.tensors.len()),
+                (wrapper, WeightFormat::PytorchZip, 1)
+            );
             // The strides say that columns come first.
             assert_eq!(state.tensors["norm.bias"].data, [1.0, 3.0, 2.0, 4.0]);
             if wrapper == Some("state_dict") {
@@ -122,7 +125,7 @@ fn finds_the_weights_inside_and_what_stands_beside_them() {
             let used = if matches!(wrapper, Some("state_dict" | "state_dict_ema")) { 2 } else { 1 };
             std::fs::write(&path, legacy(&root, &storages[..used])).unwrap();
             let old = super::super::read(&path).unwrap();
-            assert_eq!((old.format, old.tensors), (Format::PytorchLegacy, state.tensors));
+            assert_eq!((old.format, old.tensors), (WeightFormat::PytorchLegacy, state.tensors));
         }
     }
 }

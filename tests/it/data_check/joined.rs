@@ -37,12 +37,12 @@ fn a_mask_for_each_class() {
     std::fs::remove_file(set.path("train/masks/0_car.png")).unwrap();
     assert!(set.check().ok);
     std::fs::remove_file(set.path("train/masks/0_road.png")).unwrap();
-    let fault = set.finds(Level::Fault, "mask-missing", "train/images/0.png");
+    let fault = set.finds(Severity::Fault, "mask-missing", "train/images/0.png");
     assert!(fault.cause.unwrap().contains("{stem}_road.png"));
     // Without [join], the other masks are named.
     let set = per_class();
     set.toml("masks = \"train/masks\"", "masks = \"train/masks\"\nmask_suffix = \"_car.png\"");
-    let fault = set.finds(Level::Warning, "masks-not-used", "train/masks/0_road.png");
+    let fault = set.finds(Severity::Warning, "masks-not-used", "train/masks/0_road.png");
     assert!(fault.count == 4 && fault.remedy.contains("[join]"), "{fault:?}");
 }
 
@@ -52,7 +52,7 @@ fn overlaps_are_counted_and_ruled() {
     set.mask("train/masks/1_road.png", SIZE, |x, y| u8::from(label(x, y) == 1 || (x == 30 && y < 5)));
     for (overlap, at) in [("later", 2), ("earlier", 1), ("ignore", 255)] {
         set.lab.write("set.toml", format!("{TOML}{JOIN}overlap = '{overlap}'"));
-        let fault = set.finds(Level::Warning, "masks-overlap", "train/images/1.png");
+        let fault = set.finds(Severity::Warning, "masks-overlap", "train/images/1.png");
         assert_eq!((fault.count, fault.examples[0].at), (1, Some([30, 0])));
         assert!(fault.examples[0].note.as_ref().unwrap().contains("5 pixels"), "{fault:?}");
         let spec = DatasetSpec::read(&set.path("set.toml")).unwrap();
@@ -60,9 +60,9 @@ fn overlaps_are_counted_and_ruled() {
     }
     // What cannot be joined is named with its file.
     set.mask("train/masks/2_road.png", (8, 8), |_, _| 0);
-    set.finds(Level::Fault, "join-failed", "train/masks/2_road.png");
+    set.finds(Severity::Fault, "join-failed", "train/masks/2_road.png");
     set.mask("train/masks/2_road.png", SIZE, |x, _| x as u8);
-    let remedy = set.finds(Level::Fault, "join-failed", "train/masks/2_road.png").remedy;
+    let remedy = set.finds(Severity::Fault, "join-failed", "train/masks/2_road.png").remedy;
     for threshold in ["threshold = 128", "threshold = 1"] {
         assert!(remedy.contains(threshold), "{remedy}");
         set.lab.write("set.toml", format!("{TOML}{JOIN}{threshold}"));
@@ -71,7 +71,7 @@ fn overlaps_are_counted_and_ruled() {
     set.lab.write("set.toml", format!("{TOML}{JOIN}"));
     set.lab.write("train/masks/2_car.png", "");
     set.mask("train/masks/2_road.png", SIZE, |_, _| 0);
-    set.finds(Level::Fault, "empty-file", "train/masks/2_car.png");
+    set.finds(Severity::Fault, "empty-file", "train/masks/2_car.png");
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn init_recognises_them() {
     // Sorted by name: car before road.
     set.labels_are(|x, y| [0, 2, 1][usize::from(label(x, y))]);
     assert!(set.lab.ok(&["data", "check", "."]).contains("no faults"));
-    // Several pictures of the same labels are no classes.
+    // Several pictures of the same labels are not classes.
     let set = per_class();
     set.each_mask(|set, name| set.mask(&name.replace(".png", "_car.png"), SIZE, label));
     std::fs::remove_file(set.path("set.toml")).unwrap();
@@ -128,7 +128,7 @@ fn folders_without_end_are_refused() {
     let deep = format!("tower/{}0.png", "d/".repeat(30));
     set.picture(&deep, SIZE, 3);
     set.toml("images = \"train/images\"", "images = \"tower\"");
-    let fault = set.finds(Level::Fault, "unreadable-folder", "");
+    let fault = set.finds(Severity::Fault, "unreadable-folder", "");
     assert!(fault.examples[0].note.as_ref().unwrap().contains("16 folders deep"), "{fault:?}");
     // Two that lead into each other.
     let set = Set::good();
@@ -137,12 +137,12 @@ fn folders_without_end_are_refused() {
         std::os::unix::fs::symlink(set.path("train/images").join(to), set.path("train/images").join(from).join("on"))
             .unwrap();
     }
-    assert_eq!(set.finds(Level::Warning, "link-loop", "").count, 2);
-    // What is no file is not waited for.
+    assert_eq!(set.finds(Severity::Warning, "link-loop", "").count, 2);
+    // What is not a file is not waited for.
     let set = Set::good();
     let pipe = set.path("train/images/pipe.png");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    set.finds(Level::Warning, "not-a-file", "train/images/pipe.png");
+    set.finds(Severity::Warning, "not-a-file", "train/images/pipe.png");
     set.toml("images = \"train/images\"", "images = \"/proc\"");
     set.check();
 }

@@ -17,11 +17,11 @@ impl Set {
     }
 
     /// Writes a mask of thirds as a palette PNG whose numbers stand for the colours in this order.
-    fn palette(&self, name: &str, order: [usize; 3], colours: [[u8; 3]; 3]) {
+    fn palette(&self, name: &str, order: [usize; 3], colors: [[u8; 3]; 3]) {
         let number = |id: u8| order.iter().position(|of| *of == usize::from(id)).unwrap() as u8;
         let ids = (0..SIZE.1).flat_map(|y| (0..SIZE.0).map(move |x| number(label(x, y)))).collect();
         let labels = Labels { width: SIZE.0 as usize, height: SIZE.1 as usize, ids };
-        write_index_png(self.path(name), &labels, &order.map(|id| colours[id])).unwrap();
+        write_index_png(self.path(name), &labels, &order.map(|id| colors[id])).unwrap();
     }
 
     /// Writes a grey PNG of so few bits, each number as it is stored.
@@ -48,7 +48,7 @@ fn number(name: &str) -> usize {
 fn palettes_that_differ_are_read_by_colour() {
     let set = Set::good();
     set.each_mask(|set, name| set.palette(name, ORDERS[number(name) % 3], INKS));
-    let fault = set.finds(Level::Fault, "palettes-differ", "train/masks/0.png");
+    let fault = set.finds(Severity::Fault, "palettes-differ", "train/masks/0.png");
     assert_eq!((fault.count, fault.examples.len()), (3, 3), "{fault:?}");
     assert!(fault.examples[1].note.as_ref().unwrap().contains("1 = [10, 10, 250]"), "{fault:?}");
     // Training does not take numbers as they are either.
@@ -58,25 +58,25 @@ fn palettes_that_differ_are_read_by_colour() {
     // By colour, every label is right.
     let by_number = std::fs::read_to_string(set.path("set.toml")).unwrap();
     let report = set.remedied(&fault);
-    let colours = fault.toml.as_ref().unwrap();
+    let colors = fault.toml.as_ref().unwrap();
     let class = |id: u8| {
         let [r, g, b] = INKS[usize::from(id)];
         report.classes.iter().position(|class| class.name == format!("class {r}-{g}-{b}")).unwrap() as u8
     };
-    assert!(colours.contains("encoding = \"rgb\""));
+    assert!(colors.contains("encoding = \"rgb\""));
     set.labels_are(|x, y| class(label(x, y)));
     // As it is said: at the top, in place of all lines of the same keys, of a description as `init` writes it.
     assert!(fault.remedy.contains("at the top"), "{}", fault.remedy);
     let tables = "\n[[classes]]\nname = \"ground\"\n";
     let rest = by_number.replace("classes = [\"ground\", \"road\", \"car\"]\n", "");
     assert!(DatasetSpec::parse(&format!("{rest}{tables}"), &set.path("set.toml")).is_ok());
-    set.lab.write("set.toml", format!("{colours}\n{rest}"));
+    set.lab.write("set.toml", format!("{colors}\n{rest}"));
     assert!(set.check().ok, "{}", set.check().text());
     // With the classes' colours told, they keep their names.
     let named = by_number.replace("\"ground\"", "{ name = 'ground', color = [10, 10, 10], source = [0] }");
     set.lab.write("set.toml", named);
     assert!(
-        set.remedied(&set.finds(Level::Fault, "palettes-differ", ""))
+        set.remedied(&set.finds(Severity::Fault, "palettes-differ", ""))
             .classes
             .iter()
             .any(|class| class.name == "ground")
@@ -109,12 +109,12 @@ fn palettes_that_agree_are_no_fault() {
     let set = Set::good();
     // What a file does not use, it may call otherwise.
     set.each_mask(|set, name| {
-        let more = [COLOURS.to_vec(), vec![[number(name) as u8; 3]; 4]].concat();
+        let more = [COLORS.to_vec(), vec![[number(name) as u8; 3]; 4]].concat();
         let ids = (0..SIZE.1).flat_map(|y| (0..SIZE.0).map(move |x| label(x, y))).collect();
         let labels = Labels { width: SIZE.0 as usize, height: SIZE.1 as usize, ids };
         write_index_png(set.path(name), &labels, &more).unwrap();
     });
-    assert!(set.check().faults.iter().all(|fault| fault.level == Level::Warning), "{}", set.check().text());
+    assert!(set.check().faults.iter().all(|fault| fault.level == Severity::Warning), "{}", set.check().text());
     set.labels_are(label);
 }
 
@@ -122,24 +122,24 @@ fn palettes_that_agree_are_no_fault() {
 fn colours_are_read_through_palettes_and_greys() {
     let set = Set::rgb();
     set.each_mask(|set, name| match number(name) % 2 {
-        0 => set.palette(name, ORDERS[number(name) % 3], COLOURS),
-        _ => set.colours(name, |x, y| COLOURS[usize::from(label(x, y))]),
+        0 => set.palette(name, ORDERS[number(name) % 3], COLORS),
+        _ => set.colors(name, |x, y| COLORS[usize::from(label(x, y))]),
     });
     assert!(set.check().ok, "{}", set.check().text());
     set.labels_are(label);
     // Of numbers instead, one part is wrong, and the other named.
     let mixed = Set::good();
-    mixed.colours("train/masks/1.png", |x, y| COLOURS[usize::from(label(x, y))]);
-    let fault = mixed.finds(Level::Fault, "rgb-mask", "train/masks/1.png");
+    mixed.colors("train/masks/1.png", |x, y| COLORS[usize::from(label(x, y))]);
+    let fault = mixed.finds(Severity::Fault, "rgb-mask", "train/masks/1.png");
     assert!(fault.cause.unwrap().contains("train/masks/0.png"));
     // A picture that an optimiser stored as greys of one bit, because it is black.
     let set = Set::rgb();
     set.packed("train/masks/0.png", png::BitDepth::One, |_, _| 0);
     assert!(set.check().ok, "{}", set.check().text());
-    // Numbers are no colours: not even where 0 would be black.
+    // Numbers are not colours: not even where 0 would be black.
     let set = Set::rgb();
     set.each_mask(|set, name| set.mask(name, SIZE, label));
-    assert_eq!(set.finds(Level::Fault, "index-mask", "train/masks/0.png").count, 7);
+    assert_eq!(set.finds(Severity::Fault, "index-mask", "train/masks/0.png").count, 7);
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn greys_of_few_bits_mean_what_they_look_like() {
         0 => set.packed(name, png::BitDepth::One, side),
         _ => set.mask(name, SIZE, |x, y| 255 * side(x, y)),
     });
-    let fault = set.finds(Level::Fault, "binary-mask", "train/masks/0.png");
+    let fault = set.finds(Severity::Fault, "binary-mask", "train/masks/0.png");
     set.remedied(&fault);
     set.labels_are(side);
     let set = Set::good();
@@ -180,9 +180,9 @@ fn encodings_that_are_mixed_name_both_groups() {
     };
     let side = |x: u32| u8::from(x > 20);
     for (level, classes) in [
-        (Level::Fault, "\"ground\", \"road\"]\nignore = [255]"),
+        (Severity::Fault, "\"ground\", \"road\"]\nignore = [255]"),
         // Lines that unite both are right, and the two ways still worth a word.
-        (Level::Warning, "\"ground\", { name = \"road\", source = [1, 255] }]"),
+        (Severity::Warning, "\"ground\", { name = \"road\", source = [1, 255] }]"),
     ] {
         let set = Set::good();
         set.toml("\"ground\", \"road\", \"car\"]", classes);
@@ -194,12 +194,12 @@ fn encodings_that_are_mixed_name_both_groups() {
     }
     let set = Set::good();
     set.each_mask(|set, name| set.mask(name, SIZE, |x, y| label(x, y) + u8::from(number(name) % 2 == 1)));
-    of_both(&set.finds(Level::Fault, "mixed-encodings", ""), "train/masks/0.png", "train/masks/1.png");
+    of_both(&set.finds(Severity::Fault, "mixed-encodings", ""), "train/masks/0.png", "train/masks/1.png");
     assert!(set.check().faults.iter().all(|fault| fault.code != "counted-from-one"), "that would shift all");
     set.lab.refused(&["init", ".", "--out", "new.toml"], &["0, 1, 2", "1, 2, 3"]);
     let set = Set::good();
     set.each_mask(|set, name| {
         set.mask(name, SIZE, |x, y| [label(x, y), [0, 127, 255][usize::from(label(x, y))]][number(name) % 2])
     });
-    of_both(&set.finds(Level::Fault, "mixed-encodings", ""), "train/masks/0.png", "train/masks/1.png");
+    of_both(&set.finds(Severity::Fault, "mixed-encodings", ""), "train/masks/0.png", "train/masks/1.png");
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use image::{GrayImage, Luma, Rgb, RgbImage};
 use structtoken::dataset::spec::{DatasetSpec, Source};
 use structtoken::dataset::{Dataset, Split};
-use structtoken::tools::check::{Fault, Level, Report, check};
+use structtoken::tools::check::{CheckReport, Fault, Severity, check};
 use structtoken::tools::init::check_folder;
 
 use crate::cli::Lab;
@@ -32,7 +32,7 @@ masks = "val/masks"
 "#;
 
 /// Classes of colours, for sets of `encoding = "rgb"`.
-const COLOURS: [[u8; 3]; 3] = [[0, 0, 0], [128, 64, 128], [0, 0, 142]];
+const COLORS: [[u8; 3]; 3] = [[0, 0, 0], [128, 64, 128], [0, 0, 142]];
 
 /// A set in a folder of its own: four images for training, three for validation.
 struct Set {
@@ -59,7 +59,7 @@ impl Set {
     fn rgb() -> Self {
         let set = Self::good();
         set.lab.write("set.toml", rgb_toml());
-        set.each_mask(|set, name| set.colours(name, |x, y| COLOURS[usize::from(label(x, y))]));
+        set.each_mask(|set, name| set.colors(name, |x, y| COLORS[usize::from(label(x, y))]));
         set
     }
 
@@ -77,8 +77,8 @@ impl Set {
         GrayImage::from_fn(width, height, |x, y| Luma([id(x, y)])).save(self.path(name)).unwrap();
     }
 
-    fn colours(&self, name: &str, colour: impl Fn(u32, u32) -> [u8; 3]) {
-        RgbImage::from_fn(SIZE.0, SIZE.1, |x, y| Rgb(colour(x, y))).save(self.path(name)).unwrap();
+    fn colors(&self, name: &str, color: impl Fn(u32, u32) -> [u8; 3]) {
+        RgbImage::from_fn(SIZE.0, SIZE.1, |x, y| Rgb(color(x, y))).save(self.path(name)).unwrap();
     }
 
     fn each_mask(&self, write: impl Fn(&Self, &str)) {
@@ -93,18 +93,18 @@ impl Set {
         self.lab.write("set.toml", text.replace(from, to));
     }
 
-    fn check(&self) -> Report {
+    fn check(&self) -> CheckReport {
         check(&DatasetSpec::read(&self.lab.path("set.toml")).unwrap(), None, &|_, _| ()).unwrap()
     }
 
     /// The fault of this code, of which `file` is an example.
-    fn finds(&self, level: Level, code: &str, file: &str) -> Fault {
+    fn finds(&self, level: Severity, code: &str, file: &str) -> Fault {
         let report = self.check();
         let all = || report.faults.iter().map(|fault| (fault.code, fault.what.as_str())).collect::<Vec<_>>();
         let fault = report.faults.iter().find(|fault| fault.code == code);
         let fault = fault.unwrap_or_else(|| panic!("no {code} among {:?}", all()));
         assert_eq!(fault.level, level, "{code}");
-        assert_eq!(report.ok, report.faults.iter().all(|fault| fault.level == Level::Warning));
+        assert_eq!(report.ok, report.faults.iter().all(|fault| fault.level == Severity::Warning));
         assert!(fault.remedy.len() > 5, "{code} says what to do");
         if !file.is_empty() {
             let named = fault.examples.iter().any(|example| example.file == Path::new(file));
@@ -133,7 +133,7 @@ impl Set {
     }
 
     /// Writes the lines that a fault asks for in place of those of the same name; the fault is gone then.
-    fn remedied(&self, fault: &Fault) -> Report {
+    fn remedied(&self, fault: &Fault) -> CheckReport {
         let mut text: toml::Table = std::fs::read_to_string(self.lab.path("set.toml")).unwrap().parse().unwrap();
         let lines: toml::Table = fault.toml.as_ref().expect("a remedy in TOML").parse().unwrap();
         for (key, value) in lines {
@@ -155,7 +155,7 @@ fn label(x: u32, _: u32) -> u8 {
 }
 
 fn rgb_toml() -> String {
-    let classes = ["ground", "road", "car"].iter().zip(COLOURS);
+    let classes = ["ground", "road", "car"].iter().zip(COLORS);
     let classes: Vec<String> =
         classes.map(|(name, color)| format!("{{ name = '{name}', color = {color:?} }}")).collect();
     TOML.replace("[\"ground\", \"road\", \"car\"]", &format!("[{}]\nencoding = 'rgb'", classes.join(", ")))
@@ -186,7 +186,8 @@ fn all_faults_at_once() {
     std::fs::remove_file(set.path("val/masks/1.png")).unwrap();
     set.picture("train/images/x.tif.png", SIZE, 9);
     let report = set.check();
-    let codes: Vec<&str> = report.faults.iter().filter(|f| f.level == Level::Fault).map(|fault| fault.code).collect();
+    let codes: Vec<&str> =
+        report.faults.iter().filter(|f| f.level == Severity::Fault).map(|fault| fault.code).collect();
     assert_eq!(codes, ["mask-missing", "mask-missing", "empty-file", "unknown-values"], "{}", report.text());
     assert_eq!((report.faults[3].count, report.values.len()), (1, 4));
     assert!(report.faults[3].examples[0].note.as_ref().unwrap().contains("in 6 masks"), "{}", report.text());
@@ -199,9 +200,10 @@ fn bare_folders_are_checked() {
     assert!(report.ok, "{}", report.text());
     assert_eq!(report.splits.iter().map(|split| split.pairs).collect::<Vec<_>>(), [4, 3]);
     set.lab.write("train/masks/1.png", "");
-    set.colours("train/masks/2.png", |_, _| [7, 0, 9]);
+    set.colors("train/masks/2.png", |_, _| [7, 0, 9]);
     let report = check_folder(set.lab.dir.path(), &|_, _| ()).unwrap();
-    let codes: Vec<&str> = report.faults.iter().filter(|f| f.level == Level::Fault).map(|fault| fault.code).collect();
+    let codes: Vec<&str> =
+        report.faults.iter().filter(|f| f.level == Severity::Fault).map(|fault| fault.code).collect();
     assert_eq!(codes, ["empty-file", "rgb-mask"], "{}", report.text());
     // Without folders of splits.
     let lab = Lab::new();

@@ -1,4 +1,4 @@
-//! Files that are no sound pictures, or not of one size.
+//! Files that are not sound pictures, or not of one size.
 
 use super::*;
 use crate::bad_input::crc32;
@@ -13,7 +13,7 @@ fn sizes_that_differ() {
     ] {
         let set = Set::good();
         set.mask("train/masks/1.png", size, |_, _| 0);
-        let fault = set.finds(Level::Fault, code, "train/masks/1.png");
+        let fault = set.finds(Severity::Fault, code, "train/masks/1.png");
         let note = fault.examples[0].note.clone().unwrap();
         assert!(note.contains("image 40x32") && note.contains(&format!("{}x{}", size.0, size.1)), "{note}");
         assert!(fault.remedy.contains(say), "{fault:?}");
@@ -35,11 +35,11 @@ fn images_that_exif_turns() {
     let set = Set::good();
     std::fs::remove_file(set.path("train/images/0.png")).unwrap();
     set.lab.write("train/images/0.jpg", turned(6));
-    let fault = set.finds(Level::Fault, "exif-mismatch", "train/masks/0.png");
+    let fault = set.finds(Severity::Fault, "exif-mismatch", "train/masks/0.png");
     assert!(fault.remedy.contains("EXIF") && fault.examples[0].note.as_ref().unwrap().contains("image 32x40"));
     // A half turn does not show in the size.
     set.lab.write("train/images/0.jpg", turned(3));
-    set.finds(Level::Warning, "exif", "train/images/0.jpg");
+    set.finds(Severity::Warning, "exif", "train/images/0.jpg");
     assert_eq!(set.check().splits[0].turned, 1);
 }
 
@@ -51,7 +51,7 @@ fn masks_saved_as_jpeg() {
         set.mask(&format!("train/masks/{at}.jpg"), SIZE, label);
     }
     set.toml("masks = \"train/masks\"", "masks = \"train/masks\"\nmask_suffix = \".jpg\"");
-    let fault = set.finds(Level::Fault, "jpeg-mask", "train/masks/0.jpg");
+    let fault = set.finds(Severity::Fault, "jpeg-mask", "train/masks/0.jpg");
     assert!(fault.count == 4 && fault.remedy.contains("PNG"), "{fault:?}");
 }
 
@@ -79,7 +79,7 @@ fn files_that_are_no_pictures() {
         for file in ["train/images/2.png", "val/masks/1.png"] {
             let set = Set::good();
             set.lab.write(file, bytes);
-            let fault = set.finds(Level::Fault, code, file);
+            let fault = set.finds(Severity::Fault, code, file);
             assert!(fault.remedy.contains(say), "{fault:?}");
         }
     }
@@ -88,7 +88,7 @@ fn files_that_are_no_pictures() {
     set.picture("train/images/2.jpg", SIZE, 9);
     let jpeg = std::fs::read(set.path("train/images/2.jpg")).unwrap();
     set.lab.write("train/images/2.jpg", &jpeg[..jpeg.len() - 40]);
-    set.finds(Level::Fault, "damaged-file", "train/images/2.jpg");
+    set.finds(Severity::Fault, "damaged-file", "train/images/2.jpg");
 }
 
 #[test]
@@ -96,9 +96,9 @@ fn transparent_masks_and_deep_colours() {
     let set = Set::good();
     let alpha = |x, y| image::LumaA([label(x, y), if x == 3 && y == 2 { 0 } else { 255 }]);
     image::GrayAlphaImage::from_fn(SIZE.0, SIZE.1, alpha).save(set.path("val/masks/2.png")).unwrap();
-    let fault = set.finds(Level::Warning, "transparent-mask", "val/masks/2.png");
+    let fault = set.finds(Severity::Warning, "transparent-mask", "val/masks/2.png");
     assert_eq!(fault.examples[0].at, Some([3, 2]));
     let deep = image::ImageBuffer::from_fn(SIZE.0, SIZE.1, |_, _| Rgb([1u16, 2, 3]));
     deep.save(set.path("val/masks/2.png")).unwrap();
-    assert!(set.finds(Level::Fault, "deep-colours", "val/masks/2.png").remedy.contains("8-bit"));
+    assert!(set.finds(Severity::Fault, "deep-colours", "val/masks/2.png").remedy.contains("8-bit"));
 }

@@ -13,13 +13,13 @@ use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-use crate::kernels::bridge::{SharedBuffer, uninitialised, written};
+use crate::kernels::bridge::{SharedBuffer, uninitialized, written};
 use crate::kernels::conv::Map;
 use crate::kernels::matmul::{Panels, Precision, View, second_level_cache, tile_rows};
 use crate::kernels::vector::vectors;
 pub(super) use gradient::weight_gradient;
 use points::{PLANES, Seen};
-use tiles::{Planes, Spread, Tiles, ToPixels, ToPoints};
+use tiles::{Planes, SpreadWeights, Tiles, ToPixels, ToPoints};
 
 /// Values that a 3x3 convolution keeps for each pair of channels.
 pub(crate) const CONV_POINTS: usize = PLANES;
@@ -34,7 +34,7 @@ thread_local! {
 /// At least as many values.
 fn at_least(values: &mut Vec<MaybeUninit<f32>>, len: usize) -> &mut [MaybeUninit<f32>] {
     if values.len() < len {
-        *values = uninitialised(len);
+        *values = uninitialized(len);
     }
     &mut values[..len]
 }
@@ -62,7 +62,7 @@ pub(super) fn convolve(map: Map, x: &[f32], weight: &[f32], mirrored: bool, bias
     filters(weight, [map.c, outputs], mirrored, &mut packed);
     let tiles = Tiles::of(map);
     let out_tiles = Tiles::of(Map { c: outputs, ..map });
-    let mut y = uninitialised(map.pixels() * outputs);
+    let mut y = uninitialized(map.pixels() * outputs);
     let out = SharedBuffer::new(&mut y);
     let most = at_once(map.c, outputs, tiles.count());
     (0..tiles.count().div_ceil(most)).into_par_iter().for_each(|chunk| {
@@ -91,8 +91,8 @@ pub(super) fn convolve(map: Map, x: &[f32], weight: &[f32], mirrored: bool, bias
 /// Tiles that a task takes at once: as many as stay in the second-level cache, and the same for all threads.
 fn at_once(inputs: usize, outputs: usize, tiles: usize) -> usize {
     let rows = tile_rows(Precision::F32);
-    let room = second_level_cache() / size_of::<f32>() / 2;
-    let most = (room / PLANES / (inputs + outputs) / rows).max(2) * rows;
+    let cache_floats = second_level_cache() / size_of::<f32>() / 2;
+    let most = (cache_floats / PLANES / (inputs + outputs) / rows).max(2) * rows;
     let threads = rayon::current_num_threads();
     if tiles >= 2 * threads * most { most } else { tiles.div_ceil(tiles.div_ceil(most).next_multiple_of(threads)) }
 }
@@ -129,6 +129,6 @@ fn filters(weight: &[f32], [inputs, outputs]: [usize; 2], mirrored: bool, filter
                 from.iter().enumerate().for_each(|(i, value)| weights[i * stride + o] = *value);
             }
         }
-        vectors(Spread { weights, first: rows.start, outputs, stride, layout, rooms: &rooms });
+        vectors(SpreadWeights { weights, first: rows.start, outputs, stride, layout, rooms: &rooms });
     });
 }

@@ -234,7 +234,7 @@ impl WithSimd for ToPixels<'_> {
 
 /// Spreads the nine weights between some inputs and all outputs, `[rows, 9, stride]`, to the points: rows from `first` on of the right-hand
 /// side of every product, which nobody else holds.
-pub(super) struct Spread<'a> {
+pub(super) struct SpreadWeights<'a> {
     pub(super) weights: &'a [f32],
     pub(super) first: usize,
     pub(super) outputs: usize,
@@ -244,7 +244,7 @@ pub(super) struct Spread<'a> {
     pub(super) rooms: &'a [SharedBuffer],
 }
 
-impl WithSimd for Spread<'_> {
+impl WithSimd for SpreadWeights<'_> {
     type Output = ();
 
     #[inline(always)]

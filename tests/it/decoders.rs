@@ -7,7 +7,7 @@ use structtoken::infer::{Padding, slide_logits};
 use structtoken::kernels::LossMean;
 use structtoken::layers::resize::{Mode, resize_channels_last};
 use structtoken::layers::{ForwardContext, parameters};
-use structtoken::loss::{Criterion, Truth};
+use structtoken::loss::{Criterion, Targets};
 use structtoken::model::ModelConfig;
 use structtoken::weights::{self, LoadOptions};
 
@@ -86,7 +86,7 @@ fn activations_logits_losses_and_gradients() {
             if class == 7.0 { 255.0 } else { class }
         });
         let ids: Vec<u8> = ids.try_to_vec::<f32>().unwrap().into_iter().map(|id| id as u8).collect();
-        let truth = Truth::new(ids, [2, 64, 64]);
+        let targets = Targets::new(ids, [2, 64, 64]);
         let losses: Vec<f64> = json["loss"]
             .as_object()
             .unwrap()
@@ -97,7 +97,7 @@ fn activations_logits_losses_and_gradients() {
         // K-Net's earlier stages are judged too; a traced pass hands them out.
         let output = model.forward(image("input.a", [2, 3, 64, 64], &learning), &ForwardContext::eval().traced());
         let criterion = Criterion { mean: LossMean::All, decoder: model.decoder_loss(), ..Criterion::default() };
-        let loss = criterion.loss(output, &truth, &mut |_, _| unreachable!()).total;
+        let loss = criterion.loss(output, &targets, &mut |_, _| unreachable!()).total;
         let value = f64::from(loss.clone().into_scalar::<f32>());
         assert!((value - losses.iter().sum::<f64>()).abs() < allowed(2e-6) * value, "{name}: {value} for {losses:?}");
         check_gradients(&model, loss.backward(), &golden);

@@ -7,7 +7,7 @@ use crate::kernels::matmul::pack::{Form, Lanes, SPLIT_LANES};
 use crate::kernels::matmul::shape::{A_COLUMNS, A_STRIDE, AVX512_ROWS, LOOP_COLUMNS, LOOP_ROWS, Target};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::matmul::{amx, avx2, avx512};
-use crate::kernels::simd::{Level, fma, has_bf16, level, vectorised};
+use crate::kernels::simd::{Level, fma, has_bf16, level, vectorized};
 
 /// The instructions a tile is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,13 +99,13 @@ impl Kernel {
     }
 
     /// What a thread needs around its tiles.
-    pub(super) fn begin(self) -> Session {
+    pub(super) fn begin(self) -> TileGuard {
         #[cfg(target_arch = "x86_64")]
         if self.instructions == Instructions::Amx {
             // SAFETY: AMX was detected and permitted.
             unsafe { amx::configure() };
         }
-        Session(self.instructions == Instructions::Amx)
+        TileGuard(self.instructions == Instructions::Amx)
     }
 
     /// How the rows of a block are packed when the matrix is stored row by row (`along`) or column by column.
@@ -223,9 +223,9 @@ enum Order {
 }
 
 /// Until it is dropped a thread can compute tiles.
-pub(super) struct Session(bool);
+pub(super) struct TileGuard(bool);
 
-impl Drop for Session {
+impl Drop for TileGuard {
     fn drop(&mut self) {
         #[cfg(target_arch = "x86_64")]
         if self.0 {
@@ -258,7 +258,7 @@ fn has_amx() -> bool {
     false
 }
 
-vectorised! {
+vectorized! {
     fn loops<const ROW: usize, const LANE: usize>(lanes: usize, a: *const u32, b: *const u32, sums: &mut [[f32; LOOP_COLUMNS]; LOOP_ROWS]) {
         let mut tile = [[0.0f32; LOOP_COLUMNS]; LOOP_ROWS];
         for lane in 0..lanes {

@@ -3,7 +3,7 @@
 use burn::tensor::{Tensor, TensorData};
 
 /// The factor of each row's sample, where `rows` rows belong to all samples alike; 1 without factors.
-pub(super) fn factor_of(factors: Option<&[f32]>, rows: usize) -> impl Fn(usize) -> f32 {
+pub(super) fn scale_of(factors: Option<&[f32]>, rows: usize) -> impl Fn(usize) -> f32 {
     let factors = factors.unwrap_or_default();
     let rows_per_sample = if factors.is_empty() { 1 } else { rows / factors.len() };
     move |row| factors.get(row / rows_per_sample).copied().unwrap_or(1.0)

@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::files::checksum::crc32;
 use crate::text::utf8;
-use crate::tools::init::home::home;
-use crate::tools::init::plan::{NOTE, Plan};
+use crate::tools::init::paths::parent_folder;
+use crate::tools::init::plan::{DatasetPlan, NOTE};
 
 /// What a note begins with, and then the name of the description that the masks belong to.
 const FOR: &str = "# masks of ";
@@ -25,17 +25,17 @@ const SEAL: &str = "# As `structtoken init` wrote it: ";
 const LITTER: [&str; 3] = [".DS_Store", "Thumbs.db", "desktop.ini"];
 
 /// Names of lists, as the description says them, to checksums. The description itself has no name.
-type Sums = BTreeMap<String, String>;
+type FileSums = BTreeMap<String, String>;
 
 /// The description that is there, and its lists.
 pub(super) struct Own {
-    described: Option<Sums>,
-    announced: Option<Sums>,
+    described: Option<FileSums>,
+    announced: Option<FileSums>,
 }
 
 impl Own {
     /// What was written where `plan` is to be written.
-    pub(super) fn find(plan: &Plan) -> Self {
+    pub(super) fn find(plan: &DatasetPlan) -> Self {
         let announced = || serde_json::from_str(&files::read_text(&announcement(plan), files::RECORD).ok()?).ok();
         Self { described: described(&plan.toml), announced: announced() }
     }
@@ -48,18 +48,18 @@ impl Own {
     /// Whether the list at `path`, which descriptions call `list`, is as it was written.
     pub(super) fn has_list(&self, list: &Path, path: &Path) -> bool {
         let Some(sum) = sum(path) else { return false };
-        let known = |sums: &Option<Sums>| sums.as_ref().and_then(|sums| sums.get(utf8(list).ok()?)) == Some(&sum);
+        let known = |sums: &Option<FileSums>| sums.as_ref().and_then(|sums| sums.get(utf8(list).ok()?)) == Some(&sum);
         known(&self.described) || known(&self.announced)
     }
 
     /// Lists of the description that is there, as they were written, which `plan` does without.
-    pub(super) fn dropped(&self, plan: &Plan) -> Vec<PathBuf> {
+    pub(super) fn dropped(&self, plan: &DatasetPlan) -> Vec<PathBuf> {
         let names = self.described.iter().flat_map(|sums| sums.keys()).filter(|name| !name.is_empty()).map(Path::new);
         let gone = names.filter(|name| !plan.lists.iter().any(|(list, _)| list == name));
         let used = [&plan.spec.train, &plan.spec.val, &plan.spec.test].into_iter().flatten();
         let used: Vec<&PathBuf> = used.filter_map(|split| split.list.as_ref()).collect();
         gone.filter(|name| !used.iter().any(|list| list == name))
-            .map(|name| (name, home(&plan.toml).join(name)))
+            .map(|name| (name, parent_folder(&plan.toml).join(name)))
             .filter(|(name, path)| self.has_list(name, path))
             .map(|(_, path)| path)
             .collect()
@@ -67,17 +67,17 @@ impl Own {
 }
 
 /// A description with its seal.
-pub(super) fn sealed(text: String, plan: &Plan, lists: &[(PathBuf, String)]) -> Result<String> {
+pub(super) fn sealed(text: String, plan: &DatasetPlan, lists: &[(PathBuf, String)]) -> Result<String> {
     let sums = sums(plan, lists, Some(checksum(text.as_bytes())))?;
     Ok(format!("{text}\n{}", seal(&sums)))
 }
 
-fn seal(sums: &Sums) -> String {
+fn seal(sums: &FileSums) -> String {
     format!("{SEAL}{}\n", serde_json::to_value(sums).unwrap_or_default())
 }
 
-fn sums(plan: &Plan, lists: &[(PathBuf, String)], toml: Option<String>) -> Result<Sums> {
-    let mut sums: Sums = toml.map(|sum| (String::new(), sum)).into_iter().collect();
+fn sums(plan: &DatasetPlan, lists: &[(PathBuf, String)], toml: Option<String>) -> Result<FileSums> {
+    let mut sums: FileSums = toml.map(|sum| (String::new(), sum)).into_iter().collect();
     for ((list, _), (_, content)) in plan.lists.iter().zip(lists) {
         sums.insert(utf8(list)?.to_owned(), checksum(content.as_bytes()));
     }
@@ -85,10 +85,10 @@ fn sums(plan: &Plan, lists: &[(PathBuf, String)], toml: Option<String>) -> Resul
 }
 
 /// The checksums of a description that is still as the program wrote it, seal and all.
-fn described(toml: &Path) -> Option<Sums> {
+fn described(toml: &Path) -> Option<FileSums> {
     let text = is_plain(toml).then(|| files::read_text(toml, files::RECIPE).ok())??;
     let (above, last) = text.rsplit_once(&format!("\n{SEAL}"))?;
-    let sums: Sums = serde_json::from_str(last.trim_end()).ok()?;
+    let sums: FileSums = serde_json::from_str(last.trim_end()).ok()?;
     let whole = format!("{above}\n{}", seal(&sums)) == text;
     (whole && sums.get("") == Some(&checksum(above.as_bytes()))).then_some(sums)
 }
@@ -99,31 +99,31 @@ pub(super) fn is_described(toml: &Path) -> bool {
 }
 
 /// Says what the lists will be, before anything changes places.
-pub(super) fn announce(plan: &Plan, lists: &[(PathBuf, String)]) -> Result<()> {
+pub(super) fn announce(plan: &DatasetPlan, lists: &[(PathBuf, String)]) -> Result<()> {
     let json =
         serde_json::to_string(&sums(plan, lists, None)?).map_err(|error| Error::file("describe", &plan.toml, error))?;
     files::write(&announcement(plan), json.as_bytes())
 }
 
 /// All is in place, or back.
-pub(super) fn withdraw(plan: &Plan) {
+pub(super) fn withdraw(plan: &DatasetPlan) {
     // A note that stays says nothing wrong.
     std::fs::remove_file(announcement(plan)).ok();
 }
 
-fn announcement(plan: &Plan) -> PathBuf {
+fn announcement(plan: &DatasetPlan) -> PathBuf {
     let name = plan.toml.file_name().unwrap_or_default().to_string_lossy();
     plan.toml.with_file_name(format!(".{name}.being-written"))
 }
 
 /// The note of a folder of masks; each line a checksum and a name.
-pub(super) fn note(plan: &Plan, lines: &[String]) -> String {
+pub(super) fn note(plan: &DatasetPlan, lines: &[String]) -> String {
     let name = plan.toml.file_name().unwrap_or_default().to_string_lossy();
     format!("{FOR}{name}\n{}\n", lines.join("\n"))
 }
 
 /// The first thing in a folder of masks that is not as the program drew it for this description.
-pub(super) fn foreign(masks: &Path, plan: &Plan) -> Option<PathBuf> {
+pub(super) fn foreign(masks: &Path, plan: &DatasetPlan) -> Option<PathBuf> {
     let path = masks.join(NOTE);
     let Some(known) = files::read_text(&path, files::RECORD).ok().and_then(|text| noted(&text, plan)) else {
         return Some(if path.symlink_metadata().is_ok() { path } else { masks.to_path_buf() });
@@ -133,7 +133,7 @@ pub(super) fn foreign(masks: &Path, plan: &Plan) -> Option<PathBuf> {
 
 /// Names and checksums of a note, if all of it is the program's and of this description. Earlier versions did not say of which:
 /// then it is the one with the usual ending.
-fn noted(text: &str, plan: &Plan) -> Option<Sums> {
+fn noted(text: &str, plan: &DatasetPlan) -> Option<FileSums> {
     let (first, rest) = text.split_once('\n')?;
     let lines = match first.strip_prefix(FOR) {
         Some(name) => (plan.toml.file_name()?.to_str()? == name).then_some(rest)?,
@@ -148,7 +148,7 @@ fn noted(text: &str, plan: &Plan) -> Option<Sums> {
 }
 
 /// Everything is looked at, hidden or not: what is replaced goes as a whole. `prefix`: the folder's own name with a slash.
-fn foreign_in(folder: &Path, prefix: &str, known: &Sums) -> io::Result<Option<PathBuf>> {
+fn foreign_in(folder: &Path, prefix: &str, known: &FileSums) -> io::Result<Option<PathBuf>> {
     let mut any = false;
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
@@ -165,7 +165,7 @@ fn foreign_in(folder: &Path, prefix: &str, known: &Sums) -> io::Result<Option<Pa
             let leads = known.range(below.clone()..).next().is_some_and(|(mask, _)| mask.starts_with(&below));
             match leads.then(|| foreign_in(&path, &below, known)).transpose()? {
                 Some(None) => continue,
-                Some(Some(strange)) => return Ok(Some(strange)),
+                Some(Some(foreign)) => return Ok(Some(foreign)),
                 None => return Ok(Some(path)),
             }
         }
@@ -190,7 +190,7 @@ pub(super) fn is(path: &Path, bytes: &[u8]) -> bool {
     is_plain(path) && files::read(path, files::RECORD).is_ok_and(|found| found == bytes)
 }
 
-/// The checksum of a file; none of what is no plain file, or cannot be read.
+/// The checksum of a file; none of what is not a plain file, or cannot be read.
 fn sum(path: &Path) -> Option<String> {
     let within = |file: &std::fs::File| file.metadata().is_ok_and(|found| found.len() <= files::RECORD);
     let file = is_plain(path).then(|| files::open(path).ok()).flatten().filter(within)?;

@@ -17,14 +17,14 @@ const STRIP: &str = "predictions.png";
 
 /// An image whose prediction is in the strip.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Shown {
+pub struct KeptPrediction {
     /// Its index in the validation split.
     pub index: usize,
     /// Width and height in the strip.
     pub size: (usize, usize),
 }
 
-impl Shown {
+impl KeptPrediction {
     /// The longest side.
     pub(super) const SIDE: usize = SIDE;
 }
@@ -32,12 +32,12 @@ impl Shown {
 /// The predictions of a run as they are made.
 pub(super) struct Strip {
     every: usize,
-    shown: Vec<Shown>,
+    shown: Vec<KeptPrediction>,
     ids: Vec<u8>,
 }
 
 impl Strip {
-    /// For a split of so many images; none keeps nothing.
+    /// For a split of this many images; none keeps nothing.
     pub(super) fn new(images: usize) -> Self {
         Self { every: images.div_ceil(KEPT), shown: Vec::new(), ids: Vec::new() }
     }
@@ -51,10 +51,10 @@ impl Strip {
         for row in small.ids.chunks_exact(size.0) {
             self.ids.extend(row.iter().copied().chain(std::iter::repeat_n(IGNORE, SIDE - size.0)));
         }
-        self.shown.push(Shown { index, size });
+        self.shown.push(KeptPrediction { index, size });
     }
 
-    pub(super) fn write(self, folder: &Path, colors: &[[u8; 3]]) -> Result<Vec<Shown>> {
+    pub(super) fn write(self, folder: &Path, colors: &[[u8; 3]]) -> Result<Vec<KeptPrediction>> {
         if !self.shown.is_empty() {
             let labels = Labels { width: SIDE, height: self.ids.len() / SIDE, ids: self.ids };
             write_index_png(folder.join(STRIP), &labels, colors)?;
@@ -64,12 +64,12 @@ impl Strip {
 }
 
 /// The predictions that a run kept, in the order of `shown`.
-pub(super) fn read(folder: &Path, shown: &[Shown]) -> Result<Vec<Labels>> {
+pub(super) fn read(folder: &Path, shown: &[KeptPrediction]) -> Result<Vec<Labels>> {
     let path = folder.join(STRIP);
     let damaged = || Error::new(format!("`{}` does not fit the run's result", path.display()));
     let RawMask::Index { width: SIDE, values, .. } = read_mask(&path)? else { return Err(damaged()) };
     let mut rows = values.chunks_exact(SIDE);
-    let one = |shown: &Shown| {
+    let one = |shown: &KeptPrediction| {
         let (width, height) = shown.size;
         let mut ids = Vec::with_capacity(width * height);
         for _ in 0..height {
@@ -96,7 +96,7 @@ mod tests {
         assert_eq!(shown.iter().map(|one| one.size).collect::<Vec<_>>(), [(20, 10), (256, 64), (6, 256)]);
         let back = read(folder.path(), &shown).unwrap();
         assert_eq!(back, [map(20, 10, 3), map(256, 64, 1), map(6, 256, 0)]);
-        let more = [shown.clone(), vec![Shown { index: 9, size: (5, 5) }]].concat();
+        let more = [shown.clone(), vec![KeptPrediction { index: 9, size: (5, 5) }]].concat();
         assert!(read(folder.path(), &more).unwrap_err().to_string().contains("predictions.png"));
         assert!(Strip::new(0).write(folder.path(), &[]).unwrap().is_empty());
         let mut many = Strip::new(1001);

@@ -3,8 +3,8 @@
 use std::path::{Component, Path, PathBuf};
 
 /// The folder of a file; `.` for a bare name.
-pub(super) fn home(file: &Path) -> &Path {
-    file.parent().filter(|home| !home.as_os_str().is_empty()).unwrap_or(Path::new("."))
+pub(super) fn parent_folder(file: &Path) -> &Path {
+    file.parent().filter(|parent_folder| !parent_folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// The absolute path without links and dots, of what may not be there yet.
@@ -21,8 +21,8 @@ pub(super) fn real(path: &Path) -> PathBuf {
     real
 }
 
-/// The relative path from one real folder to another that moves with it: one below it, around it or beside it. `None` for others.
-pub(super) fn relative(from: &Path, to: &Path) -> Option<PathBuf> {
+/// The relative path from one real folder to another that moves with it: one below it, around it or next to it. `None` for others.
+pub(super) fn relative_path(from: &Path, to: &Path) -> Option<PathBuf> {
     if let Ok(below) = to.strip_prefix(from) {
         return Some(below.to_path_buf());
     }
@@ -38,9 +38,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn relative_paths_lead_below_around_and_beside() {
+    fn relative_paths_lead_below_around_and_next_to() {
         let relative =
-            |from: &str, to: &str| relative(Path::new(from), Path::new(to)).map(|path| path.display().to_string());
+            |from: &str, to: &str| relative_path(Path::new(from), Path::new(to)).map(|path| path.display().to_string());
         assert_eq!(relative("/p", "/p/set").as_deref(), Some("set"));
         assert_eq!(relative("/p/set", "/p/set").as_deref(), Some(""));
         assert_eq!(relative("/p/set/a/b", "/p/set").as_deref(), Some("../.."));
@@ -58,6 +58,9 @@ mod tests {
         std::os::unix::fs::symlink(root.join("a/b"), root.join("link")).unwrap();
         assert_eq!(real(&root.join("link/../new/./x")), root.join("a/new/x"));
         assert_eq!(real(&root.join("new/../a")), root.join("a"));
-        assert_eq!((home(Path::new("x.toml")), home(Path::new("a/x.toml"))), (Path::new("."), Path::new("a")));
+        assert_eq!(
+            (parent_folder(Path::new("x.toml")), parent_folder(Path::new("a/x.toml"))),
+            (Path::new("."), Path::new("a"))
+        );
     }
 }

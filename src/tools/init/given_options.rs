@@ -8,8 +8,8 @@ use crate::error::{Error, Result};
 use crate::text::{Rest, shortened, word};
 use crate::tools::init::plan::Place;
 use crate::tools::init::spelling;
-use crate::tools::init::used::Flag;
-use crate::tools::init::{FILE, Options, Purpose, TextEncoding};
+use crate::tools::init::used_options::Flag;
+use crate::tools::init::{FILE, InitOptions, Purpose, TextEncoding};
 
 /// Letters in the place of names that are not known; none for too many.
 pub(super) fn letters(count: usize) -> Option<Vec<String>> {
@@ -29,7 +29,7 @@ impl Place<'_> {
     }
 
     /// The command that looks at the folder with other options. `written`: it is said when the description is there already.
-    pub(super) fn again(&self, written: bool, change: impl FnOnce(&mut Options)) -> String {
+    pub(super) fn again(&self, written: bool, change: impl FnOnce(&mut InitOptions)) -> String {
         let mut options = self.options.clone();
         change(&mut options);
         self.command(written, self.toml, &options)
@@ -43,10 +43,10 @@ impl Place<'_> {
         self.command(false, &free.unwrap_or_default(), self.options)
     }
 
-    fn command(&self, written: bool, toml: &Path, options: &Options) -> String {
+    fn command(&self, written: bool, toml: &Path, options: &InitOptions) -> String {
         let mut words = vec!["structtoken data init".to_string(), word(self.dir)];
         let mut add = |flag: &str, value: String| {
-            // A value that begins with a dash is no option.
+            // A value that begins with a dash is not an option.
             let between = if value.starts_with('-') { '=' } else { ' ' };
             words.push(format!("{flag}{between}{value}"));
         };
@@ -174,7 +174,7 @@ impl Place<'_> {
     pub(super) fn refuse_unused(&self, kind: &str) -> Result<()> {
         let options = self.options;
         let used = |flag: Flag| self.used.holds(flag);
-        let refuse = |given: bool, flag: Flag, why: &str, without: fn(&mut Options)| {
+        let refuse = |given: bool, flag: Flag, why: &str, without: fn(&mut InitOptions)| {
             if !given || used(flag) {
                 return Ok(());
             }
@@ -198,7 +198,7 @@ impl Place<'_> {
         refuse(options.text.is_some(), Flag::Text, "--text is for names in text files, and none was read", |o| {
             o.text = None
         })?;
-        refuse(options.images.is_some(), Flag::Images, "--images has no use where files say where images lie", |o| {
+        refuse(options.images.is_some(), Flag::Images, "--images has no use where files name their images", |o| {
             o.images = None
         })?;
         refuse(!options.names.is_empty(), Flag::Names, "--names has no use", |o| o.names.clear())

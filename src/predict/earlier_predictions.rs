@@ -82,11 +82,11 @@ fn is_recorded(path: &Path, file: File) -> io::Result<bool> {
     let length = file.metadata()?.len();
     let begins = beginning(path, length);
     // Only what seems to be ours is read as a whole.
-    Record::with(&path.with_file_name(RECORD), |record| record.lines.range(begins.clone()..).next().cloned())?
+    WrittenList::with(&path.with_file_name(RECORD), |record| record.lines.range(begins.clone()..).next().cloned())?
         .filter(|line| line.starts_with(&begins))
         .map_or(Ok(false), |_| {
             let line = line(path, length, crc32(file)?);
-            Record::with(&path.with_file_name(RECORD), |record| record.lines.contains(&line))
+            WrittenList::with(&path.with_file_name(RECORD), |record| record.lines.contains(&line))
         })
 }
 
@@ -119,7 +119,7 @@ pub(super) fn record(path: &Path, length: u64, checksum: u32) -> Result<()> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder)?;
         }
-        let (known, whole) = Record::with(&place, |record| (record.lines.contains(&line), record.ends_line))?;
+        let (known, whole) = WrittenList::with(&place, |record| (record.lines.contains(&line), record.ends_line))?;
         if known {
             return Ok(());
         }
@@ -135,17 +135,17 @@ pub(super) fn record(path: &Path, length: u64, checksum: u32) -> Result<()> {
 
 /// The lines of a folder's record that are known so far. They only become more, so that never more is read than was added:
 /// with one file after the other it would be all lines for each.
-struct Record {
+struct WrittenList {
     lines: BTreeSet<String>,
     /// Bytes that were read.
     read: u64,
     ends_line: bool,
 }
 
-impl Record {
+impl WrittenList {
     /// What `ask` finds in the record at `place`, as it is now; one that is not there is empty. Lines that are none are of no account.
     fn with<T>(place: &Path, ask: impl FnOnce(&Self) -> T) -> io::Result<T> {
-        static KNOWN: LazyLock<Mutex<HashMap<PathBuf, Record>>> = LazyLock::new(Mutex::default);
+        static KNOWN: LazyLock<Mutex<HashMap<PathBuf, WrittenList>>> = LazyLock::new(Mutex::default);
         let empty = || Self { lines: BTreeSet::new(), read: 0, ends_line: true };
         let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
         let record = known.entry(place.to_owned()).or_insert_with(empty);

@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::weights::bicubic::bicubic;
-use crate::weights::report::{Report, Resized, Shapes};
+use crate::weights::report::{LoadReport, Resized, ShapesByName};
 use crate::weights::state::{HostTensor, StateDict};
 
 /// The metadata key that gives the grid of a file's `backbone.pos_embed`, as `32x40` (rows, columns).
@@ -23,21 +23,21 @@ const REGISTERS: &str = "backbone.register_tokens";
 type Tensors<'a> = BTreeMap<String, Cow<'a, HostTensor>>;
 type Grid = (usize, usize);
 
-/// Makes the tables of a file fit the model of the given shapes, whose positions are those of `grid`, and tells the report.
+/// Makes the tables of a file fit the model of the given shapes, whose positions are those of `grid`, and notes it in the report.
 /// What cannot be fitted stays as it is.
 pub(super) fn fit(
     tensors: &mut Tensors<'_>,
     state: &StateDict,
-    model: &Shapes<'_>,
+    model: &ShapesByName<'_>,
     grid: Option<Grid>,
-    report: &mut Report,
+    report: &mut LoadReport,
 ) {
     let file = Table::of(tensors, state);
     if let (Some(grid), Some(shape)) = (grid, model.get(POSITIONS)) {
-        fit_positions(tensors, &file, shape, grid, model, report);
+        resize_position_table(tensors, &file, shape, grid, model, report);
     }
     if let (Some(tensor), Some(shape)) = (tensors.get(KERNELS), model.get(KERNELS))
-        && let Some((fitted, from, to)) = fit_kernels(tensor, shape)
+        && let Some((fitted, from, to)) = resize_kernels(tensor, shape)
     {
         tensors.insert(KERNELS.to_owned(), Cow::Owned(fitted));
         report.resized.push(Resized { name: KERNELS.to_owned(), from, to, assumed: false });
@@ -94,26 +94,26 @@ impl Table {
     }
 
     /// The grid of a table of `n` rows, and how many come before the patches'.
-    fn read(&self, n: usize, model: Grid) -> Option<Reading> {
+    fn read(&self, n: usize, model: Grid) -> Option<GridReading> {
         let holds = |grid: Grid| {
             let rest = n.checked_sub(cells(grid)?)?;
             self.prefixes().contains(&rest).then_some((grid, rest))
         };
-        let found = |(grid, prefix), source| Reading { grid, prefix, source };
+        let found = |(grid, prefix), source| GridReading { grid, prefix, source };
         if let Some(stated) = self.stated.into_iter().flatten().find_map(holds) {
-            return Some(found(stated, Source::Stated));
+            return Some(found(stated, GridSource::Stated));
         }
         match holds(model) {
             // Whoever trained a whole network made the table for it; a square one of a square model is no guess at all.
-            Some(same) if self.whole || same.0.0 == same.0.1 => Some(found(same, Source::Model)),
+            Some(same) if self.whole || same.0.0 == same.0.1 => Some(found(same, GridSource::Model)),
             Some((grid, prefix)) => Some(match square(n - prefix) {
-                Some(square) => found((square, prefix), Source::Square),
-                None => found((grid, prefix), Source::Model),
+                Some(square) => found((square, prefix), GridSource::Square),
+                None => found((grid, prefix), GridSource::Model),
             }),
             None => {
                 let mut prefixes = self.prefixes().into_iter();
                 let square = prefixes.find_map(|prefix| Some((square(n.checked_sub(prefix)?)?, prefix)))?;
-                Some(found(square, Source::Square))
+                Some(found(square, GridSource::Square))
             }
         }
     }
@@ -121,16 +121,16 @@ impl Table {
 
 /// How a table is understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Reading {
+struct GridReading {
     grid: Grid,
     /// Rows before those of the patches.
     prefix: usize,
-    source: Source,
+    source: GridSource,
 }
 
 /// Who says so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Source {
+enum GridSource {
     /// The file.
     Stated,
     /// Its cells are as many as the model's.
@@ -141,25 +141,25 @@ enum Source {
 
 /// Positions `[1, prefix + n, d]` for the model's grid. Rows for tokens that the model's table has none for are added to the
 /// tokens themselves, which is what the network would do with them.
-fn fit_positions(
+fn resize_position_table(
     tensors: &mut Tensors<'_>,
     file: &Table,
     shape: &[usize],
     to: Grid,
-    model: &Shapes<'_>,
-    report: &mut Report,
+    model: &ShapesByName<'_>,
+    report: &mut LoadReport,
 ) {
     let Some(tensor) = tensors.get(POSITIONS) else { return };
     let (&[1, n, d], &[1, m, width]) = (tensor.shape.as_slice(), shape) else { return };
     let Some(class) = cells(to).and_then(|cells| m.checked_sub(cells)).filter(|class| *class <= 1) else { return };
-    let Some(Reading { grid: from, prefix, source }) = file.read(n, to) else { return };
+    let Some(GridReading { grid: from, prefix, source }) = file.read(n, to) else { return };
     if d != width {
         return;
     }
-    let (square, assumed) = (to.0 == to.1, source == Source::Square);
-    if source == Source::Model && !square {
+    let (square, assumed) = (to.0 == to.1, source == GridSource::Square);
+    if source == GridSource::Model && !square {
         report.notes.push(format!(
-            "the file does not say of which grid its {} positions are: taken for the model's, {} rows of {}",
+            "the file does not state the grid of its {} positions: it is taken for the model's, {} rows of {}",
             from.0 * from.1,
             to.0,
             to.1
@@ -198,7 +198,9 @@ fn fit_positions(
         match tensors.get_mut(name).filter(|token| token.data.len() == rows.len() && model.contains_key(name)) {
             Some(token) => {
                 token.to_mut().data.iter_mut().zip(&rows).for_each(|(token, row)| *token += row);
-                report.notes.push(format!("{name} took its positions, for which the model's table has no rows"));
+                report
+                    .notes
+                    .push(format!("the position of {name} was added to it: the model's table has no row for it"));
             }
             None => {
                 let whose = if name == CLASS { "the class token" } else { "register tokens" };
@@ -216,7 +218,7 @@ type Fitted = (HostTensor, Grid, Grid);
 
 /// Structure tokens `[1, k, h, w]` for another grid; corners are aligned where the table has an odd side, as in the
 /// reference. None where nothing is to be done, or nothing can be.
-fn fit_kernels(tensor: &HostTensor, shape: &[usize]) -> Option<Fitted> {
+fn resize_kernels(tensor: &HostTensor, shape: &[usize]) -> Option<Fitted> {
     let (&[1, k, h, w], &[1, classes, rows, columns]) = (tensor.shape.as_slice(), shape) else { return None };
     let (from, to) = ((h, w), (rows, columns));
     if k != classes || from == to || h * w * rows * columns == 0 {
@@ -230,7 +232,7 @@ fn fit_kernels(tensor: &HostTensor, shape: &[usize]) -> Option<Fitted> {
 mod tests {
     use super::*;
     use crate::weights::key_format::KeyFormat;
-    use crate::weights::state::Format;
+    use crate::weights::state::WeightFormat;
 
     /// A file's tensors of width 1: the table counts its rows from 0, the tokens are 100 and 200.
     fn file(rows: usize, class: bool, registers: usize, kernels: Option<Grid>) -> Tensors<'static> {
@@ -253,7 +255,7 @@ mod tests {
         table: Vec<f32>,
         class: Option<f32>,
         registers: Vec<f32>,
-        report: Report,
+        report: LoadReport,
     }
 
     /// Fits them to a model with a table of `rows` for `grid`.
@@ -263,12 +265,12 @@ mod tests {
         let (one, many) = ([1, 1, 1], [1, 4, 1]);
         let kernels = [1, 2, grid.0, grid.1];
         let table = [1, rows, 1];
-        let model: Shapes<'_> =
+        let model: ShapesByName<'_> =
             [(POSITIONS, &table[..]), (CLASS, &one[..]), (REGISTERS, &many[..]), (KERNELS, &kernels[..])].into();
-        let mut report = Report::new(&state, KeyFormat::Timm);
+        let mut report = LoadReport::new(&state, KeyFormat::Timm);
         fit(&mut tensors, &state, &model, Some(grid), &mut report);
         let data = |name: &str| tensors.get(name).map(|tensor| tensor.data.clone()).unwrap_or_default();
-        assert_eq!(report.format, Format::Memory);
+        assert_eq!(report.format, WeightFormat::Memory);
         Fit { table: data(POSITIONS), class: data(CLASS).first().copied(), registers: data(REGISTERS), report }
     }
 
@@ -314,7 +316,7 @@ mod tests {
         assert_eq!(fit.report.resized, [Resized { name: POSITIONS.into(), from: (4, 4), to: (2, 8), assumed: true }]);
         assert!(fit.report.to_string().contains("from 4x4 to 2x8 (the file does not say its grid"), "{}", fit.report);
         assert_eq!((fit.table.len(), fit.table[0]), (17, 0.0));
-        // Eight are no square: as they are, and said.
+        // Eight are not square: as they are, and said.
         let fit = fitted(file(9, true, 0, None), None, 9, (2, 4));
         assert_eq!(fit.table, counted(9));
         assert!(fit.report.to_string().contains("taken for the model's, 2 rows of 4"), "{}", fit.report);
@@ -348,7 +350,11 @@ mod tests {
         tensors.get_mut(POSITIONS).unwrap().to_mut().data[0] = 7.0;
         let fit = fitted(tensors, None, 4, (2, 2));
         assert_eq!((fit.table, fit.class), (vec![1.0, 2.0, 3.0, 4.0], Some(107.0)));
-        assert!(fit.report.to_string().contains("backbone.cls_token took its positions"), "{}", fit.report);
+        assert!(
+            fit.report.to_string().contains("the position of backbone.cls_token was added to it"),
+            "{}",
+            fit.report
+        );
         // A file that lost its token: said of that, not of registers.
         let fit = fitted(file(5, false, 0, None), None, 4, (2, 2));
         assert_eq!(fit.table, [1.0, 2.0, 3.0, 4.0]);

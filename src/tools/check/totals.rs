@@ -11,9 +11,9 @@ use crate::dataset::pairs::Pair;
 use crate::dataset::palette::Palettes;
 use crate::dataset::spec::{DatasetSpec, Encoding, Source};
 use crate::image::{IGNORE, swaps_sides};
-use crate::tools::check::fault::{Example, Fault, Faults, Level};
+use crate::tools::check::fault::{Example, Fault, Faults, Severity};
 use crate::tools::check::scan::{Broken, ImageFacts, MaskFacts, Scanned};
-use crate::tools::check::{ClassReport, Kinds, Report, SplitReport, ValueReport};
+use crate::tools::check::{CheckReport, ClassReport, Kinds, SplitReport, ValueReport};
 
 /// Values of all masks that are told apart; more are those of photographs.
 const MAX_VALUES: usize = 1 << 16;
@@ -22,11 +22,11 @@ const MAX_VALUES: usize = 1 << 16;
 const SHOWN: usize = 256;
 
 /// Sums over all pairs.
-pub(super) struct Tally<'a> {
+pub(super) struct Totals<'a> {
     pub(super) spec: &'a DatasetSpec,
     pub(super) map: &'a LabelMap,
-    pub(super) splits: Vec<SplitTally>,
-    pub(super) values: BTreeMap<Source, ValueTally>,
+    pub(super) splits: Vec<SplitTotals>,
+    pub(super) values: BTreeMap<Source, ValueTotals>,
     /// For every picture, by its pixels, where it is: split, image, and what its mask is like.
     pub(super) pictures: HashMap<u64, Vec<(usize, PathBuf, u64)>>,
     /// Masks of the other encoding.
@@ -47,7 +47,7 @@ pub(super) struct Tally<'a> {
 }
 
 /// Sums over the pairs of a split.
-pub(super) struct SplitTally {
+pub(super) struct SplitTotals {
     pub(super) split: Split,
     pub(super) read: usize,
     pub(super) sizes: HashMap<[usize; 2], usize>,
@@ -70,7 +70,7 @@ pub(super) struct SplitTally {
 }
 
 /// One value in all masks.
-pub(super) struct ValueTally {
+pub(super) struct ValueTotals {
     pub(super) pixels: u64,
     pub(super) masks: u64,
     /// Pixels of a number that lies between those of two opposite neighbours.
@@ -79,9 +79,9 @@ pub(super) struct ValueTally {
     pub(super) at: [usize; 2],
 }
 
-impl<'a> Tally<'a> {
+impl<'a> Totals<'a> {
     pub(super) fn new(spec: &'a DatasetSpec, map: &'a LabelMap, splits: impl Iterator<Item = Split>) -> Self {
-        let split = |split| SplitTally {
+        let split = |split| SplitTotals {
             split,
             read: 0,
             sizes: HashMap::new(),
@@ -114,13 +114,13 @@ impl<'a> Tally<'a> {
         }
     }
 
-    /// Adds a pair; what is wrong with it alone is told at once.
+    /// Adds a pair; what is wrong with it alone is reported at once.
     pub(super) fn add(&mut self, split: usize, pair: &Pair, scanned: Scanned, faults: &mut Faults) {
         self.splits[split].pairs += 1;
         let broken = |broken: &Broken, path: &Path, faults: &mut Faults| {
             let path = broken.file.as_deref().unwrap_or(path);
             let example = Example { note: broken.note.clone(), ..Example::file(path) };
-            faults.add(Fault::new(Level::Fault, broken.code, broken.what.clone(), broken.remedy.clone()), example);
+            faults.add(Fault::new(Severity::Fault, broken.code, broken.what.clone(), broken.remedy.clone()), example);
         };
         if let Err(why) = &scanned.image {
             broken(why, &pair.image, faults);
@@ -154,19 +154,19 @@ impl<'a> Tally<'a> {
             *seen = [seen[0].min(low), seen[1].max(high)];
         }
         if image.more {
-            let what = "images of several pages or frames, of which the first is used";
+            let what = "images of several pages or frames; the first is used";
             let remedy = "if other pages are meant, save each as an image of its own";
-            faults.add(Fault::new(Level::Warning, "several-pages", what, remedy), Example::file(&pair.image));
+            faults.add(Fault::new(Severity::Warning, "several-pages", what, remedy), Example::file(&pair.image));
         }
         if image.transparent {
-            let what = "images with transparent pixels; the colours that lie below the transparency are used";
+            let what = "images with transparent pixels; the colours below the transparency are used";
             let remedy = "if these are not what viewers show, export the images again without alpha";
-            faults.add(Fault::new(Level::Warning, "transparent-image", what, remedy), Example::file(&pair.image));
+            faults.add(Fault::new(Severity::Warning, "transparent-image", what, remedy), Example::file(&pair.image));
         }
         if image.unended {
             let what = "JPEGs without an end marker; all their pixels are there, and they are used";
-            let remedy = "nothing; save them again to silence this";
-            faults.add(Fault::new(Level::Warning, "jpeg-without-end", what, remedy), Example::file(&pair.image));
+            let remedy = "no action is needed; save them again to silence this";
+            faults.add(Fault::new(Severity::Warning, "jpeg-without-end", what, remedy), Example::file(&pair.image));
         }
     }
 
@@ -187,7 +187,7 @@ impl<'a> Tally<'a> {
             let what = "masks with transparent pixels; the transparency is dropped";
             let remedy = "if the transparency holds the labels, export the masks again without alpha";
             faults.add(
-                Fault::new(Level::Warning, "transparent-mask", what, remedy),
+                Fault::new(Severity::Warning, "transparent-mask", what, remedy),
                 Example::file(&pair.mask).at(place(at)),
             );
         }
@@ -195,7 +195,7 @@ impl<'a> Tally<'a> {
             let what = "JPEG masks, whose values were rounded to the nearest declared ones";
             let remedy = "look at some of them, or export the masks as PNG and remove `jpeg_tolerance`";
             let note = format!("{} of {} pixels", mask.rounded, mask.size[0] * mask.size[1]);
-            let fault = Fault::new(Level::Warning, "jpeg-mask-rounded", what, remedy);
+            let fault = Fault::new(Severity::Warning, "jpeg-mask-rounded", what, remedy);
             faults.add(fault, Example::file(&pair.mask).note(note));
         }
         if let Some((pixels, at)) = mask.overlapping {
@@ -203,17 +203,17 @@ impl<'a> Tally<'a> {
             let remedy =
                 "`overlap` of [join] says which class they are: \"later\" in its list, \"earlier\", or \"ignore\"";
             faults.add(
-                Fault::new(Level::Warning, "masks-overlap", what, remedy),
+                Fault::new(Severity::Warning, "masks-overlap", what, remedy),
                 Example::file(&pair.image).at(place(at)).note(format!("{pixels} pixels")),
             );
         }
         if let Some(shown) = mask.shown.as_ref().filter(|_| self.spec.encoding == Encoding::Index) {
             self.palettes.add(&pair.mask, shown);
         }
-        // Numbers where colours are declared are what a palette says, or greys that are classes.
-        let known = |value: &Source| self.map.target(*value).is_some();
-        let looked_up = mask.colours.as_ref().filter(|colours| {
-            self.spec.encoding == Encoding::Rgb && (mask.palette.is_some() || colours.keys().all(known))
+        // Numbers where colours are declared are what a palette says, or grays that are classes.
+        let known = |value: &Source| self.map.class_of(*value).is_some();
+        let looked_up = mask.colors.as_ref().filter(|colors| {
+            self.spec.encoding == Encoding::Rgb && (mask.palette.is_some() || colors.keys().all(known))
         });
         if mask.encoding != self.spec.encoding && looked_up.is_none() {
             self.other_encoding.push(pair.mask.clone());
@@ -230,7 +230,7 @@ impl<'a> Tally<'a> {
         if self.spec.join.is_none() {
             match self.spec.encoding {
                 Encoding::Index => self.kinds.add(numbers.collect(), &pair.mask),
-                Encoding::Rgb => self.kinds.add_colours(values.keys().copied(), &pair.mask),
+                Encoding::Rgb => self.kinds.add_colors(values.keys().copied(), &pair.mask),
             }
             self.kinds.see(mask.texture);
         }
@@ -242,7 +242,7 @@ impl<'a> Tally<'a> {
                 Some(sum) => Some(sum),
                 None if full => None,
                 None => {
-                    let first = ValueTally {
+                    let first = ValueTotals {
                         pixels: 0,
                         masks: 0,
                         between: 0,
@@ -257,7 +257,7 @@ impl<'a> Tally<'a> {
                 sum.masks += 1;
                 sum.between += count.between;
             }
-            match self.map.target(*value) {
+            match self.map.class_of(*value) {
                 Some(label) => {
                     sums.class_pixels[usize::from(label)] += count.pixels;
                     labels[usize::from(label)] = true;
@@ -276,14 +276,14 @@ impl<'a> Tally<'a> {
         }
     }
 
-    pub(super) fn report(self, spec: &DatasetSpec, root: PathBuf, ok: bool, faults: Vec<Fault>) -> Report {
+    pub(super) fn report(self, spec: &DatasetSpec, root: PathBuf, ok: bool, faults: Vec<Fault>) -> CheckReport {
         let class = |(index, class): (usize, &crate::dataset::spec::ClassSpec)| ClassReport {
             name: class.name.clone(),
             pixels: self.splits.iter().map(|sums| sums.class_pixels[index]).collect(),
             images: self.splits.iter().map(|sums| sums.class_images[index]).collect(),
         };
         let classes = spec.classes.iter().enumerate().map(class).collect();
-        let named = |value: &Source| match self.map.target(*value)? {
+        let named = |value: &Source| match self.map.class_of(*value)? {
             IGNORE => Some("ignored".to_string()),
             label => Some(spec.classes[usize::from(label)].name.clone()),
         };
@@ -308,11 +308,11 @@ impl<'a> Tally<'a> {
         let splits =
             self.splits.into_iter().zip(duplicates).map(|(sums, duplicates)| sums.report(duplicates)).collect();
         let (name, encoding) = (spec.name.clone(), spec.encoding);
-        Report { version: 1, name, root, encoding, ok, splits, classes, values, distinct_values, faults }
+        CheckReport { version: 1, name, root, encoding, ok, splits, classes, values, distinct_values, faults }
     }
 }
 
-impl SplitTally {
+impl SplitTotals {
     fn report(self, duplicates: usize) -> SplitReport {
         let mut sizes: Vec<_> = self.sizes.into_iter().collect();
         sizes.sort_by_key(|(size, count)| (std::cmp::Reverse(*count), *size));
@@ -332,7 +332,7 @@ impl SplitTally {
 
 fn misnamed(path: &Path, format: &str, faults: &mut Faults) {
     let what = format!("{format} files with the ending of another format; they are read as {format}");
-    faults.add(Fault::new(Level::Warning, "wrong-ending", what, "rename them"), Example::file(path));
+    faults.add(Fault::new(Severity::Warning, "wrong-ending", what, "rename them"), Example::file(path));
 }
 
 fn compare_sizes(pair: &Pair, image: &ImageFacts, mask: &MaskFacts, faults: &mut Faults) {
@@ -340,12 +340,12 @@ fn compare_sizes(pair: &Pair, image: &ImageFacts, mask: &MaskFacts, faults: &mut
     let turned = image.orientation != Orientation::NoTransforms;
     let sizes = format!("image {w}x{h}, mask {mw}x{mh}");
     if [w, h] == [mw, mh] {
-        let certain = swaps_sides(image.orientation) && w != h;
-        if turned && !certain {
+        let size_decides = swaps_sides(image.orientation) && w != h;
+        if turned && !size_decides {
             let what = "images that EXIF rotates; their masks may have been drawn before the rotation";
             let remedy = "compare one with its mask; if they disagree, remove the orientation from the EXIF of these \
                           images";
-            faults.add(Fault::new(Level::Warning, "exif", what, remedy), Example::file(&pair.image));
+            faults.add(Fault::new(Severity::Warning, "exif", what, remedy), Example::file(&pair.image));
         }
         return;
     }
@@ -375,7 +375,7 @@ fn compare_sizes(pair: &Pair, image: &ImageFacts, mask: &MaskFacts, faults: &mut
             "the mask belongs to another image, or one was cropped: export both again",
         )
     };
-    faults.add(Fault::new(Level::Fault, code, what, remedy), Example::file(&pair.mask).note(sizes));
+    faults.add(Fault::new(Severity::Fault, code, what, remedy), Example::file(&pair.mask).note(sizes));
 }
 
 /// Whether a set declares colours.

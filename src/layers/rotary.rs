@@ -21,7 +21,7 @@ pub struct Rotation {
 impl Rotation {
     /// For a grid of (rows, columns) and heads of `d` channels, a multiple of 4.
     pub fn of_grid((rows, columns): (usize, usize), d: usize, theta: f64, device: &Device) -> Self {
-        assert!(d.is_multiple_of(4), "rotations of heads of {d} channels, which is no multiple of 4");
+        assert!(d.is_multiple_of(4), "rotations of heads of {d} channels, which is not a multiple of 4");
         let quarter = d / 4;
         let angles = |i: usize, count: usize| -> Vec<(f64, f64)> {
             let coordinate = 2.0 * (i as f64 + 0.5) / count as f64 - 1.0;

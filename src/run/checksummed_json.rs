@@ -32,7 +32,7 @@ pub(super) fn seal(value: &impl Serialize) -> Result<Vec<u8>> {
 /// What [`seal`] was given. A text without a checksum, as earlier versions wrote some, is taken as it is.
 ///
 /// # Errors
-/// Another text than was sealed, or one that is no such JSON.
+/// Another text than was sealed, or one that is not such JSON.
 pub(super) fn unseal<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
     let mut body = compact(text);
     let tail = body.len().saturating_sub(BEFORE.len() + DIGITS + AFTER.len());
@@ -41,14 +41,14 @@ pub(super) fn unseal<T: DeserializeOwned>(text: &[u8]) -> Result<T> {
         body.truncate(tail);
         body.push(b'}');
         if written != checksum(&body).as_bytes() {
-            return Err(Error::new("it is not what was written: its checksum differs"));
+            return Err(Error::new("it has changed since it was written: its checksum differs"));
         }
     }
     // A list would be taken for the fields in their order.
     if body.first() != Some(&b'{') {
-        return Err(Error::new("it is not what was written: it has no fields"));
+        return Err(Error::new("it has changed since it was written: it has no fields"));
     }
-    serde_json::from_slice(&body).map_err(|error| Error::new("it is not what was written").with_source(error))
+    serde_json::from_slice(&body).map_err(|error| Error::new("it has changed since it was written").with_source(error))
 }
 
 /// The JSON without the white space between its tokens.
@@ -112,7 +112,7 @@ mod tests {
                     assert!(found["best"] == value["best"] && found["stale"] == value["stale"], "{bit}");
                     same += 1;
                 }
-                Err(error) => assert!(error.to_string().starts_with("it is not what was written"), "{error}"),
+                Err(error) => assert!(error.to_string().starts_with("it has changed since it was written"), "{error}"),
             }
         }
         assert!(same < text.len(), "{same}");

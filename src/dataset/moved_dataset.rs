@@ -47,7 +47,7 @@ impl DatasetSpec {
 }
 
 /// A dataset that was found again.
-pub(crate) struct Found {
+pub(crate) struct MovedDataset {
     /// Its description.
     pub(crate) toml: PathBuf,
     /// Where its images and masks are now, if these have moved too.
@@ -56,7 +56,7 @@ pub(crate) struct Found {
 
 /// Looks for the description that was at `old` beside the file `model` and in the folders around it, under as much of its path as
 /// is the same there. It has to be what `is_it` accepts.
-pub(crate) fn find(old: &Path, model: &Path, is_it: impl Fn(&DatasetSpec) -> bool) -> Option<Found> {
+pub(crate) fn find(old: &Path, model: &Path, is_it: impl Fn(&DatasetSpec) -> bool) -> Option<MovedDataset> {
     let model = std::path::absolute(model).ok()?;
     let parts: Vec<Component<'_>> = old.components().filter(|part| matches!(part, Component::Normal(_))).collect();
     let read = |path: PathBuf| path.is_file().then(|| DatasetSpec::read(&path).ok()).flatten().filter(&is_it);
@@ -69,7 +69,7 @@ pub(crate) fn find(old: &Path, model: &Path, is_it: impl Fn(&DatasetSpec) -> boo
         let holds_all = |now: &PathBuf| {
             spec.absolute().all(|path| path.strip_prefix(&folder).is_ok_and(|inner| now.join(inner).is_dir()))
         };
-        let moved_along = || Some(normal(&toml.parent()?.join(relative(old.parent()?, &folder)?)));
+        let moved_along = || Some(normal(&toml.parent()?.join(relative_path(old.parent()?, &folder)?)));
         // From a relative description there is no path to it: then it lies around it, under the end of its path.
         let parts: Vec<Component<'_>> =
             folder.components().filter(|part| matches!(part, Component::Normal(_))).collect();
@@ -80,11 +80,11 @@ pub(crate) fn find(old: &Path, model: &Path, is_it: impl Fn(&DatasetSpec) -> boo
         };
         moved_along().filter(|now| now.is_dir()).or_else(around)
     });
-    Some(Found { toml, root })
+    Some(MovedDataset { toml, root })
 }
 
 /// The relative path from one absolute folder to another.
-fn relative(from: &Path, to: &Path) -> Option<PathBuf> {
+fn relative_path(from: &Path, to: &Path) -> Option<PathBuf> {
     let common = from.ancestors().find(|common| to.starts_with(common))?;
     let up = from.strip_prefix(common).ok()?.components().map(|_| Component::ParentDir);
     Some(up.collect::<PathBuf>().join(to.strip_prefix(common).ok()?))
