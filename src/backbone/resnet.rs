@@ -164,13 +164,14 @@ impl ResnetConfig {
         // What enters a block: its channels and pixels.
         let (mut inputs, mut finer) = (self.stem_channels, pixels(stages[0]));
         let mut kept = 3 * pixels(image) + inputs * (pixels(self.stem()) + finer);
-        for ((level, depth), c) in stages.into_iter().zip(self.depths()).zip(&self.channels).take(last + 1) {
-            let (outputs, n) = (level.channels, pixels(level));
-            for _ in 0..depth {
+        for (stage, c) in self.channels.iter().enumerate().take(last + 1) {
+            let (outputs, n) = (stages[stage].channels, pixels(stages[stage]));
+            for block in 0..self.depths()[stage] {
                 kept += inputs * finer;
                 kept += if self.bottleneck() { 2 * c * (finer + n) + outputs * n } else { 3 * c * n };
                 // The norm of a shortcut that is a convolution.
-                kept += if inputs != outputs || finer != n { outputs * n } else { 0 };
+                let is_strided = stage > 0 && block == 0;
+                kept += if is_strided || inputs != outputs { outputs * n } else { 0 };
                 (inputs, finer) = (outputs, n);
             }
         }
