@@ -94,6 +94,8 @@ pub mod inspect;
 pub mod plan;
 pub mod probe;
 pub mod report;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod sweep;
 
 pub use burn;

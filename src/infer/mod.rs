@@ -6,6 +6,7 @@ mod config;
 mod inference;
 pub mod memory;
 mod postprocess;
+mod together;
 #[cfg(test)]
 pub(crate) mod toy;
 mod view;
@@ -18,6 +19,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 pub use confidence::Confidence;
 pub use inference::Inference;
+pub use together::Passes;
 pub use view::View;
 
 use crate::decoder::SegLogits;
@@ -139,13 +141,22 @@ pub(super) fn labels_by(
     on_host: bool,
     progress: &mut dyn FnMut(f64),
 ) -> Result<Vec<Labels>> {
-    let (height, width) = size;
-    let mut views_logits = MultiViewLogits::new(network, views, size, config);
+    let views_logits = MultiViewLogits::new(network, views, size, config);
+    labels_of(views_logits, views[0].batch(), size, on_host, progress)
+}
+
+/// The most probable class of every pixel at `size`, of a batch of images.
+fn labels_of(
+    mut views_logits: MultiViewLogits,
+    batch: usize,
+    (height, width): (usize, usize),
+    on_host: bool,
+    progress: &mut dyn FnMut(f64),
+) -> Result<Vec<Labels>> {
     if on_host {
         // No logits of a band exist here, and each band copies what the network said of all windows in reach.
         views_logits.band = views_logits.band.max(HOST_BAND).min(height);
     }
-    let batch = views[0].batch();
     let mut maps = vec![Labels { width, height, ids: Vec::with_capacity(height * width) }; batch];
     for rows in views_logits.bands() {
         progress(rows.start as f64 / height as f64);

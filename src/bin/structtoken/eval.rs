@@ -333,7 +333,7 @@ impl Work {
             return Err(Error::new("--weights goes with a recipe; a model file has its own"));
         }
         let (model, card) = model_file::open(path, device)?;
-        let mut config = settings(&card, &arguments.changes, path)?;
+        let mut config = card.with_changes(&arguments.changes, path)?;
         if arguments.data.is_none()
             && let Some(note) = config.data.find_again(path, Some(&card.label_map))
         {
@@ -442,17 +442,4 @@ fn whole_network(config: &Config, classes: usize, path: &Path, device: &burn::te
         .map_err(|error| Error::new(format!("cannot load `{}`", path.display())).with_source(error))?;
     talk!("{report}");
     Ok(model)
-}
-
-/// What a model file says, with the changes of the command line.
-pub(crate) fn settings(card: &ModelCard, changes: &[String], path: &Path) -> Result<Config> {
-    let config =
-        Config { model: card.model.clone(), data: card.data.clone(), eval: card.eval.clone(), ..Config::default() };
-    if let Some(change) = changes.iter().find(|change| change.starts_with("model.")) {
-        return Err(Error::new(format!("--set {change}: the architecture of `{}` is fixed", path.display()))
-            .with_hint(
-                "train another model for another architecture; eval.*, data.root and data.preprocess can be changed",
-            ));
-    }
-    Config::parse(&config.to_toml()?, &path.display().to_string(), changes)
 }
