@@ -11,15 +11,14 @@ const $ = (id) => document.getElementById(id);
 const stage = $("stage");
 const view = new View(stage);
 const legend = new Legend($("legend"), $("all"), () => view.draw());
-const tokens = new Tokens($("tokens"), showMoment);
+const tokens = new Tokens($("tokens"), $("scrub"), showMoment);
 view.isShown = (id) => legend.isShown(id);
+
+/** Failures that the same photo meets again. */
+const HOPELESS = new Set(["not_an_image", "image_damaged", "image_too_large", "body_too_large", "unsupported", "unsupported_media_type"]);
 
 /** Models by name, what the server takes, the photo that is open, its answer, and what ends the question that is under way. */
 const state = { models: new Map(), limits: {}, photo: null, result: null, asked: null };
-
-listen(open, (problem) => report(problem));
-$("promise").textContent = engine.promise;
-await connect();
 
 async function connect() {
   let answer;
@@ -92,10 +91,19 @@ async function label() {
     const result = await engine.segment(state.photo.blob, { model: model()?.name, signal: asked.signal });
     if (asked === state.asked) show(result);
   } catch (error) {
-    if (asked === state.asked && error.name !== "AbortError") report(error, label);
+    if (asked !== state.asked || error.name === "AbortError") return;
+    report(error, HOPELESS.has(error.code) ? null : label);
+    if (stage.classList.contains("blind")) close();
   } finally {
     if (asked === state.asked) end();
   }
+}
+
+/** Back to the start: there is nothing to show. */
+function close() {
+  state.photo = null;
+  $("work").hidden = true;
+  $("start").hidden = false;
 }
 
 /** Shows that an answer is awaited, and for how long; gives what ends that. */
@@ -191,6 +199,7 @@ $("opacity").addEventListener("input", ({ target }) => {
 });
 $("layer").addEventListener("change", ({ target }) => {
   view.layer = target.value;
+  $("key").hidden = target.value !== "confidence";
   view.draw();
 });
 $("cancel").addEventListener("click", () => {
@@ -271,3 +280,7 @@ $("token-form").addEventListener("submit", (event) => {
 const sentence = (text) => (text ? `${text[0].toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}` : "");
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 const duration = (time) => (time < 1000 ? `${time.toFixed(0)} ms` : `${(time / 1000).toFixed(1)} s`);
+
+listen(open, (problem) => report(problem));
+$("promise").textContent = engine.promise;
+await connect();

@@ -7,12 +7,13 @@ export class Tokens {
   #timer = 0;
 
   /** `moved` is called with a block {name, width, height, values, spans}, or with `null` for the answer itself. */
-  constructor(section, moved) {
+  constructor(section, scrub, moved) {
     this.section = section;
+    this.scrub = scrub;
     this.moved = moved;
-    this.slider = section.querySelector("#block");
-    this.name = section.querySelector("#block-name");
-    this.play = section.querySelector("#play");
+    this.slider = scrub.querySelector("input");
+    this.name = scrub.querySelector("output");
+    this.play = scrub.querySelector("button");
     this.table = section.querySelector(".maps");
     this.slider.addEventListener("input", () => {
       this.#stop();
@@ -25,7 +26,7 @@ export class Tokens {
   fill(tokens, classes) {
     this.#stop();
     this.#tokens = tokens;
-    this.section.hidden = !tokens;
+    this.section.hidden = this.scrub.hidden = !tokens;
     if (!tokens) return;
     this.slider.max = tokens.blocks.length;
     const head = document.createElement("tr");
@@ -113,7 +114,7 @@ export class Tokens {
   }
 
   #start() {
-    this.section.classList.add("playing");
+    this.scrub.classList.add("playing");
     this.play.setAttribute("aria-label", "Pause");
     this.show(0);
     this.#timer = setInterval(() => {
@@ -126,7 +127,7 @@ export class Tokens {
   #stop() {
     clearInterval(this.#timer);
     this.#timer = 0;
-    this.section.classList.remove("playing");
+    this.scrub.classList.remove("playing");
     this.play.setAttribute("aria-label", "Play from the first block");
   }
 }
