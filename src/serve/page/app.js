@@ -65,7 +65,7 @@ async function open(photo, name, left) {
     return report({ cause: `\`${name}\` has ${megabytes(photo.size)}, more than the ${megabytes(most)} that are taken`, hint: "save it smaller, or cut it into tiles" });
   }
   const bitmap = await createImageBitmap(photo).catch(() => null);
-  state.photo = { blob: photo, name: name.replace(/\.\w+$/, "") };
+  state.photo = { blob: photo, name };
   $("file-name").textContent = name;
   $("start").hidden = true;
   $("work").hidden = false;
@@ -222,7 +222,7 @@ $("downloads").addEventListener("click", async (event) => {
   const kind = button.dataset.file;
   button.setAttribute("aria-busy", "true");
   try {
-    save(await made(kind), `${state.photo.name}${{ mask: ".png", overlay: "_overlay.png", geojson: ".geojson" }[kind]}`);
+    save(await made(kind), `${state.photo.name.replace(/\.\w+$/, "")}${{ mask: ".png", overlay: "_overlay.png", geojson: ".geojson" }[kind]}`);
   } catch (error) {
     report(error);
   } finally {
@@ -233,7 +233,7 @@ $("downloads").addEventListener("click", async (event) => {
 async function made(kind) {
   if (kind === "mask") return state.result.mask;
   const shown = kind === "overlay" ? await view.overlay() : null;
-  return shown ?? engine.file(kind, state.photo.blob, { model: state.result.model });
+  return shown ?? engine.file(kind, state.photo.blob, { model: state.result.model, name: state.photo.name });
 }
 
 function save(blob, name) {

@@ -6,7 +6,7 @@
 //                                               ids, confidence: Uint8Array of width x height (255: no class; probability x 255),
 //                                               mask: Blob, tokens: null or {blocks, classes, maps: URLs [block][class],
 //                                               labels: [{width, height, values}], width, height}, timing: {step: milliseconds}}
-//   file(kind, photo, {model, signal})      -> Blob; kind: "overlay", "geojson"
+//   file(kind, photo, {model, name})        -> Blob; kind: "overlay", "geojson"; name: what the photo is called in it
 //   command(model)                          -> what a shell would be asked, or null
 //   promise                                 -> what happens to photos, in a sentence
 //   authorize(token)                        -> answers questions from now on with it
@@ -49,8 +49,9 @@ export async function segment(photo, { model, signal } = {}) {
   };
 }
 
-export async function file(kind, photo, { model, signal } = {}) {
-  return (await ask(route(kind, model), { method: "POST", body: photo, signal })).blob();
+export async function file(kind, photo, { model, name } = {}) {
+  const called = name ? `&name=${encodeURIComponent(name)}` : "";
+  return (await ask(route(kind, model) + called, { method: "POST", body: photo })).blob();
 }
 
 export function command(model) {
