@@ -13,6 +13,7 @@ import base64
 import io
 import json
 import os
+import random
 import shutil
 import sys
 from pathlib import Path
@@ -269,13 +270,63 @@ def other_ways(browser, url, image, folder):
     page.context.close()
 
 
+def reader(browser, url, image, folder):
+    """The page's own reader of PNGs against Pillow's: class ids must not be off by one."""
+    page = opened(browser, url)
+    random.seed(7)
+    for depth in (1, 2, 4, 8):
+        for width, height in ((1, 1), (7, 5), (64, 9), (129, 40)):
+            top = 1 << depth
+            values = bytes(random.randrange(top) if (x // 9 + y) % 3 else (x + y) % top for y in range(height) for x in range(width))
+            file = io.BytesIO()
+            if depth == 8:
+                one = Image.frombytes("L", (width, height), values)
+                one.save(file, "PNG")
+            else:
+                one = Image.frombytes("P", (width, height), values)
+                one.putpalette([value for id in range(top) for value in (id, 0, 255 - id)])
+                one.save(file, "PNG", bits=depth)
+            read = page.evaluate(
+                "async (data) => { const { readPng } = await import('/png.js'); const { width, height, values } = await readPng(new Uint8Array(data)); return [width, height, [...values]]; }",
+                list(file.getvalue()),
+            )
+            check(f"a PNG of {width} x {height}, {depth} bits", read == [width, height, list(values)])
+    values = [random.randrange(256) for _ in range(13 * 10)]
+    filters = page.evaluate(
+        """async ([rows, width, height]) => {
+            const { readPng } = await import('/png.js');
+            const packed = new Uint8Array(await new Response(new Blob([new Uint8Array(rows)]).stream().pipeThrough(new CompressionStream('deflate'))).arrayBuffer());
+            const chunk = (type, body) => { const out = new Uint8Array(12 + body.length); new DataView(out.buffer).setUint32(0, body.length); out.set([...type].map((c) => c.charCodeAt(0)), 4); out.set(body, 8); return out; };
+            const head = new Uint8Array(13), view = new DataView(head.buffer);
+            view.setUint32(0, width); view.setUint32(4, height); head[8] = 8;
+            const file = await new Blob([new Uint8Array([137, 80, 78, 71, 13, 10, 26, 10]), chunk('IHDR', head), chunk('IDAT', packed)]).arrayBuffer();
+            return [...(await readPng(new Uint8Array(file))).values];
+        }""",
+        [list(filtered(values, 13)), 13, 10],
+    )
+    check("all filters of rows", filters == values)
+    page.context.close()
+
+
+def filtered(values, width):
+    """Rows as PNG stores them, each filtered in another way."""
+    rows = [values[at : at + width] for at in range(0, len(values), width)]
+    for y, row in enumerate(rows):
+        kind, before = y % 5, rows[y - 1] if y else [0] * width
+        yield kind
+        for x, value in enumerate(row):
+            a, b, c = row[x - 1] if x else 0, before[x], before[x - 1] if x else 0
+            paeth = min((abs(b - c), 0, a), (abs(a - c), 1, b), (abs(a + b - 2 * c), 2, c))[2]
+            yield (value - [0, a, b, (a + b) // 2, paeth][kind]) % 256
+
+
 def main(url, image, folder=None):
     folder = folder and Path(folder)
     if folder:
         folder.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = launch(playwright)
-        for part in (desktop, keyboard, phone, other_ways):
+        for part in (reader, desktop, keyboard, phone, other_ways):
             print(f"-- {part.__name__}")
             part(browser, url, image, folder)
         browser.close()

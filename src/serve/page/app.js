@@ -175,6 +175,7 @@ const pointed = (event) => {
   const at = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
   if (at.some((share) => share < 0 || share > 1)) return readout(null);
   point = at;
+  $("readout").ariaLive = "off";
   readout(at);
 };
 stage.addEventListener("pointermove", pointed);
@@ -185,6 +186,7 @@ stage.addEventListener("keydown", (event) => {
   if (event.key === "Escape") return readout(null);
   if (!way || event.target !== stage) return;
   event.preventDefault();
+  $("readout").ariaLive = "polite";
   const size = view.size, step = event.shiftKey ? 1 : Math.max(1, Math.round(Math.max(...size) / 50));
   point = point.map((share, i) => Math.min(1 - 0.5 / size[i], Math.max(0.5 / size[i], share + (way[i] * step) / size[i])));
   readout(point);
