@@ -84,7 +84,7 @@ async function label() {
   view.label(null);
   tokens.fill(null);
   stage.classList.remove("ready");
-  $("work").classList.add("waiting");
+  hold(true);
   readout(null);
   const end = wait();
   try {
@@ -97,6 +97,11 @@ async function label() {
   } finally {
     if (asked === state.asked) end();
   }
+}
+
+/** What needs an answer cannot be used while there is none. */
+function hold(held) {
+  for (const part of document.querySelectorAll(".right, .controls")) part.inert = held;
 }
 
 /** Back to the start: there is nothing to show. */
@@ -132,7 +137,7 @@ function show(result) {
   tokens.fill(result.tokens, classes);
   tokens.mask(result, "#000004");
   stage.classList.add("ready");
-  $("work").classList.remove("waiting");
+  hold(false);
   $("ignored").hidden = !result.ignored;
   $("ignored").textContent = result.ignored ? `${((100 * result.ignored) / (result.width * result.height)).toFixed(1)} % have no class` : "";
   const steps = Object.entries(result.timing ?? {}).filter(([, time]) => time >= 0.5).map(([step, time]) => `${step} ${duration(time)}`);
@@ -224,7 +229,7 @@ $("downloads").addEventListener("click", async (event) => {
   const kind = button.dataset.file;
   button.setAttribute("aria-busy", "true");
   try {
-    save(await made(kind), `${state.photo.name.replace(/\.\w+$/, "")}${{ mask: ".png", overlay: "_overlay.png", geojson: ".geojson" }[kind]}`);
+    save(await made(kind), `${state.photo.name.replace(/\.\w+$/, "")}${{ mask: "_mask.png", overlay: "_overlay.png", geojson: ".geojson" }[kind]}`);
   } catch (error) {
     report(error);
   } finally {
