@@ -149,6 +149,19 @@ fn link<'a>(task: &'a Task, field: Option<&str>) -> Result<&'a str, Fault> {
     })
 }
 
+/// Reads a request, and drops what is found.
+pub(super) fn untrusted(body: &Bytes) {
+    if let Ok(Setup { schema: Some(schema) }) = read(body) {
+        drop(interface(&schema));
+    }
+    let Ok(request) = read::<Predict>(body) else { return };
+    let interface = request.label_config.and_then(|xml| interface(&xml).ok());
+    for task in &request.tasks {
+        let link = link(task, interface.as_ref().map(|interface| interface.field.as_str()));
+        drop(link.map(inline));
+    }
+}
+
 async fn image(app: &App, link: &str, permit: &mut Permit) -> Result<Bytes, Fault> {
     if let Some(bytes) = inline(link) {
         let bytes = bytes?;

@@ -66,9 +66,9 @@ impl Metrics {
         let mut registry = Registry::with_prefix("structtoken");
         let requests = Family::default();
         registry.register("requests", "Requests by route and status", requests.clone());
-        let seconds = Family::<Route, Histogram>::new_with_constructor(times);
+        let seconds: Family<Route, Histogram> = Family::new_with_constructor(times);
         registry.register("request_seconds", "Time from a request's headers to its answer", seconds.clone());
-        let stages = Family::<Stage, Histogram>::new_with_constructor(times);
+        let stages: Family<Stage, Histogram> = Family::new_with_constructor(times);
         registry.register(
             "stage_seconds",
             "Time of a labelled image in the queue, decoded, inferred, encoded",

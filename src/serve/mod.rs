@@ -33,6 +33,7 @@ mod server;
 mod signals;
 mod submit;
 mod tensor;
+pub mod untrusted;
 mod upload;
 mod work;
 mod worker;

@@ -175,14 +175,19 @@ enum Picture {
     Pixels(Image),
 }
 
-struct Asked {
+/// What a request asks.
+pub(super) struct Asked {
     id: Option<String>,
     picture: Picture,
     outputs: Vec<Output>,
 }
 
 impl Asked {
-    fn read(body: &Bytes, length: Option<&str>) -> Result<Self, Fault> {
+    /// Reads the bytes of a request, of which `length` are JSON where binary tensors follow.
+    ///
+    /// # Errors
+    /// What is not a request for one image.
+    pub(super) fn read(body: &Bytes, length: Option<&str>) -> Result<Self, Fault> {
         let (text, tensors) = split(body, length)?;
         let request: Request = serde_json::from_slice(text).map_err(|error| {
             Fault::bad_request(format!("the request is not JSON of the inference protocol: {error}"))

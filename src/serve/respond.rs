@@ -7,7 +7,6 @@ use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::Response;
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full};
 
 use crate::error::Result;
 use crate::serve::app::App;
@@ -52,17 +51,24 @@ pub(super) async fn encoded(
     Ok(encoded)
 }
 
+/// Bytes that give back what they hold once they are written, or the client has left.
+struct Held {
+    bytes: Vec<u8>,
+    _permit: Permit,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 impl Encoded {
     /// The response with these bytes.
     pub(super) fn response(self, content_type: &'static str) -> Response {
         let Self { bytes, timing, permit } = self;
         let length = bytes.len();
-        // What the answer holds is given back when it is written, or the client has left.
-        let body = Full::new(Bytes::from(bytes)).map_frame(move |frame| {
-            let _held = &permit;
-            frame
-        });
-        let mut response = Response::new(Body::new(body));
+        let mut response = Response::new(Body::from(Bytes::from_owner(Held { bytes, _permit: permit })));
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));

@@ -61,7 +61,7 @@ pub(super) fn router(app: Arc<App>, origins: &[String]) -> Result<Router> {
     let guard = Guard { app: app.clone(), origins: origins.clone(), ids: Arc::new(Ids::new()) };
     let router = router
         .fallback(async |request: Request| Fault::not_found(request.uri().path()))
-        .layer(CatchPanicLayer::custom(|_| {
+        .layer(CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send>| {
             Fault::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the server failed on this request")
                 .hint("report it: it is a fault of the program")
                 .into_response()

@@ -61,14 +61,14 @@ pub(super) struct Data {
 impl<'de> Deserialize<'de> for Data {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut data = Self::default();
-        Into(&mut data).deserialize(deserializer)?;
+        Flat(&mut data).deserialize(deserializer)?;
         Ok(data)
     }
 }
 
-struct Into<'a>(&'a mut Data);
+struct Flat<'a>(&'a mut Data);
 
-impl<'de> DeserializeSeed<'de> for Into<'_> {
+impl<'de> DeserializeSeed<'de> for Flat<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
@@ -76,7 +76,7 @@ impl<'de> DeserializeSeed<'de> for Into<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Into<'_> {
+impl<'de> Visitor<'de> for Flat<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter) -> fmt::Result {
@@ -95,7 +95,7 @@ impl<'de> Visitor<'de> for Into<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        while list.next_element_seed(Into(&mut *self.0))?.is_some() {}
+        while list.next_element_seed(Flat(&mut *self.0))?.is_some() {}
         Ok(())
     }
 }
