@@ -169,6 +169,12 @@ def desktop(browser, url, image, folder):
 
     if page.locator("#tokens").is_visible():
         tokens(page, folder)
+    models = page.locator("#model option").all_inner_texts()
+    if len(models) > 1:
+        page.select_option("#model", models[1])
+        check("another model labels again", not page.locator(".stage.ready").is_visible())
+        labelled(page)
+        check("and is in the command", f"model={models[1]}" in page.inner_text("#command"))
     page.context.close()
 
 
