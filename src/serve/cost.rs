@@ -33,6 +33,11 @@ impl CostModel {
         pixels.ceil() as u64
     }
 
+    /// The network.
+    pub(super) fn model(&self) -> &ModelConfig {
+        &self.model
+    }
+
     fn weight(&self, window: (usize, usize)) -> f64 {
         let of_pixel = macs(&self.model, self.classes, window) / (window.0 as f64 * window.1 as f64);
         (of_pixel / self.of_pixel).max(1.0)

@@ -1,6 +1,6 @@
 //! A model file, loaded and ready to be asked.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::Device;
@@ -18,7 +18,6 @@ use crate::serve::cost::CostModel;
 /// A model that answers.
 pub(super) struct Loaded {
     pub(super) name: String,
-    pub(super) path: PathBuf,
     pub(super) predictor: Predictor,
     pub(super) settings: InferConfig,
     pub(super) cost: CostModel,
@@ -54,7 +53,6 @@ impl Loaded {
         let predictor = Predictor::new(model, preprocess, config.eval.clone(), device.clone(), card.classes)?;
         let loaded = Self {
             name: name.to_owned(),
-            path: path.to_owned(),
             predictor,
             settings: config.eval,
             cost,

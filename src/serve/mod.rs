@@ -9,6 +9,7 @@ mod auth;
 mod cost;
 mod decode;
 mod error;
+mod estimate;
 mod gate;
 mod label_config;
 mod label_studio;

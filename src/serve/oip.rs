@@ -16,7 +16,6 @@ use crate::error::Result as Built;
 use crate::image::Image;
 use crate::serve::app::App;
 use crate::serve::error::Fault;
-use crate::serve::gate::Permit;
 use crate::serve::respond::{encoded, json as respond};
 use crate::serve::tensor::{Input, Request, elements, split};
 use crate::serve::work::{Answer, Wanted};

@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 use crate::error::{Error, Result};
 use crate::serve::app::{App, Phase};
 use crate::serve::auth::Tokens;
+use crate::serve::estimate::memory;
 use crate::serve::gate::Gate;
 use crate::serve::label_studio_host::Host;
 use crate::serve::limits::Limits;
@@ -53,8 +54,8 @@ pub struct Options {
 /// What a server tells while it works.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// It takes requests at this address.
-    Listening(SocketAddr),
+    /// It takes requests at this address, and so many bytes of memory at most, as estimated.
+    Listening(SocketAddr, u64),
     /// It was told to stop.
     Draining,
     /// A model was loaded again.
@@ -123,7 +124,9 @@ async fn serve(
     let mut signals = Signals::new().map_err(failed)?;
     let (stop, stopped) = watch::channel(false);
     let mut listening = tokio::spawn(listen(listener, router, app.clone(), stopped));
-    tell(Event::Listening(address));
+    let models = app.models.all();
+    let memory = memory(&models.iter().map(AsRef::as_ref).collect::<Vec<_>>(), &app.gate, &app.limits);
+    tell(Event::Listening(address, memory));
     while signals.next().await == Signal::Reload {
         reload(&app, &tell).await;
     }

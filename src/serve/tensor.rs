@@ -104,7 +104,7 @@ impl<'de> Visitor<'de> for Flat<'_> {
 ///
 /// # Errors
 /// A header that is not the length of a part of the body.
-pub(super) fn split(body: &[u8], header: Option<&str>) -> Result<(&[u8], &[u8]), Fault> {
+pub(super) fn split<'a>(body: &'a [u8], header: Option<&str>) -> Result<(&'a [u8], &'a [u8]), Fault> {
     let Some(header) = header else { return Ok((body, &[])) };
     let length = header.trim().parse::<usize>().ok().filter(|length| *length <= body.len());
     length.map(|length| body.split_at(length)).ok_or_else(|| {

@@ -17,7 +17,7 @@ use structtoken::eval::summary::Evaluation;
 use structtoken::infer::{Inference, memory};
 use structtoken::layers::parameters::visit;
 use structtoken::model::Model;
-use structtoken::model_file::{self, ModelCard};
+use structtoken::model_file;
 use structtoken::report::About;
 use structtoken::shard::Shard;
 use structtoken::text::word;

@@ -114,8 +114,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         drain_time: seconds(arguments.drain_time),
     };
     serve(options, &device, move |event| match event {
-        Event::Listening(address) => {
+        Event::Listening(address, memory) => {
             warn(address, protected);
+            talk!("memory: about {} MB at most, for the largest image and a full queue", memory.div_ceil(1_000_000));
             talk!("serving {} on {device_name}: listening on http://{address}", names.join(", "));
         }
         Event::Draining => talk!("stopping: accepted requests are finished"),

@@ -310,7 +310,7 @@ mod tests {
     #[test]
     fn points_match_conv2d() {
         for (shape, outputs) in [([1, 64, 64, 16], 16), ([2, 31, 41, 67], 35), ([5, 13, 10, 130], 72)] {
-            let conv = Conv { stride: 1, padding: 1, bias: true, precision: Precision::F32 };
+            let conv = Conv { stride: 1, padding: 1, bias: true, precision: Precision::F32, batch: shape[0] };
             let [b, h, w, c] = shape;
             assert!(conv.by_winograd(&Map { b, h, w, c }, outputs, [3, 3]));
             compare(shape, [outputs, 3, 3], 1, 1);

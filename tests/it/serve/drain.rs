@@ -1,6 +1,7 @@
 //! Servers that stop, and models that change, while requests are under way.
 
 use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::client::{Response, Server, until};
 use super::{SLOW, jpeg, model, png, predicted};
@@ -53,6 +54,15 @@ fn what_takes_too_long_after_the_end_is_told() {
     assert_eq!((Response::read(stream).status, server.wait().code()), (200, Some(0)));
 }
 
+/// Says so when it is dropped, by a panic too.
+struct Ended<'a>(&'a AtomicBool);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 #[test]
 fn models_change_while_they_are_served() {
     let (lab, first) = (Lab::new(), model());
@@ -78,11 +88,12 @@ fn models_change_while_they_are_served() {
     let served = || server.post("/v1/segment?output=mask", &photo).body;
     assert!(served() == before);
     // Requests keep coming while models are swapped, and files that are none change nothing.
+    let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let done = std::sync::atomic::AtomicBool::new(false);
+        let ended = Ended(&done);
         let asking = scope.spawn(|| {
             let mut count = 0;
-            while !done.load(std::sync::atomic::Ordering::SeqCst) || count < 5 {
+            while !done.load(Ordering::SeqCst) || count < 5 {
                 let answer = server.post("/v1/segment?output=mask", &photo);
                 assert!(answer.status == 200 && (answer.body == before || answer.body == after), "{}", answer.text());
                 count += 1;
@@ -104,7 +115,7 @@ fn models_change_while_they_are_served() {
             let changed = server.get("/v1/models/m").json()["version"] != version;
             assert_eq!(changed, works, "{round}");
         }
-        done.store(true, std::sync::atomic::Ordering::SeqCst);
+        drop(ended);
         asking.join().unwrap();
     });
     assert!(served() == before);
