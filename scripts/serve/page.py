@@ -202,7 +202,7 @@ def keyboard(browser, url, image, folder):
     labelled(page)
     shot(page, folder, "dark")
     seen = []
-    page.evaluate("document.activeElement?.blur()")
+    page.focus(".skip")
     for _ in range(60):
         page.keyboard.press("Tab")
         found = page.evaluate(
