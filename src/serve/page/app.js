@@ -150,6 +150,7 @@ function showMoment(moment) {
   $("moment").hidden = !moment;
   $("moment").textContent = moment?.name ?? "";
   view.at(moment);
+  if (!cross.hidden) readout(point);
 }
 
 // What is under the pointer.
