@@ -317,6 +317,22 @@ mod tests {
         }
     }
 
+    /// Eight images would go another way than one.
+    #[test]
+    fn images_together_get_the_bits_of_each_alone() {
+        let conv = |batch| Conv { stride: 1, padding: 1, bias: true, precision: Precision::F32, batch };
+        let map = Map { b: 8, h: 8, w: 8, c: 64 };
+        assert!(!conv(1).by_winograd(&map, 64, [3, 3]) && conv(8).by_winograd(&map, 64, [3, 3]));
+        let noise = |seed, shape| crate::infer::toy::noise(seed, shape);
+        let (x, weight) = (noise(1, [8, 8, 8, 64]), noise(2, [64, 64, 3, 3]));
+        let bits = |x: Tensor<4>| conv2d(x, weight.clone(), None, 1, 1).into_data();
+        let alone: Vec<_> = (0..8).map(|at| bits(x.clone().narrow(0, at, 1))).collect();
+        let alone: Vec<f32> = alone.iter().flat_map(|data| data.iter::<f32>()).collect();
+        let together = |x: Tensor<4>| bits(x).iter::<f32>().collect::<Vec<_>>();
+        assert!(with_batch_of(1, 8, || together(x.clone())) == alone);
+        assert!(together(x) != alone);
+    }
+
     #[test]
     fn threads_do_not_change_a_bit() {
         for (shape, taps, stride) in [([3, 63, 50, 70], [66, 3, 3], 1), ([2, 90, 60, 5], [66, 3, 3], 2)] {
