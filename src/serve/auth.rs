@@ -82,7 +82,9 @@ const SHORTEST: usize = 16;
 
 /// The token in the file at `path`.
 pub(super) fn read(path: &Path) -> Result<String> {
-    let bytes = files::read(path, LONGEST).map_err(|error| Error::file("read the token in", path, error))?;
+    let bytes = files::read(path, LONGEST).map_err(|error| {
+        Error::file("read the token in", path, error).with_hint("name a file with one line of random characters")
+    })?;
     let text = String::from_utf8(bytes).unwrap_or_default();
     let token = text.trim();
     if token.len() < SHORTEST || !token.chars().all(|c| c.is_ascii_graphic()) {

@@ -72,7 +72,7 @@ impl Host {
             )
             .hint("start the server with --label-studio and the address of the links")
         };
-        let uri: Uri = link.parse().map_err(|_| Fault::bad_request("the link of the image is not an address"))?;
+        let uri: Uri = link.parse().map_err(|_| elsewhere())?;
         if let Some(authority) = uri.authority() {
             let own =
                 uri.scheme_str() == Some("http") && with_port(authority.as_str()).as_ref() == Some(&self.authority);

@@ -33,10 +33,10 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            body_bytes: 32 << 20,
-            pixels: 1 << 26,
+            body_bytes: 32_000_000,
+            pixels: 64_000_000,
             queue_megapixels: 64.0,
-            queue_bytes: 256 << 20,
+            queue_bytes: 256_000_000,
             connections: 4096,
             header_time: Duration::from_secs(10),
             body_time: Duration::from_secs(60),

@@ -52,8 +52,8 @@ fn paths() -> Value {
             "summary": "Describe a model",
             "responses": with_faults(json!({"200": {"description": "The model", "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Model"}}}}}), &["404"]),
         }},
-        "/openapi.json": get("This document", anything()),
-        "/metrics": get("Counters, as Prometheus reads them", with_faults(json!({"200": {"description": "Text", "content": {"text/plain": {"schema": {"type": "string"}}}}}), &[])),
+        "/openapi.json": free(get("This document", json!({"200": {"description": "JSON", "content": {"application/json": {"schema": {"type": "object"}}}}}))),
+        "/metrics": get("Counters, as Prometheus reads them", with_faults(json!({"200": {"description": "Text", "content": {"application/openmetrics-text": {"schema": {"type": "string"}}}}}), &[])),
         "/healthz": free(get("Whether the process lives", json!({"200": {"description": "It does"}}))),
         "/readyz": free(get("Whether requests should be sent", health())),
         "/v2": get("Describe the server (Open Inference Protocol)", anything()),
@@ -188,7 +188,7 @@ fn schemas() -> Value {
                 "parameters": {"type": "object"}, "data": {"type": "array"}}}},
             "outputs": {"type": "array", "items": {"type": "object", "required": ["name"], "properties": {
                 "name": {"enum": ["labels", "confidence"]}, "parameters": {"type": "object"}}}}}},
-        "Setup": {"type": "object", "properties": {"project": {"type": "string"}, "schema": {"type": ["string", "null"]}}},
+        "Setup": {"type": "object", "properties": {"schema": {"type": ["string", "null"]}}},
         "Predict": {"type": "object", "required": ["tasks"], "properties": {
             "tasks": {"type": "array", "items": {"type": "object", "required": ["data"], "properties": {"data": {"type": "object"}}}},
             "label_config": {"type": ["string", "null"]}}},

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::error::{Error, Result};
 use crate::image::outlines::statistics;
 use crate::image::{Labels, encode_index_png};
+use crate::predict::written::sign;
 use crate::report::TokenBlock;
 use crate::report::pictures::{fit, heat_map, stage_labels};
 use crate::serve::work::{Answer, Tokens};
@@ -80,7 +81,7 @@ pub(super) fn answer(answer: &Answer) -> Result<Value> {
         "height": labels.height,
         "classes": found.classes.iter().map(class).collect::<Vec<_>>(),
         "ignored": found.ignored,
-        "mask": STANDARD.encode(encode_index_png(labels, &classes.colors)?),
+        "mask": STANDARD.encode(sign(encode_index_png(labels, &classes.colors)?)),
         "confidence": grey_png(&confidence)?,
         "tokens": answer.tokens.as_ref().map(|found| tokens(found, &shown)).transpose()?,
         "timing": timing(answer),

@@ -21,8 +21,9 @@ use crate::serve::page::{FILES, POLICY};
 use crate::serve::request_id::{self, Ids};
 use crate::serve::{label_studio, oip, openapi, respond, sagemaker, segment, upload};
 
-/// Routes that ask for no token: health, and the page, which asks for it.
-const OPEN: [&str; 6] = ["/healthz", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready", "/labelstudio/health"];
+/// Routes that ask for no token, as do the files of the page, which asks for it.
+const OPEN: [&str; 7] =
+    ["/openapi.json", "/healthz", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready", "/labelstudio/health"];
 
 /// All routes. `origins`: pages elsewhere that may ask.
 ///

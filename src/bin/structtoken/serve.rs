@@ -84,10 +84,10 @@ const EXAMPLES: &str = "Examples:
 pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let (device, device_name) = device::open(&arguments.computing.device)?;
     let seconds = Duration::from_secs;
-    let megabytes = |mb: usize| mb.saturating_mul(1 << 20);
+    let megabytes = |mb: usize| mb.saturating_mul(1_000_000);
     let limits = Limits {
         body_bytes: megabytes(arguments.max_body_mb),
-        pixels: arguments.max_pixels.saturating_mul(1 << 20),
+        pixels: arguments.max_pixels.saturating_mul(1_000_000),
         queue_megapixels: arguments.max_queue,
         queue_bytes: megabytes(arguments.max_queue_mb),
         connections: arguments.max_connections,

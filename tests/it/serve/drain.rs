@@ -11,13 +11,14 @@ use crate::cli::Lab;
 fn nothing_that_was_accepted_is_lost() {
     let (lab, model) = (Lab::new(), model());
     let mut server = Server::start(&lab, &[&[&model, "--drain-delay", "1"][..], &SLOW].concat());
-    let photos: Vec<_> = (0..6).map(|seed| jpeg(seed, 256, 256)).collect();
+    let photos: Vec<_> = (0..6).map(|seed| jpeg(seed, 144, 144)).collect();
     let expected: Vec<_> = photos.iter().map(|photo| server.post("/v1/segment?output=mask", photo).body).collect();
-    // 15 x 15 windows of 32 x 32 each.
+    // 8 x 8 windows of 32 x 32 each.
     let streams: Vec<_> =
         photos.iter().map(|photo| server.send("POST", "/v1/segment?output=mask", &[], photo)).collect();
-    let answered =
-        |server: &Server| server.metric("structtoken_images_total") + server.metric("structtoken_queue_cost") / 0.2304;
+    let answered = |server: &Server| {
+        server.metric("structtoken_images_total") + server.metric("structtoken_queue_cost") / 0.065536
+    };
     until("all are accepted", || (answered(&server) > 11.9).then_some(()));
     let mut idle = server.connect();
     server.signal(libc::SIGTERM);
@@ -38,7 +39,7 @@ fn nothing_that_was_accepted_is_lost() {
 fn what_takes_too_long_after_the_end_is_told() {
     let (lab, model) = (Lab::new(), model());
     let mut server = Server::start(&lab, &[&[&model, "--drain-time", "0"][..], &SLOW].concat());
-    let stream = server.send("POST", "/v1/segment", &[], &jpeg(1, 1008, 1008));
+    let stream = server.send("POST", "/v1/segment", &[], &jpeg(1, 256, 256));
     until("it is worked on", || (server.metric("structtoken_queue_cost") > 0.0).then_some(()));
     server.signal(libc::SIGINT);
     assert_eq!(server.wait().code(), Some(1));

@@ -180,7 +180,7 @@ fn too_much_at_once_is_refused_at_once() {
     let (lab, model) = (Lab::new(), model());
     let server = Server::start(
         &lab,
-        &[&[&model, "--max-queue", "4.5", "--max-queue-mb", "1", "--max-body-mb", "1"][..], &SLOW].concat(),
+        &[&[&model, "--max-queue", "0.3", "--max-queue-mb", "1", "--max-body-mb", "1"][..], &SLOW].concat(),
     );
     let photo = png(1, 40, 33);
     let mut held = server.connect();
@@ -195,21 +195,43 @@ fn too_much_at_once_is_refused_at_once() {
     drop(held);
     until("bytes are given back", || (server.metric("structtoken_queue_bytes") == 0.0).then_some(()));
 
-    // An image of 62 x 62 windows of 32 x 32, and one of 64 x 64.
-    let large = jpeg(2, 1008, 1008);
-    let larger = jpeg(2, 1200, 1200);
+    // Images of 15 x 15 windows of 32 x 32, and of 19 x 19: one of the first fits, of the second none.
+    let (large, larger) = (jpeg(2, 256, 256), jpeg(2, 320, 320));
     server.post("/v1/segment", &larger).fault(413, "image_too_large");
-    let first = server.send("POST", "/v1/segment?output=npy", &[], &large);
-    until("it is worked on", || (server.metric("structtoken_queue_cost") > 3.0).then_some(()));
-    let refused = server.post("/v1/segment", &large);
-    refused.fault(429, "overloaded");
-    assert!(refused.header("retry-after").is_some());
-    assert!(server.metric("structtoken_queue_utilization") > 0.5);
-    // One that leaves while it waits is not labelled.
-    let waiting = server.send("POST", "/v1/segment", &[], &photo);
-    until("it waits", || (server.get("/readyz").json()["waiting"] == 1).then_some(()));
-    drop(waiting);
-    assert_eq!(Response::read(first).status, 200);
+    let expected = server.post("/v1/segment?output=npy", &large).body;
+    // However fast it is, some of many come while another is worked on.
+    until("one is refused", || {
+        let streams: Vec<_> = (0..8).map(|_| server.send("POST", "/v1/segment?output=npy", &[], &large)).collect();
+        let answers: Vec<_> = streams.into_iter().map(Response::read).collect();
+        let (answered, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer.status == 200);
+        assert!(!answered.is_empty() && answered.iter().all(|answer| answer.body == expected));
+        for answer in &refused {
+            answer.fault(429, "overloaded");
+            assert!(answer.header("retry-after").unwrap().parse::<u64>().unwrap() >= 1);
+        }
+        refused.first().map(drop)
+    });
     until("all is done", || (server.metric("structtoken_queue_cost") == 0.0).then_some(()));
-    assert_eq!(server.metric("structtoken_images_total"), 2.0);
+}
+
+/// One that leaves while it waits is not labelled: seen at the latest with an image that takes long on any machine.
+#[test]
+fn who_leaves_is_not_labelled() {
+    let (lab, model) = (Lab::new(), model());
+    let server = Server::start(&lab, &[&[&model][..], &SLOW].concat());
+    let photo = png(1, 40, 33);
+    let seen = [256, 512, 1024, 2048].into_iter().any(|side| {
+        let before = server.metric("structtoken_images_total");
+        let first = server.send("POST", "/v1/segment?output=npy", &[], &jpeg(2, side, side));
+        until("it is accepted", || {
+            let labelled = server.metric("structtoken_images_total") > before;
+            (labelled || server.metric("structtoken_queue_cost") > 0.0).then_some(())
+        });
+        drop(server.send("POST", "/v1/segment", &[], &photo));
+        assert_eq!(Response::read(first).status, 200);
+        until("all is done", || (server.metric("structtoken_queue_cost") == 0.0).then_some(()));
+        server.metric("structtoken_images_total") == before + 1.0
+    });
+    assert!(seen);
+    assert_eq!(server.metric("structtoken_queue_bytes"), 0.0);
 }

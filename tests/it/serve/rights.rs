@@ -17,12 +17,20 @@ fn tokens_are_asked_for() {
     lab.refused(&["serve", &model, "--token-file", "none"], &["cannot read the token in `none`"]);
     let server = Server::start(&lab, &[&model, "--token-file", "user", "--admin-token-file", "admin"]);
     let photo = png(1, 40, 33);
-    for path in
-        ["/", "/app.js", "/healthz", "/readyz", "/ping", "/v2/health/live", "/v2/health/ready", "/labelstudio/health"]
-    {
+    for path in [
+        "/",
+        "/app.js",
+        "/openapi.json",
+        "/healthz",
+        "/readyz",
+        "/ping",
+        "/v2/health/live",
+        "/v2/health/ready",
+        "/labelstudio/health",
+    ] {
         assert_eq!(server.get(path).status, 200, "{path}");
     }
-    for path in ["/v1/models", "/metrics", "/openapi.json", "/v2", "/v2/models/tiny", "/nothing"] {
+    for path in ["/v1/models", "/metrics", "/v2", "/v2/models/tiny", "/nothing"] {
         let refused = server.get(path);
         refused.fault(401, "unauthorized");
         assert!(refused.header("www-authenticate").is_some());
