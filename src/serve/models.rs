@@ -10,6 +10,9 @@ use crate::error::{Error, Result};
 use crate::serve::error::Fault;
 use crate::serve::loaded::Loaded;
 
+/// Bytes of the stack of a thread that loads, as much as a main thread has.
+const STACK: usize = 8 << 20;
+
 /// A model file, and what it is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
@@ -59,12 +62,16 @@ impl Models {
     /// 404 where there is none of that name, and where it is not loaded.
     pub(super) fn get(&self, name: Option<&str>) -> Result<Arc<Loaded>, Fault> {
         let loaded = self.all();
-        let found = match name {
-            Some(name) => loaded.iter().find(|model| model.name == name),
-            None => loaded.first(),
-        };
+        // The first stays the first while it is not loaded: no other answers in its place.
+        let name = name.unwrap_or(self.first());
         let known = || loaded.iter().map(|model| model.name.clone()).collect::<Vec<_>>();
-        found.cloned().ok_or_else(|| Fault::unknown_model(name.unwrap_or("default"), &known()))
+        let found = loaded.iter().find(|model| model.name == name);
+        found.cloned().ok_or_else(|| Fault::unknown_model(name, &known()))
+    }
+
+    /// The name of the first.
+    pub(super) fn first(&self) -> &str {
+        self.sources.first().map_or("", |source| &source.name)
     }
 
     /// Those that are loaded.
@@ -87,7 +94,10 @@ impl Models {
         let at = self.position(name)?;
         let _one = self.loading.lock().unwrap_or_else(PoisonError::into_inner);
         let Source { name, path } = &self.sources[at];
-        let loaded = Arc::new(Loaded::open(name, path, &self.changes, &self.device)?);
+        // Of a pool of its own: a thread of the pool that all share waits for requests, and may be its only one.
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).stack_size(STACK).build();
+        let pool = pool.map_err(|error| Error::new("cannot start a thread to load the model").with_source(error))?;
+        let loaded = Arc::new(pool.install(|| Loaded::open(name, path, &self.changes, &self.device))?);
         self.loaded.write().unwrap_or_else(PoisonError::into_inner)[at] = Some(loaded.clone());
         Ok(loaded)
     }

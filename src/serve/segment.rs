@@ -111,7 +111,7 @@ async fn image_of(headers: &HeaderMap, bytes: Bytes, ask: &mut Ask) -> Result<By
 /// `GET /v1/models`.
 pub(super) async fn models(State(app): State<Arc<App>>) -> Response {
     let all = app.models.all();
-    let models: Vec<Value> = all.iter().enumerate().map(|(at, model)| described(model, at == 0)).collect();
+    let models: Vec<Value> = all.iter().map(|model| described(model, model.name == app.models.first())).collect();
     let limits = json!({"image_bytes": app.limits.body_bytes, "pixels": app.limits.pixels});
     respond::json(&json!({"models": models, "limits": limits}))
 }
@@ -119,8 +119,7 @@ pub(super) async fn models(State(app): State<Arc<App>>) -> Response {
 /// `GET /v1/models/{m}`.
 pub(super) async fn model(State(app): State<Arc<App>>, Path(name): Path<String>) -> Result<Response, Fault> {
     let model = app.models.get(Some(&name))?;
-    let first = app.models.all().first().is_some_and(|first| first.name == name);
-    Ok(respond::json(&described(&model, first)))
+    Ok(respond::json(&described(&model, model.name == app.models.first())))
 }
 
 fn described(model: &Loaded, first: bool) -> Value {

@@ -76,7 +76,7 @@ fn models_change_while_they_are_served() {
     let original = std::fs::read(&first).unwrap();
     lab.write("served.safetensors", &original);
     lab.write("admin", "0123456789abcdef0123");
-    let server = Server::start(&lab, &["m=served.safetensors", "--admin-token-file", "admin"]);
+    let server = Server::start(&lab, &["m=served.safetensors", "--admin-token-file", "admin", "--threads", "1"]);
     let admin = [("Authorization", "Bearer 0123456789abcdef0123")];
     let load = || server.ask("POST", "/v2/repository/models/m/load", &admin, b"");
     let photo = png(4, 64, 50);
