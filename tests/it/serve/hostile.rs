@@ -209,7 +209,7 @@ fn too_much_at_once_is_refused_at_once() {
             answer.fault(429, "overloaded");
             assert!(answer.header("retry-after").unwrap().parse::<u64>().unwrap() >= 1);
         }
-        refused.first().map(drop)
+        refused.first().map(|_| ())
     });
     until("all is done", || (server.metric("structtoken_queue_cost") == 0.0).then_some(()));
 }
@@ -218,7 +218,7 @@ fn too_much_at_once_is_refused_at_once() {
 #[test]
 fn who_leaves_is_not_labelled() {
     let (lab, model) = (Lab::new(), model());
-    let server = Server::start(&lab, &[&[&model][..], &SLOW].concat());
+    let server = Server::start(&lab, &[&[model.as_str()][..], &SLOW].concat());
     let photo = png(1, 40, 33);
     let seen = [256, 512, 1024, 2048].into_iter().any(|side| {
         let before = server.metric("structtoken_images_total");
