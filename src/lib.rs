@@ -41,7 +41,8 @@
 //! # Features
 //!
 //! `cli`, on by default, is the binary with what it needs; a program that uses the library alone takes
-//! `default-features = false`. `cuda`, `vulkan`, `rocm` and `metal` add devices.
+//! `default-features = false`. `serve` adds a server, as the module and the command of that name. `cuda`, `vulkan`, `rocm` and
+//! `metal` add devices.
 //! The Burn that this crate is built with is [`burn`]: a module of your own derives from the same version.
 //!
 //! # Speed
@@ -98,6 +99,8 @@ pub mod inspect;
 pub mod plan;
 pub mod probe;
 pub mod report;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod sweep;
 
 pub use burn;

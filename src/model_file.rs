@@ -90,6 +90,22 @@ impl ModelCard {
         Self { training: self.training.clone().map(reached), ..self.clone() }
     }
 
+    /// What the file at `path` says, with changes such as `eval.mode=slide`.
+    ///
+    /// # Errors
+    /// Changes of what does not exist, of the architecture, or to values that are not possible.
+    pub fn with_changes(&self, changes: &[String], path: &Path) -> Result<Config> {
+        let config =
+            Config { model: self.model.clone(), data: self.data.clone(), eval: self.eval.clone(), ..Config::default() };
+        if let Some(change) = changes.iter().find(|change| change.starts_with("model.")) {
+            return Err(Error::new(format!("--set {change}: the architecture of `{}` is fixed", path.display()))
+                .with_hint(
+                    "train another model for another architecture; eval.*, data.root and data.preprocess can be changed",
+                ));
+        }
+        Config::parse(&config.to_toml()?, &path.display().to_string(), changes)
+    }
+
     /// As the metadata of a model file.
     ///
     /// # Errors

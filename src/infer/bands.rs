@@ -29,6 +29,8 @@ pub(super) struct Bands<'a> {
     window_rows: VecDeque<WindowRow>,
     /// The next row of windows to run.
     next: usize,
+    /// What the network has said already of the windows from there on.
+    known: VecDeque<SegLogits>,
 }
 
 /// The windows that begin at one image row, with what the network says of each, from left to right.
@@ -42,7 +44,13 @@ impl<'a> Bands<'a> {
     pub(super) fn new(network: &'a dyn Network, view: View<'a>, windows: Windows, config: &InferConfig) -> Self {
         let InferConfig { windows_per_batch, padding, precision, .. } = *config;
         let (window_rows, next) = (VecDeque::new(), 0);
-        Self { network, view, windows, per_batch: windows_per_batch.max(1), padding, precision, window_rows, next }
+        let known = VecDeque::new();
+        Self { network, view, windows, per_batch: windows_per_batch.max(1), padding, precision, window_rows, next, known }
+    }
+
+    /// The same, where the network has seen the first windows before.
+    pub(super) fn give(&mut self, known: Vec<SegLogits>) {
+        self.known = known.into();
     }
 
     /// The axis from a side of a window's grid to that of the window.
@@ -102,6 +110,10 @@ impl<'a> Bands<'a> {
             tops.iter().flat_map(|top| self.windows.lefts.iter().map(move |left| (*top, *left))).collect();
         let mut grids = Vec::with_capacity(places.len());
         for places in places.chunks(self.per_batch) {
+            if self.known.len() >= places.len() {
+                grids.extend(self.known.drain(..places.len()));
+                continue;
+            }
             let mut windows =
                 places.iter().map(|place| self.view.window(*place, self.windows.size)).collect::<Vec<_>>();
             let windows = match windows.len() {

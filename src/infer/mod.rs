@@ -6,6 +6,7 @@ mod config;
 mod inference;
 pub mod memory;
 mod postprocess;
+mod together;
 #[cfg(test)]
 pub(crate) mod toy;
 mod trace;
@@ -19,6 +20,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 pub use confidence::Confidence;
 pub use inference::Inference;
+pub use together::Passes;
 pub(crate) use trace::{Trace, trace};
 pub use view::View;
 
@@ -150,8 +152,19 @@ pub(super) fn labels_by(
     on_cpu: bool,
     progress: &mut dyn FnMut(f64),
 ) -> Result<Vec<Labels>> {
-    let mut maps = Maps::new(views, size);
-    let mut views_logits = MultiViewLogits::new(network, views, size, config);
+    let views_logits = MultiViewLogits::new(network, views, size, config);
+    labels_of(views_logits, views[0].batch(), size, on_cpu, progress)
+}
+
+/// The most probable class of every pixel at `size`, of a batch of images.
+fn labels_of(
+    mut views_logits: MultiViewLogits,
+    batch: usize,
+    size: (usize, usize),
+    on_cpu: bool,
+    progress: &mut dyn FnMut(f64),
+) -> Result<Vec<Labels>> {
+    let mut maps = Maps::new(batch, size);
     if on_cpu {
         // No logits of a band exist here, and each band copies what the network said of all windows in reach.
         views_logits.band = views_logits.band.max(HOST_BAND).min(size.0);
@@ -177,7 +190,7 @@ fn both_by(
     on_cpu: bool,
     progress: &mut dyn FnMut(f64),
 ) -> Result<(Vec<Labels>, Tensor<4>)> {
-    let (mut maps, mut bands) = (Maps::new(views, size), Vec::new());
+    let (mut maps, mut bands) = (Maps::new(views[0].batch(), size), Vec::new());
     let mut views_logits = MultiViewLogits::new(network, views, size, config);
     let shape = [views[0].batch(), size.1, network.classes()];
     for rows in views_logits.bands() {
@@ -200,8 +213,8 @@ fn both_by(
 struct Maps(Vec<Labels>);
 
 impl Maps {
-    fn new(views: &[View<'_>], (height, width): (usize, usize)) -> Self {
-        Self(vec![Labels { width, height, ids: Vec::with_capacity(height * width) }; views[0].batch()])
+    fn new(batch: usize, (height, width): (usize, usize)) -> Self {
+        Self(vec![Labels { width, height, ids: Vec::with_capacity(height * width) }; batch])
     }
 
     fn add_host(&mut self, views_logits: &[CpuViewLogits], rows: Range<usize>) {

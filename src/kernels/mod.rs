@@ -44,7 +44,7 @@ pub use attention::attention;
 pub use batch_norm::{batch_norm, batch_norm_with};
 pub(crate) use conv::CONV_POINTS;
 pub use conv::grouped3x3::{depthwise3x3, grouped3x3};
-pub use conv::{conv2d, conv3x3, depthwise};
+pub use conv::{conv2d, conv3x3, depthwise, with_batch_of};
 pub use count::{count_kept, count_macs, product};
 pub use deformable::deformable_attention;
 pub use gelu::gelu;

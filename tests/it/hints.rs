@@ -14,6 +14,24 @@ struct Advice {
     text: String,
 }
 
+/// The same, of what is in the program with the feature `serve`.
+const SERVED: &[(&str, &[&str])] = &[
+    (
+        "what_cannot_be_served_is_told_at_the_start",
+        &["give another address or port with --bind, such as --bind 127.0.0.1:8081"],
+    ),
+    ("what_takes_too_long_after_the_end_is_told", &["give a longer --drain-time"]),
+    ("tokens_are_asked_for", &["start it with --admin-token-file FILE"]),
+    ("pages_elsewhere_may_not_ask_unless_they_are_named", &["start the server with --cors ORIGIN"]),
+    (
+        "label_studio_gets_brush_strokes_of_its_images",
+        &[
+            "start it with --label-studio http://HOST:PORT, the address of Label Studio",
+            "start the server with --label-studio and the address of the links",
+        ],
+    ),
+];
+
 /// What carries out which advice: the name of a test, and a part of each text that it takes from the output, or provokes, and
 /// follows.
 const CARRIED_OUT: &[(&str, &[&str])] = &[
@@ -369,6 +387,8 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+const SERVE: bool = cfg!(feature = "serve");
+
 const COMMANDS: [&str; 13] = [
     "demo",
     "data",
@@ -411,7 +431,10 @@ fn commands(text: &str) -> Vec<String> {
     let parts = text.split("structtoken ").skip(1);
     parts
         .map(|rest| rest.split(['`', '\n', ';', ',']).next().unwrap_or_default().to_owned())
-        .filter(|rest| COMMANDS.contains(&rest.split_whitespace().next().unwrap_or_default()))
+        .filter(|rest| {
+            let first = rest.split_whitespace().next().unwrap_or_default();
+            COMMANDS.contains(&first) || (SERVE && first == "serve")
+        })
         .collect()
 }
 
@@ -423,6 +446,9 @@ fn advice() -> Vec<Advice> {
     for file in files {
         let name = file.strip_prefix(root()).unwrap().to_string_lossy().replace('\\', "/");
         // Styles of a page have variables that look like options.
+        if !SERVE && (name.starts_with("src/serve/") || name.ends_with("/serve.rs")) {
+            continue;
+        }
         if name.ends_with("/page.rs")
             || name.ends_with("/tests.rs")
             || name.contains("/tests/")
@@ -460,7 +486,9 @@ fn known() -> BTreeMap<String, BTreeSet<String>> {
     };
     let nested =
         [("data init", ["data", "init"]), ("data check", ["data", "check"]), ("eval merge", ["eval", "merge"])];
-    let simple = COMMANDS.iter().filter(|name| **name != "check").map(|name| ((*name).to_owned(), help(&[name])));
+    let served = SERVE.then_some(&"serve");
+    let simple =
+        COMMANDS.iter().filter(|name| **name != "check").chain(served).map(|name| ((*name).to_owned(), help(&[name])));
     simple.chain(nested.into_iter().map(|(name, words)| (name.to_owned(), help(&words)))).collect()
 }
 
@@ -511,8 +539,9 @@ fn every_option_and_key_that_is_printed_exists() {
 fn every_advice_is_carried_out_by_a_test() {
     let all: Vec<Advice> = advice().into_iter().filter(|advice| !is_help(advice)).collect();
     assert!(all.len() > 100, "{}", all.len());
+    let carried_out: Vec<_> = CARRIED_OUT.iter().chain(SERVED.iter().filter(|_| SERVE)).collect();
     let listed: Vec<&str> =
-        CARRIED_OUT.iter().flat_map(|(_, parts)| *parts).chain(SAID).chain(OUT_OF_REACH).copied().collect();
+        carried_out.iter().flat_map(|(_, parts)| *parts).chain(SAID).chain(OUT_OF_REACH).copied().collect();
     let new: Vec<String> = all
         .iter()
         .filter(|advice| !listed.iter().any(|part| advice.text.contains(part)))
@@ -531,7 +560,7 @@ fn every_advice_is_carried_out_by_a_test() {
     sources(&root().join("tests/it"), &mut files);
     sources(&root().join("src"), &mut files);
     let text: String = files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
-    for (test, _) in CARRIED_OUT {
+    for (test, _) in carried_out {
         let (before, _) = text.split_once(&format!("fn {test}()")).unwrap_or_else(|| panic!("there is no test {test}"));
         let attributes = before.rsplit("\n\n").next().unwrap();
         assert!(attributes.contains("#[test]") && !attributes.contains("#[ignore"), "{test} is not run");

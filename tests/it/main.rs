@@ -55,5 +55,7 @@ mod remedies;
 mod repeat;
 mod resume;
 mod resume_check;
+#[cfg(all(unix, feature = "serve"))]
+mod serve;
 mod stdout;
 mod weights;

@@ -8,7 +8,7 @@ use structtoken::image::{decode_image, read_mask};
 use crate::cli::{Lab, TINY};
 
 /// A model that was trained for a moment.
-fn model() -> String {
+pub(crate) fn model() -> String {
     static LAB: OnceLock<Lab> = OnceLock::new();
     let lab = LAB.get_or_init(|| {
         let lab = Lab::new();

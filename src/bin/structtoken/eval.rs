@@ -17,7 +17,7 @@ use structtoken::eval::summary::Evaluation;
 use structtoken::infer::{Inference, memory};
 use structtoken::layers::parameters::visit;
 use structtoken::model::Model;
-use structtoken::model_file::{self, ModelCard};
+use structtoken::model_file;
 use structtoken::report::About;
 use structtoken::shard::Shard;
 use structtoken::text::word;
@@ -334,7 +334,7 @@ impl EvalWork {
             return Err(Error::new("--weights goes with a recipe; a model file has its own"));
         }
         let (model, card) = model_file::open(path, device)?;
-        let mut config = settings(&card, &arguments.changes, path)?;
+        let mut config = card.with_changes(&arguments.changes, path)?;
         if arguments.data.is_none()
             && let Some(note) = config.data.find_again(path, Some(&card.label_map))
         {
@@ -451,19 +451,4 @@ fn whole_network(config: &Config, classes: usize, path: &Path, device: &burn::te
         .map_err(|error| Error::new(format!("cannot load `{}`", path.display())).with_source(error))?;
     talk!("{report}");
     Ok(model)
-}
-
-/// What a model file says, with the changes of the command line.
-pub(crate) fn settings(card: &ModelCard, changes: &[String], path: &Path) -> Result<Config> {
-    let mut config = Config::default();
-    config.model.clone_from(&card.model);
-    config.data.clone_from(&card.data);
-    config.eval.clone_from(&card.eval);
-    if let Some(change) = changes.iter().find(|change| change.starts_with("model.")) {
-        return Err(Error::new(format!("--set {change}: the architecture of `{}` is fixed", path.display()))
-            .with_hint(
-                "train another model for another architecture; eval.*, data.root and data.preprocess can be changed",
-            ));
-    }
-    Config::parse(&config.to_toml()?, &path.display().to_string(), changes)
 }

@@ -27,6 +27,8 @@ mod predict;
 mod probe;
 mod repeat;
 mod runner;
+#[cfg(feature = "serve")]
+mod serve;
 mod train;
 
 use std::path::Path;
@@ -73,6 +75,9 @@ enum Command {
     Probe(probe::Arguments),
     /// Label images with a model
     Predict(predict::Arguments),
+    /// Serve models over HTTP, with a page to try them
+    #[cfg(feature = "serve")]
+    Serve(serve::Arguments),
     /// Train a recipe with several decoders and seeds on one budget, and report which is better
     Compare(compare::Arguments),
     /// Time inference or a training step, with random weights
@@ -96,6 +101,8 @@ impl Command {
             | Command::Predict(predict::Arguments { computing, .. })
             | Command::Compare(compare::Arguments { computing, .. })
             | Command::Bench(bench::Arguments { computing, .. }) => Some(computing),
+            #[cfg(feature = "serve")]
+            Command::Serve(serve::Arguments { computing, .. }) => Some(computing),
             Command::Init(_) | Command::Data(_) | Command::Inspect(_) | Command::Completions(_) | Command::Man(_) => {
                 None
             }
@@ -111,6 +118,8 @@ impl Command {
             Command::Eval(arguments) => eval::run(arguments),
             Command::Probe(arguments) => probe::run(arguments),
             Command::Predict(arguments) => predict::run(arguments),
+            #[cfg(feature = "serve")]
+            Command::Serve(arguments) => serve::run(arguments),
             Command::Compare(arguments) => compare::run(arguments),
             Command::Bench(arguments) => bench::run(arguments),
             Command::Inspect(arguments) => inspect::run(arguments),

@@ -16,7 +16,6 @@ use structtoken::tools::init::{Role, Roles};
 use structtoken::{device, files, model_file};
 
 use crate::console::{StepProgress, bar, emit, print};
-use crate::eval::settings;
 use crate::outputs::{Collections, Described, Output, OutputFormat, Outputs, file_name, options, write_json};
 use crate::{Computing, End};
 
@@ -65,7 +64,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let images = images(&arguments)?;
     let (device, _) = device::open(&arguments.computing.device)?;
     let (model, card) = model_file::open(&arguments.model, &device)?;
-    let config = settings(&card, &arguments.changes, &arguments.model)?;
+    let config = card.with_changes(&arguments.changes, &arguments.model)?;
     let whole = (config.eval.mode == InferMode::Whole).then(|| Whole { model: card.model.clone(), warned: false });
     let predictor = Predictor::new(model, config.data.preprocess, config.eval, device, card.classes)?;
     // An image counts for as many steps, so that a large one moves the bar while it is looked at.

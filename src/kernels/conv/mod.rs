@@ -7,6 +7,8 @@ pub(super) mod grouped3x3;
 mod windows;
 mod winograd;
 
+use std::cell::Cell;
+
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
 use burn::tensor::ops::ConvOptions;
@@ -46,7 +48,7 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, stride: 
         return reference(x, weight, bias, stride, padding);
     }
     let mut operands = vec![x.into_dispatch(), weight.into_dispatch()];
-    let kernel = Conv { stride, padding, bias: bias.is_some(), precision: precision() };
+    let kernel = Conv { stride, padding, bias: bias.is_some(), precision: precision(), batch: chosen_for(b) };
     operands.extend(bias.map(Tensor::into_dispatch));
     run(kernel, Operands::of(operands))
 }
@@ -62,6 +64,30 @@ pub(crate) fn reference(
     let options = ConvOptions::new([stride; 2], [padding; 2], [1, 1], 1);
     let x = x.permute([0, 3, 1, 2]); // [b, c, h, w]
     module::conv2d(x, weight, bias, options).permute([0, 2, 3, 1]) // [b, ho, wo, o]
+}
+
+thread_local! {
+    /// Images of a pass, and how many of them the ways are chosen for.
+    static SHARED: Cell<[usize; 2]> = const { Cell::new([1, 1]) };
+}
+
+/// Runs `body`, a forward pass of `together` images, so that every image gets the bits that it gets in a pass of `alone`. Which way
+/// a convolution goes depends on how many images there are, and the ways differ in rounding; all else sums image by image.
+pub fn with_batch_of<T>(alone: usize, together: usize, body: impl FnOnce() -> T) -> T {
+    struct Before([usize; 2]);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            SHARED.set(self.0);
+        }
+    }
+    let _before = Before(SHARED.replace([together.max(1), alone.max(1)]));
+    body()
+}
+
+/// The number of images that the way of a convolution of `b` images is chosen for.
+fn chosen_for(b: usize) -> usize {
+    let [together, alone] = SHARED.get();
+    if b.is_multiple_of(together) { b / together * alone } else { b }
 }
 
 /// The extent of a map.
@@ -91,6 +117,8 @@ struct Conv {
     padding: usize,
     bias: bool,
     precision: Precision,
+    /// The number of images that the way is chosen for.
+    batch: usize,
 }
 
 impl Kernel for Conv {
@@ -160,9 +188,9 @@ impl Conv {
         }
         // Multiplications, and what takes as long as a number of them: transforms, packing the weights, writing products.
         let (c, o, side) = (map.c as f64, outputs as f64, |size: usize| size.div_ceil(4) as f64);
-        let tiles = map.b as f64 * side(map.h) * side(map.w);
+        let tiles = self.batch as f64 * side(map.h) * side(map.w);
         let by_points = 36.0 * (tiles * ((c + 12.0) * o + 5.0 * (c + o)) + 40.0 * c * o);
-        let pixels = (map.b * map.h * (map.w + 2)) as f64;
+        let pixels = (self.batch * map.h * (map.w + 2)) as f64;
         let plainly = pixels * (9.0 * c + 16.0) * o / rate(self.precision) + 585.0 * c * o;
         c.min(o) >= 8.0 && by_points < plainly
     }
@@ -282,11 +310,27 @@ mod tests {
     #[test]
     fn points_match_conv2d() {
         for (shape, outputs) in [([1, 64, 64, 16], 16), ([2, 31, 41, 67], 35), ([5, 13, 10, 130], 72)] {
-            let conv = Conv { stride: 1, padding: 1, bias: true, precision: Precision::F32 };
+            let conv = Conv { stride: 1, padding: 1, bias: true, precision: Precision::F32, batch: shape[0] };
             let [b, h, w, c] = shape;
             assert!(conv.by_winograd(&Map { b, h, w, c }, outputs, [3, 3]));
             compare(shape, [outputs, 3, 3], 1, 1);
         }
+    }
+
+    /// Eight images would go another way than one.
+    #[test]
+    fn images_together_get_the_bits_of_each_alone() {
+        let conv = |batch| Conv { stride: 1, padding: 1, bias: true, precision: Precision::F32, batch };
+        let map = Map { b: 8, h: 8, w: 8, c: 64 };
+        assert!(!conv(1).by_winograd(&map, 64, [3, 3]) && conv(8).by_winograd(&map, 64, [3, 3]));
+        let noise = |seed, shape| crate::infer::toy::noise(seed, shape);
+        let (x, weight) = (noise(1, [8, 8, 8, 64]), noise(2, [64, 64, 3, 3]));
+        let bits = |x: Tensor<4>| conv2d(x, weight.clone(), None, 1, 1).into_data();
+        let alone: Vec<_> = (0..8).map(|at| bits(x.clone().narrow(0, at, 1))).collect();
+        let alone: Vec<f32> = alone.iter().flat_map(|data| data.iter::<f32>()).collect();
+        let together = |x: Tensor<4>| bits(x).iter::<f32>().collect::<Vec<_>>();
+        assert!(with_batch_of(1, 8, || together(x.clone())) == alone);
+        assert!(together(x) != alone);
     }
 
     #[test]

@@ -1,0 +1,28 @@
+// Runs before the page is drawn, so that a chosen theme does not flash in the other one.
+"use strict";
+{
+  const chosen = () => { try { return localStorage.getItem("theme"); } catch { return null; } };
+  const keep = (theme) => { try { theme ? localStorage.setItem("theme", theme) : localStorage.removeItem("theme"); } catch { /* not allowed here */ } };
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const root = document.documentElement;
+  const dark = () => (root.dataset.theme ?? (system.matches ? "dark" : "light")) === "dark";
+  const theme = chosen();
+  if (theme === "dark" || theme === "light") root.dataset.theme = theme;
+
+  addEventListener("DOMContentLoaded", () => {
+    const button = document.getElementById("theme");
+    const say = () => {
+      button.setAttribute("aria-pressed", dark());
+      button.title = dark() ? "Switch to light" : "Switch to dark";
+    };
+    button.addEventListener("click", () => {
+      const next = dark() ? "light" : "dark";
+      const same = (next === "dark") === system.matches;
+      if (same) delete root.dataset.theme; else root.dataset.theme = next;
+      keep(same ? null : next);
+      say();
+    });
+    system.addEventListener("change", say);
+    say();
+  });
+}
