@@ -37,7 +37,7 @@
 //! # Features
 //!
 //! `cli`, on by default, is the binary with what it needs; a program that uses the library alone takes
-//! `default-features = false`. `cuda`, `vulkan`, `rocm` and `metal` add devices.
+//! `default-features = false`. `export` writes ONNX files. `cuda`, `vulkan`, `rocm` and `metal` add devices.
 //! The Burn that this crate is built with is [`burn`]: a module of your own derives from the same version.
 //!
 //! # Speed
@@ -90,6 +90,8 @@ pub mod predict;
 pub mod run;
 
 pub mod bench;
+#[cfg(feature = "export")]
+pub mod export;
 pub mod inspect;
 pub mod plan;
 pub mod probe;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// The modules from the ground up: each uses only those before it.
-const ORDER: [&str; 36] = [
+const ORDER: [&str; 37] = [
     "error",
     "text",
     "rng",
@@ -41,6 +41,7 @@ const ORDER: [&str; 36] = [
     "report",
     "probe",
     "sweep",
+    "export",
 ];
 
 #[test]

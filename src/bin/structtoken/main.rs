@@ -20,6 +20,7 @@ mod data;
 mod dataset;
 mod demo;
 mod eval;
+mod export;
 mod init;
 mod inspect;
 mod outputs;
@@ -73,6 +74,8 @@ enum Command {
     Probe(probe::Arguments),
     /// Label images with a model
     Predict(predict::Arguments),
+    /// Write a model as an ONNX file that is proven to be the same model
+    Export(export::Arguments),
     /// Train a recipe with several decoders and seeds on one budget, and report which is better
     Compare(compare::Arguments),
     /// Time inference or a training step, with random weights
@@ -96,9 +99,12 @@ impl Command {
             | Command::Predict(predict::Arguments { computing, .. })
             | Command::Compare(compare::Arguments { computing, .. })
             | Command::Bench(bench::Arguments { computing, .. }) => Some(computing),
-            Command::Init(_) | Command::Data(_) | Command::Inspect(_) | Command::Completions(_) | Command::Man(_) => {
-                None
-            }
+            Command::Init(_)
+            | Command::Data(_)
+            | Command::Export(_)
+            | Command::Inspect(_)
+            | Command::Completions(_)
+            | Command::Man(_) => None,
         }
     }
 
@@ -111,6 +117,7 @@ impl Command {
             Command::Eval(arguments) => eval::run(arguments),
             Command::Probe(arguments) => probe::run(arguments),
             Command::Predict(arguments) => predict::run(arguments),
+            Command::Export(arguments) => export::run(arguments),
             Command::Compare(arguments) => compare::run(arguments),
             Command::Bench(arguments) => bench::run(arguments),
             Command::Inspect(arguments) => inspect::run(arguments),
