@@ -59,7 +59,7 @@ fn before(graph: &mut Graph, image: Id, preprocess: &Preprocess, size: [usize; 2
 /// Class scores `[b, k, height, width]`: maps at image size, and where masks vote, the sum of their votes.
 fn scores(graph: &mut Graph, maps: Id, votes: Option<Id>, [height, width]: [usize; 2]) -> Result<Id> {
     let planes = graph.transpose(maps, &[0, 3, 1, 2]); // [b, c, h, w]
-    let planes = resize(graph, planes, [height, width]);
+    let planes = resize(graph, planes, [height, width], Sampling::Linear);
     let Some(votes) = votes else { return Ok(planes) };
     let [batch, channels] = [graph.shape(planes)[0], graph.shape(planes)[1]];
     let classes = graph.shape(votes)[2];
@@ -71,8 +71,17 @@ fn scores(graph: &mut Graph, maps: Id, votes: Option<Id>, [height, width]: [usiz
     graph.reshape(sums, &[batch, classes, Dim::Fixed(height), Dim::Fixed(width)])
 }
 
-/// Planes `[b, c, h, w]` bilinearly in another size, corners not aligned.
-pub(super) fn resize(graph: &mut Graph, planes: Id, [height, width]: [usize; 2]) -> Id {
+/// How a value between samples is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sampling {
+    /// Linear between two neighbours, corners not aligned.
+    Linear,
+    /// The sample at `floor(i * in / out)`.
+    Nearest,
+}
+
+/// Planes `[b, c, h, w]` in another size.
+pub(super) fn resize(graph: &mut Graph, planes: Id, [height, width]: [usize; 2], sampling: Sampling) -> Id {
     let shape = graph.shape(planes).to_vec();
     let (Dim::Fixed(h), Dim::Fixed(w)) = (shape[2], shape[3]) else { return planes };
     if (h, w) == (height, width) {
@@ -81,9 +90,13 @@ pub(super) fn resize(graph: &mut Graph, planes: Id, [height, width]: [usize; 2])
     let regions = graph.constant(&[0], Data::Float(Vec::new()), String::new());
     let factors = vec![1.0, 1.0, factor(h, height), factor(w, width)];
     let factors = graph.constant(&[4], Data::Float(factors), String::new());
+    let (place, mode) = match sampling {
+        Sampling::Linear => ("half_pixel", "linear"),
+        Sampling::Nearest => ("asymmetric", "nearest"),
+    };
     let attributes = vec![
-        ("coordinate_transformation_mode", Attribute::Text("half_pixel")),
-        ("mode", Attribute::Text("linear")),
+        ("coordinate_transformation_mode", Attribute::Text(place)),
+        ("mode", Attribute::Text(mode)),
         ("nearest_mode", Attribute::Text("floor")),
     ];
     let shape = [shape[0], shape[1], Dim::Fixed(height), Dim::Fixed(width)];
@@ -91,7 +104,7 @@ pub(super) fn resize(graph: &mut Graph, planes: Id, [height, width]: [usize; 2])
 }
 
 /// The factor from one side to another, so that its product, rounded down, is that side.
-fn factor(from: usize, to: usize) -> f32 {
+pub(super) fn factor(from: usize, to: usize) -> f32 {
     let factor = to as f32 / from as f32;
     if (from as f32 * factor).floor() as usize == to { factor } else { factor.next_up() }
 }

@@ -132,7 +132,7 @@ impl Agreement {
 /// Images that enter at once; a file must take several.
 const BATCH: usize = 2;
 
-/// Labels all pictures with the model and with the file.
+/// Labels all pictures with the model and with the file. Also whether the file's labels are those of its own class scores.
 ///
 /// # Errors
 /// A file that cannot be run, and a model whose scores are no numbers.
@@ -142,11 +142,12 @@ pub(super) fn compare(
     preprocess: &Preprocess,
     options: &ExportOptions,
     pictures: &Pictures,
-) -> Result<Agreement> {
+) -> Result<(Agreement, bool)> {
     let (k, [h, w]) = (model.classes(), options.size);
     let names = [scores_name(options.profile), options.profile.output()];
     let mut largest: f32 = 0.0;
     let (mut difference, mut alike, mut pixels): (f32, usize, usize) = (0.0, 0, 0);
+    let mut consistent = true;
     let mut confusions = [Confusion::new(k), Confusion::new(k)];
     for at in (0..pictures.len()).step_by(BATCH) {
         let count = BATCH.min(pictures.len() - at);
@@ -172,6 +173,7 @@ pub(super) fn compare(
                 "labels" => output[image * h * w..][..h * w].iter().map(|label| *label as u8).collect(),
                 _ => of(&output),
             };
+            consistent &= labels == of(&scores);
             let both = [of(&own), labels];
             alike += both[0].iter().zip(&both[1]).filter(|(a, b)| a == b).count();
             pixels += h * w;
@@ -184,13 +186,14 @@ pub(super) fn compare(
     }
     let names: Vec<String> = (0..k).map(|class| class.to_string()).collect();
     let [own, file] = confusions.map(|confusion| confusion.scores(&names).miou);
-    Ok(Agreement {
+    let agreement = Agreement {
         images: pictures.len(),
         generated: pictures.generated,
         largest_difference: f64::from(difference) / f64::from(largest.max(f32::MIN_POSITIVE)),
         same_labels: alike as f64 / pixels.max(1) as f64,
         miou: own.zip(file).map(|(own, file)| [own, file]).filter(|_| !pictures.truths.is_empty()),
-    })
+    };
+    Ok((agreement, consistent))
 }
 
 /// The larger of two differences; what is no number is larger than all.

@@ -155,14 +155,6 @@ impl Graph {
         }
     }
 
-    /// The integers of a constant.
-    pub(super) fn integers(&self, id: Id) -> Option<&[i64]> {
-        match &self.values[id].data {
-            Some(Data::Int(values)) => Some(values),
-            _ => None,
-        }
-    }
-
     /// Adds a node and gives its result.
     pub(super) fn node(
         &mut self,

@@ -122,7 +122,7 @@ fn agree(
         return Err(Error::new("there is no image to compare the file and the model with"));
     }
     let preprocess = &card.data.preprocess;
-    let agreement = gate::compare(engine, model, preprocess, options, pictures)?;
+    let (agreement, consistent) = gate::compare(engine, model, preprocess, options, pictures)?;
     let bounds = Bounds::of(options.precision);
     if agreement.holds(bounds) {
         return Ok(agreement);
@@ -134,8 +134,11 @@ fn agree(
         Some((layer, difference)) => {
             format!("`{layer}` parts first, by {} of its largest value", share(difference.into()))
         }
+        None if !consistent => {
+            "every layer agrees: they part in the labels that are made of the class scores".to_owned()
+        }
         None if agreement.largest_difference <= bounds.largest_difference => {
-            "every layer agrees, and so do the class scores: they part in what is made of these".to_owned()
+            "every layer agrees: labels change where two classes are almost equal".to_owned()
         }
         None => "every layer of the network agrees: they part in the resize to the images' size".to_owned(),
     };

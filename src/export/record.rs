@@ -49,18 +49,20 @@ pub(super) fn record(model: &Model, size: [usize; 2]) -> Result<Recording> {
     let (second, _) = pass(model, BATCHES[1], size)?;
     let image = first.graph.inputs[0];
     let (a, b) = (&first.graph.operations, &second.graph.operations);
-    let differs = || Error::new("the model does not do the same to batches of different size");
+    let differs = |what: &str| {
+        Error::new(format!("the model does not do the same to {} and to {} images: {what}", BATCHES[0], BATCHES[1]))
+    };
     if a.len() != b.len() {
-        return Err(differs());
+        return Err(differs(&format!("{} and {} operations", a.len(), b.len())));
     }
     for (a, b) in a.iter().zip(b) {
         if !alike(a, b) {
-            return Err(differs());
+            return Err(differs("an operation has other settings"));
         }
         if let (OperationIr::Init(a), OperationIr::Init(b)) = (a, b) {
             let values = (first.values.get(&a.out.id), second.values.get(&b.out.id));
             if a.out.id != image && values.0 != values.1 {
-                return Err(differs());
+                return Err(differs("a constant has other values"));
             }
         }
     }

@@ -215,13 +215,25 @@ fn every_profile_gives_what_it_says() {
     }
 }
 
+/// A per-pixel classifier whose classes are far apart, as those of a trained one.
+fn decided() -> Case {
+    let case = Case::new(3, 0, 1).unwrap();
+    let name = "decoder.conv_seg.bias";
+    changed(&case, name, |values| {
+        let n = values.dims()[0];
+        let offsets: Vec<f32> = (0..n).map(|class| class as f32 * 2.0).collect();
+        values + Tensor::<1>::from_data(TensorData::new(offsets, [n]), &Device::flex())
+    })
+}
+
 #[test]
 fn weights_of_half_precision_are_half_as_large() {
-    let case = Case::new(2, 0, 1).unwrap();
+    let case = decided();
     let [whole, half] =
         [Precision::F32, Precision::F16].map(|precision| case.export(Profile::Default, precision).unwrap());
     assert!(half.bytes.len() < whole.bytes.len() * 4 / 5, "{} and {}", half.bytes.len(), whole.bytes.len());
-    assert!(half.agreement.largest_difference > 0.0);
+    assert!(half.agreement.largest_difference > whole.agreement.largest_difference);
+    holds_at_other_batches(&Case { name: format!("{}_f16", case.name), ..case }, &half, Profile::Default);
 }
 
 /// The model with one of its parameters changed.
@@ -241,7 +253,12 @@ fn weights_beyond_half_precision_are_caught_with_their_layer() {
     let case = Case::new(2, 0, 1).unwrap();
     let name = "backbone.blocks.0.mlp.fc1.weight";
     let case = changed(&case, name, |values| values * 1e6);
-    case.export(Profile::Default, Precision::F32).unwrap();
+    let exported = case.export(Profile::Default, Precision::F32).unwrap();
+    holds_at_other_batches(
+        &Case { name: "overflow".to_owned(), ..changed(&case, name, |values| values) },
+        &exported,
+        Profile::Default,
+    );
     let error = case.export(Profile::Default, Precision::F16).err().expect("an overflow is noticed");
     assert!(error.to_string().contains("`backbone.blocks.0.mlp.fc1` parts first"), "{error}");
     assert!(error.hint().unwrap().contains("--precision f32"));

@@ -343,6 +343,7 @@ impl Work {
     }
 
     /// A model that is open already, with its own dataset or that of `data`.
+    #[cfg(feature = "export")]
     pub(crate) fn of(model: Model, card: &ModelCard, path: &Path, data: Option<&Path>) -> Result<Self> {
         let source =
             Source { model: None, weights: None, changes: Vec::new(), data: data.map(Path::to_owned), split: None };

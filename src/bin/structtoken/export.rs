@@ -10,7 +10,7 @@ use crate::End;
 /// Write a model as an ONNX file that is proven to be the same model
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-#[cfg_attr(not(feature = "export"), expect(dead_code, reason = "this build refuses the command"))]
+#[cfg_attr(not(feature = "export"), allow(dead_code, reason = "this build refuses the command"))]
 pub(crate) struct Arguments {
     /// Model file
     model: PathBuf,

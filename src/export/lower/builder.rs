@@ -26,7 +26,8 @@ pub(super) struct Target {
 }
 
 impl<'a> Builder<'a> {
-    pub(super) fn new(recording: &'a Recording, graph: Graph, image: Id) -> Self {
+    pub(super) fn new(recording: &'a Recording, mut graph: Graph, image: Id) -> Self {
+        graph.values[image].recorded = Some(recording.image().value());
         let ids = HashMap::from([(recording.image(), image)]);
         Self { graph, recording, ids, folded: HashMap::new() }
     }
