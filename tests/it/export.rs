@@ -250,8 +250,13 @@ fn changed(case: &Case, name: &str, change: impl Fn(Tensor<1>) -> Tensor<1>) -> 
 
 #[test]
 fn weights_beyond_half_precision_are_caught_with_their_layer() {
-    let case = Case::new(2, 0, 1).unwrap();
     let name = "backbone.blocks.0.mlp.fc1.weight";
+    // Few values are not halved.
+    let has_many = |case: &Case| {
+        let list = parameters::list(&case.model);
+        list.iter().any(|(known, shape, _)| known == name && shape.iter().product::<usize>() >= 256)
+    };
+    let case = (1..).filter_map(|seed| Case::new(2, 0, seed)).find(has_many).unwrap();
     let case = changed(&case, name, |values| values * 1e6);
     let exported = case.export(Profile::Default, Precision::F32).unwrap();
     holds_at_other_batches(

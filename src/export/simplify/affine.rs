@@ -53,6 +53,8 @@ pub(super) fn fold(graph: &mut Graph) -> bool {
             continue;
         }
         (touched[layer], touched[maker]) = (true, true);
+        let (before, after) = (graph.nodes[layer].output, graph.nodes[at].output);
+        graph.values[after].layer = graph.values[before].layer.clone();
         // What lies between has other values than were recorded.
         for between in [layer, maker] {
             let id = graph.nodes[between].output;
