@@ -103,10 +103,10 @@ pub(super) fn resize(graph: &mut Graph, planes: Id, [height, width]: [usize; 2],
     graph.node("Resize", &[planes, regions, factors], attributes, &shape, Kind::Float)
 }
 
-/// The factor from one side to another, so that its product, rounded down, is that side.
+/// The factor from one side to another, so that its product, rounded down, is that side in single and in double precision.
 pub(super) fn factor(from: usize, to: usize) -> f32 {
     let factor = to as f32 / from as f32;
-    if (from as f32 * factor).floor() as usize == to { factor } else { factor.next_up() }
+    if from as f64 * f64::from(factor) < to as f64 { factor.next_up() } else { factor }
 }
 
 fn labels(graph: &mut Graph, scores: Id) -> Id {
@@ -129,4 +129,18 @@ fn probabilities(graph: &mut Graph, scores: Id, votes: bool) -> Id {
     let least = graph.scalar(f32::MIN_POSITIVE);
     let sum = graph.same("Max", &[sum, least], Vec::new());
     graph.same("Div", &[scores, sum], Vec::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn factors_give_the_very_side() {
+        for (from, to) in (1..200).flat_map(|from| (1..200).map(move |to| (from, to))) {
+            let factor = factor(from, to);
+            assert_eq!((from as f32 * factor).floor() as usize, to, "{from} to {to}");
+            assert_eq!((from as f64 * f64::from(factor)).floor() as usize, to, "{from} to {to}");
+        }
+    }
 }
