@@ -69,9 +69,22 @@ def check(path):
         labels = min(same for _, same in results)
         if not labels >= 1 - LABELS or (difference is not None and not difference <= SCORES):
             wrong.append(f"{path.name}: {engine}: difference {difference}, same labels {labels}")
-        shown = "" if difference is None else f"{difference:.1e}"
-        lines.append((path.stem, engine, shown, f"{labels * 100:.3f} %"))
+        lines.append((path.stem.rsplit("-", 1)[0], engine, difference, labels))
     return lines, wrong
+
+
+def table(lines):
+    """The worst of all files of a model, a row each."""
+    columns = "".join(f" {engine}: difference | same labels |" for engine in ENGINES)
+    rows = [f"| model |{columns}", "|---|" + "---|---|" * len(ENGINES)]
+    for model in sorted({line[0] for line in lines}):
+        cells = [model.replace("_", " on ")]
+        for engine in ENGINES:
+            own = [line for line in lines if line[:2] == (model, engine)]
+            cells.append(f"{max(line[2] or 0 for line in own):.1e}")
+            cells.append(f"{min(line[3] for line in own) * 100:.3f} %")
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows) + "\n"
 
 
 def main():
@@ -92,9 +105,7 @@ def main():
         wrong += faults
     print(f"{len(files)} files, {len(lines)} runs, {len(wrong)} faults")
     if arguments.table:
-        rows = ["| file | engine | largest difference | same labels |", "|---|---|---|---|"]
-        rows += ["| " + " | ".join(line) + " |" for line in lines]
-        arguments.table.write_text("\n".join(rows) + "\n")
+        arguments.table.write_text(table(lines))
     if wrong:
         sys.exit("\n".join(wrong))
 
