@@ -41,8 +41,8 @@
 //! # Features
 //!
 //! `cli`, on by default, is the binary with what it needs; a program that uses the library alone takes
-//! `default-features = false`. `serve` adds a server, as the module and the command of that name. `cuda`, `vulkan`, `rocm` and
-//! `metal` add devices.
+//! `default-features = false`. `serve` adds a server, as the module and the command of that name; `export` writes ONNX files.
+//! `cuda`, `vulkan`, `rocm` and `metal` add devices.
 //! The Burn that this crate is built with is [`burn`]: a module of your own derives from the same version.
 //!
 //! # Speed
@@ -95,6 +95,8 @@ pub mod predict;
 pub mod run;
 
 pub mod bench;
+#[cfg(feature = "export")]
+pub mod export;
 pub mod inspect;
 pub mod plan;
 pub mod probe;

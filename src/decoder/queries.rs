@@ -1,8 +1,8 @@
 //! What decoders of queries share: a query's mask, its class, and the second half of their transformer layers.
 
 use burn::module::Module;
-use burn::tensor::Tensor;
 use burn::tensor::activation::relu;
+use burn::tensor::{Device, Tensor};
 
 use crate::kernels;
 use crate::layers::{Dropout, ForwardContext, Init, LayerNorm, Linear};
@@ -50,7 +50,10 @@ impl MaskEmbed {
 /// Mask logits `[b, q, h, w]`: the products of the queries' weights `[b, q, c]` with every pixel of `map [b, h, w, c]`.
 pub(super) fn masks(weights: Tensor<3>, map: Tensor<4>) -> Tensor<4> {
     let ([b, q, c], [_, h, w, _]) = (weights.dims(), map.dims());
-    // The pixels are the rows that a linear layer runs over: [h w, q] for each image.
+    if map.device() != Device::flex() {
+        return kernels::product(weights, map.reshape([b, h * w, c]).transpose()).reshape([b, q, h, w]);
+    }
+    // On the CPU the pixels are the rows that a linear layer runs over: [h w, q] for each image.
     let each = (0..b).map(|i| {
         let pixels = map.clone().narrow(0, i, 1).reshape([h * w, c]);
         let weights = weights.clone().narrow(0, i, 1).reshape([q, c]);

@@ -31,6 +31,19 @@ pub fn list(module: &impl Module) -> Vec<(String, Vec<usize>, ParamId)> {
     list.found
 }
 
+/// What is done with the parameters of a module in their own ranks.
+#[cfg(feature = "export")]
+pub(crate) trait See {
+    /// One parameter, by name.
+    fn see<const D: usize>(&mut self, name: &str, values: Tensor<D>);
+}
+
+/// Shows every parameter as it is, in the order of the fields.
+#[cfg(feature = "export")]
+pub(crate) fn show(module: &impl Module, to: &mut impl See) {
+    module.visit(&mut Show { path: Path::default(), to });
+}
+
 /// Takes the gradients of `module` out of `grads`: the name of every parameter that has one, and its flat gradient.
 pub fn gradients(module: &impl Module, grads: Gradients) -> Vec<(String, Tensor<1>)> {
     let mut collect = Collect { path: Path::default(), grads, found: Vec::new() };
@@ -101,6 +114,27 @@ impl ModuleVisitor for List {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         self.found.push((self.path.name(), param.lazy_shape().to_vec(), param.id));
+    }
+}
+
+#[cfg(feature = "export")]
+struct Show<'a, S> {
+    path: Path,
+    to: &'a mut S,
+}
+
+#[cfg(feature = "export")]
+impl<S: See> ModuleVisitor for Show<'_, S> {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        self.to.see(&self.path.name(), param.val());
     }
 }
 

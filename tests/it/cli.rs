@@ -26,6 +26,24 @@ impl Lab {
         path
     }
 
+    /// All files below the folder.
+    #[cfg(feature = "export")]
+    pub(crate) fn entries(&self) -> Vec<PathBuf> {
+        let mut left = vec![self.dir.path().to_owned()];
+        let mut found = Vec::new();
+        while let Some(folder) = left.pop() {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    left.push(path.clone());
+                }
+                found.push(path);
+            }
+        }
+        found.sort();
+        found
+    }
+
     /// The command, with the folder as its current one.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_structtoken"));
@@ -197,4 +215,16 @@ fn a_plan_is_a_recipe_with_reasons() {
     lab.refused(&["compare", "images"], &["structtoken train images --plan > recipe.toml"]);
     let folder = lab.path("run");
     lab.refused(&["train", folder.to_str().unwrap()], &["run"]);
+}
+
+#[cfg(not(feature = "export"))]
+#[test]
+fn a_build_without_export_says_how_to_get_one() {
+    let lab = Lab::new();
+    let talk =
+        lab.refused(&["export", "model.safetensors", "-o", "model.onnx"], &["this build of structtoken has no export"]);
+    let features = talk.split_once("cargo install structtoken --features ").unwrap().1.trim();
+    let manifest: toml::Table =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).unwrap().parse().unwrap();
+    assert!(manifest["features"].as_table().unwrap().contains_key(features), "{talk}");
 }

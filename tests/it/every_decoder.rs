@@ -22,7 +22,7 @@ use structtoken::weights::{self, LoadOptions};
 
 use crate::golden::test_device;
 
-fn backbone(rng: &mut Rng) -> VitConfig {
+pub(crate) fn backbone(rng: &mut Rng) -> VitConfig {
     let heads = 1 + rng.below(3);
     let depth = 1 + rng.below(3);
     let out_indices = if depth > 1 && rng.below(2) == 0 { vec![depth - 2, depth - 1] } else { Vec::new() };
@@ -44,7 +44,7 @@ fn backbone(rng: &mut Rng) -> VitConfig {
 }
 
 /// The same shapes with rotations instead of a table.
-fn dinov3(vit: &VitConfig, rng: &mut Rng) -> Dinov3Config {
+pub(crate) fn dinov3(vit: &VitConfig, rng: &mut Rng) -> Dinov3Config {
     set!(Dinov3Config {
         embed_dim: vit.embed_dim,
         depth: vit.depth,
@@ -62,7 +62,7 @@ fn dinov3(vit: &VitConfig, rng: &mut Rng) -> Dinov3Config {
 }
 
 /// A convolutional backbone: a U-Net of its own, one over an encoder, or such a network by itself; and its maps.
-fn convolutional(kind: usize, rng: &mut Rng) -> BackboneConfig {
+pub(crate) fn convolutional(kind: usize, rng: &mut Rng) -> BackboneConfig {
     let img_size = [20 + rng.below(40), 20 + rng.below(40)];
     let norm = [NormKind::Batch, NormKind::Group][rng.below(2)];
     let mut four = |least: usize| -> Vec<usize> { (0..4).map(|_| least * (1 + rng.below(2))).collect() };
@@ -95,7 +95,7 @@ fn convolutional(kind: usize, rng: &mut Rng) -> BackboneConfig {
     }
 }
 
-fn decoder(kind: usize, vit: &VitConfig, rng: &mut Rng) -> DecoderConfig {
+pub(crate) fn decoder(kind: usize, vit: &VitConfig, rng: &mut Rng) -> DecoderConfig {
     let loss = set!(SetLossConfig { num_points: 20 + rng.below(30) });
     match kind {
         0..3 => {

@@ -263,6 +263,25 @@ const CARRIED_OUT: &[(&str, &[&str])] = &[
         "a_full_disk_keeps_the_last_checkpoint",
         &["earlier checkpoints, if any, are untouched; {}, then continue with --resume"],
     ),
+    ("weights_beyond_half_precision_are_caught_with_their_layer", &["keep the weights as they are: --precision f32"]),
+    ("sizes_that_would_be_padded_are_refused_with_one_that_fits", &["--size {}x{}"]),
+    (
+        "what_cannot_be_exported_is_refused_and_nothing_is_left",
+        &[
+            "--out would replace `{}`, which is read",
+            "name another file after --out",
+            "name a folder that is new or empty after --out",
+            "give --size once, or export each to a folder of its own",
+        ],
+    ),
+    (
+        "a_build_without_export_says_how_to_get_one",
+        &["install one that has: cargo install structtoken --features export"],
+    ),
+    (
+        "damaged_files_are_not_verified",
+        &["only files that `structtoken export` wrote can be compared with their model"],
+    ),
 ];
 
 /// Mentions of an option in what is said, which ask for nothing.
@@ -389,12 +408,13 @@ fn root() -> &'static Path {
 
 const SERVE: bool = cfg!(feature = "serve");
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "demo",
     "data",
     "init",
     "train",
     "eval",
+    "export",
     "predict",
     "inspect",
     "bench",

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// The modules from the ground up: each uses only those before it.
-const ORDER: [&str; 37] = [
+const ORDER: [&str; 38] = [
     "error",
     "text",
     "rng",
@@ -42,6 +42,7 @@ const ORDER: [&str; 37] = [
     "probe",
     "sweep",
     "serve",
+    "export",
 ];
 
 #[test]

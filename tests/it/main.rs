@@ -27,6 +27,8 @@ mod dinov3;
 mod elsewhere;
 mod evaluation;
 mod every_decoder;
+#[cfg(feature = "export")]
+mod export;
 mod finetune;
 mod floats;
 mod golden;

@@ -343,6 +343,20 @@ impl EvalWork {
         Self::on(model, config, &card.classes, path.to_owned(), arguments)
     }
 
+    /// A model that is open already, with its own dataset or that of `data`.
+    #[cfg(feature = "export")]
+    pub(crate) fn of(model: Model, card: &ModelCard, path: &Path, data: Option<&Path>) -> Result<Self> {
+        let source =
+            Source { model: None, weights: None, changes: Vec::new(), data: data.map(Path::to_owned), split: None };
+        let mut config = settings(card, &[], path)?;
+        if data.is_none()
+            && let Some(note) = config.data.find_again(path, Some(&card.label_map))
+        {
+            talk!("note: {note}");
+        }
+        Self::on(model, config, &card.classes, path.to_owned(), &source)
+    }
+
     /// With the dataset of the recipe, or the one of `--data`.
     fn on(
         model: Model,

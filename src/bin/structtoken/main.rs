@@ -20,6 +20,7 @@ mod data;
 mod dataset;
 mod demo;
 mod eval;
+mod export;
 mod init;
 mod inspect;
 mod outputs;
@@ -78,6 +79,8 @@ enum Command {
     /// Serve models over HTTP, with a page to try them
     #[cfg(feature = "serve")]
     Serve(serve::Arguments),
+    /// Write a model as an ONNX file that is proven to be the same model
+    Export(export::Arguments),
     /// Train a recipe with several decoders and seeds on one budget, and report which is better
     Compare(compare::Arguments),
     /// Time inference or a training step, with random weights
@@ -103,9 +106,12 @@ impl Command {
             | Command::Bench(bench::Arguments { computing, .. }) => Some(computing),
             #[cfg(feature = "serve")]
             Command::Serve(serve::Arguments { computing, .. }) => Some(computing),
-            Command::Init(_) | Command::Data(_) | Command::Inspect(_) | Command::Completions(_) | Command::Man(_) => {
-                None
-            }
+            Command::Init(_)
+            | Command::Data(_)
+            | Command::Export(_)
+            | Command::Inspect(_)
+            | Command::Completions(_)
+            | Command::Man(_) => None,
         }
     }
 
@@ -120,6 +126,7 @@ impl Command {
             Command::Predict(arguments) => predict::run(arguments),
             #[cfg(feature = "serve")]
             Command::Serve(arguments) => serve::run(arguments),
+            Command::Export(arguments) => export::run(arguments),
             Command::Compare(arguments) => compare::run(arguments),
             Command::Bench(arguments) => bench::run(arguments),
             Command::Inspect(arguments) => inspect::run(arguments),

@@ -1,0 +1,141 @@
+//! Folders that servers and hubs expect around a file.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result};
+use crate::export::options::{ExportOptions, Profile};
+use crate::files::{self, Scratch};
+use crate::model_file::ModelCard;
+
+/// Beside the ONNX file, the other files of a folder: their paths below it, and what is in them.
+pub type Files = Vec<(String, Vec<u8>)>;
+
+/// Where the ONNX file of a profile lies within its folder.
+#[must_use]
+pub fn place(profile: Profile) -> &'static str {
+    if profile == Profile::Triton { "1/model.onnx" } else { "onnx/model.onnx" }
+}
+
+/// A model of Triton's repository: the folder is to bear its `name`.
+#[must_use]
+pub fn triton(name: &str, options: &ExportOptions) -> Files {
+    let [height, width] = options.size;
+    // A quoted text of protocol buffers is one of JSON.
+    let name = Value::from(name);
+    let text = format!(
+        "name: {name}\nplatform: \"onnxruntime_onnx\"\nmax_batch_size: 8\n\
+         input [{{ name: \"{}\", data_type: TYPE_UINT8, dims: [{height}, {width}, 3] }}]\n\
+         output [{{ name: \"{}\", data_type: TYPE_UINT8, dims: [{height}, {width}] }}]\n\
+         dynamic_batching {{ }}\n",
+        options.profile.input(),
+        options.profile.output(),
+    );
+    vec![("config.pbtxt".to_owned(), text.into_bytes())]
+}
+
+/// A folder as Hugging Face has them; `weights` is the model file.
+///
+/// # Errors
+/// None is known.
+pub fn hugging_face(card: &ModelCard, options: &ExportOptions, weights: Vec<u8>) -> Result<Files> {
+    let names = &card.classes.names;
+    let of: serde_json::Map<String, Value> =
+        names.iter().enumerate().map(|(id, name)| (id.to_string(), json!(name))).collect();
+    let to: serde_json::Map<String, Value> =
+        names.iter().enumerate().map(|(id, name)| (name.clone(), json!(id))).collect();
+    let [height, width] = options.size;
+    let config = json!({
+        "model_type": "structtoken",
+        "architectures": ["StructTokenForSemanticSegmentation"],
+        "id2label": of,
+        "label2id": to,
+        "image_size": [height, width],
+        "num_channels": 3,
+        "structtoken": card,
+    });
+    let shares = |values: [f32; 3]| values.map(|value| f64::from(value) / 255.0);
+    let preprocess = &card.data.preprocess;
+    // The keys that SegformerImageProcessor reads.
+    let preprocessor = json!({
+        "image_processor_type": "SegformerImageProcessor",
+        "do_resize": true,
+        "size": {"height": height, "width": width},
+        "resample": 2,
+        "do_rescale": true,
+        "rescale_factor": 1.0 / 255.0,
+        "do_normalize": true,
+        "image_mean": shares(preprocess.mean),
+        "image_std": shares(preprocess.std),
+        "do_reduce_labels": false,
+    });
+    let text = |value: &Value| {
+        let text = serde_json::to_string_pretty(value);
+        text.map(String::into_bytes).map_err(|error| Error::new("cannot describe the model").with_source(error))
+    };
+    Ok(vec![
+        ("config.json".to_owned(), text(&config)?),
+        ("preprocessor_config.json".to_owned(), text(&preprocessor)?),
+        ("model.safetensors".to_owned(), weights),
+        ("README.md".to_owned(), readme(card, options).into_bytes()),
+    ])
+}
+
+fn readme(card: &ModelCard, options: &ExportOptions) -> String {
+    let [height, width] = options.size;
+    let classes: String = card
+        .classes
+        .names
+        .iter()
+        .enumerate()
+        .map(|(id, name)| format!("| {id} | {} |\n", name.replace('|', "\\|")))
+        .collect();
+    let reached = card.training.as_ref().and_then(|training| training.miou);
+    let reached =
+        reached.map_or(String::new(), |miou| format!("\nmIoU on its validation split: {:.1} %.\n", miou * 100.0));
+    format!(
+        "---\nlibrary_name: structtoken\npipeline_tag: image-segmentation\ntags: [onnx, semantic-segmentation]\n---\n\n\
+         # A model for semantic segmentation\n\n\
+         Made by structtoken {}. `onnx/model.onnx` takes `pixel_values` float `[N, 3, {height}, {width}]`, normalised as \
+         `preprocessor_config.json` says, and gives `logits` `[N, {}, {height}, {width}]`. `model.safetensors` is the model \
+         file that structtoken reads. No class of `transformers` has this architecture: use ONNX Runtime, or structtoken.\n{reached}\n\
+         | id | class |\n|---|---|\n{classes}",
+        env!("CARGO_PKG_VERSION"),
+        card.classes.names.len(),
+    )
+}
+
+/// Refuses a place where a new folder cannot be.
+///
+/// # Errors
+/// A folder that is not empty, and a place that may not be written.
+pub fn check(out: &Path) -> Result<()> {
+    let taken =
+        out.symlink_metadata().is_ok() && !std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
+    if taken {
+        return Err(Error::new(format!("`{}` is there already", out.display()))
+            .with_hint("name a folder that is new or empty after --out"));
+    }
+    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    files::ensure_writable(&parent.join("folder"))
+}
+
+/// Writes a new folder: whole, or not at all.
+///
+/// # Errors
+/// As [`check`], and a full disk.
+pub fn write(out: &Path, contents: &Files) -> Result<()> {
+    check(out)?;
+    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let scratch = Scratch::new(parent, &out.file_name().unwrap_or_default().to_string_lossy())?;
+    let whole = scratch.path().join("folder");
+    for (name, bytes) in contents {
+        files::write(&whole.join(name), bytes)?;
+    }
+    let failed = |error: std::io::Error| Error::file("write", out, error);
+    if out.is_dir() {
+        std::fs::remove_dir(out).map_err(failed)?;
+    }
+    std::fs::rename(&whole, out).map_err(failed)
+}

@@ -1,0 +1,177 @@
+//! Models as ONNX files that are proven to be the same model.
+//!
+//! ```text
+//! Model ──[record]──▶ operations of a pass ──[lower]──▶ Graph ──[simplify]──▶ Graph ──[ends]──▶ Graph ──[onnx]──▶ bytes
+//! bytes ──[engine]──▶ labels of images ──[gate]──▶ Agreement with the model's own, or [locate] the layer that parts first
+//! ```
+
+mod describe;
+mod ends;
+mod engine;
+pub mod folder;
+mod gate;
+mod graph;
+mod interpret;
+mod locate;
+mod lower;
+mod onnx;
+mod options;
+mod protobuf;
+mod record;
+mod simplify;
+
+pub use describe::ExportCard;
+pub use gate::{Agreement, Bounds, Pictures};
+pub use options::{ExportOptions, Precision, Profile};
+
+use crate::error::{Error, Result};
+use crate::export::engine::Engine;
+use crate::export::graph::Graph;
+use crate::export::record::Recording;
+use crate::infer::InferMode;
+use crate::model::Model;
+use crate::model_file::ModelCard;
+
+/// A file that is the model, not written yet.
+pub struct Exported {
+    /// The file.
+    pub bytes: Vec<u8>,
+    /// How far it agrees with the model.
+    pub agreement: Agreement,
+    /// Operations in its graph.
+    pub nodes: usize,
+}
+
+/// The size of a window of the model, rounded up to what the network takes without padding; of a model that sees whole images,
+/// the size that its backbone is made for.
+#[must_use]
+pub fn default_size(model: &Model, card: &ModelCard) -> [usize; 2] {
+    let features = card.model.backbone.features();
+    match card.eval.mode {
+        InferMode::Whole => [features.grid.0, features.grid.1].map(|cells| model.padded(cells * features.stride())),
+        _ => card.eval.crop.map(|side| model.padded(side)),
+    }
+}
+
+/// Makes the file and compares it with the model on the pictures.
+///
+/// # Errors
+/// A size that the network would have to pad, an operation without a form in ONNX, and a file that does not agree with the model: it
+/// says which layer parts first.
+pub fn export(model: &Model, card: &ModelCard, options: &ExportOptions, pictures: &Pictures) -> Result<Exported> {
+    check_size(model, options.size)?;
+    let (recording, graph) = build(model, card, options)?;
+    let mut bytes = onnx::encode(&graph, options.precision)?;
+    let engine = Engine::load(bytes.clone())?;
+    let agreement = agree(&engine, model, card, options, pictures, &recording, &graph)?;
+    let entries = describe::metadata(card, options, model.padded(1), &agreement)?;
+    bytes.extend(onnx::encode_metadata(&entries));
+    if onnx::read_metadata(&bytes)? != entries {
+        return Err(Error::new("the file does not say what was put into it"));
+    }
+    Ok(Exported { bytes, agreement, nodes: graph.nodes.len() })
+}
+
+/// What a file that [`export`] made says of itself.
+///
+/// # Errors
+/// Bytes that are no ONNX file, or one of others.
+pub fn read_card(file: &[u8]) -> Result<ExportCard> {
+    describe::read(&onnx::read_metadata(file)?)
+}
+
+/// Compares a file with the model once more.
+///
+/// # Errors
+/// As [`export`], and a file of another model.
+pub fn verify(file: Vec<u8>, model: &Model, card: &ModelCard, pictures: &Pictures) -> Result<Agreement> {
+    let written = read_card(&file)?;
+    let options = ExportOptions { size: written.size, profile: written.profile, precision: written.precision };
+    if written.classes != card.classes.names {
+        return Err(Error::new(format!(
+            "the file has other classes than the model: {} instead of {}",
+            written.classes.join(", "),
+            card.classes.names.join(", ")
+        )));
+    }
+    check_size(model, options.size)?;
+    let engine = Engine::load(file)?;
+    let (recording, graph) = build(model, card, &options)?;
+    agree(&engine, model, card, &options, pictures, &recording, &graph)
+}
+
+fn build(model: &Model, card: &ModelCard, options: &ExportOptions) -> Result<(Recording, Graph)> {
+    let recording = record::record(model, options.size)?;
+    let lowered = lower::lower(&recording, options.size)?;
+    let mut graph = ends::attach(lowered, &card.data.preprocess, options.size, options.profile)?;
+    simplify::simplify(&mut graph)?;
+    Ok((recording, graph))
+}
+
+/// Compares, and where the file is not the same model, finds where it parts.
+fn agree(
+    engine: &Engine,
+    model: &Model,
+    card: &ModelCard,
+    options: &ExportOptions,
+    pictures: &Pictures,
+    recording: &Recording,
+    graph: &Graph,
+) -> Result<Agreement> {
+    if pictures.is_empty() {
+        return Err(Error::new("there is no image to compare the file and the model with"));
+    }
+    let preprocess = &card.data.preprocess;
+    let (agreement, consistent) = gate::compare(engine, model, preprocess, options, pictures)?;
+    let bounds = Bounds::of(options.precision);
+    if agreement.holds(bounds) {
+        return Ok(agreement);
+    }
+    let images = pictures.pair(preprocess, options.profile)?;
+    let tolerance = bounds.largest_difference as f32;
+    let found = locate::first_difference(engine, graph, recording, &images.0, &images.1, options.size, tolerance)?;
+    let place = match found {
+        Some((layer, difference)) => {
+            format!("`{layer}` parts first, by {} of its largest value", share(difference.into()))
+        }
+        None if !consistent => {
+            "every layer agrees: they part in the labels that are made of the class scores".to_owned()
+        }
+        None if agreement.largest_difference <= bounds.largest_difference => {
+            "every layer agrees: labels change where two classes are almost equal".to_owned()
+        }
+        None => "every layer of the network agrees: they part in the resize to the images' size".to_owned(),
+    };
+    let error = Error::new(format!(
+        "the ONNX file is not the same model: class scores differ by {} of the largest (at most {}), and {} of the labels \
+         are the same (at least {}); {place}",
+        share(agreement.largest_difference),
+        share(bounds.largest_difference),
+        share(agreement.same_labels),
+        share(bounds.same_labels),
+    ));
+    Err(match options.precision {
+        Precision::F16 => error.with_hint("keep the weights as they are: --precision f32"),
+        Precision::F32 => error,
+    })
+}
+
+/// A share in percent.
+fn share(value: f64) -> String {
+    if value.is_finite() { format!("{:.4} %", value * 100.0) } else { "no number".to_owned() }
+}
+
+fn check_size(model: &Model, size: [usize; 2]) -> Result<()> {
+    let stride = model.padded(1);
+    let [height, width] = size;
+    if size.contains(&0) || size.iter().any(|side| *side > 1 << 14) {
+        return Err(Error::new(format!("images of {height} x {width} pixels cannot be exported"))
+            .with_hint(format!("give height and width as multiples of {stride}, from {stride} to {}", 1 << 14)));
+    }
+    let padded = size.map(|side| model.padded(side));
+    if padded != size {
+        return Err(Error::new(format!("the model takes sides of multiples of {stride}, not {height} x {width}"))
+            .with_hint(format!("--size {}x{}", padded[0], padded[1])));
+    }
+    Ok(())
+}

@@ -1,0 +1,437 @@
+//! ONNX files: every decoder on every backbone is the same model there, and what is not is caught with its layer.
+
+use std::path::{Path, PathBuf};
+
+use burn::tensor::{Device, Tensor, TensorData, activation};
+use rten::{Model as Onnx, Value, ValueOrView};
+use structtoken::backbone::BackboneConfig;
+use structtoken::config::Config;
+use structtoken::dataset::Classes;
+use structtoken::decoder::DecoderConfig;
+use structtoken::export::{ExportOptions, Exported, Pictures, Precision, Profile, export, read_card, verify};
+use structtoken::image::Image;
+use structtoken::infer::{Network, Padding, whole_logits};
+use structtoken::layers::parameters;
+use structtoken::model::{Model, ModelConfig};
+use structtoken::model_file::ModelCard;
+use structtoken::rng::Rng;
+
+use crate::cli::{Lab, TINY};
+use crate::every_decoder::{backbone, convolutional, decoder, dinov3};
+
+const DECODERS: [&str; 9] = ["cse", "sse", "pwe", "fcn", "segmenter", "knet", "maskformer", "mask2former", "eomt"];
+const BACKBONES: [&str; 7] = ["vit", "dinov3", "unet", "unet-resnet", "unet-convnext", "resnet", "convnext"];
+
+/// A small model with weights that are nowhere 0 or 1.
+struct Case {
+    name: String,
+    model: Model,
+    card: ModelCard,
+    size: [usize; 2],
+}
+
+impl Case {
+    /// None for decoders that a backbone cannot carry.
+    fn new(at: usize, on: usize, seed: u64) -> Option<Self> {
+        let mut rng = Rng::new(41 + seed, &[at as u64, on as u64]);
+        let rng = &mut rng;
+        let mut vit = backbone(rng);
+        let backbone = match on {
+            0 => BackboneConfig::Vit(vit.clone()),
+            1 => BackboneConfig::Dinov3(dinov3(&vit, rng)),
+            _ if DECODERS[at] == "eomt" => return None,
+            _ => convolutional(on - 2, rng),
+        };
+        if on > 1 {
+            vit.out_indices = vec![0; backbone.features().strides.len()];
+        }
+        let decoder = decoder(at, &vit, rng);
+        Some(Self::of(format!("{}_{}", DECODERS[at], BACKBONES[on]), ModelConfig { backbone, decoder }, rng))
+    }
+
+    fn of(name: String, config: ModelConfig, rng: &mut Rng) -> Self {
+        config.check().unwrap();
+        let classes = 2 + rng.below(5);
+        let model = config.init(classes, 1, &Device::flex());
+        let model = parameters::map(model, |parameter, values| {
+            let n = values.dims()[0];
+            let noise: Vec<f32> = (0..n).map(|_| rng.normal() * 0.1).collect();
+            let changed = values + Tensor::<1>::from_data(TensorData::new(noise, [n]), &Device::flex());
+            if parameter.name.ends_with("running_var") { changed.abs() } else { changed }
+        });
+        let names = (0..classes).map(|class| format!("class \"{class}\"")).collect();
+        let classes = Classes { names, colors: vec![[9; 3]; classes] };
+        let recipe = Config { model: config, ..Config::parse(TINY, "tiny", &[]).unwrap() };
+        let card = ModelCard::new(&recipe, &classes).unwrap();
+        // Neither square nor a power of 2.
+        let stride = model.padded(1);
+        let cells = 24usize.div_ceil(stride);
+        let size = [stride * (cells | 1), stride * (cells + 2)];
+        Self { name, model, card, size }
+    }
+
+    fn options(&self, profile: Profile, precision: Precision) -> ExportOptions {
+        ExportOptions { size: self.size, profile, precision }
+    }
+
+    fn export(&self, profile: Profile, precision: Precision) -> structtoken::Result<Exported> {
+        export(&self.model, &self.card, &self.options(profile, precision), &pictures(self.size, 3))
+    }
+
+    /// What the model itself says of images: the values that a file of this profile gives.
+    fn own(&self, images: &[Image], profile: Profile) -> (Tensor<4>, Vec<f32>) {
+        let [h, w] = self.size;
+        let pixels = images.iter().flat_map(|image| image.pixels.iter().copied()).collect();
+        let tensor = self.card.data.preprocess.batch_to_tensor(pixels, [images.len(), h, w], &Device::flex());
+        let scores = whole_logits(&self.model, tensor.clone(), Padding::Exact);
+        let votes = self.model.predict_logits(tensor.clone()).votes.is_some();
+        let given = match profile {
+            Profile::Qgis if votes => scores.clone() / scores.sum_dim(1),
+            Profile::Qgis => activation::softmax(scores, 1),
+            Profile::Logits | Profile::Hf => scores,
+            _ => {
+                let labels = scores.argmax(1).float();
+                return (tensor, labels.into_data().iter::<f32>().collect());
+            }
+        };
+        (tensor, given.into_data().iter::<f32>().collect())
+    }
+}
+
+fn images([height, width]: [usize; 2], count: usize) -> Vec<Image> {
+    let mut rng = Rng::new(3, &[]);
+    let smooth = |rng: &mut Rng| {
+        let waves: Vec<[f32; 3]> =
+            (0..9).map(|_| [rng.uniform() * 0.4, rng.uniform() * 0.4, rng.uniform() * 6.0]).collect();
+        let value = |x: usize, y: usize, channel: usize| {
+            let sum: f32 =
+                waves[channel * 3..][..3].iter().map(|[a, b, c]| (a * x as f32 + b * y as f32 + c).sin()).sum();
+            ((sum / 3.0 + 1.0) * 127.0) as u8
+        };
+        let pixels = (0..height * width * 3).map(|at| value(at / 3 % width, at / 3 / width, at % 3)).collect();
+        Image { width, height, pixels }
+    };
+    (0..count).map(|_| smooth(&mut rng)).collect()
+}
+
+fn pictures(size: [usize; 2], count: usize) -> Pictures {
+    Pictures::generated(images(size, count), size)
+}
+
+/// Where files are put for other runtimes to look at, if they are wanted.
+fn kept() -> Option<PathBuf> {
+    std::env::var_os("STRUCTTOKEN_EXPORT_FOLDER").map(PathBuf::from)
+}
+
+fn npy(path: &Path, bytes: &[u8], shape: &[usize], kind: &str) {
+    let sides: Vec<String> = shape.iter().map(ToString::to_string).collect();
+    let mut header = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({},), }}", sides.join(", "));
+    header.extend(std::iter::repeat_n(' ', 63 - (10 + header.len()) % 64));
+    header.push('\n');
+    let length = (header.len() as u16).to_le_bytes();
+    std::fs::write(path, [b"\x93NUMPY\x01\x00", &length[..], header.as_bytes(), bytes].concat()).unwrap();
+}
+
+/// Runs the file on one image and on three, and puts it where it is wanted.
+fn holds_at_other_batches(case: &Case, exported: &Exported, profile: Profile) {
+    let onnx = Onnx::load(exported.bytes.clone()).unwrap();
+    let [h, w] = case.size;
+    for count in [1, 3] {
+        let images = images(case.size, count);
+        let (tensor, own) = case.own(&images, profile);
+        let bytes: Vec<u8> = images.iter().flat_map(|image| image.pixels.clone()).collect();
+        let floats: Vec<f32> = tensor.into_data().iter::<f32>().collect();
+        let input = match profile.takes_bytes() {
+            true => Value::from_shape([count, h, w, 3], bytes.clone()).unwrap(),
+            false => Value::from_shape([count, 3, h, w], floats.clone()).unwrap(),
+        };
+        let output = onnx.run_one(ValueOrView::Value(input), None).unwrap();
+        let given: Vec<f32> = match output {
+            Value::UInt8Tensor(tensor) => tensor.into_data().into_iter().map(f32::from).collect(),
+            Value::FloatTensor(tensor) => tensor.into_data(),
+            other => panic!("{}: {other:?}", case.name),
+        };
+        assert_eq!(given.len(), own.len(), "{} {profile:?}", case.name);
+        if profile.output() == "labels" {
+            let other = given.iter().zip(&own).filter(|(a, b)| a != b).count();
+            assert!(other * 1000 <= own.len(), "{} {profile:?}: {other} of {} labels", case.name, own.len());
+        } else {
+            let largest = own.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+            let worst = given.iter().zip(&own).fold(0.0f32, |worst, (a, b)| worst.max((a - b).abs()));
+            assert!(worst <= 1e-3 * largest, "{} {profile:?}: {worst} of {largest}", case.name);
+        }
+        if let (Some(folder), 3) = (kept(), count) {
+            std::fs::create_dir_all(&folder).unwrap();
+            let path = |end: &str| folder.join(format!("{}-{}{end}", case.name, profile.name()));
+            std::fs::write(path(".onnx"), &exported.bytes).unwrap();
+            match profile.takes_bytes() {
+                true => npy(&path(".input.npy"), &bytes, &[count, h, w, 3], "|u1"),
+                false => npy(&path(".input.npy"), bytemuck::cast_slice(&floats), &[count, 3, h, w], "<f4"),
+            }
+            match profile.output() {
+                "labels" => {
+                    let labels: Vec<u8> = own.iter().map(|label| *label as u8).collect();
+                    npy(&path(".output.npy"), &labels, &[count, h, w], "|u1");
+                }
+                _ => {
+                    let classes = case.model.classes();
+                    npy(&path(".output.npy"), bytemuck::cast_slice(&own), &[count, classes, h, w], "<f4");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_decoder_on_every_backbone_is_the_same_model() {
+    let mut wrong = Vec::new();
+    for on in 0..BACKBONES.len() {
+        for at in 0..DECODERS.len() {
+            let Some(case) = Case::new(at, on, 0) else { continue };
+            for profile in [Profile::Default, Profile::Logits] {
+                match case.export(profile, Precision::F32) {
+                    Ok(exported) => holds_at_other_batches(&case, &exported, profile),
+                    Err(error) => wrong.push(format!("{}: {error}", case.name)),
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_profile_gives_what_it_says() {
+    for at in [2, 6] {
+        let case = Case::new(at, 0, 1).unwrap();
+        for profile in Profile::ALL {
+            let exported = case.export(profile, Precision::F32).unwrap();
+            holds_at_other_batches(&case, &exported, profile);
+            let card = read_card(&exported.bytes).unwrap();
+            assert_eq!((card.size, card.profile, card.agreement), (case.size, profile, exported.agreement.clone()));
+            assert_eq!(card.classes, case.card.classes.names);
+            let again = verify(exported.bytes, &case.model, &case.card, &pictures(case.size, 3)).unwrap();
+            assert_eq!(again, exported.agreement);
+        }
+    }
+}
+
+/// A per-pixel classifier whose classes are far apart, as those of a trained one.
+fn decided() -> Case {
+    let case = Case::new(3, 0, 1).unwrap();
+    let mut names = parameters::list(&case.model).into_iter().map(|(name, ..)| name);
+    let name = names.find(|name| name.ends_with("conv_seg.bias") && !name.contains("auxiliary")).unwrap();
+    changed(&case, &name, |values| {
+        let n = values.dims()[0];
+        let offsets: Vec<f32> = (0..n).map(|class| class as f32 * 2.0).collect();
+        values + Tensor::<1>::from_data(TensorData::new(offsets, [n]), &Device::flex())
+    })
+}
+
+#[test]
+fn weights_of_half_precision_are_half_as_large() {
+    let case = decided();
+    let [whole, half] =
+        [Precision::F32, Precision::F16].map(|precision| case.export(Profile::Default, precision).unwrap());
+    assert!(half.bytes.len() < whole.bytes.len() * 4 / 5, "{} and {}", half.bytes.len(), whole.bytes.len());
+    assert!(half.agreement.largest_difference > whole.agreement.largest_difference);
+    holds_at_other_batches(&Case { name: format!("{}_f16", case.name), ..case }, &half, Profile::Default);
+}
+
+/// The model with one of its parameters changed.
+fn changed(case: &Case, name: &str, change: impl Fn(Tensor<1>) -> Tensor<1>) -> Case {
+    let mut found = false;
+    let model = parameters::map(case.model.clone(), |parameter, values| {
+        let is = parameter.name == name;
+        found |= is;
+        if is { change(values) } else { values }
+    });
+    assert!(found, "no parameter `{name}`");
+    Case { model, card: case.card.clone(), name: case.name.clone(), size: case.size }
+}
+
+#[test]
+fn weights_beyond_half_precision_are_caught_with_their_layer() {
+    let name = "backbone.blocks.0.mlp.fc1.weight";
+    // Few values are not halved.
+    let has_many = |case: &Case| {
+        let list = parameters::list(&case.model);
+        list.iter().any(|(known, shape, _)| known == name && shape.iter().product::<usize>() >= 256)
+    };
+    let case = (1..).filter_map(|seed| Case::new(2, 0, seed)).find(has_many).unwrap();
+    let case = changed(&case, name, |values| values * 1e6);
+    let exported = case.export(Profile::Default, Precision::F32).unwrap();
+    holds_at_other_batches(
+        &Case { name: "overflow".to_owned(), ..changed(&case, name, |values| values) },
+        &exported,
+        Profile::Default,
+    );
+    let error = case.export(Profile::Default, Precision::F16).err().expect("an overflow is noticed");
+    assert!(error.to_string().contains("`backbone.blocks.0.mlp.fc1` parts first"), "{error}");
+    assert!(error.hint().unwrap().contains("--precision f32"));
+}
+
+/// The file with some bytes in the place of others.
+fn replaced(file: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
+    assert_eq!(from.len(), to.len());
+    let mut file = file.to_vec();
+    let places: Vec<usize> = (0..file.len() - from.len()).filter(|at| file[*at..].starts_with(from)).collect();
+    assert!(!places.is_empty(), "nothing to replace");
+    for at in places {
+        file[at..at + to.len()].copy_from_slice(to);
+    }
+    file
+}
+
+fn caught(case: &Case, file: Vec<u8>, place: &str) {
+    let error = verify(file, &case.model, &case.card, &pictures(case.size, 3)).expect_err("another model is noticed");
+    assert!(error.to_string().contains("is not the same model") && error.to_string().contains(place), "{error}");
+}
+
+#[test]
+fn broken_graphs_are_caught_with_their_layer() {
+    let case = Case::new(2, 0, 1).unwrap();
+    let exported = case.export(Profile::Default, Precision::F32).unwrap();
+    caught(&case, replaced(&exported.bytes, b"half_pixel", b"asymmetric"), "in the resize to the images' size");
+    let floats = |values: [f32; 3]| -> Vec<u8> { values.iter().flat_map(|value| value.to_le_bytes()).collect() };
+    let [r, g, b] = case.card.data.preprocess.mean;
+    caught(&case, replaced(&exported.bytes, &floats([r, g, b]), &floats([b, g, r])), "`preprocess` parts first");
+    // A resize within the network, of a decoder that has one.
+    let pyramid = Case::new(6, 5, 0).unwrap();
+    let exported = pyramid.export(Profile::Logits, Precision::F32).unwrap();
+    let error = verify(
+        replaced(&exported.bytes, b"half_pixel", b"asymmetric"),
+        &pyramid.model,
+        &pyramid.card,
+        &pictures(pyramid.size, 3),
+    );
+    assert!(error.unwrap_err().to_string().contains("is not the same model"));
+    // The weights of one layer.
+    let name = "backbone.blocks.0.attn.proj.bias";
+    let other = changed(&case, name, |values| {
+        // Norms do not see what all channels have in common.
+        let n = values.dims()[0];
+        let offsets: Vec<f32> = (0..n).map(|channel| [0.9, -0.4, 0.1][channel % 3]).collect();
+        values + Tensor::<1>::from_data(TensorData::new(offsets, [n]), &Device::flex())
+    });
+    caught(
+        &other,
+        case.export(Profile::Default, Precision::F32).unwrap().bytes,
+        "`backbone.blocks.0.attn.proj` parts first",
+    );
+}
+
+#[test]
+fn sizes_that_would_be_padded_are_refused_with_one_that_fits() {
+    let case = Case::new(2, 0, 1).unwrap();
+    let size = [case.size[0] + 1, case.size[1]];
+    let options = ExportOptions { size, ..case.options(Profile::Default, Precision::F32) };
+    let error = export(&case.model, &case.card, &options, &pictures(size, 1)).err().unwrap();
+    assert!(error.to_string().contains("multiples of"), "{error}");
+    let words = error.hint().unwrap().split_once("--size ").unwrap().1.split_once('x').unwrap();
+    let size = [words.0.parse().unwrap(), words.1.parse().unwrap()];
+    export(&case.model, &case.card, &ExportOptions { size, ..options }, &pictures(size, 1)).unwrap();
+}
+
+/// A folder with a model that was trained for a moment.
+fn trained() -> Lab {
+    let lab = Lab::new();
+    lab.write("tiny.toml", TINY);
+    let few = ["--set", "train.iterations=2", "--set", "train.eval_every=0"];
+    lab.ok(&[&["train", "tiny.toml", "--device", "cpu", "--out", "run"][..], &few].concat());
+    lab
+}
+
+const MODEL: &str = "run/model.safetensors";
+
+#[test]
+fn a_model_is_exported_and_verified() {
+    let lab = trained();
+    let told = lab.ok(&["export", MODEL, "-o", "out/model.onnx"]);
+    assert!(told.contains("32 x 32") && told.contains("of the labels the same") && told.contains("mIoU"), "{told}");
+    let json = lab.ok(&["export", MODEL, "--verify", "out/model.onnx", "--json"]);
+    let found: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((found[0]["agreement"]["images"].as_u64(), &found[0]["size"]), (Some(6), &serde_json::json!([32, 32])));
+    assert!(lab.ok(&["export", MODEL, "--verify", "out/model.onnx"]).contains("6 images"));
+    lab.ok(&["export", MODEL, "-o", "m.onnx", "--size", "32x48", "--size", "64x32", "--images", "2"]);
+    assert!(lab.path("m_32x48.onnx").is_file() && lab.path("m_64x32.onnx").is_file() && !lab.path("m.onnx").exists());
+    lab.ok(&["export", MODEL, "-o", "hub", "--profile", "hf", "--images", "2"]);
+    let text = |name: &str| std::fs::read_to_string(lab.path(name)).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&text("hub/config.json")).unwrap();
+    assert_eq!(config["id2label"]["0"], config["structtoken"]["classes"]["names"][0]);
+    let preprocessor: serde_json::Value = serde_json::from_str(&text("hub/preprocessor_config.json")).unwrap();
+    assert_eq!(preprocessor["size"]["height"], 32);
+    assert_eq!(std::fs::read(lab.path("hub/model.safetensors")).unwrap(), std::fs::read(lab.path(MODEL)).unwrap());
+    assert!(text("hub/README.md").contains("pixel_values") && lab.path("hub/onnx/model.onnx").is_file());
+    lab.ok(&["export", MODEL, "-o", "repository/shapes", "--profile", "triton", "--images", "2"]);
+    assert!(
+        text("repository/shapes/config.pbtxt").contains("name: \"shapes\"")
+            && lab.path("repository/shapes/1/model.onnx").is_file()
+    );
+}
+
+#[test]
+fn what_cannot_be_exported_is_refused_and_nothing_is_left() {
+    let lab = trained();
+    let before = lab.entries();
+    lab.refused(&["export", "tiny.toml", "-o", "a.onnx"], &["is a recipe", "model file that training wrote"]);
+    lab.refused(&["export", MODEL, "-o", "a.onnx", "--size", "30x32"], &["multiples of 8", "--size 32x32"]);
+    lab.refused(&["export", MODEL, "-o", "a.onnx", "--size", "0x32"], &["cannot be exported"]);
+    lab.refused(&["export", MODEL, "-o", MODEL], &["--out would replace"]);
+    lab.refused(&["export", MODEL, "-o", "tiny.toml/a.onnx"], &["cannot write"]);
+    lab.refused(&["export", MODEL, "-o", "run", "--profile", "hf"], &["is there already"]);
+    lab.refused(&["export", MODEL, "-o", "a", "--profile", "hf", "--size", "32x32", "--size", "64x64"], &["one size"]);
+    lab.refused(&["export", MODEL, "-o", "a.onnx", "--data", "nowhere"], &["is not a dataset"]);
+    for (arguments, say) in [(["--size", "32"], "height and width"), (["--profile", "tflite"], "qgis")] {
+        let output = lab.run(&[&["export", MODEL, "-o", "a.onnx"][..], &arguments].concat());
+        assert_eq!(output.status.code(), Some(2));
+        assert!(String::from_utf8_lossy(&output.stderr).contains(say));
+    }
+    assert_eq!(lab.entries(), before);
+}
+
+#[test]
+fn damaged_files_are_not_verified() {
+    let lab = trained();
+    lab.ok(&["export", MODEL, "-o", "a.onnx", "--images", "2"]);
+    let file = std::fs::read(lab.path("a.onnx")).unwrap();
+    let verify = |bytes: &[u8], say: &[&str]| {
+        lab.write("b.onnx", bytes);
+        lab.refused(&["export", MODEL, "--verify", "b.onnx", "--images", "2"], say);
+    };
+    verify(&file[..file.len() / 2], &["b.onnx"]);
+    verify(b"", &["holds no graph"]);
+    verify(b"not a model", &["b.onnx"]);
+    verify(&std::fs::read(lab.path(MODEL)).unwrap(), &["b.onnx"]);
+    lab.refused(&["export", MODEL, "--verify", "none.onnx"], &["none.onnx"]);
+    let metadata = file.windows(11).rposition(|bytes| bytes == b"structtoken").unwrap();
+    let mut other = file.clone();
+    other[metadata] = b'S';
+    verify(&other, &["has no `structtoken`", "that `structtoken export` wrote"]);
+    // Any single byte: never a panic, and never agreement with what is another model.
+    for at in (0..file.len()).step_by(file.len() / 60) {
+        let mut other = file.clone();
+        other[at] ^= 0x40;
+        lab.write("b.onnx", other);
+        let output = lab.run(&["export", MODEL, "--verify", "b.onnx", "--images", "1"]);
+        let talk = String::from_utf8_lossy(&output.stderr);
+        assert!(!talk.contains("panicked") && matches!(output.status.code(), Some(0 | 1)), "byte {at}: {talk}");
+    }
+}
+
+/// The decoders of the list above are those that there are.
+#[test]
+fn the_list_names_the_decoders() {
+    let mut rng = Rng::new(1, &[]);
+    let vit = backbone(&mut rng);
+    let names = (0..9).map(|kind| match decoder(kind, &vit, &mut rng) {
+        DecoderConfig::StructToken(config) => format!("{:?}", config.block).to_lowercase(),
+        DecoderConfig::Fcn(_) => "fcn".into(),
+        DecoderConfig::Segmenter(_) => "segmenter".into(),
+        DecoderConfig::Knet(_) => "knet".into(),
+        DecoderConfig::MaskFormer(_) => "maskformer".into(),
+        DecoderConfig::Mask2Former(_) => "mask2former".into(),
+        DecoderConfig::Eomt(_) => "eomt".to_owned(),
+        other => panic!("{other:?} is new"),
+    });
+    assert_eq!(names.collect::<Vec<_>>(), DECODERS);
+}
