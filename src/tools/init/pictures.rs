@@ -242,7 +242,7 @@ mod tests {
             ("/etc/passwd", "outside"),
             ("d.png", "is not below"),
             ("/home/me/three/c.png", "may be"),
-            ("", "is not below"),
+            ("", "is not the name of an image"),
         ] {
             let error = pictures.find(written, "").unwrap_err();
             assert!(error.to_string().contains(why) && error.hint().is_some(), "{written}: {error}");
