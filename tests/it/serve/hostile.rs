@@ -93,10 +93,8 @@ fn hostile_images_are_refused_one_by_one() {
     let mut sixteen = Vec::new();
     deep.write_to(&mut std::io::Cursor::new(&mut sixteen), image::ImageFormat::Png).unwrap();
     assert_eq!(server.post("/v1/segment", &sixteen).status, 200);
-    assert_eq!(
-        server.post("/v1/segment", &vec![0; (1 << 20) + 1]).fault(413, "body_too_large")["hint"].is_string(),
-        true
-    );
+    let fault = server.post("/v1/segment", &vec![0; (1 << 20) + 1]).fault(413, "body_too_large");
+    assert!(fault["hint"].is_string());
     // Without a length, the body is measured as it comes.
     let mut stream = server.connect();
     stream
