@@ -45,7 +45,17 @@ impl<'a> Bands<'a> {
         let InferConfig { windows_per_batch, padding, precision, .. } = *config;
         let (window_rows, next) = (VecDeque::new(), 0);
         let known = VecDeque::new();
-        Self { network, view, windows, per_batch: windows_per_batch.max(1), padding, precision, window_rows, next, known }
+        Self {
+            network,
+            view,
+            windows,
+            per_batch: windows_per_batch.max(1),
+            padding,
+            precision,
+            window_rows,
+            next,
+            known,
+        }
     }
 
     /// The same, where the network has seen the first windows before.

@@ -1,22 +1,22 @@
 //! How much memory a server takes at most, from its limits and its models.
 
-use crate::infer::memory::{Forecast, Plan};
+use crate::infer::memory::{MemoryEstimate, MemoryModel};
 use crate::serve::gate::Gate;
 use crate::serve::limits::Limits;
 use crate::serve::loaded::Loaded;
 
 /// Bytes of the most that is held at once: all models and one being loaded, the largest image that is accepted, and bodies.
 pub(super) fn memory(models: &[&Loaded], gate: &Gate, limits: &Limits) -> u64 {
-    let forecasts: Vec<Forecast> = models.iter().map(|model| of_model(model, gate, limits)).collect();
-    let most = |part: fn(&Forecast) -> usize| forecasts.iter().map(part).max().unwrap_or(0) as u64;
-    let weights: u64 = forecasts.iter().map(|found| found.weights as u64).sum();
+    let estimates: Vec<MemoryEstimate> = models.iter().map(|model| of_model(model, gate, limits)).collect();
+    let most = |part: fn(&MemoryEstimate) -> usize| estimates.iter().map(part).max().unwrap_or(0) as u64;
+    let weights: u64 = estimates.iter().map(|found| found.weights as u64).sum();
     let at_work = most(|found| found.network + found.convolutions + found.windows + found.images);
     most(|found| found.program) + weights + most(|found| found.weights) + at_work + limits.queue_bytes as u64
 }
 
-fn of_model(model: &Loaded, gate: &Gate, limits: &Limits) -> Forecast {
+fn of_model(model: &Loaded, gate: &Gate, limits: &Limits) -> MemoryEstimate {
     let threads = rayon::current_num_threads();
-    let plan = |side| Plan {
+    let plan = |side| MemoryModel {
         model: model.cost.model(),
         classes: model.predictor.classes().len(),
         parameters: model.parameters,
@@ -29,5 +29,5 @@ fn of_model(model: &Loaded, gate: &Gate, limits: &Limits) -> Forecast {
     while side > 1 && model.cost.pixels((side, side)) > gate.most_pixels() {
         side = side * 3 / 4;
     }
-    plan(side.max(1)).forecast()
+    plan(side.max(1)).estimate()
 }

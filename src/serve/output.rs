@@ -9,8 +9,8 @@ use base64::engine::general_purpose::STANDARD;
 use crate::error::{Error, Result};
 use crate::image::outlines::{self, CocoForm, CocoWriter, OutlineOptions, Statistics};
 use crate::image::{encode_index_png, encode_png};
+use crate::predict::earlier_predictions::sign;
 use crate::predict::encode_npy;
-use crate::predict::written::sign;
 use crate::serve::work::Answer;
 
 /// What is made of the labels.

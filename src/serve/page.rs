@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::error::{Error, Result};
 use crate::image::outlines::statistics;
 use crate::image::{Labels, encode_index_png};
-use crate::predict::written::sign;
+use crate::predict::earlier_predictions::sign;
 use crate::report::TokenBlock;
 use crate::report::pictures::{fit, heat_map, stage_labels};
 use crate::serve::work::{Answer, Tokens};

@@ -46,7 +46,7 @@ impl Case {
             vit.out_indices = vec![0; backbone.features().strides.len()];
         }
         let decoder = decoder(at, &vit, rng);
-        Some(Self::of(format!("{}_{}", DECODERS[at], BACKBONES[on]), ModelConfig { backbone, decoder }, rng))
+        Some(Self::of(format!("{}_{}", DECODERS[at], BACKBONES[on]), set!(ModelConfig { backbone, decoder }), rng))
     }
 
     fn of(name: String, config: ModelConfig, rng: &mut Rng) -> Self {
@@ -61,7 +61,7 @@ impl Case {
         });
         let names = (0..classes).map(|class| format!("class \"{class}\"")).collect();
         let classes = Classes { names, colors: vec![[9; 3]; classes] };
-        let recipe = Config { model: config, ..Config::parse(TINY, "tiny", &[]).unwrap() };
+        let recipe = set!(Config { model: config, ..Config::parse(TINY, "tiny", &[]).unwrap() });
         let card = ModelCard::new(&recipe, &classes).unwrap();
         // Neither square nor a power of 2.
         let stride = model.padded(1);

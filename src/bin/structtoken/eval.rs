@@ -345,10 +345,15 @@ impl EvalWork {
 
     /// A model that is open already, with its own dataset or that of `data`.
     #[cfg(feature = "export")]
-    pub(crate) fn of(model: Model, card: &ModelCard, path: &Path, data: Option<&Path>) -> Result<Self> {
-        let source =
-            Source { model: None, weights: None, changes: Vec::new(), data: data.map(Path::to_owned), split: None };
-        let mut config = settings(card, &[], path)?;
+    pub(crate) fn of(model: Model, card: &model_file::ModelCard, path: &Path, data: Option<&Path>) -> Result<Self> {
+        let source = ModelSource {
+            model: None,
+            weights: None,
+            changes: Vec::new(),
+            data: data.map(Path::to_owned),
+            split: None,
+        };
+        let mut config = card.with_changes(&[], path)?;
         if data.is_none()
             && let Some(note) = config.data.find_again(path, Some(&card.label_map))
         {

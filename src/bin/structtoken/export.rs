@@ -97,8 +97,8 @@ mod with_feature {
     use structtoken::{export, files, probe};
 
     use super::*;
-    use crate::console::{Steps, print};
-    use crate::eval::Work;
+    use crate::console::{StepProgress, print};
+    use crate::eval::EvalWork;
 
     pub(crate) fn run(arguments: Arguments) -> Result<End> {
         let path = &arguments.model;
@@ -127,7 +127,7 @@ mod with_feature {
         let mut made = Vec::new();
         for size in &sizes {
             let options = ExportOptions { size: *size, profile, precision: precision(arguments.precision) };
-            let steps = Steps::new("exporting");
+            let steps = StepProgress::new("exporting");
             steps.show(0, 1);
             let exported = export::export(&model, &card, &options, &samples.at(*size));
             steps.clear();
@@ -206,7 +206,7 @@ mod with_feature {
 
     fn samples(model: &Model, card: &ModelCard, arguments: &Arguments) -> Result<Samples> {
         let count = arguments.images as usize;
-        match Work::of(model.clone(), card, &arguments.model, arguments.data.as_deref()) {
+        match EvalWork::of(model.clone(), card, &arguments.model, arguments.data.as_deref()) {
             Ok(work) => {
                 let indices = probe::spread(work.dataset.len(), count);
                 talk!("comparing on {} images of {}", indices.len(), work.name());
