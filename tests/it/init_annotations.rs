@@ -264,7 +264,7 @@ fn labels_of_other_names_and_endings() {
     let lab = yolo_set([40, 32], line);
     lab.write("set/dataset.yaml", "train: images/train\nnames: [blue, red]\n");
     let (talk, _) = init(&lab, &[]);
-    assert!(talk.contains("dataset.yaml` (0 = blue, 1 = red), beside `set/data.yaml`"), "{talk}");
+    assert!(talk.contains("dataset.yaml` (0 = blue, 1 = red), next to `set/data.yaml`"), "{talk}");
     lab.write("set/dataset.yaml", "train: images/train\nnames: [red, blue]\n");
     lab.write("set/labels/classes.txt", "blue\nred\n");
     let (talk, _) = init(&lab, &["--yes"]);
