@@ -8,7 +8,6 @@ use burn::tensor::Device;
 use structtoken::config::Config;
 use structtoken::dataset::{Classes, Dataset, Sample};
 use structtoken::image::{Image, Labels};
-use structtoken::loader::DataConfig;
 use structtoken::model_file::ModelCard;
 use structtoken::rng::Rng;
 use structtoken::train::Trainer;
