@@ -53,7 +53,7 @@ fn names_of_images_never_lead_out_of_the_folder() {
         ("../../outside.png", "`..`"),
         (outside.as_str(), "outside"),
         ("/etc/hostname", "outside"),
-        ("", "not below"),
+        ("", "is not the name of an image below"),
     ] {
         lab.write("set/annotations/all.json", coco(&["0.png", name]));
         let before = snapshot(lab.dir.path());

@@ -145,12 +145,14 @@ impl<'a> ClassValues<'a> {
         let (all, given_names) = (self.survey.values(), &self.names.given_names);
         let mut smooth = not_labels::smoothed(all, self.pixels(), given_names);
         if smooth.is_empty() {
-            smooth = rims(all.iter().map(|(value, count)| (*value, count.pixels, count.between)));
+            // Smoothed edges are near their ends too, and what JPEG leaves lies between others.
+            let lossy = not_labels::lossy(self.survey, all, given_names.len(), &self.check);
+            if lossy.is_none() {
+                smooth = rims(all.iter().map(|(value, count)| (*value, count.pixels, count.between)));
+            }
+            self.doubt = lossy.or(self.doubt.take());
         }
-        if smooth.is_empty() {
-            // Smoothed edges are near their ends too.
-            self.doubt = not_labels::lossy(self.survey, all, given_names.len(), &self.check).or(self.doubt.take());
-        } else {
+        if !smooth.is_empty() {
             let what = format!("{} values are between the others, like smoothed edges", smooth.len());
             self.doubt = Some(Error::new(what).with_hint(format!(
                 "export the masks without anti-aliasing, or scale them with nearest; `{}` lists them",

@@ -278,6 +278,9 @@ impl<'a> Match<'a> {
 const ZERO: &str =
     "0 has no name and becomes a class of its own; if it means unlabelled, move it from `classes` to `ignore`";
 
+/// Values with their names, and what there is to say of them.
+type NamesAndRemarks = (Vec<(Source, String)>, Vec<String>);
+
 /// Names in an order, and the values that they are to be given to.
 struct Positions<'a> {
     place: &'a Place<'a>,
@@ -314,7 +317,7 @@ impl Positions<'_> {
     fn counted_from(&self, first: usize) -> Result<Vec<(Source, String)>> {
         let (most, high) = (self.names.len(), self.high());
         if high < most + first && first <= 1 {
-            return Ok(self.from_first(first, self.given));
+            return Ok(self.numbered_from(first, self.given));
         }
         let error = Error::new(format!(
             "--names-from {first} counts {} from {first}, up to {}, and the masks hold {}",
@@ -334,7 +337,7 @@ impl Positions<'_> {
     }
 
     /// Names that can be counted in one way alone, with remarks on it.
-    fn that_fit(&self) -> Result<(Vec<(Source, String)>, Vec<String>)> {
+    fn that_fit(&self) -> Result<NamesAndRemarks> {
         let (count, most, high) = (self.values.len(), self.names.len(), self.high());
         let low = self.number(&self.values[0]);
         let (by_zero, by_one) = (high < most, high <= most);
@@ -351,15 +354,15 @@ impl Positions<'_> {
             let shown = shortened(absent.map(|at| format!("`{}`", self.names[at])), 8, Rest::Others);
             let kept = if self.given { "kept as classes" } else { "left out" };
             let remark = format!("the names number the values from 0; no mask shows {shown}: {kept}");
-            return Ok((self.from_first(0, self.given), vec![remark]));
+            return Ok((self.numbered_from(0, self.given), vec![remark]));
         }
         if count == most && low == 1 && by_one {
-            return Ok((self.from_first(1, false), Vec::new()));
+            return Ok((self.numbered_from(1, false), Vec::new()));
         }
         if by_one && !by_zero && count < most {
             let remark = format!("there are {most} names, and the values go up to {high}: the first name is 1");
             let remarks = std::iter::once(remark).chain((low == 0).then(zero));
-            return Ok((self.from_first(1, false), remarks.collect()));
+            return Ok((self.numbered_from(1, false), remarks.collect()));
         }
         if count == most && !by_one {
             return Ok((self.in_order(0), Vec::new()));
@@ -374,7 +377,7 @@ impl Positions<'_> {
         };
         let count_from = |first| self.place.again(false, |options| options.first = Some(first));
         let (a, b) = if by_zero {
-            (self.from_first(0, false), count_from(0))
+            (self.numbered_from(0, false), count_from(0))
         } else {
             let names = self.in_order(0).into_iter().map(|(_, name)| name).collect();
             let command = self.place.again_with_names(false, names);
@@ -385,7 +388,7 @@ impl Positions<'_> {
             self.from,
             self.counts(),
             reading(a),
-            reading(self.from_first(1, false))
+            reading(self.numbered_from(1, false))
         ))
         .with_hint(format!("say which: {b} for the first, {} for the second", count_from(1)))
     }
@@ -413,7 +416,7 @@ impl Positions<'_> {
     }
 
     /// All names with the values that they count from `first`; with a background below them.
-    fn from_first(&self, first: usize, all: bool) -> Vec<(Source, String)> {
+    fn numbered_from(&self, first: usize, all: bool) -> Vec<(Source, String)> {
         let has_zero = self.number(&self.values[0]) == 0;
         let background = (first == 1 && has_zero).then(|| (self.value(0), "background".to_string()));
         let counted = self.names.iter().enumerate().map(|(at, name)| (self.value(at + first), name.clone()));
