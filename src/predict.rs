@@ -171,7 +171,7 @@ pub fn write_npy(path: &Path, values: &[f32], shape: &[usize], kind: NpyType) ->
     })
 }
 
-/// Writes probabilities in half precision, and records that a prediction wrote them: see [`written`].
+/// Writes probabilities in half precision, and records that a prediction wrote them: see [`earlier_predictions`].
 ///
 /// # Errors
 /// A folder that cannot be written.

@@ -25,6 +25,9 @@ fn claiming(width: u32, height: u32, bits: u8, color: u8, before: &[u8]) -> Vec<
     [b"\x89PNG\r\n\x1a\n", &chunk(b"IHDR", &header)[..], before, &data, &chunk(b"IEND", b"")].concat()
 }
 
+/// What is sent, the statuses that answer it, and what the answers say.
+type Case<'a> = (&'a str, Vec<u8>, &'a [u16], &'a [&'a str]);
+
 #[test]
 fn hostile_images_are_refused_one_by_one() {
     let (lab, model) = (Lab::new(), model());
@@ -47,7 +50,7 @@ fn hostile_images_are_refused_one_by_one() {
     };
     let polyglot = [b"GIF89a<script>".as_slice(), &photo].concat();
     // More pixels than this model's queue may hold, though fewer than an image may have.
-    let cases: [(&str, Vec<u8>, &[u16], &[&str]); 15] = [
+    let cases: [Case; 15] = [
         ("nothing", Vec::new(), &[400], &["bad_request"]),
         ("text", b"hello".to_vec(), &[415], &["not_an_image"]),
         ("an array", b"\x93NUMPY\x01\0\x76\0".to_vec(), &[415], &["not_an_image"]),
