@@ -194,7 +194,7 @@ fn palettes_differ(totals: &Totals, faults: &mut Faults) -> bool {
 /// Files store the same labels in two ways. Whether that is so.
 fn mixed_encodings(totals: &Totals, faults: &mut Faults) -> bool {
     if let Some(mirrored) = totals.kinds.mirrored() {
-        let remedy = "export the masks of one of both ways again; where the classes' `source` holds both colours of each, nothing";
+        let remedy = "export the masks of one way again, or let the `source` of each class hold both of its colours";
         let united = mirrored.united(|colour| totals.map.class_of(colour));
         let level = if united { Severity::Warning } else { Severity::Fault };
         let fault = Fault::new(level, "mixed-encodings", "masks that store labels in two different ways", remedy);

@@ -186,7 +186,7 @@ impl Mirrored {
             format!("{count} masks hold {colour} and the like (`{}` first)", first.display())
         };
         format!(
-            "red and blue are swapped in some masks: {}, and {}, and none of both ways",
+            "red and blue are swapped in some masks: {}, and {}; no mask holds both",
             side(&self.sides[0]),
             side(&self.sides[1])
         )
