@@ -17,7 +17,7 @@ use structtoken::eval::summary::Evaluation;
 use structtoken::infer::{Inference, memory};
 use structtoken::layers::parameters::visit;
 use structtoken::model::Model;
-use structtoken::model_file;
+use structtoken::model_file::{self, ModelCard};
 use structtoken::report::About;
 use structtoken::shard::Shard;
 use structtoken::text::word;
@@ -52,24 +52,24 @@ pub(crate) struct Arguments {
 }
 
 /// A model, and the images it is looked at with.
-#[derive(Args)]
+#[derive(Args, Default)]
 pub(crate) struct ModelSource {
     /// Model file, or a recipe together with --weights
     #[arg(required = true)]
     pub(crate) model: Option<PathBuf>,
     /// Weights for a recipe: a published StructToken checkpoint or any file that holds the whole network
     #[arg(long, value_name = "FILE")]
-    weights: Option<PathBuf>,
+    pub(crate) weights: Option<PathBuf>,
     /// Change a setting of the model, for instance eval.flip=true or data.root=DIR; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
-    changes: Vec<String>,
+    pub(crate) changes: Vec<String>,
     /// Images other than the recipe's: a folder that `data init` recognises, a dataset TOML or a built-in name. Classes
     /// are matched to the model's by name
     #[arg(long, value_name = "DIR|TOML")]
-    data: Option<PathBuf>,
+    pub(crate) data: Option<PathBuf>,
     /// Split to evaluate on [default: val; with --data, all if there is no validation split]
     #[arg(long, value_enum)]
-    split: Option<SplitName>,
+    pub(crate) split: Option<SplitName>,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -106,7 +106,7 @@ pub(crate) struct Output {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum SplitName {
+pub(crate) enum SplitName {
     Train,
     Val,
     Test,
@@ -334,6 +334,11 @@ impl EvalWork {
             return Err(Error::new("--weights goes with a recipe; a model file has its own"));
         }
         let (model, card) = model_file::open(path, device)?;
+        Self::of(model, &card, path, arguments)
+    }
+
+    /// A model that is open already, with its own dataset or that of `--data`.
+    pub(crate) fn of(model: Model, card: &ModelCard, path: &Path, arguments: &ModelSource) -> Result<Self> {
         let mut config = card.with_changes(&arguments.changes, path)?;
         if arguments.data.is_none()
             && let Some(note) = config.data.find_again(path, Some(&card.label_map))
@@ -341,25 +346,6 @@ impl EvalWork {
             talk!("note: {note}");
         }
         Self::on(model, config, &card.classes, path.to_owned(), arguments)
-    }
-
-    /// A model that is open already, with its own dataset or that of `data`.
-    #[cfg(feature = "export")]
-    pub(crate) fn of(model: Model, card: &model_file::ModelCard, path: &Path, data: Option<&Path>) -> Result<Self> {
-        let source = ModelSource {
-            model: None,
-            weights: None,
-            changes: Vec::new(),
-            data: data.map(Path::to_owned),
-            split: None,
-        };
-        let mut config = card.with_changes(&[], path)?;
-        if data.is_none()
-            && let Some(note) = config.data.find_again(path, Some(&card.label_map))
-        {
-            talk!("note: {note}");
-        }
-        Self::on(model, config, &card.classes, path.to_owned(), &source)
     }
 
     /// With the dataset of the recipe, or the one of `--data`.

@@ -98,7 +98,7 @@ mod with_feature {
 
     use super::*;
     use crate::console::{StepProgress, print};
-    use crate::eval::EvalWork;
+    use crate::eval::{EvalWork, ModelSource};
 
     pub(crate) fn run(arguments: Arguments) -> Result<End> {
         let path = &arguments.model;
@@ -206,7 +206,8 @@ mod with_feature {
 
     fn samples(model: &Model, card: &ModelCard, arguments: &Arguments) -> Result<Samples> {
         let count = arguments.images as usize;
-        match EvalWork::of(model.clone(), card, &arguments.model, arguments.data.as_deref()) {
+        let source = ModelSource { data: arguments.data.clone(), ..ModelSource::default() };
+        match EvalWork::of(model.clone(), card, &arguments.model, &source) {
             Ok(work) => {
                 let indices = probe::spread(work.dataset.len(), count);
                 talk!("comparing on {} images of {}", indices.len(), work.name());
