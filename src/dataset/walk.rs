@@ -24,6 +24,8 @@ pub(crate) struct Walked {
     pub(crate) unnamed: Vec<PathBuf>,
     /// Pipes, sockets and devices, which are not files.
     pub(crate) special: Vec<PathBuf>,
+    /// Those of the files that are links which lead nowhere.
+    pub(crate) dangling: Vec<PathBuf>,
 }
 
 /// What lies in a folder itself, by name; nothing of one that cannot be read.
@@ -58,9 +60,9 @@ fn walk_within(folder: &Path, entries: usize) -> Walked {
         );
         walk.walked = Walked { unreadable: vec![(folder.to_path_buf(), io::Error::other(what))], ..Walked::default() };
     }
-    let Walked { files, loops, unnamed, special, .. } = &mut walk.walked;
+    let Walked { files, loops, unnamed, special, dangling, .. } = &mut walk.walked;
     files.sort();
-    [loops, unnamed, special].into_iter().for_each(|paths| paths.sort());
+    [loops, unnamed, special, dangling].into_iter().for_each(|paths| paths.sort());
     walk.walked
 }
 
@@ -124,7 +126,11 @@ impl Walk {
                 }
                 Some(real) if real.is_dir() => folders.push((format!("{name}/"), path)),
                 Some(real) if !real.is_file() => self.walked.special.push(path),
-                _ => self.walked.files.push((name, path)),
+                Some(_) => self.walked.files.push((name, path)),
+                None => {
+                    self.walked.dangling.push(path.clone());
+                    self.walked.files.push((name, path));
+                }
             }
         }
         folders.sort();
@@ -202,6 +208,7 @@ mod tests {
         assert_eq!(names(&walked), ["b/x.png", "c.png", "dangling.png", "out/z.png"]);
         assert_eq!(walked.loops.len(), 20 * 20 + 2);
         assert!(walked.unreadable.is_empty());
+        assert_eq!(walked.dangling, [folder.path().join("dangling.png")]);
     }
 
     #[test]

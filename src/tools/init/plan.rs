@@ -9,7 +9,7 @@ use crate::dataset::Split;
 use crate::dataset::folder::one_pair;
 use crate::dataset::pairs::plain_stem;
 use crate::dataset::spec::{ClassSpec, DatasetSpec, Encoding, Source, SplitSpec};
-use crate::dataset::walk::{children, walk};
+use crate::dataset::walk::{Walked, children, walk};
 use crate::error::{Error, Result};
 use crate::image::draw::Canvas;
 use crate::image::raster::Area;
@@ -267,7 +267,7 @@ impl<'a> Place<'a> {
     /// Files below `folder`, without masks that an earlier look has drawn, and without links that lead nowhere but pictures, of
     /// which an image or a mask is missed.
     pub(super) fn files(&self, folder: &Path) -> Vec<(String, PathBuf)> {
-        let mut files = walk(folder).files;
+        let Walked { mut files, dangling, .. } = walk(folder);
         let mut drawn: Vec<String> = Vec::new();
         let folders: std::collections::BTreeSet<&str> =
             files.iter().flat_map(|(name, _)| name.match_indices('/').map(|(at, _)| &name[..at])).collect();
@@ -277,7 +277,7 @@ impl<'a> Place<'a> {
             }
         }
         files.retain(|(name, path)| {
-            let is_there = plain_stem(name).is_some() || path.is_file();
+            let is_there = plain_stem(name).is_some() || dangling.binary_search(path).is_err();
             is_there && !drawn.iter().any(|drawn| name.starts_with(drawn.as_str()))
         });
         files

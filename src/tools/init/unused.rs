@@ -18,22 +18,21 @@ const SHOWN: usize = 6;
 pub(super) fn note(place: &Place, plan: &DatasetPlan) -> Option<String> {
     let splits = [&plan.spec.train, &plan.spec.val, &plan.spec.test];
     let folders = splits.into_iter().flatten().flat_map(|split| [&split.images, &split.masks]);
-    let used: Vec<PathBuf> = folders.map(|folder| plan.real(folder)).collect();
+    let used: Vec<PathBuf> = folders.map(|folder| real(&plan.real(folder))).collect();
     let read: HashSet<&Path> = plan.jobs.iter().flat_map(|job| job.files()).collect();
-    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     let root = place.dir.canonicalize().ok()?;
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
     for (name, path) in place.files(place.dir) {
-        let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
-        if !is_picture(&name)
-            || read.contains(path.as_path())
-            || used
-                .iter()
-                .any(|used| root.join(folder).starts_with(used) || real(&root.join(folder)).starts_with(real(used)))
-        {
-            continue;
+        if is_picture(&name) && !read.contains(path.as_path()) {
+            let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
+            *counts.entry(folder.to_string()).or_default() += 1;
         }
-        *counts.entry(folder.to_string()).or_default() += 1;
     }
+    // Whatever links lead to them.
+    counts.retain(|folder, _| {
+        let folder = real(&root.join(folder));
+        !used.iter().any(|used| folder.starts_with(used))
+    });
     if counts.is_empty() {
         return None;
     }
@@ -53,8 +52,7 @@ pub(super) fn not_files(place: &Place) -> Option<String> {
     let says = |path: &&PathBuf| {
         path.extension().is_some_and(|ending| SAYING.iter().any(|one| ending.eq_ignore_ascii_case(one)))
     };
-    let nowhere = walked.files.iter().map(|(_, path)| path).filter(|path| path.is_symlink() && !path.exists());
-    let all: Vec<&PathBuf> = nowhere.chain(&walked.special).filter(says).collect();
+    let all: Vec<&PathBuf> = walked.dangling.iter().chain(&walked.special).filter(says).collect();
     if all.is_empty() {
         return None;
     }
