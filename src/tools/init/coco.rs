@@ -27,13 +27,20 @@ struct File {
 }
 
 #[derive(Deserialize)]
-struct Picture {
-    id: Id,
-    file_name: String,
+pub(super) struct Picture {
+    pub(super) id: Id,
+    pub(super) file_name: String,
     #[serde(default, deserialize_with = "side")]
     width: Option<usize>,
     #[serde(default, deserialize_with = "side")]
     height: Option<usize>,
+}
+
+impl Picture {
+    /// Width and height, if it states both.
+    pub(super) fn size(&self) -> Option<[usize; 2]> {
+        Some([self.width?, self.height?])
+    }
 }
 
 #[derive(Deserialize)]
@@ -47,9 +54,9 @@ struct Annotation {
 }
 
 #[derive(Deserialize)]
-struct Category {
-    id: Id,
-    name: Id,
+pub(super) struct Category {
+    pub(super) id: Id,
+    pub(super) name: Id,
 }
 
 #[derive(Deserialize)]
@@ -319,7 +326,7 @@ fn outlines(
         if at < outlined.len() {
             continue;
         }
-        let declared = image.width.zip(image.height).map(|(width, height)| [width, height]);
+        let declared = image.size();
         let (name, source) = (name.clone(), path.to_path_buf());
         outlined.push(Outlined { name, source, declared, areas: Vec::new(), fault: None });
     }

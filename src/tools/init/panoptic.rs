@@ -10,8 +10,8 @@ use crate::dataset::Split;
 use crate::error::{Error, Result};
 use crate::image::raster::Area;
 use crate::tools::check::OnProgress;
-use crate::tools::init::coco::images;
-use crate::tools::init::json::{Id, Object, side, with_keys};
+use crate::tools::init::coco::{Category, Picture, images};
+use crate::tools::init::json::{Id, Object, with_keys};
 use crate::tools::init::notes::Notes;
 use crate::tools::init::outlines::{Outlined, Outlines, label};
 use crate::tools::init::pictures::{Pictures, folder_of};
@@ -23,16 +23,6 @@ struct File {
     images: Vec<Object<Picture>>,
     annotations: Vec<Object<Annotation>>,
     categories: Vec<Object<Category>>,
-}
-
-#[derive(Deserialize)]
-struct Picture {
-    id: Id,
-    file_name: String,
-    #[serde(default, deserialize_with = "side")]
-    width: Option<usize>,
-    #[serde(default, deserialize_with = "side")]
-    height: Option<usize>,
 }
 
 /// All segments of an image.
@@ -51,12 +41,6 @@ struct Annotation {
 struct Segment {
     id: u32,
     category_id: Id,
-}
-
-#[derive(Deserialize)]
-struct Category {
-    id: Id,
-    name: Id,
 }
 
 /// A file of a split.
@@ -124,7 +108,7 @@ pub(super) fn plan(place: &Place, _: OnProgress) -> Result<Option<DatasetPlan>> 
                 notes.add("images whose panoptic mask is not there were left out", format!("`{file_name}`"));
                 continue;
             }
-            let declared = image.width.zip(image.height).map(|(width, height)| [width, height]);
+            let declared = image.size();
             let mut one = Outlined { name: found, source: path.clone(), declared, areas: Vec::new(), fault: None };
             let mut table: Vec<(u32, u8)> = Vec::new();
             for Object(segment) in segments {
