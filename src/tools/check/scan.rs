@@ -302,10 +302,12 @@ fn numbers(values: &[u16], width: usize) -> (BTreeMap<Source, Count>, bool) {
         }
         count.pixels += 1;
     }
+    // Of two values none is between others.
+    let several = counts.iter().filter(|count| count.pixels > 0).nth(2).is_some();
     let lies = |a: u16, value: u16, b: u16| a < value && value < b || b < value && value < a;
     let width = width.max(1);
     let rows: Vec<&[u16]> = values.chunks_exact(width).collect();
-    for (y, row) in rows.iter().enumerate() {
+    for (y, row) in rows.iter().enumerate().filter(|_| several) {
         for (x, value) in row.iter().enumerate() {
             let across = x > 0 && x + 1 < width && lies(row[x - 1], *value, row[x + 1]);
             let down = || y > 0 && y + 1 < rows.len() && lies(rows[y - 1][x], *value, rows[y + 1][x]);
