@@ -74,12 +74,14 @@ pub struct StructTokenConfig {
     /// Drop path rate of the last block, rising linearly from 0.
     pub drop_path_rate: f64,
     /// What the tokens begin as.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(skip_serializing_if = "Prior::is_none")]
     pub prior: Prior,
 }
 
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
+impl Prior {
+    fn is_none(&self) -> bool {
+        *self == Self::None
+    }
 }
 
 impl Default for StructTokenConfig {

@@ -1,7 +1,7 @@
 //! Labels as clients want them: the bytes are those of the files that `predict` writes.
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -11,6 +11,7 @@ use crate::image::outlines::{self, CocoForm, CocoWriter, OutlineOptions, Statist
 use crate::image::{encode_index_png, encode_png};
 use crate::predict::earlier_predictions::sign;
 use crate::predict::encode_npy;
+use crate::serve::page;
 use crate::serve::work::Answer;
 
 /// What is made of the labels.
@@ -91,7 +92,7 @@ pub(super) fn encode(answer: &Answer, output: Output, options: OutlineOptions, n
         Output::GeoJson => json_line(&outlines::geojson(labels, names, name, options)),
         Output::Stats => json_line(&Described { image: name, statistics: outlines::statistics(labels, names) }),
         Output::Npy => Ok(encode_npy(labels)),
-        Output::Page => json_line(&page(answer)?),
+        Output::Page => json_line(&page::answer(answer)?),
     }
 }
 
@@ -100,8 +101,4 @@ fn json_line(value: &impl Serialize) -> Result<Vec<u8>> {
         serde_json::to_vec(value).map_err(|error| Error::new("cannot write the answer").with_source(error))?;
     bytes.push(b'\n');
     Ok(bytes)
-}
-
-fn page(answer: &Answer) -> Result<Value> {
-    crate::serve::page::answer(answer)
 }
