@@ -408,7 +408,14 @@ fn panoptic_masks_are_read_by_their_segments() {
     );
     // What is wrong with one image leaves it out, and is named.
     type Change = fn(&mut Value);
-    let wrong: [(Change, &str); 4] = [
+    let wrong: [(Change, &str); 5] = [
+        (
+            |all| {
+                let again = all["annotations"][1].clone();
+                all["annotations"].as_array_mut().unwrap().push(again);
+            },
+            "gives the image 2 panoptic masks",
+        ),
         (|all| all["annotations"][1]["segments_info"][1]["id"] = 71_000.into(), "holds the segment 70000"),
         (|all| all["annotations"][1]["segments_info"][1]["category_id"] = 99.into(), "category of segment 70000 is 99"),
         (|all| all["annotations"][1]["segments_info"][1]["id"] = 7.into(), "segment 7 of `1.png` has two categories"),
@@ -421,6 +428,12 @@ fn panoptic_masks_are_read_by_their_segments() {
         assert_eq!(classes, ["0 road", "1 sky", "255 -"]);
         assert!(!Described::by_init(&lab, &["--yes"]).has("b"), "{say}");
     }
+    assert!(init(&panoptic(|_| ()), &[]).0.contains("categories without an annotation were left out (1): `boat` (40)"));
+    // Ids that are shared leave open what is meant.
+    panoptic(|all| all["categories"][1]["id"] = 3.into())
+        .refused(&["init", "set"], &["`road` and `sky` have the same id, 3"]);
+    panoptic(|all| all["images"][1]["id"] = 0.into())
+        .refused(&["init", "set"], &["`a.jpg` and `b.jpg` have the same id, 0"]);
     let lab = panoptic(|_| ());
     std::fs::remove_dir_all(lab.path("set/panoptic_all")).unwrap();
     let talk = lab.refused(&["init", "set"], &["none of its masks is there", "called `panoptic_all`"]);

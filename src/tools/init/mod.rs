@@ -11,6 +11,7 @@ mod city_polygons;
 mod class_values;
 mod classes;
 mod coco;
+mod coco_file;
 mod depth;
 mod folders;
 mod given_options;

@@ -1,7 +1,7 @@
 //! COCO's panoptic form: a mask for each image in which colours number segments, and a JSON file a split that gives each segment
 //! its category.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -10,7 +10,7 @@ use crate::dataset::Split;
 use crate::error::{Error, Result};
 use crate::image::raster::Area;
 use crate::tools::check::OnProgress;
-use crate::tools::init::coco::{Category, Picture, images};
+use crate::tools::init::coco_file::{Category, Picture, classes, images, names, one_split, shared};
 use crate::tools::init::json::{Id, Object, with_keys};
 use crate::tools::init::notes::Notes;
 use crate::tools::init::outlines::{Outlined, Outlines, label};
@@ -61,38 +61,41 @@ pub(super) fn plan(place: &Place, _: OnProgress) -> Result<Option<DatasetPlan>> 
         }
         let split = split_mentioned(name.trim_end_matches(".json"));
         if let Some(other) = splits.insert(split, Described { name, path: path.clone(), file }) {
-            let both = format!("`{}` and `{}` both describe one split", other.path.display(), path.display());
-            return Err(Error::new(both).with_hint(
-                "move one of them out of the folder; `train` or `val` in a file's name says which split it describes",
-            ));
+            return Err(one_split(split, [&other.path, &path]));
         }
     }
     if splits.is_empty() {
         return Ok(None);
     }
-    let names = categories(splits.values());
     let mut notes = Notes::default();
+    let categories = splits.values().map(|Described { file, .. }| {
+        let segments = file.annotations.iter().flat_map(|Object(one)| one.segments_info.iter().flatten());
+        (segments.map(|Object(segment)| &segment.category_id).collect(), file.categories.as_slice())
+    });
+    let names = names(categories, &mut notes);
     let (pictures, masks) = (Pictures::below(place, &place.images()?), Pictures::below(place, place.dir));
     let mut groups = Vec::new();
     for (split, Described { name, path, file }) in splits {
         let written: Vec<&str> = file.images.iter().map(|image| image.0.file_name.as_str()).collect();
         let (folder, places) = images(&pictures, &path, &name, split, &written, &mut notes)?;
-        let classes: HashMap<&Id, u8> = file
-            .categories
-            .iter()
-            .filter_map(|category| Some((&category.0.id, names.iter().position(|name| *name == category.0.name.0)?)))
-            .map(|(id, at)| (id, label(at)))
-            .collect();
-        let annotated: HashMap<&Id, &Annotation> =
-            file.annotations.iter().filter_map(|Object(one)| Some((one.image_id.as_ref()?, one))).collect();
+        let classes = classes(&path, &file.categories, &names)?;
+        let mut annotated: HashMap<&Id, Vec<&Annotation>> = HashMap::new();
+        for (id, one) in file.annotations.iter().filter_map(|Object(one)| Some((one.image_id.as_ref()?, one))) {
+            annotated.entry(id).or_default().push(one);
+        }
+        let mut by_id: HashMap<&Id, &str> = HashMap::new();
         // Masks lie in a folder called as the file, or beside it.
         let near = name.trim_end_matches(".json");
         let mut outlined: Vec<Outlined> = Vec::new();
         for (Object(image), found) in file.images.iter().zip(places) {
             let Some(found) = found else { continue };
-            let Some((file_name, segments)) =
-                annotated.get(&image.id).and_then(|one| Some((one.file_name.as_ref()?, one.segments_info.as_ref()?)))
-            else {
+            if let Some(before) = by_id.insert(&image.id, &image.file_name).filter(|before| *before != image.file_name)
+            {
+                return Err(shared(&path, &format!("the images `{before}` and `{}`", image.file_name), &image.id));
+            }
+            let all = annotated.get(&image.id).map_or(&[][..], Vec::as_slice);
+            let first = all.first().and_then(|one| Some((one.file_name.as_ref()?, one.segments_info.as_ref()?)));
+            let Some((file_name, segments)) = first else {
                 notes.add("images without a panoptic mask were left out", format!("`{}`", image.file_name));
                 continue;
             };
@@ -110,10 +113,14 @@ pub(super) fn plan(place: &Place, _: OnProgress) -> Result<Option<DatasetPlan>> 
             }
             let declared = image.size();
             let mut one = Outlined { name: found, source: path.clone(), declared, areas: Vec::new(), fault: None };
+            if all.len() > 1 {
+                let what = format!("`{name}` gives the image {} panoptic masks", all.len());
+                one.fault = Some(Error::new(what).with_hint("export it again"));
+            }
             let mut table: Vec<(u32, u8)> = Vec::new();
             for Object(segment) in segments {
                 match classes.get(&segment.category_id) {
-                    Some(class) => table.push((segment.id, *class)),
+                    Some(class) => table.push((segment.id, label(*class))),
                     None => {
                         let (id, category) = (segment.id, &segment.category_id);
                         let what = format!("the category of segment {id} is {category}, which `{name}` does not list");
@@ -142,22 +149,4 @@ pub(super) fn plan(place: &Place, _: OnProgress) -> Result<Option<DatasetPlan>> 
     }
     let kind = "COCO's panoptic masks";
     place.outlines(Outlines { kind, names: &names, normalized: false, void_rest: true, groups, notes }).map(Some)
-}
-
-/// The names of the categories that segments have, in the order of their ids.
-fn categories<'a>(files: impl Iterator<Item = &'a Described>) -> Vec<String> {
-    let mut used: BTreeSet<(&Id, &str)> = BTreeSet::new();
-    for Described { file, .. } in files {
-        let segments = file.annotations.iter().flat_map(|Object(one)| one.segments_info.iter().flatten());
-        let ids: BTreeSet<&Id> = segments.map(|Object(segment)| &segment.category_id).collect();
-        let named = file.categories.iter().filter(|Object(category)| ids.contains(&category.id));
-        used.extend(named.map(|Object(category)| (&category.id, category.name.0.as_str())));
-    }
-    let mut names: Vec<String> = Vec::new();
-    for (_, name) in used {
-        if !names.iter().any(|before| before == name) {
-            names.push(name.to_string());
-        }
-    }
-    names
 }
