@@ -6,6 +6,7 @@
 //!
 //! Pictures are in memory one a thread; what is kept of each is a few numbers.
 
+mod colors;
 mod fault;
 mod files;
 mod judge;

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use crate::dataset::encoding::{peaks, rims};
 use crate::dataset::spec::Source;
 use crate::image::IGNORE;
+use crate::tools::check::colors::Objects;
 use crate::tools::check::fault::{Example, Fault, Faults, Severity};
-use crate::tools::check::mixed::Objects;
 use crate::tools::check::totals::{Totals, ValueTotals};
 
 /// How many values a fault shows.
