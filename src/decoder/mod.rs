@@ -32,7 +32,7 @@ pub use maskformer::{MaskFormer, MaskFormerConfig};
 pub use output::{Output, Queries, SegLogits};
 pub use prototypes::Prototypes;
 pub use segmenter::{Segmenter, SegmenterConfig};
-pub use structtoken::{BlockKind, Prior, StructToken, StructTokenConfig};
+pub use structtoken::{BlockKind, Prior, StructToken, StructTokenConfig, Tokens};
 
 /// Feature maps to what is said of every place. [`AnyDecoder`] is one that a recipe chooses.
 pub trait Decoder {

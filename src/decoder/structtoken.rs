@@ -58,6 +58,23 @@ pub enum Prior {
     Linear,
 }
 
+/// What the structure tokens hold before they meet the features: the paper's learned maps, or less. The others are controls of
+/// the same network, to find out what the maps are for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Tokens {
+    /// A learned map per class: the paper's form.
+    #[default]
+    Learned,
+    /// One learned value per class, the same at every position.
+    Uniform,
+    /// A map per class as it was drawn at random, never trained.
+    Frozen,
+    /// Zeros: the blocks see the features alone.
+    Zero,
+}
+
 /// Configuration of [`StructToken`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -76,6 +93,9 @@ pub struct StructTokenConfig {
     /// What the tokens begin as.
     #[serde(skip_serializing_if = "Prior::is_none")]
     pub prior: Prior,
+    /// What the tokens hold.
+    #[serde(skip_serializing_if = "Tokens::is_learned")]
+    pub tokens: Tokens,
 }
 
 impl Prior {
@@ -84,10 +104,35 @@ impl Prior {
     }
 }
 
+impl Tokens {
+    fn is_learned(&self) -> bool {
+        *self == Self::Learned
+    }
+
+    fn init(self, classes: usize, (rows, cols): (usize, usize), init: &mut Init) -> Param<Tensor<4>> {
+        match self {
+            Self::Learned | Self::Frozen => init.trunc_normal(0.02, [1, classes, rows, cols]),
+            Self::Uniform => init.trunc_normal(0.02, [1, classes, 1, 1]),
+            Self::Zero => init.constant(0.0, [1, classes, 1, 1]),
+        }
+    }
+
+    fn is_trained(self) -> bool {
+        matches!(self, Self::Learned | Self::Uniform)
+    }
+}
+
 impl Default for StructTokenConfig {
     fn default() -> Self {
-        let prior = Prior::default();
-        Self { block: BlockKind::Pwe, num_blocks: 4, channels: None, mlp_ratio: 4, drop_path_rate: 0.1, prior }
+        Self {
+            block: BlockKind::Pwe,
+            num_blocks: 4,
+            channels: None,
+            mlp_ratio: 4,
+            drop_path_rate: 0.1,
+            prior: Prior::None,
+            tokens: Tokens::Learned,
+        }
     }
 }
 
@@ -142,10 +187,10 @@ impl StructTokenConfig {
     pub(super) fn init(&self, features: &FeatureInfo, classes: usize, init: &mut Init) -> StructToken {
         let inputs = features.last();
         let channels = self.channels.unwrap_or(inputs);
-        let (rows, cols) = features.grid;
         let drop_paths = DropPath::schedule(self.drop_path_rate, self.num_blocks);
         StructToken {
-            kernels: init.trunc_normal(0.02, [1, classes, rows, cols]),
+            kernels: self.tokens.init(classes, features.grid, init),
+            trained: self.tokens.is_trained(),
             layers: (0..)
                 .zip(drop_paths)
                 .map(|(i, drop_path)| Block::new(self, classes, channels, i + 1 == self.num_blocks, drop_path, init))
@@ -162,6 +207,9 @@ impl StructTokenConfig {
 pub struct StructToken {
     /// The structure tokens, `[1, k, rows, cols]`.
     kernels: Param<Tensor<4>>,
+    /// Whether the tokens learn.
+    #[module(skip)]
+    trained: bool,
     layers: Vec<Block>,
     dec_proj: PointwiseConv,
     /// The classification that the tokens begin as, if they do.
@@ -205,7 +253,8 @@ impl StructToken {
     fn tokens(&self, batch: usize, (h, w): (usize, usize)) -> Tensor<4> {
         let [_, classes, rows, cols] = self.kernels.dims();
         let tokens = self.kernels.val().permute([0, 2, 3, 1]); // [1, rows, cols, k]
-        let tokens = if (h, w) == (rows, cols) {
+        let tokens = if self.trained { tokens } else { tokens.detach() };
+        let tokens = if (h, w) == (rows, cols) || (rows, cols) == (1, 1) {
             tokens
         } else {
             let odd = rows % 2 == 1 || cols % 2 == 1;

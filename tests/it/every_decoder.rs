@@ -10,7 +10,7 @@ use structtoken::backbone::{
 };
 use structtoken::decoder::{
     BlockKind, DecoderConfig, EomtConfig, FcnConfig, KnetConfig, Mask2FormerConfig, MaskFormerConfig, Output, Prior,
-    SegmenterConfig, SetLossConfig, StructTokenConfig,
+    SegmenterConfig, SetLossConfig, StructTokenConfig, Tokens,
 };
 use structtoken::kernels::{count_kept, count_macs};
 use structtoken::layers::{ForwardContext, Init, MlpLayer, parameters};
@@ -194,6 +194,39 @@ fn structure_tokens_with_a_prior_begin_as_the_linear_classifier() {
         let prior = trace.iter().find(|(name, _)| name.ends_with("prior")).unwrap();
         assert_eq!(scores, prior.1.iter::<f32>().collect::<Vec<_>>());
         assert!(scores.iter().any(|score| *score != 0.0));
+    }
+}
+
+/// The controls of the same network: tokens that do not vary in space, do not learn, or say nothing.
+#[test]
+fn structure_tokens_can_be_taken_less_of() {
+    let kinds = [
+        (Tokens::Learned, true, false),
+        (Tokens::Uniform, true, true),
+        (Tokens::Frozen, false, false),
+        (Tokens::Zero, false, true),
+    ];
+    for (case, (tokens, trained, uniform)) in (0u64..).zip(kinds) {
+        let rng = &mut Rng::new(37, &[case]);
+        let backbone = BackboneConfig::Vit(backbone(rng));
+        let decoder = set!(StructTokenConfig { tokens, num_blocks: 2 });
+        let config = set!(ModelConfig { backbone, decoder: DecoderConfig::StructToken(decoder) });
+        let model = config.init(4, 3, &test_device().autodiff());
+        let pixels: Vec<f32> = (0..3 * 30 * 40).map(|_| rng.normal()).collect();
+        let images = Tensor::<4>::from_data(TensorData::new(pixels, [1, 3, 30, 40]), &test_device().autodiff());
+        let context = ForwardContext::eval().traced();
+        let scores = model.forward(images, &context).scores();
+        let mut grads = Gradients::default();
+        grads.add(&model, (scores.clone() * scores.clone()).sum().backward());
+        assert!(scores.into_data().iter::<f32>().all(f32::is_finite));
+        assert_eq!(grads.get("decoder.kernels").is_some(), trained, "{tokens:?}");
+        let trace = context.into_trace();
+        let before = &trace.iter().find(|(name, _)| name.ends_with("kernels_in")).unwrap().1;
+        let classes = before.shape[3];
+        let values: Vec<f32> = before.iter().collect();
+        assert_eq!(values.chunks(classes).all(|at| at == &values[..classes]), uniform, "{tokens:?}");
+        assert_eq!(values.iter().all(|value| *value == 0.0), tokens == Tokens::Zero);
+        learn_a_step_and_come_back(case, &config, rng);
     }
 }
 
