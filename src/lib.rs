@@ -40,10 +40,9 @@
 //!
 //! # Features
 //!
-//! `cli`, on by default, is the binary with what it needs; a program that uses the library alone takes
-//! `default-features = false`. `serve` adds a server, as the module and the command of that name; `export` writes ONNX files.
-//! `cuda`, `vulkan`, `rocm` and `metal` add devices.
-//! The Burn that this crate is built with is [`burn`]: a module of your own derives from the same version.
+//! On by default: `cli`, the binary with what it needs; `serve`, a server, as the module and the command of that name; and
+//! `export`, which writes ONNX files. A program that uses the library alone takes `default-features = false`. `cuda`, `vulkan`,
+//! `rocm` and `metal` add devices. The Burn that this crate is built with is [`burn`]: a module of your own derives from the same version.
 //!
 //! # Speed
 //!

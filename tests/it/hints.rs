@@ -276,7 +276,7 @@ const CARRIED_OUT: &[(&str, &[&str])] = &[
     ),
     (
         "a_build_without_export_says_how_to_get_one",
-        &["install one that has: cargo install structtoken --features export"],
+        &["install one that has: cargo install structtoken"],
     ),
     (
         "damaged_files_are_not_verified",

@@ -78,7 +78,7 @@ fn size(text: &str) -> std::result::Result<[usize; 2], String> {
 #[cfg(not(feature = "export"))]
 pub(crate) fn run(_: Arguments) -> Result<End> {
     Err(Error::new("this build of structtoken has no export")
-        .with_hint("install one that has: cargo install structtoken --features export"))
+        .with_hint("install one that has: cargo install structtoken"))
 }
 
 #[cfg(feature = "export")]
