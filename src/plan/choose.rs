@@ -22,6 +22,8 @@ const STEPS: f64 = 600.0;
 const STEPS_FROM_SCRATCH: f64 = 1500.0;
 /// Passes over the training images that a run should have at least.
 const PASSES: f64 = 4.0;
+/// Above this [variety](Facts::variety) images were taken in many ways.
+const VARIED: f64 = 1.0;
 /// Passes after which more of the same images teach little.
 const MOST_PASSES: f64 = 200.0;
 /// The share of the budget that is planned: the planning itself, files and a page take the rest.
@@ -351,6 +353,16 @@ impl PlanDraft {
     /// over the batch where they are all of one kind (docs/results.md).
     pub(super) fn tries_norms(&self, options: &PlanOptions) -> bool {
         matches!(self.network, ArchitectureChoice::Unet { .. }) && !options.decides("model.backbone.norm")
+    }
+
+    /// Takes groups of channels for images that were taken in many ways. Trials would not tell: a network with statistics over batches
+    /// fits the batches that it sees, and fails on single images, sooner or later (docs/results.md).
+    pub(super) fn knows_norm(&mut self, facts: &Facts) -> bool {
+        let varied = facts.variety > VARIED;
+        if varied {
+            self.norm("group", "images differ more from one another than within: statistics over a batch would not hold");
+        }
+        varied
     }
 
     /// Takes a norm for the U-Net.

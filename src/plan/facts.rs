@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use crate::config::Config;
 use crate::dataset::{Classes, LabelCounts, Split};
 use crate::error::{Error, Result};
-use crate::image::Labels;
+use crate::image::{Image, Labels};
 use crate::plan::PlanOptions;
 use crate::text::utf8;
 use crate::weights::{self, Convolutional};
@@ -35,6 +35,9 @@ pub struct Facts {
     /// Whether there is an above and a below: a class lies on average higher or lower than the middle. In what is seen through
     /// a microscope, or from the air, none does.
     pub upright: bool,
+    /// How much images differ from one another: the variance of their mean colours over the mean variance of colours within an image.
+    /// CamVid, of one camera, has 0.2; photos of people 0.1; microscope images of several stains 9.6.
+    pub variety: f64,
     /// The weights to start from.
     pub pretrained: Option<Pretrained>,
 }
@@ -106,11 +109,13 @@ impl Facts {
         let mut sizes = Vec::new();
         let mut looked_at = LabelCounts::default();
         let mut heights = Heights::new(training.classes().len());
+        let mut colors = Colors::default();
         for index in (0..training.len()).step_by(step) {
             let sample = training.get(index)?;
             sizes.push((sample.image.width, sample.image.height));
             looked_at.add(index, &LabelCounts::count(&sample.labels));
             heights.add(&sample.labels);
+            colors.add(&sample.image);
         }
         sizes.sort_by_key(|(width, height)| width * height);
         let (Some(first), Some(last)) = (sizes.first(), sizes.last()) else {
@@ -129,6 +134,7 @@ impl Facts {
             holders: survey.holders[..classes.len()].iter().map(Vec::len).collect(),
             classes,
             upright: heights.upright(),
+            variety: colors.variety(),
             pretrained: options.pretrained.as_deref().map(Pretrained::read).transpose()?,
         })
     }
@@ -164,8 +170,18 @@ impl Facts {
         let dataset = dataset.to_owned();
         let holders = shares.iter().map(|share| if *share > 0.0 { counts[0] } else { 0 }).collect();
         let extremes = [size; 2];
-        let upright = true;
-        Self { dataset, classes, counts, size, extremes, shares: shares.to_vec(), holders, upright, pretrained: None }
+        Self {
+            dataset,
+            classes,
+            counts,
+            size,
+            extremes,
+            shares: shares.to_vec(),
+            holders,
+            upright: true,
+            variety: 0.2,
+            pretrained: None,
+        }
     }
 }
 
@@ -216,6 +232,38 @@ impl Heights {
             distance > Self::APART.0 && distance > Self::APART.1 * error
         };
         reliable.peek().is_none() || reliable.any(apart)
+    }
+}
+
+/// How colours vary within images and between them.
+#[derive(Default)]
+struct Colors {
+    images: f64,
+    /// Sums over images, for each channel: of means, of their squares, and of variances within an image.
+    sums: [[f64; 3]; 3],
+}
+
+impl Colors {
+    fn add(&mut self, image: &Image) {
+        let count = (image.width * image.height).max(1) as f64;
+        self.images += 1.0;
+        for channel in 0..3 {
+            let values = image.pixels.iter().skip(channel).step_by(3).map(|value| u64::from(*value));
+            let (sum, squares) = values.fold((0, 0), |(sum, squares), value| (sum + value, squares + value * value));
+            let mean = sum as f64 / count;
+            self.sums[0][channel] += mean;
+            self.sums[1][channel] += mean * mean;
+            self.sums[2][channel] += squares as f64 / count - mean * mean;
+        }
+    }
+
+    /// Zero where there is nothing to compare, and infinite where images are flat.
+    fn variety(&self) -> f64 {
+        let [means, squares, within] = self.sums;
+        let between: f64 =
+            (0..3).map(|channel| squares[channel] / self.images - (means[channel] / self.images).powi(2)).sum();
+        let within = within.iter().sum::<f64>() / self.images;
+        if between > 0.0 { between / within } else { 0.0 }
     }
 }
 
@@ -327,6 +375,25 @@ mod tests {
             heights.add(&Labels { width: 3, height: 20, ids });
         }
         heights.upright()
+    }
+
+    fn variety(images: &[[u8; 2]]) -> f64 {
+        let mut colors = Colors::default();
+        for [dark, light] in images {
+            let pixels = [[*dark; 3], [*light; 3], [*dark; 3], [*light; 3]].concat();
+            colors.add(&Image { width: 2, height: 2, pixels });
+        }
+        colors.variety()
+    }
+
+    #[test]
+    fn images_vary_within_and_between() {
+        assert_eq!(variety(&[[50, 150]; 5]), 0.0);
+        // Means 60 and 200, variances 100: 4900 over 100.
+        assert_eq!(variety(&[[50, 70], [190, 210]]), 49.0);
+        assert!(variety(&[[50, 150], [60, 160], [40, 140]]) < 0.1);
+        assert_eq!(variety(&[]), 0.0);
+        assert_eq!(variety(&[[7, 7], [9, 9]]), f64::INFINITY);
     }
 
     #[test]

@@ -185,6 +185,9 @@ fn try_norms(
     if !draft.tries_norms(options) {
         return Ok(0.0);
     }
+    if draft.knows_norm(facts) {
+        return Ok(0.0);
+    }
     let evaluation = facts.images(Split::Val) as f64 * timing.image_s;
     // Iterations that the user sets may be over long before the budget is.
     let set = options.number("train.iterations");

@@ -221,6 +221,19 @@ fn norms_are_tried_unless_one_is_named() {
     assert!(!tried(&["model.backbone={type=\"unet\"}"]));
 }
 
+#[test]
+fn images_of_many_kinds_are_normed_over_groups() {
+    let mut facts = facts((256, 256), &[0.8, 0.2], &["background", "nucleus"]);
+    let options = options(5, &[]);
+    for (variety, known) in [(0.2, false), (9.6, true)] {
+        facts.variety = variety;
+        let mut draft = PlanDraft::choose_network(&facts, &MACHINE, &options).unwrap();
+        assert_eq!(draft.knows_norm(&facts), known);
+        let norm = draft.config(&options).unwrap().to_toml().unwrap();
+        assert!(!known || norm.contains("norm = \"group\""), "{norm}");
+    }
+}
+
 /// DINOv3's weights bring their network along; gates and odd widths of an MLP are exactly as the file has them.
 #[test]
 fn a_pretrained_dinov3_is_built_as_it_is() {
