@@ -5,16 +5,22 @@
     python benches/serving.py fastapi model.onnx --port 9001
     python benches/serving.py litserve model.onnx --port 9002
     python scripts/serve/load.py http://127.0.0.1:9001 photo.png closed --clients 1,4,16
+    python scripts/serve/load.py http://127.0.0.1:9002 photo.png closed --clients 1,4,16 --multipart
 
-Both take an image as the body of POST /v1/segment and answer with its labels as .npy, as `structtoken serve` does with ?output=npy.
+Both take an image at POST /v1/segment, FastAPI as the body and LitServe, which takes no bare bytes, as a field of a form. They answer with
+its labels as .npy, as `structtoken serve` does with ?output=npy.
 """
 
 import argparse
 import io
 
+import litserve
 import numpy as np
 import onnxruntime
+import uvicorn
+from fastapi import Body, FastAPI, Request, Response
 from PIL import Image
+from starlette.concurrency import run_in_threadpool
 
 
 def session(path, threads):
@@ -33,11 +39,7 @@ def encode(labels):
     return file.getvalue()
 
 
-def fastapi(path, port, threads):
-    import uvicorn
-    from fastapi import Body, FastAPI, Response
-    from starlette.concurrency import run_in_threadpool
-
+def serve_fastapi(path, port, threads):
     app, model = FastAPI(), session(path, threads)
 
     def labels(body):
@@ -54,32 +56,35 @@ def fastapi(path, port, threads):
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="warning")
 
 
-def litserve(path, port, threads):
-    import litserve
-    from fastapi import Request, Response
+class Segment(litserve.LitAPI):
+    """Labels images in batches of up to 8, which LitServe gathers."""
 
-    class Segment(litserve.LitAPI):
-        def setup(self, device):
-            self.model = session(path, threads)
+    def __init__(self, path, threads):
+        super().__init__(max_batch_size=8, batch_timeout=0.005, api_path="/v1/segment")
+        self.path, self.threads = path, threads
 
-        async def decode_request(self, request: Request):
-            return decode(await request.body())
+    def setup(self, device):
+        self.model = session(self.path, self.threads)
 
-        def batch(self, images):
-            return np.stack(images)
+    def decode_request(self, request: Request):
+        return decode(request["image"].file.read())
 
-        def predict(self, images):
-            return self.model.run(["labels"], {"image": images})[0]
+    def batch(self, images):
+        return np.stack(images)
 
-        def unbatch(self, labels):
-            return list(labels)
+    def predict(self, images):
+        return self.model.run(["labels"], {"image": images})[0]
 
-        def encode_response(self, labels):
-            return Response(encode(labels), media_type="application/octet-stream")
+    def unbatch(self, labels):
+        return list(labels)
 
-    api = Segment(max_batch_size=8, batch_timeout=0.005, api_path="/v1/segment")
-    litserve.LitServer(api, accelerator="cpu", workers_per_device=1, healthcheck_path="/healthz").run(
-        host="127.0.0.1", port=port, log_level="warning", generate_client_file=False)
+    def encode_response(self, labels):
+        return Response(encode(labels), media_type="application/octet-stream")
+
+
+def serve_litserve(path, port, threads):
+    server = litserve.LitServer(Segment(path, threads), accelerator="cpu", workers_per_device=1, healthcheck_path="/healthz")
+    server.run(host="127.0.0.1", port=port, log_level="warning", generate_client_file=False)
 
 
 def main():
@@ -89,7 +94,7 @@ def main():
     parse.add_argument("--port", type=int, required=True)
     parse.add_argument("--threads", type=int, default=2)
     args = parse.parse_args()
-    {"fastapi": fastapi, "litserve": litserve}[args.server](args.model, args.port, args.threads)
+    {"fastapi": serve_fastapi, "litserve": serve_litserve}[args.server](args.model, args.port, args.threads)
 
 
 if __name__ == "__main__":

@@ -45,8 +45,8 @@ def quantiles(seconds):
 
 
 class Client:
-    def __init__(self, url, image, query):
-        self.url, self.image, self.query = url, image, query
+    def __init__(self, url, image, query, multipart):
+        self.url, self.image, self.query, self.multipart = url, image, query, multipart
 
     async def __aenter__(self):
         connector = aiohttp.TCPConnector(limit=0)
@@ -60,8 +60,11 @@ class Client:
         """(status, seconds, Retry-After); status 0 for a connection that broke."""
         began = time.perf_counter()
         try:
-            headers = {"Content-Type": "application/octet-stream"}
-            async with self.session.post(f"{self.url}/v1/segment?{self.query}", data=self.image, headers=headers) as answer:
+            data, headers = self.image, {"Content-Type": "application/octet-stream"}
+            if self.multipart:
+                data, headers = aiohttp.FormData(), None
+                data.add_field("image", self.image, filename="image")
+            async with self.session.post(f"{self.url}/v1/segment?{self.query}", data=data, headers=headers) as answer:
                 await answer.read()
                 return answer.status, time.perf_counter() - began, answer.headers.get("Retry-After")
         except aiohttp.ClientError:
@@ -233,11 +236,12 @@ async def main():
     parser.add_argument("--headers", type=int, default=1000)
     parser.add_argument("--bodies", type=int, default=100)
     parser.add_argument("--query", default="output=npy")
+    parser.add_argument("--multipart", action="store_true", help="send the image as a field of a form, and not as the body")
     options = parser.parse_args()
     if not local(options.url):
         sys.exit(f"{options.url} is not on this machine")
     options.seconds = min(options.seconds, LONGEST)
-    async with Client(options.url.rstrip("/"), options.image.read_bytes(), options.query) as client:
+    async with Client(options.url.rstrip("/"), options.image.read_bytes(), options.query, options.multipart) as client:
         mode = {"closed": closed, "open": open_loop, "drip": drip}[options.mode]
         print(json.dumps(await mode(client, options), indent=2))
 
