@@ -95,6 +95,8 @@ pub mod predict;
 pub mod run;
 
 pub mod bench;
+#[cfg(feature = "cli")]
+pub mod cli;
 #[cfg(feature = "export")]
 pub mod export;
 pub mod inspect;

@@ -5,38 +5,16 @@ use std::fs::File;
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
-use clap::ValueEnum;
 use serde::Serialize;
-use structtoken::error::{Error, Result};
-use structtoken::files::Scratch;
-use structtoken::image::Labels;
-use structtoken::image::outlines::{CocoForm, CocoWriter, OutlineOptions, Statistics};
-use structtoken::predict::earlier_predictions::{copy_recorded, write_recorded};
-use structtoken::rng::fnv1a;
 
-use crate::console::{emit, print};
-use crate::predict::{Arguments, others};
-
-/// What is written of the labels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum OutputFormat {
-    /// NAME.png: the label map as an indexed PNG with the classes' colours
-    Png,
-    /// NAME_overlay.png: the image with its classes drawn over it
-    Overlay,
-    /// NAME.geojson: polygons with holes of all regions, in pixels
-    Geojson,
-    /// coco.json: polygons of all images
-    Coco,
-    /// coco_rle.json: run lengths of all images, one mask per class and image
-    CocoRle,
-    /// NAME_label_studio.json: a task with brush regions as predictions
-    LabelStudio,
-    /// NAME_stats.json: pixels, share and regions of each class
-    Stats,
-    /// NAME.npy: the label map as an array of uint8, height x width
-    Npy,
-}
+use crate::cli::console::{emit, print};
+use crate::cli::predict::arguments::{Arguments, OutputFormat};
+use crate::error::{Error, Result};
+use crate::files::Scratch;
+use crate::image::Labels;
+use crate::image::outlines::{CocoForm, CocoWriter, OutlineOptions, Statistics};
+use crate::predict::earlier_predictions::{copy_recorded, is_prediction, write_recorded};
+use crate::rng::fnv1a;
 
 /// How outlines are to be drawn.
 ///
@@ -251,4 +229,21 @@ impl Collections {
         }
         Ok(())
     }
+}
+
+/// Fails if there are files at the places of outputs that no prediction wrote.
+pub(crate) fn others<'a>(outputs: impl Iterator<Item = &'a PathBuf>) -> Result<()> {
+    // What is not a file is written to as it is, or refused.
+    let there = |path: &Path| path.is_file() || (path.is_symlink() && !path.exists());
+    let mut others = outputs.filter(|path| there(path) && !is_prediction(path));
+    let Some(first) = others.next() else { return Ok(()) };
+    let more = match others.count() {
+        0 => String::new(),
+        more => format!(", and so would {more} more"),
+    };
+    Err(Error::new(format!(
+        "`{}` was not written by an earlier prediction, and would be replaced{more}",
+        first.display()
+    ))
+    .with_hint("choose another folder with --out, or replace such files too with --overwrite"))
 }

@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use structtoken::dataset::shapes;
-use structtoken::dataset::spec::DatasetSpec;
-use structtoken::error::{Error, Result};
-use structtoken::tools::{check, init};
 
-use crate::End;
-use crate::console::{StepProgress, emit, print};
+use crate::cli::End;
+use crate::cli::console::{StepProgress, emit, print};
+use crate::dataset::shapes;
+use crate::dataset::spec::DatasetSpec;
+use crate::error::{Error, Result};
+use crate::tools::{check, init};
 
 /// Describe a folder as a dataset, or report what is wrong with one
 #[derive(Args)]
@@ -21,7 +21,7 @@ pub(crate) struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Look at a folder and write the TOML that describes it as a dataset
-    Init(crate::init::Arguments),
+    Init(crate::cli::init::Arguments),
     /// Read every image and mask, and report what is there, what is wrong and how to fix it
     Check(Check),
 }
@@ -48,7 +48,7 @@ struct Check {
 
 pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let arguments = match arguments.command {
-        Command::Init(arguments) => return crate::init::run(arguments),
+        Command::Init(arguments) => return crate::cli::init::run(arguments),
         Command::Check(arguments) => arguments,
     };
     let steps = StepProgress::new("reading");

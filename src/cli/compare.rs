@@ -5,20 +5,21 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
-use structtoken::config::Config;
-use structtoken::decoder::DecoderConfig;
-use structtoken::error::{Error, Result};
-use structtoken::sweep::compare;
-use structtoken::sweep::compare::run;
-use structtoken::sweep::compare::run::{Ended, RunContext};
-use structtoken::sweep::compare::{Budget, ComparePlan, PLAN, Shard};
-use structtoken::text::word;
-use structtoken::{device, files};
 
-use crate::console::{Console, print};
-use crate::runner::{self, Child, Runner};
-use crate::train::{command_line, default_folder};
-use crate::{Computing, End};
+use crate::cli::console::{Console, print};
+use crate::cli::invocation::{command_line, restart};
+use crate::cli::runner::{Child, Runner};
+use crate::cli::train::default_folder;
+use crate::cli::{Computing, End};
+use crate::config::Config;
+use crate::decoder::DecoderConfig;
+use crate::error::{Error, Result};
+use crate::sweep::compare;
+use crate::sweep::compare::run;
+use crate::sweep::compare::run::{Ended, RunContext};
+use crate::sweep::compare::{Budget, ComparePlan, PLAN, Shard};
+use crate::text::word;
+use crate::{device, files};
 
 /// Train a recipe with several decoders and seeds on one budget, and report which is better
 #[derive(Args)]
@@ -52,7 +53,7 @@ pub(crate) struct Arguments {
     out: Option<PathBuf>,
     /// Train only every N-th run, starting at the I-th, so that N machines share the work [default: what a Slurm array or an
     /// indexed Kubernetes Job sets]
-    #[arg(long, value_name = "I/N", value_parser = crate::value::<Shard>)]
+    #[arg(long, value_name = "I/N", value_parser = crate::cli::value::<Shard>)]
     shard: Option<Shard>,
     /// Number of shards, where the environment gives only the index of this one
     #[arg(long, value_name = "N", conflicts_with = "shard")]
@@ -108,7 +109,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         &ours,
         |name| run::finished(&dir, name),
         |name| {
-            let mut command = runner::program()?;
+            let mut command = restart()?;
             command.arg("compare").arg("--out").arg(&dir).args(["--child", name]);
             Ok(command)
         },

@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
-use structtoken::error::{Error, Result};
-use structtoken::infer::Inference;
-use structtoken::probe::page::{self, About};
-use structtoken::probe::{Cue, ProbeOptions, Subject, spread};
-use structtoken::{device, files, model_file, probe};
 
-use crate::console::{StepProgress, on_interrupt_until, print};
-use crate::eval::{EvalWork, ModelSource, Output, called};
-use crate::train::command_line;
-use crate::{Computing, End};
+use crate::cli::console::{StepProgress, on_interrupt_until, print};
+use crate::cli::eval::{EvalWork, ModelSource, Output, called};
+use crate::cli::invocation::command_line;
+use crate::cli::{Computing, End};
+use crate::error::{Error, Result};
+use crate::infer::Inference;
+use crate::probe::page::{self, About};
+use crate::probe::{Cue, ProbeOptions, Subject, spread};
+use crate::{device, files, model_file, probe};
 
 /// Find out what a model relies on: shape, texture, colour, position, tokens
 #[derive(Args)]

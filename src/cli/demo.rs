@@ -4,16 +4,16 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
-use structtoken::config::Config;
-use structtoken::error::{Error, Result};
-use structtoken::report::About;
-use structtoken::{device, files, report, rng, run, text, train};
 
-use crate::console::{Console, clock, print};
-use crate::train::{command_line, program};
-use crate::{Computing, End};
+use crate::cli::console::{Console, clock, print};
+use crate::cli::invocation::{command_line, program};
+use crate::cli::{Computing, End};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::report::About;
+use crate::{device, files, report, rng, run, text, train};
 
-const RECIPE: &str = include_str!("../../../configs/shapes/demo.toml");
+const RECIPE: &str = include_str!("../../configs/shapes/demo.toml");
 
 /// Make a set of shapes, train on it for at most three minutes, and show what the tokens do
 #[derive(Args)]

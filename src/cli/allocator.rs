@@ -9,7 +9,8 @@ use mimalloc::MiMalloc;
 ///
 /// Rust would abort: a crash to whoever sees it, and a core file on the disk. What was written stays whole: files are renamed
 /// into their places when they are finished.
-pub(crate) struct Allocator;
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Allocator;
 
 // SAFETY: every call goes to mimalloc unchanged, and what it gives is handed on; or the call does not return.
 unsafe impl GlobalAlloc for Allocator {

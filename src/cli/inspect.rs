@@ -4,13 +4,13 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde_json::json;
-use structtoken::config::Config;
-use structtoken::error::{Error, Result};
-use structtoken::model_file::{self, ModelCard};
-use structtoken::{inspect, weights};
 
-use crate::End;
-use crate::console::print;
+use crate::cli::End;
+use crate::cli::console::print;
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::model_file::{self, ModelCard};
+use crate::{inspect, weights};
 
 /// Show a recipe with every value, a model's size and cost, or the contents of a weight file
 #[derive(Args)]

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use structtoken::device;
-use structtoken::error::{Error, Result};
-use structtoken::serve::{Event, Limits, Options, Source, run as serve};
 
-use crate::{Computing, End};
+use crate::cli::{Computing, End};
+use crate::device;
+use crate::error::{Error, Result};
+use crate::serve::{Event, Limits, Options, Source, run as serve};
 
 /// Serve models over HTTP, with a page to try them
 #[derive(Args)]

@@ -1,4 +1,4 @@
-//! The command line: parse, run, say what went wrong.
+//! The command line: parse, run, say what went wrong. The feature `cli`.
 //!
 //! stdout is data, stderr is talk. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (and saved).
 
@@ -23,6 +23,7 @@ mod eval;
 mod export;
 mod init;
 mod inspect;
+mod invocation;
 mod outputs;
 mod predict;
 mod probe;
@@ -32,15 +33,13 @@ mod runner;
 mod serve;
 mod train;
 
-use std::path::Path;
-use std::process::ExitCode;
-
 use clap::{Args, Parser, Subcommand};
-use structtoken::error::{Error, Result};
-use structtoken::{kernels, text};
 
-#[global_allocator]
-static ALLOCATOR: allocator::Allocator = allocator::Allocator;
+use crate::error::{Error, Result};
+use crate::kernels;
+
+pub use allocator::Allocator;
+pub use invocation::Invocation;
 
 /// Semantic segmentation with structure tokens: from a folder of images and masks to a model, without Python.
 #[derive(Parser)]
@@ -75,7 +74,7 @@ enum Command {
     /// Find out what a model relies on: shape, texture, colour, position, tokens
     Probe(probe::Arguments),
     /// Label images with a model
-    Predict(predict::Arguments),
+    Predict(predict::arguments::Arguments),
     /// Serve models over HTTP, with a page to try them
     #[cfg(feature = "serve")]
     Serve(serve::Arguments),
@@ -101,7 +100,7 @@ impl Command {
             | Command::Train(train::Arguments { computing, .. })
             | Command::Eval(eval::Arguments { computing, .. })
             | Command::Probe(probe::Arguments { computing, .. })
-            | Command::Predict(predict::Arguments { computing, .. })
+            | Command::Predict(predict::arguments::Arguments { computing, .. })
             | Command::Compare(compare::Arguments { computing, .. })
             | Command::Bench(bench::Arguments { computing, .. }) => Some(computing),
             #[cfg(feature = "serve")]
@@ -155,22 +154,26 @@ enum End {
     Faulty,
 }
 
-fn main() -> ExitCode {
+/// Runs the command of an [`Invocation`], and answers with the exit code. Once in a process: it starts the threads that all
+/// kernels share.
+#[must_use]
+pub fn run(invocation: Invocation) -> u8 {
+    let invocation = invocation::keep(invocation);
     keep_freed_memory();
     large_files_are_errors();
     let work = || {
-        let Some(Cli { command }) = parse()? else { return Ok(End::Done) };
+        let Some(Cli { command }) = parse(invocation)? else { return Ok(End::Done) };
         kernels::instruction_set()?;
         start_threads(command.computing())?;
         rayon::scope(|_| command.run())
     };
     match console::finish_output(work()) {
-        Ok(End::Done) => ExitCode::SUCCESS,
-        Ok(End::Interrupted) => ExitCode::from(130),
-        Ok(End::Faulty) => ExitCode::FAILURE,
+        Ok(End::Done) => 0,
+        Ok(End::Interrupted) => 130,
+        Ok(End::Faulty) => 1,
         Err(error) => {
             report(&error);
-            ExitCode::FAILURE
+            1
         }
     }
 }
@@ -184,8 +187,8 @@ fn value<T: std::str::FromStr<Err = Error>>(text: &str) -> std::result::Result<T
 }
 
 /// What the command line asks for; none if it was for help, which is printed. One that is wrong ends the process.
-fn parse() -> Result<Option<Cli>> {
-    match Cli::try_parse() {
+fn parse(invocation: &Invocation) -> Result<Option<Cli>> {
+    match Cli::try_parse_from(&invocation.arguments) {
         Ok(cli) => Ok(Some(cli)),
         Err(error) if error.use_stderr() => error.exit(),
         Err(help) => {
@@ -224,7 +227,7 @@ fn large_files_are_errors() {
 
 /// Every step frees and takes the same large tensors again; giving their pages back to the system in between costs a third
 /// of the time. Large pages save the walks through the tables of small ones, which are long in a virtual machine.
-fn keep_freed_memory() {
+pub fn keep_freed_memory() {
     /// `mi_option_allow_large_os_pages` and `mi_option_purge_delay` of mimalloc 2 and 3, for which the bindings have no name.
     const LARGE_PAGES: libmimalloc_sys::mi_option_t = 6;
     const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
@@ -239,14 +242,6 @@ fn keep_freed_memory() {
 fn report(error: &Error) {
     talk!("error: {error}");
     if let Some(hint) = error.hint() {
-        talk!("\nhint: {}", whole(hint));
+        talk!("\nhint: {}", invocation::whole(hint));
     }
-}
-
-/// A hint that ends in an option to add, with the whole command: that which was given, and the option.
-fn whole(hint: &str) -> String {
-    let Some(before) = hint.strip_suffix(": --set data.root=DIR") else { return hint.to_owned() };
-    let words: Vec<String> = std::env::args_os().skip(1).map(|word| text::word(Path::new(&word))).collect();
-    let option = if words.first().is_some_and(|word| word == "data") { "--root DIR" } else { "--set data.root=DIR" };
-    format!("{before}: structtoken {} {option}", words.join(" "))
 }

@@ -2,15 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use structtoken::dataset::spec::DatasetSpec;
-use structtoken::dataset::{description, shapes};
-use structtoken::error::{Error, Result};
-use structtoken::files::{self, Scratch};
-use structtoken::text::{utf8, word};
-use structtoken::tools::init;
-use structtoken::tools::init::{InitOptions, Purpose};
-
-use crate::console::StepProgress;
+use crate::cli::console::StepProgress;
+use crate::dataset::spec::DatasetSpec;
+use crate::dataset::{description, shapes};
+use crate::error::{Error, Result};
+use crate::files::{self, Scratch};
+use crate::text::{utf8, word};
+use crate::tools::init;
+use crate::tools::init::{InitOptions, Purpose};
 
 /// What a path names.
 pub(crate) enum DatasetArgument {

@@ -11,10 +11,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use structtoken::error::{Error, Result};
 
-use crate::Computing;
-use crate::console::{Console, clock, on_interrupt};
+use crate::cli::Computing;
+use crate::cli::console::{Console, clock, on_interrupt};
+use crate::error::{Error, Result};
 
 /// What a run that is one of several is passed by the process that started it.
 #[derive(Args, Clone)]
@@ -126,11 +126,4 @@ impl<'a> Runner<'a> {
         set_stop_pipe(None);
         Ok(status.code())
     }
-}
-
-/// This program, to be started again.
-pub(crate) fn program() -> Result<Command> {
-    let path =
-        std::env::current_exe().map_err(|error| Error::new("cannot find this program's file").with_source(error))?;
-    Ok(Command::new(path))
 }

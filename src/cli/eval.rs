@@ -8,25 +8,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use clap::{Args, Subcommand, ValueEnum};
-use structtoken::config::Config;
-use structtoken::dataset::{Classes, Dataset, JoinedSplits, Matched, Split};
-use structtoken::error::{Error, Result};
-use structtoken::eval::EvalOptions;
-use structtoken::eval::merge::{Identity, ShardFile, merge};
-use structtoken::eval::summary::Evaluation;
-use structtoken::infer::{Inference, memory};
-use structtoken::layers::parameters::visit;
-use structtoken::model::Model;
-use structtoken::model_file::{self, ModelCard};
-use structtoken::report::About;
-use structtoken::shard::Shard;
-use structtoken::text::word;
-use structtoken::{device, eval, files, report, weights};
 
-use crate::console::{bar, on_interrupt_until, print};
-use crate::dataset::Opened;
-use crate::train::command_line;
-use crate::{Computing, End};
+use crate::cli::console::{bar, on_interrupt_until, print};
+use crate::cli::dataset::Opened;
+use crate::cli::invocation::command_line;
+use crate::cli::{Computing, End};
+use crate::config::Config;
+use crate::dataset::{Classes, Dataset, JoinedSplits, Matched, Split};
+use crate::error::{Error, Result};
+use crate::eval::EvalOptions;
+use crate::eval::merge::{Identity, ShardFile, merge};
+use crate::eval::summary::Evaluation;
+use crate::infer::{Inference, memory};
+use crate::layers::parameters::visit;
+use crate::model::Model;
+use crate::model_file::{self, ModelCard};
+use crate::report::About;
+use crate::shard::Shard;
+use crate::text::word;
+use crate::{device, eval, files, report, weights};
 
 /// Evaluate a model: mIoU, accuracy and Dice per class, calibration, label issues
 #[derive(Args)]
@@ -43,7 +43,7 @@ pub(crate) struct Arguments {
     #[arg(long, conflicts_with = "label_issues")]
     labels_only: bool,
     /// Evaluate every N-th image, starting at the I-th, and write the counts to --out for `eval merge`
-    #[arg(long, value_name = "I/N", value_parser = crate::value::<Shard>, requires = "out", conflicts_with_all = ["report", "json"])]
+    #[arg(long, value_name = "I/N", value_parser = crate::cli::value::<Shard>, requires = "out", conflicts_with_all = ["report", "json"])]
     shard: Option<Shard>,
     #[command(flatten)]
     output: Output,

@@ -5,19 +5,20 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 use clap::Args;
-use structtoken::config::Config;
-use structtoken::error::{Error, Result};
-use structtoken::plan::{self, Plan, PlanOptions};
-use structtoken::report::About;
-use structtoken::sweep::repeat::Repeat;
-use structtoken::tools::init;
-use structtoken::{bench, device, files, model_file, report, run, text};
 
-use crate::console::{Console, clock, print};
-use crate::dataset::{self, DatasetArgument, Opened};
-use crate::repeat;
-use crate::runner::Child;
-use crate::{Computing, End};
+use crate::cli::console::{Console, clock, print};
+use crate::cli::dataset::{self, DatasetArgument, Opened};
+use crate::cli::invocation::{command_line, program};
+use crate::cli::repeat;
+use crate::cli::runner::Child;
+use crate::cli::{Computing, End};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::plan::{self, Plan, PlanOptions};
+use crate::report::About;
+use crate::sweep::repeat::Repeat;
+use crate::tools::init;
+use crate::{bench, device, files, model_file, report, run, text};
 
 /// Train on a folder of images and masks, or as a recipe says
 #[derive(Args)]
@@ -46,7 +47,7 @@ pub(crate) struct Arguments {
     out: Option<PathBuf>,
     /// Resume the run in --out from its last checkpoint
     #[arg(long)]
-    pub(crate) resume: bool,
+    resume: bool,
     /// Number of seeds to train with, counted up from the recipe's; reports how far their results spread
     #[arg(long, value_name = "N", conflicts_with_all = ["folds", "stop_after"])]
     seeds: Option<u64>,
@@ -59,7 +60,7 @@ pub(crate) struct Arguments {
     stop_after: Option<u64>,
     /// Print iterations and evaluations to stdout, one JSON object per line; for several runs, the summary
     #[arg(long)]
-    pub(crate) json: bool,
+    json: bool,
     #[command(flatten)]
     among: Child,
     #[command(flatten)]
@@ -114,7 +115,8 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
         }
     };
     if let Some(repeat) = repeated(&arguments, &run)? {
-        return repeat::run(&arguments, repeat, &config, &run);
+        let asked = repeat::Asked { resume: arguments.resume, json: arguments.json, computing: &arguments.computing };
+        return repeat::run(&asked, repeat, &config, &run);
     }
     let _lock = run::prepare(&config, &run, arguments.resume)?;
     let console = Console::new(arguments.json)?.keep_evaluations().stop_after(arguments.stop_after);
@@ -311,15 +313,4 @@ pub(crate) fn default_folder(recipe: &Path, runs: &Path) -> Option<PathBuf> {
         _ => real.file_stem()?,
     };
     Some(runs.join(own))
-}
-
-/// How this program was called, for commands to be copied.
-pub(crate) fn program() -> String {
-    std::env::args_os().next().map_or("structtoken".to_owned(), |program| text::word(Path::new(&program)))
-}
-
-/// The command as it was typed, for the record.
-pub(crate) fn command_line() -> String {
-    let words = std::env::args_os().skip(1).map(|word| text::word(Path::new(&word)));
-    std::iter::once("structtoken".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }

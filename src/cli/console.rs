@@ -6,15 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use structtoken::bench;
-use structtoken::error::{Error, Result};
-use structtoken::eval::summary::Evaluation;
-use structtoken::eval::{EvalAccumulator, EvalOptions, Evaluated};
-use structtoken::metrics::Scores;
-use structtoken::train::{Observer, Progress, Stop};
 
-use crate::End;
-use crate::dashboard::Dashboard;
+use crate::bench;
+use crate::cli::End;
+use crate::cli::dashboard::Dashboard;
+use crate::error::{Error, Result};
+use crate::eval::summary::Evaluation;
+use crate::eval::{EvalAccumulator, EvalOptions, Evaluated};
+use crate::metrics::Scores;
+use crate::train::{Observer, Progress, Stop};
 
 /// Shows a run, and stops it on Ctrl-C or at a given iteration.
 pub(crate) struct Console {

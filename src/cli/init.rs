@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use structtoken::dataset::leftover::leftovers;
-use structtoken::dataset::spec::DatasetSpec;
-use structtoken::error::Result;
-use structtoken::text::word;
-use structtoken::tools::init;
-use structtoken::tools::init::{InitOptions, Purpose, TextEncoding};
 
-use crate::End;
-use crate::console::{StepProgress, print};
+use crate::cli::End;
+use crate::cli::console::{StepProgress, print};
+use crate::dataset::leftover::leftovers;
+use crate::dataset::spec::DatasetSpec;
+use crate::error::Result;
+use crate::text::word;
+use crate::tools::init;
+use crate::tools::init::{InitOptions, Purpose, TextEncoding};
 
 const EXAMPLES: &str = "Examples:
   structtoken data init streets/                          writes streets/dataset.toml

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
-use structtoken::error::{Error, Result};
 
-use crate::console::print;
-use crate::{Cli, End};
+use crate::cli::console::print;
+use crate::cli::{Cli, End};
+use crate::error::{Error, Result};
 
 const COMPLETIONS: &str = "Examples:
   structtoken completions bash > ~/.local/share/bash-completion/completions/structtoken

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use structtoken::error::{Error, Result};
 
-use crate::End;
+use crate::cli::End;
+use crate::error::{Error, Result};
 
 /// Write a model as an ONNX file that is proven to be the same model
 #[derive(Args)]
@@ -88,17 +88,17 @@ pub(crate) use with_feature::run;
 mod with_feature {
     use std::path::Path;
 
-    use structtoken::burn::tensor::Device;
-    use structtoken::dataset::shapes::Shapes;
-    use structtoken::dataset::{Dataset, Split};
-    use structtoken::export::{Agreement, ExportOptions, Exported, Pictures, Precision, Profile, folder};
-    use structtoken::model::Model;
-    use structtoken::model_file::{self, ModelCard};
-    use structtoken::{export, files, probe};
+    use crate::burn::tensor::Device;
+    use crate::dataset::shapes::Shapes;
+    use crate::dataset::{Dataset, Split};
+    use crate::export::{Agreement, ExportOptions, Exported, Pictures, Precision, Profile, folder};
+    use crate::model::Model;
+    use crate::model_file::{self, ModelCard};
+    use crate::{export, files, probe};
 
     use super::*;
-    use crate::console::{StepProgress, print};
-    use crate::eval::{EvalWork, ModelSource};
+    use crate::cli::console::{StepProgress, print};
+    use crate::cli::eval::{EvalWork, ModelSource};
 
     pub(crate) fn run(arguments: Arguments) -> Result<End> {
         let path = &arguments.model;
@@ -191,8 +191,8 @@ mod with_feature {
 
     /// Images to compare with.
     enum Samples {
-        Real(Vec<(structtoken::image::Image, structtoken::image::Labels)>),
-        Generated(Vec<structtoken::image::Image>),
+        Real(Vec<(crate::image::Image, crate::image::Labels)>),
+        Generated(Vec<crate::image::Image>),
     }
 
     impl Samples {

@@ -4,22 +4,30 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
-use structtoken::config::Config;
-use structtoken::error::{Error, Result};
-use structtoken::sweep::repeat::{Repeat, Summary};
-use structtoken::text::word;
-use structtoken::{files, run};
-
-use crate::End;
-use crate::console::{emit, print};
-use crate::runner::{self, Runner};
-use crate::train::Arguments;
+use crate::cli::console::{emit, print};
+use crate::cli::invocation::restart;
+use crate::cli::runner::Runner;
+use crate::cli::{Computing, End};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::sweep::repeat::{Repeat, Summary};
+use crate::text::word;
+use crate::{files, run};
 
 /// What a finished run leaves last.
 const LAST: &str = "report.html";
 
+/// How several runs were asked for.
+pub(crate) struct Asked<'a> {
+    /// Those that are there are continued.
+    pub(crate) resume: bool,
+    /// The summary is printed as JSON.
+    pub(crate) json: bool,
+    pub(crate) computing: &'a Computing,
+}
+
 /// Trains what is not trained of the runs in `dir`, and says how far apart they end.
-pub(crate) fn run(arguments: &Arguments, repeat: Repeat, recipe: &Config, dir: &Path) -> Result<End> {
+pub(crate) fn run(arguments: &Asked, repeat: Repeat, recipe: &Config, dir: &Path) -> Result<End> {
     let runs = repeat.runs(recipe)?;
     let has_runs = runs.iter().any(|(name, _)| dir.join(name).exists());
     if has_runs && !arguments.resume {
@@ -35,7 +43,7 @@ pub(crate) fn run(arguments: &Arguments, repeat: Repeat, recipe: &Config, dir: &
              is not used"
         );
     }
-    let mut runner = Runner::new(&arguments.computing, None)?;
+    let mut runner = Runner::new(arguments.computing, None)?;
     let names: Vec<String> = runs.iter().map(|(name, _)| name.clone()).collect();
     let recipes: BTreeMap<&str, &Config> = runs.iter().map(|(name, config)| (name.as_str(), config)).collect();
     let interrupted = runner.work(
@@ -71,7 +79,7 @@ fn train_command(config: &Config, run: &Path) -> Result<Command> {
     // Not `with_extension`: a name may have a dot.
     let recipe = run.with_file_name(format!("{}.toml", run.file_name().unwrap_or_default().display()));
     files::write(&recipe, config.to_toml()?.as_bytes())?;
-    let mut command = runner::program()?;
+    let mut command = restart()?;
     command.arg("train").arg(&recipe).arg("--out").arg(run);
     if run.join(run::CONFIG).exists() {
         command.arg("--resume");

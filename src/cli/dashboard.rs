@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use structtoken::metrics::Scores;
+use crate::metrics::Scores;
 
 /// Columns that are filled: those of the narrowest common terminal, less two.
 const WIDTH: usize = 78;

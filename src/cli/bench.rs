@@ -3,18 +3,18 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
-use structtoken::backbone::{BackboneConfig, Dinov3Config, Dinov3Size, VitConfig, VitSize};
-use structtoken::bench::{Measurement, Work, measure, supply};
-use structtoken::config::Config;
-use structtoken::decoder::DecoderConfig;
-use structtoken::device;
-use structtoken::error::{Error, Result};
-use structtoken::infer::InferMode;
-use structtoken::kernels::{self, Precision};
-use structtoken::model::ModelConfig;
 
-use crate::console::{emit, print};
-use crate::{Computing, End};
+use crate::backbone::{BackboneConfig, Dinov3Config, Dinov3Size, VitConfig, VitSize};
+use crate::bench::{Measurement, Work, measure, supply};
+use crate::cli::console::{emit, print};
+use crate::cli::{Computing, End};
+use crate::config::Config;
+use crate::decoder::DecoderConfig;
+use crate::device;
+use crate::error::{Error, Result};
+use crate::infer::InferMode;
+use crate::kernels::{self, Precision};
+use crate::model::ModelConfig;
 
 /// Time inference or a training step, with random weights
 #[derive(Args)]

@@ -1,63 +1,25 @@
 //! `structtoken predict`.
 
+pub(crate) mod arguments;
+
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use clap::Args;
-use structtoken::error::{Error, Result};
-use structtoken::image::outlines::{self, OutlineOptions};
-use structtoken::image::{ImageRemarks, Labels, encode_index_png, encode_png};
-use structtoken::infer::InferMode;
-use structtoken::model::ModelConfig;
-use structtoken::predict::earlier_predictions::{is_prediction, sign, write_recorded};
-use structtoken::predict::{Predictor, encode_npy, write_probabilities};
-use structtoken::tools::init::{Role, Roles};
-use structtoken::{device, files, model_file};
+use crate::cli::console::{StepProgress, bar, emit, print};
+use crate::cli::outputs::{Collections, Described, Output, Outputs, file_name, options, others, write_json};
+use crate::cli::End;
+use crate::error::{Error, Result};
+use crate::image::outlines::{self, OutlineOptions};
+use crate::image::{ImageRemarks, Labels, encode_index_png, encode_png};
+use crate::infer::InferMode;
+use crate::model::ModelConfig;
+use crate::predict::earlier_predictions::{is_prediction, sign, write_recorded};
+use crate::predict::{Predictor, encode_npy, write_probabilities};
+use crate::tools::init::{Role, Roles};
+use crate::{device, files, model_file};
 
-use crate::console::{StepProgress, bar, emit, print};
-use crate::outputs::{Collections, Described, Output, OutputFormat, Outputs, file_name, options, write_json};
-use crate::{Computing, End};
-
-/// Label images with a model
-#[derive(Args)]
-pub(crate) struct Arguments {
-    /// Model file
-    pub(crate) model: PathBuf,
-    /// Images, or folders of images; in the folder of a dataset, masks are left out
-    #[arg(required = true)]
-    inputs: Vec<PathBuf>,
-    /// Folder for what is written
-    #[arg(long, value_name = "DIR", default_value = "predictions")]
-    pub(crate) out: PathBuf,
-    /// What to write; may be repeated, or list several with commas
-    #[arg(long = "format", value_enum, value_name = "FORMAT", value_delimiter = ',', default_value = "png")]
-    pub(crate) formats: Vec<OutputFormat>,
-    /// Largest distance of simplified polygons from the pixel border, in pixels; below 0.5 they cover exactly the same pixels, and 0 keeps every corner
-    #[arg(long, value_name = "PIXELS", default_value_t = OutlineOptions::default().tolerance)]
-    pub(crate) tolerance: f64,
-    /// Drop regions and fill holes of fewer pixels in polygons, run lengths and brush strokes
-    #[arg(long, value_name = "PIXELS", default_value_t = OutlineOptions::default().min_area)]
-    pub(crate) min_area: u64,
-    /// Also write each image with its classes drawn over it
-    #[arg(long)]
-    pub(crate) overlay: bool,
-    /// Also write the class probabilities, `[classes, height, width]`, as 16-bit .npy
-    #[arg(long)]
-    pub(crate) probabilities: bool,
-    /// Also replace files that were not written by an earlier prediction
-    #[arg(long)]
-    pub(crate) overwrite: bool,
-    /// Change a setting of the model, for instance eval.mode=slide for images that are too large as a whole; may be
-    /// repeated
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    changes: Vec<String>,
-    /// Print what was written to stdout, one JSON object per line
-    #[arg(long)]
-    pub(crate) json: bool,
-    #[command(flatten)]
-    pub(crate) computing: Computing,
-}
+use arguments::Arguments;
 
 pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let options = options(&arguments)?;
@@ -82,7 +44,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
             Ok(labels) => collections.add(&file_name(path, name), &labels)?,
             Err(error) if images.len() == 1 => return Err(error),
             Err(error) => {
-                progress.suspend(|| crate::report(&error));
+                progress.suspend(|| crate::cli::report(&error));
                 failed.push(error);
             }
         }
@@ -307,23 +269,6 @@ fn images(arguments: &Arguments) -> Result<Vec<(PathBuf, PathBuf)>> {
         }
     }
     Ok(found)
-}
-
-/// Fails if there are files at the places of outputs that no prediction wrote.
-pub(crate) fn others<'a>(outputs: impl Iterator<Item = &'a PathBuf>) -> Result<()> {
-    // What is not a file is written to as it is, or refused.
-    let there = |path: &Path| path.is_file() || (path.is_symlink() && !path.exists());
-    let mut others = outputs.filter(|path| there(path) && !is_prediction(path));
-    let Some(first) = others.next() else { return Ok(()) };
-    let more = match others.count() {
-        0 => String::new(),
-        more => format!(", and so would {more} more"),
-    };
-    Err(Error::new(format!(
-        "`{}` was not written by an earlier prediction, and would be replaced{more}",
-        first.display()
-    ))
-    .with_hint("choose another folder with --out, or replace such files too with --overwrite"))
 }
 
 /// Of the pictures from `before` on, which lie in `folder`: its images alone, if it is a dataset. Others are as many as there
