@@ -89,6 +89,7 @@ pub mod overlay;
 
 pub mod train;
 
+pub mod bundled;
 pub mod config;
 pub mod model_file;
 pub mod predict;

@@ -24,6 +24,7 @@ mod export;
 mod init;
 mod inspect;
 mod invocation;
+mod models;
 mod outputs;
 mod predict;
 mod probe;
@@ -86,6 +87,8 @@ enum Command {
     Bench(bench::Arguments),
     /// Show a recipe with every value, a model's size and cost, or the contents of a weight file
     Inspect(inspect::Arguments),
+    /// List the models that this build carries, for use as @NAME
+    Models(models::Arguments),
     /// Print the completion script for a shell
     Completions(about::Completions),
     /// Print the manual page, or write the pages of all commands to a folder
@@ -109,6 +112,7 @@ impl Command {
             | Command::Data(_)
             | Command::Export(_)
             | Command::Inspect(_)
+            | Command::Models(_)
             | Command::Completions(_)
             | Command::Man(_) => None,
         }
@@ -129,6 +133,7 @@ impl Command {
             Command::Compare(arguments) => compare::run(arguments),
             Command::Bench(arguments) => bench::run(arguments),
             Command::Inspect(arguments) => inspect::run(arguments),
+            Command::Models(arguments) => models::run(&arguments),
             Command::Completions(arguments) => about::completions(&arguments),
             Command::Man(arguments) => about::man(&arguments),
         }

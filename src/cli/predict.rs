@@ -6,9 +6,9 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use crate::cli::End;
 use crate::cli::console::{StepProgress, bar, emit, print};
 use crate::cli::outputs::{Collections, Described, Output, Outputs, file_name, options, others, write_json};
-use crate::cli::End;
 use crate::error::{Error, Result};
 use crate::image::outlines::{self, OutlineOptions};
 use crate::image::{ImageRemarks, Labels, encode_index_png, encode_png};

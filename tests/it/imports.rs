@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// The modules from the ground up: each uses only those before it.
-const ORDER: [&str; 39] = [
+const ORDER: [&str; 40] = [
     "error",
     "text",
     "rng",
@@ -32,6 +32,7 @@ const ORDER: [&str; 39] = [
     "eval",
     "train", // a network at work
     "config",
+    "bundled",
     "model_file",
     "predict",
     "run", // recipes, model files, run folders

@@ -10,7 +10,7 @@ use crate::image::outlines::OutlineOptions;
 /// Label images with a model
 #[derive(Args)]
 pub(crate) struct Arguments {
-    /// Model file
+    /// Model file, or @NAME of one that this build carries
     pub(crate) model: PathBuf,
     /// Images, or folders of images; in the folder of a dataset, masks are left out
     #[arg(required = true)]
