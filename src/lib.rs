@@ -88,12 +88,15 @@ pub mod overlay;
 
 pub mod train;
 
+pub mod bundled;
 pub mod config;
 pub mod model_file;
 pub mod predict;
 pub mod run;
 
 pub mod bench;
+#[cfg(feature = "cli")]
+pub mod cli;
 #[cfg(feature = "export")]
 pub mod export;
 pub mod inspect;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::available_memory;
 use crate::backbone::BackboneConfig;
+use crate::bundled;
 use crate::config::Config;
 use crate::dataset::Classes;
 use crate::error::{Error, Result};
@@ -117,9 +118,9 @@ impl ModelCard {
     }
 }
 
-/// Opens a model file on `device`.
+/// Opens a model file on `device`; `@NAME` is a [bundled](crate::bundled) one.
 pub fn open(path: impl AsRef<Path>, device: &Device) -> Result<(Model, ModelCard)> {
-    let path = path.as_ref();
+    let path = &*bundled::resolve(path.as_ref())?;
     let state = weights::read(path)?;
     if !state.metadata.contains_key(KEY) {
         return Err(Error::new(format!("`{}` is not a structtoken model file", path.display())).with_hint(
@@ -142,10 +143,10 @@ fn of_state(card: &ModelCard, state: &StateDict, device: &Device) -> Result<Mode
     Ok(weights::load(blank, state, &LoadOptions::exact())?.0)
 }
 
-/// Reads only what the file says about itself.
+/// Reads only what the file says about itself; `@NAME` is a [bundled](crate::bundled) one.
 pub fn read_card(path: impl AsRef<Path>) -> Result<ModelCard> {
-    let path = path.as_ref();
-    unpack(&weights::read_metadata(path)?)
+    let path = bundled::resolve(path.as_ref())?;
+    unpack(&weights::read_metadata(&path)?)
 }
 
 fn unpack(metadata: &BTreeMap<String, String>) -> Result<ModelCard> {

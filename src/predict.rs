@@ -1,6 +1,7 @@
 //! One image in, labels or probabilities out.
 
 pub mod earlier_predictions;
+mod tokens;
 
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -10,11 +11,12 @@ use half::f16;
 
 use crate::dataset::Classes;
 use crate::error::{Error, Result};
-use crate::image::{Image, ImageRemarks, Labels, read_image_in, read_image_noting};
+use crate::image::{Image, ImageRemarks, Labels, decode_image_in, read_image_in, read_image_noting};
 use crate::infer::{InferConfig, Inference, Network};
 use crate::loader::preprocess::Preprocess;
 use crate::model::Model;
 use crate::{files, model_file, overlay};
+pub use tokens::Tokens;
 
 /// A network with everything needed to use it.
 pub struct Predictor<N = Model> {
@@ -63,6 +65,14 @@ impl<N: Network> Predictor<N> {
     pub fn read(&self, path: impl AsRef<Path>) -> Result<Image> {
         let path = path.as_ref();
         read_image_in(path, self.preprocess.range)
+    }
+
+    /// The image that the bytes of a file hold, as this model was trained to see it.
+    ///
+    /// # Errors
+    /// As [`decode_image_in`].
+    pub fn decode(&self, bytes: &[u8]) -> Result<Image> {
+        decode_image_in(bytes, self.preprocess.range)
     }
 
     /// As [`read`](Self::read), with what there is to say about the file.

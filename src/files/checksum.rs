@@ -2,6 +2,8 @@
 
 use std::io::{self, ErrorKind, Read};
 
+use sha2::{Digest, Sha256};
+
 /// CRC-32 of all that can be read.
 pub(crate) fn crc32(from: impl Read) -> io::Result<u32> {
     let mut hasher = crc32fast::Hasher::new();
@@ -14,6 +16,13 @@ pub(crate) fn crc32c(from: impl Read) -> io::Result<u32> {
     let mut sum = 0;
     each_part(from, |part| sum = crc32c::crc32c_append(sum, part))?;
     Ok(sum)
+}
+
+/// SHA-256 of all that can be read, in lower-case hexadecimal digits.
+pub(crate) fn sha256(from: impl Read) -> io::Result<String> {
+    let mut hasher = Sha256::new();
+    each_part(from, |part| hasher.update(part))?;
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn each_part(mut from: impl Read, mut add: impl FnMut(&[u8])) -> io::Result<()> {

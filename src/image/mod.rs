@@ -202,7 +202,15 @@ pub(crate) fn swaps_sides(orientation: Orientation) -> bool {
 /// # Errors
 /// Bytes that are not an image, cut short, or declare more than [`MAX_PIXELS`].
 pub fn decode_image(bytes: &[u8]) -> Result<Image> {
-    formats::image(Cursor::new(bytes), None).map(|decoded| decoded.image)
+    decode_image_in(bytes, None)
+}
+
+/// As [`decode_image`]; of 16-bit values, those of `range` become black and white.
+///
+/// # Errors
+/// As [`decode_image`].
+pub fn decode_image_in(bytes: &[u8], range: Option<[u16; 2]>) -> Result<Image> {
+    formats::image(Cursor::new(bytes), range).map(|decoded| decoded.image)
 }
 
 /// Reads a mask (PNG, TIFF, BMP, GIF, `.npy`) without expanding its palette or scaling its greys.

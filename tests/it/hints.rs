@@ -408,7 +408,7 @@ fn root() -> &'static Path {
 
 const SERVE: bool = cfg!(feature = "serve");
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "demo",
     "data",
     "init",
@@ -417,6 +417,7 @@ const COMMANDS: [&str; 14] = [
     "export",
     "predict",
     "inspect",
+    "models",
     "bench",
     "compare",
     "completions",

@@ -1,0 +1,125 @@
+"""Several decoders trained on one budget, each run in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ._errors import Error
+
+
+def compare(
+    recipe: str | os.PathLike[str] | None,
+    out: str | os.PathLike[str],
+    *,
+    decoders: Sequence[str] = (),
+    seeds: int | None = None,
+    budget: str | None = None,
+    iterations: int | None = None,
+    evaluations: int | None = None,
+    set: Sequence[str] = (),
+    threads: int | None = None,
+    device: str = "auto",
+    on_line: Callable[[str], None] | None = None,
+) -> dict[str, Any]:
+    """Trains a recipe with several decoders and seeds, and says which is better.
+
+    Every run is a process of its own, as by ``structtoken compare``. Runs of ``out`` that are finished are not made again; with
+    ``recipe=None`` the comparison in ``out`` is continued.
+
+    Parameters
+    ----------
+    recipe : path of a recipe, a TOML file
+    out : folder of the comparison
+    decoders : names such as "cse", "pwe"; all without it
+    seeds : seeds per decoder
+    budget : training time per run, such as "90s" or "20m"; or ``iterations`` per run
+    evaluations : evaluations per run during training
+    set : changes of the recipe, such as "train.batch_size=4"
+    threads : CPU threads; one per core without it
+    on_line : called with every line that is reported. What it raises stops the comparison; what was done is kept.
+
+    Returns
+    -------
+    What ``compare.json`` holds: scores with their intervals, and the differences between decoders.
+
+    Raises
+    ------
+    Error : a run failed, or the recipe cannot be used.
+    KeyboardInterrupt : Ctrl-C. The runs have saved; call it again to continue.
+
+    >>> import structtoken
+    >>> found = structtoken.compare("recipe.toml", "comparison", decoders=["fcn", "cse"], seeds=1, iterations=2, evaluations=1)
+    >>> sorted(entry["decoder"] for entry in found["decoders"])
+    ['cse', 'fcn']
+    """
+    command = [sys.executable, "-m", "structtoken", "compare"]
+    if recipe is not None:
+        command.append(os.fspath(recipe))
+    command += ["--out", os.fspath(out), "--device", device]
+    if decoders:
+        command += ["--decoders", ",".join(decoders)]
+    options = {
+        "--seeds": seeds,
+        "--budget": budget,
+        "--iterations": iterations,
+        "--evaluations": evaluations,
+        "--threads": threads,
+    }
+    for option, value in options.items():
+        if value is not None:
+            command += [option, str(value)]
+    for change in set:
+        command += ["--set", change]
+    lines = _run(command, on_line)
+    if lines is not None:
+        raise _failed(lines)
+    return json.loads((Path(out) / "compare.json").read_text(encoding="utf-8"))
+
+
+def _run(command: list[str], on_line: Callable[[str], None] | None) -> list[str] | None:
+    """The last lines of a command that failed; None of one that did not."""
+    lines: list[str] = []
+    # In a session of its own: the terminal tells this process alone of Ctrl-C, and it passes that on, once.
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        start_new_session=True,
+    ) as process:
+        assert process.stderr is not None
+        try:
+            for line in process.stderr:
+                line = line.rstrip("\n")
+                lines = [*lines[-200:], line]
+                if on_line is not None:
+                    on_line(line)
+            code = process.wait()
+        except BaseException:
+            # It saves; a second signal would end it at once.
+            process.send_signal(signal.SIGINT if os.name == "posix" else signal.SIGTERM)
+            process.stderr.close()
+            process.wait()
+            raise
+    if code == 130:
+        raise KeyboardInterrupt
+    return lines if code else None
+
+
+def _failed(lines: list[str]) -> Error:
+    text = "\n".join(lines)
+    _, found, after = text.rpartition("error: ")
+    message, _, hint = after.partition("\n\nhint: ")
+    if not found:
+        return Error(f"the comparison failed: {text.strip() or 'it reported nothing'}")
+    return Error(message.strip(), hint.strip() or None)

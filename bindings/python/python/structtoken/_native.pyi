@@ -1,0 +1,136 @@
+from collections.abc import Callable, Iterator, Sequence
+from os import PathLike
+from typing import Any, TypedDict, final, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+__version__: str
+
+_Path = str | PathLike[str]
+# An array [height, width, 3] of uint8, a path, the bytes of a file, or an image of PIL.
+_Image = NDArray[np.uint8] | _Path | bytes | Any
+_Labels = NDArray[np.uint8] | NDArray[np.bool_]
+
+class Rle(TypedDict):
+    size: list[int]
+    counts: str
+
+Polygon = TypedDict(
+    "Polygon",
+    {"class": int, "area": int, "exterior": NDArray[np.int32], "holes": list[NDArray[np.int32]]},
+)
+
+class Scores(TypedDict):
+    miou: float | None
+    macc: float | None
+    aacc: float | None
+    mdice: float | None
+    iou: list[float | None]
+    acc: list[float | None]
+    dice: list[float | None]
+    pixels: int
+    ignored: int
+    matrix: NDArray[np.uint64]
+
+class Batch(TypedDict):
+    images: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+    names: list[str]
+    content: NDArray[np.int64]
+
+class Run(TypedDict):
+    model: Any
+    iteration: int
+    best: tuple[int, float] | None
+    took_s: float
+    scores: dict[str, Any] | None
+
+@final
+class Model:
+    @staticmethod
+    def open(path: _Path, threads: int | None = None, device: str = "auto", set: Sequence[str] = ()) -> Model: ...
+    @overload
+    def predict(self, image: list[_Image] | tuple[_Image, ...]) -> list[NDArray[np.uint8]]: ...
+    @overload
+    def predict(self, image: _Image) -> NDArray[np.uint8]: ...
+    def probabilities(self, image: _Image) -> NDArray[np.float32]: ...
+    def tokens(self, image: _Image, block: int = -1) -> NDArray[np.float32]: ...
+    @property
+    def classes(self) -> list[str]: ...
+    @property
+    def palette(self) -> list[tuple[int, int, int]]: ...
+
+@final
+class Metric:
+    def __new__(cls, k: int, ignore: int | None = 255) -> Metric: ...
+    def update(self, pred: NDArray[Any], true: NDArray[Any]) -> Metric: ...
+    def merge(self, other: Metric) -> Metric: ...
+    def compute(self) -> Scores: ...
+    @property
+    def matrix(self) -> NDArray[np.uint64]: ...
+    @property
+    def k(self) -> int: ...
+    @property
+    def ignore(self) -> int | None: ...
+
+@final
+class Batches(Iterator[Batch]):
+    def __iter__(self) -> Batches: ...
+    def __next__(self) -> Batch: ...
+
+@final
+class Dataset:
+    def __new__(
+        cls,
+        dataset: _Path | None = None,
+        *,
+        recipe: _Path | None = None,
+        split: str = "train",
+        batch_size: int | None = None,
+        seed: int | None = None,
+        workers: int | None = None,
+        root: _Path | None = None,
+        set: Sequence[str] = (),
+    ) -> Dataset: ...
+    def batches(self, start: int = 0) -> Batches: ...
+    def name(self, index: int) -> str: ...
+    def __iter__(self) -> Batches: ...
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]: ...
+    @property
+    def classes(self) -> list[str]: ...
+    @property
+    def palette(self) -> list[tuple[int, int, int]]: ...
+    @property
+    def normalization(self) -> tuple[list[float], list[float]]: ...
+
+def encode_rle(labels: _Labels, cls: int = 1) -> Rle: ...
+def decode_rle(rle: Rle) -> NDArray[np.uint8]: ...
+def encode_png(labels: _Labels, palette: Sequence[tuple[int, int, int]]) -> bytes: ...
+def polygons(labels: _Labels, tolerance: float = 1.0, min_area: int = 0) -> list[Polygon]: ...
+def label_studio(labels: _Labels, classes: Sequence[str], image: str, version: str = "structtoken") -> dict[str, Any]: ...
+def train(
+    recipe: _Path | None,
+    out: _Path,
+    *,
+    set: Sequence[str] = (),
+    resume: bool = False,
+    on_step: Callable[[dict[str, Any]], object] | None = None,
+    on_evaluation: Callable[[int, dict[str, Any]], object] | None = None,
+    threads: int | None = None,
+    device: str = "auto",
+) -> Run: ...
+def evaluate(
+    model: _Path,
+    data: _Path | None = None,
+    *,
+    split: str = "val",
+    set: Sequence[str] = (),
+    calibration: bool = False,
+    label_issues: int = 0,
+    on_image: Callable[[int, int], object] | None = None,
+    threads: int | None = None,
+    device: str = "auto",
+) -> dict[str, Any]: ...
+def main(arguments: Sequence[str], program: Sequence[str]) -> int: ...

@@ -1,0 +1,250 @@
+//! Training data as the trainer sees them: augmented batches, the same for the same seed.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use numpy::{IntoPyArray, PyArray2, PyArray3, ndarray};
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+use structtoken::config::Config;
+use structtoken::dataset::{Cached, Dataset as Samples, Split};
+use structtoken::loader::{Batch, Loader};
+
+use crate::arrays::{array2, array3, label_array};
+use crate::errors::{OrRaise, bad_value};
+use crate::threads::compute;
+
+type ImageAndLabels<'py> = (Bound<'py, PyArray3<u8>>, Bound<'py, PyArray2<u8>>);
+
+/// A dataset, whose iteration gives augmented training batches without end.
+///
+/// A batch is a function of the seed and its number alone: threads change nothing, and ``batches(start)`` continues where another
+/// process stopped. So a network of PyTorch can be trained on exactly the data of a recipe.
+///
+/// Parameters
+/// ----------
+/// dataset : str or path, optional
+///     A dataset's TOML, or a built-in name such as "shapes" or "ade20k". Without it, that of the recipe.
+/// recipe : path, optional
+///     A recipe; its augmentation, batch size and seed are used. The defaults are the paper's for ADE20K.
+/// split : str
+///     "train", "val" or "test".
+/// batch_size, seed, workers : int, optional
+///     In place of the recipe's.
+/// root : path, optional
+///     The folder of the files, in place of the dataset's.
+/// set : list of str
+///     Changes of the recipe, such as "data.augment.crop=[64,64]".
+///
+/// Raises
+/// ------
+/// Error
+///     A dataset or a recipe that cannot be read.
+/// InputError
+///     A split or a number that cannot be used.
+///
+/// Examples
+/// --------
+/// >>> import structtoken
+/// >>> data = structtoken.Dataset("shapes", batch_size=4, set=["data.augment.crop=[32,48]"])
+/// >>> batch = next(iter(data))
+/// >>> batch["images"].shape, batch["labels"].shape
+/// ((4, 32, 48, 3), (4, 32, 48))
+#[pyclass(module = "structtoken", frozen)]
+pub(crate) struct Dataset {
+    samples: Arc<dyn Samples>,
+    config: Config,
+    batch_size: usize,
+    seed: u64,
+    workers: usize,
+}
+
+#[pymethods]
+impl Dataset {
+    #[new]
+    #[pyo3(signature = (dataset = None, *, recipe = None, split = "train", batch_size = None, seed = None, workers = None,
+                        root = None, set = vec![]))]
+    #[expect(clippy::too_many_arguments, reason = "keywords of Python")]
+    fn new(
+        py: Python<'_>,
+        dataset: Option<PathBuf>,
+        recipe: Option<PathBuf>,
+        split: &str,
+        batch_size: Option<usize>,
+        seed: Option<u64>,
+        workers: Option<usize>,
+        root: Option<PathBuf>,
+        set: Vec<String>,
+    ) -> PyResult<Self> {
+        let split = match split {
+            "train" => Split::Train,
+            "val" => Split::Val,
+            "test" => Split::Test,
+            other => {
+                let message = format!("there is no split `{other}`");
+                return Err(bad_value(py, &message, "pass \"train\", \"val\" or \"test\""));
+            }
+        };
+        if dataset.is_none() && recipe.is_none() {
+            return Err(bad_value(py, "neither a dataset nor a recipe", "pass a dataset's TOML, or recipe=PATH"));
+        }
+        if batch_size == Some(0) || workers == Some(0) {
+            return Err(bad_value(py, "a batch of 0 samples, or 0 threads", "pass at least 1"));
+        }
+        let (samples, config) = py
+            .detach(|| -> structtoken::Result<(Arc<dyn Samples>, Config)> {
+                let mut config = read(recipe.as_deref(), &set)?;
+                if let Some(dataset) = dataset {
+                    config.data.dataset = dataset.to_string_lossy().into_owned();
+                    config.data.root = None;
+                }
+                config.data.root = root.or(config.data.root);
+                config.check()?;
+                let samples = Cached::new(config.data.open(split)?, config.data.cache_mb << 20);
+                Ok((Arc::new(samples) as Arc<dyn Samples>, config))
+            })
+            .or_raise(py)?;
+        Ok(Self {
+            samples,
+            batch_size: batch_size.unwrap_or(config.train.batch_size),
+            seed: seed.unwrap_or(config.train.seed),
+            workers: workers.unwrap_or(config.data.workers),
+            config,
+        })
+    }
+
+    /// The batches from the number `start` on, without end.
+    ///
+    /// Returns
+    /// -------
+    /// Batches
+    ///     An iterator of dicts: ``images`` uint8 [batch, height, width, 3], RGB; ``labels`` uint8 [batch, height, width], 255 counts
+    ///     nowhere; ``names``: a list of str; ``content``: per sample the height and width that the image fills, the rest is
+    ///     padding.
+    ///
+    /// Raises
+    /// ------
+    /// Error
+    ///     There are no samples, or threads cannot be started. A sample that cannot be read raises when its batch is asked for;
+    ///     the next call gives the batch after it.
+    ///
+    /// Examples
+    /// --------
+    /// >>> import structtoken
+    /// >>> data = structtoken.Dataset("shapes", batch_size=2, set=["data.augment.crop=[32,32]"])
+    /// >>> third = next(data.batches(start=2))
+    /// >>> len(third["names"])
+    /// 2
+    #[pyo3(signature = (start = 0))]
+    fn batches(&self, py: Python<'_>, start: u64) -> PyResult<Batches> {
+        // Masks may be looked at first, by all threads that it has.
+        let loader = compute(py, self.workers.min(1024), || {
+            Loader::new(
+                Arc::clone(&self.samples),
+                self.config.data.augment.clone(),
+                self.batch_size,
+                self.seed,
+                start,
+                self.workers,
+            )
+        })?;
+        Ok(Batches { loader: Mutex::new(loader) })
+    }
+
+    fn __iter__(&self, py: Python<'_>) -> PyResult<Batches> {
+        self.batches(py, 0)
+    }
+
+    fn __len__(&self) -> usize {
+        self.samples.len()
+    }
+
+    fn __getitem__<'py>(&self, py: Python<'py>, index: isize) -> PyResult<ImageAndLabels<'py>> {
+        let all = self.samples.len();
+        let at = if index < 0 { all.checked_add_signed(index) } else { Some(index.unsigned_abs()) };
+        let Some(at) = at.filter(|at| *at < all) else {
+            // What ends a `for` over the samples.
+            return Err(pyo3::exceptions::PyIndexError::new_err(format!("sample {index} of {all}")));
+        };
+        let sample = py.detach(|| self.samples.get(at)).or_raise(py)?;
+        let image = sample.image;
+        let pixels = ndarray::Array3::from_shape_vec((image.height, image.width, 3), image.pixels);
+        let pixels =
+            pixels.map_err(|error| bad_value(py, &error.to_string(), "report this as a fault of the program"))?;
+        Ok((pixels.into_pyarray(py), label_array(py, sample.labels)?))
+    }
+
+    /// What a sample is called: for files, the path below the image folder without its ending.
+    fn name(&self, py: Python<'_>, index: usize) -> PyResult<String> {
+        match index < self.samples.len() {
+            true => Ok(self.samples.name(index)),
+            false => Err(bad_value(
+                py,
+                &format!("there is no sample {index}"),
+                &format!("pass 0 to {}", self.samples.len().saturating_sub(1)),
+            )),
+        }
+    }
+
+    /// The names of the classes, by index.
+    #[getter]
+    fn classes(&self) -> Vec<String> {
+        self.samples.classes().names.clone()
+    }
+
+    /// The colours of the classes, (red, green, blue) by index.
+    #[getter]
+    fn palette(&self) -> Vec<(u8, u8, u8)> {
+        self.samples.classes().colors.iter().map(|[red, green, blue]| (*red, *green, *blue)).collect()
+    }
+
+    /// What is subtracted from red, green and blue, and what divides them, before a network: values of 0..=255.
+    #[getter]
+    fn normalization(&self) -> ([f32; 3], [f32; 3]) {
+        (self.config.data.preprocess.mean, self.config.data.preprocess.std)
+    }
+
+    fn __repr__(&self) -> String {
+        format!(
+            "Dataset('{}', samples={}, classes={})",
+            self.config.data.dataset,
+            self.samples.len(),
+            self.samples.classes().len()
+        )
+    }
+}
+
+/// Batches in order; see `Dataset.batches`. Its threads end with it.
+#[pyclass(module = "structtoken", frozen)]
+pub(crate) struct Batches {
+    loader: Mutex<Loader>,
+}
+
+#[pymethods]
+impl Batches {
+    fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let batch = py.detach(|| self.loader.lock().unwrap_or_else(PoisonError::into_inner).next());
+        let Batch { images, labels, names, content, height, width, size } = batch.or_raise(py)?;
+        let images = ndarray::Array4::from_shape_vec((size, height, width, 3), images);
+        let images =
+            images.map_err(|error| bad_value(py, &error.to_string(), "report this as a fault of the program"))?;
+        let found = PyDict::new(py);
+        found.set_item("images", images.into_pyarray(py))?;
+        found.set_item("labels", array3(py, [size, height, width], labels)?)?;
+        found.set_item("names", names)?;
+        let sides = content.iter().flatten().map(|side| *side as i64).collect();
+        found.set_item("content", array2(py, [size, 2], sides)?)?;
+        Ok(found)
+    }
+}
+
+fn read(recipe: Option<&Path>, changes: &[String]) -> structtoken::Result<Config> {
+    match recipe {
+        Some(recipe) => Config::read(recipe, changes),
+        None => Config::parse("", "the defaults", changes),
+    }
+}

@@ -1,0 +1,222 @@
+//! Label maps as others take them.
+
+use numpy::PyArray2;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList};
+use structtoken::image::encode_index_png;
+use structtoken::image::outlines::{self, CocoRle, OutlineOptions};
+
+use crate::arrays::array2;
+use crate::errors::{OrRaise, bad_value};
+
+/// Run lengths of a class, as ``pycocotools.mask.encode`` gives them.
+///
+/// Parameters
+/// ----------
+/// labels : array [height, width] of uint8 or bool
+///     A label map, or a mask.
+/// cls : int
+///     The class; 1 unless stated, which is what a mask covers.
+///
+/// Returns
+/// -------
+/// dict
+///     ``size``: [height, width]; ``counts``: compressed run lengths as str, ready for JSON.
+///
+/// Raises
+/// ------
+/// InputError, InputTypeError
+///     An array that is not a label map.
+///
+/// Examples
+/// --------
+/// >>> import numpy, structtoken
+/// >>> structtoken.encode_rle(numpy.eye(2, dtype=bool))
+/// {'size': [2, 2], 'counts': '0120'}
+#[pyfunction]
+#[pyo3(signature = (labels, cls = 1))]
+pub(crate) fn encode_rle<'py>(
+    py: Python<'py>,
+    #[pyo3(from_py_with = crate::arrays::labels)] labels: structtoken::image::Labels,
+    cls: u8,
+) -> PyResult<Bound<'py, PyDict>> {
+    let rle = py.detach(|| CocoRle::of(&labels, cls));
+    let found = PyDict::new(py);
+    found.set_item("size", rle.size.to_vec())?;
+    found.set_item("counts", rle.counts)?;
+    Ok(found)
+}
+
+/// The mask that run lengths cover.
+///
+/// Parameters
+/// ----------
+/// rle : dict
+///     ``size``: [height, width]; ``counts``: compressed run lengths, str or bytes.
+///
+/// Returns
+/// -------
+/// array [height, width] of uint8
+///     1 where it is covered, else 0.
+///
+/// Raises
+/// ------
+/// Error
+///     Run lengths that are damaged, or do not add up to the size.
+///
+/// Examples
+/// --------
+/// >>> import structtoken
+/// >>> structtoken.decode_rle({"size": [2, 2], "counts": "0120"})
+/// array([[1, 0],
+///        [0, 1]], dtype=uint8)
+#[pyfunction]
+pub(crate) fn decode_rle<'py>(py: Python<'py>, rle: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyArray2<u8>>> {
+    let wanted = || bad_value(py, "run lengths without `size` or `counts`", "pass what encode_rle gives");
+    let size: [usize; 2] = rle.get_item("size")?.ok_or_else(wanted)?.extract()?;
+    let counts = rle.get_item("counts")?.ok_or_else(wanted)?;
+    let counts: String = match counts.cast::<PyBytes>() {
+        Ok(bytes) => String::from_utf8_lossy(bytes.as_bytes()).into_owned(),
+        Err(_) => counts.extract()?,
+    };
+    let mask = py.detach(|| CocoRle { size, counts }.decode()).or_raise(py)?;
+    array2(py, size, mask)
+}
+
+/// A label map as the bytes of an indexed PNG: what ``structtoken predict`` writes.
+///
+/// Parameters
+/// ----------
+/// labels : array [height, width] of uint8
+/// palette : list of (red, green, blue)
+///     The colours of the classes, as `Model.palette`.
+///
+/// Returns
+/// -------
+/// bytes
+///
+/// Raises
+/// ------
+/// InputError, InputTypeError
+///     An array that is not a label map.
+///
+/// Examples
+/// --------
+/// >>> import numpy, structtoken
+/// >>> structtoken.encode_png(numpy.zeros([2, 3], "uint8"), [(255, 0, 0)])[:4]
+/// b'\x89PNG'
+#[pyfunction]
+pub(crate) fn encode_png<'py>(
+    py: Python<'py>,
+    #[pyo3(from_py_with = crate::arrays::labels)] labels: structtoken::image::Labels,
+    palette: Vec<[u8; 3]>,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let bytes = py.detach(|| encode_index_png(&labels, &palette)).or_raise(py)?;
+    Ok(PyBytes::new(py, &bytes))
+}
+
+/// The outlines of all regions, by class, and within a class by their first pixel in reading order.
+///
+/// Pixels that count nowhere (255) are in none. Coordinates are pixels, x to the right and y down, (0, 0) at the corner of the first
+/// pixel, whose centre is (0.5, 0.5).
+///
+/// Parameters
+/// ----------
+/// labels : array [height, width] of uint8 or bool
+/// tolerance : float
+///     Pixels that a simplified border may lie off; below 0.5 the polygons cover exactly the same pixels, 0 keeps every corner.
+/// min_area : int
+///     Regions and holes of fewer pixels are dropped and filled.
+///
+/// Returns
+/// -------
+/// list of dict
+///     ``class``: int; ``area``: pixels before simplification; ``exterior``: int32 array [points, 2] of x and y, not closed;
+///     ``holes``: a list of such arrays.
+///
+/// Raises
+/// ------
+/// Error
+///     A tolerance that is negative.
+/// InputError, InputTypeError
+///     An array that is not a label map.
+///
+/// Examples
+/// --------
+/// >>> import numpy, structtoken
+/// >>> [polygon] = structtoken.polygons(numpy.ones([2, 3], "uint8"))
+/// >>> polygon["class"], polygon["area"], polygon["exterior"].tolist()
+/// (1, 6, [[0, 0], [3, 0], [3, 2], [0, 2]])
+#[pyfunction]
+#[pyo3(signature = (labels, tolerance = 1.0, min_area = 0))]
+pub(crate) fn polygons<'py>(
+    py: Python<'py>,
+    #[pyo3(from_py_with = crate::arrays::labels)] labels: structtoken::image::Labels,
+    tolerance: f64,
+    min_area: u64,
+) -> PyResult<Bound<'py, PyList>> {
+    let options = OutlineOptions { tolerance, min_area };
+    options.check().or_raise(py)?;
+    let found = py.detach(|| outlines::polygons(&labels, options));
+    let ring = |points: &[[u32; 2]]| {
+        let corners = points.iter().flatten().map(|value| *value as i32).collect();
+        array2(py, [points.len(), 2], corners)
+    };
+    let list = PyList::empty(py);
+    for polygon in found {
+        let entry = PyDict::new(py);
+        entry.set_item("class", polygon.class)?;
+        entry.set_item("area", polygon.area)?;
+        entry.set_item("exterior", ring(&polygon.exterior)?)?;
+        let holes = polygon.holes.iter().map(|hole| ring(hole)).collect::<PyResult<Vec<_>>>()?;
+        entry.set_item("holes", holes)?;
+        list.append(entry)?;
+    }
+    Ok(list)
+}
+
+/// A task of Label Studio with a prediction: a brush region per class.
+///
+/// Parameters
+/// ----------
+/// labels : array [height, width] of uint8
+/// classes : list of str
+///     Names, as `Model.classes`.
+/// image : str
+///     The link that Label Studio opens, ``data.image``.
+/// version : str
+///     What the model is called.
+///
+/// Returns
+/// -------
+/// dict
+///     To be imported as JSON. The tags of the interface are called ``label`` and ``image``.
+///
+/// Raises
+/// ------
+/// InputError, InputTypeError
+///     An array that is not a label map.
+///
+/// Examples
+/// --------
+/// >>> import numpy, structtoken
+/// >>> task = structtoken.label_studio(numpy.zeros([4, 4], "uint8"), ["road"], "/data/local-files/?d=a.png")
+/// >>> task["predictions"][0]["result"][0]["value"]["brushlabels"]
+/// ['road']
+#[pyfunction]
+#[pyo3(signature = (labels, classes, image, version = "structtoken"))]
+pub(crate) fn label_studio<'py>(
+    py: Python<'py>,
+    #[pyo3(from_py_with = crate::arrays::labels)] labels: structtoken::image::Labels,
+    classes: Vec<String>,
+    image: &str,
+    version: &str,
+) -> PyResult<Bound<'py, PyAny>> {
+    let task = py.detach(|| outlines::label_studio_task(&labels, &classes, image, version).to_string());
+    of_json(py, &task)
+}
+
+/// A text of JSON as Python's values.
+pub(crate) fn of_json<'py>(py: Python<'py>, text: &str) -> PyResult<Bound<'py, PyAny>> {
+    py.import("json")?.call_method1("loads", (text,))
+}

@@ -1,0 +1,100 @@
+"""The package as it is installed."""
+
+from __future__ import annotations
+
+import doctest
+import importlib.resources
+import subprocess
+import sys
+
+import pytest
+
+import structtoken
+
+
+def documented():
+    for name in structtoken.__all__:
+        if not name.startswith("_"):
+            yield name, getattr(structtoken, name)
+
+
+def test_everything_has_a_docstring():
+    for name, found in documented():
+        assert (found.__doc__ or "").strip(), name
+        for member, value in vars(found).items() if isinstance(found, type) else []:
+            if not member.startswith("_") and callable(getattr(found, member)):
+                assert (value.__doc__ or getattr(found, member).__doc__ or "").strip(), f"{name}.{member}"
+
+
+def examples():
+    finder = doctest.DocTestFinder(recurse=False)
+    for name, found in [("structtoken", structtoken), *documented()]:
+        yield from finder.find(found, name, module=False, globs={})
+        for member in vars(found) if isinstance(found, type) else []:
+            if not member.startswith("_") and callable(getattr(found, member)):
+                yield from finder.find(getattr(found, member), f"{name}.{member}", module=False, globs={})
+
+
+@pytest.mark.parametrize("test", [test for test in examples() if test.examples], ids=lambda test: test.name)
+def test_examples_of_docstrings(test, lab, tmp_path, monkeypatch):
+    for name in ["model.safetensors", "photo.png", "recipe.toml"]:
+        (tmp_path / name).write_bytes((lab.folder / name).read_bytes())
+    monkeypatch.chdir(tmp_path)
+    runner = doctest.DocTestRunner(verbose=False)
+    failures: list[str] = []
+    runner.run(test, out=failures.append, clear_globs=False)
+    assert not failures, "".join(failures)
+
+
+def test_all_that_is_public_has_an_example():
+    with_examples = {test.name for test in examples() if test.examples}
+    for name in ["Model", "Model.open", "Model.predict", "Model.probabilities", "Model.tokens", "Metric", "Dataset"]:
+        assert name in with_examples, name
+    for name in ["encode_rle", "decode_rle", "encode_png", "polygons", "label_studio", "train", "evaluate", "compare", "Error"]:
+        assert name in with_examples, name
+
+
+def test_the_command_is_the_programs(lab):
+    version = lab.command("--version")
+    assert (version.returncode, version.stdout) == (0, f"structtoken {structtoken.__version__}\n")
+    assert lab.command("predict").returncode == 2
+    wrong = lab.command("predict", "none.safetensors", "photo.png")
+    assert wrong.returncode == 1 and wrong.stderr.startswith("error: ") and not wrong.stdout
+    models = lab.command("models")
+    assert models.returncode == 0 and "carries no models" in models.stderr and not models.stdout
+    named = lab.command("predict", "@nuclei", "photo.png")
+    assert named.returncode == 1 and "this build carries none" in named.stderr and "hint: " in named.stderr
+    module = subprocess.run([sys.executable, "-m", "structtoken", "--version"], capture_output=True, text=True, check=True)
+    assert module.stdout == version.stdout
+
+
+def test_several_runs_start_this_program_again(lab, tmp_path):
+    few = ["--set", "train.iterations=1", "--set", "train.eval_every=1"]
+    done = lab.command("train", lab.recipe, "--seeds", "2", "--out", tmp_path / "seeds", *few)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "seeds" / "summary.md").exists()
+
+
+def test_it_is_typed_and_needs_numpy_alone():
+    files = importlib.resources.files("structtoken")
+    assert (files / "py.typed").is_file() and (files / "_native.pyi").is_file()
+    text = "import structtoken, sys; print(*sorted({name.split('.')[0] for name in sys.modules}))"
+    loaded = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"torch", "numpy", "PIL"} & set(loaded), loaded
+
+
+def test_the_stubs_name_what_is_there():
+    stub = (importlib.resources.files("structtoken") / "_native.pyi").read_text()
+    for name, found in documented():
+        if getattr(found, "__module__", "").endswith(("_errors", "_compare")):
+            continue
+        assert f"class {name}" in stub or f"def {name}(" in stub, name
+        for member in vars(found) if isinstance(found, type) else []:
+            if not member.startswith("_"):
+                assert f"def {member}(" in stub, f"{name}.{member}"
+
+
+def test_import_is_quick():
+    text = "import time; t = time.perf_counter(); import structtoken; print(time.perf_counter() - t)"
+    took = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True).stdout
+    print(f"import: {float(took):.3f} s")

@@ -1,0 +1,145 @@
+//! Models that a build carries: files beside the program, pinned by their SHA-256. `@nuclei` stands for one in a command.
+//!
+//! They are looked for in the folder that `STRUCTTOKEN_MODELS` names, else where the program was told ([`set_folder`]), else in
+//! `../share/structtoken/models` from the program's own folder.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use crate::error::{Error, Result};
+use crate::files::checksum::sha256;
+use crate::text;
+
+/// A model that is published with the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BundledModel {
+    /// What it is called, after `@`.
+    pub name: &'static str,
+    /// The SHA-256 of its file, `NAME.safetensors`, in lower-case hexadecimal digits.
+    pub sha256: &'static str,
+    /// What it labels, in a line.
+    pub about: &'static str,
+}
+
+/// Those of this version.
+pub const MODELS: &[BundledModel] = &[];
+
+/// The environment variable that names their folder.
+const VARIABLE: &str = "STRUCTTOKEN_MODELS";
+
+static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+
+/// Says where the files lie, for programs that bring them; the first time counts.
+pub fn set_folder(folder: impl Into<PathBuf>) {
+    let _ = FOLDER.set(folder.into());
+}
+
+/// The models that this build carries: those of [`MODELS`] whose files are there, with their paths. The files are not read.
+#[must_use]
+pub fn carried() -> Vec<(BundledModel, PathBuf)> {
+    carried_of(MODELS, folder().as_deref())
+}
+
+/// The file that a model's argument stands for: of `@NAME` that of the bundled model, whose checksum holds; any other path, and a
+/// file that is called so, is itself.
+///
+/// # Errors
+/// No such model, a build that carries none, or a file that is not the published one.
+pub fn resolve(path: &Path) -> Result<PathBuf> {
+    resolve_of(path, MODELS, folder().as_deref())
+}
+
+fn folder() -> Option<PathBuf> {
+    if let Some(folder) = std::env::var_os(VARIABLE).filter(|folder| !folder.is_empty()) {
+        return Some(folder.into());
+    }
+    FOLDER.get().cloned().or_else(|| {
+        let program = std::env::current_exe().ok()?;
+        Some(program.parent()?.parent()?.join("share/structtoken/models"))
+    })
+}
+
+fn carried_of(models: &[BundledModel], folder: Option<&Path>) -> Vec<(BundledModel, PathBuf)> {
+    let Some(folder) = folder else { return Vec::new() };
+    let file = |model: &BundledModel| folder.join(format!("{}.safetensors", model.name));
+    models.iter().map(|model| (*model, file(model))).filter(|(_, file)| file.is_file()).collect()
+}
+
+fn resolve_of(path: &Path, models: &[BundledModel], folder: Option<&Path>) -> Result<PathBuf> {
+    let Some(name) = path.to_str().and_then(|text| text.strip_prefix('@')).filter(|_| !path.exists()) else {
+        return Ok(path.to_owned());
+    };
+    let carried = carried_of(models, folder);
+    let Some((model, file)) = carried.iter().find(|(model, _)| model.name == name) else {
+        return Err(missing(name, models, &carried));
+    };
+    let found =
+        File::open(file).and_then(sha256).map_err(|error| Error::file("read the bundled model", file, error))?;
+    if found != model.sha256 {
+        return Err(Error::new(format!(
+            "`{}` is not the published model `@{name}`: its SHA-256 is {found} instead of {}",
+            file.display(),
+            model.sha256
+        ))
+        .with_hint("install the program again, or pass the path of a model file instead of its name"));
+    }
+    Ok(file.clone())
+}
+
+fn missing(name: &str, models: &[BundledModel], carried: &[(BundledModel, PathBuf)]) -> Error {
+    let known = models.iter().any(|model| model.name == name);
+    if carried.is_empty() {
+        let message = match known {
+            true => format!("this build does not carry the model `@{name}`"),
+            false => format!("there is no model `@{name}`: this build carries none"),
+        };
+        return Error::new(message).with_hint(
+            "pass the path of a model file, which `structtoken train` writes; for a file called so write ./ before its name",
+        );
+    }
+    let near = carried.iter().map(|(model, _)| model.name).min_by_key(|known| text::distance(known, name));
+    Error::new(format!("there is no model `@{name}`")).with_hint(format!(
+        "`structtoken models` lists those of this build{}",
+        near.map_or(String::new(), |near| format!("; did you mean `@{near}`?"))
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ABC: BundledModel = BundledModel {
+        name: "abc",
+        // Of the bytes `abc`, as FIPS 180-2 has it.
+        sha256: "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+        about: "three letters",
+    };
+
+    #[test]
+    fn a_name_is_a_file_with_the_published_checksum() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("abc.safetensors");
+        let find = |name: &str| resolve_of(Path::new(name), &[ABC], Some(folder.path()));
+        let error = find("@abc").unwrap_err();
+        assert!(error.to_string().contains("does not carry the model `@abc`") && error.hint().is_some(), "{error}");
+        std::fs::write(&file, "abc").unwrap();
+        assert_eq!(find("@abc").unwrap(), file);
+        assert_eq!(find("runs/@abc").unwrap(), Path::new("runs/@abc"));
+        let error = find("@abd").unwrap_err();
+        assert!(error.hint().unwrap().contains("did you mean `@abc`?"), "{error}");
+        std::fs::write(&file, "abd").unwrap();
+        let error = find("@abc").unwrap_err().to_string();
+        assert!(error.contains("not the published model") && error.contains(ABC.sha256), "{error}");
+    }
+
+    #[test]
+    fn a_build_without_models_says_so() {
+        for folder in [None, Some(Path::new("nowhere"))] {
+            let error = resolve_of(Path::new("@nuclei"), &[], folder).unwrap_err();
+            assert_eq!(error.to_string(), "there is no model `@nuclei`: this build carries none");
+            assert!(error.hint().unwrap().contains("pass the path of a model file"));
+        }
+    }
+}

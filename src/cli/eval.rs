@@ -1,0 +1,459 @@
+//! `structtoken eval`.
+
+use std::io::Read;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use crate::cli::console::{bar, on_interrupt_until, print};
+use crate::cli::dataset::Opened;
+use crate::cli::invocation::command_line;
+use crate::cli::{Computing, End};
+use crate::config::Config;
+use crate::dataset::{Classes, Dataset, JoinedSplits, Matched, Split};
+use crate::error::{Error, Result};
+use crate::eval::EvalOptions;
+use crate::eval::merge::{Identity, ShardFile, merge};
+use crate::eval::summary::Evaluation;
+use crate::infer::{Inference, memory};
+use crate::layers::parameters::visit;
+use crate::model::Model;
+use crate::model_file::{self, ModelCard};
+use crate::report::About;
+use crate::shard::Shard;
+use crate::text::word;
+use crate::{device, eval, files, report, weights};
+
+/// Evaluate a model: mIoU, accuracy and Dice per class, calibration, label issues
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true, after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    action: Option<Action>,
+    #[command(flatten)]
+    source: ModelSource,
+    /// List N regions whose truth may be wrong: the model confidently predicts another class; not with --labels-only
+    #[arg(long, alias = "suspects", value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=10_000))]
+    label_issues: u16,
+    /// Skip calibration, which needs probabilities; not with --label-issues
+    #[arg(long, conflicts_with = "label_issues")]
+    labels_only: bool,
+    /// Evaluate every N-th image, starting at the I-th, and write the counts to --out for `eval merge`
+    #[arg(long, value_name = "I/N", value_parser = crate::cli::value::<Shard>, requires = "out", conflicts_with_all = ["report", "json"])]
+    shard: Option<Shard>,
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    pub(crate) computing: Computing,
+}
+
+/// A model, and the images it is looked at with.
+#[derive(Args, Default)]
+pub(crate) struct ModelSource {
+    /// Model file, or a recipe together with --weights
+    #[arg(required = true)]
+    pub(crate) model: Option<PathBuf>,
+    /// Weights for a recipe: a published StructToken checkpoint or any file that holds the whole network
+    #[arg(long, value_name = "FILE")]
+    pub(crate) weights: Option<PathBuf>,
+    /// Change a setting of the model, for instance eval.flip=true or data.root=DIR; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) changes: Vec<String>,
+    /// Images other than the recipe's: a folder that `data init` recognises, a dataset TOML or a built-in name. Classes
+    /// are matched to the model's by name
+    #[arg(long, value_name = "DIR|TOML")]
+    pub(crate) data: Option<PathBuf>,
+    /// Split to evaluate on [default: val; with --data, all if there is no validation split]
+    #[arg(long, value_enum)]
+    pub(crate) split: Option<SplitName>,
+}
+
+const EXAMPLES: &str = "Examples:
+  structtoken eval runs/camvid/model.safetensors --report report.html --label-issues 50
+  structtoken eval runs/camvid/model.safetensors --data other/ --split all     on other images
+  structtoken eval runs/camvid/model.safetensors --shard 1/2 --out 1.json     on one machine
+  structtoken eval runs/camvid/model.safetensors --shard 2/2 --out 2.json     on another
+  structtoken eval merge 1.json 2.json                                        the same numbers as in a single run";
+
+#[derive(Subcommand)]
+enum Action {
+    /// Merge the shards of an evaluation; the numbers are those of a single run
+    Merge {
+        /// Files written by `--shard I/N --out FILE`, in any order
+        #[arg(required = true)]
+        shards: Vec<PathBuf>,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// Where the numbers go.
+#[derive(Args)]
+pub(crate) struct Output {
+    /// Also write the scores as JSON to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Print the scores as JSON instead of tables
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Also write a page with pictures
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) report: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum SplitName {
+    Train,
+    Val,
+    Test,
+    All,
+}
+
+pub(crate) fn run(arguments: Arguments) -> Result<End> {
+    if let Some(Action::Merge { shards, output }) = arguments.action {
+        output.check(&shards)?;
+        return merge_shards(&shards, &output);
+    }
+    let Some(path) = &arguments.source.model else { unreachable!("the model is required") };
+    arguments.output.check(std::slice::from_ref(path))?;
+    let (device, name) = device::open(&arguments.computing.device)?;
+    let work = EvalWork::open(path, &arguments.source, &device)?;
+    let of = work.name();
+    // A folder is described for as long as it is read.
+    let EvalWork { model, config, dataset, split, weights, opened: _opened, .. } = work;
+    let ask = EvalOptions { confidence: !arguments.labels_only, label_issues: arguments.label_issues.into() };
+    let indices: Vec<usize> = match arguments.shard {
+        Some(shard) => shard.range(dataset.len()).collect(),
+        None => (0..dataset.len()).collect(),
+    };
+    let (preprocess, settings) = (&config.data.preprocess, &config.eval);
+    let inference = Inference { network: &model, preprocess, config: settings, device: &device };
+    let counted = Arc::new(AtomicBool::new(false));
+    let interrupted = on_interrupt_until("image", &counted)?;
+    talk!("evaluating {} images of {of} on {name}", indices.len());
+    let estimated = estimate(&model, &config, dataset.as_ref())?;
+    let (progress, started) = (bar("{wide_bar} {pos}/{len}  {eta} left"), Instant::now());
+    let accumulate = eval::accumulate(&inference, dataset.as_ref(), &indices, ask, &mut |done, all| {
+        progress.set_length(all as u64);
+        progress.set_position(done as u64);
+        if interrupted.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })?;
+    progress.finish_and_clear();
+    counted.store(true, Ordering::SeqCst);
+    let Some(accumulate) = accumulate.filter(|_| !interrupted.load(Ordering::SeqCst)) else {
+        talk!("stopped: nothing is written");
+        return Ok(End::Interrupted);
+    };
+    if let Some(peak) = memory::peak() {
+        let peak = peak as f64 / 1e6;
+        let beside = estimated.map_or(String::new(), |estimated| {
+            format!(", {:+.0} % relative to the estimate", (peak / (estimated as f64 / 1e6) - 1.0) * 100.0)
+        });
+        talk!("memory: peak {peak:.1} MB{beside}");
+    }
+    if let (Some(shard), Some(out)) = (arguments.shard, &arguments.output.out) {
+        let settings = serde_json::json!({"preprocess": preprocess, "eval": settings, "model": config.model});
+        let identity = Identity::new(&weights, dataset.as_ref(), &split, settings, ask)?;
+        ShardFile::new(shard, identity, accumulate).write(out)?;
+        talk!("wrote shard {shard} to `{}`; merge all shards with `eval merge`", out.display());
+        return Ok(End::Done);
+    }
+    let found = accumulate.evaluation(&dataset.classes().names);
+    tell(&found, &arguments.output)?;
+    let model_name = called(path);
+    let about = About {
+        title: format!("Evaluation of {model_name}"),
+        lead: format!("How good it is on the {} images of {of}, and where it fails.", found.images),
+        device: name,
+        took: started.elapsed(),
+        ..About::default()
+    };
+    let seen = Some((&inference, dataset.as_ref()));
+    write_page(&arguments.output, &found, dataset.classes(), seen, about)?;
+    Ok(End::Done)
+}
+
+/// What a model is called on a page: as the folder of its run, or as its file.
+pub(crate) fn called(model: &Path) -> std::borrow::Cow<'_, str> {
+    model.parent().and_then(Path::file_name).or(model.file_stem()).unwrap_or_default().to_string_lossy()
+}
+
+/// Prints the estimated memory of the evaluation and returns it in bytes; `None` where it is too little to be
+/// estimated.
+fn estimate(model: &Model, config: &Config, dataset: &dyn Dataset) -> Result<Option<usize>> {
+    let mut parameters = 0;
+    visit(model, |parameter, _| parameters += parameter.shape.iter().product::<usize>());
+    let (largest, image) = memory::largest(dataset, LOOKS)?;
+    let (classes, threads) = (dataset.classes().len(), rayon::current_num_threads());
+    let memory =
+        memory::MemoryModel { model: &config.model, classes, parameters, settings: &config.eval, image, threads };
+    let named = |error| Error::new(format!("cannot evaluate on `{}`", dataset.name(largest))).with_source(error);
+    memory.ensure(4 * parameters).map_err(named)?;
+    let found = memory.estimate();
+    if found.is_small() {
+        talk!("memory: estimated below 100 MB for images of {} x {}, however many", image.1, image.0);
+        return Ok(None);
+    }
+    let mb = |bytes: usize| bytes as f64 / 1e6;
+    talk!(
+        "memory: {} {:.0} MB for images of {} x {}, whatever their number: {:.0} weights, {:.0} network, {:.0} windows, {:.0} images, {:.0} program",
+        if memory.is_upper_bound() { "at most about" } else { "about" },
+        mb(found.total()),
+        image.1,
+        image.0,
+        mb(found.weights),
+        mb(found.network + found.convolutions),
+        mb(found.windows),
+        mb(found.images),
+        mb(found.program)
+    );
+    Ok(Some(found.total()))
+}
+
+/// Images whose size is looked at before the evaluation.
+const LOOKS: usize = 8;
+
+fn merge_shards(shards: &[PathBuf], output: &Output) -> Result<End> {
+    let parts = shards.iter().map(|path| Ok((path.clone(), ShardFile::read(path)?))).collect::<Result<Vec<_>>>()?;
+    let (identity, accumulate) = merge(parts)?;
+    let found = accumulate.evaluation(&identity.classes.names);
+    tell(&found, output)?;
+    let about = About {
+        title: "Evaluation".to_owned(),
+        lead: format!("Merged from {} shards; there are no pictures, which need the model.", shards.len()),
+        ..About::default()
+    };
+    write_page(output, &found, &identity.classes, None, about)?;
+    Ok(End::Done)
+}
+
+impl Output {
+    /// Refuses to replace what was read, or files that no evaluation wrote, before any work is done.
+    pub(crate) fn check(&self, inputs: &[PathBuf]) -> Result<()> {
+        let files =
+            [(&self.out, "--out", "{", "scores as JSON"), (&self.report, "--report", "<!doctype html", "a page")];
+        for (path, option, beginning, what) in files {
+            let Some(path) = path.as_deref() else { continue };
+            files::ensure_writable(path)?;
+            if !path.is_file() {
+                continue;
+            }
+            let real = path.canonicalize().ok();
+            let refuse = |why: &str| {
+                Err(Error::new(format!("{option} would replace `{}`, {why}", path.display()))
+                    .with_hint(format!("name another file after {option}")))
+            };
+            if real.is_some() && inputs.iter().any(|input| input.canonicalize().ok() == real) {
+                return refuse("which is read");
+            }
+            let mut start = vec![0; beginning.len()];
+            let read = std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut start));
+            let empty = path.metadata().is_ok_and(|data| data.len() == 0);
+            if !empty && (read.is_err() || !start.eq_ignore_ascii_case(beginning.as_bytes())) {
+                return refuse(&format!("which is not {what}"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Prints the numbers and writes them where they were wanted.
+fn tell(found: &Evaluation, output: &Output) -> Result<()> {
+    if output.json {
+        found.scores.warnings.iter().for_each(|warning| talk!("warning: {warning}"));
+    }
+    let json =
+        serde_json::to_string_pretty(found).map_err(|error| Error::new("cannot write scores").with_source(error))?;
+    print(&if output.json { json.clone() } else { found.text() });
+    match &output.out {
+        Some(path) => files::write(path, json.as_bytes()),
+        None => Ok(()),
+    }
+}
+
+fn write_page(
+    output: &Output,
+    found: &Evaluation,
+    classes: &Classes,
+    seen: Option<(&Inference, &dyn Dataset)>,
+    about: About,
+) -> Result<()> {
+    let Some(page) = &output.report else { return Ok(()) };
+    report::evaluation::write(page, found, classes, seen, &About { command: command_line(), ..about })?;
+    talk!("report  {}", page.display());
+    Ok(())
+}
+
+/// What is evaluated.
+pub(crate) struct EvalWork {
+    pub(crate) model: Model,
+    pub(crate) config: Config,
+    pub(crate) dataset: Arc<dyn Dataset>,
+    /// What the dataset is called.
+    pub(crate) title: String,
+    /// The part of it: the name of a split, or [`ALL`].
+    pub(crate) split: String,
+    /// The file the weights are in.
+    pub(crate) weights: PathBuf,
+    /// Where a folder is described while it is read.
+    pub(crate) opened: Option<Opened>,
+}
+
+/// All splits at once.
+const ALL: &str = "all";
+
+impl EvalWork {
+    /// Which images they are, in words.
+    pub(crate) fn name(&self) -> String {
+        let title = &self.title;
+        // Splits that were chosen for a moment are none of the set.
+        let divided = self.opened.as_ref().is_none_or(|opened| opened.has_val || !opened.is_temporary());
+        match self.split.as_str() {
+            ALL if !divided => title.clone(),
+            ALL => format!("all splits of {title}"),
+            split => format!("the {split} split of {title}"),
+        }
+    }
+
+    pub(crate) fn open(path: &Path, arguments: &ModelSource, device: &burn::tensor::Device) -> Result<Self> {
+        if path.extension().is_some_and(|ending| ending == "toml") {
+            let config = Config::read(path, &arguments.changes)?;
+            let Some(weights) = arguments.weights.clone() else {
+                return Err(Error::new(format!("`{}` is a recipe, which holds no weights", path.display()))
+                    .with_hint("give a model file, or add `--weights FILE`"));
+            };
+            let classes = config.data.classes()?;
+            let model = whole_network(&config, classes.len(), &weights, device)?;
+            return Self::on(model, config, &classes, weights, arguments);
+        }
+        if arguments.weights.is_some() {
+            return Err(Error::new("--weights goes with a recipe; a model file has its own"));
+        }
+        let (model, card) = model_file::open(path, device)?;
+        Self::of(model, &card, path, arguments)
+    }
+
+    /// A model that is open already, with its own dataset or that of `--data`.
+    pub(crate) fn of(model: Model, card: &ModelCard, path: &Path, arguments: &ModelSource) -> Result<Self> {
+        let mut config = card.with_changes(&arguments.changes, path)?;
+        if arguments.data.is_none()
+            && let Some(note) = config.data.find_again(path, Some(&card.label_map))
+        {
+            talk!("note: {note}");
+        }
+        Self::on(model, config, &card.classes, path.to_owned(), arguments)
+    }
+
+    /// With the dataset of the recipe, or the one of `--data`.
+    fn on(
+        model: Model,
+        mut config: Config,
+        classes: &Classes,
+        weights: PathBuf,
+        arguments: &ModelSource,
+    ) -> Result<Self> {
+        let title = arguments.data.as_ref().map_or(config.data.dataset.clone(), |path| path.display().to_string());
+        let opened = {
+            let splits = arguments.split.is_some_and(|split| !matches!(split, SplitName::All));
+            arguments.data.as_deref().map(|path| Opened::new(path, splits)).transpose()?
+        };
+        if let Some(opened) = &opened {
+            config.data.dataset.clone_from(&opened.name);
+            config.data.fold = None;
+            // The folder of the recipe's dataset is not that of another.
+            if !arguments.changes.iter().any(|change| change.starts_with("data.root")) {
+                config.data.root = None;
+            }
+        }
+        let split = arguments.split.unwrap_or(match &opened {
+            Some(opened) if !opened.has_val => SplitName::All,
+            _ => SplitName::Val,
+        });
+        let (dataset, split) = match split {
+            SplitName::Train => (config.data.open(Split::Train)?, Split::Train.to_string()),
+            SplitName::Val => (config.data.open(Split::Val)?, Split::Val.to_string()),
+            SplitName::Test => (config.data.open(Split::Test)?, Split::Test.to_string()),
+            SplitName::All => (all(&config)?, ALL.to_owned()),
+        };
+        if opened.is_some() {
+            config.data.leftovers()?.iter().for_each(|left| talk!("note: not used: {}", left.text()));
+        }
+        let dataset: Arc<dyn Dataset> = match &opened {
+            Some(opened) => {
+                let folder = arguments.data.as_deref().unwrap_or(Path::new(&title));
+                let (matched, absent) = Matched::new(dataset, classes, &title)
+                    .map_err(|error| error.with_hint(renaming(folder, classes, opened)))?;
+                if !absent.is_empty() {
+                    talk!(
+                        "note: `{title}` has no class {}: each has an IoU of 0 in the mean if it is predicted anyway",
+                        absent.join(", ")
+                    );
+                }
+                Arc::new(matched)
+            }
+            None if dataset.classes().names != classes.names => {
+                return Err(Error::new(format!(
+                    "`{}` has other classes than the dataset: {} instead of {}",
+                    weights.display(),
+                    classes.names.join(", "),
+                    dataset.classes().names.join(", ")
+                ))
+                .with_hint("pass the dataset with --data, which matches classes by name"));
+            }
+            None => dataset,
+        };
+        Ok(Self { model, config, dataset, title, split, weights, opened })
+    }
+}
+
+/// Every split that the dataset has, as one.
+fn all(config: &Config) -> Result<Arc<dyn Dataset>> {
+    let has = config.data.splits()?;
+    let parts = has.into_iter().map(|split| Ok((split, config.data.open(split)?))).collect::<Result<_>>()?;
+    Ok(Arc::new(JoinedSplits::new(parts)?))
+}
+
+/// How the classes of a dataset become those of a model.
+fn renaming(dataset: &Path, classes: &Classes, opened: &Opened) -> String {
+    const IGNORE: &str = "move the values of classes that the model does not know into `ignore`";
+    if !opened.is_temporary() {
+        return format!("rename classes in a copy of `{}` next to it, or {IGNORE} there", opened.name);
+    }
+    let free = |toml: &PathBuf| ["", "-masks", "-train.txt", "-val.txt"].iter().all(|end| !beside(toml, end).exists());
+    let mut names =
+        (1..).map(|n| PathBuf::from(if n == 1 { "other.toml".to_owned() } else { format!("other-{n}.toml") }));
+    let toml = names.find(free).unwrap_or_default();
+    let other = word(&toml);
+    match opened.renaming(dataset, &toml, &classes.names) {
+        Some(command) => {
+            format!("if these are the model's classes in its order, name them so: {command}, and then --data {other}")
+        }
+        None => format!(
+            "describe it: structtoken data init {} --out {other}; in that file call classes as the model does and {IGNORE}; \
+             then --data {other}",
+            word(dataset)
+        ),
+    }
+}
+
+/// What `init` writes beside a description.
+fn beside(toml: &Path, end: &str) -> PathBuf {
+    match end {
+        "" => toml.to_owned(),
+        end => toml.with_file_name(format!("{}{end}", toml.file_stem().unwrap_or_default().to_string_lossy())),
+    }
+}
+
+/// A network of the recipe with all its weights from `path`.
+fn whole_network(config: &Config, classes: usize, path: &Path, device: &burn::tensor::Device) -> Result<Model> {
+    let state = weights::read(path)?;
+    let options = weights::LoadOptions::strict();
+    let (model, report) = weights::load(config.model.blank(classes, device), &state, &options)
+        .map_err(|error| Error::new(format!("cannot load `{}`", path.display())).with_source(error))?;
+    talk!("{report}");
+    Ok(model)
+}

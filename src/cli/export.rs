@@ -1,0 +1,299 @@
+//! `structtoken export`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use crate::cli::End;
+use crate::error::{Error, Result};
+
+/// Write a model as an ONNX file that is proven to be the same model
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+#[cfg_attr(not(feature = "export"), allow(dead_code, reason = "this build refuses the command"))]
+pub(crate) struct Arguments {
+    /// Model file
+    model: PathBuf,
+    /// File to write, or with --profile triton or hf a new folder
+    #[arg(short, long, value_name = "FILE", required_unless_present = "verify")]
+    out: Option<PathBuf>,
+    /// Height and width of the images; may be repeated: then the size becomes part of each name [default: a window of the model]
+    #[arg(long = "size", value_name = "HxW", value_parser = size)]
+    sizes: Vec<[usize; 2]>,
+    /// What the file takes and gives
+    #[arg(long, value_enum, default_value_t = ProfileName::Default)]
+    profile: ProfileName,
+    /// How weights are stored; all computing is in f32
+    #[arg(long, value_enum, default_value_t = PrecisionName::F32)]
+    precision: PrecisionName,
+    /// Images to compare the file and the model with: a folder that `data init` recognises, a dataset TOML or a built-in
+    /// name [default: the model's validation split, or generated images where it is not there]
+    #[arg(long, value_name = "DIR|TOML")]
+    data: Option<PathBuf>,
+    /// How many of these images, spread evenly
+    #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    images: u32,
+    /// Compare a file that was exported earlier with the model instead of writing one
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["out", "sizes", "profile", "precision"])]
+    verify: Option<PathBuf>,
+    /// Print what was compared as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ProfileName {
+    /// Image uint8 [N, H, W, 3] to labels uint8 [N, H, W]
+    Default,
+    /// The same image to logits float [N, classes, H, W]
+    Logits,
+    /// For the plugin Deepness of QGIS
+    Qgis,
+    /// A model of Triton's repository
+    Triton,
+    /// A folder as Hugging Face has them
+    Hf,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum PrecisionName {
+    /// As they are
+    F32,
+    /// In half the space
+    F16,
+}
+
+const EXAMPLES: &str = "Examples:
+  structtoken export runs/camvid/model.safetensors -o camvid.onnx
+  structtoken export runs/camvid/model.safetensors -o camvid.onnx --size 368x480 --size 720x960 --precision f16
+  structtoken export runs/camvid/model.safetensors -o camvid/ --profile hf
+  structtoken export runs/camvid/model.safetensors --verify camvid.onnx --data other/ --images 100";
+
+fn size(text: &str) -> std::result::Result<[usize; 2], String> {
+    let side = |text: &str| text.parse::<usize>().ok();
+    let sides = text.split_once('x').and_then(|(height, width)| Some([side(height)?, side(width)?]));
+    sides.ok_or_else(|| "height and width, as 512x512".to_owned())
+}
+
+#[cfg(not(feature = "export"))]
+pub(crate) fn run(_: Arguments) -> Result<End> {
+    Err(Error::new("this build of structtoken has no export")
+        .with_hint("install one that has: cargo install structtoken"))
+}
+
+#[cfg(feature = "export")]
+pub(crate) use with_feature::run;
+
+#[cfg(feature = "export")]
+mod with_feature {
+    use std::path::Path;
+
+    use crate::burn::tensor::Device;
+    use crate::dataset::shapes::Shapes;
+    use crate::dataset::{Dataset, Split};
+    use crate::export::{Agreement, ExportOptions, Exported, Pictures, Precision, Profile, folder};
+    use crate::model::Model;
+    use crate::model_file::{self, ModelCard};
+    use crate::{export, files, probe};
+
+    use super::*;
+    use crate::cli::console::{StepProgress, print};
+    use crate::cli::eval::{EvalWork, ModelSource};
+
+    pub(crate) fn run(arguments: Arguments) -> Result<End> {
+        let path = &arguments.model;
+        if path.extension().is_some_and(|ending| ending == "toml") {
+            return Err(Error::new(format!("`{}` is a recipe, which holds no weights", path.display()))
+                .with_hint("give the model file that training wrote"));
+        }
+        if let Some(file) = &arguments.verify {
+            return verify(&arguments, file);
+        }
+        let Some(out) = &arguments.out else { unreachable!("the place is required") };
+        let profile = profile(arguments.profile);
+        check_place(out, path, profile)?;
+        if profile.is_folder() && arguments.sizes.len() > 1 {
+            return Err(Error::new("a folder holds one size")
+                .with_hint("give --size once, or export each to a folder of its own"));
+        }
+        let (model, card) = model_file::open(path, &Device::flex())?;
+        let mut sizes = arguments.sizes.clone();
+        sizes.dedup();
+        if sizes.is_empty() {
+            sizes.push(export::default_size(&model, &card));
+        }
+        let samples = samples(&model, &card, &arguments)?;
+        // Nothing is written before all of them have passed.
+        let mut made = Vec::new();
+        for size in &sizes {
+            let options = ExportOptions { size: *size, profile, precision: precision(arguments.precision) };
+            let steps = StepProgress::new("exporting");
+            steps.show(0, 1);
+            let exported = export::export(&model, &card, &options, &samples.at(*size));
+            steps.clear();
+            let place = if sizes.len() > 1 { sized(out, *size) } else { out.clone() };
+            made.push((place, options, exported?));
+        }
+        for (place, options, exported) in &made {
+            write(place, path, &card, options, exported)?;
+        }
+        tell(&made, arguments.json)?;
+        Ok(End::Done)
+    }
+
+    fn verify(arguments: &Arguments, file: &Path) -> Result<End> {
+        let failed = |error: Error| match error.hint() {
+            Some(_) => Error::file("verify", file, error),
+            None => Error::file("verify", file, error).with_hint("export the model again"),
+        };
+        let bytes = files::read(file, 1 << 31)
+            .map_err(|error| Error::file("read", file, error).with_hint("give a file that was exported earlier"))?;
+        let written = export::read_card(&bytes).map_err(failed)?;
+        let (model, card) = model_file::open(&arguments.model, &Device::flex())?;
+        let samples = samples(&model, &card, arguments)?;
+        let agreement = export::verify(bytes, &model, &card, &samples.at(written.size)).map_err(failed)?;
+        if arguments.json {
+            print(&json(&[serde_json::json!({"file": file, "size": written.size, "agreement": agreement})])?);
+        } else {
+            print(&format!("{}  {}", file.display(), agreed(&agreement)));
+        }
+        Ok(End::Done)
+    }
+
+    fn profile(name: ProfileName) -> Profile {
+        match name {
+            ProfileName::Default => Profile::Default,
+            ProfileName::Logits => Profile::Logits,
+            ProfileName::Qgis => Profile::Qgis,
+            ProfileName::Triton => Profile::Triton,
+            ProfileName::Hf => Profile::Hf,
+        }
+    }
+
+    fn precision(name: PrecisionName) -> Precision {
+        match name {
+            PrecisionName::F32 => Precision::F32,
+            PrecisionName::F16 => Precision::F16,
+        }
+    }
+
+    /// Refuses places that cannot be written, before any work is done.
+    fn check_place(out: &Path, model: &Path, profile: Profile) -> Result<()> {
+        if profile.is_folder() {
+            return folder::check(out);
+        }
+        if out.canonicalize().is_ok_and(|real| model.canonicalize().is_ok_and(|model| model == real)) {
+            return Err(Error::new(format!("--out would replace `{}`, which is read", out.display()))
+                .with_hint("name another file after --out"));
+        }
+        files::ensure_writable(out)
+    }
+
+    /// Images to compare with.
+    enum Samples {
+        Real(Vec<(crate::image::Image, crate::image::Labels)>),
+        Generated(Vec<crate::image::Image>),
+    }
+
+    impl Samples {
+        fn at(&self, size: [usize; 2]) -> Pictures {
+            match self {
+                Self::Real(samples) => Pictures::real(samples.clone(), size),
+                Self::Generated(images) => Pictures::generated(images.clone(), size),
+            }
+        }
+    }
+
+    fn samples(model: &Model, card: &ModelCard, arguments: &Arguments) -> Result<Samples> {
+        let count = arguments.images as usize;
+        let source = ModelSource { data: arguments.data.clone(), ..ModelSource::default() };
+        match EvalWork::of(model.clone(), card, &arguments.model, &source) {
+            Ok(work) => {
+                let indices = probe::spread(work.dataset.len(), count);
+                talk!("comparing on {} images of {}", indices.len(), work.name());
+                let get = |index| work.dataset.get(index).map(|sample| (sample.image, sample.labels));
+                Ok(Samples::Real(indices.into_iter().map(get).collect::<Result<_>>()?))
+            }
+            Err(error) if arguments.data.is_some() => Err(error),
+            Err(error) => {
+                talk!("note: the model's dataset is not there ({error}): comparing on {count} generated images");
+                let shapes = Shapes::new(0, Split::Val, count, 256);
+                Ok(Samples::Generated(
+                    (0..count).map(|at| shapes.get(at).map(|sample| sample.image)).collect::<Result<_>>()?,
+                ))
+            }
+        }
+    }
+
+    /// The name of one of several files.
+    fn sized(out: &Path, [height, width]: [usize; 2]) -> PathBuf {
+        let mut name = out.file_stem().unwrap_or_default().to_os_string();
+        name.push(format!("_{height}x{width}"));
+        if let Some(ending) = out.extension() {
+            name.push(".");
+            name.push(ending);
+        }
+        out.with_file_name(name)
+    }
+
+    fn write(out: &Path, model: &Path, card: &ModelCard, options: &ExportOptions, exported: &Exported) -> Result<()> {
+        let mut beside = match options.profile {
+            Profile::Triton => folder::triton(&out.file_name().unwrap_or_default().to_string_lossy(), options),
+            Profile::Hf => {
+                let weights =
+                    files::read(model, files::UNLIMITED).map_err(|error| Error::file("read", model, error))?;
+                folder::hugging_face(card, options, weights)?
+            }
+            _ => return files::write(out, &exported.bytes),
+        };
+        beside.push((folder::place(options.profile).to_owned(), exported.bytes.clone()));
+        folder::write(out, &beside)
+    }
+
+    fn tell(made: &[(PathBuf, ExportOptions, Exported)], as_json: bool) -> Result<()> {
+        if as_json {
+            let each = made.iter().map(|(place, options, exported)| {
+                serde_json::json!({
+                    "file": place,
+                    "size": options.size,
+                    "profile": options.profile,
+                    "precision": options.precision,
+                    "bytes": exported.bytes.len(),
+                    "operations": exported.nodes,
+                    "agreement": exported.agreement,
+                })
+            });
+            print(&json(&each.collect::<Vec<_>>())?);
+            return Ok(());
+        }
+        for (place, options, exported) in made {
+            let [height, width] = options.size;
+            print(&format!(
+                "{}  {height} x {width}, {:.1} MB, {} operations\n{}",
+                place.display(),
+                exported.bytes.len() as f64 / 1e6,
+                exported.nodes,
+                agreed(&exported.agreement)
+            ));
+        }
+        Ok(())
+    }
+
+    fn agreed(agreement: &Agreement) -> String {
+        let miou = agreement.miou.map_or(String::new(), |[own, file]| {
+            format!(", mIoU {:.2} % of the model and {:.2} % of the file", own * 100.0, file * 100.0)
+        });
+        format!(
+            "{} {}images: largest difference {:.1e} of the largest score, {:.4} % of the labels the same{miou}",
+            agreement.images,
+            if agreement.generated { "generated " } else { "" },
+            agreement.largest_difference,
+            agreement.same_labels * 100.0
+        )
+    }
+
+    fn json(values: &[serde_json::Value]) -> Result<String> {
+        serde_json::to_string_pretty(values)
+            .map_err(|error| Error::new("cannot print what was compared").with_source(error))
+    }
+}

@@ -1,0 +1,69 @@
+//! What `structtoken predict` is asked.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use crate::cli::Computing;
+use crate::image::outlines::OutlineOptions;
+
+/// Label images with a model
+#[derive(Args)]
+pub(crate) struct Arguments {
+    /// Model file, or @NAME of one that this build carries
+    pub(crate) model: PathBuf,
+    /// Images, or folders of images; in the folder of a dataset, masks are left out
+    #[arg(required = true)]
+    pub(crate) inputs: Vec<PathBuf>,
+    /// Folder for what is written
+    #[arg(long, value_name = "DIR", default_value = "predictions")]
+    pub(crate) out: PathBuf,
+    /// What to write; may be repeated, or list several with commas
+    #[arg(long = "format", value_enum, value_name = "FORMAT", value_delimiter = ',', default_value = "png")]
+    pub(crate) formats: Vec<OutputFormat>,
+    /// Largest distance of simplified polygons from the pixel border, in pixels; below 0.5 they cover exactly the same pixels, and 0 keeps every corner
+    #[arg(long, value_name = "PIXELS", default_value_t = OutlineOptions::default().tolerance)]
+    pub(crate) tolerance: f64,
+    /// Drop regions and fill holes of fewer pixels in polygons, run lengths and brush strokes
+    #[arg(long, value_name = "PIXELS", default_value_t = OutlineOptions::default().min_area)]
+    pub(crate) min_area: u64,
+    /// Also write each image with its classes drawn over it
+    #[arg(long)]
+    pub(crate) overlay: bool,
+    /// Also write the class probabilities, `[classes, height, width]`, as 16-bit .npy
+    #[arg(long)]
+    pub(crate) probabilities: bool,
+    /// Also replace files that were not written by an earlier prediction
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+    /// Change a setting of the model, for instance eval.mode=slide for images that are too large as a whole; may be
+    /// repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) changes: Vec<String>,
+    /// Print what was written to stdout, one JSON object per line
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) computing: Computing,
+}
+
+/// What is written of the labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutputFormat {
+    /// NAME.png: the label map as an indexed PNG with the classes' colours
+    Png,
+    /// NAME_overlay.png: the image with its classes drawn over it
+    Overlay,
+    /// NAME.geojson: polygons with holes of all regions, in pixels
+    Geojson,
+    /// coco.json: polygons of all images
+    Coco,
+    /// coco_rle.json: run lengths of all images, one mask per class and image
+    CocoRle,
+    /// NAME_label_studio.json: a task with brush regions as predictions
+    LabelStudio,
+    /// NAME_stats.json: pixels, share and regions of each class
+    Stats,
+    /// NAME.npy: the label map as an array of uint8, height x width
+    Npy,
+}

@@ -1,0 +1,157 @@
+//! `structtoken serve`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+
+use crate::cli::{Computing, End};
+use crate::device;
+use crate::error::{Error, Result};
+use crate::serve::{Event, Limits, Options, Source, run as serve};
+
+/// Serve models over HTTP, with a page to try them
+#[derive(Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    /// Model files; NAME=FILE names one, else it is called as its folder or file. The first answers where a request names none
+    #[arg(required = true, value_name = "[NAME=]FILE")]
+    models: Vec<String>,
+    /// Address and port to listen at; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
+    bind: String,
+    /// File of the token that requests must carry as `Authorization: Bearer TOKEN`
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// File of the token with which models are loaded again and unloaded
+    #[arg(long, value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
+    /// Origin of a page elsewhere that may ask, such as https://example.org; may be repeated
+    #[arg(long, value_name = "ORIGIN")]
+    cors: Vec<String>,
+    /// Address of Label Studio, from which images of its tasks are fetched, such as http://label-studio:8080
+    #[arg(long, value_name = "URL")]
+    label_studio: Option<String>,
+    /// File of Label Studio's access token
+    #[arg(long, value_name = "FILE", requires = "label_studio")]
+    label_studio_token_file: Option<PathBuf>,
+    /// Megapixels of windows that are accepted and not yet answered
+    #[arg(long, value_name = "MEGAPIXELS", default_value_t = Limits::default().queue_megapixels)]
+    max_queue: f64,
+    /// Megabytes of bodies and answers that are held at once
+    #[arg(long, value_name = "MB", default_value_t = 256)]
+    max_queue_mb: usize,
+    /// Megabytes of a body
+    #[arg(long, value_name = "MB", default_value_t = 32)]
+    max_body_mb: usize,
+    /// Megapixels of an image
+    #[arg(long, value_name = "MEGAPIXELS", default_value_t = 64)]
+    max_pixels: u64,
+    /// Open connections; more wait
+    #[arg(long, value_name = "N", default_value_t = Limits::default().connections)]
+    max_connections: usize,
+    /// Seconds for the headers of a request
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    header_time: u64,
+    /// Seconds for a body
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    body_time: u64,
+    /// Seconds without a byte read of a body, or written of an answer
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    idle_time: u64,
+    /// Seconds from the acceptance of a request to its labels
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    request_time: u64,
+    /// Seconds that requests are still taken after SIGTERM, while /readyz says that the server stops
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    drain_delay: u64,
+    /// Seconds that accepted requests may take after that
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    drain_time: u64,
+    /// Change a setting of the models, for instance eval.mode=slide; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    changes: Vec<String>,
+    #[command(flatten)]
+    pub(crate) computing: Computing,
+}
+
+const EXAMPLES: &str = "Examples:
+  structtoken serve runs/camvid/model.safetensors               then open http://127.0.0.1:8080
+  structtoken serve streets=runs/a/model.safetensors cells=runs/b/model.safetensors --token-file token
+  curl -F image=@photo.jpg 'http://127.0.0.1:8080/v1/segment?output=mask' -o mask.png";
+
+pub(crate) fn run(arguments: Arguments) -> Result<End> {
+    let (device, device_name) = device::open(&arguments.computing.device)?;
+    let seconds = Duration::from_secs;
+    let megabytes = |mb: usize| mb.saturating_mul(1_000_000);
+    let limits = Limits {
+        body_bytes: megabytes(arguments.max_body_mb),
+        pixels: arguments.max_pixels.saturating_mul(1_000_000),
+        queue_megapixels: arguments.max_queue,
+        queue_bytes: megabytes(arguments.max_queue_mb),
+        connections: arguments.max_connections,
+        header_time: seconds(arguments.header_time),
+        body_time: seconds(arguments.body_time),
+        idle_time: seconds(arguments.idle_time),
+        request_time: seconds(arguments.request_time),
+        ..Limits::default()
+    };
+    let models = arguments.models.iter().map(|text| source(text)).collect::<Result<Vec<_>>>()?;
+    let names: Vec<String> = models.iter().map(|model| model.name.clone()).collect();
+    let protected = arguments.token_file.is_some();
+    let options = Options {
+        bind: arguments.bind,
+        models,
+        changes: arguments.changes,
+        limits,
+        token_file: arguments.token_file,
+        admin_token_file: arguments.admin_token_file,
+        cors: arguments.cors,
+        label_studio: arguments.label_studio,
+        label_studio_token_file: arguments.label_studio_token_file,
+        drain_delay: seconds(arguments.drain_delay),
+        drain_time: seconds(arguments.drain_time),
+    };
+    serve(options, &device, move |event| match event {
+        Event::Listening(address, memory) => {
+            warn(address, protected);
+            talk!("memory: about {} MB at most, for the largest image and a full queue", memory.div_ceil(1_000_000));
+            talk!("serving {} on {device_name}: listening on http://{address}", names.join(", "));
+        }
+        Event::Draining => talk!("stopping: accepted requests are finished"),
+        Event::Loaded(name) => talk!("loaded {name} again"),
+        Event::NotLoaded(name, cause) => {
+            talk!("warning: {name} was not loaded again, and is served as before: {cause}")
+        }
+    })?;
+    Ok(End::Done)
+}
+
+fn warn(address: SocketAddr, protected: bool) {
+    if address.ip().is_loopback() {
+        return;
+    }
+    let token = if protected { "the token" } else { "anyone, since no token is asked for," };
+    talk!(
+        "warning: {address} can be reached from other machines, and by {token} without encryption: let a proxy speak TLS for it"
+    );
+}
+
+/// A model of the command line: `NAME=FILE`, or a file that is called as its folder or itself.
+fn source(text: &str) -> Result<Source> {
+    if let Some((name, path)) = text.split_once('=').filter(|(name, _)| !name.contains(['/', '\\'])) {
+        return Ok(Source { name: name.to_owned(), path: path.into() });
+    }
+    let path = PathBuf::from(text);
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let folder = path.parent().and_then(|folder| folder.file_name()).map(|name| name.to_string_lossy().into_owned());
+    let name = if stem == "model" { folder.unwrap_or(stem) } else { stem };
+    let fits = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
+    let name: String = name.trim_start_matches('.').chars().map(fits).collect();
+    if name.is_empty() {
+        return Err(Error::new(format!("`{text}` is not a model file"))
+            .with_hint("give the file of a model, such as runs/NAME/model.safetensors"));
+    }
+    Ok(Source { name, path })
+}
