@@ -16,7 +16,7 @@ use crate::runner::{self, Runner};
 use crate::train::Arguments;
 
 /// What a finished run leaves last.
-const LAST: &str = "report.html";
+const LAST: &str = run::PAGE;
 
 /// Trains what is not trained of the runs in `dir`, and says how far apart they end.
 pub(crate) fn run(arguments: &Arguments, repeat: Repeat, recipe: &Config, dir: &Path) -> Result<End> {
