@@ -1,7 +1,7 @@
 //! Why a file may not fit a model: what the shapes of both say about the two networks.
 
-use crate::weights::convolutional::Convolutional;
 use crate::weights::position_table::POSITIONS;
+use crate::weights::recognize_convolutional::Convolutional;
 use crate::weights::report::{Problems, ShapesByName};
 
 /// How the backbone alone is taken of a file.
@@ -118,12 +118,7 @@ fn part_causes(problems: &Problems, theirs: &Traits, ours: &Traits, causes: &mut
         (theirs.class_token, ours.class_token, "a class token", set("class_token", &theirs.class_token)),
         (theirs.final_norm, ours.final_norm, "a final norm (`norm.weight`)", set("final_norm", &theirs.final_norm)),
         (theirs.registers > 0, ours.registers > 0, "register tokens", set("reg_tokens", &theirs.registers)),
-        (
-            theirs.qkv_bias,
-            ours.qkv_bias,
-            "a bias of queries and values (`q_bias`)",
-            set("qkv_bias", &theirs.qkv_bias),
-        ),
+        (theirs.qkv_bias, ours.qkv_bias, "a bias of queries and values (`q_bias`)", set("qkv_bias", &theirs.qkv_bias)),
     ];
     for (has, wants, what, advice) in parts {
         // A whole half of the network that is absent says nothing about its parts.
