@@ -21,6 +21,7 @@ use crate::{Computing, End};
 
 /// Label images with a model
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// Model file
     pub(crate) model: PathBuf,
@@ -58,6 +59,11 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) computing: Computing,
 }
+
+const EXAMPLES: &str = "Examples:
+  structtoken predict runs/a/model.safetensors photo.jpg --overlay            writes predictions/photo.png and photo_overlay.png
+  structtoken predict runs/a/model.safetensors photos/ --out labels/          all images in a folder
+  structtoken predict runs/a/model.safetensors photos/ --format geojson,coco  outlines";
 
 pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let options = options(&arguments)?;
