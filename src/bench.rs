@@ -53,13 +53,13 @@ pub struct Measurement {
     pub max_ms: f64,
     /// Repetitions, after two that were not counted.
     pub n: usize,
-    /// Images a second, by the median.
+    /// Images per second, by the median.
     pub images_per_s: f64,
     /// Twice the multiply-accumulates of the work over the median: those of the forward pass, times three in training.
     pub gflop_per_s: f64,
     /// What a large matrix product reaches on this device at this moment.
     pub matrix_peak_gflop_per_s: f64,
-    /// The first over the second.
+    /// `gflop_per_s / matrix_peak_gflop_per_s`.
     pub share_of_peak: f64,
     /// The most memory the process has held so far, where the system reports it.
     pub peak_rss_mb: Option<u64>,
@@ -72,9 +72,9 @@ pub struct Supply {
     pub work: String,
     /// Threads that read, decode and augment.
     pub workers: usize,
-    /// Images a second by all of them.
+    /// Images per second by all of them.
     pub images_per_s: f64,
-    /// Images a second by one.
+    /// Images per second by one.
     pub images_per_s_per_worker: f64,
     /// Images counted.
     pub images: usize,

@@ -1,4 +1,4 @@
-//! Which device to compute on: `auto`, `cpu`, `cuda:0`, `rocm:0`, `vulkan`, `metal`.
+//! Devices to compute on, by name: `auto`, `cpu`, `cuda:0`, `rocm:0`, `vulkan`, `metal`.
 //!
 //! The CPU (Burn's Flex) is always there; the others are features of the build. The choice is made once, by name; nothing
 //! in the crate asks Burn for a default device.

@@ -1,4 +1,4 @@
-//! What went wrong, where, and what to do about it.
+//! Errors: what went wrong, where, and what to do about it.
 //!
 //! Every fallible function of the crate returns [`Result`]. An [`Error`] carries one sentence that names the file or the
 //! key, the causes below it, and where there is a remedy, a hint. The binary prints them as
@@ -6,7 +6,7 @@
 //! ```text
 //! error: cannot read `masks/0001.png`: 3 pixels hold the id 17, which the dataset does not map
 //!
-//! hint: add `17 = "ignore"` under [labels.map] of `dataset.toml`, or name the class it stands for
+//! hint: add 17 to `ignore`, or to the `source` of a class
 //! ```
 
 use std::fmt;

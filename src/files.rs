@@ -1,4 +1,4 @@
-//! Files are written beside their place and renamed, so a reader never sees half of one.
+//! Files written beside their place and renamed, so that a reader never sees half of one; locks of folders.
 
 pub(crate) mod checksum;
 mod exchange;
@@ -21,6 +21,9 @@ mod read;
 pub(crate) use json::parse_json;
 pub use read::{ANNOTATIONS, PICTURE, RECIPE, RECORD, TEXT, UNLIMITED, open, read, read_text};
 
+/// The file in a folder that says who works there.
+const LOCK: &str = ".lock";
+
 /// A folder that belongs to one process at a time, by a lock on the file `.lock` in it.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "the lock lasts as long as its file is open")] File);
@@ -31,7 +34,7 @@ impl Lock {
     /// # Errors
     /// Another process has it, or it cannot be written.
     pub fn take(folder: &Path) -> Result<Self> {
-        Self::named(folder, ".lock")
+        Self::named(folder, LOCK)
     }
 
     /// Locks a part of the work in `folder`, which is called `name`.

@@ -1,4 +1,4 @@
-//! What a model costs and what it is made of, without running it.
+//! Cost and composition of a model, without running it.
 
 use burn::tensor::Device;
 use serde::Serialize;

@@ -1,4 +1,4 @@
-//! Comparing names; lists cut short; numbers and times as people write them; paths as commands and descriptions hold them.
+//! Names compared; lists cut short; numbers and times as people write them; paths as commands and descriptions hold them.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -8,15 +8,15 @@ use crate::error::{Error, Result};
 
 /// The number of letters to insert, delete or replace (Levenshtein).
 pub(crate) fn distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.bytes().enumerate() {
+    let mut row: Vec<usize> = (0..=b.chars().count()).collect();
+    for (i, x) in a.chars().enumerate() {
         let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.bytes().enumerate() {
+        for (j, y) in b.chars().enumerate() {
             let best = (row[j] + 1).min(row[j + 1] + 1).min(diagonal + usize::from(x != y));
             diagonal = std::mem::replace(&mut row[j + 1], best);
         }
     }
-    row[b.len()]
+    row[row.len() - 1]
 }
 
 /// The time that `90s`, `20m`, `1h30m` or `1h30` says, with units as people write them, `5 min`: a second to a year.
@@ -193,6 +193,7 @@ mod tests {
     #[test]
     fn distance_counts_edits() {
         assert_eq!((distance("kitten", "sitting"), distance("", "abc"), distance("same", "same")), (3, 3, 0));
+        assert_eq!((distance("höhe", "hohe"), distance("路", "")), (1, 1), "of characters, not of their bytes");
     }
 
     #[test]

@@ -54,8 +54,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "compare_plan", run: runs::compare_plan, tries: 3_000, memory_mb: 64 },
     Target { name: "result_json", run: runs::result_json, tries: 50_000, memory_mb: 16 },
     Target { name: "repeat_json", run: runs::repeat_json, tries: 10_000, memory_mb: 16 },
-        Target { name: "multipart", run: untrusted::multipart, tries: 20_000, memory_mb: 64 },
-        Target { name: "query", run: untrusted::query, tries: 50_000, memory_mb: 16 },
-        Target { name: "inference_request", run: untrusted::inference_request, tries: 50_000, memory_mb: 16 },
-        Target { name: "label_studio_request", run: untrusted::label_studio_request, tries: 50_000, memory_mb: 16 },
+    Target { name: "multipart", run: untrusted::multipart, tries: 20_000, memory_mb: 64 },
+    Target { name: "query", run: untrusted::query, tries: 50_000, memory_mb: 16 },
+    Target { name: "inference_request", run: untrusted::inference_request, tries: 50_000, memory_mb: 16 },
+    Target { name: "label_studio_request", run: untrusted::label_studio_request, tries: 50_000, memory_mb: 16 },
 ];

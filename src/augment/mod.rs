@@ -1,4 +1,4 @@
-//! What happens to a training sample between its file and its batch: resized, cropped, mirrored, recoloured, padded.
+//! Training samples between file and batch: resized, cropped, mirrored, recoloured, padded.
 //!
 //! The order and every rule are those of mmseg 0.20.2, which the paper's results were trained with; the defaults are
 //! its ADE20K recipe. What it does not have is off by default, and then nothing is drawn for it. Each step is a function of its draws, kept apart from the drawing.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backbone::hierarchy;
 use crate::backbone::hierarchy::{Level, STAGES, deepest};
-use crate::backbone::{FeatureInfo, Features};
+use crate::backbone::{Backbone, FeatureInfo, Features};
 use crate::error::{Error, Result};
 use crate::layers::{Cost, DepthwiseConv7x7, DropPath, ForwardContext, Init, LayerNorm, Linear, PatchConv};
 
@@ -183,6 +183,11 @@ impl ConvnextConfig {
         self.kept(grid, self.features().stride(), deepest(&self.out_indices))
     }
 
+    /// Its convolutions take each channel by itself, and arrange no weights.
+    pub(super) fn convolved(&self) -> Option<usize> {
+        Some(0)
+    }
+
     pub(super) fn init(&self, init: &mut Init) -> Convnext {
         let (channels, depths) = (self.channels(), self.depths());
         let mut drop_paths = DropPath::schedule(self.drop_path_rate, depths.iter().sum()).into_iter();
@@ -212,19 +217,21 @@ pub struct Convnext {
     grid: (usize, usize),
 }
 
-impl Convnext {
-    /// Rows and columns of the last map at the size the model is made for.
-    pub fn grid(&self) -> (usize, usize) {
-        self.grid
-    }
-
+impl Backbone for Convnext {
     /// Normalised images `[b, 3, height, width]` to the maps of `out_indices`, `[b, ceil(height / stride), …, c]`.
     ///
     /// Records `convnext.stage{i}`.
-    pub fn forward(&self, images: Tensor<4>, context: &ForwardContext) -> Features {
+    fn forward(&self, images: Tensor<4>, context: &ForwardContext) -> Features {
         hierarchy::select(&self.stages(images, deepest(&self.out_indices), context), &self.out_indices)
     }
 
+    /// Rows and columns of the last map at the size the model is made for.
+    fn grid(&self) -> Option<(usize, usize)> {
+        Some(self.grid)
+    }
+}
+
+impl Convnext {
     /// The maps of the stages up to `last`.
     pub(super) fn stages(&self, images: Tensor<4>, last: usize, context: &ForwardContext) -> Vec<Tensor<4>> {
         let (conv, norm) = &self.stem;

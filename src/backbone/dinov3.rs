@@ -10,7 +10,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::backbone::transformer::{Tokens, Transformer, maps};
-use crate::backbone::{FeatureInfo, Features, VitConfig};
+use crate::backbone::{Backbone, FeatureInfo, Features, VitConfig};
 use crate::error::{Error, Result};
 use crate::layers::{
     Block, BlockShape, Cost, DropPath, ForwardContext, Init, LayerNorm, MlpLayer, PatchEmbed, QkvBias, Rotation,
@@ -159,6 +159,11 @@ impl Dinov3Config {
         self.plain().kept_activations(grid) + grid.0 * grid.1 * dim / heads
     }
 
+    /// It has no 3x3 convolution.
+    pub(super) fn convolved(&self) -> Option<usize> {
+        None
+    }
+
     pub(super) fn init(&self, init: &mut Init) -> Dinov3 {
         let (dim, depth, heads) = self.dims();
         let shape = BlockShape {
@@ -200,16 +205,20 @@ pub struct Dinov3 {
     head_dim: usize,
 }
 
-impl Dinov3 {
-    /// Rows and columns at the size that its decoder is made for.
-    pub fn grid(&self) -> (usize, usize) {
-        self.grid
-    }
-
+impl Backbone for Dinov3 {
     /// Normalised images `[b, 3, height, width]` to one map `[b, h, w, c]` for each chosen depth, where
     /// `h = ceil(height / patch)`. Images are padded with zeros at the bottom and the right.
-    pub fn forward(&self, images: Tensor<4>, context: &ForwardContext) -> Features {
+    fn forward(&self, images: Tensor<4>, context: &ForwardContext) -> Features {
         maps(self, &self.out_indices, images, context)
+    }
+
+    /// Rows and columns at the size that its decoder is made for.
+    fn grid(&self) -> Option<(usize, usize)> {
+        Some(self.grid)
+    }
+
+    fn transformer(&self) -> Option<&dyn Transformer> {
+        Some(self)
     }
 }
 

@@ -74,12 +74,11 @@ impl EncoderConfig {
         }
     }
 
-    /// Channels that a 3x3 convolution reads times those it writes, of the one where that is the most; 0 where each channel is
-    /// convolved by itself.
-    pub(super) fn convolved(&self) -> usize {
+    /// Channels that a 3x3 convolution reads times those it writes, of the one where that is the most.
+    pub(super) fn convolved(&self) -> Option<usize> {
         match self {
             Self::Resnet(config) => config.convolved(),
-            Self::Convnext(_) => 0,
+            Self::Convnext(config) => config.convolved(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! What ResNet and ConvNeXt have in common: maps of several strides, each with half of the rows and columns of the one
+//! The common part of ResNet and ConvNeXt: maps of several strides, each with half of the rows and columns of the one
 //! before.
 
 use burn::tensor::Tensor;

@@ -1,6 +1,6 @@
 //! Backbones: images in, feature maps out.
 //!
-//! A backbone is one file and one line in `backbones!` below.
+//! A backbone is one file, whose module implements [`Backbone`], and one line in `backbones!` below.
 
 pub mod convnext;
 pub mod dinov3;
@@ -158,6 +158,12 @@ macro_rules! backbones {
                 match self { $(Self::$variant(config) => config.kept_activations(grid)),+ }
             }
 
+            /// Values that 3x3 convolutions arrange their weights in, at most at once; none for a transformer.
+            pub fn arranged_weights(&self) -> Option<usize> {
+                let pairs = match self { $(Self::$variant(config) => config.convolved()),+ };
+                pairs.map(|pairs| crate::kernels::CONV_POINTS * pairs)
+            }
+
             /// The shapes of its maps.
             pub fn features(&self) -> FeatureInfo {
                 match self { $(Self::$variant(config) => config.features()),+ }
@@ -166,36 +172,18 @@ macro_rules! backbones {
 
         impl Backbone for AnyBackbone {
             fn forward(&self, images: Tensor<4>, context: &ForwardContext) -> Features {
-                match self { $(Self::$variant(backbone) => backbone.forward(images, context)),+ }
+                match self { $(Self::$variant(backbone) => Backbone::forward(backbone, images, context)),+ }
             }
 
             fn grid(&self) -> Option<(usize, usize)> {
-                Some(match self { $(Self::$variant(backbone) => backbone.grid()),+ })
+                match self { $(Self::$variant(backbone) => Backbone::grid(backbone)),+ }
             }
 
             fn transformer(&self) -> Option<&dyn Transformer> {
-                match self {
-                    Self::Vit(vit) => Some(vit),
-                    Self::Dinov3(vit) => Some(vit),
-                    Self::Unet(_) | Self::Resnet(_) | Self::Convnext(_) => None,
-                }
+                match self { $(Self::$variant(backbone) => Backbone::transformer(backbone)),+ }
             }
         }
     };
-}
-
-impl BackboneConfig {
-    /// Values that 3x3 convolutions arrange their weights in, at most at once; none for a transformer.
-    pub fn arranged_weights(&self) -> Option<usize> {
-        let pairs = match self {
-            Self::Vit(_) | Self::Dinov3(_) => return None,
-            Self::Unet(config) => config.convolved(),
-            Self::Resnet(config) => config.convolved(),
-            // Each channel by itself.
-            Self::Convnext(_) => 0,
-        };
-        Some(crate::kernels::CONV_POINTS * pairs)
-    }
 }
 
 backbones! {

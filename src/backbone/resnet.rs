@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backbone::hierarchy;
 use crate::backbone::hierarchy::{Level, STAGES, deepest};
-use crate::backbone::{FeatureInfo, Features};
+use crate::backbone::{Backbone, FeatureInfo, Features};
 use crate::error::{Error, Result};
 use crate::layers::{BatchNorm, Conv2d, Cost, DropPath, ForwardContext, Init, max_pool3x3};
 
@@ -137,8 +137,8 @@ impl ResnetConfig {
     }
 
     /// Channels that a 3x3 convolution reads times those it writes, of the one where that is the most.
-    pub(super) fn convolved(&self) -> usize {
-        self.channels.iter().map(|c| c * c).max().unwrap_or(0)
+    pub(super) fn convolved(&self) -> Option<usize> {
+        self.channels.iter().map(|c| c * c).max()
     }
 
     /// Values alive at once inside of a block, or around the first norm, at most.
@@ -229,20 +229,22 @@ pub struct Resnet {
     grid: (usize, usize),
 }
 
-impl Resnet {
-    /// Rows and columns of the last map at the size the model is made for.
-    pub fn grid(&self) -> (usize, usize) {
-        self.grid
-    }
-
+impl Backbone for Resnet {
     /// Normalised images `[b, 3, height, width]` to the maps of `out_indices`, `[b, ceil(height / stride), …, c]`.
     ///
     /// Records `resnet.stem` and `resnet.layer{i}`.
-    pub fn forward(&self, images: Tensor<4>, context: &ForwardContext) -> Features {
+    fn forward(&self, images: Tensor<4>, context: &ForwardContext) -> Features {
         let stem = self.stem(images, context);
         hierarchy::select(&self.stages(stem, deepest(&self.out_indices), context), &self.out_indices)
     }
 
+    /// Rows and columns of the last map at the size the model is made for.
+    fn grid(&self) -> Option<(usize, usize)> {
+        Some(self.grid)
+    }
+}
+
+impl Resnet {
     /// The map before the pooling, of half the image's rows and columns.
     pub(super) fn stem(&self, images: Tensor<4>, context: &ForwardContext) -> Tensor<4> {
         let x = self.bn1.forward_relu(self.conv1.forward(images.permute([0, 2, 3, 1])), context);

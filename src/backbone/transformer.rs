@@ -1,4 +1,4 @@
-//! What plain vision transformers share: tokens go through equal blocks, and the patches' become maps.
+//! The common part of plain vision transformers: tokens go through equal blocks, and the patches' become maps.
 
 use burn::tensor::Tensor;
 

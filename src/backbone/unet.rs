@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::backbone::encoder::{EncoderConfig, WayDown};
 use crate::backbone::hierarchy::Level;
 use crate::backbone::unet::blocks::{Block, Downsample, GROUP, Stage, Stem, Up};
-use crate::backbone::{FeatureInfo, Features};
+use crate::backbone::{Backbone, FeatureInfo, Features};
 use crate::error::{Error, Result};
 use crate::layers::{Cost, DropPath, ForwardContext, Init};
 
@@ -233,13 +233,13 @@ impl UnetConfig {
     }
 
     /// Channels that a 3x3 convolution reads times those it writes, of the one where that is the most.
-    pub(super) fn convolved(&self) -> usize {
+    pub(super) fn convolved(&self) -> Option<usize> {
         let ups = self.ups(self.grid()).into_iter().map(|(skip, below, c, _)| (skip + below).max(c) * c);
         let down = match &self.encoder {
             Some(encoder) => encoder.convolved(),
-            None => self.channels.iter().map(|c| c * c).max().unwrap_or(0),
+            None => self.channels.iter().map(|c| c * c).max(),
         };
-        ups.fold(down, usize::max)
+        ups.chain(down).max()
     }
 
     /// Each convolution keeps its input, and each norm.
@@ -289,18 +289,13 @@ pub struct Unet {
     grid: (usize, usize),
 }
 
-impl Unet {
-    /// Rows and columns of the finest map at the size the model is made for.
-    pub fn grid(&self) -> (usize, usize) {
-        self.grid
-    }
-
+impl Backbone for Unet {
     /// Normalised images `[b, 3, height, width]` to the maps of `out_indices` and after them the finest,
     /// `[b, ceil(height / stride), ceil(width / stride), c]`. Where a map is not a whole number of patches, zeros are put at the
     /// bottom and the right.
     ///
     /// Records `unet.stem`, `unet.stage{i}` and `unet.up{i}`; of an encoder its own names in place of the first two.
-    pub fn forward(&self, images: Tensor<4>, context: &ForwardContext) -> Features {
+    fn forward(&self, images: Tensor<4>, context: &ForwardContext) -> Features {
         let mut skips = match &self.encoder {
             Some(encoder) => encoder.maps(images, context),
             None => self.way_down(images, context),
@@ -318,6 +313,13 @@ impl Unet {
         Features { maps }
     }
 
+    /// Rows and columns of the finest map at the size the model is made for.
+    fn grid(&self) -> Option<(usize, usize)> {
+        Some(self.grid)
+    }
+}
+
+impl Unet {
     /// The map of each of its own stages, the finest first.
     fn way_down(&self, images: Tensor<4>, context: &ForwardContext) -> Vec<Tensor<4>> {
         let mut x = images.permute([0, 2, 3, 1]);

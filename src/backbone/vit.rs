@@ -8,7 +8,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::backbone::transformer::{Tokens, Transformer, maps};
-use crate::backbone::{FeatureInfo, Features, TransformerInfo};
+use crate::backbone::{Backbone, FeatureInfo, Features, TransformerInfo};
 use crate::error::{Error, Result};
 use crate::layers::resize::{Mode, resize_channels_last};
 use crate::layers::{
@@ -236,6 +236,11 @@ impl VitConfig {
         h * w * 3 * self.patch_size * self.patch_size + n * (depth * block + norms)
     }
 
+    /// It has no 3x3 convolution.
+    pub(super) fn convolved(&self) -> Option<usize> {
+        None
+    }
+
     pub(super) fn init(&self, init: &mut Init) -> Vit {
         let (dim, depth, _) = self.dims();
         let (rows, cols) = self.grid();
@@ -275,18 +280,24 @@ pub struct Vit {
     resize_positions: ResizePositions,
 }
 
-impl Vit {
-    /// Rows and columns of its table of positions.
-    pub fn grid(&self) -> (usize, usize) {
-        self.grid
-    }
-
+impl Backbone for Vit {
     /// Normalised images `[b, 3, height, width]` to one map `[b, h, w, c]` for each chosen depth, where
     /// `h = ceil(height / patch)`. Images are padded with zeros at the bottom and the right.
-    pub fn forward(&self, images: Tensor<4>, context: &ForwardContext) -> Features {
+    fn forward(&self, images: Tensor<4>, context: &ForwardContext) -> Features {
         maps(self, &self.out_indices, images, context)
     }
 
+    /// Rows and columns of its table of positions.
+    fn grid(&self) -> Option<(usize, usize)> {
+        Some(self.grid)
+    }
+
+    fn transformer(&self) -> Option<&dyn Transformer> {
+        Some(self)
+    }
+}
+
+impl Vit {
     /// Patches with their positions, after what the table of positions says of them and of the class token.
     fn add_positions(&self, x: Tensor<3>, (h, w): (usize, usize)) -> Tensor<3> {
         let [batch, _, dim] = x.dims();

@@ -18,6 +18,7 @@ use crate::model::ModelConfig;
 
 /// Time inference or a training step, with random weights
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// Recipe; without one, the options below describe the model
     recipe: Option<PathBuf>,
@@ -60,6 +61,11 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) computing: Computing,
 }
+
+const EXAMPLES: &str = "Examples:
+  structtoken bench --backbone vit-s --decoder pwe --size 256,512       images to label maps
+  structtoken bench --decoder fcn --train --batch 2,4                   training steps
+  structtoken bench configs/shapes/demo.toml --data                     loading of training images";
 
 /// How long `--data` looks.
 const SUPPLY_SECONDS: f64 = 8.0;

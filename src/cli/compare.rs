@@ -1,4 +1,4 @@
-//! `structtoken compare`: the plan, and one process a run, so that each has its own memory to be measured and one that fails
+//! `structtoken compare`: the plan, and one process per run, so that each has its own memory to be measured and one that fails
 //! takes none along.
 
 use std::path::{Path, PathBuf};
@@ -21,7 +21,7 @@ use crate::sweep::compare::{Budget, ComparePlan, PLAN, Shard};
 use crate::text::word;
 use crate::{device, files};
 
-/// Train a recipe with several decoders and seeds on one budget, and report which is better
+/// Train several decoders with the same budget for each, and report the better one
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
@@ -132,14 +132,14 @@ fn plan(arguments: &Arguments) -> Result<(PathBuf, ComparePlan)> {
     let dir = arguments.out.clone().or_else(own);
     let dir = dir.ok_or_else(|| {
         Error::new("there is nothing to compare").with_hint(
-            "give a recipe, `structtoken compare configs/shapes/demo.toml`, or the folder of a comparison with --out",
+            "pass a recipe, `structtoken compare configs/shapes/demo.toml`, or the folder of a comparison with --out",
         )
     })?;
     let Some(recipe) = &arguments.recipe else {
         let found = ComparePlan::read(&dir)?;
         let missing = || {
             Error::new(format!("`{}` holds no comparison: there is no `{PLAN}`", dir.display()))
-                .with_hint("give a recipe to start one, or the right folder with --out")
+                .with_hint("pass a recipe to start one, or the right folder with --out")
         };
         return Ok((dir.clone(), found.ok_or_else(missing)?));
     };

@@ -1,4 +1,4 @@
-//! What a person sees while something runs: progress on stderr, plain lines when that is not a terminal.
+//! Talk of a running command: progress on stderr, plain lines when that is not a terminal.
 
 use std::io::{self, IsTerminal, Write, stderr, stdout};
 use std::sync::atomic::{AtomicBool, Ordering};

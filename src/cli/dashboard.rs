@@ -1,4 +1,4 @@
-//! What a run looks like in a terminal while it goes: curves of loss and mIoU, and every class of the last evaluation.
+//! A run in a terminal while it trains: curves of loss and mIoU, and every class of the last evaluation.
 
 use std::fmt::Write as _;
 
@@ -66,10 +66,48 @@ impl Dashboard {
         for row in shown.chunks(WIDTH / CELL) {
             text.push('\n');
             for (name, iou) in row {
-                let name: String = name.chars().take(NAME).collect();
-                let _ = write!(text, "{name:<NAME$} {:>5.1} {:<BAR$} ", 100.0 * iou, bar(*iou));
+                let _ = write!(text, "{} {:>5.1} {:<BAR$} ", padded(name), 100.0 * iou, bar(*iou));
             }
         }
+    }
+}
+
+/// As much of a name as [`NAME`] columns hold, filled up with spaces.
+fn padded(name: &str) -> String {
+    let (mut text, mut filled) = (String::new(), 0);
+    for (c, columns) in name.chars().map(|c| (c, columns(c))) {
+        if filled + columns > NAME {
+            break;
+        }
+        text.push(c);
+        filled += columns;
+    }
+    text + &" ".repeat(NAME - filled)
+}
+
+/// Columns that a terminal gives a character: two for East Asian wide forms and pictographs (Unicode's UAX #11), none for marks
+/// that are put on the character before.
+fn columns(c: char) -> usize {
+    const WIDE: [std::ops::RangeInclusive<char>; 9] = [
+        '\u{1100}'..='\u{115f}',   // Hangul
+        '\u{2e80}'..='\u{303e}',   // radicals, punctuation
+        '\u{3041}'..='\u{a4cf}',   // kana, ideographs, Yi
+        '\u{a960}'..='\u{a97c}',   // Hangul
+        '\u{ac00}'..='\u{d7a3}',   // Hangul
+        '\u{f900}'..='\u{faff}',   // ideographs
+        '\u{fe30}'..='\u{fe6f}',   // vertical and small forms
+        '\u{ff01}'..='\u{ff60}',   // fullwidth forms
+        '\u{1f300}'..='\u{3fffd}', // pictographs, ideographs
+    ];
+    const JOINERS: [std::ops::RangeInclusive<char>; 3] =
+        ['\u{300}'..='\u{36f}', '\u{200b}'..='\u{200f}', '\u{fe00}'..='\u{fe0f}'];
+    let among = |ranges: &[std::ops::RangeInclusive<char>]| ranges.iter().any(|range| range.contains(&c));
+    if among(&JOINERS) {
+        0
+    } else if among(&WIDE) {
+        2
+    } else {
+        1
     }
 }
 
@@ -130,8 +168,14 @@ mod tests {
             dashboard.losses.extend([f64::NAN, f64::INFINITY]);
             dashboard.classes.iter_mut().for_each(|(name, _)| name.insert_str(0, "größe 大きさ "));
             let text = dashboard.text("head");
-            assert!(text.lines().count() <= 12 && text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+            let wide = |line: &str| line.chars().map(columns).sum::<usize>();
+            assert!(text.lines().count() <= 12 && text.lines().all(|line| wide(line) <= WIDTH), "{text}");
         }
+        // Seven wide characters have fourteen columns, and an accent of its own none.
+        assert_eq!(padded("建築物と道路だ"), "建築物と道路");
+        let spaces = |count| " ".repeat(count);
+        assert_eq!(padded("a\u{301}b"), format!("a\u{301}b{}", spaces(NAME - 2)));
+        assert_eq!(padded("路a"), format!("路a{}", spaces(NAME - 3)));
         assert_eq!((curve(&[2.0; 3]), bar(1.5), bar(f64::NAN)), ("▁▁▁".to_owned(), "█".repeat(BAR), String::new()));
     }
 }

@@ -20,7 +20,6 @@ pub(crate) struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Look at a folder and write the TOML that describes it as a dataset
     Init(crate::cli::init::Arguments),
     /// Read every image and mask, and report what is there, what is wrong and how to fix it
     Check(Check),
@@ -63,7 +62,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         None if set.is_dir() => init::check_folder(set, &progress)?,
         _ if set.as_os_str() == shapes::NAME => {
             return Err(
-                Error::new("`shapes` is generated and has no files").with_hint("give a folder or a dataset TOML")
+                Error::new("`shapes` is generated and has no files").with_hint("pass a folder or a dataset TOML")
             );
         }
         root => {

@@ -50,8 +50,8 @@ pub(crate) fn describe(folder: &Path, toml: &Path, purpose: Purpose, splits: boo
     init::write(&found, false, &|done, all| steps.show(done, all))?;
     steps.clear();
     talk!("found {}; classes: {}", found.kind, found.classes());
-    let halved = found.halved.iter().filter(|_| splits);
-    found.notes.iter().chain(halved).for_each(|note| talk!("note: {note}"));
+    let split_note = found.split_note.iter().filter(|_| splits);
+    found.notes.iter().chain(split_note).for_each(|note| talk!("note: {note}"));
     Ok(found)
 }
 
@@ -77,7 +77,7 @@ impl Opened {
                 let scratch = Scratch::new(&std::env::temp_dir(), "dataset")?;
                 let toml = scratch.path().join(init::FILE);
                 let found = describe(&folder, &toml, Purpose::Moment, splits)?;
-                let has_val = found.spec.val.is_some() && found.halved.is_none();
+                let has_val = found.spec.val.is_some() && found.split_note.is_none();
                 Ok(Self { name: utf8(&toml)?.to_owned(), has_val, scratch: Some(scratch) })
             }
             Some(DatasetArgument::Described(name)) => {
@@ -85,7 +85,7 @@ impl Opened {
                 Ok(Self { name, has_val, scratch: None })
             }
             None => Err(Error::new(format!("`{}` is not a dataset", path.display()))
-                .with_hint("give a folder of images and masks, a dataset TOML, or the name of a built-in dataset")),
+                .with_hint("pass a folder of images and masks, a dataset TOML, or the name of a built-in dataset")),
         }
     }
 

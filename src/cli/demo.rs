@@ -15,8 +15,11 @@ use crate::{device, files, report, rng, run, text, train};
 
 const RECIPE: &str = include_str!("../../configs/shapes/demo.toml");
 
-/// Make a set of shapes, train on it for at most three minutes, and show what the tokens do
+/// Train on generated shapes, and show how tokens become masks
+///
+/// Training takes three minutes at most.
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// Run folder; an earlier demo in it is replaced
     #[arg(long, value_name = "DIR", default_value = "runs/demo")]
@@ -30,6 +33,11 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) computing: Computing,
 }
+
+const EXAMPLES: &str = "Examples:
+  structtoken demo                              writes runs/demo, with report.html
+  structtoken demo --budget 10m --out runs/long
+  structtoken demo --set model.decoder.block=cse";
 
 pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let mut config = Config::parse(RECIPE, "configs/shapes/demo.toml", &arguments.changes)?;
@@ -107,14 +115,14 @@ const MARK: &str = ".demo";
 const LEFT: [&str; 10] = [
     MARK,
     run::CONFIG,
-    "log.ndjson",
-    "damaged-log.ndjson",
-    "metrics.csv",
-    "manifest.json",
-    "scores.json",
+    run::LOG,
+    run::DAMAGED_LOG,
+    run::TABLE,
+    run::MANIFEST,
+    run::SCORES,
     run::MODEL,
-    "report.html",
-    "checkpoints",
+    run::PAGE,
+    run::CHECKPOINTS,
 ];
 
 /// What the mark of a demo with this recipe says. Another recipe is of a run that somebody made there since.
@@ -139,9 +147,7 @@ fn make_room(run: &Path) -> Result<()> {
         return Ok(());
     }
     let entries = std::fs::read_dir(run).map_err(|error| Error::file("read", run, error))?;
-    let left = |name: &str| {
-        LEFT.contains(&name) || (name.starts_with("events.out.tfevents.") && name.ends_with(".structtoken"))
-    };
+    let left = |name: &str| LEFT.contains(&name) || (name.starts_with(run::EVENTS) && name.ends_with(".structtoken"));
     for entry in entries.flatten().filter(|entry| entry.file_name().to_str().is_some_and(left)) {
         let path = entry.path();
         let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };

@@ -324,7 +324,7 @@ impl EvalWork {
             let config = Config::read(path, &arguments.changes)?;
             let Some(weights) = arguments.weights.clone() else {
                 return Err(Error::new(format!("`{}` is a recipe, which holds no weights", path.display()))
-                    .with_hint("give a model file, or add `--weights FILE`"));
+                    .with_hint("pass a model file, or add `--weights FILE`"));
             };
             let classes = config.data.classes()?;
             let model = whole_network(&config, classes.len(), &weights, device)?;

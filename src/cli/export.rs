@@ -20,7 +20,7 @@ pub(crate) struct Arguments {
     /// Height and width of the images; may be repeated: then the size becomes part of each name [default: a window of the model]
     #[arg(long = "size", value_name = "HxW", value_parser = size)]
     sizes: Vec<[usize; 2]>,
-    /// What the file takes and gives
+    /// Inputs and outputs of the file
     #[arg(long, value_enum, default_value_t = ProfileName::Default)]
     profile: ProfileName,
     /// How weights are stored; all computing is in f32
@@ -47,19 +47,19 @@ enum ProfileName {
     Default,
     /// The same image to logits float [N, classes, H, W]
     Logits,
-    /// For the plugin Deepness of QGIS
+    /// For QGIS's Deepness plugin
     Qgis,
-    /// A model of Triton's repository
+    /// A folder for Triton's model repository
     Triton,
-    /// A folder as Hugging Face has them
+    /// A Hugging Face model folder
     Hf,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 enum PrecisionName {
-    /// As they are
+    /// 32-bit
     F32,
-    /// In half the space
+    /// 16-bit, half the size
     F16,
 }
 
@@ -104,7 +104,7 @@ mod with_feature {
         let path = &arguments.model;
         if path.extension().is_some_and(|ending| ending == "toml") {
             return Err(Error::new(format!("`{}` is a recipe, which holds no weights", path.display()))
-                .with_hint("give the model file that training wrote"));
+                .with_hint("pass the model file that training wrote"));
         }
         if let Some(file) = &arguments.verify {
             return verify(&arguments, file);
@@ -114,7 +114,7 @@ mod with_feature {
         check_place(out, path, profile)?;
         if profile.is_folder() && arguments.sizes.len() > 1 {
             return Err(Error::new("a folder holds one size")
-                .with_hint("give --size once, or export each to a folder of its own"));
+                .with_hint("pass --size once, or export each to a folder of its own"));
         }
         let (model, card) = model_file::open(path, &Device::flex())?;
         let mut sizes = arguments.sizes.clone();
@@ -147,7 +147,7 @@ mod with_feature {
             None => Error::file("verify", file, error).with_hint("export the model again"),
         };
         let bytes = files::read(file, 1 << 31)
-            .map_err(|error| Error::file("read", file, error).with_hint("give a file that was exported earlier"))?;
+            .map_err(|error| Error::file("read", file, error).with_hint("pass a file that was exported earlier"))?;
         let written = export::read_card(&bytes).map_err(failed)?;
         let (model, card) = model_file::open(&arguments.model, &Device::flex())?;
         let samples = samples(&model, &card, arguments)?;

@@ -117,7 +117,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let classes = if classes == 1 { "1 class".to_string() } else { format!("{classes} classes") };
     talk!("found {kind}: {} images, {classes}", counts.join(" and "));
     talk!("classes: {}", plan.classes());
-    for note in plan.notes.iter().chain(&plan.halved) {
+    for note in plan.notes.iter().chain(&plan.split_note) {
         talk!("note: {note}");
     }
     let steps = StepProgress::new("drawing masks");

@@ -12,8 +12,9 @@ use crate::error::{Error, Result};
 use crate::model_file::{self, ModelCard};
 use crate::{inspect, weights};
 
-/// Show a recipe with every value, a model's size and cost, or the contents of a weight file
+/// Show a recipe with every value, a model's size and cost, or a weight file
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// Recipe (.toml) or weight file
     path: PathBuf,
@@ -27,6 +28,11 @@ pub(crate) struct Arguments {
     #[arg(long)]
     json: bool,
 }
+
+const EXAMPLES: &str = "Examples:
+  structtoken inspect configs/shapes/demo.toml             every value, parameters and multiply-accumulates
+  structtoken inspect runs/a/model.safetensors             architecture, classes, scores and tensors
+  structtoken inspect weights.pth --json";
 
 pub(crate) fn run(arguments: Arguments) -> Result<End> {
     if arguments.path.extension().is_some_and(|ending| ending == "toml") {

@@ -42,7 +42,7 @@ use crate::kernels;
 pub use allocator::Allocator;
 pub use invocation::Invocation;
 
-/// Semantic segmentation with structure tokens: from a folder of images and masks to a model, without Python.
+// What it is, is the package's description.
 #[derive(Parser)]
 #[command(name = "structtoken", version, about, after_help = EXAMPLES)]
 struct Cli {
@@ -60,38 +60,25 @@ const EXAMPLES: &str = "Examples:
   structtoken predict runs/camvid/model.safetensors photo.jpg --overlay
   structtoken inspect runs/camvid/model.safetensors";
 
+// Each command's summary is the first line of its `Arguments`.
 #[derive(Subcommand)]
 enum Command {
-    /// Train on generated shapes for at most three minutes, and show how tokens become masks
     Demo(demo::Arguments),
     /// The same as `data init`
     Init(init::Arguments),
-    /// Describe a folder as a dataset, or report what is wrong with one
     Data(data::Arguments),
-    /// Train on a folder of images and masks, or as a recipe says
     Train(train::Arguments),
-    /// Evaluate a model: mIoU, accuracy and Dice per class, calibration, label issues
     Eval(eval::Arguments),
-    /// Find out what a model relies on: shape, texture, colour, position, tokens
     Probe(probe::Arguments),
-    /// Label images with a model
     Predict(predict::arguments::Arguments),
-    /// Serve models over HTTP, with a page to try them
     #[cfg(feature = "serve")]
     Serve(serve::Arguments),
-    /// Write a model as an ONNX file that is proven to be the same model
     Export(export::Arguments),
-    /// Train a recipe with several decoders and seeds on one budget, and report which is better
     Compare(compare::Arguments),
-    /// Time inference or a training step, with random weights
     Bench(bench::Arguments),
-    /// Show a recipe with every value, a model's size and cost, or the contents of a weight file
     Inspect(inspect::Arguments),
-    /// List the models that this build carries, for use as @NAME
     Models(models::Arguments),
-    /// Print the completion script for a shell
     Completions(about::Completions),
-    /// Print the manual page, or write the pages of all commands to a folder
     Man(about::Man),
 }
 

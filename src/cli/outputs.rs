@@ -1,4 +1,4 @@
-//! What `structtoken predict` writes, and where.
+//! Files that `structtoken predict` writes.
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -15,7 +15,7 @@ use crate::text::word;
 use crate::{files, run};
 
 /// What a finished run leaves last.
-const LAST: &str = "report.html";
+const LAST: &str = run::PAGE;
 
 /// How several runs were asked for.
 pub(crate) struct Asked<'a> {

@@ -15,58 +15,58 @@ use crate::serve::{Event, Limits, Options, Source, run as serve};
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
-    /// Model files; NAME=FILE names one, else it is called as its folder or file. The first answers where a request names none
+    /// Model files. NAME=FILE sets the name; otherwise it is taken from the folder or file. The first is the default
     #[arg(required = true, value_name = "[NAME=]FILE")]
     models: Vec<String>,
-    /// Address and port to listen at; port 0 takes a free one
+    /// Address and port to listen on; port 0 picks a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8080")]
     bind: String,
-    /// File of the token that requests must carry as `Authorization: Bearer TOKEN`
+    /// File with the token that requests must carry as `Authorization: Bearer TOKEN`
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// File of the token with which models are loaded again and unloaded
+    /// File with the token for loading and unloading models
     #[arg(long, value_name = "FILE")]
     admin_token_file: Option<PathBuf>,
-    /// Origin of a page elsewhere that may ask, such as https://example.org; may be repeated
+    /// Other origin whose pages may call the server, such as https://example.org; may be repeated
     #[arg(long, value_name = "ORIGIN")]
     cors: Vec<String>,
     /// Address of Label Studio, from which images of its tasks are fetched, such as http://label-studio:8080
     #[arg(long, value_name = "URL")]
     label_studio: Option<String>,
-    /// File of Label Studio's access token
+    /// File with Label Studio's access token
     #[arg(long, value_name = "FILE", requires = "label_studio")]
     label_studio_token_file: Option<PathBuf>,
-    /// Megapixels of windows that are accepted and not yet answered
+    /// Maximum work that is accepted and not yet answered, in megapixels of windows
     #[arg(long, value_name = "MEGAPIXELS", default_value_t = Limits::default().queue_megapixels)]
     max_queue: f64,
-    /// Megabytes of bodies and answers that are held at once
+    /// Maximum size of the bodies and answers held at once, in MB
     #[arg(long, value_name = "MB", default_value_t = 256)]
     max_queue_mb: usize,
-    /// Megabytes of a body
+    /// Maximum request body, in MB
     #[arg(long, value_name = "MB", default_value_t = 32)]
     max_body_mb: usize,
-    /// Megapixels of an image
+    /// Maximum image, in megapixels
     #[arg(long, value_name = "MEGAPIXELS", default_value_t = 64)]
     max_pixels: u64,
-    /// Open connections; more wait
+    /// Maximum number of open connections; more wait
     #[arg(long, value_name = "N", default_value_t = Limits::default().connections)]
     max_connections: usize,
-    /// Seconds for the headers of a request
+    /// Time limit for the headers of a request, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     header_time: u64,
-    /// Seconds for a body
+    /// Time limit for a body, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     body_time: u64,
-    /// Seconds without a byte read of a body, or written of an answer
+    /// Time limit for reading or writing the next byte, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     idle_time: u64,
-    /// Seconds from the acceptance of a request to its labels
+    /// Time limit for labelling an accepted request, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     request_time: u64,
-    /// Seconds that requests are still taken after SIGTERM, while /readyz says that the server stops
+    /// Time for which requests are accepted after SIGTERM, while /readyz says that the server stops, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     drain_delay: u64,
-    /// Seconds that accepted requests may take after that
+    /// Time limit for accepted requests after that, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     drain_time: u64,
     /// Change a setting of the models, for instance eval.mode=slide; may be repeated
@@ -151,7 +151,7 @@ fn source(text: &str) -> Result<Source> {
     let name: String = name.trim_start_matches('.').chars().map(fits).collect();
     if name.is_empty() {
         return Err(Error::new(format!("`{text}` is not a model file"))
-            .with_hint("give the file of a model, such as runs/NAME/model.safetensors"));
+            .with_hint("pass the file of a model, such as runs/NAME/model.safetensors"));
     }
     Ok(Source { name, path })
 }

@@ -77,7 +77,7 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
     let from = arguments.from.as_deref().map_or(Ok(Vec::new()), run::settings_of)?;
     if arguments.recipe.is_none() && !arguments.resume {
         return Err(Error::new("there is no recipe to train").with_hint(
-            "give one, for instance `structtoken train configs/shapes/demo.toml`, or try `structtoken demo`",
+            "pass one, for instance `structtoken train configs/shapes/demo.toml`, or try `structtoken demo`",
         ));
     }
     if !arguments.resume && !arguments.plan {
@@ -140,22 +140,13 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
         return Ok(End::Interrupted);
     }
     let scores = run::scores(&run)?;
-    let [model, page] = [run::MODEL, "eval.html"].map(|name| text::word(&run.join(name)));
-    let program = program();
     let about = About {
         title: run.file_name().unwrap_or_default().to_string_lossy().into_owned(),
         command,
         device: name,
         took: outcome.took,
         found: console.found(&scores),
-        next_steps: vec![
-            (format!("{program} predict {model} photo.jpg --overlay"), "label other pictures".to_owned()),
-            (format!("{program} eval {model} --set eval.flip=true"), "average over mirrored images".to_owned()),
-            (
-                format!("{program} eval {model} --label-issues 30 --report {page}"),
-                "see whether its probabilities can be trusted, and which labels may be wrong".to_owned(),
-            ),
-        ],
+        next_steps: next_steps(&run),
         ..About::default()
     };
     let page = report::run::write_with(&run, &scores, &device, &about, Some(&config.data))?;
@@ -167,18 +158,36 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
         print(&format!("model   {}", run.join(run::MODEL).display()));
         print(&format!("report  {}", page.display()));
     }
+    talk_of_cost(outcome.took, plan.as_ref());
+    Ok(End::Done)
+}
+
+/// What can be done with the model of a run: commands, and what they are for.
+fn next_steps(run: &Path) -> Vec<(String, String)> {
+    let [model, page] = [run::MODEL, "eval.html"].map(|name| text::word(&run.join(name)));
+    let program = program();
+    vec![
+        (format!("{program} predict {model} photo.jpg --overlay"), "label other pictures".to_owned()),
+        (format!("{program} eval {model} --set eval.flip=true"), "average over mirrored images".to_owned()),
+        (
+            format!("{program} eval {model} --label-issues 30 --report {page}"),
+            "see whether its probabilities can be trusted, and which labels may be wrong".to_owned(),
+        ),
+    ]
+}
+
+/// Time and memory, of a planned run beside the estimates. A resumed run has no estimate any more.
+fn talk_of_cost(took: Duration, plan: Option<&Plan>) {
     let peak = |mb: Option<u64>| mb.map_or("unknown".to_owned(), |mb| format!("{mb} MB"));
-    // A resumed run has no estimate any more.
-    let estimated = plan.as_ref().map(|plan| (Duration::from_secs_f64(plan.estimated.total_s), plan.estimated.peak_mb));
+    let estimated = plan.map(|plan| (Duration::from_secs_f64(plan.estimated.total_s), plan.estimated.peak_mb));
     let beside = |what: Option<String>| what.map_or(String::new(), |what| format!(" (estimated {what})"));
     talk!(
         "took {}{}, memory at most {}{}",
-        clock(outcome.took),
+        clock(took),
         beside(estimated.map(|(time, _)| clock(time))),
         peak(bench::peak_rss_mb()),
         beside(estimated.map(|(_, mb)| peak(mb)))
     );
-    Ok(End::Done)
 }
 
 /// Whether, and how, several runs are wanted; those of a folder that are resumed are known.
@@ -194,7 +203,7 @@ fn repeated(arguments: &Arguments, run: &Path) -> Result<Option<Repeat>> {
         }
         (None, Some(_)) if arguments.resume => {
             Err(Error::new(format!("`{}` does not hold several runs", run.display()))
-                .with_hint("start them without --resume, or give their folder with --out"))
+                .with_hint("start them without --resume, or pass their folder with --out"))
         }
         _ => Ok(asked.or(known)),
     }
@@ -205,7 +214,7 @@ fn planned(arguments: &Arguments, from: &[String], device: &Device) -> Result<Op
     let Some(dataset) = the_dataset(arguments)? else {
         if arguments.plan || arguments.budget.is_some() || arguments.pretrained.is_some() {
             return Err(Error::new("--plan, --budget and --pretrained are for a dataset, not for a recipe")
-                .with_hint("give a dataset; in a recipe set train.max_time, train.iterations and train.pretrained"));
+                .with_hint("pass a dataset; in a recipe set train.max_time, train.iterations and train.pretrained"));
         }
         return Ok(None);
     };

@@ -1,4 +1,4 @@
-//! What lies in a set's folders and is not used: nothing is left out without a word.
+//! Files in a set's folders that are not used: nothing is left out without a word.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};

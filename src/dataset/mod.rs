@@ -1,12 +1,14 @@
 //! Datasets: images with their label maps, from folders that a TOML describes, or generated.
 
 pub(crate) mod accents;
+pub(crate) mod blended_values;
 pub(crate) mod cause;
 mod combine;
 pub mod description;
 pub(crate) mod encoding;
 mod fold;
 pub mod folder;
+pub(crate) mod ignore_mark;
 pub mod join;
 pub mod label_map;
 pub mod leftover;
@@ -127,7 +129,7 @@ pub struct Sample {
 pub struct Classes {
     /// One name per class.
     pub names: Vec<String>,
-    /// One RGB colour a class.
+    /// One RGB colour per class.
     pub colors: Vec<[u8; 3]>,
 }
 

@@ -1,4 +1,4 @@
-//! What the numbers of a mask mean: greys of few bits, and palettes that say a colour for each number.
+//! Meanings of the numbers in a mask: greys of few bits, and palettes that say a colour for each number.
 //!
 //! Labelling tools give all masks of a set one palette, and the numbers are the labels. Image editors and optimisers sort each
 //! file's palette as they like, and store greys in as few bits as they can: then only the colours are the labels.
@@ -165,7 +165,7 @@ impl PaletteCheck {
             path.display()
         ))
         .with_hint(
-            "if the colours, set encoding = \"rgb\" and give each class its `color` (`structtoken init` writes such a \
+            "if the colours, set encoding = \"rgb\" and give each class its `color` (`structtoken data init` writes such a \
              file); if the numbers, set palettes = \"any\"",
         ))
     }

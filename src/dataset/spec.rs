@@ -1,4 +1,4 @@
-//! What a dataset's TOML says: where its files lie, which classes there are and which numbers of a mask mean them.
+//! A dataset's TOML: where its files lie, which classes there are and which numbers of a mask mean them.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -95,13 +95,13 @@ pub struct SplitSpec {
     pub images: PathBuf,
     /// The folder of masks, with the same folders in it.
     pub masks: PathBuf,
-    /// The ending of image files; without it `.jpg`, `.jpeg` and `.png` in either case.
+    /// The ending of image files; without it those of `pairs::SUFFIXES`, in either case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image_suffix: Option<String>,
     /// What stands in its place in the mask's name.
     #[serde(default = "png_suffix")]
     pub mask_suffix: String,
-    /// A file with the name of one image a line, without ending; without it all images count.
+    /// A file with the name of one image per line, without ending; without it all images count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub list: Option<PathBuf>,
 }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backbone::{BackboneInput, FeatureInfo, Tokens, Transformer, TransformerInfo};
 use crate::decoder::queries::{MaskEmbed, masks, plain};
-use crate::decoder::{Output, Prototypes, Queries, SetLossConfig};
+use crate::decoder::{Decoder, DecoderLoss, Output, Prototypes, Queries, SetLossConfig};
 use crate::error::{Error, Result};
 use crate::kernels;
 use crate::layers::resize::{Mode, resize};
@@ -143,19 +143,9 @@ pub struct Eomt {
     loss: SetLossConfig,
 }
 
-impl Eomt {
-    /// The queries.
-    pub(super) fn prototypes(&self) -> Prototypes {
-        Prototypes { id: self.query.id, count: self.query.dims()[0], grid: None, of_classes: false }
-    }
-
-    /// How its predictions are judged.
-    pub fn loss(&self) -> SetLossConfig {
-        self.loss
-    }
-
+impl Decoder for Eomt {
     /// The answer, in training after a prediction before each of the last blocks.
-    pub fn forward(&self, input: BackboneInput, context: &ForwardContext) -> Output {
+    fn forward(&self, input: BackboneInput, context: &ForwardContext) -> Output {
         let probabilities: Vec<f64> = match self.masked && context.trains() {
             true => (0..self.num_blocks).map(|i| annealed(i, self.num_blocks, context.progress())).collect(),
             false => vec![0.0; self.num_blocks],
@@ -163,7 +153,18 @@ impl Eomt {
         self.forward_masked(input, &probabilities, context)
     }
 
-    /// The same with the probability that attention is masked in each of the last blocks.
+    fn loss(&self) -> DecoderLoss {
+        self.loss.into()
+    }
+
+    /// The queries.
+    fn prototypes(&self) -> Vec<Prototypes> {
+        vec![Prototypes { id: self.query.id, count: self.query.dims()[0], grid: None, of_classes: false }]
+    }
+}
+
+impl Eomt {
+    /// [`Decoder::forward`] with the probability that attention is masked in each of the last blocks.
     ///
     /// Records `with_queries`, `layer{i}`, `layer{i}.attn_mask` (1 where a query sees a patch) and `pred{j}.*`.
     pub fn forward_masked(&self, input: BackboneInput, probabilities: &[f64], context: &ForwardContext) -> Output {

@@ -14,7 +14,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::backbone::{BackboneInput, FeatureInfo};
-use crate::decoder::{DecoderLoss, Output};
+use crate::decoder::{Decoder, DecoderLoss, Output};
 use crate::error::{Error, Result};
 use crate::layers::{BatchNorm, Conv3x3, Cost, Dropout, ForwardContext, Init, PointwiseConv};
 
@@ -111,9 +111,9 @@ pub struct Fcn {
     auxiliary_weight: f64,
 }
 
-impl Fcn {
+impl Decoder for Fcn {
     /// Logits on the grid of the features. Records `feat`.
-    pub fn forward(&self, input: BackboneInput, context: &ForwardContext) -> Output {
+    fn forward(&self, input: BackboneInput, context: &ForwardContext) -> Output {
         let mut maps = input.features(context).maps;
         let Some(last) = maps.pop() else { unreachable!("a backbone returns at least one map") };
         context.record("feat", &last);
@@ -128,7 +128,7 @@ impl Fcn {
     }
 
     /// The weight of the auxiliary head.
-    pub fn loss(&self) -> DecoderLoss {
+    fn loss(&self) -> DecoderLoss {
         DecoderLoss { auxiliary_weight: self.auxiliary_weight, ..DecoderLoss::default() }
     }
 }

@@ -1,4 +1,4 @@
-//! K-Net (Zhang et al., arXiv 2106.14855): one kernel a class, which is updated, stage by stage, by what its mask covers.
+//! K-Net (Zhang et al., arXiv 2106.14855): one kernel per class, which is updated, stage by stage, by what its mask covers.
 //! Dynamic per-pixel classification.
 //!
 //! ```text
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::backbone::{BackboneInput, FeatureInfo};
 use crate::decoder::fcn::{FcnHead, HeadConfig};
-use crate::decoder::{Output, Prototypes};
+use crate::decoder::{Decoder, Output, Prototypes};
 use crate::error::{Error, Result};
 use crate::kernels::product;
 use crate::layers::{Cost, ForwardContext, Init, LayerNorm, Linear, MultiheadAttention, PointwiseConv, Unbiased};
@@ -123,16 +123,10 @@ pub struct Knet {
     kernel_update_head: Vec<Stage>,
 }
 
-impl Knet {
-    /// The kernels before they have met an image.
-    pub(super) fn prototypes(&self) -> Prototypes {
-        let kernels = &self.kernel_generate_head.conv_seg.weight;
-        Prototypes { id: kernels.id, count: kernels.dims()[0], grid: None, of_classes: true }
-    }
-
+impl Decoder for Knet {
     /// Logits of the last stage on the grid of the features, in training those of the others too. Records `feat` and
     /// `stage{i}`.
-    pub fn forward(&self, input: BackboneInput, context: &ForwardContext) -> Output {
+    fn forward(&self, input: BackboneInput, context: &ForwardContext) -> Output {
         let features = input.features(context).last();
         context.record("feat", &features);
         let x = self.kernel_generate_head.features(features, context); // [b, h, w, c]
@@ -150,6 +144,12 @@ impl Knet {
             context.record(&format!("stage{}", i + 1), &masks);
         }
         Output::Dense { logits: masks, auxiliary: if context.wants_all() { earlier } else { Vec::new() } }
+    }
+
+    /// The kernels before they have met an image.
+    fn prototypes(&self) -> Vec<Prototypes> {
+        let kernels = &self.kernel_generate_head.conv_seg.weight;
+        vec![Prototypes { id: kernels.id, count: kernels.dims()[0], grid: None, of_classes: true }]
     }
 }
 

@@ -20,7 +20,7 @@ use crate::decoder::maskformer::{ConvNorm1x1, ConvNorm3x3, FpnLevel, GROUPS};
 use crate::decoder::pyramid;
 use crate::decoder::pyramid::Pyramid;
 use crate::decoder::queries::{EPS, Ffn, MaskEmbed, masks, plain};
-use crate::decoder::{Output, Prototypes, Queries, SetLossConfig};
+use crate::decoder::{Decoder, DecoderLoss, Output, Prototypes, Queries, SetLossConfig};
 use crate::error::{Error, Result};
 use crate::layers::position::sine_positions;
 use crate::layers::resize::{Mode, resize, resize_channels_last};
@@ -164,21 +164,20 @@ pub struct Mask2Former {
     head: Mask2FormerHead,
 }
 
-impl Mask2Former {
-    /// How its predictions are judged.
-    pub fn loss(&self) -> SetLossConfig {
-        self.head.loss()
-    }
-
-    /// The queries.
-    pub(super) fn prototypes(&self) -> [Prototypes; 2] {
-        self.head.prototypes()
-    }
-
-    /// A prediction of the raw queries and one a layer, with masks of the pyramid's finest map, at a
-    /// quarter of the images' size over a ViT. Records what [`Mask2FormerHead`] does.
-    pub fn forward(&self, input: BackboneInput, context: &ForwardContext) -> Output {
+impl Decoder for Mask2Former {
+    /// A prediction of the raw queries and one per layer, with masks of the pyramid's finest map, at a quarter of the images'
+    /// size over a ViT. Records what [`Mask2FormerHead`] does.
+    fn forward(&self, input: BackboneInput, context: &ForwardContext) -> Output {
         self.head.forward(self.pyramid.forward(input.features(context)), context)
+    }
+
+    fn loss(&self) -> DecoderLoss {
+        self.head.loss().into()
+    }
+
+    /// Where the queries start, and their positions.
+    fn prototypes(&self) -> Vec<Prototypes> {
+        self.head.prototypes().to_vec()
     }
 }
 
@@ -202,7 +201,7 @@ pub struct Mask2FormerHead {
 
 impl Mask2FormerHead {
     /// Where the queries start, and their positions.
-    pub(super) fn prototypes(&self) -> [Prototypes; 2] {
+    fn prototypes(&self) -> [Prototypes; 2] {
         [&self.query_feat, &self.query_embed].map(|queries| Prototypes {
             id: queries.id,
             count: queries.dims()[0],
@@ -216,7 +215,7 @@ impl Mask2FormerHead {
         self.loss
     }
 
-    /// Maps `[b, h, w, c]` at strides 4, 8, 16, 32 to a prediction of the raw queries and one a layer.
+    /// Maps `[b, h, w, c]` at strides 4, 8, 16, 32 to a prediction of the raw queries and one per layer.
     ///
     /// Records `pixel.*` of the pixel decoder and `dec.*` of the transformer decoder.
     pub fn forward(&self, maps: Vec<Tensor<4>>, context: &ForwardContext) -> Output {

@@ -19,7 +19,7 @@ use crate::backbone::{BackboneInput, FeatureInfo};
 use crate::decoder::pyramid;
 use crate::decoder::pyramid::Pyramid;
 use crate::decoder::queries::{EPS, Ffn, MaskEmbed, masks, plain};
-use crate::decoder::{Output, Prototypes, Queries, SetLossConfig};
+use crate::decoder::{Decoder, DecoderLoss, Output, Prototypes, Queries, SetLossConfig};
 use crate::error::{Error, Result};
 use crate::layers::position::sine_positions;
 use crate::layers::resize::{Mode, resize_channels_last};
@@ -155,20 +155,20 @@ pub struct MaskFormer {
     head: MaskFormerHead,
 }
 
-impl MaskFormer {
-    /// How its predictions are judged.
-    pub fn loss(&self) -> SetLossConfig {
-        self.head.loss()
+impl Decoder for MaskFormer {
+    /// One prediction per layer, with masks of the pyramid's finest map, at a quarter of the images' size over a ViT. Records
+    /// what [`MaskFormerHead`] does.
+    fn forward(&self, input: BackboneInput, context: &ForwardContext) -> Output {
+        self.head.forward(self.pyramid.forward(input.features(context)), context)
+    }
+
+    fn loss(&self) -> DecoderLoss {
+        self.head.loss().into()
     }
 
     /// The queries.
-    pub(super) fn prototypes(&self) -> Prototypes {
-        self.head.prototypes()
-    }
-
-    /// One prediction a layer, with masks of the pyramid's finest map, at a quarter of the images' size over a ViT. Records what [`MaskFormerHead`] does.
-    pub fn forward(&self, input: BackboneInput, context: &ForwardContext) -> Output {
-        self.head.forward(self.pyramid.forward(input.features(context)), context)
+    fn prototypes(&self) -> Vec<Prototypes> {
+        vec![self.head.prototypes()]
     }
 }
 
@@ -192,7 +192,7 @@ pub struct MaskFormerHead {
 
 impl MaskFormerHead {
     /// The queries.
-    pub(super) fn prototypes(&self) -> Prototypes {
+    fn prototypes(&self) -> Prototypes {
         Prototypes { id: self.query_embed.id, count: self.query_embed.dims()[0], grid: None, of_classes: false }
     }
 
@@ -201,7 +201,7 @@ impl MaskFormerHead {
         self.loss
     }
 
-    /// Maps `[b, h, w, c]` at strides 4, 8, 16, 32 to one prediction a layer.
+    /// Maps `[b, h, w, c]` at strides 4, 8, 16, 32 to one prediction per layer.
     ///
     /// Records `pixel.*` of the FPN and `dec.*` of the transformer decoder.
     pub fn forward(&self, maps: Vec<Tensor<4>>, context: &ForwardContext) -> Output {

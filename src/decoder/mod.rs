@@ -1,12 +1,12 @@
 //! Decoders: feature maps in, a map of scores for every class out, or masks that vote for classes.
 //!
-//! A decoder is one file and one line in `decoders!` below.
+//! A decoder is one file, whose module implements [`Decoder`], and one line in `decoders!` below.
 
 pub mod deformable;
 pub mod eomt;
 pub mod fcn;
 pub mod knet;
-mod loss;
+mod loss_config;
 pub mod mask2former;
 pub mod maskformer;
 mod output;
@@ -26,7 +26,7 @@ use crate::layers::{Cost, ForwardContext, Init};
 pub use eomt::{Eomt, EomtConfig};
 pub use fcn::{Fcn, FcnConfig};
 pub use knet::{Knet, KnetConfig};
-pub use loss::{DecoderLoss, SetLossConfig};
+pub use loss_config::{DecoderLoss, SetLossConfig};
 pub use mask2former::{Mask2Former, Mask2FormerConfig};
 pub use maskformer::{MaskFormer, MaskFormerConfig};
 pub use output::{Output, Queries, SegLogits};
@@ -91,29 +91,15 @@ macro_rules! decoders {
 
         impl Decoder for AnyDecoder {
             fn forward(&self, input: BackboneInput, context: &ForwardContext) -> Output {
-                match self { $(Self::$variant(decoder) => decoder.forward(input, context).into()),+ }
+                match self { $(Self::$variant(decoder) => Decoder::forward(decoder, input, context)),+ }
             }
 
             fn loss(&self) -> DecoderLoss {
-                match self {
-                    Self::Fcn(decoder) => decoder.loss(),
-                    Self::MaskFormer(decoder) => decoder.loss().into(),
-                    Self::Mask2Former(decoder) => decoder.loss().into(),
-                    Self::Eomt(decoder) => decoder.loss().into(),
-                    _ => DecoderLoss::default(),
-                }
+                match self { $(Self::$variant(decoder) => Decoder::loss(decoder)),+ }
             }
 
             fn prototypes(&self) -> Vec<Prototypes> {
-                match self {
-                    Self::StructToken(decoder) => vec![decoder.prototypes()],
-                    Self::Segmenter(decoder) => vec![decoder.prototypes()],
-                    Self::Knet(decoder) => vec![decoder.prototypes()],
-                    Self::MaskFormer(decoder) => vec![decoder.prototypes()],
-                    Self::Mask2Former(decoder) => decoder.prototypes().to_vec(),
-                    Self::Eomt(decoder) => vec![decoder.prototypes()],
-                    Self::Fcn(_) => Vec::new(),
-                }
+                match self { $(Self::$variant(decoder) => Decoder::prototypes(decoder)),+ }
             }
         }
     };

@@ -1,4 +1,4 @@
-//! What a decoder says of a batch of images.
+//! The output of a decoder for a batch of images.
 
 use std::ops::Range;
 
@@ -17,7 +17,7 @@ pub enum Output {
     },
     /// Mask classification.
     Queries {
-        /// One prediction a layer; the last is the answer.
+        /// One prediction per layer; the last is the answer.
         predictions: Vec<Queries>,
     },
 }

@@ -1,4 +1,4 @@
-//! What a decoder knows of its classes or queries before it has seen an image.
+//! Parameters of a decoder that stand for classes or queries before it has seen an image.
 
 use burn::module::ParamId;
 

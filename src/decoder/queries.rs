@@ -1,4 +1,4 @@
-//! What decoders of queries share: a query's mask, its class, and the second half of their transformer layers.
+//! Common parts of query decoders: a query's mask, its class, and the second half of their transformer layers.
 
 use burn::module::Module;
 use burn::tensor::activation::relu;

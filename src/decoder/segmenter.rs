@@ -1,4 +1,4 @@
-//! Segmenter (Strudel et al., arXiv 2105.05633): one embedding a class goes through a transformer together with the patches,
+//! Segmenter (Strudel et al., arXiv 2105.05633): one embedding per class goes through a transformer together with the patches,
 //! and a pixel's score is the cosine of its patch and the class. Dynamic per-pixel classification.
 //!
 //! ```text
@@ -14,7 +14,7 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::backbone::{BackboneInput, FeatureInfo};
-use crate::decoder::Prototypes;
+use crate::decoder::{Decoder, Output, Prototypes};
 use crate::error::{Error, Result};
 use crate::kernels::product;
 use crate::layers::{
@@ -120,7 +120,7 @@ impl SegmenterConfig {
 /// The decoder.
 #[derive(Module, Debug)]
 pub struct Segmenter {
-    /// One embedding a class, `[1, k, c]`.
+    /// One embedding per class, `[1, k, c]`.
     cls_emb: Param<Tensor<3>>,
     dec_proj: Linear,
     layers: Vec<Block>,
@@ -130,14 +130,9 @@ pub struct Segmenter {
     mask_norm: LayerNorm,
 }
 
-impl Segmenter {
-    /// The class embeddings.
-    pub(super) fn prototypes(&self) -> Prototypes {
-        Prototypes { id: self.cls_emb.id, count: self.cls_emb.dims()[1], grid: None, of_classes: true }
-    }
-
+impl Decoder for Segmenter {
     /// Logits `[b, h, w, k]` on the grid of the features. Records `feat`.
-    pub fn forward(&self, input: BackboneInput, context: &ForwardContext) -> Tensor<4> {
+    fn forward(&self, input: BackboneInput, context: &ForwardContext) -> Output {
         let features = input.features(context).last();
         context.record("feat", &features);
         let [b, h, w, c] = features.dims();
@@ -151,7 +146,12 @@ impl Segmenter {
         let x = self.decoder_norm.forward(x);
         let patches = unit(self.patch_proj.forward(x.clone().narrow(1, 0, h * w))); // [b, n, dim]
         let classes = unit(self.classes_proj.forward(x.narrow(1, h * w, k))); // [b, k, dim]
-        self.mask_norm.forward(product(patches, classes.swap_dims(1, 2))).reshape([b, h, w, k])
+        self.mask_norm.forward(product(patches, classes.swap_dims(1, 2))).reshape([b, h, w, k]).into()
+    }
+
+    /// The class embeddings.
+    fn prototypes(&self) -> Vec<Prototypes> {
+        vec![Prototypes { id: self.cls_emb.id, count: self.cls_emb.dims()[1], grid: None, of_classes: true }]
     }
 }
 

@@ -112,7 +112,7 @@ impl ShardFile {
     /// # Errors
     /// The file cannot be read, is something else, or its counts cannot be those of the shard it names.
     pub fn read(path: &Path) -> Result<Self> {
-        let foreign = || format!("give files that `structtoken eval MODEL --shard I/N --out FILE` wrote: `{FORMAT}`");
+        let foreign = || format!("pass files that `structtoken eval MODEL --shard I/N --out FILE` wrote: `{FORMAT}`");
         let bytes =
             files::read(path, files::RECORD).map_err(|error| Error::file("read", path, error).with_hint(foreign()))?;
         let part: Self = files::parse_json(&bytes)
@@ -186,7 +186,7 @@ pub fn merge(parts: Vec<(PathBuf, ShardFile)>) -> Result<(Identity, EvalAccumula
         .collect();
     if !missing.is_empty() {
         return Err(Error::new(format!("these of the {count} shards are missing: {}", missing.join(", ")))
-            .with_hint("evaluate them with `--shard I/N --out FILE`, and give all files"));
+            .with_hint("evaluate them with `--shard I/N --out FILE`, and pass all files"));
     }
     if hash(counts.names()) != identity.names {
         return Err(Error::new("the image names in the shards are not those of the dataset that the shards describe")

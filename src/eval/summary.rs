@@ -1,4 +1,4 @@
-//! What a [`EvalAccumulator`] says: the numbers that are printed, written as JSON and shown on the page.
+//! The scores of an [`EvalAccumulator`]: the numbers that are printed, written as JSON and shown on the page.
 
 use std::cmp::Reverse;
 use std::fmt::Write as _;

@@ -1,11 +1,11 @@
-//! What a file says about itself, in the words of those who read it.
+//! Metadata of an exported file, in the words of those who read it.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::export::gate::Agreement;
+use crate::export::agreement::Agreement;
 use crate::export::options::{ExportOptions, Precision, Profile};
 use crate::infer::InferConfig;
 use crate::loader::preprocess::Preprocess;

@@ -1,4 +1,4 @@
-//! What lies before and after the network: normalisation, the resize to image size, labels.
+//! Operations before and after the network: normalisation, the resize to image size, labels.
 
 use crate::error::Result;
 use crate::export::graph::{Attribute, Data, Dim, Graph, Id, Kind};

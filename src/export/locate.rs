@@ -9,8 +9,8 @@ use burn::tensor::TensorData;
 use burn_ir::OperationIr;
 
 use crate::error::Result;
+use crate::export::agreement::farther;
 use crate::export::engine::{Engine, Input};
-use crate::export::gate::farther;
 use crate::export::graph::{Dim, Graph, Kind};
 use crate::export::interpret::Interpreter;
 use crate::export::onnx::names;

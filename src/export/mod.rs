@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! Model ──[record]──▶ operations of a pass ──[lower]──▶ Graph ──[simplify]──▶ Graph ──[ends]──▶ Graph ──[onnx]──▶ bytes
-//! bytes ──[engine]──▶ labels of images ──[gate]──▶ Agreement with the model's own, or [locate] the layer that parts first
+//! bytes ──[engine]──▶ labels of images ──[agreement]──▶ Agreement with the model's own, or [locate] the layer that parts first
 //! ```
 
+mod agreement;
 mod describe;
 mod ends;
 mod engine;
 pub mod folder;
-mod gate;
 mod graph;
 mod interpret;
 mod locate;
@@ -20,8 +20,8 @@ mod protobuf;
 mod record;
 mod simplify;
 
+pub use agreement::{Agreement, Bounds, Pictures};
 pub use describe::ExportCard;
-pub use gate::{Agreement, Bounds, Pictures};
 pub use options::{ExportOptions, Precision, Profile};
 
 use crate::error::{Error, Result};
@@ -122,7 +122,7 @@ fn agree(
         return Err(Error::new("there is no image to compare the file and the model with"));
     }
     let preprocess = &card.data.preprocess;
-    let (agreement, consistent) = gate::compare(engine, model, preprocess, options, pictures)?;
+    let (agreement, consistent) = agreement::compare(engine, model, preprocess, options, pictures)?;
     let bounds = Bounds::of(options.precision);
     if agreement.holds(bounds) {
         return Ok(agreement);

@@ -1,4 +1,4 @@
-//! What is asked of an export.
+//! Options of an export.
 
 use std::fmt;
 use std::str::FromStr;

@@ -10,7 +10,7 @@ use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::error::{Error, Result};
-use crate::files::{Lock, remedy};
+use crate::files::{LOCK, Lock, remedy};
 
 const MARK: &str = ".structtoken-";
 const ENDING: &str = ".tmp";
@@ -67,8 +67,6 @@ fn sweep(folder: &Path) {
         }
     }
 }
-
-const LOCK: &str = ".lock";
 
 /// A folder of a name of its own that goes when it is no longer needed.
 #[derive(Debug)]

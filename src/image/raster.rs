@@ -1,4 +1,4 @@
-//! What annotations cover: outlines, run lengths, bitmaps.
+//! Areas of annotations in pixels: outlines, run lengths, bitmaps.
 //!
 //! The rule: a pixel belongs to a polygon if its centre lies inside, by the even-odd count of edges to its left; a centre
 //! exactly on an edge belongs to the polygon on its right, or below, so two polygons that share an edge share no pixel.

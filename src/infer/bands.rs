@@ -1,4 +1,4 @@
-//! Logits at image size, a band of rows at a time, from a network that sees one window at a time.
+//! Logits at image size, a band of rows at a time, as tensor operations: the default on devices other than a CPU.
 //!
 //! What the network says lies on a coarse grid, so that of a window is small; only the upsampled sum is large. A
 //! [`Bands`] keeps the grids of the windows in reach and upsamples just the rows asked for. One band as high as the
@@ -83,7 +83,7 @@ impl<'a> Bands<'a> {
         self.advance_to(rows.clone());
         let tops: Vec<usize> = self.window_rows.iter().map(|row| row.top).collect();
         let strips = segments(rows, &tops, self.windows.size.0).into_iter();
-        Tensor::cat(strips.map(|(rows, covering)| self.blend_windows(rows, covering)).collect(), 1) // [b, rows, w, k]
+        Tensor::cat(strips.map(|(rows, covering)| self.blend_rows(rows, covering)).collect(), 1) // [b, rows, w, k]
     }
 
     /// Forgets the windows above some image rows and runs those over them. The starts must not fall.
@@ -139,7 +139,7 @@ impl<'a> Bands<'a> {
     }
 
     /// Rows that all lie in the same rows of windows: [b, rows, w, k].
-    fn blend_windows(&self, rows: Range<usize>, covering: Range<usize>) -> Tensor<4> {
+    fn blend_rows(&self, rows: Range<usize>, covering: Range<usize>) -> Tensor<4> {
         let (height, width) = self.windows.size;
         let [_, gh, gw, _] = self.window_rows[covering.start].grids[0].maps.dims();
         let (vertical, horizontal) = (self.window_axis(gh, height), self.window_axis(gw, width));

@@ -1,4 +1,4 @@
-//! How probable the labels are, and the truth: two numbers a pixel, so that the planes of all classes need not exist.
+//! How probable the labels are, and the truth: two numbers per pixel, so that the planes of all classes need not exist.
 
 use std::ops::Range;
 

@@ -83,7 +83,7 @@ pub fn probabilities(
     probabilities_by(network, views, size, config, on_cpu(views))
 }
 
-/// The most probable class of every pixel at `size` (height, width), the lowest index on ties: one map an image.
+/// The most probable class of every pixel at `size` (height, width), the lowest index on ties: one map per image.
 ///
 /// Works in bands of rows, so that logits of the full size need not exist; see [`InferConfig::logits_mb`]. Fails if the
 /// device cannot be read.
@@ -139,7 +139,7 @@ pub(super) fn probabilities_by(
             return views_logits.check().map(|()| probabilities);
         }
         let views_logits = views_logits.fetch(rows.clone())?;
-        Ok(host_probabilities(&views_logits, rows, [batch, size.1, network.classes()]))
+        Ok(probabilities_on_cpu(&views_logits, rows, [batch, size.1, network.classes()]))
     };
     Ok(Tensor::cat(bands.into_iter().map(band).collect::<Result<_>>()?, 2)) // [b, k, h, w]
 }
@@ -167,12 +167,12 @@ fn labels_of(
     let mut maps = Maps::new(batch, size);
     if on_cpu {
         // No logits of a band exist here, and each band copies what the network said of all windows in reach.
-        views_logits.band = views_logits.band.max(HOST_BAND).min(size.0);
+        views_logits.band = views_logits.band.max(CPU_BAND).min(size.0);
     }
     for rows in views_logits.bands() {
         progress(rows.start as f64 / size.0 as f64);
         if on_cpu {
-            maps.add_host(&views_logits.fetch(rows.clone())?, rows);
+            maps.add_on_cpu(&views_logits.fetch(rows.clone())?, rows);
             continue;
         }
         let scores = views_logits.scores(rows); // [b, rows, w, k]
@@ -197,8 +197,8 @@ fn both_by(
         progress(rows.start as f64 / size.0 as f64);
         if on_cpu {
             let fetched = views_logits.fetch(rows.clone())?;
-            maps.add_host(&fetched, rows.clone());
-            bands.push(host_probabilities(&fetched, rows, shape));
+            maps.add_on_cpu(&fetched, rows.clone());
+            bands.push(probabilities_on_cpu(&fetched, rows, shape));
             continue;
         }
         let scores = views_logits.scores(rows); // [b, rows, w, k]
@@ -209,7 +209,7 @@ fn both_by(
     Ok((maps.0, Tensor::cat(bands, 2))) // [b, k, h, w]
 }
 
-/// Label maps, one an image, that grow by bands of rows.
+/// Label maps, one per image, that grow by bands of rows.
 struct Maps(Vec<Labels>);
 
 impl Maps {
@@ -217,7 +217,7 @@ impl Maps {
         Self(vec![Labels { width, height, ids: Vec::with_capacity(height * width) }; batch])
     }
 
-    fn add_host(&mut self, views_logits: &[CpuViewLogits], rows: Range<usize>) {
+    fn add_on_cpu(&mut self, views_logits: &[CpuViewLogits], rows: Range<usize>) {
         for (i, map) in self.0.iter_mut().enumerate() {
             map.ids.extend(postprocess::labels(views_logits, i, rows.clone()));
         }
@@ -235,7 +235,7 @@ impl Maps {
 }
 
 /// Class probabilities [b, k, rows, w] of a band.
-fn host_probabilities(
+fn probabilities_on_cpu(
     views_logits: &[CpuViewLogits],
     rows: Range<usize>,
     [batch, width, classes]: [usize; 3],
@@ -245,8 +245,8 @@ fn host_probabilities(
     Tensor::<4>::from_data(values, &Device::flex()).permute([0, 3, 1, 2])
 }
 
-/// The fewest rows that are made at once on the host.
-const HOST_BAND: usize = 64;
+/// The fewest rows that are made at once on the CPU.
+const CPU_BAND: usize = 64;
 
 /// Votes `[b, h, w, k]` over their sum.
 pub(super) fn shares(votes: Tensor<4>) -> Tensor<4> {

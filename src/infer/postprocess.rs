@@ -1,4 +1,4 @@
-//! Labels from window logits on the host, a row of pixels at a time.
+//! Labels from window logits, a row of pixels at a time, in loops: the default on a CPU; `bands` is that of other devices.
 //!
 //! Bilinear interpolation reads two neighbours, so on a CPU it is far less work as loops than as matrix products, and no
 //! map of full size has to exist. The values are those of the tensor path in [`super::infer`], up to rounding.
@@ -16,7 +16,7 @@ use crate::infer::windows::Windows;
 use crate::kernels::pixels;
 use crate::layers::resize::Axis;
 
-/// One view with the windows in reach, in host memory.
+/// One view with the windows in reach, in CPU memory.
 pub(super) struct CpuViewLogits {
     windows: Windows,
     /// Rows of windows: the top, and a grid for each left.
@@ -88,14 +88,14 @@ impl CpuViewLogits {
         let k = self.classes;
         let Scratch { lines, inner, between_rows, output } = scratch;
         if self.size == self.output && !self.flipped {
-            self.blend_windows(image, row, inner, output);
+            self.blend_row(image, row, inner, output);
             return;
         }
         let [above, below, ..] = *self.output_axes.0.taps(row);
         for (y, weight) in [above, below] {
             let line = &mut lines[y % 2]; // neighbours differ in parity
             if weight > 0.0 && line.0 != Some(y) {
-                self.blend_windows(image, y, inner, &mut line.1);
+                self.blend_row(image, y, inner, &mut line.1);
                 line.0 = Some(y);
             }
         }
@@ -115,7 +115,7 @@ impl CpuViewLogits {
     }
 
     /// The logits of one row of the view: the mean over windows of their interpolated grids, [w, k].
-    fn blend_windows(&self, image: usize, y: usize, inner: &mut [Vec<f32>; 2], line: &mut Vec<f32>) {
+    fn blend_row(&self, image: usize, y: usize, inner: &mut [Vec<f32>; 2], line: &mut Vec<f32>) {
         let (k, c, (height, width)) = (self.classes, self.channels, self.windows.size);
         let [cells, masks] = inner;
         let lefts = &self.windows.lefts;

@@ -67,7 +67,7 @@ pub(crate) fn noise(seed: u64, shape: [usize; 4]) -> Tensor<4> {
     Tensor::from_data(TensorData::new(values, shape), &Device::flex())
 }
 
-/// The values of a tensor on the host.
+/// The values of a tensor on the CPU.
 pub(crate) fn values(x: Tensor<4>) -> Vec<f32> {
     x.into_data().try_to_vec().unwrap()
 }

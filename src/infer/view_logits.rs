@@ -43,7 +43,7 @@ impl<'a> MultiViewLogits<'a> {
         (0..self.height).step_by(self.band).map(|top| top..(top + self.band).min(self.height)).collect()
     }
 
-    /// The views with their windows over some output rows, in host memory.
+    /// The views with their windows over some output rows, in CPU memory.
     pub(super) fn fetch(&mut self, rows: Range<usize>) -> Result<Vec<CpuViewLogits>> {
         let fetch = |view_logits: &mut ViewLogits| {
             view_logits.bands.advance_to(view_logits.vertical.sources(rows.clone()));

@@ -11,8 +11,8 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use crate::kernels::bridge::{Kernel, Operands, SharedBuffer, on_cpu, run, tensor, uninitialized, values, written};
-use crate::kernels::count;
 use crate::kernels::matmul::{Panels, Precision, Product, Threads, View, precision, rewrite};
+use crate::kernels::measure;
 use crate::kernels::simd::{sum2, vectorized};
 use crate::kernels::vector::{exp2, largest, load, put, starts, vectors, within};
 use crate::kernels::{softmax, vector};
@@ -24,7 +24,7 @@ use crate::kernels::{softmax, vector};
 pub fn attention(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
     let [b, tokens, packed] = qkv.dims();
     assert!(heads > 0 && packed > 0 && packed.is_multiple_of(3 * heads), "attention: {packed} channels, {heads} heads");
-    count::note(&[b, 2, tokens, tokens, packed / 3]);
+    measure::note(&[b, 2, tokens, tokens, packed / 3]);
     if on_cpu(&qkv) && tokens > 0 {
         run(Attention { heads, precision: precision() }, Operands::One(qkv.into_dispatch()))
     } else {

@@ -15,7 +15,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, ExtensionType, Flex, backend_extension};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use super::count;
+use super::measure;
 
 /// An operation over contiguous f32 tensors, with its gradient.
 pub(super) trait Kernel: Debug + Send + Sync + 'static {
@@ -111,7 +111,7 @@ fn tracked<C: CheckpointStrategy, const N: usize>(
     match BackwardStep(kernel.clone()).prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(prep) => {
             let (output, saved) = values(true);
-            count::note_kept(&saved);
+            measure::note_kept(&saved);
             prep.finish(saved, output)
         }
         OpsKind::UnTracked(prep) => prep.finish(values(false).0),

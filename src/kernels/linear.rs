@@ -6,20 +6,20 @@ use burn::tensor::Tensor;
 use rayon::prelude::*;
 
 use crate::kernels::bridge::{Kernel, Operands, SharedBuffer, on_cpu, run, tensor, uninitialized, values, written};
-use crate::kernels::count;
 use crate::kernels::drop_path_scale::{by_sample, scale_of};
 use crate::kernels::gelu;
 use crate::kernels::matmul::{Precision, Product, Threads, View, precision};
+use crate::kernels::measure;
 use crate::kernels::simd::vectorized;
 
 /// x Wᵀ + b over the last axis: `x [.., i]`, `weight [o, i]` (torch's layout), `bias [o]` to `[.., o]`.
 pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
-    Affine { x, weight, bias }.then(Then::Nothing, None, None)
+    Affine { x, weight, bias }.then(Epilogue::Nothing, None, None)
 }
 
 /// GELU of [`linear`]: the first half of a transformer's MLP.
 pub fn linear_gelu<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
-    Affine { x, weight, bias }.then(Then::Gelu, None, None)
+    Affine { x, weight, bias }.then(Epilogue::Gelu, None, None)
 }
 
 /// The end of a residual branch: `residual + factors · scale · linear(x)`.
@@ -36,7 +36,7 @@ pub fn linear_add<const D: usize>(
 ) -> Tensor<D> {
     let samples = x.dims()[0];
     assert!(factors.as_ref().is_none_or(|factors| factors.len() == samples), "linear_add: one factor a sample");
-    Affine { x, weight, bias }.then(Then::Add { factors }, Some(residual), scale)
+    Affine { x, weight, bias }.then(Epilogue::Add { factors }, Some(residual), scale)
 }
 
 /// The operands of an affine map.
@@ -47,7 +47,7 @@ struct Affine<const D: usize> {
 }
 
 impl<const D: usize> Affine<D> {
-    fn then(self, then: Then, residual: Option<Tensor<D>>, scale: Option<Tensor<1>>) -> Tensor<D> {
+    fn then(self, then: Epilogue, residual: Option<Tensor<D>>, scale: Option<Tensor<1>>) -> Tensor<D> {
         let Self { x, weight, bias } = self;
         let [outputs, inputs] = weight.dims();
         let mut shape = x.dims();
@@ -57,7 +57,7 @@ impl<const D: usize> Affine<D> {
         for vector in [&bias, &scale].into_iter().flatten() {
             assert_eq!(vector.dims(), [outputs], "linear: weight and bias do not fit");
         }
-        count::note(&[shape[..D - 1].iter().product(), inputs, outputs]);
+        measure::note(&[shape[..D - 1].iter().product(), inputs, outputs]);
         let vectors_on_cpu = bias.as_ref().is_none_or(on_cpu) && scale.as_ref().is_none_or(on_cpu);
         let usable = on_cpu(&x) && on_cpu(&weight) && residual.as_ref().is_none_or(on_cpu);
         if !usable || !vectors_on_cpu || inputs * outputs == 0 {
@@ -88,7 +88,7 @@ pub(crate) fn reference<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: O
 
 /// What follows the affine map.
 #[derive(Clone, Debug)]
-enum Then {
+enum Epilogue {
     Nothing,
     Gelu,
     /// Adds a residual; the map is multiplied by a factor a sample first.
@@ -97,7 +97,7 @@ enum Then {
     },
 }
 
-impl Then {
+impl Epilogue {
     /// The composition of tensor operations that follow.
     fn reference<const D: usize>(
         self,
@@ -129,7 +129,7 @@ const ROWS: usize = 64;
 struct Linear {
     bias: bool,
     scaled: bool,
-    then: Then,
+    then: Epilogue,
     precision: Precision,
 }
 
@@ -141,7 +141,7 @@ impl Linear {
     /// The factor of each row's sample.
     fn factor(&self, rows: usize) -> impl Fn(usize) -> f32 {
         let factors = match &self.then {
-            Then::Add { factors } => factors.as_deref(),
+            Epilogue::Add { factors } => factors.as_deref(),
             _ => None,
         };
         scale_of(factors, rows)
@@ -157,7 +157,7 @@ impl Kernel for Linear {
         let scale = self.scaled.then(|| values(&inputs[self.residual() + 1]));
         let mut y = uninitialized(rows * outputs);
         // The values between, where the gradient needs them.
-        let between = keep && (matches!(self.then, Then::Gelu) || self.scaled);
+        let between = keep && (matches!(self.then, Epilogue::Gelu) || self.scaled);
         let mut z = uninitialized(if between { rows * outputs } else { 0 });
         let z_out = SharedBuffer::new(&mut z);
         let factor = self.factor(rows);
@@ -174,9 +174,9 @@ impl Kernel for Linear {
                 unsafe { z_out.slice(at, y.len()) }.write_copy_of_slice(y);
             }
             match &self.then {
-                Then::Nothing => {}
-                Then::Gelu => gelu::in_place(y),
-                Then::Add { .. } => {
+                Epilogue::Nothing => {}
+                Epilogue::Gelu => gelu::in_place(y),
+                Epilogue::Add { .. } => {
                     let scale = scale.map(|scale| &scale[columns]);
                     let residual = &residual.unwrap_or_default()[at..at + y.len()];
                     add_branch(y, factor(row), scale, residual);
@@ -211,10 +211,10 @@ impl Kernel for Linear {
         let scale = self.scaled.then(|| values(&saved[2]));
         // The gradient of the affine map itself.
         let changed = match &self.then {
-            Then::Nothing => None,
-            Then::Gelu => Some(gelu::gradient(z.unwrap_or_default(), values(&grad))),
-            Then::Add { factors: None } if scale.is_none() => None,
-            Then::Add { .. } => {
+            Epilogue::Nothing => None,
+            Epilogue::Gelu => Some(gelu::gradient(z.unwrap_or_default(), values(&grad))),
+            Epilogue::Add { factors: None } if scale.is_none() => None,
+            Epilogue::Add { .. } => {
                 let mut dz = uninitialized(rows * outputs);
                 let tasks = dz.par_chunks_mut(ROWS * outputs).zip(values(&grad).par_chunks(ROWS * outputs)).enumerate();
                 tasks.for_each(|(task, (dz, dy))| {
@@ -243,7 +243,7 @@ impl Kernel for Linear {
         if self.bias {
             grads.push(wanted[2].then(|| tensor(column_sums(dz, outputs, |_, value| value), [outputs])));
         }
-        if matches!(self.then, Then::Add { .. }) {
+        if matches!(self.then, Epilogue::Add { .. }) {
             grads.push(Some(grad.clone()));
         }
         if self.scaled {
@@ -368,7 +368,7 @@ mod tests {
                 let residual = tracked(strided([2, 37, 23], 6));
                 let affine = Affine { x: x.clone(), weight: w.clone(), bias: Some(b.clone()) };
                 let factors = dropped.then(|| vec![0.0, 1.25]);
-                let then = if kind == "gelu" { Then::Gelu } else { Then::Add { factors } };
+                let then = if kind == "gelu" { Epilogue::Gelu } else { Epilogue::Add { factors } };
                 let with = (kind == "add").then(|| residual.clone());
                 let by = scaled.then(|| scale.clone());
                 let y = match ours {

@@ -1,7 +1,7 @@
 //! The network's hot operations: our own CPU kernels with hand-written gradients.
 //!
 //! Each function takes and returns ordinary tensors. On the CPU in f32 it runs a kernel of ours; elsewhere it is the
-//! plain composition of tensor operations it is tested against, so every device gives the same numbers.
+//! plain composition of tensor operations it is tested against, so every device gives the same numbers up to rounding.
 //! Results do not depend on the number of threads.
 
 mod adamw;
@@ -10,7 +10,6 @@ mod batch_norm;
 mod bilinear;
 mod bridge;
 mod conv;
-mod count;
 mod deformable;
 mod drop_path_scale;
 mod gelu;
@@ -22,6 +21,7 @@ mod linear;
 mod mask_loss;
 mod matmul;
 mod max_pool;
+mod measure;
 mod moments;
 pub(crate) mod pixels;
 mod planes;
@@ -45,7 +45,6 @@ pub use batch_norm::{batch_norm, batch_norm_with};
 pub(crate) use conv::CONV_POINTS;
 pub use conv::grouped3x3::{depthwise3x3, grouped3x3};
 pub use conv::{conv2d, conv3x3, depthwise, with_batch_of};
-pub use count::{count_kept, count_macs, product};
 pub use deformable::deformable_attention;
 pub use gelu::gelu;
 pub use group_norm::{group_norm, group_norm_relu};
@@ -54,6 +53,7 @@ pub use linear::{linear, linear_add, linear_gelu};
 pub use mask_loss::{ClassMasks, PointLoss, class_mask_losses, mask_losses, pairwise_mask_losses};
 pub use matmul::{Precision, with_precision};
 pub use max_pool::{max_pool2x2, max_pool3x3};
+pub use measure::{count_kept, count_macs, product};
 pub use point_sample::point_sample;
 pub use rearrange::{space_to_depth2, upsample2x_concat};
 pub use rotary::rotary;

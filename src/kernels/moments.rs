@@ -1,4 +1,4 @@
-//! What the norms of channels-last maps share: the moments of channels, and the way there and back once they are known.
+//! Moments of channels, which the norms of channels-last maps share, and the way there and back once they are known.
 //!
 //! Everything is per channel and bands of pixels: a channel's moments are those of its bands put together. `RELU` says whether
 //! negative results become zero.

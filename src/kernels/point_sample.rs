@@ -1,4 +1,4 @@
-//! Masks read at points between their cells, as the losses of Mask2Former do.
+//! Values of masks at given points between their cells, as the losses of Mask2Former read them.
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;

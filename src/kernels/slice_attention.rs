@@ -5,8 +5,8 @@ use burn::backend::flex::FlexTensor;
 use burn::tensor::Tensor;
 
 use crate::kernels::bridge::{Kernel, Operands, on_cpu, run, tensor, uninitialized, values, written};
-use crate::kernels::count;
 use crate::kernels::matmul::{Precision, Product, Threads, View, precision};
+use crate::kernels::measure;
 use crate::kernels::softmax;
 
 /// `softmax(Qᵀ K / √pixels)` applied to the values: `query [b, pixels, q]`, `key` and `value [b, pixels, k]` to
@@ -15,7 +15,7 @@ pub fn slice_attention(query: Tensor<3>, key: Tensor<3>, value: Tensor<3>) -> Te
     let [b, pixels, _] = query.dims();
     let [samples, places, _] = key.dims();
     assert_eq!(([b, pixels], key.dims()), ([samples, places], value.dims()), "slice_attention: shapes do not fit");
-    count::note(&[b, 2, pixels, query.dims()[2], key.dims()[2]]);
+    measure::note(&[b, 2, pixels, query.dims()[2], key.dims()[2]]);
     let usable = on_cpu(&query) && on_cpu(&key) && on_cpu(&value);
     if usable && query.dims()[2] * key.dims()[2] * pixels > 0 {
         let operands = [query.into_dispatch(), key.into_dispatch(), value.into_dispatch()];

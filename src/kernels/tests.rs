@@ -1,4 +1,4 @@
-//! What the kernels' tests share: random tensors, gradients and comparison; and tests that concern all of them.
+//! Helpers of the kernels' tests: random tensors, gradients and comparison; and tests that concern all kernels.
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 

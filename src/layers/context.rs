@@ -20,7 +20,7 @@ pub struct ForwardContext<'a> {
     statistics: RefCell<Vec<(ParamId, Tensor<1>)>>,
 }
 
-/// (batch size, drop rate) to one flag a sample: kept?
+/// (batch size, drop rate) to one flag per sample: kept?
 type Keep<'a> = Box<dyn FnMut(usize, f64) -> Vec<bool> + 'a>;
 
 impl<'a> ForwardContext<'a> {
@@ -34,7 +34,7 @@ impl<'a> ForwardContext<'a> {
         Self::train_with(move |batch, rate| (0..batch).map(|_| f64::from(rng.uniform()) >= rate).collect())
     }
 
-    /// Training with given decisions, in the order in which the model asks: (batch size, rate) to one flag a sample.
+    /// Training with given decisions, in the order in which the model asks: (batch size, rate) to one flag per sample.
     pub fn train_with(keep: impl FnMut(usize, f64) -> Vec<bool> + 'a) -> Self {
         Self { keep: Some(RefCell::new(Box::new(keep))), ..Self::default() }
     }

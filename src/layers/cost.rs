@@ -1,4 +1,4 @@
-//! What a part of a network costs.
+//! The cost of a part of a network.
 
 use serde::Serialize;
 

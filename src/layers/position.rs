@@ -1,4 +1,4 @@
-//! Where things are: sine embeddings of the cells of a grid, and their centres; the grid that a network is made for.
+//! Positions: sine embeddings of the cells of a grid, and their centres; the grid that a network is made for.
 
 use std::f64::consts::TAU;
 

@@ -18,7 +18,7 @@ pub struct Preprocess {
     /// Divides red, green, blue.
     pub std: [f32; 3],
     /// The 16-bit values that become 0 and 255, as `[0, 4095]` for images of 12 bits in 16; without it 0 and 65535.
-    /// Images of 8 bits a channel stay as they are.
+    /// Images of 8 bits per channel stay as they are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub range: Option<[u16; 2]>,
 }

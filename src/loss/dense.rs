@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
 use crate::kernels;
 use crate::layers::without_graph;
 use crate::loss::{Criterion, IGNORE, Targets};
@@ -13,7 +14,7 @@ use crate::loss::{Criterion, IGNORE, Targets};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
-pub struct LossConfig {
+pub struct DenseLossConfig {
     /// Weight of the cross entropy.
     pub cross_entropy: f64,
     /// Exponent of the focal loss, which takes the place of the cross entropy: `-(1 - p)^gamma ln p` (Lin et al. 2017). 0 is
@@ -22,7 +23,7 @@ pub struct LossConfig {
     /// Online hard example mining: pixels whose class is predicted with more than this probability do not count in the cross
     /// entropy (Shrivastava et al. 2016); as mmsegmentation's `OHEMPixelSampler`, 0.7 is usual.
     pub ohem_threshold: Option<f64>,
-    /// Pixels an image that count all the same, the hardest.
+    /// Pixels per image that count all the same, the hardest.
     pub ohem_min_kept: usize,
     /// Weight of the soft Dice loss, `1 - 2 Σ p y / (Σ p + Σ y)` of each class over the batch, the mean over classes that
     /// are in it (Drozdzal et al. 2016; nnU-Net's, batch Dice). Holds the probabilities of all pixels in memory.
@@ -32,7 +33,7 @@ pub struct LossConfig {
     pub lovasz: f64,
 }
 
-impl Default for LossConfig {
+impl Default for DenseLossConfig {
     fn default() -> Self {
         Self {
             cross_entropy: 1.0,
@@ -45,18 +46,22 @@ impl Default for LossConfig {
     }
 }
 
-impl LossConfig {
+impl DenseLossConfig {
     /// Refuses values that cannot work, naming the key.
-    pub fn check(&self) -> Result<(), String> {
+    ///
+    /// # Errors
+    /// A weight, an exponent or a threshold out of its range.
+    pub fn check(&self) -> Result<()> {
+        let refuse = |what: &str| Err(Error::new(what));
         let weights = [self.cross_entropy, self.dice, self.lovasz];
         if weights.iter().any(|weight| !weight.is_finite() || *weight < 0.0) || weights.iter().all(|w| *w == 0.0) {
-            return Err("loss.cross_entropy, dice and lovasz must be finite and not negative, and not all 0".into());
+            return refuse("loss.cross_entropy, dice and lovasz must be finite and not negative, and not all 0");
         }
         if !(self.focal_gamma == 0.0 || (1.0..=10.0).contains(&self.focal_gamma)) {
-            return Err("loss.focal_gamma must be 0, or 1 to 10".into());
+            return refuse("loss.focal_gamma must be 0, or 1 to 10");
         }
         if self.ohem_threshold.is_some_and(|threshold| !(threshold > 0.0 && threshold < 1.0)) {
-            return Err("loss.ohem_threshold must be between 0 and 1; leave it out to count all pixels".into());
+            return refuse("loss.ohem_threshold must be between 0 and 1; leave it out to count all pixels");
         }
         Ok(())
     }
@@ -81,9 +86,10 @@ impl Criterion {
         }
         if config.cross_entropy > 0.0 {
             let loss = match config.ohem_threshold {
-                Some(threshold) => {
-                    self.cross_entropy(logits.clone(), &hard(logits, targets, threshold, config.ohem_min_kept))
-                }
+                Some(threshold) => self.cross_entropy(
+                    logits.clone(),
+                    &without_easy_pixels(logits, targets, threshold, config.ohem_min_kept),
+                ),
                 None => self.cross_entropy(logits, targets),
             };
             let name = if config.focal_gamma > 0.0 { "focal" } else { "cross_entropy" };
@@ -102,7 +108,7 @@ impl Criterion {
 }
 
 /// The targets without the pixels that are predicted well.
-fn hard(logits: Tensor<4>, targets: &Targets, threshold: f64, min_kept: usize) -> Targets {
+fn without_easy_pixels(logits: Tensor<4>, targets: &Targets, threshold: f64, min_kept: usize) -> Targets {
     let [_, height, width] = targets.shape;
     let k = logits.dims()[3];
     let all = kernels::upsample_probabilities(without_graph(logits), height, width).into_data();
@@ -274,7 +280,7 @@ mod tests {
     fn what_is_predicted_well_does_not_count() {
         let targets = Targets::new(vec![0, 0, 0, 0, IGNORE, 0, 0, 1, 0], [1, 3, 3]);
         let kept = |threshold, min_kept| {
-            let hard = hard(logits(), &targets, threshold, min_kept);
+            let hard = without_easy_pixels(logits(), &targets, threshold, min_kept);
             (0..9).filter(|at| hard.ids[*at] != IGNORE).collect::<Vec<_>>()
         };
         // p = e^x / (e^x + 3) for x = -2, -1, 0, 1, 2, 3, 4, 5, 6; the truth at 7 is the second class.
@@ -287,27 +293,27 @@ mod tests {
     #[test]
     fn parts_are_weighted_and_named() {
         let targets = Targets::new(vec![0, 1, 2, 3, IGNORE, 0, 1, 2, 3], [1, 3, 3]);
-        let parts = |config: LossConfig| -> BTreeMap<String, f32> {
+        let parts = |config: DenseLossConfig| -> BTreeMap<String, f32> {
             let parts = Criterion { config, ..Criterion::default() }.dense(logits(), &targets);
             parts.into_iter().map(|(name, part)| (name, part.into_scalar())).collect()
         };
-        let all = LossConfig { dice: 1.0, lovasz: 1.0, ..LossConfig::default() };
+        let all = DenseLossConfig { dice: 1.0, lovasz: 1.0, ..DenseLossConfig::default() };
         let (once, twice) =
-            (parts(all.clone()), parts(LossConfig { dice: 2.0, lovasz: 2.0, cross_entropy: 2.0, ..all }));
+            (parts(all.clone()), parts(DenseLossConfig { dice: 2.0, lovasz: 2.0, cross_entropy: 2.0, ..all }));
         assert_eq!(once.keys().collect::<Vec<_>>(), ["cross_entropy", "dice", "lovasz"]);
         once.iter().for_each(|(name, part)| assert!(*part > 0.1 && twice[name] == 2.0 * part, "{name}: {part}"));
-        let focal = parts(LossConfig { focal_gamma: 2.0, ..LossConfig::default() });
+        let focal = parts(DenseLossConfig { focal_gamma: 2.0, ..DenseLossConfig::default() });
         assert!(focal["focal"] < once["cross_entropy"]);
     }
 
     #[test]
     fn settings_are_checked() {
-        let refused = |change: fn(&mut LossConfig)| {
-            let mut config = LossConfig::default();
+        let refused = |change: fn(&mut DenseLossConfig)| {
+            let mut config = DenseLossConfig::default();
             change(&mut config);
-            config.check().unwrap_err()
+            config.check().unwrap_err().to_string()
         };
-        assert!(LossConfig::default().check().is_ok());
+        assert!(DenseLossConfig::default().check().is_ok());
         assert!(refused(|config| config.cross_entropy = 0.0).contains("not all 0"));
         assert!(refused(|config| config.focal_gamma = 0.5).contains("focal_gamma"));
         assert!(refused(|config| config.ohem_threshold = Some(1.0)).contains("ohem_threshold"));

@@ -12,7 +12,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::decoder::{DecoderLoss, Output};
 use crate::kernels::LossMean;
-pub use dense::LossConfig;
+pub use dense::DenseLossConfig;
 
 /// The class of unlabelled pixels.
 const IGNORE: u8 = 255;
@@ -28,7 +28,7 @@ pub struct Criterion {
     /// Weight of each class; empty means 1 for all.
     pub class_weights: Vec<f32>,
     /// What the loss of dense predictions is made of.
-    pub config: LossConfig,
+    pub config: DenseLossConfig,
     /// What the decoder asks for.
     pub decoder: DecoderLoss,
 }
@@ -88,7 +88,7 @@ impl Targets {
 impl Criterion {
     /// The loss of `output` for images that the network padded to the size of `targets`.
     ///
-    /// Dense: what [`LossConfig`] says of the bilinearly upsampled logits, and the same of auxiliary predictions by their
+    /// Dense: what [`DenseLossConfig`] says of the bilinearly upsampled logits, and the same of auxiliary predictions by their
     /// weights. Queries: class, mask and dice losses after matching, summed over predictions.
     pub fn loss(&self, output: Output, targets: &Targets, draw: Draw) -> Loss {
         match output {

@@ -1,8 +1,8 @@
-//! The loss of a set of masks: each prediction is matched with the truth one to one, then judged by what it was matched with
-//! (Carion et al. 2020; Cheng et al. 2021 and 2022).
+//! The loss of a set of masks: the matching with the truth one to one, the choice of points, and the losses of the pairs (Carion
+//! et al. 2020; Cheng et al. 2021 and 2022).
 //!
 //! ```text
-//! truth ──▶ one target a class of the image ──┐
+//! truth ──▶ one target per class of the image ─┐
 //! queries ──▶ cost of each pair ──assign──▶ pairs ──▶ class, mask and dice loss
 //! ```
 //!

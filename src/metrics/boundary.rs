@@ -1,4 +1,5 @@
-//! Boundary IoU: mIoU of what lies along the contours only, where decoders differ and large regions do not drown it.
+//! Pixels near contours, counted for boundary IoU: the mIoU of what lies along contours only, where decoders differ and large
+//! regions do not drown it.
 //!
 //! Cheng et al. 2021, "Boundary IoU: Improving Object-Centric Image Segmentation Evaluation" (arXiv 2103.16562): both masks
 //! of a class are restricted to the pixels within a distance d of their own contour, then compared by IoU. Here as for

@@ -239,7 +239,7 @@ pub struct Scores {
     /// Why the scores say nothing, or little.
     #[serde(default)]
     pub warnings: Vec<String>,
-    /// One entry a class.
+    /// One entry per class.
     pub classes: Vec<ClassScore>,
     /// Pixel counts, rows = truth, columns = prediction.
     pub matrix: Vec<Vec<u64>>,

@@ -1,4 +1,5 @@
-//! Scores by the distance to the nearest true edge: near it networks guess, far from it they are wrong.
+//! Scores in bands of the distance to the nearest true edge: IoU and accuracy of the pixels of each band. Near edges errors are
+//! expected, far from them they are faults.
 //!
 //! A pixel of the truth lies *on an edge* if one of its four neighbours has another class; the edge of the image and pixels
 //! without truth (255) make none. The distance of a pixel is the Euclidean one to the nearest pixel on an edge, which is 0

@@ -1,4 +1,4 @@
-//! What counts of pixels say: of label maps held against the truth.
+//! Scores from counts of pixels: label maps compared with the truth.
 
 pub mod bootstrap;
 pub mod boundary;

@@ -1,4 +1,4 @@
-//! What truth and prediction share, class by class, added up over images: all that IoU needs, without a matrix.
+//! IoU from counts per class: pixels of truth, of prediction and of both, added up over images, without a matrix.
 
 use serde::{Deserialize, Serialize};
 

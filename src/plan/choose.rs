@@ -1,5 +1,6 @@
 //! The rules by which a recipe is chosen.
 
+mod architecture;
 mod lines;
 mod model_settings;
 #[cfg(test)]
@@ -8,35 +9,36 @@ mod tests;
 use crate::config::Config;
 use crate::dataset::Split;
 use crate::error::Result;
+use crate::plan::choose::architecture::{ArchitectureChoice, batch_size, patch_size};
 pub use crate::plan::choose::lines::Line;
 use crate::plan::choose::lines::toml_of;
-use crate::plan::facts::{Facts, FileArchitecture, Machine, Pretrained};
+use crate::plan::facts::{Facts, Machine};
 use crate::plan::{PlanOptions, StepTiming};
 use crate::text;
 
-/// Sides of training crops to choose from, before they are cut to whole patches.
+/// Sides of training crops to choose from, in pixels, before they are rounded down to whole patches.
 const CROPS: [usize; 4] = [224, 336, 448, 512];
-/// Steps a run should have at least: with fewer it is mostly warm-up.
+/// A crop is only taken if it leaves time for this many iterations: with fewer a run is mostly warm-up.
 const STEPS: f64 = 600.0;
-/// The same from scratch, where everything is to be learned.
-const STEPS_FROM_SCRATCH: f64 = 1500.0;
-/// Passes over the training images that a run should have at least.
+/// The same for a U-Net from scratch, where everything is to be learned.
+const STEPS_UNET_FROM_SCRATCH: f64 = 1500.0;
+/// And for this many epochs.
 const PASSES: f64 = 4.0;
 /// Above this [variety](Facts::variety) images were taken in many ways.
 const VARIED: f64 = 1.0;
-/// Passes after which more of the same images teach little.
+/// No run is planned with more epochs: more of the same images teach little.
 const MOST_PASSES: f64 = 200.0;
-/// The share of the budget that is planned: the planning itself, files and a page take the rest.
+/// The share of the budget that iterations and evaluations may take: the planning itself, files and the page take the rest.
 const SPENT: f64 = 0.96;
-/// How many times as long as planned a run may become where it goes faster than thought.
+/// A run that is faster than estimated may have up to this many times the planned iterations.
 const LENGTHENED: f64 = 2.0;
-/// The share of the budget that evaluations may take, and how many there are at best.
+/// The share of the budget that evaluations may take at most, and the most evaluations.
 const EVALUATING: (f64, f64) = (0.15, 8.0);
-/// Below this share of pixels a class is rare.
+/// Below this share of pixels a class is rare, and weighs more in the loss.
 const RARE: f64 = 0.02;
-/// Below this share of images a class is seldom seen: no weight helps what is not there.
+/// Below this share of images a class is seldom seen, and crops are drawn for it: a weight does not help in images without it.
 const SELDOM: f64 = 0.1;
-/// How many times as fast bf16 has to be to be worth its rounding.
+/// bf16 is used if a step is at least this many times as fast: less is not worth the rounding.
 const WORTH_ROUNDING: f64 = 1.15;
 /// Steps up to which a linear classifier is taken over pretrained features. It was seen to lead after 200, 500 and 1600 on
 /// CamVid, by less and less (docs/results.md).
@@ -45,7 +47,7 @@ const SHORT: f64 = 5000.0;
 /// The share of the free memory that steps may take: a quarter is for decoded images.
 const MEMORY_SHARE: f64 = 0.65;
 
-/// What a step with the smallest crop holds, and how much memory there is, in MB.
+/// The memory of a step with the smallest crop, and the memory there is, in MB.
 pub(super) struct StepMemory {
     /// Weights, gradients, moments: as much for every crop.
     pub(super) fixed: f64,
@@ -62,23 +64,6 @@ impl StepMemory {
     }
 }
 
-/// The backbone, and where its weights come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ArchitectureChoice {
-    /// A vision transformer with pretrained weights.
-    Pretrained,
-    /// A U-Net over a convolutional network with pretrained weights.
-    PretrainedUnet,
-    /// A vision transformer from scratch, because the user wants it.
-    Vit,
-    /// A U-Net from scratch.
-    Unet { stem_stride: usize, stages: usize },
-}
-
-/// Channels of a U-Net's stages; small images have one stage less.
-const UNET: [usize; 5] = [24, 48, 96, 192, 384];
-/// Images whose shorter side is below this are small: nothing of their resolution is given away.
-const SMALL: usize = 128;
 /// Images whose longer side is above this are brought to it.
 const LARGE: usize = 1024;
 
@@ -88,7 +73,6 @@ pub(super) struct PlanDraft {
     network: ArchitectureChoice,
     patch: usize,
     crop: [usize; 2],
-    batch: usize,
     /// Whether the decoder is a linear classifier over pretrained features.
     linear: bool,
 }
@@ -96,35 +80,17 @@ pub(super) struct PlanDraft {
 impl PlanDraft {
     /// Chooses the network and everything else that does not depend on speed; the crop is the smallest.
     pub(super) fn choose_network(facts: &Facts, machine: &Machine, options: &PlanOptions) -> Result<Self> {
-        let short = facts.size.0.min(facts.size.1);
         let transformer = matches!(options.name("model.backbone.type").as_deref(), Some("vit" | "dinov3"));
-        let (network, patch, batch) = match &facts.pretrained {
-            Some(Pretrained { network: FileArchitecture::Vit(vit), .. }) => {
-                (ArchitectureChoice::Pretrained, vit.patch_size, if machine.cpu { 2 } else { 16 })
-            }
-            // Both networks halve the image five times.
-            Some(_) => (ArchitectureChoice::PretrainedUnet, 32, if machine.cpu { 4 } else { 16 }),
-            None if !transformer => {
-                let (stem_stride, stages) = if short < SMALL { (1, UNET.len() - 1) } else { (2, UNET.len()) };
-                (
-                    ArchitectureChoice::Unet { stem_stride, stages },
-                    stem_stride << (stages - 1),
-                    if machine.cpu { 2 } else { 16 },
-                )
-            }
-            None if short < SMALL => (ArchitectureChoice::Vit, 4, 8),
-            None if short < 320 => (ArchitectureChoice::Vit, 8, 8),
-            None => (ArchitectureChoice::Vit, 16, if machine.cpu { 4 } else { 16 }),
-        };
+        let network = ArchitectureChoice::of(facts, transformer);
         let patch = match transformer && !options.given.is_empty() {
             true => Config::parse("", "plan", &options.given)?.model.backbone.features().stride(),
-            false => patch,
+            false => patch_size(network, facts),
         };
-        let mut draft = Self { lines: Vec::new(), network, patch, crop: [0; 2], batch, linear: false };
+        let mut draft = Self { lines: Vec::new(), network, patch, crop: [0; 2], linear: false };
         draft.take_smallest(facts);
         draft.data(facts, machine);
         draft.model(facts, options);
-        draft.learning(facts, options);
+        draft.learning(facts, options, machine);
         Ok(draft)
     }
 
@@ -210,13 +176,9 @@ impl PlanDraft {
         }
     }
 
-    fn learning(&mut self, facts: &Facts, options: &PlanOptions) {
-        self.push(
-            "train",
-            "batch_size",
-            self.batch,
-            "small: on a CPU larger batches are no faster, and more steps learn more",
-        );
+    fn learning(&mut self, facts: &Facts, options: &PlanOptions, machine: &Machine) {
+        let (batch, why) = batch_size(self.network, machine, facts);
+        self.push("train", "batch_size", batch, why);
         self.push("train", "loss_mean", "\"valid\"", "padding and unlabelled pixels do not thin out the loss");
         let images = facts.images(Split::Train);
         let seldom = facts.most_seldom().filter(|(_, holders)| (*holders as f64) < SELDOM * images as f64);
@@ -274,7 +236,12 @@ impl PlanDraft {
             }
             ArchitectureChoice::Vit => {
                 self.push("train.optimizer", "lr", "1e-3", "from scratch, for a small transformer");
-                self.push("train.optimizer", "decoder_lr_mult", 2, "");
+                self.push(
+                    "train.optimizer",
+                    "decoder_lr_mult",
+                    2,
+                    "twice the rate of the backbone: it has fewer layers",
+                );
             }
         }
         self.push("train.optimizer", "clip_norm", "1.0", "a bad batch cannot ruin the weights");
@@ -292,7 +259,7 @@ impl PlanDraft {
 
     /// Takes the largest crop for which there is time and room, given what a step with the smallest takes; gives about how
     /// many steps there will be.
-    pub(super) fn fit(
+    pub(super) fn choose_crop(
         &mut self,
         facts: &Facts,
         options: &PlanOptions,
@@ -306,7 +273,10 @@ impl PlanDraft {
         };
         let smallest = self.config(options)?;
         let (least, batch) = (macs(&smallest), smallest.train.batch_size as f64);
-        let steps = if matches!(self.network, ArchitectureChoice::Unet { .. }) { STEPS_FROM_SCRATCH } else { STEPS };
+        let steps = match self.network {
+            ArchitectureChoice::Unet { .. } => STEPS_UNET_FROM_SCRATCH,
+            _ => STEPS,
+        };
         let wanted = steps.max(PASSES * facts.images(Split::Train) as f64 / batch);
         let mut reason = "the smallest: there is no time for larger ones".to_owned();
         let mut taken = 0.0;
@@ -360,7 +330,10 @@ impl PlanDraft {
     pub(super) fn knows_norm(&mut self, facts: &Facts) -> bool {
         let varied = facts.variety > VARIED;
         if varied {
-            self.norm("group", "images differ more from one another than within: statistics over a batch would not hold");
+            self.norm(
+                "group",
+                "images differ more from one another than within: statistics over a batch would not hold",
+            );
         }
         varied
     }

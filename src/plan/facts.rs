@@ -1,4 +1,4 @@
-//! What is known before anything is chosen: the data, the weights to start from, the machine.
+//! Facts that a plan is chosen from: the data, the weights to start from, the machine.
 
 use std::path::{Path, PathBuf};
 

@@ -112,8 +112,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// As how much of the run's time the planning counts, which took this long: all of it, but a tenth of the budget at most, so
-    /// that a short one is not spent before anything is learned.
+    /// How much of the planning time counts towards the run: all of it, up to a tenth of the limit, so that a short run has time
+    /// to learn.
     pub fn charged_time(&self, planning: Duration) -> Duration {
         self.config.train.max_time.map_or(Duration::ZERO, |limit| planning.min(limit.0 / 10))
     }
@@ -153,14 +153,14 @@ pub fn make(dataset: &str, options: &PlanOptions, device: &Device, note: &mut dy
         }
     }
     let step_memory = memory(&smallest, &facts, &machine, held_mb, &speed);
-    let possible = draft.fit(&facts, options, speed.step_s, &step_memory)?;
+    let possible = draft.choose_crop(&facts, options, speed.step_s, &step_memory)?;
     let steps = options.number("train.iterations").map_or(possible, |steps| steps as f64);
     if draft.lengthen(steps) {
         draft.take_smallest(&facts);
         smallest = draft.config(options)?;
         speed = time_steps(&smallest, &facts, device)?;
         let step_memory = memory(&smallest, &facts, &machine, held_mb, &speed);
-        draft.fit(&facts, options, speed.step_s, &step_memory)?;
+        draft.choose_crop(&facts, options, speed.step_s, &step_memory)?;
     }
     let config = draft.config(options)?;
     let of = |config: &Config| (config.data.augment.crop, config.train.accumulate);

@@ -1,4 +1,4 @@
-//! What a change costs: scores before and after on the same images, with paired intervals.
+//! Costs of changes: scores before and after on the same images, with paired intervals.
 
 use std::rc::Rc;
 

@@ -1,4 +1,4 @@
-//! What does a network go by? Cues taken away or set against each other, tokens changed, and where it fails.
+//! What a network relies on: cues taken away or set against each other, tokens changed, and where it fails.
 //!
 //! ```text
 //! Sample ──[changes]──▶ changed picture and truth ──[infer]──▶ Labels ──[effects]──▶ costs with intervals ──[verdict]──▶ sentences

@@ -158,7 +158,7 @@ pub(super) fn variants(model: &Model, other: Option<&Model>, seed: u64) -> Resul
             let found = values(other, &theirs);
             if kind(&theirs) != kind(&prototypes) || found.iter().map(Vec::len).ne(own.iter().map(Vec::len)) {
                 return Err(Error::new("the other model has other tokens")
-                    .with_hint("give a model of the same recipe that was trained from another seed"));
+                    .with_hint("pass a model of the same recipe that was trained from another seed"));
             }
             found
         }

@@ -1,4 +1,4 @@
-//! What a page says of a run or an evaluation beside its numbers.
+//! Words on a page beside the numbers of a run or an evaluation.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What is taken for what: the confusion matrix as a heat map, or its largest entries.
+//! The confusion matrix as a heat map, or its largest entries.
 
 use crate::eval::summary::ConfusedPair;
 use crate::report::ClassRow;

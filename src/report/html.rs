@@ -4,10 +4,10 @@ use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::image::IGNORE;
-use crate::report::budget::PictureBudget;
 use crate::report::document::{Head, document};
 use crate::report::label_issues;
 use crate::report::markup::{badge, escape, rgb, swatch};
+use crate::report::picture_budget::PictureBudget;
 use crate::report::{ClassRow, Report, SamplePanel, charts, confusion, pictures, quality, tokens};
 use crate::text::thousands;
 

@@ -17,7 +17,6 @@ use crate::metrics::label_issues::LabelIssue;
 
 mod about;
 pub(crate) mod axes;
-mod budget;
 mod charts;
 mod confusion;
 pub mod curves;
@@ -26,6 +25,7 @@ pub mod evaluation;
 mod html;
 mod label_issues;
 pub(crate) mod markup;
+mod picture_budget;
 pub(crate) mod pictures;
 mod quality;
 pub mod run;
@@ -188,7 +188,7 @@ pub struct SamplePanel {
 pub struct TokenBlock {
     /// `learned`, `block 1`, …, `logits`.
     pub name: String,
-    /// `[k, height, width]`, row-major: one map a class.
+    /// `[k, height, width]`, row-major: one map per class.
     #[serde(skip)]
     pub maps: Vec<f32>,
     /// Rows of the feature grid.

@@ -17,13 +17,10 @@ use crate::report::samples::{panel, worst};
 use crate::report::scores::{classes, headlines, tiles};
 use crate::report::{About, Report, SamplePanel, TokenBlock, write_report};
 use crate::run::rows::Row;
-use crate::run::{MODEL, log};
+use crate::run::{MODEL, PAGE, log};
 
 /// Images shown.
 const SAMPLES: usize = 6;
-
-/// The name of the page in a run's folder.
-pub(crate) const PAGE: &str = "report.html";
 
 /// Writes `report.html` into the folder of a finished run, of which `scores` are those of its `model.safetensors`.
 /// Returns the page's path.

@@ -5,8 +5,8 @@ use rayon::prelude::*;
 use crate::error::Result;
 use crate::image::{IGNORE, Labels};
 use crate::metrics::overlap::Overlaps;
-use crate::report::budget::PictureBudget;
 use crate::report::markup::{badge, escape, swatch};
+use crate::report::picture_budget::PictureBudget;
 use crate::report::{ClassRow, Report, SamplePanel, TokenBlock, pictures};
 
 /// Images unfolded at first.

@@ -13,7 +13,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use safetensors::{Dtype, tensor::TensorView};
 
-use super::{CONFIG, MODEL};
+use super::{CHECKPOINTS, CONFIG, MODEL};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::layers::parameters;
@@ -45,7 +45,7 @@ pub struct Checkpoints {
 impl Checkpoints {
     /// Those under `run`; the newest `keep` stay.
     pub fn new(run: &Path, keep: usize) -> Self {
-        Self { folder: run.join("checkpoints"), keep: keep.max(1), run_files: Vec::new() }
+        Self { folder: run.join(CHECKPOINTS), keep: keep.max(1), run_files: Vec::new() }
     }
 
     /// The same, whose new checkpoints say that they come from this recipe and these data.

@@ -11,10 +11,9 @@ use serde::{Deserialize, Serialize};
 use crate::dataset::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::run::DATA_FILES;
 use crate::text::{Rest, shortened};
 
-/// The name of the list in a run's folder: an image a line.
-const FILE: &str = "data.ndjson";
 /// Images whose files are read before progress is reported.
 const AT_ONCE: usize = 256;
 /// Names that are told of a kind of change.
@@ -94,7 +93,7 @@ pub(super) fn content(checksums: &FileChecksums) -> Option<String> {
 
 /// The files of a run's data as they were listed; none where that is not known, or not readable any more.
 pub(super) fn read(run: &Path) -> Option<SplitChecksums> {
-    let text = files::read_text(&run.join(FILE), files::RECORD).ok()?;
+    let text = files::read_text(&run.join(DATA_FILES), files::RECORD).ok()?;
     let mut found: SplitChecksums = BTreeMap::new();
     for line in text.lines() {
         let ChecksumLine { split, image, crc32c } = serde_json::from_str(line).ok()?;
@@ -109,7 +108,7 @@ pub(super) fn write(run: &Path, checksums: &SplitChecksums) -> Result<()> {
     if checksums.values().all(Vec::is_empty) {
         return Ok(());
     }
-    files::write_with(&run.join(FILE), |file| {
+    files::write_with(&run.join(DATA_FILES), |file| {
         let mut text = BufWriter::new(file);
         for (split, files) in checksums {
             for (name, sums) in files {
@@ -186,10 +185,11 @@ mod tests {
         ]);
         write(run.path(), &checksums).unwrap();
         assert_eq!(read(run.path()), Some(checksums));
-        std::fs::write(run.path().join(FILE), "{\"split\":\"train\",\"image\":\"a\",\"crc32c\":[\"x\"]}\n").unwrap();
+        std::fs::write(run.path().join(DATA_FILES), "{\"split\":\"train\",\"image\":\"a\",\"crc32c\":[\"x\"]}\n")
+            .unwrap();
         assert_eq!(read(run.path()), None);
         let none = tempfile::tempdir().unwrap();
         write(none.path(), &BTreeMap::from([(Split::Train, Vec::new())])).unwrap();
-        assert!(!none.path().join(FILE).exists());
+        assert!(!none.path().join(DATA_FILES).exists());
     }
 }

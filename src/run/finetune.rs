@@ -1,4 +1,4 @@
-//! Fine-tuning onwards: a model of ours learns other classes.
+//! Fine-tuning: a trained model learns other classes.
 //!
 //! What belongs to a class (rows of a classifier, structure tokens, class embeddings) follows the class's name; what belongs to
 //! none is kept as it is, and what belongs to a new class has its initial values. Which part of a tensor belongs to a class is

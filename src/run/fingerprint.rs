@@ -1,4 +1,4 @@
-//! What a run was trained on, in short: enough to tell whether it is still the same.
+//! A fingerprint of a run's data: enough to tell whether it is still the same.
 
 use serde::{Deserialize, Serialize};
 

@@ -10,7 +10,7 @@ use burn::tensor::Device;
 use super::checkpoint::Checkpoints;
 use super::log::{self, RunLog};
 use super::rows::{self, Row};
-use super::{MODEL, SCORES, file_checksums, finetune, manifest, memory, scan_data};
+use super::{MODEL, SCORES, file_checksums, finetune, least_memory, manifest, scan_data};
 use crate::config::Config;
 use crate::dataset::{Cached, Classes, Dataset, Split};
 use crate::error::{Error, Result};
@@ -94,7 +94,7 @@ pub fn train_by(
     let training = Arc::new(Cached::new(config.data.open(Split::Train)?, config.data.cache_mb << 20));
     let validation = config.data.open(Split::Val)?;
     let classes = training.classes().clone();
-    memory::ensure(config, classes.len(), options.device)?;
+    least_memory::ensure(config, classes.len(), options.device)?;
     let checkpoints = Checkpoints::new(run, config.train.keep_checkpoints);
     let (data, listing) =
         scan_data::scan_data(config, options, [training.as_ref(), validation.as_ref()], &checkpoints, observer)?;

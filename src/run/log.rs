@@ -11,13 +11,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::run::rows::{self, Row};
 use crate::run::tensorboard::Events;
-
-/// The name of the log in a run's folder.
-pub const LOG_FILE: &str = "log.ndjson";
-/// Where lines of the log go that are damaged.
-pub(crate) const DAMAGED_FILE: &str = "damaged-log.ndjson";
-/// The name of the table in a run's folder.
-pub(crate) const TABLE_FILE: &str = "metrics.csv";
+use crate::run::{DAMAGED_LOG, LOG, TABLE};
 
 /// Appends rows to a run's log.
 #[derive(Debug)]
@@ -35,13 +29,13 @@ impl RunLog {
     /// Starts an empty log in the existing folder `run`, replacing an older one.
     #[cfg(test)]
     fn create(run: &Path) -> Result<Self> {
-        files::write(&run.join(LOG_FILE), b"")?;
+        files::write(&run.join(LOG), b"")?;
         Self::append_to(run)
     }
 
     /// Goes on with the log in `run` before iteration `next` (counted from 0, as a checkpoint after `next` iterations
     /// resumes) of a run that was last evaluated after `evaluated`: drops the steps at or after `next`, later evaluations and an
-    /// unfinished last line. Kept lines stay byte for byte. Lines that are damaged are moved to [`DAMAGED_FILE`], of which `note` is
+    /// unfinished last line. Kept lines stay byte for byte. Lines that are damaged are moved to [`DAMAGED_LOG`], of which `note` is
     /// told. A missing log is started. Gives the rows that stay, too.
     ///
     /// # Errors
@@ -52,10 +46,10 @@ impl RunLog {
         evaluated: u64,
         note: &mut dyn FnMut(&str),
     ) -> Result<(Self, Vec<Row>)> {
-        let path = run.join(LOG_FILE);
+        let path = run.join(LOG);
         let found = rows::read(&path)?;
         if let Some((first, _)) = found.damaged.first() {
-            let aside = run.join(DAMAGED_FILE);
+            let aside = run.join(DAMAGED_LOG);
             let lines: Vec<u8> = found.damaged.iter().flat_map(|(_, line)| [line.as_slice(), b"\n"].concat()).collect();
             append(&aside, &lines)?;
             note(&format!(
@@ -104,7 +98,7 @@ impl RunLog {
     }
 
     fn append_to(run: &Path) -> Result<Self> {
-        let path = run.join(LOG_FILE);
+        let path = run.join(LOG);
         let file = OpenOptions::new().append(true).open(&path).map_err(|source| Error::file("open", &path, source))?;
         Ok(Self { path, file, events: None, void: 1, again: Vec::new() })
     }
@@ -120,7 +114,7 @@ fn append(path: &Path, bytes: &[u8]) -> Result<()> {
 /// # Errors
 /// Where the log cannot be read.
 pub fn read(run: &Path) -> Result<Vec<Row>> {
-    Ok(rows::read(&run.join(LOG_FILE))?.rows.into_iter().map(|(_, row)| row).collect())
+    Ok(rows::read(&run.join(LOG))?.rows.into_iter().map(|(_, row)| row).collect())
 }
 
 /// The rows of a log, without what is damaged.
@@ -171,7 +165,7 @@ pub(crate) fn write_table(run: &Path) -> Result<()> {
         let cells = columns.iter().map(|name| values.get(name).map_or(String::new(), f64::to_string));
         text += &format!("{iteration},{}\n", cells.collect::<Vec<_>>().join(","));
     }
-    files::write(&run.join(TABLE_FILE), text.as_bytes())
+    files::write(&run.join(TABLE), text.as_bytes())
 }
 
 #[cfg(test)]

@@ -9,13 +9,10 @@ use serde::{Deserialize, Serialize};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::run::RunOptions;
 use crate::run::checksummed_json::{seal, unseal};
 use crate::run::fingerprint::{Data, Fingerprint};
+use crate::run::{DAMAGED_MANIFEST, MANIFEST, RunOptions};
 use crate::train::{LONGEST_S, Reschedule, RunState};
-
-/// The name of the file in a run's folder.
-pub const MANIFEST: &str = "manifest.json";
 
 /// With what a run was made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -125,7 +122,7 @@ pub(super) fn record(
     let existing = match read(options.run) {
         Ok(found) => found.filter(|_| options.resume),
         Err(error) => {
-            let aside = options.run.join(format!("damaged-{MANIFEST}"));
+            let aside = options.run.join(DAMAGED_MANIFEST);
             std::fs::rename(&path, &aside).ok();
             note(&format!("warning: {error}; it is moved to `{}`, and a new one is started", aside.display()));
             None

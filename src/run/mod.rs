@@ -10,7 +10,11 @@
 //! | `manifest.json` | which processes have worked on it, and on what data |
 //! | `collapsed-1/` … | attempts that were given up |
 //! | `damaged-log.ndjson`, `damaged-manifest.json` | what was found damaged, moved aside |
+//! | `report.html` | the page, which [`crate::report::run`] writes last: a run that has it is finished |
 //! | `.lock` | held by the process that works on the run |
+//!
+//! Every name is a constant below; a checkpoint's own files are in [`checkpoint`]. `structtoken compare` adds files of its own,
+//! which `sweep::compare` names.
 
 pub mod checkpoint;
 mod checksummed_json;
@@ -18,9 +22,9 @@ mod file_checksums;
 mod finetune;
 pub mod fingerprint;
 mod job;
+mod least_memory;
 pub mod log;
 pub mod manifest;
-mod memory;
 mod prepare;
 mod restart;
 mod resume_check;
@@ -47,6 +51,24 @@ pub const CONFIG: &str = "config.toml";
 pub const MODEL: &str = "model.safetensors";
 /// The scores of a run: those of its [`MODEL`].
 pub const SCORES: &str = "scores.json";
+/// The folder of checkpoints.
+pub const CHECKPOINTS: &str = "checkpoints";
+/// The log: one JSON object per line.
+pub const LOG: &str = "log.ndjson";
+/// Lines of the log that are damaged.
+pub const DAMAGED_LOG: &str = "damaged-log.ndjson";
+/// The log as a table.
+pub const TABLE: &str = "metrics.csv";
+/// What TensorBoard's files start with.
+pub const EVENTS: &str = "events.out.tfevents";
+/// The files of the data with their checksums, one image per line.
+pub const DATA_FILES: &str = "data.ndjson";
+/// Who worked on the run, and on what data.
+pub const MANIFEST: &str = "manifest.json";
+/// A manifest that is damaged.
+pub const DAMAGED_MANIFEST: &str = "damaged-manifest.json";
+/// The page, which is written last.
+pub const PAGE: &str = "report.html";
 
 /// The scores of the run's `model.safetensors`.
 ///

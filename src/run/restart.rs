@@ -5,9 +5,8 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::log::{LOG_FILE, TABLE_FILE};
 use super::manifest::{self, Attempt};
-use super::{CONFIG, MODEL, Outcome, RunOptions, SCORES, train_by};
+use super::{CHECKPOINTS, CONFIG, EVENTS, LOG, MODEL, Outcome, RunOptions, SCORES, TABLE, train_by};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::kernels::Precision;
@@ -69,10 +68,10 @@ pub(super) fn restart(config: &Config, run: &Path, outcome: &Outcome) -> Result<
 /// from its beginning where the checkpoints are gone.
 fn names(run: &Path) -> Result<Vec<String>> {
     let failed = |error| Error::file("read", run, error);
-    let mut found = ["checkpoints", MODEL, SCORES, LOG_FILE, TABLE_FILE].map(str::to_owned).to_vec();
+    let mut found = [CHECKPOINTS, MODEL, SCORES, LOG, TABLE].map(str::to_owned).to_vec();
     for entry in fs::read_dir(run).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name().to_string_lossy().into_owned();
-        if name.starts_with("events.out.tfevents") {
+        if name.starts_with(EVENTS) {
             found.push(name);
         }
     }

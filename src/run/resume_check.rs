@@ -1,4 +1,4 @@
-//! What a run is made from, its recipe and its data, and whether they still are what they were.
+//! The recipe and the data of a run, and whether they still are what they were.
 //!
 //! A run that is resumed with other images or another learning rate than it started with ends in weights that belong to neither. So every
 //! checkpoint carries the recipe and the checksums of the data, and a resumed run is held to them. Runs of early versions have less
@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::{CONFIG, MODEL};
+use super::{CONFIG, MANIFEST, MODEL};
 use crate::config::Config;
 use crate::dataset::Split;
 use crate::dataset::spec::DatasetSpec;
@@ -29,7 +29,7 @@ fn recipe(run: &Path) -> Result<Option<Config>> {
     let (path, text) = match kept {
         Some((path, text)) => (path, String::from_utf8_lossy(&text).into_owned()),
         None => match manifest::read(run).ok().flatten().and_then(|manifest| manifest.recipe) {
-            Some(text) => (run.join(manifest::MANIFEST), text),
+            Some(text) => (run.join(MANIFEST), text),
             None => return Ok(None),
         },
     };
@@ -215,7 +215,7 @@ pub(super) fn check_run_data(run: &Path, before: &Data, now: &Data, checksums: &
     let mut restore = "restore the files to continue".to_owned();
     if before.splits.iter().all(|split| split.content.is_none()) {
         // It has no checksum of its own, so it may be what has changed.
-        let manifest = run.join(manifest::MANIFEST);
+        let manifest = run.join(MANIFEST);
         restore += &format!(", or remove `{}` to continue without this check", manifest.display());
     }
     Err(Error::new(format!(

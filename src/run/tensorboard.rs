@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::error::{Error, Result};
+use crate::run::EVENTS;
 use crate::run::rows::Row;
 
 /// Appends scalars to an event file of its own.
@@ -27,10 +28,10 @@ impl Events {
     pub(super) fn create(run: &Path, void: u64) -> Result<Self> {
         let now = now();
         let others = std::fs::read_dir(run).is_ok_and(|entries| {
-            entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("events.out.tfevents"))
+            entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with(EVENTS))
         });
         let open = |attempt: u32| {
-            let name = format!("events.out.tfevents.{:.0}.{}.{attempt}.structtoken", now, std::process::id());
+            let name = format!("{EVENTS}.{:.0}.{}.{attempt}.structtoken", now, std::process::id());
             let path = run.join(name);
             OpenOptions::new().create_new(true).append(true).open(&path).map(|file| (path, file))
         };

@@ -1,4 +1,4 @@
-//! What all routes share.
+//! The state that all routes share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};

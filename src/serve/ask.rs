@@ -1,4 +1,4 @@
-//! What a request asks for: the parameters of its address, and the types that it accepts.
+//! Parameters of a request: those of its query string, and the types that it accepts.
 
 use axum::http::{HeaderMap, StatusCode, header};
 

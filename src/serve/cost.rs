@@ -1,4 +1,4 @@
-//! What an image costs, before it is decoded: the pixels of all windows that the network will see.
+//! The cost of an image before it is decoded: the pixels of all windows that the network will see.
 
 use crate::image::MAX_PIXELS;
 use crate::infer::InferConfig;

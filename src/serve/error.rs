@@ -1,4 +1,4 @@
-//! What a request is refused with: a status, and JSON of a code, the cause and a hint.
+//! Refusals of requests: a status, and JSON of a code, the cause and a hint.
 
 use std::time::Duration;
 
@@ -65,6 +65,13 @@ impl Fault {
             format!("the body is larger than the limit of {limit} bytes"),
         )
         .hint("send a smaller file, such as a JPEG of the same picture, or cut it into tiles")
+    }
+
+    /// Of work that finds no room, for about as long as `wait`.
+    pub(super) fn overloaded(wait: Duration) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "overloaded", "as much work waits as may")
+            .hint("send the request again after the time in `Retry-After`")
+            .retry_after(wait.clamp(Duration::from_secs(1), Duration::from_secs(120)))
     }
 
     pub(super) fn draining() -> Self {

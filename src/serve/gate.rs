@@ -1,4 +1,5 @@
-//! The bound of what is accepted and not yet answered: pixels of windows and bytes of bodies, whatever the number of requests.
+//! The bound of accepted work that is not yet answered (429 beyond it): pixels of windows and bytes of bodies, whatever the
+//! number of requests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -62,9 +63,7 @@ impl Gate {
     }
 
     fn overloaded(&self) -> Fault {
-        Fault::new(StatusCode::TOO_MANY_REQUESTS, "overloaded", "as much work waits as may")
-            .hint("send the request again after the time in `Retry-After`")
-            .retry_after(self.wait().clamp(Duration::from_secs(1), Duration::from_secs(120)))
+        Fault::overloaded(self.wait())
     }
 }
 

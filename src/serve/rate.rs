@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// Pixels a second: a mean that forgets, by the time that the work took.
+/// Pixels per second: a mean that forgets, by the time that the work took.
 #[derive(Debug, Default)]
 pub(super) struct Rate(Mutex<Sums>);
 
@@ -27,7 +27,7 @@ impl Rate {
         sums.seconds = sums.seconds * keep + time.as_secs_f64();
     }
 
-    /// Pixels a second.
+    /// Pixels per second.
     pub(super) fn per_second(&self) -> f64 {
         let sums = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if sums.seconds > 0.0 { sums.pixels / sums.seconds } else { GUESS }

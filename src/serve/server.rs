@@ -143,7 +143,7 @@ async fn serve(
     let late = || Error::new(format!("requests were not finished within {} s, and were dropped", time.as_secs()));
     match timeout(time, &mut listening).await {
         Ok(ended) => ended.map_err(|error| Error::new("the server failed").with_source(error)),
-        Err(_) => Err(late().with_hint("give a longer --drain-time")),
+        Err(_) => Err(late().with_hint("pass a longer --drain-time")),
     }
 }
 
@@ -165,7 +165,7 @@ fn bind(address: &str) -> Result<TcpListener> {
     let failed = |error: std::io::Error| {
         Error::new(format!("cannot listen at `{address}`"))
             .with_source(error)
-            .with_hint("give another address or port with --bind, such as --bind 127.0.0.1:8081")
+            .with_hint("pass another address or port with --bind, such as --bind 127.0.0.1:8081")
     };
     let found: Vec<SocketAddr> = address.to_socket_addrs().map_err(failed)?.collect();
     let listener = TcpListener::bind(&found[..]).map_err(failed)?;

@@ -1,4 +1,4 @@
-//! What the system tells a server.
+//! Signals of the system to a server.
 
 use std::io;
 

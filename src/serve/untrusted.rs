@@ -1,4 +1,4 @@
-//! What reads requests, as functions of bytes, for tests that mutate them. What is found is dropped.
+//! The readers of requests as functions of bytes, for tests that mutate them; their results are dropped.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use bytes::Bytes;

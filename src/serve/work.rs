@@ -1,4 +1,4 @@
-//! What waits for the inference thread, and what it answers.
+//! Jobs that wait for the inference thread, and its answers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What is done to datasets before anything is learned: a folder made into one, and one looked at for faults.
+//! Tools for datasets before anything is learned from them: a folder made into one, and one looked at for faults.
 
 pub mod check;
 pub mod init;

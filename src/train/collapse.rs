@@ -1,4 +1,5 @@
-//! A run that has collapsed: its network predicts one class everywhere. Seen at an evaluation, reported at once, and started again if the recipe allows it.
+//! A run that has collapsed: its network predicts one class everywhere. It is seen at an evaluation, reported at once, and started
+//! again if the recipe allows it.
 
 use super::config::TrainConfig;
 use super::progress::RunProgress;
@@ -9,12 +10,12 @@ use crate::metrics::Scores;
 const ONE_CLASS_SHARE: f64 = 0.995;
 /// The share that other classes have of the truth at least.
 const OTHERS_SHARE: f64 = 0.02;
-/// The share of a run after whose first evaluation it is certain, and that within which two make it so.
+/// From this share of the run on, one collapsed evaluation restarts it; within [`EARLY_SHARE`], two do.
 const DECIDED_SHARE: f64 = 0.1;
 const EARLY_SHARE: f64 = 1.0 / 3.0;
 /// The share of a run after which it is too late to start again.
 const LATEST_SHARE: f64 = 0.5;
-/// Iterations after which nothing is certain yet.
+/// Before this many iterations no run is judged.
 const FEWEST_ITERATIONS: u64 = 20;
 /// How many times smaller the next attempt's learning rate is.
 pub(crate) const LR_DIVISOR: f64 = 3.0;

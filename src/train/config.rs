@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::kernels::{LossMean, Precision};
-use crate::loss::LossConfig;
+use crate::loss::DenseLossConfig;
 use crate::text;
 use crate::train::optimizer::OptimizerConfig;
 use crate::train::reschedule;
@@ -65,7 +65,7 @@ pub struct TrainConfig {
     /// Weight of each class in the loss, for decoders of queries in that of a query's class; empty means 1 for all.
     pub class_weights: Vec<f32>,
     /// What the loss of predictions for every pixel is made of; decoders of queries have their own.
-    pub loss: LossConfig,
+    pub loss: DenseLossConfig,
     /// Decay of the moving average of the weights (for instance 0.999), which is then what is evaluated and published.
     pub ema: Option<f64>,
     /// In what precision the CPU multiplies matrices; weights, sums and everything else stay in f32.
@@ -105,7 +105,7 @@ impl Default for TrainConfig {
             freeze_backbone: false,
             loss_mean: LossMean::All,
             class_weights: Vec::new(),
-            loss: LossConfig::default(),
+            loss: DenseLossConfig::default(),
             ema: None,
             precision: Precision::F32,
             optimizer: OptimizerConfig::default(),
@@ -175,8 +175,8 @@ impl TrainConfig {
         if !self.batch_size.is_multiple_of(self.accumulate) {
             return refuse(format!("batch_size = {batch} cannot be spread over accumulate = {passes} equal passes"));
         }
-        if let Err(what) = self.optimizer.check().and_then(|()| self.loss.check()) {
-            return refuse(what);
+        if let Err(error) = self.optimizer.check().and_then(|()| self.loss.check()) {
+            return refuse(error.to_string());
         }
         if self.ema.is_some_and(|decay| !(0.0..1.0).contains(&decay)) {
             return refuse("ema must be in [0, 1), for instance 0.999; leave it out for none".into());

@@ -1,4 +1,4 @@
-//! What a run reports while it goes, and what it asks.
+//! Observers: the reports of a run while it trains, and its questions.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -60,7 +60,7 @@ pub struct Progress {
     pub parts: BTreeMap<String, f64>,
     /// Learning rate of the backbone in this iteration.
     pub lr: f64,
-    /// Images a second, lately.
+    /// Images per second, lately.
     pub images_per_s: f64,
     /// Share of the time spent waiting for data, lately.
     pub wait_share: f64,

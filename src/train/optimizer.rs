@@ -1,6 +1,6 @@
 //! AdamW and SGD over named parameters, with groups, layer-wise learning rates, clipping and accumulation.
 //!
-//! State is kept by parameter name, so a checkpoint is two ordinary `.safetensors` files.
+//! State is kept by parameter name, so that a checkpoint stores it as an ordinary `.safetensors` file beside the model.
 
 use std::collections::BTreeMap;
 
@@ -94,22 +94,26 @@ impl OptimizerConfig {
     }
 
     /// Refuses values that cannot work, naming the key.
-    pub fn check(&self) -> std::result::Result<(), String> {
+    ///
+    /// # Errors
+    /// A rate, a factor or a limit out of its range.
+    pub fn check(&self) -> Result<()> {
+        let refuse = |what: &str| Err(Error::new(what));
         if self.betas.iter().any(|beta| !(0.0..1.0).contains(beta)) || self.eps.is_nan() || self.eps <= 0.0 {
-            return Err("optimizer.betas must be in [0, 1), and optimizer.eps above 0".into());
+            return refuse("optimizer.betas must be in [0, 1), and optimizer.eps above 0");
         }
         if !(0.0..1.0).contains(&self.momentum) || (self.nesterov && self.momentum == 0.0) {
-            return Err("optimizer.momentum must be in [0, 1), and above 0 with nesterov".into());
+            return refuse("optimizer.momentum must be in [0, 1), and above 0 with nesterov");
         }
         if !(self.layer_decay > 0.0 && self.layer_decay <= 1.0) {
-            return Err("optimizer.layer_decay must be above 0 and at most 1, which means none".into());
+            return refuse("optimizer.layer_decay must be above 0 and at most 1, which means none");
         }
         if self.clip_norm.is_some_and(|limit| !limit.is_finite() || limit <= 0.0) {
-            return Err("optimizer.clip_norm must be above 0; leave it out not to clip".into());
+            return refuse("optimizer.clip_norm must be above 0; leave it out not to clip");
         }
         let rates = [self.lr, self.decoder_lr_mult, self.weight_decay];
         if rates.iter().any(|rate| !rate.is_finite() || *rate < 0.0) {
-            return Err("optimizer.lr, decoder_lr_mult and weight_decay must be finite and not negative".into());
+            return refuse("optimizer.lr, decoder_lr_mult and weight_decay must be finite and not negative");
         }
         Ok(())
     }

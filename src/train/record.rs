@@ -1,4 +1,4 @@
-//! What is kept of a run while it goes, so that it can be resumed and looked at.
+//! The record of a run while it trains, from which it is resumed and looked at.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What a run consists of between two iterations.
+//! The state of a run between two iterations.
 
 use burn::module::Module;
 use serde::{Deserialize, Serialize};

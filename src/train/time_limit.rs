@@ -1,4 +1,5 @@
-//! Ends a run when its time is over: how long it takes is measured all the way, and where it would miss the end, it is rescheduled.
+//! The time limit of a run: how long iterations take is measured all the time, and a run that would miss its end is
+//! rescheduled.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -9,29 +10,33 @@ use crate::train::config::TrainConfig;
 use crate::train::progress::RunProgress;
 use crate::train::reschedule::Reschedule;
 
-/// The share of the time at which a run aims: the last files, and a page, are written after it.
+// All shares below are of the time limit, `train.max_time`.
+
+/// A run aims to end at this share; the last files and the page are written in the rest.
 const AIM: f64 = 0.98;
-/// The share of the time by which a run may miss its end before it is rescheduled: at first, when there is much to come that may
-/// make up for it, and at last.
+/// A run is rescheduled when it would miss its end by more than this share: the first number holds at the start, when later
+/// iterations may still make up for it, the second at the end; in between the limit falls linearly.
 const TOLERANCE: [f64; 2] = [0.15, 0.01];
-/// How many times as much to reschedule back what was rescheduled the other way: a busy machine goes to and fro.
+/// A reschedule in the opposite direction of the last one (longer after shorter) needs a miss this many times as large: the
+/// speed of a busy machine goes up and down.
 const BACK: f64 = 1.5;
-/// The share of the time that lies between reschedules at least.
+/// There is at least this share between two reschedules.
 const APART: f64 = 0.05;
-/// The share of the time after which the end is near, and neither of the two holds a reschedule back.
+/// From this share on the end is near, and neither [`BACK`] nor [`APART`] holds a reschedule back.
 const NEAR: f64 = 0.9;
-/// How often in a run it is looked at.
+/// How many times in a run it is checked whether it will end in time.
 const LOOKS: u64 = 40;
-/// The share of the time after which it is looked at first: where there were iterations enough, and where there were not.
+/// The first check comes after the first share if [`FEWEST`] iterations have been timed, and after the second in any case.
 const SETTLED: [f64; 2] = [0.05, 0.1];
-/// The share of the time that an iteration's time is taken from: at first, and near the end, when there is no time left to wait
-/// and see; in between half of what is left.
+/// How far back the time of an iteration is measured, as a share: half of what is left, but at most the first number and at
+/// least the second. Near the end only the latest speed counts.
 const RECENT: [f64; 2] = [0.2, 0.04];
-/// Iterations of that time at least.
+/// At least this many iterations are measured, however long they take.
 const FEWEST: usize = 8;
-/// Parts of it, of whose means the median counts: a hiccup is in one of them, and what comes regularly in all.
+/// The measured iterations are cut into this many parts, and the median of their means counts: a single delay is in one part
+/// and does not matter, what comes regularly is in all of them and does.
 const PARTS: usize = 10;
-/// The share of the time that evaluations may take, where a reschedule moves them.
+/// Evaluations may take this share, where a reschedule moves them.
 const EVALUATING: f64 = 0.2;
 
 /// Keeps the time of one run.

@@ -1,4 +1,4 @@
-//! Bicubic resizing on the host, for tables that belong to a grid of patches.
+//! Bicubic resizing on the CPU, for tables that belong to a grid of patches.
 
 /// Resizes planes `[planes, from.0, from.1]` to `[planes, to.0, to.1]`, as `torch.nn.functional.interpolate` does with
 /// `mode="bicubic"`: a = −0.75, samples beyond the edge repeat it, no antialiasing. The sums are in f64.

@@ -1,7 +1,7 @@
 //! Why a file may not fit a model: what the shapes of both say about the two networks.
 
-use crate::weights::convolutional::Convolutional;
 use crate::weights::position_table::POSITIONS;
+use crate::weights::recognize_convolutional::Convolutional;
 use crate::weights::report::{Problems, ShapesByName};
 
 /// How the backbone alone is taken of a file.
@@ -12,7 +12,35 @@ const BACKBONE_ONLY: &str = "load only the backbone: train.pretrained with train
 pub(super) fn causes(problems: &Problems, file: &ShapesByName<'_>, model: &ShapesByName<'_>, alone: bool) -> String {
     let (theirs, ours) = (Traits::of(file), Traits::of(model));
     let mut causes = Vec::new();
-    let networks = [file, model].map(Convolutional::of);
+    convolutional_causes([file, model].map(Convolutional::of), &mut causes);
+    family_causes(&theirs, &ours, &mut causes);
+    if !problems.not_finite.is_empty() {
+        causes.push("the training that wrote the file diverged: take an earlier checkpoint".to_owned());
+    }
+    if let Some((a, _)) = unequal(theirs.channels, ours.channels) {
+        return format!("{}; {OTHERS}", of_other_channels(a));
+    }
+    size_causes(problems, &theirs, &ours, &mut causes);
+    part_causes(problems, &theirs, &ours, &mut causes);
+    if problems.names().any(|name| name.starts_with("decoder.")) {
+        decoder_causes(&theirs, &ours, &mut causes);
+    }
+    if causes.is_empty() {
+        causes.push(match alone {
+            false => format!("use the recipe that the weights were trained with, or {BACKBONE_ONLY}"),
+            true => format!("{}; {OTHERS}", unusable(problems)),
+        });
+    }
+    causes.join("; ")
+}
+
+/// Both, where both are known and differ.
+fn unequal<T: PartialEq>(theirs: Option<T>, ours: Option<T>) -> Option<(T, T)> {
+    theirs.zip(ours).filter(|(a, b)| a != b)
+}
+
+/// A ResNet or ConvNeXt in place of another network.
+fn convolutional_causes(networks: [Option<Convolutional>; 2], causes: &mut Vec<String>) {
     if let [Some(file), model] = &networks
         && networks[0] != networks[1]
     {
@@ -26,29 +54,25 @@ pub(super) fn causes(problems: &Problems, file: &ShapesByName<'_>, model: &Shape
         causes
             .push(format!("the model has a {model}, the file is not one: choose the backbone that the weights are of"));
     }
+}
+
+/// A transformer of another family: how it knows positions, and what its MLPs are.
+fn family_causes(theirs: &Traits, ours: &Traits, causes: &mut Vec<String>) {
     if theirs.depth > 0 && ours.depth > 0 && theirs.rotated != ours.rotated {
         causes.push(match theirs.rotated {
             true => "the file is a DINOv3: set model.backbone.type = \"dinov3\"".to_owned(),
             false => "the file has a table of positions, DINOv3 has none: set model.backbone.type = \"vit\"".to_owned(),
         });
     }
-    if let (Some(a), Some(b)) = (theirs.gated, ours.gated)
-        && a != b
-    {
-        let (has, layer) = if a { ("gates (SwiGLU)", "swiglu") } else { ("no gates", "mlp") };
+    if let Some((gated, _)) = unequal(theirs.gated, ours.gated) {
+        let (has, layer) = if gated { ("gates (SwiGLU)", "swiglu") } else { ("no gates", "mlp") };
         causes.push(format!("the file's MLPs have {has}: set model.backbone.mlp_layer = \"{layer}\""));
     }
-    if !problems.not_finite.is_empty() {
-        causes.push("the training that wrote the file diverged: take an earlier checkpoint".to_owned());
-    }
-    if let (Some(a), Some(b)) = (theirs.channels, ours.channels)
-        && a != b
-    {
-        return format!("{}; {OTHERS}", of_other_channels(a));
-    }
-    if let (Some(a), Some(b)) = (theirs.patch, ours.patch)
-        && a != b
-    {
+}
+
+/// A transformer of another size: patches, grid, width, depth.
+fn size_causes(problems: &Problems, theirs: &Traits, ours: &Traits, causes: &mut Vec<String>) {
+    if let Some((a, b)) = unequal(theirs.patch, ours.patch) {
         causes.push(format!(
             "the file's patches are {a}x{a} pixels, the model's {b}x{b}: set model.backbone.patch_size = {a}"
         ));
@@ -62,9 +86,7 @@ pub(super) fn causes(problems: &Problems, file: &ShapesByName<'_>, model: &Shape
              model.backbone.img_size to the height and width that the weights were made for"
         ));
     }
-    if let (Some(a), Some(b)) = (theirs.width, ours.width)
-        && a != b
-    {
+    if let Some((a, b)) = unequal(theirs.width, ours.width) {
         let heads = match size(a).1 {
             Some(heads) => format!("model.backbone.num_heads = {heads}"),
             None => "model.backbone.num_heads to what it was trained with".to_owned(),
@@ -81,58 +103,30 @@ pub(super) fn causes(problems: &Problems, file: &ShapesByName<'_>, model: &Shape
             theirs.depth, ours.depth
         ));
     }
-    for (has, wants, what, advice) in [
-        (
-            theirs.layer_scale,
-            ours.layer_scale,
-            "LayerScale (`ls1.gamma`)",
-            if theirs.layer_scale {
-                "set model.backbone.init_values = 1.0"
-            } else {
-                "leave model.backbone.init_values out"
-            },
-        ),
-        (
-            theirs.class_token,
-            ours.class_token,
-            "a class token",
-            &*format!("set model.backbone.class_token = {}", theirs.class_token),
-        ),
-        (
-            theirs.final_norm,
-            ours.final_norm,
-            "a final norm (`norm.weight`)",
-            &*format!("set model.backbone.final_norm = {}", theirs.final_norm),
-        ),
-        (
-            theirs.registers > 0,
-            ours.registers > 0,
-            "register tokens",
-            &*format!("set model.backbone.reg_tokens = {}", theirs.registers),
-        ),
-        (
-            theirs.qkv_bias,
-            ours.qkv_bias,
-            "a bias of queries and values (`q_bias`)",
-            &*format!("set model.backbone.qkv_bias = {}", theirs.qkv_bias),
-        ),
-    ] {
+}
+
+/// Parts that one of two transformers has and the other lacks.
+fn part_causes(problems: &Problems, theirs: &Traits, ours: &Traits, causes: &mut Vec<String>) {
+    let layer_scale = if theirs.layer_scale {
+        "set model.backbone.init_values = 1.0".to_owned()
+    } else {
+        "leave model.backbone.init_values out".to_owned()
+    };
+    let set = |key: &str, value: &dyn std::fmt::Display| format!("set model.backbone.{key} = {value}");
+    let parts = [
+        (theirs.layer_scale, ours.layer_scale, "LayerScale (`ls1.gamma`)", layer_scale),
+        (theirs.class_token, ours.class_token, "a class token", set("class_token", &theirs.class_token)),
+        (theirs.final_norm, ours.final_norm, "a final norm (`norm.weight`)", set("final_norm", &theirs.final_norm)),
+        (theirs.registers > 0, ours.registers > 0, "register tokens", set("reg_tokens", &theirs.registers)),
+        (theirs.qkv_bias, ours.qkv_bias, "a bias of queries and values (`q_bias`)", set("qkv_bias", &theirs.qkv_bias)),
+    ];
+    for (has, wants, what, advice) in parts {
         // A whole half of the network that is absent says nothing about its parts.
         if has != wants && theirs.depth > 0 && ours.depth > 0 && problems.mentions(what) {
             let (with, without) = if has { ("file", "model") } else { ("model", "file") };
             causes.push(format!("the {with} has {what}, the {without} does not: {advice}"));
         }
     }
-    if problems.names().any(|name| name.starts_with("decoder.")) {
-        decoder_causes(&theirs, &ours, &mut causes);
-    }
-    if causes.is_empty() {
-        causes.push(match alone {
-            false => format!("use the recipe that the weights were trained with, or {BACKBONE_ONLY}"),
-            true => format!("{}; {OTHERS}", unusable(problems)),
-        });
-    }
-    causes.join("; ")
 }
 
 /// What is left to do where weights cannot be used.

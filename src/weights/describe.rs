@@ -1,12 +1,12 @@
-//! What a weights file holds, for people to read.
+//! The contents of a weight file, for people to read.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::error::Result;
-use crate::weights::convolutional::Convolutional;
 use crate::weights::key_format::KeyFormat;
 use crate::weights::read::read;
+use crate::weights::recognize_convolutional::Convolutional;
 use crate::weights::remap_keys::{architecture, remap_keys};
 use crate::weights::state::WeightFormat;
 

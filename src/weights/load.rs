@@ -132,7 +132,7 @@ pub fn load<M: Module + Gridded>(module: M, state: &StateDict, options: &LoadOpt
     let model: Vec<(String, Vec<usize>)> =
         named_parameters(&module).into_iter().map(|(name, shape, _)| (name, shape)).collect();
     let mut report = LoadReport::new(state, renamed.key_format);
-    report.notes.extend(numbers::word(state));
+    report.notes.extend(numbers::type_note(state));
     let into_encoder = options.prefix_only.as_deref() == Some(BACKBONE) && enter_encoder(&mut renamed.tensors, &model);
     let below_encoder = LoadOptions { prefix_only: Some(ENCODER.to_owned()), ..options.clone() };
     let options = if into_encoder { &below_encoder } else { options };
@@ -141,7 +141,7 @@ pub fn load<M: Module + Gridded>(module: M, state: &StateDict, options: &LoadOpt
     if !options.exact && options.wants(position_table::POSITIONS) {
         let wanted = model.iter().filter(|(name, _)| options.wants(name));
         let wanted = wanted.map(|(name, shape)| (name.as_str(), shape.as_slice())).collect();
-        position_table::fit(&mut renamed.tensors, state, &wanted, module.grid(), &mut report);
+        position_table::fit_tables(&mut renamed.tensors, state, &wanted, module.grid(), &mut report);
     }
     report.ignored.append(&mut renamed.aside);
     let mut problems = Problems::default();

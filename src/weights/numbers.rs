@@ -1,4 +1,4 @@
-//! What kinds of numbers a file stores its weights in: integers are not taken for weights.
+//! Types of numbers that a file stores its weights in: integers are not taken for weights.
 
 use std::collections::BTreeMap;
 
@@ -63,8 +63,8 @@ pub(crate) fn check(state: &StateDict) -> Result<()> {
     }
 }
 
-/// A word about weights that are not stored in full: how many tensors are of which type.
-pub(super) fn word(state: &StateDict) -> Option<String> {
+/// A note on weights that are not stored in full: how many tensors are of which type.
+pub(super) fn type_note(state: &StateDict) -> Option<String> {
     let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
     for kind in state.dtypes.values().filter(|kind| kind.contains('f') && !["f32", "f64"].contains(*kind)) {
         *kinds.entry(kind).or_default() += 1;
@@ -125,9 +125,9 @@ mod tests {
 
     #[test]
     fn shorter_floats_are_mentioned() {
-        assert_eq!(word(&state(&[("a", "f32", 1), ("b", "i64", 1)])), None);
+        assert_eq!(type_note(&state(&[("a", "f32", 1), ("b", "i64", 1)])), None);
         let said =
-            word(&state(&[("a", "f32", 1), ("b", "bf16", 1), ("c", "f8_e4m3", 1), ("d", "f8_e4m3", 1)])).unwrap();
+            type_note(&state(&[("a", "f32", 1), ("b", "bf16", 1), ("c", "f8_e4m3", 1), ("d", "f8_e4m3", 1)])).unwrap();
         assert!(said.contains("of 4 tensors the file stores 1 as bf16, 2 as f8_e4m3"), "{said}");
     }
 }

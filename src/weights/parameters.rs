@@ -1,4 +1,4 @@
-//! A module's parameters as host tensors; [`crate::layers::parameters`] does the walking.
+//! A module's parameters as tensors in CPU memory; [`crate::layers::parameters`] does the walking.
 
 use burn::module::{Module, ParamId};
 use burn::tensor::{DType, Tensor, TensorData};
@@ -11,7 +11,7 @@ pub fn named_parameters<M: Module>(module: &M) -> Vec<(String, Vec<usize>, Param
     parameters::list(module)
 }
 
-/// A copy of the module's parameters on the host, as f32.
+/// A copy of the module's parameters on the CPU, as f32.
 pub fn state_of<M: Module>(module: &M) -> StateDict {
     let mut state = StateDict::new(WeightFormat::Memory);
     each_value(module, |name, tensor| {
@@ -21,7 +21,7 @@ pub fn state_of<M: Module>(module: &M) -> StateDict {
     state
 }
 
-/// Calls `visit` with every float parameter in turn; one is copied to the host at a time.
+/// Calls `visit` with every float parameter in turn; one is copied to CPU memory at a time.
 pub(super) fn each_value<M: Module>(module: &M, mut visit: impl FnMut(&str, HostTensor)) {
     parameters::visit(module, |parameter, value| {
         let data = value.into_data().iter::<f32>().collect();

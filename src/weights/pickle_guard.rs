@@ -1,4 +1,4 @@
-//! What is checked of a pickle before and after it is parsed: its length, and what it would have run.
+//! Checks of a pickle before and after it is parsed: its length, and the code that it would have run.
 
 use std::io::{self, BufRead, Read};
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! Tables that belong to a grid of patches: whose grid a file's table has, and how it becomes the model's.
+//! Tables of positions, resized at load to the grid of the model; `src/backbone/vit.rs` resizes them again for images of other
+//! sizes.
 //!
 //! A table of positions is a list, so its length alone does not tell its grid: 48 cells may be 6 x 8 or 8 x 6. The model tells
 //! its own. A file's is what its metadata say, or else the shape of its structure tokens, which have the same grid. Where
@@ -25,7 +26,7 @@ type Grid = (usize, usize);
 
 /// Makes the tables of a file fit the model of the given shapes, whose positions are those of `grid`, and notes it in the report.
 /// What cannot be fitted stays as it is.
-pub(super) fn fit(
+pub(super) fn fit_tables(
     tensors: &mut Tensors<'_>,
     state: &StateDict,
     model: &ShapesByName<'_>,
@@ -268,7 +269,7 @@ mod tests {
         let model: ShapesByName<'_> =
             [(POSITIONS, &table[..]), (CLASS, &one[..]), (REGISTERS, &many[..]), (KERNELS, &kernels[..])].into();
         let mut report = LoadReport::new(&state, KeyFormat::Timm);
-        fit(&mut tensors, &state, &model, Some(grid), &mut report);
+        fit_tables(&mut tensors, &state, &model, Some(grid), &mut report);
         let data = |name: &str| tensors.get(name).map(|tensor| tensor.data.clone()).unwrap_or_default();
         assert_eq!(report.format, WeightFormat::Memory);
         Fit { table: data(POSITIONS), class: data(CLASS).first().copied(), registers: data(REGISTERS), report }

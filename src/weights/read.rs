@@ -23,7 +23,7 @@ pub fn read(path: &Path) -> Result<StateDict> {
     let mut state = guarded(|| any(path)).map_err(|cause: Error| Error::file("read", path, cause))?;
     if state.tensors.is_empty() {
         return Err(Error::new(format!("`{}` holds no tensors", path.display()))
-            .with_hint("give a file with weights: .safetensors, .pth or .npz"));
+            .with_hint("use a file of weights: .safetensors, .pth or .npz"));
     }
     state.path = Some(path.to_path_buf());
     Ok(state)

@@ -1,4 +1,4 @@
-//! From the names of foreign checkpoints to ours.
+//! Names of foreign checkpoints turned into ours, which are timm's for backbones: `from_timm` only adds the prefix.
 //!
 //! Ours are timm's for the backbone (`backbone.blocks.0.attn.qkv.weight`) and the reference's for the decoder
 //! (`decoder.layers.0.cross_attn.query_map.conv1.weight`). Every foreign key format is a short table of replacements; only

@@ -1,4 +1,4 @@
-//! What loading did, and what kept it from loading, in lines a person can act on.
+//! The result of loading, or the reasons why it failed, in lines a person can act on.
 
 use std::collections::BTreeMap;
 use std::fmt;

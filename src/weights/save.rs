@@ -17,7 +17,7 @@ use crate::weights::safetensor::read_header;
 /// Writes the module's parameters and `metadata` to `path`, and with them the grid of its positions.
 ///
 /// The same module and metadata give the same bytes. The file is written beside its place, flushed to the disk and then
-/// renamed: whoever looks sees the old file or the whole new one. One parameter at a time is copied to the host.
+/// renamed: whoever looks sees the old file or the whole new one. One parameter at a time is copied to CPU memory.
 ///
 /// # Errors
 ///

@@ -78,7 +78,7 @@ pub(super) fn read(path: &Path) -> Result<StateDict> {
     }
 }
 
-const GIVE: &str = "get the whole folder again from its source, or give a file of weights: .safetensors, .pth or .npz";
+const GIVE: &str = "get the whole folder again from its source, or use a file of weights: .safetensors, .pth or .npz";
 
 #[cfg(test)]
 mod tests {

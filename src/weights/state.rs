@@ -1,4 +1,4 @@
-//! Tensors on the host, and what their file says of itself.
+//! Tensors in CPU memory, and what their file says of itself.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! What others put around a network and its names: data parallelism, compilation, Lightning, averages of the weights.
+//! Wrappers around a network and its names: data parallelism, compilation, Lightning, averages of the weights.
 
 use crate::weights::state::HostTensor;
 

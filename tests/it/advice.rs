@@ -136,7 +136,7 @@ fn what_is_advised_about_options_works() {
         // Evaluation and prediction.
         (
             "structtoken eval tiny.toml".into(),
-            "give a model file, or add `--weights FILE`",
+            "pass a model file, or add `--weights FILE`",
             vec![
                 format!("structtoken eval {model} --device cpu"),
                 format!("structtoken eval tiny.toml --weights {model} --set data.shapes.val=1 --device cpu"),
@@ -180,7 +180,7 @@ fn what_is_advised_about_options_works() {
         ),
         (
             "structtoken compare --out run".into(),
-            "give a recipe to start one, or the right folder with --out",
+            "pass a recipe to start one, or the right folder with --out",
             vec!["structtoken compare --out cmp --device cpu".into()],
         ),
         (
@@ -381,7 +381,7 @@ fn shards_and_merging_follow_their_advice() {
     let eval = "structtoken eval run/model.safetensors --set data.shapes.val=4 --device cpu";
     fails(&lab, "structtoken eval merge tiny.toml", "`structtoken eval MODEL --shard I/N --out FILE` wrote");
     works(&lab, &format!("{eval} --shard 1/2 --out 1.json"));
-    fails(&lab, "structtoken eval merge 1.json", "evaluate them with `--shard I/N --out FILE`, and give all files");
+    fails(&lab, "structtoken eval merge 1.json", "evaluate them with `--shard I/N --out FILE`, and pass all files");
     works(&lab, &format!("{eval} --shard 2/2 --out 2.json"));
     works(&lab, "structtoken eval merge 1.json 2.json");
 }
@@ -486,12 +486,16 @@ fn what_is_advised_about_folders_works() {
     let lab = Lab::new();
     // Names that a shell would take apart.
     set(&lab, "it's $HOME/deep/set", 4);
-    let said = fails(&lab, "structtoken init \"it's \\$HOME\"", "in it holds images and masks; run: structtoken init ");
+    let said = fails(
+        &lab,
+        "structtoken data init \"it's \\$HOME\"",
+        "in it holds images and masks; run: structtoken data init ",
+    );
     works(&lab, said.split("; run: ").nth(1).unwrap().lines().next().unwrap());
     // Several sets become one.
     set(&lab, "many/a", 3);
     set(&lab, "many/b", 3);
-    let said = fails(&lab, "structtoken init many", "put them into one, with the folder in each name: cd ");
+    let said = fails(&lab, "structtoken data init many", "put them into one, with the folder in each name: cd ");
     let command = said.split("in each name: ").nth(1).unwrap().lines().next().unwrap();
     let (join, init) = command.split_once(", and then: ").unwrap();
     works(&lab, join);

@@ -1,4 +1,4 @@
-//! `structtoken init` on a small set of each form that it knows: the TOML it writes passes the check, and a known pixel has
+//! `structtoken data init` on a small set of each form that it knows: the TOML it writes passes the check, and a known pixel has
 //! its class.
 
 use image::{GrayImage, Luma, Rgb, RgbImage};

@@ -18,9 +18,9 @@ struct Advice {
 const SERVED: &[(&str, &[&str])] = &[
     (
         "what_cannot_be_served_is_told_at_the_start",
-        &["give another address or port with --bind, such as --bind 127.0.0.1:8081"],
+        &["pass another address or port with --bind, such as --bind 127.0.0.1:8081"],
     ),
-    ("what_takes_too_long_after_the_end_is_told", &["give a longer --drain-time"]),
+    ("what_takes_too_long_after_the_end_is_told", &["pass a longer --drain-time"]),
     ("tokens_are_asked_for", &["start it with --admin-token-file FILE"]),
     ("pages_elsewhere_may_not_ask_unless_they_are_named", &["start the server with --cors ORIGIN"]),
     (
@@ -45,7 +45,7 @@ const CARRIED_OUT: &[(&str, &[&str])] = &[
             "or leave --min-area out",
         ],
     ),
-    ("names_are_not_given_crosswise", &["or give names in the order of the dataset's own"]),
+    ("names_are_not_given_crosswise", &["or pass names in the order of the dataset's own"]),
     (
         "commands_about_a_run_work_wherever_it_lies",
         &[
@@ -125,15 +125,15 @@ const CARRIED_OUT: &[(&str, &[&str])] = &[
         "what_is_advised_about_options_works",
         &[
             "`structtoken bench --help` names the options",
-            "give a recipe, `structtoken compare configs/shapes/demo.toml`, or the folder of a comparison with --out",
-            "give a recipe to start one, or the right folder with --out",
+            "pass a recipe, `structtoken compare configs/shapes/demo.toml`, or the folder of a comparison with --out",
+            "pass a recipe to start one, or the right folder with --out",
             "pass the shard explicitly: `--shard 1/4`",
             "add `--shards N`, or pass `--shard I/N`",
             "pass `--shard 1/4`; --shards is for array jobs",
             "choose another folder with --out",
-            "give a model file, or add `--weights FILE`",
+            "pass a model file, or add `--weights FILE`",
             "predict them in two calls with a different --out",
-            "give one, for instance `structtoken train configs/shapes/demo.toml`, or try `structtoken demo`",
+            "pass one, for instance `structtoken train configs/shapes/demo.toml`, or try `structtoken demo`",
             "pass it: --out runs/NAME",
             "`structtoken train {} --plan > recipe.toml` writes one",
             "`structtoken train DIR` plans a recipe for it",
@@ -160,16 +160,16 @@ const CARRIED_OUT: &[(&str, &[&str])] = &[
             "{program} train DIR --budget 5m",
             "resume them with --resume, or choose another folder with --out",
             "resume it without --seeds and --folds",
-            "start them without --resume, or give their folder with --out",
+            "start them without --resume, or pass their folder with --out",
             "one run is what `structtoken train` does without --seeds and --folds",
         ],
     ),
     (
         "shards_and_merging_follow_their_advice",
         &[
-            "give files that `structtoken eval MODEL --shard I/N --out FILE` wrote",
+            "pass files that `structtoken eval MODEL --shard I/N --out FILE` wrote",
             "pass the files that `--shard I/N --out FILE` wrote",
-            "evaluate them with `--shard I/N --out FILE`, and give all files",
+            "evaluate them with `--shard I/N --out FILE`, and pass all files",
         ],
     ),
     (
@@ -195,10 +195,10 @@ const CARRIED_OUT: &[(&str, &[&str])] = &[
     (
         "what_is_advised_about_folders_works",
         &[
-            "run: structtoken init {}, which draws masks",
-            "run: structtoken init {}, which writes lists",
+            "run: structtoken data init {}, which draws masks",
+            "run: structtoken data init {}, which writes lists",
             "`structtoken data check {}` names the files",
-            "in it holds images and masks; run: structtoken init {}",
+            "in it holds images and masks; run: structtoken data init {}",
             "; put them into one, with the folder in each name: cd ",
             "as in --names sky,road,car",
             "(whole with --json)",
@@ -271,13 +271,10 @@ const CARRIED_OUT: &[(&str, &[&str])] = &[
             "--out would replace `{}`, which is read",
             "name another file after --out",
             "name a folder that is new or empty after --out",
-            "give --size once, or export each to a folder of its own",
+            "pass --size once, or export each to a folder of its own",
         ],
     ),
-    (
-        "a_build_without_export_says_how_to_get_one",
-        &["install one that has: cargo install structtoken"],
-    ),
+    ("a_build_without_export_says_how_to_get_one", &["install one that has: cargo install structtoken"]),
     (
         "damaged_files_are_not_verified",
         &["only files that `structtoken export` wrote can be compared with their model"],
@@ -307,7 +304,8 @@ const SAID: &[&str] = &[
     "--images has no use",
     "--void leaves {absent} out",
     "`structtoken demo` made this folder",
-    "described by `structtoken init`",
+    "described by `structtoken data init`",
+    "# Checksums by `structtoken data init`, do not edit: ",
     "# As `structtoken init` wrote it: ",
     "train.schedule.warmup_iters = {warmup} does not end within train.iterations = {iterations}",
     "structtoken predict ",
@@ -323,7 +321,7 @@ const OUT_OF_REACH: &[&str] = &[
     "--set eval.mode=slide uses a sliding window",
     // Minutes.
     "`--budget {}m` leaves time for all of them",
-    "give --iterations instead of --budget",
+    "pass --iterations instead of --budget",
     "--set model.backbone.norm=batch or group decides it",
     // An accelerator.
     "use `--device {kind}:{}`",

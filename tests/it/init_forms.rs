@@ -1,4 +1,4 @@
-//! `structtoken init` on further forms: several masks per image, Supervisely, VIA, KITTI, LoveDA, Mapillary, Cityscapes'
+//! `structtoken data init` on further forms: several masks per image, Supervisely, VIA, KITTI, LoveDA, Mapillary, Cityscapes'
 //! polygons.
 
 use base64::Engine;

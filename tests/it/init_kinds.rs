@@ -125,7 +125,7 @@ fn values_of_many_kinds() {
         (
             "the largest of 16 bits is void beside ids",
             |lab, name, _| deep(lab, name, |x, _| [0, 1, 2, 65535][(x / 10) as usize]),
-            &["65535 is read as pixels to ignore"],
+            &["65535 is ignored"],
             &["0 class 0", "1 class 1", "2 class 2", "65535 -"],
         ),
         (

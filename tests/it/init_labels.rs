@@ -1,4 +1,4 @@
-//! `structtoken init` on masks and outlines whose values and names are not plain: read by rule, or asked, never guessed in
+//! `structtoken data init` on masks and outlines whose values and names are not plain: read by rule, or asked, never guessed in
 //! silence. Every command that a refusal offers is run.
 
 use crate::cli::Lab;

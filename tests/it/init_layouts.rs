@@ -1,4 +1,4 @@
-//! `structtoken init` on folders as published sets and their authors lay them out; what it does not use is named, and what it
+//! `structtoken data init` on folders as published sets and their authors lay them out; what it does not use is named, and what it
 //! prints as a way out works.
 
 use std::process::Command;
@@ -144,9 +144,9 @@ fn pictures_are_never_masks_of_each_other() {
         });
     }
     lab.write("set/notes/read me.txt", "films");
-    let said = lab.refused(&["init", "set"], &["2 folders", "`seq1`", "structtoken init 'set/all'"]);
+    let said = lab.refused(&["init", "set"], &["2 folders", "`seq1`", "structtoken data init 'set/all'"]);
     paste(&lab, between(&said, "in each name: ", ", and then"));
-    paste(&lab, &format!("structtoken init {}", between(&said, "and then: structtoken init ", "\n")));
+    paste(&lab, &format!("structtoken data init {}", between(&said, "and then: structtoken data init ", "\n")));
     let set = Described { spec: DatasetSpec::read(&lab.path("set/all/dataset.toml")).unwrap() };
     assert_eq!((set.counts(), set.class("seq2/000001", 30, 0)), ((5, 1), "class 128-64-128".into()));
 
@@ -264,7 +264,7 @@ fn masks_that_are_jpegs_are_read_on_request() {
         picture(&lab, &format!("set/images/{at}.jpg"));
         jpeg(&lab, &format!("set/masks/{at}.jpg"), &|x, y| [[0, 0, 0], [200, 0, 0]][usize::from(half(x, y))]);
     }
-    paste(&lab, "structtoken init set --jpeg-tolerance 90 --names ground,cell");
+    paste(&lab, "structtoken data init set --jpeg-tolerance 90 --names ground,cell");
     let set = Described { spec: DatasetSpec::read(&lab.path("set/dataset.toml")).unwrap() };
     assert_eq!((set.class("4", 30, 3), set.class("4", 5, 3)), ("cell".to_string(), "ground".to_string()));
     // Four colours whose mixtures lie half-way between them: what is printed tells them apart at the first try, also where a
@@ -309,7 +309,7 @@ fn masks_that_are_jpegs_are_read_on_request() {
         picture(&lab, &format!("set/images/{at}.jpg"));
         mask(&lab, &format!("set/masks/{at}.png"), half);
     });
-    paste(&lab, "structtoken init set --jpeg-tolerance 16");
+    paste(&lab, "structtoken data init set --jpeg-tolerance 16");
     assert_eq!(DatasetSpec::read(&lab.path("set/dataset.toml")).unwrap().jpeg_tolerance, None);
 }
 

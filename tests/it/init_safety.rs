@@ -1,4 +1,4 @@
-//! `structtoken init` on files that lead elsewhere, or that would be lost.
+//! `structtoken data init` on files that lead elsewhere, or that would be lost.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -363,7 +363,7 @@ fn names_that_files_cannot_hold_are_told() {
     let folder = "it's $HOME";
     (0..3).for_each(|at| picture(&lab, &format!("{folder}/images/{at}.png")));
     lab.write(&format!("{folder}/all.json"), coco(&["0.png", "1.png", "2.png", "e\\u001bs\\u007fc.png"]));
-    let talk = lab.refused(&["data", "check", folder], &["run: structtoken init"]);
+    let talk = lab.refused(&["data", "check", folder], &["run: structtoken data init"]);
     let command = talk.split("run: structtoken ").nth(1).unwrap().split(", which").next().unwrap().to_owned();
     let script = format!("{} {command}", env!("CARGO_BIN_EXE_structtoken"));
     let output = std::process::Command::new("bash").args(["-c", &script]).current_dir(lab.dir.path()).output().unwrap();

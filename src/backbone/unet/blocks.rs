@@ -1,4 +1,4 @@
-//! What a U-Net is built of: convolutions with their norm, blocks, and the steps between its levels.
+//! Parts of a U-Net: convolutions with their norm, blocks, and the steps between its levels.
 
 use burn::module::Module;
 use burn::tensor::Tensor;

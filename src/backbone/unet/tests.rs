@@ -53,7 +53,7 @@ fn maps_are_as_features_say_at_any_size() {
         config.check().unwrap();
         let features = config.features();
         let unet = config.init(&mut Init::new(1, &Device::flex()));
-        assert_eq!((unet.grid(), features.channels.len()), (features.grid, 3));
+        assert_eq!((unet.grid(), features.channels.len()), (Some(features.grid), 3));
         for [h, w] in [[48, 40], [33, 47], [1, 1], [7, 2], [64, 5]] {
             let maps = unet.forward(image([2, 3, h, w], &Device::flex()), &ForwardContext::eval()).maps;
             let expected: Vec<_> = features.channels.iter().zip(&features.strides).collect();

@@ -7,8 +7,14 @@ use clap::{Args, ValueEnum};
 use crate::cli::Computing;
 use crate::image::outlines::OutlineOptions;
 
+const EXAMPLES: &str = "Examples:
+  structtoken predict runs/a/model.safetensors photo.jpg --overlay            writes predictions/photo.png and photo_overlay.png
+  structtoken predict runs/a/model.safetensors photos/ --out labels/          all images in a folder
+  structtoken predict runs/a/model.safetensors photos/ --format geojson,coco  outlines";
+
 /// Label images with a model
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     /// Model file, or @NAME of one that this build carries
     pub(crate) model: PathBuf,

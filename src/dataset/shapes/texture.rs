@@ -1,4 +1,4 @@
-//! What covers objects and the ground: two colours and how they alternate.
+//! Textures of objects and of the ground: two colours and how they alternate.
 
 use std::f32::consts::TAU;
 

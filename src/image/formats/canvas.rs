@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::budget::Permit;
+use crate::image::decode_memory::Reservation;
 use crate::image::formats::{Format, check_size};
-use crate::image::{Image, RawMask, Stored, budget};
+use crate::image::{Image, RawMask, Stored, decode_memory};
 
 /// What the samples of a pixel are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,10 +71,10 @@ pub(super) trait Canvas {
     }
 }
 
-/// An image of 8 bits a channel.
+/// An image of 8 bits per channel.
 pub(super) struct ImageCanvas {
     pub(super) image: Image,
-    pub(super) permit: Option<Permit>,
+    pub(super) reservation: Option<Reservation>,
     layout: Layout,
     /// The 16-bit values that become black and white.
     range: [u16; 2],
@@ -88,7 +88,7 @@ impl ImageCanvas {
     pub(super) fn new(range: Option<[u16; 2]>) -> Self {
         let layout = Layout::new(Format::Png, Kind::Gray, 8, None);
         let image = Image { width: 0, height: 0, pixels: Vec::new() };
-        Self { image, permit: None, layout, range: range.unwrap_or([0, u16::MAX]), deep: None, transparent: false }
+        Self { image, reservation: None, layout, range: range.unwrap_or([0, u16::MAX]), deep: None, transparent: false }
     }
 
     /// Any depth as 8 bits.
@@ -108,7 +108,7 @@ impl ImageCanvas {
 impl Canvas for ImageCanvas {
     fn begin(&mut self, (width, height): (usize, usize), layout: Layout) -> Result<()> {
         check_size(width as u64, height as u64)?;
-        self.permit = Some(budget::take((width * height * 3) as u64));
+        self.reservation = Some(decode_memory::take((width * height * 3) as u64));
         self.image = Image { width, height, pixels: zeros(width * height * 3)? };
         self.layout = layout;
         Ok(())
@@ -165,12 +165,12 @@ impl Canvas for ImageCanvas {
 /// A mask as it is stored.
 pub(super) struct MaskCanvas {
     pub(super) mask: Option<RawMask>,
-    pub(super) permit: Option<Permit>,
+    pub(super) reservation: Option<Reservation>,
 }
 
 impl MaskCanvas {
     pub(super) fn new() -> Self {
-        Self { mask: None, permit: None }
+        Self { mask: None, reservation: None }
     }
 }
 
@@ -187,7 +187,7 @@ impl Canvas for MaskCanvas {
                 .with_kind(if kind == Kind::Cmyk { ErrorKind::Unsupported } else { ErrorKind::DeepColors }));
         }
         // The mask, and the labels that it becomes.
-        self.permit = Some(budget::take((width * height * if colors { 4 } else { 3 }) as u64));
+        self.reservation = Some(decode_memory::take((width * height * if colors { 4 } else { 3 }) as u64));
         self.mask = Some(if colors {
             RawMask::Rgb { width, height, values: zeros(width * height)?, stored }
         } else {

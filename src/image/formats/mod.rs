@@ -18,9 +18,9 @@ use self::canvas::{Canvas, ImageCanvas, Layout, MaskCanvas, RowPlace};
 use crate::error::{Error, ErrorKind, Result};
 use crate::files;
 use crate::guard::guarded;
-use crate::image::budget::Permit;
+use crate::image::decode_memory::Reservation;
 use crate::image::jpeg::End;
-use crate::image::{Image, MAX_PIXELS, RawMask, budget, jpeg};
+use crate::image::{Image, MAX_PIXELS, RawMask, decode_memory, jpeg};
 
 pub(crate) use self::canvas::Kind;
 
@@ -92,11 +92,11 @@ pub(crate) struct Decoded {
     pub(crate) unended: bool,
     /// There are more pictures in the file, and this is the first.
     pub(crate) more: bool,
-    /// Of 16 bits a channel: the lowest and highest value.
+    /// Of 16 bits per channel: the lowest and highest value.
     pub(crate) deep: Option<[u16; 2]>,
     /// Some pixel is not opaque; its colour counts all the same.
     pub(crate) transparent: bool,
-    _permit: Option<Permit>,
+    _reservation: Option<Reservation>,
 }
 
 /// Decodes an image of any format but NumPy's. `range`: which 16-bit values become black and white.
@@ -135,9 +135,9 @@ pub(crate) fn image(mut reader: impl BufRead + Seek, range: Option<[u16; 2]>) ->
             }
             Format::Npy => return Err(not_an_image()),
         };
-        let ImageCanvas { image, permit, deep, transparent, .. } = canvas;
+        let ImageCanvas { image, reservation, deep, transparent, .. } = canvas;
         let image = turned(image, orientation);
-        Ok(Decoded { image, format, orientation, unended, more, deep, transparent, _permit: permit })
+        Ok(Decoded { image, format, orientation, unended, more, deep, transparent, _reservation: reservation })
     })
 }
 
@@ -163,7 +163,7 @@ pub(crate) fn size(mut reader: impl BufRead + Seek) -> Result<((usize, usize), O
 /// A mask as it was decoded, in memory that is counted until this is dropped.
 pub(crate) struct DecodedMask {
     pub(crate) mask: RawMask,
-    _permit: Option<Permit>,
+    _reservation: Option<Reservation>,
 }
 
 /// Decodes a mask. `lossy`: a JPEG is taken too, as the grey levels or colours that its compression left.
@@ -202,9 +202,9 @@ pub(crate) fn mask(mut reader: impl BufRead + Seek, lossy: bool) -> Result<Decod
             }
             Format::WebP => return Err(not_a_mask()),
         }
-        let MaskCanvas { mask, permit } = canvas;
+        let MaskCanvas { mask, reservation } = canvas;
         let mask = mask.ok_or_else(|| Error::new("it holds no picture").with_hint(DAMAGED))?;
-        Ok(DecodedMask { mask, _permit: permit })
+        Ok(DecodedMask { mask, _reservation: reservation })
     })
 }
 
@@ -231,7 +231,7 @@ fn rest(reader: impl Read) -> Result<Vec<u8>> {
 fn whole(mut decoder: impl ImageDecoder, bytes: u64, canvas: &mut ImageCanvas) -> Result<Orientation> {
     let (width, height) = decoder.dimensions();
     check_size(width.into(), height.into())?;
-    canvas.permit = Some(budget::take(u64::from(width) * u64::from(height) * bytes));
+    canvas.reservation = Some(decode_memory::take(u64::from(width) * u64::from(height) * bytes));
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_PIXELS * 8);
     decoder.set_limits(limits).map_err(invalid)?;

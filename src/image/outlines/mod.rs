@@ -8,9 +8,9 @@
 //! classes that are present.
 
 mod borders;
+mod brush_strokes;
 mod coco;
 mod geojson;
-mod label_studio;
 mod polygons;
 mod rle;
 mod simplify;
@@ -19,9 +19,9 @@ mod statistics;
 
 use crate::error::{Error, Result};
 
+pub use brush_strokes::{decode_label_studio, label_studio_link, label_studio_rle, label_studio_task};
 pub use coco::{CocoAnnotation, CocoForm, CocoSegmentation, CocoWriter, coco_annotations};
 pub use geojson::{GeoJson, geojson};
-pub use label_studio::{decode_label_studio, label_studio_link, label_studio_rle, label_studio_task};
 pub use polygons::polygons;
 pub use rle::{CocoRle, coco_counts};
 pub use small::without_small;

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 
 use crate::kernels::bridge::{Kernel, Operands, SharedBuffer, on_cpu, run, tensor, uninitialized, values, written};
 use crate::kernels::conv::Map;
-use crate::kernels::count;
+use crate::kernels::measure;
 use crate::kernels::vector::{load, put, store, vectors};
 
 /// Depthwise convolution, stride 1, of the same size: `x [b, h, w, c]`, `weight [c, 1, k, k]` with an odd `k`, `bias [c]` to
@@ -26,7 +26,7 @@ pub fn depthwise(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> 
     assert_eq!(bias.dims(), [c], "depthwise: weight and bias differ in length");
     let usable = on_cpu(&x) && on_cpu(&weight) && on_cpu(&bias) && x.shape().num_elements() > 0;
     if side != 3 {
-        count::note(&[b, h, w, c, side, side]);
+        measure::note(&[b, h, w, c, side, side]);
     }
     match side {
         3 => crate::kernels::depthwise3x3(x, weight, bias),

@@ -12,7 +12,7 @@ use burn::tensor::{Tensor, module::conv2d, ops::ConvOptions};
 use rayon::prelude::*;
 
 use crate::kernels::bridge::{Kernel, Operands, SharedBuffer, on_cpu, run, tensor, uninitialized, values, written};
-use crate::kernels::count;
+use crate::kernels::measure;
 use crate::kernels::planes::{BLOCK, Map, Planes, Task, lanes, unpack_line};
 use crate::kernels::simd::{Level, fma, level, vectorized};
 
@@ -31,7 +31,7 @@ pub fn grouped3x3(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, groups: usiz
     let [outputs, width, kh, kw] = weight.dims();
     assert_eq!((width * groups, kh, kw), (channels, 3, 3), "grouped3x3: x, weight and groups do not fit");
     assert_eq!(bias.dims(), [outputs], "grouped3x3: weight and bias differ in length");
-    count::note(&[b, h, w, outputs, width, kh, kw]);
+    measure::note(&[b, h, w, outputs, width, kh, kw]);
     let suits = outputs == channels && matches!(width, 1 | 2 | 4 | 8);
     if suits && on_cpu(&x) && on_cpu(&weight) && on_cpu(&bias) {
         run(Grouped { width }, Operands::Three(x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()))

@@ -16,9 +16,9 @@ use burn::tensor::{Tensor, module};
 use rayon::prelude::*;
 
 use crate::kernels::bridge::{Kernel, Operands, SharedBuffer, on_cpu, run, tensor, uninitialized, values, written};
-use crate::kernels::count;
 use crate::kernels::linear::{column_sums, linear};
 use crate::kernels::matmul::{Precision, View, precision, rate};
+use crate::kernels::measure;
 pub use depthwise::depthwise;
 use windows::{OutputGrid, Weights, Window};
 pub(crate) use winograd::CONV_POINTS;
@@ -43,7 +43,7 @@ pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, stride: 
         return linear(x, weight.reshape([outputs, channels]), bias);
     }
     let along = |side: usize, kernel: usize| (side + 2 * padding - kernel) / stride + 1;
-    count::note(&[b, along(h, kh), along(w, kw), outputs, c, kh, kw]);
+    measure::note(&[b, along(h, kh), along(w, kw), outputs, c, kh, kw]);
     if !usable {
         return reference(x, weight, bias, stride, padding);
     }

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use self::loops::{Backward, Extent, Forward, Level, levels, value_gradient};
 use crate::kernels::bilinear::corners;
 use crate::kernels::bridge::{Kernel, Operands, on_cpu, run, tensor, uninitialized, values, written};
-use crate::kernels::count;
+use crate::kernels::measure;
 use crate::kernels::vector::vectors;
 
 /// The weighted sum of values at the points of each query: `value [b, n, heads, d]`, `locations [b, q, heads, levels,
@@ -38,7 +38,7 @@ pub fn deformable_attention(
     assert_eq!(weights.dims(), expected, "deformable_attention: weights do not fit");
     assert_eq!(locations.dims()[..5], expected, "deformable_attention: locations and weights do not fit");
     assert_eq!(locations.dims()[5], 2, "deformable_attention: locations have an x and a y");
-    count::note(&[b, q, heads, d, shapes.len(), points]);
+    measure::note(&[b, q, heads, d, shapes.len(), points]);
     if value.shape().num_elements() * weights.shape().num_elements() == 0 {
         return Tensor::zeros([b, q, heads * d], (&value.device(), value.dtype()));
     }

@@ -1,4 +1,4 @@
-//! What masks lose against the truth, in one pass over their points: cross entropy or focal loss, and dice.
+//! Losses of masks against the truth, in one pass over their points: cross entropy or focal loss, and dice.
 //!
 //! A mask is a row of logits x and a row of labels y over the same points. Labels are in [0, 1]; those sampled between
 //! pixels are fractions. With the probabilities p = σ(x), for each point:

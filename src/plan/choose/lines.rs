@@ -51,7 +51,7 @@ impl PlanDraft {
     }
 
     /// The lines with what the user decided in their place.
-    fn decided(&self, options: &PlanOptions) -> Vec<Line> {
+    pub(super) fn decided(&self, options: &PlanOptions) -> Vec<Line> {
         let mut lines = self.lines.clone();
         for (at, (path, value)) in options.set().enumerate() {
             let whose = if at < options.given.len() { "as the model has it" } else { "set by you" };

@@ -1,7 +1,8 @@
 //! The settings of a network whose kind is decided: the backbone, from weights or from scratch, and the decoder over it.
 
 use crate::plan::PlanOptions;
-use crate::plan::choose::{ArchitectureChoice, PlanDraft, SHORT, UNET};
+use crate::plan::choose::architecture::{ArchitectureChoice, UNET};
+use crate::plan::choose::{PlanDraft, SHORT};
 use crate::plan::facts::{Facts, FileArchitecture, Pretrained, Vit};
 use crate::weights::Convolutional;
 
@@ -15,7 +16,8 @@ impl PlanDraft {
             ArchitectureChoice::Pretrained if facts.pretrained.as_ref().is_some_and(Pretrained::is_rotated) => {
                 ("\"dinov3\"", "the weights have rotary positions")
             }
-            ArchitectureChoice::Vit | ArchitectureChoice::Pretrained => ("\"vit\"", ""),
+            ArchitectureChoice::Pretrained => ("\"vit\"", "the weights are those of a vision transformer"),
+            ArchitectureChoice::Vit => ("\"vit\"", "a transformer, as you chose"),
         };
         self.push("model.backbone", "type", kind.0, kind.1);
         match (&facts.pretrained, self.network) {
@@ -26,7 +28,7 @@ impl PlanDraft {
                     FileArchitecture::Convolutional(encoder) => self.encoder(encoder, &name),
                 }
                 let path = toml::Value::from(pretrained.path.to_string_lossy().as_ref());
-                self.push("train", "pretrained", path, "");
+                self.push("train", "pretrained", path, "the weights that training starts from");
             }
             (None, ArchitectureChoice::Unet { stem_stride, stages }) => {
                 let stride = if stem_stride == 1 {
@@ -34,7 +36,12 @@ impl PlanDraft {
                 } else {
                     "the finest map has half of the rows and columns"
                 };
-                self.push("model.backbone", "channels", format!("{:?}", &UNET[..stages]), "");
+                self.push(
+                    "model.backbone",
+                    "channels",
+                    format!("{:?}", &UNET[..stages]),
+                    "of the maps, the finest first",
+                );
                 self.push(
                     "model.backbone",
                     "depths",
@@ -45,18 +52,18 @@ impl PlanDraft {
             }
             (None, _) => {
                 let long = options.budget.as_secs() >= 3 * 3600;
-                let (depth, reason) = match long {
-                    true => (12, "ViT-Tiny: from scratch a larger one learns too slowly"),
-                    false => (6, "ViT-Tiny with half of its blocks: nothing is pretrained, and time is short"),
+                let (depth, reason, blocks) = match long {
+                    true => (12, "ViT-Tiny: from scratch a larger one learns too slowly", "all blocks of ViT-Tiny"),
+                    false => (6, "ViT-Tiny: nothing is pretrained, and time is short", "half of ViT-Tiny's blocks"),
                 };
                 if options.name("model.backbone.type").as_deref() == Some("dinov3") {
                     // It has no such size.
                     self.push("model.backbone", "embed_dim", 192, reason);
-                    self.push("model.backbone", "num_heads", 3, "");
+                    self.push("model.backbone", "num_heads", 3, "64 channels per head, as in all published ViTs");
                 } else {
                     self.push("model.backbone", "size", "\"tiny\"", reason);
                 }
-                self.push("model.backbone", "depth", depth, "");
+                self.push("model.backbone", "depth", depth, blocks);
                 self.push("model.backbone", "patch_size", self.patch, "for images of this size");
                 self.push("model.backbone", "drop_path_rate", "0.0", "a short run has nothing to regularise");
             }
@@ -66,7 +73,7 @@ impl PlanDraft {
 
     fn decoder(&mut self, options: &PlanOptions) {
         match options.name("model.decoder.type").as_deref() {
-            Some("structtoken") => self.structure(""),
+            Some("structtoken") => self.structure("as you chose"),
             // The settings of another are left as they are published.
             Some(_) => {}
             None if self.network == ArchitectureChoice::Pretrained && !options.sets("model.decoder") => {
@@ -75,12 +82,14 @@ impl PlanDraft {
                 self.push("model.decoder", "type", "\"fcn\"", why);
                 self.push("model.decoder", "num_convs", 0, "the features are classified as they are");
             }
-            None if self.network == ArchitectureChoice::Pretrained => self.structure(""),
+            None if self.network == ArchitectureChoice::Pretrained => {
+                self.structure("the default type, of which other keys are set");
+            }
             None if matches!(self.network, ArchitectureChoice::Unet { .. } | ArchitectureChoice::PretrainedUnet)
                 && !options.sets("model.decoder") =>
             {
                 self.push("model.decoder", "type", "\"fcn\"", "the U-Net's last map is classified pixel by pixel");
-                self.push("model.decoder", "num_convs", 0, "");
+                self.push("model.decoder", "num_convs", 0, "the map is classified as it is");
             }
             None => self.structure("from scratch a linear classifier learns no shapes (docs/results.md)"),
         }
@@ -108,7 +117,7 @@ impl PlanDraft {
         let up: Vec<usize> = (0..encoder.skips()).map(|i| 32 << i).collect();
         self.push("model.backbone", "channels", format!("{up:?}"), "of the maps on the way up, the finest first");
         for (i, (key, value)) in encoder.recipe().into_iter().enumerate() {
-            let reason = if i == 0 { format!("{encoder}, as in {name}") } else { String::new() };
+            let reason = if i == 0 { format!("{encoder}, as in {name}") } else { format!("as in {name}") };
             self.push("model.backbone.encoder", key, value, reason);
         }
     }
@@ -116,12 +125,12 @@ impl PlanDraft {
     fn vit(&mut self, vit: &Vit, name: &str) {
         let Vit { embed_dim, depth, patch_size, layer_scale, reg_tokens, .. } = vit;
         self.push("model.backbone", "embed_dim", embed_dim, format!("as in {name}"));
-        self.push("model.backbone", "depth", depth, "");
+        self.push("model.backbone", "depth", depth, format!("as in {name}"));
         // DINOv3's 7B alone has wider heads.
         let head = if vit.rotated && *embed_dim >= 4096 { 128 } else { 64 };
         let why = format!("{head} channels per head, as in all published ViTs");
         self.push("model.backbone", "num_heads", (embed_dim / head).max(1), why);
-        self.push("model.backbone", "patch_size", patch_size, "");
+        self.push("model.backbone", "patch_size", patch_size, format!("as in {name}"));
         if vit.rotated {
             if *reg_tokens != 4 {
                 self.push("model.backbone", "reg_tokens", reg_tokens, "as in the file");

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::dataset::Classes;
 use crate::kernels::Precision;
-use crate::plan::facts::Vit;
+use crate::plan::facts::{FileArchitecture, Pretrained, Vit};
 use crate::weights::Convolutional;
 
 fn facts(size: (usize, usize), shares: &[f64], names: &[&str]) -> Facts {
@@ -26,10 +26,12 @@ fn plan(facts: &Facts, options: &PlanOptions, step_s: f64) -> (Config, String) {
 
 fn plan_in(memory: &StepMemory, facts: &Facts, options: &PlanOptions, step_s: f64) -> (Config, String) {
     let mut draft = PlanDraft::choose_network(facts, &MACHINE, options).unwrap();
-    draft.fit(facts, options, step_s, memory).unwrap();
+    draft.choose_crop(facts, options, step_s, memory).unwrap();
     let timing = StepTiming { step_s, image_s: 0.1, peak_mb: Some(700) };
     let batch = draft.config(options).unwrap().train.batch_size;
     draft.set_length(facts, options, &timing, batch, options.budget.as_secs_f64());
+    let unexplained: Vec<Line> = draft.decided(options).into_iter().filter(|line| line.reason.is_empty()).collect();
+    assert!(unexplained.is_empty(), "{unexplained:?}");
     let config = draft.config(options).unwrap();
     let estimated = super::super::estimate(&config, facts, &timing);
     assert!(estimated.total_s <= 1.01 * options.budget.as_secs_f64(), "{estimated:?}");
@@ -135,6 +137,16 @@ fn classes_of_few_images_are_looked_for() {
     facts.holders[2] = 30;
     let (config, _) = plan(&facts, &options(60, &[]), 0.4);
     assert!(config.data.augment.rare_class.is_none() && !config.train.class_weights.is_empty());
+}
+
+#[test]
+fn batches_are_small_on_a_cpu_alone() {
+    let facts = facts((640, 480), &[0.6, 0.4], &["a", "b"]);
+    for (machine, batch, why) in [(MACHINE, "2", "on a CPU"), (Machine { cpu: false, ..MACHINE }, "16", "a GPU")] {
+        let draft = PlanDraft::choose_network(&facts, &machine, &options(60, &[])).unwrap();
+        let line = draft.lines.iter().find(|line| line.key == "batch_size").unwrap();
+        assert!(line.value == batch && line.reason.contains(why), "{line:?}");
+    }
 }
 
 #[test]

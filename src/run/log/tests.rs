@@ -35,7 +35,7 @@ fn rows_of_earlier_versions_come_back() {
     let run = tempfile::tempdir().unwrap();
     let row = Row::Reschedule(RescheduleRow { iteration: 5, iterations: 80, eval_every: Some(9) });
     log(run.path(), std::slice::from_ref(&row));
-    let path = run.path().join(LOG_FILE);
+    let path = run.path().join(LOG);
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::write(&path, text.replace("{\"kind\":\"reschedule\"", "{\"kind\":\"bend\"")).unwrap();
     assert_eq!((text.matches("reschedule").count(), read(run.path()).unwrap()), (1, vec![row]));
@@ -49,7 +49,7 @@ fn a_resumed_log_equals_one_never_interrupted() {
     log(resumed.path(), &rows[..5]);
     let mut log = resume(resumed.path(), 2);
     rows[3..].iter().for_each(|row| log.write(row).unwrap());
-    let bytes = |run: &tempfile::TempDir| std::fs::read(run.path().join(LOG_FILE)).unwrap();
+    let bytes = |run: &tempfile::TempDir| std::fs::read(run.path().join(LOG)).unwrap();
     assert_eq!(bytes(&straight), bytes(&resumed));
 }
 
@@ -60,7 +60,7 @@ fn the_table_has_a_line_an_iteration() {
     let evaluated = Row::Eval(EvalRow { iteration: 2, miou: 0.25, iou, ..EvalRow::default() });
     log(run.path(), &[step(0, 2.0), step(1, 9.0), step(1, 1.5), evaluated]);
     write_table(run.path()).unwrap();
-    let text = std::fs::read_to_string(run.path().join(TABLE_FILE)).unwrap();
+    let text = std::fs::read_to_string(run.path().join(TABLE)).unwrap();
     let expected = "iteration,loss,lr,images_per_s,wait_share,mIoU,aAcc,mAcc,\"IoU/a, b\",IoU/c\n\
                     1,2,0.0001,12.5,0.02,,,,,\n2,1.5,0.0001,12.5,0.02,0.25,,,0.5,\n";
     assert_eq!(text, expected);
@@ -74,7 +74,7 @@ fn resume(run: &Path, next: u64) -> RunLog {
 #[test]
 fn a_torn_last_line_is_dropped_and_a_broken_one_moved_aside() {
     let run = tempfile::tempdir().unwrap();
-    let path = run.path().join(LOG_FILE);
+    let path = run.path().join(LOG);
     let good = |iteration| format!("{{\"kind\":\"step\",\"iteration\":{iteration},\"loss\":1,\"lr\":0.1}}\n");
     for torn in ["{\"kind\":\"st", "{\"kind\":\"st\n", "\0\0\0", "\n"] {
         std::fs::write(&path, format!("{}{torn}", good(0))).unwrap();
@@ -87,7 +87,7 @@ fn a_torn_last_line_is_dropped_and_a_broken_one_moved_aside() {
     let mut notes = Vec::new();
     RunLog::resume(run.path(), 5, 0, &mut |note| notes.push(note.to_owned())).unwrap();
     assert_eq!(std::fs::read_to_string(&path).unwrap(), good(0) + &good(1));
-    assert_eq!(std::fs::read_to_string(run.path().join(DAMAGED_FILE)).unwrap(), "oops\n");
+    assert_eq!(std::fs::read_to_string(run.path().join(DAMAGED_LOG)).unwrap(), "oops\n");
     assert!(notes.len() == 1 && notes[0].contains("1 of the 3 lines") && notes[0].contains("line 2"), "{notes:?}");
     resume(run.path(), 5);
 }
@@ -98,7 +98,7 @@ fn a_cut_at_any_byte_leaves_no_row_twice_and_loses_none() {
     let rows = [step(0, 2.0), step(1, 1.5), eval(2, 0.25), step(2, 1.25), step(3, 1.0), eval(4, 0.5), step(4, 0.5)];
     let straight = tempfile::tempdir().unwrap();
     log(straight.path(), &rows);
-    let whole = std::fs::read(straight.path().join(LOG_FILE)).unwrap();
+    let whole = std::fs::read(straight.path().join(LOG)).unwrap();
     for cut in 0..=whole.len() {
         let written = whole[..cut].iter().filter(|byte| **byte == b'\n').count();
         // Checkpoints that there may be: after this many iterations, and evaluated or not.
@@ -107,10 +107,10 @@ fn a_cut_at_any_byte_leaves_no_row_twice_and_loses_none() {
                 continue;
             }
             let run = tempfile::tempdir().unwrap();
-            std::fs::write(run.path().join(LOG_FILE), &whole[..cut]).unwrap();
+            std::fs::write(run.path().join(LOG), &whole[..cut]).unwrap();
             let mut log = RunLog::resume(run.path(), next, evaluated, &mut |note| panic!("{note}")).unwrap().0;
             rows[needs..].iter().for_each(|row| log.write(row).unwrap());
-            let found = std::fs::read(run.path().join(LOG_FILE)).unwrap();
+            let found = std::fs::read(run.path().join(LOG)).unwrap();
             assert!(found == whole, "cut at {cut}, {next} iterations done, evaluated after {evaluated}");
         }
     }
@@ -122,10 +122,10 @@ fn a_diverged_loss_and_unknown_rows_are_read() {
     log(run.path(), &[step(0, f64::NAN), step(1, f64::INFINITY)]);
     assert_eq!(read(run.path()).unwrap().len(), 2);
     let line = "{\"kind\":\"gpu\",\"iteration\":3,\"watts\":300}\n";
-    std::fs::write(run.path().join(LOG_FILE), line).unwrap();
+    std::fs::write(run.path().join(LOG), line).unwrap();
     assert_eq!(read(run.path()).unwrap(), [Row::Other]);
     resume(run.path(), 0);
-    assert_eq!(std::fs::read_to_string(run.path().join(LOG_FILE)).unwrap(), line);
+    assert_eq!(std::fs::read_to_string(run.path().join(LOG)).unwrap(), line);
 }
 
 #[test]

@@ -10,8 +10,8 @@ use crate::metrics::image_counts::ImageCounts;
 use crate::stats::{mean, median, t_interval};
 use crate::sweep::compare::curves::{CurvePoint, curves_of, mean_curve, thinned};
 use crate::sweep::compare::judge::ImageResult;
-use crate::sweep::compare::run::{COUNTS, CompareOutcome, RESULT};
-use crate::sweep::compare::{Budget, ComparePlan, CompareRun};
+use crate::sweep::compare::run::CompareOutcome;
+use crate::sweep::compare::{Budget, COUNTS, ComparePlan, CompareRun, RESULT};
 use crate::{files, run};
 
 /// Draws of the bootstrap, and their seed.

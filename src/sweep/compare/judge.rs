@@ -1,4 +1,4 @@
-//! What is kept of a run's last evaluation: the counts of every image, and predictions to be shown.
+//! The last evaluation of a run: counts of every image, and predictions to be shown.
 
 use burn::tensor::Device;
 use serde::{Deserialize, Serialize};

@@ -7,13 +7,12 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::image::{IGNORE, Labels, RawMask, read_mask, write_index_png};
 use crate::report::pictures::{fit, shrink_labels};
+use crate::sweep::compare::PREDICTIONS;
 
 /// Images of which a run keeps its prediction at most, spread evenly over the split.
 const KEPT: usize = 200;
 /// The longer side at which they are kept.
 const SIDE: usize = 256;
-/// The predictions of a run's first seed, made smaller, one below the other.
-const STRIP: &str = "predictions.png";
 
 /// An image whose prediction is in the strip.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +56,7 @@ impl Strip {
     pub(super) fn write(self, folder: &Path, colors: &[[u8; 3]]) -> Result<Vec<KeptPrediction>> {
         if !self.shown.is_empty() {
             let labels = Labels { width: SIDE, height: self.ids.len() / SIDE, ids: self.ids };
-            write_index_png(folder.join(STRIP), &labels, colors)?;
+            write_index_png(folder.join(PREDICTIONS), &labels, colors)?;
         }
         Ok(self.shown)
     }
@@ -65,7 +64,7 @@ impl Strip {
 
 /// The predictions that a run kept, in the order of `shown`.
 pub(super) fn read(folder: &Path, shown: &[KeptPrediction]) -> Result<Vec<Labels>> {
-    let path = folder.join(STRIP);
+    let path = folder.join(PREDICTIONS);
     let damaged = || Error::new(format!("`{}` does not fit the run's result", path.display()));
     let RawMask::Index { width: SIDE, values, .. } = read_mask(&path)? else { return Err(damaged()) };
     let mut rows = values.chunks_exact(SIDE);

@@ -36,8 +36,24 @@ pub use crate::shard::Shard;
 use crate::train::MOST_ITERATIONS;
 use crate::{files, text};
 
-/// The name of the plan in a comparison's folder.
+/// The plan, in a comparison's folder.
 pub const PLAN: &str = "plan.toml";
+/// The result as JSON.
+const JSON: &str = "compare.json";
+/// The result as a table.
+const TABLE: &str = "compare.md";
+/// Predictions side by side.
+const PICTURE: &str = "compare.png";
+/// The page.
+const PAGE: &str = "compare.html";
+/// What was measured of a finished run, in that run's folder, which is finished when this is in it.
+const RESULT: &str = "result.json";
+/// The counts of every image of the validation split, in a run's folder.
+const COUNTS: &str = "counts.json";
+/// How long each step took, in a run's folder: `iteration,ms`, the iterations counted from 1.
+const TIMES: &str = "times.csv";
+/// The predictions of a run's first seed, made smaller, one below the other, in its folder.
+const PREDICTIONS: &str = "predictions.png";
 
 /// What is compared. Written to the folder's `plan.toml` once; every later call has to agree with it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -310,12 +326,12 @@ pub fn publish(plan: &ComparePlan, folders: &[PathBuf], out: &Path) -> Result<co
         serde_json::to_vec_pretty(&comparison).map_err(|e| Error::new("cannot write the result").with_source(e))?;
     let page = page::render(plan, &comparison, &pictures)?;
     let _lock = patient_lock(out)?;
-    files::write(&out.join("compare.json"), &json)?;
-    files::write(&out.join("compare.md"), comparison.markdown().as_bytes())?;
+    files::write(&out.join(JSON), &json)?;
+    files::write(&out.join(TABLE), comparison.markdown().as_bytes())?;
     if let Some(sheet) = pictures.sheet() {
-        crate::image::write_png(out.join("compare.png"), &sheet)?;
+        crate::image::write_png(out.join(PICTURE), &sheet)?;
     }
-    files::write(&out.join("compare.html"), page.as_bytes())?;
+    files::write(&out.join(PAGE), page.as_bytes())?;
     Ok(comparison)
 }
 

@@ -17,14 +17,9 @@ use crate::stats::median;
 use crate::sweep::compare::judge::{Judge, Judged};
 use crate::sweep::compare::kept_predictions::KeptPrediction;
 use crate::sweep::compare::times::{StepTimer, Stopwatch, TimedStep, Times};
-use crate::sweep::compare::{Budget, ComparePlan, CompareRun, patient_lock};
+use crate::sweep::compare::{Budget, COUNTS, ComparePlan, CompareRun, RESULT, patient_lock};
 use crate::train::{LONGEST_S, MOST_ITERATIONS, Observer};
 use crate::{bench, files, inspect, report};
-
-/// What was measured of a finished run; its folder is finished when this is in it.
-pub(super) const RESULT: &str = "result.json";
-/// The counts of every image of the validation split.
-pub(super) const COUNTS: &str = "counts.json";
 
 /// A finished run. Scores are those of the weights after the last iteration.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -66,7 +66,7 @@ fn seeds(row: &DecoderRow) -> String {
 }
 
 impl Comparison {
-    /// How the numbers came about, one sentence a line.
+    /// How the numbers came about, one sentence per line.
     pub(super) fn explained(&self) -> Vec<String> {
         let [height, width] = self.crop;
         vec![

@@ -11,10 +11,10 @@ use crate::eval::Evaluated;
 use crate::files;
 use crate::metrics::Scores;
 use crate::stats::median;
+use crate::sweep::compare::TIMES;
 use crate::train::{Observer, Progress, Stop};
 
-/// The name of the file in a run's folder: `iteration,ms`, the iterations counted from 1.
-const TIMES: &str = "times.csv";
+/// The first line of the file.
 const HEAD: &str = "iteration,ms\n";
 /// No step takes longer than a year.
 const LONGEST_MS: f64 = 365.0 * 86_400e3;
@@ -165,7 +165,7 @@ impl<'a> StepTimer<'a> {
                 Ok(TimedStep::Step((end - start).as_secs_f64() / (to - from) as f64))
             }
             _ => {
-                Err(Error::new("no step of training could be timed").with_hint("give --iterations instead of --budget"))
+                Err(Error::new("no step of training could be timed").with_hint("pass --iterations instead of --budget"))
             }
         }
     }

@@ -1,4 +1,4 @@
-//! What a check found wrong, equal things together.
+//! Faults that a check found, equal things together.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! What names tell: images without masks and masks without images, lists, folders.
+//! Faults that names show: images without masks and masks without images, lists, folders.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -10,7 +10,7 @@ use crate::dataset::spec::{DatasetSpec, SplitSpec};
 use crate::dataset::walk::walk;
 use crate::dataset::{Split, leftover};
 use crate::tools::check::fault::{Example, Fault, Faults, Severity};
-use crate::tools::check::naming;
+use crate::tools::check::mask_names;
 
 /// Adds what is wrong with the names in all splits.
 pub(super) fn judge(
@@ -104,7 +104,7 @@ fn other_rule(
     let what = format!("images of [{split}] whose mask has another name");
     let new = |remedy: String| Fault::new(Severity::Fault, "mask-name", what.clone(), remedy);
 
-    if let Some((rule, hits)) = naming::guess(&borrow(&all), &masks, apart)
+    if let Some((rule, hits)) = mask_names::guess(&borrow(&all), &masks, apart)
         && hits > pairs.pairs.len()
     {
         let mut toml = format!("[{split}]\nmask_suffix = {}", serde_json::Value::from(rule.mask_suffix.as_str()));
@@ -122,7 +122,7 @@ fn other_rule(
     let taken: HashSet<&Path> = pairs.pairs.iter().map(|pair| pair.mask.as_path()).collect();
     let folder = base.join(&files.masks);
     let masks: Vec<&str> = masks.into_iter().filter(|mask| !taken.contains(folder.join(mask).as_path())).collect();
-    if let Some((rule, hits)) = naming::guess(&borrow(lacking), &masks, apart)
+    if let Some((rule, hits)) = mask_names::guess(&borrow(lacking), &masks, apart)
         && 2 * hits > lacking.len()
     {
         let first = lacking.iter().find_map(|image| Some((image, rule.mask(image)?)))?;
@@ -135,9 +135,9 @@ fn other_rule(
         let cause = "the names differ only in capital letters";
         return Some(new("rename the masks exactly like their images".to_string()).cause(cause));
     }
-    let (from, to, ending) = naming::guess_prefix(&borrow(lacking), &masks)?;
+    let (from, to, ending) = mask_names::guess_prefix(&borrow(lacking), &masks)?;
     let cause = format!("images begin with `{from}` and masks with `{to}`");
-    Some(new(format!("run: {}", naming::rename(&folder, &from, &to, &ending))).cause(cause))
+    Some(new(format!("run: {}", mask_names::rename(&folder, &from, &to, &ending))).cause(cause))
 }
 
 /// Names that a list could not hold.

@@ -1,4 +1,4 @@
-//! What only the whole set shows: values, encodings, leaks between splits, classes that are nowhere.
+//! Faults that only the whole set shows: values, encodings, leaks between splits, classes that are nowhere.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,9 +14,9 @@ use crate::tools::check::mixed::Mixed;
 use crate::tools::check::objects::{close_values, objects, smoothed_numbers};
 use crate::tools::check::totals::{SplitTotals, Totals, noun};
 
-/// What to do with lines.
-const WRITE: &str = "write at the top of the dataset's TOML, instead of its lines of the same keys (of `classes`, all its \
-                     [[classes]])";
+/// The remedy of faults that come with lines of TOML.
+const REMEDY_EDIT_TOML: &str = "put these lines at the top of the dataset's TOML, in place of any with the same keys (for \
+                                `classes`: all [[classes]] tables)";
 
 /// How many values a fault shows; the report lists more.
 const SHOWN: usize = 5;
@@ -43,14 +43,14 @@ pub(super) fn judge(totals: &Totals, faults: &mut Faults) {
     stray_classes(totals, faults);
 }
 
-/// Images of 16 bits a channel that use few of their values, or others than the description says.
+/// Images of 16 bits per channel that use few of their values, or others than the description says.
 fn depth(totals: &Totals, faults: &mut Faults) {
     let Some([low, high]) = totals.deep else { return };
     let values = format!("the values of the whole dataset are {low} to {high}");
     match totals.spec.range {
         None if let Some([_, most]) = common_range(high) => {
             let what = "16-bit images that use only a part of the range, and are nearly black as read";
-            let fault = Fault::new(Severity::Warning, "narrow-range", what, WRITE);
+            let fault = Fault::new(Severity::Warning, "narrow-range", what, REMEDY_EDIT_TOML);
             faults.add_many(
                 fault.unit("set").cause(values).toml(format!("range = [0, {most}]")),
                 1,
@@ -59,7 +59,7 @@ fn depth(totals: &Totals, faults: &mut Faults) {
         }
         Some([from, to]) if low < from || high > to => {
             let what = format!("images with 16-bit values outside `range = [{from}, {to}]`, which are clipped");
-            let fault = Fault::new(Severity::Warning, "beyond-range", what, WRITE);
+            let fault = Fault::new(Severity::Warning, "beyond-range", what, REMEDY_EDIT_TOML);
             let toml = format!("range = [{}, {}]", low.min(from), high.max(to));
             faults.add_many(fault.unit("set").cause(values).toml(toml), 1, std::iter::empty());
         }
@@ -102,7 +102,7 @@ fn other_encoding(totals: &Totals, faults: &mut Faults) {
     let remedy = if count < all {
         format!("export all masks the same way: {} of {all} hold {}", all - count, noun(encoding))
     } else {
-        WRITE.to_string()
+        REMEDY_EDIT_TOML.to_string()
     };
     let fault = Fault::new(Severity::Fault, code, what, remedy);
     let fault = match (encoding, &totals.first_declared) {
@@ -171,7 +171,7 @@ fn palettes_differ(totals: &Totals, faults: &mut Faults) -> bool {
     };
     let examples = groups.iter().take(SHOWN).map(|group| Example::file(&group.first).note(shows(group)));
     let remedy = format!(
-        "if the colours are the labels, {WRITE}, and give each class its name; if the numbers are, whatever they look like: \
+        "if the colours are the labels, {REMEDY_EDIT_TOML}, and give each class its name; if the numbers are, whatever they look like: \
          palettes = \"any\", at the top too"
     );
     let colors = totals.palettes.colors();
@@ -248,8 +248,8 @@ fn unknown_values(totals: &Totals, faults: &mut Faults) {
     });
     let what = "values in masks that are neither a class nor ignored";
     let remedy = match (&cause.toml, &cause.otherwise) {
-        (Some(_), Some(otherwise)) => format!("{WRITE}; {otherwise}"),
-        (Some(_), None) => WRITE.to_string(),
+        (Some(_), Some(otherwise)) => format!("{REMEDY_EDIT_TOML}; {otherwise}"),
+        (Some(_), None) => REMEDY_EDIT_TOML.to_string(),
         (None, _) => "fix the cause where the masks are made; no line of the TOML can do it".to_string(),
     };
     let mut fault = Fault::new(Severity::Fault, cause.code, what, remedy).cause(cause.why).unit("value");

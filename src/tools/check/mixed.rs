@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::dataset::encoding::Groups;
+use crate::dataset::encoding::ValueGroups;
 use crate::dataset::spec::Source;
 use crate::text::{Rest, shortened};
 use crate::tools::check::colors::{Colors, FEWEST, MAX_KINDS, MAX_NUMBERS, Mirrored, Objects};
@@ -41,7 +41,7 @@ impl Side {
 pub(crate) struct Kinds {
     masks: BTreeMap<Vec<u16>, (usize, PathBuf)>,
     /// The same, by ids and grays.
-    groups: Groups,
+    groups: ValueGroups,
     /// Some masks hold too many numbers, or too many different ones, to be kept.
     crowded: bool,
     /// How many masks hold each number.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::dataset::encoding::{peaks, rims};
+use crate::dataset::blended_values::{peaks, rims};
 use crate::dataset::spec::Source;
 use crate::image::IGNORE;
 use crate::tools::check::colors::Objects;
@@ -30,8 +30,8 @@ pub(super) fn objects(totals: &Totals, faults: &mut Faults) {
     let mut remedy = "if they are, export masks of classes".to_string();
     let list = values.iter().map(Source::to_string).collect::<Vec<_>>().join(", ");
     let toml = totals.map.class_of(rest).filter(|class| *class != IGNORE && !classes.contains(class)).map(|_| {
-        remedy += "; or, to tell objects from the background alone, write at the top of the dataset's TOML, instead of its \
-                   lines of the same keys";
+        remedy += "; or, to tell objects from the background alone, put this line at the top of the dataset's TOML, in place \
+                   of all [[classes]] tables";
         format!("classes = [{{ name = \"background\", source = [{rest}] }}, {{ name = \"object\", source = [{list}] }}]")
     });
     let mut fault = Fault::new(Severity::Warning, "numbered-objects", what, remedy).cause(why).unit("class");

@@ -369,7 +369,9 @@ fn broken(bytes: &[u8], error: &Error, noun: &str) -> Broken {
     let format = Format::of(bytes);
     let start = &bytes[..bytes.len().min(512)];
     let (code, what, remedy) = match format {
-        _ if bytes.is_empty() => ("empty-file", format!("{noun} that are empty (0 bytes)"), again.to_string()),
+        _ if bytes.is_empty() => {
+            ("empty-file", format!("empty {} files (0 bytes)", noun.trim_end_matches('s')), again.to_string())
+        }
         _ if bytes.starts_with(b"version https://git-lfs") => {
             ("lfs-pointer", format!("{noun} that Git LFS has not fetched"), "run: git lfs pull".to_string())
         }

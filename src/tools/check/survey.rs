@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use rayon::prelude::*;
 
-use crate::dataset::encoding::Groups;
+use crate::dataset::encoding::ValueGroups;
 use crate::dataset::palette::Palettes;
 use crate::dataset::spec::{Encoding, Source};
 use crate::image::formats::Format;
@@ -34,7 +34,7 @@ pub(crate) struct MaskSurvey {
     /// All colours, up to some thousands of each mask.
     pub(crate) colors: BTreeMap<Source, ValueCount>,
     /// Which masks hold which numbers; grays of three equal channels are numbers here.
-    pub(crate) groups: Groups,
+    pub(crate) groups: ValueGroups,
     /// The palette of the first mask that has one.
     pub(crate) palette: Option<Vec<[u8; 3]>>,
     /// All have the same.

@@ -16,7 +16,7 @@ pub(super) fn text(report: &CheckReport) -> String {
     let pairs: usize = report.splits.iter().map(|split| split.pairs).sum();
     let (classes, root) = (report.classes.len(), report.root.display());
     // Writing to a string cannot fail.
-    let _ = writeln!(text, "{} in {root}: {pairs} pairs, {classes} classes\n", report.name);
+    let _ = writeln!(text, "{} in `{root}`: {pairs} pairs, {classes} classes\n", report.name);
     splits(report, &mut text);
     if pairs > 0 {
         text.push('\n');
@@ -130,7 +130,7 @@ fn tell(fault: &Fault, text: &mut String) {
         (_, "class") => "es",
         _ => "s",
     };
-    let _ = writeln!(text, "{level}: {} ({} {}{plural}) [{}]", fault.what, fault.count, fault.unit, fault.code);
+    let _ = writeln!(text, "{level}: {}: {} {}{plural} [{}]", fault.what, fault.count, fault.unit, fault.code);
     for example in &fault.examples {
         let mut line = format!("  {}", example.file.display());
         if let Some([x, y]) = example.at {

@@ -12,7 +12,7 @@ use crate::dataset::palette::Palettes;
 use crate::dataset::spec::{DatasetSpec, Encoding, Source};
 use crate::image::{IGNORE, swaps_sides};
 use crate::tools::check::fault::{Example, Fault, Faults, Severity};
-use crate::tools::check::scan::{Broken, ImageFacts, MaskFacts, Scanned};
+use crate::tools::check::scan::{Broken, Count, ImageFacts, MaskFacts, Scanned};
 use crate::tools::check::{CheckReport, ClassReport, Kinds, SplitReport, ValueReport};
 
 /// Values of all masks that are told apart; more are those of photographs.
@@ -33,7 +33,7 @@ pub(super) struct Totals<'a> {
     pub(super) other_encoding: Vec<PathBuf>,
     /// The values of these, of the first some.
     pub(super) other_values: BTreeMap<Source, u64>,
-    /// Of images of 16 bits a channel: the lowest and highest value.
+    /// Of images of 16 bits per channel: the lowest and highest value.
     pub(super) deep: Option<[u16; 2]>,
     /// Grey masks in files that say that 0 is white, and the first in one that does not.
     pub(super) white_is_zero: Vec<PathBuf>,
@@ -174,38 +174,11 @@ impl<'a> Totals<'a> {
         let sums = &mut self.splits[split];
         *sums.mask_formats.entry(mask.format.clone()).or_default() += 1;
         *sums.masks.entry(mask.hash).or_default() += 1;
-        if mask.misnamed {
-            misnamed(&pair.mask, mask.kind, faults);
-        }
+        warn_of_mask(pair, mask, faults);
         match mask.white_is_zero {
             Some(true) => self.white_is_zero.push(pair.mask.clone()),
             Some(false) => drop(self.black_is_zero.get_or_insert_with(|| pair.mask.clone())),
             None => {}
-        }
-        let place = |at: usize| [at % mask.size[0], at / mask.size[0]];
-        if let Some(at) = mask.transparent {
-            let what = "masks with transparent pixels; the transparency is dropped";
-            let remedy = "if the transparency holds the labels, export the masks again without alpha";
-            faults.add(
-                Fault::new(Severity::Warning, "transparent-mask", what, remedy),
-                Example::file(&pair.mask).at(place(at)),
-            );
-        }
-        if mask.rounded > 0 {
-            let what = "JPEG masks, whose values were rounded to the nearest declared ones";
-            let remedy = "look at some of them, or export the masks as PNG and remove `jpeg_tolerance`";
-            let note = format!("{} of {} pixels", mask.rounded, mask.size[0] * mask.size[1]);
-            let fault = Fault::new(Severity::Warning, "jpeg-mask-rounded", what, remedy);
-            faults.add(fault, Example::file(&pair.mask).note(note));
-        }
-        if let Some((pixels, at)) = mask.overlapping {
-            let what = "images where masks of different classes show the same pixels";
-            let remedy =
-                "`overlap` of [join] says which class they are: \"later\" in its list, \"earlier\", or \"ignore\"";
-            faults.add(
-                Fault::new(Severity::Warning, "masks-overlap", what, remedy),
-                Example::file(&pair.image).at(place(at)).note(format!("{pixels} pixels")),
-            );
         }
         if let Some(shown) = mask.shown.as_ref().filter(|_| self.spec.encoding == Encoding::Index) {
             self.palettes.add(&pair.mask, shown);
@@ -234,6 +207,12 @@ impl<'a> Totals<'a> {
             }
             self.kinds.see(mask.texture);
         }
+        self.add_values(split, pair, mask, values);
+    }
+
+    /// Adds the pixels of each value to those of the set, and to the classes of the split.
+    fn add_values(&mut self, split: usize, pair: &Pair, mask: &MaskFacts, values: &BTreeMap<Source, Count>) {
+        let sums = &mut self.splits[split];
         let all: u64 = values.values().map(|count| count.pixels).sum();
         let (mut counted, mut unknown, mut labels) = (0, mask.more, [false; 256]);
         for (value, count) in values {
@@ -247,7 +226,7 @@ impl<'a> Totals<'a> {
                         masks: 0,
                         between: 0,
                         first: pair.mask.clone(),
-                        at: place(count.first),
+                        at: position(mask, count.first),
                     };
                     Some(self.values.entry(*value).or_insert(first))
                 }
@@ -309,6 +288,41 @@ impl<'a> Totals<'a> {
             self.splits.into_iter().zip(duplicates).map(|(sums, duplicates)| sums.report(duplicates)).collect();
         let (name, encoding) = (spec.name.clone(), spec.encoding);
         CheckReport { version: 1, name, root, encoding, ok, splits, classes, values, distinct_values, faults }
+    }
+}
+
+/// Column and row of a pixel of a mask.
+fn position(mask: &MaskFacts, at: usize) -> [usize; 2] {
+    [at % mask.size[0], at / mask.size[0]]
+}
+
+/// Adds what a mask alone shows.
+fn warn_of_mask(pair: &Pair, mask: &MaskFacts, faults: &mut Faults) {
+    if mask.misnamed {
+        misnamed(&pair.mask, mask.kind, faults);
+    }
+    if let Some(at) = mask.transparent {
+        let what = "masks with transparent pixels; the transparency is dropped";
+        let remedy = "if the transparency holds the labels, export the masks again without alpha";
+        faults.add(
+            Fault::new(Severity::Warning, "transparent-mask", what, remedy),
+            Example::file(&pair.mask).at(position(mask, at)),
+        );
+    }
+    if mask.rounded > 0 {
+        let what = "JPEG masks, whose values were rounded to the nearest declared ones";
+        let remedy = "look at some of them, or export the masks as PNG and remove `jpeg_tolerance`";
+        let note = format!("{} of {} pixels", mask.rounded, mask.size[0] * mask.size[1]);
+        let fault = Fault::new(Severity::Warning, "jpeg-mask-rounded", what, remedy);
+        faults.add(fault, Example::file(&pair.mask).note(note));
+    }
+    if let Some((pixels, at)) = mask.overlapping {
+        let what = "images where masks of different classes show the same pixels";
+        let remedy = "`overlap` of [join] says which class they are: \"later\" in its list, \"earlier\", or \"ignore\"";
+        faults.add(
+            Fault::new(Severity::Warning, "masks-overlap", what, remedy),
+            Example::file(&pair.image).at(position(mask, at)).note(format!("{pixels} pixels")),
+        );
     }
 }
 

@@ -1,16 +1,19 @@
 //! Which of the values that masks hold stand for classes, and which for pixels to ignore.
 
+use crate::dataset::blended_values::rims;
 use crate::dataset::cause::STRAY;
-use crate::dataset::encoding::{Mixed, Reading, mark, reading, rims};
+use crate::dataset::encoding::TwoEncodings;
+use crate::dataset::ignore_mark::{MarkMeaning, ignore_mark, mark_meaning};
 use crate::dataset::spec::{Encoding, MAX_CLASSES, Source};
 use crate::error::Error;
 use crate::text::{Rest, shortened};
 use crate::tools::check::{MaskSurvey, ValueCount};
+use crate::tools::init::class_name::ClassName;
 use crate::tools::init::given_options::letters;
-use crate::tools::init::named::Named;
-use crate::tools::init::naming::{Match, listed};
+use crate::tools::init::match_names::Match;
 use crate::tools::init::not_labels;
 use crate::tools::init::plan::Place;
+use crate::tools::init::positions::listed;
 
 /// More values than this that have a few pixels are not slips.
 const MOST_SLIPS: usize = 32;
@@ -29,7 +32,7 @@ pub(super) struct ClassValues<'a> {
     pub(super) left: Vec<(Source, ValueCount)>,
     pub(super) ignore: Vec<Source>,
     /// Where greys are other names of ids.
-    pub(super) joined: Option<Mixed>,
+    pub(super) joined: Option<TwoEncodings>,
     pub(super) notes: Vec<String>,
     /// Why the values are not labels, or leave open which.
     pub(super) doubt: Option<Error>,
@@ -45,7 +48,7 @@ struct Marked {
 
 impl<'a> ClassValues<'a> {
     /// `file`: what a file beside the masks says of names.
-    pub(super) fn of(survey: &'a MaskSurvey, place: &'a Place<'a>, file: Option<(String, Vec<Named>)>) -> Self {
+    pub(super) fn of(survey: &'a MaskSurvey, place: &'a Place<'a>, file: Option<(String, Vec<ClassName>)>) -> Self {
         let mut found = Self {
             survey,
             place,
@@ -287,7 +290,7 @@ impl<'a> ClassValues<'a> {
         let numeric = self.names.gray || survey.encoding() == Encoding::Index;
         let mixed = if numeric { survey.groups.mixed() } else { None };
         let numbers: Vec<u16> = self.left.iter().filter_map(|(value, _)| self.number(value)).collect();
-        let marked = mark(&numbers);
+        let marked = ignore_mark(&numbers);
         let value = self.value(marked);
         // Who names every value says that each is a class.
         let each = mixed.is_some() && options.void.is_none() && options.names.len() == numbers.len();
@@ -312,7 +315,7 @@ impl<'a> ClassValues<'a> {
     }
 
     /// What to do where some masks count classes and others show them in greys.
-    fn two_ways(&self, mixed: &Mixed, numbers: &[u16], marked: u16) -> Error {
+    fn two_ways(&self, mixed: &TwoEncodings, numbers: &[u16], marked: u16) -> Error {
         let place = self.place;
         let same = place.again(false, |options| options.void = Some(Vec::new()));
         let mut ways = vec![format!("{same} takes them for the same classes")];
@@ -329,9 +332,9 @@ impl<'a> ClassValues<'a> {
     /// What the numbers beside it say of `marked`.
     fn reads_as_void(&mut self, numbers: &[u16], marked: u16) -> bool {
         let place = self.place;
-        match reading(numbers, self.names.counted()) {
-            Reading::Absent => false,
-            Reading::Class => {
+        match mark_meaning(numbers, self.names.counted()) {
+            MarkMeaning::Absent => false,
+            MarkMeaning::Class => {
                 if numbers.len() > 2 {
                     self.notes.push(format!(
                         "the values {} are all classes, {marked} too: they are grey values, not consecutive class numbers; if {marked} marks pixels to leave out: {}",
@@ -345,8 +348,8 @@ impl<'a> ClassValues<'a> {
                 }
                 false
             }
-            Reading::Void => true,
-            Reading::Unclear => {
+            MarkMeaning::Ignored => true,
+            MarkMeaning::Unclear => {
                 let error = Error::new(format!(
                     "the masks hold the values {}, and {marked} may be a class or mark pixels to ignore",
                     listed(numbers)
@@ -367,9 +370,9 @@ impl<'a> ClassValues<'a> {
             let name = self.names.given_names.get(&value).filter(|name| means_nothing(name));
             if value == marked.value && marked.is_void || self.is_chosen(&value) {
                 let n = self.number(&value).map_or(value.to_string(), |n| n.to_string());
-                self.notes.push(format!("{n} is read as pixels to ignore"));
+                self.notes.push(format!("{n} is ignored"));
             } else if let Some(name) = name {
-                self.notes.push(format!("`{name}` ({value}) is read as pixels to ignore"));
+                self.notes.push(format!("`{name}` ({value}) is ignored"));
             } else {
                 self.left.push((value, count));
                 continue;

@@ -6,9 +6,9 @@ use crate::dataset::spec::{ClassSpec, Encoding, Source};
 use crate::error::Error;
 use crate::tools::check::MaskSurvey;
 use crate::tools::init::InitOptions;
+use crate::tools::init::class_name::ClassName;
 use crate::tools::init::class_values::{ClassValues, means_nothing};
 use crate::tools::init::given_options::letters;
-use crate::tools::init::named::Named;
 use crate::tools::init::plan::Place;
 use crate::tools::init::spelling::unite;
 use crate::tools::init::used_options::Flag;
@@ -36,7 +36,7 @@ pub(super) enum Doubt {
 }
 
 /// The classes of masks. `file`: what a file beside them says.
-pub(super) fn find(survey: &MaskSurvey, place: &Place, file: Option<(String, Vec<Named>)>) -> Found {
+pub(super) fn find(survey: &MaskSurvey, place: &Place, file: Option<(String, Vec<ClassName>)>) -> Found {
     place.uses(Flag::Void);
     place.uses(Flag::Names);
     let mut values = ClassValues::of(survey, place, file);
@@ -80,7 +80,7 @@ fn named(values: &mut ClassValues, place: &Place) -> Vec<(Source, String)> {
         named.retain(|(value, name)| {
             let keep = !means_nothing(name);
             if !keep {
-                values.notes.push(format!("`{name}` ({value}) is read as pixels to ignore"));
+                values.notes.push(format!("`{name}` ({value}) is ignored"));
                 values.ignore.push(*value);
             }
             keep

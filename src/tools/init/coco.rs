@@ -1,4 +1,4 @@
-//! COCO: outlines and run lengths of all images in one JSON file a split.
+//! COCO: outlines and run lengths of all images in one JSON file per split.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};

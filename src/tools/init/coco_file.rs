@@ -1,4 +1,4 @@
-//! What all of COCO's files share: pictures, categories, and the folder of the images that they name.
+//! Common parts of COCO's files: pictures, categories, and the folder of the images that they name.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};

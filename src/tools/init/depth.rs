@@ -1,4 +1,4 @@
-//! What a set's images are like: which 16-bit values they use, and what of their files is not read.
+//! The images of a set: which 16-bit values they use, and what of their files is not read.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use crate::tools::init::plan::{DatasetPlan, Place};
 /// Images that are decoded to know what the set's are like.
 const LOOKED_AT: usize = 4;
 
-/// Sets the values that should become black and white, where images have 16 bits a channel and use a part of them; and notes
+/// Sets the values that should become black and white, where images have 16 bits per channel and use a part of them; and notes
 /// that, and what of files is not read.
 pub(super) fn note(place: &Place, plan: &mut DatasetPlan, progress: OnProgress) {
     let mut images: Vec<PathBuf> = Vec::new();

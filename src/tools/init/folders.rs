@@ -9,7 +9,7 @@ use crate::dataset::pairs::plain_stem;
 use crate::dataset::spec::Encoding;
 use crate::error::{Error, Result};
 use crate::text::word;
-use crate::tools::check::{OnProgress, best_tolerance, naming, survey};
+use crate::tools::check::{OnProgress, best_tolerance, mask_names, survey};
 use crate::tools::init::classes::Doubt;
 use crate::tools::init::per_class::Folders;
 use crate::tools::init::places::{Candidate, IMAGES, MASKS, candidates, is_picture, within};
@@ -74,8 +74,8 @@ fn describe(place: &Place, progress: OnProgress) -> Result<Option<(DatasetPlan, 
     found.notes.extend(others);
     found.notes.extend(names::crossed(place));
     let kind = match found.encoding {
-        Encoding::Index => "images with masks of numbers",
-        Encoding::Rgb => "images with masks of colours",
+        Encoding::Index => "images with index masks",
+        Encoding::Rgb => "images with colour masks",
     };
     let mut plan = place.plan(kind, found.encoding, found.ignore, found.classes, parts)?;
     plan.notes.splice(0..0, found.notes);
@@ -149,7 +149,7 @@ fn matched(place: &Place, candidate: &Candidate) -> Result<Option<(SplitImages, 
     if names.is_empty() || mask_names.is_empty() {
         return Ok(None);
     }
-    let Some((rule, hits)) = naming::guess(&composed_names, &mask_names, !same) else {
+    let Some((rule, hits)) = mask_names::guess(&composed_names, &mask_names, !same) else {
         if same {
             return Ok(None);
         }
@@ -168,10 +168,10 @@ fn matched(place: &Place, candidate: &Candidate) -> Result<Option<(SplitImages, 
         if let Some(hint) = lists::renaming(place, &candidate.images, &candidate.masks) {
             return Err(error.with_hint(hint));
         }
-        return Err(match naming::guess_prefix(&names, &mask_names) {
+        return Err(match mask_names::guess_prefix(&names, &mask_names) {
             Some((from, to, ending)) => error.with_hint(format!(
                 "a mask has the name of its image, up to the ending; run: {}",
-                naming::rename(&candidate.masks, &from, &to, &ending)
+                mask_names::rename(&candidate.masks, &from, &to, &ending)
             )),
             None => error.with_hint(
                 "a mask has the name of its image, up to the ending (a.jpg, a_mask.png): rename them; leading zeros count",

@@ -1,4 +1,4 @@
-//! What the person asked for by options: commands that ask otherwise, names for classes that were found, and options that
+//! Options that were given: commands that ask otherwise, names for classes that were found, and options that
 //! have no use.
 
 use std::path::Path;
@@ -125,7 +125,7 @@ impl Place<'_> {
                     listed(&found)
                 ))
                 .with_hint(format!(
-                    "leave --names out: {}; or give names in the order of the dataset's own",
+                    "leave --names out: {}; or pass names in the order of the dataset's own",
                     self.again(false, |options| (options.names, options.first) = (Vec::new(), None))
                 )));
             }

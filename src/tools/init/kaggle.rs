@@ -1,4 +1,4 @@
-//! Run lengths in a table, as competitions of Kaggle have them: an image, a class and `start length start length …` a row.
+//! Run lengths in a table, as competitions of Kaggle have them: an image, a class and `start length start length …` per row.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -39,20 +39,7 @@ struct Row {
 /// A plan for a folder of images and a CSV file with run lengths.
 pub(super) fn plan(place: &Place, _: OnProgress) -> Result<Option<DatasetPlan>> {
     let mut notes = Notes::default();
-    let mut tables: Vec<(PathBuf, Vec<Row>)> = Vec::new();
-    for (name, path) in place.files(place.dir) {
-        if !name.to_lowercase().ends_with(".csv") || !may_be(&path) {
-            continue;
-        }
-        // What is to be filled in.
-        if file_name(&name).to_lowercase().contains("submission") {
-            notes.add("tables of submissions were not read", format!("`{name}`"));
-            continue;
-        }
-        if let Some(table) = table(&read::annotations(&path)?) {
-            tables.push((path, table));
-        }
-    }
+    let tables = tables(place, &mut notes)?;
     if tables.iter().all(|(_, rows)| rows.iter().all(|row| row.runs.is_empty())) {
         return Ok(None);
     }
@@ -60,47 +47,21 @@ pub(super) fn plan(place: &Place, _: OnProgress) -> Result<Option<DatasetPlan>> 
     names.sort_unstable();
     names.dedup();
     let pictures = Pictures::below(place, &place.images()?);
-    let by_stem = by_stem(&pictures);
-    let mut sizes: HashMap<String, Option<[usize; 2]>> = HashMap::new();
-    let mut size = |image: &str| {
-        *sizes
-            .entry(image.to_string())
-            .or_insert_with(|| image_size(pictures.root().join(image)).ok().map(|(width, height)| [width, height]))
-    };
-    let found = |written: &str| match pictures.find(written, "") {
-        Err(error) if error.kind() == ErrorKind::NotFound => match by_stem.get(written) {
-            Some(Some(name)) => Ok(Found::There(name)),
-            _ => Err(error),
-        },
-        found => found,
-    };
-    let (along_rows, unclear) = {
-        let mut sample = Vec::new();
-        for row in tables.iter().flat_map(|(_, rows)| rows).filter(|row| !row.runs.is_empty()) {
-            if sample.len() == SAMPLE {
-                break;
-            }
-            let Some([width, height]) = found(&row.image).ok().and_then(|image| size(image.name())) else { continue };
-            if let (true, Ok(pairs)) = (width != height, pairs(&row.runs)) {
-                sample.push((pairs, [width, height]));
-            }
-        }
-        (lie_along_rows(&sample), sample.is_empty())
-    };
-    let order = if along_rows { "rows" } else { "columns" };
+    let mut images = Images { pictures: &pictures, by_stem: by_stem(&pictures), sizes: HashMap::new() };
+    let sample = sample(&tables, &mut images);
+    let along_rows = lie_along_rows(&sample);
     let mut groups = Groups::new();
     let mut absent = None;
     for (path, rows) in tables {
         let mut outlined: HashMap<String, Outlined> = HashMap::new();
         for row in rows {
-            let Some(image) =
-                Pictures::left_out(found(&row.image), &mut absent, &mut notes, || format!("`{}`", row.image))?
-            else {
+            let found = images.find(&row.image);
+            let Some(image) = Pictures::left_out(found, &mut absent, &mut notes, || format!("`{}`", row.image))? else {
                 continue;
             };
-            let image = image.name().to_string();
-            let one = outlined.entry(image.clone()).or_insert_with(|| Outlined {
-                name: image.clone(),
+            let image = image.name();
+            let one = outlined.entry(image.to_string()).or_insert_with(|| Outlined {
+                name: image.to_string(),
                 source: path.clone(),
                 declared: None,
                 areas: Vec::new(),
@@ -109,9 +70,9 @@ pub(super) fn plan(place: &Place, _: OnProgress) -> Result<Option<DatasetPlan>> 
             if row.runs.is_empty() {
                 continue;
             }
-            let which = format!("line {} (`{}`)", row.line, row.class);
             // What cannot be read is said with the other images.
-            let Some(size) = size(&image) else { continue };
+            let Some(size) = images.size(image) else { continue };
+            let which = format!("line {} (`{}`)", row.line, row.class);
             match pairs(&row.runs).and_then(|pairs| area(&pairs, size, along_rows)) {
                 Ok(area) => {
                     let at = names.iter().position(|name| *name == row.class).map_or(0, label);
@@ -140,12 +101,74 @@ pub(super) fn plan(place: &Place, _: OnProgress) -> Result<Option<DatasetPlan>> 
     let kind = "run lengths in a table";
     let names: Vec<String> = names.into_iter().map(called).collect();
     let mut plan = place.outlines(Outlines::in_pixels(kind, &names, groups, notes))?;
-    let why = match unclear {
+    let order = if along_rows { "rows" } else { "columns" };
+    let why = match sample.is_empty() {
         true => "as Kaggle counts; the images are square, and do not tell",
         false => "by which areas are connected",
     };
     plan.notes.insert(0, format!("run lengths count the pixels along {order}, from 1, {why}"));
     Ok(Some(plan))
+}
+
+/// The tables of run lengths in the folder.
+fn tables(place: &Place, notes: &mut Notes) -> Result<Vec<(PathBuf, Vec<Row>)>> {
+    let mut tables = Vec::new();
+    for (name, path) in place.files(place.dir) {
+        if !name.to_lowercase().ends_with(".csv") || !may_be(&path) {
+            continue;
+        }
+        // What is to be filled in.
+        if file_name(&name).to_lowercase().contains("submission") {
+            notes.add("tables of submissions were not read", format!("`{name}`"));
+            continue;
+        }
+        if let Some(table) = table(&read::annotations(&path)?) {
+            tables.push((path, table));
+        }
+    }
+    Ok(tables)
+}
+
+/// The images that tables name, by path, by file name, or without the ending.
+struct Images<'a> {
+    pictures: &'a Pictures,
+    by_stem: HashMap<String, Option<&'a str>>,
+    /// Width and height of those that were looked at; none of what cannot be read.
+    sizes: HashMap<String, Option<[usize; 2]>>,
+}
+
+impl<'a> Images<'a> {
+    fn find(&self, written: &str) -> Result<Found<'a>> {
+        let pictures = self.pictures;
+        match pictures.find(written, "") {
+            Err(error) if error.kind() == ErrorKind::NotFound => match self.by_stem.get(written) {
+                Some(Some(name)) => Ok(Found::There(name)),
+                _ => Err(error),
+            },
+            found => found,
+        }
+    }
+
+    fn size(&mut self, image: &str) -> Option<[usize; 2]> {
+        let look = || image_size(self.pictures.root().join(image)).ok().map(|(width, height)| [width, height]);
+        *self.sizes.entry(image.to_string()).or_insert_with(look)
+    }
+}
+
+/// Runs of the first areas in images that are not square, and their sizes: what tells how pixels are numbered.
+fn sample(tables: &[(PathBuf, Vec<Row>)], images: &mut Images) -> Vec<(Vec<[u64; 2]>, [usize; 2])> {
+    let mut sample = Vec::new();
+    for row in tables.iter().flat_map(|(_, rows)| rows).filter(|row| !row.runs.is_empty()) {
+        if sample.len() == SAMPLE {
+            break;
+        }
+        let found = images.find(&row.image).ok().map(|image| image.name());
+        let Some([width, height]) = found.and_then(|image| images.size(image)) else { continue };
+        if let (true, Ok(pairs)) = (width != height, pairs(&row.runs)) {
+            sample.push((pairs, [width, height]));
+        }
+    }
+    sample
 }
 
 /// A number alone is not a name.

@@ -13,7 +13,7 @@ use crate::image::outlines::decode_label_studio;
 use crate::image::raster::{Area, Bitmap};
 use crate::tools::check::OnProgress;
 use crate::tools::init::json::{self, Id, Object, side};
-use crate::tools::init::label_studio::{by_file_name, found, image_of};
+use crate::tools::init::label_studio_png::{by_file_name, found, image_of};
 use crate::tools::init::notes::Notes;
 use crate::tools::init::outlines::{Outlined, Outlines, label};
 use crate::tools::init::pictures::Pictures;
@@ -145,7 +145,7 @@ pub(super) fn plan(place: &Place, _: OnProgress) -> Result<Option<DatasetPlan>> 
         let link = image_of(&task.data).unwrap_or_default().to_string();
         let name = found(&link, &pictures).ok_or_else(|| {
             Error::new(format!("the image of {which}, `{link}`, is not below `{}`", below.root().display()))
-                .with_hint(super::label_studio::pictures_elsewhere(place))
+                .with_hint(super::label_studio_png::pictures_elsewhere(place))
         })?;
         let mut kept: Vec<Annotation> =
             task.annotations.into_iter().map(|one| one.0).filter(|one| one.was_cancelled != Some(true)).collect();

@@ -7,7 +7,9 @@
 //! A reader answers `None` for a folder that is not of its form, and an error for one that is, but cannot be described:
 //! with what was found and what to pass.
 
+mod canvas;
 mod city_polygons;
+mod class_name;
 mod class_values;
 mod classes;
 mod coco;
@@ -18,20 +20,19 @@ mod given_options;
 mod json;
 mod kaggle;
 mod known;
-mod label_studio;
 mod label_studio_json;
+mod label_studio_png;
 mod labelme;
 mod layers;
 mod lists;
 mod loveda;
-mod named;
+mod match_names;
 mod names;
 mod names_json;
 mod names_text;
-mod naming;
 mod not_labels;
 mod notes;
-mod outlined;
+mod outlined_image;
 mod outlines;
 mod panoptic;
 mod paths;
@@ -39,6 +40,7 @@ mod per_class;
 mod pictures;
 mod places;
 mod plan;
+mod positions;
 mod provenance;
 mod published;
 mod read;
@@ -126,7 +128,7 @@ pub fn detect_format(folder: &Path, toml: &Path, options: &InitOptions, progress
         coco::plan,
         panoptic::plan,
         voc::plan,
-        label_studio::plan,
+        label_studio_png::plan,
         label_studio_json::plan,
         supervisely::plan,
         via::plan,
@@ -147,7 +149,7 @@ pub fn detect_format(folder: &Path, toml: &Path, options: &InitOptions, progress
             return Ok(plan);
         }
     }
-    Err(unused::unknown(&place))
+    Err(unknown::refusal(&place))
 }
 
 /// Checks a bare folder: as [`check::check`] does what [`detect_format`] would describe it as.
@@ -168,7 +170,7 @@ pub fn check_folder(folder: &Path, progress: OnProgress) -> Result<CheckReport> 
     };
     if !plan.jobs.is_empty() {
         return Err(Error::new(format!("`{}` holds {}, not masks", folder.display(), plan.kind)).with_hint(format!(
-            "run: structtoken init {}, which draws masks and writes a TOML to check",
+            "run: structtoken data init {}, which draws masks and writes a TOML to check",
             word(folder)
         )));
     }
@@ -179,7 +181,7 @@ pub fn check_folder(folder: &Path, progress: OnProgress) -> Result<CheckReport> 
             if split.images == split.masks {
                 return Err(Error::new(format!("`{}` holds images and masks in one folder", folder.display()))
                     .with_hint(format!(
-                        "run: structtoken init {}, which writes lists and a TOML to check",
+                        "run: structtoken data init {}, which writes lists and a TOML to check",
                         word(folder)
                     )));
             }

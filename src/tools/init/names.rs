@@ -6,8 +6,8 @@ use serde::{Deserialize, Deserializer};
 
 use crate::dataset::spec::Source;
 use crate::error::{Error, Result};
+use crate::tools::init::class_name::ClassName;
 use crate::tools::init::json::Id;
-use crate::tools::init::named::Named;
 use crate::tools::init::names_text::parse;
 use crate::tools::init::plan::{Place, folders_in};
 use crate::tools::init::splits::split_called;
@@ -148,7 +148,7 @@ impl DataYaml {
 ///
 /// # Errors
 /// Files that cannot be read, or that contradict each other.
-pub(super) fn find(place: &Place) -> Result<Option<(String, Vec<Named>)>> {
+pub(super) fn find(place: &Place) -> Result<Option<(String, Vec<ClassName>)>> {
     // Who gives names has no use for files of them.
     if !place.options.names.is_empty() {
         return Ok(None);
@@ -165,12 +165,12 @@ pub(super) fn crossed(place: &Place) -> Option<String> {
         .then(|| format!("`{file}` has names that --names gives to other values ({}): not used", names.join(", ")))
 }
 
-fn found(place: &Place) -> Result<Option<(String, Vec<Named>)>> {
+fn found(place: &Place) -> Result<Option<(String, Vec<ClassName>)>> {
     let folder = place.dir;
     if let Some(found) = in_folder(folder, place)? {
         return Ok(Some(found));
     }
-    let mut before: Option<(PathBuf, String, Vec<Named>)> = None;
+    let mut before: Option<(PathBuf, String, Vec<ClassName>)> = None;
     for (name, path) in folders_in(folder) {
         if split_called(&name).is_none() && !["masks", "labels", "annotations"].contains(&name.as_str()) {
             continue;
@@ -197,17 +197,17 @@ fn found(place: &Place) -> Result<Option<(String, Vec<Named>)>> {
 }
 
 /// Whether two tables cannot both be right: one value has two names, or lists without values differ.
-fn contradict(one: &[Named], other: &[Named]) -> bool {
-    let stated = |names: &[Named]| names.iter().all(|named| named.value.is_some());
+fn contradict(one: &[ClassName], other: &[ClassName]) -> bool {
+    let stated = |names: &[ClassName]| names.iter().all(|named| named.value.is_some());
     if !stated(one) || !stated(other) {
         return one != other;
     }
-    let differs = |a: &Named| other.iter().any(|b| (a.value == b.value) != (a.name == b.name));
-    let covers = |a: &[Named], b: &[Named]| a.iter().all(|a| b.iter().any(|b| a.value == b.value));
+    let differs = |a: &ClassName| other.iter().any(|b| (a.value == b.value) != (a.name == b.name));
+    let covers = |a: &[ClassName], b: &[ClassName]| a.iter().all(|a| b.iter().any(|b| a.value == b.value));
     one.iter().any(differs) || !covers(one, other) && !covers(other, one)
 }
 
-fn in_folder(folder: &Path, place: &Place) -> Result<Option<(String, Vec<Named>)>> {
+fn in_folder(folder: &Path, place: &Place) -> Result<Option<(String, Vec<ClassName>)>> {
     for file in FILES {
         let path = folder.join(file);
         if !path.is_file() {
@@ -221,11 +221,11 @@ fn in_folder(folder: &Path, place: &Place) -> Result<Option<(String, Vec<Named>)
     Ok(None)
 }
 
-fn in_file(path: &Path, place: &Place) -> Result<Vec<Named>> {
+fn in_file(path: &Path, place: &Place) -> Result<Vec<ClassName>> {
     Ok(match path.extension().and_then(|ending| ending.to_str()) {
         Some("yaml") => {
             let names = DataYaml::read(path, place)?.names();
-            let named = |(id, name)| Named { name, value: Some(Source::Index(id)), color: None };
+            let named = |(id, name)| ClassName { name, value: Some(Source::Index(id)), color: None };
             names.into_iter().map(named).collect()
         }
         Some("json") => {
@@ -237,11 +237,11 @@ fn in_file(path: &Path, place: &Place) -> Result<Vec<Named>> {
 }
 
 /// The numbers, names and colours that a config says.
-pub(super) fn of_config(path: &Path, place: &Place) -> Result<Vec<(u16, Named)>> {
+pub(super) fn of_config(path: &Path, place: &Place) -> Result<Vec<(u16, ClassName)>> {
     if !path.is_file() {
         return Ok(Vec::new());
     }
-    let number = |named: Named| match named.value? {
+    let number = |named: ClassName| match named.value? {
         Source::Index(number) => Some((number, named)),
         Source::Rgb(_) => None,
     };
@@ -249,11 +249,11 @@ pub(super) fn of_config(path: &Path, place: &Place) -> Result<Vec<(u16, Named)>>
 }
 
 /// Files of names beside the one that is used which say something else.
-pub(super) fn others(place: &Place, used: &str, names: &[Named]) -> Vec<String> {
+pub(super) fn others(place: &Place, used: &str, names: &[ClassName]) -> Vec<String> {
     let folder = place.dir.join(used);
     let (Some(folder), Some(file)) = (folder.parent(), Path::new(used).file_name()) else { return Vec::new() };
     // LabelMe's lists begin with what is not a class.
-    let of = |names: &[Named]| -> Vec<String> {
+    let of = |names: &[ClassName]| -> Vec<String> {
         names.iter().map(|named| named.name.clone()).filter(|name| name != "__ignore__").collect()
     };
     let differs = |other: &&&str| {

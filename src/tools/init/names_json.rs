@@ -3,10 +3,10 @@
 use serde_json::{Map, Value};
 
 use crate::dataset::spec::Source;
-use crate::tools::init::named::Named;
+use crate::tools::init::class_name::ClassName;
 
 /// The names that a text says; none of another file. `config`: it holds settings too, so that a bare table does not hold names.
-pub(super) fn parse(text: &str, config: bool) -> Vec<Named> {
+pub(super) fn parse(text: &str, config: bool) -> Vec<ClassName> {
     let file: Value = serde_json::from_str(text.trim_start_matches('\u{feff}')).unwrap_or_default();
     let bare = file.as_object().is_none_or(|map| inner(map).is_none());
     if config && bare { Vec::new() } else { named(&file).unwrap_or_default() }
@@ -20,7 +20,7 @@ fn inner(map: &Map<String, Value>) -> Option<&Value> {
     KEYS.iter().find_map(|key| map.get(*key)).filter(|inner| inner.is_array() || inner.is_object())
 }
 
-fn named(file: &Value) -> Option<Vec<Named>> {
+fn named(file: &Value) -> Option<Vec<ClassName>> {
     match file {
         Value::Array(list) => list.iter().enumerate().map(|(at, item)| item_named(at, item)).collect(),
         // Annotations are something else.
@@ -34,9 +34,9 @@ fn named(file: &Value) -> Option<Vec<Named>> {
 }
 
 /// A name alone is of no stated value; an object says its number and colour.
-fn item_named(at: usize, item: &Value) -> Option<Named> {
+fn item_named(at: usize, item: &Value) -> Option<ClassName> {
     let Value::Object(item) = item else {
-        return Some(Named { name: item.as_str()?.trim().to_string(), value: None, color: None });
+        return Some(ClassName { name: item.as_str()?.trim().to_string(), value: None, color: None });
     };
     let name = ["readable", "name", "title", "label", "class"].iter().find_map(|key| item.get(*key)?.as_str())?;
     let number = ["id", "index", "value", "trainId", "class_id"].iter().find_map(|key| item.get(*key)?.as_u64());
@@ -47,11 +47,11 @@ fn item_named(at: usize, item: &Value) -> Option<Named> {
         (None, Some(_)) if !item.contains_key("readable") => color.map(Source::Rgb),
         (None, _) => Some(Source::Index(u16::try_from(at).ok()?)),
     };
-    Some(Named { name: name.trim().to_string(), value, color })
+    Some(ClassName { name: name.trim().to_string(), value, color })
 }
 
 /// `{"0": "sky"}` or `{"sky": 0}`; or colours in the place of the numbers.
-fn table(map: &Map<String, Value>) -> Option<Vec<Named>> {
+fn table(map: &Map<String, Value>) -> Option<Vec<ClassName>> {
     let number = |value: &Value| value.as_u64().and_then(|n| u16::try_from(n).ok()).map(Source::Index);
     let of = |(key, value): (&String, &Value)| {
         let (name, value) = match (key.trim().parse::<u16>(), value) {
@@ -60,7 +60,7 @@ fn table(map: &Map<String, Value>) -> Option<Vec<Named>> {
             (Err(_), Value::String(name)) if key_color(key).is_some() => (name, Source::Rgb(key_color(key)?)),
             (_, value) => (key, number(value).or_else(|| color(value).map(Source::Rgb))?),
         };
-        Some(Named { name: name.trim().to_string(), value: Some(value), color: None })
+        Some(ClassName { name: name.trim().to_string(), value: Some(value), color: None })
     };
     let mut named = map.iter().map(of).collect::<Option<Vec<_>>>()?;
     named.sort_by_key(|named| named.value);

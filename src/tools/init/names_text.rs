@@ -1,14 +1,14 @@
-//! Names of classes in text: one a line, with numbers or colours, or a table.
+//! Names of classes in text: one per line, with numbers or colours, or a table.
 
 use std::collections::HashSet;
 
 use crate::dataset::spec::Source;
-use crate::tools::init::named::Named;
+use crate::tools::init::class_name::ClassName;
 use crate::tools::init::names_json::hex;
 use crate::tools::init::table;
 
-/// One class a line: a name, with a number before it, or three of a colour before or after; a heading says more.
-pub(super) fn parse(text: &str) -> Vec<Named> {
+/// One class per line: a name, with a number before it, or three of a colour before or after; a heading says more.
+pub(super) fn parse(text: &str) -> Vec<ClassName> {
     let lines = || text.split(['\n', '\r']).map(bare).filter(|line| !line.is_empty());
     if let Some(mark) = lines().next().and_then(mark)
         && let Some(table) = table::parse(lines(), |line| split(line, mark))
@@ -19,7 +19,7 @@ pub(super) fn parse(text: &str) -> Vec<Named> {
     if let Some(names) = one_line(&all).or_else(|| numbered_behind(&all)) {
         return names;
     }
-    let mut names: Vec<(Named, usize)> = all.into_iter().filter_map(line).collect();
+    let mut names: Vec<(ClassName, usize)> = all.into_iter().filter_map(line).collect();
     // `name,r,g,b` over lines of numbers.
     if names.len() > 1 && names[0].1 == 0 && names[1..].iter().all(|(_, numbers)| *numbers > 0) {
         names.remove(0);
@@ -39,17 +39,17 @@ fn bare(line: &str) -> &str {
 }
 
 /// All names in one line: `sky,road,car`, or a list as Python prints it.
-fn one_line(lines: &[&str]) -> Option<Vec<Named>> {
+fn one_line(lines: &[&str]) -> Option<Vec<ClassName>> {
     let [line] = lines else { return None };
     let inner = line.strip_prefix('[').and_then(|line| line.strip_suffix(']')).unwrap_or(line);
     let mark = [',', ';'].into_iter().find(|mark| outside_quotes(inner, *mark))?;
     let names: Vec<&str> = split(inner, mark).into_iter().map(|name| name.trim_matches(['\'', '"']).trim()).collect();
     let plain = names.len() > 1 && names.iter().all(|name| !name.is_empty() && numbers(name).is_none());
-    plain.then(|| names.iter().map(|name| Named { name: name.to_string(), value: None, color: None }).collect())
+    plain.then(|| names.iter().map(|name| ClassName { name: name.to_string(), value: None, color: None }).collect())
 }
 
 /// `sky 0`, `road 1`: each line ends with another number, in a row.
-fn numbered_behind(lines: &[&str]) -> Option<Vec<Named>> {
+fn numbered_behind(lines: &[&str]) -> Option<Vec<ClassName>> {
     let class = |line: &&str| {
         let (name, number) = line.rsplit_once([' ', '\t'])?;
         let number: u16 = number.parse().ok()?;
@@ -57,9 +57,9 @@ fn numbered_behind(lines: &[&str]) -> Option<Vec<Named>> {
         let plain = name.chars().any(char::is_alphabetic)
             && mark(name).is_none()
             && !name.starts_with(|c: char| c.is_ascii_digit());
-        plain.then(|| Named { name: name.to_string(), value: Some(Source::Index(number)), color: None })
+        plain.then(|| ClassName { name: name.to_string(), value: Some(Source::Index(number)), color: None })
     };
-    let classes: Vec<Named> = lines.iter().map(class).collect::<Option<_>>()?;
+    let classes: Vec<ClassName> = lines.iter().map(class).collect::<Option<_>>()?;
     let mut values: Vec<Option<Source>> = classes.iter().map(|class| class.value).collect();
     values.sort_unstable();
     let first = match values.first()? {
@@ -78,7 +78,7 @@ fn mark(line: &str) -> Option<char> {
 }
 
 /// What a line says, and how many numbers are in it.
-fn line(line: &str) -> Option<(Named, usize)> {
+fn line(line: &str) -> Option<(ClassName, usize)> {
     let fields: Vec<&str> = match mark(line) {
         Some(mark) => split(line, mark),
         None if line.starts_with('"') => vec![line.trim_matches('"').trim()],
@@ -105,7 +105,7 @@ fn line(line: &str) -> Option<(Named, usize)> {
         ([], [number]) if line.contains(['=', ':']) && *number < 256 => (index(*number), None),
         _ => (None, None),
     };
-    Some((Named { name: fields[at].to_string(), value, color }, before.len() + after.len()))
+    Some((ClassName { name: fields[at].to_string(), value, color }, before.len() + after.len()))
 }
 
 /// Whether the mark stands somewhere that is not between quotes.

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::dataset::blended_values::peaks;
 use crate::dataset::cause::between;
-use crate::dataset::encoding::peaks;
 use crate::dataset::spec::{MAX_CLASSES, Source};
 use crate::error::Error;
 use crate::text::{Rest, shortened};

@@ -1,4 +1,4 @@
-//! What is left out, counted and named.
+//! Notes about what is left out, counted and named.
 
 use std::collections::BTreeMap;
 

@@ -4,19 +4,16 @@ use std::collections::BTreeMap;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use image::metadata::Orientation;
 use rayon::prelude::*;
 
 use crate::dataset::Split;
 use crate::dataset::pairs::plain_stem;
 use crate::dataset::spec::{ClassSpec, Encoding, MAX_CLASSES, Source};
 use crate::error::{Error, Result};
-use crate::files;
-use crate::image::formats;
-use crate::image::raster::Area;
-use crate::image::{IGNORE, MAX_PIXELS, swaps_sides};
+use crate::image::IGNORE;
+use crate::tools::init::canvas::{ACROSS, Canvas, Lies, canvas, lies};
 use crate::tools::init::notes::Notes;
-pub(super) use crate::tools::init::outlined::Outlined;
+pub(super) use crate::tools::init::outlined_image::Outlined;
 use crate::tools::init::paths::{parent_folder, real};
 use crate::tools::init::pictures::Pictures;
 use crate::tools::init::places::MASKS;
@@ -334,114 +331,6 @@ fn one_spelling(
         }
     }
     left
-}
-
-/// What is said of outlines that are mostly drawn, but not where they belong.
-const ACROSS: &str = "outlines reach more than a tenth of the image's size beyond its border and were cut there; if the images \
-                      were scaled after they were outlined, export the outlines anew";
-
-/// Where an outline lies in its picture.
-#[derive(Debug, PartialEq)]
-enum Lies {
-    Inside,
-    /// Outside of it, whole.
-    Outside,
-    /// Between the centres of pixels, so that it covers none.
-    Between,
-    /// Far across its border.
-    Across,
-}
-
-/// Where an outline lies in a picture of that size, by what it reaches. `normalized`: its coordinates are fractions.
-fn lies(area: &Area, normalized: bool, size: [usize; 2]) -> Lies {
-    const FAR: f64 = 0.1;
-    let Some([low, high]) = area.bounds(size) else { return Lies::Inside };
-    let axis = |at: usize| {
-        let side = size[at] as f64;
-        let scale = if normalized { side } else { 1.0 };
-        (low[at] * scale, high[at] * scale, side)
-    };
-    let axes = [axis(0), axis(1)];
-    let far = |(low, high, side): (f64, f64, f64)| low < -FAR * side || high > (1.0 + FAR) * side;
-    if axes.iter().any(|(low, high, side)| *high <= 0.0 || low >= side) {
-        Lies::Outside
-    } else if axes.iter().any(|(low, high, _)| (low - 0.5).ceil() > (high - 0.5).floor()) {
-        Lies::Between
-    } else if axes.into_iter().any(far) {
-        Lies::Across
-    } else {
-        Lies::Inside
-    }
-}
-
-/// Width and height of a picture as it is stored, and how EXIF turns it.
-fn stored(path: &Path) -> Result<([usize; 2], Orientation)> {
-    let file = files::open(path).map_err(|error| Error::file("open", path, error))?;
-    let ((width, height), turn) =
-        formats::size(std::io::BufReader::new(file)).map_err(|error| Error::file("read", path, error))?;
-    Ok(([width, height], turn))
-}
-
-/// What outlines are drawn on.
-struct Canvas {
-    size: [usize; 2],
-    turn: Orientation,
-    note: Option<&'static str>,
-    /// Fractions of an image in a set of pixels became pixels.
-    scaled: bool,
-}
-
-/// Looks at an image and at everything that is to be drawn on it.
-fn canvas(path: &Path, one: &Outlined, normalized: bool) -> Result<Canvas> {
-    let (size, turn) = stored(path)?;
-    let shown = if swaps_sides(turn) { [size[1], size[0]] } else { size };
-    if (size[0] as u64).saturating_mul(size[1] as u64) > MAX_PIXELS {
-        return Err(Error::new(format!("it has {}x{} pixels", size[0], size[1])).with_hint("cut it into tiles"));
-    }
-    let turned = turn != Orientation::NoTransforms;
-    let (size, turn, note) = match one.declared {
-        _ if !turned => (size, turn, None),
-        // What the annotations say decides: of the stored picture, or of the one that is shown.
-        Some(declared) if declared == size && declared != shown => (
-            size,
-            turn,
-            Some("images are rotated by EXIF, and their outlines, which are of the stored size, are rotated with them"),
-        ),
-        Some(declared) if declared == shown && declared != size => (
-            shown,
-            Orientation::NoTransforms,
-            Some("images are rotated by EXIF, and their outlines are of the rotated size"),
-        ),
-        _ => (
-            shown,
-            Orientation::NoTransforms,
-            Some(
-                "images are rotated by EXIF, and their outlines are assumed to be rotated too: the size does not tell",
-            ),
-        ),
-    };
-    if let Some([w, h]) = one.declared.filter(|declared| *declared != size) {
-        return Err(Error::new(format!(
-            "`{}` has {}x{} pixels, but `{}` says {w}x{h}",
-            path.display(),
-            shown[0],
-            shown[1],
-            one.source.display()
-        ))
-        .with_hint("the annotations belong to another version of the image; export both again"));
-    }
-    for (area, _, which) in &one.areas {
-        // Shares are looked at where they are read.
-        if !normalized || !matches!(area, Area::Polygons(_)) {
-            area.check(size).map_err(|error| {
-                let hint = error.hint().unwrap_or("export it again, or remove the annotation").to_string();
-                Error::new(format!("{which} of `{}` cannot be used", one.source.display()))
-                    .with_source(error)
-                    .with_hint(hint)
-            })?;
-        }
-    }
-    Ok(Canvas { size, turn, note, scaled: false })
 }
 
 /// The label of the class at a position in the names of outlines; too many are refused by [`Place::outlines`].

@@ -1,4 +1,4 @@
-//! What is to be written, and the parts that all readers share.
+//! The plan of what is to be written, and the parts that all readers share.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ use crate::image::raster::Area;
 use crate::image::{Labels, raster};
 use crate::text::{Rest, shortened};
 use crate::tools::init::paths::{parent_folder, real, relative_path};
-use crate::tools::init::splits::halve;
+use crate::tools::init::splits::split_off_validation;
 use crate::tools::init::used_options::{Flag, Used};
 use crate::tools::init::{InitOptions, Purpose};
 
@@ -35,7 +35,7 @@ pub struct DatasetPlan {
     /// What the person should know, and what they should look over.
     pub notes: Vec<String>,
     /// What to know of the validation split, if it was chosen here, for want of one.
-    pub halved: Option<String>,
+    pub split_note: Option<String>,
     pub(super) toml: PathBuf,
     /// Commands that write it over an earlier one, and elsewhere.
     pub(super) commands: [String; 2],
@@ -253,7 +253,7 @@ impl<'a> Place<'a> {
             spec,
             counts: Vec::new(),
             notes: Vec::new(),
-            halved: None,
+            split_note: None,
             toml,
             commands: [self.again(true, |_| {}), self.again_elsewhere()],
             masks: self.own("masks"),
@@ -311,12 +311,15 @@ impl<'a> Place<'a> {
                 .with_hint("rename one of them, and its annotation"));
             }
             if learns && !has_val && part.stems.len() > 1 {
-                let (train, val) = halve(&part.stems);
-                plan.halved = Some(format!(
-                    "there was no validation split: {} of {} images were chosen for it by their names; if neighbouring \
-                     images are alike, like frames of a video, move whole series from one list to the other",
-                    val.len(),
-                    part.stems.len()
+                let (train, val) = split_off_validation(&part.stems);
+                let all = part.stems.len();
+                let chosen = match val.len() {
+                    1 => format!("1 of {all} images was chosen for it by a hash of its name"),
+                    count => format!("{count} of {all} images were chosen for it by hashes of their names"),
+                };
+                plan.split_note = Some(format!(
+                    "there was no validation split: {chosen}; if neighbouring images are alike, like frames of a video, \
+                     move whole series from one list to the other"
                 ));
                 self.split(Split::Val, SplitImages { stems: val, list: List::New, ..part.clone() }, plan);
                 self.split(Split::Train, SplitImages { stems: train, list: List::New, ..part }, plan);

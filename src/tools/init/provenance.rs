@@ -1,4 +1,4 @@
-//! What an earlier `init` wrote, and whether it still is as it was written.
+//! Checksums of an earlier `init`'s files, which show whether these are as it wrote them.
 //!
 //! Masks are noted with checksums in their folder, the description and its lists in the description's last line. While things
 //! change places, a note beside the description says what the new lists are: a process that is killed then leaves nothing that
@@ -19,7 +19,9 @@ use crate::tools::init::plan::{DatasetPlan, NOTE};
 const FOR: &str = "# masks of ";
 
 /// What a description's last line begins with: the checksums of the text above it, under no name, and of its lists.
-const SEAL: &str = "# As `structtoken init` wrote it: ";
+const SEAL: &str = "# Checksums by `structtoken data init`, do not edit: ";
+/// What earlier versions began it with.
+const EARLIER_SEAL: &str = "# As `structtoken init` wrote it: ";
 
 /// What file managers leave everywhere.
 const LITTER: [&str; 3] = [".DS_Store", "Thumbs.db", "desktop.ini"];
@@ -69,11 +71,11 @@ impl Own {
 /// A description with its seal.
 pub(super) fn sealed(text: String, plan: &DatasetPlan, lists: &[(PathBuf, String)]) -> Result<String> {
     let sums = sums(plan, lists, Some(checksum(text.as_bytes())))?;
-    Ok(format!("{text}\n{}", seal(&sums)))
+    Ok(format!("{text}\n{}", last_line(SEAL, &sums)))
 }
 
-fn seal(sums: &FileSums) -> String {
-    format!("{SEAL}{}\n", serde_json::to_value(sums).unwrap_or_default())
+fn last_line(seal: &str, sums: &FileSums) -> String {
+    format!("{seal}{}\n", serde_json::to_value(sums).unwrap_or_default())
 }
 
 fn sums(plan: &DatasetPlan, lists: &[(PathBuf, String)], toml: Option<String>) -> Result<FileSums> {
@@ -87,10 +89,12 @@ fn sums(plan: &DatasetPlan, lists: &[(PathBuf, String)], toml: Option<String>) -
 /// The checksums of a description that is still as the program wrote it, seal and all.
 fn described(toml: &Path) -> Option<FileSums> {
     let text = is_plain(toml).then(|| files::read_text(toml, files::RECIPE).ok())??;
-    let (above, last) = text.rsplit_once(&format!("\n{SEAL}"))?;
-    let sums: FileSums = serde_json::from_str(last.trim_end()).ok()?;
-    let whole = format!("{above}\n{}", seal(&sums)) == text;
-    (whole && sums.get("") == Some(&checksum(above.as_bytes()))).then_some(sums)
+    [SEAL, EARLIER_SEAL].into_iter().find_map(|seal| {
+        let (above, last) = text.rsplit_once(&format!("\n{seal}"))?;
+        let sums: FileSums = serde_json::from_str(last.trim_end()).ok()?;
+        let whole = format!("{above}\n{}", last_line(seal, &sums)) == text;
+        (whole && sums.get("") == Some(&checksum(above.as_bytes()))).then_some(sums)
+    })
 }
 
 /// Whether a description is as it was written.
@@ -200,4 +204,25 @@ fn sum(path: &Path) -> Option<String> {
 /// A file, and no link to one.
 fn is_plain(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|found| found.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Earlier versions began the last line otherwise: what they wrote is still known, and what was edited is not.
+    #[test]
+    fn descriptions_of_earlier_versions_are_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let toml = folder.path().join("dataset.toml");
+        for seal in [SEAL, EARLIER_SEAL] {
+            let text = "name = \"a\"\n";
+            let sums = FileSums::from([(String::new(), checksum(text.as_bytes()))]);
+            std::fs::write(&toml, format!("{text}\n{}", last_line(seal, &sums))).unwrap();
+            assert!(is_described(&toml), "{seal}");
+            let edited = std::fs::read_to_string(&toml).unwrap().replace("\"a\"", "\"b\"");
+            std::fs::write(&toml, edited).unwrap();
+            assert!(!is_described(&toml), "{seal}");
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::dataset::spec::{DatasetSpec, Encoding, Source};
 use crate::tools::check::MaskSurvey;
-use crate::tools::init::naming::Match;
+use crate::tools::init::match_names::Match;
 
 impl Match<'_> {
     /// The colours of a published set.

@@ -3,7 +3,7 @@
 use crate::dataset::Split;
 use crate::error::{Error, Result};
 use crate::image::raster::Area;
-use crate::tools::init::outlined::Outlined;
+use crate::tools::init::outlined_image::Outlined;
 
 /// What was done with an image whose coordinates are fractions.
 pub(super) const SCALED: &str =

@@ -1,4 +1,4 @@
-//! Names that people spell now so and now so.
+//! Names in several spellings, united.
 
 /// A name without what spellings differ in: capitals, spaces, and marks between words. A single letter keeps its case, for
 /// `A` and `a` are different letters.

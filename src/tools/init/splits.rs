@@ -16,7 +16,7 @@ pub(super) const SPLITS: [(Split, &[&str]); 3] = [
 ];
 
 /// Most names for training and the rest for validation, by a hash: the same names are split alike, wherever and whenever.
-pub(super) fn halve(stems: &[String]) -> (Vec<String>, Vec<String>) {
+pub(super) fn split_off_validation(stems: &[String]) -> (Vec<String>, Vec<String>) {
     let order = order_by_hash(stems, |stem| Rng::named(0, stem).next_u64());
     let count = (stems.len() / VAL_EVERY).max(1);
     let val: HashSet<&String> = order.into_iter().take(count).map(|at| &stems[at]).collect();
@@ -48,14 +48,14 @@ mod tests {
     #[test]
     fn a_split_depends_on_names_alone() {
         let stems: Vec<String> = (0..50).map(|i| format!("image_{i:02}")).collect();
-        let (train, val) = halve(&stems);
+        let (train, val) = split_off_validation(&stems);
         assert_eq!((train.len(), val.len()), (40, 10));
         assert!(train.iter().all(|stem| !val.contains(stem)));
         let mut reversed = stems.clone();
         reversed.reverse();
-        let again = halve(&reversed).1;
+        let again = split_off_validation(&reversed).1;
         assert!(again.len() == 10 && again.iter().all(|stem| val.contains(stem)));
-        assert_eq!(halve(&stems[..2]).1.len(), 1);
+        assert_eq!(split_off_validation(&stems[..2]).1.len(), 1);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Tables of classes whose first line names the columns.
 
 use crate::dataset::spec::Source;
-use crate::tools::init::named::Named;
+use crate::tools::init::class_name::ClassName;
 use crate::tools::init::names_json::hex;
 
 const NAME: [&str; 9] = ["name", "class", "label", "classname", "labelname", "title", "category", "names", "classes"];
@@ -40,7 +40,7 @@ impl Columns {
 pub(super) fn parse<'a>(
     lines: impl Iterator<Item = &'a str>,
     split: impl Fn(&'a str) -> Vec<&'a str>,
-) -> Option<Vec<Named>> {
+) -> Option<Vec<ClassName>> {
     let rows: Vec<Vec<&str>> = lines.map(split).collect();
     let (heading, rows) = rows.split_first()?;
     let columns = Columns::of(heading)?;
@@ -75,11 +75,11 @@ pub(super) fn parse<'a>(
         let name = cell(row, columns.name).to_string();
         match (value, color) {
             (None, None) => None,
-            (Some(value), color) => Some(Named { name, value: Some(value), color }),
-            (None, Some(rgb)) => Some(Named { name, value: Some(Source::Rgb(rgb)), color: None }),
+            (Some(value), color) => Some(ClassName { name, value: Some(value), color }),
+            (None, Some(rgb)) => Some(ClassName { name, value: Some(Source::Rgb(rgb)), color: None }),
         }
     };
-    let classes: Vec<Named> = rows.iter().map(class).collect::<Option<_>>()?;
+    let classes: Vec<ClassName> = rows.iter().map(class).collect::<Option<_>>()?;
     (!classes.is_empty() && classes.iter().all(|class| !class.name.is_empty())).then_some(classes)
 }
 

@@ -1,13 +1,15 @@
-//! What a folder of no known form holds, recognised by its files, and what to do then.
+//! The refusal of a folder of no known form: what it holds, and what to do, by its files or by the sets in its folders.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use crate::dataset::walk::walk;
+use crate::error::Error;
 use crate::files;
 use crate::image::formats::Format;
 use crate::tools::init::json::with_keys;
-use crate::tools::init::plan::Place;
+use crate::tools::init::places::candidates;
+use crate::tools::init::plan::{Place, folders_in};
 use crate::tools::init::read;
 
 use crate::text::word;
@@ -17,8 +19,106 @@ const NOT_READ: [&str; 10] = ["heic", "heif", "avif", "jp2", "jxl", "dng", "cr2"
 
 const INIT: &str = "structtoken data init";
 
+/// The error of a folder of no known form.
+pub(super) fn refusal(place: &Place) -> Error {
+    let dir = place.dir;
+    let folders: Vec<String> = folders_in(dir).into_iter().map(|(name, _)| format!("{name}/")).collect();
+    let mut endings: Vec<String> = walk(dir)
+        .files
+        .iter()
+        .filter_map(|(name, _)| Some(format!(".{}", name.rsplit('/').next()?.rsplit_once('.')?.1)))
+        .collect();
+    endings.sort();
+    let counted: Vec<String> =
+        endings.chunk_by(|a, b| a == b).map(|same| format!("{} ({})", same[0], same.len())).take(8).collect();
+    let files =
+        if counted.is_empty() { "no files".to_string() } else { format!("files that end in {}", counted.join(", ")) };
+    let folders =
+        if folders.is_empty() { "no folders".to_string() } else { format!("the folders {}", folders.join(" ")) };
+    let archives = endings.iter().any(|ending| [".npz", ".mat", ".h5", ".hdf5"].contains(&ending.as_str()));
+    let error =
+        Error::new(format!("`{}` is not a dataset of a known form: it holds {folders} and {files}", dir.display()));
+    if let Some(hint) = below(place).or_else(|| by_files(place)) {
+        return error.with_hint(hint);
+    }
+    if archives {
+        return error.with_hint(
+            "archives of arrays (.npz, .mat, .h5) are not read: save each mask as PNG or .npy, named like its image",
+        );
+    }
+    let command = place.again(false, |options| {
+        (options.images, options.masks) = (Some("IMAGES".into()), Some("MASKS".into()));
+    });
+    error.with_hint(format!(
+        "replace IMAGES and MASKS by the folders of images and masks in: {command}; known forms are folders of images and \
+         masks, YOLO, COCO, VOC, LabelMe, Supervisely, VIA, CVAT, Label Studio, Cityscapes, ADE20K, KITTI, LoveDA and \
+         Mapillary"
+    ))
+}
+
+/// Folders below that hold images and masks side by side: each as its path, with the names of both.
+fn sets_below(place: &Place) -> Vec<(String, [String; 2])> {
+    let mut found = Vec::new();
+    let mut folders: Vec<(String, PathBuf)> = folders_in(place.dir);
+    for _ in 0..3 {
+        let mut next = Vec::new();
+        for (name, path) in folders.into_iter().take(1000) {
+            let last = |inner: &Path| Some(inner.strip_prefix(&path).ok()?.to_str()?.to_string());
+            let inner =
+                Place::new(&path, &path, place.options).and_then(|inner| candidates(&inner)).unwrap_or_default();
+            let apart = inner.iter().find(|one| one.images != one.masks);
+            match apart.and_then(|one| Some([last(&one.images)?, last(&one.masks)?])) {
+                Some(both) => found.push((name, both)),
+                None => {
+                    next.extend(folders_in(&path).into_iter().map(|(inner, path)| (format!("{name}/{inner}"), path)))
+                }
+            }
+        }
+        folders = next;
+    }
+    found
+}
+
+/// What to do about a folder of no known form, where sets lie below it.
+fn below(place: &Place) -> Option<String> {
+    let dir = place.dir;
+    let sets = sets_below(place);
+    let plain = |name: &str| !name.contains(['\'', '*', '?', '[', '$', '"', '`', '\\', '\n']);
+    match sets.as_slice() {
+        [] => None,
+        [(name, _)] => {
+            Some(format!("`{name}` in it holds images and masks; run: structtoken data init {}", word(&dir.join(name))))
+        }
+        [(first, [images, masks]), ..] => {
+            let depth = first.matches('/').count();
+            let alike = |(name, [a, b]): &(String, [String; 2])| {
+                a == images && b == masks && name.matches('/').count() == depth && plain(name)
+            };
+            let both = !images.contains('/') && !masks.contains('/') && plain(images) && plain(masks);
+            let all = both && sets.iter().all(alike) && plain(&dir.to_string_lossy());
+            let command = format!(
+                "; put them into one, with the folder in each name: cd '{}' && for d in {}; do [ -d \"$d/{images}\" ] || continue; mkdir -p \"all/images/$d\" \
+                 \"all/masks/$d\" && cp -r \"$d/{images}/.\" \"all/images/$d\" && cp -r \"$d/{masks}/.\" \"all/masks/$d\"; done, \
+                 and then: structtoken data init '{}'",
+                dir.display(),
+                vec!["*"; depth + 1].join("/"),
+                dir.join("all").display()
+            );
+            Some(format!(
+                "{} folders in it hold images and masks, `{first}` first{}",
+                sets.len(),
+                if all {
+                    command
+                } else {
+                    ": describe each, or put them into one `images` and one `masks`".to_string()
+                }
+            ))
+        }
+    }
+}
+
 /// What its files are, if they are something that others export too.
-pub(super) fn by_files(place: &Place) -> Option<String> {
+fn by_files(place: &Place) -> Option<String> {
     let files = walk(place.dir).files;
     let ends = |ending: &str| files.iter().find(|(name, _)| name.to_lowercase().ends_with(&format!(".{ending}")));
     let start = |path: &Path| {

@@ -1,4 +1,4 @@
-//! YOLO: `data.yaml` and one text file of polygons an image.
+//! YOLO: `data.yaml` and one text file of polygons per image.
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
@@ -296,7 +296,7 @@ fn there(source: PathBuf) -> Option<PathBuf> {
     [source.clone(), source.with_extension("TXT"), source.with_extension("Txt")].into_iter().find(|path| path.is_file())
 }
 
-/// The folder and names of a split's images: `paths` are folders, or text files with an image a line.
+/// The folder and names of a split's images: `paths` are folders, or text files with one image per line.
 fn pictures(
     place: &Place,
     file: &Path,

@@ -1,4 +1,4 @@
-//! The text files of YOLO: a polygon a line, as fractions of width and height.
+//! The text files of YOLO: one polygon per line, as fractions of width and height.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -29,6 +29,9 @@ pub(super) struct Reader<'a> {
     pub(super) held: BTreeSet<u16>,
 }
 
+/// The corners of a polygon, its label, and which line it is.
+type Ring = (Vec<[f64; 2]>, u8, String);
+
 /// A file with coordinates beyond 1.
 pub(super) struct Beyond {
     /// The first of them, in words.
@@ -41,7 +44,7 @@ pub(super) struct Beyond {
 }
 
 impl Beyond {
-    fn of(what: String, rings: &[(Vec<[f64; 2]>, u8, String)], size: [usize; 2]) -> Self {
+    fn of(what: String, rings: &[Ring], size: [usize; 2]) -> Self {
         let within = |most: [f64; 2]| {
             let inside = |at: f64, most: f64| (-SLACK * most..=(1.0 + SLACK) * most).contains(&at);
             rings.iter().flat_map(|(ring, ..)| ring).all(|[x, y]| inside(*x, most[0]) && inside(*y, most[1]))
@@ -77,97 +80,110 @@ impl Reader<'_> {
     /// A line that is neither polygon nor box, of no class, or in pixels: the image's labels would be wrong.
     pub(super) fn read(&mut self, path: &Path, image: &Path) -> Result<Vec<(Area, u8, String)>> {
         let text = read::text(path, None)?;
-        let mut rings: Vec<(Vec<[f64; 2]>, u8, String)> = Vec::new();
+        let mut rings: Vec<Ring> = Vec::new();
         let mut beyond = None;
         for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
             let which = format!("line {}", number + 1);
             let place = format!("{which} of `{}`", path.display());
-            let wrong = |what: String| Error::new(format!("{place} {what}"));
-            let line = match with_points(line) {
-                Some(pointed) => {
-                    self.notes.add("numbers with a decimal comma were read", &place);
-                    Cow::Owned(pointed)
-                }
-                None => Cow::Borrowed(line),
-            };
-            let mut words = line.split([' ', '\t', ',']).filter(|word| !word.is_empty());
-            let id = words.next().unwrap_or_default();
-            // Some exporters write whole numbers as 3.0.
-            let class = id.parse::<f64>().ok().filter(|id| id.fract() == 0.0 && (0.0..65536.0).contains(id));
-            let class = class.map(|class| class as u16);
-            self.held.extend(class);
-            let class = class.and_then(|class| self.ids.iter().position(|id| *id == class));
-            let Some(class) = class else {
-                return Err(wrong(format!("has the class `{id}`")).with_hint(format!(
-                    "`{}` names {}, counted from 0: name all of them there",
-                    self.yaml.display(),
-                    match self.ids.len() {
-                        1 => "1 class".to_string(),
-                        count => format!("{count} classes"),
-                    }
-                )));
-            };
-            let numbers: Option<Vec<f64>> =
-                words.map(|word| word.parse().ok().filter(|n: &f64| n.is_finite())).collect();
-            let Some(mut numbers) = numbers else {
-                return Err(wrong("holds something other than numbers".to_string()).with_hint(SHAPE));
-            };
-            match numbers.len() {
-                // A box, or one with the confidence of a prediction.
-                4 | 5 => {
-                    self.boxes += 1;
-                    self.notes.add("boxes without an outline were left out", &place);
-                    continue;
-                }
-                2 => {
-                    self.notes.add("polygons of fewer than 3 corners were left out", &place);
-                    continue;
-                }
-                n if n >= 7 && n % 2 == 1 && (0.0..=1.0).contains(&numbers[n - 1]) => {
-                    numbers.pop();
-                    self.notes.add("polygons have an odd number of values; the last is read as a confidence", &place);
-                }
-                n if n < 6 || n % 2 == 1 => {
-                    return Err(wrong("is neither a polygon nor a box".to_string()).with_hint(SHAPE));
-                }
-                _ => {}
-            }
+            let Some((class, numbers)) = self.line(line, &place)? else { continue };
             if let Some(far) = numbers.iter().find(|n| !(-SLACK..=1.0 + SLACK).contains(*n)) {
                 beyond.get_or_insert(format!("{place} has the coordinate {far}"));
             }
             rings.push((numbers.as_chunks::<2>().0.to_vec(), label(class), which));
         }
         if let Some(what) = beyond {
-            let (width, height) = image_size(image)?;
-            let found = Beyond::of(what.clone(), &rings, [width, height]);
-            let (fits, scale, note) = match (self.place.options.pixels, self.place.options.percent) {
-                (true, _) => (
-                    found.pixels,
-                    [width as f64, height as f64],
-                    "files hold pixels, which were divided by the image size",
-                ),
-                (_, true) => (found.percent, [100.0; 2], "files hold percentages, which were divided by 100"),
-                _ => {
-                    let (are, hint) = Beyond::meant(std::slice::from_ref(&found), self.place, true);
-                    self.beyond.push(found);
-                    return Err(Error::new(format!("{what}, which is not a fraction of width or height"))
-                        .with_hint(format!("if coordinates are {are}, {hint}; else export the file again")));
-                }
-            };
-            if !fits {
-                let other = match (self.place.options.pixels, found.percent) {
-                    (true, true) => format!("are they percentages? {}", Beyond::meant(&[found], self.place, true).1),
-                    _ => "the labels belong to another version of the image; export both again".to_string(),
-                };
-                return Err(Error::new(format!("{what}, and the image has {width}x{height} pixels")).with_hint(other));
-            }
-            for point in rings.iter_mut().flat_map(|(ring, ..)| ring) {
-                *point = [point[0] / scale[0], point[1] / scale[1]];
-            }
-            self.notes.add(note, format!("`{}`", path.display()));
+            self.scale(&mut rings, what, path, image)?;
         }
         self.outlines += rings.len();
         Ok(rings.into_iter().map(|(ring, class, which)| (Area::Polygons(vec![ring]), class, which)).collect())
+    }
+
+    /// The class of a line, as its position among the ids, and the coordinates of its polygon; none of a box, or of too few
+    /// corners.
+    fn line(&mut self, line: &str, place: &str) -> Result<Option<(usize, Vec<f64>)>> {
+        let wrong = |what: String| Error::new(format!("{place} {what}"));
+        let line = match with_points(line) {
+            Some(pointed) => {
+                self.notes.add("numbers with a decimal comma were read", place);
+                Cow::Owned(pointed)
+            }
+            None => Cow::Borrowed(line),
+        };
+        let mut words = line.split([' ', '\t', ',']).filter(|word| !word.is_empty());
+        let id = words.next().unwrap_or_default();
+        // Some exporters write whole numbers as 3.0.
+        let class = id.parse::<f64>().ok().filter(|id| id.fract() == 0.0 && (0.0..65536.0).contains(id));
+        let class = class.map(|class| class as u16);
+        self.held.extend(class);
+        let class = class.and_then(|class| self.ids.iter().position(|id| *id == class));
+        let Some(class) = class else {
+            return Err(wrong(format!("has the class `{id}`")).with_hint(format!(
+                "`{}` names {}, counted from 0: name all of them there",
+                self.yaml.display(),
+                match self.ids.len() {
+                    1 => "1 class".to_string(),
+                    count => format!("{count} classes"),
+                }
+            )));
+        };
+        let numbers: Option<Vec<f64>> = words.map(|word| word.parse().ok().filter(|n: &f64| n.is_finite())).collect();
+        let Some(mut numbers) = numbers else {
+            return Err(wrong("holds something other than numbers".to_string()).with_hint(SHAPE));
+        };
+        match numbers.len() {
+            // A box, or one with the confidence of a prediction.
+            4 | 5 => {
+                self.boxes += 1;
+                self.notes.add("boxes without an outline were left out", place);
+                return Ok(None);
+            }
+            2 => {
+                self.notes.add("polygons of fewer than 3 corners were left out", place);
+                return Ok(None);
+            }
+            n if n >= 7 && n % 2 == 1 && (0.0..=1.0).contains(&numbers[n - 1]) => {
+                numbers.pop();
+                self.notes.add("polygons have an odd number of values; the last is read as a confidence", place);
+            }
+            n if n < 6 || n % 2 == 1 => {
+                return Err(wrong("is neither a polygon nor a box".to_string()).with_hint(SHAPE));
+            }
+            _ => {}
+        }
+        Ok(Some((class, numbers)))
+    }
+
+    /// Divides coordinates beyond 1 by 100 or by the size of the image, as the options say; `what` is the first of them.
+    ///
+    /// # Errors
+    /// No option says what they are, or it does not fit.
+    fn scale(&mut self, rings: &mut [Ring], what: String, path: &Path, image: &Path) -> Result<()> {
+        let (width, height) = image_size(image)?;
+        let found = Beyond::of(what.clone(), rings, [width, height]);
+        let (fits, scale, note) = match (self.place.options.pixels, self.place.options.percent) {
+            (true, _) => {
+                (found.pixels, [width as f64, height as f64], "files hold pixels, which were divided by the image size")
+            }
+            (_, true) => (found.percent, [100.0; 2], "files hold percentages, which were divided by 100"),
+            _ => {
+                let (are, hint) = Beyond::meant(std::slice::from_ref(&found), self.place, true);
+                self.beyond.push(found);
+                return Err(Error::new(format!("{what}, which is not a fraction of width or height"))
+                    .with_hint(format!("if coordinates are {are}, {hint}; else export the file again")));
+            }
+        };
+        if !fits {
+            let other = match (self.place.options.pixels, found.percent) {
+                (true, true) => format!("are they percentages? {}", Beyond::meant(&[found], self.place, true).1),
+                _ => "the labels belong to another version of the image; export both again".to_string(),
+            };
+            return Err(Error::new(format!("{what}, and the image has {width}x{height} pixels")).with_hint(other));
+        }
+        for point in rings.iter_mut().flat_map(|(ring, ..)| ring) {
+            *point = [point[0] / scale[0], point[1] / scale[1]];
+        }
+        self.notes.add(note, format!("`{}`", path.display()));
+        Ok(())
     }
 }
 

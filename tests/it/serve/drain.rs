@@ -44,7 +44,7 @@ fn what_takes_too_long_after_the_end_is_told() {
     server.signal(libc::SIGINT);
     assert_eq!(server.wait().code(), Some(1));
     let talk = server.talk();
-    assert!(talk.contains("were dropped") && talk.contains("give a longer --drain-time"), "{talk}");
+    assert!(talk.contains("were dropped") && talk.contains("pass a longer --drain-time"), "{talk}");
     drop(stream);
     let mut server = Server::start(&lab, &[&[&model, "--drain-time", "600"][..], &SLOW].concat());
     let stream = server.send("POST", "/v1/segment", &[], &jpeg(1, 256, 256));

@@ -1,4 +1,4 @@
-//! Which name belongs to which value: by what files say, by published colours, or by position where positions fit.
+//! Names matched with the values of masks: by what files say, by published colours, or by position ([`Positions`]).
 
 use std::collections::HashMap;
 
@@ -6,9 +6,9 @@ use crate::dataset::spec::{Encoding, MAX_CLASSES, Source};
 use crate::error::{Error, Result};
 use crate::text::{Rest, shortened};
 use crate::tools::check::MaskSurvey;
-use crate::tools::init::given_options::letters;
-use crate::tools::init::named::Named;
+use crate::tools::init::class_name::ClassName;
 use crate::tools::init::plan::Place;
+use crate::tools::init::positions::Positions;
 use crate::tools::init::used_options::Flag;
 
 /// What LabelMe's lists begin with: -1, which is 255 in masks, and 0.
@@ -41,7 +41,7 @@ pub(super) struct Match<'a> {
 }
 
 impl<'a> Match<'a> {
-    pub(super) fn new(survey: &MaskSurvey, place: &'a Place<'a>, file: Option<(String, Vec<Named>)>) -> Self {
+    pub(super) fn new(survey: &MaskSurvey, place: &'a Place<'a>, file: Option<(String, Vec<ClassName>)>) -> Self {
         let colors = survey.encoding() == Encoding::Rgb;
         let equal = |value: &Source| matches!(value, Source::Rgb([r, g, b]) if r == g && g == b);
         let gray = colors && !survey.colors.is_empty() && survey.colors.keys().all(equal);
@@ -90,10 +90,10 @@ impl<'a> Match<'a> {
         }
     }
 
-    fn by_file(&mut self, survey: &MaskSurvey, file: String, named: Vec<Named>) {
+    fn by_file(&mut self, survey: &MaskSurvey, file: String, named: Vec<ClassName>) {
         let palette = survey.palette.as_ref().filter(|_| survey.one_palette);
         let by_color = survey.encoding() == Encoding::Rgb && !self.gray;
-        for (line, Named { name, value, color }) in named.iter().enumerate() {
+        for (line, ClassName { name, value, color }) in named.iter().enumerate() {
             // Of a number and a colour, what masks hold counts.
             let value = &color.filter(|_| by_color).map(Source::Rgb).or(*value);
             match value {
@@ -274,192 +274,6 @@ impl<'a> Match<'a> {
     }
 }
 
-/// What is said of a 0 below names that count from 1.
-const ZERO: &str =
-    "0 has no name and becomes a class of its own; if it means unlabelled, move it from `classes` to `ignore`";
-
-/// Values with their names, and what there is to say of them.
-type NamesAndRemarks = (Vec<(Source, String)>, Vec<String>);
-
-/// Names in an order, and the values that they are to be given to.
-struct Positions<'a> {
-    place: &'a Place<'a>,
-    /// Where the names are from.
-    from: String,
-    /// By the option, not by a file.
-    given: bool,
-    names: &'a [String],
-    /// In their order.
-    values: &'a [Source],
-    gray: bool,
-}
-
-impl Positions<'_> {
-    /// Colours have no order of their own: as many names as values, and given for them.
-    fn of_colors(&self) -> Result<Vec<(Source, String)>> {
-        if self.given && self.values.len() == self.names.len() {
-            return Ok(self.values.iter().copied().zip(self.names.iter().cloned()).collect());
-        }
-        let shown: Vec<String> = self.values.iter().take(16).map(Source::to_string).collect();
-        let shown = shown.join(", ");
-        if self.given {
-            return Err(self.unfit_for(&shown));
-        }
-        Err(Error::new(format!("{} names classes but no colours, and the masks hold {shown}", self.from)).with_hint(
-            format!(
-                "write `name,r,g,b` lines into `class_dict.csv`, or pass a name for each colour, in this order: {}",
-                self.with_letters()
-            ),
-        ))
-    }
-
-    /// Names that count from what `--names-from` says.
-    fn counted_from(&self, first: usize) -> Result<Vec<(Source, String)>> {
-        let (most, high) = (self.names.len(), self.high());
-        if high < most + first && first <= 1 {
-            return Ok(self.numbered_from(first, self.given));
-        }
-        let error = Error::new(format!(
-            "--names-from {first} counts {} from {first}, up to {}, and the masks hold {}",
-            if most == 1 { "1 name".to_string() } else { format!("{most} names") },
-            most + first - 1,
-            listed(&self.numbers())
-        ));
-        let other = 1 - first.min(1);
-        Err(if high < most + other {
-            let again = self.place.again(false, |options| options.first = Some(other as u16));
-            error.with_hint(format!("count from {other}: {again}"))
-        } else {
-            let unfit = self.unfit();
-            let hint = unfit.hint().unwrap_or_default().to_string();
-            error.with_source(unfit).with_hint(hint)
-        })
-    }
-
-    /// Names that can be counted in one way alone, with remarks on it.
-    fn that_fit(&self) -> Result<NamesAndRemarks> {
-        let (count, most, high) = (self.values.len(), self.names.len(), self.high());
-        let low = self.number(&self.values[0]);
-        let (by_zero, by_one) = (high < most, high <= most);
-        let zero = || ZERO.to_string();
-        // As many names as values, which count from 0.
-        if count == most && (by_zero || self.given) {
-            return Ok((self.in_order(0), Vec::new()));
-        }
-        if low == 0 && count == most + 1 {
-            return Ok((self.in_order(1), vec![zero()]));
-        }
-        if by_zero && (is_background(&self.names[0]) || self.given) {
-            let absent = (0..most).filter(|at| !self.values.contains(&self.value(*at)));
-            let shown = shortened(absent.map(|at| format!("`{}`", self.names[at])), 8, Rest::Others);
-            let kept = if self.given { "kept as classes" } else { "left out" };
-            let remark = format!("the names number the values from 0; no mask shows {shown}: {kept}");
-            return Ok((self.numbered_from(0, self.given), vec![remark]));
-        }
-        if count == most && low == 1 && by_one {
-            return Ok((self.numbered_from(1, false), Vec::new()));
-        }
-        if by_one && !by_zero && count < most {
-            let remark = format!("there are {most} names, and the values go up to {high}: the first name is 1");
-            let remarks = std::iter::once(remark).chain((low == 0).then(zero));
-            return Ok((self.numbered_from(1, false), remarks.collect()));
-        }
-        if count == most && !by_one {
-            return Ok((self.in_order(0), Vec::new()));
-        }
-        Err(if by_one { self.two_readings(by_zero) } else { self.unfit() })
-    }
-
-    /// The names count from 0, or follow the order of the values, or count from 1.
-    fn two_readings(&self, by_zero: bool) -> Error {
-        let reading = |pairs: Vec<(Source, String)>| {
-            pairs.iter().take(6).map(|(value, name)| format!("{value} = {name}")).collect::<Vec<_>>().join(", ")
-        };
-        let count_from = |first| self.place.again(false, |options| options.first = Some(first));
-        let (a, b) = if by_zero {
-            (self.numbered_from(0, false), count_from(0))
-        } else {
-            let names = self.in_order(0).into_iter().map(|(_, name)| name).collect();
-            let command = self.place.again_with_names(false, names);
-            (self.in_order(0), command.unwrap_or_else(|| "--names with each value's name in order".to_string()))
-        };
-        Error::new(format!(
-            "{} gives {}, and two readings are possible: {}; or {}",
-            self.from,
-            self.counts(),
-            reading(a),
-            reading(self.numbered_from(1, false))
-        ))
-        .with_hint(format!("say which: {b} for the first, {} for the second", count_from(1)))
-    }
-
-    fn unfit(&self) -> Error {
-        self.unfit_for(&listed(&self.numbers()))
-    }
-
-    fn unfit_for(&self, values: &str) -> Error {
-        Error::new(format!("{} gives {}: {values}", self.from, self.counts()))
-            .with_hint(format!("pass a name for each value, in the order of the values: {}", self.with_letters()))
-    }
-
-    /// `3 names for 4 values`.
-    fn counts(&self) -> String {
-        let plural = |n: usize| if n == 1 { "" } else { "s" };
-        let (names, values) = (self.names.len(), self.values.len());
-        format!("{names} name{} for {values} value{}", plural(names), plural(values))
-    }
-
-    /// The command with a letter for each value.
-    fn with_letters(&self) -> String {
-        let letters = letters(self.values.len()).and_then(|letters| self.place.again_with_names(false, letters));
-        letters.unwrap_or_else(|| format!("{} --names a,b,c", self.place.again(false, |_| {})))
-    }
-
-    /// All names with the values that they count from `first`; with a background below them.
-    fn numbered_from(&self, first: usize, all: bool) -> Vec<(Source, String)> {
-        let has_zero = self.number(&self.values[0]) == 0;
-        let background = (first == 1 && has_zero).then(|| (self.value(0), "background".to_string()));
-        let counted = self.names.iter().enumerate().map(|(at, name)| (self.value(at + first), name.clone()));
-        background.into_iter().chain(counted).filter(|(value, _)| all || self.values.contains(value)).collect()
-    }
-
-    /// The names with the values in their order, the first `skip` of which are background.
-    fn in_order(&self, skip: usize) -> Vec<(Source, String)> {
-        let (below, values) = self.values.split_at(skip);
-        let background = below.iter().map(|value| (*value, "background".to_string()));
-        background.chain(values.iter().copied().zip(self.names.iter().cloned())).collect()
-    }
-
-    fn value(&self, n: usize) -> Source {
-        match u8::try_from(n) {
-            Ok(n) if self.gray => Source::Rgb([n; 3]),
-            _ => Source::Index(n as u16),
-        }
-    }
-
-    fn number(&self, value: &Source) -> u16 {
-        match value {
-            Source::Index(n) => *n,
-            Source::Rgb([n, ..]) => u16::from(*n),
-        }
-    }
-
-    fn numbers(&self) -> Vec<u16> {
-        self.values.iter().map(|value| self.number(value)).collect()
-    }
-
-    /// The last value.
-    fn high(&self) -> usize {
-        self.values.last().map_or(0, |value| usize::from(self.number(value)))
-    }
-}
-
-fn is_background(name: &str) -> bool {
-    let plain: String = name.chars().filter(|c| c.is_alphanumeric()).collect();
-    ["background", "bg", "unlabeled", "unlabelled", "void", "none", "other", "ignore"]
-        .contains(&plain.to_lowercase().as_str())
-}
-
 /// What is said of two names of one colour.
 fn one_color(file: &str, first: &str, other: &str, color: &Source) -> String {
     format!(
@@ -473,9 +287,4 @@ fn plain(value: &Source, gray: bool) -> String {
         Source::Rgb([n, ..]) if gray => format!("class {n}"),
         Source::Rgb([r, g, b]) => format!("class {r}-{g}-{b}"),
     }
-}
-
-/// Numbers in words.
-pub(super) fn listed(numbers: &[u16]) -> String {
-    shortened(numbers, 12, Rest::Counted)
 }

@@ -1,4 +1,4 @@
-//! What a run needs of memory for certain, compared with what there is before anything starts.
+//! The memory that a run needs for certain, compared with what there is before anything starts.
 
 use burn::tensor::Device;
 

@@ -1,4 +1,5 @@
-//! Multiply-accumulates, and memory that gradients keep, counted where they are asked for.
+//! Multiply-accumulates, and memory that gradients keep, counted in real passes. Tests hold the formulas to it that each network
+//! has beside its config: `macs` and `kept_activations`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

@@ -23,7 +23,7 @@ impl DecodeMemory {
         Self { free: Mutex::new(TOTAL), returned: Condvar::new() }
     }
 
-    fn take(&'static self, bytes: u64) -> Permit {
+    fn take(&'static self, bytes: u64) -> Reservation {
         let held = HELD.replace(HELD.get() + 1) > 0;
         let bytes = if held { 0 } else { bytes.min(TOTAL) };
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
@@ -31,26 +31,26 @@ impl DecodeMemory {
             free = self.returned.wait(free).unwrap_or_else(PoisonError::into_inner);
         }
         *free -= bytes;
-        Permit { bytes, budget: self, thread: PhantomData }
+        Reservation { bytes, budget: self, thread: PhantomData }
     }
 }
 
 /// The right to hold some bytes, until it is dropped.
 ///
 /// Work that is handed to other threads must not be waited for with one in hand: they may wait for this one.
-pub(crate) struct Permit {
+pub(crate) struct Reservation {
     bytes: u64,
     budget: &'static DecodeMemory,
     /// It is of this thread.
     thread: PhantomData<*const ()>,
 }
 
-/// Waits until `bytes` may be taken. A thread that holds a permit gets more at once, or it would wait for itself.
-pub(crate) fn take(bytes: u64) -> Permit {
+/// Waits until `bytes` may be taken. A thread that holds a reservation gets more at once, or it would wait for itself.
+pub(crate) fn take(bytes: u64) -> Reservation {
     PROCESS.take(bytes)
 }
 
-impl Drop for Permit {
+impl Drop for Reservation {
     fn drop(&mut self) {
         HELD.set(HELD.get().saturating_sub(1));
         *self.budget.free.lock().unwrap_or_else(PoisonError::into_inner) += self.bytes;
@@ -74,11 +74,11 @@ mod tests {
                 scope.spawn(move || {
                     for step in 0..50 {
                         let bytes = TOTAL / 8 * (1 + (thread + step) % 9); // up to more than there is
-                        let permit = OF_THE_TEST.take(bytes);
+                        let reservation = OF_THE_TEST.take(bytes);
                         let inner = OF_THE_TEST.take(TOTAL);
-                        let sum = now.fetch_add(permit.bytes, Ordering::SeqCst) + permit.bytes;
+                        let sum = now.fetch_add(reservation.bytes, Ordering::SeqCst) + reservation.bytes;
                         most.fetch_max(sum, Ordering::SeqCst);
-                        now.fetch_sub(permit.bytes, Ordering::SeqCst);
+                        now.fetch_sub(reservation.bytes, Ordering::SeqCst);
                         assert_eq!(inner.bytes, 0);
                     }
                 });

@@ -1,4 +1,4 @@
-//! How what a decoder says is to be judged.
+//! The loss that a decoder asks for: the weight of its auxiliary predictions, and the settings of the loss of queries.
 
 use serde::{Deserialize, Serialize};
 
