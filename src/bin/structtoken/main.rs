@@ -21,6 +21,7 @@ mod dataset;
 mod demo;
 mod eval;
 mod export;
+mod group;
 mod init;
 mod inspect;
 mod outputs;

@@ -7,6 +7,7 @@ use burn::tensor::Device;
 use clap::Args;
 use structtoken::config::Config;
 use structtoken::error::{Error, Result};
+use structtoken::group::{Alone, Group};
 use structtoken::plan::{self, Plan, PlanOptions};
 use structtoken::report::About;
 use structtoken::sweep::repeat::Repeat;
@@ -15,6 +16,7 @@ use structtoken::{bench, device, files, model_file, report, run, text};
 
 use crate::console::{Console, clock, print};
 use crate::dataset::{self, DatasetArgument, Opened};
+use crate::group;
 use crate::repeat;
 use crate::runner::Child;
 use crate::{Computing, End};
@@ -60,6 +62,10 @@ pub(crate) struct Arguments {
     /// Print iterations and evaluations to stdout, one JSON object per line; for several runs, the summary
     #[arg(long)]
     pub(crate) json: bool,
+    /// Share the run among the processes that mpirun or srun started; train.accumulate is at least their number
+    #[cfg(feature = "mpi")]
+    #[arg(long, conflicts_with_all = ["plan", "seeds", "folds"])]
+    mpi: bool,
     #[command(flatten)]
     among: Child,
     #[command(flatten)]
@@ -72,7 +78,19 @@ const EXAMPLES: &str = "Examples:
   structtoken train recipe.toml --out runs/a                  train as a recipe says
   structtoken train --resume --out runs/a                     resume an interrupted run";
 
-pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
+pub(crate) fn run(arguments: Arguments) -> Result<End> {
+    #[cfg(feature = "mpi")]
+    if arguments.mpi {
+        return group::by_mpi(|group| run_in(group, arguments));
+    }
+    group::ensure_alone()?;
+    run_in(&Alone, arguments)
+}
+
+fn run_in(group: &dyn Group, mut arguments: Arguments) -> Result<End> {
+    if !group.leads() {
+        return group::follow(&arguments, &arguments.computing, group);
+    }
     let from = arguments.from.as_deref().map_or(Ok(Vec::new()), run::settings_of)?;
     if arguments.recipe.is_none() && !arguments.resume {
         return Err(Error::new("there is no recipe to train").with_hint(
@@ -114,16 +132,23 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
         }
     };
     if let Some(repeat) = repeated(&arguments, &run)? {
+        if !group.is_alone() {
+            return Err(Error::new(format!("`{}` holds several runs, and --mpi is for one", run.display()))
+                .with_hint("leave out --mpi, or name one of its runs with --out"));
+        }
         return repeat::run(&arguments, repeat, &config, &run);
     }
     let _lock = run::prepare(&config, &run, arguments.resume)?;
+    group::lead(group, &run, &config)?;
     let console = Console::new(arguments.json)?.keep_evaluations().stop_after(arguments.stop_after);
     let mut console = arguments.among.console(console)?;
-    talk!("training on {name}, in `{}`", run.display());
+    let by = if group.is_alone() { String::new() } else { format!(" by {} processes", group.size()) };
+    talk!("training on {name}{by}, in `{}`", run.display());
     config.data.leftovers()?.iter().for_each(|left| talk!("note: not used: {}", left.text()));
     let command = command_line();
     let mut options = run::RunOptions::new(&run, &device);
     (options.resume, options.device_name, options.command) = (arguments.resume, &name, &command);
+    options.group = group;
     let outcome = run::train_with_restarts(&config, &options, planning, &mut console)?;
     if outcome.interrupted && outcome.iteration == 0 {
         talk!("stopped before the first iteration: there is nothing to resume, start it again");
