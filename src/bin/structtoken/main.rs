@@ -24,6 +24,7 @@ mod export;
 mod group;
 mod init;
 mod inspect;
+mod list;
 mod outputs;
 mod predict;
 mod probe;
@@ -31,6 +32,7 @@ mod repeat;
 mod runner;
 #[cfg(feature = "serve")]
 mod serve;
+mod shard;
 mod train;
 
 use std::path::Path;

@@ -12,11 +12,14 @@ use structtoken::infer::InferMode;
 use structtoken::model::ModelConfig;
 use structtoken::predict::earlier_predictions::{is_prediction, sign, write_recorded};
 use structtoken::predict::{Predictor, encode_npy, write_probabilities};
+use structtoken::shard::Shard;
 use structtoken::tools::init::{Role, Roles};
 use structtoken::{device, files, model_file};
 
 use crate::console::{StepProgress, bar, emit, print};
+use crate::list::{self, List};
 use crate::outputs::{Collections, Described, Output, OutputFormat, Outputs, file_name, options, write_json};
+use crate::shard::{self, Chosen};
 use crate::{Computing, End};
 
 /// Label images with a model
@@ -25,8 +28,20 @@ pub(crate) struct Arguments {
     /// Model file
     pub(crate) model: PathBuf,
     /// Images, or folders of images; in the folder of a dataset, masks are left out
-    #[arg(required = true)]
+    #[arg(required_unless_present = "list", conflicts_with = "list")]
     inputs: Vec<PathBuf>,
+    /// File with one image path per line, or - for stdin: as many as you like. What is done is noted in a manifest in --out,
+    /// and the same command continues after it; outputs lie below --out as the images' paths
+    #[arg(long, value_name = "FILE")]
+    list: Option<PathBuf>,
+    /// Try the images again that failed, by the manifest in --out
+    #[arg(long, requires = "list")]
+    only_failed: bool,
+    /// Label every N-th image, starting at the I-th; auto is what an array job or MPI says
+    #[arg(long, value_name = "I/N|auto", value_parser = crate::value::<Chosen>)]
+    shard: Option<Chosen>,
+    #[command(flatten)]
+    count: shard::Count,
     /// Folder for what is written
     #[arg(long, value_name = "DIR", default_value = "predictions")]
     pub(crate) out: PathBuf,
@@ -51,7 +66,7 @@ pub(crate) struct Arguments {
     /// Change a setting of the model, for instance eval.mode=slide for images that are too large as a whole; may be
     /// repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
-    changes: Vec<String>,
+    pub(crate) changes: Vec<String>,
     /// Print what was written to stdout, one JSON object per line
     #[arg(long)]
     pub(crate) json: bool,
@@ -61,24 +76,39 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let options = options(&arguments)?;
-    let images = images(&arguments)?;
+    let shard = arguments.shard.map_or(Ok(Shard::ALL), |chosen| shard::find(Some(chosen), arguments.count))?;
+    if arguments.shard.is_none() && arguments.count.shards.is_some() {
+        return Err(Error::new("--shards is for --shard auto").with_hint("add `--shard auto`, or leave out --shards"));
+    }
+    let collects = !Collections::paths(&arguments).is_empty();
+    if collects && (arguments.list.is_some() || shard != Shard::ALL) {
+        return Err(Error::new("one COCO file cannot be written by several shards, nor by a list that is continued")
+            .with_hint("use a format with a file per image: --format png, geojson, label-studio, stats or npy"));
+    }
+    let images = if arguments.list.is_some() { Vec::new() } else { shard.of(images(&arguments)?) };
     let (device, _) = device::open(&arguments.computing.device)?;
     let (model, card) = model_file::open(&arguments.model, &device)?;
     let config = card.with_changes(&arguments.changes, &arguments.model)?;
     let whole = (config.eval.mode == InferMode::Whole).then(|| Whole { model: card.model.clone(), warned: false });
     let predictor = Predictor::new(model, config.data.preprocess, config.eval, device, card.classes)?;
+    let mut labeller = Labeller { predictor, arguments: &arguments, options, whole, seen: RemarkCounts::default() };
+    if let Some(source) = &arguments.list {
+        let list = List { source, shard, only_failed: arguments.only_failed };
+        let end = list::run(&list, &arguments, &mut labeller);
+        labeller.seen.say(labeller.predictor.has_range());
+        return end;
+    }
     // An image counts for as many steps, so that a large one moves the bar while it is looked at.
     const STEPS: u64 = 1000;
     let progress = bar("{wide_bar} {msg}  {eta} left");
     progress.set_length(images.len() as u64 * STEPS);
-    let (mut failed, mut whole): (Vec<Error>, _) = (Vec::new(), whole);
-    let mut seen = RemarkCounts::default();
-    let mut collections =
-        Collections::begin(&arguments, OutlineOptions { min_area: 0, ..options }, &predictor.classes().names)?;
+    let mut failed: Vec<Error> = Vec::new();
+    let names = labeller.predictor.classes().names.clone();
+    let mut collections = Collections::begin(&arguments, OutlineOptions { min_area: 0, ..options }, &names)?;
     for (done, (path, name)) in images.iter().enumerate() {
         progress.set_message(format!("{}/{}", done + 1, images.len()));
         let mut within = |share: f64| progress.set_position(done as u64 * STEPS + (share * STEPS as f64) as u64);
-        match one(&predictor, path, name, (&arguments, options), (whole.as_mut(), &mut seen), &mut within) {
+        match labeller.one(path, name, &mut within) {
             Ok(labels) => collections.add(&file_name(path, name), &labels)?,
             Err(error) if images.len() == 1 => return Err(error),
             Err(error) => {
@@ -89,7 +119,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         progress.set_position((done as u64 + 1) * STEPS);
     }
     progress.finish_and_clear();
-    seen.say(predictor.has_range());
+    labeller.seen.say(labeller.predictor.has_range());
     if failed.len() < images.len() {
         collections.finish(&arguments)?;
     }
@@ -97,6 +127,27 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         0 => Ok(End::Done),
         count => Err(Error::new(format!("{count} of {} images could not be predicted", images.len()))
             .with_hint("the errors above say why; all others are written")),
+    }
+}
+
+/// A model with what is asked of it, and what was seen of its images.
+pub(crate) struct Labeller<'a> {
+    predictor: Predictor,
+    arguments: &'a Arguments,
+    options: OutlineOptions,
+    whole: Option<Whole>,
+    seen: RemarkCounts,
+}
+
+impl Labeller<'_> {
+    /// Labels an image and writes what is asked of it.
+    pub(crate) fn label(&mut self, path: &Path, name: &Path) -> Result<()> {
+        self.one(path, name, &mut |_| ()).map(drop)
+    }
+
+    fn one(&mut self, path: &Path, name: &Path, progress: &mut dyn FnMut(f64)) -> Result<Labels> {
+        let asked = (self.arguments, self.options);
+        one(&self.predictor, path, name, asked, (self.whole.as_mut(), &mut self.seen), progress)
     }
 }
 
