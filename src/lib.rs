@@ -60,6 +60,7 @@ mod available_memory;
 pub mod device;
 pub mod error;
 pub mod files;
+pub mod group;
 mod guard;
 pub mod rng;
 pub mod shard;

@@ -143,11 +143,14 @@ impl<B: Module + ModuleDisplay + Backbone, D: Module + ModuleDisplay + Decoder> 
     /// parameters begin a new graph.
     #[must_use]
     pub fn with_statistics(self, context: &ForwardContext) -> Self {
-        let statistics: BTreeMap<_, _> = context.take_statistics().into_iter().collect();
+        let statistics: BTreeMap<_, _> = context.take_statistics().into_iter().map(|left| (left.id, left)).collect();
         if statistics.is_empty() {
             return self;
         }
-        parameters::map(self, |parameter, value| statistics.get(&parameter.id).cloned().unwrap_or(value))
+        parameters::map(self, |parameter, value| match statistics.get(&parameter.id) {
+            Some(statistic) => statistic.after(value),
+            None => value,
+        })
     }
 
     /// The same model with a backbone that does not learn.

@@ -37,6 +37,11 @@ impl Shard {
         pieces.into_iter().enumerate().filter(|(at, _)| ours(*at)).map(|(_, piece)| piece).collect()
     }
 
+    /// Whether the piece of this number, from 0, belongs to it.
+    pub fn has(self, piece: u64) -> bool {
+        piece % self.count == self.index
+    }
+
     /// Which of `pieces` belong to it, by their numbers from 0.
     pub fn range(self, pieces: usize) -> impl Iterator<Item = usize> {
         let (first, step) = (usize::try_from(self.index), usize::try_from(self.count));
@@ -99,6 +104,7 @@ mod tests {
             let mut all: Vec<usize> = Shard::all(count).flat_map(|shard| shard.range(pieces)).collect();
             all.sort_unstable();
             assert_eq!(all, (0..pieces).collect::<Vec<_>>());
+            assert!(Shard::all(count).all(|shard| shard.range(pieces).all(|piece| shard.has(piece as u64))));
             assert!(Shard::all(count).all(|shard| shard.of(0..pieces) == shard.range(pieces).collect::<Vec<_>>()));
         }
         let text = serde_json::to_string(&"2/5".parse::<Shard>().unwrap()).unwrap();

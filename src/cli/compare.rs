@@ -8,7 +8,8 @@ use clap::Args;
 
 use crate::cli::console::{Console, print};
 use crate::cli::invocation::{command_line, restart};
-use crate::cli::runner::{Child, Runner};
+use crate::cli::runner::{self, Child, Runner};
+use crate::cli::shard::{self, Chosen};
 use crate::cli::train::default_folder;
 use crate::cli::{Computing, End};
 use crate::config::Config;
@@ -17,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::sweep::compare;
 use crate::sweep::compare::run;
 use crate::sweep::compare::run::{Ended, RunContext};
-use crate::sweep::compare::{Budget, ComparePlan, PLAN, Shard};
+use crate::sweep::compare::{Budget, ComparePlan, PLAN};
 use crate::text::word;
 use crate::{device, files};
 
@@ -51,13 +52,12 @@ pub(crate) struct Arguments {
     /// Folder of the comparison [default: runs/compare/NAME-OF-THE-RECIPE]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Train only every N-th run, starting at the I-th, so that N machines share the work [default: what a Slurm array or an
-    /// indexed Kubernetes Job sets]
-    #[arg(long, value_name = "I/N", value_parser = crate::cli::value::<Shard>)]
-    shard: Option<Shard>,
-    /// Number of shards, where the environment gives only the index of this one
-    #[arg(long, value_name = "N", conflicts_with = "shard")]
-    shards: Option<u64>,
+    /// Train only every N-th run, starting at the I-th, so that N machines share the work [default: what an array job says;
+    /// auto asks MPI too]
+    #[arg(long, value_name = "I/N|auto", value_parser = crate::cli::value::<Chosen>)]
+    shard: Option<Chosen>,
+    #[command(flatten)]
+    count: shard::Count,
     /// Train nothing, but gather the finished runs of these folders into --out [default: the first of them]
     #[arg(long, value_name = "DIR", num_args = 1.., conflicts_with_all = ["recipe", "shard", "shards"])]
     collect: Vec<PathBuf>,
@@ -91,7 +91,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         return publish(&arguments, &plan, &arguments.collect, out).map(|()| End::Done);
     }
     let (dir, plan) = plan(&arguments)?;
-    let shard = shard(&arguments)?;
+    let shard = shard::find(arguments.shard, arguments.count)?;
     if shard.of(plan.runs()).iter().any(|run| !run::finished(&dir, &run.to_string())) {
         plan.ensure_data()?;
     }
@@ -173,43 +173,6 @@ fn collected_plan(folders: &[PathBuf]) -> Result<ComparePlan> {
         }
     }
     plan.map(|(plan, _)| plan).ok_or_else(|| Error::new("there is no folder to collect from"))
-}
-
-/// Which runs are ours: as passed, or as the array job says that this is a task of.
-fn shard(arguments: &Arguments) -> Result<Shard> {
-    if let Some(shard) = arguments.shard {
-        talk!("shard {shard}");
-        return Ok(shard);
-    }
-    let number = |name: &str| -> Result<Option<u64>> {
-        let Some(text) = std::env::var(name).ok().filter(|text| !text.is_empty()) else { return Ok(None) };
-        text.parse().map(Some).map_err(|_| {
-            Error::new(format!("{name} is `{text}`, which is not a number"))
-                .with_hint("pass the shard explicitly: `--shard 1/4`")
-        })
-    };
-    let counted = |index: u64, count: Option<u64>, source: &str| {
-        let count = arguments.shards.or(count).ok_or_else(|| {
-            Error::new(format!("{source} gives the index of this shard, but not how many there are"))
-                .with_hint("add `--shards N`, or pass `--shard I/N` (`--shard 1/1` for all runs)")
-        })?;
-        let shard = Shard::new(index, count)?;
-        talk!("shard {shard}, from {source}");
-        Ok(shard)
-    };
-    if let Some(id) = number("SLURM_ARRAY_TASK_ID")? {
-        let first = number("SLURM_ARRAY_TASK_MIN")?.unwrap_or(0);
-        let step = number("SLURM_ARRAY_TASK_STEP")?.unwrap_or(1).max(1);
-        return counted(id.saturating_sub(first) / step, number("SLURM_ARRAY_TASK_COUNT")?, "SLURM_ARRAY_TASK_ID");
-    }
-    if let Some(index) = number("JOB_COMPLETION_INDEX")? {
-        return counted(index, number("JOB_COMPLETIONS")?, "JOB_COMPLETION_INDEX");
-    }
-    match arguments.shards {
-        None | Some(1) => Ok(Shard::ALL),
-        Some(_) => Err(Error::new("--shards gives the number of shards, but nothing gives the index of this one")
-            .with_hint("pass `--shard 1/4`; --shards is for array jobs that do not state their size")),
-    }
 }
 
 /// Writes the tables from what is there, and prints the result.

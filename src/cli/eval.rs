@@ -12,6 +12,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use crate::cli::console::{bar, on_interrupt_until, print};
 use crate::cli::dataset::Opened;
 use crate::cli::invocation::command_line;
+use crate::cli::shard::{self, Chosen};
 use crate::cli::{Computing, End};
 use crate::config::Config;
 use crate::dataset::{Classes, Dataset, JoinedSplits, Matched, Split};
@@ -24,7 +25,6 @@ use crate::layers::parameters::visit;
 use crate::model::Model;
 use crate::model_file::{self, ModelCard};
 use crate::report::About;
-use crate::shard::Shard;
 use crate::text::word;
 use crate::{device, eval, files, report, weights};
 
@@ -42,9 +42,12 @@ pub(crate) struct Arguments {
     /// Skip calibration, which needs probabilities; not with --label-issues
     #[arg(long, conflicts_with = "label_issues")]
     labels_only: bool,
-    /// Evaluate every N-th image, starting at the I-th, and write the counts to --out for `eval merge`
-    #[arg(long, value_name = "I/N", value_parser = crate::cli::value::<Shard>, requires = "out", conflicts_with_all = ["report", "json"])]
-    shard: Option<Shard>,
+    /// Evaluate every N-th image, starting at the I-th, and write the counts to --out for `eval merge`; auto is what an array job
+    /// or MPI says, and `{shard}` in --out becomes for instance 2-of-4
+    #[arg(long, value_name = "I/N|auto", value_parser = crate::cli::value::<Chosen>, requires = "out", conflicts_with_all = ["report", "json"])]
+    shard: Option<Chosen>,
+    #[command(flatten)]
+    count: shard::Count,
     #[command(flatten)]
     output: Output,
     #[command(flatten)]
@@ -113,11 +116,13 @@ pub(crate) enum SplitName {
     All,
 }
 
-pub(crate) fn run(arguments: Arguments) -> Result<End> {
+pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
     if let Some(Action::Merge { shards, output }) = arguments.action {
         output.check(&shards)?;
         return merge_shards(&shards, &output);
     }
+    let shard = arguments.shard.map(|chosen| shard::find(Some(chosen), arguments.count)).transpose()?;
+    arguments.output.out = arguments.output.out.map(|out| of_shard(&out, &arguments.shard.zip(shard))).transpose()?;
     let Some(path) = &arguments.source.model else { unreachable!("the model is required") };
     arguments.output.check(std::slice::from_ref(path))?;
     let (device, name) = device::open(&arguments.computing.device)?;
@@ -126,7 +131,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     // A folder is described for as long as it is read.
     let EvalWork { model, config, dataset, split, weights, opened: _opened, .. } = work;
     let ask = EvalOptions { confidence: !arguments.labels_only, label_issues: arguments.label_issues.into() };
-    let indices: Vec<usize> = match arguments.shard {
+    let indices: Vec<usize> = match shard {
         Some(shard) => shard.range(dataset.len()).collect(),
         None => (0..dataset.len()).collect(),
     };
@@ -155,7 +160,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         });
         talk!("memory: peak {peak:.1} MB{beside}");
     }
-    if let (Some(shard), Some(out)) = (arguments.shard, &arguments.output.out) {
+    if let (Some(shard), Some(out)) = (shard, &arguments.output.out) {
         let settings = serde_json::json!({"preprocess": preprocess, "eval": settings, "model": config.model});
         let identity = Identity::new(&weights, dataset.as_ref(), &split, settings, ask)?;
         ShardFile::new(shard, identity, accumulate).write(out)?;
@@ -175,6 +180,20 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let seen = Some((&inference, dataset.as_ref()));
     write_page(&arguments.output, &found, dataset.classes(), seen, about)?;
     Ok(End::Done)
+}
+
+/// The file of a shard: its own, where the same command runs for all of them.
+fn of_shard(out: &Path, shard: &Option<(Chosen, Shard)>) -> Result<PathBuf> {
+    const PLACE: &str = "{shard}";
+    let Some((chosen, shard)) = shard else { return Ok(out.to_owned()) };
+    let Some(text) = out.to_str().filter(|text| text.contains(PLACE)) else {
+        return match chosen {
+            Chosen::Given(_) => Ok(out.to_owned()),
+            Chosen::Auto => Err(Error::new(format!("all shards would be written to `{}`", out.display()))
+                .with_hint("put `{shard}` into the name: `--out eval-{shard}.json`")),
+        };
+    };
+    Ok(text.replace(PLACE, &shard.to_string().replace('/', "-of-")).into())
 }
 
 /// What a model is called on a page: as the folder of its run, or as its file.

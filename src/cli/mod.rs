@@ -21,9 +21,11 @@ mod dataset;
 mod demo;
 mod eval;
 mod export;
+mod group;
 mod init;
 mod inspect;
 mod invocation;
+mod list;
 mod models;
 mod outputs;
 mod predict;
@@ -32,6 +34,7 @@ mod repeat;
 mod runner;
 #[cfg(feature = "serve")]
 mod serve;
+mod shard;
 mod train;
 
 use clap::{Args, Parser, Subcommand};

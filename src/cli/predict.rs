@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::End;
 use crate::cli::console::{StepProgress, bar, emit, print};
+use crate::cli::list::{self, List};
 use crate::cli::outputs::{Collections, Described, Output, Outputs, file_name, options, others, write_json};
+use crate::cli::shard;
 use crate::error::{Error, Result};
 use crate::image::outlines::{self, OutlineOptions};
 use crate::image::{ImageRemarks, Labels, encode_index_png, encode_png};
@@ -16,6 +18,7 @@ use crate::infer::InferMode;
 use crate::model::ModelConfig;
 use crate::predict::earlier_predictions::{is_prediction, sign, write_recorded};
 use crate::predict::{Predictor, encode_npy, write_probabilities};
+use crate::shard::Shard;
 use crate::tools::init::{Role, Roles};
 use crate::{device, files, model_file};
 
@@ -23,24 +26,39 @@ use arguments::Arguments;
 
 pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let options = options(&arguments)?;
-    let images = images(&arguments)?;
+    let shard = arguments.shard.map_or(Ok(Shard::ALL), |chosen| shard::find(Some(chosen), arguments.count))?;
+    if arguments.shard.is_none() && arguments.count.shards.is_some() {
+        return Err(Error::new("--shards is for --shard auto").with_hint("add `--shard auto`, or leave out --shards"));
+    }
+    let collects = !Collections::paths(&arguments).is_empty();
+    if collects && (arguments.list.is_some() || shard != Shard::ALL) {
+        return Err(Error::new("one COCO file cannot be written by several shards, nor by a list that is continued")
+            .with_hint("use a format with a file per image: --format png, geojson, label-studio, stats or npy"));
+    }
+    let images = if arguments.list.is_some() { Vec::new() } else { shard.of(images(&arguments)?) };
     let (device, _) = device::open(&arguments.computing.device)?;
     let (model, card) = model_file::open(&arguments.model, &device)?;
     let config = card.with_changes(&arguments.changes, &arguments.model)?;
     let whole = (config.eval.mode == InferMode::Whole).then(|| Whole { model: card.model.clone(), warned: false });
     let predictor = Predictor::new(model, config.data.preprocess, config.eval, device, card.classes)?;
+    let mut labeller = Labeller { predictor, arguments: &arguments, options, whole, seen: RemarkCounts::default() };
+    if let Some(source) = &arguments.list {
+        let list = List { source, shard, only_failed: arguments.only_failed };
+        let end = list::run(&list, &arguments, &mut |path, name| labeller.one(path, name, &mut |_| ()).map(drop));
+        labeller.seen.say(labeller.predictor.has_range());
+        return end;
+    }
     // An image counts for as many steps, so that a large one moves the bar while it is looked at.
     const STEPS: u64 = 1000;
     let progress = bar("{wide_bar} {msg}  {eta} left");
     progress.set_length(images.len() as u64 * STEPS);
-    let (mut failed, mut whole): (Vec<Error>, _) = (Vec::new(), whole);
-    let mut seen = RemarkCounts::default();
-    let mut collections =
-        Collections::begin(&arguments, OutlineOptions { min_area: 0, ..options }, &predictor.classes().names)?;
+    let mut failed: Vec<Error> = Vec::new();
+    let names = labeller.predictor.classes().names.clone();
+    let mut collections = Collections::begin(&arguments, OutlineOptions { min_area: 0, ..options }, &names)?;
     for (done, (path, name)) in images.iter().enumerate() {
         progress.set_message(format!("{}/{}", done + 1, images.len()));
         let mut within = |share: f64| progress.set_position(done as u64 * STEPS + (share * STEPS as f64) as u64);
-        match one(&predictor, path, name, (&arguments, options), (whole.as_mut(), &mut seen), &mut within) {
+        match labeller.one(path, name, &mut within) {
             Ok(labels) => collections.add(&file_name(path, name), &labels)?,
             Err(error) if images.len() == 1 => return Err(error),
             Err(error) => {
@@ -51,7 +69,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         progress.set_position((done as u64 + 1) * STEPS);
     }
     progress.finish_and_clear();
-    seen.say(predictor.has_range());
+    labeller.seen.say(labeller.predictor.has_range());
     if failed.len() < images.len() {
         collections.finish(&arguments)?;
     }
@@ -59,6 +77,23 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         0 => Ok(End::Done),
         count => Err(Error::new(format!("{count} of {} images could not be predicted", images.len()))
             .with_hint("the errors above say why; all others are written")),
+    }
+}
+
+/// A model with what is asked of it, and what was seen of its images.
+struct Labeller<'a> {
+    predictor: Predictor,
+    arguments: &'a Arguments,
+    options: OutlineOptions,
+    whole: Option<Whole>,
+    seen: RemarkCounts,
+}
+
+impl Labeller<'_> {
+    /// Labels an image and writes what is asked of it.
+    fn one(&mut self, path: &Path, name: &Path, progress: &mut dyn FnMut(f64)) -> Result<Labels> {
+        let asked = (self.arguments, self.options);
+        one(&self.predictor, path, name, asked, (self.whole.as_mut(), &mut self.seen), progress)
     }
 }
 

@@ -8,12 +8,14 @@ use clap::Args;
 
 use crate::cli::console::{Console, clock, print};
 use crate::cli::dataset::{self, DatasetArgument, Opened};
+use crate::cli::group;
 use crate::cli::invocation::{command_line, program};
 use crate::cli::repeat;
 use crate::cli::runner::Child;
 use crate::cli::{Computing, End};
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::group::{Alone, Group};
 use crate::plan::{self, Plan, PlanOptions};
 use crate::report::About;
 use crate::sweep::repeat::Repeat;
@@ -61,6 +63,10 @@ pub(crate) struct Arguments {
     /// Print iterations and evaluations to stdout, one JSON object per line; for several runs, the summary
     #[arg(long)]
     json: bool,
+    /// Share the run among the processes that mpirun or srun started; train.accumulate is at least their number
+    #[cfg(feature = "mpi")]
+    #[arg(long, conflicts_with_all = ["plan", "seeds", "folds"])]
+    mpi: bool,
     #[command(flatten)]
     among: Child,
     #[command(flatten)]
@@ -73,7 +79,19 @@ const EXAMPLES: &str = "Examples:
   structtoken train recipe.toml --out runs/a                  train as a recipe says
   structtoken train --resume --out runs/a                     resume an interrupted run";
 
-pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
+pub(crate) fn run(arguments: Arguments) -> Result<End> {
+    #[cfg(feature = "mpi")]
+    if arguments.mpi {
+        return group::by_mpi(|group| run_in(group, arguments));
+    }
+    group::ensure_alone()?;
+    run_in(&Alone, arguments)
+}
+
+fn run_in(group: &dyn Group, mut arguments: Arguments) -> Result<End> {
+    if !group.leads() {
+        return group::follow(arguments.resume, &arguments.computing, group);
+    }
     let from = arguments.from.as_deref().map_or(Ok(Vec::new()), run::settings_of)?;
     if arguments.recipe.is_none() && !arguments.resume {
         return Err(Error::new("there is no recipe to train").with_hint(
@@ -115,17 +133,24 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
         }
     };
     if let Some(repeat) = repeated(&arguments, &run)? {
+        if !group.is_alone() {
+            return Err(Error::new(format!("`{}` holds several runs, and --mpi is for one", run.display()))
+                .with_hint("leave out --mpi, or name one of its runs with --out"));
+        }
         let asked = repeat::Asked { resume: arguments.resume, json: arguments.json, computing: &arguments.computing };
         return repeat::run(&asked, repeat, &config, &run);
     }
     let _lock = run::prepare(&config, &run, arguments.resume)?;
+    group::lead(group, &run, &config)?;
     let console = Console::new(arguments.json)?.keep_evaluations().stop_after(arguments.stop_after);
     let mut console = arguments.among.console(console)?;
-    talk!("training on {name}, in `{}`", run.display());
+    let by = if group.is_alone() { String::new() } else { format!(" by {} processes", group.size()) };
+    talk!("training on {name}{by}, in `{}`", run.display());
     config.data.leftovers()?.iter().for_each(|left| talk!("note: not used: {}", left.text()));
     let command = command_line();
     let mut options = run::RunOptions::new(&run, &device);
     (options.resume, options.device_name, options.command) = (arguments.resume, &name, &command);
+    options.group = group;
     let outcome = run::train_with_restarts(&config, &options, planning, &mut console)?;
     if outcome.interrupted && outcome.iteration == 0 {
         talk!("stopped before the first iteration: there is nothing to resume, start it again");

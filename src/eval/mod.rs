@@ -50,10 +50,16 @@ pub struct Evaluated<'a> {
 }
 
 fn samples(dataset: &dyn Dataset) -> impl Iterator<Item = Result<NamedSample>> + Send {
-    (0..dataset.len()).map(|index| {
-        let sample = dataset.get(index)?;
-        Ok((dataset.name(index), sample.image, sample.labels))
-    })
+    (0..dataset.len()).map(|index| sample(dataset, index))
+}
+
+fn samples_at(dataset: &dyn Dataset, indices: &[usize]) -> impl Iterator<Item = Result<NamedSample>> + Send {
+    indices.iter().map(|index| sample(dataset, *index))
+}
+
+fn sample(dataset: &dyn Dataset, index: usize) -> Result<NamedSample> {
+    let sample = dataset.get(index)?;
+    Ok((dataset.name(index), sample.image, sample.labels))
 }
 
 /// Scores a network on a whole dataset: one confusion matrix over all pixels, in the size of the truth.
@@ -72,6 +78,23 @@ pub fn evaluate_each(
     Ok(walk(inference, names, samples(dataset), false, see)?.map(|counts| counts.scores(names)))
 }
 
+/// The counts of [`evaluate_each`] for the samples at `indices` alone, which may be none.
+///
+/// # Errors
+/// As [`evaluate_each`].
+pub fn count_each(
+    inference: &Inference,
+    dataset: &dyn Dataset,
+    indices: &[usize],
+    see: &mut dyn FnMut(&Evaluated) -> ControlFlow<()>,
+) -> Result<Option<Confusion>> {
+    let names = &dataset.classes().names;
+    if indices.is_empty() {
+        return Ok(Some(Confusion::new(names.len())));
+    }
+    walk(inference, names, samples_at(dataset, indices), false, see)
+}
+
 /// Evaluates the samples of a dataset at `indices` and counts all that an [`EvalAccumulator`] keeps: with `confidence` also how
 /// probable the answers are, which takes a little longer, and with `label_issues` where the truth itself may be wrong. None where `progress`
 /// broke it off.
@@ -83,10 +106,7 @@ pub fn accumulate(
     progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
 ) -> Result<Option<EvalAccumulator>> {
     let names = &dataset.classes().names;
-    let samples = indices.iter().map(|index| {
-        let sample = dataset.get(*index)?;
-        Ok((dataset.name(*index), sample.image, sample.labels))
-    });
+    let samples = samples_at(dataset, indices);
     let mut accumulate = EvalAccumulator::new(names.len(), ask);
     // Of more shards than images some have nothing to do.
     if indices.is_empty() && !dataset.is_empty() {

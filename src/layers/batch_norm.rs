@@ -5,7 +5,7 @@ use burn::tensor::Tensor;
 
 use crate::kernels;
 use crate::layers::without_graph;
-use crate::layers::{ForwardContext, Init};
+use crate::layers::{ForwardContext, Init, Statistic};
 
 /// Share of a batch in the running statistics, as PyTorch counts it.
 const MOMENTUM: f64 = 0.1;
@@ -61,8 +61,7 @@ impl BatchNorm {
     fn follow(&self, mean: Tensor<1>, variance: Tensor<1>, n: usize, context: &ForwardContext) {
         let unbiased = n as f64 / (n.max(2) - 1) as f64;
         for (running, now) in [(&self.running_mean, mean), (&self.running_var, variance * unbiased)] {
-            let (old, now) = (without_graph(running.val()), without_graph(now));
-            context.follow(running.id, old * (1.0 - MOMENTUM) + now * MOMENTUM);
+            context.follow(Statistic { id: running.id, value: without_graph(now), momentum: MOMENTUM });
         }
     }
 }
@@ -84,9 +83,10 @@ mod tests {
         assert!(y.clone().mean_dim(0).abs().max().into_scalar::<f32>() < 1e-4);
         assert!(((y.clone() * y.clone()).mean_dim(0) - 1.0).abs().max().into_scalar::<f32>() < 1e-3);
         let left = context.take_statistics();
-        assert_eq!((left.len(), left[0].0), (2, norm.running_mean.id));
+        assert_eq!((left.len(), left[0].id), (2, norm.running_mean.id));
         let mean = x.reshape([70, 3]).mean_dim(0).squeeze_dim::<1>(0);
-        assert!((left[0].1.clone() - mean * 0.1).abs().max().into_scalar::<f32>() < 1e-4);
+        let after = left[0].after(norm.running_mean.val());
+        assert!((after - mean * 0.1).abs().max().into_scalar::<f32>() < 1e-4);
     }
 
     #[test]

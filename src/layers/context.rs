@@ -17,7 +17,26 @@ pub struct ForwardContext<'a> {
     trace: Option<RefCell<Vec<(String, TensorData)>>>,
     scope: RefCell<Vec<String>>,
     progress: f64,
-    statistics: RefCell<Vec<(ParamId, Tensor<1>)>>,
+    statistics: RefCell<Vec<Statistic>>,
+}
+
+/// What a batch says of a parameter that follows the batches instead of a gradient: a batch norm's mean or variance.
+#[derive(Clone, Debug)]
+pub struct Statistic {
+    /// The parameter.
+    pub id: ParamId,
+    /// The value of this batch, flat and without autodiff.
+    pub value: Tensor<1>,
+    /// The share of this batch in what the parameter is next.
+    pub momentum: f64,
+}
+
+impl Statistic {
+    /// The parameter after this batch, from its values before it, which are flat and without autodiff.
+    #[must_use]
+    pub fn after(&self, before: Tensor<1>) -> Tensor<1> {
+        before * (1.0 - self.momentum) + self.value.clone() * self.momentum
+    }
 }
 
 /// (batch size, drop rate) to one flag per sample: kept?
@@ -61,13 +80,13 @@ impl<'a> ForwardContext<'a> {
         self.trains() || self.is_traced()
     }
 
-    /// Leaves a new value for a parameter that follows the batches instead of a gradient: a batch norm's mean or variance.
-    pub fn follow(&self, id: ParamId, value: Tensor<1>) {
-        self.statistics.borrow_mut().push((id, value));
+    /// Leaves what this batch says of a parameter that follows the batches.
+    pub fn follow(&self, statistic: Statistic) {
+        self.statistics.borrow_mut().push(statistic);
     }
 
-    /// The values left by [`ForwardContext::follow`], each without autodiff.
-    pub fn take_statistics(&self) -> Vec<(ParamId, Tensor<1>)> {
+    /// What was left by [`ForwardContext::follow`].
+    pub fn take_statistics(&self) -> Vec<Statistic> {
         self.statistics.take()
     }
 

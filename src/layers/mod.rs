@@ -25,7 +25,7 @@ use burn::tensor::{Tensor, TensorData};
 
 pub use attention::{MultiheadAttention, cross_attention};
 pub use batch_norm::BatchNorm;
-pub use context::ForwardContext;
+pub use context::{ForwardContext, Statistic};
 pub use conv::{
     Conv2d, Conv3x3, DepthwiseConv3x3, DepthwiseConv7x7, GroupedConv3x3, PatchConv, PointwiseConv, TransposedConv2x2,
     max_pool2x2, max_pool3x3, upsample2x_concat,

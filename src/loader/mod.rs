@@ -3,6 +3,7 @@
 //! A batch is a pure function of seed and iteration: neither the number of threads nor where a run was resumed
 //! changes a byte. Of the samples that an endless run sees, the `p`-th is `permutation(seed, p / n)[p % n]`, augmented
 //! with the random numbers of `(seed, p)`; or, with `rare_class`, what the random numbers of `(seed, rare, p)` draw instead.
+//! Of several processes each loads its [`Portion`] of the batches.
 
 mod config;
 pub mod preprocess;
@@ -49,6 +50,27 @@ pub struct Batch {
     pub size: usize,
 }
 
+/// Which batches are loaded: of every `of` those from number `first` on, `count` of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Portion {
+    /// The first, from 0.
+    pub first: u64,
+    /// How many of them, at least one.
+    pub count: u64,
+    /// Out of how many.
+    pub of: u64,
+}
+
+impl Portion {
+    /// All batches.
+    pub const ALL: Self = Self { first: 0, count: 1, of: 1 };
+
+    /// The number, among all, of the batch that is loaded after `loaded` others.
+    fn batch(self, loaded: u64) -> u64 {
+        loaded / self.count * self.of + self.first + loaded % self.count
+    }
+}
+
 /// An endless, ordered, resumable supply of batches. Dropping it stops its threads.
 pub struct Loader {
     shared: Arc<Shared>,
@@ -72,21 +94,36 @@ impl Loader {
         start: u64,
         workers: usize,
     ) -> Result<Self> {
+        Self::portion(dataset, augment, batch_size, seed, (Portion::ALL, start), workers)
+    }
+
+    /// The same for a portion of the batches, after `rounds` times as many as are loaded out of each of its rounds.
+    ///
+    /// # Errors
+    /// As [`Loader::new`].
+    pub fn portion(
+        dataset: Arc<dyn Dataset>,
+        augment: AugmentConfig,
+        batch_size: usize,
+        seed: u64,
+        (portion, rounds): (Portion, u64),
+        workers: usize,
+    ) -> Result<Self> {
         augment.check()?;
         if dataset.is_empty() {
             return Err(Error::new("there is nothing to train on: the dataset is empty"));
         }
-        if batch_size == 0 {
+        if batch_size == 0 || portion.count == 0 {
             return Err(Error::new("a batch of 0 samples").with_hint("set the batch size to 1 or more"));
         }
         let rare = augment.rare_class.map(|config| RareClasses::of(config, dataset.as_ref())).transpose()?;
-        let first = start * batch_size as u64;
+        let first = rounds * portion.count * batch_size as u64;
         let state =
             State { next: first, delivered: first, ready: BTreeMap::new(), order: (u64::MAX, Vec::new()), stop: false };
         let workers = workers.max(1);
         let ahead = BATCHES_AHEAD * (batch_size as u64).max(workers as u64 * 2 / BATCHES_AHEAD + 1);
         let (state, changed) = (Mutex::new(state), Condvar::new());
-        let shared = Arc::new(Shared { dataset, augment, rare, batch_size, seed, ahead, state, changed });
+        let shared = Arc::new(Shared { dataset, augment, rare, batch_size, portion, seed, ahead, state, changed });
         let mut loader = Self { shared, threads: Vec::new(), waited: Duration::ZERO };
         for _ in 0..workers {
             let shared = loader.shared.clone();
@@ -156,6 +193,7 @@ struct Shared {
     augment: AugmentConfig,
     rare: Option<RareClasses>,
     batch_size: usize,
+    portion: Portion,
     seed: u64,
     /// How many positions beyond the delivered ones may be started.
     ahead: u64,
@@ -164,6 +202,7 @@ struct Shared {
     changed: Condvar,
 }
 
+/// Positions are counted among the samples of the portion here.
 struct State {
     /// The first position that no thread has started.
     next: u64,
@@ -193,20 +232,21 @@ impl Shared {
 
     /// A thread's life.
     fn work(&self) {
-        while let Some((position, index)) = self.claim() {
+        while let Some((place, position, index)) = self.claim() {
             let drawn = self.rare.as_ref().and_then(|rare| rare.draw(&mut Rng::new(self.seed, &[RARE, position])));
             let (index, class) = drawn.map_or((index, None), |(index, class)| (index, Some(class)));
             let prepared = catch_unwind(AssertUnwindSafe(|| self.prepare(position, index, class)));
             let prepared = prepared.unwrap_or_else(|_| {
                 Err(Error::new(format!("preparing the sample `{}` panicked", self.dataset.name(index))))
             });
-            self.lock().ready.insert(position, prepared);
+            self.lock().ready.insert(place, prepared);
             self.changed.notify_all();
         }
     }
 
-    /// The next position and its sample, once it is near enough to be wanted; none when all is over.
-    fn claim(&self) -> Option<(u64, usize)> {
+    /// The next place in the portion, its position among the samples of all, and its sample, once it is near enough to be wanted;
+    /// none when all is over.
+    fn claim(&self) -> Option<(u64, u64, usize)> {
         let mut state = self.lock();
         while !state.stop && state.next >= state.delivered + self.ahead {
             state = self.wait(state);
@@ -214,13 +254,14 @@ impl Shared {
         if state.stop {
             return None;
         }
-        let (position, count) = (state.next, self.dataset.len());
+        let (place, count, size) = (state.next, self.dataset.len(), self.batch_size as u64);
+        let position = self.portion.batch(place / size) * size + place % size;
         state.next += 1;
         let epoch = position / count as u64;
         if state.order.0 != epoch {
             state.order = (epoch, Rng::new(self.seed, &[ORDER, epoch]).permutation(count));
         }
-        Some((position, state.order.1[(position % count as u64) as usize]))
+        Some((place, position, state.order.1[(position % count as u64) as usize]))
     }
 
     fn prepare(&self, position: u64, index: usize, class: Option<u8>) -> Result<Prepared> {
@@ -277,6 +318,24 @@ mod tests {
         assert_eq!((first.images.len(), first.labels.len()), (3 * 40 * 56 * 3, 3 * 40 * 56));
         assert_eq!(first.content, [[40, 48]; 3]);
         assert_ne!(all[0], all[1]);
+    }
+
+    #[test]
+    fn portions_are_the_batches_of_all() {
+        let mut whole = loader(0, 2);
+        let all: Vec<Batch> = (0..20).map(|_| whole.next().unwrap()).collect();
+        for (portion, rounds, expected) in [
+            (Portion { first: 0, count: 2, of: 4 }, 0, [0, 1, 4, 5]),
+            (Portion { first: 2, count: 2, of: 4 }, 1, [6, 7, 10, 11]),
+            (Portion { first: 3, count: 1, of: 4 }, 1, [7, 11, 15, 19]),
+            (Portion { first: 1, count: 2, of: 3 }, 2, [7, 8, 10, 11]),
+        ] {
+            let set = Arc::new(Shapes::new(1, Split::Train, 7, 48));
+            let mut loader = Loader::portion(set, config(), 3, 9, (portion, rounds), 2).unwrap();
+            for number in expected {
+                assert!(loader.next().unwrap() == all[number], "{portion:?}: batch {number}");
+            }
+        }
     }
 
     #[test]

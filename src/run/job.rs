@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::dataset::{Cached, Classes, Dataset, Split};
 use crate::error::{Error, Result};
 use crate::files;
+use crate::group::{Alone, Group};
 use crate::model::Model;
 use crate::model_file::{self, ModelCard};
 use crate::train::{
@@ -38,12 +39,14 @@ pub struct RunOptions<'a> {
     pub device_name: &'a str,
     /// The command, for the record.
     pub command: &'a str,
+    /// The processes that share the work. All of them see the folder, and the first writes it.
+    pub group: &'a dyn Group,
 }
 
 impl<'a> RunOptions<'a> {
     /// A run in the folder `run` on `device`, from its beginning.
     pub fn new(run: &'a Path, device: &'a Device) -> Self {
-        Self { run, resume: false, trial: false, device, device_name: "", command: "" }
+        Self { run, resume: false, trial: false, device, device_name: "", command: "", group: &Alone }
     }
 }
 
@@ -90,14 +93,16 @@ pub fn train_by(
     clock: &dyn Fn() -> Duration,
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
-    let run = options.run;
+    let (run, group) = (options.run, options.group);
     let training = Arc::new(Cached::new(config.data.open(Split::Train)?, config.data.cache_mb << 20));
     let validation = config.data.open(Split::Val)?;
     let classes = training.classes().clone();
     least_memory::ensure(config, classes.len(), options.device)?;
     let checkpoints = Checkpoints::new(run, config.train.keep_checkpoints);
+    // One process looks at all of the data.
+    let looks = RunOptions { trial: options.trial || !group.leads(), ..*options };
     let (data, listing) =
-        scan_data::scan_data(config, options, [training.as_ref(), validation.as_ref()], &checkpoints, observer)?;
+        scan_data::scan_data(config, &looks, [training.as_ref(), validation.as_ref()], &checkpoints, observer)?;
     warn_of_warmup(config, observer);
     let trainer = trainer(config, options.device);
     trainer.ensure_fits(classes.len())?;
@@ -105,6 +110,11 @@ pub fn train_by(
         serde_json::to_vec_pretty(&data).map_err(|error| Error::new("cannot describe the data").with_source(error))?;
     let checkpoints = checkpoints.of(config.to_toml()?, json);
     let start = start(config, options, &classes, &checkpoints, observer)?;
+    if !group.leads() {
+        let kept = (&mut () as &mut dyn Record<Model>, observer);
+        let end = trainer.train_with(group, start, training, validation.as_ref(), kept, clock)?;
+        return Ok(outcome(end, clock(), clock()));
+    }
 
     let parameters = start.train.model.num_params() as u64;
     file_checksums::write(run, &listing)?;
@@ -116,14 +126,18 @@ pub fn train_by(
     }
     let mut kept = FolderRecord { run, log, checkpoints, card: ModelCard::new(config, &classes)? };
     let start = Start { losses: losses(rows), ..start };
-    let End { model, run: state, reason } =
-        trainer.train(start, training, validation.as_ref(), (&mut kept, observer), clock)?;
+    let end = trainer.train_with(group, start, training, validation.as_ref(), (&mut kept, observer), clock)?;
 
     let took = manifest::took(run, clock(), &mut |text| observer.note(text));
-    let spent = state.elapsed_s.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or_else(clock);
+    let spent = end.run.elapsed_s.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()).unwrap_or_else(clock);
+    Ok(outcome(end, took, spent))
+}
+
+fn outcome(end: End<Model>, took: Duration, spent: Duration) -> Outcome {
+    let End { model, run: state, reason } = end;
     let RunState { iteration, best, reschedules, .. } = state;
     let (interrupted, collapsed) = (reason == Reason::Interrupted, reason == Reason::Collapsed);
-    Ok(Outcome { model, iteration, took, spent, interrupted, best, reschedules, collapsed })
+    Outcome { model, iteration, took, spent, interrupted, best, reschedules, collapsed }
 }
 
 fn trainer(config: &Config, device: &Device) -> Trainer {

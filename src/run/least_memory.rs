@@ -23,7 +23,9 @@ pub(super) fn ensure(config: &Config, classes: usize, device: &Device) -> Result
         .iter()
         .map(|(_, shape, _)| shape.iter().product::<usize>() as f64)
         .sum();
-    let copies = 2 + train.optimizer.rule.state_names().len() + usize::from(train.ema.is_some());
+    // Passes are added pairwise: of the sums so far there is one for each power of two.
+    let sums = 1 + train.accumulate.max(1).ilog2() as usize;
+    let copies = 1 + sums + train.optimizer.rule.state_names().len() + usize::from(train.ema.is_some());
     let [height, width] = config.data.augment.crop;
     // In floats, which no size a user may give overflows.
     let product = |factors: &[usize]| factors.iter().map(|factor| *factor as f64).product::<f64>();

@@ -42,7 +42,7 @@ pub use finetune::settings_of;
 pub use job::{Outcome, RunOptions, train, train_by};
 pub use manifest::Attempt;
 pub use prepare::{ensure_free, prepare, recipe};
-pub use restart::train_with_restarts;
+pub use restart::{run_recipe, train_with_restarts};
 pub use resume_check::{check_recipe, check_runs_data, check_runs_share_data};
 
 /// The recipe of a run, in its folder and in that of each checkpoint.

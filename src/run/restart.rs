@@ -9,6 +9,7 @@ use super::manifest::{self, Attempt};
 use super::{CHECKPOINTS, CONFIG, EVENTS, LOG, MODEL, Outcome, RunOptions, SCORES, TABLE, train_by};
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::group::Group;
 use crate::kernels::Precision;
 use crate::train::{LR_DIVISOR, Observer, Time, TrainConfig};
 use crate::{files, text};
@@ -31,11 +32,30 @@ pub fn train_with_restarts(
         if !outcome.collapsed {
             return Ok(outcome);
         }
-        let (next, message) = restart(&config, options.run, &outcome)?;
-        observer.note(&message);
+        let next = match options.group.leads() {
+            true => {
+                let (next, message) = restart(&config, options.run, &outcome)?;
+                observer.note(&message);
+                Some(next)
+            }
+            false => None,
+        };
         observer.restarted();
+        let next = run_recipe(options.group, next)?;
         (config, options.resume, spent) = (next, true, Duration::ZERO);
     }
+}
+
+/// The recipe of the first process, for all.
+///
+/// # Errors
+/// Processes that do not work in step, or a recipe that cannot be sent.
+pub fn run_recipe(group: &dyn Group, own: Option<Config>) -> Result<Config> {
+    if let (Some(config), true) = (&own, group.is_alone()) {
+        return Ok(config.clone());
+    }
+    let text = group.agree(own.as_ref().map(Config::to_toml).transpose()?)?.unwrap_or_default();
+    own.map_or_else(|| Config::parse(&text, "the recipe of the first process", &[]), Ok)
 }
 
 /// Puts a run that has collapsed aside, within its folder, and gives the recipe of the next attempt, which is in

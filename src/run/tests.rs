@@ -104,8 +104,8 @@ fn train_until<'a>(
     step: &'a dyn Fn(u64) -> f64,
 ) -> (Outcome, Machine<'a>) {
     let _lock = prepare(config, run, resume).unwrap();
-    let options =
-        RunOptions { run, resume, trial: false, device: &Device::flex(), device_name: "simulated", command: "test" };
+    let device = Device::flex();
+    let options = RunOptions { resume, device_name: "simulated", command: "test", ..RunOptions::new(run, &device) };
     let mut machine = Machine { now, step, stop, images: 0, stop_at_image, notes: Vec::new(), lengths: Vec::new() };
     now.set(0.0);
     let clock = || Duration::from_secs_f64(now.get());

@@ -4,7 +4,7 @@ use crate::image::IGNORE;
 use crate::kernels::LossMean;
 use crate::stats;
 use crate::train::config::TrainConfig;
-use crate::train::step::StepOutput;
+use crate::train::passes::StepOutput;
 
 /// A loss that falls falls below this share of what it was.
 const FALLING: f64 = 0.97;

@@ -6,9 +6,11 @@
 mod collapse;
 mod config;
 pub mod ema;
+mod gradients;
 mod losses;
 mod observer;
 pub mod optimizer;
+mod passes;
 mod progress;
 mod record;
 mod reschedule;
@@ -17,6 +19,7 @@ pub mod schedule;
 mod state;
 mod step;
 mod time_limit;
+mod together;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,16 +32,18 @@ pub use self::config::{Time, TrainConfig};
 use self::ema::Ema;
 pub use self::observer::{Observer, Progress, Stop};
 use self::optimizer::Optimizer;
+pub use self::passes::StepOutput;
 pub use self::record::{EvalRecord, Record};
 pub use self::reschedule::Reschedule;
 use self::running::Running;
 pub(crate) use self::state::LONGEST_S;
 pub use self::state::{RunState, TrainState};
-pub use self::step::{StepContext, StepOutput, Trainable};
+pub use self::step::{StepContext, Trainable};
 use crate::augment::AugmentConfig;
 use crate::dataset::Dataset;
 use crate::decoder::DecoderLoss;
 use crate::error::{Error, Result};
+use crate::group::{Alone, Group};
 use crate::infer::InferConfig;
 use crate::loader::preprocess::Preprocess;
 use crate::loss::Criterion;
@@ -147,6 +152,25 @@ impl Trainer {
         (record, observer): (&mut dyn Record<M>, &mut dyn Observer),
         clock: &dyn Fn() -> Duration,
     ) -> Result<End<M>> {
+        self.train_with(&Alone, start, training, validation, (record, observer), clock)
+    }
+
+    /// The same by several processes, which share the passes of every iteration ([`TrainConfig::accumulate`]): they end in the bytes
+    /// of one process. Each is given the same `start`; where the run stands is what the first of them says, whose record and
+    /// clock count.
+    ///
+    /// # Errors
+    /// As [`train`](Self::train), by any of the processes; fewer passes than processes, a process that ends before the others,
+    /// or one whose weights are not those of the first.
+    pub fn train_with<M: Trainable>(
+        &self,
+        group: &dyn Group,
+        start: Start<M>,
+        training: Arc<dyn Dataset>,
+        validation: &dyn Dataset,
+        (record, observer): (&mut dyn Record<M>, &mut dyn Observer),
+        clock: &dyn Fn() -> Duration,
+    ) -> Result<End<M>> {
         self.config.check()?;
         self.preprocess.check()?;
         self.infer.check()?;
@@ -155,15 +179,16 @@ impl Trainer {
             train.model = train.model.freeze_backbone();
         }
         let mut run = Running::new(
-            self,
+            (self, group),
             (training, validation),
-            (run, &losses, train.model.decoder_loss()),
+            (run, losses, train.model.decoder_loss()),
             (record, observer),
             clock,
         )?;
+        run.ensure_same(&train)?;
         let mut reason = Reason::Done;
         while !run.is_over() {
-            if run.must_stop() {
+            if run.must_stop()? {
                 reason = Reason::Interrupted;
                 break;
             }

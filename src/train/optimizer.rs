@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::kernels;
 use crate::layers::{fetch, parameters};
+pub use crate::train::gradients::Gradients;
 
 /// What the optimizer does, and to whom.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -136,42 +137,6 @@ pub struct LearningRates {
 impl From<f64> for LearningRates {
     fn from(rate: f64) -> Self {
         Self { backbone: rate, decoder: rate }
-    }
-}
-
-/// Gradients by parameter name, each flat.
-#[derive(Default)]
-pub struct Gradients(BTreeMap<String, Tensor<1>>);
-
-impl Gradients {
-    /// Adds the gradients of one backward pass; accumulation sums, so the loss must be divided by the number of passes.
-    pub fn add(&mut self, module: &impl Module, grads: burn::tensor::Gradients) {
-        for (name, grad) in parameters::gradients(module, grads) {
-            let sum = match self.0.remove(&name) {
-                Some(sum) => sum + grad,
-                None => grad,
-            };
-            self.0.insert(name, sum);
-        }
-    }
-
-    /// The global L2 norm, as a tensor, so that nothing waits for the device.
-    pub fn norm(&self) -> Option<Tensor<1>> {
-        let squares = self.0.values().map(|grad| (grad.clone() * grad.clone()).sum());
-        squares.reduce(|a, b| a + b).map(Tensor::sqrt)
-    }
-
-    /// Scales all gradients so that the global norm is at most `limit` (`torch.nn.utils.clip_grad_norm_`).
-    #[must_use]
-    pub fn clip(self, limit: f64) -> Self {
-        let Some(norm) = self.norm() else { return self };
-        let factor = ((norm + 1e-6).recip() * limit).clamp_max(1.0);
-        Self(self.0.into_iter().map(|(name, grad)| (name, grad * factor.clone())).collect())
-    }
-
-    /// The gradient of a parameter, flat.
-    pub fn get(&self, name: &str) -> Option<&Tensor<1>> {
-        self.0.get(name)
     }
 }
 

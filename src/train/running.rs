@@ -8,24 +8,29 @@ use burn::tensor::Device;
 use super::collapse::{self, Collapse};
 use super::losses::Losses;
 use super::observer::{Observer, Pace, Stop};
+use super::passes::StepOutput;
 use super::progress::RunProgress;
 use super::record::{EvalRecord, Record};
+use super::reschedule::Reschedule;
 use super::state::{RunState, TrainState};
-use super::step::{StepContext, StepOutput, Trainable};
+use super::step::{StepContext, Trainable};
 use super::time_limit::TimeLimit;
+use super::together;
 use super::{End, Reason, Trainer};
 use crate::dataset::Dataset;
 use crate::decoder::DecoderLoss;
 use crate::error::{Error, Result};
 use crate::eval::{self, Evaluated};
+use crate::group::{Group, ordered_sum};
 use crate::infer::Inference;
-use crate::loader::Loader;
+use crate::loader::{Loader, Portion};
 use crate::loss::Criterion;
 use crate::metrics::Scores;
 
 /// A run while it goes.
 pub(super) struct Running<'a, M> {
     trainer: &'a Trainer,
+    group: &'a dyn Group,
     validation: &'a dyn Dataset,
     loader: Loader,
     criterion: Criterion,
@@ -44,17 +49,22 @@ pub(super) struct Running<'a, M> {
 
 impl<'a, M: Trainable> Running<'a, M> {
     pub(super) fn new(
-        trainer: &'a Trainer,
+        (trainer, group): (&'a Trainer, &'a dyn Group),
         (training, validation): (Arc<dyn Dataset>, &'a dyn Dataset),
-        (state, losses, decoder): (RunState, &[(u64, f64)], DecoderLoss),
+        (state, losses, decoder): (RunState, Vec<(u64, f64)>, DecoderLoss),
         (record, observer): (&'a mut dyn Record<M>, &'a mut dyn Observer),
         clock: &'a dyn Fn() -> Duration,
     ) -> Result<Self> {
         let train = &trainer.config;
         let criterion = trainer.criterion(training.classes().len(), decoder)?;
-        let first = state.iteration * train.accumulate as u64;
+        together::ensure_enough(group, train.accumulate)?;
+        let (state, losses) = together::same_start(group, (state, losses))?;
+        let own = ordered_sum::share(train.accumulate, group.rank(), group.size());
+        let portion = Portion { first: own.start as u64, count: own.len() as u64, of: train.accumulate as u64 };
         let batch_size = train.batch_size / train.accumulate;
-        let loader = Loader::new(training, trainer.augment.clone(), batch_size, train.seed, first, trainer.workers)?;
+        let place = (portion, state.iteration);
+        let loader = Loader::portion(training, trainer.augment.clone(), batch_size, train.seed, place, trainer.workers);
+        let loader = group.all_or_none(loader)?;
         // Evaluations read images by one more: better now than after hours.
         let one_more = std::thread::Builder::new().spawn(|| ()).map(|thread| thread.join().is_ok());
         one_more.map_err(|error| {
@@ -62,14 +72,15 @@ impl<'a, M: Trainable> Running<'a, M> {
         })?;
         Ok(Self {
             trainer,
+            group,
             validation,
             loader,
             criterion,
             learning: trainer.device.clone().autodiff(),
             progress: RunProgress::new(train, &state.reschedules),
-            time_limit: TimeLimit::new(train, clock, state.elapsed_s, state.iteration),
+            time_limit: TimeLimit::new(train, clock, state.elapsed_s, state.iteration).filter(|_| group.leads()),
             pace: Pace::new(state.iteration),
-            losses: Losses::new(losses),
+            losses: Losses::new(&losses),
             state,
             unsaved: false,
             record,
@@ -82,8 +93,9 @@ impl<'a, M: Trainable> Running<'a, M> {
         self.state.iteration >= self.progress.iterations(self.state.iteration)
     }
 
-    pub(super) fn must_stop(&mut self) -> bool {
-        self.observer.stop(self.state.iteration) == Stop::Save
+    /// Whether anybody was told to save and stop.
+    pub(super) fn must_stop(&mut self) -> Result<bool> {
+        self.group.any(self.observer.stop(self.state.iteration) == Stop::Save)
     }
 
     pub(super) fn evaluation_is_due(&self) -> bool {
@@ -112,13 +124,7 @@ impl<'a, M: Trainable> Running<'a, M> {
 
     /// Evaluates, and tells why the run is to end, if it is.
     pub(super) fn evaluate(&mut self, model: &M, goes_on: bool) -> Result<Option<Reason>> {
-        let all = self.validation.len();
-        let observer = &mut *self.observer;
-        let see = &mut |image: &Evaluated| observer.evaluating(image, all).flow();
-        let inference = inference(self.trainer, model);
-        let Some(scores) = eval::evaluate_each(&inference, self.validation, see)? else {
-            return Ok(Some(Reason::Interrupted));
-        };
+        let Some(scores) = self.scores(model)? else { return Ok(Some(Reason::Interrupted)) };
         let before = self.state.evaluated;
         self.offer(&scores, model)?;
         let it = self.state.iteration;
@@ -139,6 +145,25 @@ impl<'a, M: Trainable> Running<'a, M> {
         Ok(None)
     }
 
+    /// The scores of a network on all images; none if it was broken off.
+    fn scores(&mut self, model: &M) -> Result<Option<Scores>> {
+        let (group, dataset) = (self.group, self.validation);
+        let indices: Vec<usize> = (group.rank()..dataset.len()).step_by(group.size()).collect();
+        let observer = &mut *self.observer;
+        let see = &mut |image: &Evaluated| observer.evaluating(image, indices.len()).flow();
+        let inference = inference(self.trainer, model);
+        if group.is_alone() {
+            return eval::evaluate_each(&inference, dataset, see);
+        }
+        let counts = group.all_or_none(eval::count_each(&inference, dataset, &indices, see))?;
+        let Some(all) = group.gather_values(&counts)?.into_iter().collect::<Option<Vec<_>>>() else { return Ok(None) };
+        let sum = all.into_iter().reduce(|mut sum, more| {
+            sum.merge(&more);
+            sum
+        });
+        Ok(sum.map(|counts| counts.scores(&dataset.classes().names)))
+    }
+
     /// Notes an evaluation, and the weights if none before was better.
     pub(super) fn offer(&mut self, scores: &Scores, model: &M) -> Result<()> {
         let iteration = self.state.iteration;
@@ -151,23 +176,33 @@ impl<'a, M: Trainable> Running<'a, M> {
     /// Looks at the clock now and then and gives the run another length where it would not end in time; whether that is to
     /// end here.
     pub(super) fn reschedules_to_its_end(&mut self, train: &TrainState<M>) -> Result<bool> {
+        if self.trainer.config.max_time.is_none() {
+            return Ok(false);
+        }
+        let decided = self.reschedule_by_the_clock(train)?;
+        let Some(reschedule) = self.group.agree(decided)? else { return Ok(false) };
+        self.progress.reschedule(reschedule);
+        self.state.reschedules.push(reschedule);
+        let observer = &mut *self.observer;
+        self.record.reschedules(&self.state.reschedules, &mut |text| observer.note(text));
+        Ok(reschedule.iterations == self.state.iteration)
+    }
+
+    /// What the process with the clock decides.
+    fn reschedule_by_the_clock(&mut self, train: &TrainState<M>) -> Result<Option<Reschedule>> {
         let it = self.state.iteration;
         let Some(time_limit) = self.time_limit.as_mut().filter(|time_limit| time_limit.is_due(it, &self.progress))
         else {
-            return Ok(false);
+            return Ok(None);
         };
         time_limit.part_done();
         if time_limit.needs_evaluation_time() {
             time_limit.expect(estimate(self.trainer, &train.published(), self.validation, self.clock)?);
             time_limit.skip();
         }
-        let Some(reschedule) = time_limit.check(it, &self.progress) else { return Ok(false) };
+        let Some(reschedule) = time_limit.check(it, &self.progress) else { return Ok(None) };
         self.observer.note(&time_limit.describe(&reschedule, self.progress.iterations(it)));
-        self.progress.reschedule(reschedule);
-        self.state.reschedules.push(reschedule);
-        let observer = &mut *self.observer;
-        self.record.reschedules(&self.state.reschedules, &mut |text| observer.note(text));
-        Ok(reschedule.iterations == it)
+        Ok(Some(reschedule))
     }
 
     /// One iteration: a batch, its gradients, a step of the optimizer.
@@ -177,7 +212,7 @@ impl<'a, M: Trainable> Running<'a, M> {
         let rates = config.schedule.learning_rates(config.optimizer.lr, it, progress);
         let before = self.unsaved.then(|| train.model.clone());
         let (criterion, device) = (&self.criterion, &self.learning);
-        let step = StepContext { config, preprocess: &self.trainer.preprocess, criterion, device };
+        let step = StepContext { config, preprocess: &self.trainer.preprocess, criterion, device, group: self.group };
         let output = train.gradients(&mut self.loader, &step, (it, progress))?;
         if !output.loss.is_finite() {
             return Err(not_finite(output.loss, it, &output.names, self.record.last_saved()));
@@ -206,6 +241,9 @@ impl<'a, M: Trainable> Running<'a, M> {
         if done % config.log_every == 0 || done == iterations {
             self.record.step(&progress)?;
         }
+        if done.is_multiple_of(together::EVERY) {
+            self.ensure_same(&train)?;
+        }
         self.unsaved = done < iterations && config.save_every > 0 && done.is_multiple_of(config.save_every);
         self.time_limit.as_mut().map(TimeLimit::iteration_done);
         Ok(train)
@@ -224,13 +262,20 @@ impl<'a, M: Trainable> Running<'a, M> {
             self.save(train)?;
         }
         let model = train.published();
-        if reason != Reason::Interrupted && (self.state.evaluated < it || !self.record.has_best()) {
+        let unscored = self.group.agree(self.state.evaluated < it || !self.record.has_best())?;
+        if reason != Reason::Interrupted && unscored {
             reason = self.evaluate(&model, false)?.unwrap_or(reason);
         }
         Ok(End { model, run: self.state, reason })
     }
 
+    /// Fails where a process has other weights than the first.
+    pub(super) fn ensure_same(&self, train: &TrainState<M>) -> Result<()> {
+        together::ensure_same(self.group, &train.model, self.state.iteration)
+    }
+
     pub(super) fn save(&mut self, train: &TrainState<M>) -> Result<()> {
+        self.ensure_same(train)?;
         self.state.elapsed_s = self.time_limit.as_ref().map(TimeLimit::elapsed);
         let observer = &mut *self.observer;
         self.record.save(&self.state, train, (self.clock)(), &mut |text| observer.note(text))

@@ -1,16 +1,17 @@
 //! One iteration: batches, loss, gradients.
 
-use std::collections::BTreeMap;
-
 use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Device, Tensor, TensorData};
 
 use super::config::TrainConfig;
-use super::optimizer::Gradients;
+use super::gradients::Gradients;
+use super::passes::{self, Pass, PassReport, Passes, StepOutput};
 use super::state::TrainState;
 use crate::backbone::Backbone;
 use crate::decoder::{Decoder, DecoderLoss, Output};
 use crate::error::Result;
+use crate::group::Group;
+use crate::group::ordered_sum::{self, PairwiseSum};
 use crate::infer::Network;
 use crate::kernels;
 use crate::layers::ForwardContext;
@@ -37,8 +38,8 @@ pub trait Trainable: Module + Network + Clone {
         self
     }
 
-    /// The same network with the running statistics that a pass of training left. It is called once the gradients of the pass
-    /// have been taken.
+    /// The same network with the running statistics that a pass of training left. It is called once the gradients of all passes
+    /// of the iteration have been taken, for one pass after the other.
     #[must_use]
     fn with_statistics(self, _context: &ForwardContext) -> Self {
         self
@@ -63,20 +64,6 @@ impl<B: Module + ModuleDisplay + Backbone, D: Module + ModuleDisplay + Decoder> 
     }
 }
 
-/// The output of an iteration: its gradients and its loss.
-pub struct StepOutput {
-    /// Gradients, the mean over its passes.
-    pub gradients: Gradients,
-    /// The loss; the iteration ends at once where it is not finite.
-    pub loss: f64,
-    /// Its parts by name.
-    pub parts: BTreeMap<String, f64>,
-    /// The images of the pass that was last.
-    pub names: Vec<String>,
-    /// Pixels of each label, 255 for those ignored.
-    pub pixels: Box<[u64; 256]>,
-}
-
 /// What a training step needs beside the network.
 pub struct StepContext<'a> {
     /// The recipe.
@@ -87,54 +74,79 @@ pub struct StepContext<'a> {
     pub criterion: &'a Criterion,
     /// Where it is computed, with autodiff.
     pub device: &'a Device,
+    /// Who shares the passes.
+    pub group: &'a dyn Group,
 }
 
 impl<M: Trainable> TrainState<M> {
-    /// The loss and the gradients of the batch of iteration `it`, before which the run has come as far as `progress`. Of the network only running statistics change.
+    /// The loss and the gradients of the batch of iteration `it`, before which the run has come as far as `progress`. `loader`
+    /// gives the batches of this process's passes. Of the network only running statistics change.
     ///
     /// # Errors
-    /// An image that cannot be had.
+    /// An image that cannot be had, by any process of the group, or one that has left it.
     pub fn gradients(
         &mut self,
         loader: &mut Loader,
         step: &StepContext,
         (it, progress): (u64, f64),
     ) -> Result<StepOutput> {
-        let StepContext { config: train, preprocess, criterion, device } = *step;
-        let share = 1.0 / train.accumulate as f64;
-        let mut found = StepOutput {
-            gradients: Gradients::default(),
-            loss: 0.0,
-            parts: BTreeMap::new(),
-            names: Vec::new(),
-            pixels: Box::new([0; 256]),
-        };
-        for pass in 0..train.accumulate as u64 {
-            let batch = loader.next()?;
-            found.names = batch.names.clone();
-            batch.labels.iter().for_each(|label| found.pixels[usize::from(*label)] += 1);
-            let (images, targets) = upload(batch, preprocess, device);
-            let targets = targets.padded((self.model.padded(images.dims()[2]), self.model.padded(images.dims()[3])));
-            let dropped = ForwardContext::train(Rng::new(train.seed, &[it, pass])).at(progress);
-            let output = kernels::with_precision(train.precision, || self.model.forward(images, &dropped));
-            let mut draw = |name: &str, count| {
-                let mut rng = Rng::new(train.seed, &[it, pass, fnv1a(name.as_bytes())]);
-                (0..count).map(|_| rng.uniform()).collect()
-            };
-            let Loss { total, parts } = criterion.loss(output, &targets, &mut draw);
-            for (name, part) in parts {
-                *found.parts.entry(name).or_insert(0.0) += f64::from(part.into_scalar::<f32>()) * share;
-            }
-            let total = total * share;
-            found.loss += f64::from(total.clone().into_scalar::<f32>());
-            if !found.loss.is_finite() {
-                break;
-            }
-            found.gradients.add(&self.model, total.backward());
+        let own = self.passes(loader, step, (it, progress));
+        let all = passes::of_all(step.group, step.config.accumulate, &self.model, own)?;
+        for statistics in all.statistics {
+            let context = ForwardContext::eval().at(progress);
+            statistics.into_iter().for_each(|statistic| context.follow(statistic));
             let model = self.model.clone();
-            self.model = model.with_statistics(&dropped);
+            self.model = model.with_statistics(&context);
+        }
+        Ok(all.output)
+    }
+
+    /// This process's passes, added by the tree as far as they can be.
+    fn passes(&self, loader: &mut Loader, step: &StepContext, at: (u64, f64)) -> Result<Passes> {
+        let (passes, group) = (step.config.accumulate, step.group);
+        let own = ordered_sum::share(passes, group.rank(), group.size());
+        let mut found = Passes::default();
+        for tree in ordered_sum::subtrees(passes, &own) {
+            let mut sum = PairwiseSum::default();
+            for pass in tree {
+                let Pass { report, gradients, statistics } = self.pass(loader, step, (at, pass as u64))?;
+                found.reports.push(report);
+                let Some(gradients) = gradients else { return Ok(found) };
+                found.statistics.push(statistics);
+                sum.push(gradients, Gradients::plus);
+            }
+            found.sums.extend(sum.finish(Gradients::plus));
         }
         Ok(found)
+    }
+
+    fn pass(&self, loader: &mut Loader, step: &StepContext, at: ((u64, f64), u64)) -> Result<Pass> {
+        let ((it, progress), pass) = at;
+        let StepContext { config: train, preprocess, criterion, device, .. } = *step;
+        let share = 1.0 / train.accumulate as f64;
+        let batch = loader.next()?;
+        let mut report = PassReport { names: batch.names.clone(), ..PassReport::default() };
+        report.count(&batch.labels);
+        let (images, targets) = upload(batch, preprocess, device);
+        let targets = targets.padded((self.model.padded(images.dims()[2]), self.model.padded(images.dims()[3])));
+        let dropped = ForwardContext::train(Rng::new(train.seed, &[it, pass])).at(progress);
+        let output = kernels::with_precision(train.precision, || self.model.forward(images, &dropped));
+        let mut draw = |name: &str, count| {
+            let mut rng = Rng::new(train.seed, &[it, pass, fnv1a(name.as_bytes())]);
+            (0..count).map(|_| rng.uniform()).collect()
+        };
+        let Loss { total, parts } = criterion.loss(output, &targets, &mut draw);
+        for (name, part) in parts {
+            report.parts.push((name, f64::from(part.into_scalar::<f32>()) * share));
+        }
+        let total = total * share;
+        report.loss = f64::from(total.clone().into_scalar::<f32>());
+        if !report.loss.is_finite() {
+            return Ok(Pass { report, gradients: None, statistics: Vec::new() });
+        }
+        let mut gradients = Gradients::default();
+        gradients.add(&self.model, total.backward());
+        Ok(Pass { report, gradients: Some(gradients), statistics: dropped.take_statistics() })
     }
 }
 

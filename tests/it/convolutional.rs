@@ -126,12 +126,12 @@ fn maps_gradients_and_statistics() {
                 check(&format!("{mode}.grad.{name}"), flat(grad), SAMPLES.1, GRADIENT);
             }
             if trains {
-                let left: BTreeMap<_, _> = context.take_statistics().into_iter().collect();
-                for (name, _, id) in parameters::list(&network) {
-                    let Some(value) = left.get(&id) else { continue };
-                    let name = name.strip_prefix("backbone.").unwrap();
-                    check(&format!("after.{name}"), flat(value.clone()), SAMPLES.1, FORWARD);
-                }
+                let left: BTreeMap<_, _> = context.take_statistics().into_iter().map(|left| (left.id, left)).collect();
+                parameters::visit(&network, |parameter, value| {
+                    let Some(statistic) = left.get(&parameter.id) else { return };
+                    let name = parameter.name.strip_prefix("backbone.").unwrap();
+                    check(&format!("after.{name}"), flat(statistic.after(value)), SAMPLES.1, FORWARD);
+                });
             }
             for (i, (_, map)) in context.into_trace().into_iter().enumerate() {
                 check(&format!("{mode}.map{i}"), channels_first(&map), SAMPLES.0, FORWARD);

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// The modules from the ground up: each uses only those before it.
-const ORDER: [&str; 40] = [
+const ORDER: [&str; 41] = [
     "error",
     "text",
     "rng",
     "stats",
     "shard",
+    "group",
     "guard",
     "available_memory",
     "files",

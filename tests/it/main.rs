@@ -44,6 +44,10 @@ mod init_layouts;
 mod init_looks;
 mod init_options;
 mod init_safety;
+mod many_pieces;
+mod many_processes;
+#[cfg(feature = "mpi")]
+mod mpi;
 mod names;
 mod ops_kernels;
 mod ops_losses;

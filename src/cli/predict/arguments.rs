@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use crate::cli::Computing;
+use crate::cli::shard::{self, Chosen};
 use crate::image::outlines::OutlineOptions;
 
 const EXAMPLES: &str = "Examples:
@@ -19,8 +20,20 @@ pub(crate) struct Arguments {
     /// Model file, or @NAME of one that this build carries
     pub(crate) model: PathBuf,
     /// Images, or folders of images; in the folder of a dataset, masks are left out
-    #[arg(required = true)]
+    #[arg(required_unless_present = "list", conflicts_with = "list")]
     pub(crate) inputs: Vec<PathBuf>,
+    /// File with one image path per line, or - for stdin: as many as you like. What is done is noted in a manifest in --out,
+    /// and the same command continues after it; outputs lie below --out as the images' paths
+    #[arg(long, value_name = "FILE")]
+    pub(crate) list: Option<PathBuf>,
+    /// Try the images again that failed, by the manifest in --out
+    #[arg(long, requires = "list")]
+    pub(crate) only_failed: bool,
+    /// Label every N-th image, starting at the I-th; auto is what an array job or MPI says
+    #[arg(long, value_name = "I/N|auto", value_parser = crate::cli::value::<Chosen>)]
+    pub(crate) shard: Option<Chosen>,
+    #[command(flatten)]
+    pub(crate) count: shard::Count,
     /// Folder for what is written
     #[arg(long, value_name = "DIR", default_value = "predictions")]
     pub(crate) out: PathBuf,

@@ -114,7 +114,7 @@ pub struct RunContext<'a> {
 impl<'a> RunContext<'a> {
     fn options(&self, run: &'a Path, resume: bool) -> crate::run::RunOptions<'a> {
         let Self { device, device_name, command, .. } = *self;
-        crate::run::RunOptions { run, resume, trial: false, device, device_name, command }
+        crate::run::RunOptions { resume, device_name, command, ..crate::run::RunOptions::new(run, device) }
     }
 }
 

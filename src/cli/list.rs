@@ -1,0 +1,373 @@
+//! `structtoken predict --list`: any number of images, one after the other, in memory that does not grow with them.
+//!
+//! ```text
+//! list ──[shard]──▶ entries ──[predict]──▶ files, each renamed into place ──▶ a line of the manifest
+//! ```
+//!
+//! The manifest has a line for each entry, in the order of the list. So the lines that are there say where to continue, without
+//! anything to remember, and an entry that failed keeps its line until it is tried again.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Read, Seek, Write, stdin};
+use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::files;
+use crate::shard::Shard;
+use serde::{Deserialize, Serialize};
+
+use crate::cli::End;
+use crate::cli::console::clock;
+use crate::cli::outputs::Outputs;
+use crate::cli::predict::arguments::Arguments;
+
+/// Where the entries come from, and which of them are this process's.
+pub(crate) struct List<'a> {
+    pub(crate) source: &'a Path,
+    pub(crate) shard: Shard,
+    pub(crate) only_failed: bool,
+}
+
+/// The first line: what the others were made with.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Head {
+    model: String,
+    shard: Shard,
+    settings: Vec<String>,
+    outputs: Vec<String>,
+}
+
+/// What became of an entry of the list.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    image: String,
+    /// The checksum of each file that was written (CRC-32).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    files: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// No path is longer.
+const LONGEST: u64 = 1 << 16;
+
+/// Labels the image of a path and writes what is asked, below the folder, by a name.
+pub(crate) type Label<'a> = dyn FnMut(&Path, &Path) -> Result<()> + 'a;
+
+pub(crate) fn run(list: &List, arguments: &Arguments, label: &mut Label) -> Result<End> {
+    let name = format!("manifest-{}.ndjson", list.shard.to_string().replace('/', "-of-"));
+    let path = arguments.out.join(&name);
+    let _lock = files::Lock::named(&arguments.out, &format!(".{name}.lock"))?;
+    let head = Head {
+        model: checksum(&arguments.model)?,
+        shard: list.shard,
+        settings: arguments.changes.clone(),
+        outputs: Outputs::of(arguments, Path::new("")).0.iter().map(|(output, _)| output.key().to_owned()).collect(),
+    };
+    let mut counts = Counts::new();
+    match list.only_failed {
+        true => again(&path, &head, arguments, label, &mut counts)?,
+        false => onwards(list, &path, &head, arguments, label, &mut counts)?,
+    }
+    talk!("{}", counts.text());
+    talk!("manifest  {}", path.display());
+    match counts.failed {
+        0 => Ok(End::Done),
+        failed => Err(Error::new(format!("{failed} of {} images could not be predicted", counts.all()))
+            .with_hint("the manifest says why; all others are written, and --only-failed tries these again")),
+    }
+}
+
+/// Continues with the first entry that has no line.
+fn onwards(
+    list: &List,
+    path: &Path,
+    head: &Head,
+    arguments: &Arguments,
+    label: &mut Label,
+    counts: &mut Counts,
+) -> Result<()> {
+    let mut manifest = Manifest::open(path, head)?;
+    let mut entries = Entries::open(list)?;
+    // What has a line already, side by side with the list.
+    while let Some(line) = manifest.next_line()? {
+        let entry = entries.next()?;
+        if entry.as_deref() != Some(&*line.image) {
+            let now = entry.map_or("ends there".to_owned(), |entry| format!("has `{entry}` now"));
+            return Err(Error::new(format!(
+                "entry {} of `{}` was `{}`, and the list {now}",
+                manifest.lines,
+                path.display(),
+                line.image
+            ))
+            .with_hint("continue with the list that it was started with, or choose another folder with --out"));
+        }
+        counts.before(&line);
+    }
+    if manifest.lines > 0 {
+        talk!("{} entries are already done, of which {} failed", manifest.lines, counts.failed);
+    }
+    let mut file = manifest.appending()?;
+    while let Some(entry) = entries.next()? {
+        let line = labelled(&entry, arguments, label);
+        // A line is written at once and whole; after a kill an unfinished one is dropped.
+        file.write_all(&json(&line)?).map_err(|error| Error::file("write", path, error))?;
+        counts.after(&line);
+    }
+    file.sync_all().map_err(|error| Error::file("write", path, error))
+}
+
+/// Tries again what failed: the manifest is written anew, beside it, and renamed.
+fn again(path: &Path, head: &Head, arguments: &Arguments, label: &mut Label, counts: &mut Counts) -> Result<()> {
+    if !path.exists() {
+        return Err(Error::new(format!("there is no `{}`", path.display()))
+            .with_hint("leave out --only-failed to label all of the list first"));
+    }
+    let mut manifest = Manifest::open(path, head)?;
+    let beside = path.with_extension("ndjson.tmp");
+    let failed = |error| Error::file("write", &beside, error);
+    let mut file = BufWriter::new(File::create(&beside).map_err(failed)?);
+    file.write_all(&json(head)?).map_err(failed)?;
+    while let Some(line) = manifest.next_line()? {
+        let line = match line.error {
+            None => {
+                counts.before(&line);
+                line
+            }
+            Some(_) => {
+                let line = labelled(&line.image, arguments, label);
+                counts.after(&line);
+                line
+            }
+        };
+        file.write_all(&json(&line)?).map_err(failed)?;
+    }
+    let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
+    file.sync_all().map_err(failed)?;
+    std::fs::rename(&beside, path).map_err(failed)
+}
+
+/// Labels the image of an entry; what goes wrong is reported, and noted.
+fn labelled(entry: &str, arguments: &Arguments, label: &mut Label) -> Line {
+    let (files, error) = match written(Path::new(entry), arguments, label) {
+        Ok(files) => (files, None),
+        Err(error) => {
+            crate::cli::report(&error);
+            (BTreeMap::new(), Some(error.to_string()))
+        }
+    };
+    Line { image: entry.to_owned(), files, error }
+}
+
+/// The files of an image, with their checksums.
+fn written(image: &Path, arguments: &Arguments, label: &mut Label) -> Result<BTreeMap<String, String>> {
+    let name = output_name(image);
+    label(image, &name)?;
+    let outputs = Outputs::of(arguments, &name);
+    outputs.paths().map(|path| Ok((path.to_string_lossy().into_owned(), checksum(path)?))).collect()
+}
+
+/// Where the outputs of an image lie below the folder: as its path, with its ending, so that no two entries meet.
+fn output_name(path: &Path) -> PathBuf {
+    let part = |part: Component<'_>| match part {
+        Component::Normal(name) => Some(PathBuf::from(name)),
+        Component::ParentDir => Some(PathBuf::from("__")),
+        _ => None,
+    };
+    path.components().filter_map(part).collect()
+}
+
+fn json(value: &impl Serialize) -> Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec(value).map_err(|error| Error::new("cannot write JSON").with_source(error))?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+fn checksum(path: &Path) -> Result<String> {
+    let failed = |error| Error::file("read", path, error);
+    let mut file = File::open(path).map_err(failed)?;
+    let (mut sum, mut buffer) = (crc32fast::Hasher::new(), vec![0; 1 << 16]);
+    loop {
+        match file.read(&mut buffer).map_err(failed)? {
+            0 => return Ok(format!("{:08x}", sum.finalize())),
+            count => sum.update(&buffer[..count]),
+        }
+    }
+}
+
+/// One line, without its end; none at the end of the file. Whether it has an end is the second.
+fn read_line(reader: &mut impl BufRead, most: u64) -> std::io::Result<Option<(Vec<u8>, bool)>> {
+    let mut line = Vec::new();
+    if reader.take(most).read_until(b'\n', &mut line)? == 0 {
+        return Ok(None);
+    }
+    let whole = line.last() == Some(&b'\n');
+    if whole {
+        line.pop();
+    }
+    Ok(Some((line, whole)))
+}
+
+/// The entries of a list that belong to a shard.
+struct Entries {
+    reader: Box<dyn BufRead>,
+    source: PathBuf,
+    shard: Shard,
+    /// Lines read, and entries among them.
+    lines: u64,
+    entries: u64,
+}
+
+impl Entries {
+    fn open(list: &List) -> Result<Self> {
+        let reader: Box<dyn BufRead> = match list.source == Path::new("-") {
+            true => Box::new(stdin().lock()),
+            false => {
+                let file = File::open(list.source).map_err(|error| Error::file("read", list.source, error))?;
+                Box::new(BufReader::with_capacity(1 << 16, file))
+            }
+        };
+        Ok(Self { reader, source: list.source.to_owned(), shard: list.shard, lines: 0, entries: 0 })
+    }
+
+    fn next(&mut self) -> Result<Option<String>> {
+        loop {
+            let found =
+                read_line(&mut self.reader, LONGEST).map_err(|error| Error::file("read", &self.source, error))?;
+            let Some((line, whole)) = found else { return Ok(None) };
+            self.lines += 1;
+            if !whole && line.len() as u64 == LONGEST {
+                return Err(Error::new(format!(
+                    "line {} of `{}` has more than {LONGEST} bytes",
+                    self.lines,
+                    self.source.display()
+                ))
+                .with_hint("pass a text file with one path per line"));
+            }
+            let text = String::from_utf8_lossy(&line);
+            let entry = text.strip_suffix('\r').unwrap_or(&text);
+            if entry.trim().is_empty() {
+                continue;
+            }
+            let ours = self.shard.has(self.entries);
+            self.entries += 1;
+            if ours {
+                return Ok(Some(entry.to_owned()));
+            }
+        }
+    }
+}
+
+/// A manifest that is read from its beginning.
+struct Manifest<'a> {
+    path: &'a Path,
+    reader: BufReader<File>,
+    /// Where its last whole line ends.
+    end: u64,
+    lines: u64,
+}
+
+impl<'a> Manifest<'a> {
+    /// The one at `path`, of this head; started if there is none.
+    fn open(path: &'a Path, head: &Head) -> Result<Self> {
+        let failed = |error| Error::file("use", path, error);
+        let file = File::options().read(true).append(true).create(true).open(path).map_err(failed)?;
+        let mut found = Self { path, reader: BufReader::with_capacity(1 << 16, file), end: 0, lines: 0 };
+        match found.next_whole()? {
+            Some(line) => {
+                let before: Head = serde_json::from_slice(&line)
+                    .map_err(|error| Error::file("use", path, Error::new("it is not a manifest").with_source(error)))?;
+                if before != *head {
+                    return Err(Error::new(format!(
+                        "`{}` was made with another model, other settings or other outputs",
+                        path.display()
+                    ))
+                    .with_hint("repeat the command that it was started with, or choose another folder with --out"));
+                }
+            }
+            None => {
+                let line = json(head)?;
+                let file = found.reader.get_mut();
+                file.set_len(0).and_then(|()| file.write_all(&line)).map_err(failed)?;
+                found.end = line.len() as u64;
+                file.seek(std::io::SeekFrom::Start(found.end)).map_err(failed)?;
+            }
+        }
+        Ok(found)
+    }
+
+    /// The next line that has an end.
+    fn next_whole(&mut self) -> Result<Option<Vec<u8>>> {
+        const MOST: u64 = 1 << 20;
+        let found = read_line(&mut self.reader, MOST).map_err(|error| Error::file("read", self.path, error))?;
+        let Some((line, true)) = found else { return Ok(None) };
+        self.end += line.len() as u64 + 1;
+        Ok(Some(line))
+    }
+
+    fn next_line(&mut self) -> Result<Option<Line>> {
+        let Some(bytes) = self.next_whole()? else { return Ok(None) };
+        self.lines += 1;
+        serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+            Error::new(format!("line {} of `{}` is damaged", self.lines + 1, self.path.display()))
+                .with_source(error)
+                .with_hint("remove that line and all after it: their images are labelled again")
+        })
+    }
+
+    /// The file, to which lines are added after the last whole one.
+    fn appending(self) -> Result<File> {
+        let file = self.reader.into_inner();
+        file.set_len(self.end).map_err(|error| Error::file("write", self.path, error))?;
+        Ok(file)
+    }
+}
+
+/// What was done, and how fast.
+struct Counts {
+    started: Instant,
+    told: Instant,
+    done: u64,
+    now: u64,
+    failed: u64,
+}
+
+impl Counts {
+    fn new() -> Self {
+        Self { started: Instant::now(), told: Instant::now(), done: 0, now: 0, failed: 0 }
+    }
+
+    fn all(&self) -> u64 {
+        self.done + self.failed
+    }
+
+    fn before(&mut self, line: &Line) {
+        match line.error {
+            None => self.done += 1,
+            Some(_) => self.failed += 1,
+        }
+    }
+
+    fn after(&mut self, line: &Line) {
+        self.before(line);
+        self.now += 1;
+        if self.told.elapsed() >= Duration::from_secs(10) {
+            self.told = Instant::now();
+            talk!("{}", self.text());
+        }
+    }
+
+    fn text(&self) -> String {
+        let seconds = self.started.elapsed().as_secs_f64().max(1e-9);
+        format!(
+            "{} images labelled, {} failed; {} now in {}, {:.1} images/s",
+            self.done,
+            self.failed,
+            self.now,
+            clock(self.started.elapsed()),
+            self.now as f64 / seconds
+        )
+    }
+}

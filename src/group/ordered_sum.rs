@@ -1,0 +1,179 @@
+//! Sums whose bytes do not depend on how many processes add.
+//!
+//! A sum of `n` passes is a tree: of more than one pass, the sum of the first `2^k` of them, the largest power of two below `n`,
+//! plus that of the rest. Each process has a run of passes, adds the whole subtrees in it, and the subtrees of all are added
+//! by the same tree: every addition has the same two operands, wherever it is made.
+//!
+//! With powers of two every process has one subtree, and moves least: of `v` values it sends `v (n - 1) / n` to be added, slice by
+//! slice, and as many that are added already, which is what a ring does.
+
+use std::ops::Range;
+
+use crate::error::{Error, Result};
+use crate::group::Group;
+
+/// The passes out of `passes` that process `rank` of `size` does.
+pub fn share(passes: usize, rank: usize, size: usize) -> Range<usize> {
+    rank * passes / size..(rank + 1) * passes / size
+}
+
+/// Where the sum of more than one pass is divided.
+fn middle(passes: &Range<usize>) -> usize {
+    passes.start + passes.len().next_power_of_two() / 2
+}
+
+/// The largest subtrees of the sum of `passes` passes that lie in `own`, in their order.
+pub fn subtrees(passes: usize, own: &Range<usize>) -> Vec<Range<usize>> {
+    fn walk(tree: Range<usize>, own: &Range<usize>, found: &mut Vec<Range<usize>>) {
+        if tree.is_empty() || tree.end <= own.start || own.end <= tree.start {
+            return;
+        }
+        if own.start <= tree.start && tree.end <= own.end {
+            return found.push(tree);
+        }
+        let middle = middle(&tree);
+        walk(tree.start..middle, own, found);
+        walk(middle..tree.end, own, found);
+    }
+    let mut found = Vec::new();
+    walk(0..passes, own, &mut found);
+    found
+}
+
+/// The sum of what is pushed, one pass after the other, by the tree. It holds no more than one value for each power of two.
+#[derive(Debug)]
+pub struct PairwiseSum<T>(Vec<(usize, T)>);
+
+impl<T> Default for PairwiseSum<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T> PairwiseSum<T> {
+    /// Takes in the next pass; `add` gets the earlier operand first.
+    pub fn push(&mut self, value: T, mut add: impl FnMut(T, T) -> T) {
+        let (mut count, mut sum) = (1, value);
+        while let Some((_, earlier)) = self.0.pop_if(|(earlier, _)| *earlier == count) {
+            sum = add(earlier, sum);
+            count *= 2;
+        }
+        self.0.push((count, sum));
+    }
+
+    /// The sum; none of nothing.
+    pub fn finish(self, mut add: impl FnMut(T, T) -> T) -> Option<T> {
+        self.0.into_iter().map(|(_, sum)| sum).rev().reduce(|later, earlier| add(earlier, later))
+    }
+}
+
+/// The sum of all passes out of `passes`, to which every process brings the sums of its [`subtrees`], all of one length.
+///
+/// # Errors
+/// As those of [`Group`], or sums that do not fit.
+pub fn sum(group: &dyn Group, passes: usize, own: &[Vec<f32>]) -> Result<Vec<f32>> {
+    let (rank, size) = (group.rank(), group.size());
+    let trees = |rank| subtrees(passes, &share(passes, rank, size));
+    let length = own.first().map_or(0, Vec::len);
+    if own.len() != trees(rank).len() || own.iter().any(|values| values.len() != length) {
+        return Err(Error::new("the sums of a process do not fit its passes"));
+    }
+    let bounds: Vec<usize> = (0..=size).map(|rank| (rank as u128 * length as u128 / size as u128) as usize).collect();
+    let slice = |to: usize| own.iter().flat_map(|values| &values[bounds[to]..bounds[to + 1]]).copied().collect();
+    let received = group.exchange((0..size).map(slice).collect())?;
+    let width = bounds[rank + 1] - bounds[rank];
+    let mut leaves = Vec::with_capacity(size);
+    for (from, values) in received.into_iter().enumerate() {
+        let trees = trees(from);
+        if values.len() != trees.len() * width {
+            return Err(Error::new(format!("process {from} of {size} has other gradients than process {rank}")));
+        }
+        leaves.extend(trees.into_iter().enumerate().map(|(at, tree)| (tree, values[at * width..][..width].to_vec())));
+    }
+    let mut values = vec![0.0; length];
+    values[bounds[rank]..bounds[rank + 1]].copy_from_slice(&joined(0..passes, &mut leaves.into_iter().peekable())?);
+    group.complete(&mut values, &bounds)?;
+    Ok(values)
+}
+
+/// The sum of `tree`, whose subtrees are the next of `leaves`.
+fn joined(
+    tree: Range<usize>,
+    leaves: &mut std::iter::Peekable<impl Iterator<Item = (Range<usize>, Vec<f32>)>>,
+) -> Result<Vec<f32>> {
+    if let Some((_, values)) = leaves.next_if(|(leaf, _)| *leaf == tree) {
+        return Ok(values);
+    }
+    if tree.len() < 2 {
+        return Err(Error::new(format!("pass {} is nobody's", tree.start)));
+    }
+    let middle = middle(&tree);
+    let mut sum = joined(tree.start..middle, leaves)?;
+    let rest = joined(middle..tree.end, leaves)?;
+    sum.iter_mut().zip(rest).for_each(|(sum, rest)| *sum += rest);
+    Ok(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::together;
+    use super::*;
+    use crate::rng::Rng;
+
+    fn text(passes: usize) -> String {
+        let add = |a: String, b: String| format!("({a}+{b})");
+        let mut sum = PairwiseSum::default();
+        (0..passes).for_each(|pass| sum.push(pass.to_string(), add));
+        sum.finish(add).unwrap_or_default()
+    }
+
+    #[test]
+    fn the_tree_is_what_it_is_said_to_be() {
+        let expected = ["", "0", "(0+1)", "((0+1)+2)", "((0+1)+(2+3))", "(((0+1)+(2+3))+4)", "(((0+1)+(2+3))+(4+5))"];
+        assert_eq!([0, 1, 2, 3, 4, 5, 6].map(text), expected);
+        assert_eq!(text(7), "(((0+1)+(2+3))+((4+5)+6))");
+        assert_eq!(subtrees(8, &(4..8)), [4..8]);
+        assert_eq!(subtrees(6, &(0..3)), [0..2, 2..3]);
+        assert_eq!(subtrees(6, &(3..6)), [3..4, 4..6]);
+        assert!(subtrees(1, &(0..0)).is_empty());
+    }
+
+    /// Values of all sizes, whose sum changes with every change of order.
+    fn value(pass: usize, at: usize) -> f32 {
+        let mut rng = Rng::new(1, &[pass as u64, at as u64]);
+        (rng.uniform() - 0.5) * 10f32.powi((rng.uniform() * 8.0) as i32)
+    }
+
+    #[test]
+    fn any_number_of_processes_gives_the_same_bytes() {
+        let length = 37;
+        for passes in [1, 2, 3, 4, 5, 6, 7, 8, 12, 16] {
+            let partial = |tree: &Range<usize>| -> Vec<f32> {
+                let add = |a: Vec<f32>, b: Vec<f32>| a.iter().zip(b).map(|(a, b)| a + b).collect();
+                let mut sum = PairwiseSum::default();
+                tree.clone().for_each(|pass| sum.push((0..length).map(|at| value(pass, at)).collect(), add));
+                sum.finish(add).unwrap()
+            };
+            let expected: Vec<u32> = partial(&(0..passes)).into_iter().map(f32::to_bits).collect();
+            for size in 1..=passes.min(9) {
+                let found = together(size, |group| {
+                    let own: Vec<Vec<f32>> =
+                        subtrees(passes, &share(passes, group.rank(), size)).iter().map(partial).collect();
+                    sum(group, passes, &own).unwrap().into_iter().map(f32::to_bits).collect::<Vec<_>>()
+                });
+                assert!(found.iter().all(|found| *found == expected), "{passes} passes on {size}");
+            }
+            let straight: Vec<u32> =
+                (0..length).map(|at| (0..passes).map(|pass| value(pass, at)).sum::<f32>().to_bits()).collect();
+            assert!(passes < 4 || straight != expected, "{passes}: the order must be seen");
+        }
+    }
+
+    #[test]
+    fn sums_that_do_not_fit_are_refused() {
+        let found = together(2, |group| sum(group, 4, &vec![vec![1.0; 4]; 1 + group.rank()]).map(drop));
+        assert!(found[1].is_err());
+        let found = together(2, |group| sum(group, 2, &[vec![1.0; 4 + 2 * group.rank()]]).map(drop));
+        assert!(found.iter().all(|result| result.as_ref().unwrap_err().to_string().contains("other gradients")));
+    }
+}
