@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::cli::console::{Console, print};
 use crate::cli::invocation::{command_line, restart};
-use crate::cli::runner::{self, Child, Runner};
+use crate::cli::runner::{Child, Runner};
 use crate::cli::shard::{self, Chosen};
 use crate::cli::train::default_folder;
 use crate::cli::{Computing, End};

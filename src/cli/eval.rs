@@ -25,6 +25,7 @@ use crate::layers::parameters::visit;
 use crate::model::Model;
 use crate::model_file::{self, ModelCard};
 use crate::report::About;
+use crate::shard::Shard;
 use crate::text::word;
 use crate::{device, eval, files, report, weights};
 
