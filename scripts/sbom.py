@@ -1,59 +1,59 @@
-"""What a build is made of, as CycloneDX 1.5, from `cargo metadata` on stdin.
+"""What a build is made of, as CycloneDX 1.5, by `cargo tree`.
 
-    cargo metadata --locked --format-version 1 --filter-platform TARGET | python3 scripts/sbom.py
+    python3 scripts/sbom.py TARGET [FEATURES]
 
 Packages that only tests need are left out; those that only build others are named as excluded from the result.
 """
 
 import json
+import re
+import subprocess
 import sys
 
-data = json.load(sys.stdin)
-packages = {package["id"]: package for package in data["packages"]}
-nodes = {node["id"]: node for node in data["resolve"]["nodes"]}
-root = next(at for at, package in packages.items() if package["name"] == "structtoken" and package["source"] is None)
+target, features = sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else ""
 
 
-def reachable(kinds):
-    """The packages that the root needs by these kinds of dependencies."""
-    seen, left = {root}, [root]
-    while left:
-        for dependency in nodes[left.pop()]["deps"]:
-            if dependency["pkg"] in seen or not any(kind["kind"] in kinds for kind in dependency["dep_kinds"]):
-                continue
-            seen.add(dependency["pkg"])
-            left.append(dependency["pkg"])
-    return seen
-
-
-def purl(package):
-    return f"pkg:cargo/{package['name']}@{package['version']}"
-
-
-linked, all_of = reachable([None]), reachable([None, "build"])
-
-
-def component(at):
-    package = packages[at]
-    found = {
-        "type": "application" if at == root else "library",
-        "bom-ref": purl(package),
-        "name": package["name"],
-        "version": package["version"],
-        "scope": "required" if at in linked else "excluded",
-        "purl": purl(package),
-    }
-    if package["license"]:
-        found["licenses"] = [{"expression": package["license"].replace("/", " OR ")}]
+def tree(kinds):
+    """Every package as (name, version), with its licence and what it needs."""
+    command = ["cargo", "tree", "--locked", "--package", "structtoken", "--target", target, "--features", features]
+    command += ["--edges", kinds, "--prefix", "depth", "--format", "|{p}|{l}|"]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True, encoding="utf-8").stdout.splitlines()
+    found, above = {}, []
+    for line in lines:
+        depth, package, licence, _ = line.split("|", 3)
+        name, version = re.match(r"(\S+) v(\S+)", package).groups()
+        at = (name, version)
+        entry = found.setdefault(at, {"licence": licence, "needs": set()})
+        above[int(depth) :] = [at]
+        if int(depth) > 0:
+            found[above[int(depth) - 1]]["needs"].add(at)
+        entry["licence"] = licence or entry["licence"]
     return found
 
 
-def depends(at):
-    of = sorted({purl(packages[to["pkg"]]) for to in nodes[at]["deps"] if to["pkg"] in all_of})
-    return {"ref": purl(packages[at]), "dependsOn": of}
+def purl(at):
+    return f"pkg:cargo/{at[0]}@{at[1]}"
 
 
-order = sorted(all_of, key=lambda at: (packages[at]["name"], packages[at]["version"]))
+linked, all_of = tree("normal"), tree("normal,build")
+root = next(iter(linked))
+
+
+def component(at):
+    found = {
+        "type": "application" if at == root else "library",
+        "bom-ref": purl(at),
+        "name": at[0],
+        "version": at[1],
+        "scope": "required" if at in linked else "excluded",
+        "purl": purl(at),
+    }
+    if all_of[at]["licence"]:
+        found["licenses"] = [{"expression": all_of[at]["licence"].replace("/", " OR ")}]
+    return found
+
+
+order = sorted(all_of)
 json.dump(
     {
         "bomFormat": "CycloneDX",
@@ -61,7 +61,7 @@ json.dump(
         "version": 1,
         "metadata": {"component": component(root)},
         "components": [component(at) for at in order if at != root],
-        "dependencies": [depends(at) for at in order],
+        "dependencies": [{"ref": purl(at), "dependsOn": sorted(map(purl, all_of[at]["needs"]))} for at in order],
     },
     sys.stdout,
     indent=1,

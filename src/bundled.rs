@@ -96,7 +96,7 @@ fn missing(name: &str, models: &[BundledModel], carried: &[(BundledModel, PathBu
             false => format!("there is no model `@{name}`: this build carries none"),
         };
         return Error::new(message).with_hint(
-            "pass the path of a model file, which `structtoken train` writes; for a file called so write ./ before its name",
+            "pass the path of a model file that training wrote; of a file with such a name, ./ and its name",
         );
     }
     let near = carried.iter().map(|(model, _)| model.name).min_by_key(|known| text::distance(known, name));

@@ -10,7 +10,7 @@ use crate::cli::console::print;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::model_file::{self, ModelCard};
-use crate::{inspect, weights};
+use crate::{bundled, inspect, weights};
 
 /// Show a recipe with every value, a model's size and cost, or a weight file
 #[derive(Args)]
@@ -38,7 +38,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     if arguments.path.extension().is_some_and(|ending| ending == "toml") {
         recipe(&arguments)
     } else {
-        file(&arguments.path, arguments.json)
+        file(&bundled::resolve(&arguments.path)?, arguments.json)
     }
 }
 

@@ -24,7 +24,7 @@ const EXAMPLES: &str = "Examples:
 pub(crate) fn run(arguments: &Arguments) -> Result<End> {
     let carried = bundled::carried();
     if carried.is_empty() {
-        talk!("this build carries no models; `structtoken train` makes one from a folder of images and masks");
+        talk!("this build carries no models: models are passed as files");
     }
     for (BundledModel { name, sha256, about, .. }, path) in carried {
         let card = model_file::read_card(format!("@{name}"))?;

@@ -130,6 +130,18 @@ fn help_names_every_command() {
 }
 
 #[test]
+fn a_model_that_no_build_carries_is_refused_by_name() {
+    let lab = Lab::new();
+    assert_eq!(lab.ok(&["models"]), "");
+    for command in [&["predict", "@nuclei", "a.png"][..], &["eval", "@nuclei"], &["inspect", "@nuclei"]] {
+        lab.refused(command, &["there is no model `@nuclei`: this build carries none", "pass the path of a model file"]);
+    }
+    // A file that is called so is itself, as the hint says.
+    lab.write("@nuclei", "not a model");
+    lab.refused(&["predict", "./@nuclei", "a.png"], &["`./@nuclei`"]);
+}
+
+#[test]
 fn from_recipe_to_pictures() {
     let lab = Lab::new();
     let recipe = lab.write("tiny.toml", TINY);

@@ -222,7 +222,7 @@ fn structure_tokens_can_be_taken_less_of() {
         assert_eq!(grads.get("decoder.kernels").is_some(), trained, "{tokens:?}");
         let trace = context.into_trace();
         let before = &trace.iter().find(|(name, _)| name.ends_with("kernels_in")).unwrap().1;
-        let classes = before.shape[3];
+        let classes = before.shape()[3];
         let values: Vec<f32> = before.iter().collect();
         assert_eq!(values.chunks(classes).all(|at| at == &values[..classes]), uniform, "{tokens:?}");
         assert_eq!(values.iter().all(|value| *value == 0.0), tokens == Tokens::Zero);

@@ -325,6 +325,8 @@ const OUT_OF_REACH: &[&str] = &[
     "--set model.backbone.norm=batch or group decides it",
     // An accelerator.
     "use `--device {kind}:{}`",
+    // A build that carries models.
+    "`structtoken models` lists those of this build",
     // Two readings of names that no command line can hold.
     "--names with each value's name in order",
     "--names A,B,…",

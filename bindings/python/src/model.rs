@@ -24,7 +24,7 @@ use crate::threads::{compute, count};
 /// >>> import structtoken
 /// >>> model = structtoken.Model.open("model.safetensors")
 /// >>> model
-/// Model('model.safetensors', classes=5)
+/// Model('model.safetensors', classes=6)
 #[pyclass(module = "structtoken", frozen)]
 pub(crate) struct Model {
     predictor: Arc<Predictor>,
@@ -170,7 +170,7 @@ impl Model {
     /// >>> import structtoken
     /// >>> model = structtoken.Model.open("model.safetensors")
     /// >>> model.probabilities("photo.png").shape
-    /// (5, 48, 48)
+    /// (6, 48, 48)
     fn probabilities<'py>(&self, py: Python<'py>, image: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray3<f32>>> {
         let (source, predictor) = (source(image)?, &*self.predictor);
         let (shape, values) = compute(py, self.threads, || {
@@ -206,7 +206,7 @@ impl Model {
     /// >>> import structtoken
     /// >>> model = structtoken.Model.open("model.safetensors")
     /// >>> model.tokens("photo.png", block=1).shape
-    /// (5, 24, 24)
+    /// (6, 24, 24)
     #[pyo3(signature = (image, block = -1))]
     fn tokens<'py>(
         &self,

@@ -43,7 +43,7 @@ def test_threads_and_where_it_starts_change_nothing():
 
 def test_samples_are_pictures_with_labels(lab):
     data = structtoken.Dataset(recipe=lab.recipe, split="val")
-    assert len(data) == 4 and len(data.palette) == len(data.classes) == 5
+    assert len(data) == 4 and len(data.palette) == len(data.classes) == 6
     image, labels = data[0]
     assert image.shape == (48, 48, 3) and labels.shape == (48, 48)
     np.testing.assert_array_equal(data[-4][0], image)

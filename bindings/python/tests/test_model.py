@@ -131,9 +131,9 @@ def test_probabilities_and_tokens(lab, model):
 
 
 def test_what_a_model_says_of_itself(lab, model):
-    assert len(model.classes) == len(model.palette) == 5 and model.classes[0] == "background"
+    assert len(model.classes) == len(model.palette) == 6 and model.classes[0] == "background"
     assert all(len(color) == 3 for color in model.palette)
-    assert "classes=5" in repr(model)
+    assert "classes=6" in repr(model)
     flipped = structtoken.Model.open(lab.model, set=["eval.flip=true"])
     assert not np.array_equal(flipped.probabilities(lab.images[0]), model.probabilities(lab.images[0]))
 

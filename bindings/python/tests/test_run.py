@@ -105,7 +105,7 @@ def test_evaluate_is_the_command(lab):
     assert done.returncode == 0, done.stderr
     assert found == json.loads(done.stdout)
     assert images == [(at, 4) for at in range(1, 5)]
-    metric = structtoken.Metric(5)
+    metric = structtoken.Metric(6)
     model, data = structtoken.Model.open(lab.model), structtoken.Dataset(recipe=lab.recipe, split="val")
     for at in range(len(data)):
         image, truth = data[at]
