@@ -98,6 +98,8 @@ pub mod bench;
 #[cfg(feature = "export")]
 pub mod export;
 pub mod inspect;
+#[cfg(any(feature = "serve", feature = "export"))]
+mod page;
 pub mod plan;
 pub mod probe;
 pub mod report;

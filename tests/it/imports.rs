@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// The modules from the ground up: each uses only those before it.
-const ORDER: [&str; 38] = [
+const ORDER: [&str; 39] = [
     "error",
     "text",
     "rng",
@@ -41,6 +41,7 @@ const ORDER: [&str; 38] = [
     "report",
     "probe",
     "sweep",
+    "page",
     "serve",
     "export",
 ];
