@@ -185,6 +185,8 @@ def compared(browser, url, images, masks, query=""):
     page = ui.opened(browser, url + query, viewport={"width": 1000, "height": 700})
     began, start, spent, same, pixels, by = time.perf_counter(), None, [], 0, 0, ""
     for at, path in enumerate(images):
+        # What is there is that of the image before.
+        page.evaluate("document.querySelector('.stage').classList.remove('ready'); document.getElementById('dismiss').click()")
         ui.drop(page, path, "image/png")
         page.wait_for_selector(".stage.ready, #problem:not([hidden])", timeout=ui.WAIT)
         if page.locator("#problem").is_visible():

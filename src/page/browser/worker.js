@@ -46,7 +46,9 @@ async function start(wanted) {
   model = wanted.model;
   const [entry, glue] = wanted.by === "webgpu" ? ["webgpu", ".asyncify"] : ["wasm", ""];
   const beside = (name) => new URL(`ort/${name}`, import.meta.url).href;
-  ort = await import(beside(`ort.${entry}.min.mjs`));
+  ort = await import(beside(`ort.${entry}.min.mjs`)).catch(() => {
+    throw new Problem("unreachable", "onnxruntime-web, which runs the model, cannot be loaded", "check that the folder `ort` was copied, and that the server sends .mjs files as JavaScript");
+  });
   const threads = globalThis.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency || 1, 8) : 1;
   ort.env.logLevel = "error";
   ort.env.wasm.numThreads = threads;
