@@ -66,9 +66,10 @@ async function hasGraphics(slow) {
 function launch(by, patience = 0) {
   return new Promise((resolve, reject) => {
     const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
+    let up = false;
     const end = (problem) => {
       worker.terminate();
-      started = null;
+      if (up) started = null; // the next photo gets another one
       reject(new EngineError(problem));
     };
     const timer = patience && setTimeout(() => end({ code: "slow", cause: `${by} is not ready after ${patience / 1000} s` }), patience);
@@ -85,7 +86,10 @@ function launch(by, patience = 0) {
       if (data.progress) return hear((doing = data.progress));
       clearTimeout(timer);
       if (data.failed) end(data.failed);
-      else resolve({ worker, waiting });
+      else {
+        up = true;
+        resolve({ worker, waiting });
+      }
     });
     worker.postMessage({ start: { model, by } });
   });
