@@ -49,7 +49,7 @@ shapes = {{ size = 64, train = 400, val = 8 }}
 resize = "none"
 crop = [64, 64]
 [train]
-iterations = 150
+iterations = {iterations}
 batch_size = 4
 eval_every = 0
 [train.optimizer]
@@ -62,10 +62,11 @@ UNET = 'type = "unet"\nchannels = [16, 32, 64]\ndepths = [1, 1, 1]\nstem_stride 
 RESNET = 'type = "resnet"\nlayers = 18\ndepths = [1, 1, 1, 1]\nstem_channels = 16\nchannels = [16, 32, 32, 64]'
 SLIDE = 'mode = "slide"\ncrop = [64, 64]\nstride = [42, 42]'
 MODELS = {
-    "structtoken-vit": (VIT, 'type = "structtoken"\nblock = "pwe"\nnum_blocks = 2', SLIDE),
-    "structtoken-unet": (UNET, 'type = "structtoken"\nblock = "sse"\nnum_blocks = 1', 'mode = "whole"'),
-    "fcn-resnet": (RESNET, 'type = "fcn"\nchannels = 32', SLIDE + "\nscales = [1.0, 1.5]\nflip = true"),
-    "maskformer-vit": (VIT, 'type = "maskformer"\nnum_queries = 9', SLIDE + "\nresize = [256, 96]"),
+    # Backbone, decoder, windows, iterations of training.
+    "structtoken-vit": (VIT, 'type = "structtoken"\nblock = "pwe"\nnum_blocks = 2', SLIDE, 150),
+    "structtoken-unet": (UNET, 'type = "structtoken"\nblock = "sse"\nnum_blocks = 1', 'mode = "whole"', 150),
+    "fcn-resnet": (RESNET, 'type = "fcn"\nchannels = 32', SLIDE + "\nscales = [1.0, 1.5]\nflip = true", 150),
+    "maskformer-vit": (VIT, 'type = "maskformer"\nnum_queries = 9', SLIDE + "\nresize = [256, 96]", 25),
 }
 
 
@@ -78,11 +79,11 @@ def run(*words, **options):
 
 def trained(binary, work):
     """Small models, of a decoder and a backbone each."""
-    for name, (backbone, decoder, settings) in MODELS.items():
+    for name, (backbone, decoder, settings, iterations) in MODELS.items():
         model = work / "runs" / name / "model.safetensors"
         if not model.exists():
             recipe = work / f"{name}.toml"
-            recipe.write_text(RECIPE.format(backbone=backbone, decoder=decoder, eval=settings))
+            recipe.write_text(RECIPE.format(backbone=backbone, decoder=decoder, eval=settings, iterations=iterations))
             run(binary, "train", recipe, "--device", "cpu", "--out", model.parent)
         yield model
 
@@ -235,6 +236,16 @@ def refused(browser, folder):
         server.shutdown()
 
 
+def unserved(browser, folder):
+    """A page that is opened from a disk says what it needs."""
+    page = browser.new_context().new_page()
+    page.goto((folder / "index.html").as_uri())
+    page.wait_for_timeout(500)
+    text = page.inner_text("#problem") if page.locator("#problem").is_visible() else "nothing is said"
+    ui.check("a page that is opened from a disk says what it needs", "web server" in text, text)
+    page.context.close()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", type=Path)
@@ -280,6 +291,7 @@ def main():
                 server.shutdown()
         server, url = served(work / "pages" / name, True)
         refused(browser, work / "pages" / name)
+        unserved(browser, work / "pages" / name)
         if arguments.ui:
             for part in (ui.desktop, ui.keyboard, ui.phone, ui.other_ways):
                 print(f"-- {part.__name__}")
