@@ -532,6 +532,7 @@ fn a_page_is_written_whole_or_not_at_all() {
     );
     assert_eq!(bytes("ort/ort.wasm.min.mjs"), b"export {};");
     assert!(String::from_utf8(bytes("ort/LICENSE.txt")).unwrap().contains("Microsoft"));
+    assert!(String::from_utf8(bytes("LICENSE.txt")).unwrap().contains("MIT License"));
     assert!(String::from_utf8(bytes("_headers")).unwrap().contains("Cross-Origin-Embedder-Policy: require-corp"));
     assert!(String::from_utf8(bytes("index.html")).unwrap().contains("Content-Security-Policy"));
     let golden = structtoken::image::read_image(lab.path("page/golden.png")).unwrap();

@@ -25,6 +25,9 @@ const POLICY: &str = "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; 
 const HEADERS: &str = "/*\n  Cross-Origin-Opener-Policy: same-origin\n  Cross-Origin-Embedder-Policy: require-corp\n  \
      Referrer-Policy: no-referrer\n  X-Content-Type-Options: nosniff\n";
 
+/// That of the page's own files, which asks to stay with them.
+const LICENSE: &[u8] = include_bytes!("../../../LICENSE-MIT");
+
 /// How the page looks at images: as the model does, in windows of the exported size. A model that sees images whole gets windows
 /// that overlap by a third, unless an image has just that size.
 #[must_use]
@@ -65,6 +68,7 @@ pub fn files(
     all.push(("model.json".to_owned(), description.into_bytes()));
     all.push((place(Profile::Web).to_owned(), exported.bytes.clone()));
     all.push(("_headers".to_owned(), HEADERS.as_bytes().to_vec()));
+    all.push(("LICENSE.txt".to_owned(), LICENSE.to_vec()));
     all.extend(runtime.files());
     Ok(all)
 }
