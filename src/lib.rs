@@ -101,6 +101,8 @@ pub mod cli;
 #[cfg(feature = "export")]
 pub mod export;
 pub mod inspect;
+#[cfg(any(feature = "serve", feature = "export"))]
+mod page;
 pub mod plan;
 pub mod probe;
 pub mod report;

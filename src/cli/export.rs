@@ -15,8 +15,14 @@ pub(crate) struct Arguments {
     /// Model file
     model: PathBuf,
     /// File to write, or with --profile triton or hf a new folder
-    #[arg(short, long, value_name = "FILE", required_unless_present = "verify")]
+    #[arg(short, long, value_name = "FILE", required_unless_present_any = ["verify", "web"])]
     out: Option<PathBuf>,
+    /// Write a new folder instead: a page that runs the model in the browser, for any web server
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "verify", "profile"])]
+    web: Option<PathBuf>,
+    /// With --web: the unpacked npm package onnxruntime-web, of which the page takes what it needs
+    #[arg(long, value_name = "DIR", requires = "web")]
+    runtime: Option<PathBuf>,
     /// Height and width of the images; may be repeated: then the size becomes part of each name [default: a window of the model]
     #[arg(long = "size", value_name = "HxW", value_parser = size)]
     sizes: Vec<[usize; 2]>,
@@ -61,12 +67,15 @@ enum PrecisionName {
     F32,
     /// 16-bit, half the size
     F16,
+    /// Those of convolutions and linear layers in a quarter of the space
+    Int8,
 }
 
 const EXAMPLES: &str = "Examples:
   structtoken export runs/camvid/model.safetensors -o camvid.onnx
   structtoken export runs/camvid/model.safetensors -o camvid.onnx --size 368x480 --size 720x960 --precision f16
   structtoken export runs/camvid/model.safetensors -o camvid/ --profile hf
+  structtoken export runs/camvid/model.safetensors --web page/ --runtime package/
   structtoken export runs/camvid/model.safetensors --verify camvid.onnx --data other/ --images 100";
 
 fn size(text: &str) -> std::result::Result<[usize; 2], String> {
@@ -91,6 +100,7 @@ mod with_feature {
     use crate::burn::tensor::Device;
     use crate::dataset::shapes::Shapes;
     use crate::dataset::{Dataset, Split};
+    use crate::export::web::{self, Runtime};
     use crate::export::{Agreement, ExportOptions, Exported, Pictures, Precision, Profile, folder};
     use crate::model::Model;
     use crate::model_file::{self, ModelCard};
@@ -109,9 +119,12 @@ mod with_feature {
         if let Some(file) = &arguments.verify {
             return verify(&arguments, file);
         }
-        let Some(out) = &arguments.out else { unreachable!("the place is required") };
-        let profile = profile(arguments.profile);
+        let profile = if arguments.web.is_some() { Profile::Web } else { profile(arguments.profile) };
+        let Some(out) = arguments.web.as_ref().or(arguments.out.as_ref()) else {
+            unreachable!("the place is required")
+        };
         check_place(out, path, profile)?;
+        let runtime = if profile == Profile::Web { Some(runtime(&arguments)?) } else { None };
         if profile.is_folder() && arguments.sizes.len() > 1 {
             return Err(Error::new("a folder holds one size")
                 .with_hint("pass --size once, or export each to a folder of its own"));
@@ -135,10 +148,34 @@ mod with_feature {
             made.push((place, options, exported?));
         }
         for (place, options, exported) in &made {
-            write(place, path, &card, options, exported)?;
+            match &runtime {
+                Some(runtime) => {
+                    folder::write(place, &web::files(&name(path), &model, &card, options, exported, runtime)?)?;
+                }
+                None => write(place, path, &card, options, exported)?,
+            }
         }
         tell(&made, arguments.json)?;
         Ok(End::Done)
+    }
+
+    /// What the page needs beside the model.
+    fn runtime(arguments: &Arguments) -> Result<Runtime> {
+        let Some(folder) = &arguments.runtime else {
+            return Err(
+                Error::new("the page needs onnxruntime-web, which is not part of this program").with_hint(web::hint())
+            );
+        };
+        Runtime::open(folder)
+    }
+
+    /// What the model is called: as its file, or where that has the usual name, as its folder.
+    fn name(path: &Path) -> String {
+        let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        let text = |part: Option<&std::ffi::OsStr>| part.map(|part| part.to_string_lossy().into_owned());
+        let own = text(real.file_stem()).unwrap_or_default();
+        let above = text(real.parent().and_then(Path::file_name));
+        if own == "model" { above.unwrap_or(own) } else { own }
     }
 
     fn verify(arguments: &Arguments, file: &Path) -> Result<End> {
@@ -174,6 +211,7 @@ mod with_feature {
         match name {
             PrecisionName::F32 => Precision::F32,
             PrecisionName::F16 => Precision::F16,
+            PrecisionName::Int8 => Precision::Int8,
         }
     }
 

@@ -3,13 +3,15 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
+use crate::decoder::SegLogits;
 use crate::error::{Error, Result};
-use crate::export::ends::scores_name;
+use crate::export::ends::{VOTES, scores_name};
 use crate::export::engine::{Engine, Input};
 use crate::export::options::{ExportOptions, Precision, Profile};
 use crate::image::resize::{Window, resize_image, resize_labels};
 use crate::image::{Image, Labels};
-use crate::infer::{Padding, whole_logits};
+use crate::infer::{Network, at_image_size};
+use crate::kernels::{self, with_precision};
 use crate::loader::preprocess::Preprocess;
 use crate::metrics::Confusion;
 use crate::model::Model;
@@ -40,6 +42,11 @@ impl Pictures {
         let size = (size[1], size[0]);
         let images = images.iter().map(|image| resize_image(image, size, Window::whole(size))).collect();
         Self { images, truths: Vec::new(), generated: true }
+    }
+
+    /// The first of them.
+    pub(super) fn first(&self) -> &Image {
+        &self.images[0]
     }
 
     /// How many there are.
@@ -102,6 +109,8 @@ pub struct Bounds {
     pub largest_difference: f64,
     /// The least share of pixels that are labelled alike.
     pub same_labels: f64,
+    /// By how much the mean IoU may change, where it is known.
+    pub miou: f64,
 }
 
 impl Bounds {
@@ -109,8 +118,10 @@ impl Bounds {
     #[must_use]
     pub fn of(precision: Precision) -> Self {
         match precision {
-            Precision::F32 => Self { largest_difference: 1e-3, same_labels: 0.9999 },
-            Precision::F16 => Self { largest_difference: 5e-2, same_labels: 0.999 },
+            Precision::F32 => Self { largest_difference: 1e-3, same_labels: 0.9999, miou: f64::INFINITY },
+            Precision::F16 => Self { largest_difference: 5e-2, same_labels: 0.999, miou: f64::INFINITY },
+            // Labels and mIoU are what counts here.
+            Precision::Int8 => Self { largest_difference: 0.5, same_labels: 0.98, miou: 0.01 },
         }
     }
 }
@@ -125,7 +136,14 @@ impl Agreement {
     /// Whether it is within bounds. What is no number is not.
     #[must_use]
     pub fn holds(&self, bounds: Bounds) -> bool {
-        self.largest_difference <= bounds.largest_difference && self.same_labels >= bounds.same_labels
+        self.largest_difference <= bounds.largest_difference
+            && self.same_labels >= bounds.same_labels
+            && self.keeps_miou(bounds)
+    }
+
+    /// Whether the mean IoU is within bounds, or not known.
+    pub(super) fn keeps_miou(&self, bounds: Bounds) -> bool {
+        self.miou_difference().is_none_or(|difference| difference <= bounds.miou)
     }
 }
 
@@ -144,26 +162,30 @@ pub(super) fn compare(
     pictures: &Pictures,
 ) -> Result<(Agreement, bool)> {
     let (k, [h, w]) = (model.classes(), options.size);
-    let names = [scores_name(options.profile), options.profile.output()];
     let mut largest: f32 = 0.0;
     let (mut difference, mut alike, mut pixels): (f32, usize, usize) = (0.0, 0, 0);
     let mut consistent = true;
     let mut confusions = [Confusion::new(k), Confusion::new(k)];
     for at in (0..pictures.len()).step_by(BATCH) {
         let count = BATCH.min(pictures.len() - at);
-        let own = read(whole_logits(model, pictures.tensor(at, count, preprocess), Padding::Exact))?; // [count, k, h, w]
+        let images = pictures.tensor(at, count, preprocess);
+        let seen = with_precision(kernels::Precision::F32, || model.predict_logits(images));
+        let own = read(at_image_size(model, seen.clone(), options.size))?; // [count, k, h, w]
         if !own.iter().all(|score| score.is_finite()) {
             return Err(Error::new("the model's logits are infinite or not a number"));
         }
         let input = pictures.batch(at, count, preprocess, options.profile)?;
-        let wanted = if names[0] == names[1] { &names[..1] } else { &names[..] };
-        let mut given = engine.run(&input, options.size, wanted)?.into_iter();
-        let Some(scores) = given.next() else { return Err(Error::new("the file gives no scores")) };
-        let output = given.next().unwrap_or_else(|| scores.clone());
+        let (scores, output) = match options.profile {
+            Profile::Web => {
+                let scores = read(at_image_size(model, on_the_grid(engine, options, &input, &seen)?, options.size))?;
+                (scores.clone(), scores)
+            }
+            _ => at_size(engine, options, &input)?,
+        };
         if scores.len() != own.len()
             || output.len() != if options.profile.output() == "labels" { count * h * w } else { own.len() }
         {
-            return Err(Error::new("the file gives scores of another size"));
+            return Err(other_size());
         }
         largest = own.iter().fold(largest, |largest, score| largest.max(score.abs()));
         difference = own.iter().zip(&scores).fold(difference, |worst, (a, b)| farther(worst, (a - b).abs()));
@@ -194,6 +216,45 @@ pub(super) fn compare(
         miou: own.zip(file).map(|(own, file)| [own, file]).filter(|_| !pictures.truths.is_empty()),
     };
     Ok((agreement, consistent))
+}
+
+/// What the model itself says of the first picture.
+///
+/// # Errors
+/// Scores that cannot be read.
+pub(super) fn labels(model: &Model, pictures: &Pictures, preprocess: &Preprocess, size: [usize; 2]) -> Result<Labels> {
+    let images = pictures.tensor(0, 1, preprocess);
+    let said = with_precision(kernels::Precision::F32, || model.predict_logits(images));
+    let scores = read(at_image_size(model, said, size))?; // [1, k, h, w]
+    Ok(Labels { width: size[1], height: size[0], ids: argmax(&scores, model.classes()) })
+}
+
+fn other_size() -> Error {
+    Error::new("the file gives scores of another size")
+}
+
+/// The class scores at image size that a file gives, and its output.
+fn at_size(engine: &Engine, options: &ExportOptions, input: &Input) -> Result<(Vec<f32>, Vec<f32>)> {
+    let names = [scores_name(options.profile), options.profile.output()];
+    let wanted = if names[0] == names[1] { &names[..1] } else { &names[..] };
+    let mut given = engine.run(input, options.size, wanted)?.into_iter();
+    let Some(scores) = given.next() else { return Err(Error::new("the file gives no scores")) };
+    let output = given.next().unwrap_or_else(|| scores.clone());
+    Ok((scores, output))
+}
+
+/// What a file gives that says the same as the network, on the network's grid.
+fn on_the_grid(engine: &Engine, options: &ExportOptions, input: &Input, network: &SegLogits) -> Result<SegLogits> {
+    let names = [options.profile.output(), VOTES];
+    let wanted = if network.votes.is_some() { &names[..] } else { &names[..1] };
+    let mut given = engine.run(input, options.size, wanted)?.into_iter();
+    fn shaped<const D: usize>(values: Option<Vec<f32>>, shape: [usize; D]) -> Result<Tensor<D>> {
+        let values = values.filter(|values| values.len() == shape.iter().product::<usize>()).ok_or_else(other_size)?;
+        Ok(Tensor::from_data(TensorData::new(values, shape), &Device::flex()))
+    }
+    let maps = shaped(given.next(), network.maps.dims())?;
+    let votes = network.votes.as_ref().map(|votes| shaped(given.next(), votes.dims())).transpose()?;
+    Ok(SegLogits { maps, votes })
 }
 
 /// The larger of two differences; what is no number is larger than all.

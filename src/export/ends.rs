@@ -6,7 +6,10 @@ use crate::export::lower::Lowered;
 use crate::export::options::Profile;
 use crate::loader::preprocess::Preprocess;
 
-/// What class scores at image size are called in every file, whatever it gives.
+/// What the masks' votes are called in files that give them.
+pub(super) const VOTES: &str = "votes";
+
+/// What class scores at image size are called in every file that has them, whatever it gives.
 pub(super) fn scores_name(profile: Profile) -> &'static str {
     if profile.output() == "logits" { "logits" } else { "scores" }
 }
@@ -18,10 +21,19 @@ pub(super) fn scores_name(profile: Profile) -> &'static str {
 pub(super) fn attach(lowered: Lowered, preprocess: &Preprocess, size: [usize; 2], profile: Profile) -> Result<Graph> {
     let Lowered { mut graph, image, maps, votes } = lowered;
     before(&mut graph, image, preprocess, size, profile);
+    if profile == Profile::Web {
+        graph.values[maps].name = Some(profile.output().to_owned());
+        graph.outputs = vec![maps];
+        if let Some(votes) = votes {
+            graph.values[votes].name = Some(VOTES.to_owned());
+            graph.outputs.push(votes);
+        }
+        return Ok(graph);
+    }
     let scores = scores(&mut graph, maps, votes, size)?;
     let output = match profile {
         Profile::Default | Profile::Triton => labels(&mut graph, scores),
-        Profile::Logits | Profile::Hf => scores,
+        Profile::Logits | Profile::Hf | Profile::Web => scores,
         Profile::Qgis => probabilities(&mut graph, scores, votes.is_some()),
     };
     graph.values[scores].name = Some(scores_name(profile).to_owned());

@@ -1,4 +1,4 @@
-//! Folders that servers and hubs expect around a file.
+//! Folders that servers and hubs expect around a file, written whole.
 
 use std::path::Path;
 
@@ -15,7 +15,11 @@ pub type Files = Vec<(String, Vec<u8>)>;
 /// Where the ONNX file of a profile lies within its folder.
 #[must_use]
 pub fn place(profile: Profile) -> &'static str {
-    if profile == Profile::Triton { "1/model.onnx" } else { "onnx/model.onnx" }
+    match profile {
+        Profile::Triton => "1/model.onnx",
+        Profile::Web => "model.onnx",
+        _ => "onnx/model.onnx",
+    }
 }
 
 /// A model of Triton's repository: the folder is to bear its `name`.

@@ -17,8 +17,10 @@ mod lower;
 mod onnx;
 mod options;
 mod protobuf;
+mod quantize;
 mod record;
 mod simplify;
+pub mod web;
 
 pub use agreement::{Agreement, Bounds, Pictures};
 pub use describe::ExportCard;
@@ -128,7 +130,8 @@ fn agree(
         return Ok(agreement);
     }
     let images = pictures.pair(preprocess, options.profile)?;
-    let tolerance = bounds.largest_difference as f32;
+    // Scores may change by more than a layer before one of them is worth naming.
+    let tolerance = bounds.largest_difference.min(0.1) as f32;
     let found = locate::first_difference(engine, graph, recording, &images.0, &images.1, options.size, tolerance)?;
     let place = match found {
         Some((layer, difference)) => {
@@ -142,9 +145,15 @@ fn agree(
         }
         None => "every layer of the network agrees: they part in the resize to the images' size".to_owned(),
     };
+    let miou = match agreement.miou {
+        Some([own, file]) if !agreement.keeps_miou(bounds) => {
+            format!(", mIoU is {} instead of {}", share(file), share(own))
+        }
+        _ => String::new(),
+    };
     let error = Error::new(format!(
         "the ONNX file is not the same model: class scores differ by {} of the largest (at most {}), and {} of the labels \
-         are the same (at least {}); {place}",
+         are the same (at least {}){miou}; {place}",
         share(agreement.largest_difference),
         share(bounds.largest_difference),
         share(agreement.same_labels),
@@ -152,6 +161,7 @@ fn agree(
     ));
     Err(match options.precision {
         Precision::F16 => error.with_hint("keep the weights as they are: --precision f32"),
+        Precision::Int8 => error.with_hint("store the weights less coarsely: --precision f16"),
         Precision::F32 => error,
     })
 }

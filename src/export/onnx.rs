@@ -9,13 +9,15 @@ use crate::error::{Error, Result};
 use crate::export::graph::{Attribute, Data, Dim, Graph, Id, Kind, Node};
 use crate::export::options::Precision;
 use crate::export::protobuf::{Field, Message, fields};
+use crate::export::quantize::{Quantized, quantized};
 
 /// Version 17 of the operators: LayerNormalization is one of them, and every runtime of the last years knows them.
 const OPSET: i64 = 17;
 /// The version of the format that came with these operators.
 const FORMAT: i64 = 8;
-/// ONNX's number of the type.
+/// ONNX's numbers of the types.
 const HALF: i64 = 10;
+const EIGHT_BITS: i64 = 3;
 /// Constants of fewer values are not worth halving.
 const WORTH_HALVING: usize = 64;
 /// A message of protocol buffers is smaller than this.
@@ -52,30 +54,30 @@ pub(super) fn encode(graph: &Graph, precision: Precision) -> Result<Vec<u8>> {
     let mut used = vec![false; graph.values.len()];
     graph.nodes.iter().flat_map(|node| &node.inputs).chain(&graph.outputs).for_each(|id| used[*id] = true);
     let constants: Vec<Id> = (0..used.len()).filter(|id| used[*id] && graph.values[*id].data.is_some()).collect();
-    let halved = |id: Id| {
-        precision == Precision::F16
-            && graph.floats(id).is_some_and(|values| values.len() >= WORTH_HALVING)
-            && !graph.values[id].layer.is_empty()
-    };
     let mut body = Message::default();
-    for id in constants.iter().filter(|id| halved(**id)) {
-        let mut attribute = Message::default();
-        attribute.text(1, "to");
-        attribute.number(3, Kind::Float.code());
-        attribute.number(20, 2);
-        let mut cast = Message::default();
-        cast.text(1, &half_name(&names[*id]));
-        cast.text(2, &names[*id]);
-        cast.text(3, &format!("{}/Cast", names[*id]));
-        cast.text(4, "Cast");
-        cast.message(5, attribute);
-        body.message(1, cast);
+    let mut tensors = Vec::new();
+    for id in constants {
+        let name = &names[id];
+        match stored(graph, id, precision) {
+            Stored::Whole => tensors.push(tensor(graph, id, name, false)),
+            Stored::Half => {
+                body.message(1, widening("Cast", &[&half_name(name)], name, ("to", Kind::Float.code())));
+                tensors.push(tensor(graph, id, name, true));
+            }
+            Stored::EightBits(weights) => {
+                let (small, scales) = (format!("{name}.i8"), format!("{name}.scales"));
+                let axis = ("axis", weights.axis as i64);
+                body.message(1, widening("DequantizeLinear", &[&small, &scales], name, axis));
+                let bytes = weights.values.iter().map(|value| value.to_le_bytes()[0]).collect();
+                let floats = weights.scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
+                tensors.push(constant(&graph.values[id].shape, EIGHT_BITS, &small, bytes));
+                tensors.push(constant(&[Dim::Fixed(weights.scales.len())], Kind::Float.code(), &scales, floats));
+            }
+        }
     }
     graph.nodes.iter().for_each(|node| body.message(1, encode_node(node, &names)));
     body.text(2, "structtoken");
-    for id in constants {
-        body.message(5, tensor(graph, id, &names[id], halved(id)));
-    }
+    tensors.into_iter().for_each(|tensor| body.message(5, tensor));
     graph.inputs.iter().for_each(|id| body.message(11, value(graph, *id, &names[*id])));
     graph.outputs.iter().for_each(|id| body.message(12, value(graph, *id, &names[*id])));
     let mut file = Message::default();
@@ -97,6 +99,52 @@ pub(super) fn encode(graph: &Graph, precision: Precision) -> Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(file.len());
     file.write(&mut bytes).map_err(|error| Error::new("cannot write the file in memory").with_source(error))?;
     Ok(bytes)
+}
+
+/// How a constant lies in the file.
+enum Stored {
+    Whole,
+    Half,
+    EightBits(Quantized),
+}
+
+fn stored(graph: &Graph, id: Id, precision: Precision) -> Stored {
+    let many = graph.floats(id).is_some_and(|values| values.len() >= WORTH_HALVING);
+    let worth = many && !graph.values[id].layer.is_empty();
+    match precision {
+        Precision::F32 => Stored::Whole,
+        Precision::F16 if worth => Stored::Half,
+        Precision::Int8 if worth => quantized(graph, id).map_or(Stored::Whole, Stored::EightBits),
+        _ => Stored::Whole,
+    }
+}
+
+/// The operation that makes floats of what is stored.
+fn widening(op: &str, inputs: &[&str], output: &str, (name, value): (&str, i64)) -> Message<'static> {
+    let mut attribute = Message::default();
+    attribute.text(1, name);
+    attribute.number(3, value);
+    attribute.number(20, 2);
+    let mut node = Message::default();
+    inputs.iter().for_each(|input| node.text(1, input));
+    node.text(2, output);
+    node.text(3, &format!("{output}/{op}"));
+    node.text(4, op);
+    node.message(5, attribute);
+    node
+}
+
+fn constant(shape: &[Dim], kind: i64, name: &str, bytes: Vec<u8>) -> Message<'static> {
+    let mut message = Message::default();
+    for side in shape {
+        if let Dim::Fixed(n) = side {
+            message.number(1, *n as i64);
+        }
+    }
+    message.number(2, kind);
+    message.text(8, name);
+    message.bytes(9, bytes.into());
+    message
 }
 
 /// What a constant is called where it is stored in half precision.

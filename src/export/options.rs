@@ -23,11 +23,15 @@ pub enum Profile {
     Triton,
     /// `pixel_values` float `[N, 3, H, W]`, normalised, to `logits`, in a folder as Hugging Face has them.
     Hf,
+    /// For a page that runs the model in a browser: the image of the default to `maps` float `[N, h, w, channels]` on the network's
+    /// grid, and where these are masks, to their `votes` `[N, channels, classes]`. Windows are put together before there are labels,
+    /// and on the grid there is hardly anything to carry.
+    Web,
 }
 
 impl Profile {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Default, Self::Logits, Self::Qgis, Self::Triton, Self::Hf];
+    pub const ALL: [Self; 6] = [Self::Default, Self::Logits, Self::Qgis, Self::Triton, Self::Hf, Self::Web];
 
     /// As it is written in commands.
     #[must_use]
@@ -38,13 +42,14 @@ impl Profile {
             Self::Qgis => "qgis",
             Self::Triton => "triton",
             Self::Hf => "hf",
+            Self::Web => "web",
         }
     }
 
     /// Whether the input is bytes, which are normalised in the graph.
     #[must_use]
     pub fn takes_bytes(self) -> bool {
-        matches!(self, Self::Default | Self::Logits | Self::Triton)
+        matches!(self, Self::Default | Self::Logits | Self::Triton | Self::Web)
     }
 
     /// The name of the input.
@@ -53,20 +58,21 @@ impl Profile {
         if self == Self::Hf { "pixel_values" } else { "image" }
     }
 
-    /// The name of the output.
+    /// The name of the output; of several, the first.
     #[must_use]
     pub fn output(self) -> &'static str {
         match self {
             Self::Default | Self::Triton => "labels",
             Self::Logits | Self::Hf => "logits",
             Self::Qgis => "probabilities",
+            Self::Web => "maps",
         }
     }
 
     /// Whether it is a folder that is written.
     #[must_use]
     pub fn is_folder(self) -> bool {
-        matches!(self, Self::Triton | Self::Hf)
+        matches!(self, Self::Triton | Self::Hf | Self::Web)
     }
 }
 
@@ -91,6 +97,8 @@ pub enum Precision {
     F32,
     /// In half the space; runtimes widen them when they load the file.
     F16,
+    /// Those of convolutions and linear layers as whole numbers of 8 bits with a scale per output channel: a quarter of the space.
+    Int8,
 }
 
 impl Precision {
@@ -100,6 +108,7 @@ impl Precision {
         match self {
             Self::F32 => "f32",
             Self::F16 => "f16",
+            Self::Int8 => "int8",
         }
     }
 }
@@ -111,7 +120,8 @@ impl FromStr for Precision {
         match text {
             "f32" => Ok(Self::F32),
             "f16" => Ok(Self::F16),
-            _ => Err(Error::new(format!("`{text}` is not a precision; known are f32, f16"))),
+            "int8" => Ok(Self::Int8),
+            _ => Err(Error::new(format!("`{text}` is not a precision; known are f32, f16, int8"))),
         }
     }
 }

@@ -56,6 +56,16 @@ pub fn whole_logits(network: &dyn Network, images: Tensor<4>, padding: Padding) 
         .permute([0, 3, 1, 2]) // [b, k, h, w]
 }
 
+/// As [`whole_logits`], from what the network said of images of this height and width.
+#[cfg(feature = "export")]
+pub(crate) fn at_image_size(network: &dyn Network, said: SegLogits, [h, w]: [usize; 2]) -> Tensor<4> {
+    let images = Tensor::zeros([said.maps.dims()[0], 3, h, w], &said.maps.device()); // never looked at
+    let config = InferConfig::default();
+    let mut bands = Bands::new(network, View::of_tensor(images, false), Windows::whole((h, w)), &config);
+    bands.give(vec![said]);
+    bands.rows(0..h).permute([0, 3, 1, 2]) // [b, k, h, w]
+}
+
 /// Logits [b, k, h, w] of `images` [b, 3, h, w] by windows of `crop` at steps of `stride` (heights and widths): each
 /// window's logits at its size, summed and divided by the number of windows over a pixel. The last windows are moved
 /// back to the border; an image smaller than the crop is not padded.

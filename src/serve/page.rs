@@ -1,4 +1,4 @@
-//! The page that is in the binary: its files, and what it is told of an image.
+//! What the page is told of an image.
 
 use std::collections::BTreeMap;
 
@@ -9,34 +9,11 @@ use serde_json::{Value, json};
 use crate::error::{Error, Result};
 use crate::image::outlines::statistics;
 use crate::image::{Labels, encode_index_png};
+use crate::page::color;
 use crate::predict::earlier_predictions::sign;
 use crate::report::TokenBlock;
 use crate::report::pictures::{fit, heat_map, stage_labels};
 use crate::serve::work::{Answer, Tokens};
-
-/// A file of the page: its address, its type, its bytes.
-pub(super) struct File {
-    pub(super) path: &'static str,
-    pub(super) content_type: &'static str,
-    pub(super) bytes: &'static [u8],
-}
-
-const SCRIPT: &str = "text/javascript; charset=utf-8";
-
-/// All files of the page.
-pub(super) const FILES: [File; 11] = [
-    File { path: "/", content_type: "text/html; charset=utf-8", bytes: include_bytes!("page/index.html") },
-    File { path: "/style.css", content_type: "text/css; charset=utf-8", bytes: include_bytes!("page/style.css") },
-    File { path: "/icon.svg", content_type: "image/svg+xml", bytes: include_bytes!("page/icon.svg") },
-    File { path: "/theme.js", content_type: SCRIPT, bytes: include_bytes!("page/theme.js") },
-    File { path: "/app.js", content_type: SCRIPT, bytes: include_bytes!("page/app.js") },
-    File { path: "/engine.js", content_type: SCRIPT, bytes: include_bytes!("page/engine.js") },
-    File { path: "/png.js", content_type: SCRIPT, bytes: include_bytes!("page/png.js") },
-    File { path: "/input.js", content_type: SCRIPT, bytes: include_bytes!("page/input.js") },
-    File { path: "/view.js", content_type: SCRIPT, bytes: include_bytes!("page/view.js") },
-    File { path: "/legend.js", content_type: SCRIPT, bytes: include_bytes!("page/legend.js") },
-    File { path: "/tokens.js", content_type: SCRIPT, bytes: include_bytes!("page/tokens.js") },
-];
 
 /// What the page may load and do: nothing from elsewhere, nothing written into it.
 pub(super) const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; \
@@ -122,12 +99,6 @@ fn picture(address: &str) -> String {
     address.split_once(',').map_or("", |(_, data)| data).to_owned()
 }
 
-/// `#rrggbb`.
-pub(super) fn color(color: Option<&[u8; 3]>) -> String {
-    let [r, g, b] = color.copied().unwrap_or_default();
-    format!("#{r:02x}{g:02x}{b:02x}")
-}
-
 /// A map as the base64 of a PNG of 8-bit greys.
 fn grey_png(map: &Labels) -> Result<String> {
     let failed = |error: png::EncodingError| Error::new("cannot encode a picture").with_source(error);
@@ -139,33 +110,4 @@ fn grey_png(map: &Labels) -> Result<String> {
     writer.write_image_data(&map.ids).map_err(failed)?;
     writer.finish().map_err(failed)?;
     Ok(STANDARD.encode(bytes))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Every file that the page asks for is there, and nothing is asked from elsewhere.
-    #[test]
-    fn the_page_is_complete() {
-        let mut asked = 0;
-        for file in FILES.iter().filter(|file| !file.path.ends_with(".svg")) {
-            let text = std::str::from_utf8(file.bytes).unwrap();
-            for (before, after) in [("src=\"", '"'), ("href=\"", '"'), ("from \"./", '"'), ("from './", '\'')] {
-                for rest in text.split(before).skip(1) {
-                    let name = rest.split(after).next().unwrap();
-                    if name.is_empty() || name.starts_with('#') || name.contains("${") {
-                        continue;
-                    }
-                    asked += 1;
-                    assert!(!name.contains("://") && !name.starts_with("//"), "{}: {name}", file.path);
-                    let path = format!("/{}", name.trim_start_matches("./").trim_start_matches('/'));
-                    let there = path == "/openapi.json" || FILES.iter().any(|file| file.path == path);
-                    assert!(there, "{}: {name}", file.path);
-                }
-            }
-        }
-        assert!(asked >= 5, "{asked}");
-        assert_eq!(color(Some(&[1, 171, 255])), "#01abff");
-    }
 }

@@ -15,9 +15,10 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::error::{Error, Result};
+use crate::page::{self, File};
 use crate::serve::app::App;
 use crate::serve::error::Fault;
-use crate::serve::page::{FILES, POLICY};
+use crate::serve::page::POLICY;
 use crate::serve::request_id::{self, Ids};
 use crate::serve::{label_studio, oip, openapi, respond, sagemaker, segment, upload};
 
@@ -55,8 +56,8 @@ pub(super) fn router(app: Arc<App>, origins: &[String]) -> Result<Router> {
         .route("/labelstudio/health", get(label_studio::health))
         .route("/labelstudio/setup", post(label_studio::setup))
         .route("/labelstudio/predict", post(label_studio::predict));
-    for file in &FILES {
-        router = router.route(file.path, get(move || page(file.content_type, file.bytes)));
+    for file in page::of_server() {
+        router = router.route(&address(file), get(move || send(file.content_type, file.bytes)));
     }
     let origins: Arc<[String]> = origins.into();
     let guard = Guard { app: app.clone(), origins: origins.clone(), ids: Arc::new(Ids::new()) };
@@ -133,7 +134,7 @@ fn refused(guard: &Guard, route: &str, request: &Request) -> Option<Fault> {
                 .hint("start the server with --cors ORIGIN"),
         );
     }
-    let open = OPEN.contains(&route) || FILES.iter().any(|file| file.path == route);
+    let open = OPEN.contains(&route) || page::of_server().any(|file| address(file) == route);
     if open { None } else { guard.app.tokens.check_user(headers).err() }
 }
 
@@ -168,7 +169,12 @@ async fn readyz(State(app): State<Arc<App>>) -> Response {
     response
 }
 
-async fn page(kind: &'static str, bytes: &'static [u8]) -> Response {
+/// Where a file of the page is found.
+fn address(file: &File) -> String {
+    format!("/{}", if file.path == "index.html" { "" } else { file.path })
+}
+
+async fn send(kind: &'static str, bytes: &'static [u8]) -> Response {
     let mut response = Response::new(Body::from(bytes));
     let headers = response.headers_mut();
     for (name, value) in [

@@ -9,13 +9,13 @@ use axum::response::Response;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use crate::page::color;
 use crate::serve::app::App;
 use crate::serve::ask::{Ask, pairs};
 use crate::serve::error::Fault;
 use crate::serve::gate::Permit;
 use crate::serve::loaded::Loaded;
 use crate::serve::output::{Output, encode};
-use crate::serve::page::color;
 use crate::serve::respond::encoded;
 use crate::serve::work::Wanted;
 use crate::serve::{respond, submit, upload};

@@ -134,7 +134,10 @@ fn a_model_that_no_build_carries_is_refused_by_name() {
     let lab = Lab::new();
     assert_eq!(lab.ok(&["models"]), "");
     for command in [&["predict", "@nuclei", "a.png"][..], &["eval", "@nuclei"], &["inspect", "@nuclei"]] {
-        lab.refused(command, &["there is no model `@nuclei`: this build carries none", "pass the path of a model file"]);
+        lab.refused(
+            command,
+            &["there is no model `@nuclei`: this build carries none", "pass the path of a model file"],
+        );
     }
     // A file that is called so is itself, as the hint says.
     lab.write("@nuclei", "not a model");

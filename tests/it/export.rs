@@ -203,7 +203,7 @@ fn every_decoder_on_every_backbone_is_the_same_model() {
 fn every_profile_gives_what_it_says() {
     for at in [2, 6] {
         let case = Case::new(at, 0, 1).unwrap();
-        for profile in Profile::ALL {
+        for profile in Profile::ALL.into_iter().filter(|profile| *profile != Profile::Web) {
             let exported = case.export(profile, Precision::F32).unwrap();
             holds_at_other_batches(&case, &exported, profile);
             let card = read_card(&exported.bytes).unwrap();
@@ -212,6 +212,42 @@ fn every_profile_gives_what_it_says() {
             let again = verify(exported.bytes, &case.model, &case.card, &pictures(case.size, 3)).unwrap();
             assert_eq!(again, exported.agreement);
         }
+    }
+}
+
+#[test]
+fn pages_get_what_the_network_says_on_its_grid() {
+    for at in [2, 6] {
+        let case = Case::new(at, 0, 1).unwrap();
+        let exported = case.export(Profile::Web, Precision::F32).unwrap();
+        let onnx = Onnx::load(exported.bytes.clone()).unwrap();
+        for count in [1, 3] {
+            let images = images(case.size, count);
+            let bytes: Vec<u8> = images.iter().flat_map(|image| image.pixels.clone()).collect();
+            let input = Value::from_shape([count, case.size[0], case.size[1], 3], bytes).unwrap();
+            let given = onnx.run(vec![(onnx.input_ids()[0], ValueOrView::Value(input))], onnx.output_ids(), None);
+            let said = case.model.predict_logits(case.own(&images, Profile::Web).0);
+            let mut own = vec![said.maps.into_data()];
+            own.extend(said.votes.map(Tensor::into_data));
+            let given = given.unwrap();
+            assert_eq!((given.len(), own.len() == 2), (own.len(), at == 6));
+            for (given, own) in given.into_iter().zip(own) {
+                let Value::FloatTensor(given) = given else { panic!("floats") };
+                let own: Vec<f32> = own.iter::<f32>().collect();
+                let largest = own.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+                let given = given.into_data();
+                assert_eq!(given.len(), own.len());
+                assert!(given.iter().zip(&own).all(|(a, b)| (a - b).abs() <= 1e-3 * largest), "{}", case.name);
+            }
+        }
+        let again = verify(exported.bytes, &case.model, &case.card, &pictures(case.size, 3)).unwrap();
+        assert_eq!(again, exported.agreement);
+        // The weights of another model are noticed here too.
+        let other =
+            Case::new(at, 0, 1).map(|case| changed(&case, "backbone.norm.bias", |values| values + 3.0)).unwrap();
+        let file = case.export(Profile::Web, Precision::F32).unwrap().bytes;
+        let error = verify(file, &other.model, &other.card, &pictures(case.size, 3)).unwrap_err();
+        assert!(error.to_string().contains("is not the same model"), "{error}");
     }
 }
 
@@ -268,6 +304,49 @@ fn weights_beyond_half_precision_are_caught_with_their_layer() {
     let error = case.export(Profile::Default, Precision::F16).err().expect("an overflow is noticed");
     assert!(error.to_string().contains("`backbone.blocks.0.mlp.fc1` parts first"), "{error}");
     assert!(error.hint().unwrap().contains("--precision f32"));
+}
+
+#[test]
+fn weights_of_eight_bits_are_smaller_still() {
+    let case = decided();
+    let [whole, small] =
+        [Precision::F32, Precision::Int8].map(|precision| case.export(Profile::Default, precision).unwrap());
+    assert!(small.bytes.len() < whole.bytes.len() * 4 / 5, "{} and {}", small.bytes.len(), whole.bytes.len());
+    assert!(small.agreement.largest_difference > whole.agreement.largest_difference);
+    assert_eq!(read_card(&small.bytes).unwrap().precision, Precision::Int8);
+    let again = verify(small.bytes.clone(), &case.model, &case.card, &pictures(case.size, 3)).unwrap();
+    assert_eq!(again, small.agreement);
+    holds_at_other_batches(&Case { name: format!("{}_int8", case.name), ..case }, &small, Profile::Default);
+}
+
+/// Weights that count for nothing, as what they are multiplied with is 0, but beside which the others of their channel vanish.
+#[test]
+fn weights_beyond_eight_bits_are_caught_with_their_layer() {
+    let name = "backbone.patch_embed.proj.weight";
+    let shape = |case: &Case| {
+        let list = parameters::list(&case.model);
+        list.into_iter().find_map(|(known, shape, _)| (known == name).then_some(shape)).unwrap()
+    };
+    // Few values are not made smaller.
+    let has_many = |case: &Case| shape(case).iter().product::<usize>() >= 1024;
+    let mut case = (1..).filter_map(|seed| Case::new(2, 0, seed)).find(has_many).unwrap();
+    let patch: usize = shape(&case)[2..].iter().product();
+    case = changed(&case, name, |values| {
+        let mut all: Vec<f32> = values.into_data().iter::<f32>().collect();
+        all.chunks_exact_mut(patch).step_by(3).for_each(|red| red.fill(1e4));
+        Tensor::<1>::from_data(TensorData::new(all.clone(), [all.len()]), &Device::flex())
+    });
+    case.card.data.preprocess.mean[0] = 100.0;
+    let mut images = images(case.size, 3);
+    images.iter_mut().for_each(|image| image.pixels.iter_mut().step_by(3).for_each(|red| *red = 100));
+    let export = |precision| {
+        let pictures = Pictures::generated(images.clone(), case.size);
+        export(&case.model, &case.card, &case.options(Profile::Default, precision), &pictures)
+    };
+    export(Precision::F32).unwrap();
+    let error = export(Precision::Int8).err().expect("lost weights are noticed");
+    assert!(error.to_string().contains("`backbone.patch_embed.proj` parts first"), "{error}");
+    assert!(error.hint().unwrap().contains("--precision f16"));
 }
 
 /// The file with some bytes in the place of others.
@@ -387,6 +466,78 @@ fn what_cannot_be_exported_is_refused_and_nothing_is_left() {
         assert!(String::from_utf8_lossy(&output.stderr).contains(say));
     }
     assert_eq!(lab.entries(), before);
+}
+
+const PARTS: [&str; 3] = ["ort-wasm-simd-threaded", "ort-wasm-simd-threaded.asyncify", "ort"];
+
+/// A folder that looks like the npm package which runs models in browsers.
+fn package(lab: &Lab, name: &str, version: &str) {
+    lab.write(
+        &format!("{name}/package.json"),
+        format!("{{\"name\": \"onnxruntime-web\", \"version\": \"{version}\"}}"),
+    );
+    for part in &PARTS[..2] {
+        lab.write(&format!("{name}/dist/{part}.mjs"), "export default 1;");
+        lab.write(&format!("{name}/dist/{part}.wasm"), b"\0asm\x01\0\0\0 and so on");
+    }
+    for entry in ["wasm", "webgpu"] {
+        lab.write(&format!("{name}/dist/{}.{entry}.min.mjs", PARTS[2]), "export {};");
+    }
+}
+
+#[test]
+fn a_page_is_written_whole_or_not_at_all() {
+    let lab = trained();
+    let web = ["export", MODEL, "--images", "2", "--web", "page"];
+    package(&lab, "old", "1.20.1");
+    package(&lab, "other", "1.0.0");
+    lab.write("other/package.json", "{\"name\": \"left-pad\", \"version\": \"1.0.0\"}");
+    lab.write("full/kept.txt", "mine");
+    let before = lab.entries();
+    let told = lab.refused(&web, &["needs onnxruntime-web", "--runtime package"]);
+    let version = told.split("npm pack onnxruntime-web@").nth(1).unwrap().split(' ').next().unwrap().to_owned();
+    let refused = |runtime: &str, say: &[&str]| lab.refused(&[&web[..], &["--runtime", runtime]].concat(), say);
+    refused("nowhere", &["`package.json` cannot be read", "npm pack"]);
+    refused("other", &["another package", "npm pack"]);
+    refused("old", &["is onnxruntime-web 1.20.1", "npm pack"]);
+    assert_eq!(lab.entries(), before);
+    package(&lab, "package", &version);
+    package(&lab, "damaged", &version);
+    lab.write("damaged/dist/ort-wasm-simd-threaded.wasm", "<html>404</html>");
+    package(&lab, "partial", &version);
+    std::fs::remove_file(lab.path("partial/dist/ort.wasm.min.mjs")).unwrap();
+    let before = lab.entries();
+    refused("damaged", &["ort-wasm-simd-threaded.wasm` is damaged", "npm pack"]);
+    refused("partial", &["cannot read", "ort.wasm.min.mjs"]);
+    let into = |folder: &str, more: &[&str], say: &[&str]| {
+        let words = ["export", MODEL, "--images", "2", "--web", folder, "--runtime", "package"];
+        lab.refused(&[&words[..], more].concat(), say)
+    };
+    into("full", &[], &["is there already", "new or empty"]);
+    into("tiny.toml/page", &[], &["cannot write"]);
+    into("page", &["--size", "30x32"], &["multiples of 8", "--size 32x32"]);
+    into("page", &["--size", "32x32", "--size", "64x64"], &["one size"]);
+    for more in [["-o", "a.onnx"], ["--profile", "hf"], ["--verify", "a.onnx"]] {
+        let words = ["export", MODEL, "--web", "page", "--runtime", "package"];
+        assert_eq!(lab.run(&[&words[..], &more].concat()).status.code(), Some(2), "{more:?}");
+    }
+    assert_eq!(lab.entries(), before);
+    lab.ok(&[&web[..], &["--runtime", "package", "--precision", "f32"]].concat());
+    let bytes = |name: &str| std::fs::read(lab.path(&format!("page/{name}"))).unwrap();
+    let told: serde_json::Value = serde_json::from_slice(&bytes("model.json")).unwrap();
+    assert_eq!((told["name"].as_str(), told["bytes"].as_u64()), (Some("run"), Some(bytes("model.onnx").len() as u64)));
+    assert_eq!(
+        (&told["settings"]["crop"], &told["settings"]["scales"]),
+        (&serde_json::json!([32, 32]), &serde_json::json!([1.0]))
+    );
+    assert_eq!(bytes("ort/ort.wasm.min.mjs"), b"export {};");
+    assert!(String::from_utf8(bytes("ort/LICENSE.txt")).unwrap().contains("Microsoft"));
+    assert!(String::from_utf8(bytes("LICENSE.txt")).unwrap().contains("MIT License"));
+    assert!(String::from_utf8(bytes("_headers")).unwrap().contains("Cross-Origin-Embedder-Policy: require-corp"));
+    assert!(String::from_utf8(bytes("index.html")).unwrap().contains("Content-Security-Policy"));
+    let golden = structtoken::image::read_image(lab.path("page/golden.png")).unwrap();
+    assert_eq!((golden.width, golden.height), (32, 32));
+    lab.ok(&["export", MODEL, "--verify", "page/model.onnx", "--images", "2"]);
 }
 
 #[test]

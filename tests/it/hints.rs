@@ -264,6 +264,7 @@ const CARRIED_OUT: &[(&str, &[&str])] = &[
         &["earlier checkpoints, if any, are untouched; {}, then continue with --resume"],
     ),
     ("weights_beyond_half_precision_are_caught_with_their_layer", &["keep the weights as they are: --precision f32"]),
+    ("weights_beyond_eight_bits_are_caught_with_their_layer", &["store the weights less coarsely: --precision f16"]),
     ("sizes_that_would_be_padded_are_refused_with_one_that_fits", &["--size {}x{}"]),
     (
         "what_cannot_be_exported_is_refused_and_nothing_is_left",
@@ -275,6 +276,7 @@ const CARRIED_OUT: &[(&str, &[&str])] = &[
         ],
     ),
     ("a_build_without_export_says_how_to_get_one", &["install one that has: cargo install structtoken"]),
+    ("a_page_is_written_whole_or_not_at_all", &["then pass --runtime package"]),
     (
         "damaged_files_are_not_verified",
         &["only files that `structtoken export` wrote can be compared with their model"],

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// The modules from the ground up: each uses only those before it.
-const ORDER: [&str; 41] = [
+const ORDER: [&str; 42] = [
     "error",
     "text",
     "rng",
@@ -43,6 +43,7 @@ const ORDER: [&str; 41] = [
     "report",
     "probe",
     "sweep",
+    "page",
     "serve",
     "export",
     "cli",

@@ -9,6 +9,14 @@
   const theme = chosen();
   if (theme === "dark" || theme === "light") root.dataset.theme = theme;
 
+  // Browsers load neither modules nor models from a disk.
+  const unserved = () => {
+    const box = document.getElementById("problem");
+    box.querySelector(".cause").textContent = "This page works only when a web server sends it.";
+    box.querySelector(".hint").textContent = "In its folder run `python3 -m http.server`, and open http://localhost:8000/.";
+    box.hidden = false;
+  };
+
   addEventListener("DOMContentLoaded", () => {
     const button = document.getElementById("theme");
     const say = () => {
@@ -24,5 +32,6 @@
     });
     system.addEventListener("change", say);
     say();
+    if (location.protocol === "file:") unserved();
   });
 }

@@ -1,5 +1,5 @@
 // Reads the values of a PNG of one channel (grey, or palette indices; up to 8 bits; not interlaced) exactly: what a canvas gives back is
-// altered by some browsers so that it does not identify the device.
+// altered by some browsers so that it does not identify the device. Writes palette indices.
 
 const SIGNATURE = [137, 80, 78, 71, 13, 10, 26, 10];
 
@@ -28,6 +28,40 @@ export async function readPng(bytes) {
   if (!width || rows.length !== (stride + 1) * height) throw new Error("a PNG that is damaged");
   const values = unfilter(rows, stride, height);
   return { width, height, values: depth === 8 ? values : unpack(values, { width, height, depth, stride }) };
+}
+
+/** Indices into a palette of [r, g, b] -> a Blob of a PNG. */
+export async function writePng({ width, height, values }, palette) {
+  const rows = new Uint8Array((width + 1) * height); // each begins with its filter: none
+  for (let y = 0; y < height; y += 1) rows.set(values.subarray(y * width, (y + 1) * width), y * (width + 1) + 1);
+  const stream = new Blob([rows]).stream().pipeThrough(new CompressionStream("deflate"));
+  const header = new Uint8Array(13);
+  new DataView(header.buffer).setUint32(0, width);
+  new DataView(header.buffer).setUint32(4, height);
+  header.set([8, 3, 0, 0, 0], 8);
+  const chunks = [["IHDR", header], ["PLTE", Uint8Array.from(palette.flat())], ["IDAT", new Uint8Array(await new Response(stream).arrayBuffer())], ["IEND", new Uint8Array(0)]];
+  return new Blob([Uint8Array.from(SIGNATURE), ...chunks.map(([type, body]) => chunk(type, body))], { type: "image/png" });
+}
+
+function chunk(type, body) {
+  const bytes = new Uint8Array(12 + body.length), view = new DataView(bytes.buffer);
+  view.setUint32(0, body.length);
+  bytes.set([...type].map((letter) => letter.charCodeAt(0)), 4);
+  bytes.set(body, 8);
+  view.setUint32(8 + body.length, crc(bytes.subarray(4, 8 + body.length)));
+  return bytes;
+}
+
+const CRC = Uint32Array.from({ length: 256 }, (_, byte) => {
+  let value = byte;
+  for (let bit = 0; bit < 8; bit += 1) value = value & 1 ? 0xedb88320 ^ (value >>> 1) : value >>> 1;
+  return value >>> 0;
+});
+
+function crc(bytes) {
+  let value = 0xffffffff;
+  for (const byte of bytes) value = CRC[(value ^ byte) & 255] ^ (value >>> 8);
+  return (value ^ 0xffffffff) >>> 0;
 }
 
 /** Undoes the filter that each row names in its first byte. */

@@ -55,6 +55,7 @@ function introduce() {
   }));
   const command = engine.command(name);
   $("program").hidden = !command;
+  if (engine.routes) $("routes").href = engine.routes;
   $("command").textContent = command ?? "";
 }
 
@@ -88,7 +89,7 @@ async function label() {
   readout(null);
   const end = wait();
   try {
-    const result = await engine.segment(state.photo.blob, { model: model()?.name, signal: asked.signal });
+    const result = await engine.segment(state.photo.blob, { model: model()?.name, signal: asked.signal, progress: (text) => { if (asked === state.asked) doing(text); } });
     if (asked === state.asked) show(result);
   } catch (error) {
     if (asked !== state.asked || error.name === "AbortError") return;
@@ -111,6 +112,11 @@ function close() {
   $("start").hidden = false;
 }
 
+/** Says what is being done; the text is read aloud, so it changes only when it has to. */
+function doing(text) {
+  if ($("busy-text").textContent !== text) $("busy-text").textContent = text;
+}
+
 /** Shows that an answer is awaited, and for how long; gives what ends that. */
 function wait() {
   const began = performance.now();
@@ -118,6 +124,7 @@ function wait() {
   clearInterval(state.timer);
   tick();
   state.timer = setInterval(tick, 100);
+  doing("Labelling");
   $("busy").hidden = false;
   stage.setAttribute("aria-busy", "true");
   return () => {
@@ -141,7 +148,7 @@ function show(result) {
   $("ignored").hidden = !result.ignored;
   $("ignored").textContent = result.ignored ? `${((100 * result.ignored) / (result.width * result.height)).toFixed(1)} % have no class` : "";
   const steps = Object.entries(result.timing ?? {}).filter(([, time]) => time >= 0.5).map(([step, time]) => `${step} ${duration(time)}`);
-  $("timing").textContent = [`${result.width} x ${result.height} pixels`, ...steps].join(" · ");
+  $("timing").textContent = [`${result.width} x ${result.height} pixels`, ...steps, result.by].filter(Boolean).join(" · ");
   readout(null);
 }
 
@@ -291,4 +298,5 @@ const duration = (time) => (time < 1000 ? `${time.toFixed(0)} ms` : `${(time / 1
 
 listen(open, (problem) => report(problem));
 $("promise").textContent = engine.promise;
+for (const button of document.querySelectorAll("[data-file]")) button.hidden = !engine.kinds.includes(button.dataset.file);
 await connect();

@@ -2,11 +2,14 @@
 //
 //   models()                                -> {models: [{name, default, classes: [{id, name, color}], architecture, window, tokens,
 //                                                         parameters, miou}], limits: {image_bytes, pixels}}
-//   segment(photo, {model, signal})         -> {width, height, classes: [{id, name, color, pixels, share, regions, mean_confidence}],
+//   segment(photo, {model, signal, progress}) -> {width, height, classes: [{id, name, color, pixels, share, regions, mean_confidence}],
 //                                               ids, confidence: Uint8Array of width x height (255: no class; probability x 255),
 //                                               mask: Blob, tokens: null or {blocks, classes, maps: URLs [block][class],
-//                                               labels: [{width, height, values}], width, height}, timing: {step: milliseconds}}
+//                                               labels: [{width, height, values}], width, height}, timing: {step: milliseconds},
+//                                               by: what computed it, or nothing}; progress(text): what is being done meanwhile
 //   file(kind, photo, {model, name})        -> Blob; kind: "overlay", "geojson"; name: what the photo is called in it
+//   kinds                                   -> the files that can be had: "mask", "overlay", "geojson"
+//   routes                                  -> the address of the description of all routes, or null
 //   command(model)                          -> what a shell would be asked, or null
 //   promise                                 -> what happens to photos, in a sentence
 //   authorize(token)                        -> answers questions from now on with it
@@ -23,6 +26,10 @@ export class EngineError extends Error {
 }
 
 export const promise = "The photo is sent to this server, labelled, and not kept.";
+
+export const kinds = ["mask", "overlay", "geojson"];
+
+export const routes = "openapi.json";
 
 const TOKEN = "token";
 
