@@ -115,8 +115,8 @@ impl<M: Trainable> TrainState<M> {
             batch.labels.iter().for_each(|label| found.pixels[usize::from(*label)] += 1);
             let (images, targets) = upload(batch, preprocess, device);
             let targets = targets.padded((self.model.padded(images.dims()[2]), self.model.padded(images.dims()[3])));
-            let dropped = ForwardContext::train(Rng::new(train.seed, &[it, pass])).at(progress);
-            let output = kernels::with_precision(train.precision, || self.model.forward(images, &dropped));
+            let context = ForwardContext::train(Rng::new(train.seed, &[it, pass])).at(progress);
+            let output = kernels::with_precision(train.precision, || self.model.forward(images, &context));
             let mut draw = |name: &str, count| {
                 let mut rng = Rng::new(train.seed, &[it, pass, fnv1a(name.as_bytes())]);
                 (0..count).map(|_| rng.uniform()).collect()
@@ -132,7 +132,7 @@ impl<M: Trainable> TrainState<M> {
             }
             found.gradients.add(&self.model, total.backward());
             let model = self.model.clone();
-            self.model = model.with_statistics(&dropped);
+            self.model = model.with_statistics(&context);
         }
         Ok(found)
     }

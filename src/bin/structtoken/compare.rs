@@ -12,7 +12,7 @@ use structtoken::sweep::compare;
 use structtoken::sweep::compare::run;
 use structtoken::sweep::compare::run::{Ended, RunContext};
 use structtoken::sweep::compare::{Budget, ComparePlan, PLAN, Shard};
-use structtoken::text::word;
+use structtoken::text::shell_word;
 use structtoken::{device, files};
 
 use crate::console::{Console, print};
@@ -115,7 +115,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     )?;
     publish(&arguments, &plan, std::slice::from_ref(&dir), &dir)?;
     if interrupted {
-        talk!("saved; continue with:\n  structtoken compare --out {}", word(&dir));
+        talk!("saved; continue with:\n  structtoken compare --out {}", shell_word(&dir));
         return Ok(End::Interrupted);
     }
     match runner.failed.as_slice() {

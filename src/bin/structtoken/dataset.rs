@@ -6,7 +6,7 @@ use structtoken::dataset::spec::DatasetSpec;
 use structtoken::dataset::{description, shapes};
 use structtoken::error::{Error, Result};
 use structtoken::files::{self, Scratch};
-use structtoken::text::{utf8, word};
+use structtoken::text::{shell_word, utf8};
 use structtoken::tools::init;
 use structtoken::tools::init::{InitOptions, Purpose};
 
@@ -109,7 +109,12 @@ impl Opened {
         let fits = found.is_ok_and(|found| found.spec.classes.iter().all(|class| classes.contains(&class.name)));
         let names = classes.join(",");
         fits.then(|| {
-            format!("structtoken data init {} --names {} --out {}", word(folder), word(Path::new(&names)), word(toml))
+            format!(
+                "structtoken data init {} --names {} --out {}",
+                shell_word(folder),
+                shell_word(Path::new(&names)),
+                shell_word(toml)
+            )
         })
     }
 }

@@ -20,7 +20,7 @@ use structtoken::model::Model;
 use structtoken::model_file::{self, ModelCard};
 use structtoken::report::About;
 use structtoken::shard::Shard;
-use structtoken::text::word;
+use structtoken::text::shell_word;
 use structtoken::{device, eval, files, report, weights};
 
 use crate::console::{bar, on_interrupt_until, print};
@@ -427,7 +427,7 @@ fn renaming(dataset: &Path, classes: &Classes, opened: &Opened) -> String {
     let mut names =
         (1..).map(|n| PathBuf::from(if n == 1 { "other.toml".to_owned() } else { format!("other-{n}.toml") }));
     let toml = names.find(free).unwrap_or_default();
-    let other = word(&toml);
+    let other = shell_word(&toml);
     match opened.renaming(dataset, &toml, &classes.names) {
         Some(command) => {
             format!("if these are the model's classes in its order, name them so: {command}, and then --data {other}")
@@ -435,7 +435,7 @@ fn renaming(dataset: &Path, classes: &Classes, opened: &Opened) -> String {
         None => format!(
             "describe it: structtoken data init {} --out {other}; in that file call classes as the model does and {IGNORE}; \
              then --data {other}",
-            word(dataset)
+            shell_word(dataset)
         ),
     }
 }

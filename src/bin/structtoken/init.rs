@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use structtoken::dataset::leftover::leftovers;
 use structtoken::dataset::spec::DatasetSpec;
 use structtoken::error::Result;
-use structtoken::text::word;
+use structtoken::text::shell_word;
 use structtoken::tools::init;
 use structtoken::tools::init::{InitOptions, Purpose, TextEncoding};
 
@@ -130,6 +130,6 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         talk!("note: not used: {}; {}", left.text(), left.remedy);
     }
     written.iter().for_each(|path| print(&path.display().to_string()));
-    talk!("next: structtoken data check {}", word(&out));
+    talk!("next: structtoken data check {}", shell_word(&out));
     Ok(End::Done)
 }

@@ -234,7 +234,7 @@ fn report(error: &Error) {
 /// A hint that ends in an option to add, with the whole command: that which was given, and the option.
 fn whole(hint: &str) -> String {
     let Some(before) = hint.strip_suffix(": --set data.root=DIR") else { return hint.to_owned() };
-    let words: Vec<String> = std::env::args_os().skip(1).map(|word| text::word(Path::new(&word))).collect();
+    let words: Vec<String> = std::env::args_os().skip(1).map(|word| text::shell_word(Path::new(&word))).collect();
     let option = if words.first().is_some_and(|word| word == "data") { "--root DIR" } else { "--set data.root=DIR" };
     format!("{before}: structtoken {} {option}", words.join(" "))
 }

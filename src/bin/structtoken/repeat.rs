@@ -7,7 +7,7 @@ use std::process::Command;
 use structtoken::config::Config;
 use structtoken::error::{Error, Result};
 use structtoken::sweep::repeat::{Repeat, Summary};
-use structtoken::text::word;
+use structtoken::text::shell_word;
 use structtoken::{files, run};
 
 use crate::End;
@@ -44,13 +44,13 @@ pub(crate) fn run(arguments: &Arguments, repeat: Repeat, recipe: &Config, dir: &
         |name| train_command(recipes[name], &dir.join(name)),
     )?;
     if interrupted {
-        talk!("saved; continue with:\n  structtoken train --resume --out {}", word(dir));
+        talk!("saved; continue with:\n  structtoken train --resume --out {}", shell_word(dir));
         return Ok(End::Interrupted);
     }
     if !runner.failed.is_empty() {
         let (failed, all) = (runner.failed.len(), runs.len());
         return Err(Error::new(format!("{failed} of {all} runs failed: {}", runner.failed.join(", ")))
-            .with_hint(format!("their errors are above; continue with --resume --out {}", word(dir))));
+            .with_hint(format!("their errors are above; continue with --resume --out {}", shell_word(dir))));
     }
     let scores = runs.iter().map(|(name, _)| Ok((name.clone(), run::scores(&dir.join(name))?)));
     let summary = Summary::new(repeat, &scores.collect::<Result<Vec<_>>>()?)?;

@@ -133,7 +133,7 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
         talk!(
             "saved after iteration {}; continue with:\n  structtoken train --resume --out {}",
             outcome.iteration,
-            text::word(&run)
+            text::shell_word(&run)
         );
         return Ok(End::Interrupted);
     }
@@ -162,7 +162,7 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
 
 /// What can be done with the model of a run: commands, and what they are for.
 fn next_steps(run: &Path) -> Vec<(String, String)> {
-    let [model, page] = [run::MODEL, "eval.html"].map(|name| text::word(&run.join(name)));
+    let [model, page] = [run::MODEL, "eval.html"].map(|name| text::shell_word(&run.join(name)));
     let program = program();
     vec![
         (format!("{program} predict {model} photo.jpg --overlay"), "label other pictures".to_owned()),
@@ -235,7 +235,7 @@ fn planned(arguments: &Arguments, from: &[String], device: &Device) -> Result<Op
             talk!(
                 "`{}` has no dataset TOML yet; before you train with this recipe, run: structtoken data init {}",
                 folder.display(),
-                text::word(&folder)
+                text::shell_word(&folder)
             );
             Ok(Some(plan))
         }
@@ -324,11 +324,11 @@ pub(crate) fn default_folder(recipe: &Path, runs: &Path) -> Option<PathBuf> {
 
 /// How this program was called, for commands to be copied.
 pub(crate) fn program() -> String {
-    std::env::args_os().next().map_or("structtoken".to_owned(), |program| text::word(Path::new(&program)))
+    std::env::args_os().next().map_or("structtoken".to_owned(), |program| text::shell_word(Path::new(&program)))
 }
 
 /// The command as it was typed, for the record.
 pub(crate) fn command_line() -> String {
-    let words = std::env::args_os().skip(1).map(|word| text::word(Path::new(&word)));
+    let words = std::env::args_os().skip(1).map(|word| text::shell_word(Path::new(&word)));
     std::iter::once("structtoken".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }
