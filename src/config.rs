@@ -15,7 +15,7 @@ use crate::files;
 use crate::infer::InferConfig;
 use crate::loader::DataConfig;
 use crate::model::ModelConfig;
-use crate::text::{distance, utf8, word};
+use crate::text::{distance, shell_word, utf8};
 use crate::train::TrainConfig;
 
 /// All settings of a run.
@@ -60,7 +60,7 @@ impl Config {
                 true => format!(
                     "this is a folder, which has no recipe yet: `structtoken train {} --plan > recipe.toml` writes one for the \
                      images in it",
-                    word(path)
+                    shell_word(path)
                 ),
                 false => "name a recipe, a TOML file or one of the program's own such as configs/shapes/demo.toml, or a folder of images and masks that is there: \
                           `structtoken train DIR` plans a recipe for it"

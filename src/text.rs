@@ -110,7 +110,7 @@ pub(crate) fn thousands(n: u64) -> String {
 
 /// A path as one word of a shell's command: itself, or quoted where it has other signs than those of plain names. One that is
 /// not UTF-8 is written as bash and zsh read it, so that it means the very file.
-pub fn word(path: &Path) -> String {
+pub fn shell_word(path: &Path) -> String {
     let bytes = path.as_os_str().as_encoded_bytes();
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+=:,@%".contains(byte);
     match path.to_str() {
@@ -168,13 +168,13 @@ mod tests {
         ];
         for bytes in paths {
             let path = Path::new(std::ffi::OsStr::from_bytes(bytes));
-            let command = format!("printf %s {}", word(path));
+            let command = format!("printf %s {}", shell_word(path));
             match std::process::Command::new("bash").args(["-c", &command]).output() {
                 Ok(read) => assert_eq!(read.stdout, bytes, "{command}"),
                 Err(error) => println!("skipped: {error}"),
             }
         }
-        assert_eq!(word(Path::new("runs/a-b_1.2")), "runs/a-b_1.2");
+        assert_eq!(shell_word(Path::new("runs/a-b_1.2")), "runs/a-b_1.2");
         let error = utf8(Path::new(std::ffi::OsStr::from_bytes(b"\xff"))).unwrap_err();
         assert!(error.to_string().contains("not UTF-8") && error.hint().is_some());
     }

@@ -164,7 +164,7 @@ impl ConvnextConfig {
     }
 
     /// What the kernels keep for the gradients: patches; the inputs of convolutions, norms and linear layers; in each block the
-    /// hidden channels on both sides of their GELU and the branch before its scale; two moments a norm.
+    /// hidden channels on both sides of their GELU and the branch before its scale; two moments per norm.
     pub(super) fn kept(&self, grid: (usize, usize), stride: usize, last: usize) -> usize {
         const PATCH: usize = 3 * 4 * 4;
         let (stages, block) = (self.stages(), |c: usize| (4 + 2 * RATIO) * c + 2);

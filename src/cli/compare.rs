@@ -19,7 +19,7 @@ use crate::sweep::compare;
 use crate::sweep::compare::run;
 use crate::sweep::compare::run::{Ended, RunContext};
 use crate::sweep::compare::{Budget, ComparePlan, PLAN};
-use crate::text::word;
+use crate::text::shell_word;
 use crate::{device, files};
 
 /// Train several decoders with the same budget for each, and report the better one
@@ -116,7 +116,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     )?;
     publish(&arguments, &plan, std::slice::from_ref(&dir), &dir)?;
     if interrupted {
-        talk!("saved; continue with:\n  structtoken compare --out {}", word(&dir));
+        talk!("saved; continue with:\n  structtoken compare --out {}", shell_word(&dir));
         return Ok(End::Interrupted);
     }
     match runner.failed.as_slice() {

@@ -7,7 +7,7 @@ use crate::dataset::spec::DatasetSpec;
 use crate::dataset::{description, shapes};
 use crate::error::{Error, Result};
 use crate::files::{self, Scratch};
-use crate::text::{utf8, word};
+use crate::text::{shell_word, utf8};
 use crate::tools::init;
 use crate::tools::init::{InitOptions, Purpose};
 
@@ -108,7 +108,12 @@ impl Opened {
         let fits = found.is_ok_and(|found| found.spec.classes.iter().all(|class| classes.contains(&class.name)));
         let names = classes.join(",");
         fits.then(|| {
-            format!("structtoken data init {} --names {} --out {}", word(folder), word(Path::new(&names)), word(toml))
+            format!(
+                "structtoken data init {} --names {} --out {}",
+                shell_word(folder),
+                shell_word(Path::new(&names)),
+                shell_word(toml)
+            )
         })
     }
 }

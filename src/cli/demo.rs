@@ -76,7 +76,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         );
     }
     let scores = run::scores(&run)?;
-    let (model, program) = (text::word(&run.join(run::MODEL)), program());
+    let (model, program) = (text::shell_word(&run.join(run::MODEL)), program());
     let next_steps = [
         (format!("{program} predict {model} photo.jpg --overlay"), "label a picture of your own"),
         (format!("{program} eval {model} --set eval.flip=true"), "average over mirrored images"),

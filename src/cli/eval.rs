@@ -26,7 +26,7 @@ use crate::model::Model;
 use crate::model_file::{self, ModelCard};
 use crate::report::About;
 use crate::shard::Shard;
-use crate::text::word;
+use crate::text::shell_word;
 use crate::{device, eval, files, report, weights};
 
 /// Evaluate a model: mIoU, accuracy and Dice per class, calibration, label issues
@@ -447,7 +447,7 @@ fn renaming(dataset: &Path, classes: &Classes, opened: &Opened) -> String {
     let mut names =
         (1..).map(|n| PathBuf::from(if n == 1 { "other.toml".to_owned() } else { format!("other-{n}.toml") }));
     let toml = names.find(free).unwrap_or_default();
-    let other = word(&toml);
+    let other = shell_word(&toml);
     match opened.renaming(dataset, &toml, &classes.names) {
         Some(command) => {
             format!("if these are the model's classes in its order, name them so: {command}, and then --data {other}")
@@ -455,7 +455,7 @@ fn renaming(dataset: &Path, classes: &Classes, opened: &Opened) -> String {
         None => format!(
             "describe it: structtoken data init {} --out {other}; in that file call classes as the model does and {IGNORE}; \
              then --data {other}",
-            word(dataset)
+            shell_word(dataset)
         ),
     }
 }

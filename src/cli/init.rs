@@ -9,7 +9,7 @@ use crate::cli::console::{StepProgress, print};
 use crate::dataset::leftover::leftovers;
 use crate::dataset::spec::DatasetSpec;
 use crate::error::Result;
-use crate::text::word;
+use crate::text::shell_word;
 use crate::tools::init;
 use crate::tools::init::{InitOptions, Purpose, TextEncoding};
 
@@ -130,6 +130,6 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         talk!("note: not used: {}; {}", left.text(), left.remedy);
     }
     written.iter().for_each(|path| print(&path.display().to_string()));
-    talk!("next: structtoken data check {}", word(&out));
+    talk!("next: structtoken data check {}", shell_word(&out));
     Ok(End::Done)
 }

@@ -39,12 +39,12 @@ fn invocation() -> &'static Invocation {
 
 /// The arguments after the name, as words of a command.
 fn words() -> Vec<String> {
-    invocation().arguments.iter().skip(1).map(|word| text::word(Path::new(word))).collect()
+    invocation().arguments.iter().skip(1).map(|word| text::shell_word(Path::new(word))).collect()
 }
 
 /// How this program was called, for commands to be copied.
 pub(super) fn program() -> String {
-    invocation().arguments.first().map_or("structtoken".to_owned(), |program| text::word(Path::new(program)))
+    invocation().arguments.first().map_or("structtoken".to_owned(), |program| text::shell_word(Path::new(program)))
 }
 
 /// The command as it was typed, for the record.

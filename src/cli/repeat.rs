@@ -11,7 +11,7 @@ use crate::cli::{Computing, End};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::sweep::repeat::{Repeat, Summary};
-use crate::text::word;
+use crate::text::shell_word;
 use crate::{files, run};
 
 /// What a finished run leaves last.
@@ -52,13 +52,13 @@ pub(crate) fn run(arguments: &Asked, repeat: Repeat, recipe: &Config, dir: &Path
         |name| train_command(recipes[name], &dir.join(name)),
     )?;
     if interrupted {
-        talk!("saved; continue with:\n  structtoken train --resume --out {}", word(dir));
+        talk!("saved; continue with:\n  structtoken train --resume --out {}", shell_word(dir));
         return Ok(End::Interrupted);
     }
     if !runner.failed.is_empty() {
         let (failed, all) = (runner.failed.len(), runs.len());
         return Err(Error::new(format!("{failed} of {all} runs failed: {}", runner.failed.join(", ")))
-            .with_hint(format!("their errors are above; continue with --resume --out {}", word(dir))));
+            .with_hint(format!("their errors are above; continue with --resume --out {}", shell_word(dir))));
     }
     let scores = runs.iter().map(|(name, _)| Ok((name.clone(), run::scores(&dir.join(name))?)));
     let summary = Summary::new(repeat, &scores.collect::<Result<Vec<_>>>()?)?;

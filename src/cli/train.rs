@@ -160,7 +160,7 @@ fn run_in(group: &dyn Group, mut arguments: Arguments) -> Result<End> {
         talk!(
             "saved after iteration {}; continue with:\n  structtoken train --resume --out {}",
             outcome.iteration,
-            text::word(&run)
+            text::shell_word(&run)
         );
         return Ok(End::Interrupted);
     }
@@ -189,7 +189,7 @@ fn run_in(group: &dyn Group, mut arguments: Arguments) -> Result<End> {
 
 /// What can be done with the model of a run: commands, and what they are for.
 fn next_steps(run: &Path) -> Vec<(String, String)> {
-    let [model, page] = [run::MODEL, "eval.html"].map(|name| text::word(&run.join(name)));
+    let [model, page] = [run::MODEL, "eval.html"].map(|name| text::shell_word(&run.join(name)));
     let program = program();
     vec![
         (format!("{program} predict {model} photo.jpg --overlay"), "label other pictures".to_owned()),
@@ -262,7 +262,7 @@ fn planned(arguments: &Arguments, from: &[String], device: &Device) -> Result<Op
             talk!(
                 "`{}` has no dataset TOML yet; before you train with this recipe, run: structtoken data init {}",
                 folder.display(),
-                text::word(&folder)
+                text::shell_word(&folder)
             );
             Ok(Some(plan))
         }

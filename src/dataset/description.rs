@@ -7,7 +7,7 @@ use crate::dataset::label_map::LabelMap;
 use crate::dataset::spec::{ClassSpec, DatasetSpec, MAX_CLASSES, check_range};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::text::word;
+use crate::text::shell_word;
 
 /// The descriptions that the program carries, by name.
 pub const BUILT_IN: [(&str, &str); 6] = [
@@ -55,8 +55,10 @@ impl DatasetSpec {
         }) && path.is_file()
         {
             let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-            return Err(Error::new(format!("`{}` is not the TOML of a dataset", path.display()))
-                .with_hint(format!("describe its folder, and use the TOML: structtoken data init {}", word(folder))));
+            return Err(Error::new(format!("`{}` is not the TOML of a dataset", path.display())).with_hint(format!(
+                "describe its folder, and use the TOML: structtoken data init {}",
+                shell_word(folder)
+            )));
         }
         let text = files::read_text(path, files::RECIPE).map_err(|e| Error::file("read", path, e))?;
         Self::parse(&text, path)

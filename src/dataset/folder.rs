@@ -15,7 +15,7 @@ use crate::dataset::{Classes, Dataset, Fold, LabelCounts, Sample, Split};
 use crate::error::{Error, Result};
 use crate::image::{Labels, image_size, is_turned, read_image_in};
 use crate::rng::{fnv1a, order_by_hash};
-use crate::text::word;
+use crate::text::shell_word;
 
 /// Masks whose counts are held before they are added up.
 const SURVEYED_AT_ONCE: usize = 1024;
@@ -170,12 +170,13 @@ fn no_val(spec: &DatasetSpec, base: &Path, train: &SplitSpec) -> String {
 /// What to do about a set of one pair of image and mask, which `file` describes.
 pub(crate) fn one_pair(train: &SplitSpec, file: &Path) -> String {
     let lines = toml::to_string(train).unwrap_or_default();
-    let lines: Vec<String> = ["", "[val]"].into_iter().chain(lines.lines()).map(|line| word(Path::new(line))).collect();
+    let lines: Vec<String> =
+        ["", "[val]"].into_iter().chain(lines.lines()).map(|line| shell_word(Path::new(line))).collect();
     format!(
         "add pairs of image and mask; or, to see whether anything can be learned at all, score the training image itself: \
          printf '%s\\n' {} >> {}",
         lines.join(" "),
-        word(file)
+        shell_word(file)
     )
 }
 

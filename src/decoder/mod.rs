@@ -121,3 +121,34 @@ decoders! {
     /// Queries inside of the backbone's last blocks.
     "eomt" => Eomt(Eomt, EomtConfig),
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::backbone::BackboneConfig;
+
+    /// What a recipe says of a decoder's loss reaches the criterion, whatever the decoder.
+    #[test]
+    fn losses_are_those_of_the_recipe() {
+        let of = |decoder: &str| {
+            let decoder: DecoderConfig = toml::from_str(decoder).unwrap();
+            let backbone: BackboneConfig =
+                toml::from_str("type = \"vit\"\nsize = \"tiny\"\ndepth = 6\nout_indices = [0, 1]\nimg_size = [32, 32]")
+                    .unwrap();
+            decoder.init(&backbone.features(), 2, &mut Init::new(0, &Device::flex())).loss()
+        };
+        assert_eq!(of("type = \"fcn\"\nauxiliary_weight = 0.7").auxiliary_weight, 0.7);
+        for name in ["maskformer", "mask2former", "eomt"] {
+            assert_eq!(
+                of(&format!("type = \"{name}\"\nloss = {{ dice_weight = 3.5 }}")).set.dice_weight,
+                3.5,
+                "{name}"
+            );
+        }
+        for name in ["structtoken", "segmenter", "knet"] {
+            assert_eq!(of(&format!("type = \"{name}\"")), DecoderLoss::default(), "{name}");
+        }
+    }
+}

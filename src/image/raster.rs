@@ -5,7 +5,7 @@
 //! Several polygons of one object are united. Later objects cover earlier ones.
 //!
 //! An area is kept as its file has it and becomes pixels only while it is drawn: what a set takes in memory is what its
-//! files take, and one mask a thread; see [`Canvas`](super::canvas::Canvas).
+//! files take, and one mask per thread; see [`Canvas`](super::draw::Canvas).
 
 use std::io::{Cursor, Read};
 use std::path::PathBuf;

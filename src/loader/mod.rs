@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::rng::Rng;
 pub use config::DataConfig;
 
-/// Batches that may lie ready or be under way; with small batches, two samples a thread.
+/// Batches that may lie ready or be under way; with small batches, two samples per thread.
 const BATCHES_AHEAD: u64 = 3;
 
 /// The stream of sample orders, apart from those of samples, which have one counter.

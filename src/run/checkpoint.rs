@@ -19,7 +19,7 @@ use crate::files;
 use crate::layers::parameters;
 use crate::model::Model;
 use crate::run::checksummed_json::{checksum, seal, unseal};
-use crate::text::word;
+use crate::text::shell_word;
 use crate::train::ema::Ema;
 use crate::train::optimizer::{Optimizer, OptimizerConfig};
 use crate::train::{RunState, TrainConfig, TrainState};
@@ -144,7 +144,7 @@ impl Checkpoints {
                 .with_source(error)
                 .with_hint(format!(
                     "start again in another folder: `structtoken train {} --out OTHER`",
-                    word(&self.folder.with_file_name(CONFIG))
+                    shell_word(&self.folder.with_file_name(CONFIG))
                 ))),
         }
     }

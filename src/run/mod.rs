@@ -37,7 +37,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::metrics::Scores;
-use crate::text::word;
+use crate::text::shell_word;
 pub use finetune::settings_of;
 pub use job::{Outcome, RunOptions, train, train_by};
 pub use manifest::Attempt;
@@ -77,7 +77,7 @@ pub const PAGE: &str = "report.html";
 pub fn scores(run: &Path) -> Result<Scores> {
     let path = run.join(SCORES);
     let failed = |error: Error| {
-        let (model, scores) = (word(&run.join(MODEL)), word(&path));
+        let (model, scores) = (shell_word(&run.join(MODEL)), shell_word(&path));
         error.with_hint(format!("`structtoken eval {model} --out {scores}` writes them again"))
     };
     let text = files::read_text(&path, files::RECORD).map_err(|error| failed(Error::file("read", &path, error)))?;

@@ -18,7 +18,7 @@ use crate::run::checkpoint::{Checkpoints, DATA};
 use crate::run::file_checksums::{ChecksumReader, FileChecksums, SplitChecksums, content};
 use crate::run::fingerprint::{Data, Fingerprint};
 use crate::run::{file_checksums, manifest};
-use crate::text::{Rest, shortened, word};
+use crate::text::{Rest, shell_word, shortened};
 
 /// Differences that are reported; of more there is the number.
 const TOLD: usize = 8;
@@ -38,12 +38,12 @@ fn recipe(run: &Path) -> Result<Option<Config>> {
 
 /// What can be done about a recipe or data that are others than they were.
 fn remedy(run: &Path, restore: &str, now: &str) -> String {
-    let (own, recipe) = (word(run), word(&run.join(CONFIG)));
+    let (own, recipe) = (shell_word(run), shell_word(&run.join(CONFIG)));
     let newest = Checkpoints::new(run, 1).list().ok().and_then(|mut all| all.pop());
     match newest {
         Some((_, folder)) => {
             let weights = folder.join(MODEL);
-            let start = word(Path::new(&format!("train.pretrained={}", weights.display())));
+            let start = shell_word(Path::new(&format!("train.pretrained={}", weights.display())));
             format!(
                 "{restore}; {now} start another run, from these weights with train.pretrained = \"{}\": `structtoken train {recipe} --out OTHER --set {start}`",
                 weights.display()
@@ -58,7 +58,7 @@ fn remedy(run: &Path, restore: &str, now: &str) -> String {
 /// The advice to put the recipe back that a run started with, where a checkpoint has it.
 pub(super) fn restore_recipe(run: &Path) -> Option<String> {
     let (path, _) = Checkpoints::new(run, 1).newest(CONFIG).ok()??;
-    Some(format!("restore the recipe with `cp {} {}`", word(&path), word(&run.join(CONFIG))))
+    Some(format!("restore the recipe with `cp {} {}`", shell_word(&path), shell_word(&run.join(CONFIG))))
 }
 
 /// Fails if `found`, the recipe in the folder `run`, is not the one that the run started with.

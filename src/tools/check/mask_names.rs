@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use crate::dataset::pairs::plain_stem;
-use crate::text::word;
+use crate::text::shell_word;
 
 /// How many images are looked at to guess; all are counted.
 const SAMPLE: usize = 200;
@@ -138,11 +138,11 @@ pub(crate) fn guess_prefix(images: &[&str], masks: &[&str]) -> Option<(String, S
 
 /// The command that gives masks the beginning of their images' names; it never writes over a file.
 pub(crate) fn rename(folder: &Path, from: &str, to: &str, ending: &str) -> String {
-    let quoted = |text: &str| word(Path::new(text));
+    let quoted = |text: &str| shell_word(Path::new(text));
     let (new, old) = (if from.is_empty() { "''".into() } else { quoted(from) }, quoted(to));
     format!(
         "cd {} && new={new} old={old} && for f in \"$old\"*{}; do mv -n -- \"$f\" \"$new${{f#\"$old\"}}\"; done",
-        word(folder),
+        shell_word(folder),
         quoted(ending)
     )
 }

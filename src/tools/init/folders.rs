@@ -8,7 +8,7 @@ use crate::dataset::accents::composed;
 use crate::dataset::pairs::plain_stem;
 use crate::dataset::spec::Encoding;
 use crate::error::{Error, Result};
-use crate::text::word;
+use crate::text::shell_word;
 use crate::tools::check::{OnProgress, best_tolerance, mask_names, survey};
 use crate::tools::init::classes::Doubt;
 use crate::tools::init::per_class::Folders;
@@ -33,7 +33,7 @@ pub(super) fn unusable_masks(folder: &Path, doubt: Doubt) -> Error {
     };
     let hint = match doubt.hint() {
         Some(hint) => hint.to_string(),
-        None => format!("`structtoken data check {}` names the files", word(folder)),
+        None => format!("`structtoken data check {}` names the files", shell_word(folder)),
     };
     Error::new(format!("the masks in `{}` hold no recognisable labels", folder.display()))
         .with_source(doubt)

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::dataset::spec::{ClassSpec, Join};
 use crate::error::{Error, Result};
-use crate::text::{Rest, shortened, word};
+use crate::text::{Rest, shell_word, shortened};
 use crate::tools::init::plan::Place;
 use crate::tools::init::spelling;
 use crate::tools::init::used_options::Flag;
@@ -44,15 +44,15 @@ impl Place<'_> {
     }
 
     fn command(&self, written: bool, toml: &Path, options: &InitOptions) -> String {
-        let mut words = vec!["structtoken data init".to_string(), word(self.dir)];
+        let mut words = vec!["structtoken data init".to_string(), shell_word(self.dir)];
         let mut add = |flag: &str, value: String| {
             // A value that begins with a dash is not an option.
             let between = if value.starts_with('-') { '=' } else { ' ' };
             words.push(format!("{flag}{between}{value}"));
         };
-        let text = |text: String| word(Path::new(&text));
+        let text = |text: String| shell_word(Path::new(&text));
         for (flag, folder) in [("--images", &options.images), ("--masks", &options.masks)] {
-            folder.iter().for_each(|folder| add(flag, word(folder)));
+            folder.iter().for_each(|folder| add(flag, shell_word(folder)));
         }
         if !options.names.is_empty() {
             add("--names", text(options.names.join(",")));
@@ -72,7 +72,7 @@ impl Place<'_> {
         let own = self.dir.join(FILE);
         let lasting = options.purpose == Purpose::Lasting;
         if lasting && toml != own {
-            add("--out", word(toml));
+            add("--out", shell_word(toml));
         }
         for (given, flag) in [(options.pixels, "--pixels"), (options.percent, "--percent")] {
             words.extend(given.then(|| flag.to_string()));
@@ -86,7 +86,7 @@ impl Place<'_> {
 
     /// The command that names the files in which something is wrong.
     pub(super) fn check(&self) -> String {
-        format!("structtoken data check {}", word(self.dir))
+        format!("structtoken data check {}", shell_word(self.dir))
     }
 
     /// The same with names for classes, if they can be passed so.

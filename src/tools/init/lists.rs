@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::dataset::Split;
 use crate::dataset::pairs::plain_stem;
 use crate::error::Result;
-use crate::text::word;
+use crate::text::shell_word;
 use crate::tools::init::plan::{List, Place, SplitImages};
 use crate::tools::init::read;
 
@@ -116,11 +116,11 @@ pub(super) fn renaming(place: &Place, images: &Path, masks: &Path) -> Option<Str
             let text = read::text(&path, Some(place)).ok()?;
             let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
             orders.extend(lines.map(image_is_first).collect::<Option<Vec<bool>>>()?);
-            lists.push(word(&path));
+            lists.push(shell_word(&path));
         }
         let orders: Vec<bool> = orders.into_iter().collect();
         let (Some(first), [image_first]) = (lists.first(), orders.as_slice()) else { continue };
-        let (dir, new) = (word(place.dir), place.dir.join(NEW));
+        let (dir, new) = (shell_word(place.dir), place.dir.join(NEW));
         let fields = if *image_first { "image mask _" } else { "mask image _" };
         let init = place.again(false, |options| {
             (options.images, options.masks) = (Some(images.to_path_buf()), Some(new.clone()));
@@ -129,7 +129,7 @@ pub(super) fn renaming(place: &Place, images: &Path, masks: &Path) -> Option<Str
             "{first} pairs images with masks of other names: copy the masks under the names of the images; run: mkdir -p {new} && \
              for f in {lists}; do tr ',\\r' '  ' < \"$f\" | while read -r {fields}; do name=\"${{image##*/}}\"; cp -n -- \
              {dir}/\"$mask\" {new}/\"${{name%.*}}.${{mask##*.}}\"; done; done && {init}",
-            new = word(&new),
+            new = shell_word(&new),
             lists = lists.join(" "),
         ));
     }

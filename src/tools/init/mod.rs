@@ -64,7 +64,7 @@ mod yolo_labels;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::text::word;
+use crate::text::shell_word;
 use crate::tools::check;
 use crate::tools::check::{CheckReport, OnProgress};
 use plan::Place;
@@ -171,7 +171,7 @@ pub fn check_folder(folder: &Path, progress: OnProgress) -> Result<CheckReport> 
     if !plan.jobs.is_empty() {
         return Err(Error::new(format!("`{}` holds {}, not masks", folder.display(), plan.kind)).with_hint(format!(
             "run: structtoken data init {}, which draws masks and writes a TOML to check",
-            word(folder)
+            shell_word(folder)
         )));
     }
     let mut spec = plan.spec;
@@ -182,7 +182,7 @@ pub fn check_folder(folder: &Path, progress: OnProgress) -> Result<CheckReport> 
                 return Err(Error::new(format!("`{}` holds images and masks in one folder", folder.display()))
                     .with_hint(format!(
                         "run: structtoken data init {}, which writes lists and a TOML to check",
-                        word(folder)
+                        shell_word(folder)
                     )));
             }
             split.list = None;

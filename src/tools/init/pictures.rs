@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::dataset::Split;
 use crate::dataset::pairs::plain_stem;
 use crate::error::{Error, ErrorKind, Result};
-use crate::text::word;
+use crate::text::shell_word;
 use crate::tools::init::notes::Notes;
 use crate::tools::init::plan::Place;
 use crate::tools::init::splits::in_split;
@@ -63,7 +63,7 @@ impl Pictures {
 
     /// The command that takes the images of a folder below the root.
     pub(super) fn again(&self, folder: &str) -> String {
-        self.command.replace("DIR", &word(&self.root.join(folder)))
+        self.command.replace("DIR", &shell_word(&self.root.join(folder)))
     }
 
     pub(super) fn root(&self) -> &Path {

@@ -12,7 +12,7 @@ use crate::tools::init::places::candidates;
 use crate::tools::init::plan::{Place, folders_in};
 use crate::tools::init::read;
 
-use crate::text::word;
+use crate::text::shell_word;
 
 /// Pictures that are not read as images.
 const NOT_READ: [&str; 10] = ["heic", "heif", "avif", "jp2", "jxl", "dng", "cr2", "nef", "dcm", "nii"];
@@ -86,9 +86,10 @@ fn below(place: &Place) -> Option<String> {
     let plain = |name: &str| !name.contains(['\'', '*', '?', '[', '$', '"', '`', '\\', '\n']);
     match sets.as_slice() {
         [] => None,
-        [(name, _)] => {
-            Some(format!("`{name}` in it holds images and masks; run: structtoken data init {}", word(&dir.join(name))))
-        }
+        [(name, _)] => Some(format!(
+            "`{name}` in it holds images and masks; run: structtoken data init {}",
+            shell_word(&dir.join(name))
+        )),
         [(first, [images, masks]), ..] => {
             let depth = first.matches('/').count();
             let alike = |(name, [a, b]): &(String, [String; 2])| {
@@ -177,11 +178,11 @@ fn without_endings(place: &Place, files: &[(String, PathBuf)]) -> Option<String>
     if folders.is_empty() || folders.len() > 8 {
         return None;
     }
-    let all = folders.iter().map(|folder| format!("{}/*", word(folder))).collect::<Vec<_>>().join(" ");
+    let all = folders.iter().map(|folder| format!("{}/*", shell_word(folder))).collect::<Vec<_>>().join(" ");
     Some(format!(
         "pictures have no ending, by which they are found; what it says does not matter; run: for f in {all}; do mv -n -- \
          \"$f\" \"$f.png\"; done && {INIT} {}",
-        word(place.dir)
+        shell_word(place.dir)
     ))
 }
 
@@ -216,8 +217,8 @@ fn yolo(place: &Place, files: &[(String, PathBuf)]) -> Option<String> {
     Some(format!(
         "the labels look like YOLO, which names its classes in `data.yaml`; to write one, replace these names by yours in: \
          printf 'train: {train}\\n{val}names: [{names}]\\n' > {} && {INIT} {}",
-        word(&place.dir.join("data.yaml")),
-        word(place.dir)
+        shell_word(&place.dir.join("data.yaml")),
+        shell_word(place.dir)
     ))
 }
 
