@@ -10,7 +10,7 @@ use crate::dataset::shapes::Shapes;
 use crate::dataset::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::export::folder::{Files, place};
-use crate::export::{Bounds, ExportOptions, Exported, Pictures, Profile, gate};
+use crate::export::{Bounds, ExportOptions, Exported, Pictures, Profile, agreement};
 use crate::image::{encode_index_png, encode_png};
 use crate::infer::{InferConfig, InferMode};
 use crate::model::Model;
@@ -60,7 +60,7 @@ pub fn files(
     // An image that anybody may see, and what the model says of it: a browser that says something else is not used.
     let image = Shapes::new(0, Split::Test, 1, options.size[0].max(options.size[1])).get(0)?.image;
     let golden = Pictures::generated(vec![image], options.size);
-    let labels = gate::labels(model, &golden, &card.data.preprocess, options.size)?;
+    let labels = agreement::labels(model, &golden, &card.data.preprocess, options.size)?;
     all.push(("golden.png".to_owned(), encode_png(golden.first())?));
     all.push(("golden-labels.png".to_owned(), encode_index_png(&labels, &card.classes.colors)?));
     let description = serde_json::to_string_pretty(&description(name, card, options, exported)?);
