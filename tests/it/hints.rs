@@ -278,6 +278,32 @@ const CARRIED_OUT: &[(&str, &[&str])] = &[
     ("a_build_without_export_says_how_to_get_one", &["install one that has: cargo install structtoken"]),
     ("a_page_is_written_whole_or_not_at_all", &["then pass --runtime package"]),
     (
+        "what_fails_is_noted_and_tried_again_when_asked",
+        &[
+            "the manifest says why; all others are written, and --only-failed tries these again",
+            "leave out --only-failed to label all of the list first",
+            "use a format with a file per image: --format png",
+        ],
+    ),
+    (
+        "shards_of_the_environment_share_the_images",
+        &[
+            "put `{shard}` into the name: `--out eval-{shard}.json`",
+            "or `--shard auto` in an array job",
+            "add `--shard auto`, or leave out --shards",
+            "leave out --shards; it is for array jobs that do not state their size",
+        ],
+    ),
+    (
+        "several_processes_of_one_run_are_refused_without_mpi",
+        &["build the program with `--features mpi` and add --mpi, or start it without mpirun"],
+    ),
+    ("faults_end_all_processes", &["its own error is above; what was saved is intact, continue with --resume"]),
+    (
+        "a_process_with_other_weights_is_caught_before_they_are_saved",
+        &["nothing was saved since: continue from the last checkpoint with --resume"],
+    ),
+    (
         "damaged_files_are_not_verified",
         &["only files that `structtoken export` wrote can be compared with their model"],
     ),
@@ -311,6 +337,11 @@ const SAID: &[&str] = &[
     "# As `structtoken init` wrote it: ",
     "train.schedule.warmup_iters = {warmup} does not end within train.iterations = {iterations}",
     "structtoken predict ",
+    "--shards is for --shard auto",
+    "--shard I/N gives the number of shards, and so does --shards",
+    "--shard auto: this process is not a task of an array job",
+    "processes were started for one run, without --mpi",
+    "holds several runs, and --mpi is for one",
 ];
 
 /// Advice for what a test cannot have: a full or foreign disk, an accelerator, an hour, a network that diverges at will. Their
@@ -327,6 +358,9 @@ const OUT_OF_REACH: &[&str] = &[
     "--set model.backbone.norm=batch or group decides it",
     // An accelerator.
     "use `--device {kind}:{}`",
+    // A build with MPI, whose tests are in `mpi.rs`.
+    "add --mpi, and they share its work",
+    "leave out --mpi, or name one of its runs with --out",
     // A build that carries models.
     "`structtoken models` lists those of this build",
     // Two readings of names that no command line can hold.
@@ -543,8 +577,8 @@ fn every_option_and_key_that_is_printed_exists() {
             );
         }
         for name in options(&text) {
-            // Of cargo, and of how this program calls itself.
-            if !anywhere.contains(&name) && !["release", "features", "child"].contains(&name.as_str()) {
+            // Of cargo, of how this program calls itself, and of builds with MPI.
+            if !anywhere.contains(&name) && !["release", "features", "child", "mpi"].contains(&name.as_str()) {
                 wrong.push(format!("{place}: --{name}"));
             }
         }

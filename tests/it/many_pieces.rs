@@ -152,6 +152,10 @@ fn shards_of_the_environment_share_the_images() {
     let auto = [&PREDICT[..], &["--out", "out", "--shard", "auto"], &CPU].concat();
     lab.refused(&auto, &["not a task of an array job", "SLURM_ARRAY_TASK_ID", "--shard 1/4"]);
     lab.refused(&[&PREDICT[..], &["--shards", "3"], &CPU].concat(), &["--shards is for --shard auto"]);
+    lab.refused(
+        &[&PREDICT[..], &["--shard", "1/3", "--shards", "3"], &CPU].concat(),
+        &["so does --shards", "leave out --shards"],
+    );
 
     let eval = ["eval", "run/model.safetensors", "--labels-only", "--shard", "auto", "--out"];
     for index in ["0", "1"] {
@@ -175,6 +179,7 @@ fn several_processes_of_one_run_are_refused_without_mpi() {
     let talk = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && talk.contains("2 processes were started for one run, without --mpi"), "{talk}");
     assert!(!lab.path("run").exists());
+    lab.ok(&["train", "tiny.toml", "--out", "run", "--set", "train.iterations=1", "--device", "cpu"]);
 }
 
 fn root() -> &'static Path {
