@@ -291,8 +291,8 @@ def main():
                 server.shutdown()
         server, url = served(work / "pages" / name, True)
         refused(browser, work / "pages" / name)
-        unserved(browser, work / "pages" / name)
         if arguments.ui:
+            unserved(browser, work / "pages" / name)
             for part in (ui.desktop, ui.keyboard, ui.phone, ui.other_ways):
                 print(f"-- {part.__name__}")
                 part(browser, url, work / "images" / "x".join(map(str, settings["crop"])) / "8.png", arguments.shots)
