@@ -42,6 +42,7 @@
 //!
 //! `cli`, on by default, is the binary with what it needs; a program that uses the library alone takes
 //! `default-features = false`. `serve` adds a server, as the module and the command of that name; `export` writes ONNX files.
+//! `mpi` shares a training among processes that MPI has started ([`group`]).
 //! `cuda`, `vulkan`, `rocm` and `metal` add devices.
 //! The Burn that this crate is built with is [`burn`]: a module of your own derives from the same version.
 //!

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Read, Seek, Write, stdin};
 use std::path::{Component, Path, PathBuf};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -21,7 +22,7 @@ use structtoken::shard::Shard;
 use crate::End;
 use crate::console::clock;
 use crate::outputs::Outputs;
-use crate::predict::{Arguments, Labeller};
+use crate::predict::{Arguments, Found, Labeller};
 
 /// Where the entries come from, and which of them are this process's.
 pub(crate) struct List<'a> {
@@ -50,6 +51,8 @@ struct Line {
     error: Option<String>,
 }
 
+/// Pictures that may lie ready.
+const AHEAD: usize = 2;
 /// No path is longer.
 const LONGEST: u64 = 1 << 16;
 
@@ -107,13 +110,36 @@ fn onwards(
         talk!("{} entries are already done, of which {} failed", manifest.lines, counts.failed);
     }
     let mut file = manifest.appending()?;
-    while let Some(entry) = entries.next()? {
-        let line = labelled(&entry, arguments, labeller);
-        // A line is written at once and whole; after a kill an unfinished one is dropped.
-        file.write_all(&json(&line)?).map_err(|error| Error::file("write", path, error))?;
-        counts.after(&line);
-    }
-    file.sync_all().map_err(|error| Error::file("write", path, error))
+    let failed = |error| Error::file("write", path, error);
+    let read = labeller.reader();
+    std::thread::scope(|scope| {
+        let (sender, receiver) = mpsc::sync_channel(AHEAD);
+        // Pictures are read while others are labelled.
+        let fetch = move || {
+            while let Some(entry) = entries.next().transpose() {
+                let found = entry.map(|entry| {
+                    let picture = read(Path::new(&entry));
+                    (entry, picture)
+                });
+                if sender.send(found).is_err() {
+                    break; // the labelling has failed
+                }
+            }
+        };
+        std::thread::Builder::new().name("images".to_owned()).spawn_scoped(scope, fetch).map_err(|error| {
+            Error::new("cannot start a thread that reads images")
+                .with_source(error)
+                .with_hint("allow this user more processes (ulimit -u), or use fewer --threads")
+        })?;
+        for found in receiver {
+            let (entry, picture) = found?;
+            let line = labelled(&entry, picture, arguments, labeller);
+            // A line is written at once and whole; after a kill an unfinished one is dropped.
+            file.write_all(&json(&line)?).map_err(failed)?;
+            counts.after(&line);
+        }
+        file.sync_all().map_err(failed)
+    })
 }
 
 /// Tries again what failed: the manifest is written anew, beside it, and renamed.
@@ -127,6 +153,7 @@ fn again(path: &Path, head: &Head, arguments: &Arguments, labeller: &mut Labelle
     let failed = |error| Error::file("write", &beside, error);
     let mut file = BufWriter::new(File::create(&beside).map_err(failed)?);
     file.write_all(&json(head)?).map_err(failed)?;
+    let read = labeller.reader();
     while let Some(line) = manifest.next_line()? {
         let line = match line.error {
             None => {
@@ -134,7 +161,8 @@ fn again(path: &Path, head: &Head, arguments: &Arguments, labeller: &mut Labelle
                 line
             }
             Some(_) => {
-                let line = labelled(&line.image, arguments, labeller);
+                let picture = read(Path::new(&line.image));
+                let line = labelled(&line.image, picture, arguments, labeller);
                 counts.after(&line);
                 line
             }
@@ -147,8 +175,9 @@ fn again(path: &Path, head: &Head, arguments: &Arguments, labeller: &mut Labelle
 }
 
 /// Labels the image of an entry; what goes wrong is reported, and noted.
-fn labelled(entry: &str, arguments: &Arguments, labeller: &mut Labeller) -> Line {
-    let (files, error) = match written(Path::new(entry), arguments, labeller) {
+fn labelled(entry: &str, picture: Result<Found>, arguments: &Arguments, labeller: &mut Labeller) -> Line {
+    let written = picture.and_then(|picture| written(Path::new(entry), picture, arguments, labeller));
+    let (files, error) = match written {
         Ok(files) => (files, None),
         Err(error) => {
             crate::report(&error);
@@ -159,9 +188,14 @@ fn labelled(entry: &str, arguments: &Arguments, labeller: &mut Labeller) -> Line
 }
 
 /// The files of an image, with their checksums.
-fn written(image: &Path, arguments: &Arguments, labeller: &mut Labeller) -> Result<BTreeMap<String, String>> {
+fn written(
+    image: &Path,
+    picture: Found,
+    arguments: &Arguments,
+    labeller: &mut Labeller,
+) -> Result<BTreeMap<String, String>> {
     let name = output_name(image);
-    labeller.label(image, &name)?;
+    labeller.label(image, &name, picture)?;
     let outputs = Outputs::of(arguments, &name);
     outputs.paths().map(|path| Ok((path.to_string_lossy().into_owned(), checksum(path)?))).collect()
 }
@@ -209,7 +243,7 @@ fn read_line(reader: &mut impl BufRead, most: u64) -> std::io::Result<Option<(Ve
 
 /// The entries of a list that belong to a shard.
 struct Entries {
-    reader: Box<dyn BufRead>,
+    reader: Box<dyn BufRead + Send>,
     source: PathBuf,
     shard: Shard,
     /// Lines read, and entries among them.
@@ -219,8 +253,8 @@ struct Entries {
 
 impl Entries {
     fn open(list: &List) -> Result<Self> {
-        let reader: Box<dyn BufRead> = match list.source == Path::new("-") {
-            true => Box::new(stdin().lock()),
+        let reader: Box<dyn BufRead + Send> = match list.source == Path::new("-") {
+            true => Box::new(BufReader::with_capacity(1 << 16, stdin())),
             false => {
                 let file = File::open(list.source).map_err(|error| Error::file("read", list.source, error))?;
                 Box::new(BufReader::with_capacity(1 << 16, file))

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use structtoken::error::{Error, Result};
 use structtoken::image::outlines::{self, OutlineOptions};
-use structtoken::image::{ImageRemarks, Labels, encode_index_png, encode_png};
+use structtoken::image::{Image, ImageRemarks, Labels, encode_index_png, encode_png, read_image_noting};
 use structtoken::infer::InferMode;
 use structtoken::model::ModelConfig;
 use structtoken::predict::earlier_predictions::{is_prediction, sign, write_recorded};
@@ -90,8 +90,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let (model, card) = model_file::open(&arguments.model, &device)?;
     let config = card.with_changes(&arguments.changes, &arguments.model)?;
     let whole = (config.eval.mode == InferMode::Whole).then(|| Whole { model: card.model.clone(), warned: false });
+    let range = config.data.preprocess.range;
     let predictor = Predictor::new(model, config.data.preprocess, config.eval, device, card.classes)?;
-    let mut labeller = Labeller { predictor, arguments: &arguments, options, whole, seen: RemarkCounts::default() };
+    let seen = RemarkCounts::default();
+    let mut labeller = Labeller { predictor, range, arguments: &arguments, options, whole, seen };
     if let Some(source) = &arguments.list {
         let list = List { source, shard, only_failed: arguments.only_failed };
         let end = list::run(&list, &arguments, &mut labeller);
@@ -103,12 +105,12 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let progress = bar("{wide_bar} {msg}  {eta} left");
     progress.set_length(images.len() as u64 * STEPS);
     let mut failed: Vec<Error> = Vec::new();
-    let names = labeller.predictor.classes().names.clone();
+    let (names, read) = (labeller.predictor.classes().names.clone(), labeller.reader());
     let mut collections = Collections::begin(&arguments, OutlineOptions { min_area: 0, ..options }, &names)?;
     for (done, (path, name)) in images.iter().enumerate() {
         progress.set_message(format!("{}/{}", done + 1, images.len()));
         let mut within = |share: f64| progress.set_position(done as u64 * STEPS + (share * STEPS as f64) as u64);
-        match labeller.one(path, name, &mut within) {
+        match read(path).and_then(|found| labeller.one(path, name, found, &mut within)) {
             Ok(labels) => collections.add(&file_name(path, name), &labels)?,
             Err(error) if images.len() == 1 => return Err(error),
             Err(error) => {
@@ -133,21 +135,31 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
 /// A model with what is asked of it, and what was seen of its images.
 pub(crate) struct Labeller<'a> {
     predictor: Predictor,
+    range: Option<[u16; 2]>,
     arguments: &'a Arguments,
     options: OutlineOptions,
     whole: Option<Whole>,
     seen: RemarkCounts,
 }
 
+/// A picture, with what there is to say about its file.
+pub(crate) type Found = (Image, ImageRemarks);
+
 impl Labeller<'_> {
-    /// Labels an image and writes what is asked of it.
-    pub(crate) fn label(&mut self, path: &Path, name: &Path) -> Result<()> {
-        self.one(path, name, &mut |_| ()).map(drop)
+    /// What reads pictures as the model wants them, on any thread.
+    pub(crate) fn reader(&self) -> impl Fn(&Path) -> Result<Found> + Send + use<> {
+        let range = self.range;
+        move |path| read_image_noting(path, range)
     }
 
-    fn one(&mut self, path: &Path, name: &Path, progress: &mut dyn FnMut(f64)) -> Result<Labels> {
+    /// Labels an image that was read and writes what is asked of it.
+    pub(crate) fn label(&mut self, path: &Path, name: &Path, found: Found) -> Result<()> {
+        self.one(path, name, found, &mut |_| ()).map(drop)
+    }
+
+    fn one(&mut self, path: &Path, name: &Path, found: Found, progress: &mut dyn FnMut(f64)) -> Result<Labels> {
         let asked = (self.arguments, self.options);
-        one(&self.predictor, path, name, asked, (self.whole.as_mut(), &mut self.seen), progress)
+        one(&self.predictor, (path, name), found, asked, (self.whole.as_mut(), &mut self.seen), progress)
     }
 }
 
@@ -225,13 +237,12 @@ impl RemarkCounts {
 /// Predicts an image and writes what is asked of it. Returns its labels without regions that are too small.
 fn one(
     predictor: &Predictor,
-    path: &Path,
-    name: &Path,
+    (path, name): (&Path, &Path),
+    (image, remarks): Found,
     (arguments, options): (&Arguments, OutlineOptions),
     (whole, seen): (Option<&mut Whole>, &mut RemarkCounts),
     progress: &mut dyn FnMut(f64),
 ) -> Result<Labels> {
-    let (image, remarks) = predictor.read_noting(path)?;
     seen.add(path, &remarks);
     if let Some(whole) = whole {
         whole.warn(path, (image.height, image.width));
