@@ -9,19 +9,21 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Read, Seek, Write, stdin};
+use std::io::{BufRead, BufReader, BufWriter, Write, stdin};
 use std::path::{Component, Path, PathBuf};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::files;
 use crate::shard::Shard;
-use serde::{Deserialize, Serialize};
 
 use crate::cli::End;
 use crate::cli::console::clock;
+use crate::cli::manifest::{Head, Line, Manifest, checksum, json, read_line};
 use crate::cli::outputs::Outputs;
 use crate::cli::predict::arguments::Arguments;
+use crate::cli::predict::labeller::{Found, Labeller};
 
 /// Where the entries come from, and which of them are this process's.
 pub(crate) struct List<'a> {
@@ -30,33 +32,12 @@ pub(crate) struct List<'a> {
     pub(crate) only_failed: bool,
 }
 
-/// The first line: what the others were made with.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Head {
-    model: String,
-    shard: Shard,
-    settings: Vec<String>,
-    outputs: Vec<String>,
-}
-
-/// What became of an entry of the list.
-#[derive(Serialize, Deserialize)]
-struct Line {
-    image: String,
-    /// The checksum of each file that was written (CRC-32).
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    files: BTreeMap<String, String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-}
-
+/// Pictures that may lie ready.
+const AHEAD: usize = 2;
 /// No path is longer.
 const LONGEST: u64 = 1 << 16;
 
-/// Labels the image of a path and writes what is asked, below the folder, by a name.
-pub(crate) type Label<'a> = dyn FnMut(&Path, &Path) -> Result<()> + 'a;
-
-pub(crate) fn run(list: &List, arguments: &Arguments, label: &mut Label) -> Result<End> {
+pub(crate) fn run(list: &List, arguments: &Arguments, labeller: &mut Labeller) -> Result<End> {
     let name = format!("manifest-{}.ndjson", list.shard.to_string().replace('/', "-of-"));
     let path = arguments.out.join(&name);
     let _lock = files::Lock::named(&arguments.out, &format!(".{name}.lock"))?;
@@ -68,8 +49,8 @@ pub(crate) fn run(list: &List, arguments: &Arguments, label: &mut Label) -> Resu
     };
     let mut counts = Counts::new();
     match list.only_failed {
-        true => again(&path, &head, arguments, label, &mut counts)?,
-        false => onwards(list, &path, &head, arguments, label, &mut counts)?,
+        true => again(&path, &head, arguments, labeller, &mut counts)?,
+        false => onwards(list, &path, &head, arguments, labeller, &mut counts)?,
     }
     talk!("{}", counts.text());
     talk!("manifest  {}", path.display());
@@ -86,7 +67,7 @@ fn onwards(
     path: &Path,
     head: &Head,
     arguments: &Arguments,
-    label: &mut Label,
+    labeller: &mut Labeller,
     counts: &mut Counts,
 ) -> Result<()> {
     let mut manifest = Manifest::open(path, head)?;
@@ -110,17 +91,40 @@ fn onwards(
         talk!("{} entries are already done, of which {} failed", manifest.lines, counts.failed);
     }
     let mut file = manifest.appending()?;
-    while let Some(entry) = entries.next()? {
-        let line = labelled(&entry, arguments, label);
-        // A line is written at once and whole; after a kill an unfinished one is dropped.
-        file.write_all(&json(&line)?).map_err(|error| Error::file("write", path, error))?;
-        counts.after(&line);
-    }
-    file.sync_all().map_err(|error| Error::file("write", path, error))
+    let failed = |error| Error::file("write", path, error);
+    let read = labeller.reader();
+    std::thread::scope(|scope| {
+        let (sender, receiver) = mpsc::sync_channel(AHEAD);
+        // Pictures are read while others are labelled.
+        let fetch = move || {
+            while let Some(entry) = entries.next().transpose() {
+                let found = entry.map(|entry| {
+                    let picture = read(Path::new(&entry));
+                    (entry, picture)
+                });
+                if sender.send(found).is_err() {
+                    break; // the labelling has failed
+                }
+            }
+        };
+        std::thread::Builder::new().name("images".to_owned()).spawn_scoped(scope, fetch).map_err(|error| {
+            Error::new("cannot start a thread that reads images")
+                .with_source(error)
+                .with_hint("allow this user more processes (ulimit -u), or use fewer --threads")
+        })?;
+        for found in receiver {
+            let (entry, picture) = found?;
+            let line = labelled(&entry, picture, arguments, labeller);
+            // A line is written at once and whole; after a kill an unfinished one is dropped.
+            file.write_all(&json(&line)?).map_err(failed)?;
+            counts.after(&line);
+        }
+        file.sync_all().map_err(failed)
+    })
 }
 
 /// Tries again what failed: the manifest is written anew, beside it, and renamed.
-fn again(path: &Path, head: &Head, arguments: &Arguments, label: &mut Label, counts: &mut Counts) -> Result<()> {
+fn again(path: &Path, head: &Head, arguments: &Arguments, labeller: &mut Labeller, counts: &mut Counts) -> Result<()> {
     if !path.exists() {
         return Err(Error::new(format!("there is no `{}`", path.display()))
             .with_hint("leave out --only-failed to label all of the list first"));
@@ -130,6 +134,7 @@ fn again(path: &Path, head: &Head, arguments: &Arguments, label: &mut Label, cou
     let failed = |error| Error::file("write", &beside, error);
     let mut file = BufWriter::new(File::create(&beside).map_err(failed)?);
     file.write_all(&json(head)?).map_err(failed)?;
+    let read = labeller.reader();
     while let Some(line) = manifest.next_line()? {
         let line = match line.error {
             None => {
@@ -137,7 +142,8 @@ fn again(path: &Path, head: &Head, arguments: &Arguments, label: &mut Label, cou
                 line
             }
             Some(_) => {
-                let line = labelled(&line.image, arguments, label);
+                let picture = read(Path::new(&line.image));
+                let line = labelled(&line.image, picture, arguments, labeller);
                 counts.after(&line);
                 line
             }
@@ -150,8 +156,9 @@ fn again(path: &Path, head: &Head, arguments: &Arguments, label: &mut Label, cou
 }
 
 /// Labels the image of an entry; what goes wrong is reported, and noted.
-fn labelled(entry: &str, arguments: &Arguments, label: &mut Label) -> Line {
-    let (files, error) = match written(Path::new(entry), arguments, label) {
+fn labelled(entry: &str, picture: Result<Found>, arguments: &Arguments, labeller: &mut Labeller) -> Line {
+    let written = picture.and_then(|picture| written(Path::new(entry), picture, arguments, labeller));
+    let (files, error) = match written {
         Ok(files) => (files, None),
         Err(error) => {
             crate::cli::report(&error);
@@ -162,9 +169,14 @@ fn labelled(entry: &str, arguments: &Arguments, label: &mut Label) -> Line {
 }
 
 /// The files of an image, with their checksums.
-fn written(image: &Path, arguments: &Arguments, label: &mut Label) -> Result<BTreeMap<String, String>> {
+fn written(
+    image: &Path,
+    picture: Found,
+    arguments: &Arguments,
+    labeller: &mut Labeller,
+) -> Result<BTreeMap<String, String>> {
     let name = output_name(image);
-    label(image, &name)?;
+    labeller.label(image, &name, picture, &mut |_| ())?;
     let outputs = Outputs::of(arguments, &name);
     outputs.paths().map(|path| Ok((path.to_string_lossy().into_owned(), checksum(path)?))).collect()
 }
@@ -179,40 +191,9 @@ fn output_name(path: &Path) -> PathBuf {
     path.components().filter_map(part).collect()
 }
 
-fn json(value: &impl Serialize) -> Result<Vec<u8>> {
-    let mut bytes = serde_json::to_vec(value).map_err(|error| Error::new("cannot write JSON").with_source(error))?;
-    bytes.push(b'\n');
-    Ok(bytes)
-}
-
-fn checksum(path: &Path) -> Result<String> {
-    let failed = |error| Error::file("read", path, error);
-    let mut file = File::open(path).map_err(failed)?;
-    let (mut sum, mut buffer) = (crc32fast::Hasher::new(), vec![0; 1 << 16]);
-    loop {
-        match file.read(&mut buffer).map_err(failed)? {
-            0 => return Ok(format!("{:08x}", sum.finalize())),
-            count => sum.update(&buffer[..count]),
-        }
-    }
-}
-
-/// One line, without its end; none at the end of the file. Whether it has an end is the second.
-fn read_line(reader: &mut impl BufRead, most: u64) -> std::io::Result<Option<(Vec<u8>, bool)>> {
-    let mut line = Vec::new();
-    if reader.take(most).read_until(b'\n', &mut line)? == 0 {
-        return Ok(None);
-    }
-    let whole = line.last() == Some(&b'\n');
-    if whole {
-        line.pop();
-    }
-    Ok(Some((line, whole)))
-}
-
 /// The entries of a list that belong to a shard.
 struct Entries {
-    reader: Box<dyn BufRead>,
+    reader: Box<dyn BufRead + Send>,
     source: PathBuf,
     shard: Shard,
     /// Lines read, and entries among them.
@@ -222,8 +203,8 @@ struct Entries {
 
 impl Entries {
     fn open(list: &List) -> Result<Self> {
-        let reader: Box<dyn BufRead> = match list.source == Path::new("-") {
-            true => Box::new(stdin().lock()),
+        let reader: Box<dyn BufRead + Send> = match list.source == Path::new("-") {
+            true => Box::new(BufReader::with_capacity(1 << 16, stdin())),
             false => {
                 let file = File::open(list.source).map_err(|error| Error::file("read", list.source, error))?;
                 Box::new(BufReader::with_capacity(1 << 16, file))
@@ -257,71 +238,6 @@ impl Entries {
                 return Ok(Some(entry.to_owned()));
             }
         }
-    }
-}
-
-/// A manifest that is read from its beginning.
-struct Manifest<'a> {
-    path: &'a Path,
-    reader: BufReader<File>,
-    /// Where its last whole line ends.
-    end: u64,
-    lines: u64,
-}
-
-impl<'a> Manifest<'a> {
-    /// The one at `path`, of this head; started if there is none.
-    fn open(path: &'a Path, head: &Head) -> Result<Self> {
-        let failed = |error| Error::file("use", path, error);
-        let file = File::options().read(true).append(true).create(true).open(path).map_err(failed)?;
-        let mut found = Self { path, reader: BufReader::with_capacity(1 << 16, file), end: 0, lines: 0 };
-        match found.next_whole()? {
-            Some(line) => {
-                let before: Head = serde_json::from_slice(&line)
-                    .map_err(|error| Error::file("use", path, Error::new("it is not a manifest").with_source(error)))?;
-                if before != *head {
-                    return Err(Error::new(format!(
-                        "`{}` was made with another model, other settings or other outputs",
-                        path.display()
-                    ))
-                    .with_hint("repeat the command that it was started with, or choose another folder with --out"));
-                }
-            }
-            None => {
-                let line = json(head)?;
-                let file = found.reader.get_mut();
-                file.set_len(0).and_then(|()| file.write_all(&line)).map_err(failed)?;
-                found.end = line.len() as u64;
-                file.seek(std::io::SeekFrom::Start(found.end)).map_err(failed)?;
-            }
-        }
-        Ok(found)
-    }
-
-    /// The next line that has an end.
-    fn next_whole(&mut self) -> Result<Option<Vec<u8>>> {
-        const MOST: u64 = 1 << 20;
-        let found = read_line(&mut self.reader, MOST).map_err(|error| Error::file("read", self.path, error))?;
-        let Some((line, true)) = found else { return Ok(None) };
-        self.end += line.len() as u64 + 1;
-        Ok(Some(line))
-    }
-
-    fn next_line(&mut self) -> Result<Option<Line>> {
-        let Some(bytes) = self.next_whole()? else { return Ok(None) };
-        self.lines += 1;
-        serde_json::from_slice(&bytes).map(Some).map_err(|error| {
-            Error::new(format!("line {} of `{}` is damaged", self.lines + 1, self.path.display()))
-                .with_source(error)
-                .with_hint("remove that line and all after it: their images are labelled again")
-        })
-    }
-
-    /// The file, to which lines are added after the last whole one.
-    fn appending(self) -> Result<File> {
-        let file = self.reader.into_inner();
-        file.set_len(self.end).map_err(|error| Error::file("write", self.path, error))?;
-        Ok(file)
     }
 }
 

@@ -26,6 +26,7 @@ mod init;
 mod inspect;
 mod invocation;
 mod list;
+mod manifest;
 mod models;
 mod outputs;
 mod predict;

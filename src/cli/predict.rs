@@ -1,28 +1,25 @@
 //! `structtoken predict`.
 
 pub(crate) mod arguments;
+pub(crate) mod labeller;
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::cli::End;
-use crate::cli::console::{StepProgress, bar, emit, print};
+use crate::cli::console::{StepProgress, bar};
 use crate::cli::list::{self, List};
-use crate::cli::outputs::{Collections, Described, Output, Outputs, file_name, options, others, write_json};
+use crate::cli::outputs::{Collections, Outputs, file_name, options, others};
 use crate::cli::shard;
 use crate::error::{Error, Result};
-use crate::image::outlines::{self, OutlineOptions};
-use crate::image::{ImageRemarks, Labels, encode_index_png, encode_png};
-use crate::infer::InferMode;
-use crate::model::ModelConfig;
-use crate::predict::earlier_predictions::{is_prediction, sign, write_recorded};
-use crate::predict::{Predictor, encode_npy, write_probabilities};
+use crate::image::outlines::OutlineOptions;
+use crate::predict::earlier_predictions::is_prediction;
 use crate::shard::Shard;
 use crate::tools::init::{Role, Roles};
 use crate::{device, files, model_file};
 
 use arguments::Arguments;
+use labeller::Labeller;
 
 pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let options = options(&arguments)?;
@@ -39,13 +36,11 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let (device, _) = device::open(&arguments.computing.device)?;
     let (model, card) = model_file::open(&arguments.model, &device)?;
     let config = card.with_changes(&arguments.changes, &arguments.model)?;
-    let whole = (config.eval.mode == InferMode::Whole).then(|| Whole { model: card.model.clone(), warned: false });
-    let predictor = Predictor::new(model, config.data.preprocess, config.eval, device, card.classes)?;
-    let mut labeller = Labeller { predictor, arguments: &arguments, options, whole, seen: RemarkCounts::default() };
+    let mut labeller = Labeller::new(model, config, card.classes, device, &arguments, options)?;
     if let Some(source) = &arguments.list {
         let list = List { source, shard, only_failed: arguments.only_failed };
-        let end = list::run(&list, &arguments, &mut |path, name| labeller.one(path, name, &mut |_| ()).map(drop));
-        labeller.seen.say(labeller.predictor.has_range());
+        let end = list::run(&list, &arguments, &mut labeller);
+        labeller.say_remarks();
         return end;
     }
     // An image counts for as many steps, so that a large one moves the bar while it is looked at.
@@ -53,12 +48,12 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let progress = bar("{wide_bar} {msg}  {eta} left");
     progress.set_length(images.len() as u64 * STEPS);
     let mut failed: Vec<Error> = Vec::new();
-    let names = labeller.predictor.classes().names.clone();
+    let (names, read) = (labeller.classes().names.clone(), labeller.reader());
     let mut collections = Collections::begin(&arguments, OutlineOptions { min_area: 0, ..options }, &names)?;
     for (done, (path, name)) in images.iter().enumerate() {
         progress.set_message(format!("{}/{}", done + 1, images.len()));
         let mut within = |share: f64| progress.set_position(done as u64 * STEPS + (share * STEPS as f64) as u64);
-        match labeller.one(path, name, &mut within) {
+        match read(path).and_then(|found| labeller.label(path, name, found, &mut within)) {
             Ok(labels) => collections.add(&file_name(path, name), &labels)?,
             Err(error) if images.len() == 1 => return Err(error),
             Err(error) => {
@@ -69,7 +64,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         progress.set_position((done as u64 + 1) * STEPS);
     }
     progress.finish_and_clear();
-    labeller.seen.say(labeller.predictor.has_range());
+    labeller.say_remarks();
     if failed.len() < images.len() {
         collections.finish(&arguments)?;
     }
@@ -78,164 +73,6 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         count => Err(Error::new(format!("{count} of {} images could not be predicted", images.len()))
             .with_hint("the errors above say why; all others are written")),
     }
-}
-
-/// A model with what is asked of it, and what was seen of its images.
-struct Labeller<'a> {
-    predictor: Predictor,
-    arguments: &'a Arguments,
-    options: OutlineOptions,
-    whole: Option<Whole>,
-    seen: RemarkCounts,
-}
-
-impl Labeller<'_> {
-    /// Labels an image and writes what is asked of it.
-    fn one(&mut self, path: &Path, name: &Path, progress: &mut dyn FnMut(f64)) -> Result<Labels> {
-        let asked = (self.arguments, self.options);
-        one(&self.predictor, path, name, asked, (self.whole.as_mut(), &mut self.seen), progress)
-    }
-}
-
-/// A network that sees images as wholes.
-struct Whole {
-    model: ModelConfig,
-    warned: bool,
-}
-
-impl Whole {
-    /// Says once that an image will take very long: attention looks at all pairs of patches.
-    fn warn(&mut self, path: &Path, (height, width): (usize, usize)) {
-        const MANY: usize = 1 << 17;
-        let features = self.model.backbone.features();
-        let patches = height.div_ceil(features.stride()) * width.div_ceil(features.stride());
-        if features.transformer.is_some() && patches > MANY && !self.warned {
-            self.warned = true;
-            talk!(
-                "note: `{}` of {width} x {height} is processed as a whole: attention between all pairs of {patches} \
-                 patches takes very long; --set eval.mode=slide uses a sliding window",
-                path.display()
-            );
-        }
-    }
-}
-
-/// What the pixels do not show of the files: how many, and the first of them.
-#[derive(Default)]
-struct RemarkCounts {
-    pages: Option<(usize, PathBuf)>,
-    transparent: Option<(usize, PathBuf)>,
-    deep: Option<(usize, PathBuf)>,
-    /// The highest value of 16 bits.
-    high: u16,
-}
-
-impl RemarkCounts {
-    fn add(&mut self, path: &Path, remarks: &ImageRemarks) {
-        for (found, count) in [
-            (remarks.more, &mut self.pages),
-            (remarks.transparent, &mut self.transparent),
-            (remarks.deep.is_some(), &mut self.deep),
-        ] {
-            if found {
-                count.get_or_insert_with(|| (0, path.to_owned())).0 += 1;
-            }
-        }
-        self.high = self.high.max(remarks.deep.map_or(0, |[_, high]| high));
-    }
-
-    /// `mapped`: the model says which 16-bit values are black and white.
-    fn say(&self, mapped: bool) {
-        let who = |(count, first): &(usize, PathBuf)| match count {
-            1 => format!("`{}`", first.display()),
-            count => format!("{count} images (`{}` first)", first.display()),
-        };
-        if let Some(pages) = &self.pages {
-            talk!("note: several pages or frames in {}: the first is used", who(pages));
-        }
-        if let Some(transparent) = &self.transparent {
-            talk!("note: transparent pixels in {}: the colours below the transparency are used", who(transparent));
-        }
-        let all = ImageRemarks { deep: Some([0, self.high]), ..ImageRemarks::default() };
-        if let (Some(deep), Some([_, most]), false) = (&self.deep, all.narrow_range(), mapped) {
-            talk!(
-                "note: 16-bit images whose values end at {}: {}. The model has no `range`, so they are read as nearly \
-                 black. If it was trained on such images, add --set data.preprocess.range=[0,{most}]",
-                self.high,
-                who(deep)
-            );
-        }
-    }
-}
-
-/// Predicts an image and writes what is asked of it. Returns its labels without regions that are too small.
-fn one(
-    predictor: &Predictor,
-    path: &Path,
-    name: &Path,
-    (arguments, options): (&Arguments, OutlineOptions),
-    (whole, seen): (Option<&mut Whole>, &mut RemarkCounts),
-    progress: &mut dyn FnMut(f64),
-) -> Result<Labels> {
-    let (image, remarks) = predictor.read_noting(path)?;
-    seen.add(path, &remarks);
-    if let Some(whole) = whole {
-        whole.warn(path, (image.height, image.width));
-    }
-    let failed = |error| Error::new(format!("cannot predict `{}`", path.display())).with_source(error);
-    let (labels, probabilities) = match arguments.probabilities {
-        true => predictor.predict_with_probabilities(&image, progress).map_err(failed)?,
-        false => (predictor.predict_with(&image, progress).map_err(failed)?, Vec::new()),
-    };
-    let outputs = Outputs::of(arguments, name);
-    // Again: they may have come, or been edited, since all were looked at.
-    if !arguments.overwrite {
-        others(outputs.paths())?;
-    }
-    let names = &predictor.classes().names;
-    let shown = file_name(path, name);
-    // Once for all annotations.
-    let dropped = match outlines::without_small(&labels, options.min_area) {
-        Cow::Borrowed(_) => None,
-        Cow::Owned(labels) => Some(labels),
-    };
-    let annotated = dropped.as_ref().unwrap_or(&labels);
-    let options = OutlineOptions { min_area: 0, ..options };
-    for (output, place) in &outputs.0 {
-        match output {
-            Output::Probabilities => {
-                let shape = [predictor.classes().len(), image.height, image.width];
-                write_probabilities(place, &probabilities, &shape)?;
-            }
-            Output::Png => files::write(place, &sign(encode_index_png(&labels, &predictor.classes().colors)?))?,
-            Output::Overlay => files::write(place, &sign(encode_png(&predictor.overlay(&image, &labels))?))?,
-            Output::Npy => write_recorded(place, &encode_npy(&labels))?,
-            Output::GeoJson => write_json(place, &outlines::geojson(annotated, names, &shown, options))?,
-            Output::LabelStudio => {
-                let (link, model) = (outlines::label_studio_link(&shown), arguments.model.to_string_lossy());
-                write_json(place, &[outlines::label_studio_task(annotated, names, &link, &model)])?;
-            }
-            Output::Stats => {
-                let statistics = outlines::statistics(&labels, names);
-                write_json(place, &Described { image: &shown, statistics })?;
-            }
-        }
-    }
-    if arguments.json {
-        let found = outlines::statistics(&labels, names).classes;
-        let classes: serde_json::Map<_, _> = found.into_iter().map(|class| (class.name, class.share.into())).collect();
-        // A name that is not a text is written with what of it is.
-        let shown = |path: &Path| path.to_string_lossy().into_owned();
-        let mut written = serde_json::json!({"image": shown(path)});
-        for (output, path) in &outputs.0 {
-            written[output.key()] = shown(path).into();
-        }
-        written["classes"] = classes.into();
-        emit(&written);
-    } else {
-        outputs.paths().for_each(|path| print(&path.display().to_string()));
-    }
-    Ok(dropped.unwrap_or(labels))
 }
 
 /// Every image among the inputs, with the name its outputs get: folders keep their inner structure.

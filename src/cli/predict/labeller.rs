@@ -1,0 +1,219 @@
+//! An image labelled, and what is asked of it written.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+
+use crate::cli::console::{emit, print};
+use crate::cli::outputs::{Described, Output, Outputs, file_name, others, write_json};
+use crate::cli::predict::arguments::Arguments;
+use crate::config::Config;
+use crate::dataset::Classes;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::image::outlines::{self, OutlineOptions};
+use crate::image::{Image, ImageRemarks, Labels, encode_index_png, encode_png, read_image_noting};
+use crate::infer::InferMode;
+use crate::model::{Model, ModelConfig};
+use crate::predict::earlier_predictions::{sign, write_recorded};
+use crate::predict::{Predictor, encode_npy, write_probabilities};
+
+/// A model with what is asked of it, and what was seen of its images.
+pub(crate) struct Labeller<'a> {
+    predictor: Predictor,
+    range: Option<[u16; 2]>,
+    arguments: &'a Arguments,
+    options: OutlineOptions,
+    whole: Option<Whole>,
+    seen: RemarkCounts,
+}
+
+/// A picture, with what there is to say about its file.
+pub(crate) type Found = (Image, ImageRemarks);
+
+impl<'a> Labeller<'a> {
+    /// A network with the recipe that it labels by.
+    pub(crate) fn new(
+        model: Model,
+        config: Config,
+        classes: Classes,
+        device: Device,
+        arguments: &'a Arguments,
+        options: OutlineOptions,
+    ) -> Result<Self> {
+        let whole =
+            (config.eval.mode == InferMode::Whole).then(|| Whole { model: config.model.clone(), warned: false });
+        let range = config.data.preprocess.range;
+        let predictor = Predictor::new(model, config.data.preprocess, config.eval, device, classes)?;
+        Ok(Self { predictor, range, arguments, options, whole, seen: RemarkCounts::default() })
+    }
+
+    /// What reads pictures as the model wants them, on any thread.
+    pub(crate) fn reader(&self) -> impl Fn(&Path) -> Result<Found> + Send + use<> {
+        let range = self.range;
+        move |path| read_image_noting(path, range)
+    }
+
+    /// Labels an image that was read and writes what is asked of it.
+    pub(crate) fn label(
+        &mut self,
+        path: &Path,
+        name: &Path,
+        found: Found,
+        progress: &mut dyn FnMut(f64),
+    ) -> Result<Labels> {
+        let asked = (self.arguments, self.options);
+        one(&self.predictor, (path, name), found, asked, (self.whole.as_mut(), &mut self.seen), progress)
+    }
+
+    /// The classes of the model.
+    pub(crate) fn classes(&self) -> &Classes {
+        self.predictor.classes()
+    }
+
+    /// Says what the pixels of the images do not show of their files.
+    pub(crate) fn say_remarks(&self) {
+        self.seen.say(self.predictor.has_range());
+    }
+}
+
+/// A network that sees images as wholes.
+struct Whole {
+    model: ModelConfig,
+    warned: bool,
+}
+
+impl Whole {
+    /// Says once that an image will take very long: attention looks at all pairs of patches.
+    fn warn(&mut self, path: &Path, (height, width): (usize, usize)) {
+        const MANY: usize = 1 << 17;
+        let features = self.model.backbone.features();
+        let patches = height.div_ceil(features.stride()) * width.div_ceil(features.stride());
+        if features.transformer.is_some() && patches > MANY && !self.warned {
+            self.warned = true;
+            talk!(
+                "note: `{}` of {width} x {height} is processed as a whole: attention between all pairs of {patches} \
+                 patches takes very long; --set eval.mode=slide uses a sliding window",
+                path.display()
+            );
+        }
+    }
+}
+
+/// What the pixels do not show of the files: how many, and the first of them.
+#[derive(Default)]
+struct RemarkCounts {
+    pages: Option<(usize, PathBuf)>,
+    transparent: Option<(usize, PathBuf)>,
+    deep: Option<(usize, PathBuf)>,
+    /// The highest value of 16 bits.
+    high: u16,
+}
+
+impl RemarkCounts {
+    fn add(&mut self, path: &Path, remarks: &ImageRemarks) {
+        for (found, count) in [
+            (remarks.more, &mut self.pages),
+            (remarks.transparent, &mut self.transparent),
+            (remarks.deep.is_some(), &mut self.deep),
+        ] {
+            if found {
+                count.get_or_insert_with(|| (0, path.to_owned())).0 += 1;
+            }
+        }
+        self.high = self.high.max(remarks.deep.map_or(0, |[_, high]| high));
+    }
+
+    /// `mapped`: the model says which 16-bit values are black and white.
+    fn say(&self, mapped: bool) {
+        let who = |(count, first): &(usize, PathBuf)| match count {
+            1 => format!("`{}`", first.display()),
+            count => format!("{count} images (`{}` first)", first.display()),
+        };
+        if let Some(pages) = &self.pages {
+            talk!("note: several pages or frames in {}: the first is used", who(pages));
+        }
+        if let Some(transparent) = &self.transparent {
+            talk!("note: transparent pixels in {}: the colours below the transparency are used", who(transparent));
+        }
+        let all = ImageRemarks { deep: Some([0, self.high]), ..ImageRemarks::default() };
+        if let (Some(deep), Some([_, most]), false) = (&self.deep, all.narrow_range(), mapped) {
+            talk!(
+                "note: 16-bit images whose values end at {}: {}. The model has no `range`, so they are read as nearly \
+                 black. If it was trained on such images, add --set data.preprocess.range=[0,{most}]",
+                self.high,
+                who(deep)
+            );
+        }
+    }
+}
+
+/// Predicts an image and writes what is asked of it. Returns its labels without regions that are too small.
+fn one(
+    predictor: &Predictor,
+    (path, name): (&Path, &Path),
+    (image, remarks): Found,
+    (arguments, options): (&Arguments, OutlineOptions),
+    (whole, seen): (Option<&mut Whole>, &mut RemarkCounts),
+    progress: &mut dyn FnMut(f64),
+) -> Result<Labels> {
+    seen.add(path, &remarks);
+    if let Some(whole) = whole {
+        whole.warn(path, (image.height, image.width));
+    }
+    let failed = |error| Error::new(format!("cannot predict `{}`", path.display())).with_source(error);
+    let (labels, probabilities) = match arguments.probabilities {
+        true => predictor.predict_with_probabilities(&image, progress).map_err(failed)?,
+        false => (predictor.predict_with(&image, progress).map_err(failed)?, Vec::new()),
+    };
+    let outputs = Outputs::of(arguments, name);
+    // Again: they may have come, or been edited, since all were looked at.
+    if !arguments.overwrite {
+        others(outputs.paths())?;
+    }
+    let names = &predictor.classes().names;
+    let shown = file_name(path, name);
+    // Once for all annotations.
+    let dropped = match outlines::without_small(&labels, options.min_area) {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(labels) => Some(labels),
+    };
+    let annotated = dropped.as_ref().unwrap_or(&labels);
+    let options = OutlineOptions { min_area: 0, ..options };
+    for (output, place) in &outputs.0 {
+        match output {
+            Output::Probabilities => {
+                let shape = [predictor.classes().len(), image.height, image.width];
+                write_probabilities(place, &probabilities, &shape)?;
+            }
+            Output::Png => files::write(place, &sign(encode_index_png(&labels, &predictor.classes().colors)?))?,
+            Output::Overlay => files::write(place, &sign(encode_png(&predictor.overlay(&image, &labels))?))?,
+            Output::Npy => write_recorded(place, &encode_npy(&labels))?,
+            Output::GeoJson => write_json(place, &outlines::geojson(annotated, names, &shown, options))?,
+            Output::LabelStudio => {
+                let (link, model) = (outlines::label_studio_link(&shown), arguments.model.to_string_lossy());
+                write_json(place, &[outlines::label_studio_task(annotated, names, &link, &model)])?;
+            }
+            Output::Stats => {
+                let statistics = outlines::statistics(&labels, names);
+                write_json(place, &Described { image: &shown, statistics })?;
+            }
+        }
+    }
+    if arguments.json {
+        let found = outlines::statistics(&labels, names).classes;
+        let classes: serde_json::Map<_, _> = found.into_iter().map(|class| (class.name, class.share.into())).collect();
+        // A name that is not a text is written with what of it is.
+        let shown = |path: &Path| path.to_string_lossy().into_owned();
+        let mut written = serde_json::json!({"image": shown(path)});
+        for (output, path) in &outputs.0 {
+            written[output.key()] = shown(path).into();
+        }
+        written["classes"] = classes.into();
+        emit(&written);
+    } else {
+        outputs.paths().for_each(|path| print(&path.display().to_string()));
+    }
+    Ok(dropped.unwrap_or(labels))
+}
