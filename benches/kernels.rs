@@ -1,7 +1,7 @@
 //! Times of the hot operations, forward and forward with backward, beside the plain tensor operations they stand for.
 //!
-//! `cargo bench -p structtoken-benches`; a name after `--` chooses, for instance `-- attention`. Shapes are those of ViT-S/16 on an
-//! image of 512 x 512 and a point-wise decoder of 150 classes.
+//! `cargo bench -p structtoken-benches`; a name after `--` chooses, for instance `-- attention`. Shapes are those of
+//! ViT-S/16 on an image of 512 x 512 and a point-wise decoder of 150 classes.
 
 #![allow(missing_docs, reason = "criterion's macros define functions")]
 

@@ -1,4 +1,5 @@
-//! Labels a photo with a trained model: `cargo run --release --example label_photo -- MODEL.safetensors PHOTO.jpg MASK.png`
+//! Labels a photo with a trained model: `cargo run --release --example label_photo -- MODEL.safetensors PHOTO.jpg
+//! MASK.png`
 #![allow(clippy::print_stdout, reason = "an example prints its result")]
 
 use structtoken::image::write_index_png;

@@ -1,4 +1,5 @@
-//! Training from a program, with a dataset of your own and a recipe's network: `cargo run --release --example own_dataset`
+//! Training from a program, with a dataset of your own and a recipe's network:
+//! `cargo run --release --example own_dataset`
 #![allow(clippy::print_stdout, reason = "an example prints its result")]
 
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! A decoder of your own, trained by the same trainer as those of the library: `cargo run --release --example own_decoder`
+//! A decoder of your own, trained by the same trainer as those of the library:
+//! `cargo run --release --example own_decoder`
 #![allow(clippy::print_stdout, reason = "an example prints its result")]
 
 use std::sync::Arc;

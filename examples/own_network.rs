@@ -1,4 +1,5 @@
-//! A network of your own in the predictor, with its windows, flips and scales: `cargo run --release --example own_network`
+//! A network of your own in the predictor, with its windows, flips and scales:
+//! `cargo run --release --example own_network`
 #![allow(clippy::print_stdout, reason = "an example prints its result")]
 
 use burn::tensor::{Device, Tensor};

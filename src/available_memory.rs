@@ -1,5 +1,5 @@
-//! How much memory this process may still take, as the system reports it, so that what cannot fit is refused with numbers
-//! before it starts. An allocation that fails in the midst of work can only end the process.
+//! How much memory this process may still take, as the system reports it, so that what cannot fit is refused with
+//! numbers before it starts. An allocation that fails in the midst of work can only end the process.
 
 use std::fs::read_to_string;
 
@@ -14,8 +14,8 @@ pub(crate) struct AvailableMemory {
     pub bound: &'static str,
 }
 
-/// The smallest of what the machine has free, what the control group allows and what the limit on the process' address space
-/// (`ulimit -v`) leaves; none where the system does not tell (other than Linux).
+/// The smallest of what the machine has free, what the control group allows and what the limit on the process' address
+/// space (`ulimit -v`) leaves; none where the system does not tell (other than Linux).
 pub(crate) fn left() -> Option<AvailableMemory> {
     let group = || {
         let number =

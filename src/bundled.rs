@@ -1,7 +1,8 @@
-//! Models that a build carries: files beside the program, pinned by their SHA-256. `@nuclei` stands for one in a command.
+//! Models that a build carries: files beside the program, pinned by their SHA-256. `@nuclei` stands for one in a
+//! command.
 //!
-//! They are looked for in the folder that `STRUCTTOKEN_MODELS` names, else where the program was told ([`set_folder`]), else in
-//! `../share/structtoken/models` from the program's own folder.
+//! They are looked for in the folder that `STRUCTTOKEN_MODELS` names, else where the program was told ([`set_folder`]),
+//! else in `../share/structtoken/models` from the program's own folder.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -36,14 +37,15 @@ pub fn set_folder(folder: impl Into<PathBuf>) {
     let _ = FOLDER.set(folder.into());
 }
 
-/// The models that this build carries: those of [`MODELS`] whose files are there, with their paths. The files are not read.
+/// The models that this build carries: those of [`MODELS`] whose files are there, with their paths. The files are not
+/// read.
 #[must_use]
 pub fn carried() -> Vec<(BundledModel, PathBuf)> {
     carried_of(MODELS, folder().as_deref())
 }
 
-/// The file that a model's argument stands for: of `@NAME` that of the bundled model, whose checksum holds; any other path, and a
-/// file that is called so, is itself.
+/// The file that a model's argument stands for: of `@NAME` that of the bundled model, whose checksum holds; any other
+/// path, and a file that is called so, is itself.
 ///
 /// # Errors
 /// No such model, a build that carries none, or a file that is not the published one.

@@ -1,7 +1,7 @@
 //! A recipe: the whole of a run as one TOML file that states only what differs from the defaults.
 //!
-//! The defaults are the paper's (ADE20K, ViT-S, PWE). Unknown keys are errors that point at their line. After the file come
-//! the changes of the command line, `--set train.iterations=1000`.
+//! The defaults are the paper's (ADE20K, ViT-S, PWE). Unknown keys are errors that point at their line. After the file
+//! come the changes of the command line, `--set train.iterations=1000`.
 
 mod built_in;
 
@@ -46,9 +46,9 @@ fn training_scale(data: &DataConfig) -> Option<[usize; 2]> {
 }
 
 impl Config {
-    /// Reads the recipe at `path` and applies `changes`, each `a.b=c`. Where no file is there, `configs/shapes/demo.toml` and the
-    /// other recipes of the project's `configs/` are the program's own. A dataset's TOML is looked for beside the recipe,
-    /// then in the working directory.
+    /// Reads the recipe at `path` and applies `changes`, each `a.b=c`. Where no file is there,
+    /// `configs/shapes/demo.toml` and the other recipes of the project's `configs/` are the program's own. A dataset's
+    /// TOML is looked for beside the recipe, then in the working directory.
     pub fn read(path: &Path, changes: &[String]) -> Result<Self> {
         let text = files::read_text(path, files::RECIPE);
         let text = text.or_else(|error| match built_in::find(path) {

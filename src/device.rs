@@ -1,7 +1,7 @@
 //! Devices to compute on, by name: `auto`, `cpu`, `cuda:0`, `rocm:0`, `vulkan`, `metal`.
 //!
-//! The CPU (Burn's Flex) is always there; the others are features of the build. The choice is made once, by name; nothing
-//! in the crate asks Burn for a default device.
+//! The CPU (Burn's Flex) is always there; the others are features of the build. The choice is made once, by name;
+//! nothing in the crate asks Burn for a default device.
 
 use burn::tensor::Device;
 #[cfg(any(feature = "cuda", feature = "rocm", feature = "vulkan", feature = "metal"))]
@@ -14,8 +14,8 @@ const KINDS: [&str; 5] = ["cpu", "cuda", "rocm", "vulkan", "metal"];
 
 /// The device named `name`, and its full name for the record.
 ///
-/// `auto` takes the first that is there of CUDA, ROCm, Metal and Vulkan, else the CPU. Fails when the name is unknown, the
-/// build lacks the feature, or no such device is found.
+/// `auto` takes the first that is there of CUDA, ROCm, Metal and Vulkan, else the CPU. Fails when the name is unknown,
+/// the build lacks the feature, or no such device is found.
 pub fn open(name: &str) -> Result<(Device, String)> {
     if name == "auto" {
         let found = ["cuda", "rocm", "metal", "vulkan"]
@@ -72,8 +72,8 @@ fn devices(kind: &str) -> Option<Vec<Device>> {
     }
 }
 
-/// Kernels of a GPU are compiled when first needed, which takes seconds; this keeps them in the user's cache folder for the
-/// next run. What `cubecl.toml` or the environment variables of CubeCL say otherwise still holds.
+/// Kernels of a GPU are compiled when first needed, which takes seconds; this keeps them in the user's cache folder for
+/// the next run. What `cubecl.toml` or the environment variables of CubeCL say otherwise still holds.
 #[cfg(any(feature = "cuda", feature = "rocm", feature = "vulkan", feature = "metal"))]
 fn keep_kernels() {
     use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig, cache::CacheConfig};

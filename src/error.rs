@@ -1,7 +1,7 @@
 //! Errors: what went wrong, where, and what to do about it.
 //!
-//! Every fallible function of the crate returns [`Result`]. An [`Error`] carries one sentence that names the file or the
-//! key, the causes below it, and where there is a remedy, a hint. The binary prints them as
+//! Every fallible function of the crate returns [`Result`]. An [`Error`] carries one sentence that names the file or
+//! the key, the causes below it, and where there is a remedy, a hint. The binary prints them as
 //!
 //! ```text
 //! error: cannot read `masks/0001.png`: 3 pixels hold the id 17, which the dataset does not map

@@ -75,9 +75,9 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     write_with(path, |file| file.write_all(bytes))
 }
 
-/// Lets `write` fill a file beside `path`, flushes it to the disk and renames it to `path`. Folders on the way are made.
-/// Of several processes that write `path` at once, the last one wins, whole. A device or a pipe, as `/dev/stdout` may be, is
-/// written to as it is.
+/// Lets `write` fill a file beside `path`, flushes it to the disk and renames it to `path`. Folders on the way are
+/// made. Of several processes that write `path` at once, the last one wins, whole. A device or a pipe, as `/dev/stdout`
+/// may be, is written to as it is.
 ///
 /// # Errors
 ///
@@ -117,7 +117,8 @@ pub(crate) fn write_with(path: &Path, write: impl FnOnce(&mut File) -> io::Resul
     })
 }
 
-/// Fails as writing `path` would, where that can be told before: so that nothing is computed in vain. Nothing is left behind.
+/// Fails as writing `path` would, where that can be told before: so that nothing is computed in vain. Nothing is left
+/// behind.
 ///
 /// # Errors
 /// A place that may not be written, or where a folder is.
@@ -173,8 +174,8 @@ struct Beside {
 }
 
 impl Beside {
-    /// A new file beside `path`, under a name that no other process has. It is locked as long as it is open: what is not
-    /// locked was left by a process that is gone.
+    /// A new file beside `path`, under a name that no other process has. It is locked as long as it is open: what is
+    /// not locked was left by a process that is gone.
     fn open(path: &Path, name: &OsStr) -> io::Result<(File, Self)> {
         loop {
             let beside = Self { path: path.with_file_name(scratch::name(&name.to_string_lossy())), placed: false };

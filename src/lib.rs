@@ -35,24 +35,24 @@
 //! assert_eq!(logits.dims(), [1, 4, 4, 5]);
 //! ```
 //!
-//! `examples/` in the repository has whole programs: a photo labelled, a network of your own in the predictor, a decoder of your
-//! own trained, training on a dataset of your own, and the tokens after every block.
+//! `examples/` in the repository has whole programs: a photo labelled, a network of your own in the predictor, a
+//! decoder of your own trained, training on a dataset of your own, and the tokens after every block.
 //!
 //! # Features
 //!
-//! On by default: `cli`, the binary with what it needs; `serve`, a server, as the module and the command of that name; and
-//! `export`, which writes ONNX files. A program that uses the library alone takes `default-features = false`. `cuda`, `vulkan`,
-//! `rocm` and `metal` add devices. `mpi` shares a training among processes that MPI has started ([`group`]).
-//! The Burn that this crate is built with is [`burn`]: a module of your own derives from the same version.
+//! On by default: `cli`, the binary with what it needs; `serve`, a server, as the module and the command of that name;
+//! and `export`, which writes ONNX files. A program that uses the library alone takes `default-features = false`.
+//! `cuda`, `vulkan`, `rocm` and `metal` add devices. `mpi` shares a training among processes that MPI has started
+//! ([`group`]). The Burn that this crate is built with is [`burn`]: a module of your own derives from the same version.
 //!
 //! # Speed
 //!
 //! Kernels share the threads of rayon's global pool. Two things make a program as fast as the binary:
 //!
-//! - Run the work on a thread of that pool, by `rayon::scope(|_| …)` in `main`: from any other thread every kernel hands its work
-//!   over and sleeps until it is done.
-//! - Every training step frees and takes the same large tensors again. An allocator that keeps freed pages, such as mimalloc with
-//!   its purge delay off, saves a third of the time.
+//! - Run the work on a thread of that pool, by `rayon::scope(|_| …)` in `main`: from any other thread every kernel
+//!   hands its work over and sleeps until it is done.
+//! - Every training step frees and takes the same large tensors again. An allocator that keeps freed pages, such as
+//!   mimalloc with its purge delay off, saves a third of the time.
 //!
 //! `ARCHITECTURE.md` in the repository is the map of the modules below.
 #![recursion_limit = "256"]

@@ -59,8 +59,8 @@ impl ModelConfig {
         Model { backbone, decoder, classes, stride: self.backbone.features().stride(), config: Some(self.clone()) }
     }
 
-    /// Multiply-accumulates of one image of `height` by `width`, by part: convolutions, linear layers and matrix products;
-    /// norms, activations and the resize to image size are not counted (as fvcore and the papers do).
+    /// Multiply-accumulates of one image of `height` by `width`, by part: convolutions, linear layers and matrix
+    /// products; norms, activations and the resize to image size are not counted (as fvcore and the papers do).
     pub fn macs(&self, classes: usize, (height, width): (usize, usize)) -> Vec<Cost> {
         let features = self.backbone.features();
         let grid = (height.div_ceil(features.stride()), width.div_ceil(features.stride()));
@@ -69,7 +69,8 @@ impl ModelConfig {
         costs
     }
 
-    /// Values of 4 bytes that are alive at once at most while one image of `height` by `width` passes, weights not counted.
+    /// Values of 4 bytes that are alive at once at most while one image of `height` by `width` passes, weights not
+    /// counted.
     pub fn activations(&self, classes: usize, (height, width): (usize, usize)) -> usize {
         let features = self.backbone.features();
         let grid = (height.div_ceil(features.stride()), width.div_ceil(features.stride()));
@@ -98,14 +99,15 @@ impl<B: Module + ModuleDisplay + Backbone, D: Module + ModuleDisplay> Gridded fo
 }
 
 impl<B: Module + ModuleDisplay + Backbone, D: Module + ModuleDisplay + Decoder> Model<B, D> {
-    /// A decoder for `classes` classes on a backbone whose last map has one pixel for `stride` x `stride` pixels of the image.
+    /// A decoder for `classes` classes on a backbone whose last map has one pixel for `stride` x `stride` pixels of the
+    /// image.
     pub fn new(backbone: B, decoder: D, classes: usize, stride: usize) -> Self {
         Self { backbone, decoder, classes, stride, config: None }
     }
 
-    /// Normalised images `[b, 3, height, width]` to what the decoder says of them, on a grid that spans the images padded to
-    /// [`Model::padded`]. Whoever needs it at image size resizes bilinearly to the padded size, corners not aligned, and
-    /// cuts off the padding.
+    /// Normalised images `[b, 3, height, width]` to what the decoder says of them, on a grid that spans the images
+    /// padded to [`Model::padded`]. Whoever needs it at image size resizes bilinearly to the padded size, corners not
+    /// aligned, and cuts off the padding.
     pub fn forward(&self, images: Tensor<4>, context: &ForwardContext) -> Output {
         let output = self.decoder.forward(BackboneInput { backbone: &self.backbone, images }, context);
         if let Output::Dense { logits, .. } = &output {
@@ -139,8 +141,8 @@ impl<B: Module + ModuleDisplay + Backbone, D: Module + ModuleDisplay + Decoder> 
         side.next_multiple_of(self.stride)
     }
 
-    /// Gives batch norms the statistics that a pass of training left. To be called once its gradients have been taken: the
-    /// parameters begin a new graph.
+    /// Gives batch norms the statistics that a pass of training left. To be called once its gradients have been taken:
+    /// the parameters begin a new graph.
     #[must_use]
     pub fn with_statistics(self, context: &ForwardContext) -> Self {
         let statistics: BTreeMap<_, _> = context.take_statistics().into_iter().map(|left| (left.id, left)).collect();

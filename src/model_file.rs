@@ -1,7 +1,7 @@
 //! The model file: one `.safetensors` that says everything about itself.
 //!
-//! Its metadata hold the architecture, the classes with their colours, the dataset's label map, preprocessing and inference
-//! settings, and what training reached; so `predict model.safetensors photo.jpg` needs nothing else.
+//! Its metadata hold the architecture, the classes with their colours, the dataset's label map, preprocessing and
+//! inference settings, and what training reached; so `predict model.safetensors photo.jpg` needs nothing else.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -134,8 +134,8 @@ pub fn open(path: impl AsRef<Path>, device: &Device) -> Result<(Model, ModelCard
     Ok((model, card))
 }
 
-/// The model of `card` with the weights of `state`. The shapes are compared before the model takes memory: a card may claim
-/// any size.
+/// The model of `card` with the weights of `state`. The shapes are compared before the model takes memory: a card may
+/// claim any size.
 fn of_state(card: &ModelCard, state: &StateDict, device: &Device) -> Result<Model> {
     let blank = card.model.blank(card.classes.names.len(), device);
     let parameters: u64 = state.tensors.values().map(|tensor| tensor.data.len() as u64).sum();
@@ -174,8 +174,8 @@ fn unpack(metadata: &BTreeMap<String, String>) -> Result<ModelCard> {
     }
 }
 
-/// Earlier versions made a table of positions with a row or column for a last patch that was not whole. The file says its
-/// grid; a card that says the same otherwise is reported so.
+/// Earlier versions made a table of positions with a row or column for a last patch that was not whole. The file says
+/// its grid; a card that says the same otherwise is reported so.
 fn as_written(mut card: ModelCard, metadata: &BTreeMap<String, String>) -> ModelCard {
     let BackboneConfig::Vit(vit) = &mut card.model.backbone else { return card };
     let grid = metadata.get(weights::GRID_METADATA).and_then(|text| {
@@ -206,7 +206,8 @@ mod tests {
         unpack(&ModelCard::new(&config, &classes).unwrap().metadata().unwrap()).unwrap()
     }
 
-    /// Whatever the grid, a model file gives the very weights that were written: no table is taken for one of another grid.
+    /// Whatever the grid, a model file gives the very weights that were written: no table is taken for one of another
+    /// grid.
     #[test]
     fn every_grid_reloads_to_the_same_values() {
         let device = Device::flex();

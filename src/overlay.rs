@@ -8,7 +8,8 @@ mod font;
 pub(crate) const ALPHA: f32 = 0.55;
 
 /// The colours of a label map over its image: `alpha` of the class colour inside a segment, more on the line where two
-/// classes meet. Pixels of 255, ids without a colour and classes that are black, by custom the background, stay as they are.
+/// classes meet. Pixels of 255, ids without a colour and classes that are black, by custom the background, stay as they
+/// are.
 ///
 /// The image and the map must be of one size.
 pub(crate) fn blend(image: &Image, labels: &Labels, colors: &[[u8; 3]], alpha: f32) -> Image {
@@ -73,8 +74,8 @@ pub(crate) fn sheet(panels: &[(&str, Image)], columns: usize, legend: &[(String,
     page
 }
 
-/// Input | truth | prediction | errors in one row, with a legend of the classes seen; without truth, input | prediction.
-/// `names` and `colors` go by class index. All maps must be of the image's size.
+/// Input | truth | prediction | errors in one row, with a legend of the classes seen; without truth, input |
+/// prediction. `names` and `colors` go by class index. All maps must be of the image's size.
 pub fn comparison(
     image: &Image,
     truth: Option<&Labels>,
@@ -230,7 +231,8 @@ mod tests {
         assert_eq!(pixel(&four, 8 + 2, 8 + 12 + 2), [100, 100, 100]);
     }
 
-    /// Writes pictures to look at into `structtoken-pictures` of the temporary folder: `cargo test --release pictures -- --ignored`.
+    /// Writes pictures to look at into `structtoken-pictures` of the temporary folder:
+    /// `cargo test --release pictures -- --ignored`.
     #[test]
     #[ignore = "makes pictures for the eye"]
     fn pictures() {

@@ -63,8 +63,8 @@ impl Rng {
     }
 }
 
-/// The order in which names stand by their `hash`: as good as shuffled, and the same wherever and whenever. Names of one hash
-/// stay as they are.
+/// The order in which names stand by their `hash`: as good as shuffled, and the same wherever and whenever. Names of
+/// one hash stay as they are.
 pub(crate) fn order_by_hash<T>(names: &[T], hash: impl Fn(&T) -> u64) -> Vec<usize> {
     let mut order: Vec<usize> = (0..names.len()).collect();
     order.sort_by_key(|at| (hash(&names[*at]), *at));

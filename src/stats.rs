@@ -24,8 +24,8 @@ pub(crate) fn mean_of_some(values: impl Iterator<Item = Option<f64>>) -> Option<
     (n > 0).then(|| sum / f64::from(n))
 }
 
-/// Student's 95 % interval of the mean of independent, nearly normal values: mean +- t(0.975, n - 1) s / sqrt(n). `None` of
-/// fewer than two.
+/// Student's 95 % interval of the mean of independent, nearly normal values: mean +- t(0.975, n - 1) s / sqrt(n).
+/// `None` of fewer than two.
 pub(crate) fn t_interval(values: &[f64]) -> Option<[f64; 2]> {
     let (n, mean) = (values.len(), mean(values)?);
     if n < 2 {
@@ -42,8 +42,8 @@ pub(crate) fn deviation(values: &[f64]) -> Option<f64> {
     (n > 1).then(|| (squares / (n - 1) as f64).sqrt())
 }
 
-/// The 97.5 % quantile of Student's t: tabled to 10 degrees of freedom, then by the expansion of Cornish and Fisher, which
-/// is right to three digits there.
+/// The 97.5 % quantile of Student's t: tabled to 10 degrees of freedom, then by the expansion of Cornish and Fisher,
+/// which is right to three digits there.
 fn t_975(freedom: usize) -> f64 {
     const TABLE: [f64; 10] = [12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281];
     const Z: f64 = 1.959_964;

@@ -1,4 +1,5 @@
-//! Names compared; lists cut short; numbers and times as people write them; paths as commands and descriptions hold them.
+//! Names compared; lists cut short; numbers and times as people write them; paths as commands and descriptions hold
+//! them.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -108,8 +109,8 @@ pub(crate) fn thousands(n: u64) -> String {
     text
 }
 
-/// A path as one word of a shell's command: itself, or quoted where it has other signs than those of plain names. One that is
-/// not UTF-8 is written as bash and zsh read it, so that it means the very file.
+/// A path as one word of a shell's command: itself, or quoted where it has other signs than those of plain names. One
+/// that is not UTF-8 is written as bash and zsh read it, so that it means the very file.
 pub fn shell_word(path: &Path) -> String {
     let bytes = path.as_os_str().as_encoded_bytes();
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+=:,@%".contains(byte);
@@ -138,7 +139,8 @@ pub fn utf8(path: &Path) -> Result<&str> {
     })
 }
 
-/// Writes a path as text, what is not UTF-8 in it replaced: for `#[serde(serialize_with)]`, as JSON can hold nothing else.
+/// Writes a path as text, what is not UTF-8 in it replaced: for `#[serde(serialize_with)]`, as JSON can hold nothing
+/// else.
 ///
 /// # Errors
 /// The serializer's own.

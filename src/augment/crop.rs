@@ -37,8 +37,8 @@ pub(crate) fn choose_window(
     window
 }
 
-/// The crop of at most `crop` (height, width) pixels of a picture that is being resized to `size` (width, height), around a
-/// pixel of `class`; none where there is no such pixel.
+/// The crop of at most `crop` (height, width) pixels of a picture that is being resized to `size` (width, height),
+/// around a pixel of `class`; none where there is no such pixel.
 ///
 /// `below(n)` draws from 0..n: first the pixel, then how far down and how far across it lies in the crop.
 pub(crate) fn window_around(

@@ -1,7 +1,8 @@
 //! Training samples between file and batch: resized, cropped, mirrored, recoloured, padded.
 //!
 //! The order and every rule are those of mmseg 0.20.2, which the paper's results were trained with; the defaults are
-//! its ADE20K recipe. What it does not have is off by default, and then nothing is drawn for it. Each step is a function of its draws, kept apart from the drawing.
+//! its ADE20K recipe. What it does not have is off by default, and then nothing is drawn for it. Each step is a
+//! function of its draws, kept apart from the drawing.
 
 pub mod affine;
 pub mod crop;
@@ -68,8 +69,8 @@ pub struct AugmentConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ResizeRange {
-    /// What the longer and the shorter side have to fit at ratio 1; none, `"image"` in TOML, leaves each image its own size
-    /// at ratio 1.
+    /// What the longer and the shorter side have to fit at ratio 1; none, `"image"` in TOML, leaves each image its own
+    /// size at ratio 1.
     #[serde(serialize_with = "write_scale", deserialize_with = "read_scale")]
     pub scale: Option<[usize; 2]>,
     /// The least and the largest factor on `scale`.
@@ -159,8 +160,8 @@ pub fn augment(sample: &Sample, config: &AugmentConfig, rng: &mut Rng) -> Sample
     pad(augment_unpadded(sample, None, config, rng), config.crop, config.pad)
 }
 
-/// [`augment`] without the padding: at most `config.crop` pixels, around a pixel of `class` if one is given that the sample has
-/// (before it is turned).
+/// [`augment`] without the padding: at most `config.crop` pixels, around a pixel of `class` if one is given that the
+/// sample has (before it is turned).
 pub(crate) fn augment_unpadded(sample: &Sample, class: Option<u8>, config: &AugmentConfig, rng: &mut Rng) -> Sample {
     let Sample { image, labels } = sample;
     let size = match &config.resize {

@@ -1,5 +1,5 @@
-//! RandAugment (Cubuk et al. 2020): some operations of one strength, drawn afresh for every sample. Operations and their
-//! strengths are torchvision's; labels move with the image.
+//! RandAugment (Cubuk et al. 2020): some operations of one strength, drawn afresh for every sample. Operations and
+//! their strengths are torchvision's; labels move with the image.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,8 +1,8 @@
 //! Training samples drawn for their rare classes, so that those are learned too.
 //!
 //! DAFormer's rare class sampling (Hoyer et al., arXiv 2111.14887, section 3.2): a class is drawn with the probability
-//! softmax((1 - f) / T), f being its share of the labelled pixels, then one of the images that hold it. Where DAFormer redraws
-//! the crop until it has enough of the class, here the crop is laid around one of its pixels at once.
+//! softmax((1 - f) / T), f being its share of the labelled pixels, then one of the images that hold it. Where DAFormer
+//! redraws the crop until it has enough of the class, here the crop is laid around one of its pixels at once.
 
 use serde::{Deserialize, Serialize};
 

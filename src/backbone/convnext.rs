@@ -1,12 +1,13 @@
-//! ConvNeXt (Liu et al., arXiv 2201.03545): a convolutional network in the manner of a transformer, with timm's parameter
-//! names.
+//! ConvNeXt (Liu et al., arXiv 2201.03545): a convolutional network in the manner of a transformer, with timm's
+//! parameter names.
 //!
 //! ```text
 //! images ─ conv 4x4 / 4, norm ─▶ stage 0 [h / 4] ─ norm, conv 2x2 / 2 ─▶ stage 1 [h / 8] ─▶ … ─▶ stage 3 [h / 32]
 //! block: x + gamma · (depthwise 7x7 ─ norm ─ linear, 4 c ─ GELU ─ linear)
 //! ```
 //!
-//! Where a map is not a whole number of patches, zeros are put at the bottom and the right (timm leaves those pixels out).
+//! Where a map is not a whole number of patches, zeros are put at the bottom and the right (timm leaves those pixels
+//! out).
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
@@ -75,8 +76,8 @@ pub struct ConvnextConfig {
     pub init_values: f64,
     /// Drop path rate of the last block, rising linearly from 0.
     pub drop_path_rate: f64,
-    /// Stages whose maps are handed out, 0 to 3 of strides 4, 8, 16 and 32; empty means the last. Decoders of a single map
-    /// take the one named last; decoders of several want the finest last: `[3, 2, 1, 0]`.
+    /// Stages whose maps are handed out, 0 to 3 of strides 4, 8, 16 and 32; empty means the last. Decoders of a single
+    /// map take the one named last; decoders of several want the finest last: `[3, 2, 1, 0]`.
     pub out_indices: Vec<usize>,
     /// Height and width of the images that the model is made for; other sizes resize a decoder's structure tokens.
     pub img_size: [usize; 2],
@@ -163,8 +164,8 @@ impl ConvnextConfig {
         waiting + self.block_activations(grid, features.stride())
     }
 
-    /// What the kernels keep for the gradients: patches; the inputs of convolutions, norms and linear layers; in each block the
-    /// hidden channels on both sides of their GELU and the branch before its scale; two moments per norm.
+    /// What the kernels keep for the gradients: patches; the inputs of convolutions, norms and linear layers; in each
+    /// block the hidden channels on both sides of their GELU and the branch before its scale; two moments per norm.
     pub(super) fn kept(&self, grid: (usize, usize), stride: usize, last: usize) -> usize {
         const PATCH: usize = 3 * 4 * 4;
         let (stages, block) = (self.stages(), |c: usize| (4 + 2 * RATIO) * c + 2);

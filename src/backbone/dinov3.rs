@@ -1,9 +1,9 @@
-//! DINOv3's vision transformer (Siméoni et al., arXiv 2508.10104): the plain one with positions as rotations instead of a
-//! table, register tokens, LayerScale, no bias of the keys, and SwiGLU in its plus sizes.
+//! DINOv3's vision transformer (Siméoni et al., arXiv 2508.10104): the plain one with positions as rotations instead of
+//! a table, register tokens, LayerScale, no bias of the keys, and SwiGLU in its plus sizes.
 //!
-//! Parameters are named as those of [`Vit`](super::Vit) are, after timm: `weights` knows timm's own names for this network,
-//! its authors' and Hugging Face's. LayerNorm eps is 1e-5, GELU is exact. The rotations are computed from the grid of each
-//! image; their random shifts and scales in the authors' pretraining are left out.
+//! Parameters are named as those of [`Vit`](super::Vit) are, after timm: `weights` knows timm's own names for this
+//! network, its authors' and Hugging Face's. LayerNorm eps is 1e-5, GELU is exact. The rotations are computed from the
+//! grid of each image; their random shifts and scales in the authors' pretraining are left out.
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;

@@ -28,7 +28,8 @@ pub use vit::{Vit, VitConfig, VitSize};
 /// What a backbone hands to a decoder.
 #[derive(Clone, Debug)]
 pub struct Features {
-    /// Maps `[b, h, w, c]`. The last one is what decoders of a single map take: a plain ViT's deepest, a U-Net's finest.
+    /// Maps `[b, h, w, c]`. The last one is what decoders of a single map take: a plain ViT's deepest, a U-Net's
+    /// finest.
     pub maps: Vec<Tensor<4>>,
 }
 
@@ -87,8 +88,8 @@ pub trait Backbone {
     /// Normalised images `[b, 3, height, width]` to feature maps.
     fn forward(&self, images: Tensor<4>, context: &ForwardContext) -> Features;
 
-    /// Rows and columns of its last map at the size it is made for, which is that of its table of positions; none where it has
-    /// no positions.
+    /// Rows and columns of its last map at the size it is made for, which is that of its table of positions; none where
+    /// it has no positions.
     fn grid(&self) -> Option<(usize, usize)> {
         None
     }
@@ -99,8 +100,8 @@ pub trait Backbone {
     }
 }
 
-/// The input of a decoder: images, and the backbone that they go through. A decoder asks it for feature maps or, where the
-/// decoder lives inside of the backbone, for the backbone itself.
+/// The input of a decoder: images, and the backbone that they go through. A decoder asks it for feature maps or, where
+/// the decoder lives inside of the backbone, for the backbone itself.
 pub struct BackboneInput<'a> {
     /// The feature extractor.
     pub backbone: &'a dyn Backbone,

@@ -1,5 +1,5 @@
-//! ResNet (He et al., arXiv 1512.03385) with the stride in a bottleneck's 3x3 convolution, as torchvision and timm have it,
-//! under their parameter names.
+//! ResNet (He et al., arXiv 1512.03385) with the stride in a bottleneck's 3x3 convolution, as torchvision and timm have
+//! it, under their parameter names.
 //!
 //! ```text
 //! images ─ conv 7x7 / 2, norm, ReLU ─ max pool 3x3 / 2 ─▶ layer1 [h / 4] ─▶ layer2 [h / 8] ─▶ layer3 ─▶ layer4 [h / 32]
@@ -30,8 +30,8 @@ pub struct ResnetConfig {
     pub layers: usize,
     /// Blocks of each of the four stages; empty takes those of `layers`.
     pub depths: Vec<usize>,
-    /// Blocks of three convolutions, with a 3x3 one between two that narrow and widen; by `layers` where it is left out,
-    /// from 50 on.
+    /// Blocks of three convolutions, with a 3x3 one between two that narrow and widen; by `layers` where it is left
+    /// out, from 50 on.
     pub bottleneck: Option<bool>,
     /// Channels of the first convolution.
     pub stem_channels: usize,
@@ -39,8 +39,8 @@ pub struct ResnetConfig {
     pub channels: Vec<usize>,
     /// Drop path rate of the last block, rising linearly from 0.
     pub drop_path_rate: f64,
-    /// Stages whose maps are handed out, 0 to 3 of strides 4, 8, 16 and 32; empty means the last. Decoders of a single map
-    /// take the one named last; decoders of several want the finest last: `[3, 2, 1, 0]`.
+    /// Stages whose maps are handed out, 0 to 3 of strides 4, 8, 16 and 32; empty means the last. Decoders of a single
+    /// map take the one named last; decoders of several want the finest last: `[3, 2, 1, 0]`.
     pub out_indices: Vec<usize>,
     /// Height and width of the images that the model is made for; other sizes resize a decoder's structure tokens.
     pub img_size: [usize; 2],
@@ -156,8 +156,8 @@ impl ResnetConfig {
         waiting + self.block_activations(grid, features.stride())
     }
 
-    /// What the kernels keep for the gradients: the image, the places of the largest of each pooling window, and the inputs of
-    /// convolutions and norms.
+    /// What the kernels keep for the gradients: the image, the places of the largest of each pooling window, and the
+    /// inputs of convolutions and norms.
     pub(super) fn kept(&self, grid: (usize, usize), stride: usize, last: usize) -> usize {
         let pixels = |level: Level| level.pixels(grid, stride);
         let (stages, image) = (self.stages(), Level { channels: 3, stride: 1 });

@@ -28,7 +28,8 @@ pub struct Tokens {
     pub rotation: Option<Rotation>,
 }
 
-/// Normalised images `[b, 3, height, width]` to one map `[b, h, w, c]` for each of `blocks`, where `h = ceil(height / patch)`.
+/// Normalised images `[b, 3, height, width]` to one map `[b, h, w, c]` for each of `blocks`, where
+/// `h = ceil(height / patch)`.
 pub(super) fn maps(
     transformer: &impl Transformer,
     blocks: &[usize],

@@ -8,12 +8,12 @@
 //! ```
 //!
 //! The stem is a convolution whose stride is its size, `stem_stride` pixels, and a 3x3 one. Between stages a 2x2
-//! convolution halves the map; on the way up it is doubled (nearest neighbour) and stands beside the map of the same size
-//! on the way down. A block is He et al.'s (arXiv 1512.03385) basic one; its last norm begins at zero, so that a deep
-//! network begins as a shallow one (Goyal et al., arXiv 1706.02677).
+//! convolution halves the map; on the way up it is doubled (nearest neighbour) and stands beside the map of the same
+//! size on the way down. A block is He et al.'s (arXiv 1512.03385) basic one; its last norm begins at zero, so that a
+//! deep network begins as a shallow one (Goyal et al., arXiv 1706.02677).
 //!
-//! In place of stem and stages there may be an `encoder`, a ResNet or ConvNeXt, whose maps are all stood beside the way up:
-//! a ResNet's of strides 2 to 32, a ConvNeXt's of 4 to 32.
+//! In place of stem and stages there may be an `encoder`, a ResNet or ConvNeXt, whose maps are all stood beside the way
+//! up: a ResNet's of strides 2 to 32, a ConvNeXt's of 4 to 32.
 
 mod blocks;
 
@@ -188,7 +188,8 @@ impl UnetConfig {
         (rows, columns)
     }
 
-    /// For each step of the way up, the finest first: channels of the map beside it, of the one below, and its own; pixels.
+    /// For each step of the way up, the finest first: channels of the map beside it, of the one below, and its own;
+    /// pixels.
     fn ups(&self, grid: (usize, usize)) -> Vec<(usize, usize, usize, usize)> {
         let (levels, maps, stride) = (self.levels(), self.maps(), self.stride());
         let up = |i: usize| (levels[i].channels, maps[i + 1].channels, maps[i].channels, maps[i].pixels(grid, stride));
@@ -291,8 +292,8 @@ pub struct Unet {
 
 impl Backbone for Unet {
     /// Normalised images `[b, 3, height, width]` to the maps of `out_indices` and after them the finest,
-    /// `[b, ceil(height / stride), ceil(width / stride), c]`. Where a map is not a whole number of patches, zeros are put at the
-    /// bottom and the right.
+    /// `[b, ceil(height / stride), ceil(width / stride), c]`. Where a map is not a whole number of patches, zeros are
+    /// put at the bottom and the right.
     ///
     /// Records `unet.stem`, `unet.stage{i}` and `unet.up{i}`; of an encoder its own names in place of the first two.
     fn forward(&self, images: Tensor<4>, context: &ForwardContext) -> Features {

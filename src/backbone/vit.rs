@@ -1,7 +1,7 @@
 //! The plain vision transformer (Dosovitskiy et al. 2021), with timm's parameter names.
 //!
-//! Covers the ViT-AugReg weights of StructToken and Segmenter (class token, no LayerScale) and DINOv2 (LayerScale, final
-//! norm, patch 14; SwiGLU in its ViT-g). LayerNorm eps is 1e-6, GELU is exact.
+//! Covers the ViT-AugReg weights of StructToken and Segmenter (class token, no LayerScale) and DINOv2 (LayerScale,
+//! final norm, patch 14; SwiGLU in its ViT-g). LayerNorm eps is 1e-6, GELU is exact.
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
@@ -222,8 +222,9 @@ impl VitConfig {
         patches.max(block) + (self.out_indices.len().max(1) - 1) * n * dim
     }
 
-    /// What the kernels keep for the gradients: patches; in each block the inputs of norms, linear layers and attention, hidden
-    /// channels on both sides of their function, branches before LayerScale, and a few numbers a token.
+    /// What the kernels keep for the gradients: patches; in each block the inputs of norms, linear layers and
+    /// attention, hidden channels on both sides of their function, branches before LayerScale, and a few numbers a
+    /// token.
     pub(super) fn kept_activations(&self, (h, w): (usize, usize)) -> usize {
         let (dim, depth, heads) = self.dims();
         let n = h * w + self.prefix();

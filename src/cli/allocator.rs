@@ -7,8 +7,8 @@ use mimalloc::MiMalloc;
 
 /// mimalloc; when it has nothing to give, the process says so and ends with an error.
 ///
-/// Rust would abort: a crash to whoever sees it, and a core file on the disk. What was written stays whole: files are renamed
-/// into their places when they are finished.
+/// Rust would abort: a crash to whoever sees it, and a core file on the disk. What was written stays whole: files are
+/// renamed into their places when they are finished.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Allocator;
 
@@ -43,7 +43,8 @@ fn given(pointer: *mut u8, size: usize) -> *mut u8 {
     pointer
 }
 
-/// Says it without asking for memory, and without what the thread may hold at this moment: locks, or a line half written.
+/// Says it without asking for memory, and without what the thread may hold at this moment: locks, or a line half
+/// written.
 #[cold]
 fn exhausted(size: usize) -> ! {
     let mut text = [0; 512];

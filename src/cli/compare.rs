@@ -1,5 +1,5 @@
-//! `structtoken compare`: the plan, and one process per run, so that each has its own memory to be measured and one that fails
-//! takes none along.
+//! `structtoken compare`: the plan, and one process per run, so that each has its own memory to be measured and one
+//! that fails takes none along.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -52,8 +52,8 @@ pub(crate) struct Arguments {
     /// Folder of the comparison [default: runs/compare/NAME-OF-THE-RECIPE]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Train only every N-th run, starting at the I-th, so that N machines share the work [default: what an array job says;
-    /// auto asks MPI too]
+    /// Train only every N-th run, starting at the I-th, so that N machines share the work [default: what an array job
+    /// says; auto asks MPI too]
     #[arg(long, value_name = "I/N|auto", value_parser = crate::cli::value::<Chosen>)]
     shard: Option<Chosen>,
     #[command(flatten)]

@@ -61,8 +61,8 @@ impl Console {
         })
     }
 
-    /// For one run of a comparison, which stops as on Ctrl-C when stdin ends: the process that holds the other end wants
-    /// it to, or is gone.
+    /// For one run of a comparison, which stops as on Ctrl-C when stdin ends: the process that holds the other end
+    /// wants it to, or is gone.
     pub(crate) fn child(mut self, place: String, rest: Option<Duration>) -> Result<Self> {
         self.place = Some((place, rest));
         let flag = Arc::clone(&self.abandoned);
@@ -214,8 +214,8 @@ impl Observer for Console {
     }
 }
 
-/// Takes over Ctrl-C: the work is broken off after this `piece` of it. Once all of it is `done` the process ends at once:
-/// whatever it writes is then there as a whole or not at all.
+/// Takes over Ctrl-C: the work is broken off after this `piece` of it. Once all of it is `done` the process ends at
+/// once: whatever it writes is then there as a whole or not at all.
 pub(crate) fn on_interrupt_until(piece: &'static str, done: &Arc<AtomicBool>) -> Result<Arc<AtomicBool>> {
     let done = Arc::clone(done);
     on_interrupt(move || match done.load(Ordering::SeqCst) {
@@ -224,8 +224,8 @@ pub(crate) fn on_interrupt_until(piece: &'static str, done: &Arc<AtomicBool>) ->
     })
 }
 
-/// Takes over Ctrl-C, SIGTERM and SIGHUP: the first time `first` is called and the answer becomes true, the second time the
-/// process ends at once.
+/// Takes over Ctrl-C, SIGTERM and SIGHUP: the first time `first` is called and the answer becomes true, the second time
+/// the process ends at once.
 pub(crate) fn on_interrupt(first: impl Fn() + Send + 'static) -> Result<Arc<AtomicBool>> {
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&interrupted);
@@ -300,8 +300,8 @@ pub(crate) fn emit(value: &serde_json::Value) {
     print(&value.to_string());
 }
 
-/// Text on stdout. A reader that has gone away wants no more; any other failure is kept for [`finish_output`], so that the work is
-/// done all the same.
+/// Text on stdout. A reader that has gone away wants no more; any other failure is kept for [`finish_output`], so that
+/// the work is done all the same.
 pub(crate) fn print(text: &str) {
     note_write_error(writeln!(stdout().lock(), "{text}"));
 }

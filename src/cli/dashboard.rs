@@ -85,8 +85,8 @@ fn padded(name: &str) -> String {
     text + &" ".repeat(NAME - filled)
 }
 
-/// Columns that a terminal gives a character: two for East Asian wide forms and pictographs (Unicode's UAX #11), none for marks
-/// that are put on the character before.
+/// Columns that a terminal gives a character: two for East Asian wide forms and pictographs (Unicode's UAX #11), none
+/// for marks that are put on the character before.
 fn columns(c: char) -> usize {
     const WIDE: [std::ops::RangeInclusive<char>; 9] = [
         '\u{1100}'..='\u{115f}',   // Hangul

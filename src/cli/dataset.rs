@@ -66,8 +66,8 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
-    /// Opens the dataset that `path` names. A folder is described in a temporary place: nothing is written to it. `splits`: it
-    /// matters which images are of which split.
+    /// Opens the dataset that `path` names. A folder is described in a temporary place: nothing is written to it.
+    /// `splits`: it matters which images are of which split.
     ///
     /// # Errors
     /// It names none, or a folder that cannot be described.
@@ -94,8 +94,8 @@ impl Opened {
         self.scratch.is_some()
     }
 
-    /// The command that describes `folder` with the names of `classes`, in the order of its own; none where that would not
-    /// make them the model's.
+    /// The command that describes `folder` with the names of `classes`, in the order of its own; none where that would
+    /// not make them the model's.
     pub(crate) fn renaming(&self, folder: &Path, toml: &Path, classes: &[String]) -> Option<String> {
         let plain = |name: &String| !name.contains(',') && !name.contains(char::is_control) && !name.starts_with('-');
         if !self.is_temporary() || !classes.iter().all(plain) {

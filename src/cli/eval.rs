@@ -43,8 +43,8 @@ pub(crate) struct Arguments {
     /// Skip calibration, which needs probabilities; not with --label-issues
     #[arg(long, conflicts_with = "label_issues")]
     labels_only: bool,
-    /// Evaluate every N-th image, starting at the I-th, and write the counts to --out for `eval merge`; auto is what an array job
-    /// or MPI says, and `{shard}` in --out becomes for instance 2-of-4
+    /// Evaluate every N-th image, starting at the I-th, and write the counts to --out for `eval merge`; auto is what an
+    /// array job or MPI says, and `{shard}` in --out becomes for instance 2-of-4
     #[arg(long, value_name = "I/N|auto", value_parser = crate::cli::value::<Chosen>, requires = "out", conflicts_with_all = ["report", "json"])]
     shard: Option<Chosen>,
     #[command(flatten)]
@@ -123,7 +123,7 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
         return merge_shards(&shards, &output);
     }
     let shard = arguments.shard.map(|chosen| shard::find(Some(chosen), arguments.count)).transpose()?;
-    arguments.output.out = arguments.output.out.map(|out| of_shard(&out, &arguments.shard.zip(shard))).transpose()?;
+    arguments.output.out = arguments.output.out.map(|out| of_shard(&out, arguments.shard.zip(shard))).transpose()?;
     let Some(path) = &arguments.source.model else { unreachable!("the model is required") };
     arguments.output.check(std::slice::from_ref(path))?;
     let (device, name) = device::open(&arguments.computing.device)?;
@@ -184,7 +184,7 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
 }
 
 /// The file of a shard: its own, where the same command runs for all of them.
-fn of_shard(out: &Path, shard: &Option<(Chosen, Shard)>) -> Result<PathBuf> {
+fn of_shard(out: &Path, shard: Option<(Chosen, Shard)>) -> Result<PathBuf> {
     const PLACE: &str = "{shard}";
     let Some((chosen, shard)) = shard else { return Ok(out.to_owned()) };
     let Some(text) = out.to_str().filter(|text| text.contains(PLACE)) else {

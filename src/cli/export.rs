@@ -23,7 +23,8 @@ pub(crate) struct Arguments {
     /// With --web: the unpacked npm package onnxruntime-web, of which the page takes what it needs
     #[arg(long, value_name = "DIR", requires = "web")]
     runtime: Option<PathBuf>,
-    /// Height and width of the images; may be repeated: then the size becomes part of each name [default: a window of the model]
+    /// Height and width of the images; may be repeated: then the size becomes part of each name [default: a window of
+    /// the model]
     #[arg(long = "size", value_name = "HxW", value_parser = size)]
     sizes: Vec<[usize; 2]>,
     /// Inputs and outputs of the file
@@ -32,8 +33,8 @@ pub(crate) struct Arguments {
     /// How weights are stored; all computing is in f32
     #[arg(long, value_enum, default_value_t = PrecisionName::F32)]
     precision: PrecisionName,
-    /// Images to compare the file and the model with: a folder that `data init` recognises, a dataset TOML or a built-in
-    /// name [default: the model's validation split, or generated images where it is not there]
+    /// Images to compare the file and the model with: a folder that `data init` recognises, a dataset TOML or a
+    /// built-in name [default: the model's validation split, or generated images where it is not there]
     #[arg(long, value_name = "DIR|TOML")]
     data: Option<PathBuf>,
     /// How many of these images, spread evenly

@@ -20,10 +20,10 @@ const EXAMPLES: &str = "Examples:
 
 /// Look at a folder and write the TOML that describes it as a dataset
 ///
-/// It reads folders of images and masks with common names, one or several masks per image; Pascal VOC, Cityscapes, ADE20K,
-/// KITTI, LoveDA and Mapillary; exports of CVAT and Label Studio; outlines of YOLO, COCO, LabelMe, Supervisely and VIA; and
-/// run lengths in tables. Outlines and run lengths are drawn as masks next to the TOML. If there is no validation split, it
-/// makes one from the names of the images.
+/// It reads folders of images and masks with common names, one or several masks per image; Pascal VOC, Cityscapes,
+/// ADE20K, KITTI, LoveDA and Mapillary; exports of CVAT and Label Studio; outlines of YOLO, COCO, LabelMe, Supervisely
+/// and VIA; and run lengths in tables. Outlines and run lengths are drawn as masks next to the TOML. If there is no
+/// validation split, it makes one from the names of the images.
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
@@ -38,8 +38,8 @@ pub(crate) struct Arguments {
     /// Folder that holds the masks, if `init` does not find it by its name
     #[arg(long, value_name = "DIR")]
     masks: Option<PathBuf>,
-    /// Names of the classes, in the order of their values in the masks; for outlines, and for several masks per image, in the
-    /// order in which `init` lists the classes
+    /// Names of the classes, in the order of their values in the masks; for outlines, and for several masks per image,
+    /// in the order in which `init` lists the classes
     #[arg(long, value_name = "A,B,C", value_delimiter = ',')]
     names: Vec<String>,
     /// Value of the first name where that is not clear: 0, or 1 if the names leave out the background

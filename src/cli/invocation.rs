@@ -8,13 +8,14 @@ use std::sync::OnceLock;
 use crate::error::{Error, Result};
 use crate::text;
 
-/// How the program was called. Another language's command says so itself: what the system knows of its process is not ours.
+/// How the program was called. Another language's command says so itself: what the system knows of its process is not
+/// ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invocation {
     /// The name it was called by, and its arguments.
     pub arguments: Vec<OsString>,
-    /// The words that start this program, before its arguments, for runs in processes of their own; empty for the file of this
-    /// process.
+    /// The words that start this program, before its arguments, for runs in processes of their own; empty for the file
+    /// of this process.
     pub program: Vec<OsString>,
 }
 

@@ -4,8 +4,8 @@
 //! list ──[shard]──▶ entries ──[predict]──▶ files, each renamed into place ──▶ a line of the manifest
 //! ```
 //!
-//! The manifest has a line for each entry, in the order of the list. So the lines that are there say where to continue, without
-//! anything to remember, and an entry that failed keeps its line until it is tried again.
+//! The manifest has a line for each entry, in the order of the list. So the lines that are there say where to continue,
+//! without anything to remember, and an entry that failed keeps its line until it is tried again.
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -150,8 +150,8 @@ enum End {
     Faulty,
 }
 
-/// Runs the command of an [`Invocation`], and answers with the exit code. Once in a process: it starts the threads that all
-/// kernels share.
+/// Runs the command of an [`Invocation`], and answers with the exit code. Once in a process: it starts the threads that
+/// all kernels share.
 #[must_use]
 pub fn run(invocation: Invocation) -> u8 {
     let invocation = invocation::keep(invocation);
@@ -194,8 +194,8 @@ fn parse(invocation: &Invocation) -> Result<Option<Cli>> {
     }
 }
 
-/// Starts the threads that kernels share. The command is to run on one of them: from any other thread every kernel would
-/// have to hand its work over and sleep until it is done, which a small network feels.
+/// Starts the threads that kernels share. The command is to run on one of them: from any other thread every kernel
+/// would have to hand its work over and sleep until it is done, which a small network feels.
 fn start_threads(computing: Option<&Computing>) -> Result<()> {
     // As much as a main thread has.
     const STACK: usize = 8 << 20;
@@ -221,10 +221,11 @@ fn large_files_are_errors() {
     }
 }
 
-/// Every step frees and takes the same large tensors again; giving their pages back to the system in between costs a third
-/// of the time. Large pages save the walks through the tables of small ones, which are long in a virtual machine.
+/// Every step frees and takes the same large tensors again; giving their pages back to the system in between costs a
+/// third of the time. Large pages save the walks through the tables of small ones, which are long in a virtual machine.
 pub fn keep_freed_memory() {
-    /// `mi_option_allow_large_os_pages` and `mi_option_purge_delay` of mimalloc 2 and 3, for which the bindings have no name.
+    /// `mi_option_allow_large_os_pages` and `mi_option_purge_delay` of mimalloc 2 and 3, for which the bindings have no
+    /// name.
     const LARGE_PAGES: libmimalloc_sys::mi_option_t = 6;
     const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
     const NEVER: std::ffi::c_long = -1;

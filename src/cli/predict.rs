@@ -143,8 +143,8 @@ fn images(arguments: &Arguments) -> Result<Vec<(PathBuf, PathBuf)>> {
     Ok(found)
 }
 
-/// Of the pictures from `before` on, which lie in `folder`: its images alone, if it is a dataset. Others are as many as there
-/// were before.
+/// Of the pictures from `before` on, which lie in `folder`: its images alone, if it is a dataset. Others are as many as
+/// there were before.
 fn only_images(folder: &Path, before: usize, found: &mut Vec<(PathBuf, PathBuf)>) {
     let steps = StepProgress::new("looking for masks");
     let roles = Roles::of(folder, &|done, all| steps.show(done, all));

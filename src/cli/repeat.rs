@@ -1,4 +1,5 @@
-//! `structtoken train --seeds` and `--folds`: several runs one after the other, each in a process and a folder of its own.
+//! `structtoken train --seeds` and `--folds`: several runs one after the other, each in a process and a folder of its
+//! own.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -87,7 +88,8 @@ fn train_command(config: &Config, run: &Path) -> Result<Command> {
     Ok(command)
 }
 
-/// Fails if a run that is there was made by another recipe, or, where some are still to be made, on other data than there are now.
+/// Fails if a run that is there was made by another recipe, or, where some are still to be made, on other data than
+/// there are now.
 fn belong_together(runs: &[(String, Config)], dir: &Path) -> Result<()> {
     let mut finished = Vec::new();
     for (name, config) in runs {

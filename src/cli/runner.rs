@@ -1,8 +1,8 @@
-//! Several runs, one after the other, each in a process of its own: it has its own memory to be measured, and one that fails
-//! takes none along.
+//! Several runs, one after the other, each in a process of its own: it has its own memory to be measured, and one that
+//! fails takes none along.
 //!
-//! A child is held by a pipe to its stdin. When the pipe ends, because its parent was told to stop or is gone by whatever
-//! way, the child saves as on Ctrl-C and stops; so none is left that nobody waits for.
+//! A child is held by a pipe to its stdin. When the pipe ends, because its parent was told to stop or is gone by
+//! whatever way, the child saves as on Ctrl-C and stops; so none is left that nobody waits for.
 
 use std::io;
 use std::process::{Command, Stdio};
@@ -59,8 +59,8 @@ impl<'a> Runner<'a> {
         Ok(Self { computing, interrupted, stop_pipe, failed: Vec::new(), usual, took: Vec::new() })
     }
 
-    /// Does what is not finished of `runs`, by what `command` answers for each; whether it was told to stop before the end.
-    /// Runs that fail are noted, and those after them done.
+    /// Does what is not finished of `runs`, by what `command` answers for each; whether it was told to stop before the
+    /// end. Runs that fail are noted, and those after them done.
     pub(crate) fn work(
         &mut self,
         runs: &[String],

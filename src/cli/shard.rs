@@ -35,7 +35,8 @@ pub(crate) struct Count {
     pub(crate) shards: Option<u64>,
 }
 
-/// An environment of array jobs: the variable with the index, the one with the number of tasks if there is one, and the first index.
+/// An environment of array jobs: the variable with the index, the one with the number of tasks if there is one, and the
+/// first index.
 struct Array {
     index: &'static str,
     count: &'static [&'static str],

@@ -38,7 +38,8 @@ pub(crate) struct Arguments {
     /// Pretrained weights for a planned run: a ViT, ResNet or ConvNeXt of timm, AugReg or DINOv2
     #[arg(long, value_name = "FILE")]
     pretrained: Option<PathBuf>,
-    /// Trained model to fine-tune; its network, its normalisation and the parameters of classes with the same names are kept
+    /// Trained model to fine-tune; its network, its normalisation and the parameters of classes with the same names are
+    /// kept
     #[arg(long, value_name = "MODEL", conflicts_with_all = ["pretrained", "resume"])]
     from: Option<PathBuf>,
     /// Change a value of the recipe; may be repeated
@@ -53,8 +54,8 @@ pub(crate) struct Arguments {
     /// Number of seeds to train with, counted up from the recipe's; reports how far their results spread
     #[arg(long, value_name = "N", conflicts_with_all = ["folds", "stop_after"])]
     seeds: Option<u64>,
-    /// Number of folds for cross-validation: splits the training images into K parts, and trains K runs, each evaluated on
-    /// one part and trained on the others
+    /// Number of folds for cross-validation: splits the training images into K parts, and trains K runs, each evaluated
+    /// on one part and trained on the others
     #[arg(long, value_name = "K", conflicts_with = "stop_after")]
     folds: Option<usize>,
     /// Save and stop when N iterations are done; --resume continues
@@ -252,7 +253,8 @@ fn planned(arguments: &Arguments, from: &[String], device: &Device) -> Result<Op
     match dataset {
         DatasetArgument::Described(name) => make(&name).map(Some),
         DatasetArgument::Folder(folder) if arguments.plan => {
-            // A plan writes nothing: the description lasts as long as it is needed, and the recipe names where one belongs.
+            // A plan writes nothing: the description lasts as long as it is needed, and the recipe names where one
+            // belongs.
             let opened = Opened::new(&folder, true)?;
             let toml = folder.join(init::FILE);
             let mut plan = make(&opened.name)?;

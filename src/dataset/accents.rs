@@ -1,4 +1,5 @@
-//! Names that look the same, written in two ways: macOS writes `é` as an `e` with an accent after it, others as one character.
+//! Names that look the same, written in two ways: macOS writes `é` as an `e` with an accent after it, others as one
+//! character.
 
 use std::borrow::Cow;
 use std::cell::OnceCell;

@@ -8,8 +8,8 @@ const MAX_VALUES: usize = 4096;
 const REACH: u16 = 12;
 /// The values around two labels leave at least this much between them. Ids in a row leave nothing.
 const GAP: u16 = 4;
-/// Up to twice the [`REACH`] a value belongs to a label that has at least this many times its pixels: what lies farther from a
-/// label is far rarer.
+/// Up to twice the [`REACH`] a value belongs to a label that has at least this many times its pixels: what lies farther
+/// from a label is far rarer.
 const RARER: u64 = 20;
 /// A value with fewer than one in this many of all pixels is neither a label nor counted against there being any.
 const STRAY: u64 = 1000;
@@ -36,8 +36,9 @@ impl Peak {
         self.pixels + self.around
     }
 
-    /// Whether the values around it look like what JPEG leaves: at least `fewest`, and each far rarer than the label. Stronger
-    /// compression leaves more, but on both sides and falling from the next value on; only `numbers` have sides.
+    /// Whether the values around it look like what JPEG leaves: at least `fewest`, and each far rarer than the label.
+    /// Stronger compression leaves more, but on both sides and falling from the next value on; only `numbers` have
+    /// sides.
     fn is_surrounded(&self, fewest: usize, numbers: bool) -> bool {
         let far_above = 3 * self.most <= self.pixels && 2 * self.around <= self.pixels;
         let [at, ..] = channels(self.value);
@@ -48,8 +49,8 @@ impl Peak {
     }
 }
 
-/// The few values that all others of a set lie close around, far more rarely, as JPEG leaves them; `None` where the values are
-/// labels. `values` are with their pixels.
+/// The few values that all others of a set lie close around, far more rarely, as JPEG leaves them; `None` where the
+/// values are labels. `values` are with their pixels.
 pub(crate) fn peaks(values: impl Iterator<Item = (Source, u64)>) -> Option<Vec<Source>> {
     let mut all: Vec<(Source, u64)> = values.take(MAX_VALUES + 1).collect();
     // JPEG has 8 bits.
@@ -84,7 +85,8 @@ pub(crate) fn peaks(values: impl Iterator<Item = (Source, u64)>) -> Option<Vec<S
     })
 }
 
-/// Each value with the more frequent one that it lies closest to, within [`REACH`]. `all` come in the order of their pixels.
+/// Each value with the more frequent one that it lies closest to, within [`REACH`]. `all` come in the order of their
+/// pixels.
 fn clusters(all: &[(Source, u64)]) -> Vec<Peak> {
     let mut found: Vec<Peak> = Vec::new();
     for (value, pixels) in all {
@@ -155,8 +157,8 @@ fn distance(a: Source, b: Source) -> u16 {
     (0..3).map(|at| a[at].abs_diff(b[at])).max().unwrap_or(0)
 }
 
-/// The numbers that lie between those of two opposite neighbours nearly wherever they occur, as scaling with smoothing leaves
-/// them between two labels; none of labels. `values`: with their pixels, and how many of these lie so.
+/// The numbers that lie between those of two opposite neighbours nearly wherever they occur, as scaling with smoothing
+/// leaves them between two labels; none of labels. `values`: with their pixels, and how many of these lie so.
 pub(crate) fn rims(values: impl Iterator<Item = (Source, u64, u64)>) -> Vec<Source> {
     // A class may be the border of another: then it is one or two.
     const FEWEST: usize = 3;

@@ -12,8 +12,8 @@ const MAX_LABELS: usize = 64;
 /// Masks with more different sets of values than this are not told apart.
 const MAX_GROUPS: usize = 4096;
 
-/// Whether at least three numbers lie at equal steps of 8 or more, as greys do that are to be told apart by eye: 0, 127, 255.
-/// Each may be off by a tenth of the step, or by 1, as people round.
+/// Whether at least three numbers lie at equal steps of 8 or more, as greys do that are to be told apart by eye: 0,
+/// 127, 255. Each may be off by a tenth of the step, or by 1, as people round.
 pub(super) fn evenly(values: &[u16]) -> bool {
     let (Some(first), Some(last)) = (values.first(), values.last()) else { return false };
     let step = f64::from(last - first) / (values.len().max(2) - 1) as f64;
@@ -52,8 +52,8 @@ impl ValueGroups {
         }
     }
 
-    /// Whether some files count classes and others show them in greys: 0 and 1 here, 0 and 255 there. Or whether greys are
-    /// of 8 bits in some and of 16 in others.
+    /// Whether some files count classes and others show them in greys: 0 and 1 here, 0 and 255 there. Or whether greys
+    /// are of 8 bits in some and of 16 in others.
     pub(crate) fn mixed(&self) -> Option<TwoEncodings> {
         self.spread().or_else(|| self.widened()).or_else(|| self.rounded())
     }

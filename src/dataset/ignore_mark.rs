@@ -20,7 +20,8 @@ pub(crate) fn ignore_mark(values: &[u16]) -> u16 {
     if values.contains(&u16::MAX) && !values.contains(&255) { u16::MAX } else { 255 }
 }
 
-/// What the [`ignore_mark`] stands for among all values of a set, in order. `named`: how many names count the values from 0.
+/// What the [`ignore_mark`] stands for among all values of a set, in order. `named`: how many names count the values
+/// from 0.
 pub(crate) fn mark_meaning(values: &[u16], named: usize) -> MarkMeaning {
     let mark = ignore_mark(values);
     let others: Vec<u16> = values.iter().copied().filter(|value| *value != mark).collect();

@@ -167,8 +167,8 @@ impl std::fmt::Display for Split {
     }
 }
 
-/// A dataset whose decoded samples stay in memory, as many as fit a number of bytes; the rest is read each time. Its masks are
-/// looked at once.
+/// A dataset whose decoded samples stay in memory, as many as fit a number of bytes; the rest is read each time. Its
+/// masks are looked at once.
 pub struct Cached {
     inner: Arc<dyn Dataset>,
     budget: usize,

@@ -9,8 +9,9 @@ use crate::dataset::spec::DatasetSpec;
 const AROUND: usize = 6;
 
 impl DatasetSpec {
-    /// This with the folder that its paths are relative to. `root` takes the place of that folder; in a description with absolute
-    /// paths, as a run has, it takes the place of the folder that all of these are below, and lists stay beside the TOML.
+    /// This with the folder that its paths are relative to. `root` takes the place of that folder; in a description
+    /// with absolute paths, as a run has, it takes the place of the folder that all of these are below, and lists stay
+    /// beside the TOML.
     pub fn below(&self, root: Option<&Path>) -> (Cow<'_, Self>, PathBuf) {
         let own = self.file.parent().unwrap_or(Path::new("")).join(self.root.as_deref().unwrap_or(Path::new("")));
         let Some(root) = root else { return (Cow::Borrowed(self), own) };
@@ -54,8 +55,8 @@ pub(crate) struct MovedDataset {
     pub(crate) root: Option<PathBuf>,
 }
 
-/// Looks for the description that was at `old` beside the file `model` and in the folders around it, under as much of its path as
-/// is the same there. It has to be what `is_it` accepts.
+/// Looks for the description that was at `old` beside the file `model` and in the folders around it, under as much of
+/// its path as is the same there. It has to be what `is_it` accepts.
 pub(crate) fn find(old: &Path, model: &Path, is_it: impl Fn(&DatasetSpec) -> bool) -> Option<MovedDataset> {
     let model = std::path::absolute(model).ok()?;
     let parts: Vec<Component<'_>> = old.components().filter(|part| matches!(part, Component::Normal(_))).collect();

@@ -1,7 +1,8 @@
 //! Meanings of the numbers in a mask: greys of few bits, and palettes that say a colour for each number.
 //!
-//! Labelling tools give all masks of a set one palette, and the numbers are the labels. Image editors and optimisers sort each
-//! file's palette as they like, and store greys in as few bits as they can: then only the colours are the labels.
+//! Labelling tools give all masks of a set one palette, and the numbers are the labels. Image editors and optimisers
+//! sort each file's palette as they like, and store greys in as few bits as they can: then only the colours are the
+//! labels.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,8 +16,8 @@ use crate::image::{RawMask, Stored, read_mask_as};
 /// Groups of files with palettes of their own that are told apart.
 const MAX_GROUPS: usize = 64;
 
-/// A mask as a set of this encoding means it: numbers, with greys of few bits spread over 0 to 255 as PNG defines them; or
-/// colours, with palettes looked up.
+/// A mask as a set of this encoding means it: numbers, with greys of few bits spread over 0 to 255 as PNG defines them;
+/// or colours, with palettes looked up.
 pub(crate) fn apply_encoding(mask: RawMask, encoding: Encoding) -> Result<RawMask> {
     // What a JPEG holds is near its values, and is compared with what is declared later.
     if mask.stored().format == Format::Jpeg {
@@ -113,8 +114,8 @@ impl Palettes {
         self.groups.iter().find_map(|group| Some((group.first.clone(), *differs(group)?.0)))
     }
 
-    /// Two groups whose palettes look like two ways to show the same numbers: they share no colour but black, or show a number
-    /// in nearly the same one. Then neither numbers nor colours are sure to be the labels.
+    /// Two groups whose palettes look like two ways to show the same numbers: they share no colour but black, or show a
+    /// number in nearly the same one. Then neither numbers nor colours are sure to be the labels.
     pub(crate) fn rival(&self) -> Option<[&Group; 2]> {
         let near = |a: &[u8; 3], b: &[u8; 3]| a != b && (0..3).all(|at| a[at].abs_diff(b[at]) <= 4);
         let colours =

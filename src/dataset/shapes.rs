@@ -106,8 +106,8 @@ pub struct Shapes {
 }
 
 impl Shapes {
-    /// `len` pictures of `size` x `size` pixels, in which the shape tells the class; objects measure two to seven tenths of
-    /// a side across. `size` is at least 16.
+    /// `len` pictures of `size` x `size` pixels, in which the shape tells the class; objects measure two to seven
+    /// tenths of a side across. `size` is at least 16.
     pub fn new(seed: u64, split: Split, len: usize, size: usize) -> Self {
         Self::of(&ShapesConfig { seed, size: size.max(16), train: len, val: len, ..ShapesConfig::default() }, split)
     }

@@ -130,8 +130,9 @@ pub struct Join {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JoinedMask {
-    /// The file below the folder of masks. `{stem}` stands for the image's path below its folder without ending, `{folder}`
-    /// and `{name}` for the two parts of that; one `*` for anything but `/`, and all files that fit are united.
+    /// The file below the folder of masks. `{stem}` stands for the image's path below its folder without ending,
+    /// `{folder}` and `{name}` for the two parts of that; one `*` for anything but `/`, and all files that fit are
+    /// united.
     pub file: String,
     /// The class of what it shows, or `ignore`.
     pub class: String,

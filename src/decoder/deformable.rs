@@ -1,5 +1,5 @@
-//! The multi-scale deformable encoder of Mask2Former's pixel decoder (Zhu et al., arXiv 2010.04159): each pixel of three
-//! levels reads a few learned points of all of them.
+//! The multi-scale deformable encoder of Mask2Former's pixel decoder (Zhu et al., arXiv 2010.04159): each pixel of
+//! three levels reads a few learned points of all of them.
 
 use std::f32::consts::TAU;
 

@@ -1,5 +1,5 @@
-//! EoMT (Kerssies et al., arXiv 2503.19108): queries inside of the last blocks of the vision transformer. No pyramid, no
-//! pixel decoder, no transformer decoder.
+//! EoMT (Kerssies et al., arXiv 2503.19108): queries inside of the last blocks of the vision transformer. No pyramid,
+//! no pixel decoder, no transformer decoder.
 //!
 //! ```text
 //! patches ─▶ blocks ─┬─▶ [queries | patches] ─▶ last blocks ─▶ norm ─┬─▶ class = linear(query)
@@ -7,8 +7,8 @@
 //! ```
 //!
 //! In training a query sees, in each of the last blocks, only the patches where its mask was before, with a probability
-//! that falls from 1 to 0, block by block, so that nothing has to be masked in the end. As the official code: the ViT's own
-//! final norm serves every prediction (where it has none, one of the decoder's).
+//! that falls from 1 to 0, block by block, so that nothing has to be masked in the end. As the official code: the ViT's
+//! own final norm serves every prediction (where it has none, one of the decoder's).
 
 use burn::module::{Module, Param};
 use burn::tensor::{Tensor, TensorData};
@@ -36,8 +36,8 @@ pub struct EomtConfig {
     pub num_queries: usize,
     /// Last blocks of the backbone that the queries go through; by default 4, or all if there are fewer.
     pub num_blocks: Option<usize>,
-    /// Masks attention in training, annealed to none: with n blocks, block i from `(i + 1) / (n + 2)` of the training on,
-    /// to `(i + 2) / (n + 2)`.
+    /// Masks attention in training, annealed to none: with n blocks, block i from `(i + 1) / (n + 2)` of the training
+    /// on, to `(i + 2) / (n + 2)`.
     pub masked_attention: bool,
     /// How predictions are judged.
     pub loss: SetLossConfig,

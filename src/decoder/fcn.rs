@@ -1,5 +1,6 @@
 //! FCN (Long et al., arXiv 1411.4038): a classifier for every pixel, alone or after 3x3 convolutions. Static per-pixel
-//! classification, the paradigm that StructToken argues against; with no convolutions it is Segmenter's linear baseline.
+//! classification, the paradigm that StructToken argues against; with no convolutions it is Segmenter's linear
+//! baseline.
 //!
 //! ```text
 //! features ─┬─▶ num_convs x (conv, norm, ReLU) ─┬─▶ (conv_cat) ─▶ dropout ─▶ 1x1 ─▶ logits

@@ -1,5 +1,5 @@
-//! K-Net (Zhang et al., arXiv 2106.14855): one kernel per class, which is updated, stage by stage, by what its mask covers.
-//! Dynamic per-pixel classification.
+//! K-Net (Zhang et al., arXiv 2106.14855): one kernel per class, which is updated, stage by stage, by what its mask
+//! covers. Dynamic per-pixel classification.
 //!
 //! ```text
 //! features ─▶ FCN ─▶ x, masks M0 = kernels K0 of its classifier over x
@@ -185,7 +185,8 @@ impl Stage {
         }
     }
 
-    /// `x [b, h, w, c]`, kernels `[b, k, c]` and their masks `[b, h, w, k]` to the next kernels and masks `[b, h * w, k]`.
+    /// `x [b, h, w, c]`, kernels `[b, k, c]` and their masks `[b, h, w, k]` to the next kernels and masks
+    /// `[b, h * w, k]`.
     fn forward(
         &self,
         x: Tensor<4>,

@@ -165,8 +165,8 @@ pub struct Mask2Former {
 }
 
 impl Decoder for Mask2Former {
-    /// A prediction of the raw queries and one per layer, with masks of the pyramid's finest map, at a quarter of the images'
-    /// size over a ViT. Records what [`Mask2FormerHead`] does.
+    /// A prediction of the raw queries and one per layer, with masks of the pyramid's finest map, at a quarter of the
+    /// images' size over a ViT. Records what [`Mask2FormerHead`] does.
     fn forward(&self, input: BackboneInput, context: &ForwardContext) -> Output {
         self.head.forward(self.pyramid.forward(input.features(context)), context)
     }

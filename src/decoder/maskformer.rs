@@ -1,5 +1,5 @@
-//! MaskFormer (Cheng et al., arXiv 2107.06278): queries that each find a mask and its class. Mask classification, matched with
-//! the truth one to one.
+//! MaskFormer (Cheng et al., arXiv 2107.06278): queries that each find a mask and its class. Mask classification,
+//! matched with the truth one to one.
 //!
 //! ```text
 //! features ─▶ pyramid: strides 4 … 32 ─▶ FPN ─▶ E [h/4, w/4, c]
@@ -7,9 +7,9 @@
 //!                                                │ each layer: class = linear, mask = MLP · E
 //! ```
 //!
-//! As the official code: post-norm layers as in DETR, queries start at zero with a learned position, all layers are judged
-//! through one shared norm, which is not fed back. The strides are those of the backbone's maps; on a plain
-//! ViT they come from a simple feature pyramid.
+//! As the official code: post-norm layers as in DETR, queries start at zero with a learned position, all layers are
+//! judged through one shared norm, which is not fed back. The strides are those of the backbone's maps; on a plain ViT
+//! they come from a simple feature pyramid.
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
@@ -156,8 +156,8 @@ pub struct MaskFormer {
 }
 
 impl Decoder for MaskFormer {
-    /// One prediction per layer, with masks of the pyramid's finest map, at a quarter of the images' size over a ViT. Records
-    /// what [`MaskFormerHead`] does.
+    /// One prediction per layer, with masks of the pyramid's finest map, at a quarter of the images' size over a ViT.
+    /// Records what [`MaskFormerHead`] does.
     fn forward(&self, input: BackboneInput, context: &ForwardContext) -> Output {
         self.head.forward(self.pyramid.forward(input.features(context)), context)
     }

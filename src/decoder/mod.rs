@@ -44,7 +44,8 @@ pub trait Decoder {
         DecoderLoss::default()
     }
 
-    /// What stands for classes or for queries before an image has been seen; none of a decoder that has nothing of the kind.
+    /// What stands for classes or for queries before an image has been seen; none of a decoder that has nothing of the
+    /// kind.
     fn prototypes(&self) -> Vec<Prototypes> {
         Vec::new()
     }

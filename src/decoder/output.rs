@@ -31,7 +31,8 @@ pub struct Queries {
     pub masks: Tensor<4>,
 }
 
-/// What inference reads of an [`Output`]: maps on a grid that spans the padded images, and how they become class scores.
+/// What inference reads of an [`Output`]: maps on a grid that spans the padded images, and how they become class
+/// scores.
 #[derive(Clone, Debug)]
 pub struct SegLogits {
     /// `[b, h, w, c]`: class logits, or with votes the logits of masks.
@@ -82,8 +83,8 @@ impl SegLogits {
         Self { maps: self.maps.clone().narrow(0, range.start, range.len()), votes: self.votes.as_ref().map(slice) }
     }
 
-    /// Class scores where the maps lie, `[b, h, w, k]`: logits, or for each class the sum over masks of its vote times the
-    /// sigmoid of the mask ("semantic inference", Cheng et al. 2021, section 3.4). The sums are not a distribution.
+    /// Class scores where the maps lie, `[b, h, w, k]`: logits, or for each class the sum over masks of its vote times
+    /// the sigmoid of the mask ("semantic inference", Cheng et al. 2021, section 3.4). The sums are not a distribution.
     pub fn scores(self) -> Tensor<4> {
         match self.votes {
             None => self.maps,

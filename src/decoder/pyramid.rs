@@ -1,7 +1,8 @@
 //! Maps of four sizes, each half of the one before, whatever the backbone.
 //!
-//! Convolutional backbones have them: each map that they return ends as below, and where there is none of a size, the one
-//! before is pooled. Of a plain ViT's last map the simple feature pyramid of ViTDet (Li et al., arXiv 2203.16527) makes four:
+//! Convolutional backbones have them: each map that they return ends as below, and where there is none of a size, the
+//! one before is pooled. Of a plain ViT's last map the simple feature pyramid of ViTDet (Li et al., arXiv 2203.16527)
+//! makes four:
 //!
 //! ```text
 //! x [h, w, c] ─┬─ transposed conv, norm, GELU, transposed conv ─▶ [4 h, 4 w, c / 4] ─┐
@@ -111,14 +112,15 @@ pub(super) fn macs(features: &FeatureInfo, channels: usize, grid: (usize, usize)
     }
 }
 
-/// Values alive at a pixel of the finest map at most: what it was made of, and the maps around its convolutions; the coarser
-/// maps are a third of the finest together.
+/// Values alive at a pixel of the finest map at most: what it was made of, and the maps around its convolutions; the
+/// coarser maps are a third of the finest together.
 pub(super) fn activations(features: &FeatureInfo, channels: usize) -> usize {
     let made_of = if features.transformer.is_some() { features.last() / 4 } else { features.last() };
     made_of + 3 * channels
 }
 
-/// For each of the four maps: which of the backbone's it is made of, or none where the one before is pooled; its channels.
+/// For each of the four maps: which of the backbone's it is made of, or none where the one before is pooled; its
+/// channels.
 fn picks(features: &FeatureInfo) -> [(Option<usize>, usize); LEVELS] {
     let mut before = features.last();
     [0, 1, 2, 3].map(|i| {
@@ -177,8 +179,8 @@ impl SimpleFeaturePyramid {
         }
     }
 
-    /// `[b, h, w, channels_in]` to four maps of `channels_out`, the largest first: `[b, 4 h, 4 w, _]`, `[b, 2 h, 2 w, _]`,
-    /// `[b, h, w, _]` and `[b, h / 2, w / 2, _]`, rounded down but at least 1 a side.
+    /// `[b, h, w, channels_in]` to four maps of `channels_out`, the largest first: `[b, 4 h, 4 w, _]`,
+    /// `[b, 2 h, 2 w, _]`, `[b, h, w, _]` and `[b, h / 2, w / 2, _]`, rounded down but at least 1 a side.
     pub fn forward(&self, x: Tensor<4>) -> Vec<Tensor<4>> {
         let maps = [self.up4.forward(x.clone()), self.up2.forward(x.clone()), x.clone(), max_pool2x2(x)];
         self.levels.iter().zip(maps).map(|(level, map)| level.forward(map)).collect()

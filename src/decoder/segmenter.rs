@@ -1,5 +1,5 @@
-//! Segmenter (Strudel et al., arXiv 2105.05633): one embedding per class goes through a transformer together with the patches,
-//! and a pixel's score is the cosine of its patch and the class. Dynamic per-pixel classification.
+//! Segmenter (Strudel et al., arXiv 2105.05633): one embedding per class goes through a transformer together with the
+//! patches, and a pixel's score is the cosine of its patch and the class. Dynamic per-pixel classification.
 //!
 //! ```text
 //! patches [n, c] ─┐                       ┌─▶ patches ─▶ unit length ─┐
@@ -7,7 +7,8 @@
 //! classes [k, c] ─┘                       └─▶ classes ─▶ unit length ─┘
 //! ```
 //!
-//! As mmsegmentation's `SegmenterMaskTransformerHead`: LayerNorm eps is 1e-5 here, and the last norm runs over the classes.
+//! As mmsegmentation's `SegmenterMaskTransformerHead`: LayerNorm eps is 1e-5 here, and the last norm runs over the
+//! classes.
 
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;

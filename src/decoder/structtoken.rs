@@ -1,9 +1,9 @@
 //! StructToken (Lin et al., arXiv 2203.12612): structure tokens that become the mask.
 //!
-//! One learnable *structure token* per class, a map of the size of the feature grid, meets the features of the backbone in a
-//! few blocks. A block lets the tokens take structure from the features in one of three ways, then runs both through a
-//! convolutional FFN. After the last block a residual convolution smooths the tokens, which are the logits: there is no
-//! per-pixel classifier, except with `prior = "linear"`, where the tokens begin as one.
+//! One learnable *structure token* per class, a map of the size of the feature grid, meets the features of the backbone
+//! in a few blocks. A block lets the tokens take structure from the features in one of three ways, then runs both
+//! through a convolutional FFN. After the last block a residual convolution smooths the tokens, which are the logits:
+//! there is no per-pixel classifier, except with `prior = "linear"`, where the tokens begin as one.
 //!
 //! ```text
 //! tokens  S [h, w, k] ──┐                  ┌─▶ S ──┐             ┌─▶ S ─▶ tail ─▶ logits [h, w, k]
@@ -12,9 +12,9 @@
 //! ```
 //!
 //! Facts that the published code fixes and the tests hold: LayerNorm eps is 1e-5 in the FFNs and 1e-6 elsewhere; GELU
-//! comes after the FFN's residual sum; slice attention is scaled by the square root of the *current* number of pixels; the
-//! last CSE block has no FFN for the features; tokens are resized bicubically, corners aligned when a side of the table is
-//! odd.
+//! comes after the FFN's residual sum; slice attention is scaled by the square root of the *current* number of pixels;
+//! the last CSE block has no FFN for the features; tokens are resized bicubically, corners aligned when a side of the
+//! table is odd.
 
 pub mod blocks;
 
@@ -50,13 +50,13 @@ pub enum Prior {
     /// What is learned of each class, whatever the image shows: the paper's form.
     #[default]
     None,
-    /// That, and a linear classification of the image's features. The tail corrects the classification and begins at zero:
-    /// the network starts as the linear classifier.
+    /// That, and a linear classification of the image's features. The tail corrects the classification and begins at
+    /// zero: the network starts as the linear classifier.
     Linear,
 }
 
-/// What the structure tokens hold before they meet the features: the paper's learned maps, or less. The others are controls of
-/// the same network, to find out what the maps are for.
+/// What the structure tokens hold before they meet the features: the paper's learned maps, or less. The others are
+/// controls of the same network, to find out what the maps are for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -217,7 +217,8 @@ pub struct StructToken {
 impl Decoder for StructToken {
     /// The deepest feature map `[b, h, w, c]` to logits `[b, h, w, k]`.
     ///
-    /// Records `feat`, `dec_proj`, `prior`, `kernels_in`, `block{i}.kernels`, `block{i}.features` and the steps inside of a block.
+    /// Records `feat`, `dec_proj`, `prior`, `kernels_in`, `block{i}.kernels`, `block{i}.features` and the steps inside
+    /// of a block.
     fn forward(&self, input: BackboneInput, context: &ForwardContext) -> Output {
         let features = input.features(context).last();
         context.record("feat", &features);

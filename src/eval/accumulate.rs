@@ -1,7 +1,7 @@
 //! Everything an evaluation counts, in whole numbers: counts of parts of a dataset add up exactly, in any order.
 //!
-//! The state is k x k counts and a few times k more, and for every image its name and three numbers for each class that truth
-//! or prediction hold (16 bytes per class): a thousand images of ten classes take a quarter of a megabyte.
+//! The state is k x k counts and a few times k more, and for every image its name and three numbers for each class that
+//! truth or prediction hold (16 bytes per class): a thousand images of ten classes take a quarter of a megabyte.
 
 use serde::{Deserialize, Serialize};
 
@@ -130,8 +130,8 @@ impl EvalAccumulator {
         self.confusion.scores(names)
     }
 
-    /// Fails where the counts cannot be those of a dataset of `images` images, of which `ask` was asked: what is read from a
-    /// file may be anything. The message names the field.
+    /// Fails where the counts cannot be those of a dataset of `images` images, of which `ask` was asked: what is read
+    /// from a file may be anything. The message names the field.
     pub(super) fn check(&self, images: usize, ask: EvalOptions) -> Result<()> {
         let fault = |what: String| Err(Error::new(what));
         let k = self.classes();

@@ -64,8 +64,8 @@ fn sample(dataset: &dyn Dataset, index: usize) -> Result<NamedSample> {
 
 /// Scores a network on a whole dataset: one confusion matrix over all pixels, in the size of the truth.
 ///
-/// Images are fetched by another thread, at most three ahead. `see` gets for every image what was predicted and counted;
-/// nothing of it is kept. None where `see` broke it off.
+/// Images are fetched by another thread, at most three ahead. `see` gets for every image what was predicted and
+/// counted; nothing of it is kept. None where `see` broke it off.
 ///
 /// # Errors
 /// The first image that cannot be had or does not fit, by its name; or there are none.
@@ -95,9 +95,9 @@ pub fn count_each(
     walk(inference, names, samples_at(dataset, indices), false, see)
 }
 
-/// Evaluates the samples of a dataset at `indices` and counts all that an [`EvalAccumulator`] keeps: with `confidence` also how
-/// probable the answers are, which takes a little longer, and with `label_issues` where the truth itself may be wrong. None where `progress`
-/// broke it off.
+/// Evaluates the samples of a dataset at `indices` and counts all that an [`EvalAccumulator`] keeps: with `confidence`
+/// also how probable the answers are, which takes a little longer, and with `label_issues` where the truth itself may
+/// be wrong. None where `progress` broke it off.
 pub fn accumulate(
     inference: &Inference,
     dataset: &dyn Dataset,
@@ -119,8 +119,8 @@ pub fn accumulate(
     Ok(counts.map(|_| accumulate))
 }
 
-/// Predicts every sample, with its confidence if asked for, and shows it to `see`; the counts of all, or none where that broke
-/// it off.
+/// Predicts every sample, with its confidence if asked for, and shows it to `see`; the counts of all, or none where
+/// that broke it off.
 fn walk<I>(
     inference: &Inference,
     names: &[String],

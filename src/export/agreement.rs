@@ -150,7 +150,8 @@ impl Agreement {
 /// Images that enter at once; a file must take several.
 const BATCH: usize = 2;
 
-/// Labels all pictures with the model and with the file. Also whether the file's labels are those of its own class scores.
+/// Labels all pictures with the model and with the file. Also whether the file's labels are those of its own class
+/// scores.
 ///
 /// # Errors
 /// A file that cannot be run, and a model whose scores are no numbers.

@@ -115,7 +115,8 @@ pub(super) fn resize(graph: &mut Graph, planes: Id, [height, width]: [usize; 2],
     graph.node("Resize", &[planes, regions, factors], attributes, &shape, Kind::Float)
 }
 
-/// The factor from one side to another, so that its product, rounded down, is that side in single and in double precision.
+/// The factor from one side to another, so that its product, rounded down, is that side in single and in double
+/// precision.
 pub(super) fn factor(from: usize, to: usize) -> f32 {
     let factor = to as f32 / from as f32;
     if from as f64 * f64::from(factor) < to as f64 { factor.next_up() } else { factor }

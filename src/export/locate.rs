@@ -1,7 +1,7 @@
 //! The layer from which on a file computes something else than its model.
 //!
-//! The recorded pass is carried out once more, operation by operation, on two images; each tensor that the file has too is
-//! compared, in the order in which they are made.
+//! The recorded pass is carried out once more, operation by operation, on two images; each tensor that the file has too
+//! is compared, in the order in which they are made.
 
 use std::collections::HashMap;
 
@@ -19,7 +19,8 @@ use crate::export::record::{BATCHES, Recording};
 /// Values that are held at once: of the file's tensors, before they are compared.
 const HELD: usize = 1 << 27;
 
-/// The layer that parts first, and by how much of its largest value; none if no tensor differs by more than `tolerance`.
+/// The layer that parts first, and by how much of its largest value; none if no tensor differs by more than
+/// `tolerance`.
 ///
 /// `images` are two, normalised `[2, 3, h, w]`, and `input` the same as the file takes them.
 ///

@@ -44,8 +44,8 @@ pub struct Exported {
     pub nodes: usize,
 }
 
-/// The size of a window of the model, rounded up to what the network takes without padding; of a model that sees whole images,
-/// the size that its backbone is made for.
+/// The size of a window of the model, rounded up to what the network takes without padding; of a model that sees whole
+/// images, the size that its backbone is made for.
 #[must_use]
 pub fn default_size(model: &Model, card: &ModelCard) -> [usize; 2] {
     let features = card.model.backbone.features();
@@ -58,8 +58,8 @@ pub fn default_size(model: &Model, card: &ModelCard) -> [usize; 2] {
 /// Makes the file and compares it with the model on the pictures.
 ///
 /// # Errors
-/// A size that the network would have to pad, an operation without a form in ONNX, and a file that does not agree with the model: it
-/// says which layer parts first.
+/// A size that the network would have to pad, an operation without a form in ONNX, and a file that does not agree with
+/// the model: it says which layer parts first.
 pub fn export(model: &Model, card: &ModelCard, options: &ExportOptions, pictures: &Pictures) -> Result<Exported> {
     check_size(model, options.size)?;
     let (recording, graph) = build(model, card, options)?;

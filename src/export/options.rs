@@ -23,9 +23,9 @@ pub enum Profile {
     Triton,
     /// `pixel_values` float `[N, 3, H, W]`, normalised, to `logits`, in a folder as Hugging Face has them.
     Hf,
-    /// For a page that runs the model in a browser: the image of the default to `maps` float `[N, h, w, channels]` on the network's
-    /// grid, and where these are masks, to their `votes` `[N, channels, classes]`. Windows are put together before there are labels,
-    /// and on the grid there is hardly anything to carry.
+    /// For a page that runs the model in a browser: the image of the default to `maps` float `[N, h, w, channels]` on
+    /// the network's grid, and where these are masks, to their `votes` `[N, channels, classes]`. Windows are put
+    /// together before there are labels, and on the grid there is hardly anything to carry.
     Web,
 }
 
@@ -97,7 +97,8 @@ pub enum Precision {
     F32,
     /// In half the space; runtimes widen them when they load the file.
     F16,
-    /// Those of convolutions and linear layers as whole numbers of 8 bits with a scale per output channel: a quarter of the space.
+    /// Those of convolutions and linear layers as whole numbers of 8 bits with a scale per output channel: a quarter of
+    /// the space.
     Int8,
 }
 

@@ -1,7 +1,7 @@
 //! A forward pass as a list of tensor operations.
 //!
-//! Burn's recording device notes operations instead of computing them. The pass is noted for two batches of different size,
-//! so that what follows the batch is told from what does not.
+//! Burn's recording device notes operations instead of computing them. The pass is noted for two batches of different
+//! size, so that what follows the batch is told from what does not.
 
 use std::collections::HashMap;
 

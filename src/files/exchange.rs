@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::files::remedy;
 
-/// New files and folders that take the places of old ones, one after the other; the old ones are kept where the new ones were.
-/// Dropped without [`Exchange::keep`], all come back.
+/// New files and folders that take the places of old ones, one after the other; the old ones are kept where the new
+/// ones were. Dropped without [`Exchange::keep`], all come back.
 #[derive(Default)]
 pub(crate) struct Exchange {
     done: Vec<Change>,

@@ -1,5 +1,5 @@
-//! Names that no other process has, for what lasts only until some work is done, and what becomes of such things when their
-//! process is killed.
+//! Names that no other process has, for what lasts only until some work is done, and what becomes of such things when
+//! their process is killed.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -36,8 +36,8 @@ fn ours(name: &str) -> bool {
     parts.len() == 3 && digits(parts[0], 10) && digits(parts[1], 10) && parts[2].len() == 16 && digits(parts[2], 16)
 }
 
-/// Removes from `folder` what killed processes have left. Of what is written one after the other only the first looks for that,
-/// and whatever comes when things that were young then no longer are.
+/// Removes from `folder` what killed processes have left. Of what is written one after the other only the first looks
+/// for that, and whatever comes when things that were young then no longer are.
 pub(super) fn sweep_at_times(folder: &Path) {
     static SWEPT: LazyLock<Mutex<HashMap<PathBuf, Instant>>> = LazyLock::new(Mutex::default);
     let mut swept = SWEPT.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,5 +1,5 @@
-//! Places that are written to although they are not files, as `/dev/stdout` and `/dev/null`: a file that is made beside and
-//! renamed would take their place.
+//! Places that are written to although they are not files, as `/dev/stdout` and `/dev/null`: a file that is made beside
+//! and renamed would take their place.
 
 use std::fs::File;
 use std::io;

@@ -1,7 +1,7 @@
 //! Processes that do one piece of work together, in step: what they send each other.
 //!
-//! A [`Group`] only moves data. What is added, and in which order, is decided here ([`ordered_sum`]), so that a sum has the same
-//! bytes on any number of processes.
+//! A [`Group`] only moves data. What is added, and in which order, is decided here ([`ordered_sum`]), so that a sum has
+//! the same bytes on any number of processes.
 
 #[cfg(feature = "mpi")]
 mod mpi;
@@ -17,8 +17,8 @@ pub use threads::{Thread, threads};
 
 use crate::error::{Error, Result};
 
-/// One of several processes that work in step. Every method but [`rank`](Self::rank) and [`size`](Self::size) is called by all
-/// of them, in the same order.
+/// One of several processes that work in step. Every method but [`rank`](Self::rank) and [`size`](Self::size) is called
+/// by all of them, in the same order.
 ///
 /// # Errors
 /// All others fail where a process has left the group.

@@ -1,5 +1,5 @@
-//! Processes that MPI has started. MPI moves the data, and adds nothing: the order of its sums may change with the algorithm that
-//! it chooses.
+//! Processes that MPI has started. MPI moves the data, and adds nothing: the order of its sums may change with the
+//! algorithm that it chooses.
 
 use mpi::Threading;
 use mpi::datatype::{Partition, PartitionMut};
@@ -12,7 +12,8 @@ use crate::group::Group;
 
 /// All processes of this start (`MPI_COMM_WORLD`). Used by the thread that starts it.
 ///
-/// What goes wrong within MPI, a process that is gone for instance, ends all of them: its usual way, which says so on stderr.
+/// What goes wrong within MPI, a process that is gone for instance, ends all of them: its usual way, which says so on
+/// stderr.
 pub struct Mpi {
     world: SimpleCommunicator,
     /// The last to be dropped: it waits for all others.

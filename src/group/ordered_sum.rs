@@ -1,11 +1,11 @@
 //! Sums whose bytes do not depend on how many processes add.
 //!
-//! A sum of `n` passes is a tree: of more than one pass, the sum of the first `2^k` of them, the largest power of two below `n`,
-//! plus that of the rest. Each process has a run of passes, adds the whole subtrees in it, and the subtrees of all are added
-//! by the same tree: every addition has the same two operands, wherever it is made.
+//! A sum of `n` passes is a tree: of more than one pass, the sum of the first `2^k` of them, the largest power of two
+//! below `n`, plus that of the rest. Each process has a run of passes, adds the whole subtrees in it, and the subtrees
+//! of all are added by the same tree: every addition has the same two operands, wherever it is made.
 //!
-//! With powers of two every process has one subtree, and moves least: of `v` values it sends `v (n - 1) / n` to be added, slice by
-//! slice, and as many that are added already, which is what a ring does.
+//! With powers of two every process has one subtree, and moves least: of `v` values it sends `v (n - 1) / n` to be
+//! added, slice by slice, and as many that are added already, which is what a ring does.
 
 use std::ops::Range;
 
@@ -40,7 +40,8 @@ pub fn subtrees(passes: usize, own: &Range<usize>) -> Vec<Range<usize>> {
     found
 }
 
-/// The sum of what is pushed, one pass after the other, by the tree. It holds no more than one value for each power of two.
+/// The sum of what is pushed, one pass after the other, by the tree. It holds no more than one value for each power of
+/// two.
 #[derive(Debug)]
 pub struct PairwiseSum<T>(Vec<(usize, T)>);
 
@@ -67,7 +68,8 @@ impl<T> PairwiseSum<T> {
     }
 }
 
-/// The sum of all passes out of `passes`, to which every process brings the sums of its [`subtrees`], all of one length.
+/// The sum of all passes out of `passes`, to which every process brings the sums of its [`subtrees`], all of one
+/// length.
 ///
 /// # Errors
 /// As those of [`Group`], or sums that do not fit.

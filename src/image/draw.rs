@@ -6,8 +6,9 @@ use crate::error::{Error, Result};
 use crate::image::raster::{Area, Bitmap, inflate, label_of, segment};
 use crate::image::{IGNORE, Labels, RawMask, decode_mask, read_mask};
 
-/// Labels that are drawn from the topmost area down to the lowest, so that every pixel is given once: what is covered already is
-/// skipped 64 pixels at a time, and 4096 where all of these are. Many large areas so take little more time than one.
+/// Labels that are drawn from the topmost area down to the lowest, so that every pixel is given once: what is covered
+/// already is skipped 64 pixels at a time, and 4096 where all of these are. Many large areas so take little more time
+/// than one.
 pub(crate) struct Canvas {
     labels: Labels,
     /// A bit for each pixel that is not given yet, row by row.

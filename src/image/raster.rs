@@ -1,8 +1,8 @@
 //! Areas of annotations in pixels: outlines, run lengths, bitmaps.
 //!
-//! The rule: a pixel belongs to a polygon if its centre lies inside, by the even-odd count of edges to its left; a centre
-//! exactly on an edge belongs to the polygon on its right, or below, so two polygons that share an edge share no pixel.
-//! Several polygons of one object are united. Later objects cover earlier ones.
+//! The rule: a pixel belongs to a polygon if its centre lies inside, by the even-odd count of edges to its left; a
+//! centre exactly on an edge belongs to the polygon on its right, or below, so two polygons that share an edge share no
+//! pixel. Several polygons of one object are united. Later objects cover earlier ones.
 //!
 //! An area is kept as its file has it and becomes pixels only while it is drawn: what a set takes in memory is what its
 //! files take, and one mask per thread; see [`Canvas`](super::draw::Canvas).
@@ -72,7 +72,8 @@ impl Area {
         Self::Polygons(vec![(0..corners).map(corner).collect()])
     }
 
-    /// The smallest and the largest x and y that it reaches, if that is known without its pixels. `size`: of the picture.
+    /// The smallest and the largest x and y that it reaches, if that is known without its pixels. `size`: of the
+    /// picture.
     pub(crate) fn bounds(&self, size: [usize; 2]) -> Option<[[f64; 2]; 2]> {
         match self {
             Self::Polygons(rings) => {

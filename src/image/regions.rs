@@ -103,8 +103,8 @@ pub(crate) struct Region {
     pub(crate) bounds: [usize; 4],
 }
 
-/// The connected regions (4-connected) of a map of `width` x `height` pixels, in the order of their first pixels. `class` says what
-/// pixels of one region have in common, less than [`OUTSIDE`]; a pixel without it is of no region.
+/// The connected regions (4-connected) of a map of `width` x `height` pixels, in the order of their first pixels.
+/// `class` says what pixels of one region have in common, less than [`OUTSIDE`]; a pixel without it is of no region.
 pub(crate) fn connected(width: usize, height: usize, class: impl Fn(usize) -> Option<u16>) -> Vec<Region> {
     let fill = |y: usize, to: &mut Vec<Run>| {
         let class = |x: usize| class(y * width + x).unwrap_or(OUTSIDE);
@@ -146,8 +146,9 @@ pub(crate) fn connected(width: usize, height: usize, class: impl Fn(usize) -> Op
     found
 }
 
-/// Calls `see` with the runs of each two rows that touch, from the top border (where the upper is outside) to the lower, and
-/// returns the regions. Rows are left out that equal the one above, for no border turns there. The regions of runs may be joined later.
+/// Calls `see` with the runs of each two rows that touch, from the top border (where the upper is outside) to the
+/// lower, and returns the regions. Rows are left out that equal the one above, for no border turns there. The regions
+/// of runs may be joined later.
 pub(crate) fn sweep(labels: &Labels, cuts: &Cuts, see: impl FnMut(usize, &[Run], &[Run])) -> Regions {
     let (width, is_cut) = (labels.width, !cuts.is_empty());
     let mut last: &[u8] = &[];

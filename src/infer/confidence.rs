@@ -22,7 +22,8 @@ pub struct Confidence {
 }
 
 /// [`labels`](super::labels) of one image, equal to the last bit, with the probabilities of the label and of the
-/// `truth`, which has the size of the answer. Those of the other classes are never kept. Fails if the device cannot be read.
+/// `truth`, which has the size of the answer. Those of the other classes are never kept. Fails if the device cannot be
+/// read.
 pub fn labels_with_confidence(
     network: &dyn Network,
     views: &[View<'_>],

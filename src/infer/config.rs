@@ -18,8 +18,8 @@ pub struct InferConfig {
     pub crop: [usize; 2],
     /// Steps between windows, down and across.
     pub stride: [usize; 2],
-    /// Before inference the image is resized to fit into (long side, short side), keeping its ratio; `"none"` in TOML keeps
-    /// its size. A recipe that leaves it out takes the scale of `data.augment.resize`.
+    /// Before inference the image is resized to fit into (long side, short side), keeping its ratio; `"none"` in TOML
+    /// keeps its size. A recipe that leaves it out takes the scale of `data.augment.resize`.
     #[serde(serialize_with = "write_resize", deserialize_with = "read_resize")]
     pub resize: Option<[usize; 2]>,
     /// Factors on that size; the probabilities at all of them are averaged.
@@ -32,7 +32,8 @@ pub struct InferConfig {
     pub padding: Padding,
     /// In what precision the CPU multiplies matrices.
     pub precision: Precision,
-    /// Megabytes that logits at image size may take, about; what is larger is made in bands of rows, with equal results.
+    /// Megabytes that logits at image size may take, about; what is larger is made in bands of rows, with equal
+    /// results.
     pub logits_mb: usize,
 }
 

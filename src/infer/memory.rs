@@ -1,11 +1,11 @@
 //! How much memory an evaluation takes: estimated from sizes that are known before it starts, and measured.
 //!
-//! Images, windows and the network's maps have known sizes, and nothing else grows: the counts of a [`EvalAccumulator`](crate::eval::EvalAccumulator)
-//! are small, whatever the number of images. What cannot be known is what the allocator keeps of what was freed: this
-//! program's gives nothing back. So weights count twice, as the file was read and as the network holds them; and of what an
-//! image takes a part finds room where the file was. Both constants were measured; `docs/evaluation.md` says how well they do.
-//! A convolutional network's maps are of many sizes, and what one leaves another seldom fits into: for those the estimate is
-//! what they take at most.
+//! Images, windows and the network's maps have known sizes, and nothing else grows: the counts of a
+//! [`EvalAccumulator`](crate::eval::EvalAccumulator) are small, whatever the number of images. What cannot be known is
+//! what the allocator keeps of what was freed: this program's gives nothing back. So weights count twice, as the file
+//! was read and as the network holds them; and of what an image takes a part finds room where the file was. Both
+//! constants were measured; `docs/evaluation.md` says how well they do. A convolutional network's maps are of many
+//! sizes, and what one leaves another seldom fits into: for those the estimate is what they take at most.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -104,8 +104,8 @@ impl MemoryModel<'_> {
         self.model.backbone.arranged_weights().is_some()
     }
 
-    /// Fails where what it will take is far more than the memory that is left. `held` is how much of it this process has
-    /// already, the weights for instance. The estimate is not exact: what may just fit is tried.
+    /// Fails where what it will take is far more than the memory that is left. `held` is how much of it this process
+    /// has already, the weights for instance. The estimate is not exact: what may just fit is tried.
     pub fn ensure(&self, held: usize) -> Result<()> {
         let found = self.estimate();
         let hint = remedy([found.network + found.convolutions, found.windows, found.images], self.settings);
@@ -144,8 +144,8 @@ fn remedy([network, windows, images]: [usize; 3], settings: &InferConfig) -> &'s
 /// The most bytes that an image of this process was estimated to take, and was let pass.
 static PASSED: AtomicUsize = AtomicUsize::new(0);
 
-/// Fails where an image of `size` (height, width) needs far more memory than is left, beside itself and the weights, which are
-/// there. What one image has taken, the next can have.
+/// Fails where an image of `size` (height, width) needs far more memory than is left, beside itself and the weights,
+/// which are there. What one image has taken, the next can have.
 pub(super) fn ensure_labeled(inference: &Inference, size: (usize, usize)) -> Result<()> {
     ensure_image(inference, size, LABELED, |parts| remedy(parts, inference.config))
 }
@@ -200,8 +200,8 @@ struct ImageBytes {
 
 impl ImageBytes {
     /// Bytes for maps inside of the network, what goes into it and comes out, and the image and what is counted of it.
-    /// `pixel` are the bytes for each pixel of the last, and `activations` the values that the network holds at once for a
-    /// window of some size.
+    /// `pixel` are the bytes for each pixel of the last, and `activations` the values that the network holds at once
+    /// for a window of some size.
     fn parts(
         &self,
         settings: &InferConfig,
@@ -304,7 +304,8 @@ mod tests {
         assert_eq!(one.convolutions, 0);
     }
 
-    /// The most that evaluations held on Linux with two threads, in MB; a U-Net of 3 million values, 2 classes, images whole.
+    /// The most that evaluations held on Linux with two threads, in MB; a U-Net of 3 million values, 2 classes, images
+    /// whole.
     #[test]
     fn a_unet_takes_no_more_than_is_estimated() {
         let estimate = |decoder: &str, image, threads, settings: &InferConfig| {
@@ -337,7 +338,8 @@ mod tests {
         assert!(estimate(fcn, (1024, 1024), 2, &slide) < 0.7 * estimate(fcn, (1024, 1024), 2, &whole));
     }
 
-    /// 268 million pixels in small windows: what counts is not that they could be judged too, and no smaller windows help.
+    /// 268 million pixels in small windows: what counts is not that they could be judged too, and no smaller windows
+    /// help.
     #[test]
     fn a_large_image_is_labelled_in_little_more_than_it_takes_itself() {
         let image = ImageBytes { size: (1 << 14, 1 << 14), classes: 6, threads: 16 };

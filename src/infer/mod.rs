@@ -35,13 +35,15 @@ use crate::infer::windows::Windows;
 
 /// What inference needs of a model.
 pub trait Network {
-    /// Images [b, 3, h, w], normalised, of any size, to what the network says of them, on a grid that spans them padded.
+    /// Images [b, 3, h, w], normalised, of any size, to what the network says of them, on a grid that spans them
+    /// padded.
     fn predict_logits(&self, images: Tensor<4>) -> SegLogits;
     /// The number of classes k.
     fn classes(&self) -> usize;
     /// The height or width to which the network pads a side of an image.
     fn padded(&self, side: usize) -> usize;
-    /// Values of 4 bytes that it holds at once at most while an image of this height and width passes, if that is known.
+    /// Values of 4 bytes that it holds at once at most while an image of this height and width passes, if that is
+    /// known.
     fn activations(&self, _size: (usize, usize)) -> usize {
         0
     }
@@ -83,7 +85,8 @@ pub fn slide_logits(
 }
 
 /// Class probabilities [b, k, h, w] at `size` (height, width): the mean over views of the softmax of their logits, each
-/// resized to `size` first; where masks vote, the mean of the votes, divided by their sum. No gradient passes. Fails if the device cannot be read.
+/// resized to `size` first; where masks vote, the mean of the votes, divided by their sum. No gradient passes. Fails if
+/// the device cannot be read.
 pub fn probabilities(
     network: &dyn Network,
     views: &[View<'_>],
@@ -106,8 +109,8 @@ pub fn labels(
     labels_with(network, views, size, config, &mut |_| {})
 }
 
-/// [`labels`] and [`probabilities`] at once, each as they are alone: the network sees the windows once. `progress` gets the share
-/// that is done, from 0 to 1, after each band of rows.
+/// [`labels`] and [`probabilities`] at once, each as they are alone: the network sees the windows once. `progress` gets
+/// the share that is done, from 0 to 1, after each band of rows.
 pub fn labels_with_probabilities(
     network: &dyn Network,
     views: &[View<'_>],

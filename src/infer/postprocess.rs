@@ -1,7 +1,8 @@
-//! Labels from window logits, a row of pixels at a time, in loops: the default on a CPU; `bands` is that of other devices.
+//! Labels from window logits, a row of pixels at a time, in loops: the default on a CPU; `bands` is that of other
+//! devices.
 //!
-//! Bilinear interpolation reads two neighbours, so on a CPU it is far less work as loops than as matrix products, and no
-//! map of full size has to exist. The values are those of the tensor path in [`super::infer`], up to rounding.
+//! Bilinear interpolation reads two neighbours, so on a CPU it is far less work as loops than as matrix products, and
+//! no map of full size has to exist. The values are those of the tensor path in [`super::infer`], up to rounding.
 
 use std::ops::Range;
 
@@ -205,7 +206,8 @@ pub(super) fn labels(views_logits: &[CpuViewLogits], image: usize, rows: Range<u
 /// What is known of a pixel: its most probable class, the probability of that, and the probability of its true class.
 pub(super) type Certain = (u8, f32, f32);
 
-/// [`labels`], and with each the probabilities of the label and of what `truth` [h, w] says; 0 where that is not a class.
+/// [`labels`], and with each the probabilities of the label and of what `truth` [h, w] says; 0 where that is not a
+/// class.
 pub(super) fn labels_with_confidence(
     views_logits: &[CpuViewLogits],
     image: usize,

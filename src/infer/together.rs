@@ -8,7 +8,8 @@ use crate::image::{Image, Labels};
 use crate::infer::{InferConfig, InferMode, Inference, MultiViewLogits, View, labels_of, on_cpu};
 use crate::kernels::{with_batch_of, with_precision};
 
-/// What an image asks of the network, where each of its views is one pass: images that ask the same can share their passes.
+/// What an image asks of the network, where each of its views is one pass: images that ask the same can share their
+/// passes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Passes {
     /// Of every scale: height and width of its windows, and how many there are.
@@ -45,7 +46,8 @@ impl InferConfig {
         Some(Passes { scales, most })
     }
 
-    /// Pixels of all windows that an image of `size` (height, width) is seen in, with the height and width of each window.
+    /// Pixels of all windows that an image of `size` (height, width) is seen in, with the height and width of each
+    /// window.
     pub fn window_pixels(&self, size: (usize, usize)) -> Vec<((usize, usize), u64)> {
         let flips = if self.flip { 2 } else { 1 };
         let of = |size: (usize, usize)| {
@@ -58,8 +60,8 @@ impl InferConfig {
 }
 
 impl Inference<'_> {
-    /// The class of every pixel of several images, each equal to what [`labels`](Inference::labels) says of it alone. All
-    /// have to ask the same [`Passes`] of the network, which sees their windows together.
+    /// The class of every pixel of several images, each equal to what [`labels`](Inference::labels) says of it alone.
+    /// All have to ask the same [`Passes`] of the network, which sees their windows together.
     ///
     /// # Errors
     /// One for all where the network cannot be asked, and one for each image whose labels cannot be read.

@@ -18,8 +18,8 @@ pub(crate) struct Trace {
     pub(crate) maps: Vec<(String, TensorData)>,
 }
 
-/// Traces the pass of `model`, the network of `inference`, over the first view of `image` that is not mirrored: as a whole, whatever
-/// the windows, and in the precision of evaluations.
+/// Traces the pass of `model`, the network of `inference`, over the first view of `image` that is not mirrored: as a
+/// whole, whatever the windows, and in the precision of evaluations.
 ///
 /// # Errors
 /// As [`Inference::views`], and where the memory that is left is too little for the image as a whole.

@@ -10,8 +10,8 @@ pub(super) struct Windows {
 }
 
 impl Windows {
-    /// Windows of `crop` at steps of `stride` over an image of `size` (heights and widths). The last ones are moved back
-    /// to end at the border; a window is no larger than the image.
+    /// Windows of `crop` at steps of `stride` over an image of `size` (heights and widths). The last ones are moved
+    /// back to end at the border; a window is no larger than the image.
     pub(super) fn slide(size: (usize, usize), crop: [usize; 2], stride: [usize; 2]) -> Self {
         let starts = |size: usize, crop: usize, stride: usize| -> Vec<usize> {
             let last = size.saturating_sub(crop);

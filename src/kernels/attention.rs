@@ -64,7 +64,8 @@ impl Kernel for Attention {
         let mut y = uninitialized(batch * tokens * heads * d);
         let mut log_sums = uninitialized(if keep { batch * heads * tokens } else { 0 });
         let (out, sums_out) = (SharedBuffer::new(&mut y), SharedBuffer::new(&mut log_sums));
-        // A task takes a head, or where there are too few, some of its queries; either way it packs keys and values once.
+        // A task takes a head, or where there are too few, some of its queries; either way it packs keys and values
+        // once.
         let (all, tiles) = (batch * heads, tokens.div_ceil(QUERIES));
         let parts = rayon::current_num_threads().div_ceil(all).min(tiles);
         let tiles = tiles.div_ceil(parts);

@@ -7,9 +7,9 @@ use burn::tensor::{Tensor, TensorData, activation};
 use crate::kernels::bridge::{Kernel, Operands, on_cpu, run, tensor, uninitialized, values, written};
 use crate::kernels::moments::{Affine, channel_moments};
 
-/// Normalises each channel of `x [b, h, w, c]` over all pixels of the batch: `(x - mean) / sqrt(variance + eps) * weight + bias`, with
-/// the biased variance; `weight [c]`, `bias [c]`. With `relu`, what is negative becomes zero. Also gives the mean and the biased
-/// variance, `[c]`, without a gradient.
+/// Normalises each channel of `x [b, h, w, c]` over all pixels of the batch:
+/// `(x - mean) / sqrt(variance + eps) * weight + bias`, with the biased variance; `weight [c]`, `bias [c]`. With
+/// `relu`, what is negative becomes zero. Also gives the mean and the biased variance, `[c]`, without a gradient.
 pub fn batch_norm(
     x: Tensor<4>,
     weight: Tensor<1>,

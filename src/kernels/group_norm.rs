@@ -1,7 +1,7 @@
 //! Group normalisation of channels-last maps.
 //!
-//! A group's moments are those of its channels put together, and on the way back the sums a group needs are those of its channels'
-//! gradients of weight and bias.
+//! A group's moments are those of its channels put together, and on the way back the sums a group needs are those of
+//! its channels' gradients of weight and bias.
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
@@ -10,8 +10,8 @@ use burn::tensor::{Tensor, activation};
 use crate::kernels::bridge::{Kernel, Operands, on_cpu, run, tensor, uninitialized, values, written};
 use crate::kernels::moments::{Affine, channel_moments};
 
-/// Group normalisation (Wu and He, 2018): `(x - mean) / sqrt(variance + eps) * weight + bias` for `x [b, h, w, c]`, with
-/// the mean and the biased variance of each sample's pixels in each of `groups` groups of neighbouring channels;
+/// Group normalisation (Wu and He, 2018): `(x - mean) / sqrt(variance + eps) * weight + bias` for `x [b, h, w, c]`,
+/// with the mean and the biased variance of each sample's pixels in each of `groups` groups of neighbouring channels;
 /// `weight [c]`, `bias [c]`.
 pub fn group_norm(x: Tensor<4>, weight: Tensor<1>, bias: Tensor<1>, groups: usize, eps: f64) -> Tensor<4> {
     norm(x, weight, bias, groups, eps, false)

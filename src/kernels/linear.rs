@@ -24,8 +24,8 @@ pub fn linear_gelu<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option
 
 /// The end of a residual branch: `residual + factors · scale · linear(x)`.
 ///
-/// `residual` has the shape of the result. `scale [o]` is LayerScale's; `factors` holds a number for each sample (the first
-/// axis), which is how paths are dropped.
+/// `residual` has the shape of the result. `scale [o]` is LayerScale's; `factors` holds a number for each sample (the
+/// first axis), which is how paths are dropped.
 pub fn linear_add<const D: usize>(
     x: Tensor<D>,
     weight: Tensor<2>,

@@ -12,14 +12,14 @@ use rayon::prelude::*;
 use crate::kernels::bridge::{Kernel, Operands, on_cpu, run, tensor, uninitialized, values, written};
 use crate::kernels::vector::{load, store, vectors};
 
-/// The largest value of each 3x3 square with stride 2 and a border of one pixel: `[b, h, w, c]` to `[b, h / 2, w / 2, c]`, rounded up. As
-/// PyTorch's `MaxPool2d(3, 2, 1)`.
+/// The largest value of each 3x3 square with stride 2 and a border of one pixel: `[b, h, w, c]` to
+/// `[b, h / 2, w / 2, c]`, rounded up. As PyTorch's `MaxPool2d(3, 2, 1)`.
 pub fn max_pool3x3(x: Tensor<4>) -> Tensor<4> {
     pooled(x, 3)
 }
 
-/// The largest value of each 2x2 square: `[b, h, w, c]` to `[b, h / 2, w / 2, c]`, rounded down; a side of 1 stays 1. As PyTorch's
-/// `MaxPool2d(2)`, but for the side of 1, which there becomes empty.
+/// The largest value of each 2x2 square: `[b, h, w, c]` to `[b, h / 2, w / 2, c]`, rounded down; a side of 1 stays 1.
+/// As PyTorch's `MaxPool2d(2)`, but for the side of 1, which there becomes empty.
 pub fn max_pool2x2(x: Tensor<4>) -> Tensor<4> {
     pooled(x, 2)
 }

@@ -1,5 +1,5 @@
-//! Multiply-accumulates, and memory that gradients keep, counted in real passes. Tests hold the formulas to it that each network
-//! has beside its config: `macs` and `kept_activations`.
+//! Multiply-accumulates, and memory that gradients keep, counted in real passes. Tests hold the formulas to it that
+//! each network has beside its config: `macs` and `kept_activations`.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -17,7 +17,8 @@ thread_local! {
 type Buffers = HashMap<usize, Arc<Bytes>>;
 
 /// What `f` gives, and the multiply-accumulates of the forward passes that this thread asked for meanwhile: those of
-/// convolutions, linear layers, attention and matrix products. Norms, activations and resizing do not count, nor do gradients.
+/// convolutions, linear layers, attention and matrix products. Norms, activations and resizing do not count, nor do
+/// gradients.
 pub fn count_macs<T>(f: impl FnOnce() -> T) -> (T, u64) {
     let before = COUNTED.replace(Some(0));
     let found = f();
@@ -25,10 +26,10 @@ pub fn count_macs<T>(f: impl FnOnce() -> T) -> (T, u64) {
     (found, counted)
 }
 
-/// What `f` gives, and the bytes of all that the kernels of this thread kept meanwhile for their gradients, weights too. A buffer that
-/// several keep counts once. Operations that Burn differentiates itself are not seen; on other devices than the CPU that is all.
-/// It takes the pass itself, in its full memory: what has to be known before a pass is computed from the network's shape (`kept_activations`
-/// of a backbone), which the tests hold to this.
+/// What `f` gives, and the bytes of all that the kernels of this thread kept meanwhile for their gradients, weights
+/// too. A buffer that several keep counts once. Operations that Burn differentiates itself are not seen; on other
+/// devices than the CPU that is all. It takes the pass itself, in its full memory: what has to be known before a pass
+/// is computed from the network's shape (`kept_activations` of a backbone), which the tests hold to this.
 pub fn count_kept<T>(f: impl FnOnce() -> T) -> (T, usize) {
     let before = KEPT.replace(Some(Buffers::new()));
     let found = f();

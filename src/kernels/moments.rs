@@ -1,7 +1,7 @@
 //! Moments of channels, which the norms of channels-last maps share, and the way there and back once they are known.
 //!
-//! Everything is per channel and bands of pixels: a channel's moments are those of its bands put together. `RELU` says whether
-//! negative results become zero.
+//! Everything is per channel and bands of pixels: a channel's moments are those of its bands put together. `RELU` says
+//! whether negative results become zero.
 
 use std::mem::MaybeUninit;
 
@@ -116,8 +116,8 @@ impl Affine<'_> {
         [total.first, total.second]
     }
 
-    /// The gradient of x. Of the gradient times the weight, over what shares a mean: `offsets` is its mean, and `projections`
-    /// that of its product with the normalised x.
+    /// The gradient of x. Of the gradient times the weight, over what shares a mean: `offsets` is its mean, and
+    /// `projections` that of its product with the normalised x.
     pub(super) fn input_gradient(
         &self,
         x: &[f32],

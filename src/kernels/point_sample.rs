@@ -11,9 +11,9 @@ use crate::kernels::simd::vectorized;
 
 /// The values `[r, p]` of `planes [r, h, w]` at `points [r, p, 2]`, or `[1, p, 2]` for the same points in all planes.
 ///
-/// Points are x first, in units of the plane's width and height: 0 and 1 are its edges. It is PointRend's `point_sample`
-/// (Kirillov et al., 2020), `grid_sample(2 p - 1)`: bilinear, zero padding, corners not aligned, so a value fades to 0
-/// over the half cell before the edge. Points are constants: only `planes` gets a gradient.
+/// Points are x first, in units of the plane's width and height: 0 and 1 are its edges. It is PointRend's
+/// `point_sample` (Kirillov et al., 2020), `grid_sample(2 p - 1)`: bilinear, zero padding, corners not aligned, so a
+/// value fades to 0 over the half cell before the edge. Points are constants: only `planes` gets a gradient.
 pub fn point_sample(planes: Tensor<3>, points: Tensor<3>) -> Tensor<2> {
     let [r, h, w] = planes.dims();
     let [sets, p, coordinates] = points.dims();

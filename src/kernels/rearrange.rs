@@ -1,4 +1,5 @@
-//! Channels-last maps put side by side and taken apart: what a decoder with skip connections does between its convolutions.
+//! Channels-last maps put side by side and taken apart: what a decoder with skip connections does between its
+//! convolutions.
 
 use std::mem::MaybeUninit;
 
@@ -10,8 +11,8 @@ use rayon::prelude::*;
 use crate::kernels::bridge::{Kernel, Operands, SharedBuffer, on_cpu, run, tensor, uninitialized, values, written};
 use crate::kernels::vector::{load, store, vectors};
 
-/// `x [b, h, w, c]` twice as large, every pixel four times, cropped at the end to the size of `skip [b, H, W, d]` and followed by its
-/// channels: `[b, H, W, c + d]`. H is 2 h or 2 h - 1, and W 2 w or 2 w - 1.
+/// `x [b, h, w, c]` twice as large, every pixel four times, cropped at the end to the size of `skip [b, H, W, d]` and
+/// followed by its channels: `[b, H, W, c + d]`. H is 2 h or 2 h - 1, and W 2 w or 2 w - 1.
 pub fn upsample2x_concat(x: Tensor<4>, skip: Tensor<4>) -> Tensor<4> {
     let ([b, h, w, _], [skip_b, tall, wide, _]) = (x.dims(), skip.dims());
     let fits = b == skip_b && tall.div_ceil(2) == h && wide.div_ceil(2) == w;
@@ -31,8 +32,9 @@ pub(crate) fn upsample_reference(x: Tensor<4>, skip: Tensor<4>) -> Tensor<4> {
     Tensor::cat(vec![x.slice([0..b, 0..tall, 0..wide]), skip], 3)
 }
 
-/// Squares of 2x2 pixels side by side: `[b, h, w, c]` to `[b, h / 2, w / 2, 4 c]`, rounded up, with zeros below and to the right of
-/// the map; first the upper left pixel's channels, then the upper right's, the lower left's and the lower right's.
+/// Squares of 2x2 pixels side by side: `[b, h, w, c]` to `[b, h / 2, w / 2, 4 c]`, rounded up, with zeros below and to
+/// the right of the map; first the upper left pixel's channels, then the upper right's, the lower left's and the lower
+/// right's.
 pub fn space_to_depth2(x: Tensor<4>) -> Tensor<4> {
     if on_cpu(&x) { run(Squares { x: x.dims() }, Operands::One(x.into_dispatch())) } else { squares_reference(x) }
 }

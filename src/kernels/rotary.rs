@@ -1,7 +1,7 @@
 //! Rotary position embedding (Su et al., arXiv 2104.09864): queries and keys turned by where their tokens are.
 //!
-//! In place: twelve blocks of DINOv3's S/16 at 512 x 512 spend 0.3 % of their forward and backward passes here on two cores, and
-//! spent a third of them on the composition of tensor operations.
+//! In place: twelve blocks of DINOv3's S/16 at 512 x 512 spend 0.3 % of their forward and backward passes here on two
+//! cores, and spent a third of them on the composition of tensor operations.
 
 use burn::backend::TensorMetadata;
 use burn::backend::flex::FlexTensor;
@@ -11,9 +11,9 @@ use rayon::prelude::*;
 use crate::kernels::bridge::{Kernel, Operands, on_cpu, run, values};
 use crate::kernels::simd::{fma, vectorized};
 
-/// Turns queries and keys of `qkv [b, n, 3 heads d]` (timm's packing, as [`attention`](super::attention) takes it) by the
-/// angles whose cosines and sines are given, `[m, d / 2]`, for the last m tokens (one or more), each head alike: channel j with channel
-/// j + d / 2. Values, and the tokens before, stay as they are.
+/// Turns queries and keys of `qkv [b, n, 3 heads d]` (timm's packing, as [`attention`](super::attention) takes it) by
+/// the angles whose cosines and sines are given, `[m, d / 2]`, for the last m tokens (one or more), each head alike:
+/// channel j with channel j + d / 2. Values, and the tokens before, stay as they are.
 ///
 /// The angles get no gradient.
 pub fn rotary(qkv: Tensor<3>, cos: Tensor<2>, sin: Tensor<2>, heads: usize) -> Tensor<3> {

@@ -33,8 +33,8 @@ pub(super) fn level() -> Level {
 
 /// The name of the instruction set that the CPU kernels use: `baseline`, `avx2` or `avx512`.
 ///
-/// It is the best of this machine, or less where the environment variable `STRUCTTOKEN_SIMD` names less, for measurements
-/// and tests. Fails if the variable names no instruction set, or one that this machine lacks.
+/// It is the best of this machine, or less where the environment variable `STRUCTTOKEN_SIMD` names less, for
+/// measurements and tests. Fails if the variable names no instruction set, or one that this machine lacks.
 pub fn instruction_set() -> Result<&'static str> {
     let name = |level| LEVELS.iter().find(|(_, known)| *known == level).map_or("baseline", |(name, _)| *name);
     if let Some(asked) = asked()?

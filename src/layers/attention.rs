@@ -14,7 +14,8 @@ const BLOCKED: f64 = -1e9;
 
 /// Scaled dot products of `q [b, n, c]` with `k [b, m, c]`, head by head, weigh `v [b, m, c]`: `[b, n, c]`.
 ///
-/// `blocked [b, n, m]` holds 1 where a query must not look at a key, for all heads alike; no query may be blocked from all.
+/// `blocked [b, n, m]` holds 1 where a query must not look at a key, for all heads alike; no query may be blocked from
+/// all.
 pub fn cross_attention(
     q: Tensor<3>,
     k: Tensor<3>,
@@ -60,15 +61,15 @@ pub struct MultiheadAttention {
 }
 
 impl MultiheadAttention {
-    /// Xavier uniform over the packed projection and the projection back, zero biases; `dropout` is the share of attention
-    /// weights dropped in training.
+    /// Xavier uniform over the packed projection and the projection back, zero biases; `dropout` is the share of
+    /// attention weights dropped in training.
     pub fn new(channels: usize, heads: usize, dropout: f64, init: &mut Init) -> Self {
         let (qkv, proj) = (Linear::xavier(channels, 3 * channels, init), Linear::xavier(channels, channels, init));
         Self { qkv, proj, heads, dropout: Dropout::new(dropout) }
     }
 
-    /// Queries `[b, n, c]`, keys and values `[b, m, c]`, before their projections, to `[b, n, c]`; `blocked [b, n, m]` as in
-    /// [`cross_attention`].
+    /// Queries `[b, n, c]`, keys and values `[b, m, c]`, before their projections, to `[b, n, c]`; `blocked [b, n, m]`
+    /// as in [`cross_attention`].
     pub fn forward(
         &self,
         q: Tensor<3>,

@@ -9,8 +9,8 @@ use crate::rng::Rng;
 
 /// Goes down through a model with its input.
 ///
-/// It answers which samples a [`DropPath`](super::DropPath) keeps, and records activations by name for those who want to
-/// look: tests, and pictures of structure tokens.
+/// It answers which samples a [`DropPath`](super::DropPath) keeps, and records activations by name for those who want
+/// to look: tests, and pictures of structure tokens.
 #[derive(Default)]
 pub struct ForwardContext<'a> {
     keep: Option<RefCell<Keep<'a>>>,

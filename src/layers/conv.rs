@@ -218,8 +218,8 @@ impl PatchConv {
     }
 }
 
-/// Squares of `size` pixels as one: `[b, h, w, c]` to `[b, ceil(h / size), ceil(w / size), size · size · c]`, zeros at the
-/// bottom and the right.
+/// Squares of `size` pixels as one: `[b, h, w, c]` to `[b, ceil(h / size), ceil(w / size), size · size · c]`, zeros at
+/// the bottom and the right.
 fn patches(x: Tensor<4>, size: usize) -> Tensor<4> {
     if size == 2 {
         return kernels::space_to_depth2(x);

@@ -1,4 +1,5 @@
-//! Stochastic depth: in training a residual branch is left out for some samples (Huang et al. 2016, as in timm and mmcv).
+//! Stochastic depth: in training a residual branch is left out for some samples (Huang et al. 2016, as in timm and
+//! mmcv).
 
 use burn::tensor::{Tensor, TensorData};
 

@@ -19,8 +19,8 @@ impl Init {
         Self { device: device.clone(), rng: Some(Rng::named(seed, "parameters")) }
     }
 
-    /// Zeros on `device`, for a model that will be given its weights, or is only measured. They take memory when they are
-    /// first asked for: a model of any size can be compared with a file that claims to hold it.
+    /// Zeros on `device`, for a model that will be given its weights, or is only measured. They take memory when they
+    /// are first asked for: a model of any size can be compared with a file that claims to hold it.
     pub fn blank(device: &Device) -> Self {
         Self { device: device.clone(), rng: None }
     }
@@ -48,8 +48,8 @@ impl Init {
         self.fill(shape, |rng| rng.normal() * std)
     }
 
-    /// Kaiming normal for ReLU, fan-in mode: deviation `sqrt(2 / fan_in)`, where the fan-in is the number of inputs of one
-    /// output (all axes but the first; for a grouped convolution that is its group's share).
+    /// Kaiming normal for ReLU, fan-in mode: deviation `sqrt(2 / fan_in)`, where the fan-in is the number of inputs of
+    /// one output (all axes but the first; for a grouped convolution that is its group's share).
     pub fn kaiming_fan_in<const D: usize>(&mut self, shape: [usize; D]) -> Param<Tensor<D>> {
         let fan_in: usize = shape[1..].iter().product();
         self.normal((2.0 / fan_in as f32).sqrt(), shape)

@@ -47,8 +47,8 @@ pub fn without_graph<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if x.device().is_autodiff() { x.inner() } else { x }
 }
 
-/// The values of a tensor as they are now. What a GPU's `into_data` gives copies them only when they are looked at, by when an
-/// operation in place may have changed them: use this where they are kept.
+/// The values of a tensor as they are now. What a GPU's `into_data` gives copies them only when they are looked at, by
+/// when an operation in place may have changed them: use this where they are kept.
 pub fn fetch<const D: usize>(x: Tensor<D>) -> TensorData {
     let data = x.into_data();
     TensorData::from_bytes_vec(data.as_bytes().to_vec(), data.shape().clone(), data.dtype())

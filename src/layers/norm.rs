@@ -33,7 +33,8 @@ impl LayerNorm {
         kernels::layer_norm_gelu(x, self.weight.val(), self.bias.val(), self.eps)
     }
 
-    /// The end of a residual branch: `residual` plus the norm by a factor for each sample; with `gelu`, GELU of the sum.
+    /// The end of a residual branch: `residual` plus the norm by a factor for each sample; with `gelu`, GELU of the
+    /// sum.
     pub fn forward_add<const D: usize>(
         &self,
         x: Tensor<D>,

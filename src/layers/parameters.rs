@@ -1,7 +1,7 @@
 //! A model's parameters by name: the one way to walk them.
 //!
-//! A name is the path of field names, as in PyTorch's state dicts; the variant of an enum (which backbone, which decoder)
-//! is not part of it. Every parameter is seen flat, so that one closure serves all ranks.
+//! A name is the path of field names, as in PyTorch's state dicts; the variant of an enum (which backbone, which
+//! decoder) is not part of it. Every parameter is seen flat, so that one closure serves all ranks.
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Gradients, Tensor};
@@ -23,8 +23,8 @@ pub fn visit(module: &impl Module, see: impl FnMut(Parameter, Tensor<1>)) {
     module.visit(&mut Walk { path: Path::default(), see });
 }
 
-/// The name, shape and id of every parameter, in the order of the fields. No value is looked at: those that have not been
-/// made yet are not made.
+/// The name, shape and id of every parameter, in the order of the fields. No value is looked at: those that have not
+/// been made yet are not made.
 pub fn list(module: &impl Module) -> Vec<(String, Vec<usize>, ParamId)> {
     let mut list = List { path: Path::default(), found: Vec::new() };
     module.visit(&mut list);

@@ -32,8 +32,8 @@ pub fn sine_positions(rows: usize, cols: usize, channels: usize, device: &Device
     Tensor::from_data(TensorData::new(cells.flatten().collect::<Vec<_>>(), [rows, cols, channels]), device)
 }
 
-/// The centres of the cells of grids of (rows, columns), one grid after the other, row by row: `[n, 2]`, x first, in units
-/// of the grid's sides. Deformable attention samples around them (Zhu et al., arXiv 2010.04159).
+/// The centres of the cells of grids of (rows, columns), one grid after the other, row by row: `[n, 2]`, x first, in
+/// units of the grid's sides. Deformable attention samples around them (Zhu et al., arXiv 2010.04159).
 pub fn reference_points(shapes: &[(usize, usize)], device: &Device) -> Tensor<2> {
     let center = |i: usize, count: usize| ((i as f64 + 0.5) / count as f64) as f32;
     let mut points = Vec::new();

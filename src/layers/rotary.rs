@@ -8,9 +8,9 @@ use crate::kernels;
 
 /// The turns of the patches of a grid, as DINOv3 has them (Siméoni et al., arXiv 2508.10104).
 ///
-/// A head's channels fall into halves, and channel j of the first is turned with channel j of the second. Of the d / 2 angles
-/// the first half is about the row, the second about the column: the coordinate, from -1 to 1 at the outer edges of the grid,
-/// times `2π / theta^(4 j / d)`.
+/// A head's channels fall into halves, and channel j of the first is turned with channel j of the second. Of the d / 2
+/// angles the first half is about the row, the second about the column: the coordinate, from -1 to 1 at the outer edges
+/// of the grid, times `2π / theta^(4 j / d)`.
 #[derive(Clone, Debug)]
 pub struct Rotation {
     /// `[rows * columns, d / 2]`.

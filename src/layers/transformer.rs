@@ -108,8 +108,8 @@ impl Block {
     }
 
     /// Tokens `[b, n, c]` to the same. `blocked [b, n, n]` holds 1 where a token (second axis) must not look at another
-    /// (third axis), for all heads alike; no row may be blocked throughout. `rotation` turns the queries and keys of the last
-    /// tokens by their places.
+    /// (third axis), for all heads alike; no row may be blocked throughout. `rotation` turns the queries and keys of
+    /// the last tokens by their places.
     ///
     /// Records `attn`, the stream between both halves.
     pub fn forward(

@@ -135,9 +135,9 @@ impl DataConfig {
         Ok(DatasetSpec::find(&self.dataset)?.classes())
     }
 
-    /// Takes the dataset that a model file was trained on for the one that lies now as it lay then, seen from the model, if it is no
-    /// longer where the file says. `label_map` is what the file records of its description; without it only that of a run, which
-    /// lies beside the file, is taken. Gives what to say about it.
+    /// Takes the dataset that a model file was trained on for the one that lies now as it lay then, seen from the
+    /// model, if it is no longer where the file says. `label_map` is what the file records of its description; without
+    /// it only that of a run, which lies beside the file, is taken. Gives what to say about it.
     pub fn find_again(&mut self, model: &Path, label_map: Option<&serde_json::Value>) -> Option<String> {
         let old = PathBuf::from(&self.dataset);
         if old.extension().is_none_or(|ending| ending != "toml") || old.exists() {
@@ -158,7 +158,8 @@ impl DataConfig {
         Some(note)
     }
 
-    /// This, with the dataset's own range of 16-bit values where the recipe has none: the model needs it without its set.
+    /// This, with the dataset's own range of 16-bit values where the recipe has none: the model needs it without its
+    /// set.
     ///
     /// # Errors
     /// An unknown name, a faulty TOML.

@@ -2,8 +2,8 @@
 //!
 //! A batch is a pure function of seed and iteration: neither the number of threads nor where a run was resumed
 //! changes a byte. Of the samples that an endless run sees, the `p`-th is `permutation(seed, p / n)[p % n]`, augmented
-//! with the random numbers of `(seed, p)`; or, with `rare_class`, what the random numbers of `(seed, rare, p)` draw instead.
-//! Of several processes each loads its [`Portion`] of the batches.
+//! with the random numbers of `(seed, p)`; or, with `rare_class`, what the random numbers of `(seed, rare, p)` draw
+//! instead. Of several processes each loads its [`Portion`] of the batches.
 
 mod config;
 pub mod preprocess;
@@ -84,8 +84,8 @@ impl Loader {
     /// With `augment.rare_class` all masks are looked at first.
     ///
     /// # Errors
-    /// An empty dataset, a batch size of 0, an augmentation out of range, a mask that cannot be read, or threads that cannot be
-    /// started.
+    /// An empty dataset, a batch size of 0, an augmentation out of range, a mask that cannot be read, or threads that
+    /// cannot be started.
     pub fn new(
         dataset: Arc<dyn Dataset>,
         augment: AugmentConfig,
@@ -244,8 +244,8 @@ impl Shared {
         }
     }
 
-    /// The next place in the portion, its position among the samples of all, and its sample, once it is near enough to be wanted;
-    /// none when all is over.
+    /// The next place in the portion, its position among the samples of all, and its sample, once it is near enough to
+    /// be wanted; none when all is over.
     fn claim(&self) -> Option<(u64, u64, usize)> {
         let mut state = self.lock();
         while !state.stop && state.next >= state.delivered + self.ahead {

@@ -1,11 +1,11 @@
 //! The linear assignment problem, by shortest augmenting paths (Crouse 2016), step for step as scipy's
 //! `linear_sum_assignment`: where several assignments are best, both choose the same one.
 
-/// The pairs (row, column) of the smallest total cost, each row and each column in at most one: `min(rows, cols)` pairs,
-/// rows ascending.
+/// The pairs (row, column) of the smallest total cost, each row and each column in at most one: `min(rows, cols)`
+/// pairs, rows ascending.
 ///
-/// `cost` is `[rows, cols]`. As in Hugging Face's matchers, what is not a number counts as 0, and all else is kept within
-/// ±1e10.
+/// `cost` is `[rows, cols]`. As in Hugging Face's matchers, what is not a number counts as 0, and all else is kept
+/// within ±1e10.
 pub fn assign(cost: &[f64], rows: usize, cols: usize) -> Vec<(usize, usize)> {
     assert_eq!(cost.len(), rows * cols, "assign: the cost is not one of {rows} rows and {cols} columns");
     let at = |row: usize, col: usize| {

@@ -10,26 +10,27 @@ use crate::kernels;
 use crate::layers::without_graph;
 use crate::loss::{Criterion, IGNORE, Targets};
 
-/// `[train.loss]` of a recipe: weights of the parts, each computed at the size of the labels, and how they are computed.
+/// `[train.loss]` of a recipe: weights of the parts, each computed at the size of the labels, and how they are
+/// computed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct DenseLossConfig {
     /// Weight of the cross entropy.
     pub cross_entropy: f64,
-    /// Exponent of the focal loss, which takes the place of the cross entropy: `-(1 - p)^gamma ln p` (Lin et al. 2017). 0 is
-    /// cross entropy, 2 is usual.
+    /// Exponent of the focal loss, which takes the place of the cross entropy: `-(1 - p)^gamma ln p` (Lin et al. 2017).
+    /// 0 is cross entropy, 2 is usual.
     pub focal_gamma: f64,
-    /// Online hard example mining: pixels whose class is predicted with more than this probability do not count in the cross
-    /// entropy (Shrivastava et al. 2016); as mmsegmentation's `OHEMPixelSampler`, 0.7 is usual.
+    /// Online hard example mining: pixels whose class is predicted with more than this probability do not count in the
+    /// cross entropy (Shrivastava et al. 2016); as mmsegmentation's `OHEMPixelSampler`, 0.7 is usual.
     pub ohem_threshold: Option<f64>,
     /// Pixels per image that count all the same, the hardest.
     pub ohem_min_kept: usize,
-    /// Weight of the soft Dice loss, `1 - 2 Σ p y / (Σ p + Σ y)` of each class over the batch, the mean over classes that
-    /// are in it (Drozdzal et al. 2016; nnU-Net's, batch Dice). Holds the probabilities of all pixels in memory.
+    /// Weight of the soft Dice loss, `1 - 2 Σ p y / (Σ p + Σ y)` of each class over the batch, the mean over classes
+    /// that are in it (Drozdzal et al. 2016; nnU-Net's, batch Dice). Holds the probabilities of all pixels in memory.
     pub dice: f64,
-    /// Weight of the Lovász-Softmax loss over the batch, the mean over classes that are in it (Berman et al. 2018). Holds the
-    /// probabilities of all pixels in memory and sorts them.
+    /// Weight of the Lovász-Softmax loss over the batch, the mean over classes that are in it (Berman et al. 2018).
+    /// Holds the probabilities of all pixels in memory and sorts them.
     pub lovasz: f64,
 }
 
@@ -153,8 +154,8 @@ fn dice(probabilities: Tensor<2>, ids: &[u8]) -> Tensor<1> {
 
 /// The Lovász-Softmax loss of probabilities `[n, k]` for the classes of n pixels.
 ///
-/// The loss of a class is the sum of its errors `|y - p|`, each times the growth of the Jaccard loss when the pixels up to
-/// this one, by falling error, are taken for wrong. That growth is a constant for the gradient.
+/// The loss of a class is the sum of its errors `|y - p|`, each times the growth of the Jaccard loss when the pixels up
+/// to this one, by falling error, are taken for wrong. That growth is a constant for the gradient.
 fn lovasz(probabilities: Tensor<2>, ids: &[u8]) -> Tensor<1> {
     let k = probabilities.dims()[1];
     let device = probabilities.device();

@@ -88,8 +88,8 @@ impl Targets {
 impl Criterion {
     /// The loss of `output` for images that the network padded to the size of `targets`.
     ///
-    /// Dense: what [`DenseLossConfig`] says of the bilinearly upsampled logits, and the same of auxiliary predictions by their
-    /// weights. Queries: class, mask and dice losses after matching, summed over predictions.
+    /// Dense: what [`DenseLossConfig`] says of the bilinearly upsampled logits, and the same of auxiliary predictions
+    /// by their weights. Queries: class, mask and dice losses after matching, summed over predictions.
     pub fn loss(&self, output: Output, targets: &Targets, draw: Draw) -> Loss {
         match output {
             Output::Dense { logits, auxiliary } => {

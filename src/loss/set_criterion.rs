@@ -1,5 +1,5 @@
-//! The loss of a set of masks: the matching with the truth one to one, the choice of points, and the losses of the pairs (Carion
-//! et al. 2020; Cheng et al. 2021 and 2022).
+//! The loss of a set of masks: the matching with the truth one to one, the choice of points, and the losses of the
+//! pairs (Carion et al. 2020; Cheng et al. 2021 and 2022).
 //!
 //! ```text
 //! truth ──▶ one target per class of the image ─┐
@@ -80,7 +80,8 @@ impl<'a> MaskTargets<'a> {
         self.classes.iter().map(Vec::len).sum::<usize>().max(1) as f64
     }
 
-    /// The masks of some classes of an image at points `[p, 2]`, x first, in [0, 1]: `[t, p]`, bilinear and zero outside.
+    /// The masks of some classes of an image at points `[p, 2]`, x first, in [0, 1]: `[t, p]`, bilinear and zero
+    /// outside.
     fn sampled(&self, image: usize, classes: &[u8], points: &[f32]) -> Vec<f32> {
         let (ids, [_, h, w]) = (self.targets.image(image), self.targets.shape);
         let p = points.len() / 2;
@@ -226,8 +227,8 @@ fn point_loss(config: &SetLossConfig) -> PointLoss {
     if config.num_points > 0 { PointLoss::CrossEntropy } else { PointLoss::Focal }
 }
 
-/// Points `[r, count, 2]` for the planes `[r, h, w]`: of more that are drawn those where a plane is nearest to 0, and some
-/// drawn afresh (PointRend, Kirillov et al. 2020).
+/// Points `[r, count, 2]` for the planes `[r, h, w]`: of more that are drawn those where a plane is nearest to 0, and
+/// some drawn afresh (PointRend, Kirillov et al. 2020).
 fn uncertain_points(planes: Tensor<3>, count: usize, config: &SetLossConfig, name: &str, draw: Draw) -> Vec<f32> {
     let ([r, _, _], device) = (planes.dims(), planes.device());
     let many = (count as f64 * config.oversample_ratio) as usize;

@@ -1,12 +1,12 @@
 //! How sure a score is: the bootstrap over images.
 //!
-//! mIoU is a ratio of sums over a dataset, so it has no error bar of its own. The percentile bootstrap (Efron 1979) draws
-//! as many images as there are, with replacement, and computes the score of what was drawn, some thousand times; the middle
-//! 95 % of those scores are the interval. It says how much the score hangs on which images happen to be in the split; it knows
-//! nothing of what another training run would have given.
+//! mIoU is a ratio of sums over a dataset, so it has no error bar of its own. The percentile bootstrap (Efron 1979)
+//! draws as many images as there are, with replacement, and computes the score of what was drawn, some thousand times;
+//! the middle 95 % of those scores are the interval. It says how much the score hangs on which images happen to be in
+//! the split; it knows nothing of what another training run would have given.
 //!
-//! Scores of several networks on the same draws are paired: what is easy or hard in a draw is so for all of them, and the
-//! interval of the difference of two is narrower than those of either.
+//! Scores of several networks on the same draws are paired: what is easy or hard in a draw is so for all of them, and
+//! the interval of the difference of two is narrower than those of either.
 
 use rayon::prelude::*;
 
@@ -14,8 +14,8 @@ use crate::metrics::image_counts::ImageCounts;
 use crate::rng::Rng;
 use crate::stats::{mean_of_some, ratio};
 
-/// The mean IoU over classes of the sum of all images; `None` where nothing was counted. A class that no image holds takes
-/// no part, as in [`Scores::miou`](super::Scores).
+/// The mean IoU over classes of the sum of all images; `None` where nothing was counted. A class that no image holds
+/// takes no part, as in [`Scores::miou`](super::Scores).
 pub fn miou(images: &[ImageCounts]) -> Option<f64> {
     weighted_miou(images, |_| 1)
 }
@@ -44,8 +44,8 @@ fn weighted_sums(images: &[ImageCounts], weight: impl Fn(usize) -> u32) -> [[u64
     sums
 }
 
-/// IoUs of the classes that the truth holds, and their mean. Unlike [`miou`] it leaves a class out that is predicted where there is
-/// none of it: where only some regions count, that would be most classes.
+/// IoUs of the classes that the truth holds, and their mean. Unlike [`miou`] it leaves a class out that is predicted
+/// where there is none of it: where only some regions count, that would be most classes.
 fn of_truth(sums: &[[u64; 3]; 256], classes: usize) -> (Option<f64>, Vec<Option<f64>>) {
     let iou = |[hits, union, truth]: &[u64; 3]| ratio(*hits, *union).filter(|_| *truth > 0);
     let ious: Vec<Option<f64>> = sums[..classes.min(sums.len())].iter().map(iou).collect();
@@ -65,8 +65,8 @@ pub(crate) struct Differences {
     pub(crate) classes: Vec<Vec<f64>>,
 }
 
-/// What `after` scores more than `before`, two lists of the counts of the same images, on `draws` draws of these: the scores of
-/// [`true_ious`], on the draws of [`resampled_mious`].
+/// What `after` scores more than `before`, two lists of the counts of the same images, on `draws` draws of these: the
+/// scores of [`true_ious`], on the draws of [`resampled_mious`].
 ///
 /// # Panics
 /// Where the lists hold different numbers of images.
@@ -101,9 +101,9 @@ fn times(n: usize, draw: usize, seed: u64) -> Vec<u32> {
     times
 }
 
-/// mIoU on `draws` draws of as many images as there are, with replacement: the mean over `runs`, each of which holds the
-/// counts of the same images. Draw `i` of a `seed` is the same whatever the runs, so that results can be paired; it does
-/// not depend on the number of threads. Draws in which nothing is counted are 0.
+/// mIoU on `draws` draws of as many images as there are, with replacement: the mean over `runs`, each of which holds
+/// the counts of the same images. Draw `i` of a `seed` is the same whatever the runs, so that results can be paired; it
+/// does not depend on the number of threads. Draws in which nothing is counted are 0.
 ///
 /// # Panics
 /// Where runs hold different numbers of images.

@@ -1,17 +1,17 @@
-//! Pixels near contours, counted for boundary IoU: the mIoU of what lies along contours only, where decoders differ and large
-//! regions do not drown it.
+//! Pixels near contours, counted for boundary IoU: the mIoU of what lies along contours only, where decoders differ and
+//! large regions do not drown it.
 //!
-//! Cheng et al. 2021, "Boundary IoU: Improving Object-Centric Image Segmentation Evaluation" (arXiv 2103.16562): both masks
-//! of a class are restricted to the pixels within a distance d of their own contour, then compared by IoU. Here as for
-//! mIoU: intersections and unions of a class are added up over the images before they are divided.
+//! Cheng et al. 2021, "Boundary IoU: Improving Object-Centric Image Segmentation Evaluation" (arXiv 2103.16562): both
+//! masks of a class are restricted to the pixels within a distance d of their own contour, then compared by IoU. Here
+//! as for mIoU: intersections and unions of a class are added up over the images before they are divided.
 //!
-//! As in the authors' code the distance is the chessboard one, max(|dx|, |dy|), which is what d erosions by a 3 x 3 square
-//! measure, and the edge of the image is a contour. A pixel without truth (255) is left out of both maps: it counts
-//! nowhere, and what lies on the other side of it makes no contour.
+//! As in the authors' code the distance is the chessboard one, max(|dx|, |dy|), which is what d erosions by a 3 x 3
+//! square measure, and the edge of the image is a contour. A pixel without truth (255) is left out of both maps: it
+//! counts nowhere, and what lies on the other side of it makes no contour.
 //!
-//! All classes are done at once: a pixel lies in the band of its class if the square of side 2 d + 1 around it holds another
-//! label, so if the smallest and the largest label in the square differ. Both come from separable running minima by doubling:
-//! 4 log2(2 d + 1) passes of whole rows, whatever the number of classes.
+//! All classes are done at once: a pixel lies in the band of its class if the square of side 2 d + 1 around it holds
+//! another label, so if the smallest and the largest label in the square differ. Both come from separable running
+//! minima by doubling: 4 log2(2 d + 1) passes of whole rows, whatever the number of classes.
 
 use crate::image::{IGNORE, Labels};
 use crate::metrics::image_counts::{ClassCount, ImageCounts};
@@ -24,8 +24,8 @@ pub(crate) fn band_width((width, height): (usize, usize), share: f64) -> usize {
     (share * (width as f64).hypot(height as f64)).round().max(1.0) as usize
 }
 
-/// Counts of one image within `d` pixels of the contours: for each class its pixels in the band of the truth, those in the
-/// band of the prediction, and those of both. The maps must be of one size.
+/// Counts of one image within `d` pixels of the contours: for each class its pixels in the band of the truth, those in
+/// the band of the prediction, and those of both. The maps must be of one size.
 pub(crate) fn boundary_counts(truth: &Labels, prediction: &Labels, d: usize) -> ImageCounts {
     assert_eq!((truth.width, truth.height), (prediction.width, prediction.height), "the truth and the prediction");
     let masked = |(truth, prediction): (&u8, &u8)| if *truth == IGNORE { IGNORE } else { *prediction };
@@ -96,7 +96,8 @@ mod tests {
     use super::*;
     use crate::rng::Rng;
 
-    /// As the authors write it: for each class its mask, padded with nothing, eroded d times by 3 x 3, and the rest is the band.
+    /// As the authors write it: for each class its mask, padded with nothing, eroded d times by 3 x 3, and the rest is
+    /// the band.
     fn by_the_book(truth: &Labels, prediction: &Labels, d: usize, classes: u8) -> Vec<(u8, ClassCount)> {
         let (w, h) = (truth.width, truth.height);
         let band = |labels: &Labels, class: u8| -> Vec<bool> {

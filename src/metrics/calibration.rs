@@ -1,10 +1,11 @@
 //! Whether a network's probabilities can be believed: of all pixels labelled with 80 %, are 80 % right?
 //!
-//! The probability of the winning class is sorted into fifteen bins of equal width. The expected calibration error (Guo et al.
-//! 2017, arXiv 1706.04599) is the mean over pixels of the difference between a bin's accuracy and its mean probability. A bin
-//! holds its upper end, as in that paper. Pixels without truth (255) count nowhere.
+//! The probability of the winning class is sorted into fifteen bins of equal width. The expected calibration error (Guo
+//! et al. 2017, arXiv 1706.04599) is the mean over pixels of the difference between a bin's accuracy and its mean
+//! probability. A bin holds its upper end, as in that paper. Pixels without truth (255) count nowhere.
 //!
-//! Sums are kept in whole parts of 2⁻²⁴, the resolution of f32 above one half, so that the order of images does not matter.
+//! Sums are kept in whole parts of 2⁻²⁴, the resolution of f32 above one half, so that the order of images does not
+//! matter.
 
 use serde::{Deserialize, Serialize};
 
@@ -199,8 +200,8 @@ impl Reliability {
         }
     }
 
-    /// The mean probability that a class gets where the truth holds it, of which there are `pixels`: its threshold in confident
-    /// learning.
+    /// The mean probability that a class gets where the truth holds it, of which there are `pixels`: its threshold in
+    /// confident learning.
     pub(crate) fn self_confidence(&self, class: usize, pixels: u64) -> Option<f64> {
         mean_probability(self.of_truth[class], pixels)
     }
@@ -285,7 +286,8 @@ mod tests {
         assert!((found.nll.unwrap() - nll).abs() < 1e-5);
     }
 
-    /// `torchmetrics` 1.x: `MulticlassCalibrationError(6, n_bins=15, norm="l1", ignore_index=255)` on the same formulas.
+    /// `torchmetrics` 1.x: `MulticlassCalibrationError(6, n_bins=15, norm="l1", ignore_index=255)` on the same
+    /// formulas.
     #[test]
     fn equals_torchmetrics() {
         let (probabilities, truth) = example(500, 6);

@@ -265,7 +265,8 @@ pub struct ClassScore {
 }
 
 impl Scores {
-    /// Fails if these cannot be scores, since they are not those of their matrix: what is read from a file may be anything.
+    /// Fails if these cannot be scores, since they are not those of their matrix: what is read from a file may be
+    /// anything.
     ///
     /// # Errors
     /// The field that is wrong.

@@ -1,11 +1,12 @@
-//! Scores in bands of the distance to the nearest true edge: IoU and accuracy of the pixels of each band. Near edges errors are
-//! expected, far from them they are faults.
+//! Scores in bands of the distance to the nearest true edge: IoU and accuracy of the pixels of each band. Near edges
+//! errors are expected, far from them they are faults.
 //!
-//! A pixel of the truth lies *on an edge* if one of its four neighbours has another class; the edge of the image and pixels
-//! without truth (255) make none. The distance of a pixel is the Euclidean one to the nearest pixel on an edge, which is 0
-//! there, so that an edge is two pixels wide. It is exact, and takes time linear in the pixels whatever the classes: first
-//! along the columns, then along the rows as the lower envelope of parabolas (Meijster, Roerdink, Hesselink 2000, "A general
-//! algorithm for computing distance transforms in linear time"; the same idea as Felzenszwalb and Huttenlocher 2012).
+//! A pixel of the truth lies *on an edge* if one of its four neighbours has another class; the edge of the image and
+//! pixels without truth (255) make none. The distance of a pixel is the Euclidean one to the nearest pixel on an edge,
+//! which is 0 there, so that an edge is two pixels wide. It is exact, and takes time linear in the pixels whatever the
+//! classes: first along the columns, then along the rows as the lower envelope of parabolas (Meijster, Roerdink,
+//! Hesselink 2000, "A general algorithm for computing distance transforms in linear time"; the same idea as
+//! Felzenszwalb and Huttenlocher 2012).
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -58,8 +59,8 @@ fn along_columns(truth: &Labels) -> Vec<u32> {
     distances
 }
 
-/// The least over x' of (x - x')² + along[x']², for every x of a row. `parabolas` is scratch: the x' that reach the lower
-/// envelope, each with the first x at which it does.
+/// The least over x' of (x - x')² + along[x']², for every x of a row. `parabolas` is scratch: the x' that reach the
+/// lower envelope, each with the first x at which it does.
 fn along_row(along: &[u32], row: &mut [u64], parabolas: &mut Vec<(usize, usize)>, far: u32) {
     let height = |x: usize| i64::from(along[x]).pow(2);
     let value = |at: usize, x: usize| (at as i64 - x as i64).pow(2) + height(x);

@@ -15,8 +15,8 @@ pub struct ClassCount {
     pub prediction: u32,
 }
 
-/// The counts of one image: of each class that truth or prediction hold, in the order of the classes. At most three numbers
-/// a class; in JSON `[[class, hit, truth, prediction], ...]`.
+/// The counts of one image: of each class that truth or prediction hold, in the order of the classes. At most three
+/// numbers a class; in JSON `[[class, hit, truth, prediction], ...]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Vec<(u8, u32, u32, u32)>", into = "Vec<(u8, u32, u32, u32)>")]
 pub struct ImageCounts(Vec<(u8, ClassCount)>);
@@ -32,7 +32,8 @@ impl ImageCounts {
         &self.0
     }
 
-    /// Fails where the counts cannot be those of some pixels of an image with `classes` classes: a file may hold anything.
+    /// Fails where the counts cannot be those of some pixels of an image with `classes` classes: a file may hold
+    /// anything.
     pub(crate) fn check_part(&self, classes: usize) -> Result<()> {
         if !self.0.is_sorted_by(|a, b| a.0 < b.0) || self.0.last().is_some_and(|(id, _)| usize::from(*id) >= classes) {
             return Err(Error::new(format!("its classes are not in order, or not below {classes}")));

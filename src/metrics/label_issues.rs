@@ -1,10 +1,10 @@
 //! Where the truth may be wrong: regions that a network labels otherwise, and surely.
 //!
-//! Confident learning (Northcutt et al. 2021, arXiv 1911.00068) takes an example for mislabelled where another class than its
-//! own is at least as probable as that class usually is where the truth holds it. Pixels are not examples: one mistake of a
-//! person is a region. So pixels that have the same label and the same other prediction are grouped as they touch, a region
-//! has the mean probabilities of its pixels, and the rule is applied to regions. They are ranked by their area times how
-//! much surer the network is of its class than of the label: the pixels in doubt.
+//! Confident learning (Northcutt et al. 2021, arXiv 1911.00068) takes an example for mislabelled where another class
+//! than its own is at least as probable as that class usually is where the truth holds it. Pixels are not examples: one
+//! mistake of a person is a region. So pixels that have the same label and the same other prediction are grouped as
+//! they touch, a region has the mean probabilities of its pixels, and the rule is applied to regions. They are ranked
+//! by their area times how much surer the network is of its class than of the label: the pixels in doubt.
 //!
 //! One pass, and a bounded list: of every evaluation the largest `KEPT` times as many as are wanted. What is kept are
 //! whole numbers, and lists merge to the same list in any order.
@@ -147,8 +147,8 @@ impl IssueRegions {
         self.trim();
     }
 
-    /// Fails where the list called `field` cannot be that of `wanted` regions of the `counted` images, which are in the order
-    /// of their indices: a file may hold anything.
+    /// Fails where the list called `field` cannot be that of `wanted` regions of the `counted` images, which are in the
+    /// order of their indices: a file may hold anything.
     pub(crate) fn check(&self, field: &str, wanted: usize, counted: &[Counted]) -> Result<()> {
         let fault = |what: &str| Err(Error::new(format!("`{field}.{what}")));
         if self.wanted != wanted {
@@ -182,8 +182,8 @@ impl IssueRegions {
         Ok(())
     }
 
-    /// The wanted number of regions in which the prediction is at least as sure as `usual` says that its class is where the
-    /// truth holds it; a class of which that is unknown is never suspected.
+    /// The wanted number of regions in which the prediction is at least as sure as `usual` says that its class is where
+    /// the truth holds it; a class of which that is unknown is never suspected.
     pub fn label_issues(&self, names: &[String], usual: impl Fn(usize) -> Option<f64>) -> Vec<LabelIssue> {
         let sure =
             |one: &&IssueRegion| usual(one.prediction.into()).is_some_and(|usual| one.mean(one.confidence) >= usual);
@@ -246,7 +246,8 @@ mod tests {
         let found = ["111100002222", "111100002222", "111100002222", "111100002222", "111111112222"];
         let (truth, prediction, confidence) = maps(&truth, &found, 0.875);
         let found: Vec<IssueRegion> = regions(&truth, &prediction, &confidence).collect();
-        // Of 1 instead of 0 there are sixteen; of 2 instead of 0 twelve, for the ignored and those of label 1 are others.
+        // Of 1 instead of 0 there are sixteen; of 2 instead of 0 twelve, for the ignored and those of label 1 are
+        // others.
         assert_eq!(found.len(), 1);
         let one = &found[0];
         assert_eq!((one.label, one.prediction, one.pixels, one.bounds), (0, 1, 16, [0, 0, 4, 4]));

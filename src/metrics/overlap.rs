@@ -69,7 +69,8 @@ impl Overlaps {
         ImageCounts::new(self.0.iter().enumerate().map(|(class, sums)| (class as u8, count(*sums))))
     }
 
-    /// Fails where the counts called `field` cannot be: a file may hold anything. `whole` counts all pixels, these some of them.
+    /// Fails where the counts called `field` cannot be: a file may hold anything. `whole` counts all pixels, these some
+    /// of them.
     pub(crate) fn check(&self, field: &str, whole: &Self) -> Result<()> {
         if self.classes() != whole.classes() {
             let (here, there) = (self.classes(), whole.classes());

@@ -28,7 +28,8 @@ const PASSES: f64 = 4.0;
 const VARIED: f64 = 1.0;
 /// No run is planned with more epochs: more of the same images teach little.
 const MOST_PASSES: f64 = 200.0;
-/// The share of the budget that iterations and evaluations may take: the planning itself, files and the page take the rest.
+/// The share of the budget that iterations and evaluations may take: the planning itself, files and the page take the
+/// rest.
 const SPENT: f64 = 0.96;
 /// A run that is faster than estimated may have up to this many times the planned iterations.
 const LENGTHENED: f64 = 2.0;
@@ -36,12 +37,13 @@ const LENGTHENED: f64 = 2.0;
 const EVALUATING: (f64, f64) = (0.15, 8.0);
 /// Below this share of pixels a class is rare, and weighs more in the loss.
 const RARE: f64 = 0.02;
-/// Below this share of images a class is seldom seen, and crops are drawn for it: a weight does not help in images without it.
+/// Below this share of images a class is seldom seen, and crops are drawn for it: a weight does not help in images
+/// without it.
 const SELDOM: f64 = 0.1;
 /// bf16 is used if a step is at least this many times as fast: less is not worth the rounding.
 const WORTH_ROUNDING: f64 = 1.15;
-/// Steps up to which a linear classifier is taken over pretrained features. It was seen to lead after 200, 500 and 1600 on
-/// CamVid, by less and less (docs/results.md).
+/// Steps up to which a linear classifier is taken over pretrained features. It was seen to lead after 200, 500 and 1600
+/// on CamVid, by less and less (docs/results.md).
 const SHORT: f64 = 5000.0;
 
 /// The share of the free memory that steps may take: a quarter is for decoded images.
@@ -257,8 +259,8 @@ impl PlanDraft {
         worth
     }
 
-    /// Takes the largest crop for which there is time and room, given what a step with the smallest takes; gives about how
-    /// many steps there will be.
+    /// Takes the largest crop for which there is time and room, given what a step with the smallest takes; gives about
+    /// how many steps there will be.
     pub(super) fn choose_crop(
         &mut self,
         facts: &Facts,
@@ -319,14 +321,15 @@ impl PlanDraft {
         Ok(taken.min(MOST_PASSES * facts.images(Split::Train) as f64 / batch))
     }
 
-    /// Whether trials are to decide the norm of a U-Net: over groups of channels it is ahead where images were taken in many ways,
-    /// over the batch where they are all of one kind (docs/results.md).
+    /// Whether trials are to decide the norm of a U-Net: over groups of channels it is ahead where images were taken in
+    /// many ways, over the batch where they are all of one kind (docs/results.md).
     pub(super) fn tries_norms(&self, options: &PlanOptions) -> bool {
         matches!(self.network, ArchitectureChoice::Unet { .. }) && !options.decides("model.backbone.norm")
     }
 
-    /// Takes groups of channels for images that were taken in many ways. Trials would not tell: a network with statistics over batches
-    /// fits the batches that it sees, and fails on single images, sooner or later (docs/results.md).
+    /// Takes groups of channels for images that were taken in many ways. Trials would not tell: a network with
+    /// statistics over batches fits the batches that it sees, and fails on single images, sooner or later
+    /// (docs/results.md).
     pub(super) fn knows_norm(&mut self, facts: &Facts) -> bool {
         let varied = facts.variety > VARIED;
         if varied {

@@ -32,11 +32,11 @@ pub struct Facts {
     pub shares: Vec<f64>,
     /// The training images that hold a class, for every class.
     pub holders: Vec<usize>,
-    /// Whether there is an above and a below: a class lies on average higher or lower than the middle. In what is seen through
-    /// a microscope, or from the air, none does.
+    /// Whether there is an above and a below: a class lies on average higher or lower than the middle. In what is seen
+    /// through a microscope, or from the air, none does.
     pub upright: bool,
-    /// How much images differ from one another: the variance of their mean colours over the mean variance of colours within an image.
-    /// CamVid, of one camera, has 0.2; photos of people 0.1; microscope images of several stains 9.6.
+    /// How much images differ from one another: the variance of their mean colours over the mean variance of colours
+    /// within an image. CamVid, of one camera, has 0.2; photos of people 0.1; microscope images of several stains 9.6.
     pub variety: f64,
     /// The weights to start from.
     pub pretrained: Option<Pretrained>,
@@ -187,8 +187,8 @@ impl Facts {
 
 /// How high the pixels of each class lie, image by image.
 struct Heights {
-    /// For each class: images that hold it, the sum of its mean heights there, and of their squares. Heights are from 0, the
-    /// first row, to 1.
+    /// For each class: images that hold it, the sum of its mean heights there, and of their squares. Heights are from
+    /// 0, the first row, to 1.
     classes: Vec<(f64, f64, f64)>,
 }
 

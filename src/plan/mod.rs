@@ -79,7 +79,8 @@ impl PlanOptions {
         self.value(path).is_some()
     }
 
-    /// Whether a key is set, or a whole table that it belongs to: then it has the value that the table gives it, or its default.
+    /// Whether a key is set, or a whole table that it belongs to: then it has the value that the table gives it, or its
+    /// default.
     fn decides(&self, path: &str) -> bool {
         self.set().any(|(key, _)| path.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.')))
     }
@@ -112,8 +113,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// How much of the planning time counts towards the run: all of it, up to a tenth of the limit, so that a short run has time
-    /// to learn.
+    /// How much of the planning time counts towards the run: all of it, up to a tenth of the limit, so that a short run
+    /// has time to learn.
     pub fn charged_time(&self, planning: Duration) -> Duration {
         self.config.train.max_time.map_or(Duration::ZERO, |limit| planning.min(limit.0 / 10))
     }
@@ -287,13 +288,13 @@ fn estimate(config: &Config, facts: &Facts, timing: &StepTiming) -> Estimate {
     }
 }
 
-/// How much more steps, evaluations and pages of all sizes, by turns, hold than some steps alone: what one leaves does not
-/// always fit the next.
+/// How much more steps, evaluations and pages of all sizes, by turns, hold than some steps alone: what one leaves does
+/// not always fit the next.
 const BY_TURNS: f64 = 1.15;
 
-/// The most MB that a run holds whose first steps held `steps`, with `cache` for decoded images and weights of `weights` bytes. A
-/// checkpoint is written from a copy of the optimizer state, `state_tensors` per weight; the weights that are published are another, and
-/// its file a third.
+/// The most MB that a run holds whose first steps held `steps`, with `cache` for decoded images and weights of
+/// `weights` bytes. A checkpoint is written from a copy of the optimizer state, `state_tensors` per weight; the weights
+/// that are published are another, and its file a third.
 fn peak_memory_mb(steps: u64, cache: u64, weights: u64, state_tensors: u64) -> u64 {
     (BY_TURNS * steps as f64) as u64 + cache + weights * (state_tensors + 2) / 1_000_000
 }
@@ -302,7 +303,8 @@ fn peak_memory_mb(steps: u64, cache: u64, weights: u64, state_tensors: u64) -> u
 mod tests {
     use super::*;
 
-    /// Runs of a U-Net of 2.5 million values, AdamW, on sets of 2 to 5 MB: what the first steps held, and the whole run.
+    /// Runs of a U-Net of 2.5 million values, AdamW, on sets of 2 to 5 MB: what the first steps held, and the whole
+    /// run.
     #[test]
     fn runs_hold_no_more_than_is_estimated() {
         for (steps, cache, held) in [(335, 2, 416), (152, 2, 199), (128, 2, 202), (171, 2, 235), (347, 10, 424)] {

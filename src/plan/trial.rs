@@ -1,4 +1,5 @@
-//! Two ways of which nobody can say beforehand which one is better: each is trained for a moment, and the better one taken.
+//! Two ways of which nobody can say beforehand which one is better: each is trained for a moment, and the better one
+//! taken.
 
 use std::time::Duration;
 
@@ -19,14 +20,15 @@ const FEWEST: f64 = 30.0;
 /// Its evaluation takes at most this share of a trial.
 const EVALUATING: f64 = 0.5;
 
-/// How long to train each way, in seconds, for a run of `run_s` seconds; none where there is no time to learn anything by it.
-/// `step_s` and `evaluation_s` are what an iteration and an evaluation take.
+/// How long to train each way, in seconds, for a run of `run_s` seconds; none where there is no time to learn anything
+/// by it. `step_s` and `evaluation_s` are what an iteration and an evaluation take.
 pub(super) fn length(run_s: f64, step_s: f64, evaluation_s: f64) -> Option<f64> {
     let each = (SHARE * run_s).min(MOST);
     (each >= FEWEST * step_s + evaluation_s && evaluation_s <= EVALUATING * each).then_some(each)
 }
 
-/// The mIoU after training as `config` says for so long, of which `iterations` is an estimate; none if no class was found.
+/// The mIoU after training as `config` says for so long, of which `iterations` is an estimate; none if no class was
+/// found.
 ///
 /// # Errors
 /// As of any run: data that cannot be read, a loss that is not finite.

@@ -1,7 +1,8 @@
 //! Which files are earlier predictions, so that nothing else is replaced by one.
 //!
 //! A PNG carries a note that names this program and the checksum of all else in the file: one that was edited since is
-//! somebody's work. NumPy arrays and JSON have no room for a note; what was written of them stands in a hidden file beside them.
+//! somebody's work. NumPy arrays and JSON have no room for a note; what was written of them stands in a hidden file
+//! beside them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -24,7 +25,8 @@ const END: [u8; 12] = [0, 0, 0, 0, b'I', b'E', b'N', b'D', 0xae, 0x42, 0x60, 0x8
 
 /// The endings of what stands in a record.
 const RECORDED: [&str; 3] = ["npy", "json", "geojson"];
-/// The file that lists what carries no note: arrays and JSON. Its name says the first alone, and stays so: folders hold it.
+/// The file that lists what carries no note: arrays and JSON. Its name says the first alone, and stays so: folders hold
+/// it.
 const RECORD: &str = ".structtoken-arrays";
 
 /// Notes in the bytes of a PNG that a prediction wrote it.
@@ -45,8 +47,8 @@ fn chunk(checksum: u32) -> Vec<u8> {
     [&length.to_be_bytes(), &body[..], &crc32fast::hash(&body).to_be_bytes()].concat()
 }
 
-/// Whether the file at `path` is a prediction, as it was written. What cannot be read is none, and neither is a link: it was
-/// somebody's to make.
+/// Whether the file at `path` is a prediction, as it was written. What cannot be read is none, and neither is a link:
+/// it was somebody's to make.
 pub fn is_prediction(path: &Path) -> bool {
     if !path.symlink_metadata().is_ok_and(|found| found.is_file()) {
         return false;
@@ -133,8 +135,8 @@ pub(super) fn record(path: &Path, length: u64, checksum: u32) -> Result<()> {
     })
 }
 
-/// The lines of a folder's record that are known so far. They only become more, so that never more is read than was added:
-/// with one file after the other it would be all lines for each.
+/// The lines of a folder's record that are known so far. They only become more, so that never more is read than was
+/// added: with one file after the other it would be all lines for each.
 struct WrittenList {
     lines: BTreeSet<String>,
     /// Bytes that were read.
@@ -143,7 +145,8 @@ struct WrittenList {
 }
 
 impl WrittenList {
-    /// What `ask` finds in the record at `place`, as it is now; one that is not there is empty. Lines that are none are of no account.
+    /// What `ask` finds in the record at `place`, as it is now; one that is not there is empty. Lines that are none are
+    /// of no account.
     fn with<T>(place: &Path, ask: impl FnOnce(&Self) -> T) -> io::Result<T> {
         static KNOWN: LazyLock<Mutex<HashMap<PathBuf, WrittenList>>> = LazyLock::new(Mutex::default);
         let empty = || Self { lines: BTreeSet::new(), read: 0, ends_line: true };

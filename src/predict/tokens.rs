@@ -21,8 +21,8 @@ pub struct Tokens {
 }
 
 impl Predictor {
-    /// The tokens before the first block and after every block, in order. The image passes as a whole, whatever the windows of the
-    /// model; of several scales the first counts, and mirrored views do not.
+    /// The tokens before the first block and after every block, in order. The image passes as a whole, whatever the
+    /// windows of the model; of several scales the first counts, and mirrored views do not.
     ///
     /// # Errors
     /// A decoder that has no structure tokens, an empty image, or too little memory for the image as a whole.

@@ -1,7 +1,7 @@
 //! Pictures with one cue taken away, or set against another.
 //!
-//! Each change is a function of the picture, its truth and a stream of random numbers. It says which pixels count, before
-//! and after: scores are compared on the same regions.
+//! Each change is a function of the picture, its truth and a stream of random numbers. It says which pixels count,
+//! before and after: scores are compared on the same regions.
 
 use serde::{Serialize, Serializer};
 

@@ -123,7 +123,8 @@ impl Pairs {
         Self { contours, ..Self::default() }
     }
 
-    /// Counts an image that was changed: `reference` is what its prediction is compared with before, `after` are truth and prediction.
+    /// Counts an image that was changed: `reference` is what its prediction is compared with before, `after` are truth
+    /// and prediction.
     pub(super) fn add(&mut self, image: &Unchanged, reference: &Labels, after: [&Labels; 2]) -> Result<()> {
         let before = image.against(reference, self.contours)?;
         let after = Counts::of(image.classes, after, self.contours)?;

@@ -45,8 +45,8 @@ pub(super) fn occluded(sample: &Sample, regions: &Regions, rng: &mut Rng) -> Opt
     covered.contains(&true).then(|| Changed::in_place(image, &only(&sample.labels, |at| !covered[at])))
 }
 
-/// One object larger, smaller, turned or elsewhere. What it leaves is filled with the nearest pixels around it. Only the object
-/// counts, with as much around it as contours are judged by.
+/// One object larger, smaller, turned or elsewhere. What it leaves is filled with the nearest pixels around it. Only
+/// the object counts, with as much around it as contours are judged by.
 pub(super) fn moved(cue: Cue, sample: &Sample, regions: &Regions, rng: &mut Rng) -> Option<Changed> {
     let number = regions.pick(rng, |region| regions.is_movable(region))?;
     let region = &regions.all[number];
@@ -93,7 +93,8 @@ pub(super) fn moved(cue: Cue, sample: &Sample, regions: &Regions, rng: &mut Rng)
     Some(Changed { image, truth, reference, conflicts: Vec::new() })
 }
 
-/// A shift that keeps a region inside of the image, by a quarter of what there is room for at least; `None` without room.
+/// A shift that keeps a region inside of the image, by a quarter of what there is room for at least; `None` without
+/// room.
 fn elsewhere(region: &Region, (width, height): (usize, usize), rng: &mut Rng) -> Option<[f32; 2]> {
     let [left, top, right, bottom] = region.bounds.map(|side| side as i64);
     let range = [(-left, width as i64 - right), (-top, height as i64 - bottom)];

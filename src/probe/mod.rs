@@ -130,11 +130,12 @@ pub struct ExampleImage {
     pub changed: Vec<(Cue, (Image, Labels, Labels))>,
 }
 
-/// Probes a network on the images of a dataset at `indices`. `progress` gets the steps that are done and all there are; where
-/// it breaks off, there is no finding.
+/// Probes a network on the images of a dataset at `indices`. `progress` gets the steps that are done and all there are;
+/// where it breaks off, there is no finding.
 ///
 /// # Errors
-/// Images that cannot be read or do not fit the network, an `other` model with other tokens, and where there is no image.
+/// Images that cannot be read or do not fit the network, an `other` model with other tokens, and where there is no
+/// image.
 pub fn probe(
     subject: &Subject,
     dataset: &dyn Dataset,

@@ -27,8 +27,8 @@ pub struct FailureScores {
     pub curvature: Vec<CurvatureScore>,
 }
 
-/// Regions of some size. The IoU of a region compares it with the predicted regions of its class that touch it, less what these
-/// share with other true regions of the class; tiny regions are left out.
+/// Regions of some size. The IoU of a region compares it with the predicted regions of its class that touch it, less
+/// what these share with other true regions of the class; tiny regions are left out.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SizeScore {
     /// The least share of the image.
@@ -148,9 +148,9 @@ fn region_iou(region: &Region, truth: &Labels, found: &Regions) -> f64 {
     hits as f64 / (region.pixels.len() + extra) as f64
 }
 
-/// The curvature of contours at their pixels, without its sign: the share of a disc around a pixel that lies on its side tells how
-/// much its contour bends (Pottmann et al. 2009, integral invariants). Pixels whose disc reaches beyond the image or holds pixels
-/// without truth are left out.
+/// The curvature of contours at their pixels, without its sign: the share of a disc around a pixel that lies on its
+/// side tells how much its contour bends (Pottmann et al. 2009, integral invariants). Pixels whose disc reaches beyond
+/// the image or holds pixels without truth are left out.
 fn curvatures(truth: &Labels) -> Vec<(usize, f64)> {
     let (width, height) = (truth.width, truth.height);
     let radius = ((width as f64).hypot(height as f64) / 100.0).round().max(5.0);

@@ -106,7 +106,8 @@ impl StageCounts {
         (0..self.names.len()).map(stage).collect()
     }
 
-    /// How far a map of one class, the most frequent in the answers, agrees with these: what knowing nothing of the image gives.
+    /// How far a map of one class, the most frequent in the answers, agrees with these: what knowing nothing of the
+    /// image gives.
     pub(super) fn constant(&self) -> Option<f64> {
         ratio(self.answer.iter().copied().max()?, self.answer.iter().sum())
     }

@@ -52,8 +52,8 @@ pub(super) fn flat(image: &Image, regions: &Regions) -> Image {
     flat
 }
 
-/// Every region in a level of grey, as far from one another as their number allows, in random order; black where there is
-/// no truth.
+/// Every region in a level of grey, as far from one another as their number allows, in random order; black where there
+/// is no truth.
 pub(super) fn silhouettes(image: &Image, regions: &Regions, rng: &mut Rng) -> Image {
     /// More cannot be told apart; they come again.
     const LEVELS: usize = 12;
@@ -128,8 +128,8 @@ pub(super) fn blank(image: &Image) -> Image {
     each(image, |_| mean)
 }
 
-/// Squares of `side` pixels that lie inside of a region change places with others of it. Regions of which less than half
-/// moves do not count; `None` where none does.
+/// Squares of `side` pixels that lie inside of a region change places with others of it. Regions of which less than
+/// half moves do not count; `None` where none does.
 pub(super) fn shuffled(sample: &Sample, regions: &Regions, side: usize, rng: &mut Rng) -> Option<Changed> {
     let (width, source) = (sample.image.width, &sample.image);
     let mut image = source.clone();

@@ -58,7 +58,8 @@ impl Finding {
     }
 }
 
-/// A sentence in lines of at most 110 letters where words allow that, the first after `indent` and the others further in.
+/// A sentence in lines of at most 110 letters where words allow that, the first after `indent` and the others further
+/// in.
 fn wrapped(sentence: &str, indent: &str) -> String {
     const WIDTH: usize = 110;
     let mut text = String::new();

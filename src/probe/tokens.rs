@@ -1,4 +1,5 @@
-//! A decoder's tokens changed: zeroed, averaged, permuted, swapped, shifted, drawn at random, or taken from another model.
+//! A decoder's tokens changed: zeroed, averaged, permuted, swapped, shifted, drawn at random, or taken from another
+//! model.
 //!
 //! Tokens are parameters, so a changed model is a copy with other values; nothing in the forward pass knows of it.
 
@@ -134,8 +135,8 @@ fn with(model: &Model, changed: &HashMap<ParamId, Vec<f32>>) -> Model {
     })
 }
 
-/// The model with its tokens changed in every way that its decoder allows; those of `other` are one of them. Nothing of a
-/// decoder without tokens.
+/// The model with its tokens changed in every way that its decoder allows; those of `other` are one of them. Nothing of
+/// a decoder without tokens.
 ///
 /// # Errors
 /// `other` has other tokens, or there are none to replace.

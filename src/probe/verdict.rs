@@ -23,8 +23,8 @@ const NEEDED: [Cue; 5] = [Cue::Blank, Cue::TextureOther, Cue::Flat, Cue::Silhoue
 /// How much better than a map of one class an answer to a blank picture has to be to go by position.
 const POSITION: f64 = 0.05;
 
-/// Regions in which shape says one class and texture another (Geirhos et al. 2019, for regions in place of pictures). Only
-/// those count that the network finds in the picture as it is.
+/// Regions in which shape says one class and texture another (Geirhos et al. 2019, for regions in place of pictures).
+/// Only those count that the network finds in the picture as it is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct ShapeBias {
     /// The class whose shape the regions have.

@@ -18,8 +18,8 @@ const LABEL_ISSUES: usize = 24;
 const MARGIN: usize = 16;
 
 /// Writes the page of an evaluation to `path`. With `seen`, the network and the dataset it was evaluated on, it shows
-/// pictures: those images are predicted again, so that an evaluation need not keep any. The page's size does not depend on
-/// the number of images.
+/// pictures: those images are predicted again, so that an evaluation need not keep any. The page's size does not depend
+/// on the number of images.
 ///
 /// # Errors
 /// An image that cannot be read again, or a page that cannot be written.

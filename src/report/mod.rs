@@ -1,8 +1,8 @@
 //! One self-contained page about a run: `report.html`.
 //!
 //! A training run, an evaluation or the demo fills in a [`Report`] (plain numbers and pictures, no tensors) and
-//! [`write_report`] turns it into a page that needs no network, no other file and no server. The page explains itself to
-//! a reader who has never seen the tool: what was run, how good it is, where it fails, and how the structure tokens
+//! [`write_report`] turns it into a page that needs no network, no other file and no server. The page explains itself
+//! to a reader who has never seen the tool: what was run, how good it is, where it fails, and how the structure tokens
 //! became masks.
 
 use std::path::Path;

@@ -96,8 +96,8 @@ fn hostile_names_stay_text() {
 fn every_picture_decodes_and_has_a_description() {
     let page = render(&report("a", 2)).unwrap();
     let pictures: Vec<&str> = page.split("<img ").skip(1).map(|rest| rest.split_once('>').unwrap().0).collect();
-    // The first image and the model's masks; input, truth, prediction, errors; photo and two stages; one present class at two stages and its mask. The same of a
-    // bad image; input, truth and prediction around a issue.
+    // The first image and the model's masks; input, truth, prediction, errors; photo and two stages; one present class
+    // at two stages and its mask. The same of a bad image; input, truth and prediction around a issue.
     assert_eq!(pictures.len(), 2 + 4 + 3 + 3 + 4 + 3);
     for picture in pictures {
         let attribute = |name: &str| picture.split_once(&format!("{name}=\"")).unwrap().1.split_once('"').unwrap().0;

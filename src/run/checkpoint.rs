@@ -1,8 +1,9 @@
 //! Checkpoints: everything a run needs to be resumed as if it had never stopped.
 //!
-//! A checkpoint is a folder `checkpoints/step-00000030` with the weights, their moving average, what the optimizer keeps, the
-//! recipe and the data they come from, a small state and the checksums of all. It is written beside under another name and renamed when it is whole, so the last good one survives a
-//! full disk or a pulled plug. Batches and random numbers are functions of seed and iteration, so nothing of them is stored.
+//! A checkpoint is a folder `checkpoints/step-00000030` with the weights, their moving average, what the optimizer
+//! keeps, the recipe and the data they come from, a small state and the checksums of all. It is written beside under
+//! another name and renamed when it is whole, so the last good one survives a full disk or a pulled plug. Batches and
+//! random numbers are functions of seed and iteration, so nothing of them is stored.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -114,8 +115,8 @@ impl Checkpoints {
         save_state(&self.folder.join(format!("step-{:08}", state.iteration)).join(STATE), state)
     }
 
-    /// The newest checkpoint that is whole, restored into a copy of `model`; `None` when there is none. Tells of those that
-    /// are damaged.
+    /// The newest checkpoint that is whole, restored into a copy of `model`; `None` when there is none. Tells of those
+    /// that are damaged.
     ///
     /// # Errors
     /// There are checkpoints, and all of them are damaged.

@@ -1,7 +1,7 @@
 //! JSON that carries the checksum of its own text.
 //!
-//! What is summed are the digits as they stand in the file, white space between them apart. Nothing that is parsed takes part: a
-//! float that reads back as its neighbour would make a sound file look damaged.
+//! What is summed are the digits as they stand in the file, white space between them apart. Nothing that is parsed
+//! takes part: a float that reads back as its neighbour would make a sound file look damaged.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

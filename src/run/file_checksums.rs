@@ -19,8 +19,8 @@ const AT_ONCE: usize = 256;
 /// Names that are told of a kind of change.
 const TOLD: usize = 3;
 
-/// The files of a split in the order of its samples: of each its name, and the CRC-32C of its image and of its masks. Empty for a
-/// set that is not made of files.
+/// The files of a split in the order of its samples: of each its name, and the CRC-32C of its image and of its masks.
+/// Empty for a set that is not made of files.
 pub(super) type FileChecksums = Vec<(String, Vec<u32>)>;
 
 /// The files of all splits.

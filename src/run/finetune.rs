@@ -1,9 +1,9 @@
 //! Fine-tuning: a trained model learns other classes.
 //!
-//! What belongs to a class (rows of a classifier, structure tokens, class embeddings) follows the class's name; what belongs to
-//! none is kept as it is, and what belongs to a new class has its initial values. Which part of a tensor belongs to a class is
-//! not listed anywhere: networks for two and for three classes tell by their shapes how many elements of an axis there are for
-//! each class. Those of the classes come first, class by class, in every decoder.
+//! What belongs to a class (rows of a classifier, structure tokens, class embeddings) follows the class's name; what
+//! belongs to none is kept as it is, and what belongs to a new class has its initial values. Which part of a tensor
+//! belongs to a class is not listed anywhere: networks for two and for three classes tell by their shapes how many
+//! elements of an axis there are for each class. Those of the classes come first, class by class, in every decoder.
 
 use std::path::Path;
 
@@ -185,8 +185,8 @@ pub(super) fn load(
     Ok((model, text))
 }
 
-/// What a recipe takes from the model file at `path` to fine-tune it, as `key=value`: the network, the normalisation, and
-/// where the weights lie.
+/// What a recipe takes from the model file at `path` to fine-tune it, as `key=value`: the network, the normalisation,
+/// and where the weights lie.
 ///
 /// # Errors
 /// A file that is not a model of this program.

@@ -68,22 +68,23 @@ pub struct Outcome {
     pub best: Option<(u64, f64)>,
     /// How it was rescheduled to end in time, beside what the recipe says.
     pub reschedules: Vec<Reschedule>,
-    /// Was it given up since it had collapsed? [`train_with_restarts`](super::train_with_restarts) starts such a run again.
+    /// Was it given up since it had collapsed? [`train_with_restarts`](super::train_with_restarts) starts such a run
+    /// again.
     pub collapsed: bool,
 }
 
 /// Trains as `config` says.
 ///
 /// # Errors
-/// A dataset that cannot be read, or with `resume` another than the run started with; weights that do not fit, a folder that
-/// cannot be written, or a loss that is not finite: then the run stops, says where, and the last checkpoint stays.
+/// A dataset that cannot be read, or with `resume` another than the run started with; weights that do not fit, a folder
+/// that cannot be written, or a loss that is not finite: then the run stops, says where, and the last checkpoint stays.
 pub fn train(config: &Config, options: &RunOptions, observer: &mut dyn Observer) -> Result<Outcome> {
     let started = Instant::now();
     train_by(config, options, &|| started.elapsed(), observer)
 }
 
-/// Trains as `config` says, by a clock that tells the time since this process started on the run: what `train.max_time` is
-/// held to.
+/// Trains as `config` says, by a clock that tells the time since this process started on the run: what `train.max_time`
+/// is held to.
 ///
 /// # Errors
 /// As [`train`].

@@ -16,7 +16,8 @@ const PROGRAM: f64 = 20e6;
 /// Bytes of a pixel in the network's input.
 const INPUT: usize = 12;
 
-/// Fails if training as `config` says cannot fit. What cannot be avoided is counted: weights, gradients, the optimizer state, batches, and the maps of the backbone; a run that passes may still take more.
+/// Fails if training as `config` says cannot fit. What cannot be avoided is counted: weights, gradients, the optimizer
+/// state, batches, and the maps of the backbone; a run that passes may still take more.
 pub(super) fn ensure(config: &Config, classes: usize, device: &Device) -> Result<()> {
     let train = &config.train;
     let values: f64 = parameters::list(&config.model.blank(classes, &Device::flex()))

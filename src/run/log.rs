@@ -1,6 +1,8 @@
-//! The numbers of a run while it lasts: `log.ndjson`, one JSON object per line; the same as `metrics.csv` and for TensorBoard.
+//! The numbers of a run while it lasts: `log.ndjson`, one JSON object per line; the same as `metrics.csv` and for
+//! TensorBoard.
 //!
-//! Training appends; a resumed run first drops what it is about to repeat. A line that a crash left unfinished at the end is dropped, and what else is not a row is moved aside, so a run can always be resumed.
+//! Training appends; a resumed run first drops what it is about to repeat. A line that a crash left unfinished at the
+//! end is dropped, and what else is not a row is moved aside, so a run can always be resumed.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -34,9 +36,9 @@ impl RunLog {
     }
 
     /// Goes on with the log in `run` before iteration `next` (counted from 0, as a checkpoint after `next` iterations
-    /// resumes) of a run that was last evaluated after `evaluated`: drops the steps at or after `next`, later evaluations and an
-    /// unfinished last line. Kept lines stay byte for byte. Lines that are damaged are moved to [`DAMAGED_LOG`], of which `note` is
-    /// told. A missing log is started. Gives the rows that stay, too.
+    /// resumes) of a run that was last evaluated after `evaluated`: drops the steps at or after `next`, later
+    /// evaluations and an unfinished last line. Kept lines stay byte for byte. Lines that are damaged are moved to
+    /// [`DAMAGED_LOG`], of which `note` is told. A missing log is started. Gives the rows that stay, too.
     ///
     /// # Errors
     /// Where the log cannot be read or written.
@@ -64,7 +66,8 @@ impl RunLog {
             found.rows.into_iter().filter(|(_, row)| row.stands_before(next, evaluated)).collect();
         let text: String = kept.iter().flat_map(|(line, _)| [line.as_str(), "\n"]).collect();
         files::write(&path, text.as_bytes())?;
-        // Where the evaluation after `next` is made again, what is void begins one earlier, with that of the step before it.
+        // Where the evaluation after `next` is made again, what is void begins one earlier, with that of the step
+        // before it.
         let kept: Vec<Row> = kept.into_iter().map(|(_, row)| row).collect();
         let again = kept.iter().filter(|row| evaluated < next && row.shown_at() == Some(next)).cloned().collect();
         let void = if evaluated < next { next } else { next + 1 };
@@ -81,8 +84,8 @@ impl RunLog {
         Ok(Self { events: Some(events), ..self })
     }
 
-    /// Makes what is written last, whatever becomes of the machine: a checkpoint that is saved after it never knows of rows that
-    /// the log has not.
+    /// Makes what is written last, whatever becomes of the machine: a checkpoint that is saved after it never knows of
+    /// rows that the log has not.
     pub(crate) fn sync(&self) -> Result<()> {
         self.file.sync_data().map_err(|source| Error::file("write", &self.path, source))
     }
@@ -122,8 +125,8 @@ pub fn parse(bytes: &[u8]) -> Vec<Row> {
     rows::parse(bytes).rows.into_iter().map(|(_, row)| row).collect()
 }
 
-/// Writes the log in the folder `run` as a table: a line for every iteration that has numbers, counted from 1; of two rows for
-/// one iteration the later counts.
+/// Writes the log in the folder `run` as a table: a line for every iteration that has numbers, counted from 1; of two
+/// rows for one iteration the later counts.
 ///
 /// # Errors
 /// As [`read`], or where it cannot be written.

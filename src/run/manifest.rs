@@ -35,7 +35,8 @@ pub struct Manifest {
     pub parameters: u64,
     /// The processes that worked on it, one after the other.
     pub sessions: Vec<Session>,
-    /// How it was rescheduled to end in time: put into the recipe as `train.schedule.reschedules`, without `train.max_time`, they repeat it.
+    /// How it was rescheduled to end in time: put into the recipe as `train.schedule.reschedules`, without
+    /// `train.max_time`, they repeat it.
     #[serde(default, alias = "bends", skip_serializing_if = "Vec::is_empty")]
     pub reschedules: Vec<Reschedule>,
     /// Attempts that collapsed, before the one that the rest is about.
@@ -160,8 +161,8 @@ fn write(path: &Path, manifest: &Manifest) -> Result<()> {
     files::write(path, &json)
 }
 
-/// Notes how long the last of the processes has worked on the run; what all have. `note` reports if that cannot be written,
-/// which is no reason not to train.
+/// Notes how long the last of the processes has worked on the run; what all have. `note` reports if that cannot be
+/// written, which is no reason not to train.
 pub(super) fn took(run: &Path, time: Duration, note: &mut dyn FnMut(&str)) -> Duration {
     let written = read(run).and_then(|manifest| {
         let Some(mut manifest) = manifest else { return Ok(time) };

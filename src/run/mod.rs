@@ -13,8 +13,8 @@
 //! | `report.html` | the page, which [`crate::report::run`] writes last: a run that has it is finished |
 //! | `.lock` | held by the process that works on the run |
 //!
-//! Every name is a constant below; a checkpoint's own files are in [`checkpoint`]. `structtoken compare` adds files of its own,
-//! which `sweep::compare` names.
+//! Every name is a constant below; a checkpoint's own files are in [`checkpoint`]. `structtoken compare` adds files of
+//! its own, which `sweep::compare` names.
 
 pub mod checkpoint;
 mod checksummed_json;

@@ -9,18 +9,20 @@ use crate::files;
 use crate::run::checkpoint::Checkpoints;
 use crate::run::resume_check;
 
-/// Makes the folder of a run, with its resolved recipe in `config.toml`. It is this process's until the lock is dropped.
+/// Makes the folder of a run, with its resolved recipe in `config.toml`. It is this process's until the lock is
+/// dropped.
 ///
 /// # Errors
-/// The folder holds another run, or with `resume` one of other settings or one whose recipe was changed, or it is in use, or it
-/// cannot be written.
+/// The folder holds another run, or with `resume` one of other settings or one whose recipe was changed, or it is in
+/// use, or it cannot be written.
 pub fn prepare(config: &Config, run: &Path, resume: bool) -> Result<files::Lock> {
     let lock = files::Lock::take(run)?;
     prepare_locked(config, run, resume)?;
     Ok(lock)
 }
 
-/// Fails where no run can start in the folder `run`, so that this is reported before anything that takes long. Writes nothing.
+/// Fails where no run can start in the folder `run`, so that this is reported before anything that takes long. Writes
+/// nothing.
 ///
 /// # Errors
 /// It holds a run, or cannot be looked into.
@@ -58,8 +60,8 @@ fn prepare_locked(config: &Config, run: &Path, resume: bool) -> Result<()> {
             let before = Config::parse(&before, &path.display().to_string(), &[]);
             let before = before.map_err(|error| restorable(run, error))?;
             resume_check::same_recipe(run, &before)?;
-            // Where its data lie now is no other setting, once they are not where they were; that they are the same is seen from
-            // their files.
+            // Where its data lie now is no other setting, once they are not where they were; that they are the same is
+            // seen from their files.
             let mut now = before.clone();
             if before.data.dataset == config.data.dataset || !Path::new(&before.data.dataset).exists() {
                 now.data.dataset.clone_from(&config.data.dataset);

@@ -14,8 +14,8 @@ use crate::kernels::Precision;
 use crate::train::{LR_DIVISOR, Observer, Time, TrainConfig};
 use crate::{files, text};
 
-/// Trains as `config` says. A run that has collapsed is put aside and started again, as often as `train.restarts` allows; `spent`
-/// is the time that counts towards the first attempt before it starts.
+/// Trains as `config` says. A run that has collapsed is put aside and started again, as often as `train.restarts`
+/// allows; `spent` is the time that counts towards the first attempt before it starts.
 ///
 /// # Errors
 /// As [`train`](super::train), or files of a collapsed attempt that cannot be moved.
@@ -59,7 +59,8 @@ pub fn run_recipe(group: &dyn Group, own: Option<Config>) -> Result<Config> {
 }
 
 /// Puts a run that has collapsed aside, within its folder, and gives the recipe of the next attempt, which is in
-/// the folder then: a third of the learning rate, products in f32, and what is left of the time. Also what was done, in words.
+/// the folder then: a third of the learning rate, products in f32, and what is left of the time. Also what was done, in
+/// words.
 ///
 /// # Errors
 /// Files that cannot be moved or written.
@@ -84,8 +85,8 @@ pub(super) fn restart(config: &Config, run: &Path, outcome: &Outcome) -> Result<
     Ok((next, message))
 }
 
-/// The files of an attempt, of those in the folder of a run. The recipe comes last: until it is moved the run is resumed with it,
-/// from its beginning where the checkpoints are gone.
+/// The files of an attempt, of those in the folder of a run. The recipe comes last: until it is moved the run is
+/// resumed with it, from its beginning where the checkpoints are gone.
 fn names(run: &Path) -> Result<Vec<String>> {
     let failed = |error| Error::file("read", run, error);
     let mut found = [CHECKPOINTS, MODEL, SCORES, LOG, TABLE].map(str::to_owned).to_vec();

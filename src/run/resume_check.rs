@@ -1,8 +1,8 @@
 //! The recipe and the data of a run, and whether they still are what they were.
 //!
-//! A run that is resumed with other images or another learning rate than it started with ends in weights that belong to neither. So every
-//! checkpoint carries the recipe and the checksums of the data, and a resumed run is held to them. Runs of early versions have less
-//! of that, and are held to what they have.
+//! A run that is resumed with other images or another learning rate than it started with ends in weights that belong to
+//! neither. So every checkpoint carries the recipe and the checksums of the data, and a resumed run is held to them.
+//! Runs of early versions have less of that, and are held to what they have.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -120,8 +120,8 @@ pub(super) fn data(run: &Path) -> Result<Option<Data>> {
     Ok(Some(Data { description, splits: manifest.data }))
 }
 
-/// In what data differ from those of before, in words. What was listed may be of other data, or missing: then only numbers
-/// are reported.
+/// In what data differ from those of before, in words. What was listed may be of other data, or missing: then only
+/// numbers are reported.
 pub(super) fn differences(
     before: &Data,
     now: &Data,
@@ -162,8 +162,8 @@ pub(super) fn differences(
     found
 }
 
-/// What a description says of the meaning of masks: where files are is given by the files, and what an earlier version did not
-/// write has its default.
+/// What a description says of the meaning of masks: where files are is given by the files, and what an earlier version
+/// did not write has its default.
 fn meaning(description: &serde_json::Value) -> serde_json::Value {
     let spec = || -> Option<serde_json::Value> {
         let spec: DatasetSpec = toml::Value::try_from(description).ok()?.try_into().ok()?;
@@ -267,8 +267,8 @@ pub fn check_runs_data(runs: &[(PathBuf, Config)]) -> Result<()> {
     Ok(())
 }
 
-/// The data that a run was made on, with their files where those are known. With `parts`, all of them are one split; `None` where
-/// that is not known.
+/// The data that a run was made on, with their files where those are known. With `parts`, all of them are one split;
+/// `None` where that is not known.
 fn made_on(run: &Path, parts: bool) -> Result<Option<(Data, Option<SplitChecksums>)>> {
     let Some(mut data) = data(run)? else { return Ok(None) };
     // A list that was damaged is none.
@@ -286,8 +286,8 @@ fn made_on(run: &Path, parts: bool) -> Result<Option<(Data, Option<SplitChecksum
     Ok(Some((data, Some(BTreeMap::from([(Split::Train, all)])))))
 }
 
-/// Fails if runs were not made on the same data. With `parts`, as folds have them, training and validation images are taken
-/// together.
+/// Fails if runs were not made on the same data. With `parts`, as folds have them, training and validation images are
+/// taken together.
 ///
 /// # Errors
 /// Which runs differ, and in what.

@@ -1,5 +1,5 @@
-//! The lines of a run's log, of which some may be torn by a crash or damaged on the disk: those are told apart, and all others
-//! are rows.
+//! The lines of a run's log, of which some may be torn by a crash or damaged on the disk: those are told apart, and all
+//! others are rows.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -98,11 +98,11 @@ impl Row {
         }
     }
 
-    /// Whether a run that continues with iteration `next` (from 0), and was last evaluated after `evaluated`, will not write this row
-    /// again.
+    /// Whether a run that continues with iteration `next` (from 0), and was last evaluated after `evaluated`, will not
+    /// write this row again.
     ///
-    /// Steps before `next` are done. An evaluation after exactly `next` iterations is made again where the run was killed before
-    /// it was noted.
+    /// Steps before `next` are done. An evaluation after exactly `next` iterations is made again where the run was
+    /// killed before it was noted.
     pub(super) fn stands_before(&self, next: u64, evaluated: u64) -> bool {
         match self {
             Self::Step(step) => step.iteration < next,
@@ -165,8 +165,8 @@ pub(super) fn parse(bytes: &[u8]) -> Rows {
     found
 }
 
-/// Whether a run may have written `row` as `text`: as fields and not as a list of values, which would be read too, with a number
-/// of iterations and a score that there can be.
+/// Whether a run may have written `row` as `text`: as fields and not as a list of values, which would be read too, with
+/// a number of iterations and a score that there can be.
 fn possible(text: &[u8], row: &Row) -> bool {
     let (iteration, miou) = match row {
         Row::Step(step) => (step.iteration, 0.0),

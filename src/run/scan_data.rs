@@ -11,8 +11,8 @@ use crate::run::fingerprint::{Data, Fingerprint};
 use crate::run::{RunOptions, file_checksums, resume_check};
 use crate::train::Observer;
 
-/// The data as they are now. Of a run that has learned something they have to be those it started with; otherwise all masks are
-/// looked at.
+/// The data as they are now. Of a run that has learned something they have to be those it started with; otherwise all
+/// masks are looked at.
 pub(super) fn scan_data(
     config: &Config,
     options: &RunOptions,

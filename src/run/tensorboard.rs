@@ -1,8 +1,8 @@
 //! The numbers of a run as TensorBoard reads them: `events.out.tfevents…`.
 //!
 //! A file is a sequence of records, each its length, the length's checksum, an `Event` message, and that one's checksum
-//! (TensorFlow's `record_writer.cc`; checksums are CRC-32C, turned and shifted). Of `event.proto` and `summary.proto` only
-//! scalars are needed, so the messages are written by hand.
+//! (TensorFlow's `record_writer.cc`; checksums are CRC-32C, turned and shifted). Of `event.proto` and `summary.proto`
+//! only scalars are needed, so the messages are written by hand.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -21,7 +21,8 @@ pub(super) struct Events {
 }
 
 impl Events {
-    /// A new file in the folder `run`. What older files have from `void` iterations done on, which is 1 for all, is void.
+    /// A new file in the folder `run`. What older files have from `void` iterations done on, which is 1 for all, is
+    /// void.
     ///
     /// # Errors
     /// Where it cannot be written.

@@ -21,8 +21,8 @@ impl CostModel {
         Self { model, settings, classes, of_pixel }
     }
 
-    /// Pixels of windows for an image of this height and width. A window larger than usual counts for more than its pixels
-    /// where the network takes longer for each of them, as attention does.
+    /// Pixels of windows for an image of this height and width. A window larger than usual counts for more than its
+    /// pixels where the network takes longer for each of them, as attention does.
     pub(super) fn pixels(&self, size: (usize, usize)) -> u64 {
         let windows = self.settings.window_pixels(size);
         if windows.iter().any(|((height, width), _)| height.saturating_mul(*width) as u64 > MAX_PIXELS) {

@@ -5,7 +5,8 @@ use crate::serve::gate::Gate;
 use crate::serve::limits::Limits;
 use crate::serve::loaded::Loaded;
 
-/// Bytes of the most that is held at once: all models and one being loaded, the largest image that is accepted, and bodies.
+/// Bytes of the most that is held at once: all models and one being loaded, the largest image that is accepted, and
+/// bodies.
 pub(super) fn memory(models: &[&Loaded], gate: &Gate, limits: &Limits) -> u64 {
     let estimates: Vec<MemoryEstimate> = models.iter().map(|model| of_model(model, gate, limits)).collect();
     let most = |part: fn(&MemoryEstimate) -> usize| estimates.iter().map(part).max().unwrap_or(0) as u64;

@@ -1,5 +1,5 @@
-//! The bound of accepted work that is not yet answered (429 beyond it): pixels of windows and bytes of bodies, whatever the
-//! number of requests.
+//! The bound of accepted work that is not yet answered (429 beyond it): pixels of windows and bytes of bodies, whatever
+//! the number of requests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,5 @@
-//! Label Studio's ML backend: `GET /labelstudio/health`, `POST /labelstudio/{setup,predict}`. Predictions are brush strokes.
+//! Label Studio's ML backend: `GET /labelstudio/health`, `POST /labelstudio/{setup,predict}`. Predictions are brush
+//! strokes.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! A model in production: HTTP over the predictor, and a page where a person tries it.
 //!
-//! One thread asks the network; all else waits for it in a queue that is bounded by work and bytes. Answers are the bytes that
-//! `predict` writes. See `docs/serving.md`.
+//! One thread asks the network; all else waits for it in a queue that is bounded by work and bytes. Answers are the
+//! bytes that `predict` writes. See `docs/serving.md`.
 
 mod app;
 mod ask;

@@ -85,8 +85,8 @@ impl Models {
         self.sources.iter().map(|source| source.name.clone()).zip(loaded).collect()
     }
 
-    /// Reads the file of a model again; it is served once it has been tried. Requests that were accepted before are answered by
-    /// the model that was there then.
+    /// Reads the file of a model again; it is served once it has been tried. Requests that were accepted before are
+    /// answered by the model that was there then.
     ///
     /// # Errors
     /// None of that name; and what keeps it from being loaded, in which case nothing changes.

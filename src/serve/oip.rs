@@ -1,5 +1,5 @@
-//! `/v2`: the Open Inference Protocol of KServe and Triton. One image in, as a file's bytes or as pixels; labels out, and how
-//! probable they are.
+//! `/v2`: the Open Inference Protocol of KServe and Triton. One image in, as a file's bytes or as pixels; labels out,
+//! and how probable they are.
 
 use std::sync::Arc;
 

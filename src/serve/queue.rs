@@ -49,8 +49,8 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// The first job, with those that wait and may share its passes, in their order, `most` of the first at most. Waits for one; none
-    /// when there are no more to come.
+    /// The first job, with those that wait and may share its passes, in their order, `most` of the first at most. Waits
+    /// for one; none when there are no more to come.
     pub(super) fn next(&self, most: impl Fn(&Job) -> usize, shares: impl Fn(&Job, &Job) -> bool) -> Option<Vec<Job>> {
         let mut state = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         loop {

@@ -64,12 +64,12 @@ pub enum Event {
     NotLoaded(String, String),
 }
 
-/// Serves until it is told to stop: by SIGTERM, SIGINT or Ctrl-C. Models are asked on the calling thread, which should be one of
-/// rayon's.
+/// Serves until it is told to stop: by SIGTERM, SIGINT or Ctrl-C. Models are asked on the calling thread, which should
+/// be one of rayon's.
 ///
 /// # Errors
-/// Options that cannot be, an address that is taken, a model that cannot be loaded, and accepted requests that were not finished
-/// in time.
+/// Options that cannot be, an address that is taken, a model that cannot be loaded, and accepted requests that were not
+/// finished in time.
 pub fn run(options: Options, device: &Device, tell: impl Fn(Event) + Send + Sync + 'static) -> Result<()> {
     options.limits.check()?;
     let tokens = Tokens::read(options.token_file.as_deref(), options.admin_token_file.as_deref())?;

@@ -1,5 +1,5 @@
-//! One recipe trained several times, with several seeds or on all folds of its training images but one, and how far apart the
-//! runs end.
+//! One recipe trained several times, with several seeds or on all folds of its training images but one, and how far
+//! apart the runs end.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -21,7 +21,8 @@ use crate::text::percent_or;
 pub enum Repeat {
     /// The seed: this many, from the recipe's on.
     Seeds(u64),
-    /// The part of the training images that is not learned but evaluated on: one of this number of parts, each once (cross-validation).
+    /// The part of the training images that is not learned but evaluated on: one of this number of parts, each once
+    /// (cross-validation).
     Folds(usize),
 }
 
@@ -102,8 +103,8 @@ pub struct Spread {
     pub mean: Option<f64>,
     /// Their standard deviation (n - 1); of two and more.
     pub sd: Option<f64>,
-    /// Student's 95 % interval of the mean, which takes runs for independent; folds share most of their training images, so
-    /// theirs is somewhat too narrow.
+    /// Student's 95 % interval of the mean, which takes runs for independent; folds share most of their training
+    /// images, so theirs is somewhat too narrow.
     pub interval: Option<[f64; 2]>,
 }
 
@@ -131,8 +132,8 @@ pub struct Summary {
     pub aacc: Spread,
     /// Of every class's IoU.
     pub classes: Vec<Class>,
-    /// With folds, the scores over all of their images at once: each training image is judged once, by the run that has not
-    /// learned it.
+    /// With folds, the scores over all of their images at once: each training image is judged once, by the run that has
+    /// not learned it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pooled: Option<Scores>,
 }

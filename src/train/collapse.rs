@@ -1,5 +1,5 @@
-//! A run that has collapsed: its network predicts one class everywhere. It is seen at an evaluation, reported at once, and started
-//! again if the recipe allows it.
+//! A run that has collapsed: its network predicts one class everywhere. It is seen at an evaluation, reported at once,
+//! and started again if the recipe allows it.
 
 use super::config::TrainConfig;
 use super::progress::RunProgress;
@@ -61,8 +61,8 @@ impl Collapse {
     }
 }
 
-/// Whether a run that was seen collapsed before `iteration`, for the `seen`-th time, and was evaluated last after `evaluated`
-/// iterations, is to be started again.
+/// Whether a run that was seen collapsed before `iteration`, for the `seen`-th time, and was evaluated last after
+/// `evaluated` iterations, is to be started again.
 pub(super) fn should_restart(
     progress: &RunProgress,
     train: &TrainConfig,

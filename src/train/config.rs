@@ -42,10 +42,12 @@ pub(crate) const MOST_ITERATIONS: u64 = 1 << 40;
 pub struct TrainConfig {
     /// Iterations: steps of the optimizer, each on `batch_size` images.
     pub iterations: u64,
-    /// How long training and its evaluations may take, over all interruptions, for instance `"15m"`; none for as long as it
-    /// takes. A run that would miss that end is rescheduled to it: it has fewer iterations, and its learning rate reaches its end with them.
+    /// How long training and its evaluations may take, over all interruptions, for instance `"15m"`; none for as long
+    /// as it takes. A run that would miss that end is rescheduled to it: it has fewer iterations, and its learning rate
+    /// reaches its end with them.
     pub max_time: Option<Time>,
-    /// Up to how many iterations a run with `max_time` may be lengthened where it is faster than thought; by none if left out.
+    /// Up to how many iterations a run with `max_time` may be lengthened where it is faster than thought; by none if
+    /// left out.
     pub max_iterations: Option<u64>,
     /// Images a step.
     pub batch_size: usize,
@@ -76,8 +78,8 @@ pub struct TrainConfig {
     pub schedule: Schedule,
     /// Iterations between evaluations on the validation split; 0 evaluates only at the end.
     pub eval_every: u64,
-    /// How often a run that is seen to have collapsed, to one class everywhere, is started again with a third of the learning rate and
-    /// products in f32; 0 only says so.
+    /// How often a run that is seen to have collapsed, to one class everywhere, is started again with a third of the
+    /// learning rate and products in f32; 0 only says so.
     pub restarts: u64,
     /// Evaluations without a better mIoU after which the run ends; 0 never ends early.
     pub patience: u64,

@@ -8,7 +8,8 @@ use crate::train::passes::StepOutput;
 
 /// A loss that falls falls below this share of what it was.
 const FALLING: f64 = 0.97;
-/// A network that tells pixels apart has a cross entropy below this share of that of one that predicts the same for all.
+/// A network that tells pixels apart has a cross entropy below this share of that of one that predicts the same for
+/// all.
 const TELLING: f64 = 0.9;
 /// The name of the cross entropy among the parts of a loss.
 const CROSS_ENTROPY: &str = "cross_entropy";
@@ -51,8 +52,8 @@ impl Losses {
         }
     }
 
-    /// The cross entropy of a network that predicts the same for all pixels, as often as classes were so far, on a batch with this many
-    /// pixels of each label.
+    /// The cross entropy of a network that predicts the same for all pixels, as often as classes were so far, on a
+    /// batch with this many pixels of each label.
     fn same(&mut self, train: &TrainConfig, pixels: &[u64; 256]) -> f64 {
         let weight = |class: usize| train.class_weights.get(class).map_or(1.0, |weight| f64::from(*weight));
         let classes = usize::from(IGNORE);
@@ -68,8 +69,8 @@ impl Losses {
         train.loss.cross_entropy * entropy / counted.max(f64::MIN_POSITIVE)
     }
 
-    /// Whether a network that says one class everywhere after `iteration` iterations is learning anyway: it tells pixels
-    /// apart, though not enough for another class to come first, or its loss still falls.
+    /// Whether a network that says one class everywhere after `iteration` iterations is learning anyway: it tells
+    /// pixels apart, though not enough for another class to come first, or its loss still falls.
     pub(super) fn learns(&self, iteration: u64) -> bool {
         let quarter = |n: u64| n * iteration / 4;
         let tells = self.above.mean(quarter(3), iteration).is_some_and(|above| above < 0.0);

@@ -1,7 +1,8 @@
 //! Training: the loop, and what it is made of.
 //!
-//! Read [`Trainer::train`] first. Every iteration is a function of the seed and its number; so a run that was interrupted and
-//! resumed ends in the same bytes on the CPU as one that was not. No file is opened here: [`Record`] keeps what is to be kept.
+//! Read [`Trainer::train`] first. Every iteration is a function of the seed and its number; so a run that was
+//! interrupted and resumed ends in the same bytes on the CPU as one that was not. No file is opened here: [`Record`]
+//! keeps what is to be kept.
 
 mod collapse;
 mod config;
@@ -51,8 +52,8 @@ use crate::loss::Criterion;
 /// Fits networks to data.
 #[derive(Clone, Debug)]
 pub struct Trainer {
-    /// How long, at which learning rates, by which loss. Weights to start from are loaded by whoever builds the network:
-    /// [`TrainConfig::pretrained`] is not looked at.
+    /// How long, at which learning rates, by which loss. Weights to start from are loaded by whoever builds the
+    /// network: [`TrainConfig::pretrained`] is not looked at.
     pub config: TrainConfig,
     /// What is done to images and masks at random.
     pub augment: AugmentConfig,
@@ -121,8 +122,9 @@ impl Trainer {
         }
     }
 
-    /// Trains `model`, which lies on a device with autodiff, from its present weights; by the clock of the machine. Nothing is
-    /// kept but the last weights: for the best of several evaluations use [`train`](Self::train) with a [`Record`].
+    /// Trains `model`, which lies on a device with autodiff, from its present weights; by the clock of the machine.
+    /// Nothing is kept but the last weights: for the best of several evaluations use [`train`](Self::train) with a
+    /// [`Record`].
     ///
     /// # Errors
     /// As [`Trainer::train`].
@@ -138,12 +140,12 @@ impl Trainer {
         self.train(start, training, validation, (&mut (), observer), &|| started.elapsed())
     }
 
-    /// Trains from `start` to the end of the recipe, by a clock that tells the time since this process started on the run: what
-    /// [`TrainConfig::max_time`] is held to.
+    /// Trains from `start` to the end of the recipe, by a clock that tells the time since this process started on the
+    /// run: what [`TrainConfig::max_time`] is held to.
     ///
     /// # Errors
-    /// An image that cannot be had, a network that does not fit the classes, a record that cannot be kept, or a loss that is
-    /// not finite.
+    /// An image that cannot be had, a network that does not fit the classes, a record that cannot be kept, or a loss
+    /// that is not finite.
     pub fn train<M: Trainable>(
         &self,
         start: Start<M>,
@@ -155,13 +157,13 @@ impl Trainer {
         self.train_with(&Alone, start, training, validation, (record, observer), clock)
     }
 
-    /// The same by several processes, which share the passes of every iteration ([`TrainConfig::accumulate`]): they end in the bytes
-    /// of one process. Each is given the same `start`; where the run stands is what the first of them says, whose record and
-    /// clock count.
+    /// The same by several processes, which share the passes of every iteration ([`TrainConfig::accumulate`]): they end
+    /// in the bytes of one process. Each is given the same `start`; where the run stands is what the first of them
+    /// says, whose record and clock count.
     ///
     /// # Errors
-    /// As [`train`](Self::train), by any of the processes; fewer passes than processes, a process that ends before the others,
-    /// or one whose weights are not those of the first.
+    /// As [`train`](Self::train), by any of the processes; fewer passes than processes, a process that ends before the
+    /// others, or one whose weights are not those of the first.
     pub fn train_with<M: Trainable>(
         &self,
         group: &dyn Group,

@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 use crate::eval::Evaluated;
 use crate::metrics::Scores;
 
-/// What a run reports while it goes, and asks. All methods do nothing by default, and `()` lets a run continue in silence.
+/// What a run reports while it goes, and asks. All methods do nothing by default, and `()` lets a run continue in
+/// silence.
 pub trait Observer {
     /// One line about what starts, or a warning.
     fn note(&mut self, _message: &str) {}
     /// After every iteration.
     fn iteration(&mut self, _progress: &Progress) {}
-    /// After every image of the validation split, of which there are `all`. Shall the evaluation be broken off here, and the
-    /// run stop? What was learned is saved; the evaluation is made again when the run is resumed.
+    /// After every image of the validation split, of which there are `all`. Shall the evaluation be broken off here,
+    /// and the run stop? What was learned is saved; the evaluation is made again when the run is resumed.
     fn evaluating(&mut self, _image: &Evaluated, _all: usize) -> Stop {
         Stop::No
     }

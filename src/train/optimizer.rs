@@ -25,8 +25,9 @@ pub struct OptimizerConfig {
     pub lr: f64,
     /// The decoder's learning rate over the backbone's.
     pub decoder_lr_mult: f64,
-    /// Layer-wise decay of the learning rate (Bao et al. 2022, BEiT; timm's `layer_decay`): each block of the backbone learns at this
-    /// fraction of the learning rate of the block after it, the embedding at that of a block before the first; 1 is none. Of a plain ViT; other backbones learn at one rate.
+    /// Layer-wise decay of the learning rate (Bao et al. 2022, BEiT; timm's `layer_decay`): each block of the backbone
+    /// learns at this fraction of the learning rate of the block after it, the embedding at that of a block before the
+    /// first; 1 is none. Of a plain ViT; other backbones learn at one rate.
     pub layer_decay: f64,
     /// AdamW's decay rates of the first and the second moment.
     pub betas: [f64; 2],
@@ -39,8 +40,8 @@ pub struct OptimizerConfig {
     /// Weight decay: AdamW's is decoupled, SGD's is part of the gradient.
     pub weight_decay: f64,
     /// Parameters whose name ends in one of these and that are not the decoder's do not decay. mmcv takes the longest
-    /// matching key, and `decode_head` is longer than `norm`: so in the published runs norms and biases decay, and only the
-    /// two tables of the backbone do not.
+    /// matching key, and `decode_head` is longer than `norm`: so in the published runs norms and biases decay, and only
+    /// the two tables of the backbone do not.
     pub no_decay: Vec<String>,
     /// Largest global norm of the gradient; none leaves it as it is.
     pub clip_norm: Option<f64>,

@@ -1,7 +1,8 @@
 //! How many iterations a run has, with all its reschedules, and how far it has come at each.
 //!
-//! What depends on how far the run has come (the learning rate's decay, annealed masks) continues from where it is, and reaches its end with
-//! the new last iteration. All of it is a function of the reschedules, so a run is repeated by them.
+//! What depends on how far the run has come (the learning rate's decay, annealed masks) continues from where it is, and
+//! reaches its end with the new last iteration. All of it is a function of the reschedules, so a run is repeated by
+//! them.
 
 use crate::train::config::TrainConfig;
 use crate::train::reschedule::Reschedule;
@@ -62,8 +63,8 @@ impl RunProgress {
         if self.eval_every == 0 { 0 } else { refitted.unwrap_or(self.eval_every) }
     }
 
-    /// Whether there is an evaluation before `iteration`, the one before it having been after `evaluated` iterations. A reschedule
-    /// at this very iteration comes after it.
+    /// Whether there is an evaluation before `iteration`, the one before it having been after `evaluated` iterations. A
+    /// reschedule at this very iteration comes after it.
     pub(super) fn evaluates(&self, iteration: u64, evaluated: u64) -> bool {
         let Some(before) = iteration.checked_sub(1) else { return false };
         let every = self.eval_every(before);

@@ -27,8 +27,8 @@ pub trait Record<M> {
     /// All reschedules that are decided by now. `note` gets what does not end the run.
     fn reschedules(&mut self, _reschedules: &[Reschedule], _note: &mut dyn FnMut(&str)) {}
 
-    /// All that the run needs to be resumed from here, by a process that has worked on it for a time. `note` gets what does not
-    /// end the run.
+    /// All that the run needs to be resumed from here, by a process that has worked on it for a time. `note` gets what
+    /// does not end the run.
     fn save(
         &mut self,
         _run: &RunState,

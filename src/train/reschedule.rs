@@ -1,7 +1,7 @@
 //! Changes of a run's length while it trains.
 //!
-//! A run that has to end at a certain time finds out on the way how many iterations fit. Each change of that number is a
-//! reschedule.
+//! A run that has to end at a certain time finds out on the way how many iterations fit. Each change of that number is
+//! a reschedule.
 
 use serde::{Deserialize, Serialize};
 

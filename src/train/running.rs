@@ -173,8 +173,8 @@ impl<'a, M: Trainable> Running<'a, M> {
         self.record.evaluation(&EvalRecord { scores, iteration, iterations, repeated, best, model })
     }
 
-    /// Looks at the clock now and then and gives the run another length where it would not end in time; whether that is to
-    /// end here.
+    /// Looks at the clock now and then and gives the run another length where it would not end in time; whether that is
+    /// to end here.
     pub(super) fn reschedules_to_its_end(&mut self, train: &TrainState<M>) -> Result<bool> {
         if self.trainer.config.max_time.is_none() {
             return Ok(false);

@@ -23,8 +23,9 @@ pub struct Schedule {
     /// Iterations in which only the decoder learns; the backbone's warm-up follows them. Spares pretrained weights the
     /// gradients of a decoder that knows nothing yet (EoMT's two stages: 500).
     pub backbone_delay: u64,
-    /// Changes of the run's length on its way, as a run with `train.max_time` noted them: it is repeated by them, without the
-    /// clock. Each is `[iteration, iterations]`, or with a third number, iterations between evaluations from there on.
+    /// Changes of the run's length on its way, as a run with `train.max_time` noted them: it is repeated by them,
+    /// without the clock. Each is `[iteration, iterations]`, or with a third number, iterations between evaluations
+    /// from there on.
     #[serde(alias = "bends")]
     pub reschedules: Vec<Reschedule>,
 }
@@ -57,8 +58,8 @@ impl Default for Schedule {
 }
 
 impl Schedule {
-    /// The decoder's learning rate for the step of `iteration` (from 0), before which the run has come as far as `progress` (0 to 1),
-    /// starting from `base`.
+    /// The decoder's learning rate for the step of `iteration` (from 0), before which the run has come as far as
+    /// `progress` (0 to 1), starting from `base`.
     ///
     /// The warm-up multiplies the already decayed learning rate, for `poly`
     /// `((base - min) (1 - progress)^power + min) * (1 - (1 - it / warmup) (1 - ratio))`.

@@ -122,8 +122,8 @@ impl RunState {
         }
     }
 
-    /// Takes in an evaluation of the weights as they are: whether they had been evaluated before, and whether none before was
-    /// better.
+    /// Takes in an evaluation of the weights as they are: whether they had been evaluated before, and whether none
+    /// before was better.
     pub(super) fn evaluated(&mut self, miou: f64) -> (bool, bool) {
         let repeated = self.evaluated == self.iteration && self.iteration > 0;
         self.evaluated = self.iteration;

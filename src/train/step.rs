@@ -23,8 +23,8 @@ use crate::rng::{Rng, fnv1a};
 
 /// What training needs of a network, beside what inference does.
 pub trait Trainable: Module + Network + Clone {
-    /// Normalised images `[b, 3, height, width]` to what the network says of them, on a grid that spans the images padded to
-    /// [`Network::padded`].
+    /// Normalised images `[b, 3, height, width]` to what the network says of them, on a grid that spans the images
+    /// padded to [`Network::padded`].
     fn forward(&self, images: Tensor<4>, context: &ForwardContext) -> Output;
 
     /// How what it says is to be judged, beside what the recipe says.
@@ -38,8 +38,8 @@ pub trait Trainable: Module + Network + Clone {
         self
     }
 
-    /// The same network with the running statistics that a pass of training left. It is called once the gradients of all passes
-    /// of the iteration have been taken, for one pass after the other.
+    /// The same network with the running statistics that a pass of training left. It is called once the gradients of
+    /// all passes of the iteration have been taken, for one pass after the other.
     #[must_use]
     fn with_statistics(self, _context: &ForwardContext) -> Self {
         self
@@ -79,8 +79,8 @@ pub struct StepContext<'a> {
 }
 
 impl<M: Trainable> TrainState<M> {
-    /// The loss and the gradients of the batch of iteration `it`, before which the run has come as far as `progress`. `loader`
-    /// gives the batches of this process's passes. Of the network only running statistics change.
+    /// The loss and the gradients of the batch of iteration `it`, before which the run has come as far as `progress`.
+    /// `loader` gives the batches of this process's passes. Of the network only running statistics change.
     ///
     /// # Errors
     /// An image that cannot be had, by any process of the group, or one that has left it.

@@ -14,11 +14,11 @@ use crate::train::reschedule::Reschedule;
 
 /// A run aims to end at this share; the last files and the page are written in the rest.
 const AIM: f64 = 0.98;
-/// A run is rescheduled when it would miss its end by more than this share: the first number holds at the start, when later
-/// iterations may still make up for it, the second at the end; in between the limit falls linearly.
+/// A run is rescheduled when it would miss its end by more than this share: the first number holds at the start, when
+/// later iterations may still make up for it, the second at the end; in between the limit falls linearly.
 const TOLERANCE: [f64; 2] = [0.15, 0.01];
-/// A reschedule in the opposite direction of the last one (longer after shorter) needs a miss this many times as large: the
-/// speed of a busy machine goes up and down.
+/// A reschedule in the opposite direction of the last one (longer after shorter) needs a miss this many times as large:
+/// the speed of a busy machine goes up and down.
 const BACK: f64 = 1.5;
 /// There is at least this share between two reschedules.
 const APART: f64 = 0.05;
@@ -26,15 +26,16 @@ const APART: f64 = 0.05;
 const NEAR: f64 = 0.9;
 /// How many times in a run it is checked whether it will end in time.
 const LOOKS: u64 = 40;
-/// The first check comes after the first share if [`FEWEST`] iterations have been timed, and after the second in any case.
+/// The first check comes after the first share if [`FEWEST`] iterations have been timed, and after the second in any
+/// case.
 const SETTLED: [f64; 2] = [0.05, 0.1];
-/// How far back the time of an iteration is measured, as a share: half of what is left, but at most the first number and at
-/// least the second. Near the end only the latest speed counts.
+/// How far back the time of an iteration is measured, as a share: half of what is left, but at most the first number
+/// and at least the second. Near the end only the latest speed counts.
 const RECENT: [f64; 2] = [0.2, 0.04];
 /// At least this many iterations are measured, however long they take.
 const FEWEST: usize = 8;
-/// The measured iterations are cut into this many parts, and the median of their means counts: a single delay is in one part
-/// and does not matter, what comes regularly is in all of them and does.
+/// The measured iterations are cut into this many parts, and the median of their means counts: a single delay is in one
+/// part and does not matter, what comes regularly is in all of them and does.
 const PARTS: usize = 10;
 /// Evaluations may take this share, where a reschedule moves them.
 const EVALUATING: f64 = 0.2;
@@ -154,8 +155,8 @@ impl<'a> TimeLimit<'a> {
         self.expect(took);
     }
 
-    /// An evaluation is known to take this many seconds. On a machine that slows down it slows down too, so it is kept in
-    /// iterations.
+    /// An evaluation is known to take this many seconds. On a machine that slows down it slows down too, so it is kept
+    /// in iterations.
     pub(super) fn expect(&mut self, seconds: f64) {
         self.evaluation = self.step().filter(|step| *step > 0.0).map(|step| seconds / step).or(self.evaluation);
     }
@@ -237,8 +238,8 @@ impl<'a> TimeLimit<'a> {
         Some(Reschedule { iteration, iterations, eval_every: refitted })
     }
 
-    /// Iterations between the evaluations of a run of `iterations`, where that has to change: as many evaluations as the
-    /// recipe has, and fewer if they would take too large a share.
+    /// Iterations between the evaluations of a run of `iterations`, where that has to change: as many evaluations as
+    /// the recipe has, and fewer if they would take too large a share.
     fn refitted(&self, iterations: u64, every: u64, progress: &RunProgress, speed: Speed) -> Option<u64> {
         if every == 0 {
             return None;

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-/// What the weights with these names are of, where that is known to be another network than those of this crate. Names are
-/// without what wraps them, such as `module.`.
+/// What the weights with these names are of, where that is known to be another network than those of this crate. Names
+/// are without what wraps them, such as `module.`.
 pub(super) fn foreign(names: &[&str]) -> Option<&'static str> {
     // Heads of OpenMMLab's files: what a backbone is is not recognised by them, and K-Net's has norms like TNT's.
     let of_backbone: Vec<&str> =

@@ -53,8 +53,8 @@ enum Name {
     Packed(String, usize),
 }
 
-/// Flax counts submodules by kind, and the count differs between code bases (`LayerNorm_2` or `_1`), so only the kind and
-/// whether it is the first decide.
+/// Flax counts submodules by kind, and the count differs between code bases (`LayerNorm_2` or `_1`), so only the kind
+/// and whether it is the first decide.
 fn our_name(name: &str) -> Name {
     let leaf = |leaf: &str| if matches!(leaf, "kernel" | "scale") { "weight" } else { "bias" };
     let parts: Vec<&str> = name.split('/').collect();
@@ -87,8 +87,8 @@ fn our_name(name: &str) -> Name {
     }
 }
 
-/// Flax keeps the input axes first: kernels are `[in, out]`, `[h, w, in, out]`, and in attention `[in, head, d]` for query,
-/// key and value and `[head, d, out]` for the output. None where the rank is another.
+/// Flax keeps the input axes first: kernels are `[in, out]`, `[h, w, in, out]`, and in attention `[in, head, d]` for
+/// query, key and value and `[head, d, out]` for the output. None where the rank is another.
 fn torch_order<'a>(name: &str, tensor: &'a HostTensor) -> Option<Cow<'a, HostTensor>> {
     let matrix = |rows: usize, columns: usize, shape: Vec<usize>| {
         Some(Cow::Owned(HostTensor { shape, data: transposed(&tensor.data, rows, columns) }))

@@ -7,8 +7,8 @@ use crate::weights::report::{Problems, ShapesByName};
 /// How the backbone alone is taken of a file.
 const BACKBONE_ONLY: &str = "load only the backbone: train.pretrained with train.pretrained_backbone_only = true";
 
-/// The likely causes and what to do, joined into one hint. `alone`: only the backbone is loaded already, so that this is no
-/// remedy.
+/// The likely causes and what to do, joined into one hint. `alone`: only the backbone is loaded already, so that this
+/// is no remedy.
 pub(super) fn causes(problems: &Problems, file: &ShapesByName<'_>, model: &ShapesByName<'_>, alone: bool) -> String {
     let (theirs, ours) = (Traits::of(file), Traits::of(model));
     let mut causes = Vec::new();
@@ -247,7 +247,8 @@ impl Traits {
     }
 }
 
-/// Whether the MLPs of a transformer with these shapes have gates: then their first layer has twice what the last one takes.
+/// Whether the MLPs of a transformer with these shapes have gates: then their first layer has twice what the last one
+/// takes.
 pub(super) fn gated(shapes: &ShapesByName<'_>) -> Option<bool> {
     let extent = |name: &str, axis: usize| shapes.get(name).and_then(|shape| shape.get(axis)).copied();
     let products = extent("backbone.blocks.0.mlp.fc1.weight", 0)?;

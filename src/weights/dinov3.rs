@@ -1,4 +1,5 @@
-//! DINOv3's vision transformer under the names of its authors, of Hugging Face's transformers (`DINOv3ViTModel`) and of timm.
+//! DINOv3's vision transformer under the names of its authors, of Hugging Face's transformers (`DINOv3ViTModel`) and of
+//! timm.
 
 use std::borrow::Cow;
 

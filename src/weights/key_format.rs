@@ -13,7 +13,8 @@ pub enum KeyFormat {
     Ours,
     /// The published StructToken and mmsegmentation 0.20's ViT.
     Mmseg,
-    /// timm, or the authors' own files of DINOv2, DINOv3, DeiT and their kin; torchvision's ResNet, which has the same names.
+    /// timm, or the authors' own files of DINOv2, DINOv3, DeiT and their kin; torchvision's ResNet, which has the same
+    /// names.
     Timm,
     /// The flax arrays of "How to train your ViT?" (AugReg).
     AugReg,

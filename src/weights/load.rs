@@ -76,8 +76,8 @@ impl LoadOptions {
         Self { exact: true, ..Self::default() }
     }
 
-    /// A pretrained backbone, without the heads of its pretraining. A final norm that the model does without is left out
-    /// too, as the paper's recipe does.
+    /// A pretrained backbone, without the heads of its pretraining. A final norm that the model does without is left
+    /// out too, as the paper's recipe does.
     pub fn pretrained_backbone() -> Self {
         let heads = [
             "mask_token",
@@ -119,8 +119,8 @@ impl LoadOptions {
 /// Puts the weights of `state`, whatever their key format, into `module`.
 ///
 /// `backbone.pos_embed` and `decoder.kernels` of another grid are resized (bicubic, the class token's row kept), as the
-/// reference does when it loads or runs at another size, and the report says so. The model tells its grid, the file's is
-/// what its metadata or its structure tokens say. The rest must fit exactly.
+/// reference does when it loads or runs at another size, and the report says so. The model tells its grid, the file's
+/// is what its metadata or its structure tokens say. The rest must fit exactly.
 ///
 /// # Errors
 ///
@@ -193,8 +193,8 @@ const BACKBONE: &str = "backbone";
 /// The part of a U-Net's that they are for, where it has an encoder.
 const ENCODER: &str = "backbone.encoder";
 
-/// Where the model is a U-Net with an encoder, and the file has none, its backbone is that encoder: renames its tensors. Gives
-/// whether it did.
+/// Where the model is a U-Net with an encoder, and the file has none, its backbone is that encoder: renames its
+/// tensors. Gives whether it did.
 fn enter_encoder(tensors: &mut BTreeMap<String, Cow<'_, HostTensor>>, model: &[(String, Vec<usize>)]) -> bool {
     if !model.iter().any(|(name, _)| below(name, ENCODER)) || tensors.keys().any(|name| below(name, ENCODER)) {
         return false;

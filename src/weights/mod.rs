@@ -6,11 +6,11 @@
 //! ```
 //!
 //! [`read`] looks at a file's content, never at its extension, and knows safetensors, PyTorch's `.pth` (zip and legacy,
-//! without ever running what the pickle asks for) and NumPy's `.npz`. [`remap_keys`] recognises who wrote the file by the
-//! names of its tensors: the published StructToken and mmseg, timm (ViT, ResNet, ConvNeXt), DINOv2 and DINOv3, AugReg's flax arrays, MaskFormer, Mask2Former
-//! and EoMT (their own code or Hugging Face), or this crate.
-//! [`load`] is strict: what is missing, left over or of another shape is an error that lists it and names the likely
-//! cause. Tables that belong to a grid of patches (`backbone.pos_embed`, `decoder.kernels`) are resized to the model's.
+//! without ever running what the pickle asks for) and NumPy's `.npz`. [`remap_keys`] recognises who wrote the file by
+//! the names of its tensors: the published StructToken and mmseg, timm (ViT, ResNet, ConvNeXt), DINOv2 and DINOv3,
+//! AugReg's flax arrays, MaskFormer, Mask2Former and EoMT (their own code or Hugging Face), or this crate. [`load`] is
+//! strict: what is missing, left over or of another shape is an error that lists it and names the likely cause. Tables
+//! that belong to a grid of patches (`backbone.pos_embed`, `decoder.kernels`) are resized to the model's.
 //!
 //! Every file is hostile until checked: lengths are compared with what the file holds before memory is taken for them,
 //! and a compressed file may not expand beyond [`MAX_EXPANSION`] times its size.

@@ -123,7 +123,8 @@ fn text(value: &PickleValue) -> Option<String> {
     })
 }
 
-/// Views may claim far more elements than the file holds, and a zip entry may inflate: the sum is held to the file's size.
+/// Views may claim far more elements than the file holds, and a zip entry may inflate: the sum is held to the file's
+/// size.
 fn check_total<'a>(path: &Path, tensors: impl Iterator<Item = &'a Tensor>) -> Result<()> {
     let size = std::fs::metadata(path).map_err(|cause| Error::new("it is gone").with_source(cause))?.len();
     let mut total = 0u64;

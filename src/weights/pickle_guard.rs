@@ -22,7 +22,8 @@ pub(super) fn check_length(path: &Path, format: WeightFormat) -> Result<()> {
     if format == WeightFormat::PytorchZip { check_zip(path) } else { check_legacy(path) }
 }
 
-/// What entries are said to inflate to is held against the file's size, and what they do inflate to against what is said.
+/// What entries are said to inflate to is held against the file's size, and what they do inflate to against what is
+/// said.
 fn check_zip(path: &Path) -> Result<()> {
     let broken = |cause| Error::new("its index is broken").with_source(cause).with_hint(AGAIN);
     let size = std::fs::metadata(path).map_err(|cause| Error::new("it is gone").with_source(cause))?.len();

@@ -1,10 +1,10 @@
-//! Tables of positions, resized at load to the grid of the model; `src/backbone/vit.rs` resizes them again for images of other
-//! sizes.
+//! Tables of positions, resized at load to the grid of the model; `src/backbone/vit.rs` resizes them again for images
+//! of other sizes.
 //!
-//! A table of positions is a list, so its length alone does not tell its grid: 48 cells may be 6 x 8 or 8 x 6. The model tells
-//! its own. A file's is what its metadata say, or else the shape of its structure tokens, which have the same grid. Where
-//! neither says, a table that has as many cells as the model is taken as it is, but for a pretrained backbone: those are
-//! trained on squares. What was taken for granted is said in the report.
+//! A table of positions is a list, so its length alone does not tell its grid: 48 cells may be 6 x 8 or 8 x 6. The
+//! model tells its own. A file's is what its metadata say, or else the shape of its structure tokens, which have the
+//! same grid. Where neither says, a table that has as many cells as the model is taken as it is, but for a pretrained
+//! backbone: those are trained on squares. What was taken for granted is said in the report.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -24,8 +24,8 @@ const REGISTERS: &str = "backbone.register_tokens";
 type Tensors<'a> = BTreeMap<String, Cow<'a, HostTensor>>;
 type Grid = (usize, usize);
 
-/// Makes the tables of a file fit the model of the given shapes, whose positions are those of `grid`, and notes it in the report.
-/// What cannot be fitted stays as it is.
+/// Makes the tables of a file fit the model of the given shapes, whose positions are those of `grid`, and notes it in
+/// the report. What cannot be fitted stays as it is.
 pub(super) fn fit_tables(
     tensors: &mut Tensors<'_>,
     state: &StateDict,
@@ -88,8 +88,8 @@ impl Table {
         }
     }
 
-    /// Rows of a table of `n` that may come before those of the patches, for no token, for the class token, for it and the
-    /// registers (timm's, unless its `no_embed_class` is set).
+    /// Rows of a table of `n` that may come before those of the patches, for no token, for the class token, for it and
+    /// the registers (timm's, unless its `no_embed_class` is set).
     fn prefixes(&self) -> [usize; 3] {
         [0, 1, usize::from(self.class).saturating_add(self.registers)]
     }
@@ -140,8 +140,8 @@ enum GridSource {
     Square,
 }
 
-/// Positions `[1, prefix + n, d]` for the model's grid. Rows for tokens that the model's table has none for are added to the
-/// tokens themselves, which is what the network would do with them.
+/// Positions `[1, prefix + n, d]` for the model's grid. Rows for tokens that the model's table has none for are added
+/// to the tokens themselves, which is what the network would do with them.
 fn resize_position_table(
     tensors: &mut Tensors<'_>,
     file: &Table,

@@ -14,7 +14,8 @@ use crate::weights::{file, shards};
 ///
 /// # Errors
 ///
-/// Names the file, and says what is wrong with it: not there, not a weights file, cut short, or built to exhaust memory.
+/// Names the file, and says what is wrong with it: not there, not a weights file, cut short, or built to exhaust
+/// memory.
 pub fn read(path: &Path) -> Result<StateDict> {
     let any = |path| {
         let path = shards::file_of(path)?;

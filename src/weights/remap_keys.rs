@@ -1,8 +1,8 @@
 //! Names of foreign checkpoints turned into ours, which are timm's for backbones: `from_timm` only adds the prefix.
 //!
 //! Ours are timm's for the backbone (`backbone.blocks.0.attn.qkv.weight`) and the reference's for the decoder
-//! (`decoder.layers.0.cross_attn.query_map.conv1.weight`). Every foreign key format is a short table of replacements; only
-//! AugReg's flax arrays must also be transposed and packed.
+//! (`decoder.layers.0.cross_attn.query_map.conv1.weight`). Every foreign key format is a short table of replacements;
+//! only AugReg's flax arrays must also be transposed and packed.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -18,7 +18,8 @@ use crate::weights::{dinov3, hugging_face, rules};
 ///
 /// # Errors
 ///
-/// If the names fit no known key format or are those of another network, two of them become one, or AugReg's arrays are not of the shapes that flax gives.
+/// If the names fit no known key format or are those of another network, two of them become one, or AugReg's arrays are
+/// not of the shapes that flax gives.
 pub fn remap_keys(state: &StateDict) -> Result<RemappedKeys<'_>> {
     if state.tensors.keys().any(|name| name.contains("encoderblock") || name.ends_with("embedding/kernel")) {
         return Ok(RemappedKeys {
@@ -145,8 +146,8 @@ fn from_mmseg(name: &str) -> String {
     format!("backbone.{inner}")
 }
 
-/// FCN's convolutions lie in a head of their own here; Segmenter's layers are those of the ViT; K-Net's stages have their
-/// FFN and their mask's layers by name.
+/// FCN's convolutions lie in a head of their own here; Segmenter's layers are those of the ViT; K-Net's stages have
+/// their FFN and their mask's layers by name.
 fn decoder_of_mmseg(inner: &str) -> String {
     if ["convs.", "conv_cat.", "conv_seg."].iter().any(|own| inner.starts_with(own)) {
         return format!("head.{inner}");

@@ -65,8 +65,8 @@ fn without_shells(name: &str) -> String {
     parts.join(".")
 }
 
-/// Cuts a prefix that all names share, or else the one before the network's first layer; what does not begin with that is put
-/// aside. Of several copies of a network an average of its weights is taken, which is what its author evaluated.
+/// Cuts a prefix that all names share, or else the one before the network's first layer; what does not begin with that
+/// is put aside. Of several copies of a network an average of its weights is taken, which is what its author evaluated.
 pub(super) fn unwrap<'a>(tensors: impl Iterator<Item = (&'a String, &'a HostTensor)>) -> Bare<'a> {
     let all: Vec<(String, &HostTensor)> = tensors.map(|(name, tensor)| (without_shells(name), tensor)).collect();
     let counter = |name: &str| COUNTERS.contains(&name);
@@ -98,8 +98,8 @@ impl Bare<'_> {
     }
 }
 
-/// The longest beginning of parts in [`PREFIXES`] that all names have. `encoder` is none of these: Hugging Face's blocks begin
-/// so.
+/// The longest beginning of parts in [`PREFIXES`] that all names have. `encoder` is none of these: Hugging Face's
+/// blocks begin so.
 fn shared_prefix(tensors: &[(String, &HostTensor)]) -> String {
     let mut prefix = String::new();
     let Some((first, _)) = tensors.first() else { return prefix };

@@ -1,4 +1,5 @@
-//! What is advised about options is done here, as it is printed: before, the command fails and says so; after, it works.
+//! What is advised about options is done here, as it is printed: before, the command fails and says so; after, it
+//! works.
 #![cfg(unix)]
 
 use std::process::Output;

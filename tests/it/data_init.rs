@@ -1,5 +1,5 @@
-//! `structtoken data init` on a small set of each form that it knows: the TOML it writes passes the check, and a known pixel has
-//! its class.
+//! `structtoken data init` on a small set of each form that it knows: the TOML it writes passes the check, and a known
+//! pixel has its class.
 
 use image::{GrayImage, Luma, Rgb, RgbImage};
 use structtoken::dataset::spec::DatasetSpec;

@@ -1,5 +1,5 @@
-//! The same numbers as the DINOv3 of transformers and timm, alone and below EoMT, and as DINOv2's ViT-g, from weights under
-//! their names. The file is made by `scripts/dinov3.py`.
+//! The same numbers as the DINOv3 of transformers and timm, alone and below EoMT, and as DINOv2's ViT-g, from weights
+//! under their names. The file is made by `scripts/dinov3.py`.
 
 use std::path::{Path, PathBuf};
 

@@ -257,8 +257,8 @@ impl Dataset for Painted {
     }
 }
 
-/// A network that reads the classes from [`Painted`], on a grid of 4 x 4 pixels, with noise: what it says of edges is a guess,
-/// and now and then it is wrong, though not as sure as usual.
+/// A network that reads the classes from [`Painted`], on a grid of 4 x 4 pixels, with noise: what it says of edges is a
+/// guess, and now and then it is wrong, though not as sure as usual.
 struct Reader;
 
 impl Network for Reader {
@@ -326,8 +326,9 @@ fn flipped_labels_are_found() {
     assert!(judge(&clean, &found).0.iter().filter(|hit| **hit).count() < count / 2, "the errors of another seed");
 }
 
-/// The same on real pictures and a real model: `STRUCTTOKEN_MODEL=runs/camvid/model.safetensors cargo test --release --test it
-/// flipped_labels_of_a_model -- --ignored --nocapture`, with `STRUCTTOKEN_DATA` as the dataset's root if it is not the model's.
+/// The same on real pictures and a real model: `STRUCTTOKEN_MODEL=runs/camvid/model.safetensors cargo test --release
+/// --test it flipped_labels_of_a_model -- --ignored --nocapture`, with `STRUCTTOKEN_DATA` as the dataset's root if it
+/// is not the model's.
 #[test]
 #[ignore = "takes a trained model"]
 fn flipped_labels_of_a_model() {

@@ -1,4 +1,5 @@
-//! Every decoder on every backbone that can carry it: random small models learn a step, are saved, and come back the same.
+//! Every decoder on every backbone that can carry it: random small models learn a step, are saved, and come back the
+//! same.
 
 use std::collections::BTreeMap;
 
@@ -343,8 +344,8 @@ fn learn_a_step_and_come_back(case: u64, config: &ModelConfig, rng: &mut Rng) {
     }
 }
 
-/// What the kernels keep for a backbone's gradients grows with the image as it is estimated to, and never less: a run is refused
-/// for what it needs for certain. A U-Net's steps up keep more than is counted.
+/// What the kernels keep for a backbone's gradients grows with the image as it is estimated to, and never less: a run
+/// is refused for what it needs for certain. A U-Net's steps up keep more than is counted.
 #[test]
 fn what_training_keeps_is_estimated() {
     let mut faults = Vec::new();

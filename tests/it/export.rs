@@ -319,7 +319,8 @@ fn weights_of_eight_bits_are_smaller_still() {
     holds_at_other_batches(&Case { name: format!("{}_int8", case.name), ..case }, &small, Profile::Default);
 }
 
-/// Weights that count for nothing, as what they are multiplied with is 0, but beside which the others of their channel vanish.
+/// Weights that count for nothing, as what they are multiplied with is 0, but beside which the others of their channel
+/// vanish.
 #[test]
 fn weights_beyond_eight_bits_are_caught_with_their_layer() {
     let name = "backbone.patch_embed.proj.weight";

@@ -7,7 +7,8 @@ fn manifest(lab: &Lab, run: &str) -> serde_json::Value {
     serde_json::from_slice(&std::fs::read(lab.path(run).join("manifest.json")).unwrap()).unwrap()
 }
 
-/// However fast the machine is: a million iterations do not fit into a second, and what did is repeated by its reschedules.
+/// However fast the machine is: a million iterations do not fit into a second, and what did is repeated by its
+/// reschedules.
 #[test]
 fn a_run_with_a_limit_ends_and_is_repeated() {
     let lab = Lab::new();

@@ -27,8 +27,8 @@ fn test_device_name() -> String {
 }
 
 /// How far results may be off: on the CPU what was asked for; elsewhere at least 5e-2, or `STRUCTTOKEN_TEST_TOLERANCE`.
-/// Devices may round the factors of products to TF32, with its mantissa of 10 bits: an H100 was up to 5e-3 off in logits and
-/// up to 3.6e-2 in the weight gradients of convolutions, where much cancels.
+/// Devices may round the factors of products to TF32, with its mantissa of 10 bits: an H100 was up to 5e-3 off in
+/// logits and up to 3.6e-2 in the weight gradients of convolutions, where much cancels.
 pub(crate) fn allowed(tolerance: f64) -> f64 {
     if test_device_name() == "cpu" {
         return tolerance;
@@ -68,7 +68,8 @@ impl Golden {
         self.0.get(name).unwrap_or_else(|| panic!("no golden tensor `{name}`"))
     }
 
-    /// `values` equal the tensor `name` within `tolerance` of its largest absolute value; returns the relative difference.
+    /// `values` equal the tensor `name` within `tolerance` of its largest absolute value; returns the relative
+    /// difference.
     pub(crate) fn check(&self, name: &str, values: &[f32], tolerance: f32) -> f32 {
         let (_, expected) = self.get(name);
         let difference = relative_difference(values, expected);
@@ -127,8 +128,8 @@ pub(crate) fn channels_first(data: &TensorData) -> Vec<f32> {
     out
 }
 
-/// A state dict as `scripts/values.py` fills it: the shapes that the metadata of a fixture list for `case`, each tensor's values by
-/// its name.
+/// A state dict as `scripts/values.py` fills it: the shapes that the metadata of a fixture list for `case`, each
+/// tensor's values by its name.
 pub(crate) fn published(fixture: &Path, case: &str) -> StateDict {
     let shapes: BTreeMap<String, Vec<usize>> =
         serde_json::from_str(&weights::read(fixture).unwrap().metadata[case]).unwrap();

@@ -1,6 +1,6 @@
-//! Nothing is advised that cannot be done. All texts of the program that print a command, an option or a key are collected from
-//! its source: what they print has to exist, and each has to be in the list of a test that carries it out. A new text that is in
-//! no list fails here.
+//! Nothing is advised that cannot be done. All texts of the program that print a command, an option or a key are
+//! collected from its source: what they print has to exist, and each has to be in the list of a test that carries it
+//! out. A new text that is in no list fails here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -32,8 +32,8 @@ const SERVED: &[(&str, &[&str])] = &[
     ),
 ];
 
-/// What carries out which advice: the name of a test, and a part of each text that it takes from the output, or provokes, and
-/// follows.
+/// What carries out which advice: the name of a test, and a part of each text that it takes from the output, or
+/// provokes, and follows.
 const CARRIED_OUT: &[(&str, &[&str])] = &[
     ("shapes_of_another_image_are_not_taken", &["to read the masks instead, pass both folders"]),
     (
@@ -344,8 +344,8 @@ const SAID: &[&str] = &[
     "holds several runs, and --mpi is for one",
 ];
 
-/// Advice for what a test cannot have: a full or foreign disk, an accelerator, an hour, a network that diverges at will. Their
-/// options and keys are looked up all the same. This list may only become shorter.
+/// Advice for what a test cannot have: a full or foreign disk, an accelerator, an hour, a network that diverges at
+/// will. Their options and keys are looked up all the same. This list may only become shorter.
 const OUT_OF_REACH: &[&str] = &[
     // Memory that runs out at sizes which take long to get there.
     "use a smaller --size, or a recipe with larger patches",

@@ -256,7 +256,7 @@ fn paths(text: &str) -> Vec<String> {
     found
 }
 
-fn visit(folder: &Path, see: &mut impl FnMut(&Path, &str)) {
+pub(crate) fn visit(folder: &Path, see: &mut impl FnMut(&Path, &str)) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {

@@ -1,5 +1,5 @@
-//! Annotations that would be wrong in silence: coordinates in other units, names in two spellings, attributes that are no
-//! class, images that are another's. Each is read right, refused, or named.
+//! Annotations that would be wrong in silence: coordinates in other units, names in two spellings, attributes that are
+//! no class, images that are another's. Each is read right, refused, or named.
 
 use serde_json::{Value, json};
 
@@ -361,7 +361,8 @@ fn regions_of_label_studio_that_cannot_be_right() {
     assert_eq!(classes, ["0 background", "1 cat", "2 dog"]);
 }
 
-/// A set of COCO's panoptic form: the left half of each image is segment 7, the right one 70 000 and the first row none.
+/// A set of COCO's panoptic form: the left half of each image is segment 7, the right one 70 000 and the first row
+/// none.
 fn panoptic(change: impl FnOnce(&mut Value)) -> Lab {
     let lab = Lab::new();
     let mut all = json!({"images": [], "annotations": [], "categories": [

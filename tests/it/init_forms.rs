@@ -1,5 +1,5 @@
-//! `structtoken data init` on further forms: several masks per image, Supervisely, VIA, KITTI, LoveDA, Mapillary, Cityscapes'
-//! polygons.
+//! `structtoken data init` on further forms: several masks per image, Supervisely, VIA, KITTI, LoveDA, Mapillary,
+//! Cityscapes' polygons.
 
 use base64::Engine;
 use image::{GrayImage, Luma};

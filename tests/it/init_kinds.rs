@@ -1,5 +1,5 @@
-//! Kinds of sets as people have them: read by rule, or refused with a command that makes them readable. Each case is a set
-//! written here, what `init` says of it, and the classes it finds.
+//! Kinds of sets as people have them: read by rule, or refused with a command that makes them readable. Each case is a
+//! set written here, what `init` says of it, and the classes it finds.
 
 use image::{ImageBuffer, Luma, Rgba};
 use structtoken::dataset::spec::DatasetSpec;
@@ -90,7 +90,8 @@ pub(crate) fn commands(talk: &str) -> Vec<Vec<String>> {
     talk.split("structtoken ").skip(1).filter(|text| text.starts_with("data ")).map(command).collect()
 }
 
-/// Runs all commands that a text names, each from where the text left things; those with a place to be filled in are left out.
+/// Runs all commands that a text names, each from where the text left things; those with a place to be filled in are
+/// left out.
 pub(crate) fn run_all(lab: &Lab, kind: &str, talk: &str) {
     for words in commands(talk) {
         if words.iter().any(|word| word.contains("DIR")) {

@@ -1,5 +1,5 @@
-//! `structtoken data init` on masks and outlines whose values and names are not plain: read by rule, or asked, never guessed in
-//! silence. Every command that a refusal offers is run.
+//! `structtoken data init` on masks and outlines whose values and names are not plain: read by rule, or asked, never
+//! guessed in silence. Every command that a refusal offers is run.
 
 use crate::cli::Lab;
 use crate::data_init::{Described, SIZE, colors, half, mask, palette_mask, picture};

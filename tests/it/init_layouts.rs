@@ -1,5 +1,5 @@
-//! `structtoken data init` on folders as published sets and their authors lay them out; what it does not use is named, and what it
-//! prints as a way out works.
+//! `structtoken data init` on folders as published sets and their authors lay them out; what it does not use is named,
+//! and what it prints as a way out works.
 
 use std::process::Command;
 
@@ -267,8 +267,8 @@ fn masks_that_are_jpegs_are_read_on_request() {
     paste(&lab, "structtoken data init set --jpeg-tolerance 90 --names ground,cell");
     let set = Described { spec: DatasetSpec::read(&lab.path("set/dataset.toml")).unwrap() };
     assert_eq!((set.class("4", 30, 3), set.class("4", 5, 3)), ("cell".to_string(), "ground".to_string()));
-    // Four colours whose mixtures lie half-way between them: what is printed tells them apart at the first try, also where a
-    // tolerance was given that does not.
+    // Four colours whose mixtures lie half-way between them: what is printed tells them apart at the first try, also
+    // where a tolerance was given that does not.
     let lab = Lab::new();
     for at in 0..6 {
         picture(&lab, &format!("set/images/{at}.jpg"));

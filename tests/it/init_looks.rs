@@ -1,5 +1,5 @@
-//! Masks whose values lie beside each other in ways that labels do not: what JPEG and dithering leave, and numbers or colours
-//! of single objects.
+//! Masks whose values lie beside each other in ways that labels do not: what JPEG and dithering leave, and numbers or
+//! colours of single objects.
 
 use image::{ImageBuffer, Luma, Rgb};
 

@@ -1,4 +1,5 @@
-//! What `structtoken data init` is told and where it writes: by one rule for every form. Commands that its notes print are run.
+//! What `structtoken data init` is told and where it writes: by one rule for every form. Commands that its notes print
+//! are run.
 
 use structtoken::dataset::spec::DatasetSpec;
 use structtoken::dataset::{Dataset, Split};

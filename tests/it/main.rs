@@ -18,6 +18,7 @@ macro_rules! set {
 mod advice;
 mod bad_input;
 mod cli;
+mod comments;
 mod compare;
 mod convolutional;
 mod data_check;

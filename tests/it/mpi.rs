@@ -75,7 +75,8 @@ fn ranks(parent: &Child) -> Vec<u32> {
     String::from_utf8_lossy(&text).split_whitespace().filter_map(|id| id.parse().ok()).collect()
 }
 
-/// Killed at moments that nobody chose, one rank at a time, and resumed with another number. `STRUCTTOKEN_KILLS=20` tries more.
+/// Killed at moments that nobody chose, one rank at a time, and resumed with another number. `STRUCTTOKEN_KILLS=20`
+/// tries more.
 #[test]
 fn a_process_that_is_killed_takes_the_others_along_and_nothing_is_lost() {
     let lab = Lab::new();

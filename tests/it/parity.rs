@@ -233,8 +233,9 @@ fn six_steps_of_adamw() {
                 values.drain(third..2 * third);
                 expected.drain(third..2 * third);
             }
-            // Against f64; the steps move a weight by up to 2e-2, and the reference's own f32 run is 2.7e-5 away. Where a
-            // gradient is next to nothing AdamW makes whole steps of its rounding, so single weights may be further off.
+            // Against f64; the steps move a weight by up to 2e-2, and the reference's own f32 run is 2.7e-5 away. Where
+            // a gradient is next to nothing AdamW makes whole steps of its rounding, so single weights may be further
+            // off.
             let off: Vec<f32> = values.iter().zip(&expected).map(|(a, b)| (a - b).abs()).collect();
             let worst = off.iter().fold(0f32, |max, off| max.max(*off));
             let rms = (off.iter().map(|off| off * off).sum::<f32>() / off.len() as f32).sqrt();
@@ -493,7 +494,8 @@ fn initial_weights() {
             let mean = values.iter().map(|v| f64::from(*v)).sum::<f64>() / n;
             let std = (values.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / n).sqrt();
             let (their_mean, their_std) = (expected["mean"].as_f64().unwrap(), expected["std"].as_f64().unwrap());
-            // Both are samples: their deviations differ by a few of std / sqrt(2 n), their means by a few of std / sqrt(n).
+            // Both are samples: their deviations differ by a few of std / sqrt(2 n), their means by a few of std /
+            // sqrt(n).
             let slack = 1e-5 + 6.0 * their_std / n.sqrt();
             assert!((mean - their_mean).abs() <= slack, "{name} {}: mean {mean} for {their_mean}", parameter.name);
             assert!((std - their_std).abs() <= slack, "{name} {}: deviation {std} for {their_std}", parameter.name);

@@ -361,7 +361,8 @@ fn few_processes_are_an_error_that_says_so() {
     }
 }
 
-/// Kernels can be held to fewer instructions than the machine has, and compute the same; what does not exist is refused.
+/// Kernels can be held to fewer instructions than the machine has, and compute the same; what does not exist is
+/// refused.
 #[test]
 fn the_instruction_set_can_be_lowered() {
     let lab = Lab::new();

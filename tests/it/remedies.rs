@@ -77,8 +77,8 @@ fn settings(hint: &str) -> Vec<(String, String)> {
     found.map(|three| (three[0].to_owned(), three[2].trim_end_matches([';', ',']).to_owned())).collect()
 }
 
-/// Weights of a network that differs in some way, and what the printed causes say to set: after at most three such errors
-/// they load.
+/// Weights of a network that differs in some way, and what the printed causes say to set: after at most three such
+/// errors they load.
 #[test]
 fn what_is_said_of_weights_that_do_not_fit_makes_them_fit() {
     let lab = Lab::new();
@@ -124,8 +124,8 @@ fn what_is_said_of_weights_that_do_not_fit_makes_them_fit() {
     }
 }
 
-/// An image that does not fit into memory as a whole is named, and fits in windows as the hint says; a batch that does not
-/// fit, in passes.
+/// An image that does not fit into memory as a whole is named, and fits in windows as the hint says; a batch that does
+/// not fit, in passes.
 #[cfg(target_os = "linux")]
 #[test]
 fn what_is_said_of_too_little_memory_makes_it_enough() {

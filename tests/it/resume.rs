@@ -303,7 +303,8 @@ fn every_part_of_a_run_is_in_its_checkpoint() {
     }
 }
 
-/// Stopped at iterations that nobody chose, with seeds that nobody chose, every run goes on. `STRUCTTOKEN_STOPS=300` tries more.
+/// Stopped at iterations that nobody chose, with seeds that nobody chose, every run goes on. `STRUCTTOKEN_STOPS=300`
+/// tries more.
 #[test]
 fn no_intact_run_is_refused() {
     let lab = Lab::new();
@@ -460,7 +461,8 @@ fn runs_of_one_recipe_are_numbered() {
     assert!(lab.path("runs/tiny-2/model.safetensors").exists() && !lab.path("runs/tiny-3").exists());
 }
 
-/// Killed after an evaluation was logged and before it was noted in the checkpoint, a run evaluates again, and logs it once.
+/// Killed after an evaluation was logged and before it was noted in the checkpoint, a run evaluates again, and logs it
+/// once.
 #[test]
 fn an_evaluation_that_is_made_again_is_logged_once() {
     let lab = Lab::new();

@@ -100,7 +100,8 @@ fn incomplete_convolutional_networks_are_named() {
     lab.refused(&arguments, &["`cut.safetensors` lacks weights of `layer4`", "download it again"]);
 }
 
-/// timm's ResNet and ConvNeXt become the way down of a U-Net, trained from where they are; classifiers are left out, and said.
+/// timm's ResNet and ConvNeXt become the way down of a U-Net, trained from where they are; classifiers are left out,
+/// and said.
 #[test]
 fn convolutional_networks_are_planned_as_encoders() {
     use structtoken::backbone::{AnyBackbone, BackboneConfig, ConvnextConfig, ResnetConfig};
@@ -149,8 +150,8 @@ fn convolutional_networks_are_planned_as_encoders() {
     }
 }
 
-/// DINOv3's weights by each of its names, and DINOv2's with gates, are planned and trained from as they are; a recipe for a
-/// plain ViT is told what to set.
+/// DINOv3's weights by each of its names, and DINOv2's with gates, are planned and trained from as they are; a recipe
+/// for a plain ViT is told what to set.
 #[test]
 fn rotated_and_gated_transformers_are_planned() {
     let d = 64;

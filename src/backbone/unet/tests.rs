@@ -65,8 +65,8 @@ fn maps_are_as_features_say_at_any_size() {
     }
 }
 
-/// A convolution takes one multiply-accumulate for each weight and each pixel that it writes; of a bottleneck's first, which
-/// is before the stride, that it reads.
+/// A convolution takes one multiply-accumulate for each weight and each pixel that it writes; of a bottleneck's first,
+/// which is before the stride, that it reads.
 #[test]
 fn multiply_accumulates_are_one_per_weight_and_pixel() {
     for config in all() {

@@ -22,8 +22,8 @@ pub(crate) struct Arguments {
     /// Images, or folders of images; in the folder of a dataset, masks are left out
     #[arg(required_unless_present = "list", conflicts_with = "list")]
     pub(crate) inputs: Vec<PathBuf>,
-    /// File with one image path per line, or - for stdin: as many as you like. What is done is noted in a manifest in --out,
-    /// and the same command continues after it; outputs lie below --out as the images' paths
+    /// File with one image path per line, or - for stdin: as many as you like. What is done is noted in a manifest in
+    /// --out, and the same command continues after it; outputs lie below --out as the images' paths
     #[arg(long, value_name = "FILE")]
     pub(crate) list: Option<PathBuf>,
     /// Try the images again that failed, by the manifest in --out
@@ -40,7 +40,8 @@ pub(crate) struct Arguments {
     /// What to write; may be repeated, or list several with commas
     #[arg(long = "format", value_enum, value_name = "FORMAT", value_delimiter = ',', default_value = "png")]
     pub(crate) formats: Vec<OutputFormat>,
-    /// Largest distance of simplified polygons from the pixel border, in pixels; below 0.5 they cover exactly the same pixels, and 0 keeps every corner
+    /// Largest distance of simplified polygons from the pixel border, in pixels; below 0.5 they cover exactly the same
+    /// pixels, and 0 keeps every corner
     #[arg(long, value_name = "PIXELS", default_value_t = OutlineOptions::default().tolerance)]
     pub(crate) tolerance: f64,
     /// Drop regions and fill holes of fewer pixels in polygons, run lengths and brush strokes

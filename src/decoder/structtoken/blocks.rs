@@ -1,5 +1,5 @@
-//! The blocks of [`StructToken`](super::StructToken) and what they are made of: extraction by slices or points, the convolutional
-//! FFN, and the residual tail.
+//! The blocks of [`StructToken`](super::StructToken) and what they are made of: extraction by slices or points, the
+//! convolutional FFN, and the residual tail.
 
 use burn::module::Module;
 use burn::tensor::Tensor;

@@ -6,7 +6,8 @@ use crate::export::record::BATCHES;
 /// Operations that repeat sides of length 1 by themselves.
 pub(super) const BROADCASTING: [&str; 4] = ["Add", "Sub", "Mul", "Div"];
 
-/// Drops `Expand` before operations that do the same, and divides the smaller factor of a product instead of the product.
+/// Drops `Expand` before operations that do the same, and divides the smaller factor of a product instead of the
+/// product.
 pub(super) fn smaller_operands(graph: &mut Graph) {
     let makers = graph.makers();
     let uses = graph.uses();

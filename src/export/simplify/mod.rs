@@ -1,5 +1,5 @@
-//! The same graph in fewer and larger operations. No result that stays gets another value: it can still be compared with
-//! the recorded pass.
+//! The same graph in fewer and larger operations. No result that stays gets another value: it can still be compared
+//! with the recorded pass.
 
 mod affine;
 mod broadcast;

@@ -70,8 +70,8 @@ fn planes(graph: &Graph, makers: &[Option<usize>], at: usize, sampling: Sampling
     Some(Found { x: rows().unwrap_or(between), size: [height, width], channels_last: false, sampling })
 }
 
-/// A map whose rows and then columns are each there twice: `[b h, 1, w, c]` to `[b h, 2, w, c]`, and `[b 2h w, 1, c]` to
-/// `[b 2h w, 2, c]`.
+/// A map whose rows and then columns are each there twice: `[b h, 1, w, c]` to `[b h, 2, w, c]`, and `[b 2h w, 1, c]`
+/// to `[b 2h w, 2, c]`.
 fn doubled(graph: &Graph, makers: &[Option<usize>], at: usize) -> Option<Found> {
     let made = |id: Id, op: &str| makers[id].map(|at| &graph.nodes[at]).filter(|node| node.op == op);
     let last = Some(&graph.nodes[at]).filter(|node| node.op == "Reshape")?;

@@ -1,4 +1,5 @@
-//! A folder that any web server can send: the page, the model as an ONNX file, and onnxruntime-web, which runs it in the browser.
+//! A folder that any web server can send: the page, the model as an ONNX file, and onnxruntime-web, which runs it in
+//! the browser.
 
 mod runtime;
 
@@ -28,8 +29,8 @@ const HEADERS: &str = "/*\n  Cross-Origin-Opener-Policy: same-origin\n  Cross-Or
 /// That of the page's own files, which asks to stay with them.
 const LICENSE: &[u8] = include_bytes!("../../../LICENSE-MIT");
 
-/// How the page looks at images: as the model does, in windows of the exported size. A model that sees images whole gets windows
-/// that overlap by a third, unless an image has just that size.
+/// How the page looks at images: as the model does, in windows of the exported size. A model that sees images whole
+/// gets windows that overlap by a third, unless an image has just that size.
 #[must_use]
 pub fn settings(card: &ModelCard, size: [usize; 2]) -> InferConfig {
     let eval = &card.eval;

@@ -1,4 +1,5 @@
-//! onnxruntime-web, which runs ONNX files in browsers. It is larger than this program, so it is brought: an npm package.
+//! onnxruntime-web, which runs ONNX files in browsers. It is larger than this program, so it is brought: an npm
+//! package.
 
 use std::path::Path;
 

@@ -96,7 +96,8 @@ impl Borders {
         borders
     }
 
-    /// Finds the arcs. Nodes are vertices where borders meet, the corners of the picture, and two of each border without any.
+    /// Finds the arcs. Nodes are vertices where borders meet, the corners of the picture, and two of each border
+    /// without any.
     fn walk(&mut self, [width, height]: [u32; 2]) {
         for at in 0..self.vertices.len() {
             let vertex = &self.vertices[at];
@@ -180,8 +181,8 @@ impl Borders {
         }
     }
 
-    /// The rings of all regions that are labelled. None meets itself: where two pixels of a region touch at their corner
-    /// alone, the border keeps to what is between them.
+    /// The rings of all regions that are labelled. None meets itself: where two pixels of a region touch at their
+    /// corner alone, the border keeps to what is between them.
     pub(super) fn rings(&self) -> Vec<Ring> {
         let mut seen = vec![false; 2 * self.arcs.len()];
         let mut rings = Vec::new();

@@ -1,7 +1,8 @@
 //! Label Studio's brush strokes.
 //!
-//! They are the bytes of an RGBA picture, of which what is not transparent is covered, packed by `@thi.ng/rle-pack`: 32 bits of
-//! how many words, 5 of the bits of a word, four times 4 of the bits of a length; then runs, one word for all or one each.
+//! They are the bytes of an RGBA picture, of which what is not transparent is covered, packed by `@thi.ng/rle-pack`: 32
+//! bits of how many words, 5 of the bits of a word, four times 4 of the bits of a length; then runs, one word for all
+//! or one each.
 
 use serde_json::{Value, json};
 
@@ -37,8 +38,8 @@ pub fn label_studio_rle(labels: &Labels, class: u8) -> Vec<u8> {
     bits.finish()
 }
 
-/// A task with a prediction, to be imported: a brush region per class. `image` is the value of `data.image`, a link that Label Studio opens.
-/// The tags are called `label` and `image`.
+/// A task with a prediction, to be imported: a brush region per class. `image` is the value of `data.image`, a link
+/// that Label Studio opens. The tags are called `label` and `image`.
 #[must_use]
 pub fn label_studio_task(labels: &Labels, names: &[String], image: &str, version: &str) -> Value {
     let region = |class: &ClassStatistics| {

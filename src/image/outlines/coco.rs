@@ -12,8 +12,8 @@ use crate::image::{IGNORE, Labels};
 /// How COCO annotations store what they cover.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CocoForm {
-    /// An annotation per region, as a list of polygons. COCO's have no holes: a region with holes is cut into several that
-    /// have none and touch each other.
+    /// An annotation per region, as a list of polygons. COCO's have no holes: a region with holes is cut into several
+    /// that have none and touch each other.
     Polygons,
     /// An annotation per class and image, as compressed run lengths: exact, and not simplified.
     Rle,

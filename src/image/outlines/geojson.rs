@@ -49,8 +49,8 @@ struct Geometry {
     coordinates: Vec<Vec<[u32; 2]>>,
 }
 
-/// The regions of a label map as features, in the order of [`polygons`](super::polygons()). `names` are those of the classes; a class
-/// without one is called by its number. `image` is what the image is called in the file.
+/// The regions of a label map as features, in the order of [`polygons`](super::polygons()). `names` are those of the
+/// classes; a class without one is called by its number. `image` is what the image is called in the file.
 #[must_use]
 pub fn geojson(labels: &Labels, names: &[String], image: &str, options: OutlineOptions) -> GeoJson {
     let closed = |mut ring: Vec<[u32; 2]>| {

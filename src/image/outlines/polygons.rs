@@ -44,9 +44,10 @@ pub(super) struct Pieces {
 
 /// Cuts regions with holes into pieces without. Pieces of one region share the points of the cuts.
 ///
-/// Below its last row each hole is cut off: the runs to its left and right there are parted from what lies below them. A closed way
-/// around holes would have to cross below the last of these rows, on both sides of the holes that end there, where it cannot. So no
-/// piece has a hole; and as each side alone already bars the way, what lies on both sides of a cut is never one piece.
+/// Below its last row each hole is cut off: the runs to its left and right there are parted from what lies below them.
+/// A closed way around holes would have to cross below the last of these rows, on both sides of the holes that end
+/// there, where it cannot. So no piece has a hole; and as each side alone already bars the way, what lies on both sides
+/// of a cut is never one piece.
 pub(super) fn pieces(labels: &Labels, options: OutlineOptions) -> Vec<Pieces> {
     let labels = without_small(labels, options.min_area);
     let mut borders = Borders::of(&labels, &[]);

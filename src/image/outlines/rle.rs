@@ -41,7 +41,8 @@ impl CocoRle {
     }
 }
 
-/// The run lengths of a class, not compressed: pixels without it and with it in turn, down the columns; the first may be 0, and the sum is `width * height`.
+/// The run lengths of a class, not compressed: pixels without it and with it in turn, down the columns; the first may
+/// be 0, and the sum is `width * height`.
 #[must_use]
 pub fn coco_counts(labels: &Labels, class: u8) -> Vec<u64> {
     let (width, height) = (labels.width, labels.height);

@@ -1,9 +1,9 @@
 //! Borders with fewer corners, by Douglas and Peucker, with no crossing that was not there.
 //!
-//! A chord takes the place of a chain of vertices if these lie within the tolerance of it, and if no other vertex lies in the
-//! chain's convex hull (Saalfeld, "Topologically consistent line simplification", 1999). Two such chords cannot cross: one that
-//! did would end in the other's hull, or its chain would cross the other's chain. For the same reason nothing changes sides. Each border is
-//! simplified once, for both regions that it parts.
+//! A chord takes the place of a chain of vertices if these lie within the tolerance of it, and if no other vertex lies
+//! in the chain's convex hull (Saalfeld, "Topologically consistent line simplification", 1999). Two such chords cannot
+//! cross: one that did would end in the other's hull, or its chain would cross the other's chain. For the same reason
+//! nothing changes sides. Each border is simplified once, for both regions that it parts.
 
 use std::collections::HashSet;
 

@@ -7,8 +7,8 @@ use std::ops::Range;
 use crate::image::outlines::borders::{Borders, Ring};
 use crate::image::{IGNORE, Labels};
 
-/// The labels without what is small: holes of fewer than `min_area` pixels become part of the region around them, and other regions
-/// of fewer pixels become [`IGNORE`]. Borrowed where nothing changes.
+/// The labels without what is small: holes of fewer than `min_area` pixels become part of the region around them, and
+/// other regions of fewer pixels become [`IGNORE`]. Borrowed where nothing changes.
 #[must_use]
 pub fn without_small(labels: &Labels, min_area: u64) -> Cow<'_, Labels> {
     if min_area < 2 {
@@ -42,7 +42,8 @@ struct Span {
     class: u8,
 }
 
-/// What lies within rings that have a number, by the even-odd rule among those of a number. Of rings in each other the outer one counts.
+/// What lies within rings that have a number, by the even-odd rule among those of a number. Of rings in each other the
+/// outer one counts.
 fn spans<'a>(borders: &Borders, rings: impl Iterator<Item = (u32, &'a Ring, u8)>) -> Vec<Span> {
     let mut sides = Vec::new();
     for (number, ring, class) in rings {

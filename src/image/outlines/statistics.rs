@@ -34,7 +34,8 @@ pub struct ClassStatistics {
     pub regions: u64,
 }
 
-/// Counts the pixels and regions of each class. `names` are those of the classes; a class without one is called by its number.
+/// Counts the pixels and regions of each class. `names` are those of the classes; a class without one is called by its
+/// number.
 #[must_use]
 pub fn statistics(labels: &Labels, names: &[String]) -> Statistics {
     let (mut pixels, mut regions) = ([0u64; 256], [0u64; 256]);

@@ -43,7 +43,8 @@ pub(super) fn random(seed: u64) -> Labels {
     Labels { width, height, ids }
 }
 
-/// Whether the centre of a pixel is within the rings, by the even-odd rule; in whole numbers, so that of two neighbours one has it.
+/// Whether the centre of a pixel is within the rings, by the even-odd rule; in whole numbers, so that of two neighbours
+/// one has it.
 fn holds<'a>(rings: impl Iterator<Item = &'a Vec<Point>>, [x, y]: [usize; 2]) -> bool {
     let center = [2 * x as i64 + 1, 2 * y as i64 + 1];
     let mut inside = false;
@@ -96,8 +97,8 @@ fn is_on(a: Point, b: Point, p: Point) -> bool {
     cross(a, b, p) == 0 && between(0) && between(1)
 }
 
-/// Rings that are closed and simple; edges of all rings together that meet in their ends alone; in that every pixel is in
-/// one polygon at most, so that no two polygons overlap.
+/// Rings that are closed and simple; edges of all rings together that meet in their ends alone; in that every pixel is
+/// in one polygon at most, so that no two polygons overlap.
 fn check(polygons: &[(u8, Vec<Vec<Point>>)], like: &Labels, about: &str) {
     let mut edges = BTreeSet::new();
     for ring in polygons.iter().flat_map(|(_, rings)| rings) {

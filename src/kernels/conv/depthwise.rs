@@ -1,7 +1,7 @@
 //! Depthwise convolution with a large kernel: 5x5 or 7x7.
 //!
-//! A task copies some channels of a band of rows with their border of zeros, small enough for the second-level cache; after
-//! that all is multiply-adds of whole vectors. The input gradient is the same convolution with the taps mirrored.
+//! A task copies some channels of a band of rows with their border of zeros, small enough for the second-level cache;
+//! after that all is multiply-adds of whole vectors. The input gradient is the same convolution with the taps mirrored.
 
 use std::ops::Range;
 
@@ -17,8 +17,8 @@ use crate::kernels::conv::Map;
 use crate::kernels::measure;
 use crate::kernels::vector::{load, put, store, vectors};
 
-/// Depthwise convolution, stride 1, of the same size: `x [b, h, w, c]`, `weight [c, 1, k, k]` with an odd `k`, `bias [c]` to
-/// `[b, h, w, c]`. Kernels of 3, 5 and 7 have a CPU kernel.
+/// Depthwise convolution, stride 1, of the same size: `x [b, h, w, c]`, `weight [c, 1, k, k]` with an odd `k`,
+/// `bias [c]` to `[b, h, w, c]`. Kernels of 3, 5 and 7 have a CPU kernel.
 pub fn depthwise(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
     let [b, h, w, c] = x.dims();
     let [_, _, side, _] = weight.dims();
@@ -52,7 +52,8 @@ const CHANNELS: usize = 64;
 const VECTOR: usize = 16;
 /// Outputs summed at once.
 const PIXELS: usize = 8;
-/// Values of a band with its border, about: half of a small second-level cache for each of the two that a task of the backward step holds.
+/// Values of a band with its border, about: half of a small second-level cache for each of the two that a task of the
+/// backward step holds.
 const BAND: usize = 1 << 16;
 
 #[derive(Debug)]
@@ -170,7 +171,8 @@ impl WithSimd for Copy<'_> {
     }
 }
 
-/// The weights `[c, 1, k, k]` of some channels as `[k k, width]`; `mirrored` ones carry the gradient from the output to the input.
+/// The weights `[c, 1, k, k]` of some channels as `[k k, width]`; `mirrored` ones carry the gradient from the output to
+/// the input.
 fn taps(weight: &[f32], taps: usize, channels: &Range<usize>, mirrored: bool) -> Vec<f32> {
     let width = channels.len().next_multiple_of(VECTOR);
     let mut arranged = vec![0.0; taps * width];

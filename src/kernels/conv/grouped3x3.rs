@@ -16,7 +16,8 @@ use crate::kernels::measure;
 use crate::kernels::planes::{BLOCK, Map, Planes, Task, lanes, unpack_line};
 use crate::kernels::simd::{Level, fma, level, vectorized};
 
-/// Depthwise 3×3 convolution, stride 1, zero padding 1: `x [b, h, w, c]`, `weight [c, 1, 3, 3]`, `bias [c]` to `[b, h, w, c]`.
+/// Depthwise 3×3 convolution, stride 1, zero padding 1: `x [b, h, w, c]`, `weight [c, 1, 3, 3]`, `bias [c]` to
+/// `[b, h, w, c]`.
 pub fn depthwise3x3(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
     let groups = x.dims()[3];
     grouped3x3(x, weight, bias, groups)
@@ -44,8 +45,8 @@ pub fn grouped3x3(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, groups: usiz
 
 /// [`grouped3x3`] as a sum of depthwise convolutions, one for each channel of a group.
 ///
-/// Burn computes the weight gradient of a grouped convolution in a loop over its groups, of which there are hundreds; that
-/// of a depthwise one at once. What is small is the number of channels in a group.
+/// Burn computes the weight gradient of a grouped convolution in a loop over its groups, of which there are hundreds;
+/// that of a depthwise one at once. What is small is the number of channels in a group.
 fn by_depthwise(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
     let [b, h, w, c] = x.dims();
     let width = weight.dims()[1];

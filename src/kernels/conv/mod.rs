@@ -30,8 +30,8 @@ pub fn conv3x3(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<4> {
     conv2d(x, weight, Some(bias), 1, 1)
 }
 
-/// Convolution over all channels: `x [b, h, w, c]`, `weight [o, c, kh, kw]`, `bias [o]` to `[b, ho, wo, o]`, with as many rows of
-/// zeros on every side as `padding` says; `ho = (h + 2 padding - kh) / stride + 1`, rounded down.
+/// Convolution over all channels: `x [b, h, w, c]`, `weight [o, c, kh, kw]`, `bias [o]` to `[b, ho, wo, o]`, with as
+/// many rows of zeros on every side as `padding` says; `ho = (h + 2 padding - kh) / stride + 1`, rounded down.
 pub fn conv2d(x: Tensor<4>, weight: Tensor<4>, bias: Option<Tensor<1>>, stride: usize, padding: usize) -> Tensor<4> {
     let [b, h, w, c] = x.dims();
     let [outputs, channels, kh, kw] = weight.dims();
@@ -71,8 +71,9 @@ thread_local! {
     static SHARED: Cell<[usize; 2]> = const { Cell::new([1, 1]) };
 }
 
-/// Runs `body`, a forward pass of `together` images, so that every image gets the bits that it gets in a pass of `alone`. Which way
-/// a convolution goes depends on how many images there are, and the ways differ in rounding; all else sums image by image.
+/// Runs `body`, a forward pass of `together` images, so that every image gets the bits that it gets in a pass of
+/// `alone`. Which way a convolution goes depends on how many images there are, and the ways differ in rounding; all
+/// else sums image by image.
 pub fn with_batch_of<T>(alone: usize, together: usize, body: impl FnOnce() -> T) -> T {
     struct Before([usize; 2]);
     impl Drop for Before {
@@ -186,7 +187,8 @@ impl Conv {
         if (taps, self.stride, self.padding) != ([3, 3], 1, 1) {
             return false;
         }
-        // Multiplications, and what takes as long as a number of them: transforms, packing the weights, writing products.
+        // Multiplications, and what takes as long as a number of them: transforms, packing the weights, writing
+        // products.
         let (c, o, side) = (map.c as f64, outputs as f64, |size: usize| size.div_ceil(4) as f64);
         let tiles = self.batch as f64 * side(map.h) * side(map.w);
         let by_points = 36.0 * (tiles * ((c + 12.0) * o + 5.0 * (c + o)) + 40.0 * c * o);
@@ -195,8 +197,8 @@ impl Conv {
         c.min(o) >= 8.0 && by_points < plainly
     }
 
-    /// The gradient of the input: of every `stride`-th pixel in each direction, a convolution of the output's gradient with
-    /// every `stride`-th weight, the last one first.
+    /// The gradient of the input: of every `stride`-th pixel in each direction, a convolution of the output's gradient
+    /// with every `stride`-th weight, the last one first.
     fn input_gradient(&self, map: Map, to: Map, dy: &[f32], weight: &[f32], taps: [usize; 2]) -> Vec<f32> {
         let mut dx = uninitialized(map.pixels() * map.c);
         let out = SharedBuffer::new(&mut dx);

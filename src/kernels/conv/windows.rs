@@ -1,8 +1,8 @@
 //! Convolution as a product, without a matrix of columns.
 //!
-//! A task takes some lines of the output. It lays out for each the pixels of the input that the line sees, those above each other
-//! side by side: `[pixels, kh, c]`. What one output sees is then a contiguous row, and the next one's begins `stride` pixels
-//! later, so rows overlap in memory and each value is copied `kh` times rather than `kh kw` times.
+//! A task takes some lines of the output. It lays out for each the pixels of the input that the line sees, those above
+//! each other side by side: `[pixels, kh, c]`. What one output sees is then a contiguous row, and the next one's begins
+//! `stride` pixels later, so rows overlap in memory and each value is copied `kh` times rather than `kh kw` times.
 
 use std::cell::RefCell;
 use std::mem::MaybeUninit;
@@ -96,7 +96,8 @@ impl Sight<'_> {
         View::new(place, rows, self.inner(), self.step() * self.pixel())
     }
 
-    /// Lays out a line of few channels. Four values are copied at a time: those too many are overwritten by the next ones.
+    /// Lays out a line of few channels. Four values are copied at a time: those too many are overwritten by the next
+    /// ones.
     fn lay_out_few(&self, line: usize, place: &mut [f32]) {
         let Sight { x, map, channels, window } = self;
         let (n, [tall, _]) = (channels.len(), window.size);
@@ -293,8 +294,8 @@ impl WithSimd for Finish<'_> {
     }
 }
 
-/// Input channels that a task of the weights' gradient takes; fixed, as all of it is, so that sums always add up in the same
-/// order.
+/// Input channels that a task of the weights' gradient takes; fixed, as all of it is, so that sums always add up in the
+/// same order.
 const CHANNELS: usize = 64;
 /// Output channels that it takes.
 const OUTPUTS: usize = 256;

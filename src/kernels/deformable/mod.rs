@@ -1,4 +1,5 @@
-//! Multi-scale deformable attention (Zhu et al., 2021, Deformable DETR): every query reads a few points of several maps.
+//! Multi-scale deformable attention (Zhu et al., 2021, Deformable DETR): every query reads a few points of several
+//! maps.
 //!
 //! The output and the gradients of locations and weights belong to a query each, and tasks are bands of queries. The
 //! gradient of the values is scattered, and a task is all that one head scatters over one map: no two tasks meet, and

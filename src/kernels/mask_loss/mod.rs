@@ -53,8 +53,8 @@ pub fn mask_losses(logits: Tensor<2>, labels: Tensor<2>, loss: PointLoss) -> Ten
     run(Points { loss }, Operands::Two(logits.into_dispatch(), labels.into_dispatch()))
 }
 
-/// [`mask_losses`] of planes `[r, h, w]` over all pixels of images, to whose size the planes are resized (bilinear, corners
-/// not aligned).
+/// [`mask_losses`] of planes `[r, h, w]` over all pixels of images, to whose size the planes are resized (bilinear,
+/// corners not aligned).
 pub fn class_mask_losses(planes: Tensor<3>, truth: ClassMasks, loss: PointLoss) -> Tensor<2> {
     let [r, h, w] = planes.dims();
     let (height, width) = truth.size;

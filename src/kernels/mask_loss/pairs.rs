@@ -13,8 +13,8 @@ use crate::kernels::mask_loss::point::{ALPHA, Point, PointLoss};
 use crate::kernels::matmul::{Precision, Product, Threads, View};
 use crate::kernels::vector::{self, load, put, starts, vectors, within};
 
-/// What each of q masks would lose against each of t targets: logits `[q, p]` and labels `[t, p]` to `[2, q, t]`, the means
-/// over points and the dice losses. Focal loss is for labels of 0 and 1. There are no gradients.
+/// What each of q masks would lose against each of t targets: logits `[q, p]` and labels `[t, p]` to `[2, q, t]`, the
+/// means over points and the dice losses. Focal loss is for labels of 0 and 1. There are no gradients.
 pub fn pairwise_mask_losses(logits: Tensor<2>, labels: Tensor<2>, loss: PointLoss) -> Tensor<3> {
     let ([q, p], [t, points]) = (logits.dims(), labels.dims());
     assert_eq!(p, points, "pairwise_mask_losses: masks and targets at the same points");
@@ -95,8 +95,8 @@ fn sum(row: &[f32]) -> f64 {
     row.chunks(CHUNK).map(|chunk| f64::from(chunk.iter().sum::<f32>())).sum()
 }
 
-/// For a row of logits the losses within a target less those outside, and the probabilities; the sums of the losses outside
-/// and of the probabilities.
+/// For a row of logits the losses within a target less those outside, and the probabilities; the sums of the losses
+/// outside and of the probabilities.
 struct Ends<'a> {
     loss: PointLoss,
     x: &'a [f32],

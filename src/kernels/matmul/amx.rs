@@ -203,8 +203,8 @@ macro_rules! summed {
 }
 
 summed! {
-    /// Writes the sums of 32 rows of a and 32 columns of b, [lanes, 32], as 32 rows that lie `stride` apart; `lanes` is a
-    /// multiple of 16.
+    /// Writes the sums of 32 rows of a and 32 columns of b, [lanes, 32], as 32 rows that lie `stride` apart; `lanes` is
+    /// a multiple of 16.
     ///
     /// # Safety
     /// Within [`configure`] and [`release`]; the operands are that long, and the sums have room.
@@ -225,8 +225,8 @@ summed! {
 }
 
 summed! {
-    /// The same of operands that are split: sixteen lanes of pairs are followed by sixteen with what rounding has left of
-    /// these, and all products but those of two such rests are summed. `lanes` is a multiple of 32.
+    /// The same of operands that are split: sixteen lanes of pairs are followed by sixteen with what rounding has left
+    /// of these, and all products but those of two such rests are summed. `lanes` is a multiple of 32.
     ///
     /// # Safety
     /// As for [`tile`].

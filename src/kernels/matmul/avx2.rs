@@ -4,8 +4,8 @@ use std::arch::x86_64::*;
 
 use crate::kernels::matmul::shape::{LOOP_COLUMNS, LOOP_ROWS, Target};
 
-/// Six rows of two vectors each, two vectors of b and one of a: all but one of the 16 registers. The rows of a lie `row`
-/// lanes apart, its columns `lane`.
+/// Six rows of two vectors each, two vectors of b and one of a: all but one of the 16 registers. The rows of a lie
+/// `row` lanes apart, its columns `lane`.
 ///
 /// # Safety
 /// The processor has the features, the operands have as many lanes, and the target is as for a tile.

@@ -1,9 +1,9 @@
 //! Products of matrices, exact to f32 rounding or with the operands rounded to bf16 or split into two of them.
 //!
-//! The scheme is that of Goto and van de Geijn (2008). The columns of the right-hand side are packed into [`panels`] that
-//! stay in the second-level cache; a few rows of the left-hand side into the first-level cache; and a [`tile`] of the
-//! product is summed in registers over a block of the inner dimension. When the rows of a task are done, while they are
-//! still in cache, the caller's epilogue finishes them: bias, activation, residual.
+//! The scheme is that of Goto and van de Geijn (2008). The columns of the right-hand side are packed into [`panels`]
+//! that stay in the second-level cache; a few rows of the left-hand side into the first-level cache; and a [`tile`] of
+//! the product is summed in registers over a block of the inner dimension. When the rows of a task are done, while they
+//! are still in cache, the caller's epilogue finishes them: bias, activation, residual.
 //!
 //! Every element is summed in an order that the inner dimension alone decides, so neither the number of threads nor the
 //! cut into tasks changes a bit.
@@ -47,8 +47,8 @@ pub enum Precision {
     F32,
     /// Rounded to bf16 (8 bits of mantissa), which processors with AMX or AVX-512-BF16 multiply several times as fast.
     Bf16,
-    /// Split into two bf16 that add up to 16 bits of mantissa, of which three products are summed (Henry, Tang and Heinecke
-    /// 2019; PyTorch's `high`). With AMX that is faster than f32; elsewhere operands stay as they are.
+    /// Split into two bf16 that add up to 16 bits of mantissa, of which three products are summed (Henry, Tang and
+    /// Heinecke 2019; PyTorch's `high`). With AMX that is faster than f32; elsewhere operands stay as they are.
     Bf16x3,
 }
 
@@ -139,8 +139,8 @@ impl<'a> View<'a> {
         let _ = (part, parts);
     }
 
-    /// The vectors of lanes that the matrix consists of, with the columns as the inner dimension, and whether these are its
-    /// rows (else its columns).
+    /// The vectors of lanes that the matrix consists of, with the columns as the inner dimension, and whether these are
+    /// its rows (else its columns).
     fn lanes(self, kernel: Kernel) -> (Lanes<'a>, bool) {
         let View { values, rows, columns, row_stride, column_stride } = self;
         if column_stride == 1 {
@@ -232,8 +232,8 @@ impl<'a> Product<'a> {
         let out = Out(out.as_mut_ptr().cast());
         let workers = if threads == Threads::One { 1 } else { rayon::current_num_threads() };
         let tiling = Tiling::new(rows, columns, inner, workers, kernel);
-        // Rows that have to be transposed are packed anew for every set of columns. One block of the inner dimension at a
-        // time there are fewer of these; but then a row is not finished until the last block.
+        // Rows that have to be transposed are packed anew for every set of columns. One block of the inner dimension at
+        // a time there are fewer of these; but then a row is not finished until the last block.
         let depth = match finish {
             None if self.a.column_stride != 1 => panels::block(inner, kernel),
             _ => inner,

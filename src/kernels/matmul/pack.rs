@@ -76,8 +76,8 @@ impl Lanes<'_> {
         }
     }
 
-    /// Writes the vectors as the rows (`transposed`: as the columns) of `place`, a matrix of `[rows, columns]`; the rest of
-    /// its rows and, as far as the next multiple of 16 lanes, of its columns becomes zero.
+    /// Writes the vectors as the rows (`transposed`: as the columns) of `place`, a matrix of `[rows, columns]`; the
+    /// rest of its rows and, as far as the next multiple of 16 lanes, of its columns becomes zero.
     pub(super) fn pack(&self, place: &mut [u32], [rows, columns]: [usize; 2], transposed: bool) {
         let (vectors, length) = self.extent();
         let (high, wide) = if transposed { (length, vectors) } else { (vectors, length) };

@@ -14,7 +14,8 @@ thread_local! {
     static ROWS: RefCell<Vec<Line>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Packed columns of a right-hand side: [blocks of the inner dimension, panels, lanes of the block, columns of a panel].
+/// Packed columns of a right-hand side: [blocks of the inner dimension, panels, lanes of the block, columns of a
+/// panel].
 #[derive(Default)]
 pub(in crate::kernels) struct Panels {
     lines: Vec<Line>,
@@ -160,8 +161,8 @@ pub(in crate::kernels) struct Layout {
 }
 
 impl Layout {
-    /// Columns that begin at a multiple of a vector's width lie side by side for the width of a vector, and there is room for whole
-    /// vectors.
+    /// Columns that begin at a multiple of a vector's width lie side by side for the width of a vector, and there is
+    /// room for whole vectors.
     #[inline(always)]
     pub(in crate::kernels) fn place(&self, row: usize, column: usize) -> usize {
         let start = if row < self.length { 0 } else { row / self.length * self.length };

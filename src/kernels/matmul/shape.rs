@@ -2,8 +2,8 @@
 
 /// Most lanes of a block.
 pub(super) const BLOCK: usize = 512;
-/// Lanes between two packed rows of the left-hand side: a block, and a line more, so that rows fall into different cache
-/// sets.
+/// Lanes between two packed rows of the left-hand side: a block, and a line more, so that rows fall into different
+/// cache sets.
 pub(super) const A_STRIDE: usize = BLOCK + 16;
 /// Lanes between two packed columns of the left-hand side: a line, into which the rows of a tile fit.
 pub(super) const A_COLUMNS: usize = 16;

@@ -35,8 +35,8 @@ const SMALL: usize = 128;
 /// From this shorter side on, a transformer from scratch has patches of 16 pixels, as the published ones.
 const COARSE: usize = 320;
 
-/// Pixels along the side of a patch; of a U-Net the factor by which its coarsest map is smaller than the image. Crops are whole
-/// multiples of it.
+/// Pixels along the side of a patch; of a U-Net the factor by which its coarsest map is smaller than the image. Crops
+/// are whole multiples of it.
 pub(super) fn patch_size(network: ArchitectureChoice, facts: &Facts) -> usize {
     let short = short_side(facts);
     match (network, &facts.pretrained) {

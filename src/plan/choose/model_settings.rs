@@ -1,4 +1,5 @@
-//! The settings of a network whose kind is decided: the backbone, from weights or from scratch, and the decoder over it.
+//! The settings of a network whose kind is decided: the backbone, from weights or from scratch, and the decoder over
+//! it.
 
 use crate::plan::PlanOptions;
 use crate::plan::choose::architecture::{ArchitectureChoice, UNET};
@@ -102,7 +103,8 @@ impl PlanDraft {
         self.push("model.decoder", "num_blocks", 2, "as in the recipes that a CPU trains");
     }
 
-    /// Takes StructToken instead of the linear classifier if there is time for this number of `steps`; gives whether it does.
+    /// Takes StructToken instead of the linear classifier if there is time for this number of `steps`; gives whether it
+    /// does.
     pub(in crate::plan) fn lengthen(&mut self, steps: f64) -> bool {
         let long = self.linear && steps > SHORT;
         if long {

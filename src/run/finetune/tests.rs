@@ -109,7 +109,8 @@ fn a_class_more_and_a_class_less() {
             match belongs[..] {
                 [] => assert!(old == new, "{name} is of no class"),
                 [axis] => {
-                    // Along the one axis: elements of the new class are fresh, of a kept one old, and all others as they were.
+                    // Along the one axis: elements of the new class are fresh, of a kept one old, and all others as
+                    // they were.
                     let inner: usize = old.shape[axis + 1..].iter().product();
                     let Axis { each, rest } = axes[axis];
                     let (long, wide) = (3 * each + rest, inner);

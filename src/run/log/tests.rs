@@ -92,7 +92,8 @@ fn a_torn_last_line_is_dropped_and_a_broken_one_moved_aside() {
     resume(run.path(), 5);
 }
 
-/// A kill may cut the log at any byte. Whatever checkpoint is the last by then, the log ends as if nothing had happened.
+/// A kill may cut the log at any byte. Whatever checkpoint is the last by then, the log ends as if nothing had
+/// happened.
 #[test]
 fn a_cut_at_any_byte_leaves_no_row_twice_and_loses_none() {
     let rows = [step(0, 2.0), step(1, 1.5), eval(2, 0.25), step(2, 1.25), step(3, 1.0), eval(4, 0.5), step(4, 0.5)];

@@ -29,7 +29,8 @@ pub struct Finished {
     images: Vec<ImageResult>,
 }
 
-/// The result of a comparison: what `compare.json` holds. Scores and their intervals lie in 0..=1, and intervals are of 95 %.
+/// The result of a comparison: what `compare.json` holds. Scores and their intervals lie in 0..=1, and intervals are of
+/// 95 %.
 #[derive(Clone, Debug, Serialize)]
 pub struct Comparison {
     /// The version of this form.
@@ -67,7 +68,8 @@ pub struct DecoderRow {
     pub boundary_iou: Option<f64>,
     /// Parameters of the whole network.
     pub parameters: Option<u64>,
-    /// Multiply-accumulates of one training crop, forward, in thousands of millions; a GFLOP by the count of the papers.
+    /// Multiply-accumulates of one training crop, forward, in thousands of millions; a GFLOP by the count of the
+    /// papers.
     pub gmac: Option<f64>,
     /// A step of training: the median, and over seeds the median of those.
     pub step_ms: Option<f64>,

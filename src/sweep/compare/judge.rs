@@ -89,8 +89,8 @@ impl<'a> Judge<'a> {
         Self { inner, shown, ended: false, gathered: Gathered::new(shown), last: None }
     }
 
-    /// What the last evaluation saw; evaluates `model`, the last weights, where this process has not yet done so. None where
-    /// that was broken off.
+    /// What the last evaluation saw; evaluates `model`, the last weights, where this process has not yet done so. None
+    /// where that was broken off.
     pub(super) fn finish(mut self, model: &Model, config: &Config, device: &Device) -> Result<Option<Judged>> {
         if let Some(judged) = self.last {
             return Ok(Some(judged));

@@ -5,9 +5,9 @@
 //!      ──[collect]──▶ Comparison ──[table, page, picture]──▶ compare.md, compare.json, compare.html, compare.png
 //! ```
 //!
-//! Held equal in all runs: data and their order, backbone and its initial weights, optimizer, batch, augmentation, and the
-//! budget. A seed decides data order, initial weights, augmentation and dropped paths, so runs of one seed are paired.
-//! `docs/compare.md` says how to read the result.
+//! Held equal in all runs: data and their order, backbone and its initial weights, optimizer, batch, augmentation, and
+//! the budget. A seed decides data order, initial weights, augmentation and dropped paths, so runs of one seed are
+//! paired. `docs/compare.md` says how to read the result.
 
 pub mod collect;
 mod curves;
@@ -116,8 +116,9 @@ impl fmt::Display for CompareRun {
 }
 
 impl ComparePlan {
-    /// The plan for `recipe` with the presets named `decoders` and `seeds` seeds from the recipe's on. Where the recipe's
-    /// own decoder is of a preset's type, its settings are taken. `changes` are `NAME.KEY=VALUE` for single decoders.
+    /// The plan for `recipe` with the presets named `decoders` and `seeds` seeds from the recipe's on. Where the
+    /// recipe's own decoder is of a preset's type, its settings are taken. `changes` are `NAME.KEY=VALUE` for single
+    /// decoders.
     ///
     /// # Errors
     /// An unknown or repeated name, settings that do not fit the backbone, no decoder or no seed.
@@ -213,8 +214,8 @@ impl ComparePlan {
         found.ok_or_else(|| Error::new(format!("the plan has no run `{name}`")))
     }
 
-    /// The recipe of a run of this many iterations. Evaluations are spread evenly over it, its warm-up takes a tenth of it at
-    /// most, and pretrained weights are only the backbone's.
+    /// The recipe of a run of this many iterations. Evaluations are spread evenly over it, its warm-up takes a tenth of
+    /// it at most, and pretrained weights are only the backbone's.
     pub fn config(&self, run: &CompareRun, iterations: u64) -> Result<Config> {
         let missing = || Error::new(format!("`{PLAN}` has no settings for the decoder `{}`", run.decoder));
         let mut config = self.recipe.clone();

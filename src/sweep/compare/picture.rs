@@ -34,8 +34,8 @@ pub(super) struct Pictures {
     pub(super) note: String,
 }
 
-/// The images on which the first seeds of the decoders disagree most. What cannot be had is said in the note: pictures are
-/// no reason for a table not to be written.
+/// The images on which the first seeds of the decoders disagree most. What cannot be had is said in the note: pictures
+/// are no reason for a table not to be written.
 pub(super) fn choose(plan: &ComparePlan, gathered: &[Finished]) -> Pictures {
     rows(plan, gathered)
         .unwrap_or_else(|error| Pictures { note: format!("No pictures: {error}."), ..Pictures::default() })
@@ -90,7 +90,8 @@ fn disagreement(maps: &[&Labels]) -> f64 {
 }
 
 impl Pictures {
-    /// All rows as one picture: image, truth and every decoder, labels blended over the image, with a legend of the classes.
+    /// All rows as one picture: image, truth and every decoder, labels blended over the image, with a legend of the
+    /// classes.
     pub(super) fn sheet(&self) -> Option<Image> {
         let cell = |of: fn(&Image) -> usize| self.rows.iter().map(|row| of(&row.image)).max();
         let (width, height) = (cell(|image| image.width)?, cell(|image| image.height)?);

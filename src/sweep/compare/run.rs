@@ -145,7 +145,8 @@ fn check_earlier_runs(plan: &ComparePlan, dir: &Path) -> Result<()> {
 /// finished.
 ///
 /// # Errors
-/// As [`crate::run::train`]; or the folder holds a run with other settings, or one beside it was made by another plan or on other data.
+/// As [`crate::run::train`]; or the folder holds a run with other settings, or one beside it was made by another plan
+/// or on other data.
 pub fn train_and_evaluate(
     plan: &ComparePlan,
     run: &CompareRun,
@@ -198,8 +199,8 @@ pub fn train_and_evaluate(
     Ok(Ended::Finished)
 }
 
-/// Seconds of a step of this decoder. All its seeds take the first measurement, so that they differ in nothing but the seed.
-/// `None` where the user wants to stop.
+/// Seconds of a step of this decoder. All its seeds take the first measurement, so that they differ in nothing but the
+/// seed. `None` where the user wants to stop.
 fn step_time(
     plan: &ComparePlan,
     run: &CompareRun,

@@ -60,8 +60,8 @@ impl Times {
     }
 }
 
-/// Passes everything on to another observer, and writes down how long every step took. What is not training, evaluations
-/// and the checkpoints before them, is not counted.
+/// Passes everything on to another observer, and writes down how long every step took. What is not training,
+/// evaluations and the checkpoints before them, is not counted.
 pub(super) struct Stopwatch<'a> {
     inner: &'a mut dyn Observer,
     path: PathBuf,

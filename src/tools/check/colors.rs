@@ -49,7 +49,8 @@ impl Colors {
         }
     }
 
-    /// Most colours are in one mask alone; or each mask holds the first of one row of colours, and each colour is one region.
+    /// Most colours are in one mask alone; or each mask holds the first of one row of colours, and each colour is one
+    /// region.
     pub(super) fn objects(&self, texture: &Texture) -> Option<Objects> {
         let (values, once) = (self.occur.len(), self.occur.values().filter(|count| **count == 1).count());
         let alone = !self.photographs && values >= FEWEST && 5 * once >= 3 * values && self.masks >= 6;
@@ -68,8 +69,8 @@ impl Colors {
         Some(Objects { values: self.occur.keys().copied().collect(), why, confirmed: false })
     }
 
-    /// Whether red and blue are swapped in some masks: each colour is there with its mirror, and masks hold either these or
-    /// those.
+    /// Whether red and blue are swapped in some masks: each colour is there with its mirror, and masks hold either
+    /// these or those.
     pub(super) fn mirrored(&self) -> Option<Mirrored> {
         let mirror = |colour: &Source| match colour {
             Source::Rgb([r, g, b]) if r != b => Some(Source::Rgb([*b, *g, *r])),

@@ -35,8 +35,8 @@ impl Rule {
     }
 }
 
-/// The rule by which most images have a mask, and how many. Names are paths below the two folders; in one folder (`apart`
-/// is false), an image is not its own mask.
+/// The rule by which most images have a mask, and how many. Names are paths below the two folders; in one folder
+/// (`apart` is false), an image is not its own mask.
 pub(crate) fn guess(images: &[&str], masks: &[&str], apart: bool) -> Option<(Rule, usize)> {
     let mut sorted = masks.to_vec();
     sorted.sort_unstable();
@@ -55,7 +55,8 @@ pub(crate) fn guess(images: &[&str], masks: &[&str], apart: bool) -> Option<(Rul
             |image: &&&str| rule.mask(image).is_some_and(|mask| (apart || mask != ***image) && masks.contains(&*mask));
         images.iter().filter(has_mask).count()
     };
-    // In one folder, images might as well be the masks of their masks: these are what is called so, or has more to its name.
+    // In one folder, images might as well be the masks of their masks: these are what is called so, or has more to its
+    // name.
     let rank = |rule: &Rule| {
         let (suffix, length) = (rule.mask_suffix.to_lowercase(), rule.mask_suffix.len() as isize);
         if apart { (false, -length) } else { (MARKS.iter().any(|mark| suffix.contains(mark)), length) }
@@ -120,8 +121,8 @@ fn rule(image: &str, mask: &str) -> Option<Rule> {
     Some(Rule { image_suffix: (!plain).then(|| image[cut..].to_string()), mask_suffix: mask[cut..].to_string() })
 }
 
-/// Where names begin differently (`img_1.jpg`, `mask_1.png`): the two beginnings and the masks' ending, by which all images
-/// have a mask.
+/// Where names begin differently (`img_1.jpg`, `mask_1.png`): the two beginnings and the masks' ending, by which all
+/// images have a mask.
 pub(crate) fn guess_prefix(images: &[&str], masks: &[&str]) -> Option<(String, String, String)> {
     let (image, mask) = (images.iter().min()?, masks.iter().min()?);
     let prefix = |name: &str| name[..name.find(|c: char| c.is_ascii_digit()).unwrap_or(0)].to_string();

@@ -1,4 +1,5 @@
-//! Masks of one set that store the same labels in two ways, file by file: no map between values and classes can be right.
+//! Masks of one set that store the same labels in two ways, file by file: no map between values and classes can be
+//! right.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -121,8 +122,8 @@ impl Kinds {
         !self.crowded && self.masks.keys().all(|numbers| numbers.iter().filter(|n| **n > 0).count() <= 1)
     }
 
-    /// Whether masks store labels in two ways. `known`: whether a number is that of a class or ignored, so far as that is
-    /// told.
+    /// Whether masks store labels in two ways. `known`: whether a number is that of a class or ignored, so far as that
+    /// is told.
     pub(crate) fn mixed(&self, known: impl Fn(u16) -> bool) -> Option<Mixed> {
         self.spread().or_else(|| self.shifted(known))
     }

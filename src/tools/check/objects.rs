@@ -56,7 +56,8 @@ pub(super) fn close_values(totals: &Totals, faults: &mut Faults) {
     faults.add_many(fault, others.len(), others.iter().take(SHOWN).map(example));
 }
 
-/// Classes whose numbers lie between those of their neighbours nearly wherever they occur, as scaling with smoothing leaves them.
+/// Classes whose numbers lie between those of their neighbours nearly wherever they occur, as scaling with smoothing
+/// leaves them.
 pub(super) fn smoothed_numbers(totals: &Totals, faults: &mut Faults) {
     let known = || totals.values.iter().filter(|(value, _)| totals.map.class_of(**value).is_some());
     let rims = rims(known().map(|(value, sum)| (*value, sum.pixels, sum.between)));

@@ -69,8 +69,8 @@ pub(crate) struct ValueCount {
 }
 
 impl MaskSurvey {
-    /// Numbers are colours too: by palettes that differ from file to file, or beside masks of colours; or as grays beside
-    /// colours that are all grays.
+    /// Numbers are colours too: by palettes that differ from file to file, or beside masks of colours; or as grays
+    /// beside colours that are all grays.
     pub(crate) fn by_color(&self) -> bool {
         self.index > 0 && self.plain == 0 && (self.palettes.differ() || self.rgb > 0) || self.grays_of_both_kinds()
     }
@@ -196,8 +196,8 @@ pub(crate) fn survey(masks: &[PathBuf], tolerance: Option<u8>, progress: OnProgr
     survey
 }
 
-/// Values are brought together with rising tolerances: the one in the middle of the widest span over which their number stays
-/// the same, and that number. None where there is no such span: photographs.
+/// Values are brought together with rising tolerances: the one in the middle of the widest span over which their number
+/// stays the same, and that number. None where there is no such span: photographs.
 fn steady(values: &BTreeMap<Source, ValueCount>) -> Option<(u8, usize)> {
     const STEPS: [u8; 12] = [8, 16, 24, 32, 40, 50, 60, 75, 90, 105, 120, 127];
     const MOST_CLASSES: usize = 64;

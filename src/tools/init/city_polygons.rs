@@ -1,4 +1,5 @@
-//! Cityscapes' polygons, `*_gtFine_polygons.json`, where no label images are beside them; and sets that follow its form.
+//! Cityscapes' polygons, `*_gtFine_polygons.json`, where no label images are beside them; and sets that follow its
+//! form.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

@@ -72,8 +72,8 @@ pub(super) fn names<'a>(
     names
 }
 
-/// The class of each category of the file at `path`, as its place among `names`. Names are what categories mean: ids count anew in
-/// each file of some tools.
+/// The class of each category of the file at `path`, as its place among `names`. Names are what categories mean: ids
+/// count anew in each file of some tools.
 ///
 /// # Errors
 /// Categories that share an id.
@@ -96,8 +96,8 @@ pub(super) fn one_split(split: Option<Split>, [one, other]: [&Path; 2]) -> Error
     )
 }
 
-/// The folder of the images that a file names as `written`, and their names below it; none for one that is not there. `path`,
-/// `name`, `split`: of the file.
+/// The folder of the images that a file names as `written`, and their names below it; none for one that is not there.
+/// `path`, `name`, `split`: of the file.
 pub(super) fn images(
     pictures: &Pictures,
     path: &Path,

@@ -13,8 +13,8 @@ use crate::tools::init::plan::{DatasetPlan, Place};
 /// Images that are decoded to know what the set's are like.
 const LOOKED_AT: usize = 4;
 
-/// Sets the values that should become black and white, where images have 16 bits per channel and use a part of them; and notes
-/// that, and what of files is not read.
+/// Sets the values that should become black and white, where images have 16 bits per channel and use a part of them;
+/// and notes that, and what of files is not read.
 pub(super) fn note(place: &Place, plan: &mut DatasetPlan, progress: OnProgress) {
     let mut images: Vec<PathBuf> = Vec::new();
     for split in [&plan.spec.train, &plan.spec.val, &plan.spec.test].into_iter().flatten() {

@@ -28,7 +28,8 @@ impl Place<'_> {
         self.options.jpeg_tolerance
     }
 
-    /// The command that looks at the folder with other options. `written`: it is said when the description is there already.
+    /// The command that looks at the folder with other options. `written`: it is said when the description is there
+    /// already.
     pub(super) fn again(&self, written: bool, change: impl FnOnce(&mut InitOptions)) -> String {
         let mut options = self.options.clone();
         change(&mut options);
@@ -100,8 +101,8 @@ impl Place<'_> {
         })
     }
 
-    /// The names of classes that were found, or those that --names gives in their place, in the same order. `rest`: the first
-    /// is of what nothing covers, which names may leave out.
+    /// The names of classes that were found, or those that --names gives in their place, in the same order. `rest`: the
+    /// first is of what nothing covers, which names may leave out.
     ///
     /// # Errors
     /// Another number of names.

@@ -1,4 +1,5 @@
-//! Run lengths in a table, as competitions of Kaggle have them: an image, a class and `start length start length …` per row.
+//! Run lengths in a table, as competitions of Kaggle have them: an image, a class and `start length start length …` per
+//! row.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! Label Studio's JSON export: polygons, rectangles, ellipses and brush strokes of each task, in percent of the picture.
+//! Label Studio's JSON export: polygons, rectangles, ellipses and brush strokes of each task, in percent of the
+//! picture.
 
 use std::collections::HashSet;
 use std::io::Cursor;

@@ -116,7 +116,8 @@ pub(super) fn plan(place: &Place, _: OnProgress) -> Result<Option<DatasetPlan>> 
 /// What `[join]` needs: itself, the classes and the splits.
 type JoinedClasses = (Join, Vec<ClassSpec>, Vec<SplitImages>);
 
-/// The masks as `[join]` names them, which reads them where they are; `None` where patterns of names would not tell them apart.
+/// The masks as `[join]` names them, which reads them where they are; `None` where patterns of names would not tell
+/// them apart.
 fn as_join(
     place: &Place,
     found: &LayerMasks,

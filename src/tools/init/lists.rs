@@ -94,7 +94,8 @@ fn present(place: &Place, folder: &str) -> Vec<(Split, String, PathBuf)> {
         .collect()
 }
 
-/// A command for lists whose lines are an image and a mask of another name: it copies the masks under the names of the images.
+/// A command for lists whose lines are an image and a mask of another name: it copies the masks under the names of the
+/// images.
 pub(super) fn renaming(place: &Place, images: &Path, masks: &Path) -> Option<String> {
     const NEW: &str = "masks-by-image";
     let within = |path: &str, folder: &Path| {

@@ -204,12 +204,12 @@ pub fn check_folder(folder: &Path, progress: OnProgress) -> Result<CheckReport> 
     Ok(report)
 }
 
-/// Draws the masks of a plan and writes its lists and its TOML; returns what was written, the TOML last. With `replace`,
-/// what an earlier call wrote under these names is replaced. All is written or nothing.
+/// Draws the masks of a plan and writes its lists and its TOML; returns what was written, the TOML last. With
+/// `replace`, what an earlier call wrote under these names is replaced. All is written or nothing.
 ///
 /// # Errors
-/// Files that are there already, or that this program did not write; files that would lie on what is read; images that cannot
-/// be read any more; a full disk.
+/// Files that are there already, or that this program did not write; files that would lie on what is read; images that
+/// cannot be read any more; a full disk.
 pub fn write(plan: &DatasetPlan, replace: bool, progress: OnProgress) -> Result<Vec<PathBuf>> {
     write::write(plan, replace, progress)
 }

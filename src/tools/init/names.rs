@@ -144,7 +144,8 @@ impl DataYaml {
     }
 }
 
-/// The names that a file in the folder gives, and which file; or one in each of the folders of splits, which must agree.
+/// The names that a file in the folder gives, and which file; or one in each of the folders of splits, which must
+/// agree.
 ///
 /// # Errors
 /// Files that cannot be read, or that contradict each other.

@@ -5,7 +5,8 @@ use serde_json::{Map, Value};
 use crate::dataset::spec::Source;
 use crate::tools::init::class_name::ClassName;
 
-/// The names that a text says; none of another file. `config`: it holds settings too, so that a bare table does not hold names.
+/// The names that a text says; none of another file. `config`: it holds settings too, so that a bare table does not
+/// hold names.
 pub(super) fn parse(text: &str, config: bool) -> Vec<ClassName> {
     let file: Value = serde_json::from_str(text.trim_start_matches('\u{feff}')).unwrap_or_default();
     let bare = file.as_object().is_none_or(|map| inner(map).is_none());

@@ -16,7 +16,8 @@ const EDGE_SHARE: f64 = 0.01;
 const WEB_SPECKLED: f64 = 0.01;
 const SPECKLED: f64 = 0.1;
 
-/// Why masks may have been JPEGs once, or dithered. `named`: how many values have a name; `check`: the command that names files.
+/// Why masks may have been JPEGs once, or dithered. `named`: how many values have a name; `check`: the command that
+/// names files.
 pub(super) fn lossy(
     survey: &MaskSurvey,
     all: &BTreeMap<Source, ValueCount>,
@@ -39,8 +40,8 @@ pub(super) fn lossy(
     Some(Error::new(dithered(survey, all)?).with_hint(hint))
 }
 
-/// Why pixels may stem from dithering: many differ from all their neighbours, and show colours of the palette that programs
-/// dither to.
+/// Why pixels may stem from dithering: many differ from all their neighbours, and show colours of the palette that
+/// programs dither to.
 fn dithered(survey: &MaskSurvey, all: &BTreeMap<Source, ValueCount>) -> Option<String> {
     let palette = survey.palette.as_ref();
     let of_web = |value: &Source| {

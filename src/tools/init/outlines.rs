@@ -47,8 +47,8 @@ impl<'a> Outlines<'a> {
 }
 
 impl Place<'_> {
-    /// The plan of sets of outlines; class 0 is all that no outline covers. An image whose outlines cannot be right is left
-    /// out, with a note.
+    /// The plan of sets of outlines; class 0 is all that no outline covers. An image whose outlines cannot be right is
+    /// left out, with a note.
     pub(super) fn outlines(&self, found: Outlines) -> Result<DatasetPlan> {
         let Outlines { kind, names, normalized, void_rest, mut groups, mut notes } = found;
         let shares = !normalized && shares::all(&groups);
@@ -117,8 +117,8 @@ impl Place<'_> {
         self.named(all, !void_rest)
     }
 
-    /// Notes which pictures below `images` are not used, where `listed` of them are, over all splits; none where that was noted
-    /// before. Returns how many pictures there are.
+    /// Notes which pictures below `images` are not used, where `listed` of them are, over all splits; none where that
+    /// was noted before. Returns how many pictures there are.
     fn note_left_out(&self, drawing: &mut Drawing, images: &Path, listed: Option<usize>) -> usize {
         // Masks that are read may lie among the images: these lack nothing.
         let masks_read: HashSet<&Path> = drawing.jobs.iter().flat_map(Job::files).collect();
@@ -158,7 +158,8 @@ struct Drawing<'a> {
 }
 
 impl Drawing<'_> {
-    /// Adds the images of a split whose outlines can be right, to be drawn into the folder `masks`; returns their stems.
+    /// Adds the images of a split whose outlines can be right, to be drawn into the folder `masks`; returns their
+    /// stems.
     fn add(
         &mut self,
         split: Option<Split>,
@@ -279,8 +280,8 @@ const MASKS_TOO: &str = "masks were not read, because there are outlines too; to
 /// What is said of images that are listed, and on which nothing is drawn.
 const UNDRAWN: &str = "images without an outline";
 
-/// The names with those united that differ in spelling alone; labels of outlines follow. What has no name is not a class: the
-/// image's labels would be wrong.
+/// The names with those united that differ in spelling alone; labels of outlines follow. What has no name is not a
+/// class: the image's labels would be wrong.
 fn one_spelling(
     names: &[String],
     groups: &mut [(Option<Split>, PathBuf, Vec<Outlined>)],

@@ -1,5 +1,5 @@
-//! COCO's panoptic form: a mask for each image in which colours number segments, and a JSON file per split that gives each segment
-//! its category.
+//! COCO's panoptic form: a mask for each image in which colours number segments, and a JSON file per split that gives
+//! each segment its category.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -158,8 +158,8 @@ impl Described {
         Some(masks.root().join(mask.name()))
     }
 
-    /// The segments of a mask with their labels. A category that the file does not list, and a segment of two, is a `fault`: the
-    /// image's labels would be wrong.
+    /// The segments of a mask with their labels. A category that the file does not list, and a segment of two, is a
+    /// `fault`: the image's labels would be wrong.
     fn labels(
         &self,
         segments: &[Object<Segment>],

@@ -21,7 +21,8 @@ pub(super) fn real(path: &Path) -> PathBuf {
     real
 }
 
-/// The relative path from one real folder to another that moves with it: one below it, around it or next to it. `None` for others.
+/// The relative path from one real folder to another that moves with it: one below it, around it or next to it. `None`
+/// for others.
 pub(super) fn relative_path(from: &Path, to: &Path) -> Option<PathBuf> {
     if let Ok(below) = to.strip_prefix(from) {
         return Some(below.to_path_buf());

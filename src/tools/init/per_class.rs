@@ -24,8 +24,8 @@ pub(super) struct Folders<'a> {
     pub(super) masks: &'a Path,
 }
 
-/// The plan of a set in which most images have a mask for each of several classes. `None` where they have one each, or where
-/// masks hold more than two values: then they are different pictures of the same labels.
+/// The plan of a set in which most images have a mask for each of several classes. `None` where they have one each, or
+/// where masks hold more than two values: then they are different pictures of the same labels.
 pub(super) fn plan(place: &Place, folders: &[Folders], progress: OnProgress) -> Result<Option<DatasetPlan>> {
     let mut ends: BTreeMap<String, usize> = BTreeMap::new();
     let (mut parts, mut files) = (Vec::new(), Vec::new());

@@ -74,8 +74,8 @@ impl Pictures {
         &self.names
     }
 
-    /// Where a picture of this name is: the split that its first folder stands for, if it does, and the folder that the rest of
-    /// the name is below.
+    /// Where a picture of this name is: the split that its first folder stands for, if it does, and the folder that the
+    /// rest of the name is below.
     pub(super) fn placed<'a>(&self, name: &'a str) -> (Option<Split>, PathBuf, &'a str) {
         match in_split(name) {
             Some((split, folder, below)) => (Some(split), self.root.join(folder), below),

@@ -264,8 +264,8 @@ impl<'a> Place<'a> {
         Ok(plan)
     }
 
-    /// Files below `folder`, without masks that an earlier look has drawn, and without links that lead nowhere but pictures, of
-    /// which an image or a mask is missed.
+    /// Files below `folder`, without masks that an earlier look has drawn, and without links that lead nowhere but
+    /// pictures, of which an image or a mask is missed.
     pub(super) fn files(&self, folder: &Path) -> Vec<(String, PathBuf)> {
         let Walked { mut files, dangling, .. } = walk(folder);
         let mut drawn: Vec<String> = Vec::new();

@@ -1,8 +1,8 @@
-//! Names in an order, and the values that they are names of: where one way to count fits, it is taken; where several do, the
-//! user is asked.
+//! Names in an order, and the values that they are names of: where one way to count fits, it is taken; where several
+//! do, the user is asked.
 //!
-//! Masks may hold `0 1 2` for three names, or `1 2 3` with 0 as background, or `0 38 75`, of which each name is of the next; and
-//! a set may lack some of the classes that are named.
+//! Masks may hold `0 1 2` for three names, or `1 2 3` with 0 as background, or `0 38 75`, of which each name is of the
+//! next; and a set may lack some of the classes that are named.
 
 use crate::dataset::spec::Source;
 use crate::error::{Error, Result};

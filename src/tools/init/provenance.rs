@@ -1,8 +1,8 @@
 //! Checksums of an earlier `init`'s files, which show whether these are as it wrote them.
 //!
-//! Masks are noted with checksums in their folder, the description and its lists in the description's last line. While things
-//! change places, a note beside the description says what the new lists are: a process that is killed then leaves nothing that
-//! the next one does not know.
+//! Masks are noted with checksums in their folder, the description and its lists in the description's last line. While
+//! things change places, a note beside the description says what the new lists are: a process that is killed then
+//! leaves nothing that the next one does not know.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -135,8 +135,8 @@ pub(super) fn foreign(masks: &Path, plan: &DatasetPlan) -> Option<PathBuf> {
     foreign_in(masks, "", &known).unwrap_or_else(|_| Some(masks.to_path_buf()))
 }
 
-/// Names and checksums of a note, if all of it is the program's and of this description. Earlier versions did not say of which:
-/// then it is the one with the usual ending.
+/// Names and checksums of a note, if all of it is the program's and of this description. Earlier versions did not say
+/// of which: then it is the one with the usual ending.
 fn noted(text: &str, plan: &DatasetPlan) -> Option<FileSums> {
     let (first, rest) = text.split_once('\n')?;
     let lines = match first.strip_prefix(FOR) {
@@ -151,7 +151,8 @@ fn noted(text: &str, plan: &DatasetPlan) -> Option<FileSums> {
     lines.lines().map(line).collect()
 }
 
-/// Everything is looked at, hidden or not: what is replaced goes as a whole. `prefix`: the folder's own name with a slash.
+/// Everything is looked at, hidden or not: what is replaced goes as a whole. `prefix`: the folder's own name with a
+/// slash.
 fn foreign_in(folder: &Path, prefix: &str, known: &FileSums) -> io::Result<Option<PathBuf>> {
     let mut any = false;
     for entry in std::fs::read_dir(folder)? {

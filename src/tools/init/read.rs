@@ -36,7 +36,8 @@ fn limited(path: &Path, most: u64) -> Result<Vec<u8>> {
     })
 }
 
-/// The text of a file: UTF-8 or UTF-16 with or without its mark; or what --text says of the `place` where it is neither.
+/// The text of a file: UTF-8 or UTF-16 with or without its mark; or what --text says of the `place` where it is
+/// neither.
 ///
 /// # Errors
 /// As [`bytes`]; and text of which it cannot be told in which encoding it is.

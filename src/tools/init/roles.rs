@@ -37,7 +37,8 @@ pub struct Roles {
 }
 
 impl Roles {
-    /// Those of the dataset that a folder is, by its `dataset.toml` or as [`detect_format`] knows it; `None` if it is none.
+    /// Those of the dataset that a folder is, by its `dataset.toml` or as [`detect_format`] knows it; `None` if it is
+    /// none.
     ///
     /// # Errors
     /// A folder that is described, or has folders called as images and masks are, but cannot be read so.

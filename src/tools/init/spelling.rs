@@ -1,7 +1,7 @@
 //! Names in several spellings, united.
 
-/// A name without what spellings differ in: capitals, spaces, and marks between words. A single letter keeps its case, for
-/// `A` and `a` are different letters.
+/// A name without what spellings differ in: capitals, spaces, and marks between words. A single letter keeps its case,
+/// for `A` and `a` are different letters.
 pub(super) fn plain(name: &str) -> String {
     let name = name.trim();
     if name.chars().count() == 1 {

@@ -15,7 +15,8 @@ pub(super) const SPLITS: [(Split, &[&str]); 3] = [
     (Split::Test, &["test", "testing", "test2017", "testset"]),
 ];
 
-/// Most names for training and the rest for validation, by a hash: the same names are split alike, wherever and whenever.
+/// Most names for training and the rest for validation, by a hash: the same names are split alike, wherever and
+/// whenever.
 pub(super) fn split_off_validation(stems: &[String]) -> (Vec<String>, Vec<String>) {
     let order = order_by_hash(stems, |stem| Rng::named(0, stem).next_u64());
     let count = (stems.len() / VAL_EVERY).max(1);

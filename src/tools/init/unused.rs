@@ -44,7 +44,8 @@ pub(super) fn note(place: &Place, plan: &DatasetPlan) -> Option<String> {
 /// Endings of files that say something of a set beside its pictures.
 const SAYING: [&str; 9] = ["txt", "csv", "tsv", "json", "yaml", "yml", "xml", "names", "toml"];
 
-/// Files that could say something of the set and cannot be read, for they are links that lead nowhere, pipes or devices.
+/// Files that could say something of the set and cannot be read, for they are links that lead nowhere, pipes or
+/// devices.
 pub(super) fn not_files(place: &Place) -> Option<String> {
     let walked = walk(place.dir);
     let says = |path: &&PathBuf| {

@@ -98,7 +98,8 @@ pub(super) fn plan(place: &Place, _: OnProgress) -> Result<Option<DatasetPlan>> 
     place.outlines(Outlines::in_pixels("VIA regions", &names, groups, notes)).map(Some)
 }
 
-/// What stands in each file near its beginning. Exports are called by their project, in whose name there need be no `via`.
+/// What stands in each file near its beginning. Exports are called by their project, in whose name there need be no
+/// `via`.
 const JSON: &[&str] = &["\"file_attributes\"", "\"regions\"", "\"shape_attributes\""];
 const CSV: &[&str] = &["filename", "region_shape_attributes", "region_attributes"];
 

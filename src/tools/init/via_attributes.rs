@@ -67,8 +67,8 @@ impl Attributes {
         all
     }
 
-    /// The attribute that is called as classes are, or else the one that most regions have; of several, the one of the most
-    /// values. Never one that numbers the regions.
+    /// The attribute that is called as classes are, or else the one that most regions have; of several, the one of the
+    /// most values. Never one that numbers the regions.
     pub(super) fn choose(self, notes: &mut Notes) -> Chosen {
         let known = |name: &str| {
             let name = name.trim().to_lowercase();

@@ -1,7 +1,7 @@
 //! A plan written: whole, or not at all, and over nothing that the program did not write itself.
 //!
-//! Everything is made in a hidden folder beside its place. When all of it is there it changes places with what an earlier `init`
-//! wrote; what a person has changed since is the person's.
+//! Everything is made in a hidden folder beside its place. When all of it is there it changes places with what an
+//! earlier `init` wrote; what a person has changed since is the person's.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -31,7 +31,8 @@ pub(super) fn write(plan: &DatasetPlan, replace: bool, progress: OnProgress) -> 
         plan.lists.iter().map(|(list, stems)| Ok((home.join(list), lines(stems)?))).collect::<Result<_>>()?;
     let text = description(plan, &lists)?;
     inputs_are_safe(plan, &masks, &lists)?;
-    // One process at a time looks and writes: the last one wins, whole. Where folders cannot be locked there is no order.
+    // One process at a time looks and writes: the last one wins, whole. Where folders cannot be locked there is no
+    // order.
     let turn = || {
         let turn = std::fs::File::open(home).ok();
         turn.inspect(|turn| drop(turn.lock()))

@@ -166,8 +166,8 @@ fn labeled(
     Ok(Labelled { root, outlined, read: read.len(), has_labels })
 }
 
-/// Fails where what was read cannot be masks: numbers of classes that count from 1, coordinates in pixels, boxes alone, or
-/// nothing.
+/// Fails where what was read cannot be masks: numbers of classes that count from 1, coordinates in pixels, boxes alone,
+/// or nothing.
 fn refuse_unusable(
     reader: &Reader,
     names: &[String],
@@ -363,8 +363,8 @@ fn pictures(
     Ok((if root.is_empty() { place.dir.to_path_buf() } else { place.dir.join(root) }, names))
 }
 
-/// The folder or list that `path` means: below `path` of the YAML, or the YAML itself, also where an export begins it with
-/// `../`; never outside of the set.
+/// The folder or list that `path` means: below `path` of the YAML, or the YAML itself, also where an export begins it
+/// with `../`; never outside of the set.
 fn located(place: &Place, file: &Path, yaml: &DataYaml, path: &str, split: Split) -> Result<PathBuf> {
     let home = file.parent().unwrap_or(Path::new(""));
     let path = path.trim();

@@ -98,8 +98,8 @@ impl Reader<'_> {
         Ok(rings.into_iter().map(|(ring, class, which)| (Area::Polygons(vec![ring]), class, which)).collect())
     }
 
-    /// The class of a line, as its position among the ids, and the coordinates of its polygon; none of a box, or of too few
-    /// corners.
+    /// The class of a line, as its position among the ids, and the coordinates of its polygon; none of a box, or of too
+    /// few corners.
     fn line(&mut self, line: &str, place: &str) -> Result<Option<(usize, Vec<f64>)>> {
         let wrong = |what: String| Error::new(format!("{place} {what}"));
         let line = match with_points(line) {
@@ -153,7 +153,8 @@ impl Reader<'_> {
         Ok(Some((class, numbers)))
     }
 
-    /// Divides coordinates beyond 1 by 100 or by the size of the image, as the options say; `what` is the first of them.
+    /// Divides coordinates beyond 1 by 100 or by the size of the image, as the options say; `what` is the first of
+    /// them.
     ///
     /// # Errors
     /// No option says what they are, or it does not fit.

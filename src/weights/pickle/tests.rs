@@ -154,7 +154,8 @@ fn code_in_a_pickle_is_refused_and_never_run() {
     }
 }
 
-/// As `torch.save` writes a dictionary of NumPy's arrays: the way out is printed with the name and the keys of the file.
+/// As `torch.save` writes a dictionary of NumPy's arrays: the way out is printed with the name and the keys of the
+/// file.
 #[test]
 fn arrays_of_numpy_are_named_with_the_way_out() {
     let array = || {

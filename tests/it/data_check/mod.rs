@@ -1,5 +1,5 @@
-//! Sets that are broken on purpose, each built here: every fault is found, named with file and place, and has a remedy that
-//! works where it is a line of the TOML.
+//! Sets that are broken on purpose, each built here: every fault is found, named with file and place, and has a remedy
+//! that works where it is a line of the TOML.
 
 mod joined;
 mod meaning;

@@ -1,8 +1,9 @@
 //! 3x3 convolution, stride 1, zero padding 1, by Winograd's F(4x4, 3x3): a quarter of the multiplications.
 //!
-//! A tile of 4x4 outputs depends on 6x6 inputs. Both, and the weights, are taken to 36 points, where the convolution is a product at
-//! each point by itself: 36 products `[tiles, c] x [c, o]`, for as many tiles at a time as stay in the second-level cache. The
-//! input gradient is the same with the weights mirrored; that of the weights goes the other way through the same points.
+//! A tile of 4x4 outputs depends on 6x6 inputs. Both, and the weights, are taken to 36 points, where the convolution is
+//! a product at each point by itself: 36 products `[tiles, c] x [c, o]`, for as many tiles at a time as stay in the
+//! second-level cache. The input gradient is the same with the weights mirrored; that of the weights goes the other way
+//! through the same points.
 
 mod gradient;
 mod points;
@@ -53,8 +54,8 @@ unsafe fn known(values: &[MaybeUninit<f32>]) -> &[f32] {
     unsafe { &*(std::ptr::from_ref(values) as *const [f32]) }
 }
 
-/// Convolves `x [b, h, w, c]` by `weight [o, c, 9]` to `[b, h, w, o]`; `mirrored`, `x` has `o` channels, the result `c`, and each
-/// tap is the opposite one.
+/// Convolves `x [b, h, w, c]` by `weight [o, c, 9]` to `[b, h, w, o]`; `mirrored`, `x` has `o` channels, the result
+/// `c`, and each tap is the opposite one.
 pub(super) fn convolve(map: Map, x: &[f32], weight: &[f32], mirrored: bool, bias: Option<&[f32]>) -> Vec<f32> {
     let outputs = weight.len() / 9 / map.c;
     // Taken, since who waits for other tasks may come by here again.

@@ -1,8 +1,8 @@
 //! Winograd's transforms along one side of a tile.
 //!
-//! A tile of 4x4 outputs is a polynomial that is known at six points in each direction: 0, ±√½, ±√2 and infinity (Winograd,
-//! 1980; Lavin and Gray, 2016). With these points the coefficients are about as small as can be, and the error is less than
-//! twice that of the plain sum, where the usual 0, ±1, ±2 make it eight times as large.
+//! A tile of 4x4 outputs is a polynomial that is known at six points in each direction: 0, ±√½, ±√2 and infinity
+//! (Winograd, 1980; Lavin and Gray, 2016). With these points the coefficients are about as small as can be, and the
+//! error is less than twice that of the plain sum, where the usual 0, ±1, ±2 make it eight times as large.
 
 use std::f32::consts::{FRAC_1_SQRT_2, SQRT_2};
 

@@ -37,8 +37,8 @@ impl Tiles {
     }
 }
 
-/// Both steps of a transform of `[N, N]` values to `[M, M]`, the first one down the columns: takes each value when it is needed, and
-/// hands over each row when it is there.
+/// Both steps of a transform of `[N, N]` values to `[M, M]`, the first one down the columns: takes each value when it
+/// is needed, and hands over each row when it is there.
 macro_rules! both_ways {
     ($simd:expr, $n:expr, $m:expr, $step:expr, |$r:ident, $q:ident| $value:expr, |$row:ident, $values:ident| $sink:expr) => {{
         let mut halfway = [[$simd.splat_f32s(0.0); $n]; $m];
@@ -167,8 +167,8 @@ impl<T: Transform<N>, const N: usize> WithSimd for ToPoints<'_, T, N> {
     }
 }
 
-/// Takes the points of some tiles, planes of `[tiles, o]`, to their pixels, and adds the bias. The points have been written, and
-/// nobody else holds those pixels.
+/// Takes the points of some tiles, planes of `[tiles, o]`, to their pixels, and adds the bias. The points have been
+/// written, and nobody else holds those pixels.
 pub(super) struct ToPixels<'a> {
     pub(super) points: &'a [MaybeUninit<f32>],
     pub(super) plane: usize,
@@ -232,8 +232,8 @@ impl WithSimd for ToPixels<'_> {
     }
 }
 
-/// Spreads the nine weights between some inputs and all outputs, `[rows, 9, stride]`, to the points: rows from `first` on of the right-hand
-/// side of every product, which nobody else holds.
+/// Spreads the nine weights between some inputs and all outputs, `[rows, 9, stride]`, to the points: rows from `first`
+/// on of the right-hand side of every product, which nobody else holds.
 pub(super) struct SpreadWeights<'a> {
     pub(super) weights: &'a [f32],
     pub(super) first: usize,
