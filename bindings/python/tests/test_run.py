@@ -89,11 +89,15 @@ def test_ctrl_c_saves_a_run_of_the_command(lab, tmp_path):
     assert process.returncode == 130 and "saved after iteration" in talk, talk
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
 def test_ctrl_c_ends_other_commands():
-    words = [Path(sys.executable).with_name("structtoken"), "bench", "--backbone", "vit-s", "--size", "2048", "--device", "cpu"]
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    time.sleep(1)
-    assert process.poll() is None
+    words = ["bench", "--backbone", "vit-s", "--size", "512", "--device", "cpu", "--threads", "2", "--repeat", "1000000"]
+    null = subprocess.DEVNULL
+    process = subprocess.Popen([Path(sys.executable).with_name("structtoken"), *words], stdout=null, stderr=null)
+    # The command's own threads are there once it works.
+    while len(list(Path(f"/proc/{process.pid}/task").iterdir())) < 3:
+        assert process.poll() is None
+        time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     assert process.wait() in (-signal.SIGINT, 130)
 
