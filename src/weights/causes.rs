@@ -112,13 +112,32 @@ fn part_causes(problems: &Problems, theirs: &Traits, ours: &Traits, causes: &mut
     } else {
         "leave model.backbone.init_values out".to_owned()
     };
-    let set = |key: &str, value: &dyn std::fmt::Display| format!("set model.backbone.{key} = {value}");
     let parts = [
         (theirs.layer_scale, ours.layer_scale, "LayerScale (`ls1.gamma`)", layer_scale),
-        (theirs.class_token, ours.class_token, "a class token", set("class_token", &theirs.class_token)),
-        (theirs.final_norm, ours.final_norm, "a final norm (`norm.weight`)", set("final_norm", &theirs.final_norm)),
-        (theirs.registers > 0, ours.registers > 0, "register tokens", set("reg_tokens", &theirs.registers)),
-        (theirs.qkv_bias, ours.qkv_bias, "a bias of queries and values (`q_bias`)", set("qkv_bias", &theirs.qkv_bias)),
+        (
+            theirs.class_token,
+            ours.class_token,
+            "a class token",
+            format!("set model.backbone.class_token = {}", theirs.class_token),
+        ),
+        (
+            theirs.final_norm,
+            ours.final_norm,
+            "a final norm (`norm.weight`)",
+            format!("set model.backbone.final_norm = {}", theirs.final_norm),
+        ),
+        (
+            theirs.registers > 0,
+            ours.registers > 0,
+            "register tokens",
+            format!("set model.backbone.reg_tokens = {}", theirs.registers),
+        ),
+        (
+            theirs.qkv_bias,
+            ours.qkv_bias,
+            "a bias of queries and values (`q_bias`)",
+            format!("set model.backbone.qkv_bias = {}", theirs.qkv_bias),
+        ),
     ];
     for (has, wants, what, advice) in parts {
         // A whole half of the network that is absent says nothing about its parts.
