@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use mpi::collective::SystemOperation;
 use mpi::topology::SimpleCommunicator;
-use mpi::traits::{Communicator, CommunicatorCollectives};
+use mpi::traits::CommunicatorCollectives;
 use structtoken::group::{Group, Mpi, ordered_sum};
 use structtoken::{Error, Result};
 

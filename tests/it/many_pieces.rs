@@ -119,6 +119,14 @@ fn what_fails_is_noted_and_tried_again_when_asked() {
         &["there is no", "leave out --only-failed"],
     );
     lab.refused(&[&whole[..], &["--format", "coco"]].concat(), &["one COCO file cannot be written"]);
+    // A file of somebody else is left as it is; one that was cut off at its start is started again.
+    lab.write("notes/manifest-1-of-1.ndjson", "my notes");
+    lab.refused(&[&PREDICT[..], &["--out", "notes"], &CPU].concat(), &["it is not a manifest", "--out"]);
+    assert_eq!(std::fs::read(lab.path("notes/manifest-1-of-1.ndjson")).unwrap(), b"my notes");
+    lab.write("list.txt", &names[0]);
+    lab.write("cut/manifest-1-of-1.ndjson", "{\"model\":\"12");
+    lab.ok(&[&PREDICT[..], &["--out", "cut"], &CPU].concat());
+    assert_eq!(manifest(&lab, "cut/manifest-1-of-1.ndjson").len(), 1);
     lab.write("list.txt", "x".repeat(1 << 17));
     lab.refused(
         &[&PREDICT[..], &["--out", "long"], &CPU].concat(),

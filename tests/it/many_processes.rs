@@ -1,5 +1,6 @@
 //! One run by several processes, as threads of this one: they end in the bytes of one process.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use structtoken::Result;
 use structtoken::config::Config;
 use structtoken::group::{Group, Thread, threads};
 use structtoken::run::{self, Outcome, RunOptions};
-use structtoken::train::{Observer, Stop};
+use structtoken::train::{Observer, Progress, Stop};
 
 use crate::cli::Lab;
 
@@ -187,10 +188,42 @@ fn a_run_is_resumed_by_any_number_of_processes() {
     assert_eq!(losses(&whole), losses(&parts));
 }
 
+/// An iteration takes so many seconds.
+struct Clock<'a>(&'a Cell<f64>, f64);
+
+impl Observer for Clock<'_> {
+    fn iteration(&mut self, _progress: &Progress) {
+        self.0.set(self.0.get() + self.1);
+    }
+}
+
+/// The first one's clock decides, whatever that of another says.
+#[test]
+fn a_run_with_a_time_limit_ends_for_all_at_once() {
+    let lab = Lab::new();
+    let run = lab.path("run");
+    let few = ["train.iterations=150", "train.accumulate=2", "train.batch_size=2", "train.max_time=\"40s\""];
+    let config = recipe(&[&few[..], &["train.eval_every=0", "train.save_every=20"]].concat());
+    let outcomes = together(2, |member| {
+        let group: &dyn Group = member;
+        let (device, now) = (Device::flex(), Cell::new(0.0));
+        let _lock = group.leads().then(|| run::prepare(&config, &run, false).unwrap());
+        group.barrier().unwrap();
+        let mut options = RunOptions::new(&run, &device);
+        options.group = group;
+        let step = [1.0, 1e-6][group.rank()];
+        let clock = || Duration::from_secs_f64(now.get());
+        let outcome = run::train_by(&config, &options, &clock, &mut Clock(&now, step)).unwrap();
+        (outcome.iteration, outcome.reschedules)
+    });
+    assert_eq!(outcomes[0], outcomes[1]);
+    assert!((30..=41).contains(&outcomes[0].0) && !outcomes[0].1.is_empty(), "{outcomes:?}");
+}
+
 /// Passes on what it gets, but for one bit of one value at one moment.
 struct Faulty<'a> {
     group: &'a Thread,
-    left: std::cell::Cell<u32>,
+    left: Cell<u32>,
 }
 
 impl Group for Faulty<'_> {
@@ -228,7 +261,7 @@ fn a_process_with_other_weights_is_caught_before_they_are_saved() {
     let run = lab.path("run");
     let config = recipe(&["train.optimizer.type=sgd"]);
     let errors = together(3, |member| {
-        let faulty = Faulty { group: member, left: std::cell::Cell::new(4) };
+        let faulty = Faulty { group: member, left: Cell::new(4) };
         let group: &dyn Group = if member.rank() == 1 { &faulty } else { member };
         train(group, &config, &run, false, None).unwrap_err()
     });

@@ -25,6 +25,7 @@ mod group;
 mod init;
 mod inspect;
 mod list;
+mod manifest;
 mod outputs;
 mod predict;
 mod probe;

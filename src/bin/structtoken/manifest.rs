@@ -1,0 +1,136 @@
+//! The manifest of a list of images: a line for each entry, in the order of the list.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use structtoken::error::{Error, Result};
+use structtoken::shard::Shard;
+
+/// The first line: what the others were made with.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Head {
+    pub(crate) model: String,
+    pub(crate) shard: Shard,
+    pub(crate) settings: Vec<String>,
+    pub(crate) outputs: Vec<String>,
+}
+
+/// How every manifest starts.
+const START: &[u8] = b"{\"model\":";
+
+/// What became of an entry of the list.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Line {
+    pub(crate) image: String,
+    /// The checksum of each file that was written (CRC-32).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) files: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
+}
+
+/// A manifest that is read from its beginning.
+pub(crate) struct Manifest<'a> {
+    path: &'a Path,
+    reader: BufReader<File>,
+    /// Where its last whole line ends.
+    end: u64,
+    pub(crate) lines: u64,
+}
+
+impl<'a> Manifest<'a> {
+    /// The one at `path`, of this head; started if there is none.
+    pub(crate) fn open(path: &'a Path, head: &Head) -> Result<Self> {
+        let failed = |error| Error::file("use", path, error);
+        let file = File::options().read(true).append(true).create(true).open(path).map_err(failed)?;
+        let mut found = Self { path, reader: BufReader::with_capacity(1 << 16, file), end: 0, lines: 0 };
+        match found.next_whole()? {
+            Some(line) => {
+                let before: Head = serde_json::from_slice(&line)
+                    .map_err(|error| Error::file("use", path, Error::new("it is not a manifest").with_source(error)))?;
+                if before != *head {
+                    return Err(Error::new(format!(
+                        "`{}` was made with another model, other settings or other outputs",
+                        path.display()
+                    ))
+                    .with_hint("repeat the command that it was started with, or choose another folder with --out"));
+                }
+            }
+            None => {
+                let (line, mut start) = (json(head)?, Vec::new());
+                let file = found.reader.get_mut();
+                // Only what was cut off while it was written is replaced.
+                file.seek(SeekFrom::Start(0)).map_err(failed)?;
+                Read::by_ref(file).take(START.len() as u64).read_to_end(&mut start).map_err(failed)?;
+                if !START.starts_with(&start) {
+                    return Err(Error::file("use", path, Error::new("it is not a manifest"))
+                        .with_hint("choose another folder with --out"));
+                }
+                file.set_len(0).and_then(|()| file.write_all(&line)).map_err(failed)?;
+                found.end = line.len() as u64;
+                file.seek(SeekFrom::Start(found.end)).map_err(failed)?;
+            }
+        }
+        Ok(found)
+    }
+
+    /// The next line that has an end.
+    fn next_whole(&mut self) -> Result<Option<Vec<u8>>> {
+        const MOST: u64 = 1 << 20;
+        let found = read_line(&mut self.reader, MOST).map_err(|error| Error::file("read", self.path, error))?;
+        let Some((line, true)) = found else { return Ok(None) };
+        self.end += line.len() as u64 + 1;
+        Ok(Some(line))
+    }
+
+    pub(crate) fn next_line(&mut self) -> Result<Option<Line>> {
+        let Some(bytes) = self.next_whole()? else { return Ok(None) };
+        self.lines += 1;
+        serde_json::from_slice(&bytes).map(Some).map_err(|error| {
+            Error::new(format!("line {} of `{}` is damaged", self.lines + 1, self.path.display()))
+                .with_source(error)
+                .with_hint("remove that line and all after it: their images are labelled again")
+        })
+    }
+
+    /// The file, to which lines are added after the last whole one.
+    pub(crate) fn appending(self) -> Result<File> {
+        let file = self.reader.into_inner();
+        file.set_len(self.end).map_err(|error| Error::file("write", self.path, error))?;
+        Ok(file)
+    }
+}
+
+pub(crate) fn json(value: &impl Serialize) -> Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec(value).map_err(|error| Error::new("cannot write JSON").with_source(error))?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+pub(crate) fn checksum(path: &Path) -> Result<String> {
+    let failed = |error| Error::file("read", path, error);
+    let mut file = File::open(path).map_err(failed)?;
+    let (mut sum, mut buffer) = (crc32fast::Hasher::new(), vec![0; 1 << 16]);
+    loop {
+        match file.read(&mut buffer).map_err(failed)? {
+            0 => return Ok(format!("{:08x}", sum.finalize())),
+            count => sum.update(&buffer[..count]),
+        }
+    }
+}
+
+/// One line, without its end; none at the end of the file. Whether it has an end is the second.
+pub(crate) fn read_line(reader: &mut impl BufRead, most: u64) -> std::io::Result<Option<(Vec<u8>, bool)>> {
+    let mut line = Vec::new();
+    if reader.take(most).read_until(b'\n', &mut line)? == 0 {
+        return Ok(None);
+    }
+    let whole = line.last() == Some(&b'\n');
+    if whole {
+        line.pop();
+    }
+    Ok(Some((line, whole)))
+}
