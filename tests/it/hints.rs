@@ -275,7 +275,6 @@ const CARRIED_OUT: &[(&str, &[&str])] = &[
             "pass --size once, or export each to a folder of its own",
         ],
     ),
-    ("a_build_without_export_says_how_to_get_one", &["install one that has: cargo install structtoken"]),
     ("a_page_is_written_whole_or_not_at_all", &["then pass --runtime package"]),
     (
         "what_fails_is_noted_and_tried_again_when_asked",

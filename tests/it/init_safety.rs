@@ -305,7 +305,7 @@ fn a_killed_init_is_gone_on_with() {
     lab.ok(&["init", "set", "--yes"]);
     let (new, list) = (snapshot(&lab.path("set")), std::fs::read(lab.path("set/dataset-train.txt")).unwrap());
     let text = std::fs::read_to_string(lab.path("set/dataset.toml")).unwrap();
-    let sums = text.rsplit_once("wrote it: ").unwrap().1.trim().to_owned();
+    let sums = text.rsplit_once("do not edit: ").unwrap().1.trim().to_owned();
     let masks = |state: &BTreeMap<String, Vec<u8>>| {
         std::fs::remove_dir_all(lab.path("set/dataset-masks")).unwrap();
         for (name, bytes) in state.iter().filter(|(name, _)| name.contains("dataset-masks")) {
