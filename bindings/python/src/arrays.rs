@@ -190,8 +190,9 @@ fn values<T: Element + Copy>(array: &Bound<'_, PyArrayDyn<T>>) -> PyResult<Vec<T
     let array = array.try_readonly().map_err(|error| {
         bad_value(array.py(), &format!("the array is being written to: {error}"), "pass a copy of it")
     })?;
+    // Also a slice of columns is one: its order is not that of the elements.
     Ok(match array.as_slice() {
-        Ok(values) => values.to_vec(),
-        Err(_) => array.as_array().iter().copied().collect(),
+        Ok(values) if array.is_c_contiguous() => values.to_vec(),
+        _ => array.as_array().iter().copied().collect(),
     })
 }

@@ -5,6 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
 use structtoken::image::encode_index_png;
 use structtoken::image::outlines::{self, CocoRle, OutlineOptions};
+use structtoken::predict::earlier_predictions::sign;
 
 use crate::arrays::array2;
 use crate::errors::{OrRaise, bad_value};
@@ -111,7 +112,7 @@ pub(crate) fn encode_png<'py>(
     #[pyo3(from_py_with = crate::arrays::labels)] labels: structtoken::image::Labels,
     palette: Vec<[u8; 3]>,
 ) -> PyResult<Bound<'py, PyBytes>> {
-    let bytes = py.detach(|| encode_index_png(&labels, &palette)).or_raise(py)?;
+    let bytes = py.detach(|| encode_index_png(&labels, &palette).map(sign)).or_raise(py)?;
     Ok(PyBytes::new(py, &bytes))
 }
 

@@ -20,18 +20,18 @@ type = "unet"
 channels = [8, 16]
 depths = [1, 1]
 stem_stride = 2
-norm = "batch"
+norm = "group"
 img_size = [48, 48]
 
 [model.decoder]
 type = "structtoken"
-block = "cse"
+block = "pwe"
 num_blocks = 2
 drop_path_rate = 0.0
 
 [data]
 dataset = "shapes"
-shapes = { size = 48, train = 64, val = 4 }
+shapes = { size = 48, train = 64, val = 4, cue = "color" }
 
 [data.augment]
 resize = "none"
@@ -40,11 +40,12 @@ cat_max_ratio = 1.0
 photometric = false
 
 [train]
-iterations = 30
+iterations = 120
 batch_size = 4
-eval_every = 30
-save_every = 10
+eval_every = 120
+save_every = 40
 restarts = 0
+loss = { dice = 1.0 }
 
 [train.optimizer]
 lr = 4e-3

@@ -65,7 +65,7 @@ def test_a_folder_with_a_description(tmp_path):
         Image.fromarray(masks[f"{at}"]).save(tmp_path / "masks" / f"{at}.png")
     toml = tmp_path / "dataset.toml"
     toml.write_text(
-        'root = "."\n[[classes]]\nname = "no"\nsource = 0\n[[classes]]\nname = "yes"\nsource = 1\n'
+        'name = "two"\nroot = "."\n[[classes]]\nname = "no"\nsource = [0]\n[[classes]]\nname = "yes"\nsource = [1]\n'
         '[train]\nimages = "images"\nmasks = "masks"\n'
     )
     data = structtoken.Dataset(toml, batch_size=2, set=["data.augment.crop=[16,16]", "data.augment.resize=\"none\""])
@@ -74,6 +74,8 @@ def test_a_folder_with_a_description(tmp_path):
         np.testing.assert_array_equal(data[at][1], masks[data.name(at)])
     assert next(iter(data))["images"].shape == (2, 16, 16, 3)
     (tmp_path / "masks" / "1.png").write_bytes(b"damaged")
+    # A fresh one: decoded pictures are kept.
+    data = structtoken.Dataset(toml, batch_size=2, set=["data.augment.crop=[16,16]", "data.augment.resize=\"none\""])
     with pytest.raises(structtoken.Error, match=r"1\.png"):
         first(data, 3)
 
