@@ -9,7 +9,7 @@ The masks are the bytes that `structtoken predict` writes.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,11 +24,10 @@ def open_model(path: str) -> structtoken.Model:
     return structtoken.Model.open(path, threads=1)
 
 
-def label_some(rows: Iterable[tuple[str, bytes]], model: str) -> Iterator[tuple[str, bytes, bytes]]:
+def label_some(rows: Iterable[tuple[str, bytes]], model: str) -> list[tuple[str, bytes, bytes]]:
     """Each row, a name and the bytes of an image file, with its mask."""
     opened = open_model(model)
-    for name, image in rows:
-        yield name, image, structtoken.encode_png(opened.predict(image), opened.palette)
+    return [(name, image, structtoken.encode_png(opened.predict(image), opened.palette)) for name, image in rows]
 
 
 def read(path: Path) -> tuple[str, bytes]:
