@@ -1,4 +1,4 @@
-//! The command line: parse, run, say what went wrong. The feature `cli`.
+//! The command line: parse, run, say what went wrong, with a `hint:`. The feature `cli`.
 //!
 //! stdout is data, stderr is talk. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (and saved).
 

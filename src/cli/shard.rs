@@ -1,4 +1,5 @@
-//! Which part of some work is this process's: as passed, or as the job says that this is a task of.
+//! `--shard`, the part of some work that this process does: as passed, or `auto`, from the environment of an array job
+//! or MPI.
 
 use crate::error::{Error, Result};
 use crate::shard::Shard;

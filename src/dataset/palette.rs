@@ -1,4 +1,4 @@
-//! Meanings of the numbers in a mask: greys of few bits, and palettes that say a colour for each number.
+//! Palettes looked up: the numbers of a mask turned into greys or colours, of which `label_map` makes labels.
 //!
 //! Labelling tools give all masks of a set one palette, and the numbers are the labels. Image editors and optimisers
 //! sort each file's palette as they like, and store greys in as few bits as they can: then only the colours are the

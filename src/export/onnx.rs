@@ -1,4 +1,4 @@
-//! Graphs as ONNX files, and what is read of such files.
+//! Graphs as ONNX files of opset 17, and what is read of such files.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! Labels from window logits, a row of pixels at a time, in loops: the default on a CPU; `bands` is that of other
-//! devices.
+//! Window logits blended and turned into labels, a row of pixels at a time, in loops: the default on a CPU; `bands` is
+//! that of other devices.
 //!
 //! Bilinear interpolation reads two neighbours, so on a CPU it is far less work as loops than as matrix products, and
 //! no map of full size has to exist. The values are those of the tensor path in [`super::infer`], up to rounding.

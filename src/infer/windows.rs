@@ -1,4 +1,4 @@
-//! Where windows lie in an image.
+//! Where windows lie in an image; `postprocess` and `bands` blend them.
 
 /// Where the windows of an image lie: every pair of a top and a left, all of one size.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,4 +1,5 @@
-//! The loss of a prediction for every pixel: cross entropy, and what is put beside it or in its place.
+//! The loss of a prediction for every pixel: cross entropy with class weights, and what is put beside it or in its
+//! place.
 
 use std::collections::BTreeMap;
 

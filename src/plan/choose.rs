@@ -1,4 +1,5 @@
-//! The rules by which a recipe is chosen.
+//! The rules by which a recipe is chosen: crop, augmentation, class weights, learning rate, length, and the norm of a
+//! U-Net.
 
 mod architecture;
 mod lines;

@@ -1,4 +1,5 @@
-//! Pictures with one cue taken away, or set against another.
+//! The list of cues that can be taken away from pictures, or set against each other; `surface` and `geometry` change the
+//! pictures.
 //!
 //! Each change is a function of the picture, its truth and a stream of random numbers. It says which pixels count,
 //! before and after: scores are compared on the same regions.

@@ -1,4 +1,4 @@
-//! Changes of what regions look like: textures, colours, outlines. No label moves.
+//! Changes of what regions look like: textures, patches shuffled, colours, outlines. No label moves.
 
 use super::cues::{Changed, CueSource, only};
 use super::regions::Regions;

@@ -1,4 +1,4 @@
-//! The folder of a run, started or resumed.
+//! The folder of a run, locked, started or resumed.
 
 use std::path::Path;
 

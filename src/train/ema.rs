@@ -1,4 +1,4 @@
-//! The moving average of the weights, which is often better than the last of them.
+//! The moving average of the weights (EMA), which is often better than the last of them.
 
 use std::collections::BTreeMap;
 

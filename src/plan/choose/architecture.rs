@@ -1,4 +1,5 @@
-//! The network of a plan: which one, how large its patches are, and how many images a step has.
+//! The network of a plan: which one, how large its patches are, and how many images a step has (the
+//! batch size).
 
 use crate::plan::facts::{Facts, FileArchitecture, Machine, Pretrained};
 
