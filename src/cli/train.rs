@@ -244,11 +244,13 @@ fn planned(arguments: &Arguments, from: &[String], device: &Device) -> Result<Op
         }
         return Ok(None);
     };
-    let mut options = PlanOptions::default();
-    options.budget = text::duration(arguments.budget.as_deref().unwrap_or("1h"))?;
-    options.pretrained.clone_from(&arguments.pretrained);
-    options.given = from.to_vec();
-    options.changes.clone_from(&arguments.changes);
+    let options = PlanOptions {
+        budget: text::duration(arguments.budget.as_deref().unwrap_or("1h"))?,
+        pretrained: arguments.pretrained.clone(),
+        given: from.to_vec(),
+        changes: arguments.changes.clone(),
+        ..PlanOptions::default()
+    };
     let make = |name: &str| plan::make(name, &options, device, &mut |line| talk!("{line}"));
     match dataset {
         DatasetArgument::Described(name) => make(&name).map(Some),
