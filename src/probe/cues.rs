@@ -1,5 +1,5 @@
-//! The list of cues that can be taken away from pictures, or set against each other; `surface` and `geometry` change the
-//! pictures.
+//! The list of cues that can be taken away from pictures, or set against each other; `surface` and `geometry` change
+//! the pictures.
 //!
 //! Each change is a function of the picture, its truth and a stream of random numbers. It says which pixels count,
 //! before and after: scores are compared on the same regions.

@@ -1,5 +1,5 @@
-//! The learning rate as a pure function of the iteration and of how far the run has come: warm-up, then a decay, such as
-//! the polynomial one.
+//! The learning rate as a pure function of the iteration and of how far the run has come: warm-up, then a decay, such
+//! as the polynomial one.
 
 use serde::{Deserialize, Serialize};
 
