@@ -118,7 +118,7 @@ impl ModelCard {
     }
 }
 
-/// Opens a model file on `device`; `@NAME` is a [bundled](crate::bundled) one.
+/// Opens a model file on `device`; `@NAME` is a [bundled] one.
 pub fn open(path: impl AsRef<Path>, device: &Device) -> Result<(Model, ModelCard)> {
     let path = &*bundled::resolve(path.as_ref())?;
     let state = weights::read(path)?;
@@ -143,7 +143,7 @@ fn of_state(card: &ModelCard, state: &StateDict, device: &Device) -> Result<Mode
     Ok(weights::load(blank, state, &LoadOptions::exact())?.0)
 }
 
-/// Reads only what the file says about itself; `@NAME` is a [bundled](crate::bundled) one.
+/// Reads only what the file says about itself; `@NAME` is a [bundled] one.
 pub fn read_card(path: impl AsRef<Path>) -> Result<ModelCard> {
     let path = bundled::resolve(path.as_ref())?;
     unpack(&weights::read_metadata(&path)?)

@@ -112,7 +112,7 @@ impl dyn Group + '_ {
     /// The value of the first process, for all.
     ///
     /// # Errors
-    /// As [`gather_values`](Self::gather_values).
+    /// As `gather_values`.
     pub fn agree<T: Serialize + DeserializeOwned>(&self, own: T) -> Result<T> {
         if self.is_alone() {
             return Ok(own);
