@@ -44,7 +44,7 @@ RATES = ["1e-3", "2e-3", "4e-3"]
 SEEDS = range(5)
 TUNING_SEED = 100
 FEW = ["shape-10", "shape-100", "shape-1000"]
-# Student's t, two-sided, of 4 degrees of freedom, at 0.05 over this many comparisons: from the quantile function.
+# Of the intervals of a question, all together.
 LEVEL = 0.05
 
 RECIPE = """[model.backbone]

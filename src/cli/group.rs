@@ -5,14 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::cli::console::on_interrupt;
+use crate::cli::{Computing, End};
 use crate::error::{Error, Result};
 use crate::eval::Evaluated;
 use crate::group::Group;
 use crate::train::{Observer, Stop};
 use crate::{device, run};
-
-use crate::cli::console::on_interrupt;
-use crate::cli::{Computing, End};
 
 /// Runs `work` as one of the processes that MPI has started. Where it fails all of them end.
 #[cfg(feature = "mpi")]

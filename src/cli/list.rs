@@ -14,16 +14,15 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Result};
-use crate::files;
-use crate::shard::Shard;
-
 use crate::cli::End;
 use crate::cli::console::clock;
 use crate::cli::manifest::{Head, Line, Manifest, checksum, json, read_line};
 use crate::cli::outputs::Outputs;
 use crate::cli::predict::arguments::Arguments;
 use crate::cli::predict::labeller::{Found, Labeller};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::shard::Shard;
 
 /// Where the entries come from, and which of them are this process's.
 pub(crate) struct List<'a> {

@@ -76,15 +76,7 @@ impl Dataset {
         root: Option<PathBuf>,
         set: Vec<String>,
     ) -> PyResult<Self> {
-        let split = match split {
-            "train" => Split::Train,
-            "val" => Split::Val,
-            "test" => Split::Test,
-            other => {
-                let message = format!("there is no split `{other}`");
-                return Err(bad_value(py, &message, "pass \"train\", \"val\" or \"test\""));
-            }
-        };
+        let split = named_split(py, split)?;
         if dataset.is_none() && recipe.is_none() {
             return Err(bad_value(py, "neither a dataset nor a recipe", "pass a dataset's TOML, or recipe=PATH"));
         }
@@ -246,5 +238,18 @@ fn read(recipe: Option<&Path>, changes: &[String]) -> structtoken::Result<Config
     match recipe {
         Some(recipe) => Config::read(recipe, changes),
         None => Config::parse("", "the defaults", changes),
+    }
+}
+
+/// The split of this name.
+///
+/// # Errors
+/// Another name.
+pub(crate) fn named_split(py: Python<'_>, name: &str) -> PyResult<Split> {
+    match name {
+        "train" => Ok(Split::Train),
+        "val" => Ok(Split::Val),
+        "test" => Ok(Split::Test),
+        other => Err(bad_value(py, &format!("there is no split `{other}`"), "pass \"train\", \"val\" or \"test\"")),
     }
 }

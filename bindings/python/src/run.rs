@@ -7,7 +7,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use structtoken::config::Config;
-use structtoken::dataset::{Dataset, Matched, Split};
+use structtoken::dataset::{Dataset, Matched};
 use structtoken::eval::{self, EvalOptions};
 use structtoken::infer::Inference;
 use structtoken::metrics::Scores;
@@ -16,6 +16,7 @@ use structtoken::train::Progress;
 use structtoken::{Error, Result, device, model_file};
 
 use crate::attend::{Event, attend};
+use crate::batches::named_split;
 use crate::errors::{OrRaise, bad_value};
 use crate::outlines::of_json;
 use crate::threads::count;
@@ -183,15 +184,7 @@ pub(crate) fn evaluate<'py>(
     threads: Option<usize>,
     device: &str,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let split = match split {
-        "train" => Split::Train,
-        "val" => Split::Val,
-        "test" => Split::Test,
-        other => {
-            let message = format!("there is no split `{other}`");
-            return Err(bad_value(py, &message, "pass \"train\", \"val\" or \"test\""));
-        }
-    };
+    let split = named_split(py, split)?;
     let see = |py: Python<'_>, event: Event| match (event, &on_image) {
         (Event::Done(done, all), Some(call)) => call.call1(py, (done, all)).map(drop),
         (Event::Note(line), _) => log(py, &line),
