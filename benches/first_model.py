@@ -139,7 +139,9 @@ def main():
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("dataset", choices=["nuclei", "camvid", "ccp14"])
     parse.add_argument("--data", type=Path, required=True)
-    parse.add_argument("--cpu-seconds", type=float, required=True)
+    length = parse.add_mutually_exclusive_group(required=True)
+    length.add_argument("--cpu-seconds", type=float, help="train for so long")
+    length.add_argument("--images", type=int, help="train on so many crops: the same result on a machine that does other work")
     parse.add_argument("--weights", type=Path)
     parse.add_argument("--seed", type=int, default=0)
     parse.add_argument("--batch", type=int, default=None)
@@ -170,7 +172,8 @@ def main():
     train = read(args.data, "train", table, size)
     begin, wall, images, order = cpu_seconds(), time.time(), 0, []
     model.train()
-    while (done := (cpu_seconds() - begin) / args.cpu_seconds) < 1:
+    progress = (lambda: images / args.images) if args.images else (lambda: (cpu_seconds() - begin) / args.cpu_seconds)
+    while (done := progress()) < 1:
         for group, rate in zip(optimizer.param_groups, schedule):
             group["lr"] = rate * min(1, (done + 1e-3) / 0.05) * (1 - done) ** 0.9
         while len(order) < batch:
