@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Labels ten images in a browser and on the command line, and compares: python3 scripts/web_check.py [MODEL…]
 
-    cargo build --release --features export
+    cargo build --release --features full
     python3 -m venv venv && venv/bin/pip install --requirement .ci/web.txt
     venv/bin/python scripts/web_check.py --work web-files --table table.md
 

@@ -40,8 +40,9 @@
 //!
 //! # Features
 //!
-//! On by default: `cli`, the binary with what it needs; `serve`, a server, as the module and the command of that name;
-//! and `export`, which writes ONNX files. A program that uses the library alone takes `default-features = false`.
+//! On by default: `cli`, the binary with what it needs. A program that uses the library alone takes
+//! `default-features = false`. `serve` adds a server, as the module and the command of that name, and `export` writes
+//! ONNX files; `full` is all three, which released builds have.
 //! `cuda`, `vulkan`, `rocm` and `metal` add devices. `mpi` shares a training among processes that MPI has started
 //! ([`group`]). The Burn that this crate is built with is [`burn`]: a module of your own derives from the same version.
 //!

@@ -1,16 +1,25 @@
 //! `structtoken export`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
+use crate::burn::tensor::Device;
 use crate::cli::End;
+use crate::cli::console::{StepProgress, print};
+use crate::cli::eval::{EvalWork, ModelSource};
+use crate::dataset::shapes::Shapes;
+use crate::dataset::{Dataset, Split};
 use crate::error::{Error, Result};
+use crate::export::web::{self, Runtime};
+use crate::export::{Agreement, ExportOptions, Exported, Pictures, Precision, Profile, folder};
+use crate::model::Model;
+use crate::model_file::{self, ModelCard};
+use crate::{export, files, probe};
 
 /// Write a model as an ONNX file that is proven to be the same model
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
-#[cfg_attr(not(feature = "export"), allow(dead_code, reason = "this build refuses the command"))]
 pub(crate) struct Arguments {
     /// Model file
     model: PathBuf,
@@ -85,254 +94,225 @@ fn size(text: &str) -> std::result::Result<[usize; 2], String> {
     sides.ok_or_else(|| "height and width, as 512x512".to_owned())
 }
 
-#[cfg(not(feature = "export"))]
-pub(crate) fn run(_: Arguments) -> Result<End> {
-    Err(Error::new("this build of structtoken has no export")
-        .with_hint("install one that has: cargo install structtoken"))
+pub(crate) fn run(arguments: Arguments) -> Result<End> {
+    let path = &arguments.model;
+    if path.extension().is_some_and(|ending| ending == "toml") {
+        return Err(Error::new(format!("`{}` is a recipe, which holds no weights", path.display()))
+            .with_hint("pass the model file that training wrote"));
+    }
+    if let Some(file) = &arguments.verify {
+        return verify(&arguments, file);
+    }
+    let profile = if arguments.web.is_some() { Profile::Web } else { profile(arguments.profile) };
+    let Some(out) = arguments.web.as_ref().or(arguments.out.as_ref()) else { unreachable!("the place is required") };
+    check_place(out, path, profile)?;
+    let runtime = if profile == Profile::Web { Some(runtime(&arguments)?) } else { None };
+    if profile.is_folder() && arguments.sizes.len() > 1 {
+        return Err(
+            Error::new("a folder holds one size").with_hint("pass --size once, or export each to a folder of its own")
+        );
+    }
+    let (model, card) = model_file::open(path, &Device::flex())?;
+    let mut sizes = arguments.sizes.clone();
+    sizes.dedup();
+    if sizes.is_empty() {
+        sizes.push(export::default_size(&model, &card));
+    }
+    let samples = samples(&model, &card, &arguments)?;
+    // Nothing is written before all of them have passed.
+    let mut made = Vec::new();
+    for size in &sizes {
+        let options = ExportOptions { size: *size, profile, precision: precision(arguments.precision) };
+        let steps = StepProgress::new("exporting");
+        steps.show(0, 1);
+        let exported = export::export(&model, &card, &options, &samples.at(*size));
+        steps.clear();
+        let place = if sizes.len() > 1 { sized(out, *size) } else { out.clone() };
+        made.push((place, options, exported?));
+    }
+    for (place, options, exported) in &made {
+        match &runtime {
+            Some(runtime) => {
+                folder::write(place, &web::files(&name(path), &model, &card, options, exported, runtime)?)?;
+            }
+            None => write(place, path, &card, options, exported)?,
+        }
+    }
+    tell(&made, arguments.json)?;
+    Ok(End::Done)
 }
 
-#[cfg(feature = "export")]
-pub(crate) use with_feature::run;
+/// What the page needs beside the model.
+fn runtime(arguments: &Arguments) -> Result<Runtime> {
+    let Some(folder) = &arguments.runtime else {
+        return Err(
+            Error::new("the page needs onnxruntime-web, which is not part of this program").with_hint(web::hint())
+        );
+    };
+    Runtime::open(folder)
+}
 
-#[cfg(feature = "export")]
-mod with_feature {
-    use std::path::Path;
+/// What the model is called: as its file, or where that has the usual name, as its folder.
+fn name(path: &Path) -> String {
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let text = |part: Option<&std::ffi::OsStr>| part.map(|part| part.to_string_lossy().into_owned());
+    let own = text(real.file_stem()).unwrap_or_default();
+    let above = text(real.parent().and_then(Path::file_name));
+    if own == "model" { above.unwrap_or(own) } else { own }
+}
 
-    use crate::burn::tensor::Device;
-    use crate::dataset::shapes::Shapes;
-    use crate::dataset::{Dataset, Split};
-    use crate::export::web::{self, Runtime};
-    use crate::export::{Agreement, ExportOptions, Exported, Pictures, Precision, Profile, folder};
-    use crate::model::Model;
-    use crate::model_file::{self, ModelCard};
-    use crate::{export, files, probe};
-
-    use super::*;
-    use crate::cli::console::{StepProgress, print};
-    use crate::cli::eval::{EvalWork, ModelSource};
-
-    pub(crate) fn run(arguments: Arguments) -> Result<End> {
-        let path = &arguments.model;
-        if path.extension().is_some_and(|ending| ending == "toml") {
-            return Err(Error::new(format!("`{}` is a recipe, which holds no weights", path.display()))
-                .with_hint("pass the model file that training wrote"));
-        }
-        if let Some(file) = &arguments.verify {
-            return verify(&arguments, file);
-        }
-        let profile = if arguments.web.is_some() { Profile::Web } else { profile(arguments.profile) };
-        let Some(out) = arguments.web.as_ref().or(arguments.out.as_ref()) else {
-            unreachable!("the place is required")
-        };
-        check_place(out, path, profile)?;
-        let runtime = if profile == Profile::Web { Some(runtime(&arguments)?) } else { None };
-        if profile.is_folder() && arguments.sizes.len() > 1 {
-            return Err(Error::new("a folder holds one size")
-                .with_hint("pass --size once, or export each to a folder of its own"));
-        }
-        let (model, card) = model_file::open(path, &Device::flex())?;
-        let mut sizes = arguments.sizes.clone();
-        sizes.dedup();
-        if sizes.is_empty() {
-            sizes.push(export::default_size(&model, &card));
-        }
-        let samples = samples(&model, &card, &arguments)?;
-        // Nothing is written before all of them have passed.
-        let mut made = Vec::new();
-        for size in &sizes {
-            let options = ExportOptions { size: *size, profile, precision: precision(arguments.precision) };
-            let steps = StepProgress::new("exporting");
-            steps.show(0, 1);
-            let exported = export::export(&model, &card, &options, &samples.at(*size));
-            steps.clear();
-            let place = if sizes.len() > 1 { sized(out, *size) } else { out.clone() };
-            made.push((place, options, exported?));
-        }
-        for (place, options, exported) in &made {
-            match &runtime {
-                Some(runtime) => {
-                    folder::write(place, &web::files(&name(path), &model, &card, options, exported, runtime)?)?;
-                }
-                None => write(place, path, &card, options, exported)?,
-            }
-        }
-        tell(&made, arguments.json)?;
-        Ok(End::Done)
+fn verify(arguments: &Arguments, file: &Path) -> Result<End> {
+    let failed = |error: Error| match error.hint() {
+        Some(_) => Error::file("verify", file, error),
+        None => Error::file("verify", file, error).with_hint("export the model again"),
+    };
+    let bytes = files::read(file, 1 << 31)
+        .map_err(|error| Error::file("read", file, error).with_hint("pass a file that was exported earlier"))?;
+    let written = export::read_card(&bytes).map_err(failed)?;
+    let (model, card) = model_file::open(&arguments.model, &Device::flex())?;
+    let samples = samples(&model, &card, arguments)?;
+    let agreement = export::verify(bytes, &model, &card, &samples.at(written.size)).map_err(failed)?;
+    if arguments.json {
+        print(&json(&[serde_json::json!({"file": file, "size": written.size, "agreement": agreement})])?);
+    } else {
+        print(&format!("{}  {}", file.display(), agreed(&agreement)));
     }
+    Ok(End::Done)
+}
 
-    /// What the page needs beside the model.
-    fn runtime(arguments: &Arguments) -> Result<Runtime> {
-        let Some(folder) = &arguments.runtime else {
-            return Err(
-                Error::new("the page needs onnxruntime-web, which is not part of this program").with_hint(web::hint())
-            );
-        };
-        Runtime::open(folder)
+fn profile(name: ProfileName) -> Profile {
+    match name {
+        ProfileName::Default => Profile::Default,
+        ProfileName::Logits => Profile::Logits,
+        ProfileName::Qgis => Profile::Qgis,
+        ProfileName::Triton => Profile::Triton,
+        ProfileName::Hf => Profile::Hf,
     }
+}
 
-    /// What the model is called: as its file, or where that has the usual name, as its folder.
-    fn name(path: &Path) -> String {
-        let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        let text = |part: Option<&std::ffi::OsStr>| part.map(|part| part.to_string_lossy().into_owned());
-        let own = text(real.file_stem()).unwrap_or_default();
-        let above = text(real.parent().and_then(Path::file_name));
-        if own == "model" { above.unwrap_or(own) } else { own }
+fn precision(name: PrecisionName) -> Precision {
+    match name {
+        PrecisionName::F32 => Precision::F32,
+        PrecisionName::F16 => Precision::F16,
+        PrecisionName::Int8 => Precision::Int8,
     }
+}
 
-    fn verify(arguments: &Arguments, file: &Path) -> Result<End> {
-        let failed = |error: Error| match error.hint() {
-            Some(_) => Error::file("verify", file, error),
-            None => Error::file("verify", file, error).with_hint("export the model again"),
-        };
-        let bytes = files::read(file, 1 << 31)
-            .map_err(|error| Error::file("read", file, error).with_hint("pass a file that was exported earlier"))?;
-        let written = export::read_card(&bytes).map_err(failed)?;
-        let (model, card) = model_file::open(&arguments.model, &Device::flex())?;
-        let samples = samples(&model, &card, arguments)?;
-        let agreement = export::verify(bytes, &model, &card, &samples.at(written.size)).map_err(failed)?;
-        if arguments.json {
-            print(&json(&[serde_json::json!({"file": file, "size": written.size, "agreement": agreement})])?);
-        } else {
-            print(&format!("{}  {}", file.display(), agreed(&agreement)));
-        }
-        Ok(End::Done)
+/// Refuses places that cannot be written, before any work is done.
+fn check_place(out: &Path, model: &Path, profile: Profile) -> Result<()> {
+    if profile.is_folder() {
+        return folder::check(out);
     }
+    if out.canonicalize().is_ok_and(|real| model.canonicalize().is_ok_and(|model| model == real)) {
+        return Err(Error::new(format!("--out would replace `{}`, which is read", out.display()))
+            .with_hint("name another file after --out"));
+    }
+    files::ensure_writable(out)
+}
 
-    fn profile(name: ProfileName) -> Profile {
-        match name {
-            ProfileName::Default => Profile::Default,
-            ProfileName::Logits => Profile::Logits,
-            ProfileName::Qgis => Profile::Qgis,
-            ProfileName::Triton => Profile::Triton,
-            ProfileName::Hf => Profile::Hf,
+/// Images to compare with.
+enum Samples {
+    Real(Vec<(crate::image::Image, crate::image::Labels)>),
+    Generated(Vec<crate::image::Image>),
+}
+
+impl Samples {
+    fn at(&self, size: [usize; 2]) -> Pictures {
+        match self {
+            Self::Real(samples) => Pictures::real(samples.clone(), size),
+            Self::Generated(images) => Pictures::generated(images.clone(), size),
         }
     }
+}
 
-    fn precision(name: PrecisionName) -> Precision {
-        match name {
-            PrecisionName::F32 => Precision::F32,
-            PrecisionName::F16 => Precision::F16,
-            PrecisionName::Int8 => Precision::Int8,
+fn samples(model: &Model, card: &ModelCard, arguments: &Arguments) -> Result<Samples> {
+    let count = arguments.images as usize;
+    let source = ModelSource { data: arguments.data.clone(), ..ModelSource::default() };
+    match EvalWork::of(model.clone(), card, &arguments.model, &source) {
+        Ok(work) => {
+            let indices = probe::spread(work.dataset.len(), count);
+            talk!("comparing on {} images of {}", indices.len(), work.name());
+            let get = |index| work.dataset.get(index).map(|sample| (sample.image, sample.labels));
+            Ok(Samples::Real(indices.into_iter().map(get).collect::<Result<_>>()?))
+        }
+        Err(error) if arguments.data.is_some() => Err(error),
+        Err(error) => {
+            talk!("note: the model's dataset is not there ({error}): comparing on {count} generated images");
+            let shapes = Shapes::new(0, Split::Val, count, 256);
+            Ok(Samples::Generated(
+                (0..count).map(|at| shapes.get(at).map(|sample| sample.image)).collect::<Result<_>>()?,
+            ))
         }
     }
+}
 
-    /// Refuses places that cannot be written, before any work is done.
-    fn check_place(out: &Path, model: &Path, profile: Profile) -> Result<()> {
-        if profile.is_folder() {
-            return folder::check(out);
-        }
-        if out.canonicalize().is_ok_and(|real| model.canonicalize().is_ok_and(|model| model == real)) {
-            return Err(Error::new(format!("--out would replace `{}`, which is read", out.display()))
-                .with_hint("name another file after --out"));
-        }
-        files::ensure_writable(out)
+/// The name of one of several files.
+fn sized(out: &Path, [height, width]: [usize; 2]) -> PathBuf {
+    let mut name = out.file_stem().unwrap_or_default().to_os_string();
+    name.push(format!("_{height}x{width}"));
+    if let Some(ending) = out.extension() {
+        name.push(".");
+        name.push(ending);
     }
+    out.with_file_name(name)
+}
 
-    /// Images to compare with.
-    enum Samples {
-        Real(Vec<(crate::image::Image, crate::image::Labels)>),
-        Generated(Vec<crate::image::Image>),
-    }
-
-    impl Samples {
-        fn at(&self, size: [usize; 2]) -> Pictures {
-            match self {
-                Self::Real(samples) => Pictures::real(samples.clone(), size),
-                Self::Generated(images) => Pictures::generated(images.clone(), size),
-            }
+fn write(out: &Path, model: &Path, card: &ModelCard, options: &ExportOptions, exported: &Exported) -> Result<()> {
+    let mut beside = match options.profile {
+        Profile::Triton => folder::triton(&out.file_name().unwrap_or_default().to_string_lossy(), options),
+        Profile::Hf => {
+            let weights = files::read(model, files::UNLIMITED).map_err(|error| Error::file("read", model, error))?;
+            folder::hugging_face(card, options, weights)?
         }
-    }
+        _ => return files::write(out, &exported.bytes),
+    };
+    beside.push((folder::place(options.profile).to_owned(), exported.bytes.clone()));
+    folder::write(out, &beside)
+}
 
-    fn samples(model: &Model, card: &ModelCard, arguments: &Arguments) -> Result<Samples> {
-        let count = arguments.images as usize;
-        let source = ModelSource { data: arguments.data.clone(), ..ModelSource::default() };
-        match EvalWork::of(model.clone(), card, &arguments.model, &source) {
-            Ok(work) => {
-                let indices = probe::spread(work.dataset.len(), count);
-                talk!("comparing on {} images of {}", indices.len(), work.name());
-                let get = |index| work.dataset.get(index).map(|sample| (sample.image, sample.labels));
-                Ok(Samples::Real(indices.into_iter().map(get).collect::<Result<_>>()?))
-            }
-            Err(error) if arguments.data.is_some() => Err(error),
-            Err(error) => {
-                talk!("note: the model's dataset is not there ({error}): comparing on {count} generated images");
-                let shapes = Shapes::new(0, Split::Val, count, 256);
-                Ok(Samples::Generated(
-                    (0..count).map(|at| shapes.get(at).map(|sample| sample.image)).collect::<Result<_>>()?,
-                ))
-            }
-        }
-    }
-
-    /// The name of one of several files.
-    fn sized(out: &Path, [height, width]: [usize; 2]) -> PathBuf {
-        let mut name = out.file_stem().unwrap_or_default().to_os_string();
-        name.push(format!("_{height}x{width}"));
-        if let Some(ending) = out.extension() {
-            name.push(".");
-            name.push(ending);
-        }
-        out.with_file_name(name)
-    }
-
-    fn write(out: &Path, model: &Path, card: &ModelCard, options: &ExportOptions, exported: &Exported) -> Result<()> {
-        let mut beside = match options.profile {
-            Profile::Triton => folder::triton(&out.file_name().unwrap_or_default().to_string_lossy(), options),
-            Profile::Hf => {
-                let weights =
-                    files::read(model, files::UNLIMITED).map_err(|error| Error::file("read", model, error))?;
-                folder::hugging_face(card, options, weights)?
-            }
-            _ => return files::write(out, &exported.bytes),
-        };
-        beside.push((folder::place(options.profile).to_owned(), exported.bytes.clone()));
-        folder::write(out, &beside)
-    }
-
-    fn tell(made: &[(PathBuf, ExportOptions, Exported)], as_json: bool) -> Result<()> {
-        if as_json {
-            let each = made.iter().map(|(place, options, exported)| {
-                serde_json::json!({
-                    "file": place,
-                    "size": options.size,
-                    "profile": options.profile,
-                    "precision": options.precision,
-                    "bytes": exported.bytes.len(),
-                    "operations": exported.nodes,
-                    "agreement": exported.agreement,
-                })
-            });
-            print(&json(&each.collect::<Vec<_>>())?);
-            return Ok(());
-        }
-        for (place, options, exported) in made {
-            let [height, width] = options.size;
-            print(&format!(
-                "{}  {height} x {width}, {:.1} MB, {} operations\n{}",
-                place.display(),
-                exported.bytes.len() as f64 / 1e6,
-                exported.nodes,
-                agreed(&exported.agreement)
-            ));
-        }
-        Ok(())
-    }
-
-    fn agreed(agreement: &Agreement) -> String {
-        let miou = agreement.miou.map_or(String::new(), |[own, file]| {
-            format!(", mIoU {:.2} % of the model and {:.2} % of the file", own * 100.0, file * 100.0)
+fn tell(made: &[(PathBuf, ExportOptions, Exported)], as_json: bool) -> Result<()> {
+    if as_json {
+        let each = made.iter().map(|(place, options, exported)| {
+            serde_json::json!({
+                "file": place,
+                "size": options.size,
+                "profile": options.profile,
+                "precision": options.precision,
+                "bytes": exported.bytes.len(),
+                "operations": exported.nodes,
+                "agreement": exported.agreement,
+            })
         });
-        format!(
-            "{} {}images: largest difference {:.1e} of the largest score, {:.4} % of the labels the same{miou}",
-            agreement.images,
-            if agreement.generated { "generated " } else { "" },
-            agreement.largest_difference,
-            agreement.same_labels * 100.0
-        )
+        print(&json(&each.collect::<Vec<_>>())?);
+        return Ok(());
     }
+    for (place, options, exported) in made {
+        let [height, width] = options.size;
+        print(&format!(
+            "{}  {height} x {width}, {:.1} MB, {} operations\n{}",
+            place.display(),
+            exported.bytes.len() as f64 / 1e6,
+            exported.nodes,
+            agreed(&exported.agreement)
+        ));
+    }
+    Ok(())
+}
 
-    fn json(values: &[serde_json::Value]) -> Result<String> {
-        serde_json::to_string_pretty(values)
-            .map_err(|error| Error::new("cannot print what was compared").with_source(error))
-    }
+fn agreed(agreement: &Agreement) -> String {
+    let miou = agreement.miou.map_or(String::new(), |[own, file]| {
+        format!(", mIoU {:.2} % of the model and {:.2} % of the file", own * 100.0, file * 100.0)
+    });
+    format!(
+        "{} {}images: largest difference {:.1e} of the largest score, {:.4} % of the labels the same{miou}",
+        agreement.images,
+        if agreement.generated { "generated " } else { "" },
+        agreement.largest_difference,
+        agreement.same_labels * 100.0
+    )
+}
+
+fn json(values: &[serde_json::Value]) -> Result<String> {
+    serde_json::to_string_pretty(values)
+        .map_err(|error| Error::new("cannot print what was compared").with_source(error))
 }

@@ -20,6 +20,7 @@ mod data;
 mod dataset;
 mod demo;
 mod eval;
+#[cfg(feature = "export")]
 mod export;
 mod group;
 mod init;
@@ -37,6 +38,8 @@ mod runner;
 mod serve;
 mod shard;
 mod train;
+#[cfg(not(all(feature = "serve", feature = "export")))]
+mod without;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -77,7 +80,12 @@ enum Command {
     Predict(predict::arguments::Arguments),
     #[cfg(feature = "serve")]
     Serve(serve::Arguments),
+    #[cfg(not(feature = "serve"))]
+    Serve(without::Arguments),
+    #[cfg(feature = "export")]
     Export(export::Arguments),
+    #[cfg(not(feature = "export"))]
+    Export(without::Arguments),
     Compare(compare::Arguments),
     Bench(bench::Arguments),
     Inspect(inspect::Arguments),
@@ -99,6 +107,8 @@ impl Command {
             | Command::Bench(bench::Arguments { computing, .. }) => Some(computing),
             #[cfg(feature = "serve")]
             Command::Serve(serve::Arguments { computing, .. }) => Some(computing),
+            #[cfg(not(feature = "serve"))]
+            Command::Serve(_) => None,
             Command::Init(_)
             | Command::Data(_)
             | Command::Export(_)
@@ -120,7 +130,12 @@ impl Command {
             Command::Predict(arguments) => predict::run(arguments),
             #[cfg(feature = "serve")]
             Command::Serve(arguments) => serve::run(arguments),
+            #[cfg(not(feature = "serve"))]
+            Command::Serve(_) => without::run("serve"),
+            #[cfg(feature = "export")]
             Command::Export(arguments) => export::run(arguments),
+            #[cfg(not(feature = "export"))]
+            Command::Export(_) => without::run("export"),
             Command::Compare(arguments) => compare::run(arguments),
             Command::Bench(arguments) => bench::run(arguments),
             Command::Inspect(arguments) => inspect::run(arguments),

@@ -14,6 +14,8 @@ use crate::cli::repeat;
 use crate::cli::runner::Child;
 use crate::cli::{Computing, End};
 use crate::config::Config;
+use crate::dataset::description::BUILT_IN;
+use crate::dataset::shapes;
 use crate::error::{Error, Result};
 use crate::group::{Alone, Group};
 use crate::plan::{self, Plan, PlanOptions};
@@ -239,6 +241,14 @@ fn repeated(arguments: &Arguments, run: &Path) -> Result<Option<Repeat>> {
 fn planned(arguments: &Arguments, from: &[String], device: &Device) -> Result<Option<Plan>> {
     let Some(dataset) = the_dataset(arguments)? else {
         if arguments.plan || arguments.budget.is_some() || arguments.pretrained.is_some() {
+            if let Some(name) = arguments.recipe.as_ref().filter(|path| path.extension().is_none() && !path.exists()) {
+                let known: Vec<&str> = BUILT_IN.iter().map(|(name, _)| *name).chain([shapes::NAME]).collect();
+                return Err(Error::new(format!("`{}` is neither a folder nor a built-in dataset", name.display()))
+                    .with_hint(format!(
+                        "pass a folder of images and masks, its TOML, or one of {}",
+                        known.join(", ")
+                    )));
+            }
             return Err(Error::new("--plan, --budget and --pretrained are for a dataset, not for a recipe")
                 .with_hint("pass a dataset; in a recipe set train.max_time, train.iterations and train.pretrained"));
         }

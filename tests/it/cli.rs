@@ -226,6 +226,7 @@ fn a_plan_is_a_recipe_with_reasons() {
         assert!(!talk.contains("timing steps"), "{talk}");
     }
     lab.refused(&["train", recipe.to_str().unwrap(), "--plan"], &["for a dataset"]);
+    lab.refused(&["train", "nuclei", "--plan"], &["`nuclei` is neither a folder nor a built-in dataset", "camvid"]);
     lab.refused(&["train", "shapes", "--budget", "soon"], &["`soon` is not a duration", "20m"]);
     lab.refused(&["train", "nope"], &["cannot read the recipe `nope`", "structtoken train DIR"]);
     std::fs::create_dir(lab.path("images")).unwrap();
@@ -234,13 +235,16 @@ fn a_plan_is_a_recipe_with_reasons() {
     lab.refused(&["train", folder.to_str().unwrap()], &["run"]);
 }
 
-#[cfg(not(feature = "export"))]
+/// In the default build; `cargo test --release --test it cli::`.
+#[cfg(not(any(feature = "serve", feature = "export")))]
 #[test]
-fn a_build_without_export_says_how_to_get_one() {
+fn a_build_without_a_command_says_how_to_get_it() {
     let lab = Lab::new();
-    lab.refused(&["export", "model.safetensors", "-o", "model.onnx"], &["this build of structtoken has no export"]);
     let manifest: toml::Table =
         std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).unwrap().parse().unwrap();
-    // What the remedy installs, a build with the default features, has it.
-    assert!(manifest["features"]["default"].as_array().unwrap().contains(&"export".into()));
+    for (command, rest) in [("export", &["model.safetensors", "-o", "model.onnx"][..]), ("serve", &["--help"])] {
+        let said = format!("this build of structtoken has no {command}");
+        lab.refused(&[&[command], rest].concat(), &[&said, "cargo build --release --features full"]);
+        assert!(manifest["features"]["full"].as_array().unwrap().contains(&command.into()));
+    }
 }
