@@ -91,6 +91,7 @@ enum PrecisionName {
     F32,
     Bf16,
     Bf16x3,
+    Int8,
 }
 
 pub(crate) fn run(arguments: Arguments) -> Result<End> {
@@ -147,7 +148,12 @@ fn works(arguments: &Arguments) -> Result<Vec<Work>> {
         PrecisionName::F32 => (Precision::F32, ""),
         PrecisionName::Bf16 => (Precision::Bf16, " bf16"),
         PrecisionName::Bf16x3 => (Precision::Bf16x3, " bf16x3"),
+        PrecisionName::Int8 => (Precision::Int8, " int8"),
     };
+    if arguments.train && precision == Precision::Int8 {
+        return Err(Error::new("a training step is not computed in eight bits")
+            .with_hint("leave out --train, or pass --precision bf16"));
+    }
     let kind = format!("{}{suffix}", if arguments.train { "train step" } else { "labels" });
     if let (Some(config), Some(path)) = (&recipe, &arguments.recipe) {
         let features = config.model.backbone.features();

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use crate::kernels::bridge::{Kernel, Operands, SharedBuffer, on_cpu, run, tensor, uninitialized, values, written};
 use crate::kernels::drop_path_scale::{by_sample, scale_of};
 use crate::kernels::gelu;
+use crate::kernels::int8;
 use crate::kernels::matmul::{Precision, Product, Threads, View, precision};
 use crate::kernels::measure;
 use crate::kernels::simd::vectorized;
@@ -161,9 +162,7 @@ impl Kernel for Linear {
         let mut z = uninitialized(if between { rows * outputs } else { 0 });
         let z_out = SharedBuffer::new(&mut z);
         let factor = self.factor(rows);
-        let weight = View::new(values(&inputs[1]), outputs, width, width);
-        let product = Product::new(View::new(x, rows, width, width), weight.t()).precision(self.precision);
-        product.write_then(&mut y, Threads::All, |row, first, y| {
+        let finish = |row: usize, first: usize, y: &mut [f32]| {
             let columns = first..first + y.len();
             if let Some(bias) = bias {
                 add(y, &bias[columns.clone()]);
@@ -182,7 +181,15 @@ impl Kernel for Linear {
                     add_branch(y, factor(row), scale, residual);
                 }
             }
-        });
+        };
+        let weight = values(&inputs[1]);
+        if self.precision == Precision::Int8 && !keep && int8::suits(rows, width, outputs) {
+            int8::product(x, weight, width, outputs, &mut y, finish);
+        } else {
+            let weight = View::new(weight, outputs, width, width);
+            let product = Product::new(View::new(x, rows, width, width), weight.t()).precision(self.precision);
+            product.write_then(&mut y, Threads::All, finish);
+        }
         let mut shape = inputs[0].shape().to_vec();
         if let Some(last) = shape.last_mut() {
             *last = outputs;

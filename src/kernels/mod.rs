@@ -14,6 +14,7 @@ mod deformable;
 mod drop_path_scale;
 mod gelu;
 mod group_norm;
+mod int8;
 #[cfg(target_arch = "x86_64")]
 mod interleave;
 mod layer_norm;
@@ -51,7 +52,7 @@ pub use group_norm::{group_norm, group_norm_relu};
 pub use layer_norm::{layer_norm, layer_norm_add, layer_norm_gelu};
 pub use linear::{linear, linear_add, linear_gelu};
 pub use mask_loss::{ClassMasks, PointLoss, class_mask_losses, mask_losses, pairwise_mask_losses};
-pub use matmul::{Precision, with_precision};
+pub use matmul::{Precision, with_precision, without_int8};
 pub use max_pool::{max_pool2x2, max_pool3x3};
 pub use measure::{count_kept, count_macs, product};
 pub use point_sample::point_sample;

@@ -41,7 +41,8 @@ impl PatchEmbed {
             colors * patch * patch,
         ]); // [b, n, 3 p p]
         let weight = self.proj.weight.val().reshape([dim, colors * patch * patch]);
-        (kernels::linear(patches, weight, Some(self.proj.bias.val())), (h, w))
+        // Pixels that lie close together would become the same in eight bits.
+        (kernels::without_int8(|| kernels::linear(patches, weight, Some(self.proj.bias.val()))), (h, w))
     }
 }
 

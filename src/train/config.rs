@@ -151,6 +151,9 @@ impl TrainConfig {
             ("max_iterations", self.max_iterations.unwrap_or(0), MOST_ITERATIONS),
             ("schedule.warmup_iters", self.schedule.warmup_iters, MOST_ITERATIONS),
         ];
+        if self.precision == Precision::Int8 {
+            return refuse("precision = \"int8\" is for inference; use \"bf16\" to train faster".into());
+        }
         if let Some((key, value, most)) = limits.iter().find(|(_, value, most)| value > most) {
             return refuse(format!("{key} = {value} is more than {most}"));
         }

@@ -40,13 +40,18 @@ pub(super) struct Kernel {
 impl Kernel {
     /// The fastest kernel of this machine.
     pub(super) fn best(precision: Precision) -> Self {
-        static BEST: OnceLock<[Kernel; 3]> = OnceLock::new();
-        let all = [Precision::F32, Precision::Bf16, Precision::Bf16x3];
+        static BEST: OnceLock<[Kernel; 4]> = OnceLock::new();
+        let all = [Precision::F32, Precision::Bf16, Precision::Bf16x3, Precision::Int8];
         BEST.get_or_init(|| all.map(Self::detect))[precision as usize]
     }
 
     fn detect(precision: Precision) -> Self {
         let avx512 = level() == Level::Avx512;
+        let precision = match precision {
+            Precision::Int8 if avx512 && (has_fast_bf16() || has_bf16() && has_amx()) => Precision::Bf16,
+            Precision::Int8 => Precision::F32,
+            other => other,
+        };
         let instructions = match precision {
             Precision::Bf16 | Precision::Bf16x3 if avx512 && has_bf16() && has_amx() => Instructions::Amx,
             Precision::Bf16 if avx512 && has_fast_bf16() => Instructions::Avx512Bf16,
@@ -65,6 +70,11 @@ impl Kernel {
             Instructions::Amx => (32, 32, 16),
         };
         Self { instructions, precision, rows, columns, depth }
+    }
+
+    /// What becomes of the operands.
+    pub(super) fn precision(self) -> Precision {
+        self.precision
     }
 
     /// Values of the inner dimension that a lane stands for.
@@ -94,7 +104,7 @@ impl Kernel {
             (Precision::Bf16, false, _) => Form::Rounded,
             (Precision::Bf16x3, true, true) => Form::SplitAlong,
             (Precision::Bf16x3, true, false) => Form::SplitAcross,
-            (Precision::Bf16x3, false, _) | (Precision::F32, ..) => Form::Single,
+            (Precision::Bf16x3, false, _) | (Precision::F32 | Precision::Int8, ..) => Form::Single,
         }
     }
 

@@ -50,6 +50,9 @@ pub enum Precision {
     /// Split into two bf16 that add up to 16 bits of mantissa, of which three products are summed (Henry, Tang and
     /// Heinecke 2019; PyTorch's `high`). With AMX that is faster than f32; elsewhere operands stay as they are.
     Bf16x3,
+    /// Of the affine maps of inference, in eight bits ([`super::int8`]); of other products rounded to bf16 where the
+    /// processor multiplies these faster, else as they are.
+    Int8,
 }
 
 thread_local! {
@@ -66,6 +69,14 @@ pub fn with_precision<T>(precision: Precision, body: impl FnOnce() -> T) -> T {
     }
     let _before = Before(PRECISION.replace(precision));
     body()
+}
+
+/// Runs `body` without eight bits: for a layer that needs more.
+pub fn without_int8<T>(body: impl FnOnce() -> T) -> T {
+    match precision() {
+        Precision::Int8 => with_precision(Kernel::best(Precision::Int8).precision(), body),
+        _ => body(),
+    }
 }
 
 /// The precision that holds where this is called.
