@@ -16,9 +16,11 @@ use crate::config::Config;
 use crate::dataset::Classes;
 use crate::error::{Error, Result};
 use crate::infer::InferConfig;
+use crate::kernels::Precision;
 use crate::loader::DataConfig;
 use crate::metrics::Scores;
 use crate::model::{Model, ModelConfig};
+use crate::text;
 use crate::weights::{self, LoadOptions, StateDict};
 
 /// The key under which the metadata lie.
@@ -41,6 +43,43 @@ pub struct ModelCard {
     pub eval: InferConfig,
     /// What training reached, if it was trained.
     pub training: Option<Training>,
+    /// What eight bits cost it, if it has been quantized.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub int8: Option<Quantization>,
+}
+
+/// What it costs a model to compute in eight bits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Quantization {
+    /// How many images it was found on.
+    pub images: usize,
+    /// Which ones these were, in words.
+    pub of: String,
+    /// Mean IoU on them in f32, from 0 to 1.
+    pub miou_f32: f64,
+    /// The same in eight bits.
+    pub miou_int8: f64,
+}
+
+impl Quantization {
+    /// The largest loss of mean IoU.
+    pub const MOST_LOST: f64 = 0.005;
+
+    /// Fails if too much is lost.
+    ///
+    /// # Errors
+    /// A loss of more than [`MOST_LOST`](Self::MOST_LOST).
+    pub fn check(&self) -> Result<()> {
+        let (before, after) = (100.0 * self.miou_f32, 100.0 * self.miou_int8);
+        match self.miou_f32 - self.miou_int8 <= Self::MOST_LOST {
+            true => Ok(()),
+            false => Err(Error::new(format!(
+                "eight bits cost {:.2} points of mIoU, {before:.2} to {after:.2}, and at most {:.1} are accepted",
+                before - after,
+                100.0 * Self::MOST_LOST
+            ))),
+        }
+    }
 }
 
 /// What training reached.
@@ -81,6 +120,7 @@ impl ModelCard {
                 miou: None,
                 aacc: None,
             }),
+            int8: None,
         })
     }
 
@@ -105,6 +145,30 @@ impl ModelCard {
                 ));
         }
         Config::parse(&config.to_toml()?, &path.display().to_string(), changes)
+    }
+
+    /// As [`with_changes`](Self::with_changes), of a model that is to be used and not only measured.
+    ///
+    /// # Errors
+    /// Also eight bits, where nobody has found what they cost the model.
+    pub fn to_use(&self, changes: &[String], path: &Path) -> Result<Config> {
+        let config = self.with_changes(changes, path)?;
+        self.accept(&config.eval, path)?;
+        Ok(config)
+    }
+
+    /// Fails if the settings ask for eight bits, and what they cost the model at `path` is not known or too much.
+    pub(crate) fn accept(&self, settings: &InferConfig, path: &Path) -> Result<()> {
+        match (settings.precision, &self.int8) {
+            (Precision::Int8, Some(found)) => found.check(),
+            (Precision::Int8, None) => {
+                Err(Error::new(format!("what eight bits cost `{}` is not known", path.display())).with_hint(format!(
+                    "structtoken quantize {} -o int8.safetensors writes a model that uses them, if that costs little",
+                    text::shell_word(path)
+                )))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// As the metadata of a model file.

@@ -32,6 +32,7 @@ impl Predictor {
     pub fn open(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let path = path.as_ref();
         let (model, card) = model_file::open(path, device)?;
+        card.accept(&card.eval, path)?;
         Self::new(model, card.data.preprocess, card.eval, device.clone(), card.classes)
     }
 }

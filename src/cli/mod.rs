@@ -32,6 +32,7 @@ mod models;
 mod outputs;
 mod predict;
 mod probe;
+mod quantize;
 mod repeat;
 mod runner;
 #[cfg(feature = "serve")]
@@ -77,6 +78,7 @@ enum Command {
     Train(train::Arguments),
     Eval(eval::Arguments),
     Probe(probe::Arguments),
+    Quantize(quantize::Arguments),
     Predict(predict::arguments::Arguments),
     #[cfg(feature = "serve")]
     Serve(serve::Arguments),
@@ -102,6 +104,7 @@ impl Command {
             | Command::Train(train::Arguments { computing, .. })
             | Command::Eval(eval::Arguments { computing, .. })
             | Command::Probe(probe::Arguments { computing, .. })
+            | Command::Quantize(quantize::Arguments { computing, .. })
             | Command::Predict(predict::arguments::Arguments { computing, .. })
             | Command::Compare(compare::Arguments { computing, .. })
             | Command::Bench(bench::Arguments { computing, .. }) => Some(computing),
@@ -127,6 +130,7 @@ impl Command {
             Command::Train(arguments) => train::run(arguments),
             Command::Eval(arguments) => eval::run(arguments),
             Command::Probe(arguments) => probe::run(arguments),
+            Command::Quantize(arguments) => quantize::run(arguments),
             Command::Predict(arguments) => predict::run(arguments),
             #[cfg(feature = "serve")]
             Command::Serve(arguments) => serve::run(arguments),

@@ -35,7 +35,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let images = if arguments.list.is_some() { Vec::new() } else { shard.of(images(&arguments)?) };
     let (device, _) = device::open(&arguments.computing.device)?;
     let (model, card) = model_file::open(&arguments.model, &device)?;
-    let config = card.with_changes(&arguments.changes, &arguments.model)?;
+    let config = card.to_use(&arguments.changes, &arguments.model)?;
     let mut labeller = Labeller::new(model, config, card.classes, device, &arguments, options)?;
     if let Some(source) = &arguments.list {
         let list = List { source, shard, only_failed: arguments.only_failed };

@@ -40,7 +40,7 @@ impl Loaded {
     pub(super) fn open(name: &str, path: &Path, changes: &[String], device: &Device) -> Result<Self> {
         let version = version(path)?;
         let (model, card) = model_file::open(path, device)?;
-        let config = card.with_changes(changes, path)?;
+        let config = card.to_use(changes, path)?;
         let preprocess: Preprocess = config.data.preprocess;
         let range = preprocess.range;
         let parameters = model.num_params();

@@ -83,7 +83,7 @@ impl Model {
         let opened = compute(py, threads, || {
             let (device, _) = device::open(device)?;
             let (model, card) = model_file::open(&path, &device)?;
-            let config = card.with_changes(&set, &path)?;
+            let config = card.to_use(&set, &path)?;
             Predictor::new(model, config.data.preprocess, config.eval, device, card.classes)
         })?;
         Ok(Self { predictor: Arc::new(opened), threads, path, device: device.to_owned(), changes: set })

@@ -216,13 +216,8 @@ impl Rows {
         let rows = x.len() / width;
         // Tiles read whole: below the last row there are more.
         let padded = rows.next_multiple_of(instructions.rows());
-        let mut all = Self {
-            values: vec![0; padded * stride],
-            scales: vec![0.0; padded],
-            zeros: vec![0; padded],
-            lanes,
-            stride,
-        };
+        let mut all =
+            Self { values: vec![0; padded * stride], scales: vec![0.0; padded], zeros: vec![0; padded], lanes, stride };
         const TASK: usize = 32;
         let places = all.values.par_chunks_mut(TASK * stride).zip(x.par_chunks(TASK * width));
         let places = places.zip(all.scales.par_chunks_mut(TASK)).zip(all.zeros.par_chunks_mut(TASK));
@@ -386,7 +381,10 @@ mod tests {
             let detected = [
                 (Instructions::Avx2, is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")),
                 (Instructions::AvxVnni, is_x86_feature_detected!("avxvnni")),
-                (Instructions::Avx512Vnni, is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni")),
+                (
+                    Instructions::Avx512Vnni,
+                    is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni"),
+                ),
             ];
             kinds.extend(detected.into_iter().filter(|(_, there)| *there).map(|(kind, _)| kind));
         }
