@@ -259,6 +259,14 @@ mod tests {
     use super::*;
     use crate::backbone::VitConfig;
 
+    #[test]
+    fn half_a_point_may_be_lost() {
+        let found = |miou_f32, miou_int8| Quantization { images: 1, of: "a set".into(), miou_f32, miou_int8 };
+        assert!(found(0.705, 0.7001).check().is_ok() && found(0.6, 0.7).check().is_ok());
+        let error = found(0.705, 0.69).check().unwrap_err().to_string();
+        assert!(error.contains("1.50 points of mIoU, 70.50 to 69.00"), "{error}");
+    }
+
     /// A small card for a grid of patches of a pixel.
     fn card((rows, columns): (usize, usize), decoder: &str) -> ModelCard {
         let text = format!(

@@ -348,6 +348,34 @@ mod tests {
     }
 
     #[test]
+    fn eight_bits_are_near_and_leave_gradients_alone() {
+        use crate::kernels::with_precision;
+        let (x, w, b) = (random([2, 40, 96], 1), random([80, 96], 2), random([80], 3));
+        let exact = reference(x.clone(), w.clone(), Some(b.clone())).into_data().to_vec::<f32>().unwrap();
+        let off = |y: Tensor<3>| {
+            let y = y.into_data().to_vec::<f32>().unwrap();
+            let (off, all) = y
+                .iter()
+                .zip(&exact)
+                .fold((0.0, 0.0), |(off, all), (y, exact)| (off + (y - exact).powi(2), all + exact.powi(2)));
+            (off / all).sqrt()
+        };
+        let eight = off(with_precision(Precision::Int8, || linear(x.clone(), w.clone(), Some(b.clone()))));
+        assert!(eight < 0.02, "{eight}");
+        if crate::kernels::instruction_set().unwrap() != "baseline" {
+            assert!(eight > 1e-3, "{eight}");
+        }
+        // What a gradient belongs to is not rounded so coarsely.
+        let tracked = tracked(x.clone());
+        let y = with_precision(Precision::Int8, || linear(tracked, w.clone(), Some(b.clone())));
+        assert!(off(y.inner()) < 4e-3);
+        let kept = with_precision(Precision::Int8, || {
+            crate::kernels::without_int8(|| linear(x.clone(), w.clone(), Some(b.clone())))
+        });
+        assert!(off(kept) < 4e-3);
+    }
+
+    #[test]
     fn threads_do_not_change_a_bit() {
         let on = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

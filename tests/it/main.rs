@@ -56,6 +56,7 @@ mod parity;
 mod predict;
 mod probe;
 mod processes;
+mod quantize;
 mod queries;
 mod recipes;
 mod remedies;
