@@ -351,9 +351,9 @@ mod tests {
     fn eight_bits_are_near_and_leave_gradients_alone() {
         use crate::kernels::with_precision;
         let (x, w, b) = (random([2, 40, 96], 1), random([80, 96], 2), random([80], 3));
-        let exact = reference(x.clone(), w.clone(), Some(b.clone())).into_data().to_vec::<f32>().unwrap();
+        let exact = reference(x.clone(), w.clone(), Some(b.clone())).into_data().try_to_vec::<f32>().unwrap();
         let off = |y: Tensor<3>| {
-            let y = y.into_data().to_vec::<f32>().unwrap();
+            let y = y.into_data().try_to_vec::<f32>().unwrap();
             let (off, all) = y
                 .iter()
                 .zip(&exact)

@@ -224,7 +224,7 @@ impl Rows {
         places.for_each(|(((values, x), scales), zeros)| {
             let rows = values.chunks_exact_mut(stride).zip(x.chunks_exact(width)).zip(scales).zip(zeros);
             for (((values, x), scale), zero) in rows {
-                let [least, most] = range(x).map(|end| f64::from(end));
+                let [least, most] = range(x).map(f64::from);
                 // Zero is a byte, so that what is padded or cut off by a ReLU is exact.
                 let (least, most) = (least.min(0.0), most.max(0.0));
                 let factor = if most > least { 255.0 / (most - least) } else { 0.0 };

@@ -33,7 +33,7 @@ fn products_are_those_of_f64() {
                             let a = if transposed_a { a[q * m + i] } else { a[i * k + q] };
                             let b = if transposed_b { b[j * k + q] } else { b[q * n + j] };
                             match precision {
-                                Precision::F32 | Precision::Bf16x3 => f64::from(a) * f64::from(b),
+                                Precision::F32 | Precision::Bf16x3 | Precision::Int8 => f64::from(a) * f64::from(b),
                                 Precision::Bf16 => f64::from(rounded(a)) * f64::from(rounded(b)),
                             }
                         })
