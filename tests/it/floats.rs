@@ -4,7 +4,7 @@ use structtoken::config::Config;
 use structtoken::dataset::Classes;
 use structtoken::image::Labels;
 use structtoken::metrics::{Confusion, Scores};
-use structtoken::model_file::{ModelCard, Training};
+use structtoken::model_file::{ModelCard, Quantization, Training};
 use structtoken::rng::Rng;
 use structtoken::run::log;
 use structtoken::run::rows::{EvalRow, Row, StepRow};
@@ -125,6 +125,12 @@ fn recipes_plans_and_cards_read_back() {
             data: config.data.clone(),
             label_map: serde_json::json!({"mean": share(&mut rng)}),
             eval: config.eval.clone(),
+            int8: Some(Quantization {
+                images: 1,
+                of: "a set".into(),
+                miou_f32: share(&mut rng),
+                miou_int8: share(&mut rng),
+            }),
             training: Some(Training {
                 iteration: 1,
                 iterations: 2,

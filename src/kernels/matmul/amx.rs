@@ -6,7 +6,67 @@ use std::arch::x86_64::{__cpuid, __cpuid_count, _mm512_load_ps};
 use std::sync::OnceLock;
 
 use crate::kernels::matmul::avx512::{masks, write_row};
+use crate::kernels::matmul::kernel::{Rows, Tiles};
+use crate::kernels::matmul::pack::{Form, SPLIT_LANES};
 use crate::kernels::matmul::shape::{A_STRIDE, Target};
+use crate::kernels::simd::has_bf16;
+
+/// Tiles by `tdpbf16ps`.
+pub(super) struct Amx {
+    /// Whether every operand is split into two bf16.
+    pub(super) split: bool,
+}
+
+impl Tiles for Amx {
+    fn shape(&self) -> [usize; 2] {
+        [32, 32]
+    }
+
+    fn depth(&self) -> usize {
+        if self.split { SPLIT_LANES } else { 16 }
+    }
+
+    fn values_per_lane(&self) -> usize {
+        if self.split { 1 } else { 2 }
+    }
+
+    fn rate(&self) -> f64 {
+        if self.split { 2.5 } else { 7.0 }
+    }
+
+    fn form(&self, along: bool) -> Form {
+        match (self.split, along) {
+            (false, true) => Form::PairsAlong,
+            (false, false) => Form::PairsAcross,
+            (true, true) => Form::SplitAlong,
+            (true, false) => Form::SplitAcross,
+        }
+    }
+
+    fn needs_rows(&self) -> bool {
+        true
+    }
+
+    unsafe fn begin(&self) {
+        // SAFETY: the caller's word.
+        unsafe { configure() };
+    }
+
+    unsafe fn end(&self) {
+        // SAFETY: the caller's word.
+        unsafe { release() };
+    }
+
+    unsafe fn tile(&self, lanes: usize, a: Rows, b: *const u32, target: &Target) {
+        // SAFETY: the caller's word.
+        unsafe {
+            match self.split {
+                true => write::<true>(lanes, a.start, b, target),
+                false => write::<false>(lanes, a.start, b, target),
+            }
+        }
+    }
+}
 
 /// A tile of sums, [32, 32].
 #[repr(C, align(64))]
@@ -15,7 +75,7 @@ struct Sums([f32; 1024]);
 /// Whether the processor has AMX for bf16, the system lets this process use it, and it multiplies as it should.
 pub(super) fn usable() -> bool {
     static USABLE: OnceLock<bool> = OnceLock::new();
-    *USABLE.get_or_init(|| present() && permitted() && computes())
+    *USABLE.get_or_init(|| has_bf16() && present() && permitted() && computes())
 }
 
 fn present() -> bool {

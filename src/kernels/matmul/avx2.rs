@@ -2,7 +2,34 @@
 
 use std::arch::x86_64::*;
 
+use crate::kernels::matmul::kernel::{Rows, Tiles};
+use crate::kernels::matmul::pack::Form;
 use crate::kernels::matmul::shape::{LOOP_COLUMNS, LOOP_ROWS, Target};
+
+/// Tiles by AVX2.
+pub(super) struct Avx2 {
+    /// [`Form::Single`] or [`Form::Rounded`].
+    pub(super) form: Form,
+}
+
+impl Tiles for Avx2 {
+    fn shape(&self) -> [usize; 2] {
+        [LOOP_ROWS, LOOP_COLUMNS]
+    }
+
+    fn form(&self, _: bool) -> Form {
+        self.form
+    }
+
+    fn reads_in_place(&self) -> bool {
+        true
+    }
+
+    unsafe fn tile(&self, lanes: usize, a: Rows, b: *const u32, target: &Target) {
+        // SAFETY: the caller's word.
+        unsafe { tile(lanes, a.start, a.order.strides(), b, target) }
+    }
+}
 
 /// Six rows of two vectors each, two vectors of b and one of a: all but one of the 16 registers. The rows of a lie
 /// `row` lanes apart, its columns `lane`.

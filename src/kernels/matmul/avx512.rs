@@ -2,7 +2,80 @@
 
 use std::arch::x86_64::*;
 
-use crate::kernels::matmul::shape::{AVX512_ROWS, Target};
+use crate::kernels::matmul::kernel::{Order, Rows, Tiles};
+use crate::kernels::matmul::pack::Form;
+use crate::kernels::matmul::shape::{A_COLUMNS, A_STRIDE, AVX512_ROWS, Target};
+use crate::kernels::simd::has_bf16;
+
+/// Tiles by AVX-512 with fused multiply-add.
+pub(super) struct Avx512 {
+    /// [`Form::Single`] or [`Form::Rounded`].
+    pub(super) form: Form,
+}
+
+impl Tiles for Avx512 {
+    fn shape(&self) -> [usize; 2] {
+        [AVX512_ROWS, 32]
+    }
+
+    fn form(&self, _: bool) -> Form {
+        self.form
+    }
+
+    fn reads_in_place(&self) -> bool {
+        true
+    }
+
+    unsafe fn tile(&self, lanes: usize, a: Rows, b: *const u32, target: &Target) {
+        // SAFETY: the caller's word.
+        unsafe {
+            match a.order {
+                Order::Rows => tile::<A_STRIDE, 1>(lanes, a.start, b, target),
+                Order::Columns => tile::<1, A_COLUMNS>(lanes, a.start, b, target),
+                Order::Strided(stride) => strided(lanes, a.start, stride, b, target),
+                Order::StridedColumns(stride) => columns(lanes, a.start, stride, b, target),
+            }
+        }
+    }
+}
+
+/// Tiles by `vdpbf16ps` of AVX-512-BF16.
+pub(super) struct Avx512Bf16;
+
+impl Tiles for Avx512Bf16 {
+    fn shape(&self) -> [usize; 2] {
+        [AVX512_ROWS, 32]
+    }
+
+    fn values_per_lane(&self) -> usize {
+        2
+    }
+
+    fn rate(&self) -> f64 {
+        2.0
+    }
+
+    fn form(&self, along: bool) -> Form {
+        if along { Form::PairsAlong } else { Form::PairsAcross }
+    }
+
+    unsafe fn tile(&self, lanes: usize, a: Rows, b: *const u32, target: &Target) {
+        // SAFETY: the caller's word; pairs are always packed.
+        unsafe {
+            match a.order {
+                Order::Rows => bf16::<A_STRIDE, 1>(lanes, a.start, b, target),
+                _ => bf16::<1, A_COLUMNS>(lanes, a.start, b, target),
+            }
+        }
+    }
+}
+
+/// Whether `vdpbf16ps` is there and fast. Intel's processors run it at half the rate of f32; they have AMX for that, and
+/// where it is switched off f32 operands that are rounded to bf16 are faster. AMD's run it at the full rate.
+pub(super) fn has_fast_bf16() -> bool {
+    let vendor = __cpuid(0);
+    has_bf16() && [vendor.ebx, vendor.edx, vendor.ecx] != [*b"Genu", *b"ineI", *b"ntel"].map(u32::from_le_bytes)
+}
 
 /// The rows of a lie `ROW` lanes apart, its columns `LANE`.
 ///

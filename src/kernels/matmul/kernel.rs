@@ -1,33 +1,105 @@
-//! The innermost loops: a tile of a product, summed in registers.
+//! The innermost loops: a tile of a product, summed in registers by the instructions that this machine has.
 
 use std::sync::OnceLock;
 
 use crate::kernels::matmul::Precision;
-use crate::kernels::matmul::pack::{Form, Lanes, SPLIT_LANES};
-use crate::kernels::matmul::shape::{A_COLUMNS, A_STRIDE, AVX512_ROWS, LOOP_COLUMNS, LOOP_ROWS, Target};
+use crate::kernels::matmul::loops::Loops;
+use crate::kernels::matmul::pack::{Form, Lanes};
+use crate::kernels::matmul::shape::{A_COLUMNS, A_STRIDE, Target};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::matmul::{amx, avx2, avx512};
-use crate::kernels::simd::{Level, fma, has_bf16, level, vectorized};
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::simd::{Level, level};
 
-/// The instructions a tile is made of.
+/// Instructions that compute tiles. Each implementor is a file of this folder, and a line in [`Kernel::detect`].
+pub(super) trait Tiles: Sync {
+    /// Rows and columns of a tile.
+    fn shape(&self) -> [usize; 2];
+
+    /// The lanes of a block come in multiples of this.
+    fn depth(&self) -> usize {
+        1
+    }
+
+    /// Values of the inner dimension that a lane stands for.
+    fn values_per_lane(&self) -> usize {
+        1
+    }
+
+    /// How many times as many products a second as in f32, about.
+    fn rate(&self) -> f64 {
+        1.0
+    }
+
+    /// How operands become lanes: vectors lie along the inner dimension, or across it.
+    fn form(&self, along: bool) -> Form;
+
+    /// Whether the left-hand side has to be packed row by row.
+    fn needs_rows(&self) -> bool {
+        false
+    }
+
+    /// Whether vectors of the left-hand side may be read where they lie, any distance apart.
+    fn reads_in_place(&self) -> bool {
+        false
+    }
+
+    /// What a thread needs before its tiles.
+    ///
+    /// # Safety
+    /// The instructions were detected.
+    unsafe fn begin(&self) {}
+
+    /// What a thread does after its tiles.
+    ///
+    /// # Safety
+    /// As for [`begin`](Self::begin).
+    unsafe fn end(&self) {}
+
+    /// Writes (or adds) scale times the product of the rows of `a` and the packed panel `b [lanes, columns]`.
+    ///
+    /// # Safety
+    /// The instructions were detected; the operands have as many lanes; the target is the caller's to write to, and
+    /// initialised if it is added to; the call is between [`begin`](Self::begin) and [`end`](Self::end).
+    unsafe fn tile(&self, lanes: usize, a: Rows, b: *const u32, target: &Target);
+}
+
+/// The rows of a tile's left-hand side.
+#[derive(Clone, Copy)]
+pub(super) struct Rows {
+    pub(super) start: *const u32,
+    pub(super) order: Order,
+}
+
+/// How the rows of a block lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Instructions {
-    /// Loops, for the compiler to vectorise.
-    Loops,
-    /// AVX2 with fused multiply-add.
-    Avx2,
-    /// AVX-512 with fused multiply-add.
-    Avx512,
-    /// `vdpbf16ps` of AVX-512-BF16.
-    Avx512Bf16,
-    /// `tdpbf16ps` of AMX.
-    Amx,
+pub(super) enum Order {
+    /// `[rows, A_STRIDE]`.
+    Rows,
+    /// `[lanes, A_COLUMNS]`.
+    Columns,
+    /// Not packed: rows this far apart.
+    Strided(usize),
+    /// Not packed: columns this far apart.
+    StridedColumns(usize),
+}
+
+impl Order {
+    /// Lanes between two rows, and between two columns.
+    pub(super) fn strides(self) -> [usize; 2] {
+        match self {
+            Order::Rows => [A_STRIDE, 1],
+            Order::Columns => [1, A_COLUMNS],
+            Order::Strided(stride) => [stride, 1],
+            Order::StridedColumns(stride) => [1, stride],
+        }
+    }
 }
 
 /// How tiles are computed, and their shape.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(super) struct Kernel {
-    instructions: Instructions,
+    tiles: &'static dyn Tiles,
     precision: Precision,
     /// Rows of a tile.
     pub(super) rows: usize,
@@ -46,30 +118,41 @@ impl Kernel {
     }
 
     fn detect(precision: Precision) -> Self {
-        let avx512 = level() == Level::Avx512;
-        let precision = match precision {
-            Precision::Int8 if avx512 && (has_fast_bf16() || has_bf16() && has_amx()) => Precision::Bf16,
+        let wanted = match precision {
+            Precision::Int8 if has_fast_bf16() => Precision::Bf16,
             Precision::Int8 => Precision::F32,
             other => other,
         };
-        let instructions = match precision {
-            Precision::Bf16 | Precision::Bf16x3 if avx512 && has_bf16() && has_amx() => Instructions::Amx,
-            Precision::Bf16 if avx512 && has_fast_bf16() => Instructions::Avx512Bf16,
-            _ if avx512 => Instructions::Avx512,
-            _ if level() == Level::Avx2 => Instructions::Avx2,
-            _ => Instructions::Loops,
-        };
-        Self::of(instructions, precision)
+        Self::of(Self::tiles(wanted), wanted)
     }
 
-    fn of(instructions: Instructions, precision: Precision) -> Self {
-        let (rows, columns, depth) = match instructions {
-            Instructions::Loops | Instructions::Avx2 => (LOOP_ROWS, LOOP_COLUMNS, 1),
-            Instructions::Avx512 | Instructions::Avx512Bf16 => (AVX512_ROWS, 32, 1),
-            Instructions::Amx if precision == Precision::Bf16x3 => (32, 32, SPLIT_LANES),
-            Instructions::Amx => (32, 32, 16),
-        };
-        Self { instructions, precision, rows, columns, depth }
+    #[cfg(target_arch = "x86_64")]
+    fn tiles(precision: Precision) -> &'static dyn Tiles {
+        let form = if precision == Precision::Bf16 { Form::Rounded } else { Form::Single };
+        match (level(), form) {
+            (Level::Avx512, _) if precision == Precision::Bf16 && amx::usable() => &amx::Amx { split: false },
+            (Level::Avx512, _) if precision == Precision::Bf16x3 && amx::usable() => &amx::Amx { split: true },
+            (Level::Avx512, Form::Rounded) if avx512::has_fast_bf16() => &avx512::Avx512Bf16,
+            (Level::Avx512, Form::Rounded) => &avx512::Avx512 { form: Form::Rounded },
+            (Level::Avx512, _) => &avx512::Avx512 { form: Form::Single },
+            (Level::Avx2, Form::Rounded) => &avx2::Avx2 { form: Form::Rounded },
+            (Level::Avx2, _) => &avx2::Avx2 { form: Form::Single },
+            (Level::Baseline, Form::Rounded) => &Loops { form: Form::Rounded },
+            (Level::Baseline, _) => &Loops { form: Form::Single },
+        }
+    }
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn tiles(precision: Precision) -> &'static dyn Tiles {
+        match precision {
+            Precision::Bf16 => &Loops { form: Form::Rounded },
+            _ => &Loops { form: Form::Single },
+        }
+    }
+
+    fn of(tiles: &'static dyn Tiles, precision: Precision) -> Self {
+        let [rows, columns] = tiles.shape();
+        Self { tiles, precision, rows, columns, depth: tiles.depth() }
     }
 
     /// What becomes of the operands.
@@ -79,49 +162,30 @@ impl Kernel {
 
     /// Values of the inner dimension that a lane stands for.
     pub(super) fn values_per_lane(self) -> usize {
-        match self.instructions {
-            Instructions::Avx512Bf16 | Instructions::Amx if self.precision == Precision::Bf16 => 2,
-            _ => 1,
-        }
+        self.tiles.values_per_lane()
     }
 
     /// How many times as many products a second as in f32, about.
     pub(super) fn rate(self) -> f64 {
-        match (self.instructions, self.precision) {
-            (Instructions::Amx, Precision::Bf16x3) => 2.5,
-            (Instructions::Amx, _) => 7.0,
-            (Instructions::Avx512Bf16, _) => 2.0,
-            _ => 1.0,
-        }
+        self.tiles.rate()
     }
 
     /// How operands become lanes: vectors lie along the inner dimension, or across it.
     pub(super) fn form(self, along: bool) -> Form {
-        let pairs = matches!(self.instructions, Instructions::Avx512Bf16 | Instructions::Amx);
-        match (self.precision, pairs, along) {
-            (Precision::Bf16, true, true) => Form::PairsAlong,
-            (Precision::Bf16, true, false) => Form::PairsAcross,
-            (Precision::Bf16, false, _) => Form::Rounded,
-            (Precision::Bf16x3, true, true) => Form::SplitAlong,
-            (Precision::Bf16x3, true, false) => Form::SplitAcross,
-            (Precision::Bf16x3, false, _) | (Precision::F32 | Precision::Int8, ..) => Form::Single,
-        }
+        self.tiles.form(along)
     }
 
     /// What a thread needs around its tiles.
     pub(super) fn begin(self) -> TileGuard {
-        #[cfg(target_arch = "x86_64")]
-        if self.instructions == Instructions::Amx {
-            // SAFETY: AMX was detected and permitted.
-            unsafe { amx::configure() };
-        }
-        TileGuard(self.instructions == Instructions::Amx)
+        // SAFETY: the instructions were detected.
+        unsafe { self.tiles.begin() };
+        TileGuard(self.tiles)
     }
 
     /// How the rows of a block are packed when the matrix is stored row by row (`along`) or column by column.
     pub(super) fn row_layout(self, along: bool, lanes: usize) -> RowLayout {
-        // AMX loads rows of lanes. To the others all is one, so nothing is transposed.
-        if along || self.instructions == Instructions::Amx {
+        // What is in order already is not transposed.
+        if along || self.tiles.needs_rows() {
             RowLayout { shape: [self.rows, A_STRIDE], transposed: !along, order: Order::Rows }
         } else {
             RowLayout { shape: [lanes, A_COLUMNS], transposed: false, order: Order::Columns }
@@ -132,7 +196,7 @@ impl Kernel {
     pub(super) fn takes<'a>(self, rows: &Lanes<'a>, along: bool, lanes: usize) -> Option<(&'a [u32], RowLayout)> {
         // Rows a multiple of this apart would compete for few places of the first-level cache.
         const SETS: usize = 4096 / size_of::<f32>();
-        let suits = rows.form == Form::Single && matches!(self.instructions, Instructions::Avx512 | Instructions::Avx2);
+        let suits = rows.form == Form::Single && self.tiles.reads_in_place();
         if !suits || rows.stride.is_multiple_of(SETS) {
             return None;
         }
@@ -146,7 +210,7 @@ impl Kernel {
         let values = rows.values.get(..needed).filter(|_| whole)?;
         // SAFETY: an f32 has the size and alignment of a lane.
         let values = unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), needed) };
-        let order = if along { Order::Strided } else { Order::StridedColumns };
+        let order = if along { Order::Strided(rows.stride) } else { Order::StridedColumns(rows.stride) };
         Some((values, RowLayout { shape: [rows.count, rows.stride], transposed: false, order }))
     }
 
@@ -157,55 +221,16 @@ impl Kernel {
     pub(super) unsafe fn tile(self, lanes: usize, a: &[u32], layout: RowLayout, b: &[u32], target: &Target) {
         let [vectors, stride] = layout.shape;
         let needed = match layout.order {
-            Order::Strided => (vectors - 1) * stride + lanes,
-            Order::StridedColumns => (lanes - 1) * stride + self.rows,
+            Order::Strided(_) => (vectors - 1) * stride + lanes,
+            Order::StridedColumns(_) => (lanes - 1) * stride + self.rows,
             Order::Rows | Order::Columns => vectors * stride,
         };
         assert!(a.len() >= needed && lanes <= A_STRIDE && b.len() >= lanes * self.columns);
         assert!(target.rows <= self.rows && target.columns <= self.columns);
-        let (a, b) = (a.as_ptr(), b.as_ptr());
+        let rows = Rows { start: a.as_ptr(), order: layout.order };
         // SAFETY: the operands are as long as asserted, the instructions were detected, and the caller vouches for the
         // target.
-        unsafe {
-            match self.instructions {
-                #[cfg(target_arch = "x86_64")]
-                Instructions::Avx2 => {
-                    let apart = match layout.order {
-                        Order::Rows => [A_STRIDE, 1],
-                        Order::Columns => [1, A_COLUMNS],
-                        Order::Strided => [stride, 1],
-                        Order::StridedColumns => [1, stride],
-                    };
-                    avx2::tile(lanes, a, apart, b, target);
-                }
-                #[cfg(target_arch = "x86_64")]
-                Instructions::Avx512 => match layout.order {
-                    Order::Rows => avx512::tile::<A_STRIDE, 1>(lanes, a, b, target),
-                    Order::Columns => avx512::tile::<1, A_COLUMNS>(lanes, a, b, target),
-                    Order::Strided => avx512::strided(lanes, a, stride, b, target),
-                    Order::StridedColumns => avx512::columns(lanes, a, stride, b, target),
-                },
-                #[cfg(target_arch = "x86_64")]
-                Instructions::Avx512Bf16 if layout.order == Order::Rows => {
-                    avx512::bf16::<A_STRIDE, 1>(lanes, a, b, target)
-                }
-                #[cfg(target_arch = "x86_64")]
-                Instructions::Avx512Bf16 => avx512::bf16::<1, A_COLUMNS>(lanes, a, b, target),
-                #[cfg(target_arch = "x86_64")]
-                Instructions::Amx if self.precision == Precision::Bf16x3 => amx::write::<true>(lanes, a, b, target),
-                #[cfg(target_arch = "x86_64")]
-                Instructions::Amx => amx::write::<false>(lanes, a, b, target),
-                _ => {
-                    let mut sums = [[0.0; LOOP_COLUMNS]; LOOP_ROWS];
-                    match layout.order {
-                        Order::Rows => loops::<A_STRIDE, 1>(lanes, a, b, &mut sums),
-                        Order::Columns => loops::<1, A_COLUMNS>(lanes, a, b, &mut sums),
-                        Order::Strided | Order::StridedColumns => unreachable!("rows for loops are packed"),
-                    }
-                    write(sums.as_flattened(), LOOP_COLUMNS, target);
-                }
-            }
-        }
+        unsafe { self.tiles.tile(lanes, rows, b.as_ptr(), target) }
     }
 }
 
@@ -219,86 +244,25 @@ pub(super) struct RowLayout {
     order: Order,
 }
 
-/// How the rows of a block lie.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Order {
-    /// `[rows, A_STRIDE]`.
-    Rows,
-    /// `[lanes, A_COLUMNS]`.
-    Columns,
-    /// Not packed: rows any distance apart.
-    Strided,
-    /// Not packed: columns any distance apart.
-    StridedColumns,
-}
-
 /// Until it is dropped a thread can compute tiles.
-pub(super) struct TileGuard(bool);
+pub(super) struct TileGuard(&'static dyn Tiles);
 
 impl Drop for TileGuard {
     fn drop(&mut self) {
-        #[cfg(target_arch = "x86_64")]
-        if self.0 {
-            // SAFETY: AMX was detected and permitted.
-            unsafe { amx::release() };
-        }
+        // SAFETY: the instructions were detected.
+        unsafe { self.0.end() };
     }
 }
 
-/// Intel's processors multiply bf16 by `vdpbf16ps` at half the rate of f32; they have AMX for that, and where it is
-/// switched off f32 operands that are rounded to bf16 are faster. AMD's do it at the full rate.
+/// Whether products of bf16 are faster than those of f32: by AMX, or by `vdpbf16ps`, which Intel's processors run at half
+/// the rate of f32 and AMD's at the full.
 #[cfg(target_arch = "x86_64")]
 fn has_fast_bf16() -> bool {
-    let vendor = std::arch::x86_64::__cpuid(0);
-    has_bf16() && [vendor.ebx, vendor.edx, vendor.ecx] != [*b"Genu", *b"ineI", *b"ntel"].map(u32::from_le_bytes)
+    avx512::has_fast_bf16() || level() == Level::Avx512 && amx::usable()
 }
 
-#[cfg(target_arch = "x86_64")]
-fn has_amx() -> bool {
-    amx::usable()
-}
-
+/// Whether products of bf16 are faster than those of f32.
 #[cfg(not(target_arch = "x86_64"))]
 fn has_fast_bf16() -> bool {
     false
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn has_amx() -> bool {
-    false
-}
-
-vectorized! {
-    fn loops<const ROW: usize, const LANE: usize>(lanes: usize, a: *const u32, b: *const u32, sums: &mut [[f32; LOOP_COLUMNS]; LOOP_ROWS]) {
-        let mut tile = [[0.0f32; LOOP_COLUMNS]; LOOP_ROWS];
-        for lane in 0..lanes {
-            // SAFETY: `Kernel::tile` has checked the lengths.
-            let b = unsafe { &*b.cast::<f32>().add(lane * LOOP_COLUMNS).cast::<[f32; LOOP_COLUMNS]>() };
-            for row in 0..LOOP_ROWS {
-                // SAFETY: as above.
-                let a = unsafe { *a.cast::<f32>().add(row * ROW + lane * LANE) };
-                for column in 0..LOOP_COLUMNS {
-                    tile[row][column] = fma::<FMA>(a, b[column], tile[row][column]);
-                }
-            }
-        }
-        *sums = tile;
-    }
-}
-
-/// Writes sums, the rows of which lie `stride` apart, to the target.
-///
-/// # Safety
-/// As for [`Kernel::tile`].
-unsafe fn write(sums: &[f32], stride: usize, target: &Target) {
-    for (row, sums) in sums.chunks_exact(stride).enumerate().take(target.rows) {
-        for (column, sum) in sums.iter().enumerate().take(target.columns) {
-            let value = sum * target.scale;
-            // SAFETY: the caller's word.
-            unsafe {
-                let place = target.corner.add(row * target.stride + column);
-                *place = if target.add { *place + value } else { value };
-            }
-        }
-    }
 }
