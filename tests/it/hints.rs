@@ -35,6 +35,7 @@ const SERVED: &[(&str, &[&str])] = &[
 /// What carries out which advice: the name of a test, and a part of each text that it takes from the output, or
 /// provokes, and follows.
 const CARRIED_OUT: &[(&str, &[&str])] = &[
+    ("eight_bits_are_used_once_their_cost_is_known", &["leave out --train, or pass --precision bf16"]),
     ("shapes_of_another_image_are_not_taken", &["to read the masks instead, pass both folders"]),
     (
         "options_that_do_not_fit_a_format_are_refused",
@@ -355,7 +356,10 @@ const OUT_OF_REACH: &[&str] = &[
     "`--budget {}m` leaves time for all of them",
     "pass --iterations instead of --budget",
     "--set model.backbone.norm=batch or group decides it",
+    // A build without the feature `full`, whose test is in `cli.rs`.
+    "build one that has: cargo build --release --features full",
     // An accelerator.
+    "pass --device cpu",
     "use `--device {kind}:{}`",
     // A build with MPI, whose tests are in `mpi.rs`.
     "add --mpi, and they share its work",

@@ -55,5 +55,8 @@ fn eight_bits_are_used_once_their_cost_is_known() {
     lab.refused(&["quantize", "wide.toml", "-o", "x.safetensors"], &["is a recipe"]);
     let train = ["train", "wide.toml", "--set", "train.precision=int8", "--device", "cpu"];
     lab.refused(&train, &["is for inference", "bf16"]);
-    lab.refused(&["bench", "wide.toml", "--train", "--precision", "int8", "--device", "cpu"], &["eight bits"]);
+    let bench = |rest: &[&'static str]| [&["bench", "wide.toml", "--repeat", "1", "--device", "cpu"], rest].concat();
+    lab.refused(&bench(&["--train", "--precision", "int8"]), &["eight bits"]);
+    lab.ok(&bench(&["--train", "--precision", "bf16"]));
+    lab.ok(&bench(&["--precision", "int8"]));
 }

@@ -1,5 +1,5 @@
-//! Products of matrices in eight bits: the affine maps of inference, several times as fast as in f32 where the processor
-//! has instructions for them.
+//! Products of matrices in eight bits: the affine maps of inference, several times as fast as in f32 where the
+//! processor has instructions for them.
 //!
 //! Each row of x (a token) becomes bytes by a scale and a zero point of its own, found when it is multiplied; each
 //! output's weights become signed bytes by a scale. Products of bytes are summed exactly, in i32:
@@ -100,8 +100,8 @@ pub(super) fn suits(rows: usize, width: usize, outputs: usize) -> bool {
     rows >= 16 && width >= 64 && outputs >= 64 && width <= WIDEST && Instructions::best() != Instructions::Loops
 }
 
-/// `x [rows, width]` times the transposed `weight [outputs, width]` into all of `out [rows, outputs]`. Calls `finish(row,
-/// first column, values)` for each finished piece of a row.
+/// `x [rows, width]` times the transposed `weight [outputs, width]` into all of `out [rows, outputs]`. Calls
+/// `finish(row, first column, values)` for each finished piece of a row.
 pub(super) fn product(
     x: &[f32],
     weight: &[f32],
@@ -258,7 +258,8 @@ impl Instructions {
         assert!(tile.panel.len() == tile.lanes * COLUMNS && tile.columns <= COLUMNS);
         assert!(tile.weight_scales.len() == COLUMNS && tile.weight_sums.len() == COLUMNS);
         assert!(tile.scales.len() <= self.rows() && tile.scales.len() == tile.zeros.len());
-        // SAFETY: the instructions were detected, the operands are as long as asserted, and `out` has room for the rows.
+        // SAFETY: the instructions were detected, the operands are as long as asserted, and `out` has room for the
+        // rows.
         unsafe {
             match self {
                 #[cfg(target_arch = "x86_64")]
@@ -322,8 +323,8 @@ vectorized! {
 }
 
 vectorized! {
-    /// Writes factor · value + zero, rounded and within the limits, as bytes, four to a lane; returns the sum of them as
-    /// signed bytes.
+    /// Writes factor · value + zero, rounded and within the limits, as bytes, four to a lane; returns the sum of them
+    /// as signed bytes.
     fn to_bytes(values: &[f32], factor: f32, zero: f32, limits: [f32; 2], lanes: &mut [u32]) -> i32 {
         let [least, most] = limits;
         // 1.5 * 2^23: adding it rounds to an integer, which is then in the low bits.

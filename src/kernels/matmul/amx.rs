@@ -6,9 +6,9 @@ use std::arch::x86_64::{__cpuid, __cpuid_count, _mm512_load_ps};
 use std::sync::OnceLock;
 
 use crate::kernels::matmul::avx512::{masks, write_row};
-use crate::kernels::matmul::kernel::{Rows, Tiles};
 use crate::kernels::matmul::pack::{Form, SPLIT_LANES};
 use crate::kernels::matmul::shape::{A_STRIDE, Target};
+use crate::kernels::matmul::tiles::{Rows, Tiles};
 use crate::kernels::simd::has_bf16;
 
 /// Tiles by `tdpbf16ps`.

@@ -2,9 +2,9 @@
 
 use std::arch::x86_64::*;
 
-use crate::kernels::matmul::kernel::{Order, Rows, Tiles};
 use crate::kernels::matmul::pack::Form;
 use crate::kernels::matmul::shape::{A_COLUMNS, A_STRIDE, AVX512_ROWS, Target};
+use crate::kernels::matmul::tiles::{Order, Rows, Tiles};
 use crate::kernels::simd::has_bf16;
 
 /// Tiles by AVX-512 with fused multiply-add.
@@ -70,8 +70,8 @@ impl Tiles for Avx512Bf16 {
     }
 }
 
-/// Whether `vdpbf16ps` is there and fast. Intel's processors run it at half the rate of f32; they have AMX for that, and
-/// where it is switched off f32 operands that are rounded to bf16 are faster. AMD's run it at the full rate.
+/// Whether `vdpbf16ps` is there and fast. Intel's processors run it at half the rate of f32; they have AMX for that,
+/// and where it is switched off f32 operands that are rounded to bf16 are faster. AMD's run it at the full rate.
 pub(super) fn has_fast_bf16() -> bool {
     let vendor = __cpuid(0);
     has_bf16() && [vendor.ebx, vendor.edx, vendor.ecx] != [*b"Genu", *b"ineI", *b"ntel"].map(u32::from_le_bytes)

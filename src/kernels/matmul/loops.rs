@@ -1,8 +1,8 @@
 //! Tiles by loops, for the compiler to vectorise: what every processor can, NEON included.
 
-use crate::kernels::matmul::kernel::{Order, Rows, Tiles};
 use crate::kernels::matmul::pack::Form;
 use crate::kernels::matmul::shape::{A_COLUMNS, A_STRIDE, LOOP_COLUMNS, LOOP_ROWS, Target};
+use crate::kernels::matmul::tiles::{Order, Rows, Tiles};
 use crate::kernels::simd::{fma, vectorized};
 
 /// Tiles by loops.

@@ -21,6 +21,7 @@ mod panels;
 mod shape;
 #[cfg(test)]
 mod tests;
+mod tiles;
 mod tiling;
 
 use std::cell::Cell;

@@ -2,10 +2,10 @@
 //! neighbours along the inner dimension.
 
 #[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 
-#[cfg(target_arch = "x86_64")]
-use crate::kernels::matmul::avx2::transpose;
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::simd::{Level, has_bf16, level};
 
@@ -138,7 +138,7 @@ impl Lanes<'_> {
                     let place = &mut place[i * columns + vector..][..7 * columns + 8];
                     // SAFETY: both slices hold their matrix, and the features were detected.
                     unsafe {
-                        transpose(rows.as_ptr(), self.stride, place.as_mut_ptr(), columns);
+                        avx2::transpose(rows.as_ptr(), self.stride, place.as_mut_ptr(), columns);
                     }
                 }
                 for (i, j) in (whole..self.length).flat_map(|i| (0..8).map(move |j| (i, j))) {
