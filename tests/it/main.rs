@@ -33,7 +33,7 @@ mod export;
 mod finetune;
 mod floats;
 mod golden;
-
+mod hashed;
 mod hints;
 mod imports;
 mod init_annotations;
@@ -56,7 +56,9 @@ mod parity;
 mod predict;
 mod probe;
 mod processes;
+mod published_files;
 mod queries;
+mod real_files;
 mod recipes;
 mod remedies;
 mod repeat;
