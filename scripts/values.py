@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-import torch
 
 
 def uniform(name, count):
@@ -28,9 +27,14 @@ def filled(name, shape):
         values = 1 + 0.3 * r
     else:
         values = 0.1 * r
-    return torch.from_numpy(values.astype(np.float32).astype(np.float64).reshape(shape))
+    return torch_f64(values, shape)
 
 
 def image(name, shape):
-    values = 2 * (2 * uniform(name, math.prod(shape)) - 1)
+    return torch_f64(2 * (2 * uniform(name, math.prod(shape)) - 1), shape)
+
+
+def torch_f64(values, shape):
+    import torch  # not needed where only `uniform` is
+
     return torch.from_numpy(values.astype(np.float32).astype(np.float64).reshape(shape))

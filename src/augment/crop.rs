@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn crops_are_the_references() {
-        let Some(golden) = golden::Pipeline::read() else { return };
+        let golden = golden::Pipeline::read();
         let sample = Sample { image: golden.image("crop.img_in"), labels: golden.labels("crop.lab_in") };
         let size = (sample.image.width, sample.image.height);
         let runs = golden.json["crop_runs"]["runs"].as_array().unwrap();
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn flipping_and_padding_are_the_references() {
-        let Some(golden) = golden::Pipeline::read() else { return };
+        let golden = golden::Pipeline::read();
         let mut sample = Sample { image: golden.image("img"), labels: golden.labels("lab") };
         flip(&mut sample);
         assert_eq!(sample, Sample { image: golden.image("flip.img"), labels: golden.labels("flip.lab") });

@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn single_steps_are_the_references() {
-        let Some(golden) = golden::Pipeline::read() else { return };
+        let golden = golden::Pipeline::read();
         let image = golden.image("img");
         let hsv: Vec<u8> = image.pixels.as_chunks::<3>().0.iter().flat_map(|rgb| rgb_to_hsv(*rgb)).collect();
         assert_eq!(hsv, golden.bytes("bgr2hsv"));
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn whole_distortions_are_the_references() {
-        let Some(golden) = golden::Pipeline::read() else { return };
+        let golden = golden::Pipeline::read();
         let runs = golden.json["photometric"]["draws"].as_array().unwrap();
         for (index, run) in runs.iter().enumerate() {
             let mut log = run.as_array().unwrap().iter().map(|draw| draw[3].as_f64().unwrap());

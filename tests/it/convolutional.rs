@@ -13,7 +13,8 @@ use structtoken::layers::{ForwardContext, Gridded, Init, parameters};
 use structtoken::rng::Rng;
 use structtoken::weights::{self, LoadOptions, LoadReport, StateDict};
 
-use crate::golden::{Golden, channels_first, hashed, test_device};
+use crate::golden::{Golden, channels_first, test_device};
+use crate::hashed::hashed;
 
 const FORWARD: f32 = 2e-5;
 const GRADIENT: f32 = 1e-4;

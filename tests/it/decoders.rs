@@ -11,7 +11,8 @@ use structtoken::loss::{Criterion, Targets};
 use structtoken::model::ModelConfig;
 use structtoken::weights::{self, LoadOptions};
 
-use crate::golden::{Golden, allowed, channels_first, shared, test_device};
+use crate::golden::{Golden, allowed, channels_first, json, reference, test_device};
+use crate::hashed::hashed;
 
 fn heads() -> [(&'static str, bool, DecoderConfig); 5] {
     let linear = DecoderConfig::Fcn(FcnConfig::default());
@@ -41,19 +42,17 @@ fn logits(output: Output) -> Tensor<4> {
 
 /// The reference's input `name`: a hash, see the golden files' README.
 fn image<const D: usize>(name: &str, shape: [usize; D], device: &Device) -> Tensor<D> {
-    Tensor::from_data(crate::golden::hashed(name, shape, |u| (2.0 * (2.0 * u - 1.0)) as f32), device)
+    Tensor::from_data(hashed(name, shape, |u| (2.0 * (2.0 * u - 1.0)) as f32), device)
 }
 
 #[test]
 fn activations_logits_losses_and_gradients() {
-    let Some(shared) = shared() else { return };
-    let folder = shared.join("golden/structtoken/heads");
+    let folder = reference("structtoken/heads");
     let device = test_device();
     for (name, final_norm, decoder) in heads() {
-        let state = weights::read(&folder.join(format!("{name}.safetensors"))).unwrap();
+        let state = Golden::read(&folder.join(format!("{name}.safetensors"))).state();
         let golden = Golden::read(&folder.join(format!("{name}_golden.safetensors")));
-        let json = std::fs::read_to_string(folder.join(format!("{name}.json"))).unwrap();
-        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let json: serde_json::Value = json(&folder.join(format!("{name}.json")));
         let config = tiny(decoder, final_norm);
         let options = LoadOptions::strict();
         let (model, report) = weights::load(config.blank(7, &device), &state, &options).unwrap();
@@ -81,7 +80,7 @@ fn activations_logits_losses_and_gradients() {
 
         let learning = test_device().autodiff();
         let (model, _) = weights::load(config.blank(7, &learning), &state, &options).unwrap();
-        let ids = crate::golden::hashed("label.a", [2, 1, 64, 64], |u| {
+        let ids = hashed("label.a", [2, 1, 64, 64], |u| {
             let class = (u * 8.0).floor() as f32;
             if class == 7.0 { 255.0 } else { class }
         });
@@ -105,17 +104,7 @@ fn activations_logits_losses_and_gradients() {
 }
 
 fn check_gradients(model: &structtoken::model::Model, grads: burn::tensor::Gradients, golden: &Golden) {
-    let theirs = golden.0.keys().filter(|key| key.starts_with("grad."));
-    let state = weights::StateDict {
-        tensors: theirs
-            .map(|key| {
-                let (shape, data) = golden.get(key).clone();
-                (key["grad.".len()..].to_owned(), weights::HostTensor { shape, data })
-            })
-            .collect(),
-        ..weights::StateDict::default()
-    };
-    let ours = weights::remap_keys(&state).unwrap().tensors;
+    let ours = golden.gradients(|_| true);
     let mut found = 0;
     for (name, grad) in parameters::gradients(model, grads) {
         let Some(expected) = ours.get(&name) else { continue };
@@ -126,7 +115,7 @@ fn check_gradients(model: &structtoken::model::Model, grads: burn::tensor::Gradi
             found += 1;
             continue;
         }
-        let difference = crate::golden::relative_difference(&grad, &expected.data);
+        let difference = expected.difference(&grad);
         assert!(f64::from(difference) < allowed(2e-4), "{name}: off by {difference:e}");
         found += 1;
     }
@@ -135,9 +124,7 @@ fn check_gradients(model: &structtoken::model::Model, grads: burn::tensor::Gradi
 
 #[test]
 fn parameters_and_multiply_accumulates_of_the_other_heads() {
-    let Some(shared) = shared() else { return };
-    let path = shared.join("golden/structtoken/params_flops_other_heads.json");
-    let rows: Vec<serde_json::Value> = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let rows: Vec<serde_json::Value> = json(&reference("structtoken/params_flops_other_heads.json"));
     assert_eq!(rows.len(), 8);
     for row in rows {
         let size = row["backbone"].as_str().unwrap();

@@ -10,7 +10,8 @@ use structtoken::decoder::{AnyDecoder, DecoderConfig, EomtConfig, Output};
 use structtoken::layers::{ForwardContext, Gridded, Init, MlpLayer, parameters};
 use structtoken::weights::{self, HostTensor, KeyFormat, LoadOptions, StateDict};
 
-use crate::golden::{Golden, hashed, test_device};
+use crate::golden::{Golden, test_device};
+use crate::hashed::hashed;
 
 const FORWARD: f32 = 2e-5;
 const GRADIENT: f32 = 1e-4;
@@ -140,7 +141,7 @@ fn maps_and_gradients() {
         // Gradients that the file has under the other's names become ours as weights do; those it leaves out are NaN.
         let mut theirs = StateDict::default();
         for (name, tensor) in &state.tensors {
-            let data = golden.0.get(&format!("{case}.grad.{name}")).map(|(_, data)| data.clone());
+            let data = golden.0.get(&format!("{case}.grad.{name}")).map(|tensor| tensor.values.clone());
             let data = data.unwrap_or_else(|| vec![f32::NAN; tensor.data.len()]);
             theirs.tensors.insert(name.clone(), HostTensor { shape: tensor.shape.clone(), data });
         }

@@ -6,14 +6,15 @@ use burn::tensor::activation::softmax;
 use structtoken::kernels;
 use structtoken::layers::{GroupNorm, Init};
 
-use crate::golden::{Golden, hashed, shared, test_device};
+use crate::golden::{Golden, reference, test_device};
+use crate::hashed::hashed;
 
 /// Both are far above what was measured, and far below what a wrong formula gives.
 const FORWARD: f32 = 2e-6;
 const GRADIENT: f32 = 5e-6;
 
-fn golden() -> Option<Golden> {
-    Some(Golden::read(&shared()?.join("golden/ops/ops.safetensors")))
+fn golden() -> Golden {
+    Golden::read(&reference("ops/ops.safetensors"))
 }
 
 /// A golden tensor as a leaf that gets a gradient.
@@ -34,7 +35,7 @@ fn check<const D: usize>(golden: &Golden, name: &str, values: Tensor<D>, toleran
 
 #[test]
 fn point_sampling() {
-    let Some(golden) = golden() else { return };
+    let golden = golden();
     let (x, points) = (leaf::<4>(&golden, "sample.x"), constant::<3>(&golden, "sample.points"));
     let [b, c, h, w] = x.dims();
     let p = points.dims()[1];
@@ -49,7 +50,7 @@ fn point_sampling() {
 
 #[test]
 fn deformable_attention() {
-    let Some(golden) = golden() else { return };
+    let golden = golden();
     let shapes = [(3, 2), (6, 5), (12, 10)];
     let value = leaf::<4>(&golden, "msda.value");
     let locations = leaf::<6>(&golden, "msda.locations");
@@ -66,7 +67,7 @@ fn deformable_attention() {
 
 #[test]
 fn group_normalization() {
-    let Some(golden) = golden() else { return };
+    let golden = golden();
     for case in ["2x2", "6x5"] {
         let name = |what: &str| format!("gn.{case}.{what}");
         let x = leaf::<4>(&golden, &name("x"));

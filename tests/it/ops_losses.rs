@@ -11,13 +11,14 @@ use structtoken::layers::{DepthwiseConv3x3, Init, LayerNorm, TransposedConv2x2, 
 use structtoken::loss::assignment::assign;
 use structtoken::loss::class::class_cross_entropy;
 
-use crate::golden::{Golden, channels_first, shared, test_device, uniform};
+use crate::golden::{Golden, channels_first, json, reference, test_device};
+use crate::hashed::uniform;
 
 const FORWARD: f32 = 5e-5;
 const GRADIENT: f32 = 2e-4;
 
-fn ops() -> Option<Golden> {
-    shared().map(|shared| Golden::read(&shared.join("golden/ops/ops.safetensors")))
+fn ops() -> Golden {
+    Golden::read(&reference("ops/ops.safetensors"))
 }
 
 /// The map `name` as `[b, h, w, c]`, a constant.
@@ -36,7 +37,7 @@ fn flat<const D: usize>(x: Tensor<D>) -> Vec<f32> {
 
 /// `[b, h, w, c]` values against the map `name`.
 fn check_map(golden: &Golden, name: &str, x: Tensor<4>, tolerance: f32) -> f32 {
-    let expected = &golden.get(name).0;
+    let expected = &golden.get(name).shape;
     let [b, h, w, c] = x.dims();
     assert_eq!(expected, &[b, c, h, w], "{name}");
     golden.check(name, &channels_first(&x.into_data()), tolerance)
@@ -49,7 +50,7 @@ fn say(name: &str, error: f32) {
 
 #[test]
 fn resizes() {
-    let Some(golden) = ops() else { return };
+    let golden = ops();
     let mut compared = 0;
     for (kind, mode) in [("nearest", Mode::Nearest), ("bilinear", Mode::Bilinear)] {
         let x = map(&golden, &format!("{kind}.x"));
@@ -68,7 +69,7 @@ fn resizes() {
 /// One doubling of EoMT: transposed convolution, GELU, depthwise convolution, norm.
 #[test]
 fn scale_block() {
-    let Some(golden) = ops() else { return };
+    let golden = ops();
     let device = test_device().autodiff();
     let init = &mut Init::blank(&device);
     let mut conv1 = TransposedConv2x2::new(8, 8, init);
@@ -99,9 +100,7 @@ fn scale_block() {
 
 #[test]
 fn assignments() {
-    let Some(shared) = shared() else { return };
-    let json = std::fs::read_to_string(shared.join("golden/ops/ops.json")).unwrap();
-    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    let json: serde_json::Value = json(&reference("ops/ops.json"));
     let problems = json["hungarian"].as_array().unwrap();
     assert_eq!(problems.len(), 14);
     for problem in problems {
@@ -122,7 +121,7 @@ fn assignments() {
 
 #[test]
 fn mask_losses() {
-    let Some(golden) = ops() else { return };
+    let golden = ops();
     let device = test_device();
     for (kind, labels) in [("hard", "loss.labels"), ("soft", "loss.soft_labels")] {
         let losses = [("sigmoid_ce", CrossEntropy, 0), ("focal", Focal, 0), ("dice", Focal, 1)];
@@ -140,7 +139,7 @@ fn mask_losses() {
 
 #[test]
 fn pairwise_losses() {
-    let Some(golden) = ops() else { return };
+    let golden = ops();
     for (loss, point, part) in [("sigmoid_ce", CrossEntropy, 0), ("focal", Focal, 0), ("dice", Focal, 1)] {
         let read = |name: &str| golden.tensor::<2>(name, &test_device());
         let pairs = kernels::pairwise_mask_losses(read("pair.logits"), read("loss.labels"), point);
@@ -151,8 +150,8 @@ fn pairwise_losses() {
 
 #[test]
 fn class_losses() {
-    let Some(golden) = ops() else { return };
-    let targets: Vec<usize> = golden.get("ce.target").1.iter().map(|class| *class as usize).collect();
+    let golden = ops();
+    let targets: Vec<usize> = golden.whole("ce.target").1.iter().map(|class| *class as usize).collect();
     let weights = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.1];
     let x = leaf(golden.tensor::<3>("ce.logits", &test_device()));
     let y = class_cross_entropy(x.clone(), &targets, &weights);
@@ -162,7 +161,7 @@ fn class_losses() {
 
 #[test]
 fn positions() {
-    let Some(golden) = ops() else { return };
+    let golden = ops();
     let device = test_device();
     for (rows, cols, channels) in [(1, 1, 8), (2, 2, 40), (3, 2, 64), (6, 5, 64)] {
         let name = format!("sine.{rows}x{cols}.{channels}");
@@ -196,12 +195,12 @@ fn simfp(name: &str) -> String {
 
 #[test]
 fn feature_pyramid() {
-    let Some(golden) = ops() else { return };
+    let golden = ops();
     let pyramid = SimpleFeaturePyramid::new(8, 6, &mut Init::blank(&test_device().autodiff()));
     let pyramid = parameters::map(pyramid, |parameter, value| {
-        let (shape, values) = golden.get(&format!("sfp.param.{}", simfp(parameter.name)));
+        let (shape, values) = golden.whole(&format!("sfp.param.{}", simfp(parameter.name)));
         assert_eq!(shape, parameter.shape, "{}", parameter.name);
-        Tensor::from_data(TensorData::new(values.clone(), [values.len()]), &value.device())
+        Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), &value.device())
     });
     let x = leaf(map(&golden, "sfp.x"));
     let maps = pyramid.forward(x.clone());

@@ -18,7 +18,8 @@ use structtoken::train::optimizer::{Gradients, Optimizer, OptimizerConfig};
 use structtoken::train::schedule::Schedule;
 use structtoken::weights;
 
-use crate::golden::{Golden, allowed, channels_first, hashed, relative_difference, shared, test_device};
+use crate::golden::{Golden, allowed, channels_first, json, published_file, reference, test_device};
+use crate::hashed::hashed;
 
 const KINDS: [(&str, BlockKind); 3] = [("cse", BlockKind::Cse), ("sse", BlockKind::Sse), ("pwe", BlockKind::Pwe)];
 
@@ -52,9 +53,9 @@ fn published(name: &str) -> String {
 
 fn load(model: Model, weights: &Golden) -> Model {
     parameters::map(model, |parameter, value| {
-        let (shape, values) = weights.get(&published(parameter.name));
+        let (shape, values) = weights.whole(&published(parameter.name));
         assert_eq!(shape, parameter.shape, "{}", parameter.name);
-        Tensor::from_data(TensorData::new(values.clone(), [values.len()]), &value.device())
+        Tensor::from_data(TensorData::new(values.to_vec(), [values.len()]), &value.device())
     })
 }
 
@@ -70,10 +71,9 @@ fn upsampled(logits: Tensor<4>, size: (usize, usize)) -> TensorData {
 
 #[test]
 fn activations_of_every_block_and_logits() {
-    let Some(shared) = shared() else { return };
     let device = test_device();
     for (name, kind) in KINDS {
-        let folder = shared.join("golden/structtoken/tiny");
+        let folder = reference("structtoken/tiny");
         let weights = Golden::read(&folder.join(format!("st_tiny_{name}.safetensors")));
         let golden = Golden::read(&folder.join(format!("st_tiny_{name}_golden.safetensors")));
         let model = load(tiny(kind, 0.1, 0.1).blank(7, &device), &weights);
@@ -111,10 +111,9 @@ fn activations_of_every_block_and_logits() {
 
 #[test]
 fn layer_norm_epsilons() {
-    let Some(shared) = shared() else { return };
     let device = test_device();
     for (name, kind) in KINDS {
-        let folder = shared.join("golden/structtoken/eps");
+        let folder = reference("structtoken/eps");
         let weights = Golden::read(&folder.join(format!("st_eps_{name}.safetensors")));
         let golden = Golden::read(&folder.join(format!("st_eps_{name}_golden.safetensors")));
         let model = load(tiny(kind, 0.1, 0.1).blank(7, &device), &weights);
@@ -136,10 +135,9 @@ fn layer_norm_epsilons() {
 
 #[test]
 fn loss_and_every_gradient() {
-    let Some(shared) = shared() else { return };
     let device = test_device().autodiff();
     for (name, kind) in KINDS {
-        let folder = shared.join("golden/structtoken/tiny");
+        let folder = reference("structtoken/tiny");
         let weights = Golden::read(&folder.join(format!("st_tiny_{name}.safetensors")));
         let golden = Golden::read(&folder.join(format!("st_tiny_{name}_grads.safetensors")));
         let model = load(tiny(kind, 0.1, 0.1).blank(7, &device), &weights);
@@ -154,19 +152,18 @@ fn loss_and_every_gradient() {
 
 #[test]
 fn dropped_paths() {
-    let Some(shared) = shared() else { return };
     let device = test_device().autodiff();
     for (name, kind) in KINDS {
-        let folder = shared.join("golden/structtoken/tiny");
+        let folder = reference("structtoken/tiny");
         let weights = Golden::read(&folder.join(format!("st_tiny_{name}.safetensors")));
         let golden = Golden::read(&folder.join(format!("st_tiny_{name}_droppath.safetensors")));
         let model = load(tiny(kind, 0.4, 0.5).blank(7, &device), &weights);
         // Layers whose rate is 0 are not asked for; the others are, in the order of the network.
-        let mut masks: Vec<(&String, &Vec<f32>)> = golden
+        let mut masks: Vec<(&String, &[f32])> = golden
             .0
-            .iter()
-            .filter(|(name, _)| name.starts_with("mask.") && !name.contains(".layers.0."))
-            .map(|(name, (_, mask))| (name, mask))
+            .keys()
+            .filter(|name| name.starts_with("mask.") && !name.contains(".layers.0."))
+            .map(|name| (name, golden.whole(name).1))
             .collect();
         masks.sort_by_key(|(name, _)| {
             (
@@ -192,16 +189,14 @@ fn dropped_paths() {
 
 #[test]
 fn six_steps_of_adamw() {
-    let Some(shared) = shared() else { return };
     let device = test_device().autodiff();
     let schedule = set!(Schedule { warmup_iters: 3 });
     let config = set!(OptimizerConfig { lr: 1e-3, decoder_lr_mult: 8.0 });
     for (name, kind) in KINDS {
-        let folder = shared.join("golden/structtoken/tiny");
+        let folder = reference("structtoken/tiny");
         let weights = Golden::read(&folder.join(format!("st_tiny_{name}.safetensors")));
         let golden = Golden::read(&folder.join(format!("st_tiny_{name}_train.safetensors")));
-        let json = std::fs::read_to_string(folder.join(format!("st_tiny_{name}.json"))).unwrap();
-        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let json: serde_json::Value = json(&folder.join(format!("st_tiny_{name}.json")));
         let steps = json["train_steps"].as_array().unwrap();
         assert_eq!(steps.len(), 6);
         let mut model = load(tiny(kind, 0.0, 0.0).blank(7, &device), &weights);
@@ -224,19 +219,20 @@ fn six_steps_of_adamw() {
             model = optimizer.step(model, grads, lr);
         }
         parameters::visit(&model, |parameter, value| {
-            let mut values = value.into_data().try_to_vec::<f32>().unwrap();
-            let (_, expected) = golden.get(&format!("final.{}", published(parameter.name)));
-            let mut expected = expected.clone();
-            if parameter.name.ends_with("attn.qkv.bias") {
-                // The key's bias has no true gradient: AdamW makes steps of rounding noise.
-                let third = values.len() / 3;
-                values.drain(third..2 * third);
-                expected.drain(third..2 * third);
-            }
+            let values = value.into_data().try_to_vec::<f32>().unwrap();
+            let expected = &golden.get(&format!("final.{}", published(parameter.name))).values;
+            assert_eq!(values.len(), expected.len());
+            // The key's bias has no true gradient: AdamW makes steps of rounding noise.
+            let third = values.len() / 3;
+            let noise =
+                if parameter.name.ends_with("attn.qkv.bias") { third..2 * third } else { values.len()..values.len() };
             // Against f64; the steps move a weight by up to 2e-2, and the reference's own f32 run is 2.7e-5 away. Where
             // a gradient is next to nothing AdamW makes whole steps of its rounding, so single weights may be further
             // off.
-            let off: Vec<f32> = values.iter().zip(&expected).map(|(a, b)| (a - b).abs()).collect();
+            let kept = values.iter().zip(expected).enumerate();
+            let kept = kept.filter(|(i, (_, expected))| !expected.is_nan() && !noise.contains(i));
+            let off: Vec<f32> = kept.map(|(_, (value, expected))| (value - expected).abs()).collect();
+            assert!(!off.is_empty() && values.iter().all(|value| value.is_finite()), "{name} {}", parameter.name);
             let worst = off.iter().fold(0f32, |max, off| max.max(*off));
             let rms = (off.iter().map(|off| off * off).sum::<f32>() / off.len() as f32).sqrt();
             assert!(
@@ -249,7 +245,7 @@ fn six_steps_of_adamw() {
 }
 
 fn labels(golden: &Golden, name: &str, device: &Device) -> Tensor<3, Int> {
-    let [b, _, h, w] = golden.get(name).0[..] else { panic!("label shape") };
+    let [b, _, h, w] = golden.get(name).shape[..] else { panic!("label shape") };
     golden.tensor::<4>(name, device).int().reshape([b, h, w])
 }
 
@@ -274,9 +270,7 @@ fn check_gradients(model: &Model, grads: burn::tensor::Gradients, golden: &Golde
 
 #[test]
 fn parameters_and_multiply_accumulates() {
-    let Some(shared) = shared() else { return };
-    let json = std::fs::read_to_string(shared.join("golden/structtoken/params_flops.json")).unwrap();
-    let rows: Vec<serde_json::Value> = serde_json::from_str(&json).unwrap();
+    let rows: Vec<serde_json::Value> = json(&reference("structtoken/params_flops.json"));
     assert_eq!(rows.len(), 12);
     for row in rows {
         let (_, kind) = KINDS.into_iter().find(|(name, _)| *name == row["variant"]).unwrap();
@@ -311,9 +305,9 @@ fn parameters_and_multiply_accumulates() {
 /// Any weight file of the published layout gives the same network.
 #[test]
 fn published_weight_files() {
-    let Some(shared) = shared() else { return };
     let device = test_device();
-    let folder = shared.join("golden/structtoken/tiny");
+    let made = tempfile::tempdir().unwrap();
+    let folder = reference("structtoken/tiny");
     for (name, kind) in KINDS {
         let golden = Golden::read(&folder.join(format!("st_tiny_{name}_golden.safetensors")));
         let expected = load(
@@ -321,12 +315,13 @@ fn published_weight_files() {
             &Golden::read(&folder.join(format!("st_tiny_{name}.safetensors"))),
         );
         let expected = weights::state_of(&expected).tensors;
-        let mut read = 0;
-        for ending in [".safetensors", ".pth", "_legacy.pth"] {
-            let path = folder.join(format!("st_tiny_{name}{ending}"));
-            if !path.exists() {
-                continue;
-            }
+        let endings: &[&str] = match kind {
+            BlockKind::Cse => &[".safetensors", ".pth", "_legacy.pth"],
+            BlockKind::Pwe => &[".safetensors", ".pth"],
+            _ => &[".safetensors"],
+        };
+        for ending in endings {
+            let path = published_file(&format!("{name}{ending}"), made.path());
             let state = weights::read(&path).unwrap();
             let options = weights::LoadOptions::strict();
             let (model, report) = weights::load(tiny(kind, 0.1, 0.1).blank(7, &device), &state, &options).unwrap();
@@ -334,27 +329,25 @@ fn published_weight_files() {
             assert_eq!(weights::state_of(&model).tensors, expected, "{}", path.display());
             let logits = model.forward(golden.tensor::<4>("a.input", &device), &ForwardContext::eval()).scores();
             golden.check("a.logits16", &channels_first(&logits.into_data()), 2e-5);
-            read += 1;
         }
-        assert!(read >= 1, "{name}: no weight file");
     }
 }
 
 /// Whole image, windows, rescaled, flipped, several scales: logits, probabilities and labels.
 #[test]
 fn inference_modes() {
-    let Some(shared) = shared() else { return };
     let device = test_device();
     let config = set!(InferConfig { crop: [64, 64], stride: [42, 42], padding: Padding::Stretch });
     for (name, kind) in KINDS {
-        let folder = shared.join("golden/structtoken/tiny");
+        let folder = reference("structtoken/tiny");
         let golden = Golden::read(&folder.join(format!("st_tiny_{name}_golden.safetensors")));
         let file = Golden::read(&folder.join(format!("st_tiny_{name}.safetensors")));
         let model = load(tiny(kind, 0.1, 0.1).blank(7, &device), &file);
         let values = |tensor: Tensor<4>| tensor.into_data().try_to_vec::<f32>().unwrap();
         let input = |name: &str| golden.tensor::<4>(name, &device);
         let same_labels = |name: &str, labels: Vec<Labels>| {
-            let (_, expected) = golden.get(name);
+            let (_, expected) = golden.whole(name);
+            assert_eq!(labels[0].ids.len(), expected.len(), "{name}");
             let wrong =
                 labels[0].ids.iter().zip(expected).filter(|(ours, theirs)| f32::from(**ours) != **theirs).count();
             assert!(
@@ -391,61 +384,10 @@ fn inference_modes() {
     }
 }
 
-/// DINOv2 ViT-S/14 from its timm names, at two sizes other than the table's.
-#[test]
-fn dinov2() {
-    let Some(shared) = shared() else { return };
-    let device = test_device();
-    let golden = Golden::read(&shared.join("golden/dinov2/dinov2_vits14_golden.safetensors"));
-    let state = weights::read(&shared.join("weights/dinov2_vits14.f16.safetensors")).unwrap();
-    let vit = set!(VitConfig {
-        patch_size: 14,
-        img_size: [518, 518],
-        init_values: Some(1.0),
-        final_norm: true,
-        drop_path_rate: 0.0
-    });
-    let config = set!(ModelConfig { backbone: BackboneConfig::Vit(vit) });
-    let options = weights::LoadOptions::pretrained_backbone();
-    let (model, report) = weights::load(config.blank(2, &device), &state, &options).unwrap();
-    assert!(report.resized.is_empty() && report.loaded.iter().all(|name| name.starts_with("backbone.")), "{report}");
-    for (tag, height, width) in [("sq", 224, 224), ("wide", 140, 252)] {
-        let mut pixels = Vec::with_capacity(3 * height * width);
-        for c in 0..3 {
-            for y in 0..height {
-                for x in 0..width {
-                    let value = (0.05 * (c + 1) as f64 * x as f64).sin() + (0.03 * (c + 1) as f64 * y as f64).cos();
-                    pixels.push(value as f32);
-                }
-            }
-        }
-        let context = ForwardContext::eval().traced();
-        let image = Tensor::<4>::from_data(TensorData::new(pixels, [1, 3, height, width]), &device);
-        model.forward(image, &context);
-        for (name, data) in context.into_trace() {
-            let values = data.try_to_vec::<f32>().unwrap();
-            if let Some(block) = name.strip_prefix("vit.layer").filter(|rest| ["2", "5", "8", "11"].contains(rest)) {
-                // The file holds an eighth of the tokens: the first ones, whatever its note says of every eighth.
-                let name = format!("{tag}.block{block}");
-                golden.check(&name, &values[..golden.get(&name).1.len()], 2e-5);
-            } else if name == "feat" {
-                let (shape, tokens) = golden.get(&format!("{tag}.tokens"));
-                assert_eq!(values.len(), (shape[0] - 1) * 384);
-                let difference = relative_difference(&values, &tokens[384..]);
-                assert!(f64::from(difference) < allowed(2e-5), "{tag}: {difference:e}");
-            }
-        }
-    }
-}
-
 /// The learning rates and the groups of the published runs.
 #[test]
 fn learning_rates_and_groups() {
-    let Some(shared) = shared() else { return };
-    let read = |name: &str| -> serde_json::Value {
-        let path = shared.join("golden/structtoken/pipeline").join(name);
-        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
-    };
+    let read = |name: &str| -> serde_json::Value { json(&reference("structtoken/pipeline").join(name)) };
     let rates = read("lr.json");
     let mut rows = 0;
     for (name, run) in rates.as_object().unwrap().iter().filter(|(name, _)| *name != "rule") {
@@ -479,9 +421,7 @@ fn learning_rates_and_groups() {
 /// Fresh weights are distributed as the reference's: mean, deviation and bounds of every parameter of ViT-T.
 #[test]
 fn initial_weights() {
-    let Some(shared) = shared() else { return };
-    let text = std::fs::read_to_string(shared.join("golden/structtoken/pipeline/init_stats_vit_t.json")).unwrap();
-    let stats: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let stats: serde_json::Value = json(&reference("structtoken/pipeline/init_stats_vit_t.json"));
     for (name, kind) in KINDS {
         let vit = set!(VitConfig { size: VitSize::Tiny });
         let decoder = set!(StructTokenConfig { block: kind });

@@ -1,7 +1,6 @@
 //! The same numbers as MaskFormer, Mask2Former and EoMT: activations, answers, assignments, losses, gradients.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -15,18 +14,11 @@ use structtoken::layers::{ForwardContext, Init, parameters};
 use structtoken::loss::{Criterion, Targets, set_criterion};
 use structtoken::weights::{self, HostTensor, StateDict};
 
-use crate::golden::{Golden, allowed, channels_first, hashed, relative_difference, shared, test_device};
+use crate::golden::{Golden, allowed, channels_first, json, reference, test_device};
+use crate::hashed::hashed;
 
 const FORWARD: f32 = 5e-5;
 const GRADIENT: f32 = 2e-4;
-
-fn folder(name: &str) -> Option<PathBuf> {
-    Some(shared()?.join("golden").join(name))
-}
-
-fn json(folder: &std::path::Path, name: &str) -> serde_json::Value {
-    serde_json::from_str(&std::fs::read_to_string(folder.join(format!("{name}.json"))).unwrap()).unwrap()
-}
 
 /// The reference's parameters, whatever their names, under ours without `prefix`; every one must be used.
 fn load<M: Module>(module: M, state: &StateDict, prefix: &str) -> M {
@@ -65,7 +57,7 @@ fn compare(
             _ => data.iter::<f32>().collect(),
         };
         if name.starts_with("dec.pos") {
-            values = values.repeat(golden.get(&key).0[0]);
+            values = values.repeat(golden.get(&key).shape[0]);
         }
         golden.check(&key, &values, FORWARD);
         compared.push(key);
@@ -80,7 +72,7 @@ fn semantic(answer: SegLogits, size: (usize, usize)) -> Vec<f32> {
 }
 
 fn targets(golden: &Golden, name: &str) -> Targets {
-    let (shape, ids) = golden.get(name);
+    let (shape, ids) = golden.whole(name);
     Targets::new(ids.iter().map(|id| *id as u8).collect(), [shape[0], shape[1], shape[2]])
 }
 
@@ -144,25 +136,14 @@ fn check_gradients<M: Module>(
     prefix: &str,
     noise: &[&str],
 ) {
-    let theirs = golden.0.keys().filter_map(|key| key.strip_prefix("grad."));
-    let theirs = theirs.filter(|key| !key.starts_with("feat.") && *key != "input");
-    let state = StateDict {
-        tensors: theirs
-            .map(|key| {
-                let (shape, data) = golden.get(&format!("grad.{key}")).clone();
-                (key.to_owned(), HostTensor { shape, data })
-            })
-            .collect(),
-        ..StateDict::default()
-    };
-    let mut theirs = weights::remap_keys(&state).unwrap().tensors;
+    let mut theirs = golden.gradients(|key| !key.starts_with("feat.") && key != "input");
     for (name, grad) in parameters::gradients(module, grads) {
         let name = format!("{prefix}{name}");
         let expected = theirs.remove(&name).unwrap_or_else(|| panic!("no gradient for {name}"));
         if noise.contains(&&*name) {
             continue;
         }
-        let difference = relative_difference(&grad.into_data().try_to_vec::<f32>().unwrap(), &expected.data);
+        let difference = expected.difference(&grad.into_data().try_to_vec::<f32>().unwrap());
         assert!(f64::from(difference) < allowed(GRADIENT.into()), "{name}: off by {difference:e}");
     }
     assert!(theirs.is_empty(), "no counterpart for the gradients of {:?}", theirs.keys());
@@ -184,10 +165,10 @@ fn head<M: Module>(
     judged: SetLossConfig,
     noise: &[&str],
 ) {
-    let Some(folder) = folder(name) else { return };
+    let folder = reference(name);
     let device = test_device();
-    let state = weights::read(&folder.join(format!("{name}.safetensors"))).unwrap();
-    let json = json(&folder, name);
+    let state = Golden::read(&folder.join(format!("{name}.safetensors"))).state();
+    let json: serde_json::Value = json(&folder.join(format!("{name}.json")));
     let model = load(make(&mut Init::blank(&device)), &state, "decoder.head.");
     for (tag, file) in [("a", goldens[0]), ("b", goldens[1])] {
         let golden = Golden::read(&folder.join(format!("{file}.safetensors")));
@@ -202,13 +183,13 @@ fn head<M: Module>(
             .filter(|key| key.starts_with(&format!("{tag}.dec.")) || key.starts_with(&format!("{tag}.pixel.")));
         let missing: Vec<&String> = expected.filter(|key| !compared.contains(key) && !extra(key)).collect();
         assert!(missing.is_empty(), "{missing:?}");
-        let (shape, _) = golden.get(&format!("{tag}.label"));
+        let shape = &golden.get(&format!("{tag}.label")).shape;
         let size = (shape[1], shape[2]);
         golden.check(&format!("{tag}.sem"), &semantic(output.clone().seg_logits(), size), FORWARD);
         let targets = targets(&golden, &format!("{tag}.label"));
         check_losses((output.clone(), judged.into()), &targets, &json["loss"][tag], tag, "final");
         if tag == "a" {
-            let (_, ids) = golden.get("a.label");
+            let (_, ids) = golden.whole("a.label");
             let half = ids.len() / 2;
             let ids = ids.iter().enumerate().map(|(i, id)| if i < half { *id as u8 } else { 255 }).collect();
             let empty = Targets::new(ids, [2, size.0, size.1]);
@@ -288,38 +269,38 @@ fn epsilons_of_the_query_decoders() {
     let small = |golden: &Golden| features(golden, "b", &device).into_iter().map(|map| map / 256.0).collect::<Vec<_>>();
     let traced =
         |context: ForwardContext| -> BTreeMap<String, TensorData> { context.into_trace().into_iter().collect() };
-    if let Some(folder) = folder("maskformer") {
-        let golden = Golden::read(&folder.join("maskformer_golden.safetensors"));
-        let state = weights::read(&folder.join("maskformer.safetensors")).unwrap();
-        let head = load(maskformer().head(48, 7, &mut Init::blank(&device)), &state, "decoder.head.");
-        let eps = Golden::read(&folder.join("maskformer_eps_golden.safetensors"));
-        let context = ForwardContext::eval().traced();
-        head.forward(small(&golden), &context);
-        let trace = traced(context);
-        eps.check("mask_features", &channels_first(&trace["pixel.mask_features"]), FORWARD);
-        eps.check("class", &trace["dec.class2"].try_to_vec::<f32>().unwrap(), FORWARD);
-        eps.check("mask", &trace["dec.mask2"].try_to_vec::<f32>().unwrap(), FORWARD);
-    }
-    if let Some(folder) = folder("mask2former") {
-        let golden = Golden::read(&folder.join("mask2former_golden_b.safetensors"));
-        let mut state = weights::read(&folder.join("mask2former.safetensors")).unwrap();
-        let start = state.tensors.get_mut("model.transformer_module.queries_features.weight").unwrap();
-        start.data.iter_mut().for_each(|value| *value /= 16.0);
-        let head = load(mask2former().head(48, 7, &mut Init::blank(&device)), &state, "decoder.head.");
-        let eps = Golden::read(&folder.join("mask2former_eps_golden.safetensors"));
-        let context = ForwardContext::eval().traced();
-        head.forward(small(&golden), &context);
-        let trace = traced(context);
-        for (name, (shape, _)) in &eps.0 {
-            let data = trace.get(name).or(trace.get(&format!("dec.{name}"))).or(trace.get(&format!("pixel.{name}")));
-            let data = match data {
-                Some(data) => data,
-                None => &trace[&format!("dec.{name}4")],
-            };
-            let planes = name.contains("mask") && name != "mask_features";
-            let values = if shape.len() == 4 && !planes { channels_first(data) } else { data.try_to_vec().unwrap() };
-            eps.check(name, &values, FORWARD);
-        }
+    let folder = reference("maskformer");
+    let golden = Golden::read(&folder.join("maskformer_golden.safetensors"));
+    let state = Golden::read(&folder.join("maskformer.safetensors")).state();
+    let head = load(maskformer().head(48, 7, &mut Init::blank(&device)), &state, "decoder.head.");
+    let eps = Golden::read(&folder.join("maskformer_eps_golden.safetensors"));
+    let context = ForwardContext::eval().traced();
+    head.forward(small(&golden), &context);
+    let trace = traced(context);
+    eps.check("mask_features", &channels_first(&trace["pixel.mask_features"]), FORWARD);
+    eps.check("class", &trace["dec.class2"].try_to_vec::<f32>().unwrap(), FORWARD);
+    eps.check("mask", &trace["dec.mask2"].try_to_vec::<f32>().unwrap(), FORWARD);
+
+    let folder = reference("mask2former");
+    let golden = Golden::read(&folder.join("mask2former_golden_b.safetensors"));
+    let mut state = Golden::read(&folder.join("mask2former.safetensors")).state();
+    let start = state.tensors.get_mut("model.transformer_module.queries_features.weight").unwrap();
+    start.data.iter_mut().for_each(|value| *value /= 16.0);
+    let head = load(mask2former().head(48, 7, &mut Init::blank(&device)), &state, "decoder.head.");
+    let eps = Golden::read(&folder.join("mask2former_eps_golden.safetensors"));
+    let context = ForwardContext::eval().traced();
+    head.forward(small(&golden), &context);
+    let trace = traced(context);
+    for (name, expected) in &eps.0 {
+        let data = trace.get(name).or(trace.get(&format!("dec.{name}"))).or(trace.get(&format!("pixel.{name}")));
+        let data = match data {
+            Some(data) => data,
+            None => &trace[&format!("dec.{name}4")],
+        };
+        let planes = name.contains("mask") && name != "mask_features";
+        let is_map = expected.shape.len() == 4 && !planes;
+        let values = if is_map { channels_first(data) } else { data.try_to_vec().unwrap() };
+        eps.check(name, &values, FORWARD);
     }
 }
 
@@ -356,10 +337,10 @@ fn answer(pair: &Pair, images: Tensor<4>, probabilities: &[f64], context: &Forwa
 
 #[test]
 fn the_numbers_of_eomt() {
-    let Some(folder) = folder("eomt") else { return };
+    let folder = reference("eomt");
     let device = test_device();
-    let mut state = weights::read(&folder.join("eomt.safetensors")).unwrap();
-    let json = json(&folder, "eomt");
+    let mut state = Golden::read(&folder.join("eomt.safetensors")).state();
+    let json: serde_json::Value = json(&folder.join("eomt.json"));
     for (tag, size) in [("a", [64, 64]), ("b", [96, 80])] {
         if tag == "b" {
             let name = "embeddings.position_embeddings.weight";

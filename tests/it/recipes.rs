@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use structtoken::config::Config;
 
-use crate::golden::shared;
+use crate::golden::reference;
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -38,10 +38,8 @@ fn every_recipe_reads_and_resolves() {
 /// The values of our eleven recipes for ADE20K against the resolved configurations of the published code.
 #[test]
 fn the_published_rows() {
-    let Some(shared) = shared() else { return };
-    let text =
-        std::fs::read_to_string(shared.join("golden/structtoken/pipeline/official_configs_resolved.json")).unwrap();
-    let official: serde_json::Map<String, Value> = serde_json::from_str(&text).unwrap();
+    let path = reference("structtoken/pipeline/official_configs_resolved.json");
+    let official: serde_json::Map<String, Value> = crate::golden::json(&path);
     assert_eq!(official.len(), 11);
     for (name, theirs) in official {
         // vit-b_struct-token-cse_ade20k_512x512
