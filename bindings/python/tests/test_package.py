@@ -68,6 +68,14 @@ def test_the_command_is_the_programs(lab):
     assert module.stdout == version.stdout
 
 
+def test_the_demo_runs_where_the_wheel_is_installed(lab, tmp_path):
+    few = ["--set", "train.iterations=4", "--set", "train.eval_every=4"]
+    done = lab.command("demo", "--out", tmp_path / "demo", *few, cwd=tmp_path)
+    assert done.returncode == 0 and "mIoU" in done.stdout, done.stderr
+    assert (tmp_path / "demo" / "report.html").stat().st_size > 0
+    assert structtoken.Model.open(tmp_path / "demo" / "model.safetensors").predict(lab.images[0]).shape == (48, 48)
+
+
 def test_several_runs_start_this_program_again(lab, tmp_path):
     few = ["--set", "train.iterations=1", "--set", "train.eval_every=1"]
     done = lab.command("train", lab.recipe, "--seeds", "2", "--out", tmp_path / "seeds", *few)
