@@ -36,7 +36,7 @@ def label(rows: ray.data.Dataset, model: str, actors: int = 1, threads: int = 1)
         Labeller,
         fn_constructor_kwargs={"model": str(Path(model).absolute()), "threads": threads},
         batch_size=8,
-        concurrency=actors,
+        compute=ray.data.ActorPoolStrategy(size=actors),
         num_cpus=threads,
     )
 

@@ -67,7 +67,8 @@ pub(crate) struct Dataset {
 impl Dataset {
     #[new]
     #[pyo3(signature = (dataset = None, *, recipe = None, split = "train", batch_size = None, seed = None, workers = None,
-                        root = None, set = vec![]))]
+                        root = None, set = vec![]),
+           text_signature = "(dataset=None, *, recipe=None, split='train', batch_size=None, seed=None, workers=None, root=None, set=())")]
     #[expect(clippy::too_many_arguments, reason = "keywords of Python")]
     fn new(
         py: Python<'_>,

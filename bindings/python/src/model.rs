@@ -47,7 +47,8 @@ enum Source {
 #[pymethods]
 impl Model {
     #[new]
-    #[pyo3(signature = (path, threads = None, device = "auto", set = vec![]))]
+    #[pyo3(signature = (path, threads = None, device = "auto", set = vec![]),
+           text_signature = "(path, threads=None, device='auto', set=())")]
     fn new(py: Python<'_>, path: PathBuf, threads: Option<Whole>, device: &str, set: Vec<String>) -> PyResult<Self> {
         Self::open(py, path, threads, device, set)
     }
@@ -78,7 +79,8 @@ impl Model {
     /// >>> structtoken.Model.open("model.safetensors", threads=1).classes[0]
     /// 'background'
     #[staticmethod]
-    #[pyo3(signature = (path, threads = None, device = "auto", set = vec![]))]
+    #[pyo3(signature = (path, threads = None, device = "auto", set = vec![]),
+           text_signature = "(path, threads=None, device='auto', set=())")]
     fn open(py: Python<'_>, path: PathBuf, threads: Option<Whole>, device: &str, set: Vec<String>) -> PyResult<Self> {
         let threads = count(py, "threads", threads)?;
         let opened = compute(py, threads, || {

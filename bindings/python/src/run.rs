@@ -70,7 +70,8 @@ use crate::threads::{count, own_pool};
 /// (2, 2)
 #[pyfunction]
 #[pyo3(signature = (recipe, out, *, set = vec![], resume = false, on_step = None, on_evaluation = None, threads = None,
-                    device = "auto"))]
+                    device = "auto"),
+       text_signature = "(recipe, out, *, set=(), resume=False, on_step=None, on_evaluation=None, threads=None, device='auto')")]
 #[expect(clippy::too_many_arguments, reason = "keywords of Python")]
 pub(crate) fn train<'py>(
     py: Python<'py>,
@@ -175,7 +176,7 @@ pub(crate) fn train<'py>(
 #[pyfunction]
 #[pyo3(signature = (model, data = None, *, split = "val", set = vec![], calibration = false, label_issues = Whole::of(0),
                     on_image = None, threads = None, device = "auto"),
-       text_signature = "(model, data=None, *, split='val', set=[], calibration=False, label_issues=0, on_image=None, threads=None, device='auto')")]
+       text_signature = "(model, data=None, *, split='val', set=(), calibration=False, label_issues=0, on_image=None, threads=None, device='auto')")]
 #[expect(clippy::too_many_arguments, reason = "keywords of Python")]
 pub(crate) fn evaluate<'py>(
     py: Python<'py>,

@@ -76,7 +76,6 @@ calls = [
     lambda: model.predict([image]),
     lambda: model.probabilities(image),
     lambda: structtoken.Metric(2).update(image, image),
-    lambda: structtoken.encode_rle(image[..., 0]),
     lambda: structtoken.Dataset("shapes", batch_size=999, set=["data.augment.crop=[999,999]"]).batches(),
 ]
 resource.setrlimit(resource.RLIMIT_AS, (800_000_000, 800_000_000))

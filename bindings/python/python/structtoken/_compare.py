@@ -85,7 +85,8 @@ def compare(
     lines = _run(command, on_line)
     if lines is not None:
         raise _failed(lines)
-    return json.loads((Path(out) / "compare.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads((Path(out) / "compare.json").read_text(encoding="utf-8"))
+    return found
 
 
 def _run(command: list[str], on_line: Callable[[str], None] | None) -> list[str] | None:
