@@ -55,7 +55,11 @@ def annotate(lab, monkeypatch, labels, **options):
     ]
     monkeypatch.setattr(driver, "TaskDataset", lambda *_, **__: SimpleNamespace(labels=task_labels, samples=samples))
     sent = []
-    api = SimpleNamespace(partial_update_annotations=lambda action, task, patched_labeled_data_request: sent.append(patched_labeled_data_request))
+
+    def partial_update_annotations(action, task, patched_labeled_data_request):
+        sent.append(patched_labeled_data_request)
+
+    api = SimpleNamespace(partial_update_annotations=partial_update_annotations)
     client = SimpleNamespace(logger=logging.getLogger("cvat"), tasks=SimpleNamespace(api=api))
     driver.annotate_task(client, 1, function, **options)
     assert sent[0].tags == []
