@@ -3,8 +3,8 @@
 use std::convert::Infallible;
 
 use numpy::{
-    Element, IntoPyArray, PyArray2, PyArray3, PyArrayDyn, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods,
-    ndarray,
+    Element, IntoPyArray, PyArray2, PyArray3, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArray,
+    PyUntypedArrayMethods, ndarray,
 };
 use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
@@ -207,9 +207,15 @@ fn size(py: Python<'_>, height: usize, width: usize) -> PyResult<()> {
 }
 
 /// The elements in their order, whatever the strides.
+///
+/// # Errors
+/// There is too little memory.
 fn values<T: Element + Copy>(array: &Bound<'_, PyArrayDyn<T>>) -> PyResult<Vec<T>> {
-    let Ok(values) = each(array, |_, value| Ok::<T, Infallible>(value))?;
-    Ok(values)
+    let array = readable(array, size_of::<T>())?;
+    Ok(match in_order(&array) {
+        Some(values) => values.to_vec(),
+        None => array.as_array().iter().copied().collect(),
+    })
 }
 
 /// What `to` makes of every element by its number, in their order, whatever the strides; or what it fails with first.
@@ -220,25 +226,42 @@ fn each<T: Element + Copy, U, E>(
     array: &Bound<'_, PyArrayDyn<T>>,
     to: impl Fn(usize, T) -> Result<U, E>,
 ) -> PyResult<Result<Vec<U>, E>> {
-    let py = array.py();
-    let (shape, aligned) = (array.shape(), array.is_aligned());
-    // numpy's own copies of what is not aligned are as large again. An array may be far larger than what it stands on.
-    let size = (size_of::<U>() + if aligned { 0 } else { size_of::<T>() }) as u64;
-    let all =
-        if shape.contains(&0) { 0 } else { shape.iter().fold(size, |all, side| all.saturating_mul(*side as u64)) };
+    let array = readable(array, size_of::<U>())?;
+    let mut found = Vec::with_capacity(array.len());
+    let mut take = |(at, value): (usize, &T)| {
+        found.push(to(at, *value)?);
+        Ok(())
+    };
+    let taken = match in_order(&array) {
+        Some(values) => values.iter().enumerate().try_for_each(&mut take),
+        None => array.as_array().iter().enumerate().try_for_each(&mut take),
+    };
+    Ok(taken.map(|()| found))
+}
+
+/// The array, once there is room for `size` bytes per element, or numpy's copy of one whose elements are not aligned.
+///
+/// # Errors
+/// There is too little memory.
+fn readable<'py, T: Element>(array: &Bound<'py, PyArrayDyn<T>>, size: usize) -> PyResult<PyReadonlyArrayDyn<'py, T>> {
+    let (py, shape, aligned) = (array.py(), array.shape(), array.is_aligned());
+    let size = size + if aligned { 0 } else { size_of::<T>() };
+    // An array may be far larger than what it stands on.
+    let product = |all: u64, side: &usize| all.saturating_mul(*side as u64);
+    let all = if shape.contains(&0) { 0 } else { shape.iter().fold(size as u64, product) };
     room(py, all, &format!("a copy of an array of shape {shape:?}"), "pass it in pieces")?;
-    if !aligned {
+    let readable = if aligned {
+        array.try_readonly()
+    } else {
         let copy = py.import("numpy")?.call_method1("array", (array,))?;
-        return each(copy.cast::<PyArrayDyn<T>>()?, to);
-    }
-    let array = array
-        .try_readonly()
-        .map_err(|error| bad_value(py, &format!("the array is being written to: {error}"), "pass a copy of it"))?;
-    // Also a slice of columns is one: its order is not that of the elements.
-    Ok(match array.as_slice() {
-        Ok(values) if array.is_c_contiguous() => values.iter().enumerate().map(|(at, value)| to(at, *value)).collect(),
-        _ => array.as_array().iter().enumerate().map(|(at, value)| to(at, *value)).collect(),
-    })
+        copy.cast::<PyArrayDyn<T>>()?.try_readonly()
+    };
+    readable.map_err(|error| bad_value(py, &format!("the array is being written to: {error}"), "pass a copy of it"))
+}
+
+/// The elements where they lie one after the other. Also a slice of columns is a slice: its order is not that of the elements.
+fn in_order<'a, T: Element>(array: &'a PyReadonlyArrayDyn<'_, T>) -> Option<&'a [T]> {
+    if array.is_c_contiguous() { array.as_slice().ok() } else { None }
 }
 
 /// Fails where `bytes` for `what` are more than the memory that is left.
