@@ -78,8 +78,8 @@ pub(crate) fn shape(object: &Bound<'_, PyAny>) -> Option<Vec<usize>> {
     object.cast::<PyUntypedArray>().ok().map(|array| array.shape().to_vec())
 }
 
-/// Class ids from an array of whole numbers of any shape, in the order of its elements: what `class` makes of each, or the first that
-/// is none, with its number.
+/// Class ids from an array of whole numbers of any shape, in the order of its elements: what `class` makes of each, or
+/// the first that is none, with its number.
 ///
 /// # Errors
 /// Another dtype, and more elements than there is memory for.
@@ -259,7 +259,8 @@ fn readable<'py, T: Element>(array: &Bound<'py, PyArrayDyn<T>>, size: usize) -> 
     readable.map_err(|error| bad_value(py, &format!("the array is being written to: {error}"), "pass a copy of it"))
 }
 
-/// The elements where they lie one after the other. Also a slice of columns is a slice: its order is not that of the elements.
+/// The elements where they lie one after the other. Also a slice of columns is a slice: its order is not that of the
+/// elements.
 fn in_order<'a, T: Element>(array: &'a PyReadonlyArrayDyn<'_, T>) -> Option<&'a [T]> {
     if array.is_c_contiguous() { array.as_slice().ok() } else { None }
 }

@@ -75,10 +75,11 @@ impl Observer for &Caller {
     }
 }
 
-/// Does `work` on a thread of `pool`. `see` gets what it reports, and any exception from there, or a signal, tells the work to
-/// stop: it is the second answer, beside what the work gives.
+/// Does `work` on a thread of `pool`. `see` gets what it reports, and any exception from there, or a signal, tells the
+/// work to stop: it is the second answer, beside what the work gives.
 ///
-/// Work that reports waits until it was heard. Its pool should be its own, or what `see` asks of the pool waits for the work.
+/// Work that reports waits until it was heard. Its pool should be its own, or what `see` asks of the pool waits for the
+/// work.
 pub(crate) fn attend<T: Send>(
     py: Python<'_>,
     pool: &ThreadPool,
