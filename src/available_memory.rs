@@ -3,7 +3,7 @@
 
 use std::fs::read_to_string;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
 /// What is left, and by what it is bounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +34,8 @@ pub(crate) fn left() -> Option<AvailableMemory> {
 /// Fails if `bytes` are more than is left; `what` needs them, and `hint` says how it could need less.
 ///
 /// # Errors
-/// There is less memory; with both numbers.
-pub(crate) fn require(bytes: u64, what: &str, hint: &str) -> Result<()> {
+/// There is less memory: of the kind [`ErrorKind::Memory`], with both numbers.
+pub fn require(bytes: u64, what: &str, hint: &str) -> Result<()> {
     match left() {
         Some(memory) if memory.bytes < bytes => Err(memory.too_small(bytes, what, hint)),
         _ => Ok(()),
@@ -45,7 +45,9 @@ pub(crate) fn require(bytes: u64, what: &str, hint: &str) -> Result<()> {
 impl AvailableMemory {
     fn too_small(self, bytes: u64, what: &str, hint: &str) -> Error {
         let (needed, left) = (readable(bytes), readable(self.bytes));
-        Error::new(format!("{what} needs about {needed}, and {} leaves {left}", self.bound)).with_hint(hint)
+        Error::new(format!("{what} needs about {needed}, and {} leaves {left}", self.bound))
+            .with_hint(hint)
+            .with_kind(ErrorKind::Memory)
     }
 }
 
@@ -86,7 +88,7 @@ mod tests {
             error.to_string().contains("a test needs about") && error.to_string().contains(memory.bound),
             "{error}"
         );
-        assert_eq!(error.hint(), Some("wish for less"));
+        assert_eq!((error.hint(), error.kind()), (Some("wish for less"), ErrorKind::Memory));
     }
 
     #[test]

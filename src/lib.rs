@@ -58,7 +58,7 @@
 //! `ARCHITECTURE.md` in the repository is the map of the modules below.
 #![recursion_limit = "256"]
 
-mod available_memory;
+pub mod available_memory;
 pub mod device;
 pub mod error;
 pub mod files;

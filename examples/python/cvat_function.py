@@ -4,7 +4,8 @@
     cvat-cli --server-host URL --auth USER task auto-annotate TASK --function-file cvat_function.py \
         -p model=str:model.safetensors --allow-unmatched-labels
 
-The model runs where the command runs. Labels of the task and classes are matched by name.
+The model runs where the command runs. Labels of the task and classes are matched by name. With `--conv-mask-to-poly` the borders
+of regions are sent, as polygons, which cannot have holes.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ class Function:
 
     def __init__(self, model: structtoken.Model, background: str) -> None:
         self._model = model
-        self._background = background
         self.spec = cvataa.DetectionFunctionSpec(
             labels=[cvataa.label_spec(name, at, type="mask") for at, name in enumerate(model.classes) if name != background]
         )
@@ -29,14 +29,12 @@ class Function:
     def detect(
         self, context: cvataa.DetectionFunctionContext, image: PIL.Image.Image
     ) -> list[cvataa.models.LabeledShapeRequest]:
-        labels = self._model.predict(image)
-        shapes = []
-        for at, name in enumerate(self._model.classes):
-            mask = labels == at
-            if name == self._background or not mask.any():
-                continue
-            shapes.append(cvataa.mask(at, encode_mask(mask)))
-        return shapes
+        labels, shown = self._model.predict(image), [label.id for label in self.spec.labels]
+        if context.conv_mask_to_poly:
+            regions = [region for region in structtoken.polygons(labels) if region["class"] in shown]
+            return [cvataa.polygon(region["class"], region["exterior"].ravel().tolist()) for region in regions]
+        masks = [(at, labels == at) for at in shown]
+        return [cvataa.mask(at, encode_mask(mask)) for at, mask in masks if mask.any()]
 
 
 def create(model: str = "model.safetensors", background: str = "background") -> Function:

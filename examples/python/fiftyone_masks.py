@@ -1,6 +1,6 @@
 """Predictions in FiftyOne, as masks on the disk: the database holds their paths alone.
 
-    pip install structtoken fiftyone
+    pip install structtoken fiftyone pillow
     python fiftyone_masks.py MODEL.safetensors IMAGES OUT
 """
 
@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import fiftyone
+from PIL import Image
 
 import structtoken
 
@@ -18,11 +19,14 @@ def add_predictions(samples: fiftyone.core.collections.SampleCollection, model: 
     """Labels the images of `samples`, writes the masks to `out`, and names them in `field`."""
     out.mkdir(parents=True, exist_ok=True)
     # FiftyOne takes 0 for what is not labelled, unless the targets name it.
-    samples._dataset.mask_targets[field] = dict(enumerate(model.classes))
-    samples._dataset.save()
+    dataset = fiftyone.load_dataset(samples.view().dataset_name)
+    dataset.mask_targets[field] = dict(enumerate(model.classes))
+    dataset.save()
     for sample in samples.iter_samples(autosave=True, progress=True):
-        mask = out / f"{Path(sample.filepath).stem}.png"
-        mask.write_bytes(structtoken.encode_png(model.predict(sample.filepath), model.palette))
+        # Images of several folders may have one name.
+        mask = out / f"{Path(sample.filepath).stem}-{sample.id}.png"
+        # Grey, a class number per pixel: of an indexed PNG, FiftyOne would read the colours.
+        Image.fromarray(model.predict(sample.filepath)).save(mask)
         sample[field] = fiftyone.Segmentation(mask_path=str(mask.absolute()))
 
 

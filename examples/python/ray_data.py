@@ -31,19 +31,20 @@ class Labeller:
 
 
 def label(rows: ray.data.Dataset, model: str, actors: int = 1, threads: int = 1) -> ray.data.Dataset:
-    """The rows, which have a column `bytes` of image files, with their masks."""
+    """The rows, which have a column `bytes` of image files, with their masks. What makes the rows needs processors beside the actors'."""
     return rows.map_batches(
         Labeller,
         fn_constructor_kwargs={"model": str(Path(model).absolute()), "threads": threads},
         batch_size=8,
-        concurrency=actors,
+        compute=ray.data.ActorPoolStrategy(size=actors),
         num_cpus=threads,
     )
 
 
 def main(model: str, images: str, out: str, actors: str = "1", threads: str = "1") -> None:
     files = sorted(str(path.absolute()) for path in Path(images).iterdir())
-    rows = ray.data.read_binary_files(files, include_paths=True)
+    # Reading counts as no processor: where the actors have them all, it would wait for one without end.
+    rows = ray.data.read_binary_files(files, include_paths=True, ray_remote_args={"num_cpus": 0})
     Path(out).mkdir(parents=True, exist_ok=True)
     for row in label(rows, model, int(actors), int(threads)).iter_rows():
         (Path(out) / f"{Path(row['path']).stem}.png").write_bytes(row["mask"])

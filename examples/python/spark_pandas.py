@@ -1,13 +1,15 @@
 """Labels images with PySpark: one model per Python worker, rows as they were with a column `mask` of PNG bytes.
 
     pip install structtoken pyspark pandas pyarrow
-    python spark_pandas.py MODEL.safetensors IMAGES OUT
+    python spark_pandas.py MODEL.safetensors IMAGES OUT [CORES] [THREADS]
 
-A task that fails is tried again by Spark (`spark.task.maxFailures`). The masks are the bytes that `structtoken predict` writes.
+A worker that is killed is started again by Spark, and its task is tried again (`spark.task.maxFailures`; on one machine the 4 of
+`local[2,4]`). The masks are the bytes that `structtoken predict` writes.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from functools import lru_cache
@@ -30,8 +32,12 @@ def label(rows: DataFrame, model: str) -> DataFrame:
     # As many threads as Spark counts for a task.
     threads = int(rows.sparkSession.conf.get("spark.task.cpus", "1"))
     path = str(Path(model).absolute())
+    rows.sparkSession.sparkContext.addPyFile(__file__)
 
     def label_some(batches: Iterator[pandas.DataFrame]) -> Iterator[pandas.DataFrame]:
+        # A worker imports this file once, and so has the model as long as it lives; what comes with a task ends with it.
+        from spark_pandas import open_model
+
         opened = open_model(path, threads)
         for batch in batches:
             masks = [structtoken.encode_png(found, opened.palette) for found in opened.predict(list(batch["content"]))]
@@ -40,10 +46,16 @@ def label(rows: DataFrame, model: str) -> DataFrame:
     return rows.mapInPandas(label_some, StructType([*rows.schema.fields, StructField("mask", BinaryType())]))
 
 
-def main(model: str, images: str, out: str) -> None:
-    spark = SparkSession.builder.master("local[2]").appName("structtoken").getOrCreate()
+def session(cores: int, threads: int) -> SparkSession:
     # Workers are Python processes of the same environment.
-    spark.conf.set("spark.sql.execution.arrow.maxRecordsPerBatch", "8")
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    builder = SparkSession.builder.master(f"local[{cores},4]").appName("structtoken")
+    builder = builder.config("spark.task.cpus", threads).config("spark.ui.enabled", "false")
+    return builder.config("spark.sql.execution.arrow.maxRecordsPerBatch", 8).getOrCreate()
+
+
+def main(model: str, images: str, out: str, cores: str = "2", threads: str = "1") -> None:
+    spark = session(int(cores), int(threads))
     rows = spark.read.format("binaryFile").load(Path(images).absolute().as_uri())
     Path(out).mkdir(parents=True, exist_ok=True)
     for row in label(rows, model).toLocalIterator():

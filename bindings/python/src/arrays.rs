@@ -1,14 +1,18 @@
 //! numpy's arrays, and what else holds pixels, as images and label maps.
 
+use std::convert::Infallible;
+
 use numpy::{
-    Element, IntoPyArray, PyArray2, PyArray3, PyArrayDyn, PyArrayMethods, PyUntypedArray, PyUntypedArrayMethods,
-    ndarray,
+    Element, IntoPyArray, PyArray2, PyArray3, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArray,
+    PyUntypedArrayMethods, ndarray,
 };
+use pyo3::exceptions::PyException;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
+use structtoken::available_memory::require;
 use structtoken::image::{Image, Labels, MAX_PIXELS};
 
-use crate::errors::{bad_type, bad_value};
+use crate::errors::{OrRaise, bad_type, bad_value};
 
 /// The RGB pixels of an array `[height, width, 3]` of uint8, whatever its strides.
 ///
@@ -57,7 +61,8 @@ pub(crate) fn labels(array: &Bound<'_, PyAny>) -> PyResult<Labels> {
     let ids = if let Ok(array) = array.cast::<PyArrayDyn<u8>>() {
         values(array)?
     } else if let Ok(array) = array.cast::<PyArrayDyn<bool>>() {
-        values(array)?.into_iter().map(u8::from).collect()
+        let Ok(ids) = each(array, |_, value| Ok::<_, Infallible>(u8::from(value)))?;
+        ids
     } else {
         return Err(bad_type(
             py,
@@ -68,26 +73,33 @@ pub(crate) fn labels(array: &Bound<'_, PyAny>) -> PyResult<Labels> {
     Ok(Labels { width, height, ids })
 }
 
-/// Class indices from an array of whole numbers of any shape: `i64`, in the order of its elements, with the shape.
+/// The shape of an array; none of anything else.
+pub(crate) fn shape(object: &Bound<'_, PyAny>) -> Option<Vec<usize>> {
+    object.cast::<PyUntypedArray>().ok().map(|array| array.shape().to_vec())
+}
+
+/// Class ids from an array of whole numbers of any shape, in the order of its elements: what `class` makes of each, or
+/// the first that is none, with its number.
 ///
 /// # Errors
-/// Another dtype.
-pub(crate) fn indices(array: &Bound<'_, PyAny>, what: &str) -> PyResult<(Vec<i64>, Vec<usize>)> {
+/// Another dtype, and more elements than there is memory for.
+pub(crate) fn ids(
+    array: &Bound<'_, PyAny>,
+    what: &str,
+    class: impl Fn(i128) -> Option<u8>,
+) -> PyResult<Result<Vec<u8>, (usize, i128)>> {
     let untyped = untyped(array, what, "an array of whole numbers; a PyTorch tensor by .cpu().numpy()")?;
-    let shape = untyped.shape().to_vec();
     macro_rules! try_each {
         ($($kind:ty),*) => {
             $(if let Ok(array) = array.cast::<PyArrayDyn<$kind>>() {
-                // What does not fit is no class either.
-                let wide = |value: $kind| i64::try_from(value).unwrap_or(i64::MAX);
-                return Ok((values(array)?.into_iter().map(wide).collect(), shape));
+                return each(array, |at, value| {
+                    let value = i128::from(value);
+                    class(value).ok_or((at, value))
+                });
             })*
         };
     }
-    try_each!(u8, i64, i32, u16, i16, i8, u32, u64);
-    if let Ok(array) = array.cast::<PyArrayDyn<bool>>() {
-        return Ok((values(array)?.into_iter().map(i64::from).collect(), shape));
-    }
+    try_each!(u8, i64, i32, u16, i16, i8, u32, u64, bool);
     Err(bad_type(
         array.py(),
         &format!("{what} of dtype {}", untyped.dtype()),
@@ -128,11 +140,12 @@ pub(crate) fn array3<T: Element>(
 /// A picture of Pillow as an array `[height, width, 3]`, turned as its EXIF says; none for other objects.
 ///
 /// # Errors
-/// A picture of more than 8 bits a channel, which Pillow would cut off.
+/// A picture of more than 8 bits a channel, which Pillow would cut off; one that Pillow cannot read, or make RGB.
 pub(crate) fn of_pillow<'py>(object: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
     let py = object.py();
-    let module = object.get_type().module()?;
-    if !module.to_string_lossy().starts_with("PIL.") || !object.hasattr("convert")? {
+    // Without Pillow there are no pictures of its.
+    let Ok(module) = py.import("sys")?.getattr("modules")?.get_item("PIL.Image") else { return Ok(None) };
+    if !object.is_instance(&module.getattr("Image")?)? {
         return Ok(None);
     }
     let mode: String = object.getattr("mode")?.extract()?;
@@ -143,11 +156,23 @@ pub(crate) fn of_pillow<'py>(object: &Bound<'py, PyAny>) -> PyResult<Option<Boun
             "pass its path instead, so that its 16-bit values are mapped as in training",
         ));
     }
-    let turned = py.import("PIL.ImageOps")?.call_method1("exif_transpose", (object,))?;
-    // A palette with transparency is no colour of RGB before it is RGBA.
-    let opaque = if mode == "P" { turned.call_method1("convert", ("RGBA",))? } else { turned };
-    let rgb = opaque.call_method1("convert", ("RGB",))?;
-    Ok(Some(py.import("numpy")?.call_method1("asarray", (rgb,))?))
+    let pixels = || {
+        let turned = py.import("PIL.ImageOps")?.call_method1("exif_transpose", (object,))?;
+        // A palette with transparency is no colour of RGB before it is RGBA.
+        let opaque = if mode == "P" { turned.call_method1("convert", ("RGBA",))? } else { turned };
+        let rgb = opaque.call_method1("convert", ("RGB",))?;
+        py.import("numpy")?.call_method1("asarray", (rgb,))
+    };
+    match pixels() {
+        Ok(pixels) => Ok(Some(pixels)),
+        Err(error) if error.is_instance_of::<PyException>(py) => {
+            let message = format!("Pillow does not give the pixels of an image of mode `{mode}`: {}", error.value(py));
+            let raised = bad_value(py, &message, "pass the path or the bytes of its file, while it is there and whole");
+            raised.set_cause(py, Some(error));
+            Err(raised)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The path that an object stands for; none for other objects.
@@ -182,17 +207,69 @@ fn size(py: Python<'_>, height: usize, width: usize) -> PyResult<()> {
 }
 
 /// The elements in their order, whatever the strides.
+///
+/// # Errors
+/// There is too little memory.
 fn values<T: Element + Copy>(array: &Bound<'_, PyArrayDyn<T>>) -> PyResult<Vec<T>> {
-    if !array.is_aligned() {
-        let copy = array.call_method0("copy")?;
-        return values(copy.cast::<PyArrayDyn<T>>()?);
-    }
-    let array = array.try_readonly().map_err(|error| {
-        bad_value(array.py(), &format!("the array is being written to: {error}"), "pass a copy of it")
-    })?;
-    // Also a slice of columns is one: its order is not that of the elements.
-    Ok(match array.as_slice() {
-        Ok(values) if array.is_c_contiguous() => values.to_vec(),
-        _ => array.as_array().iter().copied().collect(),
+    let array = readable(array, size_of::<T>())?;
+    Ok(match in_order(&array) {
+        Some(values) => values.to_vec(),
+        None => array.as_array().iter().copied().collect(),
     })
+}
+
+/// What `to` makes of every element by its number, in their order, whatever the strides; or what it fails with first.
+///
+/// # Errors
+/// There is too little memory.
+fn each<T: Element + Copy, U, E>(
+    array: &Bound<'_, PyArrayDyn<T>>,
+    to: impl Fn(usize, T) -> Result<U, E>,
+) -> PyResult<Result<Vec<U>, E>> {
+    let array = readable(array, size_of::<U>())?;
+    let mut found = Vec::with_capacity(array.len());
+    let mut take = |(at, value): (usize, &T)| {
+        found.push(to(at, *value)?);
+        Ok(())
+    };
+    let taken = match in_order(&array) {
+        Some(values) => values.iter().enumerate().try_for_each(&mut take),
+        None => array.as_array().iter().enumerate().try_for_each(&mut take),
+    };
+    Ok(taken.map(|()| found))
+}
+
+/// The array, once there is room for `size` bytes per element, or numpy's copy of one whose elements are not aligned.
+///
+/// # Errors
+/// There is too little memory.
+fn readable<'py, T: Element>(array: &Bound<'py, PyArrayDyn<T>>, size: usize) -> PyResult<PyReadonlyArrayDyn<'py, T>> {
+    let (py, shape, aligned) = (array.py(), array.shape(), array.is_aligned());
+    let size = size + if aligned { 0 } else { size_of::<T>() };
+    // An array may be far larger than what it stands on.
+    let product = |all: u64, side: &usize| all.saturating_mul(*side as u64);
+    let all = if shape.contains(&0) { 0 } else { shape.iter().fold(size as u64, product) };
+    room(py, all, &format!("a copy of an array of shape {shape:?}"), "pass it in pieces")?;
+    let readable = if aligned {
+        array.try_readonly()
+    } else {
+        let copy = py.import("numpy")?.call_method1("array", (array,))?;
+        copy.cast::<PyArrayDyn<T>>()?.try_readonly()
+    };
+    readable.map_err(|error| bad_value(py, &format!("the array is being written to: {error}"), "pass a copy of it"))
+}
+
+/// The elements where they lie one after the other. Also a slice of columns is a slice: its order is not that of the
+/// elements.
+fn in_order<'a, T: Element>(array: &'a PyReadonlyArrayDyn<'_, T>) -> Option<&'a [T]> {
+    if array.is_c_contiguous() { array.as_slice().ok() } else { None }
+}
+
+/// Fails where `bytes` for `what` are more than the memory that is left.
+///
+/// # Errors
+/// They are.
+pub(crate) fn room(py: Python<'_>, bytes: u64, what: &str, hint: &str) -> PyResult<()> {
+    // What is small is not worth a look at the system's files.
+    if bytes < 1 << 24 { Ok(()) } else { require(bytes, what, hint).or_raise(py) }
 }

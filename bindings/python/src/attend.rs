@@ -6,10 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
+use rayon::ThreadPool;
 use structtoken::metrics::Scores;
 use structtoken::train::{Observer, Progress, Stop};
-
-use crate::threads;
 
 /// How long a signal may wait.
 const PATIENCE: Duration = Duration::from_millis(50);
@@ -76,18 +75,17 @@ impl Observer for &Caller {
     }
 }
 
-/// Does `work` on a pool of threads. `see` gets what it reports, and any exception from there, or a signal, tells the work to
-/// stop: it is the second answer, beside what the work gives.
+/// Does `work` on a thread of `pool`. `see` gets what it reports, and any exception from there, or a signal, tells the
+/// work to stop: it is the second answer, beside what the work gives.
 ///
-/// # Errors
-/// Threads that cannot be started.
+/// Work that reports waits until it was heard. Its pool should be its own, or what `see` asks of the pool waits for the
+/// work.
 pub(crate) fn attend<T: Send>(
     py: Python<'_>,
-    count: usize,
+    pool: &ThreadPool,
     work: impl FnOnce(&Caller) -> T + Send,
     mut see: impl FnMut(Python<'_>, Event) -> PyResult<()> + Send,
-) -> PyResult<(Option<T>, Option<PyErr>)> {
-    let pool = threads::pool(py, count)?;
+) -> (Option<T>, Option<PyErr>) {
     let (events, reports) = channel();
     let (hear, heard) = channel();
     let (stop, done) = (Arc::new(AtomicBool::new(false)), Mutex::new(None));
@@ -103,7 +101,7 @@ pub(crate) fn attend<T: Send>(
             wait(&reports, &hear, &stop, &mut see)
         })
     });
-    Ok((done.into_inner().unwrap_or_else(PoisonError::into_inner), failure))
+    (done.into_inner().unwrap_or_else(PoisonError::into_inner), failure)
 }
 
 /// Hears what is reported until the work ends; the exception that stopped it, if one did.

@@ -10,9 +10,13 @@ use structtoken::config::Config;
 use structtoken::dataset::{Cached, Dataset as Samples, Split};
 use structtoken::loader::{Batch, Loader};
 
-use crate::arrays::{array2, array3, label_array};
+use crate::arrays::{array2, array3, label_array, room};
 use crate::errors::{OrRaise, bad_value};
-use crate::threads::compute;
+use crate::numbers::Whole;
+use crate::threads::{compute, count};
+
+/// Samples of a batch, at most.
+const MAX_BATCH: usize = 1 << 16;
 
 type ImageAndLabels<'py> = (Bound<'py, PyArray3<u8>>, Bound<'py, PyArray2<u8>>);
 
@@ -30,7 +34,7 @@ type ImageAndLabels<'py> = (Bound<'py, PyArray3<u8>>, Bound<'py, PyArray2<u8>>);
 /// split : str
 ///     "train", "val" or "test".
 /// batch_size, seed, workers : int, optional
-///     In place of the recipe's.
+///     In place of the recipe's. Batches are of at most 65536 samples.
 /// root : path, optional
 ///     The folder of the files, in place of the dataset's.
 /// set : list of str
@@ -63,16 +67,17 @@ pub(crate) struct Dataset {
 impl Dataset {
     #[new]
     #[pyo3(signature = (dataset = None, *, recipe = None, split = "train", batch_size = None, seed = None, workers = None,
-                        root = None, set = vec![]))]
+                        root = None, set = vec![]),
+           text_signature = "(dataset=None, *, recipe=None, split='train', batch_size=None, seed=None, workers=None, root=None, set=())")]
     #[expect(clippy::too_many_arguments, reason = "keywords of Python")]
     fn new(
         py: Python<'_>,
         dataset: Option<PathBuf>,
         recipe: Option<PathBuf>,
         split: &str,
-        batch_size: Option<usize>,
-        seed: Option<u64>,
-        workers: Option<usize>,
+        batch_size: Option<Whole>,
+        seed: Option<Whole>,
+        workers: Option<Whole>,
         root: Option<PathBuf>,
         set: Vec<String>,
     ) -> PyResult<Self> {
@@ -80,9 +85,9 @@ impl Dataset {
         if dataset.is_none() && recipe.is_none() {
             return Err(bad_value(py, "neither a dataset nor a recipe", "pass a dataset's TOML, or recipe=PATH"));
         }
-        if batch_size == Some(0) || workers == Some(0) {
-            return Err(bad_value(py, "a batch of 0 samples, or 0 threads", "pass at least 1"));
-        }
+        let batch_size = batch_size.map(|size| size.size(py, "batch_size", 1, MAX_BATCH)).transpose()?;
+        let seed = seed.map(|seed| seed.within(py, "seed", 0, u64::MAX)).transpose()?;
+        let workers = count(py, "workers", workers)?;
         let (samples, config) = py
             .detach(|| -> structtoken::Result<(Arc<dyn Samples>, Config)> {
                 let mut config = read(recipe.as_deref(), &set)?;
@@ -100,7 +105,7 @@ impl Dataset {
             samples,
             batch_size: batch_size.unwrap_or(config.train.batch_size),
             seed: seed.unwrap_or(config.train.seed),
-            workers: workers.unwrap_or(config.data.workers),
+            workers: if workers > 0 { workers } else { config.data.workers },
             config,
         })
     }
@@ -127,8 +132,15 @@ impl Dataset {
     /// >>> third = next(data.batches(start=2))
     /// >>> len(third["names"])
     /// 2
-    #[pyo3(signature = (start = 0))]
-    fn batches(&self, py: Python<'_>, start: u64) -> PyResult<Batches> {
+    #[pyo3(signature = (start = Whole::of(0)), text_signature = "($self, start=0)")]
+    fn batches(&self, py: Python<'_>, start: Whole) -> PyResult<Batches> {
+        let [height, width] = self.config.data.augment.crop;
+        let bytes =
+            [self.batch_size, height, width].iter().fold(4, |bytes: u64, side| bytes.saturating_mul(*side as u64));
+        let what = format!("a batch of {} samples of {height} x {width} pixels", self.batch_size);
+        room(py, bytes, &what, "lower batch_size, or data.augment.crop")?;
+        // The number of every sample before it has to be a number too.
+        let start = start.within(py, "start", 0, u64::MAX / (2 * MAX_BATCH as u64))?;
         // Masks may be looked at first, by all threads that it has.
         let loader = compute(py, self.workers.min(1024), || {
             Loader::new(
@@ -140,21 +152,20 @@ impl Dataset {
                 self.workers,
             )
         })?;
-        Ok(Batches { loader: Mutex::new(loader) })
+        Ok(Batches { loader: Mutex::new(Some(loader)), process: std::process::id() })
     }
 
     fn __iter__(&self, py: Python<'_>) -> PyResult<Batches> {
-        self.batches(py, 0)
+        self.batches(py, Whole::of(0))
     }
 
     fn __len__(&self) -> usize {
         self.samples.len()
     }
 
-    fn __getitem__<'py>(&self, py: Python<'py>, index: isize) -> PyResult<ImageAndLabels<'py>> {
+    fn __getitem__<'py>(&self, py: Python<'py>, index: Whole) -> PyResult<ImageAndLabels<'py>> {
         let all = self.samples.len();
-        let at = if index < 0 { all.checked_add_signed(index) } else { Some(index.unsigned_abs()) };
-        let Some(at) = at.filter(|at| *at < all) else {
+        let Some(at) = index.place(all) else {
             // What ends a `for` over the samples.
             return Err(pyo3::exceptions::PyIndexError::new_err(format!("sample {index} of {all}")));
         };
@@ -167,14 +178,11 @@ impl Dataset {
     }
 
     /// What a sample is called: for files, the path below the image folder without its ending.
-    fn name(&self, py: Python<'_>, index: usize) -> PyResult<String> {
-        match index < self.samples.len() {
-            true => Ok(self.samples.name(index)),
-            false => Err(bad_value(
-                py,
-                &format!("there is no sample {index}"),
-                &format!("pass 0 to {}", self.samples.len().saturating_sub(1)),
-            )),
+    fn name(&self, py: Python<'_>, index: Whole) -> PyResult<String> {
+        let last = self.samples.len().saturating_sub(1);
+        match index.place(self.samples.len()) {
+            Some(at) => Ok(self.samples.name(at)),
+            None => Err(bad_value(py, &format!("there is no sample {index}"), &format!("pass 0 to {last}"))),
         }
     }
 
@@ -209,7 +217,19 @@ impl Dataset {
 /// Batches in order; see `Dataset.batches`. Its threads end with it.
 #[pyclass(module = "structtoken", frozen)]
 pub(crate) struct Batches {
-    loader: Mutex<Loader>,
+    loader: Mutex<Option<Loader>>,
+    /// Whose threads the loader has: a process that was forked from it has none of them.
+    process: u32,
+}
+
+impl Drop for Batches {
+    fn drop(&mut self) {
+        let loader = self.loader.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        if self.process != std::process::id() {
+            // Nobody here can be waited for.
+            std::mem::forget(loader);
+        }
+    }
 }
 
 #[pymethods]
@@ -219,8 +239,18 @@ impl Batches {
     }
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
-        let batch = py.detach(|| self.loader.lock().unwrap_or_else(PoisonError::into_inner).next());
-        let Batch { images, labels, names, content, height, width, size } = batch.or_raise(py)?;
+        if self.process != std::process::id() {
+            let hint = "make the Dataset's iterator in the process that takes the batches";
+            return Err(bad_value(py, "these batches are loaded by threads of another process", hint));
+        }
+        let batch = py.detach(|| {
+            let mut loader = self.loader.lock().unwrap_or_else(PoisonError::into_inner);
+            loader.as_mut().map(Loader::next)
+        });
+        let Some(batch) = batch.transpose().or_raise(py)? else {
+            return Err(pyo3::exceptions::PyStopIteration::new_err(()));
+        };
+        let Batch { images, labels, names, content, height, width, size } = batch;
         let images = ndarray::Array4::from_shape_vec((size, height, width, 3), images);
         let images =
             images.map_err(|error| bad_value(py, &error.to_string(), "report this as a fault of the program"))?;

@@ -11,6 +11,7 @@ mod command;
 mod errors;
 mod metric;
 mod model;
+mod numbers;
 mod outlines;
 mod run;
 mod threads;

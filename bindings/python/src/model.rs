@@ -5,15 +5,16 @@ use std::sync::Arc;
 
 use numpy::PyArray3;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyList, PyTuple};
+use pyo3::types::{PyByteArray, PyBytes, PyIterator, PyList, PyMemoryView, PyTuple};
 use structtoken::image::{Image, Labels};
 use structtoken::predict::Predictor;
 use structtoken::{device, model_file};
 
 use crate::arrays::{self, array3, label_array};
-use crate::attend::{Event, attend};
+use crate::attend::attend;
 use crate::errors::{OrRaise, bad_type, bad_value};
-use crate::threads::{compute, count};
+use crate::numbers::Whole;
+use crate::threads::{compute, count, pool};
 
 /// A trained model, with all it needs to label images. Made by `Model.open`; can be pickled, and is then opened again.
 ///
@@ -46,8 +47,9 @@ enum Source {
 #[pymethods]
 impl Model {
     #[new]
-    #[pyo3(signature = (path, threads = None, device = "auto", set = vec![]))]
-    fn new(py: Python<'_>, path: PathBuf, threads: Option<usize>, device: &str, set: Vec<String>) -> PyResult<Self> {
+    #[pyo3(signature = (path, threads = None, device = "auto", set = vec![]),
+           text_signature = "(path, threads=None, device='auto', set=())")]
+    fn new(py: Python<'_>, path: PathBuf, threads: Option<Whole>, device: &str, set: Vec<String>) -> PyResult<Self> {
         Self::open(py, path, threads, device, set)
     }
 
@@ -77,9 +79,10 @@ impl Model {
     /// >>> structtoken.Model.open("model.safetensors", threads=1).classes[0]
     /// 'background'
     #[staticmethod]
-    #[pyo3(signature = (path, threads = None, device = "auto", set = vec![]))]
-    fn open(py: Python<'_>, path: PathBuf, threads: Option<usize>, device: &str, set: Vec<String>) -> PyResult<Self> {
-        let threads = count(py, threads)?;
+    #[pyo3(signature = (path, threads = None, device = "auto", set = vec![]),
+           text_signature = "(path, threads=None, device='auto', set=())")]
+    fn open(py: Python<'_>, path: PathBuf, threads: Option<Whole>, device: &str, set: Vec<String>) -> PyResult<Self> {
+        let threads = count(py, "threads", threads)?;
         let opened = compute(py, threads, || {
             let (device, _) = device::open(device)?;
             let (model, card) = model_file::open(&path, &device)?;
@@ -127,21 +130,20 @@ impl Model {
         let predictor = &*self.predictor;
         let (found, failure) = attend(
             py,
-            self.threads,
+            &*pool(py, self.threads)?,
+            // It reports nothing, so that no thread of the shared pool waits for Python.
             |caller| -> structtoken::Result<Vec<Labels>> {
-                let all = sources.len();
-                let mut maps = Vec::with_capacity(all);
-                for (done, source) in sources.into_iter().enumerate() {
+                let mut maps = Vec::with_capacity(sources.len());
+                for source in sources {
                     if caller.is_told_to_stop() {
                         break;
                     }
                     maps.push(predictor.predict(&source.image(predictor)?)?);
-                    caller.tell(Event::Done(done + 1, all));
                 }
                 Ok(maps)
             },
             |_, _| Ok(()),
-        )?;
+        );
         if let Some(failure) = failure {
             return Err(failure);
         }
@@ -207,18 +209,17 @@ impl Model {
     /// >>> model = structtoken.Model.open("model.safetensors")
     /// >>> model.tokens("photo.png", block=1).shape
     /// (6, 24, 24)
-    #[pyo3(signature = (image, block = -1))]
+    #[pyo3(signature = (image, block = Whole::of(-1)), text_signature = "($self, image, block=-1)")]
     fn tokens<'py>(
         &self,
         py: Python<'py>,
         image: &Bound<'py, PyAny>,
-        block: isize,
+        block: Whole,
     ) -> PyResult<Bound<'py, PyArray3<f32>>> {
         let (source, predictor) = (source(image)?, &*self.predictor);
         let mut found = compute(py, self.threads, || predictor.tokens(&source.image(predictor)?))?;
         let all = found.len();
-        let at = if block < 0 { all.checked_add_signed(block) } else { Some(block.unsigned_abs()) };
-        let Some(at) = at.filter(|at| *at < all) else {
+        let Some(at) = block.place(all) else {
             return Err(bad_value(
                 py,
                 &format!("there are no tokens after block {block}"),
@@ -288,6 +289,14 @@ fn source(object: &Bound<'_, PyAny>) -> PyResult<Source> {
     }
     if several(object)?.is_some() {
         return Err(bad_type(object.py(), "a list among images", "pass one list of images, each an array or a path"));
+    }
+    if object.is_instance_of::<PyByteArray>() || object.is_instance_of::<PyMemoryView>() || object.hasattr("read")? {
+        let hint = "pass the bytes of the file: bytes(...), or what .read() gives";
+        let name = object.get_type().name()?;
+        return Err(bad_type(object.py(), &format!("an image of type {name}"), hint));
+    }
+    if object.is_instance_of::<PyIterator>() {
+        return Err(bad_type(object.py(), "an image that is an iterator", "pass a list of images: list(...)"));
     }
     match arrays::of_pillow(object)? {
         Some(pixels) => arrays::image(&pixels).map(Source::Pixels),

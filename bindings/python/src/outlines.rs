@@ -2,13 +2,14 @@
 
 use numpy::PyArray2;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList};
-use structtoken::image::encode_index_png;
+use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 use structtoken::image::outlines::{self, CocoRle, OutlineOptions};
+use structtoken::image::{MAX_PIXELS, encode_index_png};
 use structtoken::predict::earlier_predictions::sign;
 
 use crate::arrays::array2;
-use crate::errors::{OrRaise, bad_value};
+use crate::errors::{OrRaise, bad_type, bad_value};
+use crate::numbers::Whole;
 
 /// Run lengths of a class, as ``pycocotools.mask.encode`` gives them.
 ///
@@ -35,12 +36,13 @@ use crate::errors::{OrRaise, bad_value};
 /// >>> structtoken.encode_rle(numpy.eye(2, dtype=bool))
 /// {'size': [2, 2], 'counts': '0120'}
 #[pyfunction]
-#[pyo3(signature = (labels, cls = 1))]
+#[pyo3(signature = (labels, cls = Whole::of(1)), text_signature = "(labels, cls=1)")]
 pub(crate) fn encode_rle<'py>(
     py: Python<'py>,
     #[pyo3(from_py_with = crate::arrays::labels)] labels: structtoken::image::Labels,
-    cls: u8,
+    cls: Whole,
 ) -> PyResult<Bound<'py, PyDict>> {
+    let cls = cls.within(py, "cls", 0, 255)? as u8;
     let rle = py.detach(|| CocoRle::of(&labels, cls));
     let found = PyDict::new(py);
     found.set_item("size", rle.size.to_vec())?;
@@ -64,6 +66,8 @@ pub(crate) fn encode_rle<'py>(
 /// ------
 /// Error
 ///     Run lengths that are damaged, or do not add up to the size.
+/// InputError, InputTypeError
+///     Something else than such a dict.
 ///
 /// Examples
 /// --------
@@ -72,13 +76,27 @@ pub(crate) fn encode_rle<'py>(
 /// array([[1, 0],
 ///        [0, 1]], dtype=uint8)
 #[pyfunction]
-pub(crate) fn decode_rle<'py>(py: Python<'py>, rle: &Bound<'py, PyDict>) -> PyResult<Bound<'py, PyArray2<u8>>> {
-    let wanted = || bad_value(py, "run lengths without `size` or `counts`", "pass what encode_rle gives");
-    let size: [usize; 2] = rle.get_item("size")?.ok_or_else(wanted)?.extract()?;
-    let counts = rle.get_item("counts")?.ok_or_else(wanted)?;
-    let counts: String = match counts.cast::<PyBytes>() {
-        Ok(bytes) => String::from_utf8_lossy(bytes.as_bytes()).into_owned(),
-        Err(_) => counts.extract()?,
+pub(crate) fn decode_rle<'py>(py: Python<'py>, rle: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray2<u8>>> {
+    let hint = "pass what encode_rle gives, or pycocotools.mask.encode";
+    let Ok(rle) = rle.cast::<PyDict>() else {
+        return Err(bad_type(py, &format!("run lengths of type {}", rle.get_type().name()?), hint));
+    };
+    let (Some(size), Some(counts)) = (rle.get_item("size")?, rle.get_item("counts")?) else {
+        return Err(bad_value(py, "run lengths without `size` or `counts`", hint));
+    };
+    let Ok([height, width]) = size.extract::<[Whole; 2]>() else {
+        return Err(bad_value(py, "run lengths whose `size` is not [height, width]", hint));
+    };
+    let size = [height, width].map(|side| side.size(py, "a side of `size`", 0, MAX_PIXELS as usize));
+    let [height, width] = size;
+    let size = [height?, width?];
+    let counts = if let Ok(bytes) = counts.cast::<PyBytes>() {
+        String::from_utf8_lossy(bytes.as_bytes()).into_owned()
+    } else if let Ok(text) = counts.cast::<PyString>() {
+        text.to_string_lossy().into_owned()
+    } else {
+        let hint = "compress them by pycocotools.mask.frPyObjects(rle, height, width)";
+        return Err(bad_type(py, "run lengths whose `counts` are neither str nor bytes", hint));
     };
     let mask = py.detach(|| CocoRle { size, counts }.decode()).or_raise(py)?;
     array2(py, size, mask)
@@ -89,8 +107,8 @@ pub(crate) fn decode_rle<'py>(py: Python<'py>, rle: &Bound<'py, PyDict>) -> PyRe
 /// Parameters
 /// ----------
 /// labels : array [height, width] of uint8
-/// palette : list of (red, green, blue)
-///     The colours of the classes, as `Model.palette`.
+/// palette : list of (red, green, blue), or array [classes, 3]
+///     The colours of the classes, as `Model.palette`: at most 256, of 0 to 255.
 ///
 /// Returns
 /// -------
@@ -99,7 +117,7 @@ pub(crate) fn decode_rle<'py>(py: Python<'py>, rle: &Bound<'py, PyDict>) -> PyRe
 /// Raises
 /// ------
 /// InputError, InputTypeError
-///     An array that is not a label map.
+///     An array that is not a label map, or another palette.
 ///
 /// Examples
 /// --------
@@ -110,10 +128,24 @@ pub(crate) fn decode_rle<'py>(py: Python<'py>, rle: &Bound<'py, PyDict>) -> PyRe
 pub(crate) fn encode_png<'py>(
     py: Python<'py>,
     #[pyo3(from_py_with = crate::arrays::labels)] labels: structtoken::image::Labels,
-    palette: Vec<[u8; 3]>,
+    #[pyo3(from_py_with = palette_of)] palette: Vec<[u8; 3]>,
 ) -> PyResult<Bound<'py, PyBytes>> {
     let bytes = py.detach(|| encode_index_png(&labels, &palette).map(sign)).or_raise(py)?;
     Ok(PyBytes::new(py, &bytes))
+}
+
+/// The colours of a palette.
+fn palette_of(object: &Bound<'_, PyAny>) -> PyResult<Vec<[u8; 3]>> {
+    let py = object.py();
+    let hint = "pass one (red, green, blue) of 0 to 255 per class, as Model.palette";
+    let Ok(colors) = object.extract::<Vec<[Whole; 3]>>() else {
+        return Err(bad_type(py, "a palette that is not a list of (red, green, blue)", hint));
+    };
+    if colors.len() > 256 {
+        return Err(bad_value(py, &format!("a palette of {} colours", colors.len()), "pass at most 256"));
+    }
+    let level = |value: Whole| value.within(py, "a level of a colour", 0, 255).map(|level| level as u8);
+    colors.into_iter().map(|[red, green, blue]| Ok([level(red)?, level(green)?, level(blue)?])).collect()
 }
 
 /// The outlines of all regions, by class, and within a class by their first pixel in reading order.
@@ -149,13 +181,14 @@ pub(crate) fn encode_png<'py>(
 /// >>> polygon["class"], polygon["area"], polygon["exterior"].tolist()
 /// (1, 6, [[0, 0], [3, 0], [3, 2], [0, 2]])
 #[pyfunction]
-#[pyo3(signature = (labels, tolerance = 1.0, min_area = 0))]
+#[pyo3(signature = (labels, tolerance = 1.0, min_area = Whole::of(0)), text_signature = "(labels, tolerance=1.0, min_area=0)")]
 pub(crate) fn polygons<'py>(
     py: Python<'py>,
     #[pyo3(from_py_with = crate::arrays::labels)] labels: structtoken::image::Labels,
     tolerance: f64,
-    min_area: u64,
+    min_area: Whole,
 ) -> PyResult<Bound<'py, PyList>> {
+    let min_area = min_area.within(py, "min_area", 0, u64::MAX)?;
     let options = OutlineOptions { tolerance, min_area };
     options.check().or_raise(py)?;
     let found = py.detach(|| outlines::polygons(&labels, options));

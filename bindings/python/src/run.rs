@@ -17,9 +17,10 @@ use structtoken::{Error, Result, device, model_file};
 
 use crate::attend::{Event, attend};
 use crate::batches::named_split;
-use crate::errors::{OrRaise, bad_value};
+use crate::errors::{OrRaise, bad_type, bad_value};
+use crate::numbers::Whole;
 use crate::outlines::of_json;
-use crate::threads::count;
+use crate::threads::{count, own_pool};
 
 /// Trains as a recipe says, in a folder.
 ///
@@ -69,7 +70,8 @@ use crate::threads::count;
 /// (2, 2)
 #[pyfunction]
 #[pyo3(signature = (recipe, out, *, set = vec![], resume = false, on_step = None, on_evaluation = None, threads = None,
-                    device = "auto"))]
+                    device = "auto"),
+       text_signature = "(recipe, out, *, set=(), resume=False, on_step=None, on_evaluation=None, threads=None, device='auto')")]
 #[expect(clippy::too_many_arguments, reason = "keywords of Python")]
 pub(crate) fn train<'py>(
     py: Python<'py>,
@@ -79,12 +81,15 @@ pub(crate) fn train<'py>(
     resume: bool,
     on_step: Option<Py<PyAny>>,
     on_evaluation: Option<Py<PyAny>>,
-    threads: Option<usize>,
+    threads: Option<Whole>,
     device: &str,
 ) -> PyResult<Bound<'py, PyDict>> {
     if recipe.is_none() && !resume {
         return Err(bad_value(py, "there is no recipe to train", "pass a recipe, or resume=True for the run in `out`"));
     }
+    callable(py, "on_step", on_step.as_ref())?;
+    callable(py, "on_evaluation", on_evaluation.as_ref())?;
+    let pool = own_pool(py, count(py, "threads", threads)?)?;
     let see = |py: Python<'_>, event: Event| match (event, &on_step, &on_evaluation) {
         (Event::Note(line), ..) => log(py, &line),
         (Event::Step(progress), Some(call), _) => call.call1(py, (step(py, &progress)?,)).map(drop),
@@ -110,7 +115,7 @@ pub(crate) fn train<'py>(
         let scores = if outcome.interrupted { None } else { Some(run::scores(&out)?) };
         Ok((outcome, scores))
     };
-    let (found, failure) = attend(py, count(py, threads)?, work, see)?;
+    let (found, failure) = attend(py, &pool, work, see);
     let found = found.unwrap_or_else(|| Err(Error::new("the run ended without a result")));
     if let Some(failure) = failure {
         // What went wrong while it was saved is the worse news.
@@ -169,8 +174,9 @@ pub(crate) fn train<'py>(
 /// >>> found["images"], 0 <= found["miou"] <= 1
 /// (4, True)
 #[pyfunction]
-#[pyo3(signature = (model, data = None, *, split = "val", set = vec![], calibration = false, label_issues = 0, on_image = None,
-                    threads = None, device = "auto"))]
+#[pyo3(signature = (model, data = None, *, split = "val", set = vec![], calibration = false, label_issues = Whole::of(0),
+                    on_image = None, threads = None, device = "auto"),
+       text_signature = "(model, data=None, *, split='val', set=(), calibration=False, label_issues=0, on_image=None, threads=None, device='auto')")]
 #[expect(clippy::too_many_arguments, reason = "keywords of Python")]
 pub(crate) fn evaluate<'py>(
     py: Python<'py>,
@@ -179,12 +185,15 @@ pub(crate) fn evaluate<'py>(
     split: &str,
     set: Vec<String>,
     calibration: bool,
-    label_issues: usize,
+    label_issues: Whole,
     on_image: Option<Py<PyAny>>,
-    threads: Option<usize>,
+    threads: Option<Whole>,
     device: &str,
 ) -> PyResult<Bound<'py, PyAny>> {
     let split = named_split(py, split)?;
+    callable(py, "on_image", on_image.as_ref())?;
+    let pool = own_pool(py, count(py, "threads", threads)?)?;
+    let label_issues = label_issues.size(py, "label_issues", 0, usize::MAX)?;
     let see = |py: Python<'_>, event: Event| match (event, &on_image) {
         (Event::Done(done, all), Some(call)) => call.call1(py, (done, all)).map(drop),
         (Event::Note(line), _) => log(py, &line),
@@ -230,7 +239,7 @@ pub(crate) fn evaluate<'py>(
         let json = serde_json::to_string(&found);
         json.map(Some).map_err(|error| Error::new("cannot write scores").with_source(error))
     };
-    let (found, failure) = attend(py, count(py, threads)?, work, see)?;
+    let (found, failure) = attend(py, &pool, work, see);
     if let Some(failure) = failure {
         return Err(failure);
     }
@@ -254,6 +263,17 @@ fn step<'py>(py: Python<'py>, progress: &Progress) -> PyResult<Bound<'py, PyDict
 fn scores_of<'py>(py: Python<'py>, scores: &Scores) -> PyResult<Bound<'py, PyAny>> {
     let text = serde_json::to_string(scores).map_err(|error| Error::new("cannot write scores").with_source(error));
     of_json(py, &text.or_raise(py)?)
+}
+
+/// That `found` can be called, before it is first needed in the midst of work.
+fn callable(py: Python<'_>, name: &str, found: Option<&Py<PyAny>>) -> PyResult<()> {
+    match found.map(|found| found.bind(py)) {
+        Some(found) if !found.is_callable() => {
+            let message = format!("{name} of type {}", found.get_type().name()?);
+            Err(bad_type(py, &message, "pass a function, or leave it out"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A line that is reported, to Python's log.

@@ -7,7 +7,8 @@ use pyo3::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use structtoken::Error;
 
-use crate::errors::{OrRaise, bad_value};
+use crate::errors::OrRaise;
+use crate::numbers::Whole;
 
 /// As much as a main thread has.
 const STACK: usize = 8 << 20;
@@ -17,19 +18,11 @@ const STACK: usize = 8 << 20;
 static POOLS: Mutex<BTreeMap<usize, (u32, Arc<ThreadPool>)>> = Mutex::new(BTreeMap::new());
 
 /// A number of threads that can be had; 0 is one per core.
-pub(crate) fn count(py: Python<'_>, threads: Option<usize>) -> PyResult<usize> {
-    match threads {
-        None => Ok(0),
-        Some(count @ 1..=1024) => Ok(count),
-        Some(count) => Err(bad_value(
-            py,
-            &format!("{count} threads are not possible"),
-            "pass threads=1 to 1024, or leave it out for one per core",
-        )),
-    }
+pub(crate) fn count(py: Python<'_>, name: &str, threads: Option<Whole>) -> PyResult<usize> {
+    threads.map_or(Ok(0), |threads| threads.size(py, name, 1, 1024))
 }
 
-/// The pool of this many threads.
+/// The pool of this many threads, which all share.
 ///
 /// # Errors
 /// The system starts none.
@@ -43,6 +36,16 @@ pub(crate) fn pool(py: Python<'_>, count: usize) -> PyResult<Arc<ThreadPool>> {
         // Its threads are the parent's: there is nobody here to end.
         std::mem::forget(Arc::clone(pool));
     }
+    let pool = Arc::new(own_pool(py, count)?);
+    pools.insert(count, (process, Arc::clone(&pool)));
+    Ok(pool)
+}
+
+/// A pool of this many threads for one piece of work: it may wait for Python, which may ask for work on a shared pool meanwhile.
+///
+/// # Errors
+/// The system starts none.
+pub(crate) fn own_pool(py: Python<'_>, count: usize) -> PyResult<ThreadPool> {
     let built = ThreadPoolBuilder::new()
         .num_threads(count)
         .stack_size(STACK)
@@ -53,9 +56,7 @@ pub(crate) fn pool(py: Python<'_>, count: usize) -> PyResult<Arc<ThreadPool>> {
                 .with_source(error)
                 .with_hint("pass threads=1, or allow more processes (`ulimit -u`) and memory (`ulimit -v`)")
         });
-    let pool = Arc::new(built.or_raise(py)?);
-    pools.insert(count, (process, Arc::clone(&pool)));
-    Ok(pool)
+    built.or_raise(py)
 }
 
 /// Runs `work` on a thread of the pool, without the interpreter's lock.

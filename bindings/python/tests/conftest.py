@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 import structtoken
 
 ROOT = Path(__file__).resolve().parents[3]
+EXAMPLES = ROOT / "examples" / "python"
 
 SMALL = """
 [model.backbone]
@@ -56,6 +58,13 @@ warmup_iters = 5
 [eval]
 mode = "whole"
 """
+
+
+def example(name: str):
+    """An example as a module, under the name that other processes import it by."""
+    if str(EXAMPLES) not in sys.path:
+        sys.path.insert(0, str(EXAMPLES))
+    return importlib.import_module(name)
 
 
 class Lab:

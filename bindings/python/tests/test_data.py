@@ -84,7 +84,7 @@ def test_faults_say_what_to_do(tmp_path):
     faults = [
         (lambda: structtoken.Dataset(), "neither"),
         (lambda: structtoken.Dataset("shapes", split="training"), "training"),
-        (lambda: structtoken.Dataset("shapes", batch_size=0), "0 samples"),
+        (lambda: structtoken.Dataset("shapes", batch_size=0), "batch_size is 0"),
         (lambda: structtoken.Dataset("ade20"), "ade20"),
         (lambda: structtoken.Dataset(tmp_path / "none.toml"), "none.toml"),
         (lambda: structtoken.Dataset("shapes", set=["data.augment.crop=none"]), "crop"),

@@ -1,78 +1,25 @@
-"""The examples give the command's bytes. Each is skipped where its engine is not installed."""
+"""The examples for other tools. Each is skipped where its tool is not installed; engines are in test_engines.py."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import signal
+import logging
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import structtoken
-from conftest import ROOT
-
-EXAMPLES = ROOT / "examples" / "python"
-
-
-def example(name: str):
-    """An example as a module, under the name that other processes import it by."""
-    if str(EXAMPLES) not in sys.path:
-        sys.path.insert(0, str(EXAMPLES))
-    os.environ["PYTHONPATH"] = str(EXAMPLES)
-    return importlib.import_module(name)
+from conftest import EXAMPLES, example
 
 
 def run(name: str, *arguments: object) -> None:
     done = subprocess.run([sys.executable, str(EXAMPLES / f"{name}.py"), *map(str, arguments)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.mark.parametrize(
-    ("name", "needs"), [("ray_data", "ray"), ("dask_bag", "dask"), ("spark_pandas", "pyspark")], ids=["ray", "dask", "spark"]
-)
-def test_engines_write_the_commands_bytes(lab, tmp_path, name, needs):
-    if importlib.util.find_spec(needs) is None:
-        pytest.skip(f"needs {needs}")
-    expected = lab.masks(tmp_path / "expected")
-    run(name, lab.model, lab.photos, tmp_path / "out")
-    found = [(tmp_path / "out" / f"{at}.png").read_bytes() for at in range(len(lab.images))]
-    assert found == expected
-    assert len(list((tmp_path / "out").iterdir())) == len(expected)
-
-
-def test_a_killed_worker_of_ray_loses_no_row(lab, tmp_path):
-    ray = pytest.importorskip("ray")
-    marker = tmp_path / "killed"
-
-    class Mortal(example("ray_data").Labeller):
-        """Ends the first process that has labelled something, without a word."""
-
-        def __call__(self, batch):
-            found = super().__call__(batch)
-            try:
-                os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
-            except FileExistsError:
-                return found
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    try:
-        rows = ray.data.from_items([{"at": at, "bytes": (lab.photos / f"{at}.png").read_bytes()} for at in range(6)])
-        found = rows.map_batches(
-            Mortal, fn_constructor_kwargs={"model": str(lab.model), "threads": 1}, batch_size=2, concurrency=1, num_cpus=1
-        ).take_all()
-    finally:
-        ray.shutdown()
-    assert marker.exists() and sorted(row["at"] for row in found) == list(range(6))
-    expected = lab.masks(tmp_path / "expected")
-    assert [row["mask"] for row in sorted(found, key=lambda row: row["at"])] == expected
-    assert all(row["bytes"] == (lab.photos / f"{row['at']}.png").read_bytes() for row in found)
 
 
 def test_detections_of_supervision_are_the_labels(lab, model, tmp_path):
@@ -92,17 +39,64 @@ def test_detections_of_supervision_are_the_labels(lab, model, tmp_path):
     assert Image.open(tmp_path / "drawn.png").size == (48, 48)
 
 
-def test_masks_of_cvat_are_the_labels(lab, model):
-    pytest.importorskip("cvat_sdk")
-    function = example("cvat_function").create(str(lab.model))
-    assert [label.name for label in function.spec.labels] == model.classes[1:]
-    labels = model.predict(lab.images[0])
-    drawn = np.zeros(labels.shape, np.uint8)
-    for shape in function.detect(None, Image.fromarray(lab.images[0])):
-        *runs, left, top, right, bottom = (int(value) for value in shape.points)
-        bits = np.repeat(np.arange(len(runs)) % 2, runs).reshape(bottom - top + 1, right - left + 1)
-        drawn[top : bottom + 1, left : right + 1][bits == 1] = shape.label_id
-    np.testing.assert_array_equal(drawn, labels)
+def annotate(lab, monkeypatch, labels, **options):
+    """What `cvat-cli task auto-annotate` sends to a server for a task of two frames, with all that its SDK checks."""
+    driver = pytest.importorskip("cvat_sdk.auto_annotation.driver")
+    cli = pytest.importorskip("cvat_cli._internal.common")
+    function = cli.FunctionLoader(None, EXAMPLES / "cvat_function.py", {"model": str(lab.model)}).load()
+    kind = options.pop("type", "mask")
+    task_labels = [
+        SimpleNamespace(id=100 + at, name=name, type=kind, sublabels=[], attributes=[])
+        for at, name in enumerate(labels)
+    ]
+    samples = [
+        SimpleNamespace(frame_index=at, frame_name=f"{at}.png", media=SimpleNamespace(load_image=lambda at=at: Image.fromarray(lab.images[at])))
+        for at in range(2)
+    ]
+    monkeypatch.setattr(driver, "TaskDataset", lambda *_, **__: SimpleNamespace(labels=task_labels, samples=samples))
+    sent = []
+
+    def partial_update_annotations(action, task, patched_labeled_data_request):
+        sent.append(patched_labeled_data_request)
+
+    api = SimpleNamespace(partial_update_annotations=partial_update_annotations)
+    client = SimpleNamespace(logger=logging.getLogger("cvat"), tasks=SimpleNamespace(api=api))
+    driver.annotate_task(client, 1, function, **options)
+    assert sent[0].tags == []
+    return sent[0].shapes
+
+
+def test_masks_of_cvat_are_the_labels(lab, model, monkeypatch):
+    shapes = annotate(lab, monkeypatch, model.classes)
+    assert {shape.frame for shape in shapes} == {0, 1} and all(shape.source == "auto" for shape in shapes)
+    for frame in range(2):
+        labels = model.predict(lab.images[frame])
+        drawn = np.zeros(labels.shape, np.uint8)
+        for shape in (shape for shape in shapes if shape.frame == frame):
+            *runs, left, top, right, bottom = (int(value) for value in shape.points)
+            bits = np.repeat(np.arange(len(runs)) % 2, runs).reshape(bottom - top + 1, right - left + 1)
+            drawn[top : bottom + 1, left : right + 1][bits == 1] = shape.label_id - 100
+        np.testing.assert_array_equal(drawn, labels)
+
+
+def test_cvat_is_told_of_labels_that_the_task_lacks(lab, model, monkeypatch):
+    errors = pytest.importorskip("cvat_sdk.auto_annotation")
+    with pytest.raises(errors.BadFunctionError, match="is not in dataset"):
+        annotate(lab, monkeypatch, ["something else"])
+    shapes = annotate(lab, monkeypatch, model.classes[:3], allow_unmatched_labels=True)
+    assert {shape.label_id for shape in shapes} <= {101, 102}
+
+
+def test_polygons_of_cvat_are_borders(lab, model, monkeypatch):
+    shapes = annotate(lab, monkeypatch, model.classes, conv_mask_to_poly=True, type="polygon")
+    expected = [
+        (frame, 100 + region["class"], region["exterior"].ravel().tolist())
+        for frame in range(2)
+        for region in structtoken.polygons(model.predict(lab.images[frame]))
+        if region["class"] != 0
+    ]
+    assert [(shape.frame, shape.label_id, shape.points) for shape in shapes] == expected
+    assert all(shape.type.value == "polygon" for shape in shapes)
 
 
 def test_tasks_of_label_studio_hold_the_labels(lab, model, tmp_path):
@@ -115,12 +109,36 @@ def test_tasks_of_label_studio_hold_the_labels(lab, model, tmp_path):
         )
 
 
-def test_masks_of_fiftyone_are_files(lab, model, tmp_path):
+def test_label_studio_takes_the_tasks(lab, model):
+    brush = pytest.importorskip("label_studio_sdk.converter.brush")
+    interface = pytest.importorskip("label_studio_sdk.label_interface")
+    labels = model.predict(lab.images[0])
+    [prediction] = structtoken.label_studio(labels, model.classes, "/data/local-files/?d=a.png")["predictions"]
+    tags = "".join(f'<Label value="{name}"/>' for name in model.classes)
+    view = f'<View><Image name="image" value="$image"/><BrushLabels name="label" toName="image">{tags}</BrushLabels></View>'
+    assert interface.LabelInterface(view).validate_prediction(prediction, return_errors=True) == []
+    drawn = np.full(labels.shape, 255, np.uint8)
+    for region in prediction["result"]:
+        covered = np.array(brush.decode_rle(region["value"]["rle"]), np.uint8).reshape(*labels.shape, 4)[..., 3]
+        drawn[covered > 0] = model.classes.index(region["value"]["brushlabels"][0])
+    np.testing.assert_array_equal(drawn, labels)
+
+
+def test_masks_of_fiftyone_are_files(lab, model, tmp_path, monkeypatch):
+    # Its database is not that of whoever runs the test.
+    monkeypatch.setenv("FIFTYONE_DATABASE_DIR", str(tmp_path / "database"))
     fiftyone = pytest.importorskip("fiftyone")
     samples = fiftyone.Dataset.from_images_dir(str(lab.photos))
-    example("fiftyone_masks").add_predictions(samples, model, tmp_path / "out", "prediction")
-    expected = lab.masks(tmp_path / "expected")
+    module, targets = example("fiftyone_masks"), dict(enumerate(model.classes))
+    module.add_predictions(samples, model, tmp_path / "out", "prediction")
+    samples.reload()
+    assert samples.mask_targets["prediction"] == targets
     for sample in samples:
-        at = int(Path(sample.filepath).stem)
-        assert Path(sample.prediction.mask_path).read_bytes() == expected[at]
-    assert samples.mask_targets["prediction"][0] == "background"
+        assert sample.prediction.mask is None, "the database holds the path alone"
+        np.testing.assert_array_equal(sample.prediction.get_mask(), model.predict(sample.filepath))
+    assert len(list((tmp_path / "out").iterdir())) == len(samples) == 6
+    scores = samples.evaluate_segmentations("prediction", gt_field="prediction", mask_targets=targets).metrics()
+    assert scores["accuracy"] == 1
+    # Of a view, too.
+    module.add_predictions(samples.limit(2), model, tmp_path / "again", "again")
+    assert sum(sample.again is not None for sample in samples) == 2

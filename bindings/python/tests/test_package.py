@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import importlib.resources
+import inspect
 import subprocess
 import sys
 
@@ -68,6 +70,14 @@ def test_the_command_is_the_programs(lab):
     assert module.stdout == version.stdout
 
 
+def test_the_demo_runs_where_the_wheel_is_installed(lab, tmp_path):
+    few = ["--set", "train.iterations=4", "--set", "train.eval_every=4"]
+    done = lab.command("demo", "--out", tmp_path / "demo", *few, cwd=tmp_path)
+    assert done.returncode == 0 and "mIoU" in done.stdout, done.stderr
+    assert (tmp_path / "demo" / "report.html").stat().st_size > 0
+    assert structtoken.Model.open(tmp_path / "demo" / "model.safetensors").predict(lab.images[0]).shape == (48, 48)
+
+
 def test_several_runs_start_this_program_again(lab, tmp_path):
     few = ["--set", "train.iterations=1", "--set", "train.eval_every=1"]
     done = lab.command("train", lab.recipe, "--seeds", "2", "--out", tmp_path / "seeds", *few)
@@ -94,7 +104,26 @@ def test_the_stubs_name_what_is_there():
                 assert f"def {member}(" in stub, f"{name}.{member}"
 
 
-def test_import_is_quick():
-    text = "import time; t = time.perf_counter(); import structtoken; print(time.perf_counter() - t)"
-    took = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True).stdout
-    print(f"import: {float(took):.3f} s")
+def functions(body, of):
+    """The functions of a stub beside those of the package; overloads and properties are left out."""
+    for node in body:
+        if isinstance(node, ast.ClassDef) and hasattr(of, node.name):
+            yield from functions(node.body, getattr(of, node.name))
+        elif isinstance(node, ast.FunctionDef) and not node.name.startswith("__") and hasattr(of, node.name):
+            names = {getattr(decorator, "id", None) for decorator in node.decorator_list}
+            if not names & {"overload", "property"}:
+                yield node, getattr(of, node.name)
+
+
+def test_the_stubs_have_the_parameters_and_what_they_are_unless_stated():
+    stub = ast.parse((importlib.resources.files("structtoken") / "_native.pyi").read_text())
+    compared = 0
+    for node, found in functions(stub.body, structtoken):
+        arguments = node.args
+        given = [argument.arg for argument in [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]]
+        defaults = [ast.literal_eval(default) for default in [*arguments.defaults, *arguments.kw_defaults] if default]
+        parameters = inspect.signature(found).parameters.values()
+        assert [name for name in given if name != "self"] == [each.name for each in parameters if each.name != "self"], node.name
+        assert defaults == [each.default for each in parameters if each.default is not inspect.Parameter.empty], node.name
+        compared += 1
+    assert compared >= 10

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ._errors import Error
+from ._errors import Error, InputTypeError
 
 
 def compare(
@@ -52,6 +52,7 @@ def compare(
     Raises
     ------
     Error : a run failed, or the recipe cannot be used.
+    InputTypeError : a text where a list of texts belongs, or an ``on_line`` that cannot be called.
     KeyboardInterrupt : Ctrl-C. The runs have saved; call it again to continue.
 
     >>> import structtoken
@@ -59,12 +60,15 @@ def compare(
     >>> sorted(entry["decoder"] for entry in found["decoders"])
     ['cse', 'fcn']
     """
-    command = [sys.executable, "-m", "structtoken", "compare"]
-    if recipe is not None:
-        command.append(os.fspath(recipe))
-    command += ["--out", os.fspath(out), "--device", device]
+    for name, texts in (("decoders", decoders), ("set", set)):
+        if isinstance(texts, str):
+            raise InputTypeError(f"{name} of type str", f"pass a list: {name}=[{texts!r}]")
+    if on_line is not None and not callable(on_line):
+        raise InputTypeError(f"on_line of type {type(on_line).__name__}", "pass a function, or leave it out")
+    # Whatever a value begins with, it is no option of its own.
+    command = [sys.executable, "-m", "structtoken", "compare", f"--out={os.fspath(out)}", f"--device={device}"]
     if decoders:
-        command += ["--decoders", ",".join(decoders)]
+        command.append(f"--decoders={','.join(decoders)}")
     options = {
         "--seeds": seeds,
         "--budget": budget,
@@ -74,13 +78,15 @@ def compare(
     }
     for option, value in options.items():
         if value is not None:
-            command += [option, str(value)]
-    for change in set:
-        command += ["--set", change]
+            command.append(f"{option}={value}")
+    command += [f"--set={change}" for change in set]
+    if recipe is not None:
+        command += ["--", os.fspath(recipe)]
     lines = _run(command, on_line)
     if lines is not None:
         raise _failed(lines)
-    return json.loads((Path(out) / "compare.json").read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads((Path(out) / "compare.json").read_text(encoding="utf-8"))
+    return found
 
 
 def _run(command: list[str], on_line: Callable[[str], None] | None) -> list[str] | None:
@@ -120,6 +126,8 @@ def _failed(lines: list[str]) -> Error:
     text = "\n".join(lines)
     _, found, after = text.rpartition("error: ")
     message, _, hint = after.partition("\n\nhint: ")
+    # What the command adds of its own use is of no use here.
+    message = message.partition("\n\nUsage:")[0].partition("\n\nFor more information")[0]
     if not found:
         return Error(f"the comparison failed: {text.strip() or 'it reported nothing'}")
     return Error(message.strip(), hint.strip() or None)
