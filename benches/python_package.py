@@ -32,6 +32,7 @@ dataset = "shapes"
 shapes = { size = 128, train = 4, val = 1 }
 
 [data.augment]
+resize = "none"
 crop = [64, 64]
 
 [train]
@@ -46,6 +47,7 @@ warmup_iters = 0
 
 [eval]
 mode = "whole"
+resize = "none"
 """
 
 
