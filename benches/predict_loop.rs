@@ -1,4 +1,5 @@
-//! Milliseconds per image of the loop inside `structtoken predict`, without files: the peer of `benches/python_package.py`.
+//! Milliseconds per image of the loop inside `structtoken predict`, without files: the peer of
+//! `benches/python_package.py`.
 //!
 //!     cargo bench -p structtoken-benches --bench predict_loop -- MODEL PHOTO THREADS REPEAT
 
