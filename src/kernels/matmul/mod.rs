@@ -52,7 +52,7 @@ pub enum Precision {
     /// Split into two bf16 that add up to 16 bits of mantissa, of which three products are summed (Henry, Tang and
     /// Heinecke 2019; PyTorch's `high`). With AMX that is faster than f32; elsewhere operands stay as they are.
     Bf16x3,
-    /// Of the affine maps of inference, in eight bits ([`super::int8`]); of other products rounded to bf16 where the
+    /// Of the affine maps of inference, in eight bits (`kernels::int8`); of other products rounded to bf16 where the
     /// processor multiplies these faster, else as they are.
     Int8,
 }
