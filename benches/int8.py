@@ -1,4 +1,4 @@
-"""The peer of docs/performance.md's table of eight bits: OpenVINO on the same network, quantized by NNCF.
+"""The peer of docs/performance.md's section on eight bits: OpenVINO on the same network, quantized by NNCF.
 
     pip install torch onnx onnxruntime openvino nncf
     python benches/int8.py exported.onnx --threads 2

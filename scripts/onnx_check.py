@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Checks ONNX files with other programs: the format's own checker, ONNX Runtime and OpenVINO.
 
-    STRUCTTOKEN_EXPORT_FOLDER=$PWD/onnx-files cargo test --release --test it -- export::
+    STRUCTTOKEN_EXPORT_FOLDER=$PWD/onnx-files cargo test --release --features full --test it -- export::
     python scripts/onnx_check.py onnx-files [--table table.md]
 
 Beside NAME.onnx lie NAME.input.npy, three images, and NAME.output.npy, what the model itself says of them. Each file is run on

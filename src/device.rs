@@ -40,8 +40,9 @@ pub fn open(name: &str) -> Result<(Device, String)> {
         )));
     }
     let Some(found) = devices(kind) else {
-        return Err(Error::new(format!("device `{name}`: this binary was built without `{kind}`"))
-            .with_hint(format!("build it with `cargo build --release --features {kind}`, or use `--device cpu`")));
+        return Err(Error::new(format!("device `{name}`: this binary was built without `{kind}`")).with_hint(format!(
+            "build it with `cargo build --release --features full,{kind}`, or use `--device cpu`"
+        )));
     };
     let count = found.len();
     match found.into_iter().nth(index) {

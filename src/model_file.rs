@@ -16,7 +16,7 @@ use crate::config::Config;
 use crate::dataset::Classes;
 use crate::error::{Error, Result};
 use crate::infer::InferConfig;
-use crate::kernels::Precision;
+use crate::kernels::{Precision, int8_weight_bits};
 use crate::loader::DataConfig;
 use crate::metrics::Scores;
 use crate::model::{Model, ModelConfig};
@@ -55,6 +55,8 @@ pub struct Quantization {
     pub images: usize,
     /// Which ones these were, in words.
     pub of: String,
+    /// Bits of a weight on the machine that found it: 8, or 7 with AVX2 alone.
+    pub weight_bits: u32,
     /// Mean IoU on them in f32, from 0 to 1.
     pub miou_f32: f64,
     /// The same in eight bits.
@@ -68,8 +70,11 @@ impl Quantization {
     /// Fails if too much is lost.
     ///
     /// # Errors
-    /// A loss of more than [`MOST_LOST`](Self::MOST_LOST).
+    /// A loss of more than [`MOST_LOST`](Self::MOST_LOST), and what no evaluation gives.
     pub fn check(&self) -> Result<()> {
+        if self.images == 0 || ![self.miou_f32, self.miou_int8].iter().all(|miou| (0.0..=1.0).contains(miou)) {
+            return Err(Error::new("its metadata states scores in eight bits that no evaluation gives"));
+        }
         let (before, after) = (100.0 * self.miou_f32, 100.0 * self.miou_int8);
         match self.miou_f32 - self.miou_int8 <= Self::MOST_LOST {
             true => Ok(()),
@@ -159,14 +164,30 @@ impl ModelCard {
 
     /// Fails if the settings ask for eight bits, and what they cost the model at `path` is not known or too much.
     pub(crate) fn accept(&self, settings: &InferConfig, path: &Path) -> Result<()> {
-        match (settings.precision, &self.int8) {
-            (Precision::Int8, Some(found)) => found.check(),
-            (Precision::Int8, None) => {
-                Err(Error::new(format!("what eight bits cost `{}` is not known", path.display())).with_hint(format!(
-                    "structtoken quantize {} -o int8.safetensors writes a model that uses them, if that costs little",
-                    text::shell_word(path)
-                )))
-            }
+        if settings.precision != Precision::Int8 {
+            return Ok(());
+        }
+        let refuse = |why: String| {
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+            let out = text::shell_word(Path::new(&format!("{stem}-int8.safetensors")));
+            Err(Error::new(why).with_hint(format!(
+                "structtoken quantize {} -o {out} finds it out, and writes a model that may use them; or take \
+                 --set eval.precision=f32",
+                text::shell_word(path)
+            )))
+        };
+        let Some(found) = &self.int8 else {
+            return refuse(format!("how much accuracy `{}` loses in eight bits is not known", path.display()));
+        };
+        if let Err(error) = found.check() {
+            return refuse(format!("`{}`: {error}", path.display()));
+        }
+        match int8_weight_bits() {
+            Some(bits) if bits < found.weight_bits => refuse(format!(
+                "how much accuracy `{}` loses was found with weights of {} bits, and this processor takes {bits}",
+                path.display(),
+                found.weight_bits
+            )),
             _ => Ok(()),
         }
     }
@@ -261,10 +282,12 @@ mod tests {
 
     #[test]
     fn half_a_point_may_be_lost() {
-        let found = |miou_f32, miou_int8| Quantization { images: 1, of: "a set".into(), miou_f32, miou_int8 };
+        let found =
+            |miou_f32, miou_int8| Quantization { images: 1, of: "a set".into(), weight_bits: 8, miou_f32, miou_int8 };
         assert!(found(0.705, 0.7001).check().is_ok() && found(0.6, 0.7).check().is_ok());
         let error = found(0.705, 0.69).check().unwrap_err().to_string();
         assert!(error.contains("1.50 points of mIoU, 70.50 to 69.00"), "{error}");
+        assert!(found(-9.9, 0.5).check().is_err() && found(0.5, f64::NAN).check().is_err());
     }
 
     /// A small card for a grid of patches of a pixel.

@@ -9,6 +9,7 @@ use crate::cli::End;
 use crate::cli::console::print;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::kernels::Precision;
 use crate::model_file::{self, ModelCard};
 use crate::{bundled, inspect, weights};
 
@@ -114,6 +115,14 @@ fn describe(card: &ModelCard) {
             training.batch_size,
             percent(training.miou),
             percent(training.aacc)
+        ));
+    }
+    if let (Precision::Int8, Some(found)) = (card.eval.precision, &card.int8) {
+        print(&format!(
+            "computes in eight bits: mIoU {:.2} % in f32, {:.2} % in eight bits, on {} images",
+            100.0 * found.miou_f32,
+            100.0 * found.miou_int8,
+            found.images
         ));
     }
     print(&format!("{} classes: {}", card.classes.len(), card.classes.names.join(", ")));

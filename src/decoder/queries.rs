@@ -57,7 +57,8 @@ pub(super) fn masks(weights: Tensor<3>, map: Tensor<4>) -> Tensor<4> {
     let each = (0..b).map(|i| {
         let pixels = map.clone().narrow(0, i, 1).reshape([h * w, c]);
         let weights = weights.clone().narrow(0, i, 1).reshape([q, c]);
-        kernels::linear(weights, pixels, None).reshape([1, q, h, w])
+        // Both sides are activations: pixels would share the scale of a whole row.
+        kernels::without_int8(|| kernels::linear(weights, pixels, None)).reshape([1, q, h, w])
     });
     Tensor::cat(each.collect(), 0)
 }

@@ -183,7 +183,7 @@ impl Kernel for Linear {
             }
         };
         let weight = values(&inputs[1]);
-        if self.precision == Precision::Int8 && !keep && int8::suits(rows, width, outputs) {
+        if self.precision == Precision::Int8 && !keep && int8::suits(width, outputs) {
             int8::product(x, weight, width, outputs, &mut y, finish);
         } else {
             let weight = View::new(weight, outputs, width, width);

@@ -49,6 +49,7 @@ pub use conv::{conv2d, conv3x3, depthwise, with_batch_of};
 pub use deformable::deformable_attention;
 pub use gelu::gelu;
 pub use group_norm::{group_norm, group_norm_relu};
+pub use int8::{int8_products, int8_weight_bits};
 pub use layer_norm::{layer_norm, layer_norm_add, layer_norm_gelu};
 pub use linear::{linear, linear_add, linear_gelu};
 pub use mask_loss::{ClassMasks, PointLoss, class_mask_losses, mask_losses, pairwise_mask_losses};

@@ -31,6 +31,12 @@ pub(super) fn level() -> Level {
     })
 }
 
+/// Whether `STRUCTTOKEN_SIMD` holds kernels to less than the machine has.
+#[cfg(target_arch = "x86_64")]
+pub(super) fn is_limited() -> bool {
+    level() < detect()
+}
+
 /// The name of the instruction set that the CPU kernels use: `baseline`, `avx2` or `avx512`.
 ///
 /// It is the best of this machine, or less where the environment variable `STRUCTTOKEN_SIMD` names less, for

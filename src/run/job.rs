@@ -16,6 +16,7 @@ use crate::dataset::{Cached, Classes, Dataset, Split};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::group::{Alone, Group};
+use crate::kernels::Precision;
 use crate::model::Model;
 use crate::model_file::{self, ModelCard};
 use crate::train::{
@@ -95,6 +96,10 @@ pub fn train_by(
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
     let (run, group) = (options.run, options.group);
+    if config.eval.precision == Precision::Int8 {
+        return Err(Error::new("eval.precision = \"int8\" is for models whose cost in eight bits is known")
+            .with_hint("leave it out, and quantize the model when it is trained: structtoken quantize"));
+    }
     let training = Arc::new(Cached::new(config.data.open(Split::Train)?, config.data.cache_mb << 20));
     let validation = config.data.open(Split::Val)?;
     let classes = training.classes().clone();

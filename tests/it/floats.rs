@@ -128,6 +128,7 @@ fn recipes_plans_and_cards_read_back() {
             int8: Some(Quantization {
                 images: 1,
                 of: "a set".into(),
+                weight_bits: 8,
                 miou_f32: share(&mut rng),
                 miou_int8: share(&mut rng),
             }),

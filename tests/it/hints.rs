@@ -35,7 +35,16 @@ const SERVED: &[(&str, &[&str])] = &[
 /// What carries out which advice: the name of a test, and a part of each text that it takes from the output, or
 /// provokes, and follows.
 const CARRIED_OUT: &[(&str, &[&str])] = &[
-    ("eight_bits_are_used_once_their_cost_is_known", &["leave out --train, or pass --precision bf16"]),
+    (
+        "eight_bits_are_used_once_their_cost_is_known",
+        &[
+            "leave out --train, or pass --precision bf16",
+            "leave --weights out",
+            "f32 and eight bits are compared, whatever it says",
+            "is for models whose cost in eight bits is known",
+        ],
+    ),
+    ("nothing_is_quantized_without_a_score", &["name images with masks by --data or --split"]),
     ("shapes_of_another_image_are_not_taken", &["to read the masks instead, pass both folders"]),
     (
         "options_that_do_not_fit_a_format_are_refused",

@@ -1,5 +1,6 @@
 //! Models that compute in eight bits.
 
+use structtoken::kernels::int8_weight_bits;
 use structtoken::model_file::read_card;
 
 use crate::cli::{Lab, TINY};
@@ -24,21 +25,26 @@ fn eight_bits_are_used_once_their_cost_is_known() {
         .unwrap();
     let photo = photo.to_str().unwrap();
     let by_hand = ["predict", &model, photo, "--set", "eval.precision=int8", "--device", "cpu"];
-    let talk = lab.refused(&by_hand, &["what eight bits cost", "structtoken quantize"]);
+    let talk = lab.refused(&by_hand, &["how much accuracy", "structtoken quantize"]);
     // The command that the hint names.
     let (_, rest) = talk.split_once("hint: structtoken ").unwrap();
-    let (command, _) = rest.split_once(" writes").unwrap();
+    let (command, _) = rest.split_once(" finds").unwrap();
+    let out = "model-int8.safetensors";
+    assert!(command.ends_with(out), "{command}");
     let remedy: Vec<&str> = command.split(' ').chain(["--json", "--device", "cpu"]).collect();
+    if int8_weight_bits().is_none() {
+        lab.refused(&remedy, &["no instructions for eight bits"]);
+        return;
+    }
     let said: serde_json::Value = serde_json::from_str(&lab.ok(&remedy)).unwrap();
-    let card = read_card(lab.path("int8.safetensors")).unwrap();
+    let card = read_card(lab.path(out)).unwrap();
     let found = card.int8.unwrap();
     assert_eq!(said["miou_int8"].as_f64(), Some(found.miou_int8));
-    assert_eq!(found.miou_f32, read_card(&model).unwrap().training.unwrap().miou.unwrap());
-    assert!(found.check().is_ok() && found.images > 0);
+    assert!(found.check().is_ok() && found.images > 0 && Some(found.weight_bits) == int8_weight_bits());
+    assert!(lab.ok(&["inspect", out]).contains("computes in eight bits"));
 
-    lab.ok(&["predict", "int8.safetensors", photo, "--out", "masks", "--device", "cpu"]);
-    let eval: serde_json::Value =
-        serde_json::from_str(&lab.ok(&["eval", "int8.safetensors", "--json", "--device", "cpu"])).unwrap();
+    lab.ok(&["predict", out, photo, "--out", "masks", "--device", "cpu"]);
+    let eval: serde_json::Value = serde_json::from_str(&lab.ok(&["eval", out, "--json", "--device", "cpu"])).unwrap();
     assert_eq!(eval["miou"].as_f64(), Some(found.miou_int8));
     let whole: serde_json::Value = serde_json::from_str(&lab.ok(&[
         "eval",
@@ -51,12 +57,68 @@ fn eight_bits_are_used_once_their_cost_is_known() {
     ]))
     .unwrap();
     assert_eq!(whole["miou"].as_f64(), Some(found.miou_f32));
-    lab.refused(&["quantize", &model, "-o", "int8.safetensors", "--device", "cpu"], &["exists", "hint: "]);
+    let quantize = |rest: &[&'static str]| [&["quantize", &model, "--device", "cpu"], rest].concat();
+    lab.refused(&quantize(&["-o", out]), &["exists, and is kept", "another name after -o"]);
+    lab.refused(&quantize(&["-o", "/dev/null"]), &["no name of a model file", "-o NAME.safetensors"]);
+    lab.refused(&quantize(&["-o", "x.safetensors", "--weights", "y"]), &["leave --weights out"]);
+    lab.refused(&quantize(&["-o", "x.safetensors", "--set", "eval.precision=bf16"]), &["leave it out"]);
     lab.refused(&["quantize", "wide.toml", "-o", "x.safetensors"], &["is a recipe"]);
-    let train = ["train", "wide.toml", "--set", "train.precision=int8", "--device", "cpu"];
-    lab.refused(&train, &["is for inference", "bf16"]);
+    lab.ok(&quantize(&["-o", "x.safetensors", "--set", "eval.flip=true"]));
+    assert!(read_card(lab.path("x.safetensors")).unwrap().eval.flip, "what was measured is what the file does");
+    for key in ["train.precision=int8", "eval.precision=int8"] {
+        lab.refused(&["train", "wide.toml", "--set", key, "--device", "cpu"], &["is for"]);
+    }
     let bench = |rest: &[&'static str]| [&["bench", "wide.toml", "--repeat", "1", "--device", "cpu"], rest].concat();
     lab.refused(&bench(&["--train", "--precision", "int8"]), &["eight bits"]);
     lab.ok(&bench(&["--train", "--precision", "bf16"]));
     lab.ok(&bench(&["--precision", "int8"]));
+}
+
+/// An image's probabilities do not depend on what is computed beside it, even where a layer has few rows for each
+/// image.
+#[test]
+fn windows_do_not_change_one_another_in_eight_bits() {
+    if int8_weight_bits().is_none() {
+        return;
+    }
+    let lab = Lab::new();
+    let model = model(&lab);
+    let photo = lab.path("photo.png");
+    let colour = |x: u32, y: u32| image::Rgb([(x * 3) as u8, (y * 3) as u8, (x * y) as u8]);
+    image::RgbImage::from_fn(96, 96, colour).save(&photo).unwrap();
+    let slide = ["eval.mode=slide", "eval.crop=[16,16]", "eval.stride=[16,16]"].map(|change| ["--set", change]);
+    let out = ["quantize", &model, "-o", "eight.safetensors", "--device", "cpu"];
+    lab.ok(&[&out[..], slide.as_flattened()].concat());
+    let [one, eight] = ["1", "8"].map(|windows| {
+        let set = format!("eval.windows_per_batch={windows}");
+        let ask = ["predict", "eight.safetensors", photo.to_str().unwrap(), "--out", windows, "--probabilities"];
+        lab.ok(&[&ask[..], &["--set", &set, "--device", "cpu"]].concat());
+        std::fs::read(lab.path(windows).join("photo_probabilities.npy")).unwrap()
+    });
+    assert!(one == eight);
+}
+
+#[test]
+fn nothing_is_quantized_without_a_score() {
+    if int8_weight_bits().is_none() {
+        return;
+    }
+    let lab = Lab::new();
+    let model = model(&lab);
+    for folder in ["blank/images", "blank/masks"] {
+        std::fs::create_dir_all(lab.path(folder)).unwrap();
+    }
+    image::RgbImage::new(32, 32).save(lab.path("blank/images/a.png")).unwrap();
+    image::GrayImage::from_pixel(32, 32, image::Luma([255])).save(lab.path("blank/masks/a.png")).unwrap();
+    let names = structtoken::model_file::read_card(&model).unwrap().classes.names;
+    let class = |(i, name)| format!("[[classes]]\nname = {name:?}\nsource = [{i}]\n");
+    let classes: String = names.iter().enumerate().map(class).collect();
+    let split = "images = \"blank/images\"\nmasks = \"blank/masks\"";
+    let toml = format!("name = \"blank\"\nencoding = \"index\"\nignore = [255]\n[train]\n{split}\n{classes}");
+    lab.write("blank.toml", toml);
+    let ask = ["quantize", &model, "-o", "eight.safetensors", "--device", "cpu"];
+    let blank = [&ask[..], &["--data", "blank.toml"]].concat();
+    lab.refused(&blank, &["there is no score", "name images with masks by --data or --split"]);
+    assert!(!lab.path("eight.safetensors").exists());
+    lab.ok(&[&ask[..], &["--split", "train"]].concat());
 }

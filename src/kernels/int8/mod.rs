@@ -13,11 +13,14 @@ mod x86;
 
 use std::mem::MaybeUninit;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 
 use crate::kernels::bridge::SharedBuffer;
-use crate::kernels::simd::{Level, fma, level, vectorized};
+#[cfg(target_arch = "x86_64")]
+use crate::kernels::simd::{Level, is_limited, level};
+use crate::kernels::simd::{fma, vectorized};
 
 /// The instructions that multiply bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +54,7 @@ impl Instructions {
                 if level() == Level::Avx512 && is_x86_feature_detected!("avx512vnni") {
                     return Self::Avx512Vnni;
                 }
-                if level() == Level::Avx512 && is_x86_feature_detected!("avxvnni") {
+                if level() >= Level::Avx2 && !is_limited() && is_x86_feature_detected!("avxvnni") {
                     return Self::AvxVnni;
                 }
                 if level() >= Level::Avx2 {
@@ -95,9 +98,26 @@ struct Tile<'a> {
     columns: usize,
 }
 
-/// Whether a map gains: it has enough to sum, and fills panels.
-pub(super) fn suits(rows: usize, width: usize, outputs: usize) -> bool {
-    rows >= 16 && width >= 64 && outputs >= 64 && width <= WIDEST && Instructions::best() != Instructions::Loops
+/// Bits of a weight where maps are computed in eight bits; `None` where this machine has no instructions for them.
+pub fn int8_weight_bits() -> Option<u32> {
+    match Instructions::best() {
+        Instructions::Loops => None,
+        Instructions::Avx2 => Some(7),
+        Instructions::AvxVnni | Instructions::Avx512Vnni => Some(8),
+    }
+}
+
+/// How many maps this process has computed in eight bits.
+pub fn int8_products() -> u64 {
+    PRODUCTS.load(Ordering::Relaxed)
+}
+
+static PRODUCTS: AtomicU64 = AtomicU64::new(0);
+
+/// Whether a map is computed in eight bits: it has enough to sum, and fills panels. How many rows there are has no say,
+/// as those of several images may come together.
+pub(super) fn suits(width: usize, outputs: usize) -> bool {
+    width >= 64 && outputs >= 64 && width <= WIDEST && Instructions::best() != Instructions::Loops
 }
 
 /// `x [rows, width]` times the transposed `weight [outputs, width]` into all of `out [rows, outputs]`. Calls
@@ -113,6 +133,7 @@ pub(super) fn product(
     let rows = x.len() / width;
     assert!(out.len() == rows * outputs && weight.len() == outputs * width, "product of the wrong size");
     assert!(width <= WIDEST, "sums of as many products do not fit 32 bits");
+    PRODUCTS.fetch_add(1, Ordering::Relaxed);
     let instructions = Instructions::best();
     let weight = Weight::new(weight, width, instructions);
     let x = Rows::new(x, width, instructions);
@@ -178,7 +199,8 @@ impl Weight {
             let rows = bytes.chunks_exact_mut(lanes).zip(weight.chunks_exact(width)).zip(scales).zip(sums);
             for (((bytes, weight), scale), sum) in rows {
                 let [least, most] = range(weight);
-                let limit = most.max(-least);
+                // A NaN, which the scale then is too, hides behind no byte.
+                let limit = if least <= most { most.max(-least) } else { f32::NAN };
                 *scale = limit / largest;
                 let factor = if limit > 0.0 { largest / limit } else { 0.0 };
                 *sum = to_bytes(weight, factor, 0.0, [-largest, largest], bytes);
@@ -225,6 +247,10 @@ impl Rows {
             let rows = values.chunks_exact_mut(stride).zip(x.chunks_exact(width)).zip(scales).zip(zeros);
             for (((values, x), scale), zero) in rows {
                 let [least, most] = range(x).map(f64::from);
+                if least.is_nan() {
+                    *scale = f32::NAN;
+                    continue;
+                }
                 // Zero is a byte, so that what is padded or cut off by a ReLU is exact.
                 let (least, most) = (least.min(0.0), most.max(0.0));
                 let factor = if most > least { 255.0 / (most - least) } else { 0.0 };
@@ -302,14 +328,15 @@ vectorized! {
 }
 
 vectorized! {
-    /// The least and the largest of some values; infinite for none.
+    /// The least and the largest of some values; NaN if one of them is infinite or not a number.
     fn range(values: &[f32]) -> [f32; 2] {
         const LANES: usize = 32;
-        let (mut least, mut most) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
+        let (mut least, mut most, mut not_finite) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES], [0.0; LANES]);
         let mut take = |values: &[f32]| {
-            for ((least, most), value) in least.iter_mut().zip(&mut most).zip(values) {
+            for (((least, most), not_finite), value) in least.iter_mut().zip(&mut most).zip(&mut not_finite).zip(values) {
                 *least = if *value < *least { *value } else { *least };
                 *most = if *value > *most { *value } else { *most };
+                *not_finite += value * 0.0;
             }
         };
         let (chunks, rest) = values.as_chunks::<LANES>();
@@ -317,8 +344,11 @@ vectorized! {
             take(chunk);
         }
         take(rest);
+        // Zero, or NaN.
+        let not_finite: f32 = not_finite.iter().sum();
         let least = least.iter().fold(f32::INFINITY, |a, b| a.min(*b));
-        [least, most.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b))]
+        let most = most.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b));
+        [least + not_finite, most + not_finite]
     }
 }
 
@@ -445,6 +475,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_number_stays_none() {
+        let (mut x, mut weight) = (normal(20 * 100, 7), normal(70 * 100, 8));
+        (x[3 * 100 + 5], x[7 * 100 + 99], weight[9 * 100 + 50]) = (f32::NAN, f32::INFINITY, f32::NEG_INFINITY);
+        for (at, value) in product_of(&x, &weight, 100, 70).into_iter().enumerate() {
+            let (row, output) = (at / 70, at % 70);
+            assert_eq!(value.is_nan(), row == 3 || row == 7 || output == 9, "{row} {output}: {value}");
+        }
+    }
+
+    #[test]
     fn threads_and_neighbours_do_not_change_a_bit() {
         let (x, weight) = (normal(100 * 200, 5), normal(300 * 200, 6));
         let on = |threads| {
@@ -454,6 +494,6 @@ mod tests {
         let all = on(3);
         assert_eq!(on(1), all);
         // A token's bytes are its own: alone it gives the same.
-        assert_eq!(product_of(&x[40 * 200..][..16 * 200], &weight, 200, 300), all[40 * 300..][..16 * 300]);
+        assert_eq!(product_of(&x[40 * 200..][..3 * 200], &weight, 200, 300), all[40 * 300..][..3 * 300]);
     }
 }
