@@ -109,6 +109,6 @@ mod tests {
     fn says_how_to_get_a_missing_feature() {
         let error = open("cuda:0").unwrap_err();
         assert!(error.to_string().contains("built without `cuda`"), "{error}");
-        assert!(error.hint().unwrap().contains("--features cuda"));
+        assert!(error.hint().unwrap().contains("--features full,cuda"));
     }
 }

@@ -46,16 +46,9 @@ fn eight_bits_are_used_once_their_cost_is_known() {
     lab.ok(&["predict", out, photo, "--out", "masks", "--device", "cpu"]);
     let eval: serde_json::Value = serde_json::from_str(&lab.ok(&["eval", out, "--json", "--device", "cpu"])).unwrap();
     assert_eq!(eval["miou"].as_f64(), Some(found.miou_int8));
-    let whole: serde_json::Value = serde_json::from_str(&lab.ok(&[
-        "eval",
-        "int8.safetensors",
-        "--set",
-        "eval.precision=f32",
-        "--json",
-        "--device",
-        "cpu",
-    ]))
-    .unwrap();
+    let whole: serde_json::Value =
+        serde_json::from_str(&lab.ok(&["eval", out, "--set", "eval.precision=f32", "--json", "--device", "cpu"]))
+            .unwrap();
     assert_eq!(whole["miou"].as_f64(), Some(found.miou_f32));
     let quantize = |rest: &[&'static str]| [&["quantize", &model, "--device", "cpu"], rest].concat();
     lab.refused(&quantize(&["-o", out]), &["exists, and is kept", "another name after -o"]);
