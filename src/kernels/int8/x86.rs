@@ -7,6 +7,18 @@ use super::{COLUMNS, Tile};
 /// Lanes of a panel that are fetched ahead: it lies in the second-level cache.
 const AHEAD: usize = 8;
 
+/// Calls of `write_row` for every row that the tile has. Written out: sums that a loop reads would lie in memory, and
+/// be written there at every lane.
+macro_rules! write_rows {
+    ($sums:ident, $tile:ident, $($row:literal)+) => {
+        $(
+            if $row < $tile.scales.len() {
+                write_row($row, $sums[$row][0], $sums[$row][1], $tile);
+            }
+        )+
+    };
+}
+
 /// Fourteen rows of two vectors each, two vectors of the panel and one of a row: all but one of the 32 registers.
 ///
 /// # Safety
@@ -39,27 +51,29 @@ pub(super) unsafe fn avx512_vnni(tile: &Tile) {
             b = b.add(COLUMNS);
             starts = starts.map(|start| start.wrapping_add(1));
         }
-        let scales = [0, 16].map(|at| _mm512_loadu_ps(tile.weight_scales.as_ptr().add(at)));
-        let weights = [0, 16].map(|at| _mm512_loadu_si512(tile.weight_sums.as_ptr().add(at).cast()));
-        let masks = [0, 16].map(|first| match tile.columns.saturating_sub(first) {
-            left @ 0..16 => (1u16 << left) - 1,
-            _ => u16::MAX,
-        });
-        for (row, sums) in sums.iter().enumerate() {
-            // A plain condition keeps the sums in registers, where the end of a loop over them would not.
-            if row < tile.scales.len() {
-                let (scale, zero) = (_mm512_set1_ps(tile.scales[row]), _mm512_set1_epi32(tile.zeros[row]));
-                for half in 0..2 {
-                    let sum = _mm512_sub_epi32(sums[half], _mm512_mullo_epi32(zero, weights[half]));
-                    let value = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_mul_ps(scale, scales[half]));
-                    let place = tile.out.wrapping_add(row * tile.out_stride + 16 * half);
-                    // Stores under a mask are slow on some processors.
-                    if masks[half] == u16::MAX {
-                        _mm512_storeu_ps(place, value);
-                    } else {
-                        _mm512_mask_storeu_ps(place, masks[half], value);
-                    }
-                }
+        write_rows!(sums, tile, 0 1 2 3 4 5 6 7 8 9 10 11 12 13);
+    }
+}
+
+/// # Safety
+/// As above; there is such a row.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn write_row(row: usize, left: __m512i, right: __m512i, tile: &Tile) {
+    let (scale, zero) = (_mm512_set1_ps(tile.scales[row]), _mm512_set1_epi32(tile.zeros[row]));
+    for (half, sum) in [left, right].into_iter().enumerate() {
+        let first = 16 * half;
+        // SAFETY: a panel has as many columns, and the target as many as the mask.
+        unsafe {
+            let weights = _mm512_loadu_si512(tile.weight_sums.as_ptr().add(first).cast());
+            let scale = _mm512_mul_ps(scale, _mm512_loadu_ps(tile.weight_scales.as_ptr().add(first)));
+            let sum = _mm512_sub_epi32(sum, _mm512_mullo_epi32(zero, weights));
+            let value = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale);
+            let place = tile.out.wrapping_add(row * tile.out_stride + first);
+            match tile.columns.saturating_sub(first) {
+                // Stores under a mask are slow on some processors.
+                left @ 0..16 => _mm512_mask_storeu_ps(place, (1 << left) - 1, value),
+                _ => _mm512_storeu_ps(place, value),
             }
         }
     }
@@ -90,7 +104,7 @@ macro_rules! half_tiles {
                         }
                         (a, b) = (a.wrapping_add(1), b.wrapping_add(COLUMNS));
                     }
-                    write(&sums, first, tile);
+                    write(sums, first, tile);
                 }
             }
         }
@@ -106,10 +120,14 @@ half_tiles!(avx2, "avx2,fma", |sum, a, b| {
 /// As above.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn write(sums: &[[__m256i; 2]; 6], first: usize, tile: &Tile) {
+unsafe fn write(sums: [[__m256i; 2]; 6], first: usize, tile: &Tile) {
+    let rows = tile.scales.len();
     for (row, sums) in sums.iter().enumerate() {
-        if row < tile.scales.len() {
-            let (scale, zero) = (_mm256_set1_ps(tile.scales[row]), _mm256_set1_epi32(tile.zeros[row]));
+        if row < rows {
+            let (scale, zero) = unsafe {
+                let zero = _mm256_set1_epi32(*tile.zeros.as_ptr().add(row));
+                (_mm256_set1_ps(*tile.scales.as_ptr().add(row)), zero)
+            };
             for half in 0..2 {
                 let column = first + 8 * half;
                 // SAFETY: the caller's word.
