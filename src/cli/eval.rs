@@ -176,7 +176,7 @@ pub(crate) fn called(model: &Path) -> std::borrow::Cow<'_, str> {
 
 /// Prints the estimated memory of the evaluation and returns it in bytes; `None` where it is too little to be
 /// estimated.
-fn estimate(model: &Model, config: &Config, dataset: &dyn Dataset) -> Result<Option<usize>> {
+pub(crate) fn estimate(model: &Model, config: &Config, dataset: &dyn Dataset) -> Result<Option<usize>> {
     let mut parameters = 0;
     visit(model, |parameter, _| parameters += parameter.shape.iter().product::<usize>());
     let (largest, image) = memory::largest(dataset, LOOKS)?;

@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::cli::console::{bar, on_interrupt_until, print};
-use crate::cli::eval::{EvalWork, ModelSource};
+use crate::cli::eval::{EvalWork, ModelSource, estimate};
 use crate::cli::{Computing, End};
 use crate::error::{Error, Result};
 use crate::eval::{self, EvalOptions};
@@ -58,6 +58,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let ended = Arc::new(AtomicBool::new(false));
     let interrupted = on_interrupt_until("image", &ended)?;
     talk!("evaluating {} images of {} in f32 and in eight bits", indices.len(), work.name());
+    estimate(&work.model, &work.config, dataset)?;
     let progress = bar("{wide_bar} {pos}/{len}  {eta} left");
     progress.set_length(2 * indices.len() as u64);
     let mut scores = Vec::new();
