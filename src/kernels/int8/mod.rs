@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rayon::prelude::*;
 
 use crate::kernels::bridge::SharedBuffer;
+use crate::kernels::matmul::second_level_cache;
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::simd::{Level, is_limited, level};
 use crate::kernels::simd::{fma, vectorized};
@@ -141,8 +142,8 @@ pub(super) fn product(
     let tiles = rows.div_ceil(instructions.rows());
     let panels = outputs.div_ceil(COLUMNS);
     // Panels that stay in half of a second-level cache while rows pass.
-    const CACHE_LANES: usize = (512 << 10) / size_of::<u32>();
-    let group = (CACHE_LANES / (x.lanes * COLUMNS)).clamp(1, 48);
+    let cache_lanes = second_level_cache() / 2 / size_of::<u32>();
+    let group = (cache_lanes / (x.lanes * COLUMNS)).clamp(1, 48);
     // Small products are not worth waking others.
     let workers = rayon::current_num_threads().min((rows * outputs * width / 8_000_000).max(1)).min(tiles.max(1));
     let share = tiles.div_ceil(workers);

@@ -124,6 +124,7 @@ unsafe fn write(sums: [[__m256i; 2]; 6], first: usize, tile: &Tile) {
     let rows = tile.scales.len();
     for (row, sums) in sums.iter().enumerate() {
         if row < rows {
+            // SAFETY: `rows` scales, and as many zeros, as `Instructions::run` asserts.
             let (scale, zero) = unsafe {
                 let zero = _mm256_set1_epi32(*tile.zeros.as_ptr().add(row));
                 (_mm256_set1_ps(*tile.scales.as_ptr().add(row)), zero)
