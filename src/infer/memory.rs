@@ -78,13 +78,25 @@ const JUDGED: usize = 33;
 const EVALUATED: usize = IMAGES * DECODED + JUDGED;
 /// The same of an image that is there already and is only labelled: its labels, and the file they become.
 const LABELED: usize = 2;
+/// The same of one that is read, labelled with the probability of each label, and answered.
+const ANSWERED: usize = DECODED + LABELED + 4;
 
 impl MemoryModel<'_> {
     /// What it will take, on a CPU. On another device the network's part lies there.
     pub fn estimate(&self) -> MemoryEstimate {
+        self.estimate_of(EVALUATED)
+    }
+
+    /// What it takes to label an image and to give the probability of each label, with nothing to compare it with.
+    pub fn estimate_labeling(&self) -> MemoryEstimate {
+        self.estimate_of(ANSWERED)
+    }
+
+    /// `pixel` are the bytes for each pixel of the image.
+    fn estimate_of(&self, pixel: usize) -> MemoryEstimate {
         let image = ImageBytes { size: self.image, classes: self.classes, threads: self.threads };
         let activations = |size| self.model.activations(self.classes, size);
-        let parts = image.parts(self.settings, self.stride(), EVALUATED, &activations);
+        let parts = image.parts(self.settings, self.stride(), pixel, &activations);
         let [network, windows, images] = match self.is_upper_bound() {
             true => parts.map(|bytes| (bytes as f64 / FRESH * FRESH_CONVOLVED) as usize),
             false => parts,
@@ -279,6 +291,16 @@ mod tests {
 
     fn estimate<'a>(model: &'a ModelConfig, settings: &'a InferConfig, image: (usize, usize)) -> MemoryEstimate {
         MemoryModel { model, classes: 150, parameters: 38_000_000, settings, image, threads: 2 }.estimate()
+    }
+
+    #[test]
+    fn an_answer_takes_less_than_an_evaluation() {
+        let (model, settings) = (ModelConfig::default(), InferConfig::default());
+        let (classes, parameters, image) = (150, 38_000_000, (4096, 4096));
+        let memory = MemoryModel { model: &model, classes, parameters, settings: &settings, image, threads: 2 };
+        let (evaluated, answered) = (memory.estimate(), memory.estimate_labeling());
+        assert!(answered.images > 4096 * 4096 * 5 && answered.images < evaluated.images / 3);
+        assert_eq!(MemoryEstimate { images: evaluated.images, ..answered }, evaluated);
     }
 
     #[test]

@@ -30,5 +30,5 @@ fn of_model(model: &Loaded, gate: &Gate, limits: &Limits) -> MemoryEstimate {
     while side > 1 && model.cost.pixels((side, side)) > gate.most_pixels() {
         side = side * 3 / 4;
     }
-    plan(side.max(1)).estimate()
+    plan(side.max(1)).estimate_labeling()
 }
