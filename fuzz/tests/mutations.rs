@@ -4,6 +4,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use structtoken_fuzz::{TARGETS, Target, mutate};
 
@@ -48,29 +49,35 @@ fn fault(target: &Target, bytes: &[u8]) -> Option<String> {
 /// One test for all, since the memory of two at once could not be told apart.
 #[test]
 fn no_input_panics_or_takes_much_memory() {
-    // An input to look at again: STRUCTTOKEN_FUZZ=target:number.
+    // A target alone, STRUCTTOKEN_FUZZ=target, or an input to look at again, STRUCTTOKEN_FUZZ=target:number.
     let only = std::env::var("STRUCTTOKEN_FUZZ").ok();
-    for target in TARGETS {
+    let mut parts = only.as_deref().map(|only| only.split(':')).into_iter().flatten();
+    let (name, number) = (parts.next(), parts.next().map(|number| number.parse::<u64>().unwrap()));
+    // How long mutations of a target are made, instead of their fixed number: STRUCTTOKEN_FUZZ_MINUTES.
+    let minutes: Option<u64> = std::env::var("STRUCTTOKEN_FUZZ_MINUTES").ok().map(|minutes| minutes.parse().unwrap());
+    assert!(name.is_none_or(|name| TARGETS.iter().any(|target| target.name == name)), "no such target: {only:?}");
+    for target in TARGETS.iter().filter(|target| name.is_none_or(|name| target.name == name)) {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target.name);
         let mut paths: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
         paths.sort();
         let corpus: Vec<_> = paths.iter().map(|path| std::fs::read(path).unwrap()).collect();
         assert!(!corpus.is_empty(), "`{}` is empty", folder.display());
-        if let Some(only) = &only {
-            if let Some(number) = only.strip_prefix(target.name).and_then(|rest| rest.strip_prefix(':')) {
-                let bytes = mutate::input(&corpus, SEED, number.parse().unwrap());
-                std::fs::write(folder.with_file_name("found.bin"), &bytes).unwrap();
-                (target.run)(&bytes);
-            }
+        if let Some(number) = number {
+            let bytes = mutate::input(&corpus, SEED, number);
+            std::fs::write(folder.with_file_name("found.bin"), &bytes).unwrap();
+            (target.run)(&bytes);
             continue;
         }
         for (path, bytes) in paths.iter().zip(&corpus) {
             assert_eq!(fault(target, bytes), None, "{}", path.display());
         }
-        for number in 0..target.tries {
-            let bytes = mutate::input(&corpus, SEED, number);
-            assert_eq!(fault(target, &bytes), None, "STRUCTTOKEN_FUZZ={}:{number}", target.name);
+        let end = minutes.map(|minutes| Instant::now() + Duration::from_secs(60 * minutes));
+        let mut tried = 0;
+        while end.map_or(tried < target.tries, |end| Instant::now() < end) {
+            let bytes = mutate::input(&corpus, SEED, tried);
+            assert_eq!(fault(target, &bytes), None, "STRUCTTOKEN_FUZZ={}:{tried}", target.name);
+            tried += 1;
         }
-        println!("{}: {} files, {} mutations", target.name, corpus.len(), target.tries);
+        println!("{}: {} files, {tried} mutations", target.name, corpus.len());
     }
 }
