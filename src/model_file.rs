@@ -75,12 +75,18 @@ impl Quantization {
         if self.images == 0 || ![self.miou_f32, self.miou_int8].iter().all(|miou| (0.0..=1.0).contains(miou)) {
             return Err(Error::new("its metadata states scores in eight bits that no evaluation gives"));
         }
-        let (before, after) = (100.0 * self.miou_f32, 100.0 * self.miou_int8);
-        match self.miou_f32 - self.miou_int8 <= Self::MOST_LOST {
+        Self::check_loss("eight bits", self.miou_f32, self.miou_int8)
+    }
+
+    /// Fails if what makes a model smaller, in the plural, takes too much of a mean IoU from 0 to 1.
+    pub(crate) fn check_loss(smaller: &str, before: f64, after: f64) -> Result<()> {
+        match before - after <= Self::MOST_LOST {
             true => Ok(()),
             false => Err(Error::new(format!(
-                "eight bits cost {:.2} points of mIoU, {before:.2} to {after:.2}, and at most {:.1} are accepted",
-                before - after,
+                "{smaller} cost {:.2} points of mIoU, {:.2} to {:.2}, and at most {:.1} are accepted",
+                100.0 * (before - after),
+                100.0 * before,
+                100.0 * after,
                 100.0 * Self::MOST_LOST
             ))),
         }

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::Args;
+use burn::tensor::Device;
+use clap::{Args, ValueEnum};
+use indicatif::ProgressBar;
 use serde_json::json;
 
 use crate::cli::console::{bar, on_interrupt_until, print};
@@ -15,16 +17,19 @@ use crate::error::{Error, Result};
 use crate::eval::{self, EvalOptions};
 use crate::infer::{InferConfig, Inference};
 use crate::kernels::{Precision, int8_products, int8_weight_bits};
-use crate::model_file::{self, Quantization};
+use crate::model_file::{self, ModelCard, Quantization};
 use crate::text::shell_word;
 use crate::{device, files, weights};
 
-/// Write a model that computes in eight bits, if that costs no more than half a point of mIoU
+/// Write a model that computes in eight bits, or is stored in sixteen, if that costs at most half a point of mIoU
 #[derive(Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     source: ModelSource,
+    /// int8: linear layers are computed in eight bits. f16: weights are stored in sixteen, in a file of half the size
+    #[arg(long, value_enum, default_value_t = Smaller::Int8)]
+    precision: Smaller,
     /// Model file to write
     #[arg(short, long, value_name = "FILE")]
     out: PathBuf,
@@ -38,89 +43,177 @@ pub(crate) struct Arguments {
 const EXAMPLES: &str = "Examples:
   structtoken quantize runs/camvid/model.safetensors -o camvid-int8.safetensors
   structtoken predict camvid-int8.safetensors photo.jpg
-  structtoken quantize runs/camvid/model.safetensors --data other/ -o camvid-int8.safetensors     judged on other images";
+  structtoken quantize runs/camvid/model.safetensors --data other/ -o camvid-int8.safetensors     judged on other images
+  structtoken quantize runs/camvid/model.safetensors --precision f16 -o camvid-f16.safetensors";
+
+/// What is made smaller.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Smaller {
+    Int8,
+    F16,
+}
+
+impl Smaller {
+    /// As it is called in a sentence.
+    fn words(self) -> &'static str {
+        match self {
+            Self::Int8 => "eight bits",
+            Self::F16 => "weights of sixteen bits",
+        }
+    }
+}
 
 pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let Some(path) = &arguments.source.model else { unreachable!("the model is required") };
     check(&arguments, path)?;
     let (device, name) = device::open(&arguments.computing.device)?;
-    if name != "cpu" {
-        return Err(Error::new(format!("eight bits are for the CPU, not for {name}")).with_hint("pass --device cpu"));
-    }
-    let Some(weight_bits) = int8_weight_bits() else {
-        return Err(Error::new("this processor has no instructions for eight bits, or STRUCTTOKEN_SIMD forbids them")
-            .with_hint("use the model as it is"));
+    let smaller = arguments.precision;
+    let weight_bits = match smaller {
+        Smaller::F16 => None,
+        Smaller::Int8 => Some(weight_bits_of(&name)?),
     };
-    let (model, mut card) = model_file::open(path, &device)?;
-    let work = EvalWork::of(model, &card, path, &arguments.source)?;
-    let dataset = work.dataset.as_ref();
-    let indices: Vec<usize> = (0..dataset.len()).collect();
+    let (model, card) = model_file::open(path, &device)?;
+    let mut work = EvalWork::of(model, &card, path, &arguments.source)?;
     let ended = Arc::new(AtomicBool::new(false));
-    let interrupted = on_interrupt_until("image", &ended)?;
-    talk!("evaluating {} images of {} in f32 and in eight bits", indices.len(), work.name());
-    estimate(&work.model, &work.config, dataset)?;
+    let judge = Judge { device: &device, interrupted: on_interrupt_until("image", &ended)?, progress: progress(&work) };
+    talk!("evaluating {} images of {} as they are and with {}", work.dataset.len(), work.name(), smaller.words());
+    estimate(&work.model, &work.config, work.dataset.as_ref())?;
+    let whole = match smaller {
+        Smaller::Int8 => Precision::F32,
+        Smaller::F16 => work.config.eval.precision,
+    };
+    let Some(whole_miou) = judge.miou(&work, 0, whole)? else { return Ok(stopped()) };
+    let before = int8_products();
+    let reached = match smaller {
+        Smaller::Int8 => judge.miou(&work, 1, Precision::Int8)?,
+        Smaller::F16 => {
+            work.model = weights::round_to_f16(work.model);
+            judge.miou(&work, 1, whole)?
+        }
+    };
+    let Some(reached) = reached else { return Ok(stopped()) };
+    if smaller == Smaller::Int8 && int8_products() == before {
+        return Err(Error::new(format!("nothing of `{}` would be computed in eight bits", path.display()))
+            .with_hint("use the model as it is: none of its linear layers has 64 inputs and outputs"));
+    }
+    ended.store(true, Ordering::SeqCst);
+    judge.progress.finish_and_clear();
+    let images = work.dataset.len();
+    print(&said(smaller, [whole_miou, reached], images, arguments.json));
+    Quantization::check_loss(smaller.words(), whole_miou, reached).map_err(|error| match smaller {
+        Smaller::Int8 => error.with_hint(format!(
+            "use the model as it is; structtoken eval {} --set eval.precision=bf16 says what less coarse numbers cost",
+            shell_word(path)
+        )),
+        Smaller::F16 => error.with_hint("use the model as it is"),
+    })?;
+    let int8 = weight_bits.map(|weight_bits| Quantization {
+        images,
+        of: work.name(),
+        weight_bits,
+        miou_f32: whole_miou,
+        miou_int8: reached,
+    });
+    write(&arguments.out, work, card, int8)?;
+    talk!("wrote `{}`", arguments.out.display());
+    Ok(End::Done)
+}
+
+/// Bits of a weight of this processor's products in eight bits.
+fn weight_bits_of(device: &str) -> Result<u32> {
+    if device != "cpu" {
+        return Err(Error::new(format!("eight bits are for the CPU, not for {device}")).with_hint("pass --device cpu"));
+    }
+    int8_weight_bits().ok_or_else(|| {
+        Error::new("this processor has no instructions for eight bits, or STRUCTTOKEN_SIMD forbids them")
+            .with_hint("use the model as it is")
+    })
+}
+
+/// A bar over both evaluations.
+fn progress(work: &EvalWork) -> ProgressBar {
     let progress = bar("{wide_bar} {pos}/{len}  {eta} left");
-    progress.set_length(2 * indices.len() as u64);
-    let mut scores = Vec::new();
-    for (round, precision) in [Precision::F32, Precision::Int8].into_iter().enumerate() {
+    progress.set_length(2 * work.dataset.len() as u64);
+    progress
+}
+
+fn stopped() -> End {
+    talk!("stopped: nothing is written");
+    End::Interrupted
+}
+
+/// What evaluates a model twice.
+struct Judge<'a> {
+    device: &'a Device,
+    interrupted: Arc<AtomicBool>,
+    progress: ProgressBar,
+}
+
+impl Judge<'_> {
+    /// The mIoU in `precision`, from 0 to 1; none when interrupted. `round` counts what was evaluated before.
+    fn miou(&self, work: &EvalWork, round: usize, precision: Precision) -> Result<Option<f64>> {
         let settings = InferConfig { precision, ..work.config.eval.clone() };
         let inference = Inference {
             network: &work.model,
             preprocess: &work.config.data.preprocess,
             config: &settings,
-            device: &device,
+            device: self.device,
         };
+        let dataset = work.dataset.as_ref();
+        let indices: Vec<usize> = (0..dataset.len()).collect();
         let ask = EvalOptions { confidence: false, label_issues: 0 };
-        let before = int8_products();
         let accumulate = eval::accumulate(&inference, dataset, &indices, ask, &mut |done, all| {
-            progress.set_position((round * all + done) as u64);
-            if interrupted.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            self.progress.set_position((round * all + done) as u64);
+            match self.interrupted.load(Ordering::SeqCst) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
         })?;
-        let Some(accumulate) = accumulate else {
-            talk!("stopped: nothing is written");
-            return Ok(End::Interrupted);
-        };
-        if precision == Precision::Int8 && int8_products() == before {
-            return Err(Error::new(format!("nothing of `{}` would be computed in eight bits", path.display()))
-                .with_hint("use the model as it is: none of its linear layers has 64 inputs and outputs"));
-        }
+        let Some(accumulate) = accumulate else { return Ok(None) };
         let evaluation = accumulate.evaluation(&dataset.classes().names);
         evaluation.scores.warnings.iter().for_each(|warning| talk!("warning: {warning}"));
-        scores.push(evaluation.scores.miou.ok_or_else(|| {
+        let miou = evaluation.scores.miou.ok_or_else(|| {
             Error::new(format!("there is no score on {}, so that nothing is known", work.name()))
                 .with_hint("name images with masks by --data or --split")
-        })?);
+        })?;
+        Ok(Some(miou))
     }
-    ended.store(true, Ordering::SeqCst);
-    progress.finish_and_clear();
-    let [miou_f32, miou_int8] = scores[..] else { unreachable!("two precisions") };
-    let found = Quantization { images: indices.len(), of: work.name(), weight_bits, miou_f32, miou_int8 };
-    print(&match arguments.json {
-        true => {
-            json!({"images": found.images, "weight_bits": weight_bits, "miou_f32": miou_f32, "miou_int8": miou_int8})
-                .to_string()
+}
+
+/// The scores before and after, as a line or as JSON.
+fn said(smaller: Smaller, [before, after]: [f64; 2], images: usize, as_json: bool) -> String {
+    if as_json {
+        return match smaller {
+            Smaller::Int8 => {
+                json!({"images": images, "weight_bits": int8_weight_bits(), "miou_f32": before, "miou_int8": after})
+            }
+            Smaller::F16 => json!({"images": images, "miou": before, "miou_f16": after}),
         }
-        false => format!(
-            "mIoU {:.2} in f32, {:.2} in eight bits ({:+.2}), over {} images",
-            100.0 * miou_f32,
-            100.0 * miou_int8,
-            100.0 * (miou_int8 - miou_f32),
-            found.images
-        ),
-    });
-    found.check().map_err(|error| {
-        error.with_hint(format!(
-            "use the model as it is; structtoken eval {} --set eval.precision=bf16 says what less coarse numbers cost",
-            shell_word(path)
-        ))
-    })?;
-    // What was measured is what the file does.
+        .to_string();
+    }
+    let (before, after) = (100.0 * before, 100.0 * after);
+    let lost = after - before;
+    match smaller {
+        Smaller::Int8 => {
+            format!("mIoU {before:.2} in f32, {after:.2} in eight bits ({lost:+.2}), over {images} images")
+        }
+        Smaller::F16 => {
+            format!("mIoU {before:.2}, and {after:.2} with weights of sixteen bits ({lost:+.2}), over {images} images")
+        }
+    }
+}
+
+/// Writes the model: as one in eight bits with what these cost, else with weights of sixteen. What was measured is what
+/// the file does.
+fn write(out: &Path, work: EvalWork, mut card: ModelCard, int8: Option<Quantization>) -> Result<()> {
     card.data.preprocess = work.config.data.preprocess;
-    card.eval = InferConfig { precision: Precision::Int8, ..work.config.eval };
-    card.int8 = Some(found);
-    weights::save(&arguments.out, &work.model, &card.metadata()?)?;
-    talk!("wrote `{}`", arguments.out.display());
-    Ok(End::Done)
+    card.eval = work.config.eval;
+    if int8.is_none() {
+        return weights::save_f16(out, &work.model, &card.metadata()?);
+    }
+    card.eval.precision = Precision::Int8;
+    card.int8 = int8;
+    weights::save(out, &work.model, &card.metadata()?)
 }
 
 /// Refuses what cannot come to anything before any work is done.
@@ -134,7 +227,10 @@ fn check(arguments: &Arguments, path: &Path) -> Result<()> {
     if arguments.source.weights.is_some() {
         return refuse("--weights goes with a recipe; a model file has its own".into(), "leave --weights out");
     }
-    if let Some(change) = arguments.source.changes.iter().find(|change| change.starts_with("eval.precision")) {
+    let int8 = arguments.precision == Smaller::Int8;
+    if let Some(change) =
+        arguments.source.changes.iter().filter(|_| int8).find(|change| change.starts_with("eval.precision"))
+    {
         return refuse(format!("--set {change}: f32 and eight bits are compared, whatever it says"), "leave it out");
     }
     if out.extension().is_none_or(|ending| ending != "safetensors") {

@@ -2,6 +2,7 @@
 
 use burn::module::{Module, ParamId};
 use burn::tensor::{DType, Tensor, TensorData};
+use half::f16;
 
 use crate::layers::parameters;
 use crate::weights::state::{HostTensor, StateDict, WeightFormat};
@@ -38,6 +39,15 @@ pub(super) fn replace_values<M: Module>(module: M, mut value: impl FnMut(&str) -
             let len = data.len();
             Tensor::from_data(TensorData::new(data, [len]), (&old.device(), DType::F32))
         }
+    })
+}
+
+/// The module with every parameter rounded to 16 bits, as a file in f16 gives it.
+pub fn round_to_f16<M: Module>(module: M) -> M {
+    parameters::map(module, |_, old| {
+        let rounded: Vec<f32> = old.to_data().iter::<f32>().map(|value| f16::from_f32(value).to_f32()).collect();
+        let len = rounded.len();
+        Tensor::from_data(TensorData::new(rounded, [len]), (&old.device(), DType::F32))
     })
 }
 

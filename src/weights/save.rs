@@ -1,10 +1,11 @@
-//! One file that describes itself: safetensors in f32, with what is needed to use it in the metadata.
+//! One file that describes itself: safetensors in f32 or f16, with what is needed to use it in the metadata.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufReader, BufWriter, Write};
 use std::path::Path;
 
 use burn::module::Module;
+use half::f16;
 use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
@@ -23,11 +24,51 @@ use crate::weights::safetensor::read_header;
 ///
 /// If the file cannot be written; the old one is then untouched, and nothing is left beside it.
 pub fn save<M: Module + Gridded>(path: &Path, module: &M, metadata: &BTreeMap<String, String>) -> Result<()> {
+    save_as(Stored::F32, path, module, metadata)
+}
+
+/// As [`save`], with every value rounded to 16 bits: half the bytes.
+///
+/// # Errors
+///
+/// As [`save`]; also a value that 16 bits do not reach.
+pub fn save_f16<M: Module + Gridded>(path: &Path, module: &M, metadata: &BTreeMap<String, String>) -> Result<()> {
+    ensure_f16(module)?;
+    save_as(Stored::F16, path, module, metadata)
+}
+
+/// The type of the values in a file.
+#[derive(Clone, Copy)]
+enum Stored {
+    F32,
+    F16,
+}
+
+/// Fails if a finite parameter is too large for 16 bits.
+fn ensure_f16<M: Module>(module: &M) -> Result<()> {
+    let mut found = None;
+    each_value(module, |name, tensor| {
+        let lost = |value: &&f32| value.is_finite() && f16::from_f32(**value).is_infinite();
+        found = found.take().or_else(|| tensor.data.iter().find(lost).map(|value| (name.to_owned(), *value)));
+    });
+    match found {
+        None => Ok(()),
+        Some((name, value)) => Err(Error::new(format!("`{name}` holds {value}, and 16 bits reach to 65504 only"))
+            .with_hint("keep the weights in 32 bits")),
+    }
+}
+
+fn save_as<M: Module + Gridded>(
+    stored: Stored,
+    path: &Path,
+    module: &M,
+    metadata: &BTreeMap<String, String>,
+) -> Result<()> {
     let mut metadata = metadata.clone();
     if let Some((rows, columns)) = module.grid() {
         metadata.insert(GRID_METADATA.to_owned(), format!("{rows}x{columns}"));
     }
-    files::write_with(path, |file| write(&mut BufWriter::new(file), module, &metadata))
+    files::write_with(path, |file| write(stored, &mut BufWriter::new(file), module, &metadata))
 }
 
 /// Reads the strings a safetensors file carries, without its tensors.
@@ -41,7 +82,16 @@ pub fn read_metadata(path: &Path) -> Result<BTreeMap<String, String>> {
     Ok(header.metadata)
 }
 
-fn write<M: Module>(file: &mut impl Write, module: &M, metadata: &BTreeMap<String, String>) -> io::Result<()> {
+fn write<M: Module>(
+    stored: Stored,
+    file: &mut impl Write,
+    module: &M,
+    metadata: &BTreeMap<String, String>,
+) -> io::Result<()> {
+    let (dtype, size) = match stored {
+        Stored::F32 => ("F32", 4),
+        Stored::F16 => ("F16", 2),
+    };
     let mut header = Map::new();
     // PyTorch's tools look for this key.
     let format = ("format".to_owned(), "pt".to_owned());
@@ -50,8 +100,8 @@ fn write<M: Module>(file: &mut impl Write, module: &M, metadata: &BTreeMap<Strin
     let mut end = 0;
     for (name, shape, _) in named_parameters(module) {
         let start = end;
-        end += shape.iter().product::<usize>() * 4;
-        header.insert(name, json!({"dtype": "F32", "shape": shape, "data_offsets": [start, end]}));
+        end += shape.iter().product::<usize>() * size;
+        header.insert(name, json!({"dtype": dtype, "shape": shape, "data_offsets": [start, end]}));
     }
     let mut text = serde_json::to_vec(&Value::Object(header))?;
     // Tensors start at a multiple of eight bytes.
@@ -61,7 +111,11 @@ fn write<M: Module>(file: &mut impl Write, module: &M, metadata: &BTreeMap<Strin
     let mut outcome = Ok(());
     each_value(module, |_, tensor| {
         if outcome.is_ok() {
-            let bytes: Vec<u8> = tensor.data.iter().flat_map(|value| value.to_le_bytes()).collect();
+            let values = tensor.data.iter();
+            let bytes: Vec<u8> = match stored {
+                Stored::F32 => values.flat_map(|value| value.to_le_bytes()).collect(),
+                Stored::F16 => values.flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect(),
+            };
             outcome = file.write_all(&bytes);
         }
     });
@@ -72,7 +126,8 @@ fn write<M: Module>(file: &mut impl Write, module: &M, metadata: &BTreeMap<Strin
 mod tests {
     use super::*;
     use crate::weights::parameters::tests::model;
-    use crate::weights::{LoadOptions, load, read, state_of};
+    use crate::weights::parameters::{replace_values, round_to_f16};
+    use crate::weights::{HostTensor, LoadOptions, load, read, state_of};
     use burn::prelude::Device;
 
     fn metadata() -> BTreeMap<String, String> {
@@ -113,6 +168,28 @@ mod tests {
     }
 
     #[test]
+    fn sixteen_bits_read_back_as_the_rounded_values() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("model.safetensors");
+        let module = model(4, 2, 3, (2, 3), "a", &Device::flex());
+        save_f16(&path, &module, &metadata()).unwrap();
+        let (read, whole) = (read(&path).unwrap(), state_of(&module));
+        let rounded = state_of(&round_to_f16(model(4, 2, 3, (2, 3), "a", &Device::flex())));
+        assert_eq!(read.tensors, rounded.tensors);
+        assert_ne!(read.tensors, whole.tensors);
+        assert!(read.dtypes.values().all(|kind| *kind == "f16"));
+        save_f16(&path, &round_to_f16(module), &metadata()).unwrap();
+        assert_eq!(crate::weights::read(&path).unwrap(), read);
+
+        let large = replace_values(model(4, 2, 3, (2, 3), "a", &Device::flex()), |name| {
+            (name == "decoder.kernels").then(|| HostTensor { shape: vec![1, 3, 2, 3], data: vec![1e5; 18] })
+        });
+        let error = save_f16(&path, &large, &metadata()).unwrap_err();
+        assert!(error.to_string().contains("`decoder.kernels` holds 100000") && error.hint().is_some(), "{error}");
+        assert_eq!(crate::weights::read(&path).unwrap(), read, "the old file stays");
+    }
+
+    #[test]
     fn a_disk_that_fills_up_is_an_error() {
         struct Full(usize);
         impl Write for Full {
@@ -126,11 +203,14 @@ mod tests {
         }
         let module = model(4, 2, 3, (2, 3), "a", &Device::flex());
         let mut whole = Vec::new();
-        write(&mut whole, &module, &metadata()).unwrap();
+        write(Stored::F32, &mut whole, &module, &metadata()).unwrap();
         for room in (0..whole.len()).step_by(37) {
-            assert_eq!(write(&mut Full(room), &module, &metadata()).unwrap_err().kind(), io::ErrorKind::StorageFull);
+            assert_eq!(
+                write(Stored::F32, &mut Full(room), &module, &metadata()).unwrap_err().kind(),
+                io::ErrorKind::StorageFull
+            );
         }
-        write(&mut Full(whole.len()), &module, &metadata()).unwrap();
+        write(Stored::F32, &mut Full(whole.len()), &module, &metadata()).unwrap();
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Models that compute in eight bits.
+//! Models that compute in eight bits, or are stored in sixteen.
 
 use structtoken::kernels::int8_weight_bits;
 use structtoken::model_file::read_card;
@@ -65,6 +65,31 @@ fn eight_bits_are_used_once_their_cost_is_known() {
     lab.refused(&bench(&["--train", "--precision", "int8"]), &["eight bits"]);
     lab.ok(&bench(&["--train", "--precision", "bf16"]));
     lab.ok(&bench(&["--precision", "int8"]));
+}
+
+#[test]
+fn sixteen_bits_take_half_the_bytes_and_label_as_was_measured() {
+    let lab = Lab::new();
+    let model = model(&lab);
+    let (out, again) = ("half.safetensors", "again.safetensors");
+    let ask = ["quantize", &model, "--precision", "f16", "--device", "cpu", "-o"];
+    let said: serde_json::Value = serde_json::from_str(&lab.ok(&[&ask[..], &[out, "--json"]].concat())).unwrap();
+    let score = |model: &str| {
+        let eval: serde_json::Value =
+            serde_json::from_str(&lab.ok(&["eval", model, "--json", "--device", "cpu"])).unwrap();
+        eval["miou"].as_f64().unwrap()
+    };
+    assert_eq!([said["miou"].as_f64(), said["miou_f16"].as_f64()], [Some(score(&model)), Some(score(out))]);
+    let size = |path: &std::path::Path| std::fs::metadata(path).unwrap().len();
+    let (whole, half) = (size(model.as_ref()), size(&lab.path(out)));
+    assert!(half * 2 < whole + 20_000, "{half} of {whole} bytes");
+    // What is rounded already stays as it is, and eight bits take it too.
+    lab.ok(&["quantize", out, "--precision", "f16", "--device", "cpu", "-o", again]);
+    assert!(std::fs::read(lab.path(out)).unwrap() == std::fs::read(lab.path(again)).unwrap());
+    if int8_weight_bits().is_some() {
+        lab.ok(&["quantize", out, "--device", "cpu", "-o", "eight.safetensors"]);
+        assert!(read_card(lab.path("eight.safetensors")).unwrap().int8.is_some());
+    }
 }
 
 /// An image's probabilities do not depend on what is computed beside it, even where a layer has few rows for each
