@@ -15,6 +15,7 @@ from pathlib import Path
 WANTED = {
     "module": r"structtoken/__init__\.py",
     "library": r"structtoken/_native(\.abi3\.so|\.pyd)",
+    "models": r"structtoken/models/.+\.safetensors",
     "types": r"structtoken/(py\.typed|_native\.pyi)",
     "list of what it is made of": r"structtoken-[^/]+\.dist-info/sboms/.+",
 }

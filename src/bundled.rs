@@ -2,7 +2,8 @@
 //! command.
 //!
 //! They are looked for in the folder that `STRUCTTOKEN_MODELS` names, else where the program was told ([`set_folder`]),
-//! else in `../share/structtoken/models` from the program's own folder.
+//! else in `models` beside the program, in `../share/structtoken/models` from there, and in the repository that the
+//! program was built from.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,9 @@ pub const MODELS: &[BundledModel] = &[];
 
 /// The environment variable that names their folder.
 const VARIABLE: &str = "STRUCTTOKEN_MODELS";
+
+/// Where they lie in the repository: in the Python package, whose wheel takes them from there.
+const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/bindings/python/python/structtoken/models");
 
 static FOLDER: OnceLock<PathBuf> = OnceLock::new();
 
@@ -57,10 +61,14 @@ fn folder() -> Option<PathBuf> {
     if let Some(folder) = std::env::var_os(VARIABLE).filter(|folder| !folder.is_empty()) {
         return Some(folder.into());
     }
-    FOLDER.get().cloned().or_else(|| {
-        let program = std::env::current_exe().ok()?;
-        Some(program.parent()?.parent()?.join("share/structtoken/models"))
-    })
+    if let Some(folder) = FOLDER.get() {
+        return Some(folder.clone());
+    }
+    let program = std::env::current_exe().ok();
+    let beside = program.as_deref().and_then(Path::parent).map(|folder| folder.join("models"));
+    let installed = program.as_deref().and_then(Path::parent).and_then(Path::parent);
+    let installed = installed.map(|folder| folder.join("share/structtoken/models"));
+    [beside, installed, Some(PathBuf::from(SOURCE))].into_iter().flatten().find(|folder| folder.is_dir())
 }
 
 fn carried_of(models: &[BundledModel], folder: Option<&Path>) -> Vec<(BundledModel, PathBuf)> {

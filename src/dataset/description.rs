@@ -10,12 +10,13 @@ use crate::files;
 use crate::text::shell_word;
 
 /// The descriptions that the program carries, by name.
-pub const BUILT_IN: [(&str, &str); 6] = [
+pub const BUILT_IN: [(&str, &str); 7] = [
     ("ade20k", include_str!("../../configs/datasets/ade20k.toml")),
     ("camvid", include_str!("../../configs/datasets/camvid.toml")),
     ("ccp14", include_str!("../../configs/datasets/ccp14.toml")),
     ("cityscapes", include_str!("../../configs/datasets/cityscapes.toml")),
     ("coco-stuff10k", include_str!("../../configs/datasets/coco-stuff10k.toml")),
+    ("dsb2018", include_str!("../../configs/datasets/dsb2018.toml")),
     ("voc", include_str!("../../configs/datasets/voc.toml")),
 ];
 
@@ -123,9 +124,9 @@ mod tests {
     fn built_in_descriptions_are_sound() {
         let counts: Vec<_> =
             BUILT_IN.iter().map(|(name, _)| (*name, DatasetSpec::find(name).unwrap().classes().len())).collect();
-        let expected =
-            [("ade20k", 150), ("camvid", 11), ("ccp14", 14), ("cityscapes", 19), ("coco-stuff10k", 171), ("voc", 21)];
-        assert_eq!(counts, expected);
+        let expected = [150, 11, 14, 19, 171, 2, 21];
+        let names = ["ade20k", "camvid", "ccp14", "cityscapes", "coco-stuff10k", "dsb2018", "voc"];
+        assert_eq!(counts, names.into_iter().zip(expected).collect::<Vec<_>>());
         let ade = DatasetSpec::find("ade20k").unwrap();
         assert_eq!(ade.name, "ade20k");
         assert_eq!(ade.classes[149].source, Some(vec![Source::Index(150)]));

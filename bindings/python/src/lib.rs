@@ -36,5 +36,12 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(outlines::label_studio, module)?)?;
     module.add_function(wrap_pyfunction!(run::train, module)?)?;
     module.add_function(wrap_pyfunction!(run::evaluate, module)?)?;
+    module.add_function(wrap_pyfunction!(set_models_folder, module)?)?;
     module.add_function(wrap_pyfunction!(command::main, module)?)
+}
+
+/// Says where the models lie that come with the package.
+#[pyfunction]
+fn set_models_folder(folder: std::path::PathBuf) {
+    structtoken::bundled::set_folder(folder);
 }

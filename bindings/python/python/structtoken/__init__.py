@@ -12,6 +12,9 @@ Images are ``uint8`` arrays ``[height, width, 3]`` (RGB), label maps ``uint8`` a
 The command ``structtoken`` of the same package is the whole program; ``structtoken --help`` lists what it does.
 """
 
+import os as _os
+
+from . import _native
 from ._compare import compare
 from ._errors import Error, InputError, InputTypeError, NotFoundError, OutOfMemoryError
 from ._native import (
@@ -28,6 +31,8 @@ from ._native import (
     polygons,
     train,
 )
+
+_native.set_models_folder(_os.path.join(_os.path.dirname(__file__), "models"))
 
 __all__ = [
     "Batches",
