@@ -1,7 +1,8 @@
 //! Bilinear upsampling of channels-last maps a pixel at a time, so that the large map is never held.
 
+use crate::kernels::constant::constant;
 use crate::kernels::simd::{LANES, fma, vectorized};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor};
 
 /// Bilinear resizing (align_corners = false) as two products with constant matrices: [b, h, w, k] to
 /// [b, out_h, out_w, k].
@@ -15,12 +16,14 @@ pub(super) fn resize(x: Tensor<4>, out_h: usize, out_w: usize) -> Tensor<4> {
 
 /// The [out, in] matrix of a bilinear resampling.
 fn matrix(size: usize, out: usize, device: &Device) -> Tensor<2> {
-    let mut values = vec![0.0f32; out * size];
-    for (row, at) in values.chunks_exact_mut(size).zip(positions(size, out)) {
-        row[at.low] += 1.0 - at.t;
-        row[at.high] += at.t;
-    }
-    Tensor::from_data(TensorData::new(values, [out, size]), device)
+    constant(("upsample", [size, out, 0, 0, 0, 0]), [out, size], device, DType::F32, || {
+        let mut values = vec![0.0f32; out * size];
+        for (row, at) in values.chunks_exact_mut(size).zip(positions(size, out)) {
+            row[at.low] += 1.0 - at.t;
+            row[at.high] += at.t;
+        }
+        values
+    })
 }
 
 /// Where an output row or column lies between its two source rows or columns.
