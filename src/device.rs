@@ -14,13 +14,15 @@ const KINDS: [&str; 5] = ["cpu", "cuda", "rocm", "vulkan", "metal"];
 
 /// The device named `name`, and its full name for the record.
 ///
-/// `auto` takes the first that is there of CUDA, ROCm, Metal and Vulkan, else the CPU. Fails when the name is unknown,
+/// `auto` takes the first that is there of CUDA, ROCm, Metal and Vulkan, else the CPU; a Vulkan driver in software only
+/// computes what it is named for. Fails when the name is unknown,
 /// the build lacks the feature, or no such device is found.
 pub fn open(name: &str) -> Result<(Device, String)> {
     if name == "auto" {
-        let found = ["cuda", "rocm", "metal", "vulkan"]
-            .into_iter()
-            .find_map(|kind| devices(kind)?.into_iter().next().map(|device| (device, format!("{kind}:0"))));
+        let found = ["cuda", "rocm", "metal", "vulkan"].into_iter().find_map(|kind| {
+            let (index, device) = devices(kind)?.into_iter().enumerate().find(|(_, device)| !in_software(device))?;
+            Some((device, format!("{kind}:{index}")))
+        });
         return Ok(found.unwrap_or_else(|| (Device::flex(), "cpu".to_owned())));
     }
     let (kind, index) = match name.split_once(':') {
@@ -52,6 +54,20 @@ pub fn open(name: &str) -> Result<(Device, String)> {
             .with_hint("check that the driver is installed and the device is visible, or use `--device cpu`")),
         None => Err(Error::new(format!("device `{name}`: there are only {count}, numbered from 0"))
             .with_hint(format!("use `--device {kind}:{}`", count - 1))),
+    }
+}
+
+/// Whether a device is a driver in software, such as Mesa's, which is slower than the CPU's own kernels.
+fn in_software(device: &Device) -> bool {
+    #[cfg(feature = "vulkan")]
+    {
+        use burn::backend::{CubeDevice, DispatchDevice, WgpuDeviceKind};
+        matches!(device.as_dispatch(), DispatchDevice::Cube(CubeDevice::Wgpu(gpu)) if gpu.kind == WgpuDeviceKind::Cpu)
+    }
+    #[cfg(not(feature = "vulkan"))]
+    {
+        let _ = device;
+        false
     }
 }
 
@@ -102,6 +118,13 @@ mod tests {
             assert!(error.to_string().contains(say), "{error}");
             assert!(error.hint().is_some());
         }
+    }
+
+    #[cfg(feature = "vulkan")]
+    #[test]
+    fn a_driver_in_software_is_only_taken_by_name() {
+        let (device, name) = open("auto").unwrap();
+        assert!(!in_software(&device), "{name}");
     }
 
     #[cfg(not(feature = "cuda"))]
