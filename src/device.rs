@@ -4,7 +4,7 @@
 //! nothing in the crate asks Burn for a default device.
 
 use burn::tensor::Device;
-#[cfg(any(feature = "cuda", feature = "rocm", feature = "vulkan", feature = "metal"))]
+#[cfg(feature = "gpu")]
 use burn::tensor::DeviceType;
 
 use crate::error::{Error, Result};
@@ -73,7 +73,7 @@ fn in_software(device: &Device) -> bool {
 
 /// All devices of a kind; none when the build lacks it.
 fn devices(kind: &str) -> Option<Vec<Device>> {
-    #[cfg(any(feature = "cuda", feature = "rocm", feature = "vulkan", feature = "metal"))]
+    #[cfg(feature = "gpu")]
     keep_kernels();
     match kind {
         "cpu" => Some(vec![Device::flex()]),
@@ -91,7 +91,7 @@ fn devices(kind: &str) -> Option<Vec<Device>> {
 
 /// Kernels of a GPU are compiled when first needed, which takes seconds; this keeps them in the user's cache folder for
 /// the next run. What `cubecl.toml` or the environment variables of CubeCL say otherwise still holds.
-#[cfg(any(feature = "cuda", feature = "rocm", feature = "vulkan", feature = "metal"))]
+#[cfg(feature = "gpu")]
 fn keep_kernels() {
     use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig, cache::CacheConfig};
 

@@ -108,8 +108,8 @@ pub(super) struct ViewLogits<'a> {
     vertical: Axis,
     horizontal: Axis,
     /// Height and width of the output.
-    size: (usize, usize),
-    flipped: bool,
+    pub(super) size: (usize, usize),
+    pub(super) flipped: bool,
 }
 
 impl<'a> ViewLogits<'a> {

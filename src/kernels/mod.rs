@@ -1,8 +1,8 @@
-//! The network's hot operations: our own CPU kernels with hand-written gradients.
+//! The network's hot operations: our own kernels with hand-written gradients.
 //!
-//! Each function takes and returns ordinary tensors. On the CPU in f32 it runs a kernel of ours; elsewhere it is the
-//! plain composition of tensor operations it is tested against, so every device gives the same numbers up to rounding.
-//! Results do not depend on the number of threads.
+//! Each function takes and returns ordinary tensors. On the CPU in f32 it runs a kernel of ours, and on a GPU where
+//! `gpu` has one; elsewhere it is the plain composition of tensor operations it is tested against, so every device
+//! gives the same numbers up to rounding. Results do not depend on the number of threads.
 
 mod adamw;
 mod attention;
@@ -14,6 +14,8 @@ mod conv;
 mod deformable;
 mod drop_path_scale;
 mod gelu;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod group_norm;
 mod int8;
 #[cfg(target_arch = "x86_64")]
@@ -63,5 +65,7 @@ pub use rearrange::{space_to_depth2, upsample2x_concat};
 pub use rotary::rotary;
 pub use simd::instruction_set;
 pub use slice_attention::slice_attention;
+pub use softmax::softmax;
 pub use swiglu::swiglu;
+pub(crate) use upsample::{Source, upsample_argmax};
 pub use upsample_loss::{LossMean, upsample_cross_entropy, upsample_focal_loss, upsample_probabilities};
