@@ -1,10 +1,11 @@
-//! Every kernel against the composition it stands for, on the device that `STRUCTTOKEN_TEST_DEVICE` names: values and
-//! gradients, at sizes that divide nothing.
+//! Every kernel on the device that `STRUCTTOKEN_TEST_DEVICE` names against the composition it stands for on the CPU:
+//! values and gradients, at sizes that divide nothing.
 
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 
+use crate::kernels::layer_norm::{LayerNorm, layer_norm, layer_norm_add, layer_norm_gelu};
 use crate::kernels::upsample::{Source, positions, resize};
-use crate::kernels::{conv, deformable, gelu, layer_norm, mask_loss, softmax, tests, upsample, upsample_loss};
+use crate::kernels::{conv, deformable, mask_loss, softmax, tests, upsample, upsample_loss};
 use crate::rng::Rng;
 
 /// The GPU, or none (with a word) where the tests run on the CPU.
@@ -33,58 +34,62 @@ fn random<const D: usize>(shape: [usize; D], seed: u64, device: &Device) -> Tens
     Tensor::from_data(tests::random(shape, seed).into_data(), device)
 }
 
-/// Compares value and gradient of two functions of one tensor, and the kernel with itself, bit for bit.
+/// Compares value and gradient of a kernel on a GPU with those of its composition on the CPU, and the kernel with itself,
+/// bit for bit. `x` makes the operand, on the device it is given; so do the functions the others.
 #[track_caller]
 fn agree<const D: usize, const E: usize>(
-    x: &Tensor<D>,
-    ours: impl Fn(Tensor<D>) -> Tensor<E>,
-    theirs: impl Fn(Tensor<D>) -> Tensor<E>,
+    gpu: &Device,
+    x: impl Fn(&Device) -> Tensor<D>,
+    ours: impl Fn(Tensor<D>, &Device) -> Tensor<E>,
+    theirs: impl Fn(Tensor<D>, &Device) -> Tensor<E>,
 ) {
-    let of = |f: &dyn Fn(Tensor<D>) -> Tensor<E>| {
-        let x = tests::tracked(x.clone());
-        let y = f(x.clone());
-        let dy = Tensor::from_inner(strided(y.dims(), 99, &x.device().without_autodiff()));
+    let of = |f: &dyn Fn(Tensor<D>, &Device) -> Tensor<E>, device: &Device| {
+        let x = tests::tracked(x(device));
+        let y = f(x.clone(), device);
+        let dy = Tensor::from_inner(strided(y.dims(), 99, device));
         let grads = (y.clone() * dy).sum().backward();
         (y.inner(), x.grad(&grads).unwrap())
     };
-    let ((y, dx), (again, dx_again), (ry, rdx)) = (of(&ours), of(&ours), of(&theirs));
+    let ((y, dx), (again, dx_again)) = (of(&ours, gpu), of(&ours, gpu));
     assert!(y.clone().into_data() == again.into_data() && dx.clone().into_data() == dx_again.into_data());
-    tests::assert_close(y, ry, TOLERANCE);
-    tests::assert_close(dx, rdx, TOLERANCE);
+    let (their_y, their_dx) = of(&theirs, &Device::flex());
+    assert_close("value", y, their_y);
+    assert_close("gradient", dx, their_dx);
 }
 
-/// Of the largest value.
-const TOLERANCE: f32 = 2e-5;
+/// Fails unless the tensors differ by no more than 2e-5 of 1 and the largest value, and prints by how much they do.
+#[track_caller]
+fn assert_close<const D: usize>(name: &str, ours: Tensor<D>, theirs: Tensor<D>) {
+    let (ours, theirs) = (ours.to_device(&Device::flex()), theirs.to_device(&Device::flex()));
+    let scale = 1.0 + theirs.clone().abs().max().into_scalar::<f32>();
+    let largest = (ours.clone() - theirs.clone()).abs().max().into_scalar::<f32>();
+    let line = std::panic::Location::caller().line();
+    eprintln!("line {line}, {name} {:?}: {:.1e}", ours.dims(), largest / scale);
+    tests::assert_close(ours, theirs, 2e-5);
+}
 
 #[test]
 fn layer_norms() {
     let Some(device) = device() else { return };
     for (seed, shape) in (0..).zip([[1, 1, 2], [3, 5, 7], [2, 77, 131], [1, 9, 384], [4, 600, 33]]) {
         let c = shape[2];
-        let x = strided(shape, seed, &device) * 3.0 + 5.0;
-        let (w, b, residual) =
-            (random([c], seed + 1, &device), random([c], seed + 2, &device), strided(shape, seed + 3, &device));
-        let theirs = |x, w, b| layer_norm::reference(x, w, b, 1e-5);
-        let ours = |x, w, b| layer_norm::layer_norm(x, w, b, 1e-5);
-        agree(&x, |x| ours(x, w.clone(), b.clone()), |x| theirs(x, w.clone(), b.clone()));
-        agree(&w, |w| ours(x.clone(), w, b.clone()), |w| theirs(x.clone(), w, b.clone()));
-        agree(&b, |b| ours(x.clone(), w.clone(), b), |b| theirs(x.clone(), w.clone(), b));
-        let fused = |x, w, b| layer_norm::layer_norm_gelu(x, w, b, 1e-5);
-        let theirs = |x, w, b| gelu::reference(layer_norm::reference(x, w, b, 1e-5));
-        agree(&x, |x| fused(x, w.clone(), b.clone()), |x| theirs(x, w.clone(), b.clone()));
-        agree(&w, |w| fused(x.clone(), w, b.clone()), |w| theirs(x.clone(), w, b.clone()));
-        agree(&b, |b| fused(x.clone(), w.clone(), b), |b| theirs(x.clone(), w.clone(), b));
+        let x = |d: &Device| strided(shape, seed, d) * 3.0 + 5.0;
+        let w = |d: &Device| random([c], seed + 1, d);
+        let b = |d: &Device| random([c], seed + 2, d);
+        let residual = |d: &Device| strided(shape, seed + 3, d);
         for gelu in [false, true] {
+            let ours = |x, w, b| if gelu { layer_norm_gelu(x, w, b, 1e-5) } else { layer_norm(x, w, b, 1e-5) };
+            let kernel = |factors| LayerNorm { eps: 1e-5, gelu, factors };
+            let theirs = |x, w, b| kernel(None).reference(x, w, b, None);
+            agree(&device, x, |x, d| ours(x, w(d), b(d)), |x, d| theirs(x, w(d), b(d)));
+            agree(&device, w, |w, d| ours(x(d), w, b(d)), |w, d| theirs(x(d), w, b(d)));
+            agree(&device, b, |b, d| ours(x(d), w(d), b), |b, d| theirs(x(d), w(d), b));
             for factors in [None, Some((0..shape[0]).map(|i| i as f32 * 1.5).collect::<Vec<_>>())] {
-                let ours =
-                    |x, w, residual| layer_norm::layer_norm_add(x, w, b.clone(), 1e-5, factors.clone(), residual, gelu);
-                let theirs = |x, w, residual| {
-                    let kernel = layer_norm::LayerNorm { eps: 1e-5, gelu, factors: factors.clone() };
-                    kernel.reference(x, w, b.clone(), Some(residual))
-                };
-                agree(&x, |x| ours(x, w.clone(), residual.clone()), |x| theirs(x, w.clone(), residual.clone()));
-                agree(&w, |w| ours(x.clone(), w, residual.clone()), |w| theirs(x.clone(), w, residual.clone()));
-                agree(&residual, |r| ours(x.clone(), w.clone(), r), |r| theirs(x.clone(), w.clone(), r));
+                let ours = |x, w, b, residual| layer_norm_add(x, w, b, 1e-5, factors.clone(), residual, gelu);
+                let theirs = |x, w, b, residual| kernel(factors.clone()).reference(x, w, b, Some(residual));
+                agree(&device, x, |x, d| ours(x, w(d), b(d), residual(d)), |x, d| theirs(x, w(d), b(d), residual(d)));
+                agree(&device, w, |w, d| ours(x(d), w, b(d), residual(d)), |w, d| theirs(x(d), w, b(d), residual(d)));
+                agree(&device, residual, |r, d| ours(x(d), w(d), b(d), r), |r, d| theirs(x(d), w(d), b(d), r));
             }
         }
     }
@@ -94,11 +99,11 @@ fn layer_norms() {
 fn softmaxes() {
     let Some(device) = device() else { return };
     for (seed, shape) in (0..).zip([[1, 1, 1], [2, 3, 5], [1, 7, 1025], [3, 41, 33]]) {
-        let x = strided(shape, seed, &device) * 4.0;
-        agree(&x, softmax::softmax, |x| activation::softmax(x, 2));
+        let x = |d: &Device| strided(shape, seed, d) * 4.0;
+        agree(&device, x, |x, _| softmax::softmax(x), |x, _| activation::softmax(x, 2));
     }
-    let x = random([3, 9], 1, &device) + 1e4;
-    tests::assert_close(softmax::softmax(x.clone()), activation::softmax(x, 1), TOLERANCE);
+    let x = |d: &Device| random([3, 9], 1, d) + 1e4;
+    assert_close("far from zero", softmax::softmax(x(&device)), activation::softmax(x(&Device::flex()), 1));
 }
 
 #[test]
@@ -107,13 +112,14 @@ fn grouped_convolutions() {
     let cases = [([1, 1, 1, 1], 1), ([2, 5, 7, 6], 1), ([1, 3, 1, 10], 2), ([2, 9, 4, 36], 4), ([1, 13, 6, 24], 8)];
     for (seed, (shape, width)) in (0..).zip(cases) {
         let c = shape[3];
-        let x = strided(shape, seed, &device);
-        let (w, b) = (strided([c, width, 3, 3], seed + 1, &device), random([c], seed + 2, &device));
+        let x = |d: &Device| strided(shape, seed, d);
+        let w = |d: &Device| strided([c, width, 3, 3], seed + 1, d);
+        let b = |d: &Device| random([c], seed + 2, d);
         let ours = |x, w, b| conv::grouped3x3::grouped3x3(x, w, b, c / width);
         let theirs = |x, w, b| conv::grouped3x3::reference(x, w, b, c / width);
-        agree(&x, |x| ours(x, w.clone(), b.clone()), |x| theirs(x, w.clone(), b.clone()));
-        agree(&w, |w| ours(x.clone(), w, b.clone()), |w| theirs(x.clone(), w, b.clone()));
-        agree(&b, |b| ours(x.clone(), w.clone(), b), |b| theirs(x.clone(), w.clone(), b));
+        agree(&device, x, |x, d| ours(x, w(d), b(d)), |x, d| theirs(x, w(d), b(d)));
+        agree(&device, w, |w, d| ours(x(d), w, b(d)), |w, d| theirs(x(d), w, b(d)));
+        agree(&device, b, |b, d| ours(x(d), w(d), b), |b, d| theirs(x(d), w(d), b));
     }
 }
 
@@ -128,16 +134,15 @@ fn deformable_attention() {
     ];
     for ([b, q, heads, d, points], shapes) in cases {
         let n = shapes.iter().map(|(h, w)| h * w).sum();
-        let value = strided([b, n, heads, d], 1, &device);
+        let value = |device: &Device| strided([b, n, heads, d], 1, device);
         // A good part of them lies outside.
-        let locations = strided([b, q, heads, shapes.len(), points, 2], 2, &device) * 0.4 + 0.5;
-        let weights = strided([b, q, heads, shapes.len(), points], 3, &device);
+        let locations = |device: &Device| strided([b, q, heads, shapes.len(), points, 2], 2, device) * 0.4 + 0.5;
+        let weights = |device: &Device| strided([b, q, heads, shapes.len(), points], 3, device);
         let ours = |v, l, w| deformable::deformable_attention(v, shapes, l, w);
         let theirs = |v, l, w| deformable::reference(v, shapes, l, w);
-        let fixed = || (value.clone(), locations.clone(), weights.clone());
-        agree(&value, |v| ours(v, fixed().1, fixed().2), |v| theirs(v, fixed().1, fixed().2));
-        agree(&locations, |l| ours(fixed().0, l, fixed().2), |l| theirs(fixed().0, l, fixed().2));
-        agree(&weights, |w| ours(fixed().0, fixed().1, w), |w| theirs(fixed().0, fixed().1, w));
+        agree(&device, value, |v, d| ours(v, locations(d), weights(d)), |v, d| theirs(v, locations(d), weights(d)));
+        agree(&device, locations, |l, d| ours(value(d), l, weights(d)), |l, d| theirs(value(d), l, weights(d)));
+        agree(&device, weights, |w, d| ours(value(d), locations(d), w), |w, d| theirs(value(d), locations(d), w));
     }
 }
 
@@ -145,15 +150,11 @@ fn deformable_attention() {
 fn mask_losses() {
     let Some(device) = device() else { return };
     for (seed, shape) in (0..).zip([[1, 1], [3, 127], [5, 1000]]) {
-        let logits = strided(shape, seed, &device) * 4.0;
-        let labels = strided(shape, seed + 1, &device).clamp(0.0, 1.0);
+        let logits = |d: &Device| strided(shape, seed, d) * 4.0;
+        let labels = |d: &Device| Tensor::from_inner(strided(shape, seed + 1, d).clamp(0.0, 1.0));
         for loss in [mask_loss::PointLoss::CrossEntropy, mask_loss::PointLoss::Focal] {
-            let (ours, theirs) = (labels.clone(), labels.clone());
-            agree(
-                &logits,
-                |x| mask_loss::mask_losses(x, Tensor::from_inner(ours.clone()), loss) * 10.0,
-                |x| mask_loss::reference(x, Tensor::from_inner(theirs.clone()), loss) * 10.0,
-            );
+            let ours = |x, d: &Device| mask_loss::mask_losses(x, labels(d), loss) * 10.0;
+            agree(&device, logits, ours, |x, d| mask_loss::reference(x, labels(d), loss) * 10.0);
         }
     }
 }
@@ -177,22 +178,21 @@ fn upsampled_losses() {
         ([1, 2, 2, 3], 2, 2),
     ];
     for (seed, (shape, h, w)) in (0..).zip(cases) {
-        let labels = labels([shape[0], h, w], shape[3], 0.3, &device);
-        let logits = strided(shape, seed, &device) * 5.0;
-        let weights = random([shape[3]], 5, &device).abs() + 0.1;
+        let labels = |d: &Device| labels([shape[0], h, w], shape[3], 0.3, d);
+        let logits = |d: &Device| strided(shape, seed, d) * 5.0;
         let cases = [
-            (upsample_loss::LossMean::All, None, 0.0),
-            (upsample_loss::LossMean::Valid, None, 2.0),
-            (upsample_loss::LossMean::Valid, Some(weights.clone()), 0.0),
-            (upsample_loss::LossMean::All, Some(weights), 1.5),
+            (upsample_loss::LossMean::All, false, 0.0),
+            (upsample_loss::LossMean::Valid, false, 2.0),
+            (upsample_loss::LossMean::Valid, true, 0.0),
+            (upsample_loss::LossMean::All, true, 1.5),
         ];
-        for (mean, weights, gamma) in cases {
-            let weights = || weights.clone().map(Tensor::from_inner);
+        for (mean, weighted, gamma) in cases {
+            let weights = |d: &Device| weighted.then(|| Tensor::from_inner(random([shape[3]], 5, d).abs() + 0.1));
             // The mean over pixels is small; a hundred times that has slopes of the size of the loss.
             let ours =
-                |x| upsample_loss::upsample_focal_loss(x, labels.clone(), weights(), mean, gamma).mul_scalar(100.0);
-            let theirs = |x| upsample_loss::reference(x, labels.clone(), weights(), mean, gamma).mul_scalar(100.0);
-            agree(&logits, ours, theirs);
+                |x, d: &Device| upsample_loss::upsample_focal_loss(x, labels(d), weights(d), mean, gamma) * 100.0;
+            let theirs = |x, d: &Device| upsample_loss::reference(x, labels(d), weights(d), mean, gamma) * 100.0;
+            agree(&device, logits, ours, theirs);
         }
     }
 }
@@ -216,7 +216,9 @@ fn labels_of_windows() {
     for k in [1, 3, 150] {
         let (tops, lefts, (height, width)) = ([0, 4], [0, 5, 8], (12, 14));
         let (window, grid) = ((8, 6), (3, 2));
-        let grids: Vec<Tensor<4>> = (0..6).map(|i| strided([2, grid.0, grid.1, k], i + k as u64, &device)).collect();
+        let of = |d: &Device| -> Vec<Tensor<4>> {
+            (0..6).map(|i| strided([2, grid.0, grid.1, k], i + k as u64, d)).collect()
+        };
         let sources = |starts: &[usize], out: usize, window: usize, grid: usize| -> Vec<Vec<Source>> {
             let at = positions(grid, window);
             let of = |i: usize| {
@@ -231,15 +233,15 @@ fn labels_of_windows() {
         };
         let rows = sources(&tops, height, window.0, grid.0);
         let columns = sources(&lefts, width, window.1, grid.1);
-        let found = upsample::upsample_argmax(&grids, &rows, &columns).unwrap();
+        let found = upsample::upsample_argmax(&of(&device), &rows, &columns).unwrap();
         assert_eq!(found.dims(), [2, 12, 4]);
         let bytes = found.into_data().bytes().to_vec();
-        let mut sum = Tensor::<4>::zeros([2, height, width, k], &device);
-        for (i, grid) in grids.iter().enumerate() {
+        let mut sum = Tensor::<4>::zeros([2, height, width, k], &Device::flex());
+        for (i, grid) in of(&Device::flex()).into_iter().enumerate() {
             let (top, left) = (tops[i / 3], lefts[i % 3]);
             let place = [0..2, top..top + window.0, left..left + window.1, 0..k];
             let there = sum.clone().slice(place.clone());
-            sum = sum.slice_assign(place, there + resize(grid.clone(), window.0, window.1));
+            sum = sum.slice_assign(place, there + resize(grid, window.0, window.1));
         }
         let expected: Vec<i64> = sum.argmax(3).into_data().iter::<i64>().collect();
         for (i, expected) in expected.iter().enumerate() {
