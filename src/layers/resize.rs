@@ -167,6 +167,8 @@ const A: f32 = -0.75;
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::TensorData;
+
     use super::*;
     use crate::rng::Rng;
 

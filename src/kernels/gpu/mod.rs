@@ -6,6 +6,7 @@
 
 mod bridge;
 mod deformable;
+mod gelu;
 mod grouped3x3;
 mod layer_norm;
 mod mask_loss;

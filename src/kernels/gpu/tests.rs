@@ -5,7 +5,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 
 use crate::kernels::layer_norm::{LayerNorm, layer_norm, layer_norm_add, layer_norm_gelu};
 use crate::kernels::upsample::{Source, positions, resize};
-use crate::kernels::{conv, deformable, mask_loss, softmax, tests, upsample, upsample_loss};
+use crate::kernels::{conv, deformable, gelu, linear, mask_loss, softmax, tests, upsample, upsample_loss};
 use crate::rng::Rng;
 
 /// The GPU, or none (with a word) where the tests run on the CPU.
@@ -93,6 +93,20 @@ fn layer_norms() {
             }
         }
     }
+}
+
+#[test]
+fn gelus() {
+    let Some(device) = device() else { return };
+    for (seed, shape) in (0..).zip([[1, 1, 1], [3, 5, 7], [2, 17, 131]]) {
+        let x = |d: &Device| strided(shape, seed, d) * 2.0;
+        agree(&device, x, |x, _| gelu::gelu(x), |x, _| gelu::reference(x));
+        let w = |d: &Device| random([3, shape[2]], seed + 1, d);
+        let theirs = |x, d: &Device| gelu::reference(linear::reference(x, w(d), None));
+        agree(&device, x, |x, d| linear::linear_gelu(x, w(d), None), theirs);
+    }
+    let far = Tensor::<1>::from_floats([-1e30, -100.0, 100.0, 1e30, 0.0], &device);
+    assert_eq!(gelu::gelu(far).into_data().as_slice::<f32>().unwrap(), [0.0, 0.0, 100.0, 1e30, 0.0]);
 }
 
 #[test]
