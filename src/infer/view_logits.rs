@@ -64,8 +64,8 @@ impl<'a> MultiViewLogits<'a> {
             }
         });
         // Read once, as each time the device has to be waited for.
-        match finite.reduce(|all, one| all.bool_and(one)) {
-            Some(finite) if !finite.into_scalar::<bool>() => Err(not_finite()),
+        match finite.reduce(|all, one| all.bool_and(one)).map(|finite| finite.into_scalar::<bool>()) {
+            Some(false) => Err(not_finite()),
             _ => Ok(()),
         }
     }
