@@ -73,7 +73,7 @@ fn in_software(device: &Device) -> bool {
 
 /// All devices of a kind; none when the build lacks it.
 fn devices(kind: &str) -> Option<Vec<Device>> {
-    #[cfg(feature = "gpu")]
+    #[cfg(any(feature = "cuda", feature = "rocm"))]
     keep_kernels();
     match kind {
         "cpu" => Some(vec![Device::flex()]),
@@ -89,9 +89,9 @@ fn devices(kind: &str) -> Option<Vec<Device>> {
     }
 }
 
-/// Kernels of a GPU are compiled when first needed, which takes seconds; this keeps them in the user's cache folder for
-/// the next run. What `cubecl.toml` or the environment variables of CubeCL say otherwise still holds.
-#[cfg(feature = "gpu")]
+/// Kernels of CUDA and ROCm are compiled when first needed, which takes seconds; this keeps them in the user's cache
+/// folder for the next run. What `cubecl.toml` or the environment variables of CubeCL say otherwise still holds.
+#[cfg(any(feature = "cuda", feature = "rocm"))]
 fn keep_kernels() {
     use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig, cache::CacheConfig};
 
