@@ -173,6 +173,16 @@ fn mask_losses() {
     }
 }
 
+/// A launch has at most 65535 cubes along an axis.
+#[test]
+fn more_cubes_than_an_axis_has() {
+    let Some(device) = device() else { return };
+    let values = |d: &Device| random([65535 * 128 + 77], 1, d);
+    assert_close("values", gelu::gelu(values(&device)), gelu::gelu(values(&Device::flex())));
+    let rows = |d: &Device| random([65535 * 4 + 3, 3], 2, d);
+    assert_close("rows", softmax::softmax(rows(&device)), softmax::softmax(rows(&Device::flex())));
+}
+
 /// Labels of all classes, a third of them 255.
 fn labels(shape: [usize; 3], k: usize, ignored: f32, device: &Device) -> Tensor<3, Int> {
     let mut rng = Rng::new(3, &[k as u64]);
