@@ -12,6 +12,7 @@ use crate::layers::{ForwardContext, parameters};
 use crate::loss::{Criterion, Targets};
 use crate::model::{Model, ModelConfig};
 use crate::rng::Rng;
+use crate::train::optimizer::{Gradients, OptimizerConfig};
 
 fn trained(change: impl FnOnce(&mut TrainConfig)) -> Result<[BTreeMap<String, Vec<f32>>; 2]> {
     let unet = UnetConfig { channels: vec![8, 16], depths: vec![1; 2], img_size: [16, 16], ..UnetConfig::default() };
@@ -48,7 +49,7 @@ fn the_whole_of_a_recipe_is_honoured() {
     assert!(error(|train| train.class_weights = vec![1.0; 2]).contains("2 values for 6 classes"));
 }
 
-/// One iteration of networks of several kinds: the loss, and the gradient of every parameter.
+/// One iteration of networks of several kinds: the loss, the gradient of every parameter, and its value after a step.
 #[test]
 fn a_gpu_learns_what_the_cpu_does() {
     let name = std::env::var("STRUCTTOKEN_TEST_DEVICE").unwrap_or_default();
@@ -75,11 +76,20 @@ fn a_gpu_learns_what_the_cpu_does() {
             let criterion = Criterion { decoder: model.decoder_loss(), ..Criterion::default() };
             let output = model.forward(images, &ForwardContext::train(Rng::new(1, &[])));
             let loss = criterion.loss(output, &targets, &mut draw).total;
-            let gradients = parameters::gradients(&model, loss.clone().backward());
-            let gradients = gradients.into_iter().map(|(name, gradient)| (name, gradient.into_data()));
-            (loss.into_scalar::<f32>(), gradients.collect::<BTreeMap<_, _>>())
+            let mut gradients = Gradients::default();
+            gradients.add(&model, loss.clone().backward());
+            let slopes: BTreeMap<_, _> =
+                gradients.0.iter().map(|(name, gradient)| (name.clone(), gradient.to_data())).collect();
+            // With a large eps a step is as smooth as the gradient.
+            let config = OptimizerConfig { eps: 1.0, clip_norm: Some(1.0), ..OptimizerConfig::default() };
+            let model = Optimizer::new(&config).step(model, gradients, 0.1);
+            let mut values = BTreeMap::new();
+            parameters::visit(&model, |parameter, value| {
+                values.insert(parameter.name.to_owned(), value.into_data());
+            });
+            (loss.into_scalar::<f32>(), slopes, values)
         };
-        let ((loss, ours), (their_loss, theirs)) = (of(&gpu), of(&Device::flex()));
+        let ((loss, ours, stepped), (their_loss, theirs, their_stepped)) = (of(&gpu), of(&Device::flex()));
         assert!((loss - their_loss).abs() <= 1e-4 * their_loss, "{loss} against {their_loss}: {text}");
         assert!(ours.keys().eq(theirs.keys()));
         let largest = |values: &[f32]| values.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
@@ -94,6 +104,13 @@ fn a_gpu_learns_what_the_cpu_does() {
             assert!(difference <= 1e-2, "{name}: {difference}: {text}");
             worst = worst.max(difference);
         }
+        let mut off = 0.0f32;
+        for (name, theirs) in &their_stepped {
+            let (ours, theirs) = (stepped[name].as_slice::<f32>().unwrap(), theirs.as_slice::<f32>().unwrap());
+            let differences: Vec<f32> = ours.iter().zip(theirs).map(|(a, b)| a - b).collect();
+            off = off.max(largest(&differences));
+        }
+        eprintln!("values {off:.1e}");
         eprintln!("{worst:.1e} and {:.1e}: {text}", (loss - their_loss).abs() / their_loss);
     }
 }

@@ -105,29 +105,51 @@ pub(super) fn queue(
     outputs: Vec<Spec>,
     launch: impl Fn(&Buffers) + Send + Sync + 'static,
 ) -> Vec<GpuTensor> {
-    let client = inputs[0].client.clone();
-    let inputs: Vec<TensorIr> = inputs.into_iter().map(|input| input.into_ir()).collect();
-    let outputs: Vec<TensorIr> = outputs
-        .into_iter()
-        .map(|(shape, dtype)| TensorIr::uninit(client.create_empty_handle(), shape, dtype))
-        .collect();
+    queue_parts(name, vec![(inputs, outputs)], move |_, buffers| launch(buffers))
+}
+
+/// Queues an operation of several parts, each of which has inputs: `launch` is called with the number of each and its
+/// buffers, one after the other, so that only one part's are held at a time. Hands out the outputs of all.
+pub(super) fn queue_parts(
+    name: &'static str,
+    parts: Vec<(Vec<GpuTensor>, Vec<Spec>)>,
+    launch: impl Fn(usize, &Buffers) + Send + Sync + 'static,
+) -> Vec<GpuTensor> {
+    let client = parts[0].0[0].client.clone();
+    let of_part = |(inputs, outputs): (Vec<GpuTensor>, Vec<Spec>)| -> (Vec<TensorIr>, Vec<TensorIr>) {
+        let output = |(shape, dtype)| TensorIr::uninit(client.create_empty_handle(), shape, dtype);
+        (inputs.into_iter().map(|input| input.into_ir()).collect(), outputs.into_iter().map(output).collect())
+    };
+    let parts: Vec<(Vec<TensorIr>, Vec<TensorIr>)> = parts.into_iter().map(of_part).collect();
+    let inputs: Vec<TensorIr> = parts.iter().flat_map(|(inputs, _)| inputs).cloned().collect();
+    let outputs: Vec<TensorIr> = parts.iter().flat_map(|(_, outputs)| outputs).cloned().collect();
     let operation = CustomOpIr::new(name, &inputs, &outputs);
     let execute = OperationFn(move |handles: &mut HandleContainer<CubeFusionHandle>| -> Result<(), ExecutionError> {
-        // The kind of number is part of the tensor itself: the backend has one primitive for all of them.
-        let inputs: Vec<CubeTensor> =
-            inputs.iter().map(|input| into_contiguous(handles.get_float_tensor::<CubeBackend>(input))).collect();
-        let (client, device) = (inputs[0].client.clone(), inputs[0].device.clone());
-        let empty = |output: &TensorIr| {
-            empty_device_contiguous_dtype(client.clone(), device.clone(), output.shape.clone(), output.dtype)
-        };
-        let buffers = Buffers { outputs: outputs.iter().map(empty).collect(), inputs };
-        launch(&buffers);
-        for (output, tensor) in outputs.iter().zip(buffers.outputs) {
-            handles.register_float_tensor::<CubeBackend>(&output.id, tensor);
+        for (number, (inputs, outputs)) in parts.iter().enumerate() {
+            // The kind of number is part of the tensor itself: the backend has one primitive for all of them.
+            let inputs: Vec<CubeTensor> =
+                inputs.iter().map(|input| into_contiguous(handles.get_float_tensor::<CubeBackend>(input))).collect();
+            let (client, device) = (inputs[0].client.clone(), inputs[0].device.clone());
+            let empty = |output: &TensorIr| {
+                empty_device_contiguous_dtype(client.clone(), device.clone(), output.shape.clone(), output.dtype)
+            };
+            let buffers = Buffers { outputs: outputs.iter().map(empty).collect(), inputs };
+            launch(number, &buffers);
+            for (output, tensor) in outputs.iter().zip(buffers.outputs) {
+                handles.register_float_tensor::<CubeBackend>(&output.id, tensor);
+            }
         }
         Ok(())
     });
     client.register(StreamId::current(), OperationIr::Custom(operation), execute)
+}
+
+/// The tensor as kernels take it; it is on a GPU.
+pub(super) fn primitive<const D: usize>(x: Tensor<D>) -> GpuTensor {
+    match x.inner().try_into_primitive::<Cube>() {
+        Ok(x) => x,
+        Err(error) => unreachable!("the tensor is on a GPU: {error:?}"),
+    }
 }
 
 /// [`queue`] for an operation with one output.

@@ -4,6 +4,7 @@
 //! depends on shapes alone, without atomics, so that equal inputs give equal bits on one device. A kernel takes at most
 //! eight buffers and asks for no operations across a plane, so that a driver in software can run it.
 
+mod adamw;
 mod bridge;
 mod deformable;
 mod gelu;
@@ -12,13 +13,16 @@ mod layer_norm;
 mod mask_loss;
 mod rows;
 mod softmax;
+mod square_sum;
 mod upsample;
 mod upsample_loss;
 
 #[cfg(test)]
 mod tests;
 
+pub(super) use adamw::adamw;
 pub(super) use bridge::run;
 pub(super) use softmax::Softmax;
+pub(super) use square_sum::square_sum;
 pub(super) use upsample::argmax;
 pub(super) use upsample_loss::loss;

@@ -5,7 +5,9 @@ use burn::tensor::{Device, Int, Tensor, TensorData, activation};
 
 use crate::kernels::layer_norm::{LayerNorm, layer_norm, layer_norm_add, layer_norm_gelu};
 use crate::kernels::upsample::{Source, positions, resize};
-use crate::kernels::{conv, deformable, gelu, linear, mask_loss, softmax, tests, upsample, upsample_loss};
+use crate::kernels::{
+    adamw, conv, deformable, gelu, linear, mask_loss, softmax, square_sum, tests, upsample, upsample_loss,
+};
 use crate::rng::Rng;
 
 /// The GPU, or none (with a word) where the tests run on the CPU.
@@ -171,6 +173,58 @@ fn mask_losses() {
             agree(&device, logits, ours, |x, d| mask_loss::reference(x, labels(d), loss) * 10.0);
         }
     }
+}
+
+/// Three steps of parameters of several lengths, one of which somebody else holds too.
+#[test]
+fn adamw_steps() {
+    let Some(device) = device() else { return };
+    let lengths = [1, 77, 4096, 100_003];
+    let hypers: Vec<adamw::AdamW> = (1..=lengths.len())
+        .map(|i| adamw::AdamW {
+            lr: 1e-2 * i as f64,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            weight_decay: 0.1 * i as f64,
+        })
+        .collect();
+    let of = |device: &Device| {
+        let mut state: Vec<[Tensor<1>; 3]> = (0..)
+            .zip(lengths)
+            .map(|(seed, len)| {
+                [random([len], seed, device), Tensor::zeros([len], device), Tensor::zeros([len], device)]
+            })
+            .collect();
+        let held = state[1][0].clone();
+        for step in 1..=3 {
+            let with_gradient = |(i, [param, mean, square]): (usize, [Tensor<1>; 3])| {
+                [param, strided([lengths[i]], 10 * step + i as u64, device), mean, square]
+            };
+            let tensors = state.into_iter().enumerate().map(with_gradient).collect();
+            state = adamw::adamw_steps(tensors, step, &hypers);
+        }
+        state.into_iter().flatten().chain([held]).collect::<Vec<_>>()
+    };
+    assert!(adamw::adamw_together(&random([3], 1, &device)) && !adamw::adamw_together(&tests::random([3], 1)));
+    let (ours, again, theirs) = (of(&device), of(&device), of(&Device::flex()));
+    for ((ours, again), theirs) in ours.into_iter().zip(again).zip(theirs) {
+        assert!(ours.to_data() == again.into_data());
+        assert_close("values", ours, theirs);
+    }
+    assert_close("held", of(&device).remove(12), tests::random([77], 1));
+}
+
+#[test]
+fn square_sums() {
+    let Some(device) = device() else { return };
+    let tensors = |d: &Device| [1, 127, 8192, 8193, 100_003].map(|len| strided([len], len as u64, d));
+    let of = || square_sum::square_sum(&tensors(&device)).unwrap().into_scalar::<f32>();
+    let values = tensors(&Device::flex()).into_iter().flat_map(|x| x.into_data().try_to_vec::<f32>().unwrap());
+    let truth: f64 = values.map(|x| f64::from(x).powi(2)).sum();
+    let (sum, again) = (of(), of());
+    assert_eq!(sum.to_bits(), again.to_bits());
+    assert!((f64::from(sum) - truth).abs() < 1e-6 * truth, "{sum} for {truth}");
 }
 
 /// A launch has at most 65535 cubes along an axis.

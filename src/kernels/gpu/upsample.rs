@@ -4,7 +4,7 @@ use burn::backend::Cube;
 use burn::tensor::{DType, Int, Shape, Tensor};
 use cubecl::prelude::*;
 
-use crate::kernels::gpu::bridge::{GpuTensor, queue_one};
+use crate::kernels::gpu::bridge::{primitive, queue_one};
 use crate::kernels::gpu::rows::{cubes_for, flat_cube, index};
 use crate::kernels::upsample::Source;
 
@@ -19,10 +19,7 @@ pub(in crate::kernels) fn argmax(grids: Tensor<5>, rows: &[Vec<Source>], columns
     let windows_across = columns.iter().flatten().map(|source| source.window + 1).max().unwrap_or(1);
     let (height, width) = (rows.len(), columns.len());
     let words = width.div_ceil(LABELS);
-    let grids: GpuTensor = match grids.inner().try_into_primitive::<Cube>() {
-        Ok(grids) => grids,
-        Err(error) => unreachable!("the tensor is on a GPU: {error:?}"),
-    };
+    let grids = primitive(grids);
     let output = (Shape::new([b, height, words]), DType::U32);
     let labels = queue_one("upsample_argmax", vec![grids], output, move |buffers| {
         let upload = |table: &Table| (buffers.constant(&table.places), buffers.constant(&table.weights));

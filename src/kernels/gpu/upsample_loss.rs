@@ -5,7 +5,7 @@ use burn::tensor::{Int, IntDType, Tensor};
 use cubecl::prelude::*;
 
 use crate::kernels::bridge::{Kernel, Operands};
-use crate::kernels::gpu::bridge::{Buffers, GpuTensor, f32s, queue, queue_one, run};
+use crate::kernels::gpu::bridge::{Buffers, GpuTensor, f32s, primitive, queue, queue_one, run};
 use crate::kernels::gpu::rows::{UNITS, cube_sum, cubes, cubes_for, flat_cube, index};
 use crate::kernels::gpu::upsample::position;
 use crate::kernels::upsample_loss::{IGNORE, LossMean};
@@ -26,10 +26,7 @@ pub(in crate::kernels) fn loss(
         Ok(labels) => labels,
         Err(error) => unreachable!("labels are on the device of the logits: {error:?}"),
     };
-    let weights = match weights.inner().try_into_primitive::<Cube>() {
-        Ok(weights) => weights,
-        Err(error) => unreachable!("weights are on the device of the logits: {error:?}"),
-    };
+    let weights = primitive(weights);
     let by_weights = mean == LossMean::Valid;
     let kernel = Loss { labels, weights, height, width, by_weights, gamma: gamma as f32 };
     run(kernel, Operands::One(logits.into_dispatch()))
