@@ -59,14 +59,18 @@ pub(super) fn on_cpu<const D: usize>(x: &Tensor<D>) -> bool {
 
 /// True where those for GPUs can be used: f32 on a GPU, in as many elements as they can count.
 pub(super) fn on_gpu<const D: usize>(x: &Tensor<D>) -> bool {
+    x.dtype() == DType::F32 && is_gpu(&x.device()) && u32::try_from(x.shape().num_elements()).is_ok()
+}
+
+/// Whether it is a GPU, or a driver that stands for one.
+pub(super) fn is_gpu(device: &Device) -> bool {
     #[cfg(feature = "gpu")]
     {
-        let on_gpu = matches!(x.device().without_autodiff().as_dispatch(), DispatchDevice::Cube(_));
-        on_gpu && x.dtype() == DType::F32 && u32::try_from(x.shape().num_elements()).is_ok()
+        matches!(device.clone().without_autodiff().as_dispatch(), DispatchDevice::Cube(_))
     }
     #[cfg(not(feature = "gpu"))]
     {
-        let _ = x;
+        let _ = device;
         false
     }
 }

@@ -1,9 +1,11 @@
-//! Constant matrices, which a device other than the CPU keeps, so that each is uploaded once.
+//! Constant matrices, which a GPU keeps, so that each is uploaded once.
 
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
 use burn::tensor::{DType, Device, Tensor, TensorData};
+
+use crate::kernels::bridge::is_gpu;
 
 /// What a matrix is a function of, its size included.
 pub(crate) type Key = (&'static str, [usize; 6]);
@@ -13,7 +15,7 @@ const MOST: usize = 512;
 
 static KEPT: LazyLock<Mutex<HashMap<(Key, DType), Vec<Tensor<2>>>>> = LazyLock::new(Mutex::default);
 
-/// The matrix of a key, which `values` makes where the device does not have it yet.
+/// The matrix of a key, which `values` makes where the device does not keep it yet. The CPU keeps none.
 pub(crate) fn constant(
     key: Key,
     size: [usize; 2],
@@ -24,7 +26,8 @@ pub(crate) fn constant(
     let plain = device.clone().without_autodiff();
     let make = |values: Vec<f32>| Tensor::<2>::from_data(TensorData::new(values, size), (&plain, dtype));
     let of_device = |x: Tensor<2>| if device.is_autodiff() { Tensor::from_inner(x) } else { x };
-    if plain == Device::flex() {
+    // Nor does a device that records operations, as a tensor belongs to one recording.
+    if !is_gpu(&plain) {
         return of_device(make(values()));
     }
     let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);

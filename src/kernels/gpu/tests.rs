@@ -1,12 +1,12 @@
 //! Every kernel on the device that `STRUCTTOKEN_TEST_DEVICE` names against the composition it stands for on the CPU:
 //! values and gradients, at sizes that divide nothing.
 
-use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation};
 
 use crate::kernels::layer_norm::{LayerNorm, layer_norm, layer_norm_add, layer_norm_gelu};
 use crate::kernels::upsample::{Source, positions, resize};
 use crate::kernels::{
-    adamw, conv, deformable, gelu, linear, mask_loss, softmax, square_sum, tests, upsample, upsample_loss,
+    adamw, constant, conv, deformable, gelu, linear, mask_loss, softmax, square_sum, tests, upsample, upsample_loss,
 };
 use crate::rng::Rng;
 
@@ -225,6 +225,22 @@ fn square_sums() {
     let (sum, again) = (of(), of());
     assert_eq!(sum.to_bits(), again.to_bits());
     assert!((f64::from(sum) - truth).abs() < 1e-6 * truth, "{sum} for {truth}");
+}
+
+#[test]
+fn constants_are_uploaded_once() {
+    let Some(device) = device() else { return };
+    let mut made = 0;
+    for device in [device.clone(), device.clone(), device.clone().autodiff()] {
+        let values = || {
+            made += 1;
+            vec![1.0, 2.0]
+        };
+        let kept = constant::constant(("test", [7; 6]), [1, 2], &device, DType::F32, values);
+        assert_eq!(kept.device(), device);
+        assert_eq!(kept.into_data(), TensorData::new(vec![1.0f32, 2.0], [1, 2]));
+    }
+    assert_eq!(made, 1);
 }
 
 /// A launch has at most 65535 cubes along an axis.
