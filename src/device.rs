@@ -4,7 +4,7 @@
 //! nothing in the crate asks Burn for a default device.
 
 use burn::tensor::Device;
-#[cfg(any(feature = "cuda", feature = "rocm", feature = "vulkan", feature = "metal"))]
+#[cfg(feature = "gpu")]
 use burn::tensor::DeviceType;
 
 use crate::error::{Error, Result};
@@ -15,12 +15,14 @@ const KINDS: [&str; 5] = ["cpu", "cuda", "rocm", "vulkan", "metal"];
 /// The device named `name`, and its full name for the record.
 ///
 /// `auto` takes the first that is there of CUDA, ROCm, Metal and Vulkan, else the CPU. Fails when the name is unknown,
-/// the build lacks the feature, or no such device is found.
+/// the build lacks the feature, no such device is found, or it is a Vulkan driver in software, such as Mesa's: that is
+/// taken only where the environment's `STRUCTTOKEN_TEST_DEVICE` is `name`.
 pub fn open(name: &str) -> Result<(Device, String)> {
     if name == "auto" {
-        let found = ["cuda", "rocm", "metal", "vulkan"]
-            .into_iter()
-            .find_map(|kind| devices(kind)?.into_iter().next().map(|device| (device, format!("{kind}:0"))));
+        let found = ["cuda", "rocm", "metal", "vulkan"].into_iter().find_map(|kind| {
+            let (index, device) = devices(kind)?.into_iter().enumerate().find(|(_, device)| !is_in_software(device))?;
+            Some((device, format!("{kind}:{index}")))
+        });
         return Ok(found.unwrap_or_else(|| (Device::flex(), "cpu".to_owned())));
     }
     let (kind, index) = match name.split_once(':') {
@@ -47,7 +49,11 @@ pub fn open(name: &str) -> Result<(Device, String)> {
     let count = found.len();
     match found.into_iter().nth(index) {
         Some(device) if kind == "cpu" => Ok((device, "cpu".to_owned())),
-        Some(device) => Ok((device, format!("{kind}:{index}"))),
+        Some(device) => {
+            let for_tests = std::env::var("STRUCTTOKEN_TEST_DEVICE").is_ok_and(|test| test == name);
+            refuse_software(name, driver_in_software(&device).as_deref(), for_tests)?;
+            Ok((device, format!("{kind}:{index}")))
+        }
         None if count == 0 => Err(Error::new(format!("device `{name}`: no {kind} device was found"))
             .with_hint("check that the driver is installed and the device is visible, or use `--device cpu`")),
         None => Err(Error::new(format!("device `{name}`: there are only {count}, numbered from 0"))
@@ -55,9 +61,45 @@ pub fn open(name: &str) -> Result<(Device, String)> {
     }
 }
 
+/// Refuses a driver in software, given its name: it takes the place of a GPU on the CPU, and our own kernels for the CPU
+/// are many times as fast. `for_tests` it will do.
+fn refuse_software(name: &str, driver: Option<&str>, for_tests: bool) -> Result<()> {
+    match driver {
+        Some(driver) if !for_tests => {
+            Err(Error::new(format!("device `{name}`: `{driver}` is not a GPU, but a driver that computes on the CPU"))
+                .with_hint("install the driver of the GPU, or use `--device cpu`, which is far faster than this one"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The name of a device's driver, if that is one in software.
+fn driver_in_software(device: &Device) -> Option<String> {
+    #[cfg(feature = "gpu")]
+    if is_in_software(device) {
+        return Some(device.identity().map_or_else(|| "the driver".to_owned(), |identity| identity.name));
+    }
+    let _ = device;
+    None
+}
+
+/// Whether a device is a driver in software, such as Mesa's.
+fn is_in_software(device: &Device) -> bool {
+    #[cfg(feature = "vulkan")]
+    {
+        use burn::backend::{CubeDevice, DispatchDevice, WgpuDeviceKind};
+        matches!(device.as_dispatch(), DispatchDevice::Cube(CubeDevice::Wgpu(gpu)) if gpu.kind == WgpuDeviceKind::Cpu)
+    }
+    #[cfg(not(feature = "vulkan"))]
+    {
+        let _ = device;
+        false
+    }
+}
+
 /// All devices of a kind; none when the build lacks it.
 fn devices(kind: &str) -> Option<Vec<Device>> {
-    #[cfg(any(feature = "cuda", feature = "rocm", feature = "vulkan", feature = "metal"))]
+    #[cfg(any(feature = "cuda", feature = "rocm"))]
     keep_kernels();
     match kind {
         "cpu" => Some(vec![Device::flex()]),
@@ -73,9 +115,9 @@ fn devices(kind: &str) -> Option<Vec<Device>> {
     }
 }
 
-/// Kernels of a GPU are compiled when first needed, which takes seconds; this keeps them in the user's cache folder for
-/// the next run. What `cubecl.toml` or the environment variables of CubeCL say otherwise still holds.
-#[cfg(any(feature = "cuda", feature = "rocm", feature = "vulkan", feature = "metal"))]
+/// Kernels of CUDA and ROCm are compiled when first needed, which takes seconds; this keeps them in the user's cache
+/// folder for the next run. What `cubecl.toml` or the environment variables of CubeCL say otherwise still holds.
+#[cfg(any(feature = "cuda", feature = "rocm"))]
 fn keep_kernels() {
     use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig, cache::CacheConfig};
 
@@ -102,6 +144,23 @@ mod tests {
             assert!(error.to_string().contains(say), "{error}");
             assert!(error.hint().is_some());
         }
+    }
+
+    #[test]
+    fn a_driver_in_software_is_refused_by_its_name() {
+        let refused = |driver, for_tests| refuse_software("vulkan", driver, for_tests);
+        let error = refused(Some("llvmpipe (LLVM 15.0.6, 256 bits)"), false).unwrap_err();
+        assert!(error.to_string().contains("`vulkan`: `llvmpipe (LLVM 15.0.6, 256 bits)` is not a GPU"), "{error}");
+        assert!(error.hint().unwrap().contains("or use `--device cpu`, which is far faster"));
+        assert!(refused(Some("llvmpipe"), true).is_ok() && refused(None, false).is_ok());
+        assert_eq!(driver_in_software(&open("cpu").unwrap().0), None);
+    }
+
+    #[cfg(feature = "vulkan")]
+    #[test]
+    fn a_driver_in_software_is_only_taken_by_name() {
+        let (device, name) = open("auto").unwrap();
+        assert!(!is_in_software(&device), "{name}");
     }
 
     #[cfg(not(feature = "cuda"))]

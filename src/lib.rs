@@ -58,6 +58,9 @@
 //! `ARCHITECTURE.md` in the repository is the map of the modules below.
 #![recursion_limit = "256"]
 
+#[cfg(all(feature = "gpu", not(any(feature = "cuda", feature = "rocm", feature = "vulkan", feature = "metal"))))]
+compile_error!("the feature `gpu` needs one of `cuda`, `rocm`, `vulkan` and `metal`, each of which brings it along");
+
 pub mod available_memory;
 pub mod device;
 pub mod error;

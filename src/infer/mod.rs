@@ -5,6 +5,7 @@ pub mod confidence;
 mod config;
 mod inference;
 pub mod memory;
+mod on_device;
 mod postprocess;
 mod together;
 #[cfg(test)]
@@ -178,6 +179,9 @@ fn labels_of(
     progress: &mut dyn FnMut(f64),
 ) -> Result<Vec<Labels>> {
     let mut maps = Maps::new(batch, size);
+    if !on_cpu && let Some(maps) = views_logits.labels_on_device(progress)? {
+        return Ok(maps);
+    }
     if on_cpu {
         // No logits of a band exist here, and each band copies what the network said of all windows in reach.
         views_logits.band = views_logits.band.max(CPU_BAND).min(size.0);

@@ -54,19 +54,20 @@ impl<'a> MultiViewLogits<'a> {
 
     /// Fails if the network said of a window in reach what is not a number.
     pub(super) fn check(&self) -> Result<()> {
-        for answer in
-            self.views_logits.iter().flat_map(|view_logits| view_logits.bands.window_rows()).flat_map(|row| &row.grids)
-        {
+        let answers =
+            self.views_logits.iter().flat_map(|view_logits| view_logits.bands.window_rows()).flat_map(|row| &row.grids);
+        let finite = answers.map(|answer| {
             let finite = answer.maps.clone().is_finite().all();
-            let finite = match &answer.votes {
+            match &answer.votes {
                 Some(votes) => finite.bool_and(votes.clone().is_finite().all()),
                 None => finite,
-            };
-            if !finite.into_scalar::<bool>() {
-                return Err(not_finite());
             }
+        });
+        // Read once, as each time the device has to be waited for.
+        match finite.reduce(|all, one| all.bool_and(one)).map(|finite| finite.into_scalar::<bool>()) {
+            Some(false) => Err(not_finite()),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// What orders the classes: [b, rows, w, k]. One view needs no softmax for that.
@@ -107,8 +108,8 @@ pub(super) struct ViewLogits<'a> {
     vertical: Axis,
     horizontal: Axis,
     /// Height and width of the output.
-    size: (usize, usize),
-    flipped: bool,
+    pub(super) size: (usize, usize),
+    pub(super) flipped: bool,
 }
 
 impl<'a> ViewLogits<'a> {

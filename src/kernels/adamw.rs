@@ -5,7 +5,9 @@ use burn::backend::{Flex, TensorMetadata};
 use burn::tensor::Tensor;
 use rayon::prelude::*;
 
-use crate::kernels::bridge::{on_cpu, values};
+use crate::kernels::bridge::{on_cpu, on_gpu, values};
+#[cfg(feature = "gpu")]
+use crate::kernels::gpu;
 use crate::kernels::simd::vectorized;
 
 /// The numbers of an AdamW step (Loshchilov & Hutter, 2019), as in `torch.optim.AdamW`.
@@ -53,6 +55,25 @@ pub fn adamw_step<const D: usize>(
     [param, mean, square].map(Tensor::from_primitive::<Flex>)
 }
 
+/// [`adamw_step`] of many parameters, each `[parameter, gradient, mean, mean square]` with numbers of its own. Where
+/// [`adamw_together`] holds for all, it is one operation.
+pub(crate) fn adamw_steps(tensors: Vec<[Tensor<1>; 4]>, step: u64, hypers: &[AdamW]) -> Vec<[Tensor<1>; 3]> {
+    assert_eq!(tensors.len(), hypers.len(), "adamw_steps: numbers for each parameter");
+    #[cfg(feature = "gpu")]
+    if tensors.iter().flatten().all(adamw_together) {
+        let factors: Vec<Factors> = hypers.iter().map(|hyper| Factors::new(step, hyper)).collect();
+        return gpu::adamw(tensors, &factors);
+    }
+    let each = tensors.into_iter().zip(hypers);
+    each.map(|([param, grad, mean, square], hyper)| adamw_step(param, grad, mean, square, step, hyper)).collect()
+}
+
+/// Whether steps of many parameters are faster together than each for itself, so that their tensors should be collected
+/// first. On the CPU they are not: there each is changed in place.
+pub(crate) fn adamw_together(x: &Tensor<1>) -> bool {
+    on_gpu(x) && x.dims()[0] > 0
+}
+
 /// The composition of tensor operations that [`adamw_step`] stands for.
 pub(crate) fn reference<const D: usize>(
     param: Tensor<D>,
@@ -73,15 +94,15 @@ pub(crate) fn reference<const D: usize>(
 const CHUNK: usize = 1 << 14;
 
 #[derive(Clone, Copy)]
-struct Factors {
-    decay: f32,
-    take: f32,
-    keep_square: f32,
-    take_square: f32,
+pub(super) struct Factors {
+    pub(super) decay: f32,
+    pub(super) take: f32,
+    pub(super) keep_square: f32,
+    pub(super) take_square: f32,
     /// The reciprocal root of the second bias correction.
-    root: f32,
-    eps: f32,
-    size: f32,
+    pub(super) root: f32,
+    pub(super) eps: f32,
+    pub(super) size: f32,
 }
 
 impl Factors {
@@ -147,6 +168,18 @@ mod tests {
             for (x, truth) in x.into_data().iter::<f32>().zip(&truth) {
                 assert!((f64::from(x) - truth[i]).abs() < 1e-6, "{i}: {x} against {}", truth[i]);
             }
+        }
+    }
+
+    #[test]
+    fn many_steps_are_each_its_own() {
+        let tensors = |i: u64| [1, 2, 3, 4].map(|seed| random([7 + i as usize], seed + 4 * i).abs());
+        let hypers = [HYPER, AdamW { lr: 3e-3, weight_decay: 0.0, ..HYPER }];
+        let together = adamw_steps(vec![tensors(0), tensors(1)], 2, &hypers);
+        for (i, together) in (0..).zip(together) {
+            let [p, g, m, v] = tensors(i);
+            let alone = adamw_step(p, g, m, v, 2, &hypers[i as usize]);
+            assert!(together.into_iter().zip(alone).all(|(a, b)| a.into_data() == b.into_data()), "{i}");
         }
     }
 

@@ -39,7 +39,7 @@ pub(crate) fn reference(qkv: Tensor<3>, heads: usize) -> Tensor<3> {
     let parts = qkv.reshape([b, n, 3, heads, d]).permute([2, 0, 3, 1, 4]); // [3, b, heads, n, d]
     let part = |i| parts.clone().narrow(0, i, 1).squeeze_dim::<4>(0); // [b, heads, n, d]
     let scores = part(0).matmul(part(1).transpose()) / (d as f64).sqrt(); // [b, heads, n, n]
-    let y = softmax::reference(scores).matmul(part(2)); // [b, heads, n, d]
+    let y = softmax::softmax(scores).matmul(part(2)); // [b, heads, n, d]
     y.swap_dims(1, 2).reshape([b, n, heads * d])
 }
 

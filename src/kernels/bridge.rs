@@ -1,12 +1,14 @@
 //! The way from a burn tensor to plain slices and back, carrying a hand-written gradient.
 //!
-//! A [`Kernel`] is written once over [`FlexTensor`]s; [`run`] calls it for the tensors of a plain or an autodiff
-//! device alike and registers its backward step in the latter case.
+//! A [`Kernel`] is written once over the tensors of a backend; [`run`] calls it for the tensors of a plain or an
+//! autodiff device alike and registers its backward step in the latter case. Those of a GPU have a `run` of their own.
 
 use std::fmt::Debug;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::sync::Arc;
 
+#[cfg(feature = "gpu")]
+use burn::backend::DispatchDevice;
 use burn::backend::autodiff::checkpoint::{base::Checkpointer, strategy::CheckpointStrategy};
 use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
@@ -18,17 +20,59 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 use super::measure;
 
 /// An operation over contiguous f32 tensors, with its gradient.
-pub(super) trait Kernel: Debug + Send + Sync + 'static {
+pub(super) trait Kernel<B: Backend = Flex>: Debug + Send + Sync + 'static {
     /// The output; with `keep`, also the tensors `backward` needs.
-    fn forward(&self, inputs: Vec<FlexTensor>, keep: bool) -> (FlexTensor, Vec<FlexTensor>);
+    fn forward(&self, inputs: Vec<FloatTensor<B>>, keep: bool) -> (FloatTensor<B>, Vec<FloatTensor<B>>);
 
     /// The gradients of the inputs for which `wanted` is true, in the order of the inputs.
-    fn backward(&self, saved: Vec<FlexTensor>, grad: FlexTensor, wanted: &[bool]) -> Vec<Option<FlexTensor>>;
+    fn backward(
+        &self,
+        saved: Vec<FloatTensor<B>>,
+        grad: FloatTensor<B>,
+        wanted: &[bool],
+    ) -> Vec<Option<FloatTensor<B>>>;
+}
+
+/// A backend that has kernels of ours.
+pub(super) trait KernelBackend: Backend {
+    /// A tensor as kernels take it.
+    fn prepared(x: FloatTensor<Self>) -> FloatTensor<Self>;
+
+    /// Notes what is kept for gradients.
+    fn note_kept(saved: &[FloatTensor<Self>]);
+}
+
+impl KernelBackend for Flex {
+    fn prepared(x: FlexTensor) -> FlexTensor {
+        if x.is_contiguous() { x } else { x.to_contiguous() }
+    }
+
+    fn note_kept(saved: &[FlexTensor]) {
+        measure::note_kept(saved);
+    }
 }
 
 /// True where the kernels can be used: f32 on the CPU backend.
 pub(super) fn on_cpu<const D: usize>(x: &Tensor<D>) -> bool {
     x.dtype() == DType::F32 && x.device() == Device::flex()
+}
+
+/// True where those for GPUs can be used: f32 on a GPU, in as many elements as they can count.
+pub(super) fn on_gpu<const D: usize>(x: &Tensor<D>) -> bool {
+    x.dtype() == DType::F32 && is_gpu(&x.device()) && u32::try_from(x.shape().num_elements()).is_ok()
+}
+
+/// Whether it is a GPU, or a driver that stands for one.
+pub(super) fn is_gpu(device: &Device) -> bool {
+    #[cfg(feature = "gpu")]
+    {
+        matches!(device.clone().without_autodiff().as_dispatch(), DispatchDevice::Cube(_))
+    }
+    #[cfg(not(feature = "gpu"))]
+    {
+        let _ = device;
+        false
+    }
 }
 
 /// Runs a kernel on one to five tensors; for all of them [`on_cpu`] must hold.
@@ -76,42 +120,55 @@ pub(super) trait Kernels: Backend {
 
 impl Kernels for Flex {
     fn run(kernel: Arc<dyn Kernel>, operands: Operands<Self>) -> FloatTensor<Self> {
-        let inputs = match operands {
-            Operands::One(a) => vec![a],
-            Operands::Two(a, b) => vec![a, b],
-            Operands::Three(a, b, c) => vec![a, b, c],
-            Operands::Four(a, b, c, d) => vec![a, b, c, d],
-            Operands::Five(a, b, c, d, e) => vec![a, b, c, d, e],
-        };
-        kernel.forward(inputs.into_iter().map(contiguous).collect(), false).0
+        plain::<Self>(kernel, operands)
     }
 }
 
 impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
     fn run(kernel: Arc<dyn Kernel>, operands: Operands<Self>) -> FloatTensor<Self> {
-        match operands {
-            Operands::One(a) => tracked::<C, 1>(kernel, [a]),
-            Operands::Two(a, b) => tracked::<C, 2>(kernel, [a, b]),
-            Operands::Three(a, b, c) => tracked::<C, 3>(kernel, [a, b, c]),
-            Operands::Four(a, b, c, d) => tracked::<C, 4>(kernel, [a, b, c, d]),
-            Operands::Five(a, b, c, d, e) => tracked::<C, 5>(kernel, [a, b, c, d, e]),
-        }
+        differentiable::<Flex, C>(kernel, operands)
     }
 }
 
-fn tracked<C: CheckpointStrategy, const N: usize>(
-    kernel: Arc<dyn Kernel>,
-    inputs: [FloatTensor<Autodiff<Flex, C>>; N],
-) -> FloatTensor<Autodiff<Flex, C>> {
+/// Runs a kernel whose gradient nobody asks for.
+pub(super) fn plain<B: KernelBackend>(kernel: Arc<dyn Kernel<B>>, operands: Operands<B>) -> FloatTensor<B> {
+    let inputs = match operands {
+        Operands::One(a) => vec![a],
+        Operands::Two(a, b) => vec![a, b],
+        Operands::Three(a, b, c) => vec![a, b, c],
+        Operands::Four(a, b, c, d) => vec![a, b, c, d],
+        Operands::Five(a, b, c, d, e) => vec![a, b, c, d, e],
+    };
+    kernel.forward(inputs.into_iter().map(B::prepared).collect(), false).0
+}
+
+/// Runs a kernel and registers its backward step.
+pub(super) fn differentiable<B: KernelBackend, C: CheckpointStrategy>(
+    kernel: Arc<dyn Kernel<B>>,
+    operands: Operands<Autodiff<B, C>>,
+) -> FloatTensor<Autodiff<B, C>> {
+    match operands {
+        Operands::One(a) => tracked::<B, C, 1>(kernel, [a]),
+        Operands::Two(a, b) => tracked::<B, C, 2>(kernel, [a, b]),
+        Operands::Three(a, b, c) => tracked::<B, C, 3>(kernel, [a, b, c]),
+        Operands::Four(a, b, c, d) => tracked::<B, C, 4>(kernel, [a, b, c, d]),
+        Operands::Five(a, b, c, d, e) => tracked::<B, C, 5>(kernel, [a, b, c, d, e]),
+    }
+}
+
+fn tracked<B: KernelBackend, C: CheckpointStrategy, const N: usize>(
+    kernel: Arc<dyn Kernel<B>>,
+    inputs: [FloatTensor<Autodiff<B, C>>; N],
+) -> FloatTensor<Autodiff<B, C>> {
     let nodes = inputs.each_ref().map(|input| input.node());
     let values = |keep| {
-        let inputs = inputs.into_iter().map(|input| contiguous(input.into_primitive())).collect();
+        let inputs = inputs.into_iter().map(|input| B::prepared(input.into_primitive())).collect();
         kernel.forward(inputs, keep)
     };
     match BackwardStep(kernel.clone()).prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(prep) => {
             let (output, saved) = values(true);
-            measure::note_kept(&saved);
+            B::note_kept(&saved);
             prep.finish(saved, output)
         }
         OpsKind::UnTracked(prep) => prep.finish(values(false).0),
@@ -119,24 +176,20 @@ fn tracked<C: CheckpointStrategy, const N: usize>(
 }
 
 #[derive(Debug)]
-struct BackwardStep(Arc<dyn Kernel>);
+struct BackwardStep<B: Backend>(Arc<dyn Kernel<B>>);
 
-impl<const N: usize> Backward<Flex, N> for BackwardStep {
-    type State = Vec<FlexTensor>;
+impl<B: KernelBackend, const N: usize> Backward<B, N> for BackwardStep<B> {
+    type State = Vec<FloatTensor<B>>;
 
     fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let grad = contiguous(grads.consume::<Flex>(&ops.node));
+        let grad = B::prepared(grads.consume::<B>(&ops.node));
         let wanted = ops.parents.each_ref().map(|parent| parent.is_some());
         for (parent, grad) in ops.parents.into_iter().zip(self.0.backward(ops.state, grad, &wanted)) {
             if let (Some(parent), Some(grad)) = (parent, grad) {
-                grads.register::<Flex>(parent.id, grad);
+                grads.register::<B>(parent.id, grad);
             }
         }
     }
-}
-
-fn contiguous(x: FlexTensor) -> FlexTensor {
-    if x.is_contiguous() { x } else { x.to_contiguous() }
 }
 
 /// The elements of a contiguous f32 tensor.

@@ -8,11 +8,19 @@ use burn::tensor::{Tensor, activation};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+#[cfg(feature = "gpu")]
+use crate::kernels::bridge::on_gpu;
 use crate::kernels::bridge::{Kernel, Operands, on_cpu, run, tensor, uninitialized, values, written};
+#[cfg(feature = "gpu")]
+use crate::kernels::gpu;
 use crate::kernels::vector::{load, normal, put, starts, store, vectors};
 
 /// The exact GELU of Hendrycks & Gimpel (2016): x Φ(x) with the error function, not its tanh approximation.
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    #[cfg(feature = "gpu")]
+    if on_gpu(&x) && x.shape().num_elements() > 0 {
+        return gpu::run(Gelu, Operands::One(x.into_dispatch()));
+    }
     if on_cpu(&x) { run(Gelu, Operands::One(x.into_dispatch())) } else { reference(x) }
 }
 
@@ -25,7 +33,7 @@ pub(crate) fn reference<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 const CHUNK: usize = 1 << 14;
 
 #[derive(Debug)]
-struct Gelu;
+pub(super) struct Gelu;
 
 impl Kernel for Gelu {
     fn forward(&self, mut inputs: Vec<FlexTensor>, keep: bool) -> (FlexTensor, Vec<FlexTensor>) {

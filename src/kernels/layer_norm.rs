@@ -8,8 +8,12 @@ use burn::tensor::Tensor;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use crate::kernels::bridge::{Kernel, Operands, SharedBuffer, on_cpu, run, tensor, uninitialized, values, written};
+use crate::kernels::bridge::{
+    Kernel, Operands, SharedBuffer, on_cpu, on_gpu, run, tensor, uninitialized, values, written,
+};
 use crate::kernels::drop_path_scale::{by_sample, scale_of};
+#[cfg(feature = "gpu")]
+use crate::kernels::gpu;
 use crate::kernels::vector::{accumulate, load, normal, put, starts, store, vectors, within};
 use crate::kernels::{gelu, vector};
 
@@ -51,12 +55,17 @@ fn apply<const D: usize>(
 ) -> Tensor<D> {
     let [channels] = weight.dims();
     assert_eq!((x.dims()[D - 1], bias.dims()), (channels, [channels]), "layer_norm: x, weight, bias differ in length");
-    let usable = on_cpu(&x) && on_cpu(&weight) && on_cpu(&bias) && residual.as_ref().is_none_or(on_cpu);
-    if !usable || channels == 0 {
+    let cpu = on_cpu(&x) && on_cpu(&weight) && on_cpu(&bias) && residual.as_ref().is_none_or(on_cpu);
+    let gpu = on_gpu(&x) && on_gpu(&weight) && on_gpu(&bias) && residual.as_ref().is_none_or(on_gpu);
+    if !(cpu || gpu) || x.shape().num_elements() == 0 {
         return kernel.reference(x, weight, bias, residual);
     }
     let mut operands = vec![x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()];
     operands.extend(residual.map(Tensor::into_dispatch));
+    #[cfg(feature = "gpu")]
+    if gpu {
+        return gpu::run(kernel, Operands::of(operands));
+    }
     run(kernel, Operands::of(operands))
 }
 
@@ -76,14 +85,14 @@ fn tasks_at_once(channels: usize) -> usize {
 }
 
 #[derive(Debug)]
-struct LayerNorm {
-    eps: f32,
-    gelu: bool,
-    factors: Option<Vec<f32>>,
+pub(super) struct LayerNorm {
+    pub(super) eps: f32,
+    pub(super) gelu: bool,
+    pub(super) factors: Option<Vec<f32>>,
 }
 
 impl LayerNorm {
-    fn reference<const D: usize>(
+    pub(super) fn reference<const D: usize>(
         self,
         x: Tensor<D>,
         weight: Tensor<1>,

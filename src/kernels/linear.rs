@@ -112,7 +112,7 @@ impl Epilogue {
         };
         let y = match self {
             Self::Nothing => y,
-            Self::Gelu => gelu::reference(y),
+            Self::Gelu => gelu::gelu(y),
             Self::Add { factors } => by_sample(y, factors),
         };
         match residual {

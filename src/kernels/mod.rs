@@ -1,18 +1,21 @@
-//! The network's hot operations: our own CPU kernels with hand-written gradients.
+//! The network's hot operations: our own kernels with hand-written gradients.
 //!
-//! Each function takes and returns ordinary tensors. On the CPU in f32 it runs a kernel of ours; elsewhere it is the
-//! plain composition of tensor operations it is tested against, so every device gives the same numbers up to rounding.
-//! Results do not depend on the number of threads.
+//! Each function takes and returns ordinary tensors. On the CPU in f32 it runs a kernel of ours, and on a GPU where
+//! `gpu` has one; elsewhere it is the plain composition of tensor operations it is tested against, so every device
+//! gives the same numbers up to rounding. Results do not depend on the number of threads.
 
 mod adamw;
 mod attention;
 mod batch_norm;
 mod bilinear;
 mod bridge;
+mod constant;
 mod conv;
 mod deformable;
 mod drop_path_scale;
 mod gelu;
+#[cfg(feature = "gpu")]
+mod gpu;
 mod group_norm;
 mod int8;
 #[cfg(target_arch = "x86_64")]
@@ -32,6 +35,7 @@ mod rotary;
 mod simd;
 mod slice_attention;
 mod softmax;
+mod square_sum;
 mod swiglu;
 mod upsample;
 mod upsample_loss;
@@ -41,8 +45,10 @@ mod vector;
 mod tests;
 
 pub use adamw::{AdamW, adamw_step};
+pub(crate) use adamw::{adamw_steps, adamw_together};
 pub use attention::attention;
 pub use batch_norm::{batch_norm, batch_norm_with};
+pub(crate) use constant::constant;
 pub(crate) use conv::CONV_POINTS;
 pub use conv::grouped3x3::{depthwise3x3, grouped3x3};
 pub use conv::{conv2d, conv3x3, depthwise, with_batch_of};
@@ -61,5 +67,8 @@ pub use rearrange::{space_to_depth2, upsample2x_concat};
 pub use rotary::rotary;
 pub use simd::instruction_set;
 pub use slice_attention::slice_attention;
+pub use softmax::softmax;
+pub use square_sum::square_sum;
 pub use swiglu::swiglu;
+pub(crate) use upsample::{Source, upsample_argmax};
 pub use upsample_loss::{LossMean, upsample_cross_entropy, upsample_focal_loss, upsample_probabilities};

@@ -28,7 +28,7 @@ pub fn slice_attention(query: Tensor<3>, key: Tensor<3>, value: Tensor<3>) -> Te
 /// The composition of tensor operations that [`slice_attention`] stands for.
 pub(crate) fn reference(query: Tensor<3>, key: Tensor<3>, value: Tensor<3>) -> Tensor<3> {
     let query = query.clone() * (query.dims()[1] as f64).powf(-0.5);
-    let weights = softmax::reference(query.swap_dims(1, 2).matmul(key)); // [b, q, k]
+    let weights = softmax::softmax(query.swap_dims(1, 2).matmul(key)); // [b, q, k]
     value.matmul(weights.swap_dims(1, 2)) // [b, pixels, q]
 }
 

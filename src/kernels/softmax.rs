@@ -13,6 +13,20 @@ use crate::kernels::bridge::{uninitialized, written};
 use crate::kernels::simd::{sum2, vectorized};
 use crate::kernels::vector;
 use crate::kernels::vector::{exp2, largest, load, put, starts, store, vectors, within};
+#[cfg(feature = "gpu")]
+use crate::kernels::{
+    bridge::{Operands, on_gpu},
+    gpu,
+};
+
+/// The softmax over the last axis.
+pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    #[cfg(feature = "gpu")]
+    if on_gpu(&x) && x.shape().num_elements() > 0 {
+        return gpu::run(gpu::Softmax, Operands::One(x.into_dispatch()));
+    }
+    reference(x)
+}
 
 /// The softmax over the last axis, by tensor operations.
 pub(crate) fn reference<const D: usize>(x: Tensor<D>) -> Tensor<D> {

@@ -1,7 +1,10 @@
 //! Bilinear upsampling of channels-last maps a pixel at a time, so that the large map is never held.
 
+use crate::kernels::constant::constant;
 use crate::kernels::simd::{LANES, fma, vectorized};
-use burn::tensor::{Device, Tensor, TensorData};
+#[cfg(feature = "gpu")]
+use crate::kernels::{bridge::on_gpu, gpu};
+use burn::tensor::{DType, Device, Int, Tensor};
 
 /// Bilinear resizing (align_corners = false) as two products with constant matrices: [b, h, w, k] to
 /// [b, out_h, out_w, k].
@@ -15,12 +18,14 @@ pub(super) fn resize(x: Tensor<4>, out_h: usize, out_w: usize) -> Tensor<4> {
 
 /// The [out, in] matrix of a bilinear resampling.
 fn matrix(size: usize, out: usize, device: &Device) -> Tensor<2> {
-    let mut values = vec![0.0f32; out * size];
-    for (row, at) in values.chunks_exact_mut(size).zip(positions(size, out)) {
-        row[at.low] += 1.0 - at.t;
-        row[at.high] += at.t;
-    }
-    Tensor::from_data(TensorData::new(values, [out, size]), device)
+    constant(("upsample", [size, out, 0, 0, 0, 0]), [out, size], device, DType::F32, || {
+        let mut values = vec![0.0f32; out * size];
+        for (row, at) in values.chunks_exact_mut(size).zip(positions(size, out)) {
+            row[at.low] += 1.0 - at.t;
+            row[at.high] += at.t;
+        }
+        values
+    })
 }
 
 /// Where an output row or column lies between its two source rows or columns.
@@ -40,6 +45,34 @@ pub(super) fn positions(size: usize, out: usize) -> Vec<Position> {
         Position { low, high: (low + 1).min(size - 1), t: (at - low as f64) as f32 }
     };
     (0..out).map(position).collect()
+}
+
+/// Where a row, or a column, of the output reads one of several grids.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Source {
+    /// The window whose grid it is: its row, or column, of windows.
+    pub(crate) window: usize,
+    /// Two rows, or columns, of the grid, and their weights.
+    pub(crate) taps: [(usize, f32); 2],
+}
+
+/// The class of the highest score of every pixel, of equals the first: `[b, rows, columns]`, as bytes in rows that are
+/// padded to multiples of four; none where there is no kernel for it.
+///
+/// The score is the sum over the windows that cover a pixel, of which `grids [n, b, h, w, k]` are the class scores,
+/// row by row of windows. `rows` and `columns` say which these are, and between which cells of their grids the pixel
+/// lies. The large map of scores is never made.
+pub(crate) fn upsample_argmax(
+    grids: &[Tensor<4>],
+    rows: &[Vec<Source>],
+    columns: &[Vec<Source>],
+) -> Option<Tensor<3, Int>> {
+    #[cfg(feature = "gpu")]
+    if grids.iter().all(|grid| on_gpu(grid) && grid.dims() == grids[0].dims()) {
+        return Some(gpu::argmax(Tensor::stack::<5>(grids.to_vec(), 0), rows, columns));
+    }
+    let _ = (grids, rows, columns);
+    None
 }
 
 /// What the classes between k and the next multiple of [`LANES`] are filled with: their exponential is 0.

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::kernels::bridge::{Kernel, Operands, on_cpu, run, tensor, values};
 use crate::kernels::simd::{LANES, add_lanes, exp, fma, largest, vectorized};
 use crate::kernels::upsample::{Map, Position, blend_pixel, positions, resize};
+#[cfg(feature = "gpu")]
+use crate::kernels::{bridge::on_gpu, gpu};
 
 /// What the summed loss is divided by.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,7 +25,7 @@ pub enum LossMean {
 }
 
 /// The label of pixels that do not count.
-const IGNORE: u8 = 255;
+pub(super) const IGNORE: u8 = 255;
 
 /// The mean cross entropy of logits [b, h, w, k], bilinearly resized (align_corners = false) to the labels'
 /// [b, H, W]; a tensor of one value.
@@ -52,6 +54,10 @@ pub fn upsample_focal_loss(
     let [batch, height, width] = labels.dims();
     assert!(b == batch && h * w * k > 0 && height * width > 0, "upsample_focal_loss: empty, or batches differ");
     assert!(gamma == 0.0 || gamma >= 1.0, "upsample_focal_loss: a gamma of {gamma}");
+    #[cfg(feature = "gpu")]
+    if on_gpu(&logits) {
+        return gpu::loss(logits, labels, weights, mean, gamma);
+    }
     if !on_cpu(&logits) {
         return reference(logits, labels, weights, mean, gamma);
     }

@@ -4,7 +4,6 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use burn::tensor::activation::softmax;
 
 use crate::kernels;
 use crate::layers::{Dropout, ForwardContext, Init, Linear};
@@ -45,7 +44,7 @@ fn attend(
         Some(blocked) => scores + (blocked * BLOCKED).unsqueeze_dim::<4>(1),
         None => scores,
     };
-    kernels::product(drop(softmax(scores, 3)), split(v)).swap_dims(1, 2).reshape([b, n, c])
+    kernels::product(drop(kernels::softmax(scores)), split(v)).swap_dims(1, 2).reshape([b, n, c])
 }
 
 /// Projections to queries, keys and values, attention, and a projection back. All of one width.

@@ -7,7 +7,9 @@
 
 use std::ops::Range;
 
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor};
+
+use crate::kernels;
 
 /// How a value between samples is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +69,8 @@ pub(crate) fn along_width(x: Tensor<4>, matrix: Tensor<2>) -> Tensor<4> {
 #[derive(Clone, Debug)]
 pub struct Axis {
     taps: Vec<[(usize, f32); 4]>,
+    /// What the taps are a function of: the mode, and the samples from and to.
+    kind: (&'static str, [usize; 2]),
 }
 
 impl Axis {
@@ -97,7 +101,15 @@ impl Axis {
                 std::array::from_fn(|j| ((first + j as isize).max(0) as usize, weights[j]))
             }
         });
-        Self { taps: taps.map(|taps| taps.map(|(source, weight)| (source.min(last), weight))).collect() }
+        let taps = taps.map(|taps| taps.map(|(source, weight)| (source.min(last), weight))).collect();
+        let name = match (mode, align_corners) {
+            (Mode::Nearest, _) => "nearest",
+            (Mode::Bilinear, false) => "bilinear",
+            (Mode::Bilinear, true) => "bilinear, corners aligned",
+            (Mode::Bicubic, false) => "bicubic",
+            (Mode::Bicubic, true) => "bicubic, corners aligned",
+        };
+        Self { taps, kind: (name, [from, to]) }
     }
 
     /// The same resampling of the first `outputs` outputs only.
@@ -127,13 +139,17 @@ impl Axis {
 
     /// The weights from `sources` (which must hold all that [`Self::sources`] names) to `outputs`: [outputs, sources].
     pub fn matrix(&self, outputs: Range<usize>, sources: Range<usize>, device: &Device, dtype: DType) -> Tensor<2> {
-        let mut weights = vec![0.0f32; outputs.len() * sources.len()];
-        for (row, taps) in weights.chunks_exact_mut(sources.len()).zip(&self.taps[outputs.clone()]) {
-            for (source, weight) in taps.iter().filter(|(_, weight)| *weight != 0.0) {
-                row[source - sources.start] += weight; // clamped neighbours share a source
+        let (name, [from, to]) = self.kind;
+        let key = (name, [from, to, outputs.start, outputs.end, sources.start, sources.end]);
+        kernels::constant(key, [outputs.len(), sources.len()], device, dtype, || {
+            let mut weights = vec![0.0f32; outputs.len() * sources.len()];
+            for (row, taps) in weights.chunks_exact_mut(sources.len()).zip(&self.taps[outputs]) {
+                for (source, weight) in taps.iter().filter(|(_, weight)| *weight != 0.0) {
+                    row[source - sources.start] += weight; // clamped neighbours share a source
+                }
             }
-        }
-        Tensor::from_data(TensorData::new(weights, [outputs.len(), sources.len()]), (device, dtype))
+            weights
+        })
     }
 }
 
@@ -151,6 +167,8 @@ const A: f32 = -0.75;
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::TensorData;
+
     use super::*;
     use crate::rng::Rng;
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
 
+use crate::kernels;
 use crate::layers::parameters;
 use crate::rng::fnv1a;
 
@@ -40,8 +41,7 @@ impl Gradients {
 
     /// The global L2 norm, as a tensor, so that nothing waits for the device.
     pub fn norm(&self) -> Option<Tensor<1>> {
-        let squares = self.0.values().map(|grad| (grad.clone() * grad.clone()).sum());
-        squares.reduce(|a, b| a + b).map(Tensor::sqrt)
+        kernels::square_sum(self.0.values()).map(Tensor::sqrt)
     }
 
     /// Scales all gradients so that the global norm is at most `limit` (`torch.nn.utils.clip_grad_norm_`).

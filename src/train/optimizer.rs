@@ -173,17 +173,54 @@ impl Optimizer {
         self.step += 1;
         let rates = rates.into();
         let depth = grads.0.keys().filter_map(|name| block(name.strip_prefix("backbone.")?)).max().map_or(0, |i| i + 1);
+        if self.config.rule == Rule::AdamW && grads.0.values().all(kernels::adamw_together) {
+            return self.step_together(module, grads, rates, depth);
+        }
         parameters::map(module, |parameter, value| {
             let Some(grad) = grads.0.remove(parameter.name) else { return value };
-            let (factor, weight_decay) = self.config.group(parameter.name, depth);
-            let lr = factor * if parameter.name.starts_with("backbone.") { rates.backbone } else { rates.decoder };
-            let state = self.state.remove(parameter.name);
-            let state =
-                state.unwrap_or_else(|| self.config.rule.state_names().iter().map(|_| grad.zeros_like()).collect());
+            let (lr, weight_decay) = self.rates_of(parameter.name, rates, depth);
+            let state = self.take_state(parameter.name, &grad);
             let (value, state) = self.change(value, grad, state, lr, weight_decay);
             self.state.insert(parameter.name.to_owned(), state);
             value
         })
+    }
+
+    /// The same step of AdamW as one operation on all parameters.
+    fn step_together<M: Module>(&mut self, module: M, mut grads: Gradients, rates: LearningRates, depth: usize) -> M {
+        let (mut names, mut tensors, mut hypers) = (Vec::new(), Vec::new(), Vec::new());
+        parameters::visit(&module, |parameter, value| {
+            let Some(grad) = grads.0.remove(parameter.name) else { return };
+            let (lr, weight_decay) = self.rates_of(parameter.name, rates, depth);
+            let state = <[_; 2]>::try_from(self.take_state(parameter.name, &grad));
+            let Ok([mean, square]) = state else { unreachable!("every rule is given its state") };
+            names.push(parameter.name.to_owned());
+            tensors.push([value, grad, mean, square]);
+            hypers.push(self.adamw(lr, weight_decay));
+        });
+        let mut values = BTreeMap::new();
+        for (name, [value, mean, square]) in names.into_iter().zip(kernels::adamw_steps(tensors, self.step, &hypers)) {
+            self.state.insert(name.clone(), vec![mean, square]);
+            values.insert(name, value);
+        }
+        parameters::map(module, |parameter, value| values.remove(parameter.name).unwrap_or(value))
+    }
+
+    /// The learning rate and the weight decay of a parameter.
+    fn rates_of(&self, name: &str, rates: LearningRates, depth: usize) -> (f64, f64) {
+        let (factor, weight_decay) = self.config.group(name, depth);
+        (factor * if name.starts_with("backbone.") { rates.backbone } else { rates.decoder }, weight_decay)
+    }
+
+    /// The state of a parameter, whose gradient this is: zeros at first.
+    fn take_state(&mut self, name: &str, grad: &Tensor<1>) -> Vec<Tensor<1>> {
+        let zeros = || self.config.rule.state_names().iter().map(|_| grad.zeros_like()).collect();
+        self.state.remove(name).unwrap_or_else(zeros)
+    }
+
+    fn adamw(&self, lr: f64, weight_decay: f64) -> kernels::AdamW {
+        let [beta1, beta2] = self.config.betas;
+        kernels::AdamW { lr, beta1, beta2, eps: self.config.eps, weight_decay }
     }
 
     fn change(
@@ -197,8 +234,7 @@ impl Optimizer {
         let (second, first) = (state.pop(), state.pop());
         match (self.config.rule, first, second) {
             (Rule::AdamW, Some(m), Some(v)) => {
-                let [beta1, beta2] = self.config.betas;
-                let hyper = kernels::AdamW { lr, beta1, beta2, eps: self.config.eps, weight_decay };
+                let hyper = self.adamw(lr, weight_decay);
                 let [value, m, v] = kernels::adamw_step(value, grad, m, v, self.step, &hyper);
                 (value, vec![m, v])
             }
@@ -306,6 +342,41 @@ mod tests {
     #[derive(Module, Debug)]
     struct One {
         weight: Param<Tensor<1>>,
+    }
+
+    #[derive(Module, Debug)]
+    struct Two {
+        backbone: One,
+        decoder: One,
+        unused: One,
+    }
+
+    #[test]
+    fn steps_taken_together_are_the_same() {
+        let device = Device::flex().autodiff();
+        let one = |values: [f32; 3]| One { weight: Param::from_tensor(Tensor::from_floats(values, &device)) };
+        let results = [false, true].map(|together| {
+            let mut model =
+                Two { backbone: one([1.0, -2.0, 0.5]), decoder: one([0.1, 3.0, -4.0]), unused: one([1.0; 3]) };
+            let mut optimizer = Optimizer::new(&OptimizerConfig::default());
+            for _ in 0..3 {
+                let loss = model.backbone.weight.val().powi_scalar(3).sum() + model.decoder.weight.val().exp().sum();
+                let mut grads = Gradients::default();
+                grads.add(&model, loss.backward());
+                let rates = LearningRates { backbone: 0.01, decoder: 0.02 };
+                if together {
+                    optimizer.step += 1;
+                    model = optimizer.step_together(model, grads, rates, 0);
+                } else {
+                    model = optimizer.step(model, grads, rates);
+                }
+            }
+            let mut values = Vec::new();
+            parameters::visit(&model, |parameter, value| values.push((parameter.name.to_owned(), value.into_data())));
+            (values, optimizer.state())
+        });
+        assert!(results[0] == results[1]);
+        assert_eq!((results[0].0.len(), results[0].1.len()), (3, 4));
     }
 
     /// Against `torch.optim.SGD([1, -2], lr=0.1, momentum=0.9, weight_decay=0.01)` with the gradients w², 1, 0.5.

@@ -136,16 +136,19 @@ impl<M: Trainable> TrainState<M> {
             (0..count).map(|_| rng.uniform()).collect()
         };
         let Loss { total, parts } = criterion.loss(output, &targets, &mut draw);
+        let total = total * share;
+        let loss = total.clone().inner();
+        let parts: Vec<(String, Tensor<1>)> = parts.into_iter().map(|(name, part)| (name, part.inner())).collect();
+        // Before anything is read: a device computes what it was asked for while the next is being asked.
+        let mut gradients = Gradients::default();
+        gradients.add(&self.model, total.backward());
         for (name, part) in parts {
             report.parts.push((name, f64::from(part.into_scalar::<f32>()) * share));
         }
-        let total = total * share;
-        report.loss = f64::from(total.clone().into_scalar::<f32>());
+        report.loss = f64::from(loss.into_scalar::<f32>());
         if !report.loss.is_finite() {
             return Ok(Pass { report, gradients: None, statistics: Vec::new() });
         }
-        let mut gradients = Gradients::default();
-        gradients.add(&self.model, total.backward());
         Ok(Pass { report, gradients: Some(gradients), statistics: dropped.take_statistics() })
     }
 }

@@ -15,6 +15,8 @@ use crate::kernels::bridge::{Kernel, Operands, SharedBuffer, on_cpu, run, tensor
 use crate::kernels::measure;
 use crate::kernels::planes::{BLOCK, Map, Planes, Task, lanes, unpack_line};
 use crate::kernels::simd::{Level, fma, level, vectorized};
+#[cfg(feature = "gpu")]
+use crate::kernels::{bridge::on_gpu, gpu};
 
 /// Depthwise 3×3 convolution, stride 1, zero padding 1: `x [b, h, w, c]`, `weight [c, 1, 3, 3]`, `bias [c]` to
 /// `[b, h, w, c]`.
@@ -26,16 +28,23 @@ pub fn depthwise3x3(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>) -> Tensor<
 /// Grouped 3×3 convolution, stride 1, zero padding 1:
 /// `x [b, h, w, c]`, `weight [o, c / groups, 3, 3]`, `bias [o]` to `[b, h, w, o]`.
 ///
-/// Groups of 1, 2, 4 or 8 input and as many output channels have a CPU kernel.
+/// Groups of 1, 2, 4 or 8 input and as many output channels have a kernel.
 pub fn grouped3x3(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, groups: usize) -> Tensor<4> {
     let [b, h, w, channels] = x.dims();
     let [outputs, width, kh, kw] = weight.dims();
     assert_eq!((width * groups, kh, kw), (channels, 3, 3), "grouped3x3: x, weight and groups do not fit");
     assert_eq!(bias.dims(), [outputs], "grouped3x3: weight and bias differ in length");
     measure::note(&[b, h, w, outputs, width, kh, kw]);
-    let suits = outputs == channels && matches!(width, 1 | 2 | 4 | 8);
+    let suits = outputs == channels && matches!(width, 1 | 2 | 4 | 8) && b * h * w > 0;
+    let operands = |x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>| {
+        Operands::Three(x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch())
+    };
+    #[cfg(feature = "gpu")]
+    if suits && on_gpu(&x) && on_gpu(&weight) && on_gpu(&bias) {
+        return gpu::run(Grouped { width }, operands(x, weight, bias));
+    }
     if suits && on_cpu(&x) && on_cpu(&weight) && on_cpu(&bias) {
-        run(Grouped { width }, Operands::Three(x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch()))
+        run(Grouped { width }, operands(x, weight, bias))
     } else if outputs == channels && 1 < groups && groups < channels {
         by_depthwise(x, weight, bias)
     } else {
@@ -70,9 +79,9 @@ pub(crate) fn reference(x: Tensor<4>, weight: Tensor<4>, bias: Tensor<1>, groups
 const TAPS: usize = 9;
 
 #[derive(Debug)]
-struct Grouped {
+pub(in crate::kernels) struct Grouped {
     /// Channels a group, in and out.
-    width: usize,
+    pub(in crate::kernels) width: usize,
 }
 
 impl Kernel for Grouped {

@@ -325,8 +325,7 @@ mod tests {
         let conv = |batch| Conv { stride: 1, padding: 1, bias: true, precision: Precision::F32, batch };
         let map = Map { b: 8, h: 8, w: 8, c: 64 };
         assert!(!conv(1).by_winograd(&map, 64, [3, 3]) && conv(8).by_winograd(&map, 64, [3, 3]));
-        let noise = |seed, shape| crate::infer::toy::noise(seed, shape);
-        let (x, weight) = (noise(1, [8, 8, 8, 64]), noise(2, [64, 64, 3, 3]));
+        let (x, weight) = (random([8, 8, 8, 64], 1), random([64, 64, 3, 3], 2));
         let bits = |x: Tensor<4>| conv2d(x, weight.clone(), None, 1, 1).into_data();
         let alone: Vec<_> = (0..8).map(|at| bits(x.clone().narrow(0, at, 1))).collect();
         let alone: Vec<f32> = alone.iter().flat_map(|data| data.iter::<f32>()).collect();

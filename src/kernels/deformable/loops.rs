@@ -13,10 +13,10 @@ use crate::kernels::vector::{self, load, put, starts, store, vectors};
 
 /// A map among the tokens.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Level {
-    pub(super) start: usize,
-    pub(super) h: usize,
-    pub(super) w: usize,
+pub(in crate::kernels) struct Level {
+    pub(in crate::kernels) start: usize,
+    pub(in crate::kernels) h: usize,
+    pub(in crate::kernels) w: usize,
 }
 
 pub(super) fn levels(shapes: &[(usize, usize)]) -> Vec<Level> {

@@ -17,6 +17,8 @@ use crate::kernels::bilinear::corners;
 use crate::kernels::bridge::{Kernel, Operands, on_cpu, run, tensor, uninitialized, values, written};
 use crate::kernels::measure;
 use crate::kernels::vector::vectors;
+#[cfg(feature = "gpu")]
+use crate::kernels::{bridge::on_gpu, gpu};
 
 /// The weighted sum of values at the points of each query: `value [b, n, heads, d]`, `locations [b, q, heads, levels,
 /// points, 2]`, `weights [b, q, heads, levels, points]` to `[b, q, heads d]`.
@@ -42,6 +44,11 @@ pub fn deformable_attention(
     measure::note(&[b, q, heads, d, shapes.len(), points]);
     if value.shape().num_elements() * weights.shape().num_elements() == 0 {
         return Tensor::zeros([b, q, heads * d], (&value.device(), value.dtype()));
+    }
+    #[cfg(feature = "gpu")]
+    if on_gpu(&value) && on_gpu(&locations) && on_gpu(&weights) {
+        let operands = Operands::Three(value.into_dispatch(), locations.into_dispatch(), weights.into_dispatch());
+        return gpu::run(Deformable { levels: levels(shapes) }, operands);
     }
     if on_cpu(&value) && on_cpu(&locations) && on_cpu(&weights) {
         let operands = Operands::Three(value.into_dispatch(), locations.into_dispatch(), weights.into_dispatch());
@@ -79,8 +86,8 @@ pub(crate) fn reference(
 const QUERIES: usize = 16;
 
 #[derive(Debug)]
-struct Deformable {
-    levels: Vec<Level>,
+pub(super) struct Deformable {
+    pub(super) levels: Vec<Level>,
 }
 
 impl Kernel for Deformable {

@@ -23,9 +23,12 @@ use rayon::prelude::*;
 use crate::kernels::bridge::{Kernel, Operands, on_cpu, run, tensor, values};
 use crate::kernels::upsample::{Position, positions, resize};
 use crate::kernels::vector::vectors;
+#[cfg(feature = "gpu")]
+use crate::kernels::{bridge::on_gpu, gpu};
 pub use pairs::pairwise_mask_losses;
+pub(super) use point::ALPHA;
 pub use point::PointLoss;
-use point::{ALPHA, Factors, Slopes, Sum};
+use point::{Factors, Slopes, Sum};
 
 /// Masks that are the pixels of a class in an image.
 #[derive(Clone, Debug)]
@@ -47,6 +50,10 @@ pub fn mask_losses(logits: Tensor<2>, labels: Tensor<2>, loss: PointLoss) -> Ten
     if r * p == 0 {
         return Tensor::zeros([r, 2], &logits.device());
     }
+    #[cfg(feature = "gpu")]
+    if on_gpu(&logits) && on_gpu(&labels) {
+        return gpu::run(Points { loss }, Operands::Two(logits.into_dispatch(), labels.into_dispatch()));
+    }
     if !(on_cpu(&logits) && on_cpu(&labels)) {
         return reference(logits, labels, loss);
     }
@@ -66,7 +73,8 @@ pub fn class_mask_losses(planes: Tensor<3>, truth: ClassMasks, loss: PointLoss) 
         return Tensor::zeros([0, 2], &planes.device());
     }
     if !on_cpu(&planes) {
-        return class_reference(planes, &truth, loss);
+        let (logits, labels) = at_pixels(planes, &truth);
+        return mask_losses(logits, labels, loss);
     }
     run(Maps { truth, loss, source: (h, w) }, Operands::One(planes.into_dispatch()))
 }
@@ -93,7 +101,14 @@ pub(crate) fn reference(logits: Tensor<2>, labels: Tensor<2>, loss: PointLoss) -
 }
 
 /// The composition of tensor operations that [`class_mask_losses`] stands for.
+#[cfg(test)]
 pub(crate) fn class_reference(planes: Tensor<3>, truth: &ClassMasks, loss: PointLoss) -> Tensor<2> {
+    let (logits, labels) = at_pixels(planes, truth);
+    reference(logits, labels, loss)
+}
+
+/// Logits and labels `[r, pixels]` of masks of whole images.
+fn at_pixels(planes: Tensor<3>, truth: &ClassMasks) -> (Tensor<2>, Tensor<2>) {
     let (r, (height, width)) = (truth.masks.len(), truth.size);
     let pixels = height * width;
     let label = |(image, class): &(usize, u8)| {
@@ -102,14 +117,13 @@ pub(crate) fn class_reference(planes: Tensor<3>, truth: &ClassMasks, loss: Point
     };
     let labels: Vec<f32> = truth.masks.iter().flat_map(label).collect();
     let labels = Tensor::from_data(TensorData::new(labels, [r, pixels]), &planes.device());
-    let logits = resize(planes.unsqueeze_dim(3), height, width).reshape([r, pixels]);
-    reference(logits, labels, loss)
+    (resize(planes.unsqueeze_dim(3), height, width).reshape([r, pixels]), labels)
 }
 
 /// Masks at points.
 #[derive(Debug)]
-struct Points {
-    loss: PointLoss,
+pub(super) struct Points {
+    pub(super) loss: PointLoss,
 }
 
 /// Points that are summed in f32.

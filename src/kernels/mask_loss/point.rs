@@ -16,7 +16,7 @@ pub enum PointLoss {
 }
 
 /// Weight of the points within a mask in the focal loss; those outside weigh `1 - ALPHA`.
-pub(super) const ALPHA: f64 = 0.25;
+pub(in crate::kernels) const ALPHA: f64 = 0.25;
 
 /// What the slopes of a mask are made of: the gradient of a point's loss is `points`, that of its probability
 /// `constant + label · y`.
