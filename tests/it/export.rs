@@ -319,6 +319,28 @@ fn weights_of_eight_bits_are_smaller_still() {
     holds_at_other_batches(&Case { name: format!("{}_int8", case.name), ..case }, &small, Profile::Default);
 }
 
+/// One operation for each convolution within groups, of which StructToken's feed-forward networks have one each.
+#[test]
+fn convolutions_within_groups_are_one_operation() {
+    for at in 0..3 {
+        let case = Case::new(at, 0, 1).unwrap();
+        let exported = case.export(Profile::Logits, Precision::F32).unwrap();
+        let text = String::from_utf8_lossy(&exported.bytes).into_owned();
+        let list = parameters::list(&case.model);
+        let layers = list.iter().filter_map(|(name, ..)| name.strip_suffix("dwconv.weight"));
+        let mut found = 0;
+        for layer in layers {
+            found += 1;
+            let nodes = text
+                .split(&format!("{layer}dwconv/Conv_"))
+                .skip(1)
+                .filter(|rest| rest.trim_start_matches(|letter: char| letter.is_ascii_digit()).starts_with(".node"));
+            assert_eq!(nodes.count(), 1, "{} {layer}", case.name);
+        }
+        assert!(found > 0, "{}", case.name);
+    }
+}
+
 /// Weights that count for nothing, as what they are multiplied with is 0, but beside which the others of their channel
 /// vanish.
 #[test]
