@@ -4,12 +4,14 @@
     cargo build --release --features full
     python3 -m venv venv && venv/bin/pip install --requirement .ci/web.txt
     venv/bin/python scripts/web_check.py --work web-files --table table.md
+    venv/bin/python scripts/web_check.py --work web-files --train pwe-vit,eomt-vit --precision f32,f16     # some of the small models
 
-Without models, small ones are trained: several decoders and backbones. Each is exported as a page, which is sent by a server of static files,
-once with the headers that allow threads and once without. Chromium labels ten PNGs (browsers decode JPEG in ways of their own): as large as a
-window, larger, smaller, of odd sides. Masks have to be those of `structtoken predict` in 99.99 % of the pixels. No request may leave the
-server's address, and the page has to work after the network is gone. With --ui the page is also used as a person would use it, and with
---webgpu the graphics card is asked (--software-gpu emulates one).
+Without models, small ones are trained, one for each decoder. Each is exported as a page, which is sent by a server of static files, once
+with the headers that allow threads and once without. Chromium labels ten PNGs (browsers decode JPEG in ways of their own): as large as a
+window, larger, smaller, of odd sides. Masks have to be those of `structtoken predict` in 99.99 % of the pixels, or of a smaller precision in
+what the export allows. No request may leave the server's address, and the page has to work after the network is gone. With --ui the page is
+also used as a person would use it, and with --webgpu the graphics card is asked (--software-gpu emulates one): it must give the same
+labels, and a page whose check it fails must take WebAssembly instead and say so.
 
 Takes Debian's `chromium` if Playwright's own is not installed (CHROMIUM names another one). onnxruntime-web comes from npm, by the command
 that `structtoken export --web` prints; --runtime names an unpacked one. Ends with 1 if anything is not as it should be.
@@ -36,7 +38,8 @@ from playwright.sync_api import sync_playwright
 sys.path.insert(0, str(Path(__file__).parent / "serve"))
 import page as ui
 
-SAME = 0.9999
+# The share of labels that a page must have in common with the program, as the export asks for it.
+SAME = {"f32": 0.9999, "f16": 0.999, "int8": 0.98, "int8-dynamic": 0.98}
 RECIPE = """
 [model.backbone]
 {backbone}
@@ -60,13 +63,19 @@ lr = 2e-3
 VIT = 'type = "vit"\nembed_dim = 48\ndepth = 2\nnum_heads = 3\npatch_size = 8\nimg_size = [64, 64]'
 UNET = 'type = "unet"\nchannels = [16, 32, 64]\ndepths = [1, 1, 1]\nstem_stride = 2\nimg_size = [64, 64]'
 RESNET = 'type = "resnet"\nlayers = 18\ndepths = [1, 1, 1, 1]\nstem_channels = 16\nchannels = [16, 32, 32, 64]'
+WHOLE = 'mode = "whole"'
 SLIDE = 'mode = "slide"\ncrop = [64, 64]\nstride = [42, 42]'
 MODELS = {
     # Backbone, decoder, windows, iterations of training.
-    "structtoken-vit": (VIT, 'type = "structtoken"\nblock = "pwe"\nnum_blocks = 2', SLIDE, 150),
-    "structtoken-unet": (UNET, 'type = "structtoken"\nblock = "sse"\nnum_blocks = 1', 'mode = "whole"', 150),
+    "pwe-vit": (VIT, 'type = "structtoken"\nblock = "pwe"\nnum_blocks = 2', SLIDE, 150),
+    "eomt-vit": (VIT, 'type = "eomt"\nnum_queries = 9\nnum_blocks = 1', SLIDE + "\nresize = [256, 96]", 25),
+    "sse-unet": (UNET, 'type = "structtoken"\nblock = "sse"\nnum_blocks = 1', WHOLE, 150),
+    "cse-vit": (VIT, 'type = "structtoken"\nblock = "cse"\nnum_blocks = 2', WHOLE, 150),
     "fcn-resnet": (RESNET, 'type = "fcn"\nchannels = 32', SLIDE + "\nscales = [1.0, 1.5]\nflip = true", 150),
-    "maskformer-vit": (VIT, 'type = "maskformer"\nnum_queries = 9', SLIDE + "\nresize = [256, 96]", 25),
+    "segmenter-vit": (VIT, 'type = "segmenter"', SLIDE, 150),
+    "knet-vit": (VIT, 'type = "knet"', SLIDE, 50),
+    "maskformer-vit": (VIT, 'type = "maskformer"\nnum_queries = 9', SLIDE + "\nresize = [256, 96]", 10),
+    "mask2former-vit": (VIT, 'type = "mask2former"\nnum_queries = 9', SLIDE, 5),
 }
 
 
@@ -77,9 +86,10 @@ def run(*words, **options):
     return done.stdout + done.stderr
 
 
-def trained(binary, work):
+def trained(binary, work, names):
     """Small models, of a decoder and a backbone each."""
-    for name, (backbone, decoder, settings, iterations) in MODELS.items():
+    for name in names:
+        backbone, decoder, settings, iterations = MODELS[name]
         model = work / "runs" / name / "model.safetensors"
         if not model.exists():
             recipe = work / f"{name}.toml"
@@ -155,6 +165,7 @@ def native(binary, model, settings, images, folder):
 
 class Handler(http.server.SimpleHTTPRequestHandler):
     isolated = False
+    first = {}  # what is sent in the place of a file when it is first asked for
     extensions_map = {**http.server.SimpleHTTPRequestHandler.extensions_map, ".mjs": "text/javascript", ".js": "text/javascript", ".wasm": "application/wasm"}
 
     def end_headers(self):
@@ -163,12 +174,22 @@ class Handler(http.server.SimpleHTTPRequestHandler):
             self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
         super().end_headers()
 
+    def do_GET(self):
+        other = self.first.pop(self.path, None)
+        if other is None:
+            return super().do_GET()
+        self.send_response(200)
+        self.send_header("Content-Type", self.guess_type(self.path))
+        self.send_header("Content-Length", str(len(other)))
+        self.end_headers()
+        self.wfile.write(other)
+
     def log_message(self, *_):
         pass
 
 
-def served(folder, isolated):
-    kind = type("Isolated" if isolated else "Plain", (Handler,), {"isolated": isolated})
+def served(folder, isolated, first=None):
+    kind = type("Isolated" if isolated else "Plain", (Handler,), {"isolated": isolated, "first": first or {}})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(kind, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     return server, f"http://127.0.0.1:{server.server_address[1]}/"
@@ -181,7 +202,7 @@ def timing(page):
     return sum(float(value) / (1000 if unit == "ms" else 1) for _, value, unit in steps), text.rsplit(" · ", 1)[-1]
 
 
-def compared(browser, url, images, masks, query=""):
+def compared(browser, url, images, masks, same_at_least, query=""):
     """The page on every image: seconds to be ready, seconds an image, what computed it, and the share of labels that are the program's."""
     page = ui.opened(browser, url + query, viewport={"width": 1000, "height": 700})
     began, start, spent, same, pixels, by = time.perf_counter(), None, [], 0, 0, ""
@@ -202,10 +223,36 @@ def compared(browser, url, images, masks, query=""):
             page.context.set_offline(True)  # all that is needed is there
         if path.name in masks:
             agree = mask.shape == masks[path.name].shape and (mask == masks[path.name]).sum()
-            ui.check(f"{path.name} of {mask.shape}: labels are the program's", agree >= SAME * mask.size - 1, f"{agree} of {mask.size}")
+            ui.check(f"{path.name} of {mask.shape}: labels are the program's", agree >= same_at_least * mask.size - 1, f"{agree} of {mask.size}")
             same, pixels = same + int(agree), pixels + mask.size
     page.context.close()
     return start, sum(spent) / max(1, len(spent)), by, same / max(1, pixels)
+
+
+def spoiled(folder):
+    """The stored labels of a page's stored image, each as another class."""
+    labels = Image.open(folder / "golden-labels.png")
+    values = (numpy.asarray(labels).astype(int) + 1) % len(json.loads((folder / "model.json").read_text())["classes"])
+    changed, file = Image.fromarray(values.astype(numpy.uint8), "P"), io.BytesIO()
+    changed.putpalette(labels.getpalette())
+    changed.save(file, "PNG")
+    return file.getvalue()
+
+
+def falls_back(browser, folder, image, masks, same_at_least):
+    """A page on which WebGPU seems to give other labels than the model: it is asked first, and gets spoiled ones to compare with."""
+    first = {"/golden-labels.png": spoiled(folder)}
+    server, url = served(folder, True, first)
+    page = ui.opened(browser, url + "?by=webgpu", viewport={"width": 1000, "height": 700})
+    ui.drop(page, image, "image/png")
+    page.wait_for_selector(".stage.ready, #problem:not([hidden])", timeout=ui.WAIT)
+    text = page.inner_text("#timing") or page.inner_text("#problem")
+    ui.check("WebGPU that gives other labels is not used, and the page says so", "WebAssembly" in text and "WebGPU gives other labels" in text, text)
+    ui.check("the spoiled labels were asked for", not first)
+    mask = numpy.asarray(Image.open(io.BytesIO(ui.saved(page, "mask")[1])))
+    ui.check("WebAssembly labels in its place", (mask == masks[image.name]).mean() >= same_at_least, mask.shape)
+    page.context.close()
+    server.shutdown()
 
 
 def refused(browser, folder):
@@ -213,11 +260,7 @@ def refused(browser, folder):
     broken = folder.with_name(folder.name + "-broken")
     shutil.rmtree(broken, ignore_errors=True)
     shutil.copytree(folder, broken)
-    labels = Image.open(broken / "golden-labels.png")
-    values = (numpy.asarray(labels).astype(int) + 1) % len(json.loads((broken / "model.json").read_text())["classes"])
-    changed = Image.fromarray(values.astype(numpy.uint8), "P")
-    changed.putpalette(labels.getpalette())
-    changed.save(broken / "golden-labels.png")
+    (broken / "golden-labels.png").write_bytes(spoiled(folder))
     for what, spoil in {"another golden answer": None, "a model cut short": "model.onnx", "a missing runtime": "ort/ort.wasm.min.mjs"}.items():
         if spoil == "model.onnx":
             (broken / spoil).write_bytes((broken / spoil).read_bytes()[:-100])
@@ -249,53 +292,61 @@ def unserved(browser, folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", type=Path)
+    parser.add_argument("--train", default=",".join(MODELS), help="without models: which of the small ones, separated by commas")
     parser.add_argument("--binary", type=Path, default=Path("target/release/structtoken"))
     parser.add_argument("--work", type=Path, default=Path("web-files"))
     parser.add_argument("--runtime", type=Path)
     parser.add_argument("--size", help="as of `structtoken export`")
-    parser.add_argument("--precision", default="f32")
+    parser.add_argument("--precision", default="f32", help="as of `structtoken export`, or several, separated by commas")
     parser.add_argument("--table", type=Path)
     parser.add_argument("--shots", type=Path)
     parser.add_argument("--ui", action="store_true")
     parser.add_argument("--webgpu", action="store_true")
-    parser.add_argument("--software-gpu", action="store_true")
+    parser.add_argument("--software-gpu", action="store_true", help="--webgpu on an emulated graphics card")
     arguments = parser.parse_args()
     binary, work = arguments.binary.resolve(), arguments.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
-    models = [path.resolve() for path in arguments.models] or list(trained(binary, work))
+    models = [path.resolve() for path in arguments.models] or list(trained(binary, work, arguments.train.split(",")))
     runtime = arguments.runtime or package(binary, models[0], work)
-    rows = []
+    rows, webgpu = [], arguments.webgpu or arguments.software_gpu
     with sync_playwright() as playwright:
         if arguments.software_gpu:
-            ui.OPTIONS += ["--enable-unsafe-webgpu", "--enable-features=Vulkan", "--use-webgpu-adapter=swiftshader"]
+            ui.OPTIONS += ["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"]
         browser = ui.launch(playwright)
-        for model in models:
-            name = model.parent.name if model.stem == "model" else model.stem
-            print(f"-- {name}")
+        for model, precision in ((model, precision) for model in models for precision in arguments.precision.split(",")):
+            name = (model.parent.name if model.stem == "model" else model.stem) + ("" if precision == "f32" else f"-{precision}")
+            print(f"-- {name}", flush=True)
             folder = work / "pages" / name
             shutil.rmtree(folder, ignore_errors=True)
             folder.parent.mkdir(exist_ok=True)
             size = ["--size", arguments.size] if arguments.size else []
-            run(binary, "export", model, "--web", folder, "--runtime", runtime, "--precision", arguments.precision, *size)
+            run(binary, "export", model, "--web", folder, "--runtime", runtime, "--precision", precision, *size)
             settings = json.loads((folder / "model.json").read_text())["settings"]
             images = pictures(work / "images" / "x".join(map(str, settings["crop"])), *settings["crop"])
             masks, seconds = native(binary, model, settings, images, work / "native" / name)
             megabytes = (folder / "model.onnx").stat().st_size / 1e6
             rows.append((name, settings["crop"], megabytes, "`structtoken predict`", None, seconds, None))
-            ways = [(False, "?by=wasm"), (True, "?by=wasm")] + ([(True, "?by=webgpu")] if arguments.webgpu else [])
+            ways = [(False, "?by=wasm"), (True, "?by=wasm")] + ([(True, "?by=webgpu")] if webgpu else [])
             for isolated, query in ways:
                 server, url = served(folder, isolated)
-                start, each, by, same = compared(browser, url, images, masks, query)
-                ui.check("threads as the headers allow", "WebGPU" in by or (re.search(r"\d+", by)[0] == "1") == (not isolated or os.cpu_count() == 1), by)
+                some = images
+                if "webgpu" in query and arguments.software_gpu:  # which takes a second for a window
+                    some = [path for path in images if path.name in masks][:2]
+                start, each, by, same = compared(browser, url, some, masks, SAME[precision], query)
+                wanted = "WebGPU" if "webgpu" in query else "WebAssembly, 1 thread" if not isolated or os.cpu_count() == 1 else "threads"
+                ui.check(f"computed by {wanted}", wanted in by, by)
                 rows.append((name, settings["crop"], megabytes, by, start, each, same))
                 server.shutdown()
-        server, url = served(work / "pages" / name, True)
-        refused(browser, work / "pages" / name)
+        folder, photo = work / "pages" / name, next(path for path in images if path.name in masks)
+        refused(browser, folder)
+        if webgpu:
+            falls_back(browser, folder, photo, masks, SAME[precision])
         if arguments.ui:
-            unserved(browser, work / "pages" / name)
+            server, url = served(folder, True)
+            unserved(browser, folder)
             for part in (ui.desktop, ui.keyboard, ui.phone, ui.other_ways):
                 print(f"-- {part.__name__}")
-                part(browser, url, work / "images" / "x".join(map(str, settings["crop"])) / "8.png", arguments.shots)
+                part(browser, url, images[8], arguments.shots)
         browser.close()
     lines = ["| model | window | MB | by | ready after | seconds per image | same labels |", "|---|---|---|---|---|---|---|"]
     for name, crop, megabytes, by, start, each, same in rows:

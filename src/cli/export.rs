@@ -39,7 +39,8 @@ pub(crate) struct Arguments {
     /// Inputs and outputs of the file
     #[arg(long, value_enum, default_value_t = ProfileName::Default)]
     profile: ProfileName,
-    /// How weights are stored; all computing is in f32
+    /// How weights are stored, and what is computed with. Computing in f16 is not offered: what runs the file for the
+    /// comparison widens it to f32
     #[arg(long, value_enum, default_value_t = PrecisionName::F32)]
     precision: PrecisionName,
     /// Images to compare the file and the model with: a folder that `data init` recognises, a dataset TOML or a
@@ -75,10 +76,12 @@ enum ProfileName {
 enum PrecisionName {
     /// 32-bit
     F32,
-    /// 16-bit, half the size
+    /// Weights in 16 bits, half the size; computing in f32
     F16,
-    /// Those of convolutions and linear layers in a quarter of the space
+    /// Weights of convolutions and linear layers in 8 bits, a quarter of the size; computing in f32
     Int8,
+    /// The same, and linear layers compute in 8 bits
+    Int8Dynamic,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -117,6 +120,11 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     sizes.dedup();
     if sizes.is_empty() {
         sizes.push(export::default_size(&model, &card));
+    }
+    if let Some([height, width]) = sizes.iter().find(|[height, width]| profile == Profile::Qgis && height != width) {
+        let side = model.padded(*height.min(width));
+        return Err(Error::new(format!("Deepness cuts square tiles; these are {height} x {width}"))
+            .with_hint(format!("--size {side}x{side}")));
     }
     let samples = samples(&model, &card, &arguments)?;
     // Nothing is written before all of them have passed.
@@ -195,6 +203,7 @@ fn precision(name: PrecisionName) -> Precision {
         PrecisionName::F32 => Precision::F32,
         PrecisionName::F16 => Precision::F16,
         PrecisionName::Int8 => Precision::Int8,
+        PrecisionName::Int8Dynamic => Precision::Int8Dynamic,
     }
 }
 

@@ -121,7 +121,7 @@ impl Bounds {
             Precision::F32 => Self { largest_difference: 1e-3, same_labels: 0.9999, miou: f64::INFINITY },
             Precision::F16 => Self { largest_difference: 5e-2, same_labels: 0.999, miou: f64::INFINITY },
             // Labels and mIoU are what counts here.
-            Precision::Int8 => Self { largest_difference: 0.5, same_labels: 0.98, miou: 0.01 },
+            Precision::Int8 | Precision::Int8Dynamic => Self { largest_difference: 0.5, same_labels: 0.98, miou: 0.01 },
         }
     }
 }

@@ -21,7 +21,7 @@ pub struct ExportCard {
     pub size: [usize; 2],
     /// What it takes and gives.
     pub profile: Profile,
-    /// How weights are stored.
+    /// How weights are stored and what is computed with.
     pub precision: Precision,
     /// The normalisation; of profiles that take bytes it is in the graph.
     pub preprocess: Preprocess,
@@ -91,10 +91,12 @@ fn deepness(card: &ModelCard, options: &ExportOptions) -> Result<BTreeMap<String
     let values = [
         ("model_type", serde_json::json!("Segmentor")),
         ("class_names", serde_json::json!(names)),
-        ("tiles_size", serde_json::json!(options.size[0])),
+        // The first is the key that it reads, the second the one that it documents.
+        ("tile_size", serde_json::json!(options.size[1])),
+        ("tiles_size", serde_json::json!(options.size[1])),
         ("tiles_overlap", serde_json::json!(overlap)),
         ("seg_thresh", serde_json::json!(0.0)),
-        ("seg_small_segment", serde_json::json!(1)),
+        ("seg_small_segment", serde_json::json!(0)),
         ("standardization_mean", serde_json::json!(shares(card.data.preprocess.mean))),
         ("standardization_std", serde_json::json!(shares(card.data.preprocess.std))),
     ];

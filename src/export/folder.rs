@@ -86,6 +86,20 @@ pub fn hugging_face(card: &ModelCard, options: &ExportOptions, weights: Vec<u8>)
     ])
 }
 
+/// How a folder is used with Hugging Face's libraries.
+const PIPELINE: &str = r#"```python
+# pip install transformers "optimum[onnxruntime]"
+from optimum.onnxruntime import ORTModelForSemanticSegmentation
+from transformers import AutoImageProcessor, PretrainedConfig, pipeline
+
+folder = "."
+config = PretrainedConfig.from_pretrained(folder)
+model = ORTModelForSemanticSegmentation.from_pretrained(folder, config=config, subfolder="onnx", file_name="model.onnx")
+segment = pipeline("image-segmentation", model=model, image_processor=AutoImageProcessor.from_pretrained(folder))
+print(segment("photo.jpg"))
+```
+"#;
+
 fn readme(card: &ModelCard, options: &ExportOptions) -> String {
     let [height, width] = options.size;
     let classes: String = card
@@ -103,7 +117,8 @@ fn readme(card: &ModelCard, options: &ExportOptions) -> String {
          # A model for semantic segmentation\n\n\
          Made by structtoken {}. `onnx/model.onnx` takes `pixel_values` float `[N, 3, {height}, {width}]`, normalised as \
          `preprocessor_config.json` says, and gives `logits` `[N, {}, {height}, {width}]`. `model.safetensors` is the model \
-         file that structtoken reads. No class of `transformers` has this architecture: use ONNX Runtime, or structtoken.\n{reached}\n\
+         file that structtoken reads. No class of `transformers` has this architecture; `optimum` runs the ONNX file, and \
+         pipelines take it:\n\n{PIPELINE}{reached}\n\
          | id | class |\n|---|---|\n{classes}",
         env!("CARGO_PKG_VERSION"),
         card.classes.names.len(),

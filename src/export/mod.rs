@@ -14,8 +14,10 @@ mod graph;
 mod interpret;
 mod locate;
 mod lower;
+mod message;
 mod onnx;
 mod options;
+mod products;
 mod protobuf;
 mod quantize;
 mod record;
@@ -162,6 +164,7 @@ fn agree(
     Err(match options.precision {
         Precision::F16 => error.with_hint("keep the weights as they are: --precision f32"),
         Precision::Int8 => error.with_hint("store the weights less coarsely: --precision f16"),
+        Precision::Int8Dynamic => error.with_hint("compute in f32: --precision int8"),
         Precision::F32 => error,
     })
 }

@@ -7,9 +7,11 @@ use half::f16;
 
 use crate::error::{Error, Result};
 use crate::export::graph::{Attribute, Data, Dim, Graph, Id, Kind, Node};
+use crate::export::message::{constant, operation};
 use crate::export::options::Precision;
+use crate::export::products::{Products, stored_names};
 use crate::export::protobuf::{Field, Message, fields};
-use crate::export::quantize::{Quantized, quantized};
+use crate::export::quantize::{LEVELS, LEVELS_OF_PRODUCTS, Quantized, quantized};
 
 /// Version 17 of the operators: LayerNormalization is one of them, and every runtime of the last years knows them.
 const OPSET: i64 = 17;
@@ -56,18 +58,24 @@ pub(super) fn encode(graph: &Graph, precision: Precision) -> Result<Vec<u8>> {
     let constants: Vec<Id> = (0..used.len()).filter(|id| used[*id] && graph.values[*id].data.is_some()).collect();
     let mut body = Message::default();
     let mut tensors = Vec::new();
+    let mut products = Products::default();
     for id in constants {
         let name = &names[id];
         match stored(graph, id, precision) {
             Stored::Whole => tensors.push(tensor(graph, id, name, false)),
             Stored::Half => {
-                body.message(1, widening("Cast", &[&half_name(name)], name, ("to", Kind::Float.code())));
+                let to = Some(("to", Kind::Float.code()));
+                body.message(1, operation("Cast", &[&half_name(name)], &[name], to));
                 tensors.push(tensor(graph, id, name, true));
             }
             Stored::EightBits(weights) => {
-                let (small, scales) = (format!("{name}.i8"), format!("{name}.scales"));
-                let axis = ("axis", weights.axis as i64);
-                body.message(1, widening("DequantizeLinear", &[&small, &scales], name, axis));
+                let [small, scales] = stored_names(name);
+                if precision == Precision::Int8Dynamic && weights.is_product() {
+                    products.reads(id);
+                } else {
+                    let axis = Some(("axis", weights.axis as i64));
+                    body.message(1, operation("DequantizeLinear", &[&small, &scales], &[name], axis));
+                }
                 let bytes = weights.values.iter().map(|value| value.to_le_bytes()[0]).collect();
                 let floats = weights.scales.iter().flat_map(|scale| scale.to_le_bytes()).collect();
                 tensors.push(constant(&graph.values[id].shape, EIGHT_BITS, &small, bytes));
@@ -75,7 +83,12 @@ pub(super) fn encode(graph: &Graph, precision: Precision) -> Result<Vec<u8>> {
             }
         }
     }
-    graph.nodes.iter().for_each(|node| body.message(1, encode_node(node, &names)));
+    for node in &graph.nodes {
+        match products.operations(node, &names) {
+            Some(operations) => operations.into_iter().for_each(|operation| body.message(1, operation)),
+            None => body.message(1, encode_node(node, &names)),
+        }
+    }
     body.text(2, "structtoken");
     tensors.into_iter().for_each(|tensor| body.message(5, tensor));
     graph.inputs.iter().for_each(|id| body.message(11, value(graph, *id, &names[*id])));
@@ -114,37 +127,12 @@ fn stored(graph: &Graph, id: Id, precision: Precision) -> Stored {
     match precision {
         Precision::F32 => Stored::Whole,
         Precision::F16 if worth => Stored::Half,
-        Precision::Int8 if worth => quantized(graph, id).map_or(Stored::Whole, Stored::EightBits),
+        Precision::Int8 if worth => quantized(graph, id, LEVELS).map_or(Stored::Whole, Stored::EightBits),
+        Precision::Int8Dynamic if worth => {
+            quantized(graph, id, LEVELS_OF_PRODUCTS).map_or(Stored::Whole, Stored::EightBits)
+        }
         _ => Stored::Whole,
     }
-}
-
-/// The operation that makes floats of what is stored.
-fn widening(op: &str, inputs: &[&str], output: &str, (name, value): (&str, i64)) -> Message<'static> {
-    let mut attribute = Message::default();
-    attribute.text(1, name);
-    attribute.number(3, value);
-    attribute.number(20, 2);
-    let mut node = Message::default();
-    inputs.iter().for_each(|input| node.text(1, input));
-    node.text(2, output);
-    node.text(3, &format!("{output}/{op}"));
-    node.text(4, op);
-    node.message(5, attribute);
-    node
-}
-
-fn constant(shape: &[Dim], kind: i64, name: &str, bytes: Vec<u8>) -> Message<'static> {
-    let mut message = Message::default();
-    for side in shape {
-        if let Dim::Fixed(n) = side {
-            message.number(1, *n as i64);
-        }
-    }
-    message.number(2, kind);
-    message.text(8, name);
-    message.bytes(9, bytes.into());
-    message
 }
 
 /// What a constant is called where it is stored in half precision.

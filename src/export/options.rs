@@ -87,7 +87,8 @@ impl FromStr for Profile {
     }
 }
 
-/// How weights are stored. All computing is in f32.
+/// How weights are stored and what is computed with. Computing in f16 is not offered: what runs files in this process
+/// widens it to f32, so that values beyond it would not be noticed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -95,11 +96,15 @@ pub enum Precision {
     /// As they are.
     #[default]
     F32,
-    /// In half the space; runtimes widen them when they load the file.
+    /// In half the space; runtimes widen them when they load the file. All computing is in f32.
     F16,
     /// Those of convolutions and linear layers as whole numbers of 8 bits with a scale per output channel: a quarter of
-    /// the space.
+    /// the space. All computing is in f32.
     Int8,
+    /// The same, and products with the weights of linear layers are computed in whole numbers: what enters is rounded
+    /// to 8 bits, by the smallest and the largest value of all images that enter at once.
+    #[serde(rename = "int8-dynamic")]
+    Int8Dynamic,
 }
 
 impl Precision {
@@ -110,6 +115,7 @@ impl Precision {
             Self::F32 => "f32",
             Self::F16 => "f16",
             Self::Int8 => "int8",
+            Self::Int8Dynamic => "int8-dynamic",
         }
     }
 }
@@ -122,7 +128,8 @@ impl FromStr for Precision {
             "f32" => Ok(Self::F32),
             "f16" => Ok(Self::F16),
             "int8" => Ok(Self::Int8),
-            _ => Err(Error::new(format!("`{text}` is not a precision; known are f32, f16, int8"))),
+            "int8-dynamic" => Ok(Self::Int8Dynamic),
+            _ => Err(Error::new(format!("`{text}` is not a precision; known are f32, f16, int8, int8-dynamic"))),
         }
     }
 }
@@ -140,6 +147,6 @@ pub struct ExportOptions {
     pub size: [usize; 2],
     /// What it takes and gives.
     pub profile: Profile,
-    /// How weights are stored.
+    /// How weights are stored and what is computed with.
     pub precision: Precision,
 }

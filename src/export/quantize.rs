@@ -5,6 +5,12 @@ use crate::export::graph::{Dim, Graph, Id, Node};
 /// Constants of fewer values are not worth it.
 const WORTH: usize = 1024;
 
+/// The largest whole number: all that 8 bits hold.
+pub(super) const LEVELS: f32 = 127.0;
+/// The same where products are of whole numbers. Processors without instructions for them add two products in 16 bits,
+/// which hold twice 255 * 63.
+pub(super) const LEVELS_OF_PRODUCTS: f32 = 63.0;
+
 /// A constant as whole numbers: its values are these times the scale of their place along `axis`.
 pub(super) struct Quantized {
     pub(super) axis: usize,
@@ -12,8 +18,15 @@ pub(super) struct Quantized {
     pub(super) values: Vec<i8>,
 }
 
-/// The constant in 8 bits; none for what is no weight of a layer, or small.
-pub(super) fn quantized(graph: &Graph, id: Id) -> Option<Quantized> {
+impl Quantized {
+    /// Whether it is the weight of a product rather than of a convolution.
+    pub(super) fn is_product(&self) -> bool {
+        self.axis == 1
+    }
+}
+
+/// The constant in whole numbers up to `levels`; none for what is no weight of a layer, or small.
+pub(super) fn quantized(graph: &Graph, id: Id, levels: f32) -> Option<Quantized> {
     let values = graph.floats(id).filter(|values| values.len() >= WORTH)?;
     let shape: Vec<usize> = graph.values[id].shape.iter().map(|side| fixed(*side)).collect::<Option<_>>()?;
     let mut readers =
@@ -22,7 +35,7 @@ pub(super) fn quantized(graph: &Graph, id: Id) -> Option<Quantized> {
     if graph.outputs.contains(&id) || !readers.all(|other| other == Some(axis)) {
         return None;
     }
-    Some(quantize(values, &shape, axis))
+    Some(quantize(values, &shape, axis, levels))
 }
 
 fn fixed(side: Dim) -> Option<usize> {
@@ -40,13 +53,13 @@ fn channels(node: &Node, id: Id, shape: &[usize]) -> Option<usize> {
     }
 }
 
-fn quantize(values: &[f32], shape: &[usize], axis: usize) -> Quantized {
+fn quantize(values: &[f32], shape: &[usize], axis: usize, levels: f32) -> Quantized {
     let (count, inner) = (shape[axis], shape[axis + 1..].iter().product::<usize>());
     let channel = |at: usize| at / inner % count;
     let mut scales = vec![0.0f32; count];
     for (at, value) in values.iter().enumerate() {
         let scale = &mut scales[channel(at)];
-        *scale = scale.max(value.abs() / 127.0);
+        *scale = scale.max(value.abs() / levels);
     }
     // A channel of zeros, or of values too small for a scale, stays zero.
     scales.iter_mut().filter(|scale| !scale.is_normal()).for_each(|scale| *scale = 1.0);
@@ -62,10 +75,14 @@ mod tests {
     #[test]
     fn every_channel_has_its_scale() {
         let values = [1.0, -200.0, 0.0, 0.5, 100.0, 0.0];
-        let found = quantize(&values, &[2, 3], 1);
+        let found = quantize(&values, &[2, 3], 1, LEVELS);
         assert_eq!(found.values, [127, -127, 0, 64, 64, 0]);
         assert_eq!(found.scales, [1.0 / 127.0, 200.0 / 127.0, 1.0]);
-        let rows = quantize(&values, &[2, 3, 1], 0);
+        let rows = quantize(&values, &[2, 3, 1], 0, LEVELS);
         assert_eq!((rows.scales.len(), rows.values[1], rows.values[4]), (2, -127, 127));
+        let fewer = quantize(&values, &[2, 3], 1, LEVELS_OF_PRODUCTS);
+        assert_eq!((fewer.values[0], fewer.values[1], fewer.scales[0]), (63, -63, 1.0 / 63.0));
+        // Two products of the largest fit into 16 bits.
+        assert!(2.0 * 255.0 * LEVELS_OF_PRODUCTS <= f32::from(i16::MAX));
     }
 }

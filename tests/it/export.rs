@@ -209,6 +209,8 @@ fn every_profile_gives_what_it_says() {
             let card = read_card(&exported.bytes).unwrap();
             assert_eq!((card.size, card.profile, card.agreement), (case.size, profile, exported.agreement.clone()));
             assert_eq!(card.classes, case.card.classes.names);
+            let has = |key: &[u8]| exported.bytes.windows(key.len()).any(|bytes| bytes == key);
+            assert_eq!(has(b"tile_size") && has(b"seg_thresh") && has(b"Segmentor"), profile == Profile::Qgis);
             let again = verify(exported.bytes, &case.model, &case.card, &pictures(case.size, 3)).unwrap();
             assert_eq!(again, exported.agreement);
         }
@@ -309,14 +311,44 @@ fn weights_beyond_half_precision_are_caught_with_their_layer() {
 #[test]
 fn weights_of_eight_bits_are_smaller_still() {
     let case = decided();
-    let [whole, small] =
-        [Precision::F32, Precision::Int8].map(|precision| case.export(Profile::Default, precision).unwrap());
-    assert!(small.bytes.len() < whole.bytes.len() * 4 / 5, "{} and {}", small.bytes.len(), whole.bytes.len());
-    assert!(small.agreement.largest_difference > whole.agreement.largest_difference);
-    assert_eq!(read_card(&small.bytes).unwrap().precision, Precision::Int8);
-    let again = verify(small.bytes.clone(), &case.model, &case.card, &pictures(case.size, 3)).unwrap();
-    assert_eq!(again, small.agreement);
-    holds_at_other_batches(&Case { name: format!("{}_int8", case.name), ..case }, &small, Profile::Default);
+    let [whole, small, dynamic] = [Precision::F32, Precision::Int8, Precision::Int8Dynamic]
+        .map(|precision| case.export(Profile::Default, precision).unwrap());
+    let computes_in_whole_numbers = |exported: &Exported| exported.bytes.windows(13).any(|at| at == b"MatMulInteger");
+    assert!(!computes_in_whole_numbers(&small) && computes_in_whole_numbers(&dynamic));
+    for (precision, exported) in [(Precision::Int8, small), (Precision::Int8Dynamic, dynamic)] {
+        let bytes = exported.bytes.clone();
+        assert!(bytes.len() < whole.bytes.len() * 4 / 5, "{} and {}", bytes.len(), whole.bytes.len());
+        assert!(exported.agreement.largest_difference > whole.agreement.largest_difference);
+        assert_eq!(read_card(&bytes).unwrap().precision, precision);
+        assert_eq!(precision.name().parse::<Precision>().unwrap(), precision);
+        let again = verify(bytes, &case.model, &case.card, &pictures(case.size, 3)).unwrap();
+        assert_eq!(again, exported.agreement);
+        let case = decided();
+        let name = format!("{}_{}", case.name, precision.name().replace('-', "_"));
+        holds_at_other_batches(&Case { name, ..case }, &exported, Profile::Default);
+    }
+}
+
+/// One operation for each convolution within groups, of which StructToken's feed-forward networks have one each.
+#[test]
+fn convolutions_within_groups_are_one_operation() {
+    for at in 0..3 {
+        let case = Case::new(at, 0, 1).unwrap();
+        let exported = case.export(Profile::Logits, Precision::F32).unwrap();
+        let text = String::from_utf8_lossy(&exported.bytes).into_owned();
+        let list = parameters::list(&case.model);
+        let layers = list.iter().filter_map(|(name, ..)| name.strip_suffix("dwconv.weight"));
+        let mut found = 0;
+        for layer in layers {
+            found += 1;
+            let nodes = text
+                .split(&format!("{layer}dwconv/Conv_"))
+                .skip(1)
+                .filter(|rest| rest.trim_start_matches(|letter: char| letter.is_ascii_digit()).starts_with(".node"));
+            assert_eq!(nodes.count(), 1, "{} {layer}", case.name);
+        }
+        assert!(found > 0, "{}", case.name);
+    }
 }
 
 /// Weights that count for nothing, as what they are multiplied with is 0, but beside which the others of their channel
@@ -345,9 +377,11 @@ fn weights_beyond_eight_bits_are_caught_with_their_layer() {
         export(&case.model, &case.card, &case.options(Profile::Default, precision), &pictures)
     };
     export(Precision::F32).unwrap();
-    let error = export(Precision::Int8).err().expect("lost weights are noticed");
-    assert!(error.to_string().contains("`backbone.patch_embed.proj` parts first"), "{error}");
-    assert!(error.hint().unwrap().contains("--precision f16"));
+    for (precision, instead) in [(Precision::Int8, "--precision f16"), (Precision::Int8Dynamic, "--precision int8")] {
+        let error = export(precision).err().expect("lost weights are noticed");
+        assert!(error.to_string().contains("`backbone.patch_embed.proj` parts first"), "{error}");
+        assert!(error.hint().unwrap().ends_with(instead));
+    }
 }
 
 /// The file with some bytes in the place of others.
@@ -441,7 +475,9 @@ fn a_model_is_exported_and_verified() {
     let preprocessor: serde_json::Value = serde_json::from_str(&text("hub/preprocessor_config.json")).unwrap();
     assert_eq!(preprocessor["size"]["height"], 32);
     assert_eq!(std::fs::read(lab.path("hub/model.safetensors")).unwrap(), std::fs::read(lab.path(MODEL)).unwrap());
-    assert!(text("hub/README.md").contains("pixel_values") && lab.path("hub/onnx/model.onnx").is_file());
+    assert!(
+        text("hub/README.md").contains("ORTModelForSemanticSegmentation") && lab.path("hub/onnx/model.onnx").is_file()
+    );
     lab.ok(&["export", MODEL, "-o", "repository/shapes", "--profile", "triton", "--images", "2"]);
     assert!(
         text("repository/shapes/config.pbtxt").contains("name: \"shapes\"")
@@ -456,6 +492,8 @@ fn what_cannot_be_exported_is_refused_and_nothing_is_left() {
     lab.refused(&["export", "tiny.toml", "-o", "a.onnx"], &["is a recipe", "model file that training wrote"]);
     lab.refused(&["export", MODEL, "-o", "a.onnx", "--size", "30x32"], &["multiples of 8", "--size 32x32"]);
     lab.refused(&["export", MODEL, "-o", "a.onnx", "--size", "0x32"], &["cannot be exported"]);
+    let tile = ["--profile", "qgis", "--size", "32x48"];
+    lab.refused(&[&["export", MODEL, "-o", "a.onnx"][..], &tile].concat(), &["square tiles", "--size 32x32"]);
     lab.refused(&["export", MODEL, "-o", MODEL], &["--out would replace"]);
     lab.refused(&["export", MODEL, "-o", "tiny.toml/a.onnx"], &["cannot write"]);
     lab.refused(&["export", MODEL, "-o", "run", "--profile", "hf"], &["is there already"]);

@@ -274,11 +274,15 @@ const CARRIED_OUT: &[(&str, &[&str])] = &[
         &["earlier checkpoints, if any, are untouched; {}, then continue with --resume"],
     ),
     ("weights_beyond_half_precision_are_caught_with_their_layer", &["keep the weights as they are: --precision f32"]),
-    ("weights_beyond_eight_bits_are_caught_with_their_layer", &["store the weights less coarsely: --precision f16"]),
+    (
+        "weights_beyond_eight_bits_are_caught_with_their_layer",
+        &["store the weights less coarsely: --precision f16", "compute in f32: --precision int8"],
+    ),
     ("sizes_that_would_be_padded_are_refused_with_one_that_fits", &["--size {}x{}"]),
     (
         "what_cannot_be_exported_is_refused_and_nothing_is_left",
         &[
+            "--size {side}x{side}",
             "--out would replace `{}`, which is read",
             "name another file after --out",
             "name a folder that is new or empty after --out",

@@ -72,6 +72,23 @@ fn scaled_products(graph: &mut Graph, makers: &[Option<usize>], uses: &[usize]) 
     graph.nodes = nodes;
 }
 
+/// Constants that are one row, without the sides of length 1 before it: so runtimes look for a bias.
+pub(super) fn rows(graph: &mut Graph) {
+    let uses = graph.uses();
+    for node in graph.nodes.iter().filter(|node| BROADCASTING.contains(&node.op)) {
+        for side in 0..2 {
+            let (id, other) = (node.inputs[side], node.inputs[1 - side]);
+            let rank = graph.values[other].shape.len();
+            let constant = &mut graph.values[id];
+            let [before @ .., last] = &constant.shape[..] else { continue };
+            let is_row = before.iter().all(|side| *side == Dim::Fixed(1)) && *last != Dim::Fixed(1);
+            if constant.data.is_some() && uses[id] == 1 && is_row && rank > before.len() {
+                constant.shape = vec![*last];
+            }
+        }
+    }
+}
+
 fn length(graph: &Graph, id: Id) -> usize {
     graph.shape(id).iter().map(|side| if let Dim::Batch(n) = side { n * BATCHES[0] } else { fixed(side) }).product()
 }

@@ -3,9 +3,11 @@
 
 mod affine;
 mod broadcast;
+mod grouped;
 mod linear;
 mod norm;
 mod resample;
+mod slices;
 mod transposes;
 
 use crate::error::Result;
@@ -20,6 +22,8 @@ pub(super) fn simplify(graph: &mut Graph) -> Result<()> {
     linear::without_reshapes(graph);
     norm::layer_norms(graph);
     resample::resizes(graph);
+    grouped::convolutions(graph);
+    slices::rejoined(graph);
     graph.without_unused();
     while affine::fold(graph) {
         graph.without_unused();
@@ -27,5 +31,6 @@ pub(super) fn simplify(graph: &mut Graph) -> Result<()> {
     broadcast::smaller_operands(graph);
     transposes::sink(graph);
     graph.without_unused();
+    broadcast::rows(graph);
     Ok(())
 }

@@ -24,6 +24,8 @@ export const command = () => null;
 const PATIENCE = 60_000;
 
 let model = null, started = null, asked = 0;
+/** Why the graphics card is not used, where it was tried. */
+let declined = "";
 /** What the worker does before it is ready, and who wants to know. */
 let doing = "Loading the model", hear = () => {};
 
@@ -53,6 +55,7 @@ async function start() {
       return await launch("webgpu", PATIENCE);
     } catch (error) {
       console.info(`WebGPU is not used: ${error.message}`);
+      declined = { disagrees: ", as WebGPU gives other labels", slow: ", as WebGPU was not ready in time" }[error.code] ?? ", as WebGPU failed";
     }
   }
   return launch("wasm");
@@ -117,7 +120,7 @@ export async function segment(photo, { signal, progress = () => {} } = {}) {
   });
   try {
     const result = await answer, { width, height, ids } = result;
-    return { ...result, mask: await writePng({ width, height, values: ids }, palette()) };
+    return { ...result, by: result.by + declined, mask: await writePng({ width, height, values: ids }, palette()) };
   } finally {
     waiting.delete(id);
   }
