@@ -239,11 +239,13 @@ fn a_store_that_cannot_be_had_ends_all_with_what_to_do() {
     refused(&mut at(&lab, &server.url, &other), &["s3://bucket/labels/manifest-1-of-1.ndjson", "another model"]);
 }
 
-/// One request to a server that does not ask who sends it.
+/// One request to a server that does not ask who sends it, as long as somebody has signed.
 fn request(server: &str, method: &str, path: &str, body: &[u8]) -> (u16, Vec<u8>) {
     let mut stream = TcpStream::connect(server.trim_start_matches("http://")).unwrap();
     let head = format!(
-        "{method} /{path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        "{method} /{path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n\
+         authorization: AWS4-HMAC-SHA256 Credential=me/20260101/us-east-1/s3/aws4_request, SignedHeaders=host, \
+         Signature=0\r\n\r\n",
         body.len()
     );
     stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
