@@ -15,6 +15,7 @@ use crate::cli::predict::arguments::Arguments;
 use crate::cli::predict::labeller::WrittenFiles;
 use crate::error::{Error, ErrorKind, Result};
 use crate::files::objects::{Object, Pending, Put, Replace, Stores};
+use crate::predict::earlier_predictions::forget;
 
 /// Images whose outputs may be under way to a store, and how many bytes of them.
 const PUTS: usize = 8;
@@ -75,6 +76,7 @@ impl<'a> StoreFolder<'a> {
         let object = self.stores.object(&self.url(path))?;
         let bytes = std::fs::read(path).map_err(|error| Error::file("read", path, error))?;
         std::fs::remove_file(path).map_err(|error| Error::file("remove", path, error))?;
+        forget(path);
         let (size, checksum) = (bytes.len() as u64, format!("{:08x}", crc32fast::hash(&bytes)));
         let pending = object.put(bytes, &format!("{} {checksum}", self.mark), self.replace);
         Ok(UnderWay { url: object.url().to_owned(), checksum, size, pending })
