@@ -184,7 +184,8 @@ impl Object {
         Pending { task: self.threads.spawn(work), threads: self.threads.clone() }
     }
 
-    /// Gets it, if it has no more than `at_once` bytes. Fails, before any of them are read, if it has more than `limit`.
+    /// Gets it, if it has no more than `at_once` bytes. Fails, before any of them are read, if it has more than
+    /// `limit`.
     pub(crate) fn fetch(&self, limit: u64, at_once: u64) -> Pending<Fetched> {
         let object = self.clone();
         self.start(async move { object.get(limit, at_once).await })

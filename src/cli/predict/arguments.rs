@@ -24,7 +24,8 @@ pub(crate) struct Arguments {
     #[arg(required_unless_present = "list", conflicts_with = "list")]
     pub(crate) inputs: Vec<PathBuf>,
     /// File with one path or URL (s3://, gs://, az://, https://) of an image per line, or - for stdin. What is done is
-    /// noted in a manifest in --out, and the same command continues after it; outputs lie below --out as the images' paths
+    /// noted in a manifest in --out, and the same command continues after it; outputs lie below --out as the images'
+    /// paths
     #[arg(long, value_name = "FILE")]
     pub(crate) list: Option<PathBuf>,
     /// Try the images again that failed, by the manifest in --out

@@ -89,7 +89,18 @@ fn read(reader: &mut impl BufRead) -> std::io::Result<Option<Request>> {
     let length = headers.get("content-length").map_or(0, |length| length.parse().unwrap());
     let mut body = vec![0; length];
     reader.read_exact(&mut body)?;
-    Ok(Some(Request { method, path: path.trim_start_matches('/').to_owned(), query: query.to_owned(), headers, body }))
+    Ok(Some(Request { method, path: decoded(path.trim_start_matches('/')), query: query.to_owned(), headers, body }))
+}
+
+/// A path without its percent signs.
+fn decoded(path: &str) -> String {
+    let mut parts = path.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        bytes.push(u8::from_str_radix(&part[..2], 16).unwrap());
+        bytes.extend(&part.as_bytes()[2..]);
+    }
+    String::from_utf8(bytes).unwrap()
 }
 
 fn serve(stream: TcpStream, state: &State) -> std::io::Result<()> {
