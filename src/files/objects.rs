@@ -292,6 +292,10 @@ impl Object {
             Err(object_store::Error::NotFound { .. }) => return Ok(false),
             Err(error) => return Err(failed(error)),
         };
+        if size > super::RECORD {
+            return Err(Error::new(format!("cannot read `{}`: no manifest has {size} bytes", self.url.text))
+                .with_hint("choose another folder with --out"));
+        }
         for start in (0..size).step_by(PIECE as usize) {
             let range = start..(start + PIECE).min(size);
             let piece = GetOptions { range: Some(GetRange::Bounded(range.clone())), ..GetOptions::default() };
