@@ -16,7 +16,7 @@ use crate::dataset::spec::{DatasetSpec, Source};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::shard::Shard;
-use crate::tools::check::scan::{CODES, Count, MaskFacts, Scanned};
+use crate::tools::check::scan::{CODES, Code, Count, MaskFacts, Scanned};
 use crate::tools::check::{CHUNK, CheckReport, OnProgress, Set, with_pairs};
 
 /// The form of these files.
@@ -169,7 +169,7 @@ impl<'a> Parts<'a> {
                 ))
                 .with_hint("pass the files of one division into shards"));
             }
-            if let Some((_, other)) = found.insert(shard.index(), (reader, path)) {
+            if let Some((_, other)) = found.insert(shard.index(), (reader, path.as_path())) {
                 return Err(Error::new(format!(
                     "`{}` and `{}` are both shard {shard}",
                     other.display(),
@@ -240,7 +240,7 @@ fn damaged(path: &Path) -> Error {
 }
 
 /// The code of a broken file that this program knows.
-pub(super) fn known_code<'de, D: Deserializer<'de>>(deserializer: D) -> Result<&'static str, D::Error> {
+pub(super) fn known_code<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Code, D::Error> {
     let code = String::deserialize(deserializer)?;
     CODES.into_iter().find(|known| *known == code).ok_or_else(|| D::Error::custom(format!("unknown code `{code}`")))
 }

@@ -99,13 +99,16 @@ pub(super) struct Count {
     pub(super) between: u64,
 }
 
+/// A name for programs, of those that this program knows.
+pub(crate) type Code = &'static str;
+
 /// A file that cannot be read.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Broken {
     /// Which, where it is not the one that was asked for.
     pub(super) file: Option<PathBuf>,
     #[serde(deserialize_with = "known_code")]
-    pub(crate) code: &'static str,
+    pub(crate) code: Code,
     pub(crate) what: String,
     pub(crate) remedy: String,
     /// What the decoder said.
