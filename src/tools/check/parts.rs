@@ -140,6 +140,7 @@ impl<'a> Parts<'a> {
     fn open(set: &Set, paths: &'a [PathBuf]) -> Result<Self> {
         let mut found: BTreeMap<u64, (BufReader<File>, &Path)> = BTreeMap::new();
         let mut count = None;
+        let expected = Head::new(set, Shard::ALL)?;
         for path in paths {
             let file = files::open(path).map_err(|error| Error::file("read", path, error).with_hint(WANTED))?;
             let mut reader = BufReader::new(file);
@@ -148,7 +149,7 @@ impl<'a> Parts<'a> {
                 return Err(foreign(path));
             }
             let shard = head.shard;
-            let expected = Head::new(set, shard)?;
+            let head = Head { shard: Shard::ALL, ..head };
             if head != expected {
                 let what = match () {
                     () if head.version != expected.version => format!("was written by version {}", head.version),
