@@ -20,15 +20,15 @@ use crate::{inspect, run};
 pub struct Shared {
     /// How many they are.
     pub processes: usize,
-    /// A pass of one process while the others wait, and while all do theirs, in seconds.
+    /// A pass of one process while the others wait, in seconds.
     pub pass_alone_s: f64,
-    /// The second of these.
+    /// A pass while all of them do theirs, in seconds.
     pub pass_together_s: f64,
     /// What they are connected by.
     pub link: Link,
-    /// Parameters, and how long the sum of their gradients took, in seconds.
+    /// How many values the sum of an iteration's gradients has.
     pub parameters: usize,
-    /// The second of these.
+    /// How long that sum took, in seconds.
     pub sum_s: f64,
 }
 
