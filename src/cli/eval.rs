@@ -25,7 +25,6 @@ use crate::infer::{Inference, memory};
 use crate::layers::parameters::visit;
 use crate::model::Model;
 use crate::report::About;
-use crate::shard::Shard;
 use crate::{device, eval, files, report};
 
 pub(crate) use work::{EvalWork, ModelSource};
