@@ -26,6 +26,8 @@ pub enum ErrorKind {
     Io,
     /// There is too little memory.
     Memory,
+    /// A store of objects that cannot be reached or gives no access: none of its objects can be had.
+    Unreachable,
     /// More pixels than are read.
     TooLarge,
     /// A file of a form that is known, and not read.

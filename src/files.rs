@@ -2,8 +2,16 @@
 
 pub(crate) mod checksum;
 mod exchange;
+#[cfg(feature = "object-store")]
+mod object_errors;
+#[cfg(feature = "object-store")]
+pub(crate) mod objects;
+#[cfg(not(feature = "object-store"))]
+#[path = "files/no_objects.rs"]
+pub(crate) mod objects;
 mod scratch;
 mod special;
+pub(crate) mod urls;
 
 use std::ffi::OsStr;
 use std::fs::{File, TryLockError};

@@ -53,6 +53,11 @@ impl Shard {
         (0..count).map(move |index| Self { index, count })
     }
 
+    /// Its number, from 0.
+    pub fn index(self) -> u64 {
+        self.index
+    }
+
     /// How many shards there are.
     pub fn count(self) -> u64 {
         self.count

@@ -25,7 +25,6 @@ use crate::infer::{Inference, memory};
 use crate::layers::parameters::visit;
 use crate::model::Model;
 use crate::report::About;
-use crate::shard::Shard;
 use crate::{device, eval, files, report};
 
 pub(crate) use work::{EvalWork, ModelSource};
@@ -95,7 +94,11 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
         return merge_shards(&shards, &output);
     }
     let shard = arguments.shard.map(|chosen| shard::find(Some(chosen), arguments.count)).transpose()?;
-    arguments.output.out = arguments.output.out.map(|out| of_shard(&out, arguments.shard.zip(shard))).transpose()?;
+    arguments.output.out = arguments
+        .output
+        .out
+        .map(|out| shard::file_of(&out, arguments.shard.zip(shard), "eval-{shard}.json"))
+        .transpose()?;
     let Some(path) = &arguments.source.model else { unreachable!("the model is required") };
     arguments.output.check(std::slice::from_ref(path))?;
     let (device, name) = device::open(&arguments.computing.device)?;
@@ -153,20 +156,6 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
     let seen = Some((&inference, dataset.as_ref()));
     write_page(&arguments.output, &found, dataset.classes(), seen, about)?;
     Ok(End::Done)
-}
-
-/// The file of a shard: its own, where the same command runs for all of them.
-fn of_shard(out: &Path, shard: Option<(Chosen, Shard)>) -> Result<PathBuf> {
-    const PLACE: &str = "{shard}";
-    let Some((chosen, shard)) = shard else { return Ok(out.to_owned()) };
-    let Some(text) = out.to_str().filter(|text| text.contains(PLACE)) else {
-        return match chosen {
-            Chosen::Given(_) => Ok(out.to_owned()),
-            Chosen::Auto => Err(Error::new(format!("all shards would be written to `{}`", out.display()))
-                .with_hint("put `{shard}` into the name: `--out eval-{shard}.json`")),
-        };
-    };
-    Ok(text.replace(PLACE, &shard.to_string().replace('/', "-of-")).into())
 }
 
 /// What a model is called on a page: as the folder of its run, or as its file.

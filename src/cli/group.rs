@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::eval::Evaluated;
 use crate::group::Group;
 use crate::train::{Observer, Stop};
-use crate::{device, run};
+use crate::{device, plan, run};
 
 /// Runs `work` as one of the processes that MPI has started. Where it fails all of them end.
 #[cfg(feature = "mpi")]
@@ -52,6 +52,13 @@ pub(crate) fn follow(resume: bool, computing: &Computing, group: &dyn Group) -> 
     (options.resume, options.group) = (resume, group);
     let outcome = run::train_with_restarts(&config, &options, Duration::ZERO, &mut observer)?;
     Ok(if outcome.interrupted { End::Interrupted } else { End::Done })
+}
+
+/// Measures with the first process what its plan takes on all of them.
+pub(crate) fn follow_plan(computing: &Computing, group: &dyn Group) -> Result<End> {
+    let (device, _) = device::open(&computing.device)?;
+    plan::processes::measure(None, &device, group)?;
+    Ok(End::Done)
 }
 
 /// Sends the others what they need to follow.

@@ -34,7 +34,8 @@ pub(crate) struct Line {
 
 /// A manifest that is read from its beginning.
 pub(crate) struct Manifest<'a> {
-    path: &'a Path,
+    /// What it is called.
+    shown: &'a Path,
     reader: BufReader<File>,
     /// Where its last whole line ends.
     end: u64,
@@ -42,19 +43,21 @@ pub(crate) struct Manifest<'a> {
 }
 
 impl<'a> Manifest<'a> {
-    /// The one at `path`, of this head; started if there is none.
-    pub(crate) fn open(path: &'a Path, head: &Head) -> Result<Self> {
-        let failed = |error| Error::file("use", path, error);
+    /// The one at `path`, called `shown`, of this head; started if there is none.
+    pub(crate) fn open(path: &Path, shown: &'a str, head: &Head) -> Result<Self> {
+        let shown = Path::new(shown);
+        let failed = |error| Error::file("use", shown, error);
         let file = File::options().read(true).append(true).create(true).open(path).map_err(failed)?;
-        let mut found = Self { path, reader: BufReader::with_capacity(1 << 16, file), end: 0, lines: 0 };
+        let mut found = Self { shown, reader: BufReader::with_capacity(1 << 16, file), end: 0, lines: 0 };
         match found.next_whole()? {
             Some(line) => {
-                let before: Head = serde_json::from_slice(&line)
-                    .map_err(|error| Error::file("use", path, Error::new("it is not a manifest").with_source(error)))?;
+                let before: Head = serde_json::from_slice(&line).map_err(|error| {
+                    Error::file("use", shown, Error::new("it is not a manifest").with_source(error))
+                })?;
                 if before != *head {
                     return Err(Error::new(format!(
                         "`{}` was made with another model, other settings or other outputs",
-                        path.display()
+                        shown.display()
                     ))
                     .with_hint("repeat the command that it was started with, or choose another folder with --out"));
                 }
@@ -66,7 +69,7 @@ impl<'a> Manifest<'a> {
                 file.seek(SeekFrom::Start(0)).map_err(failed)?;
                 Read::by_ref(file).take(START.len() as u64).read_to_end(&mut start).map_err(failed)?;
                 if !START.starts_with(&start) {
-                    return Err(Error::file("use", path, Error::new("it is not a manifest"))
+                    return Err(Error::file("use", shown, Error::new("it is not a manifest"))
                         .with_hint("choose another folder with --out"));
                 }
                 file.set_len(0).and_then(|()| file.write_all(&line)).map_err(failed)?;
@@ -80,7 +83,7 @@ impl<'a> Manifest<'a> {
     /// The next line that has an end.
     fn next_whole(&mut self) -> Result<Option<Vec<u8>>> {
         const MOST: u64 = 1 << 20;
-        let found = read_line(&mut self.reader, MOST).map_err(|error| Error::file("read", self.path, error))?;
+        let found = read_line(&mut self.reader, MOST).map_err(|error| Error::file("read", self.shown, error))?;
         let Some((line, true)) = found else { return Ok(None) };
         self.end += line.len() as u64 + 1;
         Ok(Some(line))
@@ -90,7 +93,7 @@ impl<'a> Manifest<'a> {
         let Some(bytes) = self.next_whole()? else { return Ok(None) };
         self.lines += 1;
         serde_json::from_slice(&bytes).map(Some).map_err(|error| {
-            Error::new(format!("line {} of `{}` is damaged", self.lines + 1, self.path.display()))
+            Error::new(format!("line {} of `{}` is damaged", self.lines + 1, self.shown.display()))
                 .with_source(error)
                 .with_hint("remove that line and all after it: their images are labelled again")
         })
@@ -99,7 +102,7 @@ impl<'a> Manifest<'a> {
     /// The file, to which lines are added after the last whole one.
     pub(crate) fn appending(self) -> Result<File> {
         let file = self.reader.into_inner();
-        file.set_len(self.end).map_err(|error| Error::file("write", self.path, error))?;
+        file.set_len(self.end).map_err(|error| Error::file("write", self.shown, error))?;
         Ok(file)
     }
 }

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::End;
 use crate::cli::console::{StepProgress, bar};
-use crate::cli::list::{self, List};
+use crate::cli::list::{self, Away, List};
 use crate::cli::outputs::{Collections, Outputs, file_name, options, others};
 use crate::cli::shard;
 use crate::error::{Error, Result};
+use crate::files::urls::is_url;
 use crate::image::outlines::OutlineOptions;
 use crate::predict::earlier_predictions::is_prediction;
 use crate::shard::Shard;
@@ -21,7 +22,15 @@ use crate::{device, files, model_file};
 use arguments::Arguments;
 use labeller::Labeller;
 
-pub(crate) fn run(arguments: Arguments) -> Result<End> {
+pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
+    let away = Away::of(&mut arguments.out)?;
+    let url = arguments.inputs.iter().find_map(|input| input.to_str().filter(|input| is_url(input)));
+    if let Some(url) = url.or(away.as_ref().filter(|_| arguments.list.is_none()).map(|away| &*away.url)) {
+        return Err(Error::new(format!("`{url}` is in a store, which takes a list of images")).with_hint(
+            "write paths and URLs into a file, one per line, and pass it with --list; or pass them to --list - by a pipe",
+        ));
+    }
+    let arguments = arguments;
     let options = options(&arguments)?;
     let shard = arguments.shard.map_or(Ok(Shard::ALL), |chosen| shard::find(Some(chosen), arguments.count))?;
     if arguments.shard.is_none() && arguments.count.shards.is_some() {
@@ -38,7 +47,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let config = card.to_use(&arguments.changes, &arguments.model)?;
     let mut labeller = Labeller::new(model, config, card.classes, device, &arguments, options)?;
     if let Some(source) = &arguments.list {
-        let list = List { source, shard, only_failed: arguments.only_failed };
+        let list = List { source, shard, only_failed: arguments.only_failed, away: away.as_ref() };
         let end = list::run(&list, &arguments, &mut labeller);
         labeller.say_remarks();
         return end;
@@ -54,7 +63,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         progress.set_message(format!("{}/{}", done + 1, images.len()));
         let mut within = |share: f64| progress.set_position(done as u64 * STEPS + (share * STEPS as f64) as u64);
         match read(path).and_then(|found| labeller.label(path, name, found, &mut within)) {
-            Ok(labels) => collections.add(&file_name(path, name), &labels)?,
+            Ok((labels, written)) => {
+                written.print(|path| path.to_string_lossy().into_owned());
+                collections.add(&file_name(path, name), &labels)?;
+            }
             Err(error) if images.len() == 1 => return Err(error),
             Err(error) => {
                 progress.suspend(|| crate::cli::report(&error));

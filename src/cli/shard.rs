@@ -1,9 +1,12 @@
 //! `--shard`, the part of some work that this process does: as passed, or `auto`, from the environment of an array job
 //! or MPI.
 
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
 use crate::error::{Error, Result};
 use crate::shard::Shard;
-use clap::Args;
 
 /// A shard, as an option has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +94,23 @@ pub(crate) fn find(chosen: Option<Chosen>, Count { shards }: Count) -> Result<Sh
                 .with_hint("pass `--shard 1/4`; --shards is for array jobs that do not state their size"))
         }
     }
+}
+
+/// The file of a shard, for instance `example`: its own, where the same command runs for all of them.
+///
+/// # Errors
+/// All shards would have the same.
+pub(crate) fn file_of(out: &Path, shard: Option<(Chosen, Shard)>, example: &str) -> Result<PathBuf> {
+    const PLACE: &str = "{shard}";
+    let Some((chosen, shard)) = shard else { return Ok(out.to_owned()) };
+    let Some(text) = out.to_str().filter(|text| text.contains(PLACE)) else {
+        return match chosen {
+            Chosen::Given(_) => Ok(out.to_owned()),
+            Chosen::Auto => Err(Error::new(format!("all shards would be written to `{}`", out.display()))
+                .with_hint(format!("put `{{shard}}` into the name: `--out {example}`"))),
+        };
+    };
+    Ok(text.replace(PLACE, &shard.to_string().replace('/', "-of-")).into())
 }
 
 fn names() -> String {

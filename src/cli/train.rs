@@ -66,9 +66,10 @@ pub(crate) struct Arguments {
     /// Print iterations and evaluations to stdout, one JSON object per line; for several runs, the summary
     #[arg(long)]
     json: bool,
-    /// Share the run among the processes that mpirun or srun started; train.accumulate is at least their number
+    /// Share the run among the processes that mpirun or srun started; train.accumulate is at least their number. With
+    /// --plan, report how long they and more of them would take
     #[cfg(feature = "mpi")]
-    #[arg(long, conflicts_with_all = ["plan", "seeds", "folds"])]
+    #[arg(long, conflicts_with_all = ["seeds", "folds"])]
     mpi: bool,
     #[command(flatten)]
     among: Child,
@@ -92,6 +93,9 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
 }
 
 fn run_in(group: &dyn Group, mut arguments: Arguments) -> Result<End> {
+    if !group.leads() && arguments.plan {
+        return group::follow_plan(&arguments.computing, group);
+    }
     if !group.leads() {
         return group::follow(arguments.resume, &arguments.computing, group);
     }
@@ -112,6 +116,9 @@ fn run_in(group: &dyn Group, mut arguments: Arguments) -> Result<End> {
     let planning = plan.as_ref().map_or(Duration::ZERO, |plan| plan.charged_time(planning.elapsed()));
     if let Some(plan) = plan.as_ref().filter(|_| arguments.plan) {
         print(plan.text.trim_end());
+        if let Some(shared) = plan::processes::measure(Some(plan), &device, group)? {
+            talk!("{}", shared.text(plan));
+        }
         return Ok(End::Done);
     }
     let run = run_folder(&arguments)?;

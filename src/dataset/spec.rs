@@ -250,6 +250,12 @@ impl<'de> Deserialize<'de> for Source {
                 Ok(Source::Index(index))
             }
 
+            fn visit_u64<E: serde::de::Error>(self, v: u64) -> Result<Source, E> {
+                let index =
+                    u16::try_from(v).map_err(|_| E::invalid_value(serde::de::Unexpected::Unsigned(v), &self))?;
+                Ok(Source::Index(index))
+            }
+
             fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Source, A::Error> {
                 Ok(Source::Rgb(Deserialize::deserialize(value::SeqAccessDeserializer::new(seq))?))
             }

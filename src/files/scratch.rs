@@ -42,6 +42,10 @@ pub(super) fn sweep_at_times(folder: &Path) {
     static SWEPT: LazyLock<Mutex<HashMap<PathBuf, Instant>>> = LazyLock::new(Mutex::default);
     let mut swept = SWEPT.lock().unwrap_or_else(PoisonError::into_inner);
     if swept.get(folder).is_none_or(|last| last.elapsed() > YOUNG) {
+        // There may be any number of folders.
+        if swept.len() > 1000 {
+            swept.retain(|_, last| last.elapsed() <= YOUNG);
+        }
         swept.insert(folder.to_owned(), Instant::now());
         drop(swept);
         sweep(folder);

@@ -3,6 +3,7 @@
 //! A [`Group`] only moves data. What is added, and in which order, is decided here ([`ordered_sum`]), so that a sum has
 //! the same bytes on any number of processes.
 
+pub mod link;
 #[cfg(feature = "mpi")]
 mod mpi;
 pub mod ordered_sum;
@@ -29,19 +30,18 @@ pub trait Group {
     /// How many there are.
     fn size(&self) -> usize;
 
-    /// Sends `parts[r]` to process `r`, and returns what every process sent to this one.
-    fn exchange(&self, parts: Vec<Vec<f32>>) -> Result<Vec<Vec<f32>>>;
+    /// Sends the values from `bounds[r]` to `bounds[r + 1]` to process `r`, and returns what every process sent to this
+    /// one, by rank, with the bounds of that.
+    fn exchange(&self, values: &[f32], bounds: &[usize]) -> Result<(Vec<f32>, Vec<usize>)>;
 
     /// What every process has, by rank.
     fn gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>>;
 
-    /// Completes `values`, of which process `r` has those from `bounds[r]` to `bounds[r + 1]`.
-    fn complete(&self, values: &mut [f32], bounds: &[usize]) -> Result<()> {
-        let own = &values[bounds[self.rank()]..bounds[self.rank() + 1]];
-        let parts = self.exchange(vec![own.to_vec(); self.size()])?;
-        for (rank, part) in parts.iter().enumerate() {
-            values[bounds[rank]..bounds[rank + 1]].copy_from_slice(part);
-        }
+    /// Fills `values` from `bounds[r]` to `bounds[r + 1]` with what process `r` has, for every `r`; this one has `own`.
+    fn complete(&self, own: &[f32], values: &mut [f32], bounds: &[usize]) -> Result<()> {
+        let each: Vec<usize> = (0..=self.size()).map(|rank| rank * own.len()).collect();
+        let (found, _) = self.exchange(&own.repeat(self.size()), &each)?;
+        values[bounds[0]..bounds[self.size()]].copy_from_slice(&found);
         Ok(())
     }
 
@@ -70,8 +70,8 @@ impl Group for Alone {
         1
     }
 
-    fn exchange(&self, parts: Vec<Vec<f32>>) -> Result<Vec<Vec<f32>>> {
-        Ok(parts)
+    fn exchange(&self, values: &[f32], bounds: &[usize]) -> Result<(Vec<f32>, Vec<usize>)> {
+        Ok((values[bounds[0]..bounds[1]].to_vec(), vec![0, bounds[1] - bounds[0]]))
     }
 
     fn gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
@@ -175,15 +175,16 @@ mod tests {
         for size in [1, 2, 3, 5] {
             let found = together(size, |group| {
                 let rank = group.rank();
-                let parts = (0..size).map(|to| vec![(10 * rank + to) as f32; rank + 1]).collect();
-                let received = group.exchange(parts).unwrap();
-                for (from, part) in received.iter().enumerate() {
-                    assert_eq!(*part, vec![(10 * from + rank) as f32; from + 1]);
+                let parts: Vec<f32> = (0..size).flat_map(|to| vec![(10 * rank + to) as f32; rank + 1]).collect();
+                let bounds: Vec<usize> = (0..=size).map(|to| to * (rank + 1)).collect();
+                let (received, bounds) = group.exchange(&parts, &bounds).unwrap();
+                for from in 0..size {
+                    let part = &received[bounds[from]..bounds[from + 1]];
+                    assert_eq!(part, vec![(10 * from + rank) as f32; from + 1]);
                 }
                 let bounds: Vec<usize> = (0..=size).map(|rank| rank * 2).collect();
                 let mut values = vec![-1.0; 2 * size];
-                (values[2 * rank], values[2 * rank + 1]) = (rank as f32, 0.5);
-                group.complete(&mut values, &bounds).unwrap();
+                group.complete(&[rank as f32, 0.5], &mut values, &bounds).unwrap();
                 assert!((0..size).all(|rank| values[2 * rank..][..2] == [rank as f32, 0.5]));
                 assert_eq!(group.agree(rank).unwrap(), 0);
                 assert_eq!(group.gather_values(&rank).unwrap(), (0..size).collect::<Vec<_>>());

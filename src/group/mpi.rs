@@ -77,19 +77,20 @@ impl Group for Mpi {
         self.world.size() as usize
     }
 
-    fn exchange(&self, parts: Vec<Vec<f32>>) -> Result<Vec<Vec<f32>>> {
-        let (lengths, starts) = counts(parts.iter().map(Vec::len))?;
-        let mut theirs = vec![0i32; parts.len()];
+    fn exchange(&self, values: &[f32], bounds: &[usize]) -> Result<(Vec<f32>, Vec<usize>)> {
+        let values = &values[bounds[0]..];
+        let (lengths, starts) = counts(bounds.windows(2).map(|part| part[1] - part[0]))?;
+        let mut theirs = vec![0i32; lengths.len()];
         self.world.all_to_all_into(&lengths[..], &mut theirs[..]);
         let (theirs, their_starts) = counts(theirs.into_iter().map(|length| length as usize))?;
-        let send = parts.concat();
-        drop(parts);
-        let mut received = vec![0f32; theirs.iter().map(|length| *length as usize).sum()];
-        let send = Partition::new(&send[..], lengths, starts);
-        let mut into = PartitionMut::new(&mut received[..], &theirs[..], their_starts);
+        let mut ends = vec![0];
+        ends.extend(theirs.iter().zip(&their_starts).map(|(length, start)| (length + start) as usize));
+        let mut received = vec![0f32; ends[ends.len() - 1]];
+        let send = Partition::new(values, lengths, starts);
+        let mut into = PartitionMut::new(&mut received[..], theirs, their_starts);
         self.world.all_to_all_varcount_into(&send, &mut into);
         drop(into);
-        Ok(split(&received, &theirs))
+        Ok((received, ends))
     }
 
     fn gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
@@ -104,10 +105,10 @@ impl Group for Mpi {
         Ok(split(&all, &lengths))
     }
 
-    fn complete(&self, values: &mut [f32], bounds: &[usize]) -> Result<()> {
-        let own = values[bounds[self.rank()]..bounds[self.rank() + 1]].to_vec();
-        let (lengths, starts) = counts(bounds.windows(2).map(|pair| pair[1] - pair[0]))?;
-        self.world.all_gather_varcount_into(&own[..], &mut PartitionMut::new(values, lengths, starts));
+    fn complete(&self, own: &[f32], values: &mut [f32], bounds: &[usize]) -> Result<()> {
+        let (lengths, starts) = counts(bounds.windows(2).map(|part| part[1] - part[0]))?;
+        let into = &mut values[bounds[0]..];
+        self.world.all_gather_varcount_into(own, &mut PartitionMut::new(into, lengths, starts));
         Ok(())
     }
 

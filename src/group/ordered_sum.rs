@@ -9,6 +9,8 @@
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use crate::error::{Error, Result};
 use crate::group::Group;
 
@@ -73,46 +75,107 @@ impl<T> PairwiseSum<T> {
 ///
 /// # Errors
 /// As those of [`Group`], or sums that do not fit.
-pub fn sum(group: &dyn Group, passes: usize, own: &[Vec<f32>]) -> Result<Vec<f32>> {
+pub fn sum(group: &dyn Group, passes: usize, mut own: Vec<Vec<f32>>) -> Result<Vec<f32>> {
     let (rank, size) = (group.rank(), group.size());
     let trees = |rank| subtrees(passes, &share(passes, rank, size));
     let length = own.first().map_or(0, Vec::len);
-    if own.len() != trees(rank).len() || own.iter().any(|values| values.len() != length) {
+    if own.is_empty() || own.len() != trees(rank).len() || own.iter().any(|values| values.len() != length) {
         return Err(Error::new("the sums of a process do not fit its passes"));
     }
     let bounds: Vec<usize> = (0..=size).map(|rank| (rank as u128 * length as u128 / size as u128) as usize).collect();
-    let slice = |to: usize| own.iter().flat_map(|values| &values[bounds[to]..bounds[to + 1]]).copied().collect();
-    let received = group.exchange((0..size).map(slice).collect())?;
+    let (received, theirs) = match own.as_slice() {
+        // With powers of two the slices lie as they are sent.
+        [all] => group.exchange(all, &bounds)?,
+        several => {
+            let mut flat = Vec::with_capacity(several.len() * length);
+            for slice in bounds.windows(2) {
+                several.iter().for_each(|values| flat.extend_from_slice(&values[slice[0]..slice[1]]));
+            }
+            let bounds: Vec<usize> = bounds.iter().map(|bound| bound * several.len()).collect();
+            group.exchange(&flat, &bounds)?
+        }
+    };
+    // It has been sent, and its memory takes the sum.
+    let mut values = own.swap_remove(0);
+    drop(own);
     let width = bounds[rank + 1] - bounds[rank];
     let mut leaves = Vec::with_capacity(size);
-    for (from, values) in received.into_iter().enumerate() {
-        let trees = trees(from);
-        if values.len() != trees.len() * width {
+    for from in 0..size {
+        let (trees, part) = (trees(from), &received[theirs[from]..theirs[from + 1]]);
+        if part.len() != trees.len() * width {
             return Err(Error::new(format!("process {from} of {size} has other gradients than process {rank}")));
         }
-        leaves.extend(trees.into_iter().enumerate().map(|(at, tree)| (tree, values[at * width..][..width].to_vec())));
+        leaves.extend(trees.into_iter().enumerate().map(|(at, tree)| (tree, &part[at * width..][..width])));
     }
-    let mut values = vec![0.0; length];
-    values[bounds[rank]..bounds[rank + 1]].copy_from_slice(&joined(0..passes, &mut leaves.into_iter().peekable())?);
-    group.complete(&mut values, &bounds)?;
+    let slice = add(passes, &leaves, width)?;
+    drop(received);
+    group.complete(&slice, &mut values, &bounds)?;
     Ok(values)
 }
 
-/// The sum of `tree`, whose subtrees are the next of `leaves`.
-fn joined(
-    tree: Range<usize>,
-    leaves: &mut std::iter::Peekable<impl Iterator<Item = (Range<usize>, Vec<f32>)>>,
-) -> Result<Vec<f32>> {
-    if let Some((_, values)) = leaves.next_if(|(leaf, _)| *leaf == tree) {
-        return Ok(values);
+/// The tree of the sum, over leaves by their numbers.
+enum Tree {
+    Leaf(usize),
+    Sum(Box<Tree>, Box<Tree>),
+}
+
+impl Tree {
+    /// That of `passes`, whose subtrees are the next of `leaves`.
+    fn new(
+        passes: Range<usize>,
+        leaves: &mut std::iter::Peekable<impl Iterator<Item = (usize, Range<usize>)>>,
+    ) -> Result<Self> {
+        if let Some((at, _)) = leaves.next_if(|(_, leaf)| *leaf == passes) {
+            return Ok(Self::Leaf(at));
+        }
+        if passes.len() < 2 {
+            return Err(Error::new(format!("pass {} is nobody's", passes.start)));
+        }
+        let middle = middle(&passes);
+        let first = Self::new(passes.start..middle, leaves)?;
+        Ok(Self::Sum(Box::new(first), Box::new(Self::new(middle..passes.end, leaves)?)))
     }
-    if tree.len() < 2 {
-        return Err(Error::new(format!("pass {} is nobody's", tree.start)));
+
+    /// How many sums wait for others at most.
+    fn waiting(&self) -> usize {
+        match self {
+            Self::Leaf(_) => 0,
+            Self::Sum(first, second) => first.waiting().max(second.waiting() + 1),
+        }
     }
-    let middle = middle(&tree);
-    let mut sum = joined(tree.start..middle, leaves)?;
-    let rest = joined(middle..tree.end, leaves)?;
-    sum.iter_mut().zip(rest).for_each(|(sum, rest)| *sum += rest);
+
+    /// The sum of all leaves into `sum`. `spare` holds sums that wait.
+    fn add<'l>(&self, leaf: &impl Fn(usize) -> &'l [f32], sum: &mut [f32], spare: &mut [Vec<f32>]) {
+        let plus = |sum: &mut [f32], more: &[f32]| sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more);
+        match self {
+            Self::Leaf(at) => sum.copy_from_slice(leaf(*at)),
+            Self::Sum(first, second) => {
+                first.add(leaf, sum, spare);
+                match (&**second, spare) {
+                    (Self::Leaf(at), _) => plus(sum, leaf(*at)),
+                    (second, [own, spare @ ..]) => {
+                        second.add(leaf, &mut own[..sum.len()], spare);
+                        plus(sum, own);
+                    }
+                    // There are as many as can wait.
+                    (_, []) => {}
+                }
+            }
+        }
+    }
+}
+
+/// The sum of all passes, from the sums of subtrees, each of `width` values.
+fn add(passes: usize, leaves: &[(Range<usize>, &[f32])], width: usize) -> Result<Vec<f32>> {
+    /// Values that stay in the fastest cache with their operands.
+    const BLOCK: usize = 2048;
+    let tree = Tree::new(0..passes, &mut leaves.iter().map(|(leaf, _)| leaf.clone()).enumerate().peekable())?;
+    let spare = || vec![vec![0.0; BLOCK]; tree.waiting()];
+    let mut sum = vec![0.0; width];
+    sum.par_chunks_mut(BLOCK).enumerate().for_each_init(spare, |spare, (block, sum)| {
+        let count = sum.len();
+        tree.add(&|at| &leaves[at].1[block * BLOCK..][..count], sum, spare);
+    });
     Ok(sum)
 }
 
@@ -161,7 +224,7 @@ mod tests {
                 let found = together(size, |group| {
                     let own: Vec<Vec<f32>> =
                         subtrees(passes, &share(passes, group.rank(), size)).iter().map(partial).collect();
-                    sum(group, passes, &own).unwrap().into_iter().map(f32::to_bits).collect::<Vec<_>>()
+                    sum(group, passes, own).unwrap().into_iter().map(f32::to_bits).collect::<Vec<_>>()
                 });
                 assert!(found.iter().all(|found| *found == expected), "{passes} passes on {size}");
             }
@@ -173,9 +236,9 @@ mod tests {
 
     #[test]
     fn sums_that_do_not_fit_are_refused() {
-        let found = together(2, |group| sum(group, 4, &vec![vec![1.0; 4]; 1 + group.rank()]).map(drop));
+        let found = together(2, |group| sum(group, 4, vec![vec![1.0; 4]; 1 + group.rank()]).map(drop));
         assert!(found[1].is_err());
-        let found = together(2, |group| sum(group, 2, &[vec![1.0; 4 + 2 * group.rank()]]).map(drop));
+        let found = together(2, |group| sum(group, 2, vec![vec![1.0; 4 + 2 * group.rank()]]).map(drop));
         assert!(found.iter().all(|result| result.as_ref().unwrap_err().to_string().contains("other gradients")));
     }
 }

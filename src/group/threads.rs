@@ -60,15 +60,19 @@ impl Group for Thread {
         self.to.len()
     }
 
-    fn exchange(&self, parts: Vec<Vec<f32>>) -> Result<Vec<Vec<f32>>> {
-        for (to, part) in parts.into_iter().enumerate() {
-            self.send(to, Message::Values(part))?;
+    fn exchange(&self, values: &[f32], bounds: &[usize]) -> Result<(Vec<f32>, Vec<usize>)> {
+        for (to, part) in bounds.windows(2).enumerate() {
+            self.send(to, Message::Values(values[part[0]..part[1]].to_vec()))?;
         }
-        let values = |from| match self.receive(from)? {
-            Message::Values(values) => Ok(values),
-            Message::Bytes(_) => Err(self.out_of_step()),
-        };
-        (0..self.size()).map(values).collect()
+        let (mut received, mut bounds) = (Vec::new(), vec![0]);
+        for from in 0..self.size() {
+            match self.receive(from)? {
+                Message::Values(values) => received.extend(values),
+                Message::Bytes(_) => return Err(self.out_of_step()),
+            }
+            bounds.push(received.len());
+        }
+        Ok((received, bounds))
     }
 
     fn gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
@@ -103,7 +107,7 @@ mod tests {
     fn different_questions_are_an_error() {
         let [first, second] = <[Thread; 2]>::try_from(threads(2)).ok().unwrap();
         std::thread::scope(|scope| {
-            let exchange = scope.spawn(move || first.exchange(vec![vec![1.0]; 2]).map(drop));
+            let exchange = scope.spawn(move || first.exchange(&[1.0; 2], &[0, 1, 2]).map(drop));
             let gather = scope.spawn(move || second.gather(&[1]).map(drop));
             assert!(gather.join().unwrap().is_err() || exchange.join().unwrap().is_err());
         });

@@ -16,8 +16,8 @@ use std::sync::Arc;
 use crate::image::formats::{Format, Kind};
 pub use encode::{encode_index_png, encode_png, write_index_png, write_png};
 pub use read::{
-    ImageRemarks, decode_image, decode_image_in, decode_mask, image_size, jpeg_is_whole, read_image, read_image_in,
-    read_image_noting, read_mask, read_mask_as,
+    ImageRemarks, decode_image, decode_image_in, decode_image_noting, decode_mask, image_size, jpeg_is_whole,
+    read_image, read_image_in, read_image_noting, read_mask, read_mask_as,
 };
 pub(crate) use read::{common_range, is_turned, swaps_sides};
 

@@ -1,7 +1,7 @@
 //! Images and masks read: from files or bytes, whole or by their headers alone.
 
 use std::fs::File;
-use std::io::{BufReader, Cursor};
+use std::io::{BufRead, BufReader, Cursor, Seek};
 use std::path::Path;
 
 use image::metadata::Orientation;
@@ -44,7 +44,19 @@ pub struct ImageRemarks {
 /// As [`read_image`].
 pub fn read_image_noting(path: impl AsRef<Path>, range: Option<[u16; 2]>) -> Result<(Image, ImageRemarks)> {
     let path = path.as_ref();
-    let decoded = formats::image(open(path)?, range).map_err(|e| Error::file("read", path, e))?;
+    noting(open(path)?, range).map_err(|e| Error::file("read", path, e))
+}
+
+/// As [`decode_image_in`], with what there is to say about the file.
+///
+/// # Errors
+/// As [`decode_image`].
+pub fn decode_image_noting(bytes: &[u8], range: Option<[u16; 2]>) -> Result<(Image, ImageRemarks)> {
+    noting(Cursor::new(bytes), range)
+}
+
+fn noting(file: impl BufRead + Seek, range: Option<[u16; 2]>) -> Result<(Image, ImageRemarks)> {
+    let decoded = formats::image(file, range)?;
     let remarks = ImageRemarks { more: decoded.more, transparent: decoded.transparent, deep: decoded.deep };
     Ok((decoded.image, remarks))
 }

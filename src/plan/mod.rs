@@ -10,6 +10,7 @@
 
 mod choose;
 mod facts;
+pub mod processes;
 mod trial;
 
 use std::path::PathBuf;
@@ -110,6 +111,8 @@ pub struct Plan {
     pub config: Config,
     /// What was estimated from a few real steps.
     pub estimated: Estimate,
+    /// How many classes the dataset has.
+    pub classes: usize,
 }
 
 impl Plan {
@@ -170,7 +173,8 @@ pub fn make(dataset: &str, options: &PlanOptions, device: &Device, note: &mut dy
     draft.set_length(&facts, options, &measured, config.train.batch_size, options.budget.as_secs_f64() - tried);
     let config = draft.config(options)?;
     let estimated = estimate(&config, &facts, &measured);
-    Ok(Plan { text: draft.render(&facts, &machine, options, &estimated), config, estimated })
+    let text = draft.render(&facts, &machine, options, &estimated);
+    Ok(Plan { text, config, estimated, classes: facts.classes.names.len() })
 }
 
 /// Trains with either norm for a moment, and takes the one that learned more; gives the seconds it took.

@@ -25,6 +25,8 @@ const END: [u8; 12] = [0, 0, 0, 0, b'I', b'E', b'N', b'D', 0xae, 0x42, 0x60, 0x8
 
 /// The endings of what stands in a record.
 const RECORDED: [&str; 3] = ["npy", "json", "geojson"];
+/// The most lines of records that stay in memory, but for those of one folder.
+const MOST_KNOWN: usize = 200_000;
 /// The file that lists what carries no note: arrays and JSON. Its name says the first alone, and stays so: folders hold
 /// it.
 const RECORD: &str = ".structtoken-arrays";
@@ -114,6 +116,11 @@ pub fn copy_recorded(path: &Path, from: &Path) -> Result<()> {
     files::write_with(path, |file| io::copy(&mut source, file).map(drop))
 }
 
+/// Removes the record of the folder that `path` lies in, whose files go elsewhere.
+pub(crate) fn forget(path: &Path) {
+    std::fs::remove_file(path.with_file_name(RECORD)).ok();
+}
+
 /// Notes that a file of `length` bytes with this checksum is about to be written to `path`.
 pub(super) fn record(path: &Path, length: u64, checksum: u32) -> Result<()> {
     let (line, place) = (line(path, length, checksum), path.with_file_name(RECORD));
@@ -151,6 +158,10 @@ impl WrittenList {
         static KNOWN: LazyLock<Mutex<HashMap<PathBuf, WrittenList>>> = LazyLock::new(Mutex::default);
         let empty = || Self { lines: BTreeSet::new(), read: 0, ends_line: true };
         let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those of other folders are read again if need be: a list may go through any number of them.
+        if known.values().map(|record| record.lines.len()).sum::<usize>() > MOST_KNOWN {
+            known.retain(|other, _| other == place);
+        }
         let record = known.entry(place.to_owned()).or_insert_with(empty);
         match files::open(place) {
             Ok(file) => record.read_on(file)?,

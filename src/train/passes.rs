@@ -100,8 +100,7 @@ pub(super) fn of_all(group: &dyn Group, passes: usize, model: &impl Module, own:
     };
     let device = device(&sums)?;
     let flat: Vec<Vec<f32>> = sums.into_iter().map(|sum| sum.flat(&layout)).collect();
-    let sum = ordered_sum::sum(group, passes, &flat)?;
-    drop(flat);
+    let sum = ordered_sum::sum(group, passes, flat)?;
     output.gradients = Gradients::of_flat(&sum, layout, &device);
     let statistics = gather_statistics(group, model, &device, (&statistics, &sent))?;
     Ok(AllPasses { output, statistics })

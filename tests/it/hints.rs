@@ -301,12 +301,28 @@ const CARRIED_OUT: &[(&str, &[&str])] = &[
     (
         "shards_of_the_environment_share_the_images",
         &[
-            "put `{shard}` into the name: `--out eval-{shard}.json`",
+            "put `{{shard}}` into the name: `--out {example}`",
             "or `--shard auto` in an array job",
             "add `--shard auto`, or leave out --shards",
             "leave out --shards; it is for array jobs that do not state their size",
         ],
     ),
+    (
+        "shards_of_other_work_are_refused_with_what_to_do",
+        &[
+            "pass files that `structtoken data check DATASET --shard I/N --out FILE` wrote",
+            "pass the files of all shards that `data check --shard I/N --out FILE` wrote",
+            "run `data check --shard` again for all shards",
+            "run `data check --shard` again for this shard",
+            "structtoken data init {}, so that all shards see the same description",
+        ],
+    ),
+    ("shards_report_what_one_process_does", &["report all shards with --parts"]),
+    (
+        "a_store_that_cannot_be_had_ends_all_with_what_to_do",
+        &["and pass it with --list; or pass them to --list - by a pipe"],
+    ),
+    ("answers_that_no_store_should_give_are_faults_of_one_line", &["or replace such objects too with --overwrite"]),
     (
         "several_processes_of_one_run_are_refused_without_mpi",
         &["build the program with `--features mpi` and add --mpi, or start it without mpirun"],
@@ -371,12 +387,14 @@ const OUT_OF_REACH: &[&str] = &[
     "--set model.backbone.norm=batch or group decides it",
     // A build without the feature `full`, whose test is in `cli.rs`.
     "build one that has: cargo build --release --features full",
+    "build one that does: cargo build --release --features full",
     // An accelerator.
     "pass --device cpu",
     "use `--device {kind}:{}`",
     // A build with MPI, whose tests are in `mpi.rs`.
     "add --mpi, and they share its work",
     "leave out --mpi, or name one of its runs with --out",
+    "set train.accumulate to at least {}",
     // A build that carries models.
     "`structtoken models` lists those of this build",
     // Two readings of names that no command line can hold.

@@ -50,6 +50,8 @@ mod many_processes;
 #[cfg(feature = "mpi")]
 mod mpi;
 mod names;
+#[cfg(feature = "object-store")]
+mod objects;
 mod ops_kernels;
 mod ops_losses;
 mod parity;

@@ -235,16 +235,16 @@ impl Group for Faulty<'_> {
         self.group.size()
     }
 
-    fn exchange(&self, parts: Vec<Vec<f32>>) -> Result<Vec<Vec<f32>>> {
-        self.group.exchange(parts)
+    fn exchange(&self, values: &[f32], bounds: &[usize]) -> Result<(Vec<f32>, Vec<usize>)> {
+        self.group.exchange(values, bounds)
     }
 
     fn gather(&self, own: &[u8]) -> Result<Vec<Vec<u8>>> {
         self.group.gather(own)
     }
 
-    fn complete(&self, values: &mut [f32], bounds: &[usize]) -> Result<()> {
-        self.group.complete(values, bounds)?;
+    fn complete(&self, own: &[f32], values: &mut [f32], bounds: &[usize]) -> Result<()> {
+        self.group.complete(own, values, bounds)?;
         self.left.set(self.left.get().wrapping_sub(1));
         if self.left.get() == 0 {
             // The largest, whose step is no rounding error.

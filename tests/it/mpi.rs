@@ -134,3 +134,18 @@ fn a_fault_is_reported_and_ends_all() {
     let talk = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && talk.contains("absent.toml"), "{talk}");
 }
+
+#[test]
+fn a_plan_says_what_several_processes_take() {
+    let lab = Lab::new();
+    let plan = ["train", "shapes", "--plan", "--mpi", "--budget", "2m", "--set", "train.accumulate=4"];
+    let small = ["--set", "data.shapes.size=32", "--set", "model.backbone.norm=group"];
+    let output = mpirun(&lab, 2, &[&plan[..], &small].concat()).output().unwrap();
+    let talk = done(&output);
+    for part in
+        ["1 process: ", "2 processes: ", "4 processes: ", "measured alone", "measured by these", "between processes"]
+    {
+        assert!(talk.contains(part), "`{part}` is not in:\n{talk}");
+    }
+    assert!(String::from_utf8_lossy(&output.stdout).contains("accumulate = 4"));
+}

@@ -11,7 +11,8 @@ use crate::image::outlines::OutlineOptions;
 const EXAMPLES: &str = "Examples:
   structtoken predict runs/a/model.safetensors photo.jpg --overlay            writes predictions/photo.png and photo_overlay.png
   structtoken predict runs/a/model.safetensors photos/ --out labels/          all images in a folder
-  structtoken predict runs/a/model.safetensors photos/ --format geojson,coco  outlines";
+  structtoken predict runs/a/model.safetensors photos/ --format geojson,coco  outlines
+  structtoken predict runs/a/model.safetensors --list urls.txt --out s3://bucket/labels";
 
 /// Label images with a model
 #[derive(Args)]
@@ -22,8 +23,9 @@ pub(crate) struct Arguments {
     /// Images, or folders of images; in the folder of a dataset, masks are left out
     #[arg(required_unless_present = "list", conflicts_with = "list")]
     pub(crate) inputs: Vec<PathBuf>,
-    /// File with one image path per line, or - for stdin: as many as you like. What is done is noted in a manifest in
-    /// --out, and the same command continues after it; outputs lie below --out as the images' paths
+    /// File with one path or URL (s3://, gs://, az://, https://) of an image per line, or - for stdin. What is done is
+    /// noted in a manifest in --out, and the same command continues after it; outputs lie below --out as the images'
+    /// paths
     #[arg(long, value_name = "FILE")]
     pub(crate) list: Option<PathBuf>,
     /// Try the images again that failed, by the manifest in --out
@@ -34,7 +36,7 @@ pub(crate) struct Arguments {
     pub(crate) shard: Option<Chosen>,
     #[command(flatten)]
     pub(crate) count: shard::Count,
-    /// Folder for what is written
+    /// Folder for what is written; with --list also the URL of one (s3://, gs://, az://)
     #[arg(long, value_name = "DIR", default_value = "predictions")]
     pub(crate) out: PathBuf,
     /// What to write; may be repeated, or list several with commas

@@ -13,7 +13,7 @@ use crate::dataset::Classes;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::image::outlines::{self, OutlineOptions};
-use crate::image::{Image, ImageRemarks, Labels, encode_index_png, encode_png, read_image_noting};
+use crate::image::{Image, ImageRemarks, Labels, decode_image_noting, encode_index_png, encode_png, read_image_noting};
 use crate::infer::InferMode;
 use crate::model::{Model, ModelConfig};
 use crate::predict::earlier_predictions::{sign, write_recorded};
@@ -55,14 +55,20 @@ impl<'a> Labeller<'a> {
         move |path| read_image_noting(path, range)
     }
 
-    /// Labels an image that was read and writes what is asked of it.
+    /// What decodes pictures as the model wants them, on any thread.
+    pub(crate) fn decoder(&self) -> impl Fn(&[u8]) -> Result<Found> + Send + use<> {
+        let range = self.range;
+        move |bytes| decode_image_noting(bytes, range)
+    }
+
+    /// Labels an image that was read and writes what is asked of it. The labels are without regions that are too small.
     pub(crate) fn label(
         &mut self,
         path: &Path,
         name: &Path,
         found: Found,
         progress: &mut dyn FnMut(f64),
-    ) -> Result<Labels> {
+    ) -> Result<(Labels, WrittenFiles)> {
         let asked = (self.arguments, self.options);
         one(&self.predictor, (path, name), found, asked, (self.whole.as_mut(), &mut self.seen), progress)
     }
@@ -149,6 +155,31 @@ impl RemarkCounts {
     }
 }
 
+/// The files that were written of an image.
+pub(crate) struct WrittenFiles {
+    image: PathBuf,
+    /// With what each is called in JSON.
+    pub(crate) files: Vec<(&'static str, PathBuf)>,
+    /// The shares of the classes, where JSON is printed.
+    classes: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+impl WrittenFiles {
+    /// Prints where they are: by their paths, or by what `shown` makes of these.
+    pub(crate) fn print(self, shown: impl Fn(&Path) -> String) {
+        let Some(classes) = self.classes else {
+            return self.files.iter().for_each(|(_, path)| print(&shown(path)));
+        };
+        // A name that is not a text is written with what of it is.
+        let mut written = serde_json::json!({"image": self.image.to_string_lossy()});
+        for (key, path) in &self.files {
+            written[*key] = shown(path).into();
+        }
+        written["classes"] = classes.into();
+        emit(&written);
+    }
+}
+
 /// Predicts an image and writes what is asked of it. Returns its labels without regions that are too small.
 fn one(
     predictor: &Predictor,
@@ -157,7 +188,7 @@ fn one(
     (arguments, options): (&Arguments, OutlineOptions),
     (whole, seen): (Option<&mut Whole>, &mut RemarkCounts),
     progress: &mut dyn FnMut(f64),
-) -> Result<Labels> {
+) -> Result<(Labels, WrittenFiles)> {
     seen.add(path, &remarks);
     if let Some(whole) = whole {
         whole.warn(path, (image.height, image.width));
@@ -201,19 +232,10 @@ fn one(
             }
         }
     }
-    if arguments.json {
+    let classes = arguments.json.then(|| {
         let found = outlines::statistics(&labels, names).classes;
-        let classes: serde_json::Map<_, _> = found.into_iter().map(|class| (class.name, class.share.into())).collect();
-        // A name that is not a text is written with what of it is.
-        let shown = |path: &Path| path.to_string_lossy().into_owned();
-        let mut written = serde_json::json!({"image": shown(path)});
-        for (output, path) in &outputs.0 {
-            written[output.key()] = shown(path).into();
-        }
-        written["classes"] = classes.into();
-        emit(&written);
-    } else {
-        outputs.paths().for_each(|path| print(&path.display().to_string()));
-    }
-    Ok(dropped.unwrap_or(labels))
+        found.into_iter().map(|class| (class.name, class.share.into())).collect()
+    });
+    let files = outputs.0.into_iter().map(|(output, path)| (output.key(), path)).collect();
+    Ok((dropped.unwrap_or(labels), WrittenFiles { image: path.to_owned(), files, classes }))
 }

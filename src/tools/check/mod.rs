@@ -13,6 +13,7 @@ mod judge;
 pub(crate) mod mask_names;
 mod mixed;
 mod objects;
+mod parts;
 mod scan;
 mod survey;
 mod text;
@@ -20,6 +21,7 @@ mod texture;
 mod totals;
 
 pub use fault::{Example, Fault, Severity};
+pub use parts::{check_parts, check_shard};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,11 +30,13 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::dataset::Split;
+use crate::dataset::join::Joiner;
 use crate::dataset::label_map::LabelMap;
 use crate::dataset::pairs::{Pair, Pairs};
 use crate::dataset::spec::{DatasetSpec, Encoding, Source, SplitSpec};
 use crate::error::{Error, Result};
 use fault::Faults;
+use scan::Scanned;
 use totals::Totals;
 
 pub(crate) use mixed::Kinds;
@@ -149,6 +153,24 @@ impl CheckReport {
 /// # Errors
 /// A description without any split. What is wrong with files is in the report.
 pub fn check(spec: &DatasetSpec, root: Option<&Path>, progress: OnProgress) -> Result<CheckReport> {
+    with_pairs(spec, root, |set| set.report(progress, |chunk| Ok(set.scan(chunk))))
+}
+
+/// A set whose names are known.
+struct Set<'a> {
+    spec: &'a DatasetSpec,
+    base: &'a Path,
+    splits: &'a [(Split, &'a SplitSpec)],
+    map: &'a LabelMap,
+    joiner: Option<&'a Joiner>,
+    found: &'a [Pairs],
+}
+
+/// A pair, and the number of its split.
+type InSplit<'a> = (usize, &'a Pair);
+
+/// Finds the pairs of the set that `spec` describes, for `work`.
+fn with_pairs<T>(spec: &DatasetSpec, root: Option<&Path>, work: impl FnOnce(&Set) -> Result<T>) -> Result<T> {
     let (spec, base) = spec.below(root);
     let spec = spec.as_ref();
     let splits: Vec<(Split, &SplitSpec)> =
@@ -159,34 +181,53 @@ pub fn check(spec: &DatasetSpec, root: Option<&Path>, progress: OnProgress) -> R
         ));
     }
     let map = LabelMap::new(spec)?;
-    let mut faults = Faults::default();
     let joiner = spec.joiner()?;
     let found: Vec<Pairs> = splits.iter().map(|(_, files)| Pairs::find_joined(&base, files, joiner.as_ref())).collect();
-    files::judge(spec, &base, &splits, &found, joiner.as_ref(), &mut faults);
+    work(&Set { spec, base: &base, splits: &splits, map: &map, joiner: joiner.as_ref(), found: &found })
+}
 
-    faults.next_stage();
-    let mut totals = Totals::new(spec, &map, splits.iter().map(|(split, _)| *split));
-    let all: Vec<(usize, &Pair)> =
-        found.iter().enumerate().flat_map(|(at, found)| found.pairs.iter().map(move |pair| (at, pair))).collect();
-    progress(0, all.len());
-    let mut done = 0;
-    for chunk in all.chunks(CHUNK) {
-        let scanned: Vec<_> = chunk.par_iter().map(|(_, pair)| scan::scan(pair, &map, joiner.as_ref())).collect();
-        // In order, so that the first of equal faults is always the same.
-        for ((split, pair), scanned) in chunk.iter().zip(scanned) {
-            if let Some(error) = scanned.scarce(pair) {
-                return Err(error);
-            }
-            totals.add(*split, pair, scanned, &mut faults);
-        }
-        done += chunk.len();
-        progress(done, all.len());
+impl Set<'_> {
+    fn pairs(&self) -> Vec<InSplit<'_>> {
+        self.found.iter().enumerate().flat_map(|(at, found)| found.pairs.iter().map(move |pair| (at, pair))).collect()
     }
-    faults.next_stage();
-    judge::judge(&totals, &mut faults);
-    let faults = faults.sorted(&base);
-    let ok = faults.iter().all(|fault| fault.level != Severity::Fault);
-    let root: PathBuf = base.components().collect();
-    let root = if root.as_os_str().is_empty() { PathBuf::from(".") } else { root };
-    Ok(totals.report(spec, root, ok, faults))
+
+    /// The facts of these pairs, from their files.
+    fn scan(&self, chunk: &[InSplit]) -> Vec<Scanned> {
+        chunk.par_iter().map(|(_, pair)| scan::scan(pair, self.map, self.joiner)).collect()
+    }
+
+    /// Judges the set by the facts of all its pairs, which `facts` gives for some at a time.
+    fn report(
+        &self,
+        progress: OnProgress,
+        mut facts: impl FnMut(&[InSplit]) -> Result<Vec<Scanned>>,
+    ) -> Result<CheckReport> {
+        let Set { spec, base, splits, map, joiner, found } = *self;
+        let mut faults = Faults::default();
+        files::judge(spec, base, splits, found, joiner, &mut faults);
+
+        faults.next_stage();
+        let mut totals = Totals::new(spec, map, splits.iter().map(|(split, _)| *split));
+        let all = self.pairs();
+        progress(0, all.len());
+        let mut done = 0;
+        for chunk in all.chunks(CHUNK) {
+            // In order, so that the first of equal faults is always the same.
+            for ((split, pair), scanned) in chunk.iter().zip(facts(chunk)?) {
+                if let Some(error) = scanned.scarce(pair) {
+                    return Err(error);
+                }
+                totals.add(*split, pair, scanned, &mut faults);
+            }
+            done += chunk.len();
+            progress(done, all.len());
+        }
+        faults.next_stage();
+        judge::judge(&totals, &mut faults);
+        let faults = faults.sorted(base);
+        let ok = faults.iter().all(|fault| fault.level != Severity::Fault);
+        let root: PathBuf = base.components().collect();
+        let root = if root.as_os_str().is_empty() { PathBuf::from(".") } else { root };
+        Ok(totals.report(spec, root, ok, faults))
+    }
 }

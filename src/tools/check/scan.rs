@@ -9,6 +9,7 @@ use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use image::metadata::Orientation;
+use serde::{Deserialize, Serialize};
 
 use crate::dataset::join::{Joiner, MaskPart};
 use crate::dataset::label_map::LabelMap;
@@ -19,22 +20,26 @@ use crate::error::{Error, ErrorKind, scarce};
 use crate::files;
 use crate::image::formats::{Format, Kind};
 use crate::image::{MAX_PIXELS, RawMask, Stored, formats};
+use crate::tools::check::parts::{as_exif, as_pairs, as_pairs_if_any, known_code, no_entries};
 use crate::tools::check::texture::Texture;
 
 /// More colours than this in one mask are not told apart: it is a photograph.
 const MAX_VALUES: usize = 4096;
 
 /// A pair as it was read.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Scanned {
     pub(super) image: Result<ImageFacts, Broken>,
     pub(super) mask: Result<MaskFacts, Broken>,
 }
 
 /// What a picture is like.
+#[derive(Serialize, Deserialize)]
 pub(super) struct ImageFacts {
     /// Width and height after the rotation that EXIF asks for.
     pub(super) size: [usize; 2],
-    pub(super) format: &'static str,
+    pub(super) format: String,
+    #[serde(with = "as_exif")]
     pub(super) orientation: Orientation,
     /// The name's ending belongs to another format.
     pub(super) misnamed: bool,
@@ -51,15 +56,17 @@ pub(super) struct ImageFacts {
 }
 
 /// What a mask is like.
+#[derive(Serialize, Deserialize)]
 pub(super) struct MaskFacts {
     pub(super) size: [usize; 2],
     pub(super) format: String,
     /// The format alone.
-    pub(super) kind: &'static str,
+    pub(super) kind: String,
     pub(super) encoding: Encoding,
     pub(super) misnamed: bool,
     pub(super) hash: u64,
     /// Pixels of every value, and the first of them, counted by rows.
+    #[serde(with = "as_pairs")]
     pub(super) values: BTreeMap<Source, Count>,
     /// There are more colours than were told apart.
     pub(super) more: bool,
@@ -67,6 +74,7 @@ pub(super) struct MaskFacts {
     pub(super) transparent: Option<usize>,
     /// Grey, in a file that says that 0 is white; or in one that does not.
     pub(super) white_is_zero: Option<bool>,
+    #[serde(serialize_with = "no_entries")]
     pub(super) palette: Option<Vec<[u8; 3]>>,
     /// Greys of 1, 2 or 4 bits, which were spread over 0 to 255.
     pub(super) spread: bool,
@@ -75,6 +83,7 @@ pub(super) struct MaskFacts {
     /// What its numbers look like, by its palette.
     pub(super) shown: Option<PaletteColors>,
     /// Of numbers that can be looked up as colours: pixels of every colour.
+    #[serde(with = "as_pairs_if_any")]
     pub(super) colors: Option<BTreeMap<Source, Count>>,
     /// How its values lie beside each other.
     pub(super) texture: Texture,
@@ -82,7 +91,7 @@ pub(super) struct MaskFacts {
     pub(super) overlapping: Option<(u64, usize)>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Count {
     pub(super) pixels: u64,
     pub(super) first: usize,
@@ -90,11 +99,16 @@ pub(super) struct Count {
     pub(super) between: u64,
 }
 
+/// A name for programs, of those that this program knows.
+pub(crate) type Code = &'static str;
+
 /// A file that cannot be read.
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Broken {
     /// Which, where it is not the one that was asked for.
     pub(super) file: Option<PathBuf>,
-    pub(crate) code: &'static str,
+    #[serde(deserialize_with = "known_code")]
+    pub(crate) code: Code,
     pub(crate) what: String,
     pub(crate) remedy: String,
     /// What the decoder said.
@@ -103,6 +117,21 @@ pub(crate) struct Broken {
 
 /// The code of what this process, and not the file, is at fault for.
 const SCARCE: &str = "scarce";
+
+/// The codes of files that are at fault themselves.
+pub(super) const CODES: [&str; 11] = [
+    "unreadable-file",
+    "join-failed",
+    "empty-file",
+    "lfs-pointer",
+    "jpeg-mask",
+    "too-large",
+    "deep-colours",
+    "other-format",
+    "several-pages",
+    "damaged-file",
+    "not-an-image",
+];
 
 impl Scanned {
     /// What the system gives this process too little of to go on.
@@ -220,7 +249,7 @@ fn image(path: &Path, file: BufReader<File>) -> Result<ImageFacts, (Error, &'sta
     let image = &decoded.image;
     Ok(ImageFacts {
         size: [image.width, image.height],
-        format: decoded.format.name(),
+        format: decoded.format.name().to_owned(),
         orientation: decoded.orientation,
         misnamed: misnamed(path, decoded.format),
         unended: decoded.unended,
@@ -257,7 +286,7 @@ fn facts(raw: &RawMask) -> MaskFacts {
     MaskFacts {
         size: raw.size().into(),
         format: describe(raw),
-        kind: stored.format.name(),
+        kind: stored.format.name().to_owned(),
         encoding,
         misnamed: false,
         hash,

@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 
+use serde::{Deserialize, Serialize};
+
 /// More runs of equal pixels than this are those of noise, in which nothing is looked for.
 const MOST_RUNS: usize = 1 << 20;
 
 /// What is known of a mask, or of several together.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Texture {
     pub(crate) pixels: u64,
     /// Pixels that differ from those on all four sides.

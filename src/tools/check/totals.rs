@@ -143,11 +143,11 @@ impl<'a> Totals<'a> {
     fn add_image(&mut self, split: usize, pair: &Pair, image: &ImageFacts, mask: u64, faults: &mut Faults) {
         let sums = &mut self.splits[split];
         *sums.sizes.entry(image.size).or_default() += 1;
-        *sums.image_formats.entry(image.format.to_string()).or_default() += 1;
+        *sums.image_formats.entry(image.format.clone()).or_default() += 1;
         sums.turned += usize::from(image.orientation != Orientation::NoTransforms);
         self.pictures.entry(image.hash).or_default().push((split, pair.image.clone(), mask));
         if image.misnamed {
-            misnamed(&pair.image, image.format, faults);
+            misnamed(&pair.image, &image.format, faults);
         }
         if let Some([low, high]) = image.deep {
             let seen = self.deep.get_or_insert([u16::MAX, 0]);
@@ -299,7 +299,7 @@ fn position(mask: &MaskFacts, at: usize) -> [usize; 2] {
 /// Adds what a mask alone shows.
 fn warn_of_mask(pair: &Pair, mask: &MaskFacts, faults: &mut Faults) {
     if mask.misnamed {
-        misnamed(&pair.mask, mask.kind, faults);
+        misnamed(&pair.mask, &mask.kind, faults);
     }
     if let Some(at) = mask.transparent {
         let what = "masks with transparent pixels; the transparency is dropped";

@@ -5,6 +5,7 @@ mod joined;
 mod meaning;
 mod names;
 mod pictures;
+mod shards;
 mod values;
 
 use std::path::{Path, PathBuf};
