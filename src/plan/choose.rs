@@ -184,12 +184,14 @@ impl PlanDraft {
         self.push("train", "batch_size", batch, why);
         self.push("train", "loss_mean", "\"valid\"", "padding and unlabelled pixels do not thin out the loss");
         let images = facts.images(Split::Train);
+        // Over pretrained features rare classes are found anyway, and weights only make the network say them too often.
+        let from_scratch = facts.pretrained.is_none();
         let seldom = facts.most_seldom().filter(|(_, holders)| (*holders as f64) < SELDOM * images as f64);
         if let Some((name, holders)) = seldom {
             let reason =
                 format!("`{name}` is in {holders} of {images} images: half the crops are drawn for rare classes");
             self.push("data.augment", "rare_class", "{ share = 0.5 }", reason);
-        } else if let Some((name, share)) = facts.rarest().filter(|(_, share)| *share < RARE) {
+        } else if let Some((name, share)) = facts.rarest().filter(|(_, share)| *share < RARE && from_scratch) {
             let mut sorted: Vec<f64> = facts.shares.iter().copied().filter(|share| *share > 0.0).collect();
             sorted.sort_by(f64::total_cmp);
             let middle = sorted[sorted.len() / 2];

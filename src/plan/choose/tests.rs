@@ -19,6 +19,23 @@ fn options(minutes: u64, changes: &[&str]) -> PlanOptions {
     PlanOptions { budget: Duration::from_secs(60 * minutes), pretrained: None, given: Vec::new(), changes }
 }
 
+/// DINOv2's ViT-S/14.
+fn dinov2_s() -> Vit {
+    Vit {
+        embed_dim: 384,
+        depth: 12,
+        patch_size: 14,
+        mlp_dim: 1536,
+        layer_scale: true,
+        reg_tokens: 0,
+        class_token: true,
+        no_embed_class: false,
+        gated: false,
+        rotated: false,
+        qkv_bias: true,
+    }
+}
+
 /// A plan on a machine that takes `step_s` for a step with the smallest crop.
 fn plan(facts: &Facts, options: &PlanOptions, step_s: f64) -> (Config, String) {
     plan_in(&StepMemory { fixed: 300.0, maps: 400.0, free: f64::INFINITY }, facts, options, step_s)
@@ -137,6 +154,9 @@ fn classes_of_few_images_are_looked_for() {
     facts.holders[2] = 30;
     let (config, _) = plan(&facts, &options(60, &[]), 0.4);
     assert!(config.data.augment.rare_class.is_none() && !config.train.class_weights.is_empty());
+    facts.pretrained = Some(Pretrained { path: "w.pth".into(), network: FileArchitecture::Vit(dinov2_s()) });
+    let (config, text) = plan(&facts, &options(60, &[]), 0.4);
+    assert!(config.train.class_weights.is_empty(), "pretrained features find it anyway: {text}");
 }
 
 #[test]
@@ -179,19 +199,7 @@ fn a_decoder_is_chosen_by_the_length_of_the_run() {
     let mut facts = facts((640, 480), &[0.6, 0.4], &["a", "b"]);
     assert_eq!(decoder(&facts, &["train.seed=1"], 1e9), "fcn");
     assert_eq!(decoder(&facts, &["model.backbone.type=vit"], 100.0), "structtoken");
-    let vit = Vit {
-        embed_dim: 384,
-        depth: 12,
-        patch_size: 14,
-        mlp_dim: 1536,
-        layer_scale: true,
-        reg_tokens: 0,
-        class_token: true,
-        no_embed_class: false,
-        gated: false,
-        rotated: false,
-        qkv_bias: true,
-    };
+    let vit = dinov2_s();
     facts.pretrained =
         Some(Pretrained { path: "dinov2_vits14.safetensors".into(), network: FileArchitecture::Vit(vit) });
     assert_eq!(decoder(&facts, &["train.seed=1"], SHORT), "fcn");
