@@ -145,6 +145,20 @@ mod tests {
     }
 
     #[test]
+    fn what_is_published_is_in_the_repository() {
+        for model in MODELS {
+            let file = Path::new(SOURCE).join(format!("{}.safetensors", model.name));
+            assert_eq!(
+                resolve_of(Path::new(&format!("@{}", model.name)), MODELS, Some(Path::new(SOURCE))).unwrap(),
+                file
+            );
+            assert!(std::fs::metadata(&file).unwrap().len() < 12_000_000, "{}", file.display());
+            let card = std::fs::read_to_string(file.with_extension("md")).unwrap();
+            assert!(card.contains(model.sha256), "its card names another file");
+        }
+    }
+
+    #[test]
     fn a_build_without_models_says_so() {
         for folder in [None, Some(Path::new("nowhere"))] {
             let error = resolve_of(Path::new("@nuclei"), &[], folder).unwrap_err();

@@ -129,19 +129,47 @@ fn help_names_every_command() {
     }
 }
 
+/// Bright discs on black, as nuclei under fluorescence: whoever has the program finds them at once.
 #[test]
-fn a_model_that_no_build_carries_is_refused_by_name() {
+fn a_model_that_comes_with_the_program_labels_at_once() {
     let lab = Lab::new();
-    assert_eq!(lab.ok(&["models"]), "");
-    for command in [&["predict", "@nuclei", "a.png"][..], &["eval", "@nuclei"], &["inspect", "@nuclei"]] {
-        lab.refused(
-            command,
-            &["there is no model `@nuclei`: this build carries none", "pass the path of a model file"],
-        );
+    assert!(lab.ok(&["models"]).starts_with("@nuclei  "));
+    let disc = |x: u32, y: u32| (x % 64).abs_diff(32).pow(2) + (y % 64).abs_diff(32).pow(2) < 196;
+    let photo = image::GrayImage::from_fn(256, 192, |x, y| image::Luma([if disc(x, y) { 170 } else { 12 }]));
+    photo.save(lab.path("photo.png")).unwrap();
+    lab.ok(&["predict", "@nuclei", "photo.png", "--out", "masks", "--device", "cpu"]);
+    let labels = structtoken::image::read_image(lab.path("masks/photo.png")).unwrap();
+    let (mut both, mut either) = (0, 0);
+    for (at, pixel) in labels.pixels.chunks(3).enumerate() {
+        let (here, found) = (disc(at as u32 % 256, at as u32 / 256), pixel != [0; 3]);
+        both += u32::from(here && found);
+        either += u32::from(here || found);
     }
-    // A file that is called so is itself, as the hint says.
+    assert!(f64::from(both) > 0.7 * f64::from(either), "{both} of {either} pixels");
+    assert!(lab.ok(&["inspect", "@nuclei"]).contains("nucleus"));
+
+    let refuse = |name: &str, say: &[&str]| {
+        for command in [&["predict", name, "photo.png"][..], &["eval", name], &["inspect", name]] {
+            lab.refused(command, say);
+        }
+    };
+    refuse("@nucleus", &["there is no model `@nucleus`", "did you mean `@nuclei`?", "`structtoken models`"]);
+    // A file that is called so is itself, as the hint of builds without models says.
     lab.write("@nuclei", "not a model");
-    lab.refused(&["predict", "./@nuclei", "a.png"], &["`./@nuclei`"]);
+    lab.refused(&["predict", "./@nuclei", "photo.png"], &["`./@nuclei`"]);
+}
+
+/// As of a binary that was copied away from what came with it.
+#[test]
+fn a_program_whose_models_are_gone_says_so() {
+    let lab = Lab::new();
+    let alone = |arguments: &[&str]| lab.command(arguments).env("STRUCTTOKEN_MODELS", "nowhere").output().unwrap();
+    let models = alone(&["models"]);
+    assert!(models.status.success() && models.stdout.is_empty());
+    let output = alone(&["predict", "@nuclei", "photo.png"]);
+    let talk = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && talk.contains("does not carry the model `@nuclei`"), "{talk}");
+    assert!(talk.contains("hint: pass the path of a model file"), "{talk}");
 }
 
 #[test]

@@ -103,8 +103,8 @@ def test_faults_of_files_are_exceptions_with_a_hint(lab, model, tmp_path):
         structtoken.Model.open(lab.folder / "photo.png")
     assert "photo.png" in str(caught.value)
     with pytest.raises(structtoken.Error) as caught:
-        structtoken.Model.open("@nuclei")
-    assert "carries none" in str(caught.value) and caught.value.hint
+        structtoken.Model.open("@nucleus")
+    assert "there is no model" in str(caught.value) and "@nuclei" in caught.value.hint
     again = pickle.loads(pickle.dumps(caught.value))
     assert (type(again), str(again), again.hint) == (type(caught.value), str(caught.value), caught.value.hint)
     for wrong in [0, 5000]:

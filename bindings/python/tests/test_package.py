@@ -9,6 +9,7 @@ import inspect
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import structtoken
@@ -68,6 +69,16 @@ def test_the_command_is_the_programs(lab):
     assert named.returncode == 1 and "did you mean `@nuclei`?" in named.stderr
     module = subprocess.run([sys.executable, "-m", "structtoken", "--version"], capture_output=True, text=True, check=True)
     assert module.stdout == version.stdout
+
+
+def test_a_model_comes_with_the_package():
+    rows, columns = np.mgrid[:192, :256]
+    discs = (rows % 64 - 32) ** 2 + (columns % 64 - 32) ** 2 < 196
+    photo = np.where(discs, 170, 12).astype(np.uint8)[..., None].repeat(3, 2)
+    model = structtoken.Model.open("@nuclei", threads=1)
+    assert model.classes == ["background", "nucleus"]
+    found = model.predict(photo) == 1
+    assert (found & discs).sum() > 0.7 * (found | discs).sum()
 
 
 def test_the_demo_runs_where_the_wheel_is_installed(lab, tmp_path):
