@@ -61,8 +61,8 @@ pub fn open(name: &str) -> Result<(Device, String)> {
     }
 }
 
-/// Refuses a driver in software, given its name: it takes the place of a GPU on the CPU, and our own kernels for the CPU
-/// are many times as fast. `for_tests` it will do.
+/// Refuses a driver in software, given its name: it stands for a GPU and computes on the CPU, where our own kernels are
+/// far faster. `for_tests` it will do.
 fn refuse_software(name: &str, driver: Option<&str>, for_tests: bool) -> Result<()> {
     match driver {
         Some(driver) if !for_tests => {

@@ -36,8 +36,8 @@ fn random<const D: usize>(shape: [usize; D], seed: u64, device: &Device) -> Tens
     Tensor::from_data(tests::random(shape, seed).into_data(), device)
 }
 
-/// Compares value and gradient of a kernel on a GPU with those of its composition on the CPU, and the kernel with itself,
-/// bit for bit. `x` makes the operand, on the device it is given; so do the functions the others.
+/// Compares value and gradient of a kernel on a GPU with those of its composition on the CPU, and the kernel with
+/// itself, bit for bit. `x` makes the operand, on the device it is given; so do the functions the others.
 #[track_caller]
 fn agree<const D: usize, const E: usize>(
     gpu: &Device,
