@@ -139,7 +139,7 @@ fn a_fault_is_reported_and_ends_all() {
 fn a_plan_says_what_several_processes_take() {
     let lab = Lab::new();
     let plan = ["train", "shapes", "--plan", "--mpi", "--budget", "2m", "--set", "train.accumulate=4"];
-    let small = ["--set", "data.shapes.size=32", "--set", "model.backbone.norm=group"];
+    let small = ["--set", "train.batch_size=4", "--set", "data.shapes.size=32", "--set", "model.backbone.norm=group"];
     let output = mpirun(&lab, 2, &[&plan[..], &small].concat()).output().unwrap();
     let talk = done(&output);
     for part in

@@ -9,6 +9,7 @@
 mod colors;
 mod fault;
 mod files;
+mod forms;
 mod judge;
 pub(crate) mod mask_names;
 mod mixed;

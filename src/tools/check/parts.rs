@@ -8,19 +8,18 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
-use image::metadata::Orientation;
-use serde::de::{Error as _, IgnoredAny};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Serialize};
 
-use crate::dataset::spec::{DatasetSpec, Source};
+use crate::dataset::spec::DatasetSpec;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::shard::Shard;
-use crate::tools::check::scan::{CODES, Code, Count, MaskFacts, Scanned};
+use crate::tools::check::scan::{Count, MaskFacts, Scanned};
 use crate::tools::check::{CHUNK, CheckReport, OnProgress, Set, with_pairs};
 
 /// The form of these files.
-const FORMAT: &str = "structtoken check 1";
+const FORMAT: &str = "structtoken-check-1";
 /// What is to be passed.
 const WANTED: &str = "pass files that `structtoken data check DATASET --shard I/N --out FILE` wrote";
 /// The most bytes of a line: some thousand values of a mask.
@@ -68,8 +67,8 @@ impl Head {
     }
 }
 
-/// Reads the files of every N-th pair of the set that `spec` describes, and writes what [`check_parts`] needs of them to
-/// `out`. Returns how many pairs these are.
+/// Reads the files of every N-th pair of the set that `spec` describes, and writes what [`check_parts`] needs of them
+/// to `out`. Returns how many pairs these are.
 ///
 /// # Errors
 /// A description without any split, or a file that cannot be written. What is wrong with files of the set is in the
@@ -238,65 +237,4 @@ fn foreign(path: &Path) -> Error {
 fn damaged(path: &Path) -> Error {
     Error::new(format!("`{}` is not a whole shard of a check", path.display()))
         .with_hint("run `data check --shard` again for this shard")
-}
-
-/// The code of a broken file that this program knows.
-pub(super) fn known_code<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Code, D::Error> {
-    let code = String::deserialize(deserializer)?;
-    CODES.into_iter().find(|known| *known == code).ok_or_else(|| D::Error::custom(format!("unknown code `{code}`")))
-}
-
-/// That there is a palette is what the check asks.
-pub(super) fn no_entries<S: Serializer>(palette: &Option<Vec<[u8; 3]>>, serializer: S) -> Result<S::Ok, S::Error> {
-    palette.as_ref().map(|_| [[0u8; 3]; 0]).serialize(serializer)
-}
-
-/// Rotations, as EXIF numbers them.
-pub(super) mod as_exif {
-    use super::*;
-
-    pub(in super::super) fn serialize<S: Serializer>(value: &Orientation, serializer: S) -> Result<S::Ok, S::Error> {
-        value.to_exif().serialize(serializer)
-    }
-
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Orientation, D::Error> {
-        Orientation::from_exif(u8::deserialize(deserializer)?).ok_or_else(|| D::Error::custom("no such rotation"))
-    }
-}
-
-/// Values with their counts: keys that are no texts.
-pub(super) mod as_pairs {
-    use super::*;
-
-    pub(in super::super) fn serialize<S: Serializer>(
-        values: &BTreeMap<Source, Count>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(values)
-    }
-
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<BTreeMap<Source, Count>, D::Error> {
-        Vec::deserialize(deserializer).map(|values| values.into_iter().collect())
-    }
-}
-
-/// As [`as_pairs`].
-pub(super) mod as_pairs_if_any {
-    use super::*;
-
-    pub(in super::super) fn serialize<S: Serializer>(
-        values: &Option<BTreeMap<Source, Count>>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        values.as_ref().map(|values| values.iter().collect::<Vec<_>>()).serialize(serializer)
-    }
-
-    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<BTreeMap<Source, Count>>, D::Error> {
-        let values: Option<Vec<(Source, Count)>> = Option::deserialize(deserializer)?;
-        Ok(values.map(|values| values.into_iter().collect()))
-    }
 }

@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind, scarce};
 use crate::files;
 use crate::image::formats::{Format, Kind};
 use crate::image::{MAX_PIXELS, RawMask, Stored, formats};
-use crate::tools::check::parts::{as_exif, as_pairs, as_pairs_if_any, known_code, no_entries};
+use crate::tools::check::forms::{Code, as_exif, as_pairs, as_pairs_if_any, known_code, no_entries};
 use crate::tools::check::texture::Texture;
 
 /// More colours than this in one mask are not told apart: it is a photograph.
@@ -99,9 +99,6 @@ pub(super) struct Count {
     pub(super) between: u64,
 }
 
-/// A name for programs, of those that this program knows.
-pub(crate) type Code = &'static str;
-
 /// A file that cannot be read.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Broken {
@@ -117,21 +114,6 @@ pub(crate) struct Broken {
 
 /// The code of what this process, and not the file, is at fault for.
 const SCARCE: &str = "scarce";
-
-/// The codes of files that are at fault themselves.
-pub(super) const CODES: [&str; 11] = [
-    "unreadable-file",
-    "join-failed",
-    "empty-file",
-    "lfs-pointer",
-    "jpeg-mask",
-    "too-large",
-    "deep-colours",
-    "other-format",
-    "several-pages",
-    "damaged-file",
-    "not-an-image",
-];
 
 impl Scanned {
     /// What the system gives this process too little of to go on.
