@@ -25,6 +25,10 @@ impl Tiles for Avx2 {
         true
     }
 
+    fn columns_apart(&self) -> usize {
+        LOOP_ROWS
+    }
+
     unsafe fn tile(&self, lanes: usize, a: Rows, b: *const u32, target: &Target) {
         // SAFETY: the caller's word.
         unsafe { tile(lanes, a.start, a.order.strides(), b, target) }
