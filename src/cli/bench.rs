@@ -55,6 +55,9 @@ pub(crate) struct Arguments {
     /// Number of repetitions; the median is reported
     #[arg(short, long, value_name = "N", default_value_t = 7)]
     repeat: usize,
+    /// Also time a single thread, and report how many times as fast all are
+    #[arg(long, conflicts_with = "data")]
+    scaling: bool,
     /// Print one JSON object per measurement
     #[arg(long)]
     json: bool,
@@ -110,20 +113,38 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let instructions = if name == "cpu" { format!(" ({})", kernels::instruction_set()?) } else { String::new() };
     talk!("timing on {name}{instructions}, {} threads", rayon::current_num_threads());
     if !arguments.json {
+        let scaling = if arguments.scaling { format!(" {:>10} {:>8}", "one thread", "scaling") } else { String::new() };
         print(&format!(
-            "{:<40} {:>10} {:>22} {:>9} {:>10} {:>8} {:>8}",
+            "{:<40} {:>10} {:>22} {:>9} {:>10} {:>8} {:>8}{scaling}",
             "work", "median ms", "min to max", "images/s", "GFLOP/s", "of peak", "RSS MB"
         ));
     }
     for work in works(&arguments)? {
         let found = measure(&work, arguments.repeat, &device)?;
+        let one = match arguments.scaling {
+            true => Some(on_one_thread(|| measure(&work, arguments.repeat, &device))?.median_ms),
+            false => None,
+        };
         if arguments.json {
-            emit(&serde_json::to_value(&found).map_err(|error| Error::new("cannot write JSON").with_source(error))?);
+            let mut line =
+                serde_json::to_value(&found).map_err(|error| Error::new("cannot write JSON").with_source(error))?;
+            if let Some(one) = one {
+                line["one_thread_ms"] = one.into();
+            }
+            emit(&line);
         } else {
-            print(&row(&found));
+            let scaling = one
+                .map_or(String::new(), |one| format!(" {one:>10.1} {:>8}", format!("{:.2}x", one / found.median_ms)));
+            print(&format!("{}{scaling}", row(&found)));
         }
     }
     Ok(End::Done)
+}
+
+/// Runs `body` in a pool of a single thread.
+fn on_one_thread<T: Send>(body: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+    pool.map_err(|error| Error::new("cannot start a thread to compute on").with_source(error))?.install(body)
 }
 
 fn row(found: &Measurement) -> String {
