@@ -26,7 +26,11 @@ pub struct BundledModel {
 }
 
 /// Those of this version.
-pub const MODELS: &[BundledModel] = &[];
+pub const MODELS: &[BundledModel] = &[BundledModel {
+    name: "nuclei",
+    sha256: "c6f3832d0d366bde0bf76f1643491b8ac22157aa520d69f9496bbc94f1cf06f5",
+    about: "nuclei in microscope images",
+}];
 
 /// The environment variable that names their folder.
 const VARIABLE: &str = "STRUCTTOKEN_MODELS";

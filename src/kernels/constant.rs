@@ -13,7 +13,9 @@ pub(crate) type Key = (&'static str, [usize; 6]);
 /// The most matrices that are kept, of all devices: images of many sizes must not fill a device.
 const MOST: usize = 512;
 
-static KEPT: LazyLock<Mutex<HashMap<(Key, DType), Vec<Tensor<2>>>>> = LazyLock::new(Mutex::default);
+type Kept = HashMap<(Key, DType), Vec<Tensor<2>>>;
+
+static KEPT: LazyLock<Mutex<Kept>> = LazyLock::new(Mutex::default);
 
 /// The matrix of a key, which `values` makes where the device does not keep it yet. The CPU keeps none.
 pub(crate) fn constant(
