@@ -394,7 +394,6 @@ const OUT_OF_REACH: &[&str] = &[
     // A build with MPI, whose tests are in `mpi.rs`.
     "add --mpi, and they share its work",
     "leave out --mpi, or name one of its runs with --out",
-    "set train.accumulate to at least {}",
     // A build that carries models.
     "`structtoken models` lists those of this build",
     // Two readings of names that no command line can hold.
