@@ -1,4 +1,5 @@
-//! Products in whole numbers: what enters is rounded to 8 bits when the file runs, by its own smallest and largest value.
+//! Products in whole numbers: what enters is rounded to 8 bits when the file runs, by its own smallest and largest
+//! value.
 
 use std::collections::HashSet;
 
