@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// As with the feature `object-store`, but nothing is reached.
 #[derive(Default)]
-pub(crate) struct Stores;
+pub(crate) struct Stores(());
 
 /// There is none.
 #[derive(Clone)]
@@ -16,6 +16,7 @@ pub(crate) enum Object {}
 /// There is none.
 pub(crate) struct Pending<T>(Object, std::marker::PhantomData<T>);
 
+#[allow(dead_code, reason = "what no object can answer")]
 pub(crate) enum Fetched {
     Whole(Vec<u8>),
     Large,
@@ -29,6 +30,7 @@ pub(crate) enum Replace {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(dead_code, reason = "what no object can answer")]
 pub(crate) enum Put {
     Done,
     Kept(Option<String>),

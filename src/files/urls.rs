@@ -65,11 +65,13 @@ impl Url {
     }
 
     /// The scheme and the bucket or host: `s3://bucket`.
+    #[cfg_attr(not(feature = "object-store"), allow(dead_code))]
     pub(crate) fn store(&self) -> &str {
         &self.text[..self.store]
     }
 
     /// What names the object in its store.
+    #[cfg_attr(not(feature = "object-store"), allow(dead_code))]
     pub(crate) fn key(&self) -> &str {
         self.text[self.store..].trim_start_matches('/')
     }
