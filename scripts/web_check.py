@@ -283,8 +283,8 @@ def unserved(browser, folder):
     """A page that is opened from a disk says what it needs."""
     page = browser.new_context().new_page()
     page.goto((folder / "index.html").as_uri())
-    page.wait_for_timeout(500)
-    text = page.inner_text("#problem") if page.locator("#problem").is_visible() else "nothing is said"
+    page.wait_for_selector("#problem:not([hidden])", timeout=ui.WAIT)
+    text = page.inner_text("#problem")
     ui.check("a page that is opened from a disk says what it needs", "web server" in text, text)
     page.context.close()
 

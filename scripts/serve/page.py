@@ -21,7 +21,7 @@ from pathlib import Path
 from PIL import Image, ImageChops
 from playwright.sync_api import sync_playwright
 
-WAIT = 60_000  # milliseconds for an answer
+WAIT = 600_000  # milliseconds for an answer, however slow the machine
 OPTIONS = ["--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", "--no-sandbox"]
 failures = []
 
@@ -41,6 +41,7 @@ def opened(browser, url, **options):
     """A page whose errors count as failures, with the models listed."""
     context = browser.new_context(accept_downloads=True, **options)
     page = context.new_page()
+    page.set_default_timeout(WAIT)
     own = url.split("?")[0]
     page.on("pageerror", lambda error: check(f"no exception: {error}", False))
     page.on("console", lambda message: check(f"nothing in the console: {message.text}", False) if message.type == "error" and "status of 4" not in message.text else None)
@@ -69,9 +70,15 @@ def drop(page, path, kind="image/jpeg"):
     )
 
 
+def settled(page, milliseconds=150):
+    """Waits until what is to be drawn is drawn: two frames, however long these take, and a moment for transitions."""
+    page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done())))")
+    page.wait_for_timeout(milliseconds)
+
+
 def labelled(page):
     page.wait_for_selector(".stage.ready", timeout=WAIT)
-    page.wait_for_timeout(400)
+    settled(page, 400)
 
 
 def pixels(page):
@@ -97,7 +104,7 @@ def slide(page, selector, value):
         "([selector, value]) => { const input = document.querySelector(selector); input.value = value; input.dispatchEvent(new Event('input', { bubbles: true })); }",
         [selector, value],
     )
-    page.wait_for_timeout(150)
+    settled(page)
 
 
 def until(page, what):
@@ -143,18 +150,18 @@ def desktop(browser, url, image, folder):
     whole = covered(pixels(page))[0]
     first.click()
     page.mouse.move(5, 5)
-    page.wait_for_timeout(150)
+    settled(page)
     alone = covered(pixels(page))[0]
     check("a class is shown alone", first.get_attribute("aria-pressed") == "true" and (alone <= whole), (alone, whole))
     check("and all can be shown again", page.locator("#all").is_visible())
     page.click("#all")
     page.locator(".legend .icon").first.click()
     page.mouse.move(5, 5)
-    page.wait_for_timeout(150)
+    settled(page)
     check("a class is hidden", abs(covered(pixels(page))[0] + alone - whole) < 0.02, (covered(pixels(page))[0], alone, whole))
     page.click("#all")
     page.check("#layer [value=confidence]")
-    page.wait_for_timeout(150)
+    settled(page)
     shot(page, folder, "confidence")
     page.check("#layer [value=classes]")
 
