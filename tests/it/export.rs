@@ -341,8 +341,9 @@ fn convolutions_within_groups_are_one_operation() {
         let mut found = 0;
         for layer in layers {
             found += 1;
+            let start = format!("{layer}dwconv/Conv_");
             let nodes = text
-                .split(&format!("{layer}dwconv/Conv_"))
+                .split(&start)
                 .skip(1)
                 .filter(|rest| rest.trim_start_matches(|letter: char| letter.is_ascii_digit()).starts_with(".node"));
             assert_eq!(nodes.count(), 1, "{} {layer}", case.name);
