@@ -2,6 +2,7 @@
 
 pub(crate) mod checksum;
 mod exchange;
+mod object_answers;
 #[cfg(feature = "object-store")]
 mod object_errors;
 #[cfg(feature = "object-store")]

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 
+pub(crate) use super::object_answers::{Fetched, Put, Replace};
 use super::urls::Url;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -15,26 +16,6 @@ pub(crate) enum Object {}
 
 /// There is none.
 pub(crate) struct Pending<T>(Object, std::marker::PhantomData<T>);
-
-#[allow(dead_code, reason = "what no object can answer")]
-pub(crate) enum Fetched {
-    Whole(Vec<u8>),
-    Large,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Replace {
-    Never,
-    Noted,
-    Always,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "what no object can answer")]
-pub(crate) enum Put {
-    Done,
-    Kept(Option<String>),
-}
 
 impl Stores {
     pub(crate) fn object(&self, url: &str) -> Result<Object> {

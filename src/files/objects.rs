@@ -17,6 +17,7 @@ use object_store::{
 use tokio::runtime::{Handle, Runtime};
 use tokio::task::JoinHandle;
 
+pub(crate) use super::object_answers::{Fetched, Put, Replace};
 use super::object_errors::fault;
 use super::urls::{Scheme, Url};
 use crate::error::{Error, ErrorKind, Result};
@@ -49,34 +50,6 @@ pub(crate) struct Object {
 pub(crate) struct Pending<T> {
     task: JoinHandle<Result<T>>,
     threads: Handle,
-}
-
-/// What was got of an object.
-pub(crate) enum Fetched {
-    /// All of its bytes.
-    Whole(Vec<u8>),
-    /// Nothing, as it is larger than what was to be got at once.
-    Large,
-}
-
-/// What becomes of an object that is there already.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Replace {
-    /// It stays.
-    Never,
-    /// It stays if it carries no note, and also if its note starts as the new one does up to the first space.
-    Noted,
-    /// It is replaced.
-    Always,
-}
-
-/// How an object was put.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Put {
-    /// It is there now.
-    Done,
-    /// It was there before, with this note, and stays.
-    Kept(Option<String>),
 }
 
 impl Stores {
