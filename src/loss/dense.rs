@@ -27,6 +27,9 @@ pub struct DenseLossConfig {
     pub ohem_threshold: Option<f64>,
     /// Pixels per image that count all the same, the hardest.
     pub ohem_min_kept: usize,
+    /// Adds the logarithms of `train.class_weights` to the logits of the cross entropy. Rare classes are then learned
+    /// from more, and are predicted no more often than they are there (logit adjustment, Menon et al. 2021).
+    pub adjust_logits: bool,
     /// Weight of the soft Dice loss, `1 - 2 Σ p y / (Σ p + Σ y)` of each class over the batch, the mean over classes
     /// that are in it (Drozdzal et al. 2016; nnU-Net's, batch Dice). Holds the probabilities of all pixels in memory.
     pub dice: f64,
@@ -42,6 +45,7 @@ impl Default for DenseLossConfig {
             focal_gamma: 0.0,
             ohem_threshold: None,
             ohem_min_kept: 100_000,
+            adjust_logits: false,
             dice: 0.0,
             lovasz: 0.0,
         }
@@ -105,7 +109,19 @@ impl Criterion {
         let weights =
             (!self.class_weights.is_empty()).then(|| Tensor::<1>::from_floats(self.class_weights.as_slice(), &device));
         let labels = targets.labels(&logits.device());
+        let logits = match self.config.adjust_logits {
+            true => logits + self.logarithms(&device),
+            false => logits,
+        };
         kernels::upsample_focal_loss(logits, labels, weights, self.mean, self.config.focal_gamma)
+    }
+
+    /// The logarithms of the class weights, `[1, 1, 1, k]`. A constant of every pixel, which resampling leaves as it
+    /// is.
+    fn logarithms(&self, device: &Device) -> Tensor<4> {
+        let values: Vec<f32> = self.class_weights.iter().map(|weight| weight.ln()).collect();
+        let shape = [1, 1, 1, values.len()];
+        Tensor::from_data(TensorData::new(values, shape), device)
     }
 }
 
@@ -200,6 +216,7 @@ fn one_hot(ids: &[u8], k: usize, device: &Device) -> (Tensor<2>, Vec<u64>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::LossMean;
     use crate::rng::Rng;
 
     const K: usize = 4;
@@ -306,6 +323,28 @@ mod tests {
         once.iter().for_each(|(name, part)| assert!(*part > 0.1 && twice[name] == 2.0 * part, "{name}: {part}"));
         let focal = parts(DenseLossConfig { focal_gamma: 2.0, ..DenseLossConfig::default() });
         assert!(focal["focal"] < once["cross_entropy"]);
+    }
+
+    /// What is predicted in the end: the weights are in the gradient and not in the answer.
+    #[test]
+    fn adjusted_logits_end_where_they_would_without_weights() {
+        let ids: Vec<u8> = (0..16).map(|at| u8::from(at >= 12)).collect();
+        let targets = Targets::new(ids, [1, 4, 4]);
+        let gradient = |logits: [f32; 2], adjust_logits| {
+            let config = DenseLossConfig { adjust_logits, ..DenseLossConfig::default() };
+            let criterion =
+                Criterion { config, class_weights: vec![0.5, 2.0], mean: LossMean::Valid, ..Criterion::default() };
+            let x =
+                Tensor::<4>::from_data(TensorData::new(logits.repeat(16), [1, 4, 4, 2]), &Device::flex().autodiff());
+            let x = x.require_grad();
+            let loss = criterion.dense(x.clone(), &targets).remove("cross_entropy").unwrap();
+            let gradient: Vec<f32> = x.grad(&loss.backward()).unwrap().into_data().try_to_vec().unwrap();
+            gradient.chunks_exact(2).map(|pixel| pixel[0]).sum::<f32>()
+        };
+        // The shares of the classes are 3/4 and 1/4; weighted they are 3/7 and 4/7.
+        assert!(gradient([3f32.ln(), 0.0], true).abs() < 1e-6);
+        assert!(gradient([0.75f32.ln(), 0.0], false).abs() < 1e-6);
+        assert!(gradient([0.75f32.ln(), 0.0], true) < -0.1 && gradient([3f32.ln(), 0.0], false) > 0.1);
     }
 
     #[test]

@@ -195,6 +195,9 @@ impl TrainConfig {
         {
             return refuse("class_weights must be finite and not negative, and not all 0".into());
         }
+        if self.loss.adjust_logits && (weights.is_empty() || weights.contains(&0.0)) {
+            return refuse("loss.adjust_logits takes the logarithms of class_weights: set them, all above 0".into());
+        }
         let schedule = [self.schedule.warmup_ratio, self.schedule.power, self.schedule.min_lr];
         if schedule.iter().any(|value| !value.is_finite() || *value < 0.0) {
             return refuse("schedule.warmup_ratio, power and min_lr must be finite and not negative".into());

@@ -47,6 +47,11 @@ fn the_whole_of_a_recipe_is_honoured() {
     let error = |change: fn(&mut TrainConfig)| trained(change).unwrap_err().to_string();
     assert!(error(|train| train.accumulate = 0).contains("accumulate"));
     assert!(error(|train| train.class_weights = vec![1.0; 2]).contains("2 values for 6 classes"));
+    assert!(error(|train| train.loss.adjust_logits = true).contains("set them, all above 0"));
+    let zero = |train: &mut TrainConfig| {
+        (train.loss.adjust_logits, train.class_weights) = (true, vec![1.0, 1.0, 0.0, 1.0, 1.0, 1.0]);
+    };
+    assert!(error(zero).contains("set them, all above 0"));
 }
 
 /// One iteration of networks of several kinds: the loss, the gradient of every parameter, and its value after a step.
