@@ -22,6 +22,10 @@ impl Tiles for Avx512 {
         self.form
     }
 
+    fn columns_apart(&self) -> usize {
+        if self.form == Form::Single { AVX512_ROWS } else { A_COLUMNS }
+    }
+
     fn reads_in_place(&self) -> bool {
         true
     }
@@ -31,7 +35,8 @@ impl Tiles for Avx512 {
         unsafe {
             match a.order {
                 Order::Rows => tile::<A_STRIDE, 1>(lanes, a.start, b, target),
-                Order::Columns => tile::<1, A_COLUMNS>(lanes, a.start, b, target),
+                Order::Columns(AVX512_ROWS) => tile::<1, AVX512_ROWS>(lanes, a.start, b, target),
+                Order::Columns(_) => tile::<1, A_COLUMNS>(lanes, a.start, b, target),
                 Order::Strided(stride) => strided(lanes, a.start, stride, b, target),
                 Order::StridedColumns(stride) => columns(lanes, a.start, stride, b, target),
             }

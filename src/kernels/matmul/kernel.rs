@@ -2,11 +2,11 @@
 
 use std::sync::OnceLock;
 
-use crate::kernels::matmul::Precision;
 use crate::kernels::matmul::loops::Loops;
-use crate::kernels::matmul::pack::{Form, Lanes};
-use crate::kernels::matmul::shape::{A_COLUMNS, A_STRIDE, Target};
+use crate::kernels::matmul::pack::{Form, Lanes, Line};
+use crate::kernels::matmul::shape::{A_STRIDE, AVX512_ROWS, LOOP_COLUMNS, LOOP_ROWS, TILES_AT_ONCE, Target};
 use crate::kernels::matmul::tiles::{Order, Rows, Tiles};
+use crate::kernels::matmul::{Precision, View};
 #[cfg(target_arch = "x86_64")]
 use crate::kernels::matmul::{amx, avx2, avx512};
 #[cfg(target_arch = "x86_64")]
@@ -99,25 +99,57 @@ impl Kernel {
     }
 
     /// How the rows of a block are packed when the matrix is stored row by row (`along`) or column by column.
-    pub(super) fn row_layout(self, along: bool, lanes: usize) -> RowLayout {
+    fn row_layout(self, along: bool, lanes: usize) -> RowLayout {
         // What is in order already is not transposed.
         if along || self.tiles.needs_rows() {
             RowLayout { shape: [self.rows, A_STRIDE], transposed: !along, order: Order::Rows }
         } else {
-            RowLayout { shape: [lanes, A_COLUMNS], transposed: false, order: Order::Columns }
+            let apart = self.tiles.columns_apart();
+            RowLayout { shape: [lanes, apart], transposed: false, order: Order::Columns(apart) }
         }
     }
 
+    /// Of how many tiles the rows are packed together.
+    pub(super) fn tiles_at_once(self, along: bool, lanes: usize) -> usize {
+        let compact = self.tiles.columns_apart() == self.rows;
+        let packed = !along && self.form(along) == Form::Single && !(self.tiles.reads_in_place() && lanes <= FEW);
+        if compact && packed { TILES_AT_ONCE } else { 1 }
+    }
+
+    /// How many panels of a right-hand side that is stored row by row, or else column by column, are packed together.
+    pub(super) fn panels_at_once(self, by_rows: bool) -> usize {
+        let plain = by_rows && self.columns == LOOP_COLUMNS && self.form(false) == Form::Single;
+        if plain { TILES_AT_ONCE } else { 1 }
+    }
+
+    /// The rows of a block, `lanes` lanes of each, for some tiles: where they lie if that is as good as packing them.
+    pub(super) fn rows<'a>(self, a: View<'a>, lanes: usize, lines: &'a mut [Line]) -> TileRows<'a> {
+        let (vectors, along) = a.lanes(self);
+        if a.rows > self.rows {
+            match self.rows {
+                LOOP_ROWS => vectors.pack_side_by_side::<LOOP_ROWS>(Line::lanes_mut(lines)),
+                AVX512_ROWS => vectors.pack_side_by_side::<AVX512_ROWS>(Line::lanes_mut(lines)),
+                rows => unreachable!("tiles of {rows} rows are packed one by one"),
+            }
+            let layout = self.row_layout(along, lanes);
+            return TileRows { lanes: Line::lanes(lines), layout, apart: lanes * self.rows };
+        }
+        if let Some((lanes, layout)) = self.takes(&vectors, along, lanes) {
+            return TileRows { lanes, layout, apart: 0 };
+        }
+        let layout = self.row_layout(along, lanes);
+        vectors.pack(Line::lanes_mut(lines), layout.shape, layout.transposed);
+        TileRows { lanes: Line::lanes(lines), layout, apart: 0 }
+    }
+
     /// How to read the vectors where they lie, if that is as good as packing them.
-    pub(super) fn takes<'a>(self, rows: &Lanes<'a>, along: bool, lanes: usize) -> Option<(&'a [u32], RowLayout)> {
+    fn takes<'a>(self, rows: &Lanes<'a>, along: bool, lanes: usize) -> Option<(&'a [u32], RowLayout)> {
         // Rows a multiple of this apart would compete for few places of the first-level cache.
         const SETS: usize = 4096 / size_of::<f32>();
         let suits = rows.form == Form::Single && self.tiles.reads_in_place();
         if !suits || rows.stride.is_multiple_of(SETS) {
             return None;
         }
-        // Columns touch a line of cache or two for each lane, so these must be few.
-        const FEW: usize = 64;
         let whole = match along {
             true => rows.length == lanes && rows.count == self.rows,
             false => rows.count == lanes && rows.length == self.rows && lanes <= FEW,
@@ -134,12 +166,13 @@ impl Kernel {
     ///
     /// # Safety
     /// The target is the caller's to write to, and initialised if it is added to; the call is within [`Kernel::begin`].
-    pub(super) unsafe fn tile(self, lanes: usize, a: &[u32], layout: RowLayout, b: &[u32], target: &Target) {
+    pub(super) unsafe fn tile(self, lanes: usize, rows: TileRows, b: &[u32], target: &Target) {
+        let TileRows { lanes: a, layout, .. } = rows;
         let [vectors, stride] = layout.shape;
         let needed = match layout.order {
             Order::Strided(_) => (vectors - 1) * stride + lanes,
             Order::StridedColumns(_) => (lanes - 1) * stride + self.rows,
-            Order::Rows | Order::Columns => vectors * stride,
+            Order::Rows | Order::Columns(_) => vectors * stride,
         };
         assert!(a.len() >= needed && lanes <= A_STRIDE && b.len() >= lanes * self.columns);
         assert!(target.rows <= self.rows && target.columns <= self.columns);
@@ -150,14 +183,33 @@ impl Kernel {
     }
 }
 
+/// Columns that are read where they lie touch a line of cache or two for each lane, so these must be few.
+const FEW: usize = 64;
+
 /// How the rows of a block are packed.
 #[derive(Clone, Copy)]
-pub(super) struct RowLayout {
+struct RowLayout {
     /// Of the packed matrix.
-    pub(super) shape: [usize; 2],
+    shape: [usize; 2],
     /// Whether the vectors of the source are its columns.
-    pub(super) transposed: bool,
+    transposed: bool,
     order: Order,
+}
+
+/// The rows of a block, for one tile or several.
+#[derive(Clone, Copy)]
+pub(super) struct TileRows<'a> {
+    lanes: &'a [u32],
+    layout: RowLayout,
+    /// Lanes between two tiles.
+    apart: usize,
+}
+
+impl TileRows<'_> {
+    /// Those of the i-th tile and the following.
+    pub(super) fn from(self, i: usize) -> Self {
+        Self { lanes: &self.lanes[i * self.apart..], ..self }
+    }
 }
 
 /// Until it is dropped a thread can compute tiles.

@@ -1,7 +1,7 @@
 //! Tiles by loops, for the compiler to vectorise: what every processor can, NEON included.
 
 use crate::kernels::matmul::pack::Form;
-use crate::kernels::matmul::shape::{A_COLUMNS, A_STRIDE, LOOP_COLUMNS, LOOP_ROWS, Target};
+use crate::kernels::matmul::shape::{A_STRIDE, LOOP_COLUMNS, LOOP_ROWS, Target};
 use crate::kernels::matmul::tiles::{Order, Rows, Tiles};
 use crate::kernels::simd::{fma, vectorized};
 
@@ -20,11 +20,15 @@ impl Tiles for Loops {
         self.form
     }
 
+    fn columns_apart(&self) -> usize {
+        LOOP_ROWS
+    }
+
     unsafe fn tile(&self, lanes: usize, a: Rows, b: *const u32, target: &Target) {
         let mut sums = [[0.0; LOOP_COLUMNS]; LOOP_ROWS];
         match a.order {
             Order::Rows => tile::<A_STRIDE, 1>(lanes, a.start, b, &mut sums),
-            Order::Columns => tile::<1, A_COLUMNS>(lanes, a.start, b, &mut sums),
+            Order::Columns(_) => tile::<1, LOOP_ROWS>(lanes, a.start, b, &mut sums),
             Order::Strided(_) | Order::StridedColumns(_) => unreachable!("rows for loops are packed"),
         }
         // SAFETY: the caller's word.

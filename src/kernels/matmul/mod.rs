@@ -134,6 +134,11 @@ impl<'a> View<'a> {
         self.t().rows(range).t()
     }
 
+    /// The matrix or its transpose, whichever is stored row by row.
+    fn stored(self) -> Self {
+        if self.column_stride == 1 { self } else { self.t() }
+    }
+
     /// Asks for a part of the rows to be brought near.
     fn prefetch(self, part: usize, parts: usize) {
         #[cfg(target_arch = "x86_64")]
@@ -245,11 +250,13 @@ impl<'a> Product<'a> {
         let out = Out(out.as_mut_ptr().cast());
         let workers = if threads == Threads::One { 1 } else { rayon::current_num_threads() };
         let tiling = Tiling::new(rows, columns, inner, workers, kernel);
-        // Rows that have to be transposed are packed anew for every set of columns. One block of the inner dimension at
-        // a time there are fewer of these; but then a row is not finished until the last block.
+        // Rows are read, and packed if need be, anew for every set of columns. One block of the inner dimension at a
+        // time there are fewer of these. But then the output is read and written again with every block, which
+        // instructions that are fast beside the memory would wait for.
         let depth = match finish {
-            None if self.a.column_stride != 1 => panels::block(inner, kernel),
-            _ => inner,
+            Some(_) if kernel.rate() > 1.0 => inner,
+            None if kernel.rate() > 1.0 && self.a.column_stride == 1 => inner,
+            _ => panels::block(inner, kernel),
         };
         let task = |i: usize| {
             let (rows, range) = tiling.task(i);
@@ -257,15 +264,19 @@ impl<'a> Product<'a> {
             PANELS.with_borrow_mut(|panels| {
                 let blocks = (0..inner.max(1)).step_by(depth.max(1)).map(|start| start..inner.min(start + depth));
                 let sets = || range.clone().step_by(most).map(|start| start..range.end.min(start + most));
-                for (block, columns) in blocks.flat_map(|block| sets().map(move |columns| (block.clone(), columns))) {
-                    let (a, b) = (self.a.columns(block.clone()), self.b.rows(block.clone()));
-                    let add = add || block.start > 0;
-                    panels.pack(b.columns(columns.clone()), self.precision);
-                    let next = columns.end..range.end.min(columns.end + most);
-                    let ahead = (!next.is_empty()).then(|| b.columns(next).t());
+                let mut parts = blocks.flat_map(|block| sets().map(move |columns| (block.clone(), columns))).peekable();
+                while let Some((block, columns)) = parts.next() {
+                    let part = |block: &Range<usize>, columns: &Range<usize>| {
+                        self.b.rows(block.clone()).columns(columns.clone())
+                    };
+                    panels.pack(part(&block, &columns), self.precision);
+                    let ahead = parts.peek().map(|(block, columns)| part(block, columns).stored());
+                    let a = self.a.columns(block.clone()).rows(rows.clone());
                     let place = OutPlace { out, stride: self.b.columns, row: rows.start, column: columns.start };
+                    let add = add || block.start > 0;
+                    let finish = finish.as_ref().filter(|_| block.end == inner);
                     // SAFETY: tasks have rows and columns of their own, inside of `out` by the assertion above.
-                    unsafe { panels.multiply(a.rows(rows.clone()), self.scale, add, place, ahead, finish.as_ref()) };
+                    unsafe { panels.multiply(a, self.scale, add, place, ahead, finish) };
                 }
             });
         };

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::kernels::matmul::kernel::Kernel;
 use crate::kernels::matmul::pack::Line;
-use crate::kernels::matmul::shape::{A_STRIDE, BLOCK, Target};
+use crate::kernels::matmul::shape::{A_STRIDE, BLOCK, LOOP_COLUMNS, Target};
 use crate::kernels::matmul::{Precision, View, rewrite};
 
 thread_local! {
@@ -34,16 +34,22 @@ impl Panels {
         let needed = blocks.padded_lanes() * panels * kernel.columns;
         self.lines.resize(needed.div_ceil(Line::LANES).max(self.lines.len()), Line::ZERO);
         let mut places = Line::lanes_mut(&mut self.lines);
+        // A single column is both, and taken for a row of the transposed matrix.
+        let at_once = kernel.panels_at_once(b.row_stride != 1);
         for block in blocks.iter() {
-            for panel in 0..panels {
-                let columns = |panel: usize| panel * kernel.columns..b.columns.min((panel + 1) * kernel.columns);
-                if panel + 1 < panels {
-                    b.rows(block.range.clone()).columns(columns(panel + 1)).t().prefetch(0, 1);
+            for panel in (0..panels).step_by(at_once) {
+                let next = panel + at_once;
+                let columns = |panel: usize| panel * kernel.columns..b.columns.min((panel + at_once) * kernel.columns);
+                if next < panels {
+                    b.rows(block.range.clone()).columns(columns(next)).t().prefetch(0, 1);
                 }
-                let columns = columns(panel);
-                let (lanes, along) = b.rows(block.range.clone()).columns(columns).t().lanes(kernel);
-                let (place, rest) = places.split_at_mut(block.lanes * kernel.columns);
-                lanes.pack(place, [block.lanes, kernel.columns], along);
+                let (lanes, along) = b.rows(block.range.clone()).columns(columns(panel)).t().lanes(kernel);
+                let (place, rest) = places.split_at_mut(block.lanes * kernel.columns * (next.min(panels) - panel));
+                if at_once > 1 {
+                    lanes.pack_side_by_side::<LOOP_COLUMNS>(place);
+                } else {
+                    lanes.pack(place, [block.lanes, kernel.columns], along);
+                }
                 places = rest;
             }
         }
@@ -99,36 +105,42 @@ impl Panels {
         let panels = self.columns.div_ceil(kernel.columns);
         let tiles = a.rows.div_ceil(kernel.rows) * blocks.iter().count() * panels;
         let mut tile = 0;
+        let at_once = kernel.rows * kernel.tiles_at_once(a.column_stride == 1, blocks.lanes());
         ROWS.with_borrow_mut(|lines| {
-            lines.resize(kernel.rows.max(16) * A_STRIDE / Line::LANES, Line::ZERO);
+            lines.resize(
+                lines.len().max((at_once * BLOCK).max(kernel.rows.max(16) * A_STRIDE) / Line::LANES),
+                Line::ZERO,
+            );
             let _tiles = kernel.begin();
-            for first in (0..a.rows).step_by(kernel.rows) {
-                let rows = kernel.rows.min(a.rows - first);
+            for first in (0..a.rows).step_by(at_once) {
+                let rows = at_once.min(a.rows - first);
                 let mut packed = Line::lanes(&self.lines);
                 // SAFETY: inside of the place.
                 let corner = unsafe { place.out.0.add((place.row + first) * place.stride + place.column) };
                 for (i, block) in blocks.iter().enumerate() {
-                    let (lanes, along) = a.rows(first..first + rows).columns(block.range.clone()).lanes(kernel);
-                    let (packed_rows, layout) = kernel.takes(&lanes, along, block.lanes).unwrap_or_else(|| {
-                        let layout = kernel.row_layout(along, block.lanes);
-                        lanes.pack(Line::lanes_mut(lines), layout.shape, layout.transposed);
-                        (Line::lanes(lines), layout)
-                    });
-                    for panel in 0..panels {
-                        let column = panel * kernel.columns;
-                        let columns = kernel.columns.min(self.columns - column);
-                        // SAFETY: inside of the place.
-                        let corner = unsafe { corner.add(column) };
-                        let target = Target { corner, stride: place.stride, rows, columns, add: add || i > 0, scale };
-                        if let Some(ahead) = ahead {
-                            ahead.prefetch(tile, tiles);
+                    let a = a.rows(first..first + rows).columns(block.range.clone());
+                    let packed_rows = kernel.rows(a, block.lanes, lines);
+                    let (set, rest) = packed.split_at(block.lanes * kernel.columns * panels);
+                    for (j, row) in (0..rows).step_by(kernel.rows).enumerate() {
+                        let packed_rows = packed_rows.from(j);
+                        let rows = kernel.rows.min(rows - row);
+                        for (panel, b) in set.chunks_exact(block.lanes * kernel.columns).enumerate() {
+                            let column = panel * kernel.columns;
+                            let columns = kernel.columns.min(self.columns - column);
+                            if let Some(ahead) = ahead {
+                                ahead.prefetch(tile, tiles);
+                            }
+                            tile += 1;
+                            // SAFETY: inside of the place.
+                            let corner = unsafe { corner.add(row * place.stride + column) };
+                            let (stride, add) = (place.stride, add || i > 0);
+                            let target = Target { corner, stride, rows, columns, add, scale };
+                            // SAFETY: the packed operands have the kernel's shape, and the target lies inside of the
+                            // place.
+                            unsafe { kernel.tile(block.lanes, packed_rows, b, &target) };
                         }
-                        tile += 1;
-                        let (panel, rest) = packed.split_at(block.lanes * kernel.columns);
-                        // SAFETY: the packed operands have the kernel's shape, and the target lies inside of the place.
-                        unsafe { kernel.tile(block.lanes, packed_rows, layout, panel, &target) };
-                        packed = rest;
                     }
+                    packed = rest;
                 }
                 if blocks.none() && !add {
                     for row in 0..rows {
@@ -228,6 +240,11 @@ impl Blocks {
             let lanes = range.len().div_ceil(self.kernel.values_per_lane());
             Block { range, lanes: lanes.next_multiple_of(self.kernel.depth) }
         })
+    }
+
+    /// Lanes of a block, at most.
+    fn lanes(&self) -> usize {
+        self.iter().map(|block| block.lanes).max().unwrap_or(0)
     }
 
     fn padded_lanes(&self) -> usize {

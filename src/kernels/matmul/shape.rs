@@ -8,6 +8,10 @@ pub(super) const A_STRIDE: usize = BLOCK + 16;
 /// Lanes between two packed columns of the left-hand side: a line, into which the rows of a tile fit.
 pub(super) const A_COLUMNS: usize = 16;
 
+/// Tiles whose rows are packed together where these are columns in memory, and panels whose columns are: lines of cache
+/// in whole, as 48 columns of tiles of six are.
+pub(super) const TILES_AT_ONCE: usize = 8;
+
 /// Twelve vectors of AVX2 for the sums leave four for the operands; NEON has twice as many of half the size.
 pub(super) const LOOP_ROWS: usize = 6;
 /// Two vectors of AVX2.

@@ -14,7 +14,17 @@ fn rounded(value: f32) -> f32 {
 /// Every orientation, sizes that are multiples of nothing, and more than one block of the inner dimension.
 #[test]
 fn products_are_those_of_f64() {
-    for (m, k, n) in [(1, 1, 1), (7, 13, 17), (100, 600, 70), (33, 1100, 95), (5, 0, 3), (64, 64, 64)] {
+    for (m, k, n) in [
+        (1, 1, 1),
+        (7, 13, 17),
+        (100, 600, 70),
+        (33, 1100, 95),
+        (5, 0, 3),
+        (64, 64, 64),
+        (50, 90, 1),
+        (1, 90, 40),
+        (40, 1, 40),
+    ] {
         for (transposed_a, transposed_b) in [(false, false), (false, true), (true, false), (true, true)] {
             let (a, b) = (random(m * k, 1), random(k * n, 2));
             let view_a = if transposed_a { View::new(&a, k, m, m).t() } else { View::new(&a, m, k, k) };

@@ -31,6 +31,11 @@ pub(super) trait Tiles: Sync {
         false
     }
 
+    /// Lanes between two packed columns of the left-hand side.
+    fn columns_apart(&self) -> usize {
+        A_COLUMNS
+    }
+
     /// Whether vectors of the left-hand side may be read where they lie, any distance apart.
     fn reads_in_place(&self) -> bool {
         false
@@ -68,8 +73,8 @@ pub(super) struct Rows {
 pub(super) enum Order {
     /// `[rows, A_STRIDE]`.
     Rows,
-    /// `[lanes, A_COLUMNS]`.
-    Columns,
+    /// `[lanes, this many]`, of which the first are the rows.
+    Columns(usize),
     /// Not packed: rows this far apart.
     Strided(usize),
     /// Not packed: columns this far apart.
@@ -81,9 +86,8 @@ impl Order {
     pub(super) fn strides(self) -> [usize; 2] {
         match self {
             Order::Rows => [A_STRIDE, 1],
-            Order::Columns => [1, A_COLUMNS],
             Order::Strided(stride) => [stride, 1],
-            Order::StridedColumns(stride) => [1, stride],
+            Order::Columns(stride) | Order::StridedColumns(stride) => [1, stride],
         }
     }
 }
