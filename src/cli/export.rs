@@ -12,10 +12,11 @@ use crate::dataset::shapes::Shapes;
 use crate::dataset::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::export::web::{self, Runtime};
-use crate::export::{Agreement, ExportOptions, Exported, Pictures, Precision, Profile, folder};
+use crate::export::{Agreement, ExportCard, ExportOptions, Exported, Pictures, Precision, Profile, folder};
+use crate::infer::InferMode;
 use crate::model::Model;
 use crate::model_file::{self, ModelCard};
-use crate::{export, files, probe};
+use crate::{export, files, kernels, probe, text};
 
 /// Write a model as an ONNX file that is proven to be the same model
 #[derive(Args)]
@@ -30,11 +31,11 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "DIR", conflicts_with_all = ["out", "verify", "profile"])]
     web: Option<PathBuf>,
     /// With --web: the unpacked npm package onnxruntime-web, of which the page takes what it needs
-    #[arg(long, value_name = "DIR", requires = "web")]
+    #[arg(long, value_name = "DIR")]
     runtime: Option<PathBuf>,
     /// Height and width of the images; may be repeated: then the size becomes part of each name [default: a window of
     /// the model]
-    #[arg(long = "size", value_name = "HxW", value_parser = size)]
+    #[arg(long = "size", value_name = "HxW", value_parser = size, allow_hyphen_values = true)]
     sizes: Vec<[usize; 2]>,
     /// Inputs and outputs of the file
     #[arg(long, value_enum, default_value_t = ProfileName::Default)]
@@ -47,6 +48,9 @@ pub(crate) struct Arguments {
     /// built-in name [default: the model's validation split, or generated images where it is not there]
     #[arg(long, value_name = "DIR|TOML")]
     data: Option<PathBuf>,
+    /// Change where these images are, for instance data.root=DIR; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    changes: Vec<String>,
     /// How many of these images, spread evenly
     #[arg(long, value_name = "N", default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     images: u32,
@@ -103,21 +107,31 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         return Err(Error::new(format!("`{}` is a recipe, which holds no weights", path.display()))
             .with_hint("pass the model file that training wrote"));
     }
+    if arguments.runtime.is_some() && arguments.web.is_none() {
+        return Err(Error::new("--runtime goes with --web").with_hint("add --web DIR, or leave --runtime out"));
+    }
     if let Some(file) = &arguments.verify {
         return verify(&arguments, file);
     }
     let profile = if arguments.web.is_some() { Profile::Web } else { profile(arguments.profile) };
     let Some(out) = arguments.web.as_ref().or(arguments.out.as_ref()) else { unreachable!("the place is required") };
-    check_place(out, path, profile)?;
-    let runtime = if profile == Profile::Web { Some(runtime(&arguments)?) } else { None };
     if profile.is_folder() && arguments.sizes.len() > 1 {
         return Err(
             Error::new("a folder holds one size").with_hint("pass --size once, or export each to a folder of its own")
         );
     }
+    let mut sizes: Vec<[usize; 2]> = Vec::new();
+    for size in &arguments.sizes {
+        if !sizes.contains(size) {
+            sizes.push(*size);
+        }
+    }
+    let place = |size: [usize; 2]| if sizes.len() > 1 { sized(out, size) } else { out.clone() };
+    let places: Vec<PathBuf> = sizes.iter().map(|size| place(*size)).collect();
+    places.iter().chain(places.is_empty().then_some(out)).try_for_each(|place| check_place(place, path, profile))?;
+    let runtime = if profile == Profile::Web { Some(runtime(&arguments)?) } else { None };
     let (model, card) = model_file::open(path, &Device::flex())?;
-    let mut sizes = arguments.sizes.clone();
-    sizes.dedup();
+    tell_what_differs(&model, &card, &sizes);
     if sizes.is_empty() {
         sizes.push(export::default_size(&model, &card));
     }
@@ -126,6 +140,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         return Err(Error::new(format!("Deepness cuts square tiles; these are {height} x {width}"))
             .with_hint(format!("--size {side}x{side}")));
     }
+    sizes.iter().try_for_each(|size| export::check_size(&model, *size, arguments.images as usize))?;
     let samples = samples(&model, &card, &arguments)?;
     // Nothing is written before all of them have passed.
     let mut made = Vec::new();
@@ -148,6 +163,22 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     }
     tell(&made, arguments.json)?;
     Ok(End::Done)
+}
+
+/// Says where the file labels otherwise than `predict` does, though it is the same network.
+fn tell_what_differs(model: &Model, card: &ModelCard, sizes: &[[usize; 2]]) {
+    if card.eval.mode == InferMode::Whole {
+        let [height, width] = sizes.first().copied().unwrap_or_else(|| export::default_size(model, card));
+        talk!(
+            "note: `predict` resizes images as the model says, and pads them to whole cells of {stride} pixels; the file \
+             takes images of {height} x {width} only. Labels are those of `predict` for images that are resized and padded \
+             in the same way (docs/export.md)",
+            stride = model.padded(1)
+        );
+    }
+    if card.eval.precision == kernels::Precision::Int8 {
+        talk!("note: the model computes in eight bits, and the file in f32: labels may differ from those of `predict`");
+    }
 }
 
 /// What the page needs beside the model.
@@ -174,16 +205,30 @@ fn verify(arguments: &Arguments, file: &Path) -> Result<End> {
         Some(_) => Error::file("verify", file, error),
         None => Error::file("verify", file, error).with_hint("export the model again"),
     };
-    let bytes = files::read(file, 1 << 31)
-        .map_err(|error| Error::file("read", file, error).with_hint("pass a file that was exported earlier"))?;
+    let bytes = files::read(file, 1 << 31).map_err(|error| {
+        let within = [Profile::Hf, Profile::Triton, Profile::Web].map(|profile| file.join(folder::place(profile)));
+        let hint = match within.iter().find(|within| within.is_file()) {
+            Some(within) => format!("pass the file in it: {}", text::shell_word(within)),
+            None => "pass a file that was exported earlier".to_owned(),
+        };
+        Error::file("read", file, error).with_hint(hint)
+    })?;
     let written = export::read_card(&bytes).map_err(failed)?;
     let (model, card) = model_file::open(&arguments.model, &Device::flex())?;
+    export::check_size(&model, written.size, arguments.images as usize).map_err(failed)?;
     let samples = samples(&model, &card, arguments)?;
     let agreement = export::verify(bytes, &model, &card, &samples.at(written.size)).map_err(failed)?;
     if arguments.json {
-        print(&json(&[serde_json::json!({"file": file, "size": written.size, "agreement": agreement})])?);
+        print(&json(&[serde_json::json!({
+            "file": file,
+            "size": written.size,
+            "profile": written.profile,
+            "precision": written.precision,
+            "agreement": agreement,
+        })])?);
     } else {
-        print(&format!("{}  {}", file.display(), agreed(&agreement)));
+        let ExportCard { profile, precision, .. } = written;
+        print(&format!("{}  {}, {precision}\n{}", file.display(), profile.name(), agreed(&agreement)));
     }
     Ok(End::Done)
 }
@@ -213,8 +258,21 @@ fn check_place(out: &Path, model: &Path, profile: Profile) -> Result<()> {
         return folder::check(out);
     }
     if out.canonicalize().is_ok_and(|real| model.canonicalize().is_ok_and(|model| model == real)) {
-        return Err(Error::new(format!("--out would replace `{}`, which is read", out.display()))
+        return Err(Error::new(format!("the file would replace `{}`, which is read", out.display()))
             .with_hint("name another file after --out"));
+    }
+    let named_as_folder = out.as_os_str().as_encoded_bytes().last().is_some_and(|last| *last == b'/');
+    if out.is_dir() || named_as_folder {
+        let file = text::shell_word(&out.join("model.onnx"));
+        return Err(Error::new(format!("`{}` is a folder, and the export is a file", out.display()))
+            .with_hint(format!("add a name, as in --out {file}; or add --profile hf or triton for a folder")));
+    }
+    if out.extension().is_none_or(|ending| ending != "onnx")
+        && out.exists()
+        && !files::read(out, 1 << 31).is_ok_and(|bytes| export::read_card(&bytes).is_ok())
+    {
+        return Err(Error::new(format!("`{}` is there already, and is no file that was exported", out.display()))
+            .with_hint("name another file after --out, or remove this one"));
     }
     files::ensure_writable(out)
 }
@@ -236,7 +294,8 @@ impl Samples {
 
 fn samples(model: &Model, card: &ModelCard, arguments: &Arguments) -> Result<Samples> {
     let count = arguments.images as usize;
-    let source = ModelSource { data: arguments.data.clone(), ..ModelSource::default() };
+    let source =
+        ModelSource { data: arguments.data.clone(), changes: arguments.changes.clone(), ..ModelSource::default() };
     match EvalWork::of(model.clone(), card, &arguments.model, &source) {
         Ok(work) => {
             let indices = probe::spread(work.dataset.len(), count);
@@ -244,9 +303,9 @@ fn samples(model: &Model, card: &ModelCard, arguments: &Arguments) -> Result<Sam
             let get = |index| work.dataset.get(index).map(|sample| (sample.image, sample.labels));
             Ok(Samples::Real(indices.into_iter().map(get).collect::<Result<_>>()?))
         }
-        Err(error) if arguments.data.is_some() => Err(error),
+        Err(error) if arguments.data.is_some() || !arguments.changes.is_empty() => Err(error),
         Err(error) => {
-            talk!("note: the model's dataset is not there ({error}): comparing on {count} generated images");
+            talk!("note: the model's own images cannot be used ({error}): comparing on {count} generated images");
             let shapes = Shapes::new(0, Split::Val, count, 256);
             Ok(Samples::Generated(
                 (0..count).map(|at| shapes.get(at).map(|sample| sample.image)).collect::<Result<_>>()?,

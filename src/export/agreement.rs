@@ -148,7 +148,7 @@ impl Agreement {
 }
 
 /// Images that enter at once; a file must take several.
-const BATCH: usize = 2;
+pub(super) const BATCH: usize = 2;
 
 /// Labels all pictures with the model and with the file. Also whether the file's labels are those of its own class
 /// scores.
@@ -173,7 +173,8 @@ pub(super) fn compare(
         let seen = with_precision(kernels::Precision::F32, || model.predict_logits(images));
         let own = read(at_image_size(model, seen.clone(), options.size))?; // [count, k, h, w]
         if !own.iter().all(|score| score.is_finite()) {
-            return Err(Error::new("the model's logits are infinite or not a number"));
+            return Err(Error::new("the model's logits are infinite or not a number")
+                .with_hint("the weights are damaged, or the training diverged: evaluate the model"));
         }
         let input = pictures.batch(at, count, preprocess, options.profile)?;
         let (scores, output) = match options.profile {
@@ -219,15 +220,23 @@ pub(super) fn compare(
     Ok((agreement, consistent))
 }
 
-/// What the model itself says of the first picture.
+/// What a file for the browser says of the first picture.
 ///
 /// # Errors
-/// Scores that cannot be read.
-pub(super) fn labels(model: &Model, pictures: &Pictures, preprocess: &Preprocess, size: [usize; 2]) -> Result<Labels> {
+/// A file that cannot be run, and scores that cannot be read.
+pub(super) fn labels(
+    engine: &Engine,
+    model: &Model,
+    preprocess: &Preprocess,
+    options: &ExportOptions,
+    pictures: &Pictures,
+) -> Result<Labels> {
     let images = pictures.tensor(0, 1, preprocess);
-    let said = with_precision(kernels::Precision::F32, || model.predict_logits(images));
-    let scores = read(at_image_size(model, said, size))?; // [1, k, h, w]
-    Ok(Labels { width: size[1], height: size[0], ids: argmax(&scores, model.classes()) })
+    let seen = with_precision(kernels::Precision::F32, || model.predict_logits(images));
+    let said = on_the_grid(engine, options, &pictures.batch(0, 1, preprocess, options.profile)?, &seen)?;
+    let scores = read(at_image_size(model, said, options.size))?; // [1, k, h, w]
+    let [height, width] = options.size;
+    Ok(Labels { width, height, ids: argmax(&scores, model.classes()) })
 }
 
 fn other_size() -> Error {

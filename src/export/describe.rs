@@ -35,6 +35,21 @@ pub struct ExportCard {
     pub agreement: Agreement,
 }
 
+/// What a file says under the key of this project.
+pub(super) fn card(card: &ModelCard, options: &ExportOptions, agreement: &Agreement) -> ExportCard {
+    ExportCard {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        size: options.size,
+        profile: options.profile,
+        precision: options.precision,
+        preprocess: card.data.preprocess.clone(),
+        classes: card.classes.names.clone(),
+        colors: card.classes.colors.clone(),
+        eval: card.eval.clone(),
+        agreement: agreement.clone(),
+    }
+}
+
 /// All that a file says.
 ///
 /// # Errors
@@ -46,17 +61,7 @@ pub(super) fn metadata(
     agreement: &Agreement,
 ) -> Result<BTreeMap<String, String>> {
     let names = &card.classes.names;
-    let own = ExportCard {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        size: options.size,
-        profile: options.profile,
-        precision: options.precision,
-        preprocess: card.data.preprocess.clone(),
-        classes: names.clone(),
-        colors: card.classes.colors.clone(),
-        eval: card.eval.clone(),
-        agreement: agreement.clone(),
-    };
+    let own = self::card(card, options, agreement);
     let json = |value: serde_json::Result<String>| {
         value.map_err(|error| Error::new("cannot describe the file").with_source(error))
     };

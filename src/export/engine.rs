@@ -43,8 +43,14 @@ impl Engine {
     /// Names or shapes that the file does not have, and whatever fails in it.
     pub(super) fn run(&self, input: &Input, size: [usize; 2], names: &[&str]) -> Result<Vec<Vec<f32>>> {
         let failed = |error| Error::new("the file fails to run").with_source(error);
-        let ids: Vec<NodeId> =
-            names.iter().map(|name| self.model.node_id(name)).collect::<Result<_, _>>().map_err(failed)?;
+        let id = |name: &&str| {
+            let missing = || {
+                Error::new(format!("the file has no tensor `{name}`"))
+                    .with_hint("compare the file as it was exported: programs that optimise files rename tensors")
+            };
+            self.model.find_node(name).ok_or_else(missing)
+        };
+        let ids: Vec<NodeId> = names.iter().map(id).collect::<Result<_>>()?;
         let [h, w] = size;
         let images = |length: usize| length / (3 * h * w);
         let other =

@@ -107,7 +107,7 @@ fn readme(card: &ModelCard, options: &ExportOptions) -> String {
         .names
         .iter()
         .enumerate()
-        .map(|(id, name)| format!("| {id} | {} |\n", name.replace('|', "\\|")))
+        .map(|(id, name)| format!("| {id} | {} |\n", name.replace(['\r', '\n'], " ").replace('|', "\\|")))
         .collect();
     let reached = card.training.as_ref().and_then(|training| training.miou);
     let reached =
@@ -128,16 +128,41 @@ fn readme(card: &ModelCard, options: &ExportOptions) -> String {
 /// Refuses a place where a new folder cannot be.
 ///
 /// # Errors
-/// A folder that is not empty, and a place that may not be written.
+/// A folder that is not empty or cannot be replaced, and a place that may not be written.
 pub fn check(out: &Path) -> Result<()> {
-    let taken =
-        out.symlink_metadata().is_ok() && !std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none());
-    if taken {
-        return Err(Error::new(format!("`{}` is there already", out.display()))
-            .with_hint("name a folder that is new or empty after --out"));
+    let refused = |what: &str, hint: &str| Err(Error::new(format!("`{}` {what}", out.display())).with_hint(hint));
+    if out.file_name().is_none() {
+        return refused("has no name of its own, and a new folder takes its place", "name a folder that is new");
     }
-    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    files::ensure_writable(&parent.join("folder"))
+    if let Ok(found) = out.symlink_metadata() {
+        if found.is_symlink() {
+            return refused("is a link, and a new folder would take its place", "name a folder that is new");
+        }
+        if !std::fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_none()) {
+            return refused("is there already", "name a folder that is new or empty");
+        }
+        if is_mounted(out) {
+            return refused("is where a disk is mounted", "name a new folder inside of it");
+        }
+    }
+    files::ensure_writable(&parent(out).join("folder")).map_err(|error| at(out, error))
+}
+
+fn parent(out: &Path) -> &Path {
+    out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Whether a folder is on another device than the one above it: it cannot be renamed over.
+#[cfg(unix)]
+fn is_mounted(folder: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let device = |path: &Path| path.metadata().map(|found| found.dev()).ok();
+    device(folder) != device(parent(folder))
+}
+
+#[cfg(not(unix))]
+fn is_mounted(_: &Path) -> bool {
+    false
 }
 
 /// Writes a new folder: whole, or not at all.
@@ -146,15 +171,25 @@ pub fn check(out: &Path) -> Result<()> {
 /// As [`check`], and a full disk.
 pub fn write(out: &Path, contents: &Files) -> Result<()> {
     check(out)?;
-    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let scratch = Scratch::new(parent, &out.file_name().unwrap_or_default().to_string_lossy())?;
+    let failed = |error: std::io::Error| Error::file("write", out, error);
+    let scratch = Scratch::new(parent(out), &out.file_name().unwrap_or_default().to_string_lossy())?;
     let whole = scratch.path().join("folder");
     for (name, bytes) in contents {
-        files::write(&whole.join(name), bytes)?;
+        files::write(&whole.join(name), bytes).map_err(|error| at(&out.join(name), error))?;
     }
-    let failed = |error: std::io::Error| Error::file("write", out, error);
     if out.is_dir() {
         std::fs::remove_dir(out).map_err(failed)?;
     }
     std::fs::rename(&whole, out).map_err(failed)
+}
+
+/// An error of writing by the place that was asked for, which is another while the folder is made.
+fn at(place: &Path, error: Error) -> Error {
+    let cause = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+    let hint = error.hint().map(str::to_owned);
+    let told = Error::file("write", place, cause);
+    match hint {
+        Some(hint) => told.with_hint(hint),
+        None => told,
+    }
 }

@@ -19,8 +19,15 @@ use crate::export::record::{BATCHES, Recording};
 /// Values that are held at once: of the file's tensors, before they are compared.
 const HELD: usize = 1 << 27;
 
-/// The layer that parts first, and by how much of its largest value; none if no tensor differs by more than
-/// `tolerance`.
+/// Where a file and its model part.
+pub(super) enum Parting {
+    /// At a layer, by so much of its largest value.
+    At { layer: String, difference: f32 },
+    /// At none of the tensors that were compared.
+    Nowhere { compared: usize },
+}
+
+/// The layer that parts first: the first tensor that differs by more than `tolerance`.
 ///
 /// `images` are two, normalised `[2, 3, h, w]`, and `input` the same as the file takes them.
 ///
@@ -34,7 +41,7 @@ pub(super) fn first_difference(
     input: &Input,
     size: [usize; 2],
     tolerance: f32,
-) -> Result<Option<(String, f32)>> {
+) -> Result<Parting> {
     let names = names(graph);
     let makes = |recorded: u64| {
         let of = |operation: &&OperationIr| operation.outputs().any(|out| out.id.value() == recorded);
@@ -65,11 +72,13 @@ pub(super) fn first_difference(
         for (id, recorded) in now {
             let difference = differences.get(recorded).copied().unwrap_or(0.0);
             if difference.is_nan() || difference > tolerance {
-                return Ok(Some((layer(graph, *id), difference)));
+                return Ok(Parting::At { layer: layer(graph, *id), difference });
             }
         }
     }
-    Ok(None)
+    // The image itself is no layer.
+    let layers = compared.iter().filter(|(_, recorded)| *recorded != image).count();
+    Ok(Parting::Nowhere { compared: layers })
 }
 
 /// What a person calls the place of a value.

@@ -435,6 +435,40 @@ fn broken_graphs_are_caught_with_their_layer() {
     );
 }
 
+/// Other programs go by what a file declares, whatever it computes.
+#[test]
+fn files_that_declare_something_else_are_not_the_same() {
+    let case = Case::new(2, 0, 1).unwrap();
+    let refused = |profile: Profile, change: &dyn Fn(Vec<u8>) -> Vec<u8>, say: &str| {
+        let file = change(case.export(profile, Precision::F32).unwrap().bytes);
+        let error = verify(file, &case.model, &case.card, &pictures(case.size, 1)).expect_err(say).to_string();
+        assert!(error.contains(say), "{error}");
+    };
+    let appended = |bytes: &'static [u8]| move |file: Vec<u8>| [file, bytes.to_vec()].concat();
+    // Another version of the operators, and one of others' operators beside it.
+    refused(Profile::Default, &appended(&[0x42, 2, 0x10, 99]), "version 99 of ONNX's operators instead of version 17");
+    let others = appended(&[0x42, 6, 0x0a, 2, b'a', b'b', 0x10, 3]);
+    let file = others(case.export(Profile::Default, Precision::F32).unwrap().bytes);
+    verify(file, &case.model, &case.card, &pictures(case.size, 1)).unwrap();
+    // A graph continued: one more output, and a constant of another type.
+    let name = b"one more";
+    let output = [&[0x3a, 12, 0x62, 10, 0x0a, 8][..], name].concat();
+    refused(Profile::Default, &move |file| [file, output.clone()].concat(), "it gives `labels` uint8");
+    let exported = case.export(Profile::Default, Precision::F32).unwrap().bytes;
+    let halved = |name: &str| {
+        let tensor = [&[0x10, 10, 0x42, name.len() as u8][..], name.as_bytes()].concat();
+        let graph = [&[0x2a, tensor.len() as u8][..], &tensor[..]].concat();
+        let file = [&exported[..], &[0x3a, graph.len() as u8], &graph].concat();
+        verify(file, &case.model, &case.card, &pictures(case.size, 1)).unwrap_err().to_string()
+    };
+    // Not all parameters are in the file as they are.
+    let mut names = parameters::list(&case.model).into_iter().map(|(name, ..)| name);
+    assert!(names.any(|name| halved(&name).contains(&format!("`{name}` is of float16 instead of float"))));
+    // Metadata, by which others name the classes and normalise.
+    refused(Profile::Default, &|file| replaced(&file, b"semantic", b"sematnic"), "under `task`");
+    refused(Profile::Qgis, &|file| replaced(&file, b"tiles_overlap", b"tiles_ovrelap"), "under `tiles_overlap`");
+}
+
 #[test]
 fn sizes_that_would_be_padded_are_refused_with_one_that_fits() {
     let case = Case::new(2, 0, 1).unwrap();
@@ -487,6 +521,41 @@ fn a_model_is_exported_and_verified() {
 }
 
 #[test]
+fn what_is_there_is_not_lost() {
+    let lab = trained();
+    let model = std::fs::read(lab.path(MODEL)).unwrap();
+    lab.write("m_48x48.safetensors", &model);
+    let several = ["export", "m_48x48.safetensors", "-o", "m.safetensors", "--size", "48x48", "--size", "32x32"];
+    lab.refused(&several, &["would replace `m_48x48.safetensors`", "hint: "]);
+    assert!(std::fs::read(lab.path("m_48x48.safetensors")).unwrap() == model);
+    lab.write("notes.txt", "mine");
+    lab.refused(&["export", MODEL, "-o", "notes.txt"], &["`notes.txt` is there already", "hint: "]);
+    // Of several files none is written where one cannot be.
+    std::fs::create_dir(lab.path("y_48x48.onnx")).unwrap();
+    let several = ["export", MODEL, "-o", "y.onnx", "--size", "32x32", "--size", "48x48", "--images", "1"];
+    lab.refused(&several, &["`y_48x48.onnx` is a folder", "hint: "]);
+    assert!(!lab.path("y_32x32.onnx").exists());
+    lab.refused(&["export", MODEL, "-o", "new/"], &["`new/` is a folder", "--out new/model.onnx"]);
+    lab.refused(&["export", MODEL, "-o", ".", "--profile", "hf"], &["`.` has no name of its own", "hint: "]);
+    #[cfg(unix)]
+    {
+        std::fs::create_dir(lab.path("empty")).unwrap();
+        std::os::unix::fs::symlink("empty", lab.path("link")).unwrap();
+        lab.refused(&["export", MODEL, "-o", "link", "--profile", "hf"], &["`link` is a link", "hint: "]);
+    }
+}
+
+#[test]
+fn sizes_beyond_the_memory_are_refused_before_any_work() {
+    let lab = trained();
+    let huge = ["export", MODEL, "-o", "a.onnx", "--images", "100000", "--size"];
+    let with = |size: &'static str| [&huge[..], &[size]].concat();
+    lab.refused(&with("16384x16384"), &["100000 images of 16384 x 16384 needs about", "--size HxW"]);
+    lab.refused(&with("100000x100000"), &["cannot be exported", "to 16384"]);
+    lab.refused(&["export", MODEL, "-o", "a.onnx", "--runtime", "x"], &["--runtime goes with --web"]);
+}
+
+#[test]
 fn what_cannot_be_exported_is_refused_and_nothing_is_left() {
     let lab = trained();
     let before = lab.entries();
@@ -495,12 +564,16 @@ fn what_cannot_be_exported_is_refused_and_nothing_is_left() {
     lab.refused(&["export", MODEL, "-o", "a.onnx", "--size", "0x32"], &["cannot be exported"]);
     let tile = ["--profile", "qgis", "--size", "32x48"];
     lab.refused(&[&["export", MODEL, "-o", "a.onnx"][..], &tile].concat(), &["square tiles", "--size 32x32"]);
-    lab.refused(&["export", MODEL, "-o", MODEL], &["--out would replace"]);
+    lab.refused(&["export", MODEL, "-o", MODEL], &["would replace `run/model.safetensors`"]);
     lab.refused(&["export", MODEL, "-o", "tiny.toml/a.onnx"], &["cannot write"]);
     lab.refused(&["export", MODEL, "-o", "run", "--profile", "hf"], &["is there already"]);
     lab.refused(&["export", MODEL, "-o", "a", "--profile", "hf", "--size", "32x32", "--size", "64x64"], &["one size"]);
     lab.refused(&["export", MODEL, "-o", "a.onnx", "--data", "nowhere"], &["is not a dataset"]);
-    for (arguments, say) in [(["--size", "32"], "height and width"), (["--profile", "tflite"], "qgis")] {
+    for (arguments, say) in [
+        (["--size", "32"], "height and width"),
+        (["--size", "-48x48"], "height and width"),
+        (["--profile", "tflite"], "qgis"),
+    ] {
         let output = lab.run(&[&["export", MODEL, "-o", "a.onnx"][..], &arguments].concat());
         assert_eq!(output.status.code(), Some(2));
         assert!(String::from_utf8_lossy(&output.stderr).contains(say));

@@ -10,8 +10,10 @@ pub use runtime::{Runtime, VERSION, hint};
 use crate::dataset::shapes::Shapes;
 use crate::dataset::{Dataset, Split};
 use crate::error::{Error, Result};
+use crate::export::engine::Engine;
 use crate::export::folder::{Files, place};
 use crate::export::{Bounds, ExportOptions, Exported, Pictures, Profile, agreement};
+use crate::files::checksum::sha256;
 use crate::image::{encode_index_png, encode_png};
 use crate::infer::{InferConfig, InferMode};
 use crate::model::Model;
@@ -58,10 +60,12 @@ pub fn files(
     for (_, bytes) in all.iter_mut().filter(|(path, _)| path == "index.html") {
         *bytes = with_policy(bytes)?;
     }
-    // An image that anybody may see, and what the model says of it: a browser that says something else is not used.
+    // An image that anybody may see, and what the file says of it: a browser that says something else is not used. How
+    // far the file agrees with the model has been judged by now.
     let image = Shapes::new(0, Split::Test, 1, options.size[0].max(options.size[1])).get(0)?.image;
     let golden = Pictures::generated(vec![image], options.size);
-    let labels = agreement::labels(model, &golden, &card.data.preprocess, options.size)?;
+    let engine = Engine::load(exported.bytes.clone())?;
+    let labels = agreement::labels(&engine, model, &card.data.preprocess, options, &golden)?;
     all.push(("golden.png".to_owned(), encode_png(golden.first())?));
     all.push(("golden-labels.png".to_owned(), encode_index_png(&labels, &card.classes.colors)?));
     let description = serde_json::to_string_pretty(&description(name, card, options, exported)?);
@@ -90,6 +94,7 @@ fn description(name: &str, card: &ModelCard, options: &ExportOptions, exported: 
     let kind = |part: &str| described[part]["type"].as_str().unwrap_or("own").to_owned();
     let class = |(id, name): (usize, &String)| json!({"id": id, "name": name, "color": page::color(card.classes.colors.get(id))});
     let InferConfig { crop, stride, resize, scales, flip, .. } = settings(card, options.size);
+    let sum = sha256(&exported.bytes[..]).map_err(|error| Error::new("cannot read the model").with_source(error))?;
     Ok(json!({
         "name": name,
         "version": env!("CARGO_PKG_VERSION"),
@@ -98,6 +103,7 @@ fn description(name: &str, card: &ModelCard, options: &ExportOptions, exported: 
         "classes": card.classes.names.iter().enumerate().map(class).collect::<Vec<_>>(),
         "file": place(Profile::Web),
         "bytes": exported.bytes.len(),
+        "sha256": sum,
         "precision": options.precision,
         "settings": {"crop": crop, "stride": stride, "resize": resize, "scales": scales, "flip": flip},
         "golden": {

@@ -32,7 +32,8 @@ let doing = "Loading the model", hear = () => {};
 export async function models() {
   const response = await fetch("model.json", { cache: "no-cache" }).catch(() => null);
   if (!response?.ok) throw new EngineError({ code: "unreachable", cause: "the model's description `model.json` cannot be loaded", hint: "check that all files of the folder were copied" });
-  model = await response.json();
+  model = await response.json().catch(() => null);
+  if (!model?.file || !Array.isArray(model.classes)) throw new EngineError({ code: "damaged", cause: "the model's description `model.json` is damaged", hint: "copy the whole folder again, and reload the page without its cache" });
   if (typeof WebAssembly !== "object" || typeof OffscreenCanvas === "undefined") throw new EngineError({ code: "unsupported", cause: "this browser cannot run the model", hint: "use a current version of Firefox, Chrome, Edge or Safari" });
   ready().catch(() => {}); // loads while a photo is being chosen; whoever asks then learns what went wrong
   return { models: [{ ...model, default: true }], limits: {} };

@@ -22,7 +22,7 @@ class Problem extends Error {
 }
 
 /** What a problem is called; others than ours keep their own words. */
-const told = (error) => error.told ?? { code: "failed", cause: `the browser cannot run the model: ${error.message ?? error}`, hint: "try another browser, or a machine with more memory" };
+const told = (error) => error.told ?? { code: "failed", cause: `the browser cannot run the model: ${error.message ?? error}`, hint: "copy the folder `ort` again, or try another browser, or a machine with more memory" };
 
 addEventListener("message", ({ data }) => {
   if (data.cancel !== undefined) cancelled.add(data.cancel);
@@ -54,6 +54,11 @@ async function start(wanted) {
   ort.env.wasm.numThreads = threads;
   ort.env.wasm.wasmPaths = { mjs: beside(`ort-wasm-simd-threaded${glue}.mjs`), wasm: beside(`ort-wasm-simd-threaded${glue}.wasm`) };
   const file = await load(new URL(model.file, import.meta.url), model.bytes);
+  // Browsers offer the sum on pages from https and from this machine alone.
+  if (model.sha256 && globalThis.crypto?.subtle) {
+    const sum = new Uint8Array(await crypto.subtle.digest("SHA-256", file));
+    if (Array.from(sum, (byte) => byte.toString(16).padStart(2, "0")).join("") !== model.sha256) throw other();
+  }
   postMessage({ progress: "Preparing the model" });
   session = await ort.InferenceSession.create(file, {
     executionProviders: [wanted.by],
