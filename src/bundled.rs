@@ -61,6 +61,17 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
     resolve_of(path, MODELS, folder().as_deref())
 }
 
+/// Whether `path` is a name such as `@nuclei`, whether a build carries that or not, and no file that is called so.
+#[must_use]
+pub fn is_name(path: &Path) -> bool {
+    name_in(path).is_some()
+}
+
+/// The name after `@`.
+fn name_in(path: &Path) -> Option<&str> {
+    path.to_str().and_then(|text| text.strip_prefix('@')).filter(|_| !path.exists())
+}
+
 fn folder() -> Option<PathBuf> {
     if let Some(folder) = std::env::var_os(VARIABLE).filter(|folder| !folder.is_empty()) {
         return Some(folder.into());
@@ -82,9 +93,7 @@ fn carried_of(models: &[BundledModel], folder: Option<&Path>) -> Vec<(BundledMod
 }
 
 fn resolve_of(path: &Path, models: &[BundledModel], folder: Option<&Path>) -> Result<PathBuf> {
-    let Some(name) = path.to_str().and_then(|text| text.strip_prefix('@')).filter(|_| !path.exists()) else {
-        return Ok(path.to_owned());
-    };
+    let Some(name) = name_in(path) else { return Ok(path.to_owned()) };
     let carried = carried_of(models, folder);
     let Some((model, file)) = carried.iter().find(|(model, _)| model.name == name) else {
         return Err(missing(name, models, &carried));
@@ -104,17 +113,18 @@ fn resolve_of(path: &Path, models: &[BundledModel], folder: Option<&Path>) -> Re
 
 fn missing(name: &str, models: &[BundledModel], carried: &[(BundledModel, PathBuf)]) -> Error {
     let known = models.iter().any(|model| model.name == name);
+    let error = |message: String| Error::new(message).with_missing(Path::new(&format!("@{name}")));
     if carried.is_empty() {
         let message = match known {
             true => format!("this build does not carry the model `@{name}`"),
             false => format!("there is no model `@{name}`: this build carries none"),
         };
-        return Error::new(message).with_hint(
+        return error(message).with_hint(
             "pass the path of a model file that training wrote; of a file with such a name, ./ and its name",
         );
     }
     let near = carried.iter().map(|(model, _)| model.name).min_by_key(|known| text::distance(known, name));
-    Error::new(format!("there is no model `@{name}`")).with_hint(format!(
+    error(format!("there is no model `@{name}`")).with_hint(format!(
         "`structtoken models` lists those of this build{}",
         near.map_or(String::new(), |near| format!("; did you mean `@{near}`?"))
     ))

@@ -43,7 +43,8 @@ pub fn open(name: &str) -> Result<(Device, String)> {
     }
     let Some(found) = devices(kind) else {
         return Err(Error::new(format!("device `{name}`: this binary was built without `{kind}`")).with_hint(format!(
-            "build it with `cargo build --release --features full,{kind}`, or use `--device cpu`"
+            "build it from the source (https://github.com/structtoken/structtoken) with `cargo build --release --features \
+             full,{kind}`, or use `--device cpu`"
         )));
     };
     let count = found.len();
@@ -59,6 +60,13 @@ pub fn open(name: &str) -> Result<(Device, String)> {
         None => Err(Error::new(format!("device `{name}`: there are only {count}, numbered from 0"))
             .with_hint(format!("use `--device {kind}:{}`", count - 1))),
     }
+}
+
+/// Whether `name` is a kind of device that this build leaves out.
+#[must_use]
+pub fn is_left_out(name: &str) -> bool {
+    let kind = name.split(':').next().unwrap_or_default();
+    KINDS.contains(&kind) && devices(kind).is_none()
 }
 
 /// Refuses a driver in software, given its name: it stands for a GPU and computes on the CPU, where our own kernels are
@@ -169,5 +177,6 @@ mod tests {
         let error = open("cuda:0").unwrap_err();
         assert!(error.to_string().contains("built without `cuda`"), "{error}");
         assert!(error.hint().unwrap().contains("--features full,cuda"));
+        assert!(is_left_out("cuda:0") && !is_left_out("cpu") && !is_left_out("gpu"));
     }
 }

@@ -46,18 +46,20 @@ pub struct Error {
     message: String,
     hint: Option<String>,
     kind: Option<ErrorKind>,
+    path: Option<Box<Path>>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
     /// A failure described by one sentence, without a full stop, literals in backticks.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None, kind: None, source: None }
+        Self { message: message.into(), hint: None, kind: None, path: None, source: None }
     }
 
     /// A failure of reading, writing or understanding the file at `path`: ``cannot VERB `path```.
     pub fn file(verb: &str, path: &Path, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
-        Self::new(format!("cannot {verb} `{}`", path.display())).with_source(source)
+        let error = Self::new(format!("cannot {verb} `{}`", path.display())).with_source(source);
+        Self { path: Some(path.into()), ..error }
     }
 
     /// Adds what the user can do about it.
@@ -71,6 +73,13 @@ impl Error {
     #[must_use]
     pub fn with_kind(mut self, kind: ErrorKind) -> Self {
         self.kind = Some(kind);
+        self
+    }
+
+    /// Says that what is named and not there is `path`.
+    #[must_use]
+    pub fn with_missing(mut self, path: &Path) -> Self {
+        (self.kind, self.path) = (Some(ErrorKind::NotFound), Some(path.into()));
         self
     }
 
@@ -100,6 +109,15 @@ impl Error {
             Cause::Error(error) => error.hint(),
             Cause::Io(error) => scarce(error),
         })
+    }
+
+    /// The file or folder that it is about, where that is known: of several the one nearest to the cause.
+    pub fn path(&self) -> Option<&Path> {
+        let inner = match self.cause() {
+            Some(Cause::Error(error)) => error.path(),
+            _ => None,
+        };
+        inner.or(self.path.as_deref())
     }
 
     fn cause(&self) -> Option<Cause<'_>> {
@@ -159,6 +177,17 @@ mod tests {
         let error = Error::file("read", Path::new("set.toml"), cause);
         assert_eq!(error.to_string(), "cannot read `set.toml`: `a.png` is cut short");
         assert_eq!(error.hint(), Some("copy it again"));
+    }
+
+    #[test]
+    fn what_is_not_there_is_known_by_its_kind_and_path() {
+        let nowhere = || io::Error::from(io::ErrorKind::NotFound);
+        let inner = Error::file("read", Path::new("a.png"), nowhere());
+        let error = Error::file("use", Path::new("set.toml"), inner);
+        assert_eq!((error.kind(), error.path()), (ErrorKind::NotFound, Some(Path::new("a.png"))));
+        let error = Error::new("no").with_source(Error::new("there is no such file").with_missing(Path::new("b")));
+        assert_eq!((error.kind(), error.path()), (ErrorKind::NotFound, Some(Path::new("b"))));
+        assert_eq!(Error::new("no").path(), None);
     }
 
     #[cfg(unix)]

@@ -7,7 +7,7 @@ use burn::tensor::Device;
 use clap::Args;
 
 use crate::cli::console::{Console, clock, print};
-use crate::cli::dataset::{self, DatasetArgument, Opened};
+use crate::cli::dataset::{self, DatasetArgument};
 use crate::cli::group;
 use crate::cli::invocation::{command_line, program};
 use crate::cli::repeat;
@@ -274,7 +274,7 @@ fn planned(arguments: &Arguments, from: &[String], device: &Device) -> Result<Op
         DatasetArgument::Folder(folder) if arguments.plan => {
             // A plan writes nothing: the description lasts as long as it is needed, and the recipe names where one
             // belongs.
-            let opened = Opened::new(&folder, true)?;
+            let opened = dataset::open(&folder, true)?;
             let toml = folder.join(init::FILE);
             let mut plan = make(&opened.name)?;
             let quoted = |name: &str| toml::Value::from(name).to_string();

@@ -33,10 +33,11 @@ impl DatasetSpec {
         if !path.exists() && path.extension().is_none() {
             let known: Vec<_> = BUILT_IN.iter().map(|(name, _)| *name).collect();
             return Err(Error::new(format!("there is no dataset `{name}`"))
+                .with_missing(path)
                 .with_hint(format!("pass the path of a dataset TOML, or one of shapes, {}", known.join(", "))));
         }
         if !path.exists() {
-            return Err(Error::new(format!("the dataset `{name}` does not exist")).with_hint(
+            return Err(Error::new(format!("the dataset `{name}` does not exist")).with_missing(path).with_hint(
                 "a relative path is relative to the recipe or, if nothing is there, to the working directory; for a model file \
                  that has moved, pass where the dataset is now: --set data.dataset=PATH",
             ));

@@ -10,7 +10,7 @@ use crate::dataset::accents::ByName;
 use crate::dataset::join::{Joiner, MaskPart};
 use crate::dataset::spec::{DatasetSpec, SplitSpec};
 use crate::dataset::walk::{Walked, walk};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::files;
 
 /// The endings of images where the description names none.
@@ -200,9 +200,9 @@ impl Problem {
     /// The problem with its remedy.
     pub(crate) fn error(&self, files: &SplitSpec) -> Error {
         match self {
-            Self::Folder(folder, error) => Error::file("read the folder", folder, error.to_string())
+            Self::Folder(folder, error) => unreadable("read the folder", folder, error)
                 .with_hint(format!("check `images` of the dataset's TOML and its root; {ROOT}")),
-            Self::Masks(folder, error) => Error::file("read the folder", folder, error.to_string())
+            Self::Masks(folder, error) => unreadable("read the folder", folder, error)
                 .with_hint(format!("check `masks` of the dataset's TOML and its root; {ROOT}")),
             Self::SameMask { mask, images: [a, b] } => {
                 let (mask, a, b) = (mask.display(), a.display(), b.display());
@@ -216,20 +216,32 @@ impl Problem {
                 Error::new(format!("`{}` and `{}` would share one mask", a.display(), b.display()))
                     .with_hint("remove or rename one, or set `image_suffix` to choose")
             }
-            Self::List(list, error) => Error::file("read the list", list, error.to_string())
+            Self::List(list, error) => unreadable("read the list", list, error)
                 .with_hint("`list` names a text file with one image name per line; leave it out to use all images"),
             Self::ListedTwice { list, line, before, stem } => {
                 Error::new(format!("line {line} of `{}` names `{stem}`, as line {before} does", list.display()))
                     .with_hint("name each image once")
             }
             Self::NotThere { list, line, stem, images } => {
+                let missing = images.join(stem);
                 let (list, images, tried) = (list.display(), images.display(), endings(files).join(", "));
                 Error::new(format!("line {line} of `{list}` names `{stem}`, which is not an image in `{images}`"))
+                    .with_missing(&missing)
                     .with_hint(format!(
                         "tried the endings {tried}; the list holds one name per line, without its ending"
                     ))
             }
         }
+    }
+}
+
+/// What could not be read, with the kind of its cause, which stays with the problem.
+fn unreadable(verb: &str, path: &Path, cause: &io::Error) -> Error {
+    let error = Error::file(verb, path, cause.to_string());
+    match cause.kind() {
+        io::ErrorKind::NotFound => error.with_missing(path),
+        io::ErrorKind::OutOfMemory => error.with_kind(ErrorKind::Memory),
+        _ => error.with_kind(ErrorKind::Io),
     }
 }
 
@@ -270,7 +282,8 @@ fn lacks_mask(first: &Pair, count: usize, of: usize, masks: &Path, files: &Split
         "the image `{}` has no mask: `{}` is not there{more}",
         first.image.display(),
         first.mask.display()
-    ));
+    ))
+    .with_missing(&first.mask);
     let example =
         std::fs::read_dir(masks).ok().and_then(|mut entries| entries.next()?.ok()).map(|entry| entry.file_name());
     match example {

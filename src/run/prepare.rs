@@ -85,6 +85,7 @@ fn prepare_locked(config: &Config, run: &Path, resume: bool) -> Result<()> {
     }
     if resume {
         return Err(Error::new(format!("there is no run to resume in `{}`", run.display()))
+            .with_missing(&path)
             .with_hint("start it without --resume, or pass the right folder with --out"));
     }
     files::write(&path, text.as_bytes())
@@ -100,7 +101,7 @@ pub fn recipe(run: &Path, changes: &[String]) -> Result<Config> {
         return Config::read(&own, changes)
             .map_err(|error| if changes.is_empty() { restorable(run, error) } else { error });
     }
-    let error = Error::new(format!("there is no run to resume in `{}`", run.display()));
+    let error = Error::new(format!("there is no run to resume in `{}`", run.display())).with_missing(&own);
     Err(match resume_check::restore_recipe(run) {
         Some(advice) => error.with_source(Error::new("its config.toml is gone")).with_hint(advice),
         None => error.with_hint("pass the folder of a run with --out, or pass a recipe and leave out --resume"),

@@ -30,7 +30,9 @@ fn sniff(path: &Path) -> Result<WeightFormat> {
     let missing = |source: std::io::Error| {
         let error = Error::new("it cannot be opened");
         match source.kind() {
-            std::io::ErrorKind::NotFound => Error::new("there is no such file").with_hint("check the path"),
+            std::io::ErrorKind::NotFound => {
+                Error::new("there is no such file").with_missing(path).with_hint("check the path")
+            }
             std::io::ErrorKind::PermissionDenied => error.with_source(source).with_hint("check the file's permissions"),
             _ => error.with_source(source),
         }

@@ -70,7 +70,10 @@ mod tests {
     #[test]
     fn a_missing_file_and_a_folder_are_told_apart() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(read(&folder.path().join("no.pth")).unwrap_err().to_string().contains("no such file"));
+        let missing = folder.path().join("no.pth");
+        let error = read(&missing).unwrap_err();
+        assert!(error.to_string().contains("no such file"));
+        assert_eq!((error.kind(), error.path()), (crate::error::ErrorKind::NotFound, Some(missing.as_path())));
         assert!(read(folder.path()).unwrap_err().to_string().contains("not a file"));
         assert!(read(folder.path()).unwrap_err().hint().unwrap().contains("model.safetensors"));
     }

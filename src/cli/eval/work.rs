@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 
-use crate::cli::dataset::Opened;
+use crate::cli::dataset::{OpenedDataset, listening};
 use crate::config::Config;
-use crate::dataset::{Classes, Dataset, JoinedSplits, Matched, Split};
+use crate::dataset::{Classes, Dataset, Split};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model_file::{self, ModelCard};
-use crate::text::shell_word;
+use crate::tools::measured::{ALL, Asked, Measured, SplitChoice};
 use crate::weights;
 
 /// A model, and the images it is looked at with.
@@ -55,11 +55,8 @@ pub(crate) struct EvalWork {
     /// The file the weights are in.
     pub(crate) weights: PathBuf,
     /// Where a folder is described while it is read.
-    pub(crate) opened: Option<Opened>,
+    pub(crate) opened: Option<OpenedDataset>,
 }
-
-/// All splits at once.
-const ALL: &str = "all";
 
 impl EvalWork {
     /// Which images they are, in words.
@@ -111,95 +108,25 @@ impl EvalWork {
         weights: PathBuf,
         arguments: &ModelSource,
     ) -> Result<Self> {
-        let title = arguments.data.as_ref().map_or(config.data.dataset.clone(), |path| path.display().to_string());
-        let opened = {
-            let splits = arguments.split.is_some_and(|split| !matches!(split, SplitName::All));
-            arguments.data.as_deref().map(|path| Opened::new(path, splits)).transpose()?
+        let asked = Asked {
+            data: arguments.data.as_deref(),
+            split: arguments.split.map(SplitChoice::from),
+            has_root: arguments.changes.iter().any(|change| change.starts_with("data.root")),
         };
-        if let Some(opened) = &opened {
-            config.data.dataset.clone_from(&opened.name);
-            config.data.fold = None;
-            // The folder of the recipe's dataset is not that of another.
-            if !arguments.changes.iter().any(|change| change.starts_with("data.root")) {
-                config.data.root = None;
-            }
-        }
-        let split = arguments.split.unwrap_or(match &opened {
-            Some(opened) if !opened.has_val => SplitName::All,
-            _ => SplitName::Val,
-        });
-        let (dataset, split) = match split {
-            SplitName::Train => (config.data.open(Split::Train)?, Split::Train.to_string()),
-            SplitName::Val => (config.data.open(Split::Val)?, Split::Val.to_string()),
-            SplitName::Test => (config.data.open(Split::Test)?, Split::Test.to_string()),
-            SplitName::All => (all(&config)?, ALL.to_owned()),
-        };
-        if opened.is_some() {
-            config.data.leftovers()?.iter().for_each(|left| talk!("note: not used: {}", left.text()));
-        }
-        let dataset: Arc<dyn Dataset> = match &opened {
-            Some(opened) => {
-                let folder = arguments.data.as_deref().unwrap_or(Path::new(&title));
-                let (matched, absent) = Matched::new(dataset, classes, &title)
-                    .map_err(|error| error.with_hint(renaming(folder, classes, opened)))?;
-                if !absent.is_empty() {
-                    talk!(
-                        "note: `{title}` has no class {}: each has an IoU of 0 in the mean if it is predicted anyway",
-                        absent.join(", ")
-                    );
-                }
-                Arc::new(matched)
-            }
-            None if dataset.classes().names != classes.names => {
-                return Err(Error::new(format!(
-                    "`{}` has other classes than the dataset: {} instead of {}",
-                    weights.display(),
-                    classes.names.join(", "),
-                    dataset.classes().names.join(", ")
-                ))
-                .with_hint("pass the dataset with --data, which matches classes by name"));
-            }
-            None => dataset,
-        };
+        let found = listening(|listener| Measured::open(asked, &mut config.data, classes, &weights, listener))?;
+        let Measured { dataset, title, split, opened } = found;
         Ok(Self { model, config, dataset, title, split, weights, opened })
     }
 }
 
-/// Every split that the dataset has, as one.
-fn all(config: &Config) -> Result<Arc<dyn Dataset>> {
-    let has = config.data.splits()?;
-    let parts = has.into_iter().map(|split| Ok((split, config.data.open(split)?))).collect::<Result<_>>()?;
-    Ok(Arc::new(JoinedSplits::new(parts)?))
-}
-
-/// How the classes of a dataset become those of a model.
-fn renaming(dataset: &Path, classes: &Classes, opened: &Opened) -> String {
-    const IGNORE: &str = "move the values of classes that the model does not know into `ignore`";
-    if !opened.is_temporary() {
-        return format!("rename classes in a copy of `{}` next to it, or {IGNORE} there", opened.name);
-    }
-    let free = |toml: &PathBuf| ["", "-masks", "-train.txt", "-val.txt"].iter().all(|end| !beside(toml, end).exists());
-    let mut names =
-        (1..).map(|n| PathBuf::from(if n == 1 { "other.toml".to_owned() } else { format!("other-{n}.toml") }));
-    let toml = names.find(free).unwrap_or_default();
-    let other = shell_word(&toml);
-    match opened.renaming(dataset, &toml, &classes.names) {
-        Some(command) => {
-            format!("if these are the model's classes in its order, name them so: {command}, and then --data {other}")
+impl From<SplitName> for SplitChoice {
+    fn from(name: SplitName) -> Self {
+        match name {
+            SplitName::Train => Self::One(Split::Train),
+            SplitName::Val => Self::One(Split::Val),
+            SplitName::Test => Self::One(Split::Test),
+            SplitName::All => Self::All,
         }
-        None => format!(
-            "describe it: structtoken data init {} --out {other}; in that file call classes as the model does and {IGNORE}; \
-             then --data {other}",
-            shell_word(dataset)
-        ),
-    }
-}
-
-/// What `init` writes beside a description.
-fn beside(toml: &Path, end: &str) -> PathBuf {
-    match end {
-        "" => toml.to_owned(),
-        end => toml.with_file_name(format!("{}{end}", toml.file_stem().unwrap_or_default().to_string_lossy())),
     }
 }
 
