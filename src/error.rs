@@ -28,6 +28,8 @@ pub enum ErrorKind {
     Memory,
     /// A store of objects that cannot be reached or gives no access: none of its objects can be had.
     Unreachable,
+    /// A store of objects refused a request or failed to answer it, for which the object or the store may be to blame.
+    Store,
     /// More pixels than are read.
     TooLarge,
     /// A file of a form that is known, and not read.
@@ -103,6 +105,42 @@ impl Error {
         })
     }
 
+    /// Whose fault it probably is: that of what was read or written, or that of the place where it lies.
+    pub(crate) fn blame(&self) -> Blame {
+        match self.kind() {
+            ErrorKind::Unreachable | ErrorKind::Store => return Blame::Place,
+            ErrorKind::Io => {}
+            _ => return Blame::Item,
+        }
+        match self.io_kind() {
+            Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::ReadOnlyFilesystem) => {
+                Blame::FullDisk
+            }
+            // What the file itself is, or is called.
+            Some(
+                io::ErrorKind::InvalidData
+                | io::ErrorKind::UnexpectedEof
+                | io::ErrorKind::InvalidInput
+                | io::ErrorKind::InvalidFilename
+                | io::ErrorKind::IsADirectory
+                | io::ErrorKind::NotADirectory
+                | io::ErrorKind::AlreadyExists
+                | io::ErrorKind::FileTooLarge
+                | io::ErrorKind::Unsupported
+                | io::ErrorKind::Other,
+            )
+            | None => Blame::Item,
+            Some(_) => Blame::Place,
+        }
+    }
+
+    fn io_kind(&self) -> Option<io::ErrorKind> {
+        match self.cause()? {
+            Cause::Error(error) => error.io_kind(),
+            Cause::Io(error) => Some(error.kind()),
+        }
+    }
+
     /// What the user can do about it, if that is known: its own hint, or that of the error which caused it.
     pub fn hint(&self) -> Option<&str> {
         self.hint.as_deref().or_else(|| match self.cause()? {
@@ -127,6 +165,17 @@ impl Error {
             None => cause.downcast_ref::<Error>().map(Cause::Error),
         }
     }
+}
+
+/// Whose fault an error probably is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Blame {
+    /// That of one file or object.
+    Item,
+    /// That of a disk, a store or the way there: others that lie there will probably fail as well.
+    Place,
+    /// That of a disk on which nothing more can be written.
+    FullDisk,
 }
 
 /// A cause of which more is known.
@@ -188,6 +237,27 @@ mod tests {
         let error = Error::new("no").with_source(Error::new("there is no such file").with_missing(Path::new("b")));
         assert_eq!((error.kind(), error.path()), (ErrorKind::NotFound, Some(Path::new("b"))));
         assert_eq!(Error::new("no").path(), None);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_fault_of_a_disk_is_told_from_one_of_a_file() {
+        let failed = |cause: io::Error| {
+            let inner = Error::file("read", Path::new("a"), cause);
+            Error::new("cannot predict").with_source(inner).blame()
+        };
+        for code in [libc::EIO, libc::EACCES, libc::ESTALE, libc::EMFILE, libc::ETIMEDOUT] {
+            assert_eq!(failed(io::Error::from_raw_os_error(code)), Blame::Place, "{code}");
+        }
+        for code in [libc::ENOENT, libc::EISDIR, libc::ENOTDIR, libc::ENAMETOOLONG, libc::ENOMEM] {
+            assert_eq!(failed(io::Error::from_raw_os_error(code)), Blame::Item, "{code}");
+        }
+        for code in [libc::ENOSPC, libc::EDQUOT, libc::EROFS] {
+            assert_eq!(failed(io::Error::from_raw_os_error(code)), Blame::FullDisk, "{code}");
+        }
+        assert_eq!(failed(io::ErrorKind::UnexpectedEof.into()), Blame::Item);
+        assert_eq!(Error::new("no").blame(), Blame::Item);
+        assert_eq!(Error::new("no").with_kind(ErrorKind::Store).blame(), Blame::Place);
     }
 
     #[cfg(unix)]

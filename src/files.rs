@@ -6,6 +6,8 @@ mod object_answers;
 #[cfg(feature = "object-store")]
 mod object_errors;
 #[cfg(feature = "object-store")]
+mod object_settings;
+#[cfg(feature = "object-store")]
 pub(crate) mod objects;
 #[cfg(not(feature = "object-store"))]
 #[path = "files/no_objects.rs"]
@@ -21,6 +23,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use exchange::{Exchange, sync_disk};
 pub use scratch::Scratch;
+pub(crate) use scratch::sweep;
 
 use crate::error::{Error, Result, scarce};
 
@@ -35,7 +38,12 @@ const LOCK: &str = ".lock";
 
 /// A folder that belongs to one process at a time, by a lock on the file `.lock` in it.
 #[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "the lock lasts as long as its file is open")] File);
+pub struct Lock {
+    /// The lock lasts as long as it is open.
+    file: File,
+    /// The file, where it goes with the lock.
+    passing: Option<PathBuf>,
+}
 
 impl Lock {
     /// Locks `folder`, which is made if need be.
@@ -64,15 +72,53 @@ impl Lock {
             Error::file("write", &path, error).with_hint(hint)
         })?;
         match file.try_lock() {
-            Ok(()) => Ok(Self(file)),
             Err(TryLockError::WouldBlock) => {
                 Err(Error::new(format!("`{}` is in use by another process", folder.display()))
                     .with_hint("wait until it is done, or choose another folder with --out"))
             }
             // A file system without locks is no reason not to work.
-            Err(TryLockError::Error(_)) => Ok(Self(file)),
+            Ok(()) | Err(TryLockError::Error(_)) => Ok(Self { file, passing: None }),
         }
     }
+
+    /// As [`Lock::named`], by a file that is gone when the work is.
+    ///
+    /// # Errors
+    /// As [`Lock::take`].
+    pub(crate) fn passing(folder: &Path, name: &str) -> Result<Self> {
+        let path = folder.join(name);
+        loop {
+            let mut lock = Self::named(folder, name)?;
+            // Whoever had it may have removed it after it was opened here: such a lock is none.
+            if is_at(&lock.file, &path) {
+                lock.passing = Some(path);
+                return Ok(lock);
+            }
+        }
+    }
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // While it is still locked. What cannot be removed stays, and harms nobody.
+        if let Some(path) = &self.passing {
+            std::fs::remove_file(path).ok();
+        }
+    }
+}
+
+/// Whether an open file is the one at `path`.
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let [here, there] = [file.metadata(), path.metadata()].map(|data| data.map(|data| (data.dev(), data.ino())).ok());
+    here.is_some() && here == there
+}
+
+/// Elsewhere an open file keeps its name.
+#[cfg(not(unix))]
+fn is_at(_: &File, _: &Path) -> bool {
+    true
 }
 
 /// Writes `bytes` to `path`: whole, or not at all. Folders on the way are made.
@@ -236,6 +282,12 @@ mod tests {
         assert!(Lock::take(folder.path()).unwrap_err().to_string().contains("in use"));
         drop(lock);
         Lock::take(folder.path()).unwrap();
+        std::fs::remove_file(folder.path().join(LOCK)).unwrap();
+        let lock = Lock::passing(folder.path(), "part").unwrap();
+        assert!(Lock::passing(folder.path(), "part").unwrap_err().to_string().contains("in use"));
+        drop(lock);
+        assert!(entries(folder.path()).is_empty());
+        drop(Lock::passing(folder.path(), "part").unwrap());
     }
 
     fn entries(folder: &Path) -> Vec<String> {

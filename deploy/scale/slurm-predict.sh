@@ -1,5 +1,7 @@
 #!/bin/bash
 # A list of images labelled by 64 tasks: sbatch deploy/scale/slurm-predict.sh
+# Some of them again:                    sbatch --array=5,17 deploy/scale/slurm-predict.sh
+# What failed (exit code 3) again:       ONLY_FAILED=--only-failed sbatch deploy/scale/slurm-predict.sh
 #SBATCH --job-name=predict
 #SBATCH --array=0-63
 #SBATCH --cpus-per-task=8
@@ -8,5 +10,8 @@
 #SBATCH --requeue
 #SBATCH --output=predict-%a.log
 
-# A task that is started again continues after the last entry of its manifest.
-exec srun structtoken predict model.safetensors --list images.txt --shard auto --out masks --threads "$SLURM_CPUS_PER_TASK"
+# As many as tasks above, also where only some are started.
+SHARDS=${SHARDS:-64}
+# A task that is started again continues after the last entry of its manifest. srun does not take over --cpus-per-task by itself.
+exec srun --cpus-per-task="$SLURM_CPUS_PER_TASK" structtoken predict model.safetensors --list images.txt --shard auto --shards "$SHARDS" \
+  --out masks --threads "$SLURM_CPUS_PER_TASK" $ONLY_FAILED

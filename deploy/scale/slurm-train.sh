@@ -14,7 +14,7 @@
 
 # A job that was put back into the queue continues from its last checkpoint.
 if [ -d runs/street/checkpoints ]; then
-  exec srun --mpi=pmix structtoken train --mpi --resume --out runs/street --threads "$SLURM_CPUS_PER_TASK"
+  exec srun --mpi=pmix --cpus-per-task="$SLURM_CPUS_PER_TASK" structtoken train --mpi --resume --out runs/street --threads "$SLURM_CPUS_PER_TASK"
 fi
-exec srun --mpi=pmix structtoken train recipe.toml --mpi --out runs/street \
+exec srun --mpi=pmix --cpus-per-task="$SLURM_CPUS_PER_TASK" structtoken train recipe.toml --mpi --out runs/street \
   --set train.batch_size=16 --set train.accumulate=16 --threads "$SLURM_CPUS_PER_TASK"

@@ -67,9 +67,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         Command::Init(arguments) => return crate::cli::init::run(arguments),
         Command::Check(arguments) => arguments,
     };
-    if arguments.shard.is_none() && arguments.count.shards.is_some() {
-        return Err(Error::new("--shards is for --shard auto").with_hint("add `--shard auto`, or leave out --shards"));
-    }
+    shard::check(arguments.shard, arguments.count)?;
     let steps = StepProgress::new("reading");
     let progress = |done, all| steps.show(done, all);
     let set = &arguments.set;

@@ -13,6 +13,7 @@ use clap::{Args, Subcommand};
 
 use crate::cli::console::{bar, on_interrupt_until, print};
 use crate::cli::invocation::command_line;
+use crate::cli::manifest::checksum;
 use crate::cli::shard::{self, Chosen};
 use crate::cli::{Computing, End};
 use crate::config::Config;
@@ -93,6 +94,7 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
         output.check(&shards)?;
         return merge_shards(&shards, &output);
     }
+    shard::check(arguments.shard, arguments.count)?;
     let shard = arguments.shard.map(|chosen| shard::find(Some(chosen), arguments.count)).transpose()?;
     arguments.output.out = arguments
         .output
@@ -137,7 +139,10 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
         talk!("memory: peak {peak:.1} MB{beside}");
     }
     if let (Some(shard), Some(out)) = (shard, &arguments.output.out) {
-        let settings = serde_json::json!({"preprocess": preprocess, "eval": settings, "model": config.model});
+        let data = data(&config, dataset.as_ref())?;
+        let settings = serde_json::json!({
+            "preprocess": preprocess, "eval": settings, "model": config.model, eval::merge::DATA: data
+        });
         let identity = Identity::new(&weights, dataset.as_ref(), &split, settings, ask)?;
         ShardFile::new(shard, identity, accumulate).write(out)?;
         talk!("wrote shard {shard} to `{}`; merge all shards with `eval merge`", out.display());
@@ -156,6 +161,20 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
     let seen = Some((&inference, dataset.as_ref()));
     write_page(&arguments.output, &found, dataset.classes(), seen, about)?;
     Ok(End::Done)
+}
+
+/// What tells a dataset from another whose images are called the same: how masks are read, and the bytes of the first
+/// and the last of its files.
+fn data(config: &Config, dataset: &dyn Dataset) -> Result<serde_json::Value> {
+    let mut labels = config.data.label_map()?;
+    // Where files lie may differ between machines.
+    if let Some(fields) = labels.as_object_mut() {
+        ["name", "root", "train", "val", "test"].iter().for_each(|field| drop(fields.remove(*field)));
+    }
+    let ends = if dataset.is_empty() { Vec::new() } else { vec![0, dataset.len() - 1] };
+    let files = ends.into_iter().flat_map(|index| dataset.files(index));
+    let sums = files.map(|path| checksum(&path)).collect::<Result<Vec<String>>>()?;
+    Ok(serde_json::json!({"labels": labels, "files": sums}))
 }
 
 /// What a model is called on a page: as the folder of its run, or as its file.

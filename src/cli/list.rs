@@ -8,38 +8,48 @@
 //! without anything to remember, and an entry that failed keeps its line until it is tried again. Images and outputs
 //! are files, or objects in stores.
 
+mod again;
 mod counts;
 mod entries;
+mod faults;
+mod names;
+mod others;
+mod retried;
 mod source;
 mod stored_manifest;
 mod target;
+mod verify;
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::{Component, Path, PathBuf};
-use std::sync::mpsc;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 
+use crate::bundled;
 use crate::cli::End;
-use crate::cli::manifest::{Head, Manifest, checksum, json};
-use crate::cli::outputs::Outputs;
+use crate::cli::console::on_interrupt;
+use crate::cli::manifest::{Head, Manifest, checksum, manifest_name};
+use crate::cli::outputs::{Outputs, settings};
 use crate::cli::predict::arguments::Arguments;
-use crate::cli::predict::labeller::Labeller;
+use crate::cli::predict::labeller::{Labeller, Names};
 use crate::error::{Error, Result};
 use crate::files::objects::Stores;
-use crate::files::urls::{Scheme, Url, is_url};
+use crate::files::urls::{Scheme, Url, url_or_path};
 use crate::files::{self, Scratch};
 use crate::shard::Shard;
 
-use entries::Entries;
-use source::{Reader, Source, Taken};
+use entries::{Entries, Entry};
+use names::{image_name, output_name};
+use source::{PATIENCE, Reader, Source, Taken};
 use stored_manifest::StoredManifest;
 use target::{Outcome, StoreFolder, Target, What};
+
+pub(crate) use verify::verify;
 
 /// Where the entries come from, and which of them are this process's.
 pub(crate) struct List<'a> {
     pub(crate) source: &'a Path,
     pub(crate) shard: Shard,
-    pub(crate) only_failed: bool,
     /// Where outputs go that are written into the folder of the arguments first.
     pub(crate) away: Option<&'a Away>,
 }
@@ -57,7 +67,10 @@ impl Away {
     /// # Errors
     /// A URL that no object can be put below, or no place for the folder.
     pub(crate) fn of(out: &mut PathBuf) -> Result<Option<Self>> {
-        let Some(url) = out.to_str().filter(|out| is_url(out)) else { return Ok(None) };
+        let Some(url) = out.to_str() else { return Ok(None) };
+        if !url_or_path(url)? {
+            return Ok(None);
+        }
         if Url::parse(url)?.scheme == Scheme::Http {
             return Err(Error::new(format!("cannot write to `{url}`: web servers are only read from"))
                 .with_hint("use the s3://, gs:// or az:// form of the URL, or a folder"));
@@ -72,36 +85,71 @@ impl Away {
 /// Pictures that may lie ready.
 const AHEAD: usize = 2;
 
+/// What the manifest of a shard says first.
+fn head(arguments: &Arguments, shard: Shard) -> Result<Head> {
+    let outputs = Outputs::of(arguments, Path::new("")).0;
+    Ok(Head {
+        model: checksum(&bundled::resolve(&arguments.model)?)?,
+        shard,
+        settings: settings(arguments),
+        outputs: outputs.iter().map(|(output, _)| output.key().to_owned()).collect(),
+    })
+}
+
 pub(crate) fn run(list: &List, arguments: &Arguments, labeller: &mut Labeller) -> Result<End> {
-    let name = format!("manifest-{}.ndjson", list.shard.to_string().replace('/', "-of-"));
+    let name = manifest_name(list.shard);
     let path = arguments.out.join(&name);
-    let _lock = files::Lock::named(&arguments.out, &format!(".{name}.lock"))?;
-    let head = Head {
-        model: checksum(&arguments.model)?,
-        shard: list.shard,
-        settings: arguments.changes.clone(),
-        outputs: Outputs::of(arguments, Path::new("")).0.iter().map(|(output, _)| output.key().to_owned()).collect(),
-    };
+    let _lock = files::Lock::passing(&arguments.out, &format!(".{name}.lock"))?;
+    let head = head(arguments, list.shard)?;
     let stores = Stores::default();
     let (mut shown, mut kept, mut folder) = (path.display().to_string(), None, None);
-    if let Some(away) = list.away {
-        folder = Some(StoreFolder::new(&stores, arguments, &away.url, &head)?);
-        shown = format!("{}/{name}", away.url);
-        kept = Some(StoredManifest::fetch(&stores, &shown, &path)?);
+    match list.away {
+        Some(away) => {
+            others::compare_in_store(&stores, &away.url, &head)?;
+            folder = Some(StoreFolder::new(&stores, arguments, &away.url, &head)?);
+            shown = format!("{}/{name}", away.url);
+            kept = Some(StoredManifest::fetch(&stores, &shown, &path)?);
+        }
+        None => others::compare_in_folder(&arguments.out, &head)?,
     }
-    let work = Work { list, head: &head, path: &path, shown: &shown, stores: &stores, arguments };
-    let mut target = Target::new(folder, kept);
-    match list.only_failed {
-        true => again(&work, labeller, &mut target)?,
-        false => onwards(&work, labeller, &mut target)?,
+    let interrupted = on_interrupt(|| talk!("\nstopping after this image; press Ctrl-C again to stop at once"))?;
+    let work = Work { list, head: &head, path: &path, shown: &shown, stores: &stores, arguments, interrupted };
+    let entries = Entries::open(list.source, list.shard)?;
+    let mut target = Target::new(folder, kept, arguments.give_up_after, entries.called());
+    // What was tried again, by a process that did not come to its end.
+    if retried::settle(&path, &shown, &head)? {
+        target.rewritten(&path)?;
     }
+    let untried = match arguments.only_failed {
+        true => again::again(&work, entries, labeller, &mut target),
+        false => onwards(&work, entries, labeller, &mut target).map(|()| 0),
+    };
+    // Lines that are not in a store yet would have to be found out again.
+    let untried = untried.inspect_err(|_| drop(target.flush()))?;
     let counts = &target.counts;
     talk!("{}", counts.text());
     talk!("manifest  {shown}");
+    if work.is_interrupted() {
+        talk!("stopped: the same command continues");
+        return Ok(End::Interrupted);
+    }
+    if list.away.is_none() {
+        // What a killed process was writing, when this one began where that one ended.
+        target.folders().iter().chain([&arguments.out]).for_each(|folder| files::sweep(folder));
+    }
+    if untried > 0 {
+        return Err(Error::new(format!("{untried} entries of the list were never tried"))
+            .with_hint("repeat the command without --only-failed, which continues with them"));
+    }
     match counts.failed {
         0 => Ok(End::Done),
-        failed => Err(Error::new(format!("{failed} of {} images could not be predicted", counts.all()))
-            .with_hint("the manifest says why; all others are written, and --only-failed tries these again")),
+        failed => {
+            crate::cli::report(
+                &Error::new(format!("{failed} of {} images could not be predicted", counts.all()))
+                    .with_hint("the manifest says why; all others are written, and --only-failed tries these again"),
+            );
+            Ok(End::Partly)
+        }
     }
 }
 
@@ -114,24 +162,22 @@ struct Work<'a> {
     shown: &'a str,
     stores: &'a Stores,
     arguments: &'a Arguments,
+    interrupted: Arc<AtomicBool>,
+}
+
+impl Work<'_> {
+    fn is_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::SeqCst)
+    }
 }
 
 /// Continues with the first entry that has no line.
-fn onwards<'a>(work: &Work<'a>, labeller: &mut Labeller, target: &mut Target<'a>) -> Result<()> {
-    let Work { list, path, shown, .. } = *work;
+fn onwards<'a>(work: &Work<'a>, mut entries: Entries, labeller: &mut Labeller, target: &mut Target<'a>) -> Result<()> {
+    let Work { path, shown, .. } = *work;
     let mut manifest = Manifest::open(path, shown, work.head)?;
-    let mut entries = Entries::open(list.source, list.shard)?;
     // What has a line already, side by side with the list.
     while let Some(line) = manifest.next_line()? {
-        let entry = entries.next()?;
-        if entry.as_deref() != Some(&*line.image) {
-            let now = entry.map_or("ends there".to_owned(), |entry| format!("has `{entry}` now"));
-            return Err(Error::new(format!(
-                "entry {} of `{shown}` was `{}`, and the list {now}",
-                manifest.lines, line.image
-            ))
-            .with_hint("continue with the list that it was started with, or choose another folder with --out"));
-        }
+        entries.same(&line.image, manifest.lines, shown)?;
         target.counts.before(&line);
     }
     if manifest.lines > 0 {
@@ -143,93 +189,78 @@ fn onwards<'a>(work: &Work<'a>, labeller: &mut Labeller, target: &mut Target<'a>
     let folder = target.folder().cloned();
     let reader = Reader { file: labeller.reader(), bytes: labeller.decoder() };
     let mut source = Source::new(work.stores, reader, folder, doubtful);
+    let (lines, waiting) = mpsc::sync_channel(source::LINES);
+    let empty = Arc::new(AtomicBool::new(false));
+    let called = entries.called();
+    // Lines are read by a thread of its own: one that is still to come keeps no image from being labelled, and none
+    // from being the last.
+    let found_none = Arc::clone(&empty);
+    start("list", move || {
+        while entries.next().transpose().is_some_and(|entry| lines.send(entry).is_ok()) {}
+        found_none.store(entries.entries == 0, Ordering::SeqCst);
+    })?;
+    let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
-        let (lines, waiting) = mpsc::sync_channel(source::LINES);
+        // However this ends, nobody waits for lines any longer.
+        let _over = Over(&over);
         let (sender, receiver) = mpsc::sync_channel(AHEAD);
-        // Lines are read by a thread of its own: one that is still to come keeps no image from being labelled.
-        let list = move || while entries.next().transpose().is_some_and(|entry| lines.send(entry).is_ok()) {};
         // Pictures are read while others are labelled.
-        let fetch = move || while source.next(&waiting).is_some_and(|found| sender.send(found).is_ok()) {};
-        for (name, work) in [("list", Box::new(list) as Box<dyn FnOnce() + Send + '_>), ("images", Box::new(fetch))] {
-            std::thread::Builder::new().name(name.to_owned()).spawn_scoped(scope, work).map_err(|error| {
-                Error::new("cannot start a thread that reads images")
-                    .with_source(error)
-                    .with_hint("allow this user more processes (ulimit -u), or use fewer --threads")
-            })?;
+        let (source, over) = (&mut source, &over);
+        let fetch = move || while source.next(&waiting, over).is_some_and(|found| sender.send(found).is_ok()) {};
+        std::thread::Builder::new().name("images".to_owned()).spawn_scoped(scope, fetch).map_err(no_thread)?;
+        while !work.is_interrupted() {
+            match receiver.recv_timeout(PATIENCE) {
+                Ok(found) => {
+                    let (entry, taken) = found?;
+                    target.add(labelled(entry, taken, work, labeller, None))?;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
         }
-        for found in receiver {
-            let (entry, taken) = found?;
-            target.add(labelled(entry, taken, work, labeller))?;
-        }
-        target.finish()
-    })
+        target.finish(work.is_interrupted())
+    })?;
+    if work.is_interrupted() {
+        return target.flush();
+    }
+    target.close(path)?;
+    if empty.load(Ordering::SeqCst) {
+        return Err(Error::new(format!("{called} has no entries")).with_hint("write one path or URL per line"));
+    }
+    Ok(())
 }
 
-/// Tries again what failed: the manifest is written anew, beside it, and renamed.
-fn again(work: &Work, labeller: &mut Labeller, target: &mut Target) -> Result<()> {
-    let Work { path, shown, .. } = *work;
-    if !path.exists() {
-        return Err(Error::new(format!("there is no `{shown}`"))
-            .with_hint("leave out --only-failed to label all of the list first"));
+/// Says at its end that it is over.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
     }
-    let mut manifest = Manifest::open(path, shown, work.head)?;
-    let beside = path.with_extension("ndjson.tmp");
-    let failed = |error| Error::file("write", &beside, error);
-    let mut file = BufWriter::new(File::create(&beside).map_err(failed)?);
-    file.write_all(&json(work.head)?).map_err(failed)?;
-    let reader = Reader { file: labeller.reader(), bytes: labeller.decoder() };
-    let mut source = Source::new(work.stores, reader, None, 0);
-    while let Some(line) = manifest.next_line()? {
-        let line = match line.error {
-            None => {
-                target.counts.before(&line);
-                line
-            }
-            Some(_) => {
-                let taken = source.one(&line.image)?;
-                let line = target.line(labelled(line.image, taken, work, labeller))?;
-                target.counts.after(&line);
-                line
-            }
-        };
-        file.write_all(&json(&line)?).map_err(failed)?;
-    }
-    let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
-    file.sync_all().map_err(failed)?;
-    std::fs::rename(&beside, path).map_err(failed)?;
-    target.rewritten(path)
 }
 
-/// Labels the image of an entry, unless that has been done.
-fn labelled(entry: String, taken: Taken, work: &Work, labeller: &mut Labeller) -> Outcome {
+fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(work).map(drop).map_err(no_thread)
+}
+
+fn no_thread(error: std::io::Error) -> Error {
+    Error::new("cannot start a thread that reads images")
+        .with_source(error)
+        .with_hint("allow this user more processes (ulimit -u), or use fewer --threads")
+}
+
+/// Labels the image of an entry, unless that has been done. `replaces`: the line that it has already.
+fn labelled(entry: Entry, taken: Taken, work: &Work, labeller: &mut Labeller, replaces: Option<u64>) -> Outcome {
     let picture = match taken {
-        Taken::Done(files) => return Outcome { entry, what: What::Done(files) },
+        Taken::Done(files) => return Outcome { entry, replaces, what: What::Done(files) },
         Taken::Picture(picture) => picture,
     };
-    let name = output_name(&entry);
-    let image = Path::new(&entry);
-    let result = picture.and_then(|picture| labeller.label(image, &name, picture, &mut |_| ()));
+    let name = output_name(&entry.text);
+    let names = Names { path: Path::new(&entry.text), output: &name, image: image_name(&entry.text) };
+    let result = picture.and_then(|picture| labeller.label(&names, picture, &mut |_| ()));
     if result.is_err() && work.list.away.is_some() {
         // What was written of it goes nowhere.
         Outputs::of(work.arguments, &name).paths().for_each(|path| drop(std::fs::remove_file(path)));
     }
-    Outcome { what: What::Labelled(result.map(|(_, written)| written)), entry }
-}
-
-/// Where the outputs of an image lie below the folder: as its path, with its ending, so that no two entries meet.
-fn output_name(entry: &str) -> PathBuf {
-    if is_url(entry) {
-        let part = |part: &str| match part {
-            "" | "." => None,
-            ".." => Some(PathBuf::from("__")),
-            part => Some(PathBuf::from(part.trim_end_matches(':'))),
-        };
-        return entry.split('/').filter_map(part).collect();
-    }
-    let part = |part: Component<'_>| match part {
-        Component::Normal(name) => Some(PathBuf::from(name)),
-        Component::ParentDir => Some(PathBuf::from("__")),
-        _ => None,
-    };
-    Path::new(entry).components().filter_map(part).collect()
+    Outcome { what: What::Labelled(result.map(|(_, written)| written)), entry, replaces }
 }

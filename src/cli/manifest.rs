@@ -10,12 +10,42 @@ use crate::shard::Shard;
 use serde::{Deserialize, Serialize};
 
 /// The first line: what the others were made with.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Head {
+    /// The CRC-32 of the model's file.
     pub(crate) model: String,
     pub(crate) shard: Shard,
+    /// Every option besides that changes what is written.
     pub(crate) settings: Vec<String>,
     pub(crate) outputs: Vec<String>,
+}
+
+impl Head {
+    /// In what another one differs, apart from the shard, in words.
+    pub(crate) fn difference(&self, other: &Self) -> Option<&'static str> {
+        let parts = [
+            ("another model", self.model != other.model),
+            ("other outputs", self.outputs != other.outputs),
+            ("other settings", self.settings != other.settings),
+        ];
+        parts.into_iter().find(|(_, differs)| *differs).map(|(what, _)| what)
+    }
+
+    /// The one that some bytes begin with, if they begin with one.
+    pub(crate) fn of(bytes: &[u8]) -> Option<Self> {
+        let (line, true) = read_line(&mut &*bytes, bytes.len() as u64).ok()?? else { return None };
+        serde_json::from_slice(&line).ok()
+    }
+}
+
+/// What the manifest of a shard is called.
+pub(crate) fn manifest_name(shard: Shard) -> String {
+    format!("manifest-{}.ndjson", shard.to_string().replace('/', "-of-"))
+}
+
+/// The shard whose manifest is called so.
+pub(crate) fn manifest_shard(name: &str) -> Option<Shard> {
+    name.strip_prefix("manifest-")?.strip_suffix(".ndjson")?.replacen("-of-", "/", 1).parse().ok()
 }
 
 /// How every manifest starts.
@@ -50,18 +80,7 @@ impl<'a> Manifest<'a> {
         let file = File::options().read(true).append(true).create(true).open(path).map_err(failed)?;
         let mut found = Self { shown, reader: BufReader::with_capacity(1 << 16, file), end: 0, lines: 0 };
         match found.next_whole()? {
-            Some(line) => {
-                let before: Head = serde_json::from_slice(&line).map_err(|error| {
-                    Error::file("use", shown, Error::new("it is not a manifest").with_source(error))
-                })?;
-                if before != *head {
-                    return Err(Error::new(format!(
-                        "`{}` was made with another model, other settings or other outputs",
-                        shown.display()
-                    ))
-                    .with_hint("repeat the command that it was started with, or choose another folder with --out"));
-                }
-            }
+            Some(line) => found.compare(&line, head)?,
             None => {
                 let (line, mut start) = (json(head)?, Vec::new());
                 let file = found.reader.get_mut();
@@ -78,6 +97,33 @@ impl<'a> Manifest<'a> {
             }
         }
         Ok(found)
+    }
+
+    /// The one at `path` to be read alone; none where there is none, or only its beginning.
+    pub(crate) fn read(path: &Path, shown: &'a str, head: &Head) -> Result<Option<Self>> {
+        let shown = Path::new(shown);
+        let file = match File::open(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            file => file.map_err(|error| Error::file("read", shown, error))?,
+        };
+        let mut found = Self { shown, reader: BufReader::with_capacity(1 << 14, file), end: 0, lines: 0 };
+        let Some(line) = found.next_whole()? else { return Ok(None) };
+        found.compare(&line, head)?;
+        Ok(Some(found))
+    }
+
+    /// Fails unless `line` is this head.
+    fn compare(&self, line: &[u8], head: &Head) -> Result<()> {
+        let before: Head = serde_json::from_slice(line).map_err(|error| {
+            Error::file("use", self.shown, Error::new("it is not a manifest").with_source(error))
+                .with_hint("choose another folder with --out")
+        })?;
+        let shard = || (before.shard != head.shard).then_some("another shard");
+        match head.difference(&before).or_else(shard) {
+            None => Ok(()),
+            Some(what) => Err(Error::new(format!("`{}` was made with {what}", self.shown.display()))
+                .with_hint("repeat the command that it was started with, or choose another folder with --out")),
+        }
     }
 
     /// The next line that has an end.

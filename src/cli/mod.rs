@@ -1,6 +1,7 @@
 //! The command line: parse, run, say what went wrong, with a `hint:`. The feature `cli`.
 //!
-//! stdout is data, stderr is talk. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted (and saved).
+//! stdout is data, stderr is talk. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but for some images that failed,
+//! 130 interrupted (and saved).
 
 /// A line on stderr; a reader that has gone away is not a failure.
 macro_rules! talk {
@@ -167,6 +168,8 @@ enum End {
     Interrupted,
     /// What was looked at has faults, which were reported.
     Faulty,
+    /// Some images failed, which was reported; all else is done.
+    Partly,
 }
 
 /// Runs the command of an [`Invocation`], and answers with the exit code. Once in a process: it starts the threads that
@@ -186,6 +189,7 @@ pub fn run(invocation: Invocation) -> u8 {
         Ok(End::Done) => 0,
         Ok(End::Interrupted) => 130,
         Ok(End::Faulty) => 1,
+        Ok(End::Partly) => 3,
         Err(error) => {
             report(&error);
             1
@@ -256,8 +260,21 @@ pub fn keep_freed_memory() {
 }
 
 fn report(error: &Error) {
-    talk!("error: {error}");
+    talk!("error: {}", plain(&error.to_string()));
     if let Some(hint) = error.hint() {
-        talk!("\nhint: {}", invocation::whole(hint));
+        talk!("\nhint: {}", plain(&invocation::whole(hint)));
     }
+}
+
+/// A text without what a terminal would obey: names of files may hold that.
+fn plain(text: &str) -> std::borrow::Cow<'_, str> {
+    if !text.contains(|c: char| c.is_control() && c != '\n') {
+        return text.into();
+    }
+    let escaped = |c: char| match c {
+        '\n' => c.to_string(),
+        c if c.is_control() => c.escape_debug().to_string(),
+        c => c.to_string(),
+    };
+    text.chars().map(escaped).collect::<String>().into()
 }

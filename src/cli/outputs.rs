@@ -38,6 +38,23 @@ pub(crate) fn options(arguments: &Arguments) -> Result<OutlineOptions> {
     Ok(options)
 }
 
+/// The options that change the bytes of what is written, besides the model and the kinds of outputs.
+pub(crate) fn settings(arguments: &Arguments) -> Vec<String> {
+    let has = |heeding: &[OutputFormat]| arguments.formats.iter().any(|format| heeding.contains(format));
+    let mut settings = arguments.changes.clone();
+    if has(&[OutputFormat::Geojson]) {
+        settings.push(format!("tolerance={}", arguments.tolerance));
+    }
+    if has(&[OutputFormat::Geojson, OutputFormat::LabelStudio]) {
+        settings.push(format!("min_area={}", arguments.min_area));
+    }
+    // Tasks name the model as the command does.
+    if has(&[OutputFormat::LabelStudio]) {
+        settings.push(format!("model={}", arguments.model.display()));
+    }
+    settings
+}
+
 /// A file of an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Output {
@@ -107,14 +124,21 @@ impl Outputs {
     }
 }
 
-/// The name with an ending. One that becomes too long for a file is cut, and told from others by a number.
+/// The name with an ending. One that becomes too long for a file is cut, and told from others by a number; and so is
+/// one that looks as if it had been.
 fn ended(name: &Path, ending: &str) -> PathBuf {
     const LONGEST: usize = 255;
+    const DIGITS: usize = 16;
+    // A cut that keeps letters whole may end up to three bytes before the longest.
+    const CUT: usize = LONGEST - 3;
     let last = name.file_name().unwrap_or_default();
     let mut full = last.to_os_string();
-    if last.len() + ending.len() > LONGEST {
-        let text = last.to_string_lossy();
-        let number = format!("~{:08x}", fnv1a(last.as_encoded_bytes()) as u32);
+    let text = last.to_string_lossy();
+    let numbered = text
+        .rsplit_once('~')
+        .is_some_and(|(_, number)| number.len() == DIGITS && number.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    if last.len() + ending.len() > LONGEST || (numbered && last.len() + ending.len() >= CUT) {
+        let number = format!("~{:016x}", fnv1a(last.as_encoded_bytes()));
         let kept = text.floor_char_boundary(LONGEST - ending.len() - number.len());
         full = format!("{}{number}", &text[..kept]).into();
     }

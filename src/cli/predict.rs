@@ -12,7 +12,7 @@ use crate::cli::list::{self, Away, List};
 use crate::cli::outputs::{Collections, Outputs, file_name, options, others};
 use crate::cli::shard;
 use crate::error::{Error, Result};
-use crate::files::urls::is_url;
+use crate::files::urls::{shown, url_or_path};
 use crate::image::outlines::OutlineOptions;
 use crate::predict::earlier_predictions::is_prediction;
 use crate::shard::Shard;
@@ -20,52 +20,87 @@ use crate::tools::init::{Role, Roles};
 use crate::{device, files, model_file};
 
 use arguments::Arguments;
-use labeller::Labeller;
+use labeller::{Labeller, Names};
 
 pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
     let away = Away::of(&mut arguments.out)?;
-    let url = arguments.inputs.iter().find_map(|input| input.to_str().filter(|input| is_url(input)));
+    let inputs = arguments.inputs.iter().filter_map(|input| input.to_str());
+    let urls =
+        inputs.map(|input| url_or_path(input).map(|is_url| is_url.then_some(input))).collect::<Result<Vec<_>>>()?;
+    let url = urls.into_iter().flatten().next();
     if let Some(url) = url.or(away.as_ref().filter(|_| arguments.list.is_none()).map(|away| &*away.url)) {
-        return Err(Error::new(format!("`{url}` is in a store, which takes a list of images")).with_hint(
+        return Err(Error::new(format!("`{}` is in a store, which takes a list of images", shown(url))).with_hint(
             "write paths and URLs into a file, one per line, and pass it with --list; or pass them to --list - by a pipe",
         ));
     }
     let arguments = arguments;
     let options = options(&arguments)?;
-    let shard = arguments.shard.map_or(Ok(Shard::ALL), |chosen| shard::find(Some(chosen), arguments.count))?;
-    if arguments.shard.is_none() && arguments.count.shards.is_some() {
-        return Err(Error::new("--shards is for --shard auto").with_hint("add `--shard auto`, or leave out --shards"));
+    fit_together(&arguments)?;
+    let shard = arguments.shard.map(|chosen| shard::find(Some(chosen), arguments.count)).transpose()?;
+    if arguments.verify && !arguments.only_failed {
+        return list::verify(&arguments, shard, away.as_ref());
     }
-    let collects = !Collections::paths(&arguments).is_empty();
-    if collects && (arguments.list.is_some() || shard != Shard::ALL) {
-        return Err(Error::new("one COCO file cannot be written by several shards, nor by a list that is continued")
-            .with_hint("use a format with a file per image: --format png, geojson, label-studio, stats or npy"));
-    }
+    let shard = shard.unwrap_or(Shard::ALL);
     let images = if arguments.list.is_some() { Vec::new() } else { shard.of(images(&arguments)?) };
     let (device, _) = device::open(&arguments.computing.device)?;
     let (model, card) = model_file::open(&arguments.model, &device)?;
     let config = card.to_use(&arguments.changes, &arguments.model)?;
     let mut labeller = Labeller::new(model, config, card.classes, device, &arguments, options)?;
     if let Some(source) = &arguments.list {
-        let list = List { source, shard, only_failed: arguments.only_failed, away: away.as_ref() };
+        let list = List { source, shard, away: away.as_ref() };
         let end = list::run(&list, &arguments, &mut labeller);
         labeller.say_remarks();
         return end;
     }
+    one_by_one(&images, &arguments, options, &mut labeller)
+}
+
+/// Fails where one option asks for something that another excludes.
+fn fit_together(arguments: &Arguments) -> Result<()> {
+    let list = arguments.list.is_some();
+    for (given, option) in [(arguments.only_failed, "--only-failed"), (arguments.verify, "--verify")] {
+        if given && !list {
+            return Err(Error::new(format!("{option} goes with a list, whose manifest it reads"))
+                .with_hint("repeat the command with the --list that was labelled"));
+        }
+    }
+    // All manifests of a folder are looked at without a shard.
+    if !arguments.verify || arguments.only_failed {
+        shard::check(arguments.shard, arguments.count)?;
+    }
+    if arguments.out.to_str().is_some_and(|out| out.contains(shard::PLACE)) {
+        return Err(Error::new(format!("`{}` would be a folder for each shard", arguments.out.display()))
+            .with_hint("name one folder for all of them with --out: each shard has a manifest of its own there"));
+    }
+    if !Collections::paths(arguments).is_empty() && (list || arguments.shard.is_some()) {
+        return Err(Error::new("one COCO file cannot be written by several shards, nor by a list that is continued")
+            .with_hint("use a format with a file per image: --format png, geojson, label-studio, stats or npy"));
+    }
+    Ok(())
+}
+
+/// Labels images that were named one by one, or by their folders.
+fn one_by_one(
+    images: &[(PathBuf, PathBuf)],
+    arguments: &Arguments,
+    options: OutlineOptions,
+    labeller: &mut Labeller,
+) -> Result<End> {
     // An image counts for as many steps, so that a large one moves the bar while it is looked at.
     const STEPS: u64 = 1000;
     let progress = bar("{wide_bar} {msg}  {eta} left");
     progress.set_length(images.len() as u64 * STEPS);
     let mut failed: Vec<Error> = Vec::new();
     let (names, read) = (labeller.classes().names.clone(), labeller.reader());
-    let mut collections = Collections::begin(&arguments, OutlineOptions { min_area: 0, ..options }, &names)?;
+    let mut collections = Collections::begin(arguments, OutlineOptions { min_area: 0, ..options }, &names)?;
     for (done, (path, name)) in images.iter().enumerate() {
         progress.set_message(format!("{}/{}", done + 1, images.len()));
         let mut within = |share: f64| progress.set_position(done as u64 * STEPS + (share * STEPS as f64) as u64);
-        match read(path).and_then(|found| labeller.label(path, name, found, &mut within)) {
+        let called = Names { path, output: name, image: file_name(path, name) };
+        match read(path).and_then(|found| labeller.label(&called, found, &mut within)) {
             Ok((labels, written)) => {
                 written.print(|path| path.to_string_lossy().into_owned());
-                collections.add(&file_name(path, name), &labels)?;
+                collections.add(&called.image, &labels)?;
             }
             Err(error) if images.len() == 1 => return Err(error),
             Err(error) => {
@@ -78,12 +113,17 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
     progress.finish_and_clear();
     labeller.say_remarks();
     if failed.len() < images.len() {
-        collections.finish(&arguments)?;
+        collections.finish(arguments)?;
     }
     match failed.len() {
         0 => Ok(End::Done),
-        count => Err(Error::new(format!("{count} of {} images could not be predicted", images.len()))
-            .with_hint("the errors above say why; all others are written")),
+        count => {
+            crate::cli::report(
+                &Error::new(format!("{count} of {} images could not be predicted", images.len()))
+                    .with_hint("the errors above say why; all others are written"),
+            );
+            Ok(End::Partly)
+        }
     }
 }
 

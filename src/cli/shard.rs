@@ -39,29 +39,28 @@ pub(crate) struct Count {
     pub(crate) shards: Option<u64>,
 }
 
-/// An environment of array jobs: the variable with the index, the one with the number of tasks if there is one, and the
-/// first index.
+/// An environment of array jobs: the variable with the index, which counts from 0, and the one with the number of tasks
+/// if there is one.
 struct Array {
     index: &'static str,
-    count: &'static [&'static str],
-    first: &'static [&'static str],
-    step: Option<&'static str>,
+    count: Option<&'static str>,
+    /// Those with the smallest and the largest index and the step, where any indices may be started.
+    bounds: Option<[&'static str; 3]>,
 }
 
 /// In the order in which they are asked.
 const ARRAYS: [Array; 7] = [
-    Array { index: "JOB_COMPLETION_INDEX", count: &["JOB_COMPLETIONS"], first: &[], step: None },
+    Array { index: "JOB_COMPLETION_INDEX", count: Some("JOB_COMPLETIONS"), bounds: None },
     Array {
         index: "SLURM_ARRAY_TASK_ID",
-        count: &["SLURM_ARRAY_TASK_COUNT"],
-        first: &["SLURM_ARRAY_TASK_MIN"],
-        step: Some("SLURM_ARRAY_TASK_STEP"),
+        count: Some("SLURM_ARRAY_TASK_COUNT"),
+        bounds: Some(["SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_MAX", "SLURM_ARRAY_TASK_STEP"]),
     },
-    Array { index: "AWS_BATCH_JOB_ARRAY_INDEX", count: &["AWS_BATCH_JOB_ARRAY_SIZE"], first: &[], step: None },
-    Array { index: "HQ_TASK_ID", count: &[], first: &[], step: None },
-    Array { index: "OMPI_COMM_WORLD_RANK", count: &["OMPI_COMM_WORLD_SIZE"], first: &[], step: None },
-    Array { index: "PMI_RANK", count: &["PMI_SIZE"], first: &[], step: None },
-    Array { index: "PMIX_RANK", count: &["SLURM_NTASKS"], first: &[], step: None },
+    Array { index: "AWS_BATCH_JOB_ARRAY_INDEX", count: Some("AWS_BATCH_JOB_ARRAY_SIZE"), bounds: None },
+    Array { index: "HQ_TASK_ID", count: None, bounds: None },
+    Array { index: "OMPI_COMM_WORLD_RANK", count: Some("OMPI_COMM_WORLD_SIZE"), bounds: None },
+    Array { index: "PMI_RANK", count: Some("PMI_SIZE"), bounds: None },
+    Array { index: "PMIX_RANK", count: Some("SLURM_NTASKS"), bounds: None },
 ];
 
 /// How many of them are array jobs, which are meant where no option says anything; the rest are ranks of MPI.
@@ -96,21 +95,35 @@ pub(crate) fn find(chosen: Option<Chosen>, Count { shards }: Count) -> Result<Sh
     }
 }
 
+/// Fails where the number of shards is stated, and nothing asks for one.
+pub(crate) fn check(chosen: Option<Chosen>, Count { shards }: Count) -> Result<()> {
+    match (chosen, shards) {
+        (None, Some(_)) => {
+            Err(Error::new("--shards is for --shard auto").with_hint("add `--shard auto`, or leave out --shards"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What stands for the shard in the name of its file.
+pub(crate) const PLACE: &str = "{shard}";
+
 /// The file of a shard, for instance `example`: its own, where the same command runs for all of them.
 ///
 /// # Errors
-/// All shards would have the same.
+/// All shards would have the same, or the name is meant for a shard and there is none.
 pub(crate) fn file_of(out: &Path, shard: Option<(Chosen, Shard)>, example: &str) -> Result<PathBuf> {
-    const PLACE: &str = "{shard}";
-    let Some((chosen, shard)) = shard else { return Ok(out.to_owned()) };
-    let Some(text) = out.to_str().filter(|text| text.contains(PLACE)) else {
-        return match chosen {
-            Chosen::Given(_) => Ok(out.to_owned()),
-            Chosen::Auto => Err(Error::new(format!("all shards would be written to `{}`", out.display()))
-                .with_hint(format!("put `{{shard}}` into the name: `--out {example}`"))),
-        };
-    };
-    Ok(text.replace(PLACE, &shard.to_string().replace('/', "-of-")).into())
+    let text = out.to_str().filter(|text| text.contains(PLACE));
+    match (shard, text) {
+        (Some((_, shard)), Some(text)) => Ok(text.replace(PLACE, &shard.to_string().replace('/', "-of-")).into()),
+        (Some((Chosen::Given(_), _)) | None, None) => Ok(out.to_owned()),
+        (Some((Chosen::Auto, _)), None) => {
+            Err(Error::new(format!("all shards would be written to `{}`", out.display()))
+                .with_hint(format!("put `{PLACE}` into the name: `--out {example}`")))
+        }
+        (None, Some(text)) => Err(Error::new(format!("`{text}` names the file of a shard, and there is no --shard"))
+            .with_hint(format!("add `--shard auto` or `--shard 1/4`, or take `{PLACE}` out of the name"))),
+    }
 }
 
 fn names() -> String {
@@ -130,25 +143,88 @@ fn from_environment(
                 .with_hint("pass the shard explicitly: `--shard 1/4`")
         })
     };
-    let first_of = |names: &[&str]| -> Result<Option<u64>> {
-        for name in names {
-            if let Some(found) = number(name)? {
-                return Ok(Some(found));
+    for array in arrays {
+        let Some(id) = number(array.index)? else { continue };
+        let stated = array.count.map_or(Ok(None), &number)?;
+        let count = match (shards, stated) {
+            (Some(shards), _) => {
+                agree(array, (id, shards), stated, &number)?;
+                shards
             }
-        }
-        Ok(None)
-    };
-    for Array { index: source, count, first, step } in arrays {
-        let Some(id) = number(source)? else { continue };
-        let step = step.map_or(Ok(None), number)?.unwrap_or(1).max(1);
-        let index = id.saturating_sub(first_of(first)?.unwrap_or(0)) / step;
-        let count = shards.map_or_else(|| first_of(count), |count| Ok(Some(count)))?.ok_or_else(|| {
-            Error::new(format!("{source} gives the index of this shard, but not how many there are"))
-                .with_hint("add `--shards N`, or pass `--shard I/N` (`--shard 1/1` for all of the work)")
-        })?;
-        return Ok(Some((Shard::new(index, count)?, source)));
+            (None, Some(stated)) => {
+                is_whole(array, (id, stated), &number)?;
+                stated
+            }
+            (None, None) => {
+                return Err(Error::new(format!(
+                    "{} gives the index of this shard, but not how many there are",
+                    array.index
+                ))
+                .with_hint("add `--shards N`, or pass `--shard I/N` (`--shard 1/1` for all of the work)"));
+            }
+        };
+        return Ok(Some((Shard::new(id, count)?, array.index)));
     }
     Ok(None)
+}
+
+/// A variable's number.
+type Number<'a> = &'a dyn Fn(&str) -> Result<Option<u64>>;
+
+/// Whether the task `id` of an array is one of `shards` that an option states, and these are not contradicted.
+///
+/// # Errors
+/// An index beyond them, or an array of another number of tasks than shards.
+fn agree(array: &Array, (id, shards): (u64, u64), stated: Option<u64>, number: Number) -> Result<()> {
+    let from_zero = format!("of {shards} shards the tasks count from 0 to {}", shards.saturating_sub(1));
+    let beyond = |name: &str, value: u64| {
+        Err(Error::new(format!("{name} is {value}, and {from_zero} (--shards {shards})"))
+            .with_hint(format!("start the tasks 0-{}, or state their number with --shards", shards.saturating_sub(1))))
+    };
+    if id >= shards {
+        return beyond(array.index, id);
+    }
+    let (Some(name), Some(stated)) = (array.count, stated) else { return Ok(()) };
+    let Some([_, last, _]) = array.bounds else {
+        return match stated == shards {
+            true => Ok(()),
+            false => Err(Error::new(format!("{name} is {stated}, and --shards is {shards}"))
+                .with_hint(format!("leave out --shards, or start {shards} tasks"))),
+        };
+    };
+    match number(last)? {
+        Some(most) if most >= shards => return beyond(last, most),
+        _ => {}
+    }
+    if stated < shards {
+        talk!("note: this array has {stated} tasks ({name}), which do {stated} of the {shards} shards (--shards)");
+    }
+    Ok(())
+}
+
+/// Fails where the tasks of an array that states their number are some of a larger one: which shards those of that one
+/// were is then not known.
+fn is_whole(array: &Array, (id, count): (u64, u64), number: Number) -> Result<()> {
+    let Some([first, last, step]) = array.bounds else { return Ok(()) };
+    let refuse = |what: String| {
+        Err(Error::new(format!("--shard auto: the tasks are not 0 to {}: {what}", count.saturating_sub(1))).with_hint(
+            format!(
+                "number them from 0, as by --array=0-63; or to do some shards of such an array again, state how many it has, \
+                 as by --shards 64: then {} counts from 0",
+                array.index
+            ),
+        ))
+    };
+    match (number(first)?, number(last)?, number(step)?) {
+        (Some(first_is @ 1..), ..) => refuse(format!("{first} is {first_is}")),
+        (.., Some(step_is @ 2..)) => refuse(format!("{step} is {step_is}")),
+        (_, Some(last_is), _) if last_is.checked_add(1) != Some(count) => {
+            let name = array.count.unwrap_or_default();
+            refuse(format!("{last} is {last_is}, and {name} is {count}"))
+        }
+        _ if id >= count => refuse(format!("{} is {id}", array.index)),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -166,26 +242,27 @@ mod tests {
         }
     }
 
+    /// What Slurm tells a task of an array: its number, the first, the last, how many there are, and the step.
+    fn slurm<'a>(id: &'a str, min: &'a str, max: &'a str, count: &'a str, step: &'a str) -> [(&'a str, &'a str); 5] {
+        [
+            ("SLURM_ARRAY_TASK_ID", id),
+            ("SLURM_ARRAY_TASK_MIN", min),
+            ("SLURM_ARRAY_TASK_MAX", max),
+            ("SLURM_ARRAY_TASK_COUNT", count),
+            ("SLURM_ARRAY_TASK_STEP", step),
+        ]
+    }
+
     #[test]
     fn every_kind_of_array_is_known() {
         for (variables, shards, expected) in [
             (&[("JOB_COMPLETION_INDEX", "1"), ("JOB_COMPLETIONS", "4")][..], None, "2/4"),
             (&[("JOB_COMPLETION_INDEX", "1")], Some(3), "2/3"),
-            (
-                &[("SLURM_ARRAY_TASK_ID", "8"), ("SLURM_ARRAY_TASK_MIN", "7"), ("SLURM_ARRAY_TASK_COUNT", "2")],
-                None,
-                "2/2",
-            ),
-            (
-                &[
-                    ("SLURM_ARRAY_TASK_ID", "14"),
-                    ("SLURM_ARRAY_TASK_MIN", "10"),
-                    ("SLURM_ARRAY_TASK_STEP", "2"),
-                    ("SLURM_ARRAY_TASK_COUNT", "5"),
-                ],
-                None,
-                "3/5",
-            ),
+            (&slurm("1", "0", "1", "2", "1"), None, "2/2"),
+            // Some of a larger array, started again.
+            (&slurm("17", "5", "17", "2", "12"), Some(64), "18/64"),
+            (&slurm("17", "17", "17", "1", "1"), Some(64), "18/64"),
+            (&slurm("0", "0", "63", "64", "1"), Some(64), "1/64"),
             (&[("AWS_BATCH_JOB_ARRAY_INDEX", "0"), ("AWS_BATCH_JOB_ARRAY_SIZE", "10")], None, "1/10"),
             (&[("HQ_TASK_ID", "6")], Some(7), "7/7"),
             (&[("OMPI_COMM_WORLD_RANK", "3"), ("OMPI_COMM_WORLD_SIZE", "4")], None, "4/4"),
@@ -193,6 +270,29 @@ mod tests {
             (&[("PMIX_RANK", "1"), ("SLURM_NTASKS", "2")], None, "2/2"),
         ] {
             assert_eq!(found(variables, shards), Ok(Some((expected.to_owned(), variables[0].0))), "{variables:?}");
+        }
+        for (variables, shards, names) in [
+            // Which shards these are of a larger array is not known.
+            (slurm("5", "5", "17", "2", "12"), None, "SLURM_ARRAY_TASK_MIN is 5"),
+            (slurm("0", "0", "17", "2", "17"), None, "SLURM_ARRAY_TASK_STEP is 17"),
+            (slurm("0", "0", "17", "3", "1"), None, "SLURM_ARRAY_TASK_MAX is 17, and SLURM_ARRAY_TASK_COUNT is 3"),
+            (slurm("17", "17", "17", "1", "1"), None, "SLURM_ARRAY_TASK_MIN is 17"),
+            (slurm("1", "1", "64", "64", "1"), None, "SLURM_ARRAY_TASK_MIN is 1"),
+            (slurm("4", "0", "3", "4", "1"), None, "SLURM_ARRAY_TASK_ID is 4"),
+            (slurm("64", "64", "64", "1", "1"), Some(64), "SLURM_ARRAY_TASK_ID is 64"),
+            (slurm("1", "1", "64", "64", "1"), Some(64), "SLURM_ARRAY_TASK_MAX is 64"),
+        ] {
+            let error = found(&variables, shards).unwrap_err();
+            assert!(error.contains(names), "{variables:?}: {error}");
+        }
+        for (index, count) in [
+            ("JOB_COMPLETION_INDEX", "JOB_COMPLETIONS"),
+            ("AWS_BATCH_JOB_ARRAY_INDEX", "AWS_BATCH_JOB_ARRAY_SIZE"),
+            ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+        ] {
+            let error = found(&[(index, "1"), (count, "4")], Some(8)).unwrap_err();
+            assert!(error.contains(&format!("{count} is 4, and --shards is 8")), "{error}");
+            assert!(found(&[(index, "8"), (count, "8")], Some(8)).unwrap_err().contains(&format!("{index} is 8")));
         }
         let both = [
             ("OMPI_COMM_WORLD_RANK", "3"),
@@ -203,7 +303,7 @@ mod tests {
         assert_eq!(found(&both, None), Ok(Some(("1/2".to_owned(), "SLURM_ARRAY_TASK_ID"))));
         assert_eq!(found(&[("HQ_TASK_ID", "")], None), Ok(None));
         assert!(found(&[("HQ_TASK_ID", "6")], None).unwrap_err().contains("not how many there are"));
-        assert!(found(&[("HQ_TASK_ID", "6")], Some(6)).unwrap_err().contains("no shard 7 of 6"));
+        assert!(found(&[("HQ_TASK_ID", "6")], Some(6)).unwrap_err().contains("HQ_TASK_ID is 6"));
         assert!(found(&[("PMI_RANK", "x")], None).unwrap_err().contains("`x`, which is not a number"));
     }
 }

@@ -71,6 +71,10 @@ pub(crate) struct Arguments {
     #[cfg(feature = "mpi")]
     #[arg(long, conflicts_with_all = ["seeds", "folds"])]
     mpi: bool,
+    /// In a build without MPI
+    #[cfg(not(feature = "mpi"))]
+    #[arg(long, hide = true)]
+    mpi: bool,
     #[command(flatten)]
     among: Child,
     #[command(flatten)]
@@ -87,6 +91,12 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     #[cfg(feature = "mpi")]
     if arguments.mpi {
         return group::by_mpi(|group| run_in(group, arguments));
+    }
+    #[cfg(not(feature = "mpi"))]
+    if arguments.mpi {
+        return Err(Error::new("--mpi: this build brings no MPI").with_hint(
+            "build one that does: cargo build --release --features full,mpi, with an MPI library, its headers and libclang",
+        ));
     }
     group::ensure_alone()?;
     run_in(&Alone, arguments)

@@ -14,6 +14,9 @@ use crate::shard::Shard;
 /// What the files call themselves; the number rises when they change.
 const FORMAT: &str = "structtoken evaluation shard 1";
 
+/// The part of the settings that is of the data.
+pub const DATA: &str = "data";
+
 /// What was evaluated, on what and how: equal for all shards of one evaluation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -74,6 +77,7 @@ impl Identity {
             ("of a dataset with other classes", self.classes != other.classes),
             ("of another split", self.split != other.split),
             ("of other images", (self.images, &self.names) != (other.images, &other.names)),
+            ("of other data", self.settings.get(DATA) != other.settings.get(DATA)),
             ("with other inference settings", self.settings != other.settings),
             ("with other options", self.ask != other.ask),
         ];

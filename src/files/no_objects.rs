@@ -43,6 +43,10 @@ impl Object {
         match *self {}
     }
 
+    pub(crate) fn start_of(&self, _most: u64) -> Result<Option<Vec<u8>>> {
+        match *self {}
+    }
+
     pub(crate) fn read_into(&self, _file: &mut File) -> Result<bool> {
         match *self {}
     }

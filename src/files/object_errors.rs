@@ -27,9 +27,14 @@ pub(super) fn fault(verb: &str, url: &Url, error: object_store::Error) -> Error 
             ))
         }
         Failure::NotFound { .. } => failed("it is not there").with_kind(ErrorKind::NotFound),
-        Failure::PermissionDenied { .. } => {
-            failed(&format!("the store denies access ({})", root(&error))).with_hint(credentials(url.scheme))
+        _ if refuses_credentials(&error.to_string()) => {
+            failed(&format!("the store does not accept the credentials ({})", root(&error)))
+                .with_kind(ErrorKind::Unreachable)
+                .with_hint(credentials(url.scheme))
         }
+        Failure::PermissionDenied { .. } => failed(&format!("the store denies access ({})", root(&error)))
+            .with_kind(ErrorKind::Store)
+            .with_hint(credentials(url.scheme)),
         Failure::Unauthenticated { .. } => failed("the store does not accept the credentials")
             .with_kind(ErrorKind::Unreachable)
             .with_hint(credentials(url.scheme)),
@@ -40,10 +45,51 @@ pub(super) fn fault(verb: &str, url: &Url, error: object_store::Error) -> Error 
             Some(HttpErrorKind::Connect) => failed(&format!("the server cannot be reached ({})", root(&error)))
                 .with_kind(ErrorKind::Unreachable)
                 .with_hint(server(url.scheme)),
-            Some(HttpErrorKind::Timeout) => failed("the server takes too long to answer"),
-            _ => failed(&root(&error)),
+            Some(HttpErrorKind::Timeout) => failed("the server takes too long to answer")
+                .with_kind(ErrorKind::Store)
+                .with_hint("check the network; repeated later, the command continues"),
+            _ => {
+                let (failed, text) = (failed(&root(&error)).with_kind(ErrorKind::Store), error.to_string());
+                match HINTS.iter().find(|(signs, _)| signs.iter().any(|sign| text.contains(sign))) {
+                    Some((_, hint)) => failed.with_hint(*hint),
+                    None => failed,
+                }
+            }
         },
     }
+}
+
+/// What helps where a store's answer holds one of some words.
+const HINTS: [(&[&str], &str); 2] = [
+    (
+        &[
+            "PermanentRedirect",
+            "AuthorizationHeaderMalformed",
+            "IllegalLocationConstraint",
+            "301 Moved",
+            "configured region",
+        ],
+        "the bucket lies elsewhere: set AWS_REGION to its region, and AWS_ENDPOINT_URL for a server other than Amazon's",
+    ),
+    (
+        &["SlowDown", "TooManyRequests", "429 Too Many", "503 Service"],
+        "the store is asked too often: start fewer processes at once; repeated later, the command continues",
+    ),
+];
+
+/// Whether the answer says that all requests of these credentials fail, not that for one object alone.
+fn refuses_credentials(text: &str) -> bool {
+    [
+        "ExpiredToken",
+        "InvalidToken",
+        "TokenRefreshRequired",
+        "InvalidAccessKeyId",
+        "SignatureDoesNotMatch",
+        "RequestTimeTooSkewed",
+        "RequestExpired",
+    ]
+    .iter()
+    .any(|code| text.contains(code))
 }
 
 /// Whether credentials were looked for where machines of a cloud have them, for want of others.
@@ -132,6 +178,14 @@ mod tests {
         let generic = |source: &str| object_store::Error::Generic { store: "S3", source: source.into() };
         let error = fault("read", &url, generic("GET http://169.254.169.254/latest/meta-data: timed out"));
         assert!(error.kind() == ErrorKind::Unreachable && error.hint().unwrap().contains("AWS_ACCESS_KEY_ID"));
-        assert_eq!(fault("read", &url, generic("odd")).to_string(), "cannot read `s3://bucket/a.png`: odd");
+        let error = fault("read", &url, generic("odd"));
+        assert_eq!(
+            (error.to_string().as_str(), error.kind()),
+            ("cannot read `s3://bucket/a.png`: odd", ErrorKind::Store)
+        );
+        let error = fault("read", &url, generic("400 Bad Request: <Code>ExpiredToken</Code>"));
+        assert!(error.kind() == ErrorKind::Unreachable && error.hint().unwrap().contains("AWS_ACCESS_KEY_ID"));
+        assert!(fault("read", &url, generic("<Code>SlowDown</Code>")).hint().unwrap().contains("fewer processes"));
+        assert!(fault("read", &url, generic("<Code>PermanentRedirect</Code>")).hint().unwrap().contains("AWS_REGION"));
     }
 }

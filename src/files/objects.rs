@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 
 pub(crate) use super::object_answers::{Fetched, Put, Replace};
 use super::object_errors::fault;
+use super::object_settings;
 use super::urls::{Scheme, Url};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -63,9 +64,11 @@ impl Stores {
             Scheme::Http => url::Url::parse(&url.text).ok().and_then(|url| Path::from_url_path(url.path()).ok()),
             _ => Path::parse(url.key()).ok(),
         };
-        let path = path.filter(|path| !path.as_ref().is_empty()).ok_or_else(|| {
+        // Such slashes would be dropped, and another object named.
+        let odd = url.key().starts_with('/') || url.key().ends_with('/') || url.key().contains("//");
+        let path = path.filter(|path| !path.as_ref().is_empty() && !odd).ok_or_else(|| {
             Error::new(format!("`{}` does not name an object", url.text))
-                .with_hint("the part after the bucket may not be empty or hold `//`, `.` or `..`")
+                .with_hint("the part after the bucket may not be empty, end in `/` or hold `//`, `.` or `..`")
         })?;
         let store = self.open(&url)?;
         Ok(Object { url, store, path, threads: self.threads()? })
@@ -91,7 +94,16 @@ impl Stores {
         if let Some(store) = open.get(url.store()) {
             return Ok(Arc::clone(store));
         }
-        let store = builder(url).map_err(|error| fault("open", url, error).with_kind(ErrorKind::Unreachable))?;
+        object_settings::check(url.scheme, &|name| std::env::var(name).ok())?;
+        let store = builder(url).map_err(|error| {
+            let error = fault("open", url, error).with_kind(ErrorKind::Unreachable);
+            match error.hint() {
+                Some(_) => error,
+                None => {
+                    error.with_hint("look at the settings of the store in the environment, such as AWS_ENDPOINT_URL")
+                }
+            }
+        })?;
         open.insert(url.store().to_owned(), Arc::clone(&store));
         Ok(store)
     }
@@ -257,6 +269,20 @@ impl Object {
         attributes
     }
 
+    /// Its first bytes, at most `most`; none if it is not there.
+    pub(crate) fn start_of(&self, most: u64) -> Result<Option<Vec<u8>>> {
+        let piece = GetOptions { range: Some(GetRange::Bounded(0..most)), ..GetOptions::default() };
+        let ask = async {
+            let found = self.store.get_opts(&self.path, piece).await?;
+            found.bytes().await
+        };
+        match self.threads.block_on(ask) {
+            Ok(bytes) => Ok(Some(bytes.into())),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(fault("read", &self.url, error)),
+        }
+    }
+
     /// Adds its bytes to `file`, piece by piece; whether it is there.
     pub(crate) fn read_into(&self, file: &mut File) -> Result<bool> {
         let failed = |error| fault("read", &self.url, error);
@@ -320,8 +346,9 @@ impl<T> Pending<T> {
 
     /// Its answer. Not for the threads that talk to stores.
     pub(crate) fn wait(self) -> Result<T> {
-        self.threads
-            .block_on(self.task)
-            .unwrap_or_else(|error| Err(Error::new("a request to an object store broke off").with_source(error)))
+        self.threads.block_on(self.task).unwrap_or_else(|error| {
+            let broken = Error::new("a request to an object store broke off").with_source(error);
+            Err(broken.with_kind(ErrorKind::Unreachable))
+        })
     }
 }

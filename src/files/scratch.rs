@@ -52,8 +52,9 @@ pub(super) fn sweep_at_times(folder: &Path) {
     }
 }
 
-/// What cannot be seen or removed stays: it is hidden, and harms nobody.
-fn sweep(folder: &Path) {
+/// Removes from `folder` what killed processes have left. What cannot be seen or removed stays: it is hidden, and harms
+/// nobody.
+pub(crate) fn sweep(folder: &Path) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.flatten().filter(|entry| entry.file_name().to_str().is_some_and(ours)) {
         let path = entry.path();

@@ -299,9 +299,38 @@ const CARRIED_OUT: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "failures_are_tried_again_with_the_list_they_are_of",
+        &["repeat the command without --only-failed", "repeat the command with the --list that was labelled"],
+    ),
+    (
+        "what_is_missing_or_changed_is_found_and_labelled_again",
+        &[
+            "`--only-failed --verify` labels again what failed",
+            "say which are meant with --shards N",
+            "pass the folder that a list was labelled into with --out",
+        ],
+    ),
+    ("a_list_that_is_none_is_refused_with_its_line", &["or pass it to --list - by a pipe"]),
+    (
+        "a_folder_holds_what_one_model_labelled_with_one_set_of_options",
+        &[
+            "or label all shards with the same model and options",
+            "name one folder for all of them with --out: each shard has a manifest",
+        ],
+    ),
+    (
+        "tasks_of_an_array_are_started_again_by_their_numbers",
+        &[
+            "as by --shards 64: then {} counts from 0",
+            "or state their number with --shards",
+            "leave out --shards, or start",
+        ],
+    ),
+    (
         "shards_of_the_environment_share_the_images",
         &[
-            "put `{{shard}}` into the name: `--out {example}`",
+            "into the name: `--out {example}`",
+            "add `--shard auto` or `--shard 1/4`, or take `{PLACE}` out of the name",
             "or `--shard auto` in an array job",
             "add `--shard auto`, or leave out --shards",
             "leave out --shards; it is for array jobs that do not state their size",
@@ -321,6 +350,13 @@ const CARRIED_OUT: &[(&str, &[&str])] = &[
     (
         "a_store_that_cannot_be_had_ends_all_with_what_to_do",
         &["and pass it with --list; or pass them to --list - by a pipe"],
+    ),
+    (
+        "a_fault_of_a_store_is_told_from_those_of_objects",
+        &[
+            "--give-up-after 0 notes such images and goes on",
+            "say into how many shards the list was divided with --shards N",
+        ],
     ),
     ("answers_that_no_store_should_give_are_faults_of_one_line", &["or replace such objects too with --overwrite"]),
     (
@@ -370,6 +406,13 @@ const SAID: &[&str] = &[
     "--shard I/N gives the number of shards, and so does --shards",
     "--shard auto: this process is not a task of an array job",
     "processes were started for one run, without --mpi",
+    "--mpi: this build brings no MPI",
+    "build one that does: cargo build --release --features full,mpi, with an MPI library",
+    "names the file of a shard, and there is no --shard",
+    "{name} is {stated}, and --shards is {shards}",
+    "{name} is {value}, and {from_zero} (--shards {shards})",
+    "of the {shards} shards (--shards)",
+    "--shard auto: the tasks are not 0 to",
     "holds several runs, and --mpi is for one",
 ];
 
@@ -610,8 +653,8 @@ fn every_option_and_key_that_is_printed_exists() {
             );
         }
         for name in options(&text) {
-            // Of cargo, of how this program calls itself, and of builds with MPI.
-            if !anywhere.contains(&name) && !["release", "features", "child", "mpi"].contains(&name.as_str()) {
+            // Of cargo and Slurm, of how this program calls itself, and of builds with MPI.
+            if !anywhere.contains(&name) && !["release", "features", "child", "mpi", "array"].contains(&name.as_str()) {
                 wrong.push(format!("{place}: --{name}"));
             }
         }

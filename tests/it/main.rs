@@ -45,6 +45,7 @@ mod init_layouts;
 mod init_looks;
 mod init_options;
 mod init_safety;
+mod lists;
 mod many_pieces;
 mod many_processes;
 #[cfg(feature = "mpi")]

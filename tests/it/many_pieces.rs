@@ -9,17 +9,17 @@ use serde_json::Value;
 
 use crate::cli::{Lab, TINY};
 
-const CPU: [&str; 4] = ["--device", "cpu", "--threads", "1"];
+pub(crate) const CPU: [&str; 4] = ["--device", "cpu", "--threads", "1"];
 
 /// A model that has learned next to nothing.
-fn model(lab: &Lab) {
+pub(crate) fn model(lab: &Lab) {
     lab.write("tiny.toml", TINY);
     let quick = ["--set", "train.iterations=1", "--set", "train.tensorboard=false"];
     lab.ok(&[&["train", "tiny.toml", "--out", "run"][..], &quick, &CPU].concat());
 }
 
 /// `count` pictures in two folders, and a list of them.
-fn pictures(lab: &Lab, count: usize) -> Vec<String> {
+pub(crate) fn pictures(lab: &Lab, count: usize) -> Vec<String> {
     let name = |i: usize| format!("photos/{}/{i}.png", ["a", "b"][i % 2]);
     for i in 0..count {
         let image = image::RgbImage::from_fn(24, 16, |x, y| image::Rgb([(i * 31) as u8, x as u8 * 9, y as u8 * 9]));
@@ -31,16 +31,16 @@ fn pictures(lab: &Lab, count: usize) -> Vec<String> {
     names
 }
 
-fn manifest(lab: &Lab, name: &str) -> Vec<Value> {
+pub(crate) fn manifest(lab: &Lab, name: &str) -> Vec<Value> {
     let text = std::fs::read_to_string(lab.path(name)).unwrap();
     text.lines().skip(1).map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-fn images(lines: &[Value]) -> Vec<&str> {
+pub(crate) fn images(lines: &[Value]) -> Vec<&str> {
     lines.iter().map(|line| line["image"].as_str().unwrap()).collect()
 }
 
-const PREDICT: [&str; 4] = ["predict", "run/model.safetensors", "--list", "list.txt"];
+pub(crate) const PREDICT: [&str; 4] = ["predict", "run/model.safetensors", "--list", "list.txt"];
 
 #[test]
 fn a_list_is_labelled_as_its_images_are_and_continued_where_it_ended() {
@@ -92,7 +92,8 @@ fn what_fails_is_noted_and_tried_again_when_asked() {
     std::fs::write(lab.path(second), "no picture").unwrap();
     std::fs::remove_file(lab.path(last)).unwrap();
     let whole = [&PREDICT[..], &["--out", "out"], &CPU].concat();
-    lab.refused(&whole, &["2 of 5 images could not be predicted", "--only-failed", second, last]);
+    let said = lab.partly(&whole, &["2 of 5 images could not be predicted", "--only-failed", second, last]);
+    assert!(said.contains("line 2 of `list.txt`: cannot read") && said.contains("line 5 of `list.txt`"), "{said}");
     let failed = |lines: &[Value]| -> Vec<String> {
         let with_error = lines.iter().filter(|line| line.get("error").is_some());
         with_error.map(|line| line["image"].as_str().unwrap().to_owned()).collect()
@@ -100,20 +101,20 @@ fn what_fails_is_noted_and_tried_again_when_asked() {
     let path = "out/manifest-1-of-1.ndjson";
     assert_eq!(failed(&manifest(&lab, path)), [second.as_str(), last]);
     // Without being asked they are left alone.
-    assert!(lab.refused(&whole, &["2 of 5"]).contains("5 entries are already done, of which 2 failed"));
+    assert!(lab.partly(&whole, &["2 of 5"]).contains("5 entries are already done, of which 2 failed"));
     std::fs::copy(lab.path(&names[0]), lab.path(second)).unwrap();
     let again = [&whole[..], &["--only-failed"]].concat();
-    lab.refused(&again, &["1 of 5 images could not be predicted"]);
+    lab.partly(&again, &["1 of 5 images could not be predicted"]);
     assert_eq!(failed(&manifest(&lab, path)), [last.as_str()]);
     std::fs::copy(lab.path(&names[0]), lab.path(last)).unwrap();
     assert_eq!(lab.ok(&again).lines().count(), 1);
     let lines = manifest(&lab, path);
     assert_eq!((images(&lines), failed(&lines).len()), (names.iter().map(String::as_str).collect(), 0));
     // What is another work is refused, with what to do.
-    lab.refused(&[&whole[..], &["--set", "eval.flip=true"]].concat(), &["was made with another model", "--out"]);
+    lab.refused(&[&whole[..], &["--set", "eval.flip=true"]].concat(), &["was made with other settings", "--out"]);
     lab.refused(&[&whole[..], &["--format", "npy"]].concat(), &["other outputs"]);
     lab.write("list.txt", format!("{}\nelsewhere.png\n", names[0]));
-    lab.refused(&whole, &["entry 2 of", "has `elsewhere.png` now"]);
+    lab.refused(&whole, &["entry 2 of", "has `elsewhere.png` now, in line 2"]);
     lab.refused(
         &[&PREDICT[..], &["--out", "fresh", "--only-failed"], &CPU].concat(),
         &["there is no", "leave out --only-failed"],
@@ -173,6 +174,10 @@ fn shards_of_the_environment_share_the_images() {
         let same = lab.command(&[&eval[..], &["eval.json"], &CPU].concat()).envs(task).output().unwrap();
         assert!(String::from_utf8_lossy(&same.stderr).contains("`--out eval-{shard}.json`"));
     }
+    let alone = ["eval", "run/model.safetensors", "--out", "eval-{shard}.json"];
+    lab.refused(&[&alone[..], &CPU].concat(), &["there is no --shard", "add `--shard auto` or `--shard 1/4`"]);
+    let count = ["eval", "run/model.safetensors", "--shards", "2"];
+    lab.refused(&[&count[..], &CPU].concat(), &["--shards is for --shard auto", "leave out --shards"]);
     let merged = lab.ok(&["eval", "merge", "eval-1-of-2.json", "eval-2-of-2.json", "--json"]);
     let single = lab.ok(&[&["eval", "run/model.safetensors", "--labels-only", "--json"][..], &CPU].concat());
     assert_eq!(merged, single);
@@ -198,7 +203,12 @@ fn root() -> &'static Path {
 fn words(line: &str) -> Option<Vec<String>> {
     let line = line.split(" # ").next().unwrap();
     let after = line.split_once("structtoken ")?.1;
-    let values = [("\"$SLURM_CPUS_PER_TASK\"", "8"), ("\"$SLURM_SUBMIT_DIR/compare\"", "compare")];
+    let values = [
+        ("\"$SLURM_CPUS_PER_TASK\"", "8"),
+        ("\"$SLURM_SUBMIT_DIR/compare\"", "compare"),
+        ("\"$SHARDS\"", "64"),
+        (" $ONLY_FAILED", ""),
+    ];
     let text = values.iter().fold(after.to_owned(), |text, (from, to)| text.replace(from, to));
     Some(text.split_whitespace().map(|word| word.trim_matches(['"', '\'']).to_owned()).collect())
 }

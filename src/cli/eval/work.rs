@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 
+use crate::bundled;
 use crate::cli::dataset::{OpenedDataset, listening};
 use crate::config::Config;
 use crate::dataset::{Classes, Dataset, Split};
@@ -97,7 +98,7 @@ impl EvalWork {
         {
             talk!("note: {note}");
         }
-        Self::on(model, config, &card.classes, path.to_owned(), arguments)
+        Self::on(model, config, &card.classes, bundled::resolve(path)?, arguments)
     }
 
     /// With the dataset of the recipe, or the one of `--data`.

@@ -23,6 +23,10 @@ impl Counts {
         self.done + self.failed
     }
 
+    pub(super) fn done(&self) -> u64 {
+        self.done
+    }
+
     pub(super) fn before(&mut self, line: &Line) {
         match line.error {
             None => self.done += 1,

@@ -2,19 +2,23 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
-use std::sync::mpsc::Receiver;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
 
+use crate::cli::list::entries::Entry;
 use crate::cli::list::target::StoreFolder;
 use crate::cli::predict::labeller::Found;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::files::PICTURE;
 use crate::files::objects::{Fetched, Object, Pending, Stores};
-use crate::files::urls::is_url;
 
 /// Lines that may wait.
 pub(super) const LINES: usize = 64;
 /// Objects that are fetched at once.
 const FETCHES: usize = 8;
+/// How often whoever waits looks whether there is still something to wait for.
+pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 /// Larger ones are fetched when it is their turn, so that a few large ones do not fill the memory.
 const AT_ONCE: u64 = 16 << 20;
 
@@ -42,7 +46,7 @@ pub(super) struct Source<'a, F, B> {
 
 /// An entry, with what was asked of stores.
 struct Ahead {
-    entry: String,
+    entry: Entry,
     /// The notes of its outputs.
     notes: Vec<(String, Pending<Option<Option<String>>>)>,
     fetch: Option<Result<(Object, Pending<Fetched>)>>,
@@ -59,13 +63,20 @@ impl<'a, F: Fn(&Path) -> Result<Found>, B: Fn(&[u8]) -> Result<Found>> Source<'a
         Self { stores, reader, folder, doubtful, ahead: VecDeque::new() }
     }
 
-    /// The next entry; none after the last. Errors are those that concern all that follow.
-    pub(super) fn next(&mut self, lines: &Receiver<Result<String>>) -> Option<Result<(String, Taken)>> {
+    /// The next entry; none after the last, or where it is `over`. Errors are those that concern all that follow.
+    pub(super) fn next(
+        &mut self,
+        lines: &Receiver<Result<Entry>>,
+        over: &AtomicBool,
+    ) -> Option<Result<(Entry, Taken)>> {
         while self.ahead.len() < FETCHES {
             // More than one only if they are there: nobody waits for a line while there is work.
-            let line = if self.ahead.is_empty() { lines.recv().ok() } else { lines.try_recv().ok() };
+            let line = match self.ahead.is_empty() {
+                true => wait(lines, over),
+                false => lines.try_recv().ok(),
+            };
             let Some(line) = line else { break };
-            let ahead = line.and_then(|entry| self.begin(entry));
+            let ahead = line.map(|entry| self.begin(entry));
             self.ahead.push_back(ahead);
         }
         let first = self.ahead.pop_front()?;
@@ -76,32 +87,37 @@ impl<'a, F: Fn(&Path) -> Result<Found>, B: Fn(&[u8]) -> Result<Found>> Source<'a
     }
 
     /// One entry by itself.
-    pub(super) fn one(&mut self, entry: &str) -> Result<Taken> {
-        let ahead = self.begin(entry.to_owned())?;
+    pub(super) fn one(&mut self, entry: &Entry) -> Result<Taken> {
+        let ahead = self.begin(entry.clone());
         self.take(ahead)
     }
 
-    fn begin(&mut self, entry: String) -> Result<Ahead> {
-        if let Some(folder) = self.folder.as_ref().filter(|_| self.doubtful > 0) {
+    fn begin(&mut self, entry: Entry) -> Ahead {
+        if let Some(folder) = self.folder.as_ref().filter(|_| self.doubtful > 0 && entry.is_url().is_ok()) {
             self.doubtful -= 1;
             let ask = |object: Object| (object.url().to_owned(), object.note());
             // A name that no object can have fails later, for this entry alone.
-            let notes = folder.outputs(&entry).map_or(Vec::new(), |objects| objects.into_iter().map(ask).collect());
+            let notes =
+                folder.outputs(&entry.text).map_or(Vec::new(), |objects| objects.into_iter().map(ask).collect());
             if !notes.is_empty() {
-                return Ok(Ahead { entry, notes, fetch: None });
+                return Ahead { entry, notes, fetch: None };
             }
         }
         let fetch = self.ask(&entry, AT_ONCE);
-        Ok(Ahead { entry, notes: Vec::new(), fetch })
+        Ahead { entry, notes: Vec::new(), fetch }
     }
 
     /// None for a file.
-    fn ask(&self, entry: &str, at_once: u64) -> Option<Result<(Object, Pending<Fetched>)>> {
+    fn ask(&self, entry: &Entry, at_once: u64) -> Option<Result<(Object, Pending<Fetched>)>> {
         let ask = |object: Object| {
             let pending = object.fetch(PICTURE, at_once);
             (object, pending)
         };
-        is_url(entry).then(|| self.stores.object(entry).map(ask))
+        match entry.is_url() {
+            Ok(false) => None,
+            Ok(true) => Some(self.stores.object(&entry.text).map(ask)),
+            Err(error) => Some(Err(error)),
+        }
     }
 
     fn take(&self, ahead: Ahead) -> Result<Taken> {
@@ -118,14 +134,10 @@ impl<'a, F: Fn(&Path) -> Result<Found>, B: Fn(&[u8]) -> Result<Found>> Source<'a
             }
             fetch = self.ask(&entry, AT_ONCE);
         }
-        let picture = match fetch {
-            None => (self.reader.file)(Path::new(&entry)),
+        Ok(Taken::Picture(match fetch {
+            None => (self.reader.file)(Path::new(&entry.text)),
             Some(asked) => asked.and_then(|(object, pending)| self.decode(&object, pending)),
-        };
-        match picture {
-            Err(error) if error.kind() == ErrorKind::Unreachable => Err(error),
-            picture => Ok(Taken::Picture(picture)),
-        }
+        }))
     }
 
     fn decode(&self, object: &Object, pending: Pending<Fetched>) -> Result<Found> {
@@ -140,4 +152,16 @@ impl<'a, F: Fn(&Path) -> Result<Found>, B: Fn(&[u8]) -> Result<Found>> Source<'a
             Fetched::Large => Err(Error::new(format!("`{}` has become larger", object.url()))),
         }
     }
+}
+
+/// The next line, once it is there; none where it is `over` before.
+fn wait(lines: &Receiver<Result<Entry>>, over: &AtomicBool) -> Option<Result<Entry>> {
+    while !over.load(Ordering::SeqCst) {
+        match lines.recv_timeout(PATIENCE) {
+            Ok(line) => return Some(line),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return None,
+        }
+    }
+    None
 }

@@ -1,13 +1,16 @@
 //! What becomes of the outputs of a list's entries: they are files already, or are put into a store; and then each
 //! entry gets its line.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::cli::list::counts::Counts;
-use crate::cli::list::output_name;
+use crate::cli::list::entries::Entry;
+use crate::cli::list::faults::{Faults, Verdict};
+use crate::cli::list::names::output_name;
+use crate::cli::list::retried::Retried;
 use crate::cli::list::stored_manifest::StoredManifest;
 use crate::cli::manifest::{Head, Line, checksum, json};
 use crate::cli::outputs::Outputs;
@@ -23,7 +26,9 @@ const BYTES: u64 = 256 << 20;
 
 /// An entry, and what was done for it.
 pub(super) struct Outcome {
-    pub(super) entry: String,
+    pub(super) entry: Entry,
+    /// The line of the manifest that it replaces, from 1; none where it gets a new one.
+    pub(super) replaces: Option<u64>,
     pub(super) what: What,
 }
 
@@ -110,26 +115,54 @@ impl UnderWay {
 
 /// An entry whose line is to come.
 struct Sent {
-    entry: String,
+    entry: Entry,
+    replaces: Option<u64>,
     files: Result<BTreeMap<String, String>>,
     under_way: Vec<UnderWay>,
     written: Option<WrittenFiles>,
+}
+
+/// A line that is to be written.
+pub(super) struct Settled {
+    line: Line,
+    replaces: Option<u64>,
 }
 
 /// Where outputs and lines go.
 pub(super) struct Target<'a> {
     folder: Option<StoreFolder<'a>>,
     kept: Option<StoredManifest<'a>>,
-    /// The manifest on this machine.
-    manifest: Option<(File, &'a Path)>,
+    /// The manifest on this machine, or the file of what replaces lines of it.
+    manifest: Option<(File, PathBuf)>,
+    /// What the list is called.
+    list: String,
     pub(super) counts: Counts,
+    faults: Faults,
     sent: VecDeque<Sent>,
+    /// The folders of the first outputs that were written.
+    folders: BTreeSet<PathBuf>,
 }
 
+/// How many of them are kept.
+const FOLDERS: usize = 4;
+
 impl<'a> Target<'a> {
-    /// In the folder of the arguments, unless another place and manifest are given.
-    pub(super) fn new(folder: Option<StoreFolder<'a>>, kept: Option<StoredManifest<'a>>) -> Self {
-        Self { folder, kept, manifest: None, counts: Counts::new(), sent: VecDeque::new() }
+    /// In the folder of the arguments, unless another place and manifest are given. It gives up after `most` faults in
+    /// a row.
+    pub(super) fn new(
+        folder: Option<StoreFolder<'a>>,
+        kept: Option<StoredManifest<'a>>,
+        most: usize,
+        list: String,
+    ) -> Self {
+        let (counts, faults) = (Counts::new(), Faults::new(most));
+        let (sent, folders) = (VecDeque::new(), BTreeSet::new());
+        Self { folder, kept, manifest: None, list, counts, faults, sent, folders }
+    }
+
+    /// The folders of the first outputs that were written: a process before this one may have been killed there.
+    pub(super) fn folders(&self) -> &BTreeSet<PathBuf> {
+        &self.folders
     }
 
     pub(super) fn folder(&self) -> Option<&StoreFolder<'a>> {
@@ -142,18 +175,26 @@ impl<'a> Target<'a> {
     }
 
     /// Lines are added to `file`, which is at `path`.
-    pub(super) fn append_to(&mut self, file: File, path: &'a Path) -> Result<()> {
+    pub(super) fn append_to(&mut self, file: File, path: &Path) -> Result<()> {
         if let Some(kept) = &mut self.kept {
             kept.start(path)?;
         }
-        self.manifest = Some((file, path));
+        self.manifest = Some((file, path.to_owned()));
         Ok(())
+    }
+
+    /// Lines that replace others are added to `file`, which is at `path`.
+    pub(super) fn retry_in(&mut self, file: File, path: &Path) {
+        if let Some(kept) = &mut self.kept {
+            kept.retry();
+        }
+        self.manifest = Some((file, path.to_owned()));
     }
 
     /// Takes in what was done for the next entry.
     ///
     /// # Errors
-    /// A manifest that cannot be written, or a store that cannot be reached. Others are noted.
+    /// A manifest that cannot be written, or a disk or store that cannot be used. Others are noted.
     pub(super) fn add(&mut self, outcome: Outcome) -> Result<()> {
         let sent = self.send(outcome);
         self.sent.push_back(sent);
@@ -168,53 +209,94 @@ impl<'a> Target<'a> {
         Ok(())
     }
 
-    /// Waits for all that is under way.
-    pub(super) fn finish(&mut self) -> Result<()> {
+    /// Waits for all that is under way, and writes its lines. Where more is to come later, those of faults that may not
+    /// be of their images are left to then.
+    pub(super) fn finish(&mut self, more: bool) -> Result<()> {
         while !self.sent.is_empty() {
             self.write_first()?;
         }
+        match more {
+            true => drop(self.faults.held()),
+            false => self.write_held()?,
+        }
         if let Some((file, path)) = &self.manifest {
             file.sync_all().map_err(|error| Error::file("write", path, error))?;
-            if let Some(kept) = &mut self.kept {
-                kept.finish(path)?;
-            }
         }
         Ok(())
     }
 
-    /// The line of one entry, as soon as its outputs are where they belong.
-    pub(super) fn line(&mut self, outcome: Outcome) -> Result<Line> {
-        let sent = self.send(outcome);
-        self.settle(sent)
+    /// After the last line: the manifest at `path` becomes one object in its store.
+    pub(super) fn close(&mut self, path: &Path) -> Result<()> {
+        self.kept.as_mut().map_or(Ok(()), |kept| kept.finish(path))
+    }
+
+    /// Lines that are written so far are put where they belong, before the end.
+    pub(super) fn flush(&mut self) -> Result<()> {
+        let Some(kept) = &mut self.kept else { return Ok(()) };
+        kept.flush()?;
+        kept.settle()
     }
 
     /// The manifest at `path` was written anew.
     pub(super) fn rewritten(&mut self, path: &Path) -> Result<()> {
+        self.manifest = None;
         self.kept.as_mut().map_or(Ok(()), |kept| kept.replace(path))
     }
 
     fn write_first(&mut self) -> Result<()> {
         let Some(first) = self.sent.pop_front() else { return Ok(()) };
-        let line = self.settle(first)?;
-        let bytes = json(&line)?;
+        let (entry, replaces) = (first.entry.clone(), first.replaces);
+        let image = entry.shown().into_owned();
+        let error = match self.settle(first) {
+            Ok(files) => {
+                if self.folder.is_none() && self.folders.len() < FOLDERS {
+                    self.folders.extend(files.keys().filter_map(|path| Path::new(path).parent()).map(Path::to_owned));
+                }
+                self.write_held()?;
+                return self.write(Settled { line: Line { image, files, error: None }, replaces });
+            }
+            Err(error) => error,
+        };
+        let error_text = error.to_string();
+        let verdict = self.faults.judge(&error, self.counts.done() > 0);
+        if matches!(verdict, Verdict::Ends) {
+            return Err(error);
+        }
+        crate::cli::report(&Error::new(format!("line {} of {}", entry.line, self.list)).with_source(error));
+        let settled = Settled { line: Line { image, files: BTreeMap::new(), error: Some(error_text) }, replaces };
+        match verdict {
+            Verdict::Noted | Verdict::Ends => {
+                self.write_held()?;
+                self.write(settled)
+            }
+            Verdict::Held => self.faults.hold(settled),
+        }
+    }
+
+    /// Writes the lines that were held back.
+    fn write_held(&mut self) -> Result<()> {
+        self.faults.held().into_iter().try_for_each(|settled| self.write(settled))
+    }
+
+    fn write(&mut self, Settled { line, replaces }: Settled) -> Result<()> {
+        self.counts.after(&line);
+        let bytes = match replaces {
+            Some(entry) => json(&Retried { entry, line })?,
+            None => json(&line)?,
+        };
         if let Some((file, path)) = &mut self.manifest {
             // A line is written at once and whole; after a kill an unfinished one is dropped.
             file.write_all(&bytes).map_err(|error| Error::file("write", path, error))?;
         }
-        if let Some(kept) = &mut self.kept {
-            kept.add(&bytes)?;
-        }
-        self.counts.after(&line);
-        Ok(())
+        self.kept.as_mut().map_or(Ok(()), |kept| kept.add(&bytes))
     }
 
-    fn send(&self, Outcome { entry, what }: Outcome) -> Sent {
+    fn send(&self, Outcome { entry, replaces, what }: Outcome) -> Sent {
+        let without = |files| Sent { entry: entry.clone(), replaces, files, under_way: Vec::new(), written: None };
         let written = match what {
-            What::Done(files) => return Sent { entry, files: Ok(files), under_way: Vec::new(), written: None },
+            What::Done(files) => return without(Ok(files)),
             What::Labelled(Ok(written)) => written,
-            What::Labelled(Err(error)) => {
-                return Sent { entry, files: Err(error), under_way: Vec::new(), written: None };
-            }
+            What::Labelled(Err(error)) => return without(Err(error)),
         };
         let paths = || written.files.iter().map(|(_, path)| path);
         let (files, under_way) = match &self.folder {
@@ -225,12 +307,12 @@ impl<'a> Target<'a> {
             Ok(under_way) => (under_way, None),
             Err(error) => (Vec::new(), Some(error)),
         };
-        Sent { entry, files: fault.map_or(files, Err), under_way, written: Some(written) }
+        Sent { entry, replaces, files: fault.map_or(files, Err), under_way, written: Some(written) }
     }
 
-    /// Waits for the outputs of an entry, and prints them. What went wrong is reported, and noted.
-    fn settle(&self, sent: Sent) -> Result<Line> {
-        let Sent { entry, mut files, under_way, written } = sent;
+    /// Waits for the outputs of an entry, and prints them.
+    fn settle(&mut self, sent: Sent) -> Result<BTreeMap<String, String>> {
+        let Sent { mut files, under_way, written, .. } = sent;
         if let (Ok(files), Some(folder)) = (&mut files, &self.folder) {
             let mut fault = None;
             for one in under_way {
@@ -240,29 +322,21 @@ impl<'a> Target<'a> {
                 }
             }
             if let Some(error) = fault {
-                return self.failed(entry, error);
-            }
-        }
-        match files {
-            Err(error) => self.failed(entry, error),
-            Ok(files) => {
-                if let Some(written) = written {
-                    written.print(|path| match &self.folder {
-                        Some(folder) => folder.url(path),
-                        None => path.to_string_lossy().into_owned(),
-                    });
+                // Where outputs go is needed by every image.
+                if error.kind() == ErrorKind::Unreachable {
+                    self.faults.is_over();
                 }
-                Ok(Line { image: entry, files, error: None })
+                return Err(error);
             }
         }
-    }
-
-    fn failed(&self, image: String, error: Error) -> Result<Line> {
-        if error.kind() == ErrorKind::Unreachable {
-            return Err(error);
+        let files = files?;
+        if let Some(written) = written {
+            written.print(|path| match &self.folder {
+                Some(folder) => folder.url(path),
+                None => path.to_string_lossy().into_owned(),
+            });
         }
-        crate::cli::report(&error);
-        Ok(Line { image, files: BTreeMap::new(), error: Some(error.to_string()) })
+        Ok(files)
     }
 }
 

@@ -12,7 +12,11 @@ const EXAMPLES: &str = "Examples:
   structtoken predict runs/a/model.safetensors photo.jpg --overlay            writes predictions/photo.png and photo_overlay.png
   structtoken predict runs/a/model.safetensors photos/ --out labels/          all images in a folder
   structtoken predict runs/a/model.safetensors photos/ --format geojson,coco  outlines
-  structtoken predict runs/a/model.safetensors --list urls.txt --out s3://bucket/labels";
+  structtoken predict runs/a/model.safetensors --list urls.txt --out s3://bucket/labels
+  structtoken predict runs/a/model.safetensors --list urls.txt --out s3://bucket/labels --verify
+
+Exit code: 0 if all is done, 3 if some images failed and all others are done, 130 if it was stopped by a signal and can be
+continued, otherwise 1, or 2 for options that do not fit together.";
 
 /// Label images with a model
 #[derive(Args)]
@@ -28,9 +32,18 @@ pub(crate) struct Arguments {
     /// paths
     #[arg(long, value_name = "FILE")]
     pub(crate) list: Option<PathBuf>,
-    /// Try the images again that failed, by the manifest in --out
-    #[arg(long, requires = "list")]
+    /// Try the images of the list again that failed, by the manifest in --out; with --verify also those whose outputs
+    /// are missing or changed
+    #[arg(long)]
     pub(crate) only_failed: bool,
+    /// Label nothing, but compare what is in --out with the list and the manifests of all shards (or of --shard), and
+    /// print which images failed, or have outputs that are missing or changed
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// With --list: stop after this many images in a row that failed by what may be the fault of a disk or a store, and
+    /// note none of them as failed; 0 notes all and goes on
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) give_up_after: usize,
     /// Label every N-th image, starting at the I-th; auto is what an array job or MPI says
     #[arg(long, value_name = "I/N|auto", value_parser = crate::cli::value::<Chosen>)]
     pub(crate) shard: Option<Chosen>,

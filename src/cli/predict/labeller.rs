@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 
 use crate::cli::console::{emit, print};
-use crate::cli::outputs::{Described, Output, Outputs, file_name, others, write_json};
+use crate::cli::outputs::{Described, Output, Outputs, others, write_json};
 use crate::cli::predict::arguments::Arguments;
 use crate::config::Config;
 use crate::dataset::Classes;
@@ -27,6 +27,16 @@ pub(crate) struct Labeller<'a> {
     options: OutlineOptions,
     whole: Option<Whole>,
     seen: RemarkCounts,
+}
+
+/// What an image is called.
+pub(crate) struct Names<'a> {
+    /// Where it lies.
+    pub(crate) path: &'a Path,
+    /// Where its outputs lie below the folder, without their endings.
+    pub(crate) output: &'a Path,
+    /// In files that are written of it.
+    pub(crate) image: String,
 }
 
 /// A picture, with what there is to say about its file.
@@ -64,13 +74,12 @@ impl<'a> Labeller<'a> {
     /// Labels an image that was read and writes what is asked of it. The labels are without regions that are too small.
     pub(crate) fn label(
         &mut self,
-        path: &Path,
-        name: &Path,
+        names: &Names,
         found: Found,
         progress: &mut dyn FnMut(f64),
     ) -> Result<(Labels, WrittenFiles)> {
         let asked = (self.arguments, self.options);
-        one(&self.predictor, (path, name), found, asked, (self.whole.as_mut(), &mut self.seen), progress)
+        one(&self.predictor, names, found, asked, (self.whole.as_mut(), &mut self.seen), progress)
     }
 
     /// The classes of the model.
@@ -183,7 +192,7 @@ impl WrittenFiles {
 /// Predicts an image and writes what is asked of it. Returns its labels without regions that are too small.
 fn one(
     predictor: &Predictor,
-    (path, name): (&Path, &Path),
+    Names { path, output, image: shown }: &Names,
     (image, remarks): Found,
     (arguments, options): (&Arguments, OutlineOptions),
     (whole, seen): (Option<&mut Whole>, &mut RemarkCounts),
@@ -198,13 +207,12 @@ fn one(
         true => predictor.predict_with_probabilities(&image, progress).map_err(failed)?,
         false => (predictor.predict_with(&image, progress).map_err(failed)?, Vec::new()),
     };
-    let outputs = Outputs::of(arguments, name);
+    let outputs = Outputs::of(arguments, output);
     // Again: they may have come, or been edited, since all were looked at.
     if !arguments.overwrite {
         others(outputs.paths())?;
     }
     let names = &predictor.classes().names;
-    let shown = file_name(path, name);
     // Once for all annotations.
     let dropped = match outlines::without_small(&labels, options.min_area) {
         Cow::Borrowed(_) => None,
@@ -221,14 +229,14 @@ fn one(
             Output::Png => files::write(place, &sign(encode_index_png(&labels, &predictor.classes().colors)?))?,
             Output::Overlay => files::write(place, &sign(encode_png(&predictor.overlay(&image, &labels))?))?,
             Output::Npy => write_recorded(place, &encode_npy(&labels))?,
-            Output::GeoJson => write_json(place, &outlines::geojson(annotated, names, &shown, options))?,
+            Output::GeoJson => write_json(place, &outlines::geojson(annotated, names, shown, options))?,
             Output::LabelStudio => {
-                let (link, model) = (outlines::label_studio_link(&shown), arguments.model.to_string_lossy());
+                let (link, model) = (outlines::label_studio_link(shown), arguments.model.to_string_lossy());
                 write_json(place, &[outlines::label_studio_task(annotated, names, &link, &model)])?;
             }
             Output::Stats => {
                 let statistics = outlines::statistics(&labels, names);
-                write_json(place, &Described { image: &shown, statistics })?;
+                write_json(place, &Described { image: shown, statistics })?;
             }
         }
     }
@@ -237,5 +245,5 @@ fn one(
         found.into_iter().map(|class| (class.name, class.share.into())).collect()
     });
     let files = outputs.0.into_iter().map(|(output, path)| (output.key(), path)).collect();
-    Ok((dropped.unwrap_or(labels), WrittenFiles { image: path.to_owned(), files, classes }))
+    Ok((dropped.unwrap_or(labels), WrittenFiles { image: (*path).to_owned(), files, classes }))
 }

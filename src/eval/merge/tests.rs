@@ -39,6 +39,7 @@ fn what_does_not_belong_together_is_refused() {
         (with(|one| one.split = Split::Test.to_string()), "another split"),
         (with(|one| one.images = 2), "other images"),
         (with(|one| one.settings = serde_json::json!({"flip": true})), "other inference settings"),
+        (with(|one| one.settings = serde_json::json!({"flip": false, "data": {"files": ["00"]}})), "of other data"),
         (with(|one| one.ask.confidence = true), "other options"),
         (part("2/3", identity()), "another division"),
         (part("1/2", identity()), "are both shard 1/2"),

@@ -53,9 +53,18 @@ fn done(command: &mut Command) -> (String, String) {
 
 /// What it says of a command that must fail, with all of `say`.
 fn refused(command: &mut Command, say: &[&str]) -> String {
+    ends(1, command, say)
+}
+
+/// As [`refused`], of a command that does all but some images.
+fn partly(command: &mut Command, say: &[&str]) -> String {
+    ends(3, command, say)
+}
+
+fn ends(code: i32, command: &mut Command, say: &[&str]) -> String {
     let output = command.output().unwrap();
     let talk = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(1), "{talk}");
+    assert_eq!(output.status.code(), Some(code), "{talk}");
     assert!(talk.contains("error: ") && talk.contains("hint: ") && !talk.contains("panicked"), "{talk}");
     for part in say {
         assert!(talk.contains(part), "`{part}` is not in:\n{talk}");
@@ -188,16 +197,16 @@ fn answers_that_no_store_should_give_are_faults_of_one_line() {
         "AWS_ACCESS_KEY_ID",
         "--only-failed",
     ];
-    let talk = refused(&mut at(&lab, &server.url, &command), &say);
+    let talk = partly(&mut at(&lab, &server.url, &command), &say);
     assert!(!talk.contains('\x1b'), "a server's words reach the terminal: {talk}");
     assert_eq!(server.get("labels/s3/bucket/photos/1.png.png").bytes, b"of somebody else");
     let rows = lines(&server.get("labels/manifest-1-of-1.ndjson").bytes);
-    assert_eq!(images(&rows), all);
+    assert_eq!(images(&rows), all.iter().map(|entry| entry.replace("me@", "…@")).collect::<Vec<_>>());
     assert_eq!(rows.iter().filter(|row| row.get("error").is_none()).count(), 1);
     // Mended, and tried again.
     server.insert("odd/text.png", &picture(5));
     let again = [&command[..], &["--only-failed", "--overwrite"]].concat();
-    let talk = refused(&mut at(&lab, &server.url, &again), &["9 of 12 images could not be predicted"]);
+    let talk = partly(&mut at(&lab, &server.url, &again), &["9 of 12 images could not be predicted"]);
     assert!(!talk.contains("text.png"), "{talk}");
     let rows = lines(&server.get("labels/manifest-1-of-1.ndjson").bytes);
     let good: Vec<&str> =
@@ -236,7 +245,124 @@ fn a_store_that_cannot_be_had_ends_all_with_what_to_do() {
     refused(&mut at(&lab, &server.url, &to_store), &["another process does the same work", "start each shard once"]);
     // Another model, or other settings.
     let other = [&to_store[..], &["--set", "eval.flip=true"]].concat();
-    refused(&mut at(&lab, &server.url, &other), &["s3://bucket/labels/manifest-1-of-1.ndjson", "another model"]);
+    refused(&mut at(&lab, &server.url, &other), &["s3://bucket/labels/manifest-1-of-1.ndjson", "other settings"]);
+}
+
+#[test]
+fn a_fault_of_a_store_is_told_from_those_of_objects() {
+    let (lab, server) = (Lab::new(), Server::start());
+    model(&lab);
+    (0..5).for_each(|i| server.insert(&format!("photos/{i}.png"), &picture(i)));
+    server.insert("good/0.png", &picture(0));
+    let manifest = || lines(&server.get("labels/manifest-1-of-1.ndjson").bytes);
+    let entries: Vec<String> = (0..5).map(|i| format!("s3://bucket/photos/{i}.png")).collect();
+    // A bucket that is not there is of one line; the first of all may be a wrong setting.
+    lab.write("list.txt", format!("s3://absent/a.png\n{}\n", entries[0]));
+    let command = [&PREDICT[..], &OUT, &CPU].concat();
+    refused(&mut at(&lab, &server.url, &command), &["there is no such bucket", "check the name in `s3://absent`"]);
+    assert!(manifest().is_empty());
+    lab.write("list.txt", [&["s3://bucket/good/0.png", "s3://absent/a.png"][..], &[&entries[0]]].concat().join("\n"));
+    partly(&mut at(&lab, &server.url, &command), &["line 2 of `list.txt`: ", "1 of 3 images could not be predicted"]);
+    // Many in a row are the store's: none is noted.
+    let all = [&["s3://bucket/good/0.png", "s3://absent/a.png", &entries[0]][..], &[&entries[1], &entries[2]]].concat();
+    lab.write("list.txt", [&all[..], &[&entries[3], &entries[4]]].concat().join("\n"));
+    server.state.denied.store(true, Ordering::Relaxed);
+    let few = [&command[..], &["--give-up-after", "3"]].concat();
+    let talk = refused(&mut at(&lab, &server.url, &few), &["3 images in a row failed", "--give-up-after 0"]);
+    assert!(talk.contains("photos/1.png") && talk.contains("photos/3.png"), "{talk}");
+    assert_eq!(manifest().len(), 3);
+    // Asked for, they are.
+    let on = [&command[..], &["--give-up-after", "0"]].concat();
+    partly(&mut at(&lab, &server.url, &on), &["5 of 7 images could not be predicted"]);
+    server.state.denied.store(false, Ordering::Relaxed);
+    let again = [&command[..], &["--only-failed"]].concat();
+    partly(&mut at(&lab, &server.url, &again), &["1 of 7 images could not be predicted"]);
+    // As a process left it that was killed while it tried again.
+    let text = String::from_utf8(server.get("labels/manifest-1-of-1.ndjson").bytes).unwrap();
+    let mut rows: Vec<String> = text.lines().map(str::to_owned).collect();
+    let whole = rows[3].clone();
+    rows[3] = serde_json::json!({"image": entries[0], "error": "no"}).to_string();
+    server.insert("labels/manifest-1-of-1.ndjson", (rows.join("\n") + "\n").as_bytes());
+    let part = format!("{{\"entry\":3,\"line\":{whole}}}\n");
+    server.insert("labels/manifest-1-of-1.ndjson.retried.000000000000", part.as_bytes());
+    partly(&mut at(&lab, &server.url, &command), &["1 of 7 images could not be predicted"]);
+    assert_eq!(String::from_utf8(server.get("labels/manifest-1-of-1.ndjson").bytes).unwrap(), text);
+    assert_eq!(server.keys("labels/manifest"), ["labels/manifest-1-of-1.ndjson"]);
+    // What is gone is found by its note.
+    lab.write("list.txt", "s3://bucket/good/0.png\n");
+    let good = ["--list", "list.txt", "--out", "s3://bucket/good-labels"];
+    let good = [&["predict", "run/model.safetensors"][..], &good, &CPU].concat();
+    done(&mut at(&lab, &server.url, &good));
+    let verify = [&good[..], &["--verify"]].concat();
+    done(&mut at(&lab, &server.url, &verify));
+    server.state.objects.lock().unwrap().remove("bucket/good-labels/s3/bucket/good/0.png.png");
+    partly(&mut at(&lab, &server.url, &verify), &["0 whole, 0 failed, 1 missing or changed"]);
+    done(&mut at(&lab, &server.url, &[&verify[..], &["--only-failed"]].concat()));
+    done(&mut at(&lab, &server.url, &verify));
+    let elsewhere = verify.iter().map(|word| if word.starts_with("s3://") { "s3://bucket/no" } else { word });
+    refused(
+        &mut at(&lab, &server.url, &elsewhere.collect::<Vec<_>>()),
+        &["there is no `s3://bucket/no/manifest-1-of-1.ndjson`", "with --shards N"],
+    );
+    // Another shard in the same place, of other settings.
+    let other = [&good[..], &["--shard", "1/2", "--set", "eval.flip=true"]].concat();
+    refused(&mut at(&lab, &server.url, &other), &["good-labels/manifest-1-of-1.ndjson`, which lies in the same place"]);
+}
+
+#[test]
+fn a_lost_answer_is_no_other_process() {
+    let (lab, server) = (Lab::new(), Server::start());
+    model(&lab);
+    (0..3).for_each(|i| server.insert(&format!("photos/{i}.png"), &picture(i)));
+    server.state.objects.lock().unwrap().values_mut().for_each(|stored| stored.puts = 1);
+    let entries: Vec<String> = (0..3).map(|i| format!("s3://bucket/photos/{i}.png")).collect();
+    lab.write("list.txt", entries.join("\n"));
+    server.state.loses_answers.store(true, Ordering::Relaxed);
+    done(&mut at(&lab, &server.url, &[&PREDICT[..], &OUT, &CPU].concat()));
+    assert_eq!(images(&lines(&server.get("labels/manifest-1-of-1.ndjson").bytes)), entries);
+}
+
+#[test]
+fn a_wrong_setting_is_named() {
+    let (lab, server) = (Lab::new(), Server::start());
+    model(&lab);
+    lab.write("list.txt", "s3://bucket/photos/0.png\n");
+    let command = [&PREDICT[..], &OUT, &CPU].concat();
+    for (name, value) in [
+        ("AWS_ENDPOINT_URL", "localhost:9000"),
+        ("AWS_ENDPOINT_URL", "ftp://host"),
+        ("AWS_ENDPOINT_URL", ""),
+        ("AWS_ACCESS_KEY_ID", "key\n"),
+        ("AWS_SECRET_ACCESS_KEY", "s\u{e9}cret"),
+        ("AWS_REGION", "us east 1"),
+    ] {
+        let talk = refused(at(&lab, &server.url, &command).env(name, value), &[&format!("error: {name} ")]);
+        assert!(!talk.contains("cret\n") && !talk.contains("could not be predicted"), "{talk}");
+    }
+    lab.write("list.txt", "s3://buc%ket/a.png\n");
+    partly(&mut at(&lab, &server.url, &command), &["`buc%ket` is no name of a bucket"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_process_that_is_to_end_leaves_its_lines_in_the_store() {
+    let (lab, server) = (Lab::new(), Server::start());
+    model(&lab);
+    (0..3).for_each(|i| server.insert(&format!("photos/{i}.png"), &picture(i)));
+    let command = [&["predict", "run/model.safetensors", "--list", "-"][..], &OUT, &CPU].concat();
+    let mut command = at(&lab, &server.url, &command);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut pipe = child.stdin.take().unwrap();
+    (0..3).for_each(|i| writeln!(pipe, "s3://bucket/photos/{i}.png").unwrap());
+    let started = Instant::now();
+    while server.keys("labels/s3").len() < 3 && started.elapsed() < Duration::from_secs(120) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let output = crate::lists::terminated(child);
+    drop(pipe);
+    assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+    let part = server.get("labels/manifest-1-of-1.ndjson.000000000000").bytes;
+    assert_eq!(part.iter().filter(|byte| **byte == b'\n').count(), 3);
 }
 
 /// One request to a server that does not ask who sends it, as long as somebody has signed.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -20,6 +20,10 @@ pub(super) struct Stored {
 pub(super) struct State {
     /// By bucket and key.
     pub(super) objects: Mutex<BTreeMap<String, Stored>>,
+    /// Whether all pictures are denied.
+    pub(super) denied: AtomicBool,
+    /// Whether objects that are put for the first time are kept, and answered with an error.
+    pub(super) loses_answers: AtomicBool,
     /// How long each object takes to be put, in milliseconds.
     pub(super) delay: AtomicU64,
 }
@@ -141,6 +145,14 @@ fn odd(request: &Request) -> Option<String> {
 }
 
 fn answer(request: &Request, state: &State) -> (&'static str, String, Vec<u8>) {
+    let missing =
+        |code: &str| ("404 Not Found", String::new(), format!("<Error><Code>{code}</Code></Error>").into_bytes());
+    if !request.path.starts_with("bucket") {
+        return missing("NoSuchBucket");
+    }
+    if state.denied.load(Ordering::Relaxed) && request.path.starts_with("bucket/photos/") {
+        return ("403 Forbidden", String::new(), b"<Error><Code>AccessDenied</Code></Error>".to_vec());
+    }
     let mut objects = state.objects.lock().unwrap();
     let about = |stored: &Stored| {
         let note = stored.note.as_ref().map_or(String::new(), |note| format!("x-amz-meta-structtoken: {note}\r\n"));
@@ -156,12 +168,20 @@ fn answer(request: &Request, state: &State) -> (&'static str, String, Vec<u8>) {
             stored.bytes.clone_from(&request.body);
             stored.note = request.headers.get("x-amz-meta-structtoken").cloned();
             stored.puts += 1;
+            let first = stored.puts == 1;
             drop(objects);
+            if first && state.loses_answers.load(Ordering::Relaxed) {
+                return (
+                    "500 Internal Server Error",
+                    String::new(),
+                    b"<Error><Code>InternalError</Code></Error>".to_vec(),
+                );
+            }
             std::thread::sleep(Duration::from_millis(state.delay.load(Ordering::Relaxed)));
             ("200 OK", "etag: \"1\"\r\n".to_owned(), Vec::new())
         }
         "GET" | "HEAD" => match objects.get(&request.path) {
-            None => ("404 Not Found", String::new(), b"<Error><Code>NoSuchKey</Code></Error>".to_vec()),
+            None => missing("NoSuchKey"),
             Some(stored) if request.method == "HEAD" => {
                 ("200 OK", format!("content-length: {}\r\n{}", stored.bytes.len(), about(stored)), Vec::new())
             }
