@@ -17,6 +17,8 @@ WANTED = {
     "library": r"structtoken/_native(\.abi3\.so|\.pyd)",
     "models": r"structtoken/models/.+\.safetensors",
     "types": r"structtoken/(py\.typed|_native\.pyi)",
+    "licence MIT": r"structtoken-[^/]+\.dist-info/(licenses/)?LICENSE-MIT",
+    "licence Apache-2.0": r"structtoken-[^/]+\.dist-info/(licenses/)?LICENSE-APACHE",
     "list of what it is made of": r"structtoken-[^/]+\.dist-info/sboms/.+",
 }
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import cast
 
 import dask.bag
 import distributed
@@ -34,7 +35,7 @@ class OpenModel(distributed.WorkerPlugin):
 
 def label_some(rows: Iterable[tuple[str, bytes]]) -> list[tuple[str, bytes, bytes]]:
     """Each row, a name and the bytes of an image file, with its mask."""
-    model = distributed.get_worker().plugins[OpenModel.name].model
+    model = cast(OpenModel, distributed.get_worker().plugins[OpenModel.name]).model
     return [(name, image, structtoken.encode_png(model.predict(image), model.palette)) for name, image in rows]
 
 
@@ -42,9 +43,14 @@ def read(path: Path) -> tuple[str, bytes]:
     return path.stem, path.read_bytes()
 
 
+def everywhere(model: str) -> str:
+    """What stands for the model whatever the working folder: an absolute path, or a name such as `@nuclei`."""
+    return model if model.startswith("@") else str(Path(model).absolute())
+
+
 def label(rows: dask.bag.Bag, model: str, client: distributed.Client) -> dask.bag.Bag:
     """Rows of name, image and mask, in the order of `rows`."""
-    client.register_plugin(OpenModel(str(Path(model).absolute())))
+    client.register_plugin(OpenModel(everywhere(model)))
     return rows.map_partitions(label_some)
 
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import ray
+from numpy.typing import NDArray
 
 import structtoken
 
@@ -24,17 +26,22 @@ class Labeller:
     def __init__(self, model: str, threads: int) -> None:
         self.model = structtoken.Model.open(model, threads=threads)
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         labels = self.model.predict(list(batch["bytes"]))
         masks = [structtoken.encode_png(found, self.model.palette) for found in labels]
         return {**batch, "mask": np.array(masks, dtype=object)}
+
+
+def everywhere(model: str) -> str:
+    """What stands for the model whatever the working folder: an absolute path, or a name such as `@nuclei`."""
+    return model if model.startswith("@") else str(Path(model).absolute())
 
 
 def label(rows: ray.data.Dataset, model: str, actors: int = 1, threads: int = 1) -> ray.data.Dataset:
     """The rows, which have a column `bytes` of image files, with their masks. What makes the rows needs processors beside the actors'."""
     return rows.map_batches(
         Labeller,
-        fn_constructor_kwargs={"model": str(Path(model).absolute()), "threads": threads},
+        fn_constructor_kwargs={"model": everywhere(model), "threads": threads},
         batch_size=8,
         compute=ray.data.ActorPoolStrategy(size=actors),
         num_cpus=threads,

@@ -27,11 +27,16 @@ def open_model(path: str, threads: int) -> structtoken.Model:
     return structtoken.Model.open(path, threads=threads)
 
 
+def everywhere(model: str) -> str:
+    """What stands for the model whatever the working folder: an absolute path, or a name such as `@nuclei`."""
+    return model if model.startswith("@") else str(Path(model).absolute())
+
+
 def label(rows: DataFrame, model: str) -> DataFrame:
     """The rows, which have a column `content` of image files, with their masks."""
     # As many threads as Spark counts for a task.
     threads = int(rows.sparkSession.conf.get("spark.task.cpus", "1"))
-    path = str(Path(model).absolute())
+    path = everywhere(model)
     rows.sparkSession.sparkContext.addPyFile(__file__)
 
     def label_some(batches: Iterator[pandas.DataFrame]) -> Iterator[pandas.DataFrame]:

@@ -10,12 +10,13 @@ import sys
 
 import numpy as np
 import supervision
+from numpy.typing import NDArray
 from PIL import Image
 
 import structtoken
 
 
-def detections(labels: np.ndarray, classes: list[str]) -> supervision.Detections:
+def detections(labels: NDArray[np.uint8], classes: list[str]) -> supervision.Detections:
     """One detection per class that is there; 255 is none."""
     found = [cls for cls in np.unique(labels).tolist() if cls < len(classes)]
     if not found:

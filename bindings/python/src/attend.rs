@@ -84,29 +84,29 @@ pub(crate) fn attend<T: Send>(
     py: Python<'_>,
     pool: &ThreadPool,
     work: impl FnOnce(&Caller) -> T + Send,
-    mut see: impl FnMut(Python<'_>, Event) -> PyResult<()> + Send,
+    mut see: impl FnMut(Python<'_>, Event) -> PyResult<()>,
 ) -> (Option<T>, Option<PyErr>) {
-    let (events, reports) = channel();
+    let (events, mut reports) = channel();
     let (hear, heard) = channel();
     let (stop, done) = (Arc::new(AtomicBool::new(false)), Mutex::new(None));
     let caller = Caller { events, heard: Mutex::new(heard), stop: Arc::clone(&stop) };
-    let failure = py.detach(|| {
-        let (reports, hear) = (reports, hear);
-        pool.in_place_scope(|scope| {
-            scope.spawn(|_| {
-                let caller = caller;
-                let found = work(&caller);
-                *done.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
-            });
-            wait(&reports, &hear, &stop, &mut see)
-        })
+    // In place, the thread that asked keeps its own state of the interpreter. What takes a new one from the system, as
+    // `Python::attach` does, crashes where the interpreter ends meanwhile, which stops whoever takes its own back.
+    let failure = pool.in_place_scope(|scope| {
+        scope.spawn(|_| {
+            let caller = caller;
+            let found = work(&caller);
+            *done.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+        });
+        wait(py, &mut reports, &hear, &stop, &mut see)
     });
     (done.into_inner().unwrap_or_else(PoisonError::into_inner), failure)
 }
 
 /// Hears what is reported until the work ends; the exception that stopped it, if one did.
 fn wait(
-    reports: &Receiver<Event>,
+    py: Python<'_>,
+    reports: &mut Receiver<Event>,
     hear: &Sender<()>,
     stop: &AtomicBool,
     see: &mut impl FnMut(Python<'_>, Event) -> PyResult<()>,
@@ -114,18 +114,23 @@ fn wait(
     let (mut failure, mut looked) = (None, Instant::now());
     loop {
         let mut outcome = Ok(());
-        let event = match reports.recv_timeout(PATIENCE) {
+        let next = py.detach(|| {
+            // The whole of it, which nobody shares.
+            let reports: &mut Receiver<Event> = reports;
+            reports.recv_timeout(PATIENCE)
+        });
+        let event = match next {
             Ok(event) => Some(event),
             Err(RecvTimeoutError::Timeout) => None,
             Err(RecvTimeoutError::Disconnected) => return failure,
         };
         let answer = event.is_some();
         if let Some(event) = event.filter(|_| failure.is_none()) {
-            outcome = Python::attach(|py| see(py, event));
+            outcome = see(py, event);
         }
         if failure.is_none() && outcome.is_ok() && looked.elapsed() >= PATIENCE {
             looked = Instant::now();
-            outcome = Python::attach(|py| py.check_signals());
+            outcome = py.check_signals();
         }
         if let Err(error) = outcome {
             failure = Some(error);

@@ -1,18 +1,23 @@
 //! Training data as the trainer sees them: augmented batches, the same for the same seed.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use numpy::{IntoPyArray, PyArray2, PyArray3, ndarray};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyTuple};
 use structtoken::config::Config;
-use structtoken::dataset::{Cached, Dataset as Samples, Split};
+use structtoken::dataset::{Cached, Dataset as Samples};
 use structtoken::loader::{Batch, Loader};
+use structtoken::text::utf8;
+use structtoken::tools::named::{Listener, OpenedDataset, is_built_in};
 
 use crate::arrays::{array2, array3, label_array, room};
-use crate::errors::{OrRaise, bad_value};
+use crate::errors::{OrRaise, bad_type, bad_value};
+use crate::given;
 use crate::numbers::Whole;
+use crate::run::{log, named_split};
 use crate::threads::{compute, count};
 
 /// Samples of a batch, at most.
@@ -23,12 +28,14 @@ type ImageAndLabels<'py> = (Bound<'py, PyArray3<u8>>, Bound<'py, PyArray2<u8>>);
 /// A dataset, whose iteration gives augmented training batches without end.
 ///
 /// A batch is a function of the seed and its number alone: threads change nothing, and ``batches(start)`` continues where another
-/// process stopped. So a network of PyTorch can be trained on exactly the data of a recipe.
+/// process stopped. So a network of PyTorch can be trained on exactly the data of a recipe. It can be pickled, and is then opened
+/// again from where its files were.
 ///
 /// Parameters
 /// ----------
 /// dataset : str or path, optional
-///     A dataset's TOML, or a built-in name such as "shapes" or "ade20k". Without it, that of the recipe.
+///     A dataset's TOML, a folder of images and masks, or a built-in name such as "shapes" or "ade20k". Without it, that of the
+///     recipe.
 /// recipe : path, optional
 ///     A recipe; its augmentation, batch size and seed are used. The defaults are the paper's for ADE20K.
 /// split : str
@@ -43,7 +50,7 @@ type ImageAndLabels<'py> = (Bound<'py, PyArray3<u8>>, Bound<'py, PyArray2<u8>>);
 /// Raises
 /// ------
 /// Error
-///     A dataset or a recipe that cannot be read.
+///     A dataset or a recipe that cannot be read. NotFoundError: it is not there.
 /// InputError
 ///     A split or a number that cannot be used.
 ///
@@ -58,9 +65,23 @@ type ImageAndLabels<'py> = (Bound<'py, PyArray3<u8>>, Bound<'py, PyArray2<u8>>);
 pub(crate) struct Dataset {
     samples: Arc<dyn Samples>,
     config: Config,
+    /// As it was given, or as the recipe has it.
+    name: String,
     batch_size: usize,
     seed: u64,
     workers: usize,
+    /// A folder is described for as long as it is read.
+    _opened: Option<OpenedDataset>,
+    again: Again,
+}
+
+/// What opens a dataset again, from whatever folder.
+struct Again {
+    dataset: PathBuf,
+    recipe: Option<PathBuf>,
+    split: String,
+    root: Option<PathBuf>,
+    set: Vec<String>,
 }
 
 #[pymethods]
@@ -72,42 +93,88 @@ impl Dataset {
     #[expect(clippy::too_many_arguments, reason = "keywords of Python")]
     fn new(
         py: Python<'_>,
-        dataset: Option<PathBuf>,
-        recipe: Option<PathBuf>,
+        #[pyo3(from_py_with = given::optional_path)] dataset: Option<PathBuf>,
+        #[pyo3(from_py_with = given::optional_path)] recipe: Option<PathBuf>,
         split: &str,
         batch_size: Option<Whole>,
         seed: Option<Whole>,
         workers: Option<Whole>,
-        root: Option<PathBuf>,
-        set: Vec<String>,
+        #[pyo3(from_py_with = given::optional_path)] root: Option<PathBuf>,
+        #[pyo3(from_py_with = given::changes)] set: Vec<String>,
     ) -> PyResult<Self> {
-        let split = named_split(py, split)?;
+        let Some(of) = named_split(split) else {
+            let hint = "pass \"train\", \"val\" or \"test\"";
+            return Err(bad_value(py, &format!("there is no split `{split}`"), hint));
+        };
         if dataset.is_none() && recipe.is_none() {
-            return Err(bad_value(py, "neither a dataset nor a recipe", "pass a dataset's TOML, or recipe=PATH"));
+            return Err(bad_value(
+                py,
+                "neither a dataset nor a recipe",
+                "pass a dataset's TOML or a folder, or recipe=PATH",
+            ));
         }
         let batch_size = batch_size.map(|size| size.size(py, "batch_size", 1, MAX_BATCH)).transpose()?;
         let seed = seed.map(|seed| seed.within(py, "seed", 0, u64::MAX)).transpose()?;
         let workers = count(py, "workers", workers)?;
-        let (samples, config) = py
-            .detach(|| -> structtoken::Result<(Arc<dyn Samples>, Config)> {
-                let mut config = read(recipe.as_deref(), &set)?;
-                if let Some(dataset) = dataset {
-                    config.data.dataset = dataset.to_string_lossy().into_owned();
+        let split = split.to_owned();
+        let mut notes = Vec::new();
+        let opened = py.detach(|| -> structtoken::Result<Self> {
+            let mut config = read(recipe.as_deref(), &set)?;
+            let opened = dataset.as_deref().map(|dataset| folder(dataset, &mut notes)).transpose()?.flatten();
+            if let Some(dataset) = &dataset {
+                config.data.dataset = match &opened {
+                    Some(opened) => opened.name.clone(),
+                    None => dataset.to_string_lossy().into_owned(),
+                };
+                if !set.iter().any(|change| change.starts_with("data.root")) {
                     config.data.root = None;
                 }
-                config.data.root = root.or(config.data.root);
-                config.check()?;
-                let samples = Cached::new(config.data.open(split)?, config.data.cache_mb << 20);
-                Ok((Arc::new(samples) as Arc<dyn Samples>, config))
+            }
+            config.data.root = root.or(config.data.root).as_deref().map(absolute);
+            config.check()?;
+            let name = config.data.dataset.clone();
+            if !is_built_in(&name) && Path::new(&name).exists() {
+                // Files are read when they are wanted, which may be in another working folder.
+                config.data.dataset = utf8(&absolute(Path::new(&name)))?.to_owned();
+            }
+            let samples = Cached::new(config.data.open(of)?, config.data.cache_mb << 20);
+            let again = Again {
+                dataset: match (dataset, &opened) {
+                    (Some(folder), Some(_)) => absolute(&folder),
+                    _ => PathBuf::from(&config.data.dataset),
+                },
+                // One that is not there comes with the program.
+                recipe: recipe.map(|recipe| if recipe.exists() { absolute(&recipe) } else { recipe }),
+                root: config.data.root.clone(),
+                split,
+                set,
+            };
+            Ok(Self {
+                samples: Arc::new(samples),
+                batch_size: batch_size.unwrap_or(config.train.batch_size),
+                seed: seed.unwrap_or(config.train.seed),
+                workers: if workers > 0 { workers } else { config.data.workers },
+                config,
+                name,
+                _opened: opened,
+                again,
             })
-            .or_raise(py)?;
-        Ok(Self {
-            samples,
-            batch_size: batch_size.unwrap_or(config.train.batch_size),
-            seed: seed.unwrap_or(config.train.seed),
-            workers: if workers > 0 { workers } else { config.data.workers },
-            config,
-        })
+        });
+        notes.iter().try_for_each(|note| log(py, note))?;
+        opened.or_raise(py)
+    }
+
+    fn __getnewargs_ex__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyTuple>, Bound<'py, PyDict>)> {
+        let Again { dataset, recipe, split, root, set } = &self.again;
+        let keywords = PyDict::new(py);
+        keywords.set_item("recipe", recipe.as_deref().map(Path::as_os_str))?;
+        keywords.set_item("split", split)?;
+        keywords.set_item("batch_size", self.batch_size)?;
+        keywords.set_item("seed", self.seed)?;
+        keywords.set_item("workers", self.workers)?;
+        keywords.set_item("root", root.as_deref().map(Path::as_os_str))?;
+        keywords.set_item("set", set)?;
+        Ok(((dataset.as_os_str(),).into_pyobject(py)?, keywords))
     }
 
     /// The batches from the number `start` on, without end.
@@ -205,12 +272,7 @@ impl Dataset {
     }
 
     fn __repr__(&self) -> String {
-        format!(
-            "Dataset('{}', samples={}, classes={})",
-            self.config.data.dataset,
-            self.samples.len(),
-            self.samples.classes().len()
-        )
+        format!("Dataset('{}', samples={}, classes={})", self.name, self.samples.len(), self.samples.classes().len())
     }
 }
 
@@ -236,6 +298,11 @@ impl Drop for Batches {
 impl Batches {
     fn __iter__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
         slf
+    }
+
+    fn __reduce__(&self, py: Python<'_>) -> PyResult<()> {
+        let hint = "pickle the Dataset, and take its batches(start) where they are used";
+        Err(bad_type(py, "batches that would be pickled: threads of this process load them", hint))
     }
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
@@ -264,22 +331,23 @@ impl Batches {
     }
 }
 
+/// A folder as a dataset, with what there is to say about it; none where the path is not that of a folder.
+fn folder(path: &Path, notes: &mut Vec<String>) -> structtoken::Result<Option<OpenedDataset>> {
+    if is_built_in(&path.to_string_lossy()) || !path.is_dir() {
+        return Ok(None);
+    }
+    let heard = RefCell::new(notes);
+    let say = |line: &str| heard.borrow_mut().push(line.to_owned());
+    OpenedDataset::open(path, true, Listener { progress: &|_, _| {}, say: &say }).map(Some)
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
 fn read(recipe: Option<&Path>, changes: &[String]) -> structtoken::Result<Config> {
     match recipe {
         Some(recipe) => Config::read(recipe, changes),
         None => Config::parse("", "the defaults", changes),
-    }
-}
-
-/// The split of this name.
-///
-/// # Errors
-/// Another name.
-pub(crate) fn named_split(py: Python<'_>, name: &str) -> PyResult<Split> {
-    match name {
-        "train" => Ok(Split::Train),
-        "val" => Ok(Split::Val),
-        "test" => Ok(Split::Test),
-        other => Err(bad_value(py, &format!("there is no split `{other}`"), "pass \"train\", \"val\" or \"test\"")),
     }
 }

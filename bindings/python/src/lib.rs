@@ -9,12 +9,14 @@ mod attend;
 mod batches;
 mod command;
 mod errors;
+mod given;
 mod metric;
 mod model;
 mod numbers;
 mod outlines;
 mod run;
 mod threads;
+mod wording;
 
 use pyo3::prelude::*;
 
@@ -36,8 +38,16 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(outlines::label_studio, module)?)?;
     module.add_function(wrap_pyfunction!(run::train, module)?)?;
     module.add_function(wrap_pyfunction!(run::evaluate, module)?)?;
+    module.add_function(wrap_pyfunction!(run::check_comparison, module)?)?;
+    module.add_function(wrap_pyfunction!(in_python, module)?)?;
     module.add_function(wrap_pyfunction!(set_models_folder, module)?)?;
     module.add_function(wrap_pyfunction!(command::main, module)?)
+}
+
+/// What the command says to do, in the words of Python.
+#[pyfunction]
+fn in_python(text: &str) -> String {
+    wording::in_python(text).into_owned()
 }
 
 /// Says where the models lie that come with the package.

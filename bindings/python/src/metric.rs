@@ -99,8 +99,11 @@ impl Metric {
             let hint = "labels are 0 to k - 1; what counts nowhere is given as ignore, and stands in the truth alone";
             bad_value(py, &message, hint)
         };
-        let predicted = ids(pred, "predictions", class)?;
-        let truth = ids(r#true, "a truth", class_or_ignored)?.map_err(|found| raised("truth", found))?;
+        let label = own.ignore.unwrap_or(IGNORE);
+        let fill = format!("give the truth {label} where nothing counts, true.filled({label})");
+        let fill = if own.ignore.is_some() { fill } else { format!("{fill}, and the metric ignore={label}") };
+        let predicted = ids(pred, "predictions", &format!("pass pred.data; {fill}"), class)?;
+        let truth = ids(r#true, "a truth", &fill, class_or_ignored)?.map_err(|found| raised("truth", found))?;
         let predicted = predicted.map_err(|found| raised("prediction", found))?;
         let map = |ids: Vec<u8>| Labels { width: ids.len(), height: 1, ids };
         let counted = py.detach(|| -> structtoken::Result<Confusion> {
@@ -108,7 +111,8 @@ impl Metric {
             counted.add(&map(truth), &map(predicted))?;
             Ok(counted)
         });
-        own.lock().merge(&counted.or_raise(py)?);
+        let counted = counted.or_raise(py)?;
+        own.lock().merge(&counted);
         Ok(slf.clone())
     }
 

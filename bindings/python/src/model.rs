@@ -8,15 +8,17 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyIterator, PyList, PyMemoryView, PyTuple};
 use structtoken::image::{Image, Labels};
 use structtoken::predict::Predictor;
-use structtoken::{device, model_file};
+use structtoken::{Error, bundled, model_file};
 
 use crate::arrays::{self, array3, label_array};
 use crate::attend::attend;
-use crate::errors::{OrRaise, bad_type, bad_value};
+use crate::errors::{OrRaise, about, bad_type, bad_value};
+use crate::given;
 use crate::numbers::Whole;
 use crate::threads::{compute, count, pool};
 
-/// A trained model, with all it needs to label images. Made by `Model.open`; can be pickled, and is then opened again.
+/// A trained model, with all it needs to label images. Made by `Model.open`; can be pickled, and is then opened again from
+/// where its file was, or by its name.
 ///
 /// Predictions run without the interpreter's lock, one at a time or several by several threads.
 ///
@@ -31,10 +33,16 @@ pub(crate) struct Model {
     predictor: Arc<Predictor>,
     /// 0 is one per core.
     threads: usize,
+    /// As it was given.
     path: PathBuf,
+    /// The same from whatever folder: an absolute path, or the name of a model that comes with the package.
+    place: PathBuf,
     device: String,
     changes: Vec<String>,
 }
+
+/// Longer texts are no paths on any system.
+const LONGEST_PATH: usize = 1 << 15;
 
 /// Where an image comes from.
 enum Source {
@@ -49,7 +57,13 @@ impl Model {
     #[new]
     #[pyo3(signature = (path, threads = None, device = "auto", set = vec![]),
            text_signature = "(path, threads=None, device='auto', set=())")]
-    fn new(py: Python<'_>, path: PathBuf, threads: Option<Whole>, device: &str, set: Vec<String>) -> PyResult<Self> {
+    fn new(
+        py: Python<'_>,
+        #[pyo3(from_py_with = given::path)] path: PathBuf,
+        threads: Option<Whole>,
+        device: &str,
+        #[pyo3(from_py_with = given::changes)] set: Vec<String>,
+    ) -> PyResult<Self> {
         Self::open(py, path, threads, device, set)
     }
 
@@ -58,7 +72,7 @@ impl Model {
     /// Parameters
     /// ----------
     /// path : str or path
-    ///     A ``model.safetensors`` that training wrote.
+    ///     A ``model.safetensors`` that training wrote, or the name of a model of the package, such as "@nuclei".
     /// threads : int, optional
     ///     CPU threads that its predictions share; one per core without it. Models of the same number share them.
     /// device : str
@@ -81,15 +95,25 @@ impl Model {
     #[staticmethod]
     #[pyo3(signature = (path, threads = None, device = "auto", set = vec![]),
            text_signature = "(path, threads=None, device='auto', set=())")]
-    fn open(py: Python<'_>, path: PathBuf, threads: Option<Whole>, device: &str, set: Vec<String>) -> PyResult<Self> {
+    fn open(
+        py: Python<'_>,
+        #[pyo3(from_py_with = given::path)] path: PathBuf,
+        threads: Option<Whole>,
+        device: &str,
+        #[pyo3(from_py_with = given::changes)] set: Vec<String>,
+    ) -> PyResult<Self> {
         let threads = count(py, "threads", threads)?;
         let opened = compute(py, threads, || {
-            let (device, _) = device::open(device)?;
+            let (device, _) = given::open_device(device)?;
             let (model, card) = model_file::open(&path, &device)?;
             let config = card.to_use(&set, &path)?;
             Predictor::new(model, config.data.preprocess, config.eval, device, card.classes)
         })?;
-        Ok(Self { predictor: Arc::new(opened), threads, path, device: device.to_owned(), changes: set })
+        let place = match bundled::is_name(&path) {
+            true => path.clone(),
+            false => std::path::absolute(&path).unwrap_or_else(|_| path.clone()),
+        };
+        Ok(Self { predictor: Arc::new(opened), threads, path, place, device: device.to_owned(), changes: set })
     }
 
     /// The class of every pixel.
@@ -123,10 +147,13 @@ impl Model {
     /// [(48, 48), (48, 48)]
     fn predict<'py>(&self, py: Python<'py>, image: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let Some(several) = several(image)? else {
-            let labels = self.labels(py, source(image)?)?;
+            let labels = self.labels(py, source(image, Place::Alone)?)?;
             return Ok(label_array(py, labels)?.into_any());
         };
-        let sources = several.iter().map(|image| source(image)).collect::<PyResult<Vec<_>>>()?;
+        let of_list = |(at, image): (usize, &Bound<'py, PyAny>)| {
+            source(image, Place::InList).map_err(|error| about(py, &element(at), error))
+        };
+        let sources = several.iter().enumerate().map(of_list).collect::<PyResult<Vec<_>>>()?;
         let predictor = &*self.predictor;
         let (found, failure) = attend(
             py,
@@ -134,11 +161,12 @@ impl Model {
             // It reports nothing, so that no thread of the shared pool waits for Python.
             |caller| -> structtoken::Result<Vec<Labels>> {
                 let mut maps = Vec::with_capacity(sources.len());
-                for source in sources {
+                for (at, source) in sources.into_iter().enumerate() {
                     if caller.is_told_to_stop() {
                         break;
                     }
-                    maps.push(predictor.predict(&source.image(predictor)?)?);
+                    let labels = source.image(predictor).and_then(|image| predictor.predict(&image));
+                    maps.push(labels.map_err(|error| Error::new(element(at)).with_source(error))?);
                 }
                 Ok(maps)
             },
@@ -174,7 +202,7 @@ impl Model {
     /// >>> model.probabilities("photo.png").shape
     /// (6, 48, 48)
     fn probabilities<'py>(&self, py: Python<'py>, image: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyArray3<f32>>> {
-        let (source, predictor) = (source(image)?, &*self.predictor);
+        let (source, predictor) = (source(image, Place::Only("probabilities"))?, &*self.predictor);
         let (shape, values) = compute(py, self.threads, || {
             let image = source.image(predictor)?;
             let values = predictor.probabilities(&image)?;
@@ -216,7 +244,7 @@ impl Model {
         image: &Bound<'py, PyAny>,
         block: Whole,
     ) -> PyResult<Bound<'py, PyArray3<f32>>> {
-        let (source, predictor) = (source(image)?, &*self.predictor);
+        let (source, predictor) = (source(image, Place::Only("tokens"))?, &*self.predictor);
         let mut found = compute(py, self.threads, || predictor.tokens(&source.image(predictor)?))?;
         let all = found.len();
         let Some(at) = block.place(all) else {
@@ -244,9 +272,9 @@ impl Model {
 
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyTuple>)> {
         let (py, model) = (slf.py(), slf.get());
-        let path = std::path::absolute(&model.path).unwrap_or_else(|_| model.path.clone());
         let threads = (model.threads > 0).then_some(model.threads);
-        let arguments = (path, threads, model.device.as_str(), model.changes.clone()).into_pyobject(py)?;
+        let arguments =
+            (model.place.as_os_str(), threads, model.device.as_str(), model.changes.clone()).into_pyobject(py)?;
         Ok((slf.get_type().into_any(), arguments))
     }
 
@@ -272,6 +300,22 @@ impl Source {
     }
 }
 
+/// Where an image is given.
+#[derive(Clone, Copy)]
+enum Place {
+    /// By itself, to what also takes a list.
+    Alone,
+    /// In a list.
+    InList,
+    /// To a method that takes one image alone.
+    Only(&'static str),
+}
+
+/// An element of a list, as errors call it.
+fn element(at: usize) -> String {
+    format!("image [{at}] of the list")
+}
+
 /// The images of a list or tuple; none of anything else.
 fn several<'py>(object: &Bound<'py, PyAny>) -> PyResult<Option<Vec<Bound<'py, PyAny>>>> {
     if object.is_instance_of::<PyList>() || object.is_instance_of::<PyTuple>() {
@@ -280,23 +324,38 @@ fn several<'py>(object: &Bound<'py, PyAny>) -> PyResult<Option<Vec<Bound<'py, Py
     Ok(None)
 }
 
-fn source(object: &Bound<'_, PyAny>) -> PyResult<Source> {
-    if let Some(path) = arrays::path(object)? {
-        return Ok(Source::File(path));
+fn source(object: &Bound<'_, PyAny>, place: Place) -> PyResult<Source> {
+    let py = object.py();
+    if given::is_path(object)? {
+        return given::path(object).map(Source::File);
     }
     if let Ok(bytes) = object.cast::<PyBytes>() {
-        return Ok(Source::Bytes(bytes.as_bytes().to_vec()));
+        let bytes = bytes.as_bytes();
+        // No file of a picture is plain text.
+        if !bytes.is_empty() && !bytes.iter().any(u8::is_ascii_control) && bytes.len() < LONGEST_PATH {
+            let shown = object.repr()?;
+            let hint = format!("a path is a str or an os.PathLike: os.fsdecode({shown})");
+            return Err(bad_type(py, &format!("the bytes {shown}, which are no image file"), &hint));
+        }
+        return Ok(Source::Bytes(bytes.to_vec()));
     }
     if several(object)?.is_some() {
-        return Err(bad_type(object.py(), "a list among images", "pass one list of images, each an array or a path"));
+        let (message, hint) = match place {
+            Place::Only(method) => (
+                format!("{method} of a list of images"),
+                format!("it takes one: [model.{method}(image) for image in images]"),
+            ),
+            _ => ("a list among images".to_owned(), "pass one list of images, each an array or a path".to_owned()),
+        };
+        return Err(bad_type(py, &message, &hint));
     }
     if object.is_instance_of::<PyByteArray>() || object.is_instance_of::<PyMemoryView>() || object.hasattr("read")? {
         let hint = "pass the bytes of the file: bytes(...), or what .read() gives";
         let name = object.get_type().name()?;
-        return Err(bad_type(object.py(), &format!("an image of type {name}"), hint));
+        return Err(bad_type(py, &format!("an image of type {name}"), hint));
     }
     if object.is_instance_of::<PyIterator>() {
-        return Err(bad_type(object.py(), "an image that is an iterator", "pass a list of images: list(...)"));
+        return Err(bad_type(py, "an image that is an iterator", "pass a list of images: list(...)"));
     }
     match arrays::of_pillow(object)? {
         Some(pixels) => arrays::image(&pixels).map(Source::Pixels),

@@ -1,10 +1,12 @@
 //! Label maps as others take them.
 
 use numpy::PyArray2;
+use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString};
+use serde_json::Value;
 use structtoken::image::outlines::{self, CocoRle, OutlineOptions};
-use structtoken::image::{MAX_PIXELS, encode_index_png};
+use structtoken::image::{IGNORE, MAX_PIXELS, encode_index_png};
 use structtoken::predict::earlier_predictions::sign;
 
 use crate::arrays::array2;
@@ -192,12 +194,16 @@ pub(crate) fn polygons<'py>(
     let options = OutlineOptions { tolerance, min_area };
     options.check().or_raise(py)?;
     let found = py.detach(|| outlines::polygons(&labels, options));
+    py.check_signals()?;
     let ring = |points: &[[u32; 2]]| {
         let corners = points.iter().flatten().map(|value| *value as i32).collect();
         array2(py, [points.len(), 2], corners)
     };
     let list = PyList::empty(py);
-    for polygon in found {
+    for (at, polygon) in found.into_iter().enumerate() {
+        if at % ELEMENTS_AT_ONCE == 0 {
+            pause(py)?;
+        }
         let entry = PyDict::new(py);
         entry.set_item("class", polygon.class)?;
         entry.set_item("area", polygon.area)?;
@@ -229,7 +235,7 @@ pub(crate) fn polygons<'py>(
 /// Raises
 /// ------
 /// InputError, InputTypeError
-///     An array that is not a label map.
+///     An array that is not a label map, or that holds a class without a name.
 ///
 /// Examples
 /// --------
@@ -242,12 +248,58 @@ pub(crate) fn polygons<'py>(
 pub(crate) fn label_studio<'py>(
     py: Python<'py>,
     #[pyo3(from_py_with = crate::arrays::labels)] labels: structtoken::image::Labels,
-    classes: Vec<String>,
+    #[pyo3(from_py_with = crate::given::classes)] classes: Vec<String>,
     image: &str,
     version: &str,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let task = py.detach(|| outlines::label_studio_task(&labels, &classes, image, version).to_string());
-    of_json(py, &task)
+    let unnamed = |id: &&u8| **id != IGNORE && usize::from(**id) >= classes.len();
+    if let Some(id) = py.detach(|| labels.ids.iter().find(unnamed)) {
+        let message = format!("the label map holds the class {id}, and classes has {} names", classes.len());
+        return Err(bad_value(py, &message, "pass the names of all classes, as Model.classes; 255 needs none"));
+    }
+    let task = py.detach(|| outlines::label_studio_task(&labels, &classes, image, version));
+    py.check_signals()?;
+    of_value(py, &task)
+}
+
+/// Elements that are made before others may run, and a signal is heard.
+const ELEMENTS_AT_ONCE: usize = 1 << 10;
+
+/// Lets other threads run, and hears a signal.
+fn pause(py: Python<'_>) -> PyResult<()> {
+    py.detach(|| ());
+    py.check_signals()
+}
+
+/// A value of JSON as Python's.
+fn of_value<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {
+    Ok(match value {
+        Value::Null => py.None().into_bound(py),
+        Value::Bool(value) => value.into_bound_py_any(py)?,
+        Value::Number(number) => match (number.as_u64(), number.as_i64()) {
+            (Some(number), _) => number.into_bound_py_any(py)?,
+            (None, Some(number)) => number.into_bound_py_any(py)?,
+            (None, None) => number.as_f64().into_bound_py_any(py)?,
+        },
+        Value::String(text) => text.into_bound_py_any(py)?,
+        Value::Array(values) => {
+            let list = PyList::empty(py);
+            for (at, value) in values.iter().enumerate() {
+                if at % ELEMENTS_AT_ONCE == 0 {
+                    pause(py)?;
+                }
+                list.append(of_value(py, value)?)?;
+            }
+            list.into_any()
+        }
+        Value::Object(entries) => {
+            let found = PyDict::new(py);
+            for (key, value) in entries {
+                found.set_item(key, of_value(py, value)?)?;
+            }
+            found.into_any()
+        }
+    })
 }
 
 /// A text of JSON as Python's values.

@@ -1,23 +1,25 @@
 //! Training and evaluation.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use structtoken::config::Config;
-use structtoken::dataset::{Dataset, Matched};
+use structtoken::dataset::Split;
 use structtoken::eval::{self, EvalOptions};
 use structtoken::infer::Inference;
 use structtoken::metrics::Scores;
 use structtoken::run::{self, Outcome, RunOptions};
+use structtoken::sweep::compare::ComparePlan;
+use structtoken::tools::measured::{ALL, Asked, Measured, SplitChoice};
+use structtoken::tools::named::Listener;
 use structtoken::train::Progress;
-use structtoken::{Error, Result, device, model_file};
+use structtoken::{Error, Result, model_file};
 
 use crate::attend::{Event, attend};
-use crate::batches::named_split;
 use crate::errors::{OrRaise, bad_type, bad_value};
+use crate::given;
 use crate::numbers::Whole;
 use crate::outlines::of_json;
 use crate::threads::{count, own_pool};
@@ -41,7 +43,10 @@ use crate::threads::{count, own_pool};
 ///     Called after every iteration with a dict: ``iteration``, ``iterations``, ``loss``, ``parts``, ``lr``, ``images_per_s``,
 ///     ``wait_share``, ``eta_s``.
 /// on_evaluation : callable, optional
-///     Called after every evaluation with the iteration and its scores, a dict as that of `evaluate`.
+///     Called after every evaluation with the iteration and a dict: ``miou``, ``macc``, ``aacc``, ``mdice`` in 0..=1, None where
+///     nothing was counted; ``pixels`` and ``ignored_pixels``, counts; ``absent``, the names of classes that the truth never holds;
+///     ``warnings``, a list of str; ``classes``, a list with a dict for each: ``name``, ``iou``, ``acc``, ``dice``, ``pixels``,
+///     ``predicted_pixels``, ``absent``; and ``matrix``, a list of rows: of the truth, columns of the prediction.
 /// threads : int, optional
 ///     CPU threads; one per core without it.
 /// device : str
@@ -52,12 +57,14 @@ use crate::threads::{count, own_pool};
 /// Returns
 /// -------
 /// dict
-///     ``model``: path of the best weights; ``iteration``; ``best``: (iteration, mIoU); ``took_s``; ``scores``.
+///     ``model``: path of the best weights; ``iteration``; ``best``: (iteration, mIoU); ``took_s``; ``scores``, a dict as that of
+///     ``on_evaluation``.
 ///
 /// Raises
 /// ------
 /// Error
 ///     A recipe or data that cannot be read, a folder that holds a run, weights that do not fit, a loss that is not finite.
+///     NotFoundError: a recipe, data or a run to resume that are not there.
 /// KeyboardInterrupt
 ///     Ctrl-C; the run has saved.
 ///
@@ -75,9 +82,9 @@ use crate::threads::{count, own_pool};
 #[expect(clippy::too_many_arguments, reason = "keywords of Python")]
 pub(crate) fn train<'py>(
     py: Python<'py>,
-    recipe: Option<PathBuf>,
-    out: PathBuf,
-    set: Vec<String>,
+    #[pyo3(from_py_with = given::optional_path)] recipe: Option<PathBuf>,
+    #[pyo3(from_py_with = given::path)] out: PathBuf,
+    #[pyo3(from_py_with = given::changes)] set: Vec<String>,
     resume: bool,
     on_step: Option<Py<PyAny>>,
     on_evaluation: Option<Py<PyAny>>,
@@ -99,7 +106,7 @@ pub(crate) fn train<'py>(
         _ => Ok(()),
     };
     let work = |caller: &crate::attend::Caller| -> Result<(Outcome, Option<Scores>)> {
-        let (device, name) = device::open(device)?;
+        let (device, name) = given::open_device(device)?;
         let config = match recipe.as_deref() {
             Some(recipe) => Config::read(recipe, &set)?,
             None => {
@@ -138,9 +145,10 @@ pub(crate) fn train<'py>(
 /// model : path
 ///     A model file.
 /// data : str or path, optional
-///     A dataset's TOML or a built-in name, whose classes are matched by name; the model's own without it.
-/// split : str
-///     "train", "val" or "test".
+///     A folder of images and masks, as ``structtoken eval --data`` takes it, a dataset's TOML, or a built-in name. Classes are
+///     matched by name. The model's own data without it.
+/// split : str, optional
+///     "train", "val", "test" or "all". Without it "val", and of ``data`` without a validation split "all".
 /// set : list of str
 ///     Changes of the model's settings, such as "eval.flip=true" or "data.root=DIR".
 /// calibration : bool
@@ -163,7 +171,7 @@ pub(crate) fn train<'py>(
 /// Raises
 /// ------
 /// Error
-///     A model or data that cannot be read, or that do not fit each other.
+///     A model or data that cannot be read, or that do not fit each other. NotFoundError: they are not there.
 /// KeyboardInterrupt
 ///     Ctrl-C.
 ///
@@ -174,23 +182,23 @@ pub(crate) fn train<'py>(
 /// >>> found["images"], 0 <= found["miou"] <= 1
 /// (4, True)
 #[pyfunction]
-#[pyo3(signature = (model, data = None, *, split = "val", set = vec![], calibration = false, label_issues = Whole::of(0),
+#[pyo3(signature = (model, data = None, *, split = None, set = vec![], calibration = false, label_issues = Whole::of(0),
                     on_image = None, threads = None, device = "auto"),
-       text_signature = "(model, data=None, *, split='val', set=(), calibration=False, label_issues=0, on_image=None, threads=None, device='auto')")]
+       text_signature = "(model, data=None, *, split=None, set=(), calibration=False, label_issues=0, on_image=None, threads=None, device='auto')")]
 #[expect(clippy::too_many_arguments, reason = "keywords of Python")]
 pub(crate) fn evaluate<'py>(
     py: Python<'py>,
-    model: PathBuf,
-    data: Option<PathBuf>,
-    split: &str,
-    set: Vec<String>,
+    #[pyo3(from_py_with = given::path)] model: PathBuf,
+    #[pyo3(from_py_with = given::optional_path)] data: Option<PathBuf>,
+    split: Option<&str>,
+    #[pyo3(from_py_with = given::changes)] set: Vec<String>,
     calibration: bool,
     label_issues: Whole,
     on_image: Option<Py<PyAny>>,
     threads: Option<Whole>,
     device: &str,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let split = named_split(py, split)?;
+    let split = split.map(|split| chosen_split(py, split)).transpose()?;
     callable(py, "on_image", on_image.as_ref())?;
     let pool = own_pool(py, count(py, "threads", threads)?)?;
     let label_issues = label_issues.size(py, "label_issues", 0, usize::MAX)?;
@@ -201,30 +209,21 @@ pub(crate) fn evaluate<'py>(
     };
     let ask = EvalOptions { confidence: calibration, label_issues };
     let work = |caller: &crate::attend::Caller| -> Result<Option<String>> {
-        let (device, _) = device::open(device)?;
+        let (device, _) = given::open_device(device)?;
         let (network, card) = model_file::open(&model, &device)?;
         let mut config = card.with_changes(&set, &model)?;
-        let dataset = match &data {
-            None => {
-                if let Some(note) = config.data.find_again(&model, Some(&card.label_map)) {
-                    caller.tell(Event::Note(note));
-                }
-                config.data.open(split)?
-            }
-            Some(data) => {
-                let name = data.to_string_lossy().into_owned();
-                config.data.fold = None;
-                if !set.iter().any(|change| change.starts_with("data.root")) {
-                    config.data.root = None;
-                }
-                config.data.dataset.clone_from(&name);
-                let (matched, absent) = Matched::new(config.data.open(split)?, &card.classes, &name)?;
-                if !absent.is_empty() {
-                    caller.tell(Event::Note(format!("note: `{name}` has no class {}", absent.join(", "))));
-                }
-                Arc::new(matched) as Arc<dyn Dataset>
-            }
-        };
+        if data.is_none()
+            && let Some(note) = config.data.find_again(&model, Some(&card.label_map))
+        {
+            caller.tell(Event::Note(format!("note: {note}")));
+        }
+        let has_root = set.iter().any(|change| change.starts_with("data.root"));
+        let asked = Asked { data: data.as_deref(), split, has_root };
+        let say = |line: &str| _ = caller.tell(Event::Note(line.to_owned()));
+        let listener = Listener { progress: &|_, _| {}, say: &say };
+        // A folder is described for as long as it is read.
+        let Measured { dataset, opened: _opened, .. } =
+            Measured::open(asked, &mut config.data, &card.classes, &model, listener)?;
         let (preprocess, settings) = (&config.data.preprocess, &config.eval);
         let inference = Inference { network: &network, preprocess, config: settings, device: &device };
         let indices: Vec<usize> = (0..dataset.len()).collect();
@@ -245,6 +244,53 @@ pub(crate) fn evaluate<'py>(
     }
     let found = found.unwrap_or(Ok(None)).or_raise(py)?;
     of_json(py, found.as_deref().unwrap_or("null"))
+}
+
+/// The split of this name, or all.
+fn chosen_split(py: Python<'_>, name: &str) -> PyResult<SplitChoice> {
+    match (named_split(name), name) {
+        (Some(split), _) => Ok(SplitChoice::One(split)),
+        (None, ALL) => Ok(SplitChoice::All),
+        _ => {
+            let hint = "pass \"train\", \"val\", \"test\" or \"all\"";
+            Err(bad_value(py, &format!("there is no split `{name}`"), hint))
+        }
+    }
+}
+
+/// The split of this name, if there is one.
+pub(crate) fn named_split(name: &str) -> Option<Split> {
+    match name {
+        "train" => Some(Split::Train),
+        "val" => Some(Split::Val),
+        "test" => Some(Split::Test),
+        _ => None,
+    }
+}
+
+/// Raises what is wrong with a comparison before its processes start: their errors are lines of text.
+#[pyfunction]
+pub(crate) fn check_comparison(
+    py: Python<'_>,
+    #[pyo3(from_py_with = given::optional_path)] recipe: Option<PathBuf>,
+    #[pyo3(from_py_with = given::path)] out: PathBuf,
+    #[pyo3(from_py_with = given::changes)] set: Vec<String>,
+    device: &str,
+) -> PyResult<()> {
+    py.detach(|| -> Result<()> {
+        if device != "auto" {
+            given::open_device(device)?;
+        }
+        if let Some(recipe) = &recipe {
+            return Config::read(recipe, &set)?.data.classes().map(drop);
+        }
+        ComparePlan::read(&out)?.map(drop).ok_or_else(|| {
+            Error::new(format!("`{}` holds no comparison", out.display()))
+                .with_missing(&out)
+                .with_hint("pass a recipe to start one, or the right folder as `out`")
+        })
+    })
+    .or_raise(py)
 }
 
 fn step<'py>(py: Python<'py>, progress: &Progress) -> PyResult<Bound<'py, PyDict>> {
@@ -277,7 +323,7 @@ fn callable(py: Python<'_>, name: &str, found: Option<&Py<PyAny>>) -> PyResult<(
 }
 
 /// A line that is reported, to Python's log.
-fn log(py: Python<'_>, line: &str) -> PyResult<()> {
+pub(crate) fn log(py: Python<'_>, line: &str) -> PyResult<()> {
     let logger = py.import("logging")?.call_method1("getLogger", ("structtoken",))?;
     let level = if line.starts_with("warning:") { "warning" } else { "info" };
     logger.call_method1(level, ("%s", line)).map(drop)

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
-use structtoken::Error;
+use structtoken::{Error, Result};
 
 use crate::errors::OrRaise;
 use crate::numbers::Whole;
@@ -27,6 +27,12 @@ pub(crate) fn count(py: Python<'_>, name: &str, threads: Option<Whole>) -> PyRes
 /// # Errors
 /// The system starts none.
 pub(crate) fn pool(py: Python<'_>, count: usize) -> PyResult<Arc<ThreadPool>> {
+    // Whoever waits for the lock of the pools does so without the interpreter's, and whoever has it runs no Python: an
+    // exception is made when it is free again.
+    py.detach(|| shared(count)).or_raise(py)
+}
+
+fn shared(count: usize) -> Result<Arc<ThreadPool>> {
     let process = std::process::id();
     let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((started_by, pool)) = pools.get(&count) {
@@ -36,7 +42,7 @@ pub(crate) fn pool(py: Python<'_>, count: usize) -> PyResult<Arc<ThreadPool>> {
         // Its threads are the parent's: there is nobody here to end.
         std::mem::forget(Arc::clone(pool));
     }
-    let pool = Arc::new(own_pool(py, count)?);
+    let pool = Arc::new(start(count)?);
     pools.insert(count, (process, Arc::clone(&pool)));
     Ok(pool)
 }
@@ -46,7 +52,11 @@ pub(crate) fn pool(py: Python<'_>, count: usize) -> PyResult<Arc<ThreadPool>> {
 /// # Errors
 /// The system starts none.
 pub(crate) fn own_pool(py: Python<'_>, count: usize) -> PyResult<ThreadPool> {
-    let built = ThreadPoolBuilder::new()
+    py.detach(|| start(count)).or_raise(py)
+}
+
+fn start(count: usize) -> Result<ThreadPool> {
+    ThreadPoolBuilder::new()
         .num_threads(count)
         .stack_size(STACK)
         .thread_name(|at| format!("structtoken-{at}"))
@@ -55,19 +65,14 @@ pub(crate) fn own_pool(py: Python<'_>, count: usize) -> PyResult<ThreadPool> {
             Error::new("cannot start the CPU threads")
                 .with_source(error)
                 .with_hint("pass threads=1, or allow more processes (`ulimit -u`) and memory (`ulimit -v`)")
-        });
-    built.or_raise(py)
+        })
 }
 
 /// Runs `work` on a thread of the pool, without the interpreter's lock.
 ///
 /// # Errors
 /// As [`pool`], and what `work` answers.
-pub(crate) fn compute<T: Send>(
-    py: Python<'_>,
-    count: usize,
-    work: impl FnOnce() -> structtoken::Result<T> + Send,
-) -> PyResult<T> {
+pub(crate) fn compute<T: Send>(py: Python<'_>, count: usize, work: impl FnOnce() -> Result<T> + Send) -> PyResult<T> {
     let pool = pool(py, count)?;
     py.detach(|| pool.install(work)).or_raise(py)
 }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import logging
+import pickle
 
 import numpy as np
 import pytest
@@ -78,6 +81,61 @@ def test_a_folder_with_a_description(tmp_path):
     data = structtoken.Dataset(toml, batch_size=2, set=["data.augment.crop=[16,16]", "data.augment.resize=\"none\""])
     with pytest.raises(structtoken.Error, match=r"1\.png"):
         first(data, 3)
+
+
+def pairs(folder, names=("0", "1", "2", "3")):
+    """A folder of images and masks of two values that nothing describes."""
+    rng = np.random.default_rng(0)
+    for kind in ["images", "masks"]:
+        (folder / kind).mkdir(parents=True)
+    for name in names:
+        Image.fromarray(rng.integers(0, 256, [24, 32, 3], dtype=np.uint8)).save(folder / "images" / f"{name}.png")
+        Image.fromarray(rng.integers(0, 2, [24, 32], dtype=np.uint8)).save(folder / "masks" / f"{name}.png")
+    return folder
+
+
+CROP = ["data.augment.crop=[16,16]", 'data.augment.resize="none"']
+
+
+def test_a_folder_that_nothing_describes(tmp_path, caplog):
+    folder = pairs(tmp_path / "set")
+    with caplog.at_level(logging.INFO, "structtoken"):
+        data = structtoken.Dataset(folder, batch_size=2, set=CROP)
+    assert any("found " in line for line in caplog.messages)
+    assert sorted(path.name for path in folder.iterdir()) == ["images", "masks"], "nothing is written to it"
+    at = [data.name(at) for at in range(len(data))]
+    assert set(at) <= {"0", "1", "2", "3"} and len(data.classes) == 2
+    np.testing.assert_array_equal(data[0][1], np.asarray(Image.open(folder / "masks" / f"{at[0]}.png")))
+    assert next(iter(data))["images"].shape == (2, 16, 16, 3)
+
+
+def test_a_dataset_is_pickled_and_its_batches_are_not(lab, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pairs(tmp_path / "set")
+    description = 'name = "two"\nclasses = ["no", "yes"]\n[train]\nimages = "images"\nmasks = "masks"\n'
+    (tmp_path / "there.toml").write_text(description)
+    (tmp_path / "set" / "set.toml").write_text(description)
+    recipe = lab.recipe.read_text().replace('dataset = "shapes"', 'dataset = "set/set.toml"').replace("[48, 48]\ncat", "[16, 16]\ncat")
+    (tmp_path / "recipe.toml").write_text(recipe)
+    made = [
+        structtoken.Dataset("shapes", batch_size=2, seed=3, workers=1, set=SMALL),
+        structtoken.Dataset("set", batch_size=3, set=CROP),
+        structtoken.Dataset("set/set.toml", batch_size=2, set=CROP),
+        structtoken.Dataset("there.toml", root="set", set=CROP + ["train.batch_size=2"]),
+        structtoken.Dataset("there.toml", set=CROP + ["data.root=set"], batch_size=2),
+        structtoken.Dataset(recipe="recipe.toml", batch_size=2),
+        structtoken.Dataset(recipe=lab.recipe, split="val"),
+    ]
+    kept = [pickle.dumps(data) for data in made]
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for data, pickled in zip(made, kept, strict=True):
+        for again in [pickle.loads(pickled), copy.copy(data)]:
+            assert (len(again), again.classes, again.name(0)) == (len(data), data.classes, data.name(0))
+            assert all(map(same, first(data, 2), first(again, 2)))
+    with pytest.raises(structtoken.InputTypeError, match="threads of this process") as caught:
+        pickle.dumps(iter(made[0]))
+    assert "batches(start)" in caught.value.hint
 
 
 def test_faults_say_what_to_do(tmp_path):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,41 @@ from PIL import Image
 
 import structtoken
 from conftest import EXAMPLES, example
+
+
+class Anything(ModuleType):
+    """A module that is not installed, whose names are classes without content."""
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (), {"__init__": lambda self, *_, **__: None})
+
+
+def test_engines_name_the_model_for_every_worker(monkeypatch, tmp_path):
+    names = ["dask", "dask.bag", "distributed", "ray", "ray.data", "pandas", "pyspark", "pyspark.sql", "pyspark.sql.types"]
+    absent = {top for top in (name.partition(".")[0] for name in names) if importlib.util.find_spec(top) is None}
+    for name in names:
+        if name.partition(".")[0] in absent:
+            monkeypatch.setitem(sys.modules, name, Anything(name))
+            if "." in name:
+                monkeypatch.setattr(sys.modules[name.rpartition(".")[0]], name.rpartition(".")[2], sys.modules[name], raising=False)
+    monkeypatch.chdir(tmp_path)
+    seen = {}
+    rows = SimpleNamespace(
+        map_partitions=lambda _: None,
+        map_batches=lambda *_, **options: seen.update(ray=options["fn_constructor_kwargs"]["model"]),
+    )
+    client = SimpleNamespace(register_plugin=lambda plugin: seen.update(dask=plugin.path))
+    modules = {name: example(name) for name in ["dask_bag", "ray_data", "spark_pandas"]}
+    for model, expected in [("@nuclei", "@nuclei"), ("a.safetensors", str(tmp_path / "a.safetensors"))]:
+        modules["dask_bag"].label(rows, model, client)
+        modules["ray_data"].label(rows, model)
+        assert seen == {"dask": expected, "ray": expected}
+        assert modules["spark_pandas"].everywhere(model) == expected
+    for name in modules:
+        # The next test that wants it may have it with what it needs.
+        del sys.modules[name]
 
 
 def run(name: str, *arguments: object) -> None:

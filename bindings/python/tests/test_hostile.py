@@ -212,7 +212,11 @@ def test_palettes_and_run_lengths(model):
     for tolerance in [float("nan"), float("inf"), -1]:
         with pytest.raises(structtoken.Error, match="tolerance"):
             structtoken.polygons(labels, tolerance=tolerance)
-    structtoken.label_studio(labels + 200, ["a"], "x.png")
+    for unnamed in [labels + 200, labels + 1]:
+        with pytest.raises(structtoken.InputError, match="holds the class") as caught:
+            structtoken.label_studio(unnamed, ["a", "b"][: 1 + (unnamed[0, 0] == 1)], "x.png")
+        assert "Model.classes" in caught.value.hint
+    assert structtoken.label_studio(labels * 255, ["a"], "x.png")["predictions"][0]["result"][0]["value"]["brushlabels"] == ["a"]
 
 
 def test_labels_that_only_64_bits_hold_are_named():

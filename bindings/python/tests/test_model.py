@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
 import pickle
@@ -141,9 +142,25 @@ def test_what_a_model_says_of_itself(lab, model):
 def test_a_model_is_pickled_by_its_path(lab, tmp_path, monkeypatch):
     monkeypatch.chdir(lab.folder)
     model = structtoken.Model.open("model.safetensors", threads=1)
+    assert repr(model) == "Model('model.safetensors', classes=6)"
     kept = pickle.dumps(model)
     monkeypatch.chdir(tmp_path)
-    np.testing.assert_array_equal(pickle.loads(kept).predict(lab.images[0]), model.predict(lab.images[0]))
+    # Where it was opened counts, and not where it is pickled.
+    for again in [pickle.loads(kept), pickle.loads(pickle.dumps(model)), copy.copy(model), copy.deepcopy(model)]:
+        np.testing.assert_array_equal(again.predict(lab.images[0]), model.predict(lab.images[0]))
+
+
+def test_a_model_of_the_package_is_pickled_by_its_name(tmp_path, monkeypatch):
+    for given in ["@nuclei", Path("@nuclei")]:
+        model = structtoken.Model.open(given, threads=1, set=["eval.flip=true"])
+        monkeypatch.chdir(tmp_path)
+        image = np.zeros([8, 8, 3], np.uint8)
+        for again in [pickle.loads(pickle.dumps(model)), copy.copy(model), copy.deepcopy(model)]:
+            assert repr(again) == repr(model) == "Model('@nuclei', classes=2)"
+            np.testing.assert_array_equal(again.probabilities(image), model.probabilities(image))
+    (tmp_path / "@nuclei").write_bytes(b"")
+    with pytest.raises(structtoken.Error, match="empty"):
+        structtoken.Model.open("@nuclei")
 
 
 def test_threads_share_a_model(lab, model):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import doctest
+import importlib.metadata
 import importlib.resources
 import inspect
 import subprocess
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 
 import structtoken
+from conftest import ROOT
+from structtoken import _native
 
 
 def documented():
@@ -99,6 +102,11 @@ def test_several_runs_start_this_program_again(lab, tmp_path):
 def test_it_is_typed_and_needs_numpy_alone():
     files = importlib.resources.files("structtoken")
     assert (files / "py.typed").is_file() and (files / "_native.pyi").is_file()
+    for name in ["LICENSE-APACHE", "LICENSE-MIT"]:
+        text = (ROOT / name).read_text()
+        assert (ROOT / "bindings" / "python" / name).read_text() == text
+        [found] = [file for file in importlib.metadata.files("structtoken") if file.name == name]
+        assert found.read_text() == text
     text = "import structtoken, sys; print(*sorted({name.split('.')[0] for name in sys.modules}))"
     loaded = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "numpy", "PIL"} & set(loaded), loaded
@@ -113,6 +121,12 @@ def test_the_stubs_name_what_is_there():
         for member in vars(found) if isinstance(found, type) else []:
             if not member.startswith("_"):
                 assert f"def {member}(" in stub, f"{name}.{member}"
+
+
+def test_the_stubs_name_what_the_module_has():
+    stub = ast.parse((importlib.resources.files("structtoken") / "_native.pyi").read_text())
+    [names] = [node.value for node in stub.body if isinstance(node, ast.Assign) and node.targets[0].id == "__all__"]
+    assert sorted(ast.literal_eval(names)) == sorted(_native.__all__)
 
 
 def functions(body, of):

@@ -220,6 +220,84 @@ def test_ctrl_c_ends_a_list_of_predictions(lab):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends signals")
+@pytest.mark.parametrize("call", ["structtoken.polygons", "functools.partial(structtoken.label_studio, classes=list('abcd'), image='x')"])
+def test_ctrl_c_is_heard_between_the_elements_of_an_answer(call):
+    # Python looks for signals after an instruction of its own: `map` has none, so that only the function itself can.
+    script = (
+        "import functools, itertools, os, signal, threading\n"
+        "import numpy, structtoken\n"
+        "noise, found = numpy.random.default_rng(0).integers(0, 4, [256, 256], dtype=numpy.uint8), []\n"
+        "threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "try:\n"
+        f"    found.extend(map({call}, itertools.repeat(noise, 1000)))\n"
+        "except KeyboardInterrupt:\n"
+        "    print(len(found) < 1000)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout == "True\n", done.stderr
+
+
+FAILING_POOLS = """
+import resource, sys, threading, structtoken
+
+structtoken.Model.open(sys.argv[1], threads=1)
+go, found, opened = threading.Event(), [], []
+
+def work(at):
+    go.wait()
+    for _ in range(30):
+        try:
+            opened.append(structtoken.Model.open(sys.argv[1], threads=900 + at))
+        except MemoryError as error:
+            found.append(error)
+        except structtoken.Error as error:
+            found.append(error)
+
+sys.setswitchinterval(1e-6)
+threads = [threading.Thread(target=work, args=[at]) for at in range(4)]
+for thread in threads:
+    thread.start()
+used = int(open("/proc/self/statm").read().split()[0]) * 4096
+resource.setrlimit(resource.RLIMIT_AS, (used + (1500 << 20),) * 2)
+go.set()
+for thread in threads:
+    thread.join()
+print(len(found) + len(opened), any("threads" in str(error) for error in found))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits its own memory")
+def test_threads_that_cannot_be_started_stop_no_others(lab):
+    words = [sys.executable, "-c", FAILING_POOLS, lab.model]
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False, timeout=600)
+    assert done.stdout == "120 True\n", done.stdout + done.stderr
+
+
+def test_others_run_while_an_array_is_put_in_order():
+    # Only what gives the interpreter's lock away lets the other thread run; the update ends before it counts anything.
+    pred = np.asfortranarray(np.zeros([2048, 2048], np.uint8))
+    true = pred.copy(order="F")
+    true[-1, -1] = 7
+    interval = sys.getswitchinterval()
+    for _ in range(1000):
+        go, ran = threading.Event(), []
+        other = threading.Thread(target=lambda: (go.wait(), ran.append(True)))
+        other.start()
+        sys.setswitchinterval(1000)
+        try:
+            go.set()
+            with pytest.raises(structtoken.InputError):
+                structtoken.Metric(2).update(pred, true)
+            seen = bool(ran)
+        finally:
+            sys.setswitchinterval(interval)
+        other.join()
+        if seen:
+            return
+    raise AssertionError("the lock is held all the time")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends signals")
 def test_ctrl_c_saves_a_comparison(lab, tmp_path):
     seen = []
 

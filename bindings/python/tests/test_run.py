@@ -10,9 +10,12 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import structtoken
+from structtoken import types
 
 FEW = ["train.iterations=6", "train.eval_every=6", "train.save_every=3"]
 
@@ -30,6 +33,11 @@ def test_a_run_reports_and_ends_in_the_commands_bytes(lab, tmp_path):
     assert [step["iteration"] for step in steps] == [1, 2, 3, 4, 5, 6]
     assert all(step["iterations"] == 6 and step["loss"] > 0 and step["lr"] > 0 for step in steps)
     assert [at for at, _ in evaluations] == [6] and run["scores"] == evaluations[0][1]
+    assert set(evaluations[0][1]) == set(types.EvaluationScores.__annotations__)
+    assert set(evaluations[0][1]["classes"][0]) == set(types.ClassScore.__annotations__)
+    assert all(f"``{key}``" in structtoken.train.__doc__ for key in evaluations[0][1])
+    assert set(steps[0]) == set(types.Step.__annotations__) and set(run) == set(types.Run.__annotations__)
+    assert isinstance(run["model"], Path)
     assert run["iteration"] == 6 and run["best"] == (6, run["scores"]["miou"])
     changes = [word for change in FEW for word in ("--set", change)]
     done = lab.command("train", lab.recipe, "--out", tmp_path / "b", *changes)
@@ -121,6 +129,49 @@ def test_evaluate_is_the_command(lab):
     assert named["images"] == 2
 
 
+def described_by(classes, folder, images):
+    """A folder of images and masks, with names of classes beside them."""
+    for kind in ["images", "masks"]:
+        (folder / kind).mkdir(parents=True)
+    (folder / "classes.txt").write_text("\n".join(classes) + "\n")
+    for at, (image, labels) in enumerate(images):
+        Image.fromarray(image).save(folder / "images" / f"{at}.png")
+        Image.fromarray(labels).save(folder / "masks" / f"{at}.png")
+    return folder
+
+
+def test_evaluate_takes_a_folder_as_the_command_does(lab, model, tmp_path, caplog):
+    shapes = structtoken.Dataset(recipe=lab.recipe, split="val")
+    folder = described_by(model.classes, tmp_path / "set", [shapes[at] for at in range(4)])
+    with caplog.at_level("INFO", "structtoken"):
+        found = structtoken.evaluate(lab.model, folder)
+    assert any("found " in line for line in caplog.messages)
+    done = lab.command("eval", lab.model, "--data", folder, "--json", "--labels-only")
+    assert done.returncode == 0, done.stderr
+    assert found == json.loads(done.stdout) and found["images"] == 4
+    assert found["matrix"] == structtoken.evaluate(lab.model)["matrix"]
+    assert structtoken.evaluate(lab.model, folder, split="all") == found
+    assert structtoken.evaluate(lab.model, "shapes", split="all", set=["data.shapes.val=1", "data.shapes.train=1"])["images"] >= 2
+    with pytest.raises(structtoken.InputError, match="no split `some`") as caught:
+        structtoken.evaluate(lab.model, folder, split="some")
+    assert '"all"' in caught.value.hint
+
+
+def test_other_classes_are_refused_with_the_way_to_name_them(lab, tmp_path):
+    rng = np.random.default_rng(0)
+    images = [(rng.integers(0, 256, [48, 48, 3], dtype=np.uint8), np.eye(48, dtype=np.uint8)) for _ in range(3)]
+    folder = described_by(["sea", "land"], tmp_path / "set", images)
+    with pytest.raises(structtoken.Error, match="are not the model's") as caught:
+        structtoken.evaluate(lab.model, folder)
+    error = lab.command("eval", lab.model, "--data", folder, cwd=tmp_path)
+    assert error.returncode == 1 and caught.value.message in error.stderr
+    assert "structtoken data init" in caught.value.hint and 'data="other.toml"' in caught.value.hint, caught.value.hint
+    (tmp_path / "other.toml").write_text('name = "o"\nclasses = ["sea"]\n[val]\nimages = "set/images"\nmasks = "set/masks"\n')
+    with pytest.raises(structtoken.Error, match="are not the model's") as caught:
+        structtoken.evaluate(lab.model, tmp_path / "other.toml")
+    assert "rename classes" in caught.value.hint
+
+
 def test_what_is_raised_ends_an_evaluation(lab):
     seen = []
 
@@ -156,7 +207,7 @@ def test_faults_say_what_to_do(lab, tmp_path):
         (lambda: structtoken.train(lab.recipe, tmp_path / "run"), "already holds a run"),
         (lambda: structtoken.train(None, tmp_path / "empty", resume=True), "empty"),
         (lambda: structtoken.evaluate("none.safetensors"), "none.safetensors"),
-        (lambda: structtoken.evaluate(lab.model, split="all"), "all"),
+        (lambda: structtoken.evaluate(lab.model, split="some"), "some"),
         (lambda: structtoken.evaluate(lab.model, "none.toml"), "none.toml"),
     ]
     for call, says in faults:

@@ -7,10 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from . import _native
 from ._errors import Error, InputTypeError
 
 
@@ -52,7 +53,8 @@ def compare(
     Raises
     ------
     Error : a run failed, or the recipe cannot be used.
-    InputTypeError : a text where a list of texts belongs, or an ``on_line`` that cannot be called.
+    NotFoundError : the recipe, its dataset, or the comparison to continue is not there.
+    InputTypeError : something else where a list of texts belongs, a path that is none, or an ``on_line`` that cannot be called.
     KeyboardInterrupt : Ctrl-C. The runs have saved; call it again to continue.
 
     >>> import structtoken
@@ -60,11 +62,11 @@ def compare(
     >>> sorted(entry["decoder"] for entry in found["decoders"])
     ['cse', 'fcn']
     """
-    for name, texts in (("decoders", decoders), ("set", set)):
-        if isinstance(texts, str):
-            raise InputTypeError(f"{name} of type str", f"pass a list: {name}=[{texts!r}]")
+    decoders = _names("decoders", decoders)
+    set = _names("set", set)
     if on_line is not None and not callable(on_line):
         raise InputTypeError(f"on_line of type {type(on_line).__name__}", "pass a function, or leave it out")
+    _native.check_comparison(recipe, out, set, device)
     # Whatever a value begins with, it is no option of its own.
     command = [sys.executable, "-m", "structtoken", "compare", f"--out={os.fspath(out)}", f"--device={device}"]
     if decoders:
@@ -86,6 +88,20 @@ def compare(
     if lines is not None:
         raise _failed(lines)
     found: dict[str, Any] = json.loads((Path(out) / "compare.json").read_text(encoding="utf-8"))
+    return found
+
+
+def _names(what: str, texts: Any) -> list[str]:
+    """The texts of a list."""
+    if isinstance(texts, str):
+        raise InputTypeError(f"{what} of type str", f"pass a list: {what}=[{texts!r}]")
+    example = {"decoders": 'decoders=["cse", "pwe"]', "set": 'set=["train.batch_size=4"]'}[what]
+    if isinstance(texts, (bytes, dict)) or not isinstance(texts, Iterable):
+        raise InputTypeError(f"{what} of type {type(texts).__name__}", f"pass a list of str, {example}")
+    found = list(texts)
+    for at, text in enumerate(found):
+        if not isinstance(text, str):
+            raise InputTypeError(f"{what}[{at}] of type {type(text).__name__}", f"pass a list of str, {example}")
     return found
 
 
@@ -130,4 +146,4 @@ def _failed(lines: list[str]) -> Error:
     message = message.partition("\n\nUsage:")[0].partition("\n\nFor more information")[0]
     if not found:
         return Error(f"the comparison failed: {text.strip() or 'it reported nothing'}")
-    return Error(message.strip(), hint.strip() or None)
+    return Error(message.strip(), _native.in_python(hint.strip()) or None)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from typing import Any
+
 
 class Error(Exception):
     """A failure: one sentence, and where there is a remedy, a hint.
@@ -27,7 +31,14 @@ class Error(Exception):
 
 
 class NotFoundError(Error, FileNotFoundError):
-    """A file or folder that is named and not there."""
+    """A file or folder that is named and not there: ``filename``, None where several may be meant. ``errno`` is ENOENT."""
+
+    def __init__(self, message: str, hint: str | None = None, filename: str | None = None) -> None:
+        Error.__init__(self, message, hint)
+        self.errno, self.strerror, self.filename = errno.ENOENT, os.strerror(errno.ENOENT), filename
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.message, self.hint, self.filename)
 
     __str__ = Error.__str__
 

@@ -1,60 +1,55 @@
 from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
-from typing import Any, TypedDict, final, overload
+from typing import Any, Protocol, TypeAlias, final, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .types import Batch, EvaluationScores, MetricScores, Polygon, Rle, RleLike, Run, Step
+
+__all__ = [
+    "Batches",
+    "Dataset",
+    "Metric",
+    "Model",
+    "__version__",
+    "check_comparison",
+    "decode_rle",
+    "encode_png",
+    "encode_rle",
+    "evaluate",
+    "in_python",
+    "label_studio",
+    "main",
+    "polygons",
+    "set_models_folder",
+    "train",
+]
+
 __version__: str
 
-_Path = str | PathLike[str]
+class _Pillow(Protocol):
+    """An image of PIL."""
+
+    @property
+    def mode(self) -> str: ...
+    def getbands(self) -> tuple[str, ...]: ...
+
+_Path: TypeAlias = str | PathLike[str]
 # An array [height, width, 3] of uint8, a path, the bytes of a file, or an image of PIL.
-_Image = NDArray[np.uint8] | _Path | bytes | Any
-_Labels = NDArray[np.uint8] | NDArray[np.bool_]
-
-class Rle(TypedDict):
-    size: list[int]
-    counts: str
-
-Polygon = TypedDict(
-    "Polygon",
-    {"class": int, "area": int, "exterior": NDArray[np.int32], "holes": list[NDArray[np.int32]]},
-)
-
-class Scores(TypedDict):
-    miou: float | None
-    macc: float | None
-    aacc: float | None
-    mdice: float | None
-    iou: list[float | None]
-    acc: list[float | None]
-    dice: list[float | None]
-    pixels: int
-    ignored: int
-    matrix: NDArray[np.uint64]
-
-class Batch(TypedDict):
-    images: NDArray[np.uint8]
-    labels: NDArray[np.uint8]
-    names: list[str]
-    content: NDArray[np.int64]
-
-class Run(TypedDict):
-    model: Any
-    iteration: int
-    best: tuple[int, float] | None
-    took_s: float
-    scores: dict[str, Any] | None
+_Image: TypeAlias = NDArray[np.uint8] | _Path | bytes | _Pillow
+_Labels: TypeAlias = NDArray[np.uint8] | NDArray[np.bool_]
 
 @final
 class Model:
     def __new__(cls, path: _Path, threads: int | None = None, device: str = "auto", set: Sequence[str] = ()) -> Model: ...
     @staticmethod
     def open(path: _Path, threads: int | None = None, device: str = "auto", set: Sequence[str] = ()) -> Model: ...
+    # A str is a sequence of str, and an image.
     @overload
-    def predict(self, image: list[_Image] | tuple[_Image, ...]) -> list[NDArray[np.uint8]]: ...
+    def predict(self, image: _Image) -> NDArray[np.uint8]: ...  # type: ignore[overload-overlap]
     @overload
-    def predict(self, image: _Image) -> NDArray[np.uint8]: ...
+    def predict(self, image: Sequence[_Image]) -> list[NDArray[np.uint8]]: ...
     def probabilities(self, image: _Image) -> NDArray[np.float32]: ...
     def tokens(self, image: _Image, block: int = -1) -> NDArray[np.float32]: ...
     @property
@@ -67,7 +62,7 @@ class Metric:
     def __new__(cls, k: int, ignore: int | None = 255) -> Metric: ...
     def update(self, pred: NDArray[Any], true: NDArray[Any]) -> Metric: ...
     def merge(self, other: Metric) -> Metric: ...
-    def compute(self) -> Scores: ...
+    def compute(self) -> MetricScores: ...
     @property
     def matrix(self) -> NDArray[np.uint64]: ...
     @property
@@ -98,6 +93,7 @@ class Dataset:
     def name(self, index: int) -> str: ...
     def __iter__(self) -> Batches: ...
     def __len__(self) -> int: ...
+    def __getnewargs_ex__(self) -> tuple[tuple[str], dict[str, Any]]: ...
     def __getitem__(self, index: int, /) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]: ...
     @property
     def classes(self) -> list[str]: ...
@@ -107,7 +103,7 @@ class Dataset:
     def normalization(self) -> tuple[list[float], list[float]]: ...
 
 def encode_rle(labels: _Labels, cls: int = 1) -> Rle: ...
-def decode_rle(rle: Rle) -> NDArray[np.uint8]: ...
+def decode_rle(rle: Rle | RleLike) -> NDArray[np.uint8]: ...
 def encode_png(labels: _Labels, palette: Sequence[tuple[int, int, int]] | NDArray[np.integer[Any]]) -> bytes: ...
 def polygons(labels: _Labels, tolerance: float = 1.0, min_area: int = 0) -> list[Polygon]: ...
 def label_studio(labels: _Labels, classes: Sequence[str], image: str, version: str = "structtoken") -> dict[str, Any]: ...
@@ -117,8 +113,8 @@ def train(
     *,
     set: Sequence[str] = (),
     resume: bool = False,
-    on_step: Callable[[dict[str, Any]], object] | None = None,
-    on_evaluation: Callable[[int, dict[str, Any]], object] | None = None,
+    on_step: Callable[[Step], object] | None = None,
+    on_evaluation: Callable[[int, EvaluationScores], object] | None = None,
     threads: int | None = None,
     device: str = "auto",
 ) -> Run: ...
@@ -126,7 +122,7 @@ def evaluate(
     model: _Path,
     data: _Path | None = None,
     *,
-    split: str = "val",
+    split: str | None = None,
     set: Sequence[str] = (),
     calibration: bool = False,
     label_issues: int = 0,
@@ -134,5 +130,7 @@ def evaluate(
     threads: int | None = None,
     device: str = "auto",
 ) -> dict[str, Any]: ...
+def check_comparison(recipe: _Path | None, out: _Path, set: Sequence[str], device: str) -> None: ...
+def in_python(text: str) -> str: ...
 def set_models_folder(folder: str) -> None: ...
 def main(arguments: Sequence[str], program: Sequence[str]) -> int: ...
