@@ -535,7 +535,11 @@ fn what_is_there_is_not_lost() {
     let several = ["export", MODEL, "-o", "y.onnx", "--size", "32x32", "--size", "48x48", "--images", "1"];
     lab.refused(&several, &["`y_48x48.onnx` is a folder", "hint: "]);
     assert!(!lab.path("y_32x32.onnx").exists());
-    lab.refused(&["export", MODEL, "-o", "new/"], &["`new/` is a folder", "--out new/model.onnx"]);
+    let told = lab.refused(&["export", MODEL, "-o", "new/"], &["`new/` is a folder", "--profile hf or triton"]);
+    let named = told.split("--out ").nth(1).and_then(|rest| rest.split(';').next()).unwrap();
+    lab.ok(&["export", MODEL, "--out", named, "--images", "1"]);
+    assert!(lab.path("new/model.onnx").is_file());
+    lab.ok(&["export", MODEL, "-o", "hub/", "--profile", "hf", "--images", "1"]);
     lab.refused(&["export", MODEL, "-o", ".", "--profile", "hf"], &["`.` has no name of its own", "hint: "]);
     #[cfg(unix)]
     {
@@ -552,7 +556,10 @@ fn sizes_beyond_the_memory_are_refused_before_any_work() {
     let with = |size: &'static str| [&huge[..], &[size]].concat();
     lab.refused(&with("16384x16384"), &["100000 images of 16384 x 16384 needs about", "--size HxW"]);
     lab.refused(&with("100000x100000"), &["cannot be exported", "to 16384"]);
-    lab.refused(&["export", MODEL, "-o", "a.onnx", "--runtime", "x"], &["--runtime goes with --web"]);
+    lab.ok(&["export", MODEL, "-o", "a.onnx", "--images", "1", "--size", "32x32"]);
+    let runtime = ["export", MODEL, "-o", "b.onnx", "--images", "1", "--runtime", "x"];
+    lab.refused(&runtime, &["--runtime goes with --web", "leave --runtime out"]);
+    lab.ok(&runtime[..runtime.len() - 2]);
 }
 
 #[test]

@@ -279,6 +279,14 @@ const CARRIED_OUT: &[(&str, &[&str])] = &[
         &["store the weights less coarsely: --precision f16", "compute in f32: --precision int8"],
     ),
     ("sizes_that_would_be_padded_are_refused_with_one_that_fits", &["--size {}x{}"]),
+    ("what_is_there_is_not_lost", &["add a name, as in --out {file}; or add --profile hf or triton for a folder"]),
+    (
+        "sizes_beyond_the_memory_are_refused_before_any_work",
+        &[
+            "add --web DIR, or leave --runtime out",
+            "export for a smaller size with --size HxW, such as a window of the model",
+        ],
+    ),
     (
         "what_cannot_be_exported_is_refused_and_nothing_is_left",
         &[
@@ -376,6 +384,7 @@ const CARRIED_OUT: &[(&str, &[&str])] = &[
 
 /// Mentions of an option in what is said, which ask for nothing.
 const SAID: &[&str] = &[
+    "--runtime goes with --web",
     "leave out --other-seed",
     "--percent is for coordinates of YOLO",
     "--names-from {first} counts {} from {first}, up to {}",
