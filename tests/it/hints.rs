@@ -291,9 +291,7 @@ const CARRIED_OUT: &[(&str, &[&str])] = &[
         "what_cannot_be_exported_is_refused_and_nothing_is_left",
         &[
             "--size {side}x{side}",
-            "--out would replace `{}`, which is read",
             "name another file after --out",
-            "name a folder that is new or empty after --out",
             "pass --size once, or export each to a folder of its own",
         ],
     ),
