@@ -86,15 +86,19 @@ impl Lock {
     /// # Errors
     /// As [`Lock::take`].
     pub(crate) fn passing(folder: &Path, name: &str) -> Result<Self> {
+        // Where files have no lasting numbers, one try is as good as another.
+        const TRIES: usize = 100;
         let path = folder.join(name);
-        loop {
-            let mut lock = Self::named(folder, name)?;
+        let mut lock = Self::named(folder, name)?;
+        for _ in 0..TRIES {
             // Whoever had it may have removed it after it was opened here: such a lock is none.
             if is_at(&lock.file, &path) {
                 lock.passing = Some(path);
-                return Ok(lock);
+                break;
             }
+            lock = Self::named(folder, name)?;
         }
+        Ok(lock)
     }
 }
 

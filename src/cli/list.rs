@@ -22,7 +22,7 @@ mod verify;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 
 use crate::bundled;
@@ -190,14 +190,14 @@ fn onwards<'a>(work: &Work<'a>, mut entries: Entries, labeller: &mut Labeller, t
     let reader = Reader { file: labeller.reader(), bytes: labeller.decoder() };
     let mut source = Source::new(work.stores, reader, folder, doubtful);
     let (lines, waiting) = mpsc::sync_channel(source::LINES);
-    let empty = Arc::new(AtomicBool::new(false));
+    let all = Arc::new(AtomicU64::new(0));
     let called = entries.called();
     // Lines are read by a thread of its own: one that is still to come keeps no image from being labelled, and none
     // from being the last.
-    let found_none = Arc::clone(&empty);
+    let count = Arc::clone(&all);
     start("list", move || {
         while entries.next().transpose().is_some_and(|entry| lines.send(entry).is_ok()) {}
-        found_none.store(entries.entries == 0, Ordering::SeqCst);
+        count.store(entries.entries, Ordering::SeqCst);
     })?;
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -224,10 +224,15 @@ fn onwards<'a>(work: &Work<'a>, mut entries: Entries, labeller: &mut Labeller, t
         return target.flush();
     }
     target.close(path)?;
-    if empty.load(Ordering::SeqCst) {
-        return Err(Error::new(format!("{called} has no entries")).with_hint("write one path or URL per line"));
+    match all.load(Ordering::SeqCst) {
+        0 => Err(Error::new(format!("{called} has no entries")).with_hint("write one path or URL per line")),
+        all => {
+            if target.counts.all() == 0 {
+                talk!("note: {called} has {all} entries, and none of them is of shard {}", work.list.shard);
+            }
+            Ok(())
+        }
     }
-    Ok(())
 }
 
 /// Says at its end that it is over.

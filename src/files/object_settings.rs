@@ -71,7 +71,8 @@ pub(super) fn check(scheme: Scheme, get: &dyn Fn(&str) -> Option<String>) -> Res
             }
             Holds::Server => {
                 let parsed = url::Url::parse(&value).ok();
-                let good = |url: &url::Url| ["http", "https"].contains(&url.scheme()) && url.has_host();
+                let begun = ["http://", "https://"].iter().any(|start| value.starts_with(start));
+                let good = |url: &url::Url| begun && url.has_host();
                 if !parsed.is_some_and(|url| good(&url)) {
                     return refuse(
                         &format!("is `{}`, which is not the URL of a server", shown(&value)),

@@ -41,6 +41,12 @@ fn a_list_that_is_none_is_refused_with_its_line() {
         &["predict", "run/model.safetensors", "--list", "s3://bucket/list.txt"],
         &["the list `s3://bucket/list.txt` is not a file", "pass it to --list - by a pipe"],
     );
+    lab.write("list.txt", &*names[0]);
+    let output = lab.run(&labelling(&["--shard", "2/2"]));
+    assert!(
+        String::from_utf8_lossy(&output.stderr).contains("`list.txt` has 1 entries, and none of them is of shard 2/2")
+    );
+    std::fs::remove_dir_all(lab.path("out")).unwrap();
     // A mark before the text is none of it; a name that is not text, an unknown scheme and a secret are of one line.
     let lines: [&[u8]; 6] = [
         format!("\u{feff}{}", names[0]).leak().as_bytes(),

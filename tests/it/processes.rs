@@ -282,7 +282,9 @@ fn few_open_files_are_an_error_that_says_so() {
             let output = limited(&lab, &format!("{others}ulimit -n {files}"), &arguments);
             let talk = String::from_utf8_lossy(&output.stderr);
             if output.status.code() != Some(0) {
-                assert_eq!(output.status.code(), Some(1), "{files}: {arguments:?}: {talk}");
+                // Of images that are labelled one after the other all may fail.
+                let failed = [Some(1), Some(3)].contains(&output.status.code());
+                assert!(failed, "{files}: {arguments:?}: {talk}");
                 assert!(files < 64 && !talk.contains("panicked"), "{files}: {arguments:?}: {talk}");
                 assert!(talk.contains("Too many open files") && talk.contains("ulimit -n"), "{arguments:?}: {talk}");
                 refused += 1;

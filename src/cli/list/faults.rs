@@ -3,8 +3,15 @@
 //! Whether one is of an image alone cannot be told from it. So what may be a fault of the place is held back until an
 //! image after it is labelled, and then noted; and after many in a row the work ends, with none of them noted.
 
-use crate::cli::list::target::Settled;
+use crate::cli::manifest::Line;
 use crate::error::{Blame, Error, ErrorKind, Result};
+
+/// A line that is to be written.
+pub(super) struct Settled {
+    pub(super) line: Line,
+    /// The line of the manifest that it replaces, from 1; none where it is added.
+    pub(super) replaces: Option<u64>,
+}
 
 /// What is done about a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::list::counts::Counts;
 use crate::cli::list::entries::Entry;
-use crate::cli::list::faults::{Faults, Verdict};
+use crate::cli::list::faults::{Faults, Settled, Verdict};
 use crate::cli::list::names::output_name;
 use crate::cli::list::retried::Retried;
 use crate::cli::list::stored_manifest::StoredManifest;
@@ -120,12 +120,6 @@ struct Sent {
     files: Result<BTreeMap<String, String>>,
     under_way: Vec<UnderWay>,
     written: Option<WrittenFiles>,
-}
-
-/// A line that is to be written.
-pub(super) struct Settled {
-    line: Line,
-    replaces: Option<u64>,
 }
 
 /// Where outputs and lines go.
