@@ -179,19 +179,21 @@ impl PlanDraft {
         }
     }
 
-    fn learning(&mut self, facts: &Facts, options: &PlanOptions, machine: &Machine) {
-        let (batch, why) = batch_size(self.network, machine, facts);
-        self.push("train", "batch_size", batch, why);
-        self.push("train", "loss_mean", "\"valid\"", "padding and unlabelled pixels do not thin out the loss");
+    /// What is done for classes that are seldom seen, and the loss.
+    fn rare_classes(&mut self, facts: &Facts, options: &PlanOptions) {
         let images = facts.images(Split::Train);
-        // Over pretrained features rare classes are found anyway, and weights only make the network say them too often.
-        let from_scratch = facts.pretrained.is_none();
         let seldom = facts.most_seldom().filter(|(_, holders)| (*holders as f64) < SELDOM * images as f64);
+        // Decoders of queries weigh a query's class, and have nothing to adjust.
+        let queries =
+            matches!(options.name("model.decoder.type").as_deref(), Some("maskformer" | "mask2former" | "eomt"));
+        let mut adjusts = false;
         if let Some((name, holders)) = seldom {
             let reason =
                 format!("`{name}` is in {holders} of {images} images: half the crops are drawn for rare classes");
             self.push("data.augment", "rare_class", "{ share = 0.5 }", reason);
-        } else if let Some((name, share)) = facts.rarest().filter(|(_, share)| *share < RARE && from_scratch) {
+        } else if let Some((name, share)) = facts.rarest().filter(|(_, share)| *share < RARE)
+            && (facts.pretrained.is_none() || !queries)
+        {
             let mut sorted: Vec<f64> = facts.shares.iter().copied().filter(|share| *share > 0.0).collect();
             sorted.sort_by(f64::total_cmp);
             let middle = sorted[sorted.len() / 2];
@@ -202,16 +204,29 @@ impl PlanDraft {
                 100.0 * share
             );
             self.push("train", "class_weights", format!("[{}]", weights.join(", ")), reason);
+            adjusts = !queries && !options.decides("train.class_weights");
         }
+        let unet = matches!(self.network, ArchitectureChoice::Unet { .. } | ArchitectureChoice::PretrainedUnet);
+        let overlap = "in addition to cross entropy, the overlap of each class counts";
+        // Weights alone make a network say rare classes too often (docs/results.md).
+        let adjusted = "rare classes are learned from more, and are not predicted more often than they are there";
+        match (unet, adjusts) {
+            (true, true) => {
+                let reason = format!("{overlap}; {adjusted}");
+                self.push("train", "loss", "{ dice = 1.0, adjust_logits = true }", reason);
+            }
+            (true, false) => self.push("train", "loss", "{ dice = 1.0 }", overlap),
+            (false, true) => self.push("train", "loss", "{ adjust_logits = true }", adjusted),
+            (false, false) => {}
+        }
+    }
+
+    fn learning(&mut self, facts: &Facts, options: &PlanOptions, machine: &Machine) {
+        let (batch, why) = batch_size(self.network, machine, facts);
+        self.push("train", "batch_size", batch, why);
+        self.push("train", "loss_mean", "\"valid\"", "padding and unlabelled pixels do not thin out the loss");
+        self.rare_classes(facts, options);
         let fine_tunes = !options.given.is_empty();
-        if matches!(self.network, ArchitectureChoice::Unet { .. } | ArchitectureChoice::PretrainedUnet) {
-            self.push(
-                "train",
-                "loss",
-                "{ dice = 1.0 }",
-                "in addition to cross entropy, the overlap of each class counts",
-            );
-        }
         match self.network {
             ArchitectureChoice::Unet { .. } if fine_tunes => {
                 self.push(

@@ -139,6 +139,12 @@ fn rare_classes_weigh_more_and_sides_are_not_mirrored() {
     let facts = facts((640, 480), &[0.8, 0.19, 0.0, 0.01], &["road", "lane", "absent", "Left arrow"]);
     let (config, text) = plan(&facts, &options(60, &[]), 0.4);
     assert_eq!(config.train.class_weights, [0.5, 1.0, 1.0, 3.0]);
+    assert!(config.train.loss.adjust_logits);
+    // Without weights, or for a query's class, there is nothing to adjust.
+    for own in ["train.class_weights=[]", "model.decoder={ type = \"mask2former\" }"] {
+        let train = plan(&facts, &options(60, &[own]), 0.4).0.train;
+        assert!(!train.loss.adjust_logits && train.loss.dice == 1.0, "{own}");
+    }
     assert_eq!(config.data.augment.flip, 0.0);
     assert!(text.contains("`Left arrow` has 1.00 % of the pixels"), "{text}");
 }
@@ -156,7 +162,7 @@ fn classes_of_few_images_are_looked_for() {
     assert!(config.data.augment.rare_class.is_none() && !config.train.class_weights.is_empty());
     facts.pretrained = Some(Pretrained { path: "w.pth".into(), network: FileArchitecture::Vit(dinov2_s()) });
     let (config, text) = plan(&facts, &options(60, &[]), 0.4);
-    assert!(config.train.class_weights.is_empty(), "pretrained features find it anyway: {text}");
+    assert!(!config.train.class_weights.is_empty() && config.train.loss.adjust_logits, "{text}");
 }
 
 #[test]
