@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,9 @@ import pytest
 from PIL import Image
 
 import structtoken
+
+# A shell in the background leaves Ctrl-C ignored, and whatever it starts inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[3]
 EXAMPLES = ROOT / "examples" / "python"
@@ -91,7 +95,7 @@ class Lab:
         """The installed command, run to its end."""
         program = Path(sys.executable).with_name("structtoken")
         words = [str(program), *map(str, arguments)]
-        return subprocess.run(words, cwd=cwd or self.folder, capture_output=True, text=True, check=False)
+        return subprocess.run(words, cwd=cwd or self.folder, capture_output=True, text=True, check=False, timeout=600)
 
     def masks(self, out: Path) -> list[bytes]:
         """The files that the command writes for all pictures, in order."""

@@ -81,7 +81,7 @@ def test_engines_write_the_commands_bytes(lab, tmp_path, engine, killed):
     if killed:
         environment["WATCH_KILL"] = f"{tmp_path / 'killed'}"
     words = [sys.executable, EXAMPLES / f"{name}.py", lab.model, lab.photos, tmp_path / "out", *arguments(threads)]
-    done = subprocess.run([str(word) for word in words], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run([str(word) for word in words], env=environment, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     found = [(tmp_path / "out" / f"{at}.png").read_bytes() for at in range(len(lab.images))]
     assert found == lab.masks(tmp_path / "expected")

@@ -54,7 +54,8 @@ def test_engines_name_the_model_for_every_worker(monkeypatch, tmp_path):
 
 
 def run(name: str, *arguments: object) -> None:
-    done = subprocess.run([sys.executable, str(EXAMPLES / f"{name}.py"), *map(str, arguments)], capture_output=True, text=True)
+    words = [sys.executable, str(EXAMPLES / f"{name}.py"), *map(str, arguments)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

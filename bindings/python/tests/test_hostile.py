@@ -91,7 +91,7 @@ print(model.predict(image[:8, :8]).shape)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits its own memory")
 def test_little_memory_ends_no_process(lab):
-    done = subprocess.run([sys.executable, "-c", SCARCE, lab.model], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", SCARCE, lab.model], capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     *found, last = done.stdout.splitlines()
     assert last == "(8, 8)" and found.count("OutOfMemoryError True") >= 4, done.stdout

@@ -196,7 +196,7 @@ print("bye")
 
 def test_the_interpreter_ends_while_threads_work(lab, tmp_path):
     words = [sys.executable, "-c", AT_THE_END, lab.model, lab.folder / "photo.png", lab.recipe, tmp_path / "run"]
-    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False, timeout=600)
     assert (done.returncode, done.stdout) == (0, "bye\n"), done.stderr
 
 
@@ -215,7 +215,7 @@ def test_ctrl_c_ends_a_list_of_predictions(lab):
         "    print('interrupted')\n"
     )
     words = [sys.executable, "-c", script, lab.model, lab.folder / "photo.png"]
-    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False, timeout=600)
     assert done.stdout == "interrupted\n", done.stderr
 
 
@@ -233,7 +233,7 @@ def test_ctrl_c_is_heard_between_the_elements_of_an_answer(call):
         "except KeyboardInterrupt:\n"
         "    print(len(found) < 1000)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=600)
     assert done.stdout == "True\n", done.stderr
 
 
