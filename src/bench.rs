@@ -209,7 +209,7 @@ impl Work {
 }
 
 fn label_maps(work: &Work, n: usize, device: &Device) -> Result<Vec<f64>> {
-    let model = work.model.init(work.classes, 0, device);
+    let model = work.model.init(work.classes, 0, device).for_inference();
     let config = InferConfig { precision: work.precision, ..InferConfig::default() };
     let config = match work.windows {
         None => InferConfig { mode: InferMode::Whole, ..config },

@@ -38,7 +38,8 @@ impl Predictor {
 }
 
 impl<N: Network> Predictor<N> {
-    /// Puts the parts together. `classes` hold one name and colour for each class of the network.
+    /// Puts the parts together, the network in its form [for inference](Network::for_inference). `classes` hold one name
+    /// and colour for each class of the network.
     ///
     /// Fails where the parts do not fit each other or a setting is out of its range.
     pub fn new(
@@ -56,7 +57,7 @@ impl<N: Network> Predictor<N> {
             return Err(Error::new(format!("a network of {n} classes with {names} class names and {colors} colours"))
                 .with_hint("each class needs one name and one colour, and there can be at most 255 classes"));
         }
-        Ok(Self { network, preprocess, config, device, classes })
+        Ok(Self { network: network.for_inference(), preprocess, config, device, classes })
     }
 
     /// The image in the file at `path`, as this model was trained to see it.

@@ -114,7 +114,8 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
         None => (0..dataset.len()).collect(),
     };
     let (preprocess, settings) = (&config.data.preprocess, &config.eval);
-    let inference = Inference { network: &model, preprocess, config: settings, device: &device };
+    let network = model.clone().for_inference();
+    let inference = Inference { network: &network, preprocess, config: settings, device: &device };
     let counted = Arc::new(AtomicBool::new(false));
     let interrupted = on_interrupt_until("image", &counted)?;
     talk!("evaluating {} images of {of} on {name}", indices.len());

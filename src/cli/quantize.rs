@@ -153,8 +153,9 @@ impl Judge<'_> {
     /// The mIoU in `precision`, from 0 to 1; none when interrupted. `round` counts what was evaluated before.
     fn miou(&self, work: &EvalWork, round: usize, precision: Precision) -> Result<Option<f64>> {
         let settings = InferConfig { precision, ..work.config.eval.clone() };
+        let network = work.model.clone().for_inference();
         let inference = Inference {
-            network: &work.model,
+            network: &network,
             preprocess: &work.config.data.preprocess,
             config: &settings,
             device: self.device,

@@ -49,6 +49,16 @@ pub trait Decoder {
     fn prototypes(&self) -> Vec<Prototypes> {
         Vec::new()
     }
+
+    /// The same function by fewer operations: linear layers that follow one another become one. Only to be run, as it has
+    /// other parameters than files hold.
+    #[must_use]
+    fn for_inference(self) -> Self
+    where
+        Self: Sized,
+    {
+        self
+    }
 }
 
 macro_rules! decoders {
@@ -101,6 +111,10 @@ macro_rules! decoders {
 
             fn prototypes(&self) -> Vec<Prototypes> {
                 match self { $(Self::$variant(decoder) => Decoder::prototypes(decoder)),+ }
+            }
+
+            fn for_inference(self) -> Self {
+                match self { $(Self::$variant(decoder) => Self::$variant(Decoder::for_inference(decoder))),+ }
             }
         }
     };

@@ -246,6 +246,11 @@ impl Decoder for StructToken {
         let [_, count, rows, cols] = self.kernels.dims();
         vec![Prototypes { id: self.kernels.id, count, grid: Some([rows, cols]), of_classes: true }]
     }
+
+    fn for_inference(mut self) -> Self {
+        self.layers = self.layers.into_iter().map(Block::for_inference).collect();
+        self
+    }
 }
 
 impl StructToken {

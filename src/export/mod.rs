@@ -69,6 +69,7 @@ pub fn default_size(model: &Model, card: &ModelCard) -> [usize; 2] {
 /// the model: it says which layer parts first.
 pub fn export(model: &Model, card: &ModelCard, options: &ExportOptions, pictures: &Pictures) -> Result<Exported> {
     check_size(model, options.size, pictures.len())?;
+    let model = &model.clone().for_inference();
     let (recording, graph) = build(model, card, options)?;
     let mut bytes = onnx::encode(&graph, options.precision)?;
     let engine = Engine::load(bytes.clone())?;
@@ -106,6 +107,7 @@ pub fn verify(file: Vec<u8>, model: &Model, card: &ModelCard, pictures: &Picture
         .with_hint("pass the model that the file was made from"));
     }
     check_size(model, options.size, pictures.len())?;
+    let model = &model.clone().for_inference();
     let (recording, graph) = build(model, card, &options)?;
     Declared::read(&file)?.ensure(&Declared::read(&onnx::encode(&graph, options.precision)?)?)?;
     let own = ExportCard { version: written.version.clone(), ..describe::card(card, &options, &written.agreement) };

@@ -29,6 +29,10 @@ impl<B: Module + ModuleDisplay + Backbone, D: Module + ModuleDisplay + Decoder> 
     fn activations(&self, size: (usize, usize)) -> usize {
         Model::activations(self, size)
     }
+
+    fn for_inference(self) -> Self {
+        Model::for_inference(self)
+    }
 }
 
 /// A network with all that lies between it and 8-bit images.

@@ -48,6 +48,15 @@ pub trait Network {
     fn activations(&self, _size: (usize, usize)) -> usize {
         0
     }
+
+    /// The same function by fewer operations, if there is such a form: to be run, and neither trained nor written.
+    #[must_use]
+    fn for_inference(self) -> Self
+    where
+        Self: Sized,
+    {
+        self
+    }
 }
 
 /// Logits [b, k, h, w] of `images` [b, 3, h, w] seen at once: bilinear from the feature grid to the image's size.

@@ -1,9 +1,11 @@
 //! Instruction sets chosen at run time, and the mathematics that must vectorise.
 //!
-//! The bodies are plain loops over slices and fixed-size lanes: [`vectorized!`] compiles them once for each
-//! instruction set, and the compiler turns the loops into vector instructions.
+//! A loop is compiled once for each instruction set: a plain one over slices and fixed-size lanes, which the compiler turns
+//! into vector instructions, by [`vectorized!`]; one that is written in vectors ([`vector`](super::vector)) by [`vectors`].
 
 use std::sync::OnceLock;
+
+use pulp::{Simd, WithSimd};
 
 use crate::error::{Error, Result};
 
@@ -129,6 +131,23 @@ macro_rules! vectorized {
     };
 }
 pub(super) use vectorized;
+
+/// Runs a loop with the instructions of [`level`].
+#[inline]
+pub(super) fn vectors<Op: WithSimd>(op: Op) -> Op::Output {
+    #[cfg(target_arch = "x86_64")]
+    match level() {
+        Level::Avx512 => {}
+        Level::Avx2 => {
+            if let Some(simd) = pulp::x86::V3::try_new() {
+                return Simd::vectorize(simd, op);
+            }
+        }
+        // Eight numbers at once: sums over long rows need several parts, and the compiler has SSE2 for them.
+        Level::Baseline => return Simd::vectorize(pulp::Scalar256b, op),
+    }
+    pulp::Arch::new().dispatch(op)
+}
 
 /// a b + c, in one instruction where there is one.
 #[inline(always)]

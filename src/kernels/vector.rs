@@ -3,27 +3,11 @@
 
 use std::mem::MaybeUninit;
 
-use pulp::{Simd, WithSimd};
+use pulp::Simd;
+#[cfg(test)]
+use pulp::WithSimd;
 
-#[cfg(target_arch = "x86_64")]
-use super::simd::{Level, level};
-
-/// Runs a loop with the instructions of [`level`].
-#[inline]
-pub(super) fn vectors<Op: WithSimd>(op: Op) -> Op::Output {
-    #[cfg(target_arch = "x86_64")]
-    match level() {
-        Level::Avx512 => {}
-        Level::Avx2 => {
-            if let Some(simd) = pulp::x86::V3::try_new() {
-                return Simd::vectorize(simd, op);
-            }
-        }
-        // Eight numbers at once: sums over long rows need several parts, and the compiler has SSE2 for them.
-        Level::Baseline => return Simd::vectorize(pulp::Scalar256b, op),
-    }
-    pulp::Arch::new().dispatch(op)
-}
+pub(super) use super::simd::vectors;
 
 /// Where the vectors that cover a row of `len` begin.
 #[inline(always)]

@@ -35,6 +35,28 @@ impl PointwiseConv {
         let [outputs, inputs, ..] = self.weight.dims();
         kernels::linear(x, self.weight.val().reshape([outputs, inputs]), self.bias.as_ref().map(Param::val))
     }
+
+    /// What applies `first` and then this: `W (V x + a) + b = (W V) x + (W a + b)`.
+    #[must_use]
+    pub fn after(&self, first: &Self) -> Self {
+        let matrix = |conv: &Self| {
+            let [outputs, inputs, ..] = conv.weight.dims();
+            conv.weight.val().reshape([outputs, inputs])
+        };
+        let column = |bias: &Param<Tensor<1>>| bias.val().unsqueeze_dim::<2>(1);
+        let (own, before) = (matrix(self), matrix(first));
+        let moved = first.bias.as_ref().map(|bias| own.clone().matmul(column(bias)));
+        let bias = match (moved, &self.bias) {
+            (Some(moved), Some(bias)) => Some(moved + column(bias)),
+            (moved, bias) => moved.or(bias.as_ref().map(column)),
+        };
+        let weight = own.matmul(before);
+        let [outputs, inputs] = weight.dims();
+        Self {
+            weight: Param::from_tensor(weight.reshape([outputs, inputs, 1, 1])),
+            bias: bias.map(|bias| Param::from_tensor(bias.reshape([outputs]))),
+        }
+    }
 }
 
 /// 3x3 convolution of each channel by itself, zero padding 1.
@@ -290,6 +312,22 @@ mod tests {
         assert_eq!(a.dims(), b.dims());
         let worst: f32 = (a - b).abs().max().into_scalar();
         assert!(worst < 1e-5, "{worst:e}");
+    }
+
+    #[test]
+    fn one_after_another_is_both() {
+        let mut init = Init::new(1, &Device::flex());
+        let mut of = |inputs, outputs, bias: bool| {
+            let conv = PointwiseConv::without_bias(inputs, outputs, &mut init);
+            PointwiseConv { bias: bias.then(|| init.trunc_normal(1.0, [outputs])), ..conv }
+        };
+        let x = random(2, [2, 3, 5, 4]);
+        for [first_bias, bias] in [[true, true], [true, false], [false, true], [false, false]] {
+            let (first, second) = (of(4, 6, first_bias), of(6, 3, bias));
+            let both = second.after(&first);
+            assert_eq!(both.bias.is_some(), first_bias || bias);
+            assert_close(both.forward(x.clone()), second.forward(first.forward(x.clone())));
+        }
     }
 
     #[test]

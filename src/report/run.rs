@@ -45,9 +45,10 @@ pub fn write_with(
         card.data.root.clone_from(&data.root);
     }
     let validation = card.data.open(Split::Val)?;
-    let inference = Inference { network: &model, preprocess: &card.data.preprocess, config: &card.eval, device };
+    let network = model.clone().for_inference();
+    let inference = Inference { network: &network, preprocess: &card.data.preprocess, config: &card.eval, device };
     let samples = spread(validation.len(), SAMPLES)
-        .map(|index| sample(validation.as_ref(), index, &inference, &model))
+        .map(|index| sample(validation.as_ref(), index, &inference, &network))
         .collect::<Result<Vec<_>>>()?;
     let samples = typical_first(samples);
     let rows = log::read(run)?;

@@ -151,7 +151,8 @@ impl<'a, M: Trainable> Running<'a, M> {
         let indices: Vec<usize> = (group.rank()..dataset.len()).step_by(group.size()).collect();
         let observer = &mut *self.observer;
         let see = &mut |image: &Evaluated| observer.evaluating(image, indices.len()).flow();
-        let inference = inference(self.trainer, model);
+        let network = model.clone().for_inference();
+        let inference = inference(self.trainer, &network);
         if group.is_alone() {
             return eval::evaluate_each(&inference, dataset, see);
         }

@@ -77,6 +77,9 @@ fn activations_of_every_block_and_logits() {
         let weights = Golden::read(&folder.join(format!("st_tiny_{name}.safetensors")));
         let golden = Golden::read(&folder.join(format!("st_tiny_{name}_golden.safetensors")));
         let model = load(tiny(kind, 0.1, 0.1).blank(7, &device), &weights);
+        let folded = model.clone().for_inference();
+        let layers = |model: &Model| parameters::list(model).len();
+        assert_eq!(layers(&model) - layers(&folded), if kind == BlockKind::Pwe { 4 } else { 0 }, "{name}");
         let mut compared = 0;
         for tag in ["a", "b", "q"] {
             let input = golden.tensor::<4>(&format!("{tag}.input"), &device);
@@ -88,6 +91,7 @@ fn activations_of_every_block_and_logits() {
                     golden.check(&format!("{tag}.logits"), &channels_first(&upsampled(logits, (h, w))), tolerance);
                 };
                 check(logits, 2e-5);
+                check(folded.forward(input.clone(), &ForwardContext::eval()).scores(), 2e-5);
                 // Which is f32 where there is no AMX.
                 check(
                     with_precision(Precision::Bf16x3, || model.forward(input, &ForwardContext::eval()).scores()),

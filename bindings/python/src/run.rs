@@ -211,6 +211,7 @@ pub(crate) fn evaluate<'py>(
     let work = |caller: &crate::attend::Caller| -> Result<Option<String>> {
         let (device, _) = given::open_device(device)?;
         let (network, card) = model_file::open(&model, &device)?;
+        let network = network.for_inference();
         let mut config = card.with_changes(&set, &model)?;
         if data.is_none()
             && let Some(note) = config.data.find_again(&model, Some(&card.label_map))

@@ -75,6 +75,16 @@ impl Block {
             }),
         }
     }
+
+    /// The same function with the linear layers of [`PointwiseAttention`] that follow one another as one.
+    pub(super) fn for_inference(self) -> Self {
+        match self {
+            Self::Pointwise(block) => {
+                Self::Pointwise(PointwiseExtraction { attn: block.attn.for_inference(), ..block })
+            }
+            other => other,
+        }
+    }
 }
 
 /// Runs `body` on tokens and features side by side, tokens first, and takes them apart again.
@@ -150,7 +160,8 @@ impl SliceAttention {
 #[derive(Module, Debug)]
 pub struct PointwiseAttention {
     query_map: Projection,
-    attn_pw_conv: PointwiseConv,
+    /// None where the first layer of `out_project` does its work too.
+    attn_pw_conv: Option<PointwiseConv>,
     out_project: Projection,
     #[module(skip)]
     drop_path: DropPath,
@@ -160,7 +171,7 @@ impl PointwiseAttention {
     fn new(channels: usize, drop_path: DropPath, init: &mut Init) -> Self {
         Self {
             query_map: Projection::new(channels, init),
-            attn_pw_conv: PointwiseConv::new(channels, channels, init),
+            attn_pw_conv: Some(PointwiseConv::new(channels, channels, init)),
             out_project: Projection::new(channels, init),
             drop_path,
         }
@@ -170,9 +181,20 @@ impl PointwiseAttention {
     fn forward(&self, x: Tensor<4>, context: &ForwardContext) -> Tensor<4> {
         let query = self.query_map.forward(x.clone());
         context.record("query_map", &query);
-        let mixed = self.attn_pw_conv.forward(query);
+        let mixed = match &self.attn_pw_conv {
+            Some(conv) => conv.forward(query),
+            None => query,
+        };
         context.record("attn_pw_conv", &mixed);
         project_and_add(x, mixed, &self.out_project, self.drop_path, context)
+    }
+
+    /// The same function with one linear layer between the norms of its projections.
+    fn for_inference(mut self) -> Self {
+        if let Some(first) = self.attn_pw_conv.take() {
+            self.out_project.conv1 = self.out_project.conv1.after(&first);
+        }
+        self
     }
 }
 
