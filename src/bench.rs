@@ -56,6 +56,7 @@ pub struct Measurement {
     /// Images per second, by the median.
     pub images_per_s: f64,
     /// Twice the multiply-accumulates of the work over the median: those of the forward pass, times three in training.
+    /// Layers that inference takes together count as the network has them.
     pub gflop_per_s: f64,
     /// What a large matrix product reaches on this device at this moment.
     pub matrix_peak_gflop_per_s: f64,

@@ -1,7 +1,8 @@
 //! Instruction sets chosen at run time, and the mathematics that must vectorise.
 //!
-//! A loop is compiled once for each instruction set: a plain one over slices and fixed-size lanes, which the compiler turns
-//! into vector instructions, by [`vectorized!`]; one that is written in vectors ([`vector`](super::vector)) by [`vectors`].
+//! A loop is compiled once for each instruction set: a plain one over slices and fixed-size lanes, which the compiler
+//! turns into vector instructions, by [`vectorized!`]; one that is written in vectors ([`vector`](super::vector)) by
+//! [`vectors`].
 
 use std::sync::OnceLock;
 
