@@ -130,7 +130,7 @@ impl<N: Network> Predictor<N> {
         Inference { network: &self.network, preprocess: &self.preprocess, config: &self.config, device: &self.device }
     }
 
-    /// The network.
+    /// The network in its form [for inference](Network::for_inference), which is not what files hold.
     pub fn network(&self) -> &N {
         &self.network
     }

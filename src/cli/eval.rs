@@ -114,12 +114,12 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
         None => (0..dataset.len()).collect(),
     };
     let (preprocess, settings) = (&config.data.preprocess, &config.eval);
-    let network = model.clone().for_inference();
-    let inference = Inference { network: &network, preprocess, config: settings, device: &device };
     let counted = Arc::new(AtomicBool::new(false));
     let interrupted = on_interrupt_until("image", &counted)?;
     talk!("evaluating {} images of {of} on {name}", indices.len());
     let estimated = estimate(&model, &config, dataset.as_ref())?;
+    let network = model.for_inference();
+    let inference = Inference { network: &network, preprocess, config: settings, device: &device };
     let (progress, started) = (bar("{wide_bar} {pos}/{len}  {eta} left"), Instant::now());
     let accumulate = eval::accumulate(&inference, dataset.as_ref(), &indices, ask, &mut |done, all| {
         progress.set_length(all as u64);

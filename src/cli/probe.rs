@@ -56,9 +56,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let read: Vec<PathBuf> = std::iter::once(path).chain(&arguments.other_seed).cloned().collect();
     arguments.output.check(&read)?;
     let (device, device_name) = device::open(&arguments.computing.device)?;
-    let work = EvalWork::open(path, &arguments.source, &device)?;
+    let mut work = EvalWork::open(path, &arguments.source, &device)?;
+    work.model = work.model.for_inference();
     let other = match &arguments.other_seed {
-        Some(path) => Some(model_file::open(path, &device)?.0),
+        Some(path) => Some(model_file::open(path, &device)?.0.for_inference()),
         None => None,
     };
     let (model, config, dataset) = (&work.model, &work.config, work.dataset.as_ref());

@@ -5,7 +5,7 @@
 use burn::module::{Module, Param};
 use burn::tensor::Tensor;
 
-use crate::kernels;
+use crate::kernels::{self, Precision};
 use crate::layers::Init;
 pub use kernels::{max_pool2x2, max_pool3x3, upsample2x_concat};
 
@@ -36,26 +36,30 @@ impl PointwiseConv {
         kernels::linear(x, self.weight.val().reshape([outputs, inputs]), self.bias.as_ref().map(Param::val))
     }
 
-    /// What applies `first` and then this: `W (V x + a) + b = (W V) x + (W a + b)`.
+    /// What applies `first` and then this: `W (V x + a) + b = (W V) x + (W a + b)`. Without gradients.
     #[must_use]
     pub fn after(&self, first: &Self) -> Self {
         let matrix = |conv: &Self| {
             let [outputs, inputs, ..] = conv.weight.dims();
-            conv.weight.val().reshape([outputs, inputs])
+            conv.weight.val().detach().reshape([outputs, inputs])
         };
-        let column = |bias: &Param<Tensor<1>>| bias.val().unsqueeze_dim::<2>(1);
         let (own, before) = (matrix(self), matrix(first));
-        let moved = first.bias.as_ref().map(|bias| own.clone().matmul(column(bias)));
-        let bias = match (moved, &self.bias) {
-            (Some(moved), Some(bias)) => Some(moved + column(bias)),
-            (moved, bias) => moved.or(bias.as_ref().map(column)),
+        let [outputs, inputs] = [own.dims()[0], before.dims()[1]];
+        // `linear` multiplies by the transpose of its weight.
+        let product = |of: Tensor<2>, weight: Tensor<2>| {
+            kernels::with_precision(Precision::F32, || kernels::linear(of, weight, None))
         };
-        let weight = own.matmul(before);
-        let [outputs, inputs] = weight.dims();
-        Self {
-            weight: Param::from_tensor(weight.reshape([outputs, inputs, 1, 1])),
-            bias: bias.map(|bias| Param::from_tensor(bias.reshape([outputs]))),
-        }
+        let own_bias = self.bias.as_ref().map(|bias| bias.val().detach());
+        let moved = first.bias.as_ref().map(|bias| {
+            let row = bias.val().detach().reshape([1, own.dims()[1]]);
+            product(row, own.clone()).reshape([outputs])
+        });
+        let bias = match (moved, own_bias) {
+            (Some(moved), Some(own)) => Some(moved + own),
+            (moved, own) => moved.or(own),
+        };
+        let weight = product(own, before.transpose());
+        Self { weight: Param::from_tensor(weight.reshape([outputs, inputs, 1, 1])), bias: bias.map(Param::from_tensor) }
     }
 }
 
@@ -325,6 +329,10 @@ mod tests {
         for [first_bias, bias] in [[true, true], [true, false], [false, true], [false, false]] {
             let (first, second) = (of(4, 6, first_bias), of(6, 3, bias));
             let both = second.after(&first);
+            // As of a model that learns.
+            let learning = [&second, &first].map(|conv| conv.clone().to_device(&Device::flex().autodiff()));
+            let learned = learning[0].after(&learning[1]);
+            assert_close(learned.forward(tracked(x.clone())).inner(), both.forward(x.clone()));
             assert_eq!(both.bias.is_some(), first_bias || bias);
             assert_close(both.forward(x.clone()), second.forward(first.forward(x.clone())));
         }

@@ -303,11 +303,12 @@ fn estimate<M: Trainable>(
     clock: &dyn Fn() -> Duration,
 ) -> Result<f64> {
     let all = validation.len();
+    let network = model.clone().for_inference();
     let mut took = 0.0;
     // The first warms up.
     for index in [0, all / 2].into_iter().filter(|index| *index < all) {
         let began = clock();
-        inference(trainer, model).labels(&validation.get(index)?.image)?;
+        inference(trainer, &network).labels(&validation.get(index)?.image)?;
         took = clock().saturating_sub(began).as_secs_f64();
     }
     Ok(took * all as f64)

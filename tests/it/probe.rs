@@ -44,6 +44,30 @@ fn the_same_seed_gives_the_same_bytes_whatever_the_threads() {
     assert!(text.contains("texture-other") && text.contains("learned tokens"), "{text}");
 }
 
+/// All commands run one form of the network, which shows where its products are rounded.
+#[test]
+fn a_probe_sees_what_an_evaluation_sees() {
+    let lab = Lab::new();
+    lab.write("wide.toml", TINY.replace("embed_dim = 24", "embed_dim = 64"));
+    let few = ["--set", "train.iterations=20", "--set", "train.eval_every=20", "--set", "eval.precision=\"bf16\""];
+    lab.ok(&[&["train", "wide.toml", "--device", "cpu", "--out", "run"][..], &few[..]].concat());
+    let json = |words: &[&str]| -> serde_json::Value {
+        serde_json::from_str(&lab.ok(&[words, &["--device", "cpu", "--json"]].concat())).unwrap()
+    };
+    let eval = json(&["eval", MODEL]);
+    let probe = json(&["probe", MODEL, "--images", "6", "--cues", "grey"]);
+    let classes = probe["cues"][0]["classes"].as_array().unwrap();
+    assert!(classes.len() > 1);
+    for class in classes {
+        let evaluated = eval["classes"].as_array().unwrap().iter().find(|one| one["name"] == class["class"]).unwrap();
+        assert_eq!(class["iou"]["before"], evaluated["iou"], "{}", class["class"]);
+    }
+    let trained = std::fs::read_to_string(lab.path("run/log.ndjson")).unwrap();
+    let last = trained.lines().filter(|line| line.contains("miou")).last().unwrap();
+    let last: serde_json::Value = serde_json::from_str(last).unwrap();
+    assert_eq!(last["miou"], eval["miou"], "{last}");
+}
+
 #[test]
 fn what_cannot_be_probed_is_refused() {
     let lab = trained();

@@ -185,7 +185,9 @@ impl PointwiseAttention {
             Some(conv) => conv.forward(query),
             None => query,
         };
-        context.record("attn_pw_conv", &mixed);
+        if self.attn_pw_conv.is_some() {
+            context.record("attn_pw_conv", &mixed);
+        }
         project_and_add(x, mixed, &self.out_project, self.drop_path, context)
     }
 

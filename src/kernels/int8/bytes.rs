@@ -21,7 +21,7 @@ pub(super) struct Weight {
 
 impl Weight {
     pub(super) fn new(weight: &[f32], width: usize, instructions: Instructions) -> Self {
-        let lanes = width.div_ceil(BYTES);
+        let lanes = instructions.lanes(width);
         let panels = weight.len().div_ceil(width).div_ceil(COLUMNS);
         let largest = instructions.largest_weight();
         let mut all = Self {
@@ -70,7 +70,7 @@ pub(super) struct Rows {
 
 impl Rows {
     pub(super) fn new(x: &[f32], width: usize, instructions: Instructions) -> Self {
-        let lanes = width.div_ceil(BYTES);
+        let lanes = instructions.lanes(width);
         // An odd number of lines apart, so that the rows of a tile fall into different sets of the cache.
         let stride = (lanes.div_ceil(LINE) | 1) * LINE;
         let rows = x.len() / width;

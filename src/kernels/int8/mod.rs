@@ -8,6 +8,8 @@
 //!
 //! (Jacob et al. 2018, arXiv 1712.05877; per row and per output as in Dettmers et al. 2022, arXiv 2208.07339.)
 
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod bytes;
 #[cfg(target_arch = "x86_64")]
 mod x86;
@@ -36,12 +38,16 @@ pub(super) enum Instructions {
     AvxVnni,
     /// `vpdpbusd` of AVX-512-VNNI.
     Avx512Vnni,
+    /// `tdpbusd` of AMX.
+    Amx,
 }
 
 /// Columns of a panel, the widest tile.
 const COLUMNS: usize = 32;
 /// Bytes that a lane holds, side by side along the inner dimension.
 const BYTES: usize = 4;
+/// Lanes of a row that a register of AMX holds.
+const AMX_LANES: usize = 16;
 /// Sums of 255 x 127 of as many products fit 32 bits.
 const WIDEST: usize = 1 << 16;
 
@@ -52,6 +58,9 @@ impl Instructions {
         *BEST.get_or_init(|| {
             #[cfg(target_arch = "x86_64")]
             {
+                if level() == Level::Avx512 && amx::multiplies_bytes() {
+                    return Self::Amx;
+                }
                 if level() == Level::Avx512 && is_x86_feature_detected!("avx512vnni") {
                     return Self::Avx512Vnni;
                 }
@@ -69,9 +78,16 @@ impl Instructions {
     /// Rows of a tile.
     fn rows(self) -> usize {
         match self {
+            Self::Amx => 32,
             Self::Avx512Vnni => 14,
             Self::AvxVnni | Self::Avx2 | Self::Loops => 6,
         }
+    }
+
+    /// Lanes of `width` values, with those that tiles read beyond.
+    fn lanes(self, width: usize) -> usize {
+        let lanes = width.div_ceil(BYTES);
+        if self == Self::Amx { lanes.next_multiple_of(AMX_LANES) } else { lanes }
     }
 
     /// The largest weight as an integer.
@@ -104,7 +120,7 @@ pub fn int8_weight_bits() -> Option<u32> {
     match Instructions::best() {
         Instructions::Loops => None,
         Instructions::Avx2 => Some(7),
-        Instructions::AvxVnni | Instructions::Avx512Vnni => Some(8),
+        Instructions::AvxVnni | Instructions::Avx512Vnni | Instructions::Amx => Some(8),
     }
 }
 
@@ -148,6 +164,7 @@ pub(super) fn product(
     let workers = rayon::current_num_threads().min((rows * outputs * width / 8_000_000).max(1)).min(tiles.max(1));
     let share = tiles.div_ceil(workers);
     let task = |worker: usize| {
+        instructions.begin();
         for first_panel in (0..panels).step_by(group) {
             let columns = first_panel * COLUMNS..outputs.min((first_panel + group) * COLUMNS);
             for tile in worker * share..tiles.min((worker + 1) * share) {
@@ -170,13 +187,33 @@ pub(super) fn product(
                 }
             }
         }
+        instructions.end();
     };
     if workers == 1 { task(0) } else { (0..workers).into_par_iter().for_each(task) }
 }
 
 impl Instructions {
+    /// To be called before a thread's tiles.
+    fn begin(self) {
+        #[cfg(target_arch = "x86_64")]
+        if self == Self::Amx {
+            // SAFETY: the instructions were detected.
+            unsafe { amx::configure() };
+        }
+    }
+
+    /// To be called after a thread's tiles.
+    fn end(self) {
+        #[cfg(target_arch = "x86_64")]
+        if self == Self::Amx {
+            // SAFETY: the instructions were detected.
+            unsafe { amx::release() };
+        }
+    }
+
     fn run(self, tile: &Tile) {
         assert!(tile.rows.len() >= self.rows() * tile.stride && tile.lanes <= tile.stride);
+        assert!(self != Self::Amx || tile.lanes.is_multiple_of(AMX_LANES));
         assert!(tile.panel.len() == tile.lanes * COLUMNS && tile.columns <= COLUMNS);
         assert!(tile.weight_scales.len() == COLUMNS && tile.weight_sums.len() == COLUMNS);
         assert!(tile.scales.len() <= self.rows() && tile.scales.len() == tile.zeros.len());
@@ -184,6 +221,8 @@ impl Instructions {
         // rows.
         unsafe {
             match self {
+                #[cfg(target_arch = "x86_64")]
+                Self::Amx => amx::tile(tile),
                 #[cfg(target_arch = "x86_64")]
                 Self::Avx512Vnni => x86::avx512_vnni(tile),
                 #[cfg(target_arch = "x86_64")]
@@ -253,11 +292,14 @@ mod tests {
                     Instructions::Avx512Vnni,
                     is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vnni"),
                 ),
+                (Instructions::Amx, amx::multiplies_bytes()),
             ];
             kinds.extend(detected.into_iter().filter(|(_, there)| *there).map(|(kind, _)| kind));
         }
         for kind in kinds {
-            for (rows, width, outputs) in [(1, 1, 1), (5, 67, 7), (6, 64, 32), (3, 130, 25), (14, 259, 17)] {
+            for (rows, width, outputs) in
+                [(1, 1, 1), (5, 67, 7), (6, 64, 32), (3, 130, 25), (14, 259, 17), (32, 128, 32)]
+            {
                 let rows = rows.min(kind.rows());
                 let x = Rows::new(&normal(rows * width, 1), width, kind);
                 let weight = Weight::new(&normal(outputs * width, 2), width, kind);
@@ -268,7 +310,11 @@ mod tests {
                     // SAFETY: the operands are as long as `run` asserts of the kind with the most rows.
                     match kind {
                         Instructions::Loops => unsafe { loops(&tile) },
-                        kind => kind.run(&tile),
+                        kind => {
+                            kind.begin();
+                            kind.run(&tile);
+                            kind.end();
+                        }
                     }
                     // SAFETY: initialised above.
                     out.into_iter().map(|value| unsafe { value.assume_init() }).collect::<Vec<f32>>()
@@ -277,6 +323,25 @@ mod tests {
                 assert_eq!(got, expected, "{kind:?}, {rows} x {width} x {outputs}");
                 assert!(got.iter().enumerate().all(|(i, value)| i % 40 < outputs || *value == 7.0), "{kind:?}");
             }
+        }
+    }
+
+    /// On every machine: what registers of AMX read beyond a row adds nothing.
+    #[test]
+    fn lanes_for_amx_hold_zeros_beyond_the_width() {
+        for (rows, width, outputs) in [(3, 65, 7), (32, 128, 32), (20, 259, 17)] {
+            let (x, weight) = (normal(rows * width, 1), normal(outputs * width, 2));
+            let of = |kind| {
+                let (x, weight) = (Rows::new(&x, width, kind), Weight::new(&weight, width, kind));
+                let mut out = vec![MaybeUninit::new(7.0); rows * 40];
+                let tile = x.tile(0..rows, weight.panel(0), &mut out, 40, outputs);
+                assert!(kind == Instructions::Loops || tile.lanes.is_multiple_of(AMX_LANES));
+                // SAFETY: the loops look at as many rows as there are scales.
+                unsafe { loops(&tile) };
+                // SAFETY: initialised above.
+                out.into_iter().map(|value| unsafe { value.assume_init() }).collect::<Vec<f32>>()
+            };
+            assert_eq!(of(Instructions::Amx), of(Instructions::Loops), "{rows} x {width} x {outputs}");
         }
     }
 

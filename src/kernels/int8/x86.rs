@@ -59,7 +59,7 @@ pub(super) unsafe fn avx512_vnni(tile: &Tile) {
 /// As above; there is such a row.
 #[inline]
 #[target_feature(enable = "avx512f")]
-unsafe fn write_row(row: usize, left: __m512i, right: __m512i, tile: &Tile) {
+pub(super) unsafe fn write_row(row: usize, left: __m512i, right: __m512i, tile: &Tile) {
     let (scale, zero) = (_mm512_set1_ps(tile.scales[row]), _mm512_set1_epi32(tile.zeros[row]));
     for (half, sum) in [left, right].into_iter().enumerate() {
         let first = 16 * half;

@@ -1,5 +1,5 @@
-//! AMX: products of bf16 in tile registers of sixteen rows of 64 bytes (Intel, Architecture Instruction Set Extensions,
-//! chapter 3).
+//! AMX: products of bf16, and of bytes, in tile registers of sixteen rows of 64 bytes (Intel, Architecture Instruction
+//! Set Extensions, chapter 3).
 
 use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count, _mm512_load_ps};
@@ -75,12 +75,20 @@ struct Sums([f32; 1024]);
 /// Whether the processor has AMX for bf16, the system lets this process use it, and it multiplies as it should.
 pub(super) fn usable() -> bool {
     static USABLE: OnceLock<bool> = OnceLock::new();
-    *USABLE.get_or_init(|| has_bf16() && present() && permitted() && computes())
+    const AMX_BF16: u32 = 1 << 22;
+    *USABLE.get_or_init(|| has_bf16() && present(AMX_BF16) && permitted() && computes())
 }
 
-fn present() -> bool {
+/// As [`usable`], for [`byte_tile`].
+pub(in crate::kernels) fn multiplies_bytes() -> bool {
+    static USABLE: OnceLock<bool> = OnceLock::new();
+    const AMX_INT8: u32 = 1 << 25;
+    *USABLE.get_or_init(|| has_bf16() && present(AMX_INT8) && permitted() && computes_bytes())
+}
+
+/// Whether the processor has tiles with `feature`, a bit that the manual names, and the system saves them.
+fn present(feature: u32) -> bool {
     const OSXSAVE: u32 = 1 << 27;
-    const AMX_BF16: u32 = 1 << 22;
     const AMX_TILE: u32 = 1 << 24;
     // XTILECFG and XTILEDATA.
     const TILE_STATE: u32 = 3 << 17;
@@ -88,7 +96,7 @@ fn present() -> bool {
         return false;
     }
     let features = __cpuid_count(7, 0).edx;
-    if features & AMX_BF16 == 0 || features & AMX_TILE == 0 {
+    if features & feature == 0 || features & AMX_TILE == 0 {
         return false;
     }
     let enabled: u32;
@@ -136,7 +144,7 @@ fn computes() -> bool {
     let sums = unsafe {
         let mut sums = std::mem::MaybeUninit::<Sums>::uninit();
         configure();
-        tile(32, a.as_ptr(), b.as_ptr(), sums.as_mut_ptr().cast(), 32);
+        tile(32, a.as_ptr(), A_STRIDE, b.as_ptr(), sums.as_mut_ptr().cast(), 32);
         release();
         sums.assume_init()
     };
@@ -152,11 +160,34 @@ fn computes() -> bool {
     })
 }
 
+/// One product of bytes of all signs and sizes, which is exact.
+fn computes_bytes() -> bool {
+    const STRIDE: usize = 48;
+    let lane = |i: usize| (i as u32).wrapping_mul(0x9e37_79b9) ^ (i as u32) << 7;
+    let a: Vec<u32> = (0..32 * STRIDE).map(lane).collect();
+    let b: Vec<u32> = (0..32 * 32).map(|i| lane(i + 12_345)).collect();
+    let mut sums = vec![0i32; 32 * 32];
+    // SAFETY: present and permitted; the operands have the shape of two steps.
+    unsafe {
+        configure();
+        byte_tile(32, a.as_ptr(), STRIDE, b.as_ptr(), sums.as_mut_ptr().cast(), 32);
+        release();
+    }
+    (0..32 * 32).all(|i| {
+        let (row, column) = (i / 32, i % 32);
+        let products = (0..32).flat_map(|lane| {
+            let (a, b) = (a[row * STRIDE + lane].to_le_bytes(), b[lane * 32 + column].to_le_bytes());
+            (0..4).map(move |at| i32::from(a[at]) * i32::from(b[at].cast_signed()))
+        });
+        sums[i] == products.sum::<i32>()
+    })
+}
+
 /// Gives this thread eight tiles of sixteen rows of 64 bytes.
 ///
 /// # Safety
 /// AMX is present and permitted.
-pub(super) unsafe fn configure() {
+pub(in crate::kernels) unsafe fn configure() {
     #[repr(C, align(64))]
     struct Config {
         palette: u8,
@@ -177,7 +208,7 @@ pub(super) unsafe fn configure() {
 ///
 /// # Safety
 /// AMX is present and permitted.
-pub(super) unsafe fn release() {
+pub(in crate::kernels) unsafe fn release() {
     // SAFETY: the caller's word.
     unsafe { asm!("tilerelease", options(nostack, nomem)) }
 }
@@ -220,7 +251,14 @@ macro_rules! summed {
     ($(#[$about:meta])* $name:ident, $lanes:literal, [$($instruction:expr,)*]) => {
         $(#[$about])*
         #[inline]
-        pub(super) unsafe fn $name(lanes: usize, a: *const u32, b: *const u32, sums: *mut f32, stride: usize) {
+        pub(in crate::kernels) unsafe fn $name(
+            lanes: usize,
+            a: *const u32,
+            a_stride: usize,
+            b: *const u32,
+            sums: *mut f32,
+            stride: usize,
+        ) {
             // SAFETY: the caller's word; a prefetch of any address has no effect but on speed.
             unsafe {
                 asm!(
@@ -244,11 +282,11 @@ macro_rules! summed {
                     "tilestored [{lower_sums} + {stride} + 64], tmm3",
                     steps = inout(reg) lanes / $lanes => _,
                     a = inout(reg) a => _,
-                    lower = inout(reg) a.add(16 * A_STRIDE) => _,
+                    lower = inout(reg) a.add(16 * a_stride) => _,
                     b = inout(reg) b => _,
                     a_step = const 4 * $lanes,
                     b_step = const 128 * $lanes,
-                    a_stride = in(reg) 4 * A_STRIDE,
+                    a_stride = in(reg) 4 * a_stride,
                     b_stride = in(reg) 128usize,
                     sums = in(reg) sums,
                     lower_sums = in(reg) sums.wrapping_add(16 * stride),
@@ -263,8 +301,8 @@ macro_rules! summed {
 }
 
 summed! {
-    /// Writes the sums of 32 rows of a and 32 columns of b, [lanes, 32], as 32 rows that lie `stride` apart; `lanes` is
-    /// a multiple of 16.
+    /// Writes the sums of 32 rows of a, `a_stride` lanes apart, and 32 columns of b, [lanes, 32], as 32 rows that lie
+    /// `stride` apart; `lanes` is a multiple of 16.
     ///
     /// # Safety
     /// Within [`configure`] and [`release`]; the operands are that long, and the sums have room.
@@ -280,6 +318,27 @@ summed! {
         "tdpbf16ps tmm2, tmm5, tmm6",
         prefetch!(2),
         "tdpbf16ps tmm3, tmm5, tmm7",
+        prefetch!(3),
+    ]
+}
+
+summed! {
+    /// The same of bytes, four a lane, unsigned in a and signed in b: whole sums, as the bits of i32.
+    ///
+    /// # Safety
+    /// As for [`tile`].
+    byte_tile, 16, [
+        "tileloadd tmm6, [{b} + {b_stride}]",
+        "tileloadd tmm4, [{a} + {a_stride}]",
+        "tdpbusd tmm0, tmm4, tmm6",
+        prefetch!(0),
+        "tileloadd tmm7, [{b} + {b_stride} + 64]",
+        "tdpbusd tmm1, tmm4, tmm7",
+        prefetch!(1),
+        "tileloadd tmm5, [{lower} + {a_stride}]",
+        "tdpbusd tmm2, tmm5, tmm6",
+        prefetch!(2),
+        "tdpbusd tmm3, tmm5, tmm7",
         prefetch!(3),
     ]
 }
@@ -335,11 +394,11 @@ pub(super) unsafe fn write<const SPLIT: bool>(lanes: usize, a: *const u32, b: *c
     // SAFETY: `Kernel::tile` has checked the lengths; a whole tile has room in the target.
     unsafe {
         if (target.rows, target.columns, target.add, target.scale) == (32, 32, false, 1.0) {
-            tile(lanes, a, b, target.corner, target.stride);
+            tile(lanes, a, A_STRIDE, b, target.corner, target.stride);
             return;
         }
         let mut sums = std::mem::MaybeUninit::<Sums>::uninit();
-        tile(lanes, a, b, sums.as_mut_ptr().cast(), 32);
+        tile(lanes, a, A_STRIDE, b, sums.as_mut_ptr().cast(), 32);
         let sums = sums.as_ptr().cast::<f32>();
         let masks = masks(target);
         for row in 0..target.rows {

@@ -99,7 +99,9 @@ impl<'a> Judge<'a> {
         self.ended = true;
         let validation = config.data.open(Split::Val)?;
         let all = validation.len();
-        let inference = Inference { network: model, preprocess: &config.data.preprocess, config: &config.eval, device };
+        let network = model.clone().for_inference();
+        let inference =
+            Inference { network: &network, preprocess: &config.data.preprocess, config: &config.eval, device };
         let see = &mut |image: &Evaluated| self.evaluating(image, all).flow();
         let scores = eval::evaluate_each(&inference, validation.as_ref(), see)?;
         Ok(scores.map(|scores| self.gathered.with(scores)))
