@@ -155,7 +155,8 @@ impl<B: Module + ModuleDisplay + Backbone, D: Module + ModuleDisplay + Decoder> 
         })
     }
 
-    /// The same function by fewer operations, as [`Decoder::for_inference`]: to be run, and neither trained nor written.
+    /// The same function by fewer operations, as [`Decoder::for_inference`]: to be run, and neither trained nor
+    /// written.
     #[must_use]
     pub fn for_inference(mut self) -> Self {
         self.decoder = self.decoder.for_inference();

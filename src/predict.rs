@@ -38,8 +38,8 @@ impl Predictor {
 }
 
 impl<N: Network> Predictor<N> {
-    /// Puts the parts together, the network in its form [for inference](Network::for_inference). `classes` hold one name
-    /// and colour for each class of the network.
+    /// Puts the parts together, the network in its form [for inference](Network::for_inference). `classes` hold one
+    /// name and colour for each class of the network.
     ///
     /// Fails where the parts do not fit each other or a setting is out of its range.
     pub fn new(

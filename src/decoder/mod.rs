@@ -50,8 +50,8 @@ pub trait Decoder {
         Vec::new()
     }
 
-    /// The same function by fewer operations: linear layers that follow one another become one. Only to be run, as it has
-    /// other parameters than files hold.
+    /// The same function by fewer operations: linear layers that follow one another become one. Only to be run, as it
+    /// has other parameters than files hold.
     #[must_use]
     fn for_inference(self) -> Self
     where
