@@ -24,6 +24,7 @@ const RECIPES: &[(&str, &str)] = &[
     ("configs/camvid/dinov2-s_pwe.toml", include_str!("../../configs/camvid/dinov2-s_pwe.toml")),
     ("configs/clothing/dinov2-s_pwe.toml", include_str!("../../configs/clothing/dinov2-s_pwe.toml")),
     ("configs/nuclei/unet_pwe.toml", include_str!("../../configs/nuclei/unet_pwe.toml")),
+    ("configs/nuclei/vit-t_pwe.toml", include_str!("../../configs/nuclei/vit-t_pwe.toml")),
     ("configs/shapes/demo.toml", include_str!("../../configs/shapes/demo.toml")),
     ("configs/shapes/vit.toml", include_str!("../../configs/shapes/vit.toml")),
     ("configs/structure/both.toml", include_str!("../../configs/structure/both.toml")),

@@ -63,7 +63,7 @@ fn a_probe_sees_what_an_evaluation_sees() {
         assert_eq!(class["iou"]["before"], evaluated["iou"], "{}", class["class"]);
     }
     let trained = std::fs::read_to_string(lab.path("run/log.ndjson")).unwrap();
-    let last = trained.lines().filter(|line| line.contains("miou")).last().unwrap();
+    let last = trained.lines().rfind(|line| line.contains("miou")).unwrap();
     let last: serde_json::Value = serde_json::from_str(last).unwrap();
     assert_eq!(last["miou"], eval["miou"], "{last}");
 }
