@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import web_check as check
 from web_check import ui
 
-MODELS = {"ViT-Ti 256": ("tiny", 256), "ViT-Ti 384": ("tiny", 384), "ViT-S 512": ("small", 512)}
+MODELS = {"ViT-T 256": ("tiny", 256), "ViT-T 384": ("tiny", 384), "ViT-S 512": ("small", 512)}
 PRECISIONS = ["f32", "f16", "int8", "int8-dynamic"]
 RECIPE = """
 [model.backbone]
