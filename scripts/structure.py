@@ -1,9 +1,10 @@
 """The study of docs/structure.md: trains every network of it, resumes where it stopped, and prints the tables.
 
     python3 scripts/structure.py --binary target/release/structtoken --out runs/structure [--jobs 2]
-    python3 scripts/structure.py --out runs/structure --tables
+    python3 scripts/structure.py --tables
 
-A run is a folder, `SET/NETWORK/rate-RATE/seed-SEED`; one that holds scores is not trained again. Each run has one thread.
+A run is a folder, `SET/NETWORK/rate-RATE/seed-SEED`, and a line of docs/structure.jsonl once it has ended: one that is there is not
+trained again. Each run has one thread.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
 STRUCTTOKEN = 'type = "structtoken"\nnum_blocks = 1\ndrop_path_rate = 0.0\nblock = '
 NETWORKS = {
@@ -93,32 +95,40 @@ def networks_of(data):
     return ["pwe", "fcn"] if data in FEW else list(NETWORKS)
 
 
-def folder(out, data, network, rate, seed, iterations):
-    return out / data / network / f"rate-{rate}" / f"seed-{seed}-of-{iterations}"
+class Runs:
+    """Those that have ended, in a file with a line each, and their folders."""
 
+    def __init__(self, path, out=None, binary=None):
+        self.path, self.out, self.binary, self.lock = path, out, binary, Lock()
+        lines = path.read_text().splitlines() if path.exists() else []
+        self.found = {tuple(line.pop(key) for key in ["set", "network", "rate", "seed", "iterations"]): line for line in map(json.loads, lines)}
 
-def train(binary, path, data, network, rate, seed, iterations):
-    if (path / "scores.json").exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    recipe = path.parent / f"{path.name}.toml"
-    size = 64 if data == "parts" else 48
-    recipe.write_text(RECIPE.format(size=size, decoder=NETWORKS[network], shapes=SETS[data], iterations=iterations, seed=seed, rate=rate))
-    command = [binary, "train", str(recipe), "--out", str(path)]
-    if (path / "config.toml").exists():
-        command = [binary, "train", "--resume", "--out", str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "RAYON_NUM_THREADS": "1"})
-    if done.returncode:
-        raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
-    print(f"{path}: mIoU {scores(path)['miou']:.4f}", file=sys.stderr, flush=True)
+    def miou(self, *run):
+        return self.found[run]["miou"]
 
+    def best_rate(self, data, network, half):
+        return max(RATES, key=lambda rate: self.miou(data, network, rate, TUNING_SEED, half))
 
-def scores(path):
-    return json.loads((path / "scores.json").read_text())
-
-
-def best_rate(out, data, network, half):
-    return max(RATES, key=lambda rate: scores(folder(out, data, network, rate, TUNING_SEED, half))["miou"])
+    def train(self, data, network, rate, seed, iterations):
+        run = data, network, rate, seed, iterations
+        if run in self.found:
+            return
+        path = self.out / data / network / f"rate-{rate}" / f"seed-{seed}-of-{iterations}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        recipe = path.parent / f"{path.name}.toml"
+        size = 64 if data == "parts" else 48
+        recipe.write_text(RECIPE.format(size=size, decoder=NETWORKS[network], shapes=SETS[data], iterations=iterations, seed=seed, rate=rate))
+        command = [self.binary, "train", str(recipe), "--out", str(path)]
+        if (path / "config.toml").exists():
+            command = [self.binary, "train", "--resume", "--out", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "RAYON_NUM_THREADS": "1"})
+        if done.returncode:
+            raise SystemExit(f"{' '.join(command)}\n{done.stderr}")
+        miou = json.loads((path / "scores.json").read_text())["miou"]
+        with self.lock, self.path.open("a") as file:
+            self.found[run] = {"miou": miou}
+            file.write(json.dumps({"set": data, "network": network, "rate": rate, "seed": seed, "iterations": iterations, "miou": round(miou, 6)}) + "\n")
+        print(f"{path}: mIoU {miou:.4f}", file=sys.stderr, flush=True)
 
 
 def quantile_of_t(p, freedom):
@@ -168,15 +178,14 @@ QUESTIONS = [
 ]
 
 
-def tables(out, iterations):
+def tables(runs, iterations):
     found = {}
     for data in SETS:
         for network in networks_of(data):
             try:
-                rate = best_rate(out, data, network, iterations // 2)
-                paths = [folder(out, data, network, rate, seed, iterations) for seed in SEEDS]
-                found[data, network] = rate, [scores(path)["miou"] for path in paths]
-            except FileNotFoundError:
+                rate = runs.best_rate(data, network, iterations // 2)
+                found[data, network] = rate, [runs.miou(data, network, rate, seed, iterations) for seed in SEEDS]
+            except KeyError:
                 pass
     print("| set | " + " | ".join(NETWORKS) + " |\n|---|" + "---:|" * len(NETWORKS))
     for data in SETS:
@@ -194,22 +203,24 @@ def tables(out, iterations):
 def main():
     parse = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parse.add_argument("--binary", default="target/release/structtoken")
-    parse.add_argument("--out", type=Path, required=True)
+    parse.add_argument("--out", type=Path, default=Path("runs/structure"))
+    parse.add_argument("--scores", type=Path, default=Path(__file__).parent.parent / "docs" / "structure.jsonl", help="the runs that have ended")
     parse.add_argument("--iterations", type=int, default=1200)
     parse.add_argument("--jobs", type=int, default=2)
     parse.add_argument("--sets", nargs="+", default=list(SETS))
     parse.add_argument("--tables", action="store_true", help="of what is there")
     args = parse.parse_args()
+    runs = Runs(args.scores, args.out, args.binary)
     if not args.tables:
         half = args.iterations // 2
         for data in args.sets:
             with ThreadPoolExecutor(args.jobs) as pool:
                 tuning = itertools.product(networks_of(data), RATES)
-                list(pool.map(lambda job: train(args.binary, folder(args.out, data, job[0], job[1], TUNING_SEED, half), data, *job, TUNING_SEED, half), tuning))
-                rates = {network: best_rate(args.out, data, network, half) for network in networks_of(data)}
-                runs = itertools.product(SEEDS, networks_of(data))
-                list(pool.map(lambda job: train(args.binary, folder(args.out, data, job[1], rates[job[1]], job[0], args.iterations), data, job[1], rates[job[1]], job[0], args.iterations), runs))
-    tables(args.out, args.iterations)
+                list(pool.map(lambda job: runs.train(data, *job, TUNING_SEED, half), tuning))
+                rates = {network: runs.best_rate(data, network, half) for network in networks_of(data)}
+                final = itertools.product(SEEDS, networks_of(data))
+                list(pool.map(lambda job: runs.train(data, job[1], rates[job[1]], job[0], args.iterations), final))
+    tables(runs, args.iterations)
 
 
 if __name__ == "__main__":
