@@ -20,10 +20,11 @@ mod stored_manifest;
 mod target;
 mod verify;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc;
 
 use crate::bundled;
 use crate::cli::End;
@@ -31,7 +32,8 @@ use crate::cli::console::on_interrupt;
 use crate::cli::manifest::{Head, Manifest, checksum, manifest_name};
 use crate::cli::outputs::{Outputs, settings};
 use crate::cli::predict::arguments::Arguments;
-use crate::cli::predict::labeller::{Labeller, Names};
+use crate::cli::predict::labeller::{Labelled, Labeller, Names, Writer};
+use crate::cli::predict::pipeline::{self, no_thread};
 use crate::error::{Error, Result};
 use crate::files::objects::Stores;
 use crate::files::urls::{Scheme, Url, url_or_path};
@@ -40,7 +42,7 @@ use crate::shard::Shard;
 
 use entries::{Entries, Entry};
 use names::{image_name, output_name};
-use source::{PATIENCE, Reader, Source, Taken};
+use source::{Reader, Source, Taken};
 use stored_manifest::StoredManifest;
 use target::{Outcome, StoreFolder, Target, What};
 
@@ -81,9 +83,6 @@ impl Away {
         Ok(Some(Self { url, scratch }))
     }
 }
-
-/// Pictures that may lie ready.
-const AHEAD: usize = 2;
 
 /// What the manifest of a shard says first.
 fn head(arguments: &Arguments, shard: Shard) -> Result<Head> {
@@ -128,6 +127,9 @@ pub(crate) fn run(list: &List, arguments: &Arguments, labeller: &mut Labeller) -
     let untried = untried.inspect_err(|_| drop(target.flush()))?;
     let counts = &target.counts;
     talk!("{}", counts.text());
+    if let Some(text) = labeller.spent().text().filter(|_| !arguments.only_failed) {
+        talk!("{text}");
+    }
     talk!("manifest  {shown}");
     if work.is_interrupted() {
         talk!("stopped: the same command continues");
@@ -199,27 +201,21 @@ fn onwards<'a>(work: &Work<'a>, mut entries: Entries, labeller: &mut Labeller, t
         while entries.next().transpose().is_some_and(|entry| lines.send(entry).is_ok()) {}
         count.store(entries.entries, Ordering::SeqCst);
     })?;
-    let over = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        // However this ends, nobody waits for lines any longer.
-        let _over = Over(&over);
-        let (sender, receiver) = mpsc::sync_channel(AHEAD);
-        // Pictures are read while others are labelled.
-        let (source, over) = (&mut source, &over);
-        let fetch = move || while source.next(&waiting, over).is_some_and(|found| sender.send(found).is_ok()) {};
-        std::thread::Builder::new().name("images".to_owned()).spawn_scoped(scope, fetch).map_err(no_thread)?;
-        while !work.is_interrupted() {
-            match receiver.recv_timeout(PATIENCE) {
-                Ok(found) => {
-                    let (entry, taken) = found?;
-                    target.add(labelled(entry, taken, work, labeller, None))?;
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
-        }
-        target.finish(work.is_interrupted())
-    })?;
+    let (writer, bytes, spent) = (labeller.writer(), labeller.bytes(), labeller.spent());
+    pipeline::run(
+        move |over| source.next(&waiting, over),
+        |found| match found {
+            Ok((_, Taken::Picture(Ok((image, _))))) => bytes(image),
+            _ => 0,
+        },
+        |found| {
+            let (entry, taken) = found?;
+            Ok((labelled(&entry, taken, labeller), entry))
+        },
+        |(made, entry)| spent.add(2, || target.add(written(made, entry, work, &writer, None))),
+        &|| work.is_interrupted(),
+    )?;
+    target.finish(work.is_interrupted())?;
     if work.is_interrupted() {
         return target.flush();
     }
@@ -235,37 +231,39 @@ fn onwards<'a>(work: &Work<'a>, mut entries: Entries, labeller: &mut Labeller, t
     }
 }
 
-/// Says at its end that it is over.
-struct Over<'a>(&'a AtomicBool);
-
-impl Drop for Over<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-}
-
 fn start(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
     std::thread::Builder::new().name(name.to_owned()).spawn(work).map(drop).map_err(no_thread)
 }
 
-fn no_thread(error: std::io::Error) -> Error {
-    Error::new("cannot start a thread that reads images")
-        .with_source(error)
-        .with_hint("allow this user more processes (ulimit -u), or use fewer --threads")
+/// What was made of an entry.
+enum Made {
+    /// Its outputs, with their checksums, by an earlier start.
+    Done(BTreeMap<String, String>),
+    Labelled(Result<Labelled>),
 }
 
-/// Labels the image of an entry, unless that has been done. `replaces`: the line that it has already.
-fn labelled(entry: Entry, taken: Taken, work: &Work, labeller: &mut Labeller, replaces: Option<u64>) -> Outcome {
+/// Labels the image of an entry, unless that has been done.
+fn labelled(entry: &Entry, taken: Taken, labeller: &mut Labeller) -> Made {
     let picture = match taken {
-        Taken::Done(files) => return Outcome { entry, replaces, what: What::Done(files) },
+        Taken::Done(files) => return Made::Done(files),
         Taken::Picture(picture) => picture,
     };
-    let name = output_name(&entry.text);
-    let names = Names { path: Path::new(&entry.text), output: &name, image: image_name(&entry.text) };
-    let result = picture.and_then(|picture| labeller.label(&names, picture, &mut |_| ()));
+    let (path, output) = (PathBuf::from(&entry.text), output_name(&entry.text));
+    let names = Names { path, output, image: image_name(&entry.text) };
+    Made::Labelled(picture.and_then(|picture| labeller.label(names, picture, &mut |_| ())))
+}
+
+/// Writes what was made of an entry. `replaces`: the line that it has already.
+fn written(made: Made, entry: Entry, work: &Work, writer: &Writer, replaces: Option<u64>) -> Outcome {
+    let labelled = match made {
+        Made::Done(files) => return Outcome { entry, replaces, what: What::Done(files) },
+        Made::Labelled(labelled) => labelled,
+    };
+    let result = labelled.and_then(|labelled| writer.write(labelled));
     if result.is_err() && work.list.away.is_some() {
         // What was written of it goes nowhere.
-        Outputs::of(work.arguments, &name).paths().for_each(|path| drop(std::fs::remove_file(path)));
+        let outputs = Outputs::of(work.arguments, &output_name(&entry.text));
+        outputs.paths().for_each(|path| drop(std::fs::remove_file(path)));
     }
     Outcome { what: What::Labelled(result.map(|(_, written)| written)), entry, replaces }
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod arguments;
 pub(crate) mod labeller;
+pub(crate) mod pipeline;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -90,26 +91,41 @@ fn one_by_one(
     const STEPS: u64 = 1000;
     let progress = bar("{wide_bar} {msg}  {eta} left");
     progress.set_length(images.len() as u64 * STEPS);
-    let mut failed: Vec<Error> = Vec::new();
-    let (names, read) = (labeller.classes().names.clone(), labeller.reader());
+    let (names, read, writer) = (labeller.classes().names.clone(), labeller.reader(), labeller.writer());
     let mut collections = Collections::begin(arguments, OutlineOptions { min_area: 0, ..options }, &names)?;
-    for (done, (path, name)) in images.iter().enumerate() {
-        progress.set_message(format!("{}/{}", done + 1, images.len()));
-        let mut within = |share: f64| progress.set_position(done as u64 * STEPS + (share * STEPS as f64) as u64);
-        let called = Names { path, output: name, image: file_name(path, name) };
-        match read(path).and_then(|found| labeller.label(&called, found, &mut within)) {
-            Ok((labels, written)) => {
-                written.print(|path| path.to_string_lossy().into_owned());
-                collections.add(&called.image, &labels)?;
+    let (mut to_read, bytes) = (images.iter(), labeller.bytes());
+    let mut failed: Vec<Error> = Vec::new();
+    let mut done = 0;
+    pipeline::run(
+        |_| {
+            let (path, name) = to_read.next()?;
+            Some((Names { path: path.clone(), output: name.clone(), image: file_name(path, name) }, read(path)))
+        },
+        |(_, found)| found.as_ref().map_or(0, |(image, _)| bytes(image)),
+        |(called, found)| {
+            progress.set_message(format!("{}/{}", done + 1, images.len()));
+            let mut within = |share: f64| progress.set_position(done * STEPS + (share * STEPS as f64) as u64);
+            let labelled = found.and_then(|found| labeller.label(called.clone(), found, &mut within));
+            done += 1;
+            progress.set_position(done * STEPS);
+            Ok((called.image, labelled))
+        },
+        |(image, labelled)| {
+            match labelled.and_then(|labelled| writer.write(labelled)) {
+                Ok((labels, written)) => {
+                    written.print(|path| path.to_string_lossy().into_owned());
+                    collections.add(&image, &labels)?;
+                }
+                Err(error) if images.len() == 1 => return Err(error),
+                Err(error) => {
+                    progress.suspend(|| crate::cli::report(&error));
+                    failed.push(error);
+                }
             }
-            Err(error) if images.len() == 1 => return Err(error),
-            Err(error) => {
-                progress.suspend(|| crate::cli::report(&error));
-                failed.push(error);
-            }
-        }
-        progress.set_position((done as u64 + 1) * STEPS);
-    }
+            Ok(())
+        },
+        &|| false,
+    )?;
     progress.finish_and_clear();
     labeller.say_remarks();
     if failed.len() < images.len() {

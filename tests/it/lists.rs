@@ -66,6 +66,11 @@ fn a_list_that_is_none_is_refused_with_its_line() {
     ];
     let talk = lab.partly(&labelling(&[]), &say);
     assert!(!talk.contains('\x1b') && !talk.contains("secret"), "{talk}");
+    let parts = talk.lines().find_map(|line| line.strip_prefix("one after the other: ")).unwrap();
+    assert!(
+        ["images/s", "ms to read", "ms to label", "ms to write"].iter().all(|word| parts.contains(word)),
+        "{parts}"
+    );
     let rows = manifest(&lab, MANIFEST);
     assert_eq!(
         (rows[0]["image"].as_str(), rows[3]["image"].as_str()),

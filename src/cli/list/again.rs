@@ -6,7 +6,7 @@ use crate::cli::list::entries::Entries;
 use crate::cli::list::source::{Reader, Source};
 use crate::cli::list::target::Target;
 use crate::cli::list::verify::fault_of;
-use crate::cli::list::{Work, labelled, retried};
+use crate::cli::list::{Work, labelled, retried, written};
 use crate::cli::manifest::Manifest;
 use crate::cli::predict::labeller::Labeller;
 use crate::error::{Error, Result};
@@ -28,6 +28,7 @@ pub(super) fn again(work: &Work, mut entries: Entries, labeller: &mut Labeller, 
     target.retry_in(file.map_err(|error| Error::file("write", &place, error))?, &place);
     let folder = target.folder().cloned();
     let reader = Reader { file: labeller.reader(), bytes: labeller.decoder() };
+    let writer = labeller.writer();
     let mut source = Source::new(work.stores, reader, None, 0);
     while !work.is_interrupted()
         && let Some(line) = manifest.next_line()?
@@ -42,7 +43,8 @@ pub(super) fn again(work: &Work, mut entries: Entries, labeller: &mut Labeller, 
             continue;
         }
         let taken = source.one(&entry)?;
-        target.add(labelled(entry, taken, work, labeller, Some(manifest.lines)))?;
+        let made = labelled(&entry, taken, labeller);
+        target.add(written(made, entry, work, &writer, Some(manifest.lines)))?;
     }
     target.finish(work.is_interrupted())?;
     let mut untried = 0;

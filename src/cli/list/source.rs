@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::Duration;
 
 use crate::cli::list::entries::Entry;
 use crate::cli::list::target::StoreFolder;
 use crate::cli::predict::labeller::Found;
+use crate::cli::predict::pipeline::PATIENCE;
 use crate::error::{Error, Result};
 use crate::files::PICTURE;
 use crate::files::objects::{Fetched, Object, Pending, Stores};
@@ -17,8 +17,6 @@ use crate::files::objects::{Fetched, Object, Pending, Stores};
 pub(super) const LINES: usize = 64;
 /// Objects that are fetched at once.
 const FETCHES: usize = 8;
-/// How often whoever waits looks whether there is still something to wait for.
-pub(super) const PATIENCE: Duration = Duration::from_millis(100);
 /// Larger ones are fetched when it is their turn, so that a few large ones do not fill the memory.
 const AT_ONCE: u64 = 16 << 20;
 

@@ -2,6 +2,9 @@
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use burn::tensor::Device;
 
@@ -11,13 +14,13 @@ use crate::cli::predict::arguments::Arguments;
 use crate::config::Config;
 use crate::dataset::Classes;
 use crate::error::{Error, Result};
-use crate::files;
 use crate::image::outlines::{self, OutlineOptions};
 use crate::image::{Image, ImageRemarks, Labels, decode_image_noting, encode_index_png, encode_png, read_image_noting};
 use crate::infer::InferMode;
 use crate::model::{Model, ModelConfig};
 use crate::predict::earlier_predictions::{sign, write_recorded};
 use crate::predict::{Predictor, encode_npy, write_probabilities};
+use crate::{files, overlay};
 
 /// A model with what is asked of it, and what was seen of its images.
 pub(crate) struct Labeller<'a> {
@@ -27,16 +30,65 @@ pub(crate) struct Labeller<'a> {
     options: OutlineOptions,
     whole: Option<Whole>,
     seen: RemarkCounts,
+    spent: Arc<Spent>,
+}
+
+/// What writes of an image what is asked, on any thread.
+#[derive(Clone)]
+pub(crate) struct Writer<'a> {
+    arguments: &'a Arguments,
+    options: OutlineOptions,
+    classes: Classes,
 }
 
 /// What an image is called.
-pub(crate) struct Names<'a> {
+#[derive(Clone)]
+pub(crate) struct Names {
     /// Where it lies.
-    pub(crate) path: &'a Path,
+    pub(crate) path: PathBuf,
     /// Where its outputs lie below the folder, without their endings.
-    pub(crate) output: &'a Path,
+    pub(crate) output: PathBuf,
     /// In files that are written of it.
     pub(crate) image: String,
+}
+
+/// An image with its labels.
+pub(crate) struct Labelled {
+    names: Names,
+    image: Image,
+    labels: Labels,
+    /// Where they are asked for.
+    probabilities: Vec<f32>,
+}
+
+/// How long images took to be read, labelled and written (parts 0, 1 and 2), and how many they were.
+#[derive(Default)]
+pub(crate) struct Spent([(AtomicU64, AtomicU64); 3]);
+
+impl Spent {
+    pub(crate) fn add<T>(&self, part: usize, work: impl FnOnce() -> T) -> T {
+        let began = Instant::now();
+        let done = work();
+        let (nanos, times) = &self.0[part];
+        nanos.fetch_add(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        times.fetch_add(1, Ordering::Relaxed);
+        done
+    }
+
+    /// How many images a second these parts would come to, one after the other; nothing where none was labelled.
+    pub(crate) fn text(&self) -> Option<String> {
+        let mean = |(nanos, times): &(AtomicU64, AtomicU64)| {
+            nanos.load(Ordering::Relaxed) as f64 / 1e6 / times.load(Ordering::Relaxed).max(1) as f64
+        };
+        let [read, label, write] = self.0.each_ref().map(mean);
+        let rate = 1e3 / (read + label + write);
+        (label > 0.0).then(|| {
+            format!(
+                "one after the other: {rate:.1} images/s ({read:.1} ms to read an image, {label:.1} ms to label it and \
+                 {write:.1} ms to write what was asked)"
+            )
+        })
+    }
 }
 
 /// A picture, with what there is to say about its file.
@@ -56,30 +108,58 @@ impl<'a> Labeller<'a> {
             (config.eval.mode == InferMode::Whole).then(|| Whole { model: config.model.clone(), warned: false });
         let range = config.data.preprocess.range;
         let predictor = Predictor::new(model, config.data.preprocess, config.eval, device, classes)?;
-        Ok(Self { predictor, range, arguments, options, whole, seen: RemarkCounts::default() })
+        let (seen, spent) = Default::default();
+        Ok(Self { predictor, range, arguments, options, whole, seen, spent })
     }
 
     /// What reads pictures as the model wants them, on any thread.
     pub(crate) fn reader(&self) -> impl Fn(&Path) -> Result<Found> + Send + use<> {
-        let range = self.range;
-        move |path| read_image_noting(path, range)
+        let (range, spent) = (self.range, Arc::clone(&self.spent));
+        move |path| spent.add(0, || read_image_noting(path, range))
     }
 
     /// What decodes pictures as the model wants them, on any thread.
     pub(crate) fn decoder(&self) -> impl Fn(&[u8]) -> Result<Found> + Send + use<> {
-        let range = self.range;
-        move |bytes| decode_image_noting(bytes, range)
+        let (range, spent) = (self.range, Arc::clone(&self.spent));
+        move |bytes| spent.add(0, || decode_image_noting(bytes, range))
     }
 
-    /// Labels an image that was read and writes what is asked of it. The labels are without regions that are too small.
+    /// How many bytes a picture takes with what becomes of it: labels, and probabilities where they are asked for.
+    pub(crate) fn bytes(&self) -> impl Fn(&Image) -> usize + Send + use<> {
+        let values = if self.arguments.probabilities { self.classes().len() * size_of::<f32>() } else { 0 };
+        move |image| image.height * image.width * (3 + 1 + values)
+    }
+
+    /// What writes what is asked of an image.
+    pub(crate) fn writer(&self) -> Writer<'a> {
+        Writer { arguments: self.arguments, options: self.options, classes: self.predictor.classes().clone() }
+    }
+
+    /// Labels an image that was read.
     pub(crate) fn label(
         &mut self,
-        names: &Names,
-        found: Found,
+        names: Names,
+        (image, remarks): Found,
         progress: &mut dyn FnMut(f64),
-    ) -> Result<(Labels, WrittenFiles)> {
-        let asked = (self.arguments, self.options);
-        one(&self.predictor, names, found, asked, (self.whole.as_mut(), &mut self.seen), progress)
+    ) -> Result<Labelled> {
+        let path = &names.path;
+        self.seen.add(path, &remarks);
+        if let Some(whole) = &mut self.whole {
+            whole.warn(path, (image.height, image.width));
+        }
+        let (labels, probabilities) = self
+            .spent
+            .add(1, || match self.arguments.probabilities {
+                true => self.predictor.predict_with_probabilities(&image, progress),
+                false => Ok((self.predictor.predict_with(&image, progress)?, Vec::new())),
+            })
+            .map_err(|error| Error::new(format!("cannot predict `{}`", path.display())).with_source(error))?;
+        Ok(Labelled { names, image, labels, probabilities })
+    }
+
+    /// How long it all took so far.
+    pub(crate) fn spent(&self) -> Arc<Spent> {
+        Arc::clone(&self.spent)
     }
 
     /// The classes of the model.
@@ -189,61 +269,51 @@ impl WrittenFiles {
     }
 }
 
-/// Predicts an image and writes what is asked of it. Returns its labels without regions that are too small.
-fn one(
-    predictor: &Predictor,
-    Names { path, output, image: shown }: &Names,
-    (image, remarks): Found,
-    (arguments, options): (&Arguments, OutlineOptions),
-    (whole, seen): (Option<&mut Whole>, &mut RemarkCounts),
-    progress: &mut dyn FnMut(f64),
-) -> Result<(Labels, WrittenFiles)> {
-    seen.add(path, &remarks);
-    if let Some(whole) = whole {
-        whole.warn(path, (image.height, image.width));
-    }
-    let failed = |error| Error::new(format!("cannot predict `{}`", path.display())).with_source(error);
-    let (labels, probabilities) = match arguments.probabilities {
-        true => predictor.predict_with_probabilities(&image, progress).map_err(failed)?,
-        false => (predictor.predict_with(&image, progress).map_err(failed)?, Vec::new()),
-    };
-    let outputs = Outputs::of(arguments, output);
-    // Again: they may have come, or been edited, since all were looked at.
-    if !arguments.overwrite {
-        others(outputs.paths())?;
-    }
-    let names = &predictor.classes().names;
-    // Once for all annotations.
-    let dropped = match outlines::without_small(&labels, options.min_area) {
-        Cow::Borrowed(_) => None,
-        Cow::Owned(labels) => Some(labels),
-    };
-    let annotated = dropped.as_ref().unwrap_or(&labels);
-    let options = OutlineOptions { min_area: 0, ..options };
-    for (output, place) in &outputs.0 {
-        match output {
-            Output::Probabilities => {
-                let shape = [predictor.classes().len(), image.height, image.width];
-                write_probabilities(place, &probabilities, &shape)?;
-            }
-            Output::Png => files::write(place, &sign(encode_index_png(&labels, &predictor.classes().colors)?))?,
-            Output::Overlay => files::write(place, &sign(encode_png(&predictor.overlay(&image, &labels))?))?,
-            Output::Npy => write_recorded(place, &encode_npy(&labels))?,
-            Output::GeoJson => write_json(place, &outlines::geojson(annotated, names, shown, options))?,
-            Output::LabelStudio => {
-                let (link, model) = (outlines::label_studio_link(shown), arguments.model.to_string_lossy());
-                write_json(place, &[outlines::label_studio_task(annotated, names, &link, &model)])?;
-            }
-            Output::Stats => {
-                let statistics = outlines::statistics(&labels, names);
-                write_json(place, &Described { image: shown, statistics })?;
+impl Writer<'_> {
+    /// Writes what is asked of an image. Returns its labels without regions that are too small.
+    pub(crate) fn write(&self, labelled: Labelled) -> Result<(Labels, WrittenFiles)> {
+        let Labelled { names: Names { path, output, image: shown }, image, labels, probabilities } = labelled;
+        let Self { arguments, options, classes, .. } = self;
+        let outputs = Outputs::of(arguments, &output);
+        // Again: they may have come, or been edited, since all were looked at.
+        if !arguments.overwrite {
+            others(outputs.paths())?;
+        }
+        // Once for all annotations.
+        let dropped = match outlines::without_small(&labels, options.min_area) {
+            Cow::Borrowed(_) => None,
+            Cow::Owned(labels) => Some(labels),
+        };
+        let annotated = dropped.as_ref().unwrap_or(&labels);
+        let (names, shown) = (&classes.names, shown.as_str());
+        let options = OutlineOptions { min_area: 0, ..*options };
+        for (output, place) in &outputs.0 {
+            match output {
+                Output::Probabilities => {
+                    write_probabilities(place, &probabilities, &[classes.len(), image.height, image.width])?;
+                }
+                Output::Png => files::write(place, &sign(encode_index_png(&labels, &classes.colors)?))?,
+                Output::Overlay => {
+                    let blended = overlay::blend(&image, &labels, &classes.colors, overlay::ALPHA);
+                    files::write(place, &sign(encode_png(&blended)?))?;
+                }
+                Output::Npy => write_recorded(place, &encode_npy(&labels))?,
+                Output::GeoJson => write_json(place, &outlines::geojson(annotated, names, shown, options))?,
+                Output::LabelStudio => {
+                    let (link, model) = (outlines::label_studio_link(shown), arguments.model.to_string_lossy());
+                    write_json(place, &[outlines::label_studio_task(annotated, names, &link, &model)])?;
+                }
+                Output::Stats => {
+                    let statistics = outlines::statistics(&labels, names);
+                    write_json(place, &Described { image: shown, statistics })?;
+                }
             }
         }
+        let shares = arguments.json.then(|| {
+            let found = outlines::statistics(&labels, names).classes;
+            found.into_iter().map(|class| (class.name, class.share.into())).collect()
+        });
+        let files = outputs.0.into_iter().map(|(output, path)| (output.key(), path)).collect();
+        Ok((dropped.unwrap_or(labels), WrittenFiles { image: path, files, classes: shares }))
     }
-    let classes = arguments.json.then(|| {
-        let found = outlines::statistics(&labels, names).classes;
-        found.into_iter().map(|class| (class.name, class.share.into())).collect()
-    });
-    let files = outputs.0.into_iter().map(|(output, path)| (output.key(), path)).collect();
-    Ok((dropped.unwrap_or(labels), WrittenFiles { image: (*path).to_owned(), files, classes }))
 }
