@@ -2,7 +2,9 @@
 //!
 //! A loop is compiled once for each instruction set: a plain one over slices and fixed-size lanes, which the compiler
 //! turns into vector instructions, by [`vectorized!`]; one that is written in vectors ([`vector`](super::vector)) by
-//! [`vectors`].
+//! [`vectors`]; [`by_level!`] chooses for both. Plain loops do not go through `vectors`: labels of a ViT-T took a tenth
+//! longer with AVX-512, it seems because the compiler knows of a function's arguments that they do not overlap, and not
+//! of the fields of what `vectors` takes.
 
 use std::sync::OnceLock;
 
@@ -15,9 +17,9 @@ use crate::error::{Error, Result};
 pub(super) enum Level {
     /// What every machine of this architecture has: SSE2, or NEON.
     Baseline,
-    /// AVX2 with fused multiply-add.
+    /// AVX2 with fused multiply-add, and what comes with them in every processor (x86-64-v3).
     Avx2,
-    /// AVX-512 (F, VL, DQ, BW) with fused multiply-add.
+    /// AVX-512: F, VL, DQ, BW and CD (x86-64-v4).
     Avx512,
 }
 
@@ -66,14 +68,9 @@ fn asked() -> Result<Option<Level>> {
 
 #[cfg(target_arch = "x86_64")]
 fn detect() -> Level {
-    let fma = is_x86_feature_detected!("fma");
-    let avx512 = is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512vl")
-        && is_x86_feature_detected!("avx512dq")
-        && is_x86_feature_detected!("avx512bw");
-    match (fma && avx512, fma && is_x86_feature_detected!("avx2")) {
-        (true, _) => Level::Avx512,
-        (_, true) => Level::Avx2,
+    match (pulp::x86::V4::try_new(), pulp::x86::V3::try_new()) {
+        (Some(_), _) => Level::Avx512,
+        (_, Some(_)) => Level::Avx2,
         _ => Level::Baseline,
     }
 }
@@ -98,6 +95,24 @@ pub(super) fn has_bf16() -> bool {
 /// Whether the baseline has a fused multiply-add instruction.
 pub(super) const BASELINE_FMA: bool = cfg!(target_arch = "aarch64");
 
+/// What runs at the [`level`] of this machine: the one place that chooses.
+macro_rules! by_level {
+    ($avx512:expr, $avx2:expr, $baseline:expr $(,)?) => {{
+        #[cfg(target_arch = "x86_64")]
+        let found = match $crate::kernels::simd::level() {
+            // SAFETY: the level was detected on this machine.
+            $crate::kernels::simd::Level::Avx512 => unsafe { $avx512 },
+            // SAFETY: as above.
+            $crate::kernels::simd::Level::Avx2 => unsafe { $avx2 },
+            $crate::kernels::simd::Level::Baseline => $baseline,
+        };
+        #[cfg(not(target_arch = "x86_64"))]
+        let found = $baseline;
+        found
+    }};
+}
+pub(super) use by_level;
+
 /// Defines a function whose body is compiled for every [`Level`] and run with the best one.
 /// Inside, `FMA` says whether `mul_add` is one instruction.
 macro_rules! vectorized {
@@ -119,15 +134,11 @@ macro_rules! vectorized {
             #[allow(clippy::too_many_arguments)]
             fn avx2 $(<$(const $k: $kt),+>)? ($($arg: $ty),*) $(-> $ret)? { body::<true $($(, $k)+)?>($($arg),*) }
 
-            #[cfg(target_arch = "x86_64")]
-            match $crate::kernels::simd::level() {
-                // SAFETY: the level was detected on this machine.
-                $crate::kernels::simd::Level::Avx512 => return unsafe { avx512 $(::<$($k),+>)? ($($arg),*) },
-                // SAFETY: the level was detected on this machine.
-                $crate::kernels::simd::Level::Avx2 => return unsafe { avx2 $(::<$($k),+>)? ($($arg),*) },
-                $crate::kernels::simd::Level::Baseline => {}
-            }
-            body::<{ $crate::kernels::simd::BASELINE_FMA } $($(, $k)+)?>($($arg),*)
+            $crate::kernels::simd::by_level!(
+                avx512 $(::<$($k),+>)? ($($arg),*),
+                avx2 $(::<$($k),+>)? ($($arg),*),
+                body::<{ $crate::kernels::simd::BASELINE_FMA } $($(, $k)+)?>($($arg),*),
+            )
         }
     };
 }
@@ -136,17 +147,22 @@ pub(super) use vectorized;
 /// Runs a loop with the instructions of [`level`].
 #[inline]
 pub(super) fn vectors<Op: WithSimd>(op: Op) -> Op::Output {
-    #[cfg(target_arch = "x86_64")]
-    match level() {
-        Level::Avx512 => {}
-        Level::Avx2 => {
-            if let Some(simd) = pulp::x86::V3::try_new() {
-                return Simd::vectorize(simd, op);
-            }
-        }
-        // Eight numbers at once: sums over long rows need several parts, and the compiler has SSE2 for them.
-        Level::Baseline => return Simd::vectorize(pulp::Scalar256b, op),
-    }
+    by_level!(
+        Simd::vectorize(pulp::x86::V4::new_unchecked(), op),
+        Simd::vectorize(pulp::x86::V3::new_unchecked(), op),
+        baseline_vectors(op),
+    )
+}
+
+/// Eight numbers at once: sums over long rows need several parts, and the compiler has SSE2 for them.
+#[cfg(target_arch = "x86_64")]
+fn baseline_vectors<Op: WithSimd>(op: Op) -> Op::Output {
+    Simd::vectorize(pulp::Scalar256b, op)
+}
+
+/// What the architecture has: NEON.
+#[cfg(not(target_arch = "x86_64"))]
+fn baseline_vectors<Op: WithSimd>(op: Op) -> Op::Output {
     pulp::Arch::new().dispatch(op)
 }
 
