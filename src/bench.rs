@@ -248,8 +248,7 @@ fn steps(work: &Work, n: usize, device: &Device) -> Vec<f64> {
         let mut draw = |_: &str, count| (0..count).map(|_| rng.uniform()).collect();
         let criterion = Criterion { decoder: before.decoder_loss(), ..Criterion::default() };
         let loss = criterion.loss(output, &targets, &mut draw).total;
-        let mut grads = Gradients::default();
-        grads.add(&before, loss.backward());
+        let grads = Gradients::of(&before, loss.backward());
         let after = optimizer.step(before, grads, 1e-4).with_statistics(&context);
         let _ = first_value(&after);
         model = Some(after);

@@ -19,11 +19,11 @@ pub use threads::{Thread, threads};
 use crate::error::{Error, Result};
 
 /// One of several processes that work in step. Every method but [`rank`](Self::rank) and [`size`](Self::size) is called
-/// by all of them, in the same order.
+/// by all of them, in the same order, each on any one of its threads.
 ///
 /// # Errors
 /// All others fail where a process has left the group.
-pub trait Group {
+pub trait Group: Sync {
     /// The number of this process, from 0.
     fn rank(&self) -> usize;
 
@@ -50,6 +50,10 @@ pub trait Group {
         let own = if self.rank() == 0 { own } else { &[] };
         Ok(self.gather(own)?.swap_remove(0))
     }
+
+    /// Says whether other threads of this process compute while one waits here, which then leaves the processor to
+    /// them. The one method that not all processes need call.
+    fn computes(&self, _computes: bool) {}
 
     /// Waits for all others.
     fn barrier(&self) -> Result<()> {

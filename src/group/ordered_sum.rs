@@ -64,6 +64,12 @@ impl<T> PairwiseSum<T> {
         self.0.push((count, sum));
     }
 
+    /// The sum with a value that comes last, or with a part of all of these values: `add` gets the earlier operand
+    /// first.
+    pub fn fold<U>(&self, last: U, mut add: impl FnMut(&T, U) -> U) -> U {
+        self.0.iter().rev().fold(last, |sum, (_, earlier)| add(earlier, sum))
+    }
+
     /// The sum; none of nothing.
     pub fn finish(self, mut add: impl FnMut(T, T) -> T) -> Option<T> {
         self.0.into_iter().map(|(_, sum)| sum).rev().reduce(|later, earlier| add(earlier, later))
@@ -172,10 +178,18 @@ fn add(passes: usize, leaves: &[(Range<usize>, &[f32])], width: usize) -> Result
     let tree = Tree::new(0..passes, &mut leaves.iter().map(|(leaf, _)| leaf.clone()).enumerate().peekable())?;
     let spare = || vec![vec![0.0; BLOCK]; tree.waiting()];
     let mut sum = vec![0.0; width];
-    sum.par_chunks_mut(BLOCK).enumerate().for_each_init(spare, |spare, (block, sum)| {
+    let add = |spare: &mut Vec<Vec<f32>>, (block, sum): (usize, &mut [f32])| {
         let count = sum.len();
         tree.add(&|at| &leaves[at].1[block * BLOCK..][..count], sum, spare);
-    });
+    };
+    match rayon::current_thread_index() {
+        Some(_) => sum.par_chunks_mut(BLOCK).enumerate().for_each_init(spare, add),
+        // A thread beside the pool adds by itself: those of the pool compute, and may wait for this one.
+        None => {
+            let mut spare = spare();
+            sum.chunks_mut(BLOCK).enumerate().for_each(|block| add(&mut spare, block));
+        }
+    }
     Ok(sum)
 }
 
@@ -196,6 +210,12 @@ mod tests {
     fn the_tree_is_what_it_is_said_to_be() {
         let expected = ["", "0", "(0+1)", "((0+1)+2)", "((0+1)+(2+3))", "(((0+1)+(2+3))+4)", "(((0+1)+(2+3))+(4+5))"];
         assert_eq!([0, 1, 2, 3, 4, 5, 6].map(text), expected);
+        for passes in 1..20 {
+            let mut earlier = PairwiseSum::default();
+            (0..passes - 1).for_each(|pass| earlier.push(pass.to_string(), |a, b| format!("({a}+{b})")));
+            let last = (passes - 1).to_string();
+            assert_eq!(earlier.fold(last, |earlier, sum| format!("({earlier}+{sum})")), text(passes));
+        }
         assert_eq!(text(7), "(((0+1)+(2+3))+((4+5)+6))");
         assert_eq!(subtrees(8, &(4..8)), vec![4..8; 1]);
         assert_eq!(subtrees(6, &(0..3)), [0..2, 2..3]);

@@ -1,5 +1,6 @@
 //! Threads of one process as a group.
 
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::error::{Error, Result};
@@ -16,7 +17,7 @@ pub struct Thread {
     /// To each of them.
     to: Vec<Sender<Message>>,
     /// From each of them.
-    from: Vec<Receiver<Message>>,
+    from: Vec<Mutex<Receiver<Message>>>,
 }
 
 /// A group of `size` threads: one member for each of them.
@@ -26,7 +27,7 @@ pub fn threads(size: usize) -> Vec<Thread> {
         for receiver in 0..size {
             let (to, from) = channel();
             members[sender].to.push(to);
-            members[receiver].from.push(from);
+            members[receiver].from.push(Mutex::new(from));
         }
     }
     members
@@ -38,7 +39,9 @@ impl Thread {
     }
 
     fn receive(&self, from: usize) -> Result<Message> {
-        self.from[from].recv().map_err(|_| self.left(from))
+        // One that panicked while it received has left.
+        let received = self.from[from].lock().ok().and_then(|from| from.recv().ok());
+        received.ok_or_else(|| self.left(from))
     }
 
     fn left(&self, rank: usize) -> Error {

@@ -17,7 +17,7 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, ExtensionType, Flex, backend_extension};
 use burn::tensor::{DType, Device, Tensor, TensorData};
 
-use super::measure;
+use super::{gradient_hook, measure};
 
 /// An operation over contiguous f32 tensors, with its gradient.
 pub(super) trait Kernel<B: Backend = Flex>: Debug + Send + Sync + 'static {
@@ -40,6 +40,12 @@ pub(super) trait KernelBackend: Backend {
 
     /// Notes what is kept for gradients.
     fn note_kept(saved: &[FloatTensor<Self>]);
+
+    /// Notes the nodes of what a kernel takes whose gradient is asked for.
+    fn note_used(_nodes: &[u64]) {}
+
+    /// Notes a gradient that a kernel gives to a node.
+    fn note_registered(_node: u64, _grad: &FloatTensor<Self>) {}
 }
 
 impl KernelBackend for Flex {
@@ -49,6 +55,14 @@ impl KernelBackend for Flex {
 
     fn note_kept(saved: &[FlexTensor]) {
         measure::note_kept(saved);
+    }
+
+    fn note_used(nodes: &[u64]) {
+        gradient_hook::used(nodes);
+    }
+
+    fn note_registered(node: u64, grad: &FlexTensor) {
+        gradient_hook::registered(node, grad);
     }
 }
 
@@ -161,6 +175,7 @@ fn tracked<B: KernelBackend, C: CheckpointStrategy, const N: usize>(
     inputs: [FloatTensor<Autodiff<B, C>>; N],
 ) -> FloatTensor<Autodiff<B, C>> {
     let nodes = inputs.each_ref().map(|input| input.node());
+    let numbers = nodes.each_ref().map(|node| node.id().value);
     let values = |keep| {
         let inputs = inputs.into_iter().map(|input| B::prepared(input.into_primitive())).collect();
         kernel.forward(inputs, keep)
@@ -169,6 +184,7 @@ fn tracked<B: KernelBackend, C: CheckpointStrategy, const N: usize>(
         OpsKind::Tracked(prep) => {
             let (output, saved) = values(true);
             B::note_kept(&saved);
+            B::note_used(&numbers);
             prep.finish(saved, output)
         }
         OpsKind::UnTracked(prep) => prep.finish(values(false).0),
@@ -186,6 +202,7 @@ impl<B: KernelBackend, const N: usize> Backward<B, N> for BackwardStep<B> {
         let wanted = ops.parents.each_ref().map(|parent| parent.is_some());
         for (parent, grad) in ops.parents.into_iter().zip(self.0.backward(ops.state, grad, &wanted)) {
             if let (Some(parent), Some(grad)) = (parent, grad) {
+                B::note_registered(parent.id.value, &grad);
                 grads.register::<B>(parent.id, grad);
             }
         }

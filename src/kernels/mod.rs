@@ -16,6 +16,7 @@ mod drop_path_scale;
 mod gelu;
 #[cfg(feature = "gpu")]
 mod gpu;
+mod gradient_hook;
 mod group_norm;
 mod int8;
 #[cfg(target_arch = "x86_64")]
@@ -54,6 +55,7 @@ pub use conv::grouped3x3::{depthwise3x3, grouped3x3};
 pub use conv::{conv2d, conv3x3, depthwise, with_batch_of};
 pub use deformable::deformable_attention;
 pub use gelu::gelu;
+pub(crate) use gradient_hook::{GradientHook, Values, node};
 pub use group_norm::{group_norm, group_norm_relu};
 pub use int8::{int8_products, int8_weight_bits};
 pub use layer_norm::{layer_norm, layer_norm_add, layer_norm_gelu};

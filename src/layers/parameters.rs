@@ -6,6 +6,8 @@
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Gradients, Tensor};
 
+use crate::kernels;
+
 /// One parameter, seen while walking a model.
 pub struct Parameter<'a> {
     /// For instance `backbone.blocks.0.attn.qkv.weight`.
@@ -29,6 +31,22 @@ pub fn list(module: &impl Module) -> Vec<(String, Vec<usize>, ParamId)> {
     let mut list = List { path: Path::default(), found: Vec::new() };
     module.visit(&mut list);
     list.found
+}
+
+/// A parameter in the graph of the passes.
+pub(crate) struct Node {
+    pub(crate) name: String,
+    /// Its elements.
+    pub(crate) len: usize,
+    /// Where a [`kernels::GradientHook`] sees it.
+    pub(crate) node: Option<u64>,
+}
+
+/// Every parameter, in the order of the fields.
+pub(crate) fn nodes(module: &impl Module) -> Vec<Node> {
+    let mut nodes = Nodes { path: Path::default(), found: Vec::new() };
+    module.visit(&mut nodes);
+    nodes.found
 }
 
 /// What is done with the parameters of a module in their own ranks.
@@ -114,6 +132,27 @@ impl ModuleVisitor for List {
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
         self.found.push((self.path.name(), param.lazy_shape().to_vec(), param.id));
+    }
+}
+
+struct Nodes {
+    path: Path,
+    found: Vec<Node>,
+}
+
+impl ModuleVisitor for Nodes {
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
+    }
+
+    fn exit_module(&mut self, _name: &str, _container: &str) {
+        self.path.exit();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let tensor = param.val();
+        let node = tensor.is_require_grad().then(|| kernels::node(tensor.clone())).flatten();
+        self.found.push(Node { name: self.path.name(), len: tensor.dims().iter().product(), node });
     }
 }
 

@@ -4,10 +4,12 @@
 //! interrupted and resumed ends in the same bytes on the CPU as one that was not. No file is opened here: [`Record`]
 //! keeps what is to be kept.
 
+mod buckets;
 mod collapse;
 mod config;
 pub mod ema;
 mod gradients;
+mod last_pass;
 mod losses;
 mod observer;
 pub mod optimizer;

@@ -361,8 +361,7 @@ mod tests {
             let mut optimizer = Optimizer::new(&OptimizerConfig::default());
             for _ in 0..3 {
                 let loss = model.backbone.weight.val().powi_scalar(3).sum() + model.decoder.weight.val().exp().sum();
-                let mut grads = Gradients::default();
-                grads.add(&model, loss.backward());
+                let grads = Gradients::of(&model, loss.backward());
                 let rates = LearningRates { backbone: 0.01, decoder: 0.02 };
                 if together {
                     optimizer.step += 1;
@@ -396,8 +395,7 @@ mod tests {
                     1 => weight.sum(),
                     _ => weight.sum() * 0.5,
                 };
-                let mut grads = Gradients::default();
-                grads.add(&model, loss.backward());
+                let grads = Gradients::of(&model, loss.backward());
                 // As if it had been saved and read in between.
                 let state =
                     optimizer.state().into_iter().map(|(name, data)| (name, Tensor::from_data(data, &Device::flex())));

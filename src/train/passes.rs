@@ -6,9 +6,11 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use super::gradients::{self, Gradients, Layout};
+use super::buckets::Buckets;
+use super::gradients::Gradients;
+use super::last_pass::{Earlier, LastPass};
 use crate::error::{Error, Result};
-use crate::group::{Group, ordered_sum};
+use crate::group::Group;
 use crate::layers::{Statistic, fetch, parameters};
 
 /// The output of an iteration: its gradients and its loss.
@@ -25,12 +27,21 @@ pub struct StepOutput {
     pub pixels: Box<[u64; 256]>,
 }
 
-/// What one pass found.
-pub(super) struct Pass {
+/// A forward pass.
+pub(super) struct Forward {
+    /// What it says, but for the numbers that a device may still be computing.
     pub(super) report: PassReport,
-    /// None where its loss is not finite.
-    pub(super) gradients: Option<Gradients>,
+    /// Its share of the loss.
+    pub(super) loss: Tensor<1>,
+    /// The parts of its loss, in their order.
+    pub(super) parts: Vec<(String, Tensor<1>)>,
     pub(super) statistics: Vec<Statistic>,
+}
+
+impl Forward {
+    pub(super) fn backward(&self, model: &impl Module) -> Gradients {
+        Gradients::of(model, self.loss.backward())
+    }
 }
 
 /// What one pass says.
@@ -58,10 +69,28 @@ impl PassReport {
 #[derive(Default)]
 pub(super) struct Passes {
     pub(super) reports: Vec<PassReport>,
-    /// The sum of each of its subtrees; fewer where a loss is not finite.
-    pub(super) sums: Vec<Gradients>,
+    /// The gradients of those whose backward pass has been made; fewer where a loss is not finite.
+    pub(super) gradients: Earlier,
     /// Of each pass.
     pub(super) statistics: Vec<Vec<Statistic>>,
+    /// The last, whose backward pass is to be made while the processes add their gradients.
+    pub(super) last: Option<LastPass>,
+}
+
+impl Passes {
+    /// Takes in what a pass says, whose loss is this `share` of that of the iteration; whether its loss is finite.
+    pub(super) fn push(&mut self, pass: Forward, share: f64) -> bool {
+        let Forward { mut report, loss, parts, statistics } = pass;
+        let part = |(name, part): (String, Tensor<1>)| (name, f64::from(part.into_scalar::<f32>()) * share);
+        report.parts = parts.into_iter().map(part).collect();
+        report.loss = f64::from(loss.inner().into_scalar::<f32>());
+        let finite = report.loss.is_finite();
+        self.reports.push(report);
+        if finite {
+            self.statistics.push(statistics);
+        }
+        finite
+    }
 }
 
 /// The passes of all processes.
@@ -71,44 +100,35 @@ pub(super) struct AllPasses {
     pub(super) statistics: Vec<Vec<Statistic>>,
 }
 
+/// The passes of a process by itself.
+pub(super) fn alone(own: Passes) -> AllPasses {
+    let Passes { reports, mut gradients, statistics, .. } = own;
+    let mut output = output(reports);
+    output.gradients = gradients.sums.pop().unwrap_or_default();
+    AllPasses { output, statistics }
+}
+
 /// What the passes of all processes come to, out of those of this one.
 ///
 /// # Errors
 /// The first error of any of them, or a process that has left.
-pub(super) fn of_all(group: &dyn Group, passes: usize, model: &impl Module, own: Result<Passes>) -> Result<AllPasses> {
-    let Passes { reports, mut sums, statistics } = group.all_or_none(own)?;
-    if group.is_alone() {
-        let mut output = output(reports);
-        output.gradients = sums.pop().unwrap_or_default();
-        return Ok(AllPasses { output, statistics });
-    }
-    let layout: Layout = sums.iter().flat_map(Gradients::layout).collect();
-    let sent = Sent {
-        passes: reports.iter().map(SentPass::of).collect(),
-        layout: gradients::fingerprint(&layout),
-        statistics: indices(model, &statistics),
-    };
+pub(super) fn of_all(
+    group: &dyn Group,
+    buckets: &mut Buckets,
+    (passes, model): (usize, &impl Module),
+    own: Result<Passes>,
+) -> Result<AllPasses> {
+    let Passes { reports, gradients, statistics, last } = group.all_or_none(own)?;
+    let sent = Sent { passes: reports.iter().map(SentPass::of).collect(), statistics: indices(model, &statistics) };
     let sent = group.gather_values(&sent)?;
     let mut output = output(sent.iter().flat_map(|sent| sent.passes.iter().map(SentPass::report)));
     // All know it of each other, and leave together.
-    if !output.loss.is_finite() {
+    let Some(last) = last.filter(|_| output.loss.is_finite()) else {
         return Ok(AllPasses { output, statistics: Vec::new() });
-    }
-    let layout = match sent.iter().all(|other| other.layout == sent[0].layout) {
-        true => layout,
-        false => group.gather_values(&layout)?.into_iter().flatten().collect(),
     };
-    let device = device(&sums)?;
-    let flat: Vec<Vec<f32>> = sums.into_iter().map(|sum| sum.flat(&layout)).collect();
-    let sum = ordered_sum::sum(group, passes, flat)?;
-    output.gradients = Gradients::of_flat(&sum, layout, &device);
-    let statistics = gather_statistics(group, model, &device, (&statistics, &sent))?;
+    output.gradients = buckets.sum(group, passes, model, (gradients, last))?;
+    let statistics = gather_statistics(group, model, (&statistics, &sent))?;
     Ok(AllPasses { output, statistics })
-}
-
-fn device(sums: &[Gradients]) -> Result<Device> {
-    let first = sums.iter().find_map(|sum| sum.0.values().next());
-    first.map(Tensor::device).ok_or_else(|| Error::new("nothing of the network learns"))
 }
 
 /// What passes say, one after the other; up to the first whose loss is not finite.
@@ -138,8 +158,6 @@ fn output(reports: impl IntoIterator<Item = PassReport>) -> StepOutput {
 #[derive(Serialize, Deserialize)]
 struct Sent {
     passes: Vec<SentPass>,
-    /// Of its gradients.
-    layout: u64,
     /// The statistics of each pass.
     statistics: Vec<Vec<SentStatistic>>,
 }
@@ -186,7 +204,6 @@ fn indices(model: &impl Module, statistics: &[Vec<Statistic>]) -> Vec<Vec<SentSt
 fn gather_statistics(
     group: &dyn Group,
     model: &impl Module,
-    device: &Device,
     (own, sent): (&[Vec<Statistic>], &[Sent]),
 ) -> Result<Vec<Vec<Statistic>>> {
     if sent.iter().all(|sent| sent.statistics.is_empty()) {
@@ -196,6 +213,7 @@ fn gather_statistics(
     for statistic in own.iter().flatten() {
         fetch(statistic.value.clone()).iter::<f32>().for_each(|value| bytes.extend(value.to_le_bytes()));
     }
+    let device = &model.devices().into_iter().next().unwrap_or_else(Device::flex).without_autodiff();
     let ids: Vec<_> = parameters::list(model).into_iter().map(|(_, _, id)| id).collect();
     let mut all = Vec::new();
     for (bytes, sent) in group.gather(&bytes)?.into_iter().zip(sent) {

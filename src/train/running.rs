@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use burn::tensor::Device;
 
+use super::buckets::Buckets;
 use super::collapse::{self, Collapse};
 use super::losses::Losses;
 use super::observer::{Observer, Pace, Stop};
@@ -33,6 +34,7 @@ pub(super) struct Running<'a, M> {
     group: &'a dyn Group,
     validation: &'a dyn Dataset,
     loader: Loader,
+    buckets: Buckets,
     criterion: Criterion,
     learning: Device,
     state: RunState,
@@ -75,6 +77,7 @@ impl<'a, M: Trainable> Running<'a, M> {
             group,
             validation,
             loader,
+            buckets: Buckets::default(),
             criterion,
             learning: trainer.device.clone().autodiff(),
             progress: RunProgress::new(train, &state.reschedules),
@@ -214,7 +217,7 @@ impl<'a, M: Trainable> Running<'a, M> {
         let before = self.unsaved.then(|| train.model.clone());
         let (criterion, device) = (&self.criterion, &self.learning);
         let step = StepContext { config, preprocess: &self.trainer.preprocess, criterion, device, group: self.group };
-        let output = train.gradients(&mut self.loader, &step, (it, progress))?;
+        let output = train.gradients((&mut self.loader, &mut self.buckets), &step, (it, progress))?;
         if !output.loss.is_finite() {
             return Err(not_finite(output.loss, it, &output.names, self.record.last_saved()));
         }

@@ -3,9 +3,11 @@
 use burn::module::{Module, ModuleDisplay};
 use burn::tensor::{Device, Tensor, TensorData};
 
+use super::buckets::Buckets;
 use super::config::TrainConfig;
 use super::gradients::Gradients;
-use super::passes::{self, Pass, PassReport, Passes, StepOutput};
+use super::last_pass::{LastPass, Watched};
+use super::passes::{self, Forward, PassReport, Passes, StepOutput};
 use super::state::TrainState;
 use crate::backbone::Backbone;
 use crate::decoder::{Decoder, DecoderLoss, Output};
@@ -84,14 +86,17 @@ impl<M: Trainable> TrainState<M> {
     ///
     /// # Errors
     /// An image that cannot be had, by any process of the group, or one that has left it.
-    pub fn gradients(
+    pub(super) fn gradients(
         &mut self,
-        loader: &mut Loader,
+        (loader, buckets): (&mut Loader, &mut Buckets),
         step: &StepContext,
         (it, progress): (u64, f64),
     ) -> Result<StepOutput> {
-        let own = self.passes(loader, step, (it, progress));
-        let all = passes::of_all(step.group, step.config.accumulate, &self.model, own)?;
+        let own = self.passes((loader, buckets), step, (it, progress));
+        let all = match step.group.is_alone() {
+            true => passes::alone(own?),
+            false => passes::of_all(step.group, buckets, (step.config.accumulate, &self.model), own)?,
+        };
         for statistics in all.statistics {
             let context = ForwardContext::eval().at(progress);
             statistics.into_iter().for_each(|statistic| context.follow(statistic));
@@ -101,29 +106,43 @@ impl<M: Trainable> TrainState<M> {
         Ok(all.output)
     }
 
-    /// This process's passes, added by the tree as far as they can be.
-    fn passes(&self, loader: &mut Loader, step: &StepContext, at: (u64, f64)) -> Result<Passes> {
+    /// This process's passes, added by the tree as far as they can be. Among several processes the last has no backward
+    /// pass yet.
+    fn passes(&self, (loader, buckets): (&mut Loader, &Buckets), step: &StepContext, at: (u64, f64)) -> Result<Passes> {
         let (passes, group) = (step.config.accumulate, step.group);
         let own = ordered_sum::share(passes, group.rank(), group.size());
         let mut found = Passes::default();
         for tree in ordered_sum::subtrees(passes, &own) {
             let mut sum = PairwiseSum::default();
             for pass in tree {
-                let Pass { report, gradients, statistics } = self.pass(loader, step, (at, pass as u64))?;
-                found.reports.push(report);
-                let Some(gradients) = gradients else { return Ok(found) };
-                found.statistics.push(statistics);
+                let last = pass + 1 == own.end && !group.is_alone();
+                let watched = (last && buckets.watch()).then(|| Watched::new(&self.model)).flatten();
+                let forward = self.forward(loader, step, (at, pass as u64))?;
+                let backward = match watched {
+                    Some(watched) => LastPass::ToCome(Box::new((forward.loss.clone(), watched))),
+                    // Before anything is read: a device computes what it was asked for while the next is being asked.
+                    None => LastPass::Made(forward.backward(&self.model)),
+                };
+                if !found.push(forward, 1.0 / passes as f64) {
+                    return Ok(found);
+                }
+                let gradients = match backward {
+                    LastPass::Made(gradients) if !last => gradients,
+                    backward => {
+                        (found.last, found.gradients.last) = (Some(backward), sum);
+                        return Ok(found);
+                    }
+                };
                 sum.push(gradients, Gradients::plus);
             }
-            found.sums.extend(sum.finish(Gradients::plus));
+            found.gradients.sums.extend(sum.finish(Gradients::plus));
         }
         Ok(found)
     }
 
-    fn pass(&self, loader: &mut Loader, step: &StepContext, at: ((u64, f64), u64)) -> Result<Pass> {
+    fn forward(&self, loader: &mut Loader, step: &StepContext, at: ((u64, f64), u64)) -> Result<Forward> {
         let ((it, progress), pass) = at;
         let StepContext { config: train, preprocess, criterion, device, .. } = *step;
-        let share = 1.0 / train.accumulate as f64;
         let batch = loader.next()?;
         let mut report = PassReport { names: batch.names.clone(), ..PassReport::default() };
         report.count(&batch.labels);
@@ -136,20 +155,9 @@ impl<M: Trainable> TrainState<M> {
             (0..count).map(|_| rng.uniform()).collect()
         };
         let Loss { total, parts } = criterion.loss(output, &targets, &mut draw);
-        let total = total * share;
-        let loss = total.clone().inner();
-        let parts: Vec<(String, Tensor<1>)> = parts.into_iter().map(|(name, part)| (name, part.inner())).collect();
-        // Before anything is read: a device computes what it was asked for while the next is being asked.
-        let mut gradients = Gradients::default();
-        gradients.add(&self.model, total.backward());
-        for (name, part) in parts {
-            report.parts.push((name, f64::from(part.into_scalar::<f32>()) * share));
-        }
-        report.loss = f64::from(loss.into_scalar::<f32>());
-        if !report.loss.is_finite() {
-            return Ok(Pass { report, gradients: None, statistics: Vec::new() });
-        }
-        Ok(Pass { report, gradients: Some(gradients), statistics: dropped.take_statistics() })
+        let loss = total * (1.0 / train.accumulate as f64);
+        let parts = parts.into_iter().map(|(name, part)| (name, part.inner())).collect();
+        Ok(Forward { report, loss, parts, statistics: dropped.take_statistics() })
     }
 }
 

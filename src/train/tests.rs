@@ -81,8 +81,7 @@ fn a_gpu_learns_what_the_cpu_does() {
             let criterion = Criterion { decoder: model.decoder_loss(), ..Criterion::default() };
             let output = model.forward(images, &ForwardContext::train(Rng::new(1, &[])));
             let loss = criterion.loss(output, &targets, &mut draw).total;
-            let mut gradients = Gradients::default();
-            gradients.add(&model, loss.clone().backward());
+            let gradients = Gradients::of(&model, loss.clone().backward());
             let slopes: BTreeMap<_, _> =
                 gradients.0.iter().map(|(name, gradient)| (name.clone(), gradient.to_data())).collect();
             // With a large eps a step is as smooth as the gradient.

@@ -186,8 +186,7 @@ fn structure_tokens_with_a_prior_begin_as_the_linear_classifier() {
         let images = Tensor::<4>::from_data(TensorData::new(pixels, [1, 3, 30, 40]), &device);
         let context = ForwardContext::eval().traced();
         let scores = model.forward(images, &context).scores();
-        let mut grads = Gradients::default();
-        grads.add(&model, (scores.clone() * scores.clone()).sum().backward());
+        let grads = Gradients::of(&model, (scores.clone() * scores.clone()).sum().backward());
         let tail = grads.get("decoder.residual_block.conv2.weight").unwrap().clone();
         assert!(tail.abs().max().into_scalar::<f32>() > 0.0);
         let scores: Vec<f32> = scores.into_data().iter().collect();
@@ -217,8 +216,7 @@ fn structure_tokens_can_be_taken_less_of() {
         let images = Tensor::<4>::from_data(TensorData::new(pixels, [1, 3, 30, 40]), &test_device().autodiff());
         let context = ForwardContext::eval().traced();
         let scores = model.forward(images, &context).scores();
-        let mut grads = Gradients::default();
-        grads.add(&model, (scores.clone() * scores.clone()).sum().backward());
+        let grads = Gradients::of(&model, (scores.clone() * scores.clone()).sum().backward());
         assert!(scores.into_data().iter::<f32>().all(f32::is_finite));
         assert_eq!(grads.get("decoder.kernels").is_some(), trained, "{tokens:?}");
         let trace = context.into_trace();
@@ -317,8 +315,7 @@ fn learn_a_step_and_come_back(case: u64, config: &ModelConfig, rng: &mut Rng) {
         let loss = criterion.loss(model.forward(images, &context), &targets, &mut draw).total;
         let value: f32 = loss.clone().into_scalar();
         assert!(value.is_finite(), "case {case}: loss {value}\n{config:?}");
-        let mut grads = Gradients::default();
-        grads.add(&model, loss.backward());
+        let grads = Gradients::of(&model, loss.backward());
         assert!(grads.norm().is_some_and(|norm| norm.into_scalar::<f32>().is_finite()), "case {case}\n{config:?}");
         parameters::visit(&model, |parameter, _| {
             let Some(grad) = grads.get(parameter.name) else { return };

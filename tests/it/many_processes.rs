@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use burn::tensor::Device;
@@ -223,7 +224,7 @@ fn a_run_with_a_time_limit_ends_for_all_at_once() {
 /// Passes on what it gets, but for one bit of one value at one moment.
 struct Faulty<'a> {
     group: &'a Thread,
-    left: Cell<u32>,
+    left: AtomicU32,
 }
 
 impl Group for Faulty<'_> {
@@ -245,8 +246,7 @@ impl Group for Faulty<'_> {
 
     fn complete(&self, own: &[f32], values: &mut [f32], bounds: &[usize]) -> Result<()> {
         self.group.complete(own, values, bounds)?;
-        self.left.set(self.left.get().wrapping_sub(1));
-        if self.left.get() == 0 {
+        if self.left.fetch_sub(1, Ordering::SeqCst) == 1 {
             // The largest, whose step is no rounding error.
             let largest = values.iter_mut().max_by(|a, b| a.abs().total_cmp(&b.abs())).unwrap();
             *largest = -*largest;
@@ -261,7 +261,8 @@ fn a_process_with_other_weights_is_caught_before_they_are_saved() {
     let run = lab.path("run");
     let config = recipe(&["train.optimizer.type=sgd"]);
     let errors = together(3, |member| {
-        let faulty = Faulty { group: member, left: Cell::new(4) };
+        // One sum in each of the first two iterations, and four or more, while the last pass computes, in the third.
+        let faulty = Faulty { group: member, left: AtomicU32::new(4) };
         let group: &dyn Group = if member.rank() == 1 { &faulty } else { member };
         train(group, &config, &run, false, None).unwrap_err()
     });

@@ -221,8 +221,7 @@ fn six_steps_of_adamw() {
             assert!((value - expected).abs() < allowed(5e-5) * expected, "{name} step {it}: {value} for {expected}");
             let lr = schedule.lr(config.lr, it as u64, it as f64 / 10.0);
             assert!((lr - step["lr_backbone"].as_f64().unwrap()).abs() < 1e-15);
-            let mut grads = Gradients::default();
-            grads.add(&model, loss.backward());
+            let grads = Gradients::of(&model, loss.backward());
             model = optimizer.step(model, grads, lr);
         }
         parameters::visit(&model, |parameter, value| {
