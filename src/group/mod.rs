@@ -51,8 +51,7 @@ pub trait Group: Sync {
         Ok(self.gather(own)?.swap_remove(0))
     }
 
-    /// Says whether other threads of this process compute while one waits here, which then leaves the processor to
-    /// them. The one method that not all processes need call.
+    /// Says whether threads of these processes compute while others wait here, which then leave the processor to them.
     fn computes(&self, _computes: bool) {}
 
     /// Waits for all others.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use mpi::Threading;
 use mpi::datatype::{Partition, PartitionMut};
 use mpi::environment::Universe;
-use mpi::request::{LocalScope, Request};
+use mpi::request::{self, LocalScope, Request};
 use mpi::topology::SimpleCommunicator;
 use mpi::traits::{Communicator, CommunicatorCollectives, Root};
 
@@ -26,7 +26,7 @@ pub struct Mpi {
     world: Mutex<World>,
     rank: usize,
     size: usize,
-    /// Whether other threads of this process compute while one waits.
+    /// Whether other threads compute while one waits, in all processes alike: what does not wait is another operation.
     computes: AtomicBool,
     /// The last to be dropped: it waits for all others.
     _universe: Universe,
@@ -74,20 +74,6 @@ impl Mpi {
         }
     }
 
-    /// Waits for what has been sent and is to be received.
-    fn wait<'a, T: ?Sized>(&self, mut request: Request<'a, T, &LocalScope<'a>>) {
-        /// How long it sleeps at a time: MPI moves data while it is asked, and buffers hold what comes in between.
-        const SLEEP: RangeInclusive<Duration> = Duration::from_micros(50)..=Duration::from_millis(1);
-        let began = Instant::now();
-        while let Err(pending) = request.test() {
-            request = pending;
-            match self.computes.load(Ordering::Relaxed) {
-                true => std::thread::sleep((began.elapsed() / 8).clamp(*SLEEP.start(), *SLEEP.end())),
-                false => std::thread::yield_now(),
-            }
-        }
-    }
-
     fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -114,6 +100,18 @@ fn counts(lengths: impl IntoIterator<Item = usize>) -> Result<(Vec<i32>, Vec<i32
     Ok((lengths_found, starts))
 }
 
+/// Waits for what has been sent and is to be received, and leaves the processor to others: the waiting of MPI itself
+/// keeps one busy.
+fn wait<'a, T: ?Sized>(mut request: Request<'a, T, &LocalScope<'a>>) {
+    /// How long it sleeps at a time: MPI moves data while it is asked, and buffers hold what comes in between.
+    const SLEEP: RangeInclusive<Duration> = Duration::from_micros(50)..=Duration::from_millis(1);
+    let began = Instant::now();
+    while let Err(pending) = request.test() {
+        request = pending;
+        std::thread::sleep((began.elapsed() / 8).clamp(*SLEEP.start(), *SLEEP.end()));
+    }
+}
+
 fn split<T: Clone>(values: &[T], lengths: &[i32]) -> Vec<Vec<T>> {
     let mut rest = values;
     let cut = |length: &i32| {
@@ -137,14 +135,23 @@ impl Group for Mpi {
         let (values, world) = (&values[bounds[0]..], self.world());
         let (lengths, starts) = counts(bounds.windows(2).map(|part| part[1] - part[0]))?;
         let mut theirs = vec![0i32; lengths.len()];
-        mpi::request::scope(|scope| self.wait(world.0.immediate_all_to_all_into(scope, &lengths[..], &mut theirs[..])));
+        let computes = self.computes.load(Ordering::Relaxed);
+        match computes {
+            true => request::scope(|scope| {
+                wait(world.0.immediate_all_to_all_into(scope, &lengths[..], &mut theirs[..]));
+            }),
+            false => world.0.all_to_all_into(&lengths[..], &mut theirs[..]),
+        }
         let (theirs, their_starts) = counts(theirs.into_iter().map(|length| length as usize))?;
         let mut ends = vec![0];
         ends.extend(theirs.iter().zip(&their_starts).map(|(length, start)| (length + start) as usize));
         let mut received = vec![0f32; ends[ends.len() - 1]];
         let send = Partition::new(values, lengths, starts);
         let mut into = PartitionMut::new(&mut received[..], theirs, their_starts);
-        mpi::request::scope(|scope| self.wait(world.0.immediate_all_to_all_varcount_into(scope, &send, &mut into)));
+        match computes {
+            true => request::scope(|scope| wait(world.0.immediate_all_to_all_varcount_into(scope, &send, &mut into))),
+            false => world.0.all_to_all_varcount_into(&send, &mut into),
+        }
         drop(into);
         Ok((received, ends))
     }
@@ -166,7 +173,10 @@ impl Group for Mpi {
         let (lengths, starts) = counts(bounds.windows(2).map(|part| part[1] - part[0]))?;
         let world = self.world();
         let mut into = PartitionMut::new(&mut values[bounds[0]..], lengths, starts);
-        mpi::request::scope(|scope| self.wait(world.0.immediate_all_gather_varcount_into(scope, own, &mut into)));
+        match self.computes.load(Ordering::Relaxed) {
+            true => request::scope(|scope| wait(world.0.immediate_all_gather_varcount_into(scope, own, &mut into))),
+            false => world.0.all_gather_varcount_into(own, &mut into),
+        }
         Ok(())
     }
 

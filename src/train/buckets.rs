@@ -2,9 +2,9 @@
 //! whose gradients are ready are sent together, in buckets (PyTorch's DistributedDataParallel, arXiv 2006.15704).
 //!
 //! The first iteration sends everything at its end, and shows in which order gradients become ready. Of that the
-//! buckets are made, the same for all processes. The next ones add in both ways in turn, and the faster one stays:
-//! where all processors compute and nothing has to go over a wire, that is often the end. No way changes a byte of the
-//! sum, which is made value by value.
+//! buckets are made, the same for all processes. The next ones add in both ways in turn, and the sum goes on to begin
+//! early where that pays: where all processors compute and nothing has to go over a wire, it does not. Neither way
+//! changes a byte of the sum, which is made value by value.
 
 use std::collections::HashSet;
 use std::sync::mpsc::Receiver;
@@ -26,6 +26,9 @@ const BUCKET: usize = 4 << 20;
 
 /// Iterations that try each way.
 const TRIALS: usize = 4;
+
+/// It begins early where that takes less than this share of the time.
+const WORTH: f64 = 0.9;
 
 /// Which parameters are sent together, and whether that begins early.
 #[derive(Default)]
@@ -60,15 +63,14 @@ impl Buckets {
             }
             LastPass::Made(gradients) => (parameters::nodes(model), Err(gradients)),
         };
+        group.computes(!buckets.is_empty());
         let processes = Processes { group, passes, parameters: &parameters, earlier: &earlier };
         let (last, early) = match watched {
             Ok((loss, ready, hook)) => std::thread::scope(|scope| {
                 let send = || processes.send_early(&buckets, ready);
                 let sending =
                     Builder::new().name("gradients".to_owned()).spawn_scoped(scope, send).map_err(no_thread)?;
-                group.computes(true);
                 let last = Gradients::of(model, loss.backward());
-                group.computes(false);
                 drop(hook);
                 let early = sending.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
                 Ok((last, early?))
@@ -104,6 +106,7 @@ impl Buckets {
             }
             Some(_) => self.tried(group, began.elapsed().as_secs_f64())?,
         }
+        group.computes(false);
         let device = earlier.device(&last)?;
         let mut sum = Gradients::default();
         for ((name, len), values) in parts.iter().zip(&sums).flat_map(|(part, sum)| cut(part, sum)) {
@@ -134,7 +137,7 @@ impl Buckets {
         self.trials.push(seconds);
         if self.trials.len() == 2 * TRIALS {
             let best = |way| self.trials.iter().skip(way).step_by(2).copied().fold(f64::INFINITY, f64::min);
-            if !group.agree(best(1) < best(0))? {
+            if !group.agree(best(1) < WORTH * best(0))? {
                 self.plan = Some(Vec::new());
             }
         }
