@@ -161,11 +161,11 @@ fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// What every process of a group of `size` makes of it.
-    pub(super) fn together<T: Send>(size: usize, work: impl Fn(&dyn Group) -> T + Sync) -> Vec<T> {
+    pub(crate) fn together<T: Send>(size: usize, work: impl Fn(&dyn Group) -> T + Sync) -> Vec<T> {
         let work = &work;
         std::thread::scope(|scope| {
             let threads: Vec<_> = threads(size).into_iter().map(|member| scope.spawn(move || work(&member))).collect();

@@ -243,17 +243,8 @@ mod tests {
     use burn::tensor::{Device, Tensor, TensorData};
 
     use super::*;
-    use crate::group::threads;
+    use crate::group::tests::together;
     use crate::kernels;
-
-    /// What every process of a group of `size` makes of it.
-    fn together<T: Send>(size: usize, work: impl Fn(&dyn Group) -> T + Sync) -> Vec<T> {
-        let work = &work;
-        std::thread::scope(|scope| {
-            let threads: Vec<_> = threads(size).into_iter().map(|member| scope.spawn(move || work(&member))).collect();
-            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
-        })
-    }
 
     /// Takes one weight twice, once without a kernel, and not another at all.
     #[derive(Module, Debug)]
