@@ -176,7 +176,7 @@ fn flatten(key: &str, value: &toml::Value, found: &mut BTreeMap<String, String>)
 /// Puts `a.b=c` into the table; `c` is a TOML value, or else a string.
 pub(crate) fn set(table: &mut toml::Table, change: &str) -> Result<()> {
     let malformed = || {
-        Error::new(format!("--set `{change}` is not of the form key=value"))
+        Error::usage(format!("--set `{change}` is not of the form key=value"))
             .with_hint("for instance `--set train.iterations=1000` or `--set model.decoder.block=cse`")
     };
     let (key, value) = change.split_once('=').ok_or_else(malformed)?;

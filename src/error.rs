@@ -38,6 +38,8 @@ pub enum ErrorKind {
     SeveralPictures,
     /// A mask whose colours have more than 8 bits.
     DeepColors,
+    /// A command line whose options do not fit together.
+    Usage,
     /// Anything else: data, weights or settings that cannot be used as they are.
     Other,
 }
@@ -56,6 +58,11 @@ impl Error {
     /// A failure described by one sentence, without a full stop, literals in backticks.
     pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), hint: None, kind: None, path: None, source: None }
+    }
+
+    /// A command line that cannot be meant as it is.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(message).with_kind(ErrorKind::Usage)
     }
 
     /// A failure of reading, writing or understanding the file at `path`: ``cannot VERB `path```.

@@ -109,6 +109,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         }
         return Ok(End::Done);
     }
+    let works = works(&arguments)?;
     let (device, name) = device::open(&arguments.computing.device)?;
     let instructions = if name == "cpu" { format!(" ({})", kernels::instruction_set()?) } else { String::new() };
     talk!("timing on {name}{instructions}, {} threads", rayon::current_num_threads());
@@ -119,7 +120,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
             "work", "median ms", "min to max", "images/s", "GFLOP/s", "of peak", "RSS MB"
         ));
     }
-    for work in works(&arguments)? {
+    for work in works {
         let found = measure(&work, arguments.repeat, &device)?;
         let one = match arguments.scaling {
             true => Some(on_one_thread(|| measure(&work, arguments.repeat, &device))?.median_ms),
@@ -172,7 +173,7 @@ fn works(arguments: &Arguments) -> Result<Vec<Work>> {
         PrecisionName::Int8 => (Precision::Int8, " int8"),
     };
     if arguments.train && precision == Precision::Int8 {
-        return Err(Error::new("a training step is not computed in eight bits")
+        return Err(Error::usage("a training step is not computed in eight bits")
             .with_hint("leave out --train, or pass --precision bf16"));
     }
     let kind = format!("{}{suffix}", if arguments.train { "train step" } else { "labels" });

@@ -131,7 +131,7 @@ fn plan(arguments: &Arguments) -> Result<(PathBuf, ComparePlan)> {
     let own = || default_folder(arguments.recipe.as_deref()?, Path::new("runs/compare"));
     let dir = arguments.out.clone().or_else(own);
     let dir = dir.ok_or_else(|| {
-        Error::new("there is nothing to compare").with_hint(
+        Error::usage("there is nothing to compare").with_hint(
             "pass a recipe, `structtoken compare configs/shapes/demo.toml`, or the folder of a comparison with --out",
         )
     })?;
@@ -172,7 +172,7 @@ fn collected_plan(folders: &[PathBuf]) -> Result<ComparePlan> {
             None => plan = Some((found, folder)),
         }
     }
-    plan.map(|(plan, _)| plan).ok_or_else(|| Error::new("there is no folder to collect from"))
+    plan.map(|(plan, _)| plan).ok_or_else(|| Error::usage("there is no folder to collect from"))
 }
 
 /// Writes the tables from what is there, and prints the result.
@@ -189,7 +189,7 @@ fn publish(arguments: &Arguments, plan: &ComparePlan, folders: &[PathBuf], out: 
 
 /// One run, in the process that was started for it.
 fn child(arguments: &Arguments, name: &str) -> Result<End> {
-    let dir = arguments.out.as_deref().ok_or_else(|| Error::new("--child needs --out"))?;
+    let dir = arguments.out.as_deref().ok_or_else(|| Error::usage("--child needs --out"))?;
     let plan =
         ComparePlan::read(dir)?.ok_or_else(|| Error::new(format!("there is no `{PLAN}` in `{}`", dir.display())))?;
     let run = plan.run(name)?;

@@ -104,11 +104,11 @@ fn size(text: &str) -> std::result::Result<[usize; 2], String> {
 pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let path = &arguments.model;
     if path.extension().is_some_and(|ending| ending == "toml") {
-        return Err(Error::new(format!("`{}` is a recipe, which holds no weights", path.display()))
+        return Err(Error::usage(format!("`{}` is a recipe, which holds no weights", path.display()))
             .with_hint("pass the model file that training wrote"));
     }
     if arguments.runtime.is_some() && arguments.web.is_none() {
-        return Err(Error::new("--runtime goes with --web").with_hint("add --web DIR, or leave --runtime out"));
+        return Err(Error::usage("--runtime goes with --web").with_hint("add --web DIR, or leave --runtime out"));
     }
     if let Some(file) = &arguments.verify {
         return verify(&arguments, file);
@@ -116,9 +116,8 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let profile = if arguments.web.is_some() { Profile::Web } else { profile(arguments.profile) };
     let Some(out) = arguments.web.as_ref().or(arguments.out.as_ref()) else { unreachable!("the place is required") };
     if profile.is_folder() && arguments.sizes.len() > 1 {
-        return Err(
-            Error::new("a folder holds one size").with_hint("pass --size once, or export each to a folder of its own")
-        );
+        return Err(Error::usage("a folder holds one size")
+            .with_hint("pass --size once, or export each to a folder of its own"));
     }
     let mut sizes: Vec<[usize; 2]> = Vec::new();
     for size in &arguments.sizes {

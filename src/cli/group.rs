@@ -33,7 +33,7 @@ pub(crate) fn by_mpi(work: impl FnOnce(&dyn Group) -> Result<End>) -> Result<End
 pub(crate) fn ensure_alone() -> Result<()> {
     let of = |name: &str| std::env::var(name).ok()?.parse::<u64>().ok();
     match ["OMPI_COMM_WORLD_SIZE", "PMI_SIZE"].into_iter().find_map(of) {
-        Some(size @ 2..) => Err(Error::new(format!("{size} processes were started for one run, without --mpi"))
+        Some(size @ 2..) => Err(Error::usage(format!("{size} processes were started for one run, without --mpi"))
             .with_hint(match cfg!(feature = "mpi") {
                 true => "add --mpi, and they share its work",
                 false => "build the program with `--features mpi` and add --mpi, or start it without mpirun",

@@ -47,7 +47,7 @@ fn recipe(arguments: &Arguments) -> Result<End> {
     let config = Config::read(&arguments.path, &arguments.changes)?;
     let classes = match arguments.classes {
         Some(classes) if !(1..=255).contains(&classes) => {
-            return Err(Error::new(format!("--classes {classes} is not between 1 and 255"))
+            return Err(Error::usage(format!("--classes {classes} is not between 1 and 255"))
                 .with_hint("use a number from 1 to 255; labels are bytes, and 255 is ignored"));
         }
         Some(classes) => classes,

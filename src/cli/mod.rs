@@ -45,7 +45,7 @@ mod without;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::kernels;
 
 pub use allocator::Allocator;
@@ -192,7 +192,7 @@ pub fn run(invocation: Invocation) -> u8 {
         Ok(End::Partly) => 3,
         Err(error) => {
             report(&error);
-            1
+            if error.kind() == ErrorKind::Usage { 2 } else { 1 }
         }
     }
 }

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::cli::console::{emit, print};
 use crate::cli::predict::arguments::{Arguments, OutputFormat};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::files::Scratch;
 use crate::image::Labels;
 use crate::image::outlines::{CocoForm, CocoWriter, OutlineOptions, Statistics};
@@ -22,17 +22,17 @@ use crate::rng::fnv1a;
 /// Values that are not possible, or that none of what is written heeds.
 pub(crate) fn options(arguments: &Arguments) -> Result<OutlineOptions> {
     let options = OutlineOptions { tolerance: arguments.tolerance, min_area: arguments.min_area };
-    options.check()?;
+    options.check().map_err(|error| error.with_kind(ErrorKind::Usage))?;
     let default = OutlineOptions::default();
     let has = |heeding: &[OutputFormat]| arguments.formats.iter().any(|format| heeding.contains(format));
     let (polygons, masks) =
         ([OutputFormat::Geojson, OutputFormat::Coco], [OutputFormat::CocoRle, OutputFormat::LabelStudio]);
     if options.tolerance != default.tolerance && !has(&polygons) {
-        return Err(Error::new("`--tolerance` changes polygons, and none are written")
+        return Err(Error::usage("`--tolerance` changes polygons, and none are written")
             .with_hint("add --format geojson or --format coco, or leave --tolerance out"));
     }
     if options.min_area != default.min_area && !has(&polygons) && !has(&masks) {
-        return Err(Error::new("`--min-area` changes annotations, and none are written")
+        return Err(Error::usage("`--min-area` changes annotations, and none are written")
             .with_hint("add --format geojson, coco, coco-rle or label-studio, or leave --min-area out"));
     }
     Ok(options)

@@ -3,6 +3,7 @@
 pub(crate) mod arguments;
 pub(crate) mod labeller;
 pub(crate) mod pipeline;
+pub(crate) mod spent;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -12,7 +13,7 @@ use crate::cli::console::{StepProgress, bar};
 use crate::cli::list::{self, Away, List};
 use crate::cli::outputs::{Collections, Outputs, file_name, options, others};
 use crate::cli::shard;
-use crate::error::{Error, Result};
+use crate::error::{Blame, Error, Result};
 use crate::files::urls::{shown, url_or_path};
 use crate::image::outlines::OutlineOptions;
 use crate::predict::earlier_predictions::is_prediction;
@@ -61,7 +62,7 @@ fn fit_together(arguments: &Arguments) -> Result<()> {
     let list = arguments.list.is_some();
     for (given, option) in [(arguments.only_failed, "--only-failed"), (arguments.verify, "--verify")] {
         if given && !list {
-            return Err(Error::new(format!("{option} goes with a list, whose manifest it reads"))
+            return Err(Error::usage(format!("{option} goes with a list, whose manifest it reads"))
                 .with_hint("repeat the command with the --list that was labelled"));
         }
     }
@@ -70,11 +71,11 @@ fn fit_together(arguments: &Arguments) -> Result<()> {
         shard::check(arguments.shard, arguments.count)?;
     }
     if arguments.out.to_str().is_some_and(|out| out.contains(shard::PLACE)) {
-        return Err(Error::new(format!("`{}` would be a folder for each shard", arguments.out.display()))
+        return Err(Error::usage(format!("`{}` would be a folder for each shard", arguments.out.display()))
             .with_hint("name one folder for all of them with --out: each shard has a manifest of its own there"));
     }
     if !Collections::paths(arguments).is_empty() && (list || arguments.shard.is_some()) {
-        return Err(Error::new("one COCO file cannot be written by several shards, nor by a list that is continued")
+        return Err(Error::usage("one COCO file cannot be written by several shards, nor by a list that is continued")
             .with_hint("use a format with a file per image: --format png, geojson, label-studio, stats or npy"));
     }
     Ok(())
@@ -95,8 +96,8 @@ fn one_by_one(
     let mut collections = Collections::begin(arguments, OutlineOptions { min_area: 0, ..options }, &names)?;
     let (mut to_read, bytes) = (images.iter(), labeller.bytes());
     let mut failed: Vec<Error> = Vec::new();
-    let mut done = 0;
-    pipeline::run(
+    let (mut done, mut written) = (0, 0);
+    let end = pipeline::run(
         |_| {
             let (path, name) = to_read.next()?;
             Some((Names { path: path.clone(), output: name.clone(), image: file_name(path, name) }, read(path)))
@@ -112,11 +113,13 @@ fn one_by_one(
         },
         |(image, labelled)| {
             match labelled.and_then(|labelled| writer.write(labelled)) {
-                Ok((labels, written)) => {
-                    written.print(|path| path.to_string_lossy().into_owned());
+                Ok((labels, files)) => {
+                    files.print(|path| path.to_string_lossy().into_owned());
                     collections.add(&image, &labels)?;
+                    written += 1;
                 }
-                Err(error) if images.len() == 1 => return Err(error),
+                // All that follow would fail as well.
+                Err(error) if images.len() == 1 || error.blame() == Blame::FullDisk => return Err(error),
                 Err(error) => {
                     progress.suspend(|| crate::cli::report(&error));
                     failed.push(error);
@@ -125,9 +128,13 @@ fn one_by_one(
             Ok(())
         },
         &|| false,
-    )?;
+    );
     progress.finish_and_clear();
     labeller.say_remarks();
+    end.map_err(|error| match images.len() {
+        1 => error,
+        all => Error::new(format!("stopped after {written} of {all} images")).with_source(error),
+    })?;
     if failed.len() < images.len() {
         collections.finish(arguments)?;
     }

@@ -220,7 +220,7 @@ fn write(out: &Path, work: EvalWork, mut card: ModelCard, int8: Option<Quantizat
 /// Refuses what cannot come to anything before any work is done.
 fn check(arguments: &Arguments, path: &Path) -> Result<()> {
     let out = &arguments.out;
-    let refuse = |what: String, hint: &str| Err(Error::new(what).with_hint(hint));
+    let refuse = |what: String, hint: &str| Err(Error::usage(what).with_hint(hint));
     if path.extension().is_some_and(|ending| ending == "toml") {
         let what = format!("`{}` is a recipe, and only a model file can be quantized", path.display());
         return refuse(what, "pass the model file that training wrote");
@@ -238,7 +238,9 @@ fn check(arguments: &Arguments, path: &Path) -> Result<()> {
         return refuse(format!("`{}` is no name of a model file", out.display()), "pass -o NAME.safetensors");
     }
     if out.symlink_metadata().is_ok() {
-        return refuse(format!("`{}` exists, and is kept", out.display()), "pass another name after -o");
+        return Err(
+            Error::new(format!("`{}` exists, and is kept", out.display())).with_hint("pass another name after -o")
+        );
     }
     files::ensure_writable(out)
 }

@@ -73,7 +73,7 @@ const JOBS: usize = 4;
 pub(crate) fn find(chosen: Option<Chosen>, Count { shards }: Count) -> Result<Shard> {
     if let Some(Chosen::Given(shard)) = chosen {
         if shards.is_some() {
-            return Err(Error::new("--shard I/N gives the number of shards, and so does --shards")
+            return Err(Error::usage("--shard I/N gives the number of shards, and so does --shards")
                 .with_hint("leave out --shards; it is for array jobs that do not state their size"));
         }
         talk!("shard {shard}");
@@ -85,11 +85,11 @@ pub(crate) fn find(chosen: Option<Chosen>, Count { shards }: Count) -> Result<Sh
             talk!("shard {shard}, from {source}");
             Ok(shard)
         }
-        (None, Some(_), _) => Err(Error::new("--shard auto: this process is not a task of an array job")
+        (None, Some(_), _) => Err(Error::usage("--shard auto: this process is not a task of an array job")
             .with_hint(format!("pass the shard explicitly: `--shard 1/4`; known are {}", names()))),
         (None, None, None | Some(1)) => Ok(Shard::ALL),
         (None, None, Some(_)) => {
-            Err(Error::new("--shards gives the number of shards, but nothing gives the index of this one")
+            Err(Error::usage("--shards gives the number of shards, but nothing gives the index of this one")
                 .with_hint("pass `--shard 1/4`; --shards is for array jobs that do not state their size"))
         }
     }
@@ -99,7 +99,7 @@ pub(crate) fn find(chosen: Option<Chosen>, Count { shards }: Count) -> Result<Sh
 pub(crate) fn check(chosen: Option<Chosen>, Count { shards }: Count) -> Result<()> {
     match (chosen, shards) {
         (None, Some(_)) => {
-            Err(Error::new("--shards is for --shard auto").with_hint("add `--shard auto`, or leave out --shards"))
+            Err(Error::usage("--shards is for --shard auto").with_hint("add `--shard auto`, or leave out --shards"))
         }
         _ => Ok(()),
     }
@@ -118,10 +118,10 @@ pub(crate) fn file_of(out: &Path, shard: Option<(Chosen, Shard)>, example: &str)
         (Some((_, shard)), Some(text)) => Ok(text.replace(PLACE, &shard.to_string().replace('/', "-of-")).into()),
         (Some((Chosen::Given(_), _)) | None, None) => Ok(out.to_owned()),
         (Some((Chosen::Auto, _)), None) => {
-            Err(Error::new(format!("all shards would be written to `{}`", out.display()))
+            Err(Error::usage(format!("all shards would be written to `{}`", out.display()))
                 .with_hint(format!("put `{PLACE}` into the name: `--out {example}`")))
         }
-        (None, Some(text)) => Err(Error::new(format!("`{text}` names the file of a shard, and there is no --shard"))
+        (None, Some(text)) => Err(Error::usage(format!("`{text}` names the file of a shard, and there is no --shard"))
             .with_hint(format!("add `--shard auto` or `--shard 1/4`, or take `{PLACE}` out of the name"))),
     }
 }

@@ -111,7 +111,7 @@ fn run_in(group: &dyn Group, mut arguments: Arguments) -> Result<End> {
     }
     let from = arguments.from.as_deref().map_or(Ok(Vec::new()), run::settings_of)?;
     if arguments.recipe.is_none() && !arguments.resume {
-        return Err(Error::new("there is no recipe to train").with_hint(
+        return Err(Error::usage("there is no recipe to train").with_hint(
             "pass one, for instance `structtoken train configs/shapes/demo.toml`, or try `structtoken demo`",
         ));
     }
@@ -266,7 +266,7 @@ fn planned(arguments: &Arguments, from: &[String], device: &Device) -> Result<Op
                         known.join(", ")
                     )));
             }
-            return Err(Error::new("--plan, --budget and --pretrained are for a dataset, not for a recipe")
+            return Err(Error::usage("--plan, --budget and --pretrained are for a dataset, not for a recipe")
                 .with_hint("pass a dataset; in a recipe set train.max_time, train.iterations and train.pretrained"));
         }
         return Ok(None);
@@ -353,7 +353,7 @@ fn run_folder(arguments: &Arguments) -> Result<PathBuf> {
     }
     let named = arguments.recipe.as_deref().and_then(|recipe| default_folder(recipe, Path::new("runs")));
     let Some(first) = named else {
-        return Err(Error::new("--resume needs the folder of the run").with_hint("pass it: --out runs/NAME"));
+        return Err(Error::usage("--resume needs the folder of the run").with_hint("pass it: --out runs/NAME"));
     };
     // runs/NAME, runs/NAME-2, runs/NAME-3: a new run takes the next, a resumed one the last.
     let place = |n: usize| {

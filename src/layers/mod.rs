@@ -16,6 +16,7 @@ pub mod linear;
 pub mod norm;
 pub mod parameters;
 pub mod patch_embed;
+pub mod pointwise_conv;
 pub mod position;
 pub mod resize;
 pub mod rotary;
@@ -27,8 +28,8 @@ pub use attention::{MultiheadAttention, cross_attention};
 pub use batch_norm::BatchNorm;
 pub use context::{ForwardContext, Statistic};
 pub use conv::{
-    Conv2d, Conv3x3, DepthwiseConv3x3, DepthwiseConv7x7, GroupedConv3x3, PatchConv, PointwiseConv, TransposedConv2x2,
-    max_pool2x2, max_pool3x3, upsample2x_concat,
+    Conv2d, Conv3x3, DepthwiseConv3x3, DepthwiseConv7x7, GroupedConv3x3, PatchConv, TransposedConv2x2, max_pool2x2,
+    max_pool3x3, upsample2x_concat,
 };
 pub use cost::Cost;
 pub use drop_path::DropPath;
@@ -38,6 +39,7 @@ pub use init::Init;
 pub use linear::{Linear, Unbiased};
 pub use norm::LayerNorm;
 pub use patch_embed::PatchEmbed;
+pub use pointwise_conv::PointwiseConv;
 pub use position::Gridded;
 pub use rotary::Rotation;
 pub use transformer::{Block, BlockShape, MlpLayer, QkvBias};

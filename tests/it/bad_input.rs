@@ -248,15 +248,15 @@ fn values_out_of_range() {
         ("model.backbone.embed_dim=1000000000", "embed_dim"),
         ("model.backbone.init_values=nan", "init_values"),
         ("model.decoder.channels=10000000000", "channels"),
-        ("a.a.a.a.a.a.a.a.a.a=1", "key=value"),
     ] {
         lab.refused(&["train", recipe, "--device", "cpu", "--set", change], &[say]);
     }
     for option in [["--size", "99999999999"], ["--batch", "0"], ["--classes", "300"], ["--repeat", "0"]] {
         lab.refused(&["bench", "--device", "cpu", option[0], option[1]], &[option[1]]);
     }
-    lab.refused(&["inspect", recipe, "--classes", "99999999999"], &["--classes"]);
-    lab.refused(&["train"], &["no recipe"]);
+    lab.misused(&["train", recipe, "--device", "cpu", "--set", "a.a.a.a.a.a.a.a.a.a=1"], &["key=value"]);
+    lab.misused(&["inspect", recipe, "--classes", "99999999999"], &["--classes"]);
+    lab.misused(&["train"], &["no recipe"]);
 }
 
 #[cfg(not(feature = "cuda"))]

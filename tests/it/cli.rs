@@ -68,6 +68,11 @@ impl Lab {
         self.ends(1, arguments, say)
     }
 
+    /// As [`refused`](Self::refused), where options do not fit together: the exit code is 2.
+    pub(crate) fn misused(&self, arguments: &[&str], say: &[&str]) -> String {
+        self.ends(2, arguments, say)
+    }
+
     /// As [`refused`](Self::refused), where some images fail and all others are done.
     pub(crate) fn partly(&self, arguments: &[&str], say: &[&str]) -> String {
         self.ends(3, arguments, say)
@@ -262,7 +267,7 @@ fn a_plan_is_a_recipe_with_reasons() {
         let talk = lab.refused(&[&plan[..], &["--out", out], &small].concat(), &[say]);
         assert!(!talk.contains("timing steps"), "{talk}");
     }
-    lab.refused(&["train", recipe.to_str().unwrap(), "--plan"], &["for a dataset"]);
+    lab.misused(&["train", recipe.to_str().unwrap(), "--plan"], &["for a dataset"]);
     lab.refused(&["train", "nuclei", "--plan"], &["`nuclei` is neither a folder nor a built-in dataset", "camvid"]);
     lab.refused(&["train", "shapes", "--budget", "soon"], &["`soon` is not a duration", "20m"]);
     lab.refused(&["train", "nope"], &["cannot read the recipe `nope`", "structtoken train DIR"]);

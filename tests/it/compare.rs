@@ -148,7 +148,7 @@ fn faulty_calls_are_answered() {
     let lab = Lab::new();
     let recipe = lab.write("tiny.toml", TINY);
     let recipe = recipe.to_str().unwrap();
-    lab.refused(&["compare"], &["nothing to compare"]);
+    lab.misused(&["compare"], &["nothing to compare"]);
     lab.refused(&["compare", "--out", "nowhere"], &["`nowhere` holds no comparison"]);
     lab.refused(&["compare", "--collect", "nowhere"], &["`nowhere` holds no comparison"]);
     lab.refused(&["compare", recipe, "--decoders", "pwee"], &["there is no decoder `pwee`", "did you mean `pwe`?"]);
@@ -157,7 +157,7 @@ fn faulty_calls_are_answered() {
     let gone = lab.write("gone.toml", TINY.replace("dataset = \"shapes\"", "dataset = \"camvid\""));
     lab.refused(&["compare", gone.to_str().unwrap(), "--out", "gone"], &["data.root=DIR"]);
     assert!(!lab.path("gone").exists());
-    lab.refused(&["compare", recipe, "--shards", "3"], &["nothing gives the index of this one"]);
+    lab.misused(&["compare", recipe, "--shards", "3"], &["nothing gives the index of this one"]);
     let lost =
         lab.command(&["compare", recipe, "--decoders", "pwe"]).env("JOB_COMPLETION_INDEX", "1").output().unwrap();
     let talk = String::from_utf8_lossy(&lost.stderr);

@@ -558,7 +558,7 @@ fn sizes_beyond_the_memory_are_refused_before_any_work() {
     lab.refused(&with("100000x100000"), &["cannot be exported", "to 16384"]);
     lab.ok(&["export", MODEL, "-o", "a.onnx", "--images", "1", "--size", "32x32"]);
     let runtime = ["export", MODEL, "-o", "b.onnx", "--images", "1", "--runtime", "x"];
-    lab.refused(&runtime, &["--runtime goes with --web", "leave --runtime out"]);
+    lab.misused(&runtime, &["--runtime goes with --web", "leave --runtime out"]);
     lab.ok(&runtime[..runtime.len() - 2]);
 }
 
@@ -566,7 +566,7 @@ fn sizes_beyond_the_memory_are_refused_before_any_work() {
 fn what_cannot_be_exported_is_refused_and_nothing_is_left() {
     let lab = trained();
     let before = lab.entries();
-    lab.refused(&["export", "tiny.toml", "-o", "a.onnx"], &["is a recipe", "model file that training wrote"]);
+    lab.misused(&["export", "tiny.toml", "-o", "a.onnx"], &["is a recipe", "model file that training wrote"]);
     lab.refused(&["export", MODEL, "-o", "a.onnx", "--size", "30x32"], &["multiples of 8", "--size 32x32"]);
     lab.refused(&["export", MODEL, "-o", "a.onnx", "--size", "0x32"], &["cannot be exported"]);
     let tile = ["--profile", "qgis", "--size", "32x48"];

@@ -134,7 +134,7 @@ fn names_are_given_to_every_form() {
         let said = lab.refused(&["init", "set", "--out", "two.toml", "--names", "a,b,c,d"], &[&count, classes[1]]);
         paste(&lab, &format!("structtoken data init{}", said.rsplit("structtoken data init").next().unwrap()));
         assert_eq!(names(&lab, "two.toml"), classes);
-        lab.refused(&["init", "set", "--names", "a,a"], &["`a` twice"]);
+        lab.misused(&["init", "set", "--names", "a,a"], &["`a` twice"]);
         // What is of no use is refused, and the command without it works.
         for (option, value) in [("--void", "77"), ("--names-from", "1"), ("--pixels", ""), ("--jpeg-tolerance", "9")] {
             if form_name == "yolo" && option == "--pixels" || form_name == "per-class" && option == "--jpeg-tolerance" {

@@ -135,7 +135,7 @@ fn failures_are_tried_again_with_the_list_they_are_of() {
     lab.write("list.txt", [&*names[0], "elsewhere.png"].join("\n"));
     lab.refused(&labelling(&["--only-failed"]), &["entry 2 of", "has `elsewhere.png` now"]);
     let single = ["predict", "run/model.safetensors", &names[0], "--only-failed"];
-    lab.refused(
+    lab.misused(
         &[&single[..], &CPU].concat(),
         &["--only-failed goes with a list", "repeat the command with the --list"],
     );
@@ -187,7 +187,7 @@ fn a_folder_holds_what_one_model_labelled_with_one_set_of_options() {
         .map(|word| word.strip_prefix("run/model").map_or(word, |_| "other.safetensors"))
         .collect();
     lab.ok(&copy);
-    lab.refused(
+    lab.misused(
         &[&PREDICT[..], &["--out", "out-{shard}", "--shard", "2/2"], &CPU].concat(),
         &["would be a folder for each shard", "each shard has a manifest"],
     );

@@ -119,7 +119,7 @@ fn what_fails_is_noted_and_tried_again_when_asked() {
         &[&PREDICT[..], &["--out", "fresh", "--only-failed"], &CPU].concat(),
         &["there is no", "leave out --only-failed"],
     );
-    lab.refused(&[&whole[..], &["--format", "coco"]].concat(), &["one COCO file cannot be written"]);
+    lab.misused(&[&whole[..], &["--format", "coco"]].concat(), &["one COCO file cannot be written"]);
     // A file of somebody else is left as it is; one that was cut off at its start is started again.
     lab.write("notes/manifest-1-of-1.ndjson", "my notes");
     lab.refused(&[&PREDICT[..], &["--out", "notes"], &CPU].concat(), &["it is not a manifest", "--out"]);
@@ -159,9 +159,9 @@ fn shards_of_the_environment_share_the_images() {
     let all = ["a", "b"].map(|part| std::fs::read_dir(lab.path("folder").join(part)).unwrap().count());
     assert_eq!(all.iter().sum::<usize>(), 5);
     let auto = [&PREDICT[..], &["--out", "out", "--shard", "auto"], &CPU].concat();
-    lab.refused(&auto, &["not a task of an array job", "SLURM_ARRAY_TASK_ID", "--shard 1/4"]);
-    lab.refused(&[&PREDICT[..], &["--shards", "3"], &CPU].concat(), &["--shards is for --shard auto"]);
-    lab.refused(
+    lab.misused(&auto, &["not a task of an array job", "SLURM_ARRAY_TASK_ID", "--shard 1/4"]);
+    lab.misused(&[&PREDICT[..], &["--shards", "3"], &CPU].concat(), &["--shards is for --shard auto"]);
+    lab.misused(
         &[&PREDICT[..], &["--shard", "1/3", "--shards", "3"], &CPU].concat(),
         &["so does --shards", "leave out --shards"],
     );
@@ -175,9 +175,9 @@ fn shards_of_the_environment_share_the_images() {
         assert!(String::from_utf8_lossy(&same.stderr).contains("`--out eval-{shard}.json`"));
     }
     let alone = ["eval", "run/model.safetensors", "--out", "eval-{shard}.json"];
-    lab.refused(&[&alone[..], &CPU].concat(), &["there is no --shard", "add `--shard auto` or `--shard 1/4`"]);
+    lab.misused(&[&alone[..], &CPU].concat(), &["there is no --shard", "add `--shard auto` or `--shard 1/4`"]);
     let count = ["eval", "run/model.safetensors", "--shards", "2"];
-    lab.refused(&[&count[..], &CPU].concat(), &["--shards is for --shard auto", "leave out --shards"]);
+    lab.misused(&[&count[..], &CPU].concat(), &["--shards is for --shard auto", "leave out --shards"]);
     let merged = lab.ok(&["eval", "merge", "eval-1-of-2.json", "eval-2-of-2.json", "--json"]);
     let single = lab.ok(&[&["eval", "run/model.safetensors", "--labels-only", "--json"][..], &CPU].concat());
     assert_eq!(merged, single);

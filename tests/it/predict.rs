@@ -240,10 +240,10 @@ fn options_that_do_not_fit_a_format_are_refused() {
     }
     let model = model();
     let predict = |more: &[&'static str]| [&["predict", &model, "a/x.png", "--device", "cpu"][..], more].concat();
-    lab.refused(&predict(&["--tolerance", "2"]), &["--tolerance", "--format geojson"]);
-    lab.refused(&predict(&["--min-area", "2", "--format", "stats"]), &["--min-area", "coco-rle"]);
+    lab.misused(&predict(&["--tolerance", "2"]), &["--tolerance", "--format geojson"]);
+    lab.misused(&predict(&["--min-area", "2", "--format", "stats"]), &["--min-area", "coco-rle"]);
     for tolerance in ["--tolerance=-1", "--tolerance=nan", "--tolerance=inf"] {
-        lab.refused(&predict(&[tolerance, "--format", "coco"]), &["tolerance of", "choose 0"]);
+        lab.misused(&predict(&[tolerance, "--format", "coco"]), &["tolerance of", "choose 0"]);
     }
     // The remedies.
     lab.ok(&predict(&["--tolerance", "2", "--format", "geojson"]));

@@ -76,7 +76,7 @@ impl EvalWork {
         if path.extension().is_some_and(|ending| ending == "toml") {
             let config = Config::read(path, &arguments.changes)?;
             let Some(weights) = arguments.weights.clone() else {
-                return Err(Error::new(format!("`{}` is a recipe, which holds no weights", path.display()))
+                return Err(Error::usage(format!("`{}` is a recipe, which holds no weights", path.display()))
                     .with_hint("pass a model file, or add `--weights FILE`"));
             };
             let classes = config.data.classes()?;
@@ -84,7 +84,8 @@ impl EvalWork {
             return Self::on(model, config, &classes, weights, arguments);
         }
         if arguments.weights.is_some() {
-            return Err(Error::new("--weights goes with a recipe; a model file has its own"));
+            return Err(Error::usage("--weights goes with a recipe; a model file has its own")
+                .with_hint("pass the recipe as a TOML file, or leave --weights out"));
         }
         let (model, card) = model_file::open(path, device)?;
         Self::of(model, &card, path, arguments)

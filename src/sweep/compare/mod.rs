@@ -78,7 +78,7 @@ const LONGEST: u64 = 1 << 40;
 
 /// Puts `NAME.KEY=VALUE` into the settings of the decoder `NAME`.
 fn changed(decoders: &mut BTreeMap<String, DecoderConfig>, change: &str) -> Result<()> {
-    let fault = |text: &str| Error::new(format!("--with `{change}`: {text}"));
+    let fault = |text: &str| Error::usage(format!("--with `{change}`: {text}"));
     let (name, change) = change.split_once('.').filter(|(_, rest)| rest.contains('=')).ok_or_else(|| {
         fault("is not of the form NAME.KEY=VALUE").with_hint("for instance `--with eomt.num_queries=20`")
     })?;
@@ -140,7 +140,7 @@ impl ComparePlan {
             let own = &recipe.model.decoder;
             let chosen = preset.settings_of(own);
             if decoder.insert(name.clone(), chosen).is_some() {
-                return Err(Error::new(format!("--decoders names `{name}` twice"))
+                return Err(Error::usage(format!("--decoders names `{name}` twice"))
                     .with_hint("name each once; --seeds repeats it"));
             }
         }

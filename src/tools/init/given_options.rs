@@ -216,10 +216,10 @@ pub(super) fn names_are_distinct(names: &[String]) -> Result<()> {
     let hint = "each class has a name of its own, as in --names sky,road,car; to unite values, write them into one `source` of \
                 the TOML";
     if names.iter().any(|name| name.trim().is_empty()) {
-        return Err(Error::new("--names gives an empty name").with_hint(hint));
+        return Err(Error::usage("--names gives an empty name").with_hint(hint));
     }
     match names.iter().enumerate().find(|(at, name)| names[..*at].contains(name)) {
-        Some((_, twice)) => Err(Error::new(format!("--names gives `{twice}` twice")).with_hint(hint)),
+        Some((_, twice)) => Err(Error::usage(format!("--names gives `{twice}` twice")).with_hint(hint)),
         None => Ok(()),
     }
 }

@@ -79,7 +79,7 @@ fn shards_of_other_work_are_refused_with_what_to_do() {
     let run = |out: &str| lab.command(&[&auto[..], &[out]].concat()).envs(task).output().unwrap();
     assert!(run("check-{shard}.ndjson").status.success() && lab.path("check-2-of-2.ndjson").exists());
     assert!(String::from_utf8_lossy(&run("check.ndjson").stderr).contains("`--out check-{shard}.ndjson`"));
-    lab.refused(&["data", "check", "set.toml", "--shards", "2"], &["--shards is for --shard auto"]);
+    lab.misused(&["data", "check", "set.toml", "--shards", "2"], &["--shards is for --shard auto"]);
     // A folder is described first.
     lab.refused(
         &["data", "check", "train", "--shard", "1/2", "--out", "x.ndjson"],
