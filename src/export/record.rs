@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
 use burn_capture::{CaptureBackend, CapturedGraph};
 use burn_ir::{BaseOperationIr, IrVisitorMut, OperationIr, TensorId, TensorIr, TensorStatus};
@@ -131,8 +131,8 @@ struct Names {
 }
 
 impl See for Names {
-    fn see<const D: usize>(&mut self, name: &str, values: Tensor<D>) {
-        match id(&values) {
+    fn see<const D: usize>(&mut self, name: &str, param: &Param<Tensor<D>>) {
+        match id(&param.val()) {
             Some(id) => drop(self.found.insert(id, name.to_owned())),
             None => self.failed = true,
         }

@@ -22,15 +22,15 @@ pub struct Parameter<'a> {
 
 /// Calls `see` for every parameter with its values, flat and without autodiff, in the order of the fields.
 pub fn visit(module: &impl Module, see: impl FnMut(Parameter, Tensor<1>)) {
-    module.visit(&mut Walk { path: Path::default(), see });
+    show(module, &mut Flat(see));
 }
 
 /// The name, shape and id of every parameter, in the order of the fields. No value is looked at: those that have not
 /// been made yet are not made.
 pub fn list(module: &impl Module) -> Vec<(String, Vec<usize>, ParamId)> {
-    let mut list = List { path: Path::default(), found: Vec::new() };
-    module.visit(&mut list);
-    list.found
+    let mut shapes = Shapes(Vec::new());
+    show(module, &mut shapes);
+    shapes.0
 }
 
 /// A parameter in the graph of the passes.
@@ -44,29 +44,27 @@ pub(crate) struct Node {
 
 /// Every parameter, in the order of the fields.
 pub(crate) fn nodes(module: &impl Module) -> Vec<Node> {
-    let mut nodes = Nodes { path: Path::default(), found: Vec::new() };
-    module.visit(&mut nodes);
-    nodes.found
-}
-
-/// What is done with the parameters of a module in their own ranks.
-#[cfg(feature = "export")]
-pub(crate) trait See {
-    /// One parameter, by name.
-    fn see<const D: usize>(&mut self, name: &str, values: Tensor<D>);
-}
-
-/// Shows every parameter as it is, in the order of the fields.
-#[cfg(feature = "export")]
-pub(crate) fn show(module: &impl Module, to: &mut impl See) {
-    module.visit(&mut Show { path: Path::default(), to });
+    let mut nodes = Nodes(Vec::new());
+    show(module, &mut nodes);
+    nodes.0
 }
 
 /// Takes the gradients of `module` out of `grads`: the name of every parameter that has one, and its flat gradient.
 pub fn gradients(module: &impl Module, grads: Gradients) -> Vec<(String, Tensor<1>)> {
-    let mut collect = Collect { path: Path::default(), grads, found: Vec::new() };
-    module.visit(&mut collect);
-    collect.found
+    let mut taken = Taken { grads, found: Vec::new() };
+    show(module, &mut taken);
+    taken.found
+}
+
+/// What is done with the parameters of a module in their own ranks.
+pub(crate) trait See {
+    /// One parameter, by name.
+    fn see<const D: usize>(&mut self, name: &str, param: &Param<Tensor<D>>);
+}
+
+/// Shows every parameter as it is, in the order of the fields.
+pub(crate) fn show(module: &impl Module, to: &mut impl See) {
+    module.visit(&mut Named { path: Path::default(), to });
 }
 
 /// Replaces every parameter for which `change` returns new values; values are flat and without autodiff.
@@ -93,77 +91,13 @@ impl Path {
     }
 }
 
-struct Walk<F> {
-    path: Path,
-    see: F,
-}
-
-impl<F: FnMut(Parameter, Tensor<1>)> ModuleVisitor for Walk<F> {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let tensor = param.val();
-        let shape = tensor.dims();
-        let name = self.path.name();
-        let parameter = Parameter { name: &name, shape: &shape, id: param.id, trainable: tensor.is_require_grad() };
-        (self.see)(parameter, tensor.inner().reshape([shape.iter().product::<usize>()]));
-    }
-}
-
-struct List {
-    path: Path,
-    found: Vec<(String, Vec<usize>, ParamId)>,
-}
-
-impl ModuleVisitor for List {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.found.push((self.path.name(), param.lazy_shape().to_vec(), param.id));
-    }
-}
-
-struct Nodes {
-    path: Path,
-    found: Vec<Node>,
-}
-
-impl ModuleVisitor for Nodes {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let tensor = param.val();
-        let node = tensor.is_require_grad().then(|| kernels::node(tensor.clone())).flatten();
-        self.found.push(Node { name: self.path.name(), len: tensor.dims().iter().product(), node });
-    }
-}
-
-#[cfg(feature = "export")]
-struct Show<'a, S> {
+/// Parameters as they are met, with their names.
+struct Named<'a, S> {
     path: Path,
     to: &'a mut S,
 }
 
-#[cfg(feature = "export")]
-impl<S: See> ModuleVisitor for Show<'_, S> {
+impl<S: See> ModuleVisitor for Named<'_, S> {
     fn enter_module(&mut self, name: &str, container: &str) {
         self.path.enter(name, container);
     }
@@ -173,29 +107,49 @@ impl<S: See> ModuleVisitor for Show<'_, S> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.to.see(&self.path.name(), param.val());
+        self.to.see(&self.path.name(), param);
     }
 }
 
-struct Collect {
-    path: Path,
+struct Flat<F>(F);
+
+impl<F: FnMut(Parameter, Tensor<1>)> See for Flat<F> {
+    fn see<const D: usize>(&mut self, name: &str, param: &Param<Tensor<D>>) {
+        let tensor = param.val();
+        let shape = tensor.dims();
+        let parameter = Parameter { name, shape: &shape, id: param.id, trainable: tensor.is_require_grad() };
+        (self.0)(parameter, tensor.inner().reshape([shape.iter().product::<usize>()]));
+    }
+}
+
+struct Shapes(Vec<(String, Vec<usize>, ParamId)>);
+
+impl See for Shapes {
+    fn see<const D: usize>(&mut self, name: &str, param: &Param<Tensor<D>>) {
+        self.0.push((name.to_owned(), param.lazy_shape().to_vec(), param.id));
+    }
+}
+
+struct Nodes(Vec<Node>);
+
+impl See for Nodes {
+    fn see<const D: usize>(&mut self, name: &str, param: &Param<Tensor<D>>) {
+        let tensor = param.val();
+        let node = tensor.is_require_grad().then(|| kernels::node(tensor.clone())).flatten();
+        self.0.push(Node { name: name.to_owned(), len: tensor.dims().iter().product(), node });
+    }
+}
+
+struct Taken {
     grads: Gradients,
     found: Vec<(String, Tensor<1>)>,
 }
 
-impl ModuleVisitor for Collect {
-    fn enter_module(&mut self, name: &str, container: &str) {
-        self.path.enter(name, container);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container: &str) {
-        self.path.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+impl See for Taken {
+    fn see<const D: usize>(&mut self, name: &str, param: &Param<Tensor<D>>) {
         if let Some(grad) = param.val().grad_remove(&mut self.grads) {
             let len = grad.dims().iter().product::<usize>();
-            self.found.push((self.path.name(), grad.reshape([len])));
+            self.found.push((name.to_owned(), grad.reshape([len])));
         }
     }
 }
