@@ -110,22 +110,7 @@ pub fn supply(config: &Config, workers: usize, seconds: f64) -> Result<Supply> {
 /// # Errors
 /// A configuration that cannot be built, or labels that cannot be read from the device.
 pub fn measure(work: &Work, n: usize, device: &Device) -> Result<Measurement> {
-    let limits = [
-        ("classes", work.classes, 255),
-        ("batch", work.batch, 1 << 10),
-        ("repetitions", n, 100_000),
-        ("height", work.image[0], 1 << 14),
-        ("width", work.image[1], 1 << 14),
-    ];
-    let windows = work.windows.map_or([1; 4], |([a, b], [c, d])| [a, b, c, d]);
-    let limits = limits.into_iter().chain(windows.map(|side| ("window or its step", side, 1 << 14)));
-    for (name, value, most) in limits {
-        if !(1..=most).contains(&value) {
-            return Err(Error::new(format!("{name}: {value} is not between 1 and {most}"))
-                .with_hint("`structtoken bench --help` names the options"));
-        }
-    }
-    work.model.check()?;
+    work.check(n)?;
     work.fits(device)?;
     let mut times = if work.train { steps(work, n, device) } else { label_maps(work, n, device)? };
     times.sort_by(f64::total_cmp);
@@ -148,6 +133,29 @@ pub fn measure(work: &Work, n: usize, device: &Device) -> Result<Measurement> {
 }
 
 impl Work {
+    /// Fails where it cannot be timed, or not `n` times. Nothing is computed for that.
+    ///
+    /// # Errors
+    /// A number that is too small or too large, or a configuration that cannot be built.
+    pub fn check(&self, n: usize) -> Result<()> {
+        let limits = [
+            ("classes", self.classes, 255),
+            ("batch", self.batch, 1 << 10),
+            ("repetitions", n, 100_000),
+            ("height", self.image[0], 1 << 14),
+            ("width", self.image[1], 1 << 14),
+        ];
+        let windows = self.windows.map_or([1; 4], |([a, b], [c, d])| [a, b, c, d]);
+        let limits = limits.into_iter().chain(windows.map(|side| ("window or its step", side, 1 << 14)));
+        for (name, value, most) in limits {
+            if !(1..=most).contains(&value) {
+                return Err(Error::new(format!("{name}: {value} is not between 1 and {most}"))
+                    .with_hint("`structtoken bench --help` names the options"));
+            }
+        }
+        self.model.check()
+    }
+
     /// How many windows the network sees of an image, and the height and width of each.
     fn seen(&self) -> (usize, (usize, usize)) {
         let [height, width] = self.image;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::infer::InferConfig;
+use crate::kernels::Precision;
 use crate::loader::DataConfig;
 use crate::model::ModelConfig;
 use crate::text::{distance, shell_word, utf8};
@@ -114,6 +115,21 @@ impl Config {
         self.data.check()?;
         self.train.check()?;
         self.eval.check()
+    }
+
+    /// Fails where the recipe `named` so cannot be trained by, although a model may have its settings.
+    ///
+    /// # Errors
+    /// Evaluation in eight bits, whose cost is not known before there are weights.
+    pub fn ensure_trainable(&self, named: &Path) -> Result<()> {
+        if self.eval.precision == Precision::Int8 {
+            return Err(Error::new(format!(
+                "`{}`: eval.precision = \"int8\" is for models whose cost in eight bits is known",
+                named.display()
+            ))
+            .with_hint("leave it out, and quantize the model when it is trained: structtoken quantize"));
+        }
+        Ok(())
     }
 
     /// The keys in which another recipe differs, each as `a.b: old -> new`.

@@ -240,6 +240,16 @@ pub fn read_card(path: impl AsRef<Path>) -> Result<ModelCard> {
     unpack(&weights::read_metadata(&path)?)
 }
 
+/// As [`read_card`]; nothing where the file is of another form, or no model of this program.
+///
+/// # Errors
+/// A model file that says things about itself that cannot be.
+pub fn read_card_if_any(path: &Path) -> Result<Option<ModelCard>> {
+    let metadata = weights::read_metadata(path).unwrap_or_default();
+    let card = metadata.contains_key(KEY).then(|| unpack(&metadata)).transpose();
+    card.map_err(|error| Error::file("open the model file", path, error))
+}
+
 fn unpack(metadata: &BTreeMap<String, String>) -> Result<ModelCard> {
     let text = metadata.get(KEY).ok_or_else(|| Error::new(format!("its metadata has no `{KEY}`")))?;
     let card: ModelCard = serde_json::from_str(text).map_err(|error| {

@@ -15,7 +15,7 @@ use crate::image::{Image, ImageRemarks, Labels, decode_image_in, read_image_in, 
 use crate::infer::{InferConfig, Inference, Network};
 use crate::loader::preprocess::Preprocess;
 use crate::model::Model;
-use crate::{files, model_file, overlay};
+use crate::{files, kernels, model_file, overlay};
 pub use tokens::Tokens;
 
 /// A network with everything needed to use it.
@@ -41,7 +41,8 @@ impl<N: Network> Predictor<N> {
     /// Puts the parts together, the network in its form [for inference](Network::for_inference). `classes` hold one
     /// name and colour for each class of the network.
     ///
-    /// Fails where the parts do not fit each other or a setting is out of its range.
+    /// Fails where the parts do not fit each other or a setting is out of its range, `STRUCTTOKEN_SIMD` in the
+    /// environment included.
     pub fn new(
         network: N,
         preprocess: Preprocess,
@@ -49,6 +50,7 @@ impl<N: Network> Predictor<N> {
         device: Device,
         classes: Classes,
     ) -> Result<Self> {
+        kernels::instruction_set()?;
         preprocess.check()?;
         config.check()?;
         let n = network.classes();

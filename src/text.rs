@@ -114,6 +114,9 @@ pub(crate) fn thousands(n: u64) -> String {
 pub fn shell_word(path: &Path) -> String {
     let bytes = path.as_os_str().as_encoded_bytes();
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"/._-+=:,@%".contains(byte);
+    if bytes.first() == Some(&b'-') {
+        return shell_word(&Path::new(".").join(path)); // no option
+    }
     match path.to_str() {
         Some(text) if !bytes.is_empty() && bytes.iter().all(plain) => text.to_owned(),
         Some(text) if !text.contains(char::is_control) => format!("'{}'", text.replace('\'', r"'\''")),
@@ -177,6 +180,7 @@ mod tests {
             }
         }
         assert_eq!(shell_word(Path::new("runs/a-b_1.2")), "runs/a-b_1.2");
+        assert_eq!(shell_word(Path::new("-x y")), "'./-x y'");
         let error = utf8(Path::new(std::ffi::OsStr::from_bytes(b"\xff"))).unwrap_err();
         assert!(error.to_string().contains("not UTF-8") && error.hint().is_some());
     }

@@ -44,19 +44,19 @@ pub(crate) struct Arguments {
     #[arg(long)]
     train: bool,
     /// Time the loading of training images instead (read, decode, augment, batch), with `data.workers` threads
-    #[arg(long, requires = "recipe", conflicts_with = "train")]
+    #[arg(long, requires = "recipe", conflicts_with_all = ["train", "size", "classes", "batch", "precision", "repeat", "scaling"])]
     data: bool,
     /// Side of a sliding window; the stride is two thirds of it
     #[arg(long, value_name = "PIXELS", conflicts_with_all = ["train", "recipe"])]
     window: Option<usize>,
-    /// Precision of matrix products on the CPU
-    #[arg(long, value_enum, default_value_t = PrecisionName::F32)]
-    precision: PrecisionName,
+    /// Precision of matrix products on the CPU [default: f32, or the recipe's]
+    #[arg(long, value_enum)]
+    precision: Option<PrecisionName>,
     /// Number of repetitions; the median is reported
     #[arg(short, long, value_name = "N", default_value_t = 7)]
     repeat: usize,
     /// Also time a single thread, and report how many times as fast all are
-    #[arg(long, conflicts_with = "data")]
+    #[arg(long)]
     scaling: bool,
     /// Print one JSON object per measurement
     #[arg(long)]
@@ -97,6 +97,17 @@ enum PrecisionName {
     Int8,
 }
 
+impl From<PrecisionName> for Precision {
+    fn from(name: PrecisionName) -> Self {
+        match name {
+            PrecisionName::F32 => Self::F32,
+            PrecisionName::Bf16 => Self::Bf16,
+            PrecisionName::Bf16x3 => Self::Bf16x3,
+            PrecisionName::Int8 => Self::Int8,
+        }
+    }
+}
+
 pub(crate) fn run(arguments: Arguments) -> Result<End> {
     if let (true, Some(recipe)) = (arguments.data, &arguments.recipe) {
         let config = Config::read(recipe, &arguments.changes)?;
@@ -110,6 +121,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         return Ok(End::Done);
     }
     let works = works(&arguments)?;
+    works.iter().try_for_each(|work| work.check(arguments.repeat))?;
     let (device, name) = device::open(&arguments.computing.device)?;
     let instructions = if name == "cpu" { format!(" ({})", kernels::instruction_set()?) } else { String::new() };
     talk!("timing on {name}{instructions}, {} threads", rayon::current_num_threads());
@@ -166,12 +178,18 @@ fn works(arguments: &Arguments) -> Result<Vec<Work>> {
     let mut works = Vec::new();
     let recipe = arguments.recipe.as_deref().map(|path| Config::read(path, &arguments.changes)).transpose()?;
     let or = |given: &[usize], default: usize| if given.is_empty() { vec![default] } else { given.to_vec() };
-    let (precision, suffix) = match arguments.precision {
-        PrecisionName::F32 => (Precision::F32, ""),
-        PrecisionName::Bf16 => (Precision::Bf16, " bf16"),
-        PrecisionName::Bf16x3 => (Precision::Bf16x3, " bf16x3"),
-        PrecisionName::Int8 => (Precision::Int8, " int8"),
+    let own =
+        recipe.as_ref().map(|config| if arguments.train { config.train.precision } else { config.eval.precision });
+    let (precision, suffix) = match arguments.precision.map_or(own.unwrap_or_default(), Precision::from) {
+        Precision::F32 => (Precision::F32, ""),
+        Precision::Bf16 => (Precision::Bf16, " bf16"),
+        Precision::Bf16x3 => (Precision::Bf16x3, " bf16x3"),
+        Precision::Int8 => (Precision::Int8, " int8"),
     };
+    if precision == Precision::Int8 && kernels::int8_weight_bits().is_none() {
+        return Err(Error::new("this processor has no instructions for eight bits, or STRUCTTOKEN_SIMD forbids them")
+            .with_hint("pass another --precision"));
+    }
     if arguments.train && precision == Precision::Int8 {
         return Err(Error::usage("a training step is not computed in eight bits")
             .with_hint("leave out --train, or pass --precision bf16"));

@@ -144,6 +144,7 @@ fn plan(arguments: &Arguments) -> Result<(PathBuf, ComparePlan)> {
         return Ok((dir.clone(), found.ok_or_else(missing)?));
     };
     let config = Config::read(recipe, &arguments.changes)?;
+    config.ensure_trainable(recipe)?;
     let budget = match (&arguments.budget, arguments.iterations) {
         (Some(time), _) => time.parse()?,
         (None, Some(iterations)) => Budget::Iterations(iterations),

@@ -41,6 +41,7 @@ const EXAMPLES: &str = "Examples:
 
 pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let mut config = Config::parse(RECIPE, "configs/shapes/demo.toml", &arguments.changes)?;
+    config.ensure_trainable("configs/shapes/demo.toml".as_ref())?;
     let budget = text::duration(&arguments.budget)?;
     let (device, device_name) = device::open(&arguments.computing.device)?;
     let run = arguments.out;

@@ -23,6 +23,7 @@ use crate::eval::EvalOptions;
 use crate::eval::merge::{Identity, ShardFile, merge};
 use crate::eval::summary::Evaluation;
 use crate::infer::{Inference, memory};
+use crate::kernels::{Precision, int8_weight_bits};
 use crate::layers::parameters::visit;
 use crate::model::Model;
 use crate::report::About;
@@ -117,6 +118,7 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
     let counted = Arc::new(AtomicBool::new(false));
     let interrupted = on_interrupt_until("image", &counted)?;
     talk!("evaluating {} images of {of} on {name}", indices.len());
+    note_precision(settings.precision);
     let estimated = estimate(&model, &config, dataset.as_ref())?;
     let network = model.for_inference();
     let inference = Inference { network: &network, preprocess, config: settings, device: &device };
@@ -181,6 +183,15 @@ fn data(config: &Config, dataset: &dyn Dataset) -> Result<serde_json::Value> {
 /// What a model is called on a page: as the folder of its run, or as its file.
 pub(crate) fn called(model: &Path) -> std::borrow::Cow<'_, str> {
     model.parent().and_then(Path::file_name).or(model.file_stem()).unwrap_or_default().to_string_lossy()
+}
+
+/// Says where the precision that is asked for is not this processor's.
+pub(crate) fn note_precision(precision: Precision) {
+    if precision == Precision::Int8 && int8_weight_bits().is_none() {
+        talk!(
+            "note: this processor has no instructions for eight bits, or STRUCTTOKEN_SIMD forbids them: computed in f32"
+        );
+    }
 }
 
 /// Prints the estimated memory of the evaluation and returns it in bytes; `None` where it is too little to be

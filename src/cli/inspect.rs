@@ -65,7 +65,7 @@ fn recipe(arguments: &Arguments) -> Result<End> {
 
 fn file(path: &Path, as_json: bool) -> Result<End> {
     let summary = weights::describe(path)?;
-    let card = model_file::read_card(path).ok();
+    let card = model_file::read_card_if_any(path);
     let layout = match (summary.key_format, summary.architecture) {
         (Some(layout), _) => match &summary.convolutional {
             Some(network) => format!("{layout} ({network})"),
@@ -81,11 +81,12 @@ fn file(path: &Path, as_json: bool) -> Result<End> {
             .map(|tensor| json!({"name": tensor.name, "shape": tensor.shape, "range": tensor.range, "not_finite": tensor.not_finite}))
             .collect();
         let (format, values) = (summary.format.to_string(), summary.elements);
+        let known = card.as_ref().ok().and_then(Option::as_ref);
         print(
-            &json!({"format": format, "layout": layout, "card": card, "values": values, "tensors": tensors})
+            &json!({"format": format, "layout": layout, "card": known, "values": values, "tensors": tensors})
                 .to_string(),
         );
-        return Ok(End::Done);
+        return card.map(|_| End::Done);
     }
     for tensor in &summary.tensors {
         let shape: Vec<String> = tensor.shape.iter().map(usize::to_string).collect();
@@ -96,8 +97,11 @@ fn file(path: &Path, as_json: bool) -> Result<End> {
     // Last, where it is seen without scrolling.
     let (tensors, values) = (summary.tensors.len(), summary.elements);
     print(&format!("{}: {}, {layout}, {tensors} tensors, {values} values", path.display(), summary.format));
-    if let Some(card) = card {
+    if let Some(card) = card? {
         describe(&card);
+        if let Err(error) = card.accept(&card.eval, path) {
+            talk!("warning: it cannot be used as it is: {error}");
+        }
     }
     Ok(End::Done)
 }
@@ -119,10 +123,11 @@ fn describe(card: &ModelCard) {
     }
     if let (Precision::Int8, Some(found)) = (card.eval.precision, &card.int8) {
         print(&format!(
-            "computes in eight bits: mIoU {:.2} % in f32, {:.2} % in eight bits, on {} images",
+            "computes in eight bits: mIoU {:.2} % in f32, {:.2} % in eight bits, on {} images, with weights of {} bits",
             100.0 * found.miou_f32,
             100.0 * found.miou_int8,
-            found.images
+            found.images,
+            found.weight_bits
         ));
     }
     print(&format!("{} classes: {}", card.classes.len(), card.classes.names.join(", ")));

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::Args;
 
 use crate::cli::console::{StepProgress, on_interrupt_until, print};
-use crate::cli::eval::{EvalWork, ModelSource, Output, called};
+use crate::cli::eval::{EvalWork, ModelSource, Output, called, note_precision};
 use crate::cli::invocation::command_line;
 use crate::cli::{Computing, End};
 use crate::error::{Error, Result};
@@ -69,6 +69,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let counted = Arc::new(AtomicBool::new(false));
     let interrupted = on_interrupt_until("prediction", &counted)?;
     talk!("probing with {} of {} images of {} on {device_name}", indices.len(), dataset.len(), work.name());
+    note_precision(config.eval.precision);
     let mut options = ProbeOptions { seed: arguments.seed, ..ProbeOptions::default() };
     if !arguments.cues.is_empty() {
         options.cues.clone_from(&arguments.cues);

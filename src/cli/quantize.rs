@@ -15,10 +15,10 @@ use crate::cli::eval::{EvalWork, ModelSource, estimate};
 use crate::cli::{Computing, End};
 use crate::error::{Error, Result};
 use crate::eval::{self, EvalOptions};
+use crate::image::Image;
 use crate::infer::{InferConfig, Inference};
 use crate::kernels::{Precision, int8_products, int8_weight_bits};
 use crate::model_file::{self, ModelCard, Quantization};
-use crate::text::shell_word;
 use crate::{device, files, weights};
 
 /// Write a model that computes in eight bits, or is stored in sixteen, if that costs at most half a point of mIoU
@@ -74,6 +74,11 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     };
     let (model, card) = model_file::open(path, &device)?;
     let mut work = EvalWork::of(model, &card, path, &arguments.source)?;
+    check_precision(&work, &card, path, (smaller, &arguments.source.changes))?;
+    if smaller == Smaller::Int8 && !has_int8_products(&work, &device)? {
+        return Err(Error::new(format!("nothing of `{}` would be computed in eight bits", path.display()))
+            .with_hint("use the model as it is: none of its linear layers has 64 inputs and outputs"));
+    }
     let ended = Arc::new(AtomicBool::new(false));
     let judge = Judge { device: &device, interrupted: on_interrupt_until("image", &ended)?, progress: progress(&work) };
     talk!("evaluating {} images of {} as they are and with {}", work.dataset.len(), work.name(), smaller.words());
@@ -83,7 +88,6 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         Smaller::F16 => work.config.eval.precision,
     };
     let Some(whole_miou) = judge.miou(&work, 0, whole)? else { return Ok(stopped()) };
-    let before = int8_products();
     let reached = match smaller {
         Smaller::Int8 => judge.miou(&work, 1, Precision::Int8)?,
         Smaller::F16 => {
@@ -92,10 +96,6 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         }
     };
     let Some(reached) = reached else { return Ok(stopped()) };
-    if smaller == Smaller::Int8 && int8_products() == before {
-        return Err(Error::new(format!("nothing of `{}` would be computed in eight bits", path.display()))
-            .with_hint("use the model as it is: none of its linear layers has 64 inputs and outputs"));
-    }
     ended.store(true, Ordering::SeqCst);
     judge.progress.finish_and_clear();
     let images = work.dataset.len();
@@ -103,7 +103,7 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     Quantization::check_loss(smaller.words(), whole_miou, reached).map_err(|error| match smaller {
         Smaller::Int8 => error.with_hint(format!(
             "use the model as it is; structtoken eval {} --set eval.precision=bf16 says what less coarse numbers cost",
-            shell_word(path)
+            arguments.source.words()
         )),
         Smaller::F16 => error.with_hint("use the model as it is"),
     })?;
@@ -117,6 +117,43 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     write(&arguments.out, work, card, int8)?;
     talk!("wrote `{}`", arguments.out.display());
     Ok(End::Done)
+}
+
+/// Fails where the settings ask for another precision than those that are compared.
+fn check_precision(
+    work: &EvalWork,
+    card: &ModelCard,
+    path: &Path,
+    (smaller, changes): (Smaller, &[String]),
+) -> Result<()> {
+    let asked = work.config.eval.precision;
+    match smaller {
+        Smaller::Int8 if asked != card.eval.precision => Err(whatever_it_says(changes)),
+        Smaller::F16 if asked == Precision::Int8 => Err(Error::new(format!(
+            "`{}` computes in eight bits, and would not with weights of sixteen",
+            path.display()
+        ))
+        .with_hint("add --set eval.precision=f32: the new file is then compared with f32, and computes in f32")),
+        _ => Ok(()),
+    }
+}
+
+/// Of changes one is to what this command decides.
+fn whatever_it_says(changes: &[String]) -> Error {
+    let change = changes.iter().find(|change| change.contains("precision")).map_or("", |change| change.trim());
+    Error::usage(format!("--set {change}: f32 and eight bits are compared, whatever it says")).with_hint("leave it out")
+}
+
+/// Whether anything of the network is computed in eight bits, by a small picture.
+fn has_int8_products(work: &EvalWork, device: &Device) -> Result<bool> {
+    const SIDE: usize = 64;
+    let settings = InferConfig { precision: Precision::Int8, ..InferConfig::default() };
+    let network = work.model.clone().for_inference();
+    let inference =
+        Inference { network: &network, preprocess: &work.config.data.preprocess, config: &settings, device };
+    let before = int8_products();
+    inference.labels(&Image { width: SIDE, height: SIDE, pixels: vec![0; 3 * SIDE * SIDE] })?;
+    Ok(int8_products() > before)
 }
 
 /// Bits of a weight of this processor's products in eight bits.
@@ -209,11 +246,11 @@ fn said(smaller: Smaller, [before, after]: [f64; 2], images: usize, as_json: boo
 fn write(out: &Path, work: EvalWork, mut card: ModelCard, int8: Option<Quantization>) -> Result<()> {
     card.data.preprocess = work.config.data.preprocess;
     card.eval = work.config.eval;
-    if int8.is_none() {
+    card.int8 = int8;
+    if card.int8.is_none() {
         return weights::save_f16(out, &work.model, &card.metadata()?);
     }
     card.eval.precision = Precision::Int8;
-    card.int8 = int8;
     weights::save(out, &work.model, &card.metadata()?)
 }
 
@@ -229,10 +266,8 @@ fn check(arguments: &Arguments, path: &Path) -> Result<()> {
         return refuse("--weights goes with a recipe; a model file has its own".into(), "leave --weights out");
     }
     let int8 = arguments.precision == Smaller::Int8;
-    if let Some(change) =
-        arguments.source.changes.iter().filter(|_| int8).find(|change| change.starts_with("eval.precision"))
-    {
-        return refuse(format!("--set {change}: f32 and eight bits are compared, whatever it says"), "leave it out");
+    if int8 && arguments.source.changes.iter().any(|change| change.starts_with("eval.precision")) {
+        return Err(whatever_it_says(&arguments.source.changes));
     }
     if out.extension().is_none_or(|ending| ending != "safetensors") {
         return refuse(format!("`{}` is no name of a model file", out.display()), "pass -o NAME.safetensors");

@@ -148,7 +148,7 @@ fn source(text: &str) -> Result<Source> {
     let folder = path.parent().and_then(|folder| folder.file_name()).map(|name| name.to_string_lossy().into_owned());
     let name = if stem == "model" { folder.unwrap_or(stem) } else { stem };
     let fits = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
-    let name: String = name.trim_start_matches('.').chars().map(fits).collect();
+    let name: String = name.trim_start_matches(['.', '@']).chars().map(fits).collect();
     if name.is_empty() {
         return Err(Error::new(format!("`{text}` is not a model file"))
             .with_hint("pass the file of a model, such as runs/NAME/model.safetensors"));

@@ -22,7 +22,7 @@ use crate::plan::{self, Plan, PlanOptions};
 use crate::report::About;
 use crate::sweep::repeat::Repeat;
 use crate::tools::init;
-use crate::{bench, device, files, model_file, report, run, text};
+use crate::{bench, bundled, device, files, model_file, report, run, text};
 
 /// Train on a folder of images and masks, or as a recipe says
 #[derive(Args)]
@@ -152,6 +152,7 @@ fn run_in(group: &dyn Group, mut arguments: Arguments) -> Result<End> {
             config
         }
     };
+    config.ensure_trainable(arguments.recipe.as_deref().unwrap_or(&run.join(run::CONFIG)))?;
     if let Some(repeat) = repeated(&arguments, &run)? {
         if !group.is_alone() {
             return Err(Error::new(format!("`{}` holds several runs, and --mpi is for one", run.display()))
@@ -273,7 +274,7 @@ fn planned(arguments: &Arguments, from: &[String], device: &Device) -> Result<Op
     };
     let options = PlanOptions {
         budget: text::duration(arguments.budget.as_deref().unwrap_or("1h"))?,
-        pretrained: arguments.pretrained.clone(),
+        pretrained: arguments.pretrained.as_deref().map(bundled::resolve).transpose()?,
         given: from.to_vec(),
         changes: arguments.changes.clone(),
         ..PlanOptions::default()

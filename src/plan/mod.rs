@@ -146,6 +146,7 @@ pub fn make(dataset: &str, options: &PlanOptions, device: &Device, note: &mut dy
     let mut draft = choose::PlanDraft::choose_network(&facts, &machine, options)?;
     // The smallest crop tells the machine's speed; the largest that the budget has room for is taken.
     let mut smallest = draft.config(options)?;
+    smallest.ensure_trainable(dataset.as_ref())?;
     let held_mb = bench::peak_rss_mb();
     let mut speed = time_steps(&smallest, &facts, device)?;
     if machine.cpu && !options.sets("train.precision") {

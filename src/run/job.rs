@@ -11,12 +11,12 @@ use super::checkpoint::Checkpoints;
 use super::log::{self, RunLog};
 use super::rows::{self, Row};
 use super::{MODEL, SCORES, file_checksums, finetune, least_memory, manifest, scan_data};
+use crate::bundled;
 use crate::config::Config;
 use crate::dataset::{Cached, Classes, Dataset, Split};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::group::{Alone, Group};
-use crate::kernels::Precision;
 use crate::model::Model;
 use crate::model_file::{self, ModelCard};
 use crate::train::{
@@ -96,10 +96,7 @@ pub fn train_by(
     observer: &mut dyn Observer,
 ) -> Result<Outcome> {
     let (run, group) = (options.run, options.group);
-    if config.eval.precision == Precision::Int8 {
-        return Err(Error::new("eval.precision = \"int8\" is for models whose cost in eight bits is known")
-            .with_hint("leave it out, and quantize the model when it is trained: structtoken quantize"));
-    }
+    config.ensure_trainable(&run.join(super::CONFIG))?;
     let training = Arc::new(Cached::new(config.data.open(Split::Train)?, config.data.cache_mb << 20));
     let validation = config.data.open(Split::Val)?;
     let classes = training.classes().clone();
@@ -198,6 +195,7 @@ fn start(
 /// The model for `classes` with the weights that the recipe names, if it names any.
 fn pretrained(model: Model, config: &Config, classes: &Classes, observer: &mut dyn Observer) -> Result<Model> {
     let Some(path) = config.train.pretrained.as_deref() else { return Ok(model) };
+    let path = &*bundled::resolve(path)?;
     let state = weights::read(path)?;
     let whole = !config.train.pretrained_backbone_only
         && weights::remap_keys(&state)?.tensors.keys().any(|name| name.starts_with("decoder."));

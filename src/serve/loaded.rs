@@ -5,6 +5,7 @@ use std::path::Path;
 use burn::module::Module;
 use burn::tensor::Device;
 
+use crate::bundled;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::files::checksum::crc32;
@@ -38,6 +39,7 @@ impl Loaded {
     /// # Errors
     /// A file that cannot be read or is not a model, settings that cannot be, and a model whose logits are not numbers.
     pub(super) fn open(name: &str, path: &Path, changes: &[String], device: &Device) -> Result<Self> {
+        let path = &*bundled::resolve(path)?;
         let version = version(path)?;
         let (model, card) = model_file::open(path, device)?;
         let config = card.to_use(changes, path)?;
@@ -76,6 +78,8 @@ impl Loaded {
 }
 
 fn version(path: &Path) -> Result<String> {
-    let sum = files::open(path).and_then(crc32).map_err(|error| Error::file("read", path, error))?;
+    let sum = files::open(path)
+        .and_then(crc32)
+        .map_err(|error| Error::file("read", path, error).with_hint("check the path"))?;
     Ok(format!("{sum:08x}"))
 }

@@ -48,6 +48,7 @@ use crate::decoder::DecoderLoss;
 use crate::error::{Error, Result};
 use crate::group::{Alone, Group};
 use crate::infer::InferConfig;
+use crate::kernels;
 use crate::loader::preprocess::Preprocess;
 use crate::loss::Criterion;
 
@@ -175,6 +176,7 @@ impl Trainer {
         (record, observer): (&mut dyn Record<M>, &mut dyn Observer),
         clock: &dyn Fn() -> Duration,
     ) -> Result<End<M>> {
+        kernels::instruction_set()?;
         self.config.check()?;
         self.preprocess.check()?;
         self.infer.check()?;

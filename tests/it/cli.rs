@@ -161,6 +161,10 @@ fn a_model_that_comes_with_the_program_labels_at_once() {
     }
     assert!(f64::from(both) > 0.7 * f64::from(either), "{both} of {either} pixels");
     assert!(lab.ok(&["inspect", "@nuclei"]).contains("nucleus"));
+    // As weights to start from.
+    lab.write("tiny.toml", TINY);
+    let start = ["--set", "train.pretrained=@nuclei", "--set", "train.pretrained_backbone_only=true", "--out", "run"];
+    lab.refused(&[&["train", "tiny.toml", "--device", "cpu"][..], &start].concat(), &["nuclei.safetensors"]);
 
     let refuse = |name: &str, say: &[&str]| {
         for command in [&["predict", name, "photo.png"][..], &["eval", name], &["inspect", name]] {

@@ -574,7 +574,7 @@ fn what_cannot_be_exported_is_refused_and_nothing_is_left() {
     lab.refused(&["export", MODEL, "-o", MODEL], &["would replace `run/model.safetensors`"]);
     lab.refused(&["export", MODEL, "-o", "tiny.toml/a.onnx"], &["cannot write"]);
     lab.refused(&["export", MODEL, "-o", "run", "--profile", "hf"], &["is there already"]);
-    lab.refused(&["export", MODEL, "-o", "a", "--profile", "hf", "--size", "32x32", "--size", "64x64"], &["one size"]);
+    lab.misused(&["export", MODEL, "-o", "a", "--profile", "hf", "--size", "32x32", "--size", "64x64"], &["one size"]);
     lab.refused(&["export", MODEL, "-o", "a.onnx", "--data", "nowhere"], &["is not a dataset"]);
     for (arguments, say) in [
         (["--size", "32"], "height and width"),
@@ -629,14 +629,14 @@ fn a_page_is_written_whole_or_not_at_all() {
     let before = lab.entries();
     refused("damaged", &["ort-wasm-simd-threaded.wasm` is damaged", "npm pack"]);
     refused("partial", &["cannot read", "ort.wasm.min.mjs"]);
-    let into = |folder: &str, more: &[&str], say: &[&str]| {
-        let words = ["export", MODEL, "--images", "2", "--web", folder, "--runtime", "package"];
-        lab.refused(&[&words[..], more].concat(), say)
+    let words = |folder: &'static str, more: &[&'static str]| {
+        [&["export", MODEL, "--images", "2", "--web", folder, "--runtime", "package"][..], more].concat()
     };
+    let into = |folder, more: &[&'static str], say: &[&str]| lab.refused(&words(folder, more), say);
     into("full", &[], &["is there already", "new or empty"]);
     into("tiny.toml/page", &[], &["cannot write"]);
     into("page", &["--size", "30x32"], &["multiples of 8", "--size 32x32"]);
-    into("page", &["--size", "32x32", "--size", "64x64"], &["one size"]);
+    lab.misused(&words("page", &["--size", "32x32", "--size", "64x64"]), &["one size"]);
     for more in [["-o", "a.onnx"], ["--profile", "hf"], ["--verify", "a.onnx"]] {
         let words = ["export", MODEL, "--web", "page", "--runtime", "package"];
         assert_eq!(lab.run(&[&words[..], &more].concat()).status.code(), Some(2), "{more:?}");

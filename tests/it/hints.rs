@@ -41,6 +41,7 @@ const CARRIED_OUT: &[(&str, &[&str])] = &[
             "leave out --train, or pass --precision bf16",
             "leave --weights out",
             "f32 and eight bits are compared, whatever it says",
+            "pass another --precision",
             "is for models whose cost in eight bits is known",
         ],
     ),

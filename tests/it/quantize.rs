@@ -1,6 +1,6 @@
 //! Models that compute in eight bits, or are stored in sixteen.
 
-use structtoken::kernels::int8_weight_bits;
+use structtoken::kernels::{Precision, int8_weight_bits};
 use structtoken::model_file::read_card;
 
 use crate::cli::{Lab, TINY};
@@ -61,10 +61,74 @@ fn eight_bits_are_used_once_their_cost_is_known() {
     for key in ["train.precision=int8", "eval.precision=int8"] {
         lab.refused(&["train", "wide.toml", "--set", key, "--device", "cpu"], &["is for"]);
     }
+    // However it is written.
+    for change in [" eval.precision=bf16", "eval={precision=\"bf16\"}"] {
+        lab.misused(&quantize(&["-o", "y.safetensors", "--set", change]), &["whatever it says", "leave it out"]);
+    }
+    // Training does not begin: not of one run, nor of several, nor to find a plan.
+    lab.write("eight.toml", std::fs::read_to_string(lab.path("wide.toml")).unwrap() + "precision = \"int8\"\n");
+    for command in [
+        &["train", "eight.toml", "--out", "never"][..],
+        &["train", "eight.toml", "--out", "never", "--seeds", "2"],
+        &["compare", "eight.toml", "--out", "never"],
+        &["compare", "wide.toml", "--out", "never", "--set", "eval.precision=int8"],
+        &["train", "shapes", "--plan", "--budget", "20s", "--set", "eval.precision=int8"],
+        &["demo", "--out", "never", "--set", "eval.precision=int8"],
+    ] {
+        let talk = lab.refused(&[command, &["--device", "cpu"]].concat(), &["is for models whose cost", "quantize"]);
+        assert_eq!(talk.matches("error: ").count(), 1, "{talk}");
+        assert!(!lab.path("never").exists());
+    }
     let bench = |rest: &[&'static str]| [&["bench", "wide.toml", "--repeat", "1", "--device", "cpu"], rest].concat();
     lab.misused(&bench(&["--train", "--precision", "int8"]), &["eight bits"]);
     lab.ok(&bench(&["--train", "--precision", "bf16"]));
     lab.ok(&bench(&["--precision", "int8"]));
+    // A recipe's own precision, where the command has none.
+    assert!(lab.ok(&["bench", "eight.toml", "--repeat", "1", "--device", "cpu"]).contains(" labels int8 "));
+    let half = bench(&["--train", "--set", "train.precision=\"bf16\""]);
+    assert!(lab.ok(&half).contains(" train step bf16 "));
+    // A processor without such instructions: the bench says so, and so does an evaluation, which goes on.
+    let without = |arguments: &[&str]| lab.command(arguments).env("STRUCTTOKEN_SIMD", "baseline").output().unwrap();
+    let talk = String::from_utf8(without(&bench(&["--precision", "int8"])).stderr).unwrap();
+    assert!(talk.contains("no instructions for eight bits") && talk.contains("pass another --precision"), "{talk}");
+    assert!(without(&bench(&["--precision", "f32"])).status.success());
+    let eval = without(&["eval", &model, "--set", "eval.precision=int8", "--labels-only", "--device", "cpu"]);
+    let talk = String::from_utf8(eval.stderr).unwrap();
+    assert!(
+        eval.status.success() && talk.contains("note: this processor has no instructions for eight bits"),
+        "{talk}"
+    );
+    // All values are looked at before the first is measured.
+    let output = lab.run(&["bench", "wide.toml", "--repeat", "1", "--device", "cpu", "--classes", "3,0"]);
+    assert!(output.stdout.is_empty() && output.status.code() == Some(1));
+    // Damaged figures are reported.
+    let mut bytes = std::fs::read(lab.path(out)).unwrap();
+    let figure = b"\\\"images\\\":";
+    let at = bytes.windows(figure.len()).rposition(|window| window == figure).unwrap() + figure.len();
+    bytes[at] = b'0';
+    lab.write("few.safetensors", &bytes);
+    let talk = String::from_utf8(lab.run(&["inspect", "few.safetensors"]).stderr).unwrap();
+    assert!(talk.contains("warning: it cannot be used as it is"), "{talk}");
+    bytes[at] = b'x';
+    lab.write("damaged.safetensors", &bytes);
+    lab.refused(&["inspect", "damaged.safetensors"], &["damaged.safetensors", "is damaged", "copy the file again"]);
+}
+
+/// Of a network without wide layers, and of weights that lose too much: what the hints name is about the same images.
+#[test]
+fn what_cannot_be_quantized_is_said_with_what_to_do() {
+    if int8_weight_bits().is_none() {
+        return;
+    }
+    let lab = Lab::new();
+    lab.write("tiny.toml", TINY);
+    let brief = ["--set", "train.iterations=2", "--set", "train.eval_every=0", "--device", "cpu"];
+    lab.ok(&[&["train", "tiny.toml", "--out", "run"][..], &brief].concat());
+    let talk = lab.refused(
+        &["quantize", "run/model.safetensors", "-o", "x.safetensors", "--device", "cpu"],
+        &["nothing of `run/model.safetensors` would be computed in eight bits", "use the model as it is"],
+    );
+    assert!(!talk.contains("evaluating"), "{talk}");
 }
 
 #[test]
@@ -89,6 +153,17 @@ fn sixteen_bits_take_half_the_bytes_and_label_as_was_measured() {
     if int8_weight_bits().is_some() {
         lab.ok(&["quantize", out, "--device", "cpu", "-o", "eight.safetensors"]);
         assert!(read_card(lab.path("eight.safetensors")).unwrap().int8.is_some());
+        // What computes in eight bits is no measure of what sixteen cost.
+        let both = ["quantize", "eight.safetensors", "--precision", "f16", "--device", "cpu", "-o", "both.safetensors"];
+        let says = ["`eight.safetensors` computes in eight bits", "add --set eval.precision=f32"];
+        lab.refused(&both, &says);
+        lab.ok(&[&both[..], &["--set", "eval.precision=f32"]].concat());
+        let card = read_card(lab.path("both.safetensors")).unwrap();
+        assert!(card.int8.is_none() && card.eval.precision == Precision::F32);
+        lab.refused(
+            &["quantize", out, "--precision", "f16", "--set", "eval.precision=int8", "-o", "no.safetensors"],
+            &["computes in eight bits"],
+        );
     }
 }
 

@@ -12,6 +12,7 @@ use crate::dataset::{Classes, Dataset, Split};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::model_file::{self, ModelCard};
+use crate::text::shell_word;
 use crate::tools::measured::{ALL, Asked, Measured, SplitChoice};
 use crate::weights;
 
@@ -34,6 +35,20 @@ pub(crate) struct ModelSource {
     /// Split to evaluate on [default: val; with --data, all if there is no validation split]
     #[arg(long, value_enum)]
     pub(crate) split: Option<SplitName>,
+}
+
+impl ModelSource {
+    /// The same as words of a command.
+    pub(crate) fn words(&self) -> String {
+        let mut words: Vec<String> = self.model.iter().map(|model| shell_word(model)).collect();
+        let mut add = |option: &str, value: &Path| words.push(format!("{option} {}", shell_word(value)));
+        self.weights.iter().for_each(|weights| add("--weights", weights));
+        self.changes.iter().for_each(|change| add("--set", change.as_ref()));
+        self.data.iter().for_each(|data| add("--data", data));
+        let split = self.split.and_then(|split| split.to_possible_value());
+        split.iter().for_each(|split| add("--split", split.get_name().as_ref()));
+        words.join(" ")
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -134,7 +149,7 @@ impl From<SplitName> for SplitChoice {
 
 /// A network of the recipe with all its weights from `path`.
 fn whole_network(config: &Config, classes: usize, path: &Path, device: &burn::tensor::Device) -> Result<Model> {
-    let state = weights::read(path)?;
+    let state = weights::read(&bundled::resolve(path)?)?;
     let options = weights::LoadOptions::strict();
     let (model, report) = weights::load(config.model.blank(classes, device), &state, &options)
         .map_err(|error| Error::new(format!("cannot load `{}`", path.display())).with_source(error))?;

@@ -150,6 +150,7 @@ fn what_cannot_be_served_is_told_at_the_start() {
     lab.refused(&["serve", &model, "--bind", "nowhere"], &["cannot listen at `nowhere`"]);
     let free = ["--bind", "127.0.0.1:0"];
     lab.write("none.safetensors", "none");
+    lab.refused(&[&["serve", "absent.safetensors"][..], &free].concat(), &["absent.safetensors", "check the path"]);
     lab.refused(&[&["serve", "none.safetensors"][..], &free].concat(), &["none.safetensors"]);
     let (one, two) = (format!("a={model}"), format!("a b={model}"));
     lab.refused(&[&["serve", &one, &one][..], &free].concat(), &["two models are called `a`"]);
@@ -163,4 +164,6 @@ fn what_cannot_be_served_is_told_at_the_start() {
     let open = Server::start(&lab, &[&model, "--bind", "0.0.0.0:0"]);
     assert!(open.talk().contains("warning: 0.0.0.0:") && open.talk().contains("anyone"), "{}", open.talk());
     assert!(!Server::start(&lab, &[&model]).talk().contains("warning"));
+    let talk = Server::start(&lab, &["@nuclei"]).talk();
+    assert!(talk.contains("serving nuclei on"), "{talk}");
 }
