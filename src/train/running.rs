@@ -59,7 +59,7 @@ impl<'a, M: Trainable> Running<'a, M> {
     ) -> Result<Self> {
         let train = &trainer.config;
         let criterion = trainer.criterion(training.classes().len(), decoder)?;
-        together::ensure_enough(group, train.accumulate)?;
+        together::ensure_enough(group, train.accumulate, train.batch_size)?;
         let (state, losses) = together::same_start(group, (state, losses))?;
         let own = ordered_sum::share(train.accumulate, group.rank(), group.size());
         let portion = Portion { first: own.start as u64, count: own.len() as u64, of: train.accumulate as u64 };

@@ -10,15 +10,17 @@ use crate::layers::{fetch, parameters};
 /// Iterations after which the weights of all processes are compared.
 pub(super) const EVERY: u64 = 100;
 
-/// Fails where there are more processes than passes.
-pub(super) fn ensure_enough(group: &dyn Group, passes: usize) -> Result<()> {
+/// Fails where there are more processes than passes, into which a batch of this size is divided.
+pub(super) fn ensure_enough(group: &dyn Group, passes: usize, batch: usize) -> Result<()> {
     let size = group.size();
     if size <= passes {
         return Ok(());
     }
-    Err(Error::new(format!("{size} processes cannot share the {passes} passes of train.accumulate")).with_hint(
-        format!("set train.accumulate to a multiple of {size} that divides train.batch_size, or start fewer processes"),
-    ))
+    let hint = match (size..=batch).find(|count| batch.is_multiple_of(*count)) {
+        Some(count) => format!("set train.accumulate={count}, or start at most {passes}"),
+        None => format!("start at most {passes}, or set train.batch_size={size} and train.accumulate={size}"),
+    };
+    Err(Error::new(format!("{size} processes cannot share the {passes} passes of train.accumulate")).with_hint(hint))
 }
 
 /// Where the run stands, and the losses so far, as the first process has them: it alone reads the log.

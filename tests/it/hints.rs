@@ -370,7 +370,14 @@ const CARRIED_OUT: &[(&str, &[&str])] = &[
         "several_processes_of_one_run_are_refused_without_mpi",
         &["build the program with `--features mpi` and add --mpi, or start it without mpirun"],
     ),
-    ("faults_end_all_processes", &["its own error is above; what was saved is intact, continue with --resume"]),
+    (
+        "faults_end_all_processes",
+        &[
+            "its own error is above; what was saved is intact, continue with --resume",
+            "set train.accumulate={count}, or start at most",
+            "or set train.batch_size={size} and train.accumulate={size}",
+        ],
+    ),
     (
         "a_process_with_other_weights_is_caught_before_they_are_saved",
         &["nothing was saved since: continue from the last checkpoint with --resume"],

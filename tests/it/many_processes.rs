@@ -291,6 +291,18 @@ fn faults_end_all_processes() {
     for text in errors("more", &[], 5) {
         assert!(text.contains("5 processes cannot share the 4 passes of train.accumulate"), "{text}");
     }
+    // The remedy.
+    for (changes, size) in
+        [(&["train.batch_size=6", "train.accumulate=2"], 3), (&["train.batch_size=4", "train.accumulate=2"], 5)]
+    {
+        let run = lab.path(&format!("remedy-{size}"));
+        let start = |config: &Config| together(size, |group| train(group, config, &run, false, Some(1)).map(drop));
+        let error = start(&recipe(changes)).remove(0).unwrap_err();
+        let hint = error.hint().unwrap();
+        let remedy: Vec<&str> = hint.split([' ', ',']).filter(|word| word.starts_with("train.")).collect();
+        let all = [&changes[..], &remedy].concat();
+        start(&recipe(&all)).into_iter().for_each(|end| end.unwrap());
+    }
     let texts = errors("diverged", &["train.optimizer.lr=1e30", "train.optimizer.type=sgd"], 2);
     assert!(texts[0].contains("the loss is") && texts[0] == texts[1], "{texts:?}");
     // The folder cannot be written by the one that writes.
