@@ -56,6 +56,8 @@
 //!   mimalloc with its purge delay off, saves a third of the time.
 //!
 //! `ARCHITECTURE.md` in the repository is the map of the modules below.
+// Rooms that the binary shares with the library have things that the binary alone needs.
+#![cfg_attr(not(feature = "cli"), allow(dead_code, unused_imports))]
 #![recursion_limit = "256"]
 
 #[cfg(all(feature = "gpu", not(any(feature = "cuda", feature = "rocm", feature = "vulkan", feature = "metal"))))]

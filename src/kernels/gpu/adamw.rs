@@ -15,7 +15,7 @@ const RATES: usize = 7;
 /// changes from step to step is read from a buffer, and launches are the same each time.
 pub(in crate::kernels) fn adamw(tensors: Vec<[Tensor<1>; 4]>, factors: &[Factors]) -> Vec<[Tensor<1>; 3]> {
     let Some([first, ..]) = tensors.first() else { return Vec::new() };
-    let rates: Vec<f32> = factors.iter().flat_map(Factors::to_array).collect();
+    let rates: Vec<f32> = factors.iter().flat_map(|factors| factors.to_array()).collect();
     let rates = Tensor::<1>::from_data(TensorData::new(rates, [RATES * factors.len()]), &first.device());
     let rates = primitive(rates);
     let lengths: Vec<usize> = tensors.iter().map(|[param, ..]| param.dims()[0]).collect();
@@ -52,7 +52,7 @@ pub(in crate::kernels) fn adamw(tensors: Vec<[Tensor<1>; 4]>, factors: &[Factors
 }
 
 impl Factors {
-    fn to_array(&self) -> [f32; RATES] {
+    fn to_array(self) -> [f32; RATES] {
         [self.decay, self.take, self.keep_square, self.take_square, self.root, self.eps, self.size]
     }
 }
