@@ -84,19 +84,21 @@ const ANSWERED: usize = DECODED + LABELED + 4;
 impl MemoryModel<'_> {
     /// What it will take, on a CPU. On another device the network's part lies there.
     pub fn estimate(&self) -> MemoryEstimate {
-        self.estimate_of(EVALUATED)
+        self.estimate_of(EVALUATED, 1)
     }
 
-    /// What it takes to label an image and to give the probability of each label, with nothing to compare it with.
-    pub fn estimate_labeling(&self) -> MemoryEstimate {
-        self.estimate_of(ANSWERED)
+    /// What it takes to label so many images of this size [`together`](Inference::labels_together) and to give the
+    /// probability of each label, with nothing to compare them with.
+    pub fn estimate_labeling(&self, together: usize) -> MemoryEstimate {
+        self.estimate_of(ANSWERED, together)
     }
 
     /// `pixel` are the bytes for each pixel of the image.
-    fn estimate_of(&self, pixel: usize) -> MemoryEstimate {
+    fn estimate_of(&self, pixel: usize, together: usize) -> MemoryEstimate {
         let image = ImageBytes { size: self.image, classes: self.classes, threads: self.threads };
         let activations = |size| self.model.activations(self.classes, size);
         let parts = image.parts(self.settings, self.stride(), pixel, &activations);
+        let parts = parts.map(|bytes| bytes.saturating_mul(together));
         let [network, windows, images] = match self.is_upper_bound() {
             true => parts.map(|bytes| (bytes as f64 / FRESH * FRESH_CONVOLVED) as usize),
             false => parts,
@@ -298,7 +300,12 @@ mod tests {
         let (model, settings) = (ModelConfig::default(), InferConfig::default());
         let (classes, parameters, image) = (150, 38_000_000, (4096, 4096));
         let memory = MemoryModel { model: &model, classes, parameters, settings: &settings, image, threads: 2 };
-        let (evaluated, answered) = (memory.estimate(), memory.estimate_labeling());
+        let (evaluated, answered) = (memory.estimate(), memory.estimate_labeling(1));
+        let two = memory.estimate_labeling(2);
+        assert_eq!(
+            [two.network, two.windows, two.images],
+            [answered.network, answered.windows, answered.images].map(|one| 2 * one)
+        );
         assert!(answered.images > 4096 * 4096 * 5 && answered.images < evaluated.images / 3);
         assert_eq!(MemoryEstimate { images: evaluated.images, ..answered }, evaluated);
     }

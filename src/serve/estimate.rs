@@ -30,5 +30,17 @@ fn of_model(model: &Loaded, gate: &Gate, limits: &Limits) -> MemoryEstimate {
     while side > 1 && model.cost.pixels((side, side)) > gate.most_pixels() {
         side = side * 3 / 4;
     }
-    plan(side.max(1)).estimate_labeling()
+    // Of smaller ones several share a pass, as far as so many fit into the queue.
+    let estimate = |side| {
+        let fit = gate.most_pixels() / model.cost.pixels((side, side)).max(1);
+        let shared = model.settings.passes((side, side)).map_or(1, |passes| passes.images_at_once());
+        plan(side).estimate_labeling(shared.min(fit as usize).max(1))
+    };
+    let smaller =
+        std::iter::successors(Some(side.max(1)), |side| Some(side * 49 / 50).filter(|side| *side >= SMALLEST));
+    let at_work = |found: &MemoryEstimate| found.network + found.convolutions + found.windows + found.images;
+    smaller.map(estimate).max_by_key(at_work).unwrap_or_else(|| estimate(1))
 }
+
+/// The side of the smallest images whose number is looked at.
+const SMALLEST: usize = 64;
