@@ -114,9 +114,40 @@ fn eight_bits_are_used_once_their_cost_is_known() {
     lab.refused(&["inspect", "damaged.safetensors"], &["damaged.safetensors", "is damaged", "copy the file again"]);
 }
 
-/// Of a network without wide layers, and of weights that lose too much: what the hints name is about the same images.
+/// A model and images whose truth is what it says of them: every label that eight bits change is a loss.
 #[test]
-fn what_cannot_be_quantized_is_said_with_what_to_do() {
+fn eight_bits_that_cost_too_much_are_refused() {
+    if int8_weight_bits().is_none() {
+        return;
+    }
+    let lab = Lab::new();
+    let model = model(&lab);
+    std::fs::create_dir_all(lab.path("set/images")).unwrap();
+    for number in 0..4u32 {
+        // Squares of any colours.
+        let colour = |x: u32, y: u32, channel: u32| {
+            let cell = ((number * 6 + y / 8) * 6 + x / 8) * 3 + channel;
+            (cell.wrapping_mul(2_654_435_761) >> 24) as u8
+        };
+        image::RgbImage::from_fn(48, 48, |x, y| image::Rgb([colour(x, y, 0), colour(x, y, 1), colour(x, y, 2)]))
+            .save(lab.path(&format!("set/images/{number}.png")))
+            .unwrap();
+    }
+    lab.ok(&["predict", &model, "set/images", "--out", "set/masks", "--device", "cpu"]);
+    lab.ok(&["data", "init", "set", "--names", &read_card(&model).unwrap().classes.names.join(","), "--yes"]);
+    let ask = ["quantize", &model, "--data", "set", "--split", "all", "-o", "x.safetensors", "--device", "cpu"];
+    let talk = lab.refused(&ask, &["eight bits cost", "100.00 to", "at most 0.5 are accepted"]);
+    assert!(!lab.path("x.safetensors").exists());
+    // The command of the hint is about the same images.
+    let (_, rest) = talk.split_once("; structtoken ").unwrap();
+    let (command, _) = rest.split_once(" says what less coarse numbers cost").unwrap();
+    let remedy: Vec<&str> = command.split(' ').chain(["--json", "--device", "cpu"]).collect();
+    let eval: serde_json::Value = serde_json::from_str(&lab.ok(&remedy)).unwrap();
+    assert!(eval["miou"].as_f64().unwrap() > 0.9 && command.contains("--data set"), "{command}: {eval}");
+}
+
+#[test]
+fn a_network_without_wide_layers_is_not_quantized() {
     if int8_weight_bits().is_none() {
         return;
     }
