@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use crate::backbone::{BackboneConfig, Dinov3Config, Dinov3Size, VitConfig, VitSize};
 use crate::bench::{Measurement, Work, measure, supply};
 use crate::cli::console::{emit, print};
-use crate::cli::{Computing, End};
+use crate::cli::{Computing, End, NO_EIGHT_BITS};
 use crate::config::Config;
 use crate::decoder::DecoderConfig;
 use crate::device;
@@ -187,8 +187,7 @@ fn works(arguments: &Arguments) -> Result<Vec<Work>> {
         Precision::Int8 => (Precision::Int8, " int8"),
     };
     if precision == Precision::Int8 && kernels::int8_weight_bits().is_none() {
-        return Err(Error::new("this processor has no instructions for eight bits, or STRUCTTOKEN_SIMD forbids them")
-            .with_hint("pass another --precision"));
+        return Err(Error::new(NO_EIGHT_BITS).with_hint("pass another --precision"));
     }
     if arguments.train && precision == Precision::Int8 {
         return Err(Error::usage("a training step is not computed in eight bits")

@@ -15,7 +15,7 @@ use crate::cli::console::{bar, on_interrupt_until, print};
 use crate::cli::invocation::command_line;
 use crate::cli::manifest::checksum;
 use crate::cli::shard::{self, Chosen};
-use crate::cli::{Computing, End};
+use crate::cli::{Computing, End, NO_EIGHT_BITS};
 use crate::config::Config;
 use crate::dataset::{Classes, Dataset};
 use crate::error::{Error, Result};
@@ -188,9 +188,7 @@ pub(crate) fn called(model: &Path) -> std::borrow::Cow<'_, str> {
 /// Says where the precision that is asked for is not this processor's.
 pub(crate) fn note_precision(precision: Precision) {
     if precision == Precision::Int8 && int8_weight_bits().is_none() {
-        talk!(
-            "note: this processor has no instructions for eight bits, or STRUCTTOKEN_SIMD forbids them: computed in f32"
-        );
+        talk!("note: {NO_EIGHT_BITS}: computed in f32");
     }
 }
 

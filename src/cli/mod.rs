@@ -162,6 +162,9 @@ struct Computing {
     threads: Option<u16>,
 }
 
+/// Why nothing is computed in eight bits.
+const NO_EIGHT_BITS: &str = "this processor has no instructions for eight bits, or STRUCTTOKEN_SIMD forbids them";
+
 /// How a command ended well.
 enum End {
     Done,

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::cli::console::{bar, on_interrupt_until, print};
 use crate::cli::eval::{EvalWork, ModelSource, estimate};
-use crate::cli::{Computing, End};
+use crate::cli::{Computing, End, NO_EIGHT_BITS};
 use crate::error::{Error, Result};
 use crate::eval::{self, EvalOptions};
 use crate::image::Image;
@@ -161,10 +161,7 @@ fn weight_bits_of(device: &str) -> Result<u32> {
     if device != "cpu" {
         return Err(Error::new(format!("eight bits are for the CPU, not for {device}")).with_hint("pass --device cpu"));
     }
-    int8_weight_bits().ok_or_else(|| {
-        Error::new("this processor has no instructions for eight bits, or STRUCTTOKEN_SIMD forbids them")
-            .with_hint("use the model as it is")
-    })
+    int8_weight_bits().ok_or_else(|| Error::new(NO_EIGHT_BITS).with_hint("use the model as it is"))
 }
 
 /// A bar over both evaluations.
@@ -264,10 +261,6 @@ fn check(arguments: &Arguments, path: &Path) -> Result<()> {
     }
     if arguments.source.weights.is_some() {
         return refuse("--weights goes with a recipe; a model file has its own".into(), "leave --weights out");
-    }
-    let int8 = arguments.precision == Smaller::Int8;
-    if int8 && arguments.source.changes.iter().any(|change| change.starts_with("eval.precision")) {
-        return Err(whatever_it_says(&arguments.source.changes));
     }
     if out.extension().is_none_or(|ending| ending != "safetensors") {
         return refuse(format!("`{}` is no name of a model file", out.display()), "pass -o NAME.safetensors");

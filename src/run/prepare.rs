@@ -16,7 +16,6 @@ use crate::run::resume_check;
 /// The folder holds another run, or with `resume` one of other settings or one whose recipe was changed, or it is in
 /// use, or it cannot be written.
 pub fn prepare(config: &Config, run: &Path, resume: bool) -> Result<files::Lock> {
-    config.ensure_trainable(&run.join(CONFIG))?;
     let lock = files::Lock::take(run)?;
     prepare_locked(config, run, resume)?;
     Ok(lock)
