@@ -11,6 +11,9 @@
 //! features F [h, w, c] ─┘                  └─▶ F ──┘             └─▶ (unused)
 //! ```
 //!
+//! Two changes to the paper's form are options: `prior = "linear"`, and `upscale_factor`, by which features, tokens
+//! and logits have a finer grid than the backbone's.
+//!
 //! Facts that the published code fixes and the tests hold: LayerNorm eps is 1e-5 in the FFNs and 1e-6 elsewhere; GELU
 //! comes after the FFN's residual sum; slice attention is scaled by the square root of the *current* number of pixels;
 //! the last CSE block has no FFN for the features; tokens are resized bicubically, corners aligned when a side of the
@@ -27,7 +30,7 @@ use crate::decoder::structtoken::blocks::{Block, Tail};
 use crate::decoder::{Decoder, Output, Prototypes};
 use crate::error::{Error, Result};
 use crate::layers::resize::{Mode, resize_channels_last};
-use crate::layers::{Cost, DropPath, ForwardContext, Init, PointwiseConv};
+use crate::layers::{Cost, DropPath, ForwardContext, Init, PointwiseConv, pixel_shuffle};
 
 /// How tokens and features interact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,8 +53,8 @@ pub enum Prior {
     /// What is learned of each class, whatever the image shows: the paper's form.
     #[default]
     None,
-    /// That, and a linear classification of the image's features. The tail corrects the classification and begins at
-    /// zero: the network starts as the linear classifier.
+    /// That, and a linear classification of the image's features, as the backbone gives them. The tail corrects the
+    /// classification and begins at zero: the network starts as the linear classifier.
     Linear,
 }
 
@@ -72,6 +75,9 @@ pub enum Tokens {
     Zero,
 }
 
+/// The largest factor that features are made finer by: patches of 16 have as many pixels.
+const MAX_UPSCALE_FACTOR: usize = 16;
+
 /// Configuration of [`StructToken`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -83,6 +89,10 @@ pub struct StructTokenConfig {
     pub num_blocks: usize,
     /// Channels of the features inside of the decoder; those of the backbone by default.
     pub channels: Option<usize>,
+    /// The features become finer by this factor where they enter the decoder ([`pixel_shuffle`]), and so do the tokens
+    /// and the logits.
+    #[serde(skip_serializing_if = "is_unchanged")]
+    pub upscale_factor: usize,
     /// Hidden channels of an FFN over its width.
     pub mlp_ratio: usize,
     /// Drop path rate of the last block, rising linearly from 0.
@@ -93,6 +103,10 @@ pub struct StructTokenConfig {
     /// What the tokens hold.
     #[serde(skip_serializing_if = "Tokens::is_learned")]
     pub tokens: Tokens,
+}
+
+fn is_unchanged(upscale_factor: &usize) -> bool {
+    *upscale_factor == 1
 }
 
 impl Prior {
@@ -125,6 +139,7 @@ impl Default for StructTokenConfig {
             block: BlockKind::Pwe,
             num_blocks: 4,
             channels: None,
+            upscale_factor: 1,
             mlp_ratio: 4,
             drop_path_rate: 0.1,
             prior: Prior::None,
@@ -145,7 +160,15 @@ impl StructTokenConfig {
         if !(0.0..1.0).contains(&self.drop_path_rate) {
             return refuse(format!("drop_path_rate = {} is not in [0, 1)", self.drop_path_rate));
         }
+        if !(1..=MAX_UPSCALE_FACTOR).contains(&self.upscale_factor) {
+            return refuse(format!("upscale_factor = {} is not in 1 to {MAX_UPSCALE_FACTOR}", self.upscale_factor));
+        }
         Ok(())
+    }
+
+    /// The tokens' grid over that of the features.
+    fn fine(&self, (rows, cols): (usize, usize)) -> (usize, usize) {
+        (rows * self.upscale_factor, cols * self.upscale_factor)
     }
 
     pub(super) fn macs(&self, features: &FeatureInfo, k: usize, (h, w): (usize, usize)) -> Vec<Cost> {
@@ -163,9 +186,10 @@ impl StructTokenConfig {
             BlockKind::Pwe => (blocks * (2 * projection(n) + n * n + ffn(n)), 0),
         };
         let (project, tail) = (inputs * c, 2 * 9 * k * k);
-        let prior = if self.prior == Prior::Linear { c * k } else { 0 };
+        let prior = if self.prior == Prior::Linear { h * w * inputs * k } else { 0 };
+        let (h, w) = self.fine((h, w));
         vec![
-            Cost::new("decoder.convolutions", h * w * (project + prior + convs + tail)),
+            Cost::new("decoder.convolutions", prior + h * w * (project + convs + tail)),
             Cost::new("decoder.slice_attention", h * w * attention),
         ]
     }
@@ -174,6 +198,7 @@ impl StructTokenConfig {
         let c = self.channels.unwrap_or(features.last());
         // An FFN: its input, and its hidden channels before and after the norm.
         let ffn = |channels: usize| channels * (1 + 2 * self.mlp_ratio);
+        let (h, w) = self.fine((h, w));
         h * w
             * match self.block {
                 BlockKind::Cse => (ffn(k) + c).max(ffn(c) + k),
@@ -186,14 +211,18 @@ impl StructTokenConfig {
         let channels = self.channels.unwrap_or(inputs);
         let drop_paths = DropPath::schedule(self.drop_path_rate, self.num_blocks);
         StructToken {
-            kernels: self.tokens.init(classes, features.grid, init),
+            kernels: self.tokens.init(classes, self.fine(features.grid), init),
             trained: self.tokens.is_trained(),
             layers: (0..)
                 .zip(drop_paths)
                 .map(|(i, drop_path)| Block::new(self, classes, channels, i + 1 == self.num_blocks, drop_path, init))
                 .collect(),
-            dec_proj: PointwiseConv::new(inputs, channels, init),
-            prior: (self.prior == Prior::Linear).then(|| PointwiseConv::new(channels, classes, init)),
+            dec_proj: PointwiseConv::new(inputs, channels * self.upscale_factor * self.upscale_factor, init),
+            upscale_factor: self.upscale_factor,
+            conv_seg: (self.prior == Prior::Linear).then(|| PointwiseConv {
+                weight: init.normal(0.01, [classes, inputs, 1, 1]),
+                bias: Some(init.constant(0.0, [classes])),
+            }),
             residual_block: Tail::new(classes, self.prior, init),
         }
     }
@@ -209,24 +238,27 @@ pub struct StructToken {
     trained: bool,
     layers: Vec<Block>,
     dec_proj: PointwiseConv,
-    /// The classification that the tokens begin as, if they do.
-    prior: Option<PointwiseConv>,
+    #[module(skip)]
+    upscale_factor: usize,
+    /// The classifier of what the tokens begin as, if they do.
+    conv_seg: Option<PointwiseConv>,
     residual_block: Tail,
 }
 
 impl Decoder for StructToken {
-    /// The deepest feature map `[b, h, w, c]` to logits `[b, h, w, k]`.
+    /// The deepest feature map `[b, h, w, c]` to logits `[b, h, w, k]`, h and w times `upscale_factor`.
     ///
     /// Records `feat`, `dec_proj`, `prior`, `kernels_in`, `block{i}.kernels`, `block{i}.features` and the steps inside
     /// of a block.
     fn forward(&self, input: BackboneInput, context: &ForwardContext) -> Output {
         let features = input.features(context).last();
         context.record("feat", &features);
-        let [batch, h, w, _] = features.dims();
-        let mut f = self.dec_proj.forward(features);
+        let coarse = self.conv_seg.as_ref().map(|classifier| classifier.forward(features.clone()));
+        let mut f = pixel_shuffle(self.dec_proj.forward(features), self.upscale_factor);
+        let [batch, h, w, _] = f.dims();
         context.record("dec_proj", &f);
         let mut s = self.tokens(batch, (h, w));
-        let prior = self.prior.as_ref().map(|prior| prior.forward(f.clone()));
+        let prior = coarse.map(|coarse| resize_channels_last(coarse, (h, w), Mode::Bilinear, false));
         if let Some(prior) = &prior {
             context.record("prior", prior);
             s = s + prior.clone();

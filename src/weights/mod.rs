@@ -22,6 +22,7 @@ mod causes;
 mod describe;
 mod dinov3;
 mod dtype;
+mod earlier;
 mod file;
 mod hugging_face;
 mod key_format;

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::guard::guarded;
 use crate::weights::state::StateDict;
-use crate::weights::{file, shards};
+use crate::weights::{earlier, file, shards};
 
 /// Reads the weights in the file at `path`. The content decides what kind of file it is. An index of several files
 /// (`*.index.json`), or the folder of one, gives the tensors of all.
@@ -26,6 +26,7 @@ pub fn read(path: &Path) -> Result<StateDict> {
         return Err(Error::new(format!("`{}` holds no tensors", path.display()))
             .with_hint("use a file of weights: .safetensors, .pth or .npz"));
     }
+    earlier::update(&mut state);
     state.path = Some(path.to_path_buf());
     Ok(state)
 }

@@ -103,7 +103,12 @@ pub(crate) fn decoder(kind: usize, vit: &VitConfig, rng: &mut Rng) -> DecoderCon
             let block = [BlockKind::Cse, BlockKind::Sse, BlockKind::Pwe][kind];
             let num_blocks = 1 + rng.below(2);
             let prior = if rng.below(2) == 0 { Prior::None } else { Prior::Linear };
-            DecoderConfig::StructToken(set!(StructTokenConfig { block, num_blocks, prior }))
+            DecoderConfig::StructToken(set!(StructTokenConfig {
+                block,
+                num_blocks,
+                prior,
+                upscale_factor: 1 + rng.below(3)
+            }))
         }
         3 => {
             let num_convs = rng.below(3);
@@ -178,7 +183,8 @@ fn structure_tokens_with_a_prior_begin_as_the_linear_classifier() {
     for block in [BlockKind::Cse, BlockKind::Sse, BlockKind::Pwe] {
         let rng = &mut Rng::new(31, &[block as u64]);
         let backbone = BackboneConfig::Vit(backbone(rng));
-        let decoder = set!(StructTokenConfig { block, prior: Prior::Linear, num_blocks: 2 });
+        let upscale_factor = 1 + block as usize;
+        let decoder = set!(StructTokenConfig { block, prior: Prior::Linear, num_blocks: 2, upscale_factor });
         let config = set!(ModelConfig { backbone, decoder: DecoderConfig::StructToken(decoder) });
         let device = test_device().autodiff();
         let model = config.init(4, 3, &device);

@@ -4,7 +4,7 @@ use crate::infer::Inference;
 use crate::rng::Rng;
 
 /// Every decoder, small.
-const DECODERS: [&str; 10] = [
+const DECODERS: [&str; 11] = [
     "type = \"structtoken\"\nblock = \"pwe\"\nnum_blocks = 2",
     "type = \"structtoken\"\nblock = \"sse\"\nnum_blocks = 1",
     "type = \"structtoken\"\nblock = \"cse\"\nnum_blocks = 2",
@@ -15,6 +15,7 @@ const DECODERS: [&str; 10] = [
     "type = \"maskformer\"\nnum_queries = 5\ndec_layers = 1\nconv_dim = 32\nmask_dim = 32\nhidden_dim = 32\nnum_heads = 2\ndim_feedforward = 16",
     "type = \"mask2former\"\nnum_queries = 5\nenc_layers = 1\ndec_layers = 1\nhidden_dim = 32\nmask_dim = 32\nnum_heads = 2\ndim_feedforward = 16\nenc_dim_feedforward = 16",
     "type = \"eomt\"\nnum_queries = 5\nnum_blocks = 1",
+    "type = \"structtoken\"\nnum_blocks = 1\nprior = \"linear\"\nupscale_factor = 3",
 ];
 
 fn config(decoder: &str) -> Config {
