@@ -2,6 +2,10 @@
 
 use crate::weights::state::{HostTensor, StateDict};
 
+/// The most classes that labels can tell apart, and channels that a decoder may have: the product of two long and thin
+/// matrices would be far larger than the file.
+const LARGEST: [usize; 2] = [256, 1 << 14];
+
 /// Once, a StructToken with `prior = "linear"` classified the features after `dec_proj`, by `decoder.prior`. Today
 /// `decoder.conv_seg` classifies them as they are: `P (D x + d) + p = (P D) x + (P d + p)`, the same function. A file
 /// whose shapes do not fit is left as it is.
@@ -29,6 +33,9 @@ fn classifier(state: &StateDict) -> Option<(HostTensor, HostTensor)> {
     let (prior, channels) = matrix("prior.weight")?;
     let (projection, inputs) = matrix("dec_proj.weight")?;
     let classes = prior.shape[0];
+    if classes > LARGEST[0] || channels.max(inputs) > LARGEST[1] {
+        return None;
+    }
     let moved = vector("dec_proj.bias", channels).filter(|_| projection.shape[0] == channels)?;
     let own = vector("prior.bias", classes)?;
     let of = |row: &[f32], column: &mut dyn Iterator<Item = f32>| -> f64 {
@@ -83,9 +90,13 @@ mod tests {
 
     #[test]
     fn shapes_that_do_not_fit_are_left_to_be_reported() {
-        for (prior, projection) in
-            [([2, 3, 1, 1], [4, 1, 1, 1]), ([2, 3, 3, 1], [3, 1, 1, 1]), ([0, 3, 1, 1], [3, 1, 1, 1])]
-        {
+        for (prior, projection) in [
+            ([2, 3, 1, 1], [4, 1, 1, 1]),
+            ([2, 3, 3, 1], [3, 1, 1, 1]),
+            ([0, 3, 1, 1], [3, 1, 1, 1]),
+            ([257, 1, 1, 1], [1, 2, 1, 1]),
+            ([2, 1, 1, 1], [1, (1 << 14) + 1, 1, 1]),
+        ] {
             let mut state = state(prior, projection);
             let before = state.clone();
             update(&mut state);
