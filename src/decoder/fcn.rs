@@ -180,10 +180,7 @@ impl HeadConfig {
         FcnHead {
             convs: (0..self.num_convs).map(|i| conv(i, init)).collect(),
             conv_cat: self.concat_input.then(|| ConvModule::new(inputs + channels, channels, init)),
-            conv_seg: PointwiseConv {
-                weight: init.normal(0.01, [classes, channels, 1, 1]),
-                bias: Some(init.constant(0.0, [classes])),
-            },
+            conv_seg: PointwiseConv::classifier(channels, classes, init),
             dropout: Dropout::new(self.dropout_ratio),
         }
     }

@@ -219,10 +219,7 @@ impl StructTokenConfig {
                 .collect(),
             dec_proj: PointwiseConv::new(inputs, channels * self.upscale_factor * self.upscale_factor, init),
             upscale_factor: self.upscale_factor,
-            conv_seg: (self.prior == Prior::Linear).then(|| PointwiseConv {
-                weight: init.normal(0.01, [classes, inputs, 1, 1]),
-                bias: Some(init.constant(0.0, [classes])),
-            }),
+            conv_seg: (self.prior == Prior::Linear).then(|| PointwiseConv::classifier(inputs, classes, init)),
             residual_block: Tail::new(classes, self.prior, init),
         }
     }

@@ -27,6 +27,13 @@ impl PointwiseConv {
         Self { weight: init.kaiming_fan_in([outputs, inputs, 1, 1]), bias: None }
     }
 
+    /// Small normal weights (std 0.01) and zero bias, as mmsegmentation's `conv_seg` begins: at first all classes are
+    /// about as likely.
+    pub fn classifier(inputs: usize, classes: usize, init: &mut Init) -> Self {
+        let weight = init.normal(0.01, [classes, inputs, 1, 1]);
+        Self { weight, bias: Some(init.constant(0.0, [classes])) }
+    }
+
     /// `[b, h, w, in]` to `[b, h, w, out]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let [outputs, inputs, ..] = self.weight.dims();
