@@ -89,8 +89,8 @@ pub struct StructTokenConfig {
     pub num_blocks: usize,
     /// Channels of the features inside of the decoder; those of the backbone by default.
     pub channels: Option<usize>,
-    /// The features become finer by this factor where they enter the decoder ([`pixel_shuffle`]), and so do the tokens
-    /// and the logits.
+    /// The features become finer by this factor where they enter the decoder ([`pixel_shuffle()`]), and so do the
+    /// tokens and the logits.
     #[serde(skip_serializing_if = "is_unchanged")]
     pub upscale_factor: usize,
     /// Hidden channels of an FFN over its width.
