@@ -245,8 +245,8 @@ pub struct StructToken {
 impl Decoder for StructToken {
     /// The deepest feature map `[b, h, w, c]` to logits `[b, h, w, k]`, h and w times `upscale_factor`.
     ///
-    /// Records `feat`, `dec_proj`, `prior`, `kernels_in`, `block{i}.kernels`, `block{i}.features` and the steps inside
-    /// of a block.
+    /// Records `feat`, `dec_proj`, with a prior `learned_kernels` and `prior`, then `kernels_in`, `block{i}.kernels`,
+    /// `block{i}.features` and the steps inside of a block.
     fn forward(&self, input: BackboneInput, context: &ForwardContext) -> Output {
         let features = input.features(context).last();
         context.record("feat", &features);
@@ -257,6 +257,7 @@ impl Decoder for StructToken {
         let mut s = self.tokens(batch, (h, w));
         let prior = coarse.map(|coarse| resize_channels_last(coarse, (h, w), Mode::Bilinear, false));
         if let Some(prior) = &prior {
+            context.record("learned_kernels", &s);
             context.record("prior", prior);
             s = s + prior.clone();
         }

@@ -22,7 +22,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 pub use confidence::Confidence;
 pub use inference::Inference;
 pub use together::Passes;
-pub(crate) use trace::{Trace, trace};
+pub(crate) use trace::{Trace, overview, trace};
 pub use view::View;
 
 use crate::decoder::SegLogits;

@@ -1,8 +1,8 @@
-//! A forward pass over an image as a whole, with what it records.
+//! A forward pass over an image as a whole, or over a smaller copy of it, with what it records.
 
 use burn::tensor::TensorData;
 
-use super::{Inference, memory};
+use super::{InferMode, Inference, View, memory};
 use crate::decoder::Output;
 use crate::error::{Error, Result};
 use crate::image::Image;
@@ -24,8 +24,47 @@ pub(crate) struct Trace {
 /// # Errors
 /// As [`Inference::views`], and where the memory that is left is too little for the image as a whole.
 pub(crate) fn trace(model: &Model, inference: &Inference, image: &Image) -> Result<Trace> {
+    pass(model, inference, &first_view(inference, image)?)
+}
+
+/// As [`trace()`], for pictures: an image that is labelled in windows, and has more pixels than this many `windows`, is
+/// scaled down to as many. Also returns height and width of what has passed.
+///
+/// # Errors
+/// As [`trace()`].
+pub(crate) fn overview(
+    model: &Model,
+    inference: &Inference,
+    image: &Image,
+    windows: usize,
+) -> Result<(Trace, (usize, usize))> {
+    let view = first_view(inference, image)?;
+    let size = match inference.config.mode {
+        InferMode::Whole => view.size(),
+        InferMode::Slide => fit(view.size(), windows * inference.config.crop.iter().product::<usize>()),
+    };
+    let view = View::of_image(image, size, false, inference.preprocess, inference.device);
+    Ok((pass(model, inference, &view)?, size))
+}
+
+/// Height and width scaled down to at most `most` pixels.
+fn fit((height, width): (usize, usize), most: usize) -> (usize, usize) {
+    if height * width <= most {
+        return (height, width);
+    }
+    let scale = (most as f64 / (height * width) as f64).sqrt();
+    let side = |pixels: usize, most: usize| ((pixels as f64 * scale) as usize).clamp(1, most.max(1));
+    let short = side(height.min(width), most);
+    let long = side(height.max(width), most / short);
+    if height < width { (short, long) } else { (long, short) }
+}
+
+fn first_view<'a>(inference: &'a Inference, image: &'a Image) -> Result<View<'a>> {
     let views = inference.views(image)?;
-    let view = views.iter().find(|view| !view.is_flipped()).ok_or_else(|| Error::new("the image has no view"))?;
+    views.into_iter().find(|view| !view.is_flipped()).ok_or_else(|| Error::new("the image has no view"))
+}
+
+fn pass(model: &Model, inference: &Inference, view: &View) -> Result<Trace> {
     memory::ensure_whole(inference, view.size())?;
     let context = ForwardContext::eval().traced();
     let output = with_precision(inference.config.precision, || model.forward(view.whole(), &context));
@@ -63,13 +102,45 @@ mod tests {
         }
     }
 
-    #[test]
-    fn an_image_passes_as_a_whole_if_it_fits() {
+    fn model(device: &Device) -> Model {
         let text = "[model.backbone]\ntype = \"unet\"\nchannels = [8, 16]\ndepths = [1, 1]\nimg_size = [32, 32]\n\
                     [model.decoder]\ntype = \"structtoken\"\nnum_blocks = 1";
-        let recipe = crate::config::Config::parse(text, "r.toml", &[]).unwrap();
+        crate::config::Config::parse(text, "r.toml", &[]).unwrap().model.init(3, 0, device)
+    }
+
+    #[test]
+    fn an_overview_has_no_more_pixels_than_its_windows() {
         let (preprocess, device) = (Preprocess::default(), Device::flex());
-        let model = recipe.model.init(3, 0, &device);
+        let model = model(&device);
+        let config = InferConfig { mode: InferMode::Slide, crop: [16, 16], stride: [8, 8], flip: true, ..config() };
+        let whole = InferConfig { mode: InferMode::Whole, ..config.clone() };
+        let inference = Inference { network: &model, preprocess: &preprocess, config: &config, device: &device };
+        for ((width, height), windows, expected) in [
+            ((64, 48), 4, (27, 36)),
+            ((48, 64), 1, (18, 13)),
+            ((20, 12), 1, (12, 20)),
+            ((32, 32), 4, (32, 32)),
+            ((3000, 1), 1, (1, 256)),
+        ] {
+            let image = picture(2, width, height);
+            let (found, size) = overview(&model, &inference, &image, windows).unwrap();
+            assert_eq!(size, expected, "{width} x {height}");
+            let [_, rows, columns, _] = found.output.seg_logits().scores().dims();
+            let cells = |side| Model::padded(&model, side) / 2;
+            assert_eq!((rows, columns), (cells(size.0), cells(size.1)), "{width} x {height}");
+        }
+        // What is labelled as a whole is seen as a whole, and what need not be scaled down is what `trace` sees.
+        let image = picture(2, 64, 48);
+        let inference = Inference { config: &whole, ..inference };
+        let (found, size) = overview(&model, &inference, &image, 1).unwrap();
+        assert_eq!(size, (48, 64));
+        assert_eq!(found.maps, trace(&model, &inference, &image).unwrap().maps);
+    }
+
+    #[test]
+    fn an_image_passes_as_a_whole_if_it_fits() {
+        let (preprocess, device) = (Preprocess::default(), Device::flex());
+        let model = model(&device);
         let config = InferConfig { flip: true, scales: vec![0.5, 1.0], ..config() };
         let inference = Inference { network: &model, preprocess: &preprocess, config: &config, device: &device };
         let image = picture(1, 64, 48);

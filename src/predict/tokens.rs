@@ -8,7 +8,7 @@ use crate::predict::Predictor;
 /// The tokens of all classes after some blocks, on the feature grid of an image as a whole.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tokens {
-    /// How many blocks they have passed; 0 are the learned ones.
+    /// How many blocks they have passed; 0 are what is learned, and the prior where the model has one.
     pub block: usize,
     /// One token per class.
     pub classes: usize,

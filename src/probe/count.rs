@@ -7,7 +7,7 @@ use super::cues::{Changed, Cue, CueSource};
 use super::effects::{Pairs, Unchanged};
 use super::place::FailureCounts;
 use super::regions::Regions;
-use super::stages::{StageCounts, labels, stages};
+use super::stages::{StageCounts, Stages};
 use super::textures::Textures;
 use super::tokens::{Edit, variants};
 use super::verdict::{Known, ShapeBias};
@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::image::{IGNORE, Image, Labels};
 use crate::infer::{Inference, memory};
 use crate::model::Model;
+use crate::report::run::has_tokens;
 
 /// Images shown with all their changes.
 const SHOWN: usize = 2;
@@ -160,13 +161,10 @@ impl Counts<'_> {
             }
         }
         if let Some(model) = subject.model.filter(|_| !self.edits.is_empty()) {
-            let found = stages(model, inference, image)?;
-            let maps: Result<Vec<_>> =
-                found.iter().map(|stage| Ok((stage.name.clone(), labels(stage, inference, image)?))).collect();
-            self.stages.add(truth, &maps?);
-            let maps = model.prototypes().first().is_some_and(|tokens| tokens.grid.is_some());
-            if pictures.priors.is_none() && maps {
-                pictures.priors = found.into_iter().next();
+            let found = Stages::of(model, inference, image)?;
+            self.stages.add(truth, &found.labels((image.height, image.width)));
+            if pictures.priors.is_none() && has_tokens(model) {
+                pictures.priors = found.maps.into_iter().next();
             }
             if steps.next().is_break() {
                 return Ok(None);

@@ -5,18 +5,18 @@ use serde::Serialize;
 use crate::decoder::{Output, SegLogits};
 use crate::error::Result;
 use crate::image::{IGNORE, Image, Labels};
-use crate::infer::{Inference, Trace, trace};
+use crate::infer::{Inference, Trace, overview};
 use crate::metrics::overlap::Overlaps;
 use crate::model::Model;
 use crate::report::TokenBlock;
 use crate::report::pictures::stage_labels;
-use crate::report::run::{block, blocks};
+use crate::report::run::{OVERVIEW, block, blocks};
 use crate::stats::ratio;
 
 /// What one stage of a decoder would answer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Stage {
-    /// `learned tokens`, `after block 1`, ..., `logits`.
+    /// `learned tokens`, `with their prior` where there is one, `after block 1`, ..., `logits`.
     pub name: String,
     /// Its mIoU against the truth.
     pub miou: Option<f64>,
@@ -26,13 +26,40 @@ pub struct Stage {
     pub agreement: Option<f64>,
 }
 
-/// The stages of one image, each as the tokens of all classes; empty for decoders that have but one.
-pub(super) fn stages(model: &Model, inference: &Inference, image: &Image) -> Result<Vec<TokenBlock>> {
-    let Trace { output, maps } = trace(model, inference, image)?;
-    let found = blocks(maps);
-    if !found.is_empty() {
-        return Ok(found);
+/// The stages of one image.
+pub(super) struct Stages {
+    /// Each as the tokens of all classes; empty for decoders that have but one stage.
+    pub(super) maps: Vec<TokenBlock>,
+    /// What a map spans: the image as it passed, and padded as the network pads it, widths and heights.
+    passed: (usize, usize),
+    padded: (usize, usize),
+}
+
+impl Stages {
+    /// Those of `image`, which passes as in a report of its run.
+    pub(super) fn of(model: &Model, inference: &Inference, image: &Image) -> Result<Self> {
+        let (Trace { output, maps }, (height, width)) = overview(model, inference, image, OVERVIEW)?;
+        let found = blocks(&maps);
+        let maps = if found.is_empty() { answers(output) } else { found };
+        let padded = (inference.network.padded(width), inference.network.padded(height));
+        Ok(Self { maps, passed: (width, height), padded })
     }
+
+    /// The class of the largest token at every pixel of an image of this height and width, by stage.
+    pub(super) fn labels(&self, (height, width): (usize, usize)) -> Vec<(String, Labels)> {
+        let labels = |stage: &TokenBlock| {
+            let map = stage_labels(stage, self.padded);
+            let at =
+                |y: usize, x: usize| map.ids[y * self.passed.1 / height * self.padded.0 + x * self.passed.0 / width];
+            let ids = (0..height).flat_map(|y| (0..width).map(move |x| (y, x))).map(|(y, x)| at(y, x)).collect();
+            (stage.name.clone(), Labels { width, height, ids })
+        };
+        self.maps.iter().map(labels).collect()
+    }
+}
+
+/// The answers of a decoder that gives one at each of its stages.
+fn answers(output: Output) -> Vec<TokenBlock> {
     let answers: Vec<SegLogits> = match output {
         Output::Dense { logits, auxiliary } => auxiliary.into_iter().chain([logits]).map(SegLogits::from).collect(),
         Output::Queries { predictions } => {
@@ -43,18 +70,7 @@ pub(super) fn stages(model: &Model, inference: &Inference, image: &Image) -> Res
     let last = answers.len().saturating_sub(1);
     let name = |at: usize| if at == last { "answer".to_owned() } else { format!("stage {}", at + 1) };
     let named = answers.into_iter().enumerate().map(|(at, answer)| block(name(at), &answer.scores().into_data()));
-    Ok(named.collect())
-}
-
-/// The class of the largest token at every pixel of the image; the map spans the image padded as the network pads it.
-pub(super) fn labels(stage: &TokenBlock, inference: &Inference, image: &Image) -> Result<Labels> {
-    let views = inference.views(image)?;
-    let (height, width) = views.first().map_or((image.height, image.width), |view| view.size());
-    let padded = (inference.network.padded(width), inference.network.padded(height));
-    let map = stage_labels(stage, padded);
-    let at = |y: usize, x: usize| map.ids[y * height / image.height * padded.0 + x * width / image.width];
-    let ids = (0..image.height).flat_map(|y| (0..image.width).map(move |x| at(y, x))).collect();
-    Ok(Labels { width: image.width, height: image.height, ids })
+    named.collect()
 }
 
 /// Counts of stages over images.
@@ -135,10 +151,10 @@ mod tests {
         ] {
             let model = model(decoder, 3);
             let inference = Inference { network: &model, preprocess: &preprocess, config: &config, device: &device };
-            let found = stages(&model, &inference, &image).unwrap();
-            assert_eq!(found[0].name, first);
+            let found = Stages::of(&model, &inference, &image).unwrap().labels((27, 30));
+            assert_eq!(found[0].0, first);
             assert!(found.len() >= least, "{decoder}: {}", found.len());
-            let last = labels(found.last().unwrap(), &inference, &image).unwrap();
+            let last = &found.last().unwrap().1;
             let answer = inference.labels(&image).unwrap();
             let same = last.ids.iter().zip(&answer.ids).filter(|(a, b)| a == b).count();
             assert!(same * 100 >= answer.ids.len() * 90, "{decoder}: {same} of {}", answer.ids.len());
@@ -146,8 +162,7 @@ mod tests {
         let fcn = model("fcn", 0);
         let inference = Inference { network: &fcn, preprocess: &preprocess, config: &config, device: &device };
         let mut counts = StageCounts::new(3);
-        let all = stages(&fcn, &inference, &image).unwrap();
-        let maps: Vec<_> = all.iter().map(|one| (one.name.clone(), labels(one, &inference, &image).unwrap())).collect();
+        let maps = Stages::of(&fcn, &inference, &image).unwrap().labels((27, 30));
         let truth = Labels { ids: vec![1; 30 * 27], ..maps[0].1.clone() };
         counts.add(&truth, &maps);
         assert_eq!(counts.scores().last().unwrap().agreement, Some(1.0));

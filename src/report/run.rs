@@ -8,19 +8,22 @@ use burn::tensor::{Device, TensorData};
 use super::curves;
 use crate::dataset::{Dataset, Split};
 use crate::error::Result;
-use crate::infer::{Inference, trace};
+use crate::infer::{Inference, overview};
 use crate::loader::DataConfig;
 use crate::metrics::Scores;
 use crate::model::Model;
 use crate::model_file::{self, ModelCard};
 use crate::report::samples::{panel, worst};
 use crate::report::scores::{classes, headlines, tiles};
+use crate::report::tokens::WITH_PRIOR;
 use crate::report::{About, Report, SamplePanel, TokenBlock, write_report};
 use crate::run::rows::Row;
 use crate::run::{MODEL, PAGE, log};
 
 /// Images shown.
 const SAMPLES: usize = 6;
+/// Of a larger image, the tokens are those of a copy scaled down to the pixels of this many windows.
+pub(crate) const OVERVIEW: usize = 4;
 
 /// Writes `report.html` into the folder of a finished run, of which `scores` are those of its `model.safetensors`.
 /// Returns the page's path.
@@ -127,23 +130,35 @@ fn reschedules(rows: &[Row]) -> Option<(String, String)> {
 /// One image: truth, prediction, and the tokens after every block.
 fn sample(dataset: &dyn Dataset, index: usize, inference: &Inference, model: &Model) -> Result<SamplePanel> {
     let plain = panel(dataset, index, inference)?;
-    // What is labelled in windows may be too large as a whole: such an image is shown without its tokens.
-    let maps = trace(model, inference, &plain.image).map_or_else(|_| Vec::new(), |trace| trace.maps);
-    Ok(SamplePanel { blocks: blocks(maps), ..plain })
+    if !has_tokens(model) {
+        return Ok(plain);
+    }
+    // Where the memory that is left is too little, an image is shown without its tokens.
+    let found = overview(model, inference, &plain.image, OVERVIEW);
+    let maps = found.map_or_else(|_| Vec::new(), |(trace, _)| trace.maps);
+    Ok(SamplePanel { blocks: blocks(&maps), ..plain })
+}
+
+/// Whether the decoder has structure tokens: maps, and not vectors.
+pub(crate) fn has_tokens(model: &Model) -> bool {
+    model.prototypes().first().is_some_and(|tokens| tokens.grid.is_some())
 }
 
 /// The structure tokens on their way, with the logits they become; nothing of a decoder that has none, whose logits
 /// alone show no way.
-pub(crate) fn blocks(trace: impl IntoIterator<Item = (String, TensorData)>) -> Vec<TokenBlock> {
-    let stages = trace.into_iter().filter_map(|(name, map)| Some((stage(&name)?, map)));
-    let found: Vec<TokenBlock> = stages.map(|(name, map)| block(name, &map)).collect();
+pub(crate) fn blocks(trace: &[(String, TensorData)]) -> Vec<TokenBlock> {
+    let prior = trace.iter().any(|(name, _)| name == "learned_kernels");
+    let stages = trace.iter().filter_map(|(name, map)| Some((stage(name, prior)?, map)));
+    let found: Vec<TokenBlock> = stages.map(|(name, map)| block(name, map)).collect();
     if found.len() > 1 { found } else { Vec::new() }
 }
 
-/// What a recorded activation is called in the report; `None` for those that are not tokens.
-fn stage(name: &str) -> Option<String> {
+/// What a recorded activation is called in the report, where tokens have a `prior` or none; `None` for those that are
+/// not tokens.
+fn stage(name: &str, prior: bool) -> Option<String> {
     match name {
-        "kernels_in" => Some("learned tokens".to_owned()),
+        "kernels_in" if prior => Some(WITH_PRIOR.to_owned()),
+        "kernels_in" | "learned_kernels" => Some("learned tokens".to_owned()),
         "logits16" => Some("logits".to_owned()),
         _ => {
             let number: usize = name.strip_prefix("block")?.strip_suffix(".kernels")?.parse().ok()?;
@@ -171,8 +186,8 @@ mod tests {
         assert_eq!(spread(2, 6).collect::<Vec<_>>(), [0, 1]);
         let map = TensorData::new(vec![0f32, 10., 1., 11., 2., 12.], [1, 1, 3, 2]);
         assert_eq!(block("x".into(), &map).maps, [0., 1., 2., 10., 11., 12.]);
-        assert_eq!(stage("block1.kernels").as_deref(), Some("after block 2"));
-        assert_eq!(stage("block1.features"), None);
+        assert_eq!(stage("block1.kernels", false).as_deref(), Some("after block 2"));
+        assert_eq!(stage("block1.features", false), None);
     }
 
     #[test]
@@ -204,12 +219,14 @@ mod tests {
             let context = ForwardContext::eval().traced();
             let device = Device::flex();
             model.init(3, 0, &device).forward(burn::tensor::Tensor::zeros([1, 3, 32, 32], &device), &context);
-            blocks(context.into_trace()).into_iter().map(|block| block.name).collect::<Vec<_>>()
+            blocks(&context.into_trace()).into_iter().map(|block| block.name).collect::<Vec<_>>()
         };
         for decoder in ["fcn", "knet", "maskformer"] {
             assert_eq!(trace(&format!("[model.decoder]\ntype = {decoder:?}")), [""; 0], "{decoder}");
         }
         let stages = trace("[model.decoder]\ntype = \"structtoken\"\nnum_blocks = 1");
         assert_eq!(stages, ["learned tokens", "after block 1", "logits"]);
+        let stages = trace("[model.decoder]\ntype = \"structtoken\"\nnum_blocks = 1\nprior = \"linear\"");
+        assert_eq!(stages, ["learned tokens", WITH_PRIOR, "after block 1", "logits"]);
     }
 }

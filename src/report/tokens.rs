@@ -9,6 +9,8 @@ use crate::report::markup::{badge, escape, swatch};
 use crate::report::picture_budget::PictureBudget;
 use crate::report::{ClassRow, Report, SamplePanel, TokenBlock, pictures};
 
+/// What tokens are called that have met the classification they begin with.
+pub(super) const WITH_PRIOR: &str = "with their prior";
 /// Images unfolded at first.
 const OPEN: usize = 2;
 
@@ -23,10 +25,14 @@ pub(super) fn section(report: &Report) -> Result<String> {
         .enumerate()
         .map(|(i, sample)| panel(sample, &report.classes, i < OPEN, &PictureBudget::of(i, with_maps.len())))
         .collect::<Result<_>>()?;
+    let prior = match with_maps.iter().any(|sample| sample.blocks.iter().any(|block| block.name == WITH_PRIOR)) {
+        true => " This model's tokens then begin with a classification of each pixel, their prior.",
+        false => "",
+    };
     let stops: Vec<String> = pictures::HEAT.iter().map(|[r, g, b]| format!("rgb({r} {g} {b})")).collect();
     Ok(format!(
         r#"<h2>How structure tokens become masks</h2>
-<p class="intro">Most segmenters classify every pixel on its own. StructToken instead learns one <em>structure token</em> for each class, a map as large as the image's features, and lets it interact with the features block by block until the tokens <em>are</em> the masks. The first column is the same for every image, before the tokens have seen it. The last column is the model's output: two convolutions weigh the tokens against one another, so until then a token may be faint, or dark where its class is.</p>
+<p class="intro">Most segmenters classify every pixel on its own. StructToken instead learns one <em>structure token</em> for each class, a map as large as the image's features, and lets it interact with the features block by block until the tokens <em>are</em> the masks. The first column is the same for every image, before the tokens have seen it.{prior} The last column is the model's output: two convolutions weigh the tokens against one another, so until then a token may be faint, or dark where its class is.</p>
 <p class="heatkey"><span>low</span><i style="background:linear-gradient(to right,{})"></i><span>high</span> <span class="muted">each map on its own scale</span></p>
 {}"#,
         stops.join(","),

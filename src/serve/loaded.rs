@@ -14,6 +14,7 @@ use crate::infer::InferConfig;
 use crate::loader::preprocess::Preprocess;
 use crate::model_file;
 use crate::predict::Predictor;
+use crate::report::run::has_tokens;
 use crate::serve::cost::CostModel;
 
 /// A model that answers.
@@ -45,7 +46,7 @@ impl Loaded {
         let config = card.to_use(changes, path)?;
         let preprocess: Preprocess = config.data.preprocess;
         let range = preprocess.range;
-        let parameters = model.num_params();
+        let (parameters, has_tokens) = (model.num_params(), has_tokens(&model));
         let classes = card.classes.names.len();
         let cost = CostModel::new(card.model.clone(), config.eval.clone(), classes);
         let kind = |value: &serde_json::Value| value["type"].as_str().unwrap_or("own").to_owned();
@@ -60,7 +61,7 @@ impl Loaded {
             cost,
             range,
             version,
-            has_tokens: decoder == "structtoken",
+            has_tokens,
             architecture: format!("{backbone} + {decoder}"),
             parameters,
             miou: card.training.and_then(|training| training.miou),

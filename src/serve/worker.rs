@@ -7,11 +7,8 @@ use std::time::Instant;
 use axum::http::StatusCode;
 
 use crate::error::Result;
-use crate::image::resize::{Window, resize_image};
 use crate::image::{Image, Labels};
-use crate::infer::Inference;
-use crate::kernels::with_precision;
-use crate::layers::ForwardContext;
+use crate::infer::{InferConfig, InferMode, Inference, overview};
 use crate::report::run::blocks;
 use crate::serve::decode::decode;
 use crate::serve::error::Fault;
@@ -132,18 +129,13 @@ fn find(model: &Loaded, image: &Image, wanted: Wanted) -> Result<Found> {
     Ok(Found { labels, confidence: found.confidence, tokens })
 }
 
-/// The tokens of the image seen as a whole, scaled down to a window where it is larger.
+/// The tokens of the image seen as a whole, scaled down to as many pixels as a window has where it has more.
 fn tokens(model: &Loaded, inference: &Inference, image: &Image) -> Result<Tokens> {
-    let [high, wide] = model.settings.crop;
-    let scale = (high as f64 / image.height as f64).min(wide as f64 / image.width as f64).min(1.0);
-    let side = |pixels: usize| ((pixels as f64 * scale).round() as usize).max(1);
-    let (height, width) = (side(image.height), side(image.width));
-    let small = resize_image(image, (width, height), Window::whole((width, height)));
-    let context = ForwardContext::eval().traced();
-    let view = inference.preprocess.to_tensor(small, inference.device);
-    with_precision(inference.config.precision, || model.predictor.network().forward(view, &context));
+    let config = InferConfig { mode: InferMode::Slide, ..inference.config.clone() };
+    let inference = Inference { config: &config, ..*inference };
+    let (trace, (height, width)) = overview(model.predictor.network(), &inference, image, 1)?;
     let span = |side: usize, pixels: usize| inference.network.padded(side) as f64 * pixels as f64 / side as f64;
-    Ok(Tokens { blocks: blocks(context.into_trace()), span: (span(width, image.width), span(height, image.height)) })
+    Ok(Tokens { blocks: blocks(&trace.maps), span: (span(width, image.width), span(height, image.height)) })
 }
 
 fn answer(decoded: Decoded, found: std::result::Result<Result<Found>, Fault>) {

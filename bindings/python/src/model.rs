@@ -217,7 +217,8 @@ impl Model {
     /// ----------
     /// image : array [height, width, 3] of uint8, path, bytes of a file, or PIL image
     /// block : int
-    ///     How many blocks they have passed: 0 are the learned tokens, 1 those after the first block, -1 those after the last.
+    ///     How many blocks they have passed: 0 are the learned tokens, with their prior where the model has one, 1 those after the
+    ///     first block, -1 those after the last.
     ///
     /// Returns
     /// -------
