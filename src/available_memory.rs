@@ -36,8 +36,16 @@ pub(crate) fn left() -> Option<AvailableMemory> {
 /// # Errors
 /// There is less memory: of the kind [`ErrorKind::Memory`], with both numbers.
 pub fn require(bytes: u64, what: &str, hint: &str) -> Result<()> {
+    require_estimated(bytes, bytes, what, hint)
+}
+
+/// The same of an estimate: it fails where less is left than is `certain` to be needed, and tells what is `estimated`.
+///
+/// # Errors
+/// As [`require`].
+pub(crate) fn require_estimated(estimated: u64, certain: u64, what: &str, hint: &str) -> Result<()> {
     match left() {
-        Some(memory) if memory.bytes < bytes => Err(memory.too_small(bytes, what, hint)),
+        Some(memory) if memory.bytes < certain => Err(memory.too_small(estimated, what, hint)),
         _ => Ok(()),
     }
 }
@@ -89,6 +97,9 @@ mod tests {
             "{error}"
         );
         assert_eq!((error.hint(), error.kind()), (Some("wish for less"), ErrorKind::Memory));
+        require_estimated(u64::MAX, 1 << 20, "a test", "").unwrap();
+        let error = require_estimated(9_900_000_000, u64::MAX, "a test", "").unwrap_err();
+        assert!(error.to_string().starts_with("a test needs about 9.9 GB, and "), "{error}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::io::Write as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use mimalloc::MiMalloc;
 
@@ -35,6 +36,9 @@ unsafe impl GlobalAlloc for Allocator {
     }
 }
 
+/// Whether this process serves, and is bounded by other options than most commands.
+pub(crate) static SERVES: AtomicBool = AtomicBool::new(false);
+
 #[inline]
 fn given(pointer: *mut u8, size: usize) -> *mut u8 {
     if pointer.is_null() {
@@ -49,11 +53,15 @@ fn given(pointer: *mut u8, size: usize) -> *mut u8 {
 fn exhausted(size: usize) -> ! {
     let mut text = [0; 512];
     let mut rest = &mut text[..];
+    let less = if SERVES.load(Ordering::Relaxed) {
+        "lower --max-pixels, --max-queue or --threads"
+    } else {
+        "ask for less: smaller batches, crops, images or --threads; --resume continues a run from its last checkpoint"
+    };
     let _ = writeln!(
         rest,
         "error: out of memory: {size} bytes more were needed than the system gives this process\n\nhint: raise its \
-         limit (ulimit -v, or that of its container), end other programs, or ask for less: smaller batches, crops, \
-         images or --threads; --resume continues a run from its last checkpoint"
+         limit (ulimit -v, or that of its container), end other programs, or {less}"
     );
     let left = rest.len();
     let text = &text[..text.len() - left];

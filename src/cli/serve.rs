@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use clap::Args;
 
+use crate::cli::allocator::SERVES;
 use crate::cli::{Computing, End};
 use crate::device;
 use crate::error::{Error, Result};
@@ -63,6 +65,10 @@ pub(crate) struct Arguments {
     /// Time limit for labelling an accepted request, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     request_time: u64,
+    /// Label the largest images that are accepted before /readyz says that the server is ready, and report the memory
+    /// in use then
+    #[arg(long)]
+    warmup: bool,
     /// Time for which requests are accepted after SIGTERM, while /readyz says that the server stops, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     drain_delay: u64,
@@ -84,12 +90,12 @@ const EXAMPLES: &str = "Examples:
 pub(crate) fn run(arguments: Arguments) -> Result<End> {
     let (device, device_name) = device::open(&arguments.computing.device)?;
     let seconds = Duration::from_secs;
-    let megabytes = |mb: usize| mb.saturating_mul(1_000_000);
+    let bytes = |mb: usize| mb.saturating_mul(1_000_000);
     let limits = Limits {
-        body_bytes: megabytes(arguments.max_body_mb),
+        body_bytes: bytes(arguments.max_body_mb),
         pixels: arguments.max_pixels.saturating_mul(1_000_000),
         queue_megapixels: arguments.max_queue,
-        queue_bytes: megabytes(arguments.max_queue_mb),
+        queue_bytes: bytes(arguments.max_queue_mb),
         connections: arguments.max_connections,
         header_time: seconds(arguments.header_time),
         body_time: seconds(arguments.body_time),
@@ -99,12 +105,13 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
     };
     let models = arguments.models.iter().map(|text| source(text)).collect::<Result<Vec<_>>>()?;
     let names: Vec<String> = models.iter().map(|model| model.name.clone()).collect();
-    let protected = arguments.token_file.is_some();
+    let (protected, warmup) = (arguments.token_file.is_some(), arguments.warmup);
     let options = Options {
         bind: arguments.bind,
         models,
         changes: arguments.changes,
         limits,
+        warmup: arguments.warmup,
         token_file: arguments.token_file,
         admin_token_file: arguments.admin_token_file,
         cors: arguments.cors,
@@ -113,11 +120,25 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         drain_delay: seconds(arguments.drain_delay),
         drain_time: seconds(arguments.drain_time),
     };
+    SERVES.store(true, Ordering::Relaxed);
     serve(options, &device, move |event| match event {
         Event::Listening(address, memory) => {
             warn(address, protected);
-            talk!("memory: about {} MB at most, for the largest image and a full queue", memory.div_ceil(1_000_000));
+            // Measured later where it warms up.
+            if !warmup {
+                talk!("memory: about {} MB at most, for the largest image and a full queue", megabytes(memory));
+            }
             talk!("serving {} on {device_name}: listening on http://{address}", names.join(", "));
+        }
+        Event::WarmingUp(name, (height, width), 1) => talk!("warming up {name}: an image of {width} x {height}"),
+        Event::WarmingUp(name, (height, width), images) => {
+            talk!("warming up {name}: {images} images of {width} x {height} at once");
+        }
+        Event::WarmedUp(time, memory, more) => {
+            let more = format!("up to {} MB more for bodies and answers", megabytes(more));
+            let memory =
+                memory.map_or(String::new(), |memory| format!("; memory: {} MB, and {more}", megabytes(memory)));
+            talk!("ready after {:.1} s{memory}", time.as_secs_f64());
         }
         Event::Draining => talk!("stopping: accepted requests are finished"),
         Event::Loaded(name) => talk!("loaded {name} again"),
@@ -126,6 +147,10 @@ pub(crate) fn run(arguments: Arguments) -> Result<End> {
         }
     })?;
     Ok(End::Done)
+}
+
+fn megabytes(bytes: u64) -> u64 {
+    bytes.div_ceil(1_000_000)
 }
 
 fn warn(address: SocketAddr, protected: bool) {

@@ -69,7 +69,7 @@ const IMAGES: usize = 2 + AHEAD;
 /// Samples that wait for the network in an evaluation, besides the one being fetched.
 pub(crate) const AHEAD: usize = 2;
 /// The part of an estimate that is needed for certain.
-const ENSURED_SHARE: f64 = 0.5;
+pub(crate) const ENSURED_SHARE: f64 = 0.5;
 /// Bytes of a pixel of image and truth.
 const DECODED: usize = 4;
 /// Bytes of a pixel while it is judged: label, probabilities twice, distances, contours.
@@ -131,10 +131,11 @@ impl MemoryModel<'_> {
     }
 }
 
-/// Fails where `image` needs for certain more than is left.
+/// Fails where an image needs for certain more than is left.
 fn need(estimated: usize, held: usize, (height, width): (usize, usize), hint: &str) -> Result<()> {
-    let needed = (estimated as f64 * ENSURED_SHARE) as usize;
-    available_memory::require(needed.saturating_sub(held) as u64, &format!("an image of {width} x {height}"), hint)
+    let certain = (estimated as f64 * ENSURED_SHARE) as usize;
+    let [estimated, certain] = [estimated, certain].map(|bytes| bytes.saturating_sub(held) as u64);
+    available_memory::require_estimated(estimated, certain, &format!("an image of {width} x {height}"), hint)
 }
 
 /// What helps where no setting does.

@@ -74,6 +74,12 @@ impl Fault {
             .retry_after(wait.clamp(Duration::from_secs(1), Duration::from_secs(120)))
     }
 
+    pub(super) fn warming_up() -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "warming_up", "the server is starting")
+            .hint("send the request again once /readyz answers 200")
+            .retry_after(Duration::from_secs(5))
+    }
+
     pub(super) fn draining() -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "draining", "the server is shutting down")
             .hint("send the request again: another server answers it")

@@ -95,7 +95,7 @@ impl Permit {
         if pixels > most {
             let megapixels = |pixels: u64| pixels as f64 / 1e6;
             let cause = format!(
-                "the image is {:.1} megapixels of windows for this model, and the queue holds {:.1} at most",
+                "the image is {:.2} megapixels of windows for this model, and the queue holds {:.2} at most",
                 megapixels(pixels),
                 megapixels(most)
             );

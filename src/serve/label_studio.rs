@@ -86,9 +86,9 @@ fn version(model: &Loaded) -> String {
 pub(super) async fn predict(State(app): State<Arc<App>>, headers: HeaderMap, body: Body) -> Result<Response, Fault> {
     /// Label Studio sends tasks one by one, or a page of them.
     const MOST: usize = 256;
-    if app.phase.is_closed() {
+    if let Err(fault) = app.phase.check() {
         upload::discard(body).await;
-        return Err(Fault::draining());
+        return Err(fault);
     }
     let model = app.models.get(None)?;
     let mut permit = app.gate.permit();

@@ -36,6 +36,7 @@ mod submit;
 mod tensor;
 pub mod untrusted;
 mod upload;
+mod warmup;
 mod work;
 mod worker;
 

@@ -107,11 +107,7 @@ pub(super) async fn infer(
     body: Body,
 ) -> Result<Response, Fault> {
     let known = path.check().and_then(|()| app.models.get(Some(&path.model)));
-    let model = match known {
-        Ok(_) if app.phase.is_closed() => Err(Fault::draining()),
-        known => known,
-    };
-    let model = match model {
+    let model = match known.and_then(|model| app.phase.check().map(|()| model)) {
         Ok(model) => model,
         Err(fault) => {
             upload::discard(body).await;

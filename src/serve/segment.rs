@@ -45,9 +45,9 @@ pub(super) async fn segment(
 
 /// Reads the body, labels the image in it, and answers as is asked.
 pub(super) async fn labelled(app: &Arc<App>, mut ask: Ask, headers: &HeaderMap, body: Body) -> Result<Response, Fault> {
-    if app.phase.is_closed() {
+    if let Err(fault) = app.phase.check() {
         upload::discard(body).await;
-        return Err(Fault::draining());
+        return Err(fault);
     }
     let mut permit = app.gate.permit();
     let bytes = upload::read(headers, body, &app.limits, &mut permit).await?;

@@ -3,13 +3,14 @@
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::error::{Error, Result};
+use crate::infer::memory::peak;
 use crate::serve::app::{App, Phase};
 use crate::serve::auth::Tokens;
 use crate::serve::estimate::memory;
@@ -17,11 +18,13 @@ use crate::serve::gate::Gate;
 use crate::serve::label_studio_host::Host;
 use crate::serve::limits::Limits;
 use crate::serve::listen::listen;
+use crate::serve::loaded::Loaded;
 use crate::serve::metrics::Metrics;
 use crate::serve::models::{Models, Source};
 use crate::serve::queue::Queue;
 use crate::serve::routes::router;
 use crate::serve::signals::{Signal, Signals};
+use crate::serve::warmup::warm_up;
 use crate::serve::worker;
 
 /// What a server is started with.
@@ -35,6 +38,8 @@ pub struct Options {
     pub changes: Vec<String>,
     /// What it takes at most.
     pub limits: Limits,
+    /// Whether it labels the largest images that are accepted before it is ready.
+    pub warmup: bool,
     /// The file of the token that requests must carry.
     pub token_file: Option<PathBuf>,
     /// The file of the token with which models are loaded.
@@ -56,6 +61,11 @@ pub struct Options {
 pub enum Event {
     /// It takes requests at this address, and so many bytes of memory at most, as estimated.
     Listening(SocketAddr, u64),
+    /// The model of this name labels images of this height and width, so many at once, before the server is ready.
+    WarmingUp(String, (usize, usize), usize),
+    /// It is ready after this time. It took so many bytes of memory at most, where that is known, and takes so many
+    /// more at most for bodies and answers.
+    WarmedUp(Duration, Option<u64>, u64),
     /// It was told to stop.
     Draining,
     /// A model was loaded again.
@@ -87,6 +97,7 @@ pub fn run(options: Options, device: &Device, tell: impl Fn(Event) + Send + Sync
         label_studio,
         phase: Phase::default(),
     });
+    app.models.all().iter().try_for_each(|model| queue_fits(model, &app.gate))?;
     let router = router(app.clone(), &options.cors)?;
     let failed = |error: std::io::Error| Error::new("cannot start the server's threads").with_source(error);
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -96,15 +107,30 @@ pub fn run(options: Options, device: &Device, tell: impl Fn(Event) + Send + Sync
         .enable_all()
         .build()
         .map_err(failed)?;
+    if !options.warmup {
+        app.phase.begin();
+    }
+    let tell = Arc::new(tell);
+    let (listening, listens) = std::sync::mpsc::channel();
     let served = {
-        let app = app.clone();
+        let (app, tell) = (app.clone(), tell.clone());
         let (delay, time) = (options.drain_delay, options.drain_time);
         runtime.spawn(async move {
-            let served = serve(listener, router, app.clone(), (delay, time), tell).await;
+            let served = serve(listener, router, app.clone(), (delay, time), listening, &*tell).await;
             app.queue.close(served.is_err());
             served
         })
     };
+    if options.warmup {
+        let start = Instant::now();
+        // What is said begins with where it listens; where it does not listen, nothing is warmed up for.
+        let _ = listens.recv();
+        warm_up(&app, |name, size, images| tell(Event::WarmingUp(name.to_owned(), size, images)))?;
+        if !app.phase.is_leaving() {
+            tell(Event::WarmedUp(start.elapsed(), peak(), limits.queue_bytes as u64));
+        }
+    }
+    app.phase.begin();
     worker::work(&app.queue, &app.gate, &app.metrics);
     let served = runtime.block_on(served);
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -116,19 +142,21 @@ async fn serve(
     router: axum::Router,
     app: Arc<App>,
     (delay, time): (Duration, Duration),
-    tell: impl Fn(Event) + Send + Sync + 'static,
+    listening: std::sync::mpsc::Sender<()>,
+    tell: &(impl Fn(Event) + Send + Sync),
 ) -> Result<()> {
     let failed = |error: std::io::Error| Error::new("cannot listen").with_source(error);
     let address = listener.local_addr().map_err(failed)?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(failed)?;
     let mut signals = Signals::new().map_err(failed)?;
     let (stop, stopped) = watch::channel(false);
-    let mut listening = tokio::spawn(listen(listener, router, app.clone(), stopped));
+    let mut connections = tokio::spawn(listen(listener, router, app.clone(), stopped));
     let models = app.models.all();
     let memory = memory(&models.iter().map(AsRef::as_ref).collect::<Vec<_>>(), &app.gate, &app.limits);
     tell(Event::Listening(address, memory));
+    drop(listening);
     while signals.next().await == Signal::Reload {
-        reload(&app, &tell).await;
+        reload(&app, tell).await;
     }
     app.phase.leave();
     tell(Event::Draining);
@@ -141,7 +169,7 @@ async fn serve(
     // The receivers are in the task above.
     let _ = stop.send(true);
     let late = || Error::new(format!("requests were not finished within {} s, and were dropped", time.as_secs()));
-    match timeout(time, &mut listening).await {
+    match timeout(time, &mut connections).await {
         Ok(ended) => ended.map_err(|error| Error::new("the server failed").with_source(error)),
         Err(_) => Err(late().with_hint("pass a longer --drain-time")),
     }
@@ -159,6 +187,18 @@ async fn reload(app: &Arc<App>, tell: &impl Fn(Event)) {
             Err(error) => tell(Event::NotLoaded(name, error.to_string())),
         }
     }
+}
+
+/// Fails where the queue has no room for the smallest image.
+fn queue_fits(model: &Loaded, gate: &Gate) -> Result<()> {
+    let least = model.cost.pixels((1, 1));
+    if least <= gate.most_pixels() {
+        return Ok(());
+    }
+    // Rounded up to what is printed.
+    let least = (least as f64 / 1e2).ceil() / 1e4;
+    Err(Error::new(format!("the queue is smaller than any image for `{}`", model.name))
+        .with_hint(format!("pass a queue of at least --max-queue {least}")))
 }
 
 fn bind(address: &str) -> Result<TcpListener> {

@@ -55,9 +55,7 @@ async fn queue(
     wanted: Wanted,
     mut permit: Permit,
 ) -> Result<Answer, Fault> {
-    if app.phase.is_closed() {
-        return Err(Fault::draining());
-    }
+    app.phase.check()?;
     let pixels = model.cost.pixels(size);
     // What those held who have left may be enough.
     if permit.take_pixels(pixels).is_err() {

@@ -2,7 +2,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 
@@ -21,15 +21,29 @@ use crate::serve::work::{Answer, Job, Picture, Timing, Tokens, Wanted};
 /// Works until the queue is closed and empty.
 pub(super) fn work(queue: &Queue, gate: &Arc<Gate>, metrics: &Metrics) {
     while let Some(group) = queue.next(most, shares) {
-        let decoded: Vec<Decoded> = group.into_iter().filter_map(read).collect();
-        if decoded.is_empty() {
-            continue;
+        let Passed { images, pixels, time } = pass(group);
+        if images > 0 {
+            metrics.pass(images);
+            gate.rate().note(pixels, time);
         }
-        metrics.pass(decoded.len());
-        let (pixels, start) = (decoded.iter().map(|job| job.job.permit.pixels()).sum(), Instant::now());
-        label(decoded);
-        gate.rate().note(pixels, start.elapsed());
     }
+}
+
+/// Images that were labelled, the pixels of their windows, and the time that it took.
+pub(super) struct Passed {
+    images: usize,
+    pixels: u64,
+    /// Without the time that reading them took.
+    pub(super) time: Duration,
+}
+
+/// Reads and labels the images of all jobs, and answers each.
+pub(super) fn pass(group: Vec<Job>) -> Passed {
+    let decoded: Vec<Decoded> = group.into_iter().filter_map(read).collect();
+    let (images, pixels) = (decoded.len(), decoded.iter().map(|job| job.job.permit.pixels()).sum());
+    let start = Instant::now();
+    label(decoded);
+    Passed { images, pixels, time: start.elapsed() }
 }
 
 /// How many images may share the passes of this one.
@@ -156,7 +170,7 @@ fn answer(decoded: Decoded, found: std::result::Result<Result<Found>, Fault>) {
 }
 
 /// A panic in one request is an error of that request.
-fn guarded<T>(work: impl FnOnce() -> T) -> std::result::Result<T, Fault> {
+pub(super) fn guarded<T>(work: impl FnOnce() -> T) -> std::result::Result<T, Fault> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|_| {
         Fault::new(StatusCode::INTERNAL_SERVER_ERROR, "model_failed", "the model failed on this image")
             .hint("report it with the image: it is a fault of the program")

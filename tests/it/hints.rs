@@ -21,6 +21,14 @@ const SERVED: &[(&str, &[&str])] = &[
         &["pass another address or port with --bind, such as --bind 127.0.0.1:8081"],
     ),
     ("what_takes_too_long_after_the_end_is_told", &["pass a longer --drain-time"]),
+    (
+        "a_server_without_room_for_what_it_accepts_does_not_start",
+        &[
+            "lower --max-pixels or --max-queue, or give the server more memory",
+            "lower --max-pixels, --max-queue or --threads",
+        ],
+    ),
+    ("a_queue_without_room_for_any_image_is_refused", &["pass a queue of at least --max-queue "]),
     ("tokens_are_asked_for", &["start it with --admin-token-file FILE"]),
     ("pages_elsewhere_may_not_ask_unless_they_are_named", &["start the server with --cors ORIGIN"]),
     (

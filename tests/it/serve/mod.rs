@@ -6,6 +6,7 @@ mod drain;
 mod hostile;
 mod protocols;
 mod rights;
+mod warmup;
 
 use std::io::Cursor;
 use std::path::Path;
