@@ -9,13 +9,11 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use burn::tensor::Device;
-
 use crate::available_memory;
 use crate::dataset::Dataset;
 use crate::error::Result;
-use crate::infer::Inference;
 use crate::infer::config::{InferConfig, InferMode};
+use crate::infer::{Inference, is_cpu};
 use crate::model::ModelConfig;
 
 /// What an evaluation is made of, as far as memory goes.
@@ -195,7 +193,7 @@ fn ensure_image(
     let Inference { network, config, device, .. } = *inference;
     let image = ImageBytes { size, classes: network.classes(), threads: rayon::current_num_threads() };
     // A GPU has memory of its own, of which nothing is known.
-    let on_cpu = device.clone().without_autodiff() == Device::flex();
+    let on_cpu = is_cpu(device);
     let activations = |size| if on_cpu { network.activations(size) } else { 0 };
     let parts = image.parts(config, network.padded(1), pixel, &activations);
     let estimated = parts.into_iter().fold(0, usize::saturating_add);

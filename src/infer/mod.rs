@@ -142,9 +142,14 @@ pub(super) fn labels_with(
     labels_by(network, views, size, config, on_cpu(views), progress)
 }
 
+/// Whether a device is the CPU, whose memory is this process'.
+pub(crate) fn is_cpu(device: &Device) -> bool {
+    device.clone().without_autodiff() == Device::flex()
+}
+
 /// On a CPU the last steps are loops ([`postprocess`]), elsewhere tensor operations.
 pub(super) fn on_cpu(views: &[View]) -> bool {
-    views[0].device().without_autodiff() == Device::flex()
+    is_cpu(&views[0].device())
 }
 
 pub(super) fn probabilities_by(

@@ -1,9 +1,8 @@
 //! How much memory a server takes at most, from its limits and its models, and which images take it.
 
-use burn::tensor::Device;
-
 use crate::available_memory;
 use crate::error::Result;
+use crate::infer::is_cpu;
 use crate::infer::memory::{ENSURED_SHARE, MemoryEstimate, MemoryModel};
 use crate::serve::gate::Gate;
 use crate::serve::limits::Limits;
@@ -115,8 +114,11 @@ fn labeling(model: &Loaded, load: Load) -> MemoryEstimate {
     };
     let found = plan.estimate_labeling(load.images);
     // A GPU has memory of its own, of which nothing is known.
-    let on_cpu = model.predictor.inference().device.clone().without_autodiff() == Device::flex();
-    if on_cpu { found } else { MemoryEstimate { network: 0, convolutions: 0, ..found } }
+    if is_cpu(model.predictor.inference().device) {
+        found
+    } else {
+        MemoryEstimate { network: 0, convolutions: 0, ..found }
+    }
 }
 
 fn at_work(found: &MemoryEstimate) -> usize {

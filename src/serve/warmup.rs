@@ -34,13 +34,15 @@ pub(super) fn warm_up(app: &App, tell: impl Fn(&str, (usize, usize), usize)) -> 
             tell(&model.name, load.size, load.images);
             let failed = |cause: &str, hint: &str| failed(&model.name, load, cause, hint);
             let taken = ensure(&model, load, passed).map_err(|error| failed(&error.to_string(), LESS))?;
+            let file = encode_png(&picture(load.size)).map_err(|error| failed(&error.to_string(), LESS))?;
+            let file = Bytes::from(file);
             // Twice: answers are encoded while the next images are read and labelled.
             let mut before = Vec::new();
             for wanted in [Wanted::Tokens, Wanted::Labels] {
                 if app.phase.is_leaving() {
                     return Ok(());
                 }
-                before = label(app, &model, load, wanted, before).map_err(|fault| match fault.status {
+                before = label(app, &model, (load, &file), wanted, before).map_err(|fault| match fault.status {
                     StatusCode::PAYLOAD_TOO_LARGE => failed(&fault.cause, LESS),
                     _ => failed(&fault.cause, fault.hint.as_deref().unwrap_or(LESS)),
                 })?;
@@ -56,12 +58,10 @@ pub(super) fn warm_up(app: &App, tell: impl Fn(&str, (usize, usize), usize)) -> 
 fn label(
     app: &App,
     model: &Arc<Loaded>,
-    load: Load,
+    (load, file): (Load, &Bytes),
     wanted: Wanted,
     before: Vec<Answer>,
 ) -> Result<Vec<Answer>, Fault> {
-    let of_work = |error: Error| Fault::of_work(&error);
-    let file = Bytes::from(encode_png(&picture(load.size)).map_err(of_work)?);
     let (group, answers): (Vec<Job>, Vec<_>) = (0..load.images)
         .map(|_| {
             let (reply, answer) = oneshot::channel();
@@ -78,7 +78,7 @@ fn label(
     }
     for answer in before {
         let encode = || encode(&answer, Output::Overlay, OutlineOptions::default(), "warmup");
-        worker::guarded(encode)?.map_err(of_work)?;
+        worker::guarded(encode)?.map_err(|error| Fault::of_work(&error))?;
     }
     answers.into_iter().map(|mut answer| answer.try_recv().unwrap_or_else(|_| Err(Fault::draining()))).collect()
 }

@@ -93,10 +93,10 @@ fn a_server_without_room_for_what_it_accepts_does_not_start() {
     let hint = said.split_once("hint: ").unwrap().1;
     assert!(hint.starts_with("lower --max-pixels or --max-queue") && !said.contains("ready after"), "{said}");
     // What is not refused at once fails where the memory ends.
-    let (code, said) = start(&["--max-pixels", "16", "--max-queue", "1e6"]);
+    let (code, said) = start(&["--max-pixels", "25", "--max-queue", "1e6"]);
     assert_eq!(code, Some(1), "{said}");
     let (cause, hint) = said.split_once("hint: ").unwrap();
-    assert!(cause.contains("warming up tiny: an image of 4000 x 4000\n") && hint.contains("--max-pixels"), "{said}");
+    assert!(cause.contains("warming up tiny: an image of 5000 x 5000\n") && hint.contains("--max-pixels"), "{said}");
     for lower in [["--max-pixels", "1", "--max-queue", "1e6"], ["--max-pixels", "64", "--max-queue", "0.5"]] {
         let (_, said) = start(&lower);
         assert!(said.contains("ready after"), "{lower:?}: {said}");
