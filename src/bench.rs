@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::config::Config;
 use crate::dataset::Split;
 use crate::error::{Error, Result};
-use crate::infer::{InferConfig, InferMode, Network, View, memory};
+use crate::infer::{InferConfig, InferMode, Network, Replayed, View, memory};
 use crate::kernels::{self, Precision};
 use crate::layers::{ForwardContext, parameters};
 use crate::loader::Loader;
@@ -36,6 +36,8 @@ pub struct Work {
     pub train: bool,
     /// In what precision the CPU multiplies matrices.
     pub precision: Precision,
+    /// Kernels are launched one by one on a GPU, not replayed ([`Replayed`]).
+    pub eager: bool,
     /// Sliding window, by default the whole image at once.
     pub windows: Option<([usize; 2], [usize; 2])>,
 }
@@ -51,7 +53,7 @@ pub struct Measurement {
     pub min_ms: f64,
     /// The slowest.
     pub max_ms: f64,
-    /// Repetitions, after two that were not counted.
+    /// Repetitions, after those that were not counted.
     pub n: usize,
     /// Images per second, by the median.
     pub images_per_s: f64,
@@ -226,8 +228,9 @@ fn label_maps(work: &Work, n: usize, device: &Device) -> Result<Vec<f64>> {
     };
     let views = [View::of_tensor(work.images(device), false)];
     let size = (work.image[0], work.image[1]);
-    let network: &dyn Network = &model;
-    timed(n, || infer::labels(network, &views, size, &config).map(drop))
+    let replayed = Replayed::new(model);
+    let network: &dyn Network = if work.eager { replayed.network() } else { &replayed };
+    timed(n, device, || infer::labels(network, &views, size, &config).map(drop))
 }
 
 fn steps(work: &Work, n: usize, device: &Device) -> Vec<f64> {
@@ -263,7 +266,7 @@ fn steps(work: &Work, n: usize, device: &Device) -> Vec<f64> {
         iteration += 1;
         Ok(())
     };
-    timed(n, step).unwrap_or_else(|_: Error| unreachable!("a step does not fail"))
+    timed(n, device, step).unwrap_or_else(|_: Error| unreachable!("a step does not fail"))
 }
 
 /// Side of a square of one class.
@@ -283,9 +286,9 @@ fn first_value(model: &Model) -> f32 {
     value
 }
 
-/// The milliseconds of `n` calls, after two that warm up.
-fn timed(n: usize, mut f: impl FnMut() -> Result<()>) -> Result<Vec<f64>> {
-    for _ in 0..2 {
+/// The milliseconds of `n` calls, after two that warm up; on a GPU the third is recorded, and the fourth compared.
+fn timed(n: usize, device: &Device, mut f: impl FnMut() -> Result<()>) -> Result<Vec<f64>> {
+    for _ in 0..if infer::is_cpu(device) { 2 } else { 4 } {
         f()?;
     }
     let mut times = Vec::with_capacity(n);
@@ -327,7 +330,7 @@ mod tests {
         let vit = VitConfig { embed_dim: Some(12), depth: Some(1), num_heads: Some(1), ..VitConfig::default() };
         let model = ModelConfig { backbone: BackboneConfig::Vit(vit), ..ModelConfig::default() };
         let (name, precision) = ("tiny".to_owned(), Precision::F32);
-        let work = Work { name, model, classes: 3, image: [32, 48], batch: 2, train: false, precision, windows: None };
+        let work = Work { name, model, classes: 3, image: [32, 48], batch: 2, train: false, precision, eager: false, windows: None };
         for (train, precision) in [(false, Precision::F32), (true, Precision::F32), (true, Precision::Bf16)] {
             let found = measure(&Work { train, precision, ..work.clone() }, 3, &Device::flex()).unwrap();
             assert!(found.min_ms > 0.0 && found.min_ms <= found.median_ms && found.median_ms <= found.max_ms);
@@ -345,7 +348,7 @@ mod tests {
         let model = |vit| ModelConfig { backbone: BackboneConfig::Vit(vit), ..ModelConfig::default() };
         let (model, wide) = (model(vit), model(wide));
         let image = [1 << 14; 2];
-        let work = Work { name, model, classes: 3, image, batch: 1, train: false, precision, windows: None };
+        let work = Work { name, model, classes: 3, image, batch: 1, train: false, precision, eager: false, windows: None };
         let refused = |work: Work| measure(&work, 1, &Device::flex()).unwrap_err().to_string();
         assert!(refused(work.clone()).contains("more than 4194304 cells"));
         let windows = Some(([1 << 10; 2], [1; 2]));

@@ -12,7 +12,7 @@ use half::f16;
 use crate::dataset::Classes;
 use crate::error::{Error, Result};
 use crate::image::{Image, ImageRemarks, Labels, decode_image_in, read_image_in, read_image_noting};
-use crate::infer::{InferConfig, Inference, Network};
+use crate::infer::{InferConfig, Inference, Network, Replayed};
 use crate::loader::preprocess::Preprocess;
 use crate::model::Model;
 use crate::{files, kernels, model_file, overlay};
@@ -20,7 +20,7 @@ pub use tokens::Tokens;
 
 /// A network with everything needed to use it.
 pub struct Predictor<N = Model> {
-    network: N,
+    network: Replayed<N>,
     preprocess: Preprocess,
     config: InferConfig,
     device: Device,
@@ -59,7 +59,7 @@ impl<N: Network> Predictor<N> {
             return Err(Error::new(format!("a network of {n} classes with {names} class names and {colors} colours"))
                 .with_hint("each class needs one name and one colour, and there can be at most 255 classes"));
         }
-        Ok(Self { network: network.for_inference(), preprocess, config, device, classes })
+        Ok(Self { network: Replayed::new(network.for_inference()), preprocess, config, device, classes })
     }
 
     /// The image in the file at `path`, as this model was trained to see it.
@@ -134,7 +134,7 @@ impl<N: Network> Predictor<N> {
 
     /// The network in its form [for inference](Network::for_inference), which is not what files hold.
     pub fn network(&self) -> &N {
-        &self.network
+        self.network.network()
     }
 
     /// Names and colours, by class index.

@@ -22,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::eval::EvalOptions;
 use crate::eval::merge::{Identity, ShardFile, merge};
 use crate::eval::summary::Evaluation;
-use crate::infer::{Inference, memory};
+use crate::infer::{Inference, Replayed, memory};
 use crate::kernels::{Precision, int8_weight_bits};
 use crate::layers::parameters::visit;
 use crate::model::Model;
@@ -120,7 +120,7 @@ pub(crate) fn run(mut arguments: Arguments) -> Result<End> {
     talk!("evaluating {} images of {of} on {name}", indices.len());
     note_precision(settings.precision);
     let estimated = estimate(&model, &config, dataset.as_ref())?;
-    let network = model.for_inference();
+    let network = Replayed::new(model.for_inference());
     let inference = Inference { network: &network, preprocess, config: settings, device: &device };
     let (progress, started) = (bar("{wide_bar} {pos}/{len}  {eta} left"), Instant::now());
     let accumulate = eval::accumulate(&inference, dataset.as_ref(), &indices, ask, &mut |done, all| {

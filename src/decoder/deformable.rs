@@ -5,7 +5,7 @@ use std::f32::consts::TAU;
 
 use burn::module::{Module, Param};
 use burn::tensor::activation::softmax;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 
 use crate::decoder::queries::{EPS, Ffn};
 use crate::kernels;
@@ -170,9 +170,11 @@ impl DeformableAttention {
         let offsets = self.sampling_offsets.forward(queries.clone()).reshape([b, n, heads, LEVELS, points, 2]);
         let weights = self.attention_weights.forward(queries).reshape([b, n, heads, LEVELS * points]);
         let weights = softmax(weights, 3).reshape([b, n, heads, LEVELS, points]);
-        let sizes = shapes.iter().flat_map(|(h, w)| [(*w as f32).recip(), (*h as f32).recip()]).collect();
-        let sizes = Tensor::<6>::from_data(TensorData::new(sizes, [1, 1, 1, LEVELS, 1, 2]), &offsets.device());
-        let locations = offsets * sizes + references.reshape([1, n, 1, 1, 1, 2]);
+        let key = ("pixels of levels", shapes.iter().flat_map(|(h, w)| [*h, *w]).collect());
+        let sizes = kernels::constant(key, [LEVELS, 2], &offsets.device(), offsets.dtype(), || {
+            shapes.iter().flat_map(|(h, w)| [(*w as f32).recip(), (*h as f32).recip()]).collect()
+        });
+        let locations = offsets * sizes.reshape([1, 1, 1, LEVELS, 1, 2]) + references.reshape([1, n, 1, 1, 1, 2]);
         context.record("attn_weights", &weights);
         context.record("locations", &locations);
         self.output_proj.forward(kernels::deformable_attention(values, shapes, locations, weights))

@@ -7,6 +7,7 @@ mod inference;
 pub mod memory;
 mod on_device;
 mod postprocess;
+mod replayed;
 mod together;
 #[cfg(test)]
 pub(crate) mod toy;
@@ -21,6 +22,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 
 pub use confidence::Confidence;
 pub use inference::Inference;
+pub use replayed::Replayed;
 pub use together::Passes;
 pub(crate) use trace::{Trace, overview, trace};
 pub use view::View;

@@ -1,5 +1,6 @@
 //! Constant matrices, which a GPU keeps, so that each is uploaded once.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex, PoisonError};
 
@@ -7,8 +8,8 @@ use burn::tensor::{DType, Device, Tensor, TensorData};
 
 use crate::kernels::bridge::is_gpu;
 
-/// What a matrix is a function of, its size included.
-pub(crate) type Key = (&'static str, [usize; 6]);
+/// What a matrix is a function of, its size included, after the name of that function.
+pub(crate) type Key = (&'static str, Vec<usize>);
 
 /// The most matrices that are kept, of all devices: images of many sizes must not fill a device.
 const MOST: usize = 512;
@@ -16,6 +17,19 @@ const MOST: usize = 512;
 type Kept = HashMap<(Key, DType), Vec<Tensor<2>>>;
 
 static KEPT: LazyLock<Mutex<Kept>> = LazyLock::new(Mutex::default);
+
+thread_local! {
+    /// What this thread was given since it asked for that.
+    static GIVEN: RefCell<Option<Vec<Tensor<2>>>> = const { RefCell::new(None) };
+}
+
+/// What `function` returns, and the matrices that it was given on the way: who holds them has them stay where they are.
+#[cfg(feature = "gpu")]
+pub(super) fn held_while<T>(function: impl FnOnce() -> T) -> (T, Vec<Tensor<2>>) {
+    let before = GIVEN.replace(Some(Vec::new()));
+    let returned = function();
+    (returned, GIVEN.replace(before).unwrap_or_default())
+}
 
 /// The matrix of a key, which `values` makes where the device does not keep it yet. The CPU keeps none.
 pub(crate) fn constant(
@@ -37,11 +51,13 @@ pub(crate) fn constant(
         kept.clear();
     }
     let matrices = kept.entry((key, dtype)).or_default();
-    if let Some(matrix) = matrices.iter().find(|matrix| matrix.device() == plain) {
-        return of_device(matrix.clone());
-    }
-    let matrix = make(values());
-    matrices.push(matrix.clone());
+    let found = matrices.iter().find(|matrix| matrix.device() == plain).cloned();
+    let matrix = found.unwrap_or_else(|| {
+        let matrix = make(values());
+        matrices.push(matrix.clone());
+        matrix
+    });
+    GIVEN.with_borrow_mut(|given| given.as_mut().map(|given| given.push(matrix.clone())));
     of_device(matrix)
 }
 
@@ -51,7 +67,7 @@ mod tests {
 
     #[test]
     fn the_cpu_keeps_nothing() {
-        let made = |value| constant(("test", [1; 6]), [1, 2], &Device::flex(), DType::F32, || vec![value; 2]);
+        let made = |value| constant(("test", vec![1; 6]), [1, 2], &Device::flex(), DType::F32, || vec![value; 2]);
         assert_eq!(made(1.0).into_data(), TensorData::new(vec![1.0f32; 2], [1, 2]));
         assert_eq!(made(2.0).into_data(), TensorData::new(vec![2.0f32; 2], [1, 2]));
     }

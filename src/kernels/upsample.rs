@@ -18,7 +18,7 @@ pub(super) fn resize(x: Tensor<4>, out_h: usize, out_w: usize) -> Tensor<4> {
 
 /// The [out, in] matrix of a bilinear resampling.
 fn matrix(size: usize, out: usize, device: &Device) -> Tensor<2> {
-    constant(("upsample", [size, out, 0, 0, 0, 0]), [out, size], device, DType::F32, || {
+    constant(("upsample", vec![size, out]), [out, size], device, DType::F32, || {
         let mut values = vec![0.0f32; out * size];
         for (row, at) in values.chunks_exact_mut(size).zip(positions(size, out)) {
             row[at.low] += 1.0 - at.t;

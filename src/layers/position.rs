@@ -2,7 +2,9 @@
 
 use std::f64::consts::TAU;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor};
+
+use crate::kernels;
 
 /// A network that may have learned a position for each cell of a grid of patches.
 pub trait Gridded {
@@ -18,6 +20,13 @@ pub trait Gridded {
 pub fn sine_positions(rows: usize, cols: usize, channels: usize, device: &Device) -> Tensor<3> {
     assert!(channels.is_multiple_of(4), "sine_positions: {channels} channels are not a multiple of 4");
     let half = channels / 2;
+    let key = ("sine positions", vec![rows, cols, channels]);
+    let table = kernels::constant(key, [rows * cols, channels], device, DType::F32, || waves_of((rows, cols), half));
+    table.reshape([rows, cols, channels])
+}
+
+/// The values of [`sine_positions`], `half` of them about the row of a cell.
+fn waves_of((rows, cols): (usize, usize), half: usize) -> Vec<f32> {
     let waves = |i: usize, count: usize| -> Vec<f32> {
         let position = TAU * (i + 1) as f64 / (count as f64 + 1e-6);
         let wave = |j: usize| {
@@ -29,21 +38,19 @@ pub fn sine_positions(rows: usize, cols: usize, channels: usize, device: &Device
     let by_row: Vec<_> = (0..rows).map(|i| waves(i, rows)).collect();
     let by_col: Vec<_> = (0..cols).map(|i| waves(i, cols)).collect();
     let cells = by_row.iter().flat_map(|row| by_col.iter().map(move |col| [row.as_slice(), col].concat()));
-    Tensor::from_data(TensorData::new(cells.flatten().collect::<Vec<_>>(), [rows, cols, channels]), device)
+    cells.flatten().collect()
 }
 
 /// The centres of the cells of grids of (rows, columns), one grid after the other, row by row: `[n, 2]`, x first, in
 /// units of the grid's sides. Deformable attention samples around them (Zhu et al., arXiv 2010.04159).
 pub fn reference_points(shapes: &[(usize, usize)], device: &Device) -> Tensor<2> {
     let center = |i: usize, count: usize| ((i as f64 + 0.5) / count as f64) as f32;
-    let mut points = Vec::new();
-    for &(rows, cols) in shapes {
-        for i in 0..rows {
-            points.extend((0..cols).flat_map(|j| [center(j, cols), center(i, rows)]));
-        }
-    }
-    let count = points.len() / 2;
-    Tensor::from_data(TensorData::new(points, [count, 2]), device)
+    let cells = |&(rows, cols): &(usize, usize)| {
+        (0..rows).flat_map(move |i| (0..cols).flat_map(move |j| [center(j, cols), center(i, rows)]))
+    };
+    let count = shapes.iter().map(|(rows, cols)| rows * cols).sum();
+    let key = ("reference points", shapes.iter().flat_map(|(rows, cols)| [*rows, *cols]).collect());
+    kernels::constant(key, [count, 2], device, DType::F32, || shapes.iter().flat_map(cells).collect())
 }
 
 #[cfg(test)]

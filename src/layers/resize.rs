@@ -140,7 +140,7 @@ impl Axis {
     /// The weights from `sources` (which must hold all that [`Self::sources`] names) to `outputs`: [outputs, sources].
     pub fn matrix(&self, outputs: Range<usize>, sources: Range<usize>, device: &Device, dtype: DType) -> Tensor<2> {
         let (name, [from, to]) = self.kind;
-        let key = (name, [from, to, outputs.start, outputs.end, sources.start, sources.end]);
+        let key = (name, vec![from, to, outputs.start, outputs.end, sources.start, sources.end]);
         kernels::constant(key, [outputs.len(), sources.len()], device, dtype, || {
             let mut weights = vec![0.0f32; outputs.len() * sources.len()];
             for (row, taps) in weights.chunks_exact_mut(sources.len()).zip(&self.taps[outputs]) {

@@ -2,7 +2,7 @@
 
 use std::f64::consts::TAU;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor};
 
 use crate::kernels;
 
@@ -31,11 +31,13 @@ impl Rotation {
         let by_row: Vec<_> = (0..rows).map(|i| angles(i, rows)).collect();
         let by_column: Vec<_> = (0..columns).map(|i| angles(i, columns)).collect();
         let cells = || by_row.iter().flat_map(|row| by_column.iter().map(move |column| row.iter().chain(column)));
-        let table = |part: fn(&(f64, f64)) -> f64| {
-            let values: Vec<f32> = cells().flatten().map(|angle| part(angle) as f32).collect();
-            Tensor::from_data(TensorData::new(values, [rows * columns, 2 * quarter]), device)
+        let table = |name, part: fn(&(f64, f64)) -> f64| {
+            let key = (name, vec![rows, columns, d, theta.to_bits() as usize]);
+            kernels::constant(key, [rows * columns, 2 * quarter], device, DType::F32, || {
+                cells().flatten().map(|angle| part(angle) as f32).collect()
+            })
         };
-        Self { cos: table(|angle| angle.1), sin: table(|angle| angle.0) }
+        Self { cos: table("cosines", |angle| angle.1), sin: table("sines", |angle| angle.0) }
     }
 
     /// Queries and keys of the last tokens of `qkv [b, n, 3 heads d]` turned, which are those of the grid.

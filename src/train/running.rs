@@ -23,7 +23,7 @@ use crate::decoder::DecoderLoss;
 use crate::error::{Error, Result};
 use crate::eval::{self, Evaluated};
 use crate::group::{Group, ordered_sum};
-use crate::infer::Inference;
+use crate::infer::{Inference, Network, Replayed};
 use crate::loader::{Loader, Portion};
 use crate::loss::Criterion;
 use crate::metrics::Scores;
@@ -154,7 +154,7 @@ impl<'a, M: Trainable> Running<'a, M> {
         let indices: Vec<usize> = (group.rank()..dataset.len()).step_by(group.size()).collect();
         let observer = &mut *self.observer;
         let see = &mut |image: &Evaluated| observer.evaluating(image, indices.len()).flow();
-        let network = model.clone().for_inference();
+        let network = Replayed::new(model.clone().for_inference());
         let inference = inference(self.trainer, &network);
         if group.is_alone() {
             return eval::evaluate_each(&inference, dataset, see);
@@ -294,7 +294,7 @@ impl<'a, M: Trainable> Running<'a, M> {
     }
 }
 
-fn inference<'a, M: Trainable>(trainer: &'a Trainer, network: &'a M) -> Inference<'a> {
+fn inference<'a>(trainer: &'a Trainer, network: &'a dyn Network) -> Inference<'a> {
     Inference { network, preprocess: &trainer.preprocess, config: &trainer.infer, device: &trainer.device }
 }
 

@@ -4,15 +4,17 @@
 //! copy of the values' gradient, in the order of the queries, and the copies are added in order.
 
 use burn::backend::{Cube, TensorMetadata};
+use burn::tensor::{DType, Tensor};
 use cubecl::prelude::*;
 
 use crate::kernels::bridge::Kernel;
+use crate::kernels::constant::constant;
 use crate::kernels::deformable::Deformable;
-use crate::kernels::gpu::bridge::{Buffers, GpuTensor, f32s, queue, queue_one};
+use crate::kernels::gpu::bridge::{Buffers, GpuTensor, f32s, primitive, queue, queue_one};
 use crate::kernels::gpu::rows::{cubes_for, flat_cube, index, sum_bands};
 
-/// The sizes of the operands, and for each level its first cell, its rows and its columns.
-#[derive(Clone)]
+/// The sizes of the operands.
+#[derive(Clone, Copy)]
 struct Extent {
     b: usize,
     n: usize,
@@ -20,13 +22,12 @@ struct Extent {
     heads: usize,
     d: usize,
     points: usize,
-    levels: Vec<u32>,
+    levels: usize,
 }
 
 impl Extent {
     fn of(kernel: &Deformable, operands: &[GpuTensor]) -> Self {
         let (value, weights) = (operands[0].shape(), operands[2].shape());
-        let levels = kernel.levels.iter().flat_map(|level| [level.start, level.h, level.w]);
         Self {
             b: value[0],
             n: value[1],
@@ -34,12 +35,8 @@ impl Extent {
             heads: value[2],
             d: value[3],
             points: weights[4],
-            levels: levels.map(|value| value as u32).collect(),
+            levels: kernel.levels.len(),
         }
-    }
-
-    fn levels(&self) -> usize {
-        self.levels.len() / 3
     }
 
     /// Copies of the values' gradient: no more than 256 MB, and 64 queries or more for each.
@@ -49,11 +46,21 @@ impl Extent {
     }
 }
 
+/// For each level its first cell, its rows and its columns, as f32, which counts cells up to 2^24.
+fn levels(kernel: &Deformable, like: &GpuTensor) -> GpuTensor {
+    let values = || kernel.levels.iter().flat_map(|level| [level.start, level.h, level.w]);
+    let device = Tensor::<4>::from_primitive::<Cube>(like.clone()).device();
+    primitive(constant(("levels", values().collect()), [kernel.levels.len(), 3], &device, DType::F32, || {
+        values().map(|value| value as f32).collect()
+    }))
+}
+
 impl Kernel<Cube> for Deformable {
     fn forward(&self, inputs: Vec<GpuTensor>, keep: bool) -> (GpuTensor, Vec<GpuTensor>) {
         let extent = Extent::of(self, &inputs);
         let shape = [extent.b, extent.q, extent.heads * extent.d];
-        let y = queue_one("deformable_attention", inputs.clone(), f32s(shape), move |buffers| {
+        let operands = inputs.iter().cloned().chain([levels(self, &inputs[0])]).collect();
+        let y = queue_one("deformable_attention", operands, f32s(shape), move |buffers| {
             let len = extent.b * extent.q * extent.heads * extent.d;
             // SAFETY: cells lie in their level, levels in the values, and a unit writes its own output.
             unsafe {
@@ -64,14 +71,14 @@ impl Kernel<Cube> for Deformable {
                     buffers.input(0),
                     buffers.input(1),
                     buffers.input(2),
-                    buffers.constant(&extent.levels),
+                    buffers.input(3),
                     buffers.output(0),
                     len,
                     extent.n,
                     extent.q,
                     extent.heads,
                     extent.d,
-                    extent.levels(),
+                    extent.levels,
                     extent.points,
                 );
             }
@@ -82,16 +89,15 @@ impl Kernel<Cube> for Deformable {
     fn backward(&self, mut saved: Vec<GpuTensor>, grad: GpuTensor, wanted: &[bool]) -> Vec<Option<GpuTensor>> {
         let extent = Extent::of(self, &saved);
         let [value, locations, weights] = [0, 1, 2].map(|i| f32s(saved[i].shape()));
-        saved.push(grad);
+        saved.extend([grad, levels(self, &saved[0])]);
         let dvalue = wanted[0].then(|| {
-            let extent = extent.clone();
             queue_one("deformable_attention_value", saved.clone(), value, move |buffers| scatter(buffers, &extent))
         });
         if !wanted[1] && !wanted[2] {
             return vec![dvalue, None, None];
         }
         let launch = move |buffers: &Buffers| {
-            let len = extent.b * extent.q * extent.heads * extent.levels() * extent.points;
+            let len = extent.b * extent.q * extent.heads * extent.levels * extent.points;
             // SAFETY: as in `forward`; a unit writes what belongs to its own point.
             unsafe {
                 point_gradients::launch_unchecked(
@@ -101,7 +107,7 @@ impl Kernel<Cube> for Deformable {
                     buffers.input(0),
                     buffers.input(1),
                     buffers.input(2),
-                    buffers.constant(&extent.levels),
+                    buffers.input(4),
                     buffers.input(3),
                     buffers.output(0),
                     buffers.output(1),
@@ -110,7 +116,7 @@ impl Kernel<Cube> for Deformable {
                     extent.q,
                     extent.heads,
                     extent.d,
-                    extent.levels(),
+                    extent.levels,
                     extent.points,
                 );
             }
@@ -125,7 +131,7 @@ fn scatter(buffers: &Buffers, extent: &Extent) {
     let chunks = extent.chunks();
     let values = extent.b * extent.n * extent.heads * extent.d;
     let partial = buffers.scratch(chunks * values);
-    let len = chunks * extent.b * extent.heads * extent.levels() * extent.d;
+    let len = chunks * extent.b * extent.heads * extent.levels * extent.d;
     // SAFETY: as in `forward`; of `partial`, a unit reads and writes one channel of one level in one copy.
     unsafe {
         scatter_chunks::launch_unchecked(
@@ -134,7 +140,7 @@ fn scatter(buffers: &Buffers, extent: &Extent) {
             flat_cube(),
             buffers.input(1),
             buffers.input(2),
-            buffers.constant(&extent.levels),
+            buffers.input(4),
             buffers.input(3),
             partial.clone().into_buffer_arg(),
             len,
@@ -143,7 +149,7 @@ fn scatter(buffers: &Buffers, extent: &Extent) {
             extent.q,
             extent.heads,
             extent.d,
-            extent.levels(),
+            extent.levels,
             extent.points,
             extent.q.div_ceil(chunks),
         );
@@ -196,7 +202,7 @@ fn attend(
     value: &[f32],
     locations: &[f32],
     weights: &[f32],
-    levels: &[u32],
+    levels: &[f32],
     y: &mut [f32],
     len: usize,
     n: usize,
@@ -214,12 +220,12 @@ fn attend(
         let image = query / q;
         let mut sum = 0.0f32;
         for level in 0..level_count {
-            let start = image * n + levels[level * 3] as usize;
-            let width = levels[level * 3 + 2] as usize;
+            let start = image * n + usize::cast_from(levels[level * 3]);
+            let width = usize::cast_from(levels[level * 3 + 2]);
             for point in 0..points {
                 let sample = ((query * heads + head) * level_count + level) * points + point;
                 let across = side(locations[sample * 2], width);
-                let down = side(locations[sample * 2 + 1], levels[level * 3 + 1] as usize);
+                let down = side(locations[sample * 2 + 1], usize::cast_from(levels[level * 3 + 1]));
                 let upper = start + down.low * width;
                 let lower = start + down.high * width;
                 let upper_left = value[((upper + across.low) * heads + head) * d + channel];
@@ -242,7 +248,7 @@ fn point_gradients(
     value: &[f32],
     locations: &[f32],
     weights: &[f32],
-    levels: &[u32],
+    levels: &[f32],
     dy: &[f32],
     d_locations: &mut [f32],
     d_weights: &mut [f32],
@@ -259,9 +265,9 @@ fn point_gradients(
         let level = (sample / points) % level_count;
         let head = (sample / (points * level_count)) % heads;
         let query = sample / (points * level_count * heads);
-        let start = (query / q) * n + levels[level * 3] as usize;
-        let height = levels[level * 3 + 1] as usize;
-        let width = levels[level * 3 + 2] as usize;
+        let start = (query / q) * n + usize::cast_from(levels[level * 3]);
+        let height = usize::cast_from(levels[level * 3 + 1]);
+        let width = usize::cast_from(levels[level * 3 + 2]);
         let across = side(locations[sample * 2], width);
         let down = side(locations[sample * 2 + 1], height);
         let upper = start + down.low * width;
@@ -296,7 +302,7 @@ fn point_gradients(
 fn scatter_chunks(
     locations: &[f32],
     weights: &[f32],
-    levels: &[u32],
+    levels: &[f32],
     dy: &[f32],
     partial: &mut [f32],
     len: usize,
@@ -316,9 +322,9 @@ fn scatter_chunks(
         let level = (at / (d * heads)) % level_count;
         let image = (at / (d * heads * level_count)) % b;
         let chunk = at / (d * heads * level_count * b);
-        let height = levels[level * 3 + 1] as usize;
-        let width = levels[level * 3 + 2] as usize;
-        let start = (chunk * b + image) * n + levels[level * 3] as usize;
+        let height = usize::cast_from(levels[level * 3 + 1]);
+        let width = usize::cast_from(levels[level * 3 + 2]);
+        let start = (chunk * b + image) * n + usize::cast_from(levels[level * 3]);
         for cell in 0..height * width {
             partial[((start + cell) * heads + head) * d + channel] = 0.0f32;
         }

@@ -13,6 +13,7 @@ mod gelu;
 mod grouped3x3;
 mod layer_norm;
 mod mask_loss;
+mod recording;
 mod rows;
 mod softmax;
 mod square_sum;
@@ -24,6 +25,7 @@ mod tests;
 
 pub(super) use adamw::adamw;
 pub(super) use bridge::run;
+pub(super) use recording::Recording;
 pub(super) use softmax::Softmax;
 pub(super) use square_sum::square_sum;
 pub(super) use upsample::argmax;

@@ -6,7 +6,7 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation};
 use crate::kernels::layer_norm::{LayerNorm, layer_norm, layer_norm_add, layer_norm_gelu};
 use crate::kernels::upsample::{Source, positions, resize};
 use crate::kernels::{
-    adamw, constant, conv, deformable, gelu, linear, mask_loss, softmax, square_sum, tests, upsample, upsample_loss,
+    Recording, adamw, constant, conv, deformable, gelu, linear, mask_loss, softmax, square_sum, tests, upsample, upsample_loss,
 };
 use crate::rng::Rng;
 
@@ -236,7 +236,7 @@ fn constants_are_uploaded_once() {
             made += 1;
             vec![1.0, 2.0]
         };
-        let kept = constant::constant(("test", [7; 6]), [1, 2], &device, DType::F32, values);
+        let kept = constant::constant(("test", vec![7; 6]), [1, 2], &device, DType::F32, values);
         assert_eq!(kept.device(), device);
         assert_eq!(kept.into_data(), TensorData::new(vec![1.0f32, 2.0], [1, 2]));
     }
@@ -300,6 +300,69 @@ fn a_loss_without_valid_pixels_is_zero() {
         let loss = upsample_loss::upsample_focal_loss(logits.clone(), labels, None, mean, 2.0);
         let grad = logits.grad(&loss.backward()).unwrap();
         assert_eq!((loss.into_scalar::<f32>(), grad.abs().max().into_scalar::<f32>()), (0.0, 0.0));
+    }
+}
+
+/// A small network by kernels of ours, Burn's products between them, and a constant.
+#[test]
+fn recordings_replay_with_other_inputs() {
+    let Some(device) = device() else { return };
+    let (w, b) = (random([24, 24], 1, &device), random([24], 2, &device));
+    let filters = random([24, 1, 3, 3], 3, &device);
+    let network = |mut inputs: Vec<Tensor<1>>| -> Vec<Tensor<1>> {
+        let [n, h, width, c] = [2, 5, 7, 24];
+        let x = inputs.remove(0).reshape([n, h, width, c]);
+        let rows = layer_norm_gelu(x.clone().reshape([n, h * width, c]), b.clone(), b.clone(), 1e-5);
+        let rows = linear::linear_add(rows.clone(), w.clone(), Some(b.clone()), None, None, rows);
+        let map = conv::grouped3x3::grouped3x3(rows.clone().reshape([n, h, width, c]), filters.clone(), b.clone(), c);
+        let key = ("a recorded constant", vec![c, c]);
+        let constant = constant::constant(key, [c, c], &device, DType::F32, || vec![0.1; c * c]);
+        let scores = softmax::softmax(rows.clone().matmul(rows.transpose()));
+        vec![(map + x).matmul(constant.unsqueeze()).flatten(0, 3), scores.flatten(0, 2)]
+    };
+    let of = |seed| vec![strided([2, 5, 7, 24], seed, &device).flatten(0, 3)];
+    let bits = |parts: Vec<Tensor<1>>| -> Vec<u32> {
+        parts.into_iter().flat_map(|part| part.into_data().try_to_vec::<f32>().unwrap()).map(f32::to_bits).collect()
+    };
+    let recording = Recording::new(of(1), &network).expect("the launches can be recorded");
+    // SAFETY: weights and filters are there until the end, and do not change.
+    let replayed: Vec<_> = (1..4).map(|seed| unsafe { recording.replay(of(seed)) }.unwrap()).collect();
+    for (seed, replayed) in (1..4).zip(replayed) {
+        assert!(bits(replayed) == bits(network(of(seed))), "input {seed}");
+    }
+    // What else the device does in between is not in the way.
+    assert_close("product", w.clone().matmul(w.clone()), {
+        let w = w.clone().to_device(&Device::flex());
+        w.clone().matmul(w)
+    });
+    let again = unsafe { recording.replay(of(9)) }.unwrap();
+    assert!(bits(again) == bits(network(of(9))));
+    let other = std::thread::scope(|scope| {
+        scope.spawn(|| unsafe { recording.replay(of(1)) }.is_none()).join().unwrap()
+    });
+    assert!(other, "replayed on another thread");
+}
+
+#[test]
+fn what_cannot_be_recorded_leaves_the_device_usable() {
+    let Some(device) = device() else { return };
+    let of = |seed| random([360], seed, &device);
+    let on_cpu = |seed| random([360], seed, &Device::flex());
+    let reads = |inputs: Vec<Tensor<1>>| -> Vec<Tensor<1>> {
+        let sum = inputs[0].clone().sum().into_scalar::<f32>();
+        vec![inputs[0].clone() * sum]
+    };
+    let uploads = |inputs: Vec<Tensor<1>>| -> Vec<Tensor<1>> { vec![inputs[0].clone() + random([360], 1, &device)] };
+    for _ in 0..2 {
+        assert!(Recording::new(vec![of(2)], &uploads).is_none());
+        let panics = std::panic::AssertUnwindSafe(|| Recording::new(vec![of(1)], &reads).is_none());
+        assert!(std::panic::catch_unwind(panics).unwrap_or(true));
+        assert_close("sum", of(3) + of(4), on_cpu(3) + on_cpu(4));
+        let twice = |inputs: Vec<Tensor<1>>| vec![inputs[0].clone() * 2.0];
+        let recording = Recording::new(vec![of(1)], &twice).expect("the device can record again");
+        // SAFETY: it reads nothing else.
+        let replayed = unsafe { recording.replay(vec![of(5)]) }.unwrap().remove(0);
+        assert_close("twice", replayed, on_cpu(5) * 2.0);
     }
 }
 

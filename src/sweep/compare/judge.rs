@@ -8,7 +8,7 @@ use crate::dataset::Split;
 use crate::error::{Error, Result};
 use crate::eval;
 use crate::eval::Evaluated;
-use crate::infer::Inference;
+use crate::infer::{Inference, Replayed};
 use crate::metrics::boundary::{band_width, boundary_counts};
 use crate::metrics::image_counts::{ClassCount, ImageCounts};
 use crate::metrics::{Scores, boundary};
@@ -99,7 +99,7 @@ impl<'a> Judge<'a> {
         self.ended = true;
         let validation = config.data.open(Split::Val)?;
         let all = validation.len();
-        let network = model.clone().for_inference();
+        let network = Replayed::new(model.clone().for_inference());
         let inference =
             Inference { network: &network, preprocess: &config.data.preprocess, config: &config.eval, device };
         let see = &mut |image: &Evaluated| self.evaluating(image, all).flow();
