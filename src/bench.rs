@@ -330,7 +330,17 @@ mod tests {
         let vit = VitConfig { embed_dim: Some(12), depth: Some(1), num_heads: Some(1), ..VitConfig::default() };
         let model = ModelConfig { backbone: BackboneConfig::Vit(vit), ..ModelConfig::default() };
         let (name, precision) = ("tiny".to_owned(), Precision::F32);
-        let work = Work { name, model, classes: 3, image: [32, 48], batch: 2, train: false, precision, eager: false, windows: None };
+        let work = Work {
+            name,
+            model,
+            classes: 3,
+            image: [32, 48],
+            batch: 2,
+            train: false,
+            precision,
+            eager: false,
+            windows: None,
+        };
         for (train, precision) in [(false, Precision::F32), (true, Precision::F32), (true, Precision::Bf16)] {
             let found = measure(&Work { train, precision, ..work.clone() }, 3, &Device::flex()).unwrap();
             assert!(found.min_ms > 0.0 && found.min_ms <= found.median_ms && found.median_ms <= found.max_ms);
@@ -348,7 +358,8 @@ mod tests {
         let model = |vit| ModelConfig { backbone: BackboneConfig::Vit(vit), ..ModelConfig::default() };
         let (model, wide) = (model(vit), model(wide));
         let image = [1 << 14; 2];
-        let work = Work { name, model, classes: 3, image, batch: 1, train: false, precision, eager: false, windows: None };
+        let work =
+            Work { name, model, classes: 3, image, batch: 1, train: false, precision, eager: false, windows: None };
         let refused = |work: Work| measure(&work, 1, &Device::flex()).unwrap_err().to_string();
         assert!(refused(work.clone()).contains("more than 4194304 cells"));
         let windows = Some(([1 << 10; 2], [1; 2]));
@@ -375,6 +386,7 @@ mod tests {
             batch: 1,
             train: false,
             precision: Precision::F32,
+            eager: false,
             windows: None,
         };
         let slide = Work { image: [1024, 1024], windows: Some(([512, 512], [341, 341])), ..whole.clone() };

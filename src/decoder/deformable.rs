@@ -4,8 +4,8 @@
 use std::f32::consts::TAU;
 
 use burn::module::{Module, Param};
-use burn::tensor::activation::softmax;
 use burn::tensor::Tensor;
+use burn::tensor::activation::softmax;
 
 use crate::decoder::queries::{EPS, Ffn};
 use crate::kernels;

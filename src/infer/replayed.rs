@@ -230,7 +230,7 @@ mod tests {
         assert_eq!((replayed.recordings(), replayed.lock().len()), (0, 0));
     }
 
-    /// Every decoder over every backbone, images of two sizes in turn.
+    /// Every decoder over a transformer and over convolutions.
     #[test]
     fn a_gpu_says_the_same_when_it_replays() {
         let Some(device) = gpu() else { return };
@@ -256,15 +256,14 @@ mod tests {
                 };
                 let plain = recipe.model.init(3, 7, &device).for_inference();
                 let replayed = Replayed::new(plain.clone());
-                for turn in 0..8 {
-                    for (size, batch) in [(32, 1), (64, 2)] {
-                        let images = noise(turn, [batch, 3, size, 32]).to_device(&device);
-                        let (said, expected) =
-                            (replayed.predict_logits(images.clone()), plain.predict_logits(images));
-                        assert!(is_close(&expected, &said), "{text}: turn {turn}");
-                    }
+                let started = std::time::Instant::now();
+                for turn in 0..6 {
+                    let images = noise(turn, [2, 3, 32, 32]).to_device(&device);
+                    let (said, expected) = (replayed.predict_logits(images.clone()), plain.predict_logits(images));
+                    assert!(is_close(&expected, &said), "{text}: turn {turn}");
                 }
-                assert_eq!(replayed.recordings(), 2, "{text}");
+                eprintln!("{:.1} s: {} recordings: {text}", started.elapsed().as_secs_f64(), replayed.recordings());
+                assert_eq!(replayed.recordings(), 1, "{text}");
             }
         }
     }

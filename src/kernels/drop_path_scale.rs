@@ -1,6 +1,8 @@
 //! Dropped paths: a residual branch is multiplied by a factor for each sample, the first axis.
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
+
+use crate::kernels::drawn::drawn;
 
 /// The factor of each row's sample, where `rows` rows belong to all samples alike; 1 without factors.
 pub(super) fn scale_of(factors: Option<&[f32]>, rows: usize) -> impl Fn(usize) -> f32 {
@@ -15,5 +17,5 @@ pub(super) fn by_sample<const D: usize>(y: Tensor<D>, factors: Option<Vec<f32>>)
     let mut shape = [1; D];
     shape[0] = factors.len();
     let device = y.device();
-    y * Tensor::<D>::from_data(TensorData::new(factors, shape), &device)
+    y * drawn(factors, &device).reshape(shape)
 }

@@ -12,6 +12,7 @@ mod bridge;
 mod constant;
 mod conv;
 mod deformable;
+mod drawn;
 mod drop_path_scale;
 mod gelu;
 #[cfg(feature = "gpu")]
@@ -55,6 +56,7 @@ pub(crate) use conv::CONV_POINTS;
 pub use conv::grouped3x3::{depthwise3x3, grouped3x3};
 pub use conv::{conv2d, conv3x3, depthwise, with_batch_of};
 pub use deformable::deformable_attention;
+pub(crate) use drawn::{drawing_from, drawn};
 pub use gelu::gelu;
 pub(crate) use gradient_hook::{GradientHook, Values, node};
 pub use group_norm::{group_norm, group_norm_relu};

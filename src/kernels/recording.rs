@@ -22,10 +22,7 @@ pub(crate) fn can_record<const D: usize>(input: &Tensor<D>) -> bool {
 impl Recording {
     /// Records the launches of `function` for inputs of the sizes of these. None on the CPU, which has none, or where
     /// the device cannot record them.
-    pub(crate) fn new(
-        inputs: Vec<Tensor<1>>,
-        function: &dyn Fn(Vec<Tensor<1>>) -> Vec<Tensor<1>>,
-    ) -> Option<Self> {
+    pub(crate) fn new(inputs: Vec<Tensor<1>>, function: &dyn Fn(Vec<Tensor<1>>) -> Vec<Tensor<1>>) -> Option<Self> {
         #[cfg(feature = "gpu")]
         if inputs.iter().all(can_record) {
             return gpu::Recording::new(inputs, function).map(|of_gpu| Self { of_gpu });

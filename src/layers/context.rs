@@ -1,6 +1,6 @@
 //! One forward pass: whether it trains, which paths it drops, and what it shows on the way.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use burn::module::ParamId;
 use burn::tensor::{Tensor, TensorData};
@@ -17,7 +17,9 @@ pub struct ForwardContext<'a> {
     trace: Option<RefCell<Vec<(String, TensorData)>>>,
     scope: RefCell<Vec<String>>,
     progress: f64,
+    told_progress: Cell<bool>,
     statistics: RefCell<Vec<Statistic>>,
+    draws: RefCell<Vec<(usize, f64)>>,
 }
 
 /// What a batch says of a parameter that follows the batches instead of a gradient: a batch norm's mean or variance.
@@ -67,7 +69,13 @@ impl<'a> ForwardContext<'a> {
 
     /// How far training has come, from 0 to 1.
     pub fn progress(&self) -> f64 {
+        self.told_progress.set(true);
         self.progress
+    }
+
+    /// Whether anybody has asked for that.
+    pub(crate) fn has_told_progress(&self) -> bool {
+        self.told_progress.get()
     }
 
     /// Is this a pass of training?
@@ -97,9 +105,23 @@ impl<'a> ForwardContext<'a> {
         self
     }
 
+    /// What each sample's branch, or each value, is multiplied by: 0 where it is dropped, else `1 / (1 - rate)`. `None`
+    /// outside of training.
+    pub fn factors(&self, count: usize, rate: f64) -> Option<Vec<f32>> {
+        let factor = |kept| if kept { (1.0 / (1.0 - rate)) as f32 } else { 0.0 };
+        self.kept(count, rate).map(|kept| kept.into_iter().map(factor).collect())
+    }
+
     /// Which samples keep a branch; `None` outside of training.
-    pub fn kept(&self, batch: usize, rate: f64) -> Option<Vec<bool>> {
-        self.keep.as_ref().map(|keep| (keep.borrow_mut())(batch, rate))
+    pub fn kept(&self, count: usize, rate: f64) -> Option<Vec<bool>> {
+        let kept = (self.keep.as_ref()?.borrow_mut())(count, rate);
+        self.draws.borrow_mut().push((count, rate));
+        Some(kept)
+    }
+
+    /// What has been asked of [`ForwardContext::kept`]: counts and rates, in order.
+    pub fn draws(&self) -> Vec<(usize, f64)> {
+        self.draws.borrow().clone()
     }
 
     /// Names recorded inside of `body` start with `scope.`.

@@ -1,8 +1,9 @@
 //! Stochastic depth: in training a residual branch is left out for some samples (Huang et al. 2016, as in timm and
 //! mmcv).
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 
+use crate::kernels;
 use crate::layers::ForwardContext;
 
 /// Drops the branch of a sample with probability `rate`; kept branches are divided by `1 - rate`.
@@ -29,8 +30,8 @@ impl DropPath {
         match self.factors(batch, context) {
             None => x,
             Some(factors) => {
-                let factors = Tensor::from_data(TensorData::new(factors, [batch, 1, 1, 1]), &x.device());
-                x * factors
+                let factors = kernels::drawn(factors, &x.device());
+                x * factors.reshape([batch, 1, 1, 1])
             }
         }
     }
@@ -41,7 +42,6 @@ impl DropPath {
         if self.rate == 0.0 {
             return None;
         }
-        let factor = |kept| if kept { (1.0 / (1.0 - self.rate)) as f32 } else { 0.0 };
-        context.kept(batch, self.rate).map(|kept| kept.into_iter().map(factor).collect())
+        context.factors(batch, self.rate)
     }
 }

@@ -1,7 +1,8 @@
 //! Dropout: in training, values are zeroed at random and the others scaled up (Srivastava et al. 2014).
 
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::Tensor;
 
+use crate::kernels;
 use crate::layers::ForwardContext;
 
 /// Drops each value with probability `rate`; kept ones are divided by `1 - rate`.
@@ -28,10 +29,9 @@ impl Dropout {
             return x;
         }
         let shape = x.dims();
-        let Some(kept) = context.kept(shape.iter().product(), self.rate) else { return x };
-        let scale = (1.0 / (1.0 - self.rate)) as f32;
-        let factors: Vec<f32> = kept.into_iter().map(|kept| if kept { scale } else { 0.0 }).collect();
-        x.clone() * Tensor::from_data(TensorData::new(factors, shape), &x.device())
+        let Some(factors) = context.factors(shape.iter().product(), self.rate) else { return x };
+        let factors = kernels::drawn(factors, &x.device());
+        x * factors.reshape(shape)
     }
 }
 

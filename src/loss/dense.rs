@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -106,8 +106,7 @@ impl Criterion {
 
     fn cross_entropy(&self, logits: Tensor<4>, targets: &Targets) -> Tensor<1> {
         let device = logits.device().without_autodiff();
-        let weights =
-            (!self.class_weights.is_empty()).then(|| Tensor::<1>::from_floats(self.class_weights.as_slice(), &device));
+        let weights = (!self.class_weights.is_empty()).then(|| self.class_weights(&device).flatten(0, 1));
         let labels = targets.labels(&logits.device());
         let logits = match self.config.adjust_logits {
             true => logits + self.logarithms(&device),
@@ -116,12 +115,26 @@ impl Criterion {
         kernels::upsample_focal_loss(logits, labels, weights, self.mean, self.config.focal_gamma)
     }
 
+    /// The class weights, `[1, k]`.
+    fn class_weights(&self, device: &Device) -> Tensor<2> {
+        self.constant("class weights", device, |weight| weight)
+    }
+
     /// The logarithms of the class weights, `[1, 1, 1, k]`. A constant of every pixel, which resampling leaves as it
     /// is.
     fn logarithms(&self, device: &Device) -> Tensor<4> {
-        let values: Vec<f32> = self.class_weights.iter().map(|weight| weight.ln()).collect();
-        let shape = [1, 1, 1, values.len()];
-        Tensor::from_data(TensorData::new(values, shape), device)
+        self.constant("logarithms of class weights", device, f32::ln).unsqueeze()
+    }
+
+    fn constant(&self, name: &'static str, device: &Device, of: fn(f32) -> f32) -> Tensor<2> {
+        let key = (name, self.class_weights.iter().map(|weight| weight.to_bits() as usize).collect());
+        let size = [1, self.class_weights.len()];
+        kernels::constant(key, size, device, DType::F32, || self.class_weights.iter().copied().map(of).collect())
+    }
+
+    /// Whether the loss of dense predictions asks the device alone, with [targets that lie there](Targets::on_device).
+    pub(crate) fn is_on_device(&self) -> bool {
+        self.config.dice == 0.0 && self.config.lovasz == 0.0 && self.config.ohem_threshold.is_none()
     }
 }
 

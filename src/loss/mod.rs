@@ -47,13 +47,25 @@ pub struct Loss {
 pub struct Targets {
     ids: Arc<[u8]>,
     shape: [usize; 3],
+    /// The ids on a device, where they are not here.
+    on_device: Option<Tensor<3, Int>>,
 }
 
 impl Targets {
     /// Class ids `[b, h, w]`, 255 for pixels that nobody labelled.
     pub fn new(ids: Vec<u8>, shape: [usize; 3]) -> Self {
         assert_eq!(ids.len(), shape.iter().product::<usize>(), "targets: ids and shape differ");
-        Self { ids: ids.into(), shape }
+        Self { ids: ids.into(), shape, on_device: None }
+    }
+
+    /// Class ids `[b, h, w]` that lie on a device, for a criterion that asks for them [there](Criterion::is_on_device).
+    pub(crate) fn on_device(ids: Tensor<3, Int>) -> Self {
+        Self { ids: Arc::new([]), shape: ids.dims(), on_device: Some(ids) }
+    }
+
+    /// The shape, and the class ids.
+    pub(crate) fn ids(&self) -> ([usize; 3], &[u8]) {
+        (self.shape, &self.ids)
     }
 
     /// Unlabelled pixels at the bottom and the right, up to (height, width).
@@ -69,11 +81,14 @@ impl Targets {
             let start = (row / h * height + row % h) * width;
             ids[start..start + w].copy_from_slice(line);
         }
-        Self { ids: ids.into(), shape: [b, height, width] }
+        Self { ids: ids.into(), shape: [b, height, width], on_device: None }
     }
 
     /// `[b, h, w]` on a device.
     fn labels(&self, device: &Device) -> Tensor<3, Int> {
+        if let Some(ids) = &self.on_device {
+            return ids.clone();
+        }
         let ids: Vec<i32> = self.ids.iter().map(|id| i32::from(*id)).collect();
         Tensor::from_data(TensorData::new(ids, self.shape), device)
     }

@@ -27,7 +27,7 @@ impl Predictor {
     /// # Errors
     /// A decoder that has no structure tokens, an empty image, or too little memory for the image as a whole.
     pub fn tokens(&self, image: &Image) -> Result<Vec<Tokens>> {
-        let maps = trace(&self.network, &self.inference(), image)?.maps;
+        let maps = trace(self.network.network(), &self.inference(), image)?.maps;
         let tokens = maps.into_iter().filter(|(name, _)| name == "kernels_in" || name.ends_with(".kernels"));
         let found: Result<Vec<Tokens>> = tokens
             .enumerate()

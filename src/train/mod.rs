@@ -16,6 +16,7 @@ pub mod optimizer;
 mod passes;
 mod progress;
 mod record;
+mod recorded_pass;
 mod reschedule;
 mod running;
 pub mod schedule;

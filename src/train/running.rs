@@ -12,6 +12,7 @@ use super::observer::{Observer, Pace, Stop};
 use super::passes::StepOutput;
 use super::progress::RunProgress;
 use super::record::{EvalRecord, Record};
+use super::recorded_pass::RecordedPass;
 use super::reschedule::Reschedule;
 use super::state::{RunState, TrainState};
 use super::step::{StepContext, Trainable};
@@ -35,6 +36,7 @@ pub(super) struct Running<'a, M> {
     validation: &'a dyn Dataset,
     loader: Loader,
     buckets: Buckets,
+    recorded: RecordedPass<M>,
     criterion: Criterion,
     learning: Device,
     state: RunState,
@@ -78,6 +80,7 @@ impl<'a, M: Trainable> Running<'a, M> {
             validation,
             loader,
             buckets: Buckets::default(),
+            recorded: RecordedPass::default(),
             criterion,
             learning: trainer.device.clone().autodiff(),
             progress: RunProgress::new(train, &state.reschedules),
@@ -217,7 +220,8 @@ impl<'a, M: Trainable> Running<'a, M> {
         let before = self.unsaved.then(|| train.model.clone());
         let (criterion, device) = (&self.criterion, &self.learning);
         let step = StepContext { config, preprocess: &self.trainer.preprocess, criterion, device, group: self.group };
-        let output = train.gradients((&mut self.loader, &mut self.buckets), &step, (it, progress))?;
+        let output =
+            train.gradients((&mut self.loader, &mut self.buckets, &mut self.recorded), &step, (it, progress))?;
         if !output.loss.is_finite() {
             return Err(not_finite(output.loss, it, &output.names, self.record.last_saved()));
         }

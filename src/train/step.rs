@@ -7,7 +7,8 @@ use super::buckets::Buckets;
 use super::config::TrainConfig;
 use super::gradients::Gradients;
 use super::last_pass::{LastPass, Watched};
-use super::passes::{self, Forward, PassReport, Passes, StepOutput};
+use super::passes::{self, PassReport, Passes, StepOutput};
+use super::recorded_pass::{Place, RecordedPass, Uploaded, context_of, forward};
 use super::state::TrainState;
 use crate::backbone::Backbone;
 use crate::decoder::{Decoder, DecoderLoss, Output};
@@ -15,13 +16,11 @@ use crate::error::Result;
 use crate::group::Group;
 use crate::group::ordered_sum::{self, PairwiseSum};
 use crate::infer::Network;
-use crate::kernels;
 use crate::layers::ForwardContext;
 use crate::loader::preprocess::Preprocess;
 use crate::loader::{Batch, Loader};
-use crate::loss::{Criterion, Loss, Targets};
+use crate::loss::{Criterion, Targets};
 use crate::model::Model;
-use crate::rng::{Rng, fnv1a};
 
 /// What training needs of a network, beside what inference does.
 pub trait Trainable: Module + Network + Clone {
@@ -88,11 +87,11 @@ impl<M: Trainable> TrainState<M> {
     /// An image that cannot be had, by any process of the group, or one that has left it.
     pub(super) fn gradients(
         &mut self,
-        (loader, buckets): (&mut Loader, &mut Buckets),
+        (loader, buckets, recorded): (&mut Loader, &mut Buckets, &mut RecordedPass<M>),
         step: &StepContext,
         (it, progress): (u64, f64),
     ) -> Result<StepOutput> {
-        let own = self.passes((loader, buckets), step, (it, progress));
+        let own = self.passes((loader, buckets, recorded), step, (it, progress));
         let all = match step.group.is_alone() {
             true => passes::alone(own?),
             false => passes::of_all(step.group, buckets, (step.config.accumulate, &self.model), own)?,
@@ -108,7 +107,12 @@ impl<M: Trainable> TrainState<M> {
 
     /// This process's passes, added by the tree as far as they can be. Among several processes the last has no backward
     /// pass yet.
-    fn passes(&self, (loader, buckets): (&mut Loader, &Buckets), step: &StepContext, at: (u64, f64)) -> Result<Passes> {
+    fn passes(
+        &self,
+        (loader, buckets, recorded): (&mut Loader, &Buckets, &mut RecordedPass<M>),
+        step: &StepContext,
+        at: (u64, f64),
+    ) -> Result<Passes> {
         let (passes, group) = (step.config.accumulate, step.group);
         let own = ordered_sum::share(passes, group.rank(), group.size());
         let mut found = Passes::default();
@@ -117,11 +121,19 @@ impl<M: Trainable> TrainState<M> {
             for pass in tree {
                 let last = pass + 1 == own.end && !group.is_alone();
                 let watched = (last && buckets.watch()).then(|| Watched::new(&self.model)).flatten();
-                let forward = self.forward(loader, step, (at, pass as u64))?;
-                let backward = match watched {
-                    Some(watched) => LastPass::ToCome(Box::new((forward.loss.clone(), watched))),
+                let batch = upload(loader.next()?, step, &self.model);
+                let place = Place { iteration: at.0, progress: at.1, pass: pass as u64 };
+                let (forward, backward) = match watched {
+                    Some(watched) => {
+                        let forward = forward(&self.model, batch, step, (place, &context_of(step, place))).0;
+                        let loss = forward.loss.clone();
+                        (forward, LastPass::ToCome(Box::new((loss, watched))))
+                    }
                     // Before anything is read: a device computes what it was asked for while the next is being asked.
-                    None => LastPass::Made(forward.backward(&self.model)),
+                    None => {
+                        let (forward, gradients) = recorded.run(&self.model, batch, step, place);
+                        (forward, LastPass::Made(gradients))
+                    }
                 };
                 if !found.push(forward, 1.0 / passes as f64) {
                     return Ok(found);
@@ -139,39 +151,24 @@ impl<M: Trainable> TrainState<M> {
         }
         Ok(found)
     }
-
-    fn forward(&self, loader: &mut Loader, step: &StepContext, at: ((u64, f64), u64)) -> Result<Forward> {
-        let ((it, progress), pass) = at;
-        let StepContext { config: train, preprocess, criterion, device, .. } = *step;
-        let batch = loader.next()?;
-        let mut report = PassReport { names: batch.names.clone(), ..PassReport::default() };
-        report.count(&batch.labels);
-        let (images, targets) = upload(batch, preprocess, device);
-        let targets = targets.padded((self.model.padded(images.dims()[2]), self.model.padded(images.dims()[3])));
-        let dropped = ForwardContext::train(Rng::new(train.seed, &[it, pass])).at(progress);
-        let output = kernels::with_precision(train.precision, || self.model.forward(images, &dropped));
-        let mut draw = |name: &str, count| {
-            let mut rng = Rng::new(train.seed, &[it, pass, fnv1a(name.as_bytes())]);
-            (0..count).map(|_| rng.uniform()).collect()
-        };
-        let Loss { total, parts } = criterion.loss(output, &targets, &mut draw);
-        let loss = total * (1.0 / train.accumulate as f64);
-        let parts = parts.into_iter().map(|(name, part)| (name, part.inner())).collect();
-        Ok(Forward { report, loss, parts, statistics: dropped.take_statistics() })
-    }
 }
 
-/// Images `[b, 3, h, w]` on the device, normalised, padding exactly 0; and their targets.
-fn upload(batch: Batch, preprocess: &Preprocess, device: &Device) -> (Tensor<4>, Targets) {
-    let Batch { images, labels, content, height, width, size, .. } = batch;
-    let images = preprocess.batch_to_tensor(images, [size, height, width], device);
+/// Images `[b, 3, h, w]` on the device, normalised, padding exactly 0; and their targets, as large as the network pads
+/// the images.
+fn upload(batch: Batch, step: &StepContext, network: &impl Network) -> Uploaded {
+    let Batch { images, labels, content, height, width, size, names } = batch;
+    let mut report = PassReport { names, ..PassReport::default() };
+    report.count(&labels);
+    let images = step.preprocess.batch_to_tensor(images, [size, height, width], step.device);
     let targets = Targets::new(labels, [size, height, width]);
+    let targets = targets.padded((network.padded(height), network.padded(width)));
     if content.iter().all(|filled| *filled == [height, width]) {
-        return (images, targets);
+        return Uploaded { report, images, targets };
     }
     let mut mask = vec![0f32; size * height * width];
     for (plane, [rows, cols]) in mask.chunks_mut(height * width).zip(&content) {
         plane.chunks_mut(width).take(*rows).for_each(|row| row[..*cols].fill(1.0));
     }
-    (images * Tensor::<4>::from_data(TensorData::new(mask, [size, 1, height, width]), device), targets)
+    let mask = Tensor::<4>::from_data(TensorData::new(mask, [size, 1, height, width]), step.device);
+    Uploaded { report, images: images * mask, targets }
 }

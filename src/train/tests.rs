@@ -8,7 +8,7 @@ use super::*;
 use crate::backbone::{BackboneConfig, UnetConfig};
 use crate::dataset::Split;
 use crate::dataset::shapes::Shapes;
-use crate::layers::{ForwardContext, parameters};
+use crate::layers::{ForwardContext, fetch, parameters};
 use crate::loss::{Criterion, Targets};
 use crate::model::{Model, ModelConfig};
 use crate::rng::Rng;
@@ -83,13 +83,13 @@ fn a_gpu_learns_what_the_cpu_does() {
             let loss = criterion.loss(output, &targets, &mut draw).total;
             let gradients = Gradients::of(&model, loss.clone().backward());
             let slopes: BTreeMap<_, _> =
-                gradients.0.iter().map(|(name, gradient)| (name.clone(), gradient.to_data())).collect();
+                gradients.0.iter().map(|(name, gradient)| (name.clone(), fetch(gradient.clone()))).collect();
             // With a large eps a step is as smooth as the gradient.
             let config = OptimizerConfig { eps: 1.0, clip_norm: Some(1.0), ..OptimizerConfig::default() };
             let model = Optimizer::new(&config).step(model, gradients, 0.1);
             let mut values = BTreeMap::new();
             parameters::visit(&model, |parameter, value| {
-                values.insert(parameter.name.to_owned(), value.into_data());
+                values.insert(parameter.name.to_owned(), fetch(value));
             });
             (loss.into_scalar::<f32>(), slopes, values)
         };

@@ -2,10 +2,12 @@
 
 use burn::backend::Cube;
 use burn::backend::TensorMetadata;
+use burn::tensor::Tensor;
 use cubecl::prelude::*;
 
 use crate::kernels::bridge::Kernel;
-use crate::kernels::gpu::bridge::{Buffers, GpuTensor, f32s, queue};
+use crate::kernels::drawn::drawn;
+use crate::kernels::gpu::bridge::{Buffers, GpuTensor, f32s, primitive, queue};
 use crate::kernels::gpu::rows::{LANES, ROWS, UNITS, band, cubes, flat_cube, normal, row_cube, row_sum, sum_bands};
 use crate::kernels::layer_norm::LayerNorm;
 
@@ -14,11 +16,17 @@ impl Kernel<Cube> for LayerNorm {
         let shape = inputs[0].shape();
         let channels = inputs[1].shape()[0];
         let rows = shape.num_elements() / channels;
-        let (eps, gelu, factors, residual) = (self.eps, self.gelu, self.factors.clone(), inputs.len() > 3);
+        let (eps, gelu, residual) = (self.eps, self.gelu, inputs.len() > 3);
+        let mut operands = inputs.clone();
+        let samples = self.factors.clone().map(|factors| {
+            let (samples, device) = (factors.len(), Tensor::<1>::from_primitive::<Cube>(inputs[1].clone()).device());
+            operands.push(primitive(drawn(factors, &device)));
+            samples
+        });
         let launch = move |buffers: &Buffers| {
             // Where no paths are dropped, the buffer is not read.
-            let scale = factors.as_deref().map_or_else(|| buffers.input(1), |factors| buffers.constant(factors));
-            let rows_a_factor = rows.div_ceil(factors.as_ref().map_or(1, Vec::len));
+            let scale = buffers.input(if samples.is_some() { if residual { 4 } else { 3 } } else { 1 });
+            let rows_a_factor = rows.div_ceil(samples.unwrap_or(1));
             // SAFETY: the kernel reads and writes within `rows` rows of `channels`, which all of these have.
             unsafe {
                 forward_rows::launch_unchecked(
@@ -38,11 +46,11 @@ impl Kernel<Cube> for LayerNorm {
                     eps,
                     gelu,
                     residual,
-                    factors.is_some(),
+                    samples.is_some(),
                 );
             }
         };
-        let mut outputs = queue("layer_norm", inputs.clone(), vec![f32s(shape), f32s([rows, 3])], launch);
+        let mut outputs = queue("layer_norm", operands, vec![f32s(shape), f32s([rows, 3])], launch);
         let (moments, y) = (outputs.swap_remove(1), outputs.swap_remove(0));
         if !keep {
             return (y, Vec::new());

@@ -6,7 +6,8 @@ use burn::tensor::{DType, Device, Int, Tensor, TensorData, activation};
 use crate::kernels::layer_norm::{LayerNorm, layer_norm, layer_norm_add, layer_norm_gelu};
 use crate::kernels::upsample::{Source, positions, resize};
 use crate::kernels::{
-    Recording, adamw, constant, conv, deformable, gelu, linear, mask_loss, softmax, square_sum, tests, upsample, upsample_loss,
+    Recording, adamw, constant, conv, deformable, gelu, linear, mask_loss, softmax, square_sum, tests, upsample,
+    upsample_loss,
 };
 use crate::rng::Rng;
 
@@ -337,9 +338,8 @@ fn recordings_replay_with_other_inputs() {
     });
     let again = unsafe { recording.replay(of(9)) }.unwrap();
     assert!(bits(again) == bits(network(of(9))));
-    let other = std::thread::scope(|scope| {
-        scope.spawn(|| unsafe { recording.replay(of(1)) }.is_none()).join().unwrap()
-    });
+    let other =
+        std::thread::scope(|scope| scope.spawn(|| unsafe { recording.replay(of(1)) }.is_none()).join().unwrap());
     assert!(other, "replayed on another thread");
 }
 
