@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::config::Config;
 use crate::dataset::Split;
 use crate::error::{Error, Result};
-use crate::infer::{InferConfig, InferMode, Network, Replayed, View, memory};
+use crate::infer::{InferConfig, InferMode, Replayed, View, memory};
 use crate::kernels::{self, Precision};
 use crate::layers::{ForwardContext, parameters};
 use crate::loader::Loader;
@@ -36,8 +36,6 @@ pub struct Work {
     pub train: bool,
     /// In what precision the CPU multiplies matrices.
     pub precision: Precision,
-    /// Kernels are launched one by one on a GPU, not replayed ([`Replayed`]).
-    pub eager: bool,
     /// Sliding window, by default the whole image at once.
     pub windows: Option<([usize; 2], [usize; 2])>,
 }
@@ -228,9 +226,8 @@ fn label_maps(work: &Work, n: usize, device: &Device) -> Result<Vec<f64>> {
     };
     let views = [View::of_tensor(work.images(device), false)];
     let size = (work.image[0], work.image[1]);
-    let replayed = Replayed::new(model);
-    let network: &dyn Network = if work.eager { replayed.network() } else { &replayed };
-    timed(n, device, || infer::labels(network, &views, size, &config).map(drop))
+    let network = Replayed::new(model);
+    timed(n, device, || infer::labels(&network, &views, size, &config).map(drop))
 }
 
 fn steps(work: &Work, n: usize, device: &Device) -> Vec<f64> {
@@ -330,17 +327,7 @@ mod tests {
         let vit = VitConfig { embed_dim: Some(12), depth: Some(1), num_heads: Some(1), ..VitConfig::default() };
         let model = ModelConfig { backbone: BackboneConfig::Vit(vit), ..ModelConfig::default() };
         let (name, precision) = ("tiny".to_owned(), Precision::F32);
-        let work = Work {
-            name,
-            model,
-            classes: 3,
-            image: [32, 48],
-            batch: 2,
-            train: false,
-            precision,
-            eager: false,
-            windows: None,
-        };
+        let work = Work { name, model, classes: 3, image: [32, 48], batch: 2, train: false, precision, windows: None };
         for (train, precision) in [(false, Precision::F32), (true, Precision::F32), (true, Precision::Bf16)] {
             let found = measure(&Work { train, precision, ..work.clone() }, 3, &Device::flex()).unwrap();
             assert!(found.min_ms > 0.0 && found.min_ms <= found.median_ms && found.median_ms <= found.max_ms);
@@ -358,8 +345,7 @@ mod tests {
         let model = |vit| ModelConfig { backbone: BackboneConfig::Vit(vit), ..ModelConfig::default() };
         let (model, wide) = (model(vit), model(wide));
         let image = [1 << 14; 2];
-        let work =
-            Work { name, model, classes: 3, image, batch: 1, train: false, precision, eager: false, windows: None };
+        let work = Work { name, model, classes: 3, image, batch: 1, train: false, precision, windows: None };
         let refused = |work: Work| measure(&work, 1, &Device::flex()).unwrap_err().to_string();
         assert!(refused(work.clone()).contains("more than 4194304 cells"));
         let windows = Some(([1 << 10; 2], [1; 2]));
@@ -386,7 +372,6 @@ mod tests {
             batch: 1,
             train: false,
             precision: Precision::F32,
-            eager: false,
             windows: None,
         };
         let slide = Work { image: [1024, 1024], windows: Some(([512, 512], [341, 341])), ..whole.clone() };

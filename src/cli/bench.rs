@@ -52,9 +52,6 @@ pub(crate) struct Arguments {
     /// Precision of matrix products on the CPU [default: f32, or the recipe's]
     #[arg(long, value_enum)]
     precision: Option<PrecisionName>,
-    /// On a GPU, launch the kernels of an image one by one, instead of replaying a recorded pass
-    #[arg(long, conflicts_with_all = ["train", "data"])]
-    eager: bool,
     /// Number of repetitions; the median is reported
     #[arg(short, long, value_name = "N", default_value_t = 7)]
     repeat: usize,
@@ -214,8 +211,8 @@ fn works(arguments: &Arguments) -> Result<Vec<Work>> {
                     let [h, w] = image;
                     let name = format!("{stem} {h}x{w} k{classes} b{batch} {kind}");
                     let model = config.model.clone();
-                    let (train, eager) = (arguments.train, arguments.eager);
-                    works.push(Work { name, model, classes, image, batch, train, precision, eager, windows });
+                    let train = arguments.train;
+                    works.push(Work { name, model, classes, image, batch, train, precision, windows });
                 }
             }
         }
@@ -228,8 +225,8 @@ fn works(arguments: &Arguments) -> Result<Vec<Work>> {
                 let (model, what) = model(arguments, side)?;
                 let name = format!("{what} {size} k{classes} b{batch} {kind}");
                 let windows = arguments.window.map(|side| ([side; 2], [(side * 2 / 3).max(1); 2]));
-                let (train, eager, image) = (arguments.train, arguments.eager, [size; 2]);
-                works.push(Work { name, model, classes, image, batch, train, precision, eager, windows });
+                let (train, image) = (arguments.train, [size; 2]);
+                works.push(Work { name, model, classes, image, batch, train, precision, windows });
             }
         }
     }

@@ -1,5 +1,7 @@
 //! What a network launches on a GPU, recorded once and launched again as a whole.
 
+use std::sync::LazyLock;
+
 use burn::tensor::Tensor;
 
 use crate::kernels::bridge::on_gpu;
@@ -14,9 +16,11 @@ pub(crate) struct Recording {
     none: std::convert::Infallible,
 }
 
-/// Whether launches for such an input may be recorded: whether it is on a GPU.
+/// Whether launches for such an input may be recorded: whether it is on a GPU, and the environment has no
+/// `STRUCTTOKEN_EAGER`.
 pub(crate) fn can_record<const D: usize>(input: &Tensor<D>) -> bool {
-    on_gpu(input) && !input.device().is_autodiff()
+    static EAGER: LazyLock<bool> = LazyLock::new(|| std::env::var_os("STRUCTTOKEN_EAGER").is_some());
+    on_gpu(input) && !input.device().is_autodiff() && !*EAGER
 }
 
 impl Recording {

@@ -243,7 +243,6 @@ fn time_steps(config: &Config, facts: &Facts, device: &Device) -> Result<StepTim
         batch: train.batch_size / train.accumulate,
         train: true,
         precision: train.precision,
-        eager: false,
         windows: None,
     };
     let step = bench::measure(&work, 2, device)?;

@@ -53,7 +53,6 @@ pub fn measure(plan: Option<&Plan>, device: &Device, group: &dyn Group) -> Resul
         batch: train.batch_size / train.accumulate,
         train: true,
         precision: train.precision,
-        eager: false,
         windows: None,
     };
     group.barrier()?;
