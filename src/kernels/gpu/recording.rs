@@ -1,6 +1,8 @@
 //! What a function queues on a GPU, recorded once and launched again as a whole: a CUDA graph where there are such
 //! graphs, else the list of launches with all that they were resolved to.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use burn::backend::fusion::custom::StreamId;
 use burn::backend::{Backend, BackendTypes, Cube, Dispatch, DispatchDevice};
 use burn::tensor::{Device, Tensor};
@@ -43,7 +45,8 @@ impl Recording {
                 drop(outputs); // held until here, as what nobody holds is not computed
             }
             Dispatch::graph_start_capture(window.0).ok()?;
-            Some(function(inputs.clone()))
+            // Burn panics where the function reads, which no device can do meanwhile.
+            catch_unwind(AssertUnwindSafe(|| function(inputs.clone()))).ok()
         });
         let (outputs, graph) = (outputs?, window.close()?);
         Some(Self { graph, device, stream: StreamId::current(), inputs, outputs, _constants: constants })

@@ -355,8 +355,7 @@ fn what_cannot_be_recorded_leaves_the_device_usable() {
     let uploads = |inputs: Vec<Tensor<1>>| -> Vec<Tensor<1>> { vec![inputs[0].clone() + random([360], 1, &device)] };
     for _ in 0..2 {
         assert!(Recording::new(vec![of(2)], &uploads).is_none());
-        let panics = std::panic::AssertUnwindSafe(|| Recording::new(vec![of(1)], &reads).is_none());
-        assert!(std::panic::catch_unwind(panics).unwrap_or(true));
+        assert!(Recording::new(vec![of(1)], &reads).is_none());
         assert_close("sum", of(3) + of(4), on_cpu(3) + on_cpu(4));
         let twice = |inputs: Vec<Tensor<1>>| vec![inputs[0].clone() * 2.0];
         let recording = Recording::new(vec![of(1)], &twice).expect("the device can record again");
