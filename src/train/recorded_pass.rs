@@ -1,4 +1,4 @@
-//! The forward and the backward pass of a process by itself: on a GPU recorded, and replayed from then on.
+//! A forward and a backward pass, on a GPU recorded and replayed from then on.
 //!
 //! The processor needs longer to queue the thousands of small kernels of a pass one by one than a GPU to run them. Two
 //! passes of one shape are queued so, the third is recorded, the fourth compared with its replay. The weights, the
@@ -8,34 +8,17 @@
 use burn::module::ParamId;
 use burn::tensor::{Int, Tensor, TensorData};
 
+use super::forward_pass::{Place, StepContext, Trainable, Uploaded, context_of, forward};
 use super::gradients::Gradients;
 use super::passes::{Forward, PassReport};
-use super::step::{StepContext, Trainable};
-use crate::decoder::Output;
 use crate::kernels::{self, Recording};
 use crate::layers::{ForwardContext, Statistic, parameters};
-use crate::loss::{Loss, Targets};
-use crate::rng::{Rng, fnv1a};
+use crate::loss::Targets;
 
 /// Passes before one is recorded.
 const BEFORE: usize = 2;
 /// How far the gradients of a replay may be from those of the pass, in shares of their norm.
 const TOLERANCE: f32 = 1e-2;
-
-/// A batch on its device, and which images it has.
-pub(super) struct Uploaded {
-    pub(super) report: PassReport,
-    pub(super) images: Tensor<4>,
-    pub(super) targets: Targets,
-}
-
-/// Where a pass is: its iteration, how far the run has come, and its number in the iteration.
-#[derive(Clone, Copy)]
-pub(super) struct Place {
-    pub(super) iteration: u64,
-    pub(super) progress: f64,
-    pub(super) pass: u64,
-}
 
 /// The passes of a run, recorded where that can be.
 pub(super) struct RecordedPass<M>(Stage<M>);
@@ -218,32 +201,6 @@ fn queued<M: Trainable>(model: &M, batch: Uploaded, step: &StepContext, at: Plac
     let forward = forward(model, batch, step, (at, &context_of(step, at))).0;
     let gradients = forward.backward(model);
     (forward, gradients)
-}
-
-/// What a pass drops.
-pub(super) fn context_of(step: &StepContext, at: Place) -> ForwardContext<'static> {
-    ForwardContext::train(Rng::new(step.config.seed, &[at.iteration, at.pass])).at(at.progress)
-}
-
-/// A forward pass with its loss, and whether it predicts each pixel by itself.
-pub(super) fn forward<M: Trainable>(
-    model: &M,
-    batch: Uploaded,
-    step: &StepContext,
-    (at, context): (Place, &ForwardContext),
-) -> (Forward, bool) {
-    let Uploaded { report, images, targets } = batch;
-    let train = step.config;
-    let output = kernels::with_precision(train.precision, || model.forward(images, context));
-    let dense = matches!(output, Output::Dense { .. });
-    let mut draw = |name: &str, count| {
-        let mut rng = Rng::new(train.seed, &[at.iteration, at.pass, fnv1a(name.as_bytes())]);
-        (0..count).map(|_| rng.uniform()).collect()
-    };
-    let Loss { total, parts } = step.criterion.loss(output, &targets, &mut draw);
-    let loss = total * (1.0 / train.accumulate as f64);
-    let parts = parts.into_iter().map(|(name, part)| (name, part.inner())).collect();
-    (Forward { report, loss, parts, statistics: context.take_statistics() }, dense)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use burn::tensor::Device;
 
 use super::buckets::Buckets;
 use super::collapse::{self, Collapse};
+use super::forward_pass::{StepContext, Trainable};
 use super::losses::Losses;
 use super::observer::{Observer, Pace, Stop};
 use super::passes::StepOutput;
@@ -15,7 +16,6 @@ use super::record::{EvalRecord, Record};
 use super::recorded_pass::RecordedPass;
 use super::reschedule::Reschedule;
 use super::state::{RunState, TrainState};
-use super::step::{StepContext, Trainable};
 use super::time_limit::TimeLimit;
 use super::together;
 use super::{End, Reason, Trainer};

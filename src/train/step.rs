@@ -1,83 +1,16 @@
 //! One iteration: batches, loss, gradients.
 
-use burn::module::{Module, ModuleDisplay};
-use burn::tensor::{Device, Tensor, TensorData};
-
 use super::buckets::Buckets;
-use super::config::TrainConfig;
+use super::forward_pass::{Place, StepContext, Trainable, context_of, forward, upload};
 use super::gradients::Gradients;
 use super::last_pass::{LastPass, Watched};
-use super::passes::{self, PassReport, Passes, StepOutput};
-use super::recorded_pass::{Place, RecordedPass, Uploaded, context_of, forward};
+use super::passes::{self, Passes, StepOutput};
+use super::recorded_pass::RecordedPass;
 use super::state::TrainState;
-use crate::backbone::Backbone;
-use crate::decoder::{Decoder, DecoderLoss, Output};
 use crate::error::Result;
-use crate::group::Group;
 use crate::group::ordered_sum::{self, PairwiseSum};
-use crate::infer::Network;
 use crate::layers::ForwardContext;
-use crate::loader::preprocess::Preprocess;
-use crate::loader::{Batch, Loader};
-use crate::loss::{Criterion, Targets};
-use crate::model::Model;
-
-/// What training needs of a network, beside what inference does.
-pub trait Trainable: Module + Network + Clone {
-    /// Normalised images `[b, 3, height, width]` to what the network says of them, on a grid that spans the images
-    /// padded to [`Network::padded`].
-    fn forward(&self, images: Tensor<4>, context: &ForwardContext) -> Output;
-
-    /// How what it says is to be judged, beside what the recipe says.
-    fn decoder_loss(&self) -> DecoderLoss {
-        DecoderLoss::default()
-    }
-
-    /// The same network with a backbone that does not learn, for [`TrainConfig::freeze_backbone`].
-    #[must_use]
-    fn freeze_backbone(self) -> Self {
-        self
-    }
-
-    /// The same network with the running statistics that a pass of training left. It is called once the gradients of
-    /// all passes of the iteration have been taken, for one pass after the other.
-    #[must_use]
-    fn with_statistics(self, _context: &ForwardContext) -> Self {
-        self
-    }
-}
-
-impl<B: Module + ModuleDisplay + Backbone, D: Module + ModuleDisplay + Decoder> Trainable for Model<B, D> {
-    fn forward(&self, images: Tensor<4>, context: &ForwardContext) -> Output {
-        Model::forward(self, images, context)
-    }
-
-    fn decoder_loss(&self) -> DecoderLoss {
-        Model::decoder_loss(self)
-    }
-
-    fn freeze_backbone(self) -> Self {
-        Model::freeze_backbone(self)
-    }
-
-    fn with_statistics(self, context: &ForwardContext) -> Self {
-        Model::with_statistics(self, context)
-    }
-}
-
-/// What a training step needs beside the network.
-pub struct StepContext<'a> {
-    /// The recipe.
-    pub config: &'a TrainConfig,
-    /// How images become tensors.
-    pub preprocess: &'a Preprocess,
-    /// The loss.
-    pub criterion: &'a Criterion,
-    /// Where it is computed, with autodiff.
-    pub device: &'a Device,
-    /// Who shares the passes.
-    pub group: &'a dyn Group,
-}
+use crate::loader::Loader;
 
 impl<M: Trainable> TrainState<M> {
     /// The loss and the gradients of the batch of iteration `it`, before which the run has come as far as `progress`.
@@ -151,24 +84,4 @@ impl<M: Trainable> TrainState<M> {
         }
         Ok(found)
     }
-}
-
-/// Images `[b, 3, h, w]` on the device, normalised, padding exactly 0; and their targets, as large as the network pads
-/// the images.
-fn upload(batch: Batch, step: &StepContext, network: &impl Network) -> Uploaded {
-    let Batch { images, labels, content, height, width, size, names } = batch;
-    let mut report = PassReport { names, ..PassReport::default() };
-    report.count(&labels);
-    let images = step.preprocess.batch_to_tensor(images, [size, height, width], step.device);
-    let targets = Targets::new(labels, [size, height, width]);
-    let targets = targets.padded((network.padded(height), network.padded(width)));
-    if content.iter().all(|filled| *filled == [height, width]) {
-        return Uploaded { report, images, targets };
-    }
-    let mut mask = vec![0f32; size * height * width];
-    for (plane, [rows, cols]) in mask.chunks_mut(height * width).zip(&content) {
-        plane.chunks_mut(width).take(*rows).for_each(|row| row[..*cols].fill(1.0));
-    }
-    let mask = Tensor::<4>::from_data(TensorData::new(mask, [size, 1, height, width]), step.device);
-    Uploaded { report, images: images * mask, targets }
 }
