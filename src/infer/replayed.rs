@@ -16,7 +16,7 @@ use crate::kernels::{self, Recording};
 /// Passes of one shape before it is recorded: images of many sizes are not worth it.
 const BEFORE: usize = 2;
 /// Recordings that are kept, each with the memory of a pass.
-const MOST: usize = 4;
+const MOST: usize = 2;
 /// Passes after which a recording that was not asked for makes room for another.
 const IDLE: u64 = 256;
 /// Shapes that are remembered.
