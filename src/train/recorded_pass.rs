@@ -191,9 +191,10 @@ impl Layout {
         let norm = |gradients: &Gradients| gradients.norm().map_or(0.0, Tensor::into_scalar::<f32>);
         let differences = gradients.0.iter().zip(other.0.values());
         let difference = Gradients(differences.map(|((name, a), b)| (name.clone(), a.clone() - b.clone())).collect());
-        let far = (loss - replayed).abs() > TOLERANCE * loss.abs() || norm(&difference) > TOLERANCE * norm(gradients);
-        // Neither is a pass whose numbers are none; the run ends with it.
-        !far || !loss.is_finite()
+        // Nothing is close to what is not a number, but then the run ends.
+        let close =
+            (loss - replayed).abs() <= TOLERANCE * loss.abs() && norm(&difference) <= TOLERANCE * norm(gradients);
+        close || !loss.is_finite()
     }
 }
 
